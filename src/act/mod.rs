@@ -1,0 +1,4 @@
+//! Carrying out what was decided: asking for a token, writing the Secret. Nothing here decides.
+
+pub mod mint;
+pub mod secret_writer;

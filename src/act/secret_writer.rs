@@ -1,0 +1,198 @@
+//! The Secret: created by POST, updated by a patch that is guarded by UID and resourceVersion, never forced, never
+//! deleted.
+//!
+//! The patch is a JSON merge patch: labels and annotations of others stay, and so does everything that we do not
+//! name. Server-side apply without force would be refused exactly when a hand edit is to be undone, and with force it
+//! would be guarded by nothing.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use kube::{
+    Api, Resource,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    api::{
+        MANAGER,
+        credential::{DeletionPolicy, ITwinServiceCredential},
+        secret_keys,
+    },
+    clock,
+    cluster::{CallError, Cluster, Step},
+    decide::{fingerprint, grant::Grant},
+    observe::target::{self, Seen},
+};
+
+/// A token with all that the Secret tells about it.
+pub struct Content {
+    /// The token.
+    pub grant: Grant,
+    /// Issuer that it came from.
+    pub issuer: String,
+    /// Digest of what it was asked for.
+    pub request: String,
+    /// Client identifier.
+    pub client_id: String,
+    /// Digest of the client's credentials, keyed by the token.
+    pub client_fingerprint: String,
+    /// Version of the client Secret.
+    pub client_version: String,
+}
+
+/// The Secret that is to be updated.
+pub struct Existing<'a> {
+    /// What is known of it.
+    pub seen: &'a Seen,
+    /// Its data keys, where it was read; else only ours are there.
+    pub keys: Option<&'a [String]>,
+}
+
+/// Labels that the Secret must carry.
+#[must_use]
+pub fn labels(credential: &ITwinServiceCredential) -> BTreeMap<String, String> {
+    let name = credential.metadata.name.as_deref().unwrap_or_default();
+    let mut labels = credential.spec.secret_template.clone().unwrap_or_default().labels;
+    labels.insert(secret_keys::MANAGED_BY.to_owned(), MANAGER.to_owned());
+    labels.insert(secret_keys::CREDENTIAL.to_owned(), secret_keys::credential_label(name));
+    labels
+}
+
+/// Annotations that the Secret must carry, those about the token apart.
+#[must_use]
+pub fn annotations(credential: &ITwinServiceCredential) -> BTreeMap<String, String> {
+    let mut annotations = credential.spec.secret_template.clone().unwrap_or_default().annotations;
+    let uid = credential.metadata.uid.clone().unwrap_or_default();
+    annotations.insert(secret_keys::OWNER_UID.to_owned(), uid);
+    annotations
+}
+
+/// Creates the Secret.
+///
+/// # Errors
+/// [`CallError::AlreadyExists`] where somebody was faster, and the others.
+pub async fn create(cluster: &Cluster, credential: &ITwinServiceCredential, content: &Content) -> Result<Seen, CallError> {
+    let secret = Secret {
+        metadata: kube::core::ObjectMeta {
+            name: Some(credential.target_name().to_owned()),
+            labels: Some(labels(credential)),
+            annotations: Some(all_annotations(credential, content)),
+            owner_references: owner(credential).map(|owner| vec![owner]),
+            ..kube::core::ObjectMeta::default()
+        },
+        data: Some(data(content)),
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    };
+    let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+    let written = cluster.call(Step::CreateSecret, api(cluster, credential).create(&params, &secret)).await?;
+    Ok(Seen::new(&written.metadata))
+}
+
+/// Writes a token into the Secret.
+///
+/// # Errors
+/// [`CallError::Conflict`] where it changed since it was seen, and the others.
+pub async fn update(
+    cluster: &Cluster,
+    credential: &ITwinServiceCredential,
+    existing: Existing<'_>,
+    content: &Content,
+) -> Result<Seen, CallError> {
+    let data = data(content);
+    let stale = existing.keys.unwrap_or_default().iter().filter(|key| !data.contains_key(*key));
+    let mut patched: BTreeMap<&str, Value> = stale.map(|key| (key.as_str(), Value::Null)).collect();
+    patched.extend(data.iter().map(|(key, value)| (key.as_str(), json!(value))));
+    let mut patch = metadata_patch(credential, existing.seen, all_annotations(credential, content));
+    patch["data"] = json!(patched);
+    apply(cluster, credential, &patch).await
+}
+
+/// Writes the labels, annotations and owner reference that the Secret must carry, and leaves its data alone.
+///
+/// # Errors
+/// As [`update`].
+pub async fn repair(cluster: &Cluster, credential: &ITwinServiceCredential, seen: &Seen) -> Result<Seen, CallError> {
+    apply(cluster, credential, &metadata_patch(credential, seen, annotations(credential))).await
+}
+
+async fn apply(cluster: &Cluster, credential: &ITwinServiceCredential, patch: &Value) -> Result<Seen, CallError> {
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let api = api(cluster, credential);
+    let patch = Patch::Merge(patch);
+    let written = cluster.call(Step::PatchSecret, api.patch_metadata(credential.target_name(), &params, &patch)).await?;
+    Ok(Seen::new(&written.metadata))
+}
+
+/// The metadata of a patch: it fails with a conflict unless the Secret is still the one, and as, that was seen.
+fn metadata_patch(credential: &ITwinServiceCredential, seen: &Seen, annotations: BTreeMap<String, String>) -> Value {
+    let mut annotations: BTreeMap<String, Value> = annotations.into_iter().map(|(key, value)| (key, json!(value))).collect();
+    // an offer that was taken is taken off: it must not be taken twice
+    annotations.insert(secret_keys::ADOPT.to_owned(), Value::Null);
+    json!({
+        "metadata": {
+            "uid": seen.uid,
+            "resourceVersion": seen.resource_version,
+            "labels": labels(credential),
+            "annotations": annotations,
+            "ownerReferences": owner(credential).map(|owner| vec![owner]),
+        },
+    })
+}
+
+fn all_annotations(credential: &ITwinServiceCredential, content: &Content) -> BTreeMap<String, String> {
+    let mut annotations = annotations(credential);
+    let data = data(content);
+    let digest = fingerprint::content(data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())));
+    let stamp = [
+        (secret_keys::REQUEST, content.request.clone()),
+        (secret_keys::CLIENT, content.client_fingerprint.clone()),
+        (secret_keys::CLIENT_VERSION, content.client_version.clone()),
+        (secret_keys::CLIENT_ID, content.client_id.clone()),
+        (secret_keys::ISSUER_ANNOTATION, content.issuer.clone()),
+        (secret_keys::CONTENT, digest),
+        (secret_keys::ISSUED_AT, clock::to_rfc3339(content.grant.issued_at)),
+        (secret_keys::EXPIRES_AT_ANNOTATION, clock::to_rfc3339(content.grant.expires_at)),
+    ];
+    annotations.extend(stamp.map(|(key, value)| (key.to_owned(), value)));
+    annotations
+}
+
+/// The data of the Secret. No value ends in a newline: Node's header validation refuses one.
+fn data(content: &Content) -> BTreeMap<String, ByteString> {
+    let grant = &content.grant;
+    let token = grant.token.expose();
+    [
+        (secret_keys::ACCESS_TOKEN, token.to_owned()),
+        (secret_keys::AUTHORIZATION, format!("{} {token}", grant.token_type)),
+        (secret_keys::TOKEN_TYPE, grant.token_type.clone()),
+        (secret_keys::EXPIRES_AT, clock::to_rfc3339(grant.expires_at)),
+        (secret_keys::SCOPE, grant.scopes.join(" ")),
+        (secret_keys::ISSUER, content.issuer.clone()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())))
+    .collect()
+}
+
+/// The controller reference to the credential; none where the Secret is to outlive it.
+fn owner(credential: &ITwinServiceCredential) -> Option<OwnerReference> {
+    match credential.spec.deletion_policy {
+        DeletionPolicy::Retain => None,
+        // blockOwnerDeletion would need a permission on the credential's finalizers, and serves nothing here
+        DeletionPolicy::Delete => credential.controller_owner_ref(&()).map(|owner| OwnerReference { block_owner_deletion: None, ..owner }),
+    }
+}
+
+fn api(cluster: &Cluster, credential: &ITwinServiceCredential) -> Api<Secret> {
+    Api::namespaced(cluster.client.clone(), credential.metadata.namespace.as_deref().unwrap_or_default())
+}
+
+/// The digest by which the data of a Secret is told from what we wrote.
+#[must_use]
+pub fn is_what_we_wrote(secret: &Secret) -> bool {
+    let annotation = secret.metadata.annotations.as_ref().and_then(|annotations| annotations.get(secret_keys::CONTENT));
+    annotation.is_some_and(|digest| *digest == target::content_of(secret))
+}

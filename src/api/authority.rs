@@ -1,0 +1,187 @@
+//! `ITwinAuthority`: who may be asked for tokens. Only administrators write it.
+//!
+//! It is the trust anchor: the only place where a URL enters the system, so that a tenant can never point the
+//! operator, and with it a client secret, at a server of his own.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::{
+    CustomResource, KubeSchema,
+    core::Duration,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{credential::GrantType, schema};
+
+/// An OAuth 2.0 authorization server and the rules for using it.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "credentials.itwin.dev",
+    version = "v1alpha1",
+    kind = "ITwinAuthority",
+    plural = "itwinauthorities",
+    singular = "itwinauthority",
+    shortname = "itauth",
+    category = "itwin",
+    status = "AuthorityStatus",
+    derive = "PartialEq",
+    doc = "An OAuth 2.0 authorization server that ITwinServiceCredentials may ask for tokens, and the rules for asking. Only administrators write it.",
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Issuer", type_ = "string", json_path = ".spec.issuer"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("duration(self.requestTimeout) >= duration('1s') && duration(self.requestTimeout) <= duration('60s')")
+        .message("requestTimeout must be between 1s and 60s"),
+    validation = Rule::new("duration(self.clockSkew) <= duration('10m')").message("clockSkew must be at most 10m")
+)]
+pub struct AuthoritySpec {
+    /// Issuer identifier (RFC 8414): an https URL without user information, query or fragment, such as
+    /// `https://ims.bentley.com`. A trailing slash means nothing. Immutable.
+    #[schemars(schema_with = "schema::url")]
+    #[x_kube(
+        validation = Rule::new("self.matches('^https://[^/?#@ ]+(/[^?#@ ]*)?$') && isURL(self)")
+            .message("issuer must be an https URL without user information, query or fragment, such as https://ims.bentley.com"),
+        validation = Rule::new("self == oldSelf || self + '/' == oldSelf || self == oldSelf + '/'")
+            .message("issuer is immutable: create another ITwinAuthority for another issuer")
+    )]
+    pub issuer: String,
+
+    /// Token endpoint. Default: the one of the issuer's discovery document, which must have the issuer's origin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::url")]
+    #[x_kube(validation = Rule::new("self.matches('^https://[^/?#@ ]+(/[^#@ ]*)?$') && isURL(self)")
+        .message("tokenEndpoint must be an https URL without user information or fragment"))]
+    pub token_endpoint: Option<String>,
+
+    /// JSON Web Key Set with the signing keys. Default: the one of the issuer's discovery document, which must have
+    /// the issuer's origin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::url")]
+    #[x_kube(validation = Rule::new("self.matches('^https://[^/?#@ ]+(/[^#@ ]*)?$') && isURL(self)")
+        .message("jwksUri must be an https URL without user information or fragment"))]
+    pub jwks_uri: Option<String>,
+
+    /// How clients authenticate at the token endpoint (RFC 6749 section 2.3.1).
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self != 'private_key_jwt'")
+        .message("clientAuthentication private_key_jwt is not supported by this version: use client_secret_post or client_secret_basic"))]
+    pub client_authentication: ClientAuthentication,
+
+    /// CA certificates in PEM, base64 encoded. They replace the system's roots for this authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1_048_576), regex(pattern = r"^[A-Za-z0-9+/=\s]*$"))]
+    pub ca_bundle: Option<String>,
+
+    /// `jwt`: signature, `iss`, `exp`, `nbf` and `aud` are checked before a token is written. `opaque`: the answer's
+    /// `expires_in` alone decides.
+    #[serde(default)]
+    pub access_token_format: AccessTokenFormat,
+
+    /// The token's `aud` must hold one of these. Default: `aud` is not checked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::audiences")]
+    pub audiences: Vec<String>,
+
+    /// Grant types that credentials may use.
+    #[serde(default = "default_grant_types")]
+    #[schemars(length(min = 1, max = 2))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = Rule::new("!('password' in self)")
+            .message("allowedGrantTypes: password is not supported by this version, leave it out")
+    )]
+    pub allowed_grant_types: Vec<GrantType>,
+
+    /// Namespaces whose credentials may use this authority, by their labels. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<LabelSelector>,
+
+    /// Scopes that credentials may ask for. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::allowed_scopes")]
+    pub allowed_scopes: Option<Vec<String>>,
+
+    /// Deadline of one request, the body included; 1s to 60s.
+    #[serde(default = "default_request_timeout")]
+    #[schemars(schema_with = "schema::duration")]
+    pub request_timeout: Duration,
+
+    /// Token requests in flight at the same time, 1 to 256.
+    #[serde(default = "default_max_concurrent_requests")]
+    #[schemars(range(min = 1, max = 256))]
+    pub max_concurrent_requests: i32,
+
+    /// Token requests a minute, 1 to 60000.
+    #[serde(default = "default_requests_per_minute")]
+    #[schemars(range(min = 1, max = 60_000))]
+    pub requests_per_minute: i32,
+
+    /// Difference that is tolerated between the authority's clock and ours, at most 10m.
+    #[serde(default = "default_clock_skew")]
+    #[schemars(schema_with = "schema::duration")]
+    pub clock_skew: Duration,
+}
+
+/// How a client authenticates at the token endpoint.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuthentication {
+    /// Client identifier and secret in the request body.
+    #[default]
+    ClientSecretPost,
+    /// HTTP Basic, both halves form-encoded (RFC 6749 section 2.3.1).
+    ClientSecretBasic,
+    /// A signed assertion (RFC 7523 section 2.2).
+    PrivateKeyJwt,
+}
+
+/// What an access token of this authority is.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessTokenFormat {
+    /// A signed JSON Web Token (RFC 7519).
+    #[default]
+    Jwt,
+    /// Text without a structure that we may look into.
+    Opaque,
+}
+
+/// What is known of the authority.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`: endpoints and signing keys are known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The token endpoint in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_endpoint: Option<String>,
+    /// The key set in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwks_uri: Option<String>,
+    /// How many signing keys the key set holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_keys: Option<i32>,
+}
+
+fn default_grant_types() -> Vec<GrantType> {
+    vec![GrantType::ClientCredentials]
+}
+fn default_request_timeout() -> Duration {
+    std::time::Duration::from_secs(10).into()
+}
+fn default_max_concurrent_requests() -> i32 {
+    8
+}
+fn default_requests_per_minute() -> i32 {
+    300
+}
+fn default_clock_skew() -> Duration {
+    std::time::Duration::from_secs(60).into()
+}

@@ -1,0 +1,97 @@
+//! Schema fragments that both kinds use.
+//!
+//! Strings carry a pattern and a maximum length: the pattern is what makes the CEL rules safe to evaluate (CEL's
+//! `duration()` fails with an unhelpful message on text that is none), and the length bounds their cost.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// Go duration syntax, as `kubectl` users write it: `90s`, `5m`, `1h30m`.
+pub fn duration(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "pattern": r"^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)){1,4}$",
+        "maxLength": 32,
+    })
+}
+
+/// The name of a namespaced object (a DNS subdomain, RFC 1123).
+pub fn object_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 253,
+        "pattern": r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+    })
+}
+
+/// A key of a Secret's `data`.
+pub fn secret_key(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 253,
+        "pattern": r"^[-._a-zA-Z0-9]+$",
+    })
+}
+
+fn string_set(items: Schema, min: u32, max: u32) -> Schema {
+    json_schema!({
+        "type": "array",
+        "x-kubernetes-list-type": "set",
+        "minItems": min,
+        "maxItems": max,
+        "items": items,
+    })
+}
+
+fn scope_token() -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 256,
+        "pattern": r"^[\x21\x23-\x5B\x5D-\x7E]+$",
+    })
+}
+
+/// Scopes to ask for: RFC 6749 section 3.3 scope tokens, 1 to 64 of them.
+pub fn scopes(_: &mut SchemaGenerator) -> Schema {
+    string_set(scope_token(), 1, 64)
+}
+
+/// Scopes that an authority may be asked for; an empty list allows none.
+pub fn allowed_scopes(_: &mut SchemaGenerator) -> Schema {
+    string_set(scope_token(), 0, 256)
+}
+
+/// Resource indicators: absolute URIs without a fragment (RFC 8707 section 2).
+pub fn resources(_: &mut SchemaGenerator) -> Schema {
+    string_set(
+        json_schema!({
+            "type": "string",
+            "minLength": 3,
+            "maxLength": 2048,
+            "pattern": r"^[A-Za-z][A-Za-z0-9+.-]*:[^#\s]+$",
+        }),
+        0,
+        16,
+    )
+}
+
+/// Audiences, one of which a token must be for (RFC 7519 section 4.1.3).
+pub fn audiences(_: &mut SchemaGenerator) -> Schema {
+    string_set(json_schema!({"type": "string", "minLength": 1, "maxLength": 2048}), 0, 16)
+}
+
+/// A URL of at most 2048 characters; the rules about its form are CEL, for the sake of their messages.
+pub fn url(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 2048})
+}
+
+/// Labels or annotations: the API server checks their syntax when the Secret is written.
+pub fn string_map(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": 4096},
+    })
+}

@@ -1,0 +1,77 @@
+//! Names inside the Secret that the operator writes: data keys, labels and annotations.
+
+/// The raw access token.
+pub const ACCESS_TOKEN: &str = "access_token";
+/// `Bearer <token>`: the value of an `Authorization` header.
+pub const AUTHORIZATION: &str = "authorization";
+/// The token's type as the authority named it (RFC 6749 section 7.1).
+pub const TOKEN_TYPE: &str = "token_type";
+/// When the token expires, RFC 3339 in UTC.
+pub const EXPIRES_AT: &str = "expires_at";
+/// Granted scopes, separated by spaces.
+pub const SCOPE: &str = "scope";
+/// The authority's issuer identifier.
+pub const ISSUER: &str = "issuer";
+/// Every key that each generated Secret holds.
+pub const DATA_KEYS: [&str; 6] = [ACCESS_TOKEN, AUTHORIZATION, TOKEN_TYPE, EXPIRES_AT, SCOPE, ISSUER];
+
+/// Label with the operator's name, by which generated Secrets can be listed.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Label with the credential's name, or a digest of it where the name is longer than a label may be.
+pub const CREDENTIAL: &str = "credentials.itwin.dev/credential";
+
+/// UID of the credential that owns the Secret.
+pub const OWNER_UID: &str = "credentials.itwin.dev/owner-uid";
+/// Digest of what the token was asked for.
+pub const REQUEST: &str = "credentials.itwin.dev/request-fingerprint";
+/// Digest of the client's credentials, keyed by the token, so that it tells nothing to who cannot read the token.
+pub const CLIENT: &str = "credentials.itwin.dev/client-fingerprint";
+/// `<uid>/<resourceVersion>` of the client Secret that the token was asked with.
+pub const CLIENT_VERSION: &str = "credentials.itwin.dev/client-version";
+/// Digest of the written `data`, by which a hand edit is told from our own content.
+pub const CONTENT: &str = "credentials.itwin.dev/content-fingerprint";
+/// The issuer that the token came from.
+pub const ISSUER_ANNOTATION: &str = "credentials.itwin.dev/issuer";
+/// The client that the token was issued to; an identifier, not a secret.
+pub const CLIENT_ID: &str = "credentials.itwin.dev/client-id";
+/// When the request for the token was sent.
+pub const ISSUED_AT: &str = "credentials.itwin.dev/issued-at";
+/// When the token expires.
+pub const EXPIRES_AT_ANNOTATION: &str = "credentials.itwin.dev/expires-at";
+/// Put on an existing Secret by its owner: the credential of this name may take it over.
+pub const ADOPT: &str = "credentials.itwin.dev/adopt";
+
+/// Put on a credential by a user: a new value asks for a new token now.
+pub const RENEW: &str = "credentials.itwin.dev/renew";
+
+/// The longest value a label may have.
+const LABEL_VALUE_MAX: usize = 63;
+
+/// The value of the [`CREDENTIAL`] label for a credential of this name.
+///
+/// A name that is too long is cut and given a digest, so that two long names never share one value.
+#[must_use]
+pub fn credential_label(name: &str) -> String {
+    if name.len() <= LABEL_VALUE_MAX {
+        return name.to_owned();
+    }
+    let digest = crate::decide::fingerprint::sha256_hex([name]);
+    format!("{}-{}", name[..46].trim_end_matches(['-', '.']), &digest[..16])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_name_is_its_own_label() {
+        assert_eq!(credential_label("render-agent"), "render-agent");
+    }
+
+    #[test]
+    fn long_names_that_share_a_prefix_get_different_labels_of_legal_length() {
+        let (a, b) = (credential_label(&"a".repeat(253)), credential_label(&"a".repeat(252)));
+        assert_ne!(a, b);
+        assert!(a.len() <= LABEL_VALUE_MAX && b.len() <= LABEL_VALUE_MAX);
+    }
+}

@@ -1,0 +1,141 @@
+//! Every call to the Kubernetes API goes through here: a named step with a deadline, counted, its error understood.
+//!
+//! The kube client has no read timeout, so that one black-holed answer would hold an object for ever. Its errors are
+//! not passed on either: their text can hold parts of a body, and the body of a Secret is a secret.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::Client;
+
+use crate::metrics::Metrics;
+
+/// Deadline of one call. Less than the 10 s within which a failure must be told, more than the API server's own
+/// queueing under load.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// The Kubernetes API.
+#[derive(Clone)]
+pub struct Cluster {
+    /// The client; calls that are not watches are wrapped in [`Cluster::call`].
+    pub client: Client,
+    metrics: Arc<Metrics>,
+}
+
+/// What a call does, and to what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Reads the client Secret.
+    GetClientSecret,
+    /// Reads the metadata of a Secret.
+    GetSecretMetadata,
+    /// Reads the Secret to write, with its data.
+    GetTarget,
+    /// Reads the labels of a namespace.
+    GetNamespace,
+    /// Creates the Secret.
+    CreateSecret,
+    /// Updates the Secret.
+    PatchSecret,
+    /// Writes a credential's status.
+    PatchCredentialStatus,
+    /// Writes an authority's status.
+    PatchAuthorityStatus,
+    /// Tells of a transition.
+    PublishEvent,
+}
+
+impl Step {
+    const fn labels(self) -> (&'static str, &'static str) {
+        match self {
+            Self::GetClientSecret | Self::GetSecretMetadata | Self::GetTarget => ("get", "secrets"),
+            Self::GetNamespace => ("get", "namespaces"),
+            Self::CreateSecret => ("create", "secrets"),
+            Self::PatchSecret => ("patch", "secrets"),
+            Self::PatchCredentialStatus => ("patch", "itwinservicecredentials/status"),
+            Self::PatchAuthorityStatus => ("patch", "itwinauthorities/status"),
+            Self::PublishEvent => ("create", "events"),
+        }
+    }
+}
+
+/// How a call failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// 404.
+    #[error("not found")]
+    NotFound,
+    /// 409: it exists already.
+    #[error("it exists already")]
+    AlreadyExists,
+    /// 409: somebody else changed it.
+    #[error("it was changed by somebody else at the same time")]
+    Conflict,
+    /// 401 or 403, with the API server's reason: RBAC, a quota, a namespace that is being deleted.
+    #[error("forbidden: {0}")]
+    Forbidden(String),
+    /// 422, with the API server's reason.
+    #[error("refused as invalid: {0}")]
+    Invalid(String),
+    /// 429 and 5xx.
+    #[error("the API server answered HTTP {0}")]
+    Unavailable(u16),
+    /// The deadline passed.
+    #[error("no answer from the API server within {} s", DEADLINE.as_secs())]
+    Timeout,
+    /// The connection broke, or the answer could not be read.
+    #[error("no readable answer from the API server")]
+    Transport,
+}
+
+impl CallError {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::Conflict => "conflict",
+            Self::Forbidden(_) => "forbidden",
+            Self::Invalid(_) => "invalid",
+            Self::Unavailable(_) => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Transport => "transport",
+        }
+    }
+}
+
+impl From<kube::Error> for CallError {
+    fn from(error: kube::Error) -> Self {
+        let kube::Error::Api(status) = error else {
+            return Self::Transport;
+        };
+        match status.code {
+            404 => Self::NotFound,
+            409 if status.reason == "AlreadyExists" => Self::AlreadyExists,
+            409 => Self::Conflict,
+            401 | 403 => Self::Forbidden(status.message),
+            422 => Self::Invalid(status.message),
+            code => Self::Unavailable(code),
+        }
+    }
+}
+
+impl Cluster {
+    /// Wraps a client.
+    #[must_use]
+    pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
+        Self { client, metrics }
+    }
+
+    /// Makes one call.
+    ///
+    /// # Errors
+    /// [`CallError`], never with the content of an object.
+    pub async fn call<T>(&self, step: Step, request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+        let result = match tokio::time::timeout(DEADLINE, request).await {
+            Ok(answer) => answer.map_err(CallError::from),
+            Err(_) => Err(CallError::Timeout),
+        };
+        let (verb, resource) = step.labels();
+        self.metrics.kubernetes_request(verb, resource, result.as_ref().map_or_else(CallError::label, |_| "success"));
+        result
+    }
+}

@@ -1,0 +1,159 @@
+//! The command line (`contract`: `itwin-credential-operator run` and `crd`). Each flag has an environment variable.
+
+use std::net::SocketAddr;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+/// Keeps OAuth 2.0 access tokens of the iTwin Platform valid in Kubernetes Secrets.
+#[derive(Debug, Parser)]
+#[command(name = "itwin-credential-operator", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the operator until it is told to stop.
+    Run(RunArgs),
+    /// Prints the custom resource definitions as YAML.
+    Crd,
+}
+
+/// Options of `run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// Namespaces to act in, separated by commas; none means all of them.
+    #[arg(long, env = "ITWIN_OPERATOR_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
+    pub namespaces: Vec<String>,
+
+    /// Watch the metadata of Secrets. Without it hand edits and client changes are noticed within 5 minutes, and no
+    /// permission to list or watch Secrets is needed.
+    #[arg(long, env = "ITWIN_OPERATOR_WATCH_SECRETS", default_value_t = true, action = ArgAction::Set)]
+    pub watch_secrets: bool,
+
+    /// Credentials that are worked on at the same time.
+    #[arg(long, env = "ITWIN_OPERATOR_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+
+    /// Address of /metrics, /healthz and /readyz.
+    #[arg(long, env = "ITWIN_OPERATOR_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
+    pub metrics_address: SocketAddr,
+
+    /// Let one of several replicas act, elected through a Lease. Not supported by this version: run one replica.
+    #[arg(long, env = "ITWIN_OPERATOR_LEADER_ELECTION", default_value_t = false, action = ArgAction::Set, value_parser = no_leader_election)]
+    pub leader_election: bool,
+
+    /// Namespace of the Lease; the operator's own where it is not given.
+    #[arg(long, env = "ITWIN_OPERATOR_LEASE_NAMESPACE")]
+    pub lease_namespace: Option<String>,
+
+    /// Form of the log lines.
+    #[arg(long, env = "ITWIN_OPERATOR_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// The least important events that are logged.
+    #[arg(long, env = "ITWIN_OPERATOR_LOG_LEVEL", value_enum, default_value_t = LogLevel::Info)]
+    pub log_level: LogLevel,
+
+    /// Metrics for each credential, by its name.
+    #[arg(long, env = "ITWIN_OPERATOR_PER_CREDENTIAL_METRICS", default_value_t = true, action = ArgAction::Set)]
+    pub per_credential_metrics: bool,
+}
+
+/// Form of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least important events that are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+        }
+    }
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if !text.is_empty() && text.len() <= 63 && text.chars().all(legal) {
+        Ok(text.to_owned())
+    } else {
+        Err("not the name of a namespace (RFC 1123 label)".to_owned())
+    }
+}
+
+fn no_leader_election(text: &str) -> Result<bool, String> {
+    match text {
+        "false" => Ok(false),
+        "true" => Err("leader election is not supported by this version: run one replica and set it to false".to_owned()),
+        _ => Err("must be false".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run(arguments: &[&str]) -> Result<RunArgs, String> {
+        let arguments = ["itwin-credential-operator", "run"].iter().chain(arguments);
+        match Cli::try_parse_from(arguments) {
+            Ok(Cli { command: Command::Run(run) }) => Ok(run),
+            Ok(_) => Err("another command".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_its_variable() {
+        let command = Cli::command();
+        let run = command.find_subcommand("run").expect("run");
+        for argument in run.get_arguments().filter(|argument| argument.get_id() != "help") {
+            let flag = argument.get_long().expect("a long flag");
+            let variable = format!("ITWIN_OPERATOR_{}", flag.replace('-', "_").to_uppercase());
+            assert_eq!(argument.get_env().and_then(|env| env.to_str()), Some(variable.as_str()));
+        }
+    }
+
+    #[test]
+    fn namespaces_are_a_list() {
+        assert_eq!(run(&["--namespaces", "a,b-1"]).map(|run| run.namespaces), Ok(vec!["a".to_owned(), "b-1".to_owned()]));
+        assert!(run(&["--namespaces", "A"]).is_err_and(|error| error.contains("--namespaces")));
+    }
+
+    #[test]
+    fn switches_take_a_value() {
+        assert_eq!(run(&["--watch-secrets=false"]).map(|run| run.watch_secrets), Ok(false));
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused() {
+        assert!(run(&["--leader-election=true"]).is_err_and(|error| error.contains("not supported")));
+    }
+}

@@ -1,0 +1,229 @@
+//! An ITwinAuthority's spec, checked. The schema has refused most of what is wrong; what it cannot see is refused
+//! here, with the field's name.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use base64::Engine;
+use chrono::TimeDelta;
+use kube::core::{Selector, SelectorExt};
+use reqwest::Certificate;
+use url::Url;
+
+use crate::{
+    api::{
+        authority::{AccessTokenFormat, AuthoritySpec, ClientAuthentication},
+        conditions::Reason,
+        credential::{CredentialSpec, GrantType},
+    },
+    decide::facts::Refusal,
+    oauth::token::SecretPlacement,
+};
+
+/// An authority's configuration.
+#[derive(Clone)]
+pub struct AuthorityConfig {
+    /// Issuer identifier without a trailing slash.
+    pub issuer: String,
+    /// Token endpoint that the administrator named.
+    pub token_endpoint: Option<Url>,
+    /// Key set that the administrator named.
+    pub jwks_uri: Option<Url>,
+    /// How clients show who they are.
+    pub placement: SecretPlacement,
+    /// CA certificates that replace the system's.
+    pub roots: Option<Vec<Certificate>>,
+    /// Tokens are JWTs, to be verified.
+    pub verify: bool,
+    /// Audiences of which a token must have one.
+    pub audiences: Vec<String>,
+    /// Deadline of one request.
+    pub request_timeout: Duration,
+    /// Requests in flight.
+    pub max_concurrent_requests: u16,
+    /// Requests a minute.
+    pub requests_per_minute: u32,
+    /// Tolerance between clocks.
+    pub clock_skew: TimeDelta,
+    allowed_grant_types: Vec<GrantType>,
+    allowed_scopes: Option<Vec<String>>,
+    allowed_namespaces: Option<Selector>,
+}
+
+/// Whether two issuer identifiers are one: a trailing slash means nothing.
+#[must_use]
+pub fn same_issuer(a: &str, b: &str) -> bool {
+    a.trim_end_matches('/') == b.trim_end_matches('/')
+}
+
+impl AuthorityConfig {
+    /// Checks a spec.
+    ///
+    /// # Errors
+    /// Text that names the field and says what to do.
+    pub fn new(spec: &AuthoritySpec) -> Result<Self, String> {
+        let placement = match spec.client_authentication {
+            ClientAuthentication::ClientSecretPost => SecretPlacement::Body,
+            ClientAuthentication::ClientSecretBasic => SecretPlacement::Header,
+            ClientAuthentication::PrivateKeyJwt => {
+                return Err("clientAuthentication: private_key_jwt is not supported by this version".to_owned());
+            }
+        };
+        let issuer = spec.issuer.trim_end_matches('/').to_owned();
+        https_url("issuer", &issuer)?;
+        Ok(Self {
+            token_endpoint: spec.token_endpoint.as_deref().map(|url| https_url("tokenEndpoint", url)).transpose()?,
+            jwks_uri: spec.jwks_uri.as_deref().map(|url| https_url("jwksUri", url)).transpose()?,
+            placement,
+            roots: spec.ca_bundle.as_deref().map(roots).transpose()?,
+            verify: spec.access_token_format == AccessTokenFormat::Jwt,
+            audiences: spec.audiences.clone(),
+            request_timeout: spec.request_timeout.into(),
+            max_concurrent_requests: u16::try_from(spec.max_concurrent_requests)
+                .ok()
+                .filter(|requests| *requests > 0)
+                .ok_or("maxConcurrentRequests: must be between 1 and 256")?,
+            requests_per_minute: u32::try_from(spec.requests_per_minute)
+                .ok()
+                .filter(|requests| *requests > 0)
+                .ok_or("requestsPerMinute: must be between 1 and 60000")?,
+            clock_skew: TimeDelta::from_std(spec.clock_skew.into()).map_err(|_| "clockSkew: must be at most 10m")?,
+            allowed_grant_types: spec.allowed_grant_types.clone(),
+            allowed_scopes: spec.allowed_scopes.clone(),
+            allowed_namespaces: match &spec.allowed_namespaces {
+                None => None,
+                Some(selector) => Some(
+                    Selector::try_from(selector.clone())
+                        .map_err(|error| format!("allowedNamespaces: {error}; write matchLabels or matchExpressions as for a Deployment"))?,
+                ),
+            },
+            issuer,
+        })
+    }
+
+    /// Whether the labels of a namespace must be looked at.
+    #[must_use]
+    pub fn restricts_namespaces(&self) -> bool {
+        self.allowed_namespaces.is_some()
+    }
+
+    /// Whether credentials of a namespace with these labels may use this authority. They matter only where
+    /// [`Self::restricts_namespaces`] says so.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn permits_namespace(&self, authority: &str, namespace: &str, labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
+        if self.allowed_namespaces.as_ref().is_none_or(|selector| selector.matches(labels)) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Reason::NamespaceNotAllowed,
+            format!("ITwinAuthority {authority} does not allow namespace {namespace}: ask its administrator to label the namespace as spec.allowedNamespaces says"),
+        ))
+    }
+
+    /// Whether this may be asked of the authority, before anything is sent.
+    ///
+    /// # Errors
+    /// The refusal, with the field that forbids it.
+    pub fn permits(&self, authority: &str, spec: &CredentialSpec) -> Result<(), Refusal> {
+        if !self.allowed_grant_types.contains(&spec.grant_type) {
+            return Err(Refusal::new(
+                Reason::GrantTypeNotAllowed,
+                format!("ITwinAuthority {authority} does not allow grantType {}: use another, or ask its administrator to add it to spec.allowedGrantTypes", spec.grant_type.as_str()),
+            ));
+        }
+        if let Some(allowed) = &self.allowed_scopes {
+            let refused: Vec<&str> =
+                spec.scopes.iter().filter(|scope| !allowed.contains(scope)).map(String::as_str).collect();
+            if !refused.is_empty() {
+                return Err(Refusal::new(
+                    Reason::ScopeNotAllowed,
+                    format!("ITwinAuthority {authority} does not allow scope {}: take it out of spec.scopes, or ask its administrator to add it to spec.allowedScopes", refused.join(" ")),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn https_url(field: &str, text: &str) -> Result<Url, String> {
+    let advice = "must be an https URL without user information or fragment";
+    let url = Url::parse(text).map_err(|_| format!("{field}: {advice}"))?;
+    let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    if url.scheme() == "https" && url.has_host() && plain { Ok(url) } else { Err(format!("{field}: {advice}")) }
+}
+
+fn roots(bundle: &str) -> Result<Vec<Certificate>, String> {
+    let compact: String = bundle.split_ascii_whitespace().collect();
+    let pem = base64::engine::general_purpose::STANDARD
+        .decode(compact)
+        .map_err(|_| "caBundle: must be base64 of PEM certificates".to_owned())?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|_| "caBundle: holds no PEM certificates that can be read".to_owned())?;
+    if certificates.is_empty() {
+        return Err("caBundle: holds no certificate; write the PEM text of the CA, base64 encoded".to_owned());
+    }
+    Ok(certificates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(value: serde_json::Value) -> AuthoritySpec {
+        let mut spec = serde_json::json!({"issuer": "https://ims.example.com/"});
+        spec.as_object_mut().expect("an object").extend(value.as_object().expect("an object").clone());
+        serde_json::from_value(spec).expect("a valid spec")
+    }
+
+    fn credential() -> CredentialSpec {
+        serde_json::from_value(serde_json::json!({"clientCredentialsRef": {"name": "client"}, "scopes": ["a", "b"]})).expect("a valid spec")
+    }
+
+    fn refusal(authority: serde_json::Value, labels: &[(&str, &str)]) -> Option<Reason> {
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let config = AuthorityConfig::new(&spec(authority)).ok().expect("a valid configuration");
+        let refusal = config.permits("ims", &credential()).and_then(|()| config.permits_namespace("ims", "team-a", &labels)).err();
+        refusal.map(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn trailing_slash_of_the_issuer_means_nothing() {
+        let config = AuthorityConfig::new(&spec(serde_json::json!({}))).ok().expect("valid");
+        assert_eq!(config.issuer, "https://ims.example.com");
+    }
+
+    #[test]
+    fn default_authority_allows_every_namespace_and_scope() {
+        assert_eq!(refusal(serde_json::json!({}), &[]), None);
+    }
+
+    #[test]
+    fn scope_beyond_the_allowed_ones_is_refused() {
+        assert_eq!(refusal(serde_json::json!({"allowedScopes": ["a", "b", "c"]}), &[]), None);
+        assert_eq!(refusal(serde_json::json!({"allowedScopes": ["a"]}), &[]), Some(Reason::ScopeNotAllowed));
+        assert_eq!(refusal(serde_json::json!({"allowedScopes": []}), &[]), Some(Reason::ScopeNotAllowed));
+    }
+
+    #[test]
+    fn namespace_is_allowed_by_its_labels() {
+        let authority = serde_json::json!({"allowedNamespaces": {"matchLabels": {"itwin": "yes"}}});
+        assert_eq!(refusal(authority.clone(), &[("itwin", "yes")]), None);
+        assert_eq!(refusal(authority, &[]), Some(Reason::NamespaceNotAllowed));
+    }
+
+    #[test]
+    fn unusable_ca_bundle_names_the_field() {
+        for bundle in ["!", "", "bm90IGEgY2VydGlmaWNhdGU="] {
+            let error = AuthorityConfig::new(&spec(serde_json::json!({"caBundle": bundle}))).err().expect("refused");
+            assert!(error.starts_with("caBundle: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn urls_must_be_plain_https() {
+        for url in ["http://a/t", "https://u@a/t", "https://a/t#f", "a", "file:///t"] {
+            let error = AuthorityConfig::new(&spec(serde_json::json!({"tokenEndpoint": url}))).err().expect("refused");
+            assert!(error.starts_with("tokenEndpoint: "), "{error}");
+        }
+    }
+}

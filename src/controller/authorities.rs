@@ -1,0 +1,256 @@
+//! The authorities: each ITwinAuthority with the client that asks it, kept fresh, and its status.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use chrono::TimeDelta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::controller::Action,
+};
+use serde_json::json;
+
+use super::scopes::Scopes;
+use crate::{
+    api::{
+        MANAGER,
+        authority::{AuthorityStatus, ITwinAuthority},
+        conditions::{READY, Reason, Verdict},
+        credential::CredentialSpec,
+    },
+    clock,
+    cluster::{Cluster, Step},
+    config::authority::AuthorityConfig,
+    decide::{
+        backoff,
+        facts::{self, Refusal},
+    },
+    oauth::authority::{Authority, Metadata},
+};
+
+/// Endpoints and keys are asked for anew after this: keys are rotated days ahead, and an unknown `kid` is asked for at
+/// once anyway.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// The longest wait before an authority that never answered is asked again.
+const RETRY_CEILING: Duration = Duration::from_secs(60);
+/// Wait after a status that could not be written.
+const STATUS_RETRY: Duration = Duration::from_secs(5);
+
+/// The authorities, by name.
+#[derive(Default)]
+pub struct Authorities {
+    entries: Mutex<HashMap<String, Entry>>,
+}
+
+struct Entry {
+    /// UID and generation that `authority` was made from.
+    made_from: (String, i64),
+    authority: Result<Arc<Authority>, Refusal>,
+    /// Why it never answered, if it did not.
+    unanswered: Option<Refusal>,
+    /// It was asked, whatever came of it.
+    was_asked: bool,
+    failures: u32,
+    /// When endpoints and keys are asked for next; a look before that, as after each status, asks nobody.
+    due: Instant,
+    /// Moves with everything that may make a new attempt worth while.
+    epoch: u32,
+}
+
+impl Authorities {
+    /// The authority of this name, if it can be asked.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Arc<Authority>> {
+        self.entries().get(name)?.authority.as_ref().ok().cloned()
+    }
+
+    /// What a decision needs to know of an authority, and a number that moves when that may have changed.
+    #[must_use]
+    pub fn facts(&self, name: &str, spec: &CredentialSpec) -> (facts::Authority, u32) {
+        let entries = self.entries();
+        let Some(entry) = entries.get(name) else {
+            let refusal = Refusal::new(
+                Reason::AuthorityNotFound,
+                format!("there is no ITwinAuthority {name}: name another in spec.authorityRef, or ask an administrator to create it"),
+            );
+            return (facts::Authority::Unavailable(refusal), 0);
+        };
+        let not_ready = |refusal: &Refusal| {
+            let message = format!("ITwinAuthority {name} is not ready: {}", refusal.message);
+            facts::Authority::Unavailable(Refusal::new(Reason::AuthorityNotReady, message))
+        };
+        let fact = match &entry.authority {
+            Err(refusal) => not_ready(refusal),
+            Ok(authority) if authority.metadata().is_some() => match authority.config.permits(name, spec) {
+                Ok(()) => facts::Authority::Ready { issuer: authority.config.issuer.clone() },
+                Err(refusal) => facts::Authority::Forbids(refusal),
+            },
+            Ok(_) => entry.unanswered.as_ref().map_or(facts::Authority::Pending, not_ready),
+        };
+        (fact, entry.epoch)
+    }
+
+    /// Forgets an authority that is gone.
+    pub fn forget(&self, name: &str) {
+        self.entries().remove(name);
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entry for the current spec of an authority. A spec that did not change keeps its client and its limits.
+    fn ensure(&self, object: &ITwinAuthority) -> Result<Arc<Authority>, Refusal> {
+        let name = object.name_any();
+        let made_from = (object.uid().unwrap_or_default(), object.metadata.generation.unwrap_or_default());
+        let mut entries = self.entries();
+        if let Some(entry) = entries.get(&name)
+            && entry.made_from == made_from
+        {
+            return entry.authority.clone();
+        }
+        let authority = AuthorityConfig::new(&object.spec)
+            .and_then(|config| Authority::new(name.clone(), config))
+            .map(Arc::new)
+            .map_err(|error| Refusal::new(Reason::ConfigurationInvalid, format!("spec.{error}")));
+        let epoch = entries.get(&name).map_or(1, |entry| entry.epoch + 1);
+        let entry = Entry { made_from, authority: authority.clone(), unanswered: None, was_asked: false, failures: 0, due: Instant::now(), epoch };
+        entries.insert(name, entry);
+        authority
+    }
+
+    /// How long until endpoints and keys should be asked for; zero where that is now.
+    fn wait(&self, name: &str) -> Duration {
+        self.entries().get(name).map_or(RETRY_CEILING, |entry| entry.due.saturating_duration_since(Instant::now()))
+    }
+
+    /// Why an authority never answered, if it did not.
+    fn unanswered(&self, name: &str) -> Option<Refusal> {
+        self.entries().get(name).and_then(|entry| entry.unanswered.clone())
+    }
+
+    /// Notes how asking `authority` for endpoints and keys ended. Returns whether credentials must look again.
+    fn note(&self, authority: &Arc<Authority>, result: Result<(), Refusal>) -> bool {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(&authority.name) else { return false };
+        if !entry.authority.as_ref().is_ok_and(|current| Arc::ptr_eq(current, authority)) {
+            // the spec changed meanwhile; the answer is about another one
+            return false;
+        }
+        let before = entry.unanswered.as_ref().map(|refusal| refusal.reason);
+        let wait = match result {
+            Ok(()) => {
+                entry.unanswered = None;
+                entry.failures = 0;
+                REFRESH_INTERVAL
+            }
+            Err(refusal) => {
+                entry.failures += 1;
+                let wait = backoff::delay(entry.failures, TimeDelta::zero(), refusal.reason, None, &authority.name);
+                // what it once told stays good while it does not answer
+                entry.unanswered = authority.metadata().is_none().then_some(refusal);
+                wait.to_std().unwrap_or(RETRY_CEILING).min(RETRY_CEILING)
+            }
+        };
+        entry.due = Instant::now() + wait;
+        let news = !entry.was_asked || before != entry.unanswered.as_ref().map(|refusal| refusal.reason);
+        entry.was_asked = true;
+        entry.epoch += u32::from(news);
+        news
+    }
+}
+
+/// Looks at one authority: asks for its endpoints and keys if that is due, and tells how it stands.
+pub async fn reconcile(object: &ITwinAuthority, authorities: &Authorities, cluster: &Cluster, scopes: &Scopes) -> Action {
+    let name = object.name_any();
+    if object.metadata.deletion_timestamp.is_some() {
+        return Action::await_change();
+    }
+    let authority = match authorities.ensure(object) {
+        Ok(authority) => authority,
+        Err(refusal) => {
+            scopes.wake_users_of(&name);
+            return tell(object, not_ready(&refusal), None, cluster, RETRY_CEILING).await;
+        }
+    };
+    if authorities.wait(&name).is_zero() {
+        let result = authority.refresh().await;
+        if let Err(failure) = &result {
+            tracing::warn!(
+                authority = name,
+                reason = failure.refusal.reason.as_str(),
+                "authority could not be asked: {}",
+                failure.refusal.message
+            );
+        }
+        if authorities.note(&authority, result.map(drop).map_err(|failure| failure.refusal)) {
+            scopes.wake_users_of(&name);
+        }
+    }
+    let metadata = authority.metadata();
+    let verdict = match (&metadata, authorities.unanswered(&name)) {
+        (Some(metadata), _) => ready(metadata),
+        (None, Some(refusal)) => not_ready(&refusal),
+        (None, None) => return Action::requeue(STATUS_RETRY),
+    };
+    tell(object, verdict, metadata.as_deref(), cluster, authorities.wait(&name)).await
+}
+
+/// Writes the status if it is another one, and says when to look again.
+async fn tell(object: &ITwinAuthority, verdict: Verdict, metadata: Option<&Metadata>, cluster: &Cluster, wait: Duration) -> Action {
+    let status = status(object, verdict, metadata);
+    if object.status.as_ref() != Some(&status)
+        && let Err(error) = write_status(cluster, object, &status).await
+    {
+        tracing::warn!(authority = object.name_any(), %error, "status could not be written");
+        return Action::requeue(STATUS_RETRY.min(wait.max(Duration::from_millis(10))));
+    }
+    Action::requeue(wait.max(Duration::from_millis(10)))
+}
+
+fn ready(metadata: &Metadata) -> Verdict {
+    let message = match &metadata.keys {
+        Some(keys) => format!("endpoints are known, and {} signing keys", keys.len()),
+        None => "endpoints are known; tokens are opaque and not verified".to_owned(),
+    };
+    Verdict { kind: READY, holds: true, reason: Reason::AuthorityReachable, message }
+}
+
+fn not_ready(refusal: &Refusal) -> Verdict {
+    Verdict { kind: READY, holds: false, reason: refusal.reason, message: refusal.message.clone() }
+}
+
+fn status(object: &ITwinAuthority, verdict: Verdict, metadata: Option<&Metadata>) -> AuthorityStatus {
+    let no_conditions: Vec<Condition> = Vec::new();
+    let previous = object.status.as_ref().map_or(&no_conditions, |status| &status.conditions);
+    AuthorityStatus {
+        observed_generation: object.metadata.generation,
+        conditions: vec![verdict.into_condition(previous, object.metadata.generation, clock::now())],
+        token_endpoint: metadata.map(|metadata| metadata.endpoints.token.to_string()),
+        jwks_uri: metadata.and_then(|metadata| metadata.endpoints.jwks.as_ref()).map(ToString::to_string),
+        signing_keys: metadata.and_then(|metadata| metadata.keys.as_ref()).and_then(|keys| i32::try_from(keys.len()).ok()),
+    }
+}
+
+async fn write_status(cluster: &Cluster, object: &ITwinAuthority, status: &AuthorityStatus) -> Result<(), crate::cluster::CallError> {
+    let patch = json!({
+        "metadata": {"uid": object.uid()},
+        "status": {
+            "observedGeneration": status.observed_generation,
+            "conditions": status.conditions,
+            "tokenEndpoint": status.token_endpoint,
+            "jwksUri": status.jwks_uri,
+            "signingKeys": status.signing_keys,
+        },
+    });
+    let api: Api<ITwinAuthority> = Api::all(cluster.client.clone());
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let name = object.name_any();
+    let patch = Patch::Merge(&patch);
+    cluster.call(Step::PatchAuthorityStatus, api.patch_status(&name, &params, &patch)).await.map(drop)
+}

@@ -1,0 +1,327 @@
+//! The facts about one credential, put together from its object, the index, the memory and what was read.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, ResourceExt};
+
+use super::{authorities::Authorities, memory::Memory};
+use crate::{
+    act::secret_writer,
+    api::{
+        credential::{DeletionPolicy, ITwinServiceCredential},
+        secret_keys,
+    },
+    cluster::{CallError, Cluster, Step},
+    decide::{
+        facts::{
+            Authority, Client, Desired, Facts, Held, History, Integrity, Policy, Refusal, RenewBefore, RenewalRequest,
+            Target,
+        },
+        fingerprint, ownership,
+    },
+    oauth::token::ClientCredentials,
+    observe::{
+        client_secret,
+        index::{Key, Known, SecretIndex},
+        target::Seen,
+    },
+    report::status::Description,
+    sensitive::Sensitive,
+};
+
+/// What was read while one credential is looked at.
+#[derive(Default)]
+pub struct Reading {
+    /// The client Secret.
+    pub client: Option<ReadClient>,
+    /// The Secret to write.
+    pub target: Option<ReadTarget>,
+}
+
+/// The client Secret as it was read.
+pub struct ReadClient {
+    /// Its version.
+    pub version: String,
+    /// Its content, or why it is of no use.
+    pub content: Result<ClientCredentials, Refusal>,
+    /// Whether the token in the Secret was asked for with the same content.
+    pub same_as_held: Option<bool>,
+}
+
+/// The Secret to write as it was read.
+pub struct ReadTarget {
+    /// Its version.
+    pub version: String,
+    /// Its data is what we wrote.
+    pub is_ours: bool,
+    /// Keys of its data.
+    pub keys: Vec<String>,
+    /// Its type.
+    pub type_: String,
+    /// It cannot be changed.
+    pub immutable: bool,
+    /// The client's fingerprint that stands in it, and the token that is its key.
+    pub client_fingerprint: Option<(String, Sensitive)>,
+    /// What the token was issued for.
+    pub description: Description,
+}
+
+/// One credential with the names of its surroundings.
+pub struct Subject<'a> {
+    /// The credential.
+    pub credential: &'a ITwinServiceCredential,
+    /// Its namespace and name.
+    pub key: Key,
+    /// Its UID.
+    pub uid: String,
+    /// The Secret to write.
+    pub target: Key,
+    /// The client Secret.
+    pub client: Key,
+}
+
+impl<'a> Subject<'a> {
+    /// Names the surroundings of a credential.
+    #[must_use]
+    pub fn new(credential: &'a ITwinServiceCredential) -> Self {
+        let namespace = credential.namespace().unwrap_or_default();
+        Self {
+            key: Key::new(&namespace, credential.name_any()),
+            uid: credential.uid().unwrap_or_default(),
+            target: Key::new(&namespace, credential.target_name()),
+            client: Key::new(&namespace, &credential.spec.client_credentials_ref.name),
+            credential,
+        }
+    }
+
+    /// The value of the renew annotation.
+    #[must_use]
+    pub fn renew_annotation(&self) -> Option<&String> {
+        self.credential.annotations().get(secret_keys::RENEW)
+    }
+}
+
+/// The facts, and a number that moves with everything that may make a new attempt worth while.
+#[must_use]
+pub fn facts(
+    subject: &Subject<'_>,
+    memory: &Memory,
+    reading: &Reading,
+    index: &SecretIndex,
+    authorities: &Authorities,
+) -> (Facts, u32) {
+    let spec = &subject.credential.spec;
+    let (authority, epoch) = authorities.facts(&spec.authority_ref.name, spec);
+    let (known_target, known_client) = (index.get(&subject.target), index.get(&subject.client));
+    let target = target(subject, memory, reading, &known_target);
+    let client = client(subject, memory, reading, &known_client, &target);
+    let inputs = inputs(subject, epoch, &known_client, &target);
+    let not_before = memory.not_before.filter(|_| memory.inputs.is_none_or(|before| before == inputs));
+    let facts = Facts {
+        uid: subject.uid.clone(),
+        desired: Desired { request: fingerprint::request(spec), policy: policy(subject.credential) },
+        suspend: spec.suspend,
+        renewal_request: renewal_request(subject, memory),
+        authority,
+        client,
+        target,
+        history: History { not_before },
+    };
+    (facts, inputs)
+}
+
+fn renewal_request(subject: &Subject<'_>, memory: &Memory) -> Option<RenewalRequest> {
+    let fresh = subject.renew_annotation().is_some_and(|value| memory.attempts.renew_request.as_ref() != Some(value));
+    (fresh || memory.unfulfilled_request.is_some()).then_some(RenewalRequest { fresh })
+}
+
+/// The renewal policy of a spec.
+#[must_use]
+pub fn policy(credential: &ITwinServiceCredential) -> Policy {
+    let spec = &credential.spec;
+    let delta = |duration: kube::core::Duration| TimeDelta::from_std(duration.into()).unwrap_or(TimeDelta::MAX);
+    Policy {
+        renew_before: match (spec.renew_before, spec.renew_before_percentage) {
+            (Some(duration), _) => RenewBefore::Fixed(delta(duration)),
+            (None, Some(percentage)) => RenewBefore::Percentage(percentage),
+            (None, None) => RenewBefore::Default,
+        },
+        minimum_validity: delta(spec.minimum_validity),
+    }
+}
+
+fn target(subject: &Subject<'_>, memory: &Memory, reading: &Reading, known: &Known) -> Target {
+    let seen = match known {
+        Known::Unknown => return Target::Unread,
+        Known::Absent => return Target::Absent,
+        Known::Present(seen) => seen,
+    };
+    match ownership::owner(&seen.marks, &subject.target.name, &subject.key.name, &subject.uid) {
+        ownership::Owner::Other(refusal) => Target::Foreign(refusal),
+        ownership::Owner::Vacant => Target::Ours(Held { stamp: None, data: Integrity::Proven, metadata_intact: false }),
+        ownership::Owner::Us => Target::Ours(Held {
+            stamp: seen.stamp.clone(),
+            data: integrity(subject.credential, memory, reading, seen),
+            metadata_intact: metadata_intact(subject.credential, seen),
+        }),
+    }
+}
+
+fn integrity(credential: &ITwinServiceCredential, memory: &Memory, reading: &Reading, seen: &Seen) -> Integrity {
+    if let Some(read) = reading.target.as_ref().filter(|read| read.version == seen.version) {
+        return if read.is_ours { Integrity::Proven } else { Integrity::Damaged };
+    }
+    let template_keys = credential.spec.secret_template.as_ref().map_or(0, |template| template.data.len());
+    let proven = memory.proven_target.as_ref() == Some(&seen.version)
+        || seen.sole_writer_of == Some(secret_keys::DATA_KEYS.len() + template_keys);
+    if proven { Integrity::Proven } else { Integrity::Unproven }
+}
+
+fn metadata_intact(credential: &ITwinServiceCredential, seen: &Seen) -> bool {
+    let has_owner = seen.marks.controller.is_some();
+    let wants_owner = credential.spec.deletion_policy == DeletionPolicy::Delete;
+    has_owner == wants_owner && seen.carries(&secret_writer::labels(credential), &secret_writer::annotations(credential))
+}
+
+fn client(subject: &Subject<'_>, memory: &Memory, reading: &Reading, known: &Known, target: &Target) -> Client {
+    if let Some(read) = &reading.client {
+        return match &read.content {
+            Ok(_) => Client::Usable { version: read.version.clone(), same_as_held: read.same_as_held },
+            Err(refusal) => Client::Unusable(refusal.clone()),
+        };
+    }
+    match known {
+        Known::Unknown => Client::Unread { version: None },
+        Known::Absent => Client::Unusable(client_secret::not_found(
+            &subject.client.to_string(),
+            &subject.credential.spec.client_credentials_ref,
+        )),
+        Known::Present(seen) if memory.proven_client.as_ref() == Some(&seen.version) => Client::Unread {
+            version: match target {
+                Target::Ours(Held { stamp: Some(stamp), .. }) => Some(stamp.client_version.clone()),
+                _ => None,
+            },
+        },
+        Known::Present(seen) => Client::Unread { version: Some(seen.version.clone()) },
+    }
+}
+
+fn inputs(subject: &Subject<'_>, epoch: u32, client: &Known, target: &Target) -> u32 {
+    let client = match client {
+        Known::Unknown => "unknown",
+        Known::Absent => "absent",
+        Known::Present(seen) => &seen.version,
+    };
+    let target = match target {
+        Target::Unread => "unread",
+        Target::Absent => "absent",
+        Target::Foreign(refusal) => &refusal.message,
+        Target::Ours(_) => "ours",
+    };
+    let generation = subject.credential.metadata.generation.unwrap_or_default().to_string();
+    fingerprint::short([&generation, &epoch.to_string(), client, target])
+}
+
+/// Reads the metadata of a Secret into the index.
+///
+/// # Errors
+/// Those of the call, a missing Secret apart.
+pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &Key) -> Result<(), CallError> {
+    let api: Api<Secret> = Api::namespaced(cluster.client.clone(), &key.namespace);
+    match cluster.call(Step::GetSecretMetadata, api.get_metadata(&key.name)).await {
+        Ok(secret) => drop(index.saw(key, Seen::new(&secret.metadata))),
+        Err(CallError::NotFound) => drop(index.saw_none(key, None)),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Reads the Secret to write, with its data.
+///
+/// # Errors
+/// Those of the call, a missing Secret apart.
+pub async fn read_target(cluster: &Cluster, index: &SecretIndex, subject: &Subject<'_>) -> Result<Option<ReadTarget>, CallError> {
+    let api: Api<Secret> = Api::namespaced(cluster.client.clone(), &subject.target.namespace);
+    let mut secret = match cluster.call(Step::GetTarget, api.get(&subject.target.name)).await {
+        Ok(secret) => secret,
+        Err(CallError::NotFound) => {
+            index.saw_none(&subject.target, None);
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let seen = Seen::new(&secret.metadata);
+    let version = seen.version.clone();
+    index.saw(&subject.target, seen);
+    let is_ours = secret_writer::is_what_we_wrote(&secret);
+    let annotation = |key: &str| secret.metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
+    let (fingerprint, client_id) = (annotation(secret_keys::CLIENT), annotation(secret_keys::CLIENT_ID));
+    let data = secret.data.take().unwrap_or_default();
+    let keys = data.keys().cloned().collect();
+    let text = |key: &str| data.get(key).and_then(|value| String::from_utf8(value.0.clone()).ok());
+    let scopes = text(secret_keys::SCOPE).unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect();
+    Ok(Some(ReadTarget {
+        version,
+        is_ours,
+        keys,
+        type_: secret.type_.unwrap_or_default(),
+        immutable: secret.immutable == Some(true),
+        client_fingerprint: fingerprint.zip(text(secret_keys::ACCESS_TOKEN).map(Sensitive::new)),
+        description: Description { client_id, scopes },
+    }))
+}
+
+/// Reads the client Secret, and compares it with what the held token was asked with.
+///
+/// # Errors
+/// Those of the call, a missing Secret apart.
+pub async fn read_client(
+    cluster: &Cluster,
+    index: &SecretIndex,
+    subject: &Subject<'_>,
+    held: Option<&ReadTarget>,
+) -> Result<Option<ReadClient>, CallError> {
+    let api: Api<Secret> = Api::namespaced(cluster.client.clone(), &subject.client.namespace);
+    let secret = match cluster.call(Step::GetClientSecret, api.get(&subject.client.name)).await {
+        Ok(secret) => secret,
+        Err(CallError::NotFound) => {
+            index.saw_none(&subject.client, None);
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let seen = Seen::new(&secret.metadata);
+    let version = seen.version.clone();
+    index.saw(&subject.client, seen);
+    let keys = &subject.credential.spec.client_credentials_ref;
+    let content = client_secret::credentials(secret, keys, &subject.client.to_string());
+    let same_as_held = match (&content, held.and_then(|held| held.client_fingerprint.as_ref())) {
+        (Ok(client), Some((fingerprint, token))) => Some(*fingerprint == client_fingerprint(token, client)),
+        _ => None,
+    };
+    Ok(Some(ReadClient { version, content, same_as_held }))
+}
+
+/// The digest of a client's credentials, keyed by the token that they gave.
+#[must_use]
+pub fn client_fingerprint(token: &Sensitive, client: &ClientCredentials) -> String {
+    fingerprint::client(token, [client.id.as_str(), client.secret.expose()])
+}
+
+/// Whether the authority can be asked.
+#[must_use]
+pub fn issuer(authority: &Authority) -> Option<&str> {
+    match authority {
+        Authority::Ready { issuer } => Some(issuer),
+        _ => None,
+    }
+}
+
+/// The instant after which, by the clock alone, the credential stands otherwise.
+#[must_use]
+pub fn next_change(facts: &Facts, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let stamp = facts.held_for_spec()?;
+    // a token with exactly the minimum validity left is still good: look a moment later
+    let falls_below = stamp.expires_at - facts.desired.policy.minimum_validity + TimeDelta::milliseconds(1);
+    [falls_below, stamp.expires_at].into_iter().filter(|at| *at > now).min()
+}

@@ -1,0 +1,93 @@
+//! What is remembered of a credential between two looks at it. All of it can be lost: then it is read again, at the
+//! price of a few reads, never of a token.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::{
+    act::secret_writer::Content,
+    api::credential::{CredentialStatus, ITwinServiceCredential},
+    clock,
+    decide::fingerprint,
+    report::status::{self, Attempts, Description},
+};
+
+/// After a start the back-off of a process before us is obeyed for at most this long, since nobody knows what was
+/// mended meanwhile. The UID spreads it, so that a start is no storm.
+const INHERITED_BACKOFF: TimeDelta = TimeDelta::seconds(30);
+
+/// What is remembered of a credential.
+pub struct Memory {
+    /// Attempts, as they are told.
+    pub attempts: Attempts,
+    /// No attempt before this instant, as long as `inputs` stay what they are.
+    pub not_before: Option<DateTime<Utc>>,
+    /// What the last failed attempt depended on; `None` after a start.
+    pub inputs: Option<u32>,
+    /// A value of the renew annotation for which no token was issued yet.
+    pub unfulfilled_request: Option<String>,
+    /// The last status that we wrote, with the resourceVersion that the object then had.
+    pub written_status: Option<(u64, CredentialStatus)>,
+    /// Version of the Secret whose data was read and found to be what we wrote.
+    pub proven_target: Option<String>,
+    /// Version of the client Secret that was read and found to hold what the token was asked with.
+    pub proven_client: Option<String>,
+    /// What the token in the Secret was issued for.
+    pub description: Option<Description>,
+    /// A token that was issued but could not be written yet: it is not asked for again.
+    pub unwritten: Option<Box<Content>>,
+    /// Failed calls to the Kubernetes API in a row.
+    pub api_failures: u32,
+    /// The authority that the metrics of this credential name.
+    pub metrics_authority: Option<String>,
+}
+
+impl Memory {
+    /// What the object itself tells of the time before us.
+    #[must_use]
+    pub fn recall(credential: &ITwinServiceCredential, now: DateTime<Utc>) -> Self {
+        let previous = credential.status.clone().unwrap_or_default();
+        let attempts = status::attempts(&previous);
+        let uid = credential.metadata.uid.as_deref().unwrap_or_default();
+        let wait = TimeDelta::milliseconds(
+            (INHERITED_BACKOFF.num_milliseconds() as f64 * fingerprint::unit_interval(["start", uid])) as i64,
+        );
+        let not_before = (attempts.failures > 0 && previous.observed_generation == credential.metadata.generation)
+            .then(|| previous.renew_at.as_deref().and_then(clock::from_rfc3339).map(|at| at.min(now + wait)))
+            .flatten();
+        Self {
+            not_before,
+            attempts,
+            inputs: None,
+            unfulfilled_request: None,
+            written_status: None,
+            proven_target: None,
+            proven_client: None,
+            description: None,
+            unwritten: None,
+            api_failures: 0,
+            metrics_authority: None,
+        }
+    }
+}
+
+/// The memories, by UID. One is taken out while its credential is worked on, which never happens twice at a time; a
+/// panic loses it, and the next look starts afresh.
+#[derive(Default)]
+pub struct Memories(Mutex<HashMap<String, Memory>>);
+
+impl Memories {
+    /// Takes the memory of a credential out.
+    pub fn take(&self, uid: &str) -> Option<Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
+    }
+
+    /// Puts the memory of a credential back, or drops it by not doing so.
+    pub fn put(&self, uid: String, memory: Memory) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, memory);
+    }
+}

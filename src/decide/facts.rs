@@ -1,0 +1,204 @@
+//! Everything that a decision may depend on, as plain data.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::api::conditions::Reason;
+
+/// What is known about one credential and its surroundings.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// UID of the credential: the seed of its jitter.
+    pub uid: String,
+    /// What the spec asks for.
+    pub desired: Desired,
+    /// The spec says to leave everything as it is.
+    pub suspend: bool,
+    /// A renewal that a user asked for through the annotation and did not get yet.
+    pub renewal_request: Option<RenewalRequest>,
+    /// The authority that the spec names.
+    pub authority: Authority,
+    /// The client Secret.
+    pub client: Client,
+    /// The Secret to write.
+    pub target: Target,
+    /// Earlier attempts.
+    pub history: History,
+}
+
+/// A renewal that a user asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenewalRequest {
+    /// No attempt was made for it yet: it is made whatever the back-off says, once.
+    pub fresh: bool,
+}
+
+/// What the spec asks for.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// Digest of what a token is asked for.
+    pub request: String,
+    /// When to renew.
+    pub policy: Policy,
+}
+
+/// When to renew.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Time before expiry at which a renewal is wished.
+    pub renew_before: RenewBefore,
+    /// Validity that workloads count on.
+    pub minimum_validity: TimeDelta,
+}
+
+/// Time before expiry at which a renewal is wished.
+#[derive(Clone, Copy, Debug)]
+pub enum RenewBefore {
+    /// A third of the lifetime.
+    Default,
+    /// A fixed time.
+    Fixed(TimeDelta),
+    /// A percentage of the lifetime.
+    Percentage(i32),
+}
+
+/// The authority that the spec names.
+#[derive(Clone, Debug)]
+pub enum Authority {
+    /// Not looked at yet, as right after a start.
+    Pending,
+    /// It cannot be asked, for this reason.
+    Unavailable(Refusal),
+    /// It must not be asked for this, though what it once issued stays good.
+    Forbids(Refusal),
+    /// It can be asked.
+    Ready {
+        /// Its issuer identifier.
+        issuer: String,
+    },
+}
+
+/// The client Secret.
+#[derive(Clone, Debug)]
+pub enum Client {
+    /// Its data has not been read; its version, if a watch tells it.
+    Unread {
+        /// `<uid>/<resourceVersion>`
+        version: Option<String>,
+    },
+    /// It is missing, or its content is of no use.
+    Unusable(Refusal),
+    /// It can be used.
+    Usable {
+        /// `<uid>/<resourceVersion>`
+        version: String,
+        /// Whether the held token was asked for with the same content; `None` where no token is held.
+        same_as_held: Option<bool>,
+    },
+}
+
+/// The Secret to write.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// Not looked at yet.
+    Unread,
+    /// There is none.
+    Absent,
+    /// There is one that we must not write.
+    Foreign(Refusal),
+    /// There is one that we may write.
+    Ours(Held),
+}
+
+/// A Secret that we may write.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// What its annotations tell about the token in it.
+    pub stamp: Option<Stamp>,
+    /// Whether its data is what we wrote.
+    pub data: Integrity,
+    /// Whether labels, annotations and owner reference are as they should be.
+    pub metadata_intact: bool,
+}
+
+/// Whether a Secret's data is what we wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Integrity {
+    /// Nobody else wrote it.
+    Proven,
+    /// Somebody else may have written it: read it.
+    Unproven,
+    /// It differs from what we wrote.
+    Damaged,
+}
+
+/// What the annotations of a Secret tell about the token in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Digest of what the token was asked for.
+    pub request: String,
+    /// Issuer that it came from.
+    pub issuer: String,
+    /// Version of the client Secret that it was asked with.
+    pub client_version: String,
+    /// When the request was sent.
+    pub issued_at: DateTime<Utc>,
+    /// When the token expires.
+    pub expires_at: DateTime<Utc>,
+}
+
+impl Stamp {
+    /// The lifetime from the start of the request, never negative.
+    #[must_use]
+    pub fn lifetime(&self) -> TimeDelta {
+        (self.expires_at - self.issued_at).max(TimeDelta::zero())
+    }
+}
+
+/// Earlier attempts.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// No attempt before this instant, as long as nothing relevant changed.
+    pub not_before: Option<DateTime<Utc>>,
+}
+
+/// Something that stops us, in the words of the contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason of the condition.
+    pub reason: Reason,
+    /// What happened, to which object, and what to do.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with its message.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+impl Facts {
+    /// The token that the Secret holds for the current spec, expired or not.
+    #[must_use]
+    pub fn held_for_spec(&self) -> Option<&Stamp> {
+        let Target::Ours(Held { stamp: Some(stamp), data, .. }) = &self.target else {
+            return None;
+        };
+        let other_issuer = matches!(&self.authority, Authority::Ready { issuer } if *issuer != stamp.issuer);
+        (*data != Integrity::Damaged && stamp.request == self.desired.request && !other_issuer).then_some(stamp)
+    }
+
+    /// How long the token in the Secret, for whatever spec, is still valid; zero where there is none.
+    #[must_use]
+    pub fn left(&self, now: DateTime<Utc>) -> TimeDelta {
+        match &self.target {
+            Target::Ours(Held { stamp: Some(stamp), data, .. }) if *data != Integrity::Damaged => {
+                (stamp.expires_at - now).max(TimeDelta::zero())
+            }
+            _ => TimeDelta::zero(),
+        }
+    }
+}

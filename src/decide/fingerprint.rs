@@ -1,0 +1,135 @@
+//! Digests by which a restarted operator recognises its own work without keeping a secret anywhere.
+
+use aws_lc_rs::{digest, hmac};
+
+use crate::{api::credential::CredentialSpec, sensitive::Sensitive};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Length-prefixed parts, so that no two different lists give the same bytes.
+fn framed<'a>(parts: impl IntoIterator<Item = &'a str>, mut sink: impl FnMut(&[u8])) {
+    for part in parts {
+        sink(&(part.len() as u64).to_be_bytes());
+        sink(part.as_bytes());
+    }
+}
+
+/// SHA-256 of a list of texts, in hexadecimal.
+#[must_use]
+pub fn sha256_hex<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    framed(parts, |bytes| context.update(bytes));
+    hex(context.finish().as_ref())
+}
+
+/// A number that is fixed by a list of texts and evenly spread.
+#[must_use]
+pub fn short<'a>(parts: impl IntoIterator<Item = &'a str>) -> u32 {
+    let mut context = digest::Context::new(&digest::SHA256);
+    framed(parts, |bytes| context.update(bytes));
+    let digest = context.finish();
+    let mut head = [0_u8; 4];
+    head.copy_from_slice(&digest.as_ref()[..4]);
+    u32::from_be_bytes(head)
+}
+
+/// The same in `[0, 1)`: the seed of a jitter.
+#[must_use]
+pub fn unit_interval<'a>(parts: impl IntoIterator<Item = &'a str>) -> f64 {
+    f64::from(short(parts)) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// What a token is asked for, apart from who asks and whom. Order means nothing: scopes and resources are sets.
+///
+/// Only what changes the token belongs here; else a change of, say, `renewBefore` would ask for a new one
+/// (hashicorp/vault-secrets-operator#1051).
+#[must_use]
+pub fn request(spec: &CredentialSpec) -> String {
+    let sorted = |list: &[String]| {
+        let mut list = list.to_vec();
+        list.sort();
+        list
+    };
+    let (scopes, resources) = (sorted(&spec.scopes), sorted(&spec.resources));
+    let parts = [spec.grant_type.as_str(), "scopes"]
+        .into_iter()
+        .chain(scopes.iter().map(String::as_str))
+        .chain(["resources"])
+        .chain(resources.iter().map(String::as_str));
+    sha256_hex(parts)
+}
+
+/// The client's credentials, keyed by the token that they gave.
+///
+/// A plain digest of a weak password could be searched for by anyone who sees an annotation. The key makes it useless
+/// without the token, which only readers of the Secret's data have.
+#[must_use]
+pub fn client<'a>(token: &Sensitive, material: impl IntoIterator<Item = &'a str>) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, token.expose().as_bytes());
+    let mut context = hmac::Context::with_key(&key);
+    framed(material, |bytes| context.update(bytes));
+    hex(context.sign().as_ref())
+}
+
+/// The content of a Secret, in the order of its keys. It holds the token, so that the digest cannot be searched.
+#[must_use]
+pub fn content<'a>(data: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for (key, value) in data {
+        context.update(&(key.len() as u64).to_be_bytes());
+        context.update(key.as_bytes());
+        context.update(&(value.len() as u64).to_be_bytes());
+        context.update(value);
+    }
+    hex(context.finish().as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(scopes: &[&str]) -> CredentialSpec {
+        serde_json::from_value(serde_json::json!({
+            "clientCredentialsRef": {"name": "client"},
+            "scopes": scopes,
+        }))
+        .expect("a valid spec")
+    }
+
+    #[test]
+    fn order_of_scopes_is_no_change() {
+        assert_eq!(request(&spec(&["a", "b"])), request(&spec(&["b", "a"])));
+    }
+
+    #[test]
+    fn joined_scopes_are_not_two_scopes() {
+        assert_ne!(request(&spec(&["ab"])), request(&spec(&["a", "b"])));
+    }
+
+    #[test]
+    fn renewal_policy_is_no_part_of_the_request() {
+        let mut other = spec(&["a"]);
+        other.renew_before_percentage = Some(10);
+        assert_eq!(request(&spec(&["a"])), request(&other));
+    }
+
+    #[test]
+    fn client_digest_depends_on_token_and_secret() {
+        let token = Sensitive::new("token".into());
+        let digest = client(&token, ["id", "secret"]);
+        assert_eq!(digest, client(&token, ["id", "secret"]));
+        assert_ne!(digest, client(&token, ["id", "other"]));
+        assert_ne!(digest, client(&token, ["ids", "ecret"]));
+        assert_ne!(digest, client(&Sensitive::new("other".into()), ["id", "secret"]));
+    }
+
+    #[test]
+    fn seeds_stay_in_the_unit_interval_and_differ() {
+        let seeds: Vec<f64> = (0..1000).map(|n| unit_interval([n.to_string().as_str()])).collect();
+        assert!(seeds.iter().all(|seed| (0.0..1.0).contains(seed)));
+        let mean = seeds.iter().sum::<f64>() / 1000.0;
+        assert!((0.45..0.55).contains(&mean), "evenly spread, mean {mean}");
+    }
+}

@@ -1,0 +1,142 @@
+//! May we write this Secret? By UID only.
+//!
+//! A tenant who may create credentials but not read Secrets must not get hold of somebody's Secret by naming it
+//! (stackabletech/secret-operator#707), so an existing Secret is ours only by what stands on the Secret itself.
+
+use super::facts::Refusal;
+use crate::api::conditions::Reason;
+
+/// What an existing Secret says of its owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// The owner reference with `controller: true`.
+    pub controller: Option<Controller>,
+    /// The annotation with the owner's UID.
+    pub owner_uid: Option<String>,
+    /// The annotation by which its owner offers it to a credential.
+    pub adopt: Option<String>,
+}
+
+/// An owner reference with `controller: true`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Controller {
+    /// Kind, with the API group: `credentials.itwin.dev/ITwinServiceCredential`.
+    pub kind: String,
+    /// Name of the owner.
+    pub name: String,
+    /// UID of the owner.
+    pub uid: String,
+}
+
+/// The kind as it stands in [`Controller::kind`] for our own owner references.
+pub const OUR_KIND: &str = "credentials.itwin.dev/ITwinServiceCredential";
+
+/// Who an existing Secret belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// This credential.
+    Us,
+    /// Nobody, or a credential of this name that is gone: it may be taken over, its token is not ours.
+    Vacant,
+    /// Somebody else.
+    Other(Refusal),
+}
+
+/// Who the Secret `secret` belongs to, seen from the credential `name` with `uid`.
+#[must_use]
+pub fn owner(marks: &Marks, secret: &str, name: &str, uid: &str) -> Owner {
+    match &marks.controller {
+        Some(controller) if controller.uid == uid => Owner::Us,
+        // names are unique: the owner that had this one is gone, and garbage collection is on its way
+        Some(controller) if controller.kind == OUR_KIND && controller.name == name => Owner::Vacant,
+        Some(controller) => Owner::Other(Refusal::new(
+            Reason::SecretNotOwned,
+            format!(
+                "Secret {secret} is controlled by {} {}: set spec.secretName to another name in a new credential, or delete that owner",
+                controller.kind.rsplit('/').next().unwrap_or_default(),
+                controller.name
+            ),
+        )),
+        None if marks.owner_uid.as_deref() == Some(uid) => Owner::Us,
+        None if marks.adopt.as_deref() == Some(name) => Owner::Vacant,
+        None => Owner::Other(Refusal::new(
+            Reason::SecretNotOwned,
+            format!(
+                "Secret {secret} exists and is not ours: delete it, or let this credential take it over with \
+                 'kubectl annotate secret {secret} credentials.itwin.dev/adopt={name}'"
+            ),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn controlled_by(kind: &str, name: &str, uid: &str) -> Marks {
+        Marks {
+            controller: Some(Controller {
+                kind: kind.into(),
+                name: name.into(),
+                uid: uid.into(),
+            }),
+            ..Marks::default()
+        }
+    }
+
+    fn is_foreign(marks: &Marks) -> bool {
+        matches!(owner(marks, "secret", "mine", "uid-1"), Owner::Other(refusal) if refusal.reason == Reason::SecretNotOwned)
+    }
+
+    #[test]
+    fn controller_reference_with_our_uid_is_ours() {
+        assert_eq!(owner(&controlled_by(OUR_KIND, "mine", "uid-1"), "secret", "mine", "uid-1"), Owner::Us);
+    }
+
+    #[test]
+    fn reference_of_a_deleted_credential_of_our_name_can_be_taken_over() {
+        assert_eq!(owner(&controlled_by(OUR_KIND, "mine", "uid-0"), "secret", "mine", "uid-1"), Owner::Vacant);
+    }
+
+    #[test]
+    fn another_credentials_secret_is_foreign() {
+        assert!(is_foreign(&controlled_by(OUR_KIND, "theirs", "uid-0")));
+    }
+
+    #[test]
+    fn another_kind_of_our_name_is_foreign() {
+        assert!(is_foreign(&controlled_by("apps/Deployment", "mine", "uid-0")));
+    }
+
+    #[test]
+    fn unmarked_secret_is_foreign() {
+        assert!(is_foreign(&Marks::default()));
+    }
+
+    #[test]
+    fn annotation_does_not_beat_another_controller() {
+        let mut marks = controlled_by("apps/Deployment", "x", "uid-0");
+        marks.owner_uid = Some("uid-1".into());
+        marks.adopt = Some("mine".into());
+        assert!(is_foreign(&marks));
+    }
+
+    #[test]
+    fn retained_secret_is_ours_by_its_annotation() {
+        let marks = Marks {
+            owner_uid: Some("uid-1".into()),
+            ..Marks::default()
+        };
+        assert_eq!(owner(&marks, "secret", "mine", "uid-1"), Owner::Us);
+    }
+
+    #[test]
+    fn offered_secret_can_be_taken_over_by_the_named_credential_only() {
+        let offered_to = |name: &str| Marks {
+            adopt: Some(name.into()),
+            ..Marks::default()
+        };
+        assert_eq!(owner(&offered_to("mine"), "secret", "mine", "uid-1"), Owner::Vacant);
+        assert!(is_foreign(&offered_to("theirs")));
+    }
+}

@@ -1,0 +1,58 @@
+//! What can be decided.
+
+use chrono::{DateTime, Utc};
+
+use super::facts::Refusal;
+
+/// One step; after reading or acting, the facts are taken anew and the next one is decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// A fact is missing that the decision needs: read it and decide again.
+    Inspect(Inspect),
+    /// Ask for a token, verify it and write it.
+    Mint(Need),
+    /// The token is good, but the Secret's labels, annotations or owner are not: write those.
+    Repair,
+    /// An attempt is due and cannot be made: say so, try again later.
+    Refuse(Refusal),
+    /// An attempt is due but must wait for the end of the back-off.
+    BackOff {
+        /// When it ends.
+        until: DateTime<Utc>,
+    },
+    /// An attempt is due but the authority has not been looked at yet, as right after a start.
+    AwaitAuthority,
+    /// All is as it should be.
+    Keep {
+        /// When the next renewal is due; `None` while nothing is to be renewed.
+        renew_at: Option<DateTime<Utc>>,
+    },
+}
+
+/// What to read before deciding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inspect {
+    /// The metadata of the Secret to write.
+    Target,
+    /// The data of the Secret to write.
+    TargetData,
+    /// The data of the client Secret.
+    Client,
+}
+
+/// Why a token is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// There is no Secret, or no token of ours in it.
+    Missing,
+    /// The Secret was changed by somebody else.
+    Damaged,
+    /// The spec asks for another token than the one held.
+    SpecChanged,
+    /// The client's credentials changed.
+    ClientChanged,
+    /// A user asked through the annotation.
+    Requested,
+    /// Its time has come.
+    Due,
+}

@@ -1,0 +1,255 @@
+//! The HTTP client of one authority, with everything bounded that the other side controls.
+//!
+//! No redirects (a 307 would carry the client secret elsewhere), https only, TLS 1.2 or later, no decompression, a
+//! deadline over the whole exchange, and a cap on the body. The error type tells apart what users can act upon.
+
+use std::{error::Error as _, io, time::Duration};
+
+use chrono::TimeDelta;
+use reqwest::{Certificate, redirect};
+
+use super::failure::Failure;
+use crate::api::conditions::Reason;
+
+/// The longest body that is read, 64 KiB: a token answer has about 2 KiB, a key set about 8 KiB.
+const BODY_MAX: usize = 64 * 1024;
+/// The longest time for name resolution, TCP and TLS together, where the request's deadline is longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Idle connections are closed after this: shorter than the usual 60 s of load balancers, so that a renewal does not
+/// meet a connection that the other side has just closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How the operator names itself.
+const USER_AGENT: &str = concat!("itwin-credential-operator/", env!("CARGO_PKG_VERSION"));
+
+/// The HTTP client of one authority.
+pub struct Http {
+    client: reqwest::Client,
+    deadline: Duration,
+}
+
+/// Why no answer was had.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The deadline passed.
+    #[error("no complete answer within {0:?}")]
+    Timeout(Duration),
+    /// Name resolution, TCP, or a connection that broke.
+    #[error("{0}")]
+    Connection(String),
+    /// The certificate or the handshake.
+    #[error("{0}")]
+    Tls(String),
+    /// The server wants us elsewhere.
+    #[error("HTTP {0}")]
+    Redirect(u16),
+    /// 429.
+    #[error("HTTP 429")]
+    RateLimited(Option<TimeDelta>),
+    /// 5xx.
+    #[error("HTTP {0}")]
+    Server(u16, Option<TimeDelta>),
+    /// The body is longer than we read.
+    #[error("more than {BODY_MAX} bytes")]
+    TooLarge,
+    /// Not HTTP, or not what was asked for.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl Http {
+    /// A client that trusts `roots`, or the system's roots where there are none.
+    ///
+    /// # Errors
+    /// Text that says what is wrong with the roots.
+    pub fn new(roots: Option<Vec<Certificate>>, deadline: Duration) -> Result<Self, String> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .https_only(true)
+            .tls_version_min(reqwest::tls::Version::TLS_1_2)
+            .redirect(redirect::Policy::none())
+            .http1_only()
+            .connect_timeout(CONNECT_TIMEOUT.min(deadline))
+            .timeout(deadline)
+            .pool_idle_timeout(IDLE_TIMEOUT);
+        if let Some(roots) = roots {
+            builder = builder.tls_certs_only(roots);
+        }
+        let client = builder.build().map_err(|error| root_cause(&error))?;
+        Ok(Self { client, deadline })
+    }
+
+    /// Sends one request and reads the whole answer. Answers of status 3xx, 429 and 5xx are errors; others are for
+    /// the caller to understand.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub async fn send(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Vec<u8>>, TransportError> {
+        let request = reqwest::Request::try_from(request).map_err(|error| TransportError::Malformed(root_cause(&error)))?;
+        tokio::time::timeout(self.deadline, self.exchange(request))
+            .await
+            .unwrap_or(Err(TransportError::Timeout(self.deadline)))
+    }
+
+    /// Gets a document.
+    ///
+    /// # Errors
+    /// [`TransportError`], also for any status but 200.
+    pub async fn get(&self, url: &str) -> Result<Vec<u8>, TransportError> {
+        let request = http::Request::get(url)
+            .header(http::header::ACCEPT, "application/json")
+            .body(Vec::new())
+            .map_err(|error| TransportError::Malformed(error.to_string()))?;
+        let response = self.send(request).await?;
+        if response.status() == http::StatusCode::OK {
+            Ok(response.into_body())
+        } else {
+            Err(TransportError::Malformed(format!("HTTP {}", response.status().as_u16())))
+        }
+    }
+
+    async fn exchange(&self, request: reqwest::Request) -> Result<http::Response<Vec<u8>>, TransportError> {
+        let mut response = self.client.execute(request).await.map_err(|error| self.classify(&error))?;
+        let status = response.status();
+        let retry_after = retry_after(response.headers());
+        if status.is_redirection() {
+            return Err(TransportError::Redirect(status.as_u16()));
+        }
+        if status == http::StatusCode::TOO_MANY_REQUESTS {
+            return Err(TransportError::RateLimited(retry_after));
+        }
+        if status.is_server_error() {
+            return Err(TransportError::Server(status.as_u16(), retry_after));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.classify(&error))? {
+            if body.len() + chunk.len() > BODY_MAX {
+                return Err(TransportError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let mut answer = http::Response::new(body);
+        *answer.status_mut() = status;
+        *answer.headers_mut() = std::mem::take(response.headers_mut());
+        Ok(answer)
+    }
+
+    fn classify(&self, error: &reqwest::Error) -> TransportError {
+        if error.is_timeout() {
+            return TransportError::Timeout(self.deadline);
+        }
+        if let Some(tls) = tls_error(error) {
+            return TransportError::Tls(tls);
+        }
+        // hyper reports what is not HTTP as a parse error, and a body that ends early as an incomplete message
+        let text = root_cause(error);
+        if !error.is_connect() && error.is_body() | error.is_decode() {
+            return TransportError::Malformed(text);
+        }
+        TransportError::Connection(text)
+    }
+}
+
+impl TransportError {
+    /// The failure in the words of the contract. `what` names what was asked for, such as "token endpoint of
+    /// ITwinAuthority bentley-ims".
+    #[must_use]
+    pub fn into_failure(self, what: &str) -> Failure {
+        let again = "it is tried again";
+        match self {
+            Self::Timeout(deadline) => Failure::new(
+                Reason::Timeout,
+                format!("the {what} gave no complete answer within {deadline:?}: check the network, or raise requestTimeout; {again}"),
+            ),
+            Self::Connection(cause) => Failure::new(
+                Reason::ConnectionFailed,
+                format!("no connection to the {what} ({cause}): check name resolution, network policies and proxies; {again}"),
+            ),
+            Self::Tls(cause) => Failure::new(
+                Reason::TLSFailed,
+                format!("the {what} showed a certificate that is not trusted ({cause}): check caBundle of the ITwinAuthority and the server's certificate; {again}"),
+            ),
+            Self::Redirect(status) => Failure::new(
+                Reason::RedirectRefused,
+                format!("the {what} answered HTTP {status}, and redirects are never followed: have the administrator name the final URL in the ITwinAuthority"),
+            ),
+            Self::RateLimited(retry_after) => Failure {
+                retry_after,
+                ..Failure::new(
+                    Reason::RateLimited,
+                    format!("the {what} answered HTTP 429: lower requestsPerMinute of the ITwinAuthority; {again}"),
+                )
+            },
+            Self::Server(status, retry_after) => Failure {
+                retry_after,
+                ..Failure::new(Reason::ServerError, format!("the {what} answered HTTP {status}: its operators must mend it; {again}"))
+            },
+            Self::TooLarge => Failure::new(
+                Reason::MalformedResponse,
+                format!("the {what} answered with more than {BODY_MAX} bytes: check that the URL is the right one; {again}"),
+            ),
+            Self::Malformed(cause) => Failure::new(
+                Reason::MalformedResponse,
+                format!("the {what} gave an answer that cannot be understood ({cause}): check that the URL is the right one; {again}"),
+            ),
+        }
+    }
+}
+
+/// `Retry-After` (RFC 9110 section 10.2.3): seconds or a date.
+fn retry_after(headers: &http::HeaderMap) -> Option<TimeDelta> {
+    let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse::<u32>() {
+        Ok(seconds) => TimeDelta::seconds(seconds.into()),
+        Err(_) => chrono::DateTime::parse_from_rfc2822(text).ok()?.to_utc() - crate::clock::now(),
+    };
+    Some(wait.max(TimeDelta::zero()))
+}
+
+/// The TLS library's own words, if a chain of errors ends there.
+fn tls_error(error: &reqwest::Error) -> Option<String> {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return Some(tls.to_string());
+        }
+        // an io::Error hides the error that it wraps from `source`
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return Some(tls.to_string());
+        }
+        source = cause.source();
+    }
+    None
+}
+
+/// The innermost error: the outer ones repeat the URL and say "error sending request".
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(value: &str) -> http::HeaderMap {
+        let mut headers = http::HeaderMap::new();
+        headers.insert(http::header::RETRY_AFTER, value.parse().expect("a header value"));
+        headers
+    }
+
+    #[test]
+    fn retry_after_reads_seconds_and_dates_and_ignores_nonsense() {
+        assert_eq!(retry_after(&headers("120")), Some(TimeDelta::seconds(120)));
+        let date = (crate::clock::now() + TimeDelta::seconds(90)).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let read = retry_after(&headers(&date)).expect("a date");
+        assert!((88..=90).contains(&read.num_seconds()), "{read}");
+        assert_eq!(retry_after(&headers("Sun, 06 Nov 1994 08:49:37 GMT")), Some(TimeDelta::zero()));
+        assert_eq!(retry_after(&headers("soon")), None);
+        assert_eq!(retry_after(&headers("-5")), None);
+        assert_eq!(retry_after(&http::HeaderMap::new()), None);
+    }
+}

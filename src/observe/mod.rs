@@ -1,0 +1,5 @@
+//! Reading the cluster into facts. Nothing here writes, and nothing decides.
+
+pub mod client_secret;
+pub mod index;
+pub mod target;

@@ -1,0 +1,177 @@
+//! What the metadata of a Secret tells: its version, its owner, the token in it, and who wrote its data.
+//!
+//! Metadata is all that is needed to decide that nothing is to be done, so that no Secret is read for that. Whether
+//! somebody else wrote the data stands in `managedFields`: a hand edit made while the operator was down is noticed
+//! without reading the data of every Secret.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+
+use crate::{
+    api::{MANAGER, secret_keys},
+    clock,
+    decide::{
+        facts::Stamp,
+        fingerprint,
+        ownership::{Controller, Marks},
+    },
+};
+
+/// What is kept of a Secret that somebody here cares for. Small: there are as many as credentials, twice.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// `<uid>/<resourceVersion>`: another one means that something in it changed.
+    pub version: String,
+    /// UID of the Secret.
+    pub uid: String,
+    /// Its resourceVersion, for guarded writes.
+    pub resource_version: String,
+    /// What it says of its owner.
+    pub marks: Marks,
+    /// What it says of the token in it.
+    pub stamp: Option<Stamp>,
+    /// How many keys of `data` we wrote, if nobody else wrote any.
+    pub sole_writer_of: Option<usize>,
+    /// Digests of its labels and annotations, sorted, to see whether the wished ones are there.
+    pairs: Vec<u32>,
+}
+
+impl Seen {
+    /// Reads a Secret's metadata.
+    #[must_use]
+    pub fn new(metadata: &ObjectMeta) -> Self {
+        let annotations = metadata.annotations.as_ref();
+        let annotation = |key: &str| annotations.and_then(|annotations| annotations.get(key)).cloned();
+        let uid = metadata.uid.clone().unwrap_or_default();
+        let resource_version = metadata.resource_version.clone().unwrap_or_default();
+        let mut pairs: Vec<u32> = digests("label", metadata.labels.iter().flatten())
+            .chain(digests("annotation", metadata.annotations.iter().flatten()))
+            .collect();
+        pairs.sort_unstable();
+        Self {
+            version: format!("{uid}/{resource_version}"),
+            uid,
+            resource_version,
+            marks: Marks {
+                controller: controller(metadata),
+                owner_uid: annotation(secret_keys::OWNER_UID),
+                adopt: annotation(secret_keys::ADOPT),
+            },
+            stamp: stamp(metadata),
+            sole_writer_of: sole_writer_of(metadata),
+            pairs,
+        }
+    }
+
+    /// Whether all these labels and annotations are there.
+    #[must_use]
+    pub fn carries(&self, labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> bool {
+        digests("label", labels)
+            .chain(digests("annotation", annotations))
+            .all(|digest| self.pairs.binary_search(&digest).is_ok())
+    }
+}
+
+/// The digest of a Secret's `data`, comparable with the annotation [`secret_keys::CONTENT`].
+#[must_use]
+pub fn content_of(secret: &Secret) -> String {
+    fingerprint::content(secret.data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice())))
+}
+
+fn digests<'a>(
+    kind: &'static str,
+    pairs: impl IntoIterator<Item = (&'a String, &'a String)>,
+) -> impl Iterator<Item = u32> {
+    pairs.into_iter().map(move |(key, value)| fingerprint::short([kind, key, value]))
+}
+
+fn controller(metadata: &ObjectMeta) -> Option<Controller> {
+    let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    // the version is no part of the identity: an owner reference outlives it
+    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+    Some(Controller {
+        kind: format!("{group}/{}", owner.kind),
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
+    })
+}
+
+fn stamp(metadata: &ObjectMeta) -> Option<Stamp> {
+    let annotations = metadata.annotations.as_ref()?;
+    Some(Stamp {
+        request: annotations.get(secret_keys::REQUEST)?.clone(),
+        issuer: annotations.get(secret_keys::ISSUER_ANNOTATION)?.clone(),
+        client_version: annotations.get(secret_keys::CLIENT_VERSION)?.clone(),
+        issued_at: clock::from_rfc3339(annotations.get(secret_keys::ISSUED_AT)?)?,
+        expires_at: clock::from_rfc3339(annotations.get(secret_keys::EXPIRES_AT_ANNOTATION)?)?,
+    })
+}
+
+/// How many keys of `data` our own field manager owns, if no other manager owns any.
+fn sole_writer_of(metadata: &ObjectMeta) -> Option<usize> {
+    let mut ours = 0;
+    for entry in metadata.managed_fields.iter().flatten() {
+        let Some(data) = entry.fields_v1.as_ref().and_then(|fields| fields.0.get("f:data")) else {
+            continue;
+        };
+        if entry.manager.as_deref() != Some(MANAGER) {
+            return None;
+        }
+        ours += data.as_object().map_or(0, |keys| keys.keys().filter(|key| key.starts_with("f:")).count());
+    }
+    Some(ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(value: serde_json::Value) -> ObjectMeta {
+        serde_json::from_value(value).expect("metadata")
+    }
+
+    fn written_by(entries: &[(&str, &[&str])]) -> Option<usize> {
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|(manager, keys)| {
+                let keys: serde_json::Map<_, _> = keys.iter().map(|key| (format!("f:{key}"), serde_json::json!({}))).collect();
+                serde_json::json!({"manager": manager, "operation": "Update", "fieldsV1": {"f:data": keys}})
+            })
+            .collect();
+        Seen::new(&metadata(serde_json::json!({"managedFields": entries}))).sole_writer_of
+    }
+
+    #[test]
+    fn data_is_ours_only_if_nobody_else_wrote_any_of_it() {
+        assert_eq!(written_by(&[(MANAGER, &["a", "b"])]), Some(2));
+        assert_eq!(written_by(&[(MANAGER, &["a"]), ("kubectl-edit", &["b"])]), None);
+        assert_eq!(written_by(&[]), Some(0));
+    }
+
+    #[test]
+    fn stamp_needs_every_part() {
+        let whole = serde_json::json!({
+            secret_keys::REQUEST: "r",
+            secret_keys::ISSUER_ANNOTATION: "https://ims",
+            secret_keys::CLIENT_VERSION: "u/1",
+            secret_keys::ISSUED_AT: "2026-01-01T00:00:00Z",
+            secret_keys::EXPIRES_AT_ANNOTATION: "2026-01-01T01:00:00Z",
+        });
+        assert!(Seen::new(&metadata(serde_json::json!({"annotations": whole}))).stamp.is_some());
+        for key in whole.as_object().expect("an object").keys() {
+            let mut part = whole.clone();
+            part.as_object_mut().expect("an object").remove(key);
+            assert!(Seen::new(&metadata(serde_json::json!({"annotations": part}))).stamp.is_none(), "{key}");
+        }
+    }
+
+    #[test]
+    fn wished_labels_are_found_among_foreign_ones() {
+        let seen = Seen::new(&metadata(serde_json::json!({"labels": {"a": "1", "b": "2"}, "annotations": {"c": "3"}})));
+        let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        assert!(seen.carries(&map("a", "1"), &map("c", "3")));
+        assert!(!seen.carries(&map("a", "2"), &BTreeMap::new()));
+        assert!(!seen.carries(&map("c", "3"), &BTreeMap::new()), "an annotation is no label");
+    }
+}

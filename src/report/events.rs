@@ -1,0 +1,132 @@
+//! Events, on transitions only.
+
+use kube::{
+    Resource, ResourceExt,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+
+use super::status::holds;
+use crate::{
+    api::{
+        MANAGER,
+        conditions::{RENEWED, Reason},
+        credential::{CredentialStatus, ITwinServiceCredential},
+    },
+    cluster::{Cluster, Step},
+    decide::{facts::Refusal, plan::Need},
+};
+
+/// How an attempt ended.
+pub enum Outcome<'a> {
+    /// A token was written, for this need.
+    Written(Need),
+    /// Nothing was written.
+    Failed(&'a Refusal),
+}
+
+/// An event to publish.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Transition {
+    warning: bool,
+    reason: &'static str,
+    note: String,
+}
+
+/// The event that an attempt is worth, seen from the status before it. A renewal that went well is worth none, nor is
+/// a failure like the one before.
+#[must_use]
+pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &str) -> Option<Transition> {
+    let normal = |reason, note| Some(Transition { warning: false, reason, note });
+    let had_token = previous.issued_at.is_some();
+    match outcome {
+        Outcome::Written(_) if had_token && previous.last_failure.is_some() => {
+            normal("Recovered", format!("a token was issued again and written into Secret {secret}"))
+        }
+        Outcome::Written(Need::Missing | Need::Damaged) if had_token => {
+            normal("Restored", format!("Secret {secret} had been deleted or changed by somebody else and was written again"))
+        }
+        Outcome::Written(Need::Due) if had_token => None,
+        Outcome::Written(_) => normal("Issued", format!("a verified token was written into Secret {secret}")),
+        Outcome::Failed(refusal) => {
+            let told = previous.last_failure.as_ref().is_some_and(|failure| failure.reason == refusal.reason.as_str());
+            if told && !holds(&previous.conditions, RENEWED) {
+                return None;
+            }
+            let reason = if refusal.reason == Reason::SecretNotOwned { "SecretNotOwned" } else { "RenewalFailed" };
+            Some(Transition { warning: true, reason, note: format!("{}: {}", refusal.reason.as_str(), refusal.message) })
+        }
+    }
+}
+
+/// Publishes events.
+pub struct Events {
+    recorder: Recorder,
+    cluster: Cluster,
+}
+
+impl Events {
+    /// A publisher; one for the whole process, since it holds the cache that joins equal events.
+    #[must_use]
+    pub fn new(cluster: Cluster, instance: String) -> Self {
+        let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance) };
+        Self { recorder: Recorder::new(cluster.client.clone(), reporter), cluster }
+    }
+
+    /// Publishes one event. A failure is logged and changes nothing.
+    pub async fn publish(&self, credential: &ITwinServiceCredential, transition: Transition) {
+        let event = Event {
+            type_: if transition.warning { EventType::Warning } else { EventType::Normal },
+            reason: transition.reason.to_owned(),
+            // the API server refuses longer notes
+            note: Some(transition.note.chars().take(1000).collect()),
+            action: "Renew".to_owned(),
+            secondary: None,
+        };
+        let reference = credential.object_ref(&());
+        if let Err(error) = self.cluster.call(Step::PublishEvent, self.recorder.publish(&event, &reference)).await {
+            tracing::warn!(credential = credential.name_any(), %error, "event could not be published");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::credential::LastFailure;
+
+    fn issued() -> CredentialStatus {
+        CredentialStatus { issued_at: Some("2026-01-01T00:00:00Z".into()), ..CredentialStatus::default() }
+    }
+
+    fn failed(mut status: CredentialStatus, reason: Reason) -> CredentialStatus {
+        status.last_failure = Some(LastFailure { time: String::new(), reason: reason.as_str().into(), message: String::new() });
+        status
+    }
+
+    fn reason(previous: &CredentialStatus, outcome: &Outcome<'_>) -> Option<&'static str> {
+        transition(previous, outcome, "token").map(|transition| transition.reason)
+    }
+
+    #[test]
+    fn first_token_is_told_and_renewals_are_not() {
+        assert_eq!(reason(&CredentialStatus::default(), &Outcome::Written(Need::Missing)), Some("Issued"));
+        assert_eq!(reason(&issued(), &Outcome::Written(Need::Due)), None);
+    }
+
+    #[test]
+    fn restored_and_recovered_are_told() {
+        assert_eq!(reason(&issued(), &Outcome::Written(Need::Damaged)), Some("Restored"));
+        let failing = failed(issued(), Reason::ServerError);
+        assert_eq!(reason(&failing, &Outcome::Written(Need::Due)), Some("Recovered"));
+    }
+
+    #[test]
+    fn failure_is_told_once_for_each_reason() {
+        let refusal = |reason| Refusal::new(reason, "message");
+        assert_eq!(reason(&issued(), &Outcome::Failed(&refusal(Reason::ServerError))), Some("RenewalFailed"));
+        let failing = failed(issued(), Reason::ServerError);
+        assert_eq!(reason(&failing, &Outcome::Failed(&refusal(Reason::ServerError))), None);
+        assert_eq!(reason(&failing, &Outcome::Failed(&refusal(Reason::Timeout))), Some("RenewalFailed"));
+        assert_eq!(reason(&failing, &Outcome::Failed(&refusal(Reason::SecretNotOwned))), Some("SecretNotOwned"));
+    }
+}

@@ -1,0 +1,5 @@
+//! Telling people: status, events, logs. Nothing here decides, and its own failures never replace the cause.
+
+pub mod events;
+pub mod log;
+pub mod status;

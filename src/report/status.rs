@@ -1,0 +1,276 @@
+//! The status of a credential, as a pure function of facts, the last attempt and the time.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::{
+    api::{
+        conditions::{READY, RENEWED, Reason, Verdict},
+        credential::{CredentialStatus, LastFailure},
+    },
+    clock,
+    decide::{
+        facts::{Facts, Refusal, Stamp},
+        schedule,
+    },
+};
+
+/// How the last attempt ended, as far as this process knows.
+#[derive(Clone, Debug, Default)]
+pub struct Attempts {
+    /// Failed attempts in a row.
+    pub failures: u32,
+    /// The last failure, if the last attempt failed.
+    pub last_failure: Option<(DateTime<Utc>, Refusal)>,
+    /// The value of the renew annotation that was acted upon last.
+    pub renew_request: Option<String>,
+}
+
+/// What the token in the Secret was issued for, where the facts do not tell it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// Client identifier.
+    pub client_id: Option<String>,
+    /// Granted scopes.
+    pub scopes: Vec<String>,
+}
+
+/// Everything that a status is made from.
+pub struct Inputs<'a> {
+    /// What was observed after the attempt.
+    pub facts: &'a Facts,
+    /// Attempts up to now.
+    pub attempts: &'a Attempts,
+    /// What the token was issued for.
+    pub description: &'a Description,
+    /// The Secret's name.
+    pub secret: &'a str,
+    /// Generation of the spec.
+    pub generation: Option<i64>,
+    /// The next attempt.
+    pub renew_at: Option<DateTime<Utc>>,
+    /// The status that the object has.
+    pub previous: &'a CredentialStatus,
+    /// The time.
+    pub now: DateTime<Utc>,
+}
+
+/// The status that the object should have.
+#[must_use]
+pub fn status(inputs: &Inputs<'_>) -> CredentialStatus {
+    let held = inputs.facts.held_for_spec();
+    let conditions = [Some(ready(inputs, held)), renewed(inputs, held)]
+        .into_iter()
+        .flatten()
+        .map(|verdict| verdict.into_condition(&inputs.previous.conditions, inputs.generation, inputs.now))
+        .collect();
+    let minimum_validity = inputs.facts.desired.policy.minimum_validity;
+    CredentialStatus {
+        observed_generation: inputs.generation,
+        conditions,
+        secret_name: Some(inputs.secret.to_owned()),
+        issuer: held.map(|stamp| stamp.issuer.clone()),
+        client_id: held.and_then(|_| inputs.description.client_id.clone()),
+        scopes: held.map(|_| inputs.description.scopes.clone()).unwrap_or_default(),
+        issued_at: held.map(|stamp| clock::to_rfc3339(stamp.issued_at)),
+        expires_at: held.map(|stamp| clock::to_rfc3339(stamp.expires_at)),
+        renew_at: inputs.renew_at.map(clock::to_rfc3339),
+        usable_until: held.map(|stamp| clock::to_rfc3339(stamp.expires_at - minimum_validity)),
+        consecutive_failures: i32::try_from(inputs.attempts.failures).unwrap_or(i32::MAX),
+        last_failure: inputs.attempts.last_failure.as_ref().map(|(time, refusal)| LastFailure {
+            time: clock::to_rfc3339(*time),
+            reason: refusal.reason.as_str().to_owned(),
+            message: refusal.message.clone(),
+        }),
+        last_renew_request: inputs.attempts.renew_request.clone(),
+    }
+}
+
+/// `Ready`: the Secret holds a token for the current spec with at least the minimum validity left.
+fn ready(inputs: &Inputs<'_>, held: Option<&Stamp>) -> Verdict {
+    let secret = inputs.secret;
+    let verdict = |holds, reason, message| Verdict { kind: READY, holds, reason, message };
+    let refusal = inputs.attempts.last_failure.as_ref().map(|(_, refusal)| refusal);
+    let Some(stamp) = held else {
+        if inputs.facts.suspend {
+            return verdict(false, Reason::Suspended, format!("spec.suspend is true and Secret {secret} holds no token for this spec: set it to false to get one"));
+        }
+        return match refusal {
+            Some(refusal) => verdict(false, refusal.reason, refusal.message.clone()),
+            None => verdict(false, Reason::Pending, "no token was asked for yet".to_owned()),
+        };
+    };
+    let policy = &inputs.facts.desired.policy;
+    let left = stamp.expires_at - inputs.now;
+    let because = refusal.map(|refusal| format!(" ({})", refusal.message)).unwrap_or_default();
+    if left <= TimeDelta::zero() {
+        if inputs.facts.suspend {
+            return verdict(false, Reason::Suspended, format!("the token in Secret {secret} has expired and spec.suspend is true: set it to false to get another"));
+        }
+        return verdict(false, Reason::TokenExpired, format!("the token in Secret {secret} has expired and could not be renewed{because}"));
+    }
+    if left >= policy.minimum_validity {
+        return verdict(true, Reason::TokenValid, format!("Secret {secret} holds a valid token"));
+    }
+    if schedule::is_too_short(policy, stamp.lifetime()) {
+        return verdict(
+            false,
+            Reason::LifetimeTooShort,
+            format!(
+                "the authority issues tokens that live {} s, too short to always have minimumValidity left: lower spec.minimumValidity to {} s or less, or have longer tokens issued",
+                stamp.lifetime().num_seconds(),
+                (stamp.lifetime() / 2).num_seconds()
+            ),
+        );
+    }
+    verdict(false, Reason::BelowMinimumValidity, format!("the token in Secret {secret} is valid for less than minimumValidity and could not be renewed{because}"))
+}
+
+/// `Renewed`: how the last attempt ended; absent before the first one.
+fn renewed(inputs: &Inputs<'_>, held: Option<&Stamp>) -> Option<Verdict> {
+    if let Some((_, refusal)) = &inputs.attempts.last_failure {
+        return Some(Verdict { kind: RENEWED, holds: false, reason: refusal.reason, message: refusal.message.clone() });
+    }
+    held.map(|_| Verdict {
+        kind: RENEWED,
+        holds: true,
+        reason: Reason::TokenIssued,
+        message: format!("a verified token was written into Secret {}", inputs.secret),
+    })
+}
+
+/// What a process that just started can take from the status about attempts before its time.
+#[must_use]
+pub fn attempts(previous: &CredentialStatus) -> Attempts {
+    let last_failure = previous.last_failure.as_ref().and_then(|failure| {
+        let time = clock::from_rfc3339(&failure.time)?;
+        Some((time, Refusal::new(Reason::parse(&failure.reason)?, failure.message.clone())))
+    });
+    Attempts {
+        failures: last_failure.as_ref().map_or(0, |_| u32::try_from(previous.consecutive_failures).unwrap_or_default()),
+        last_failure,
+        renew_request: previous.last_renew_request.clone(),
+    }
+}
+
+/// Whether a condition of this type is True.
+#[must_use]
+pub fn holds(conditions: &[Condition], kind: &str) -> bool {
+    conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::facts::{
+        Authority, Client, Desired, Held, History, Integrity, Policy, RenewBefore, Target,
+    };
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
+    }
+
+    fn facts(lifetime: Option<i64>) -> Facts {
+        let stamp = lifetime.map(|lifetime| Stamp {
+            request: "request".into(),
+            issuer: "https://ims".into(),
+            client_version: String::new(),
+            issued_at: at(0),
+            expires_at: at(lifetime),
+        });
+        Facts {
+            uid: "uid".into(),
+            desired: Desired {
+                request: "request".into(),
+                policy: Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::minutes(5) },
+            },
+            suspend: false,
+            renewal_request: None,
+            authority: Authority::Pending,
+            client: Client::Unread { version: None },
+            target: stamp.map_or(Target::Absent, |stamp| {
+                Target::Ours(Held { stamp: Some(stamp), data: Integrity::Proven, metadata_intact: true })
+            }),
+            history: History::default(),
+        }
+    }
+
+    fn told(facts: &Facts, attempts: &Attempts, previous: &CredentialStatus, now: DateTime<Utc>) -> CredentialStatus {
+        status(&Inputs {
+            facts,
+            attempts,
+            description: &Description::default(),
+            secret: "token",
+            generation: Some(1),
+            renew_at: Some(at(2400)),
+            previous,
+            now,
+        })
+    }
+
+    fn condition<'a>(status: &'a CredentialStatus, kind: &str) -> Option<(&'a str, &'a str)> {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == kind)?;
+        Some((condition.status.as_str(), condition.reason.as_str()))
+    }
+
+    fn ready_at(facts: &Facts, attempts: &Attempts, second: i64) -> (String, String) {
+        let status = told(facts, attempts, &CredentialStatus::default(), at(second));
+        let (status, reason) = condition(&status, READY).expect("always told");
+        (status.to_owned(), reason.to_owned())
+    }
+
+    fn failed(reason: Reason) -> Attempts {
+        Attempts { failures: 3, last_failure: Some((at(1), Refusal::new(reason, "what happened"))), renew_request: None }
+    }
+
+    fn pair(status: &str, reason: &str) -> (String, String) {
+        (status.to_owned(), reason.to_owned())
+    }
+
+    #[test]
+    fn ready_follows_the_token_not_the_last_attempt() {
+        let facts = facts(Some(3600));
+        let failed = failed(Reason::InvalidClient);
+        assert_eq!(ready_at(&facts, &failed, 3300), pair("True", "TokenValid"));
+        assert_eq!(ready_at(&facts, &failed, 3301), pair("False", "BelowMinimumValidity"));
+        assert_eq!(ready_at(&facts, &failed, 3600), pair("False", "TokenExpired"));
+        let status = told(&facts, &failed, &CredentialStatus::default(), at(1));
+        assert_eq!(condition(&status, RENEWED), Some(("False", "InvalidClient")));
+    }
+
+    #[test]
+    fn without_a_token_the_last_failure_is_the_reason() {
+        assert_eq!(ready_at(&facts(None), &failed(Reason::InvalidClient), 1), pair("False", "InvalidClient"));
+        assert_eq!(ready_at(&facts(None), &Attempts::default(), 1), pair("False", "Pending"));
+    }
+
+    #[test]
+    fn tokens_too_short_for_the_promise_are_told_as_such() {
+        assert_eq!(ready_at(&facts(Some(400)), &Attempts::default(), 50), pair("True", "TokenValid"));
+        assert_eq!(ready_at(&facts(Some(400)), &Attempts::default(), 200), pair("False", "LifetimeTooShort"));
+    }
+
+    #[test]
+    fn suspended_is_told_only_without_a_usable_token() {
+        let mut suspended = facts(Some(3600));
+        suspended.suspend = true;
+        assert_eq!(ready_at(&suspended, &Attempts::default(), 1), pair("True", "TokenValid"));
+        assert_eq!(ready_at(&suspended, &Attempts::default(), 3601), pair("False", "Suspended"));
+    }
+
+    #[test]
+    fn time_alone_changes_nothing() {
+        let facts = facts(Some(3600));
+        let first = told(&facts, &Attempts::default(), &CredentialStatus::default(), at(1));
+        let second = told(&facts, &Attempts::default(), &first, at(1000));
+        assert_eq!(first, second);
+    }
+
+    #[test]
+    fn attempts_survive_a_restart_through_the_status() {
+        let before = failed(Reason::ServerError);
+        let status = told(&facts(Some(3600)), &before, &CredentialStatus::default(), at(1));
+        let after = attempts(&status);
+        assert_eq!((after.failures, after.last_failure), (before.failures, before.last_failure));
+    }
+}

@@ -1,0 +1,5 @@
+//! The process: client, tasks, probes, shutdown.
+
+pub mod admin;
+pub mod client;
+pub mod run;

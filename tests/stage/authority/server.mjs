@@ -1,0 +1,147 @@
+// A real authorization server (oidc-provider), shaped like Bentley IMS: its paths, its array `scope` claim, its
+// lifetimes. Clients are registered while it runs, through a second socket that only listens on loopback, so that
+// each test has clients of its own; the same socket tells which token requests came.
+//
+// Arguments: one JSON object {port, controlPort, host, certificate, key}; certificate and key are file names.
+import { createServer as createControl } from 'node:http';
+import { createServer } from 'node:https';
+import { readFileSync } from 'node:fs';
+import { exportJWK, generateKeyPair } from 'jose';
+import Provider from 'oidc-provider';
+
+const options = JSON.parse(process.argv[2]);
+const issuer = `https://${options.host}:${options.port}`;
+const AUDIENCE = 'https://api.example.com';
+const SCOPES = ['itwin-platform', 'imodels:read', 'imodels:modify', 'extra:scope'];
+const DEFAULT_LIFETIME = 3600;
+
+const clients = new Map();
+const lifetimes = new Map();
+const requests = [];
+
+class Adapter {
+  static stores = new Map();
+
+  constructor(model) {
+    this.model = model;
+    if (!Adapter.stores.has(model)) Adapter.stores.set(model, new Map());
+    this.store = Adapter.stores.get(model);
+  }
+
+  async find(id) {
+    return this.model === 'Client' ? clients.get(id) : this.store.get(id);
+  }
+
+  async upsert(id, payload) {
+    this.store.set(id, payload);
+  }
+
+  async destroy(id) {
+    this.store.delete(id);
+  }
+
+  async consume(id) {
+    const found = this.store.get(id);
+    if (found) found.consumed = Math.floor(Date.now() / 1000);
+  }
+
+  async findByUid() {}
+  async findByUserCode() {}
+  async revokeByGrantId() {}
+}
+
+async function signingKey(kid) {
+  const { privateKey } = await generateKeyPair('RS256', { extractable: true });
+  return { ...(await exportJWK(privateKey)), use: 'sig', alg: 'RS256', kid };
+}
+
+const provider = new Provider(issuer, {
+  adapter: Adapter,
+  scopes: SCOPES,
+  jwks: { keys: [await signingKey('stage-1')] },
+  clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt'],
+  responseTypes: [],
+  features: {
+    clientCredentials: { enabled: true },
+    devInteractions: { enabled: false },
+    introspection: { enabled: true },
+    revocation: { enabled: true },
+    resourceIndicators: {
+      enabled: true,
+      defaultResource: () => AUDIENCE,
+      useGrantedResource: () => true,
+      getResourceServerInfo: (ctx, resource, client) => ({
+        scope: SCOPES.join(' '),
+        audience: resource,
+        accessTokenFormat: 'jwt',
+        accessTokenTTL: lifetimes.get(client.clientId) ?? DEFAULT_LIFETIME,
+        jwt: { sign: { alg: 'RS256' } },
+      }),
+    },
+  },
+  routes: {
+    token: '/connect/token',
+    jwks: '/.well-known/openid-configuration/jwks',
+    introspection: '/connect/introspect',
+    revocation: '/connect/revocation',
+  },
+  formats: {
+    customizers: {
+      // IMS writes an array where RFC 9068 has a string
+      jwt: (ctx, token, jwt) => ({ ...jwt, payload: { ...jwt.payload, scope: jwt.payload.scope?.split(' ') ?? [] } }),
+    },
+  },
+});
+
+provider.use(async (ctx, next) => {
+  const at = Date.now();
+  await next();
+  if (ctx.path !== '/connect/token') return;
+  const body = ctx.oidc?.body ?? {};
+  requests.push({
+    at,
+    clientId: ctx.oidc?.client?.clientId ?? body.client_id ?? null,
+    authentication: ctx.headers.authorization?.startsWith('Basic ') ? 'basic' : body.client_secret ? 'post' : 'other',
+    grantType: body.grant_type ?? null,
+    scope: body.scope ?? null,
+    resource: body.resource ?? null,
+    status: ctx.status,
+    error: ctx.body?.error ?? null,
+  });
+});
+
+async function control(request, body) {
+  const url = new URL(request.url, 'http://localhost');
+  if (request.method === 'PUT' && url.pathname === '/clients') {
+    const { lifetime, scope, authentication, ...rest } = body;
+    clients.set(body.client_id, {
+      grant_types: ['client_credentials'],
+      response_types: [],
+      redirect_uris: [],
+      scope: scope ?? 'itwin-platform',
+      token_endpoint_auth_method: authentication ?? 'client_secret_post',
+      ...rest,
+    });
+    if (lifetime) lifetimes.set(body.client_id, lifetime);
+    return {};
+  }
+  if (request.method === 'GET' && url.pathname === '/requests') {
+    const clientId = url.searchParams.get('client_id');
+    return requests.filter((entry) => clientId === null || entry.clientId === clientId);
+  }
+  return undefined;
+}
+
+createControl(async (request, response) => {
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
+  const answer = await control(request, chunks.length ? JSON.parse(Buffer.concat(chunks)) : undefined);
+  response.statusCode = answer === undefined ? 404 : 200;
+  response.end(JSON.stringify(answer ?? {}));
+}).listen(options.controlPort, '127.0.0.1');
+
+createServer({ cert: readFileSync(options.certificate), key: readFileSync(options.key) }, provider.callback()).listen(
+  options.port,
+  options.host === 'localhost' ? '127.0.0.1' : options.host,
+  () => console.log(`listening ${issuer}`),
+);
