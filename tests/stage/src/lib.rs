@@ -1,0 +1,139 @@
+//! The stage on which tests and the demo play: a real etcd, kube-apiserver and kube-controller-manager built from
+//! pinned Go modules, Helm, and a real authorization server over TLS with a certificate authority made on the spot.
+//!
+//! `stage run -- COMMAND` starts everything, runs the command with `STAGE` naming the file that describes it, and
+//! stops everything, also after Ctrl-C. [`Stage::current`] is how a test gets hold of it. An existing cluster is used
+//! only when `CLUSTER` names its kubeconfig context.
+
+pub mod authority;
+pub mod control_plane;
+pub mod namespace;
+pub mod operator;
+pub mod process;
+pub mod setup;
+pub mod tools;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// The variable that names the file with the description of the stage.
+pub const VARIABLE: &str = "STAGE";
+
+/// The namespace and name of the operator's installation, and so of its service account.
+pub const INSTALLATION: &str = "itwin-credential-operator";
+
+/// What a test needs to know of the stage.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stage {
+    /// Folder with logs and configuration; goes with the stage.
+    pub directory: PathBuf,
+    /// The administrator's kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// The kubeconfig of the operator's service account, with its real permissions.
+    pub operator_kubeconfig: PathBuf,
+    /// kubectl.
+    pub kubectl: PathBuf,
+    /// Helm.
+    pub helm: PathBuf,
+    /// The authorization server.
+    pub authority: authority::Authority,
+}
+
+impl Stage {
+    /// The stage that the test runs on.
+    ///
+    /// # Errors
+    /// Where there is none: the test was not started by `make test`.
+    pub fn current() -> Result<Self> {
+        choose_cryptography();
+        let file = std::env::var(VARIABLE).context("these tests need the stage: run them with `make test`, or `make test ARGS=name_of_test`")?;
+        let text = std::fs::read_to_string(&file).with_context(|| format!("the stage described by {file} is gone"))?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// A client with the administrator's permissions.
+    ///
+    /// # Errors
+    /// Where the kubeconfig cannot be used.
+    pub async fn client(&self) -> Result<kube::Client> {
+        choose_cryptography();
+        let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+        Ok(kube::Client::try_from(config)?)
+    }
+
+    /// Runs kubectl as the administrator and gives what it printed.
+    ///
+    /// # Errors
+    /// Where it ends with another code than 0: what it said.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_with(arguments, None).await
+    }
+
+    /// The same with text on its standard input.
+    ///
+    /// # Errors
+    /// As [`Self::kubectl`].
+    pub async fn kubectl_with(&self, arguments: &[&str], input: Option<&str>) -> Result<String> {
+        let mut command = tokio::process::Command::new(&self.kubectl);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
+        output(command, input).await
+    }
+}
+
+/// Chooses the cryptography of the process; rustls asks for that before any connection. A second call changes nothing.
+pub(crate) fn choose_cryptography() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// Runs a command to its end and gives what it printed.
+pub(crate) async fn output(mut command: tokio::process::Command, input: Option<&str>) -> Result<String> {
+    use tokio::io::AsyncWriteExt;
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let name = format!("{:?}", command.as_std());
+    let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
+        stdin.write_all(input.as_bytes()).await?;
+    }
+    let output = child.wait_with_output().await?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        Ok(text)
+    } else {
+        bail!("{name} ended with {}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr))
+    }
+}
+
+/// Waits until `condition` gives something.
+///
+/// # Errors
+/// After `limit`, with `what` was waited for.
+pub async fn eventually<T, F>(what: &str, limit: Duration, mut condition: F) -> Result<T>
+where
+    F: AsyncFnMut() -> Option<T>,
+{
+    let deadline = tokio::time::Instant::now() + limit;
+    loop {
+        if let Some(found) = condition().await {
+            return Ok(found);
+        }
+        if tokio::time::Instant::now() >= deadline {
+            bail!("waited {limit:?} in vain for: {what}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The folder of the project.
+#[must_use]
+pub fn project() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_path_buf()
+}

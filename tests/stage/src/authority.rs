@@ -1,0 +1,166 @@
+//! The authorization server over TLS, and how tests talk to its other side.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Result, bail};
+use base64::Engine;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    eventually,
+    process::{Process, bound_to_us, free_ports},
+    tools::Tools,
+};
+
+const READY: Duration = Duration::from_secs(60);
+
+/// An authorization server as a test sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Authority {
+    /// Its issuer identifier.
+    pub issuer: String,
+    /// PEM of the certificate authority that its certificate comes from.
+    pub ca: String,
+    control: String,
+}
+
+/// A client to register.
+#[derive(Clone, Debug, Serialize)]
+pub struct Client {
+    /// Client identifier.
+    pub client_id: String,
+    /// Client secret.
+    pub client_secret: String,
+    /// Lifetime of its tokens, in seconds.
+    pub lifetime: u32,
+    /// Scopes that it may have, separated by spaces.
+    pub scope: String,
+    /// `client_secret_post` or `client_secret_basic`.
+    pub authentication: String,
+}
+
+impl Client {
+    /// A client with a secret of its own whose tokens live for an hour.
+    #[must_use]
+    pub fn new(client_id: &str) -> Self {
+        Self {
+            client_id: client_id.to_owned(),
+            client_secret: crate::control_plane::random_token(),
+            lifetime: 3600,
+            scope: "itwin-platform".to_owned(),
+            authentication: "client_secret_post".to_owned(),
+        }
+    }
+}
+
+/// A token request as the server saw it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenRequest {
+    /// When it came, milliseconds since the epoch.
+    pub at: i64,
+    /// `basic`, `post` or `other`.
+    pub authentication: String,
+    /// The scopes asked for.
+    pub scope: Option<String>,
+    /// HTTP status of the answer.
+    pub status: u16,
+    /// OAuth error of the answer.
+    pub error: Option<String>,
+}
+
+impl Authority {
+    /// Starts a server with a certificate authority made on the spot.
+    ///
+    /// # Errors
+    /// With its log where it does not become ready.
+    pub async fn start(tools: &Tools, directory: &Path) -> Result<(Process, Self)> {
+        let [port, control_port] = free_ports()?;
+        let (ca, certificate, key) = certificates(&["localhost", "127.0.0.1"])?;
+        let (certificate_file, key_file) = (directory.join("authority.crt"), directory.join("authority.key"));
+        std::fs::write(&certificate_file, certificate)?;
+        std::fs::write(&key_file, key)?;
+        let options = serde_json::json!({
+            "host": "localhost",
+            "port": port,
+            "controlPort": control_port,
+            "certificate": certificate_file,
+            "key": key_file,
+        });
+        let mut command = bound_to_us(Path::new("node"));
+        command.arg(tools.authority.join("server.mjs")).arg(options.to_string());
+        let mut process = Process::start("authority", command, directory)?;
+        let authority = Self {
+            issuer: format!("https://localhost:{port}"),
+            ca,
+            control: format!("http://127.0.0.1:{control_port}"),
+        };
+        let client = authority.http()?;
+        let url = format!("{}/.well-known/openid-configuration", authority.issuer);
+        let ready = eventually("the authorization server", READY, async || {
+            if !process.is_running() {
+                return Some(false);
+            }
+            client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()).then_some(true)
+        });
+        if !matches!(ready.await, Ok(true)) {
+            bail!("the authorization server did not start; {}", process.log_tail());
+        }
+        Ok((process, authority))
+    }
+
+    /// A client that trusts the server.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn http(&self) -> Result<reqwest::Client> {
+        let ca = reqwest::Certificate::from_pem(self.ca.as_bytes())?;
+        Ok(reqwest::Client::builder().tls_certs_only([ca]).timeout(Duration::from_secs(10)).build()?)
+    }
+
+    /// The certificate authority as `spec.caBundle` wants it.
+    #[must_use]
+    pub fn ca_bundle(&self) -> String {
+        base64::engine::general_purpose::STANDARD.encode(&self.ca)
+    }
+
+    /// Registers a client, or changes it.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    pub async fn register(&self, client: &Client) -> Result<()> {
+        self.http()?.put(format!("{}/clients", self.control)).json(client).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// The token requests of a client up to now.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    pub async fn requests(&self, client_id: &str) -> Result<Vec<TokenRequest>> {
+        let url = format!("{}/requests?client_id={client_id}", self.control);
+        Ok(self.http()?.get(url).send().await?.error_for_status()?.json().await?)
+    }
+
+    /// The key set, as the server publishes it.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    pub async fn keys(&self) -> Result<serde_json::Value> {
+        let url = format!("{}/.well-known/openid-configuration/jwks", self.issuer);
+        Ok(self.http()?.get(url).send().await?.error_for_status()?.json().await?)
+    }
+}
+
+/// A certificate authority, and a certificate with its key for these names, in PEM.
+fn certificates(names: &[&str]) -> Result<(String, String, String)> {
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "stage authority");
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
+    let key = KeyPair::generate()?;
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let certificate = CertificateParams::new(names)?.signed_by(&key, &ca)?;
+    Ok((ca.pem(), certificate.pem(), key.serialize_pem()))
+}

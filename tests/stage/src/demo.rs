@@ -1,0 +1,124 @@
+//! `make demo`: the main job on the stage, with what a user would look at.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use serde_json::Value;
+use stage::{authority::Client, eventually, operator::Operator, project, setup::Running};
+
+/// Lifetime of the demo's tokens, in seconds: long enough to read along, short enough to see a renewal.
+const LIFETIME: u32 = 45;
+/// A wait that is longer than this has failed.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// The namespace of the examples.
+const NAMESPACE: &str = "team-a";
+
+pub async fn demo(program: PathBuf) -> Result<ExitCode> {
+    let mut running = Running::start().await?;
+    let stage = running.stage.clone();
+    let show = async |arguments: &[&str]| -> Result<()> {
+        println!("$ kubectl {}", arguments.join(" "));
+        println!("{}", stage.kubectl(arguments).await?.trim_end());
+        Ok(())
+    };
+
+    step("The operator starts, with the permissions of its service account");
+    let operator = Operator::start(&stage, &program, NAMESPACE, &[]).await?;
+    println!("ready; its log is {}", operator.process.log().display());
+
+    step("The administrator names the authority that may be asked, as examples/authority.yaml does");
+    let authority = example("authority.yaml")?
+        .replace("https://ims.example.com", &stage.authority.issuer)
+        .replace("REPLACE_WITH_BASE64_OF_THE_CA", &stage.authority.ca_bundle());
+    stage.kubectl_with(&["apply", "-f", "-"], Some(&authority)).await?;
+    stage.kubectl(&["wait", "--for=condition=Ready", "itauth/example-ims", "--timeout=60s"]).await?;
+    show(&["get", "itauth"]).await?;
+
+    step("The application team creates its client Secret and applies examples/credential.yaml");
+    let client = Client { lifetime: LIFETIME, ..Client::new("service-demo") };
+    stage.authority.register(&client).await?;
+    stage.kubectl(&["create", "namespace", NAMESPACE]).await?;
+    let (id, secret) = (format!("--from-literal=client_id={}", client.client_id), format!("--from-literal=client_secret={}", client.client_secret));
+    stage.kubectl(&["-n", NAMESPACE, "create", "secret", "generic", "render-agent-client", &id, &secret]).await?;
+    stage.kubectl_with(&["-n", NAMESPACE, "apply", "-f", "-"], Some(&example("credential.yaml")?)).await?;
+    // the demo's tokens are too short-lived for the default of five minutes
+    let patch = r#"{"spec":{"minimumValidity":"10s"}}"#;
+    stage.kubectl(&["-n", NAMESPACE, "patch", "itcred/render-agent", "--type=merge", "-p", patch]).await?;
+    show(&["-n", NAMESPACE, "wait", "--for=condition=Ready", "itcred/render-agent", "--timeout=60s"]).await?;
+    show(&["-n", NAMESPACE, "get", "itcred", "-o", "wide"]).await?;
+
+    step("The Secret that pods mount");
+    let first = secret_data(&stage).await?;
+    for (key, value) in &first {
+        let shown = if key == "access_token" || key == "authorization" { format!("{} characters", value.len()) } else { value.clone() };
+        println!("  {key:<14} {shown}");
+    }
+    println!("the token, decoded:\n{}", claims(&first)?);
+
+    step("A renewal, before the token expires");
+    println!("waiting for it; tokens of this demo live for {LIFETIME} s");
+    let started = std::time::Instant::now();
+    let old = value(&first, "access_token")?;
+    let second = eventually("a renewed token", PATIENCE, async || {
+        let data = secret_data(&stage).await.ok()?;
+        (value(&data, "access_token").ok()? != old).then_some(data)
+    })
+    .await?;
+    println!("renewed after {} s: it expired at {}, now it expires at {}", started.elapsed().as_secs(), value(&first, "expires_at")?, value(&second, "expires_at")?);
+    show(&["-n", NAMESPACE, "get", "itcred"]).await?;
+    println!("token requests that the authority saw: {}", stage.authority.requests(&client.client_id).await?.len());
+
+    step("What happened, in events");
+    eventually("the event of the first token", PATIENCE, async || {
+        stage.kubectl(&["-n", NAMESPACE, "get", "events", "-o", "name"]).await.ok().filter(|text| !text.trim().is_empty())
+    })
+    .await?;
+    show(&["-n", NAMESPACE, "get", "events", "-o", "custom-columns=TYPE:.type,REASON:.reason,MESSAGE:.message"]).await?;
+
+    if std::env::var("KEEP").is_ok_and(|keep| keep == "1") {
+        running.keep_logs();
+        step("Left running (KEEP=1); Ctrl-C stops it");
+        println!("  export KUBECONFIG={}", stage.kubeconfig.display());
+        println!("  {} get itcred -A", stage.kubectl.display());
+        std::future::pending::<()>().await;
+    }
+    step("Done; everything is stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn step(what: &str) {
+    println!("\n== {what}");
+}
+
+fn example(name: &str) -> Result<String> {
+    let file: PathBuf = Path::new(&project()).join("examples").join(name);
+    std::fs::read_to_string(&file).with_context(|| format!("{} is missing", file.display()))
+}
+
+async fn secret_data(stage: &stage::Stage) -> Result<Vec<(String, String)>> {
+    let text = stage.kubectl(&["-n", NAMESPACE, "get", "secret", "render-agent-token", "-o", "json"]).await?;
+    let secret: Value = serde_json::from_str(&text)?;
+    let data = secret["data"].as_object().context("the Secret has no data")?;
+    data.iter()
+        .map(|(key, value)| {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default())?;
+            Ok((key.clone(), String::from_utf8(bytes)?))
+        })
+        .collect()
+}
+
+fn value(data: &[(String, String)], key: &str) -> Result<String> {
+    data.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone()).with_context(|| format!("the Secret has no {key}"))
+}
+
+fn claims(data: &[(String, String)]) -> Result<String> {
+    let token = value(data, "access_token")?;
+    let body = token.split('.').nth(1).context("the token is no JWT")?;
+    let claims: Value = serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(body)?)?;
+    Ok(serde_json::to_string_pretty(&claims)?)
+}

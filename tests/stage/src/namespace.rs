@@ -1,0 +1,124 @@
+//! A namespace for one test, and what a user would put into it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::{Stage, authority::Client};
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// A namespace for one test, with an ITwinAuthority of the same name.
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// The stage that it is on.
+    pub stage: Stage,
+    /// The administrator's client.
+    pub client: kube::Client,
+}
+
+impl Namespace {
+    /// Makes a namespace whose name begins with `prefix`.
+    ///
+    /// # Errors
+    /// Where the API server refuses.
+    pub async fn new(prefix: &str) -> Result<Self> {
+        let stage = Stage::current()?;
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{prefix}-{}-{number}", std::process::id());
+        stage.kubectl(&["create", "namespace", &name]).await?;
+        Ok(Self { client: stage.client().await?, stage, name })
+    }
+
+    /// Runs kubectl in this namespace.
+    ///
+    /// # Errors
+    /// Where it fails: what it said.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.stage.kubectl(&[&["--namespace", &self.name], arguments].concat()).await
+    }
+
+    /// Applies an object in this namespace.
+    ///
+    /// # Errors
+    /// Where the API server refuses it: what it said.
+    pub async fn apply(&self, object: &Value) -> Result<String> {
+        self.stage.kubectl_with(&["--namespace", &self.name, "apply", "-f", "-"], Some(&object.to_string())).await
+    }
+
+    /// The object of this kind and name as JSON; `None` where there is none.
+    ///
+    /// # Errors
+    /// Where the answer cannot be read.
+    pub async fn get(&self, kind: &str, name: &str) -> Result<Option<Value>> {
+        let text = self.kubectl(&["get", kind, name, "--ignore-not-found", "-o", "json"]).await?;
+        if text.trim().is_empty() { Ok(None) } else { Ok(Some(serde_json::from_str(&text)?)) }
+    }
+
+    /// An ITwinAuthority for the authorization server of the stage; `spec` adds to it or replaces parts of it.
+    #[must_use]
+    pub fn authority(&self, spec: &Value) -> Value {
+        let mut full = json!({"issuer": self.stage.authority.issuer, "caBundle": self.stage.authority.ca_bundle()});
+        merge(&mut full, spec);
+        json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinAuthority",
+            "metadata": {"name": self.name},
+            "spec": full,
+        })
+    }
+
+    /// An ITwinServiceCredential that uses that authority and the Secret `<name>-client`.
+    #[must_use]
+    pub fn credential(&self, name: &str, spec: &Value) -> Value {
+        let mut full = json!({
+            "authorityRef": {"name": self.name},
+            "clientCredentialsRef": {"name": format!("{name}-client")},
+        });
+        merge(&mut full, spec);
+        json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinServiceCredential",
+            "metadata": {"name": name},
+            "spec": full,
+        })
+    }
+
+    /// The client Secret of the credential `name`.
+    #[must_use]
+    pub fn client_secret(&self, name: &str, client: &Client) -> Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": format!("{name}-client")},
+            "stringData": {"client_id": client.client_id, "client_secret": client.client_secret},
+        })
+    }
+
+    /// A client of the stage's authorization server for this namespace, not yet registered.
+    #[must_use]
+    pub fn new_client(&self) -> Client {
+        Client::new(&format!("service-{}", self.name))
+    }
+}
+
+/// Merges `patch` into `value` (RFC 7396).
+pub fn merge(value: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *value = patch.clone();
+        return;
+    };
+    if !value.is_object() {
+        *value = json!({});
+    }
+    let Value::Object(fields) = value else { return };
+    for (key, patched) in patch {
+        if patched.is_null() {
+            fields.remove(key);
+        } else {
+            merge(fields.entry(key).or_insert(Value::Null), patched);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Processes that are sure to end.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    sys::signal::{Signal, kill, killpg},
+    unistd::Pid,
+};
+
+/// How long a process may take to end by itself: the API server drains its connections for seconds.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A process of its own group, so that a Ctrl-C in the terminal reaches only who is responsible for it.
+pub struct Process {
+    name: String,
+    child: std::process::Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a process that writes into `<directory>/<name>.log`. On Linux the kernel ends it should this process
+    /// die without a chance to do so.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start(name: &str, mut command: Command, directory: &Path) -> Result<Self> {
+        use std::os::unix::process::CommandExt;
+        let log = directory.join(format!("{name}.log"));
+        let file = File::create(&log)?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
+        let child = command.spawn().with_context(|| format!("cannot start {name}: {:?}", command.get_program()))?;
+        Ok(Self { name: name.to_owned(), child, log })
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The end of its log, for error messages.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        format!("{} said last:\n{}", self.name, lines[lines.len().saturating_sub(30)..].join("\n"))
+    }
+
+    /// The file that it writes to.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        // it may have ended already
+        let _ = kill(self.pid(), signal);
+    }
+
+    /// Waits for its end and gives its code; `None` where a signal ended it or `limit` passed.
+    pub fn wait(&mut self, limit: Duration) -> Option<i32> {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.is_running() {
+            self.signal(Signal::SIGTERM);
+            self.wait(PATIENCE);
+        }
+        if self.is_running() {
+            // all of its group: what it may have started
+            let _ = killpg(self.pid(), Signal::SIGKILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A command that the kernel ends when we die, where `setpriv` (util-linux) can arrange for that.
+#[must_use]
+pub fn bound_to_us(program: &Path) -> Command {
+    let setpriv = Path::new("/usr/bin/setpriv");
+    if setpriv.exists() {
+        let mut command = Command::new(setpriv);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+/// Ports of the loopback interface that are free now.
+///
+/// # Errors
+/// Where there is none.
+pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    // all are held at once, so that they differ
+    let listeners: Vec<_> = (0..N).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}

@@ -1,0 +1,135 @@
+//! Everything up, in order, and down again.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use kube::{Api, api::PostParams};
+use tempfile::TempDir;
+
+use crate::{
+    INSTALLATION, Stage, VARIABLE,
+    authority::Authority,
+    control_plane::{ControlPlane, write_kubeconfig},
+    output,
+    process::Process,
+    project,
+    tools::Tools,
+};
+
+/// How long the operator's token is good for, in seconds: longer than any run of the tests.
+const TOKEN_SECONDS: i64 = 4 * 3600;
+
+/// A stage that is up. It goes down when this is dropped.
+pub struct Running {
+    /// What tests need to know of it.
+    pub stage: Stage,
+    /// The file that describes it.
+    pub description: PathBuf,
+    _authority: Process,
+    _control_plane: Option<ControlPlane>,
+    // last: logs are in it
+    directory: TempDir,
+}
+
+impl Running {
+    /// Builds what is missing and starts everything, the chart installed.
+    ///
+    /// # Errors
+    /// With the log of what did not start.
+    pub async fn start() -> Result<Self> {
+        crate::choose_cryptography();
+        let tools = Tools::ready().await?;
+        let directory = tempfile::Builder::new().prefix("stage-").tempdir()?;
+        let (control_plane, kubeconfig) = match std::env::var("CLUSTER") {
+            Ok(context) if !context.is_empty() => {
+                eprintln!("stage: using the existing cluster of context {context}");
+                (None, existing_cluster(&tools, &context, directory.path()).await?)
+            }
+            _ => {
+                eprintln!("stage: starting etcd, kube-apiserver and kube-controller-manager");
+                let control_plane = ControlPlane::start(&tools, directory.path()).await?;
+                let kubeconfig = control_plane.kubeconfig.clone();
+                (Some(control_plane), kubeconfig)
+            }
+        };
+        eprintln!("stage: starting the authorization server");
+        let (authority_process, authority) = Authority::start(&tools, directory.path()).await?;
+        let stage = Stage {
+            directory: directory.path().to_path_buf(),
+            operator_kubeconfig: directory.path().join("operator.kubeconfig"),
+            kubectl: tools.kubernetes("kubectl"),
+            helm: tools.helm(),
+            kubeconfig,
+            authority,
+        };
+        eprintln!("stage: installing the chart (CRDs, service account, permissions)");
+        install_chart(&stage).await?;
+        operator_kubeconfig(&stage).await?;
+        let description = directory.path().join("stage.json");
+        std::fs::write(&description, serde_json::to_string(&stage)?)?;
+        eprintln!("stage: ready; logs are in {}", directory.path().display());
+        Ok(Self { stage, description, _authority: authority_process, _control_plane: control_plane, directory })
+    }
+
+    /// Leaves the folder with the logs where it is.
+    pub fn keep_logs(&mut self) {
+        self.directory.disable_cleanup(true);
+    }
+
+    /// The variable and its value by which [`Stage::current`] finds the stage.
+    #[must_use]
+    pub fn variable(&self) -> (&'static str, &Path) {
+        (VARIABLE, &self.description)
+    }
+}
+
+/// A kubeconfig with one context of the user's own, so that nothing else of it is ever touched.
+async fn existing_cluster(tools: &Tools, context: &str, directory: &Path) -> Result<PathBuf> {
+    let mut command = tokio::process::Command::new(tools.kubernetes("kubectl"));
+    command.args(["config", "view", "--raw", "--minify", "--flatten", "--context", context]);
+    let text = output(command, None).await.with_context(|| format!("CLUSTER={context} is no context of your kubeconfig"))?;
+    let file = directory.join("admin.kubeconfig");
+    std::fs::write(&file, text)?;
+    Ok(file)
+}
+
+/// Installs the chart without pods, since the operator runs outside the cluster, and without the real authority, which
+/// no test may ever call.
+async fn install_chart(stage: &Stage) -> Result<()> {
+    let mut command = tokio::process::Command::new(&stage.helm);
+    command.arg("--kubeconfig").arg(&stage.kubeconfig);
+    command.args(["upgrade", "--install", INSTALLATION]).arg(project().join("charts").join(INSTALLATION));
+    command.args(["--namespace", INSTALLATION, "--create-namespace", "--set", "replicaCount=0", "--set", "authorities.bentley-ims=null"]);
+    command.env("HELM_CACHE_HOME", stage.directory.join("helm")).env("HELM_CONFIG_HOME", stage.directory.join("helm"));
+    command.env("HELM_DATA_HOME", stage.directory.join("helm"));
+    output(command, None).await?;
+    stage.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/itwinauthorities.credentials.itwin.dev"]).await?;
+    stage.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/itwinservicecredentials.credentials.itwin.dev"]).await?;
+    Ok(())
+}
+
+/// A kubeconfig of the operator's service account.
+async fn operator_kubeconfig(stage: &Stage) -> Result<()> {
+    let client = stage.client().await?;
+    let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(client, INSTALLATION);
+    let request = TokenRequest {
+        spec: TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..Default::default() },
+        ..Default::default()
+    };
+    let answer = accounts.create_token_request(INSTALLATION, &PostParams::default(), &request).await?;
+    let token = answer.status.context("no token was issued")?.token;
+    let kubeconfig = kube::config::Kubeconfig::read_from(&stage.kubeconfig)?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+    let certificates = config.root_cert.unwrap_or_default();
+    let pem: String = certificates.iter().map(|der| pem("CERTIFICATE", der)).collect();
+    let server = config.cluster_url.to_string();
+    write_kubeconfig(&stage.operator_kubeconfig, server.trim_end_matches('/'), pem.as_bytes(), &token)
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    use base64::Engine;
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = body.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}

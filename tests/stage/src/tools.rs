@@ -1,0 +1,139 @@
+//! The programs of the stage, built from pinned modules into a cache outside the work tree.
+//!
+//! Nothing is downloaded but modules by the ordinary clients of Go and npm. The cache is keyed by the pins: a changed
+//! pin builds anew, an unchanged one costs nothing.
+
+use std::{
+    fs::File,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::process::Command;
+
+use crate::output;
+
+/// Packages of the Go module `tools/kubernetes`, the names of their programs, and about how long a first build takes.
+const KUBERNETES: [(&str, &str, &str); 4] = [
+    ("go.etcd.io/etcd/server/v3", "etcd", "half a minute"),
+    ("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver", "3 minutes"),
+    ("k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager", "1 minute"),
+    ("k8s.io/kubernetes/cmd/kubectl", "kubectl", "15 seconds"),
+];
+/// The same of the Go module `tools/helm`.
+const HELM: [(&str, &str, &str); 1] = [("helm.sh/helm/v4/cmd/helm", "helm", "1 minute")];
+
+/// Where the programs are.
+pub struct Tools {
+    kubernetes: PathBuf,
+    helm: PathBuf,
+    /// The authorization server with its packages.
+    pub authority: PathBuf,
+}
+
+impl Tools {
+    /// Builds what is not in the cache.
+    ///
+    /// # Errors
+    /// Where Go, Node or npm is missing, or a build fails.
+    pub async fn ready() -> Result<Self> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let cache = cache()?;
+        std::fs::create_dir_all(&cache)?;
+        // two runs that start together must not build into one folder
+        let lock = File::create(cache.join("lock"))?;
+        lock.lock().context("the cache cannot be locked")?;
+        let tools = Self {
+            kubernetes: go_programs(&here.join("tools/kubernetes"), &cache, &KUBERNETES).await?,
+            helm: go_programs(&here.join("tools/helm"), &cache, &HELM).await?,
+            authority: npm_packages(&here.join("authority"), &cache).await?,
+        };
+        Ok(tools)
+    }
+
+    /// A program of the control plane.
+    #[must_use]
+    pub fn kubernetes(&self, name: &str) -> PathBuf {
+        self.kubernetes.join(name)
+    }
+
+    /// Helm.
+    #[must_use]
+    pub fn helm(&self) -> PathBuf {
+        self.helm.join("helm")
+    }
+}
+
+fn cache() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("STAGE_CACHE") {
+        return Ok(named.into());
+    }
+    let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
+        (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
+        (_, Some(home)) => Path::new(&home).join(".cache"),
+        _ => bail!("neither STAGE_CACHE nor HOME is set: name a folder for built tools in STAGE_CACHE"),
+    };
+    Ok(base.join("itwin-credential-operator-stage"))
+}
+
+/// The folder in the cache for what these files pin.
+fn pinned(cache: &Path, module: &Path, files: &[&str]) -> Result<PathBuf> {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        std::fs::read(module.join(file)).with_context(|| format!("{} is missing", module.join(file).display()))?.hash(&mut hasher);
+    }
+    let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(cache.join(format!("{name}-{:016x}", hasher.finish())))
+}
+
+async fn go_programs(module: &Path, cache: &Path, programs: &[(&str, &str, &str)]) -> Result<PathBuf> {
+    let folder = pinned(cache, module, &["go.mod", "go.sum"])?;
+    std::fs::create_dir_all(&folder)?;
+    let mut flags = "-s -w".to_owned();
+    if let Some(version) = pinned_version(&module.join("go.mod"), "k8s.io/kubernetes")? {
+        // without it kubectl and Helm see a server of version 0.0.0
+        flags.push_str(&format!(" -X k8s.io/component-base/version.gitVersion={version}"));
+    }
+    for (package, program, about) in programs {
+        let target = folder.join(program);
+        if target.exists() {
+            continue;
+        }
+        eprintln!("stage: building {program} (about {about}, once)");
+        let start = Instant::now();
+        // built under another name: an interrupted build leaves nothing that looks finished
+        let unfinished = folder.join(format!("{program}.unfinished"));
+        let mut command = Command::new("go");
+        command.current_dir(module).env("CGO_ENABLED", "0").env("GOWORK", "off");
+        command.args(["build", "-trimpath", "-ldflags", &flags, "-o"]).arg(&unfinished).arg(package);
+        output(command, None).await.context("Go 1.26 or later is needed")?;
+        std::fs::rename(&unfinished, &target)?;
+        eprintln!("stage: {program} built in {} s", start.elapsed().as_secs());
+    }
+    Ok(folder)
+}
+
+fn pinned_version(go_mod: &Path, module: &str) -> Result<Option<String>> {
+    let text = std::fs::read_to_string(go_mod)?;
+    let line = text.lines().map(str::trim).find(|line| line.starts_with(&format!("{module} v")));
+    Ok(line.and_then(|line| line.split_whitespace().nth(1)).map(str::to_owned))
+}
+
+async fn npm_packages(source: &Path, cache: &Path) -> Result<PathBuf> {
+    let folder = pinned(cache, source, &["package.json", "package-lock.json", "server.mjs"])?;
+    let finished = folder.join("finished");
+    if !finished.exists() {
+        eprintln!("stage: installing the authorization server's packages (a few seconds, once)");
+        std::fs::create_dir_all(&folder)?;
+        for file in ["package.json", "package-lock.json", "server.mjs"] {
+            std::fs::copy(source.join(file), folder.join(file))?;
+        }
+        let mut command = Command::new("npm");
+        command.current_dir(&folder).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+        output(command, None).await.context("Node 20 or later with npm is needed")?;
+        File::create(finished)?;
+    }
+    Ok(folder)
+}
