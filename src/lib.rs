@@ -1,14 +1,33 @@
 //! A Kubernetes operator that keeps OAuth 2.0 access tokens of the iTwin Platform valid in Secrets.
-pub mod act;
-pub mod api;
-pub mod clock;
-pub mod cluster;
-pub mod config;
-pub mod controller;
-pub mod decide;
-pub mod metrics;
-pub mod oauth;
-pub mod observe;
-pub mod report;
-pub mod runtime;
+//!
+//! Data flows one way; each module uses those above it (`docs/architecture.md`, checked by `tests/tidy.rs`):
+//!
+//! ```text
+//! api      what users write and read           config   what people configure, checked once
+//! decide   facts + now -> plan, pure           oauth    the authority's protocol, bounded
+//! observe  the cluster -> facts                cluster  every call to the API: named, with a deadline
+//! act      plan -> token -> Secret             report   status, events, logs
+//! controller   what wakes a credential; observe, decide, act, report in a row
+//! runtime      the process: tasks, probes, shutdown
+//! ```
+
 pub mod sensitive;
+
+pub mod clock;
+
+pub mod api;
+pub mod config;
+
+pub mod decide;
+pub mod oauth;
+
+pub mod metrics;
+
+pub mod cluster;
+pub mod observe;
+
+pub mod act;
+pub mod report;
+
+pub mod controller;
+pub mod runtime;

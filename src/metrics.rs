@@ -76,26 +76,51 @@ impl Metrics {
         let registry = Registry::new();
         let credential_gauge = |name, help| gauge_vec(&registry, name, help, &CredentialLabels::NAMES);
         let metrics = Self {
-            expiration: credential_gauge("itwin_credential_expiration_timestamp_seconds", "When the token in the Secret expires.")?,
-            renewal: credential_gauge("itwin_credential_renewal_timestamp_seconds", "When the next attempt to get a token is due.")?,
+            expiration: credential_gauge(
+                "itwin_credential_expiration_timestamp_seconds",
+                "When the token in the Secret expires.",
+            )?,
+            renewal: credential_gauge(
+                "itwin_credential_renewal_timestamp_seconds",
+                "When the next attempt to get a token is due.",
+            )?,
             ready: credential_gauge("itwin_credential_ready", "1 while the credential is Ready, else 0.")?,
-            failures: credential_gauge("itwin_credential_consecutive_failures", "Failed attempts since the last token.")?,
-            lateness: histogram(&registry, "itwin_credential_renewal_lateness_seconds", "Time from when a renewal was due until it was written.", &LATENESS)?,
+            failures: credential_gauge(
+                "itwin_credential_consecutive_failures",
+                "Failed attempts since the last token.",
+            )?,
+            lateness: histogram(
+                &registry,
+                "itwin_credential_renewal_lateness_seconds",
+                "Time from when a renewal was due until it was written.",
+                &LATENESS,
+            )?,
             validity: histogram(
                 &registry,
                 "itwin_credential_validity_at_replacement_seconds",
                 "Validity that a token still had when it was replaced.",
                 &VALIDITY,
             )?,
-            token_requests: counter_vec(&registry, "itwin_token_requests_total", "Token requests by result.", &["authority", "result"])?,
+            token_requests: counter_vec(
+                &registry,
+                "itwin_token_requests_total",
+                "Token requests by result.",
+                &["authority", "result"],
+            )?,
             token_request_duration: {
-                let options = HistogramOpts::new("itwin_token_request_duration_seconds", "Length of token requests.").buckets(DURATIONS.to_vec());
+                let options = HistogramOpts::new("itwin_token_request_duration_seconds", "Length of token requests.")
+                    .buckets(DURATIONS.to_vec());
                 let histogram = HistogramVec::new(options, &["authority"])?;
                 registry.register(Box::new(histogram.clone()))?;
                 histogram
             },
             reconciles: counter_vec(&registry, "itwin_reconciles_total", "Reconciles by result.", &["result"])?,
-            reconcile_duration: histogram(&registry, "itwin_reconcile_duration_seconds", "Length of reconciles.", &DURATIONS)?,
+            reconcile_duration: histogram(
+                &registry,
+                "itwin_reconcile_duration_seconds",
+                "Length of reconciles.",
+                &DURATIONS,
+            )?,
             kubernetes_requests: counter_vec(
                 &registry,
                 "itwin_kubernetes_requests_total",
@@ -111,7 +136,8 @@ impl Metrics {
             registry: registry.clone(),
         };
         let build = Gauge::with_opts(
-            Opts::new("itwin_build_info", "1; the version stands in the label.").const_label("version", env!("CARGO_PKG_VERSION")),
+            Opts::new("itwin_build_info", "1; the version stands in the label.")
+                .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build.set(1.0);
         registry.register(Box::new(build))?;
@@ -206,13 +232,19 @@ mod tests {
     use super::*;
 
     const LABELS: CredentialLabels<'_> = CredentialLabels { namespace: "team-a", name: "agent", authority: "ims" };
-    const GAUGES: CredentialGauges = CredentialGauges { expires_at: Some(100.0), renew_at: Some(60.0), ready: true, failures: 0 };
+    const GAUGES: CredentialGauges =
+        CredentialGauges { expires_at: Some(100.0), renew_at: Some(60.0), ready: true, failures: 0 };
 
     #[test]
     fn credential_that_is_gone_leaves_no_series() {
         let metrics = Metrics::new(true).expect("metrics");
         metrics.credential(LABELS, GAUGES);
-        assert!(metrics.render().expect("text").contains(r#"itwin_credential_ready{authority="ims",name="agent",namespace="team-a"} 1"#));
+        assert!(
+            metrics
+                .render()
+                .expect("text")
+                .contains(r#"itwin_credential_ready{authority="ims",name="agent",namespace="team-a"} 1"#)
+        );
         metrics.forget_credential(LABELS);
         assert!(!metrics.render().expect("text").contains("agent"));
     }

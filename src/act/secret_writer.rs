@@ -73,7 +73,11 @@ pub fn annotations(credential: &ITwinServiceCredential) -> BTreeMap<String, Stri
 ///
 /// # Errors
 /// [`CallError::AlreadyExists`] where somebody was faster, and the others.
-pub async fn create(cluster: &Cluster, credential: &ITwinServiceCredential, content: &Content) -> Result<Seen, CallError> {
+pub async fn create(
+    cluster: &Cluster,
+    credential: &ITwinServiceCredential,
+    content: &Content,
+) -> Result<Seen, CallError> {
     let secret = Secret {
         metadata: kube::core::ObjectMeta {
             name: Some(credential.target_name().to_owned()),
@@ -122,13 +126,15 @@ async fn apply(cluster: &Cluster, credential: &ITwinServiceCredential, patch: &V
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let api = api(cluster, credential);
     let patch = Patch::Merge(patch);
-    let written = cluster.call(Step::PatchSecret, api.patch_metadata(credential.target_name(), &params, &patch)).await?;
+    let written =
+        cluster.call(Step::PatchSecret, api.patch_metadata(credential.target_name(), &params, &patch)).await?;
     Ok(Seen::new(&written.metadata))
 }
 
 /// The metadata of a patch: it fails with a conflict unless the Secret is still the one, and as, that was seen.
 fn metadata_patch(credential: &ITwinServiceCredential, seen: &Seen, annotations: BTreeMap<String, String>) -> Value {
-    let mut annotations: BTreeMap<String, Value> = annotations.into_iter().map(|(key, value)| (key, json!(value))).collect();
+    let mut annotations: BTreeMap<String, Value> =
+        annotations.into_iter().map(|(key, value)| (key, json!(value))).collect();
     // an offer that was taken is taken off: it must not be taken twice
     annotations.insert(secret_keys::ADOPT.to_owned(), Value::Null);
     json!({
@@ -182,7 +188,9 @@ fn owner(credential: &ITwinServiceCredential) -> Option<OwnerReference> {
     match credential.spec.deletion_policy {
         DeletionPolicy::Retain => None,
         // blockOwnerDeletion would need a permission on the credential's finalizers, and serves nothing here
-        DeletionPolicy::Delete => credential.controller_owner_ref(&()).map(|owner| OwnerReference { block_owner_deletion: None, ..owner }),
+        DeletionPolicy::Delete => {
+            credential.controller_owner_ref(&()).map(|owner| OwnerReference { block_owner_deletion: None, ..owner })
+        }
     }
 }
 

@@ -3,11 +3,10 @@
 //! It is the trust anchor: the only place where a URL enters the system, so that a tenant can never point the
 //! operator, and with it a client secret, at a server of his own.
 
+#![expect(clippy::duplicated_attributes, reason = "printer columns have the same type; the lint looks inside them")]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
-use kube::{
-    CustomResource, KubeSchema,
-    core::Duration,
-};
+use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

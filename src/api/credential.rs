@@ -6,10 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{
-    CustomResource, KubeSchema,
-    core::Duration,
-};
+use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -130,11 +127,7 @@ impl ITwinServiceCredential {
     /// The name of the Secret that is written for this credential.
     #[must_use]
     pub fn target_name(&self) -> &str {
-        self.spec
-            .secret_name
-            .as_deref()
-            .or(self.metadata.name.as_deref())
-            .unwrap_or_default()
+        self.spec.secret_name.as_deref().or(self.metadata.name.as_deref()).unwrap_or_default()
     }
 }
 

@@ -105,7 +105,9 @@ fn namespace(text: &str) -> Result<String, String> {
 fn no_leader_election(text: &str) -> Result<bool, String> {
     match text {
         "false" => Ok(false),
-        "true" => Err("leader election is not supported by this version: run one replica and set it to false".to_owned()),
+        "true" => {
+            Err("leader election is not supported by this version: run one replica and set it to false".to_owned())
+        }
         _ => Err("must be false".to_owned()),
     }
 }
@@ -143,7 +145,10 @@ mod tests {
 
     #[test]
     fn namespaces_are_a_list() {
-        assert_eq!(run(&["--namespaces", "a,b-1"]).map(|run| run.namespaces), Ok(vec!["a".to_owned(), "b-1".to_owned()]));
+        assert_eq!(
+            run(&["--namespaces", "a,b-1"]).map(|run| run.namespaces),
+            Ok(vec!["a".to_owned(), "b-1".to_owned()])
+        );
         assert!(run(&["--namespaces", "A"]).is_err_and(|error| error.contains("--namespaces")));
     }
 

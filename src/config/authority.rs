@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// An authority's configuration.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct AuthorityConfig {
     /// Issuer identifier without a trailing slash.
     pub issuer: String,
@@ -91,10 +91,9 @@ impl AuthorityConfig {
             allowed_scopes: spec.allowed_scopes.clone(),
             allowed_namespaces: match &spec.allowed_namespaces {
                 None => None,
-                Some(selector) => Some(
-                    Selector::try_from(selector.clone())
-                        .map_err(|error| format!("allowedNamespaces: {error}; write matchLabels or matchExpressions as for a Deployment"))?,
-                ),
+                Some(selector) => Some(Selector::try_from(selector.clone()).map_err(|error| {
+                    format!("allowedNamespaces: {error}; write matchLabels or matchExpressions as for a Deployment")
+                })?),
             },
             issuer,
         })
@@ -111,13 +110,20 @@ impl AuthorityConfig {
     ///
     /// # Errors
     /// The refusal.
-    pub fn permits_namespace(&self, authority: &str, namespace: &str, labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    pub fn permits_namespace(
+        &self,
+        authority: &str,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), Refusal> {
         if self.allowed_namespaces.as_ref().is_none_or(|selector| selector.matches(labels)) {
             return Ok(());
         }
         Err(Refusal::new(
             Reason::NamespaceNotAllowed,
-            format!("ITwinAuthority {authority} does not allow namespace {namespace}: ask its administrator to label the namespace as spec.allowedNamespaces says"),
+            format!(
+                "ITwinAuthority {authority} does not allow namespace {namespace}: ask its administrator to label the namespace as spec.allowedNamespaces says"
+            ),
         ))
     }
 
@@ -129,7 +135,10 @@ impl AuthorityConfig {
         if !self.allowed_grant_types.contains(&spec.grant_type) {
             return Err(Refusal::new(
                 Reason::GrantTypeNotAllowed,
-                format!("ITwinAuthority {authority} does not allow grantType {}: use another, or ask its administrator to add it to spec.allowedGrantTypes", spec.grant_type.as_str()),
+                format!(
+                    "ITwinAuthority {authority} does not allow grantType {}: use another, or ask its administrator to add it to spec.allowedGrantTypes",
+                    spec.grant_type.as_str()
+                ),
             ));
         }
         if let Some(allowed) = &self.allowed_scopes {
@@ -138,7 +147,10 @@ impl AuthorityConfig {
             if !refused.is_empty() {
                 return Err(Refusal::new(
                     Reason::ScopeNotAllowed,
-                    format!("ITwinAuthority {authority} does not allow scope {}: take it out of spec.scopes, or ask its administrator to add it to spec.allowedScopes", refused.join(" ")),
+                    format!(
+                        "ITwinAuthority {authority} does not allow scope {}: take it out of spec.scopes, or ask its administrator to add it to spec.allowedScopes",
+                        refused.join(" ")
+                    ),
                 ));
             }
         }
@@ -158,7 +170,8 @@ fn roots(bundle: &str) -> Result<Vec<Certificate>, String> {
     let pem = base64::engine::general_purpose::STANDARD
         .decode(compact)
         .map_err(|_| "caBundle: must be base64 of PEM certificates".to_owned())?;
-    let certificates = Certificate::from_pem_bundle(&pem).map_err(|_| "caBundle: holds no PEM certificates that can be read".to_owned())?;
+    let certificates = Certificate::from_pem_bundle(&pem)
+        .map_err(|_| "caBundle: holds no PEM certificates that can be read".to_owned())?;
     if certificates.is_empty() {
         return Err("caBundle: holds no certificate; write the PEM text of the CA, base64 encoded".to_owned());
     }
@@ -176,19 +189,23 @@ mod tests {
     }
 
     fn credential() -> CredentialSpec {
-        serde_json::from_value(serde_json::json!({"clientCredentialsRef": {"name": "client"}, "scopes": ["a", "b"]})).expect("a valid spec")
+        serde_json::from_value(serde_json::json!({"clientCredentialsRef": {"name": "client"}, "scopes": ["a", "b"]}))
+            .expect("a valid spec")
     }
 
     fn refusal(authority: serde_json::Value, labels: &[(&str, &str)]) -> Option<Reason> {
         let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let config = AuthorityConfig::new(&spec(authority)).ok().expect("a valid configuration");
-        let refusal = config.permits("ims", &credential()).and_then(|()| config.permits_namespace("ims", "team-a", &labels)).err();
+        let config = AuthorityConfig::new(&spec(authority)).expect("a valid configuration");
+        let refusal = config
+            .permits("ims", &credential())
+            .and_then(|()| config.permits_namespace("ims", "team-a", &labels))
+            .err();
         refusal.map(|refusal| refusal.reason)
     }
 
     #[test]
     fn trailing_slash_of_the_issuer_means_nothing() {
-        let config = AuthorityConfig::new(&spec(serde_json::json!({}))).ok().expect("valid");
+        let config = AuthorityConfig::new(&spec(serde_json::json!({}))).expect("valid");
         assert_eq!(config.issuer, "https://ims.example.com");
     }
 
@@ -214,7 +231,7 @@ mod tests {
     #[test]
     fn unusable_ca_bundle_names_the_field() {
         for bundle in ["!", "", "bm90IGEgY2VydGlmaWNhdGU="] {
-            let error = AuthorityConfig::new(&spec(serde_json::json!({"caBundle": bundle}))).err().expect("refused");
+            let error = AuthorityConfig::new(&spec(serde_json::json!({"caBundle": bundle}))).expect_err("refused");
             assert!(error.starts_with("caBundle: "), "{error}");
         }
     }
@@ -222,7 +239,7 @@ mod tests {
     #[test]
     fn urls_must_be_plain_https() {
         for url in ["http://a/t", "https://u@a/t", "https://a/t#f", "a", "file:///t"] {
-            let error = AuthorityConfig::new(&spec(serde_json::json!({"tokenEndpoint": url}))).err().expect("refused");
+            let error = AuthorityConfig::new(&spec(serde_json::json!({"tokenEndpoint": url}))).expect_err("refused");
             assert!(error.starts_with("tokenEndpoint: "), "{error}");
         }
     }

@@ -76,7 +76,9 @@ impl Authorities {
         let Some(entry) = entries.get(name) else {
             let refusal = Refusal::new(
                 Reason::AuthorityNotFound,
-                format!("there is no ITwinAuthority {name}: name another in spec.authorityRef, or ask an administrator to create it"),
+                format!(
+                    "there is no ITwinAuthority {name}: name another in spec.authorityRef, or ask an administrator to create it"
+                ),
             );
             return (facts::Authority::Unavailable(refusal), 0);
         };
@@ -119,7 +121,15 @@ impl Authorities {
             .map(Arc::new)
             .map_err(|error| Refusal::new(Reason::ConfigurationInvalid, format!("spec.{error}")));
         let epoch = entries.get(&name).map_or(1, |entry| entry.epoch + 1);
-        let entry = Entry { made_from, authority: authority.clone(), unanswered: None, was_asked: false, failures: 0, due: Instant::now(), epoch };
+        let entry = Entry {
+            made_from,
+            authority: authority.clone(),
+            unanswered: None,
+            was_asked: false,
+            failures: 0,
+            due: Instant::now(),
+            epoch,
+        };
         entries.insert(name, entry);
         authority
     }
@@ -166,7 +176,12 @@ impl Authorities {
 }
 
 /// Looks at one authority: asks for its endpoints and keys if that is due, and tells how it stands.
-pub async fn reconcile(object: &ITwinAuthority, authorities: &Authorities, cluster: &Cluster, scopes: &Scopes) -> Action {
+pub async fn reconcile(
+    object: &ITwinAuthority,
+    authorities: &Authorities,
+    cluster: &Cluster,
+    scopes: &Scopes,
+) -> Action {
     let name = object.name_any();
     if object.metadata.deletion_timestamp.is_some() {
         return Action::await_change();
@@ -202,7 +217,13 @@ pub async fn reconcile(object: &ITwinAuthority, authorities: &Authorities, clust
 }
 
 /// Writes the status if it is another one, and says when to look again.
-async fn tell(object: &ITwinAuthority, verdict: Verdict, metadata: Option<&Metadata>, cluster: &Cluster, wait: Duration) -> Action {
+async fn tell(
+    object: &ITwinAuthority,
+    verdict: Verdict,
+    metadata: Option<&Metadata>,
+    cluster: &Cluster,
+    wait: Duration,
+) -> Action {
     let status = status(object, verdict, metadata);
     if object.status.as_ref() != Some(&status)
         && let Err(error) = write_status(cluster, object, &status).await
@@ -233,11 +254,17 @@ fn status(object: &ITwinAuthority, verdict: Verdict, metadata: Option<&Metadata>
         conditions: vec![verdict.into_condition(previous, object.metadata.generation, clock::now())],
         token_endpoint: metadata.map(|metadata| metadata.endpoints.token.to_string()),
         jwks_uri: metadata.and_then(|metadata| metadata.endpoints.jwks.as_ref()).map(ToString::to_string),
-        signing_keys: metadata.and_then(|metadata| metadata.keys.as_ref()).and_then(|keys| i32::try_from(keys.len()).ok()),
+        signing_keys: metadata
+            .and_then(|metadata| metadata.keys.as_ref())
+            .and_then(|keys| i32::try_from(keys.len()).ok()),
     }
 }
 
-async fn write_status(cluster: &Cluster, object: &ITwinAuthority, status: &AuthorityStatus) -> Result<(), crate::cluster::CallError> {
+async fn write_status(
+    cluster: &Cluster,
+    object: &ITwinAuthority,
+    status: &AuthorityStatus,
+) -> Result<(), crate::cluster::CallError> {
     let patch = json!({
         "metadata": {"uid": object.uid()},
         "status": {

@@ -180,7 +180,8 @@ fn integrity(credential: &ITwinServiceCredential, memory: &Memory, reading: &Rea
 fn metadata_intact(credential: &ITwinServiceCredential, seen: &Seen) -> bool {
     let has_owner = seen.marks.controller.is_some();
     let wants_owner = credential.spec.deletion_policy == DeletionPolicy::Delete;
-    has_owner == wants_owner && seen.carries(&secret_writer::labels(credential), &secret_writer::annotations(credential))
+    has_owner == wants_owner
+        && seen.carries(&secret_writer::labels(credential), &secret_writer::annotations(credential))
 }
 
 fn client(subject: &Subject<'_>, memory: &Memory, reading: &Reading, known: &Known, target: &Target) -> Client {
@@ -240,7 +241,11 @@ pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &Key) ->
 ///
 /// # Errors
 /// Those of the call, a missing Secret apart.
-pub async fn read_target(cluster: &Cluster, index: &SecretIndex, subject: &Subject<'_>) -> Result<Option<ReadTarget>, CallError> {
+pub async fn read_target(
+    cluster: &Cluster,
+    index: &SecretIndex,
+    subject: &Subject<'_>,
+) -> Result<Option<ReadTarget>, CallError> {
     let api: Api<Secret> = Api::namespaced(cluster.client.clone(), &subject.target.namespace);
     let mut secret = match cluster.call(Step::GetTarget, api.get(&subject.target.name)).await {
         Ok(secret) => secret,

@@ -5,7 +5,11 @@ use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Instant
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
-use kube::{Api, ResourceExt, api::{Patch, PatchParams}, runtime::controller::Action};
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::controller::Action,
+};
 use serde_json::json;
 
 use super::{
@@ -29,7 +33,8 @@ use crate::{
     decide::{
         backoff,
         facts::{Facts, Held, Refusal, Stamp, Target},
-        next, plan::{Inspect, Need, Plan},
+        next,
+        plan::{Inspect, Need, Plan},
         schedule,
     },
     metrics::{CredentialGauges, CredentialLabels, Metrics},
@@ -84,7 +89,11 @@ pub async fn reconcile(credential: Arc<ITwinServiceCredential>, context: Arc<Con
         Ok(Ok(action)) => ("success", action),
         Ok(Err(action)) => ("api_error", action),
         Err(_) => {
-            tracing::error!(namespace = credential.namespace(), credential = credential.name_any(), "reconcile panicked; please report this as a bug");
+            tracing::error!(
+                namespace = credential.namespace(),
+                credential = credential.name_any(),
+                "reconcile panicked; please report this as a bug"
+            );
             ("panic", requeue(API_RETRY_CEILING))
         }
     };
@@ -111,7 +120,13 @@ async fn look(credential: &ITwinServiceCredential, context: &Context) -> Result<
         }
         Err(error) => {
             visit.memory.api_failures += 1;
-            let wait = backoff::delay(visit.memory.api_failures, TimeDelta::zero(), Reason::ServerError, None, &visit.subject.uid);
+            let wait = backoff::delay(
+                visit.memory.api_failures,
+                TimeDelta::zero(),
+                Reason::ServerError,
+                None,
+                &visit.subject.uid,
+            );
             tracing::warn!(credential = %visit.subject.key, %error, "a call to the Kubernetes API failed");
             Err(requeue(wait.min(API_RETRY_CEILING)))
         }
@@ -181,7 +196,10 @@ impl Visit<'_> {
         }
         // somebody changes the Secret as fast as we look at it
         let (facts, inputs) = self.facts();
-        let message = format!("Secret {} is changed again and again by somebody else: look at its metadata.managedFields", self.subject.target);
+        let message = format!(
+            "Secret {} is changed again and again by somebody else: look at its metadata.managedFields",
+            self.subject.target
+        );
         self.failed(&facts, inputs, Refusal::new(Reason::SecretConflict, message).into());
         self.report(self.memory.not_before, None).await
     }
@@ -217,7 +235,9 @@ impl Visit<'_> {
         match result {
             Err(CallError::Forbidden(why)) => Ok(Err(Refusal::new(
                 reason,
-                format!("Secret {key} may not be read ({why}): allow the operator's service account to get Secrets in this namespace"),
+                format!(
+                    "Secret {key} may not be read ({why}): allow the operator's service account to get Secrets in this namespace"
+                ),
             ))),
             other => other.map(Ok),
         }
@@ -274,7 +294,10 @@ impl Visit<'_> {
             return Ok(Some(immutable(&target.to_string())));
         }
         if read.type_ != "Opaque" {
-            let message = format!("Secret {target} is of type {}, and only Opaque Secrets are written: delete it, or name another in a new credential", read.type_);
+            let message = format!(
+                "Secret {target} is of type {}, and only Opaque Secrets are written: delete it, or name another in a new credential",
+                read.type_
+            );
             return Ok(Some(Refusal::new(Reason::SecretTypeMismatch, message)));
         }
         Ok(None)
@@ -294,14 +317,18 @@ impl Visit<'_> {
     async fn ask(&self, facts: &Facts) -> Result<Result<Content, NoToken>, CallError> {
         let credential = self.subject.credential;
         let name = &credential.spec.authority_ref.name;
-        let (Some(authority), Some(issuer)) = (self.context.authorities.get(name), gather::issuer(&facts.authority)) else {
+        let (Some(authority), Some(issuer)) = (self.context.authorities.get(name), gather::issuer(&facts.authority))
+        else {
             // it went away since the decision
             return Ok(Err(NoToken::NotYet(AWAIT_AUTHORITY)));
         };
-        let Some((client, version)) = self.reading.client.as_ref().and_then(|read| Some((read.content.as_ref().ok()?, &read.version))) else {
+        let Some((client, version)) =
+            self.reading.client.as_ref().and_then(|read| Some((read.content.as_ref().ok()?, &read.version)))
+        else {
             return Ok(Err(NoToken::NotYet(AWAIT_AUTHORITY)));
         };
-        let namespace_labels = if authority.config.restricts_namespaces() { self.namespace_labels().await? } else { Default::default() };
+        let namespace_labels =
+            if authority.config.restricts_namespaces() { self.namespace_labels().await? } else { Default::default() };
         let client_secret = self.subject.client.to_string();
         let order = Order {
             credential,
@@ -346,7 +373,9 @@ impl Visit<'_> {
                 self.written(need, facts, &content);
                 Ok(Minted::Written)
             }
-            Err(CallError::Conflict | CallError::AlreadyExists | CallError::NotFound) => Ok(self.keep_unwritten(content)),
+            Err(CallError::Conflict | CallError::AlreadyExists | CallError::NotFound) => {
+                Ok(self.keep_unwritten(content))
+            }
             Err(CallError::Invalid(why)) if why.contains("immutable") => Ok(Minted::Failed(immutable(&name).into())),
             Err(error) => {
                 self.memory.unwritten = Some(content);
@@ -354,7 +383,9 @@ impl Visit<'_> {
                 index.doubt(target);
                 Ok(Minted::Failed(Failure::new(
                     Reason::SecretWriteFailed,
-                    format!("Secret {name} could not be written ({error}): check quotas and the permissions of the operator's service account; the token is kept and written later"),
+                    format!(
+                        "Secret {name} could not be written ({error}): check quotas and the permissions of the operator's service account; the token is kept and written later"
+                    ),
                 )))
             }
         }
@@ -376,7 +407,8 @@ impl Visit<'_> {
                 self.context.metrics.renewed_late((now - due).as_seconds_f64());
             }
         }
-        self.memory.description = Some(Description { client_id: Some(content.client_id.clone()), scopes: content.grant.scopes.clone() });
+        self.memory.description =
+            Some(Description { client_id: Some(content.client_id.clone()), scopes: content.grant.scopes.clone() });
         self.memory.proven_client = None;
         self.memory.unfulfilled_request = None;
         if let Some(request) = self.subject.renew_annotation() {
@@ -405,7 +437,8 @@ impl Visit<'_> {
         let now = clock::now();
         let Failure { refusal, retry_after } = failure;
         self.memory.attempts.failures = self.memory.attempts.failures.saturating_add(1);
-        let wait = backoff::delay(self.memory.attempts.failures, facts.left(now), refusal.reason, retry_after, &facts.uid);
+        let wait =
+            backoff::delay(self.memory.attempts.failures, facts.left(now), refusal.reason, retry_after, &facts.uid);
         self.memory.not_before = Some(now + wait);
         self.memory.inputs = Some(inputs);
         if facts.renewal_request.is_some_and(|request| request.fresh) {
@@ -443,7 +476,11 @@ impl Visit<'_> {
 
     /// Tells how the credential stands, and says when to look again: at the next attempt, after `wait`, or when time
     /// alone changes something.
-    async fn report(&mut self, next_attempt: Option<DateTime<Utc>>, wait: Option<TimeDelta>) -> Result<Action, CallError> {
+    async fn report(
+        &mut self,
+        next_attempt: Option<DateTime<Utc>>,
+        wait: Option<TimeDelta>,
+    ) -> Result<Action, CallError> {
         let (facts, _) = self.facts();
         let next_attempt = next_attempt.or(self.memory.not_before.filter(|_| !facts.suspend));
         let previous = self.previous_status();
@@ -482,7 +519,9 @@ impl Visit<'_> {
     fn previous_status(&self) -> CredentialStatus {
         let version = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
         match &self.memory.written_status {
-            Some((written_at, status)) if *written_at > version(self.subject.credential.resource_version()) => status.clone(),
+            Some((written_at, status)) if *written_at > version(self.subject.credential.resource_version()) => {
+                status.clone()
+            }
             _ => self.subject.credential.status.clone().unwrap_or_default(),
         }
     }
@@ -493,7 +532,8 @@ impl Visit<'_> {
         if self.memory.description.is_none() {
             let told = previous.issued_at.as_deref() == Some(clock::to_rfc3339(stamp.issued_at).as_str());
             if told && previous.client_id.is_some() && !previous.scopes.is_empty() {
-                self.memory.description = Some(Description { client_id: previous.client_id.clone(), scopes: previous.scopes.clone() });
+                self.memory.description =
+                    Some(Description { client_id: previous.client_id.clone(), scopes: previous.scopes.clone() });
             } else {
                 self.read_target().await?;
             }
@@ -521,7 +561,8 @@ impl Visit<'_> {
                 "lastRenewRequest": status.last_renew_request,
             },
         });
-        let api: Api<ITwinServiceCredential> = Api::namespaced(self.context.cluster.client.clone(), &self.subject.key.namespace);
+        let api: Api<ITwinServiceCredential> =
+            Api::namespaced(self.context.cluster.client.clone(), &self.subject.key.namespace);
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(&patch);
         let request = api.patch_status(&self.subject.key.name, &params, &patch);
@@ -539,7 +580,11 @@ impl Visit<'_> {
 
     fn gauge(&mut self, facts: &Facts, status: &CredentialStatus, next_attempt: Option<DateTime<Utc>>) {
         let authority = &self.subject.credential.spec.authority_ref.name;
-        let labels = |authority| CredentialLabels { namespace: &self.subject.key.namespace, name: &self.subject.key.name, authority };
+        let labels = |authority| CredentialLabels {
+            namespace: &self.subject.key.namespace,
+            name: &self.subject.key.name,
+            authority,
+        };
         if let Some(before) = self.memory.metrics_authority.as_ref().filter(|before| *before != authority) {
             self.context.metrics.forget_credential(labels(before));
         }
@@ -558,7 +603,9 @@ impl Visit<'_> {
 fn immutable(secret: &str) -> Refusal {
     Refusal::new(
         Reason::SecretImmutable,
-        format!("Secret {secret} is immutable, so that no token can be written into it: delete it, it is made again at once"),
+        format!(
+            "Secret {secret} is immutable, so that no token can be written into it: delete it, it is made again at once"
+        ),
     )
 }
 

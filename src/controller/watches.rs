@@ -49,9 +49,9 @@ impl Backoff for Doubling {
     }
 }
 
-fn api<K: Resource<DynamicType = ()>>(client: &Client, namespace: Option<&str>) -> Api<K>
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
-    K: Resource<Scope = kube::core::NamespaceResourceScope>,
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
 {
     match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
@@ -155,7 +155,11 @@ fn forget(context: &Context, credential: &ITwinServiceCredential) {
 }
 
 /// Watches the authorities: keeps their store and wakes them.
-pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthority>, queue: UnboundedSender<ObjectRef<ITwinAuthority>>) {
+pub async fn authorities(
+    context: Arc<Context>,
+    mut writer: Writer<ITwinAuthority>,
+    queue: UnboundedSender<ObjectRef<ITwinAuthority>>,
+) {
     let api: Api<DeserializeGuard<ITwinAuthority>> = Api::all(context.cluster.client.clone());
     let store = writer.as_reader();
     let mut events = std::pin::pin!(events(api, "itwinauthorities"));
@@ -172,7 +176,8 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
             Event::Delete(authority) => forget(authority),
             Event::Init | Event::InitApply(_) => {}
             Event::InitDone => {
-                for gone in before.into_iter().flatten().filter(|old| store.get(&ObjectRef::from_obj(&**old)).is_none()) {
+                for gone in before.into_iter().flatten().filter(|old| store.get(&ObjectRef::from_obj(&**old)).is_none())
+                {
                     forget(&gone);
                 }
                 for authority in store.state() {

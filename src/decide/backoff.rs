@@ -74,9 +74,8 @@ mod tests {
 
     #[test]
     fn first_wait_is_a_second_and_waits_grow_to_the_ceiling() {
-        let waits: Vec<_> = (1..12)
-            .map(|n| delay(n, TimeDelta::hours(10), Reason::InvalidClient, None, "uid"))
-            .collect();
+        let waits: Vec<_> =
+            (1..12).map(|n| delay(n, TimeDelta::hours(10), Reason::InvalidClient, None, "uid")).collect();
         assert_eq!(waits[0], FLOOR);
         assert!(waits[10] > CEILING / 2 && waits[10] <= CEILING);
     }

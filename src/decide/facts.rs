@@ -173,10 +173,7 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with its message.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            reason,
-            message: message.into(),
-        }
+        Self { reason, message: message.into() }
     }
 }
 

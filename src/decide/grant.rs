@@ -185,11 +185,7 @@ mod tests {
             token_type: "Bearer".into(),
             expires_in,
             scope: Some(vec!["itwin-platform".into()]),
-            claims: Some(Claims {
-                exp: at(exp).timestamp(),
-                nbf: None,
-                scope: None,
-            }),
+            claims: Some(Claims { exp: at(exp).timestamp(), nbf: None, scope: None }),
             asked_at: at(0),
         }
     }

@@ -124,11 +124,7 @@ mod tests {
     }
 
     fn held() -> Held {
-        Held {
-            stamp: Some(stamp()),
-            data: Integrity::Proven,
-            metadata_intact: true,
-        }
+        Held { stamp: Some(stamp()), data: Integrity::Proven, metadata_intact: true }
     }
 
     fn refusal(reason: Reason) -> Refusal {
@@ -141,27 +137,19 @@ mod tests {
             uid: "uid".into(),
             desired: Desired {
                 request: "request".into(),
-                policy: Policy {
-                    renew_before: RenewBefore::Default,
-                    minimum_validity: TimeDelta::minutes(5),
-                },
+                policy: Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::minutes(5) },
             },
             suspend: false,
             renewal_request: None,
             authority: Authority::Ready { issuer: ISSUER.into() },
-            client: Client::Unread {
-                version: Some("uid/1".into()),
-            },
+            client: Client::Unread { version: Some("uid/1".into()) },
             target: Target::Ours(held()),
             history: History::default(),
         }
     }
 
     fn usable(same_as_held: Option<bool>) -> Client {
-        Client::Usable {
-            version: "uid/2".into(),
-            same_as_held,
-        }
+        Client::Usable { version: "uid/2".into(), same_as_held }
     }
 
     impl Facts {
@@ -221,9 +209,7 @@ mod tests {
     #[test]
     fn changed_client_secret_is_read_and_only_new_content_asks_for_a_token() {
         let changed = settled().with(|facts| {
-            facts.client = Client::Unread {
-                version: Some("uid/2".into()),
-            };
+            facts.client = Client::Unread { version: Some("uid/2".into()) };
         });
         assert_eq!(next(&changed, at(1)), Plan::Inspect(Inspect::Client));
         let relabelled = settled().with(|facts| facts.client = usable(Some(true)));
@@ -260,9 +246,8 @@ mod tests {
     fn doubtful_data_is_read_and_damaged_data_replaced() {
         let doubtful = settled().holding(|held| held.data = Integrity::Unproven);
         assert_eq!(next(&doubtful, at(1)), Plan::Inspect(Inspect::TargetData));
-        let damaged = settled()
-            .holding(|held| held.data = Integrity::Damaged)
-            .with(|facts| facts.client = usable(Some(true)));
+        let damaged =
+            settled().holding(|held| held.data = Integrity::Damaged).with(|facts| facts.client = usable(Some(true)));
         assert_eq!(next(&damaged, at(1)), Plan::Mint(Need::Damaged));
     }
 

@@ -75,11 +75,7 @@ mod tests {
 
     fn controlled_by(kind: &str, name: &str, uid: &str) -> Marks {
         Marks {
-            controller: Some(Controller {
-                kind: kind.into(),
-                name: name.into(),
-                uid: uid.into(),
-            }),
+            controller: Some(Controller { kind: kind.into(), name: name.into(), uid: uid.into() }),
             ..Marks::default()
         }
     }
@@ -123,19 +119,13 @@ mod tests {
 
     #[test]
     fn retained_secret_is_ours_by_its_annotation() {
-        let marks = Marks {
-            owner_uid: Some("uid-1".into()),
-            ..Marks::default()
-        };
+        let marks = Marks { owner_uid: Some("uid-1".into()), ..Marks::default() };
         assert_eq!(owner(&marks, "secret", "mine", "uid-1"), Owner::Us);
     }
 
     #[test]
     fn offered_secret_can_be_taken_over_by_the_named_credential_only() {
-        let offered_to = |name: &str| Marks {
-            adopt: Some(name.into()),
-            ..Marks::default()
-        };
+        let offered_to = |name: &str| Marks { adopt: Some(name.into()), ..Marks::default() };
         assert_eq!(owner(&offered_to("mine"), "secret", "mine", "uid-1"), Owner::Vacant);
         assert!(is_foreign(&offered_to("theirs")));
     }

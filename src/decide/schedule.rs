@@ -42,7 +42,8 @@ pub fn renew_at(stamp: &Stamp, policy: &Policy, uid: &str) -> DateTime<Utc> {
 
 /// A part of `lifetime / 20` that is fixed by the UID.
 fn jitter(lifetime: TimeDelta, uid: &str) -> TimeDelta {
-    let milliseconds = (lifetime / JITTER_FRACTION).num_milliseconds() as f64 * fingerprint::unit_interval(["renew", uid]);
+    let milliseconds =
+        (lifetime / JITTER_FRACTION).num_milliseconds() as f64 * fingerprint::unit_interval(["renew", uid]);
     TimeDelta::milliseconds(milliseconds as i64)
 }
 
@@ -74,10 +75,7 @@ mod tests {
     }
 
     fn policy(renew_before: RenewBefore, minimum_validity: i64) -> Policy {
-        Policy {
-            renew_before,
-            minimum_validity: TimeDelta::seconds(minimum_validity),
-        }
+        Policy { renew_before, minimum_validity: TimeDelta::seconds(minimum_validity) }
     }
 
     #[test]

@@ -68,7 +68,8 @@ impl Authority {
     /// # Errors
     /// Text that names the field of the ITwinAuthority and says what to do.
     pub fn new(name: String, config: AuthorityConfig) -> Result<Self, String> {
-        let http = Http::new(config.roots.clone(), config.request_timeout).map_err(|error| format!("caBundle: no TLS client can be made with it ({error})"))?;
+        let http = Http::new(config.roots.clone(), config.request_timeout)
+            .map_err(|error| format!("caBundle: no TLS client can be made with it ({error})"))?;
         let per_minute = NonZeroU32::new(config.requests_per_minute).ok_or("requestsPerMinute: must be at least 1")?;
         Ok(Self {
             http,
@@ -95,7 +96,10 @@ impl Authority {
         let endpoints = self.discover().await?;
         let keys = if self.config.verify {
             let url = endpoints.jwks.as_ref().ok_or_else(|| {
-                self.unusable("discovery document", "it names no jwks_uri: set spec.jwksUri, or spec.accessTokenFormat to opaque")
+                self.unusable(
+                    "discovery document",
+                    "it names no jwks_uri: set spec.jwksUri, or spec.accessTokenFormat to opaque",
+                )
             })?;
             Some(self.fetch_keys(url.as_str()).await?)
         } else {
@@ -112,7 +116,8 @@ impl Authority {
             return Ok(Endpoints { token: token.clone(), jwks: config.jwks_uri.clone() });
         }
         let what = format!("discovery document of ITwinAuthority {}", self.name);
-        let body = self.http.get(&discovery::document_url(&config.issuer)).await.map_err(|error| error.into_failure(&what))?;
+        let body =
+            self.http.get(&discovery::document_url(&config.issuer)).await.map_err(|error| error.into_failure(&what))?;
         discovery::endpoints(&body, &config.issuer, config.token_endpoint.as_ref(), config.jwks_uri.as_ref())
             .map_err(|error| self.unusable("discovery document", &error))
     }
@@ -130,7 +135,10 @@ impl Authority {
     }
 
     fn unusable(&self, what: &str, why: &str) -> Failure {
-        Failure::new(Reason::MalformedResponse, format!("the {what} of ITwinAuthority {} cannot be used: {why}", self.name))
+        Failure::new(
+            Reason::MalformedResponse,
+            format!("the {what} of ITwinAuthority {} cannot be used: {why}", self.name),
+        )
     }
 
     /// Asks for a token and verifies it, within the authority's limits.
@@ -138,7 +146,8 @@ impl Authority {
     /// # Errors
     /// [`NoToken`].
     pub async fn ask(&self, request: &TokenRequest<'_>) -> Result<Answer, NoToken> {
-        let _permit = self.permits.acquire().await.map_err(|_| Failure::new(Reason::AuthorityNotReady, "shutting down"))?;
+        let _permit =
+            self.permits.acquire().await.map_err(|_| Failure::new(Reason::AuthorityNotReady, "shutting down"))?;
         if let Err(not_until) = self.limiter.check() {
             let wait = not_until.wait_time_from(governor::clock::DefaultClock::default().now());
             return Err(NoToken::NotYet(TimeDelta::from_std(wait).unwrap_or(TimeDelta::minutes(1))));

@@ -33,7 +33,12 @@ pub fn document_url(issuer: &str) -> String {
 ///
 /// # Errors
 /// Text that says what is wrong and what the administrator can do.
-pub fn endpoints(body: &[u8], issuer: &str, named_token: Option<&Url>, named_jwks: Option<&Url>) -> Result<Endpoints, String> {
+pub fn endpoints(
+    body: &[u8],
+    issuer: &str,
+    named_token: Option<&Url>,
+    named_jwks: Option<&Url>,
+) -> Result<Endpoints, String> {
     let document: Document =
         serde_json::from_slice(body).map_err(|_| "it is not a JSON object with issuer and endpoints".to_owned())?;
     if !same_issuer(&document.issuer, issuer) {
@@ -85,7 +90,9 @@ mod tests {
 
     #[test]
     fn another_issuer_is_refused() {
-        let read = read(&serde_json::json!({"issuer": "https://evil.example.com", "token_endpoint": "https://ims.example.com/t"}));
+        let read = read(
+            &serde_json::json!({"issuer": "https://evil.example.com", "token_endpoint": "https://ims.example.com/t"}),
+        );
         assert!(read.is_err_and(|error| error.contains("another issuer")));
     }
 

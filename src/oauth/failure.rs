@@ -16,18 +16,12 @@ pub struct Failure {
 impl Failure {
     /// A failure without a wish of the server.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            refusal: Refusal::new(reason, message),
-            retry_after: None,
-        }
+        Self { refusal: Refusal::new(reason, message), retry_after: None }
     }
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self {
-            refusal,
-            retry_after: None,
-        }
+        Self { refusal, retry_after: None }
     }
 }

@@ -84,7 +84,8 @@ impl Http {
     /// # Errors
     /// [`TransportError`].
     pub async fn send(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Vec<u8>>, TransportError> {
-        let request = reqwest::Request::try_from(request).map_err(|error| TransportError::Malformed(root_cause(&error)))?;
+        let request =
+            reqwest::Request::try_from(request).map_err(|error| TransportError::Malformed(root_cause(&error)))?;
         tokio::time::timeout(self.deadline, self.exchange(request))
             .await
             .unwrap_or(Err(TransportError::Timeout(self.deadline)))
@@ -158,19 +159,27 @@ impl TransportError {
         match self {
             Self::Timeout(deadline) => Failure::new(
                 Reason::Timeout,
-                format!("the {what} gave no complete answer within {deadline:?}: check the network, or raise requestTimeout; {again}"),
+                format!(
+                    "the {what} gave no complete answer within {deadline:?}: check the network, or raise requestTimeout; {again}"
+                ),
             ),
             Self::Connection(cause) => Failure::new(
                 Reason::ConnectionFailed,
-                format!("no connection to the {what} ({cause}): check name resolution, network policies and proxies; {again}"),
+                format!(
+                    "no connection to the {what} ({cause}): check name resolution, network policies and proxies; {again}"
+                ),
             ),
             Self::Tls(cause) => Failure::new(
                 Reason::TLSFailed,
-                format!("the {what} showed a certificate that is not trusted ({cause}): check caBundle of the ITwinAuthority and the server's certificate; {again}"),
+                format!(
+                    "the {what} showed a certificate that is not trusted ({cause}): check caBundle of the ITwinAuthority and the server's certificate; {again}"
+                ),
             ),
             Self::Redirect(status) => Failure::new(
                 Reason::RedirectRefused,
-                format!("the {what} answered HTTP {status}, and redirects are never followed: have the administrator name the final URL in the ITwinAuthority"),
+                format!(
+                    "the {what} answered HTTP {status}, and redirects are never followed: have the administrator name the final URL in the ITwinAuthority"
+                ),
             ),
             Self::RateLimited(retry_after) => Failure {
                 retry_after,
@@ -181,15 +190,22 @@ impl TransportError {
             },
             Self::Server(status, retry_after) => Failure {
                 retry_after,
-                ..Failure::new(Reason::ServerError, format!("the {what} answered HTTP {status}: its operators must mend it; {again}"))
+                ..Failure::new(
+                    Reason::ServerError,
+                    format!("the {what} answered HTTP {status}: its operators must mend it; {again}"),
+                )
             },
             Self::TooLarge => Failure::new(
                 Reason::MalformedResponse,
-                format!("the {what} answered with more than {BODY_MAX} bytes: check that the URL is the right one; {again}"),
+                format!(
+                    "the {what} answered with more than {BODY_MAX} bytes: check that the URL is the right one; {again}"
+                ),
             ),
             Self::Malformed(cause) => Failure::new(
                 Reason::MalformedResponse,
-                format!("the {what} gave an answer that cannot be understood ({cause}): check that the URL is the right one; {again}"),
+                format!(
+                    "the {what} gave an answer that cannot be understood ({cause}): check that the URL is the right one; {again}"
+                ),
             ),
         }
     }
@@ -207,17 +223,14 @@ fn retry_after(headers: &http::HeaderMap) -> Option<TimeDelta> {
 
 /// The TLS library's own words, if a chain of errors ends there.
 fn tls_error(error: &reqwest::Error) -> Option<String> {
-    let mut source = error.source();
-    while let Some(cause) = source {
+    let mut next = error.source();
+    while let Some(cause) = next {
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return Some(tls.to_string());
         }
-        // an io::Error hides the error that it wraps from `source`
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            return Some(tls.to_string());
-        }
-        source = cause.source();
+        // an io::Error leaves the error that it wraps out of `source`
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map(|wrapped| wrapped as &(dyn std::error::Error + 'static)).or_else(|| cause.source());
     }
     None
 }

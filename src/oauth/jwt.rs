@@ -99,8 +99,9 @@ impl KeySet {
     /// # Errors
     /// [`Untrusted`].
     pub fn verify(&self, token: &Sensitive, issuer: &str, audiences: &[String]) -> Result<Claims, Untrusted> {
-        let header = jsonwebtoken::decode_header(token.expose())
-            .map_err(|_| rejected("it is no JWT with a known algorithm; if its tokens are opaque, set accessTokenFormat to opaque"))?;
+        let header = jsonwebtoken::decode_header(token.expose()).map_err(|_| {
+            rejected("it is no JWT with a known algorithm; if its tokens are opaque, set accessTokenFormat to opaque")
+        })?;
         if !ALGORITHMS.contains(&header.alg) {
             return Err(rejected("it is signed with an algorithm that proves nothing (none or HMAC)"));
         }
@@ -114,7 +115,11 @@ impl KeySet {
             if !family_fits || key.algorithm.is_some_and(|algorithm| algorithm != header.alg) {
                 continue;
             }
-            match jsonwebtoken::decode::<RawClaims>(token.expose(), &key.key, &validation(header.alg, issuer, audiences)) {
+            match jsonwebtoken::decode::<RawClaims>(
+                token.expose(),
+                &key.key,
+                &validation(header.alg, issuer, audiences),
+            ) {
                 Ok(data) => return claims(data.claims),
                 Err(error) => {
                     let verdict = explain(error.kind());
@@ -136,7 +141,11 @@ fn validation(algorithm: Algorithm, issuer: &str, audiences: &[String]) -> Valid
     // the times are weighed by decide::grant, which is told what the time is
     validation.validate_exp = false;
     validation.validate_nbf = false;
-    validation.set_required_spec_claims(if audiences.is_empty() { &["exp", "iss"][..] } else { &["exp", "iss", "aud"] });
+    validation.set_required_spec_claims(if audiences.is_empty() {
+        &["exp", "iss"][..]
+    } else {
+        &["exp", "iss", "aud"]
+    });
     validation.set_issuer(&[issuer.to_owned(), format!("{issuer}/")]);
     if audiences.is_empty() {
         validation.validate_aud = false;
@@ -148,7 +157,8 @@ fn validation(algorithm: Algorithm, issuer: &str, audiences: &[String]) -> Valid
 
 fn claims(raw: RawClaims) -> Result<Claims, Untrusted> {
     // NumericDate may have a fraction (RFC 7519 section 2)
-    let seconds = |number: serde_json::Number| number.as_i64().or_else(|| number.as_f64().map(|seconds| seconds as i64));
+    let seconds =
+        |number: serde_json::Number| number.as_i64().or_else(|| number.as_f64().map(|seconds| seconds as i64));
     Ok(Claims {
         exp: raw.exp.and_then(seconds).ok_or_else(|| rejected("its exp claim is no number"))?,
         nbf: raw.nbf.and_then(seconds),
@@ -187,9 +197,5 @@ fn signing_key(value: serde_json::Value) -> Option<SigningKey> {
         None => None,
         Some(named) => Some(named.to_string().parse().ok().filter(|algorithm| ALGORITHMS.contains(algorithm))?),
     };
-    Some(SigningKey {
-        kid: jwk.common.key_id,
-        algorithm,
-        key,
-    })
+    Some(SigningKey { kid: jwk.common.key_id, algorithm, key })
 }

@@ -89,9 +89,7 @@ pub async fn ask(http: &Http, request: &TokenRequest<'_>) -> Result<TokenAnswer,
             SecretPlacement::Body => AuthType::RequestBody,
             SecretPlacement::Header => AuthType::BasicAuth,
         });
-    let mut exchange = client
-        .exchange_client_credentials()
-        .add_scopes(request.scopes.iter().cloned().map(Scope::new));
+    let mut exchange = client.exchange_client_credentials().add_scopes(request.scopes.iter().cloned().map(Scope::new));
     for resource in request.resources {
         exchange = exchange.add_extra_param("resource", resource);
     }
@@ -130,7 +128,10 @@ impl<'c> AsyncHttpClient<'c> for Carrier<'_> {
 fn understand(answer: &BasicTokenResponse, asked_at: DateTime<Utc>, names: Names<'_>) -> Result<TokenAnswer, Failure> {
     let token = answer.access_token().secret();
     if !is_bearer_token(token) {
-        return Err(malformed(names, "access_token is empty or holds characters that no HTTP header may carry (RFC 6750 section 2.1)"));
+        return Err(malformed(
+            names,
+            "access_token is empty or holds characters that no HTTP header may carry (RFC 6750 section 2.1)",
+        ));
     }
     Ok(TokenAnswer {
         token: Sensitive::new(token.clone()),
@@ -153,12 +154,7 @@ type ExchangeError = RequestTokenError<TransportError, oauth2::basic::BasicError
 /// 401. The error's own texts stay out of the message: `error_description` is in the hands of whoever answers.
 fn classify(error: ExchangeError, status: Option<u16>, names: Names<'_>) -> Failure {
     let authority = names.authority;
-    let Names {
-        client_secret,
-        client_id_key,
-        client_secret_key,
-        ..
-    } = names;
+    let Names { client_secret, client_id_key, client_secret_key, .. } = names;
     let answer = match error {
         RequestTokenError::Request(transport) => {
             return transport.into_failure(&format!("token endpoint of ITwinAuthority {authority}"));
@@ -169,9 +165,14 @@ fn classify(error: ExchangeError, status: Option<u16>, names: Names<'_>) -> Fail
             return match status {
                 Some(status) if status != 200 => Failure::new(
                     Reason::RequestRejected,
-                    format!("ITwinAuthority {authority} answered HTTP {status} without an OAuth error: check its tokenEndpoint"),
+                    format!(
+                        "ITwinAuthority {authority} answered HTTP {status} without an OAuth error: check its tokenEndpoint"
+                    ),
                 ),
-                _ => malformed(names, "not the JSON of a token answer with access_token, token_type and a sane expires_in (RFC 6749 section 5.1)"),
+                _ => malformed(
+                    names,
+                    "not the JSON of a token answer with access_token, token_type and a sane expires_in (RFC 6749 section 5.1)",
+                ),
             };
         }
     };
@@ -185,19 +186,28 @@ fn classify(error: ExchangeError, status: Option<u16>, names: Names<'_>) -> Fail
         ),
         BasicErrorResponseType::InvalidScope => Failure::new(
             Reason::InvalidScope,
-            format!("ITwinAuthority {authority} answered invalid_scope: check spec.scopes against what the client of Secret {client_secret} is registered for"),
+            format!(
+                "ITwinAuthority {authority} answered invalid_scope: check spec.scopes against what the client of Secret {client_secret} is registered for"
+            ),
         ),
         BasicErrorResponseType::UnauthorizedClient => Failure::new(
             Reason::UnauthorizedClient,
-            format!("ITwinAuthority {authority} answered unauthorized_client: register the client of Secret {client_secret} as a service (client credentials)"),
+            format!(
+                "ITwinAuthority {authority} answered unauthorized_client: register the client of Secret {client_secret} as a service (client credentials)"
+            ),
         ),
         BasicErrorResponseType::UnsupportedGrantType => Failure::new(
             Reason::UnsupportedGrantType,
-            format!("ITwinAuthority {authority} answered unsupported_grant_type: it does not offer spec.grantType, ask its administrator"),
+            format!(
+                "ITwinAuthority {authority} answered unsupported_grant_type: it does not offer spec.grantType, ask its administrator"
+            ),
         ),
         BasicErrorResponseType::InvalidGrant | BasicErrorResponseType::InvalidRequest => Failure::new(
             Reason::RequestRejected,
-            format!("ITwinAuthority {authority} rejected the request ({}): check spec.scopes and spec.resources", answer.error().as_ref()),
+            format!(
+                "ITwinAuthority {authority} rejected the request ({}): check spec.scopes and spec.resources",
+                answer.error().as_ref()
+            ),
         ),
         BasicErrorResponseType::Extension(code) => extension(code, names),
     }
@@ -207,10 +217,14 @@ fn classify(error: ExchangeError, status: Option<u16>, names: Names<'_>) -> Fail
 fn extension(code: &str, names: Names<'_>) -> Failure {
     let authority = names.authority;
     match code {
-        "server_error" => Failure::new(Reason::ServerError, format!("ITwinAuthority {authority} answered server_error: it is tried again")),
-        "temporarily_unavailable" => {
-            Failure::new(Reason::ServerError, format!("ITwinAuthority {authority} answered temporarily_unavailable: it is tried again"))
-        }
+        "server_error" => Failure::new(
+            Reason::ServerError,
+            format!("ITwinAuthority {authority} answered server_error: it is tried again"),
+        ),
+        "temporarily_unavailable" => Failure::new(
+            Reason::ServerError,
+            format!("ITwinAuthority {authority} answered temporarily_unavailable: it is tried again"),
+        ),
         "invalid_target" => Failure::new(
             Reason::RequestRejected,
             format!("ITwinAuthority {authority} answered invalid_target (RFC 8707): check spec.resources"),
@@ -225,7 +239,10 @@ fn extension(code: &str, names: Names<'_>) -> Failure {
 fn malformed(names: Names<'_>, what: &str) -> Failure {
     Failure::new(
         Reason::MalformedResponse,
-        format!("ITwinAuthority {} gave an answer that cannot be used ({what}): check its tokenEndpoint", names.authority),
+        format!(
+            "ITwinAuthority {} gave an answer that cannot be used ({what}): check its tokenEndpoint",
+            names.authority
+        ),
     )
 }
 

@@ -15,10 +15,19 @@ use crate::{
 ///
 /// # Errors
 /// [`Reason::ClientCredentialsInvalid`] with the key that is at fault.
-pub fn credentials(mut secret: Secret, keys: &ClientCredentialsRef, secret_ref: &str) -> Result<ClientCredentials, Refusal> {
+pub fn credentials(
+    mut secret: Secret,
+    keys: &ClientCredentialsRef,
+    secret_ref: &str,
+) -> Result<ClientCredentials, Refusal> {
     let mut take = |key: &str| {
-        let bytes = secret.data.as_mut().and_then(|data| data.remove(key)).ok_or_else(|| invalid(secret_ref, key, "is missing", "add it"))?;
-        let text = String::from_utf8(bytes.0).map_err(|_| invalid(secret_ref, key, "is not UTF-8 text", "write it again from a text file"))?;
+        let bytes = secret
+            .data
+            .as_mut()
+            .and_then(|data| data.remove(key))
+            .ok_or_else(|| invalid(secret_ref, key, "is missing", "add it"))?;
+        let text = String::from_utf8(bytes.0)
+            .map_err(|_| invalid(secret_ref, key, "is not UTF-8 text", "write it again from a text file"))?;
         // from here on the text is wiped when it is dropped
         let text = Sensitive::new(text);
         let trimmed = text.expose();
@@ -89,7 +98,10 @@ mod tests {
             let mut data = vec![("client_id", &b"id"[..])];
             data.extend(value.map(|value| ("client_secret", value)));
             let message = read(&data).expect_err("refused");
-            assert!(message.starts_with("key client_secret of Secret team-a/client") && message.contains(told), "{message}");
+            assert!(
+                message.starts_with("key client_secret of Secret team-a/client") && message.contains(told),
+                "{message}"
+            );
         }
     }
 }

@@ -90,11 +90,7 @@ fn controller(metadata: &ObjectMeta) -> Option<Controller> {
     let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
     // the version is no part of the identity: an owner reference outlives it
     let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-    Some(Controller {
-        kind: format!("{group}/{}", owner.kind),
-        name: owner.name.clone(),
-        uid: owner.uid.clone(),
-    })
+    Some(Controller { kind: format!("{group}/{}", owner.kind), name: owner.name.clone(), uid: owner.uid.clone() })
 }
 
 fn stamp(metadata: &ObjectMeta) -> Option<Stamp> {
@@ -135,7 +131,8 @@ mod tests {
         let entries: Vec<_> = entries
             .iter()
             .map(|(manager, keys)| {
-                let keys: serde_json::Map<_, _> = keys.iter().map(|key| (format!("f:{key}"), serde_json::json!({}))).collect();
+                let keys: serde_json::Map<_, _> =
+                    keys.iter().map(|key| (format!("f:{key}"), serde_json::json!({}))).collect();
                 serde_json::json!({"manager": manager, "operation": "Update", "fieldsV1": {"f:data": keys}})
             })
             .collect();

@@ -42,9 +42,10 @@ pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &s
         Outcome::Written(_) if had_token && previous.last_failure.is_some() => {
             normal("Recovered", format!("a token was issued again and written into Secret {secret}"))
         }
-        Outcome::Written(Need::Missing | Need::Damaged) if had_token => {
-            normal("Restored", format!("Secret {secret} had been deleted or changed by somebody else and was written again"))
-        }
+        Outcome::Written(Need::Missing | Need::Damaged) if had_token => normal(
+            "Restored",
+            format!("Secret {secret} had been deleted or changed by somebody else and was written again"),
+        ),
         Outcome::Written(Need::Due) if had_token => None,
         Outcome::Written(_) => normal("Issued", format!("a verified token was written into Secret {secret}")),
         Outcome::Failed(refusal) => {
@@ -53,7 +54,11 @@ pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &s
                 return None;
             }
             let reason = if refusal.reason == Reason::SecretNotOwned { "SecretNotOwned" } else { "RenewalFailed" };
-            Some(Transition { warning: true, reason, note: format!("{}: {}", refusal.reason.as_str(), refusal.message) })
+            Some(Transition {
+                warning: true,
+                reason,
+                note: format!("{}: {}", refusal.reason.as_str(), refusal.message),
+            })
         }
     }
 }
@@ -99,7 +104,8 @@ mod tests {
     }
 
     fn failed(mut status: CredentialStatus, reason: Reason) -> CredentialStatus {
-        status.last_failure = Some(LastFailure { time: String::new(), reason: reason.as_str().into(), message: String::new() });
+        status.last_failure =
+            Some(LastFailure { time: String::new(), reason: reason.as_str().into(), message: String::new() });
         status
     }
 

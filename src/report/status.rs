@@ -93,7 +93,13 @@ fn ready(inputs: &Inputs<'_>, held: Option<&Stamp>) -> Verdict {
     let refusal = inputs.attempts.last_failure.as_ref().map(|(_, refusal)| refusal);
     let Some(stamp) = held else {
         if inputs.facts.suspend {
-            return verdict(false, Reason::Suspended, format!("spec.suspend is true and Secret {secret} holds no token for this spec: set it to false to get one"));
+            return verdict(
+                false,
+                Reason::Suspended,
+                format!(
+                    "spec.suspend is true and Secret {secret} holds no token for this spec: set it to false to get one"
+                ),
+            );
         }
         return match refusal {
             Some(refusal) => verdict(false, refusal.reason, refusal.message.clone()),
@@ -105,9 +111,19 @@ fn ready(inputs: &Inputs<'_>, held: Option<&Stamp>) -> Verdict {
     let because = refusal.map(|refusal| format!(" ({})", refusal.message)).unwrap_or_default();
     if left <= TimeDelta::zero() {
         if inputs.facts.suspend {
-            return verdict(false, Reason::Suspended, format!("the token in Secret {secret} has expired and spec.suspend is true: set it to false to get another"));
+            return verdict(
+                false,
+                Reason::Suspended,
+                format!(
+                    "the token in Secret {secret} has expired and spec.suspend is true: set it to false to get another"
+                ),
+            );
         }
-        return verdict(false, Reason::TokenExpired, format!("the token in Secret {secret} has expired and could not be renewed{because}"));
+        return verdict(
+            false,
+            Reason::TokenExpired,
+            format!("the token in Secret {secret} has expired and could not be renewed{because}"),
+        );
     }
     if left >= policy.minimum_validity {
         return verdict(true, Reason::TokenValid, format!("Secret {secret} holds a valid token"));
@@ -123,7 +139,13 @@ fn ready(inputs: &Inputs<'_>, held: Option<&Stamp>) -> Verdict {
             ),
         );
     }
-    verdict(false, Reason::BelowMinimumValidity, format!("the token in Secret {secret} is valid for less than minimumValidity and could not be renewed{because}"))
+    verdict(
+        false,
+        Reason::BelowMinimumValidity,
+        format!(
+            "the token in Secret {secret} is valid for less than minimumValidity and could not be renewed{because}"
+        ),
+    )
 }
 
 /// `Renewed`: how the last attempt ended; absent before the first one.
@@ -162,9 +184,7 @@ pub fn holds(conditions: &[Condition], kind: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::facts::{
-        Authority, Client, Desired, Held, History, Integrity, Policy, RenewBefore, Target,
-    };
+    use crate::decide::facts::{Authority, Client, Desired, Held, History, Integrity, Policy, RenewBefore, Target};
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
@@ -220,7 +240,11 @@ mod tests {
     }
 
     fn failed(reason: Reason) -> Attempts {
-        Attempts { failures: 3, last_failure: Some((at(1), Refusal::new(reason, "what happened"))), renew_request: None }
+        Attempts {
+            failures: 3,
+            last_failure: Some((at(1), Refusal::new(reason, "what happened"))),
+            renew_request: None,
+        }
     }
 
     fn pair(status: &str, reason: &str) -> (String, String) {

@@ -59,7 +59,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         scope_names(&args.namespaces)
             .map(|namespace| {
                 let (store, writer) = store();
-                let (queue, receiver) = mpsc::unbounded_channel();
+                let (queue, receiver) = queue();
                 writers.push(writer);
                 queues.push(receiver);
                 Scope { namespace, store, queue }
@@ -86,13 +86,19 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
             name
         });
     };
-    part("the server of probes and metrics", Box::pin(admin::serve(listener, Probes { metrics: metrics.clone(), ready })));
+    part(
+        "the server of probes and metrics",
+        Box::pin(admin::serve(listener, Probes { metrics: metrics.clone(), ready })),
+    );
     for (scope, writer) in writers.into_iter().enumerate() {
         part("the watch of credentials", Box::pin(watches::credentials(context.clone(), scope, writer)));
     }
     let (authority_store, authority_writer) = store::<ITwinAuthority>();
-    let (authority_queue, authority_receiver) = mpsc::unbounded_channel();
-    part("the watch of authorities", Box::pin(watches::authorities(context.clone(), authority_writer, authority_queue)));
+    let (authority_queue, authority_receiver) = queue();
+    part(
+        "the watch of authorities",
+        Box::pin(watches::authorities(context.clone(), authority_writer, authority_queue)),
+    );
     part(
         "the loop over authorities",
         Box::pin(
@@ -209,22 +215,38 @@ fn stop_signal() -> Result<watch::Receiver<bool>, String> {
     Ok(receiver)
 }
 
+/// A queue of objects to look at. Without a bound, since a watch must never wait for the work that it causes; what
+/// waits is one small reference for each event, and the scheduler behind it joins those of one object.
+#[expect(clippy::disallowed_methods, reason = "the scheduler behind it drains it at once")]
+fn queue<K: kube::Resource<DynamicType = ()>>()
+-> (mpsc::UnboundedSender<ObjectRef<K>>, mpsc::UnboundedReceiver<ObjectRef<K>>) {
+    mpsc::unbounded_channel()
+}
+
 /// The queue of a loop; it ends with the signal, and the loop then finishes what it is doing.
 fn until_stopped<K: kube::Resource<DynamicType = ()> + Send + 'static>(
     receiver: mpsc::UnboundedReceiver<ObjectRef<K>>,
     mut stop: watch::Receiver<bool>,
 ) -> impl Stream<Item = Result<ObjectRef<K>, Infallible>> + Send {
-    let queue = stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|object| (Ok(object), receiver)));
+    let queue =
+        stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|object| (Ok(object), receiver)));
     queue.take_until(Box::pin(async move {
         let _ = stop.wait_for(|stopped| *stopped).await;
     }))
 }
 
-fn look_at_credential(credential: Arc<ITwinServiceCredential>, context: Arc<Context>) -> BoxFuture<'static, Result<Action, Infallible>> {
+fn look_at_credential(
+    credential: Arc<ITwinServiceCredential>,
+    context: Arc<Context>,
+) -> BoxFuture<'static, Result<Action, Infallible>> {
     Box::pin(reconcile::reconcile(credential, context))
 }
 
-fn look_at_authority(authority: Arc<ITwinAuthority>, context: Arc<Context>) -> BoxFuture<'static, Result<Action, Infallible>> {
-    Box::pin(async move { Ok(authorities::reconcile(&authority, &context.authorities, &context.cluster, &context.scopes).await) })
+fn look_at_authority(
+    authority: Arc<ITwinAuthority>,
+    context: Arc<Context>,
+) -> BoxFuture<'static, Result<Action, Infallible>> {
+    Box::pin(async move {
+        Ok(authorities::reconcile(&authority, &context.authorities, &context.cluster, &context.scopes).await)
+    })
 }
-

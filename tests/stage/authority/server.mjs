@@ -88,7 +88,9 @@ const provider = new Provider(issuer, {
   formats: {
     customizers: {
       // IMS writes an array where RFC 9068 has a string
-      jwt: (ctx, token, jwt) => ({ ...jwt, payload: { ...jwt.payload, scope: jwt.payload.scope?.split(' ') ?? [] } }),
+      jwt: (ctx, token, jwt) => {
+        jwt.payload.scope = jwt.payload.scope?.split(' ') ?? [];
+      },
     },
   },
 });

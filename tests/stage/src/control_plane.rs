@@ -35,7 +35,8 @@ impl ControlPlane {
     pub async fn start(tools: &Tools, directory: &Path) -> Result<Self> {
         let [client_port, peer_port, api_port] = free_ports()?;
         let mut etcd = bound_to_us(&tools.kubernetes("etcd"));
-        let (client_url, peer_url) = (format!("http://127.0.0.1:{client_port}"), format!("http://127.0.0.1:{peer_port}"));
+        let (client_url, peer_url) =
+            (format!("http://127.0.0.1:{client_port}"), format!("http://127.0.0.1:{peer_port}"));
         etcd.arg("--data-dir").arg(directory.join("etcd"));
         etcd.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
         etcd.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
@@ -55,13 +56,29 @@ impl ControlPlane {
         let audit_policy = certificates.join("audit-policy.yaml");
         std::fs::write(&audit_policy, AUDIT_POLICY)?;
         let mut apiserver = bound_to_us(&tools.kubernetes("kube-apiserver"));
-        apiserver.args(["--etcd-servers", &client_url, "--bind-address", "127.0.0.1", "--secure-port", &api_port.to_string()]);
+        apiserver.args([
+            "--etcd-servers",
+            &client_url,
+            "--bind-address",
+            "127.0.0.1",
+            "--secure-port",
+            &api_port.to_string(),
+        ]);
         apiserver.arg("--cert-dir").arg(&certificates).arg("--token-auth-file").arg(&tokens);
         apiserver.arg("--service-account-key-file").arg(&service_account_public);
         apiserver.arg("--service-account-signing-key-file").arg(&service_account_key);
-        apiserver.args(["--service-account-issuer", "https://kubernetes.default.svc", "--authorization-mode", "Node,RBAC"]);
+        apiserver.args([
+            "--service-account-issuer",
+            "https://kubernetes.default.svc",
+            "--authorization-mode",
+            "Node,RBAC",
+        ]);
         apiserver.args(["--service-cluster-ip-range", "10.0.0.0/24", "--profiling=false"]);
-        apiserver.arg("--audit-policy-file").arg(&audit_policy).arg("--audit-log-path").arg(directory.join("audit.log"));
+        apiserver
+            .arg("--audit-policy-file")
+            .arg(&audit_policy)
+            .arg("--audit-log-path")
+            .arg(directory.join("audit.log"));
         let mut apiserver = Process::start("kube-apiserver", apiserver, directory)?;
 
         let certificate = certificates.join("apiserver.crt");
@@ -84,8 +101,16 @@ impl ControlPlane {
         }
 
         let mut manager = bound_to_us(&tools.kubernetes("kube-controller-manager"));
-        manager.arg("--kubeconfig").arg(&kubeconfig).arg("--service-account-private-key-file").arg(&service_account_key);
-        manager.arg("--root-ca-file").arg(&certificate).args(["--leader-elect=false", "--secure-port=0", "--use-service-account-credentials=false"]);
+        manager
+            .arg("--kubeconfig")
+            .arg(&kubeconfig)
+            .arg("--service-account-private-key-file")
+            .arg(&service_account_key);
+        manager.arg("--root-ca-file").arg(&certificate).args([
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--use-service-account-credentials=false",
+        ]);
         Ok(Self {
             _controller_manager: Process::start("kube-controller-manager", manager, directory)?,
             _apiserver: apiserver,

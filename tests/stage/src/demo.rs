@@ -43,7 +43,10 @@ pub async fn demo(program: PathBuf) -> Result<ExitCode> {
     let client = Client { lifetime: LIFETIME, ..Client::new("service-demo") };
     stage.authority.register(&client).await?;
     stage.kubectl(&["create", "namespace", NAMESPACE]).await?;
-    let (id, secret) = (format!("--from-literal=client_id={}", client.client_id), format!("--from-literal=client_secret={}", client.client_secret));
+    let (id, secret) = (
+        format!("--from-literal=client_id={}", client.client_id),
+        format!("--from-literal=client_secret={}", client.client_secret),
+    );
     stage.kubectl(&["-n", NAMESPACE, "create", "secret", "generic", "render-agent-client", &id, &secret]).await?;
     stage.kubectl_with(&["-n", NAMESPACE, "apply", "-f", "-"], Some(&example("credential.yaml")?)).await?;
     // the demo's tokens are too short-lived for the default of five minutes
@@ -55,7 +58,11 @@ pub async fn demo(program: PathBuf) -> Result<ExitCode> {
     step("The Secret that pods mount");
     let first = secret_data(&stage).await?;
     for (key, value) in &first {
-        let shown = if key == "access_token" || key == "authorization" { format!("{} characters", value.len()) } else { value.clone() };
+        let shown = if key == "access_token" || key == "authorization" {
+            format!("{} characters", value.len())
+        } else {
+            value.clone()
+        };
         println!("  {key:<14} {shown}");
     }
     println!("the token, decoded:\n{}", claims(&first)?);
@@ -69,16 +76,26 @@ pub async fn demo(program: PathBuf) -> Result<ExitCode> {
         (value(&data, "access_token").ok()? != old).then_some(data)
     })
     .await?;
-    println!("renewed after {} s: it expired at {}, now it expires at {}", started.elapsed().as_secs(), value(&first, "expires_at")?, value(&second, "expires_at")?);
+    println!(
+        "renewed after {} s: it expired at {}, now it expires at {}",
+        started.elapsed().as_secs(),
+        value(&first, "expires_at")?,
+        value(&second, "expires_at")?
+    );
     show(&["-n", NAMESPACE, "get", "itcred"]).await?;
     println!("token requests that the authority saw: {}", stage.authority.requests(&client.client_id).await?.len());
 
     step("What happened, in events");
     eventually("the event of the first token", PATIENCE, async || {
-        stage.kubectl(&["-n", NAMESPACE, "get", "events", "-o", "name"]).await.ok().filter(|text| !text.trim().is_empty())
+        stage
+            .kubectl(&["-n", NAMESPACE, "get", "events", "-o", "name"])
+            .await
+            .ok()
+            .filter(|text| !text.trim().is_empty())
     })
     .await?;
-    show(&["-n", NAMESPACE, "get", "events", "-o", "custom-columns=TYPE:.type,REASON:.reason,MESSAGE:.message"]).await?;
+    show(&["-n", NAMESPACE, "get", "events", "-o", "custom-columns=TYPE:.type,REASON:.reason,MESSAGE:.message"])
+        .await?;
 
     if std::env::var("KEEP").is_ok_and(|keep| keep == "1") {
         running.keep_logs();
@@ -113,7 +130,10 @@ async fn secret_data(stage: &stage::Stage) -> Result<Vec<(String, String)>> {
 }
 
 fn value(data: &[(String, String)], key: &str) -> Result<String> {
-    data.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone()).with_context(|| format!("the Secret has no {key}"))
+    data.iter()
+        .find(|(name, _)| name == key)
+        .map(|(_, value)| value.clone())
+        .with_context(|| format!("the Secret has no {key}"))
 }
 
 fn claims(data: &[(String, String)]) -> Result<String> {

@@ -43,6 +43,8 @@ pub struct Stage {
     pub helm: PathBuf,
     /// The authorization server.
     pub authority: authority::Authority,
+    /// Folder with its packages, for scripts that use them.
+    pub packages: PathBuf,
 }
 
 impl Stage {
@@ -52,7 +54,8 @@ impl Stage {
     /// Where there is none: the test was not started by `make test`.
     pub fn current() -> Result<Self> {
         choose_cryptography();
-        let file = std::env::var(VARIABLE).context("these tests need the stage: run them with `make test`, or `make test ARGS=name_of_test`")?;
+        let file = std::env::var(VARIABLE)
+            .context("these tests need the stage: run them with `make test`, or `make test ARGS=name_of_test`")?;
         let text = std::fs::read_to_string(&file).with_context(|| format!("the stage described by {file} is gone"))?;
         Ok(serde_json::from_str(&text)?)
     }
@@ -82,9 +85,25 @@ impl Stage {
     /// As [`Self::kubectl`].
     pub async fn kubectl_with(&self, arguments: &[&str], input: Option<&str>) -> Result<String> {
         let mut command = tokio::process::Command::new(&self.kubectl);
-        command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
+        // what kubectl knows of one server must not be taken for another's
+        command
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .arg("--cache-dir")
+            .arg(self.directory.join("kubectl"))
+            .args(arguments);
         output(command, input).await
     }
+}
+
+/// Runs a script of Node that may use the authorization server's packages, and gives what it printed.
+///
+/// # Errors
+/// Where it ends with another code than 0.
+pub async fn node(stage: &Stage, script: &str, arguments: &[&str]) -> Result<String> {
+    let mut command = tokio::process::Command::new("node");
+    command.current_dir(&stage.packages).args(["--input-type=module", "-e", script, "--"]).args(arguments);
+    output(command, None).await
 }
 
 /// Chooses the cryptography of the process; rustls asks for that before any connection. A second call changes nothing.

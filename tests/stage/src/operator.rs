@@ -10,6 +10,7 @@ use crate::{
 };
 
 const READY: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// A running operator. It is told to stop when this is dropped.
 pub struct Operator {
@@ -31,7 +32,7 @@ impl Operator {
         command.args(["--namespaces", namespaces]).args(arguments).env("KUBECONFIG", &stage.operator_kubeconfig);
         let mut process = Process::start(&format!("operator-{namespaces}-{port}"), command, &stage.directory)?;
         let url = format!("http://{address}/readyz");
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
+        let client = reqwest::Client::builder().timeout(ANSWER).build()?;
         let ready = eventually("the operator", READY, async || {
             if !process.is_running() {
                 return Some(false);
@@ -49,6 +50,7 @@ impl Operator {
     /// # Errors
     /// Where it does not answer.
     pub async fn get(&self, path: &str) -> Result<String> {
-        Ok(reqwest::get(format!("http://{}{path}", self.address)).await?.error_for_status()?.text().await?)
+        let client = reqwest::Client::builder().timeout(ANSWER).build()?;
+        Ok(client.get(format!("http://{}{path}", self.address)).send().await?.error_for_status()?.text().await?)
     }
 }

@@ -60,6 +60,7 @@ impl Running {
             operator_kubeconfig: directory.path().join("operator.kubeconfig"),
             kubectl: tools.kubernetes("kubectl"),
             helm: tools.helm(),
+            packages: tools.authority.clone(),
             kubeconfig,
             authority,
         };
@@ -88,7 +89,8 @@ impl Running {
 async fn existing_cluster(tools: &Tools, context: &str, directory: &Path) -> Result<PathBuf> {
     let mut command = tokio::process::Command::new(tools.kubernetes("kubectl"));
     command.args(["config", "view", "--raw", "--minify", "--flatten", "--context", context]);
-    let text = output(command, None).await.with_context(|| format!("CLUSTER={context} is no context of your kubeconfig"))?;
+    let text =
+        output(command, None).await.with_context(|| format!("CLUSTER={context} is no context of your kubeconfig"))?;
     let file = directory.join("admin.kubeconfig");
     std::fs::write(&file, text)?;
     Ok(file)
@@ -100,12 +102,34 @@ async fn install_chart(stage: &Stage) -> Result<()> {
     let mut command = tokio::process::Command::new(&stage.helm);
     command.arg("--kubeconfig").arg(&stage.kubeconfig);
     command.args(["upgrade", "--install", INSTALLATION]).arg(project().join("charts").join(INSTALLATION));
-    command.args(["--namespace", INSTALLATION, "--create-namespace", "--set", "replicaCount=0", "--set", "authorities.bentley-ims=null"]);
+    command.args([
+        "--namespace",
+        INSTALLATION,
+        "--create-namespace",
+        "--set",
+        "replicaCount=0",
+        "--set",
+        "authorities.bentley-ims=null",
+    ]);
     command.env("HELM_CACHE_HOME", stage.directory.join("helm")).env("HELM_CONFIG_HOME", stage.directory.join("helm"));
     command.env("HELM_DATA_HOME", stage.directory.join("helm"));
     output(command, None).await?;
-    stage.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/itwinauthorities.credentials.itwin.dev"]).await?;
-    stage.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/itwinservicecredentials.credentials.itwin.dev"]).await?;
+    stage
+        .kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "crd/itwinauthorities.credentials.itwin.dev",
+        ])
+        .await?;
+    stage
+        .kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "crd/itwinservicecredentials.credentials.itwin.dev",
+        ])
+        .await?;
     Ok(())
 }
 

@@ -82,7 +82,9 @@ fn cache() -> Result<PathBuf> {
 fn pinned(cache: &Path, module: &Path, files: &[&str]) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     for file in files {
-        std::fs::read(module.join(file)).with_context(|| format!("{} is missing", module.join(file).display()))?.hash(&mut hasher);
+        std::fs::read(module.join(file))
+            .with_context(|| format!("{} is missing", module.join(file).display()))?
+            .hash(&mut hasher);
     }
     let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(cache.join(format!("{name}-{:016x}", hasher.finish())))

@@ -1,0 +1,56 @@
+# All that a developer or a new user runs; `make help` lists it.
+
+CARGO ?= cargo
+OPERATOR := target/debug/itwin-credential-operator
+STAGE := target/debug/stage
+# Tests mostly wait for servers, so that more of them than cores run at the same time.
+TEST_THREADS ?= 12
+# The name of a test, or a part of it, to run only that: make test ARGS=renewal
+ARGS ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build:
+	$(CARGO) build --locked --workspace
+
+.PHONY: demo
+demo: build ## Run the main job on a local cluster, step by step; KEEP=1 leaves it running.
+	$(STAGE) demo $(OPERATOR)
+
+.PHONY: test
+test: build ## Run all tests: unit, CRDs, and against a real API server and authorization server.
+	$(CARGO) test --locked --workspace --no-run
+	$(STAGE) run -- $(CARGO) test --locked --workspace -- --test-threads $(TEST_THREADS) $(ARGS)
+
+.PHONY: unit
+unit: ## Run the tests that need no server.
+	$(CARGO) test --locked --lib --test crds --test tidy
+
+.PHONY: check
+check: ## Check format, lints, licences and generated files.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+	$(CARGO) test --locked --quiet --test crds --test tidy
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		$(CARGO) deny --offline --locked check bans licenses sources; \
+	else \
+		echo "cargo-deny is not installed: licences and bans are not checked (cargo install cargo-deny --locked)"; \
+	fi
+
+.PHONY: audit
+audit: ## Check dependencies against the advisory database (needs the network and cargo-deny).
+	$(CARGO) deny --locked check advisories
+
+.PHONY: generate
+generate: build ## Write the generated files anew: the CRDs, and their copy in the chart.
+	$(OPERATOR) crd > crds/credentials.itwin.dev.yaml
+	cp crds/credentials.itwin.dev.yaml charts/itwin-credential-operator/files/crds.yaml
+
+.PHONY: fmt
+fmt: ## Format the code.
+	$(CARGO) fmt --all

@@ -1,0 +1,83 @@
+//! What the administrator's object allows, and what it tells.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use stage::eventually;
+
+use crate::fixture::{Fixture, SOON, condition};
+
+async fn authority_status(fixture: &Fixture) -> Option<Value> {
+    fixture.namespace.get("itauth", &fixture.namespace.name).await.ok()?.map(|mut object| object["status"].take())
+}
+
+#[tokio::test]
+async fn authority_tells_its_endpoints_and_keys() -> Result<()> {
+    let fixture = Fixture::bare("authority").await?;
+    fixture.apply_authority(&json!({})).await?;
+    let status = eventually("a Ready authority", SOON, async || {
+        authority_status(&fixture)
+            .await
+            .filter(|status| condition(status, "Ready").is_some_and(|(status, ..)| status == "True"))
+    })
+    .await?;
+    let issuer = &fixture.namespace.stage.authority.issuer;
+    assert_eq!(status["tokenEndpoint"], format!("{issuer}/connect/token"));
+    assert_eq!(status["jwksUri"], format!("{issuer}/.well-known/openid-configuration/jwks"));
+    assert_eq!(status["signingKeys"], 1);
+    assert_eq!(status["observedGeneration"], 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn authority_without_its_ca_is_not_trusted_and_nothing_is_sent() -> Result<()> {
+    let fixture = Fixture::new("no-ca").await?;
+    fixture.apply_authority(&json!({"caBundle": null})).await?;
+    fixture.apply_credential(&json!({})).await?;
+    let message = fixture.wait_condition("Renewed", "False", "AuthorityNotReady", SOON).await?;
+    assert!(message.contains("caBundle"), "{message}");
+    assert!(fixture.token_requests().await?.is_empty());
+    let status = authority_status(&fixture).await.unwrap_or_default();
+    assert_eq!(condition(&status, "Ready").map(|(_, reason, _)| reason).as_deref(), Some("TLSFailed"));
+    // mended, it is used at once
+    fixture.apply_authority(&json!({})).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_authority_does_not_allow_is_refused_before_any_request() -> Result<()> {
+    let fixture = Fixture::new("allowed").await?;
+    fixture.apply_authority(&json!({"allowedScopes": ["other"]})).await?;
+    fixture.apply_credential(&json!({})).await?;
+    let message = fixture.wait_condition("Renewed", "False", "ScopeNotAllowed", SOON).await?;
+    assert!(message.contains("itwin-platform") && message.contains("allowedScopes"), "{message}");
+
+    fixture.apply_authority(&json!({"allowedNamespaces": {"matchLabels": {"itwin": "yes"}}})).await?;
+    fixture.wait_condition("Renewed", "False", "NamespaceNotAllowed", SOON).await?;
+    assert!(fixture.token_requests().await?.is_empty());
+
+    fixture.namespace.stage.kubectl(&["label", "namespace", &fixture.namespace.name, "itwin=yes"]).await?;
+    fixture
+        .apply_authority(
+            &json!({"allowedNamespaces": {"matchLabels": {"itwin": "yes"}}, "allowedScopes": ["itwin-platform"]}),
+        )
+        .await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn deleted_authority_costs_no_valid_token() -> Result<()> {
+    let fixture = Fixture::ready("gone").await?;
+    let before = fixture.secret().await?;
+    fixture.namespace.kubectl(&["delete", "itauth", &fixture.namespace.name]).await?;
+    // a wish that needs the authority shows that its end was noticed
+    fixture.namespace.kubectl(&["annotate", "itcred", "agent", "credentials.itwin.dev/renew=1"]).await?;
+    fixture.wait_condition("Renewed", "False", "AuthorityNotFound", SOON).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.secret().await?, before);
+    fixture.apply_authority(&json!({})).await?;
+    fixture.wait_condition("Renewed", "True", "TokenIssued", SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 2, "the wish was granted once the authority was back");
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! One test's world: a namespace with an authority, a client and an operator; and short words for what tests look at.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use serde_json::{Value, json};
+use stage::{
+    authority::{Client, TokenRequest},
+    eventually,
+    namespace::Namespace,
+    operator::Operator,
+};
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
+/// What the contract gives the operator for acting upon a change.
+pub const SOON: Duration = Duration::from_secs(5);
+/// For what includes the start of a process on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The credential that most tests have.
+pub const NAME: &str = "agent";
+
+pub struct Fixture {
+    pub namespace: Namespace,
+    pub client: Client,
+    pub operator: Operator,
+}
+
+impl Fixture {
+    /// A namespace and an operator; no authority, no client Secret, no credential.
+    pub async fn bare(prefix: &str) -> Result<Self> {
+        Self::bare_with(prefix, &[]).await
+    }
+
+    pub async fn bare_with(prefix: &str, arguments: &[&str]) -> Result<Self> {
+        let namespace = Namespace::new(prefix).await?;
+        let operator = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, arguments).await?;
+        Ok(Self { client: namespace.new_client(), namespace, operator })
+    }
+
+    /// The same with authority, registered client and client Secret; no credential.
+    pub async fn new(prefix: &str) -> Result<Self> {
+        let fixture = Self::bare(prefix).await?;
+        fixture.with_surroundings().await?;
+        Ok(fixture)
+    }
+
+    /// The same with a credential that is Ready.
+    pub async fn ready(prefix: &str) -> Result<Self> {
+        let fixture = Self::new(prefix).await?;
+        fixture.apply_credential(&json!({})).await?;
+        fixture.wait_ready().await?;
+        Ok(fixture)
+    }
+
+    pub async fn with_surroundings(&self) -> Result<()> {
+        self.apply_authority(&json!({})).await?;
+        self.register().await?;
+        self.apply_client_secret().await
+    }
+
+    pub async fn apply_authority(&self, spec: &Value) -> Result<()> {
+        self.namespace.apply(&self.namespace.authority(spec)).await.map(drop)
+    }
+
+    pub async fn register(&self) -> Result<()> {
+        self.namespace.stage.authority.register(&self.client).await
+    }
+
+    pub async fn apply_client_secret(&self) -> Result<()> {
+        self.namespace.apply(&self.namespace.client_secret(NAME, &self.client)).await.map(drop)
+    }
+
+    pub async fn apply_credential(&self, spec: &Value) -> Result<()> {
+        self.namespace.apply(&self.namespace.credential(NAME, spec)).await.map(drop)
+    }
+
+    /// A second operator in place of the first.
+    pub async fn restart(&mut self) -> Result<()> {
+        let next = Operator::start(&self.namespace.stage, Path::new(PROGRAM), &self.namespace.name, &[]);
+        self.operator.process.signal(nix::sys::signal::Signal::SIGKILL);
+        self.operator.process.wait(PATIENCE);
+        self.operator = next.await?;
+        Ok(())
+    }
+
+    /// Waits as a user would.
+    pub async fn wait_ready(&self) -> Result<()> {
+        let wait = ["wait", "--for=condition=Ready", "itcred/agent", "--timeout=30s"];
+        self.namespace.kubectl(&wait).await.map(drop).with_context(|| self.operator.process.log_tail())
+    }
+
+    pub async fn status(&self) -> Result<Value> {
+        let credential = self.namespace.get("itcred", NAME).await?;
+        Ok(credential.map(|mut credential| credential["status"].take()).unwrap_or_default())
+    }
+
+    pub async fn secret(&self) -> Result<Option<Value>> {
+        self.namespace.get("secret", NAME).await
+    }
+
+    /// The Secret's data as text.
+    pub async fn data(&self) -> Result<BTreeMap<String, String>> {
+        data(&self.secret().await?.context("there is no Secret")?)
+    }
+
+    pub async fn token(&self) -> Result<String> {
+        self.data().await?.remove("access_token").context("no access_token")
+    }
+
+    pub async fn token_requests(&self) -> Result<Vec<TokenRequest>> {
+        self.namespace.stage.authority.requests(&self.client.client_id).await
+    }
+
+    /// Waits until the condition of this type has this status and reason; gives its message.
+    pub async fn wait_condition(&self, kind: &str, status: &str, reason: &str, limit: Duration) -> Result<String> {
+        let what = format!("condition {kind}={status} {reason}");
+        let result = eventually(&what, limit, async || {
+            let now = self.status().await.ok()?;
+            condition(&now, kind).filter(|(s, r, _)| s == status && r == reason).map(|(_, _, message)| message)
+        });
+        let last = async {
+            format!("last status: {}\n{}", self.status().await.unwrap_or_default(), self.operator.process.log_tail())
+        };
+        match result.await {
+            Ok(message) => Ok(message),
+            Err(error) => Err(error.context(last.await)),
+        }
+    }
+
+    /// Waits until the token in the Secret is another one.
+    pub async fn wait_token_other_than(&self, old: &str, limit: Duration) -> Result<String> {
+        let result = eventually("another token in the Secret", limit, async || {
+            self.token().await.ok().filter(|token| token != old)
+        });
+        result.await.with_context(|| self.operator.process.log_tail())
+    }
+
+    pub async fn events(&self) -> Result<Vec<String>> {
+        let text =
+            self.namespace.kubectl(&["get", "events.events.k8s.io", "-o", "jsonpath={.items[*].reason}"]).await?;
+        Ok(text.split_whitespace().map(str::to_owned).collect())
+    }
+}
+
+/// Status, reason and message of a condition.
+pub fn condition(status: &Value, kind: &str) -> Option<(String, String, String)> {
+    let condition = status["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)?;
+    let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+    Some((text("status"), text("reason"), text("message")))
+}
+
+/// A Secret's data as text.
+pub fn data(secret: &Value) -> Result<BTreeMap<String, String>> {
+    let data = secret["data"].as_object().context("the Secret has no data")?;
+    data.iter()
+        .map(|(key, value)| {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default())?;
+            Ok((key.clone(), String::from_utf8(bytes)?))
+        })
+        .collect()
+}

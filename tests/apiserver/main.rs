@@ -1,0 +1,14 @@
+//! The operator against a real API server and a real authorization server. Each test has a namespace, an
+//! ITwinAuthority and an operator process of its own, and all run at the same time. `make test` starts the stage.
+
+#![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
+
+mod admission;
+mod authority;
+mod command_line;
+mod fixture;
+mod issue;
+mod ownership;
+mod permissions;
+mod renewal;
+mod sources;
