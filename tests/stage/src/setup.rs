@@ -1,6 +1,9 @@
 //! Everything up, in order, and down again.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -11,7 +14,7 @@ use crate::{
     INSTALLATION, Stage, VARIABLE,
     authority::Authority,
     control_plane::{ControlPlane, write_kubeconfig},
-    output,
+    eventually, output,
     process::Process,
     project,
     tools::Tools,
@@ -19,6 +22,9 @@ use crate::{
 
 /// How long the operator's token is good for, in seconds: longer than any run of the tests.
 const TOKEN_SECONDS: i64 = 4 * 3600;
+
+/// How long the API server may take to offer new kinds; about a second.
+const DISCOVERY: Duration = Duration::from_secs(60);
 
 /// A stage that is up. It goes down when this is dropped.
 pub struct Running {
@@ -114,23 +120,13 @@ async fn install_chart(stage: &Stage) -> Result<()> {
     command.env("HELM_CACHE_HOME", stage.directory.join("helm")).env("HELM_CONFIG_HOME", stage.directory.join("helm"));
     command.env("HELM_DATA_HOME", stage.directory.join("helm"));
     output(command, None).await?;
-    stage
-        .kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "crd/itwinauthorities.credentials.itwin.dev",
-        ])
-        .await?;
-    stage
-        .kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "crd/itwinservicecredentials.credentials.itwin.dev",
-        ])
-        .await?;
-    Ok(())
+    // this also renews what kubectl remembers of the server, which `kubectl explain` never asks for anew
+    eventually("both kinds in the API", DISCOVERY, async || {
+        let group = "--api-group=credentials.itwin.dev";
+        let kinds = stage.kubectl(&["api-resources", group, "-o", "name"]).await.ok()?;
+        (kinds.lines().count() == 2).then_some(())
+    })
+    .await
 }
 
 /// A kubeconfig of the operator's service account.
