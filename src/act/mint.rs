@@ -1,6 +1,6 @@
 //! One token request, from the permission to ask to a token that is worth writing.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     api::credential::ITwinServiceCredential,
@@ -9,7 +9,6 @@ use crate::{
         facts::{Refusal, Stamp},
         grant::{self, Grant},
     },
-    metrics::Metrics,
     oauth::{
         authority::{Authority, NoToken},
         token::{ClientCredentials, Names, TokenRequest},
@@ -34,45 +33,22 @@ pub struct Order<'a> {
 ///
 /// # Errors
 /// [`NoToken`]: nothing may be written then.
-pub async fn mint(authority: &Arc<Authority>, order: &Order<'_>, metrics: &Metrics) -> Result<Grant, NoToken> {
+pub async fn mint(authority: &Arc<Authority>, order: &Order<'_>) -> Result<Grant, NoToken> {
     let spec = &order.credential.spec;
     let namespace = order.credential.metadata.namespace.as_deref().unwrap_or_default();
     authority.config.permits_namespace(&authority.name, namespace, order.namespace_labels).map_err(failed)?;
-    let Some(metadata) = authority.metadata() else {
-        return Err(failed(Refusal::new(
-            crate::api::conditions::Reason::AuthorityNotReady,
-            format!("ITwinAuthority {} is not ready: look at its condition Ready", authority.name),
-        )));
-    };
-    let keys = &spec.client_credentials_ref;
     let request = TokenRequest {
-        endpoint: &metadata.endpoints.token,
-        placement: authority.config.placement,
-        client: order.client,
-        scopes: &spec.scopes,
-        resources: &spec.resources,
+        client: order.client.clone(),
+        scopes: spec.scopes.clone(),
+        resources: spec.resources.clone(),
         names: Names {
-            authority: &authority.name,
-            client_secret: order.client_secret,
-            client_id_key: &keys.client_id_key,
-            client_secret_key: &keys.client_secret_key,
+            authority: authority.name.clone(),
+            client_secret: order.client_secret.to_owned(),
+            keys: spec.client_credentials_ref.clone(),
         },
     };
-    let started = Instant::now();
-    let result = match authority.ask(&request).await {
-        Ok(answer) => {
-            grant::weigh(answer, &spec.scopes, order.held, authority.config.clock_skew, clock::now()).map_err(failed)
-        }
-        Err(no_token) => Err(no_token),
-    };
-    let label = match &result {
-        Ok(_) => "success",
-        // nothing was sent
-        Err(NoToken::NotYet(_)) => return result,
-        Err(NoToken::Failed(failure)) => failure.refusal.reason.as_str(),
-    };
-    metrics.token_request(&authority.name, label, started.elapsed());
-    result
+    let answer = authority.ask(namespace, request).await?;
+    grant::weigh(answer, &spec.scopes, order.held, authority.config.clock_skew, clock::now()).map_err(failed)
 }
 
 fn failed(refusal: Refusal) -> NoToken {

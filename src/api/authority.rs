@@ -64,8 +64,6 @@ pub struct AuthoritySpec {
 
     /// How clients authenticate at the token endpoint (RFC 6749 section 2.3.1).
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self != 'private_key_jwt'")
-        .message("clientAuthentication private_key_jwt is not supported by this version: use client_secret_post or client_secret_basic"))]
     pub client_authentication: ClientAuthentication,
 
     /// CA certificates in PEM, base64 encoded. They replace the system's roots for this authority.
@@ -86,11 +84,7 @@ pub struct AuthoritySpec {
     /// Grant types that credentials may use.
     #[serde(default = "default_grant_types")]
     #[schemars(length(min = 1, max = 2))]
-    #[x_kube(
-        merge_strategy = ListMerge::Set,
-        validation = Rule::new("!('password' in self)")
-            .message("allowedGrantTypes: password is not supported by this version, leave it out")
-    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed_grant_types: Vec<GrantType>,
 
     /// Namespaces whose credentials may use this authority, by their labels. Default: all.

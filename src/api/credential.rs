@@ -62,10 +62,9 @@ pub struct CredentialSpec {
     /// The Secret of this namespace that holds what the app registration gave.
     pub client_credentials_ref: ClientCredentialsRef,
 
-    /// The OAuth 2.0 grant to use. `client_credentials` (RFC 6749 section 4.4) is what service apps use.
+    /// The OAuth 2.0 grant to use. `client_credentials` (RFC 6749 section 4.4) is what service apps use; `password`
+    /// (section 4.3) is for legacy service users, where the authority allows it.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self != 'password'")
-        .message("grantType password is not supported by this version: use client_credentials"))]
     pub grant_type: GrantType,
 
     /// Scopes to ask for, each a scope token of RFC 6749 section 3.3; a set of 1 to 64.

@@ -16,7 +16,6 @@ use crate::{
         credential::{CredentialSpec, GrantType},
     },
     decide::facts::Refusal,
-    oauth::token::SecretPlacement,
 };
 
 /// An authority's configuration.
@@ -29,7 +28,7 @@ pub struct AuthorityConfig {
     /// Key set that the administrator named.
     pub jwks_uri: Option<Url>,
     /// How clients show who they are.
-    pub placement: SecretPlacement,
+    pub client_authentication: ClientAuthentication,
     /// CA certificates that replace the system's.
     pub roots: Option<Vec<Certificate>>,
     /// Tokens are JWTs, to be verified.
@@ -61,19 +60,12 @@ impl AuthorityConfig {
     /// # Errors
     /// Text that names the field and says what to do.
     pub fn new(spec: &AuthoritySpec) -> Result<Self, String> {
-        let placement = match spec.client_authentication {
-            ClientAuthentication::ClientSecretPost => SecretPlacement::Body,
-            ClientAuthentication::ClientSecretBasic => SecretPlacement::Header,
-            ClientAuthentication::PrivateKeyJwt => {
-                return Err("clientAuthentication: private_key_jwt is not supported by this version".to_owned());
-            }
-        };
         let issuer = spec.issuer.trim_end_matches('/').to_owned();
         https_url("issuer", &issuer)?;
         Ok(Self {
             token_endpoint: spec.token_endpoint.as_deref().map(|url| https_url("tokenEndpoint", url)).transpose()?,
             jwks_uri: spec.jwks_uri.as_deref().map(|url| https_url("jwksUri", url)).transpose()?,
-            placement,
+            client_authentication: spec.client_authentication,
             roots: spec.ca_bundle.as_deref().map(roots).transpose()?,
             verify: spec.access_token_format == AccessTokenFormat::Jwt,
             audiences: spec.audiences.clone(),

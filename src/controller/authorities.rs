@@ -30,6 +30,7 @@ use crate::{
         backoff,
         facts::{self, Refusal},
     },
+    metrics::Metrics,
     oauth::authority::{Authority, Metadata},
 };
 
@@ -38,12 +39,14 @@ use crate::{
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// The longest wait before an authority that never answered is asked again.
 const RETRY_CEILING: Duration = Duration::from_secs(60);
+/// Keeps apart two numbers that move: the entry's own epoch, and the recoveries of its client.
+const EPOCH_STRIDE: u32 = 65_537;
 /// Wait after a status that could not be written.
 const STATUS_RETRY: Duration = Duration::from_secs(5);
 
 /// The authorities, by name.
-#[derive(Default)]
 pub struct Authorities {
+    metrics: Arc<Metrics>,
     entries: Mutex<HashMap<String, Entry>>,
 }
 
@@ -63,6 +66,12 @@ struct Entry {
 }
 
 impl Authorities {
+    /// None yet.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, entries: Mutex::default() }
+    }
+
     /// The authority of this name, if it can be asked.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Authority>> {
@@ -94,7 +103,8 @@ impl Authorities {
             },
             Ok(_) => entry.unanswered.as_ref().map_or(facts::Authority::Pending, not_ready),
         };
-        (fact, entry.epoch)
+        let recoveries = entry.authority.as_ref().map_or(0, |authority| authority.recoveries());
+        (fact, entry.epoch.wrapping_mul(EPOCH_STRIDE).wrapping_add(recoveries))
     }
 
     /// Forgets an authority that is gone.
@@ -117,7 +127,7 @@ impl Authorities {
             return entry.authority.clone();
         }
         let authority = AuthorityConfig::new(&object.spec)
-            .and_then(|config| Authority::new(name.clone(), config))
+            .and_then(|config| Authority::new(name.clone(), config, self.metrics.clone()))
             .map(Arc::new)
             .map_err(|error| Refusal::new(Reason::ConfigurationInvalid, format!("spec.{error}")));
         let epoch = entries.get(&name).map_or(1, |entry| entry.epoch + 1);

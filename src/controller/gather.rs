@@ -8,6 +8,7 @@ use super::{authorities::Authorities, memory::Memory};
 use crate::{
     act::secret_writer,
     api::{
+        authority::ClientAuthentication,
         credential::{DeletionPolicy, ITwinServiceCredential},
         secret_keys,
     },
@@ -21,7 +22,7 @@ use crate::{
     },
     oauth::token::ClientCredentials,
     observe::{
-        client_secret,
+        client_secret::{self, ClientMaterial},
         index::{Key, Known, SecretIndex},
         target::Seen,
     },
@@ -42,8 +43,10 @@ pub struct Reading {
 pub struct ReadClient {
     /// Its version.
     pub version: String,
-    /// Its content, or why it is of no use.
+    /// What a request needs of its content, or why it is of no use.
     pub content: Result<ClientCredentials, Refusal>,
+    /// All of its content.
+    pub material: ClientMaterial,
     /// Whether the token in the Secret was asked for with the same content.
     pub same_as_held: Option<bool>,
 }
@@ -276,7 +279,7 @@ pub async fn read_target(
     }))
 }
 
-/// Reads the client Secret, and compares it with what the held token was asked with.
+/// Reads the client Secret for the authority's `method`, and compares it with what the held token was asked with.
 ///
 /// # Errors
 /// Those of the call, a missing Secret apart.
@@ -285,6 +288,7 @@ pub async fn read_client(
     index: &SecretIndex,
     subject: &Subject<'_>,
     held: Option<&ReadTarget>,
+    method: ClientAuthentication,
 ) -> Result<Option<ReadClient>, CallError> {
     let api: Api<Secret> = Api::namespaced(cluster.client.clone(), &subject.client.namespace);
     let secret = match cluster.call(Step::GetClientSecret, api.get(&subject.client.name)).await {
@@ -298,19 +302,13 @@ pub async fn read_client(
     let seen = Seen::new(&secret.metadata);
     let version = seen.version.clone();
     index.saw(&subject.client, seen);
-    let keys = &subject.credential.spec.client_credentials_ref;
-    let content = client_secret::credentials(secret, keys, &subject.client.to_string());
-    let same_as_held = match (&content, held.and_then(|held| held.client_fingerprint.as_ref())) {
-        (Ok(client), Some((fingerprint, token))) => Some(*fingerprint == client_fingerprint(token, client)),
-        _ => None,
-    };
-    Ok(Some(ReadClient { version, content, same_as_held }))
-}
-
-/// The digest of a client's credentials, keyed by the token that they gave.
-#[must_use]
-pub fn client_fingerprint(token: &Sensitive, client: &ClientCredentials) -> String {
-    fingerprint::client(token, [client.id.as_str(), client.secret.expose()])
+    let spec = &subject.credential.spec;
+    let material = ClientMaterial::new(secret, &spec.client_credentials_ref, subject.client.to_string());
+    let content = material.credentials(method, spec.grant_type);
+    let same_as_held = held
+        .and_then(|held| held.client_fingerprint.as_ref())
+        .map(|(fingerprint, token)| *fingerprint == material.fingerprint(token));
+    Ok(Some(ReadClient { version, content, material, same_as_held }))
 }
 
 /// Whether the authority can be asked.

@@ -257,8 +257,11 @@ impl Visit<'_> {
         if facts.held_for_spec().is_some() && self.reading.target.is_none() {
             self.read_target().await?;
         }
-        let Context { cluster, index, .. } = self.context;
-        let read = gather::read_client(cluster, index, &self.subject, self.reading.target.as_ref()).await?;
+        let Context { cluster, index, authorities, .. } = self.context;
+        let authority = authorities.get(&self.subject.credential.spec.authority_ref.name);
+        // without an authority nothing is asked, and the method means nothing
+        let method = authority.map(|authority| authority.config.client_authentication).unwrap_or_default();
+        let read = gather::read_client(cluster, index, &self.subject, self.reading.target.as_ref(), method).await?;
         if let Some(read) = read.as_ref().filter(|read| read.same_as_held == Some(true)) {
             self.memory.proven_client = Some(read.version.clone());
         }
@@ -322,9 +325,8 @@ impl Visit<'_> {
             // it went away since the decision
             return Ok(Err(NoToken::NotYet(AWAIT_AUTHORITY)));
         };
-        let Some((client, version)) =
-            self.reading.client.as_ref().and_then(|read| Some((read.content.as_ref().ok()?, &read.version)))
-        else {
+        let usable = self.reading.client.as_ref().and_then(|read| Some((read.content.as_ref().ok()?, read)));
+        let Some((client, read)) = usable else {
             return Ok(Err(NoToken::NotYet(AWAIT_AUTHORITY)));
         };
         let namespace_labels =
@@ -337,13 +339,17 @@ impl Visit<'_> {
             client_secret: &client_secret,
             held: facts.held_for_spec(),
         };
-        Ok(mint::mint(&authority, &order, &self.context.metrics).await.map(|grant| Content {
-            client_fingerprint: gather::client_fingerprint(&grant.token, client),
+        let minted = mint::mint(&authority, &order).await;
+        if authority.take_news() {
+            self.context.scopes.wake_users_of(name);
+        }
+        Ok(minted.map(|grant| Content {
+            client_fingerprint: read.material.fingerprint(&grant.token),
             grant,
             issuer: issuer.to_owned(),
             request: facts.desired.request.clone(),
             client_id: client.id.clone(),
-            client_version: version.clone(),
+            client_version: read.version.clone(),
         }))
     }
 

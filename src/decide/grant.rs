@@ -15,6 +15,7 @@ use crate::{api::conditions::Reason, clock, sensitive::Sensitive};
 const ABSURD_SECONDS: u64 = 10 * 365 * 24 * 3600;
 
 /// What the authority answered, its signature and issuer already checked.
+#[derive(Clone)]
 pub struct Answer {
     /// The access token.
     pub token: Sensitive,

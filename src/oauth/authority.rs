@@ -1,26 +1,41 @@
 //! One authority as we use it: its HTTP client, endpoints, keys and limits.
 
 use std::{
+    collections::HashMap,
     num::NonZeroU32,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use chrono::TimeDelta;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, WeakShared},
+};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::{
     discovery::{self, Endpoints},
     failure::Failure,
     http::Http,
     jwt::{KeySet, Untrusted},
-    token::{self, TokenAnswer, TokenRequest},
+    token::{self, Proof, TokenAnswer, TokenRequest},
 };
 use crate::{
     api::conditions::Reason,
+    clock,
     config::authority::AuthorityConfig,
-    decide::{facts::Refusal, grant::Answer},
+    decide::{
+        breaker::{Admission, Breaker},
+        facts::Refusal,
+        fingerprint,
+        grant::Answer,
+    },
+    metrics::Metrics,
 };
 
 /// Keys are fetched again for an unknown `kid` at most this often: a forged token must not become a way to make us
@@ -34,14 +49,24 @@ pub struct Authority {
     /// Its configuration.
     pub config: AuthorityConfig,
     http: Http,
+    metrics: Arc<Metrics>,
     metadata: RwLock<Option<Arc<Metadata>>>,
     permits: Semaphore,
     limiter: DefaultDirectRateLimiter,
-    key_refetch: Mutex<Option<Instant>>,
+    key_refetch: tokio::sync::Mutex<Option<Instant>>,
+    breaker: Mutex<Breaker>,
+    recoveries: AtomicU32,
+    news: AtomicBool,
+    /// Requests in flight, by the digest of what is asked; at most one for each credential.
+    flights: Mutex<HashMap<String, WeakFlight>>,
 }
+
+type WeakFlight = WeakShared<BoxFuture<'static, Result<Answer, NoToken>>>;
 
 /// What an authority told of itself.
 pub struct Metadata {
+    /// Its issuer identifier as it writes it itself, with or without a trailing slash.
+    pub issuer: String,
     /// Where it is asked.
     pub endpoints: Endpoints,
     /// Its signing keys; none where tokens are opaque.
@@ -49,6 +74,7 @@ pub struct Metadata {
 }
 
 /// Why there is no token.
+#[derive(Clone)]
 pub enum NoToken {
     /// The request failed.
     Failed(Failure),
@@ -67,7 +93,7 @@ impl Authority {
     ///
     /// # Errors
     /// Text that names the field of the ITwinAuthority and says what to do.
-    pub fn new(name: String, config: AuthorityConfig) -> Result<Self, String> {
+    pub fn new(name: String, config: AuthorityConfig, metrics: Arc<Metrics>) -> Result<Self, String> {
         let http = Http::new(config.roots.clone(), config.request_timeout)
             .map_err(|error| format!("caBundle: no TLS client can be made with it ({error})"))?;
         let per_minute = NonZeroU32::new(config.requests_per_minute).ok_or("requestsPerMinute: must be at least 1")?;
@@ -76,7 +102,12 @@ impl Authority {
             metadata: RwLock::new(None),
             permits: Semaphore::new(config.max_concurrent_requests.into()),
             limiter: RateLimiter::direct(Quota::per_minute(per_minute)),
-            key_refetch: Mutex::new(None),
+            key_refetch: tokio::sync::Mutex::new(None),
+            breaker: Mutex::default(),
+            recoveries: AtomicU32::new(0),
+            news: AtomicBool::new(false),
+            flights: Mutex::default(),
+            metrics,
             name,
             config,
         })
@@ -93,7 +124,7 @@ impl Authority {
     /// # Errors
     /// [`Failure`] of the transport, or [`Reason::MalformedResponse`] with what is wrong in a document.
     pub async fn refresh(&self) -> Result<Arc<Metadata>, Failure> {
-        let endpoints = self.discover().await?;
+        let (issuer, endpoints) = self.discover().await?;
         let keys = if self.config.verify {
             let url = endpoints.jwks.as_ref().ok_or_else(|| {
                 self.unusable(
@@ -105,15 +136,15 @@ impl Authority {
         } else {
             None
         };
-        Ok(self.store(Metadata { endpoints, keys }))
+        Ok(self.store(Metadata { issuer, endpoints, keys }))
     }
 
-    async fn discover(&self) -> Result<Endpoints, Failure> {
+    async fn discover(&self) -> Result<(String, Endpoints), Failure> {
         let config = &self.config;
         if let Some(token) = &config.token_endpoint
             && (config.jwks_uri.is_some() || !config.verify)
         {
-            return Ok(Endpoints { token: token.clone(), jwks: config.jwks_uri.clone() });
+            return Ok((config.issuer.clone(), Endpoints { token: token.clone(), jwks: config.jwks_uri.clone() }));
         }
         let what = format!("discovery document of ITwinAuthority {}", self.name);
         let body =
@@ -141,19 +172,80 @@ impl Authority {
         )
     }
 
-    /// Asks for a token and verifies it, within the authority's limits.
+    /// Asks for a token and verifies it, within the authority's limits. Equal requests of one namespace that meet in
+    /// flight share one: same client, secret, scopes and resources.
     ///
     /// # Errors
     /// [`NoToken`].
-    pub async fn ask(&self, request: &TokenRequest<'_>) -> Result<Answer, NoToken> {
-        let _permit =
-            self.permits.acquire().await.map_err(|_| Failure::new(Reason::AuthorityNotReady, "shutting down"))?;
+    pub async fn ask(self: &Arc<Self>, namespace: &str, request: TokenRequest) -> Result<Answer, NoToken> {
+        let key = identity(namespace, &request);
+        let (flight, is_ours) = {
+            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            match flights.get(&key).and_then(WeakShared::upgrade) {
+                Some(flight) => (flight, false),
+                None => {
+                    let authority = self.clone();
+                    let flight = async move { authority.ask_alone(request).await }.boxed().shared();
+                    if let Some(weak) = flight.downgrade() {
+                        flights.insert(key.clone(), weak);
+                    }
+                    (flight, true)
+                }
+            }
+        };
+        let result = flight.await;
+        if is_ours {
+            self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        }
+        result
+    }
+
+    async fn ask_alone(&self, request: TokenRequest) -> Result<Answer, NoToken> {
+        let shutting_down = |_| Failure::new(Reason::AuthorityNotReady, "the operator is shutting down");
+        let _permit = self.permits.acquire().await.map_err(shutting_down)?;
+        let metadata = self.metadata().ok_or_else(|| {
+            let message = format!("ITwinAuthority {} is not ready: look at its condition Ready", self.name);
+            Failure::new(Reason::AuthorityNotReady, message)
+        })?;
         if let Err(not_until) = self.limiter.check() {
             let wait = not_until.wait_time_from(governor::clock::DefaultClock::default().now());
             return Err(NoToken::NotYet(TimeDelta::from_std(wait).unwrap_or(TimeDelta::minutes(1))));
         }
-        let answer = token::ask(&self.http, request).await?;
-        Ok(self.verify(answer).await?)
+        if let Admission::Paused(reason) = self.breaker().admit(clock::now()) {
+            let message = format!(
+                "ITwinAuthority {} fails again and again; it is asked by single probes until it answers: ask its operators",
+                self.name
+            );
+            return Err(Failure::new(reason, message).into());
+        }
+        let started = Instant::now();
+        let result = match token::ask(&self.http, &metadata.endpoints.token, &metadata.issuer, &request).await {
+            Ok(answer) => self.verify(answer).await,
+            Err(failure) => Err(failure),
+        };
+        let failure = result.as_ref().err().map(|failure| failure.refusal.reason);
+        self.metrics.token_request(&self.name, failure.map_or("success", Reason::as_str), started.elapsed());
+        if self.breaker().note(failure, clock::now()) {
+            self.recoveries.fetch_add(1, Ordering::Relaxed);
+            self.news.store(true, Ordering::Relaxed);
+        }
+        Ok(result?)
+    }
+
+    /// How often it came back after an outage: moves when all may try again.
+    #[must_use]
+    pub fn recoveries(&self) -> u32 {
+        self.recoveries.load(Ordering::Relaxed)
+    }
+
+    /// Whether it came back since this was asked last: whoever hears it wakes the others.
+    #[must_use]
+    pub fn take_news(&self) -> bool {
+        self.news.swap(false, Ordering::Relaxed)
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn verify(&self, answer: TokenAnswer) -> Result<Answer, Failure> {
@@ -199,4 +291,18 @@ impl Authority {
         *last = Some(Instant::now());
         self.refresh().await.map(Some)
     }
+}
+
+/// What makes two requests equal, as a digest: it holds the client's secret.
+fn identity(namespace: &str, request: &TokenRequest) -> String {
+    let client = &request.client;
+    let proof = match &client.proof {
+        Proof::SecretInBody(secret) | Proof::SecretInHeader(secret) | Proof::PrivateKey(secret) => secret.expose(),
+    };
+    let user = client.user.as_ref();
+    let user = user.map_or(["", ""], |user| [user.name.expose(), user.password.expose()]);
+    let scopes = request.scopes.iter().map(String::as_str);
+    let resources = request.resources.iter().map(String::as_str);
+    let who = [namespace, &client.id, proof].into_iter().chain(user).chain(["scopes"]);
+    fingerprint::sha256_hex(who.chain(scopes).chain(["resources"]).chain(resources))
 }

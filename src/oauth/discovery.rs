@@ -27,7 +27,7 @@ pub fn document_url(issuer: &str) -> String {
     format!("{issuer}/.well-known/openid-configuration")
 }
 
-/// Reads a document, which must be `issuer`'s own and name endpoints of the issuer's origin.
+/// Reads a document and gives its issuer to the letter, and its endpoints. It must be `issuer`'s own and name endpoints of the issuer's origin.
 ///
 /// An endpoint that the administrator named is taken as it is; the document cannot change it.
 ///
@@ -38,7 +38,7 @@ pub fn endpoints(
     issuer: &str,
     named_token: Option<&Url>,
     named_jwks: Option<&Url>,
-) -> Result<Endpoints, String> {
+) -> Result<(String, Endpoints), String> {
     let document: Document =
         serde_json::from_slice(body).map_err(|_| "it is not a JSON object with issuer and endpoints".to_owned())?;
     if !same_issuer(&document.issuer, issuer) {
@@ -64,7 +64,7 @@ pub fn endpoints(
         Some(url) => Some(url.clone()),
         None => discovered(document.jwks_uri.as_deref(), "jwks_uri", "jwksUri")?,
     };
-    Ok(Endpoints { token, jwks })
+    Ok((document.issuer, Endpoints { token, jwks }))
 }
 
 #[cfg(test)]
@@ -74,7 +74,7 @@ mod tests {
     const ISSUER: &str = "https://ims.example.com";
 
     fn read(document: &serde_json::Value) -> Result<Endpoints, String> {
-        endpoints(document.to_string().as_bytes(), ISSUER, None, None)
+        endpoints(document.to_string().as_bytes(), ISSUER, None, None).map(|(_, endpoints)| endpoints)
     }
 
     #[test]
@@ -115,7 +115,7 @@ mod tests {
         let named = Url::parse("https://other.example.com/t").expect("a URL");
         let document = serde_json::json!({"issuer": ISSUER, "token_endpoint": "https://evil.example.com/t"});
         let read = endpoints(document.to_string().as_bytes(), ISSUER, Some(&named), None);
-        assert_eq!(read.map(|e| e.token), Ok(named));
+        assert_eq!(read.map(|(_, endpoints)| endpoints.token), Ok(named));
     }
 
     #[test]

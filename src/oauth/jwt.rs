@@ -199,3 +199,199 @@ fn signing_key(value: serde_json::Value) -> Option<SigningKey> {
     };
     Some(SigningKey { kid: jwk.common.key_id, algorithm, key })
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    use jsonwebtoken::{EncodingKey, Header};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ISSUER: &str = "https://ims.example.com";
+
+    /// An authority's key, as it signs and as it publishes.
+    struct Signer {
+        key: EncodingKey,
+        public_pem: String,
+        jwk: Value,
+    }
+
+    fn signer(kid: &str) -> Signer {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+        let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).expect("a key");
+        let mut jwk =
+            serde_json::to_value(Jwk::from_encoding_key(&key, Algorithm::ES256).expect("a key")).expect("JSON");
+        jwk["kid"] = json!(kid);
+        jwk["use"] = json!("sig");
+        Signer { key, public_pem: pair.public_key_pem(), jwk }
+    }
+
+    fn key_set(keys: &[&Value]) -> KeySet {
+        KeySet::parse(json!({"keys": keys}).to_string().as_bytes()).expect("a key set")
+    }
+
+    fn claims() -> Value {
+        json!({"iss": ISSUER, "exp": 2_000_000_000, "aud": ["api", "other"], "scope": ["a", "b"]})
+    }
+
+    fn token(signer: &Signer, kid: Option<&str>, claims: &Value) -> Sensitive {
+        let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::ES256) };
+        Sensitive::new(jsonwebtoken::encode(&header, claims, &signer.key).expect("signed"))
+    }
+
+    /// A token with a header and a signature of the attacker's choice.
+    fn forged(header: &Value, claims: &Value, sign: impl Fn(&str) -> String) -> Sensitive {
+        let message =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signature = sign(&message);
+        Sensitive::new(format!("{message}.{signature}"))
+    }
+
+    fn verdict(keys: &KeySet, token: &Sensitive) -> String {
+        match keys.verify(token, ISSUER, &[]) {
+            Ok(_) => "trusted".to_owned(),
+            Err(Untrusted::UnknownKey) => "unknown key".to_owned(),
+            Err(Untrusted::Rejected(why)) => why,
+        }
+    }
+
+    fn with(field: &str, value: Value) -> Value {
+        let mut claims = claims();
+        claims[field] = value;
+        claims
+    }
+
+    #[test]
+    fn signed_token_is_trusted_and_its_scope_read_in_both_forms() {
+        let signer = signer("1");
+        let keys = key_set(&[&signer.jwk]);
+        for scope in [json!(["a", "b"]), json!("a b")] {
+            let read = keys.verify(&token(&signer, Some("1"), &with("scope", scope)), ISSUER, &[]).expect("trusted");
+            assert_eq!(read.exp, 2_000_000_000);
+            assert_eq!(read.scope, Some(vec!["a".to_owned(), "b".to_owned()]));
+        }
+    }
+
+    #[test]
+    fn algorithm_none_is_refused() {
+        let signer = signer("1");
+        for alg in ["none", "None", "NONE"] {
+            let token = forged(&json!({"alg": alg, "kid": "1"}), &claims(), |_| String::new());
+            assert_ne!(verdict(&key_set(&[&signer.jwk]), &token), "trusted", "{alg}");
+        }
+    }
+
+    #[test]
+    fn hmac_with_the_public_key_is_refused() {
+        let signer = signer("1");
+        let keys = key_set(&[&signer.jwk]);
+        let jwk = signer.jwk.to_string();
+        for secret in [signer.public_pem.as_bytes(), signer.public_pem.trim().as_bytes(), jwk.as_bytes()] {
+            let header = Header { kid: Some("1".to_owned()), ..Header::new(Algorithm::HS256) };
+            let token = jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(secret)).expect("signed");
+            assert!(verdict(&keys, &Sensitive::new(token)).contains("HMAC"));
+        }
+    }
+
+    #[test]
+    fn symmetric_key_in_the_set_is_never_used() {
+        let only_symmetric = json!({"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "1", "alg": "HS256"}]});
+        assert!(KeySet::parse(only_symmetric.to_string().as_bytes()).is_err());
+    }
+
+    #[test]
+    fn signature_of_another_key_under_our_kid_is_refused() {
+        let (ours, theirs) = (signer("1"), signer("1"));
+        assert!(verdict(&key_set(&[&ours.jwk]), &token(&theirs, Some("1"), &claims())).contains("signature"));
+    }
+
+    #[test]
+    fn changed_claims_break_the_signature() {
+        let signer = signer("1");
+        let signed = token(&signer, Some("1"), &claims());
+        let signature = signed.expose().rsplit('.').next().expect("a signature").to_owned();
+        let changed =
+            forged(&json!({"alg": "ES256", "kid": "1"}), &with("scope", json!("admin")), |_| signature.clone());
+        assert!(verdict(&key_set(&[&signer.jwk]), &changed).contains("signature"));
+    }
+
+    #[test]
+    fn unknown_kid_is_told_apart_so_that_the_keys_are_fetched_anew() {
+        let (old, new) = (signer("1"), signer("2"));
+        assert_eq!(verdict(&key_set(&[&old.jwk]), &token(&new, Some("2"), &claims())), "unknown key");
+        assert_eq!(verdict(&key_set(&[&old.jwk, &new.jwk]), &token(&new, Some("2"), &claims())), "trusted");
+    }
+
+    #[test]
+    fn token_without_kid_is_tried_with_every_key() {
+        let (first, second) = (signer("1"), signer("2"));
+        assert_eq!(verdict(&key_set(&[&first.jwk, &second.jwk]), &token(&second, None, &claims())), "trusted");
+    }
+
+    #[test]
+    fn key_for_another_algorithm_or_use_is_not_used() {
+        let signer = signer("1");
+        let token = token(&signer, Some("1"), &claims());
+        let mut other_algorithm = signer.jwk.clone();
+        other_algorithm["alg"] = json!("ES384");
+        assert_ne!(verdict(&key_set(&[&other_algorithm]), &token), "trusted");
+        let mut for_encryption = signer.jwk.clone();
+        for_encryption["use"] = json!("enc");
+        assert!(KeySet::parse(json!({"keys": [for_encryption]}).to_string().as_bytes()).is_err());
+    }
+
+    #[test]
+    fn issuer_must_be_the_authority_with_or_without_a_slash() {
+        let signer = signer("1");
+        let keys = key_set(&[&signer.jwk]);
+        let judge = |issuer: Value| verdict(&keys, &token(&signer, Some("1"), &with("iss", issuer)));
+        assert_eq!(judge(json!("https://ims.example.com/")), "trusted");
+        for issuer in ["https://evil.example.com", "https://ims.example.com.evil.com", "https://ims.example.com/x", ""]
+        {
+            assert!(judge(json!(issuer)).contains("iss"), "{issuer}");
+        }
+        assert!(judge(Value::Null).contains("iss"), "missing");
+    }
+
+    #[test]
+    fn audience_is_checked_where_one_is_wished() {
+        let signer = signer("1");
+        let keys = key_set(&[&signer.jwk]);
+        let judge = |aud: Value, wished: &[&str]| {
+            let wished: Vec<String> = wished.iter().map(|audience| (*audience).to_owned()).collect();
+            keys.verify(&token(&signer, Some("1"), &with("aud", aud)), ISSUER, &wished).is_ok()
+        };
+        assert!(judge(json!(["x", "api"]), &["api"]) && judge(json!("api"), &["api", "z"]) && judge(json!("x"), &[]));
+        assert!(!judge(json!("x"), &["api"]) && !judge(Value::Null, &["api"]) && !judge(json!([]), &["api"]));
+    }
+
+    #[test]
+    fn expiry_is_required_and_may_have_a_fraction() {
+        let signer = signer("1");
+        let keys = key_set(&[&signer.jwk]);
+        let judge = |exp: Value| keys.verify(&token(&signer, Some("1"), &with("exp", exp)), ISSUER, &[]);
+        assert_eq!(judge(json!(2_000_000_000.9)).map(|claims| claims.exp), Ok(2_000_000_000));
+        for exp in [Value::Null, json!("soon"), json!({})] {
+            assert!(matches!(judge(exp.clone()), Err(Untrusted::Rejected(_))), "{exp}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_jwt_is_refused_with_advice() {
+        let keys = key_set(&[&signer("1").jwk]);
+        for text in ["", "opaque", "a.b", "a.b.c", "a.b.c.d.e", "...", "eyJhbGciOiJFUzI1NiJ9.e30."] {
+            assert_ne!(verdict(&keys, &Sensitive::new(text.to_owned())), "trusted", "{text}");
+        }
+        assert!(verdict(&keys, &Sensitive::new("opaque".to_owned())).contains("accessTokenFormat"));
+    }
+
+    #[test]
+    fn useless_keys_beside_a_good_one_do_no_harm() {
+        let signer = signer("1");
+        let unknown = json!({"kty": "PQC", "kid": "9", "x": "y"});
+        let keys = key_set(&[&unknown, &json!({"kty": "RSA"}), &json!(1), &signer.jwk]);
+        assert_eq!(keys.len(), 1);
+        assert_eq!(verdict(&keys, &token(&signer, Some("1"), &claims())), "trusted");
+    }
+}

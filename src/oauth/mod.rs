@@ -4,6 +4,7 @@
 //! server that cannot be trusted may do to us, and names what went wrong in the words of the contract. Nothing here
 //! knows Kubernetes.
 
+pub mod assertion;
 pub mod authority;
 pub mod discovery;
 pub mod failure;

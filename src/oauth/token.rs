@@ -5,62 +5,75 @@ use std::sync::Mutex;
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use oauth2::{
-    AsyncHttpClient, AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, RequestTokenError, Scope,
-    TokenResponse, TokenUrl,
+    AsyncHttpClient, AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, RequestTokenError,
+    ResourceOwnerPassword, ResourceOwnerUsername, Scope, TokenResponse, TokenUrl,
     basic::{BasicClient, BasicErrorResponseType, BasicTokenResponse},
 };
 use url::Url;
 
 use super::{
+    assertion,
     failure::Failure,
     http::{Http, TransportError},
 };
-use crate::{api::conditions::Reason, sensitive::Sensitive};
-
-/// How the client shows who it is (RFC 6749 section 2.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SecretPlacement {
-    /// In the request body.
-    Body,
-    /// HTTP Basic, both halves form-encoded.
-    Header,
-}
+use crate::{
+    api::{conditions::Reason, credential::ClientCredentialsRef},
+    sensitive::Sensitive,
+};
 
 /// Who asks.
+#[derive(Clone)]
 pub struct ClientCredentials {
     /// Client identifier; not a secret.
     pub id: String,
-    /// Client secret.
-    pub secret: Sensitive,
+    /// What shows that it is the client.
+    pub proof: Proof,
+    /// The service user, for grant type `password`.
+    pub user: Option<User>,
+}
+
+/// How the client shows who it is.
+#[derive(Clone)]
+pub enum Proof {
+    /// The client secret in the request body (RFC 6749 section 2.3.1).
+    SecretInBody(Sensitive),
+    /// The client secret as HTTP Basic, both halves form-encoded (RFC 6749 section 2.3.1).
+    SecretInHeader(Sensitive),
+    /// A PEM private key that signs an assertion (RFC 7523 section 2.2).
+    PrivateKey(Sensitive),
+}
+
+/// A service user (RFC 6749 section 4.3).
+#[derive(Clone)]
+pub struct User {
+    /// Its name.
+    pub name: Sensitive,
+    /// Its password.
+    pub password: Sensitive,
 }
 
 /// One token request.
-pub struct TokenRequest<'a> {
-    /// Token endpoint.
-    pub endpoint: &'a Url,
-    /// How the client shows who it is.
-    pub placement: SecretPlacement,
+#[derive(Clone)]
+pub struct TokenRequest {
     /// Who asks.
-    pub client: &'a ClientCredentials,
+    pub client: ClientCredentials,
     /// Scopes asked for.
-    pub scopes: &'a [String],
+    pub scopes: Vec<String>,
     /// Resource indicators (RFC 8707).
-    pub resources: &'a [String],
+    pub resources: Vec<String>,
     /// Names of the authority and of the client Secret, for messages.
-    pub names: Names<'a>,
+    pub names: Names,
 }
 
 /// Names of objects, for messages.
-#[derive(Clone, Copy)]
-pub struct Names<'a> {
+#[derive(Clone)]
+pub struct Names {
     /// The ITwinAuthority.
-    pub authority: &'a str,
+    pub authority: String,
     /// The client Secret, `namespace/name`.
-    pub client_secret: &'a str,
-    /// Its key with the client identifier.
-    pub client_id_key: &'a str,
-    /// Its key with the client secret.
-    pub client_secret_key: &'a str,
+    pub client_secret: String,
+    /// Its keys.
+    pub keys: ClientCredentialsRef,
 }
 
 /// A successful answer, nothing in it verified.
@@ -77,30 +90,65 @@ pub struct TokenAnswer {
     pub asked_at: DateTime<Utc>,
 }
 
-/// Asks for a token.
+/// Asks for a token. `issuer` is the authority's identifier to the letter, the audience of an assertion.
 ///
 /// # Errors
 /// [`Failure`] with one of the reasons for answers and transport.
-pub async fn ask(http: &Http, request: &TokenRequest<'_>) -> Result<TokenAnswer, Failure> {
-    let client = BasicClient::new(ClientId::new(request.client.id.clone()))
-        .set_client_secret(ClientSecret::new(request.client.secret.expose().to_owned()))
-        .set_token_uri(TokenUrl::from_url(request.endpoint.clone()))
-        .set_auth_type(match request.placement {
-            SecretPlacement::Body => AuthType::RequestBody,
-            SecretPlacement::Header => AuthType::BasicAuth,
-        });
-    let mut exchange = client.exchange_client_credentials().add_scopes(request.scopes.iter().cloned().map(Scope::new));
-    for resource in request.resources {
-        exchange = exchange.add_extra_param("resource", resource);
-    }
-    let carrier = Carrier { http, status: Mutex::new(None) };
+pub async fn ask(http: &Http, endpoint: &Url, issuer: &str, request: &TokenRequest) -> Result<TokenAnswer, Failure> {
+    let mut client =
+        BasicClient::new(ClientId::new(request.client.id.clone())).set_token_uri(TokenUrl::from_url(endpoint.clone()));
     let asked_at = crate::clock::now();
-    let result = exchange.request_async(&carrier).await;
+    let mut parameters: Vec<(&str, String)> =
+        request.resources.iter().map(|resource| ("resource", resource.clone())).collect();
+    client = client.set_auth_type(AuthType::RequestBody);
+    match &request.client.proof {
+        Proof::SecretInBody(secret) => {
+            client = client.set_client_secret(ClientSecret::new(secret.expose().to_owned()));
+        }
+        Proof::SecretInHeader(secret) => {
+            client = client
+                .set_client_secret(ClientSecret::new(secret.expose().to_owned()))
+                .set_auth_type(AuthType::BasicAuth);
+        }
+        Proof::PrivateKey(pem) => {
+            let assertion = assertion::sign(pem, &request.client.id, issuer, asked_at)
+                .map_err(|why| invalid_private_key(&request.names, why))?;
+            parameters.push(("client_assertion_type", assertion::TYPE.to_owned()));
+            parameters.push(("client_assertion", assertion));
+        }
+    }
+    let scopes = request.scopes.iter().cloned().map(Scope::new);
+    let carrier = Carrier { http, status: Mutex::new(None) };
+    let result = match &request.client.user {
+        None => {
+            let mut exchange = client.exchange_client_credentials().add_scopes(scopes);
+            for (name, value) in parameters {
+                exchange = exchange.add_extra_param(name, value);
+            }
+            exchange.request_async(&carrier).await
+        }
+        Some(user) => {
+            let name = ResourceOwnerUsername::new(user.name.expose().to_owned());
+            let password = ResourceOwnerPassword::new(user.password.expose().to_owned());
+            let mut exchange = client.exchange_password(&name, &password).add_scopes(scopes);
+            for (name, value) in parameters {
+                exchange = exchange.add_extra_param(name, value);
+            }
+            exchange.request_async(&carrier).await
+        }
+    };
     let status = carrier.status.into_inner().ok().flatten();
     match result {
-        Ok(answer) => understand(&answer, asked_at, request.names),
-        Err(error) => Err(classify(error, status, request.names)),
+        Ok(answer) => understand(&answer, asked_at, &request.names),
+        Err(error) => Err(classify(error, status, &request.names, request.client.user.is_some())),
     }
+}
+
+fn invalid_private_key(names: &Names, why: &str) -> Failure {
+    Failure::new(
+        Reason::ClientCredentialsInvalid,
+        format!("key {} of Secret {} {why}", names.keys.private_key_key, names.client_secret),
+    )
 }
 
 /// Carries a request for oauth2 and keeps the status of its answer, which decides what an answer without a readable
@@ -125,7 +173,7 @@ impl<'c> AsyncHttpClient<'c> for Carrier<'_> {
     }
 }
 
-fn understand(answer: &BasicTokenResponse, asked_at: DateTime<Utc>, names: Names<'_>) -> Result<TokenAnswer, Failure> {
+fn understand(answer: &BasicTokenResponse, asked_at: DateTime<Utc>, names: &Names) -> Result<TokenAnswer, Failure> {
     let token = answer.access_token().secret();
     if !is_bearer_token(token) {
         return Err(malformed(
@@ -152,9 +200,9 @@ type ExchangeError = RequestTokenError<TransportError, oauth2::basic::BasicError
 
 /// Names the failure. By the OAuth `error`, not by the status: some servers answer each error with 400, others with
 /// 401. The error's own texts stay out of the message: `error_description` is in the hands of whoever answers.
-fn classify(error: ExchangeError, status: Option<u16>, names: Names<'_>) -> Failure {
-    let authority = names.authority;
-    let Names { client_secret, client_id_key, client_secret_key, .. } = names;
+fn classify(error: ExchangeError, status: Option<u16>, names: &Names, has_user: bool) -> Failure {
+    let Names { authority, client_secret, keys } = names;
+    let (client_id_key, client_secret_key) = (&keys.client_id_key, &keys.client_secret_key);
     let answer = match error {
         RequestTokenError::Request(transport) => {
             return transport.into_failure(&format!("token endpoint of ITwinAuthority {authority}"));
@@ -202,6 +250,13 @@ fn classify(error: ExchangeError, status: Option<u16>, names: Names<'_>) -> Fail
                 "ITwinAuthority {authority} answered unsupported_grant_type: it does not offer spec.grantType, ask its administrator"
             ),
         ),
+        BasicErrorResponseType::InvalidGrant if has_user => Failure::new(
+            Reason::RequestRejected,
+            format!(
+                "ITwinAuthority {authority} answered invalid_grant: check {} and {} in Secret {client_secret}",
+                keys.username_key, keys.password_key
+            ),
+        ),
         BasicErrorResponseType::InvalidGrant | BasicErrorResponseType::InvalidRequest => Failure::new(
             Reason::RequestRejected,
             format!(
@@ -214,8 +269,8 @@ fn classify(error: ExchangeError, status: Option<u16>, names: Names<'_>) -> Fail
 }
 
 /// OAuth errors beyond RFC 6749 section 5.2 that have a meaning of their own.
-fn extension(code: &str, names: Names<'_>) -> Failure {
-    let authority = names.authority;
+fn extension(code: &str, names: &Names) -> Failure {
+    let authority = &names.authority;
     match code {
         "server_error" => Failure::new(
             Reason::ServerError,
@@ -236,7 +291,7 @@ fn extension(code: &str, names: Names<'_>) -> Failure {
     }
 }
 
-fn malformed(names: Names<'_>, what: &str) -> Failure {
+fn malformed(names: &Names, what: &str) -> Failure {
     Failure::new(
         Reason::MalformedResponse,
         format!(

@@ -3,47 +3,106 @@
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::{
-    api::{conditions::Reason, credential::ClientCredentialsRef},
-    decide::facts::Refusal,
-    oauth::token::ClientCredentials,
+    api::{
+        authority::ClientAuthentication, conditions::Reason, credential::ClientCredentialsRef, credential::GrantType,
+    },
+    decide::{facts::Refusal, fingerprint},
+    oauth::token::{ClientCredentials, Proof, User},
     sensitive::Sensitive,
 };
 
-/// Takes the client's credentials out of a Secret. `secret_ref` is `namespace/name`, for messages.
-///
-/// One trailing newline is tolerated: `kubectl create secret --from-file` of an edited file leaves one.
-///
-/// # Errors
-/// [`Reason::ClientCredentialsInvalid`] with the key that is at fault.
-pub fn credentials(
-    mut secret: Secret,
-    keys: &ClientCredentialsRef,
-    secret_ref: &str,
-) -> Result<ClientCredentials, Refusal> {
-    let mut take = |key: &str| {
-        let bytes = secret
-            .data
-            .as_mut()
-            .and_then(|data| data.remove(key))
-            .ok_or_else(|| invalid(secret_ref, key, "is missing", "add it"))?;
-        let text = String::from_utf8(bytes.0)
-            .map_err(|_| invalid(secret_ref, key, "is not UTF-8 text", "write it again from a text file"))?;
-        // from here on the text is wiped when it is dropped
-        let text = Sensitive::new(text);
-        let trimmed = text.expose();
-        let trimmed = trimmed.strip_suffix('\n').unwrap_or(trimmed);
-        let trimmed = trimmed.strip_suffix('\r').unwrap_or(trimmed);
-        if trimmed.is_empty() {
-            return Err(invalid(secret_ref, key, "is empty", "write its value"));
+/// What a client Secret holds under the keys that the credential names, and where it was found.
+pub struct ClientMaterial {
+    /// `namespace/name`, for messages.
+    secret: String,
+    keys: ClientCredentialsRef,
+    id: Value,
+    client_secret: Value,
+    private_key: Value,
+    username: Value,
+    password: Value,
+}
+
+/// A value, or what is wrong with it.
+type Value = Result<Sensitive, &'static str>;
+
+const MISSING: &str = "is missing: add it";
+
+impl ClientMaterial {
+    /// Takes the values out of a Secret; `secret_ref` is its `namespace/name`.
+    ///
+    /// One trailing newline is tolerated: `kubectl create secret --from-file` of an edited file leaves one.
+    #[must_use]
+    pub fn new(mut secret: Secret, keys: &ClientCredentialsRef, secret_ref: String) -> Self {
+        let mut take = |key: &str, may_have_lines: bool| {
+            let bytes = secret.data.as_mut().and_then(|data| data.remove(key)).ok_or(MISSING)?;
+            let text = String::from_utf8(bytes.0).map_err(|_| "is not UTF-8 text: write it again from a text file")?;
+            // from here on the text is wiped when it is dropped
+            value(&Sensitive::new(text), may_have_lines)
+        };
+        Self {
+            id: take(&keys.client_id_key, false),
+            client_secret: take(&keys.client_secret_key, false),
+            private_key: take(&keys.private_key_key, true),
+            username: take(&keys.username_key, false),
+            password: take(&keys.password_key, false),
+            keys: keys.clone(),
+            secret: secret_ref,
         }
-        if trimmed.chars().any(char::is_control) {
-            return Err(invalid(secret_ref, key, "holds control characters", "write it as one line"));
-        }
-        Ok(Sensitive::new(trimmed.to_owned()))
-    };
-    let id = take(&keys.client_id_key)?;
-    let secret = take(&keys.client_secret_key)?;
-    Ok(ClientCredentials { id: id.expose().to_owned(), secret })
+    }
+
+    /// What a token request with this method and grant needs.
+    ///
+    /// # Errors
+    /// [`Reason::ClientCredentialsInvalid`] with the key that is at fault.
+    pub fn credentials(&self, method: ClientAuthentication, grant: GrantType) -> Result<ClientCredentials, Refusal> {
+        let proof = match method {
+            ClientAuthentication::PrivateKeyJwt => {
+                Proof::PrivateKey(self.need(&self.private_key, &self.keys.private_key_key)?)
+            }
+            ClientAuthentication::ClientSecretPost => {
+                Proof::SecretInBody(self.need(&self.client_secret, &self.keys.client_secret_key)?)
+            }
+            ClientAuthentication::ClientSecretBasic => {
+                Proof::SecretInHeader(self.need(&self.client_secret, &self.keys.client_secret_key)?)
+            }
+        };
+        let user = match grant {
+            GrantType::ClientCredentials => None,
+            GrantType::Password => Some(User {
+                name: self.need(&self.username, &self.keys.username_key)?,
+                password: self.need(&self.password, &self.keys.password_key)?,
+            }),
+        };
+        let id = self.need(&self.id, &self.keys.client_id_key)?.expose().to_owned();
+        Ok(ClientCredentials { id, proof, user })
+    }
+
+    /// The digest of all values, whichever a request needs, keyed by the token that they gave.
+    #[must_use]
+    pub fn fingerprint(&self, token: &Sensitive) -> String {
+        let values = [&self.id, &self.client_secret, &self.private_key, &self.username, &self.password];
+        fingerprint::client(token, values.map(|value| value.as_ref().map_or("", |value| value.expose())))
+    }
+
+    fn need(&self, value: &Value, key: &str) -> Result<Sensitive, Refusal> {
+        value.clone().map_err(|wrong| {
+            Refusal::new(Reason::ClientCredentialsInvalid, format!("key {key} of Secret {} {wrong}", self.secret))
+        })
+    }
+}
+
+fn value(text: &Sensitive, may_have_lines: bool) -> Value {
+    let trimmed = text.expose();
+    let trimmed = trimmed.strip_suffix('\n').unwrap_or(trimmed);
+    let trimmed = trimmed.strip_suffix('\r').unwrap_or(trimmed);
+    if trimmed.is_empty() {
+        return Err("is empty: write its value");
+    }
+    if trimmed.chars().any(|c| c.is_control() && !(may_have_lines && (c == '\n' || c == '\r'))) {
+        return Err("holds control characters: write it as one line");
+    }
+    Ok(Sensitive::new(trimmed.to_owned()))
 }
 
 /// The refusal where there is no such Secret.
@@ -58,31 +117,34 @@ pub fn not_found(secret_ref: &str, keys: &ClientCredentialsRef) -> Refusal {
     )
 }
 
-fn invalid(secret_ref: &str, key: &str, what: &str, todo: &str) -> Refusal {
-    Refusal::new(Reason::ClientCredentialsInvalid, format!("key {key} of Secret {secret_ref} {what}: {todo}"))
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::ByteString;
 
     use super::*;
 
-    fn read(data: &[(&str, &[u8])]) -> Result<(String, String), String> {
+    fn material(data: &[(&str, &[u8])]) -> ClientMaterial {
         let secret = Secret {
             data: Some(data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.to_vec()))).collect()),
             ..Secret::default()
         };
         let keys: ClientCredentialsRef = serde_json::from_value(serde_json::json!({"name": "client"})).expect("valid");
-        credentials(secret, &keys, "team-a/client")
-            .map(|read| (read.id, read.secret.expose().to_owned()))
-            .map_err(|refusal| refusal.message)
+        ClientMaterial::new(secret, &keys, "team-a/client".to_owned())
     }
+
+    fn refused(data: &[(&str, &[u8])], method: ClientAuthentication, grant: GrantType) -> String {
+        material(data).credentials(method, grant).err().map(|refusal| refusal.message).unwrap_or_default()
+    }
+
+    const POST: ClientAuthentication = ClientAuthentication::ClientSecretPost;
+    const SERVICE: GrantType = GrantType::ClientCredentials;
 
     #[test]
     fn values_are_taken_without_their_trailing_newline() {
-        let read = read(&[("client_id", b"id\n"), ("client_secret", b"a b=%\r\n")]);
-        assert_eq!(read, Ok(("id".to_owned(), "a b=%".to_owned())));
+        let read = material(&[("client_id", b"id\n"), ("client_secret", b"a b=%\r\n")]).credentials(POST, SERVICE);
+        let read = read.map_err(|refusal| refusal.message).expect("usable");
+        assert_eq!(read.id, "id");
+        assert!(matches!(read.proof, Proof::SecretInBody(secret) if secret.expose() == "a b=%"));
     }
 
     #[test]
@@ -97,11 +159,32 @@ mod tests {
         ] {
             let mut data = vec![("client_id", &b"id"[..])];
             data.extend(value.map(|value| ("client_secret", value)));
-            let message = read(&data).expect_err("refused");
+            let message = refused(&data, POST, SERVICE);
             assert!(
                 message.starts_with("key client_secret of Secret team-a/client") && message.contains(told),
                 "{message}"
             );
+        }
+    }
+
+    #[test]
+    fn only_what_the_request_needs_must_be_there() {
+        let service: &[(&str, &[u8])] = &[("client_id", b"id"), ("client_secret", b"s")];
+        assert_eq!(refused(service, POST, SERVICE), "");
+        assert!(refused(service, ClientAuthentication::PrivateKeyJwt, SERVICE).contains("key private_key"));
+        assert!(refused(service, POST, GrantType::Password).contains("key username"));
+        let pem: &[(&str, &[u8])] = &[("client_id", b"id"), ("private_key", b"-----BEGIN\nx\n-----END\n")];
+        assert_eq!(refused(pem, ClientAuthentication::PrivateKeyJwt, SERVICE), "");
+    }
+
+    #[test]
+    fn every_value_is_in_the_fingerprint() {
+        let token = Sensitive::new("token".to_owned());
+        let digest = |data: &[(&str, &[u8])]| material(data).fingerprint(&token);
+        let base = digest(&[("client_id", b"id"), ("client_secret", b"s")]);
+        assert_eq!(base, digest(&[("client_id", b"id"), ("client_secret", b"s"), ("unrelated", b"x")]));
+        for key in ["private_key", "username", "password"] {
+            assert_ne!(base, digest(&[("client_id", b"id"), ("client_secret", b"s"), (key, b"x")]), "{key}");
         }
     }
 }

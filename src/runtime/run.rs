@@ -70,7 +70,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let context = Arc::new(Context {
         events: Events::new(cluster.clone(), instance),
         metrics: metrics.clone(),
-        authorities: Authorities::default(),
+        authorities: Authorities::new(metrics.clone()),
         index: SecretIndex::default(),
         memories: Memories::default(),
         scopes,

@@ -72,7 +72,7 @@ async fn credential_rules() -> Result<()> {
             (json!({"secretTemplate": {"labels": {"credentials.itwin.dev/credential": "x"}}}), Some("are the operator's own")),
             (json!({"secretTemplate": {"annotations": {"credentials.itwin.dev/owner-uid": "x"}}}), Some("is the operator's own")),
             // not built yet, so refused and not ignored
-            (json!({"grantType": "password"}), Some("grantType password is not supported by this version")),
+            (json!({"grantType": "password"}), None),
             (json!({"secretTemplate": {"data": {"a": "b"}}}), Some("secretTemplate.data is not supported by this version")),
             (json!({"rolloutRestartTargets": [{"kind": "Deployment", "name": "a"}]}), Some("rolloutRestartTargets is not supported by this version")),
             // what a tenant must never be able to say
@@ -111,8 +111,8 @@ async fn authority_rules() -> Result<()> {
             (json!({"maxConcurrentRequests": 0}), Some("spec.maxConcurrentRequests")),
             (json!({"requestsPerMinute": 0}), Some("spec.requestsPerMinute")),
             (json!({"allowedGrantTypes": []}), Some("spec.allowedGrantTypes")),
-            (json!({"allowedGrantTypes": ["password"]}), Some("password is not supported by this version")),
-            (json!({"clientAuthentication": "private_key_jwt"}), Some("private_key_jwt is not supported by this version")),
+            (json!({"allowedGrantTypes": ["client_credentials", "password"]}), None),
+            (json!({"clientAuthentication": "private_key_jwt"}), None),
         ],
     )
     .await
