@@ -48,7 +48,8 @@ pub async fn mint(authority: &Arc<Authority>, order: &Order<'_>) -> Result<Grant
         },
     };
     let answer = authority.ask(namespace, request).await?;
-    grant::weigh(answer, &spec.scopes, order.held, authority.config.clock_skew, clock::now()).map_err(failed)
+    grant::weigh(&authority.name, answer, &spec.scopes, order.held, authority.config.clock_skew, clock::now())
+        .map_err(failed)
 }
 
 fn failed(refusal: Refusal) -> NoToken {

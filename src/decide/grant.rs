@@ -56,7 +56,7 @@ pub struct Grant {
     pub expires_at: DateTime<Utc>,
 }
 
-/// Weighs an answer.
+/// Weighs an answer of `authority`, whose name is for messages.
 ///
 /// `requested` are the scopes asked for, `held` the token in the Secret for this very request, `skew` what is
 /// tolerated between the authority's clock and ours.
@@ -65,6 +65,7 @@ pub struct Grant {
 /// [`Reason::TokenRejected`], [`Reason::MalformedResponse`], [`Reason::ScopeReduced`] or
 /// [`Reason::ShorterThanCurrent`]. Nothing may be written then.
 pub fn weigh(
+    authority: &str,
     answer: Answer,
     requested: &[String],
     held: Option<&Stamp>,
@@ -74,16 +75,18 @@ pub fn weigh(
     if !answer.token_type.eq_ignore_ascii_case("bearer") {
         return Err(Refusal::new(
             Reason::TokenRejected,
-            "the authority issued a token whose token_type is not Bearer, which this operator cannot present: \
-             configure the client for bearer tokens",
+            format!(
+                "ITwinAuthority {authority} issued a token whose token_type is not Bearer, which nobody could present: \
+                 configure the client for bearer tokens"
+            ),
         ));
     }
-    let expires_at = expiry(&answer)?;
+    let expires_at = expiry(authority, &answer)?;
     if expires_at <= now {
         return Err(Refusal::new(
             Reason::TokenRejected,
             format!(
-                "the authority issued a token that has expired already (at {}, and it is {}): compare the clocks of \
+                "ITwinAuthority {authority} issued a token that has expired already (at {}, and it is {}): compare the clocks of \
                  the authority and of this cluster",
                 clock::to_rfc3339(expires_at),
                 clock::to_rfc3339(now)
@@ -95,11 +98,13 @@ pub fn weigh(
     {
         return Err(Refusal::new(
             Reason::TokenRejected,
-            "the authority issued a token that is not valid yet (claim nbf): compare the clocks of the authority and \
-             of this cluster, or raise clockSkew of the ITwinAuthority",
+            format!(
+                "ITwinAuthority {authority} issued a token that is not valid yet (claim nbf): compare the clocks of the \
+                 authority and of this cluster, or raise its clockSkew"
+            ),
         ));
     }
-    let scopes = granted_scopes(&answer, requested)?;
+    let scopes = granted_scopes(authority, &answer, requested)?;
     if let Some(held) = held
         && held.expires_at > now
         && expires_at < held.expires_at
@@ -107,7 +112,7 @@ pub fn weigh(
         return Err(Refusal::new(
             Reason::ShorterThanCurrent,
             format!(
-                "the authority issued a token that expires at {}, before the one that the Secret holds ({}): the held \
+                "ITwinAuthority {authority} issued a token that expires at {}, before the one that the Secret holds ({}): the held \
                  one is kept",
                 clock::to_rfc3339(expires_at),
                 clock::to_rfc3339(held.expires_at)
@@ -124,7 +129,7 @@ pub fn weigh(
 }
 
 /// The earlier of what the token says and what the answer says.
-fn expiry(answer: &Answer) -> Result<DateTime<Utc>, Refusal> {
+fn expiry(authority: &str, answer: &Answer) -> Result<DateTime<Utc>, Refusal> {
     let stated = answer
         .expires_in
         .filter(|seconds| *seconds <= ABSURD_SECONDS)
@@ -135,7 +140,9 @@ fn expiry(answer: &Answer) -> Result<DateTime<Utc>, Refusal> {
         Some(claims) => Some(DateTime::from_timestamp(claims.exp, 0).ok_or_else(|| {
             Refusal::new(
                 Reason::TokenRejected,
-                "the authority issued a token whose exp claim is no date: its administrator must mend the lifetime",
+                format!(
+                    "ITwinAuthority {authority} issued a token whose exp claim is no date: its operators must mend it"
+                ),
             )
         })?),
     };
@@ -144,13 +151,15 @@ fn expiry(answer: &Answer) -> Result<DateTime<Utc>, Refusal> {
         (Some(expiry), None) | (None, Some(expiry)) => Ok(expiry),
         (None, None) => Err(Refusal::new(
             Reason::MalformedResponse,
-            "the authority's answer has no usable expires_in, and its tokens are opaque, so that nobody can tell how \
-             long they live: its administrator must send expires_in, or set accessTokenFormat to jwt",
+            format!(
+                "the answer of ITwinAuthority {authority} has no usable expires_in, and its tokens are opaque, so that \
+                 nobody can tell how long they live: have it send expires_in, or set its accessTokenFormat to jwt"
+            ),
         )),
     }
 }
 
-fn granted_scopes(answer: &Answer, requested: &[String]) -> Result<Vec<String>, Refusal> {
+fn granted_scopes(authority: &str, answer: &Answer, requested: &[String]) -> Result<Vec<String>, Refusal> {
     let claimed = answer.claims.as_ref().and_then(|claims| claims.scope.as_ref());
     let granted = answer.scope.as_ref().or(claimed);
     let Some(granted) = granted else {
@@ -164,7 +173,7 @@ fn granted_scopes(answer: &Answer, requested: &[String]) -> Result<Vec<String>, 
     Err(Refusal::new(
         Reason::ScopeReduced,
         format!(
-            "the authority left out scope {}: have it allowed for this client, or take it out of spec.scopes",
+            "ITwinAuthority {authority} left out scope {}: have it allowed for this client, or take it out of spec.scopes",
             missing.join(" ")
         ),
     ))
@@ -192,7 +201,7 @@ mod tests {
     }
 
     fn weighed(answer: Answer) -> Result<Grant, Reason> {
-        weigh(answer, &["itwin-platform".to_owned()], None, SKEW, at(1)).map_err(|refusal| refusal.reason)
+        weigh("ims", answer, &["itwin-platform".to_owned()], None, SKEW, at(1)).map_err(|refusal| refusal.reason)
     }
 
     fn held(expires: i64) -> Stamp {
@@ -268,7 +277,7 @@ mod tests {
     #[test]
     fn valid_token_is_not_replaced_by_one_that_expires_earlier() {
         let requested = ["itwin-platform".to_owned()];
-        let weighed = |exp, held: &Stamp| weigh(answer(exp, None), &requested, Some(held), SKEW, at(1));
+        let weighed = |exp, held: &Stamp| weigh("ims", answer(exp, None), &requested, Some(held), SKEW, at(1));
         assert_eq!(weighed(100, &held(101)).err().map(|r| r.reason), Some(Reason::ShorterThanCurrent));
         assert!(weighed(100, &held(100)).is_ok());
         assert!(weighed(100, &held(0)).is_ok(), "an expired token is replaced by any valid one");

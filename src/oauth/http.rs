@@ -141,9 +141,11 @@ impl Http {
         if let Some(tls) = tls_error(error) {
             return TransportError::Tls(tls);
         }
-        // hyper reports what is not HTTP as a parse error, and a body that ends early as an incomplete message
         let text = root_cause(error);
-        if !error.is_connect() && error.is_body() | error.is_decode() {
+        // a body that ends early is a broken connection; one whose framing makes no sense is not
+        let nonsense = io_error_kind(error)
+            .is_some_and(|kind| matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput));
+        if nonsense || error.is_decode() && io_error_kind(error).is_none() {
             return TransportError::Malformed(text);
         }
         TransportError::Connection(text)
@@ -221,27 +223,28 @@ fn retry_after(headers: &http::HeaderMap) -> Option<TimeDelta> {
     Some(wait.max(TimeDelta::zero()))
 }
 
+/// The causes of an error, outermost first. An `io::Error` leaves the error that it wraps out of `source`; here it is in.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |cause| {
+        let cause: &(dyn std::error::Error + 'static) = *cause;
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        wrapped.map(|wrapped| wrapped as &(dyn std::error::Error + 'static)).or_else(|| cause.source())
+    })
+}
+
 /// The TLS library's own words, if a chain of errors ends there.
 fn tls_error(error: &reqwest::Error) -> Option<String> {
-    let mut next = error.source();
-    while let Some(cause) = next {
-        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            return Some(tls.to_string());
-        }
-        // an io::Error leaves the error that it wraps out of `source`
-        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        next = wrapped.map(|wrapped| wrapped as &(dyn std::error::Error + 'static)).or_else(|| cause.source());
-    }
-    None
+    causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()).map(ToString::to_string)
+}
+
+/// The kind of the system's error, if there is one.
+fn io_error_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
+    causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
 }
 
 /// The innermost error: the outer ones repeat the URL and say "error sending request".
 fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 #[cfg(test)]

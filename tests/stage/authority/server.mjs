@@ -7,7 +7,7 @@ import { createServer as createControl } from 'node:http';
 import { createServer } from 'node:https';
 import { readFileSync } from 'node:fs';
 import { exportJWK, generateKeyPair } from 'jose';
-import Provider from 'oidc-provider';
+import Provider, { errors } from 'oidc-provider';
 
 const options = JSON.parse(process.argv[2]);
 const issuer = `https://${options.host}:${options.port}`;
@@ -17,6 +17,7 @@ const DEFAULT_LIFETIME = 3600;
 
 const clients = new Map();
 const lifetimes = new Map();
+const users = new Map();
 const requests = [];
 
 class Adapter {
@@ -55,6 +56,14 @@ async function signingKey(kid) {
   return { ...(await exportJWK(privateKey)), use: 'sig', alg: 'RS256', kid };
 }
 
+const resourceServer = (resource, client) => ({
+  scope: SCOPES.join(' '),
+  audience: resource,
+  accessTokenFormat: 'jwt',
+  accessTokenTTL: lifetimes.get(client.clientId) ?? DEFAULT_LIFETIME,
+  jwt: { sign: { alg: 'RS256' } },
+});
+
 const provider = new Provider(issuer, {
   adapter: Adapter,
   scopes: SCOPES,
@@ -70,13 +79,7 @@ const provider = new Provider(issuer, {
       enabled: true,
       defaultResource: () => AUDIENCE,
       useGrantedResource: () => true,
-      getResourceServerInfo: (ctx, resource, client) => ({
-        scope: SCOPES.join(' '),
-        audience: resource,
-        accessTokenFormat: 'jwt',
-        accessTokenTTL: lifetimes.get(client.clientId) ?? DEFAULT_LIFETIME,
-        jwt: { sign: { alg: 'RS256' } },
-      }),
+      getResourceServerInfo: (ctx, resource, client) => resourceServer(resource, client),
     },
   },
   routes: {
@@ -94,6 +97,21 @@ const provider = new Provider(issuer, {
     },
   },
 });
+
+// RFC 6749 section 4.3, which the server does not have of itself
+provider.registerGrantType(
+  'password',
+  async (ctx) => {
+    const { client, params } = ctx.oidc;
+    if (!users.has(params.username) || users.get(params.username) !== params.password) {
+      throw new errors.InvalidGrant('wrong user name or password');
+    }
+    const token = new provider.ClientCredentials({ client, scope: params.scope });
+    token.resourceServer = new provider.ResourceServer(AUDIENCE, resourceServer(AUDIENCE, client));
+    ctx.body = { access_token: await token.save(), expires_in: token.expiration, token_type: 'Bearer', scope: token.scope };
+  },
+  ['username', 'password', 'scope'],
+);
 
 provider.use(async (ctx, next) => {
   const at = Date.now();
@@ -115,9 +133,10 @@ provider.use(async (ctx, next) => {
 async function control(request, body) {
   const url = new URL(request.url, 'http://localhost');
   if (request.method === 'PUT' && url.pathname === '/clients') {
-    const { lifetime, scope, authentication, ...rest } = body;
+    const { lifetime, scope, authentication, user, ...rest } = body;
+    if (user) users.set(user.name, user.password);
     clients.set(body.client_id, {
-      grant_types: ['client_credentials'],
+      grant_types: [user ? 'password' : 'client_credentials'],
       response_types: [],
       redirect_uris: [],
       scope: scope ?? 'itwin-platform',

@@ -36,8 +36,23 @@ pub struct Client {
     pub lifetime: u32,
     /// Scopes that it may have, separated by spaces.
     pub scope: String,
-    /// `client_secret_post` or `client_secret_basic`.
+    /// `client_secret_post`, `client_secret_basic` or `private_key_jwt`.
     pub authentication: String,
+    /// Keys of a client that signs assertions, as a JSON Web Key Set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwks: Option<serde_json::Value>,
+    /// The service user of a client with grant type `password`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<User>,
+}
+
+/// A service user.
+#[derive(Clone, Debug, Serialize)]
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// Its password.
+    pub password: String,
 }
 
 impl Client {
@@ -50,6 +65,8 @@ impl Client {
             lifetime: 3600,
             scope: "itwin-platform".to_owned(),
             authentication: "client_secret_post".to_owned(),
+            jwks: None,
+            user: None,
         }
     }
 }
@@ -155,12 +172,30 @@ impl Authority {
 
 /// A certificate authority, and a certificate with its key for these names, in PEM.
 fn certificates(names: &[&str]) -> Result<(String, String, String)> {
+    let ca = certificate_authority()?;
+    let (certificate, key) = certificate(&ca, names, |_| {})?;
+    Ok((ca.pem(), certificate, key))
+}
+
+pub(crate) type Ca = CertifiedIssuer<'static, KeyPair>;
+
+/// A certificate authority.
+pub(crate) fn certificate_authority() -> Result<Ca> {
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.distinguished_name.push(rcgen::DnType::CommonName, "stage authority");
-    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
+    Ok(CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?)
+}
+
+/// A certificate for these names and its key, in PEM; `change` may spoil it.
+pub(crate) fn certificate(
+    ca: &Ca,
+    names: &[&str],
+    change: impl FnOnce(&mut CertificateParams),
+) -> Result<(String, String)> {
     let key = KeyPair::generate()?;
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let certificate = CertificateParams::new(names)?.signed_by(&key, &ca)?;
-    Ok((ca.pem(), certificate.pem(), key.serialize_pem()))
+    let mut params = CertificateParams::new(names)?;
+    change(&mut params);
+    Ok((params.signed_by(&key, ca)?.pem(), key.serialize_pem()))
 }

@@ -7,6 +7,7 @@
 
 pub mod authority;
 pub mod control_plane;
+pub mod faults;
 pub mod namespace;
 pub mod operator;
 pub mod process;
@@ -43,6 +44,8 @@ pub struct Stage {
     pub helm: PathBuf,
     /// The authorization server.
     pub authority: authority::Authority,
+    /// The authority that misbehaves on demand.
+    pub faults: faults::Faults,
     /// Folder with its packages, for scripts that use them.
     pub packages: PathBuf,
 }

@@ -14,7 +14,9 @@ use crate::{
     INSTALLATION, Stage, VARIABLE,
     authority::Authority,
     control_plane::{ControlPlane, write_kubeconfig},
-    eventually, output,
+    eventually,
+    faults::Faults,
+    output,
     process::Process,
     project,
     tools::Tools,
@@ -32,7 +34,7 @@ pub struct Running {
     pub stage: Stage,
     /// The file that describes it.
     pub description: PathBuf,
-    _authority: Process,
+    _authorities: [Process; 2],
     _control_plane: Option<ControlPlane>,
     // last: logs are in it
     directory: TempDir,
@@ -59,8 +61,9 @@ impl Running {
                 (Some(control_plane), kubeconfig)
             }
         };
-        eprintln!("stage: starting the authorization server");
+        eprintln!("stage: starting the authorization server, and one that misbehaves on demand");
         let (authority_process, authority) = Authority::start(&tools, directory.path()).await?;
+        let (faults_process, faults) = Faults::start(&tools, directory.path()).await?;
         let stage = Stage {
             directory: directory.path().to_path_buf(),
             operator_kubeconfig: directory.path().join("operator.kubeconfig"),
@@ -69,6 +72,7 @@ impl Running {
             packages: tools.authority.clone(),
             kubeconfig,
             authority,
+            faults,
         };
         eprintln!("stage: installing the chart (CRDs, service account, permissions)");
         install_chart(&stage).await?;
@@ -76,7 +80,13 @@ impl Running {
         let description = directory.path().join("stage.json");
         std::fs::write(&description, serde_json::to_string(&stage)?)?;
         eprintln!("stage: ready; logs are in {}", directory.path().display());
-        Ok(Self { stage, description, _authority: authority_process, _control_plane: control_plane, directory })
+        Ok(Self {
+            stage,
+            description,
+            _authorities: [authority_process, faults_process],
+            _control_plane: control_plane,
+            directory,
+        })
     }
 
     /// Leaves the folder with the logs where it is.

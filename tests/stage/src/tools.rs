@@ -25,6 +25,9 @@ const KUBERNETES: [(&str, &str, &str); 4] = [
 /// The same of the Go module `tools/helm`.
 const HELM: [(&str, &str, &str); 1] = [("helm.sh/helm/v4/cmd/helm", "helm", "1 minute")];
 
+/// What the authorization servers consist of.
+const NPM_FILES: [&str; 4] = ["package.json", "package-lock.json", "server.mjs", "faults.mjs"];
+
 /// Where the programs are.
 pub struct Tools {
     kubernetes: PathBuf,
@@ -124,12 +127,12 @@ fn pinned_version(go_mod: &Path, module: &str) -> Result<Option<String>> {
 }
 
 async fn npm_packages(source: &Path, cache: &Path) -> Result<PathBuf> {
-    let folder = pinned(cache, source, &["package.json", "package-lock.json", "server.mjs"])?;
+    let folder = pinned(cache, source, &NPM_FILES)?;
     let finished = folder.join("finished");
     if !finished.exists() {
         eprintln!("stage: installing the authorization server's packages (a few seconds, once)");
         std::fs::create_dir_all(&folder)?;
-        for file in ["package.json", "package-lock.json", "server.mjs"] {
+        for file in NPM_FILES {
             std::fs::copy(source.join(file), folder.join(file))?;
         }
         let mut command = Command::new("npm");

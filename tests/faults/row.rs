@@ -1,0 +1,266 @@
+//! One row of the fault table, played from a good token through the fault to the recovery.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use itwin_credential_operator::api::{
+    authority::ITwinAuthority,
+    credential::{CredentialStatus, ITwinServiceCredential},
+};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use stage::{eventually, namespace::Namespace, operator::Operator};
+
+/// What the contract gives for telling the cause.
+const TOLD: Duration = Duration::from_secs(10);
+/// One back-off step after that many failures, and a probe of the breaker.
+const RECOVERED: Duration = Duration::from_secs(40);
+/// First tokens of all rows together, on a busy machine.
+const FIRST: Duration = Duration::from_secs(60);
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
+/// Text that the server puts wherever a careless client might show it.
+pub const ATTACKER: &str = "ATTACKER";
+
+/// One row.
+pub struct Row {
+    pub name: &'static str,
+    /// What the server does to token requests.
+    pub behaviour: Value,
+    /// What the administrator changes, for faults that are in the way to the server.
+    pub authority: Value,
+    /// The reason of the condition; `None` where the answer is as good as any.
+    pub reason: Option<&'static str>,
+}
+
+/// A namespace with an operator.
+pub struct World {
+    pub namespace: Namespace,
+    pub operator: Operator,
+}
+
+impl World {
+    pub async fn new(prefix: &str) -> Result<Self> {
+        let namespace = Namespace::new(prefix).await?;
+        let operator =
+            Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, &["--concurrency", "64"]).await?;
+        Ok(Self { namespace, operator })
+    }
+
+    pub fn credentials(&self) -> Api<ITwinServiceCredential> {
+        Api::namespaced(self.namespace.client.clone(), &self.namespace.name)
+    }
+
+    pub fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.namespace.client.clone(), &self.namespace.name)
+    }
+
+    pub fn authorities(&self) -> Api<ITwinAuthority> {
+        Api::all(self.namespace.client.clone())
+    }
+
+    pub fn client_id(&self, name: &str) -> String {
+        format!("{}-{name}", self.namespace.name)
+    }
+
+    /// The client secret of a row: recognisable, should it turn up where it must not.
+    pub fn client_secret(&self, name: &str) -> String {
+        format!("client-secret-of-{}", self.client_id(name))
+    }
+
+    /// An ITwinAuthority for the server that misbehaves.
+    pub async fn create_authority(&self, name: &str, spec: &Value) -> Result<String> {
+        let faults = &self.namespace.stage.faults;
+        let full_name = self.client_id(name);
+        let mut full = json!({"issuer": faults.issuer, "caBundle": faults.ca_bundle(), "requestTimeout": "2s"});
+        stage::namespace::merge(&mut full, spec);
+        let object = json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinAuthority",
+            "metadata": {"name": full_name},
+            "spec": full,
+        });
+        self.authorities().create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+        Ok(full_name)
+    }
+
+    pub async fn create_client_secret(&self, name: &str, client: &str) -> Result<()> {
+        let text = |text: String| ByteString(text.into_bytes());
+        let secret = Secret {
+            metadata: kube::core::ObjectMeta { name: Some(format!("{name}-client")), ..Default::default() },
+            data: Some(
+                [
+                    ("client_id".to_owned(), text(self.client_id(client))),
+                    ("client_secret".to_owned(), text(self.client_secret(client))),
+                ]
+                .into(),
+            ),
+            ..Secret::default()
+        };
+        self.secrets().create(&PostParams::default(), &secret).await.map(drop).context("client Secret")
+    }
+
+    pub async fn create_credential(&self, name: &str, authority: &str, client: &str, spec: &Value) -> Result<()> {
+        let mut full =
+            json!({"authorityRef": {"name": authority}, "clientCredentialsRef": {"name": format!("{client}-client")}});
+        stage::namespace::merge(&mut full, spec);
+        let object = json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinServiceCredential",
+            "metadata": {"name": name},
+            "spec": full,
+        });
+        self.credentials()
+            .create(&PostParams::default(), &serde_json::from_value(object)?)
+            .await
+            .map(drop)
+            .context("credential")
+    }
+
+    pub async fn status(&self, name: &str) -> Result<CredentialStatus> {
+        Ok(self.credentials().get_status(name).await?.status.unwrap_or_default())
+    }
+
+    /// Waits for a condition; gives its message.
+    pub async fn wait(&self, name: &str, kind: &str, holds: bool, reason: &str, limit: Duration) -> Result<String> {
+        let status = if holds { "True" } else { "False" };
+        let what = format!("{name}: {kind}={status} {reason}");
+        let mut last = String::new();
+        let result = eventually(&what, limit, async || {
+            let now = self.status(name).await.ok()?;
+            let condition = now.conditions.iter().find(|condition| condition.type_ == kind)?;
+            last = format!("{} {}: {}", condition.status, condition.reason, condition.message);
+            (condition.status == status && condition.reason == reason).then(|| condition.message.clone())
+        });
+        result.await.with_context(|| format!("last seen: {last}"))
+    }
+
+    pub async fn renew_now(&self, name: &str, value: &str) -> Result<()> {
+        let patch = json!({"metadata": {"annotations": {"credentials.itwin.dev/renew": value}}});
+        self.credentials().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+
+    pub async fn patch_authority(&self, name: &str, spec: &Value) -> Result<()> {
+        let patch = json!({"spec": spec});
+        self.authorities().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+
+    /// Takes an authority away, so that operators of other tests need not look at it.
+    pub async fn delete_authority(&self, name: &str) -> Result<()> {
+        self.authorities().delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Fails where a secret, or a text of the server, is in the log, the metrics, an event or a status.
+    pub async fn assert_nothing_leaked(&self, names: &[&str]) -> Result<()> {
+        let log = std::fs::read_to_string(self.operator.process.log())?;
+        let metrics = self.operator.get("/metrics").await?;
+        let events = self.namespace.kubectl(&["get", "events", "-o", "json"]).await?;
+        let statuses = self.namespace.kubectl(&["get", "itcred", "-o", "json"]).await?;
+        ensure!(log.contains("token written"), "the log is the right one");
+        for (place, text) in [("log", &log), ("metrics", &metrics), ("events", &events), ("statuses", &statuses)] {
+            ensure!(!text.contains(ATTACKER), "the server's own words are in the {place}");
+            for name in names {
+                ensure!(!text.contains(&self.client_secret(name)), "the client secret of {name} is in the {place}");
+                let token = self.secrets().get(name).await?.data.unwrap_or_default().remove("access_token");
+                let token = String::from_utf8(token.context("no token")?.0)?;
+                ensure!(
+                    !text.contains(token.rsplit('.').next().unwrap_or(&token)),
+                    "the token of {name} is in the {place}"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Row {
+    pub fn new(name: &'static str, behaviour: Value, reason: &'static str) -> Self {
+        Self { name, behaviour, authority: json!({}), reason: Some(reason) }
+    }
+
+    /// An answer that is odd, and good all the same.
+    pub fn harmless(name: &'static str, behaviour: Value) -> Self {
+        Self { name, behaviour, authority: json!({}), reason: None }
+    }
+
+    /// A fault in the way to the server.
+    pub fn way(name: &'static str, authority: Value, reason: &'static str) -> Self {
+        Self { name, behaviour: json!({"name": "good"}), authority, reason: Some(reason) }
+    }
+
+    /// Plays the row.
+    pub async fn play(&self, world: &World) -> Result<()> {
+        self.played(world).await.with_context(|| format!("row '{}'", self.name))
+    }
+
+    async fn played(&self, world: &World) -> Result<()> {
+        let faults = world.namespace.stage.faults.clone();
+        let client_id = world.client_id(self.name);
+        let authority = world.create_authority(self.name, &json!({"audiences": ["https://api.example.com"]})).await?;
+        world.create_client_secret(self.name, self.name).await?;
+        world.create_credential(self.name, &authority, self.name, &json!({})).await?;
+        world.wait(self.name, "Ready", true, "TokenValid", FIRST).await?;
+        let before = world.secrets().get(self.name).await?;
+
+        faults.behave(&client_id, &self.behaviour).await?;
+        if self.authority != json!({}) {
+            world.patch_authority(&authority, &self.authority).await?;
+        }
+        let since = Instant::now();
+        world.renew_now(self.name, "1").await?;
+        let Some(reason) = self.reason else {
+            eventually("another token", TOLD, async || {
+                let now = world.secrets().get(self.name).await.ok()?;
+                (now.data != before.data).then_some(())
+            })
+            .await?;
+            return world.delete_authority(&authority).await;
+        };
+        let message = world.wait(self.name, "Renewed", false, reason, TOLD).await?;
+        ensure!(!message.contains(ATTACKER), "the server's own words are in: {message}");
+        ensure!(message.contains(&authority) || message.contains("Secret"), "no object is named in: {message}");
+
+        eventually("three failed attempts", RECOVERED, async || {
+            world.status(self.name).await.ok().filter(|status| status.consecutive_failures >= 3)
+        })
+        .await?;
+        let after = world.secrets().get(self.name).await?;
+        ensure!(after == before, "the Secret was touched");
+        let status = world.status(self.name).await?;
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").context("Ready")?;
+        ensure!(ready.status == "True", "the held token is good, and Ready says {}", ready.reason);
+        // the first token, and at most one request a second since; the last may have come in the same second
+        let requests = faults.requests(&client_id).await?.len();
+        let allowed = 2 + usize::try_from(since.elapsed().as_secs())?;
+        ensure!(requests <= allowed, "{requests} requests where {allowed} are allowed");
+
+        faults.behave(&client_id, &json!({"name": "good"})).await?;
+        if self.authority != json!({}) {
+            let undo: serde_json::Map<String, Value> = self
+                .authority
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(field, _)| (field.clone(), Value::Null))
+                .collect();
+            let mut undo = Value::Object(undo);
+            if undo.get("caBundle").is_some() {
+                undo["caBundle"] = json!(faults.ca_bundle());
+            }
+            world.patch_authority(&authority, &undo).await?;
+        }
+        world.wait(self.name, "Renewed", true, "TokenIssued", RECOVERED).await?;
+        ensure!(world.secrets().get(self.name).await?.data != before.data, "the new token is in the Secret");
+        world.delete_authority(&authority).await
+    }
+}

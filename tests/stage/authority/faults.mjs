@@ -1,0 +1,193 @@
+// An authority that misbehaves on demand, for faults that a real server cannot show. What it does to a client's token
+// requests is set, while it runs, through a second socket that only listens on loopback.
+//
+// Arguments: one JSON object {port, controlPort, certificate, key, tls: [{port, certificate, key}], blackHolePort};
+// certificates and keys are file names.
+import { createServer as createControl } from 'node:http';
+import { createServer } from 'node:https';
+import { createServer as createTcp } from 'node:net';
+import { readFileSync } from 'node:fs';
+import { gzipSync } from 'node:zlib';
+import { SignJWT, exportJWK, exportSPKI, generateKeyPair } from 'jose';
+
+const options = JSON.parse(process.argv[2]);
+const issuer = `https://localhost:${options.port}`;
+const AUDIENCE = 'https://api.example.com';
+
+const { publicKey, privateKey } = await generateKeyPair('RS256', { extractable: true });
+const stranger = await generateKeyPair('RS256');
+const rotated = await generateKeyPair('RS256');
+const publish = async (key, kid) => ({ ...(await exportJWK(key)), use: 'sig', alg: 'RS256', kid });
+const keys = [await publish(publicKey, 'first')];
+const publicPem = await exportSPKI(publicKey);
+
+const behaviours = new Map();
+const requests = [];
+const keySetRequests = {};
+let redirected = 0;
+
+const now = () => Math.floor(Date.now() / 1000);
+const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+
+async function jwt(claims, { key = privateKey, kid = 'first', alg = 'RS256' } = {}) {
+  return new SignJWT(claims).setProtectedHeader({ alg, kid, typ: 'at+jwt' }).sign(key);
+}
+
+function claimsFor(clientId, scope, lifetime) {
+  return {
+    iss: issuer,
+    aud: AUDIENCE,
+    sub: clientId,
+    client_id: clientId,
+    iat: now(),
+    exp: now() + lifetime,
+    jti: Math.random().toString(36),
+    scope: scope.split(' '),
+  };
+}
+
+function json(response, status, body, headers = {}) {
+  response.writeHead(status, { 'content-type': 'application/json', ...headers });
+  response.end(typeof body === 'string' ? body : JSON.stringify(body));
+}
+
+const without = (object, field) => Object.fromEntries(Object.entries(object).filter(([key]) => key !== field));
+
+// Each behaviour gets the request's form and what a good server would answer.
+const BEHAVIOURS = {
+  good: async (response, { answer }) => json(response, 200, answer),
+  slowGood: async (response, { answer, value }) => setTimeout(() => json(response, 200, answer), value),
+  // the description is in the hands of whoever answers: it tries to get the client's secret shown
+  oauthError: async (response, { form, value }) =>
+    json(response, value.status, { error: value.error, error_description: `ATTACKER ${form.get('client_secret')}` }),
+  status: async (response, { value }) => json(response, value.status, value.body ?? 'ATTACKER', value.headers),
+  slowHeader: async () => {},
+  slowBody: async (response) => {
+    response.writeHead(200, { 'content-type': 'application/json' });
+    response.write('{"access_token":"');
+    const timer = setInterval(() => response.write('a'), 500);
+    response.on('close', () => clearInterval(timer));
+  },
+  endlessBody: async (response) => {
+    response.writeHead(200, { 'content-type': 'application/json' });
+    const more = () => {
+      while (!response.destroyed && response.write(' '.repeat(16384)));
+    };
+    response.on('drain', more);
+    more();
+  },
+  gzipBomb: async (response) => {
+    response.writeHead(200, { 'content-type': 'application/json', 'content-encoding': 'gzip' });
+    response.end(gzipSync(Buffer.alloc(10_000_000)));
+  },
+  truncatedJson: async (response, { answer }) => json(response, 200, JSON.stringify(answer).slice(0, -20)),
+  resetMidBody: async (response) => {
+    response.writeHead(200, { 'content-type': 'application/json', 'content-length': '1000' });
+    response.write('{"access_token":"');
+    setTimeout(() => response.destroy(), 50);
+  },
+  deepNesting: async (response) => json(response, 200, `{"access_token":${'['.repeat(20_000)}${']'.repeat(20_000)}}`),
+  duplicateKeys: async (response, { answer }) =>
+    json(response, 200, `{"access_token":"first",${JSON.stringify(answer).slice(1)}`),
+  byteOrderMark: async (response, { answer }) => json(response, 200, `\ufeff${JSON.stringify(answer)}`),
+  html: async (response) => json(response, 200, '<html>ATTACKER</html>', { 'content-type': 'text/html' }),
+  wrongContentType: async (response, { answer }) => json(response, 200, answer, { 'content-type': 'text/plain' }),
+  answer: async (response, { answer, value }) => json(response, 200, { ...answer, ...value }),
+  answerWithout: async (response, { answer, value }) => json(response, 200, without(answer, value)),
+  claims: async (response, { answer, claims, value }) =>
+    json(response, 200, { ...answer, access_token: await jwt({ ...claims, ...value }) }),
+  claimsShifted: async (response, { answer, claims, value }) =>
+    json(response, 200, {
+      ...answer,
+      access_token: await jwt({ ...claims, iat: claims.iat + value, nbf: claims.iat + value, exp: claims.exp + value }),
+    }),
+  claimsWithout: async (response, { answer, claims, value }) =>
+    json(response, 200, { ...answer, access_token: await jwt(without(claims, value)) }),
+  expiresInPast: async (response, { answer, claims }) =>
+    json(response, 200, { ...answer, access_token: await jwt({ ...claims, exp: now() - 3600 }) }),
+  signedByStranger: async (response, { answer, claims }) =>
+    json(response, 200, { ...answer, access_token: await jwt(claims, { key: stranger.privateKey }) }),
+  unknownKid: async (response, { answer, claims }) =>
+    json(response, 200, { ...answer, access_token: await jwt(claims, { key: stranger.privateKey, kid: 'unheard-of' }) }),
+  rotatedKey: async (response, { answer, claims }) => {
+    if (!keys.some((key) => key.kid === 'second')) keys.push(await publish(rotated.publicKey, 'second'));
+    json(response, 200, { ...answer, access_token: await jwt(claims, { key: rotated.privateKey, kid: 'second' }) });
+  },
+  algorithmNone: async (response, { answer, claims }) =>
+    json(response, 200, { ...answer, access_token: `${encode({ alg: 'none', kid: 'first' })}.${encode(claims)}.` }),
+  hmacWithPublicKey: async (response, { answer, claims }) =>
+    json(response, 200, {
+      ...answer,
+      access_token: await jwt(claims, { key: new TextEncoder().encode(publicPem), alg: 'HS256' }),
+    }),
+  redirect: async (response, { value }) => {
+    response.writeHead(value, { location: `${issuer}/elsewhere` });
+    response.end();
+  },
+  closeAfterAnswer: async (response, { answer }) => {
+    json(response, 200, answer);
+    // the header promised to keep the connection, as a server that restarts does
+    response.on('finish', () => setTimeout(() => response.socket?.destroy(), 20));
+  },
+};
+
+async function token(request, response, body) {
+  const form = new URLSearchParams(body);
+  const clientId = form.get('client_id');
+  const script = behaviours.get(clientId) ?? { name: 'good' };
+  const scope = form.get('scope') ?? '';
+  const lifetime = script.lifetime ?? 3600;
+  const claims = claimsFor(clientId, scope, lifetime);
+  const answer = { access_token: await jwt(claims), token_type: 'Bearer', expires_in: lifetime, scope };
+  requests.push({ at: Date.now(), clientId, authentication: 'post', scope, status: 0, error: null });
+  await BEHAVIOURS[script.name](response, { form, answer, claims, value: script.value });
+}
+
+async function serve(request, response) {
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
+  const path = new URL(request.url, issuer).pathname;
+  if (path === '/.well-known/openid-configuration') {
+    json(response, 200, { issuer, token_endpoint: `${issuer}/connect/token`, jwks_uri: `${issuer}/keys` });
+  } else if (path === '/keys') {
+    const asker = new URL(request.url, issuer).search;
+    keySetRequests[asker] = (keySetRequests[asker] ?? 0) + 1;
+    json(response, 200, { keys });
+  } else if (path === '/connect/token') {
+    await token(request, response, Buffer.concat(chunks).toString());
+  } else {
+    if (path === '/elsewhere') redirected += 1;
+    json(response, 404, {});
+  }
+}
+
+async function control(request, body) {
+  const url = new URL(request.url, 'http://localhost');
+  if (request.method === 'PUT' && url.pathname === '/behaviours') {
+    behaviours.set(body.client_id, body);
+    return {};
+  }
+  if (request.method === 'GET' && url.pathname === '/requests') {
+    const clientId = url.searchParams.get('client_id');
+    return requests.filter((entry) => clientId === null || entry.clientId === clientId);
+  }
+  if (request.method === 'GET' && url.pathname === '/counts') return { keySetRequests, redirected };
+  return undefined;
+}
+
+createControl(async (request, response) => {
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
+  const answer = await control(request, chunks.length ? JSON.parse(Buffer.concat(chunks)) : undefined);
+  response.statusCode = answer === undefined ? 404 : 200;
+  response.end(JSON.stringify(answer ?? {}));
+}).listen(options.controlPort, '127.0.0.1');
+
+const listen = ({ port, certificate, key }) =>
+  createServer({ cert: readFileSync(certificate), key: readFileSync(key) }, serve)
+    // handshakes that are refused are what some clients are here for
+    .on('tlsClientError', () => {})
+    .listen(port, '127.0.0.1');
+for (const server of options.tls) listen(server);
+createTcp(() => {}).listen(options.blackHolePort, '127.0.0.1');
+listen(options).on('listening', () => console.log(`listening ${issuer}`));

@@ -1,0 +1,144 @@
+//! The authority that misbehaves on demand, and how tests tell it what to do.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    authority::{TokenRequest, certificate, certificate_authority},
+    eventually,
+    process::{Process, bound_to_us, free_ports},
+    tools::Tools,
+};
+
+const READY: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The authority that misbehaves on demand.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Faults {
+    /// Its issuer identifier.
+    pub issuer: String,
+    /// PEM of the certificate authority that its certificate comes from.
+    pub ca: String,
+    /// A port whose certificate has expired.
+    pub expired: u16,
+    /// A port whose certificate is signed by itself.
+    pub self_signed: u16,
+    /// A port whose certificate is for another name.
+    pub wrong_name: u16,
+    /// A port that takes connections and says nothing.
+    pub black_hole: u16,
+    control: String,
+}
+
+/// What the server counted.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Requests for the key set, by the query of its URL.
+    pub key_set_requests: BTreeMap<String, u32>,
+    /// Requests that followed a redirect.
+    pub redirected: u32,
+}
+
+impl Faults {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// With its log where it does not become ready.
+    pub async fn start(tools: &Tools, directory: &Path) -> Result<(Process, Self)> {
+        let [port, control_port, expired, self_signed, wrong_name, black_hole] = free_ports()?;
+        let ca = certificate_authority()?;
+        let good = certificate(&ca, &["localhost"], |_| {})?;
+        let write = |name: &str, port: u16, (certificate, key): (String, String)| -> Result<Value> {
+            let file = |end: &str| directory.join(format!("{name}.{end}"));
+            std::fs::write(file("crt"), certificate)?;
+            std::fs::write(file("key"), key)?;
+            Ok(json!({"port": port, "certificate": file("crt"), "key": file("key")}))
+        };
+        let long_ago = |params: &mut CertificateParams| {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2020, 2, 1);
+        };
+        let mut options = write("faults", port, good)?;
+        options["controlPort"] = json!(control_port);
+        options["blackHolePort"] = json!(black_hole);
+        options["tls"] = json!([
+            write("expired", expired, certificate(&ca, &["localhost"], long_ago)?)?,
+            write("self-signed", self_signed, by_itself()?)?,
+            write("wrong-name", wrong_name, certificate(&ca, &["elsewhere.example.com"], |_| {})?)?,
+        ]);
+        let mut command = bound_to_us(Path::new("node"));
+        command.arg(tools.authority.join("faults.mjs")).arg(options.to_string());
+        let mut process = Process::start("faults", command, directory)?;
+        let faults = Self {
+            issuer: format!("https://localhost:{port}"),
+            ca: ca.pem(),
+            expired,
+            self_signed,
+            wrong_name,
+            black_hole,
+            control: format!("http://127.0.0.1:{control_port}"),
+        };
+        let ready = eventually("the authority that misbehaves", READY, async || {
+            if process.is_running() { faults.counts().await.ok().map(|_| true) } else { Some(false) }
+        });
+        if !matches!(ready.await, Ok(true)) {
+            bail!("the authority that misbehaves did not start; {}", process.log_tail());
+        }
+        Ok((process, faults))
+    }
+
+    /// The certificate authority as `spec.caBundle` wants it.
+    #[must_use]
+    pub fn ca_bundle(&self) -> String {
+        base64::engine::general_purpose::STANDARD.encode(&self.ca)
+    }
+
+    /// Says what is done to the token requests of a client from now on: the name of a behaviour and its `value`.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    pub async fn behave(&self, client_id: &str, behaviour: &Value) -> Result<()> {
+        let mut body = behaviour.clone();
+        body["client_id"] = json!(client_id);
+        self.http()?.put(format!("{}/behaviours", self.control)).json(&body).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// The token requests of a client up to now.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    pub async fn requests(&self, client_id: &str) -> Result<Vec<TokenRequest>> {
+        self.ask(&format!("requests?client_id={client_id}")).await
+    }
+
+    /// What the server counted up to now.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    pub async fn counts(&self) -> Result<Counts> {
+        self.ask("counts").await
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let answer = self.http()?.get(format!("{}/{path}", self.control)).send().await?.error_for_status()?;
+        answer.json().await.context("the control socket answers JSON")
+    }
+
+    fn http(&self) -> Result<reqwest::Client> {
+        Ok(reqwest::Client::builder().timeout(ANSWER).build()?)
+    }
+}
+
+fn by_itself() -> Result<(String, String)> {
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new(vec!["localhost".to_owned()])?.self_signed(&key)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
