@@ -122,7 +122,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     tokio::select! {
         () = prepare => {}
         _ = stop.wait_for(|stopped| *stopped) => return Ok(()),
-        ended = tasks.join_next() => return Err(what_ended(ended)),
+        ended = tasks.join_next() => return unless_stopped(&stopped, what_ended(ended)),
     }
     if args.watch_secrets {
         let mut listings = Vec::new();
@@ -145,7 +145,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
                 tracing::warn!("the first listing of Secrets takes long; work begins without it");
             },
             _ = stop.wait_for(|stopped| *stopped) => return Ok(()),
-            ended = tasks.join_next() => return Err(what_ended(ended)),
+            ended = tasks.join_next() => return unless_stopped(&stopped, what_ended(ended)),
         }
     }
     ready_sender.send_replace(true);
@@ -164,13 +164,13 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         );
         loops.spawn(work.for_each(|_| std::future::ready(())));
     }
-    tokio::select! {
-        _ = stop.wait_for(|stopped| *stopped) => {}
-        ended = tasks.join_next() => return Err(what_ended(ended)),
-        // the signal ends the loops too, and may be seen here later
-        ended = loops.join_next() => if !*stopped.borrow() {
-            return Err(what_ended(ended.map(|result| result.map(|()| "the loop over credentials"))));
-        },
+    let ended = tokio::select! {
+        _ = stop.wait_for(|stopped| *stopped) => None,
+        ended = tasks.join_next() => Some(what_ended(ended)),
+        ended = loops.join_next() => Some(what_ended(ended.map(|result| result.map(|()| "the loop over credentials")))),
+    };
+    if let Some(ended) = ended {
+        unless_stopped(&stopped, ended)?;
     }
     tracing::info!("stopping");
     let finished = async { while loops.join_next().await.is_some() {} };
@@ -196,6 +196,11 @@ fn what_ended(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> St
         Some(Err(error)) if error.is_panic() => "a part of the process panicked; the process ends with it".to_owned(),
         _ => "a part of the process ended; the process ends with it".to_owned(),
     }
+}
+
+/// The signal ends the loops too, and their end may be seen before it: then nothing is wrong.
+fn unless_stopped(stopped: &watch::Receiver<bool>, ended: String) -> Result<(), String> {
+    if *stopped.borrow() { Ok(()) } else { Err(ended) }
 }
 
 /// Becomes true with SIGTERM or SIGINT. The handlers are there before any work begins.
