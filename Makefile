@@ -46,6 +46,12 @@ check: ## Check format, lints, licences and generated files.
 audit: ## Check dependencies against the advisory database (needs the network and cargo-deny).
 	$(CARGO) deny --locked check advisories
 
+.PHONY: fuzz
+FUZZ_SECONDS ?= 60
+fuzz: ## Fuzz the parsers of answers, FUZZ_SECONDS each (needs a nightly compiler and cargo-fuzz).
+	$(CARGO) +nightly fuzz run token_answer -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096
+	$(CARGO) +nightly fuzz run documents_and_claims -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096
+
 .PHONY: generate
 generate: build ## Write the generated files anew: the CRDs, and their copy in the chart.
 	$(OPERATOR) crd > crds/credentials.itwin.dev.yaml

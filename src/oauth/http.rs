@@ -6,6 +6,7 @@
 use std::{error::Error as _, io, time::Duration};
 
 use chrono::TimeDelta;
+use futures::future::BoxFuture;
 use reqwest::{Certificate, redirect};
 
 use super::failure::Failure;
@@ -20,6 +21,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How the operator names itself.
 const USER_AGENT: &str = concat!("itwin-credential-operator/", env!("CARGO_PKG_VERSION"));
+
+/// Carries a request to the authority and brings the answer back. Apart from [`Http`] only tests and fuzzing have one,
+/// with an answer of their own.
+pub trait Transport: Sync {
+    /// Sends one request and reads the whole answer. Answers of status 3xx, 429 and 5xx are errors; others are for the
+    /// caller to understand.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    fn send(&self, request: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, TransportError>>;
+}
 
 /// The HTTP client of one authority.
 pub struct Http {
@@ -76,19 +88,6 @@ impl Http {
         }
         let client = builder.build().map_err(|error| root_cause(&error))?;
         Ok(Self { client, deadline })
-    }
-
-    /// Sends one request and reads the whole answer. Answers of status 3xx, 429 and 5xx are errors; others are for
-    /// the caller to understand.
-    ///
-    /// # Errors
-    /// [`TransportError`].
-    pub async fn send(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Vec<u8>>, TransportError> {
-        let request =
-            reqwest::Request::try_from(request).map_err(|error| TransportError::Malformed(root_cause(&error)))?;
-        tokio::time::timeout(self.deadline, self.exchange(request))
-            .await
-            .unwrap_or(Err(TransportError::Timeout(self.deadline)))
     }
 
     /// Gets a document.
@@ -149,6 +148,18 @@ impl Http {
             return TransportError::Malformed(text);
         }
         TransportError::Connection(text)
+    }
+}
+
+impl Transport for Http {
+    fn send(&self, request: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, TransportError>> {
+        Box::pin(async move {
+            let malformed = |error: reqwest::Error| TransportError::Malformed(root_cause(&error));
+            let request = reqwest::Request::try_from(request).map_err(malformed)?;
+            tokio::time::timeout(self.deadline, self.exchange(request))
+                .await
+                .unwrap_or(Err(TransportError::Timeout(self.deadline)))
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use url::Url;
 use super::{
     assertion,
     failure::Failure,
-    http::{Http, TransportError},
+    http::{Transport, TransportError},
 };
 use crate::{
     api::{conditions::Reason, credential::ClientCredentialsRef},
@@ -94,7 +94,12 @@ pub struct TokenAnswer {
 ///
 /// # Errors
 /// [`Failure`] with one of the reasons for answers and transport.
-pub async fn ask(http: &Http, endpoint: &Url, issuer: &str, request: &TokenRequest) -> Result<TokenAnswer, Failure> {
+pub async fn ask<T: Transport>(
+    http: &T,
+    endpoint: &Url,
+    issuer: &str,
+    request: &TokenRequest,
+) -> Result<TokenAnswer, Failure> {
     let mut client =
         BasicClient::new(ClientId::new(request.client.id.clone())).set_token_uri(TokenUrl::from_url(endpoint.clone()));
     let asked_at = crate::clock::now();
@@ -153,12 +158,12 @@ fn invalid_private_key(names: &Names, why: &str) -> Failure {
 
 /// Carries a request for oauth2 and keeps the status of its answer, which decides what an answer without a readable
 /// `error` means, and which oauth2 does not hand out.
-struct Carrier<'a> {
-    http: &'a Http,
+struct Carrier<'a, T> {
+    http: &'a T,
     status: Mutex<Option<u16>>,
 }
 
-impl<'c> AsyncHttpClient<'c> for Carrier<'_> {
+impl<'c, T: Transport> AsyncHttpClient<'c> for Carrier<'_, T> {
     type Error = TransportError;
     type Future = BoxFuture<'c, Result<HttpResponse, TransportError>>;
 

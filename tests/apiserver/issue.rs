@@ -163,3 +163,76 @@ async fn secrets_never_reach_logs_status_events_or_metrics() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn client_with_a_private_key_sends_no_secret() -> Result<()> {
+    let mut fixture = Fixture::bare("private-key").await?;
+    let (pem, jwks) = key_pair(&fixture).await?;
+    fixture.client.authentication = "private_key_jwt".to_owned();
+    fixture.client.jwks = Some(jwks);
+    fixture.register().await?;
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "agent-client"},
+        "stringData": {"client_id": fixture.client.client_id, "private_key": pem},
+    });
+    fixture.namespace.apply(&secret).await?;
+    fixture.apply_authority(&json!({"clientAuthentication": "private_key_jwt"})).await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_ready().await?;
+    // a second assertion is another one: the server refuses a jti that it has seen
+    let first = fixture.token().await?;
+    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
+    fixture.wait_token_other_than(&first, SOON).await?;
+    let requests = fixture.token_requests().await?;
+    assert!(requests.iter().all(|request| request.authentication == "other"), "neither Basic nor a secret in the body");
+    Ok(())
+}
+
+/// A key pair made by Node: PEM and JSON Web Key Set.
+async fn key_pair(fixture: &Fixture) -> Result<(String, serde_json::Value)> {
+    const MAKE: &str = "
+import { exportJWK, exportPKCS8, generateKeyPair } from 'jose';
+const { publicKey, privateKey } = await generateKeyPair('ES256', { extractable: true });
+const jwk = { ...(await exportJWK(publicKey)), use: 'sig', alg: 'ES256', kid: 'client' };
+console.log(JSON.stringify({ pem: await exportPKCS8(privateKey), jwks: { keys: [jwk] } }));
+";
+    let mut made: serde_json::Value = serde_json::from_str(&node(&fixture.namespace.stage, MAKE, &[]).await?)?;
+    Ok((made["pem"].as_str().context("a PEM")?.to_owned(), made["jwks"].take()))
+}
+
+#[tokio::test]
+async fn service_user_gets_a_token_where_the_authority_allows_it() -> Result<()> {
+    let mut fixture = Fixture::bare("password").await?;
+    let user = stage::authority::User {
+        name: format!("user-{}", fixture.namespace.name),
+        password: "p%a+s&s w=o/r?d".to_owned(),
+    };
+    fixture.client.user = Some(user.clone());
+    fixture.register().await?;
+    let client_secret = |password: &str| {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "agent-client"},
+            "stringData": {
+                "client_id": fixture.client.client_id,
+                "client_secret": fixture.client.client_secret,
+                "username": user.name,
+                "password": password,
+            },
+        })
+    };
+    fixture.namespace.apply(&client_secret("not the password")).await?;
+    fixture.apply_authority(&json!({})).await?;
+    fixture.apply_credential(&json!({"grantType": "password"})).await?;
+    let message = fixture.wait_condition("Renewed", "False", "GrantTypeNotAllowed", SOON).await?;
+    assert!(message.contains("allowedGrantTypes"), "{message}");
+    fixture.apply_authority(&json!({"allowedGrantTypes": ["client_credentials", "password"]})).await?;
+    let message = fixture.wait_condition("Renewed", "False", "RequestRejected", SOON).await?;
+    assert!(message.contains("username") && message.contains("agent-client"), "{message}");
+    fixture.namespace.apply(&client_secret(&user.password)).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    Ok(())
+}

@@ -23,6 +23,7 @@ const publicPem = await exportSPKI(publicKey);
 
 const behaviours = new Map();
 const requests = [];
+const secrets = new Set();
 const keySetRequests = {};
 let redirected = 0;
 
@@ -30,7 +31,9 @@ const now = () => Math.floor(Date.now() / 1000);
 const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
 
 async function jwt(claims, { key = privateKey, kid = 'first', alg = 'RS256' } = {}) {
-  return new SignJWT(claims).setProtectedHeader({ alg, kid, typ: 'at+jwt' }).sign(key);
+  const token = await new SignJWT(claims).setProtectedHeader({ alg, kid, typ: 'at+jwt' }).sign(key);
+  secrets.add(token.split('.').pop());
+  return token;
 }
 
 function claimsFor(clientId, scope, lifetime) {
@@ -139,6 +142,7 @@ async function token(request, response, body) {
   const lifetime = script.lifetime ?? 3600;
   const claims = claimsFor(clientId, scope, lifetime);
   const answer = { access_token: await jwt(claims), token_type: 'Bearer', expires_in: lifetime, scope };
+  if (form.get('client_secret')) secrets.add(form.get('client_secret'));
   requests.push({ at: Date.now(), clientId, authentication: 'post', scope, status: 0, error: null });
   await BEHAVIOURS[script.name](response, { form, answer, claims, value: script.value });
 }
@@ -172,6 +176,7 @@ async function control(request, body) {
     return requests.filter((entry) => clientId === null || entry.clientId === clientId);
   }
   if (request.method === 'GET' && url.pathname === '/counts') return { keySetRequests, redirected };
+  if (request.method === 'GET' && url.pathname === '/secrets') return [...secrets];
   return undefined;
 }
 

@@ -19,6 +19,7 @@ const clients = new Map();
 const lifetimes = new Map();
 const users = new Map();
 const requests = [];
+const secrets = new Set();
 
 class Adapter {
   static stores = new Map();
@@ -117,6 +118,8 @@ provider.use(async (ctx, next) => {
   const at = Date.now();
   await next();
   if (ctx.path !== '/connect/token') return;
+  // the signature alone: the rest of a token is known to everybody
+  if (ctx.body?.access_token) secrets.add(ctx.body.access_token.split('.').pop());
   const body = ctx.oidc?.body ?? {};
   requests.push({
     at,
@@ -135,6 +138,7 @@ async function control(request, body) {
   if (request.method === 'PUT' && url.pathname === '/clients') {
     const { lifetime, scope, authentication, user, ...rest } = body;
     if (user) users.set(user.name, user.password);
+    for (const secret of [body.client_secret, user?.password]) if (secret) secrets.add(secret);
     clients.set(body.client_id, {
       grant_types: [user ? 'password' : 'client_credentials'],
       response_types: [],
@@ -150,6 +154,7 @@ async function control(request, body) {
     const clientId = url.searchParams.get('client_id');
     return requests.filter((entry) => clientId === null || entry.clientId === clientId);
   }
+  if (request.method === 'GET' && url.pathname === '/secrets') return [...secrets];
   return undefined;
 }
 

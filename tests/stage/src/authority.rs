@@ -160,6 +160,15 @@ impl Authority {
         Ok(self.http()?.get(url).send().await?.error_for_status()?.json().await?)
     }
 
+    /// Everything that must stay secret: client secrets, passwords, signatures of tokens.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    pub async fn secrets(&self) -> Result<Vec<String>> {
+        let url = format!("{}/secrets", self.control);
+        Ok(self.http()?.get(url).send().await?.error_for_status()?.json().await?)
+    }
+
     /// The key set, as the server publishes it.
     ///
     /// # Errors

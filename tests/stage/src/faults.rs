@@ -119,6 +119,14 @@ impl Faults {
         self.ask(&format!("requests?client_id={client_id}")).await
     }
 
+    /// Everything that must stay secret: client secrets, signatures of tokens.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    pub async fn secrets(&self) -> Result<Vec<String>> {
+        self.ask("secrets").await
+    }
+
     /// What the server counted up to now.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 pub mod authority;
 pub mod control_plane;
 pub mod faults;
+pub mod leaks;
 pub mod namespace;
 pub mod operator;
 pub mod process;

@@ -62,6 +62,11 @@ async fn run(command: &[String]) -> Result<ExitCode> {
         .with_context(|| format!("cannot start {}", command[0]))?;
     let mut group = Group(child);
     let status = group.0.wait().await?;
+    let leaks = stage::leaks::scan(&running.stage).await?;
+    if !leaks.is_empty() {
+        running.keep_logs();
+        bail!("secrets were found where they must not be:\n{}", leaks.join("\n"));
+    }
     if !status.success() {
         running.keep_logs();
         eprintln!("stage: failed; logs are kept in {}", running.stage.directory.display());

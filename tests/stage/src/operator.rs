@@ -1,6 +1,12 @@
 //! The operator as a process outside the cluster, with the permissions of its service account.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 
@@ -12,11 +18,31 @@ use crate::{
 const READY: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// A running operator. It is told to stop when this is dropped.
+/// A running operator. It is told to stop when this is dropped, its metrics kept beside its log.
 pub struct Operator {
     /// The process.
     pub process: Process,
     address: String,
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        // what it told last is looked through for secrets; an operator that a test ended tells nothing
+        let file = self.process.log().with_extension("metrics");
+        if let Ok(text) = last_metrics(&self.address) {
+            let _ = std::fs::write(file, text);
+        }
+    }
+}
+
+/// The metrics, without a runtime to wait in.
+fn last_metrics(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 impl Operator {

@@ -1,0 +1,58 @@
+//! The answer of a token endpoint: any status, any bytes. Whatever comes, the result is a token that fits a header, or
+//! a refusal whose message does not repeat the answer.
+#![no_main]
+
+use futures::{executor::block_on, future::BoxFuture};
+use itwin_credential_operator::{
+    oauth::{
+        http::{Transport, TransportError},
+        token::{self, ClientCredentials, Names, Proof, TokenRequest},
+    },
+    sensitive::Sensitive,
+};
+use libfuzzer_sys::fuzz_target;
+
+/// An answer of the fuzzer's choice. The statuses that `Http` turns into errors never come this far.
+struct Canned<'a>(u8, &'a [u8]);
+
+impl Transport for Canned<'_> {
+    fn send(&self, _: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, TransportError>> {
+        let status = [200, 200, 200, 201, 204, 400, 401, 403, 404, 418][usize::from(self.0) % 10];
+        let answer = http::Response::builder()
+            .status(status)
+            .header("content-type", "application/json")
+            .body(self.1.to_vec())
+            .expect("a response");
+        Box::pin(async move { Ok(answer) })
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((status, body)) = data.split_first() else { return };
+    let request = TokenRequest {
+        client: ClientCredentials {
+            id: "id".to_owned(),
+            proof: Proof::SecretInBody(Sensitive::new("secret".to_owned())),
+            user: None,
+        },
+        scopes: vec!["itwin-platform".to_owned()],
+        resources: Vec::new(),
+        names: Names {
+            authority: "ims".to_owned(),
+            client_secret: "team-a/client".to_owned(),
+            keys: serde_json::from_str(r#"{"name": "client"}"#).expect("keys"),
+        },
+    };
+    let endpoint = url::Url::parse("https://ims.example.com/token").expect("a URL");
+    match block_on(token::ask(&Canned(*status, body), &endpoint, "https://ims.example.com", &request)) {
+        Ok(answer) => {
+            let text = answer.token.expose();
+            assert!(!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()));
+        }
+        // longer than any word of our own messages: then it came from the answer
+        Err(failure) => {
+            let message = failure.refusal.message;
+            assert!(message.contains("ims") && message.len() < 400, "{message}");
+        }
+    }
+});
