@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
+use itwin_credential_operator::clock::now;
 use serde_json::json;
 
 use crate::fixture::{Fixture, PATIENCE, SOON};
@@ -30,9 +31,12 @@ async fn short_lived_token_is_renewed_in_time_for_three_lifetimes() -> Result<()
 
     let mut tokens: Vec<Seen> = Vec::new();
     let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(3 * 30) {
+    // it ends well before the next renewal, so that none falls between the last look and the count of requests
+    let far_from_renewal =
+        |tokens: &[Seen]| tokens.last().is_some_and(|last| (now() - last.issued_at).num_seconds() < LIFETIME / 3);
+    while started.elapsed() < Duration::from_secs(3 * 30) || !far_from_renewal(&tokens) {
         let secret = fixture.secret().await?.context("the Secret is gone")?;
-        let now = itwin_credential_operator::clock::now();
+        let now = now();
         let annotation = |key: &str| time(&secret["metadata"]["annotations"][format!("credentials.itwin.dev/{key}")]);
         let (issued_at, expires_at) = (annotation("issued-at")?, annotation("expires-at")?);
         assert!(expires_at > now, "the token in the Secret expired at {expires_at}, and it is {now}");
@@ -58,8 +62,8 @@ async fn short_lived_token_is_renewed_in_time_for_three_lifetimes() -> Result<()
         // a third, and up to a twentieth more
         assert!((LIFETIME / 3..=LIFETIME / 3 + 2).contains(&left), "due with {left} s left");
     }
-    // 18.5 s to 20 s from one to the next: the first, and four or five within 90 s
-    assert!((5..=6).contains(&tokens.len()), "{} tokens in three lifetimes", tokens.len());
+    // 18.5 s to 20 s from one to the next: the first, and four to six within 90 to 102 s
+    assert!((5..=7).contains(&tokens.len()), "{} tokens in three lifetimes", tokens.len());
     assert_eq!(fixture.token_requests().await?.len(), tokens.len(), "one token request for each token");
     Ok(())
 }
