@@ -4,7 +4,7 @@ CARGO ?= cargo
 OPERATOR := target/debug/itwin-credential-operator
 STAGE := target/debug/stage
 # Tests mostly wait for servers, so that more of them than cores run at the same time.
-TEST_THREADS ?= 24
+TEST_THREADS ?= 16
 # The name of a test, or a part of it, to run only that: make test ARGS=renewal
 ARGS ?=
 

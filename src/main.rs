@@ -9,13 +9,28 @@ use itwin_credential_operator::{
     report, runtime,
 };
 
+/// The exit code for wrong arguments.
+const WRONG_ARGUMENTS: u8 = 2;
+
 fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => start(cli),
-        Err(error) => {
-            // --help and --version go to standard output and end well; the rest ends with 2
+        // --help and --version go to standard output and end well
+        Err(error) if error.exit_code() == 0 => {
             let _ = error.print();
-            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            // one line: what is wrong and what is possible, without the usage and the hints behind it
+            let text = error.to_string();
+            let what: Vec<&str> = text
+                .lines()
+                .map(str::trim)
+                .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+                .filter(|line| !line.is_empty())
+                .collect();
+            eprintln!("{} (see --help)", what.join(" "));
+            ExitCode::from(WRONG_ARGUMENTS)
         }
     }
 }

@@ -116,13 +116,15 @@ fn secrets_are_exposed_in_few_places() {
         .collect();
     let mut exposing = exposing;
     exposing.sort();
-    // the request, the signature check, the Secret that is written, and what reads and compares the client Secret
+    // the Secret that is written; digests, one of them of what makes two requests equal; the assertion; the signature
+    // check; the request; and what reads the client Secret
     assert_eq!(
         exposing,
         [
             "src/act/secret_writer.rs",
-            "src/controller/gather.rs",
             "src/decide/fingerprint.rs",
+            "src/oauth/assertion.rs",
+            "src/oauth/authority.rs",
             "src/oauth/jwt.rs",
             "src/oauth/token.rs",
             "src/observe/client_secret.rs",

@@ -6,7 +6,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 /// Keeps OAuth 2.0 access tokens of the iTwin Platform valid in Kubernetes Secrets.
 #[derive(Debug, Parser)]
-#[command(name = "itwin-credential-operator", version, arg_required_else_help = true)]
+#[command(name = "itwin-credential-operator", version, arg_required_else_help = false)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -46,8 +46,8 @@ pub struct RunArgs {
     #[arg(long, env = "ITWIN_OPERATOR_LEADER_ELECTION", default_value_t = false, action = ArgAction::Set, value_parser = no_leader_election)]
     pub leader_election: bool,
 
-    /// Namespace of the Lease; the operator's own where it is not given.
-    #[arg(long, env = "ITWIN_OPERATOR_LEASE_NAMESPACE")]
+    /// Namespace of the Lease. Not supported by this version: leave it out.
+    #[arg(long, env = "ITWIN_OPERATOR_LEASE_NAMESPACE", value_parser = no_lease_namespace)]
     pub lease_namespace: Option<String>,
 
     /// Form of the log lines.
@@ -112,6 +112,10 @@ fn no_leader_election(text: &str) -> Result<bool, String> {
     }
 }
 
+fn no_lease_namespace(_: &str) -> Result<String, String> {
+    Err("leader election is not supported by this version: leave it out".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -159,6 +163,8 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused() {
-        assert!(run(&["--leader-election=true"]).is_err_and(|error| error.contains("not supported")));
+        for refused in ["--leader-election=true", "--lease-namespace=a"] {
+            assert!(run(&[refused]).is_err_and(|error| error.contains("not supported")), "{refused}");
+        }
     }
 }

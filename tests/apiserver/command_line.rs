@@ -13,13 +13,14 @@ fn wrong_arguments_end_with_2_and_say_what_is_wrong() -> Result<()> {
         (&["run", "--concurrency", "0"][..], "--concurrency"),
         (&["run", "--namespaces", "Not_A_Namespace"], "--namespaces"),
         (&["run", "--leader-election=true"], "not supported"),
+        (&["run", "--log-level", "loud"], "--log-level"),
         (&["walk"], "walk"),
+        (&[], "subcommand"),
     ] {
         let output = Command::new(PROGRAM).args(arguments).output()?;
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let first = text.lines().next().unwrap_or_default();
-        assert!(first.starts_with("error: ") && first.contains(told), "{text}");
+        assert!(text.starts_with("error: ") && text.contains(told) && text.lines().count() == 1, "{text}");
     }
     Ok(())
 }

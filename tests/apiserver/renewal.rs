@@ -1,72 +1,9 @@
-//! Renewal: in time, for ever, exactly as often as the policy says; and not at all where nothing is due.
+//! Renewal on request, and none at all where nothing is due.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result};
-use chrono::{DateTime, Utc};
-use itwin_credential_operator::clock::now;
+use anyhow::Result;
 use serde_json::json;
 
 use crate::fixture::{Fixture, PATIENCE, SOON};
-
-/// One token as it stood in the Secret.
-struct Seen {
-    issued_at: DateTime<Utc>,
-    expires_at: DateTime<Utc>,
-    renew_at: Option<DateTime<Utc>>,
-}
-
-fn time(value: &serde_json::Value) -> Result<DateTime<Utc>> {
-    Ok(DateTime::parse_from_rfc3339(value.as_str().context("no time")?)?.to_utc())
-}
-
-#[tokio::test]
-async fn short_lived_token_is_renewed_in_time_for_three_lifetimes() -> Result<()> {
-    const LIFETIME: i64 = 30;
-    let mut fixture = Fixture::new("renewal").await?;
-    fixture.client.lifetime = 30;
-    fixture.register().await?;
-    fixture.apply_credential(&json!({"minimumValidity": "5s"})).await?;
-    fixture.wait_ready().await?;
-
-    let mut tokens: Vec<Seen> = Vec::new();
-    let started = Instant::now();
-    // it ends well before the next renewal, so that none falls between the last look and the count of requests
-    let far_from_renewal =
-        |tokens: &[Seen]| tokens.last().is_some_and(|last| (now() - last.issued_at).num_seconds() < LIFETIME / 3);
-    while started.elapsed() < Duration::from_secs(3 * 30) || !far_from_renewal(&tokens) {
-        let secret = fixture.secret().await?.context("the Secret is gone")?;
-        let now = now();
-        let annotation = |key: &str| time(&secret["metadata"]["annotations"][format!("credentials.itwin.dev/{key}")]);
-        let (issued_at, expires_at) = (annotation("issued-at")?, annotation("expires-at")?);
-        assert!(expires_at > now, "the token in the Secret expired at {expires_at}, and it is {now}");
-        if tokens.last().is_none_or(|last| last.issued_at != issued_at) {
-            tokens.push(Seen { issued_at, expires_at, renew_at: None });
-        }
-        let status = fixture.status().await?;
-        if let Some(last) = tokens.last_mut()
-            && time(&status["issuedAt"]).is_ok_and(|issued| issued == last.issued_at)
-        {
-            last.renew_at = Some(time(&status["renewAt"])?);
-        }
-        assert_eq!(status["conditions"][0]["status"], "True", "Ready all the time: {status}");
-        // each look is a process of its own; this only keeps them apart
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-
-    for pair in tokens.windows(2) {
-        let due = pair[0].renew_at.context("renewAt was never told")?;
-        let late = (pair[1].issued_at - due).num_seconds();
-        assert!((0..=2).contains(&late), "due at {due}, renewed at {}", pair[1].issued_at);
-        let left = (pair[0].expires_at - due).num_seconds();
-        // a third, and up to a twentieth more
-        assert!((LIFETIME / 3..=LIFETIME / 3 + 2).contains(&left), "due with {left} s left");
-    }
-    // 18.5 s to 20 s from one to the next: the first, and four to six within 90 to 102 s
-    assert!((5..=7).contains(&tokens.len()), "{} tokens in three lifetimes", tokens.len());
-    assert_eq!(fixture.token_requests().await?.len(), tokens.len(), "one token request for each token");
-    Ok(())
-}
 
 #[tokio::test]
 async fn renewal_on_request_happens_once_for_each_value() -> Result<()> {

@@ -3,6 +3,10 @@
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
+#[path = "../apiserver/fixture.rs"]
+#[allow(dead_code, reason = "the other test binary uses the rest")]
+mod fixture;
+mod lifetimes;
 mod load;
 mod row;
 mod rows;
