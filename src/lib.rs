@@ -11,9 +11,9 @@
 //! runtime      the process: tasks, probes, shutdown
 //! ```
 
-pub mod sensitive;
-
 pub mod clock;
+pub mod digest;
+pub mod sensitive;
 
 pub mod api;
 pub mod config;

@@ -55,7 +55,7 @@ pub fn credential_label(name: &str) -> String {
     if name.len() <= LABEL_VALUE_MAX {
         return name.to_owned();
     }
-    let digest = crate::decide::fingerprint::sha256_hex([name]);
+    let digest = crate::digest::sha256_hex([name]);
     format!("{}-{}", name[..46].trim_end_matches(['-', '.']), &digest[..16])
 }
 

@@ -20,6 +20,7 @@ use crate::{
         },
         fingerprint, ownership,
     },
+    digest,
     oauth::token::ClientCredentials,
     observe::{
         client_secret::{self, ClientMaterial},
@@ -223,7 +224,7 @@ fn inputs(subject: &Subject<'_>, epoch: u32, client: &Known, target: &Target) ->
         Target::Ours(_) => "ours",
     };
     let generation = subject.credential.metadata.generation.unwrap_or_default().to_string();
-    fingerprint::short([&generation, &epoch.to_string(), client, target])
+    digest::short([&generation, &epoch.to_string(), client, target])
 }
 
 /// Reads the metadata of a Secret into the index.

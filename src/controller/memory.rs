@@ -11,8 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     act::secret_writer::Content,
     api::credential::{CredentialStatus, ITwinServiceCredential},
-    clock,
-    decide::fingerprint,
+    clock, digest,
     report::status::{self, Attempts, Description},
 };
 
@@ -54,7 +53,7 @@ impl Memory {
         let attempts = status::attempts(&previous);
         let uid = credential.metadata.uid.as_deref().unwrap_or_default();
         let wait = TimeDelta::milliseconds(
-            (INHERITED_BACKOFF.num_milliseconds() as f64 * fingerprint::unit_interval(["start", uid])) as i64,
+            (INHERITED_BACKOFF.num_milliseconds() as f64 * digest::unit_interval(["start", uid])) as i64,
         );
         let not_before = (attempts.failures > 0 && previous.observed_generation == credential.metadata.generation)
             .then(|| previous.renew_at.as_deref().and_then(clock::from_rfc3339).map(|at| at.min(now + wait)))

@@ -1,8 +1,10 @@
 //! The loop: what wakes a credential, and observe, decide, act, report in a row for it.
 
+mod attempt;
 pub mod authorities;
-pub mod gather;
+mod gather;
 pub mod memory;
 pub mod reconcile;
 pub mod scopes;
+mod tell;
 pub mod watches;

@@ -5,8 +5,7 @@
 
 use chrono::TimeDelta;
 
-use super::fingerprint;
-use crate::api::conditions::Reason;
+use crate::{api::conditions::Reason, digest};
 
 /// The first wait, and the shortest: at most one attempt a second for each credential.
 pub const FLOOR: TimeDelta = TimeDelta::seconds(1);
@@ -28,7 +27,7 @@ const RETRY_AFTER_CEILING: TimeDelta = TimeDelta::hours(1);
 #[must_use]
 pub fn delay(failures: u32, left: TimeDelta, reason: Reason, retry_after: Option<TimeDelta>, uid: &str) -> TimeDelta {
     let doubled = FLOOR * 2_i32.pow(failures.saturating_sub(1).min(20));
-    let jitter = 0.5 + 0.5 * fingerprint::unit_interval(["retry", uid, &failures.to_string()]);
+    let jitter = 0.5 + 0.5 * digest::unit_interval(["retry", uid, &failures.to_string()]);
     let capped = doubled.min(ceiling(left, reason));
     let jittered = TimeDelta::milliseconds((capped.num_milliseconds() as f64 * jitter) as i64);
     jittered.max(asked_for(retry_after, left)).max(FLOOR)

@@ -6,10 +6,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{
-    facts::{Policy, RenewBefore, Stamp},
-    fingerprint,
-};
+use super::facts::{Policy, RenewBefore, Stamp};
+use crate::digest;
 
 /// The default renewal comes when this fraction of the lifetime is left: 1/3.
 const DEFAULT_FRACTION: i32 = 3;
@@ -42,8 +40,7 @@ pub fn renew_at(stamp: &Stamp, policy: &Policy, uid: &str) -> DateTime<Utc> {
 
 /// A part of `lifetime / 20` that is fixed by the UID.
 fn jitter(lifetime: TimeDelta, uid: &str) -> TimeDelta {
-    let milliseconds =
-        (lifetime / JITTER_FRACTION).num_milliseconds() as f64 * fingerprint::unit_interval(["renew", uid]);
+    let milliseconds = (lifetime / JITTER_FRACTION).num_milliseconds() as f64 * digest::unit_interval(["renew", uid]);
     TimeDelta::milliseconds(milliseconds as i64)
 }
 

@@ -32,9 +32,9 @@ use crate::{
     decide::{
         breaker::{Admission, Breaker},
         facts::Refusal,
-        fingerprint,
         grant::Answer,
     },
+    digest,
     metrics::Metrics,
 };
 
@@ -304,5 +304,5 @@ fn identity(namespace: &str, request: &TokenRequest) -> String {
     let scopes = request.scopes.iter().map(String::as_str);
     let resources = request.resources.iter().map(String::as_str);
     let who = [namespace, &client.id, proof].into_iter().chain(user).chain(["scopes"]);
-    fingerprint::sha256_hex(who.chain(scopes).chain(["resources"]).chain(resources))
+    digest::sha256_hex(who.chain(scopes).chain(["resources"]).chain(resources))
 }

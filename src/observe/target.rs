@@ -16,6 +16,7 @@ use crate::{
         fingerprint,
         ownership::{Controller, Marks},
     },
+    digest,
 };
 
 /// What is kept of a Secret that somebody here cares for. Small: there are as many as credentials, twice.
@@ -83,7 +84,7 @@ fn digests<'a>(
     kind: &'static str,
     pairs: impl IntoIterator<Item = (&'a String, &'a String)>,
 ) -> impl Iterator<Item = u32> {
-    pairs.into_iter().map(move |(key, value)| fingerprint::short([kind, key, value]))
+    pairs.into_iter().map(move |(key, value)| digest::short([kind, key, value]))
 }
 
 fn controller(metadata: &ObjectMeta) -> Option<Controller> {

@@ -1,0 +1,272 @@
+//! One attempt for one credential: what makes it vain, asking for a token, writing it, and noting how it ended.
+
+use std::collections::BTreeMap;
+
+use chrono::TimeDelta;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+
+use super::{
+    gather::{self, Reading},
+    reconcile::{AWAIT_AUTHORITY, Attempted, Context, Visit},
+};
+use crate::{
+    act::{
+        mint::{self, Order},
+        secret_writer::{self, Content, Existing},
+    },
+    api::conditions::Reason,
+    clock,
+    cluster::{CallError, Step},
+    decide::{
+        backoff,
+        facts::{Facts, Held, Refusal, Stamp, Target},
+        plan::Need,
+        schedule,
+    },
+    oauth::{authority::NoToken, failure::Failure},
+    observe::index::Known,
+    report::status::Description,
+};
+
+/// How asking for a token and writing it ended.
+pub(super) enum Minted {
+    Written,
+    /// Somebody changed the Secret meanwhile: look again.
+    Again,
+    /// The rate limit asks to wait.
+    NotYet(TimeDelta),
+    Failed(Failure),
+}
+
+impl Visit<'_> {
+    /// Asks for a token and writes it.
+    pub(super) async fn mint(&mut self, need: Need, facts: &Facts) -> Result<Minted, CallError> {
+        if let Some(refusal) = self.unwritable(facts).await? {
+            return Ok(Minted::Failed(refusal.into()));
+        }
+        let content = match self.take_unwritten(facts) {
+            Some(content) => content,
+            None => match self.ask(facts).await? {
+                Ok(content) => Box::new(content),
+                Err(NoToken::NotYet(wait)) => return Ok(Minted::NotYet(wait)),
+                Err(NoToken::Failed(failure)) => return Ok(Minted::Failed(failure)),
+            },
+        };
+        self.write(need, facts, content).await
+    }
+
+    /// What makes a Secret of ours, or one that was offered to us, unfit to be written. Asked before a token is.
+    async fn unwritable(&mut self, facts: &Facts) -> Result<Option<Refusal>, CallError> {
+        let Target::Ours(Held { stamp, .. }) = &facts.target else { return Ok(None) };
+        if stamp.is_none() && self.reading.target.is_none() {
+            self.read_target().await?;
+        }
+        let Some(read) = &self.reading.target else { return Ok(None) };
+        let target = &self.subject.target;
+        if read.immutable {
+            return Ok(Some(immutable(&target.to_string())));
+        }
+        if read.type_ != "Opaque" {
+            let message = format!(
+                "Secret {target} is of type {}, and only Opaque Secrets are written: delete it, or name another in a new credential",
+                read.type_
+            );
+            return Ok(Some(Refusal::new(Reason::SecretTypeMismatch, message)));
+        }
+        Ok(None)
+    }
+
+    /// A token that was issued before and could not be written, if it is still what is wanted.
+    fn take_unwritten(&mut self, facts: &Facts) -> Option<Box<Content>> {
+        let content = self.memory.unwritten.take()?;
+        let client = self.reading.client.as_ref().map(|client| client.version.as_str());
+        let fits = content.request == facts.desired.request
+            && Some(content.issuer.as_str()) == gather::issuer(&facts.authority)
+            && Some(content.client_version.as_str()) == client
+            && schedule::renew_at(&stamp_of(&content), &facts.desired.policy, &facts.uid) > clock::now();
+        fits.then_some(content)
+    }
+
+    async fn ask(&self, facts: &Facts) -> Result<Result<Content, NoToken>, CallError> {
+        let credential = self.subject.credential;
+        let name = &credential.spec.authority_ref.name;
+        let (Some(authority), Some(issuer)) = (self.context.authorities.get(name), gather::issuer(&facts.authority))
+        else {
+            // it went away since the decision
+            return Ok(Err(NoToken::NotYet(AWAIT_AUTHORITY)));
+        };
+        let usable = self.reading.client.as_ref().and_then(|read| Some((read.content.as_ref().ok()?, read)));
+        let Some((client, read)) = usable else {
+            return Ok(Err(NoToken::NotYet(AWAIT_AUTHORITY)));
+        };
+        let namespace_labels =
+            if authority.config.restricts_namespaces() { self.namespace_labels().await? } else { Default::default() };
+        let client_secret = self.subject.client.to_string();
+        let order = Order {
+            credential,
+            namespace_labels: &namespace_labels,
+            client,
+            client_secret: &client_secret,
+            held: facts.held_for_spec(),
+        };
+        let minted = mint::mint(&authority, &order).await;
+        if authority.take_news() {
+            self.context.scopes.wake_users_of(name);
+        }
+        Ok(minted.map(|grant| Content {
+            client_fingerprint: read.material.fingerprint(&grant.token),
+            grant,
+            issuer: issuer.to_owned(),
+            request: facts.desired.request.clone(),
+            client_id: client.id.clone(),
+            client_version: read.version.clone(),
+        }))
+    }
+
+    async fn namespace_labels(&self) -> Result<BTreeMap<String, String>, CallError> {
+        let api: Api<Namespace> = Api::all(self.context.cluster.client.clone());
+        let request = api.get_metadata(&self.subject.key.namespace);
+        let namespace = self.context.cluster.call(Step::GetNamespace, request).await?;
+        Ok(namespace.metadata.labels.unwrap_or_default())
+    }
+
+    async fn write(&mut self, need: Need, facts: &Facts, content: Box<Content>) -> Result<Minted, CallError> {
+        let Context { cluster, index, .. } = self.context;
+        let (credential, target) = (self.subject.credential, &self.subject.target);
+        let written = match index.get(target) {
+            Known::Unknown => return Ok(self.keep_unwritten(content)),
+            Known::Absent => secret_writer::create(cluster, credential, &content).await,
+            Known::Present(seen) => {
+                let keys = self.reading.target.as_ref().map(|read| read.keys.as_slice());
+                secret_writer::update(cluster, credential, Existing { seen: &seen, keys }, &content).await
+            }
+        };
+        let name = target.to_string();
+        match written {
+            Ok(seen) => {
+                self.memory.proven_target = Some(seen.version.clone());
+                index.saw(target, seen);
+                self.written(need, facts, &content);
+                Ok(Minted::Written)
+            }
+            Err(CallError::Conflict | CallError::AlreadyExists | CallError::NotFound) => {
+                Ok(self.keep_unwritten(content))
+            }
+            Err(CallError::Invalid(why)) if why.contains("immutable") => Ok(Minted::Failed(immutable(&name).into())),
+            Err(error) => {
+                self.memory.unwritten = Some(content);
+                // whether it was written before the answer was lost, only the Secret can tell
+                index.doubt(target);
+                Ok(Minted::Failed(Failure::new(
+                    Reason::SecretWriteFailed,
+                    format!(
+                        "Secret {name} could not be written ({error}): check quotas and the permissions of the operator's service account; the token is kept and written later"
+                    ),
+                )))
+            }
+        }
+    }
+
+    fn keep_unwritten(&mut self, content: Box<Content>) -> Minted {
+        self.memory.unwritten = Some(content);
+        Minted::Again
+    }
+
+    /// Notes a token that was written.
+    fn written(&mut self, need: Need, facts: &Facts, content: &Content) {
+        let now = clock::now();
+        if let Target::Ours(Held { stamp: Some(old), .. }) = &facts.target {
+            let left = old.expires_at - now;
+            self.context.metrics.replaced_with_left(left.as_seconds_f64());
+            if need == Need::Due {
+                let due = schedule::renew_at(old, &facts.desired.policy, &facts.uid);
+                self.context.metrics.renewed_late((now - due).as_seconds_f64());
+            }
+        }
+        self.memory.description =
+            Some(Description { client_id: Some(content.client_id.clone()), scopes: content.grant.scopes.clone() });
+        self.memory.proven_client = None;
+        self.memory.unfulfilled_request = None;
+        if let Some(request) = self.subject.renew_annotation() {
+            self.memory.attempts.renew_request = Some(request.clone());
+        }
+        self.reading = Reading::default();
+        self.nothing_is_wrong();
+        tracing::info!(
+            credential = %self.subject.key,
+            secret = self.subject.target.name,
+            need = ?need,
+            expires_at = %clock::to_rfc3339(content.grant.expires_at),
+            "token written"
+        );
+    }
+
+    pub(super) fn nothing_is_wrong(&mut self) {
+        self.memory.attempts.failures = 0;
+        self.memory.attempts.last_failure = None;
+        self.memory.not_before = None;
+        self.memory.inputs = None;
+    }
+
+    /// Notes an attempt that failed.
+    pub(super) fn failed(&mut self, facts: &Facts, inputs: u32, failure: Failure) {
+        let now = clock::now();
+        let Failure { refusal, retry_after } = failure;
+        self.memory.attempts.failures = self.memory.attempts.failures.saturating_add(1);
+        let wait =
+            backoff::delay(self.memory.attempts.failures, facts.left(now), refusal.reason, retry_after, &facts.uid);
+        self.memory.not_before = Some(now + wait);
+        self.memory.inputs = Some(inputs);
+        if facts.renewal_request.is_some_and(|request| request.fresh) {
+            self.memory.unfulfilled_request = self.subject.renew_annotation().cloned();
+            self.memory.attempts.renew_request.clone_from(&self.memory.unfulfilled_request);
+        }
+        tracing::warn!(
+            credential = %self.subject.key,
+            reason = refusal.reason.as_str(),
+            failures = self.memory.attempts.failures,
+            retry_in_ms = wait.num_milliseconds(),
+            "no token: {}",
+            refusal.message
+        );
+        self.memory.attempts.last_failure = Some((now, refusal.clone()));
+        self.outcome = Some(Attempted::Failed(refusal));
+    }
+
+    pub(super) async fn repair(&mut self) -> Result<(), CallError> {
+        let Context { cluster, index, .. } = self.context;
+        let Known::Present(seen) = index.get(&self.subject.target) else { return Ok(()) };
+        match secret_writer::repair(cluster, self.subject.credential, &seen).await {
+            Ok(repaired) => {
+                self.memory.proven_target = Some(repaired.version.clone());
+                index.saw(&self.subject.target, repaired);
+                Ok(())
+            }
+            Err(CallError::Conflict | CallError::NotFound) => {
+                self.forget_target();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn immutable(secret: &str) -> Refusal {
+    Refusal::new(
+        Reason::SecretImmutable,
+        format!(
+            "Secret {secret} is immutable, so that no token can be written into it: delete it, it is made again at once"
+        ),
+    )
+}
+
+fn stamp_of(content: &Content) -> Stamp {
+    Stamp {
+        request: content.request.clone(),
+        issuer: content.issuer.clone(),
+        client_version: content.client_version.clone(),
+        issued_at: content.grant.issued_at,
+        expires_at: content.grant.expires_at,
+    }
+}

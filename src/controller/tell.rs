@@ -1,0 +1,161 @@
+//! Telling how one credential stands after a look at it, and when to look again.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::controller::Action,
+};
+use serde_json::json;
+
+use super::{
+    gather,
+    reconcile::{Attempted, Visit, requeue},
+};
+use crate::{
+    api::{
+        MANAGER,
+        conditions::READY,
+        credential::{CredentialStatus, ITwinServiceCredential},
+    },
+    clock,
+    cluster::{CallError, Step},
+    decide::facts::Facts,
+    metrics::{CredentialGauges, CredentialLabels},
+    report::{
+        events::{self, Outcome},
+        status::{self, Description},
+    },
+};
+
+/// A credential is looked at at least this often, so that a clock that was set or a machine that slept is noticed.
+const LOOK_AGAIN: TimeDelta = TimeDelta::minutes(10);
+/// The same where Secrets are not watched: the contract promises to notice changes within 5 minutes.
+const LOOK_AGAIN_UNWATCHED: TimeDelta = TimeDelta::seconds(290);
+
+impl Visit<'_> {
+    /// Tells how the credential stands, and says when to look again: at the next attempt, after `wait`, or when time
+    /// alone changes something.
+    pub(super) async fn report(
+        &mut self,
+        next_attempt: Option<DateTime<Utc>>,
+        wait: Option<TimeDelta>,
+    ) -> Result<Action, CallError> {
+        let (facts, _) = self.facts();
+        let next_attempt = next_attempt.or(self.memory.not_before.filter(|_| !facts.suspend));
+        let previous = self.previous_status();
+        let description = self.describe(&facts, &previous).await?;
+        let now = clock::now();
+        let status = status::status(&status::Inputs {
+            facts: &facts,
+            attempts: &self.memory.attempts,
+            description: &description,
+            secret: &self.subject.target.name,
+            generation: self.subject.credential.metadata.generation,
+            renew_at: next_attempt,
+            previous: &previous,
+            now,
+        });
+        self.gauge(&facts, &status, next_attempt);
+        if status != previous {
+            self.write_status(&status).await?;
+        }
+        let outcome = match &self.outcome {
+            None => None,
+            Some(Attempted::Written(need)) => Some(Outcome::Written(*need)),
+            Some(Attempted::Failed(refusal)) => Some(Outcome::Failed(refusal)),
+        };
+        let transition = outcome.and_then(|outcome| events::transition(&previous, &outcome, &self.subject.target.name));
+        if let Some(transition) = transition {
+            self.context.events.publish(self.subject.credential, transition).await;
+        }
+        let again = if self.context.watch_secrets { LOOK_AGAIN } else { LOOK_AGAIN_UNWATCHED };
+        let until_attempt = next_attempt.map(|at| at - now);
+        let until_change = gather::next_change(&facts, now).map(|at| at - now);
+        Ok(requeue([Some(again), wait, until_attempt, until_change].into_iter().flatten().min().unwrap_or(again)))
+    }
+
+    /// The newer of the status that the watch brought and the one that we wrote.
+    fn previous_status(&self) -> CredentialStatus {
+        let version = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+        match &self.memory.written_status {
+            Some((written_at, status)) if *written_at > version(self.subject.credential.resource_version()) => {
+                status.clone()
+            }
+            _ => self.subject.credential.status.clone().unwrap_or_default(),
+        }
+    }
+
+    /// What the token in the Secret was issued for: remembered, told by the status, or read.
+    async fn describe(&mut self, facts: &Facts, previous: &CredentialStatus) -> Result<Description, CallError> {
+        let Some(stamp) = facts.held_for_spec() else { return Ok(Description::default()) };
+        if self.memory.description.is_none() {
+            let told = previous.issued_at.as_deref() == Some(clock::to_rfc3339(stamp.issued_at).as_str());
+            if told && previous.client_id.is_some() && !previous.scopes.is_empty() {
+                self.memory.description =
+                    Some(Description { client_id: previous.client_id.clone(), scopes: previous.scopes.clone() });
+            } else {
+                self.read_target().await?;
+            }
+        }
+        Ok(self.memory.description.clone().unwrap_or_default())
+    }
+
+    async fn write_status(&mut self, status: &CredentialStatus) -> Result<(), CallError> {
+        // null takes a field away
+        let patch = json!({
+            "metadata": {"uid": self.subject.uid},
+            "status": {
+                "observedGeneration": status.observed_generation,
+                "conditions": status.conditions,
+                "secretName": status.secret_name,
+                "issuer": status.issuer,
+                "clientId": status.client_id,
+                "scopes": status.scopes,
+                "issuedAt": status.issued_at,
+                "expiresAt": status.expires_at,
+                "renewAt": status.renew_at,
+                "usableUntil": status.usable_until,
+                "consecutiveFailures": status.consecutive_failures,
+                "lastFailure": status.last_failure,
+                "lastRenewRequest": status.last_renew_request,
+            },
+        });
+        let api: Api<ITwinServiceCredential> =
+            Api::namespaced(self.context.cluster.client.clone(), &self.subject.key.namespace);
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(&patch);
+        let request = api.patch_status(&self.subject.key.name, &params, &patch);
+        match self.context.cluster.call(Step::PatchCredentialStatus, request).await {
+            Ok(object) => {
+                let version = object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default();
+                self.memory.written_status = Some((version, status.clone()));
+                Ok(())
+            }
+            // deleted meanwhile, perhaps created again under its name: the watch tells
+            Err(CallError::NotFound | CallError::Conflict) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn gauge(&mut self, facts: &Facts, status: &CredentialStatus, next_attempt: Option<DateTime<Utc>>) {
+        let authority = &self.subject.credential.spec.authority_ref.name;
+        let labels = |authority| CredentialLabels {
+            namespace: &self.subject.key.namespace,
+            name: &self.subject.key.name,
+            authority,
+        };
+        if let Some(before) = self.memory.metrics_authority.as_ref().filter(|before| *before != authority) {
+            self.context.metrics.forget_credential(labels(before));
+        }
+        let seconds = |at: DateTime<Utc>| at.timestamp() as f64;
+        let gauges = CredentialGauges {
+            expires_at: facts.held_for_spec().map(|stamp| seconds(stamp.expires_at)),
+            renew_at: next_attempt.map(seconds),
+            ready: status::holds(&status.conditions, READY),
+            failures: self.memory.attempts.failures,
+        };
+        self.context.metrics.credential(labels(authority), gauges);
+        self.memory.metrics_authority = Some(authority.clone());
+    }
+}
