@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const NAMESPACE: &str = "team-a";
 
 pub async fn demo(program: PathBuf) -> Result<ExitCode> {
-    let mut running = Running::start().await?;
+    let running = Running::start().await?;
     let stage = running.stage.clone();
     let show = async |arguments: &[&str]| -> Result<()> {
         println!("$ kubectl {}", arguments.join(" "));
@@ -98,7 +98,6 @@ pub async fn demo(program: PathBuf) -> Result<ExitCode> {
         .await?;
 
     if std::env::var("KEEP").is_ok_and(|keep| keep == "1") {
-        running.keep_logs();
         step("Left running (KEEP=1); Ctrl-C stops it");
         println!("  export KUBECONFIG={}", stage.kubeconfig.display());
         println!("  {} get itcred -A", stage.kubectl.display());
