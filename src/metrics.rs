@@ -1,4 +1,4 @@
-//! Counters and gauges (`docs/metrics.md` lists them). They are written everywhere and read by nobody in here.
+//! Counters and gauges. They are written everywhere and read by nobody in here.
 //!
 //! Every label value is from a fixed set or an object's name, so that the number of series is bounded by the number
 //! of credentials; those of a credential go when it goes.

@@ -81,3 +81,22 @@ async fn deleted_authority_costs_no_valid_token() -> Result<()> {
     assert_eq!(fixture.token_requests().await?.len(), 2, "the wish was granted once the authority was back");
     Ok(())
 }
+
+#[tokio::test]
+async fn proxy_of_the_environment_is_used_for_the_authority_and_no_proxy_obeyed() -> Result<()> {
+    let namespace = stage::namespace::Namespace::new("proxy").await?;
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", proxy.local_addr()?);
+    // the API server is at 127.0.0.1, the authority at localhost
+    let variables = [("HTTPS_PROXY", url.as_str()), ("NO_PROXY", "127.0.0.1")];
+    let program = std::path::Path::new(crate::fixture::PROGRAM);
+    let _operator =
+        stage::operator::Operator::start_with(&namespace.stage, program, &namespace.name, &[], &variables).await?;
+    namespace.apply(&namespace.authority(&json!({}))).await?;
+    let (mut connection, _) = tokio::time::timeout(crate::fixture::PATIENCE, proxy.accept()).await??;
+    let mut line = vec![0; 64];
+    let read = tokio::io::AsyncReadExt::read(&mut connection, &mut line).await?;
+    let line = String::from_utf8_lossy(&line[..read]).into_owned();
+    assert!(line.starts_with("CONNECT localhost:"), "{line}");
+    namespace.kubectl(&["delete", "itauth", &namespace.name]).await.map(drop)
+}

@@ -64,6 +64,7 @@ async fn answers_that_are_errors() -> Result<()> {
             ),
             Row::new("rate-limited", rate_limited(None), "RateLimited"),
             Row::new("rate-limited-seconds", rate_limited(Some("2")), "RateLimited"),
+            Row::new("rate-limited-date", with("rateLimitedUntil", json!(3000)), "RateLimited"),
             Row::new("rate-limited-past-date", rate_limited(Some("Sun, 06 Nov 1994 08:49:37 GMT")), "RateLimited"),
             Row::new("rate-limited-nonsense", rate_limited(Some("soon")), "RateLimited"),
         ],

@@ -64,6 +64,8 @@ const BEHAVIOURS = {
   oauthError: async (response, { form, value }) =>
     json(response, value.status, { error: value.error, error_description: `ATTACKER ${form.get('client_secret')}` }),
   status: async (response, { value }) => json(response, value.status, value.body ?? 'ATTACKER', value.headers),
+  rateLimitedUntil: async (response, { value }) =>
+    json(response, 429, {}, { 'retry-after': new Date(Date.now() + value).toUTCString() }),
   slowHeader: async () => {},
   slowBody: async (response) => {
     response.writeHead(200, { 'content-type': 'application/json' });

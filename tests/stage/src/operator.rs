@@ -51,11 +51,26 @@ impl Operator {
     /// # Errors
     /// With its log where it does not become ready.
     pub async fn start(stage: &Stage, program: &Path, namespaces: &str, arguments: &[&str]) -> Result<Self> {
+        Self::start_with(stage, program, namespaces, arguments, &[]).await
+    }
+
+    /// The same with variables in its environment.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(
+        stage: &Stage,
+        program: &Path,
+        namespaces: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
         let [port] = free_ports()?;
         let address = format!("127.0.0.1:{port}");
         let mut command = Command::new(program);
         command.args(["run", "--log-format", "json", "--log-level", "debug", "--metrics-address", &address]);
         command.args(["--namespaces", namespaces]).args(arguments).env("KUBECONFIG", &stage.operator_kubeconfig);
+        command.envs(variables.iter().copied());
         let mut process = Process::start(&format!("operator-{namespaces}-{port}"), command, &stage.directory)?;
         let url = format!("http://{address}/readyz");
         let client = reqwest::Client::builder().timeout(ANSWER).build()?;
