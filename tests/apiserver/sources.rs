@@ -1,10 +1,11 @@
 //! Changes of what a token is asked with and for.
 
 use anyhow::Result;
+use itwin_credential_operator::clock::now;
 use serde_json::json;
 use stage::eventually;
 
-use crate::fixture::{Fixture, SOON};
+use crate::fixture::{Fixture, PATIENCE, SOON};
 
 #[tokio::test]
 async fn rotated_client_secret_gives_a_new_token_and_a_label_does_not() -> Result<()> {
@@ -63,5 +64,23 @@ async fn reduced_scope_is_refused_and_the_old_token_stays() -> Result<()> {
     let message = fixture.wait_condition("Renewed", "False", "ScopeReduced", SOON).await?;
     assert!(message.contains("unheard-of"), "{message}");
     assert_eq!(fixture.secret().await?, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_watch_of_secrets_a_hand_edit_is_undone_at_the_next_renewal() -> Result<()> {
+    let mut fixture = Fixture::bare_with("unwatched", &["--watch-secrets=false"]).await?;
+    fixture.client.lifetime = 20;
+    fixture.with_surroundings().await?;
+    fixture.apply_credential(&json!({"minimumValidity": "5s"})).await?;
+    fixture.wait_ready().await?;
+    let due = fixture.status().await?["renewAt"].as_str().unwrap_or_default().to_owned();
+    let edit = r#"{"stringData":{"access_token":"garbage"}}"#;
+    fixture.namespace.kubectl(&["patch", "secret", "agent", "--type=merge", "-p", edit]).await?;
+    eventually("a token again", PATIENCE, async || fixture.token().await.ok().filter(|token| token != "garbage"))
+        .await?;
+    let due = chrono::DateTime::parse_from_rfc3339(&due)?;
+    assert!(now() >= due, "nobody watches: it is noticed when the renewal is due, at {due}");
+    assert_eq!(fixture.token_requests().await?.len(), 2, "by one renewal");
     Ok(())
 }
