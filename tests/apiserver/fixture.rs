@@ -3,12 +3,11 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
-use base64::Engine;
 use serde_json::{Value, json};
 use stage::{
     authority::{Client, TokenRequest},
     eventually,
-    namespace::Namespace,
+    namespace::{Namespace, data},
     operator::Operator,
 };
 
@@ -149,15 +148,4 @@ pub fn condition(status: &Value, kind: &str) -> Option<(String, String, String)>
     let condition = status["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)?;
     let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
     Some((text("status"), text("reason"), text("message")))
-}
-
-/// A Secret's data as text.
-pub fn data(secret: &Value) -> Result<BTreeMap<String, String>> {
-    let data = secret["data"].as_object().context("the Secret has no data")?;
-    data.iter()
-        .map(|(key, value)| {
-            let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default())?;
-            Ok((key.clone(), String::from_utf8(bytes)?))
-        })
-        .collect()
 }

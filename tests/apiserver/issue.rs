@@ -18,7 +18,7 @@ console.log(JSON.stringify(payload));
 async fn applied_credential_gets_a_complete_secret() -> Result<()> {
     let fixture = Fixture::ready("issue").await?;
     let secret = fixture.secret().await?.context("no Secret")?;
-    let data = crate::fixture::data(&secret)?;
+    let data = stage::namespace::data(&secret)?;
     let token = &data["access_token"];
 
     let keys: Vec<&str> = data.keys().map(String::as_str).collect();

@@ -29,7 +29,7 @@ async fn retained_secret_outlives_its_credential() -> Result<()> {
     let secret = fixture.secret().await?.context("no Secret")?;
     assert_eq!(secret["metadata"]["ownerReferences"], json!(null), "nothing for garbage collection to act upon");
     fixture.namespace.kubectl(&["delete", "itcred", "agent", "--wait"]).await?;
-    assert_eq!(fixture.token().await?, crate::fixture::data(&secret)?["access_token"]);
+    assert_eq!(fixture.token().await?, stage::namespace::data(&secret)?["access_token"]);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `make demo`: the main job on the stage, with what a user would look at.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -9,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use base64::Engine;
 use serde_json::Value;
-use stage::{authority::Client, eventually, operator::Operator, project, setup::Running};
+use stage::{authority::Client, eventually, namespace::data, operator::Operator, project, setup::Running};
 
 /// Lifetime of the demo's tokens, in seconds: long enough to read along, short enough to see a renewal.
 const LIFETIME: u32 = 45;
@@ -116,26 +117,16 @@ fn example(name: &str) -> Result<String> {
     std::fs::read_to_string(&file).with_context(|| format!("{} is missing", file.display()))
 }
 
-async fn secret_data(stage: &stage::Stage) -> Result<Vec<(String, String)>> {
+async fn secret_data(stage: &stage::Stage) -> Result<BTreeMap<String, String>> {
     let text = stage.kubectl(&["-n", NAMESPACE, "get", "secret", "render-agent-token", "-o", "json"]).await?;
-    let secret: Value = serde_json::from_str(&text)?;
-    let data = secret["data"].as_object().context("the Secret has no data")?;
-    data.iter()
-        .map(|(key, value)| {
-            let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default())?;
-            Ok((key.clone(), String::from_utf8(bytes)?))
-        })
-        .collect()
+    data(&serde_json::from_str(&text)?)
 }
 
-fn value(data: &[(String, String)], key: &str) -> Result<String> {
-    data.iter()
-        .find(|(name, _)| name == key)
-        .map(|(_, value)| value.clone())
-        .with_context(|| format!("the Secret has no {key}"))
+fn value(data: &BTreeMap<String, String>, key: &str) -> Result<String> {
+    data.get(key).cloned().with_context(|| format!("the Secret has no {key}"))
 }
 
-fn claims(data: &[(String, String)]) -> Result<String> {
+fn claims(data: &BTreeMap<String, String>) -> Result<String> {
     let token = value(data, "access_token")?;
     let body = token.split('.').nth(1).context("the token is no JWT")?;
     let claims: Value = serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(body)?)?;

@@ -1,8 +1,12 @@
 //! A namespace for one test, and what a user would put into it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use base64::Engine;
 use serde_json::{Value, json};
 
 use crate::{Stage, authority::Client};
@@ -102,6 +106,20 @@ impl Namespace {
     pub fn new_client(&self) -> Client {
         Client::new(&format!("service-{}", self.name))
     }
+}
+
+/// A Secret's data as text.
+///
+/// # Errors
+/// Where it has none, or it is not base64 of text.
+pub fn data(secret: &Value) -> Result<BTreeMap<String, String>> {
+    let data = secret["data"].as_object().context("the Secret has no data")?;
+    data.iter()
+        .map(|(key, value)| {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default())?;
+            Ok((key.clone(), String::from_utf8(bytes)?))
+        })
+        .collect()
 }
 
 /// Merges `patch` into `value` (RFC 7396).

@@ -24,8 +24,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a process that writes into `<directory>/<name>.log`. On Linux the kernel ends it should this process
-    /// die without a chance to do so.
+    /// Starts a process that writes into `<directory>/<name>.log`. With a command of [`bound_to_us`] the kernel ends
+    /// it should we die without a chance to do so.
     ///
     /// # Errors
     /// Where it cannot be started.
