@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use kube::Client;
 
-use crate::metrics::Metrics;
+use crate::{api::credential::WorkloadKind, mandate::Mandate, metrics::Metrics};
 
 /// Deadline of one call. Less than the 10 s within which a failure must be told, more than the API server's own
 /// queueing under load.
@@ -18,6 +18,8 @@ const DEADLINE: Duration = Duration::from_secs(8);
 pub struct Cluster {
     /// The client; calls that are not watches are wrapped in [`Cluster::call`].
     pub client: Client,
+    /// The right to act: without it nothing is written, and no token is to be asked for.
+    pub mandate: Mandate,
     metrics: Arc<Metrics>,
 }
 
@@ -36,6 +38,10 @@ pub enum Step {
     CreateSecret,
     /// Updates the Secret.
     PatchSecret,
+    /// Reads a workload that may have to be restarted.
+    GetWorkload(WorkloadKind),
+    /// Restarts a workload.
+    PatchWorkload(WorkloadKind),
     /// Writes a credential's status.
     PatchCredentialStatus,
     /// Writes an authority's status.
@@ -51,10 +57,24 @@ impl Step {
             Self::GetNamespace => ("get", "namespaces"),
             Self::CreateSecret => ("create", "secrets"),
             Self::PatchSecret => ("patch", "secrets"),
+            Self::GetWorkload(kind) => ("get", workloads(kind)),
+            Self::PatchWorkload(kind) => ("patch", workloads(kind)),
             Self::PatchCredentialStatus => ("patch", "itwinservicecredentials/status"),
             Self::PatchAuthorityStatus => ("patch", "itwinauthorities/status"),
             Self::PublishEvent => ("create", "events"),
         }
+    }
+
+    fn writes(self) -> bool {
+        self.labels().0 != "get"
+    }
+}
+
+const fn workloads(kind: WorkloadKind) -> &'static str {
+    match kind {
+        WorkloadKind::Deployment => "deployments",
+        WorkloadKind::StatefulSet => "statefulsets",
+        WorkloadKind::DaemonSet => "daemonsets",
     }
 }
 
@@ -82,6 +102,9 @@ pub enum CallError {
     /// The deadline passed.
     #[error("no answer from the API server within {} s", DEADLINE.as_secs())]
     Timeout,
+    /// This process may not write, since another one leads or may lead: nothing was sent.
+    #[error("this replica does not hold the Lease")]
+    NotLeading,
     /// The connection broke, or the answer could not be read.
     #[error("no readable answer from the API server")]
     Transport,
@@ -97,6 +120,7 @@ impl CallError {
             Self::Invalid(_) => "invalid",
             Self::Unavailable(_) => "unavailable",
             Self::Timeout => "timeout",
+            Self::NotLeading => "not_leading",
             Self::Transport => "transport",
         }
     }
@@ -121,8 +145,8 @@ impl From<kube::Error> for CallError {
 impl Cluster {
     /// Wraps a client.
     #[must_use]
-    pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
-        Self { client, metrics }
+    pub fn new(client: Client, mandate: Mandate, metrics: Arc<Metrics>) -> Self {
+        Self { client, mandate, metrics }
     }
 
     /// Makes one call.
@@ -130,9 +154,13 @@ impl Cluster {
     /// # Errors
     /// [`CallError`], never with the content of an object.
     pub async fn call<T>(&self, step: Step, request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
-        let result = match tokio::time::timeout(DEADLINE, request).await {
-            Ok(answer) => answer.map_err(CallError::from),
-            Err(_) => Err(CallError::Timeout),
+        let result = if step.writes() && !self.mandate.holds() {
+            Err(CallError::NotLeading)
+        } else {
+            match tokio::time::timeout(DEADLINE, request).await {
+                Ok(answer) => answer.map_err(CallError::from),
+                Err(_) => Err(CallError::Timeout),
+            }
         };
         let (verb, resource) = step.labels();
         self.metrics.kubernetes_request(verb, resource, result.as_ref().map_or_else(CallError::label, |_| "success"));

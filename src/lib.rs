@@ -13,6 +13,8 @@
 
 pub mod clock;
 pub mod digest;
+pub mod mandate;
+pub mod progress;
 pub mod sensitive;
 
 pub mod api;

@@ -33,6 +33,7 @@ pub struct Metrics {
     reconcile_duration: Histogram,
     kubernetes_requests: IntCounterVec,
     leader: IntGauge,
+    unreadable: IntGauge,
 }
 
 /// The labels of one credential's series.
@@ -127,6 +128,12 @@ impl Metrics {
                 "Requests to the Kubernetes API, watches apart.",
                 &["verb", "resource", "result"],
             )?,
+            unreadable: {
+                let help = "Objects that this version cannot understand and leaves alone.";
+                let gauge = IntGauge::new("itwin_unreadable_objects", help)?;
+                registry.register(Box::new(gauge.clone()))?;
+                gauge
+            },
             leader: {
                 let gauge = IntGauge::new("itwin_leader", "1 while this process acts, 0 while it stands by.")?;
                 registry.register(Box::new(gauge.clone()))?;
@@ -201,6 +208,11 @@ impl Metrics {
     /// A request to the Kubernetes API ended. All three are from fixed sets.
     pub fn kubernetes_request(&self, verb: &'static str, resource: &'static str, result: &'static str) {
         self.kubernetes_requests.with_label_values(&[verb, resource, result]).inc();
+    }
+
+    /// How many objects cannot be understood.
+    pub fn unreadable(&self, count: usize) {
+        self.unreadable.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Whether this process acts.

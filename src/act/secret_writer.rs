@@ -14,6 +14,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+use super::template;
 use crate::{
     api::{
         MANAGER,
@@ -22,7 +23,7 @@ use crate::{
     },
     clock,
     cluster::{CallError, Cluster, Step},
-    decide::{fingerprint, grant::Grant},
+    decide::{facts::Refusal, fingerprint, grant::Grant},
     observe::target::{self, Seen},
 };
 
@@ -46,8 +47,8 @@ pub struct Content {
 pub struct Existing<'a> {
     /// What is known of it.
     pub seen: &'a Seen,
-    /// Its data keys, where it was read; else only ours are there.
-    pub keys: Option<&'a [String]>,
+    /// Its data, where it was read; else only our keys are there.
+    pub present: Option<&'a Data>,
 }
 
 /// Labels that the Secret must carry.
@@ -66,7 +67,26 @@ pub fn annotations(credential: &ITwinServiceCredential) -> BTreeMap<String, Stri
     let mut annotations = credential.spec.secret_template.clone().unwrap_or_default().annotations;
     let uid = credential.metadata.uid.clone().unwrap_or_default();
     annotations.insert(secret_keys::OWNER_UID.to_owned(), uid);
+    if let Some(digest) = template::fingerprint(credential.spec.secret_template.as_ref()) {
+        annotations.insert(secret_keys::TEMPLATE.to_owned(), digest);
+    }
     annotations
+}
+
+/// The data of a Secret.
+pub type Data = BTreeMap<String, ByteString>;
+
+/// All that the Secret is to hold for this token.
+///
+/// # Errors
+/// [`crate::api::conditions::Reason::TemplateInvalid`]
+pub fn data(credential: &ITwinServiceCredential, content: &Content) -> Result<Data, Refusal> {
+    with_templates(credential, token_data(content))
+}
+
+fn with_templates(credential: &ITwinServiceCredential, mut data: Data) -> Result<Data, Refusal> {
+    data.extend(template::render(credential.spec.secret_template.as_ref(), &data)?);
+    Ok(data)
 }
 
 /// Creates the Secret.
@@ -77,16 +97,17 @@ pub async fn create(
     cluster: &Cluster,
     credential: &ITwinServiceCredential,
     content: &Content,
+    data: Data,
 ) -> Result<Seen, CallError> {
     let secret = Secret {
         metadata: kube::core::ObjectMeta {
             name: Some(credential.target_name().to_owned()),
             labels: Some(labels(credential)),
-            annotations: Some(all_annotations(credential, content)),
+            annotations: Some(all_annotations(credential, content, &data)),
             owner_references: owner(credential).map(|owner| vec![owner]),
             ..kube::core::ObjectMeta::default()
         },
-        data: Some(data(content)),
+        data: Some(data),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
     };
@@ -104,14 +125,19 @@ pub async fn update(
     credential: &ITwinServiceCredential,
     existing: Existing<'_>,
     content: &Content,
+    data: &Data,
 ) -> Result<Seen, CallError> {
-    let data = data(content);
-    let stale = existing.keys.unwrap_or_default().iter().filter(|key| !data.contains_key(*key));
+    let mut patch = metadata_patch(credential, existing.seen, all_annotations(credential, content, data));
+    patch["data"] = data_patch(existing.present.into_iter().flat_map(BTreeMap::keys), data);
+    apply(cluster, credential, &patch).await
+}
+
+/// Sets what is wanted and takes away what else is there.
+fn data_patch<'a>(present: impl IntoIterator<Item = &'a String>, data: &'a Data) -> Value {
+    let stale = present.into_iter().filter(|key| !data.contains_key(*key));
     let mut patched: BTreeMap<&str, Value> = stale.map(|key| (key.as_str(), Value::Null)).collect();
     patched.extend(data.iter().map(|(key, value)| (key.as_str(), json!(value))));
-    let mut patch = metadata_patch(credential, existing.seen, all_annotations(credential, content));
-    patch["data"] = json!(patched);
-    apply(cluster, credential, &patch).await
+    json!(patched)
 }
 
 /// Writes the labels, annotations and owner reference that the Secret must carry, and leaves its data alone.
@@ -120,6 +146,29 @@ pub async fn update(
 /// As [`update`].
 pub async fn repair(cluster: &Cluster, credential: &ITwinServiceCredential, seen: &Seen) -> Result<Seen, CallError> {
     apply(cluster, credential, &metadata_patch(credential, seen, annotations(credential))).await
+}
+
+/// Renders the keys of the templates anew over the token that the Secret holds, `held`, and does what [`repair`] does.
+///
+/// # Errors
+/// A template that cannot be rendered, in which case nothing was written; or as [`update`].
+pub async fn rerender(
+    cluster: &Cluster,
+    credential: &ITwinServiceCredential,
+    seen: &Seen,
+    held: Data,
+) -> Result<Result<Seen, Refusal>, CallError> {
+    let token = secret_keys::DATA_KEYS.iter().filter_map(|key| held.get_key_value(*key));
+    let token = token.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let data = match with_templates(credential, token) {
+        Ok(data) => data,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let mut annotations = annotations(credential);
+    annotations.insert(secret_keys::CONTENT.to_owned(), digest(&data));
+    let mut patch = metadata_patch(credential, seen, annotations);
+    patch["data"] = data_patch(held.keys(), &data);
+    apply(cluster, credential, &patch).await.map(Ok)
 }
 
 async fn apply(cluster: &Cluster, credential: &ITwinServiceCredential, patch: &Value) -> Result<Seen, CallError> {
@@ -137,6 +186,7 @@ fn metadata_patch(credential: &ITwinServiceCredential, seen: &Seen, annotations:
         annotations.into_iter().map(|(key, value)| (key, json!(value))).collect();
     // an offer that was taken is taken off: it must not be taken twice
     annotations.insert(secret_keys::ADOPT.to_owned(), Value::Null);
+    annotations.entry(secret_keys::TEMPLATE.to_owned()).or_insert(Value::Null);
     json!({
         "metadata": {
             "uid": seen.uid,
@@ -148,17 +198,19 @@ fn metadata_patch(credential: &ITwinServiceCredential, seen: &Seen, annotations:
     })
 }
 
-fn all_annotations(credential: &ITwinServiceCredential, content: &Content) -> BTreeMap<String, String> {
+fn digest(data: &Data) -> String {
+    fingerprint::content(data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())))
+}
+
+fn all_annotations(credential: &ITwinServiceCredential, content: &Content, data: &Data) -> BTreeMap<String, String> {
     let mut annotations = annotations(credential);
-    let data = data(content);
-    let digest = fingerprint::content(data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())));
     let stamp = [
         (secret_keys::REQUEST, content.request.clone()),
         (secret_keys::CLIENT, content.client_fingerprint.clone()),
         (secret_keys::CLIENT_VERSION, content.client_version.clone()),
         (secret_keys::CLIENT_ID, content.client_id.clone()),
         (secret_keys::ISSUER_ANNOTATION, content.issuer.clone()),
-        (secret_keys::CONTENT, digest),
+        (secret_keys::CONTENT, digest(data)),
         (secret_keys::ISSUED_AT, clock::to_rfc3339(content.grant.issued_at)),
         (secret_keys::EXPIRES_AT_ANNOTATION, clock::to_rfc3339(content.grant.expires_at)),
     ];
@@ -166,8 +218,8 @@ fn all_annotations(credential: &ITwinServiceCredential, content: &Content) -> BT
     annotations
 }
 
-/// The data of the Secret. No value ends in a newline: Node's header validation refuses one.
-fn data(content: &Content) -> BTreeMap<String, ByteString> {
+/// The keys that every Secret has. No value ends in a newline: Node's header validation refuses one.
+fn token_data(content: &Content) -> Data {
     let grant = &content.grant;
     let token = grant.token.expose();
     [

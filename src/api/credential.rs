@@ -82,7 +82,7 @@ pub struct CredentialSpec {
     #[schemars(schema_with = "schema::object_name")]
     pub secret_name: Option<String>,
 
-    /// Labels and annotations to put on the Secret that is written.
+    /// Labels, annotations and further keys of the Secret that is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_template: Option<SecretTemplate>,
 
@@ -105,11 +105,10 @@ pub struct CredentialSpec {
     #[x_kube(validation = Rule::new("duration(self) <= duration('24h')").message("minimumValidity must be at most 24h"))]
     pub minimum_validity: Duration,
 
-    /// Workloads of this namespace to restart after the Secret was written, for programs that read the token once.
+    /// Workloads of this namespace to restart after a token was written, for programs that read the token once. An
+    /// administrator must have allowed it (chart value `rolloutRestart.enabled`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
-    #[x_kube(validation = Rule::new("size(self) == 0")
-        .message("rolloutRestartTargets is not supported by this version: leave it out"))]
     pub rollout_restart_targets: Vec<RolloutRestartTarget>,
 
     /// What becomes of the Secret when the credential is deleted: `Delete` lets it be garbage collected, `Retain`
@@ -213,8 +212,10 @@ pub enum DeletionPolicy {
         .message("secretTemplate.labels: app.kubernetes.io/managed-by and the prefix credentials.itwin.dev/ are the operator's own, use other keys"),
     validation = Rule::new("!has(self.annotations) || self.annotations.all(k, !k.startsWith('credentials.itwin.dev/'))")
         .message("secretTemplate.annotations: the prefix credentials.itwin.dev/ is the operator's own, use other keys"),
-    validation = Rule::new("!has(self.data) || size(self.data) == 0")
-        .message("secretTemplate.data is not supported by this version: leave it out")
+    validation = Rule::new("!has(self.data) || self.data.all(k, !(k in ['access_token', 'authorization', 'token_type', 'expires_at', 'scope', 'issuer']))")
+        .message("secretTemplate.data: access_token, authorization, token_type, expires_at, scope and issuer are always written, use other keys"),
+    validation = Rule::new("!has(self.data) || self.data.all(k, size(k) <= 253 && k.matches('^[-._a-zA-Z0-9]+$'))")
+        .message("secretTemplate.data: a key of a Secret consists of letters, digits, '-', '_' and '.', at most 253 of them")
 )]
 pub struct SecretTemplate {
     /// Labels to put on the Secret.
@@ -225,9 +226,10 @@ pub struct SecretTemplate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::string_map")]
     pub annotations: BTreeMap<String, String>,
-    /// Extra keys, each rendered from a template over `access_token`, `token_type`, `expires_at`, `scope`, `issuer`.
+    /// Extra keys, each rendered from a Jinja template over `access_token`, `token_type`, `expires_at`, `scope` and
+    /// `issuer`, with the filters `b64encode`, `lower`, `replace`, `tojson`, `trim` and `upper`: at most 16 of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::string_map")]
+    #[schemars(schema_with = "schema::template_map")]
     pub data: BTreeMap<String, String>,
 }
 

@@ -87,6 +87,15 @@ pub fn url(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": 2048})
 }
 
+/// Templates of data keys. Rendering is bounded too: `act::template`.
+pub fn template_map(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {"type": "string", "maxLength": 16384},
+    })
+}
+
 /// Labels or annotations: the API server checks their syntax when the Secret is written.
 pub fn string_map(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -28,6 +28,10 @@ pub const REQUEST: &str = "credentials.itwin.dev/request-fingerprint";
 pub const CLIENT: &str = "credentials.itwin.dev/client-fingerprint";
 /// `<uid>/<resourceVersion>` of the client Secret that the token was asked with.
 pub const CLIENT_VERSION: &str = "credentials.itwin.dev/client-version";
+/// Digest of the templates by which keys were rendered; absent where there were none.
+pub const TEMPLATE: &str = "credentials.itwin.dev/template-fingerprint";
+/// On the pod template of a workload that was restarted: when the token was issued for which it was.
+pub const RESTARTED_FOR: &str = "credentials.itwin.dev/restarted-for-token-of";
 /// Digest of the written `data`, by which a hand edit is told from our own content.
 pub const CONTENT: &str = "credentials.itwin.dev/content-fingerprint";
 /// The issuer that the token came from.

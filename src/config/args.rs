@@ -42,12 +42,12 @@ pub struct RunArgs {
     #[arg(long, env = "ITWIN_OPERATOR_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
     pub metrics_address: SocketAddr,
 
-    /// Let one of several replicas act, elected through a Lease. Not supported by this version: run one replica.
-    #[arg(long, env = "ITWIN_OPERATOR_LEADER_ELECTION", default_value_t = false, action = ArgAction::Set, value_parser = no_leader_election)]
+    /// Let one of several replicas act, elected through a Lease. Without it, run no more than one.
+    #[arg(long, env = "ITWIN_OPERATOR_LEADER_ELECTION", default_value_t = true, action = ArgAction::Set)]
     pub leader_election: bool,
 
-    /// Namespace of the Lease. Not supported by this version: leave it out.
-    #[arg(long, env = "ITWIN_OPERATOR_LEASE_NAMESPACE", value_parser = no_lease_namespace)]
+    /// Namespace of the Lease; default: the one that the process runs in.
+    #[arg(long, env = "ITWIN_OPERATOR_LEASE_NAMESPACE", value_parser = namespace)]
     pub lease_namespace: Option<String>,
 
     /// Form of the log lines.
@@ -102,20 +102,6 @@ fn namespace(text: &str) -> Result<String, String> {
     }
 }
 
-fn no_leader_election(text: &str) -> Result<bool, String> {
-    match text {
-        "false" => Ok(false),
-        "true" => {
-            Err("leader election is not supported by this version: run one replica and set it to false".to_owned())
-        }
-        _ => Err("must be false".to_owned()),
-    }
-}
-
-fn no_lease_namespace(_: &str) -> Result<String, String> {
-    Err("leader election is not supported by this version: leave it out".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -162,9 +148,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused() {
-        for refused in ["--leader-election=true", "--lease-namespace=a"] {
-            assert!(run(&[refused]).is_err_and(|error| error.contains("not supported")), "{refused}");
-        }
+    fn replicas_elect_a_leader_unless_told_not_to() {
+        assert_eq!(run(&[]).map(|run| run.leader_election), Ok(true));
+        assert_eq!(run(&["--leader-election=false"]).map(|run| run.leader_election), Ok(false));
+        assert!(run(&["--lease-namespace", "A"]).is_err_and(|error| error.contains("--lease-namespace")));
     }
 }

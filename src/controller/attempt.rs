@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
+use kube::{Api, Resource};
 
 use super::{
     gather::{self, Reading},
@@ -13,7 +13,9 @@ use super::{
 use crate::{
     act::{
         mint::{self, Order},
+        rollout,
         secret_writer::{self, Content, Existing},
+        template,
     },
     api::conditions::Reason,
     clock,
@@ -26,8 +28,11 @@ use crate::{
     },
     oauth::{authority::NoToken, failure::Failure},
     observe::index::Known,
-    report::status::Description,
+    report::{events::Transition, status::Description},
 };
+
+/// Wait after a workload could not be restarted.
+const RESTART_RETRY: TimeDelta = TimeDelta::seconds(60);
 
 /// How asking for a token and writing it ended.
 pub(super) enum Minted {
@@ -58,8 +63,15 @@ impl Visit<'_> {
 
     /// What makes a Secret of ours, or one that was offered to us, unfit to be written. Asked before a token is.
     async fn unwritable(&mut self, facts: &Facts) -> Result<Option<Refusal>, CallError> {
+        if let Err(refusal) = template::check(self.subject.credential.spec.secret_template.as_ref()) {
+            return Ok(Some(refusal));
+        }
         let Target::Ours(Held { stamp, .. }) = &facts.target else { return Ok(None) };
-        if stamp.is_none() && self.reading.target.is_none() {
+        let template = template::fingerprint(self.subject.credential.spec.secret_template.as_ref());
+        let other_template =
+            matches!(self.context.index.get(&self.subject.target), Known::Present(seen) if seen.template != template);
+        // keys of an older template must be known to be taken away
+        if (stamp.is_none() || other_template) && self.reading.target.is_none() {
             self.read_target().await?;
         }
         let Some(read) = &self.reading.target else { return Ok(None) };
@@ -89,6 +101,9 @@ impl Visit<'_> {
     }
 
     async fn ask(&self, facts: &Facts) -> Result<Result<Content, NoToken>, CallError> {
+        if !self.context.cluster.mandate.holds() {
+            return Err(CallError::NotLeading);
+        }
         let credential = self.subject.credential;
         let name = &credential.spec.authority_ref.name;
         let (Some(authority), Some(issuer)) = (self.context.authorities.get(name), gather::issuer(&facts.authority))
@@ -134,12 +149,20 @@ impl Visit<'_> {
     async fn write(&mut self, need: Need, facts: &Facts, content: Box<Content>) -> Result<Minted, CallError> {
         let Context { cluster, index, .. } = self.context;
         let (credential, target) = (self.subject.credential, &self.subject.target);
+        let data = match secret_writer::data(credential, &content) {
+            Ok(data) => data,
+            Err(refusal) => {
+                // the token is good, and is written once the template is
+                self.memory.unwritten = Some(content);
+                return Ok(Minted::Failed(refusal.into()));
+            }
+        };
         let written = match index.get(target) {
             Known::Unknown => return Ok(self.keep_unwritten(content)),
-            Known::Absent => secret_writer::create(cluster, credential, &content).await,
+            Known::Absent => secret_writer::create(cluster, credential, &content, data).await,
             Known::Present(seen) => {
-                let keys = self.reading.target.as_ref().map(|read| read.keys.as_slice());
-                secret_writer::update(cluster, credential, Existing { seen: &seen, keys }, &content).await
+                let present = self.reading.target.as_ref().map(|read| &read.data);
+                secret_writer::update(cluster, credential, Existing { seen: &seen, present }, &content, &data).await
             }
         };
         let name = target.to_string();
@@ -152,6 +175,10 @@ impl Visit<'_> {
             }
             Err(CallError::Conflict | CallError::AlreadyExists | CallError::NotFound) => {
                 Ok(self.keep_unwritten(content))
+            }
+            Err(error @ CallError::NotLeading) => {
+                self.memory.unwritten = Some(content);
+                Err(error)
             }
             Err(CallError::Invalid(why)) if why.contains("immutable") => Ok(Minted::Failed(immutable(&name).into())),
             Err(error) => {
@@ -234,20 +261,68 @@ impl Visit<'_> {
         self.outcome = Some(Attempted::Failed(refusal));
     }
 
-    pub(super) async fn repair(&mut self) -> Result<(), CallError> {
+    /// Puts right what is wrong with a Secret whose token is good: without a token request.
+    pub(super) async fn repair(&mut self) -> Result<Result<(), Refusal>, CallError> {
         let Context { cluster, index, .. } = self.context;
-        let Known::Present(seen) = index.get(&self.subject.target) else { return Ok(()) };
-        match secret_writer::repair(cluster, self.subject.credential, &seen).await {
-            Ok(repaired) => {
+        let credential = self.subject.credential;
+        let Known::Present(seen) = index.get(&self.subject.target) else { return Ok(Ok(())) };
+        let repaired = if seen.template == template::fingerprint(credential.spec.secret_template.as_ref()) {
+            secret_writer::repair(cluster, credential, &seen).await.map(Ok)
+        } else {
+            self.read_target().await?;
+            match self.reading.target.take() {
+                Some(read) if read.is_ours && read.version == seen.version => {
+                    secret_writer::rerender(cluster, credential, &seen, read.data).await
+                }
+                // it changed meanwhile: decide again
+                _ => return Ok(Ok(())),
+            }
+        };
+        match repaired {
+            Ok(Ok(repaired)) => {
                 self.memory.proven_target = Some(repaired.version.clone());
                 index.saw(&self.subject.target, repaired);
-                Ok(())
+                self.reading.target = None;
+                Ok(Ok(()))
             }
+            Ok(Err(refusal)) => Ok(Err(refusal)),
             Err(CallError::Conflict | CallError::NotFound) => {
                 self.forget_target();
-                Ok(())
+                Ok(Ok(()))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Restarts the workloads that read the token once. What fails is told and tried again later; the token is good.
+    pub(super) async fn restart_workloads(&mut self, issued_at: DateTime<Utc>) {
+        let Context { cluster, events, .. } = self.context;
+        let credential = self.subject.credential;
+        let (mut restarted, mut failed) = (Vec::new(), Vec::new());
+        for target in &credential.spec.rollout_restart_targets {
+            let name = rollout::name(target);
+            match rollout::restart(cluster, &self.subject.key.namespace, target, issued_at).await {
+                Ok(true) => restarted.push(name),
+                Ok(false) => {}
+                Err(CallError::NotFound) => failed.push(format!("{name} does not exist")),
+                Err(error @ CallError::Forbidden(_)) => failed.push(format!(
+                    "{name} may not be restarted ({error}): an administrator can allow it with the chart's value rolloutRestart.enabled"
+                )),
+                Err(error) => failed.push(format!("{name} could not be restarted ({error})")),
+            }
+        }
+        if !restarted.is_empty() {
+            let note = format!("{} restarted, for the token of {}", restarted.join(", "), clock::to_rfc3339(issued_at));
+            tracing::info!(credential = %self.subject.key, "{note}");
+            events.publish(&credential.object_ref(&()), Transition::normal("RolloutRestarted", note)).await;
+        }
+        if failed.is_empty() {
+            self.memory.restarted_for = Some(issued_at);
+            self.memory.restart_not_before = None;
+            self.memory.attempts.restart_failure = None;
+        } else {
+            self.memory.restart_not_before = Some(clock::now() + RESTART_RETRY);
+            self.memory.attempts.restart_failure = Some(failed.join("; "));
         }
     }
 }

@@ -6,7 +6,7 @@ use kube::{Api, ResourceExt};
 
 use super::{authorities::Authorities, memory::Memory};
 use crate::{
-    act::secret_writer,
+    act::{secret_writer, template},
     api::{
         authority::ClientAuthentication,
         credential::{DeletionPolicy, ITwinServiceCredential},
@@ -16,7 +16,7 @@ use crate::{
     decide::{
         facts::{
             Authority, Client, Desired, Facts, Held, History, Integrity, Policy, Refusal, RenewBefore, RenewalRequest,
-            Target,
+            Restart, Target,
         },
         fingerprint, ownership,
     },
@@ -58,8 +58,8 @@ pub struct ReadTarget {
     pub version: String,
     /// Its data is what we wrote.
     pub is_ours: bool,
-    /// Keys of its data.
-    pub keys: Vec<String>,
+    /// Its data.
+    pub data: secret_writer::Data,
     /// Its type.
     pub type_: String,
     /// It cannot be changed.
@@ -130,8 +130,14 @@ pub fn facts(
         client,
         target,
         history: History { not_before },
+        restart: restart(subject, memory),
     };
     (facts, inputs)
+}
+
+fn restart(subject: &Subject<'_>, memory: &Memory) -> Option<Restart> {
+    let wanted = !subject.credential.spec.rollout_restart_targets.is_empty();
+    wanted.then_some(Restart { done_for: memory.restarted_for, not_before: memory.restart_not_before })
 }
 
 fn renewal_request(subject: &Subject<'_>, memory: &Memory) -> Option<RenewalRequest> {
@@ -185,6 +191,7 @@ fn metadata_intact(credential: &ITwinServiceCredential, seen: &Seen) -> bool {
     let has_owner = seen.marks.controller.is_some();
     let wants_owner = credential.spec.deletion_policy == DeletionPolicy::Delete;
     has_owner == wants_owner
+        && seen.template == template::fingerprint(credential.spec.secret_template.as_ref())
         && seen.carries(&secret_writer::labels(credential), &secret_writer::annotations(credential))
 }
 
@@ -266,16 +273,16 @@ pub async fn read_target(
     let annotation = |key: &str| secret.metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
     let (fingerprint, client_id) = (annotation(secret_keys::CLIENT), annotation(secret_keys::CLIENT_ID));
     let data = secret.data.take().unwrap_or_default();
-    let keys = data.keys().cloned().collect();
     let text = |key: &str| data.get(key).and_then(|value| String::from_utf8(value.0.clone()).ok());
     let scopes = text(secret_keys::SCOPE).unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect();
+    let client_fingerprint = fingerprint.zip(text(secret_keys::ACCESS_TOKEN).map(Sensitive::new));
     Ok(Some(ReadTarget {
         version,
         is_ours,
-        keys,
+        data,
         type_: secret.type_.unwrap_or_default(),
         immutable: secret.immutable == Some(true),
-        client_fingerprint: fingerprint.zip(text(secret_keys::ACCESS_TOKEN).map(Sensitive::new)),
+        client_fingerprint,
         description: Description { client_id, scopes },
     }))
 }
@@ -326,6 +333,7 @@ pub fn issuer(authority: &Authority) -> Option<&str> {
 pub fn next_change(facts: &Facts, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let stamp = facts.held_for_spec()?;
     // a token with exactly the minimum validity left is still good: look a moment later
+    let restart = facts.restart.as_ref().and_then(|restart| restart.not_before);
     let falls_below = stamp.expires_at - facts.desired.policy.minimum_validity + TimeDelta::milliseconds(1);
-    [falls_below, stamp.expires_at].into_iter().filter(|at| *at > now).min()
+    [Some(falls_below), Some(stamp.expires_at), restart].into_iter().flatten().filter(|at| *at > now).min()
 }

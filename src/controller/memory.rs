@@ -39,6 +39,10 @@ pub struct Memory {
     pub description: Option<Description>,
     /// A token that was issued but could not be written yet: it is not asked for again.
     pub unwritten: Option<Box<Content>>,
+    /// When the token was issued for which workloads were restarted last.
+    pub restarted_for: Option<DateTime<Utc>>,
+    /// No restart of workloads before this instant, since one failed.
+    pub restart_not_before: Option<DateTime<Utc>>,
     /// Failed calls to the Kubernetes API in a row.
     pub api_failures: u32,
     /// The authority that the metrics of this credential name.
@@ -68,6 +72,8 @@ impl Memory {
             proven_client: None,
             description: None,
             unwritten: None,
+            restarted_for: None,
+            restart_not_before: None,
             api_failures: 0,
             metrics_authority: None,
         }

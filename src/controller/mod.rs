@@ -7,4 +7,5 @@ pub mod memory;
 pub mod reconcile;
 pub mod scopes;
 mod tell;
+pub mod unreadable;
 pub mod watches;

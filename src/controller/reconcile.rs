@@ -1,7 +1,12 @@
 //! One credential: observe, decide, act, until there is nothing more to do now; then report, and say when to look
 //! again.
 
-use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::TimeDelta;
 use futures::FutureExt;
@@ -13,6 +18,7 @@ use super::{
     gather::{self, Reading, Subject},
     memory::{Memories, Memory},
     scopes::Scopes,
+    unreadable::Unreadable,
 };
 use crate::{
     api::{conditions::Reason, credential::ITwinServiceCredential},
@@ -26,6 +32,7 @@ use crate::{
     },
     metrics::Metrics,
     observe::index::SecretIndex,
+    progress::Progress,
     report::events::Events,
 };
 
@@ -35,6 +42,8 @@ const STEPS_MAX: usize = 12;
 pub(super) const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
 /// Never look again sooner than this: a bound on what any mistake in the schedule can cost.
 const LOOK_AGAIN_FLOOR: TimeDelta = TimeDelta::milliseconds(10);
+/// One look ends within this, whatever hangs: all its steps with their deadlines, and a token request.
+const LOOK_DEADLINE: Duration = Duration::from_secs(180);
 /// The longest wait after calls to the Kubernetes API that failed.
 const API_RETRY_CEILING: TimeDelta = TimeDelta::seconds(30);
 
@@ -54,6 +63,10 @@ pub struct Context {
     pub events: Events,
     /// The namespaces we act in.
     pub scopes: Scopes,
+    /// Objects that this version cannot understand.
+    pub unreadable: Unreadable,
+    /// What must go on, for the liveness probe.
+    pub progress: Arc<Progress>,
     /// A watch keeps the index up to date.
     pub watch_secrets: bool,
 }
@@ -64,10 +77,20 @@ pub struct Context {
 /// Never: what went wrong is in the action.
 pub async fn reconcile(credential: Arc<ITwinServiceCredential>, context: Arc<Context>) -> Result<Action, Infallible> {
     let started = Instant::now();
-    let (result, action) = match AssertUnwindSafe(look(&credential, &context)).catch_unwind().await {
-        Ok(Ok(action)) => ("success", action),
-        Ok(Err(action)) => ("api_error", action),
+    let look = AssertUnwindSafe(look(&credential, &context)).catch_unwind();
+    let (result, action) = match tokio::time::timeout(LOOK_DEADLINE, look).await {
+        Ok(Ok(Ok(action))) => ("success", action),
+        Ok(Ok(Err(action))) => ("api_error", action),
         Err(_) => {
+            tracing::error!(
+                namespace = credential.namespace(),
+                credential = credential.name_any(),
+                "reconcile took longer than {} s and was given up; please report this as a bug",
+                LOOK_DEADLINE.as_secs()
+            );
+            ("deadline", requeue(API_RETRY_CEILING))
+        }
+        Ok(Err(_)) => {
             tracing::error!(
                 namespace = credential.namespace(),
                 credential = credential.name_any(),
@@ -151,7 +174,12 @@ impl Visit<'_> {
                     Minted::NotYet(wait) => return self.report(None, Some(wait)).await,
                     Minted::Failed(failure) => self.failed(&facts, inputs, failure),
                 },
-                Plan::Repair => self.repair().await?,
+                Plan::Repair => {
+                    if let Err(refusal) = self.repair().await? {
+                        self.failed(&facts, inputs, refusal.into());
+                    }
+                }
+                Plan::Restart { issued_at } => self.restart_workloads(issued_at).await,
                 Plan::Refuse(refusal) => self.failed(&facts, inputs, refusal.into()),
                 Plan::Keep { renew_at } => {
                     if renew_at.is_some() && self.memory.unfulfilled_request.is_none() {

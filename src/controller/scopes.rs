@@ -1,58 +1,102 @@
-//! The namespaces we act in, and how a credential in one of them is woken.
+//! The namespaces we act in, and how an object in one of them is woken.
 
-use kube::runtime::reflector::{ObjectRef, Store};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kube::{
+    Resource,
+    runtime::reflector::{ObjectRef, Store},
+};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::{api::credential::ITwinServiceCredential, observe::index::Key};
+use crate::{
+    api::{authority::ITwinAuthority, credential::ITwinServiceCredential},
+    observe::index::Key,
+};
+
+/// How objects of one kind are woken: put into the queue of their loop, once there is one.
+pub struct Wakes<K: Resource<DynamicType = ()> + 'static> {
+    /// The objects.
+    pub store: Store<K>,
+    /// A replica that stands by has no loop, and nothing may pile up in its queue.
+    acting: AtomicBool,
+    /// Unbounded, but joined by the scheduler behind it: what waits there is at most one entry for each object.
+    queue: UnboundedSender<ObjectRef<K>>,
+}
 
 /// One watched namespace, or all of them.
 pub struct Scope {
     /// The namespace; `None` means all.
     pub namespace: Option<String>,
     /// Its credentials.
-    pub store: Store<ITwinServiceCredential>,
-    /// Where a credential is put that must be looked at. Unbounded, but joined by the scheduler behind it: what waits
-    /// there is at most one entry for each credential.
-    pub queue: UnboundedSender<ObjectRef<ITwinServiceCredential>>,
+    pub credentials: Wakes<ITwinServiceCredential>,
 }
 
-/// All of them.
-pub struct Scopes(pub Vec<Scope>);
+/// All of them, and the authorities.
+pub struct Scopes {
+    /// The namespaces.
+    pub all: Vec<Scope>,
+    /// The authorities, which have no namespace.
+    pub authorities: Wakes<ITwinAuthority>,
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Wakes<K> {
+    /// Nobody is woken yet.
+    pub fn new(store: Store<K>, queue: UnboundedSender<ObjectRef<K>>) -> Self {
+        Self { store, acting: AtomicBool::new(false), queue }
+    }
+
+    /// Has an object looked at soon.
+    pub fn wake(&self, object: ObjectRef<K>) {
+        if self.acting.load(Ordering::Acquire) {
+            // the receiver is gone only while the process ends
+            let _ = self.queue.send(object);
+        }
+    }
+
+    /// Has every object looked at for which `concerned` holds.
+    pub fn wake_all(&self, concerned: impl Fn(&K) -> bool) {
+        for object in self.store.state().iter().filter(|object| concerned(object)) {
+            self.wake(ObjectRef::from_obj(&**object));
+        }
+    }
+
+    fn begin(&self) {
+        self.acting.store(true, Ordering::Release);
+        self.wake_all(|_| true);
+    }
+}
 
 impl Scopes {
     /// Has a credential looked at soon.
     pub fn wake(&self, key: &Key) {
-        for scope in &self.0 {
+        for scope in &self.all {
             if scope.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace) {
-                scope.wake(ObjectRef::new(&key.name).within(&key.namespace));
+                scope.credentials.wake(ObjectRef::new(&key.name).within(&key.namespace));
             }
         }
     }
 
     /// Has every credential looked at that names this authority.
     pub fn wake_users_of(&self, authority: &str) {
-        for scope in &self.0 {
-            for credential in scope.store.state() {
-                if credential.spec.authority_ref.name == authority {
-                    scope.wake(ObjectRef::from_obj(&*credential));
-                }
-            }
+        for scope in &self.all {
+            scope.credentials.wake_all(|credential| credential.spec.authority_ref.name == authority);
         }
     }
 
     /// Whether every listing is complete, so that nothing is taken for missing.
     pub async fn ready(&self) {
-        for scope in &self.0 {
-            // an error says that the watch has ended, and with it the process
-            let _ = scope.store.wait_until_ready().await;
+        // an error says that the watch has ended, and with it the process
+        for scope in &self.all {
+            let _ = scope.credentials.store.wait_until_ready().await;
         }
+        let _ = self.authorities.store.wait_until_ready().await;
     }
-}
 
-impl Scope {
-    /// Has a credential of this scope looked at soon.
-    pub fn wake(&self, credential: ObjectRef<ITwinServiceCredential>) {
-        // the receiver is gone only while the process ends
-        let _ = self.queue.send(credential);
+    /// From now on this process acts: everything is looked at, and then what is woken.
+    pub fn begin(&self) {
+        self.authorities.begin();
+        for scope in &self.all {
+            scope.credentials.begin();
+        }
     }
 }

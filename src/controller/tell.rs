@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use kube::{
-    Api, ResourceExt,
+    Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
     runtime::controller::Action,
 };
@@ -67,7 +67,7 @@ impl Visit<'_> {
         };
         let transition = outcome.and_then(|outcome| events::transition(&previous, &outcome, &self.subject.target.name));
         if let Some(transition) = transition {
-            self.context.events.publish(self.subject.credential, transition).await;
+            self.context.events.publish(&self.subject.credential.object_ref(&()), transition).await;
         }
         let again = if self.context.watch_secrets { LOOK_AGAIN } else { LOOK_AGAIN_UNWATCHED };
         let until_attempt = next_attempt.map(|at| at - now);

@@ -7,27 +7,30 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::{DeserializeGuard, PartialObjectMeta},
+    core::{DeserializeGuard, PartialObjectMeta, error_boundary::InvalidObject},
     runtime::{
         WatchStreamExt,
-        reflector::{ObjectRef, store::Writer},
+        reflector::{ObjectRef, Store, store::Writer},
         utils::Backoff,
         watcher::{self, Config, Event},
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc::UnboundedSender, watch};
+use tokio::sync::watch;
 
-use super::{reconcile::Context, scopes::Scope};
+use super::{reconcile::Context, scopes::Scope, unreadable::Unreadable};
 use crate::{
     api::{authority::ITwinAuthority, credential::ITwinServiceCredential},
     metrics::CredentialLabels,
     observe::{index::Key, target::Seen},
+    progress::Progress,
 };
 
-/// A watch is made anew after this, in seconds: load balancers drop silent connections without a word
-/// (Azure/kars#456), and this bounds for how long that goes unnoticed.
-const WATCH_SECONDS: u32 = 200;
+/// A watch ends and goes on anew after this, in seconds: load balancers drop silent connections without a word
+/// (Azure/kars#456), and a connection that brings nothing for longer is known to be dead.
+pub const WATCH_SECONDS: u32 = 60;
+/// A watch that was neither answered nor failed for so long has died without a word.
+pub const WATCH_LIMIT: Duration = Duration::from_secs(180);
 /// Waits between attempts to watch: from a blink to 10 s, less than the time in which faults must be told.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
@@ -59,11 +62,12 @@ where
     }
 }
 
-/// The events of one watch for ever; errors are logged and waited out.
-fn events<K>(api: Api<K>, what: &'static str) -> impl Stream<Item = Event<K>> + Send
+/// The events of one watch for ever; errors are logged and waited out. It counts as progress, seen by the client.
+fn events<K>(api: Api<K>, what: &'static str, progress: &Progress) -> impl Stream<Item = Event<K>> + Send + use<K>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
+    progress.expect(api.resource_url(), WATCH_LIMIT);
     watcher::watcher(api, Config::default().timeout(WATCH_SECONDS))
         .inspect_err(move |error| tracing::warn!(what, "watch failed, it is made again: {}", explain(error)))
         .backoff(Doubling(RETRY.0))
@@ -81,43 +85,71 @@ fn explain(error: &watcher::Error) -> String {
     }
 }
 
-/// An event without the objects that cannot be understood: they are told, and concern nobody else.
-fn understood<K>(event: Event<DeserializeGuard<K>>, what: &'static str) -> Option<Event<K>> {
-    let check = |guard: DeserializeGuard<K>| match guard.0 {
-        Ok(object) => Some(object),
-        Err(invalid) => {
-            tracing::error!(
-                what,
-                namespace = invalid.metadata.namespace,
-                name = invalid.metadata.name,
-                "object cannot be understood and is left alone: apply it again with the CRDs of this version"
-            );
-            None
-        }
+/// An event without what this version cannot understand. Such an object concerns nobody else, is told, and as long as
+/// it was understood before, that version of it stands.
+fn understood<K>(
+    event: Event<DeserializeGuard<K>>,
+    store: &Store<K>,
+    unreadable: &Unreadable,
+    scope: Option<&str>,
+) -> Option<Event<K>>
+where
+    K: Resource<DynamicType = ()> + Clone,
+{
+    let before = |invalid: &InvalidObject| {
+        let mut reference = ObjectRef::<K>::new(invalid.metadata.name.as_deref().unwrap_or_default());
+        reference.namespace.clone_from(&invalid.metadata.namespace);
+        let known = store.get(&reference).filter(|known| known.meta().uid == invalid.metadata.uid);
+        known.map(|known| K::clone(&known))
     };
     match event {
-        Event::Apply(object) => check(object).map(Event::Apply),
-        Event::Delete(object) => check(object).map(Event::Delete),
-        Event::InitApply(object) => check(object).map(Event::InitApply),
-        Event::Init => Some(Event::Init),
+        Event::Apply(DeserializeGuard(Ok(object))) => {
+            unreadable.forget::<K>(object.meta());
+            Some(Event::Apply(object))
+        }
+        Event::Apply(DeserializeGuard(Err(invalid))) => {
+            unreadable.add::<K>(invalid);
+            None
+        }
+        Event::InitApply(DeserializeGuard(Ok(object))) => Some(Event::InitApply(object)),
+        Event::InitApply(DeserializeGuard(Err(invalid))) => {
+            let before = before(&invalid);
+            unreadable.add::<K>(invalid);
+            before.map(Event::InitApply)
+        }
+        Event::Delete(DeserializeGuard(Ok(object))) => {
+            unreadable.forget::<K>(object.meta());
+            Some(Event::Delete(object))
+        }
+        Event::Delete(DeserializeGuard(Err(invalid))) => {
+            unreadable.forget::<K>(&invalid.metadata);
+            before(&invalid).map(Event::Delete)
+        }
+        Event::Init => {
+            unreadable.forget_all::<K>(scope);
+            Some(Event::Init)
+        }
         Event::InitDone => Some(Event::InitDone),
     }
 }
 
 /// Watches the credentials of one scope: keeps its store, says which Secrets each cares for, and wakes it.
 pub async fn credentials(context: Arc<Context>, scope: usize, mut writer: Writer<ITwinServiceCredential>) {
-    let scope: &Scope = &context.scopes.0[scope];
+    let scope: &Scope = &context.scopes.all[scope];
     let api: Api<DeserializeGuard<ITwinServiceCredential>> = api(&context.cluster.client, scope.namespace.as_deref());
-    let mut events = std::pin::pin!(events(api, "itwinservicecredentials"));
+    let mut events = std::pin::pin!(events(api, "itwinservicecredentials", &context.progress));
     while let Some(event) = events.next().await {
-        let Some(event) = understood(event, "itwinservicecredentials") else { continue };
+        let known = &scope.credentials.store;
+        let event = understood(event, known, &context.unreadable, scope.namespace.as_deref());
+        context.tell_unreadable().await;
+        let Some(event) = event else { continue };
         let event = event.modify(|credential| credential.managed_fields_mut().clear());
-        let before = matches!(event, Event::InitDone).then(|| scope.store.state());
+        let before = matches!(event, Event::InitDone).then(|| scope.credentials.store.state());
         writer.apply_watcher_event(&event);
         match &event {
             Event::Apply(credential) => {
                 register(&context, credential);
-                scope.wake(ObjectRef::from_obj(credential));
+                scope.credentials.wake(ObjectRef::from_obj(credential));
             }
             Event::InitApply(credential) => register(&context, credential),
             Event::Delete(credential) => forget(&context, credential),
@@ -126,16 +158,14 @@ pub async fn credentials(context: Arc<Context>, scope: usize, mut writer: Writer
                 for gone in before.into_iter().flatten().filter(|old| is_gone(scope, old)) {
                     forget(&context, &gone);
                 }
-                for credential in scope.store.state() {
-                    scope.wake(ObjectRef::from_obj(&*credential));
-                }
+                scope.credentials.wake_all(|_| true);
             }
         }
     }
 }
 
 fn is_gone(scope: &Scope, old: &ITwinServiceCredential) -> bool {
-    scope.store.get(&ObjectRef::from_obj(old)).is_none_or(|new| new.uid() != old.uid())
+    scope.credentials.store.get(&ObjectRef::from_obj(old)).is_none_or(|new| new.uid() != old.uid())
 }
 
 fn register(context: &Context, credential: &ITwinServiceCredential) {
@@ -155,34 +185,30 @@ fn forget(context: &Context, credential: &ITwinServiceCredential) {
 }
 
 /// Watches the authorities: keeps their store and wakes them.
-pub async fn authorities(
-    context: Arc<Context>,
-    mut writer: Writer<ITwinAuthority>,
-    queue: UnboundedSender<ObjectRef<ITwinAuthority>>,
-) {
+pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthority>) {
     let api: Api<DeserializeGuard<ITwinAuthority>> = Api::all(context.cluster.client.clone());
-    let store = writer.as_reader();
-    let mut events = std::pin::pin!(events(api, "itwinauthorities"));
+    let wakes = &context.scopes.authorities;
+    let mut events = std::pin::pin!(events(api, "itwinauthorities", &context.progress));
     while let Some(event) = events.next().await {
-        let Some(event) = understood(event, "itwinauthorities") else { continue };
-        let before = matches!(event, Event::InitDone).then(|| store.state());
+        let event = understood(event, &wakes.store, &context.unreadable, None);
+        context.tell_unreadable().await;
+        let Some(event) = event else { continue };
+        let before = matches!(event, Event::InitDone).then(|| wakes.store.state());
         writer.apply_watcher_event(&event);
         let forget = |authority: &ITwinAuthority| {
             context.authorities.forget(&authority.name_any());
             context.scopes.wake_users_of(&authority.name_any());
         };
         match &event {
-            Event::Apply(authority) => drop(queue.send(ObjectRef::from_obj(authority))),
+            Event::Apply(authority) => wakes.wake(ObjectRef::from_obj(authority)),
             Event::Delete(authority) => forget(authority),
             Event::Init | Event::InitApply(_) => {}
             Event::InitDone => {
-                for gone in before.into_iter().flatten().filter(|old| store.get(&ObjectRef::from_obj(&**old)).is_none())
-                {
+                let is_gone = |old: &ITwinAuthority| wakes.store.get(&ObjectRef::from_obj(old)).is_none();
+                for gone in before.into_iter().flatten().filter(|old| is_gone(old)) {
                     forget(&gone);
                 }
-                for authority in store.state() {
-                    drop(queue.send(ObjectRef::from_obj(&*authority)));
-                }
+                wakes.wake_all(|_| true);
             }
         }
     }
@@ -191,9 +217,9 @@ pub async fn authorities(
 /// Watches the metadata of the Secrets of one scope: what nobody cares for is dropped at once, what somebody cares for
 /// wakes him. `listed` becomes true with the first complete listing.
 pub async fn secrets(context: Arc<Context>, scope: usize, listed: watch::Sender<bool>) {
-    let namespace = context.scopes.0[scope].namespace.clone();
+    let namespace = context.scopes.all[scope].namespace.clone();
     let api: Api<PartialObjectMeta<Secret>> = api(&context.cluster.client, namespace.as_deref());
-    let mut events = std::pin::pin!(events(api, "secrets"));
+    let mut events = std::pin::pin!(events(api, "secrets", &context.progress));
     while let Some(event) = events.next().await {
         let woken = match event {
             Event::Apply(secret) | Event::InitApply(secret) => {

@@ -23,6 +23,25 @@ pub struct Facts {
     pub target: Target,
     /// Earlier attempts.
     pub history: History,
+    /// Workloads to restart after a token was written; `None` where the spec names none.
+    pub restart: Option<Restart>,
+}
+
+/// Workloads that are restarted for each token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restart {
+    /// When the token was issued for which that was done last, as far as this process knows.
+    pub done_for: Option<DateTime<Utc>>,
+    /// Not before this instant, since one failed.
+    pub not_before: Option<DateTime<Utc>>,
+}
+
+impl Restart {
+    /// Whether workloads must be restarted now for the token that was issued at this instant.
+    #[must_use]
+    pub fn is_due(&self, issued_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        self.done_for != Some(issued_at) && self.not_before.is_none_or(|until| until <= now)
+    }
 }
 
 /// A renewal that a user asked for.

@@ -53,7 +53,10 @@ fn with_held(facts: &Facts, held: &Held, now: DateTime<Utc>) -> Plan {
         return attempt(facts, now, |facts| mint(facts, Need::Due));
     }
     if !held.metadata_intact {
-        return Plan::Repair;
+        return attempt(facts, now, |_| Plan::Repair);
+    }
+    if facts.restart.is_some_and(|restart| restart.is_due(stamp.issued_at, now)) {
+        return Plan::Restart { issued_at: stamp.issued_at };
     }
     Plan::Keep { renew_at: Some(renew_at) }
 }
@@ -104,7 +107,7 @@ mod tests {
     use super::*;
     use crate::{
         api::conditions::Reason,
-        decide::facts::{Desired, History, Policy, Refusal, RenewBefore, RenewalRequest},
+        decide::facts::{Desired, History, Policy, Refusal, RenewBefore, RenewalRequest, Restart},
     };
 
     const ISSUER: &str = "https://ims.example.com";
@@ -145,6 +148,7 @@ mod tests {
             client: Client::Unread { version: Some("uid/1".into()) },
             target: Target::Ours(held()),
             history: History::default(),
+            restart: None,
         }
     }
 
@@ -255,6 +259,18 @@ mod tests {
     fn damaged_metadata_is_repaired_without_a_token_request() {
         let facts = settled().holding(|held| held.metadata_intact = false);
         assert_eq!(next(&facts, at(1)), Plan::Repair);
+    }
+
+    #[test]
+    fn workloads_are_restarted_once_for_each_token_and_later_again_where_that_failed() {
+        let with = |restart| settled().with(|facts| facts.restart = Some(restart));
+        let due = Restart::default();
+        assert_eq!(next(&with(due), at(1)), Plan::Restart { issued_at: at(0) });
+        let done = Restart { done_for: Some(at(0)), not_before: None };
+        assert!(matches!(next(&with(done), at(1)), Plan::Keep { .. }));
+        let failed = Restart { done_for: None, not_before: Some(at(60)) };
+        assert!(matches!(next(&with(failed), at(59)), Plan::Keep { .. }));
+        assert_eq!(next(&with(failed), at(60)), Plan::Restart { issued_at: at(0) });
     }
 
     #[test]

@@ -13,6 +13,11 @@ pub enum Plan {
     Mint(Need),
     /// The token is good, but the Secret's labels, annotations or owner are not: write those.
     Repair,
+    /// The token is good, but workloads that read it once may not have this one yet: restart those.
+    Restart {
+        /// When the token was issued.
+        issued_at: DateTime<Utc>,
+    },
     /// An attempt is due and cannot be made: say so, try again later.
     Refuse(Refusal),
     /// An attempt is due but must wait for the end of the back-off.

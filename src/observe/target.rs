@@ -32,6 +32,8 @@ pub struct Seen {
     pub marks: Marks,
     /// What it says of the token in it.
     pub stamp: Option<Stamp>,
+    /// Digest of the templates by which keys of it were rendered.
+    pub template: Option<String>,
     /// How many keys of `data` we wrote, if nobody else wrote any.
     pub sole_writer_of: Option<usize>,
     /// Digests of its labels and annotations, sorted, to see whether the wished ones are there.
@@ -60,6 +62,7 @@ impl Seen {
                 adopt: annotation(secret_keys::ADOPT),
             },
             stamp: stamp(metadata),
+            template: annotation(secret_keys::TEMPLATE),
             sole_writer_of: sole_writer_of(metadata),
             pairs,
         }

@@ -1,16 +1,14 @@
 //! Events, on transitions only.
 
-use kube::{
-    Resource, ResourceExt,
-    runtime::events::{Event, EventType, Recorder, Reporter},
-};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 use super::status::holds;
 use crate::{
     api::{
         MANAGER,
         conditions::{RENEWED, Reason},
-        credential::{CredentialStatus, ITwinServiceCredential},
+        credential::CredentialStatus,
     },
     cluster::{Cluster, Step},
     decide::{facts::Refusal, plan::Need},
@@ -32,11 +30,25 @@ pub struct Transition {
     note: String,
 }
 
+impl Transition {
+    /// Something that a person must mend.
+    #[must_use]
+    pub fn warning(reason: &'static str, note: String) -> Self {
+        Self { warning: true, reason, note }
+    }
+
+    /// Something worth knowing.
+    #[must_use]
+    pub fn normal(reason: &'static str, note: String) -> Self {
+        Self { warning: false, reason, note }
+    }
+}
+
 /// The event that an attempt is worth, seen from the status before it. A renewal that went well is worth none, nor is
 /// a failure like the one before.
 #[must_use]
 pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &str) -> Option<Transition> {
-    let normal = |reason, note| Some(Transition { warning: false, reason, note });
+    let normal = |reason, note| Some(Transition::normal(reason, note));
     let had_token = previous.issued_at.is_some();
     match outcome {
         Outcome::Written(_) if had_token && previous.last_failure.is_some() => {
@@ -78,7 +90,7 @@ impl Events {
     }
 
     /// Publishes one event. A failure is logged and changes nothing.
-    pub async fn publish(&self, credential: &ITwinServiceCredential, transition: Transition) {
+    pub async fn publish(&self, about: &ObjectReference, transition: Transition) {
         let event = Event {
             type_: if transition.warning { EventType::Warning } else { EventType::Normal },
             reason: transition.reason.to_owned(),
@@ -87,9 +99,8 @@ impl Events {
             action: "Renew".to_owned(),
             secondary: None,
         };
-        let reference = credential.object_ref(&());
-        if let Err(error) = self.cluster.call(Step::PublishEvent, self.recorder.publish(&event, &reference)).await {
-            tracing::warn!(credential = credential.name_any(), %error, "event could not be published");
+        if let Err(error) = self.cluster.call(Step::PublishEvent, self.recorder.publish(&event, about)).await {
+            tracing::warn!(about = about.name, %error, "event could not be published");
         }
     }
 }

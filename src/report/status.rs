@@ -24,6 +24,8 @@ pub struct Attempts {
     pub last_failure: Option<(DateTime<Utc>, Refusal)>,
     /// The value of the renew annotation that was acted upon last.
     pub renew_request: Option<String>,
+    /// Why workloads could not be restarted for the token that is held, if they could not.
+    pub restart_failure: Option<String>,
 }
 
 /// What the token in the Secret was issued for, where the facts do not tell it.
@@ -157,7 +159,10 @@ fn renewed(inputs: &Inputs<'_>, held: Option<&Stamp>) -> Option<Verdict> {
         kind: RENEWED,
         holds: true,
         reason: Reason::TokenIssued,
-        message: format!("a verified token was written into Secret {}", inputs.secret),
+        message: match &inputs.attempts.restart_failure {
+            None => format!("a verified token was written into Secret {}", inputs.secret),
+            Some(failure) => format!("a verified token was written into Secret {}, but {failure}", inputs.secret),
+        },
     })
 }
 
@@ -172,6 +177,7 @@ pub fn attempts(previous: &CredentialStatus) -> Attempts {
         failures: last_failure.as_ref().map_or(0, |_| u32::try_from(previous.consecutive_failures).unwrap_or_default()),
         last_failure,
         renew_request: previous.last_renew_request.clone(),
+        restart_failure: None,
     }
 }
 
@@ -212,6 +218,7 @@ mod tests {
                 Target::Ours(Held { stamp: Some(stamp), data: Integrity::Proven, metadata_intact: true })
             }),
             history: History::default(),
+            restart: None,
         }
     }
 
@@ -244,6 +251,7 @@ mod tests {
             failures: 3,
             last_failure: Some((at(1), Refusal::new(reason, "what happened"))),
             renew_request: None,
+            restart_failure: None,
         }
     }
 

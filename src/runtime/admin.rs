@@ -11,13 +11,15 @@ use axum::{
 };
 use tokio::{net::TcpListener, sync::watch};
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, progress::Progress};
 
 /// What the probes ask.
 #[derive(Clone)]
 pub struct Probes {
     /// Metrics to render.
     pub metrics: Arc<Metrics>,
+    /// What must go on.
+    pub progress: Arc<Progress>,
     /// Every listing is complete.
     pub ready: watch::Receiver<bool>,
 }
@@ -33,7 +35,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 /// Serves for ever.
 pub async fn serve(listener: TcpListener, probes: Probes) {
     let router = Router::new()
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(probes);
@@ -42,6 +44,19 @@ pub async fn serve(listener: TcpListener, probes: Probes) {
     }
 }
 
+/// Fails only where a restart helps: a part of this process stands still. A cluster or an authority that does not
+/// answer is no such case.
+async fn healthz(State(probes): State<Probes>) -> impl IntoResponse {
+    match probes.progress.stuck() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(stuck) => {
+            tracing::error!("not alive: {stuck}");
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{stuck}\n"))
+        }
+    }
+}
+
+/// A replica that stands by is ready too: its listings are complete, so that it can take over at once.
 async fn readyz(State(probes): State<Probes>) -> impl IntoResponse {
     if *probes.ready.borrow() {
         (StatusCode::OK, "ok\n")

@@ -1,22 +1,106 @@
 //! The client of the Kubernetes API.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use kube::{Client, Config};
+use futures::{FutureExt, future::BoxFuture};
+use http::Request;
+use kube::{
+    Client, Config,
+    client::{Body, ClientBuilder},
+};
+use tower::{Service, layer::layer_fn};
+
+use crate::progress::Progress;
 
 /// The longest time for TCP and TLS. Less than the deadline of a call, so that the error says which of the two it was.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that is read from and brings nothing for so long is dead: a watch ends earlier by itself
+/// ([`crate::controller::watches::WATCH_SECONDS`]), so that silence is no sign of peace. kube has no limit of its own.
+const READ_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// A client for the cluster that the process runs in, or the one of `KUBECONFIG`.
+/// A client for the cluster that the process runs in, or the one of `KUBECONFIG`. Each of its watches and lists moves
+/// `progress` under its path when it is answered or fails.
 ///
 /// # Errors
 /// Text that says what is missing.
-pub async fn client() -> Result<Client, String> {
+pub async fn client(progress: Arc<Progress>) -> Result<Client, String> {
     let mut config = Config::infer()
         .await
         .map_err(|error| format!("neither a service account nor a kubeconfig can be used: {error}"))?;
     // our own back-off knows what is left of a token; the client's would wait up to 1000 s
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
-    Client::try_from(config).map_err(|error| format!("no Kubernetes client can be made: {error}"))
+    config.read_timeout = Some(READ_TIMEOUT);
+    let builder =
+        ClientBuilder::try_from(config).map_err(|error| format!("no Kubernetes client can be made: {error}"))?;
+    let observed = layer_fn(move |inner| Observed { inner, progress: progress.clone() });
+    Ok(builder.with_layer(&observed).build())
+}
+
+/// Sees watches and lists begin and fail.
+struct Observed<S> {
+    inner: S,
+    progress: Arc<Progress>,
+}
+
+impl<S> Service<Request<Body>> for Observed<S>
+where
+    S: Service<Request<Body>>,
+    S::Future: Send + 'static,
+    S::Response: 'static,
+    S::Error: 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let query = request.uri().query().unwrap_or_default();
+        let is_watch = query.contains("watch=true") || query.contains("limit=");
+        let path = is_watch.then(|| request.uri().path().to_owned());
+        let progress = self.progress.clone();
+        self.inner
+            .call(request)
+            .inspect(move |_| {
+                if let Some(path) = path {
+                    progress.moved(&path);
+                }
+            })
+            .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::watches::{WATCH_LIMIT, WATCH_SECONDS};
+
+    #[tokio::test]
+    async fn watches_and_lists_are_progress_whether_answered_or_not_and_nothing_else_is() {
+        let progress = Arc::new(Progress::default());
+        let inner = tower::service_fn(|_: Request<Body>| std::future::ready(Err::<(), _>("no connection")));
+        let mut observed = Observed { inner, progress: progress.clone() };
+        for (uri, is_progress) in [("/a?watch=true", true), ("/a?limit=500", true), ("/a/b", false)] {
+            progress.expect("/a", Duration::ZERO);
+            progress.expect("/a/b", Duration::ZERO);
+            let before = std::time::Instant::now();
+            let request = Request::get(uri).body(Body::empty()).expect("a request");
+            assert!(observed.call(request).await.is_err());
+            assert_eq!(progress.moved_since("/a", before), is_progress, "{uri}");
+        }
+    }
+
+    #[test]
+    fn quiet_watch_ends_before_its_connection_is_taken_for_dead_and_long_before_it_is_stuck() {
+        let ends = Duration::from_secs(u64::from(WATCH_SECONDS));
+        assert!(ends < READ_TIMEOUT && ends + READ_TIMEOUT + CONNECT_TIMEOUT < WATCH_LIMIT);
+    }
 }

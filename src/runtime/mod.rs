@@ -2,4 +2,6 @@
 
 pub mod admin;
 pub mod client;
+pub mod election;
+pub mod loops;
 pub mod run;

@@ -1,46 +1,47 @@
 //! Puts the parts together and runs them until SIGTERM, or until one of them ends, which ends the process: a part
 //! that is missing while the pod looks healthy is the worst of all failures.
+//!
+//! Every replica watches, so that the one that is elected can act at once; only that one looks at anything.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt, future::BoxFuture, stream};
-use kube::runtime::{
-    applier,
-    controller::{Action, Config},
-    reflector::{ObjectRef, store},
-};
+use kube::runtime::reflector::store;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
-    task::JoinSet,
+    sync::watch,
+    task::{JoinError, JoinSet},
 };
 
 use super::{
     admin::{self, Probes},
     client,
+    election::{self, Candidate},
+    loops::{self, Queues, queue},
 };
 use crate::{
-    api::{authority::ITwinAuthority, credential::ITwinServiceCredential},
+    api::authority::ITwinAuthority,
     cluster::Cluster,
     config::args::RunArgs,
     controller::{
-        authorities::{self, Authorities},
+        authorities::Authorities,
         memory::Memories,
-        reconcile::{self, Context},
-        scopes::{Scope, Scopes},
+        reconcile::Context,
+        scopes::{Scope, Scopes, Wakes},
+        unreadable::Unreadable,
         watches,
     },
+    mandate::Mandate,
     metrics::Metrics,
     observe::index::SecretIndex,
+    progress::Progress,
     report::events::Events,
 };
 
 /// A first listing of Secrets that takes longer than this is not waited for: work begins, with a read for each.
 const FIRST_LISTING: Duration = Duration::from_secs(30);
-/// What is being done when SIGTERM comes is finished within this: two calls to the API. The contract gives 10 s.
-const FINISH: Duration = Duration::from_secs(9);
-/// Authorities that are looked at, at the same time.
-const AUTHORITY_CONCURRENCY: u16 = 8;
+/// What is being done when SIGTERM comes is finished within this; giving up the Lease takes at most 3 s more. The
+/// contract gives 10 s for both.
+const FINISH: Duration = Duration::from_secs(6);
 
 /// Runs the operator.
 ///
@@ -49,135 +50,153 @@ const AUTHORITY_CONCURRENCY: u16 = 8;
 pub async fn run(args: RunArgs) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new(args.per_credential_metrics).map_err(|error| error.to_string())?);
     let listener = admin::bind(args.metrics_address).await?;
-    let cluster = Cluster::new(client::client().await?, metrics.clone());
+    let progress = Arc::new(Progress::default());
+    let client = client::client(progress.clone()).await?;
+    let mandate = if args.leader_election { election::mandate() } else { Mandate::unlimited() };
+    let cluster = Cluster::new(client.clone(), mandate.clone(), metrics.clone());
+    let identity = election::identity()?;
+    let candidate = args.leader_election.then(|| {
+        let namespace = args.lease_namespace.as_deref().unwrap_or(client.default_namespace()).to_owned();
+        Candidate::new(client.clone(), &namespace, identity.clone(), mandate, metrics.clone())
+    });
     let mut stop = stop_signal()?;
-    let stopped = stop.clone();
 
     let mut writers = Vec::new();
     let mut queues = Vec::new();
-    let scopes = Scopes(
-        scope_names(&args.namespaces)
-            .map(|namespace| {
-                let (store, writer) = store();
-                let (queue, receiver) = queue();
-                writers.push(writer);
-                queues.push(receiver);
-                Scope { namespace, store, queue }
-            })
-            .collect(),
-    );
-    let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "itwin-credential-operator".to_owned());
+    let all = scope_names(&args.namespaces).map(|namespace| {
+        let (store, writer) = store();
+        let (sender, receiver) = queue();
+        writers.push(writer);
+        queues.push(receiver);
+        Scope { namespace, credentials: Wakes::new(store, sender) }
+    });
+    let all = all.collect();
+    let (authority_store, authority_writer) = store::<ITwinAuthority>();
+    let (authority_queue, authority_receiver) = queue();
+    let queues = Queues { credentials: queues, authorities: authority_receiver };
     let context = Arc::new(Context {
-        events: Events::new(cluster.clone(), instance),
+        events: Events::new(cluster.clone(), identity),
         metrics: metrics.clone(),
         authorities: Authorities::new(metrics.clone()),
         index: SecretIndex::default(),
         memories: Memories::default(),
-        scopes,
+        scopes: Scopes { all, authorities: Wakes::new(authority_store, authority_queue) },
+        unreadable: Unreadable::default(),
+        progress: progress.clone(),
         watch_secrets: args.watch_secrets,
         cluster,
     });
 
     let (ready_sender, ready) = watch::channel(false);
-    let mut tasks = JoinSet::new();
-    let mut part = |name: &'static str, task: BoxFuture<'static, ()>| {
-        tasks.spawn(async move {
-            task.await;
-            name
-        });
-    };
-    part(
-        "the server of probes and metrics",
-        Box::pin(admin::serve(listener, Probes { metrics: metrics.clone(), ready })),
-    );
+    let mut parts = Parts { tasks: JoinSet::new(), stop: stop.clone() };
+    let probes = Probes { metrics: metrics.clone(), progress, ready };
+    parts.start("the server of probes and metrics", admin::serve(listener, probes));
     for (scope, writer) in writers.into_iter().enumerate() {
-        part("the watch of credentials", Box::pin(watches::credentials(context.clone(), scope, writer)));
+        parts.start("the watch of credentials", watches::credentials(context.clone(), scope, writer));
     }
-    let (authority_store, authority_writer) = store::<ITwinAuthority>();
-    let (authority_queue, authority_receiver) = queue();
-    part(
-        "the watch of authorities",
-        Box::pin(watches::authorities(context.clone(), authority_writer, authority_queue)),
-    );
-    part(
-        "the loop over authorities",
-        Box::pin(
-            applier(
-                look_at_authority,
-                |_, error: &Infallible, _| match *error {},
-                context.clone(),
-                authority_store.clone(),
-                until_stopped(authority_receiver, stop.clone()),
-                Config::default().concurrency(AUTHORITY_CONCURRENCY),
-            )
-            .for_each(|_| std::future::ready(())),
-        ),
-    );
+    parts.start("the watch of authorities", watches::authorities(context.clone(), authority_writer));
 
     // Secrets are listed only once it is known who cares for which: the others are forgotten as they come.
-    let prepare = async {
-        context.scopes.ready().await;
-        let _ = authority_store.wait_until_ready().await;
-    };
-    tokio::select! {
-        () = prepare => {}
-        _ = stop.wait_for(|stopped| *stopped) => return Ok(()),
-        ended = tasks.join_next() => return unless_stopped(&stopped, what_ended(ended)),
+    if parts.beside(context.scopes.ready()).await?.is_none() {
+        return Ok(());
     }
-    if args.watch_secrets {
-        let mut listings = Vec::new();
-        for scope in 0..context.scopes.0.len() {
-            let (listed, listing) = watch::channel(false);
-            listings.push(listing);
-            let task = watches::secrets(context.clone(), scope, listed);
-            tasks.spawn(async move {
-                task.await;
-                "the watch of Secrets"
-            });
-        }
-        let all_listed = async {
-            for listing in &mut listings {
-                let _ = listing.wait_for(|listed| *listed).await;
-            }
-        };
-        tokio::select! {
-            result = tokio::time::timeout(FIRST_LISTING, all_listed) => if result.is_err() {
-                tracing::warn!("the first listing of Secrets takes long; work begins without it");
-            },
-            _ = stop.wait_for(|stopped| *stopped) => return Ok(()),
-            ended = tasks.join_next() => return unless_stopped(&stopped, what_ended(ended)),
-        }
+    if args.watch_secrets && parts.beside_listing_of_secrets(&context).await?.is_none() {
+        return Ok(());
     }
     ready_sender.send_replace(true);
-    metrics.leading(true);
-    tracing::info!(namespaces = ?args.namespaces, "started");
+    tracing::info!(namespaces = ?args.namespaces, leader_election = args.leader_election, "listings are complete");
 
-    let mut loops = JoinSet::new();
-    for (scope, receiver) in queues.into_iter().enumerate() {
-        let work = applier(
-            look_at_credential,
-            |_, error: &Infallible, _| match *error {},
-            context.clone(),
-            context.scopes.0[scope].store.clone(),
-            until_stopped(receiver, stop.clone()),
-            Config::default().concurrency(args.concurrency),
-        );
-        loops.spawn(work.for_each(|_| std::future::ready(())));
+    let mut leader = None;
+    if let Some(candidate) = candidate {
+        let Some(elected) = parts.beside(candidate.elected()).await? else { return Ok(()) };
+        leader = Some(elected?);
     }
-    let ended = tokio::select! {
-        _ = stop.wait_for(|stopped| *stopped) => None,
-        ended = tasks.join_next() => Some(what_ended(ended)),
-        ended = loops.join_next() => Some(what_ended(ended.map(|result| result.map(|()| "the loop over credentials")))),
+    metrics.leading(true);
+    tracing::info!("this process acts");
+    let mut loops = loops::start(&context, queues, args.concurrency, &stop);
+    context.scopes.begin();
+    context.tell_unreadable().await;
+    let lost = async {
+        match &mut leader {
+            Some(leader) => leader.lost().await,
+            None => std::future::pending().await,
+        }
     };
-    if let Some(ended) = ended {
-        unless_stopped(&stopped, ended)?;
+    tokio::select! {
+        _ = stop.wait_for(|stopped| *stopped) => {}
+        ended = parts.tasks.join_next() => parts.ended(ended)?,
+        ended = loops.join_next() => parts.ended(ended)?,
+        // nothing is finished: another replica may act by now
+        why = lost => return Err(format!("{why}; the process ends, so that nothing of it acts any more")),
     }
     tracing::info!("stopping");
     let finished = async { while loops.join_next().await.is_some() {} };
     if tokio::time::timeout(FINISH, finished).await.is_err() {
         tracing::warn!("some work could not be finished in time; it is decided anew at the next start");
     }
+    if let Some(leader) = leader {
+        leader.step_down().await;
+    }
     Ok(())
+}
+
+/// The tasks that must not end before the process does.
+struct Parts {
+    tasks: JoinSet<&'static str>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Parts {
+    fn start(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    /// Waits for `work` while the parts run; `None` where the signal came first.
+    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, String> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            result = work => Ok(Some(result)),
+            _ = stop.wait_for(|stopped| *stopped) => Ok(None),
+            ended = self.tasks.join_next() => self.ended(ended).map(|()| None),
+        }
+    }
+
+    /// Starts the watches of Secrets and waits for their first listings, but not for ever.
+    async fn beside_listing_of_secrets(&mut self, context: &Arc<Context>) -> Result<Option<()>, String> {
+        let mut listings = Vec::new();
+        for scope in 0..context.scopes.all.len() {
+            let (listed, listing) = watch::channel(false);
+            listings.push(listing);
+            self.start("the watch of Secrets", watches::secrets(context.clone(), scope, listed));
+        }
+        let all_listed = async {
+            for listing in &mut listings {
+                let _ = listing.wait_for(|listed| *listed).await;
+            }
+        };
+        let result = self.beside(tokio::time::timeout(FIRST_LISTING, all_listed)).await?;
+        if matches!(result, Some(Err(_))) {
+            tracing::warn!("the first listing of Secrets takes long; work begins without it");
+        }
+        Ok(result.map(drop))
+    }
+
+    /// A part has ended. The signal ends them too, and that may be seen before the signal is: then nothing is wrong.
+    fn ended(&self, ended: Option<Result<&'static str, JoinError>>) -> Result<(), String> {
+        if *self.stop.borrow() {
+            return Ok(());
+        }
+        Err(match ended {
+            Some(Ok(name)) => format!("{name} ended; the process ends with it"),
+            Some(Err(error)) if error.is_panic() => {
+                "a part of the process panicked; the process ends with it".to_owned()
+            }
+            _ => "a part of the process ended; the process ends with it".to_owned(),
+        })
+    }
 }
 
 fn scope_names(namespaces: &[String]) -> impl Iterator<Item = Option<String>> {
@@ -188,19 +207,6 @@ fn scope_names(namespaces: &[String]) -> impl Iterator<Item = Option<String>> {
         names.push(None);
     }
     names.into_iter()
-}
-
-fn what_ended(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> String {
-    match ended {
-        Some(Ok(name)) => format!("{name} ended; the process ends with it"),
-        Some(Err(error)) if error.is_panic() => "a part of the process panicked; the process ends with it".to_owned(),
-        _ => "a part of the process ended; the process ends with it".to_owned(),
-    }
-}
-
-/// The signal ends the loops too, and their end may be seen before it: then nothing is wrong.
-fn unless_stopped(stopped: &watch::Receiver<bool>, ended: String) -> Result<(), String> {
-    if *stopped.borrow() { Ok(()) } else { Err(ended) }
 }
 
 /// Becomes true with SIGTERM or SIGINT. The handlers are there before any work begins.
@@ -218,40 +224,4 @@ fn stop_signal() -> Result<watch::Receiver<bool>, String> {
         std::future::pending::<()>().await;
     });
     Ok(receiver)
-}
-
-/// A queue of objects to look at. Without a bound, since a watch must never wait for the work that it causes; what
-/// waits is one small reference for each event, and the scheduler behind it joins those of one object.
-#[expect(clippy::disallowed_methods, reason = "the scheduler behind it drains it at once")]
-fn queue<K: kube::Resource<DynamicType = ()>>()
--> (mpsc::UnboundedSender<ObjectRef<K>>, mpsc::UnboundedReceiver<ObjectRef<K>>) {
-    mpsc::unbounded_channel()
-}
-
-/// The queue of a loop; it ends with the signal, and the loop then finishes what it is doing.
-fn until_stopped<K: kube::Resource<DynamicType = ()> + Send + 'static>(
-    receiver: mpsc::UnboundedReceiver<ObjectRef<K>>,
-    mut stop: watch::Receiver<bool>,
-) -> impl Stream<Item = Result<ObjectRef<K>, Infallible>> + Send {
-    let queue =
-        stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|object| (Ok(object), receiver)));
-    queue.take_until(Box::pin(async move {
-        let _ = stop.wait_for(|stopped| *stopped).await;
-    }))
-}
-
-fn look_at_credential(
-    credential: Arc<ITwinServiceCredential>,
-    context: Arc<Context>,
-) -> BoxFuture<'static, Result<Action, Infallible>> {
-    Box::pin(reconcile::reconcile(credential, context))
-}
-
-fn look_at_authority(
-    authority: Arc<ITwinAuthority>,
-    context: Arc<Context>,
-) -> BoxFuture<'static, Result<Action, Infallible>> {
-    Box::pin(async move {
-        Ok(authorities::reconcile(&authority, &context.authorities, &context.cluster, &context.scopes).await)
-    })
 }

@@ -71,10 +71,12 @@ async fn credential_rules() -> Result<()> {
             (json!({"secretTemplate": {"labels": {"app.kubernetes.io/managed-by": "me"}}}), Some("are the operator's own")),
             (json!({"secretTemplate": {"labels": {"credentials.itwin.dev/credential": "x"}}}), Some("are the operator's own")),
             (json!({"secretTemplate": {"annotations": {"credentials.itwin.dev/owner-uid": "x"}}}), Some("is the operator's own")),
-            // not built yet, so refused and not ignored
             (json!({"grantType": "password"}), None),
-            (json!({"secretTemplate": {"data": {"a": "b"}}}), Some("secretTemplate.data is not supported by this version")),
-            (json!({"rolloutRestartTargets": [{"kind": "Deployment", "name": "a"}]}), Some("rolloutRestartTargets is not supported by this version")),
+            (json!({"secretTemplate": {"data": {"a": "b"}}}), None),
+            (json!({"secretTemplate": {"data": {"access_token": "b"}}}), Some("are always written, use other keys")),
+            (json!({"secretTemplate": {"data": {"a/b": "b"}}}), Some("a key of a Secret consists of")),
+            (json!({"rolloutRestartTargets": [{"kind": "Deployment", "name": "a"}]}), None),
+            (json!({"rolloutRestartTargets": [{"kind": "Job", "name": "a"}]}), Some("spec.rolloutRestartTargets[0].kind")),
             // what a tenant must never be able to say
             (json!({"tokenEndpoint": "https://evil.example.com"}), Some("unknown field")),
             (json!({"clientCredentialsRef": {"namespace": "kube-system"}}), Some("unknown field")),

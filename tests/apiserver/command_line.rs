@@ -12,7 +12,7 @@ fn wrong_arguments_end_with_2_and_say_what_is_wrong() -> Result<()> {
     for (arguments, told) in [
         (&["run", "--concurrency", "0"][..], "--concurrency"),
         (&["run", "--namespaces", "Not_A_Namespace"], "--namespaces"),
-        (&["run", "--leader-election=true"], "not supported"),
+        (&["run", "--lease-namespace", "Not_A_Namespace"], "--lease-namespace"),
         (&["run", "--log-level", "loud"], "--log-level"),
         (&["walk"], "walk"),
         (&[], "subcommand"),

@@ -6,9 +6,11 @@
 mod admission;
 mod authority;
 mod command_line;
+mod failover;
 mod fixture;
 mod issue;
 mod ownership;
 mod permissions;
 mod renewal;
 mod sources;
+mod template;

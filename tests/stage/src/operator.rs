@@ -46,7 +46,8 @@ fn last_metrics(address: &str) -> std::io::Result<String> {
 }
 
 impl Operator {
-    /// Starts the program for these namespaces and waits until it is ready.
+    /// Starts the program for these namespaces and waits until it is ready. It acts without an election, unless the
+    /// arguments say otherwise.
     ///
     /// # Errors
     /// With its log where it does not become ready.
@@ -70,6 +71,8 @@ impl Operator {
         let mut command = Command::new(program);
         command.args(["run", "--log-format", "json", "--log-level", "debug", "--metrics-address", &address]);
         command.args(["--namespaces", namespaces]).args(arguments).env("KUBECONFIG", &stage.operator_kubeconfig);
+        // tests run side by side, and one Lease would let only one of them act
+        command.env("ITWIN_OPERATOR_LEADER_ELECTION", "false");
         command.envs(variables.iter().copied());
         let mut process = Process::start(&format!("operator-{namespaces}-{port}"), command, &stage.directory)?;
         let url = format!("http://{address}/readyz");

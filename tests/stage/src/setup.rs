@@ -126,6 +126,8 @@ async fn install_chart(stage: &Stage) -> Result<()> {
         "replicaCount=0",
         "--set",
         "authorities.bentley-ims=null",
+        "--set",
+        "rolloutRestart.enabled=true",
     ]);
     command.env("HELM_CACHE_HOME", stage.directory.join("helm")).env("HELM_CONFIG_HOME", stage.directory.join("helm"));
     command.env("HELM_DATA_HOME", stage.directory.join("helm"));

@@ -1,0 +1,144 @@
+//! Objects that this version cannot understand: kept apart, so that they concern nobody else, and told.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{Resource, core::error_boundary::InvalidObject};
+
+use super::reconcile::Context;
+use crate::report::events::Transition;
+
+/// The longest part of a parser's complaint that is repeated.
+const COMPLAINT_MAX: usize = 200;
+
+/// Events that are published in one go, since the watch waits for them; the rest follows with its next event.
+const AT_ONCE: usize = 20;
+
+/// The objects that cannot be understood, by kind, namespace and name.
+#[derive(Default)]
+pub struct Unreadable(Mutex<BTreeMap<Id, Complaint>>);
+
+type Id = (String, Option<String>, String);
+
+struct Complaint {
+    about: ObjectReference,
+    what: String,
+    told: bool,
+}
+
+impl Unreadable {
+    /// This object cannot be understood.
+    pub fn add<K: Resource<DynamicType = ()>>(&self, invalid: InvalidObject) {
+        let what: String = invalid.error.chars().take(COMPLAINT_MAX).collect();
+        let metadata = invalid.metadata;
+        tracing::error!(
+            kind = %K::kind(&()),
+            namespace = metadata.namespace,
+            name = metadata.name,
+            "object cannot be understood: {what}"
+        );
+        let about = ObjectReference {
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(K::kind(&()).into_owned()),
+            name: metadata.name.clone(),
+            namespace: metadata.namespace.clone(),
+            uid: metadata.uid.clone(),
+            resource_version: metadata.resource_version.clone(),
+            field_path: None,
+        };
+        self.complaints().insert(id::<K>(&metadata), Complaint { about, what, told: false });
+    }
+
+    /// This object can be understood, or is gone.
+    pub fn forget<K: Resource<DynamicType = ()>>(&self, metadata: &ObjectMeta) {
+        self.complaints().remove(&id::<K>(metadata));
+    }
+
+    /// All objects of a kind, in a namespace or everywhere, are listed anew.
+    pub fn forget_all<K: Resource<DynamicType = ()>>(&self, namespace: Option<&str>) {
+        self.complaints().retain(|(kind, within, _), _| {
+            *kind != K::kind(&()) || namespace.is_some_and(|namespace| within.as_deref() != Some(namespace))
+        });
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.complaints().len()
+    }
+
+    /// What was not told yet.
+    fn untold(&self) -> Vec<(ObjectReference, String)> {
+        let mut complaints = self.complaints();
+        let untold = complaints.values_mut().filter(|complaint| !complaint.told).take(AT_ONCE);
+        untold
+            .map(|complaint| {
+                complaint.told = true;
+                (complaint.about.clone(), complaint.what.clone())
+            })
+            .collect()
+    }
+
+    fn complaints(&self) -> MutexGuard<'_, BTreeMap<Id, Complaint>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn id<K: Resource<DynamicType = ()>>(metadata: &ObjectMeta) -> Id {
+    (K::kind(&()).into_owned(), metadata.namespace.clone(), metadata.name.clone().unwrap_or_default())
+}
+
+impl Context {
+    /// Tells with an event of each object that cannot be understood, where that was not done yet. Only who acts does.
+    pub async fn tell_unreadable(&self) {
+        self.metrics.unreadable(self.unreadable.count());
+        if !self.cluster.mandate.holds() {
+            return;
+        }
+        for (about, what) in self.unreadable.untold() {
+            let note = format!(
+                "this object cannot be understood and is left as it was: {what}; apply it again with the CRDs of this version"
+            );
+            self.events.publish(&about, Transition::warning("RenewalFailed", note)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::credential::ITwinServiceCredential as Credential;
+
+    fn metadata(namespace: &str, name: &str) -> ObjectMeta {
+        ObjectMeta { namespace: Some(namespace.into()), name: Some(name.into()), ..ObjectMeta::default() }
+    }
+
+    fn add(unreadable: &Unreadable, namespace: &str, name: &str) {
+        unreadable.add::<Credential>(InvalidObject { error: "no number".into(), metadata: metadata(namespace, name) });
+    }
+
+    #[test]
+    fn each_is_told_once() {
+        let unreadable = Unreadable::default();
+        add(&unreadable, "a", "x");
+        assert_eq!(unreadable.untold().len(), 1);
+        assert!(unreadable.untold().is_empty());
+        assert_eq!(unreadable.count(), 1);
+    }
+
+    #[test]
+    fn what_is_mended_or_gone_is_forgotten_and_a_listing_concerns_its_namespace() {
+        let unreadable = Unreadable::default();
+        add(&unreadable, "a", "x");
+        add(&unreadable, "a", "y");
+        add(&unreadable, "b", "x");
+        unreadable.forget::<Credential>(&metadata("a", "x"));
+        unreadable.forget_all::<Credential>(Some("a"));
+        assert_eq!(unreadable.count(), 1);
+        unreadable.forget_all::<Credential>(None);
+        assert_eq!(unreadable.count(), 0);
+    }
+}

@@ -1,0 +1,88 @@
+//! What must go on for ever, and whether it does: the liveness probe asks here.
+//!
+//! A watch that died without a word while the pod looks healthy (Azure/kars#456, stackabletech/trino-operator#936) is
+//! the worst failure of an operator. So each part says when it moved last, and one that has not moved for too long
+//! has the process ended by the kubelet.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// The parts that must move, by name.
+#[derive(Default)]
+pub struct Progress(Mutex<BTreeMap<String, Part>>);
+
+struct Part {
+    limit: Duration,
+    moved: Instant,
+}
+
+impl Progress {
+    /// From now on `part` must move at least once within `limit`.
+    pub fn expect(&self, part: &str, limit: Duration) {
+        self.parts(|parts| parts.insert(part.to_owned(), Part { limit, moved: Instant::now() }));
+    }
+
+    /// `part` moved. One that nobody expects anything of is ignored.
+    pub fn moved(&self, part: &str) {
+        self.parts(|parts| {
+            if let Some(part) = parts.get_mut(part) {
+                part.moved = Instant::now();
+            }
+        });
+    }
+
+    /// A part that has not moved for too long, in words.
+    #[must_use]
+    pub fn stuck(&self) -> Option<String> {
+        self.stuck_at(Instant::now())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn moved_since(&self, part: &str, instant: Instant) -> bool {
+        self.parts(|parts| parts.get(part).is_some_and(|part| part.moved >= instant))
+    }
+
+    fn stuck_at(&self, now: Instant) -> Option<String> {
+        self.parts(|parts| {
+            let still = |part: &Part| now.saturating_duration_since(part.moved);
+            let (name, part) = parts.iter().find(|(_, part)| still(part) > part.limit)?;
+            Some(format!("{name} has not moved for {} s", still(part).as_secs()))
+        })
+    }
+
+    fn parts<T>(&self, with: impl FnOnce(&mut BTreeMap<String, Part>) -> T) -> T {
+        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn part_that_stands_still_is_named() {
+        let progress = Progress::default();
+        progress.expect("the watch", LIMIT);
+        let now = Instant::now();
+        assert_eq!(progress.stuck_at(now + LIMIT / 2), None);
+        let told = progress.stuck_at(now + LIMIT * 2).unwrap_or_default();
+        assert!(told.starts_with("the watch has not moved for 1"), "{told}");
+    }
+
+    #[test]
+    fn part_that_moves_is_never_stuck() {
+        let progress = Progress::default();
+        progress.expect("the watch", Duration::ZERO);
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(progress.stuck().is_some());
+        progress.expect("the watch", LIMIT);
+        progress.moved("the watch");
+        progress.moved("what nobody expects");
+        assert_eq!(progress.stuck(), None);
+    }
+}

@@ -1,0 +1,166 @@
+//! Several replicas, one of which acts. There is one Lease for all of them, so that these tests take turns.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use stage::{INSTALLATION, eventually, operator::Operator};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::fixture::{Fixture, NAME, PATIENCE, PROGRAM, SOON};
+
+static LEASE: Mutex<()> = Mutex::const_new(());
+
+/// The contract: after the leader was killed, another one acts within this.
+const AFTER_KILL: Duration = Duration::from_secs(20);
+/// The same after it was told to stop; measured here with what a user sees, a token issued by the next one.
+const AFTER_STOP: Duration = Duration::from_secs(2);
+/// How long an observation lasts that nothing happens.
+const WATCHED: Duration = Duration::from_secs(3);
+
+struct Replicas {
+    fixture: Fixture,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Replicas {
+    /// A namespace with a Ready credential, and a leader.
+    async fn new(prefix: &str) -> Result<Self> {
+        let turn = LEASE.lock().await;
+        let fixture = Fixture::bare_with(prefix, &ARGUMENTS).await?;
+        fixture.with_surroundings().await?;
+        fixture.apply_credential(&json!({})).await?;
+        fixture.wait_ready().await?;
+        leads(&fixture.operator, true, PATIENCE).await?;
+        Ok(Self { fixture, _turn: turn })
+    }
+
+    async fn standby(&self) -> Result<Operator> {
+        let namespace = &self.fixture.namespace;
+        let standby = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
+        assert_eq!(standby.get("/healthz").await?, "ok\n");
+        assert_eq!(standby.get("/readyz").await?, "ok\n");
+        leads(&standby, false, SOON).await?;
+        Ok(standby)
+    }
+
+    /// Asks for a new token; gives it and how long it took.
+    async fn renewed(&self, limit: Duration) -> Result<Duration> {
+        let old = self.fixture.token().await?;
+        let annotation = format!("credentials.itwin.dev/renew={}", self.fixture.token_requests().await?.len());
+        let asked = Instant::now();
+        self.fixture.namespace.kubectl(&["annotate", "itcred", NAME, &annotation, "--overwrite"]).await?;
+        self.fixture.wait_token_other_than(&old, limit).await?;
+        Ok(asked.elapsed())
+    }
+
+    async fn holder(&self) -> Result<String> {
+        let arguments = ["get", "lease", INSTALLATION, "-n", INSTALLATION, "-o", "jsonpath={.spec.holderIdentity}"];
+        self.fixture.namespace.stage.kubectl(&arguments).await
+    }
+}
+
+const ARGUMENTS: [&str; 4] = ["--leader-election=true", "--lease-namespace", INSTALLATION, "--concurrency=4"];
+
+async fn leads(operator: &Operator, wanted: bool, limit: Duration) -> Result<()> {
+    let line = format!("itwin_leader {}\n", u8::from(wanted));
+    let result = eventually(line.trim(), limit, async || {
+        operator.get("/metrics").await.ok().filter(|metrics| metrics.contains(&line)).map(drop)
+    });
+    result.await.with_context(|| operator.process.log_tail())
+}
+
+#[tokio::test]
+async fn standby_is_ready_acts_not_and_follows_a_leader_that_stops_within_two_seconds() -> Result<()> {
+    let mut replicas = Replicas::new("stop").await?;
+    let standby = replicas.standby().await?;
+    let calls = |metrics: &str| {
+        let writes = ["create", "patch"].map(|verb| format!("verb=\"{verb}\""));
+        metrics.lines().filter(|line| writes.iter().any(|verb| line.contains(verb))).count()
+    };
+    assert_eq!(calls(&standby.get("/metrics").await?), 0, "it writes nothing");
+
+    let first_holder = replicas.holder().await?;
+    let requests = replicas.fixture.token_requests().await?.len();
+    replicas.fixture.operator.process.signal(Signal::SIGTERM);
+    let stopped = Instant::now();
+    leads(&standby, true, SOON).await?;
+    let took = stopped.elapsed();
+    assert!(took < AFTER_STOP, "the next one leads after {took:?}");
+    assert_eq!(replicas.fixture.operator.process.wait(PATIENCE), Some(0));
+    assert_ne!(replicas.holder().await?, first_holder);
+    assert_eq!(replicas.fixture.token_requests().await?.len(), requests, "nothing was due");
+    replicas.renewed(SOON).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn killed_leader_is_followed_within_twenty_seconds() -> Result<()> {
+    let replicas = Replicas::new("kill").await?;
+    let standby = replicas.standby().await?;
+    replicas.fixture.operator.process.signal(Signal::SIGKILL);
+    let killed = Instant::now();
+    replicas.renewed(AFTER_KILL).await?;
+    let took = killed.elapsed();
+    assert!(took < AFTER_KILL, "a token by the next one after {took:?}");
+    leads(&standby, true, SOON).await
+}
+
+#[tokio::test]
+async fn leader_that_was_stopped_for_longer_than_its_lease_acts_no_more() -> Result<()> {
+    let mut replicas = Replicas::new("frozen").await?;
+    let standby = replicas.standby().await?;
+    replicas.fixture.operator.process.signal(Signal::SIGSTOP);
+    leads(&standby, true, PATIENCE).await?;
+    let requests = replicas.fixture.token_requests().await?.len();
+    // what it would do at once when it wakes up: somebody asks for a token
+    replicas.renewed(SOON).await?;
+    replicas.fixture.operator.process.signal(Signal::SIGCONT);
+    let code = replicas.fixture.operator.process.wait(PATIENCE);
+    assert_eq!(code, Some(1), "it ends and says so");
+    let log = std::fs::read_to_string(replicas.fixture.operator.process.log())?;
+    assert!(log.contains("another replica holds the Lease"), "{log}");
+    assert_eq!(replicas.fixture.token_requests().await?.len(), requests + 1, "by the new leader alone");
+    Ok(())
+}
+
+#[tokio::test]
+async fn leader_that_cannot_renew_its_lease_ends_before_another_may_lead() -> Result<()> {
+    let mut replicas = Replicas::new("no-renewal").await?;
+    let stage = replicas.fixture.namespace.stage.clone();
+    let set_rules = async |rules: &str| {
+        let patch = format!(r#"[{{"op":"replace","path":"/rules","value":{rules}}}]"#);
+        stage.kubectl(&["patch", "role", INSTALLATION, "-n", INSTALLATION, "--type=json", "-p", &patch]).await
+    };
+    let rules = ["get", "role", INSTALLATION, "-n", INSTALLATION, "-o", "jsonpath={.rules}"];
+    let rules = stage.kubectl(&rules).await?;
+    set_rules("[]").await?;
+    let taken = Instant::now();
+    let code = replicas.fixture.operator.process.wait(PATIENCE);
+    let took = taken.elapsed();
+    set_rules(&rules).await?;
+    assert_eq!(code, Some(1));
+    assert!(took < Duration::from_secs(15), "the Lease lasts 15 s, and it ended after {took:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn lease_is_written_by_its_holder_only_and_never_without_a_version() -> Result<()> {
+    // what kaniop's election lacked: no resourceVersion, a holder that is never cleared
+    let mut replicas = Replicas::new("lease").await?;
+    let standby = replicas.standby().await?;
+    let holder = replicas.holder().await?;
+    let until = Instant::now() + WATCHED;
+    while Instant::now() < until {
+        assert_eq!(replicas.holder().await?, holder);
+    }
+    drop(standby);
+    replicas.fixture.operator.process.signal(Signal::SIGTERM);
+    assert_eq!(replicas.fixture.operator.process.wait(PATIENCE), Some(0));
+    assert_eq!(replicas.holder().await?, "", "the holder is cleared");
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! What a credential adds to its Secret, and whom it restarts.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use stage::eventually;
+
+use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
+
+fn with_data(data: &Value) -> Value {
+    json!({"secretTemplate": {"data": data}})
+}
+
+#[tokio::test]
+async fn templates_become_keys_and_change_without_a_token_request() -> Result<()> {
+    let mut fixture = Fixture::new("template").await?;
+    let netrc = "machine api.example.com login oauth password {{ access_token }}\n";
+    let config = "{{ {'token': access_token, 'scope': scope} | tojson }}";
+    fixture.apply_credential(&with_data(&json!({"netrc": netrc, "config.json": config}))).await?;
+    fixture.wait_ready().await?;
+    let data = fixture.data().await?;
+    let token = data["access_token"].clone();
+    assert_eq!(data["netrc"], format!("machine api.example.com login oauth password {token}"), "no newline at its end");
+    let config: Value = serde_json::from_str(&data["config.json"])?;
+    assert_eq!(config, json!({"token": token, "scope": "itwin-platform"}));
+
+    fixture.apply_credential(&with_data(&json!({"header": "X-Auth: {{ access_token }}"}))).await?;
+    let data = eventually("the keys of the new template", SOON, async || {
+        fixture.data().await.ok().filter(|data| data.contains_key("header"))
+    })
+    .await?;
+    assert_eq!(data["header"], format!("X-Auth: {token}"));
+    assert!(!data.contains_key("netrc") && !data.contains_key("config.json"), "{:?}", data.keys());
+    assert_eq!(fixture.token_requests().await?.len(), 1);
+
+    // what was written is known again after a restart
+    fixture.restart().await?;
+    fixture.apply_credential(&json!({})).await?;
+    eventually("the end of the template's key", SOON, async || {
+        fixture.data().await.ok().filter(|data| !data.contains_key("header"))
+    })
+    .await?;
+    assert_eq!(fixture.token().await?, token);
+    assert_eq!(fixture.token_requests().await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn broken_template_is_told_and_blanks_nothing() -> Result<()> {
+    let fixture = Fixture::new("broken").await?;
+    fixture.apply_credential(&with_data(&json!({"good": "{{ access_token }}"}))).await?;
+    fixture.wait_ready().await?;
+    let before = fixture.secret().await?.context("no Secret")?;
+    for broken in ["{{ access_token", "{{ client_secret }}", "{{ 'x' * 100000000 }}"] {
+        fixture.apply_credential(&with_data(&json!({"good": broken}))).await?;
+        let generation =
+            fixture.namespace.get("itcred", NAME).await?.context("gone")?["metadata"]["generation"].clone();
+        eventually("a look at the template", SOON, async || {
+            fixture.status().await.ok().filter(|status| status["observedGeneration"] == generation)
+        })
+        .await?;
+        let message = fixture.wait_condition("Renewed", "False", "TemplateInvalid", SOON).await?;
+        assert!(message.starts_with("spec.secretTemplate.data[good]"), "{message}");
+        assert_eq!(fixture.secret().await?.context("no Secret")?, before);
+    }
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    fixture.apply_credential(&with_data(&json!({"good": "{{ access_token }}"}))).await?;
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn broken_template_asks_for_no_token_and_a_mended_one_gets_it() -> Result<()> {
+    let fixture = Fixture::new("broken-first").await?;
+    fixture.apply_credential(&with_data(&json!({"good": "{{ nothing }}"}))).await?;
+    fixture.wait_condition("Ready", "False", "TemplateInvalid", SOON).await?;
+    assert!(fixture.token_requests().await?.is_empty() && fixture.secret().await?.is_none());
+    fixture.apply_credential(&with_data(&json!({"good": "{{ issuer }}"}))).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await.map(drop)
+}
+
+fn workload(kind: &str, name: &str) -> Value {
+    let labels = json!({"app": name});
+    let mut spec = json!({
+        "selector": {"matchLabels": labels},
+        "template": {
+            "metadata": {"labels": labels},
+            "spec": {"containers": [{"name": "main", "image": "example"}]},
+        },
+    });
+    if kind == "StatefulSet" {
+        spec["serviceName"] = json!(name);
+    }
+    json!({"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
+#[tokio::test]
+async fn workloads_are_restarted_once_for_each_token() -> Result<()> {
+    let mut fixture = Fixture::new("rollout").await?;
+    let kinds = ["Deployment", "StatefulSet", "DaemonSet"];
+    for kind in kinds {
+        fixture.namespace.apply(&workload(kind, "reader")).await?;
+    }
+    let targets: Vec<Value> = kinds.iter().map(|kind| json!({"kind": kind, "name": "reader"})).collect();
+    fixture.apply_credential(&json!({"rolloutRestartTargets": targets})).await?;
+    fixture.wait_ready().await?;
+    let restarted_for = async |kind: &str| {
+        let workload = fixture.namespace.get(kind, "reader").await.ok()??;
+        let annotations = &workload["spec"]["template"]["metadata"]["annotations"];
+        annotations["credentials.itwin.dev/restarted-for-token-of"].as_str().map(str::to_owned)
+    };
+    let annotation = "credentials.itwin.dev/renew=1";
+    let first = fixture.token().await?;
+    // tokens are told apart by the second in which they were issued
+    let issued = fixture.status().await?["issuedAt"].clone();
+    eventually("another second", PATIENCE, async || {
+        let now = itwin_credential_operator::clock::to_rfc3339(itwin_credential_operator::clock::now());
+        (issued.as_str() < Some(now.as_str())).then_some(())
+    })
+    .await?;
+    fixture.namespace.kubectl(&["annotate", "itcred", NAME, annotation]).await?;
+    fixture.wait_token_other_than(&first, SOON).await?;
+    for kind in kinds {
+        eventually("a restart for the token", SOON, async || {
+            let issued = fixture.status().await.ok()?["issuedAt"].as_str()?.to_owned();
+            restarted_for(kind).await.filter(|restarted| *restarted == issued)
+        })
+        .await?;
+    }
+    eventually("the event", SOON, async || {
+        fixture.events().await.ok().filter(|events| events.iter().any(|event| event == "RolloutRestarted"))
+    })
+    .await?;
+    let generation = async |fixture: &Fixture| {
+        let deployment = fixture.namespace.get("Deployment", "reader").await?.context("no Deployment")?;
+        anyhow::Ok(deployment["metadata"]["generation"].clone())
+    };
+    let before = generation(&fixture).await?;
+    fixture.restart().await?;
+    eventually("a look at the workloads by the new process", PATIENCE, async || {
+        let metrics = fixture.operator.get("/metrics").await.ok()?;
+        let looked = r#"itwin_kubernetes_requests_total{resource="daemonsets",result="success",verb="get"}"#;
+        metrics.contains(looked).then_some(())
+    })
+    .await?;
+    assert_eq!(generation(&fixture).await?, before, "a new process restarts nothing");
+    Ok(())
+}
+
+#[tokio::test]
+async fn workload_that_does_not_exist_is_told_and_the_token_is_good() -> Result<()> {
+    let fixture = Fixture::new("no-workload").await?;
+    let targets = json!([{"kind": "Deployment", "name": "missing"}]);
+    fixture.apply_credential(&json!({"rolloutRestartTargets": targets})).await?;
+    fixture.wait_ready().await?;
+    let message = fixture.wait_condition("Renewed", "True", "TokenIssued", SOON).await?;
+    assert!(message.ends_with("but Deployment missing does not exist"), "{message}");
+    Ok(())
+}
