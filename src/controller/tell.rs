@@ -126,16 +126,12 @@ impl Visit<'_> {
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(&patch);
         let request = api.patch_status(&self.subject.key.name, &params, &patch);
-        match self.context.cluster.call(Step::PatchCredentialStatus, request).await {
-            Ok(object) => {
-                let version = object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default();
-                self.memory.written_status = Some((version, status.clone()));
-                Ok(())
-            }
-            // deleted meanwhile, perhaps created again under its name: the watch tells
-            Err(CallError::NotFound | CallError::Conflict) => Ok(()),
-            Err(error) => Err(error),
-        }
+        // Not even "not found" or a conflict is taken for the end of the credential: what is really gone is not looked
+        // at again, and what is not would keep an old status until its next renewal.
+        let object = self.context.cluster.call(Step::PatchCredentialStatus, request).await?;
+        let version = object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default();
+        self.memory.written_status = Some((version, status.clone()));
+        Ok(())
     }
 
     fn gauge(&mut self, facts: &Facts, status: &CredentialStatus, next_attempt: Option<DateTime<Utc>>) {
