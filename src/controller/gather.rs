@@ -36,6 +36,8 @@ use crate::{
 pub struct Reading {
     /// The client Secret.
     pub client: Option<ReadClient>,
+    /// The client Secret was to be read, and there is none.
+    pub client_is_missing: bool,
     /// The Secret to write.
     pub target: Option<ReadTarget>,
 }
@@ -204,6 +206,8 @@ fn client(subject: &Subject<'_>, memory: &Memory, reading: &Reading, known: &Kno
     }
     match known {
         Known::Unknown => Client::Unread { version: None },
+        // Each attempt reads for itself: an absence that is false, or over, would be believed for ever.
+        Known::Absent if !reading.client_is_missing => Client::Unread { version: None },
         Known::Absent => Client::Unusable(client_secret::not_found(
             &subject.client.to_string(),
             &subject.credential.spec.client_credentials_ref,

@@ -262,6 +262,7 @@ impl Visit<'_> {
         if let Some(read) = read.as_ref().filter(|read| read.same_as_held == Some(true)) {
             self.memory.proven_client = Some(read.version.clone());
         }
+        self.reading.client_is_missing = read.is_none();
         self.reading.client = read;
         Ok(())
     }
