@@ -66,12 +66,8 @@ impl Visit<'_> {
         if let Err(refusal) = template::check(self.subject.credential.spec.secret_template.as_ref()) {
             return Ok(Some(refusal));
         }
-        let Target::Ours(Held { stamp, .. }) = &facts.target else { return Ok(None) };
-        let template = template::fingerprint(self.subject.credential.spec.secret_template.as_ref());
-        let other_template =
-            matches!(self.context.index.get(&self.subject.target), Known::Present(seen) if seen.template != template);
-        // keys of an older template must be known to be taken away
-        if (stamp.is_none() || other_template) && self.reading.target.is_none() {
+        let Target::Ours(_) = &facts.target else { return Ok(None) };
+        if self.reading.target.is_none() {
             self.read_target().await?;
         }
         let Some(read) = &self.reading.target else { return Ok(None) };

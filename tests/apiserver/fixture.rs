@@ -17,6 +17,8 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
 pub const SOON: Duration = Duration::from_secs(5);
 /// For what includes the start of a process on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// For garbage collection: its controller looks for new kinds every 30 s, and knows ours only then.
+pub const COLLECTED: Duration = Duration::from_secs(75);
 /// The credential that most tests have.
 pub const NAME: &str = "agent";
 
@@ -33,7 +35,11 @@ impl Fixture {
     }
 
     pub async fn bare_with(prefix: &str, arguments: &[&str]) -> Result<Self> {
-        let namespace = Namespace::new(prefix).await?;
+        Self::on(Namespace::new(prefix).await?, arguments).await
+    }
+
+    /// An operator for a namespace that is there.
+    pub async fn on(namespace: Namespace, arguments: &[&str]) -> Result<Self> {
         let operator = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, arguments).await?;
         Ok(Self { client: namespace.new_client(), namespace, operator })
     }
@@ -77,10 +83,19 @@ impl Fixture {
 
     /// A second operator in place of the first.
     pub async fn restart(&mut self) -> Result<()> {
-        let next = Operator::start(&self.namespace.stage, Path::new(PROGRAM), &self.namespace.name, &[]);
+        self.stop();
+        self.start().await
+    }
+
+    /// Ends the operator without a warning.
+    pub fn stop(&mut self) {
         self.operator.process.signal(nix::sys::signal::Signal::SIGKILL);
         self.operator.process.wait(PATIENCE);
-        self.operator = next.await?;
+    }
+
+    /// Starts an operator, where the one before was stopped.
+    pub async fn start(&mut self) -> Result<()> {
+        self.operator = Operator::start(&self.namespace.stage, Path::new(PROGRAM), &self.namespace.name, &[]).await?;
         Ok(())
     }
 
@@ -91,12 +106,23 @@ impl Fixture {
     }
 
     pub async fn status(&self) -> Result<Value> {
-        let credential = self.namespace.get("itcred", NAME).await?;
+        self.status_of(NAME).await
+    }
+
+    pub async fn status_of(&self, name: &str) -> Result<Value> {
+        let credential = self.namespace.get("itcred", name).await?;
         Ok(credential.map(|mut credential| credential["status"].take()).unwrap_or_default())
     }
 
     pub async fn secret(&self) -> Result<Option<Value>> {
         self.namespace.get("secret", NAME).await
+    }
+
+    /// The sum of a metric's series that begin so.
+    pub async fn metric(&self, series: &str) -> Result<f64> {
+        let text = self.operator.get("/metrics").await?;
+        let values = text.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next());
+        Ok(values.filter_map(|value| value.parse::<f64>().ok()).sum())
     }
 
     /// The Secret's data as text.
@@ -114,13 +140,26 @@ impl Fixture {
 
     /// Waits until the condition of this type has this status and reason; gives its message.
     pub async fn wait_condition(&self, kind: &str, status: &str, reason: &str, limit: Duration) -> Result<String> {
-        let what = format!("condition {kind}={status} {reason}");
+        self.wait_condition_of(NAME, kind, status, reason, limit).await
+    }
+
+    /// The same for the credential `name`.
+    pub async fn wait_condition_of(
+        &self,
+        name: &str,
+        kind: &str,
+        status: &str,
+        reason: &str,
+        limit: Duration,
+    ) -> Result<String> {
+        let what = format!("condition {kind}={status} {reason} of {name}");
         let result = eventually(&what, limit, async || {
-            let now = self.status().await.ok()?;
+            let now = self.status_of(name).await.ok()?;
             condition(&now, kind).filter(|(s, r, _)| s == status && r == reason).map(|(_, _, message)| message)
         });
         let last = async {
-            format!("last status: {}\n{}", self.status().await.unwrap_or_default(), self.operator.process.log_tail())
+            let status = self.status_of(name).await.unwrap_or_default();
+            format!("last status: {status}\n{}", self.operator.process.log_tail())
         };
         match result.await {
             Ok(message) => Ok(message),

@@ -11,6 +11,7 @@ mod fixture;
 mod issue;
 mod ownership;
 mod permissions;
+mod refusals;
 mod renewal;
 mod sources;
 mod template;
