@@ -26,6 +26,12 @@ pub fn to_kubernetes(at: DateTime<Utc>) -> Time {
     Time(Timestamp::from_second(at.timestamp()).unwrap_or(Timestamp::MAX))
 }
 
+/// A Kubernetes `Time` as an instant; `None` for years that chrono does not know.
+#[must_use]
+pub fn from_kubernetes(time: &Time) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(time.0.as_second(), 0)
+}
+
 /// RFC 3339 text in UTC with whole seconds, as it stands in Secrets, annotations and statuses.
 #[must_use]
 pub fn to_rfc3339(at: DateTime<Utc>) -> String {

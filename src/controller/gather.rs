@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
 
-use super::{authorities::Authorities, memory::Memory};
+use super::{authorities::Authorities, memory::Memory, scopes::Scopes};
 use crate::{
     act::{secret_writer, template},
     api::{
@@ -12,13 +12,15 @@ use crate::{
         credential::{DeletionPolicy, ITwinServiceCredential},
         secret_keys,
     },
+    clock,
     cluster::{CallError, Cluster, Step},
     decide::{
         facts::{
             Authority, Client, Desired, Facts, Held, History, Integrity, Policy, Refusal, RenewBefore, RenewalRequest,
             Restart, Target,
         },
-        fingerprint, ownership,
+        fingerprint,
+        ownership::{self, Claim},
     },
     digest,
     oauth::token::ClientCredentials,
@@ -107,19 +109,41 @@ impl<'a> Subject<'a> {
     }
 }
 
+/// The credentials that name the same Secret as the one to write, this one among them.
+#[must_use]
+pub fn claims(subject: &Subject<'_>, index: &SecretIndex, scopes: &Scopes) -> Vec<Claim> {
+    let others = index.credentials(&subject.target).into_iter().filter_map(|key| scopes.get(&key));
+    others
+        // some only read it as their client Secret; one that is being deleted writes no more
+        .filter(|other| other.target_name() == subject.target.name && other.metadata.deletion_timestamp.is_none())
+        .map(|other| claim(&other))
+        .collect()
+}
+
+fn claim(credential: &ITwinServiceCredential) -> Claim {
+    Claim {
+        created_at: credential.metadata.creation_timestamp.as_ref().and_then(clock::from_kubernetes),
+        uid: credential.uid().unwrap_or_default(),
+        name: credential.name_any(),
+    }
+}
+
 /// The facts, and a number that moves with everything that may make a new attempt worth while.
 #[must_use]
 pub fn facts(
     subject: &Subject<'_>,
     memory: &Memory,
     reading: &Reading,
-    index: &SecretIndex,
+    (index, scopes): (&SecretIndex, &Scopes),
     authorities: &Authorities,
 ) -> (Facts, u32) {
     let spec = &subject.credential.spec;
     let (authority, epoch) = authorities.facts(&spec.authority_ref.name, spec);
     let (known_target, known_client) = (index.get(&subject.target), index.get(&subject.client));
-    let target = target(subject, memory, reading, &known_target);
+    let target = match known_target {
+        Known::Absent => absent(subject, &claims(subject, index, scopes)),
+        known => target(subject, memory, reading, &known),
+    };
     let client = client(subject, memory, reading, &known_client, &target);
     let inputs = inputs(subject, epoch, &known_client, &target);
     let not_before = memory.not_before.filter(|_| memory.inputs.is_none_or(|before| before == inputs));
@@ -159,6 +183,14 @@ pub fn policy(credential: &ITwinServiceCredential) -> Policy {
             (None, None) => RenewBefore::Default,
         },
         minimum_validity: delta(spec.minimum_validity),
+    }
+}
+
+/// There is no Secret: may this credential make one?
+fn absent(subject: &Subject<'_>, claims: &[Claim]) -> Target {
+    match ownership::elder(&subject.target.name, &claim(subject.credential), claims) {
+        Some(refusal) => Target::Foreign(refusal),
+        None => Target::Absent,
     }
 }
 

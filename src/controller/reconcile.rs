@@ -31,7 +31,7 @@ use crate::{
         plan::{Inspect, Need, Plan},
     },
     metrics::Metrics,
-    observe::index::SecretIndex,
+    observe::index::{Key, SecretIndex},
     progress::Progress,
     report::events::Events,
 };
@@ -71,6 +71,15 @@ pub struct Context {
     pub watch_secrets: bool,
 }
 
+impl Context {
+    /// Has the other credentials looked at that care for this Secret: one that names it too may have it now.
+    pub fn wake_others(&self, credential: &Key, secret: &Key) {
+        for other in self.index.credentials(secret).iter().filter(|other| *other != credential) {
+            self.scopes.wake(other);
+        }
+    }
+}
+
 /// Looks at one credential. A panic is caught and counted: it neither stops the others nor hides.
 ///
 /// # Errors
@@ -108,10 +117,11 @@ pub(super) fn requeue(wait: TimeDelta) -> Action {
 }
 
 async fn look(credential: &ITwinServiceCredential, context: &Context) -> Result<Action, Action> {
+    let subject = Subject::new(credential);
     if credential.metadata.deletion_timestamp.is_some() {
+        context.wake_others(&subject.key, &subject.target);
         return Ok(Action::await_change());
     }
-    let subject = Subject::new(credential);
     let memory = context.memories.take(&subject.uid);
     let memory = memory.unwrap_or_else(|| Memory::recall(credential, clock::now()));
     let mut visit = Visit { subject, context, memory, reading: Reading::default(), outcome: None };
@@ -202,7 +212,8 @@ impl Visit<'_> {
     }
 
     pub(super) fn facts(&self) -> (Facts, u32) {
-        gather::facts(&self.subject, &self.memory, &self.reading, &self.context.index, &self.context.authorities)
+        let Context { index, scopes, authorities, .. } = self.context;
+        gather::facts(&self.subject, &self.memory, &self.reading, (index, scopes), authorities)
     }
 
     async fn look_at_secrets(&self) -> Result<(), CallError> {

@@ -1,6 +1,9 @@
 //! The namespaces we act in, and how an object in one of them is woken.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use kube::{
     Resource,
@@ -70,10 +73,17 @@ impl Scopes {
     /// Has a credential looked at soon.
     pub fn wake(&self, key: &Key) {
         for scope in &self.all {
-            if scope.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace) {
+            if scope.covers(key) {
                 scope.credentials.wake(ObjectRef::new(&key.name).within(&key.namespace));
             }
         }
+    }
+
+    /// The credential of this name, if it is there.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<Arc<ITwinServiceCredential>> {
+        let mut scopes = self.all.iter().filter(|scope| scope.covers(key));
+        scopes.find_map(|scope| scope.credentials.store.get(&ObjectRef::new(&key.name).within(&key.namespace)))
     }
 
     /// Has every credential looked at that names this authority.
@@ -98,5 +108,11 @@ impl Scopes {
         for scope in &self.all {
             scope.credentials.begin();
         }
+    }
+}
+
+impl Scope {
+    fn covers(&self, key: &Key) -> bool {
+        self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
     }
 }

@@ -175,6 +175,7 @@ fn register(context: &Context, credential: &ITwinServiceCredential) {
 
 fn forget(context: &Context, credential: &ITwinServiceCredential) {
     let key = Key::new(credential.namespace().unwrap_or_default(), credential.name_any());
+    context.wake_others(&key, &Key::new(&key.namespace, credential.target_name()));
     context.index.unregister(&key);
     drop(context.memories.take(&credential.uid().unwrap_or_default()));
     context.metrics.forget_credential(CredentialLabels {

@@ -3,6 +3,8 @@
 //! A tenant who may create credentials but not read Secrets must not get hold of somebody's Secret by naming it
 //! (stackabletech/secret-operator#707), so an existing Secret is ours only by what stands on the Secret itself.
 
+use chrono::{DateTime, Utc};
+
 use super::facts::Refusal;
 use crate::api::conditions::Reason;
 
@@ -69,9 +71,55 @@ pub fn owner(marks: &Marks, secret: &str, name: &str, uid: &str) -> Owner {
     }
 }
 
+/// A credential that names a Secret as the one to write. The older comes first; UIDs part those of one second.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claim {
+    /// When it was created.
+    pub created_at: Option<DateTime<Utc>>,
+    /// Its UID.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Why a Secret that does not exist yet must not be created for `ours`: of several claims the oldest has it, whichever
+/// is looked at first. Once there is a Secret, [`owner`] alone decides.
+#[must_use]
+pub fn elder(secret: &str, ours: &Claim, others: &[Claim]) -> Option<Refusal> {
+    let elder = others.iter().filter(|other| other.uid != ours.uid && *other < ours).min()?;
+    Some(Refusal::new(
+        Reason::SecretNotOwned,
+        format!(
+            "Secret {secret} is for ITwinServiceCredential {}, which is older and names it too: set spec.secretName to \
+             another name in a new credential, or delete the older one",
+            elder.name
+        ),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn claim(second: i64, uid: &str) -> Claim {
+        Claim { created_at: DateTime::from_timestamp(second, 0), uid: uid.into(), name: format!("name-of-{uid}") }
+    }
+
+    #[test]
+    fn oldest_claim_has_the_secret_whichever_is_looked_at_first() {
+        let (old, young) = (claim(1, "b"), claim(2, "a"));
+        let both = [young.clone(), old.clone()];
+        assert_eq!(elder("secret", &old, &both), None);
+        let refusal = elder("secret", &young, &both).expect("an elder");
+        assert!(refusal.reason == Reason::SecretNotOwned && refusal.message.contains("name-of-b"), "{refusal:?}");
+    }
+
+    #[test]
+    fn uid_parts_claims_of_the_same_second() {
+        let both = [claim(1, "b"), claim(1, "a")];
+        assert_eq!(elder("secret", &both[1], &both), None);
+        assert!(elder("secret", &both[0], &both).is_some());
+    }
 
     fn controlled_by(kind: &str, name: &str, uid: &str) -> Marks {
         Marks {

@@ -6,6 +6,7 @@
 mod admission;
 mod authority;
 mod command_line;
+mod contention;
 mod failover;
 mod fixture;
 mod issue;

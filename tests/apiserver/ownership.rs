@@ -4,13 +4,13 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use stage::eventually;
 
-use crate::fixture::{Fixture, PATIENCE, SOON};
+use crate::fixture::{COLLECTED, Fixture, PATIENCE, SOON};
 
 #[tokio::test]
 async fn secret_goes_with_its_credential() -> Result<()> {
     let fixture = Fixture::ready("delete").await?;
     fixture.namespace.kubectl(&["delete", "itcred", "agent"]).await?;
-    eventually("garbage collection of the Secret", PATIENCE, async || {
+    eventually("garbage collection of the Secret", COLLECTED, async || {
         fixture.secret().await.ok()?.is_none().then_some(())
     })
     .await?;

@@ -1,0 +1,134 @@
+//! One Secret and several credentials that name it, at the same time or one after the other.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use stage::eventually;
+
+use crate::fixture::{COLLECTED, Fixture, NAME, PATIENCE, SOON};
+
+/// Applies a credential that writes the Secret `shared`.
+async fn apply_sharing(fixture: &Fixture, name: &str, client: &str) -> Result<()> {
+    let spec = json!({"secretName": "shared", "clientCredentialsRef": {"name": client}});
+    fixture.namespace.apply(&fixture.namespace.credential(name, &spec)).await.map(drop)
+}
+
+/// Waits until an object made now is younger than this one: the API server counts in seconds.
+async fn wait_for_a_later_second(fixture: &Fixture, credential: &str) -> Result<()> {
+    let object = fixture.namespace.get("itcred", credential).await?.context("no credential")?;
+    let created = object["metadata"]["creationTimestamp"].as_str().context("creationTimestamp")?;
+    let created = chrono::DateTime::parse_from_rfc3339(created)?;
+    eventually("a later second", SOON, async || {
+        let age = itwin_credential_operator::clock::now() - created.to_utc();
+        (age >= chrono::TimeDelta::seconds(1)).then_some(())
+    })
+    .await
+}
+
+async fn owner_uid(fixture: &Fixture, secret: &str) -> Result<Value> {
+    let secret = fixture.namespace.get("secret", secret).await?.context("no Secret")?;
+    Ok(secret["metadata"]["ownerReferences"][0]["uid"].clone())
+}
+
+async fn uid(fixture: &Fixture, kind: &str, name: &str) -> Result<Value> {
+    let object = fixture.namespace.get(kind, name).await?.with_context(|| format!("no {kind} {name}"))?;
+    Ok(object["metadata"]["uid"].clone())
+}
+
+#[tokio::test]
+async fn older_of_two_credentials_has_the_secret_and_the_younger_inherits_it() -> Result<()> {
+    let mut fixture = Fixture::new("two-owners").await?;
+    fixture.stop();
+    apply_sharing(&fixture, "z-older", "agent-client").await?;
+    wait_for_a_later_second(&fixture, "z-older").await?;
+    apply_sharing(&fixture, "a-younger", "agent-client").await?;
+    fixture.start().await?;
+    fixture.wait_condition_of("z-older", "Ready", "True", "TokenValid", PATIENCE).await?;
+    let message = fixture.wait_condition_of("a-younger", "Renewed", "False", "SecretNotOwned", SOON).await?;
+    assert!(message.contains("z-older") && message.contains("spec.secretName"), "{message}");
+    assert_eq!(owner_uid(&fixture, "shared").await?, uid(&fixture, "itcred", "z-older").await?);
+    assert_eq!(fixture.token_requests().await?.len(), 1, "the younger asks for none");
+
+    fixture.namespace.kubectl(&["delete", "itcred", "z-older"]).await?;
+    fixture.wait_condition_of("a-younger", "Ready", "True", "TokenValid", COLLECTED).await?;
+    assert_eq!(owner_uid(&fixture, "shared").await?, uid(&fixture, "itcred", "a-younger").await?);
+    assert_eq!(fixture.token_requests().await?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn older_credential_has_the_name_before_there_is_a_secret() -> Result<()> {
+    let mut fixture = Fixture::new("claim").await?;
+    fixture.stop();
+    // the older cannot get a token, so that whoever looks at the younger finds no Secret, however late
+    apply_sharing(&fixture, "older", "missing").await?;
+    wait_for_a_later_second(&fixture, "older").await?;
+    apply_sharing(&fixture, "younger", "agent-client").await?;
+    fixture.start().await?;
+    let message = fixture.wait_condition_of("younger", "Renewed", "False", "SecretNotOwned", PATIENCE).await?;
+    assert!(message.contains("ITwinServiceCredential older, which is older"), "{message}");
+    fixture.wait_condition_of("older", "Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
+    assert!(fixture.token_requests().await?.is_empty());
+    assert_eq!(fixture.namespace.get("secret", "shared").await?, None);
+
+    fixture.namespace.kubectl(&["delete", "itcred", "older"]).await?;
+    fixture.wait_condition_of("younger", "Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn credential_that_only_reads_the_secret_claims_nothing() -> Result<()> {
+    let fixture = Fixture::new("reader").await?;
+    // a client Secret that another credential writes is odd, and no reason to refuse it
+    let reader = json!({"clientCredentialsRef": {"name": NAME}});
+    fixture.namespace.apply(&fixture.namespace.credential("reader", &reader)).await?;
+    wait_for_a_later_second(&fixture, "reader").await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_ready().await
+}
+
+/// A ConfigMap that is garbage collected with this owner, by which the end of a collection is seen.
+async fn apply_sentinel(fixture: &Fixture, name: &str, owner: &Value) -> Result<()> {
+    let sentinel = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "ownerReferences": [{
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinServiceCredential",
+            "name": NAME,
+            "uid": owner,
+        }]},
+    });
+    fixture.namespace.apply(&sentinel).await.map(drop)
+}
+
+#[tokio::test]
+async fn recreated_credential_keeps_its_secret_from_garbage_collection_of_the_old_uid() -> Result<()> {
+    let fixture = Fixture::ready("recreate").await?;
+    for round in 1..=3 {
+        let old = uid(&fixture, "itcred", NAME).await?;
+        let sentinel = format!("sentinel-{round}");
+        apply_sentinel(&fixture, &sentinel, &old).await?;
+        fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+        fixture.apply_credential(&json!({})).await?;
+        let new = uid(&fixture, "itcred", NAME).await?;
+        assert_ne!(new, old);
+        eventually("the Secret of the new owner", PATIENCE, async || {
+            (owner_uid(&fixture, NAME).await.ok()? == new).then_some(())
+        })
+        .await?;
+        let secret = uid(&fixture, "secret", NAME).await?;
+        eventually("garbage collection of the old owner's objects", COLLECTED, async || {
+            fixture.namespace.get("configmap", &sentinel).await.ok()?.is_none().then_some(())
+        })
+        .await?;
+        fixture.wait_ready().await?;
+        assert_eq!(uid(&fixture, "secret", NAME).await?, secret, "the new owner's Secret was not collected");
+        assert_eq!(owner_uid(&fixture, NAME).await?, new);
+        assert!(!fixture.token().await?.is_empty());
+    }
+    // at most one for each owner, and one where collection came before the take-over
+    let requests = fixture.token_requests().await?.len();
+    assert!((4..=7).contains(&requests), "{requests} token requests");
+    Ok(())
+}
