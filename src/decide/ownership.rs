@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 
 use super::facts::Refusal;
-use crate::api::conditions::Reason;
+use crate::api::{conditions::Reason, secret_keys};
 
 /// What an existing Secret says of its owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Marks {
     pub owner_uid: Option<String>,
     /// The annotation by which its owner offers it to a credential.
     pub adopt: Option<String>,
+    /// The label with the name of the credential that it was written for.
+    pub credential: Option<String>,
 }
 
 /// An owner reference with `controller: true`.
@@ -61,6 +63,10 @@ pub fn owner(marks: &Marks, secret: &str, name: &str, uid: &str) -> Owner {
         )),
         None if marks.owner_uid.as_deref() == Some(uid) => Owner::Us,
         None if marks.adopt.as_deref() == Some(name) => Owner::Vacant,
+        // the same without an owner reference, as `Retain` and `kubectl delete --cascade=orphan` leave it behind
+        None if marks.owner_uid.is_some() && marks.credential == Some(secret_keys::credential_label(name)) => {
+            Owner::Vacant
+        }
         None => Owner::Other(Refusal::new(
             Reason::SecretNotOwned,
             format!(
@@ -169,6 +175,22 @@ mod tests {
     fn retained_secret_is_ours_by_its_annotation() {
         let marks = Marks { owner_uid: Some("uid-1".into()), ..Marks::default() };
         assert_eq!(owner(&marks, "secret", "mine", "uid-1"), Owner::Us);
+    }
+
+    #[test]
+    fn secret_left_behind_by_a_credential_of_our_name_can_be_taken_over() {
+        let left_by = |name: &str| Marks {
+            owner_uid: Some("uid-0".into()),
+            credential: Some(secret_keys::credential_label(name)),
+            ..Marks::default()
+        };
+        assert_eq!(owner(&left_by("mine"), "secret", "mine", "uid-1"), Owner::Vacant);
+        assert!(is_foreign(&left_by("theirs")));
+        assert!(is_foreign(&Marks { owner_uid: None, ..left_by("mine") }), "a label alone is anybody's");
+        let mut controlled = controlled_by("apps/Deployment", "x", "uid-0");
+        controlled.credential = left_by("mine").credential;
+        controlled.owner_uid = left_by("mine").owner_uid;
+        assert!(is_foreign(&controlled));
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl Seen {
                 controller: controller(metadata),
                 owner_uid: annotation(secret_keys::OWNER_UID),
                 adopt: annotation(secret_keys::ADOPT),
+                credential: metadata.labels.as_ref().and_then(|labels| labels.get(secret_keys::CREDENTIAL)).cloned(),
             },
             stamp: stamp(metadata),
             template: annotation(secret_keys::TEMPLATE),

@@ -132,3 +132,31 @@ async fn recreated_credential_keeps_its_secret_from_garbage_collection_of_the_ol
     assert!((4..=7).contains(&requests), "{requests} token requests");
     Ok(())
 }
+
+#[tokio::test]
+async fn orphaned_and_retained_secrets_go_to_the_next_credential_of_the_name() -> Result<()> {
+    let fixture = Fixture::ready("orphan").await?;
+    let secret = uid(&fixture, "secret", NAME).await?;
+    let first = fixture.token().await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--cascade=orphan"]).await?;
+    assert_eq!(owner_uid(&fixture, NAME).await?, Value::Null);
+    fixture.apply_credential(&json!({"deletionPolicy": "Retain"})).await?;
+    fixture.wait_ready().await?;
+    let second = fixture.token().await?;
+    assert_ne!(second, first, "a token of its own");
+
+    fixture.namespace.kubectl(&["delete", "itcred", NAME]).await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_ready().await?;
+    assert_ne!(fixture.token().await?, second);
+    assert_eq!(owner_uid(&fixture, NAME).await?, uid(&fixture, "itcred", NAME).await?);
+    assert_eq!(uid(&fixture, "secret", NAME).await?, secret, "it was taken over, not made again");
+    assert_eq!(fixture.token_requests().await?.len(), 3);
+
+    // another name gets nothing of what was left behind
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--cascade=orphan"]).await?;
+    let other = json!({"secretName": NAME, "clientCredentialsRef": {"name": "agent-client"}});
+    fixture.namespace.apply(&fixture.namespace.credential("other", &other)).await?;
+    fixture.wait_condition_of("other", "Renewed", "False", "SecretNotOwned", SOON).await?;
+    Ok(())
+}
