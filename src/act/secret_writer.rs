@@ -182,8 +182,13 @@ async fn apply(cluster: &Cluster, credential: &ITwinServiceCredential, patch: &V
 
 /// The metadata of a patch: it fails with a conflict unless the Secret is still the one, and as, that was seen.
 fn metadata_patch(credential: &ITwinServiceCredential, seen: &Seen, annotations: BTreeMap<String, String>) -> Value {
-    let mut annotations: BTreeMap<String, Value> =
-        annotations.into_iter().map(|(key, value)| (key, json!(value))).collect();
+    fn patch(wished: BTreeMap<String, String>, leftovers: Vec<&str>) -> BTreeMap<String, Value> {
+        let leftovers = leftovers.into_iter().map(|key| (key.to_owned(), Value::Null));
+        leftovers.chain(wished.into_iter().map(|(key, value)| (key, json!(value)))).collect()
+    }
+    let labels = labels(credential);
+    let leftovers = seen.leftovers(&labels, &annotations);
+    let (labels, mut annotations) = (patch(labels, leftovers.labels), patch(annotations, leftovers.annotations));
     // an offer that was taken is taken off: it must not be taken twice
     annotations.insert(secret_keys::ADOPT.to_owned(), Value::Null);
     annotations.entry(secret_keys::TEMPLATE.to_owned()).or_insert(Value::Null);
@@ -191,7 +196,7 @@ fn metadata_patch(credential: &ITwinServiceCredential, seen: &Seen, annotations:
         "metadata": {
             "uid": seen.uid,
             "resourceVersion": seen.resource_version,
-            "labels": labels(credential),
+            "labels": labels,
             "annotations": annotations,
             "ownerReferences": owner(credential).map(|owner| vec![owner]),
         },

@@ -48,6 +48,12 @@ pub const ADOPT: &str = "credentials.itwin.dev/adopt";
 /// Put on a credential by a user: a new value asks for a new token now.
 pub const RENEW: &str = "credentials.itwin.dev/renew";
 
+/// Whether a label or annotation is the operator's own, which no template may name.
+#[must_use]
+pub fn is_our_own(key: &str) -> bool {
+    key == MANAGED_BY || key.starts_with("credentials.itwin.dev/")
+}
+
 /// The longest value a label may have.
 const LABEL_VALUE_MAX: usize = 63;
 

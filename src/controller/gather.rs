@@ -224,9 +224,11 @@ fn integrity(credential: &ITwinServiceCredential, memory: &Memory, reading: &Rea
 fn metadata_intact(credential: &ITwinServiceCredential, seen: &Seen) -> bool {
     let has_owner = seen.marks.controller.is_some();
     let wants_owner = credential.spec.deletion_policy == DeletionPolicy::Delete;
+    let (labels, annotations) = (secret_writer::labels(credential), secret_writer::annotations(credential));
     has_owner == wants_owner
         && seen.template == template::fingerprint(credential.spec.secret_template.as_ref())
-        && seen.carries(&secret_writer::labels(credential), &secret_writer::annotations(credential))
+        && seen.carries(&labels, &annotations)
+        && seen.leftovers(&labels, &annotations).is_empty()
 }
 
 fn client(subject: &Subject<'_>, memory: &Memory, reading: &Reading, known: &Known, target: &Target) -> Client {

@@ -4,7 +4,7 @@
 //! somebody else wrote the data stands in `managedFields`: a hand edit made while the operator was down is noticed
 //! without reading the data of every Secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
@@ -36,6 +36,10 @@ pub struct Seen {
     pub template: Option<String>,
     /// How many keys of `data` we wrote, if nobody else wrote any.
     pub sole_writer_of: Option<usize>,
+    /// Labels that a template gave it.
+    template_labels: Vec<String>,
+    /// Annotations that a template gave it.
+    template_annotations: Vec<String>,
     /// Digests of its labels and annotations, sorted, to see whether the wished ones are there.
     pairs: Vec<u32>,
 }
@@ -65,6 +69,8 @@ impl Seen {
             stamp: stamp(metadata),
             template: annotation(secret_keys::TEMPLATE),
             sole_writer_of: sole_writer_of(metadata),
+            template_labels: put_there(metadata, "f:labels"),
+            template_annotations: put_there(metadata, "f:annotations"),
             pairs,
         }
     }
@@ -75,6 +81,41 @@ impl Seen {
         digests("label", labels)
             .chain(digests("annotation", annotations))
             .all(|digest| self.pairs.binary_search(&digest).is_ok())
+    }
+}
+
+/// Labels and annotations that a template once gave the Secret and that are wished no more.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Leftovers<'a> {
+    /// Keys of labels.
+    pub labels: Vec<&'a str>,
+    /// Keys of annotations.
+    pub annotations: Vec<&'a str>,
+}
+
+impl Leftovers<'_> {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.annotations.is_empty()
+    }
+}
+
+impl Seen {
+    /// What we put there and is not among the wished labels and annotations.
+    #[must_use]
+    pub fn leftovers(
+        &self,
+        labels: &BTreeMap<String, String>,
+        annotations: &BTreeMap<String, String>,
+    ) -> Leftovers<'_> {
+        fn unwished<'a>(keys: &'a [String], wished: &BTreeMap<String, String>) -> Vec<&'a str> {
+            keys.iter().map(String::as_str).filter(|key| !wished.contains_key(*key)).collect()
+        }
+        Leftovers {
+            labels: unwished(&self.template_labels, labels),
+            annotations: unwished(&self.template_annotations, annotations),
+        }
     }
 }
 
@@ -122,6 +163,18 @@ fn sole_writer_of(metadata: &ObjectMeta) -> Option<usize> {
         ours += data.as_object().map_or(0, |keys| keys.keys().filter(|key| key.starts_with("f:")).count());
     }
     Some(ours)
+}
+
+/// Keys of this part of the metadata that our own field manager alone owns, those of our own names apart. What somebody
+/// else wrote too, or wrote first, is his.
+fn put_there(metadata: &ObjectMeta, part: &str) -> Vec<String> {
+    let (mut ours, mut theirs) = (BTreeSet::new(), BTreeSet::new());
+    for entry in metadata.managed_fields.iter().flatten() {
+        let fields = entry.fields_v1.as_ref().and_then(|fields| fields.0.get("f:metadata")?.get(part)?.as_object());
+        let keys = fields.into_iter().flat_map(|fields| fields.keys()).filter_map(|key| key.strip_prefix("f:"));
+        if entry.manager.as_deref() == Some(MANAGER) { ours.extend(keys) } else { theirs.extend(keys) }
+    }
+    ours.difference(&theirs).filter(|key| !secret_keys::is_our_own(key)).map(|key| (*key).to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -175,5 +228,24 @@ mod tests {
         assert!(seen.carries(&map("a", "1"), &map("c", "3")));
         assert!(!seen.carries(&map("a", "2"), &BTreeMap::new()));
         assert!(!seen.carries(&map("c", "3"), &BTreeMap::new()), "an annotation is no label");
+    }
+
+    #[test]
+    fn only_what_we_alone_put_there_is_a_leftover() {
+        let entry = |manager: &str, labels: serde_json::Value| serde_json::json!({"manager": manager, "operation": "Update", "fieldsV1": {"f:metadata": {"f:labels": labels}}});
+        let ours = serde_json::json!({
+            ".": {},
+            "f:team": {},
+            "f:stage": {},
+            "f:shared": {},
+            "f:app.kubernetes.io/managed-by": {},
+            "f:credentials.itwin.dev/credential": {},
+        });
+        let theirs = serde_json::json!({"f:shared": {}, "f:theirs": {}});
+        let seen = Seen::new(&metadata(serde_json::json!({
+            "managedFields": [entry(MANAGER, ours), entry("kubectl-label", theirs)],
+        })));
+        let wished = BTreeMap::from([("team".to_owned(), "another value is no leftover".to_owned())]);
+        assert_eq!(seen.leftovers(&wished, &BTreeMap::new()), Leftovers { labels: vec!["stage"], annotations: vec![] });
     }
 }

@@ -7,6 +7,7 @@ mod admission;
 mod authority;
 mod command_line;
 mod contention;
+mod control;
 mod failover;
 mod fixture;
 mod issue;
