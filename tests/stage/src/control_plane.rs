@@ -21,8 +21,9 @@ const READY: Duration = Duration::from_secs(90);
 pub struct ControlPlane {
     // dropped in this order: what talks to the API server before it, etcd last
     _controller_manager: Process,
-    _apiserver: Process,
-    _etcd: Process,
+    apiserver: Process,
+    etcd: Process,
+    programs: Programs,
     /// The administrator's kubeconfig.
     pub kubeconfig: PathBuf,
 }
@@ -33,55 +34,10 @@ impl ControlPlane {
     /// # Errors
     /// With the log of whichever process did not become ready.
     pub async fn start(tools: &Tools, directory: &Path) -> Result<Self> {
-        let [client_port, peer_port, api_port] = free_ports()?;
-        let mut etcd = bound_to_us(&tools.kubernetes("etcd"));
-        let (client_url, peer_url) =
-            (format!("http://127.0.0.1:{client_port}"), format!("http://127.0.0.1:{peer_port}"));
-        etcd.arg("--data-dir").arg(directory.join("etcd"));
-        etcd.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
-        etcd.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
-        etcd.args(["--initial-cluster", &format!("default={peer_url}"), "--unsafe-no-fsync", "--log-level", "warn"]);
-        let etcd = Process::start("etcd", etcd, directory)?;
-
-        let certificates = directory.join("apiserver");
-        std::fs::create_dir_all(&certificates)?;
-        let (service_account_key, service_account_public) =
-            (certificates.join("service-account.key"), certificates.join("service-account.pub"));
-        let key = rcgen::KeyPair::generate()?;
-        std::fs::write(&service_account_key, key.serialize_pem())?;
-        std::fs::write(&service_account_public, key.public_key_pem())?;
-        let token = random_token();
-        let tokens = certificates.join("tokens.csv");
-        std::fs::write(&tokens, format!("{token},admin,admin,system:masters\n"))?;
-        let audit_policy = certificates.join("audit-policy.yaml");
-        std::fs::write(&audit_policy, AUDIT_POLICY)?;
-        let mut apiserver = bound_to_us(&tools.kubernetes("kube-apiserver"));
-        apiserver.args([
-            "--etcd-servers",
-            &client_url,
-            "--bind-address",
-            "127.0.0.1",
-            "--secure-port",
-            &api_port.to_string(),
-        ]);
-        apiserver.arg("--cert-dir").arg(&certificates).arg("--token-auth-file").arg(&tokens);
-        apiserver.arg("--service-account-key-file").arg(&service_account_public);
-        apiserver.arg("--service-account-signing-key-file").arg(&service_account_key);
-        apiserver.args([
-            "--service-account-issuer",
-            "https://kubernetes.default.svc",
-            "--authorization-mode",
-            "Node,RBAC",
-        ]);
-        apiserver.args(["--service-cluster-ip-range", "10.0.0.0/24", "--profiling=false"]);
-        apiserver
-            .arg("--audit-policy-file")
-            .arg(&audit_policy)
-            .arg("--audit-log-path")
-            .arg(directory.join("audit.log"));
-        let mut apiserver = Process::start("kube-apiserver", apiserver, directory)?;
-
-        let certificate = certificates.join("apiserver.crt");
+        let programs = Programs::new(tools, directory)?;
+        let etcd = programs.etcd()?;
+        let mut apiserver = programs.apiserver()?;
+        let certificate = programs.certificates.join("apiserver.crt");
         let ready = eventually("the API server's certificate", READY, async || {
             if apiserver.is_running() { certificate.exists().then_some(Ok(())) } else { Some(Err(())) }
         });
@@ -89,34 +45,117 @@ impl ControlPlane {
             bail!("kube-apiserver did not start; {}\n{}", apiserver.log_tail(), etcd.log_tail());
         }
         let kubeconfig = directory.join("admin.kubeconfig");
-        write_kubeconfig(&kubeconfig, &format!("https://127.0.0.1:{api_port}"), &std::fs::read(&certificate)?, &token)?;
-        let client = reqwest_client(&certificate)?;
-        let url = format!("https://127.0.0.1:{api_port}/readyz");
+        write_kubeconfig(&kubeconfig, &programs.url(), &std::fs::read(&certificate)?, &programs.token)?;
+        programs.ready(&apiserver).await?;
+        let controller_manager = programs.controller_manager(&kubeconfig)?;
+        Ok(Self { _controller_manager: controller_manager, apiserver, etcd, programs, kubeconfig })
+    }
+
+    /// Ends etcd without a warning.
+    pub fn kill_etcd(&mut self) {
+        self.etcd.kill();
+    }
+
+    /// Ends the API server without a warning.
+    pub fn kill_apiserver(&mut self) {
+        self.apiserver.kill();
+    }
+
+    /// Starts again what was killed, on the same ports and data, and waits until the API server is ready.
+    ///
+    /// # Errors
+    /// With the log of the API server where it does not become ready.
+    pub async fn restart(&mut self) -> Result<()> {
+        if !self.etcd.is_running() {
+            self.etcd = self.programs.etcd()?;
+        }
+        if !self.apiserver.is_running() {
+            self.apiserver = self.programs.apiserver()?;
+        }
+        self.programs.ready(&self.apiserver).await
+    }
+}
+
+/// How the programs of one control plane are started, and started again.
+struct Programs {
+    paths: [PathBuf; 3],
+    directory: PathBuf,
+    certificates: PathBuf,
+    ports: [u16; 3],
+    /// The administrator's token.
+    token: String,
+}
+
+impl Programs {
+    fn new(tools: &Tools, directory: &Path) -> Result<Self> {
+        let programs = Self {
+            paths: ["etcd", "kube-apiserver", "kube-controller-manager"].map(|name| tools.kubernetes(name)),
+            certificates: directory.join("apiserver"),
+            directory: directory.to_path_buf(),
+            ports: free_ports()?,
+            token: random_token(),
+        };
+        std::fs::create_dir_all(&programs.certificates)?;
+        let key = rcgen::KeyPair::generate()?;
+        let write = |name: &str, text: String| std::fs::write(programs.certificates.join(name), text);
+        write("service-account.key", key.serialize_pem())?;
+        write("service-account.pub", key.public_key_pem())?;
+        write("tokens.csv", format!("{},admin,admin,system:masters\n", programs.token))?;
+        write("audit-policy.yaml", AUDIT_POLICY.to_owned())?;
+        Ok(programs)
+    }
+
+    fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.ports[2])
+    }
+
+    fn etcd(&self) -> Result<Process> {
+        let [client_url, peer_url] = [self.ports[0], self.ports[1]].map(|port| format!("http://127.0.0.1:{port}"));
+        let mut etcd = bound_to_us(&self.paths[0]);
+        etcd.arg("--data-dir").arg(self.directory.join("etcd"));
+        etcd.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
+        etcd.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
+        etcd.args(["--initial-cluster", &format!("default={peer_url}"), "--unsafe-no-fsync", "--log-level", "warn"]);
+        Process::start("etcd", etcd, &self.directory)
+    }
+
+    fn apiserver(&self) -> Result<Process> {
+        let file = |name: &str| self.certificates.join(name);
+        let mut apiserver = bound_to_us(&self.paths[1]);
+        apiserver.args(["--etcd-servers", &format!("http://127.0.0.1:{}", self.ports[0])]);
+        apiserver.args(["--bind-address", "127.0.0.1", "--secure-port", &self.ports[2].to_string()]);
+        apiserver.arg("--cert-dir").arg(&self.certificates).arg("--token-auth-file").arg(file("tokens.csv"));
+        apiserver.arg("--service-account-key-file").arg(file("service-account.pub"));
+        apiserver.arg("--service-account-signing-key-file").arg(file("service-account.key"));
+        apiserver.args(["--service-account-issuer", "https://kubernetes.default.svc"]);
+        apiserver.args(["--authorization-mode", "Node,RBAC"]);
+        apiserver.args(["--service-cluster-ip-range", "10.0.0.0/24", "--profiling=false"]);
+        apiserver.arg("--audit-policy-file").arg(file("audit-policy.yaml"));
+        apiserver.arg("--audit-log-path").arg(self.directory.join("audit.log"));
+        Process::start("kube-apiserver", apiserver, &self.directory)
+    }
+
+    fn controller_manager(&self, kubeconfig: &Path) -> Result<Process> {
+        let mut manager = bound_to_us(&self.paths[2]);
+        manager.arg("--kubeconfig").arg(kubeconfig);
+        manager.arg("--service-account-private-key-file").arg(self.certificates.join("service-account.key"));
+        manager.arg("--root-ca-file").arg(self.certificates.join("apiserver.crt"));
+        manager.args(["--leader-elect=false", "--secure-port=0", "--use-service-account-credentials=false"]);
+        Process::start("kube-controller-manager", manager, &self.directory)
+    }
+
+    /// Waits until the API server is ready.
+    async fn ready(&self, apiserver: &Process) -> Result<()> {
+        let client = reqwest_client(&self.certificates.join("apiserver.crt"))?;
+        let url = format!("{}/readyz", self.url());
         let ready = eventually("the API server", READY, async || {
-            let answer = client.get(&url).bearer_auth(&token).send().await;
+            let answer = client.get(&url).bearer_auth(&self.token).send().await;
             answer.is_ok_and(|answer| answer.status().is_success()).then_some(())
         });
         if ready.await.is_err() {
             bail!("kube-apiserver did not become ready; {}", apiserver.log_tail());
         }
-
-        let mut manager = bound_to_us(&tools.kubernetes("kube-controller-manager"));
-        manager
-            .arg("--kubeconfig")
-            .arg(&kubeconfig)
-            .arg("--service-account-private-key-file")
-            .arg(&service_account_key);
-        manager.arg("--root-ca-file").arg(&certificate).args([
-            "--leader-elect=false",
-            "--secure-port=0",
-            "--use-service-account-credentials=false",
-        ]);
-        Ok(Self {
-            _controller_manager: Process::start("kube-controller-manager", manager, directory)?,
-            _apiserver: apiserver,
-            _etcd: etcd,
-            kubeconfig,
-        })
+        Ok(())
     }
 }
 

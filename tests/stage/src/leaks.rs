@@ -22,11 +22,18 @@ pub async fn scan(stage: &Stage) -> Result<Vec<String>> {
         ("credentials".to_owned(), stage.kubectl(&["get", "itcred", "-A", "-o", "json"]).await?),
         ("authorities".to_owned(), stage.kubectl(&["get", "itauth", "-o", "json"]).await?),
     ];
+    // tests with a control plane of their own have a folder each
+    let mut folders = vec![stage.directory.clone()];
     for entry in std::fs::read_dir(&stage.directory)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("operator-") && path.is_file() {
-            places.push((name, String::from_utf8_lossy(&std::fs::read(&path)?).into_owned()));
+        folders.extend(Some(entry?.path()).filter(|path| path.is_dir()));
+    }
+    for folder in folders {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with("operator-") && path.is_file() {
+                places.push((name, String::from_utf8_lossy(&std::fs::read(&path)?).into_owned()));
+            }
         }
     }
     let lines: usize = places.iter().map(|(_, text)| text.lines().count()).sum();

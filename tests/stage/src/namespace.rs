@@ -29,7 +29,14 @@ impl Namespace {
     /// # Errors
     /// Where the API server refuses.
     pub async fn new(prefix: &str) -> Result<Self> {
-        let stage = Stage::current()?;
+        Self::on(Stage::current()?, prefix).await
+    }
+
+    /// The same on another stage than the one that the test runs on.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub async fn on(stage: Stage, prefix: &str) -> Result<Self> {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{prefix}-{}-{number}", std::process::id());
         stage.kubectl(&["create", "namespace", &name]).await?;

@@ -66,6 +66,22 @@ impl Operator {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Result<Self> {
+        let mut operator = Self::spawn(stage, program, namespaces, arguments, variables)?;
+        operator.wait_ready().await?;
+        Ok(operator)
+    }
+
+    /// Starts the program and does not wait for it.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn spawn(
+        stage: &Stage,
+        program: &Path,
+        namespaces: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
         let [port] = free_ports()?;
         let address = format!("127.0.0.1:{port}");
         let mut command = Command::new(program);
@@ -74,19 +90,27 @@ impl Operator {
         // tests run side by side, and one Lease would let only one of them act
         command.env("ITWIN_OPERATOR_LEADER_ELECTION", "false");
         command.envs(variables.iter().copied());
-        let mut process = Process::start(&format!("operator-{namespaces}-{port}"), command, &stage.directory)?;
-        let url = format!("http://{address}/readyz");
+        let process = Process::start(&format!("operator-{namespaces}-{port}"), command, &stage.directory)?;
+        Ok(Self { process, address })
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// With its log where it does not become ready.
+    pub async fn wait_ready(&mut self) -> Result<()> {
+        let url = format!("http://{}/readyz", self.address);
         let client = reqwest::Client::builder().timeout(ANSWER).build()?;
         let ready = eventually("the operator", READY, async || {
-            if !process.is_running() {
+            if !self.process.is_running() {
                 return Some(false);
             }
             client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()).then_some(true)
         });
         if !matches!(ready.await, Ok(true)) {
-            bail!("the operator did not become ready; {}", process.log_tail());
+            bail!("the operator did not become ready; {}", self.process.log_tail());
         }
-        Ok(Self { process, address })
+        Ok(())
     }
 
     /// What a path of its HTTP server gives.

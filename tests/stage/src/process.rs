@@ -32,7 +32,8 @@ impl Process {
     pub fn start(name: &str, mut command: Command, directory: &Path) -> Result<Self> {
         use std::os::unix::process::CommandExt;
         let log = directory.join(format!("{name}.log"));
-        let file = File::create(&log)?;
+        // a process that is started again goes on with the same log
+        let file = File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
         let child = command.spawn().with_context(|| format!("cannot start {name}: {:?}", command.get_program()))?;
         Ok(Self { name: name.to_owned(), child, log })
@@ -63,6 +64,12 @@ impl Process {
         let _ = kill(self.pid(), signal);
     }
 
+    /// Ends it, and all that it started, without a warning.
+    pub fn kill(&mut self) {
+        let _ = killpg(self.pid(), Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+
     /// Waits for its end and gives its code; `None` where a signal ended it or `limit` passed.
     pub fn wait(&mut self, limit: Duration) -> Option<i32> {
         let start = Instant::now();
@@ -87,9 +94,7 @@ impl Drop for Process {
             self.wait(PATIENCE);
         }
         if self.is_running() {
-            // all of its group: what it may have started
-            let _ = killpg(self.pid(), Signal::SIGKILL);
-            let _ = self.child.wait();
+            self.kill();
         }
     }
 }

@@ -76,7 +76,7 @@ impl Running {
         };
         eprintln!("stage: installing the chart (CRDs, service account, permissions)");
         install_chart(&stage).await?;
-        operator_kubeconfig(&stage).await?;
+        account_kubeconfig(&stage, INSTALLATION, INSTALLATION, &stage.operator_kubeconfig).await?;
         let description = directory.path().join("stage.json");
         std::fs::write(&description, serde_json::to_string(&stage)?)?;
         eprintln!("stage: ready; logs are in {}", directory.path().display());
@@ -99,6 +99,27 @@ impl Running {
     pub fn variable(&self) -> (&'static str, &Path) {
         (VARIABLE, &self.description)
     }
+}
+
+/// A control plane of one test's own, with the chart installed and the authorization servers of the stage that the
+/// test runs on. Its logs are kept, and looked through for secrets, with that stage's.
+///
+/// # Errors
+/// With the log of what did not start.
+pub async fn own_control_plane(stage: &Stage, name: &str) -> Result<(ControlPlane, Stage)> {
+    let tools = Tools::ready().await?;
+    let directory = stage.directory.join(name);
+    std::fs::create_dir_all(&directory)?;
+    let control_plane = ControlPlane::start(&tools, &directory).await?;
+    let own = Stage {
+        kubeconfig: control_plane.kubeconfig.clone(),
+        operator_kubeconfig: directory.join("operator.kubeconfig"),
+        directory,
+        ..stage.clone()
+    };
+    install_chart(&own).await?;
+    account_kubeconfig(&own, INSTALLATION, INSTALLATION, &own.operator_kubeconfig).await?;
+    Ok((control_plane, own))
 }
 
 /// A kubeconfig with one context of the user's own, so that nothing else of it is ever touched.
@@ -141,22 +162,25 @@ async fn install_chart(stage: &Stage) -> Result<()> {
     .await
 }
 
-/// A kubeconfig of the operator's service account.
-async fn operator_kubeconfig(stage: &Stage) -> Result<()> {
+/// Writes a kubeconfig of a service account into `file`.
+///
+/// # Errors
+/// Where there is no such account.
+pub async fn account_kubeconfig(stage: &Stage, namespace: &str, account: &str, file: &Path) -> Result<()> {
     let client = stage.client().await?;
-    let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(client, INSTALLATION);
+    let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(client, namespace);
     let request = TokenRequest {
         spec: TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..Default::default() },
         ..Default::default()
     };
-    let answer = accounts.create_token_request(INSTALLATION, &PostParams::default(), &request).await?;
+    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
     let token = answer.status.context("no token was issued")?.token;
     let kubeconfig = kube::config::Kubeconfig::read_from(&stage.kubeconfig)?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
     let certificates = config.root_cert.unwrap_or_default();
     let pem: String = certificates.iter().map(|der| pem("CERTIFICATE", der)).collect();
     let server = config.cluster_url.to_string();
-    write_kubeconfig(&stage.operator_kubeconfig, server.trim_end_matches('/'), pem.as_bytes(), &token)
+    write_kubeconfig(file, server.trim_end_matches('/'), pem.as_bytes(), &token)
 }
 
 fn pem(label: &str, der: &[u8]) -> String {

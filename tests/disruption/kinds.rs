@@ -1,0 +1,150 @@
+//! The kinds are missing, go and come back, or hold an object that nobody understands.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use stage::{eventually, namespace::Namespace, operator::Operator, project};
+
+use crate::{
+    cluster::Cluster,
+    fixture::{Fixture, NAME, PATIENCE, PROGRAM},
+};
+
+/// Until a kind that came back is listed again: two waits of a watch, and a busy machine.
+const BACK: Duration = Duration::from_secs(40);
+const CREDENTIALS: &str = "itwinservicecredentials.credentials.itwin.dev";
+const AUTHORITIES: &str = "itwinauthorities.credentials.itwin.dev";
+
+async fn delete_kinds(namespace: &Namespace) -> Result<()> {
+    namespace.stage.kubectl(&["delete", "crd", CREDENTIALS, AUTHORITIES]).await.map(drop)
+}
+
+async fn apply_kinds(namespace: &Namespace) -> Result<()> {
+    let file = project().join("crds/credentials.itwin.dev.yaml");
+    let file = file.to_str().context("a path of text")?;
+    namespace.stage.kubectl(&["create", "-f", file]).await?;
+    namespace.stage.kubectl(&["wait", "--for=condition=Established", "crd", CREDENTIALS, AUTHORITIES]).await?;
+    Ok(())
+}
+
+/// What the probe answers, whatever it is.
+async fn probe(operator: &Operator, path: &str) -> &'static str {
+    if operator.get(path).await.is_ok() { "ok" } else { "not ok" }
+}
+
+#[tokio::test]
+async fn missing_kinds_are_waited_for_and_may_go_and_come_back() -> Result<()> {
+    let cluster = Cluster::start("kinds").await?;
+    let namespace = cluster.namespace("kinds").await?;
+    delete_kinds(&namespace).await?;
+    let operator = Operator::spawn(&namespace.stage, Path::new(PROGRAM), &namespace.name, &[], &[])?;
+    let mut fixture = Fixture { client: namespace.new_client(), namespace, operator };
+    eventually("three attempts to list", PATIENCE, async || {
+        let log = std::fs::read_to_string(fixture.operator.process.log()).ok()?;
+        (log.matches("watch failed").count() >= 3).then_some(())
+    })
+    .await?;
+    assert_eq!(probe(&fixture.operator, "/healthz").await, "ok", "nothing is gained by a restart");
+    assert_eq!(probe(&fixture.operator, "/readyz").await, "not ok", "and nothing can be done");
+
+    apply_kinds(&fixture.namespace).await?;
+    fixture.operator.wait_ready().await?;
+    fixture.with_surroundings().await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_ready().await?;
+
+    // all credentials go with their kind
+    delete_kinds(&fixture.namespace).await?;
+    apply_kinds(&fixture.namespace).await?;
+    fixture.apply_authority(&json!({})).await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", BACK).await?;
+    let credential = fixture.namespace.get("itcred", NAME).await?.context("no credential")?;
+    let secret = fixture.secret().await?.context("no Secret")?;
+    assert_eq!(secret["metadata"]["ownerReferences"][0]["uid"], credential["metadata"]["uid"], "the new owner's");
+    assert!(fixture.operator.process.is_running(), "without a restart");
+    Ok(())
+}
+
+/// Takes the schema away, so that anything can be stored; gives what puts it back.
+async fn without_schema(namespace: &Namespace) -> Result<Value> {
+    let text = namespace.stage.kubectl(&["get", "crd", CREDENTIALS, "-o", "json"]).await?;
+    let crd: Value = serde_json::from_str(&text)?;
+    let patch = |schema: &Value| {
+        let path = "/spec/versions/0/schema/openAPIV3Schema";
+        json!([{"op": "replace", "path": path, "value": schema}])
+    };
+    let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let loose = patch(&anything).to_string();
+    namespace.stage.kubectl(&["patch", "crd", CREDENTIALS, "--type=json", "-p", &loose]).await?;
+    Ok(patch(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
+}
+
+#[tokio::test]
+async fn object_that_cannot_be_understood_is_told_and_concerns_nobody_else() -> Result<()> {
+    let cluster = Cluster::start("undecodable").await?;
+    let mut fixture = Fixture::on(cluster.namespace("undecodable").await?, &[]).await?;
+    fixture.with_surroundings().await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_ready().await?;
+    let strict = without_schema(&fixture.namespace).await?;
+    let garbage = json!({"scopes": 7, "clientCredentialsRef": {"name": "agent-client"}});
+    eventually("an API server that takes garbage", PATIENCE, async || {
+        let garbage = fixture.namespace.credential("garbage", &garbage);
+        fixture.namespace.apply(&garbage).await.ok()
+    })
+    .await?;
+    let told = async |fixture: &Fixture| {
+        eventually("a log line that names it", PATIENCE, async || {
+            let log = std::fs::read_to_string(fixture.operator.process.log()).ok()?;
+            let mut lines = log.lines();
+            lines.any(|line| line.contains("cannot be understood") && line.contains("\"garbage\"")).then_some(())
+        })
+        .await
+    };
+    told(&fixture).await?;
+
+    // seen by a watch, and by the listing of a start
+    let first = fixture.token().await?;
+    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
+    let second = fixture.wait_token_other_than(&first, PATIENCE).await?;
+    fixture.restart().await?;
+    told(&fixture).await?;
+    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=2", "--overwrite"]).await?;
+    fixture.wait_token_other_than(&second, PATIENCE).await?;
+
+    fixture.namespace.stage.kubectl(&["patch", "crd", CREDENTIALS, "--type=json", "-p", &strict.to_string()]).await?;
+    let mended = fixture.namespace.credential("garbage", &json!({"clientCredentialsRef": {"name": "agent-client"}}));
+    fixture.namespace.apply(&mended).await?;
+    fixture.wait_condition_of("garbage", "Ready", "True", "TokenValid", PATIENCE).await?;
+    fixture.namespace.kubectl(&["delete", "itcred", "garbage"]).await?;
+    eventually("the end of its metrics", PATIENCE, async || {
+        (!fixture.operator.get("/metrics").await.ok()?.contains("name=\"garbage\"")).then_some(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn deleted_object_that_could_not_be_understood_leaves_nothing_behind() -> Result<()> {
+    let cluster = Cluster::start("spoilt").await?;
+    let fixture = Fixture::on(cluster.namespace("spoilt").await?, &[]).await?;
+    fixture.with_surroundings().await?;
+    // understood at first, and spoilt later
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_ready().await?;
+    without_schema(&fixture.namespace).await?;
+    let spoil = r#"{"spec":{"scopes":7}}"#;
+    eventually("an API server that takes garbage", PATIENCE, async || {
+        fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", spoil]).await.ok()
+    })
+    .await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME]).await?;
+    eventually("the end of its metrics", PATIENCE, async || {
+        (!fixture.operator.get("/metrics").await.ok()?.contains("itwin_credential_ready")).then_some(())
+    })
+    .await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE).await?;
+    Ok(())
+}

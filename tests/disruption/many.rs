@@ -1,0 +1,96 @@
+//! A thousand credentials: what a restart of the operator costs.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use futures::{StreamExt, TryStreamExt, stream};
+use itwin_credential_operator::api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, api::PostParams};
+use serde_json::{Value, json};
+use stage::eventually;
+
+use crate::{cluster::Cluster, fixture::Fixture};
+
+const CREDENTIALS: usize = 1000;
+const AT_ONCE: usize = 32;
+/// For the first token of each.
+const FIRST: Duration = Duration::from_secs(60);
+/// For a look at each after a restart; a few seconds.
+const LOOKED_AT: Duration = Duration::from_secs(20);
+
+/// Verb and object of each call that the operators made up to now, watches apart.
+fn calls(fixture: &Fixture) -> Result<Vec<String>> {
+    let log = std::fs::read_to_string(fixture.namespace.stage.directory.join("audit.log"))?;
+    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let calls = entries.map(|entry| {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let object = &entry["objectRef"];
+        format!("{} {} {}", text(&entry["verb"]), text(&object["resource"]), text(&object["name"]))
+    });
+    Ok(calls.filter(|call| !call.starts_with("watch ")).collect())
+}
+
+#[tokio::test]
+async fn restart_with_a_thousand_valid_tokens_costs_three_listings() -> Result<()> {
+    let cluster = Cluster::start("many").await?;
+    let mut fixture = Fixture::on(cluster.namespace("many").await?, &["--concurrency", "32"]).await?;
+    let (namespace, client) = (fixture.namespace.name.clone(), fixture.namespace.client.clone());
+    let faults = fixture.namespace.stage.faults.clone();
+    faults.behave(&fixture.client.client_id, &json!({"name": "good", "lifetime": 86400})).await?;
+    let authority = fixture.namespace.authority(&json!({
+        "issuer": faults.issuer,
+        "caBundle": faults.ca_bundle(),
+        "requestsPerMinute": 60000,
+        "maxConcurrentRequests": 64,
+    }));
+    let authorities: Api<ITwinAuthority> = Api::all(client.clone());
+    authorities.create(&PostParams::default(), &serde_json::from_value(authority)?).await?;
+    fixture.apply_client_secret().await?;
+    let credentials: Api<ITwinServiceCredential> = Api::namespaced(client.clone(), &namespace);
+    let create = async |number: usize| {
+        let spec = json!({"clientCredentialsRef": {"name": "agent-client"}});
+        let object = fixture.namespace.credential(&format!("agent-{number}"), &spec);
+        credentials.create(&PostParams::default(), &serde_json::from_value(object)?).await.map(drop)?;
+        anyhow::Ok(())
+    };
+    stream::iter(0..CREDENTIALS).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    eventually("a token for each", FIRST, async || {
+        (fixture.metric("itwin_credential_ready{").await.ok()? as usize == CREDENTIALS).then_some(())
+    })
+    .await
+    .with_context(|| fixture.operator.process.log_tail())?;
+    // what each did last is on record, so that nothing of it is taken for the next process's
+    eventually("an operator at rest", FIRST, async || {
+        let before = calls(&fixture).ok()?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (calls(&fixture).ok()? == before).then_some(())
+    })
+    .await?;
+
+    fixture.stop();
+    let (requests, called) = (faults.requests(&fixture.client.client_id).await?.len(), calls(&fixture)?.len());
+    let secrets: Api<Secret> = Api::namespaced(client, &namespace);
+    let versions = async || -> Result<Vec<_>> {
+        let list = secrets.list_metadata(&Default::default()).await?;
+        Ok(list.items.into_iter().map(|secret| secret.metadata.resource_version).collect())
+    };
+    let before = versions().await?;
+    let started = Instant::now();
+    fixture.start().await?;
+    eventually("a look at each", LOOKED_AT, async || {
+        let looks = fixture.metric("itwin_reconciles_total{result=\"success\"}").await.ok()?;
+        (looks as usize >= CREDENTIALS).then_some(())
+    })
+    .await?;
+    eprintln!("{CREDENTIALS} credentials were looked at {:?} after the start", started.elapsed());
+    assert_eq!(fixture.metric("itwin_credential_ready{").await? as usize, CREDENTIALS);
+    assert_eq!(faults.requests(&fixture.client.client_id).await?.len(), requests, "no token is asked for");
+    assert_eq!(versions().await?, before, "no Secret is written");
+    let mut since = calls(&fixture)?.split_off(called);
+    since.sort();
+    since.dedup();
+    let listings = ["list itwinauthorities ", "list itwinservicecredentials ", "list secrets "];
+    assert_eq!(since, listings, "not one read of a Secret, not one write");
+    Ok(())
+}
