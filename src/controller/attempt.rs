@@ -45,10 +45,13 @@ pub(super) enum Minted {
 }
 
 impl Visit<'_> {
-    /// Asks for a token and writes it.
-    pub(super) async fn mint(&mut self, need: Need, facts: &Facts) -> Result<Minted, CallError> {
+    /// Asks for a token and writes it over the Secret `known`, on which `facts` rest.
+    pub(super) async fn mint(&mut self, need: Need, facts: &Facts, known: &Known) -> Result<Minted, CallError> {
         if let Some(refusal) = self.unwritable(facts).await? {
             return Ok(Minted::Failed(refusal.into()));
+        }
+        if self.read_another(known) {
+            return Ok(Minted::Again);
         }
         let content = match self.take_unwritten(facts) {
             Some(content) => content,
@@ -58,7 +61,13 @@ impl Visit<'_> {
                 Err(NoToken::Failed(failure)) => return Ok(Minted::Failed(failure)),
             },
         };
-        self.write(need, facts, content).await
+        self.write(need, facts, known, content).await
+    }
+
+    /// Whether the Secret that was read is not the one that was decided on: whose it is must be decided anew.
+    fn read_another(&self, known: &Known) -> bool {
+        let Known::Present(seen) = known else { return false };
+        self.reading.target.as_ref().is_some_and(|read| read.version != seen.version)
     }
 
     /// What makes a Secret of ours, or one that was offered to us, unfit to be written. Asked before a token is.
@@ -142,7 +151,13 @@ impl Visit<'_> {
         Ok(namespace.metadata.labels.unwrap_or_default())
     }
 
-    async fn write(&mut self, need: Need, facts: &Facts, content: Box<Content>) -> Result<Minted, CallError> {
+    async fn write(
+        &mut self,
+        need: Need,
+        facts: &Facts,
+        known: &Known,
+        content: Box<Content>,
+    ) -> Result<Minted, CallError> {
         let Context { cluster, index, .. } = self.context;
         let (credential, target) = (self.subject.credential, &self.subject.target);
         let data = match secret_writer::data(credential, &content) {
@@ -153,12 +168,12 @@ impl Visit<'_> {
                 return Ok(Minted::Failed(refusal.into()));
             }
         };
-        let written = match index.get(target) {
+        let written = match known {
             Known::Unknown => return Ok(self.keep_unwritten(content)),
             Known::Absent => secret_writer::create(cluster, credential, &content, data).await,
             Known::Present(seen) => {
                 let present = self.reading.target.as_ref().map(|read| &read.data);
-                secret_writer::update(cluster, credential, Existing { seen: &seen, present }, &content, &data).await
+                secret_writer::update(cluster, credential, Existing { seen, present }, &content, &data).await
             }
         };
         let name = target.to_string();
@@ -258,17 +273,17 @@ impl Visit<'_> {
     }
 
     /// Puts right what is wrong with a Secret whose token is good: without a token request.
-    pub(super) async fn repair(&mut self) -> Result<Result<(), Refusal>, CallError> {
+    pub(super) async fn repair(&mut self, known: &Known) -> Result<Result<(), Refusal>, CallError> {
         let Context { cluster, index, .. } = self.context;
         let credential = self.subject.credential;
-        let Known::Present(seen) = index.get(&self.subject.target) else { return Ok(Ok(())) };
+        let Known::Present(seen) = known else { return Ok(Ok(())) };
         let repaired = if seen.template == template::fingerprint(credential.spec.secret_template.as_ref()) {
-            secret_writer::repair(cluster, credential, &seen).await.map(Ok)
+            secret_writer::repair(cluster, credential, seen).await.map(Ok)
         } else {
             self.read_target().await?;
             match self.reading.target.take() {
                 Some(read) if read.is_ours && read.version == seen.version => {
-                    secret_writer::rerender(cluster, credential, &seen, read.data).await
+                    secret_writer::rerender(cluster, credential, seen, read.data).await
                 }
                 // it changed meanwhile: decide again
                 _ => return Ok(Ok(())),

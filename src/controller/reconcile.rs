@@ -170,6 +170,8 @@ impl Visit<'_> {
             self.look_at_secrets().await?;
         }
         for _ in 0..STEPS_MAX {
+            // taken before the facts: a write is guarded by what was decided on, not by what a watch told meanwhile
+            let known = self.context.index.get(&self.subject.target);
             let (facts, inputs) = self.facts();
             match next::next(&facts, clock::now()) {
                 Plan::Inspect(what) => {
@@ -178,14 +180,14 @@ impl Visit<'_> {
                         return self.report(None, None).await;
                     }
                 }
-                Plan::Mint(need) => match self.mint(need, &facts).await? {
+                Plan::Mint(need) => match self.mint(need, &facts, &known).await? {
                     Minted::Written => self.outcome = Some(Attempted::Written(need)),
                     Minted::Again => self.forget_target(),
                     Minted::NotYet(wait) => return self.report(None, Some(wait)).await,
                     Minted::Failed(failure) => self.failed(&facts, inputs, failure),
                 },
                 Plan::Repair => {
-                    if let Err(refusal) = self.repair().await? {
+                    if let Err(refusal) = self.repair(&known).await? {
                         self.failed(&facts, inputs, refusal.into());
                     }
                 }
