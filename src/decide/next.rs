@@ -16,7 +16,7 @@ use super::{
 #[must_use]
 pub fn next(facts: &Facts, now: DateTime<Utc>) -> Plan {
     if facts.suspend {
-        return Plan::Keep { renew_at: None };
+        return suspended(&facts.target);
     }
     match &facts.target {
         Target::Unread => Plan::Inspect(Inspect::Target),
@@ -24,6 +24,15 @@ pub fn next(facts: &Facts, now: DateTime<Utc>) -> Plan {
         Target::Foreign(refusal) => attempt(facts, now, |_| Plan::Refuse(refusal.clone())),
         Target::Absent => attempt(facts, now, |facts| mint(facts, Need::Missing)),
         Target::Ours(held) => with_held(facts, held, now),
+    }
+}
+
+/// Nothing is done, but what is told must be true: whether the Secret holds a token is looked at all the same.
+fn suspended(target: &Target) -> Plan {
+    match target {
+        Target::Unread => Plan::Inspect(Inspect::Target),
+        Target::Ours(Held { data: Integrity::Unproven, .. }) => Plan::Inspect(Inspect::TargetData),
+        _ => Plan::Keep { renew_at: None },
     }
 }
 
@@ -202,6 +211,15 @@ mod tests {
         assert_eq!(next(&facts, due), Plan::Inspect(Inspect::Client));
         let read = facts.with(|facts| facts.client = usable(Some(true)));
         assert_eq!(next(&read, due), Plan::Mint(Need::Due));
+    }
+
+    #[test]
+    fn suspended_secret_that_somebody_may_have_edited_is_read_and_left_alone() {
+        let suspended = |target| next(&settled().with(|facts| (facts.suspend, facts.target) = (true, target)), at(1));
+        let edited = |data| Target::Ours(Held { data, ..held() });
+        assert_eq!(suspended(Target::Unread), Plan::Inspect(Inspect::Target));
+        assert_eq!(suspended(edited(Integrity::Unproven)), Plan::Inspect(Inspect::TargetData));
+        assert_eq!(suspended(edited(Integrity::Damaged)), Plan::Keep { renew_at: None });
     }
 
     #[test]
