@@ -42,10 +42,12 @@ impl Visit<'_> {
         wait: Option<TimeDelta>,
     ) -> Result<Action, CallError> {
         let (facts, _) = self.facts();
-        let next_attempt = next_attempt.or(self.memory.not_before.filter(|_| !facts.suspend));
         let previous = self.previous_status();
         let description = self.describe(&facts, &previous).await?;
         let now = clock::now();
+        // a back-off that is over says nothing of the next attempt: waking for it would be a hot loop
+        let back_off = self.memory.not_before.filter(|at| *at > now && !facts.suspend);
+        let next_attempt = next_attempt.or(back_off);
         let status = status::status(&status::Inputs {
             facts: &facts,
             attempts: &self.memory.attempts,
