@@ -128,15 +128,26 @@ fn claim(credential: &ITwinServiceCredential) -> Claim {
     }
 }
 
+/// What is known without asking.
+pub struct Sources<'a> {
+    /// Secrets.
+    pub index: &'a SecretIndex,
+    /// Credentials.
+    pub scopes: &'a Scopes,
+    /// Authorities.
+    pub authorities: &'a Authorities,
+}
+
 /// The facts, and a number that moves with everything that may make a new attempt worth while.
 #[must_use]
 pub fn facts(
     subject: &Subject<'_>,
     memory: &Memory,
     reading: &Reading,
-    (index, scopes): (&SecretIndex, &Scopes),
-    authorities: &Authorities,
+    sources: &Sources<'_>,
+    now: DateTime<Utc>,
 ) -> (Facts, u32) {
+    let Sources { index, scopes, authorities } = sources;
     let spec = &subject.credential.spec;
     let (authority, epoch) = authorities.facts(&spec.authority_ref.name, spec);
     let (known_target, known_client) = (index.get(&subject.target), index.get(&subject.client));
@@ -146,7 +157,6 @@ pub fn facts(
     };
     let client = client(subject, memory, reading, &known_client, &target);
     let inputs = inputs(subject, epoch, &known_client, &target);
-    let not_before = memory.not_before.filter(|_| memory.inputs.is_none_or(|before| before == inputs));
     let facts = Facts {
         uid: subject.uid.clone(),
         desired: Desired { request: fingerprint::request(spec), policy: policy(subject.credential) },
@@ -155,7 +165,7 @@ pub fn facts(
         authority,
         client,
         target,
-        history: History { not_before },
+        history: History { not_before: not_before(memory, inputs, now) },
         restart: restart(subject, memory),
     };
     (facts, inputs)
@@ -164,6 +174,14 @@ pub fn facts(
 fn restart(subject: &Subject<'_>, memory: &Memory) -> Option<Restart> {
     let wanted = !subject.credential.spec.rollout_restart_targets.is_empty();
     wanted.then_some(Restart { done_for: memory.restarted_for, not_before: memory.restart_not_before })
+}
+
+/// The end of the back-off, as long as nothing relevant changed. A failure that was noted later than now was noted
+/// before the clock was set back: its back-off binds nobody, else attempts would cease for as long.
+fn not_before(memory: &Memory, inputs: u32, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let unchanged = memory.inputs.is_none_or(|before| before == inputs);
+    let failed_at = memory.attempts.last_failure.as_ref().map(|(time, _)| *time);
+    memory.not_before.filter(|_| unchanged && failed_at.is_none_or(|time| time <= now))
 }
 
 fn renewal_request(subject: &Subject<'_>, memory: &Memory) -> Option<RenewalRequest> {

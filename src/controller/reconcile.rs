@@ -15,7 +15,7 @@ use kube::{ResourceExt, runtime::controller::Action};
 use super::{
     attempt::Minted,
     authorities::Authorities,
-    gather::{self, Reading, Subject},
+    gather::{self, Reading, Sources, Subject},
     memory::{Memories, Memory},
     scopes::Scopes,
     unreadable::Unreadable,
@@ -215,7 +215,8 @@ impl Visit<'_> {
 
     pub(super) fn facts(&self) -> (Facts, u32) {
         let Context { index, scopes, authorities, .. } = self.context;
-        gather::facts(&self.subject, &self.memory, &self.reading, (index, scopes), authorities)
+        let sources = Sources { index, scopes, authorities };
+        gather::facts(&self.subject, &self.memory, &self.reading, &sources, clock::now())
     }
 
     async fn look_at_secrets(&self) -> Result<(), CallError> {
