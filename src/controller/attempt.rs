@@ -98,14 +98,32 @@ impl Visit<'_> {
     fn take_unwritten(&mut self, facts: &Facts) -> Option<Box<Content>> {
         let content = self.memory.unwritten.take()?;
         let client = self.reading.client.as_ref().map(|client| client.version.as_str());
-        let fits = content.request == facts.desired.request
+        let no_worse = facts.held_for_spec().is_none_or(|held| held.expires_at <= content.grant.expires_at);
+        let fits = no_worse
+            && content.request == facts.desired.request
             && Some(content.issuer.as_str()) == gather::issuer(&facts.authority)
             && Some(content.client_version.as_str()) == client
             && schedule::renew_at(&stamp_of(&content), &facts.desired.policy, &facts.uid) > clock::now();
         fits.then_some(content)
     }
 
-    async fn ask(&self, facts: &Facts) -> Result<Result<Content, NoToken>, CallError> {
+    /// Notes that the Secret holds the token that was kept since its write had failed: only the answer was lost.
+    /// Returns whether it does.
+    pub(super) fn was_written_after_all(&mut self, facts: &Facts) -> bool {
+        let Some(content) = &self.memory.unwritten else { return false };
+        if facts.held_for_spec() != Some(&stamp_of(content)) {
+            return false;
+        }
+        self.memory.description = Some(describe(content));
+        self.memory.unwritten = None;
+        self.memory.proven_client = None;
+        self.memory.unfulfilled_request = None;
+        self.reading = Reading::default();
+        self.nothing_is_wrong();
+        true
+    }
+
+    async fn ask(&mut self, facts: &Facts) -> Result<Result<Content, NoToken>, CallError> {
         if !self.context.cluster.mandate.holds() {
             return Err(CallError::NotLeading);
         }
@@ -120,6 +138,9 @@ impl Visit<'_> {
         let Some((client, read)) = usable else {
             return Ok(Err(NoToken::NotYet(AWAIT_AUTHORITY)));
         };
+        if let Some(wait) = self.too_soon(facts) {
+            return Ok(Err(NoToken::NotYet(wait)));
+        }
         let namespace_labels =
             if authority.config.restricts_namespaces() { self.namespace_labels().await? } else { Default::default() };
         let client_secret = self.subject.client.to_string();
@@ -130,6 +151,7 @@ impl Visit<'_> {
             client_secret: &client_secret,
             held: facts.held_for_spec(),
         };
+        self.memory.asked_at = Some(clock::now());
         let minted = mint::mint(&authority, &order).await;
         if authority.take_news() {
             self.context.scopes.wake_users_of(name);
@@ -142,6 +164,16 @@ impl Visit<'_> {
             client_id: client.id.clone(),
             client_version: read.version.clone(),
         }))
+    }
+
+    /// How long to wait so that at most one token a second is asked for, whatever changes how often: somebody may edit
+    /// the Secret as fast as it is mended. What a user asks for by hand is not held up.
+    fn too_soon(&self, facts: &Facts) -> Option<TimeDelta> {
+        let by_hand = facts.renewal_request.is_some_and(|request| request.fresh);
+        let since = clock::now() - self.memory.asked_at?;
+        // less than nothing where the clock was set back
+        let too_soon = !by_hand && since >= TimeDelta::zero() && since < backoff::FLOOR;
+        too_soon.then(|| backoff::FLOOR - since)
     }
 
     async fn namespace_labels(&self) -> Result<BTreeMap<String, String>, CallError> {
@@ -222,8 +254,7 @@ impl Visit<'_> {
                 self.context.metrics.renewed_late((now - due).as_seconds_f64());
             }
         }
-        self.memory.description =
-            Some(Description { client_id: Some(content.client_id.clone()), scopes: content.grant.scopes.clone() });
+        self.memory.description = Some(describe(content));
         self.memory.proven_client = None;
         self.memory.unfulfilled_request = None;
         if let Some(request) = self.subject.renew_annotation() {
@@ -345,6 +376,10 @@ fn immutable(secret: &str) -> Refusal {
             "Secret {secret} is immutable, so that no token can be written into it: delete it, it is made again at once"
         ),
     )
+}
+
+fn describe(content: &Content) -> Description {
+    Description { client_id: Some(content.client_id.clone()), scopes: content.grant.scopes.clone() }
 }
 
 fn stamp_of(content: &Content) -> Stamp {

@@ -27,6 +27,8 @@ pub struct Memory {
     pub not_before: Option<DateTime<Utc>>,
     /// What the last failed attempt depended on; `None` after a start.
     pub inputs: Option<u32>,
+    /// When a token was asked for last.
+    pub asked_at: Option<DateTime<Utc>>,
     /// A value of the renew annotation for which no token was issued yet.
     pub unfulfilled_request: Option<String>,
     /// The last status that we wrote, with the resourceVersion that the object then had.
@@ -66,6 +68,7 @@ impl Memory {
             not_before,
             attempts,
             inputs: None,
+            asked_at: None,
             unfulfilled_request: None,
             written_status: None,
             proven_target: None,

@@ -172,7 +172,10 @@ impl Visit<'_> {
         for _ in 0..STEPS_MAX {
             // taken before the facts: a write is guarded by what was decided on, not by what a watch told meanwhile
             let known = self.context.index.get(&self.subject.target);
-            let (facts, inputs) = self.facts();
+            let (mut facts, mut inputs) = self.facts();
+            if self.was_written_after_all(&facts) {
+                (facts, inputs) = self.facts();
+            }
             match next::next(&facts, clock::now()) {
                 Plan::Inspect(what) => {
                     if let Err(refusal) = self.inspect(what, &facts).await? {
@@ -229,7 +232,8 @@ impl Visit<'_> {
 
     pub(super) fn forget_target(&mut self) {
         self.context.index.doubt(&self.subject.target);
-        self.reading.target = None;
+        // whether the client is the same was told of the token that was there
+        self.reading = Reading::default();
     }
 
     /// Reads what is missing. Being forbidden to read is told like any other refusal; other errors are the caller's.
