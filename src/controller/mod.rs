@@ -2,7 +2,7 @@
 
 mod attempt;
 pub mod authorities;
-mod gather;
+pub mod gather;
 pub mod memory;
 pub mod reconcile;
 pub mod scopes;

@@ -1,0 +1,354 @@
+//! What a look reads, asks and writes, as `controller::gather` and `attempt` do it.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use chrono::TimeDelta;
+use itwin_credential_operator::{
+    act::secret_writer::{self, Content},
+    api::{conditions::Reason, secret_keys},
+    cluster::CallError,
+    controller::gather::{self, ReadClient, ReadTarget, Reading},
+    decide::{
+        backoff,
+        breaker::Admission,
+        facts::{Facts, Held, Stamp, Target},
+        grant, schedule,
+    },
+    oauth::failure::Failure,
+    observe::{client_secret::ClientMaterial, index::Known, target::Seen},
+    report::status::Description,
+    sensitive::Sensitive,
+};
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::ResourceExt;
+
+use crate::{
+    content::{annotations, data, owner},
+    look::{AWAIT_AUTHORITY, Halt, Look},
+    world::{Patch, text},
+};
+
+const SKEW: TimeDelta = TimeDelta::seconds(60);
+
+/// How asking for a token and writing it ended.
+pub enum Minted {
+    Written,
+    Again,
+    NotYet(TimeDelta),
+    Failed(Failure),
+}
+
+impl Look<'_> {
+    pub fn before_call(&mut self) -> Result<(), Halt> {
+        self.faults.before_call(self.world, self.process)
+    }
+
+    pub fn read_metadata(&mut self, target: bool) -> Result<(), Halt> {
+        self.before_call()?;
+        let (key, secret) = if target {
+            (&self.subject.target, &self.world.target)
+        } else {
+            (&self.subject.client, &self.world.client)
+        };
+        match secret {
+            Some(secret) => drop(self.process.index.saw(key, Seen::new(&secret.metadata))),
+            None => drop(self.process.index.saw_none(key, None)),
+        }
+        Ok(())
+    }
+
+    pub fn read_target(&mut self) -> Result<(), Halt> {
+        self.before_call()?;
+        let Some(secret) = self.world.target.clone() else {
+            self.process.index.saw_none(&self.subject.target, None);
+            self.reading.target = None;
+            return Ok(());
+        };
+        let seen = Seen::new(&secret.metadata);
+        let version = seen.version.clone();
+        self.process.index.saw(&self.subject.target, seen);
+        let annotation = |key: &str| secret.annotations().get(key).cloned();
+        let token = secret.data.as_ref().filter(|data| data.contains_key(secret_keys::ACCESS_TOKEN));
+        let token = token.map(|_| Sensitive::new(text(&secret, secret_keys::ACCESS_TOKEN)));
+        let scopes = text(&secret, secret_keys::SCOPE).split_ascii_whitespace().map(str::to_owned).collect();
+        let read = ReadTarget {
+            version,
+            is_ours: secret_writer::is_what_we_wrote(&secret),
+            keys: secret.data.iter().flatten().map(|(key, _)| key.clone()).collect(),
+            type_: secret.type_.clone().unwrap_or_default(),
+            immutable: false,
+            client_fingerprint: annotation(secret_keys::CLIENT).zip(token),
+            description: Description { client_id: annotation(secret_keys::CLIENT_ID), scopes },
+        };
+        if read.is_ours {
+            self.memory.proven_target = Some(read.version.clone());
+            self.memory.description = Some(read.description.clone());
+        }
+        self.reading.target = Some(read);
+        Ok(())
+    }
+
+    pub fn read_client(&mut self, facts: &Facts) -> Result<(), Halt> {
+        if facts.held_for_spec().is_some() && self.reading.target.is_none() {
+            self.read_target()?;
+        }
+        self.before_call()?;
+        let key = &self.subject.client;
+        let Some(secret) = self.world.client.clone() else {
+            self.process.index.saw_none(key, None);
+            self.reading.client = None;
+            return Ok(());
+        };
+        let seen = Seen::new(&secret.metadata);
+        let version = seen.version.clone();
+        self.process.index.saw(key, seen);
+        let spec = &self.subject.credential.spec;
+        let material = ClientMaterial::new((*secret).clone(), &spec.client_credentials_ref, key.to_string());
+        self.client_content = text(&secret, "client_secret");
+        let content = material.credentials(Default::default(), spec.grant_type);
+        let held = self.reading.target.as_ref().and_then(|held| held.client_fingerprint.as_ref());
+        let same_as_held = held.map(|(fingerprint, token)| *fingerprint == material.fingerprint(token));
+        if same_as_held == Some(true) {
+            self.memory.proven_client = Some(version.clone());
+        }
+        self.reading.client = Some(ReadClient { version, content, material, same_as_held });
+        Ok(())
+    }
+
+    pub fn mint(&mut self, facts: &Facts, known: &Known) -> Result<Minted, Halt> {
+        // Secrets that are immutable or of another type are left out here: tests/apiserver has them
+        if matches!(&facts.target, Target::Ours(Held { stamp: None, .. })) && self.reading.target.is_none() {
+            self.read_target()?;
+        }
+        if self.rules.guarded && self.read_another(known) {
+            return Ok(Minted::Again);
+        }
+        let content = match self.take_unwritten(facts) {
+            Some(content) => content,
+            None => match self.ask(facts)? {
+                Ok(content) => Box::new(content),
+                Err(ended) => return Ok(ended),
+            },
+        };
+        self.write(facts, known, content)
+    }
+
+    fn read_another(&self, known: &Known) -> bool {
+        let Known::Present(seen) = known else { return false };
+        self.reading.target.as_ref().is_some_and(|read| read.version != seen.version)
+    }
+
+    fn take_unwritten(&mut self, facts: &Facts) -> Option<Box<Content>> {
+        let content = self.memory.unwritten.take()?;
+        let client = self.reading.client.as_ref().map(|client| client.version.as_str());
+        let now = self.world.clock();
+        let no_worse = facts.held_for_spec().is_none_or(|held| held.expires_at <= content.grant.expires_at);
+        let fits = no_worse
+            && content.request == facts.desired.request
+            && Some(content.issuer.as_str()) == gather::issuer(&facts.authority)
+            && Some(content.client_version.as_str()) == client
+            && schedule::renew_at(&stamp_of(&content), &facts.desired.policy, &facts.uid) > now;
+        fits.then_some(content)
+    }
+
+    fn too_soon(&self, facts: &Facts) -> Option<TimeDelta> {
+        let by_hand = facts.renewal_request.is_some_and(|request| request.fresh);
+        let since = self.world.clock() - self.memory.asked_at?;
+        let too_soon = !by_hand && since >= TimeDelta::zero() && since < backoff::FLOOR;
+        too_soon.then(|| backoff::FLOOR - since)
+    }
+
+    pub fn was_written_after_all(&mut self, facts: &Facts) -> bool {
+        let Some(content) = &self.memory.unwritten else { return false };
+        if !self.rules.notices_lost_answers || facts.held_for_spec() != Some(&stamp_of(content)) {
+            return false;
+        }
+        self.memory.description = Some(describe(content));
+        self.memory.unwritten = None;
+        self.memory.proven_client = None;
+        self.memory.unfulfilled_request = None;
+        self.reading = Reading::default();
+        self.nothing_is_wrong();
+        true
+    }
+
+    fn ask(&mut self, facts: &Facts) -> Result<Result<Content, Minted>, Halt> {
+        let Some(issuer) = gather::issuer(&facts.authority) else { return Ok(Err(Minted::NotYet(AWAIT_AUTHORITY))) };
+        let Some(read) = self.reading.client.as_ref().filter(|read| read.content.is_ok()) else {
+            return Ok(Err(Minted::NotYet(AWAIT_AUTHORITY)));
+        };
+        if let Some(wait) = self.too_soon(facts) {
+            return Ok(Err(Minted::NotYet(wait)));
+        }
+        if self.faults.limited() {
+            return Ok(Err(Minted::NotYet(TimeDelta::seconds(3))));
+        }
+        if let Admission::Paused(reason) = self.process.breaker.admit(self.world.clock()) {
+            return Ok(Err(Minted::Failed(Failure::new(reason, "single probes"))));
+        }
+        self.faults.killed()?;
+        let (sent, asked_at) = (self.world.now, self.world.clock());
+        let client = self.client_content.clone();
+        self.memory.asked_at = Some(asked_at);
+        self.judge.asked(self.world, self.process, self.subject.credential, &client);
+        let answer = self.world.authority.answer(self.world.tokens.len(), sent, asked_at);
+        if answer.is_ok() {
+            let mut token = self.world.authority.token(&facts.desired.request, &client, sent, self.world.clock_error);
+            token.issuer = issuer.to_owned();
+            self.world.tokens.push(token);
+        }
+        self.world.now += self.world.authority.takes();
+        self.faults.interference(self.world, self.process);
+        let reason = answer.as_ref().err().map(|failure| failure.refusal.reason);
+        if self.process.breaker.note(reason, self.world.clock()) {
+            self.process.epoch += 1;
+            self.process.woken = true;
+        }
+        self.faults.killed()?;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(failure) => return Ok(Err(Minted::Failed(failure))),
+        };
+        let held = (self.rules.weighed_against)(facts.held_for_spec());
+        let scopes = &self.subject.credential.spec.scopes;
+        Ok(match grant::weigh("ims", answer, scopes, held, SKEW, self.world.clock()) {
+            Err(refusal) => Err(Minted::Failed(refusal.into())),
+            Ok(grant) => Ok(Content {
+                client_fingerprint: read.material.fingerprint(&grant.token),
+                grant,
+                issuer: issuer.to_owned(),
+                request: facts.desired.request.clone(),
+                client_id: "id".to_owned(),
+                client_version: read.version.clone(),
+            }),
+        })
+    }
+
+    fn write(&mut self, facts: &Facts, known: &Known, content: Box<Content>) -> Result<Minted, Halt> {
+        let told = self.process.known_target();
+        let known = if self.rules.guarded { known } else { &told };
+        if matches!(known, Known::Unknown) {
+            return Ok(self.keep_unwritten(content));
+        }
+        match self.send(known, &content) {
+            Ok(seen) => {
+                self.memory.proven_target = Some(seen.version.clone());
+                self.process.index.saw(&self.subject.target, seen);
+                self.written(&content);
+                Ok(Minted::Written)
+            }
+            Err(Halt::Error(CallError::Conflict | CallError::AlreadyExists | CallError::NotFound)) => {
+                Ok(self.keep_unwritten(content))
+            }
+            Err(Halt::Error(_)) => {
+                self.memory.unwritten = Some(content);
+                self.process.index.doubt(&self.subject.target);
+                Ok(Minted::Failed(Failure::new(Reason::SecretWriteFailed, facts.uid.clone())))
+            }
+            Err(Halt::Killed) => Err(Halt::Killed),
+        }
+    }
+
+    fn send(&mut self, known: &Known, content: &Content) -> Result<Seen, Halt> {
+        self.before_call()?;
+        let before = self.world.target.clone();
+        let credential = self.subject.credential;
+        let annotations = annotations(credential, content);
+        let written = match known {
+            Known::Present(seen) => {
+                let keys = self.reading.target.as_ref().map(|read| read.keys.clone()).unwrap_or_default();
+                let data = data(content);
+                let stale = keys.into_iter().filter(|key| !data.contains_key(key)).collect();
+                let patch = Patch { data: Some(data), stale, ..self.patch(seen, annotations) };
+                self.world.patch(patch)
+            }
+            _ => self.world.create(Secret {
+                metadata: ObjectMeta {
+                    name: Some(credential.target_name().to_owned()),
+                    labels: Some(secret_writer::labels(credential)),
+                    annotations: Some(annotations),
+                    owner_references: owner(credential).map(|owner| vec![owner]),
+                    ..ObjectMeta::default()
+                },
+                data: Some(data(content)),
+                type_: Some("Opaque".to_owned()),
+                ..Secret::default()
+            }),
+        };
+        self.committed((before, false), written)
+    }
+
+    fn patch(&self, seen: &Seen, annotations: BTreeMap<String, String>) -> Patch {
+        Patch {
+            uid: seen.uid.clone(),
+            resource_version: seen.resource_version.clone(),
+            labels: secret_writer::labels(self.subject.credential),
+            annotations,
+            owner: owner(self.subject.credential),
+            data: None,
+            stale: Vec::new(),
+        }
+    }
+
+    fn committed(
+        &mut self,
+        (before, is_repair): (Option<Rc<Secret>>, bool),
+        written: Result<Seen, CallError>,
+    ) -> Result<Seen, Halt> {
+        let seen = written.map_err(Halt::Error)?;
+        self.judge.wrote(self.world, self.process, self.subject.credential, (before.as_deref(), is_repair));
+        self.faults.after_commit(self.world)?;
+        Ok(seen)
+    }
+
+    fn keep_unwritten(&mut self, content: Box<Content>) -> Minted {
+        self.memory.unwritten = Some(content);
+        Minted::Again
+    }
+
+    fn written(&mut self, content: &Content) {
+        self.memory.description = Some(describe(content));
+        self.memory.proven_client = None;
+        self.memory.unfulfilled_request = None;
+        if let Some(request) = self.subject.renew_annotation() {
+            self.memory.attempts.renew_request = Some(request.clone());
+            self.judge.served(self.process.number, &self.subject.uid, request);
+        }
+        self.reading = Reading::default();
+        self.nothing_is_wrong();
+    }
+
+    pub fn repair(&mut self, known: &Known) -> Result<(), Halt> {
+        let Known::Present(seen) = known else { return Ok(()) };
+        let patch = self.patch(seen, secret_writer::annotations(self.subject.credential));
+        self.before_call()?;
+        let before = self.world.target.clone();
+        let written = self.world.patch(patch);
+        match self.committed((before, true), written) {
+            Ok(repaired) => {
+                self.memory.proven_target = Some(repaired.version.clone());
+                self.process.index.saw(&self.subject.target, repaired);
+                Ok(())
+            }
+            Err(Halt::Error(CallError::Conflict | CallError::NotFound)) => {
+                self.forget_target();
+                Ok(())
+            }
+            Err(halt) => Err(halt),
+        }
+    }
+}
+
+fn describe(content: &Content) -> Description {
+    Description { client_id: Some(content.client_id.clone()), scopes: content.grant.scopes.clone() }
+}
+
+fn stamp_of(content: &Content) -> Stamp {
+    Stamp {
+        request: content.request.clone(),
+        issuer: content.issuer.clone(),
+        client_version: content.client_version.clone(),
+        issued_at: content.grant.issued_at,
+        expires_at: content.grant.expires_at,
+    }
+}

@@ -1,0 +1,148 @@
+//! The authority: whether it can be asked, what it answers, and the tokens that it issued.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use itwin_credential_operator::{
+    api::conditions::Reason,
+    clock,
+    decide::{
+        facts::{self, Refusal},
+        grant::{Answer, Claims},
+    },
+    oauth::failure::Failure,
+    sensitive::Sensitive,
+};
+
+use crate::random::Random;
+
+/// Whether the authority can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Ready,
+    Forbids,
+    /// It never answered this process.
+    Unanswered,
+    Gone,
+}
+
+/// What is wrong with its answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    ServerError,
+    Timeout,
+    InvalidClient,
+    /// With the wait that it asks for.
+    RateLimited(Option<TimeDelta>),
+    Malformed,
+    /// Tokens live a tenth of what they should.
+    Shorter,
+    Expired,
+    ReducedScope,
+}
+
+impl Fault {
+    /// Any of them.
+    pub fn any(random: &mut Random) -> Self {
+        let waits = [None, Some(TimeDelta::seconds(7)), Some(TimeDelta::days(400))];
+        let waits = *random.pick(&waits);
+        *random.pick(&[
+            Self::ServerError,
+            Self::Timeout,
+            Self::InvalidClient,
+            Self::RateLimited(waits),
+            Self::Malformed,
+            Self::Shorter,
+            Self::Shorter,
+            Self::Expired,
+            Self::ReducedScope,
+        ])
+    }
+}
+
+/// The authority.
+#[derive(Clone)]
+pub struct Authority {
+    pub presence: Presence,
+    pub issuer: String,
+    /// Its tokens are JWTs, so that their `exp` is known.
+    pub jwt: bool,
+    pub lifetime: TimeDelta,
+    pub fault: Option<Fault>,
+    /// Moves with each change of the object.
+    pub epoch: u32,
+}
+
+/// A token that was issued. Its text is `token-` and its number.
+#[derive(Clone)]
+pub struct Token {
+    pub request: String,
+    pub issuer: String,
+    /// Content of the client Secret that asked for it.
+    pub client: String,
+    pub expires_at: DateTime<Utc>,
+    /// Worth writing: with all scopes.
+    pub is_good: bool,
+    /// How far the operator's clock was off when it asked: its idea of the expiry is as far off.
+    pub clock_error: TimeDelta,
+}
+
+impl Authority {
+    /// What a process is told of it.
+    pub fn fact(&self) -> facts::Authority {
+        let refusal = |reason| Refusal::new(reason, "because");
+        match self.presence {
+            Presence::Ready => facts::Authority::Ready { issuer: self.issuer.clone() },
+            Presence::Forbids => facts::Authority::Forbids(refusal(Reason::ScopeNotAllowed)),
+            Presence::Unanswered => facts::Authority::Unavailable(refusal(Reason::AuthorityNotReady)),
+            Presence::Gone => facts::Authority::Unavailable(refusal(Reason::AuthorityNotFound)),
+        }
+    }
+
+    /// How long the answer takes.
+    pub fn takes(&self) -> TimeDelta {
+        if self.fault == Some(Fault::Timeout) { TimeDelta::seconds(10) } else { TimeDelta::milliseconds(30) }
+    }
+
+    /// Answers a request that was sent at `sent`, when the clock of who asks showed `asked_at`.
+    pub fn answer(&self, number: usize, sent: DateTime<Utc>, asked_at: DateTime<Utc>) -> Result<Answer, Failure> {
+        let failed = |reason| Err(Failure::new(reason, "because"));
+        match self.fault {
+            Some(Fault::ServerError) => return failed(Reason::ServerError),
+            Some(Fault::Timeout) => return failed(Reason::Timeout),
+            Some(Fault::InvalidClient) => return failed(Reason::InvalidClient),
+            Some(Fault::Malformed) => return failed(Reason::MalformedResponse),
+            Some(Fault::RateLimited(retry_after)) => {
+                return Err(Failure { refusal: Refusal::new(Reason::RateLimited, "because"), retry_after });
+            }
+            _ => {}
+        }
+        let lifetime = self.lifetime_now();
+        Ok(Answer {
+            token: Sensitive::new(format!("token-{number}")),
+            token_type: "bearer".to_owned(),
+            expires_in: u64::try_from(lifetime.num_seconds()).ok(),
+            scope: (self.fault == Some(Fault::ReducedScope)).then(Vec::new),
+            claims: self.jwt.then(|| Claims { exp: (sent + lifetime).timestamp(), nbf: None, scope: None }),
+            asked_at,
+        })
+    }
+
+    /// The token that such an answer holds.
+    pub fn token(&self, request: &str, client: &str, sent: DateTime<Utc>, clock_error: TimeDelta) -> Token {
+        Token {
+            request: request.to_owned(),
+            issuer: self.issuer.clone(),
+            client: client.to_owned(),
+            expires_at: clock::whole_seconds(sent + self.lifetime_now()),
+            is_good: !matches!(self.fault, Some(Fault::ReducedScope | Fault::Expired)),
+            clock_error,
+        }
+    }
+
+    fn lifetime_now(&self) -> TimeDelta {
+        match self.fault {
+            Some(Fault::Shorter) => self.lifetime / 10,
+            Some(Fault::Expired) => TimeDelta::zero(),
+            _ => self.lifetime,
+        }
+    }
+}

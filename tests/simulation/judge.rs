@@ -1,0 +1,251 @@
+//! The invariants. The judge knows what is true, and works out by its own arithmetic what was needed.
+//!
+//! What is allowed beyond the letter, and why:
+//! - A process acts on what it was told. Where its watch lags, a need counts that was real in the state that it knows;
+//!   the guard of the write is what protects the Secret then, and that is checked on the true state.
+//! - A token that was asked for and lost with its process is asked for again: nobody else knows it.
+//! - A renewal on request is served twice where the process was killed after writing the Secret and before telling so
+//!   in the status: nothing else remembers the request, and serving it twice is better than not at all.
+//! - Two operators at once may serve one request each.
+//! - A deposed process that does not know yet that its credential was deleted and made again takes the Secret of the
+//!   new one for what a deleted credential left: names alone do not tell which of the two is gone.
+//! - What a clock that is wrong makes of an expiry is tolerated up to the error of that clock.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use itwin_credential_operator::{
+    api::{conditions::READY, credential::ITwinServiceCredential},
+    controller::{gather, memory::Memory},
+    decide::{
+        facts::{Policy, RenewBefore, Stamp},
+        fingerprint,
+    },
+    observe::{index::Known, target::Seen},
+    report::status,
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+
+use crate::{process::Process, world::World};
+
+/// At most this many looks in a row, by the timer alone, within a second.
+const LOOKS_IN_A_SECOND: usize = 8;
+
+/// How a look went: when it began, that only a timer asked for it, and that nothing went wrong on the way.
+pub type Manner = (DateTime<Utc>, bool, bool);
+
+/// Watches over one history.
+#[derive(Default)]
+pub struct Judge {
+    /// The first violation.
+    pub violation: Option<String>,
+    /// Token requests, by what they were needed for.
+    pub requests: HashMap<&'static str, usize>,
+    pub writes: usize,
+    pub looks: usize,
+    /// What the server asked for at the last failure.
+    pub retry_after: Option<TimeDelta>,
+    /// Values of the renew annotation that got a token, by the credential's UID, with the process that wrote it.
+    served: HashMap<(String, String), usize>,
+    last_request: HashMap<(usize, String), (DateTime<Utc>, TimeDelta)>,
+    by_timer: Vec<DateTime<Utc>>,
+}
+
+impl Judge {
+    /// Notes a violation; the first one counts.
+    pub fn blame(&mut self, what: impl Into<String>) {
+        self.violation.get_or_insert(what.into());
+    }
+
+    pub fn request_count(&self) -> usize {
+        self.requests.values().sum()
+    }
+
+    /// A process wrote a token when the credential of this UID had this value of the renew annotation.
+    pub fn served(&mut self, process: usize, uid: &str, request: &str) {
+        self.served.entry((uid.to_owned(), request.to_owned())).or_insert(process);
+    }
+
+    pub fn failed(&mut self, retry_after: Option<TimeDelta>) {
+        self.retry_after = retry_after;
+    }
+
+    /// A token is about to be asked for with this content of the client Secret.
+    pub fn asked(&mut self, world: &World, process: &Process, credential: &ITwinServiceCredential, client: &str) {
+        // as the look saw it when it began: what is suspended while a request is under way is not asked again
+        if credential.spec.suspend {
+            self.blame("(3) a token is asked for while suspended");
+        }
+        let need = self.need(world, process, credential, client);
+        if need.is_none() {
+            self.blame("(4) a token is asked for that nobody needs");
+        }
+        let attempts_of = (process.number, credential.uid().unwrap_or_default());
+        let before = self.last_request.insert(attempts_of, (world.now, world.clock_error));
+        // a second cannot be told by a clock that was just set
+        let too_soon = |(at, error)| error == world.clock_error && world.now - at < TimeDelta::seconds(1);
+        if !self.is_requested(process, credential) && before.is_some_and(too_soon) {
+            self.blame("(5) two attempts within a second");
+        }
+        *self.requests.entry(need.unwrap_or("nothing")).or_default() += 1;
+    }
+
+    /// Why a token is needed, by the state of the Secret that this process knows.
+    fn need(
+        &self,
+        world: &World,
+        process: &Process,
+        credential: &ITwinServiceCredential,
+        client: &str,
+    ) -> Option<&'static str> {
+        let secret = match process.known_target() {
+            Known::Absent => return (world.target.is_none() || process.lags(world)).then_some("missing"),
+            Known::Unknown => world.target.clone(),
+            Known::Present(seen) => world.past.get(&seen.version).cloned(),
+        };
+        let Some(secret) = secret else { return Some("missing") };
+        if world.foreign.contains(&secret.uid().unwrap_or_default()) {
+            return None;
+        }
+        let stamp = Seen::new(&secret.metadata).stamp;
+        let (Some(token), Some(stamp)) = (world.token_in(&secret), stamp) else { return Some("damaged") };
+        if !belongs_to(&secret, &credential.uid().unwrap_or_default()) {
+            return Some("missing");
+        }
+        if token.request != fingerprint::request(&credential.spec) {
+            return Some("spec changed");
+        }
+        if Some(token.issuer.as_str()) != gather::issuer(&process.authority) {
+            return Some("issuer changed");
+        }
+        if token.client != client {
+            return Some("client changed");
+        }
+        if self.is_requested(process, credential) {
+            return Some("requested");
+        }
+        let due = earliest_renewal(&stamp, &gather::policy(credential));
+        (world.clock() >= due).then_some("due")
+    }
+
+    fn is_requested(&self, process: &Process, credential: &ITwinServiceCredential) -> bool {
+        let annotation = credential.annotations().get("credentials.itwin.dev/renew");
+        let told = credential.status.as_ref().and_then(|status| status.last_renew_request.as_ref());
+        let uid = credential.uid().unwrap_or_default();
+        annotation.is_some_and(|value| match self.served.get(&(uid, value.clone())) {
+            None => true,
+            Some(server) => *server != process.number && (process.deposed || told != Some(value)),
+        })
+    }
+
+    /// The operator wrote the Secret; `before` is what was there.
+    pub fn wrote(
+        &mut self,
+        world: &World,
+        process: &Process,
+        credential: &ITwinServiceCredential,
+        (before, is_repair): (Option<&Secret>, bool),
+    ) {
+        self.writes += 1;
+        let Some(after) = world.target.as_deref() else { return self.blame("(1) a write left nothing") };
+        if before.is_some_and(|before| world.foreign.contains(&before.uid().unwrap_or_default())) {
+            self.blame("(2) a foreign Secret was written");
+        }
+        if before.is_some_and(|before| before.data == after.data) {
+            let stamp = |secret: &Secret| Seen::new(&secret.metadata).stamp;
+            if before.is_some_and(|before| !is_repair && stamp(before) == stamp(after)) {
+                self.blame("(4) the token that is there was written again");
+            }
+            return;
+        }
+        let stamp = Seen::new(&after.metadata).stamp;
+        let (Some(token), Some(stamp)) = (world.token_in(after), stamp) else {
+            return self.blame("(1) something was written that is no token");
+        };
+        if !token.is_good || token.request != fingerprint::request(&credential.spec) {
+            self.blame("(1) a token was written that the spec does not ask for");
+        }
+        let tolerance = TimeDelta::seconds(1) + token.clock_error.abs();
+        if (stamp.expires_at - token.expires_at).abs() > tolerance {
+            self.blame("(1) another expiry was written than the token has");
+        }
+        let Some(old) = before
+            .filter(|before| is_known(before, &credential.uid().unwrap_or_default()))
+            .and_then(|old| world.valid_in(old))
+        else {
+            return;
+        };
+        let is_current = credential.metadata.generation == world.credential.metadata.generation;
+        if world.valid_in(after).is_none() && is_current && !process.lags_behind_spec(world) {
+            self.blame("(1) a valid token was replaced by one that is not");
+        }
+        let tolerance = tolerance + old.clock_error.abs();
+        if token.request == old.request && token.expires_at + tolerance < old.expires_at {
+            self.blame("(1) a valid token was replaced by one that expires earlier");
+        }
+    }
+
+    /// A look ended, and the next one is to come after `wait`.
+    pub fn looked(&mut self, world: &World, process: &Process, memory: &Memory, manner: Manner, wait: TimeDelta) {
+        let (began, by_timer, undisturbed) = manner;
+        self.looks += 1;
+        if wait < TimeDelta::milliseconds(10) {
+            self.blame("(6) the next look comes at once");
+        }
+        if !by_timer || !undisturbed {
+            self.by_timer.clear();
+        }
+        self.by_timer.push(began);
+        self.by_timer.retain(|look| began - *look < TimeDelta::seconds(1));
+        if self.by_timer.len() > LOOKS_IN_A_SECOND {
+            self.blame("(6) a hot loop: nothing happens, and it looks again and again");
+        }
+        if undisturbed && memory.api_failures == 0 && !process.woken && !process.lags(world) {
+            self.told_the_truth(world, process);
+        }
+    }
+
+    /// `Ready` is what the contract says it is.
+    fn told_the_truth(&mut self, world: &World, process: &Process) {
+        let credential = &world.credential;
+        let Some(told) = &credential.status else { return self.blame("(7) no status was written") };
+        let issuer = gather::issuer(&process.authority);
+        let good = world.target.as_ref().filter(|target| belongs_to(target, &world.uid())).is_some_and(|target| {
+            let (Some(token), Some(stamp)) = (world.token_in(target), Seen::new(&target.metadata).stamp) else {
+                return false;
+            };
+            token.request == fingerprint::request(&credential.spec)
+                && issuer.is_none_or(|issuer| issuer == token.issuer)
+                && stamp.expires_at - world.clock() >= gather::policy(credential).minimum_validity
+        });
+        if status::holds(&told.conditions, READY) != good {
+            self.blame(format!("Ready is told as {} and is {good}", !good));
+        }
+    }
+}
+
+/// Whether this Secret was made by the credential of this UID.
+pub fn belongs_to(secret: &Secret, uid: &str) -> bool {
+    match secret.owner_references().iter().find(|owner| owner.controller == Some(true)) {
+        Some(controller) => controller.uid == uid,
+        None => secret.annotations().get("credentials.itwin.dev/owner-uid").is_some_and(|owner| owner == uid),
+    }
+}
+
+/// Whether this Secret is the credential's and says what is in it. Where somebody took the stamp off a token, nobody
+/// knows what it is, and any other valid one replaces it.
+fn is_known(secret: &Secret, uid: &str) -> bool {
+    belongs_to(secret, uid) && Seen::new(&secret.metadata).stamp.is_some()
+}
+
+/// The earliest instant at which the contract lets a token be renewed: before it, nothing is due.
+pub fn earliest_renewal(stamp: &Stamp, policy: &Policy) -> DateTime<Utc> {
+    let lifetime = stamp.expires_at - stamp.issued_at;
+    let wished = match policy.renew_before {
+        RenewBefore::Default => lifetime / 3,
+        RenewBefore::Fixed(time) => time,
+        RenewBefore::Percentage(percentage) => lifetime * percentage / 100,
+    };
+    stamp.expires_at - wished.max(policy.minimum_validity).min(lifetime / 2) - lifetime / 20
+}

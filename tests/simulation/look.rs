@@ -1,0 +1,224 @@
+//! One look at the credential, step by step as `controller::reconcile` does it, with calls that fail in each way.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use itwin_credential_operator::{
+    api::conditions::Reason,
+    cluster::CallError,
+    controller::{
+        authorities::Authorities,
+        gather::{self, Reading, Subject},
+        memory::Memory,
+    },
+    decide::{
+        backoff,
+        facts::{Facts, Refusal},
+        plan::{Inspect, Plan},
+    },
+    oauth::failure::Failure,
+};
+
+use crate::{act::Minted, faults::Faults, judge::Judge, process::Process, rules::Rules, world::World};
+
+/// As in `controller::reconcile`.
+pub const STEPS_MAX: usize = 12;
+pub const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
+const LOOK_AGAIN_FLOOR: TimeDelta = TimeDelta::milliseconds(10);
+const API_RETRY_CEILING: TimeDelta = TimeDelta::seconds(30);
+
+/// Why a look ended early.
+pub enum Halt {
+    Error(CallError),
+    /// The process was killed.
+    Killed,
+}
+
+/// One look.
+pub struct Look<'a> {
+    pub world: &'a mut World,
+    pub process: &'a mut Process,
+    pub judge: &'a mut Judge,
+    pub faults: &'a mut Faults,
+    pub rules: &'a Rules,
+    /// An empty list: what a process knows of the authority is [`Process::authority`].
+    pub authorities: &'a Authorities,
+    pub subject: Subject<'a>,
+    pub memory: Memory,
+    pub reading: Reading,
+    /// Tell every step.
+    pub aloud: bool,
+    /// What the client Secret held when it was read.
+    pub client_content: String,
+}
+
+/// Has the process look at its credential. Returns whether it survived.
+pub fn look(
+    world: &mut World,
+    process: &mut Process,
+    judge: &mut Judge,
+    faults: &mut Faults,
+    (rules, authorities, aloud): (&Rules, &Authorities, bool),
+) -> bool {
+    let by_timer = !process.woken;
+    process.woken = false;
+    let credential = process.credential.clone();
+    let memory = process.memory.take().unwrap_or_else(|| Memory::recall(&credential, world.clock()));
+    let subject = Subject::new(&credential);
+    let (began, faults_before) = (world.now, faults.count);
+    let mut look = Look {
+        world,
+        process,
+        judge,
+        faults,
+        rules,
+        authorities,
+        subject,
+        memory,
+        reading: Reading::default(),
+        client_content: String::new(),
+        aloud,
+    };
+    let wait = match look.run() {
+        Ok(wait) => {
+            look.memory.api_failures = 0;
+            wait
+        }
+        Err(Halt::Error(_)) => look.after_error(),
+        Err(Halt::Killed) => return false,
+    };
+    let Look { memory, .. } = look;
+    let undisturbed = faults.count == faults_before;
+    judge.looked(world, process, &memory, (began, by_timer, undisturbed), wait);
+    process.memory = Some(memory);
+    process.sleep(world.now, wait);
+    true
+}
+
+impl Look<'_> {
+    fn run(&mut self) -> Result<TimeDelta, Halt> {
+        if !self.process.watches_secrets {
+            self.process.index.doubt(&self.subject.target);
+            self.process.index.doubt(&self.subject.client);
+            self.read_metadata(true)?;
+            self.read_metadata(false)?;
+        }
+        let disturbed = self.faults.count;
+        for _ in 0..STEPS_MAX {
+            let known = self.process.known_target();
+            let (mut facts, mut inputs) = self.facts();
+            if self.was_written_after_all(&facts) {
+                (facts, inputs) = self.facts();
+            }
+            let plan = (self.rules.next)(&facts, self.world.clock());
+            if self.aloud {
+                eprintln!("        {} {plan:?}", self.world.now.format("%T%.3f"));
+            }
+            match plan {
+                Plan::Inspect(what) => {
+                    if let Err(refusal) = self.inspect(what, &facts)? {
+                        self.failed(&facts, inputs, refusal.into());
+                        return self.report(None, None);
+                    }
+                }
+                Plan::Mint(_) => match self.mint(&facts, &known)? {
+                    Minted::Written => {}
+                    Minted::Again => self.forget_target(),
+                    Minted::NotYet(wait) => return self.report(None, Some(wait)),
+                    Minted::Failed(failure) => self.failed(&facts, inputs, failure),
+                },
+                Plan::Repair => self.repair(&known)?,
+                Plan::Refuse(refusal) => self.failed(&facts, inputs, refusal.into()),
+                Plan::Keep { renew_at } => {
+                    if renew_at.is_some() && self.memory.unfulfilled_request.is_none() {
+                        self.nothing_is_wrong();
+                    }
+                    return self.report(renew_at, None);
+                }
+                Plan::BackOff { until } => return self.report(Some(until), None),
+                Plan::AwaitAuthority => return self.report(None, Some(AWAIT_AUTHORITY)),
+            }
+        }
+        if self.faults.count == disturbed {
+            self.judge.blame("(6) a look that nobody disturbed does not end");
+        }
+        let (facts, inputs) = self.facts();
+        self.failed(&facts, inputs, Refusal::new(Reason::SecretConflict, "again and again").into());
+        self.report(self.memory.not_before, None)
+    }
+
+    fn after_error(&mut self) -> TimeDelta {
+        self.memory.api_failures += 1;
+        let failures = self.memory.api_failures;
+        let wait = backoff::delay(failures, TimeDelta::zero(), Reason::ServerError, None, &self.subject.uid);
+        wait.min(API_RETRY_CEILING).max(LOOK_AGAIN_FLOOR)
+    }
+
+    /// The facts as `gather` makes them, with what this process knows of the authority put in: it moves the inputs of
+    /// an attempt too, so that a back-off ends when the authority changed.
+    pub fn facts(&self) -> (Facts, u32) {
+        let process = &self.process;
+        let now = self.world.clock();
+        let (mut facts, inputs) =
+            gather::facts(&self.subject, &self.memory, &self.reading, &process.index, self.authorities, now);
+        facts.authority = process.authority.clone();
+        if process.failed_epoch.is_some_and(|epoch| epoch != process.epoch) {
+            facts.history.not_before = None;
+        }
+        (facts, inputs)
+    }
+
+    pub fn forget_target(&mut self) {
+        self.process.index.doubt(&self.subject.target);
+        self.reading = Reading::default();
+    }
+
+    fn inspect(&mut self, what: Inspect, facts: &Facts) -> Result<Result<(), Refusal>, Halt> {
+        let (result, reason) = match what {
+            Inspect::Target => (self.read_metadata(true), Reason::SecretWriteFailed),
+            Inspect::TargetData => (self.read_target(), Reason::SecretWriteFailed),
+            Inspect::Client => (self.read_client(facts), Reason::ClientCredentialsNotFound),
+        };
+        match result {
+            Err(Halt::Error(CallError::Forbidden(_))) => Ok(Err(Refusal::new(reason, "may not be read"))),
+            other => other.map(Ok),
+        }
+    }
+
+    pub fn nothing_is_wrong(&mut self) {
+        self.memory.attempts.failures = 0;
+        self.memory.attempts.last_failure = None;
+        self.memory.not_before = None;
+        self.memory.inputs = None;
+        self.process.failed_epoch = None;
+    }
+
+    fn failed(&mut self, facts: &Facts, inputs: u32, failure: Failure) {
+        let now = self.world.clock();
+        let Failure { refusal, retry_after } = failure;
+        let attempts = &mut self.memory.attempts;
+        attempts.failures = attempts.failures.saturating_add(1);
+        let wait = backoff::delay(attempts.failures, facts.left(now), refusal.reason, retry_after, &facts.uid);
+        if facts.renewal_request.is_some_and(|request| request.fresh) {
+            self.memory.unfulfilled_request = self.subject.renew_annotation().cloned();
+            attempts.renew_request.clone_from(&self.memory.unfulfilled_request);
+        }
+        attempts.last_failure = Some((now, refusal));
+        self.memory.not_before = Some(now + (self.rules.wait)(wait));
+        self.memory.inputs = Some(inputs);
+        self.process.failed_epoch = Some(self.process.epoch);
+        self.judge.failed(retry_after);
+    }
+
+    pub fn requeue(
+        &self,
+        now: DateTime<Utc>,
+        facts: &Facts,
+        next: Option<DateTime<Utc>>,
+        wait: Option<TimeDelta>,
+    ) -> TimeDelta {
+        let again = if self.process.watches_secrets { TimeDelta::minutes(10) } else { TimeDelta::seconds(290) };
+        let until_attempt = next.map(|at| at - now);
+        let until_change = gather::next_change(facts, now).map(|at| at - now);
+        let wait = [Some(again), wait, until_attempt, until_change].into_iter().flatten().min().unwrap_or(again);
+        wait.max(LOOK_AGAIN_FLOOR)
+    }
+}

@@ -1,0 +1,157 @@
+//! One process of the operator: what it was told by its watches and what it remembers. All of it dies with it.
+
+use std::rc::Rc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use itwin_credential_operator::{
+    api::credential::ITwinServiceCredential,
+    controller::memory::Memory,
+    decide::{breaker::Breaker, facts},
+    observe::{
+        index::{Known, SecretIndex},
+        target::Seen,
+    },
+};
+use kube::ResourceExt;
+
+use crate::world::{CLIENT, NAME, World, key};
+
+/// One process of the operator.
+pub struct Process {
+    pub number: usize,
+    pub index: SecretIndex,
+    /// The credential as the watch brought it last.
+    pub credential: Rc<ITwinServiceCredential>,
+    pub memory: Option<Memory>,
+    /// The authority as far as this process knows it, with a number that moves with it.
+    pub authority: facts::Authority,
+    pub epoch: u32,
+    pub breaker: Breaker,
+    /// What `epoch` was when an attempt failed last.
+    pub failed_epoch: Option<u32>,
+    pub watches_secrets: bool,
+    /// It lost the lease without noticing: no watch tells it anything any more.
+    pub deposed: bool,
+    /// Something happened that it must look at.
+    pub woken: bool,
+    /// When it looks again anyway, in the world's time: timers do not follow a clock that is set.
+    pub wake_at: DateTime<Utc>,
+    seen_secrets: usize,
+    seen_credentials: usize,
+    seen_authorities: usize,
+}
+
+impl Process {
+    /// A process that has listed everything, and has not heard of the authority yet.
+    pub fn start(number: usize, watches_secrets: bool, world: &World) -> Self {
+        let mut process = Self {
+            number,
+            index: SecretIndex::default(),
+            credential: world.credential.clone(),
+            memory: None,
+            authority: facts::Authority::Pending,
+            epoch: 0,
+            breaker: Breaker::default(),
+            failed_epoch: None,
+            watches_secrets,
+            deposed: false,
+            woken: true,
+            wake_at: world.now,
+            seen_secrets: world.secrets.len(),
+            seen_credentials: world.credentials.len(),
+            seen_authorities: world.authorities.len() - 1,
+        };
+        process.index.register(&key(NAME), [NAME, CLIENT]);
+        process.list(world);
+        process
+    }
+
+    /// The watch of Secrets begins anew with a listing, as after 410 Gone.
+    pub fn list(&mut self, world: &World) {
+        if !self.watches_secrets || self.deposed {
+            return;
+        }
+        self.index.listing_began(None);
+        for secret in [&world.target, &world.client].into_iter().flatten() {
+            self.index.saw(&key(&secret.name_any()), Seen::new(&secret.metadata));
+        }
+        self.index.listing_ended(None);
+        self.seen_secrets = world.secrets.len();
+        self.woken = true;
+    }
+
+    /// Whether a watch has still to tell something.
+    pub fn lags(&self, world: &World) -> bool {
+        let secrets = !self.watches_secrets || self.seen_secrets < world.secrets.len();
+        secrets || self.lags_behind_spec(world)
+    }
+
+    /// Whether the spec or the authority that it knows may be an old one.
+    pub fn lags_behind_spec(&self, world: &World) -> bool {
+        self.deposed
+            || self.seen_credentials < world.credentials.len()
+            || self.seen_authorities < world.authorities.len()
+    }
+
+    /// The watches tell all that happened.
+    pub fn hear_all(&mut self, world: &World) {
+        while !self.deposed && self.hear_one(world) {}
+    }
+
+    /// The watches tell one change each, the oldest. Returns whether there was any.
+    pub fn hear_one(&mut self, world: &World) -> bool {
+        let (secret, credential) = (self.hear_of_secret(world), self.hear_of_credential(world));
+        self.hear_of_authority(world) || credential || secret
+    }
+
+    fn hear_of_secret(&mut self, world: &World) -> bool {
+        let Some(change) = world.secrets.get(self.seen_secrets) else { return false };
+        self.seen_secrets += 1;
+        if self.watches_secrets {
+            let woken = match &change.seen {
+                Some(seen) => self.index.saw(&change.key, seen.clone()),
+                None => self.index.saw_none(&change.key, Some(&change.version.to_string())),
+            };
+            self.woken |= !woken.is_empty();
+        }
+        true
+    }
+
+    fn hear_of_credential(&mut self, world: &World) -> bool {
+        let Some(credential) = world.credentials.get(self.seen_credentials) else { return false };
+        self.seen_credentials += 1;
+        if credential.uid() != self.credential.uid() {
+            // deleted and created again under its name
+            self.memory = None;
+            self.index.unregister(&key(NAME));
+            self.index.register(&key(NAME), [NAME, CLIENT]);
+        }
+        self.credential = credential.clone();
+        self.woken = true;
+        true
+    }
+
+    fn hear_of_authority(&mut self, world: &World) -> bool {
+        let Some(authority) = world.authorities.get(self.seen_authorities) else { return false };
+        self.seen_authorities += 1;
+        self.authority = authority.fact();
+        self.epoch += 1;
+        self.woken = true;
+        true
+    }
+
+    /// The version of the Secret to write that it knows.
+    pub fn known_target(&self) -> Known {
+        self.index.get(&key(NAME))
+    }
+
+    /// When it looks next.
+    pub fn next_look(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        if self.woken { now } else { self.wake_at.max(now) }
+    }
+
+    pub fn sleep(&mut self, now: DateTime<Utc>, wait: TimeDelta) {
+        // heard while it looked: the queue holds it, and it looks again at once
+        self.wake_at = now + wait;
+    }
+}
