@@ -132,8 +132,8 @@ fn claim(credential: &ITwinServiceCredential) -> Claim {
 pub struct Sources<'a> {
     /// Secrets.
     pub index: &'a SecretIndex,
-    /// Credentials.
-    pub scopes: &'a Scopes,
+    /// Who else would create the same Secret; asked only where there is none.
+    pub claims: &'a dyn Fn() -> Vec<Claim>,
     /// Authorities.
     pub authorities: &'a Authorities,
 }
@@ -147,12 +147,12 @@ pub fn facts(
     sources: &Sources<'_>,
     now: DateTime<Utc>,
 ) -> (Facts, u32) {
-    let Sources { index, scopes, authorities } = sources;
+    let Sources { index, claims, authorities } = sources;
     let spec = &subject.credential.spec;
     let (authority, epoch) = authorities.facts(&spec.authority_ref.name, spec);
     let (known_target, known_client) = (index.get(&subject.target), index.get(&subject.client));
     let target = match known_target {
-        Known::Absent => absent(subject, &claims(subject, index, scopes)),
+        Known::Absent => absent(subject, &claims()),
         known => target(subject, memory, reading, &known),
     };
     let client = client(subject, memory, reading, &known_client, &target);

@@ -218,7 +218,8 @@ impl Visit<'_> {
 
     pub(super) fn facts(&self) -> (Facts, u32) {
         let Context { index, scopes, authorities, .. } = self.context;
-        let sources = Sources { index, scopes, authorities };
+        let claims = || gather::claims(&self.subject, index, scopes);
+        let sources = Sources { index, claims: &claims, authorities };
         gather::facts(&self.subject, &self.memory, &self.reading, &sources, clock::now())
     }
 

@@ -74,7 +74,7 @@ impl Look<'_> {
         let read = ReadTarget {
             version,
             is_ours: secret_writer::is_what_we_wrote(&secret),
-            keys: secret.data.iter().flatten().map(|(key, _)| key.clone()).collect(),
+            data: secret.data.clone().unwrap_or_default(),
             type_: secret.type_.clone().unwrap_or_default(),
             immutable: false,
             client_fingerprint: annotation(secret_keys::CLIENT).zip(token),
@@ -256,7 +256,12 @@ impl Look<'_> {
         let annotations = annotations(credential, content);
         let written = match known {
             Known::Present(seen) => {
-                let keys = self.reading.target.as_ref().map(|read| read.keys.clone()).unwrap_or_default();
+                let keys = self
+                    .reading
+                    .target
+                    .as_ref()
+                    .map(|read| read.data.keys().cloned().collect::<Vec<_>>())
+                    .unwrap_or_default();
                 let data = data(content);
                 let stale = keys.into_iter().filter(|key| !data.contains_key(key)).collect();
                 let patch = Patch { data: Some(data), stale, ..self.patch(seen, annotations) };

@@ -6,7 +6,7 @@ use itwin_credential_operator::{
     cluster::CallError,
     controller::{
         authorities::Authorities,
-        gather::{self, Reading, Subject},
+        gather::{self, Reading, Sources, Subject},
         memory::Memory,
     },
     decide::{
@@ -126,6 +126,8 @@ impl Look<'_> {
                     Minted::Failed(failure) => self.failed(&facts, inputs, failure),
                 },
                 Plan::Repair => self.repair(&known)?,
+                // the simulated credential names no workloads
+                Plan::Restart { .. } => unreachable!("nothing to restart"),
                 Plan::Refuse(refusal) => self.failed(&facts, inputs, refusal.into()),
                 Plan::Keep { renew_at } => {
                     if renew_at.is_some() && self.memory.unfulfilled_request.is_none() {
@@ -157,8 +159,9 @@ impl Look<'_> {
     pub fn facts(&self) -> (Facts, u32) {
         let process = &self.process;
         let now = self.world.clock();
-        let (mut facts, inputs) =
-            gather::facts(&self.subject, &self.memory, &self.reading, &process.index, self.authorities, now);
+        // one credential alone: who else would have the Secret is for the tests against an API server
+        let sources = Sources { index: &process.index, claims: &Vec::new, authorities: self.authorities };
+        let (mut facts, inputs) = gather::facts(&self.subject, &self.memory, &self.reading, &sources, now);
         facts.authority = process.authority.clone();
         if process.failed_epoch.is_some_and(|epoch| epoch != process.epoch) {
             facts.history.not_before = None;
