@@ -97,8 +97,10 @@ impl Look<'_> {
         let Some(secret) = self.world.client.clone() else {
             self.process.index.saw_none(key, None);
             self.reading.client = None;
+            self.reading.client_is_missing = true;
             return Ok(());
         };
+        self.reading.client_is_missing = false;
         let seen = Seen::new(&secret.metadata);
         let version = seen.version.clone();
         self.process.index.saw(key, seen);
