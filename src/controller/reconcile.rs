@@ -197,8 +197,12 @@ impl Visit<'_> {
                 Plan::Restart { issued_at } => self.restart_workloads(issued_at).await,
                 Plan::Refuse(refusal) => self.failed(&facts, inputs, refusal.into()),
                 Plan::Keep { renew_at } => {
-                    if renew_at.is_some() && self.memory.unfulfilled_request.is_none() {
-                        self.nothing_is_wrong();
+                    if renew_at.is_some() {
+                        // It was written after all, or another was: a later need is not met with an old token.
+                        self.memory.unwritten = None;
+                        if self.memory.unfulfilled_request.is_none() {
+                            self.nothing_is_wrong();
+                        }
                     }
                     return self.report(renew_at, None).await;
                 }
