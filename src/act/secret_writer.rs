@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
-    Api, Resource,
+    Api, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
@@ -220,6 +220,9 @@ fn all_annotations(credential: &ITwinServiceCredential, content: &Content, data:
         (secret_keys::EXPIRES_AT_ANNOTATION, clock::to_rfc3339(content.grant.expires_at)),
     ];
     annotations.extend(stamp.map(|(key, value)| (key.to_owned(), value)));
+    if let Some(request) = credential.annotations().get(secret_keys::RENEW) {
+        annotations.insert(secret_keys::RENEWED_FOR.to_owned(), fingerprint::renewal(request));
+    }
     annotations
 }
 

@@ -42,6 +42,9 @@ pub const CLIENT_ID: &str = "credentials.itwin.dev/client-id";
 pub const ISSUED_AT: &str = "credentials.itwin.dev/issued-at";
 /// When the token expires.
 pub const EXPIRES_AT_ANNOTATION: &str = "credentials.itwin.dev/expires-at";
+/// Digest of the value of [`RENEW`] that the credential had when the token was written: a renewal on request that was
+/// carried out is not carried out again by who starts before the status tells of it.
+pub const RENEWED_FOR: &str = "credentials.itwin.dev/renewed-for";
 /// Put on an existing Secret by its owner: the credential of this name may take it over.
 pub const ADOPT: &str = "credentials.itwin.dev/adopt";
 

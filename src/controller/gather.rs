@@ -161,7 +161,7 @@ pub fn facts(
         uid: subject.uid.clone(),
         desired: Desired { request: fingerprint::request(spec), policy: policy(subject.credential) },
         suspend: spec.suspend,
-        renewal_request: renewal_request(subject, memory),
+        renewal_request: renewal_request(subject, memory, &known_target),
         authority,
         client,
         target,
@@ -184,9 +184,16 @@ fn not_before(memory: &Memory, inputs: u32, now: DateTime<Utc>) -> Option<DateTi
     memory.not_before.filter(|_| unchanged && failed_at.is_none_or(|time| time <= now))
 }
 
-fn renewal_request(subject: &Subject<'_>, memory: &Memory) -> Option<RenewalRequest> {
-    let fresh = subject.renew_annotation().is_some_and(|value| memory.attempts.renew_request.as_ref() != Some(value));
-    (fresh || memory.unfulfilled_request.is_some()).then_some(RenewalRequest { fresh })
+fn renewal_request(subject: &Subject<'_>, memory: &Memory, target: &Known) -> Option<RenewalRequest> {
+    // the Secret knows before the status, or the memory of a process whose write was not answered, does
+    let open = |value: &String| match target {
+        Known::Present(seen) => seen.renewed_for.as_ref() != Some(&fingerprint::renewal(value)),
+        _ => true,
+    };
+    let fresh = |value: &String| memory.attempts.renew_request.as_ref() != Some(value) && open(value);
+    let fresh = subject.renew_annotation().is_some_and(fresh);
+    let unfulfilled = memory.unfulfilled_request.as_ref().is_some_and(open);
+    (fresh || unfulfilled).then_some(RenewalRequest { fresh })
 }
 
 /// The renewal policy of a spec.

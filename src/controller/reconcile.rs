@@ -200,9 +200,11 @@ impl Visit<'_> {
                     if renew_at.is_some() {
                         // It was written after all, or another was: a later need is not met with an old token.
                         self.memory.unwritten = None;
-                        if self.memory.unfulfilled_request.is_none() {
-                            self.nothing_is_wrong();
+                        self.memory.unfulfilled_request = None;
+                        if let Some(request) = self.subject.renew_annotation() {
+                            self.memory.attempts.renew_request = Some(request.clone());
                         }
+                        self.nothing_is_wrong();
                     }
                     return self.report(renew_at, None).await;
                 }

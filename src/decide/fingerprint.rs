@@ -28,6 +28,12 @@ pub fn request(spec: &CredentialSpec) -> String {
     sha256_hex(parts)
 }
 
+/// The value of the renew annotation: a user may write anything there, of any length.
+#[must_use]
+pub fn renewal(value: &str) -> String {
+    sha256_hex([value])
+}
+
 /// The client's credentials, keyed by the token that they gave.
 ///
 /// A plain digest of a weak password could be searched for by anyone who sees an annotation. The key makes it useless
@@ -56,6 +62,13 @@ pub fn content<'a>(data: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn renewals_are_told_apart_and_short_whatever_the_user_wrote() {
+        assert_eq!(renewal("1"), renewal("1"));
+        assert_ne!(renewal("1"), renewal("2"));
+        assert_eq!(renewal(&"x".repeat(100_000)).len(), renewal("1").len());
+    }
 
     fn spec(scopes: &[&str]) -> CredentialSpec {
         serde_json::from_value(serde_json::json!({

@@ -34,6 +34,8 @@ pub struct Seen {
     pub stamp: Option<Stamp>,
     /// Digest of the templates by which keys of it were rendered.
     pub template: Option<String>,
+    /// Digest of the renew annotation that was acted upon with the token in it.
+    pub renewed_for: Option<String>,
     /// How many keys of `data` we wrote, if nobody else wrote any.
     pub sole_writer_of: Option<usize>,
     /// Labels that a template gave it.
@@ -68,6 +70,7 @@ impl Seen {
             },
             stamp: stamp(metadata),
             template: annotation(secret_keys::TEMPLATE),
+            renewed_for: annotation(secret_keys::RENEWED_FOR),
             sole_writer_of: sole_writer_of(metadata),
             template_labels: put_there(metadata, "f:labels"),
             template_annotations: put_there(metadata, "f:annotations"),
