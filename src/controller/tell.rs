@@ -59,9 +59,7 @@ impl Visit<'_> {
             now,
         });
         self.gauge(&facts, &status, next_attempt);
-        if status != previous {
-            self.write_status(&status).await?;
-        }
+        let told = if status == previous { Ok(()) } else { self.write_status(&status).await };
         let outcome = match &self.outcome {
             None => None,
             Some(Attempted::Written(need)) => Some(Outcome::Written(*need)),
@@ -71,6 +69,8 @@ impl Visit<'_> {
         if let Some(transition) = transition {
             self.context.events.publish(&self.subject.credential.object_ref(&()), transition).await;
         }
+        // the status is written at the next look; the attempt, and so the event, is of this one
+        told?;
         let again = if self.context.watch_secrets { LOOK_AGAIN } else { LOOK_AGAIN_UNWATCHED };
         let until_attempt = next_attempt.map(|at| at - now);
         let until_change = gather::next_change(&facts, now).map(|at| at - now);
