@@ -151,9 +151,9 @@ pub fn facts(
     let spec = &subject.credential.spec;
     let (authority, epoch) = authorities.facts(&spec.authority_ref.name, spec);
     let (known_target, known_client) = (index.get(&subject.target), index.get(&subject.client));
-    let target = match known_target {
+    let target = match &known_target {
         Known::Absent => absent(subject, &claims()),
-        known => target(subject, memory, reading, &known),
+        known => target(subject, memory, reading, known),
     };
     let client = client(subject, memory, reading, &known_client, &target);
     let inputs = inputs(subject, epoch, &known_client, &target);
