@@ -148,7 +148,8 @@ pub async fn repair(cluster: &Cluster, credential: &ITwinServiceCredential, seen
     apply(cluster, credential, &metadata_patch(credential, seen, annotations(credential))).await
 }
 
-/// Renders the keys of the templates anew over the token that the Secret holds, `held`, and does what [`repair`] does.
+/// Renders the keys of the templates anew over the token that the Secret holds, `held`, of which its annotations
+/// tell what is `told`, and does what [`repair`] does.
 ///
 /// # Errors
 /// A template that cannot be rendered, in which case nothing was written; or as [`update`].
@@ -157,6 +158,7 @@ pub async fn rerender(
     credential: &ITwinServiceCredential,
     seen: &Seen,
     held: Data,
+    told: &BTreeMap<String, String>,
 ) -> Result<Result<Seen, Refusal>, CallError> {
     let token = secret_keys::DATA_KEYS.iter().filter_map(|key| held.get_key_value(*key));
     let token = token.map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -165,7 +167,7 @@ pub async fn rerender(
         Err(refusal) => return Ok(Err(refusal)),
     };
     let mut annotations = annotations(credential);
-    annotations.insert(secret_keys::CONTENT.to_owned(), digest(&data));
+    annotations.insert(secret_keys::CONTENT.to_owned(), target::content(&data, told));
     let mut patch = metadata_patch(credential, seen, annotations);
     patch["data"] = data_patch(held.keys(), &data);
     apply(cluster, credential, &patch).await.map(Ok)
@@ -203,10 +205,6 @@ fn metadata_patch(credential: &ITwinServiceCredential, seen: &Seen, annotations:
     })
 }
 
-fn digest(data: &Data) -> String {
-    fingerprint::content(data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())))
-}
-
 fn all_annotations(credential: &ITwinServiceCredential, content: &Content, data: &Data) -> BTreeMap<String, String> {
     let mut annotations = annotations(credential);
     let stamp = [
@@ -215,7 +213,7 @@ fn all_annotations(credential: &ITwinServiceCredential, content: &Content, data:
         (secret_keys::CLIENT_VERSION, content.client_version.clone()),
         (secret_keys::CLIENT_ID, content.client_id.clone()),
         (secret_keys::ISSUER_ANNOTATION, content.issuer.clone()),
-        (secret_keys::CONTENT, digest(data)),
+        (secret_keys::GRANTED, content.grant.scopes.join(" ")),
         (secret_keys::ISSUED_AT, clock::to_rfc3339(content.grant.issued_at)),
         (secret_keys::EXPIRES_AT_ANNOTATION, clock::to_rfc3339(content.grant.expires_at)),
     ];
@@ -223,6 +221,8 @@ fn all_annotations(credential: &ITwinServiceCredential, content: &Content, data:
     if let Some(request) = credential.annotations().get(secret_keys::RENEW) {
         annotations.insert(secret_keys::RENEWED_FOR.to_owned(), fingerprint::renewal(request));
     }
+    let digest = target::content(data, &annotations);
+    annotations.insert(secret_keys::CONTENT.to_owned(), digest);
     annotations
 }
 
@@ -256,11 +256,4 @@ fn owner(credential: &ITwinServiceCredential) -> Option<OwnerReference> {
 
 fn api(cluster: &Cluster, credential: &ITwinServiceCredential) -> Api<Secret> {
     Api::namespaced(cluster.client.clone(), credential.metadata.namespace.as_deref().unwrap_or_default())
-}
-
-/// The digest by which the data of a Secret is told from what we wrote.
-#[must_use]
-pub fn is_what_we_wrote(secret: &Secret) -> bool {
-    let annotation = secret.metadata.annotations.as_ref().and_then(|annotations| annotations.get(secret_keys::CONTENT));
-    annotation.is_some_and(|digest| *digest == target::content_of(secret))
 }

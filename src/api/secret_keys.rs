@@ -32,12 +32,15 @@ pub const CLIENT_VERSION: &str = "credentials.itwin.dev/client-version";
 pub const TEMPLATE: &str = "credentials.itwin.dev/template-fingerprint";
 /// On the pod template of a workload that was restarted: when the token was issued for which it was.
 pub const RESTARTED_FOR: &str = "credentials.itwin.dev/restarted-for-token-of";
-/// Digest of the written `data`, by which a hand edit is told from our own content.
+/// Digest of the written `data` and of what the annotations tell of it, by which a hand edit is told from our own
+/// content.
 pub const CONTENT: &str = "credentials.itwin.dev/content-fingerprint";
 /// The issuer that the token came from.
 pub const ISSUER_ANNOTATION: &str = "credentials.itwin.dev/issuer";
 /// The client that the token was issued to; an identifier, not a secret.
 pub const CLIENT_ID: &str = "credentials.itwin.dev/client-id";
+/// The scopes that the token was granted, separated by spaces.
+pub const GRANTED: &str = "credentials.itwin.dev/scope";
 /// When the request for the token was sent.
 pub const ISSUED_AT: &str = "credentials.itwin.dev/issued-at";
 /// When the token expires.
@@ -45,6 +48,9 @@ pub const EXPIRES_AT_ANNOTATION: &str = "credentials.itwin.dev/expires-at";
 /// Digest of the value of [`RENEW`] that the credential had when the token was written: a renewal on request that was
 /// carried out is not carried out again by who starts before the status tells of it.
 pub const RENEWED_FOR: &str = "credentials.itwin.dev/renewed-for";
+/// The annotations that are written with a token, and tell of it.
+pub const STAMP: [&str; 8] =
+    [REQUEST, CLIENT, CLIENT_VERSION, CLIENT_ID, GRANTED, ISSUER_ANNOTATION, ISSUED_AT, EXPIRES_AT_ANNOTATION];
 /// Put on an existing Secret by its owner: the credential of this name may take it over.
 pub const ADOPT: &str = "credentials.itwin.dev/adopt";
 

@@ -28,7 +28,7 @@ use crate::{
     },
     oauth::{authority::NoToken, failure::Failure},
     observe::index::Known,
-    report::{events::Transition, status::Description},
+    report::events::Transition,
 };
 
 /// Wait after a workload could not be restarted.
@@ -115,7 +115,6 @@ impl Visit<'_> {
         if facts.held_for_spec() != Some(&stamp_of(content)) {
             return false;
         }
-        self.memory.description = Some(describe(content));
         self.memory.unwritten = None;
         self.memory.proven_client = None;
         self.memory.unfulfilled_request = None;
@@ -255,7 +254,6 @@ impl Visit<'_> {
                 self.context.metrics.renewed_late((now - due).as_seconds_f64());
             }
         }
-        self.memory.description = Some(describe(content));
         self.memory.proven_client = None;
         self.memory.unfulfilled_request = None;
         if let Some(request) = self.subject.renew_annotation() {
@@ -315,7 +313,7 @@ impl Visit<'_> {
             self.read_target().await?;
             match self.reading.target.take() {
                 Some(read) if read.is_ours && read.version == seen.version => {
-                    secret_writer::rerender(cluster, credential, seen, read.data).await
+                    secret_writer::rerender(cluster, credential, seen, read.data, &read.annotations).await
                 }
                 // it changed meanwhile: decide again
                 _ => return Ok(Ok(())),
@@ -377,10 +375,6 @@ fn immutable(secret: &str) -> Refusal {
             "Secret {secret} is immutable, so that no token can be written into it: delete it, it is made again at once"
         ),
     )
-}
-
-fn describe(content: &Content) -> Description {
-    Description { client_id: Some(content.client_id.clone()), scopes: content.grant.scopes.clone() }
 }
 
 fn stamp_of(content: &Content) -> Stamp {

@@ -1,5 +1,7 @@
 //! The facts about one credential, put together from its object, the index, the memory and what was read.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
@@ -27,9 +29,8 @@ use crate::{
     observe::{
         client_secret::{self, ClientMaterial},
         index::{Key, Known, SecretIndex},
-        target::Seen,
+        target::{self, Seen},
     },
-    report::status::Description,
     sensitive::Sensitive,
 };
 
@@ -64,14 +65,14 @@ pub struct ReadTarget {
     pub is_ours: bool,
     /// Its data.
     pub data: secret_writer::Data,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
     /// Its type.
     pub type_: String,
     /// It cannot be changed.
     pub immutable: bool,
     /// The client's fingerprint that stands in it, and the token that is its key.
     pub client_fingerprint: Option<(String, Sensitive)>,
-    /// What the token was issued for.
-    pub description: Description,
 }
 
 /// One credential with the names of its surroundings.
@@ -332,21 +333,20 @@ pub async fn read_target(
     let seen = Seen::new(&secret.metadata);
     let version = seen.version.clone();
     index.saw(&subject.target, seen);
-    let is_ours = secret_writer::is_what_we_wrote(&secret);
-    let annotation = |key: &str| secret.metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
-    let (fingerprint, client_id) = (annotation(secret_keys::CLIENT), annotation(secret_keys::CLIENT_ID));
+    let is_ours = target::is_what_we_wrote(&secret);
+    let annotations = secret.metadata.annotations.take().unwrap_or_default();
+    let fingerprint = annotations.get(secret_keys::CLIENT).cloned();
     let data = secret.data.take().unwrap_or_default();
     let text = |key: &str| data.get(key).and_then(|value| String::from_utf8(value.0.clone()).ok());
-    let scopes = text(secret_keys::SCOPE).unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect();
     let client_fingerprint = fingerprint.zip(text(secret_keys::ACCESS_TOKEN).map(Sensitive::new));
     Ok(Some(ReadTarget {
         version,
         is_ours,
         data,
+        annotations,
         type_: secret.type_.unwrap_or_default(),
         immutable: secret.immutable == Some(true),
         client_fingerprint,
-        description: Description { client_id, scopes },
     }))
 }
 

@@ -12,7 +12,7 @@ use crate::{
     act::secret_writer::Content,
     api::credential::{CredentialStatus, ITwinServiceCredential},
     clock, digest,
-    report::status::{self, Attempts, Description},
+    report::status::{self, Attempts},
 };
 
 /// After a start the back-off of a process before us is obeyed for at most this long, since nobody knows what was
@@ -37,8 +37,6 @@ pub struct Memory {
     pub proven_target: Option<String>,
     /// Version of the client Secret that was read and found to hold what the token was asked with.
     pub proven_client: Option<String>,
-    /// What the token in the Secret was issued for.
-    pub description: Option<Description>,
     /// A token that was issued but could not be written yet: it is not asked for again.
     pub unwritten: Option<Box<Content>>,
     /// When the token was issued for which workloads were restarted last.
@@ -73,7 +71,6 @@ impl Memory {
             written_status: None,
             proven_target: None,
             proven_client: None,
-            description: None,
             unwritten: None,
             restarted_for: None,
             restart_not_before: None,

@@ -269,7 +269,6 @@ impl Visit<'_> {
         let read = gather::read_target(&self.context.cluster, &self.context.index, &self.subject).await?;
         if let Some(read) = read.as_ref().filter(|read| read.is_ours) {
             self.memory.proven_target = Some(read.version.clone());
-            self.memory.description = Some(read.description.clone());
         }
         self.reading.target = read;
         Ok(())

@@ -22,9 +22,10 @@ use crate::{
     cluster::{CallError, Step},
     decide::facts::Facts,
     metrics::{CredentialGauges, CredentialLabels},
+    observe::{index::Known, target::Description},
     report::{
         events::{self, Outcome},
-        status::{self, Description},
+        status,
     },
 };
 
@@ -43,7 +44,7 @@ impl Visit<'_> {
     ) -> Result<Action, CallError> {
         let (facts, _) = self.facts();
         let previous = self.previous_status();
-        let description = self.describe(&facts, &previous).await?;
+        let description = self.description();
         let now = clock::now();
         // a back-off that is over says nothing of the next attempt: waking for it would be a hot loop
         let back_off = self.memory.not_before.filter(|at| *at > now && !facts.suspend);
@@ -88,19 +89,12 @@ impl Visit<'_> {
         }
     }
 
-    /// What the token in the Secret was issued for: remembered, told by the status, or read.
-    async fn describe(&mut self, facts: &Facts, previous: &CredentialStatus) -> Result<Description, CallError> {
-        let Some(stamp) = facts.held_for_spec() else { return Ok(Description::default()) };
-        if self.memory.description.is_none() {
-            let told = previous.issued_at.as_deref() == Some(clock::to_rfc3339(stamp.issued_at).as_str());
-            if told && previous.client_id.is_some() && !previous.scopes.is_empty() {
-                self.memory.description =
-                    Some(Description { client_id: previous.client_id.clone(), scopes: previous.scopes.clone() });
-            } else {
-                self.read_target().await?;
-            }
+    /// What the token in the Secret was issued for, as the Secret tells it: a status may have been edited.
+    fn description(&self) -> Description {
+        match self.context.index.get(&self.subject.target) {
+            Known::Present(seen) => seen.description.clone(),
+            Known::Unknown | Known::Absent => Description::default(),
         }
-        Ok(self.memory.description.clone().unwrap_or_default())
     }
 
     async fn write_status(&mut self, status: &CredentialStatus) -> Result<(), CallError> {

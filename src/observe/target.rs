@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
 use crate::{
     api::{MANAGER, secret_keys},
@@ -36,7 +36,9 @@ pub struct Seen {
     pub template: Option<String>,
     /// Digest of the renew annotation that was acted upon with the token in it.
     pub renewed_for: Option<String>,
-    /// How many keys of `data` we wrote, if nobody else wrote any.
+    /// What the token was issued for.
+    pub description: Description,
+    /// How many keys of `data` we wrote, if nobody else wrote any, nor an annotation that tells of it.
     pub sole_writer_of: Option<usize>,
     /// Labels that a template gave it.
     template_labels: Vec<String>,
@@ -44,6 +46,15 @@ pub struct Seen {
     template_annotations: Vec<String>,
     /// Digests of its labels and annotations, sorted, to see whether the wished ones are there.
     pairs: Vec<u32>,
+}
+
+/// What a token was issued for, as far as no decision needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// Client identifier.
+    pub client_id: Option<String>,
+    /// Granted scopes.
+    pub scopes: Vec<String>,
 }
 
 impl Seen {
@@ -71,6 +82,12 @@ impl Seen {
             stamp: stamp(metadata),
             template: annotation(secret_keys::TEMPLATE),
             renewed_for: annotation(secret_keys::RENEWED_FOR),
+            description: Description {
+                client_id: annotation(secret_keys::CLIENT_ID),
+                scopes: annotation(secret_keys::GRANTED)
+                    .map(|scopes| scopes.split_ascii_whitespace().map(str::to_owned).collect())
+                    .unwrap_or_default(),
+            },
             sole_writer_of: sole_writer_of(metadata),
             template_labels: put_there(metadata, "f:labels"),
             template_annotations: put_there(metadata, "f:annotations"),
@@ -122,10 +139,18 @@ impl Seen {
     }
 }
 
-/// The digest of a Secret's `data`, comparable with the annotation [`secret_keys::CONTENT`].
+/// The digest of a Secret's `data` and of the annotations that tell of it, as it stands in [`secret_keys::CONTENT`].
 #[must_use]
-pub fn content_of(secret: &Secret) -> String {
-    fingerprint::content(secret.data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice())))
+pub fn content(data: &BTreeMap<String, ByteString>, annotations: &BTreeMap<String, String>) -> String {
+    let told = secret_keys::STAMP.iter().filter_map(|key| Some((*key, annotations.get(*key)?.as_bytes())));
+    fingerprint::content(data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())).chain(told))
+}
+
+/// Whether a Secret's data, and what its annotations tell of it, is what we wrote.
+#[must_use]
+pub fn is_what_we_wrote(secret: &Secret) -> bool {
+    let (Some(data), Some(annotations)) = (&secret.data, &secret.metadata.annotations) else { return false };
+    annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == content(data, annotations))
 }
 
 fn digests<'a>(
@@ -153,14 +178,19 @@ fn stamp(metadata: &ObjectMeta) -> Option<Stamp> {
     })
 }
 
-/// How many keys of `data` our own field manager owns, if no other manager owns any.
+/// How many keys of `data` our own field manager owns, if no other manager owns any, nor an annotation that tells of
+/// it: an edited expiry would keep us from renewing.
 fn sole_writer_of(metadata: &ObjectMeta) -> Option<usize> {
     let mut ours = 0;
     for entry in metadata.managed_fields.iter().flatten() {
-        let Some(data) = entry.fields_v1.as_ref().and_then(|fields| fields.0.get("f:data")) else {
-            continue;
-        };
-        if entry.manager.as_deref() != Some(MANAGER) {
+        let Some(fields) = entry.fields_v1.as_ref().map(|fields| &fields.0) else { continue };
+        let is_ours = entry.manager.as_deref() == Some(MANAGER);
+        let tells = |key: &&str| fields["f:metadata"]["f:annotations"].get(format!("f:{key}")).is_some();
+        if !is_ours && secret_keys::STAMP.iter().chain([&secret_keys::CONTENT]).any(tells) {
+            return None;
+        }
+        let Some(data) = fields.get("f:data") else { continue };
+        if !is_ours {
             return None;
         }
         ours += data.as_object().map_or(0, |keys| keys.keys().filter(|key| key.starts_with("f:")).count());
@@ -205,6 +235,46 @@ mod tests {
         assert_eq!(written_by(&[(MANAGER, &["a", "b"])]), Some(2));
         assert_eq!(written_by(&[(MANAGER, &["a"]), ("kubectl-edit", &["b"])]), None);
         assert_eq!(written_by(&[]), Some(0));
+    }
+
+    #[test]
+    fn annotation_about_the_token_that_somebody_else_wrote_makes_it_doubtful() {
+        let written = |key: &str| {
+            let annotations = serde_json::json!({format!("f:{key}"): {}});
+            let theirs = serde_json::json!({"f:metadata": {"f:annotations": annotations}});
+            let ours = serde_json::json!({"f:data": {"f:a": {}}});
+            let entry = |manager: &str, fields| serde_json::json!({"manager": manager, "fieldsV1": fields});
+            let fields = [entry(MANAGER, ours), entry("kubectl-annotate", theirs)];
+            Seen::new(&metadata(serde_json::json!({"managedFields": fields}))).sole_writer_of
+        };
+        assert_eq!(written(secret_keys::EXPIRES_AT_ANNOTATION), None);
+        assert_eq!(written(secret_keys::CONTENT), None);
+        assert_eq!(written(secret_keys::ADOPT), Some(1), "an offer is somebody else's by its nature");
+        assert_eq!(written("example.com/theirs"), Some(1));
+    }
+
+    #[test]
+    fn digest_covers_data_and_what_is_told_of_it() {
+        let whole = || Secret {
+            data: Some([("access_token".to_owned(), ByteString(b"token".to_vec()))].into()),
+            metadata: metadata(serde_json::json!({"annotations": {secret_keys::EXPIRES_AT_ANNOTATION: "then"}})),
+            ..Secret::default()
+        };
+        let sealed = |change: fn(&mut Secret)| {
+            let mut secret = whole();
+            let annotations = secret.metadata.annotations.clone().unwrap_or_default();
+            let digest = content(secret.data.as_ref().expect("data"), &annotations);
+            let annotations = secret.metadata.annotations.get_or_insert_default();
+            annotations.insert(secret_keys::CONTENT.to_owned(), digest);
+            change(&mut secret);
+            is_what_we_wrote(&secret)
+        };
+        assert!(sealed(|_| {}));
+        assert!(!sealed(|secret| drop(secret.data.get_or_insert_default().clear())));
+        assert!(!sealed(|secret| {
+            let annotations = secret.metadata.annotations.get_or_insert_default();
+            annotations.insert(secret_keys::EXPIRES_AT_ANNOTATION.to_owned(), "later".to_owned());
+        }));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
         facts::{Facts, Refusal, Stamp},
         schedule,
     },
+    observe::target::Description,
 };
 
 /// How the last attempt ended, as far as this process knows.
@@ -26,15 +27,6 @@ pub struct Attempts {
     pub renew_request: Option<String>,
     /// Why workloads could not be restarted for the token that is held, if they could not.
     pub restart_failure: Option<String>,
-}
-
-/// What the token in the Secret was issued for, where the facts do not tell it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Description {
-    /// Client identifier.
-    pub client_id: Option<String>,
-    /// Granted scopes.
-    pub scopes: Vec<String>,
 }
 
 /// Everything that a status is made from.
