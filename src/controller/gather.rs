@@ -258,7 +258,13 @@ fn metadata_intact(credential: &ITwinServiceCredential, seen: &Seen) -> bool {
 }
 
 fn client(subject: &Subject<'_>, memory: &Memory, reading: &Reading, known: &Known, target: &Target) -> Client {
-    if let Some(read) = &reading.client {
+    // one that was changed while a request was under way is read again before the next
+    let is_current = |read: &&ReadClient| match known {
+        Known::Present(seen) => seen.version == read.version,
+        Known::Absent => false,
+        Known::Unknown => true,
+    };
+    if let Some(read) = reading.client.as_ref().filter(is_current) {
         return match &read.content {
             Ok(_) => Client::Usable { version: read.version.clone(), same_as_held: read.same_as_held },
             Err(refusal) => Client::Unusable(refusal.clone()),
