@@ -3,11 +3,15 @@
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
+mod account;
 mod admission;
+mod audit;
 mod authority;
+mod client_secrets;
 mod command_line;
 mod contention;
 mod control;
+mod drift;
 mod failover;
 mod fixture;
 mod issue;
@@ -16,4 +20,6 @@ mod permissions;
 mod refusals;
 mod renewal;
 mod sources;
+mod surroundings;
 mod template;
+mod writes;

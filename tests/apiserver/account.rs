@@ -1,0 +1,46 @@
+//! A service account and a role of one test's own, for what must be taken away while the operator runs. What it is
+//! refused does not count against the chart's role.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use stage::{INSTALLATION, namespace::Namespace, setup::account_kubeconfig};
+
+/// All that the operator does with Secrets.
+pub const ALL: [&str; 5] = ["get", "list", "watch", "create", "patch"];
+
+/// Makes a namespace whose operators have an account with these verbs on Secrets, and else what the chart grants.
+pub async fn namespace_with_own_account(prefix: &str, secrets: &[&str]) -> Result<Namespace> {
+    let mut namespace = Namespace::new(prefix).await?;
+    let name = namespace.name.clone();
+    grant(&namespace, secrets).await?;
+    namespace.stage.kubectl(&["--namespace", INSTALLATION, "create", "serviceaccount", &name]).await?;
+    let (role, account) = (format!("--clusterrole={name}"), format!("--serviceaccount={INSTALLATION}:{name}"));
+    namespace.stage.kubectl(&["create", "clusterrolebinding", &name, &role, &account]).await?;
+    let file = namespace.stage.directory.join(format!("{name}.kubeconfig"));
+    account_kubeconfig(&namespace.stage, INSTALLATION, &name, &file).await?;
+    namespace.stage.operator_kubeconfig = file;
+    Ok(namespace)
+}
+
+/// Grants these verbs on Secrets, in place of those before.
+pub async fn grant(namespace: &Namespace, secrets: &[&str]) -> Result<()> {
+    let rule = |group: &str, resources: &[&str], verbs: &[&str]| -> Value {
+        json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
+    };
+    let group = "credentials.itwin.dev";
+    let mut rules = vec![
+        rule(group, &["itwinservicecredentials", "itwinauthorities"], &["list", "watch"]),
+        rule(group, &["itwinservicecredentials/status", "itwinauthorities/status"], &["patch"]),
+        rule("events.k8s.io", &["events"], &["create", "patch"]),
+    ];
+    if !secrets.is_empty() {
+        rules.push(rule("", &["secrets"], secrets));
+    }
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": namespace.name},
+        "rules": rules,
+    });
+    namespace.apply(&role).await.map(drop)
+}

@@ -1,0 +1,54 @@
+//! What the operator asked of the API server for one namespace, as the audit log tells it.
+
+use anyhow::Result;
+use serde_json::Value;
+use stage::namespace::Namespace;
+
+/// One call of the operator, watches apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call {
+    pub verb: String,
+    /// With the subresource, if any.
+    pub resource: String,
+    pub name: String,
+}
+
+impl Call {
+    pub fn is_write(&self) -> bool {
+        !["get", "list"].contains(&self.verb.as_str())
+    }
+
+    pub fn is_read_of_a_secret(&self) -> bool {
+        self.verb == "get" && self.resource == "secrets"
+    }
+}
+
+impl std::fmt::Display for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.verb, self.resource, self.name)
+    }
+}
+
+/// The calls up to now. An answer is on record before the operator has it.
+pub fn calls(namespace: &Namespace) -> Result<Vec<Call>> {
+    let log = std::fs::read_to_string(namespace.stage.directory.join("audit.log"))?;
+    // the last line may be half written
+    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let ours = entries.filter(|entry| entry["objectRef"]["namespace"] == namespace.name.as_str());
+    let calls = ours.map(|entry| {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let object = &entry["objectRef"];
+        let subresource = object["subresource"].as_str().map(|subresource| format!("/{subresource}"));
+        Call {
+            verb: text(&entry["verb"]),
+            resource: text(&object["resource"]) + &subresource.unwrap_or_default(),
+            name: text(&object["name"]),
+        }
+    });
+    Ok(calls.filter(|call| call.verb != "watch").collect())
+}
+
+/// The calls after the first `count`.
+pub fn calls_since(namespace: &Namespace, count: usize) -> Result<Vec<Call>> {
+    Ok(calls(namespace)?.split_off(count))
+}

@@ -1,0 +1,74 @@
+//! Client Secrets of no use, each told by its key, and mended.
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use serde_json::{Value, json};
+
+use crate::fixture::{Fixture, NAME, SOON};
+
+/// A client Secret with these values, as bytes.
+fn client_secret(values: &[(&str, &[u8])]) -> Value {
+    let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let data: serde_json::Map<String, Value> =
+        values.iter().map(|(key, value)| ((*key).to_owned(), json!(encode(value)))).collect();
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "agent-client"}, "data": data})
+}
+
+#[tokio::test]
+async fn client_secret_of_no_use_is_told_by_its_key_and_its_mending_is_noticed() -> Result<()> {
+    let fixture = Fixture::bare("client-faults").await?;
+    fixture.apply_authority(&json!({})).await?;
+    fixture.register().await?;
+    fixture.apply_credential(&json!({})).await?;
+    let message = fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
+    assert!(message.contains("does not exist"), "{message}");
+    let (id, secret) = (fixture.client.client_id.as_bytes(), fixture.client.client_secret.as_bytes());
+    for (values, told) in [
+        (&[("client_id", id)][..], "key client_secret of Secret"),
+        (&[("client_secret", secret)], "key client_id of Secret"),
+        (&[("client_id", id), ("client_secret", b"")], "is empty"),
+        (&[("client_id", id), ("client_secret", b"\n")], "is empty"),
+        (&[("client_id", id), ("client_secret", b"\xff\xfe\x00")], "is not UTF-8"),
+        (&[("client_id", id), ("client_secret", b"one\ntwo")], "control characters"),
+        (&[("client-id", id), ("client-secret", secret)], "is missing"),
+    ] {
+        fixture.namespace.kubectl(&["delete", "secret", "agent-client", "--ignore-not-found"]).await?;
+        fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
+        fixture.namespace.apply(&client_secret(values)).await?;
+        let message = fixture.wait_condition("Renewed", "False", "ClientCredentialsInvalid", SOON).await?;
+        assert!(message.contains(told) && message.contains("agent-client"), "{told}: {message}");
+    }
+    assert!(fixture.token_requests().await?.is_empty(), "nothing was asked for");
+    let newline = |value: &[u8]| [value, b"\n"].concat();
+    let (id, secret) = (newline(id), newline(secret));
+    fixture.namespace.apply(&client_secret(&[("client_id", &id), ("client_secret", &secret)])).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 1, "one trailing newline is no part of a value");
+    Ok(())
+}
+
+#[tokio::test]
+async fn client_secret_that_goes_leaves_the_token_until_it_must_be_renewed() -> Result<()> {
+    let fixture = Fixture::ready("client-gone").await?;
+    let token = fixture.token().await?;
+    fixture.namespace.kubectl(&["delete", "secret", "agent-client"]).await?;
+    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
+    fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.token().await?, token);
+    fixture.apply_client_secret().await?;
+    fixture.wait_token_other_than(&token, SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn client_secret_over_a_mebibyte_is_refused_by_the_api_server() -> Result<()> {
+    // so that the operator can never meet one
+    let fixture = Fixture::bare("client-large").await?;
+    let large = client_secret(&[("client_id", b"id"), ("client_secret", &vec![b'a'; (1 << 20) + 1])]);
+    let (create, large) = (["--namespace", &fixture.namespace.name, "create", "-f", "-"], large.to_string());
+    let refused = fixture.namespace.stage.kubectl_with(&create, Some(&large)).await.err().context("it was taken")?;
+    assert!(format!("{refused:#}").contains("Too long"), "{refused:#}");
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! What is written, and how little.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use stage::eventually;
+
+use crate::{
+    audit::{calls, calls_since},
+    fixture::{Fixture, NAME, PATIENCE},
+};
+
+#[tokio::test]
+async fn renewal_costs_two_writes_and_no_event_and_nothing_is_written_between() -> Result<()> {
+    const RENEWALS: usize = 3;
+    let mut fixture = Fixture::new("two-writes").await?;
+    fixture.client.lifetime = 12;
+    fixture.register().await?;
+    fixture.apply_credential(&json!({"minimumValidity": "2s"})).await?;
+    fixture.wait_ready().await?;
+    eventually("the event Issued", PATIENCE, async || {
+        fixture.events().await.ok().filter(|events| events == &["Issued"])
+    })
+    .await?;
+    let (before, mut expires_at) = (calls(&fixture.namespace)?.len(), fixture.status().await?["expiresAt"].clone());
+    for _ in 0..RENEWALS {
+        expires_at = eventually("a renewal in the status", PATIENCE, async || {
+            let now = fixture.status().await.ok()?["expiresAt"].take();
+            (now != Value::Null && now != expires_at).then_some(now)
+        })
+        .await?;
+    }
+    let calls = calls_since(&fixture.namespace, before)?;
+    let mut writes: Vec<String> = calls.iter().filter(|call| call.is_write()).map(ToString::to_string).collect();
+    let renewal = [format!("patch secrets {NAME}"), format!("patch itwinservicecredentials/status {NAME}")];
+    // one that falls due while we look is not waited for
+    writes.truncate(RENEWALS * renewal.len());
+    assert_eq!(writes, [&renewal[..]; RENEWALS].concat());
+    assert_eq!(fixture.events().await?, ["Issued"], "an ordinary renewal is no news");
+    Ok(())
+}
+
+#[tokio::test]
+async fn first_token_costs_two_writes_and_an_event() -> Result<()> {
+    let fixture = Fixture::ready("first-writes").await?;
+    let writes = eventually("the event", PATIENCE, async || {
+        let calls = calls(&fixture.namespace).ok()?;
+        let writes: Vec<String> = calls.iter().filter(|call| call.is_write()).map(ToString::to_string).collect();
+        writes.iter().any(|write| write.contains("events")).then_some(writes)
+    })
+    .await?;
+    assert_eq!(writes[0], format!("create secrets {NAME}"));
+    assert_eq!(writes[1], format!("patch itwinservicecredentials/status {NAME}"));
+    assert!(writes[2].starts_with("create events"), "{writes:?}");
+    assert_eq!(writes.len(), 3);
+    Ok(())
+}
