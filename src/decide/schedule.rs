@@ -16,6 +16,10 @@ const MAX_FRACTION: i32 = 2;
 /// The jitter is at most this fraction of the lifetime: 1/20. It spreads credentials that were created together.
 const JITTER_FRACTION: i32 = 20;
 
+/// No token is renewed sooner than this after it was asked for: tokens of a second would make a hot loop
+/// (SlinkyProject/slurm-operator#241). Instants of a stamp are cut to whole seconds, so that one second is sure.
+const FLOOR: TimeDelta = TimeDelta::seconds(2);
+
 /// Time before expiry at which a token of this lifetime is renewed, jitter apart.
 ///
 /// At least `minimumValidity`, so that the promise to workloads holds right up to the renewal; at most half of the
@@ -35,7 +39,8 @@ pub fn renew_before(policy: &Policy, lifetime: TimeDelta) -> TimeDelta {
 #[must_use]
 pub fn renew_at(stamp: &Stamp, policy: &Policy, uid: &str) -> DateTime<Utc> {
     let lifetime = stamp.lifetime();
-    stamp.expires_at - renew_before(policy, lifetime) - jitter(lifetime, uid)
+    let wished = stamp.expires_at - renew_before(policy, lifetime) - jitter(lifetime, uid);
+    wished.max(stamp.issued_at + FLOOR)
 }
 
 /// A part of `lifetime / 20` that is fixed by the UID.
@@ -100,10 +105,19 @@ mod tests {
         assert!(!is_too_short(&policy, TimeDelta::seconds(600)));
     }
 
+    #[test]
+    fn tokens_of_a_second_are_not_renewed_at_once() {
+        for lifetime in 0..4 {
+            let at = renew_at(&stamp(lifetime), &policy(RenewBefore::Default, 300), "uid");
+            assert!(at >= stamp(lifetime).issued_at + FLOOR, "{lifetime} s");
+        }
+    }
+
     proptest! {
         #[test]
         fn renewal_is_after_issue_and_before_expiry(
-            lifetime in 2_i64..10_000_000,
+            // shorter ones end before anybody can use them
+            lifetime in 3_i64..10_000_000,
             percentage in 1..=50_i32,
             minimum_validity in 0_i64..86_400,
             uid in "[a-z0-9-]{1,36}",
