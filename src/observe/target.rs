@@ -270,7 +270,7 @@ mod tests {
             is_what_we_wrote(&secret)
         };
         assert!(sealed(|_| {}));
-        assert!(!sealed(|secret| drop(secret.data.get_or_insert_default().clear())));
+        assert!(!sealed(|secret| secret.data.get_or_insert_default().clear()));
         assert!(!sealed(|secret| {
             let annotations = secret.metadata.annotations.get_or_insert_default();
             annotations.insert(secret_keys::EXPIRES_AT_ANNOTATION.to_owned(), "later".to_owned());

@@ -18,6 +18,7 @@ mod issue;
 mod ownership;
 mod permissions;
 mod refusals;
+mod regressions;
 mod renewal;
 mod sources;
 mod surroundings;

@@ -1,11 +1,20 @@
 //! A control plane of one test's own.
 
 use anyhow::Result;
+use futures::{StreamExt, TryStreamExt, stream};
+use itwin_credential_operator::api::credential::ITwinServiceCredential;
+use kube::{Api, api::PostParams};
+use serde_json::Value;
 use stage::{Stage, control_plane::ControlPlane, namespace::Namespace, setup};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::fixture::Fixture;
+
+/// Calls to the API server at the same time.
+pub const AT_ONCE: usize = 32;
+
 /// Control planes that run at the same time: what two cores can start without getting slow.
-static PLANES: Semaphore = Semaphore::const_new(3);
+static PLANES: Semaphore = Semaphore::const_new(4);
 
 pub struct Cluster {
     pub control_plane: ControlPlane,
@@ -24,4 +33,16 @@ impl Cluster {
     pub async fn namespace(&self, prefix: &str) -> Result<Namespace> {
         Namespace::on(self.stage.clone(), prefix).await
     }
+}
+
+/// Creates credentials of these names.
+pub async fn create_credentials(fixture: &Fixture, names: &[String], spec: &Value) -> Result<()> {
+    let credentials: Api<ITwinServiceCredential> =
+        Api::namespaced(fixture.namespace.client.clone(), &fixture.namespace.name);
+    let create = async |name: &String| {
+        let object = serde_json::from_value(fixture.namespace.credential(name, spec))?;
+        credentials.create(&PostParams::default(), &object).await.map(drop)?;
+        anyhow::Ok(())
+    };
+    stream::iter(names).map(create).buffer_unordered(AT_ONCE).try_collect().await
 }

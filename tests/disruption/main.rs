@@ -9,4 +9,5 @@ mod cluster;
 mod fixture;
 mod kinds;
 mod many;
+mod memory;
 mod outage;

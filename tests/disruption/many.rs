@@ -1,19 +1,20 @@
-//! A thousand credentials: what a restart of the operator costs.
+//! Thousands of credentials: what a restart of the operator costs, and that nothing stops.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use futures::{StreamExt, TryStreamExt, stream};
-use itwin_credential_operator::api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
+use itwin_credential_operator::api::authority::ITwinAuthority;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 use stage::eventually;
 
-use crate::{cluster::Cluster, fixture::Fixture};
+use crate::{
+    cluster::{Cluster, create_credentials},
+    fixture::{Fixture, SOON},
+};
 
 const CREDENTIALS: usize = 1000;
-const AT_ONCE: usize = 32;
 /// For the first token of each.
 const FIRST: Duration = Duration::from_secs(60);
 /// For a look at each after a restart; a few seconds.
@@ -29,6 +30,38 @@ fn calls(fixture: &Fixture) -> Result<Vec<String>> {
         format!("{} {} {}", text(&entry["verb"]), text(&object["resource"]), text(&object["name"]))
     });
     Ok(calls.filter(|call| !call.starts_with("watch ")).collect())
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("agent-{number}")).collect()
+}
+
+#[tokio::test]
+async fn external_secrets_6053_three_thousand_objects_stop_nothing() -> Result<()> {
+    const OBJECTS: usize = 3100;
+    let cluster = Cluster::start("thousands").await?;
+    let mut fixture = Fixture::on(cluster.namespace("thousands").await?, &["--concurrency", "32"]).await?;
+    fixture.with_surroundings().await?;
+    // suspended, so that each costs a look and a status, and no Secret
+    create_credentials(&fixture, &names(OBJECTS), &json!({"suspend": true})).await?;
+    fixture.apply_credential(&json!({})).await?;
+    let all_told = async |fixture: &Fixture| {
+        eventually("a look at each", FIRST, async || {
+            let metrics = fixture.operator.get("/metrics").await.ok()?;
+            (metrics.matches("itwin_credential_ready{").count() == OBJECTS + 1).then_some(())
+        })
+        .await
+    };
+    all_told(&fixture).await?;
+    fixture.wait_ready().await?;
+    fixture.restart().await?;
+    all_told(&fixture).await?;
+    // and a change of one of them is acted upon as fast as ever
+    let first = fixture.token().await?;
+    fixture.namespace.kubectl(&["annotate", "itcred", "agent", "credentials.itwin.dev/renew=1"]).await?;
+    fixture.wait_token_other_than(&first, SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 2);
+    Ok(())
 }
 
 #[tokio::test]
@@ -47,14 +80,8 @@ async fn restart_with_a_thousand_valid_tokens_costs_three_listings() -> Result<(
     let authorities: Api<ITwinAuthority> = Api::all(client.clone());
     authorities.create(&PostParams::default(), &serde_json::from_value(authority)?).await?;
     fixture.apply_client_secret().await?;
-    let credentials: Api<ITwinServiceCredential> = Api::namespaced(client.clone(), &namespace);
-    let create = async |number: usize| {
-        let spec = json!({"clientCredentialsRef": {"name": "agent-client"}});
-        let object = fixture.namespace.credential(&format!("agent-{number}"), &spec);
-        credentials.create(&PostParams::default(), &serde_json::from_value(object)?).await.map(drop)?;
-        anyhow::Ok(())
-    };
-    stream::iter(0..CREDENTIALS).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    create_credentials(&fixture, &names(CREDENTIALS), &json!({"clientCredentialsRef": {"name": "agent-client"}}))
+        .await?;
     eventually("a token for each", FIRST, async || {
         (fixture.metric("itwin_credential_ready{").await.ok()? as usize == CREDENTIALS).then_some(())
     })

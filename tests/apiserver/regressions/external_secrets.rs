@@ -1,0 +1,110 @@
+//! external-secrets/external-secrets: intervals that know nothing of the token, double requests, wiped Secrets, wedged
+//! namespaces. Its silent stop at 3000 objects (#6053) is among the tests with a control plane of their own.
+
+use anyhow::{Context, Result};
+use chrono::TimeDelta;
+use itwin_credential_operator::{
+    api::conditions::Reason,
+    decide::{backoff, facts::RenewBefore, schedule},
+};
+use serde_json::json;
+use stage::eventually;
+
+use super::{at, policy, stamp};
+use crate::fixture::{COLLECTED, Fixture, NAME, PATIENCE, SOON};
+
+#[test]
+fn external_secrets_6690_token_is_renewed_before_it_expires_whatever_the_interval() {
+    for lifetime in [60, 600, 3600, 86_400] {
+        // an interval that was chosen for another token
+        let wished = policy(RenewBefore::Fixed(TimeDelta::seconds(1)));
+        let renew_at = schedule::renew_at(&stamp(lifetime), &wished, "2a9f4d3e");
+        assert!(renew_at < at(lifetime), "a token of {lifetime} s is renewed at {renew_at}");
+        let minimum = wished.minimum_validity.min(TimeDelta::seconds(lifetime) / 2);
+        assert!(at(lifetime) - renew_at >= minimum, "with less than workloads count on");
+    }
+}
+
+#[tokio::test]
+async fn external_secrets_6743_token_shorter_than_expected_is_renewed_by_its_own_life() -> Result<()> {
+    let mut fixture = Fixture::new("short-life").await?;
+    fixture.client.lifetime = 10;
+    fixture.register().await?;
+    fixture.apply_credential(&json!({"renewBefore": "1h", "minimumValidity": "1s"})).await?;
+    let mut token = String::new();
+    for _ in 0..3 {
+        token = eventually("a token that is valid", PATIENCE, async || {
+            let data = fixture.data().await.ok()?;
+            let expires_at = chrono::DateTime::parse_from_rfc3339(&data["expires_at"]).ok()?;
+            assert!(expires_at > itwin_credential_operator::clock::now(), "an expired token stood in the Secret");
+            (data["access_token"] != token).then(|| data["access_token"].clone())
+        })
+        .await?;
+    }
+    let requests = fixture.token_requests().await?;
+    let gaps: Vec<i64> = requests.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+    assert!(gaps.iter().all(|gap| *gap >= 4000), "half of its life at least between two: {gaps:?} ms");
+    Ok(())
+}
+
+#[tokio::test]
+async fn external_secrets_2184_stale_read_mints_once() -> Result<()> {
+    let fixture = Fixture::bare("stale-read").await?;
+    let faults = fixture.namespace.stage.faults.clone();
+    fixture.apply_authority(&json!({"issuer": faults.issuer, "caBundle": faults.ca_bundle()})).await?;
+    faults.behave(&fixture.client.client_id, &json!({"name": "slowGood", "value": 1500})).await?;
+    fixture.apply_client_secret().await?;
+    fixture.apply_credential(&json!({})).await?;
+    // whatever comes in while the token is on its way, and right after it was written
+    let mut round = 0;
+    eventually("a written token", PATIENCE, async || {
+        round += 1;
+        let touch = format!("touched={round}");
+        for object in [["itcred", NAME], ["secret", "agent-client"], ["secret", NAME]] {
+            let _ = fixture.namespace.kubectl(&["label", object[0], object[1], "--overwrite", &touch]).await;
+        }
+        (round > 5 && fixture.token().await.is_ok()).then_some(())
+    })
+    .await?;
+    fixture.wait_ready().await?;
+    assert_eq!(faults.requests(&fixture.client.client_id).await?.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn external_secrets_6728_failing_issuer_is_not_hammered() {
+    for reason in [Reason::ServerError, Reason::InvalidClient, Reason::ConnectionFailed] {
+        let (mut elapsed, mut tries) = (TimeDelta::zero(), 0);
+        while elapsed < TimeDelta::hours(1) {
+            tries += 1;
+            elapsed += backoff::delay(tries, TimeDelta::zero(), reason, None, "2a9f4d3e");
+        }
+        assert!((12..=130).contains(&tries), "{tries} tries in an hour after {reason:?}");
+    }
+}
+
+#[tokio::test]
+async fn external_secrets_2416_secret_is_never_wiped() -> Result<()> {
+    let fixture = Fixture::ready("wiped").await?;
+    let before = fixture.secret().await?.context("no Secret")?;
+    // everything that a token comes from goes
+    fixture.namespace.kubectl(&["delete", "itauth", &fixture.namespace.name]).await?;
+    fixture.namespace.kubectl(&["delete", "secret", "agent-client"]).await?;
+    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
+    fixture.wait_condition("Renewed", "False", "AuthorityNotFound", SOON).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.secret().await?.context("no Secret")?, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn external_secrets_6773_nothing_of_ours_holds_a_namespace() -> Result<()> {
+    let mut fixture = Fixture::ready("wedged").await?;
+    let credential = fixture.namespace.get("itcred", NAME).await?.context("no credential")?;
+    assert!(credential["metadata"]["finalizers"].is_null(), "cleaning up is left to garbage collection");
+    // nobody is there to clean up
+    fixture.stop();
+    let (name, limit) = (fixture.namespace.name.clone(), format!("--timeout={}s", COLLECTED.as_secs()));
+    fixture.namespace.stage.kubectl(&["delete", "namespace", &name, &limit]).await?;
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! Bugs of our peers, replayed: each test carries the name and number of the issue that it learns from. What is a
+//! pure decision is tested as one; the rest runs on the real servers.
+
+mod cert_manager;
+mod external_secrets;
+mod others;
+mod sealed_secrets;
+mod vault_secrets_operator;
+
+use anyhow::Result;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
+use itwin_credential_operator::{
+    api::credential::ITwinServiceCredential,
+    decide::facts::{Authority, Client, Desired, Facts, Held, History, Integrity, Policy, RenewBefore, Stamp, Target},
+};
+use kube::{Api, api::PostParams};
+use serde_json::Value;
+
+use crate::fixture::Fixture;
+
+/// Calls to the API server at the same time.
+const AT_ONCE: usize = 32;
+
+fn at(second: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
+}
+
+fn policy(renew_before: RenewBefore) -> Policy {
+    Policy { renew_before, minimum_validity: TimeDelta::minutes(5) }
+}
+
+/// A token that was asked for at second 0 and lives for so many seconds.
+fn stamp(lifetime: i64) -> Stamp {
+    Stamp {
+        request: "request".to_owned(),
+        issuer: "https://ims.example.com".to_owned(),
+        client_version: "uid/1".to_owned(),
+        issued_at: at(0),
+        expires_at: at(lifetime),
+    }
+}
+
+/// A credential that holds this token and lacks nothing.
+fn holding(stamp: Stamp, policy: Policy) -> Facts {
+    Facts {
+        uid: "2a9f4d3e".to_owned(),
+        desired: Desired { request: stamp.request.clone(), policy },
+        suspend: false,
+        renewal_request: None,
+        authority: Authority::Ready { issuer: stamp.issuer.clone() },
+        client: Client::Unread { version: Some(stamp.client_version.clone()) },
+        target: Target::Ours(Held { stamp: Some(stamp), data: Integrity::Proven, metadata_intact: true }),
+        history: History::default(),
+    }
+}
+
+/// Creates credentials of these names.
+async fn create_credentials(fixture: &Fixture, names: impl Iterator<Item = String>, spec: &Value) -> Result<()> {
+    let api: Api<ITwinServiceCredential> = Api::namespaced(fixture.namespace.client.clone(), &fixture.namespace.name);
+    let create = async |name: String| {
+        let object = serde_json::from_value(fixture.namespace.credential(&name, spec))?;
+        api.create(&PostParams::default(), &object).await.map(drop)?;
+        anyhow::Ok(())
+    };
+    stream::iter(names).map(create).buffer_unordered(AT_ONCE).try_collect().await
+}
