@@ -205,7 +205,13 @@ fn metadata_patch(credential: &ITwinServiceCredential, seen: &Seen, annotations:
     })
 }
 
-fn all_annotations(credential: &ITwinServiceCredential, content: &Content, data: &Data) -> BTreeMap<String, String> {
+/// Annotations that the Secret must carry, those about the token in `data` included.
+#[must_use]
+pub fn all_annotations(
+    credential: &ITwinServiceCredential,
+    content: &Content,
+    data: &Data,
+) -> BTreeMap<String, String> {
     let mut annotations = annotations(credential);
     let stamp = [
         (secret_keys::REQUEST, content.request.clone()),
@@ -244,7 +250,8 @@ fn token_data(content: &Content) -> Data {
 }
 
 /// The controller reference to the credential; none where the Secret is to outlive it.
-fn owner(credential: &ITwinServiceCredential) -> Option<OwnerReference> {
+#[must_use]
+pub fn owner(credential: &ITwinServiceCredential) -> Option<OwnerReference> {
     match credential.spec.deletion_policy {
         DeletionPolicy::Retain => None,
         // blockOwnerDeletion would need a permission on the credential's finalizers, and serves nothing here

@@ -108,21 +108,6 @@ impl Visit<'_> {
         fits.then_some(content)
     }
 
-    /// Notes that the Secret holds the token that was kept since its write had failed: only the answer was lost.
-    /// Returns whether it does.
-    pub(super) fn was_written_after_all(&mut self, facts: &Facts) -> bool {
-        let Some(content) = &self.memory.unwritten else { return false };
-        if facts.held_for_spec() != Some(&stamp_of(content)) {
-            return false;
-        }
-        self.memory.unwritten = None;
-        self.memory.proven_client = None;
-        self.memory.unfulfilled_request = None;
-        self.reading = Reading::default();
-        self.nothing_is_wrong();
-        true
-    }
-
     async fn ask(&mut self, facts: &Facts) -> Result<Result<Content, NoToken>, CallError> {
         if !self.context.cluster.mandate.holds() {
             return Err(CallError::NotLeading);

@@ -172,10 +172,7 @@ impl Visit<'_> {
         for _ in 0..STEPS_MAX {
             // taken before the facts: a write is guarded by what was decided on, not by what a watch told meanwhile
             let known = self.context.index.get(&self.subject.target);
-            let (mut facts, mut inputs) = self.facts();
-            if self.was_written_after_all(&facts) {
-                (facts, inputs) = self.facts();
-            }
+            let (facts, inputs) = self.facts();
             match next::next(&facts, clock::now()) {
                 Plan::Inspect(what) => {
                     if let Err(refusal) = self.inspect(what, &facts).await? {

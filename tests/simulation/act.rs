@@ -15,15 +15,17 @@ use itwin_credential_operator::{
         grant, schedule,
     },
     oauth::failure::Failure,
-    observe::{client_secret::ClientMaterial, index::Known, target::Seen},
-    report::status::Description,
+    observe::{
+        client_secret::ClientMaterial,
+        index::Known,
+        target::{self, Seen},
+    },
     sensitive::Sensitive,
 };
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::ResourceExt;
 
 use crate::{
-    content::{annotations, data, owner},
     look::{AWAIT_AUTHORITY, Halt, Look},
     world::{Patch, text},
 };
@@ -70,19 +72,17 @@ impl Look<'_> {
         let annotation = |key: &str| secret.annotations().get(key).cloned();
         let token = secret.data.as_ref().filter(|data| data.contains_key(secret_keys::ACCESS_TOKEN));
         let token = token.map(|_| Sensitive::new(text(&secret, secret_keys::ACCESS_TOKEN)));
-        let scopes = text(&secret, secret_keys::SCOPE).split_ascii_whitespace().map(str::to_owned).collect();
         let read = ReadTarget {
             version,
-            is_ours: secret_writer::is_what_we_wrote(&secret),
+            is_ours: target::is_what_we_wrote(&secret),
             data: secret.data.clone().unwrap_or_default(),
             type_: secret.type_.clone().unwrap_or_default(),
             immutable: false,
             client_fingerprint: annotation(secret_keys::CLIENT).zip(token),
-            description: Description { client_id: annotation(secret_keys::CLIENT_ID), scopes },
+            annotations: secret.annotations().clone(),
         };
         if read.is_ours {
             self.memory.proven_target = Some(read.version.clone());
-            self.memory.description = Some(read.description.clone());
         }
         self.reading.target = Some(read);
         Ok(())
@@ -160,20 +160,6 @@ impl Look<'_> {
         too_soon.then(|| backoff::FLOOR - since)
     }
 
-    pub fn was_written_after_all(&mut self, facts: &Facts) -> bool {
-        let Some(content) = &self.memory.unwritten else { return false };
-        if !self.rules.notices_lost_answers || facts.held_for_spec() != Some(&stamp_of(content)) {
-            return false;
-        }
-        self.memory.description = Some(describe(content));
-        self.memory.unwritten = None;
-        self.memory.proven_client = None;
-        self.memory.unfulfilled_request = None;
-        self.reading = Reading::default();
-        self.nothing_is_wrong();
-        true
-    }
-
     fn ask(&mut self, facts: &Facts) -> Result<Result<Content, Minted>, Halt> {
         let Some(issuer) = gather::issuer(&facts.authority) else { return Ok(Err(Minted::NotYet(AWAIT_AUTHORITY))) };
         let Some(read) = self.reading.client.as_ref().filter(|read| read.content.is_ok()) else {
@@ -236,7 +222,7 @@ impl Look<'_> {
             Ok(seen) => {
                 self.memory.proven_target = Some(seen.version.clone());
                 self.process.index.saw(&self.subject.target, seen);
-                self.written(&content);
+                self.written();
                 Ok(Minted::Written)
             }
             Err(Halt::Error(CallError::Conflict | CallError::AlreadyExists | CallError::NotFound)) => {
@@ -255,7 +241,8 @@ impl Look<'_> {
         self.before_call()?;
         let before = self.world.target.clone();
         let credential = self.subject.credential;
-        let annotations = annotations(credential, content);
+        let data = secret_writer::data(credential, content).expect("no templates");
+        let annotations = secret_writer::all_annotations(credential, content, &data);
         let written = match known {
             Known::Present(seen) => {
                 let keys = self
@@ -264,7 +251,6 @@ impl Look<'_> {
                     .as_ref()
                     .map(|read| read.data.keys().cloned().collect::<Vec<_>>())
                     .unwrap_or_default();
-                let data = data(content);
                 let stale = keys.into_iter().filter(|key| !data.contains_key(key)).collect();
                 let patch = Patch { data: Some(data), stale, ..self.patch(seen, annotations) };
                 self.world.patch(patch)
@@ -274,10 +260,10 @@ impl Look<'_> {
                     name: Some(credential.target_name().to_owned()),
                     labels: Some(secret_writer::labels(credential)),
                     annotations: Some(annotations),
-                    owner_references: owner(credential).map(|owner| vec![owner]),
+                    owner_references: secret_writer::owner(credential).map(|owner| vec![owner]),
                     ..ObjectMeta::default()
                 },
-                data: Some(data(content)),
+                data: Some(data),
                 type_: Some("Opaque".to_owned()),
                 ..Secret::default()
             }),
@@ -291,7 +277,7 @@ impl Look<'_> {
             resource_version: seen.resource_version.clone(),
             labels: secret_writer::labels(self.subject.credential),
             annotations,
-            owner: owner(self.subject.credential),
+            owner: secret_writer::owner(self.subject.credential),
             data: None,
             stale: Vec::new(),
         }
@@ -313,8 +299,7 @@ impl Look<'_> {
         Minted::Again
     }
 
-    fn written(&mut self, content: &Content) {
-        self.memory.description = Some(describe(content));
+    fn written(&mut self) {
         self.memory.proven_client = None;
         self.memory.unfulfilled_request = None;
         if let Some(request) = self.subject.renew_annotation() {
@@ -344,10 +329,6 @@ impl Look<'_> {
             Err(halt) => Err(halt),
         }
     }
-}
-
-fn describe(content: &Content) -> Description {
-    Description { client_id: Some(content.client_id.clone()), scopes: content.grant.scopes.clone() }
 }
 
 fn stamp_of(content: &Content) -> Stamp {

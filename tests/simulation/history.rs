@@ -23,8 +23,9 @@ use crate::{
 
 /// Looks that one wait may need; more is a hot loop.
 const LOOKS_MAX: usize = 20_000;
-/// After the faults stop: one back-off ceiling, and what the looks themselves take.
-const MENDED_WITHIN: TimeDelta = TimeDelta::minutes(6 + 5);
+/// After the faults stop: one back-off ceiling, what the looks themselves take, and the step of a clock by which a token
+/// may seem to live longer than the next one.
+const MENDED_WITHIN: TimeDelta = TimeDelta::minutes(6 + 5 + 10);
 /// The same where the server had asked to wait absurdly long: an hour is obeyed.
 const MENDED_AFTER_ABSURD_WAIT: TimeDelta = TimeDelta::minutes(60 + 6);
 

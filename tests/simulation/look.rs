@@ -104,10 +104,7 @@ impl Look<'_> {
         let disturbed = self.faults.count;
         for _ in 0..STEPS_MAX {
             let known = self.process.known_target();
-            let (mut facts, mut inputs) = self.facts();
-            if self.was_written_after_all(&facts) {
-                (facts, inputs) = self.facts();
-            }
+            let (facts, inputs) = self.facts();
             let plan = (self.rules.next)(&facts, self.world.clock());
             if self.aloud {
                 eprintln!("        {} {plan:?}", self.world.now.format("%T%.3f"));
@@ -130,7 +127,12 @@ impl Look<'_> {
                 Plan::Restart { .. } => unreachable!("nothing to restart"),
                 Plan::Refuse(refusal) => self.failed(&facts, inputs, refusal.into()),
                 Plan::Keep { renew_at } => {
-                    if renew_at.is_some() && self.memory.unfulfilled_request.is_none() {
+                    if renew_at.is_some() {
+                        self.memory.unwritten = None;
+                        self.memory.unfulfilled_request = None;
+                        if let Some(request) = self.subject.renew_annotation() {
+                            self.memory.attempts.renew_request = Some(request.clone());
+                        }
                         self.nothing_is_wrong();
                     }
                     return self.report(renew_at, None);

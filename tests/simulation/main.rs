@@ -7,7 +7,6 @@
 
 mod act;
 mod authority;
-mod content;
 mod events;
 mod faults;
 mod history;

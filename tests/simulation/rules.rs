@@ -17,19 +17,11 @@ pub struct Rules {
     pub wait: fn(TimeDelta) -> TimeDelta,
     /// Writes are guarded by the version that was decided on, not by what a watch told meanwhile.
     pub guarded: bool,
-    /// A Secret that was written although no answer came is recognised.
-    pub notices_lost_answers: bool,
 }
 
 /// The decisions of the operator.
-pub const REAL: Rules = Rules {
-    name: "the real rules",
-    next,
-    weighed_against: |held| held,
-    wait: |wait| wait,
-    guarded: true,
-    notices_lost_answers: true,
-};
+pub const REAL: Rules =
+    Rules { name: "the real rules", next, weighed_against: |held| held, wait: |wait| wait, guarded: true };
 
 /// Decisions with one mistake each.
 pub const BROKEN: &[Rules] = &[
@@ -48,7 +40,6 @@ pub const BROKEN: &[Rules] = &[
     Rules { name: "a foreign Secret is an attempt's failure only after asking", next: foreign_is_vacant, ..REAL },
     Rules { name: "damage is not mended", next: damaged_is_fine, ..REAL },
     Rules { name: "writes are guarded by what was told after the decision", guarded: false, ..REAL },
-    Rules { name: "a lost answer is never missed", notices_lost_answers: false, ..REAL },
 ];
 
 fn with_target(facts: &Facts, now: DateTime<Utc>, target: Target) -> Plan {

@@ -3,9 +3,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_credential_operator::{
     api::credential::CredentialStatus,
-    clock,
-    decide::facts::Facts,
-    report::status::{self, Description},
+    observe::{index::Known, target::Description},
+    report::status,
 };
 use kube::ResourceExt;
 
@@ -15,7 +14,7 @@ impl Look<'_> {
     pub fn report(&mut self, next: Option<DateTime<Utc>>, wait: Option<TimeDelta>) -> Result<TimeDelta, Halt> {
         let (facts, _) = self.facts();
         let previous = self.previous_status();
-        let description = self.describe(&facts, &previous)?;
+        let description = self.description();
         let now = self.world.clock();
         let next = next.or(self.memory.not_before.filter(|at| *at > now && !facts.suspend));
         let status = status::status(&status::Inputs {
@@ -43,26 +42,18 @@ impl Look<'_> {
         }
     }
 
-    fn describe(&mut self, facts: &Facts, previous: &CredentialStatus) -> Result<Description, Halt> {
-        let Some(stamp) = facts.held_for_spec() else { return Ok(Description::default()) };
-        if self.memory.description.is_none() {
-            let told = previous.issued_at.as_deref() == Some(clock::to_rfc3339(stamp.issued_at).as_str());
-            if told && previous.client_id.is_some() && !previous.scopes.is_empty() {
-                self.memory.description =
-                    Some(Description { client_id: previous.client_id.clone(), scopes: previous.scopes.clone() });
-            } else {
-                self.read_target()?;
-            }
+    fn description(&self) -> Description {
+        match self.process.index.get(&self.subject.target) {
+            Known::Present(seen) => seen.description.clone(),
+            _ => Description::default(),
         }
-        Ok(self.memory.description.clone().unwrap_or_default())
     }
 
     fn write_status(&mut self, status: &CredentialStatus) -> Result<(), Halt> {
         self.before_call()?;
-        if let Ok(version) = self.world.write_status(&self.subject.uid, status) {
-            self.faults.after_commit(self.world)?;
-            self.memory.written_status = Some((version, status.clone()));
-        }
+        let version = self.world.write_status(&self.subject.uid, status).map_err(Halt::Error)?;
+        self.faults.after_commit(self.world)?;
+        self.memory.written_status = Some((version, status.clone()));
         Ok(())
     }
 }
