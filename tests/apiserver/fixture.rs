@@ -28,6 +28,18 @@ pub struct Fixture {
     pub operator: Operator,
 }
 
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        // every operator asks every authority of the cluster for its keys: those of tests that ended would add up
+        let stage = &self.namespace.stage;
+        let mut kubectl = std::process::Command::new(&stage.kubectl);
+        kubectl.arg("--kubeconfig").arg(&stage.kubeconfig).arg("--cache-dir").arg(stage.directory.join("kubectl"));
+        kubectl.args(["delete", "itauth", &self.namespace.name, "--ignore-not-found", "--wait=false"]);
+        // a stage that is going down needs no cleaning up
+        let _ = kubectl.output();
+    }
+}
+
 impl Fixture {
     /// A namespace and an operator; no authority, no client Secret, no credential.
     pub async fn bare(prefix: &str) -> Result<Self> {

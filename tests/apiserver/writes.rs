@@ -1,6 +1,6 @@
 //! What is written, and how little.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use stage::eventually;
 
@@ -17,8 +17,8 @@ async fn renewal_costs_two_writes_and_no_event_and_nothing_is_written_between() 
     fixture.register().await?;
     fixture.apply_credential(&json!({"minimumValidity": "2s"})).await?;
     fixture.wait_ready().await?;
-    eventually("the event Issued", PATIENCE, async || {
-        fixture.events().await.ok().filter(|events| events == &["Issued"])
+    let events = eventually("the event Issued", PATIENCE, async || {
+        fixture.events().await.ok().filter(|events| events.iter().any(|event| event == "Issued"))
     })
     .await?;
     let (before, mut expires_at) = (calls(&fixture.namespace)?.len(), fixture.status().await?["expiresAt"].clone());
@@ -35,7 +35,7 @@ async fn renewal_costs_two_writes_and_no_event_and_nothing_is_written_between() 
     // one that falls due while we look is not waited for
     writes.truncate(RENEWALS * renewal.len());
     assert_eq!(writes, [&renewal[..]; RENEWALS].concat());
-    assert_eq!(fixture.events().await?, ["Issued"], "an ordinary renewal is no news");
+    assert_eq!(fixture.events().await?, events, "an ordinary renewal is no news");
     Ok(())
 }
 
@@ -45,12 +45,15 @@ async fn first_token_costs_two_writes_and_an_event() -> Result<()> {
     let writes = eventually("the event", PATIENCE, async || {
         let calls = calls(&fixture.namespace).ok()?;
         let writes: Vec<String> = calls.iter().filter(|call| call.is_write()).map(ToString::to_string).collect();
-        writes.iter().any(|write| write.contains("events")).then_some(writes)
+        writes.last().is_some_and(|write| write.contains("events")).then_some(writes)
     })
     .await?;
-    assert_eq!(writes[0], format!("create secrets {NAME}"));
-    assert_eq!(writes[1], format!("patch itwinservicecredentials/status {NAME}"));
-    assert!(writes[2].starts_with("create events"), "{writes:?}");
-    assert_eq!(writes.len(), 3);
+    let (create, status) = (format!("create secrets {NAME}"), format!("patch itwinservicecredentials/status {NAME}"));
+    let created = writes.iter().position(|write| *write == create).context("no Secret was created")?;
+    // while the authority is not yet looked at, or not ready on a busy machine, only that is told
+    assert!(writes[..created].iter().all(|write| *write == status), "{writes:?}");
+    assert_eq!(writes[created + 1], status);
+    assert!(writes[created + 2].starts_with("create events"), "{writes:?}");
+    assert_eq!(writes.len(), created + 3, "{writes:?}");
     Ok(())
 }

@@ -43,7 +43,8 @@ async fn external_secrets_6743_token_shorter_than_expected_is_renewed_by_its_own
     }
     let requests = fixture.token_requests().await?;
     let gaps: Vec<i64> = requests.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
-    assert!(gaps.iter().all(|gap| *gap >= 4000), "half of its life at least between two: {gaps:?} ms");
+    // half of its life, less a twentieth of jitter, and instants are cut to seconds
+    assert!(gaps.iter().all(|gap| *gap >= 3400), "{gaps:?} ms between two");
     Ok(())
 }
 

@@ -36,9 +36,9 @@ async fn slurm_operator_241_tokens_of_seconds_make_no_hot_loop() -> Result<()> {
     let requests = fixture.token_requests().await?;
     let gaps: Vec<i64> = requests.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
     assert!(gaps.iter().all(|gap| *gap >= 950), "never more than one a second: {gaps:?} ms");
-    // each token makes a handful: it falls due, it is written, the watch tells it, the status is written
+    // each token makes a handful: it falls due, it is written, the status is written, the watch tells it, it expires
     let looks = fixture.metric("itwin_reconciles_total").await?;
-    let allowed = 10.0 * (fixture.token_requests().await?.len() as f64);
+    let allowed = 20.0 * (fixture.token_requests().await?.len() as f64);
     assert!(looks <= allowed, "{looks} looks where {allowed} are many");
     Ok(())
 }
