@@ -12,8 +12,9 @@ use crate::{cluster::Cluster, fixture::Fixture};
 
 /// Lifetime of the tokens, in seconds: long enough for the return of a control plane before they expire.
 const LIFETIME: u32 = 40;
-/// From the return of the API server to the new token: one step of the back-off, and the time to make it.
-const SECONDS: Duration = Duration::from_secs(12);
+/// From the return of the API server to the new token: the deadline of a call that hangs since before it (8 s), one
+/// step of the back-off (4 s), and the time to make the token on a busy machine.
+const SECONDS: Duration = Duration::from_secs(20);
 /// Until the watches are back: one wait, after which the API server no longer knows what it told before its end, and
 /// another one, after which all is listed anew.
 const WATCHES: Duration = Duration::from_secs(30);
