@@ -119,6 +119,16 @@ impl Faults {
         self.ask(&format!("requests?client_id={client_id}")).await
     }
 
+    /// The key set, as the server publishes it.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    pub async fn keys(&self) -> Result<Value> {
+        let ca = reqwest::Certificate::from_pem(self.ca.as_bytes())?;
+        let client = reqwest::Client::builder().tls_certs_only([ca]).timeout(ANSWER).build()?;
+        Ok(client.get(format!("{}/keys", self.issuer)).send().await?.error_for_status()?.json().await?)
+    }
+
     /// Everything that must stay secret: client secrets, signatures of tokens.
     ///
     /// # Errors

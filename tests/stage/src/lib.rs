@@ -5,6 +5,7 @@
 //! stops everything, also after Ctrl-C. [`Stage::current`] is how a test gets hold of it. An existing cluster is used
 //! only when `CLUSTER` names its kubeconfig context.
 
+pub mod api_proxy;
 pub mod authority;
 pub mod control_plane;
 pub mod faults;

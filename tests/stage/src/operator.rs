@@ -71,10 +71,10 @@ impl Operator {
         Ok(operator)
     }
 
-    /// Starts the program and does not wait for it.
+    /// Starts the program and waits for nothing, so that it can be ended while it starts.
     ///
     /// # Errors
-    /// Where it cannot be started.
+    /// Where the program cannot be started.
     pub fn spawn(
         stage: &Stage,
         program: &Path,

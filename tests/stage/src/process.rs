@@ -58,6 +58,12 @@ impl Process {
         &self.log
     }
 
+    /// Its process identifier.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         // it may have ended already

@@ -1,0 +1,208 @@
+//! What is done to which calls, how often, and whether it was done.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use super::call::Call;
+
+/// What is done to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The connection is closed, and nothing is sent on.
+    KilledBefore,
+    /// The call is carried out, and the connection closed without a byte of the answer.
+    AnswerLost,
+    /// Answered with this HTTP status as the API server does, and not sent on.
+    Refused(u16),
+    /// Not sent on; no answer for this long, then the connection is closed.
+    BlackHole(Duration),
+    /// The call is carried out, and half of the answer's bytes are sent before the connection is closed.
+    ResetMidBody,
+    /// The call is carried out after this long.
+    Delay(Duration),
+    /// The call, a list, is answered with the first answer that was ever given to it.
+    FirstAnswerAgain,
+    /// The call is carried out as if there were no proxy; for callbacks.
+    Nothing,
+}
+
+/// For how long a rule holds.
+#[derive(Clone, Copy, Debug)]
+enum Lasting {
+    Times(u32),
+    Until(Instant),
+}
+
+/// Something to run at a call, which waits for its end.
+pub(super) type Callback = Arc<dyn Fn() + Send + Sync>;
+
+/// What is done to which calls.
+#[derive(Clone)]
+pub struct Rule {
+    kind: String,
+    object: Option<String>,
+    lasting: Lasting,
+    pub(super) fault: Fault,
+    pub(super) before: Option<Callback>,
+    pub(super) after: Option<Callback>,
+    played: Arc<AtomicU32>,
+}
+
+/// Tells how often a rule was played.
+#[derive(Clone, Debug)]
+pub struct Played(pub(super) Arc<AtomicU32>);
+
+impl Played {
+    /// How often up to now.
+    #[must_use]
+    pub fn times(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Rule {
+    /// Does this to the next call of this kind.
+    #[must_use]
+    pub fn new(kind: &str, fault: Fault) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            object: None,
+            lasting: Lasting::Times(1),
+            fault,
+            before: None,
+            after: None,
+            played: Arc::default(),
+        }
+    }
+
+    /// Only where it is about the object of this name.
+    #[must_use]
+    pub fn of(mut self, object: &str) -> Self {
+        self.object = Some(object.to_owned());
+        self
+    }
+
+    /// To so many calls.
+    #[must_use]
+    pub fn times(mut self, times: u32) -> Self {
+        self.lasting = Lasting::Times(times);
+        self
+    }
+
+    /// To all calls for so long from now.
+    #[must_use]
+    pub fn lasting(mut self, duration: Duration) -> Self {
+        self.lasting = Lasting::Until(Instant::now() + duration);
+        self
+    }
+
+    /// Runs this when the call comes, before it is carried out.
+    #[must_use]
+    pub fn calling_before(mut self, callback: impl Fn() + Send + Sync + 'static) -> Self {
+        self.before = Some(Arc::new(callback));
+        self
+    }
+
+    /// Runs this between the API server's answer and what is made of it; never where the call is not carried out.
+    #[must_use]
+    pub fn calling_after(mut self, callback: impl Fn() + Send + Sync + 'static) -> Self {
+        self.after = Some(Arc::new(callback));
+        self
+    }
+
+    /// Its count.
+    #[must_use]
+    pub fn played(&self) -> Played {
+        Played(self.played.clone())
+    }
+
+    /// Whether this call is one of those; if so, it counts.
+    pub(super) fn takes(&mut self, call: &Call) -> bool {
+        if self.kind != call.kind || self.object.as_ref().is_some_and(|object| *object != call.object) {
+            return false;
+        }
+        match &mut self.lasting {
+            Lasting::Times(0) => return false,
+            Lasting::Times(left) => *left -= 1,
+            Lasting::Until(end) if Instant::now() >= *end => return false,
+            Lasting::Until(_) => {}
+        }
+        self.played.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+}
+
+/// The body of an answer that refuses, as the API server writes it.
+pub(super) fn status_body(code: u16, call: &Call) -> Value {
+    let (resource, name) = (call.resource(), &call.object);
+    let (reason, message) = match code {
+        400 => ("BadRequest", "the request is malformed".to_owned()),
+        403 => ("Forbidden", format!("{resource} \"{name}\" is forbidden: User cannot do that")),
+        404 => ("NotFound", format!("{resource} \"{name}\" not found")),
+        409 if call.kind.starts_with("create") => ("AlreadyExists", format!("{resource} \"{name}\" already exists")),
+        409 => (
+            "Conflict",
+            format!(
+                "Operation cannot be fulfilled on {resource} \"{name}\": the object has been modified; please apply your changes to the latest version and try again"
+            ),
+        ),
+        410 => ("Expired", "The resourceVersion for the provided watch is too old.".to_owned()),
+        422 => ("Invalid", format!("{resource} \"{name}\" is invalid: spec: Invalid value: \"null\"")),
+        429 => (
+            "TooManyRequests",
+            "The server has received too many requests and has asked us to try again later".to_owned(),
+        ),
+        503 => ("ServiceUnavailable", "the server is currently unable to handle the request".to_owned()),
+        _ => ("InternalError", "Internal error occurred: the storage is on fire".to_owned()),
+    };
+    json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": reason,
+        "details": {"name": name, "kind": resource},
+        "code": code,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(kind: &str, object: &str) -> Call {
+        Call { kind: kind.to_owned(), namespace: String::new(), object: object.to_owned() }
+    }
+
+    #[test]
+    fn rule_takes_so_many_calls_of_its_kind_and_object() {
+        let mut rule = Rule::new("get secrets", Fault::KilledBefore).of("agent").times(2);
+        let played = rule.played();
+        assert!(!rule.takes(&call("patch secrets", "agent")) && !rule.takes(&call("get secrets", "other")));
+        assert!(rule.takes(&call("get secrets", "agent")) && rule.takes(&call("get secrets", "agent")));
+        assert!(!rule.takes(&call("get secrets", "agent")));
+        assert_eq!(played.times(), 2);
+    }
+
+    #[test]
+    fn rule_with_a_duration_ends_with_it() {
+        let mut over = Rule::new("get secrets", Fault::KilledBefore).lasting(Duration::ZERO);
+        assert!(!over.takes(&call("get secrets", "agent")));
+        let mut long = Rule::new("get secrets", Fault::KilledBefore).lasting(Duration::from_secs(60));
+        assert!((0..3).all(|_| long.takes(&call("get secrets", "agent"))));
+    }
+
+    #[test]
+    fn conflicts_have_the_reason_of_their_verb() {
+        assert_eq!(status_body(409, &call("create secrets", "a"))["reason"], "AlreadyExists");
+        assert_eq!(status_body(409, &call("patch secrets", "a"))["reason"], "Conflict");
+    }
+}
