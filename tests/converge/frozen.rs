@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use stage::eventually;
+
 use crate::{
     columns::Phase,
     watches::{assert_requests, issued},
@@ -12,19 +14,28 @@ use crate::{
 /// The longest time for which a watch that fell silent may go unnoticed.
 const UNNOTICED: Duration = Duration::from_secs(150);
 
+const KINDS: [&str; 3] = ["watch itwinservicecredentials", "watch itwinauthorities", "watch secrets"];
+
 /// Takes as long as the operator's own bound, over a minute: the slowest test here.
 #[tokio::test]
 async fn frozen_watches_are_noticed() -> Result<()> {
     let (world, cell, operator) = issued("frozen").await?;
-    for kind in ["watch itwinservicecredentials", "watch itwinauthorities", "watch secrets"] {
+    let opened = |kind: &str| world.proxy.records().iter().filter(|record| record.call.kind == kind).count();
+    let before: Vec<usize> = KINDS.iter().map(|kind| opened(kind)).collect();
+    for kind in KINDS {
         ensure!(world.proxy.freeze(kind) == 1, "one {kind} is open");
     }
-    cell.next_second(&world).await?;
-    let before = cell.begin(&world, Phase::Renewal).await?;
-    let end = cell.end_within(UNNOTICED, &world, Phase::Renewal, &before).await;
-    end.with_context(|| operator.process.log_tail())?;
-    cell.go_through(&world, Phase::HandEdit).await?;
-    cell.go_through(&world, Phase::Deletion).await?;
+    for phase in [Phase::Renewal, Phase::HandEdit, Phase::Deletion] {
+        cell.next_second(&world).await?;
+        let before = cell.begin(&world, phase).await?;
+        // each watch is noticed for itself
+        let end = cell.end_within(UNNOTICED, &world, phase, &before).await;
+        end.with_context(|| operator.process.log_tail())?;
+    }
+    for (kind, before) in KINDS.iter().zip(before) {
+        // it was silent, and not simply ended: nothing else opens it again
+        eventually(kind, UNNOTICED, async || (opened(kind) > before).then_some(())).await?;
+    }
     assert_requests(&world, &cell, 4).await?;
     cell.assert_never_worse(&world).await
 }

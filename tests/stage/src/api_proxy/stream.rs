@@ -118,6 +118,8 @@ pub(super) fn pass(streams: Arc<Streams>, call: Call, mut upstream: reqwest::Res
         let mut unfinished = Vec::new();
         loop {
             tokio::select! {
+                // what was put in comes before what happens afterwards, also where this thread was late
+                biased;
                 // the operator went away
                 () = sender.closed() => return,
                 Some(injection) = injections.recv() => match injection {
