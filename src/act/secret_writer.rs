@@ -194,15 +194,21 @@ fn metadata_patch(credential: &ITwinServiceCredential, seen: &Seen, annotations:
     // an offer that was taken is taken off: it must not be taken twice
     annotations.insert(secret_keys::ADOPT.to_owned(), Value::Null);
     annotations.entry(secret_keys::TEMPLATE.to_owned()).or_insert(Value::Null);
-    json!({
+    let mut patch = json!({
         "metadata": {
             "uid": seen.uid,
             "resourceVersion": seen.resource_version,
             "labels": labels,
             "annotations": annotations,
-            "ownerReferences": owner(credential).map(|owner| vec![owner]),
         },
-    })
+    });
+    let owner = owner(credential);
+    let wished = owner.as_ref().map(|owner| &owner.uid);
+    // a list is replaced as a whole: where the owner is right, the references of others stay
+    if wished != seen.marks.controller.as_ref().map(|controller| &controller.uid) {
+        patch["metadata"]["ownerReferences"] = json!(owner.map(|owner| vec![owner]));
+    }
+    patch
 }
 
 /// Annotations that the Secret must carry, those about the token in `data` included.

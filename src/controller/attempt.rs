@@ -103,7 +103,6 @@ impl Visit<'_> {
             && content.request == facts.desired.request
             && Some(content.issuer.as_str()) == gather::issuer(&facts.authority)
             && Some(content.client_version.as_str()) == client
-            && facts.held_for_spec().is_none_or(|held| held.expires_at <= content.grant.expires_at)
             && schedule::renew_at(&stamp_of(&content), &facts.desired.policy, &facts.uid) > clock::now();
         fits.then_some(content)
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, bail, ensure};
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
-use itwin_credential_operator::{act::secret_writer, api::secret_keys};
+use itwin_credential_operator::{api::secret_keys, observe::target};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -85,7 +85,7 @@ impl Follower {
 
     /// The content of a Secret: whole, ours, and a token that the authority signed. Gives its expiry.
     pub fn assert_good(&self, secret: &Secret) -> Result<DateTime<Utc>> {
-        ensure!(secret_writer::is_what_we_wrote(secret), "data and its fingerprint differ");
+        ensure!(target::is_what_we_wrote(secret), "data and its fingerprint differ");
         let mut keys = secret_keys::DATA_KEYS;
         keys.sort_unstable();
         let found: Vec<&str> = secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect();

@@ -23,8 +23,8 @@ async fn two_operators_converge_without_a_fight() -> Result<()> {
     let cell = Cell::new("agent", false);
     world.create(&cell).await?;
     let (mut first, mut second) = (world.spawn()?, world.spawn_behind(&other)?);
-    first.ready().await?;
-    second.ready().await?;
+    first.wait_ready().await?;
+    second.wait_ready().await?;
     let both = || writes(&world.proxy) + writes(&other);
     let mut before = (0, 0);
     for phase in Phase::ALL {

@@ -47,7 +47,7 @@ impl World {
 
     pub async fn start(&self) -> Result<Operator> {
         let mut operator = self.spawn()?;
-        operator.ready().await?;
+        operator.wait_ready().await?;
         Ok(operator)
     }
 
