@@ -49,7 +49,8 @@ impl Transition {
 #[must_use]
 pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &str) -> Option<Transition> {
     let normal = |reason, note| Some(Transition::normal(reason, note));
-    let had_token = previous.issued_at.is_some();
+    // for a moment after the Secret was deleted or changed the status may tell of no token
+    let had_token = previous.issued_at.is_some() || holds(&previous.conditions, RENEWED);
     match outcome {
         Outcome::Written(_) if had_token && previous.last_failure.is_some() => {
             normal("Recovered", format!("a token was issued again and written into Secret {secret}"))
@@ -108,7 +109,7 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::credential::LastFailure;
+    use crate::api::{conditions::Verdict, credential::LastFailure};
 
     fn issued() -> CredentialStatus {
         CredentialStatus { issued_at: Some("2026-01-01T00:00:00Z".into()), ..CredentialStatus::default() }
@@ -128,6 +129,14 @@ mod tests {
     fn first_token_is_told_and_renewals_are_not() {
         assert_eq!(reason(&CredentialStatus::default(), &Outcome::Written(Need::Missing)), Some("Issued"));
         assert_eq!(reason(&issued(), &Outcome::Written(Need::Due)), None);
+    }
+
+    #[test]
+    fn secret_that_was_missed_for_a_moment_is_restored_and_not_issued() {
+        let mut missed = CredentialStatus::default();
+        let renewed = Verdict { kind: RENEWED, holds: true, reason: Reason::TokenIssued, message: String::new() };
+        missed.conditions.push(renewed.into_condition(&[], None, crate::clock::now()));
+        assert_eq!(reason(&missed, &Outcome::Written(Need::Missing)), Some("Restored"));
     }
 
     #[test]

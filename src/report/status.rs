@@ -147,7 +147,9 @@ fn renewed(inputs: &Inputs<'_>, held: Option<&Stamp>) -> Option<Verdict> {
     if let Some((_, refusal)) = &inputs.attempts.last_failure {
         return Some(Verdict { kind: RENEWED, holds: false, reason: refusal.reason, message: refusal.message.clone() });
     }
-    held.map(|_| Verdict {
+    // what became of the Secret since is no attempt
+    let was_issued = held.is_some() || holds(&inputs.previous.conditions, RENEWED);
+    was_issued.then(|| Verdict {
         kind: RENEWED,
         holds: true,
         reason: Reason::TokenIssued,
