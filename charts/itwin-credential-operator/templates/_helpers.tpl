@@ -1,15 +1,151 @@
+{{- /* The name of the application: the value of app.kubernetes.io/name. */ -}}
 {{- define "operator.name" -}}
-{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- /* The name of what the release creates. A release that is called like the application is not named twice. It
+leaves room for the longest suffix. */ -}}
+{{- define "operator.fullname" -}}
+{{- $name := include "operator.name" . -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- .Values.fullnameOverride | default $full | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "operator.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "operator.fullname" .) -}}
+{{- else -}}
+{{- .Values.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The user that the API server sees. */ -}}
+{{- define "operator.username" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "operator.serviceAccountName" . }}
 {{- end -}}
 
 {{- define "operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/name: {{ include "operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{- /* One map, so that a label that the user sets too stands there once. */ -}}
 {{- define "operator.labels" -}}
-{{ include "operator.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- $labels := include "operator.selectorLabels" . | fromYaml -}}
+{{- $_ := set $labels "app.kubernetes.io/version" (.Chart.AppVersion | toString) -}}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+{{- toYaml (merge $labels .Values.commonLabels) -}}
+{{- end -}}
+
+{{- define "operator.image" -}}
+{{- .Values.image.repository -}}
+{{- if or .Values.image.tag (not .Values.image.digest) -}}
+:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- with .Values.image.digest -}}
+@{{ . }}
+{{- end -}}
+{{- end -}}
+
+{{- define "operator.subject" -}}
+- kind: ServiceAccount
+  name: {{ include "operator.serviceAccountName" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end -}}
+
+{{- /* Rules for what lives in namespaces, and which code needs them. */ -}}
+{{- define "operator.namespacedRules" -}}
+# src/controller/watches.rs
+- apiGroups: [credentials.itwin.dev]
+  resources: [itwinservicecredentials]
+  verbs: [list, watch]
+# src/controller/tell.rs
+- apiGroups: [credentials.itwin.dev]
+  resources: [itwinservicecredentials/status]
+  verbs: [patch]
+# src/observe, src/act/secret_writer.rs. Never delete: garbage collection does that.
+- apiGroups: [""]
+  resources: [secrets]
+  {{- if .Values.watchSecrets }}
+  verbs: [get, list, watch, create, patch]
+  {{- else }}
+  verbs: [get, create, patch]
+  {{- end }}
+# src/controller/attempt.rs, where an authority has allowedNamespaces. A Role allows it for its own namespace.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]
+# src/report/events.rs
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- if .Values.rolloutRestart.enabled }}
+# src/act/rollout.rs, where a credential has rolloutRestartTargets
+- apiGroups: [apps]
+  resources: [deployments, statefulsets, daemonsets]
+  verbs: [get, patch]
+{{- end }}
+{{- end -}}
+
+{{- /* Rules for authorities, which have no namespace. */ -}}
+{{- define "operator.clusterRules" -}}
+# src/controller/watches.rs
+- apiGroups: [credentials.itwin.dev]
+  resources: [itwinauthorities]
+  verbs: [list, watch]
+# src/controller/authorities.rs
+- apiGroups: [credentials.itwin.dev]
+  resources: [itwinauthorities/status]
+  verbs: [patch]
+{{- end -}}
+
+{{- /* One probe: the settings without `enabled`, and where it asks. */ -}}
+{{- define "operator.probe" -}}
+httpGet:
+  path: {{ .path }}
+  port: metrics
+{{ toYaml (omit .probe "enabled") }}
+{{- end -}}
+
+{{- /* The environment: proxies, then what the user adds. */ -}}
+{{- define "operator.env" -}}
+{{- $proxy := .Values.proxy }}
+{{- with $proxy.httpProxy }}
+- name: HTTP_PROXY
+  value: {{ . | quote }}
+{{- end }}
+{{- with $proxy.httpsProxy }}
+- name: HTTPS_PROXY
+  value: {{ . | quote }}
+{{- end }}
+{{- if and $proxy.noProxy (or $proxy.httpProxy $proxy.httpsProxy) }}
+- name: NO_PROXY
+  value: {{ $proxy.noProxy | quote }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "operator.affinity" -}}
+{{- if .Values.affinity }}
+{{- toYaml .Values.affinity }}
+{{- else if eq .Values.podAntiAffinity "soft" }}
+podAntiAffinity:
+  preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels:
+            {{- include "operator.selectorLabels" . | nindent 12 }}
+{{- else if eq .Values.podAntiAffinity "hard" }}
+podAntiAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    - topologyKey: kubernetes.io/hostname
+      labelSelector:
+        matchLabels:
+          {{- include "operator.selectorLabels" . | nindent 10 }}
+{{- end }}
 {{- end -}}
