@@ -44,6 +44,8 @@ pub struct Stage {
     pub kubectl: PathBuf,
     /// Helm.
     pub helm: PathBuf,
+    /// promtool, which checks and tests rules of Prometheus.
+    pub promtool: PathBuf,
     /// The authorization server.
     pub authority: authority::Authority,
     /// The authority that misbehaves on demand.
@@ -98,6 +100,28 @@ impl Stage {
             .arg(self.directory.join("kubectl"))
             .args(arguments);
         output(command, input).await
+    }
+
+    /// Runs Helm as the administrator, with nothing of the user's own, and gives what it printed.
+    ///
+    /// # Errors
+    /// As [`Self::kubectl`].
+    pub async fn helm(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = tokio::process::Command::new(&self.helm);
+        let home = self.directory.join("helm");
+        command.env("HELM_CACHE_HOME", &home).env("HELM_CONFIG_HOME", &home).env("HELM_DATA_HOME", &home);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
+        output(command, None).await
+    }
+
+    /// Runs promtool and gives what it printed.
+    ///
+    /// # Errors
+    /// As [`Self::kubectl`].
+    pub async fn promtool(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = tokio::process::Command::new(&self.promtool);
+        command.args(arguments);
+        output(command, None).await
     }
 }
 

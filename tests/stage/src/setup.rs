@@ -69,6 +69,7 @@ impl Running {
             operator_kubeconfig: directory.path().join("operator.kubeconfig"),
             kubectl: tools.kubernetes("kubectl"),
             helm: tools.helm(),
+            promtool: tools.promtool(),
             packages: tools.authority.clone(),
             kubeconfig,
             authority,
@@ -136,23 +137,25 @@ async fn existing_cluster(tools: &Tools, context: &str, directory: &Path) -> Res
 /// Installs the chart without pods, since the operator runs outside the cluster, and without the real authority, which
 /// no test may ever call.
 async fn install_chart(stage: &Stage) -> Result<()> {
-    let mut command = tokio::process::Command::new(&stage.helm);
-    command.arg("--kubeconfig").arg(&stage.kubeconfig);
-    command.args(["upgrade", "--install", INSTALLATION]).arg(project().join("charts").join(INSTALLATION));
-    command.args([
-        "--namespace",
-        INSTALLATION,
-        "--create-namespace",
-        "--set",
-        "replicaCount=0",
-        "--set",
-        "authorities.bentley-ims=null",
-        "--set",
-        "rolloutRestart.enabled=true",
-    ]);
-    command.env("HELM_CACHE_HOME", stage.directory.join("helm")).env("HELM_CONFIG_HOME", stage.directory.join("helm"));
-    command.env("HELM_DATA_HOME", stage.directory.join("helm"));
-    output(command, None).await?;
+    let chart = project().join("charts").join(INSTALLATION);
+    let chart = chart.to_str().context("the folder of the project has a name that is no text")?;
+    stage
+        .helm(&[
+            "upgrade",
+            "--install",
+            INSTALLATION,
+            chart,
+            "--namespace",
+            INSTALLATION,
+            "--create-namespace",
+            "--set",
+            "replicaCount=0",
+            "--set",
+            "authorities.bentley-ims=null",
+            "--set",
+            "rolloutRestart.enabled=true",
+        ])
+        .await?;
     // this also renews what kubectl remembers of the server, which `kubectl explain` never asks for anew
     eventually("both kinds in the API", DISCOVERY, async || {
         let group = "--api-group=credentials.itwin.dev";

@@ -1,0 +1,191 @@
+//! Alerts, dashboard, runbooks, and the description of the chart's values tell of what there is. No server is needed.
+
+#![allow(missing_docs)]
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use itwin_credential_operator::{
+    api::{authority::ITwinAuthority, conditions::Reason},
+    metrics::{CredentialGauges, CredentialLabels, Metrics},
+};
+use kube::CustomResourceExt;
+use serde_json::Value;
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn chart() -> PathBuf {
+    project().join("charts/itwin-credential-operator")
+}
+
+fn read(file: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(file.as_ref()).expect("the file is there")
+}
+
+/// The names of all series that the operator exposes once everything has happened once.
+fn exposed() -> BTreeSet<String> {
+    let metrics = Metrics::new(true).expect("metrics");
+    let labels = CredentialLabels { namespace: "a", name: "b", authority: "c" };
+    metrics
+        .credential(labels, CredentialGauges { expires_at: Some(1.0), renew_at: Some(1.0), ready: true, failures: 0 });
+    metrics.renewed_late(1.0);
+    metrics.replaced_with_left(1.0);
+    metrics.token_request("c", "success", Duration::from_secs(1));
+    metrics.reconciled("success", Duration::from_secs(1));
+    metrics.kubernetes_request("get", "secrets", "success");
+    let text = metrics.render().expect("text");
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
+}
+
+/// The names of all series that a text mentions.
+fn mentioned(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("itwin_") || word.starts_with("process_")).map(str::to_owned).collect()
+}
+
+/// The alerts and their runbooks, by the lines of the file.
+fn alerts() -> Vec<(String, String)> {
+    let text = read(chart().join("files/alerts.yaml"));
+    let values = |key: &str| -> Vec<String> {
+        let lines = text.lines().map(|line| line.trim().trim_start_matches("- "));
+        lines.filter_map(|line| line.strip_prefix(key)).map(|value| value.trim().to_owned()).collect()
+    };
+    let (names, runbooks) = (values("alert:"), values("runbook_url:"));
+    assert_eq!(names.len(), runbooks.len(), "an alert has no runbook");
+    for key in ["severity:", "summary:", "description:", "expr:"] {
+        assert_eq!(names.len(), values(key).len(), "an alert has no {key}");
+    }
+    names.into_iter().zip(runbooks).collect()
+}
+
+#[test]
+fn alerts_and_dashboard_use_only_series_that_there_are() {
+    let exposed = exposed();
+    assert!(exposed.contains("itwin_credential_renewal_lateness_seconds_bucket"));
+    for file in ["files/alerts.yaml", "files/dashboard.json"] {
+        let mentioned = mentioned(&read(chart().join(file)));
+        assert!(!mentioned.is_empty());
+        let missing: Vec<&String> = mentioned.difference(&exposed).collect();
+        assert!(missing.is_empty(), "{file} uses what nobody exposes: {missing:?}");
+    }
+}
+
+#[test]
+fn every_series_of_the_operator_is_on_the_dashboard() {
+    let shown = mentioned(&read(chart().join("files/dashboard.json")));
+    for name in exposed().iter().filter(|name| name.starts_with("itwin_")) {
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+        assert!(shown.iter().any(|shown| shown.starts_with(family)), "the dashboard does not show {family}");
+    }
+}
+
+#[test]
+fn faults_of_an_authority_are_named_as_the_operator_names_them() {
+    for file in ["files/alerts.yaml", "files/dashboard.json"] {
+        let text = read(chart().join(file));
+        let at = text.find("ServerError|").expect("faults are counted");
+        let reasons = text[at..].split(|c: char| !(c.is_ascii_alphabetic() || c == '|')).next().unwrap_or_default();
+        for reason in reasons.split('|') {
+            assert!(Reason::parse(reason).is_some(), "{file}: there is no reason {reason}");
+        }
+    }
+}
+
+#[test]
+fn every_alert_has_its_runbook_and_every_runbook_its_alert() {
+    let alerts = alerts();
+    assert!(alerts.len() > 10);
+    for (alert, runbook) in &alerts {
+        assert!(runbook.ends_with(&format!("/docs/runbooks/{alert}.md")), "{alert} names {runbook}");
+        assert!(read(project().join(format!("docs/runbooks/{alert}.md"))).starts_with(&format!("# {alert}\n")));
+    }
+    let index = read(project().join("docs/runbooks/README.md"));
+    for entry in std::fs::read_dir(project().join("docs/runbooks")).expect("the folder is there") {
+        let name = entry.expect("an entry").file_name().to_string_lossy().replace(".md", "");
+        assert!(name == "README" || alerts.iter().any(|(alert, _)| *alert == name), "{name} is about no alert");
+        assert!(name == "README" || index.contains(&format!("({name}.md)")), "{name} is not in the index");
+    }
+}
+
+#[test]
+fn dashboard_has_one_panel_of_each_number() {
+    let dashboard: Value = serde_json::from_str(&read(chart().join("files/dashboard.json"))).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let numbers: BTreeSet<u64> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();
+    assert_eq!(numbers.len(), panels.len());
+    for panel in panels.iter().filter(|panel| panel["type"] != "row") {
+        assert!(
+            panel["description"].as_str().is_some_and(|text| !text.is_empty()),
+            "{} is not explained",
+            panel["title"]
+        );
+    }
+}
+
+#[test]
+fn table_of_values_is_current() {
+    let script = project().join("charts/values-table.mjs");
+    let output = Command::new("node").arg(script).arg("--check").output().expect("Node 20 or later is needed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn schema() -> Value {
+    serde_json::from_str(&read(chart().join("values.schema.json"))).expect("JSON")
+}
+
+/// Calls `visit` with the path of each object that has named properties, and its schema.
+fn objects<'a>(schema: &'a Value, path: &str, visit: &mut impl FnMut(&str, &'a Value)) {
+    if let Some(properties) = schema["properties"].as_object() {
+        visit(path, schema);
+        for (name, property) in properties {
+            objects(property, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, visit);
+        }
+    }
+    for part in ["items", "additionalProperties"] {
+        objects(&schema[part], path, visit);
+    }
+}
+
+#[test]
+fn values_that_are_named_are_the_only_ones() {
+    objects(&schema(), "", &mut |path, object| {
+        assert_eq!(object["additionalProperties"], false, "{path} takes unknown values");
+    });
+}
+
+#[test]
+fn every_value_of_the_schema_is_described() {
+    let readme = read(chart().join("README.md"));
+    objects(&schema(), "", &mut |path, object| {
+        let described = |path: &str| readme.contains(&format!("| `{path}` |"));
+        // what is inside of a value is described with it
+        if path.match_indices('.').map(|(at, _)| &path[..at]).chain([path]).any(described) {
+            return;
+        }
+        for (name, property) in object["properties"].as_object().into_iter().flatten() {
+            let full = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            let is_section = property["properties"].is_object();
+            assert!(described(&full) || is_section || full == "global", "{full} is not described in values.yaml");
+        }
+    });
+}
+
+#[test]
+fn authorities_of_the_chart_take_every_field_of_the_kind_and_no_other() {
+    let crd = serde_json::to_value(ITwinAuthority::crd()).expect("JSON");
+    let names = |object: &Value| -> BTreeSet<String> {
+        object["properties"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()
+    };
+    let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let ours = &schema()["properties"]["authorities"]["additionalProperties"];
+    assert!(names(spec).contains("issuer"));
+    assert_eq!(names(ours), names(spec));
+    assert_eq!(ours["required"], spec["required"]);
+}
