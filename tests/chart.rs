@@ -1,0 +1,458 @@
+//! The chart, by real Helm against a real API server: what it renders is accepted, grants no more than it says, and
+//! wrong values are refused.
+
+#![allow(missing_docs)]
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use stage::{INSTALLATION, Stage, eventually, namespace::Namespace, project};
+
+/// How long a policy or a role may take until the API server obeys it.
+const SOON: Duration = Duration::from_secs(60);
+
+fn chart() -> String {
+    project().join("charts").join(INSTALLATION).display().to_string()
+}
+
+/// The files with values that are tried, and `None` for the defaults.
+fn values() -> Result<Vec<Option<PathBuf>>> {
+    let mut files: Vec<Option<PathBuf>> = vec![None];
+    for entry in std::fs::read_dir(project().join("tests/chart/values"))? {
+        files.push(Some(entry?.path()));
+    }
+    files.push(Some(project().join("examples/values-single-namespace.yaml")));
+    Ok(files)
+}
+
+fn file(name: &str) -> Result<String> {
+    Ok(format!("--values={}", project().join("tests/chart/values").join(name).display()))
+}
+
+/// What the chart renders for a release of this name, in a namespace of the same name.
+async fn template(stage: &Stage, release: &str, arguments: &[&str]) -> Result<String> {
+    let chart = chart();
+    stage.helm(&[&["template", release, &chart, "--namespace", release], arguments].concat()).await
+}
+
+/// The documents of a rendered chart, those of the Prometheus Operator apart, whose kinds no stage has.
+fn split(rendered: &str) -> (Vec<&str>, Vec<&str>) {
+    let documents = rendered.split("\n---").filter(|document| document.contains("\nkind:"));
+    documents.partition(|document| !document.contains("apiVersion: monitoring.coreos.com"))
+}
+
+/// The objects that the chart renders.
+async fn objects(stage: &Stage, release: &str, arguments: &[&str]) -> Result<Vec<Value>> {
+    let rendered = template(stage, release, arguments).await?;
+    let (known, _) = split(&rendered);
+    let create = ["create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-"];
+    let text = stage.kubectl_with(&create, Some(&known.join("\n---"))).await?;
+    Ok(serde_json::Deserializer::from_str(&text).into_iter().collect::<Result<_, _>>()?)
+}
+
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|object| object["kind"] == kind).collect()
+}
+
+/// The verbs that a role allows on a resource.
+fn verbs(role: &Value, resource: &str) -> Vec<String> {
+    let rules = role["rules"].as_array().into_iter().flatten();
+    let rules = rules.filter(|rule| rule["resources"].as_array().is_some_and(|names| names.contains(&json!(resource))));
+    let verbs = rules.flat_map(|rule| rule["verbs"].as_array().into_iter().flatten());
+    verbs.filter_map(|verb| verb.as_str().map(str::to_owned)).collect()
+}
+
+async fn refused(what: &str, result: impl Future<Output = Result<String>>) -> Result<String> {
+    match result.await {
+        Ok(said) => bail!("{what} was let through: {said}"),
+        Err(error) => Ok(format!("{error:#}")),
+    }
+}
+
+#[tokio::test]
+async fn chart_is_clean_with_all_kinds_of_values() -> Result<()> {
+    let stage = Stage::current()?;
+    for values in values()? {
+        let values = values.map(|file| format!("--values={}", file.display()));
+        let chart = chart();
+        let mut arguments = vec!["lint", "--strict", &chart];
+        arguments.extend(values.as_deref());
+        stage.helm(&arguments).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn rendered_objects_are_accepted_by_the_api_server() -> Result<()> {
+    let namespace = Namespace::new("chart-accepted").await?;
+    // the namespace of the example; it may be there already
+    let _ = namespace.kubectl(&["create", "namespace", "team-a"]).await;
+    for values in values()? {
+        let values = values.map(|file| format!("--values={}", file.display()));
+        let arguments: Vec<&str> = values.as_deref().into_iter().collect();
+        let rendered = template(&namespace.stage, &namespace.name, &arguments).await?;
+        let (known, _) = split(&rendered);
+        let apply = ["apply", "--dry-run=server", "-f", "-"];
+        let accepted = namespace.stage.kubectl_with(&apply, Some(&known.join("\n---"))).await;
+        accepted.with_context(|| format!("with {values:?}"))?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn unknown_and_ill_typed_values_are_refused() -> Result<()> {
+    let stage = Stage::current()?;
+    for (wrong, named) in [
+        ("replicas=2", "replicas"),
+        ("replicaCount=two", "replicaCount"),
+        ("image.name=x", "name"),
+        ("image.digest=latest", "digest"),
+        ("authorities.mine.isuer=https://ims.example.com", "isuer"),
+        ("authorities.mine.issuer=http://ims.example.com", "issuer"),
+        ("authorities.bentley-ims.maxConcurrentRequests=0", "maxConcurrentRequests"),
+        ("watchNamespaces=team-a", "watchNamespaces"),
+        ("watchNamespaces={Team A}", "watchNamespaces"),
+        ("watchSecrets=maybe", "watchSecrets"),
+        ("leaderElection.enable=true", "enable"),
+        ("concurrency=257", "concurrency"),
+        ("logLevel=trace", "logLevel"),
+        ("logFormat=xml", "logFormat"),
+        ("networkPolicy.egress.apiServer.ports={https}", "ports"),
+        ("podDisruptionBudget.minAvailable=many", "minAvailable"),
+        ("podAntiAffinity=medium", "podAntiAffinity"),
+        ("livenessProbe.httpGet.path=/", "httpGet"),
+        ("metrics.port=80", "port"),
+        ("prometheusRule.enabled=yes", "enabled"),
+        ("validatingAdmissionPolicy.actions={Refuse}", "actions"),
+    ] {
+        let said = refused(wrong, template(&stage, "wrong", &["--set", wrong])).await?;
+        assert!(said.contains("don't meet the specifications") && said.contains(named), "{wrong}: {said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn settings_that_contradict_each_other_are_refused() -> Result<()> {
+    let stage = Stage::current()?;
+    for (wrong, says) in [
+        ("serviceMonitor.enabled=true,metrics.service.enabled=false", "metrics.service.enabled"),
+        ("serviceMonitor.enabled=true,podMonitor.enabled=true", "twice"),
+        ("prometheusRule.enabled=true,prometheusRule.disabledAlerts={Nothing}", "there is no alert Nothing"),
+    ] {
+        let said = refused(wrong, template(&stage, "wrong", &["--set", wrong])).await?;
+        assert!(said.contains(says), "{wrong}: {said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn settings_reach_the_command_line() -> Result<()> {
+    let stage = Stage::current()?;
+    let set = "watchNamespaces={a,b},watchSecrets=false,leaderElection.enabled=false,perCredentialMetrics=false,\
+               concurrency=3,logLevel=warn,logFormat=text,metrics.port=9000,extraArgs={--lease-namespace=x}";
+    let rendered = template(&stage, "flags", &["--set", set]).await?;
+    for argument in [
+        "--namespaces=a,b",
+        "--watch-secrets=false",
+        "--leader-election=false",
+        "--per-credential-metrics=false",
+        "--concurrency=3",
+        "--log-level=warn",
+        "--log-format=text",
+        "--metrics-address=0.0.0.0:9000",
+        "--lease-namespace=x",
+    ] {
+        assert!(rendered.contains(&format!("- {argument}\n")), "{argument} is missing");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn listed_namespaces_are_the_only_ones_with_permissions_on_secrets() -> Result<()> {
+    let namespace = Namespace::new("chart-scoped").await?;
+    let (stage, name) = (&namespace.stage, &namespace.name);
+    let set = format!("watchNamespaces={{{name},default}}");
+    let objects = objects(stage, name, &["--set", &set]).await?;
+    for role in of_kind(&objects, "ClusterRole") {
+        assert!(verbs(role, "secrets").is_empty(), "{} allows Secrets everywhere", role["metadata"]["name"]);
+        assert!(verbs(role, "namespaces").is_empty());
+    }
+    let roles = of_kind(&objects, "Role");
+    let with_secrets: Vec<&str> = roles
+        .iter()
+        .filter(|role| !verbs(role, "secrets").is_empty())
+        .filter_map(|role| role["metadata"]["namespace"].as_str())
+        .collect();
+    assert_eq!(with_secrets, [name.as_str(), "default"]);
+
+    // and as the API server sees it
+    let chart = chart();
+    let set = format!("watchNamespaces={{{name}}},crds.enabled=false,replicaCount=0,authorities.bentley-ims=null");
+    stage.helm(&["install", name, &chart, "--namespace", name, "--set", &set]).await?;
+    let user = format!("--as=system:serviceaccount:{name}:{name}-{INSTALLATION}");
+    let may = async |arguments: &[&str]| {
+        // it ends with an error where the answer is no
+        let answer = stage.kubectl(&[&["auth", "can-i", &user], arguments].concat()).await;
+        answer.is_ok_and(|answer| answer.starts_with("yes"))
+    };
+    eventually("the permissions", SOON, async || may(&["list", "secrets", "--namespace", name]).await.then_some(()))
+        .await?;
+    assert!(may(&["get", &format!("namespaces/{name}"), "--namespace", name]).await);
+    assert!(may(&["list", "itwinauthorities.credentials.itwin.dev"]).await);
+    assert!(may(&["patch", "itwinauthorities.credentials.itwin.dev", "--subresource=status"]).await);
+    assert!(!may(&["list", "secrets", "--namespace", "default"]).await);
+    assert!(!may(&["list", "secrets", "--all-namespaces"]).await);
+    assert!(!may(&["delete", "secrets", "--namespace", name]).await);
+    assert!(!may(&["list", "itwinservicecredentials.credentials.itwin.dev", "--all-namespaces"]).await);
+    stage.helm(&["uninstall", name, "--namespace", name]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn permissions_follow_what_is_switched_on() -> Result<()> {
+    let stage = Stage::current()?;
+    let role = async |set: &str| -> Result<(Value, usize)> {
+        let objects = objects(&stage, INSTALLATION, &["--set", set]).await?;
+        let named = |kind: &str| {
+            let found = of_kind(&objects, kind).into_iter().filter(|role| role["metadata"]["name"] == INSTALLATION);
+            found.cloned().collect::<Vec<Value>>()
+        };
+        Ok((named("ClusterRole").pop().context("no ClusterRole")?, named("Role").len()))
+    };
+    let (all, leases) = role("replicaCount=2").await?;
+    assert_eq!(verbs(&all, "secrets"), ["get", "list", "watch", "create", "patch"]);
+    assert!(verbs(&all, "deployments").is_empty());
+    assert_eq!(leases, 1);
+    let (unwatched, leases) =
+        role("watchSecrets=false,leaderElection.enabled=false,rolloutRestart.enabled=true").await?;
+    assert_eq!(verbs(&unwatched, "secrets"), ["get", "create", "patch"]);
+    assert_eq!(verbs(&unwatched, "deployments"), ["get", "patch"]);
+    assert_eq!(leases, 0);
+    let none = objects(&stage, INSTALLATION, &["--set", "rbac.create=false"]).await?;
+    assert!(of_kind(&none, "ClusterRole").is_empty() && of_kind(&none, "RoleBinding").is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn cluster_roles_of_people_know_credentials_and_protect_authorities() -> Result<()> {
+    let namespace = Namespace::new("chart-people").await?;
+    for role in ["view", "edit", "admin"] {
+        let (binding, user) = (format!("--clusterrole={role}"), format!("--user={role}-of-{}", namespace.name));
+        namespace.kubectl(&["create", "rolebinding", role, &binding, &user]).await?;
+    }
+    let may = async |role: &str, verb: &str| {
+        let user = format!("--as={role}-of-{}", namespace.name);
+        let resource = "itwinservicecredentials.credentials.itwin.dev";
+        namespace.kubectl(&["auth", "can-i", verb, resource, &user]).await.is_ok_and(|answer| answer.starts_with("yes"))
+    };
+    eventually("the aggregated roles", SOON, async || may("admin", "create").await.then_some(())).await?;
+    for (role, reads, writes) in [("view", true, false), ("edit", true, true), ("admin", true, true)] {
+        for verb in ["get", "list", "watch"] {
+            assert_eq!(may(role, verb).await, reads, "{role} {verb}");
+        }
+        for verb in ["create", "update", "patch", "delete"] {
+            assert_eq!(may(role, verb).await, writes, "{role} {verb}");
+        }
+    }
+    for kind in ["clusterrole/view", "clusterrole/edit", "clusterrole/admin"] {
+        let role: Value = serde_json::from_str(&namespace.kubectl(&["get", kind, "-o", "json"]).await?)?;
+        let verbs = verbs(&role, "itwinauthorities");
+        assert!(verbs.iter().all(|verb| ["get", "list", "watch"].contains(&verb.as_str())), "{kind}: {verbs:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn pods_meet_the_restricted_standard() -> Result<()> {
+    let namespace = Namespace::new("chart-restricted").await?;
+    let enforce = "pod-security.kubernetes.io/enforce=restricted";
+    namespace.kubectl(&["label", "namespace", &namespace.name, enforce]).await?;
+    // the account that the pod names; with a real one it would be made by the same release
+    namespace.kubectl(&["create", "serviceaccount", "given"]).await?;
+    let pods = async |set: &str| -> Result<Vec<Value>> {
+        let set = format!("serviceAccount.create=false,serviceAccount.name=given{set}");
+        let objects = objects(&namespace.stage, &namespace.name, &["--set", &set]).await?;
+        let template = &of_kind(&objects, "Deployment").first().context("no Deployment")?["spec"]["template"];
+        let metadata = json!({"name": "replica", "labels": template["metadata"]["labels"]});
+        let replica = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]});
+        let test = of_kind(&objects, "Pod").first().copied().cloned().context("no test")?;
+        Ok(vec![replica, test])
+    };
+    let create = async |pod: &Value| {
+        let arguments = ["--namespace", &namespace.name, "create", "--dry-run=server", "-f", "-"];
+        namespace.stage.kubectl_with(&arguments, Some(&pod.to_string())).await
+    };
+    for pod in pods("").await? {
+        create(&pod).await?;
+    }
+    // the standard is really enforced
+    for pod in pods(",securityContext.allowPrivilegeEscalation=true").await? {
+        let said = refused("a pod that may escalate", create(&pod)).await?;
+        assert!(said.contains("violates PodSecurity"), "{said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn authorities_of_a_first_installation_come_after_their_kind_and_are_kept_by_upgrades() -> Result<()> {
+    let stage = Stage::current()?;
+    let kind = "--api-versions=credentials.itwin.dev/v1alpha1/ITwinAuthority";
+    let show = ["--show-only", "templates/authorities.yaml"];
+    let first = template(&stage, "first", &show).await?;
+    assert!(first.contains("helm.sh/hook: post-install"), "Helm looks up every kind before it creates one: {first}");
+    assert!(first.contains("meta.helm.sh/release-name: first") && !first.contains("before-hook-creation"), "{first}");
+    let later = template(&stage, "first", &[&show[..], &[kind]].concat()).await?;
+    assert!(!later.contains("helm.sh/hook"), "{later}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn notes_warn_of_what_is_risky() -> Result<()> {
+    let stage = Stage::current()?;
+    let notes = async |set: &str| {
+        let chart = chart();
+        stage.helm(&["install", "notes", &chart, "--dry-run=client", "--set", set]).await
+    };
+    let plain = notes("replicaCount=2").await?;
+    assert!(plain.contains("kubectl create secret generic my-client") && !plain.contains("Please look at"), "{plain}");
+    for (set, warning) in [
+        ("leaderElection.enabled=false", "Several replicas without leaderElection.enabled"),
+        ("replicaCount=0", "no token is issued"),
+        ("replicaCount=1", "nobody takes over"),
+        ("rolloutRestart.enabled=true", "can run code in them"),
+        ("rbac.create=false", "nothing works"),
+        ("crds.keep=false", "uninstalling deletes every credential"),
+        ("livenessProbe.enabled=false", "is not restarted"),
+        ("terminationGracePeriodSeconds=5", "cut off"),
+        ("prometheusRule.enabled=true,perCredentialMetrics=false", "never fire"),
+    ] {
+        let said = notes(set).await?;
+        assert!(said.contains("Please look at") && said.contains(warning), "{set}: {said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn admission_policy_lets_nobody_else_write_what_the_operator_decides_from() -> Result<()> {
+    let namespace = Namespace::new("chart-policy").await?;
+    let (stage, name) = (&namespace.stage, &namespace.name);
+    // only this namespace: other tests edit by hand what this forbids
+    let set = format!(
+        "watchNamespaces={{{name}}},validatingAdmissionPolicy.enabled=true,crds.enabled=false,replicaCount=0,\
+         authorities.bentley-ims=null"
+    );
+    let chart = chart();
+    // authorities have no namespace: whoever writes their status in other tests is exempt
+    let others =
+        format!("validatingAdmissionPolicy.exemptUsers={{system:serviceaccount:{INSTALLATION}:{INSTALLATION}}}");
+    stage.helm(&["install", name, &chart, "--namespace", name, "--set", &set, "--set", &others]).await?;
+    let operator = format!("system:serviceaccount:{name}:{name}-{INSTALLATION}");
+    let impersonate = format!("--as={operator}");
+    let secret = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {
+            "name": name,
+            "labels": {"app.kubernetes.io/managed-by": INSTALLATION},
+            "annotations": {"credentials.itwin.dev/owner-uid": "u", "credentials.itwin.dev/expires-at": "then"},
+        }})
+        .to_string()
+    };
+    let create = async |who: &[&str], name: &str| {
+        let arguments = [&["--namespace", &namespace.name, "create", "-f", "-"], who].concat();
+        stage.kubectl_with(&arguments, Some(&secret(name))).await
+    };
+    eventually("the policy", SOON, async || create(&["--dry-run=server"], "forged").await.is_err().then_some(()))
+        .await?;
+    eventually("the operator's Secret", SOON, async || create(&[&impersonate], "token").await.ok()).await?;
+    namespace.kubectl(&["create", "secret", "generic", "foreign"]).await?;
+
+    let annotate = async |secret: &str, annotation: &str| {
+        namespace.kubectl(&["annotate", "--overwrite", "secret", secret, annotation]).await
+    };
+    refused("a forged time", annotate("token", "credentials.itwin.dev/expires-at=later")).await?;
+    refused("a removed time", annotate("token", "credentials.itwin.dev/expires-at-")).await?;
+    refused("a forged owner", annotate("foreign", "credentials.itwin.dev/owner-uid=mine")).await?;
+    // what a user may do, and what the operator undoes
+    annotate("foreign", "credentials.itwin.dev/adopt=mine").await?;
+    annotate("token", "team=a").await?;
+    namespace.kubectl(&["label", "secret", "token", "app.kubernetes.io/managed-by-"]).await?;
+    refused("a forged time without the label", annotate("token", "credentials.itwin.dev/expires-at=later")).await?;
+    let data = r#"{"stringData":{"access_token":"by hand"}}"#;
+    namespace.kubectl(&["patch", "secret", "token", "--type=merge", "-p", data]).await?;
+    let repair = r#"{"metadata":{"annotations":{"credentials.itwin.dev/expires-at":"later"}}}"#;
+    namespace.kubectl(&["patch", "secret", "token", "--type=merge", "-p", repair, &impersonate]).await?;
+
+    // statuses
+    namespace.apply(&namespace.credential("agent", &json!({}))).await?;
+    let status = json!({"status": {"secretName": "somebody-elses"}});
+    let by_hand = ["patch", "itcred", "agent", "--subresource=status", "--type=merge", "-p", &status.to_string()];
+    let refused_by_policy = async || {
+        let said = refused("a status by hand", namespace.kubectl(&by_hand)).await.ok()?;
+        said.contains("the status is written by itwin-credential-operator only").then_some(())
+    };
+    eventually("the policy about statuses", SOON, refused_by_policy).await?;
+    let kubeconfig = kube::config::Kubeconfig::read_from(&stage.kubeconfig)?;
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+    config.auth_info.impersonate = Some(operator);
+    let credentials: Api<itwin_credential_operator::api::credential::ITwinServiceCredential> =
+        Api::namespaced(kube::Client::try_from(config)?, name);
+    credentials.patch_status("agent", &PatchParams::default(), &Patch::Merge(&status)).await?;
+
+    // garbage collection takes the owner off, and what is deleted goes
+    let uid = credential_uid(&namespace).await?;
+    let owner = json!({"metadata": {"ownerReferences": [{
+        "apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential", "name": "agent", "uid": uid,
+    }]}});
+    namespace.kubectl(&["patch", "secret", "token", "--type=merge", "-p", &owner.to_string(), &impersonate]).await?;
+    namespace.kubectl(&["delete", "itcred", "agent", "--cascade=orphan", "--timeout=60s"]).await?;
+    eventually("a Secret without owner", SOON, async || {
+        let secret = namespace.get("secret", "token").await.ok()??;
+        secret["metadata"]["ownerReferences"].as_array().is_none_or(Vec::is_empty).then_some(())
+    })
+    .await?;
+    stage.helm(&["uninstall", name, "--namespace", name]).await?;
+    Ok(())
+}
+
+async fn credential_uid(namespace: &Namespace) -> Result<String> {
+    let credential = namespace.get("itcred", "agent").await?.context("the credential is there")?;
+    Ok(credential["metadata"]["uid"].as_str().context("no uid")?.to_owned())
+}
+
+#[tokio::test]
+async fn alerts_fire_when_they_should_and_only_then() -> Result<()> {
+    let stage = Stage::current()?;
+    let alerts = project().join("charts").join(INSTALLATION).join("files/alerts.yaml").display().to_string();
+    stage.promtool(&["check", "rules", "--lint=all", "--lint-fatal", &alerts]).await?;
+    let tests = project().join("tests/alerts/alerts.test.yaml").display().to_string();
+    stage.promtool(&["test", "rules", &tests]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn monitoring_objects_hold_what_the_files_hold() -> Result<()> {
+    let namespace = Namespace::new("chart-monitoring").await?;
+    let stage = &namespace.stage;
+    let rendered = template(stage, &namespace.name, &[&file("monitoring.yaml")?]).await?;
+    let (_, monitoring) = split(&rendered);
+    let rule = monitoring.iter().find(|text| text.contains("kind: PrometheusRule")).context("no PrometheusRule")?;
+    assert!(rule.contains("team: platform") && rule.contains("release: prometheus"));
+    assert!(rule.contains("runbook_url: https://example.com/runbooks/ITwinAuthorityFailing.md"));
+    assert!(rule.contains("alert: ITwinCredentialTokenExpired") && rule.contains("name: own"));
+    assert!(!rule.contains("alert: ITwinCredentialRenewalFailing"));
+    let monitor = monitoring.iter().find(|text| text.contains("kind: ServiceMonitor")).context("no ServiceMonitor")?;
+    assert!(monitor.contains("honorLabels: true") && monitor.contains("interval: 30s"));
+
+    let objects = objects(stage, &namespace.name, &[&file("monitoring.yaml")?]).await?;
+    let dashboard = of_kind(&objects, "ConfigMap");
+    let dashboard = dashboard.first().context("no ConfigMap")?;
+    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
+    let told = dashboard["data"]["itwin-credential-operator.json"].as_str().unwrap_or_default();
+    let file = project().join("charts").join(INSTALLATION).join("files/dashboard.json");
+    assert_eq!(told.trim_end(), std::fs::read_to_string(file)?.trim_end());
+    Ok(())
+}
