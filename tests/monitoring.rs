@@ -149,7 +149,9 @@ fn objects<'a>(schema: &'a Value, path: &str, visit: &mut impl FnMut(&str, &'a V
         }
     }
     for part in ["items", "additionalProperties"] {
-        objects(&schema[part], path, visit);
+        if schema[part].is_object() {
+            objects(&schema[part], path, visit);
+        }
     }
 }
 
