@@ -25,7 +25,7 @@ demo: build ## Run the main job on a local cluster, step by step; KEEP=1 leaves 
 .PHONY: test
 test: build ## Run all tests: unit, CRDs, and against a real API server and authorization server.
 	$(CARGO) test --locked --workspace --no-run
-	$(STAGE) run -- $(CARGO) test --locked --workspace -- --test-threads $(TEST_THREADS) $(ARGS)
+	$(STAGE) run -- $(CARGO) test --locked --workspace --no-fail-fast -- --test-threads $(TEST_THREADS) $(ARGS)
 
 .PHONY: unit
 unit: ## Run the tests that need no server.
