@@ -31,9 +31,6 @@ use crate::{
     report::events::Transition,
 };
 
-/// Wait after a workload could not be restarted.
-const RESTART_RETRY: TimeDelta = TimeDelta::seconds(60);
-
 /// How asking for a token and writing it ended.
 pub(super) enum Minted {
     Written,
@@ -343,10 +340,15 @@ impl Visit<'_> {
         }
         if failed.is_empty() {
             self.memory.restarted_for = Some(issued_at);
+            self.memory.restart_failures = 0;
             self.memory.restart_not_before = None;
             self.memory.attempts.restart_failure = None;
         } else {
-            self.memory.restart_not_before = Some(clock::now() + RESTART_RETRY);
+            self.memory.restart_failures = self.memory.restart_failures.saturating_add(1);
+            let failures = self.memory.restart_failures;
+            // nothing of a token's life hangs on it
+            let wait = backoff::delay(failures, TimeDelta::zero(), Reason::ServerError, None, &self.subject.uid);
+            self.memory.restart_not_before = Some(clock::now() + wait);
             self.memory.attempts.restart_failure = Some(failed.join("; "));
         }
     }

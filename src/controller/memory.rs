@@ -43,6 +43,8 @@ pub struct Memory {
     pub restarted_for: Option<DateTime<Utc>>,
     /// No restart of workloads before this instant, since one failed.
     pub restart_not_before: Option<DateTime<Utc>>,
+    /// Failed restarts of workloads in a row.
+    pub restart_failures: u32,
     /// Failed calls to the Kubernetes API in a row.
     pub api_failures: u32,
     /// The authority that the metrics of this credential name.
@@ -74,6 +76,7 @@ impl Memory {
             unwritten: None,
             restarted_for: None,
             restart_not_before: None,
+            restart_failures: 0,
             api_failures: 0,
             metrics_authority: None,
         }

@@ -86,30 +86,27 @@ impl Context {
 /// Never: what went wrong is in the action.
 pub async fn reconcile(credential: Arc<ITwinServiceCredential>, context: Arc<Context>) -> Result<Action, Infallible> {
     let started = Instant::now();
-    let look = AssertUnwindSafe(look(&credential, &context)).catch_unwind();
-    let (result, action) = match tokio::time::timeout(LOOK_DEADLINE, look).await {
-        Ok(Ok(Ok(action))) => ("success", action),
-        Ok(Ok(Err(action))) => ("api_error", action),
-        Err(_) => {
-            tracing::error!(
-                namespace = credential.namespace(),
-                credential = credential.name_any(),
-                "reconcile took longer than {} s and was given up; please report this as a bug",
-                LOOK_DEADLINE.as_secs()
-            );
-            ("deadline", requeue(API_RETRY_CEILING))
-        }
-        Ok(Err(_)) => {
-            tracing::error!(
-                namespace = credential.namespace(),
-                credential = credential.name_any(),
-                "reconcile panicked; please report this as a bug"
-            );
-            ("panic", requeue(API_RETRY_CEILING))
-        }
-    };
+    let (result, action) = contained(look(&credential, &context)).await;
+    if matches!(result, "panic" | "deadline") {
+        tracing::error!(
+            namespace = credential.namespace(),
+            credential = credential.name_any(),
+            "a look at this credential ended with: {result}; it is looked at again in {} s, please report this as a bug",
+            API_RETRY_CEILING.num_seconds()
+        );
+    }
     context.metrics.reconciled(result, started.elapsed());
     Ok(action)
+}
+
+/// A look that ends, whatever happens in it, and how: nobody else waits for it, nor ends with it.
+async fn contained(look: impl Future<Output = Result<Action, Action>>) -> (&'static str, Action) {
+    match tokio::time::timeout(LOOK_DEADLINE, AssertUnwindSafe(look).catch_unwind()).await {
+        Ok(Ok(Ok(action))) => ("success", action),
+        Ok(Ok(Err(action))) => ("api_error", action),
+        Ok(Err(_)) => ("panic", requeue(API_RETRY_CEILING)),
+        Err(_) => ("deadline", requeue(API_RETRY_CEILING)),
+    }
 }
 
 pub(super) fn requeue(wait: TimeDelta) -> Action {
@@ -286,5 +283,26 @@ impl Visit<'_> {
         self.reading.client_is_missing = read.is_none();
         self.reading.client = read;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[expect(clippy::panic, reason = "what is contained here")]
+    async fn panic_in_one_look_ends_nothing_else_and_is_told() {
+        let broken = contained(async { panic!("a mistake of ours") });
+        let good = contained(async { Ok(requeue(TimeDelta::seconds(1))) });
+        let (broken, good) = tokio::join!(broken, good);
+        assert_eq!(broken, ("panic", requeue(API_RETRY_CEILING)));
+        assert_eq!(good, ("success", requeue(TimeDelta::seconds(1))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn look_that_hangs_is_given_up() {
+        let (result, action) = contained(std::future::pending()).await;
+        assert_eq!((result, action), ("deadline", requeue(API_RETRY_CEILING)));
     }
 }

@@ -75,7 +75,7 @@ async fn leads(operator: &Operator, wanted: bool, limit: Duration) -> Result<()>
 }
 
 #[tokio::test]
-async fn standby_is_ready_acts_not_and_follows_a_leader_that_stops_within_two_seconds() -> Result<()> {
+async fn kaniop_standby_is_ready_and_follows_a_leader_that_stops_within_two_seconds() -> Result<()> {
     let mut replicas = Replicas::new("stop").await?;
     let standby = replicas.standby().await?;
     let calls = |metrics: &str| {
@@ -130,7 +130,7 @@ async fn leader_that_was_stopped_for_longer_than_its_lease_acts_no_more() -> Res
 }
 
 #[tokio::test]
-async fn leader_that_cannot_renew_its_lease_ends_before_another_may_lead() -> Result<()> {
+async fn kaniop_leader_that_cannot_renew_its_lease_ends_before_another_may_lead() -> Result<()> {
     let mut replicas = Replicas::new("no-renewal").await?;
     let stage = replicas.fixture.namespace.stage.clone();
     let set_rules = async |rules: &str| {
@@ -150,8 +150,7 @@ async fn leader_that_cannot_renew_its_lease_ends_before_another_may_lead() -> Re
 }
 
 #[tokio::test]
-async fn lease_is_written_by_its_holder_only_and_never_without_a_version() -> Result<()> {
-    // what kaniop's election lacked: no resourceVersion, a holder that is never cleared
+async fn kaniop_lease_is_its_holders_and_is_cleared_at_the_end() -> Result<()> {
     let mut replicas = Replicas::new("lease").await?;
     let standby = replicas.standby().await?;
     let holder = replicas.holder().await?;

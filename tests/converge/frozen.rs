@@ -18,7 +18,7 @@ const KINDS: [&str; 3] = ["watch itwinservicecredentials", "watch itwinauthoriti
 
 /// Takes as long as the operator's own bound, over a minute: the slowest test here.
 #[tokio::test]
-async fn frozen_watches_are_noticed() -> Result<()> {
+async fn kars_456_watches_that_fall_silent_are_noticed() -> Result<()> {
     let (world, cell, operator) = issued("frozen").await?;
     let opened = |kind: &str| world.proxy.records().iter().filter(|record| record.call.kind == kind).count();
     let before: Vec<usize> = KINDS.iter().map(|kind| opened(kind)).collect();

@@ -11,6 +11,7 @@ mod frozen;
 mod listings;
 mod matrix;
 mod no_fault;
+mod others;
 mod rivals;
 mod watches;
 mod world;

@@ -104,6 +104,12 @@ async fn object_that_cannot_be_understood_is_told_and_concerns_nobody_else() -> 
         .await
     };
     told(&fixture).await?;
+    eventually("an event about it", PATIENCE, async || {
+        let events = ["get", "events.events.k8s.io", "-o", "jsonpath={.items[?(@.regarding.name==\"garbage\")].note}"];
+        fixture.namespace.kubectl(&events).await.ok().filter(|notes| notes.contains("cannot be understood"))
+    })
+    .await?;
+    assert_eq!(fixture.metric("itwin_unreadable_objects").await?, 1.0);
 
     // seen by a watch, and by the listing of a start
     let first = fixture.token().await?;

@@ -71,7 +71,7 @@ async fn renewal_that_falls_due_while_etcd_is_dead_is_made_right_after_its_retur
 }
 
 #[tokio::test]
-async fn renewal_that_falls_due_while_the_api_server_is_dead_is_made_right_after_its_return() -> Result<()> {
+async fn trino_operator_936_watches_and_renewals_come_back_with_the_api_server() -> Result<()> {
     renewal_during("apiserver-killed", |cluster| cluster.control_plane.kill_apiserver()).await
 }
 

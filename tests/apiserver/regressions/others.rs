@@ -1,4 +1,4 @@
-//! openfga/java-sdk and SlinkyProject/slurm-operator: buffers that do not fit the token, hot loops.
+//! openfga/java-sdk, SlinkyProject/slurm-operator and kaniop: buffers that do not fit the token, hot loops, status loops.
 
 use anyhow::Result;
 use chrono::TimeDelta;
@@ -10,7 +10,10 @@ use serde_json::json;
 use stage::eventually;
 
 use super::{at, stamp};
-use crate::fixture::{Fixture, PATIENCE};
+use crate::{
+    audit::calls,
+    fixture::{Fixture, PATIENCE},
+};
 
 #[test]
 fn openfga_java_sdk_388_buffer_and_jitter_are_fractions_of_the_lifetime() {
@@ -40,5 +43,50 @@ async fn slurm_operator_241_tokens_of_seconds_make_no_hot_loop() -> Result<()> {
     let looks = fixture.metric("itwin_reconciles_total").await?;
     let allowed = 20.0 * (fixture.token_requests().await?.len() as f64);
     assert!(looks <= allowed, "{looks} looks where {allowed} are many");
+    Ok(())
+}
+
+/// The status writes of a credential that settles and is then left alone.
+async fn status_writes_at_rest(prefix: &str, spec: &serde_json::Value, reason: &str) -> Result<usize> {
+    let fixture = Fixture::new(prefix).await?;
+    fixture.apply_credential(spec).await?;
+    fixture.wait_condition("Renewed", if reason == "TokenIssued" { "True" } else { "False" }, reason, PATIENCE).await?;
+    // each write of the status wakes the credential again; a loop would write with each of these looks
+    let looks = fixture.metric("itwin_reconciles_total").await?;
+    for touch in ["1", "2", "3"] {
+        let label = format!("touched={touch}");
+        fixture.namespace.kubectl(&["label", "itcred", crate::fixture::NAME, &label, "--overwrite"]).await?;
+        let seen = looks + touch.parse::<f64>()?;
+        eventually("another look", PATIENCE, async || {
+            fixture.metric("itwin_reconciles_total").await.ok().filter(|now| *now >= seen).map(drop)
+        })
+        .await?;
+    }
+    Ok(calls(&fixture.namespace)?.iter().filter(|call| call.resource.ends_with("/status")).count())
+}
+
+#[tokio::test]
+async fn kaniop_830_status_that_says_the_same_is_not_written_again() -> Result<()> {
+    let writes = status_writes_at_rest("status-loop", &json!({}), "TokenIssued").await?;
+    // Pending or not ready at first on a busy machine, then issued
+    assert!(writes <= 3, "{writes} status writes");
+    Ok(())
+}
+
+#[tokio::test]
+async fn kaniop_835_status_of_a_suspended_credential_is_written_once() -> Result<()> {
+    let fixture = Fixture::new("status-suspended").await?;
+    fixture.apply_credential(&json!({"suspend": true})).await?;
+    fixture.wait_condition("Ready", "False", "Suspended", PATIENCE).await?;
+    for touch in ["1", "2", "3"] {
+        let label = format!("touched={touch}");
+        fixture.namespace.kubectl(&["label", "itcred", crate::fixture::NAME, &label, "--overwrite"]).await?;
+    }
+    eventually("four looks", PATIENCE, async || {
+        fixture.metric("itwin_reconciles_total").await.ok().filter(|looks| *looks >= 4.0).map(drop)
+    })
+    .await?;
+    let writes = calls(&fixture.namespace)?.iter().filter(|call| call.resource.ends_with("/status")).count();
+    assert_eq!(writes, 1);
     Ok(())
 }
