@@ -72,8 +72,8 @@ impl Visit<'_> {
         if let Err(refusal) = template::check(self.subject.credential.spec.secret_template.as_ref()) {
             return Ok(Some(refusal));
         }
-        let Target::Ours(_) = &facts.target else { return Ok(None) };
-        if self.reading.target.is_none() {
+        let Target::Ours(Held { stamp, .. }) = &facts.target else { return Ok(None) };
+        if self.reading.target.is_none() && (stamp.is_none() || self.is_unusual()) {
             self.read_target().await?;
         }
         let Some(read) = &self.reading.target else { return Ok(None) };
@@ -89,6 +89,16 @@ impl Visit<'_> {
             return Ok(Some(Refusal::new(Reason::SecretTypeMismatch, message)));
         }
         Ok(None)
+    }
+
+    /// Whether the Secret, though ours, may not take a patch of the keys that we know: somebody made it immutable, or it
+    /// has keys of another template, which must be known to be taken away.
+    fn is_unusual(&self) -> bool {
+        let template = template::fingerprint(self.subject.credential.spec.secret_template.as_ref());
+        match self.context.index.get(&self.subject.target) {
+            Known::Present(seen) => seen.may_be_immutable || seen.template != template,
+            Known::Unknown | Known::Absent => false,
+        }
     }
 
     /// A token that was issued before and could not be written, if it is still what is wanted.

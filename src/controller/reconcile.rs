@@ -26,7 +26,7 @@ use crate::{
     cluster::{CallError, Cluster},
     decide::{
         backoff,
-        facts::{Facts, Refusal},
+        facts::{Client, Facts, Refusal},
         next,
         plan::{Inspect, Need, Plan},
     },
@@ -269,7 +269,12 @@ impl Visit<'_> {
     }
 
     async fn read_client(&mut self, facts: &Facts) -> Result<(), CallError> {
-        if facts.held_for_spec().is_some() && self.reading.target.is_none() {
+        // with what the held token was asked for stands in it, and matters only where the client may have changed
+        let may_differ = facts.held_for_spec().is_some_and(|held| match &facts.client {
+            Client::Unread { version: Some(version) } => *version != held.client_version,
+            _ => false,
+        });
+        if may_differ && self.reading.target.is_none() {
             self.read_target().await?;
         }
         let Context { cluster, index, authorities, .. } = self.context;

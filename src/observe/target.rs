@@ -40,6 +40,8 @@ pub struct Seen {
     pub description: Description,
     /// How many keys of `data` we wrote, if nobody else wrote any, nor an annotation that tells of it.
     pub sole_writer_of: Option<usize>,
+    /// Somebody set `immutable`.
+    pub may_be_immutable: bool,
     /// Labels that a template gave it.
     template_labels: Vec<String>,
     /// Annotations that a template gave it.
@@ -89,6 +91,7 @@ impl Seen {
                     .unwrap_or_default(),
             },
             sole_writer_of: sole_writer_of(metadata),
+            may_be_immutable: may_be_immutable(metadata),
             template_labels: put_there(metadata, "f:labels"),
             template_annotations: put_there(metadata, "f:annotations"),
             pairs,
@@ -198,6 +201,12 @@ fn sole_writer_of(metadata: &ObjectMeta) -> Option<usize> {
     Some(ours)
 }
 
+/// Whether anybody ever wrote the field `immutable`; what is in it, only the Secret itself tells.
+fn may_be_immutable(metadata: &ObjectMeta) -> bool {
+    let entries = metadata.managed_fields.iter().flatten().filter_map(|entry| entry.fields_v1.as_ref());
+    entries.into_iter().any(|fields| fields.0.get("f:immutable").is_some())
+}
+
 /// Keys of this part of the metadata that our own field manager alone owns, those of our own names apart. What somebody
 /// else wrote too, or wrote first, is his.
 fn put_there(metadata: &ObjectMeta, part: &str) -> Vec<String> {
@@ -275,6 +284,16 @@ mod tests {
             let annotations = secret.metadata.annotations.get_or_insert_default();
             annotations.insert(secret_keys::EXPIRES_AT_ANNOTATION.to_owned(), "later".to_owned());
         }));
+    }
+
+    #[test]
+    fn field_immutable_is_seen_whoever_wrote_it() {
+        let fields = |fields: serde_json::Value| {
+            let entry = serde_json::json!({"manager": "kubectl", "operation": "Update", "fieldsV1": fields});
+            Seen::new(&metadata(serde_json::json!({"managedFields": [entry]}))).may_be_immutable
+        };
+        assert!(fields(serde_json::json!({"f:immutable": {}})));
+        assert!(!fields(serde_json::json!({"f:data": {"f:immutable": {}}})));
     }
 
     #[test]

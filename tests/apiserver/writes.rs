@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn renewal_costs_two_writes_and_no_event_and_nothing_is_written_between() -> Result<()> {
+async fn renewal_costs_two_writes_one_read_and_no_event_and_nothing_is_done_between() -> Result<()> {
     const RENEWALS: usize = 3;
     let mut fixture = Fixture::new("two-writes").await?;
     fixture.client.lifetime = 12;
@@ -30,6 +30,9 @@ async fn renewal_costs_two_writes_and_no_event_and_nothing_is_written_between() 
         .await?;
     }
     let calls = calls_since(&fixture.namespace, before)?;
+    let reads: Vec<String> = calls.iter().filter(|call| !call.is_write()).map(ToString::to_string).collect();
+    assert!(reads.iter().all(|read| *read == format!("get secrets {NAME}-client")), "{reads:?}");
+    assert!((RENEWALS..=RENEWALS + 1).contains(&reads.len()), "one read for each renewal: {reads:?}");
     let mut writes: Vec<String> = calls.iter().filter(|call| call.is_write()).map(ToString::to_string).collect();
     let renewal = [format!("patch secrets {NAME}"), format!("patch itwinservicecredentials/status {NAME}")];
     // one that falls due while we look is not waited for

@@ -54,7 +54,7 @@ const fn column(name: &'static str, kind: &'static str, object: Object, phases: 
 /// Calls about one credential: one operator serves all of these columns, a credential for each.
 pub const CALLS: [Column; 10] = [
     column("get-metadata", "get secrets (metadata)", Object::Own, &[Issue]),
-    column("get-secret", "get secrets", Object::Own, &[Renewal, HandEdit]),
+    column("get-secret", "get secrets", Object::Own, &[HandEdit]),
     column("get-client", "get secrets", Object::Client, &Phase::ALL),
     column("get-namespace", "get namespaces (metadata)", Object::Namespace, &Phase::ALL),
     column("create-secret", "create secrets", Object::Own, &[Issue, Deletion]),

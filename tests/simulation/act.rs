@@ -11,7 +11,7 @@ use itwin_credential_operator::{
     decide::{
         backoff,
         breaker::Admission,
-        facts::{Facts, Held, Stamp, Target},
+        facts::{Client, Facts, Held, Stamp, Target},
         grant, schedule,
     },
     oauth::failure::Failure,
@@ -89,7 +89,11 @@ impl Look<'_> {
     }
 
     pub fn read_client(&mut self, facts: &Facts) -> Result<(), Halt> {
-        if facts.held_for_spec().is_some() && self.reading.target.is_none() {
+        let may_differ = facts.held_for_spec().is_some_and(|held| match &facts.client {
+            Client::Unread { version: Some(version) } => *version != held.client_version,
+            _ => false,
+        });
+        if may_differ && self.reading.target.is_none() {
             self.read_target()?;
         }
         self.before_call()?;
