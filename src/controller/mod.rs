@@ -4,6 +4,8 @@ mod attempt;
 pub mod authorities;
 pub mod gather;
 pub mod memory;
+mod mend;
+pub mod reading;
 pub mod reconcile;
 pub mod scopes;
 mod tell;

@@ -15,8 +15,9 @@ use kube::{ResourceExt, runtime::controller::Action};
 use super::{
     attempt::Minted,
     authorities::Authorities,
-    gather::{self, Reading, Sources, Subject},
+    gather::{self, Sources, Subject},
     memory::{Memories, Memory},
+    reading::{self, Reading},
     scopes::Scopes,
     unreadable::Unreadable,
 };
@@ -227,8 +228,8 @@ impl Visit<'_> {
         let Context { cluster, index, .. } = self.context;
         index.doubt(&self.subject.target);
         index.doubt(&self.subject.client);
-        gather::read_metadata(cluster, index, &self.subject.target).await?;
-        gather::read_metadata(cluster, index, &self.subject.client).await
+        reading::read_metadata(cluster, index, &self.subject.target).await?;
+        reading::read_metadata(cluster, index, &self.subject.client).await
     }
 
     pub(super) fn forget_target(&mut self) {
@@ -242,7 +243,7 @@ impl Visit<'_> {
         let Context { cluster, index, .. } = self.context;
         let (result, key, reason) = match what {
             Inspect::Target => {
-                let result = gather::read_metadata(cluster, index, &self.subject.target).await;
+                let result = reading::read_metadata(cluster, index, &self.subject.target).await;
                 (result, &self.subject.target, Reason::SecretWriteFailed)
             }
             Inspect::TargetData => (self.read_target().await, &self.subject.target, Reason::SecretWriteFailed),
@@ -260,7 +261,7 @@ impl Visit<'_> {
     }
 
     pub(super) async fn read_target(&mut self) -> Result<(), CallError> {
-        let read = gather::read_target(&self.context.cluster, &self.context.index, &self.subject).await?;
+        let read = reading::read_target(&self.context.cluster, &self.context.index, &self.subject).await?;
         if let Some(read) = read.as_ref().filter(|read| read.is_ours) {
             self.memory.proven_target = Some(read.version.clone());
         }
@@ -281,7 +282,7 @@ impl Visit<'_> {
         let authority = authorities.get(&self.subject.credential.spec.authority_ref.name);
         // without an authority nothing is asked, and the method means nothing
         let method = authority.map(|authority| authority.config.client_authentication).unwrap_or_default();
-        let read = gather::read_client(cluster, index, &self.subject, self.reading.target.as_ref(), method).await?;
+        let read = reading::read_client(cluster, index, &self.subject, self.reading.target.as_ref(), method).await?;
         if let Some(read) = read.as_ref().filter(|read| read.same_as_held == Some(true)) {
             self.memory.proven_client = Some(read.version.clone());
         }

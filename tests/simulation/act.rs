@@ -7,7 +7,10 @@ use itwin_credential_operator::{
     act::secret_writer::{self, Content},
     api::{conditions::Reason, secret_keys},
     cluster::CallError,
-    controller::gather::{self, ReadClient, ReadTarget, Reading},
+    controller::{
+        gather,
+        reading::{ReadClient, ReadTarget, Reading},
+    },
     decide::{
         backoff,
         breaker::Admission,

@@ -6,8 +6,9 @@ use itwin_credential_operator::{
     cluster::CallError,
     controller::{
         authorities::Authorities,
-        gather::{self, Reading, Sources, Subject},
+        gather::{self, Sources, Subject},
         memory::Memory,
+        reading::Reading,
     },
     decide::{
         backoff,

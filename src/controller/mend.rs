@@ -1,0 +1,87 @@
+//! What is done about a token that is good: its Secret put right, and the workloads restarted that read it once.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use kube::Resource;
+
+use super::reconcile::{Context, Visit};
+use crate::{
+    act::{rollout, secret_writer, template},
+    api::conditions::Reason,
+    clock,
+    cluster::CallError,
+    decide::{backoff, facts::Refusal},
+    observe::index::Known,
+    report::events::Transition,
+};
+
+impl Visit<'_> {
+    /// Puts right what is wrong with a Secret whose token is good: without a token request.
+    pub(super) async fn repair(&mut self, known: &Known) -> Result<Result<(), Refusal>, CallError> {
+        let Context { cluster, index, .. } = self.context;
+        let credential = self.subject.credential;
+        let Known::Present(seen) = known else { return Ok(Ok(())) };
+        let repaired = if seen.template == template::fingerprint(credential.spec.secret_template.as_ref()) {
+            secret_writer::repair(cluster, credential, seen).await.map(Ok)
+        } else {
+            self.read_target().await?;
+            match self.reading.target.take() {
+                Some(read) if read.is_ours && read.version == seen.version => {
+                    secret_writer::rerender(cluster, credential, seen, read.data, &read.annotations).await
+                }
+                // it changed meanwhile: decide again
+                _ => return Ok(Ok(())),
+            }
+        };
+        match repaired {
+            Ok(Ok(repaired)) => {
+                self.memory.proven_target = Some(repaired.version.clone());
+                index.saw(&self.subject.target, repaired);
+                self.reading.target = None;
+                Ok(Ok(()))
+            }
+            Ok(Err(refusal)) => Ok(Err(refusal)),
+            Err(CallError::Conflict | CallError::NotFound) => {
+                self.forget_target();
+                Ok(Ok(()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Restarts the workloads that read the token once. What fails is told and tried again later; the token is good.
+    pub(super) async fn restart_workloads(&mut self, issued_at: DateTime<Utc>) {
+        let Context { cluster, events, .. } = self.context;
+        let credential = self.subject.credential;
+        let (mut restarted, mut failed) = (Vec::new(), Vec::new());
+        for target in &credential.spec.rollout_restart_targets {
+            let name = rollout::name(target);
+            match rollout::restart(cluster, &self.subject.key.namespace, target, issued_at).await {
+                Ok(true) => restarted.push(name),
+                Ok(false) => {}
+                Err(CallError::NotFound) => failed.push(format!("{name} does not exist")),
+                Err(error @ CallError::Forbidden(_)) => failed.push(format!(
+                    "{name} may not be restarted ({error}): an administrator can allow it with the chart's value rolloutRestart.enabled"
+                )),
+                Err(error) => failed.push(format!("{name} could not be restarted ({error})")),
+            }
+        }
+        if !restarted.is_empty() {
+            let note = format!("{} restarted, for the token of {}", restarted.join(", "), clock::to_rfc3339(issued_at));
+            tracing::info!(credential = %self.subject.key, "{note}");
+            events.publish(&credential.object_ref(&()), Transition::normal("RolloutRestarted", note)).await;
+        }
+        if failed.is_empty() {
+            self.memory.restarted_for = Some(issued_at);
+            self.memory.restart_failures = 0;
+            self.memory.restart_not_before = None;
+            self.memory.attempts.restart_failure = None;
+        } else {
+            self.memory.restart_failures = self.memory.restart_failures.saturating_add(1);
+            let failures = self.memory.restart_failures;
+            // nothing of a token's life hangs on it
+            let wait = backoff::delay(failures, TimeDelta::zero(), Reason::ServerError, None, &self.subject.uid);
+            self.memory.restart_not_before = Some(clock::now() + wait);
+            self.memory.attempts.restart_failure = Some(failed.join("; "));
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What is read of Secrets while one credential is looked at.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+
+use super::gather::Subject;
+use crate::{
+    act::secret_writer,
+    api::{authority::ClientAuthentication, secret_keys},
+    cluster::{CallError, Cluster, Step},
+    decide::facts::Refusal,
+    oauth::token::ClientCredentials,
+    observe::{
+        client_secret::ClientMaterial,
+        index::{Key, SecretIndex},
+        target::{self, Seen},
+    },
+    sensitive::Sensitive,
+};
+
+/// What was read while one credential is looked at.
+#[derive(Default)]
+pub struct Reading {
+    /// The client Secret.
+    pub client: Option<ReadClient>,
+    /// The client Secret was to be read, and there is none.
+    pub client_is_missing: bool,
+    /// The Secret to write.
+    pub target: Option<ReadTarget>,
+}
+
+/// The client Secret as it was read.
+pub struct ReadClient {
+    /// Its version.
+    pub version: String,
+    /// What a request needs of its content, or why it is of no use.
+    pub content: Result<ClientCredentials, Refusal>,
+    /// All of its content.
+    pub material: ClientMaterial,
+    /// Whether the token in the Secret was asked for with the same content.
+    pub same_as_held: Option<bool>,
+}
+
+/// The Secret to write as it was read.
+pub struct ReadTarget {
+    /// Its version.
+    pub version: String,
+    /// Its data is what we wrote.
+    pub is_ours: bool,
+    /// Its data.
+    pub data: secret_writer::Data,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its type.
+    pub type_: String,
+    /// It cannot be changed.
+    pub immutable: bool,
+    /// The client's fingerprint that stands in it, and the token that is its key.
+    pub client_fingerprint: Option<(String, Sensitive)>,
+}
+
+/// Reads the metadata of a Secret into the index.
+///
+/// # Errors
+/// Those of the call, a missing Secret apart.
+pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &Key) -> Result<(), CallError> {
+    let api: Api<Secret> = Api::namespaced(cluster.client.clone(), &key.namespace);
+    match cluster.call(Step::GetSecretMetadata, api.get_metadata(&key.name)).await {
+        Ok(secret) => drop(index.saw(key, Seen::new(&secret.metadata))),
+        Err(CallError::NotFound) => drop(index.saw_none(key, None)),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Reads the Secret to write, with its data.
+///
+/// # Errors
+/// Those of the call, a missing Secret apart.
+pub async fn read_target(
+    cluster: &Cluster,
+    index: &SecretIndex,
+    subject: &Subject<'_>,
+) -> Result<Option<ReadTarget>, CallError> {
+    let api: Api<Secret> = Api::namespaced(cluster.client.clone(), &subject.target.namespace);
+    let mut secret = match cluster.call(Step::GetTarget, api.get(&subject.target.name)).await {
+        Ok(secret) => secret,
+        Err(CallError::NotFound) => {
+            index.saw_none(&subject.target, None);
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let seen = Seen::new(&secret.metadata);
+    let version = seen.version.clone();
+    index.saw(&subject.target, seen);
+    let is_ours = target::is_what_we_wrote(&secret);
+    let annotations = secret.metadata.annotations.take().unwrap_or_default();
+    let fingerprint = annotations.get(secret_keys::CLIENT).cloned();
+    let data = secret.data.take().unwrap_or_default();
+    let text = |key: &str| data.get(key).and_then(|value| String::from_utf8(value.0.clone()).ok());
+    let client_fingerprint = fingerprint.zip(text(secret_keys::ACCESS_TOKEN).map(Sensitive::new));
+    Ok(Some(ReadTarget {
+        version,
+        is_ours,
+        data,
+        annotations,
+        type_: secret.type_.unwrap_or_default(),
+        immutable: secret.immutable == Some(true),
+        client_fingerprint,
+    }))
+}
+
+/// Reads the client Secret for the authority's `method`, and compares it with what the held token was asked with.
+///
+/// # Errors
+/// Those of the call, a missing Secret apart.
+pub async fn read_client(
+    cluster: &Cluster,
+    index: &SecretIndex,
+    subject: &Subject<'_>,
+    held: Option<&ReadTarget>,
+    method: ClientAuthentication,
+) -> Result<Option<ReadClient>, CallError> {
+    let api: Api<Secret> = Api::namespaced(cluster.client.clone(), &subject.client.namespace);
+    let secret = match cluster.call(Step::GetClientSecret, api.get(&subject.client.name)).await {
+        Ok(secret) => secret,
+        Err(CallError::NotFound) => {
+            index.saw_none(&subject.client, None);
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let seen = Seen::new(&secret.metadata);
+    let version = seen.version.clone();
+    index.saw(&subject.client, seen);
+    let spec = &subject.credential.spec;
+    let material = ClientMaterial::new(secret, &spec.client_credentials_ref, subject.client.to_string());
+    let content = material.credentials(method, spec.grant_type);
+    let same_as_held = held
+        .and_then(|held| held.client_fingerprint.as_ref())
+        .map(|(fingerprint, token)| *fingerprint == material.fingerprint(token));
+    Ok(Some(ReadClient { version, content, material, same_as_held }))
+}
