@@ -29,13 +29,13 @@ test: build ## Run all tests: unit, CRDs, and against a real API server and auth
 
 .PHONY: unit
 unit: ## Run the tests that need no server.
-	$(CARGO) test --locked --lib --test crds --test monitoring --test tidy
+	$(CARGO) test --locked --lib --test crds --test docs --test monitoring --test tidy
 
 .PHONY: check
 check: ## Check format, lints, licences and generated files.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
-	$(CARGO) test --locked --quiet --test crds --test monitoring --test tidy
+	$(CARGO) test --locked --quiet --test crds --test docs --test monitoring --test tidy
 	node charts/values-table.mjs --check
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		$(CARGO) deny --offline --locked check bans licenses sources; \
@@ -54,10 +54,11 @@ fuzz: ## Fuzz the parsers of answers, FUZZ_SECONDS each (needs a nightly compile
 	$(CARGO) +nightly fuzz run documents_and_claims -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096
 
 .PHONY: generate
-generate: build ## Write the generated files anew: the CRDs, their copy in the chart, the chart's table of values.
+generate: build ## Write the generated files anew: the CRDs, their copy in the chart, the API reference, the chart's table of values.
 	$(OPERATOR) crd > crds/credentials.itwin.dev.yaml
 	cp crds/credentials.itwin.dev.yaml charts/itwin-credential-operator/files/crds.yaml
 	node charts/values-table.mjs
+	WRITE_API_REFERENCE=1 $(CARGO) test --locked --quiet --test docs api_reference
 
 .PHONY: fmt
 fmt: ## Format the code.
