@@ -1,0 +1,305 @@
+//! The commands of the documentation do what it says: they are run as they stand there, in their order, against a
+//! cluster of their own with an operator at work. Real authorities are never called; the stage's stands in for them.
+
+#![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
+
+#[path = "docs/markdown.rs"]
+#[allow(dead_code, reason = "the other test binary uses the rest")]
+mod markdown;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use stage::{INSTALLATION, Stage, authority::Client, namespace::merge, operator::Operator, project, setup};
+use tokio::process::Command;
+
+use crate::markdown::{blocks, commands};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
+
+/// What is not run, by how it begins, and why.
+const NOT_RUN: &[(&str, &str)] = &[
+    ("docker build", "there is no Docker on the stage"),
+    ("make ", "what it starts runs this test"),
+    ("helm test", "no pod runs on the stage"),
+    ("kubectl exec", "no pod runs on the stage"),
+    ("kubectl --namespace itwin-credential-operator logs", "no pod runs on the stage"),
+    ("openssl genpkey", "OpenSSL is not among the tools that tests need; the file is there"),
+    ("curl ", "it calls the iTwin Platform"),
+    ("openssl s_client -connect ims.bentley.com", "it calls Bentley's server"),
+];
+
+/// The document that comes last, since it removes everything.
+const LAST: &str = "docs/installation.md";
+/// The documents that make the credential themselves.
+const FROM_NOTHING: [&str; 2] = ["README.md", "docs/configuration.md"];
+/// The document that begins with a client Secret that is wrong.
+const BROKEN: &str = "docs/troubleshooting.md";
+
+/// What only looks is looked at again until it shows what the document shows.
+const LOOKS: [&str; 5] = ["kubectl get", "kubectl describe", "kubectl events", "kubectl wait", "kubectl auth"];
+/// For that.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// The longest that one command may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// One document with its own namespace.
+struct Document {
+    /// Its path in the project.
+    name: String,
+    text: String,
+    namespace: String,
+}
+
+/// Where commands are run: a copy of what they read, with the stage's authority in place of real ones.
+struct Place {
+    stage: Stage,
+    client: Client,
+    folder: PathBuf,
+}
+
+/// The documents that hold commands or objects, in the order in which they are tried.
+fn documents() -> Vec<Document> {
+    let mut documents: Vec<Document> = Vec::new();
+    for file in markdown::files(&project()) {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        if blocks(&text).iter().any(|block| matches!(block.language.as_str(), "console" | "yaml")) {
+            let name = file.strip_prefix(project()).expect("within the project").display().to_string();
+            let namespace = format!("docs-{}", documents.len());
+            documents.push(Document { name, text, namespace });
+        }
+    }
+    documents.sort_by_key(|document| document.name == LAST);
+    documents
+}
+
+impl Place {
+    async fn new(stage: Stage) -> Result<Self> {
+        let client = Client::new("service-abc");
+        stage.authority.register(&client).await?;
+        let folder = stage.directory.join("documentation");
+        std::fs::create_dir_all(folder.join("bin"))?;
+        for part in ["charts", "crds", "examples"] {
+            copy(&project().join(part), &folder.join(part))?;
+        }
+        std::os::unix::fs::symlink(&stage.kubectl, folder.join("bin/kubectl"))?;
+        std::os::unix::fs::symlink(&stage.helm, folder.join("bin/helm"))?;
+        std::fs::write(folder.join("client.key"), "the private key that a command of the documentation makes")?;
+        let place = Self { stage, client, folder };
+        for file in ["examples/authority.yaml", "charts/itwin-credential-operator/values.yaml"] {
+            let file = place.folder.join(file);
+            let text = std::fs::read_to_string(&file)?;
+            // no pod would ever run
+            let text = text.replace("replicaCount: 2", "replicaCount: 0");
+            let trust = format!(", caBundle: \"{}\"}}", place.stage.authority.ca_bundle());
+            let text = text.replace(r#"issuer: "https://ims.bentley.com"}"#, &format!("issuer: \"{ISSUER}\"{trust}"));
+            std::fs::write(&file, place.stands_in(&text))?;
+        }
+        Ok(place)
+    }
+
+    /// A text in which the stage's authority and client stand in for others.
+    fn stands_in(&self, text: &str) -> String {
+        let issuer = &self.stage.authority.issuer;
+        text.replace(ISSUER, issuer)
+            .replace("https://ims.example.com", issuer)
+            .replace("https://qa-ims.bentley.com", issuer)
+            .replace("REPLACE_WITH_BASE64_OF_THE_CA", &self.stage.authority.ca_bundle())
+            .replace("client_secret=...", &format!("client_secret={}", self.client.client_secret))
+    }
+
+    /// What is run in place of a command.
+    fn command(&self, document: &Document, text: &str) -> String {
+        // the stage has installed it already, with values of its own
+        let text = text.replace("helm install ", "helm upgrade --install --reset-values ");
+        let text = text.replace("NAMESPACE ", &format!("{} ", document.namespace)).replace(" NAME ", " render-agent ");
+        self.stands_in(&text)
+    }
+
+    /// Runs a command in a shell; gives what it printed, and whether it ended well.
+    async fn run(&self, document: &Document, text: &str) -> Result<(bool, String)> {
+        let mut command = Command::new("bash");
+        command.arg("-c").arg(format!("set -euo pipefail\n{text}")).current_dir(&self.folder).kill_on_drop(true);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.folder.join("bin").display()));
+        command.env("KUBECONFIG", self.kubeconfig(&document.namespace)?);
+        // nothing of the user's own is read or written
+        command.env("HOME", &self.folder).env("KUBECACHEDIR", self.stage.directory.join("kubectl"));
+        let output = tokio::time::timeout(LIMIT, command.output()).await.context("it takes too long")??;
+        let mut printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            printed.push_str(&String::from_utf8_lossy(&output.stderr));
+        }
+        // `kubectl auth can-i` tells a no by its exit code too
+        Ok((output.status.success() || text.starts_with("kubectl auth can-i"), printed))
+    }
+
+    /// A kubeconfig whose context has this namespace.
+    fn kubeconfig(&self, namespace: &str) -> Result<PathBuf> {
+        let file = self.folder.join(format!("{namespace}.kubeconfig"));
+        if !file.exists() {
+            let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&self.stage.kubeconfig)?)?;
+            merge(&mut config["contexts"][0]["context"], &json!({"namespace": namespace}));
+            std::fs::write(&file, config.to_string())?;
+        }
+        Ok(file)
+    }
+
+    /// What a reader of this document has before its first command.
+    async fn prepare(&self, document: &Document) -> Result<()> {
+        if FROM_NOTHING.contains(&document.name.as_str()) {
+            return Ok(());
+        }
+        let secret = if document.name == BROKEN { "something wrong" } else { &self.client.client_secret };
+        let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "render-agent-client"},
+                "stringData": {"client_id": self.client.client_id, "client_secret": secret},
+            },
+            {
+                "apiVersion": "credentials.itwin.dev/v1alpha1",
+                "kind": "ITwinServiceCredential",
+                "metadata": {"name": "render-agent"},
+                "spec": {
+                    "clientCredentialsRef": {"name": "render-agent-client"},
+                    "secretName": "render-agent-token",
+                },
+            },
+        ]});
+        let namespace = ["--namespace", &document.namespace];
+        let apply = [&namespace[..], &["apply", "-f", "-"]].concat();
+        self.stage.kubectl_with(&apply, Some(&objects.to_string())).await?;
+        let condition = if document.name == BROKEN { "condition=Ready=False" } else { "condition=Ready" };
+        let wait = ["wait", &format!("--for={condition}"), "itcred/render-agent", "--timeout=30s"];
+        self.stage.kubectl(&[&namespace[..], &wait].concat()).await.map(drop)
+    }
+
+    /// Runs one command of a document and holds what it prints against what is shown there.
+    async fn try_command(&self, document: &Document, command: &markdown::Command) -> Result<()> {
+        let text = self.command(document, &command.text);
+        let shown: Vec<String> = command
+            .output
+            .iter()
+            .filter(|line| !line.is_empty())
+            .map(|line| self.stands_in(&line.replace("team-a", &document.namespace)))
+            .collect();
+        let started = Instant::now();
+        loop {
+            let (ended_well, printed) = self.run(document, &text).await?;
+            let missing: Vec<&String> = shown.iter().filter(|line| !is_shown(line, &printed)).collect();
+            if ended_well && missing.is_empty() {
+                return Ok(());
+            }
+            let looks = LOOKS.iter().any(|look| text.starts_with(look)) && !text.contains("| kubectl");
+            if !looks || started.elapsed() > PATIENCE {
+                bail!("it printed:\n{printed}\nand this is missing: {missing:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// The objects of our kinds are accepted by the API server, rules included.
+    async fn try_objects(&self, document: &Document) -> Result<()> {
+        for block in blocks(&document.text).iter().filter(|block| block.language == "yaml") {
+            if !block.text.contains("apiVersion: credentials.itwin.dev/") {
+                continue;
+            }
+            let dry_run = ["--namespace", &document.namespace, "create", "--dry-run=server", "-f", "-"];
+            let text = self.stands_in(&block.text);
+            // the one of the chart is there
+            let text = text.replace("name: bentley-ims\nspec", "name: another\nspec");
+            let accepted = self.stage.kubectl_with(&dry_run, Some(&text)).await;
+            accepted.with_context(|| format!("{}:{} is refused", document.name, block.line))?;
+        }
+        Ok(())
+    }
+}
+
+/// The production environment, which the chart names.
+const ISSUER: &str = "https://ims.bentley.com";
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a line is among what was printed. Words with a digit may be others: times, ages, numbers.
+fn is_shown(line: &str, printed: &str) -> bool {
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let line = words(line);
+    let same = |shown: &String, is: &String| shown == is || shown.contains(|c: char| c.is_ascii_digit());
+    printed
+        .lines()
+        .map(words)
+        .any(|is| is.len() == line.len() && line.iter().zip(&is).all(|(shown, is)| same(shown, is)))
+}
+
+fn reason_not_to_run(command: &str) -> Option<&'static str> {
+    NOT_RUN.iter().map(|(begins, _)| *begins).find(|begins| command.starts_with(begins))
+}
+
+#[test]
+fn output_is_compared_word_by_word_numbers_apart() {
+    assert!(is_shown("a  True 5s", "x\na True 17s\n"));
+    assert!(!is_shown("a True 5s", "a False 5s"));
+    assert!(!is_shown("a True", "a True 5s"));
+}
+
+#[tokio::test]
+async fn commands_do_what_the_documents_say() -> Result<()> {
+    let (_control_plane, stage) = setup::own_control_plane(&Stage::current()?, "documentation").await?;
+    let place = Place::new(stage).await?;
+    let documents = documents();
+    for document in &documents {
+        place.stage.kubectl(&["create", "namespace", &document.namespace]).await?;
+    }
+    let namespaces: Vec<&str> = documents.iter().map(|document| document.namespace.as_str()).collect();
+    let election = ["--leader-election=true", "--lease-namespace", INSTALLATION];
+    let _operator = Operator::start(&place.stage, Path::new(PROGRAM), &namespaces.join(","), &election).await?;
+
+    // as the first document has it done, for those that come before
+    let install = "helm upgrade --install --reset-values itwin-credential-operator charts/itwin-credential-operator \
+                   --namespace itwin-credential-operator --wait";
+    let (ended_well, printed) = place.run(&documents[0], install).await?;
+    ensure!(ended_well, "{printed}");
+
+    let mut left_out = BTreeSet::new();
+    let (mut run, mut wrong) = (0, Vec::new());
+    for document in &documents {
+        place.prepare(document).await.with_context(|| document.name.clone())?;
+        place.try_objects(document).await?;
+        for block in blocks(&document.text).iter().filter(|block| block.language == "console") {
+            for command in commands(block) {
+                if let Some(begins) = reason_not_to_run(&command.text) {
+                    left_out.insert(begins);
+                    continue;
+                }
+                run += 1;
+                if let Err(error) = place.try_command(document, &command).await {
+                    wrong.push(format!("{}:{}: {}\n{error:#}", document.name, command.line, command.text));
+                }
+            }
+        }
+    }
+    eprintln!("{run} commands of {} documents were run, {} of them not as shown", documents.len(), wrong.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    let stale: Vec<&str> = NOT_RUN.iter().map(|(begins, _)| *begins).filter(|name| !left_out.contains(name)).collect();
+    assert!(stale.is_empty(), "no command begins with {stale:?}");
+    Ok(())
+}
