@@ -205,18 +205,23 @@ impl Place {
         }
     }
 
-    /// The objects of our kinds are accepted by the API server, rules included.
-    async fn try_objects(&self, document: &Document) -> Result<()> {
+    /// Objects are accepted by the API server, rules included, and values by the chart.
+    async fn try_yaml(&self, document: &Document) -> Result<()> {
         for block in blocks(&document.text).iter().filter(|block| block.language == "yaml") {
-            if !block.text.contains("apiVersion: credentials.itwin.dev/") {
-                continue;
-            }
-            let dry_run = ["--namespace", &document.namespace, "create", "--dry-run=server", "-f", "-"];
+            let place = || format!("{}:{} is refused", document.name, block.line);
             let text = self.stands_in(&block.text);
-            // the one of the chart is there
-            let text = text.replace("name: bentley-ims\nspec", "name: another\nspec");
-            let accepted = self.stage.kubectl_with(&dry_run, Some(&text)).await;
-            accepted.with_context(|| format!("{}:{} is refused", document.name, block.line))?;
+            if text.contains("apiVersion: ") {
+                // the one of the chart is there
+                let text = text.replace("name: bentley-ims\nspec", "name: another\nspec");
+                let dry_run = ["--namespace", &document.namespace, "create", "--dry-run=server", "-f", "-"];
+                self.stage.kubectl_with(&dry_run, Some(&text)).await.with_context(place)?;
+            } else if text.starts_with("# values") {
+                std::fs::write(self.folder.join("values.yaml"), text)?;
+                let render =
+                    "helm template itwin-credential-operator charts/itwin-credential-operator --values values.yaml";
+                let (accepted, said) = self.run(document, render).await?;
+                ensure!(accepted, "{}: {said}", place());
+            }
         }
         Ok(())
     }
@@ -283,7 +288,7 @@ async fn commands_do_what_the_documents_say() -> Result<()> {
     let (mut run, mut wrong) = (0, Vec::new());
     for document in &documents {
         place.prepare(document).await.with_context(|| document.name.clone())?;
-        place.try_objects(document).await?;
+        place.try_yaml(document).await?;
         for block in blocks(&document.text).iter().filter(|block| block.language == "console") {
             for command in commands(block) {
                 if let Some(begins) = reason_not_to_run(&command.text) {

@@ -14,6 +14,7 @@ use std::{
 
 use clap::CommandFactory;
 use itwin_credential_operator::{
+    act::template,
     api::{authority::ITwinAuthority, conditions::Reason, credential::ITwinServiceCredential},
     config::args::Cli,
     metrics::{CredentialGauges, CredentialLabels, Metrics},
@@ -183,7 +184,13 @@ fn objects_of_our_kinds_are_valid() {
         for object in objects {
             match object["kind"].as_str() {
                 Some("ITwinAuthority") => through::<ITwinAuthority>(&object, &place, &mut wrong),
-                Some("ITwinServiceCredential") => through::<ITwinServiceCredential>(&object, &place, &mut wrong),
+                Some("ITwinServiceCredential") => {
+                    through::<ITwinServiceCredential>(&object, &place, &mut wrong);
+                    let credential = serde_json::from_value::<ITwinServiceCredential>(object).ok();
+                    let templates = credential.and_then(|credential| credential.spec.secret_template);
+                    let refused = template::check(templates.as_ref()).err();
+                    wrong.extend(refused.map(|refusal| format!("{place}: {}", refusal.message)));
+                }
                 _ => continue,
             }
             count += 1;
