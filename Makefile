@@ -3,6 +3,8 @@
 CARGO ?= cargo
 OPERATOR := target/debug/itwin-credential-operator
 STAGE := target/debug/stage
+# A binary without libraries, as it runs in the image.
+STATIC := $(shell uname -m)-unknown-linux-gnu
 # Tests mostly wait for servers, so that more of them than cores run at the same time.
 TEST_THREADS ?= 16
 # The name of a test, or a part of it, to run only that: make test ARGS=renewal
@@ -42,6 +44,13 @@ check: ## Check format, lints, licences and generated files.
 	else \
 		echo "cargo-deny is not installed: licences and bans are not checked (cargo install cargo-deny --locked)"; \
 	fi
+
+.PHONY: bench
+N ?= 1000
+bench: ## Measure the operator with N credentials (default 1000): one table, and target/bench-N.json.
+	$(CARGO) build --locked --package stage
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --release --target $(STATIC)
+	$(STAGE) bench target/$(STATIC)/release/itwin-credential-operator $(N)
 
 .PHONY: audit
 audit: ## Check dependencies against the advisory database (needs the network and cargo-deny).

@@ -35,10 +35,23 @@ fn main() -> ExitCode {
     }
 }
 
+/// The longest core dump, in bytes: shorter than any, and the one value that the kernel obeys even where dumps go to a
+/// program (`fs/coredump.c`). The memory of this process holds secrets.
+const CORE_DUMP: u64 = 1;
+
+fn forbid_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let limit = Rlimit { current: Some(CORE_DUMP), maximum: Some(CORE_DUMP) };
+    if let Err(error) = setrlimit(Resource::Core, limit) {
+        eprintln!("core dumps could not be forbidden: {error}");
+    }
+}
+
 fn start(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Crd => api::crds().map(|yaml| print!("{yaml}")),
         Command::Run(args) => {
+            forbid_core_dumps();
             report::log::start(args.log_format, args.log_level);
             if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
                 Err("another cryptography was chosen before".to_owned())

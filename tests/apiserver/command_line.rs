@@ -59,6 +59,16 @@ async fn probes_metrics_and_a_clean_end() -> Result<()> {
 }
 
 #[tokio::test]
+async fn memory_is_never_dumped() -> Result<()> {
+    let fixture = Fixture::bare("core-dump").await?;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", fixture.operator.process.id()))?;
+    let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap_or_default();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words[4..6], ["1", "1"], "{line}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn logs_are_json_lines() -> Result<()> {
     let fixture = Fixture::ready("json-log").await?;
     let log = std::fs::read_to_string(fixture.operator.process.log())?;

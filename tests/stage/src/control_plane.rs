@@ -17,6 +17,15 @@ use crate::{
 /// How long the API server may take to become ready; about 3 s where nothing else runs.
 const READY: Duration = Duration::from_secs(90);
 
+/// Whether etcd syncs its writes to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It does not: for tests.
+    Fast,
+    /// It does: for what is measured.
+    Durable,
+}
+
 /// A running control plane. It stops, in the right order, when this is dropped.
 pub struct ControlPlane {
     // dropped in this order: what talks to the API server before it, etcd last
@@ -33,8 +42,8 @@ impl ControlPlane {
     ///
     /// # Errors
     /// With the log of whichever process did not become ready.
-    pub async fn start(tools: &Tools, directory: &Path) -> Result<Self> {
-        let programs = Programs::new(tools, directory)?;
+    pub async fn start(tools: &Tools, directory: &Path, durability: Durability) -> Result<Self> {
+        let programs = Programs::new(tools, directory, durability)?;
         let etcd = programs.etcd()?;
         let mut apiserver = programs.apiserver()?;
         let certificate = programs.certificates.join("apiserver.crt");
@@ -84,16 +93,18 @@ struct Programs {
     ports: [u16; 3],
     /// The administrator's token.
     token: String,
+    durability: Durability,
 }
 
 impl Programs {
-    fn new(tools: &Tools, directory: &Path) -> Result<Self> {
+    fn new(tools: &Tools, directory: &Path, durability: Durability) -> Result<Self> {
         let programs = Self {
             paths: ["etcd", "kube-apiserver", "kube-controller-manager"].map(|name| tools.kubernetes(name)),
             certificates: directory.join("apiserver"),
             directory: directory.to_path_buf(),
             ports: free_ports()?,
             token: random_token(),
+            durability,
         };
         std::fs::create_dir_all(&programs.certificates)?;
         let key = rcgen::KeyPair::generate()?;
@@ -115,7 +126,10 @@ impl Programs {
         etcd.arg("--data-dir").arg(self.directory.join("etcd"));
         etcd.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
         etcd.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
-        etcd.args(["--initial-cluster", &format!("default={peer_url}"), "--unsafe-no-fsync", "--log-level", "warn"]);
+        etcd.args(["--initial-cluster", &format!("default={peer_url}"), "--log-level", "warn"]);
+        if self.durability == Durability::Fast {
+            etcd.arg("--unsafe-no-fsync");
+        }
         Process::start("etcd", etcd, &self.directory)
     }
 

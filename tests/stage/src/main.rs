@@ -1,5 +1,6 @@
 //! `stage run -- COMMAND`: a command on the stage. `stage demo`: the main job, step by step, for people to watch.
 
+mod bench;
 mod demo;
 
 use std::{
@@ -22,7 +23,13 @@ async fn main() -> ExitCode {
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["run", "--", ..] if arguments.len() > 2 => or_interrupted(run(&arguments[2..])).await,
         ["demo", program] => or_interrupted(demo::demo(PathBuf::from(program))).await,
-        _ => Err(anyhow::anyhow!("usage: stage run -- COMMAND [ARGUMENT...] | stage demo OPERATOR_PROGRAM")),
+        ["bench", program, count] => {
+            let count = count.parse().unwrap_or(1000);
+            or_interrupted(bench::bench(PathBuf::from(program), count)).await
+        }
+        _ => Err(anyhow::anyhow!(
+            "usage: stage run -- COMMAND [ARGUMENT...] | stage demo OPERATOR_PROGRAM | stage bench OPERATOR_PROGRAM N"
+        )),
     };
     match result {
         Ok(code) => code,

@@ -85,8 +85,13 @@ impl Operator {
         let [port] = free_ports()?;
         let address = format!("127.0.0.1:{port}");
         let mut command = Command::new(program);
-        command.args(["run", "--log-format", "json", "--log-level", "debug", "--metrics-address", &address]);
-        command.args(["--namespaces", namespaces]).args(arguments).env("KUBECONFIG", &stage.operator_kubeconfig);
+        command.args(["run", "--log-format", "json", "--metrics-address", &address]);
+        command.env("ITWIN_OPERATOR_LOG_LEVEL", "debug");
+        // none means all of them
+        if !namespaces.is_empty() {
+            command.args(["--namespaces", namespaces]);
+        }
+        command.args(arguments).env("KUBECONFIG", &stage.operator_kubeconfig);
         // tests run side by side, and one Lease would let only one of them act
         command.env("ITWIN_OPERATOR_LEADER_ELECTION", "false");
         command.envs(variables.iter().copied());

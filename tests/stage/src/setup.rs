@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::{
     INSTALLATION, Stage, VARIABLE,
     authority::Authority,
-    control_plane::{ControlPlane, write_kubeconfig},
+    control_plane::{ControlPlane, Durability, write_kubeconfig},
     eventually,
     faults::Faults,
     output,
@@ -46,6 +46,18 @@ impl Running {
     /// # Errors
     /// With the log of what did not start.
     pub async fn start() -> Result<Self> {
+        Self::start_with(Durability::Fast).await
+    }
+
+    /// The same with an etcd that syncs its writes to the disk, for what is measured.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_durable() -> Result<Self> {
+        Self::start_with(Durability::Durable).await
+    }
+
+    async fn start_with(durability: Durability) -> Result<Self> {
         crate::choose_cryptography();
         let tools = Tools::ready().await?;
         let directory = tempfile::Builder::new().prefix("stage-").tempdir()?;
@@ -56,7 +68,7 @@ impl Running {
             }
             _ => {
                 eprintln!("stage: starting etcd, kube-apiserver and kube-controller-manager");
-                let control_plane = ControlPlane::start(&tools, directory.path()).await?;
+                let control_plane = ControlPlane::start(&tools, directory.path(), durability).await?;
                 let kubeconfig = control_plane.kubeconfig.clone();
                 (Some(control_plane), kubeconfig)
             }
@@ -111,7 +123,7 @@ pub async fn own_control_plane(stage: &Stage, name: &str) -> Result<(ControlPlan
     let tools = Tools::ready().await?;
     let directory = stage.directory.join(name);
     std::fs::create_dir_all(&directory)?;
-    let control_plane = ControlPlane::start(&tools, &directory).await?;
+    let control_plane = ControlPlane::start(&tools, &directory, Durability::Fast).await?;
     let own = Stage {
         kubeconfig: control_plane.kubeconfig.clone(),
         operator_kubeconfig: directory.join("operator.kubeconfig"),

@@ -1,0 +1,228 @@
+//! What the operator is given to do.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams},
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+};
+use serde_json::{Value, json};
+use stage::{Stage, eventually, operator::Operator};
+
+use super::{PATIENCE, measure::metric};
+
+/// Requests of the load at the same time.
+const AT_ONCE: usize = 32;
+/// The same for the writes that are compared with the operator's.
+const LIKE_THE_OPERATOR: usize = 16;
+const NAMESPACES: usize = 50;
+const CLIENT: &str = "bench";
+const LONG: u32 = 86_400;
+
+/// Namespaces, an authority and credentials.
+pub struct Load {
+    stage: Stage,
+    client: Client,
+    count: usize,
+    lifetime: u32,
+}
+
+impl Load {
+    /// Makes namespaces with a client Secret each, and the authority.
+    pub async fn new(stage: &Stage, count: usize, lifetime: u32) -> Result<Self> {
+        let load = Self { stage: stage.clone(), client: stage.client().await?, count, lifetime };
+        load.tokens_live(LONG).await?;
+        let authority = json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinAuthority",
+            "metadata": {"name": "bench"},
+            "spec": {
+                "issuer": stage.faults.issuer,
+                "caBundle": stage.faults.ca_bundle(),
+                "requestsPerMinute": 60000,
+                "maxConcurrentRequests": 64,
+            },
+        });
+        stage.kubectl_with(&["apply", "-f", "-"], Some(&authority.to_string())).await?;
+        let namespaces: Api<Namespace> = Api::all(load.client.clone());
+        for number in 0..load.namespaces() {
+            let name = namespace(number);
+            let object = json!({"metadata": {"name": name}});
+            namespaces.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+            let secret = json!({
+                "metadata": {"name": "client"},
+                "stringData": {"client_id": CLIENT, "client_secret": "the-secret-of-the-benchmark"},
+            });
+            load.secrets(&name).create(&PostParams::default(), &serde_json::from_value(secret)?).await?;
+        }
+        Ok(load)
+    }
+
+    pub fn namespaces(&self) -> usize {
+        NAMESPACES.min(self.count)
+    }
+
+    async fn tokens_live(&self, seconds: u32) -> Result<()> {
+        self.stage.faults.behave(CLIENT, &json!({"name": "good", "lifetime": seconds})).await
+    }
+
+    fn secrets(&self, namespace: &str) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn credentials(&self, namespace: &str) -> Api<DynamicObject> {
+        let kind = GroupVersionKind::gvk("credentials.itwin.dev", "v1alpha1", "ITwinServiceCredential");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "itwinservicecredentials");
+        Api::namespaced_with(self.client.clone(), namespace, &resource)
+    }
+
+    pub async fn token_requests(&self) -> Result<usize> {
+        Ok(self.stage.faults.requests(CLIENT).await?.len())
+    }
+
+    /// Creates Secrets like the operator's and writes statuses like its, as often at the same time as it does.
+    pub async fn bare_writes(&self, count: usize) -> Result<Duration> {
+        let names: Vec<String> = (0..count).map(|number| format!("bare-{number}")).collect();
+        let create = async |name: &String| {
+            // suspended: the operator leaves it alone
+            let object = credential(name, &json!({"suspend": true}));
+            self.credentials("bench-0").create(&PostParams::default(), &object).await.map(drop)
+        };
+        stream::iter(&names).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        let token = "x".repeat(1024);
+        let write = async |name: &String| -> Result<()> {
+            let annotations: serde_json::Map<String, Value> =
+                (0..9).map(|n| (format!("example.com/annotation-{n}"), json!("x".repeat(64)))).collect();
+            let secret = json!({
+                "metadata": {"name": name, "labels": {"example.com/bare": "yes"}, "annotations": annotations},
+                "stringData": {"access_token": token, "authorization": format!("Bearer {token}"), "scope": name},
+            });
+            self.secrets("bench-0").create(&PostParams::default(), &serde_json::from_value(secret)?).await?;
+            let status = json!({"status": {"secretName": name, "issuer": "x".repeat(64), "clientId": "x"}});
+            let credentials = self.credentials("bench-0");
+            credentials.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await?;
+            Ok(())
+        };
+        let began = Instant::now();
+        stream::iter(&names).map(write).buffer_unordered(LIKE_THE_OPERATOR).try_collect::<()>().await?;
+        let took = began.elapsed();
+        let delete = async |name: &String| -> Result<()> {
+            self.credentials("bench-0").delete(name, &Default::default()).await?;
+            self.secrets("bench-0").delete(name, &Default::default()).await?;
+            Ok(())
+        };
+        stream::iter(&names).map(delete).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        Ok(took)
+    }
+
+    /// Creates all credentials; gives how long that took.
+    pub async fn create_credentials(&self) -> Result<Duration> {
+        let began = Instant::now();
+        let create = async |number: usize| {
+            let name = format!("agent-{number}");
+            // a scope of its own, so that no request is shared
+            let object = credential(&name, &json!({"scopes": [name]}));
+            let namespace = namespace(number % self.namespaces());
+            self.credentials(&namespace).create(&PostParams::default(), &object).await.map(drop)
+        };
+        stream::iter(0..self.count).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        Ok(began.elapsed())
+    }
+
+    /// Waits until so many Secrets of the operator were seen.
+    pub async fn watch_secrets(&self, count: usize) -> Result<()> {
+        let secrets: Api<Secret> = Api::all(self.client.clone());
+        let params =
+            WatchParams::default().labels("app.kubernetes.io/managed-by=itwin-credential-operator").timeout(290);
+        let mut seen = HashSet::new();
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let mut events = secrets.watch_metadata(&params, "0").await?.boxed();
+            while let Some(event) = events.next().await {
+                if let WatchEvent::Added(secret) | WatchEvent::Modified(secret) = event? {
+                    seen.insert((secret.namespace(), secret.name_any()));
+                }
+                if seen.len() >= count {
+                    return Ok(());
+                }
+            }
+        }
+        bail!("only {} of {count} Secrets came", seen.len())
+    }
+
+    /// One credential, while nothing else is done.
+    pub async fn create_alone(&self, number: usize) -> Result<Duration> {
+        let name = format!("alone-{number}");
+        let secrets = self.secrets("bench-0");
+        let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(60);
+        let mut events = secrets.watch_metadata(&params, "0").await?.boxed();
+        let object = credential(&name, &json!({"scopes": [name]}));
+        let began = Instant::now();
+        self.credentials("bench-0").create(&PostParams::default(), &object).await?;
+        while let Some(event) = events.next().await {
+            if matches!(event?, WatchEvent::Added(_)) {
+                return Ok(began.elapsed());
+            }
+        }
+        bail!("no Secret {name} came")
+    }
+
+    /// From now on tokens are short-lived, and each credential has one of them.
+    pub async fn shorten(&self, operator: &Operator) -> Result<()> {
+        self.tokens_live(self.lifetime).await?;
+        let before = self.token_requests().await?;
+        // a short-lived token replaces no long-lived one, so all are made anew, spread over a whole life of a token
+        let pause = Duration::from_secs_f64(f64::from(self.lifetime) * 2.0 / 3.0 / self.count as f64);
+        let mut next = Instant::now();
+        for number in 0..self.count {
+            let namespace = namespace(number % self.namespaces());
+            let name = format!("agent-{number}");
+            let patch = json!({"spec": {"scopes": [format!("short-{number}")], "minimumValidity": "1s"}});
+            self.credentials(&namespace).patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+            next += pause;
+            tokio::time::sleep_until(next.into()).await;
+        }
+        let wanted = before + self.count;
+        eventually("a short-lived token for each", PATIENCE, async || {
+            (self.token_requests().await.ok()? >= wanted).then_some(())
+        })
+        .await?;
+        let ready = metric(operator, "itwin_credential_ready{").await?;
+        eprintln!("bench: {ready} credentials are ready");
+        Ok(())
+    }
+
+    /// Creates Secrets of 2 KB that are nobody's here.
+    pub async fn create_foreign(&self, count: usize) -> Result<Duration> {
+        let began = Instant::now();
+        let content = "x".repeat(2048);
+        let create = async |number: usize| -> Result<()> {
+            let object = json!({"metadata": {"name": format!("foreign-{number}")}, "stringData": {"content": content}});
+            let namespace = namespace(number % self.namespaces());
+            let secret = serde_json::from_value(object)?;
+            self.secrets(&namespace).create(&PostParams::default(), &secret).await.context("a foreign Secret")?;
+            Ok(())
+        };
+        stream::iter(0..count).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        Ok(began.elapsed())
+    }
+}
+
+fn namespace(number: usize) -> String {
+    format!("bench-{number}")
+}
+
+fn credential(name: &str, spec: &Value) -> DynamicObject {
+    let mut full = json!({"authorityRef": {"name": "bench"}, "clientCredentialsRef": {"name": "client"}});
+    stage::namespace::merge(&mut full, spec);
+    let kind = GroupVersionKind::gvk("credentials.itwin.dev", "v1alpha1", "ITwinServiceCredential");
+    let resource = ApiResource::from_gvk_with_plural(&kind, "itwinservicecredentials");
+    DynamicObject::new(name, &resource).data(json!({"spec": full}))
+}

@@ -1,0 +1,146 @@
+//! Reading what happened: the process, the audit log, the metrics.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use stage::operator::Operator;
+
+/// Ticks of the kernel's accounting in a second.
+const TICKS: f64 = 100.0;
+
+/// What a process used up to now.
+#[derive(Clone, Copy)]
+pub struct Usage {
+    /// Seconds of CPU.
+    pub cpu: f64,
+    /// Resident memory.
+    pub rss_mb: f64,
+    /// The most it ever had.
+    pub peak_mb: f64,
+}
+
+impl Usage {
+    /// Reads it from the kernel.
+    pub fn of(pid: u32) -> Result<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |field: usize| fields.get(field).and_then(|text| text.parse::<f64>().ok()).unwrap_or_default();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let kilobytes = |name: &str| -> f64 {
+            let line = status.lines().find(|line| line.starts_with(name));
+            line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or_default()
+        };
+        Ok(Self {
+            cpu: (ticks(11) + ticks(12)) / TICKS,
+            rss_mb: kilobytes("VmRSS:") / 1024.0,
+            peak_mb: kilobytes("VmHWM:") / 1024.0,
+        })
+    }
+}
+
+/// How often the operator asked what of the API server.
+#[derive(Clone, Copy, Default)]
+pub struct Audit {
+    /// Creations and changes, those of events and the Lease apart.
+    pub writes: usize,
+    /// Creations and changes of events.
+    pub events: usize,
+    /// Secrets that were read one by one.
+    pub reads_of_secrets: usize,
+    /// Lists, of whatever.
+    pub lists: usize,
+}
+
+impl Audit {
+    /// Counts the audit log up to now.
+    pub fn read(log: &Path) -> Result<Self> {
+        let mut audit = Self::default();
+        for line in std::fs::read_to_string(log)?.lines() {
+            // the last line may be half written
+            let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
+            let resource = entry["objectRef"]["resource"].as_str().unwrap_or_default();
+            match entry["verb"].as_str().unwrap_or_default() {
+                "create" | "patch" | "update" if resource == "events" => audit.events += 1,
+                "create" | "patch" | "update" if resource != "leases" => audit.writes += 1,
+                "get" if resource == "secrets" => audit.reads_of_secrets += 1,
+                "list" => audit.lists += 1,
+                _ => {}
+            }
+        }
+        Ok(audit)
+    }
+
+    /// What came since an earlier count.
+    pub fn since(self, before: &Self) -> Self {
+        Self {
+            writes: self.writes - before.writes,
+            events: self.events - before.events,
+            reads_of_secrets: self.reads_of_secrets - before.reads_of_secrets,
+            lists: self.lists - before.lists,
+        }
+    }
+}
+
+/// The sum of a metric's series whose line begins so.
+pub async fn metric(operator: &Operator, series: &str) -> Result<f64> {
+    let text = operator.get("/metrics").await?;
+    let lines = text.lines().filter(|line| line.starts_with(series));
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    Ok(values.sum())
+}
+
+/// The histogram of lateness.
+pub struct Lateness {
+    /// How many were not later than so many milliseconds.
+    buckets: BTreeMap<u64, f64>,
+    /// Renewals.
+    pub count: f64,
+}
+
+impl Lateness {
+    pub fn read(metrics: &str) -> Self {
+        let name = "itwin_credential_renewal_lateness_seconds";
+        let mut lateness = Self { buckets: BTreeMap::new(), count: 0.0 };
+        for line in metrics.lines().filter(|line| line.starts_with(name)) {
+            let value: f64 = line.rsplit(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default();
+            if let Some(bound) = line.split("le=\"").nth(1).and_then(|rest| rest.split('"').next()) {
+                if let Ok(bound) = bound.parse::<f64>()
+                    && bound.is_finite()
+                {
+                    lateness.buckets.insert((bound * 1000.0) as u64, value);
+                }
+            } else if line.contains("_count") {
+                lateness.count = value;
+            }
+        }
+        lateness
+    }
+
+    pub fn since(self, before: &Self) -> Self {
+        let less = |(bound, value): (u64, f64)| (bound, value - before.buckets.get(&bound).copied().unwrap_or(0.0));
+        Self { buckets: self.buckets.into_iter().map(less).collect(), count: self.count - before.count }
+    }
+
+    /// The bound, in seconds, that this part of all renewals kept; infinite where no bucket holds so many.
+    pub fn quantile(&self, part: f64) -> f64 {
+        let wanted = self.count * part;
+        let bucket = self.buckets.iter().find(|(_, count)| **count >= wanted);
+        bucket.map_or(f64::MAX, |(bound, _)| *bound as f64 / 1000.0)
+    }
+}
+
+/// How many tokens had expired when they were replaced.
+pub fn replaced_after_expiry(metrics: &str) -> f64 {
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("itwin_credential_validity_at_replacement_seconds_bucket{le=\"0\"}"));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+}
+
+/// The value below which this part of all lies.
+pub fn quantile(values: &mut [f64], part: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let last = values.len().saturating_sub(1);
+    values.get(((last as f64) * part).round() as usize).copied().context("no values").unwrap_or_default()
+}

@@ -1,0 +1,269 @@
+//! `stage bench OPERATOR N`: what the operator costs, and how late it is. One table, and a JSON file; nothing in it is
+//! a test.
+//!
+//! The operator runs outside the cluster with its own permissions, and shares the machine with etcd (which syncs its
+//! writes here), the API server and the token server, as the figures of its peers were measured.
+
+mod load;
+mod measure;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use stage::{eventually, operator::Operator, setup::Running};
+
+use self::{
+    load::Load,
+    measure::{Audit, Usage, metric, quantile},
+};
+
+/// What a phase may take before it has failed.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// Credentials that are created one after the other, each alone.
+const ALONE: usize = 200;
+/// Renewals a second in the steady phase.
+const PER_SECOND: f64 = 25.0;
+/// How long the steady phase is watched, in seconds.
+const STEADY: &str = "BENCH_STEADY_SECONDS";
+/// Foreign Secrets that are created, if any.
+const FOREIGN: &str = "BENCH_FOREIGN_SECRETS";
+
+pub async fn bench(program: PathBuf, count: usize) -> Result<ExitCode> {
+    let running = Running::start_durable().await?;
+    let mut bench = Bench::new(running, program, count).await?;
+    bench.bare_writes().await?;
+    bench.burst().await?;
+    bench.one_alone().await?;
+    bench.restart("restart, everything valid").await?;
+    bench.steady().await?;
+    bench.foreign_secrets().await?;
+    bench.failover().await?;
+    bench.print()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Bench {
+    running: Running,
+    program: PathBuf,
+    load: Load,
+    count: usize,
+    operator: Operator,
+    rows: Vec<(String, String, Value)>,
+}
+
+impl Bench {
+    async fn new(running: Running, program: PathBuf, count: usize) -> Result<Self> {
+        // tokens live so long that all are renewed at the wanted rate: each at two thirds of its life
+        let lifetime = ((count as f64 / PER_SECOND) * 1.5).max(30.0) as u32;
+        let load = Load::new(&running.stage, count, lifetime).await?;
+        let operator = start(&running, &program, &[]).await?;
+        Ok(Self { running, program, load, count, operator, rows: Vec::new() })
+    }
+
+    fn row(&mut self, phase: &str, what: &str, value: Value) {
+        eprintln!("bench: {phase}: {what} = {value}");
+        self.rows.push((phase.to_owned(), what.to_owned(), value));
+    }
+
+    fn usage(&self) -> Result<Usage> {
+        Usage::of(self.operator.process.id())
+    }
+
+    fn audit(&self) -> Result<Audit> {
+        Audit::read(&self.running.stage.directory.join("audit.log"))
+    }
+
+    /// What the same objects cost without an operator: the floor.
+    async fn bare_writes(&mut self) -> Result<()> {
+        let count = self.count.min(1000);
+        let took = self.load.bare_writes(count).await?;
+        self.row(
+            "bare writes",
+            "seconds for 1,000 Secrets and statuses",
+            round(took.as_secs_f64() * 1000.0 / count as f64),
+        );
+        Ok(())
+    }
+
+    async fn burst(&mut self) -> Result<()> {
+        let (before, audit) = (self.usage()?, self.audit()?);
+        let requests = self.load.token_requests().await?;
+        let began = Instant::now();
+        let watch = self.load.watch_secrets(self.count);
+        let (created, seen) = tokio::join!(self.load.create_credentials(), watch);
+        let (created, wall) = (created?, {
+            seen?;
+            began.elapsed()
+        });
+        let told = eventually("the last status", PATIENCE, async || {
+            let ready = metric(&self.operator, "itwin_credential_ready{").await.ok()?;
+            (ready as usize >= self.count).then_some(())
+        });
+        told.await?;
+        let (after, writes) = (self.usage()?, self.audit()?.since(&audit));
+        let requests = self.load.token_requests().await? - requests;
+        let count = self.count as f64;
+        let per = |value: f64| round(value / count);
+        self.row("burst", "seconds to the last Secret", round(wall.as_secs_f64()));
+        self.row("burst", "of which the creation of the credentials took", round(created.as_secs_f64()));
+        self.row("burst", "credentials a second", round(self.count as f64 / wall.as_secs_f64()));
+        self.row("burst", "CPU ms of the operator a credential", per((after.cpu - before.cpu) * 1000.0));
+        self.row("burst", "writes a credential, events apart", per(writes.writes as f64));
+        self.row("burst", "events a credential", per(writes.events as f64));
+        self.row("burst", "reads of Secrets a credential", per(writes.reads_of_secrets as f64));
+        self.row("burst", "token requests a credential", per(requests as f64));
+        self.row("burst", "peak RSS, MB", round(after.peak_mb));
+        Ok(())
+    }
+
+    async fn one_alone(&mut self) -> Result<()> {
+        let mut took = Vec::new();
+        let before = token_request_seconds(&self.operator).await?;
+        for number in 0..ALONE {
+            took.push(self.load.create_alone(number).await?.as_secs_f64() * 1000.0);
+        }
+        let after = token_request_seconds(&self.operator).await?;
+        let answer = (after.0 - before.0) / (after.1 - before.1).max(1.0) * 1000.0;
+        self.row("one alone", "ms from create to Secret, p50", round(quantile(&mut took, 0.5)));
+        self.row("one alone", "ms from create to Secret, p99", round(quantile(&mut took, 0.99)));
+        self.row("one alone", "of which the token request took, mean ms", round(answer));
+        Ok(())
+    }
+
+    async fn restart(&mut self, phase: &str) -> Result<()> {
+        self.operator.process.signal(Signal::SIGTERM);
+        self.operator.process.wait(Duration::from_secs(20));
+        // renewals are due all the time where tokens are short-lived: those are no cost of the restart
+        let (audit, requests) = (self.audit()?, self.load.token_requests().await?);
+        let began = Instant::now();
+        self.operator = start(&self.running, &self.program, &[]).await?;
+        let ready = began.elapsed();
+        let all = self.count + ALONE;
+        eventually("a look at each", PATIENCE, async || {
+            let looks = metric(&self.operator, "itwin_reconciles_total").await.ok()?;
+            (looks as usize >= all).then_some(())
+        })
+        .await?;
+        let writes = self.audit()?.since(&audit);
+        let requests = self.load.token_requests().await? - requests;
+        let usage = self.usage()?;
+        self.row(phase, "seconds to ready", round(ready.as_secs_f64()));
+        self.row(phase, "seconds to a look at each", round(began.elapsed().as_secs_f64()));
+        self.row(phase, "token requests", json!(requests));
+        self.row(phase, "writes", json!(writes.writes));
+        self.row(phase, "reads of Secrets", json!(writes.reads_of_secrets));
+        self.row(phase, "RSS, MB", round(usage.rss_mb));
+        Ok(())
+    }
+
+    /// Renewals at a steady rate.
+    async fn steady(&mut self) -> Result<()> {
+        let seconds: u64 = std::env::var(STEADY).ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+        self.load.shorten(&self.operator).await?;
+        let text = self.operator.get("/metrics").await?;
+        let (before, audit, cpu) = (measure::Lateness::read(&text), self.audit()?, self.usage()?);
+        let requests = self.load.token_requests().await?;
+        let began = Instant::now();
+        let mut peak: f64 = 0.0;
+        while began.elapsed().as_secs() < seconds {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            peak = peak.max(self.usage()?.rss_mb);
+        }
+        let elapsed = began.elapsed().as_secs_f64();
+        let text = self.operator.get("/metrics").await?;
+        let late = measure::Lateness::read(&text).since(&before);
+        let (writes, after) = (self.audit()?.since(&audit), self.usage()?);
+        let requests = self.load.token_requests().await? - requests;
+        let renewals = late.count.max(1.0);
+        self.row("steady", "renewals a second", round(late.count / elapsed));
+        self.row("steady", "seconds late, p50 at most", round(late.quantile(0.5)));
+        self.row("steady", "seconds late, p99 at most", round(late.quantile(0.99)));
+        self.row("steady", "seconds late, all at most", round(late.quantile(1.0)));
+        self.row("steady", "writes a renewal", round(writes.writes as f64 / renewals));
+        self.row("steady", "reads of Secrets a renewal", round(writes.reads_of_secrets as f64 / renewals));
+        self.row("steady", "lists", json!(writes.lists));
+        self.row("steady", "token requests a renewal", round(requests as f64 / renewals));
+        self.row("steady", "CPU ms a renewal", round((after.cpu - cpu.cpu) * 1000.0 / renewals));
+        self.row("steady", "peak RSS, MB", round(peak));
+        self.row("steady", "tokens replaced after they expired", round(measure::replaced_after_expiry(&text)));
+        Ok(())
+    }
+
+    async fn foreign_secrets(&mut self) -> Result<()> {
+        let count: usize = std::env::var(FOREIGN).ok().and_then(|text| text.parse().ok()).unwrap_or(20_000);
+        if count == 0 {
+            return Ok(());
+        }
+        let before = self.usage()?;
+        let took = self.load.create_foreign(count).await?;
+        let after = self.usage()?;
+        self.row("foreign Secrets", "created", json!(count));
+        self.row("foreign Secrets", "seconds to create them", round(took.as_secs_f64()));
+        self.row("foreign Secrets", "MB more while they came", round(after.rss_mb - before.rss_mb));
+        self.restart("restart with foreign Secrets").await
+    }
+
+    async fn failover(&mut self) -> Result<()> {
+        self.operator.process.signal(Signal::SIGTERM);
+        self.operator.process.wait(Duration::from_secs(20));
+        let elected = ["--leader-election=true", "--lease-namespace", stage::INSTALLATION];
+        for (phase, signal) in [("failover, killed", Signal::SIGKILL), ("failover, stopped", Signal::SIGTERM)] {
+            let mut leader = start(&self.running, &self.program, &elected).await?;
+            leads(&leader).await?;
+            let standby = start(&self.running, &self.program, &elected).await?;
+            leader.process.signal(signal);
+            let began = Instant::now();
+            leads(&standby).await?;
+            self.row(phase, "seconds until another leads", round(began.elapsed().as_secs_f64()));
+            leader.process.wait(Duration::from_secs(20));
+            drop(standby);
+        }
+        Ok(())
+    }
+
+    fn print(&self) -> Result<()> {
+        println!("\n{} credentials in {} namespaces", self.count, self.load.namespaces());
+        let mut last = "";
+        for (phase, what, value) in &self.rows {
+            println!("{:<28} {what:<50} {value:>10}", if phase == last { "" } else { phase });
+            last = phase;
+        }
+        let rows: Vec<Value> = self
+            .rows
+            .iter()
+            .map(|(phase, what, value)| json!({"phase": phase, "what": what, "value": value}))
+            .collect();
+        let file = Path::new("target").join(format!("bench-{}.json", self.count));
+        std::fs::write(&file, serde_json::to_string_pretty(&json!({"credentials": self.count, "rows": rows}))?)?;
+        println!("\nthe same as JSON: {}", file.display());
+        Ok(())
+    }
+}
+
+async fn start(running: &Running, program: &Path, arguments: &[&str]) -> Result<Operator> {
+    let arguments = [&["--log-level", "warn"], arguments].concat();
+    Operator::start(&running.stage, program, "", &arguments).await
+}
+
+async fn leads(operator: &Operator) -> Result<()> {
+    eventually("a leader", Duration::from_secs(60), async || {
+        operator.get("/metrics").await.ok()?.contains("itwin_leader 1\n").then_some(())
+    })
+    .await
+}
+
+/// Seconds in token requests, and their number.
+async fn token_request_seconds(operator: &Operator) -> Result<(f64, f64)> {
+    let sum = metric(operator, "itwin_token_request_duration_seconds_sum").await.context("sum")?;
+    Ok((sum, metric(operator, "itwin_token_request_duration_seconds_count").await.context("count")?))
+}
+
+fn round(value: f64) -> Value {
+    json!((value * 1000.0).round() / 1000.0)
+}
