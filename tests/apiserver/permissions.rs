@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 use stage::{INSTALLATION, Stage, eventually};
 
@@ -12,7 +12,7 @@ const OTHERS: Duration = Duration::from_secs(150);
 type Use = (String, String, String);
 
 /// Verb, API group and resource of each rule.
-fn granted(role: &Value) -> BTreeSet<Use> {
+fn granted_by(role: &Value) -> BTreeSet<Use> {
     let words = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(|word| word.as_str().map(str::to_owned)).collect()
     };
@@ -56,15 +56,20 @@ fn used(stage: &Stage) -> Result<(BTreeSet<Use>, Vec<Use>)> {
 #[tokio::test]
 async fn role_holds_what_is_used_and_nothing_else() -> Result<()> {
     let stage = Stage::current()?;
-    let roles = ["clusterrole,role", INSTALLATION, "--namespace", INSTALLATION, "-o", "json"];
-    let roles: Value = serde_json::from_str(&stage.kubectl(&[&["get"], &roles[..]].concat()).await?)?;
-    let granted: BTreeSet<Use> = roles["items"].as_array().into_iter().flatten().flat_map(granted).collect();
-    assert!(!granted.is_empty());
-    eventually("the use of everything that is granted", OTHERS, async || {
+    // read again and again: a test takes the Lease's permissions away for a moment
+    let granted = async || -> Result<BTreeSet<Use>> {
+        let roles = ["get", "clusterrole,role", INSTALLATION, "--namespace", INSTALLATION, "-o", "json"];
+        let roles: Value = serde_json::from_str(&stage.kubectl(&roles).await?)?;
+        Ok(roles["items"].as_array().into_iter().flatten().flat_map(granted_by).collect())
+    };
+    assert!(!granted().await?.is_empty());
+    let result = eventually("the use of everything that is granted", OTHERS, async || {
+        let granted = granted().await.ok()?;
         used(&stage).ok().filter(|(used, _)| *used == granted)
-    })
-    .await
-    .with_context(|| format!("granted: {granted:?}, used: {:?}", used(&stage).ok()))?;
+    });
+    if let Err(error) = result.await {
+        anyhow::bail!("{error}; granted: {:?}, used: {:?}", granted().await?, used(&stage)?.0);
+    }
     let (_, refused) = used(&stage)?;
     assert!(refused.is_empty(), "the operator tried what it may not: {refused:?}");
     Ok(())

@@ -133,14 +133,14 @@ async fn restart_row(fault: Fault, times: u32) -> Result<()> {
     for (call, cell) in &cells {
         let played = async {
             world.create_restart(cell).await?;
+            let restarted = async || world.is_restarted(cell).await.ok().filter(|restarted| *restarted).map(drop);
+            // the Deployment is older than the token, and may not have read it
+            eventually("a restart for the first token", PATIENCE, restarted).await?;
             cell.next_second(&world).await?;
             let played = world.proxy.play(Rule::new(call, fault).of(&cell.name).times(times));
             cell.request_renewal(&world).await?;
             eventually("the fault to be played", PATIENCE, async || (played.times() > 0).then_some(())).await?;
-            eventually("a restart for the token, and no complaint", PATIENCE, async || {
-                world.is_restarted(cell).await.ok().filter(|restarted| *restarted).map(drop)
-            })
-            .await?;
+            eventually("a restart for the second token, and no complaint", PATIENCE, restarted).await?;
             let requests = world.token_requests(cell).await?;
             ensure!(requests == 2, "{requests} token requests");
             Ok(())
