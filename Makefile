@@ -14,7 +14,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build:
@@ -28,6 +28,10 @@ demo: build ## Run the main job on a local cluster, step by step; KEEP=1 leaves 
 test: build ## Run all tests: unit, CRDs, and against a real API server and authorization server.
 	$(CARGO) test --locked --workspace --no-run
 	$(STAGE) run -- $(CARGO) test --locked --workspace --no-fail-fast -- --test-threads $(TEST_THREADS) $(ARGS)
+
+.PHONY: image
+image: ## Build the image; PREBUILT=1 without a base image, ARCH=arm64 for another architecture, TAG and IMAGE name it.
+	@PREBUILT=$(PREBUILT) ARCH=$(ARCH) TAG=$(TAG) IMAGE=$(IMAGE) ARCHIVE=$(ARCHIVE) scripts/image
 
 .PHONY: unit
 unit: ## Run the tests that need no server.
