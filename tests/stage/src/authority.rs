@@ -88,18 +88,20 @@ pub struct TokenRequest {
 }
 
 impl Authority {
-    /// Starts a server with a certificate authority made on the spot.
+    /// Starts a server with a certificate authority made on the spot. With a name it is where that leads to;
+    /// otherwise it is on loopback.
     ///
     /// # Errors
     /// With its log where it does not become ready.
-    pub async fn start(tools: &Tools, directory: &Path) -> Result<(Process, Self)> {
+    pub async fn start(tools: &Tools, directory: &Path, name: Option<&str>) -> Result<(Process, Self)> {
         let [port, control_port] = free_ports()?;
-        let (ca, certificate, key) = certificates(&["localhost", "127.0.0.1"])?;
+        let host = name.unwrap_or("localhost");
+        let (ca, certificate, key) = certificates(&[host, "127.0.0.1"])?;
         let (certificate_file, key_file) = (directory.join("authority.crt"), directory.join("authority.key"));
         std::fs::write(&certificate_file, certificate)?;
         std::fs::write(&key_file, key)?;
         let options = serde_json::json!({
-            "host": "localhost",
+            "host": host,
             "port": port,
             "controlPort": control_port,
             "certificate": certificate_file,
@@ -108,11 +110,8 @@ impl Authority {
         let mut command = bound_to_us(Path::new("node"));
         command.arg(tools.authority.join("server.mjs")).arg(options.to_string());
         let mut process = Process::start("authority", command, directory)?;
-        let authority = Self {
-            issuer: format!("https://localhost:{port}"),
-            ca,
-            control: format!("http://127.0.0.1:{control_port}"),
-        };
+        let authority =
+            Self { issuer: format!("https://{host}:{port}"), ca, control: format!("http://127.0.0.1:{control_port}") };
         let client = authority.http()?;
         let url = format!("{}/.well-known/openid-configuration", authority.issuer);
         let ready = eventually("the authorization server", READY, async || {

@@ -1,4 +1,5 @@
-//! etcd, kube-apiserver and kube-controller-manager on loopback, with the permissions of a real cluster.
+//! etcd, kube-apiserver and kube-controller-manager, with the permissions of a real cluster. On loopback, unless there
+//! is a node whose pods must reach the API server.
 
 use std::{
     path::{Path, PathBuf},
@@ -38,12 +39,12 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts a control plane that keeps its state in `directory`.
+    /// Starts a control plane that keeps its state in `directory`. With an address, its API server is there for pods.
     ///
     /// # Errors
     /// With the log of whichever process did not become ready.
-    pub async fn start(tools: &Tools, directory: &Path, durability: Durability) -> Result<Self> {
-        let programs = Programs::new(tools, directory, durability)?;
+    pub async fn start(tools: &Tools, directory: &Path, durability: Durability, address: Option<&str>) -> Result<Self> {
+        let programs = Programs::new(tools, directory, durability, address)?;
         let etcd = programs.etcd()?;
         let mut apiserver = programs.apiserver()?;
         let certificate = programs.certificates.join("apiserver.crt");
@@ -54,10 +55,19 @@ impl ControlPlane {
             bail!("kube-apiserver did not start; {}\n{}", apiserver.log_tail(), etcd.log_tail());
         }
         let kubeconfig = directory.join("admin.kubeconfig");
-        write_kubeconfig(&kubeconfig, &programs.url(), &std::fs::read(&certificate)?, &programs.token)?;
+        write_kubeconfig(&kubeconfig, &programs.url(), &std::fs::read(&certificate)?, programs.token(ADMIN))?;
         programs.ready(&apiserver).await?;
         let controller_manager = programs.controller_manager(&kubeconfig)?;
         Ok(Self { _controller_manager: controller_manager, apiserver, etcd, programs, kubeconfig })
+    }
+
+    /// Writes the kubeconfig of one of the users that the API server knows of itself.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn user_kubeconfig(&self, user: &str, file: &Path) -> Result<()> {
+        let certificate = std::fs::read(self.programs.certificates.join("apiserver.crt"))?;
+        write_kubeconfig(file, &self.programs.url(), &certificate, self.programs.token(user))
     }
 
     /// Ends etcd without a warning.
@@ -85,39 +95,61 @@ impl ControlPlane {
     }
 }
 
+/// A user with all permissions.
+const ADMIN: &str = "admin";
+/// The users that the API server knows of itself, and their groups.
+const USERS: [(&str, &str); 4] = [
+    (ADMIN, "system:masters"),
+    ("system:kube-scheduler", ""),
+    ("system:kube-proxy", ""),
+    (crate::node::USER, "system:nodes"),
+];
+
 /// How the programs of one control plane are started, and started again.
 struct Programs {
     paths: [PathBuf; 3],
     directory: PathBuf,
     certificates: PathBuf,
     ports: [u16; 3],
-    /// The administrator's token.
-    token: String,
     durability: Durability,
+    /// Where the API server is there for pods; none where it is on loopback.
+    address: Option<String>,
+    /// The tokens of the users, in their order.
+    tokens: [String; USERS.len()],
 }
 
 impl Programs {
-    fn new(tools: &Tools, directory: &Path, durability: Durability) -> Result<Self> {
+    fn new(tools: &Tools, directory: &Path, durability: Durability, address: Option<&str>) -> Result<Self> {
         let programs = Self {
             paths: ["etcd", "kube-apiserver", "kube-controller-manager"].map(|name| tools.kubernetes(name)),
             certificates: directory.join("apiserver"),
             directory: directory.to_path_buf(),
             ports: free_ports()?,
-            token: random_token(),
             durability,
+            address: address.map(str::to_owned),
+            tokens: USERS.map(|_| random_token()),
         };
         std::fs::create_dir_all(&programs.certificates)?;
         let key = rcgen::KeyPair::generate()?;
         let write = |name: &str, text: String| std::fs::write(programs.certificates.join(name), text);
         write("service-account.key", key.serialize_pem())?;
         write("service-account.pub", key.public_key_pem())?;
-        write("tokens.csv", format!("{},admin,admin,system:masters\n", programs.token))?;
+        let users = USERS.iter().zip(&programs.tokens);
+        write(
+            "tokens.csv",
+            users.map(|((user, groups), token)| format!("{token},{user},{user},{groups}\n")).collect(),
+        )?;
         write("audit-policy.yaml", AUDIT_POLICY.to_owned())?;
         Ok(programs)
     }
 
     fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.ports[2])
+        format!("https://{}:{}", self.address.as_deref().unwrap_or("127.0.0.1"), self.ports[2])
+    }
+
+    fn token(&self, user: &str) -> &str {
+        let position = USERS.iter().position(|(name, _)| *name == user);
+        position.map_or("", |position| &self.tokens[position])
     }
 
     fn etcd(&self) -> Result<Process> {
@@ -137,7 +169,14 @@ impl Programs {
         let file = |name: &str| self.certificates.join(name);
         let mut apiserver = bound_to_us(&self.paths[1]);
         apiserver.args(["--etcd-servers", &format!("http://127.0.0.1:{}", self.ports[0])]);
-        apiserver.args(["--bind-address", "127.0.0.1", "--secure-port", &self.ports[2].to_string()]);
+        apiserver.args(["--secure-port", &self.ports[2].to_string()]);
+        match &self.address {
+            None => apiserver.args(["--bind-address", "127.0.0.1"]),
+            Some(address) => apiserver
+                .args(["--bind-address", "0.0.0.0", "--advertise-address", address, "--allow-privileged=true"])
+                .args(["--kubelet-preferred-address-types", "InternalIP", "--enable-admission-plugins"])
+                .arg("NodeRestriction"),
+        };
         apiserver.arg("--cert-dir").arg(&self.certificates).arg("--token-auth-file").arg(file("tokens.csv"));
         apiserver.arg("--service-account-key-file").arg(file("service-account.pub"));
         apiserver.arg("--service-account-signing-key-file").arg(file("service-account.key"));
@@ -163,7 +202,7 @@ impl Programs {
         let client = reqwest_client(&self.certificates.join("apiserver.crt"))?;
         let url = format!("{}/readyz", self.url());
         let ready = eventually("the API server", READY, async || {
-            let answer = client.get(&url).bearer_auth(&self.token).send().await;
+            let answer = client.get(&url).bearer_auth(self.token(ADMIN)).send().await;
             answer.is_ok_and(|answer| answer.status().is_success()).then_some(())
         });
         if ready.await.is_err() {

@@ -3,14 +3,16 @@
 //!
 //! `stage run -- COMMAND` starts everything, runs the command with `STAGE` naming the file that describes it, and
 //! stops everything, also after Ctrl-C. [`Stage::current`] is how a test gets hold of it. An existing cluster is used
-//! only when `CLUSTER` names its kubeconfig context.
+//! only when `CLUSTER` names its kubeconfig context. `stage run --node -- COMMAND` adds a real node for pods.
 
 pub mod api_proxy;
+pub mod audit;
 pub mod authority;
 pub mod control_plane;
 pub mod faults;
 pub mod leaks;
 pub mod namespace;
+pub mod node;
 pub mod operator;
 pub mod process;
 pub mod setup;
@@ -52,6 +54,8 @@ pub struct Stage {
     pub faults: faults::Faults,
     /// Folder with its packages, for scripts that use them.
     pub packages: PathBuf,
+    /// Where pods run; none without a node.
+    pub runtime: Option<node::runtime::Runtime>,
 }
 
 impl Stage {

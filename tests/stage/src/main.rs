@@ -1,4 +1,5 @@
-//! `stage run -- COMMAND`: a command on the stage. `stage demo`: the main job, step by step, for people to watch.
+//! `stage run -- COMMAND`: a command on the stage; with `--node`, which must come first, there is a real node for pods.
+//! `stage node`: whether this machine can have one. `stage demo`: the main job, step by step, for people to watch.
 
 mod bench;
 mod demo;
@@ -8,27 +9,32 @@ use std::{
     process::{ExitCode, Stdio},
 };
 
-use anyhow::{Context, Result, bail};
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
-use stage::setup::Running;
+use anyhow::{Context, Result, bail, ensure};
+use stage::{node::machine, process::Group, setup::Running, tools};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// What we call ourselves by in namespaces of our own.
+const INSIDE: &str = "run-inside";
 
 /// Everything is started on this one thread: processes that are bound to us end with the thread that started them.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["run", "--", ..] if arguments.len() > 2 => or_interrupted(run(&arguments[2..])).await,
+        ["run", "--", ..] if arguments.len() > 2 => or_interrupted(run(Running::start(), &arguments[2..])).await,
+        ["run", "--node", "--", ..] if arguments.len() > 3 => or_interrupted(run_with_node(&arguments)).await,
+        [INSIDE, "--node", "--", ..] if arguments.len() > 3 => {
+            or_interrupted(run(Running::start_with_node(), &arguments[3..])).await
+        }
+        ["node"] => Ok(node().await),
         ["demo", program] => or_interrupted(demo::demo(PathBuf::from(program))).await,
         ["bench", program, count] => {
             let count = count.parse().unwrap_or(1000);
             or_interrupted(bench::bench(PathBuf::from(program), count)).await
         }
         _ => Err(anyhow::anyhow!(
-            "usage: stage run -- COMMAND [ARGUMENT...] | stage demo OPERATOR_PROGRAM | stage bench OPERATOR_PROGRAM N"
+            "usage: stage run [--node] -- COMMAND [ARGUMENT...] | stage node | stage demo OPERATOR_PROGRAM | \
+             stage bench OPERATOR_PROGRAM N"
         )),
     };
     match result {
@@ -57,8 +63,28 @@ async fn told_to_stop() {
     }
 }
 
-async fn run(command: &[String]) -> Result<ExitCode> {
-    let mut running = Running::start().await?;
+/// Whether this machine can have a node, and if not, what it lacks.
+async fn node() -> ExitCode {
+    let lacks = machine::lacks().await;
+    if lacks.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("stage: this machine cannot run a Kubernetes node: {}", lacks.join("; "));
+    ExitCode::FAILURE
+}
+
+/// What is downloaded and built is so before we are in a network of our own, which leads nowhere.
+async fn run_with_node(arguments: &[String]) -> Result<ExitCode> {
+    let lacks = machine::lacks().await;
+    ensure!(lacks.is_empty(), "this machine cannot run a Kubernetes node: {}", lacks.join("; "));
+    tools::Tools::ready().await?;
+    tools::NodeTools::ready().await?;
+    let inside: Vec<String> = [INSIDE.to_owned()].into_iter().chain(arguments[1..].iter().cloned()).collect();
+    machine::in_namespaces(&inside).await
+}
+
+async fn run(start: impl Future<Output = Result<Running>>, command: &[String]) -> Result<ExitCode> {
+    let mut running = start.await?;
     let (variable, description) = running.variable();
     let child = tokio::process::Command::new(&command[0])
         .args(&command[1..])
@@ -67,27 +93,20 @@ async fn run(command: &[String]) -> Result<ExitCode> {
         .process_group(0)
         .spawn()
         .with_context(|| format!("cannot start {}", command[0]))?;
-    let mut group = Group(child);
-    let status = group.0.wait().await?;
-    let leaks = stage::leaks::scan(&running.stage).await?;
-    if !leaks.is_empty() {
-        running.keep_logs();
-        bail!("secrets were found where they must not be:\n{}", leaks.join("\n"));
-    }
+    let status = Group::new(child).wait().await?;
     if !status.success() {
         running.keep_logs();
         eprintln!("stage: failed; logs are kept in {}", running.stage.directory.display());
     }
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
-}
-
-/// A command with all that it started; ended as a whole when this is dropped.
-struct Group(tokio::process::Child);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
-            let _ = killpg(Pid::from_raw(id), Signal::SIGTERM);
+    match stage::leaks::scan(&running.stage).await {
+        Ok(leaks) if leaks.is_empty() => {}
+        Ok(leaks) => {
+            running.keep_logs();
+            bail!("secrets were found where they must not be:\n{}", leaks.join("\n"));
         }
+        // what failed may have left nothing to look through
+        Err(error) if !status.success() => eprintln!("stage: could not look for secrets: {error:#}"),
+        Err(error) => return Err(error),
     }
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }

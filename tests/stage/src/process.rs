@@ -105,6 +105,39 @@ impl Drop for Process {
     }
 }
 
+/// A command with all that it started, in a process group of its own; ended as a whole when this is dropped.
+pub struct Group(tokio::process::Child);
+
+impl Group {
+    /// Takes a process that leads a group.
+    #[must_use]
+    pub fn new(leader: tokio::process::Child) -> Self {
+        Self(leader)
+    }
+
+    /// Waits for the end of its leader.
+    ///
+    /// # Errors
+    /// Where it cannot be waited for.
+    pub async fn wait(&mut self) -> Result<std::process::ExitStatus> {
+        Ok(self.0.wait().await?)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) else { return };
+        let _ = killpg(Pid::from_raw(id), Signal::SIGTERM);
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE && matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if matches!(self.0.try_wait(), Ok(None)) {
+            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+        }
+    }
+}
+
 /// A command that the kernel ends when we die, where `setpriv` (util-linux) can arrange for that.
 #[must_use]
 pub fn bound_to_us(program: &Path) -> Command {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use kube::{Api, api::PostParams};
 use tempfile::TempDir;
@@ -16,6 +16,7 @@ use crate::{
     control_plane::{ControlPlane, Durability, write_kubeconfig},
     eventually,
     faults::Faults,
+    node::{self, Node},
     output,
     process::Process,
     project,
@@ -35,6 +36,8 @@ pub struct Running {
     /// The file that describes it.
     pub description: PathBuf,
     _authorities: [Process; 2],
+    // before the API server that it talks to
+    _node: Option<Node>,
     _control_plane: Option<ControlPlane>,
     // last: logs are in it
     directory: TempDir,
@@ -46,7 +49,7 @@ impl Running {
     /// # Errors
     /// With the log of what did not start.
     pub async fn start() -> Result<Self> {
-        Self::start_with(Durability::Fast).await
+        Self::start_with(Durability::Fast, false).await
     }
 
     /// The same with an etcd that syncs its writes to the disk, for what is measured.
@@ -54,29 +57,43 @@ impl Running {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_durable() -> Result<Self> {
-        Self::start_with(Durability::Durable).await
+        Self::start_with(Durability::Durable, false).await
     }
 
-    async fn start_with(durability: Durability) -> Result<Self> {
+    /// Starts everything with a node for pods, in namespaces that [`node::machine`] has made. The chart is not
+    /// installed: that is for the test to do.
+    ///
+    /// # Errors
+    /// With the log of what did not start.
+    pub async fn start_with_node() -> Result<Self> {
+        Self::start_with(Durability::Fast, true).await
+    }
+
+    async fn start_with(durability: Durability, with_node: bool) -> Result<Self> {
         crate::choose_cryptography();
         let tools = Tools::ready().await?;
         let directory = tempfile::Builder::new().prefix("stage-").tempdir()?;
+        if with_node {
+            node::prepare(directory.path()).await?;
+        }
+        let (address, host) = (with_node.then_some(node::ADDRESS), with_node.then_some(node::AUTHORITY));
         let (control_plane, kubeconfig) = match std::env::var("CLUSTER") {
             Ok(context) if !context.is_empty() => {
+                ensure!(!with_node, "pods are run on a node of our own only: unset CLUSTER");
                 eprintln!("stage: using the existing cluster of context {context}");
                 (None, existing_cluster(&tools, &context, directory.path()).await?)
             }
             _ => {
                 eprintln!("stage: starting etcd, kube-apiserver and kube-controller-manager");
-                let control_plane = ControlPlane::start(&tools, directory.path(), durability).await?;
+                let control_plane = ControlPlane::start(&tools, directory.path(), durability, address).await?;
                 let kubeconfig = control_plane.kubeconfig.clone();
                 (Some(control_plane), kubeconfig)
             }
         };
         eprintln!("stage: starting the authorization server, and one that misbehaves on demand");
-        let (authority_process, authority) = Authority::start(&tools, directory.path()).await?;
+        let (authority_process, authority) = Authority::start(&tools, directory.path(), host).await?;
         let (faults_process, faults) = Faults::start(&tools, directory.path()).await?;
-        let stage = Stage {
+        let mut stage = Stage {
             directory: directory.path().to_path_buf(),
             operator_kubeconfig: directory.path().join("operator.kubeconfig"),
             kubectl: tools.kubernetes("kubectl"),
@@ -86,10 +103,22 @@ impl Running {
             kubeconfig,
             authority,
             faults,
+            runtime: None,
         };
-        eprintln!("stage: installing the chart (CRDs, service account, permissions)");
-        install_chart(&stage).await?;
-        account_kubeconfig(&stage, INSTALLATION, INSTALLATION, &stage.operator_kubeconfig).await?;
+        let running_node = match &control_plane {
+            Some(control_plane) if with_node => {
+                eprintln!("stage: starting containerd, kubelet, kube-scheduler and kube-proxy");
+                let (node, runtime) = Node::start(control_plane, &stage).await?;
+                stage.runtime = Some(runtime);
+                Some(node)
+            }
+            _ => {
+                eprintln!("stage: installing the chart (CRDs, service account, permissions)");
+                install_chart(&stage).await?;
+                account_kubeconfig(&stage, INSTALLATION, INSTALLATION, &stage.operator_kubeconfig).await?;
+                None
+            }
+        };
         let description = directory.path().join("stage.json");
         std::fs::write(&description, serde_json::to_string(&stage)?)?;
         eprintln!("stage: ready; logs are in {}", directory.path().display());
@@ -97,6 +126,7 @@ impl Running {
             stage,
             description,
             _authorities: [authority_process, faults_process],
+            _node: running_node,
             _control_plane: control_plane,
             directory,
         })
@@ -123,7 +153,7 @@ pub async fn own_control_plane(stage: &Stage, name: &str) -> Result<(ControlPlan
     let tools = Tools::ready().await?;
     let directory = stage.directory.join(name);
     std::fs::create_dir_all(&directory)?;
-    let control_plane = ControlPlane::start(&tools, &directory, Durability::Fast).await?;
+    let control_plane = ControlPlane::start(&tools, &directory, Durability::Fast, None).await?;
     let own = Stage {
         kubeconfig: control_plane.kubeconfig.clone(),
         operator_kubeconfig: directory.join("operator.kubeconfig"),
@@ -150,24 +180,11 @@ async fn existing_cluster(tools: &Tools, context: &str, directory: &Path) -> Res
 /// no test may ever call.
 async fn install_chart(stage: &Stage) -> Result<()> {
     let chart = project().join("charts").join(INSTALLATION);
-    let chart = chart.to_str().context("the folder of the project has a name that is no text")?;
-    stage
-        .helm(&[
-            "upgrade",
-            "--install",
-            INSTALLATION,
-            chart,
-            "--namespace",
-            INSTALLATION,
-            "--create-namespace",
-            "--set",
-            "replicaCount=0",
-            "--set",
-            "authorities.bentley-ims=null",
-            "--set",
-            "rolloutRestart.enabled=true",
-        ])
-        .await?;
+    let chart = chart.to_str().context("the project's path is no text")?;
+    let settings =
+        ["replicaCount=0", "authorities.bentley-ims=null", "rolloutRestart.enabled=true"].map(|s| ["--set", s]);
+    let install = ["upgrade", "--install", INSTALLATION, chart, "--namespace", INSTALLATION, "--create-namespace"];
+    stage.helm(&[&install[..], &settings.concat()].concat()).await?;
     // this also renews what kubectl remembers of the server, which `kubectl explain` never asks for anew
     eventually("both kinds in the API", DISCOVERY, async || {
         let group = "--api-group=credentials.itwin.dev";

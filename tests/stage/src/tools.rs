@@ -1,7 +1,7 @@
 //! The programs of the stage, built from pinned modules into a cache outside the work tree.
 //!
 //! Nothing is downloaded but modules by the ordinary clients of Go and npm. The cache is keyed by the pins: a changed
-//! pin builds anew, an unchanged one costs nothing.
+//! pin builds anew, an unchanged one costs nothing. What only a real node needs is built only for one.
 
 use std::{
     fs::File,
@@ -30,6 +30,20 @@ const PROMETHEUS: [(&str, &str, &str); 1] =
     [("github.com/prometheus/prometheus/cmd/promtool", "promtool", "2 minutes")];
 /// Leaves out what finds targets in every cloud: checking rules needs none of it, and it is most of the build.
 const PROMETHEUS_TAGS: &str = "remove_all_sd";
+/// The same of the Go module `tools/node`.
+const NODE: [(&str, &str, &str); 3] = [
+    ("k8s.io/kubernetes/cmd/kubelet", "kubelet", "1 minute"),
+    ("k8s.io/kubernetes/cmd/kube-scheduler", "kube-scheduler", "10 seconds"),
+    ("k8s.io/kubernetes/cmd/kube-proxy", "kube-proxy", "10 seconds"),
+];
+/// The same of the Go module `tools/containerd`.
+const CONTAINERD: [(&str, &str, &str); 3] = [
+    ("github.com/containerd/containerd/v2/cmd/containerd", "containerd", "1 minute"),
+    ("github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "containerd-shim-runc-v2", "5 seconds"),
+    ("github.com/containerd/containerd/v2/cmd/ctr", "ctr", "10 seconds"),
+];
+/// Storage that no node of ours has, and whose code needs libraries in C.
+const CONTAINERD_TAGS: &str = "no_btrfs,no_zfs,no_devmapper";
 
 /// What the authorization servers consist of.
 const NPM_FILES: [&str; 4] = ["package.json", "package-lock.json", "server.mjs", "faults.mjs"];
@@ -50,11 +64,7 @@ impl Tools {
     /// Where Go, Node or npm is missing, or a build fails.
     pub async fn ready() -> Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let cache = cache()?;
-        std::fs::create_dir_all(&cache)?;
-        // two runs that start together must not build into one folder
-        let lock = File::create(cache.join("lock"))?;
-        lock.lock().context("the cache cannot be locked")?;
+        let (cache, _lock) = locked_cache()?;
         let tools = Self {
             kubernetes: go_programs(&here.join("tools/kubernetes"), &cache, &KUBERNETES, "").await?,
             helm: go_programs(&here.join("tools/helm"), &cache, &HELM, "").await?,
@@ -81,6 +91,38 @@ impl Tools {
     pub fn promtool(&self) -> PathBuf {
         self.prometheus.join("promtool")
     }
+}
+
+/// Where the programs of a node are.
+pub struct NodeTools {
+    /// Folder with kubelet, kube-scheduler and kube-proxy.
+    pub node: PathBuf,
+    /// Folder with containerd, its shim and ctr.
+    pub containerd: PathBuf,
+}
+
+impl NodeTools {
+    /// Builds what is not in the cache.
+    ///
+    /// # Errors
+    /// Where Go is missing, or a build fails.
+    pub async fn ready() -> Result<Self> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let (cache, _lock) = locked_cache()?;
+        Ok(Self {
+            node: go_programs(&here.join("tools/node"), &cache, &NODE, "").await?,
+            containerd: go_programs(&here.join("tools/containerd"), &cache, &CONTAINERD, CONTAINERD_TAGS).await?,
+        })
+    }
+}
+
+/// The cache, locked as long as the file is open: two runs that start together must not build into one folder.
+fn locked_cache() -> Result<(PathBuf, File)> {
+    let cache = cache()?;
+    std::fs::create_dir_all(&cache)?;
+    let lock = File::create(cache.join("lock"))?;
+    lock.lock().context("the cache cannot be locked")?;
+    Ok((cache, lock))
 }
 
 fn cache() -> Result<PathBuf> {
