@@ -10,6 +10,14 @@ TEST_THREADS ?= 16
 # The name of a test, or a part of it, to run only that: make test ARGS=renewal
 ARGS ?=
 
+# `required` fails where the machine cannot run pods, instead of leaving `make e2e` out; `off` always leaves it out.
+E2E ?= auto
+ifneq ($(CLUSTER),)
+# pods are run on a node of our own only
+override E2E := off
+endif
+E2E_IMAGE := target/image/itwin-credential-operator.tar
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -28,6 +36,26 @@ demo: build ## Run the main job on a local cluster, step by step; KEEP=1 leaves 
 test: build ## Run all tests: unit, CRDs, and against a real API server and authorization server.
 	$(CARGO) test --locked --workspace --no-run
 	$(STAGE) run -- $(CARGO) test --locked --workspace --no-fail-fast -- --test-threads $(TEST_THREADS) $(ARGS)
+ifeq ($(ARGS),)
+	@$(MAKE) --no-print-directory e2e
+endif
+
+.PHONY: e2e
+e2e: build ## Install the chart with the image on a real node and watch a pod use its token (root, Linux; otherwise skipped).
+ifeq ($(E2E),off)
+	@echo "e2e: SKIPPED, as E2E=off or CLUSTER says"
+else
+	@if $(STAGE) node; then \
+		set -ex; \
+		PREBUILT=1 IMAGE=localhost/itwin-credential-operator ARCHIVE=$(E2E_IMAGE) scripts/image; \
+		$(CARGO) test --locked --test e2e --no-run; \
+		E2E_IMAGE=$(abspath $(E2E_IMAGE)) $(STAGE) run --node -- \
+			$(CARGO) test --locked --offline --test e2e -- --ignored --nocapture; \
+	else \
+		echo "e2e: SKIPPED: no pod was run, see above"; \
+		test "$(E2E)" != required; \
+	fi
+endif
 
 .PHONY: image
 image: ## Build the image; PREBUILT=1 without a base image, ARCH=arm64 for another architecture, TAG and IMAGE name it.

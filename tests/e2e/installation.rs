@@ -1,0 +1,256 @@
+//! The operator's installation, as an administrator makes and looks at it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use stage::{
+    INSTALLATION, Stage, eventually,
+    node::runtime::Runtime,
+    process::{Process, bound_to_us},
+    project,
+};
+
+use crate::PATIENCE;
+
+/// The image, under a name that no registry has.
+const IMAGE: &str = "localhost/itwin-credential-operator";
+/// The version after this one.
+const NEXT: &str = "99.0.0";
+const SELECTOR: &str = "app.kubernetes.io/name=itwin-credential-operator";
+
+pub struct Installation {
+    pub stage: Stage,
+    charts: PathBuf,
+    current: PathBuf,
+    values: PathBuf,
+    /// What follows the pods' logs, which are looked through for secrets in the end.
+    logs: BTreeMap<String, Process>,
+}
+
+impl Installation {
+    /// Two versions of chart and image, and a namespace for pods that ask for no rights on the node.
+    pub async fn prepare(stage: &Stage, archive: &Path) -> Result<Self> {
+        let runtime = stage.runtime.as_ref().context("there is no node: run this by `make e2e`")?;
+        runtime.import(archive).await?;
+        let current = project().join("charts").join(INSTALLATION);
+        tag(runtime, &chart_field(&current, "appVersion")?).await?;
+        stage.kubectl(&["create", "namespace", INSTALLATION]).await?;
+        restrict(stage, INSTALLATION).await?;
+        let values = stage.directory.join("values.json");
+        // the authority that credentials use unless they name another; limited to namespaces, as administrators do
+        let authority = json!({
+            "issuer": stage.authority.issuer,
+            "caBundle": stage.authority.ca_bundle(),
+            "allowedNamespaces": {"matchLabels": {"itwin": "allowed"}},
+        });
+        let settings = json!({"image": {"repository": IMAGE}, "authorities": {"bentley-ims": authority}});
+        std::fs::write(&values, settings.to_string())?;
+        let charts = stage.directory.join("next");
+        Ok(Self { stage: stage.clone(), charts, current, values, logs: BTreeMap::new() })
+    }
+
+    pub async fn install(&self) -> Result<()> {
+        self.helm("install").await
+    }
+
+    /// The next version of chart and image, as `helm upgrade` gets it.
+    pub async fn upgrade(&mut self) -> Result<()> {
+        let runtime = self.stage.runtime.as_ref().context("there is no node")?;
+        tag(runtime, NEXT).await?;
+        let next = self.charts.join(INSTALLATION);
+        copy(&self.current, &next)?;
+        let text = std::fs::read_to_string(next.join("Chart.yaml"))?;
+        let newer = |line: &str| match line.split_once(':') {
+            Some((field @ ("version" | "appVersion"), _)) => format!("{field}: {NEXT}\n"),
+            _ => format!("{line}\n"),
+        };
+        std::fs::write(next.join("Chart.yaml"), text.lines().map(newer).collect::<String>())?;
+        self.current = next;
+        self.helm("upgrade").await?;
+        // the image's name is all of the pods that says which version it is
+        eventually("pods of the new version alone", PATIENCE, async || {
+            let pods = self.pods().await.ok()?;
+            let new = |pod: &Value| pod["spec"]["containers"][0]["image"].as_str().is_some_and(|i| i.ends_with(NEXT));
+            (!pods.is_empty() && pods.iter().all(new)).then_some(())
+        })
+        .await
+    }
+
+    pub async fn uninstall(&self) -> Result<()> {
+        self.stage.helm(&["uninstall", INSTALLATION, "--namespace", INSTALLATION, "--wait"]).await?;
+        eventually("the end of its pods", PATIENCE, async || self.pods().await.ok()?.is_empty().then_some(())).await
+    }
+
+    async fn helm(&self, what: &str) -> Result<()> {
+        let [chart, values] = [&self.current, &self.values].map(|path| path.to_str().unwrap());
+        let arguments = [what, INSTALLATION, chart, "--namespace", INSTALLATION, "--values", values];
+        self.stage.helm(&arguments).await.map(drop)
+    }
+
+    /// Our kinds that the API server knows.
+    pub async fn kinds(&self) -> Result<usize> {
+        let names = self.stage.kubectl(&["get", "crd", "-o", "name"]).await?;
+        Ok(names.lines().filter(|name| name.ends_with(".credentials.itwin.dev")).count())
+    }
+
+    /// The pods, those that are about to end among them.
+    async fn pods(&self) -> Result<Vec<Value>> {
+        let arguments = ["get", "pods", "--namespace", INSTALLATION, "--selector", SELECTOR, "-o", "json"];
+        let list: Value = serde_json::from_str(&self.stage.kubectl(&arguments).await?)?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Waits until as many pods as the Deployment asks for are Ready and there is no other one; gives their names.
+    pub async fn pods_ready(&mut self) -> Result<Vec<String>> {
+        let replicas = "jsonpath={.items[0].spec.replicas}";
+        let deployment = ["get", "deployment", "--namespace", INSTALLATION, "--selector", SELECTOR, "-o", replicas];
+        let replicas: usize = self.stage.kubectl(&deployment).await?.parse()?;
+        let ready = eventually("pods that are Running and Ready", PATIENCE, async || {
+            let pods = self.pods().await.ok()?;
+            let names: Vec<String> = pods.iter().filter(|pod| is_ready(pod)).map(name).collect();
+            (names.len() == replicas && pods.len() == replicas).then_some(names)
+        });
+        let names = match ready.await {
+            Ok(names) => names,
+            Err(error) => {
+                let told = self.stage.kubectl(&["describe", "pods", "--namespace", INSTALLATION]).await?;
+                return Err(error.context(told));
+            }
+        };
+        for name in &names {
+            self.follow(name)?;
+        }
+        Ok(names)
+    }
+
+    fn follow(&mut self, pod: &str) -> Result<()> {
+        if !self.logs.contains_key(pod) {
+            let mut command = bound_to_us(&self.stage.kubectl);
+            command.arg("--kubeconfig").arg(&self.stage.kubeconfig);
+            command.args(["logs", "--follow", "--namespace", INSTALLATION, pod]);
+            let process = Process::start(&format!("operator-{pod}"), command, &self.stage.directory)?;
+            self.logs.insert(pod.to_owned(), process);
+        }
+        Ok(())
+    }
+
+    /// Asks the pod through the API server.
+    async fn metrics(&self, pod: &Value) -> Result<String> {
+        let ports = pod["spec"]["containers"][0]["ports"].as_array().cloned().unwrap_or_default();
+        let port = ports.iter().find(|port| port["name"] == "metrics").context("no port for metrics")?;
+        let path = format!(
+            "/api/v1/namespaces/{INSTALLATION}/pods/{}:{}/proxy/metrics",
+            name(pod),
+            port["containerPort"].as_u64().unwrap_or_default()
+        );
+        // a pod that is gone answers nothing, which the API server would wait 30 s for
+        self.stage.kubectl(&["get", "--raw", &path, "--request-timeout=2s"]).await
+    }
+
+    async fn metric(&self, pod: &Value, metric: &str) -> Result<i64> {
+        let text = self.metrics(pod).await?;
+        let line = text.lines().find(|line| line.split(' ').next() == Some(metric));
+        let value = line.and_then(|line| line.rsplit(' ').next()).with_context(|| format!("no {metric}"))?;
+        #[allow(clippy::cast_possible_truncation, reason = "bytes, and numbers as small as one")]
+        Ok(value.parse::<f64>()? as i64)
+    }
+
+    /// Waits until exactly one of the pods says that it leads; gives its name.
+    pub async fn only_one_leads(&self) -> Result<String> {
+        eventually("one pod that leads", PATIENCE, async || {
+            let leaders = self.leaders().await.ok()?;
+            assert!(leaders.len() < 2, "two lead: {leaders:?}");
+            leaders.first().cloned()
+        })
+        .await
+    }
+
+    /// Waits until another pod than this one leads.
+    pub async fn somebody_else_leads(&self, than: &str) -> Result<()> {
+        let what = "another pod that leads";
+        eventually(what, PATIENCE, async || self.leaders().await.ok()?.iter().any(|name| name != than).then_some(()))
+            .await
+    }
+
+    async fn leaders(&self) -> Result<Vec<String>> {
+        let mut leaders = Vec::new();
+        for pod in self.pods().await? {
+            // one that ends or starts may not answer
+            if self.metric(&pod, "itwin_leader").await.is_ok_and(|leads| leads == 1) {
+                leaders.push(name(&pod));
+            }
+        }
+        Ok(leaders)
+    }
+
+    /// Deletes a pod and does not wait for its end.
+    pub async fn delete_pod(&self, pod: &str) -> Result<()> {
+        self.stage.kubectl(&["delete", "pod", pod, "--namespace", INSTALLATION, "--wait=false"]).await.map(drop)
+    }
+
+    /// Resident memory of each pod, in bytes.
+    pub async fn memory(&self) -> Result<Vec<i64>> {
+        let mut memory = Vec::new();
+        for pod in self.pods().await? {
+            memory.push(self.metric(&pod, "process_resident_memory_bytes").await?);
+        }
+        Ok(memory)
+    }
+
+    /// The service account that the pods have.
+    pub async fn account(&self) -> Result<String> {
+        let pods = self.pods().await?;
+        let account = pods.first().and_then(|pod| pod["spec"]["serviceAccountName"].as_str());
+        account.map(str::to_owned).context("no pod")
+    }
+}
+
+/// Lets in only pods that keep to the strictest of the pod security standards.
+pub async fn restrict(stage: &Stage, namespace: &str) -> Result<()> {
+    let label = "pod-security.kubernetes.io/enforce=restricted";
+    stage.kubectl(&["label", "namespace", namespace, label]).await.map(drop)
+}
+
+/// Gives the image that was imported this tag as well.
+async fn tag(runtime: &Runtime, version: &str) -> Result<()> {
+    let names = runtime.ctr(&["images", "list", "--quiet"]).await?;
+    let imported = names.lines().find(|name| name.starts_with(IMAGE)).context("no image was imported")?;
+    let wanted = format!("{IMAGE}:{version}");
+    if imported == wanted { Ok(()) } else { runtime.tag(imported, &wanted).await }
+}
+
+fn chart_field(chart: &Path, field: &str) -> Result<String> {
+    let text = std::fs::read_to_string(chart.join("Chart.yaml"))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let value = value.with_context(|| format!("the chart has no {field}"))?;
+    Ok(value.trim().trim_matches('"').to_owned())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    ensure!(from != to, "a folder cannot be copied to itself");
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+fn name(pod: &Value) -> String {
+    pod["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    let ready = conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True");
+    ready && pod["status"]["phase"] == "Running"
+}

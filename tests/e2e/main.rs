@@ -1,0 +1,116 @@
+//! The operator as its users have it: the image, in pods of a real node, installed by Helm, and a pod that reads the
+//! token from its mounted file each second. `make e2e` runs it.
+
+#![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
+
+mod installation;
+mod permissions;
+mod reader;
+mod team;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use stage::{Stage, eventually};
+
+use installation::Installation;
+use reader::Seen;
+use team::{SHORT_LIFETIME, Team};
+
+/// For a pod to start or to go on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// The contract: a leader that is told to stop is followed at once; one that dies, within this.
+const FOLLOWED: Duration = Duration::from_secs(20);
+/// How many lifetimes of its token a pod is watched for.
+const LIFETIMES: i64 = 3;
+/// The credentials with tokens for an hour: one request each, and one for each time that a Secret was deleted.
+const MINTED: [(&str, usize); 2] = [("steady", 1), ("late", 1 + 2)];
+
+fn step(start: Instant, what: &str) {
+    eprintln!("e2e: {:>5.1} s  {what}", start.elapsed().as_secs_f32());
+}
+
+#[tokio::test]
+#[ignore = "needs a node for pods: run `make e2e`"]
+async fn pod_always_reads_a_valid_token_through_upgrade_failover_and_uninstall() -> Result<()> {
+    let start = Instant::now();
+    let stage = Stage::current()?;
+    let archive = std::env::var_os("E2E_IMAGE").map(PathBuf::from).context("E2E_IMAGE names the image's archive")?;
+    let mut installation = Installation::prepare(&stage, &archive).await?;
+    step(start, "image imported");
+
+    installation.install().await?;
+    let pods = installation.pods_ready().await?;
+    assert_eq!(pods.len(), 2, "two replicas by default");
+    installation.only_one_leads().await?;
+    step(start, "chart installed: two pods Ready, one leads");
+
+    let team = Team::new(&stage).await?;
+    let early = team.start_reader("early", "late").await?;
+    early.waits_for_its_secret().await?;
+    team.credential("short", SHORT_LIFETIME, "35s").await?;
+    let reader = team.start_reader("reader", "short").await?;
+    team.credential("steady", 3600, "20m").await?;
+    reader.runs().await?;
+    step(start, "a pod reads a token that lives for about a minute");
+    team.credential("late", 3600, "20m").await?;
+    early.runs().await?;
+    step(start, "a pod that was created before its credential runs as well");
+
+    team.restore_twice("late").await?;
+    team.minted(&MINTED).await?;
+    step(start, "a Secret was deleted twice and restored each time");
+
+    installation.upgrade().await?;
+    installation.pods_ready().await?;
+    installation.only_one_leads().await?;
+    team.minted(&MINTED).await?;
+    step(start, "chart and image upgraded, no token minted");
+
+    let leader = installation.only_one_leads().await?;
+    let deleted = Instant::now();
+    installation.delete_pod(&leader).await?;
+    installation.somebody_else_leads(&leader).await?;
+    let took = deleted.elapsed();
+    assert!(took < FOLLOWED, "another one leads after {took:?}");
+    installation.pods_ready().await?;
+    team.minted(&MINTED).await?;
+    step(start, &format!("leader deleted, another one led {:.1} s later, no token minted", took.as_secs_f32()));
+
+    let memory = installation.memory().await?;
+    step(start, &format!("resident memory of the operators: {memory:?} bytes"));
+    permissions::are_what_is_used(&installation).await?;
+    step(start, "permissions are what is used");
+
+    let before = team.tokens().await?;
+    installation.uninstall().await?;
+    assert_eq!(installation.kinds().await?, 2, "the kinds stay, as crds.keep says");
+    let after = team.tokens().await?;
+    assert_eq!(after["steady"], before["steady"], "and so do the users' Secrets");
+    assert_eq!(after.len(), before.len());
+    step(start, "chart uninstalled; kinds, credentials and Secrets are there");
+    installation.install().await?;
+    installation.pods_ready().await?;
+    installation.only_one_leads().await?;
+    team.renewed("short").await?;
+    team.minted(&MINTED).await?;
+    step(start, "installed again; it goes on where it was, no token minted");
+
+    let what = "a pod that has read its token for several lifetimes";
+    let limit = Duration::from_secs(u64::from(SHORT_LIFETIME)) * 4;
+    eventually(what, limit, async || {
+        let seen = Seen::of(&reader.log().await.ok()?);
+        (seen.seconds >= LIFETIMES * i64::from(SHORT_LIFETIME)).then_some(())
+    })
+    .await?;
+    step(start, &format!("a pod has read its token for {LIFETIMES} lifetimes"));
+    let seen = Seen::of(&reader.log().await?);
+    step(start, &format!("what the pod saw: {seen}"));
+    seen.assert_always_valid();
+    Seen::of(&early.log().await?).assert_always_valid();
+    team.minted_only_when_due("short").await?;
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! What the operator's service account may do is what its pods did.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use stage::{
+    INSTALLATION, Stage,
+    audit::{Use, granted, used},
+    eventually,
+};
+
+use crate::{PATIENCE, installation::Installation};
+
+/// What the API server says that the account may do in the namespace of the installation. It is what
+/// `kubectl auth can-i --list` asks, in a form to be read by programs.
+async fn may(stage: &Stage, account: &str) -> Result<BTreeSet<Use>> {
+    let question = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": INSTALLATION},
+    });
+    let account = format!("--as=system:serviceaccount:{INSTALLATION}:{account}");
+    let arguments = ["create", "--validate=false", "-f", "-", "-o", "json", &account];
+    let answer: Value = serde_json::from_str(&stage.kubectl_with(&arguments, Some(&question.to_string())).await?)?;
+    Ok(granted(&answer["status"]["resourceRules"]))
+}
+
+pub async fn are_what_is_used(installation: &Installation) -> Result<()> {
+    let stage = &installation.stage;
+    let everybody = may(stage, "nobody").await?;
+    let granted: BTreeSet<Use> = &may(stage, &installation.account().await?).await? - &everybody;
+    assert!(!granted.is_empty());
+    eventually("the use of everything that is granted", PATIENCE, async || {
+        used(stage).ok().filter(|(used, _)| *used == granted)
+    })
+    .await
+    .with_context(|| {
+        let used = used(stage).map(|(used, _)| used).unwrap_or_default();
+        format!("never used: {:?}; used and not granted: {:?}", &granted - &used, &used - &granted)
+    })?;
+    let (_, refused) = used(stage)?;
+    assert!(refused.is_empty(), "the operator tried what it may not: {refused:?}");
+    Ok(())
+}

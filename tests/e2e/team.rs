@@ -1,0 +1,138 @@
+//! An application team: a namespace with credentials, and pods that use them.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use stage::{
+    Stage,
+    authority::{Client, TokenRequest},
+    eventually,
+    namespace::{Namespace, data},
+};
+
+use crate::{PATIENCE, installation::restrict, reader::Reader};
+
+/// Lifetime of the tokens that are watched, in seconds: short, and long enough for the kubelet to bring a renewed one
+/// into the pod's file while there is no operator for a while.
+pub const SHORT_LIFETIME: u32 = 70;
+/// They are renewed this long before they expire, in seconds, at most: half of the lifetime, a twentieth for the
+/// jitter, and a second, since tokens tell their times in whole ones.
+const RENEWED_BEFORE: i64 = 35 + 4 + 1;
+/// The contract: a deleted Secret is there again.
+const RESTORED: Duration = Duration::from_secs(5);
+
+pub struct Team {
+    namespace: Namespace,
+}
+
+impl Team {
+    pub async fn new(stage: &Stage) -> Result<Self> {
+        let namespace = Namespace::on(stage.clone(), "team").await?;
+        restrict(stage, &namespace.name).await?;
+        stage.kubectl(&["label", "namespace", &namespace.name, "itwin=allowed"]).await?;
+        Ok(Self { namespace })
+    }
+
+    /// A pod that mounts this Secret.
+    pub async fn start_reader(&self, name: &str, secret: &str) -> Result<Reader<'_>> {
+        Reader::start(&self.namespace, name, secret).await
+    }
+
+    fn client_id(&self, credential: &str) -> String {
+        format!("service-{}-{credential}", self.namespace.name)
+    }
+
+    /// A credential with a client of its own, which names no authority and so uses the default one; waits until it is
+    /// Ready.
+    pub async fn credential(&self, name: &str, lifetime: u32, renew_before: &str) -> Result<()> {
+        let client = Client { lifetime, ..Client::new(&self.client_id(name)) };
+        self.namespace.stage.authority.register(&client).await?;
+        self.namespace.apply(&self.namespace.client_secret(name, &client)).await?;
+        let spec = json!({"authorityRef": null, "renewBefore": renew_before, "minimumValidity": "5s"});
+        self.namespace.apply(&self.namespace.credential(name, &spec)).await?;
+        let wait = ["wait", "--for=condition=Ready", &format!("itcred/{name}"), "--timeout=60s"];
+        if let Err(error) = self.namespace.kubectl(&wait).await {
+            let told = self.namespace.kubectl(&["get", "itcred,itauth", "-o", "yaml"]).await?;
+            return Err(error.context(told));
+        }
+        Ok(())
+    }
+
+    async fn requests(&self, credential: &str) -> Result<Vec<TokenRequest>> {
+        self.namespace.stage.authority.requests(&self.client_id(credential)).await
+    }
+
+    /// For these credentials a token was asked for as often as there was a reason to.
+    pub async fn minted(&self, expected: &[(&str, usize)]) -> Result<()> {
+        for (credential, times) in expected {
+            assert_eq!(self.requests(credential).await?.len(), *times, "tokens asked for {credential}");
+        }
+        Ok(())
+    }
+
+    /// No token was asked for earlier than it was due, whichever replica of whichever version asked.
+    pub async fn minted_only_when_due(&self, credential: &str) -> Result<()> {
+        let requests = self.requests(credential).await?;
+        let at: Vec<i64> = requests.iter().map(|request| request.at).collect();
+        let earliest = (i64::from(SHORT_LIFETIME) - RENEWED_BEFORE) * 1000;
+        for pair in at.windows(2) {
+            assert!(pair[1] - pair[0] >= earliest, "asked again after {} ms: {at:?}", pair[1] - pair[0]);
+        }
+        assert!(requests.iter().all(|request| request.status == 200), "{requests:?}");
+        assert!(at.len() > 2, "there were renewals");
+        Ok(())
+    }
+
+    /// Waits for the next token of this credential.
+    pub async fn renewed(&self, credential: &str) -> Result<()> {
+        let before = self.requests(credential).await?.len();
+        let limit = Duration::from_secs(u64::from(SHORT_LIFETIME));
+        eventually("a renewal", limit, async || (self.requests(credential).await.ok()?.len() > before).then_some(()))
+            .await
+    }
+
+    async fn secret(&self, name: &str) -> Result<Value> {
+        self.namespace.get("secret", name).await?.context("there is no such Secret")
+    }
+
+    /// The token of each credential, as its Secret has it.
+    pub async fn tokens(&self) -> Result<BTreeMap<String, String>> {
+        let mut tokens = BTreeMap::new();
+        let names = self.namespace.kubectl(&["get", "itcred", "-o", "jsonpath={.items[*].metadata.name}"]).await?;
+        for name in names.split_whitespace() {
+            let token = data(&self.secret(name).await?)?.remove("access_token").context("no access_token")?;
+            tokens.insert(name.to_owned(), token);
+        }
+        Ok(tokens)
+    }
+
+    /// Deletes the Secret of a credential twice; each time it is there again soon, with a new token, since the operator
+    /// keeps none.
+    pub async fn restore_twice(&self, credential: &str) -> Result<()> {
+        for _ in 0..2 {
+            let before = self.secret(credential).await?;
+            self.namespace.kubectl(&["delete", "secret", credential]).await?;
+            let deleted = Instant::now();
+            let restored = eventually("a Secret that is there again", PATIENCE, async || {
+                let secret = self.secret(credential).await.ok()?;
+                (secret["metadata"]["uid"] != before["metadata"]["uid"]).then_some(secret)
+            });
+            restored.await?;
+            let took = deleted.elapsed();
+            assert!(took < RESTORED, "restored after {took:?}");
+        }
+        // the same event again makes a series of the first one
+        eventually("both events", PATIENCE, async || {
+            let events = self.namespace.kubectl(&["get", "events.events.k8s.io", "-o", "json"]).await.ok()?;
+            let events: Value = serde_json::from_str(&events).ok()?;
+            let is_series =
+                |event: &&Value| event["reason"] == "Restored" && event["series"]["count"].as_u64() > Some(1);
+            events["items"].as_array()?.iter().find(is_series).map(drop)
+        })
+        .await
+    }
+}
