@@ -1,7 +1,7 @@
 //! The authorities: each ITwinAuthority with the client that asks it, kept fresh, and its status.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -48,6 +48,8 @@ const STATUS_RETRY: Duration = Duration::from_secs(5);
 pub struct Authorities {
     metrics: Arc<Metrics>,
     entries: Mutex<HashMap<String, Entry>>,
+    /// Those that the watch has shown, looked at or not.
+    announced: Mutex<HashSet<String>>,
 }
 
 struct Entry {
@@ -69,7 +71,7 @@ impl Authorities {
     /// None yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, entries: Mutex::default() }
+        Self { metrics, entries: Mutex::default(), announced: Mutex::default() }
     }
 
     /// The authority of this name, if it can be asked.
@@ -83,6 +85,10 @@ impl Authorities {
     pub fn facts(&self, name: &str, spec: &CredentialSpec) -> (facts::Authority, u32) {
         let entries = self.entries();
         let Some(entry) = entries.get(name) else {
+            if self.announced().contains(name) {
+                // it is there, and is looked at soon
+                return (facts::Authority::Pending, 0);
+            }
             let refusal = Refusal::new(
                 Reason::AuthorityNotFound,
                 format!(
@@ -107,9 +113,19 @@ impl Authorities {
         (fact, entry.epoch.wrapping_mul(EPOCH_STRIDE).wrapping_add(recoveries))
     }
 
+    /// There is an authority of this name: until it was looked at, nobody may say that there is none.
+    pub fn announce(&self, name: &str) {
+        self.announced().insert(name.to_owned());
+    }
+
     /// Forgets an authority that is gone.
     pub fn forget(&self, name: &str) {
+        self.announced().remove(name);
         self.entries().remove(name);
+    }
+
+    fn announced(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -290,4 +306,24 @@ async fn write_status(
     let name = object.name_any();
     let patch = Patch::Merge(&patch);
     cluster.call(Step::PatchAuthorityStatus, api.patch_status(&name, &params, &patch)).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authority_that_was_not_looked_at_yet_is_awaited_and_one_that_is_gone_is_not() {
+        let authorities = Authorities::new(Arc::new(Metrics::new(true).expect("metrics")));
+        let spec: CredentialSpec =
+            serde_json::from_value(json!({"clientCredentialsRef": {"name": "client"}})).expect("a valid spec");
+        let fact = || authorities.facts("ims", &spec).0;
+        assert!(
+            matches!(fact(), facts::Authority::Unavailable(refusal) if refusal.reason == Reason::AuthorityNotFound)
+        );
+        authorities.announce("ims");
+        assert!(matches!(fact(), facts::Authority::Pending));
+        authorities.forget("ims");
+        assert!(matches!(fact(), facts::Authority::Unavailable(_)));
+    }
 }

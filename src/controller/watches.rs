@@ -201,9 +201,13 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
             context.scopes.wake_users_of(&authority.name_any());
         };
         match &event {
-            Event::Apply(authority) => wakes.wake(ObjectRef::from_obj(authority)),
+            Event::Apply(authority) => {
+                context.authorities.announce(&authority.name_any());
+                wakes.wake(ObjectRef::from_obj(authority));
+            }
+            Event::InitApply(authority) => context.authorities.announce(&authority.name_any()),
             Event::Delete(authority) => forget(authority),
-            Event::Init | Event::InitApply(_) => {}
+            Event::Init => {}
             Event::InitDone => {
                 let is_gone = |old: &ITwinAuthority| wakes.store.get(&ObjectRef::from_obj(old)).is_none();
                 for gone in before.into_iter().flatten().filter(|old| is_gone(old)) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::row::{Row, World};
 
 /// Rows that are played at the same time: what two cores and one Node process can serve.
-const AT_ONCE: usize = 12;
+const AT_ONCE: usize = 6;
 
 fn behaviour(name: &str) -> Value {
     json!({"name": name})
