@@ -41,6 +41,8 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
 const RETRY_CEILING: Duration = Duration::from_secs(60);
 /// Keeps apart two numbers that move: the entry's own epoch, and the recoveries of its client.
 const EPOCH_STRIDE: u32 = 65_537;
+/// A status that somebody else replaced is written again no sooner than this.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
 /// Wait after a status that could not be written.
 const STATUS_RETRY: Duration = Duration::from_secs(5);
 
@@ -65,6 +67,8 @@ struct Entry {
     due: Instant,
     /// Moves with everything that may make a new attempt worth while.
     epoch: u32,
+    /// What was written into its status last, and when.
+    told: Option<(Instant, AuthorityStatus)>,
 }
 
 impl Authorities {
@@ -155,6 +159,7 @@ impl Authorities {
             failures: 0,
             due: Instant::now(),
             epoch,
+            told: None,
         };
         entries.insert(name, entry);
         authority
@@ -163,6 +168,24 @@ impl Authorities {
     /// How long until endpoints and keys should be asked for; zero where that is now.
     fn wait(&self, name: &str) -> Duration {
         self.entries().get(name).map_or(RETRY_CEILING, |entry| entry.due.saturating_duration_since(Instant::now()))
+    }
+
+    /// How long not to write this status again: somebody else, another operator perhaps, has just replaced it, and two
+    /// who answer each other's writes at once would be a storm.
+    fn told_lately(&self, name: &str, status: &AuthorityStatus) -> Option<Duration> {
+        let entries = self.entries();
+        let (at, told) = entries.get(name)?.told.as_ref()?;
+        let same = |status: &AuthorityStatus| {
+            status.conditions.iter().map(|c| (c.status.clone(), c.reason.clone())).collect::<Vec<_>>()
+        };
+        let left = TELL_AGAIN.checked_sub(at.elapsed())?;
+        (same(told) == same(status)).then_some(left)
+    }
+
+    fn note_told(&self, name: &str, status: AuthorityStatus) {
+        if let Some(entry) = self.entries().get_mut(name) {
+            entry.told = Some((Instant::now(), status));
+        }
     }
 
     /// Why an authority never answered, if it did not.
@@ -216,7 +239,7 @@ pub async fn reconcile(
         Ok(authority) => authority,
         Err(refusal) => {
             scopes.wake_users_of(&name);
-            return tell(object, not_ready(&refusal), None, cluster, RETRY_CEILING).await;
+            return tell(object, not_ready(&refusal), None, (authorities, cluster), RETRY_CEILING).await;
         }
     };
     if authorities.wait(&name).is_zero() {
@@ -239,7 +262,7 @@ pub async fn reconcile(
         (None, Some(refusal)) => not_ready(&refusal),
         (None, None) => return Action::requeue(STATUS_RETRY),
     };
-    tell(object, verdict, metadata.as_deref(), cluster, authorities.wait(&name)).await
+    tell(object, verdict, metadata.as_deref(), (authorities, cluster), authorities.wait(&name)).await
 }
 
 /// Writes the status if it is another one, and says when to look again.
@@ -247,15 +270,20 @@ async fn tell(
     object: &ITwinAuthority,
     verdict: Verdict,
     metadata: Option<&Metadata>,
-    cluster: &Cluster,
+    (authorities, cluster): (&Authorities, &Cluster),
     wait: Duration,
 ) -> Action {
     let status = status(object, verdict, metadata);
-    if object.status.as_ref() != Some(&status)
-        && let Err(error) = write_status(cluster, object, &status).await
-    {
-        tracing::warn!(authority = object.name_any(), %error, "status could not be written");
-        return Action::requeue(STATUS_RETRY.min(wait.max(Duration::from_millis(10))));
+    if object.status.as_ref() != Some(&status) {
+        let name = object.name_any();
+        if let Some(left) = authorities.told_lately(&name, &status) {
+            return Action::requeue(left.min(wait).max(Duration::from_millis(10)));
+        }
+        if let Err(error) = write_status(cluster, object, &status).await {
+            tracing::warn!(authority = name, %error, "status could not be written");
+            return Action::requeue(STATUS_RETRY.min(wait.max(Duration::from_millis(10))));
+        }
+        authorities.note_told(&name, status);
     }
     Action::requeue(wait.max(Duration::from_millis(10)))
 }
