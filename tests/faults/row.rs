@@ -16,7 +16,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use stage::{eventually, namespace::Namespace, operator::Operator};
+use stage::{api_proxy::ApiProxy, eventually, namespace::Namespace, operator::Operator};
 
 /// What the contract gives for telling the cause.
 const TOLD: Duration = Duration::from_secs(10);
@@ -44,14 +44,18 @@ pub struct Row {
 pub struct World {
     pub namespace: Namespace,
     pub operator: Operator,
+    _proxy: ApiProxy,
 }
 
 impl World {
     pub async fn new(prefix: &str) -> Result<Self> {
         let namespace = Namespace::new(prefix).await?;
+        // it shows the operator the authorities of this test alone: those of the others would all be asked as well
+        let proxy = ApiProxy::start(&namespace.stage, &namespace.name)?;
+        let (program, arguments) = (Path::new(PROGRAM), ["--concurrency", "64"]);
         let operator =
-            Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, &["--concurrency", "64"]).await?;
-        Ok(Self { namespace, operator })
+            Operator::start_with(&namespace.stage, program, &namespace.name, &arguments, &proxy.variables()).await?;
+        Ok(Self { namespace, operator, _proxy: proxy })
     }
 
     pub fn credentials(&self) -> Api<ITwinServiceCredential> {
@@ -84,7 +88,7 @@ impl World {
         let object = json!({
             "apiVersion": "credentials.itwin.dev/v1alpha1",
             "kind": "ITwinAuthority",
-            "metadata": {"name": full_name},
+            "metadata": {"name": full_name, "labels": {"test": self.namespace.name}},
             "spec": full,
         });
         self.authorities().create(&PostParams::default(), &serde_json::from_value(object)?).await?;
