@@ -6,6 +6,7 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,7 +31,7 @@ fn read(file: impl AsRef<Path>) -> String {
 
 /// The names of all series that the operator exposes once everything has happened once.
 fn exposed() -> BTreeSet<String> {
-    let metrics = Metrics::new(true).expect("metrics");
+    let metrics = Arc::new(Metrics::new(true).expect("metrics"));
     let labels = CredentialLabels { namespace: "a", name: "b", authority: "c" };
     metrics
         .credential(labels, CredentialGauges { expires_at: Some(1.0), renew_at: Some(1.0), ready: true, failures: 0 });
@@ -39,7 +40,7 @@ fn exposed() -> BTreeSet<String> {
     metrics.token_request("c", "success", Duration::from_secs(1));
     metrics.reconciled("success", Duration::from_secs(1));
     metrics.kubernetes_request("get", "secrets", "success");
-    let text = metrics.render().expect("text");
+    let text: String = metrics.pages().expect("text").collect();
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     samples.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
 }

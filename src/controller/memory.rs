@@ -47,8 +47,6 @@ pub struct Memory {
     pub restart_failures: u32,
     /// Failed calls to the Kubernetes API in a row.
     pub api_failures: u32,
-    /// The authority that the metrics of this credential name.
-    pub metrics_authority: Option<String>,
 }
 
 impl Memory {
@@ -78,7 +76,6 @@ impl Memory {
             restart_not_before: None,
             restart_failures: 0,
             api_failures: 0,
-            metrics_authority: None,
         }
     }
 }

@@ -22,7 +22,10 @@ use crate::{
     cluster::{CallError, Step},
     decide::facts::Facts,
     metrics::{CredentialGauges, CredentialLabels},
-    observe::{index::Known, target::Description},
+    observe::{
+        index::{Key, Known},
+        target::Description,
+    },
     report::{
         events::{self, Outcome},
         status,
@@ -132,14 +135,8 @@ impl Visit<'_> {
 
     fn gauge(&mut self, facts: &Facts, status: &CredentialStatus, next_attempt: Option<DateTime<Utc>>) {
         let authority = &self.subject.credential.spec.authority_ref.name;
-        let labels = |authority| CredentialLabels {
-            namespace: &self.subject.key.namespace,
-            name: &self.subject.key.name,
-            authority,
-        };
-        if let Some(before) = self.memory.metrics_authority.as_ref().filter(|before| *before != authority) {
-            self.context.metrics.forget_credential(labels(before));
-        }
+        let Key { namespace, name } = &self.subject.key;
+        let labels = CredentialLabels { namespace, name, authority };
         let seconds = |at: DateTime<Utc>| at.timestamp() as f64;
         let gauges = CredentialGauges {
             expires_at: facts.held_for_spec().map(|stamp| seconds(stamp.expires_at)),
@@ -147,7 +144,6 @@ impl Visit<'_> {
             ready: status::holds(&status.conditions, READY),
             failures: self.memory.attempts.failures,
         };
-        self.context.metrics.credential(labels(authority), gauges);
-        self.memory.metrics_authority = Some(authority.clone());
+        self.context.metrics.credential(labels, gauges);
     }
 }

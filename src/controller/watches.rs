@@ -20,8 +20,7 @@ use tokio::sync::watch;
 
 use super::{reconcile::Context, scopes::Scope, unreadable::Unreadable};
 use crate::{
-    api::{authority::ITwinAuthority, credential::ITwinServiceCredential},
-    metrics::CredentialLabels,
+    api::{authority::ITwinAuthority, credential::ITwinServiceCredential, secret_keys},
     observe::{index::Key, target::Seen},
     progress::Progress,
 };
@@ -143,7 +142,7 @@ pub async fn credentials(context: Arc<Context>, scope: usize, mut writer: Writer
         let event = understood(event, known, &context.unreadable, scope.namespace.as_deref());
         context.tell_unreadable().await;
         let Some(event) = event else { continue };
-        let event = event.modify(|credential| credential.managed_fields_mut().clear());
+        let event = event.modify(drop_unread);
         let before = matches!(event, Event::InitDone).then(|| scope.credentials.store.state());
         writer.apply_watcher_event(&event);
         match &event {
@@ -164,6 +163,14 @@ pub async fn credentials(context: Arc<Context>, scope: usize, mut writer: Writer
     }
 }
 
+/// Drops what nothing here reads, so that memory does not grow with what others write on a credential: `kubectl apply`
+/// alone keeps a copy of the whole object in an annotation.
+fn drop_unread(credential: &mut ITwinServiceCredential) {
+    credential.managed_fields_mut().clear();
+    credential.labels_mut().clear();
+    credential.annotations_mut().retain(|key, _| key == secret_keys::RENEW);
+}
+
 fn is_gone(scope: &Scope, old: &ITwinServiceCredential) -> bool {
     scope.credentials.store.get(&ObjectRef::from_obj(old)).is_none_or(|new| new.uid() != old.uid())
 }
@@ -178,11 +185,7 @@ fn forget(context: &Context, credential: &ITwinServiceCredential) {
     context.wake_others(&key, &Key::new(&key.namespace, credential.target_name()));
     context.index.unregister(&key);
     drop(context.memories.take(&credential.uid().unwrap_or_default()));
-    context.metrics.forget_credential(CredentialLabels {
-        namespace: &key.namespace,
-        name: &key.name,
-        authority: &credential.spec.authority_ref.name,
-    });
+    context.metrics.forget_credential(&key.namespace, &key.name);
 }
 
 /// Watches the authorities: keeps their store and wakes them.

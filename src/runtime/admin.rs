@@ -1,14 +1,16 @@
 //! Probes and metrics over HTTP. They show no secret and change nothing.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
+    body::Body,
     extract::State,
     http::{StatusCode, header},
     response::IntoResponse,
     routing::get,
 };
+use futures::stream;
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{metrics::Metrics, progress::Progress};
@@ -66,8 +68,11 @@ async fn readyz(State(probes): State<Probes>) -> impl IntoResponse {
 }
 
 async fn metrics(State(probes): State<Probes>) -> impl IntoResponse {
-    match probes.metrics.render() {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+    match probes.metrics.pages() {
+        Ok(pages) => {
+            let body = Body::from_stream(stream::iter(pages.map(Ok::<_, Infallible>)));
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], body).into_response()
+        }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

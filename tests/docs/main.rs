@@ -9,6 +9,7 @@ mod reference;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -233,14 +234,14 @@ fn flags_and_variables_exist() {
 
 /// The names of all series that the operator exposes once everything has happened once, and of their families.
 fn exposed() -> BTreeSet<String> {
-    let metrics = Metrics::new(true).expect("metrics");
+    let metrics = Arc::new(Metrics::new(true).expect("metrics"));
     let labels = CredentialLabels { namespace: "a", name: "b", authority: "c" };
     metrics
         .credential(labels, CredentialGauges { expires_at: Some(1.0), renew_at: Some(1.0), ready: true, failures: 0 });
     metrics.token_request("c", "success", Duration::from_secs(1));
     metrics.reconciled("success", Duration::from_secs(1));
     metrics.kubernetes_request("get", "secrets", "success");
-    let text = metrics.render().expect("text");
+    let text: String = metrics.pages().expect("text").collect();
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next());
     families.chain(samples).map(str::to_owned).collect()

@@ -3,12 +3,17 @@
 //! Every label value is from a fixed set or an object's name, so that the number of series is bounded by the number
 //! of credentials; those of a credential go when it goes.
 
-use std::time::Duration;
+mod credentials;
+
+use std::{sync::Arc, time::Duration};
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     process_collector::ProcessCollector,
 };
+
+pub use self::credentials::{CredentialGauges, CredentialLabels};
+use self::credentials::{CredentialSeries, Cursor};
 
 /// Buckets for how late a renewal was written, in seconds: from a busy moment to an outage.
 const LATENESS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
@@ -20,11 +25,8 @@ const DURATIONS: [f64; 11] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
-    per_credential: bool,
-    expiration: GaugeVec,
-    renewal: GaugeVec,
-    ready: GaugeVec,
-    failures: GaugeVec,
+    /// `None` where the series of single credentials are turned off.
+    credentials: Option<CredentialSeries>,
     lateness: Histogram,
     validity: Histogram,
     token_requests: IntCounterVec,
@@ -36,38 +38,6 @@ pub struct Metrics {
     unreadable: IntGauge,
 }
 
-/// The labels of one credential's series.
-#[derive(Clone, Copy)]
-pub struct CredentialLabels<'a> {
-    /// Its namespace.
-    pub namespace: &'a str,
-    /// Its name.
-    pub name: &'a str,
-    /// The authority that it names.
-    pub authority: &'a str,
-}
-
-impl CredentialLabels<'_> {
-    const NAMES: [&'static str; 3] = ["namespace", "name", "authority"];
-
-    fn values(&self) -> [&str; 3] {
-        [self.namespace, self.name, self.authority]
-    }
-}
-
-/// What is told about one credential. Times are seconds since the epoch; absent where there is no token.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CredentialGauges {
-    /// When the token expires.
-    pub expires_at: Option<f64>,
-    /// When the next attempt is due.
-    pub renew_at: Option<f64>,
-    /// Whether it is Ready.
-    pub ready: bool,
-    /// Failed attempts in a row.
-    pub failures: u32,
-}
-
 impl Metrics {
     /// Registers everything. `per_credential` turns the series with a credential's name on.
     ///
@@ -75,21 +45,8 @@ impl Metrics {
     /// Never for the names used here; the type comes from the library.
     pub fn new(per_credential: bool) -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let credential_gauge = |name, help| gauge_vec(&registry, name, help, &CredentialLabels::NAMES);
         let metrics = Self {
-            expiration: credential_gauge(
-                "itwin_credential_expiration_timestamp_seconds",
-                "When the token in the Secret expires.",
-            )?,
-            renewal: credential_gauge(
-                "itwin_credential_renewal_timestamp_seconds",
-                "When the next attempt to get a token is due.",
-            )?,
-            ready: credential_gauge("itwin_credential_ready", "1 while the credential is Ready, else 0.")?,
-            failures: credential_gauge(
-                "itwin_credential_consecutive_failures",
-                "Failed attempts since the last token.",
-            )?,
+            credentials: per_credential.then(CredentialSeries::default),
             lateness: histogram(
                 &registry,
                 "itwin_credential_renewal_lateness_seconds",
@@ -139,7 +96,6 @@ impl Metrics {
                 registry.register(Box::new(gauge.clone()))?;
                 gauge
             },
-            per_credential,
             registry: registry.clone(),
         };
         let build = Gauge::with_opts(
@@ -152,34 +108,28 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// The text that a Prometheus server scrapes.
+    /// The text that a Prometheus server scrapes, page by page, so that it never stands in memory as a whole.
     ///
     /// # Errors
     /// Where a metric cannot be encoded.
-    pub fn render(&self) -> prometheus::Result<String> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+    pub fn pages(self: &Arc<Self>) -> prometheus::Result<impl Iterator<Item = String> + use<>> {
+        let first = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        let (metrics, mut cursor) = (self.clone(), Cursor::default());
+        let rest = std::iter::from_fn(move || metrics.credentials.as_ref()?.page(&mut cursor));
+        Ok(std::iter::once(first).chain(rest))
     }
 
     /// Tells how a credential stands.
     pub fn credential(&self, labels: CredentialLabels<'_>, gauges: CredentialGauges) {
-        if !self.per_credential {
-            return;
+        if let Some(credentials) = &self.credentials {
+            credentials.set(labels, gauges);
         }
-        let set = |family: &GaugeVec, value: Option<f64>| match value {
-            Some(value) => family.with_label_values(&labels.values()).set(value),
-            None => drop(family.remove_label_values(&labels.values())),
-        };
-        set(&self.expiration, gauges.expires_at);
-        set(&self.renewal, gauges.renew_at);
-        set(&self.ready, Some(f64::from(u8::from(gauges.ready))));
-        set(&self.failures, Some(f64::from(gauges.failures)));
     }
 
-    /// Forgets a credential that is gone, or that names another authority now.
-    pub fn forget_credential(&self, labels: CredentialLabels<'_>) {
-        for family in [&self.expiration, &self.renewal, &self.ready, &self.failures] {
-            // an error only says that there was no such series
-            let _ = family.remove_label_values(&labels.values());
+    /// Forgets a credential that is gone.
+    pub fn forget_credential(&self, namespace: &str, name: &str) {
+        if let Some(credentials) = &self.credentials {
+            credentials.forget(namespace, name);
         }
     }
 
@@ -221,12 +171,6 @@ impl Metrics {
     }
 }
 
-fn gauge_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
-    let family = GaugeVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(family.clone()))?;
-    Ok(family)
-}
-
 fn counter_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
     let family = IntCounterVec::new(Opts::new(name, help), labels)?;
     registry.register(Box::new(family.clone()))?;
@@ -247,30 +191,34 @@ mod tests {
     const GAUGES: CredentialGauges =
         CredentialGauges { expires_at: Some(100.0), renew_at: Some(60.0), ready: true, failures: 0 };
 
+    fn text(metrics: Metrics) -> String {
+        Arc::new(metrics).pages().expect("text").collect()
+    }
+
     #[test]
-    fn credential_that_is_gone_leaves_no_series() {
+    fn credential_that_is_gone_or_names_another_authority_leaves_no_series() {
         let metrics = Metrics::new(true).expect("metrics");
         metrics.credential(LABELS, GAUGES);
-        assert!(
-            metrics
-                .render()
-                .expect("text")
-                .contains(r#"itwin_credential_ready{authority="ims",name="agent",namespace="team-a"} 1"#)
-        );
-        metrics.forget_credential(LABELS);
-        assert!(!metrics.render().expect("text").contains("agent"));
+        metrics.credential(CredentialLabels { authority: "other", ..LABELS }, GAUGES);
+        let metrics = Arc::new(metrics);
+        assert!(!metrics.pages().expect("text").any(|page| page.contains("ims")));
+        metrics.forget_credential(LABELS.namespace, LABELS.name);
+        assert!(!metrics.pages().expect("text").any(|page| page.contains("agent")));
     }
 
     #[test]
     fn series_of_credentials_can_be_turned_off() {
-        let metrics = Metrics::new(false).expect("metrics");
-        metrics.credential(LABELS, GAUGES);
-        assert!(!metrics.render().expect("text").contains("agent"));
+        for (per_credential, shown) in [(true, true), (false, false)] {
+            let metrics = Metrics::new(per_credential).expect("metrics");
+            metrics.credential(LABELS, GAUGES);
+            let line = r#"itwin_credential_ready{authority="ims",name="agent",namespace="team-a"} 1"#;
+            assert_eq!(text(metrics).contains(line), shown);
+        }
     }
 
     #[test]
     fn process_and_build_are_told() {
-        let text = Metrics::new(true).expect("metrics").render().expect("text");
+        let text = text(Metrics::new(true).expect("metrics"));
         assert!(text.contains("process_resident_memory_bytes") && text.contains("itwin_build_info{version="));
     }
 }

@@ -1,0 +1,160 @@
+//! The series of single credentials: the only ones whose number grows with the cluster.
+//!
+//! They are kept as numbers, and become text page by page while they are scraped. Ten thousand credentials have forty
+//! thousand series; as metrics of the library, with name, help and labels in each, they took as much memory as all
+//! else that is known of the credentials.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    ops::Bound,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Series of one page of text; about 100 bytes each.
+const PAGE: usize = 256;
+
+/// The labels of one credential's series.
+#[derive(Clone, Copy)]
+pub struct CredentialLabels<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// The authority that it names.
+    pub authority: &'a str,
+}
+
+/// What is told about one credential. Times are seconds since the epoch; absent where there is no token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CredentialGauges {
+    /// When the token expires.
+    pub expires_at: Option<f64>,
+    /// When the next attempt is due.
+    pub renew_at: Option<f64>,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// Failed attempts in a row.
+    pub failures: u32,
+}
+
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    value: fn(&CredentialGauges) -> Option<f64>,
+}
+
+const FAMILIES: [Family; 4] = [
+    Family {
+        name: "itwin_credential_expiration_timestamp_seconds",
+        help: "When the token in the Secret expires.",
+        value: |gauges| gauges.expires_at,
+    },
+    Family {
+        name: "itwin_credential_renewal_timestamp_seconds",
+        help: "When the next attempt to get a token is due.",
+        value: |gauges| gauges.renew_at,
+    },
+    Family {
+        name: "itwin_credential_ready",
+        help: "1 while the credential is Ready, else 0.",
+        value: |gauges| Some(f64::from(u8::from(gauges.ready))),
+    },
+    Family {
+        name: "itwin_credential_consecutive_failures",
+        help: "Failed attempts since the last token.",
+        value: |gauges| Some(f64::from(gauges.failures)),
+    },
+];
+
+/// Namespace and name.
+type Key = (Box<str>, Box<str>);
+
+struct Series {
+    authority: Box<str>,
+    gauges: CredentialGauges,
+}
+
+/// The series of all credentials.
+#[derive(Default)]
+pub(super) struct CredentialSeries(Mutex<BTreeMap<Key, Series>>);
+
+/// How far a scrape has come.
+#[derive(Default)]
+pub(super) struct Cursor {
+    family: usize,
+    after: Option<Key>,
+}
+
+impl CredentialSeries {
+    pub fn set(&self, labels: CredentialLabels<'_>, gauges: CredentialGauges) {
+        let key = (labels.namespace.into(), labels.name.into());
+        self.all().insert(key, Series { authority: labels.authority.into(), gauges });
+    }
+
+    pub fn forget(&self, namespace: &str, name: &str) {
+        self.all().remove(&(namespace.into(), name.into()));
+    }
+
+    /// The next page of text, in the text format of Prometheus 0.0.4; `None` after the last.
+    pub fn page(&self, cursor: &mut Cursor) -> Option<String> {
+        let family = FAMILIES.get(cursor.family)?;
+        let mut page = match cursor.after {
+            None => format!("# HELP {} {}\n# TYPE {} gauge\n", family.name, family.help, family.name),
+            Some(_) => String::new(),
+        };
+        let all = self.all();
+        let start = cursor.after.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = all.range((start, Bound::Unbounded));
+        for (key, series) in rest.by_ref().take(PAGE) {
+            if let Some(value) = (family.value)(&series.gauges) {
+                let (authority, (namespace, name)) = (&series.authority, key);
+                // names of objects hold nothing that would have to be escaped; writing to a text cannot fail
+                let _ = writeln!(
+                    page,
+                    r#"{}{{authority="{authority}",name="{name}",namespace="{namespace}"}} {value}"#,
+                    family.name
+                );
+            }
+            cursor.after = Some(key.clone());
+        }
+        if rest.next().is_none() {
+            *cursor = Cursor { family: cursor.family + 1, after: None };
+        }
+        Some(page)
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<Key, Series>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_is_told_once_whatever_the_number_of_pages() {
+        for count in [0, 1, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE] {
+            let series = CredentialSeries::default();
+            for number in 0..count {
+                let name = format!("agent-{number}");
+                let labels = CredentialLabels { namespace: "team", name: &name, authority: "ims" };
+                let gauges = CredentialGauges { expires_at: Some(2.5), renew_at: None, ready: true, failures: 3 };
+                series.set(labels, gauges);
+            }
+            let mut cursor = Cursor::default();
+            let text: String = std::iter::from_fn(|| series.page(&mut cursor)).collect();
+            let lines = |what: &str| text.lines().filter(|line| line.starts_with(what)).count();
+            assert_eq!(lines("itwin_credential_expiration_timestamp_seconds{"), count);
+            assert_eq!(lines("itwin_credential_renewal_timestamp_seconds{"), 0, "there is no such time");
+            assert_eq!(lines("itwin_credential_ready{"), count);
+            assert_eq!(lines("itwin_credential_consecutive_failures{"), count);
+            assert_eq!(lines("# TYPE "), FAMILIES.len(), "{count} credentials");
+            if count > 0 {
+                let line = r#"itwin_credential_expiration_timestamp_seconds{authority="ims",name="agent-0",namespace="team"} 2.5"#;
+                assert_eq!(lines(line), 1);
+            }
+        }
+    }
+}
