@@ -84,6 +84,8 @@ pub(super) struct CredentialSeries(Mutex<BTreeMap<Key, Series>>);
 pub(super) struct Cursor {
     family: usize,
     after: Option<Key>,
+    /// The family has a series, and so its head.
+    begun: bool,
 }
 
 impl CredentialSeries {
@@ -99,17 +101,17 @@ impl CredentialSeries {
     /// The next page of text, in the text format of Prometheus 0.0.4; `None` after the last.
     pub fn page(&self, cursor: &mut Cursor) -> Option<String> {
         let family = FAMILIES.get(cursor.family)?;
-        let mut page = match cursor.after {
-            None => format!("# HELP {} {}\n# TYPE {} gauge\n", family.name, family.help, family.name),
-            Some(_) => String::new(),
-        };
+        let mut page = String::new();
         let all = self.all();
         let start = cursor.after.take().map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = all.range((start, Bound::Unbounded));
         for (key, series) in rest.by_ref().take(PAGE) {
             if let Some(value) = (family.value)(&series.gauges) {
                 let (authority, (namespace, name)) = (&series.authority, key);
-                // names of objects hold nothing that would have to be escaped; writing to a text cannot fail
+                // writing to a text cannot fail; names of objects hold nothing that would have to be escaped
+                if !std::mem::replace(&mut cursor.begun, true) {
+                    let _ = writeln!(page, "# HELP {0} {1}\n# TYPE {0} gauge", family.name, family.help);
+                }
                 let _ = writeln!(
                     page,
                     r#"{}{{authority="{authority}",name="{name}",namespace="{namespace}"}} {value}"#,
@@ -119,7 +121,7 @@ impl CredentialSeries {
             cursor.after = Some(key.clone());
         }
         if rest.next().is_none() {
-            *cursor = Cursor { family: cursor.family + 1, after: None };
+            *cursor = Cursor { family: cursor.family + 1, ..Cursor::default() };
         }
         Some(page)
     }
@@ -150,7 +152,8 @@ mod tests {
             assert_eq!(lines("itwin_credential_renewal_timestamp_seconds{"), 0, "there is no such time");
             assert_eq!(lines("itwin_credential_ready{"), count);
             assert_eq!(lines("itwin_credential_consecutive_failures{"), count);
-            assert_eq!(lines("# TYPE "), FAMILIES.len(), "{count} credentials");
+            // those of the three families that have a series
+            assert_eq!(lines("# TYPE "), if count > 0 { 3 } else { 0 }, "{count} credentials");
             if count > 0 {
                 let line = r#"itwin_credential_expiration_timestamp_seconds{authority="ims",name="agent-0",namespace="team"} 2.5"#;
                 assert_eq!(lines(line), 1);
