@@ -80,9 +80,9 @@ check: ## Check format, lints, licences and generated files.
 .PHONY: bench
 N ?= 1000
 bench: ## Measure the operator with N credentials (default 1000): one table, and target/bench-N.json.
-	$(CARGO) build --locked --package stage
-	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --release --target $(STATIC)
-	$(STAGE) bench target/$(STATIC)/release/itwin-credential-operator $(N)
+	# the load too: it shares the processor with what is measured
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --release --target $(STATIC) --workspace
+	target/$(STATIC)/release/stage bench target/$(STATIC)/release/itwin-credential-operator $(N)
 
 .PHONY: audit
 audit: ## Check dependencies against the advisory database (needs the network and cargo-deny).

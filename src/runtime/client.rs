@@ -7,12 +7,15 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use http::Request;
+use http::{Request, Response};
+use hyper::body::{Bytes, Incoming};
+use hyper_timeout::TimeoutConnector;
+use hyper_util::{client::legacy, rt::TokioExecutor};
 use kube::{
     Client, Config,
-    client::{Body, ClientBuilder},
+    client::{Body, ClientBuilder, ConfigExt},
 };
-use tower::{Service, layer::layer_fn};
+use tower::{BoxError, Service, ServiceBuilder, layer::layer_fn};
 
 use crate::progress::Progress;
 
@@ -35,10 +38,48 @@ pub async fn client(progress: Arc<Progress>) -> Result<Client, String> {
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
-    let builder =
-        ClientBuilder::try_from(config).map_err(|error| format!("no Kubernetes client can be made: {error}"))?;
-    let observed = layer_fn(move |inner| Observed { inner, progress: progress.clone() });
-    Ok(builder.with_layer(&observed).build())
+    let client = if config.proxy_url.is_some() {
+        ClientBuilder::try_from(config).map(|builder| observed(builder, progress))
+    } else {
+        direct(config).map(|builder| observed(builder, progress))
+    };
+    client.map_err(|error| format!("no Kubernetes client can be made: {error}"))
+}
+
+fn observed<S, B>(builder: ClientBuilder<S>, progress: Arc<Progress>) -> Client
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static> + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let layer = layer_fn(move |inner| Observed { inner, progress: progress.clone() });
+    builder.with_layer(&layer).build()
+}
+
+/// What kube makes of a configuration without a proxy, but with connections that send at once: a request is written in
+/// two parts, header and body, and the second would wait for the acknowledgement of the first, which the other side
+/// holds back for 40 ms (Nagle's algorithm, RFC 896, and delayed acknowledgements, RFC 1122 section 4.2.3.2).
+fn direct(
+    config: Config,
+) -> kube::Result<
+    ClientBuilder<
+        impl Service<Request<Body>, Response = Response<Incoming>, Error = BoxError, Future: Send> + Send + use<>,
+    >,
+> {
+    let mut tcp = legacy::connect::HttpConnector::new();
+    // the TLS around it knows which schemes are allowed
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
+    connector.set_connect_timeout(config.connect_timeout);
+    connector.set_read_timeout(config.read_timeout);
+    let http: legacy::Client<_, Body> = legacy::Client::builder(TokioExecutor::new()).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(http);
+    Ok(ClientBuilder::new(service, config.default_namespace))
 }
 
 /// Sees watches and lists begin and fail.

@@ -179,7 +179,10 @@ impl Authority {
 }
 
 /// A certificate authority, and a certificate with its key for these names, in PEM.
-fn certificates(names: &[&str]) -> Result<(String, String, String)> {
+///
+/// # Errors
+/// Where a name is none.
+pub fn certificates(names: &[&str]) -> Result<(String, String, String)> {
     let ca = certificate_authority()?;
     let (certificate, key) = certificate(&ca, names, |_| {})?;
     Ok((ca.pem(), certificate, key))

@@ -139,7 +139,12 @@ impl Programs {
             "tokens.csv",
             users.map(|((user, groups), token)| format!("{token},{user},{user},{groups}\n")).collect(),
         )?;
-        write("audit-policy.yaml", AUDIT_POLICY.to_owned())?;
+        let audited = match durability {
+            Durability::Fast => AUDIT_POLICY.to_owned(),
+            // who is compared with the operator pays for the log, too
+            Durability::Durable => AUDIT_POLICY.replace("'system:serviceaccount", "'admin', 'system:serviceaccount"),
+        };
+        write("audit-policy.yaml", audited)?;
         Ok(programs)
     }
 

@@ -48,6 +48,8 @@ pub struct Stage {
     pub helm: PathBuf,
     /// promtool, which checks and tests rules of Prometheus.
     pub promtool: PathBuf,
+    /// The interpreter of Lua that Argo CD runs health checks with.
+    pub lua: PathBuf,
     /// The authorization server.
     pub authority: authority::Authority,
     /// The authority that misbehaves on demand.
@@ -76,10 +78,24 @@ impl Stage {
     /// # Errors
     /// Where the kubeconfig cannot be used.
     pub async fn client(&self) -> Result<kube::Client> {
+        use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+        use kube::client::{Body, ConfigExt};
+
         choose_cryptography();
         let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-        Ok(kube::Client::try_from(config)?)
+        // connections that send at once, as the operator's
+        let mut tcp = hyper_util::client::legacy::connect::HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        let http: Client<_, Body> =
+            Client::builder(TokioExecutor::new()).build(config.rustls_https_connector_with_connector(tcp)?);
+        let service = tower::ServiceBuilder::new()
+            .layer(config.base_uri_layer())
+            .option_layer(config.auth_layer()?)
+            .map_err(tower::BoxError::from)
+            .service(http);
+        Ok(kube::Client::new(service, config.default_namespace))
     }
 
     /// Runs kubectl as the administrator and gives what it printed.
@@ -125,6 +141,16 @@ impl Stage {
     pub async fn promtool(&self, arguments: &[&str]) -> Result<String> {
         let mut command = tokio::process::Command::new(&self.promtool);
         command.args(arguments);
+        output(command, None).await
+    }
+
+    /// Runs a script in Lua and gives what it printed.
+    ///
+    /// # Errors
+    /// As [`Self::kubectl`].
+    pub async fn lua(&self, script: &str) -> Result<String> {
+        let mut command = tokio::process::Command::new(&self.lua);
+        command.args(["-e", script]);
         output(command, None).await
     }
 }

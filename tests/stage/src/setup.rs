@@ -99,6 +99,7 @@ impl Running {
             kubectl: tools.kubernetes("kubectl"),
             helm: tools.helm(),
             promtool: tools.promtool(),
+            lua: tools.lua(),
             packages: tools.authority.clone(),
             kubeconfig,
             authority,

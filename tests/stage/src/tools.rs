@@ -30,6 +30,8 @@ const PROMETHEUS: [(&str, &str, &str); 1] =
     [("github.com/prometheus/prometheus/cmd/promtool", "promtool", "2 minutes")];
 /// Leaves out what finds targets in every cloud: checking rules needs none of it, and it is most of the build.
 const PROMETHEUS_TAGS: &str = "remove_all_sd";
+/// The same of the Go module `tools/lua`: the interpreter that Argo CD runs health checks with.
+const LUA: [(&str, &str, &str); 1] = [("github.com/yuin/gopher-lua/cmd/glua", "glua", "5 seconds")];
 /// The same of the Go module `tools/node`.
 const NODE: [(&str, &str, &str); 3] = [
     ("k8s.io/kubernetes/cmd/kubelet", "kubelet", "1 minute"),
@@ -53,6 +55,7 @@ pub struct Tools {
     kubernetes: PathBuf,
     helm: PathBuf,
     prometheus: PathBuf,
+    lua: PathBuf,
     /// The authorization server with its packages.
     pub authority: PathBuf,
 }
@@ -69,6 +72,7 @@ impl Tools {
             kubernetes: go_programs(&here.join("tools/kubernetes"), &cache, &KUBERNETES, "").await?,
             helm: go_programs(&here.join("tools/helm"), &cache, &HELM, "").await?,
             prometheus: go_programs(&here.join("tools/prometheus"), &cache, &PROMETHEUS, PROMETHEUS_TAGS).await?,
+            lua: go_programs(&here.join("tools/lua"), &cache, &LUA, "").await?,
             authority: npm_packages(&here.join("authority"), &cache).await?,
         };
         Ok(tools)
@@ -90,6 +94,12 @@ impl Tools {
     #[must_use]
     pub fn promtool(&self) -> PathBuf {
         self.prometheus.join("promtool")
+    }
+
+    /// The interpreter of Lua.
+    #[must_use]
+    pub fn lua(&self) -> PathBuf {
+        self.lua.join("glua")
     }
 }
 

@@ -14,9 +14,9 @@ use kube::{
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use serde_json::{Value, json};
-use stage::{Stage, eventually, operator::Operator};
+use stage::{Stage, eventually};
 
-use super::{PATIENCE, measure::metric};
+use super::{PATIENCE, token_server::TokenServer};
 
 /// Requests of the load at the same time.
 const AT_ONCE: usize = 32;
@@ -28,8 +28,9 @@ const LONG: u32 = 86_400;
 
 /// Namespaces, an authority and credentials.
 pub struct Load {
-    stage: Stage,
-    client: Client,
+    pub client: Client,
+    /// Who gives the tokens.
+    pub tokens: TokenServer,
     count: usize,
     lifetime: u32,
 }
@@ -37,15 +38,15 @@ pub struct Load {
 impl Load {
     /// Makes namespaces with a client Secret each, and the authority.
     pub async fn new(stage: &Stage, count: usize, lifetime: u32) -> Result<Self> {
-        let load = Self { stage: stage.clone(), client: stage.client().await?, count, lifetime };
-        load.tokens_live(LONG).await?;
+        let load = Self { client: stage.client().await?, tokens: TokenServer::start()?, count, lifetime };
+        load.tokens.tokens_live(LONG);
         let authority = json!({
             "apiVersion": "credentials.itwin.dev/v1alpha1",
             "kind": "ITwinAuthority",
             "metadata": {"name": "bench"},
             "spec": {
-                "issuer": stage.faults.issuer,
-                "caBundle": stage.faults.ca_bundle(),
+                "issuer": load.tokens.issuer,
+                "caBundle": load.tokens.ca_bundle(),
                 "requestsPerMinute": 60000,
                 "maxConcurrentRequests": 64,
             },
@@ -69,10 +70,6 @@ impl Load {
         NAMESPACES.min(self.count)
     }
 
-    async fn tokens_live(&self, seconds: u32) -> Result<()> {
-        self.stage.faults.behave(CLIENT, &json!({"name": "good", "lifetime": seconds})).await
-    }
-
     fn secrets(&self, namespace: &str) -> Api<Secret> {
         Api::namespaced(self.client.clone(), namespace)
     }
@@ -83,19 +80,17 @@ impl Load {
         Api::namespaced_with(self.client.clone(), namespace, &resource)
     }
 
-    pub async fn token_requests(&self) -> Result<usize> {
-        Ok(self.stage.faults.requests(CLIENT).await?.len())
-    }
-
-    /// Creates Secrets like the operator's and writes statuses like its, as often at the same time as it does.
-    pub async fn bare_writes(&self, count: usize) -> Result<Duration> {
+    /// Creates Secrets like the operator's and writes statuses like its, as many at the same time as it does. The
+    /// credentials are there before; how long their creation took comes first.
+    pub async fn bare_writes(&self, count: usize) -> Result<(Duration, Duration)> {
         let names: Vec<String> = (0..count).map(|number| format!("bare-{number}")).collect();
         let create = async |name: &String| {
-            // suspended: the operator leaves it alone
-            let object = credential(name, &json!({"suspend": true}));
+            let object = credential(name, &json!({}));
             self.credentials("bench-0").create(&PostParams::default(), &object).await.map(drop)
         };
+        let began = Instant::now();
         stream::iter(&names).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        let created = began.elapsed();
         let token = "x".repeat(1024);
         let write = async |name: &String| -> Result<()> {
             let annotations: serde_json::Map<String, Value> =
@@ -105,7 +100,16 @@ impl Load {
                 "stringData": {"access_token": token, "authorization": format!("Bearer {token}"), "scope": name},
             });
             self.secrets("bench-0").create(&PostParams::default(), &serde_json::from_value(secret)?).await?;
-            let status = json!({"status": {"secretName": name, "issuer": "x".repeat(64), "clientId": "x"}});
+            let condition = |kind: &str| {
+                json!({
+                    "type": kind, "status": "True", "reason": "Bare", "message": "x".repeat(80),
+                    "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z",
+                })
+            };
+            let status = json!({"status": {
+                "observedGeneration": 1, "secretName": name, "issuer": "x".repeat(64), "clientId": "x",
+                "conditions": [condition("Ready"), condition("Renewed")],
+            }});
             let credentials = self.credentials("bench-0");
             credentials.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await?;
             Ok(())
@@ -119,7 +123,7 @@ impl Load {
             Ok(())
         };
         stream::iter(&names).map(delete).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        Ok(took)
+        Ok((created, took))
     }
 
     /// Creates all credentials; gives how long that took.
@@ -158,12 +162,11 @@ impl Load {
     }
 
     /// One credential, while nothing else is done.
-    pub async fn create_alone(&self, number: usize) -> Result<Duration> {
-        let name = format!("alone-{number}");
+    pub async fn create_alone(&self, name: &str) -> Result<Duration> {
         let secrets = self.secrets("bench-0");
         let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(60);
         let mut events = secrets.watch_metadata(&params, "0").await?.boxed();
-        let object = credential(&name, &json!({"scopes": [name]}));
+        let object = credential(name, &json!({"scopes": [name]}));
         let began = Instant::now();
         self.credentials("bench-0").create(&PostParams::default(), &object).await?;
         while let Some(event) = events.next().await {
@@ -175,28 +178,40 @@ impl Load {
     }
 
     /// From now on tokens are short-lived, and each credential has one of them.
-    pub async fn shorten(&self, operator: &Operator) -> Result<()> {
-        self.tokens_live(self.lifetime).await?;
-        let before = self.token_requests().await?;
+    pub async fn shorten(&self) -> Result<()> {
         // a short-lived token replaces no long-lived one, so all are made anew, spread over a whole life of a token
-        let pause = Duration::from_secs_f64(f64::from(self.lifetime) * 2.0 / 3.0 / self.count as f64);
-        let mut next = Instant::now();
+        let life = Duration::from_secs(u64::from(self.lifetime)) * 2 / 3;
+        self.change_all(self.lifetime, "short", &json!({}), life).await
+    }
+
+    /// Each credential gets a token of this lifetime, in seconds, and is renewed at half of that; takes at least `span`.
+    pub async fn renew_at_half(&self, lifetime: u32, span: Duration) -> Result<()> {
+        self.change_all(lifetime, "half", &json!({"renewBefore": format!("{}s", lifetime / 2)}), span).await
+    }
+
+    async fn change_all(&self, lifetime: u32, scope: &str, spec: &Value, span: Duration) -> Result<()> {
+        self.tokens.tokens_live(lifetime);
+        let wanted = self.tokens.tokens() + self.count;
+        let pause = span.div_f64(self.count as f64);
+        let mut next = tokio::time::Instant::now();
         for number in 0..self.count {
-            let namespace = namespace(number % self.namespaces());
-            let name = format!("agent-{number}");
-            let patch = json!({"spec": {"scopes": [format!("short-{number}")], "minimumValidity": "1s"}});
-            self.credentials(&namespace).patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+            let mut spec = spec.clone();
+            stage::namespace::merge(
+                &mut spec,
+                &json!({"scopes": [format!("{scope}-{number}")], "minimumValidity": "1s"}),
+            );
+            let (namespace, name) = (namespace(number % self.namespaces()), format!("agent-{number}"));
+            let patch = Patch::Merge(json!({"spec": spec}));
+            self.credentials(&namespace).patch(&name, &PatchParams::default(), &patch).await?;
             next += pause;
-            tokio::time::sleep_until(next.into()).await;
+            tokio::time::sleep_until(next).await;
         }
-        let wanted = before + self.count;
-        eventually("a short-lived token for each", PATIENCE, async || {
-            (self.token_requests().await.ok()? >= wanted).then_some(())
-        })
-        .await?;
-        let ready = metric(operator, "itwin_credential_ready{").await?;
-        eprintln!("bench: {ready} credentials are ready");
-        Ok(())
+        self.tokens_reach(wanted).await
+    }
+
+    /// Waits until so many tokens were issued.
+    pub async fn tokens_reach(&self, count: usize) -> Result<()> {
+        eventually("tokens", PATIENCE, async || (self.tokens.tokens() >= count).then_some(())).await
     }
 
     /// Creates Secrets of 2 KB that are nobody's here.

@@ -14,6 +14,8 @@ const TICKS: f64 = 100.0;
 pub struct Usage {
     /// Seconds of CPU.
     pub cpu: f64,
+    /// Those of them that the kernel took for it.
+    pub system: f64,
     /// Resident memory.
     pub rss_mb: f64,
     /// The most it ever had.
@@ -33,10 +35,29 @@ impl Usage {
         };
         Ok(Self {
             cpu: (ticks(11) + ticks(12)) / TICKS,
+            system: ticks(12) / TICKS,
             rss_mb: kilobytes("VmRSS:") / 1024.0,
             peak_mb: kilobytes("VmHWM:") / 1024.0,
         })
     }
+}
+
+/// Seconds of CPU up to now of the programs that the process has started, by name, and its own.
+pub fn cpu_by_program() -> Result<BTreeMap<String, f64>> {
+    let ours = std::process::id();
+    let mut programs = BTreeMap::from([("the load itself".to_owned(), Usage::of(ours)?.cpu)]);
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // it may have ended meanwhile
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        if field("PPid:") == Some(&ours.to_string())
+            && let (Some(name), Ok(usage)) = (field("Name:"), Usage::of(pid))
+        {
+            *programs.entry(name.to_owned()).or_default() += usage.cpu;
+        }
+    }
+    Ok(programs)
 }
 
 /// How often the operator asked what of the API server.
@@ -59,6 +80,9 @@ impl Audit {
         for line in std::fs::read_to_string(log)?.lines() {
             // the last line may be half written
             let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
+            if entry["user"]["username"] == "admin" {
+                continue;
+            }
             let resource = entry["objectRef"]["resource"].as_str().unwrap_or_default();
             match entry["verb"].as_str().unwrap_or_default() {
                 "create" | "patch" | "update" if resource == "events" => audit.events += 1,
@@ -122,10 +146,24 @@ impl Lateness {
         Self { buckets: self.buckets.into_iter().map(less).collect(), count: self.count - before.count }
     }
 
-    /// The bound, in seconds, that this part of all renewals kept; infinite where no bucket holds so many.
+    /// The seconds, in a bucket by its bounds in proportion, that this part of all renewals kept; infinite where no
+    /// bucket holds so many.
     pub fn quantile(&self, part: f64) -> f64 {
         let wanted = self.count * part;
-        let bucket = self.buckets.iter().find(|(_, count)| **count >= wanted);
+        let mut below = (0, 0.0);
+        for (bound, count) in &self.buckets {
+            if *count >= wanted {
+                let within = (wanted - below.1) / (count - below.1).max(1.0);
+                return (below.0 as f64 + (*bound - below.0) as f64 * within) / 1000.0;
+            }
+            below = (*bound, *count);
+        }
+        f64::MAX
+    }
+
+    /// The bound, in seconds, of the last bucket that holds anything: no renewal was later.
+    pub fn bound(&self) -> f64 {
+        let bucket = self.buckets.iter().find(|(_, count)| **count >= self.count);
         bucket.map_or(f64::MAX, |(bound, _)| *bound as f64 / 1000.0)
     }
 }
@@ -143,4 +181,21 @@ pub fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);
     values.get(((last as f64) * part).round() as usize).copied().context("no values").unwrap_or_default()
+}
+
+/// Bytes that the API server sent, to whomever: answers to lists, and events of watches, by resource.
+pub async fn bytes_sent(client: &kube::Client) -> Result<BTreeMap<String, f64>> {
+    let text = client.request_text(hyper::Request::get("/metrics").body(Vec::new())?).await?;
+    let mut bytes = BTreeMap::new();
+    for line in text.lines() {
+        let kind = match line.split('{').next() {
+            Some("apiserver_response_sizes_sum") if line.contains("verb=\"LIST\"") => "lists",
+            Some("apiserver_watch_events_sizes_sum") => "watches",
+            _ => continue,
+        };
+        let resource = line.split("resource=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+        let value: f64 = line.rsplit(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default();
+        *bytes.entry(format!("{kind} of {resource}")).or_default() += value;
+    }
+    Ok(bytes)
 }

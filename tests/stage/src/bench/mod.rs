@@ -6,8 +6,10 @@
 
 mod load;
 mod measure;
+mod token_server;
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
@@ -29,20 +31,31 @@ const PATIENCE: Duration = Duration::from_secs(900);
 const ALONE: usize = 200;
 /// Renewals a second in the steady phase.
 const PER_SECOND: f64 = 25.0;
-/// How long the steady phase is watched, in seconds.
-const STEADY: &str = "BENCH_STEADY_SECONDS";
-/// Foreign Secrets that are created, if any.
-const FOREIGN: &str = "BENCH_FOREIGN_SECRETS";
+/// How long the steady phase is watched, in seconds; 0 leaves it out.
+const STEADY: (&str, usize) = ("BENCH_STEADY_SECONDS", 60);
+/// How long the authority is dead, in seconds; 0 leaves it out.
+const OUTAGE: (&str, usize) = ("BENCH_OUTAGE_SECONDS", 300);
+/// Foreign Secrets that are created; 0 leaves them out.
+const FOREIGN: (&str, usize) = ("BENCH_FOREIGN_SECRETS", 20_000);
+/// Between two samples of what is told as a series, in seconds.
+const SAMPLE: u64 = 10;
+/// Time in which all credentials get the tokens that come due while the authority is dead.
+const SPAN: Duration = Duration::from_secs(60);
+
+fn setting((variable, default): (&str, usize)) -> Result<usize> {
+    let text = std::env::var(variable);
+    text.map_or(Ok(default), |text| text.parse()).with_context(|| format!("{variable} must be a number"))
+}
 
 pub async fn bench(program: PathBuf, count: usize) -> Result<ExitCode> {
     let running = Running::start_durable().await?;
     let mut bench = Bench::new(running, program, count).await?;
-    bench.bare_writes().await?;
     bench.burst().await?;
     bench.one_alone().await?;
     bench.restart("restart, everything valid").await?;
-    bench.steady().await?;
-    bench.foreign_secrets().await?;
+    bench.foreign_secrets(setting(FOREIGN)?).await?;
+    bench.steady(setting(STEADY)? as u64).await?;
+    bench.outage(setting(OUTAGE)? as u64).await?;
     bench.failover().await?;
     bench.print()?;
     Ok(ExitCode::SUCCESS)
@@ -55,6 +68,7 @@ struct Bench {
     count: usize,
     operator: Operator,
     rows: Vec<(String, String, Value)>,
+    series: serde_json::Map<String, Value>,
 }
 
 impl Bench {
@@ -62,13 +76,25 @@ impl Bench {
         // tokens live so long that all are renewed at the wanted rate: each at two thirds of its life
         let lifetime = ((count as f64 / PER_SECOND) * 1.5).max(30.0) as u32;
         let load = Load::new(&running.stage, count, lifetime).await?;
+        // before the operator is there: it would answer to what is written
+        let bare = count.min(1000);
+        let (created, took) = load.bare_writes(bare).await?;
         let operator = start(&running, &program, &[]).await?;
-        Ok(Self { running, program, load, count, operator, rows: Vec::new() })
+        let mut bench = Self { running, program, load, count, operator, rows: Vec::new(), series: Default::default() };
+        let per = |time: Duration| round(time.as_secs_f64() * 1000.0 / bare as f64);
+        bench.row("bare writes", "ms a Secret and a status", per(took));
+        bench.row("bare writes", "ms a credential that is created", per(created));
+        Ok(bench)
     }
 
     fn row(&mut self, phase: &str, what: &str, value: Value) {
         eprintln!("bench: {phase}: {what} = {value}");
         self.rows.push((phase.to_owned(), what.to_owned(), value));
+    }
+
+    fn value(&self, phase: &str, what: &str) -> f64 {
+        let row = self.rows.iter().find(|row| row.0 == phase && row.1 == what);
+        row.and_then(|row| row.2.as_f64()).unwrap_or(f64::NAN)
     }
 
     fn usage(&self) -> Result<Usage> {
@@ -79,21 +105,10 @@ impl Bench {
         Audit::read(&self.running.stage.directory.join("audit.log"))
     }
 
-    /// What the same objects cost without an operator: the floor.
-    async fn bare_writes(&mut self) -> Result<()> {
-        let count = self.count.min(1000);
-        let took = self.load.bare_writes(count).await?;
-        self.row(
-            "bare writes",
-            "seconds for 1,000 Secrets and statuses",
-            round(took.as_secs_f64() * 1000.0 / count as f64),
-        );
-        Ok(())
-    }
-
     async fn burst(&mut self) -> Result<()> {
         let (before, audit) = (self.usage()?, self.audit()?);
-        let requests = self.load.token_requests().await?;
+        let requests = self.load.tokens.tokens();
+        let programs = measure::cpu_by_program()?;
         let began = Instant::now();
         let watch = self.load.watch_secrets(self.count);
         let (created, seen) = tokio::join!(self.load.create_credentials(), watch);
@@ -101,19 +116,27 @@ impl Bench {
             seen?;
             began.elapsed()
         });
+        let busy = measure::cpu_by_program()?;
         let told = eventually("the last status", PATIENCE, async || {
             let ready = metric(&self.operator, "itwin_credential_ready{").await.ok()?;
             (ready as usize >= self.count).then_some(())
         });
         told.await?;
         let (after, writes) = (self.usage()?, self.audit()?.since(&audit));
-        let requests = self.load.token_requests().await? - requests;
+        let requests = self.load.tokens.tokens() - requests;
         let count = self.count as f64;
         let per = |value: f64| round(value / count);
+        let bare = self.value("bare writes", "ms a Secret and a status") * count / 1000.0;
         self.row("burst", "seconds to the last Secret", round(wall.as_secs_f64()));
+        self.row("burst", "that, divided by what bare writes take", round(wall.as_secs_f64() / bare));
         self.row("burst", "of which the creation of the credentials took", round(created.as_secs_f64()));
         self.row("burst", "credentials a second", round(self.count as f64 / wall.as_secs_f64()));
+        for (program, cpu) in busy {
+            let cpu = cpu - programs.get(&program).copied().unwrap_or_default();
+            self.row("burst", &format!("CPU seconds until then: {program}"), round(cpu));
+        }
         self.row("burst", "CPU ms of the operator a credential", per((after.cpu - before.cpu) * 1000.0));
+        self.row("burst", "of which in the kernel", per((after.system - before.system) * 1000.0));
         self.row("burst", "writes a credential, events apart", per(writes.writes as f64));
         self.row("burst", "events a credential", per(writes.events as f64));
         self.row("burst", "reads of Secrets a credential", per(writes.reads_of_secrets as f64));
@@ -126,7 +149,7 @@ impl Bench {
         let mut took = Vec::new();
         let before = token_request_seconds(&self.operator).await?;
         for number in 0..ALONE {
-            took.push(self.load.create_alone(number).await?.as_secs_f64() * 1000.0);
+            took.push(self.load.create_alone(&format!("alone-{number}")).await?.as_secs_f64() * 1000.0);
         }
         let after = token_request_seconds(&self.operator).await?;
         let answer = (after.0 - before.0) / (after.1 - before.1).max(1.0) * 1000.0;
@@ -140,7 +163,8 @@ impl Bench {
         self.operator.process.signal(Signal::SIGTERM);
         self.operator.process.wait(Duration::from_secs(20));
         // renewals are due all the time where tokens are short-lived: those are no cost of the restart
-        let (audit, requests) = (self.audit()?, self.load.token_requests().await?);
+        let (audit, requests) = (self.audit()?, self.load.tokens.tokens());
+        let bytes = measure::bytes_sent(&self.load.client).await?;
         let began = Instant::now();
         self.operator = start(&self.running, &self.program, &[]).await?;
         let ready = began.elapsed();
@@ -151,8 +175,15 @@ impl Bench {
         })
         .await?;
         let writes = self.audit()?.since(&audit);
-        let requests = self.load.token_requests().await? - requests;
+        let requests = self.load.tokens.tokens() - requests;
         let usage = self.usage()?;
+        for (what, after) in measure::bytes_sent(&self.load.client).await? {
+            let sent = after - bytes.get(&what).copied().unwrap_or_default();
+            if sent > 0.0 {
+                self.row(phase, &format!("KB of {what}"), round(sent / 1024.0));
+            }
+        }
+        self.row(phase, "CPU seconds", round(usage.cpu));
         self.row(phase, "seconds to ready", round(ready.as_secs_f64()));
         self.row(phase, "seconds to a look at each", round(began.elapsed().as_secs_f64()));
         self.row(phase, "token requests", json!(requests));
@@ -163,40 +194,98 @@ impl Bench {
     }
 
     /// Renewals at a steady rate.
-    async fn steady(&mut self) -> Result<()> {
-        let seconds: u64 = std::env::var(STEADY).ok().and_then(|text| text.parse().ok()).unwrap_or(60);
-        self.load.shorten(&self.operator).await?;
+    async fn steady(&mut self, seconds: u64) -> Result<()> {
+        if seconds == 0 {
+            return Ok(());
+        }
+        self.load.shorten().await?;
         let text = self.operator.get("/metrics").await?;
+        let expired = measure::replaced_after_expiry(&text);
         let (before, audit, cpu) = (measure::Lateness::read(&text), self.audit()?, self.usage()?);
-        let requests = self.load.token_requests().await?;
+        let requests = self.load.tokens.tokens();
         let began = Instant::now();
-        let mut peak: f64 = 0.0;
+        let (mut peak, mut series) = (0.0_f64, Vec::new());
         while began.elapsed().as_secs() < seconds {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            peak = peak.max(self.usage()?.rss_mb);
+            let rss = self.usage()?.rss_mb;
+            peak = peak.max(rss);
+            if began.elapsed().as_secs() / SAMPLE >= series.len() as u64 {
+                series.push(round(rss));
+            }
         }
         let elapsed = began.elapsed().as_secs_f64();
         let text = self.operator.get("/metrics").await?;
         let late = measure::Lateness::read(&text).since(&before);
         let (writes, after) = (self.audit()?.since(&audit), self.usage()?);
-        let requests = self.load.token_requests().await? - requests;
+        let requests = self.load.tokens.tokens() - requests;
         let renewals = late.count.max(1.0);
         self.row("steady", "renewals a second", round(late.count / elapsed));
-        self.row("steady", "seconds late, p50 at most", round(late.quantile(0.5)));
-        self.row("steady", "seconds late, p99 at most", round(late.quantile(0.99)));
-        self.row("steady", "seconds late, all at most", round(late.quantile(1.0)));
+        self.row("steady", "seconds late, p50", round(late.quantile(0.5)));
+        self.row("steady", "seconds late, p99", round(late.quantile(0.99)));
+        self.row("steady", "seconds late, none more than", round(late.bound()));
         self.row("steady", "writes a renewal", round(writes.writes as f64 / renewals));
         self.row("steady", "reads of Secrets a renewal", round(writes.reads_of_secrets as f64 / renewals));
         self.row("steady", "lists", json!(writes.lists));
         self.row("steady", "token requests a renewal", round(requests as f64 / renewals));
         self.row("steady", "CPU ms a renewal", round((after.cpu - cpu.cpu) * 1000.0 / renewals));
+        self.row("steady", "of which in the kernel", round((after.system - cpu.system) * 1000.0 / renewals));
         self.row("steady", "peak RSS, MB", round(peak));
-        self.row("steady", "tokens replaced after they expired", round(measure::replaced_after_expiry(&text)));
+        let expired = measure::replaced_after_expiry(&text) - expired;
+        self.row("steady", "tokens replaced after they expired", round(expired));
+        self.row("steady", "CPU, share of a core", round((after.cpu - cpu.cpu) / elapsed));
+        self.series.insert("RSS in MB, every 10 s of the steady phase".to_owned(), series.into());
         Ok(())
     }
 
-    async fn foreign_secrets(&mut self) -> Result<()> {
-        let count: usize = std::env::var(FOREIGN).ok().and_then(|text| text.parse().ok()).unwrap_or(20_000);
+    /// The one authority dies when all tokens are due, and comes back.
+    async fn outage(&mut self, seconds: u64) -> Result<()> {
+        if seconds == 0 {
+            return Ok(());
+        }
+        // due at half of their life, at most a twentieth of it earlier; in all that time no token may expire
+        let lifetime = (seconds + SPAN.as_secs()) * 2 + 80;
+        let began = Instant::now();
+        self.load.renew_at_half(lifetime as u32, SPAN).await?;
+        let due = began + Duration::from_secs(lifetime * 9 / 20).saturating_sub(Duration::from_secs(5));
+        tokio::time::sleep_until(due.into()).await;
+        let text = self.operator.get("/metrics").await?;
+        let expired = measure::replaced_after_expiry(&text);
+        let (audit, usage, requests) = (self.audit()?, self.usage()?, self.load.tokens.tokens());
+        let died = Instant::now();
+        self.load.tokens.die();
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        let (writes, after) = (self.audit()?.since(&audit), self.usage()?);
+        let failing = metric(&self.operator, "itwin_credential_consecutive_failures{").await?;
+        let refused = self.load.tokens.revive();
+        let revived = Instant::now();
+        self.load.tokens_reach(requests + self.count).await?;
+        let all_after = revived.elapsed();
+        eventually("the last metric", PATIENCE, async || {
+            let failing = metric(&self.operator, "itwin_credential_consecutive_failures{").await.ok()?;
+            (failing == 0.0).then_some(())
+        })
+        .await?;
+        let text = self.operator.get("/metrics").await?;
+        let mut by_second: HashMap<u64, usize> = HashMap::new();
+        for at in &refused {
+            *by_second.entry(at.saturating_duration_since(died).as_secs()).or_default() += 1;
+        }
+        let phase = "authority dead";
+        self.row(phase, "seconds", json!(seconds));
+        self.row(phase, "failed attempts, of all credentials", json!(failing));
+        self.row(phase, "connections to the authority", json!(refused.len()));
+        self.row(phase, "connections in the busiest second", json!(by_second.values().max()));
+        self.row(phase, "writes", json!(writes.writes));
+        self.row(phase, "events", json!(writes.events));
+        self.row(phase, "CPU, share of a core", round((after.cpu - usage.cpu) / seconds as f64));
+        self.row(phase, "RSS, MB", round(after.rss_mb));
+        self.row("authority back", "seconds until all have a new token", round(all_after.as_secs_f64()));
+        let expired = measure::replaced_after_expiry(&text) - expired;
+        self.row("authority back", "tokens replaced after they expired", round(expired));
+        Ok(())
+    }
+
+    async fn foreign_secrets(&mut self, count: usize) -> Result<()> {
         if count == 0 {
             return Ok(());
         }
@@ -218,9 +307,10 @@ impl Bench {
             leads(&leader).await?;
             let standby = start(&self.running, &self.program, &elected).await?;
             leader.process.signal(signal);
-            let began = Instant::now();
-            leads(&standby).await?;
-            self.row(phase, "seconds until another leads", round(began.elapsed().as_secs_f64()));
+            let name = format!("failover-{}", signal as i32);
+            let (leads, written) = tokio::join!(leads(&standby), self.load.create_alone(&name));
+            leads?;
+            self.row(phase, "seconds until another has written a Secret", round(written?.as_secs_f64()));
             leader.process.wait(Duration::from_secs(20));
             drop(standby);
         }
@@ -240,7 +330,10 @@ impl Bench {
             .map(|(phase, what, value)| json!({"phase": phase, "what": what, "value": value}))
             .collect();
         let file = Path::new("target").join(format!("bench-{}.json", self.count));
-        std::fs::write(&file, serde_json::to_string_pretty(&json!({"credentials": self.count, "rows": rows}))?)?;
+        std::fs::write(
+            &file,
+            serde_json::to_string_pretty(&json!({"credentials": self.count, "rows": rows, "series": self.series}))?,
+        )?;
         println!("\nthe same as JSON: {}", file.display());
         Ok(())
     }
