@@ -5,7 +5,10 @@
 //! is read back, and a status is written for ever.
 
 use chrono::{DateTime, SubsecRound, Utc};
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
+    jiff::Timestamp,
+};
 
 /// The current instant.
 #[must_use]
@@ -24,6 +27,12 @@ pub fn whole_seconds(at: DateTime<Utc>) -> DateTime<Utc> {
 #[must_use]
 pub fn to_kubernetes(at: DateTime<Utc>) -> Time {
     Time(Timestamp::from_second(at.timestamp()).unwrap_or(Timestamp::MAX))
+}
+
+/// An instant as a Kubernetes `MicroTime`.
+#[must_use]
+pub fn to_micro_time(at: DateTime<Utc>) -> MicroTime {
+    MicroTime(Timestamp::from_microsecond(at.timestamp_micros()).unwrap_or(Timestamp::MAX))
 }
 
 /// A Kubernetes `Time` as an instant; `None` for years that chrono does not know.

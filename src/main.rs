@@ -39,6 +39,10 @@ fn main() -> ExitCode {
 /// program (`fs/coredump.c`). The memory of this process holds secrets.
 const CORE_DUMP: u64 = 1;
 
+/// Threads that do the work, however many processors the node has: hardly a tenth of one is used, and each thread takes
+/// memory of its own.
+const WORKERS: usize = 2;
+
 fn forbid_core_dumps() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let limit = Rlimit { current: Some(CORE_DUMP), maximum: Some(CORE_DUMP) };
@@ -57,6 +61,7 @@ fn start(cli: Cli) -> ExitCode {
                 Err("another cryptography was chosen before".to_owned())
             } else {
                 tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(WORKERS)
                     .enable_all()
                     .build()
                     .map_err(|error| format!("no runtime: {error}"))

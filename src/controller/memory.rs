@@ -83,16 +83,16 @@ impl Memory {
 /// The memories, by UID. One is taken out while its credential is worked on, which never happens twice at a time; a
 /// panic loses it, and the next look starts afresh.
 #[derive(Default)]
-pub struct Memories(Mutex<HashMap<String, Memory>>);
+pub struct Memories(Mutex<HashMap<String, Box<Memory>>>);
 
 impl Memories {
     /// Takes the memory of a credential out.
-    pub fn take(&self, uid: &str) -> Option<Memory> {
+    pub fn take(&self, uid: &str) -> Option<Box<Memory>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
     }
 
     /// Puts the memory of a credential back, or drops it by not doing so.
-    pub fn put(&self, uid: String, memory: Memory) {
+    pub fn put(&self, uid: String, memory: Box<Memory>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, memory);
     }
 }

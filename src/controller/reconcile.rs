@@ -34,7 +34,7 @@ use crate::{
     metrics::Metrics,
     observe::index::{Key, SecretIndex},
     progress::Progress,
-    report::events::Events,
+    report::publisher::Events,
 };
 
 /// Steps of one look at a credential: reading three Secrets, asking, writing, and twice again after conflicts.
@@ -87,7 +87,7 @@ impl Context {
 /// Never: what went wrong is in the action.
 pub async fn reconcile(credential: Arc<ITwinServiceCredential>, context: Arc<Context>) -> Result<Action, Infallible> {
     let started = Instant::now();
-    let (result, action) = contained(look(&credential, &context)).await;
+    let (result, action) = contained(Box::pin(look(&credential, &context))).await;
     if matches!(result, "panic" | "deadline") {
         tracing::error!(
             namespace = credential.namespace(),
@@ -121,7 +121,7 @@ async fn look(credential: &ITwinServiceCredential, context: &Context) -> Result<
         return Ok(Action::await_change());
     }
     let memory = context.memories.take(&subject.uid);
-    let memory = memory.unwrap_or_else(|| Memory::recall(credential, clock::now()));
+    let memory = memory.unwrap_or_else(|| Box::new(Memory::recall(credential, clock::now())));
     let mut visit = Visit { subject, context, memory, reading: Reading::default(), outcome: None };
     let action = match visit.run().await {
         Ok(action) => {
@@ -151,7 +151,7 @@ async fn look(credential: &ITwinServiceCredential, context: &Context) -> Result<
 pub(super) struct Visit<'a> {
     pub(super) subject: Subject<'a>,
     pub(super) context: &'a Context,
-    pub(super) memory: Memory,
+    pub(super) memory: Box<Memory>,
     pub(super) reading: Reading,
     /// How the attempt ended, if one was made.
     pub(super) outcome: Option<Attempted>,
@@ -178,7 +178,7 @@ impl Visit<'_> {
                         return self.report(None, None).await;
                     }
                 }
-                Plan::Mint(need) => match self.mint(need, &facts, &known).await? {
+                Plan::Mint(need) => match Box::pin(self.mint(need, &facts, &known)).await? {
                     Minted::Written => self.outcome = Some(Attempted::Written(need)),
                     Minted::Again => self.forget_target(),
                     Minted::NotYet(wait) => return self.report(None, Some(wait)).await,

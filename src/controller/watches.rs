@@ -30,6 +30,9 @@ use crate::{
 pub const WATCH_SECONDS: u32 = 60;
 /// A watch that was neither answered nor failed for so long has died without a word.
 pub const WATCH_LIMIT: Duration = Duration::from_secs(180);
+/// Objects of one page of a list. A page stands in memory as text and as objects at the same time, all metadata with
+/// it, so that it is what a start costs most.
+const PAGE: u32 = 100;
 /// Waits between attempts to watch: from a blink to 10 s, less than the time in which faults must be told.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
@@ -67,7 +70,7 @@ where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     progress.expect(api.resource_url(), WATCH_LIMIT);
-    watcher::watcher(api, Config::default().timeout(WATCH_SECONDS))
+    watcher::watcher(api, Config::default().timeout(WATCH_SECONDS).page_size(PAGE))
         .inspect_err(move |error| tracing::warn!(what, "watch failed, it is made again: {}", explain(error)))
         .backoff(Doubling(RETRY.0))
         .filter_map(|event| std::future::ready(event.ok()))

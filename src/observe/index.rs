@@ -6,7 +6,7 @@
 //! (external-secrets/external-secrets#2184: a token asked for twice).
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -48,8 +48,8 @@ pub enum Known {
 
 #[derive(Default)]
 struct Slot {
-    /// Names of the credentials, in the Secret's namespace, that write it or read it.
-    credentials: BTreeSet<String>,
+    /// Names of the credentials, in the Secret's namespace, that write it or read it: sorted, and mostly one.
+    credentials: Vec<String>,
     known: Known,
     /// The newest resourceVersion that was seen, of the Secret or of its deletion.
     version: u64,
@@ -80,7 +80,11 @@ impl SecretIndex {
         inner.unregister(credential);
         for secret in secrets {
             let key = Key::new(&credential.namespace, secret);
-            inner.slots.entry(key).or_default().credentials.insert(credential.name.clone());
+            let names = &mut inner.slots.entry(key).or_default().credentials;
+            if let Err(place) = names.binary_search(&credential.name) {
+                names.reserve_exact(usize::from(names.is_empty()));
+                names.insert(place, credential.name.clone());
+            }
         }
         inner.cared_for.insert(credential.clone(), secrets.map(str::to_owned));
     }
@@ -183,7 +187,9 @@ impl Inner {
         for secret in self.cared_for.remove(credential).into_iter().flatten() {
             let key = Key::new(&credential.namespace, secret);
             if let Some(slot) = self.slots.get_mut(&key) {
-                slot.credentials.remove(&credential.name);
+                if let Ok(place) = slot.credentials.binary_search(&credential.name) {
+                    slot.credentials.remove(place);
+                }
                 if slot.credentials.is_empty() {
                     self.slots.remove(&key);
                 }

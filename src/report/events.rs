@@ -1,16 +1,11 @@
 //! Events, on transitions only.
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-
 use super::status::holds;
 use crate::{
     api::{
-        MANAGER,
         conditions::{RENEWED, Reason},
         credential::CredentialStatus,
     },
-    cluster::{Cluster, Step},
     decide::{facts::Refusal, plan::Need},
 };
 
@@ -25,9 +20,12 @@ pub enum Outcome<'a> {
 /// An event to publish.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Transition {
-    warning: bool,
-    reason: &'static str,
-    note: String,
+    /// Whether a person must mend something.
+    pub warning: bool,
+    /// One of the words of the contract.
+    pub reason: &'static str,
+    /// For people.
+    pub note: String,
 }
 
 impl Transition {
@@ -72,36 +70,6 @@ pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &s
                 reason,
                 note: format!("{}: {}", refusal.reason.as_str(), refusal.message),
             })
-        }
-    }
-}
-
-/// Publishes events.
-pub struct Events {
-    recorder: Recorder,
-    cluster: Cluster,
-}
-
-impl Events {
-    /// A publisher; one for the whole process, since it holds the cache that joins equal events.
-    #[must_use]
-    pub fn new(cluster: Cluster, instance: String) -> Self {
-        let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance) };
-        Self { recorder: Recorder::new(cluster.client.clone(), reporter), cluster }
-    }
-
-    /// Publishes one event. A failure is logged and changes nothing.
-    pub async fn publish(&self, about: &ObjectReference, transition: Transition) {
-        let event = Event {
-            type_: if transition.warning { EventType::Warning } else { EventType::Normal },
-            reason: transition.reason.to_owned(),
-            // the API server refuses longer notes
-            note: Some(transition.note.chars().take(1000).collect()),
-            action: "Renew".to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = self.cluster.call(Step::PublishEvent, self.recorder.publish(&event, about)).await {
-            tracing::warn!(about = about.name, %error, "event could not be published");
         }
     }
 }

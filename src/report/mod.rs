@@ -2,4 +2,5 @@
 
 pub mod events;
 pub mod log;
+pub mod publisher;
 pub mod status;

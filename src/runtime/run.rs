@@ -34,7 +34,7 @@ use crate::{
     metrics::Metrics,
     observe::index::SecretIndex,
     progress::Progress,
-    report::events::Events,
+    report::publisher::Events,
 };
 
 /// A first listing of Secrets that takes longer than this is not waited for: work begins, with a read for each.

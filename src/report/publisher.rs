@@ -1,0 +1,173 @@
+//! Publishes events.
+//!
+//! kube's recorder keeps each event whole for six minutes and goes through all of them for the next; ten thousand first
+//! tokens would cost it as much memory as the credentials themselves, and the square of their number in time. It also
+//! refuses objects with long names.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::{
+    core::v1::ObjectReference,
+    events::v1::{Event, EventSeries},
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+    core::ObjectMeta,
+};
+use serde_json::json;
+
+use super::events::Transition;
+use crate::{
+    api::MANAGER,
+    clock,
+    cluster::{CallError, Cluster, Step},
+    digest,
+};
+
+/// Events that are remembered, so that an equal one is counted instead of told again.
+const REMEMBERED: usize = 512;
+/// For so long; as long as client-go remembers.
+const EQUAL_WITHIN: Duration = Duration::from_secs(6 * 60);
+/// The longest note, in characters; the API server refuses more (`validateEvent`, 1 kB).
+const NOTE_MAX: usize = 1000;
+/// The longest part of an object's name in its event's: a name has at most 253 characters, a point and 16 digits follow.
+const NAME_MAX: usize = 236;
+
+/// Publishes events.
+pub struct Events {
+    cluster: Cluster,
+    instance: String,
+    told: Mutex<Told>,
+}
+
+impl Events {
+    /// A publisher; one for the whole process, which `instance` names, since it joins equal events.
+    #[must_use]
+    pub fn new(cluster: Cluster, instance: String) -> Self {
+        Self { cluster, instance, told: Mutex::default() }
+    }
+
+    /// Publishes one event. A failure is logged and changes nothing.
+    pub async fn publish(&self, about: &ObjectReference, transition: Transition) {
+        if let Err(error) = self.try_publish(about, &transition).await {
+            tracing::warn!(about = about.name, %error, "event could not be published");
+        }
+    }
+
+    async fn try_publish(&self, about: &ObjectReference, transition: &Transition) -> Result<(), CallError> {
+        let namespace = about.namespace.as_deref().unwrap_or("default");
+        let api: Api<Event> = Api::namespaced(self.cluster.client.clone(), namespace);
+        let uid = about.uid.as_deref().unwrap_or_default();
+        let key = digest::sha256_hex([uid, transition.reason, &transition.note]);
+        let now = clock::to_micro_time(clock::now());
+        let again = self.told().again(&key, Instant::now());
+        if let Some((name, count)) = again {
+            let series = EventSeries { count, last_observed_time: now };
+            let patch = Patch::Merge(json!({"series": series}));
+            let params = PatchParams::default();
+            let request = api.patch_metadata(&name, &params, &patch);
+            return self.cluster.call(Step::PublishEvent, request).await.map(drop);
+        }
+        let name = event_name(about.name.as_deref().unwrap_or_default(), clock::now().timestamp_micros());
+        let event = Event {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                namespace: Some(namespace.to_owned()),
+                ..ObjectMeta::default()
+            },
+            action: Some("Renew".to_owned()),
+            event_time: Some(now),
+            note: Some(transition.note.chars().take(NOTE_MAX).collect()),
+            reason: Some(transition.reason.to_owned()),
+            regarding: Some(about.clone()),
+            reporting_controller: Some(MANAGER.to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            type_: Some(if transition.warning { "Warning" } else { "Normal" }.to_owned()),
+            ..Event::default()
+        };
+        let params = PostParams::default();
+        self.cluster.call(Step::PublishEvent, api.create(&params, &event)).await?;
+        self.told().first(key, name, Instant::now());
+        Ok(())
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A name for an event about an object: as client-go makes it, and never too long.
+fn event_name(about: &str, microseconds: i64) -> String {
+    let part: String = about.chars().take(NAME_MAX).collect();
+    format!("{}.{microseconds:016x}", part.trim_end_matches(['.', '-']))
+}
+
+/// Events that were published lately, the oldest first.
+#[derive(Default)]
+struct Told(VecDeque<Entry>);
+
+struct Entry {
+    key: String,
+    name: String,
+    count: i32,
+    at: Instant,
+}
+
+impl Told {
+    fn first(&mut self, key: String, name: String, now: Instant) {
+        if self.0.len() == REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back(Entry { key, name, count: 1, at: now });
+    }
+
+    /// The name of an equal event that was published lately, and how many there are with this one.
+    fn again(&mut self, key: &str, now: Instant) -> Option<(String, i32)> {
+        self.0.retain(|entry| now.duration_since(entry.at) < EQUAL_WITHIN);
+        let entry = self.0.iter_mut().find(|entry| entry.key == key)?;
+        entry.count = entry.count.saturating_add(1);
+        entry.at = now;
+        Some((entry.name.clone(), entry.count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_events_are_counted_for_a_while() {
+        let (mut told, now) = (Told::default(), Instant::now());
+        assert_eq!(told.again("a", now), None);
+        told.first("a".to_owned(), "a.1".to_owned(), now);
+        assert_eq!(told.again("b", now), None);
+        let within = now + EQUAL_WITHIN / 2;
+        assert_eq!(told.again("a", within), Some(("a.1".to_owned(), 2)));
+        assert_eq!(told.again("a", within + EQUAL_WITHIN / 2), Some(("a.1".to_owned(), 3)), "each one counts anew");
+        assert_eq!(told.again("a", within + EQUAL_WITHIN * 2), None);
+    }
+
+    #[test]
+    fn what_is_remembered_does_not_grow() {
+        let (mut told, now) = (Told::default(), Instant::now());
+        for number in 0..=REMEMBERED {
+            told.first(number.to_string(), String::new(), now);
+        }
+        assert_eq!(told.0.len(), REMEMBERED);
+        assert_eq!(told.again("0", now), None);
+        assert!(told.again("1", now).is_some());
+    }
+
+    #[test]
+    fn names_of_events_are_never_too_long_and_end_well() {
+        let longest = event_name(&"a".repeat(253), i64::MAX);
+        assert_eq!(longest.len(), 253);
+        let cut_at_a_point = event_name(&format!("{}.{}", "a".repeat(NAME_MAX - 1), "b".repeat(10)), 255);
+        assert_eq!(cut_at_a_point, format!("{}.00000000000000ff", "a".repeat(NAME_MAX - 1)));
+    }
+}
