@@ -57,6 +57,13 @@ impl Installation {
         self.helm("install").await
     }
 
+    /// `helm test`, as an administrator runs it after an installation.
+    pub async fn test(&self) -> Result<()> {
+        let output = self.stage.helm(&["test", INSTALLATION, "--namespace", INSTALLATION, "--timeout", "2m"]).await?;
+        ensure!(output.contains("Succeeded"), "{output}");
+        Ok(())
+    }
+
     /// The next version of chart and image, as `helm upgrade` gets it.
     pub async fn upgrade(&mut self) -> Result<()> {
         let runtime = self.stage.runtime.as_ref().context("there is no node")?;

@@ -109,6 +109,8 @@ async fn pod_always_reads_a_valid_token_through_upgrade_failover_and_uninstall()
     step(start, &format!("a pod has read its token for {LIFETIMES} lifetimes"));
     let seen = Seen::of(&reader.log().await?);
     step(start, &format!("what the pod saw: {seen}"));
+    installation.test().await?;
+    step(start, "helm test succeeded");
     seen.assert_always_valid();
     Seen::of(&early.log().await?).assert_always_valid();
     team.minted_only_when_due("short").await?;
