@@ -71,7 +71,12 @@ impl Events {
             let patch = Patch::Merge(json!({"series": series}));
             let params = PatchParams::default();
             let request = api.patch_metadata(&name, &params, &patch);
-            return self.cluster.call(Step::PublishEvent, request).await.map(drop);
+            let counted = self.cluster.call(Step::PublishEvent, request).await.map(drop);
+            if counted.is_err() {
+                // it may be gone, and nothing would be told as long as equal events came
+                self.told().forget(&key);
+            }
+            return counted;
         }
         let name = event_name(about.name.as_deref().unwrap_or_default(), clock::now().timestamp_micros());
         let event = Event {
@@ -126,6 +131,10 @@ impl Told {
         self.0.push_back(Entry { key, name, count: 1, at: now });
     }
 
+    fn forget(&mut self, key: &str) {
+        self.0.retain(|entry| entry.key != key);
+    }
+
     /// The name of an equal event that was published lately, and how many there are with this one.
     fn again(&mut self, key: &str, now: Instant) -> Option<(String, i32)> {
         self.0.retain(|entry| now.duration_since(entry.at) < EQUAL_WITHIN);
@@ -150,6 +159,10 @@ mod tests {
         assert_eq!(told.again("a", within), Some(("a.1".to_owned(), 2)));
         assert_eq!(told.again("a", within + EQUAL_WITHIN / 2), Some(("a.1".to_owned(), 3)), "each one counts anew");
         assert_eq!(told.again("a", within + EQUAL_WITHIN * 2), None);
+
+        told.first("c".to_owned(), "c.1".to_owned(), now);
+        told.forget("c");
+        assert_eq!(told.again("c", now), None);
     }
 
     #[test]
