@@ -32,22 +32,22 @@ fn at(second: i64) -> DateTime<Utc> {
 /// A credential with a good token of an hour.
 fn facts() -> Facts {
     let stamp = Stamp {
-        request: "request".to_owned(),
-        issuer: ISSUER.to_owned(),
-        client_version: "client/1".to_owned(),
+        request: "request".into(),
+        issuer: ISSUER.into(),
+        client_version: "client/1".into(),
         issued_at: at(0),
         expires_at: at(3600),
     };
     Facts {
         uid: UID.to_owned(),
         desired: Desired {
-            request: "request".to_owned(),
+            request: "request".into(),
             policy: Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::minutes(5) },
         },
         suspend: false,
         renewal_request: None,
-        authority: Authority::Ready { issuer: ISSUER.to_owned() },
-        client: Client::Usable { version: "client/1".to_owned(), same_as_held: Some(true) },
+        authority: Authority::Ready { issuer: ISSUER.into() },
+        client: Client::Usable { version: "client/1".into(), same_as_held: Some(true) },
         target: Target::Ours(Held { stamp: Some(stamp), data: Integrity::Proven, metadata_intact: true }),
         history: History::default(),
         restart: None,

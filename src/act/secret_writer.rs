@@ -5,7 +5,7 @@
 //! name. Server-side apply without force would be refused exactly when a hand edit is to be undone, and with force it
 //! would be guarded by nothing.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
@@ -40,7 +40,7 @@ pub struct Content {
     /// Digest of the client's credentials, keyed by the token.
     pub client_fingerprint: String,
     /// Version of the client Secret.
-    pub client_version: String,
+    pub client_version: Arc<str>,
 }
 
 /// The Secret that is to be updated.
@@ -196,8 +196,8 @@ fn metadata_patch(credential: &ITwinServiceCredential, seen: &Seen, annotations:
     annotations.entry(secret_keys::TEMPLATE.to_owned()).or_insert(Value::Null);
     let mut patch = json!({
         "metadata": {
-            "uid": seen.uid,
-            "resourceVersion": seen.resource_version,
+            "uid": seen.uid(),
+            "resourceVersion": seen.resource_version(),
             "labels": labels,
             "annotations": annotations,
         },
@@ -205,7 +205,7 @@ fn metadata_patch(credential: &ITwinServiceCredential, seen: &Seen, annotations:
     let owner = owner(credential);
     let wished = owner.as_ref().map(|owner| &owner.uid);
     // a list is replaced as a whole: where the owner is right, the references of others stay
-    if wished != seen.marks.controller.as_ref().map(|controller| &controller.uid) {
+    if wished.map(String::as_str) != seen.marks.controller.as_ref().map(|controller| &*controller.uid) {
         patch["metadata"]["ownerReferences"] = json!(owner.map(|owner| vec![owner]));
     }
     patch
@@ -222,7 +222,7 @@ pub fn all_annotations(
     let stamp = [
         (secret_keys::REQUEST, content.request.clone()),
         (secret_keys::CLIENT, content.client_fingerprint.clone()),
-        (secret_keys::CLIENT_VERSION, content.client_version.clone()),
+        (secret_keys::CLIENT_VERSION, content.client_version.to_string()),
         (secret_keys::CLIENT_ID, content.client_id.clone()),
         (secret_keys::ISSUER_ANNOTATION, content.issuer.clone()),
         (secret_keys::GRANTED, content.grant.scopes.join(" ")),

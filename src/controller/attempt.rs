@@ -95,7 +95,7 @@ impl Visit<'_> {
     fn is_unusual(&self) -> bool {
         let template = template::fingerprint(self.subject.credential.spec.secret_template.as_ref());
         match self.context.index.get(&self.subject.target) {
-            Known::Present(seen) => seen.may_be_immutable || seen.template != template,
+            Known::Present(seen) => seen.may_be_immutable || seen.template.as_deref() != template.as_deref(),
             Known::Unknown | Known::Absent => false,
         }
     }
@@ -103,12 +103,12 @@ impl Visit<'_> {
     /// A token that was issued before and could not be written, if it is still what is wanted.
     fn take_unwritten(&mut self, facts: &Facts) -> Option<Box<Content>> {
         let content = self.memory.unwritten.take()?;
-        let client = self.reading.client.as_ref().map(|client| client.version.as_str());
+        let client = self.reading.client.as_ref().map(|client| &*client.version);
         let no_worse = facts.held_for_spec().is_none_or(|held| held.expires_at <= content.grant.expires_at);
         let fits = no_worse
             && content.request == facts.desired.request
             && Some(content.issuer.as_str()) == gather::issuer(&facts.authority)
-            && Some(content.client_version.as_str()) == client
+            && Some(&*content.client_version) == client
             && schedule::renew_at(&stamp_of(&content), &facts.desired.policy, &facts.uid) > clock::now();
         fits.then_some(content)
     }
@@ -304,8 +304,8 @@ fn immutable(secret: &str) -> Refusal {
 
 fn stamp_of(content: &Content) -> Stamp {
     Stamp {
-        request: content.request.clone(),
-        issuer: content.issuer.clone(),
+        request: content.request.as_str().into(),
+        issuer: content.issuer.as_str().into(),
         client_version: content.client_version.clone(),
         issued_at: content.grant.issued_at,
         expires_at: content.grant.expires_at,

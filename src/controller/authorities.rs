@@ -11,11 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::controller::Action,
 };
 use serde_json::json;
 
-use super::scopes::Scopes;
+use super::{Again, scopes::Scopes};
 use crate::{
     api::{
         MANAGER,
@@ -230,10 +229,10 @@ pub async fn reconcile(
     authorities: &Authorities,
     cluster: &Cluster,
     scopes: &Scopes,
-) -> Action {
+) -> Again {
     let name = object.name_any();
     if object.metadata.deletion_timestamp.is_some() {
-        return Action::await_change();
+        return None;
     }
     let authority = match authorities.ensure(object) {
         Ok(authority) => authority,
@@ -260,7 +259,7 @@ pub async fn reconcile(
     let verdict = match (&metadata, authorities.unanswered(&name)) {
         (Some(metadata), _) => ready(metadata),
         (None, Some(refusal)) => not_ready(&refusal),
-        (None, None) => return Action::requeue(STATUS_RETRY),
+        (None, None) => return Some(STATUS_RETRY),
     };
     tell(object, verdict, metadata.as_deref(), (authorities, cluster), authorities.wait(&name)).await
 }
@@ -272,20 +271,20 @@ async fn tell(
     metadata: Option<&Metadata>,
     (authorities, cluster): (&Authorities, &Cluster),
     wait: Duration,
-) -> Action {
+) -> Again {
     let status = status(object, verdict, metadata);
     if object.status.as_ref() != Some(&status) {
         let name = object.name_any();
         if let Some(left) = authorities.told_lately(&name, &status) {
-            return Action::requeue(left.min(wait).max(Duration::from_millis(10)));
+            return Some(left.min(wait).max(Duration::from_millis(10)));
         }
         if let Err(error) = write_status(cluster, object, &status).await {
             tracing::warn!(authority = name, %error, "status could not be written");
-            return Action::requeue(STATUS_RETRY.min(wait.max(Duration::from_millis(10))));
+            return Some(STATUS_RETRY.min(wait.max(Duration::from_millis(10))));
         }
         authorities.note_told(&name, status);
     }
-    Action::requeue(wait.max(Duration::from_millis(10)))
+    Some(wait.max(Duration::from_millis(10)))
 }
 
 fn ready(metadata: &Metadata) -> Verdict {

@@ -145,7 +145,7 @@ fn not_before(memory: &Memory, inputs: u32, now: DateTime<Utc>) -> Option<DateTi
 fn renewal_request(subject: &Subject<'_>, memory: &Memory, target: &Known) -> Option<RenewalRequest> {
     // the Secret knows before the status, or the memory of a process whose write was not answered, does
     let open = |value: &String| match target {
-        Known::Present(seen) => seen.renewed_for.as_ref() != Some(&fingerprint::renewal(value)),
+        Known::Present(seen) => seen.renewed_for.as_deref() != Some(&*fingerprint::renewal(value)),
         _ => true,
     };
     let fresh = |value: &String| memory.attempts.renew_request.as_ref() != Some(value) && open(value);
@@ -209,7 +209,7 @@ fn metadata_intact(credential: &ITwinServiceCredential, seen: &Seen) -> bool {
     let wants_owner = credential.spec.deletion_policy == DeletionPolicy::Delete;
     let (labels, annotations) = (secret_writer::labels(credential), secret_writer::annotations(credential));
     has_owner == wants_owner
-        && seen.template == template::fingerprint(credential.spec.secret_template.as_ref())
+        && seen.template.as_deref() == template::fingerprint(credential.spec.secret_template.as_ref()).as_deref()
         && seen.carries(&labels, &annotations)
         && seen.leftovers(&labels, &annotations).is_empty()
 }

@@ -1,10 +1,7 @@
 //! What is remembered of a credential between two looks at it. All of it can be lost: then it is read again, at the
 //! price of a few reads, never of a token.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -31,12 +28,14 @@ pub struct Memory {
     pub asked_at: Option<DateTime<Utc>>,
     /// A value of the renew annotation for which no token was issued yet.
     pub unfulfilled_request: Option<String>,
-    /// The last status that we wrote, with the resourceVersion that the object then had.
-    pub written_status: Option<(u64, CredentialStatus)>,
+    /// The status that we wrote, with the resourceVersion that the object then had, until the watch brings it.
+    pub written_status: Option<(u64, Box<CredentialStatus>)>,
+    /// The newest resourceVersion of the object that was seen or written: a watch may show an older one again.
+    pub newest: u64,
     /// Version of the Secret whose data was read and found to be what we wrote.
-    pub proven_target: Option<String>,
+    pub proven_target: Option<Arc<str>>,
     /// Version of the client Secret that was read and found to hold what the token was asked with.
-    pub proven_client: Option<String>,
+    pub proven_client: Option<Arc<str>>,
     /// A token that was issued but could not be written yet: it is not asked for again.
     pub unwritten: Option<Box<Content>>,
     /// When the token was issued for which workloads were restarted last.
@@ -69,6 +68,7 @@ impl Memory {
             asked_at: None,
             unfulfilled_request: None,
             written_status: None,
+            newest: 0,
             proven_target: None,
             proven_client: None,
             unwritten: None,
@@ -77,22 +77,5 @@ impl Memory {
             restart_failures: 0,
             api_failures: 0,
         }
-    }
-}
-
-/// The memories, by UID. One is taken out while its credential is worked on, which never happens twice at a time; a
-/// panic loses it, and the next look starts afresh.
-#[derive(Default)]
-pub struct Memories(Mutex<HashMap<String, Box<Memory>>>);
-
-impl Memories {
-    /// Takes the memory of a credential out.
-    pub fn take(&self, uid: &str) -> Option<Box<Memory>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
-    }
-
-    /// Puts the memory of a credential back, or drops it by not doing so.
-    pub fn put(&self, uid: String, memory: Box<Memory>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, memory);
     }
 }

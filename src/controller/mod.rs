@@ -7,7 +7,11 @@ pub mod memory;
 mod mend;
 pub mod reading;
 pub mod reconcile;
+pub mod registry;
 pub mod scopes;
 mod tell;
 pub mod unreadable;
 pub mod watches;
+
+/// When to look at an object again, beside when something changes: after this, or only then.
+pub type Again = Option<std::time::Duration>;

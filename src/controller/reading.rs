@@ -1,6 +1,6 @@
 //! What is read of Secrets while one credential is looked at.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
@@ -34,7 +34,7 @@ pub struct Reading {
 /// The client Secret as it was read.
 pub struct ReadClient {
     /// Its version.
-    pub version: String,
+    pub version: Arc<str>,
     /// What a request needs of its content, or why it is of no use.
     pub content: Result<ClientCredentials, Refusal>,
     /// All of its content.
@@ -46,7 +46,7 @@ pub struct ReadClient {
 /// The Secret to write as it was read.
 pub struct ReadTarget {
     /// Its version.
-    pub version: String,
+    pub version: Arc<str>,
     /// Its data is what we wrote.
     pub is_ours: bool,
     /// Its data.

@@ -2,7 +2,6 @@
 //! again.
 
 use std::{
-    convert::Infallible,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,13 +9,14 @@ use std::{
 
 use chrono::TimeDelta;
 use futures::FutureExt;
-use kube::{ResourceExt, runtime::controller::Action};
+use kube::ResourceExt;
 
 use super::{
+    Again,
     attempt::Minted,
     authorities::Authorities,
     gather::{self, Sources, Subject},
-    memory::{Memories, Memory},
+    memory::Memory,
     reading::{self, Reading},
     scopes::Scopes,
     unreadable::Unreadable,
@@ -58,8 +58,6 @@ pub struct Context {
     pub authorities: Authorities,
     /// The Secrets that somebody cares for.
     pub index: SecretIndex,
-    /// What is remembered of each credential.
-    pub memories: Memories,
     /// The publisher of events.
     pub events: Events,
     /// The namespaces we act in.
@@ -82,12 +80,11 @@ impl Context {
 }
 
 /// Looks at one credential. A panic is caught and counted: it neither stops the others nor hides.
-///
-/// # Errors
-/// Never: what went wrong is in the action.
-pub async fn reconcile(credential: Arc<ITwinServiceCredential>, context: Arc<Context>) -> Result<Action, Infallible> {
+pub async fn reconcile(key: &Key, context: &Context) -> Again {
+    // gone since it was woken
+    let credential = context.scopes.get(key)?;
     let started = Instant::now();
-    let (result, action) = contained(Box::pin(look(&credential, &context))).await;
+    let (result, again) = contained(Box::pin(look(&credential, context))).await;
     if matches!(result, "panic" | "deadline") {
         tracing::error!(
             namespace = credential.namespace(),
@@ -97,36 +94,37 @@ pub async fn reconcile(credential: Arc<ITwinServiceCredential>, context: Arc<Con
         );
     }
     context.metrics.reconciled(result, started.elapsed());
-    Ok(action)
+    again
 }
 
 /// A look that ends, whatever happens in it, and how: nobody else waits for it, nor ends with it.
-async fn contained(look: impl Future<Output = Result<Action, Action>>) -> (&'static str, Action) {
+async fn contained(look: impl Future<Output = Result<Again, Again>>) -> (&'static str, Again) {
     match tokio::time::timeout(LOOK_DEADLINE, AssertUnwindSafe(look).catch_unwind()).await {
-        Ok(Ok(Ok(action))) => ("success", action),
-        Ok(Ok(Err(action))) => ("api_error", action),
+        Ok(Ok(Ok(again))) => ("success", again),
+        Ok(Ok(Err(again))) => ("api_error", again),
         Ok(Err(_)) => ("panic", requeue(API_RETRY_CEILING)),
         Err(_) => ("deadline", requeue(API_RETRY_CEILING)),
     }
 }
 
-pub(super) fn requeue(wait: TimeDelta) -> Action {
-    Action::requeue(wait.max(LOOK_AGAIN_FLOOR).to_std().unwrap_or_default())
+pub(super) fn requeue(wait: TimeDelta) -> Again {
+    Some(wait.max(LOOK_AGAIN_FLOOR).to_std().unwrap_or_default())
 }
 
-async fn look(credential: &ITwinServiceCredential, context: &Context) -> Result<Action, Action> {
+async fn look(credential: &ITwinServiceCredential, context: &Context) -> Result<Again, Again> {
     let subject = Subject::new(credential);
     if credential.metadata.deletion_timestamp.is_some() {
         context.wake_others(&subject.key, &subject.target);
-        return Ok(Action::await_change());
+        return Ok(None);
     }
-    let memory = context.memories.take(&subject.uid);
+    let registry = context.scopes.of(&subject.key).map(|scope| &scope.credentials).next();
+    let memory = registry.and_then(|registry| registry.take_memory(&subject.key, &subject.uid));
     let memory = memory.unwrap_or_else(|| Box::new(Memory::recall(credential, clock::now())));
     let mut visit = Visit { subject, context, memory, reading: Reading::default(), outcome: None };
-    let action = match visit.run().await {
-        Ok(action) => {
+    let again = match visit.run().await {
+        Ok(again) => {
             visit.memory.api_failures = 0;
-            Ok(action)
+            Ok(again)
         }
         Err(error) => {
             visit.memory.api_failures += 1;
@@ -141,10 +139,10 @@ async fn look(credential: &ITwinServiceCredential, context: &Context) -> Result<
             Err(requeue(wait.min(API_RETRY_CEILING)))
         }
     };
-    if context.index.knows(&visit.subject.key) {
-        context.memories.put(visit.subject.uid, visit.memory);
+    if let Some(registry) = registry {
+        registry.put_memory(&visit.subject.key, &visit.subject.uid, visit.memory);
     }
-    action
+    again
 }
 
 /// One look at one credential.
@@ -163,7 +161,7 @@ pub(super) enum Attempted {
 }
 
 impl Visit<'_> {
-    async fn run(&mut self) -> Result<Action, CallError> {
+    async fn run(&mut self) -> Result<Again, CallError> {
         if !self.context.watch_secrets {
             self.look_at_secrets().await?;
         }

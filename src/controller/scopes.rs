@@ -5,25 +5,21 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use kube::{
-    Resource,
-    runtime::reflector::{ObjectRef, Store},
-};
+use kube::{ResourceExt, runtime::reflector::Store};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::registry::Registry;
 use crate::{
     api::{authority::ITwinAuthority, credential::ITwinServiceCredential},
     observe::index::Key,
 };
 
 /// How objects of one kind are woken: put into the queue of their loop, once there is one.
-pub struct Wakes<K: Resource<DynamicType = ()> + 'static> {
-    /// The objects.
-    pub store: Store<K>,
+pub struct Wakes<T> {
     /// A replica that stands by has no loop, and nothing may pile up in its queue.
     acting: AtomicBool,
     /// Unbounded, but joined by the scheduler behind it: what waits there is at most one entry for each object.
-    queue: UnboundedSender<ObjectRef<K>>,
+    queue: UnboundedSender<T>,
 }
 
 /// One watched namespace, or all of them.
@@ -31,7 +27,9 @@ pub struct Scope {
     /// The namespace; `None` means all.
     pub namespace: Option<String>,
     /// Its credentials.
-    pub credentials: Wakes<ITwinServiceCredential>,
+    pub credentials: Registry,
+    /// How they are woken.
+    pub wakes: Wakes<Arc<Key>>,
 }
 
 /// All of them, and the authorities.
@@ -39,80 +37,88 @@ pub struct Scopes {
     /// The namespaces.
     pub all: Vec<Scope>,
     /// The authorities, which have no namespace.
-    pub authorities: Wakes<ITwinAuthority>,
+    pub authorities: Store<ITwinAuthority>,
+    /// How they are woken, by name.
+    pub authority_wakes: Wakes<String>,
 }
 
-impl<K: Resource<DynamicType = ()> + Clone + 'static> Wakes<K> {
+impl<T> Wakes<T> {
     /// Nobody is woken yet.
-    pub fn new(store: Store<K>, queue: UnboundedSender<ObjectRef<K>>) -> Self {
-        Self { store, acting: AtomicBool::new(false), queue }
+    pub fn new(queue: UnboundedSender<T>) -> Self {
+        Self { acting: AtomicBool::new(false), queue }
     }
 
     /// Has an object looked at soon.
-    pub fn wake(&self, object: ObjectRef<K>) {
+    pub fn wake(&self, object: T) {
         if self.acting.load(Ordering::Acquire) {
             // the receiver is gone only while the process ends
             let _ = self.queue.send(object);
         }
-    }
-
-    /// Has every object looked at for which `concerned` holds.
-    pub fn wake_all(&self, concerned: impl Fn(&K) -> bool) {
-        for object in self.store.state().iter().filter(|object| concerned(object)) {
-            self.wake(ObjectRef::from_obj(&**object));
-        }
-    }
-
-    fn begin(&self) {
-        self.acting.store(true, Ordering::Release);
-        self.wake_all(|_| true);
     }
 }
 
 impl Scopes {
     /// Has a credential looked at soon.
     pub fn wake(&self, key: &Key) {
-        for scope in &self.all {
-            if scope.covers(key) {
-                scope.credentials.wake(ObjectRef::new(&key.name).within(&key.namespace));
+        for scope in self.of(key) {
+            if let Some(key) = scope.credentials.key(key) {
+                scope.wakes.wake(key);
             }
         }
     }
 
     /// The credential of this name, if it is there.
     #[must_use]
-    pub fn get(&self, key: &Key) -> Option<Arc<ITwinServiceCredential>> {
-        let mut scopes = self.all.iter().filter(|scope| scope.covers(key));
-        scopes.find_map(|scope| scope.credentials.store.get(&ObjectRef::new(&key.name).within(&key.namespace)))
+    pub fn get(&self, key: &Key) -> Option<ITwinServiceCredential> {
+        self.of(key).find_map(|scope| scope.credentials.get(key))
+    }
+
+    /// The scopes that this namespace belongs to: one, as they are told apart when the process starts.
+    pub fn of(&self, key: &Key) -> impl Iterator<Item = &Scope> {
+        self.all.iter().filter(|scope| scope.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace))
     }
 
     /// Has every credential looked at that names this authority.
     pub fn wake_users_of(&self, authority: &str) {
         for scope in &self.all {
-            scope.credentials.wake_all(|credential| credential.spec.authority_ref.name == authority);
+            scope.wake(scope.credentials.users_of(authority));
+        }
+    }
+
+    /// Has every authority looked at.
+    pub fn wake_authorities(&self) {
+        for authority in self.authorities.state() {
+            self.authority_wakes.wake(authority.name_any());
         }
     }
 
     /// Whether every listing is complete, so that nothing is taken for missing.
     pub async fn ready(&self) {
-        // an error says that the watch has ended, and with it the process
         for scope in &self.all {
-            let _ = scope.credentials.store.wait_until_ready().await;
+            scope.credentials.ready().await;
         }
-        let _ = self.authorities.store.wait_until_ready().await;
+        // an error says that the watch has ended, and with it the process
+        let _ = self.authorities.wait_until_ready().await;
     }
 
     /// From now on this process acts: everything is looked at, and then what is woken.
     pub fn begin(&self) {
-        self.authorities.begin();
+        self.authority_wakes.acting.store(true, Ordering::Release);
+        self.wake_authorities();
         for scope in &self.all {
-            scope.credentials.begin();
+            scope.wakes.acting.store(true, Ordering::Release);
+            scope.wake_all();
         }
     }
 }
 
 impl Scope {
-    fn covers(&self, key: &Key) -> bool {
-        self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
+    /// Has every credential looked at.
+    pub fn wake_all(&self) {
+        self.wake(self.credentials.keys());
+    }
+
+    fn wake(&self, keys: Vec<Arc<Key>>) {
+        keys.into_iter().for_each(|key| self.wakes.wake(key));
     }
 }

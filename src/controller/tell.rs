@@ -1,15 +1,16 @@
 //! Telling how one credential stands after a look at it, and when to look again.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use kube::{
-    Api, Resource, ResourceExt,
+    Api, Resource,
     api::{Patch, PatchParams},
-    runtime::controller::Action,
 };
 use serde_json::json;
 
 use super::{
-    gather,
+    Again, gather,
     reconcile::{Attempted, Visit, requeue},
 };
 use crate::{
@@ -44,8 +45,9 @@ impl Visit<'_> {
         &mut self,
         next_attempt: Option<DateTime<Utc>>,
         wait: Option<TimeDelta>,
-    ) -> Result<Action, CallError> {
+    ) -> Result<Again, CallError> {
         let (facts, _) = self.facts();
+        let older_than_known = self.note_version();
         let previous = self.previous_status();
         let description = self.description();
         let now = clock::now();
@@ -63,13 +65,15 @@ impl Visit<'_> {
             now,
         });
         self.gauge(&facts, &status, next_attempt);
-        let told = if status == previous { Ok(()) } else { self.write_status(&status).await };
         let outcome = match &self.outcome {
             None => None,
             Some(Attempted::Written(need)) => Some(Outcome::Written(*need)),
             Some(Attempted::Failed(refusal)) => Some(Outcome::Failed(refusal)),
         };
+        let is_told = status == *previous || (older_than_known && outcome.is_none());
         let transition = outcome.and_then(|outcome| events::transition(&previous, &outcome, &self.subject.target.name));
+        drop(previous);
+        let told = if is_told { Ok(()) } else { self.write_status(status).await };
         if let Some(transition) = transition {
             self.context.events.publish(&self.subject.credential.object_ref(&()), transition).await;
         }
@@ -81,14 +85,23 @@ impl Visit<'_> {
         Ok(requeue([Some(again), wait, until_attempt, until_change].into_iter().flatten().min().unwrap_or(again)))
     }
 
+    /// Forgets the status that we wrote once the watch has brought it. Returns whether the object is older than one that
+    /// was known before: then nobody knows what its status is, and it is written only with an attempt.
+    fn note_version(&mut self) -> bool {
+        let version = numeric(self.subject.credential);
+        let memory = &mut self.memory;
+        memory.written_status.take_if(|(written_at, _)| *written_at <= version);
+        let newest = memory.written_status.as_ref().map_or(version, |(written_at, _)| *written_at);
+        memory.newest = memory.newest.max(newest);
+        newest < memory.newest
+    }
+
     /// The newer of the status that the watch brought and the one that we wrote.
-    fn previous_status(&self) -> CredentialStatus {
-        let version = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
-        match &self.memory.written_status {
-            Some((written_at, status)) if *written_at > version(self.subject.credential.resource_version()) => {
-                status.clone()
-            }
-            _ => self.subject.credential.status.clone().unwrap_or_default(),
+    fn previous_status(&self) -> Cow<'_, CredentialStatus> {
+        match (&self.memory.written_status, &self.subject.credential.status) {
+            (Some((_, status)), _) => Cow::Borrowed(&**status),
+            (None, Some(status)) => Cow::Borrowed(status),
+            (None, None) => Cow::Owned(CredentialStatus::default()),
         }
     }
 
@@ -100,7 +113,9 @@ impl Visit<'_> {
         }
     }
 
-    async fn write_status(&mut self, status: &CredentialStatus) -> Result<(), CallError> {
+    async fn write_status(&mut self, status: CredentialStatus) -> Result<(), CallError> {
+        // whatever becomes of it, the next look compares with what the object then has
+        self.memory.newest = 0;
         // null takes a field away
         let patch = json!({
             "metadata": {"uid": self.subject.uid},
@@ -128,12 +143,13 @@ impl Visit<'_> {
         // Not even "not found" or a conflict is taken for the end of the credential: what is really gone is not looked
         // at again, and what is not would keep an old status until its next renewal.
         let object = self.context.cluster.call(Step::PatchCredentialStatus, request).await?;
-        let version = object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default();
-        self.memory.written_status = Some((version, status.clone()));
+        let version = numeric(&object);
+        self.memory.newest = version;
+        self.memory.written_status = Some((version, Box::new(status)));
         Ok(())
     }
 
-    fn gauge(&mut self, facts: &Facts, status: &CredentialStatus, next_attempt: Option<DateTime<Utc>>) {
+    fn gauge(&self, facts: &Facts, status: &CredentialStatus, next_attempt: Option<DateTime<Utc>>) {
         let authority = &self.subject.credential.spec.authority_ref.name;
         let Key { namespace, name } = &self.subject.key;
         let labels = CredentialLabels { namespace, name, authority };
@@ -146,4 +162,9 @@ impl Visit<'_> {
         };
         self.context.metrics.credential(labels, gauges);
     }
+}
+
+/// The resourceVersion as a number, which it is (KEP-5504).
+fn numeric(credential: &ITwinServiceCredential) -> u64 {
+    credential.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }

@@ -4,13 +4,13 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::{DeserializeGuard, PartialObjectMeta, error_boundary::InvalidObject},
     runtime::{
         WatchStreamExt,
-        reflector::{ObjectRef, Store, store::Writer},
+        reflector::{ObjectRef, store::Writer},
         utils::Backoff,
         watcher::{self, Config, Event},
     },
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use super::{reconcile::Context, scopes::Scope, unreadable::Unreadable};
 use crate::{
-    api::{authority::ITwinAuthority, credential::ITwinServiceCredential, secret_keys},
+    api::{authority::ITwinAuthority, credential::ITwinServiceCredential},
     observe::{index::Key, target::Seen},
     progress::Progress,
 };
@@ -91,19 +91,15 @@ fn explain(error: &watcher::Error) -> String {
 /// it was understood before, that version of it stands.
 fn understood<K>(
     event: Event<DeserializeGuard<K>>,
-    store: &Store<K>,
+    known: &dyn Fn(&ObjectMeta) -> Option<K>,
     unreadable: &Unreadable,
     scope: Option<&str>,
 ) -> Option<Event<K>>
 where
     K: Resource<DynamicType = ()> + Clone,
 {
-    let before = |invalid: &InvalidObject| {
-        let mut reference = ObjectRef::<K>::new(invalid.metadata.name.as_deref().unwrap_or_default());
-        reference.namespace.clone_from(&invalid.metadata.namespace);
-        let known = store.get(&reference).filter(|known| known.meta().uid == invalid.metadata.uid);
-        known.map(|known| K::clone(&known))
-    };
+    let before =
+        |invalid: &InvalidObject| known(&invalid.metadata).filter(|known| known.meta().uid == invalid.metadata.uid);
     match event {
         Event::Apply(DeserializeGuard(Ok(object))) => {
             unreadable.forget::<K>(object.meta());
@@ -135,72 +131,71 @@ where
     }
 }
 
-/// Watches the credentials of one scope: keeps its store, says which Secrets each cares for, and wakes it.
-pub async fn credentials(context: Arc<Context>, scope: usize, mut writer: Writer<ITwinServiceCredential>) {
+/// Watches the credentials of one scope: keeps them, says which Secrets each cares for, and wakes it.
+pub async fn credentials(context: Arc<Context>, scope: usize) {
     let scope: &Scope = &context.scopes.all[scope];
     let api: Api<DeserializeGuard<ITwinServiceCredential>> = api(&context.cluster.client, scope.namespace.as_deref());
+    let known = |metadata: &ObjectMeta| {
+        scope.credentials.get(&Key::new(
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.name.as_deref().unwrap_or_default(),
+        ))
+    };
+    let keep = |credential: ITwinServiceCredential| {
+        let secrets = [credential.target_name().to_owned(), credential.spec.client_credentials_ref.name.clone()];
+        let (key, before) = scope.credentials.keep(credential);
+        if let Some(gone) = before {
+            forget(&context, &gone);
+        }
+        context.index.register(&key, secrets.each_ref().map(String::as_str));
+        key
+    };
     let mut events = std::pin::pin!(events(api, "itwinservicecredentials", &context.progress));
     while let Some(event) = events.next().await {
-        let known = &scope.credentials.store;
-        let event = understood(event, known, &context.unreadable, scope.namespace.as_deref());
+        let event = understood(event, &known, &context.unreadable, scope.namespace.as_deref());
         context.tell_unreadable().await;
-        let Some(event) = event else { continue };
-        let event = event.modify(drop_unread);
-        let before = matches!(event, Event::InitDone).then(|| scope.credentials.store.state());
-        writer.apply_watcher_event(&event);
-        match &event {
-            Event::Apply(credential) => {
-                register(&context, credential);
-                scope.credentials.wake(ObjectRef::from_obj(credential));
+        match event {
+            None => {}
+            Some(Event::Apply(credential)) => scope.wakes.wake(keep(credential)),
+            Some(Event::InitApply(credential)) => drop(keep(credential)),
+            Some(Event::Delete(credential)) => {
+                let key = Key::new(credential.namespace().unwrap_or_default(), credential.name_any());
+                scope.credentials.forget(&key);
+                forget(&context, &credential);
             }
-            Event::InitApply(credential) => register(&context, credential),
-            Event::Delete(credential) => forget(&context, credential),
-            Event::Init => {}
-            Event::InitDone => {
-                for gone in before.into_iter().flatten().filter(|old| is_gone(scope, old)) {
+            Some(Event::Init) => scope.credentials.listing_began(),
+            Some(Event::InitDone) => {
+                for gone in scope.credentials.listing_ended() {
                     forget(&context, &gone);
                 }
-                scope.credentials.wake_all(|_| true);
+                scope.wake_all();
             }
         }
     }
 }
 
-/// Drops what nothing here reads, so that memory does not grow with what others write on a credential: `kubectl apply`
-/// alone keeps a copy of the whole object in an annotation.
-fn drop_unread(credential: &mut ITwinServiceCredential) {
-    credential.managed_fields_mut().clear();
-    credential.labels_mut().clear();
-    credential.annotations_mut().retain(|key, _| key == secret_keys::RENEW);
-}
-
-fn is_gone(scope: &Scope, old: &ITwinServiceCredential) -> bool {
-    scope.credentials.store.get(&ObjectRef::from_obj(old)).is_none_or(|new| new.uid() != old.uid())
-}
-
-fn register(context: &Context, credential: &ITwinServiceCredential) {
-    let key = Key::new(credential.namespace().unwrap_or_default(), credential.name_any());
-    context.index.register(&key, [credential.target_name(), &credential.spec.client_credentials_ref.name]);
-}
-
+/// Forgets what was known around a credential that is gone.
 fn forget(context: &Context, credential: &ITwinServiceCredential) {
     let key = Key::new(credential.namespace().unwrap_or_default(), credential.name_any());
     context.wake_others(&key, &Key::new(&key.namespace, credential.target_name()));
     context.index.unregister(&key);
-    drop(context.memories.take(&credential.uid().unwrap_or_default()));
     context.metrics.forget_credential(&key.namespace, &key.name);
 }
 
 /// Watches the authorities: keeps their store and wakes them.
 pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthority>) {
     let api: Api<DeserializeGuard<ITwinAuthority>> = Api::all(context.cluster.client.clone());
-    let wakes = &context.scopes.authorities;
+    let store = &context.scopes.authorities;
+    let known = |metadata: &ObjectMeta| {
+        let known = store.get(&ObjectRef::new(metadata.name.as_deref().unwrap_or_default()));
+        known.map(|known| ITwinAuthority::clone(&known))
+    };
     let mut events = std::pin::pin!(events(api, "itwinauthorities", &context.progress));
     while let Some(event) = events.next().await {
-        let event = understood(event, &wakes.store, &context.unreadable, None);
+        let event = understood(event, &known, &context.unreadable, None);
         context.tell_unreadable().await;
         let Some(event) = event else { continue };
-        let before = matches!(event, Event::InitDone).then(|| wakes.store.state());
+        let before = matches!(event, Event::InitDone).then(|| store.state());
         writer.apply_watcher_event(&event);
         let forget = |authority: &ITwinAuthority| {
             context.authorities.forget(&authority.name_any());
@@ -209,17 +204,17 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
         match &event {
             Event::Apply(authority) => {
                 context.authorities.announce(&authority.name_any());
-                wakes.wake(ObjectRef::from_obj(authority));
+                context.scopes.authority_wakes.wake(authority.name_any());
             }
             Event::InitApply(authority) => context.authorities.announce(&authority.name_any()),
             Event::Delete(authority) => forget(authority),
             Event::Init => {}
             Event::InitDone => {
-                let is_gone = |old: &ITwinAuthority| wakes.store.get(&ObjectRef::from_obj(old)).is_none();
+                let is_gone = |old: &ITwinAuthority| store.get(&ObjectRef::from_obj(old)).is_none();
                 for gone in before.into_iter().flatten().filter(|old| is_gone(old)) {
                     forget(&gone);
                 }
-                wakes.wake_all(|_| true);
+                context.scopes.wake_authorities();
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Everything that a decision may depend on, as plain data.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::api::conditions::Reason;
@@ -102,14 +104,14 @@ pub enum Client {
     /// Its data has not been read; its version, if a watch tells it.
     Unread {
         /// `<uid>/<resourceVersion>`
-        version: Option<String>,
+        version: Option<Arc<str>>,
     },
     /// It is missing, or its content is of no use.
     Unusable(Refusal),
     /// It can be used.
     Usable {
         /// `<uid>/<resourceVersion>`
-        version: String,
+        version: Arc<str>,
         /// Whether the held token was asked for with the same content; `None` where no token is held.
         same_as_held: Option<bool>,
     },
@@ -154,11 +156,11 @@ pub enum Integrity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// Digest of what the token was asked for.
-    pub request: String,
+    pub request: Arc<str>,
     /// Issuer that it came from.
-    pub issuer: String,
+    pub issuer: Arc<str>,
     /// Version of the client Secret that it was asked with.
-    pub client_version: String,
+    pub client_version: Arc<str>,
     /// When the request was sent.
     pub issued_at: DateTime<Utc>,
     /// When the token expires.
@@ -203,8 +205,8 @@ impl Facts {
         let Target::Ours(Held { stamp: Some(stamp), data, .. }) = &self.target else {
             return None;
         };
-        let other_issuer = matches!(&self.authority, Authority::Ready { issuer } if *issuer != stamp.issuer);
-        (*data != Integrity::Damaged && stamp.request == self.desired.request && !other_issuer).then_some(stamp)
+        let other_issuer = matches!(&self.authority, Authority::Ready { issuer } if **issuer != *stamp.issuer);
+        (*data != Integrity::Damaged && *stamp.request == *self.desired.request && !other_issuer).then_some(stamp)
     }
 
     /// How long the token in the Secret, for whatever spec, is still valid; zero where there is none.

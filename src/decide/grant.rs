@@ -206,9 +206,9 @@ mod tests {
 
     fn held(expires: i64) -> Stamp {
         Stamp {
-            request: String::new(),
-            issuer: String::new(),
-            client_version: String::new(),
+            request: "".into(),
+            issuer: "".into(),
+            client_version: "".into(),
             issued_at: at(-100),
             expires_at: at(expires),
         }

@@ -3,6 +3,8 @@
 //! A tenant who may create credentials but not read Secrets must not get hold of somebody's Secret by naming it
 //! (stackabletech/secret-operator#707), so an existing Secret is ours only by what stands on the Secret itself.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 
 use super::facts::Refusal;
@@ -14,22 +16,22 @@ pub struct Marks {
     /// The owner reference with `controller: true`.
     pub controller: Option<Controller>,
     /// The annotation with the owner's UID.
-    pub owner_uid: Option<String>,
+    pub owner_uid: Option<Arc<str>>,
     /// The annotation by which its owner offers it to a credential.
-    pub adopt: Option<String>,
+    pub adopt: Option<Arc<str>>,
     /// The label with the name of the credential that it was written for.
-    pub credential: Option<String>,
+    pub credential: Option<Arc<str>>,
 }
 
 /// An owner reference with `controller: true`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Controller {
     /// Kind, with the API group: `credentials.itwin.dev/ITwinServiceCredential`.
-    pub kind: String,
+    pub kind: Arc<str>,
     /// Name of the owner.
-    pub name: String,
+    pub name: Arc<str>,
     /// UID of the owner.
-    pub uid: String,
+    pub uid: Arc<str>,
 }
 
 /// The kind as it stands in [`Controller::kind`] for our own owner references.
@@ -50,9 +52,9 @@ pub enum Owner {
 #[must_use]
 pub fn owner(marks: &Marks, secret: &str, name: &str, uid: &str) -> Owner {
     match &marks.controller {
-        Some(controller) if controller.uid == uid => Owner::Us,
+        Some(controller) if *controller.uid == *uid => Owner::Us,
         // names are unique: the owner that had this one is gone, and garbage collection is on its way
-        Some(controller) if controller.kind == OUR_KIND && controller.name == name => Owner::Vacant,
+        Some(controller) if *controller.kind == *OUR_KIND && *controller.name == *name => Owner::Vacant,
         Some(controller) => Owner::Other(Refusal::new(
             Reason::SecretNotOwned,
             format!(
@@ -64,7 +66,9 @@ pub fn owner(marks: &Marks, secret: &str, name: &str, uid: &str) -> Owner {
         None if marks.owner_uid.as_deref() == Some(uid) => Owner::Us,
         None if marks.adopt.as_deref() == Some(name) => Owner::Vacant,
         // the same without an owner reference, as `Retain` and `kubectl delete --cascade=orphan` leave it behind
-        None if marks.owner_uid.is_some() && marks.credential == Some(secret_keys::credential_label(name)) => {
+        None if marks.owner_uid.is_some()
+            && marks.credential.as_deref() == Some(&*secret_keys::credential_label(name)) =>
+        {
             Owner::Vacant
         }
         None => Owner::Other(Refusal::new(
@@ -181,7 +185,7 @@ mod tests {
     fn secret_left_behind_by_a_credential_of_our_name_can_be_taken_over() {
         let left_by = |name: &str| Marks {
             owner_uid: Some("uid-0".into()),
-            credential: Some(secret_keys::credential_label(name)),
+            credential: Some(secret_keys::credential_label(name).into()),
             ..Marks::default()
         };
         assert_eq!(owner(&left_by("mine"), "secret", "mine", "uid-1"), Owner::Vacant);

@@ -68,9 +68,9 @@ mod tests {
 
     fn stamp(lifetime: i64) -> Stamp {
         Stamp {
-            request: String::new(),
-            issuer: String::new(),
-            client_version: String::new(),
+            request: "".into(),
+            issuer: "".into(),
+            client_version: "".into(),
             issued_at: at(0),
             expires_at: at(lifetime),
         }

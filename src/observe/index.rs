@@ -126,7 +126,7 @@ impl SecretIndex {
         let mut inner = self.inner();
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
         slot.listed = true;
-        let version = numeric(&seen.resource_version);
+        let version = numeric(seen.resource_version());
         let same = matches!(&slot.known, Known::Present(known) if known.version == seen.version);
         if same || version.is_some_and(|version| version < slot.version) {
             return Vec::new();
@@ -233,7 +233,7 @@ mod tests {
 
     fn version(index: &SecretIndex) -> Option<String> {
         match index.get(&key("token")) {
-            Known::Present(seen) => Some(seen.resource_version.clone()),
+            Known::Present(seen) => Some(seen.resource_version().to_owned()),
             _ => None,
         }
     }

@@ -2,4 +2,5 @@
 
 pub mod client_secret;
 pub mod index;
+pub(crate) mod intern;
 pub mod target;

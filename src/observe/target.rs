@@ -4,10 +4,14 @@
 //! somebody else wrote the data stands in `managedFields`: a hand edit made while the operator was down is noticed
 //! without reading the data of every Secret.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
+use super::intern::intern;
 use crate::{
     api::{MANAGER, secret_keys},
     clock,
@@ -23,19 +27,15 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// `<uid>/<resourceVersion>`: another one means that something in it changed.
-    pub version: String,
-    /// UID of the Secret.
-    pub uid: String,
-    /// Its resourceVersion, for guarded writes.
-    pub resource_version: String,
+    pub version: Arc<str>,
     /// What it says of its owner.
     pub marks: Marks,
     /// What it says of the token in it.
     pub stamp: Option<Stamp>,
     /// Digest of the templates by which keys of it were rendered.
-    pub template: Option<String>,
+    pub template: Option<Arc<str>>,
     /// Digest of the renew annotation that was acted upon with the token in it.
-    pub renewed_for: Option<String>,
+    pub renewed_for: Option<Arc<str>>,
     /// What the token was issued for.
     pub description: Description,
     /// How many keys of `data` we wrote, if nobody else wrote any, nor an annotation that tells of it.
@@ -43,20 +43,28 @@ pub struct Seen {
     /// Somebody set `immutable`.
     pub may_be_immutable: bool,
     /// Labels that a template gave it.
-    template_labels: Vec<String>,
+    template_labels: Box<[Box<str>]>,
     /// Annotations that a template gave it.
-    template_annotations: Vec<String>,
+    template_annotations: Box<[Box<str>]>,
     /// Digests of its labels and annotations, sorted, to see whether the wished ones are there.
-    pairs: Vec<u32>,
+    pairs: Box<[u32]>,
 }
 
 /// What a token was issued for, as far as no decision needs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
     /// Client identifier.
-    pub client_id: Option<String>,
-    /// Granted scopes.
-    pub scopes: Vec<String>,
+    pub client_id: Option<Arc<str>>,
+    /// Granted scopes, as RFC 6749, section 3.3 writes them.
+    pub scopes: Option<Arc<str>>,
+}
+
+impl Description {
+    /// The granted scopes, one by one.
+    #[must_use]
+    pub fn scopes(&self) -> Vec<String> {
+        self.scopes.iter().flat_map(|scopes| scopes.split_ascii_whitespace()).map(str::to_owned).collect()
+    }
 }
 
 impl Seen {
@@ -64,38 +72,55 @@ impl Seen {
     #[must_use]
     pub fn new(metadata: &ObjectMeta) -> Self {
         let annotations = metadata.annotations.as_ref();
-        let annotation = |key: &str| annotations.and_then(|annotations| annotations.get(key)).cloned();
-        let uid = metadata.uid.clone().unwrap_or_default();
-        let resource_version = metadata.resource_version.clone().unwrap_or_default();
+        let annotation = |key: &str| annotations.and_then(|annotations| annotations.get(key)).map(String::as_str);
+        let shared = |key: &str| annotation(key).map(intern);
+        let controller = controller(metadata);
+        let owner = controller.as_ref().map(|controller| (&controller.uid, &controller.name));
+        // what the owner reference says too is not kept twice
+        let same_as = |known: Option<&Arc<str>>, text: &str| match known {
+            Some(known) if **known == *text => known.clone(),
+            _ => Arc::from(text),
+        };
+        let labels = metadata.labels.as_ref();
+        let credential = labels.and_then(|labels| labels.get(secret_keys::CREDENTIAL));
+        let (uid, resource_version) = (metadata.uid.as_deref(), metadata.resource_version.as_deref());
         let mut pairs: Vec<u32> = digests("label", metadata.labels.iter().flatten())
             .chain(digests("annotation", metadata.annotations.iter().flatten()))
             .collect();
         pairs.sort_unstable();
         Self {
-            version: format!("{uid}/{resource_version}"),
-            uid,
-            resource_version,
+            version: format!("{}/{}", uid.unwrap_or_default(), resource_version.unwrap_or_default()).into(),
             marks: Marks {
-                controller: controller(metadata),
-                owner_uid: annotation(secret_keys::OWNER_UID),
-                adopt: annotation(secret_keys::ADOPT),
-                credential: metadata.labels.as_ref().and_then(|labels| labels.get(secret_keys::CREDENTIAL)).cloned(),
+                owner_uid: annotation(secret_keys::OWNER_UID).map(|uid| same_as(owner.map(|(uid, _)| uid), uid)),
+                adopt: annotation(secret_keys::ADOPT).map(Arc::from),
+                credential: credential.map(|label| same_as(owner.map(|(_, name)| name), label)),
+                controller,
             },
             stamp: stamp(metadata),
-            template: annotation(secret_keys::TEMPLATE),
-            renewed_for: annotation(secret_keys::RENEWED_FOR),
+            template: shared(secret_keys::TEMPLATE),
+            renewed_for: annotation(secret_keys::RENEWED_FOR).map(Arc::from),
             description: Description {
-                client_id: annotation(secret_keys::CLIENT_ID),
-                scopes: annotation(secret_keys::GRANTED)
-                    .map(|scopes| scopes.split_ascii_whitespace().map(str::to_owned).collect())
-                    .unwrap_or_default(),
+                client_id: shared(secret_keys::CLIENT_ID),
+                scopes: shared(secret_keys::GRANTED),
             },
             sole_writer_of: sole_writer_of(metadata),
             may_be_immutable: may_be_immutable(metadata),
             template_labels: put_there(metadata, "f:labels"),
             template_annotations: put_there(metadata, "f:annotations"),
-            pairs,
+            pairs: pairs.into(),
         }
+    }
+
+    /// UID of the Secret.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        self.version.split_once('/').map_or("", |(uid, _)| uid)
+    }
+
+    /// Its resourceVersion, for guarded writes.
+    #[must_use]
+    pub fn resource_version(&self) -> &str {
+        self.version.split_once('/').map_or("", |(_, version)| version)
     }
 
     /// Whether all these labels and annotations are there.
@@ -132,8 +157,8 @@ impl Seen {
         labels: &BTreeMap<String, String>,
         annotations: &BTreeMap<String, String>,
     ) -> Leftovers<'_> {
-        fn unwished<'a>(keys: &'a [String], wished: &BTreeMap<String, String>) -> Vec<&'a str> {
-            keys.iter().map(String::as_str).filter(|key| !wished.contains_key(*key)).collect()
+        fn unwished<'a>(keys: &'a [Box<str>], wished: &BTreeMap<String, String>) -> Vec<&'a str> {
+            keys.iter().map(|key| &**key).filter(|key| !wished.contains_key(*key)).collect()
         }
         Leftovers {
             labels: unwished(&self.template_labels, labels),
@@ -167,15 +192,19 @@ fn controller(metadata: &ObjectMeta) -> Option<Controller> {
     let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
     // the version is no part of the identity: an owner reference outlives it
     let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-    Some(Controller { kind: format!("{group}/{}", owner.kind), name: owner.name.clone(), uid: owner.uid.clone() })
+    Some(Controller {
+        kind: intern(&format!("{group}/{}", owner.kind)),
+        name: owner.name.as_str().into(),
+        uid: owner.uid.as_str().into(),
+    })
 }
 
 fn stamp(metadata: &ObjectMeta) -> Option<Stamp> {
     let annotations = metadata.annotations.as_ref()?;
     Some(Stamp {
-        request: annotations.get(secret_keys::REQUEST)?.clone(),
-        issuer: annotations.get(secret_keys::ISSUER_ANNOTATION)?.clone(),
-        client_version: annotations.get(secret_keys::CLIENT_VERSION)?.clone(),
+        request: intern(annotations.get(secret_keys::REQUEST)?),
+        issuer: intern(annotations.get(secret_keys::ISSUER_ANNOTATION)?),
+        client_version: intern(annotations.get(secret_keys::CLIENT_VERSION)?),
         issued_at: clock::from_rfc3339(annotations.get(secret_keys::ISSUED_AT)?)?,
         expires_at: clock::from_rfc3339(annotations.get(secret_keys::EXPIRES_AT_ANNOTATION)?)?,
     })
@@ -209,14 +238,14 @@ fn may_be_immutable(metadata: &ObjectMeta) -> bool {
 
 /// Keys of this part of the metadata that our own field manager alone owns, those of our own names apart. What somebody
 /// else wrote too, or wrote first, is his.
-fn put_there(metadata: &ObjectMeta, part: &str) -> Vec<String> {
+fn put_there(metadata: &ObjectMeta, part: &str) -> Box<[Box<str>]> {
     let (mut ours, mut theirs) = (BTreeSet::new(), BTreeSet::new());
     for entry in metadata.managed_fields.iter().flatten() {
         let fields = entry.fields_v1.as_ref().and_then(|fields| fields.0.get("f:metadata")?.get(part)?.as_object());
         let keys = fields.into_iter().flat_map(|fields| fields.keys()).filter_map(|key| key.strip_prefix("f:"));
         if entry.manager.as_deref() == Some(MANAGER) { ours.extend(keys) } else { theirs.extend(keys) }
     }
-    ours.difference(&theirs).filter(|key| !secret_keys::is_our_own(key)).map(|key| (*key).to_owned()).collect()
+    ours.difference(&theirs).filter(|key| !secret_keys::is_our_own(key)).map(|key| Box::from(*key)).collect()
 }
 
 #[cfg(test)]

@@ -63,9 +63,9 @@ pub fn status(inputs: &Inputs<'_>) -> CredentialStatus {
         observed_generation: inputs.generation,
         conditions,
         secret_name: Some(inputs.secret.to_owned()),
-        issuer: held.map(|stamp| stamp.issuer.clone()),
-        client_id: held.and_then(|_| inputs.description.client_id.clone()),
-        scopes: held.map(|_| inputs.description.scopes.clone()).unwrap_or_default(),
+        issuer: held.map(|stamp| stamp.issuer.to_string()),
+        client_id: held.and_then(|_| inputs.description.client_id.as_deref().map(str::to_owned)),
+        scopes: held.map(|_| inputs.description.scopes()).unwrap_or_default(),
         issued_at: held.map(|stamp| clock::to_rfc3339(stamp.issued_at)),
         expires_at: held.map(|stamp| clock::to_rfc3339(stamp.expires_at)),
         renew_at: inputs.renew_at.map(clock::to_rfc3339),
@@ -194,7 +194,7 @@ mod tests {
         let stamp = lifetime.map(|lifetime| Stamp {
             request: "request".into(),
             issuer: "https://ims".into(),
-            client_version: String::new(),
+            client_version: "".into(),
             issued_at: at(0),
             expires_at: at(lifetime),
         });

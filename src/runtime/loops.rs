@@ -1,50 +1,55 @@
-//! The loops over credentials and authorities: their queues, and how they end.
+//! The loops over credentials and authorities: what is due is looked at, so many at the same time and none twice, and
+//! looked at again when its look says so.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::poll_fn, hash::Hash, pin::pin, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt, future::BoxFuture, stream};
+use futures::{
+    StreamExt,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+};
 use kube::runtime::{
-    applier,
-    controller::{Action, Config},
     reflector::ObjectRef,
+    scheduler::{ScheduleRequest, scheduler},
 };
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
+    time::Instant,
 };
 
 use crate::{
-    api::{authority::ITwinAuthority, credential::ITwinServiceCredential},
     controller::{
-        authorities,
+        Again, authorities,
         reconcile::{self, Context},
     },
+    observe::index::Key,
     progress::Progress,
 };
 
 /// Authorities that are looked at, at the same time.
 const AUTHORITY_CONCURRENCY: u16 = 8;
-/// A loop shows this often that it takes work; it has no object of this name, so that nothing is done.
-const SIGN_OF_LIFE: (&str, Duration) = ("sign-of-life", Duration::from_secs(10));
-/// A loop that took no work for so long stands still.
+/// A loop shows this often that it goes on.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+/// A loop that did not for so long stands still.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// What is to be looked at.
-pub type Queue<K> = mpsc::UnboundedReceiver<ObjectRef<K>>;
+pub type Queue<T> = mpsc::UnboundedReceiver<T>;
 
 /// A queue of objects to look at. Without a bound, since a watch must never wait for the work that it causes; what
 /// waits is one small reference for each event, and the scheduler behind it joins those of one object.
 #[expect(clippy::disallowed_methods, reason = "the scheduler behind it drains it at once")]
-pub fn queue<K: kube::Resource<DynamicType = ()>>() -> (mpsc::UnboundedSender<ObjectRef<K>>, Queue<K>) {
+pub fn queue<T>() -> (mpsc::UnboundedSender<T>, Queue<T>) {
     mpsc::unbounded_channel()
 }
 
 /// The queues of all loops.
 pub struct Queues {
     /// One for each scope.
-    pub credentials: Vec<Queue<ITwinServiceCredential>>,
+    pub credentials: Vec<Queue<Arc<Key>>>,
     /// The one of the authorities.
-    pub authorities: Queue<ITwinAuthority>,
+    pub authorities: Queue<String>,
 }
 
 /// Starts the loops. They end with `stop`, and finish what they are doing.
@@ -55,71 +60,97 @@ pub fn start(
     stop: &watch::Receiver<bool>,
 ) -> JoinSet<&'static str> {
     let mut loops = JoinSet::new();
-    for (scope, receiver) in queues.credentials.into_iter().enumerate() {
-        let scope = &context.scopes.all[scope];
-        let part = format!("the loop over credentials {}", scope.namespace.as_deref().unwrap_or_default());
-        let work = applier(
-            look_at_credential,
-            |_, error: &Infallible, _| match *error {},
-            context.clone(),
-            scope.credentials.store.clone(),
-            until_stopped(receiver, stop.clone(), context.progress.clone(), part),
-            Config::default().concurrency(concurrency),
-        );
+    for (scope, queue) in queues.credentials.into_iter().enumerate() {
+        let namespace = context.scopes.all[scope].namespace.as_deref().unwrap_or_default();
+        let life = Life::new(&context.progress, format!("the loop over credentials {namespace}"));
+        let (context, stop) = (context.clone(), stop.clone());
         loops.spawn(async move {
-            work.for_each(|_| std::future::ready(())).await;
+            run(queue, concurrency, stop, life, |key| look_at_credential(key, context.clone())).await;
             "the loop over credentials"
         });
     }
-    let part = "the loop over authorities".to_owned();
-    let work = applier(
-        look_at_authority,
-        |_, error: &Infallible, _| match *error {},
-        context.clone(),
-        context.scopes.authorities.store.clone(),
-        until_stopped(queues.authorities, stop.clone(), context.progress.clone(), part),
-        Config::default().concurrency(AUTHORITY_CONCURRENCY),
-    );
+    let life = Life::new(&context.progress, "the loop over authorities".to_owned());
+    let (context, stop) = (context.clone(), stop.clone());
     loops.spawn(async move {
-        work.for_each(|_| std::future::ready(())).await;
+        let look = |name| look_at_authority(name, context.clone());
+        run(queues.authorities, AUTHORITY_CONCURRENCY, stop, life, look).await;
         "the loop over authorities"
     });
     loops
 }
 
-/// The queue of a loop; it ends with the signal, and the loop then finishes what it is doing. Whenever the loop takes
-/// from it, that counts as progress.
-fn until_stopped<K: kube::Resource<DynamicType = ()> + Send + 'static>(
-    receiver: Queue<K>,
-    mut stop: watch::Receiver<bool>,
+/// The signs of life of one loop.
+struct Life {
     progress: Arc<Progress>,
     part: String,
-) -> impl Stream<Item = Result<ObjectRef<K>, Infallible>> + Send {
-    progress.expect(&part, LIMIT);
-    let objects = stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|object| (object, receiver)));
-    let signs = stream::unfold(tokio::time::interval(SIGN_OF_LIFE.1), async |mut interval| {
-        interval.tick().await;
-        Some((ObjectRef::new(SIGN_OF_LIFE.0), interval))
-    });
-    let stopped = Box::pin(async move {
-        let _ = stop.wait_for(|stopped| *stopped).await;
-    });
-    let taken = stream::select(objects, signs).take_until(stopped);
-    taken.inspect(move |_| progress.moved(&part)).map(Ok)
 }
 
-fn look_at_credential(
-    credential: Arc<ITwinServiceCredential>,
-    context: Arc<Context>,
-) -> BoxFuture<'static, Result<Action, Infallible>> {
-    Box::pin(reconcile::reconcile(credential, context))
+impl Life {
+    fn new(progress: &Arc<Progress>, part: String) -> Self {
+        progress.expect(&part, LIMIT);
+        Self { progress: progress.clone(), part }
+    }
 }
 
-fn look_at_authority(
-    authority: Arc<ITwinAuthority>,
-    context: Arc<Context>,
-) -> BoxFuture<'static, Result<Action, Infallible>> {
+/// Looks at what comes out of the queue, and again when the look said so, until the signal comes: then it finishes what
+/// it is doing. Unlike `kube::runtime::applier`, it wakes only the look that has something to do, and keeps of each
+/// object what `T` is and nothing else.
+async fn run<T>(
+    queue: Queue<T>,
+    concurrency: u16,
+    mut stop: watch::Receiver<bool>,
+    life: Life,
+    look: impl Fn(T) -> BoxFuture<'static, Again>,
+) where
+    T: Clone + Eq + Hash,
+{
+    let (again, due_again) = self::queue();
+    let now = |message| ScheduleRequest { message, run_at: Instant::now() };
+    let mut scheduled = pin!(scheduler(stream::select(received(queue).map(now), received(due_again))));
+    let (mut running, mut busy) = (FuturesUnordered::new(), HashSet::new());
+    let mut signs = tokio::time::interval(SIGN_OF_LIFE);
+    loop {
+        let has_room = running.len() < usize::from(concurrency);
+        let next = poll_fn(|context| {
+            if has_room {
+                scheduled.as_mut().hold_unless(|object| !busy.contains(object)).poll_next_unpin(context)
+            } else {
+                // only notes what is due meanwhile, and yields nothing
+                scheduled.as_mut().hold().poll_next_unpin(context)
+            }
+        });
+        tokio::select! {
+            _ = stop.wait_for(|stopped| *stopped) => break,
+            _ = signs.tick() => life.progress.moved(&life.part),
+            Some((object, wait)) = running.next() => {
+                busy.remove(&object);
+                if let Some(wait) = wait {
+                    // the receiver lives as long as this loop
+                    let _ = again.send(ScheduleRequest { message: object, run_at: Instant::now() + wait });
+                }
+            }
+            Some(object) = next => {
+                busy.insert(object.clone());
+                let look = look(object.clone());
+                running.push(async move { (object, look.await) });
+            }
+        }
+    }
+    while running.next().await.is_some() {}
+}
+
+fn received<T>(queue: Queue<T>) -> impl futures::Stream<Item = T> {
+    stream::unfold(queue, async |mut queue| queue.recv().await.map(|object| (object, queue)))
+}
+
+fn look_at_credential(key: Arc<Key>, context: Arc<Context>) -> BoxFuture<'static, Again> {
+    Box::pin(async move { reconcile::reconcile(&key, &context).await })
+}
+
+fn look_at_authority(name: String, context: Arc<Context>) -> BoxFuture<'static, Again> {
     Box::pin(async move {
-        Ok(authorities::reconcile(&authority, &context.authorities, &context.cluster, &context.scopes).await)
+        // gone since it was woken
+        let authority = context.scopes.authorities.get(&ObjectRef::new(&name))?;
+        authorities::reconcile(&authority, &context.authorities, &context.cluster, &context.scopes).await
     })
 }

@@ -24,8 +24,8 @@ use crate::{
     config::args::RunArgs,
     controller::{
         authorities::Authorities,
-        memory::Memories,
         reconcile::Context,
+        registry::Registry,
         scopes::{Scope, Scopes, Wakes},
         unreadable::Unreadable,
         watches,
@@ -61,16 +61,13 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     });
     let mut stop = stop_signal()?;
 
-    let mut writers = Vec::new();
     let mut queues = Vec::new();
     let all = scope_names(&args.namespaces).map(|namespace| {
-        let (store, writer) = store();
         let (sender, receiver) = queue();
-        writers.push(writer);
         queues.push(receiver);
-        Scope { namespace, credentials: Wakes::new(store, sender) }
+        Scope { namespace, credentials: Registry::default(), wakes: Wakes::new(sender) }
     });
-    let all = all.collect();
+    let all: Vec<Scope> = all.collect();
     let (authority_store, authority_writer) = store::<ITwinAuthority>();
     let (authority_queue, authority_receiver) = queue();
     let queues = Queues { credentials: queues, authorities: authority_receiver };
@@ -79,8 +76,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         metrics: metrics.clone(),
         authorities: Authorities::new(metrics.clone()),
         index: SecretIndex::default(),
-        memories: Memories::default(),
-        scopes: Scopes { all, authorities: Wakes::new(authority_store, authority_queue) },
+        scopes: Scopes { all, authorities: authority_store, authority_wakes: Wakes::new(authority_queue) },
         unreadable: Unreadable::default(),
         progress: progress.clone(),
         watch_secrets: args.watch_secrets,
@@ -91,8 +87,8 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let mut parts = Parts { tasks: JoinSet::new(), stop: stop.clone() };
     let probes = Probes { metrics: metrics.clone(), progress, ready };
     parts.start("the server of probes and metrics", admin::serve(listener, probes));
-    for (scope, writer) in writers.into_iter().enumerate() {
-        parts.start("the watch of credentials", watches::credentials(context.clone(), scope, writer));
+    for scope in 0..context.scopes.all.len() {
+        parts.start("the watch of credentials", watches::credentials(context.clone(), scope));
     }
     parts.start("the watch of authorities", watches::authorities(context.clone(), authority_writer));
 

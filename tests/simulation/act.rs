@@ -149,13 +149,13 @@ impl Look<'_> {
 
     fn take_unwritten(&mut self, facts: &Facts) -> Option<Box<Content>> {
         let content = self.memory.unwritten.take()?;
-        let client = self.reading.client.as_ref().map(|client| client.version.as_str());
+        let client = self.reading.client.as_ref().map(|client| &*client.version);
         let now = self.world.clock();
         let no_worse = facts.held_for_spec().is_none_or(|held| held.expires_at <= content.grant.expires_at);
         let fits = no_worse
             && content.request == facts.desired.request
             && Some(content.issuer.as_str()) == gather::issuer(&facts.authority)
-            && Some(content.client_version.as_str()) == client
+            && Some(&*content.client_version) == client
             && schedule::renew_at(&stamp_of(&content), &facts.desired.policy, &facts.uid) > now;
         fits.then_some(content)
     }
@@ -280,8 +280,8 @@ impl Look<'_> {
 
     fn patch(&self, seen: &Seen, annotations: BTreeMap<String, String>) -> Patch {
         Patch {
-            uid: seen.uid.clone(),
-            resource_version: seen.resource_version.clone(),
+            uid: seen.uid().to_owned(),
+            resource_version: seen.resource_version().to_owned(),
             labels: secret_writer::labels(self.subject.credential),
             annotations,
             owner: secret_writer::owner(self.subject.credential),
@@ -340,8 +340,8 @@ impl Look<'_> {
 
 fn stamp_of(content: &Content) -> Stamp {
     Stamp {
-        request: content.request.clone(),
-        issuer: content.issuer.clone(),
+        request: content.request.as_str().into(),
+        issuer: content.issuer.as_str().into(),
         client_version: content.client_version.clone(),
         issued_at: content.grant.issued_at,
         expires_at: content.grant.expires_at,

@@ -102,7 +102,7 @@ impl Judge {
         let secret = match process.known_target() {
             Known::Absent => return (world.target.is_none() || process.lags(world)).then_some("missing"),
             Known::Unknown => world.target.clone(),
-            Known::Present(seen) => world.past.get(&seen.version).cloned(),
+            Known::Present(seen) => world.past.get(&*seen.version).cloned(),
         };
         let Some(secret) = secret else { return Some("missing") };
         if world.foreign.contains(&secret.uid().unwrap_or_default()) {

@@ -13,6 +13,7 @@ use crate::look::{Halt, Look};
 impl Look<'_> {
     pub fn report(&mut self, next: Option<DateTime<Utc>>, wait: Option<TimeDelta>) -> Result<TimeDelta, Halt> {
         let (facts, _) = self.facts();
+        self.note_version();
         let previous = self.previous_status();
         let description = self.description();
         let now = self.world.clock();
@@ -33,12 +34,17 @@ impl Look<'_> {
         Ok(self.requeue(now, &facts, next, wait))
     }
 
+    /// Its watches lag, and never show what is older than what they have shown.
+    fn note_version(&mut self) {
+        let version: u64 =
+            self.subject.credential.resource_version().and_then(|text| text.parse().ok()).unwrap_or_default();
+        self.memory.written_status.take_if(|(written_at, _)| *written_at <= version);
+    }
+
     fn previous_status(&self) -> CredentialStatus {
-        let credential = self.subject.credential;
-        let version: u64 = credential.resource_version().and_then(|text| text.parse().ok()).unwrap_or_default();
         match &self.memory.written_status {
-            Some((written_at, status)) if *written_at > version => status.clone(),
-            _ => credential.status.clone().unwrap_or_default(),
+            Some((_, status)) => CredentialStatus::clone(status),
+            None => self.subject.credential.status.clone().unwrap_or_default(),
         }
     }
 
@@ -53,7 +59,7 @@ impl Look<'_> {
         self.before_call()?;
         let version = self.world.write_status(&self.subject.uid, status).map_err(Halt::Error)?;
         self.faults.after_commit(self.world)?;
-        self.memory.written_status = Some((version, status.clone()));
+        self.memory.written_status = Some((version, Box::new(status.clone())));
         Ok(())
     }
 }

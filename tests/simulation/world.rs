@@ -262,7 +262,7 @@ impl World {
     fn set_target(&mut self, secret: Secret) -> Seen {
         let secret = self.secret_changed(secret);
         let seen = Seen::new(&secret.metadata);
-        self.past.insert(seen.version.clone(), secret.clone());
+        self.past.insert(seen.version.to_string(), secret.clone());
         self.target = Some(secret);
         seen
     }

@@ -33,9 +33,9 @@ fn policy(renew_before: RenewBefore) -> Policy {
 /// A token that was asked for at second 0 and lives for so many seconds.
 fn stamp(lifetime: i64) -> Stamp {
     Stamp {
-        request: "request".to_owned(),
-        issuer: "https://ims.example.com".to_owned(),
-        client_version: "uid/1".to_owned(),
+        request: "request".into(),
+        issuer: "https://ims.example.com".into(),
+        client_version: "uid/1".into(),
         issued_at: at(0),
         expires_at: at(lifetime),
     }
@@ -45,10 +45,10 @@ fn stamp(lifetime: i64) -> Stamp {
 fn holding(stamp: Stamp, policy: Policy) -> Facts {
     Facts {
         uid: "2a9f4d3e".to_owned(),
-        desired: Desired { request: stamp.request.clone(), policy },
+        desired: Desired { request: stamp.request.to_string(), policy },
         suspend: false,
         renewal_request: None,
-        authority: Authority::Ready { issuer: stamp.issuer.clone() },
+        authority: Authority::Ready { issuer: stamp.issuer.to_string() },
         client: Client::Unread { version: Some(stamp.client_version.clone()) },
         target: Target::Ours(Held { stamp: Some(stamp), data: Integrity::Proven, metadata_intact: true }),
         history: History::default(),

@@ -1,0 +1,263 @@
+//! The credentials of one scope as the watch brought them last, with what is remembered of each.
+//!
+//! They stand here as text and are read from it for each look: a look costs a thousand times more than that, and
+//! between two looks, which is most of an hour, the text takes half of the memory.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use kube::{Resource, ResourceExt};
+use tokio::sync::watch;
+
+use super::memory::Memory;
+use crate::{
+    api::{credential::ITwinServiceCredential, secret_keys},
+    observe::{index::Key, intern::intern},
+};
+
+/// One credential.
+struct Kept {
+    uid: Box<str>,
+    /// Name of the authority that it names.
+    authority: Arc<str>,
+    /// Metadata, spec and status as JSON.
+    text: Box<[u8]>,
+    memory: Option<Box<Memory>>,
+    /// Seen in the listing that is under way.
+    listed: bool,
+}
+
+/// The credentials of one scope.
+pub struct Registry {
+    all: Mutex<HashMap<Arc<Key>, Kept>>,
+    is_listed: watch::Sender<bool>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { all: Mutex::default(), is_listed: watch::Sender::new(false) }
+    }
+}
+
+impl Registry {
+    /// Keeps a credential in place of what was known of it. Returns its key, and the one before it under its name if
+    /// that was another, which is gone then.
+    pub fn keep(&self, mut credential: ITwinServiceCredential) -> (Arc<Key>, Option<ITwinServiceCredential>) {
+        drop_unread(&mut credential);
+        let key = Arc::new(Key::new(credential.namespace().unwrap_or_default(), credential.name_any()));
+        let uid = credential.uid().unwrap_or_default();
+        let (text, authority) = (pack(&credential), intern(&credential.spec.authority_ref.name));
+        let mut all = self.all();
+        if let Some(kept) = all.get_mut(&key)
+            && *kept.uid == *uid
+        {
+            (kept.text, kept.authority, kept.listed) = (text, authority, true);
+            return (key, None);
+        }
+        let new = Kept { uid: uid.into(), authority, text, memory: None, listed: true };
+        let before = all.insert(key.clone(), new);
+        (key, before.and_then(|before| unpack(&before.text)))
+    }
+
+    /// Forgets a credential that is gone, and what was remembered of it.
+    pub fn forget(&self, key: &Key) {
+        self.all().remove(key);
+    }
+
+    /// The credential of this name, if it is there.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<ITwinServiceCredential> {
+        // read from a copy, so that nobody waits for it
+        let text = self.all().get(key)?.text.clone();
+        unpack(&text)
+    }
+
+    /// All keys.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Arc<Key>> {
+        self.all().keys().cloned().collect()
+    }
+
+    /// The keys of those that name this authority.
+    #[must_use]
+    pub fn users_of(&self, authority: &str) -> Vec<Arc<Key>> {
+        let all = self.all();
+        all.iter().filter(|(_, kept)| *kept.authority == *authority).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The key as it is kept here, of which there is one for all.
+    #[must_use]
+    pub fn key(&self, key: &Key) -> Option<Arc<Key>> {
+        self.all().get_key_value(key).map(|(key, _)| key.clone())
+    }
+
+    /// Takes out what is remembered of a credential while it is worked on, which never happens twice at a time; a panic
+    /// loses it, and the next look starts afresh.
+    #[must_use]
+    pub fn take_memory(&self, key: &Key, uid: &str) -> Option<Box<Memory>> {
+        self.all().get_mut(key).filter(|kept| *kept.uid == *uid)?.memory.take()
+    }
+
+    /// Puts back what is remembered, unless the credential is gone by now.
+    pub fn put_memory(&self, key: &Key, uid: &str, memory: Box<Memory>) {
+        if let Some(kept) = self.all().get_mut(key).filter(|kept| *kept.uid == *uid) {
+            kept.memory = Some(memory);
+        }
+    }
+
+    /// A listing begins.
+    pub fn listing_began(&self) {
+        self.all().values_mut().for_each(|kept| kept.listed = false);
+    }
+
+    /// A listing ended: what it did not hold is gone, and returned.
+    pub fn listing_ended(&self) -> Vec<ITwinServiceCredential> {
+        let gone = self.all().extract_if(|_, kept| !kept.listed).filter_map(|(_, kept)| unpack(&kept.text)).collect();
+        self.is_listed.send_replace(true);
+        gone
+    }
+
+    /// Waits for the end of the first listing.
+    pub async fn ready(&self) {
+        // the sender lives as long as we do
+        let _ = self.is_listed.subscribe().wait_for(|listed| *listed).await;
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<Arc<Key>, Kept>> {
+        // every change is complete before anything can panic
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Drops what nothing here reads, so that memory does not grow with what others write on a credential: `kubectl apply`
+/// alone keeps a copy of the whole object in an annotation.
+fn drop_unread(credential: &mut ITwinServiceCredential) {
+    credential.managed_fields_mut().clear();
+    credential.labels_mut().clear();
+    credential.annotations_mut().retain(|key, _| key == secret_keys::RENEW);
+}
+
+fn pack(credential: &ITwinServiceCredential) -> Box<[u8]> {
+    let parts = (credential.meta(), &credential.spec, &credential.status);
+    // what was read from JSON can be written as JSON
+    serde_json::to_vec(&parts).unwrap_or_default().into()
+}
+
+fn unpack(text: &[u8]) -> Option<ITwinServiceCredential> {
+    let (metadata, spec, status) = serde_json::from_slice(text).ok()?;
+    Some(ITwinServiceCredential { metadata, spec, status })
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use serde_json::json;
+
+    use super::*;
+
+    fn credential(uid: &str) -> ITwinServiceCredential {
+        serde_json::from_value(json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinServiceCredential",
+            "metadata": {
+                "name": "agent",
+                "namespace": "team",
+                "uid": uid,
+                "resourceVersion": "7",
+                "generation": 2,
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {"team": "a"},
+                "annotations": {secret_keys::RENEW: "now", "example.com/other": "text"},
+                "managedFields": [{"manager": "kubectl"}],
+            },
+            "spec": {
+                "authorityRef": {"name": "ims"},
+                "clientCredentialsRef": {"name": "client"},
+                "scopes": ["itwin-platform"],
+                "renewBefore": "10m",
+                "secretTemplate": {"data": {"a": "{{ token }}"}},
+            },
+            "status": {
+                "observedGeneration": 2,
+                "conditions": [{
+                    "type": "Ready",
+                    "status": "True",
+                    "reason": "TokenValid",
+                    "message": "valid",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }],
+                "lastFailure": {"time": "2026-01-01T00:00:00Z", "reason": "Timeout", "message": "late"},
+            },
+        }))
+        .expect("a credential")
+    }
+
+    fn memory(registry: &Registry, key: &Key, uid: &str) {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
+        registry.put_memory(key, uid, Box::new(Memory::recall(&credential(uid), now)));
+    }
+
+    #[test]
+    fn credential_is_given_back_as_it_came_but_for_what_nobody_reads() {
+        let registry = Registry::default();
+        let (key, before) = registry.keep(credential("uid-1"));
+        assert!(before.is_none());
+        let mut expected = credential("uid-1");
+        drop_unread(&mut expected);
+        assert_eq!(expected.annotations().len(), 1);
+        let json = |credential: &ITwinServiceCredential| serde_json::to_value(credential).expect("JSON");
+        assert_eq!(registry.get(&key).as_ref().map(json), Some(json(&expected)));
+    }
+
+    #[test]
+    fn memory_belongs_to_one_uid() {
+        let registry = Registry::default();
+        let (key, _) = registry.keep(credential("uid-1"));
+        memory(&registry, &key, "uid-2");
+        assert!(registry.take_memory(&key, "uid-2").is_none(), "it is unknown");
+        memory(&registry, &key, "uid-1");
+        registry.keep(credential("uid-1"));
+        assert!(registry.take_memory(&key, "uid-1").is_some(), "an update keeps it");
+        assert!(registry.take_memory(&key, "uid-1").is_none(), "it is taken once");
+        memory(&registry, &key, "uid-1");
+        let (_, before) = registry.keep(credential("uid-2"));
+        assert_eq!(before.and_then(|before| before.uid()), Some("uid-1".to_owned()));
+        assert!(registry.take_memory(&key, "uid-2").is_none(), "it was of another");
+        registry.forget(&key);
+        memory(&registry, &key, "uid-2");
+        assert!(registry.get(&key).is_none(), "what is gone does not come back with its memory");
+    }
+
+    #[test]
+    fn listing_tells_what_is_gone() {
+        let registry = Registry::default();
+        let named = |name: &str| {
+            let mut credential = credential(name);
+            credential.metadata.name = Some(name.to_owned());
+            credential
+        };
+        registry.keep(named("stays"));
+        registry.keep(named("goes"));
+        registry.listing_began();
+        registry.keep(named("stays"));
+        registry.keep(named("new"));
+        let gone: Vec<String> = registry.listing_ended().iter().map(ResourceExt::name_any).collect();
+        assert_eq!(gone, ["goes"]);
+        let mut left: Vec<String> = registry.keys().iter().map(|key| key.name.clone()).collect();
+        left.sort();
+        assert_eq!(left, ["new", "stays"]);
+    }
+
+    #[test]
+    fn users_of_an_authority_follow_the_spec() {
+        let registry = Registry::default();
+        registry.keep(credential("uid-1"));
+        assert_eq!(registry.users_of("ims").len(), 1);
+        let mut moved = credential("uid-1");
+        moved.spec.authority_ref.name = "other".into();
+        registry.keep(moved);
+        assert_eq!((registry.users_of("ims").len(), registry.users_of("other").len()), (0, 1));
+    }
+}
