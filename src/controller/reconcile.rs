@@ -73,7 +73,7 @@ pub struct Context {
 impl Context {
     /// Has the other credentials looked at that care for this Secret: one that names it too may have it now.
     pub fn wake_others(&self, credential: &Key, secret: &Key) {
-        for other in self.index.credentials(secret).iter().filter(|other| *other != credential) {
+        for other in self.index.credentials(secret).iter().filter(|other| ***other != *credential) {
             self.scopes.wake(other);
         }
     }

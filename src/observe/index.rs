@@ -48,8 +48,8 @@ pub enum Known {
 
 #[derive(Default)]
 struct Slot {
-    /// Names of the credentials, in the Secret's namespace, that write it or read it: sorted, and mostly one.
-    credentials: Vec<String>,
+    /// The credentials that write it or read it: sorted, and mostly one.
+    credentials: Vec<Arc<Key>>,
     known: Known,
     /// The newest resourceVersion that was seen, of the Secret or of its deletion.
     version: u64,
@@ -59,9 +59,9 @@ struct Slot {
 
 #[derive(Default)]
 struct Inner {
-    slots: HashMap<Key, Slot>,
+    slots: HashMap<Arc<Key>, Slot>,
     /// For each credential the Secrets that it cares for, to tell what it cared for before.
-    cared_for: HashMap<Key, [String; 2]>,
+    cared_for: HashMap<Arc<Key>, [Arc<Key>; 2]>,
 }
 
 /// The Secrets that somebody here cares for.
@@ -72,32 +72,27 @@ pub struct SecretIndex {
 
 impl SecretIndex {
     /// Says that `credential` cares for these Secrets of its namespace, and for no others.
-    pub fn register(&self, credential: &Key, secrets: [&str; 2]) {
+    pub fn register(&self, credential: &Arc<Key>, secrets: [&str; 2]) {
         let mut inner = self.inner();
-        if inner.cared_for.get(credential).is_some_and(|before| *before == secrets) {
+        let is_same = |before: &[Arc<Key>; 2]| before.iter().map(|key| key.name.as_str()).eq(secrets);
+        if inner.cared_for.get(credential).is_some_and(is_same) {
             return;
         }
         inner.unregister(credential);
-        for secret in secrets {
-            let key = Key::new(&credential.namespace, secret);
-            let names = &mut inner.slots.entry(key).or_default().credentials;
-            if let Err(place) = names.binary_search(&credential.name) {
-                names.reserve_exact(usize::from(names.is_empty()));
-                names.insert(place, credential.name.clone());
+        let keys = secrets.map(|name| inner.key(credential, name));
+        for key in &keys {
+            let credentials = &mut inner.slots.entry(key.clone()).or_default().credentials;
+            if let Err(place) = credentials.binary_search(credential) {
+                credentials.reserve_exact(usize::from(credentials.is_empty()));
+                credentials.insert(place, credential.clone());
             }
         }
-        inner.cared_for.insert(credential.clone(), secrets.map(str::to_owned));
+        inner.cared_for.insert(credential.clone(), keys);
     }
 
     /// Says that `credential` is gone.
     pub fn unregister(&self, credential: &Key) {
         self.inner().unregister(credential);
-    }
-
-    /// Whether a credential has said what it cares for, and is not gone.
-    #[must_use]
-    pub fn knows(&self, credential: &Key) -> bool {
-        self.inner().cared_for.contains_key(credential)
     }
 
     /// What is known of a Secret.
@@ -108,10 +103,8 @@ impl SecretIndex {
 
     /// The credentials that care for a Secret.
     #[must_use]
-    pub fn credentials(&self, key: &Key) -> Vec<Key> {
-        let inner = self.inner();
-        let names = inner.slots.get(key).into_iter().flat_map(|slot| &slot.credentials);
-        names.map(|name| Key::new(&key.namespace, name)).collect()
+    pub fn credentials(&self, key: &Key) -> Vec<Arc<Key>> {
+        self.inner().slots.get(key).map(|slot| slot.credentials.clone()).unwrap_or_default()
     }
 
     /// Whether anybody cares for a Secret: asked before its metadata is looked at.
@@ -122,7 +115,7 @@ impl SecretIndex {
 
     /// Records a Secret that was seen by the watch, read or written. Returns the credentials for which that is news;
     /// none where something newer is known.
-    pub fn saw(&self, key: &Key, seen: Seen) -> Vec<Key> {
+    pub fn saw(&self, key: &Key, seen: Seen) -> Vec<Arc<Key>> {
         let mut inner = self.inner();
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
         slot.listed = true;
@@ -133,11 +126,11 @@ impl SecretIndex {
         }
         slot.version = version.unwrap_or_default();
         slot.known = Known::Present(Arc::new(seen));
-        slot.credentials.iter().map(|name| Key::new(&key.namespace, name)).collect()
+        slot.credentials.clone()
     }
 
     /// Records that a Secret is gone, at this resourceVersion if it is known. Returns as [`Self::saw`] does.
-    pub fn saw_none(&self, key: &Key, resource_version: Option<&str>) -> Vec<Key> {
+    pub fn saw_none(&self, key: &Key, resource_version: Option<&str>) -> Vec<Arc<Key>> {
         let mut inner = self.inner();
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
         let version = resource_version.and_then(numeric);
@@ -146,7 +139,7 @@ impl SecretIndex {
         }
         slot.version = version.unwrap_or(slot.version);
         slot.known = Known::Absent;
-        slot.credentials.iter().map(|name| Key::new(&key.namespace, name)).collect()
+        slot.credentials.clone()
     }
 
     /// Forgets what is known of a Secret, so that it is read before the next decision.
@@ -165,12 +158,12 @@ impl SecretIndex {
 
     /// A listing ended: what it did not hold is in doubt. It is not simply absent, since a Secret written by us after
     /// the listing began is not in it either. Returns the credentials that must look again.
-    pub fn listing_ended(&self, namespace: Option<&str>) -> Vec<Key> {
+    pub fn listing_ended(&self, namespace: Option<&str>) -> Vec<Arc<Key>> {
         let mut doubtful = Vec::new();
-        for (key, slot) in self.inner().slots.iter_mut().filter(|(key, _)| in_scope(key, namespace)) {
+        for (_, slot) in self.inner().slots.iter_mut().filter(|(key, _)| in_scope(key, namespace)) {
             if !slot.listed && matches!(slot.known, Known::Present(_)) {
                 slot.known = Known::Unknown;
-                doubtful.extend(slot.credentials.iter().map(|name| Key::new(&key.namespace, name)));
+                doubtful.extend(slot.credentials.iter().cloned());
             }
         }
         doubtful
@@ -184,17 +177,24 @@ impl SecretIndex {
 
 impl Inner {
     fn unregister(&mut self, credential: &Key) {
-        for secret in self.cared_for.remove(credential).into_iter().flatten() {
-            let key = Key::new(&credential.namespace, secret);
+        for key in self.cared_for.remove(credential).into_iter().flatten() {
             if let Some(slot) = self.slots.get_mut(&key) {
-                if let Ok(place) = slot.credentials.binary_search(&credential.name) {
-                    slot.credentials.remove(place);
-                }
+                slot.credentials.retain(|other| **other != *credential);
                 if slot.credentials.is_empty() {
                     self.slots.remove(&key);
                 }
             }
         }
+    }
+
+    /// The key of a Secret in the credential's namespace: the one that is there, and mostly that of the credential,
+    /// whose name it has.
+    fn key(&self, credential: &Arc<Key>, name: &str) -> Arc<Key> {
+        if credential.name == name {
+            return credential.clone();
+        }
+        let key = Key::new(&credential.namespace, name);
+        self.slots.get_key_value(&key).map_or_else(|| Arc::new(key), |(key, _)| key.clone())
     }
 }
 
@@ -227,7 +227,7 @@ mod tests {
 
     fn index() -> SecretIndex {
         let index = SecretIndex::default();
-        index.register(&key("agent"), ["token", "client"]);
+        index.register(&Arc::new(key("agent")), ["token", "client"]);
         index
     }
 
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn secret_that_somebody_cares_for_wakes_him_once() {
         let index = index();
-        assert_eq!(index.saw(&key("token"), seen("5")), [key("agent")]);
+        assert_eq!(index.saw(&key("token"), seen("5")), [Arc::new(key("agent"))]);
         assert!(index.saw(&key("token"), seen("5")).is_empty(), "the same version is no news");
     }
 
@@ -265,7 +265,7 @@ mod tests {
     fn deletion_is_news() {
         let index = index();
         index.saw(&key("token"), seen("10"));
-        assert_eq!(index.saw_none(&key("token"), Some("11")), [key("agent")]);
+        assert_eq!(index.saw_none(&key("token"), Some("11")), [Arc::new(key("agent"))]);
         assert!(matches!(index.get(&key("token")), Known::Absent));
     }
 
@@ -276,7 +276,7 @@ mod tests {
         index.saw(&key("client"), seen("4"));
         index.listing_began(None);
         index.saw(&key("client"), seen("4"));
-        assert_eq!(index.listing_ended(None), [key("agent")]);
+        assert_eq!(index.listing_ended(None), [Arc::new(key("agent"))]);
         assert!(matches!(index.get(&key("token")), Known::Unknown));
         assert!(matches!(index.get(&key("client")), Known::Present(_)));
     }
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn secret_that_nobody_cares_for_any_more_is_forgotten() {
         let index = index();
-        index.register(&key("agent"), ["token", "other-client"]);
+        index.register(&Arc::new(key("agent")), ["token", "other-client"]);
         assert!(!index.cares_for(&key("client")) && index.cares_for(&key("other-client")));
         index.unregister(&key("agent"));
         assert!(!index.cares_for(&key("token")) && !index.cares_for(&key("other-client")));

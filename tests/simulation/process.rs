@@ -1,6 +1,6 @@
 //! One process of the operator: what it was told by its watches and what it remembers. All of it dies with it.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_credential_operator::{
@@ -61,7 +61,7 @@ impl Process {
             seen_credentials: world.credentials.len(),
             seen_authorities: world.authorities.len() - 1,
         };
-        process.index.register(&key(NAME), [NAME, CLIENT]);
+        process.index.register(&Arc::new(key(NAME)), [NAME, CLIENT]);
         process.list(world);
         process
     }
@@ -124,7 +124,7 @@ impl Process {
             // deleted and created again under its name
             self.memory = None;
             self.index.unregister(&key(NAME));
-            self.index.register(&key(NAME), [NAME, CLIENT]);
+            self.index.register(&Arc::new(key(NAME)), [NAME, CLIENT]);
         }
         self.credential = credential.clone();
         self.woken = true;
