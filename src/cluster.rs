@@ -6,12 +6,18 @@
 use std::{sync::Arc, time::Duration};
 
 use kube::Client;
+use serde::de::DeserializeOwned;
 
 use crate::{api::credential::WorkloadKind, mandate::Mandate, metrics::Metrics};
 
 /// Deadline of one call. Less than the 10 s within which a failure must be told, more than the API server's own
 /// queueing under load.
 const DEADLINE: Duration = Duration::from_secs(8);
+
+/// Asks for the metadata of an object instead of all of it (Kubernetes API concepts, "Receiving resources as
+/// `PartialObjectMetadata`").
+const AS_METADATA: http::HeaderValue =
+    http::HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
 /// The Kubernetes API.
 #[derive(Clone)]
@@ -147,6 +153,24 @@ impl Cluster {
     #[must_use]
     pub fn new(client: Client, mandate: Mandate, metrics: Arc<Metrics>) -> Self {
         Self { client, mandate, metrics }
+    }
+
+    /// Makes one call of which only the metadata of the object is answered: what was sent is not sent back, least of all
+    /// a token.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn call_for_metadata<T: DeserializeOwned>(
+        &self,
+        step: Step,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<T, CallError> {
+        let send = async {
+            let mut request = request.map_err(kube::Error::BuildRequest)?;
+            request.headers_mut().insert(http::header::ACCEPT, AS_METADATA);
+            self.client.request(request).await
+        };
+        self.call(step, send).await
     }
 
     /// Makes one call.

@@ -11,6 +11,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::me
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
+    core::{PartialObjectMeta, Request},
 };
 use serde_json::{Value, json};
 
@@ -112,7 +113,9 @@ pub async fn create(
         ..Secret::default()
     };
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-    let written = cluster.call(Step::CreateSecret, api(cluster, credential).create(&params, &secret)).await?;
+    let body = serde_json::to_vec(&secret).map_err(kube::core::request::Error::SerializeBody);
+    let request = body.and_then(|body| Request::new(api(cluster, credential).resource_url()).create(&params, body));
+    let written: PartialObjectMeta<Secret> = cluster.call_for_metadata(Step::CreateSecret, request).await?;
     Ok(Seen::new(&written.metadata))
 }
 

@@ -6,7 +6,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use kube::{
     Api, Resource,
     api::{Patch, PatchParams},
+    core::Request,
 };
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{
@@ -88,7 +90,7 @@ impl Visit<'_> {
     /// Forgets the status that we wrote once the watch has brought it. Returns whether the object is older than one that
     /// was known before: then nobody knows what its status is, and it is written only with an attempt.
     fn note_version(&mut self) -> bool {
-        let version = numeric(self.subject.credential);
+        let version = numeric(self.subject.credential.metadata.resource_version.as_deref());
         let memory = &mut self.memory;
         memory.written_status.take_if(|(written_at, _)| *written_at <= version);
         let newest = memory.written_status.as_ref().map_or(version, |(written_at, _)| *written_at);
@@ -139,11 +141,12 @@ impl Visit<'_> {
             Api::namespaced(self.context.cluster.client.clone(), &self.subject.key.namespace);
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(&patch);
-        let request = api.patch_status(&self.subject.key.name, &params, &patch);
+        let url = Request::new(api.resource_url());
+        let request = url.patch_subresource("status", &self.subject.key.name, &params, &patch);
         // Not even "not found" or a conflict is taken for the end of the credential: what is really gone is not looked
         // at again, and what is not would keep an old status until its next renewal.
-        let object = self.context.cluster.call(Step::PatchCredentialStatus, request).await?;
-        let version = numeric(&object);
+        let answer: Answer = self.context.cluster.call_for_metadata(Step::PatchCredentialStatus, request).await?;
+        let version = numeric(answer.metadata.resource_version.as_deref());
         self.memory.newest = version;
         self.memory.written_status = Some((version, Box::new(status)));
         Ok(())
@@ -165,6 +168,18 @@ impl Visit<'_> {
 }
 
 /// The resourceVersion as a number, which it is (KEP-5504).
-fn numeric(credential: &ITwinServiceCredential) -> u64 {
-    credential.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+fn numeric(resource_version: Option<&str>) -> u64 {
+    resource_version.and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+/// What is read of the answer to a write.
+#[derive(Deserialize)]
+struct Answer {
+    metadata: Version,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    resource_version: Option<String>,
 }
