@@ -39,9 +39,10 @@ fn main() -> ExitCode {
 /// program (`fs/coredump.c`). The memory of this process holds secrets.
 const CORE_DUMP: u64 = 1;
 
-/// Threads that do the work, however many processors the node has: hardly a tenth of one is used, and each thread takes
-/// memory of its own.
-const WORKERS: usize = 2;
+/// Threads that do the work, however many processors the node has: hardly a tenth of one is used, each takes memory of
+/// its own, and waking another costs more than most of what there is to do. Nothing here computes for long: the longest
+/// is a template, which is bounded.
+const WORKERS: usize = 1;
 
 fn forbid_core_dumps() {
     use rustix::process::{Resource, Rlimit, setrlimit};

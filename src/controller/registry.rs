@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::memory::Memory;
 use crate::{
-    api::{credential::ITwinServiceCredential, secret_keys},
+    api::credential::ITwinServiceCredential,
     observe::{index::Key, intern::intern},
 };
 
@@ -62,8 +62,7 @@ impl Default for Registry {
 impl Registry {
     /// Keeps a credential in place of what was known of it. Returns its key, and the one before it under its name if
     /// that was another, which is gone then.
-    pub fn keep(&self, mut credential: ITwinServiceCredential) -> (Arc<Key>, Option<ITwinServiceCredential>) {
-        drop_unread(&mut credential);
+    pub fn keep(&self, credential: ITwinServiceCredential) -> (Arc<Key>, Option<ITwinServiceCredential>) {
         let key = Key::new(credential.namespace().unwrap_or_default(), credential.name_any());
         let uid = credential.uid().unwrap_or_default();
         let (packed, authority) = (pack(&credential), intern(&credential.spec.authority_ref.name));
@@ -150,14 +149,6 @@ impl Registry {
     }
 }
 
-/// Drops what nothing here reads, so that memory does not grow with what others write on a credential: `kubectl apply`
-/// alone keeps a copy of the whole object in an annotation.
-fn drop_unread(credential: &mut ITwinServiceCredential) {
-    credential.managed_fields_mut().clear();
-    credential.labels_mut().clear();
-    credential.annotations_mut().retain(|key, _| key == secret_keys::RENEW);
-}
-
 fn pack(credential: &ITwinServiceCredential) -> Box<[u8]> {
     let parts = (credential.meta(), &credential.spec, &credential.status);
     // what was read from JSON can be written as JSON
@@ -177,6 +168,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::secret_keys;
 
     fn credential(uid: &str) -> ITwinServiceCredential {
         serde_json::from_value(json!({
@@ -189,9 +181,7 @@ mod tests {
                 "resourceVersion": "7",
                 "generation": 2,
                 "creationTimestamp": "2026-01-01T00:00:00Z",
-                "labels": {"team": "a"},
-                "annotations": {secret_keys::RENEW: "now", "example.com/other": "text"},
-                "managedFields": [{"manager": "kubectl"}],
+                "annotations": {secret_keys::RENEW: "now"},
             },
             "spec": {
                 "authorityRef": {"name": "ims"},
@@ -221,15 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn credential_is_given_back_as_it_came_but_for_what_nobody_reads() {
+    fn credential_is_given_back_as_it_came() {
         let registry = Registry::default();
         let (key, before) = registry.keep(credential("uid-1"));
         assert!(before.is_none());
-        let mut expected = credential("uid-1");
-        drop_unread(&mut expected);
-        assert_eq!(expected.annotations().len(), 1);
         let json = |credential: &ITwinServiceCredential| serde_json::to_value(credential).expect("JSON");
-        assert_eq!(registry.get(&key).as_ref().map(json), Some(json(&expected)));
+        assert_eq!(registry.get(&key).as_ref().map(json), Some(json(&credential("uid-1"))));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::{DeserializeGuard, PartialObjectMeta, error_boundary::InvalidObject},
+    core::{PartialObjectMeta, error_boundary::InvalidObject},
     runtime::{
         WatchStreamExt,
         reflector::{ObjectRef, store::Writer},
@@ -18,7 +18,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{reconcile::Context, scopes::Scope, unreadable::Unreadable};
+use super::{guarded::Guarded, reconcile::Context, scopes::Scope, unreadable::Unreadable};
 use crate::{
     api::{authority::ITwinAuthority, credential::ITwinServiceCredential},
     observe::{index::Key, target::Seen},
@@ -90,7 +90,7 @@ fn explain(error: &watcher::Error) -> String {
 /// An event without what this version cannot understand. Such an object concerns nobody else, is told, and as long as
 /// it was understood before, that version of it stands.
 fn understood<K>(
-    event: Event<DeserializeGuard<K>>,
+    event: Event<Guarded<K>>,
     known: &dyn Fn(&ObjectMeta) -> Option<K>,
     unreadable: &Unreadable,
     scope: Option<&str>,
@@ -101,25 +101,25 @@ where
     let before =
         |invalid: &InvalidObject| known(&invalid.metadata).filter(|known| known.meta().uid == invalid.metadata.uid);
     match event {
-        Event::Apply(DeserializeGuard(Ok(object))) => {
+        Event::Apply(Guarded(Ok(object))) => {
             unreadable.forget::<K>(object.meta());
             Some(Event::Apply(object))
         }
-        Event::Apply(DeserializeGuard(Err(invalid))) => {
+        Event::Apply(Guarded(Err(invalid))) => {
             unreadable.add::<K>(invalid);
             None
         }
-        Event::InitApply(DeserializeGuard(Ok(object))) => Some(Event::InitApply(object)),
-        Event::InitApply(DeserializeGuard(Err(invalid))) => {
+        Event::InitApply(Guarded(Ok(object))) => Some(Event::InitApply(object)),
+        Event::InitApply(Guarded(Err(invalid))) => {
             let before = before(&invalid);
             unreadable.add::<K>(invalid);
             before.map(Event::InitApply)
         }
-        Event::Delete(DeserializeGuard(Ok(object))) => {
+        Event::Delete(Guarded(Ok(object))) => {
             unreadable.forget::<K>(object.meta());
             Some(Event::Delete(object))
         }
-        Event::Delete(DeserializeGuard(Err(invalid))) => {
+        Event::Delete(Guarded(Err(invalid))) => {
             unreadable.forget::<K>(&invalid.metadata);
             before(&invalid).map(Event::Delete)
         }
@@ -134,7 +134,7 @@ where
 /// Watches the credentials of one scope: keeps them, says which Secrets each cares for, and wakes it.
 pub async fn credentials(context: Arc<Context>, scope: usize) {
     let scope: &Scope = &context.scopes.all[scope];
-    let api: Api<DeserializeGuard<ITwinServiceCredential>> = api(&context.cluster.client, scope.namespace.as_deref());
+    let api: Api<Guarded<ITwinServiceCredential>> = api(&context.cluster.client, scope.namespace.as_deref());
     let known = |metadata: &ObjectMeta| {
         scope.credentials.get(&Key::new(
             metadata.namespace.as_deref().unwrap_or_default(),
@@ -184,7 +184,7 @@ fn forget(context: &Context, credential: &ITwinServiceCredential) {
 
 /// Watches the authorities: keeps their store and wakes them.
 pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthority>) {
-    let api: Api<DeserializeGuard<ITwinAuthority>> = Api::all(context.cluster.client.clone());
+    let api: Api<Guarded<ITwinAuthority>> = Api::all(context.cluster.client.clone());
     let store = &context.scopes.authorities;
     let known = |metadata: &ObjectMeta| {
         let known = store.get(&ObjectRef::new(metadata.name.as_deref().unwrap_or_default()));

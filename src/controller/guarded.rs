@@ -1,0 +1,180 @@
+//! Objects as they come from a watch: without what nothing here reads, and without letting one that this version cannot
+//! understand end the watch of all others.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::{Resource, core::error_boundary::InvalidObject};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::api::secret_keys;
+
+/// An object, or why it cannot be understood. Like [`kube::core::DeserializeGuard`], but what others write on an object
+/// is skipped instead of copied twice: `managedFields`, labels, and annotations, of which `kubectl apply` makes one with
+/// the whole object.
+#[derive(Clone, Debug)]
+pub struct Guarded<K>(pub Result<K, InvalidObject>);
+
+#[derive(Deserialize)]
+struct Raw {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: Value,
+    #[serde(default)]
+    status: Value,
+}
+
+/// What is read of the metadata.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    #[serde(default)]
+    annotations: Annotations,
+}
+
+#[derive(Default, Deserialize)]
+struct Annotations {
+    #[serde(rename = "credentials.itwin.dev/renew")]
+    renew: Option<String>,
+}
+
+impl From<Metadata> for ObjectMeta {
+    fn from(metadata: Metadata) -> Self {
+        let renew = metadata.annotations.renew;
+        Self {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            generation: metadata.generation,
+            creation_timestamp: metadata.creation_timestamp,
+            deletion_timestamp: metadata.deletion_timestamp,
+            annotations: renew.map(|value| BTreeMap::from([(secret_keys::RENEW.to_owned(), value)])),
+            ..Self::default()
+        }
+    }
+}
+
+impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Guarded<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Raw { metadata, spec, status } = Raw::deserialize(deserializer)?;
+        let metadata = metadata.into();
+        let parts = [("metadata", Value::Object(Map::new())), ("spec", spec), ("status", status)];
+        let parts = parts.into_iter().map(|(name, part)| (name.to_owned(), part)).collect();
+        Ok(Self(match K::deserialize(Value::Object(parts)) {
+            Ok(mut object) => {
+                *object.meta_mut() = metadata;
+                Ok(object)
+            }
+            Err(error) => Err(InvalidObject { error: error.to_string(), metadata }),
+        }))
+    }
+}
+
+impl<K: Resource> Resource for Guarded<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(dynamic: &K::DynamicType) -> Cow<'_, str> {
+        K::kind(dynamic)
+    }
+
+    fn group(dynamic: &K::DynamicType) -> Cow<'_, str> {
+        K::group(dynamic)
+    }
+
+    fn version(dynamic: &K::DynamicType) -> Cow<'_, str> {
+        K::version(dynamic)
+    }
+
+    fn plural(dynamic: &K::DynamicType) -> Cow<'_, str> {
+        K::plural(dynamic)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.as_ref().map_or_else(|invalid| &invalid.metadata, K::meta)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.as_mut().map_or_else(|invalid| &mut invalid.metadata, K::meta_mut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::ResourceExt;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
+
+    fn object(change: fn(&mut Value)) -> Guarded<ITwinServiceCredential> {
+        let mut value = json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinServiceCredential",
+            "metadata": {
+                "name": "agent",
+                "namespace": "team",
+                "uid": "uid",
+                "resourceVersion": "7",
+                "generation": 2,
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {"team": "a"},
+                "annotations": {secret_keys::RENEW: "now", "example.com/other": "text"},
+                "managedFields": [{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}],
+            },
+            "spec": {"authorityRef": {"name": "ims"}, "clientCredentialsRef": {"name": "client"}},
+            "status": {"observedGeneration": 2},
+        });
+        change(&mut value);
+        serde_json::from_value(value).expect("no object ends the watch")
+    }
+
+    #[test]
+    fn all_is_there_that_is_read() {
+        let credential = object(|_| {}).0.expect("it can be understood");
+        assert_eq!(credential.spec.client_credentials_ref.name, "client");
+        assert_eq!(credential.status.as_ref().and_then(|status| status.observed_generation), Some(2));
+        assert_eq!(credential.uid().as_deref(), Some("uid"));
+        assert_eq!(credential.resource_version().as_deref(), Some("7"));
+        assert_eq!(credential.metadata.generation, Some(2));
+        assert!(credential.metadata.creation_timestamp.is_some());
+        assert!(credential.metadata.deletion_timestamp.is_none());
+        assert_eq!(credential.annotations().get(secret_keys::RENEW).map(String::as_str), Some("now"));
+    }
+
+    #[test]
+    fn what_nobody_reads_is_left_out() {
+        let credential = object(|_| {}).0.expect("it can be understood");
+        assert_eq!(credential.annotations().len(), 1);
+        assert!(credential.labels().is_empty() && credential.managed_fields().is_empty());
+    }
+
+    #[test]
+    fn object_that_cannot_be_understood_is_told_by_name() {
+        let guarded = object(|value| value["spec"]["suspend"] = json!("perhaps"));
+        assert_eq!(guarded.meta().name.as_deref(), Some("agent"));
+        let invalid = guarded.0.expect_err("suspend is no text");
+        assert!(invalid.error.contains("perhaps"), "{}", invalid.error);
+        assert!(object(|value| value["spec"] = Value::Null).0.is_err());
+        assert!(object(|value| value["status"] = json!({"conditions": 7})).0.is_err());
+    }
+
+    #[test]
+    fn object_without_a_status_is_understood() {
+        let without = object(|value| drop(value.as_object_mut().expect("an object").remove("status")));
+        assert!(without.0.expect("it can be understood").status.is_none());
+        let authority = json!({"metadata": {"name": "ims"}, "spec": {"issuer": "https://ims.example.com"}});
+        let authority: Guarded<ITwinAuthority> = serde_json::from_value(authority).expect("guarded");
+        assert_eq!(authority.meta().name.as_deref(), Some("ims"));
+        assert!(authority.0.is_ok());
+    }
+}
