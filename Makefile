@@ -84,6 +84,10 @@ bench: ## Measure the operator with N credentials (default 1000): one table, and
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --release --target $(STATIC) --workspace
 	target/$(STATIC)/release/stage bench target/$(STATIC)/release/itwin-credential-operator $(N)
 
+.PHONY: plot
+plot: ## Draw docs/scale.svg from the figures in docs/measurements (needs jq and gnuplot).
+	scripts/plot
+
 .PHONY: audit
 audit: ## Check dependencies against the advisory database (needs the network and cargo-deny).
 	$(CARGO) deny --locked check advisories

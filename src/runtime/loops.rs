@@ -154,3 +154,131 @@ fn look_at_authority(name: String, context: Arc<Context>) -> BoxFuture<'static, 
         authorities::reconcile(&authority, &context.authorities, &context.cluster, &context.scopes).await
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use tokio::{sync::Semaphore, task::JoinHandle};
+
+    use super::*;
+
+    /// Looks that wait until they are let go, and what was seen of them.
+    struct Looks {
+        seen: Mutex<Seen>,
+        may_end: Semaphore,
+        again: Again,
+    }
+
+    #[derive(Clone, Default, Debug, PartialEq)]
+    struct Seen {
+        begun: Vec<&'static str>,
+        running: Vec<&'static str>,
+        most_at_once: usize,
+        ended: usize,
+    }
+
+    impl Looks {
+        fn seen(&self) -> Seen {
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        }
+
+        async fn look(self: Arc<Self>, name: &'static str) -> Again {
+            {
+                let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                assert!(!seen.running.contains(&name), "{name} is looked at twice at the same time");
+                seen.begun.push(name);
+                seen.running.push(name);
+                seen.most_at_once = seen.most_at_once.max(seen.running.len());
+            }
+            self.may_end.acquire().await.expect("never closed").forget();
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.running.retain(|other| *other != name);
+            seen.ended += 1;
+            self.again
+        }
+    }
+
+    struct Loop {
+        looks: Arc<Looks>,
+        queue: mpsc::UnboundedSender<&'static str>,
+        stop: watch::Sender<bool>,
+        task: JoinHandle<()>,
+    }
+
+    fn begin(concurrency: u16, again: Again) -> Loop {
+        let looks = Arc::new(Looks { seen: Mutex::default(), may_end: Semaphore::new(0), again });
+        let (sender, receiver) = queue();
+        let stop = watch::Sender::new(false);
+        let life = Life::new(&Arc::default(), "a loop".to_owned());
+        let (all, stopped) = (looks.clone(), stop.subscribe());
+        let task = tokio::spawn(async move {
+            run(receiver, concurrency, stopped, life, |name| Box::pin(all.clone().look(name))).await;
+        });
+        Loop { looks, queue: sender, stop, task }
+    }
+
+    /// Lets everything happen that needs no more than a moment; the clock is paused, and moves while all wait.
+    async fn settle() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_than_so_many_at_the_same_time_and_all_in_the_end() {
+        let it = begin(2, None);
+        for name in ["a", "b", "c", "d"] {
+            it.queue.send(name).expect("it runs");
+        }
+        settle().await;
+        assert_eq!(it.looks.seen().begun.len(), 2);
+        it.looks.may_end.add_permits(4);
+        settle().await;
+        let mut seen = it.looks.seen();
+        seen.begun.sort_unstable();
+        assert_eq!((seen.begun, seen.most_at_once, seen.ended), (vec!["a", "b", "c", "d"], 2, 4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_woken_while_it_is_looked_at_is_looked_at_once_more() {
+        let it = begin(8, None);
+        it.queue.send("a").expect("it runs");
+        settle().await;
+        for _ in 0..3 {
+            it.queue.send("a").expect("it runs");
+        }
+        settle().await;
+        assert_eq!(it.looks.seen().begun, ["a"]);
+        it.looks.may_end.add_permits(8);
+        settle().await;
+        assert_eq!(it.looks.seen().begun, ["a", "a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn look_says_when_the_next_one_is_and_a_wake_comes_before() {
+        let it = begin(8, Some(Duration::from_secs(60)));
+        it.looks.may_end.add_permits(100);
+        it.queue.send("a").expect("it runs");
+        settle().await;
+        tokio::time::sleep(Duration::from_secs(59)).await;
+        assert_eq!(it.looks.seen().ended, 1);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(it.looks.seen().ended, 2);
+        it.queue.send("a").expect("it runs");
+        settle().await;
+        assert_eq!(it.looks.seen().ended, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn signal_lets_what_is_begun_end_and_nothing_begin() {
+        let it = begin(1, Some(Duration::ZERO));
+        it.queue.send("a").expect("it runs");
+        it.queue.send("b").expect("it runs");
+        settle().await;
+        it.stop.send_replace(true);
+        settle().await;
+        assert!(!it.task.is_finished(), "it is not broken off");
+        it.looks.may_end.add_permits(8);
+        tokio::time::timeout(Duration::from_secs(1), it.task).await.expect("it ends").expect("no panic");
+        assert_eq!(it.looks.seen().begun.len(), 1);
+    }
+}

@@ -190,6 +190,8 @@ impl Programs {
         apiserver.args(["--service-cluster-ip-range", "10.0.0.0/24", "--profiling=false"]);
         apiserver.arg("--audit-policy-file").arg(file("audit-policy.yaml"));
         apiserver.arg("--audit-log-path").arg(self.directory.join("audit.log"));
+        // in MB: a log that is begun anew in the middle of a measurement counts for nothing
+        apiserver.arg("--audit-log-maxsize=100000");
         Process::start("kube-apiserver", apiserver, &self.directory)
     }
 

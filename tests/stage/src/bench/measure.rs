@@ -1,6 +1,11 @@
 //! Reading what happened: the process, the audit log, the metrics.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufRead, BufReader},
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -77,9 +82,9 @@ impl Audit {
     /// Counts the audit log up to now.
     pub fn read(log: &Path) -> Result<Self> {
         let mut audit = Self::default();
-        for line in std::fs::read_to_string(log)?.lines() {
+        for line in BufReader::new(File::open(log)?).lines() {
             // the last line may be half written
-            let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
+            let Ok(entry) = serde_json::from_str::<Value>(&line?) else { continue };
             if entry["user"]["username"] == "admin" {
                 continue;
             }

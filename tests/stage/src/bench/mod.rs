@@ -202,7 +202,7 @@ impl Bench {
         let text = self.operator.get("/metrics").await?;
         let expired = measure::replaced_after_expiry(&text);
         let (before, audit, cpu) = (measure::Lateness::read(&text), self.audit()?, self.usage()?);
-        let requests = self.load.tokens.tokens();
+        let (requests, programs) = (self.load.tokens.tokens(), measure::cpu_by_program()?);
         let began = Instant::now();
         let (mut peak, mut series) = (0.0_f64, Vec::new());
         while began.elapsed().as_secs() < seconds {
@@ -214,6 +214,7 @@ impl Bench {
             }
         }
         let elapsed = began.elapsed().as_secs_f64();
+        let busy = measure::cpu_by_program()?;
         let text = self.operator.get("/metrics").await?;
         let late = measure::Lateness::read(&text).since(&before);
         let (writes, after) = (self.audit()?.since(&audit), self.usage()?);
@@ -229,6 +230,10 @@ impl Bench {
         self.row("steady", "token requests a renewal", round(requests as f64 / renewals));
         self.row("steady", "CPU ms a renewal", round((after.cpu - cpu.cpu) * 1000.0 / renewals));
         self.row("steady", "of which in the kernel", round((after.system - cpu.system) * 1000.0 / renewals));
+        for (program, cpu) in busy {
+            let cpu = cpu - programs.get(&program).copied().unwrap_or_default();
+            self.row("steady", &format!("CPU ms a renewal: {program}"), round(cpu * 1000.0 / renewals));
+        }
         self.row("steady", "peak RSS, MB", round(peak));
         let expired = measure::replaced_after_expiry(&text) - expired;
         self.row("steady", "tokens replaced after they expired", round(expired));
@@ -259,7 +264,7 @@ impl Bench {
         let refused = self.load.tokens.revive();
         let revived = Instant::now();
         self.load.tokens_reach(requests + self.count).await?;
-        let all_after = revived.elapsed();
+        let (all_after, renewing) = (revived.elapsed(), self.usage()?.cpu - after.cpu);
         eventually("the last metric", PATIENCE, async || {
             let failing = metric(&self.operator, "itwin_credential_consecutive_failures{").await.ok()?;
             (failing == 0.0).then_some(())
@@ -280,6 +285,7 @@ impl Bench {
         self.row(phase, "CPU, share of a core", round((after.cpu - usage.cpu) / seconds as f64));
         self.row(phase, "RSS, MB", round(after.rss_mb));
         self.row("authority back", "seconds until all have a new token", round(all_after.as_secs_f64()));
+        self.row("authority back", "CPU ms a renewal", round(renewing * 1000.0 / self.count as f64));
         let expired = measure::replaced_after_expiry(&text) - expired;
         self.row("authority back", "tokens replaced after they expired", round(expired));
         Ok(())
