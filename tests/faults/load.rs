@@ -103,7 +103,8 @@ async fn equal_requests_of_a_namespace_share_one() -> Result<()> {
     let world = World::new("shared").await?;
     let faults = world.namespace.stage.faults.clone();
     let client_id = world.client_id("shared");
-    faults.behave(&client_id, &json!({"name": "slowGood", "value": 1500})).await?;
+    // longer than a busy API server takes to give all of them the client
+    faults.behave(&client_id, &json!({"name": "slowGood", "value": 5000})).await?;
     let authority = world.create_authority("shared", &json!({"requestTimeout": "10s"})).await?;
     let names: Vec<String> = (0..CREDENTIALS).map(|number| format!("agent-{number}")).collect();
     for name in &names {
