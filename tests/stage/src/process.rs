@@ -4,6 +4,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -156,11 +157,20 @@ pub fn bound_to_us(program: &Path) -> Command {
 /// # Errors
 /// Where there is none.
 pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    // all are held at once, so that they differ
-    let listeners: Vec<_> = (0..N).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    // Not those that the kernel gives to outgoing connections: one of thousands takes a free one before a server does.
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
+    for port in &mut ports {
+        *port = (0..SERVER_PORTS.len())
+            .map(|_| {
+                let number = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+                SERVER_PORTS.start + (number % SERVER_PORTS.len() as u32) as u16
+            })
+            .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+            .context("no port is free")?;
     }
     Ok(ports)
 }
+
+/// Ports that Linux does not give to outgoing connections by default (`net.ipv4.ip_local_port_range`).
+const SERVER_PORTS: std::ops::Range<u16> = 12_000..29_000;
