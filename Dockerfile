@@ -1,28 +1,23 @@
 # syntax=docker/dockerfile:1
-# The builder makes a static binary with glibc, as the tests with pods and the
-# benchmarks use it. The last stage holds that binary and the public CA
-# certificates, and nothing else: no shell, no package, no user database. `make image` builds it, for this machine's architecture or another
+# The builder makes a static binary with musl. The last stage holds that binary
+# and the public CA certificates, and nothing else: no shell, no package, no user
+# database. `make image` builds it, for this machine's architecture or another
 # (ARCH=arm64); `make image PREBUILT=1` builds the last stage alone, from a folder
 # with the binary and the certificates that takes the builder's place.
 #
 # The architecture of both stages. Another one than the machine's is emulated.
 ARG ARCH=amd64
 
-FROM --platform=linux/${ARCH} rust:1.95-slim AS build
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates cmake g++ make perl \
-    && rm --recursive --force /var/lib/apt/lists/*
+FROM --platform=linux/${ARCH} rust:1.95-alpine AS build
+RUN apk add --no-cache build-base ca-certificates cmake perl
 WORKDIR /src
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
 COPY src src
 COPY tests/stage tests/stage
-# An image from scratch has no loader, so that a binary that needs one is refused
-# here. The target is named so that the flag is not for what runs while building.
-RUN target="$(rustc --version --verbose | sed --quiet 's/^host: //p')" \
-    && RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked \
-        --target "$target" --package itwin-credential-operator \
+# An image from scratch has no loader, so that a binary that needs one is refused here.
+RUN cargo build --release --locked --package itwin-credential-operator \
     && mkdir /out \
-    && cp "target/$target/release/itwin-credential-operator" /etc/ssl/certs/ca-certificates.crt /out/ \
+    && cp target/release/itwin-credential-operator /etc/ssl/certs/ca-certificates.crt /out/ \
     && ! readelf --program-headers /out/itwin-credential-operator | grep --quiet INTERP
 
 FROM scratch AS runtime
