@@ -31,6 +31,12 @@ pub fn fingerprint(template: Option<&SecretTemplate>) -> Option<String> {
     (!data.is_empty()).then(|| digest::sha256_hex(parts))
 }
 
+/// Whether keys that bear this digest were rendered by these templates.
+#[must_use]
+pub fn is_current(digest: Option<&str>, template: Option<&SecretTemplate>) -> bool {
+    digest == fingerprint(template).as_deref()
+}
+
 /// Renders the templates over the keys that every Secret has.
 ///
 /// # Errors

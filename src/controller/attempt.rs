@@ -93,9 +93,9 @@ impl Visit<'_> {
     /// Whether the Secret, though ours, may not take a patch of the keys that we know: somebody made it immutable, or it
     /// has keys of another template, which must be known to be taken away.
     fn is_unusual(&self) -> bool {
-        let template = template::fingerprint(self.subject.credential.spec.secret_template.as_ref());
+        let template = self.subject.credential.spec.secret_template.as_ref();
         match self.context.index.get(&self.subject.target) {
-            Known::Present(seen) => seen.may_be_immutable || seen.template.as_deref() != template.as_deref(),
+            Known::Present(seen) => seen.may_be_immutable || !template::is_current(seen.template.as_deref(), template),
             Known::Unknown | Known::Absent => false,
         }
     }

@@ -14,7 +14,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Again, scopes::Scopes};
+use super::{RequeueAfter, scopes::Scopes};
 use crate::{
     api::{
         MANAGER,
@@ -229,7 +229,7 @@ pub async fn reconcile(
     authorities: &Authorities,
     cluster: &Cluster,
     scopes: &Scopes,
-) -> Again {
+) -> RequeueAfter {
     let name = object.name_any();
     if object.metadata.deletion_timestamp.is_some() {
         return None;
@@ -271,7 +271,7 @@ async fn tell(
     metadata: Option<&Metadata>,
     (authorities, cluster): (&Authorities, &Cluster),
     wait: Duration,
-) -> Again {
+) -> RequeueAfter {
     let status = status(object, verdict, metadata);
     if object.status.as_ref() != Some(&status) {
         let name = object.name_any();

@@ -209,7 +209,7 @@ fn metadata_intact(credential: &ITwinServiceCredential, seen: &Seen) -> bool {
     let wants_owner = credential.spec.deletion_policy == DeletionPolicy::Delete;
     let (labels, annotations) = (secret_writer::labels(credential), secret_writer::annotations(credential));
     has_owner == wants_owner
-        && seen.template.as_deref() == template::fingerprint(credential.spec.secret_template.as_ref()).as_deref()
+        && template::is_current(seen.template.as_deref(), credential.spec.secret_template.as_ref())
         && seen.carries(&labels, &annotations)
         && seen.leftovers(&labels, &annotations).is_empty()
 }

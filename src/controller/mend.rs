@@ -20,19 +20,18 @@ impl Visit<'_> {
         let Context { cluster, index, .. } = self.context;
         let credential = self.subject.credential;
         let Known::Present(seen) = known else { return Ok(Ok(())) };
-        let repaired =
-            if seen.template.as_deref() == template::fingerprint(credential.spec.secret_template.as_ref()).as_deref() {
-                secret_writer::repair(cluster, credential, seen).await.map(Ok)
-            } else {
-                self.read_target().await?;
-                match self.reading.target.take() {
-                    Some(read) if read.is_ours && read.version == seen.version => {
-                        secret_writer::rerender(cluster, credential, seen, read.data, &read.annotations).await
-                    }
-                    // it changed meanwhile: decide again
-                    _ => return Ok(Ok(())),
+        let repaired = if template::is_current(seen.template.as_deref(), credential.spec.secret_template.as_ref()) {
+            secret_writer::repair(cluster, credential, seen).await.map(Ok)
+        } else {
+            self.read_target().await?;
+            match self.reading.target.take() {
+                Some(read) if read.is_ours && read.version == seen.version => {
+                    secret_writer::rerender(cluster, credential, seen, read.data, &read.annotations).await
                 }
-            };
+                // it changed meanwhile: decide again
+                _ => return Ok(Ok(())),
+            }
+        };
         match repaired {
             Ok(Ok(repaired)) => {
                 self.memory.proven_target = Some(repaired.version.clone());

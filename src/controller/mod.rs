@@ -15,4 +15,4 @@ pub mod unreadable;
 pub mod watches;
 
 /// When to look at an object again, beside when something changes: after this, or only then.
-pub type Again = Option<std::time::Duration>;
+pub type RequeueAfter = Option<std::time::Duration>;

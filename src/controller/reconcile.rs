@@ -12,7 +12,7 @@ use futures::FutureExt;
 use kube::ResourceExt;
 
 use super::{
-    Again,
+    RequeueAfter,
     attempt::Minted,
     authorities::Authorities,
     gather::{self, Sources, Subject},
@@ -80,7 +80,7 @@ impl Context {
 }
 
 /// Looks at one credential. A panic is caught and counted: it neither stops the others nor hides.
-pub async fn reconcile(key: &Key, context: &Context) -> Again {
+pub async fn reconcile(key: &Key, context: &Context) -> RequeueAfter {
     // gone since it was woken
     let credential = context.scopes.get(key)?;
     let started = Instant::now();
@@ -98,7 +98,7 @@ pub async fn reconcile(key: &Key, context: &Context) -> Again {
 }
 
 /// A look that ends, whatever happens in it, and how: nobody else waits for it, nor ends with it.
-async fn contained(look: impl Future<Output = Result<Again, Again>>) -> (&'static str, Again) {
+async fn contained(look: impl Future<Output = Result<RequeueAfter, RequeueAfter>>) -> (&'static str, RequeueAfter) {
     match tokio::time::timeout(LOOK_DEADLINE, AssertUnwindSafe(look).catch_unwind()).await {
         Ok(Ok(Ok(again))) => ("success", again),
         Ok(Ok(Err(again))) => ("api_error", again),
@@ -107,11 +107,11 @@ async fn contained(look: impl Future<Output = Result<Again, Again>>) -> (&'stati
     }
 }
 
-pub(super) fn requeue(wait: TimeDelta) -> Again {
+pub(super) fn requeue(wait: TimeDelta) -> RequeueAfter {
     Some(wait.max(LOOK_AGAIN_FLOOR).to_std().unwrap_or_default())
 }
 
-async fn look(credential: &ITwinServiceCredential, context: &Context) -> Result<Again, Again> {
+async fn look(credential: &ITwinServiceCredential, context: &Context) -> Result<RequeueAfter, RequeueAfter> {
     let subject = Subject::new(credential);
     if credential.metadata.deletion_timestamp.is_some() {
         context.wake_others(&subject.key, &subject.target);
@@ -161,7 +161,7 @@ pub(super) enum Attempted {
 }
 
 impl Visit<'_> {
-    async fn run(&mut self) -> Result<Again, CallError> {
+    async fn run(&mut self) -> Result<RequeueAfter, CallError> {
         if !self.context.watch_secrets {
             self.look_at_secrets().await?;
         }

@@ -157,9 +157,15 @@ fn pack(credential: &ITwinServiceCredential) -> Box<[u8]> {
 }
 
 fn unpack(packed: &[u8]) -> Option<ITwinServiceCredential> {
-    let text = block::decompress_size_prepended_with_dict(packed, FAMILIAR).ok()?;
-    let (metadata, spec, status) = serde_json::from_slice(&text).ok()?;
-    Some(ITwinServiceCredential { metadata, spec, status })
+    let text = block::decompress_size_prepended_with_dict(packed, FAMILIAR).unwrap_or_default();
+    match serde_json::from_slice(&text) {
+        Ok((metadata, spec, status)) => Some(ITwinServiceCredential { metadata, spec, status }),
+        Err(error) => {
+            // it was written by `pack`; silence would be a credential that nobody renews
+            tracing::error!(%error, "a credential that was kept cannot be read, please report this as a bug");
+            None
+        }
+    }
 }
 
 #[cfg(test)]
@@ -217,6 +223,19 @@ mod tests {
         assert!(before.is_none());
         let json = |credential: &ITwinServiceCredential| serde_json::to_value(credential).expect("JSON");
         assert_eq!(registry.get(&key).as_ref().map(json), Some(json(&credential("uid-1"))));
+    }
+
+    #[test]
+    fn every_duration_that_the_schema_allows_comes_back() {
+        let registry = Registry::default();
+        for text in ["0s", "1ms", "1.5s", "90s", "1m30s", "5m", "1h", "1h0m0.001s", "2562047h"] {
+            let mut wanted = credential("uid-1");
+            let duration = serde_json::from_value(json!(text)).expect("a duration");
+            (wanted.spec.minimum_validity, wanted.spec.renew_before) = (duration, Some(duration));
+            let (key, _) = registry.keep(wanted);
+            let spec = registry.get(&key).expect(text).spec;
+            assert_eq!((spec.minimum_validity, spec.renew_before), (duration, Some(duration)), "{text}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Again, gather,
+    RequeueAfter, gather,
     reconcile::{Attempted, Visit, requeue},
 };
 use crate::{
@@ -47,7 +47,7 @@ impl Visit<'_> {
         &mut self,
         next_attempt: Option<DateTime<Utc>>,
         wait: Option<TimeDelta>,
-    ) -> Result<Again, CallError> {
+    ) -> Result<RequeueAfter, CallError> {
         let (facts, _) = self.facts();
         let older_than_known = self.note_version();
         let previous = self.previous_status();

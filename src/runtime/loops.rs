@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     controller::{
-        Again, authorities,
+        RequeueAfter, authorities,
         reconcile::{self, Context},
     },
     observe::index::Key,
@@ -100,7 +100,7 @@ async fn run<T>(
     concurrency: u16,
     mut stop: watch::Receiver<bool>,
     life: Life,
-    look: impl Fn(T) -> BoxFuture<'static, Again>,
+    look: impl Fn(T) -> BoxFuture<'static, RequeueAfter>,
 ) where
     T: Clone + Eq + Hash,
 {
@@ -143,11 +143,11 @@ fn received<T>(queue: Queue<T>) -> impl futures::Stream<Item = T> {
     stream::unfold(queue, async |mut queue| queue.recv().await.map(|object| (object, queue)))
 }
 
-fn look_at_credential(key: Arc<Key>, context: Arc<Context>) -> BoxFuture<'static, Again> {
+fn look_at_credential(key: Arc<Key>, context: Arc<Context>) -> BoxFuture<'static, RequeueAfter> {
     Box::pin(async move { reconcile::reconcile(&key, &context).await })
 }
 
-fn look_at_authority(name: String, context: Arc<Context>) -> BoxFuture<'static, Again> {
+fn look_at_authority(name: String, context: Arc<Context>) -> BoxFuture<'static, RequeueAfter> {
     Box::pin(async move {
         // gone since it was woken
         let authority = context.scopes.authorities.get(&ObjectRef::new(&name))?;
@@ -167,7 +167,7 @@ mod tests {
     struct Looks {
         seen: Mutex<Seen>,
         may_end: Semaphore,
-        again: Again,
+        again: RequeueAfter,
     }
 
     #[derive(Clone, Default, Debug, PartialEq)]
@@ -183,7 +183,7 @@ mod tests {
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
         }
 
-        async fn look(self: Arc<Self>, name: &'static str) -> Again {
+        async fn look(self: Arc<Self>, name: &'static str) -> RequeueAfter {
             {
                 let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
                 assert!(!seen.running.contains(&name), "{name} is looked at twice at the same time");
@@ -206,7 +206,7 @@ mod tests {
         task: JoinHandle<()>,
     }
 
-    fn begin(concurrency: u16, again: Again) -> Loop {
+    fn begin(concurrency: u16, again: RequeueAfter) -> Loop {
         let looks = Arc::new(Looks { seen: Mutex::default(), may_end: Semaphore::new(0), again });
         let (sender, receiver) = queue();
         let stop = watch::Sender::new(false);
