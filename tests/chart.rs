@@ -408,7 +408,7 @@ async fn admission_policy_lets_nobody_else_write_what_the_operator_decides_from(
         "apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential", "name": "agent", "uid": uid,
     }]}});
     namespace.kubectl(&["patch", "secret", "token", "--type=merge", "-p", &owner.to_string(), &impersonate]).await?;
-    namespace.kubectl(&["delete", "itcred", "agent", "--cascade=orphan", "--timeout=60s"]).await?;
+    namespace.orphan("agent").await?;
     eventually("a Secret without owner", SOON, async || {
         let secret = namespace.get("secret", "token").await.ok()??;
         secret["metadata"]["ownerReferences"].as_array().is_none_or(Vec::is_empty).then_some(())

@@ -144,7 +144,7 @@ async fn orphaned_and_retained_secrets_go_to_the_next_credential_of_the_name() -
     let fixture = Fixture::ready("orphan").await?;
     let secret = uid(&fixture, "secret", NAME).await?;
     let first = fixture.token().await?;
-    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--cascade=orphan"]).await?;
+    fixture.namespace.orphan(NAME).await?;
     assert_eq!(owner_uid(&fixture, NAME).await?, Value::Null);
     fixture.apply_credential(&json!({"deletionPolicy": "Retain"})).await?;
     fixture.wait_ready().await?;
@@ -160,7 +160,8 @@ async fn orphaned_and_retained_secrets_go_to_the_next_credential_of_the_name() -
     assert_eq!(fixture.token_requests().await?.len(), 3);
 
     // another name gets nothing of what was left behind
-    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--cascade=orphan"]).await?;
+    fixture.namespace.orphan(NAME).await?;
+    assert_eq!(uid(&fixture, "secret", NAME).await?, secret, "it was left behind");
     let other = json!({"secretName": NAME, "clientCredentialsRef": {"name": "agent-client"}});
     fixture.namespace.apply(&fixture.namespace.credential("other", &other)).await?;
     fixture.wait_condition_of("other", "Renewed", "False", "SecretNotOwned", SOON).await?;

@@ -3,13 +3,17 @@
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use base64::Engine;
 use serde_json::{Value, json};
 
-use crate::{Stage, authority::Client};
+use crate::{Stage, authority::Client, eventually};
+
+/// Time that garbage collection may take: it may learn of a new kind of object only half a minute after it was made.
+const COLLECTED: Duration = Duration::from_secs(75);
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
@@ -66,6 +70,29 @@ impl Namespace {
     pub async fn get(&self, kind: &str, name: &str) -> Result<Option<Value>> {
         let text = self.kubectl(&["get", kind, name, "--ignore-not-found", "-o", "json"]).await?;
         if text.trim().is_empty() { Ok(None) } else { Ok(Some(serde_json::from_str(&text)?)) }
+    }
+
+    /// Deletes a credential and leaves its Secret, once garbage collection has seen whose the Secret is: before that it
+    /// finds nothing to leave, and collects the Secret.
+    ///
+    /// # Errors
+    /// Where the collector does not come by, or the API server refuses.
+    pub async fn orphan(&self, credential: &str) -> Result<()> {
+        // Secrets reach the collector in the order in which they were written, so that it saw all before this one
+        let sentinel = format!("{credential}-sentinel");
+        let owner = json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinServiceCredential",
+            "name": credential,
+            "uid": "there-is-none",
+        });
+        let metadata = json!({"name": sentinel, "ownerReferences": [owner]});
+        self.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})).await?;
+        eventually("garbage collection of a Secret", COLLECTED, async || {
+            self.get("secret", &sentinel).await.ok()?.is_none().then_some(())
+        })
+        .await?;
+        self.kubectl(&["delete", "itcred", credential, "--cascade=orphan", "--timeout=60s"]).await.map(drop)
     }
 
     /// An ITwinAuthority for the authorization server of the stage; `spec` adds to it or replaces parts of it.
