@@ -281,13 +281,14 @@ pub struct CredentialStatus {
     /// When the token expires, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
-    /// The next attempt to get a token, RFC 3339.
+    /// The next attempt to get a token, RFC 3339. Absent while suspended, and while the credential waits for an authority
+    /// that fails again and again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_at: Option<String>,
     /// expiresAt less minimumValidity: until then an outage of the authority is survived, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usable_until: Option<String>,
-    /// Failed attempts since the last token.
+    /// Failed attempts since the last token. Waiting for an authority that fails again and again is no attempt.
     #[serde(default)]
     pub consecutive_failures: i32,
     /// The last failed attempt since the last token.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api, ResourceExt,
@@ -114,6 +114,12 @@ impl Authorities {
         };
         let recoveries = entry.authority.as_ref().map_or(0, |authority| authority.recoveries());
         (fact, entry.epoch.wrapping_mul(EPOCH_STRIDE).wrapping_add(recoveries))
+    }
+
+    /// The instant before which this authority is not asked, since it fails again and again.
+    #[must_use]
+    pub fn paused_until(&self, name: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.get(name)?.paused_until(now)
     }
 
     /// There is an authority of this name: until it was looked at, nobody may say that there is none.

@@ -17,6 +17,7 @@ use crate::{
     },
     clock,
     decide::{
+        breaker,
         facts::{
             Authority, Client, Desired, Facts, Held, History, Integrity, Policy, RenewBefore, RenewalRequest, Restart,
             Target,
@@ -123,7 +124,12 @@ pub fn facts(
         authority,
         client,
         target,
-        history: History { not_before: not_before(memory, inputs, now) },
+        history: History {
+            not_before: not_before(memory, inputs, now),
+            paused_until: told_outage(memory, inputs)
+                .then(|| authorities.paused_until(&spec.authority_ref.name, now))
+                .flatten(),
+        },
         restart: restart(subject, memory),
     };
     (facts, inputs)
@@ -140,6 +146,13 @@ fn not_before(memory: &Memory, inputs: u32, now: DateTime<Utc>) -> Option<DateTi
     let unchanged = memory.inputs.is_none_or(|before| before == inputs);
     let failed_at = memory.attempts.last_failure.as_ref().map(|(time, _)| *time);
     memory.not_before.filter(|_| unchanged && failed_at.is_none_or(|time| time <= now))
+}
+
+/// Whether the last attempt said that the authority is down, and nothing relevant changed since.
+#[must_use]
+pub fn told_outage(memory: &Memory, inputs: u32) -> bool {
+    let failure = memory.attempts.last_failure.as_ref();
+    memory.inputs == Some(inputs) && failure.is_some_and(|(_, refusal)| breaker::is_outage(refusal.reason))
 }
 
 fn renewal_request(subject: &Subject<'_>, memory: &Memory, target: &Known) -> Option<RenewalRequest> {

@@ -58,9 +58,9 @@ impl Memory {
         let wait = TimeDelta::milliseconds(
             (INHERITED_BACKOFF.num_milliseconds() as f64 * digest::unit_interval(["start", uid])) as i64,
         );
+        // none is told while the credential waits for its authority
         let not_before = (attempts.failures > 0 && previous.observed_generation == credential.metadata.generation)
-            .then(|| previous.renew_at.as_deref().and_then(clock::from_rfc3339).map(|at| at.min(now + wait)))
-            .flatten();
+            .then(|| previous.renew_at.as_deref().and_then(clock::from_rfc3339).unwrap_or(now + wait).min(now + wait));
         Self {
             not_before,
             attempts,

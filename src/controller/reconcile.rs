@@ -202,6 +202,11 @@ impl Visit<'_> {
                     return self.report(renew_at, None).await;
                 }
                 Plan::BackOff { until } => return self.report(Some(until), None).await,
+                Plan::AwaitTurn { until } => {
+                    // it takes the place of the back-off, and nobody knows when this credential is the one that asks
+                    self.memory.not_before = None;
+                    return self.report(None, Some(until - clock::now())).await;
+                }
                 Plan::AwaitAuthority => return self.report(None, Some(AWAIT_AUTHORITY)).await,
             }
         }

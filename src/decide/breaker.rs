@@ -43,12 +43,22 @@ impl Breaker {
     /// Asks for permission to send a request; whoever gets it must [`Self::note`] how it ended.
     pub fn admit(&mut self, now: DateTime<Utc>) -> Admission {
         let Some(open) = &mut self.open else { return Admission::Go };
-        let probing = open.probe_since.is_some_and(|since| now - since < PROBE_LOST);
-        if now < open.until || probing {
+        if now < open.until || open.is_probing(now) {
             return Admission::Paused(open.reason);
         }
         open.probe_since = Some(now);
         Admission::Go
+    }
+
+    /// The instant before which no request may be sent, whoever asks; `None` where one may be sent now. While a probe is
+    /// under way it is the earliest end of the pause that its failure would begin.
+    #[must_use]
+    pub fn paused_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let open = self.open.as_ref()?;
+        if open.is_probing(now) {
+            return Some(now + open.next_pause());
+        }
+        Some(open.until).filter(|until| now < *until)
     }
 
     /// Notes how a request ended: `None` for an answer of whatever kind. Returns whether the way is open again.
@@ -61,7 +71,7 @@ impl Breaker {
         let pause = match &self.open {
             // what was sent before it opened tells nothing new
             Some(open) if open.probe_since.is_none() => return false,
-            Some(open) => (open.pause * 2).min(PAUSE.1),
+            Some(open) => open.next_pause(),
             None if self.failures < THRESHOLD => return false,
             None => PAUSE.0,
         };
@@ -70,8 +80,19 @@ impl Breaker {
     }
 }
 
+impl Open {
+    fn is_probing(&self, now: DateTime<Utc>) -> bool {
+        self.probe_since.is_some_and(|since| now - since < PROBE_LOST)
+    }
+
+    fn next_pause(&self) -> TimeDelta {
+        (self.pause * 2).min(PAUSE.1)
+    }
+}
+
 /// Whether this failure says that the authority, or the way to it, is down for everybody.
-fn is_outage(reason: Reason) -> bool {
+#[must_use]
+pub fn is_outage(reason: Reason) -> bool {
     matches!(reason, Reason::Timeout | Reason::ConnectionFailed | Reason::TLSFailed | Reason::ServerError)
 }
 
@@ -138,6 +159,21 @@ mod tests {
         assert!(breaker.note(None, at(2)), "told, so that all can be woken");
         assert_eq!(breaker.admit(at(2)), Admission::Go);
         assert!(!breaker.note(None, at(2)), "once");
+    }
+
+    #[test]
+    fn pause_that_is_told_lets_nobody_in_before_its_end_and_somebody_after_it() {
+        assert_eq!(Breaker::default().paused_until(at(0)), None);
+        let mut breaker = opened();
+        assert_eq!(breaker.paused_until(at(1)), Some(at(2)));
+        assert_eq!(breaker.paused_until(at(2)), None, "a probe may be sent");
+        assert_eq!(breaker.admit(at(2)), Admission::Go);
+        assert_eq!(breaker.paused_until(at(3)), Some(at(7)), "no sooner, should the probe fail now");
+        breaker.note(Some(Reason::Timeout), at(3));
+        assert_eq!(breaker.paused_until(at(3)), Some(at(7)));
+        assert_eq!(breaker.admit(at(7)), Admission::Go);
+        breaker.note(None, at(8));
+        assert_eq!(breaker.paused_until(at(8)), None);
     }
 
     #[test]

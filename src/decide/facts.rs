@@ -180,6 +180,9 @@ impl Stamp {
 pub struct History {
     /// No attempt before this instant, as long as nothing relevant changed.
     pub not_before: Option<DateTime<Utc>>,
+    /// The authority fails again and again, the last attempt ended with that, and no request may be sent before this
+    /// instant: another attempt would say nothing new.
+    pub paused_until: Option<DateTime<Utc>>,
 }
 
 /// Something that stops us, in the words of the contract.

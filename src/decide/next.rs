@@ -7,6 +7,7 @@
 use chrono::{DateTime, Utc};
 
 use super::{
+    backoff,
     facts::{Authority, Client, Facts, Held, Integrity, Stamp, Target},
     plan::{Inspect, Need, Plan},
     schedule,
@@ -22,7 +23,7 @@ pub fn next(facts: &Facts, now: DateTime<Utc>) -> Plan {
         Target::Unread => Plan::Inspect(Inspect::Target),
         // Whose Secret it is counts as an attempt's failure: otherwise a token would be asked for and thrown away.
         Target::Foreign(refusal) => attempt(facts, now, |_| Plan::Refuse(refusal.clone())),
-        Target::Absent => attempt(facts, now, |facts| mint(facts, Need::Missing)),
+        Target::Absent => mint(facts, now, Need::Missing),
         Target::Ours(held) => with_held(facts, held, now),
     }
 }
@@ -41,25 +42,25 @@ fn with_held(facts: &Facts, held: &Held, now: DateTime<Utc>) -> Plan {
         return Plan::Inspect(Inspect::TargetData);
     }
     let Some(stamp) = &held.stamp else {
-        return attempt(facts, now, |facts| mint(facts, Need::Missing));
+        return mint(facts, now, Need::Missing);
     };
     if held.data == Integrity::Damaged {
-        return attempt(facts, now, |facts| mint(facts, Need::Damaged));
+        return mint(facts, now, Need::Damaged);
     }
     if facts.held_for_spec().is_none() {
-        return attempt(facts, now, |facts| mint(facts, Need::SpecChanged));
+        return mint(facts, now, Need::SpecChanged);
     }
     match client_change(facts, stamp) {
         ClientChange::Unknown => return Plan::Inspect(Inspect::Client),
-        ClientChange::Changed => return attempt(facts, now, |facts| mint(facts, Need::ClientChanged)),
+        ClientChange::Changed => return mint(facts, now, Need::ClientChanged),
         ClientChange::Same => {}
     }
     if facts.renewal_request.is_some() {
-        return attempt(facts, now, |facts| mint(facts, Need::Requested));
+        return mint(facts, now, Need::Requested);
     }
     let renew_at = schedule::renew_at(stamp, &facts.desired.policy, &facts.uid);
     if now >= renew_at {
-        return attempt(facts, now, |facts| mint(facts, Need::Due));
+        return mint(facts, now, Need::Due);
     }
     if !held.metadata_intact {
         return attempt(facts, now, |_| Plan::Repair);
@@ -89,14 +90,33 @@ fn client_change(facts: &Facts, stamp: &Stamp) -> ClientChange {
 
 /// An attempt is due: is it allowed now?
 fn attempt(facts: &Facts, now: DateTime<Utc>, make: impl Fn(&Facts) -> Plan) -> Plan {
-    let asked = facts.renewal_request.is_some_and(|request| request.fresh);
-    match facts.history.not_before {
-        Some(until) if until > now && !asked => Plan::BackOff { until },
-        _ => make(facts),
+    match back_off(facts, now) {
+        Some(until) => Plan::BackOff { until },
+        None => make(facts),
     }
 }
 
-fn mint(facts: &Facts, need: Need) -> Plan {
+/// The end of the back-off, which a user who asks for a renewal does not wait for.
+fn back_off(facts: &Facts, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    facts.history.not_before.filter(|until| *until > now && !is_asked_for(facts))
+}
+
+fn is_asked_for(facts: &Facts) -> bool {
+    facts.renewal_request.is_some_and(|request| request.fresh)
+}
+
+/// A token is needed. Where the authority is known to fail, and that was told, its turn is all there is to wait for;
+/// a wait that is longer, as the server may ask for, stands.
+fn mint(facts: &Facts, now: DateTime<Utc>, need: Need) -> Plan {
+    let pause = facts.history.paused_until.filter(|_| !is_asked_for(facts));
+    let turn = pause.map(|paused_until| backoff::turn(paused_until, facts.left(now), &facts.uid));
+    match turn {
+        Some(until) if back_off(facts, now).is_none_or(|back_off| back_off <= until) => Plan::AwaitTurn { until },
+        _ => attempt(facts, now, |facts| ask(facts, need)),
+    }
+}
+
+fn ask(facts: &Facts, need: Need) -> Plan {
     match &facts.authority {
         Authority::Pending => return Plan::AwaitAuthority,
         Authority::Unavailable(refusal) | Authority::Forbids(refusal) => return Plan::Refuse(refusal.clone()),
@@ -303,6 +323,27 @@ mod tests {
         let asked = |fresh| facts.clone().with(|facts| facts.renewal_request = Some(RenewalRequest { fresh }));
         assert_eq!(next(&asked(true), at(2999)), Plan::Mint(Need::Requested));
         assert_eq!(next(&asked(false), at(2999)), Plan::BackOff { until }, "one attempt only");
+    }
+
+    #[test]
+    fn turn_is_waited_for_while_the_authority_fails_unless_a_longer_wait_or_a_user_asks() {
+        let paused_until = at(3000);
+        let waiting = settled().with(|facts| {
+            facts.history.paused_until = Some(paused_until);
+            facts.client = usable(Some(true));
+        });
+        let until = |plan| match plan {
+            Plan::AwaitTurn { until } => Some(until),
+            _ => None,
+        };
+        let turn = until(next(&waiting, at(2999)));
+        assert!(turn.is_some_and(|turn| (paused_until..paused_until + TimeDelta::seconds(6)).contains(&turn)));
+        let with = |not_before| waiting.clone().with(|facts| facts.history.not_before = Some(not_before));
+        assert_eq!(until(next(&with(at(2999)), at(2998))), turn, "a back-off that ends before changes nothing");
+        assert_eq!(next(&with(at(3100)), at(2999)), Plan::BackOff { until: at(3100) });
+        let asked = waiting.clone().with(|facts| facts.renewal_request = Some(RenewalRequest { fresh: true }));
+        assert_eq!(next(&asked, at(2999)), Plan::Mint(Need::Requested));
+        assert!(matches!(next(&waiting, at(1)), Plan::Keep { .. }), "nothing is due");
     }
 
     #[test]

@@ -27,6 +27,12 @@ pub enum Plan {
     },
     /// An attempt is due but the authority has not been looked at yet, as right after a start.
     AwaitAuthority,
+    /// An attempt is due, but its authority fails again and again and is asked by single probes: the first answer wakes
+    /// all that wait.
+    AwaitTurn {
+        /// When this credential may be the one to send the next probe.
+        until: DateTime<Utc>,
+    },
     /// All is as it should be.
     Keep {
         /// When the next renewal is due; `None` while nothing is to be renewed.

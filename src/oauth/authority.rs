@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::{
     FutureExt,
     future::{BoxFuture, WeakShared},
@@ -230,6 +230,12 @@ impl Authority {
             self.news.store(true, Ordering::Relaxed);
         }
         Ok(result?)
+    }
+
+    /// The instant before which no token request is sent, since it fails again and again.
+    #[must_use]
+    pub fn paused_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.breaker().paused_until(now)
     }
 
     /// How often it came back after an outage: moves when all may try again.

@@ -161,10 +161,13 @@ impl Look<'_> {
     }
 
     fn too_soon(&self, facts: &Facts) -> Option<TimeDelta> {
-        let by_hand = facts.renewal_request.is_some_and(|request| request.fresh);
         let since = self.world.clock() - self.memory.asked_at?;
-        let too_soon = !by_hand && since >= TimeDelta::zero() && since < backoff::FLOOR;
+        let too_soon = !self.is_asked_for(facts) && since >= TimeDelta::zero() && since < backoff::FLOOR;
         too_soon.then(|| backoff::FLOOR - since)
+    }
+
+    fn is_asked_for(&self, facts: &Facts) -> bool {
+        facts.renewal_request.is_some_and(|request| request.fresh)
     }
 
     fn ask(&mut self, facts: &Facts) -> Result<Result<Content, Minted>, Halt> {
@@ -179,8 +182,11 @@ impl Look<'_> {
             return Ok(Err(Minted::NotYet(TimeDelta::seconds(3))));
         }
         if let Admission::Paused(reason) = self.process.breaker.admit(self.world.clock()) {
+            let situation = (self.process.number, self.subject.uid.clone(), self.facts().1, self.process.epoch);
+            self.judge.was_paused(situation, self.is_asked_for(facts));
             return Ok(Err(Minted::Failed(Failure::new(reason, "single probes"))));
         }
+        self.judge.paused = None;
         self.faults.killed()?;
         let (sent, asked_at) = (self.world.now, self.world.clock());
         let client = self.client_content.clone();

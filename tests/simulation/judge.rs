@@ -35,6 +35,9 @@ const LOOKS_IN_A_SECOND: usize = 8;
 /// How a look went: when it began, that only a timer asked for it, and that nothing went wrong on the way.
 pub type Manner = (DateTime<Utc>, bool, bool);
 
+/// What an attempt depended on: the process, the credential by its UID, its inputs and the epoch of the authority.
+pub type Situation = (usize, String, u32, u32);
+
 /// Watches over one history.
 #[derive(Default)]
 pub struct Judge {
@@ -46,6 +49,8 @@ pub struct Judge {
     pub looks: usize,
     /// What the server asked for at the last failure.
     pub retry_after: Option<TimeDelta>,
+    /// Where an attempt ended at the breaker, while no request was sent since.
+    pub paused: Option<Situation>,
     /// Values of the renew annotation that got a token, by the credential's UID, with the process that wrote it.
     served: HashMap<(String, String), usize>,
     last_request: HashMap<(usize, String), (DateTime<Utc>, TimeDelta)>,
@@ -69,6 +74,15 @@ impl Judge {
 
     pub fn failed(&mut self, retry_after: Option<TimeDelta>) {
         self.retry_after = retry_after;
+    }
+
+    /// An attempt ended before a request was sent, since the authority fails again and again. To tell so again and again
+    /// would be a storm of writes.
+    pub fn was_paused(&mut self, situation: Situation, is_asked_for: bool) {
+        if self.paused.as_ref() == Some(&situation) && !is_asked_for {
+            self.blame("(8) one outage is told twice");
+        }
+        self.paused = Some(situation);
     }
 
     /// A token is about to be asked for with this content of the client Secret.

@@ -139,6 +139,10 @@ impl Look<'_> {
                     return self.report(renew_at, None);
                 }
                 Plan::BackOff { until } => return self.report(Some(until), None),
+                Plan::AwaitTurn { until } => {
+                    self.memory.not_before = None;
+                    return self.report(None, Some(until - self.world.clock()));
+                }
                 Plan::AwaitAuthority => return self.report(None, Some(AWAIT_AUTHORITY)),
             }
         }
@@ -166,8 +170,12 @@ impl Look<'_> {
         let sources = Sources { index: &process.index, claims: &Vec::new, authorities: self.authorities };
         let (mut facts, inputs) = gather::facts(&self.subject, &self.memory, &self.reading, &sources, now);
         facts.authority = process.authority.clone();
-        if process.failed_epoch.is_some_and(|epoch| epoch != process.epoch) {
+        let is_another = process.failed_epoch.is_some_and(|epoch| epoch != process.epoch);
+        if is_another {
             facts.history.not_before = None;
+        }
+        if !is_another && gather::told_outage(&self.memory, inputs) {
+            facts.history.paused_until = process.breaker.paused_until(now);
         }
         (facts, inputs)
     }
