@@ -166,7 +166,7 @@ pub async fn node(stage: &Stage, script: &str, arguments: &[&str]) -> Result<Str
 }
 
 /// Chooses the cryptography of the process; rustls asks for that before any connection. A second call changes nothing.
-pub(crate) fn choose_cryptography() {
+pub fn choose_cryptography() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 

@@ -32,6 +32,10 @@ async fn main() -> ExitCode {
             let count = count.parse().unwrap_or(1000);
             or_interrupted(bench::bench(PathBuf::from(program), count)).await
         }
+        [bench::pace::ARGUMENT, per_second, issuer, ca_bundle] => {
+            stage::choose_cryptography();
+            or_interrupted(bench::pace::run(per_second, issuer, ca_bundle)).await
+        }
         _ => Err(anyhow::anyhow!(
             "usage: stage run [--node] -- COMMAND [ARGUMENT...] | stage node | stage demo OPERATOR_PROGRAM | \
              stage bench OPERATOR_PROGRAM N"

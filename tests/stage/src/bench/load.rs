@@ -23,7 +23,10 @@ const AT_ONCE: usize = 32;
 /// The same for the writes that are compared with the operator's.
 const LIKE_THE_OPERATOR: usize = 16;
 const NAMESPACES: usize = 50;
-const CLIENT: &str = "bench";
+/// Who asks for tokens.
+pub const CLIENT: &str = "bench";
+/// Its secret, which nobody checks.
+pub const CLIENT_SECRET: &str = "the-secret-of-the-benchmark";
 const LONG: u32 = 86_400;
 
 /// Namespaces, an authority and credentials.
@@ -59,7 +62,7 @@ impl Load {
             namespaces.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
             let secret = json!({
                 "metadata": {"name": "client"},
-                "stringData": {"client_id": CLIENT, "client_secret": "the-secret-of-the-benchmark"},
+                "stringData": {"client_id": CLIENT, "client_secret": CLIENT_SECRET},
             });
             load.secrets(&name).create(&PostParams::default(), &serde_json::from_value(secret)?).await?;
         }
@@ -84,46 +87,46 @@ impl Load {
     /// credentials are there before; how long their creation took comes first.
     pub async fn bare_writes(&self, count: usize) -> Result<(Duration, Duration)> {
         let names: Vec<String> = (0..count).map(|number| format!("bare-{number}")).collect();
+        let began = Instant::now();
+        self.create_bare(&names).await?;
+        let created = began.elapsed();
+        let began = Instant::now();
+        self.write_bare(&names).await?;
+        let took = began.elapsed();
+        self.delete_bare(&names).await?;
+        Ok((created, took))
+    }
+
+    /// Creates credentials for which nobody does anything while there is no operator.
+    pub async fn create_bare(&self, names: &[String]) -> Result<()> {
         let create = async |name: &String| {
             let object = credential(name, &json!({}));
             self.credentials("bench-0").create(&PostParams::default(), &object).await.map(drop)
         };
-        let began = Instant::now();
-        stream::iter(&names).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        let created = began.elapsed();
+        Ok(stream::iter(names).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?)
+    }
+
+    /// Gives each of them a Secret and a status.
+    pub async fn write_bare(&self, names: &[String]) -> Result<()> {
         let token = "x".repeat(1024);
         let write = async |name: &String| -> Result<()> {
-            let annotations: serde_json::Map<String, Value> =
-                (0..9).map(|n| (format!("example.com/annotation-{n}"), json!("x".repeat(64)))).collect();
-            let secret = json!({
-                "metadata": {"name": name, "labels": {"example.com/bare": "yes"}, "annotations": annotations},
-                "stringData": {"access_token": token, "authorization": format!("Bearer {token}"), "scope": name},
-            });
-            self.secrets("bench-0").create(&PostParams::default(), &serde_json::from_value(secret)?).await?;
-            let condition = |kind: &str| {
-                json!({
-                    "type": kind, "status": "True", "reason": "Bare", "message": "x".repeat(80),
-                    "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z",
-                })
-            };
-            let status = json!({"status": {
-                "observedGeneration": 1, "secretName": name, "issuer": "x".repeat(64), "clientId": "x",
-                "conditions": [condition("Ready"), condition("Renewed")],
-            }});
-            let credentials = self.credentials("bench-0");
-            credentials.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await?;
+            let secret = serde_json::from_value(secret_like_ours(name, &token))?;
+            self.secrets("bench-0").create(&PostParams::default(), &secret).await?;
+            let status = Patch::Merge(status_like_ours(name, "x"));
+            self.credentials("bench-0").patch_status(name, &PatchParams::default(), &status).await?;
             Ok(())
         };
-        let began = Instant::now();
-        stream::iter(&names).map(write).buffer_unordered(LIKE_THE_OPERATOR).try_collect::<()>().await?;
-        let took = began.elapsed();
+        stream::iter(names).map(write).buffer_unordered(LIKE_THE_OPERATOR).try_collect::<()>().await
+    }
+
+    /// Deletes all that.
+    pub async fn delete_bare(&self, names: &[String]) -> Result<()> {
         let delete = async |name: &String| -> Result<()> {
             self.credentials("bench-0").delete(name, &Default::default()).await?;
             self.secrets("bench-0").delete(name, &Default::default()).await?;
             Ok(())
         };
-        stream::iter(&names).map(delete).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        Ok((created, took))
+        stream::iter(names).map(delete).buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
 
     /// Creates all credentials; gives how long that took.
@@ -228,6 +231,30 @@ impl Load {
         stream::iter(0..count).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         Ok(began.elapsed())
     }
+}
+
+/// A Secret that is as long as the operator's.
+pub fn secret_like_ours(name: &str, token: &str) -> Value {
+    let annotations: serde_json::Map<String, Value> =
+        (0..9).map(|n| (format!("example.com/annotation-{n}"), json!("x".repeat(64)))).collect();
+    json!({
+        "metadata": {"name": name, "labels": {"example.com/bare": "yes"}, "annotations": annotations},
+        "stringData": {"access_token": token, "authorization": format!("Bearer {token}"), "scope": name},
+    })
+}
+
+/// A status that is as long as the operator's, with something in it that may differ.
+pub fn status_like_ours(name: &str, client_id: &str) -> Value {
+    let condition = |kind: &str| {
+        json!({
+            "type": kind, "status": "True", "reason": "Bare", "message": "x".repeat(80),
+            "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    };
+    json!({"status": {
+        "observedGeneration": 1, "secretName": name, "issuer": "x".repeat(64), "clientId": client_id,
+        "conditions": [condition("Ready"), condition("Renewed")],
+    }})
 }
 
 fn namespace(number: usize) -> String {

@@ -6,6 +6,7 @@
 
 mod load;
 mod measure;
+pub mod pace;
 mod token_server;
 
 use std::{
@@ -37,6 +38,8 @@ const STEADY: (&str, usize) = ("BENCH_STEADY_SECONDS", 60);
 const OUTAGE: (&str, usize) = ("BENCH_OUTAGE_SECONDS", 300);
 /// Foreign Secrets that are created; 0 leaves them out.
 const FOREIGN: (&str, usize) = ("BENCH_FOREIGN_SECRETS", 20_000);
+/// How long the same calls are made without an operator, in seconds.
+const PACED: u64 = 30;
 /// Between two samples of what is told as a series, in seconds.
 const SAMPLE: u64 = 10;
 /// Time in which all credentials get the tokens that come due while the authority is dead.
@@ -239,6 +242,16 @@ impl Bench {
         self.row("steady", "tokens replaced after they expired", round(expired));
         self.row("steady", "CPU, share of a core", round((after.cpu - cpu.cpu) / elapsed));
         self.series.insert("RSS in MB, every 10 s of the steady phase".to_owned(), series.into());
+        self.bare_renewals().await
+    }
+
+    /// What the calls of a renewal cost any client at this pace, on the same cluster.
+    async fn bare_renewals(&mut self) -> Result<()> {
+        self.operator.process.signal(Signal::SIGTERM);
+        self.operator.process.wait(Duration::from_secs(20));
+        let cpu = pace::cpu_of_bare_renewals(&self.running.stage, &self.load, PER_SECOND, PACED).await?;
+        self.row("steady", "CPU ms of a client that only makes the same calls", round(cpu));
+        self.operator = start(&self.running, &self.program, &[]).await?;
         Ok(())
     }
 
