@@ -188,7 +188,10 @@ pub fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.get(((last as f64) * part).round() as usize).copied().context("no values").unwrap_or_default()
 }
 
-/// Bytes that the API server sent, to whomever: answers to lists, and events of watches, by resource.
+/// What the operator lists and watches.
+const LISTED: [&str; 3] = ["secrets", "itwinservicecredentials", "itwinauthorities"];
+
+/// Bytes that the API server sent of it, to whomever: answers to lists, and events of watches, by resource.
 pub async fn bytes_sent(client: &kube::Client) -> Result<BTreeMap<String, f64>> {
     let text = client.request_text(hyper::Request::get("/metrics").body(Vec::new())?).await?;
     let mut bytes = BTreeMap::new();
@@ -199,6 +202,9 @@ pub async fn bytes_sent(client: &kube::Client) -> Result<BTreeMap<String, f64>> 
             _ => continue,
         };
         let resource = line.split("resource=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+        if !LISTED.contains(&resource) {
+            continue;
+        }
         let value: f64 = line.rsplit(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default();
         *bytes.entry(format!("{kind} of {resource}")).or_default() += value;
     }

@@ -42,8 +42,10 @@ const FOREIGN: (&str, usize) = ("BENCH_FOREIGN_SECRETS", 20_000);
 const PACED: u64 = 30;
 /// Between two samples of what is told as a series, in seconds.
 const SAMPLE: u64 = 10;
-/// Time in which all credentials get the tokens that come due while the authority is dead.
+/// Time in which all credentials get the tokens that come due while the authority is dead, at least.
 const SPAN: Duration = Duration::from_secs(60);
+/// Tokens a second that all programs together can surely give and write here.
+const SURELY: u64 = 100;
 
 fn setting((variable, default): (&str, usize)) -> Result<usize> {
     let text = std::env::var(variable);
@@ -261,9 +263,10 @@ impl Bench {
             return Ok(());
         }
         // due at half of their life, at most a twentieth of it earlier; in all that time no token may expire
-        let lifetime = (seconds + SPAN.as_secs()) * 2 + 80;
+        let span = SPAN.max(Duration::from_secs(self.count as u64 / SURELY));
+        let lifetime = (seconds + span.as_secs()) * 2 + 80;
         let began = Instant::now();
-        self.load.renew_at_half(lifetime as u32, SPAN).await?;
+        self.load.renew_at_half(lifetime as u32, span).await?;
         let due = began + Duration::from_secs(lifetime * 9 / 20).saturating_sub(Duration::from_secs(5));
         tokio::time::sleep_until(due.into()).await;
         let text = self.operator.get("/metrics").await?;
