@@ -159,10 +159,9 @@ impl Visit<'_> {
     /// How long to wait so that at most one token a second is asked for, whatever changes how often: somebody may edit
     /// the Secret as fast as it is mended. What a user asks for by hand is not held up.
     fn too_soon(&self, facts: &Facts) -> Option<TimeDelta> {
-        let by_hand = facts.renewal_request.is_some_and(|request| request.fresh);
         let since = clock::now() - self.memory.asked_at?;
         // less than nothing where the clock was set back
-        let too_soon = !by_hand && since >= TimeDelta::zero() && since < backoff::FLOOR;
+        let too_soon = !facts.is_asked_for() && since >= TimeDelta::zero() && since < backoff::FLOOR;
         too_soon.then(|| backoff::FLOOR - since)
     }
 
@@ -276,7 +275,7 @@ impl Visit<'_> {
             backoff::delay(self.memory.attempts.failures, facts.left(now), refusal.reason, retry_after, &facts.uid);
         self.memory.not_before = Some(now + wait);
         self.memory.inputs = Some(inputs);
-        if facts.renewal_request.is_some_and(|request| request.fresh) {
+        if facts.is_asked_for() {
             self.memory.unfulfilled_request = self.subject.renew_annotation().cloned();
             self.memory.attempts.renew_request.clone_from(&self.memory.unfulfilled_request);
         }

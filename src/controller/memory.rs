@@ -79,3 +79,34 @@ impl Memory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn credential_that_failed_before_a_start_waits_for_half_a_minute_at_most_whatever_was_told() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
+        let recalled = |renew_at: Option<DateTime<Utc>>| {
+            let credential = serde_json::from_value(json!({
+                "apiVersion": "credentials.itwin.dev/v1alpha1",
+                "kind": "ITwinServiceCredential",
+                "metadata": {"name": "agent", "uid": "uid", "generation": 1},
+                "spec": {"clientCredentialsRef": {"name": "client"}},
+                "status": {
+                    "observedGeneration": 1,
+                    "consecutiveFailures": 1,
+                    "renewAt": renew_at.map(clock::to_rfc3339),
+                    "lastFailure": {"time": clock::to_rfc3339(now), "reason": "Timeout", "message": "late"},
+                },
+            }));
+            Memory::recall(&credential.expect("a credential"), now).not_before
+        };
+        let waits = [None, Some(now + TimeDelta::hours(1))].map(recalled);
+        assert_eq!(waits[0], waits[1], "one that waited for its authority is told no time");
+        assert!(waits[0].is_some_and(|until| now < until && until <= now + INHERITED_BACKOFF));
+        assert_eq!(recalled(Some(now)), Some(now), "a wait that is over stays over");
+    }
+}

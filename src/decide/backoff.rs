@@ -17,11 +17,11 @@ const CEILING_WITHOUT_TOKEN: TimeDelta = TimeDelta::minutes(1);
 const LEFT_FRACTION: i32 = 6;
 /// A server may ask for a wait of at most this fraction of what is left: 1/2.
 const RETRY_AFTER_FRACTION: i32 = 2;
+/// A server may ask for a wait of at most this.
+const RETRY_AFTER_CEILING: TimeDelta = TimeDelta::hours(1);
 /// Credentials that wait for the end of one pause try within so long after it: one of them is the next probe, and all
 /// at once would be a storm of looks.
 const TURNS: TimeDelta = TimeDelta::seconds(5);
-/// A server may ask for a wait of at most this.
-const RETRY_AFTER_CEILING: TimeDelta = TimeDelta::hours(1);
 
 /// How long to wait before the next attempt.
 ///

@@ -212,6 +212,12 @@ impl Facts {
         (*data != Integrity::Damaged && *stamp.request == *self.desired.request && !other_issuer).then_some(stamp)
     }
 
+    /// Whether a user asked for a renewal for which no attempt was made yet: it waits for nothing.
+    #[must_use]
+    pub fn is_asked_for(&self) -> bool {
+        self.renewal_request.is_some_and(|request| request.fresh)
+    }
+
     /// How long the token in the Secret, for whatever spec, is still valid; zero where there is none.
     #[must_use]
     pub fn left(&self, now: DateTime<Utc>) -> TimeDelta {

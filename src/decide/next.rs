@@ -98,17 +98,13 @@ fn attempt(facts: &Facts, now: DateTime<Utc>, make: impl Fn(&Facts) -> Plan) -> 
 
 /// The end of the back-off, which a user who asks for a renewal does not wait for.
 fn back_off(facts: &Facts, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    facts.history.not_before.filter(|until| *until > now && !is_asked_for(facts))
-}
-
-fn is_asked_for(facts: &Facts) -> bool {
-    facts.renewal_request.is_some_and(|request| request.fresh)
+    facts.history.not_before.filter(|until| *until > now && !facts.is_asked_for())
 }
 
 /// A token is needed. Where the authority is known to fail, and that was told, its turn is all there is to wait for;
 /// a wait that is longer, as the server may ask for, stands.
 fn mint(facts: &Facts, now: DateTime<Utc>, need: Need) -> Plan {
-    let pause = facts.history.paused_until.filter(|_| !is_asked_for(facts));
+    let pause = facts.history.paused_until.filter(|_| !facts.is_asked_for());
     let turn = pause.map(|paused_until| backoff::turn(paused_until, facts.left(now), &facts.uid));
     match turn {
         Some(until) if back_off(facts, now).is_none_or(|back_off| back_off <= until) => Plan::AwaitTurn { until },

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use stage::eventually;
+use stage::{eventually, namespace::COLLECTED};
 
-use crate::fixture::{COLLECTED, Fixture, NAME, PATIENCE, SOON};
+use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
 /// Applies a credential that writes the Secret `shared`.
 async fn apply_sharing(fixture: &Fixture, name: &str, client: &str) -> Result<()> {

@@ -17,8 +17,6 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
 pub const SOON: Duration = Duration::from_secs(5);
 /// For what includes the start of a process on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// For garbage collection: its controller looks for new kinds every 30 s, and knows ours only then.
-pub const COLLECTED: Duration = Duration::from_secs(75);
 /// The credential that most tests have.
 pub const NAME: &str = "agent";
 

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use stage::eventually;
+use stage::{eventually, namespace::COLLECTED};
 
-use crate::fixture::{COLLECTED, Fixture, PATIENCE, SOON};
+use crate::fixture::{Fixture, PATIENCE, SOON};
 
 #[tokio::test]
 async fn secret_goes_with_its_credential() -> Result<()> {

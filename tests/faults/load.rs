@@ -80,6 +80,9 @@ async fn many_failing_credentials_are_no_storm_and_all_recover() -> Result<()> {
     .await?;
     let later = world.credentials().list(&Default::default()).await?.items;
     let requests = faults.requests(&client_id).await?.len();
+    let probes = requests - before_probes;
+    // the breaker lets single probes through, 2 s apart at first, 30 s later
+    assert!(probes <= 12, "{probes} requests while the breaker was open");
     let told_again = waiting.iter().zip(&later).filter(|(before, after)| before.metadata != after.metadata).count();
     // each probe is one credential's attempt, and one more may have been under way
     assert!(told_again <= requests - from + 1, "{told_again} statuses were written for {} probes", requests - from);

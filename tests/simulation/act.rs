@@ -162,12 +162,8 @@ impl Look<'_> {
 
     fn too_soon(&self, facts: &Facts) -> Option<TimeDelta> {
         let since = self.world.clock() - self.memory.asked_at?;
-        let too_soon = !self.is_asked_for(facts) && since >= TimeDelta::zero() && since < backoff::FLOOR;
+        let too_soon = !facts.is_asked_for() && since >= TimeDelta::zero() && since < backoff::FLOOR;
         too_soon.then(|| backoff::FLOOR - since)
-    }
-
-    fn is_asked_for(&self, facts: &Facts) -> bool {
-        facts.renewal_request.is_some_and(|request| request.fresh)
     }
 
     fn ask(&mut self, facts: &Facts) -> Result<Result<Content, Minted>, Halt> {
@@ -183,7 +179,7 @@ impl Look<'_> {
         }
         if let Admission::Paused(reason) = self.process.breaker.admit(self.world.clock()) {
             let situation = (self.process.number, self.subject.uid.clone(), self.facts().1, self.process.epoch);
-            self.judge.was_paused(situation, self.is_asked_for(facts));
+            self.judge.was_paused(situation, facts.is_asked_for());
             return Ok(Err(Minted::Failed(Failure::new(reason, "single probes"))));
         }
         self.judge.paused = None;

@@ -211,7 +211,7 @@ impl Look<'_> {
         let attempts = &mut self.memory.attempts;
         attempts.failures = attempts.failures.saturating_add(1);
         let wait = backoff::delay(attempts.failures, facts.left(now), refusal.reason, retry_after, &facts.uid);
-        if facts.renewal_request.is_some_and(|request| request.fresh) {
+        if facts.is_asked_for() {
             self.memory.unfulfilled_request = self.subject.renew_annotation().cloned();
             attempts.renew_request.clone_from(&self.memory.unfulfilled_request);
         }

@@ -8,10 +8,10 @@ use itwin_credential_operator::{
     decide::{backoff, facts::RenewBefore, schedule},
 };
 use serde_json::json;
-use stage::eventually;
+use stage::{eventually, namespace::COLLECTED};
 
 use super::{at, policy, stamp};
-use crate::fixture::{COLLECTED, Fixture, NAME, PATIENCE, SOON};
+use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
 #[test]
 fn external_secrets_6690_token_is_renewed_before_it_expires_whatever_the_interval() {

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::{Stage, authority::Client, eventually};
 
-/// Time that garbage collection may take: it may learn of a new kind of object only half a minute after it was made.
-const COLLECTED: Duration = Duration::from_secs(75);
+/// For garbage collection: its controller looks for new kinds every 30 s, and knows ours only then.
+pub const COLLECTED: Duration = Duration::from_secs(75);
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 

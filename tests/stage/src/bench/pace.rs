@@ -34,13 +34,13 @@ pub async fn cpu_of_bare_renewals(stage: &Stage, load: &Load, per_second: f64, s
     let mut command = Command::new(std::env::current_exe()?);
     command.args([ARGUMENT, &per_second.to_string(), &load.tokens.issuer, &load.tokens.ca_bundle()]);
     command.env("KUBECONFIG", &stage.operator_kubeconfig);
-    let process = stage::process::Process::start("pace", command, &stage.directory)?;
+    let mut process = stage::process::Process::start("pace", command, &stage.directory)?;
     // connected and warm
     tokio::time::sleep(Duration::from_secs(5)).await;
     let (before, tokens) = (Usage::of(process.id())?, load.tokens.tokens());
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let (after, tokens) = (Usage::of(process.id())?, load.tokens.tokens() - tokens);
-    ensure!(tokens > 0, "no call was made; {}", process.log_tail());
+    ensure!(process.is_running() && tokens > 0, "the calls were not made; {}", process.log_tail());
     drop(process);
     load.delete_bare(&names).await?;
     Ok((after.cpu - before.cpu) * 1000.0 / tokens as f64)
