@@ -50,6 +50,8 @@ fn facts() -> Facts {
         client: Client::Usable { version: "client/1".into(), same_as_held: Some(true) },
         target: Target::Ours(Held { stamp: Some(stamp), data: Integrity::Proven, metadata_intact: true }),
         history: History::default(),
+        is_admitted: true,
+        has_unwritten: false,
         restart: None,
     }
 }

@@ -1,6 +1,6 @@
 //! One token request, from the permission to ask to a token that is worth writing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use crate::{
     api::credential::ITwinServiceCredential,
@@ -10,7 +10,8 @@ use crate::{
         grant::{self, Grant},
     },
     oauth::{
-        authority::{Authority, NoToken},
+        authority::Authority,
+        failure::{Failure, Stage},
         token::{ClientCredentials, Names, TokenRequest},
     },
 };
@@ -29,14 +30,14 @@ pub struct Order<'a> {
     pub held: Option<&'a Stamp>,
 }
 
-/// Asks `authority` for a token and weighs the answer.
+/// Requests a token of `authority` and validates the answer.
 ///
 /// # Errors
-/// [`NoToken`]: nothing may be written then.
-pub async fn mint(authority: &Arc<Authority>, order: &Order<'_>) -> Result<Grant, NoToken> {
+/// [`Failure`]: nothing may be written then.
+pub async fn mint(authority: &Authority, order: &Order<'_>) -> Result<Grant, Failure> {
     let spec = &order.credential.spec;
     let namespace = order.credential.metadata.namespace.as_deref().unwrap_or_default();
-    authority.config.permits_namespace(&authority.name, namespace, order.namespace_labels).map_err(failed)?;
+    authority.config.permits_namespace(&authority.name, namespace, order.namespace_labels).map_err(not_sent)?;
     let request = TokenRequest {
         client: order.client.clone(),
         scopes: spec.scopes.clone(),
@@ -47,11 +48,11 @@ pub async fn mint(authority: &Arc<Authority>, order: &Order<'_>) -> Result<Grant
             keys: spec.client_credentials_ref.clone(),
         },
     };
-    let answer = authority.ask(namespace, request).await?;
+    let answer = authority.request_token(&request).await?;
     grant::weigh(&authority.name, answer, &spec.scopes, order.held, authority.config.clock_skew, clock::now())
-        .map_err(failed)
+        .map_err(Failure::from)
 }
 
-fn failed(refusal: Refusal) -> NoToken {
-    NoToken::Failed(refusal.into())
+fn not_sent(refusal: Refusal) -> Failure {
+    Failure::from(refusal).at(Stage::NotSent)
 }

@@ -29,6 +29,7 @@ use crate::{
 };
 
 /// A token with all that the Secret tells about it.
+#[derive(Clone)]
 pub struct Content {
     /// The token.
     pub grant: Grant,

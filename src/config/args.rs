@@ -34,7 +34,8 @@ pub struct RunArgs {
     #[arg(long, env = "ITWIN_OPERATOR_WATCH_SECRETS", default_value_t = true, action = ArgAction::Set)]
     pub watch_secrets: bool,
 
-    /// Credentials that are worked on at the same time.
+    /// Credentials that are worked on at the same time, in all namespaces together. Token requests under way do not
+    /// count: each ITwinAuthority has limits of its own.
     #[arg(long, env = "ITWIN_OPERATOR_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
 

@@ -24,18 +24,21 @@ use crate::{
         backoff,
         facts::{Facts, Held, Refusal, Stamp, Target},
         plan::Need,
+        requests::Outcome,
         schedule,
     },
-    oauth::{authority::NoToken, failure::Failure},
+    oauth::failure::{Failure, Stage},
     observe::index::Known,
 };
 
 /// How asking for a token and writing it ended.
 pub(super) enum Minted {
     Written,
+    /// It is no longer this credential's turn, or a token that was at hand does not fit.
+    NotAdmitted,
     /// Somebody changed the Secret meanwhile: look again.
     Again,
-    /// The rate limit asks to wait.
+    /// It must wait for so long.
     NotYet(TimeDelta),
     Failed(Failure),
 }
@@ -52,9 +55,8 @@ impl Visit<'_> {
         let content = match self.take_unwritten(facts) {
             Some(content) => content,
             None => match self.ask(facts).await? {
-                Ok(content) => Box::new(content),
-                Err(NoToken::NotYet(wait)) => return Ok(Minted::NotYet(wait)),
-                Err(NoToken::Failed(failure)) => return Ok(Minted::Failed(failure)),
+                Ok(content) => content,
+                Err(ended) => return Ok(ended),
             },
         };
         self.write(need, facts, known, content).await
@@ -103,57 +105,79 @@ impl Visit<'_> {
     /// A token that was issued before and could not be written, if it is still what is wanted.
     fn take_unwritten(&mut self, facts: &Facts) -> Option<Box<Content>> {
         let content = self.memory.unwritten.take()?;
-        let client = self.reading.client.as_ref().map(|client| &*client.version);
+        // one that was issued to an equal request of another credential comes before the client is read
+        let client = match (&self.reading.client, self.context.index.get(&self.subject.client)) {
+            (Some(read), _) => Some(read.version.clone()),
+            (None, Known::Present(seen)) => Some(seen.version.clone()),
+            (None, _) => None,
+        };
         let no_worse = facts.held_for_spec().is_none_or(|held| held.expires_at <= content.grant.expires_at);
         let fits = no_worse
             && content.request == facts.desired.request
             && Some(content.issuer.as_str()) == gather::issuer(&facts.authority)
-            && Some(&*content.client_version) == client
+            && Some(&content.client_version) == client.as_ref()
             && schedule::renew_at(&stamp_of(&content), &facts.desired.policy, &facts.uid) > clock::now();
         fits.then_some(content)
     }
 
-    async fn ask(&mut self, facts: &Facts) -> Result<Result<Content, NoToken>, CallError> {
-        if !self.context.cluster.mandate.holds() {
-            return Err(CallError::NotLeading);
-        }
+    async fn ask(&mut self, facts: &Facts) -> Result<Result<Box<Content>, Minted>, CallError> {
         let credential = self.subject.credential;
         let name = &credential.spec.authority_ref.name;
         let (Some(authority), Some(issuer)) = (self.context.authorities.get(name), gather::issuer(&facts.authority))
         else {
             // it went away since the decision
-            return Ok(Err(NoToken::NotYet(AWAIT_AUTHORITY)));
-        };
-        let usable = self.reading.client.as_ref().and_then(|read| Some((read.content.as_ref().ok()?, read)));
-        let Some((client, read)) = usable else {
-            return Ok(Err(NoToken::NotYet(AWAIT_AUTHORITY)));
+            return Ok(Err(Minted::NotYet(AWAIT_AUTHORITY)));
         };
         if let Some(wait) = self.too_soon(facts) {
-            return Ok(Err(NoToken::NotYet(wait)));
+            return Ok(Err(Minted::NotYet(wait)));
+        }
+        if self.reading.client.is_none() {
+            // a token was at hand, and did not fit
+            return Ok(Err(Minted::NotAdmitted));
         }
         let namespace_labels =
             if authority.config.restricts_namespaces() { self.namespace_labels().await? } else { Default::default() };
-        let client_secret = self.subject.client.to_string();
+        let Some(slot) = self.slot.take() else { return Ok(Err(Minted::NotAdmitted)) };
+        let usable = self.reading.client.as_ref().and_then(|read| Some((read.content.as_ref().ok()?, read)));
+        let Some((client, read)) = usable else {
+            return Ok(Err(Minted::NotYet(AWAIT_AUTHORITY)));
+        };
+        // a server that takes its time takes no worker away from other authorities
+        self.worker = None;
+        slot.paced().await;
+        if !self.context.cluster.mandate.holds() {
+            return Err(CallError::NotLeading);
+        }
+        self.memory.asked_at = Some(clock::now());
         let order = Order {
             credential,
             namespace_labels: &namespace_labels,
             client,
-            client_secret: &client_secret,
+            client_secret: &self.subject.client.to_string(),
             held: facts.held_for_spec(),
         };
-        self.memory.asked_at = Some(clock::now());
-        let minted = mint::mint(&authority, &order).await;
-        if authority.take_news() {
-            self.context.scopes.wake_users_of(name);
-        }
-        Ok(minted.map(|grant| Content {
+        let issued = mint::mint(&authority, &order).await.map(|grant| Content {
             client_fingerprint: read.material.fingerprint(&grant.token),
             grant,
             issuer: issuer.to_owned(),
             request: facts.desired.request.clone(),
             client_id: client.id.clone(),
             client_version: read.version.clone(),
-        }))
+        });
+        let version = read.version.clone();
+        match issued {
+            Ok(content) => {
+                let content = Box::new(content);
+                slot.end(Outcome::Succeeded, version, Some(content.clone()));
+                self.worker = self.context.worker().await;
+                Ok(Ok(content))
+            }
+            Err(failure) => {
+                slot.end(outcome(&failure), version, None);
+                self.worker = self.context.worker().await;
+                Ok(Err(Minted::Failed(failure)))
+            }
+        }
     }
 
     /// How long to wait so that at most one token a second is asked for, whatever changes how often: somebody may edit
@@ -161,7 +185,7 @@ impl Visit<'_> {
     fn too_soon(&self, facts: &Facts) -> Option<TimeDelta> {
         let since = clock::now() - self.memory.asked_at?;
         // less than nothing where the clock was set back
-        let too_soon = !facts.is_asked_for() && since >= TimeDelta::zero() && since < backoff::FLOOR;
+        let too_soon = !facts.is_asked_for(clock::now()) && since >= TimeDelta::zero() && since < backoff::FLOOR;
         too_soon.then(|| backoff::FLOOR - since)
     }
 
@@ -269,13 +293,13 @@ impl Visit<'_> {
     /// Notes an attempt that failed.
     pub(super) fn failed(&mut self, facts: &Facts, inputs: u32, failure: Failure) {
         let now = clock::now();
-        let Failure { refusal, retry_after } = failure;
+        let Failure { refusal, retry_after, .. } = failure;
         self.memory.attempts.failures = self.memory.attempts.failures.saturating_add(1);
         let wait =
             backoff::delay(self.memory.attempts.failures, facts.left(now), refusal.reason, retry_after, &facts.uid);
         self.memory.not_before = Some(now + wait);
         self.memory.inputs = Some(inputs);
-        if facts.is_asked_for() {
+        if facts.is_asked_for(now) {
             self.memory.unfulfilled_request = self.subject.renew_annotation().cloned();
             self.memory.attempts.renew_request.clone_from(&self.memory.unfulfilled_request);
         }
@@ -289,6 +313,18 @@ impl Visit<'_> {
         );
         self.memory.attempts.last_failure = Some((now, refusal.clone()));
         self.outcome = Some(Attempted::Failed(refusal));
+    }
+}
+
+/// A failed exchange as the queue counts it.
+fn outcome(failure: &Failure) -> Outcome {
+    match failure.stage {
+        Stage::NotSent => Outcome::NotSent,
+        stage => Outcome::Failed {
+            refusal: failure.refusal.clone(),
+            retry_after: failure.retry_after,
+            is_outage: stage == Stage::Outage,
+        },
     }
 }
 

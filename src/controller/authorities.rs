@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api, ResourceExt,
@@ -14,11 +14,11 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{RequeueAfter, scopes::Scopes};
+use super::{RequeueAfter, requests::Requests, scopes::Scopes};
 use crate::{
     api::{
         MANAGER,
-        authority::{AuthorityStatus, ITwinAuthority},
+        authority::{AuthoritySpec, AuthorityStatus, ITwinAuthority},
         conditions::{READY, Reason, Verdict},
         credential::CredentialSpec,
     },
@@ -29,6 +29,7 @@ use crate::{
         backoff,
         facts::{self, Refusal},
     },
+    digest,
     metrics::Metrics,
     oauth::authority::{Authority, Metadata},
 };
@@ -48,6 +49,8 @@ const STATUS_RETRY: Duration = Duration::from_secs(5);
 /// The authorities, by name.
 pub struct Authorities {
     metrics: Arc<Metrics>,
+    /// The token requests that wait for each of them.
+    pub requests: Arc<Requests>,
     entries: Mutex<HashMap<String, Entry>>,
     /// Those that the watch has shown, looked at or not.
     announced: Mutex<HashSet<String>>,
@@ -56,6 +59,8 @@ pub struct Authorities {
 struct Entry {
     /// UID and generation that `authority` was made from.
     made_from: (String, i64),
+    /// Which server it is: an edit of anything else forgets nothing of what is known of it.
+    server: String,
     authority: Result<Arc<Authority>, Refusal>,
     /// Why it never answered, if it did not.
     unanswered: Option<Refusal>,
@@ -74,7 +79,8 @@ impl Authorities {
     /// None yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, entries: Mutex::default(), announced: Mutex::default() }
+        let requests = Arc::new(Requests::new(metrics.clone()));
+        Self { metrics, requests, entries: Mutex::default(), announced: Mutex::default() }
     }
 
     /// The authority of this name, if it can be asked.
@@ -112,14 +118,8 @@ impl Authorities {
             },
             Ok(_) => entry.unanswered.as_ref().map_or(facts::Authority::Pending, not_ready),
         };
-        let recoveries = entry.authority.as_ref().map_or(0, |authority| authority.recoveries());
+        let recoveries = self.requests.recoveries(name);
         (fact, entry.epoch.wrapping_mul(EPOCH_STRIDE).wrapping_add(recoveries))
-    }
-
-    /// The instant before which this authority is not asked, since it fails again and again.
-    #[must_use]
-    pub fn paused_until(&self, name: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.get(name)?.paused_until(now)
     }
 
     /// There is an authority of this name: until it was looked at, nobody may say that there is none.
@@ -131,6 +131,7 @@ impl Authorities {
     pub fn forget(&self, name: &str) {
         self.announced().remove(name);
         self.entries().remove(name);
+        self.requests.forget(name);
     }
 
     fn announced(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -141,23 +142,37 @@ impl Authorities {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The entry for the current spec of an authority. A spec that did not change keeps its client and its limits.
-    fn ensure(&self, object: &ITwinAuthority) -> Result<Arc<Authority>, Refusal> {
+    /// The entry for the current spec of an authority. One that still names the same server keeps what is known of it:
+    /// endpoints, keys and circuit breakers. The limits of what was sent before hold in any case.
+    /// Says whether the spec was edited.
+    fn ensure(&self, object: &ITwinAuthority) -> (Result<Arc<Authority>, Refusal>, bool) {
         let name = object.name_any();
         let made_from = (object.uid().unwrap_or_default(), object.metadata.generation.unwrap_or_default());
         let mut entries = self.entries();
         if let Some(entry) = entries.get(&name)
             && entry.made_from == made_from
         {
-            return entry.authority.clone();
+            return (entry.authority.clone(), false);
         }
+        let server = server(&object.spec);
+        let before = entries.remove(&name);
+        let epoch = before.as_ref().map_or(1, |entry| entry.epoch + 1);
+        let same = before.filter(|entry| entry.server == server);
+        let known = same.as_ref().and_then(|entry| entry.authority.as_ref().ok()?.metadata());
         let authority = AuthorityConfig::new(&object.spec)
             .and_then(|config| Authority::new(name.clone(), config, self.metrics.clone()))
-            .map(Arc::new)
+            .map(|authority| Arc::new(authority.knowing(known)))
             .map_err(|error| Refusal::new(Reason::ConfigurationInvalid, format!("spec.{error}")));
-        let epoch = entries.get(&name).map_or(1, |entry| entry.epoch + 1);
-        let entry = Entry {
-            made_from,
+        if same.is_none() {
+            self.requests.reset_breaker(&name);
+        }
+        if let Ok(authority) = &authority {
+            let config = &authority.config;
+            self.requests.set_limits(&name, config.max_concurrent_requests, config.requests_per_minute);
+        }
+        let fresh = Entry {
+            made_from: made_from.clone(),
+            server,
             authority: authority.clone(),
             unanswered: None,
             was_asked: false,
@@ -166,8 +181,12 @@ impl Authorities {
             epoch,
             told: None,
         };
+        let entry = match same {
+            Some(entry) if entry.authority.is_ok() => Entry { made_from, authority: authority.clone(), epoch, ..entry },
+            _ => fresh,
+        };
         entries.insert(name, entry);
-        authority
+        (authority, true)
     }
 
     /// How long until endpoints and keys should be asked for; zero where that is now.
@@ -240,10 +259,13 @@ pub async fn reconcile(
     if object.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let authority = match authorities.ensure(object) {
+    let (authority, is_edited) = authorities.ensure(object);
+    if is_edited {
+        scopes.wake_users_of(&name);
+    }
+    let authority = match authority {
         Ok(authority) => authority,
         Err(refusal) => {
-            scopes.wake_users_of(&name);
             return tell(object, not_ready(&refusal), None, (authorities, cluster), RETRY_CEILING).await;
         }
     };
@@ -291,6 +313,14 @@ async fn tell(
         authorities.note_told(&name, status);
     }
     Some(wait.max(Duration::from_millis(10)))
+}
+
+/// What says which server an authority is, and how it is trusted, as a digest.
+fn server(spec: &AuthoritySpec) -> String {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let format = format!("{:?}", spec.access_token_format);
+    let parts = [&spec.issuer, &text(&spec.token_endpoint), &text(&spec.jwks_uri), &text(&spec.ca_bundle), &format];
+    digest::sha256_hex(parts.map(String::as_str))
 }
 
 fn ready(metadata: &Metadata) -> Verdict {

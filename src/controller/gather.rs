@@ -1,5 +1,7 @@
 //! The facts about one credential, put together from its object, the index, the memory and what was read.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use kube::ResourceExt;
 
@@ -17,18 +19,20 @@ use crate::{
     },
     clock,
     decide::{
-        breaker,
+        backoff,
         facts::{
             Authority, Client, Desired, Facts, Held, History, Integrity, Policy, RenewBefore, RenewalRequest, Restart,
             Target,
         },
         fingerprint,
         ownership::{self, Claim},
+        requests::{Request, Requester},
     },
     digest,
     observe::{
         client_secret,
         index::{Key, Known, SecretIndex},
+        intern::intern,
         target::Seen,
     },
 };
@@ -95,6 +99,8 @@ pub struct Sources<'a> {
     pub claims: &'a dyn Fn() -> Vec<Claim>,
     /// Authorities.
     pub authorities: &'a Authorities,
+    /// The queue of the authority admitted a request of this credential.
+    pub is_admitted: bool,
 }
 
 /// The facts, and a number that moves with everything that may make a new attempt worth while.
@@ -106,7 +112,7 @@ pub fn facts(
     sources: &Sources<'_>,
     now: DateTime<Utc>,
 ) -> (Facts, u32) {
-    let Sources { index, claims, authorities } = sources;
+    let Sources { index, claims, authorities, is_admitted } = sources;
     let spec = &subject.credential.spec;
     let (authority, epoch) = authorities.facts(&spec.authority_ref.name, spec);
     let (known_target, known_client) = (index.get(&subject.target), index.get(&subject.client));
@@ -120,16 +126,13 @@ pub fn facts(
         uid: subject.uid.clone(),
         desired: Desired { request: fingerprint::request(spec), policy: policy(subject.credential) },
         suspend: spec.suspend,
-        renewal_request: renewal_request(subject, memory, &known_target),
+        renewal_request: renewal_request(subject, memory, &known_target, now),
         authority,
         client,
         target,
-        history: History {
-            not_before: not_before(memory, inputs, now),
-            paused_until: told_outage(memory, inputs)
-                .then(|| authorities.paused_until(&spec.authority_ref.name, now))
-                .flatten(),
-        },
+        history: History { not_before: not_before(memory, inputs, now) },
+        is_admitted: *is_admitted,
+        has_unwritten: memory.unwritten.is_some(),
         restart: restart(subject, memory),
     };
     (facts, inputs)
@@ -148,14 +151,12 @@ fn not_before(memory: &Memory, inputs: u32, now: DateTime<Utc>) -> Option<DateTi
     memory.not_before.filter(|_| unchanged && failed_at.is_none_or(|time| time <= now))
 }
 
-/// Whether the last attempt said that the authority is down, and nothing relevant changed since.
-#[must_use]
-pub fn told_outage(memory: &Memory, inputs: u32) -> bool {
-    let failure = memory.attempts.last_failure.as_ref();
-    memory.inputs == Some(inputs) && failure.is_some_and(|(_, refusal)| breaker::is_outage(refusal.reason))
-}
-
-fn renewal_request(subject: &Subject<'_>, memory: &Memory, target: &Known) -> Option<RenewalRequest> {
+fn renewal_request(
+    subject: &Subject<'_>,
+    memory: &Memory,
+    target: &Known,
+    now: DateTime<Utc>,
+) -> Option<RenewalRequest> {
     // the Secret knows before the status, or the memory of a process whose write was not answered, does
     let open = |value: &String| match target {
         Known::Present(seen) => seen.renewed_for.as_deref() != Some(&*fingerprint::renewal(value)),
@@ -164,7 +165,37 @@ fn renewal_request(subject: &Subject<'_>, memory: &Memory, target: &Known) -> Op
     let fresh = |value: &String| memory.attempts.renew_request.as_ref() != Some(value) && open(value);
     let fresh = subject.renew_annotation().is_some_and(fresh);
     let unfulfilled = memory.unfulfilled_request.as_ref().is_some_and(open);
-    (fresh || unfulfilled).then_some(RenewalRequest { fresh })
+    // the Secret knows of a request before this process's time; a time to come is of a clock that was ahead
+    let issued_at = match target {
+        Known::Present(seen) => seen.stamp.as_ref().map(|stamp| stamp.issued_at),
+        _ => None,
+    };
+    let requested_at = memory.asked_at.max(issued_at).filter(|at| *at <= now);
+    let not_before = requested_at.map(|at| at + backoff::ON_REQUEST_FLOOR).filter(|until| *until > now);
+    (fresh || unfulfilled).then_some(RenewalRequest { fresh, not_before })
+}
+
+/// The token request of a credential, as it waits in the queue of its authority.
+#[must_use]
+pub fn request(subject: &Subject<'_>, memory: &Memory, facts: &Facts, index: &SecretIndex) -> Request {
+    let version = match index.get(&subject.client) {
+        Known::Present(seen) => Some(seen.version.clone()),
+        Known::Absent | Known::Unknown => None,
+    };
+    Request {
+        requester: requester(subject),
+        client_version: version,
+        content: facts.desired.request.as_str().into(),
+        expires_at: facts.held_until(),
+        is_retry: memory.attempts.failures > 0,
+    }
+}
+
+/// The client of a credential, as the queue knows it.
+#[must_use]
+pub fn requester(subject: &Subject<'_>) -> Requester {
+    let shared = |text: &str| -> Arc<str> { intern(text) };
+    Requester { namespace: shared(&subject.client.namespace), secret: shared(&subject.client.name) }
 }
 
 /// The renewal policy of a spec.
@@ -242,8 +273,7 @@ fn client(subject: &Subject<'_>, memory: &Memory, reading: &Reading, known: &Kno
     }
     match known {
         Known::Unknown => Client::Unread { version: None },
-        // Each attempt reads for itself: an absence that is false, or over, would be believed for ever.
-        Known::Absent if !reading.client_is_missing => Client::Unread { version: None },
+        Known::Absent if !reading.client_is_missing => Client::Missing,
         Known::Absent => Client::Unusable(client_secret::not_found(
             &subject.client.to_string(),
             &subject.credential.spec.client_credentials_ref,

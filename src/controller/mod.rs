@@ -9,8 +9,10 @@ mod mend;
 pub mod reading;
 pub mod reconcile;
 pub mod registry;
+pub mod requests;
 pub mod scopes;
 mod tell;
+mod turn;
 pub mod unreadable;
 pub mod watches;
 

@@ -10,6 +10,7 @@ use std::{
 use chrono::TimeDelta;
 use futures::FutureExt;
 use kube::ResourceExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     RequeueAfter,
@@ -18,6 +19,7 @@ use super::{
     gather::{self, Sources, Subject},
     memory::Memory,
     reading::{self, Reading},
+    requests::Slot,
     scopes::Scopes,
     unreadable::Unreadable,
 };
@@ -68,9 +70,17 @@ pub struct Context {
     pub progress: Arc<Progress>,
     /// A watch keeps the index up to date.
     pub watch_secrets: bool,
+    /// The workers of the process. A reconcile holds one, except while a token request is under way.
+    pub workers: Arc<Semaphore>,
 }
 
 impl Context {
+    /// A worker, once one is free.
+    pub(super) async fn worker(&self) -> Option<OwnedSemaphorePermit> {
+        // it is never closed
+        self.workers.clone().acquire_owned().await.ok()
+    }
+
     /// Has the other credentials looked at that care for this Secret: one that names it too may have it now.
     pub fn wake_others(&self, credential: &Key, secret: &Key) {
         for other in self.index.credentials(secret).iter().filter(|other| ***other != *credential) {
@@ -80,11 +90,11 @@ impl Context {
 }
 
 /// Looks at one credential. A panic is caught and counted: it neither stops the others nor hides.
-pub async fn reconcile(key: &Key, context: &Context) -> RequeueAfter {
+pub async fn reconcile(key: &Arc<Key>, worker: OwnedSemaphorePermit, context: &Context) -> RequeueAfter {
     // gone since it was woken
     let credential = context.scopes.get(key)?;
     let started = Instant::now();
-    let (result, again) = contained(Box::pin(look(&credential, context))).await;
+    let (result, again) = contained(Box::pin(look(&credential, key, worker, context))).await;
     if matches!(result, "panic" | "deadline") {
         tracing::error!(
             namespace = credential.namespace(),
@@ -111,17 +121,43 @@ pub(super) fn requeue(wait: TimeDelta) -> RequeueAfter {
     Some(wait.max(LOOK_AGAIN_FLOOR).to_std().unwrap_or_default())
 }
 
-async fn look(credential: &ITwinServiceCredential, context: &Context) -> Result<RequeueAfter, RequeueAfter> {
+async fn look(
+    credential: &ITwinServiceCredential,
+    key: &Arc<Key>,
+    worker: OwnedSemaphorePermit,
+    context: &Context,
+) -> Result<RequeueAfter, RequeueAfter> {
     let subject = Subject::new(credential);
     if credential.metadata.deletion_timestamp.is_some() {
+        context.authorities.requests.forget_credential(key);
         context.wake_others(&subject.key, &subject.target);
         return Ok(None);
     }
     let registry = context.scopes.of(&subject.key).map(|scope| &scope.credentials).next();
     let memory = registry.and_then(|registry| registry.take_memory(&subject.key, &subject.uid));
-    let memory = memory.unwrap_or_else(|| Box::new(Memory::recall(credential, clock::now())));
-    let mut visit = Visit { subject, context, memory, reading: Reading::default(), outcome: None };
-    let again = match visit.run().await {
+    let mut memory = memory.unwrap_or_else(|| Box::new(Memory::recall(credential, clock::now())));
+    let queue = &context.authorities.requests;
+    if let Some(shared) = queue.take_shared(key) {
+        memory.unwritten = Some(shared);
+    }
+    let slot = queue.take_up(&credential.spec.authority_ref.name, key, &gather::requester(&subject));
+    let mut visit = Visit {
+        subject,
+        key,
+        context,
+        memory,
+        reading: Reading::default(),
+        outcome: None,
+        slot,
+        waits: false,
+        waits_long: false,
+        worker: Some(worker),
+    };
+    let result = visit.run().await;
+    if !visit.waits {
+        queue.leave(key);
+    }
+    let again = match result {
         Ok(again) => {
             visit.memory.api_failures = 0;
             Ok(again)
@@ -148,11 +184,20 @@ async fn look(credential: &ITwinServiceCredential, context: &Context) -> Result<
 /// One look at one credential.
 pub(super) struct Visit<'a> {
     pub(super) subject: Subject<'a>,
+    pub(super) key: &'a Arc<Key>,
     pub(super) context: &'a Context,
     pub(super) memory: Box<Memory>,
     pub(super) reading: Reading,
     /// How the attempt ended, if one was made.
     pub(super) outcome: Option<Attempted>,
+    /// The right to send one token request.
+    pub(super) slot: Option<Slot>,
+    /// A token request waits in the queue.
+    pub(super) waits: bool,
+    /// It has waited for so long that it is reported.
+    pub(super) waits_long: bool,
+    /// The worker that does this.
+    pub(super) worker: Option<OwnedSemaphorePermit>,
 }
 
 pub(super) enum Attempted {
@@ -179,6 +224,7 @@ impl Visit<'_> {
                 Plan::Mint(need) => match Box::pin(self.mint(need, &facts, &known)).await? {
                     Minted::Written => self.outcome = Some(Attempted::Written(need)),
                     Minted::Again => self.forget_target(),
+                    Minted::NotAdmitted => {}
                     Minted::NotYet(wait) => return self.report(None, Some(wait)).await,
                     Minted::Failed(failure) => self.failed(&facts, inputs, failure),
                 },
@@ -202,11 +248,10 @@ impl Visit<'_> {
                     return self.report(renew_at, None).await;
                 }
                 Plan::BackOff { until } => return self.report(Some(until), None).await,
-                Plan::AwaitTurn { until } => {
-                    // it takes the place of the back-off, and nobody knows when this credential is the one that asks
-                    self.memory.not_before = None;
-                    return self.report(None, Some(until - clock::now())).await;
-                }
+                Plan::AwaitAdmission => match self.enqueue(&facts, inputs) {
+                    Ok(waited) => return self.await_admission(waited).await,
+                    Err(refusal) => self.failed(&facts, inputs, refusal.into()),
+                },
                 Plan::AwaitAuthority => return self.report(None, Some(AWAIT_AUTHORITY)).await,
             }
         }
@@ -223,7 +268,7 @@ impl Visit<'_> {
     pub(super) fn facts(&self) -> (Facts, u32) {
         let Context { index, scopes, authorities, .. } = self.context;
         let claims = || gather::claims(&self.subject, index, scopes);
-        let sources = Sources { index, claims: &claims, authorities };
+        let sources = Sources { index, claims: &claims, authorities, is_admitted: self.slot.is_some() };
         gather::facts(&self.subject, &self.memory, &self.reading, &sources, clock::now())
     }
 

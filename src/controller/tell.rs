@@ -64,6 +64,7 @@ impl Visit<'_> {
             generation: self.subject.credential.metadata.generation,
             renew_at: next_attempt,
             previous: &previous,
+            waits_for: self.waits_long.then_some(&*self.subject.credential.spec.authority_ref.name),
             now,
         });
         self.gauge(&facts, &status, next_attempt);

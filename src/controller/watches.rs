@@ -179,6 +179,7 @@ fn forget(context: &Context, credential: &ITwinServiceCredential) {
     let key = Key::new(credential.namespace().unwrap_or_default(), credential.name_any());
     context.wake_others(&key, &Key::new(&key.namespace, credential.target_name()));
     context.index.unregister(&key);
+    context.authorities.requests.forget_credential(&key);
     context.metrics.forget_credential(&key.namespace, &key.name);
 }
 

@@ -3,12 +3,15 @@
 //! The wait is kept within what is left of the old token, so that there are always several tries before it expires: a
 //! back-off that starts at an hour is longer than the life of what it should renew (cert-manager/cert-manager#4786).
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 
 use crate::{api::conditions::Reason, digest};
 
 /// The first wait, and the shortest: at most one attempt a second for each credential.
 pub const FLOOR: TimeDelta = TimeDelta::seconds(1);
+/// The shortest time between two requests that a user asks for through the annotation: a program that changes it in a
+/// loop must not use up what others need.
+pub const ON_REQUEST_FLOOR: TimeDelta = TimeDelta::seconds(10);
 /// The longest wait while a token is valid, and after refusals.
 const CEILING: TimeDelta = TimeDelta::minutes(5);
 /// The longest wait after faults of the server, once no valid token is left.
@@ -19,9 +22,6 @@ const LEFT_FRACTION: i32 = 6;
 const RETRY_AFTER_FRACTION: i32 = 2;
 /// A server may ask for a wait of at most this.
 const RETRY_AFTER_CEILING: TimeDelta = TimeDelta::hours(1);
-/// Credentials that wait for the end of one pause try within so long after it: one of them is the next probe, and all
-/// at once would be a storm of looks.
-const TURNS: TimeDelta = TimeDelta::seconds(5);
 
 /// How long to wait before the next attempt.
 ///
@@ -49,15 +49,6 @@ fn ceiling(left: TimeDelta, reason: Reason) -> TimeDelta {
 fn asked_for(retry_after: Option<TimeDelta>, left: TimeDelta) -> TimeDelta {
     let asked = retry_after.unwrap_or_else(TimeDelta::zero).min(RETRY_AFTER_CEILING);
     if left > TimeDelta::zero() { asked.min(left / RETRY_AFTER_FRACTION) } else { asked }
-}
-
-/// When a credential that waits for an authority looks whether it may send the next probe: soon after the end of the
-/// pause, another one first each time. `left` is as in [`delay`].
-#[must_use]
-pub fn turn(paused_until: DateTime<Utc>, left: TimeDelta, uid: &str) -> DateTime<Utc> {
-    let within = if left > TimeDelta::zero() { TURNS.min(left / LEFT_FRACTION) } else { TURNS };
-    let place = digest::unit_interval(["turn", uid, &paused_until.timestamp_millis().to_string()]);
-    paused_until + TimeDelta::milliseconds((within.num_milliseconds() as f64 * place) as i64)
 }
 
 /// Whether the other side is at fault, so that time alone may mend it soon.
@@ -104,20 +95,6 @@ mod tests {
         assert_eq!(wait(TimeDelta::minutes(40), TimeDelta::minutes(10)), TimeDelta::minutes(10));
         assert_eq!(wait(TimeDelta::minutes(10), TimeDelta::minutes(10)), TimeDelta::minutes(5));
         assert_eq!(wait(TimeDelta::zero(), TimeDelta::days(400)), TimeDelta::hours(1));
-    }
-
-    #[test]
-    fn turns_come_soon_after_the_pause_and_another_credential_is_first_each_time() {
-        let end = |second: i64| DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range");
-        let first = |second| {
-            let turns = (0..100).map(|n| (turn(end(second), TimeDelta::zero(), &format!("uid-{n}")), n));
-            let turns: Vec<_> = turns.collect();
-            assert!(turns.iter().all(|(at, _)| (end(second)..=end(second) + TURNS).contains(at)));
-            turns.iter().min().map(|(_, n)| *n)
-        };
-        assert!((1_i64..10).any(|second| first(second) != first(0)));
-        let hurried = turn(end(0), TimeDelta::seconds(6), "uid");
-        assert!(hurried <= end(1), "at most a sixth of what is left");
     }
 
     proptest! {

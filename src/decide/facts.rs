@@ -25,6 +25,10 @@ pub struct Facts {
     pub target: Target,
     /// Earlier attempts.
     pub history: History,
+    /// A token request may be sent now: the authority's queue admitted it.
+    pub is_admitted: bool,
+    /// A token was issued that is not written yet: none needs to be requested.
+    pub has_unwritten: bool,
     /// Workloads to restart after a token was written; `None` where the spec names none.
     pub restart: Option<Restart>,
 }
@@ -51,6 +55,8 @@ impl Restart {
 pub struct RenewalRequest {
     /// No attempt was made for it yet: it is made whatever the back-off says, once.
     pub fresh: bool,
+    /// Not before this instant: a user, or a program that changes the annotation in a loop, gets one request in a while.
+    pub not_before: Option<DateTime<Utc>>,
 }
 
 /// What the spec asks for.
@@ -106,6 +112,9 @@ pub enum Client {
         /// `<uid>/<resourceVersion>`
         version: Option<Arc<str>>,
     },
+    /// A watch says that there is none. Each attempt reads for itself, since an absence that is over would be believed
+    /// indefinitely.
+    Missing,
     /// It is missing, or its content is of no use.
     Unusable(Refusal),
     /// It can be used.
@@ -180,9 +189,6 @@ impl Stamp {
 pub struct History {
     /// No attempt before this instant, as long as nothing relevant changed.
     pub not_before: Option<DateTime<Utc>>,
-    /// The authority fails again and again, the last attempt ended with that, and no request may be sent before this
-    /// instant: another attempt would say nothing new.
-    pub paused_until: Option<DateTime<Utc>>,
 }
 
 /// Something that stops us, in the words of the contract.
@@ -212,20 +218,34 @@ impl Facts {
         (*data != Integrity::Damaged && *stamp.request == *self.desired.request && !other_issuer).then_some(stamp)
     }
 
-    /// Whether a user asked for a renewal for which no attempt was made yet: it waits for nothing.
+    /// Whether a user asked for a renewal for which no attempt was made yet: it waits for no back-off.
     #[must_use]
-    pub fn is_asked_for(&self) -> bool {
-        self.renewal_request.is_some_and(|request| request.fresh)
+    pub fn is_asked_for(&self, now: DateTime<Utc>) -> bool {
+        self.renewal_request.is_some_and(|request| request.fresh && request.is_due(now))
+    }
+
+    /// When the token in the Secret, for whatever spec, expires or has expired; `None` where there is none.
+    #[must_use]
+    pub fn held_until(&self) -> Option<DateTime<Utc>> {
+        match &self.target {
+            Target::Ours(Held { stamp: Some(stamp), data, .. }) if *data != Integrity::Damaged => {
+                Some(stamp.expires_at)
+            }
+            _ => None,
+        }
     }
 
     /// How long the token in the Secret, for whatever spec, is still valid; zero where there is none.
     #[must_use]
     pub fn left(&self, now: DateTime<Utc>) -> TimeDelta {
-        match &self.target {
-            Target::Ours(Held { stamp: Some(stamp), data, .. }) if *data != Integrity::Damaged => {
-                (stamp.expires_at - now).max(TimeDelta::zero())
-            }
-            _ => TimeDelta::zero(),
-        }
+        self.held_until().map_or(TimeDelta::zero(), |until| (until - now).max(TimeDelta::zero()))
+    }
+}
+
+impl RenewalRequest {
+    /// Whether the renewal may be made now.
+    #[must_use]
+    pub fn is_due(&self, now: DateTime<Utc>) -> bool {
+        self.not_before.is_none_or(|until| until <= now)
     }
 }

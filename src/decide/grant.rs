@@ -43,6 +43,7 @@ pub struct Claims {
 }
 
 /// A token worth writing.
+#[derive(Clone)]
 pub struct Grant {
     /// The access token.
     pub token: Sensitive,

@@ -4,11 +4,11 @@
 //! row of the fault table is a test without waiting, and a restarted operator decides as the one before it did.
 
 pub mod backoff;
-pub mod breaker;
 pub mod facts;
 pub mod fingerprint;
 pub mod grant;
 pub mod next;
 pub mod ownership;
 pub mod plan;
+pub mod requests;
 pub mod schedule;

@@ -7,7 +7,6 @@
 use chrono::{DateTime, Utc};
 
 use super::{
-    backoff,
     facts::{Authority, Client, Facts, Held, Integrity, Stamp, Target},
     plan::{Inspect, Need, Plan},
     schedule,
@@ -55,7 +54,7 @@ fn with_held(facts: &Facts, held: &Held, now: DateTime<Utc>) -> Plan {
         ClientChange::Changed => return mint(facts, now, Need::ClientChanged),
         ClientChange::Same => {}
     }
-    if facts.renewal_request.is_some() {
+    if facts.renewal_request.is_some_and(|request| request.is_due(now)) {
         return mint(facts, now, Need::Requested);
     }
     let renew_at = schedule::renew_at(stamp, &facts.desired.policy, &facts.uid);
@@ -67,6 +66,9 @@ fn with_held(facts: &Facts, held: &Held, now: DateTime<Utc>) -> Plan {
     }
     if facts.restart.is_some_and(|restart| restart.is_due(stamp.issued_at, now)) {
         return Plan::Restart { issued_at: stamp.issued_at };
+    }
+    if let Some(until) = facts.renewal_request.and_then(|request| request.not_before) {
+        return Plan::BackOff { until };
     }
     Plan::Keep { renew_at: Some(renew_at) }
 }
@@ -98,18 +100,14 @@ fn attempt(facts: &Facts, now: DateTime<Utc>, make: impl Fn(&Facts) -> Plan) -> 
 
 /// The end of the back-off, which a user who asks for a renewal does not wait for.
 fn back_off(facts: &Facts, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    facts.history.not_before.filter(|until| *until > now && !facts.is_asked_for())
+    let until = facts.history.not_before.filter(|until| *until > now && !facts.is_asked_for(now))?;
+    let asked_for = facts.renewal_request.filter(|request| request.fresh).and_then(|request| request.not_before);
+    Some(asked_for.map_or(until, |asked_for| asked_for.min(until)))
 }
 
-/// A token is needed. Where the authority is known to fail, and that was told, its turn is all there is to wait for;
-/// a wait that is longer, as the server may ask for, stands.
+/// A token is needed.
 fn mint(facts: &Facts, now: DateTime<Utc>, need: Need) -> Plan {
-    let pause = facts.history.paused_until.filter(|_| !facts.is_asked_for());
-    let turn = pause.map(|paused_until| backoff::turn(paused_until, facts.left(now), &facts.uid));
-    match turn {
-        Some(until) if back_off(facts, now).is_none_or(|back_off| back_off <= until) => Plan::AwaitTurn { until },
-        _ => attempt(facts, now, |facts| ask(facts, need)),
-    }
+    attempt(facts, now, |facts| ask(facts, need))
 }
 
 fn ask(facts: &Facts, need: Need) -> Plan {
@@ -119,8 +117,16 @@ fn ask(facts: &Facts, need: Need) -> Plan {
         Authority::Ready { .. } => {}
     }
     match &facts.client {
-        Client::Unread { .. } => Plan::Inspect(Inspect::Client),
         Client::Unusable(refusal) => Plan::Refuse(refusal.clone()),
+        // nothing is sent where there is no client, so that nothing is to be waited for
+        Client::Missing => Plan::Inspect(Inspect::Client),
+        // a token that is at hand was issued to a version of the client that can be compared without reading it
+        Client::Unread { version: Some(_) } if facts.has_unwritten => Plan::Mint(need),
+        Client::Unread { version: None } if facts.has_unwritten => Plan::Inspect(Inspect::Client),
+        Client::Usable { .. } if facts.has_unwritten => Plan::Mint(need),
+        // before anything is read: what waits costs no call
+        _ if !facts.is_admitted => Plan::AwaitAdmission,
+        Client::Unread { .. } => Plan::Inspect(Inspect::Client),
         Client::Usable { .. } => Plan::Mint(need),
     }
 }
@@ -173,6 +179,8 @@ mod tests {
             client: Client::Unread { version: Some("uid/1".into()) },
             target: Target::Ours(held()),
             history: History::default(),
+            is_admitted: true,
+            has_unwritten: false,
             restart: None,
         }
     }
@@ -316,30 +324,47 @@ mod tests {
         });
         assert_eq!(next(&facts, at(2999)), Plan::BackOff { until });
         assert_eq!(next(&facts, until), Plan::Mint(Need::Due));
-        let asked = |fresh| facts.clone().with(|facts| facts.renewal_request = Some(RenewalRequest { fresh }));
+        let asked = |fresh| {
+            let request = RenewalRequest { fresh, not_before: None };
+            facts.clone().with(|facts| facts.renewal_request = Some(request))
+        };
         assert_eq!(next(&asked(true), at(2999)), Plan::Mint(Need::Requested));
         assert_eq!(next(&asked(false), at(2999)), Plan::BackOff { until }, "one attempt only");
     }
 
     #[test]
-    fn turn_is_waited_for_while_the_authority_fails_unless_a_longer_wait_or_a_user_asks() {
-        let paused_until = at(3000);
-        let waiting = settled().with(|facts| {
-            facts.history.paused_until = Some(paused_until);
-            facts.client = usable(Some(true));
-        });
-        let until = |plan| match plan {
-            Plan::AwaitTurn { until } => Some(until),
-            _ => None,
-        };
-        let turn = until(next(&waiting, at(2999)));
-        assert!(turn.is_some_and(|turn| (paused_until..paused_until + TimeDelta::seconds(6)).contains(&turn)));
-        let with = |not_before| waiting.clone().with(|facts| facts.history.not_before = Some(not_before));
-        assert_eq!(until(next(&with(at(2999)), at(2998))), turn, "a back-off that ends before changes nothing");
-        assert_eq!(next(&with(at(3100)), at(2999)), Plan::BackOff { until: at(3100) });
-        let asked = waiting.clone().with(|facts| facts.renewal_request = Some(RenewalRequest { fresh: true }));
-        assert_eq!(next(&asked, at(2999)), Plan::Mint(Need::Requested));
+    fn due_token_waits_for_its_turn_before_anything_is_read() {
+        let due = at(3000);
+        let waiting = settled().with(|facts| facts.is_admitted = false);
+        assert_eq!(next(&waiting, due), Plan::AwaitAdmission);
         assert!(matches!(next(&waiting, at(1)), Plan::Keep { .. }), "nothing is due");
+        let missing = waiting.clone().with(|facts| facts.client = Client::Missing);
+        assert_eq!(next(&missing, due), Plan::Inspect(Inspect::Client), "nothing will be sent");
+        let at_hand = waiting.clone().with(|facts| facts.has_unwritten = true);
+        assert_eq!(next(&at_hand, due), Plan::Mint(Need::Due), "nothing needs to be sent or read");
+        let forbidden = missing.with(|facts| facts.authority = Authority::Forbids(refusal(Reason::ScopeNotAllowed)));
+        assert_eq!(next(&forbidden, due), Plan::Refuse(refusal(Reason::ScopeNotAllowed)));
+    }
+
+    #[test]
+    fn renewal_that_is_asked_for_too_often_waits_and_holds_up_nothing_else() {
+        let floor = at(10);
+        let asked = settled().with(|facts| {
+            facts.client = usable(Some(true));
+            facts.renewal_request = Some(RenewalRequest { fresh: true, not_before: Some(floor) });
+        });
+        assert_eq!(next(&asked, at(9)), Plan::BackOff { until: floor });
+        assert_eq!(next(&asked, floor), Plan::Mint(Need::Requested));
+        let later = asked.clone().with(|facts| {
+            facts.renewal_request = Some(RenewalRequest { fresh: true, not_before: Some(at(3595)) });
+        });
+        assert_eq!(next(&later, at(3590)), Plan::Mint(Need::Due));
+        let failing = asked.with(|facts| {
+            facts.target = Target::Absent;
+            facts.history.not_before = Some(at(300));
+        });
+        assert_eq!(next(&failing, at(9)), Plan::BackOff { until: floor });
+        assert_eq!(next(&failing, floor), Plan::Mint(Need::Missing), "it waits for no back-off then");
     }
 
     #[test]

@@ -27,12 +27,8 @@ pub enum Plan {
     },
     /// An attempt is due but the authority has not been looked at yet, as right after a start.
     AwaitAuthority,
-    /// An attempt is due, but its authority fails again and again and is asked by single probes: the first answer wakes
-    /// all that wait.
-    AwaitTurn {
-        /// When this credential may be the one to send the next probe.
-        until: DateTime<Utc>,
-    },
+    /// A token request is due: it waits in the queue of its authority until it is admitted.
+    AwaitAdmission,
     /// All is as it should be.
     Keep {
         /// When the next renewal is due; `None` while nothing is to be renewed.

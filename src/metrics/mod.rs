@@ -8,7 +8,7 @@ mod credentials;
 use std::{sync::Arc, time::Duration};
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     process_collector::ProcessCollector,
 };
 
@@ -21,6 +21,8 @@ const LATENESS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 30
 const VALIDITY: [f64; 10] = [0.0, 15.0, 60.0, 180.0, 300.0, 600.0, 900.0, 1200.0, 1800.0, 3600.0];
 /// Buckets for the length of token requests and reconciles, in seconds.
 const DURATIONS: [f64; 11] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
+/// Buckets for how long token requests waited for their turn, in seconds: from none to longer than a token lives.
+const WAITS: [f64; 11] = [0.01, 0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0];
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -31,6 +33,9 @@ pub struct Metrics {
     validity: Histogram,
     token_requests: IntCounterVec,
     token_request_duration: HistogramVec,
+    queue_seconds: HistogramVec,
+    queue_length: IntGaugeVec,
+    circuit_open: IntGaugeVec,
     reconciles: IntCounterVec,
     reconcile_duration: Histogram,
     kubernetes_requests: IntCounterVec,
@@ -65,13 +70,28 @@ impl Metrics {
                 "Token requests by result.",
                 &["authority", "result"],
             )?,
-            token_request_duration: {
-                let options = HistogramOpts::new("itwin_token_request_duration_seconds", "Length of token requests.")
-                    .buckets(DURATIONS.to_vec());
-                let histogram = HistogramVec::new(options, &["authority"])?;
-                registry.register(Box::new(histogram.clone()))?;
-                histogram
-            },
+            token_request_duration: histogram_vec(
+                &registry,
+                "itwin_token_request_duration_seconds",
+                "Length of token requests.",
+                &DURATIONS,
+            )?,
+            queue_seconds: histogram_vec(
+                &registry,
+                "itwin_token_request_queue_seconds",
+                "Time that token requests waited in the queue of their authority.",
+                &WAITS,
+            )?,
+            queue_length: gauge_vec(
+                &registry,
+                "itwin_token_request_queue_length",
+                "Token requests that wait in the queue of their authority.",
+            )?,
+            circuit_open: gauge_vec(
+                &registry,
+                "itwin_authority_circuit_open",
+                "1 while the circuit of an authority is open: it fails, and gets single probes only.",
+            )?,
             reconciles: counter_vec(&registry, "itwin_reconciles_total", "Reconciles by result.", &["result"])?,
             reconcile_duration: histogram(
                 &registry,
@@ -149,6 +169,25 @@ impl Metrics {
         self.token_request_duration.with_label_values(&[authority]).observe(took.as_secs_f64());
     }
 
+    /// A token request was admitted that had waited for so long.
+    pub fn request_waited(&self, authority: &str, waited: Duration) {
+        self.queue_seconds.with_label_values(&[authority]).observe(waited.as_secs_f64());
+    }
+
+    /// How many token requests wait for an authority, and whether its circuit is open.
+    pub fn queue(&self, authority: &str, length: usize, is_open: bool) {
+        self.queue_length.with_label_values(&[authority]).set(i64::try_from(length).unwrap_or(i64::MAX));
+        self.circuit_open.with_label_values(&[authority]).set(is_open.into());
+    }
+
+    /// Forgets the queue of an authority that is gone.
+    pub fn forget_queue(&self, authority: &str) {
+        // an error says that it was not there
+        let _ = self.queue_seconds.remove_label_values(&[authority]);
+        let _ = self.queue_length.remove_label_values(&[authority]);
+        let _ = self.circuit_open.remove_label_values(&[authority]);
+    }
+
     /// A reconcile ended. `result` is from a fixed set.
     pub fn reconciled(&self, result: &'static str, took: Duration) {
         self.reconciles.with_label_values(&[result]).inc();
@@ -173,6 +212,18 @@ impl Metrics {
 
 fn counter_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
     let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
+}
+
+fn gauge_vec(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGaugeVec> {
+    let family = IntGaugeVec::new(Opts::new(name, help), &["authority"])?;
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
+}
+
+fn histogram_vec(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<HistogramVec> {
+    let family = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &["authority"])?;
     registry.register(Box::new(family.clone()))?;
     Ok(family)
 }

@@ -1,40 +1,21 @@
-//! One authority as we use it: its HTTP client, endpoints, keys and limits.
+//! One authority as we use it: its HTTP client, endpoints and keys.
 
 use std::{
-    collections::HashMap,
-    num::NonZeroU32,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
-use futures::{
-    FutureExt,
-    future::{BoxFuture, WeakShared},
-};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock};
-use tokio::sync::Semaphore;
-
 use super::{
     discovery::{self, Endpoints},
-    failure::Failure,
+    failure::{Failure, Stage},
     http::Http,
     jwt::{KeySet, Untrusted},
-    token::{self, Proof, TokenAnswer, TokenRequest},
+    token::{self, TokenAnswer, TokenRequest},
 };
 use crate::{
     api::conditions::Reason,
-    clock,
     config::authority::AuthorityConfig,
-    decide::{
-        breaker::{Admission, Breaker},
-        facts::Refusal,
-        grant::Answer,
-    },
-    digest,
+    decide::{facts::Refusal, grant::Answer},
     metrics::Metrics,
 };
 
@@ -51,17 +32,8 @@ pub struct Authority {
     http: Http,
     metrics: Arc<Metrics>,
     metadata: RwLock<Option<Arc<Metadata>>>,
-    permits: Semaphore,
-    limiter: DefaultDirectRateLimiter,
     key_refetch: tokio::sync::Mutex<Option<Instant>>,
-    breaker: Mutex<Breaker>,
-    recoveries: AtomicU32,
-    news: AtomicBool,
-    /// Requests in flight, by the digest of what is asked; at most one for each credential.
-    flights: Mutex<HashMap<String, WeakFlight>>,
 }
-
-type WeakFlight = WeakShared<BoxFuture<'static, Result<Answer, NoToken>>>;
 
 /// What an authority told of itself.
 pub struct Metadata {
@@ -73,21 +45,6 @@ pub struct Metadata {
     pub keys: Option<KeySet>,
 }
 
-/// Why there is no token.
-#[derive(Clone)]
-pub enum NoToken {
-    /// The request failed.
-    Failed(Failure),
-    /// Nothing was sent: the rate limit asks to wait so long.
-    NotYet(TimeDelta),
-}
-
-impl From<Failure> for NoToken {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
 impl Authority {
     /// An authority that has not been asked anything yet.
     ///
@@ -96,21 +53,20 @@ impl Authority {
     pub fn new(name: String, config: AuthorityConfig, metrics: Arc<Metrics>) -> Result<Self, String> {
         let http = Http::new(config.roots.clone(), config.request_timeout)
             .map_err(|error| format!("caBundle: no TLS client can be made with it ({error})"))?;
-        let per_minute = NonZeroU32::new(config.requests_per_minute).ok_or("requestsPerMinute: must be at least 1")?;
         Ok(Self {
             http,
             metadata: RwLock::new(None),
-            permits: Semaphore::new(config.max_concurrent_requests.into()),
-            limiter: RateLimiter::direct(Quota::per_minute(per_minute)),
             key_refetch: tokio::sync::Mutex::new(None),
-            breaker: Mutex::default(),
-            recoveries: AtomicU32::new(0),
-            news: AtomicBool::new(false),
-            flights: Mutex::default(),
             metrics,
             name,
             config,
         })
+    }
+
+    /// Takes over what is known of the same server, from before its spec was edited.
+    #[must_use]
+    pub fn knowing(self, metadata: Option<Arc<Metadata>>) -> Self {
+        Self { metadata: RwLock::new(metadata), ..self }
     }
 
     /// What the authority told of itself, the last time that it could be asked.
@@ -172,86 +128,26 @@ impl Authority {
         )
     }
 
-    /// Asks for a token and verifies it, within the authority's limits. Equal requests of one namespace that meet in
-    /// flight share one: same client, secret, scopes and resources.
+    /// Requests a token and verifies it. Its turn has come: limits and circuit breakers are the queue's
+    /// (`decide::requests`).
     ///
     /// # Errors
-    /// [`NoToken`].
-    pub async fn ask(self: &Arc<Self>, namespace: &str, request: TokenRequest) -> Result<Answer, NoToken> {
-        let key = identity(namespace, &request);
-        let (flight, is_ours) = {
-            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            match flights.get(&key).and_then(WeakShared::upgrade) {
-                Some(flight) => (flight, false),
-                None => {
-                    let authority = self.clone();
-                    let flight = async move { authority.ask_alone(request).await }.boxed().shared();
-                    if let Some(weak) = flight.downgrade() {
-                        flights.insert(key.clone(), weak);
-                    }
-                    (flight, true)
-                }
-            }
-        };
-        let result = flight.await;
-        if is_ours {
-            self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        }
-        result
-    }
-
-    async fn ask_alone(&self, request: TokenRequest) -> Result<Answer, NoToken> {
-        let shutting_down = |_| Failure::new(Reason::AuthorityNotReady, "the operator is shutting down");
-        let _permit = self.permits.acquire().await.map_err(shutting_down)?;
+    /// [`Failure`], with how far the exchange came.
+    pub async fn request_token(&self, request: &TokenRequest) -> Result<Answer, Failure> {
         let metadata = self.metadata().ok_or_else(|| {
             let message = format!("ITwinAuthority {} is not ready: look at its condition Ready", self.name);
-            Failure::new(Reason::AuthorityNotReady, message)
+            Failure::new(Reason::AuthorityNotReady, message).at(Stage::NotSent)
         })?;
-        if let Err(not_until) = self.limiter.check() {
-            let wait = not_until.wait_time_from(governor::clock::DefaultClock::default().now());
-            return Err(NoToken::NotYet(TimeDelta::from_std(wait).unwrap_or(TimeDelta::minutes(1))));
-        }
-        if let Admission::Paused(reason) = self.breaker().admit(clock::now()) {
-            let message = format!(
-                "ITwinAuthority {} fails again and again; it is asked by single probes until it answers: ask its operators",
-                self.name
-            );
-            return Err(Failure::new(reason, message).into());
-        }
         let started = Instant::now();
-        let result = match token::ask(&self.http, &metadata.endpoints.token, &metadata.issuer, &request).await {
+        let result = match token::ask(&self.http, &metadata.endpoints.token, &metadata.issuer, request).await {
             Ok(answer) => self.verify(answer).await,
             Err(failure) => Err(failure),
         };
-        let failure = result.as_ref().err().map(|failure| failure.refusal.reason);
-        self.metrics.token_request(&self.name, failure.map_or("success", Reason::as_str), started.elapsed());
-        if self.breaker().note(failure, clock::now()) {
-            self.recoveries.fetch_add(1, Ordering::Relaxed);
-            self.news.store(true, Ordering::Relaxed);
+        if result.as_ref().err().is_none_or(|failure| failure.stage != Stage::NotSent) {
+            let reason = result.as_ref().err().map_or("success", |failure| failure.refusal.reason.as_str());
+            self.metrics.token_request(&self.name, reason, started.elapsed());
         }
-        Ok(result?)
-    }
-
-    /// The instant before which no token request is sent, since it fails again and again.
-    #[must_use]
-    pub fn paused_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.breaker().paused_until(now)
-    }
-
-    /// How often it came back after an outage: moves when all may try again.
-    #[must_use]
-    pub fn recoveries(&self) -> u32 {
-        self.recoveries.load(Ordering::Relaxed)
-    }
-
-    /// Whether it came back since this was asked last: whoever hears it wakes the others.
-    #[must_use]
-    pub fn take_news(&self) -> bool {
-        self.news.swap(false, Ordering::Relaxed)
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+        result
     }
 
     async fn verify(&self, answer: TokenAnswer) -> Result<Answer, Failure> {
@@ -297,18 +193,4 @@ impl Authority {
         *last = Some(Instant::now());
         self.refresh().await.map(Some)
     }
-}
-
-/// What makes two requests equal, as a digest: it holds the client's secret.
-fn identity(namespace: &str, request: &TokenRequest) -> String {
-    let client = &request.client;
-    let proof = match &client.proof {
-        Proof::SecretInBody(secret) | Proof::SecretInHeader(secret) | Proof::PrivateKey(secret) => secret.expose(),
-    };
-    let user = client.user.as_ref();
-    let user = user.map_or(["", ""], |user| [user.name.expose(), user.password.expose()]);
-    let scopes = request.scopes.iter().map(String::as_str);
-    let resources = request.resources.iter().map(String::as_str);
-    let who = [namespace, &client.id, proof].into_iter().chain(user).chain(["scopes"]);
-    digest::sha256_hex(who.chain(scopes).chain(["resources"]).chain(resources))
 }

@@ -11,17 +11,36 @@ pub struct Failure {
     pub refusal: Refusal,
     /// How long the server asked us to wait.
     pub retry_after: Option<TimeDelta>,
+    /// How far the exchange came.
+    pub stage: Stage,
+}
+
+/// How far a failed exchange came: what a circuit breaker asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing was sent: the fault is on our side.
+    NotSent,
+    /// The server did not answer, or with a 5xx that carries no OAuth `error`.
+    Outage,
+    /// The server answered.
+    Answered,
 }
 
 impl Failure {
-    /// A failure without a wish of the server.
+    /// An answer that is no token, without a wish of the server.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { refusal: Refusal::new(reason, message), retry_after: None }
+        Refusal::new(reason, message).into()
+    }
+
+    /// The same failure at another stage.
+    #[must_use]
+    pub fn at(self, stage: Stage) -> Self {
+        Self { stage, ..self }
     }
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, retry_after: None }
+        Self { refusal, retry_after: None, stage: Stage::Answered }
     }
 }

@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use futures::future::BoxFuture;
 use reqwest::{Certificate, redirect};
 
-use super::failure::Failure;
+use super::failure::{Failure, Stage};
 use crate::api::conditions::Reason;
 
 /// The longest body that is read, 64 KiB: a token answer has about 2 KiB, a key set about 8 KiB.
@@ -168,6 +168,14 @@ impl TransportError {
     /// ITwinAuthority bentley-ims".
     #[must_use]
     pub fn into_failure(self, what: &str) -> Failure {
+        let stage = match &self {
+            Self::Timeout(_) | Self::Connection(_) | Self::Tls(_) | Self::Server(..) => Stage::Outage,
+            _ => Stage::Answered,
+        };
+        self.failure(what).at(stage)
+    }
+
+    fn failure(self, what: &str) -> Failure {
         let again = "it is tried again";
         match self {
             Self::Timeout(deadline) => Failure::new(

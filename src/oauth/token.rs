@@ -13,7 +13,7 @@ use url::Url;
 
 use super::{
     assertion,
-    failure::Failure,
+    failure::{Failure, Stage},
     http::{Transport, TransportError},
 };
 use crate::{
@@ -154,6 +154,7 @@ fn invalid_private_key(names: &Names, why: &str) -> Failure {
         Reason::ClientCredentialsInvalid,
         format!("key {} of Secret {} {why}", names.keys.private_key_key, names.client_secret),
     )
+    .at(Stage::NotSent)
 }
 
 /// Carries a request for oauth2 and keeps the status of its answer, which decides what an answer without a readable

@@ -45,6 +45,8 @@ pub struct Inputs<'a> {
     pub renew_at: Option<DateTime<Utc>>,
     /// The status that the object has.
     pub previous: &'a CredentialStatus,
+    /// The authority in whose queue a token request has waited for long.
+    pub waits_for: Option<&'a str>,
     /// The time.
     pub now: DateTime<Utc>,
 }
@@ -95,14 +97,20 @@ fn ready(inputs: &Inputs<'_>, held: Option<&Stamp>) -> Verdict {
                 ),
             );
         }
-        return match refusal {
-            Some(refusal) => verdict(false, refusal.reason, refusal.message.clone()),
-            None => verdict(false, Reason::Pending, "no token was asked for yet".to_owned()),
+        return match (refusal, inputs.waits_for) {
+            (Some(refusal), None) => verdict(false, refusal.reason, refusal.message.clone()),
+            (Some(refusal), Some(authority)) => {
+                verdict(false, refusal.reason, format!("{}; {}", refusal.message, waits_in_queue(authority)))
+            }
+            (None, Some(authority)) => verdict(false, Reason::Pending, waits_in_queue(authority)),
+            (None, None) => verdict(false, Reason::Pending, "no token was asked for yet".to_owned()),
         };
     };
     let policy = &inputs.facts.desired.policy;
     let left = stamp.expires_at - inputs.now;
-    let because = refusal.map(|refusal| format!(" ({})", refusal.message)).unwrap_or_default();
+    let causes = [refusal.map(|refusal| refusal.message.clone()), inputs.waits_for.map(waits_in_queue)];
+    let causes: Vec<String> = causes.into_iter().flatten().collect();
+    let because = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) };
     if left <= TimeDelta::zero() {
         if inputs.facts.suspend {
             return verdict(
@@ -139,6 +147,14 @@ fn ready(inputs: &Inputs<'_>, held: Option<&Stamp>) -> Verdict {
         format!(
             "the token in Secret {secret} is valid for less than minimumValidity and could not be renewed{because}"
         ),
+    )
+}
+
+/// The same text for as long as it waits: a status changes only when something other than time does.
+fn waits_in_queue(authority: &str) -> String {
+    format!(
+        "the token request has waited in the queue of ITwinAuthority {authority} for longer than 30 s: others come \
+         first, ask its administrator to raise requestsPerMinute or maxConcurrentRequests"
     )
 }
 
@@ -212,11 +228,22 @@ mod tests {
                 Target::Ours(Held { stamp: Some(stamp), data: Integrity::Proven, metadata_intact: true })
             }),
             history: History::default(),
+            is_admitted: false,
+            has_unwritten: false,
             restart: None,
         }
     }
 
     fn told(facts: &Facts, attempts: &Attempts, previous: &CredentialStatus, now: DateTime<Utc>) -> CredentialStatus {
+        told_of((facts, None), attempts, previous, now)
+    }
+
+    fn told_of(
+        (facts, waits_for): (&Facts, Option<&str>),
+        attempts: &Attempts,
+        previous: &CredentialStatus,
+        now: DateTime<Utc>,
+    ) -> CredentialStatus {
         status(&Inputs {
             facts,
             attempts,
@@ -225,8 +252,33 @@ mod tests {
             generation: Some(1),
             renew_at: Some(at(2400)),
             previous,
+            waits_for,
             now,
         })
+    }
+
+    #[test]
+    fn long_wait_in_the_queue_is_in_ready_where_there_is_no_usable_token() {
+        let ready = |held: Option<i64>, failed: bool| {
+            let mut attempts = Attempts::default();
+            if failed {
+                attempts.last_failure = Some((at(0), Refusal::new(Reason::ServerError, "it failed")));
+            }
+            let status = told_of((&facts(held), Some("ims")), &attempts, &CredentialStatus::default(), at(10));
+            let condition = status.conditions.into_iter().find(|condition| condition.type_ == READY);
+            let condition = condition.expect("Ready");
+            (condition.reason, condition.message)
+        };
+        let queued = |(reason, message): (String, String), expected: &str| {
+            assert_eq!(reason, expected);
+            assert!(message.contains("queue of ITwinAuthority ims"), "{message}");
+            message
+        };
+        queued(ready(None, false), "Pending");
+        assert!(queued(ready(None, true), "ServerError").contains("it failed"));
+        queued(ready(Some(5), false), "TokenExpired");
+        let (reason, message) = ready(Some(3600), false);
+        assert_eq!((reason.as_str(), message.contains("queue")), ("TokenValid", false), "a good token is good");
     }
 
     fn condition<'a>(status: &'a CredentialStatus, kind: &str) -> Option<(&'a str, &'a str)> {

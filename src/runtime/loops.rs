@@ -13,7 +13,7 @@ use kube::runtime::{
     scheduler::{ScheduleRequest, scheduler},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Authorities that are looked at, at the same time.
-const AUTHORITY_CONCURRENCY: u16 = 8;
+const AUTHORITY_CONCURRENCY: usize = 8;
 /// A loop shows this often that it goes on.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// A loop that did not for so long stands still.
@@ -46,35 +46,39 @@ pub fn queue<T>() -> (mpsc::UnboundedSender<T>, Queue<T>) {
 
 /// The queues of all loops.
 pub struct Queues {
-    /// One for each scope.
-    pub credentials: Vec<Queue<Arc<Key>>>,
+    /// The one of the credentials, whatever namespace they are in.
+    pub credentials: Queue<Arc<Key>>,
     /// The one of the authorities.
     pub authorities: Queue<String>,
 }
 
 /// Starts the loops. They end with `stop`, and finish what they are doing.
-pub fn start(
-    context: &Arc<Context>,
-    queues: Queues,
-    concurrency: u16,
-    stop: &watch::Receiver<bool>,
-) -> JoinSet<&'static str> {
+pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool>) -> JoinSet<&'static str> {
     let mut loops = JoinSet::new();
-    for (scope, queue) in queues.credentials.into_iter().enumerate() {
-        let namespace = context.scopes.all[scope].namespace.as_deref().unwrap_or_default();
-        let life = Life::new(&context.progress, format!("the loop over credentials {namespace}"));
-        let (context, stop) = (context.clone(), stop.clone());
-        loops.spawn(async move {
-            run(queue, concurrency, stop, life, |key| look_at_credential(key, context.clone())).await;
-            "the loop over credentials"
-        });
-    }
-    let life = Life::new(&context.progress, "the loop over authorities".to_owned());
-    let (context, stop) = (context.clone(), stop.clone());
+    let life = Life::new(&context.progress, "the loop over credentials".to_owned());
+    let (all, stopped, workers) = (context.clone(), stop.clone(), context.workers.clone());
     loops.spawn(async move {
-        let look = |name| look_at_authority(name, context.clone());
-        run(queues.authorities, AUTHORITY_CONCURRENCY, stop, life, look).await;
+        let look = |key, worker| look_at_credential(key, worker, all.clone());
+        run(queues.credentials, workers, stopped, life, look).await;
+        "the loop over credentials"
+    });
+    let life = Life::new(&context.progress, "the loop over authorities".to_owned());
+    let (all, stopped) = (context.clone(), stop.clone());
+    loops.spawn(async move {
+        let look = |name, worker| look_at_authority(name, worker, all.clone());
+        let workers = Arc::new(Semaphore::new(AUTHORITY_CONCURRENCY));
+        run(queues.authorities, workers, stopped, life, look).await;
         "the loop over authorities"
+    });
+    let (context, mut stop) = (context.clone(), stop.clone());
+    loops.spawn(async move {
+        let (wake, wake_users_of) =
+            (|key: &Key| context.scopes.wake(key), |name: &str| context.scopes.wake_users_of(name));
+        tokio::select! {
+            () = context.authorities.requests.dispatch(wake, wake_users_of) => {}
+            _ = stop.wait_for(|stopped| *stopped) => {}
+        }
+        "the queue of token requests"
     });
     loops
 }
@@ -94,13 +98,13 @@ impl Life {
 
 /// Looks at what comes out of the queue, and again when the look said so, until the signal comes: then it finishes what
 /// it is doing. Unlike `kube::runtime::applier`, it wakes only the look that has something to do, and keeps of each
-/// object what `T` is and nothing else.
+/// object what `T` is and nothing else. A look gets one of the `workers`, and may give it back before it ends.
 async fn run<T>(
     queue: Queue<T>,
-    concurrency: u16,
+    workers: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
     life: Life,
-    look: impl Fn(T) -> BoxFuture<'static, RequeueAfter>,
+    look: impl Fn(T, OwnedSemaphorePermit) -> BoxFuture<'static, RequeueAfter>,
 ) where
     T: Clone + Eq + Hash,
 {
@@ -109,8 +113,10 @@ async fn run<T>(
     let mut scheduled = pin!(scheduler(stream::select(received(queue).map(now), received(due_again))));
     let (mut running, mut busy) = (FuturesUnordered::new(), HashSet::new());
     let mut signs = tokio::time::interval(SIGN_OF_LIFE);
+    // at most one object, with its place among those that wait for a worker
+    let mut hired = FuturesUnordered::new();
     loop {
-        let has_room = running.len() < usize::from(concurrency);
+        let has_room = hired.is_empty();
         let next = poll_fn(|context| {
             if has_room {
                 scheduled.as_mut().hold_unless(|object| !busy.contains(object)).poll_next_unpin(context)
@@ -129,10 +135,17 @@ async fn run<T>(
                     let _ = again.send(ScheduleRequest { message: object, run_at: Instant::now() + wait });
                 }
             }
+            Some((object, worker)) = hired.next() => {
+                // it is never closed
+                let Ok(worker) = worker else { break };
+                let object: T = object;
+                let look = look(object.clone(), worker);
+                running.push(async move { (object, look.await) });
+            }
             Some(object) = next => {
                 busy.insert(object.clone());
-                let look = look(object.clone());
-                running.push(async move { (object, look.await) });
+                let worker = workers.clone().acquire_owned();
+                hired.push(async move { (object, worker.await) });
             }
         }
     }
@@ -143,12 +156,21 @@ fn received<T>(queue: Queue<T>) -> impl futures::Stream<Item = T> {
     stream::unfold(queue, async |mut queue| queue.recv().await.map(|object| (object, queue)))
 }
 
-fn look_at_credential(key: Arc<Key>, context: Arc<Context>) -> BoxFuture<'static, RequeueAfter> {
-    Box::pin(async move { reconcile::reconcile(&key, &context).await })
+fn look_at_credential(
+    key: Arc<Key>,
+    worker: OwnedSemaphorePermit,
+    context: Arc<Context>,
+) -> BoxFuture<'static, RequeueAfter> {
+    Box::pin(async move { reconcile::reconcile(&key, worker, &context).await })
 }
 
-fn look_at_authority(name: String, context: Arc<Context>) -> BoxFuture<'static, RequeueAfter> {
+fn look_at_authority(
+    name: String,
+    worker: OwnedSemaphorePermit,
+    context: Arc<Context>,
+) -> BoxFuture<'static, RequeueAfter> {
     Box::pin(async move {
+        let _worker = worker;
         // gone since it was woken
         let authority = context.scopes.authorities.get(&ObjectRef::new(&name))?;
         authorities::reconcile(&authority, &context.authorities, &context.cluster, &context.scopes).await
@@ -159,7 +181,7 @@ fn look_at_authority(name: String, context: Arc<Context>) -> BoxFuture<'static, 
 mod tests {
     use std::sync::{Mutex, PoisonError};
 
-    use tokio::{sync::Semaphore, task::JoinHandle};
+    use tokio::task::JoinHandle;
 
     use super::*;
 
@@ -206,14 +228,22 @@ mod tests {
         task: JoinHandle<()>,
     }
 
-    fn begin(concurrency: u16, again: RequeueAfter) -> Loop {
+    fn begin(concurrency: usize, again: RequeueAfter) -> Loop {
         let looks = Arc::new(Looks { seen: Mutex::default(), may_end: Semaphore::new(0), again });
         let (sender, receiver) = queue();
         let stop = watch::Sender::new(false);
         let life = Life::new(&Arc::default(), "a loop".to_owned());
         let (all, stopped) = (looks.clone(), stop.subscribe());
         let task = tokio::spawn(async move {
-            run(receiver, concurrency, stopped, life, |name| Box::pin(all.clone().look(name))).await;
+            let workers = Arc::new(Semaphore::new(concurrency));
+            let look = |name, worker| -> BoxFuture<'static, RequeueAfter> {
+                let look = all.clone().look(name);
+                Box::pin(async move {
+                    let _worker = worker;
+                    look.await
+                })
+            };
+            run(receiver, workers, stopped, life, look).await;
         });
         Loop { looks, queue: sender, stop, task }
     }

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use kube::runtime::reflector::store;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::{JoinError, JoinSet},
 };
 
@@ -61,16 +61,15 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     });
     let mut stop = stop_signal()?;
 
-    let mut queues = Vec::new();
+    let (credential_queue, credential_receiver) = queue();
     let all = scope_names(&args.namespaces).map(|namespace| {
-        let (sender, receiver) = queue();
-        queues.push(receiver);
-        Scope { namespace, credentials: Registry::default(), wakes: Wakes::new(sender) }
+        let wakes = Wakes::new(credential_queue.clone());
+        Scope { namespace, credentials: Registry::default(), wakes }
     });
     let all: Vec<Scope> = all.collect();
     let (authority_store, authority_writer) = store::<ITwinAuthority>();
     let (authority_queue, authority_receiver) = queue();
-    let queues = Queues { credentials: queues, authorities: authority_receiver };
+    let queues = Queues { credentials: credential_receiver, authorities: authority_receiver };
     let context = Arc::new(Context {
         events: Events::new(cluster.clone(), identity),
         metrics: metrics.clone(),
@@ -80,6 +79,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         unreadable: Unreadable::default(),
         progress: progress.clone(),
         watch_secrets: args.watch_secrets,
+        workers: Arc::new(Semaphore::new(args.concurrency.into())),
         cluster,
     });
 
@@ -109,7 +109,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     }
     metrics.leading(true);
     tracing::info!("this process acts");
-    let mut loops = loops::start(&context, queues, args.concurrency, &stop);
+    let mut loops = loops::start(&context, queues, &stop);
     context.scopes.begin();
     context.tell_unreadable().await;
     let lost = async {

@@ -13,9 +13,10 @@ use itwin_credential_operator::{
     },
     decide::{
         backoff,
-        breaker::Admission,
         facts::{Client, Facts, Held, Stamp, Target},
-        grant, schedule,
+        grant,
+        requests::{Outcome, breaker::Change},
+        schedule,
     },
     oauth::failure::Failure,
     observe::{
@@ -39,6 +40,7 @@ const SKEW: TimeDelta = TimeDelta::seconds(60);
 pub enum Minted {
     Written,
     Again,
+    NotAdmitted,
     NotYet(TimeDelta),
     Failed(Failure),
 }
@@ -149,38 +151,43 @@ impl Look<'_> {
 
     fn take_unwritten(&mut self, facts: &Facts) -> Option<Box<Content>> {
         let content = self.memory.unwritten.take()?;
-        let client = self.reading.client.as_ref().map(|client| &*client.version);
+        let client = match (&self.reading.client, self.process.index.get(&self.subject.client)) {
+            (Some(read), _) => Some(read.version.clone()),
+            (None, Known::Present(seen)) => Some(seen.version.clone()),
+            (None, _) => None,
+        };
         let now = self.world.clock();
         let no_worse = facts.held_for_spec().is_none_or(|held| held.expires_at <= content.grant.expires_at);
         let fits = no_worse
             && content.request == facts.desired.request
             && Some(content.issuer.as_str()) == gather::issuer(&facts.authority)
-            && Some(&*content.client_version) == client
+            && Some(&content.client_version) == client.as_ref()
             && schedule::renew_at(&stamp_of(&content), &facts.desired.policy, &facts.uid) > now;
         fits.then_some(content)
     }
 
     fn too_soon(&self, facts: &Facts) -> Option<TimeDelta> {
         let since = self.world.clock() - self.memory.asked_at?;
-        let too_soon = !facts.is_asked_for() && since >= TimeDelta::zero() && since < backoff::FLOOR;
+        let too_soon = !facts.is_asked_for(self.world.clock()) && since >= TimeDelta::zero() && since < backoff::FLOOR;
         too_soon.then(|| backoff::FLOOR - since)
     }
 
     fn ask(&mut self, facts: &Facts) -> Result<Result<Content, Minted>, Halt> {
         let Some(issuer) = gather::issuer(&facts.authority) else { return Ok(Err(Minted::NotYet(AWAIT_AUTHORITY))) };
+        if self.reading.client.is_none() {
+            return Ok(Err(Minted::NotAdmitted));
+        }
         let Some(read) = self.reading.client.as_ref().filter(|read| read.content.is_ok()) else {
             return Ok(Err(Minted::NotYet(AWAIT_AUTHORITY)));
         };
         if let Some(wait) = self.too_soon(facts) {
             return Ok(Err(Minted::NotYet(wait)));
         }
-        if self.faults.limited() {
-            return Ok(Err(Minted::NotYet(TimeDelta::seconds(3))));
-        }
-        if let Admission::Paused(reason) = self.process.breaker.admit(self.world.clock()) {
-            let situation = (self.process.number, self.subject.uid.clone(), self.facts().1, self.process.epoch);
-            self.judge.was_paused(situation, facts.is_asked_for());
-            return Ok(Err(Minted::Failed(Failure::new(reason, "single probes"))));
+        if !std::mem::take(&mut self.admitted) {
+            if !facts.has_unwritten {
+                self.judge.blame("(8) a token is requested out of turn");
+            }
+            return Ok(Err(Minted::NotAdmitted));
         }
         self.judge.paused = None;
         self.faults.killed()?;
@@ -196,8 +203,17 @@ impl Look<'_> {
         }
         self.world.now += self.world.authority.takes();
         self.faults.interference(self.world, self.process);
-        let reason = answer.as_ref().err().map(|failure| failure.refusal.reason);
-        if self.process.breaker.note(reason, self.world.clock()) {
+        let outcome = match &answer {
+            Ok(_) => Outcome::Succeeded,
+            Err(failure) => Outcome::Failed {
+                refusal: failure.refusal.clone(),
+                retry_after: failure.retry_after,
+                is_outage: matches!(failure.refusal.reason, Reason::ServerError | Reason::Timeout),
+            },
+        };
+        let now = self.process.time(self.world);
+        let (change, _) = self.process.queue.settle(&(), Some(&read.version), &outcome, now);
+        if change == Change::Closed {
             self.process.epoch += 1;
             self.process.woken = true;
         }

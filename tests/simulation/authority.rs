@@ -111,7 +111,7 @@ impl Authority {
             Some(Fault::InvalidClient) => return failed(Reason::InvalidClient),
             Some(Fault::Malformed) => return failed(Reason::MalformedResponse),
             Some(Fault::RateLimited(retry_after)) => {
-                return Err(Failure { refusal: Refusal::new(Reason::RateLimited, "because"), retry_after });
+                return Err(Failure { retry_after, ..Failure::new(Reason::RateLimited, "because") });
             }
             _ => {}
         }

@@ -258,7 +258,8 @@ impl<'a> History<'a> {
         self.world.edit_authority(|authority| authority.presence = Presence::Ready);
         self.world.set_client(Some("final"));
         self.processes.retain(|process| !process.deposed);
-        let absurd = self.judge.retry_after.is_some_and(|wait| wait > TimeDelta::minutes(5));
+        let paused = self.judge.asked_to_wait_until.map(|until| until - self.world.now);
+        let absurd = self.judge.retry_after.max(paused).is_some_and(|wait| wait > TimeDelta::minutes(5));
         let bound = self.world.now + if absurd { MENDED_AFTER_ABSURD_WAIT } else { MENDED_WITHIN };
         self.pass(TimeDelta::seconds(1));
         self.faults.replaced |= self.is_left_for_good();

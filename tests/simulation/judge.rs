@@ -49,6 +49,8 @@ pub struct Judge {
     pub looks: usize,
     /// What the server asked for at the last failure.
     pub retry_after: Option<TimeDelta>,
+    /// Until when the server asked all its clients to wait, whatever failed since.
+    pub asked_to_wait_until: Option<DateTime<Utc>>,
     /// Where an attempt ended at the breaker, while no request was sent since.
     pub paused: Option<Situation>,
     /// Values of the renew annotation that got a token, by the credential's UID, with the process that wrote it.
@@ -72,8 +74,10 @@ impl Judge {
         self.served.entry((uid.to_owned(), request.to_owned())).or_insert(process);
     }
 
-    pub fn failed(&mut self, retry_after: Option<TimeDelta>) {
+    pub fn failed(&mut self, now: DateTime<Utc>, retry_after: Option<TimeDelta>) {
         self.retry_after = retry_after;
+        let until = retry_after.map(|wait| now + wait.min(TimeDelta::hours(1)));
+        self.asked_to_wait_until = self.asked_to_wait_until.max(until);
     }
 
     /// An attempt ended before a request was sent, since the authority fails again and again. To tell so again and again

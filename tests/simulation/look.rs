@@ -14,6 +14,7 @@ use itwin_credential_operator::{
         backoff,
         facts::{Facts, Refusal},
         plan::{Inspect, Plan},
+        requests::Outcome,
     },
     oauth::failure::Failure,
 };
@@ -45,6 +46,10 @@ pub struct Look<'a> {
     pub subject: Subject<'a>,
     pub memory: Memory,
     pub reading: Reading,
+    /// The queue admitted a token request.
+    pub admitted: bool,
+    /// One waits.
+    pub waits: bool,
     /// Tell every step.
     pub aloud: bool,
     /// What the client Secret held when it was read.
@@ -76,6 +81,8 @@ pub fn look(
         memory,
         reading: Reading::default(),
         client_content: String::new(),
+        admitted: false,
+        waits: false,
         aloud,
     };
     let wait = match look.run() {
@@ -86,6 +93,7 @@ pub fn look(
         Err(Halt::Error(_)) => look.after_error(),
         Err(Halt::Killed) => return false,
     };
+    look.leave_queue();
     let Look { memory, .. } = look;
     let undisturbed = faults.count == faults_before;
     judge.looked(world, process, &memory, (began, by_timer, undisturbed), wait);
@@ -121,6 +129,7 @@ impl Look<'_> {
                     Minted::Written => {}
                     Minted::Again => self.forget_target(),
                     Minted::NotYet(wait) => return self.report(None, Some(wait)),
+                    Minted::NotAdmitted => {}
                     Minted::Failed(failure) => self.failed(&facts, inputs, failure),
                 },
                 Plan::Repair => self.repair(&known)?,
@@ -139,10 +148,14 @@ impl Look<'_> {
                     return self.report(renew_at, None);
                 }
                 Plan::BackOff { until } => return self.report(Some(until), None),
-                Plan::AwaitTurn { until } => {
-                    self.memory.not_before = None;
-                    return self.report(None, Some(until - self.world.clock()));
-                }
+                Plan::AwaitAdmission => match self.await_admission(&facts, inputs) {
+                    Ok(None) => self.admitted = true,
+                    Ok(Some(wait)) => {
+                        self.waits = true;
+                        return self.report(None, Some(wait));
+                    }
+                    Err(refusal) => self.failed(&facts, inputs, refusal.into()),
+                },
                 Plan::AwaitAuthority => return self.report(None, Some(AWAIT_AUTHORITY)),
             }
         }
@@ -167,17 +180,57 @@ impl Look<'_> {
         let process = &self.process;
         let now = self.world.clock();
         // one credential alone: who else would have the Secret is for the tests against an API server
-        let sources = Sources { index: &process.index, claims: &Vec::new, authorities: self.authorities };
+        let sources = Sources {
+            index: &process.index,
+            claims: &Vec::new,
+            authorities: self.authorities,
+            is_admitted: self.admitted,
+        };
         let (mut facts, inputs) = gather::facts(&self.subject, &self.memory, &self.reading, &sources, now);
         facts.authority = process.authority.clone();
         let is_another = process.failed_epoch.is_some_and(|epoch| epoch != process.epoch);
         if is_another {
             facts.history.not_before = None;
         }
-        if !is_another && gather::told_outage(&self.memory, inputs) {
-            facts.history.paused_until = process.breaker.paused_until(now);
-        }
         (facts, inputs)
+    }
+
+    /// Has the request wait, as `controller::turn` does. `None` where it is admitted at once, else when to look again.
+    fn await_admission(&mut self, facts: &Facts, inputs: u32) -> Result<Option<TimeDelta>, Refusal> {
+        if self.faults.limited() {
+            return Ok(Some(TimeDelta::seconds(3)));
+        }
+        let request = gather::request(&self.subject, &self.memory, facts, &self.process.index);
+        let (requester, now) = (request.requester.clone(), self.process.time(self.world));
+        self.process.queue.enqueue((), request, now);
+        if let Some(blocked) = self.process.queue.blocked(&requester, now.monotonic) {
+            let refusal = blocked.unwrap_or_else(|reason| Refusal::new(reason, "single probes"));
+            let unchanged = self.memory.inputs.is_none_or(|before| before == inputs);
+            if self.memory.attempts.last_failure.is_none() || !unchanged {
+                let situation = (self.process.number, self.subject.uid.clone(), inputs, self.process.epoch);
+                self.judge.was_paused(situation, facts.is_asked_for(now.wall));
+                return Err(refusal);
+            }
+        }
+        let admissions = self.process.queue.admit(now);
+        if !admissions.admitted.is_empty() {
+            assert!(self.process.queue.take_up(&(), &requester), "it was just admitted");
+            return Ok(None);
+        }
+        let until = admissions.again.map(|again| again.saturating_duration_since(now.monotonic));
+        let until = until.and_then(|until| TimeDelta::from_std(until).ok()).unwrap_or(TimeDelta::seconds(60));
+        Ok(Some(until + TimeDelta::milliseconds(1)))
+    }
+
+    /// What does not wait needs nothing now.
+    fn leave_queue(&mut self) {
+        let now = self.process.time(self.world);
+        if std::mem::take(&mut self.admitted) {
+            self.process.queue.settle(&(), None, &Outcome::NotSent, now);
+        }
+        if !self.waits {
+            self.process.queue.leave(&());
+        }
     }
 
     pub fn forget_target(&mut self) {
@@ -207,11 +260,11 @@ impl Look<'_> {
 
     fn failed(&mut self, facts: &Facts, inputs: u32, failure: Failure) {
         let now = self.world.clock();
-        let Failure { refusal, retry_after } = failure;
+        let Failure { refusal, retry_after, .. } = failure;
         let attempts = &mut self.memory.attempts;
         attempts.failures = attempts.failures.saturating_add(1);
         let wait = backoff::delay(attempts.failures, facts.left(now), refusal.reason, retry_after, &facts.uid);
-        if facts.is_asked_for() {
+        if facts.is_asked_for(now) {
             self.memory.unfulfilled_request = self.subject.renew_annotation().cloned();
             attempts.renew_request.clone_from(&self.memory.unfulfilled_request);
         }
@@ -219,7 +272,7 @@ impl Look<'_> {
         self.memory.not_before = Some(now + (self.rules.wait)(wait));
         self.memory.inputs = Some(inputs);
         self.process.failed_epoch = Some(self.process.epoch);
-        self.judge.failed(retry_after);
+        self.judge.failed(self.world.now, retry_after);
     }
 
     pub fn requeue(

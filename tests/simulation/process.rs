@@ -1,12 +1,15 @@
 //! One process of the operator: what it was told by its watches and what it remembers. All of it dies with it.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_credential_operator::{
     api::credential::ITwinServiceCredential,
     controller::memory::Memory,
-    decide::{breaker::Breaker, facts},
+    decide::{
+        facts,
+        requests::{Now, RequestQueue},
+    },
     observe::{
         index::{Known, SecretIndex},
         target::Seen,
@@ -26,7 +29,10 @@ pub struct Process {
     /// The authority as far as this process knows it, with a number that moves with it.
     pub authority: facts::Authority,
     pub epoch: u32,
-    pub breaker: Breaker,
+    /// The queue of the authority, in which nothing but this credential waits.
+    pub queue: RequestQueue<()>,
+    /// An instant of the monotonic clock, and what the world's time was then.
+    clock: (Instant, DateTime<Utc>),
     /// What `epoch` was when an attempt failed last.
     pub failed_epoch: Option<u32>,
     pub watches_secrets: bool,
@@ -51,7 +57,8 @@ impl Process {
             memory: None,
             authority: facts::Authority::Pending,
             epoch: 0,
-            breaker: Breaker::default(),
+            queue: RequestQueue::new(8, 6000),
+            clock: (Instant::now(), world.now),
             failed_epoch: None,
             watches_secrets,
             deposed: false,
@@ -64,6 +71,12 @@ impl Process {
         process.index.register(&Arc::new(key(NAME)), [NAME, CLIENT]);
         process.list(world);
         process
+    }
+
+    /// The time on both clocks; only the wall clock is ever set.
+    pub fn time(&self, world: &World) -> Now {
+        let passed = (world.now - self.clock.1).to_std().unwrap_or_default();
+        Now { wall: world.clock(), monotonic: self.clock.0 + passed }
     }
 
     /// The watch of Secrets begins anew with a listing, as after 410 Gone.

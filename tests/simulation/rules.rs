@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_credential_operator::decide::{
-    facts::{Authority, Client, Facts, Held, History, Integrity, Stamp, Target},
+    facts::{Authority, Client, Facts, Held, Integrity, Stamp, Target},
     next::next,
     plan::{Need, Plan},
 };
@@ -39,7 +39,7 @@ pub const BROKEN: &[Rules] = &[
     Rules { name: "the back-off is longer than what is left", wait: |wait| wait * 20, ..REAL },
     Rules { name: "a foreign Secret is an attempt's failure only after asking", next: foreign_is_vacant, ..REAL },
     Rules { name: "damage is not mended", next: damaged_is_fine, ..REAL },
-    Rules { name: "an outage is no reason to wait", next: turn_is_not_awaited, ..REAL },
+    Rules { name: "a token request does not wait for its turn", next: turn_is_not_awaited, ..REAL },
     Rules { name: "writes are guarded by what was told after the decision", guarded: false, ..REAL },
 ];
 
@@ -92,8 +92,7 @@ fn renews_early(facts: &Facts, now: DateTime<Utc>) -> Plan {
 }
 
 fn turn_is_not_awaited(facts: &Facts, now: DateTime<Utc>) -> Plan {
-    let history = History { paused_until: None, ..facts.history.clone() };
-    next(&Facts { history, ..facts.clone() }, now)
+    next(&Facts { is_admitted: true, ..facts.clone() }, now)
 }
 
 fn foreign_is_vacant(facts: &Facts, now: DateTime<Utc>) -> Plan {

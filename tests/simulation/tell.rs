@@ -26,6 +26,7 @@ impl Look<'_> {
             generation: self.subject.credential.metadata.generation,
             renew_at: next,
             previous: &previous,
+            waits_for: None,
             now,
         });
         if status != previous {

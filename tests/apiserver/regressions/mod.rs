@@ -52,6 +52,8 @@ fn holding(stamp: Stamp, policy: Policy) -> Facts {
         client: Client::Unread { version: Some(stamp.client_version.clone()) },
         target: Target::Ours(Held { stamp: Some(stamp), data: Integrity::Proven, metadata_intact: true }),
         history: History::default(),
+        is_admitted: true,
+        has_unwritten: false,
         restart: None,
     }
 }

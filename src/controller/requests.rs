@@ -1,0 +1,399 @@
+//! The token requests that wait for their authorization servers, outside the workers, and the task that admits them.
+//!
+//! `decide::requests` says what may be sent; this module holds one such queue for each authority, hands a [`Slot`] to
+//! the reconcile whose request was admitted, and has credentials reconciled when their turn comes.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use crate::{
+    act::secret_writer::Content,
+    api::conditions::Reason,
+    clock,
+    decide::{
+        facts::Refusal,
+        requests::{Now, Outcome, Request, RequestQueue, Requester, breaker::Change, pacer::Pacer},
+    },
+    metrics::Metrics,
+    observe::index::Key,
+};
+
+/// Limits of an authority before its spec was read; nothing is sent then.
+const FIRST_LIMITS: (u16, u32) = (1, 60);
+
+/// The queues of all authorities.
+pub struct Requests {
+    state: Mutex<State>,
+    changed: Notify,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By the name of the authority.
+    queues: HashMap<Arc<str>, Queue>,
+    /// In which queue each credential's request is, waiting or admitted.
+    places: HashMap<Arc<Key>, Arc<str>>,
+    /// Tokens that were issued to an equal request, until their credentials take them.
+    shared: HashMap<Arc<Key>, Box<Content>>,
+    /// Credentials to reconcile.
+    woken: Vec<Arc<Key>>,
+    /// Authorities that answer again.
+    recovered: Vec<Arc<str>>,
+}
+
+struct Queue {
+    queue: RequestQueue<Arc<Key>>,
+    /// The pace at which requests are really sent: what is admitted evenly may reach this point in bursts.
+    sends: Pacer,
+    /// How often the circuit closed again: moves when attempts are worth while again.
+    recoveries: u32,
+}
+
+/// How a request waits.
+pub struct Place {
+    /// Since when.
+    pub since: Instant,
+    /// Why it is not sent at all for now: the failure of its client, or the reason with which the server fails.
+    pub blocked: Option<Result<Refusal, Reason>>,
+}
+
+/// The right to send one request. Dropping it gives the right back, as if nothing had been sent.
+pub struct Slot {
+    requests: Arc<Requests>,
+    authority: Arc<str>,
+    key: Arc<Key>,
+    ended: Option<(Outcome, Arc<str>, Option<Box<Content>>)>,
+}
+
+/// What the dispatcher has to do.
+struct Work {
+    woken: Vec<Arc<Key>>,
+    recovered: Vec<Arc<str>>,
+    again: Option<Instant>,
+}
+
+fn now() -> Now {
+    // tokio's clock, which tests can steer
+    Now { wall: clock::now(), monotonic: tokio::time::Instant::now().into_std() }
+}
+
+impl Requests {
+    /// No queue yet.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { state: Mutex::default(), changed: Notify::new(), metrics }
+    }
+
+    /// Sets the limits of an authority. What waits and what was sent stays.
+    pub fn set_limits(&self, authority: &str, max_in_flight: u16, per_minute: u32) {
+        let mut state = self.state();
+        let queue = state.queue(authority);
+        queue.queue.set_limits(max_in_flight, per_minute);
+        queue.sends.set_limit(per_minute);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Forgets what is known of the server behind an authority, which is another one now.
+    pub fn reset_breaker(&self, authority: &str) {
+        self.state().queue(authority).queue.reset_breaker();
+        self.changed.notify_one();
+    }
+
+    /// Forgets an authority that is gone, with all that waits for it.
+    pub fn forget(&self, authority: &str) {
+        let mut state = self.state();
+        state.queues.remove(authority);
+        state.places.retain(|_, place| **place != *authority);
+        drop(state);
+        self.metrics.forget_queue(authority);
+    }
+
+    /// How often an authority came back after an outage.
+    #[must_use]
+    pub fn recoveries(&self, authority: &str) -> u32 {
+        self.state().queues.get(authority).map_or(0, |queue| queue.recoveries)
+    }
+
+    /// Has a request wait, if it does not yet.
+    pub fn enqueue(&self, authority: &str, key: &Arc<Key>, request: Request) -> Place {
+        let now = now();
+        let mut state = self.state();
+        if state.places.get(key).is_some_and(|place| **place != *authority) {
+            state.leave(key);
+        }
+        let requester = request.requester.clone();
+        let queue = &mut state.queue(authority).queue;
+        queue.enqueue(key.clone(), request, now);
+        let place = Place {
+            since: queue.waits_since(key).unwrap_or(now.monotonic),
+            blocked: queue.blocked(&requester, now.monotonic),
+        };
+        let name = state.name(authority);
+        state.places.insert(key.clone(), name);
+        drop(state);
+        self.changed.notify_one();
+        place
+    }
+
+    /// The right to send the request of this credential, if it was admitted.
+    #[must_use]
+    pub fn take_up(self: &Arc<Self>, authority: &str, key: &Arc<Key>, requester: &Requester) -> Option<Slot> {
+        let mut state = self.state();
+        let place = state.places.get(key)?.clone();
+        let queue = &mut state.queues.get_mut(&place)?.queue;
+        if *place == *authority && queue.take_up(key, requester) {
+            return Some(Slot { requests: self.clone(), authority: place, key: key.clone(), ended: None });
+        }
+        if queue.is_admitted(key) {
+            // for another authority or client than the spec names by now
+            queue.settle(key, None, &Outcome::NotSent, now());
+            state.places.remove(key);
+            drop(state);
+            self.changed.notify_one();
+        }
+        None
+    }
+
+    /// The token that was issued to an equal request while this credential's waited.
+    #[must_use]
+    pub fn take_shared(&self, key: &Key) -> Option<Box<Content>> {
+        self.state().shared.remove(key)
+    }
+
+    /// Takes a credential's request out: it needs none now.
+    pub fn leave(&self, key: &Key) {
+        let mut state = self.state();
+        if state.places.contains_key(key) {
+            state.leave(key);
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Forgets a credential that is gone.
+    pub fn forget_credential(&self, key: &Key) {
+        self.state().shared.remove(key);
+        self.leave(key);
+    }
+
+    /// Admits requests for as long as the process leads. `wake` has a credential reconciled, `wake_users_of` all that
+    /// use an authority.
+    pub async fn dispatch(&self, wake: impl Fn(&Key), wake_users_of: impl Fn(&str)) {
+        loop {
+            let Work { woken, recovered, again } = self.work();
+            woken.iter().for_each(|key| wake(key));
+            recovered.iter().for_each(|authority| wake_users_of(authority));
+            let due = async {
+                match again {
+                    Some(again) => tokio::time::sleep_until(again.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.changed.notified() => {}
+                () = due => {}
+            }
+        }
+    }
+
+    fn work(&self) -> Work {
+        let now = now();
+        let mut state = self.state();
+        let State { queues, woken, .. } = &mut *state;
+        let mut again: Option<Instant> = None;
+        for (authority, Queue { queue, .. }) in queues {
+            let admissions = queue.admit(now);
+            for (key, waited) in admissions.admitted {
+                self.metrics.request_waited(authority, waited);
+                woken.push(key);
+            }
+            self.metrics.queue(authority, queue.len(), queue.is_open());
+            again = [again, admissions.again].into_iter().flatten().min();
+        }
+        Work { woken: std::mem::take(&mut state.woken), recovered: std::mem::take(&mut state.recovered), again }
+    }
+
+    fn settle(&self, slot: &mut Slot) {
+        let (outcome, version, content) = match slot.ended.take() {
+            Some((outcome, version, content)) => (outcome, Some(version), content),
+            None => (Outcome::NotSent, None, None),
+        };
+        let mut state = self.state();
+        let Some(queue) = state.queues.get_mut(&slot.authority) else { return };
+        let (change, sharing) = queue.queue.settle(&slot.key, version.as_ref(), &outcome, now());
+        let blocked = match change {
+            Change::None => Vec::new(),
+            Change::Closed => {
+                queue.recoveries = queue.recoveries.wrapping_add(1);
+                Vec::new()
+            }
+            // what waits behind an open circuit is reported once
+            Change::Opened => queue.queue.blocked_keys(now().monotonic),
+        };
+        if change == Change::Closed {
+            state.recovered.push(slot.authority.clone());
+        }
+        state.woken.extend(blocked);
+        state.places.remove(&slot.key);
+        for key in sharing {
+            state.places.remove(&key);
+            if let Some(content) = &content {
+                state.shared.insert(key.clone(), content.clone());
+            }
+            state.woken.push(key);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // every change is complete before anything can panic
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn name(&self, authority: &str) -> Arc<str> {
+        self.queues.get_key_value(authority).map_or_else(|| Arc::from(authority), |(name, _)| name.clone())
+    }
+
+    fn queue(&mut self, authority: &str) -> &mut Queue {
+        let name = self.name(authority);
+        self.queues.entry(name).or_insert_with(|| {
+            let (max_in_flight, per_minute) = FIRST_LIMITS;
+            Queue { queue: RequestQueue::new(max_in_flight, per_minute), sends: Pacer::new(per_minute), recoveries: 0 }
+        })
+    }
+
+    /// Takes out what waits, and gives back what was admitted and nobody has taken up.
+    fn leave(&mut self, key: &Key) {
+        let Some((key, place)) = self.places.remove_entry(key) else { return };
+        let Some(Queue { queue, .. }) = self.queues.get_mut(&place) else { return };
+        queue.leave(&key);
+        if queue.is_admitted(&key) {
+            queue.settle(&key, None, &Outcome::NotSent, now());
+        }
+    }
+}
+
+impl Slot {
+    /// Waits until the request may really be sent: at most one interval of the pace.
+    pub async fn paced(&self) {
+        let at = {
+            let mut state = self.requests.state();
+            let Some(queue) = state.queues.get_mut(&self.authority) else { return };
+            let at = queue.sends.ready_at(now().monotonic);
+            queue.sends.take(at);
+            at
+        };
+        tokio::time::sleep_until(at.into()).await;
+    }
+
+    /// The request was sent and ended, with this version of the client Secret. `content` is what equal requests get.
+    pub fn end(mut self, outcome: Outcome, version: Arc<str>, content: Option<Box<Content>>) {
+        self.ended = Some((outcome, version, content));
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.requests.clone().settle(self);
+    }
+}
+
+/// How long a request has waited, on the clock that the queue uses.
+#[must_use]
+pub fn waited(since: Instant) -> Duration {
+    now().monotonic.saturating_duration_since(since)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    fn key(name: &str) -> Arc<Key> {
+        Arc::new(Key::new("team", name))
+    }
+
+    fn request() -> Request {
+        Request {
+            requester: Requester { namespace: "team".into(), secret: "client".into() },
+            client_version: Some("1".into()),
+            content: "request".into(),
+            expires_at: Some(clock::now() + TimeDelta::hours(1)),
+            is_retry: false,
+        }
+    }
+
+    fn requests() -> Arc<Requests> {
+        let requests = Arc::new(Requests::new(Arc::new(Metrics::new(true).expect("metrics"))));
+        requests.set_limits("ims", 8, 60);
+        requests
+    }
+
+    fn woken(requests: &Requests) -> Vec<String> {
+        requests.work().woken.iter().map(|key| key.name.clone()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slot_that_is_dropped_gives_its_right_back() {
+        let requests = requests();
+        requests.enqueue("ims", &key("a"), request());
+        assert_eq!(woken(&requests), ["a"]);
+        let slot = requests.take_up("ims", &key("a"), &request().requester);
+        assert!(slot.is_some());
+        assert!(requests.take_up("ims", &key("a"), &request().requester).is_none(), "one right, once");
+        drop(slot);
+        requests.enqueue("ims", &key("b"), request());
+        assert_eq!(woken(&requests), ["b"], "without waiting for the pace");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn right_for_another_authority_than_the_spec_names_by_now_is_given_back() {
+        let requests = requests();
+        requests.enqueue("ims", &key("a"), request());
+        assert_eq!(woken(&requests), ["a"]);
+        assert!(requests.take_up("other", &key("a"), &request().requester).is_none());
+        requests.enqueue("ims", &key("b"), request());
+        assert_eq!(woken(&requests), ["b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credential_that_is_gone_holds_nothing() {
+        let requests = requests();
+        for name in ["a", "b"] {
+            requests.enqueue("ims", &key(name), request());
+        }
+        assert_eq!(woken(&requests).len(), 1);
+        requests.forget_credential(&key("a"));
+        requests.forget_credential(&key("b"));
+        let state = requests.state();
+        assert!(state.places.is_empty() && state.queues["ims"].queue.is_empty());
+        drop(state);
+        requests.enqueue("ims", &key("c"), request());
+        assert_eq!(woken(&requests), ["c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_are_really_sent_at_the_pace() {
+        let requests = requests();
+        requests.set_limits("ims", 8, 60);
+        let started = tokio::time::Instant::now();
+        for name in ["a", "b", "c"] {
+            requests.enqueue("ims", &key(name), Request { content: name.into(), ..request() });
+            let slot = Slot { requests: requests.clone(), authority: "ims".into(), key: key(name), ended: None };
+            slot.paced().await;
+        }
+        assert_eq!(started.elapsed().as_secs(), 2);
+    }
+}

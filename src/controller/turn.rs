@@ -1,0 +1,73 @@
+//! Waiting for the turn of a token request: joining the queue, and what is reported meanwhile.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
+use super::{
+    RequeueAfter, gather,
+    reconcile::{Visit, requeue},
+    requests::{self, Place},
+};
+use crate::{
+    act::template,
+    api::conditions::Reason,
+    cluster::CallError,
+    decide::facts::{Facts, Refusal},
+    digest,
+};
+
+/// A credential without a usable token that waits for longer says so in its condition Ready.
+const REPORT_AFTER: Duration = Duration::from_secs(30);
+/// Thousands that began to wait at the same time report it within so long, not all at once.
+const REPORT_SPREAD: Duration = Duration::from_secs(5);
+
+impl Visit<'_> {
+    /// Has the token request wait for its turn. Returns for how long it has waited.
+    ///
+    /// # Errors
+    /// What makes the attempt vain: known before anything is sent, or the failure for which a circuit is open, where
+    /// that was not reported yet.
+    pub(super) fn enqueue(&mut self, facts: &Facts, inputs: u32) -> Result<Duration, Refusal> {
+        template::check(self.subject.credential.spec.secret_template.as_ref())?;
+        let authority = &self.subject.credential.spec.authority_ref.name;
+        let request = gather::request(&self.subject, &self.memory, facts, &self.context.index);
+        let Place { since, blocked } = self.context.authorities.requests.enqueue(authority, self.key, request);
+        if let Some(refusal) = blocked.map(|blocked| blocked.unwrap_or_else(|reason| down(authority, reason)))
+            && !self.is_reported(inputs)
+        {
+            return Err(refusal);
+        }
+        self.waits = true;
+        Ok(requests::waited(since))
+    }
+
+    /// Whether the last attempt failed, for whatever reason, and nothing relevant changed since: an open circuit says
+    /// nothing new then.
+    fn is_reported(&self, inputs: u32) -> bool {
+        self.memory.attempts.last_failure.is_some() && self.memory.inputs.is_none_or(|before| before == inputs)
+    }
+
+    /// Reports how the credential stands while it waits, and says when to report again.
+    pub(super) async fn await_admission(&mut self, waited: Duration) -> Result<RequeueAfter, CallError> {
+        let spread = REPORT_SPREAD.mul_f64(digest::unit_interval(["wait", &self.subject.uid]));
+        let until_report = (REPORT_AFTER + spread).checked_sub(waited).filter(|left| !left.is_zero());
+        self.waits_long = until_report.is_none();
+        let until_report = until_report.map(|left| TimeDelta::from_std(left).unwrap_or_default());
+        // what waits costs no API call, and of a credential that nothing is known of there is nothing to report yet
+        if let Some(left) = until_report.filter(|_| self.subject.credential.status.is_none()) {
+            return Ok(requeue(left));
+        }
+        self.report(None, until_report).await
+    }
+}
+
+fn down(authority: &str, reason: Reason) -> Refusal {
+    Refusal::new(
+        reason,
+        format!(
+            "ITwinAuthority {authority} fails repeatedly; it is asked by single probes until it answers: contact the \
+             operators of the authorization server"
+        ),
+    )
+}

@@ -1,0 +1,509 @@
+//! Circuit breakers: one for each client that fails, and one for the whole authorization server.
+//!
+//! A client that is broken, or that the server cannot serve, is that client's trouble: its circuit opens, and others
+//! notice nothing. The circuit of the server opens only where several clients fail that used to succeed, so that no
+//! tenant can open it for his neighbours; without it, ten thousand credentials with a backoff each still make a storm
+//! against a server that is down (external-secrets/external-secrets#6728).
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Now, Outcome, Requester};
+use crate::{api::conditions::Reason, decide::facts::Refusal};
+
+/// Consecutive failures that open a circuit. More than one credential's bad luck, less than a storm.
+const THRESHOLD: u32 = 5;
+/// The first open interval, and the longest one; it doubles with each probe that fails.
+const OPEN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// A server may ask all its clients to wait for at most this.
+const SERVER_PAUSE_MAX: TimeDelta = TimeDelta::hours(1);
+/// Clients that are remembered as failing. Those whose circuit is closed are forgotten first.
+const FAILING_MAX: usize = 4096;
+/// Clients that are remembered as good: enough to draw probes from, and bounded.
+const SUCCEEDED_MAX: usize = 256;
+
+/// The circuit breakers of one authorization server.
+#[derive(Debug, Default)]
+pub struct Breaker {
+    /// Clients whose last request failed; bounded, since a tenant makes as many as he likes.
+    failing: HashMap<Requester, Failing>,
+    /// Clients that succeeded, the last one at the end.
+    succeeded: VecDeque<Requester>,
+    /// Outages since the last answer of the server.
+    evidence: Evidence,
+    circuit: Option<Circuit>,
+    server_pause: Option<ServerPause>,
+}
+
+#[derive(Debug)]
+struct Failing {
+    failures: u32,
+    refusal: Refusal,
+    /// Version of the client Secret that was used: another one is another client.
+    version: Option<Arc<str>>,
+    circuit: Option<Circuit>,
+}
+
+#[derive(Debug, Default)]
+struct Evidence {
+    failures: u32,
+    clients: HashSet<Requester>,
+}
+
+/// An open circuit.
+#[derive(Clone, Copy, Debug)]
+struct Circuit {
+    until: Instant,
+    interval: Duration,
+    reason: Reason,
+    is_probing: bool,
+    last_probe: Instant,
+}
+
+/// A wait that the server asked all its clients for (RFC 9110 section 10.2.3).
+#[derive(Clone, Copy, Debug)]
+pub struct ServerPause {
+    /// When it asked.
+    pub since: Now,
+    /// The end of the wait.
+    pub until: Instant,
+}
+
+/// What the circuit of the server lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Everything.
+    Closed,
+    /// One request, which is a probe.
+    HalfOpen,
+    /// Nothing before this instant; `None` while a probe is under way. A probe for a token that is lost otherwise may be
+    /// sent from `urgent_from` on.
+    Open {
+        /// The end of the open interval.
+        until: Option<Instant>,
+        /// When an urgent probe may be sent.
+        urgent_from: Option<Instant>,
+    },
+}
+
+/// How the circuit of the server changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Not at all.
+    None,
+    /// It opened, or this client's did: what waits is to be reported.
+    Opened,
+    /// It closed: attempts are worth while again.
+    Closed,
+}
+
+impl Circuit {
+    fn open(now: Instant, interval: Duration, reason: Reason) -> Self {
+        Self { until: now + interval, interval, reason, is_probing: false, last_probe: now }
+    }
+
+    /// The circuit after a failure with this reason: `None` where it tells nothing new, as for a request that was sent
+    /// before it opened.
+    fn after_failure(self, now: Instant, reason: Reason) -> Option<Self> {
+        self.is_probing.then(|| Self::open(now, (self.interval * 2).min(OPEN.1), reason))
+    }
+}
+
+impl Breaker {
+    /// Whether a client's requests wait, until when, and why. `version` is that of the client Secret as it is now.
+    #[must_use]
+    pub fn client_wait(&self, requester: &Requester, now: Instant) -> Option<(Instant, &Refusal)> {
+        let failing = self.failing.get(requester)?;
+        let circuit = failing.circuit.as_ref()?;
+        let until = if circuit.is_probing { now + (circuit.interval * 2).min(OPEN.1) } else { circuit.until };
+        (now < until).then_some((until, &failing.refusal))
+    }
+
+    /// Forgets the failures of a client whose Secret changed. Returns whether its requests may be sent again.
+    pub fn client_changed(&mut self, requester: &Requester, version: Option<&Arc<str>>) -> bool {
+        let is_other = self.failing.get(requester).is_some_and(|failing| failing.version.as_ref() != version);
+        if is_other {
+            self.failing.remove(requester);
+        }
+        is_other
+    }
+
+    /// What the circuit of the server lets through.
+    #[must_use]
+    pub fn gate(&self, now: Instant) -> Gate {
+        let Some(circuit) = &self.circuit else { return Gate::Closed };
+        if circuit.is_probing {
+            Gate::Open { until: None, urgent_from: None }
+        } else if now < circuit.until {
+            Gate::Open { until: Some(circuit.until), urgent_from: Some(circuit.last_probe + OPEN.0) }
+        } else {
+            Gate::HalfOpen
+        }
+    }
+
+    /// Why the circuit of the server is open, if it is.
+    #[must_use]
+    pub fn open_reason(&self) -> Option<Reason> {
+        self.circuit.as_ref().map(|circuit| circuit.reason)
+    }
+
+    /// Whether no request of this client failed since the server answered last.
+    #[must_use]
+    pub fn is_unsuspected(&self, requester: &Requester) -> bool {
+        !self.evidence.clients.contains(requester) && !self.failing.contains_key(requester)
+    }
+
+    /// Clients that succeeded, the last one first: probes are drawn from them.
+    pub fn succeeded(&self) -> impl Iterator<Item = &Requester> {
+        self.succeeded.iter().rev()
+    }
+
+    /// The wait that the server asked for, if it is not over.
+    #[must_use]
+    pub fn server_pause(&self, now: Instant) -> Option<&ServerPause> {
+        self.server_pause.as_ref().filter(|pause| now < pause.until)
+    }
+
+    /// Notes that a request of this client is sent.
+    pub fn admitted(&mut self, requester: &Requester, now: Instant) {
+        let client = self.failing.get_mut(requester).and_then(|failing| failing.circuit.as_mut());
+        for circuit in client.into_iter().chain(&mut self.circuit) {
+            (circuit.is_probing, circuit.last_probe) = (true, now);
+        }
+    }
+
+    /// Notes how a request of this client ended. `waiting` are the clients that have requests here.
+    pub fn note(
+        &mut self,
+        (requester, version): (&Requester, Option<&Arc<str>>),
+        outcome: &Outcome,
+        now: Now,
+        waiting: &HashMap<Requester, usize>,
+    ) -> Change {
+        match outcome {
+            Outcome::NotSent => {
+                let client = self.failing.get_mut(requester).and_then(|failing| failing.circuit.as_mut());
+                client.into_iter().chain(&mut self.circuit).for_each(|circuit| circuit.is_probing = false);
+                Change::None
+            }
+            Outcome::Succeeded => {
+                self.failing.remove(requester);
+                self.succeeded.retain(|other| other != requester);
+                self.succeeded.push_back(requester.clone());
+                if self.succeeded.len() > SUCCEEDED_MAX {
+                    self.succeeded.pop_front();
+                }
+                self.answered(requester)
+            }
+            Outcome::Failed { refusal, retry_after, is_outage } => {
+                self.pause_server(refusal.reason, *retry_after, now);
+                if *is_outage {
+                    let client = self.client_failed(requester, version, refusal, now.monotonic);
+                    let server = self.outage(requester, refusal.reason, now.monotonic, waiting);
+                    return if client || server { Change::Opened } else { Change::None };
+                }
+                let opened = if is_about_the_client(refusal.reason) {
+                    self.client_failed(requester, version, refusal, now.monotonic)
+                } else {
+                    self.failing.remove(requester);
+                    false
+                };
+                match self.answered(requester) {
+                    Change::None if opened => Change::Opened,
+                    change => change,
+                }
+            }
+        }
+    }
+
+    /// The server answered a client: it is there. Clients whose requests failed meanwhile count as good no longer.
+    fn answered(&mut self, requester: &Requester) -> Change {
+        let suspects = std::mem::take(&mut self.evidence).clients;
+        self.succeeded.retain(|client| client == requester || !suspects.contains(client));
+        if self.circuit.take().is_some() { Change::Closed } else { Change::None }
+    }
+
+    /// Notes a failure of a client; returns whether its circuit opened for the first time.
+    fn client_failed(
+        &mut self,
+        requester: &Requester,
+        version: Option<&Arc<str>>,
+        refusal: &Refusal,
+        now: Instant,
+    ) -> bool {
+        if self.failing.len() >= FAILING_MAX && !self.failing.contains_key(requester) {
+            self.failing.retain(|_, failing| failing.circuit.is_some_and(|circuit| now < circuit.until));
+            if self.failing.len() >= FAILING_MAX {
+                self.failing.clear();
+            }
+        }
+        let failing = self.failing.entry(requester.clone()).or_insert_with(|| Failing {
+            failures: 0,
+            refusal: refusal.clone(),
+            version: version.cloned(),
+            circuit: None,
+        });
+        failing.failures = failing.failures.saturating_add(1);
+        failing.refusal = refusal.clone();
+        failing.version = version.cloned();
+        match failing.circuit {
+            None if failing.failures >= THRESHOLD => {
+                failing.circuit = Some(Circuit::open(now, OPEN.0, refusal.reason));
+                true
+            }
+            None => false,
+            Some(circuit) => {
+                failing.circuit = circuit.after_failure(now, refusal.reason).or(Some(circuit));
+                false
+            }
+        }
+    }
+
+    /// Notes that a request was not answered; returns whether the circuit of the server opened for the first time.
+    fn outage(
+        &mut self,
+        requester: &Requester,
+        reason: Reason,
+        now: Instant,
+        waiting: &HashMap<Requester, usize>,
+    ) -> bool {
+        self.evidence.failures = self.evidence.failures.saturating_add(1);
+        self.evidence.clients.insert(requester.clone());
+        if let Some(circuit) = self.circuit {
+            self.circuit = circuit.after_failure(now, reason).or(Some(circuit));
+            return false;
+        }
+        let is_open = self.evidence.failures >= THRESHOLD && self.concerns_all(waiting);
+        self.circuit = is_open.then(|| Circuit::open(now, OPEN.0, reason));
+        is_open
+    }
+
+    /// Whether the failures say that the server is down, not a client: two clients fail that succeeded before, or all of
+    /// those. Where none ever did, clients of two namespaces, or all that ask.
+    fn concerns_all(&self, waiting: &HashMap<Requester, usize>) -> bool {
+        let clients = &self.evidence.clients;
+        if self.succeeded.is_empty() {
+            let namespaces: HashSet<&str> = clients.iter().map(|client| &*client.namespace).collect();
+            return namespaces.len() >= 2 || waiting.keys().all(|client| clients.contains(client));
+        }
+        let good = self.succeeded.iter().filter(|client| clients.contains(client)).count();
+        good >= 2 || good == self.succeeded.len()
+    }
+
+    fn pause_server(&mut self, reason: Reason, retry_after: Option<TimeDelta>, now: Now) {
+        // 429 and 503: the transport gives `Retry-After` of no other status
+        let is_pause = matches!(reason, Reason::RateLimited | Reason::ServerError);
+        let Some(wait) = retry_after.filter(|wait| is_pause && *wait > TimeDelta::zero()) else { return };
+        let until = now.monotonic + wait.min(SERVER_PAUSE_MAX).to_std().unwrap_or_default();
+        if self.server_pause(now.monotonic).is_none_or(|pause| pause.until < until) {
+            self.server_pause = Some(ServerPause { since: now, until });
+        }
+    }
+}
+
+impl ServerPause {
+    /// When a request may be sent all the same: once half of what was left of its token has passed.
+    #[must_use]
+    pub fn allows(&self, lost_at: DateTime<Utc>) -> Instant {
+        let left = (lost_at - self.since.wall).max(TimeDelta::zero());
+        let half = (left / 2).to_std().unwrap_or_default();
+        if half.is_zero() { self.until } else { (self.since.monotonic + half).min(self.until) }
+    }
+}
+
+/// Whether an answer with this reason concerns all requests of the client, whatever they ask for.
+fn is_about_the_client(reason: Reason) -> bool {
+    matches!(reason, Reason::InvalidClient | Reason::UnauthorizedClient | Reason::ServerError)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(namespace: &str, secret: &str) -> Requester {
+        Requester { namespace: namespace.into(), secret: secret.into() }
+    }
+
+    struct Scene {
+        breaker: Breaker,
+        start: Instant,
+        waiting: HashMap<Requester, usize>,
+    }
+
+    impl Scene {
+        fn with(clients: &[&Requester]) -> Self {
+            let waiting = clients.iter().map(|client| ((*client).clone(), 1)).collect();
+            Self { breaker: Breaker::default(), start: Instant::now(), waiting }
+        }
+
+        fn at(&self, millisecond: u64) -> Now {
+            let wall = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
+            let passed = Duration::from_millis(millisecond);
+            Now { wall: wall + passed, monotonic: self.start + passed }
+        }
+
+        fn note(&mut self, client: &Requester, outcome: &Outcome, millisecond: u64) -> Change {
+            let now = self.at(millisecond);
+            self.breaker.note((client, None), outcome, now, &self.waiting)
+        }
+
+        fn fail(&mut self, client: &Requester, reason: Reason, times: u32) {
+            for _ in 0..times {
+                self.note(client, &failed(reason), 0);
+            }
+        }
+
+        fn is_open(&self) -> bool {
+            self.breaker.open_reason().is_some()
+        }
+    }
+
+    fn failed(reason: Reason) -> Outcome {
+        let is_outage = matches!(reason, Reason::Timeout | Reason::ConnectionFailed | Reason::ServerError);
+        Outcome::Failed { refusal: Refusal::new(reason, "because"), retry_after: None, is_outage }
+    }
+
+    #[test]
+    fn failures_of_one_client_beside_good_ones_open_that_clients_circuit_only() {
+        let (bad, good) = (client("a", "bad"), client("b", "good"));
+        let mut scene = Scene::with(&[&bad, &good]);
+        scene.note(&good, &Outcome::Succeeded, 0);
+        scene.fail(&bad, Reason::ServerError, 100);
+        assert!(!scene.is_open());
+        assert!(scene.breaker.client_wait(&bad, scene.at(1).monotonic).is_some());
+        assert!(scene.breaker.client_wait(&good, scene.at(1).monotonic).is_none());
+    }
+
+    #[test]
+    fn many_broken_clients_of_one_namespace_do_not_open_the_circuit_for_their_neighbour() {
+        let clients: Vec<_> = (0..50).map(|n| client("a", &format!("bad-{n}"))).collect();
+        let good = client("b", "good");
+        let mut all: Vec<&Requester> = clients.iter().collect();
+        all.push(&good);
+        let mut scene = Scene::with(&all);
+        clients.iter().for_each(|bad| scene.fail(bad, Reason::Timeout, 3));
+        assert!(!scene.is_open(), "the neighbour asked for nothing yet");
+        scene.note(&good, &Outcome::Succeeded, 0);
+        clients.iter().for_each(|bad| scene.fail(bad, Reason::Timeout, 3));
+        assert!(!scene.is_open(), "nor once he did");
+    }
+
+    #[test]
+    fn circuit_of_the_server_opens_where_two_good_clients_fail_or_the_only_one() {
+        let (one, other) = (client("a", "one"), client("a", "other"));
+        let mut scene = Scene::with(&[&one, &other]);
+        scene.note(&one, &Outcome::Succeeded, 0);
+        scene.note(&other, &Outcome::Succeeded, 0);
+        scene.fail(&one, Reason::ConnectionFailed, 4);
+        assert!(!scene.is_open());
+        scene.fail(&other, Reason::ConnectionFailed, 1);
+        assert!(scene.is_open());
+
+        let mut scene = Scene::with(&[&one]);
+        scene.fail(&one, Reason::ConnectionFailed, 5);
+        assert!(scene.is_open(), "the only client");
+    }
+
+    #[test]
+    fn client_that_fails_while_others_succeed_is_good_no_longer() {
+        let (one, other, good) = (client("a", "one"), client("a", "other"), client("b", "good"));
+        let mut scene = Scene::with(&[&one, &other, &good]);
+        for client in [&one, &other, &good] {
+            scene.note(client, &Outcome::Succeeded, 0);
+        }
+        scene.fail(&one, Reason::ServerError, 4);
+        scene.fail(&other, Reason::ServerError, 1);
+        assert!(scene.is_open(), "two good clients fail");
+        assert_eq!(scene.note(&good, &Outcome::Succeeded, 1), Change::Closed);
+        scene.fail(&one, Reason::ServerError, 50);
+        scene.fail(&other, Reason::ServerError, 50);
+        assert!(!scene.is_open(), "once: they did not succeed since");
+    }
+
+    #[test]
+    fn refusals_open_no_circuit_of_the_server_and_that_of_a_client_only_where_they_are_about_it() {
+        let one = client("a", "one");
+        let mut scene = Scene::with(&[&one]);
+        scene.fail(&one, Reason::InvalidScope, 50);
+        assert!(scene.breaker.client_wait(&one, scene.start).is_none());
+        scene.fail(&one, Reason::InvalidClient, 5);
+        assert!(!scene.is_open());
+        let (_, refusal) = scene.breaker.client_wait(&one, scene.start).expect("it waits");
+        assert_eq!(refusal.reason, Reason::InvalidClient);
+        assert!(scene.breaker.client_changed(&one, Some(&"another version".into())));
+        assert!(scene.breaker.client_wait(&one, scene.start).is_none(), "another client");
+    }
+
+    #[test]
+    fn server_error_with_an_oauth_error_is_an_answer_and_the_clients_trouble() {
+        let one = client("a", "one");
+        let mut scene = Scene::with(&[&one]);
+        let refusal = Refusal::new(Reason::ServerError, "because");
+        for _ in 0..10 {
+            scene.note(&one, &Outcome::Failed { refusal: refusal.clone(), retry_after: None, is_outage: false }, 0);
+        }
+        assert!(!scene.is_open() && scene.breaker.client_wait(&one, scene.start).is_some());
+    }
+
+    #[test]
+    fn probes_pass_one_at_a_time_and_open_intervals_grow_to_their_limit() {
+        let one = client("a", "one");
+        let mut scene = Scene::with(&[&one]);
+        scene.fail(&one, Reason::Timeout, 5);
+        let (mut now, mut last, mut gaps) = (0, 0, Vec::new());
+        while gaps.len() < 8 {
+            now += 1000;
+            if scene.breaker.gate(scene.at(now).monotonic) == Gate::HalfOpen {
+                scene.breaker.admitted(&one, scene.at(now).monotonic);
+                assert_eq!(
+                    scene.breaker.gate(scene.at(now).monotonic),
+                    Gate::Open { until: None, urgent_from: None },
+                    "one at a time"
+                );
+                scene.note(&one, &failed(Reason::Timeout), now);
+                gaps.push((now - last) / 1000);
+                last = now;
+            }
+        }
+        assert_eq!(gaps, [2, 4, 8, 16, 30, 30, 30, 30]);
+        assert_eq!(scene.note(&one, &Outcome::Succeeded, now), Change::Closed);
+        assert_eq!(scene.note(&one, &Outcome::Succeeded, now), Change::None, "once");
+    }
+
+    #[test]
+    fn probe_that_was_not_sent_is_no_end_of_probing() {
+        let one = client("a", "one");
+        let mut scene = Scene::with(&[&one]);
+        scene.fail(&one, Reason::Timeout, 5);
+        let later = scene.at(3000).monotonic;
+        scene.breaker.admitted(&one, later);
+        scene.note(&one, &Outcome::NotSent, 3000);
+        assert_eq!(scene.breaker.gate(later), Gate::HalfOpen);
+        assert!(scene.breaker.client_wait(&one, later).is_none());
+    }
+
+    #[test]
+    fn retry_after_holds_for_all_up_to_half_of_what_is_left_and_an_hour() {
+        let one = client("a", "one");
+        let mut scene = Scene::with(&[&one]);
+        let asked = |hours| Outcome::Failed {
+            refusal: Refusal::new(Reason::RateLimited, "because"),
+            retry_after: Some(TimeDelta::hours(hours)),
+            is_outage: false,
+        };
+        scene.note(&one, &asked(400), 0);
+        let now = scene.at(0);
+        let pause = *scene.breaker.server_pause(now.monotonic).expect("a pause");
+        assert_eq!(pause.until, now.monotonic + Duration::from_secs(3600));
+        assert_eq!(pause.allows(now.wall + TimeDelta::seconds(60)), now.monotonic + Duration::from_secs(30));
+        assert_eq!(pause.allows(now.wall), pause.until, "nothing is left to lose");
+        assert_eq!(pause.allows(now.wall + TimeDelta::days(1)), pause.until);
+        assert!(scene.breaker.server_pause(pause.until).is_none());
+        assert!(!scene.is_open(), "a server that asks to wait is there");
+    }
+}

@@ -1,0 +1,349 @@
+//! The queue under a steered clock: order, fairness, pace, open circuits, and what shares an answer.
+
+use super::*;
+
+type Queue = RequestQueue<String>;
+
+/// One server that answers every request after a while, and a clock.
+struct Scene {
+    queue: Queue,
+    start: Instant,
+    passed: Duration,
+    /// What was admitted, with the millisecond.
+    admitted: Vec<(String, u128)>,
+}
+
+fn request(namespace: &str, secret: &str, expires_at: Option<DateTime<Utc>>) -> Request {
+    Request {
+        requester: Requester { namespace: namespace.into(), secret: secret.into() },
+        client_version: Some("1".into()),
+        content: format!("{namespace}/{secret}/{expires_at:?}").into(),
+        expires_at,
+        is_retry: false,
+    }
+}
+
+fn failed(reason: Reason) -> Outcome {
+    let is_outage = matches!(reason, Reason::Timeout | Reason::ServerError);
+    Outcome::Failed { refusal: Refusal::new(reason, "because"), retry_after: None, is_outage }
+}
+
+impl Scene {
+    fn new(max_in_flight: u16, per_minute: u32) -> Self {
+        let queue = Queue::new(max_in_flight, per_minute);
+        Self { queue, start: Instant::now(), passed: Duration::ZERO, admitted: Vec::new() }
+    }
+
+    fn now(&self) -> Now {
+        let wall = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
+        Now { wall: wall + self.passed, monotonic: self.start + self.passed }
+    }
+
+    fn wall(&self, seconds: i64) -> DateTime<Utc> {
+        self.now().wall + TimeDelta::seconds(seconds)
+    }
+
+    /// A request for a token that expires in so many seconds.
+    fn enqueue(&mut self, namespace: &str, name: &str, expires_in: i64) {
+        let request = request(namespace, name, Some(self.wall(expires_in)));
+        let now = self.now();
+        self.queue.enqueue(format!("{namespace}/{name}"), request, now);
+    }
+
+    fn retry(&mut self, namespace: &str, name: &str) {
+        let request = Request { is_retry: true, ..request(namespace, name, None) };
+        let now = self.now();
+        self.queue.enqueue(format!("{namespace}/{name}"), request, now);
+    }
+
+    /// Admits what may go now, and takes each up.
+    fn admit(&mut self) -> Vec<String> {
+        let now = self.now();
+        let names: Vec<String> = self.queue.admit(now).admitted.into_iter().map(|(name, _)| name).collect();
+        for name in &names {
+            let (namespace, secret) = name.split_once('/').expect("namespace/name");
+            let requester = Requester { namespace: namespace.into(), secret: secret.into() };
+            assert!(self.queue.take_up(name, &requester));
+            self.admitted.push((name.clone(), self.passed.as_millis()));
+        }
+        names
+    }
+
+    fn settle(&mut self, name: &str, outcome: &Outcome) -> (Change, Vec<String>) {
+        let now = self.now();
+        self.queue.settle(&name.to_owned(), None, outcome, now)
+    }
+
+    /// Lets the time pass; each request that is admitted is answered at once with what `answer` gives.
+    fn run(&mut self, limit: Duration, mut answer: impl FnMut(&mut Self, &str) -> Outcome) {
+        let end = self.passed + limit;
+        loop {
+            for name in self.admit() {
+                let outcome = answer(self, &name);
+                self.settle(&name, &outcome);
+            }
+            let now = self.now();
+            let again = self.queue.admit(now).again;
+            let step = again.map_or(Duration::from_millis(100), |again| {
+                again
+                    .saturating_duration_since(now.monotonic)
+                    .clamp(Duration::from_millis(1), Duration::from_millis(100))
+            });
+            self.passed += step;
+            if self.passed > end {
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_after_an_outage_are_served_in_the_order_of_the_contract() {
+    const NAMESPACES: i64 = 10;
+    const EACH: i64 = 1000;
+    let mut scene = Scene::new(8, 300);
+    for number in 0..EACH {
+        for namespace in 0..NAMESPACES {
+            // not in the order in which they are lost
+            scene.enqueue(&format!("n{namespace}"), &format!("c{number}"), (number * 7919) % EACH);
+        }
+    }
+    scene.run(Duration::from_secs(2100), |_, _| Outcome::Succeeded);
+    assert_eq!(scene.admitted.len(), 10_000);
+    let last = scene.admitted.last().map(|(_, at)| *at).unwrap_or_default();
+    assert!((1_995_000..2_001_000).contains(&last), "10,000 at 300 a minute take 2,000 s: {last} ms");
+    for (round, served) in scene.admitted.chunks(10).enumerate() {
+        let mut namespaces: Vec<&str> = served.iter().filter_map(|(name, _)| name.split('/').next()).collect();
+        namespaces.sort_unstable();
+        namespaces.dedup();
+        assert_eq!(namespaces.len(), 10, "each namespace has its turn");
+        for (name, _) in served {
+            let number: i64 = name.split("/c").nth(1).and_then(|number| number.parse().ok()).expect("a number");
+            assert_eq!((number * 7919) % EACH, round as i64, "the token that is lost first comes first");
+        }
+    }
+}
+
+#[test]
+fn neighbour_is_served_at_his_next_turn_whatever_another_namespace_asks_for() {
+    let mut scene = Scene::new(8, 60);
+    (0..1000).for_each(|number| scene.enqueue("noisy", &format!("c{number}"), 1));
+    scene.run(Duration::from_secs(10), |_, _| Outcome::Succeeded);
+    scene.enqueue("quiet", "only", 10);
+    let before = scene.passed;
+    scene.run(Duration::from_secs(5), |_, _| Outcome::Succeeded);
+    let (_, at) = scene.admitted.iter().find(|(name, _)| name == "quiet/only").expect("it was served");
+    assert!(*at <= (before + Duration::from_millis(2000)).as_millis(), "{at}");
+}
+
+#[test]
+fn broken_clients_of_one_namespace_leave_three_quarters_of_the_rate() {
+    let mut scene = Scene::new(8, 60);
+    (0..400).for_each(|number| scene.retry("noisy", &format!("c{number}")));
+    (0..60).for_each(|number| scene.enqueue("quiet", &format!("c{number}"), 600));
+    scene.run(Duration::from_secs(60), |scene, name| {
+        if name.starts_with("noisy") {
+            scene.passed += Duration::from_millis(1);
+            failed(Reason::InvalidClient)
+        } else {
+            Outcome::Succeeded
+        }
+    });
+    let quiet = scene.admitted.iter().filter(|(name, _)| name.starts_with("quiet")).count();
+    assert!((44..=46).contains(&quiet), "{quiet} of 60");
+}
+
+#[test]
+fn client_with_an_open_circuit_costs_a_probe_and_its_requests_wait() {
+    let mut scene = Scene::new(8, 6000);
+    for number in 0..100 {
+        let request = Request { content: number.to_string().into(), ..request("a", "broken", None) };
+        let now = scene.now();
+        scene.queue.enqueue(format!("a/c{number}"), request, now);
+    }
+    scene.enqueue("b", "good", 60);
+    let mut asked = 0;
+    let end = Duration::from_secs(65);
+    while scene.passed < end {
+        let now = scene.now();
+        for (name, _) in scene.queue.admit(now).admitted {
+            let good = name == "b/good";
+            asked += u32::from(!good);
+            let outcome = if good { Outcome::Succeeded } else { failed(Reason::ServerError) };
+            let now = scene.now();
+            scene.queue.settle(&name, None, &outcome, now);
+            if !good {
+                let number = name.trim_start_matches("a/c").to_owned();
+                let request = Request { content: number.into(), is_retry: true, ..request("a", "broken", None) };
+                scene.queue.enqueue(name, request, now);
+            }
+        }
+        scene.passed += Duration::from_millis(50);
+    }
+    assert!((9..=14).contains(&asked), "five, what was in flight, then probes after 2, 4, 8, 16 and 30 s: {asked}");
+    assert!(!scene.queue.is_open(), "the neighbour's requests are not held up");
+    assert!(scene.queue.blocked(&request("a", "broken", None).requester, scene.now().monotonic).is_some());
+
+    // another client Secret is another client
+    let changed = Request { client_version: Some("2".into()), ..request("a", "broken", None) };
+    let now = scene.now();
+    scene.queue.enqueue("a/c0".into(), changed, now);
+    assert!(!scene.queue.admit(now).admitted.is_empty());
+}
+
+#[test]
+fn token_that_would_be_lost_is_probed_for_while_the_circuit_is_open() {
+    let mut scene = Scene::new(8, 6000);
+    for round in 0..8 {
+        ["a", "b"].iter().for_each(|namespace| scene.retry(namespace, "down"));
+        let end = if round < 3 { 1 } else { 20 };
+        scene.run(Duration::from_secs(end), |_, _| failed(Reason::Timeout));
+    }
+    assert!(scene.queue.is_open());
+    scene.retry("a", "down");
+    scene.enqueue("c", "later", 3600);
+    assert!(scene.admit().is_empty(), "nothing is lost before the next probe");
+    scene.enqueue("c", "soon", 10);
+    scene.passed += Duration::from_secs(3);
+    let admitted = scene.admit();
+    assert_eq!(admitted, ["c/soon"]);
+    assert_eq!(scene.settle("c/soon", &Outcome::Succeeded).0, Change::Closed);
+}
+
+#[test]
+fn probe_is_drawn_from_the_client_that_succeeded_last() {
+    let mut scene = Scene::new(8, 6000);
+    for name in ["one", "two", "three"] {
+        scene.enqueue("z", name, 60);
+        scene.run(Duration::from_millis(10), |_, _| Outcome::Succeeded);
+    }
+    for _ in 0..6 {
+        ["one", "two"].iter().for_each(|name| scene.retry("z", name));
+        scene.run(Duration::from_millis(10), |_, _| failed(Reason::Timeout));
+    }
+    assert!(scene.queue.is_open());
+    scene.retry("a", "never-succeeded");
+    scene.enqueue("z", "three", 3600);
+    scene.passed += Duration::from_secs(3);
+    assert_eq!(scene.admit(), ["z/three"], "one, and a good one");
+}
+
+#[test]
+fn one_namespace_leaves_room_in_flight_for_the_others() {
+    let mut scene = Scene::new(8, 60_000);
+    (0..300).for_each(|number| scene.enqueue("slow", &format!("c{number}"), 60));
+    assert_eq!(scene.admit().len(), 6);
+    scene.enqueue("quick", "only", 60);
+    assert_eq!(scene.admit(), ["quick/only"]);
+}
+
+#[test]
+fn equal_requests_share_one_answer_and_unequal_ones_do_not() {
+    let mut scene = Scene::new(8, 6000);
+    let add = |scene: &mut Scene, key: &str, version: &str, content: &str| {
+        let wanted =
+            Request { client_version: Some(version.into()), content: content.into(), ..request("a", "client", None) };
+        let now = scene.now();
+        scene.queue.enqueue(key.into(), wanted, now);
+    };
+    for key in ["1", "2", "3"] {
+        add(&mut scene, key, "7", "same");
+    }
+    add(&mut scene, "4", "7", "other scopes");
+    add(&mut scene, "5", "8", "same");
+    let now = scene.now();
+    let mut admitted: Vec<String> = scene.queue.admit(now).admitted.into_iter().map(|(key, _)| key).collect();
+    admitted.sort();
+    assert_eq!(admitted, ["1", "4", "5"]);
+    add(&mut scene, "6", "7", "same");
+    assert!(scene.queue.admit(now).admitted.is_empty());
+    let (_, mut sharing) = scene.settle("1", &Outcome::Succeeded);
+    sharing.sort();
+    assert_eq!(sharing, ["2", "3", "6"]);
+    assert!(scene.queue.is_empty(), "they wait no longer");
+    add(&mut scene, "7", "7", "same");
+    assert_eq!(scene.queue.admit(now).admitted.len(), 1, "nothing is in flight that it could share");
+}
+
+#[test]
+fn request_whose_equal_one_failed_has_a_turn_of_its_own() {
+    let mut scene = Scene::new(8, 6000);
+    for key in ["1", "2"] {
+        let now = scene.now();
+        scene.queue.enqueue(key.into(), request("a", "client", None), now);
+    }
+    let now = scene.now();
+    assert_eq!(scene.queue.admit(now).admitted.len(), 1);
+    assert_eq!(scene.settle("1", &failed(Reason::InvalidScope)).1, Vec::<String>::new());
+    assert_eq!(scene.queue.admit(now).admitted.len(), 1);
+}
+
+#[test]
+fn request_that_was_not_sent_costs_nothing_of_the_rate() {
+    let mut scene = Scene::new(8, 60);
+    ["1", "2"].iter().for_each(|name| scene.enqueue("a", name, 60));
+    assert_eq!(scene.admit(), ["a/1"]);
+    scene.settle("a/1", &Outcome::NotSent);
+    assert_eq!(scene.admit(), ["a/2"], "at once");
+}
+
+#[test]
+fn limits_that_change_forget_neither_what_waits_nor_what_was_sent() {
+    let mut scene = Scene::new(8, 60);
+    ["1", "2", "3"].iter().for_each(|name| scene.enqueue("a", name, 60));
+    assert_eq!(scene.admit().len(), 1);
+    scene.queue.set_limits(8, 60);
+    assert!(scene.admit().is_empty(), "an edit gives no new burst");
+    assert_eq!(scene.queue.len(), 2);
+}
+
+#[test]
+fn wait_that_the_server_asks_for_holds_for_all_and_spares_tokens_that_would_be_lost() {
+    let mut scene = Scene::new(8, 6000);
+    scene.enqueue("a", "limited", 600);
+    scene.admit();
+    let refusal = Refusal::new(Reason::RateLimited, "because");
+    let retry_after = Some(TimeDelta::seconds(100));
+    scene.settle("a/limited", &Outcome::Failed { refusal, retry_after, is_outage: false });
+    scene.enqueue("b", "soon", 60);
+    scene.passed += Duration::from_secs(1);
+    let (missing, now) = (request("b", "missing", None), scene.now());
+    scene.queue.enqueue("b/missing".into(), missing, now);
+    scene.enqueue("b", "expired", -5);
+    scene.enqueue("b", "late", 3600);
+    scene.run(Duration::from_secs(110), |_, _| Outcome::Succeeded);
+    let at = |name: &str| scene.admitted.iter().find(|(other, _)| other == name).map(|(_, at)| *at / 1000);
+    assert_eq!(at("b/soon"), Some(30), "half of what was left");
+    for name in ["b/missing", "b/expired", "b/late"] {
+        assert_eq!(at(name), Some(100), "{name}");
+    }
+}
+
+#[test]
+fn admitted_request_that_no_worker_takes_up_waits_again() {
+    let mut scene = Scene::new(1, 60_000);
+    scene.enqueue("a", "lost", 600);
+    let now = scene.now();
+    assert_eq!(scene.queue.admit(now).admitted.len(), 1);
+    assert!(scene.queue.is_admitted(&"a/lost".to_owned()));
+    scene.passed += TAKE_UP_WITHIN;
+    assert_eq!(scene.admit(), ["a/lost"]);
+}
+
+#[test]
+fn request_that_changes_keeps_its_time_of_arrival_and_one_that_does_not_its_place() {
+    let mut scene = Scene::new(1, 60);
+    let (first, second) = (request("a", "1", None), request("a", "2", None));
+    for (key, request) in [("1", &first), ("2", &second)] {
+        let now = scene.now();
+        scene.queue.enqueue(key.into(), request.clone(), now);
+        scene.passed += Duration::from_secs(5);
+    }
+    let now = scene.now();
+    scene.queue.enqueue("1".into(), first.clone(), now);
+    assert_eq!(scene.queue.waits_since(&"1".to_owned()), Some(scene.start));
+    let retry = Request { content: "changed".into(), ..first };
+    scene.queue.enqueue("1".into(), retry, now);
+    assert_eq!(scene.queue.waits_since(&"1".to_owned()), Some(scene.start));
+    assert_eq!(scene.queue.admit(now).admitted.first().map(|(key, _)| key.as_str()), Some("1"), "missing for longer");
+}
