@@ -149,6 +149,9 @@ impl Visit<'_> {
             return Err(CallError::NotLeading);
         }
         self.memory.asked_at = Some(clock::now());
+        if facts.is_asked_for(clock::now()) {
+            self.memory.requested_at = self.memory.asked_at;
+        }
         let order = Order {
             credential,
             namespace_labels: &namespace_labels,

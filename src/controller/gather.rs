@@ -118,6 +118,7 @@ pub fn facts(
     let (known_target, known_client) = (index.get(&subject.target), index.get(&subject.client));
     let target = match &known_target {
         Known::Absent => absent(subject, &claims()),
+        Known::Unknown if is_new(subject, memory) => Target::Presumed,
         known => target(subject, memory, reading, known),
     };
     let client = client(subject, memory, reading, &known_client, &target);
@@ -136,6 +137,12 @@ pub fn facts(
         restart: restart(subject, memory),
     };
     (facts, inputs)
+}
+
+/// Whether nothing was ever reported of a credential.
+#[must_use]
+pub fn is_new(subject: &Subject<'_>, memory: &Memory) -> bool {
+    subject.credential.status.is_none() && memory.written_status.is_none()
 }
 
 fn restart(subject: &Subject<'_>, memory: &Memory) -> Option<Restart> {
@@ -165,12 +172,8 @@ fn renewal_request(
     let fresh = |value: &String| memory.attempts.renew_request.as_ref() != Some(value) && open(value);
     let fresh = subject.renew_annotation().is_some_and(fresh);
     let unfulfilled = memory.unfulfilled_request.as_ref().is_some_and(open);
-    // the Secret knows of a request before this process's time; a time to come is of a clock that was ahead
-    let issued_at = match target {
-        Known::Present(seen) => seen.stamp.as_ref().map(|stamp| stamp.issued_at),
-        _ => None,
-    };
-    let requested_at = memory.asked_at.max(issued_at).filter(|at| *at <= now);
+    // a time to come is of a clock that was ahead
+    let requested_at = memory.requested_at.filter(|at| *at <= now);
     let not_before = requested_at.map(|at| at + backoff::ON_REQUEST_FLOOR).filter(|until| *until > now);
     (fresh || unfulfilled).then_some(RenewalRequest { fresh, not_before })
 }
@@ -295,7 +298,7 @@ fn inputs(subject: &Subject<'_>, epoch: u32, client: &Known, target: &Target) ->
         Known::Present(seen) => &seen.version,
     };
     let target = match target {
-        Target::Unread => "unread",
+        Target::Unread | Target::Presumed => "unread",
         Target::Absent => "absent",
         Target::Foreign(refusal) => &refusal.message,
         Target::Ours(_) => "ours",

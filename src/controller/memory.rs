@@ -26,6 +26,8 @@ pub struct Memory {
     pub inputs: Option<u32>,
     /// When a token was asked for last.
     pub asked_at: Option<DateTime<Utc>>,
+    /// When one was requested last because a user asked for it.
+    pub requested_at: Option<DateTime<Utc>>,
     /// A value of the renew annotation for which no token was issued yet.
     pub unfulfilled_request: Option<String>,
     /// The status that we wrote, with the resourceVersion that the object then had, until the watch brings it.
@@ -66,6 +68,7 @@ impl Memory {
             attempts,
             inputs: None,
             asked_at: None,
+            requested_at: None,
             unfulfilled_request: None,
             written_status: None,
             newest: 0,

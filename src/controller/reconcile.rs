@@ -151,6 +151,7 @@ async fn look(
         slot,
         waits: false,
         waits_long: false,
+        is_blocked: false,
         worker: Some(worker),
     };
     let result = visit.run().await;
@@ -196,6 +197,8 @@ pub(super) struct Visit<'a> {
     pub(super) waits: bool,
     /// It has waited for so long that it is reported.
     pub(super) waits_long: bool,
+    /// It waits behind an open circuit, so that no one knows when it is sent.
+    pub(super) is_blocked: bool,
     /// The worker that does this.
     pub(super) worker: Option<OwnedSemaphorePermit>,
 }
@@ -207,7 +210,8 @@ pub(super) enum Attempted {
 
 impl Visit<'_> {
     async fn run(&mut self) -> Result<RequeueAfter, CallError> {
-        if !self.context.watch_secrets {
+        let waits_unread = self.slot.is_none() && gather::is_new(&self.subject, &self.memory);
+        if !self.context.watch_secrets && !waits_unread {
             self.look_at_secrets().await?;
         }
         for _ in 0..STEPS_MAX {

@@ -161,6 +161,14 @@ impl Requests {
         None
     }
 
+    /// Whether a request of this credential was admitted and waits for a worker.
+    #[must_use]
+    pub fn is_admitted(&self, key: &Arc<Key>) -> bool {
+        let state = self.state();
+        let queue = state.places.get(key).and_then(|place| state.queues.get(place));
+        queue.is_some_and(|queue| queue.queue.is_admitted(key))
+    }
+
     /// The token that was issued to an equal request while this credential's waited.
     #[must_use]
     pub fn take_shared(&self, key: &Key) -> Option<Box<Content>> {

@@ -56,18 +56,24 @@ impl Visit<'_> {
         // a back-off that is over says nothing of the next attempt: waking for it would be a hot loop
         let back_off = self.memory.not_before.filter(|at| *at > now && !facts.suspend);
         let next_attempt = next_attempt.or(back_off);
+        // what waits for its turn was due when it said so: another status would cost a write for each renewal
+        let shown_attempt = if self.waits && !self.is_blocked {
+            previous.renew_at.as_deref().and_then(clock::from_rfc3339)
+        } else {
+            next_attempt
+        };
         let status = status::status(&status::Inputs {
             facts: &facts,
             attempts: &self.memory.attempts,
             description: &description,
             secret: &self.subject.target.name,
             generation: self.subject.credential.metadata.generation,
-            renew_at: next_attempt,
+            renew_at: shown_attempt,
             previous: &previous,
             waits_for: self.waits_long.then_some(&*self.subject.credential.spec.authority_ref.name),
             now,
         });
-        self.gauge(&facts, &status, next_attempt);
+        self.gauge(&facts, &status, shown_attempt);
         let outcome = match &self.outcome {
             None => None,
             Some(Attempted::Written(need)) => Some(Outcome::Written(*need)),

@@ -33,6 +33,7 @@ impl Visit<'_> {
         let authority = &self.subject.credential.spec.authority_ref.name;
         let request = gather::request(&self.subject, &self.memory, facts, &self.context.index);
         let Place { since, blocked } = self.context.authorities.requests.enqueue(authority, self.key, request);
+        self.is_blocked = blocked.is_some();
         if let Some(refusal) = blocked.map(|blocked| blocked.unwrap_or_else(|reason| down(authority, reason)))
             && !self.is_reported(inputs)
         {
@@ -52,10 +53,11 @@ impl Visit<'_> {
     pub(super) async fn await_admission(&mut self, waited: Duration) -> Result<RequeueAfter, CallError> {
         let spread = REPORT_SPREAD.mul_f64(digest::unit_interval(["wait", &self.subject.uid]));
         let until_report = (REPORT_AFTER + spread).checked_sub(waited).filter(|left| !left.is_zero());
-        self.waits_long = until_report.is_none();
+        // behind an open circuit it is the failure that is reported, not the queue
+        self.waits_long = until_report.is_none() && !self.is_blocked;
         let until_report = until_report.map(|left| TimeDelta::from_std(left).unwrap_or_default());
         // what waits costs no API call, and of a credential that nothing is known of there is nothing to report yet
-        if let Some(left) = until_report.filter(|_| self.subject.credential.status.is_none()) {
+        if let Some(left) = until_report.filter(|_| gather::is_new(&self.subject, &self.memory)) {
             return Ok(requeue(left));
         }
         self.report(None, until_report).await

@@ -9,7 +9,7 @@ use crate::{api::conditions::Reason, digest};
 
 /// The first wait, and the shortest: at most one attempt a second for each credential.
 pub const FLOOR: TimeDelta = TimeDelta::seconds(1);
-/// The shortest time between two requests that a user asks for through the annotation: a program that changes it in a
+/// The shortest time between two renewals that a user asks for through the annotation: a program that changes it in a
 /// loop must not use up what others need.
 pub const ON_REQUEST_FLOOR: TimeDelta = TimeDelta::seconds(10);
 /// The longest wait while a token is valid, and after refusals.

@@ -131,6 +131,9 @@ pub enum Client {
 pub enum Target {
     /// Not looked at yet.
     Unread,
+    /// Not looked at yet, of a credential that nothing was ever reported of: most likely there is none. It is read once
+    /// a request was admitted, so that what waits costs no call.
+    Presumed,
     /// There is none.
     Absent,
     /// There is one that we must not write.

@@ -22,6 +22,8 @@ pub fn next(facts: &Facts, now: DateTime<Utc>) -> Plan {
         Target::Unread => Plan::Inspect(Inspect::Target),
         // Whose Secret it is counts as an attempt's failure: otherwise a token would be asked for and thrown away.
         Target::Foreign(refusal) => attempt(facts, now, |_| Plan::Refuse(refusal.clone())),
+        Target::Presumed if !facts.is_admitted && !facts.has_unwritten => mint(facts, now, Need::Missing),
+        Target::Presumed => Plan::Inspect(Inspect::Target),
         Target::Absent => mint(facts, now, Need::Missing),
         Target::Ours(held) => with_held(facts, held, now),
     }
@@ -30,7 +32,7 @@ pub fn next(facts: &Facts, now: DateTime<Utc>) -> Plan {
 /// Nothing is done, but what is told must be true: whether the Secret holds a token is looked at all the same.
 fn suspended(target: &Target) -> Plan {
     match target {
-        Target::Unread => Plan::Inspect(Inspect::Target),
+        Target::Unread | Target::Presumed => Plan::Inspect(Inspect::Target),
         Target::Ours(Held { data: Integrity::Unproven, .. }) => Plan::Inspect(Inspect::TargetData),
         _ => Plan::Keep { renew_at: None },
     }
@@ -344,6 +346,19 @@ mod tests {
         assert_eq!(next(&at_hand, due), Plan::Mint(Need::Due), "nothing needs to be sent or read");
         let forbidden = missing.with(|facts| facts.authority = Authority::Forbids(refusal(Reason::ScopeNotAllowed)));
         assert_eq!(next(&forbidden, due), Plan::Refuse(refusal(Reason::ScopeNotAllowed)));
+    }
+
+    #[test]
+    fn secret_of_a_new_credential_is_read_once_its_request_is_admitted() {
+        let new = settled().with(|facts| {
+            facts.target = Target::Presumed;
+            facts.is_admitted = false;
+        });
+        assert_eq!(next(&new, at(1)), Plan::AwaitAdmission);
+        let admitted = new.clone().with(|facts| facts.is_admitted = true);
+        assert_eq!(next(&admitted, at(1)), Plan::Inspect(Inspect::Target));
+        let suspended = new.with(|facts| facts.suspend = true);
+        assert_eq!(next(&suspended, at(1)), Plan::Inspect(Inspect::Target));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::ready::Ready;
 use crate::{
     controller::{
         RequeueAfter, authorities,
@@ -59,7 +60,11 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
     let (all, stopped, workers) = (context.clone(), stop.clone(), context.workers.clone());
     loops.spawn(async move {
         let look = |key, worker| look_at_credential(key, worker, all.clone());
-        run(queues.credentials, workers, stopped, life, look).await;
+        let turn = |key: &Arc<Key>| Turn {
+            namespace: key.namespace.clone(),
+            goes_first: all.authorities.requests.is_admitted(key),
+        };
+        run(queues.credentials, workers, stopped, life, turn, look).await;
         "the loop over credentials"
     });
     let life = Life::new(&context.progress, "the loop over authorities".to_owned());
@@ -67,7 +72,8 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
     loops.spawn(async move {
         let look = |name, worker| look_at_authority(name, worker, all.clone());
         let workers = Arc::new(Semaphore::new(AUTHORITY_CONCURRENCY));
-        run(queues.authorities, workers, stopped, life, look).await;
+        let turn = |_: &String| Turn { namespace: String::new(), goes_first: false };
+        run(queues.authorities, workers, stopped, life, turn, look).await;
         "the loop over authorities"
     });
     let (context, mut stop) = (context.clone(), stop.clone());
@@ -96,6 +102,12 @@ impl Life {
     }
 }
 
+/// When an object has its turn among all that are due.
+struct Turn {
+    namespace: String,
+    goes_first: bool,
+}
+
 /// Looks at what comes out of the queue, and again when the look said so, until the signal comes: then it finishes what
 /// it is doing. Unlike `kube::runtime::applier`, it wakes only the look that has something to do, and keeps of each
 /// object what `T` is and nothing else. A look gets one of the `workers`, and may give it back before it ends.
@@ -104,6 +116,7 @@ async fn run<T>(
     workers: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
     life: Life,
+    turn: impl Fn(&T) -> Turn,
     look: impl Fn(T, OwnedSemaphorePermit) -> BoxFuture<'static, RequeueAfter>,
 ) where
     T: Clone + Eq + Hash,
@@ -113,18 +126,16 @@ async fn run<T>(
     let mut scheduled = pin!(scheduler(stream::select(received(queue).map(now), received(due_again))));
     let (mut running, mut busy) = (FuturesUnordered::new(), HashSet::new());
     let mut signs = tokio::time::interval(SIGN_OF_LIFE);
-    // at most one object, with its place among those that wait for a worker
-    let mut hired = FuturesUnordered::new();
+    let mut ready: Ready<T> = Ready::default();
+    // at most one, with its place among those that wait for a worker
+    let mut hiring = FuturesUnordered::new();
     loop {
-        let has_room = hired.is_empty();
-        let next = poll_fn(|context| {
-            if has_room {
-                scheduled.as_mut().hold_unless(|object| !busy.contains(object)).poll_next_unpin(context)
-            } else {
-                // only notes what is due meanwhile, and yields nothing
-                scheduled.as_mut().hold().poll_next_unpin(context)
-            }
-        });
+        if !ready.is_empty() && hiring.is_empty() {
+            hiring.push(workers.clone().acquire_owned());
+        }
+        // what is worked on is due again only afterwards
+        let next =
+            poll_fn(|context| scheduled.as_mut().hold_unless(|object| !busy.contains(object)).poll_next_unpin(context));
         tokio::select! {
             _ = stop.wait_for(|stopped| *stopped) => break,
             _ = signs.tick() => life.progress.moved(&life.part),
@@ -135,17 +146,15 @@ async fn run<T>(
                     let _ = again.send(ScheduleRequest { message: object, run_at: Instant::now() + wait });
                 }
             }
-            Some((object, worker)) = hired.next() => {
-                // it is never closed
-                let Ok(worker) = worker else { break };
-                let object: T = object;
-                let look = look(object.clone(), worker);
+            Some(Ok(permit)) = hiring.next() => {
+                let Some(object) = ready.pop() else { continue };
+                busy.insert(object.clone());
+                let look = look(object.clone(), permit);
                 running.push(async move { (object, look.await) });
             }
             Some(object) = next => {
-                busy.insert(object.clone());
-                let worker = workers.clone().acquire_owned();
-                hired.push(async move { (object, worker.await) });
+                let Turn { namespace, goes_first } = turn(&object);
+                ready.push(object, &namespace, goes_first);
             }
         }
     }
@@ -243,7 +252,8 @@ mod tests {
                     look.await
                 })
             };
-            run(receiver, workers, stopped, life, look).await;
+            let turn = |name: &&str| Turn { namespace: (*name).to_owned(), goes_first: false };
+            run(receiver, workers, stopped, life, turn, look).await;
         });
         Loop { looks, queue: sender, stop, task }
     }

@@ -4,4 +4,5 @@ pub mod admin;
 pub mod client;
 pub mod election;
 pub mod loops;
+mod ready;
 pub mod run;

@@ -194,6 +194,9 @@ impl Look<'_> {
         let (sent, asked_at) = (self.world.now, self.world.clock());
         let client = self.client_content.clone();
         self.memory.asked_at = Some(asked_at);
+        if facts.is_asked_for(asked_at) {
+            self.memory.requested_at = Some(asked_at);
+        }
         self.judge.asked(self.world, self.process, self.subject.credential, &client);
         let answer = self.world.authority.answer(self.world.tokens.len(), sent, asked_at);
         if answer.is_ok() {

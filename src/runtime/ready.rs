@@ -1,0 +1,104 @@
+//! What is due and waits for a worker: namespaces take turns, so that thousands of objects of one tenant do not hold up
+//! another's. What may send a token request goes first: it holds a place that others wait for.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    hash::Hash,
+    sync::Arc,
+};
+
+/// Objects that are due, each once.
+pub struct Ready<T> {
+    first: VecDeque<T>,
+    namespaces: HashMap<Arc<str>, VecDeque<T>>,
+    /// Namespaces with objects, the one whose turn is next in front.
+    turns: VecDeque<Arc<str>>,
+    /// What is in here; one that was moved to the front leaves its former place behind.
+    queued: HashSet<T>,
+}
+
+impl<T> Default for Ready<T> {
+    fn default() -> Self {
+        Self { first: VecDeque::new(), namespaces: HashMap::new(), turns: VecDeque::new(), queued: HashSet::new() }
+    }
+}
+
+impl<T: Clone + Eq + Hash> Ready<T> {
+    /// Adds an object of a namespace, unless it is in here. One that `goes_first` is moved to the front.
+    pub fn push(&mut self, object: T, namespace: &str, goes_first: bool) {
+        let is_new = self.queued.insert(object.clone());
+        if goes_first {
+            self.first.push_back(object);
+        } else if is_new {
+            let place = self.namespaces.get_key_value(namespace).map(|(namespace, _)| namespace.clone());
+            let namespace = place.unwrap_or_else(|| {
+                let namespace: Arc<str> = namespace.into();
+                self.turns.push_back(namespace.clone());
+                namespace
+            });
+            self.namespaces.entry(namespace).or_default().push_back(object);
+        }
+    }
+
+    /// Takes out the object whose turn it is.
+    pub fn pop(&mut self) -> Option<T> {
+        while let Some(object) = self.next() {
+            if self.queued.remove(&object) {
+                return Some(object);
+            }
+        }
+        None
+    }
+
+    /// Whether nothing is due.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queued.is_empty()
+    }
+
+    fn next(&mut self) -> Option<T> {
+        if let Some(object) = self.first.pop_front() {
+            return Some(object);
+        }
+        let namespace = self.turns.pop_front()?;
+        let objects = self.namespaces.get_mut(&namespace)?;
+        let object = objects.pop_front();
+        if objects.is_empty() {
+            self.namespaces.remove(&namespace);
+        } else {
+            self.turns.push_back(namespace);
+        }
+        object
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(ready: &mut Ready<&'static str>) -> Vec<&'static str> {
+        std::iter::from_fn(|| ready.pop()).collect()
+    }
+
+    #[test]
+    fn namespaces_take_turns() {
+        let mut ready = Ready::default();
+        for name in ["a1", "a2", "a3", "b1", "b2", "c1"] {
+            ready.push(name, &name[..1], false);
+        }
+        assert_eq!(order(&mut ready), ["a1", "b1", "c1", "a2", "b2", "a3"]);
+        assert!(ready.is_empty() && ready.turns.is_empty() && ready.namespaces.is_empty());
+    }
+
+    #[test]
+    fn object_is_in_here_once_and_may_be_moved_to_the_front() {
+        let mut ready = Ready::default();
+        for name in ["a1", "a2", "a1", "b1"] {
+            ready.push(name, &name[..1], false);
+        }
+        ready.push("a2", "a", true);
+        ready.push("a2", "a", true);
+        assert_eq!(order(&mut ready), ["a2", "a1", "b1"]);
+        assert!(ready.is_empty());
+    }
+}

@@ -1,0 +1,115 @@
+//! Two namespaces, one operator for both, and the authorization server that behaves as it is told.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use futures::{StreamExt, TryStreamExt, stream};
+use itwin_credential_operator::api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{Api, api::PostParams};
+use serde_json::{Value, json};
+use stage::{Stage, faults::Faults, namespace::Namespace, operator::Operator};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
+/// Objects that are created at the same time.
+const AT_ONCE: usize = 16;
+
+pub struct World {
+    pub noisy: Namespace,
+    pub quiet: Namespace,
+    pub faults: Faults,
+    pub operator: Operator,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // every operator asks every authority of the cluster for its keys: those of tests that ended would add up
+        let stage = &self.quiet.stage;
+        let mut kubectl = std::process::Command::new(&stage.kubectl);
+        kubectl.arg("--kubeconfig").arg(&stage.kubeconfig).arg("--cache-dir").arg(stage.directory.join("kubectl"));
+        kubectl.args(["delete", "itauth", "--selector", &format!("test={}", self.quiet.name), "--wait=false"]);
+        // a stage that is going down needs no cleaning up
+        let _ = kubectl.output();
+    }
+}
+
+impl World {
+    /// Two namespaces whose names begin with `prefix`, and an operator that watches both.
+    pub async fn new(prefix: &str) -> Result<Self> {
+        let stage = Stage::current()?;
+        let noisy = Namespace::on(stage.clone(), &format!("{prefix}-noisy")).await?;
+        let quiet = Namespace::on(stage.clone(), &format!("{prefix}-quiet")).await?;
+        let namespaces = format!("{},{}", noisy.name, quiet.name);
+        let operator = Operator::start(&stage, Path::new(PROGRAM), &namespaces, &[]).await?;
+        Ok(Self { noisy, quiet, faults: stage.faults, operator })
+    }
+
+    /// An authority of this name for the server that behaves as it is told.
+    pub async fn authority(&self, name: &str, spec: &Value) -> Result<String> {
+        let name = format!("{}-{name}", self.quiet.name);
+        let mut full = json!({"issuer": self.faults.issuer, "caBundle": self.faults.ca_bundle()});
+        stage::namespace::merge(&mut full, spec);
+        let object = json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinAuthority",
+            "metadata": {"name": name, "labels": {"test": self.quiet.name}},
+            "spec": full,
+        });
+        let authorities: Api<ITwinAuthority> = Api::all(self.quiet.client.clone());
+        authorities.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+        Ok(name)
+    }
+
+    /// Says what becomes of the token requests of a client of this namespace from now on.
+    pub async fn behave(&self, namespace: &Namespace, client: &str, behaviour: &Value) -> Result<()> {
+        self.faults.behave(&client_id(namespace, client), behaviour).await
+    }
+
+    /// How many token requests of a client there were.
+    pub async fn requests(&self, namespace: &Namespace, client: &str) -> Result<usize> {
+        Ok(self.faults.requests(&client_id(namespace, client)).await?.len())
+    }
+
+    /// The sum of a metric's series that begin so.
+    pub async fn metric(&self, series: &str) -> Result<f64> {
+        let text = self.operator.get("/metrics").await?;
+        let values = text.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next());
+        Ok(values.filter_map(|value| value.parse::<f64>().ok()).sum())
+    }
+}
+
+pub fn client_id(namespace: &Namespace, client: &str) -> String {
+    format!("{}-{client}", namespace.name)
+}
+
+/// The Secret of a client, `<client>-client`.
+pub async fn client_secret(namespace: &Namespace, client: &str) -> Result<()> {
+    let text = |text: String| ByteString(text.into_bytes());
+    let id = client_id(namespace, client);
+    let data = [("client_id", text(id.clone())), ("client_secret", text(format!("client-secret-of-{id}")))];
+    let secret = Secret {
+        metadata: kube::core::ObjectMeta { name: Some(format!("{client}-client")), ..Default::default() },
+        data: Some(data.map(|(key, value)| (key.to_owned(), value)).into()),
+        ..Secret::default()
+    };
+    let secrets: Api<Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
+    secrets.create(&PostParams::default(), &secret).await.map(drop).context("client Secret")
+}
+
+/// Credentials `<client>-0` to `<client>-<count>` with one client, each with scopes of its own so that no request is
+/// equal to another.
+pub async fn credentials(namespace: &Namespace, authority: &str, client: &str, count: usize) -> Result<()> {
+    let api: Api<ITwinServiceCredential> = Api::namespaced(namespace.client.clone(), &namespace.name);
+    let create = async |number: usize| {
+        let spec = json!({
+            "authorityRef": {"name": authority},
+            "clientCredentialsRef": {"name": format!("{client}-client")},
+            "scopes": [format!("scope-{number}")],
+            "minimumValidity": "1s",
+        });
+        let object = namespace.credential(&format!("{client}-{number}"), &spec);
+        api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+        anyhow::Ok(())
+    };
+    stream::iter(0..count).map(create).buffer_unordered(AT_ONCE).try_collect().await
+}
