@@ -17,6 +17,7 @@ use super::{
     authorities::Authorities,
     gather::{self, Sources, Subject},
     memory::Memory,
+    others::Registered,
     reading::{self, Reading},
     scopes::Scopes,
     unreadable::Unreadable,
@@ -71,11 +72,9 @@ pub struct Context {
 }
 
 impl Context {
-    /// Has the other credentials looked at that care for this Secret: one that names it too may have it now.
-    pub fn wake_others(&self, credential: &Key, secret: &Key) {
-        for other in self.index.credentials(secret).iter().filter(|other| ***other != *credential) {
-            self.scopes.wake(other);
-        }
+    /// Has these credentials reconciled soon: another one may be out of their way.
+    pub fn wake_all_of(&self, credentials: Vec<Arc<Key>>) {
+        credentials.iter().for_each(|credential| self.scopes.wake(credential));
     }
 }
 
@@ -114,7 +113,7 @@ pub(super) fn requeue(wait: TimeDelta) -> RequeueAfter {
 async fn look(credential: &ITwinServiceCredential, context: &Context) -> Result<RequeueAfter, RequeueAfter> {
     let subject = Subject::new(credential);
     if credential.metadata.deletion_timestamp.is_some() {
-        context.wake_others(&subject.key, &subject.target);
+        context.wake_all_of(context.index.in_the_way_of(&subject.key));
         return Ok(None);
     }
     let registry = context.scopes.of(&subject.key).map(|scope| &scope.credentials).next();
@@ -222,8 +221,7 @@ impl Visit<'_> {
 
     pub(super) fn facts(&self) -> (Facts, u32) {
         let Context { index, scopes, authorities, .. } = self.context;
-        let claims = || gather::claims(&self.subject, index, scopes);
-        let sources = Sources { index, claims: &claims, authorities };
+        let sources = Sources { index, others: &Registered { index, scopes }, authorities };
         gather::facts(&self.subject, &self.memory, &self.reading, &sources, clock::now())
     }
 

@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod breaker;
+pub mod contenders;
 pub mod facts;
 pub mod fingerprint;
 pub mod grant;

@@ -8,14 +8,18 @@ use itwin_credential_operator::{
         authorities::Authorities,
         gather::{self, Sources, Subject},
         memory::Memory,
+        others::Others,
         reading::Reading,
     },
     decide::{
         backoff,
+        contenders::Claim,
         facts::{Facts, Refusal},
+        ownership::Named,
         plan::{Inspect, Plan},
     },
     oauth::failure::Failure,
+    observe::index::Key,
 };
 
 use crate::{act::Minted, faults::Faults, judge::Judge, process::Process, rules::Rules, world::World};
@@ -31,6 +35,23 @@ pub enum Halt {
     Error(CallError),
     /// The process was killed.
     Killed,
+}
+
+/// One credential alone: who else would have the Secret is for the tests against an API server.
+struct Alone;
+
+impl Others for Alone {
+    fn writers(&self, _: &Key) -> Vec<Claim> {
+        Vec::new()
+    }
+
+    fn readers(&self, _: &Key) -> Vec<Claim> {
+        Vec::new()
+    }
+
+    fn living(&self, _: &str) -> Option<Named> {
+        None
+    }
 }
 
 /// One look.
@@ -166,8 +187,7 @@ impl Look<'_> {
     pub fn facts(&self) -> (Facts, u32) {
         let process = &self.process;
         let now = self.world.clock();
-        // one credential alone: who else would have the Secret is for the tests against an API server
-        let sources = Sources { index: &process.index, claims: &Vec::new, authorities: self.authorities };
+        let sources = Sources { index: &process.index, others: &Alone, authorities: self.authorities };
         let (mut facts, inputs) = gather::facts(&self.subject, &self.memory, &self.reading, &sources, now);
         facts.authority = process.authority.clone();
         let is_another = process.failed_epoch.is_some_and(|epoch| epoch != process.epoch);
