@@ -32,6 +32,7 @@ use crate::{
         next,
         plan::{Inspect, Need, Plan},
     },
+    journal::Journal,
     metrics::Metrics,
     observe::index::{Key, SecretIndex},
     progress::Progress,
@@ -67,6 +68,8 @@ pub struct Context {
     pub unreadable: Unreadable,
     /// What must go on, for the liveness probe.
     pub progress: Arc<Progress>,
+    /// What is being reconciled, for the process after a crash.
+    pub journal: Journal,
     /// A watch keeps the index up to date.
     pub watch_secrets: bool,
 }
@@ -82,6 +85,10 @@ impl Context {
 pub async fn reconcile(key: &Key, context: &Context) -> RequeueAfter {
     // gone since it was woken
     let credential = context.scopes.get(key)?;
+    let _under_way = match context.journal.begin(key, credential.uid().as_deref().unwrap_or_default()) {
+        Ok(under_way) => under_way,
+        Err(wait) => return Some(wait),
+    };
     let started = Instant::now();
     let (result, again) = contained(Box::pin(look(&credential, context))).await;
     if matches!(result, "panic" | "deadline") {

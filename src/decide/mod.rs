@@ -13,3 +13,4 @@ pub mod next;
 pub mod ownership;
 pub mod plan;
 pub mod schedule;
+pub mod suspects;

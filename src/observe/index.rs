@@ -385,7 +385,7 @@ mod tests {
         assert_eq!(
             names(&index.in_the_way_of(&key("agent"))),
             ["rival", "reader"],
-            "whoever shares a client only is not"
+            "one that shares a client only is not"
         );
         assert_eq!(names(&index.register(&Arc::new(key("reader")), ["x", "z"])), ["agent", "rival"]);
         assert_eq!(names(&index.unregister(&key("rival"))), ["agent"]);
