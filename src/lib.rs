@@ -6,6 +6,7 @@
 //! api      what users write and read           config   what people configure, checked once
 //! decide   facts + now -> plan, pure           oauth    the authority's protocol, bounded
 //! observe  the cluster -> facts                cluster  every call to the API: named, with a deadline
+//! journal  what was under way when the last process ended
 //! act      plan -> token -> Secret             report   status, events, logs
 //! controller   what wakes a credential; observe, decide, act, report in a row
 //! runtime      the process: tasks, probes, shutdown
@@ -27,6 +28,8 @@ pub mod metrics;
 
 pub mod cluster;
 pub mod observe;
+
+pub mod journal;
 
 pub mod act;
 pub mod report;

@@ -173,6 +173,25 @@ async fn settings_reach_the_command_line() -> Result<()> {
 }
 
 #[tokio::test]
+async fn crash_journal_is_in_bounded_memory_of_the_pod_beside_volumes_of_the_user() -> Result<()> {
+    let stage = Stage::current()?;
+    for (arguments, count) in [(vec![], 1), (vec![file("everything.yaml")?], 2)] {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let objects = objects(&stage, "journal", &arguments).await?;
+        let pod = &of_kind(&objects, "Deployment").first().context("no Deployment")?["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let mount = &container["volumeMounts"][0];
+        let argument = format!("--state-dir={}", mount["mountPath"].as_str().context("no mountPath")?);
+        assert!(container["args"].as_array().is_some_and(|args| args.contains(&json!(argument))), "{argument}");
+        let volume = json!({"name": mount["name"], "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}});
+        assert_eq!(pod["volumes"][0], volume);
+        let lengths = [&pod["volumes"], &container["volumeMounts"]].map(|list| list.as_array().map(Vec::len));
+        assert_eq!(lengths, [Some(count); 2]);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn listed_namespaces_are_the_only_ones_with_permissions_on_secrets() -> Result<()> {
     let namespace = Namespace::new("chart-scoped").await?;
     let (stage, name) = (&namespace.stage, &namespace.name);

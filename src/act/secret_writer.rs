@@ -11,7 +11,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::me
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
-    core::{PartialObjectMeta, Request},
+    core::{ObjectMeta, PartialObjectMeta, Request},
 };
 use serde_json::{Value, json};
 
@@ -67,8 +67,10 @@ pub fn labels(credential: &ITwinServiceCredential) -> BTreeMap<String, String> {
 #[must_use]
 pub fn annotations(credential: &ITwinServiceCredential) -> BTreeMap<String, String> {
     let mut annotations = credential.spec.secret_template.clone().unwrap_or_default().annotations;
-    let uid = credential.metadata.uid.clone().unwrap_or_default();
-    annotations.insert(secret_keys::OWNER_UID.to_owned(), uid);
+    let ObjectMeta { uid, namespace, name, .. } = credential.meta();
+    annotations.insert(secret_keys::OWNER_UID.to_owned(), uid.clone().unwrap_or_default());
+    let owner = format!("{}/{}", namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default());
+    annotations.insert(secret_keys::OWNER.to_owned(), owner);
     if let Some(digest) = template::fingerprint(credential.spec.secret_template.as_ref()) {
         annotations.insert(secret_keys::TEMPLATE.to_owned(), digest);
     }
@@ -102,12 +104,12 @@ pub async fn create(
     data: Data,
 ) -> Result<Seen, CallError> {
     let secret = Secret {
-        metadata: kube::core::ObjectMeta {
+        metadata: ObjectMeta {
             name: Some(credential.target_name().to_owned()),
             labels: Some(labels(credential)),
             annotations: Some(all_annotations(credential, content, &data)),
             owner_references: owner(credential).map(|owner| vec![owner]),
-            ..kube::core::ObjectMeta::default()
+            ..ObjectMeta::default()
         },
         data: Some(data),
         type_: Some("Opaque".to_owned()),

@@ -17,11 +17,15 @@ pub const DATA_KEYS: [&str; 6] = [ACCESS_TOKEN, AUTHORIZATION, TOKEN_TYPE, EXPIR
 
 /// Label with the operator's name, by which generated Secrets can be listed.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Label with the credential's name, or a digest of it where the name is longer than a label may be.
+/// Label with the credential's name, or a digest of it where the name is longer than a label may be. For people who list
+/// Secrets: no decision rests on it, since another credential's name may equal the digest.
 pub const CREDENTIAL: &str = "credentials.itwin.dev/credential";
 
 /// UID of the credential that owns the Secret.
 pub const OWNER_UID: &str = "credentials.itwin.dev/owner-uid";
+/// `<namespace>/<name>` of the credential that owns the Secret: by it a copy elsewhere is known as one, and a credential
+/// that was created again knows what the one before it left behind.
+pub const OWNER: &str = "credentials.itwin.dev/owner";
 /// Digest of what the token was asked for.
 pub const REQUEST: &str = "credentials.itwin.dev/request-fingerprint";
 /// Digest of the client's credentials, keyed by the token, so that it tells nothing to who cannot read the token.

@@ -1,6 +1,6 @@
 //! The command line (`contract`: `itwin-credential-operator run` and `crd`). Each flag has an environment variable.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
@@ -50,6 +50,11 @@ pub struct RunArgs {
     /// Namespace of the Lease; default: the one that the process runs in.
     #[arg(long, env = "ITWIN_OPERATOR_LEASE_NAMESPACE", value_parser = namespace)]
     pub lease_namespace: Option<String>,
+
+    /// Directory for a small file that names the credentials that are being reconciled, so that after a crash these come
+    /// last and the others are served. It should outlive the process and need not outlive the pod; none: no such file.
+    #[arg(long, env = "ITWIN_OPERATOR_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
 
     /// Form of the log lines.
     #[arg(long, env = "ITWIN_OPERATOR_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]

@@ -8,8 +8,8 @@ use kube::ResourceExt;
 use super::{
     authorities::Authorities,
     memory::Memory,
+    others::Others,
     reading::{ReadClient, Reading},
-    scopes::Scopes,
 };
 use crate::{
     act::{secret_writer, template},
@@ -20,12 +20,12 @@ use crate::{
     clock,
     decide::{
         backoff,
+        contenders::{self, Claim},
         facts::{
-            Authority, Client, Desired, Facts, Held, History, Integrity, Policy, RenewBefore, RenewalRequest, Restart,
-            Target,
+            Authority, Client, Desired, Facts, Held, History, Integrity, Policy, Refusal, RenewBefore, RenewalRequest,
+            Restart, Target,
         },
-        fingerprint,
-        ownership::{self, Claim},
+        fingerprint, ownership,
         requests::{Request, Requester},
     },
     digest,
@@ -72,17 +72,6 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// The credentials that name the same Secret as the one to write, this one among them.
-#[must_use]
-pub fn claims(subject: &Subject<'_>, index: &SecretIndex, scopes: &Scopes) -> Vec<Claim> {
-    let others = index.credentials(&subject.target).into_iter().filter_map(|key| scopes.get(&key));
-    others
-        // some only read it as their client Secret; one that is being deleted writes no more
-        .filter(|other| other.target_name() == subject.target.name && other.metadata.deletion_timestamp.is_none())
-        .map(|other| claim(&other))
-        .collect()
-}
-
 fn claim(credential: &ITwinServiceCredential) -> Claim {
     Claim {
         created_at: credential.metadata.creation_timestamp.as_ref().and_then(clock::from_kubernetes),
@@ -95,8 +84,8 @@ fn claim(credential: &ITwinServiceCredential) -> Claim {
 pub struct Sources<'a> {
     /// Secrets.
     pub index: &'a SecretIndex,
-    /// Who else would create the same Secret; asked only where there is none.
-    pub claims: &'a dyn Fn() -> Vec<Claim>,
+    /// The other credentials.
+    pub others: &'a dyn Others,
     /// Authorities.
     pub authorities: &'a Authorities,
     /// The queue of the authority admitted a request of this credential.
@@ -112,17 +101,20 @@ pub fn facts(
     sources: &Sources<'_>,
     now: DateTime<Utc>,
 ) -> (Facts, u32) {
-    let Sources { index, claims, authorities, is_admitted } = sources;
+    let Sources { index, others, authorities, is_admitted } = sources;
     let spec = &subject.credential.spec;
     let (authority, epoch) = authorities.facts(&spec.authority_ref.name, spec);
     let (known_target, known_client) = (index.get(&subject.target), index.get(&subject.client));
     let target = match &known_target {
-        Known::Absent => absent(subject, &claims()),
         Known::Unknown if is_new(subject, memory) => Target::Presumed,
-        known => target(subject, memory, reading, known),
+        known => target(subject, memory, reading, known, *others),
     };
-    let client = client(subject, memory, reading, &known_client, &target);
-    let inputs = inputs(subject, epoch, &known_client, &target);
+    let written_by = writer_of_client(subject, &known_client, *others);
+    let inputs = inputs(subject, epoch, (&known_client, written_by.as_ref()), &target);
+    let client = match written_by {
+        Some(refusal) => Client::Unusable(refusal),
+        None => client(subject, memory, reading, &known_client, &target),
+    };
     let facts = Facts {
         uid: subject.uid.clone(),
         desired: Desired { request: fingerprint::request(spec), policy: policy(subject.credential) },
@@ -216,29 +208,45 @@ pub fn policy(credential: &ITwinServiceCredential) -> Policy {
     }
 }
 
-/// There is no Secret: may this credential make one?
-fn absent(subject: &Subject<'_>, claims: &[Claim]) -> Target {
-    match ownership::elder(&subject.target.name, &claim(subject.credential), claims) {
-        Some(refusal) => Target::Foreign(refusal),
-        None => Target::Absent,
-    }
-}
-
-fn target(subject: &Subject<'_>, memory: &Memory, reading: &Reading, known: &Known) -> Target {
+fn target(subject: &Subject<'_>, memory: &Memory, reading: &Reading, known: &Known, others: &dyn Others) -> Target {
+    let (ours, secret) = (claim(subject.credential), &subject.target.name);
+    let older_reader = || contenders::older_reader(secret, &ours, &others.readers(&subject.target));
     let seen = match known {
         Known::Unknown => return Target::Unread,
-        Known::Absent => return Target::Absent,
+        Known::Absent => {
+            let refusal = contenders::elder(secret, &ours, &others.writers(&subject.target)).or_else(older_reader);
+            return refusal.map_or(Target::Absent, Target::Foreign);
+        }
         Known::Present(seen) => seen,
     };
-    match ownership::owner(&seen.marks, &subject.target.name, &subject.key.name, &subject.uid) {
-        ownership::Owner::Other(refusal) => Target::Foreign(refusal),
-        ownership::Owner::Vacant => Target::Ours(Held { stamp: None, data: Integrity::Proven, metadata_intact: false }),
+    let Key { namespace, name } = &subject.key;
+    let writer = ownership::Writer { namespace, name, uid: &subject.uid };
+    match ownership::owner(&seen.marks, secret, &writer, &|uid| others.living(uid)) {
         ownership::Owner::Us => Target::Ours(Held {
             stamp: seen.stamp.clone(),
             data: integrity(subject.credential, memory, reading, seen),
             metadata_intact: metadata_intact(subject.credential, seen),
         }),
+        ownership::Owner::Vacant => {
+            let held = Held { stamp: None, data: Integrity::Proven, metadata_intact: false };
+            older_reader().map_or(Target::Ours(held), Target::Foreign)
+        }
+        ownership::Owner::Other(refusal) => Target::Foreign(older_reader().unwrap_or(refusal)),
     }
+}
+
+/// Why the client Secret may not be read: another credential writes it.
+fn writer_of_client(subject: &Subject<'_>, known: &Known, others: &dyn Others) -> Option<Refusal> {
+    let writers = others.writers(&subject.client);
+    // nearly always, and asked of every credential at each step
+    if writers.is_empty() {
+        return None;
+    }
+    let marks = match known {
+        Known::Present(seen) => Some(&seen.marks),
+        Known::Unknown | Known::Absent => None,
+    };
+    contenders::writer_of_client(&subject.client.to_string(), &claim(subject.credential), &writers, marks)
 }
 
 fn integrity(credential: &ITwinServiceCredential, memory: &Memory, reading: &Reading, seen: &Seen) -> Integrity {
@@ -291,11 +299,12 @@ fn client(subject: &Subject<'_>, memory: &Memory, reading: &Reading, known: &Kno
     }
 }
 
-fn inputs(subject: &Subject<'_>, epoch: u32, client: &Known, target: &Target) -> u32 {
+fn inputs(subject: &Subject<'_>, epoch: u32, client: (&Known, Option<&Refusal>), target: &Target) -> u32 {
     let client = match client {
-        Known::Unknown => "unknown",
-        Known::Absent => "absent",
-        Known::Present(seen) => &seen.version,
+        (_, Some(refusal)) => &refusal.message,
+        (Known::Unknown, None) => "unknown",
+        (Known::Absent, None) => "absent",
+        (Known::Present(seen), None) => &seen.version,
     };
     let target = match target {
         Target::Unread | Target::Presumed => "unread",

@@ -6,6 +6,7 @@ pub mod gather;
 mod guarded;
 pub mod memory;
 mod mend;
+pub mod others;
 pub mod reading;
 pub mod reconcile;
 pub mod registry;

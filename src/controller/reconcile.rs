@@ -18,6 +18,7 @@ use super::{
     authorities::Authorities,
     gather::{self, Sources, Subject},
     memory::Memory,
+    others::Registered,
     reading::{self, Reading},
     requests::Slot,
     scopes::Scopes,
@@ -33,6 +34,7 @@ use crate::{
         next,
         plan::{Inspect, Need, Plan},
     },
+    journal::Journal,
     metrics::Metrics,
     observe::index::{Key, SecretIndex},
     progress::Progress,
@@ -68,6 +70,8 @@ pub struct Context {
     pub unreadable: Unreadable,
     /// What must go on, for the liveness probe.
     pub progress: Arc<Progress>,
+    /// What is being reconciled, for the process after a crash.
+    pub journal: Journal,
     /// A watch keeps the index up to date.
     pub watch_secrets: bool,
     /// The workers of the process. A reconcile holds one, except while a token request is under way.
@@ -81,11 +85,9 @@ impl Context {
         self.workers.clone().acquire_owned().await.ok()
     }
 
-    /// Has the other credentials looked at that care for this Secret: one that names it too may have it now.
-    pub fn wake_others(&self, credential: &Key, secret: &Key) {
-        for other in self.index.credentials(secret).iter().filter(|other| ***other != *credential) {
-            self.scopes.wake(other);
-        }
+    /// Has these credentials reconciled soon: another one may be out of their way.
+    pub fn wake_all_of(&self, credentials: Vec<Arc<Key>>) {
+        credentials.iter().for_each(|credential| self.scopes.wake(credential));
     }
 }
 
@@ -93,6 +95,10 @@ impl Context {
 pub async fn reconcile(key: &Arc<Key>, worker: OwnedSemaphorePermit, context: &Context) -> RequeueAfter {
     // gone since it was woken
     let credential = context.scopes.get(key)?;
+    let _under_way = match context.journal.begin(key, credential.uid().as_deref().unwrap_or_default()) {
+        Ok(under_way) => under_way,
+        Err(wait) => return Some(wait),
+    };
     let started = Instant::now();
     let (result, again) = contained(Box::pin(look(&credential, key, worker, context))).await;
     if matches!(result, "panic" | "deadline") {
@@ -130,7 +136,7 @@ async fn look(
     let subject = Subject::new(credential);
     if credential.metadata.deletion_timestamp.is_some() {
         context.authorities.requests.forget_credential(key);
-        context.wake_others(&subject.key, &subject.target);
+        context.wake_all_of(context.index.in_the_way_of(&subject.key));
         return Ok(None);
     }
     let registry = context.scopes.of(&subject.key).map(|scope| &scope.credentials).next();
@@ -271,8 +277,8 @@ impl Visit<'_> {
 
     pub(super) fn facts(&self) -> (Facts, u32) {
         let Context { index, scopes, authorities, .. } = self.context;
-        let claims = || gather::claims(&self.subject, index, scopes);
-        let sources = Sources { index, claims: &claims, authorities, is_admitted: self.slot.is_some() };
+        let others = &Registered { index, scopes };
+        let sources = Sources { index, others, authorities, is_admitted: self.slot.is_some() };
         gather::facts(&self.subject, &self.memory, &self.reading, &sources, clock::now())
     }
 

@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use chrono::DateTime;
 use kube::{Resource, ResourceExt};
 use lz4_flex::block;
 use tokio::sync::watch;
@@ -15,6 +16,8 @@ use tokio::sync::watch;
 use super::memory::Memory;
 use crate::{
     api::credential::ITwinServiceCredential,
+    clock,
+    decide::contenders::Claim,
     observe::{index::Key, intern::intern},
 };
 
@@ -38,6 +41,11 @@ Secret ","observedGeneration":1,"reason":"TokenIssued","status":"True","type":"R
 /// One credential.
 struct Kept {
     uid: Box<str>,
+    /// Unix time of its creation, which the API server counts in seconds. Here, since others ask for it that name the
+    /// same Secret, and those may be many.
+    created_at: Option<i64>,
+    /// It is being deleted, and writes and reads no more.
+    is_going: bool,
     /// Name of the authority that it names.
     authority: Arc<str>,
     /// Metadata, spec and status as JSON, packed.
@@ -66,15 +74,18 @@ impl Registry {
         let key = Key::new(credential.namespace().unwrap_or_default(), credential.name_any());
         let uid = credential.uid().unwrap_or_default();
         let (packed, authority) = (pack(&credential), intern(&credential.spec.authority_ref.name));
+        let metadata = &credential.metadata;
+        let is_going = metadata.deletion_timestamp.is_some();
+        let created_at = metadata.creation_timestamp.as_ref().and_then(clock::from_kubernetes).map(|at| at.timestamp());
         let mut all = self.all();
         let key = all.get_key_value(&key).map_or_else(|| Arc::new(key), |(key, _)| key.clone());
         if let Some(kept) = all.get_mut(&key)
             && *kept.uid == *uid
         {
-            (kept.packed, kept.authority, kept.listed) = (packed, authority, true);
+            (kept.packed, kept.authority, kept.is_going, kept.listed) = (packed, authority, is_going, true);
             return (key, None);
         }
-        let new = Kept { uid: uid.into(), authority, packed, memory: None, listed: true };
+        let new = Kept { uid: uid.into(), created_at, is_going, authority, packed, memory: None, listed: true };
         let before = all.insert(key.clone(), new);
         (key, before.and_then(|before| unpack(&before.packed)))
     }
@@ -90,6 +101,24 @@ impl Registry {
         // read from a copy, so that nobody waits for it
         let text = self.all().get(key)?.packed.clone();
         unpack(&text)
+    }
+
+    /// What a credential brings forward where others name the same Secret; none where it is being deleted.
+    #[must_use]
+    pub fn claim(&self, key: &Key) -> Option<Claim> {
+        let all = self.all();
+        let kept = all.get(key).filter(|kept| !kept.is_going)?;
+        Some(Claim {
+            created_at: kept.created_at.and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
+            uid: kept.uid.to_string(),
+            name: key.name.clone(),
+        })
+    }
+
+    /// The credential that has this UID now. All are gone through: it is asked only about Secrets of somebody else.
+    #[must_use]
+    pub fn with_uid(&self, uid: &str) -> Option<Arc<Key>> {
+        self.all().iter().find(|(_, kept)| *kept.uid == *uid).map(|(key, _)| key.clone())
     }
 
     /// All keys.
@@ -170,7 +199,6 @@ fn unpack(packed: &[u8]) -> Option<ITwinServiceCredential> {
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
     use serde_json::json;
 
     use super::*;
@@ -286,5 +314,20 @@ mod tests {
         moved.spec.authority_ref.name = "other".into();
         registry.keep(moved);
         assert_eq!((registry.users_of("ims").len(), registry.users_of("other").len()), (0, 1));
+    }
+
+    #[test]
+    fn claim_is_made_until_the_credential_is_being_deleted() {
+        let registry = Registry::default();
+        let (key, _) = registry.keep(credential("uid-1"));
+        let created_at = Some("2026-01-01T00:00:00Z".parse().expect("a time"));
+        let claim = Claim { created_at, uid: "uid-1".into(), name: "agent".into() };
+        assert_eq!(registry.claim(&key), Some(claim));
+        let mut going = credential("uid-1");
+        going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
+        registry.keep(going);
+        assert_eq!(registry.claim(&key), None);
+        assert_eq!(registry.with_uid("uid-1"), Some(key), "it still exists");
+        assert_eq!(registry.with_uid("uid-2"), None);
     }
 }

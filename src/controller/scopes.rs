@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::registry::Registry;
 use crate::{
     api::{authority::ITwinAuthority, credential::ITwinServiceCredential},
+    decide::contenders::Claim,
     observe::index::Key,
 };
 
@@ -71,6 +72,18 @@ impl Scopes {
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<ITwinServiceCredential> {
         self.of(key).find_map(|scope| scope.credentials.get(key))
+    }
+
+    /// What the credential of this name brings forward where others name the same Secret.
+    #[must_use]
+    pub fn claim(&self, key: &Key) -> Option<Claim> {
+        self.of(key).find_map(|scope| scope.credentials.claim(key))
+    }
+
+    /// The credential, in whatever watched namespace, that has this UID now.
+    #[must_use]
+    pub fn with_uid(&self, uid: &str) -> Option<Arc<Key>> {
+        self.all.iter().find_map(|scope| scope.credentials.with_uid(uid))
     }
 
     /// The scopes that this namespace belongs to: one, as they are told apart when the process starts.

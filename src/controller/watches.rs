@@ -147,7 +147,7 @@ pub async fn credentials(context: Arc<Context>, scope: usize) {
         if let Some(gone) = before {
             forget(&context, &gone);
         }
-        context.index.register(&key, secrets.each_ref().map(String::as_str));
+        context.wake_all_of(context.index.register(&key, secrets.each_ref().map(String::as_str)));
         key
     };
     let mut events = std::pin::pin!(events(api, "itwinservicecredentials", &context.progress));
@@ -177,8 +177,7 @@ pub async fn credentials(context: Arc<Context>, scope: usize) {
 /// Forgets what was known around a credential that is gone.
 fn forget(context: &Context, credential: &ITwinServiceCredential) {
     let key = Key::new(credential.namespace().unwrap_or_default(), credential.name_any());
-    context.wake_others(&key, &Key::new(&key.namespace, credential.target_name()));
-    context.index.unregister(&key);
+    context.wake_all_of(context.index.unregister(&key));
     context.authorities.requests.forget_credential(&key);
     context.metrics.forget_credential(&key.namespace, &key.name);
 }

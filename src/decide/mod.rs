@@ -4,6 +4,7 @@
 //! row of the fault table is a test without waiting, and a restarted operator decides as the one before it did.
 
 pub mod backoff;
+pub mod contenders;
 pub mod facts;
 pub mod fingerprint;
 pub mod grant;
@@ -12,3 +13,4 @@ pub mod ownership;
 pub mod plan;
 pub mod requests;
 pub mod schedule;
+pub mod suspects;

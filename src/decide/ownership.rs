@@ -1,14 +1,26 @@
-//! May we write this Secret? By UID only.
+//! Whose is an existing Secret? Decided by UIDs, and by the namespace and name that stand on the Secret itself.
 //!
 //! A tenant who may create credentials but not read Secrets must not get hold of somebody's Secret by naming it
-//! (stackabletech/secret-operator#707), so an existing Secret is ours only by what stands on the Secret itself.
+//! (stackabletech/secret-operator#707). So no label and no name alone decides: a Secret of ours carries our UID, and one
+//! that a predecessor left behind carries our namespace and name, and a UID that no credential has any more.
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-
 use super::facts::Refusal;
-use crate::api::{conditions::Reason, secret_keys};
+use crate::api::conditions::Reason;
+
+/// The longest part of a name that a message repeats: as long as a name of Kubernetes may be. An owner reference is not
+/// checked for that.
+const SHOWN_MAX: usize = 253;
+
+/// Namespace and name of a credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
 
 /// What an existing Secret says of its owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,10 +29,10 @@ pub struct Marks {
     pub controller: Option<Controller>,
     /// The annotation with the owner's UID.
     pub owner_uid: Option<Arc<str>>,
+    /// The annotation with the owner's namespace and name; absent where it holds anything else.
+    pub owner: Option<Named>,
     /// The annotation by which its owner offers it to a credential.
     pub adopt: Option<Arc<str>>,
-    /// The label with the name of the credential that it was written for.
-    pub credential: Option<Arc<str>>,
 }
 
 /// An owner reference with `controller: true`.
@@ -37,170 +49,292 @@ pub struct Controller {
 /// The kind as it stands in [`Controller::kind`] for our own owner references.
 pub const OUR_KIND: &str = "credentials.itwin.dev/ITwinServiceCredential";
 
+/// The credential that wants to write a Secret.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer<'a> {
+    /// Its namespace, which is the Secret's.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Its UID.
+    pub uid: &'a str,
+}
+
 /// Who an existing Secret belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// This credential.
     Us,
-    /// Nobody, or a credential of this name that is gone: it may be taken over, its token is not ours.
+    /// No one: its owner was a credential of this namespace and name that is gone, or it was offered. It may be taken
+    /// over; its token is not ours.
     Vacant,
     /// Somebody else.
     Other(Refusal),
 }
 
-/// Who the Secret `secret` belongs to, seen from the credential `name` with `uid`.
-#[must_use]
-pub fn owner(marks: &Marks, secret: &str, name: &str, uid: &str) -> Owner {
-    match &marks.controller {
-        Some(controller) if *controller.uid == *uid => Owner::Us,
-        // names are unique: the owner that had this one is gone, and garbage collection is on its way
-        Some(controller) if *controller.kind == *OUR_KIND && *controller.name == *name => Owner::Vacant,
-        Some(controller) => Owner::Other(Refusal::new(
-            Reason::SecretNotOwned,
-            format!(
-                "Secret {secret} is controlled by {} {}: set spec.secretName to another name in a new credential, or delete that owner",
-                controller.kind.rsplit('/').next().unwrap_or_default(),
-                controller.name
-            ),
-        )),
-        None if marks.owner_uid.as_deref() == Some(uid) => Owner::Us,
-        None if marks.adopt.as_deref() == Some(name) => Owner::Vacant,
-        // the same without an owner reference, as `Retain` and `kubectl delete --cascade=orphan` leave it behind
-        None if marks.owner_uid.is_some()
-            && marks.credential.as_deref() == Some(&*secret_keys::credential_label(name)) =>
-        {
-            Owner::Vacant
-        }
-        None => Owner::Other(Refusal::new(
-            Reason::SecretNotOwned,
-            format!(
-                "Secret {secret} exists and is not ours: delete it, or let this credential take it over with \
-                 'kubectl annotate secret {secret} credentials.itwin.dev/adopt={name}'"
-            ),
-        )),
+impl Marks {
+    /// The UID of the credential that it belongs to: that of its controller, or without one that of the annotation.
+    #[must_use]
+    pub fn owner_uid(&self) -> Option<&str> {
+        self.controller.as_ref().map(|controller| &controller.uid).or(self.owner_uid.as_ref()).map(|uid| &**uid)
     }
 }
 
-/// A credential that names a Secret as the one to write. The older comes first; UIDs part those of one second.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Claim {
-    /// When it was created.
-    pub created_at: Option<DateTime<Utc>>,
-    /// Its UID.
-    pub uid: String,
-    /// Its name.
-    pub name: String,
+impl Writer<'_> {
+    fn is_named_by(&self, owner: Option<&Named>) -> bool {
+        owner.is_some_and(|owner| *owner.namespace == *self.namespace && *owner.name == *self.name)
+    }
 }
 
-/// Why a Secret that does not exist yet must not be created for `ours`: of several claims the oldest has it, whichever
-/// is looked at first. Once there is a Secret, [`owner`] alone decides.
+/// Who the Secret `secret` belongs to, seen from the credential `ours`. `living` finds the credential that has a UID now.
 #[must_use]
-pub fn elder(secret: &str, ours: &Claim, others: &[Claim]) -> Option<Refusal> {
-    let elder = others.iter().filter(|other| other.uid != ours.uid && *other < ours).min()?;
-    Some(Refusal::new(
-        Reason::SecretNotOwned,
-        format!(
-            "Secret {secret} is for ITwinServiceCredential {}, which is older and names it too: set spec.secretName to \
-             another name in a new credential, or delete the older one",
-            elder.name
-        ),
+pub fn owner(marks: &Marks, secret: &str, ours: &Writer<'_>, living: &dyn Fn(&str) -> Option<Named>) -> Owner {
+    let Some(uid) = marks.owner_uid() else {
+        return match marks.adopt.as_deref() {
+            Some(adopt) if adopt == ours.name => Owner::Vacant,
+            _ => Owner::Other(unmarked(secret, ours)),
+        };
+    };
+    if uid == ours.uid {
+        return Owner::Us;
+    }
+    match &marks.controller {
+        Some(controller) if *controller.kind != *OUR_KIND => return Owner::Other(controlled(secret, controller)),
+        _ => {}
+    }
+    if let Some(alive) = living(uid) {
+        return Owner::Other(owned(secret, ours, &alive, marks.owner.as_ref()));
+    }
+    let left_by_us = ours.is_named_by(marks.owner.as_ref());
+    match &marks.controller {
+        // garbage collection is on its way; a reference to another name was put there by somebody else
+        Some(controller) if left_by_us && *controller.name == *ours.name => Owner::Vacant,
+        Some(controller) => Owner::Other(ownerless(secret, ours, controller, marks.owner.as_ref())),
+        None if left_by_us || marks.adopt.as_deref() == Some(ours.name) => Owner::Vacant,
+        None => Owner::Other(left_behind(secret, ours, marks.owner.as_ref())),
+    }
+}
+
+fn not_owned(message: String) -> Refusal {
+    Refusal::new(Reason::SecretNotOwned, message)
+}
+
+fn unmarked(secret: &str, ours: &Writer<'_>) -> Refusal {
+    not_owned(format!(
+        "Secret {secret} exists and is not ours: delete it, or let this credential take it over with \
+         'kubectl annotate secret {secret} credentials.itwin.dev/adopt={}'",
+        ours.name
     ))
+}
+
+fn controlled(secret: &str, controller: &Controller) -> Refusal {
+    let kind = controller.kind.rsplit('/').next().unwrap_or_default();
+    not_owned(format!(
+        "Secret {secret} is controlled by {} {}: set spec.secretName to another name in a new credential, or delete that \
+         owner",
+        shown(kind),
+        shown(&controller.name)
+    ))
+}
+
+/// Its owner exists. One of another namespace is named only where the Secret itself names it.
+fn owned(secret: &str, ours: &Writer<'_>, alive: &Named, owner: Option<&Named>) -> Refusal {
+    if *alive.namespace != *ours.namespace {
+        return copy(secret, owner.filter(|owner| *owner == alive));
+    }
+    not_owned(format!(
+        "Secret {secret} belongs to ITwinServiceCredential {}, which exists: set spec.secretName to another name in a new \
+         credential, or delete that one",
+        alive.name
+    ))
+}
+
+fn copy(secret: &str, of: Option<&Named>) -> Refusal {
+    let of = match of {
+        Some(Named { namespace, name }) => format!("ITwinServiceCredential {namespace}/{name}"),
+        None => "an ITwinServiceCredential in another namespace".to_owned(),
+    };
+    not_owned(format!(
+        "Secret {secret} is a copy of the Secret of {of}: delete it, and this credential creates its own, or set \
+         spec.secretName to another name in a new credential"
+    ))
+}
+
+/// Its controller was a credential that is gone, and not certainly one of ours.
+fn ownerless(secret: &str, ours: &Writer<'_>, controller: &Controller, owner: Option<&Named>) -> Refusal {
+    if let Some(owner) = owner.filter(|owner| *owner.namespace != *ours.namespace) {
+        return copy(secret, Some(owner));
+    }
+    not_owned(format!(
+        "Secret {secret} is controlled by an ITwinServiceCredential {} that does not exist in this namespace: delete the \
+         Secret, and this credential creates its own",
+        shown(&controller.name)
+    ))
+}
+
+fn left_behind(secret: &str, ours: &Writer<'_>, owner: Option<&Named>) -> Refusal {
+    let adopt = format!("'kubectl annotate secret {secret} credentials.itwin.dev/adopt={}'", ours.name);
+    let what = match owner {
+        Some(Named { namespace, name }) if **namespace != *ours.namespace => {
+            format!("is a copy of the Secret of ITwinServiceCredential {namespace}/{name}")
+        }
+        Some(owner) => format!("was left behind by ITwinServiceCredential {}", owner.name),
+        None => "was left behind by a credential whose name it does not carry".to_owned(),
+    };
+    not_owned(format!("Secret {secret} {what}: delete it, or let this credential take it over with {adopt}"))
+}
+
+fn shown(name: &str) -> &str {
+    name.char_indices().nth(SHOWN_MAX).map_or(name, |(end, _)| &name[..end])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn claim(second: i64, uid: &str) -> Claim {
-        Claim { created_at: DateTime::from_timestamp(second, 0), uid: uid.into(), name: format!("name-of-{uid}") }
+    const OURS: Writer<'static> = Writer { namespace: "team-a", name: "mine", uid: "uid-1" };
+
+    fn named(namespace: &str, name: &str) -> Named {
+        Named { namespace: namespace.into(), name: name.into() }
     }
 
-    #[test]
-    fn oldest_claim_has_the_secret_whichever_is_looked_at_first() {
-        let (old, young) = (claim(1, "b"), claim(2, "a"));
-        let both = [young.clone(), old.clone()];
-        assert_eq!(elder("secret", &old, &both), None);
-        let refusal = elder("secret", &young, &both).expect("an elder");
-        assert!(refusal.reason == Reason::SecretNotOwned && refusal.message.contains("name-of-b"), "{refusal:?}");
+    fn unmarked() -> Marks {
+        Marks::default()
     }
 
-    #[test]
-    fn uid_parts_claims_of_the_same_second() {
-        let both = [claim(1, "b"), claim(1, "a")];
-        assert_eq!(elder("secret", &both[1], &both), None);
-        assert!(elder("secret", &both[0], &both).is_some());
+    fn retained_by(uid: &str) -> Marks {
+        Marks { owner_uid: Some(uid.into()), ..Marks::default() }
     }
 
     fn controlled_by(kind: &str, name: &str, uid: &str) -> Marks {
-        Marks {
-            controller: Some(Controller { kind: kind.into(), name: name.into(), uid: uid.into() }),
-            ..Marks::default()
+        let controller = Controller { kind: kind.into(), name: name.into(), uid: uid.into() };
+        Marks { controller: Some(controller), ..retained_by(uid) }
+    }
+
+    impl Marks {
+        fn named(self, namespace: &str, name: &str) -> Self {
+            Self { owner: Some(named(namespace, name)), ..self }
+        }
+
+        fn offered_to(self, name: &str) -> Self {
+            Self { adopt: Some(name.into()), ..self }
         }
     }
 
-    fn is_foreign(marks: &Marks) -> bool {
-        matches!(owner(marks, "secret", "mine", "uid-1"), Owner::Other(refusal) if refusal.reason == Reason::SecretNotOwned)
+    /// Seen from [`OURS`], where all credentials that own any Secret are gone.
+    fn of(marks: &Marks) -> Owner {
+        owner(marks, "secret", &OURS, &|_| None)
+    }
+
+    /// The same where the credential of this name has the UID `uid-0`.
+    fn of_living(marks: &Marks, namespace: &str, name: &str) -> Owner {
+        owner(marks, "secret", &OURS, &|uid| (uid == "uid-0").then(|| named(namespace, name)))
+    }
+
+    /// Why it is refused.
+    fn message(owner: Owner) -> String {
+        let Owner::Other(refusal) = owner else { return format!("{owner:?}, which is not refused") };
+        assert_eq!(refusal.reason, Reason::SecretNotOwned);
+        refusal.message
     }
 
     #[test]
     fn controller_reference_with_our_uid_is_ours() {
-        assert_eq!(owner(&controlled_by(OUR_KIND, "mine", "uid-1"), "secret", "mine", "uid-1"), Owner::Us);
+        assert_eq!(of(&controlled_by(OUR_KIND, "mine", "uid-1").named("team-a", "mine")), Owner::Us);
     }
 
     #[test]
-    fn reference_of_a_deleted_credential_of_our_name_can_be_taken_over() {
-        assert_eq!(owner(&controlled_by(OUR_KIND, "mine", "uid-0"), "secret", "mine", "uid-1"), Owner::Vacant);
+    fn annotation_with_our_uid_is_ours_without_a_controller() {
+        assert_eq!(of(&retained_by("uid-1").named("team-a", "mine")), Owner::Us);
     }
 
     #[test]
-    fn another_credentials_secret_is_foreign() {
-        assert!(is_foreign(&controlled_by(OUR_KIND, "theirs", "uid-0")));
+    fn secret_of_an_earlier_version_is_ours_by_its_uid() {
+        assert_eq!(of(&controlled_by(OUR_KIND, "mine", "uid-1")), Owner::Us);
+        assert_eq!(of(&retained_by("uid-1")), Owner::Us);
     }
 
     #[test]
-    fn another_kind_of_our_name_is_foreign() {
-        assert!(is_foreign(&controlled_by("apps/Deployment", "mine", "uid-0")));
-    }
-
-    #[test]
-    fn unmarked_secret_is_foreign() {
-        assert!(is_foreign(&Marks::default()));
-    }
-
-    #[test]
-    fn annotation_does_not_beat_another_controller() {
-        let mut marks = controlled_by("apps/Deployment", "x", "uid-0");
+    fn another_controller_beats_every_annotation() {
+        let mut marks = controlled_by("apps/Deployment", "mine", "uid-0").named("team-a", "mine").offered_to("mine");
         marks.owner_uid = Some("uid-1".into());
-        marks.adopt = Some("mine".into());
-        assert!(is_foreign(&marks));
+        assert!(message(of(&marks)).contains("controlled by Deployment mine"));
     }
 
     #[test]
-    fn retained_secret_is_ours_by_its_annotation() {
-        let marks = Marks { owner_uid: Some("uid-1".into()), ..Marks::default() };
-        assert_eq!(owner(&marks, "secret", "mine", "uid-1"), Owner::Us);
+    fn secret_left_behind_by_a_credential_of_our_namespace_and_name_can_be_taken_over() {
+        assert_eq!(of(&controlled_by(OUR_KIND, "mine", "uid-0").named("team-a", "mine")), Owner::Vacant);
+        assert_eq!(of(&retained_by("uid-0").named("team-a", "mine")), Owner::Vacant);
     }
 
     #[test]
-    fn secret_left_behind_by_a_credential_of_our_name_can_be_taken_over() {
-        let left_by = |name: &str| Marks {
-            owner_uid: Some("uid-0".into()),
-            credential: Some(secret_keys::credential_label(name).into()),
-            ..Marks::default()
-        };
-        assert_eq!(owner(&left_by("mine"), "secret", "mine", "uid-1"), Owner::Vacant);
-        assert!(is_foreign(&left_by("theirs")));
-        assert!(is_foreign(&Marks { owner_uid: None, ..left_by("mine") }), "a label alone is anybody's");
-        let mut controlled = controlled_by("apps/Deployment", "x", "uid-0");
-        controlled.credential = left_by("mine").credential;
-        controlled.owner_uid = left_by("mine").owner_uid;
-        assert!(is_foreign(&controlled));
+    fn secret_left_behind_that_names_no_owner_must_be_offered() {
+        assert!(message(of(&controlled_by(OUR_KIND, "mine", "uid-0"))).contains("delete the Secret"));
+        assert!(message(of(&retained_by("uid-0"))).contains("adopt=mine"));
+        assert_eq!(of(&retained_by("uid-0").offered_to("mine")), Owner::Vacant);
     }
 
     #[test]
-    fn offered_secret_can_be_taken_over_by_the_named_credential_only() {
-        let offered_to = |name: &str| Marks { adopt: Some(name.into()), ..Marks::default() };
-        assert_eq!(owner(&offered_to("mine"), "secret", "mine", "uid-1"), Owner::Vacant);
-        assert!(is_foreign(&offered_to("theirs")));
+    fn secret_left_behind_by_another_name_must_be_offered() {
+        let marks = retained_by("uid-0").named("team-a", "theirs");
+        assert!(message(of(&marks)).contains("left behind by ITwinServiceCredential theirs"));
+        assert_eq!(of(&marks.offered_to("mine")), Owner::Vacant);
+    }
+
+    #[test]
+    fn owner_annotation_without_a_uid_proves_nothing() {
+        assert!(message(of(&unmarked().named("team-a", "mine"))).contains("is not ours"));
+    }
+
+    #[test]
+    fn controller_of_another_name_beats_the_owner_annotation() {
+        let marks = controlled_by(OUR_KIND, "theirs", "uid-0").named("team-a", "mine");
+        assert!(message(of(&marks)).contains("ITwinServiceCredential theirs"));
+    }
+
+    #[test]
+    fn copy_from_another_namespace_is_refused_and_its_original_named() {
+        for copied in [controlled_by(OUR_KIND, "mine", "uid-0"), retained_by("uid-0")] {
+            let copied = copied.named("team-b", "mine");
+            for seen in [of(&copied), of_living(&copied, "team-b", "mine")] {
+                let message = message(seen);
+                let copy = "is a copy of the Secret of ITwinServiceCredential team-b/mine: delete it";
+                assert!(message.contains(copy), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn owner_in_another_namespace_that_the_secret_does_not_name_is_not_named() {
+        let message = message(of_living(&retained_by("uid-0").named("team-a", "mine"), "team-b", "hidden"));
+        assert!(message.contains("a copy") && !message.contains("team-b") && !message.contains("hidden"), "{message}");
+    }
+
+    #[test]
+    fn secret_of_a_living_owner_is_not_vacant_even_where_it_is_offered_and_bears_our_name() {
+        for marks in [retained_by("uid-0"), controlled_by(OUR_KIND, "mine", "uid-0")] {
+            let marks = marks.named("team-a", "mine").offered_to("mine");
+            let message = message(of_living(&marks, "team-a", "theirs"));
+            assert!(message.contains("belongs to ITwinServiceCredential theirs, which exists"), "{message}");
+        }
+    }
+
+    #[test]
+    fn unmarked_secret_is_somebody_elses_until_it_is_offered_to_us() {
+        assert!(message(of(&unmarked())).contains("adopt=mine"));
+        assert!(message(of(&unmarked().offered_to("theirs"))).contains("adopt=mine"));
+        assert_eq!(of(&unmarked().offered_to("mine")), Owner::Vacant);
+    }
+
+    #[test]
+    fn offer_does_not_beat_a_controller_that_is_gone() {
+        let marks = controlled_by(OUR_KIND, "theirs", "uid-0").named("team-a", "theirs").offered_to("mine");
+        assert!(message(of(&marks)).contains("delete the Secret"));
+    }
+
+    #[test]
+    fn long_name_of_an_owner_is_cut() {
+        let marks = controlled_by("apps/Deployment", &"é".repeat(10_000), "uid-0");
+        assert!(message(of(&marks)).len() < 1000);
     }
 }

@@ -41,6 +41,7 @@ pub struct Metrics {
     kubernetes_requests: IntCounterVec,
     leader: IntGauge,
     unreadable: IntGauge,
+    held_back: IntGauge,
 }
 
 impl Metrics {
@@ -108,6 +109,12 @@ impl Metrics {
             unreadable: {
                 let help = "Objects that this version cannot understand and leaves alone.";
                 let gauge = IntGauge::new("itwin_unreadable_objects", help)?;
+                registry.register(Box::new(gauge.clone()))?;
+                gauge
+            },
+            held_back: {
+                let help = "Credentials that wait since the process before ended while they were being reconciled.";
+                let gauge = IntGauge::new("itwin_held_back_credentials", help)?;
                 registry.register(Box::new(gauge.clone()))?;
                 gauge
             },
@@ -197,6 +204,11 @@ impl Metrics {
     /// A request to the Kubernetes API ended. All three are from fixed sets.
     pub fn kubernetes_request(&self, verb: &'static str, resource: &'static str, result: &'static str) {
         self.kubernetes_requests.with_label_values(&[verb, resource, result]).inc();
+    }
+
+    /// How many credentials are held back after a crash.
+    pub fn held_back(&self, count: usize) {
+        self.held_back.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// How many objects cannot be understood.

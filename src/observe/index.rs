@@ -48,8 +48,10 @@ pub enum Known {
 
 #[derive(Default)]
 struct Slot {
-    /// The credentials that write it or read it: sorted, and mostly one.
+    /// The credentials that write it, sorted, and behind them those that only read it, sorted; mostly one.
     credentials: Vec<Arc<Key>>,
+    /// How many of them write it. Apart, since one client Secret may be read by thousands.
+    writers: u32,
     known: Known,
     /// The newest resourceVersion that was seen, of the Secret or of its deletion.
     version: u64,
@@ -60,7 +62,7 @@ struct Slot {
 #[derive(Default)]
 struct Inner {
     slots: HashMap<Arc<Key>, Slot>,
-    /// For each credential the Secrets that it cares for, to tell what it cared for before.
+    /// For each credential the Secret that it writes and the one that it reads, to tell what it cared for before.
     cared_for: HashMap<Arc<Key>, [Arc<Key>; 2]>,
 }
 
@@ -71,28 +73,37 @@ pub struct SecretIndex {
 }
 
 impl SecretIndex {
-    /// Says that `credential` cares for these Secrets of its namespace, and for no others.
-    pub fn register(&self, credential: &Arc<Key>, secrets: [&str; 2]) {
+    /// Says that `credential` writes and reads these Secrets of its namespace, in this order, and cares for no others.
+    /// Returns the credentials that may do now what it was in the way of.
+    pub fn register(&self, credential: &Arc<Key>, secrets: [&str; 2]) -> Vec<Arc<Key>> {
         let mut inner = self.inner();
         let is_same = |before: &[Arc<Key>; 2]| before.iter().map(|key| key.name.as_str()).eq(secrets);
         if inner.cared_for.get(credential).is_some_and(is_same) {
-            return;
+            return Vec::new();
         }
+        let freed = inner.in_the_way_of(credential);
         inner.unregister(credential);
         let keys = secrets.map(|name| inner.key(credential, name));
-        for key in &keys {
-            let credentials = &mut inner.slots.entry(key.clone()).or_default().credentials;
-            if let Err(place) = credentials.binary_search(credential) {
-                credentials.reserve_exact(usize::from(credentials.is_empty()));
-                credentials.insert(place, credential.clone());
-            }
-        }
+        let [written, read] = &keys;
+        inner.slots.entry(written.clone()).or_default().add_writer(credential);
+        inner.slots.entry(read.clone()).or_default().add_reader(credential);
         inner.cared_for.insert(credential.clone(), keys);
+        freed
     }
 
-    /// Says that `credential` is gone.
-    pub fn unregister(&self, credential: &Key) {
-        self.inner().unregister(credential);
+    /// Says that `credential` is gone. Returns as [`Self::register`] does.
+    pub fn unregister(&self, credential: &Key) -> Vec<Arc<Key>> {
+        let mut inner = self.inner();
+        let freed = inner.in_the_way_of(credential);
+        inner.unregister(credential);
+        freed
+    }
+
+    /// The credentials that this one may be in the way of: all others that name the Secret that it writes, and those
+    /// that write the one that it reads.
+    #[must_use]
+    pub fn in_the_way_of(&self, credential: &Key) -> Vec<Arc<Key>> {
+        self.inner().in_the_way_of(credential)
     }
 
     /// What is known of a Secret.
@@ -101,10 +112,16 @@ impl SecretIndex {
         self.inner().slots.get(key).map(|slot| slot.known.clone()).unwrap_or_default()
     }
 
-    /// The credentials that care for a Secret.
+    /// The credentials that write a Secret: mostly one.
     #[must_use]
-    pub fn credentials(&self, key: &Key) -> Vec<Arc<Key>> {
-        self.inner().slots.get(key).map(|slot| slot.credentials.clone()).unwrap_or_default()
+    pub fn writers(&self, key: &Key) -> Vec<Arc<Key>> {
+        self.inner().slots.get(key).map(|slot| slot.writers().to_vec()).unwrap_or_default()
+    }
+
+    /// The credentials that read a Secret as their client Secret.
+    #[must_use]
+    pub fn readers(&self, key: &Key) -> Vec<Arc<Key>> {
+        self.inner().slots.get(key).map(|slot| slot.readers().to_vec()).unwrap_or_default()
     }
 
     /// Whether anybody cares for a Secret: asked before its metadata is looked at.
@@ -175,11 +192,51 @@ impl SecretIndex {
     }
 }
 
+impl Slot {
+    fn writers(&self) -> &[Arc<Key>] {
+        &self.credentials[..self.writers as usize]
+    }
+
+    fn readers(&self) -> &[Arc<Key>] {
+        &self.credentials[self.writers as usize..]
+    }
+
+    fn add_writer(&mut self, credential: &Arc<Key>) {
+        if let Err(place) = self.writers().binary_search(credential) {
+            self.insert(place, credential);
+            self.writers += 1;
+        }
+    }
+
+    fn add_reader(&mut self, credential: &Arc<Key>) {
+        if let Err(place) = self.readers().binary_search(credential) {
+            self.insert(self.writers as usize + place, credential);
+        }
+    }
+
+    fn insert(&mut self, place: usize, credential: &Arc<Key>) {
+        self.credentials.reserve_exact(usize::from(self.credentials.is_empty()));
+        self.credentials.insert(place, credential.clone());
+    }
+
+    fn remove(&mut self, credential: &Key) {
+        self.writers -= u32::from(self.writers().iter().any(|writer| **writer == *credential));
+        self.credentials.retain(|other| **other != *credential);
+    }
+}
+
 impl Inner {
+    fn in_the_way_of(&self, credential: &Key) -> Vec<Arc<Key>> {
+        let Some([written, read]) = self.cared_for.get(credential) else { return Vec::new() };
+        let all = self.slots.get(written).into_iter().flat_map(|slot| &slot.credentials);
+        let writers = self.slots.get(read).into_iter().flat_map(Slot::writers);
+        all.chain(writers).filter(|other| ***other != *credential).cloned().collect()
+    }
+
     fn unregister(&mut self, credential: &Key) {
         for key in self.cared_for.remove(credential).into_iter().flatten() {
             if let Some(slot) = self.slots.get_mut(&key) {
-                slot.credentials.retain(|other| **other != *credential);
+                slot.remove(credential);
                 if slot.credentials.is_empty() {
                     self.slots.remove(&key);
                 }
@@ -297,5 +354,40 @@ mod tests {
         assert!(!index.cares_for(&key("client")) && index.cares_for(&key("other-client")));
         index.unregister(&key("agent"));
         assert!(!index.cares_for(&key("token")) && !index.cares_for(&key("other-client")));
+    }
+
+    fn names(keys: &[Arc<Key>]) -> Vec<&str> {
+        keys.iter().map(|key| key.name.as_str()).collect()
+    }
+
+    #[test]
+    fn writers_of_a_secret_are_told_from_its_readers() {
+        let index = index();
+        for (name, secrets) in [("b", ["x", "token"]), ("a", ["y", "token"]), ("c", ["token", "client"])] {
+            index.register(&Arc::new(key(name)), secrets);
+        }
+        assert_eq!(names(&index.writers(&key("token"))), ["agent", "c"]);
+        assert_eq!(names(&index.readers(&key("token"))), ["a", "b"]);
+        assert_eq!(names(&index.readers(&key("client"))), ["agent", "c"]);
+        index.unregister(&key("agent"));
+        assert_eq!(names(&index.writers(&key("token"))), ["c"]);
+        assert_eq!(names(&index.readers(&key("token"))), ["a", "b"]);
+    }
+
+    #[test]
+    fn credential_that_leaves_a_secret_frees_those_that_it_was_in_the_way_of() {
+        let index = index();
+        index.register(&Arc::new(key("reader")), ["x", "token"]);
+        index.register(&Arc::new(key("neighbour")), ["y", "client"]);
+        let rival = ["token", "another-client"];
+        index.register(&Arc::new(key("rival")), rival);
+        assert!(index.register(&Arc::new(key("rival")), rival).is_empty(), "nothing changed");
+        assert_eq!(
+            names(&index.in_the_way_of(&key("agent"))),
+            ["rival", "reader"],
+            "one that shares a client only is not"
+        );
+        assert_eq!(names(&index.register(&Arc::new(key("reader")), ["x", "z"])), ["agent", "rival"]);
+        assert_eq!(names(&index.unregister(&key("rival"))), ["agent"]);
     }
 }

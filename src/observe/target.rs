@@ -18,7 +18,7 @@ use crate::{
     decide::{
         facts::Stamp,
         fingerprint,
-        ownership::{Controller, Marks},
+        ownership::{Controller, Marks, Named},
     },
     digest,
 };
@@ -81,8 +81,6 @@ impl Seen {
             Some(known) if **known == *text => known.clone(),
             _ => Arc::from(text),
         };
-        let labels = metadata.labels.as_ref();
-        let credential = labels.and_then(|labels| labels.get(secret_keys::CREDENTIAL));
         let (uid, resource_version) = (metadata.uid.as_deref(), metadata.resource_version.as_deref());
         let mut pairs: Vec<u32> = digests("label", metadata.labels.iter().flatten())
             .chain(digests("annotation", metadata.annotations.iter().flatten()))
@@ -93,7 +91,10 @@ impl Seen {
             marks: Marks {
                 owner_uid: annotation(secret_keys::OWNER_UID).map(|uid| same_as(owner.map(|(uid, _)| uid), uid)),
                 adopt: annotation(secret_keys::ADOPT).map(Arc::from),
-                credential: credential.map(|label| same_as(owner.map(|(_, name)| name), label)),
+                owner: annotation(secret_keys::OWNER).and_then(named).map(|(namespace, name)| Named {
+                    namespace: intern(namespace),
+                    name: same_as(owner.map(|(_, name)| name), name),
+                }),
                 controller,
             },
             stamp: stamp(metadata),
@@ -197,6 +198,16 @@ fn controller(metadata: &ObjectMeta) -> Option<Controller> {
         name: owner.name.as_str().into(),
         uid: owner.uid.as_str().into(),
     })
+}
+
+/// The longest name of a namespace (RFC 1123 label), and of an object (RFC 1123 subdomain).
+const NAMES_MAX: (usize, usize) = (63, 253);
+
+/// Namespace and name in the annotation about the owner, if it holds what the operator writes there.
+fn named(text: &str) -> Option<(&str, &str)> {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    let is_name = |name: &str, max: usize| (1..=max).contains(&name.len()) && name.chars().all(legal);
+    text.split_once('/').filter(|(namespace, name)| is_name(namespace, NAMES_MAX.0) && is_name(name, NAMES_MAX.1))
 }
 
 fn stamp(metadata: &ObjectMeta) -> Option<Stamp> {
@@ -323,6 +334,20 @@ mod tests {
         };
         assert!(fields(serde_json::json!({"f:immutable": {}})));
         assert!(!fields(serde_json::json!({"f:data": {"f:immutable": {}}})));
+    }
+
+    #[test]
+    fn owner_is_read_only_as_the_operator_writes_it() {
+        let owner = |text: &str| {
+            let annotations = serde_json::json!({secret_keys::OWNER: text});
+            let owner = Seen::new(&metadata(serde_json::json!({"annotations": annotations}))).marks.owner;
+            owner.map(|Named { namespace, name }| format!("{namespace} {name}"))
+        };
+        assert_eq!(owner("team-a/my.agent-1").as_deref(), Some("team-a my.agent-1"));
+        let long = format!("team-a/{}", "a".repeat(254));
+        for wrong in ["", "agent", "/agent", "team-a/", "team-a/a/b", "Team/agent", "team-a/a b", &long] {
+            assert_eq!(owner(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

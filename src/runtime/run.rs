@@ -30,6 +30,7 @@ use crate::{
         unreadable::Unreadable,
         watches,
     },
+    journal::Journal,
     mandate::Mandate,
     metrics::Metrics,
     observe::index::SecretIndex,
@@ -78,6 +79,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         scopes: Scopes { all, authorities: authority_store, authority_wakes: Wakes::new(authority_queue) },
         unreadable: Unreadable::default(),
         progress: progress.clone(),
+        journal: Journal::open(args.state_dir.as_deref(), &metrics),
         watch_secrets: args.watch_secrets,
         workers: Arc::new(Semaphore::new(args.concurrency.into())),
         cluster,
@@ -110,6 +112,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     metrics.leading(true);
     tracing::info!("this process acts");
     let mut loops = loops::start(&context, queues, &stop);
+    context.journal.leads(context.scopes.all.iter().flat_map(|scope| scope.credentials.keys()));
     context.scopes.begin();
     context.tell_unreadable().await;
     let lost = async {
@@ -123,7 +126,10 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         ended = parts.tasks.join_next() => parts.ended(ended)?,
         ended = loops.join_next() => parts.ended(ended)?,
         // nothing is finished: another replica may act by now
-        why = lost => return Err(format!("{why}; the process ends, so that nothing of it acts any more")),
+        why = lost => {
+            context.journal.close();
+            return Err(format!("{why}; the process ends, so that nothing of it acts any more"));
+        }
     }
     tracing::info!("stopping");
     let finished = async { while loops.join_next().await.is_some() {} };

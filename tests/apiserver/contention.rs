@@ -76,15 +76,103 @@ async fn older_credential_has_the_name_before_there_is_a_secret() -> Result<()> 
     Ok(())
 }
 
+/// Applies a credential that writes the Secret `secret` with the client in the Secret `client`.
+async fn apply_with(fixture: &Fixture, name: &str, secret: &str, client: &str) -> Result<()> {
+    let spec = json!({"secretName": secret, "clientCredentialsRef": {"name": client}});
+    fixture.namespace.apply(&fixture.namespace.credential(name, &spec)).await.map(drop)
+}
+
+/// Waits until so much failed that the next attempt, if nothing wakes the credential, comes later than [`SOON`].
+async fn wait_for_a_long_back_off(fixture: &Fixture, name: &str) -> Result<()> {
+    eventually("a back-off of more than 5 s", PATIENCE, async || {
+        let failures = fixture.status_of(name).await.ok()?["consecutiveFailures"].as_u64()?;
+        (failures >= 5).then_some(())
+    })
+    .await
+}
+
 #[tokio::test]
-async fn credential_that_only_reads_the_secret_claims_nothing() -> Result<()> {
-    let fixture = Fixture::new("reader").await?;
-    // a client Secret that another credential writes is odd, and no reason to refuse it
-    let reader = json!({"clientCredentialsRef": {"name": NAME}});
-    fixture.namespace.apply(&fixture.namespace.credential("reader", &reader)).await?;
+async fn secret_name_that_an_older_credential_reads_as_its_client_is_refused() -> Result<()> {
+    let fixture = Fixture::new("read-first").await?;
+    apply_with(&fixture, "reader", "token", "vault").await?;
+    fixture.wait_condition_of("reader", "Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
     wait_for_a_later_second(&fixture, "reader").await?;
-    fixture.apply_credential(&json!({})).await?;
-    fixture.wait_ready().await
+    apply_with(&fixture, "writer", "vault", "agent-client").await?;
+    let refused = async || {
+        let message = fixture.wait_condition_of("writer", "Renewed", "False", "SecretNotOwned", SOON).await?;
+        assert!(message.contains("the client Secret of ITwinServiceCredential reader"), "{message}");
+        assert!(message.contains("spec.secretName"), "{message}");
+        assert!(fixture.token_requests().await?.is_empty(), "no token is requested in vain");
+        anyhow::Ok(())
+    };
+    refused().await?;
+    assert_eq!(fixture.namespace.get("secret", "vault").await?, None, "it is not created for the writer");
+
+    let mut client = fixture.namespace.client_secret(NAME, &fixture.client);
+    client["metadata"] = json!({"name": "vault", "annotations": {"credentials.itwin.dev/adopt": "writer"}});
+    // suspended, so that every token request would be the writer's
+    fixture
+        .namespace
+        .kubectl(&["patch", "itcred", "reader", "--type=merge", "-p", r#"{"spec":{"suspend":true}}"#])
+        .await?;
+    fixture.namespace.apply(&client).await?;
+    let before = fixture.namespace.get("secret", "vault").await?;
+    refused().await?;
+    assert_eq!(fixture.namespace.get("secret", "vault").await?, before, "not even where it is offered");
+    fixture.namespace.kubectl(&["delete", "secret", "vault"]).await?;
+
+    wait_for_a_long_back_off(&fixture, "writer").await?;
+    let elsewhere = r#"{"spec":{"clientCredentialsRef":{"name":"agent-client"},"suspend":false}}"#;
+    fixture.namespace.kubectl(&["patch", "itcred", "reader", "--type=merge", "-p", elsewhere]).await?;
+    for name in ["writer", "reader"] {
+        fixture.wait_condition_of(name, "Ready", "True", "TokenValid", SOON).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn client_secret_that_an_older_credential_writes_is_refused() -> Result<()> {
+    let fixture = Fixture::new("written-first").await?;
+    // without a client it writes nothing yet
+    apply_with(&fixture, "writer", "vault", "missing").await?;
+    fixture.wait_condition_of("writer", "Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
+    wait_for_a_later_second(&fixture, "writer").await?;
+    let mut client = fixture.namespace.client_secret(NAME, &fixture.client);
+    client["metadata"]["name"] = json!("vault");
+    fixture.namespace.apply(&client).await?;
+    apply_with(&fixture, "reader", "token", "vault").await?;
+    let message = fixture.wait_condition_of("reader", "Renewed", "False", "ClientCredentialsInvalid", SOON).await?;
+    assert!(message.contains("ITwinServiceCredential writer writes its token into"), "{message}");
+    assert!(message.contains("spec.clientCredentialsRef.name"), "{message}");
+    assert!(fixture.token_requests().await?.is_empty());
+
+    wait_for_a_long_back_off(&fixture, "reader").await?;
+    fixture.namespace.kubectl(&["delete", "itcred", "writer"]).await?;
+    fixture.wait_condition_of("reader", "Ready", "True", "TokenValid", SOON).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn credential_keeps_the_secret_that_it_owns_from_an_older_one_that_would_read_it() -> Result<()> {
+    let fixture = Fixture::new("owned-first").await?;
+    apply_with(&fixture, "reader", "token", "agent-client").await?;
+    wait_for_a_later_second(&fixture, "reader").await?;
+    apply_with(&fixture, "writer", "vault", "agent-client").await?;
+    for name in ["reader", "writer"] {
+        fixture.wait_condition_of(name, "Ready", "True", "TokenValid", SOON).await?;
+    }
+    let elsewhere = r#"{"spec":{"clientCredentialsRef":{"name":"vault"}}}"#;
+    fixture.namespace.kubectl(&["patch", "itcred", "reader", "--type=merge", "-p", elsewhere]).await?;
+    fixture.namespace.kubectl(&["annotate", "itcred", "reader", "writer", "credentials.itwin.dev/renew=1"]).await?;
+    let message = fixture.wait_condition_of("reader", "Renewed", "False", "ClientCredentialsInvalid", SOON).await?;
+    assert!(message.contains("ITwinServiceCredential writer"), "{message}");
+    fixture.wait_condition_of("reader", "Ready", "True", "TokenValid", SOON).await?;
+    eventually("the renewal of the writer", SOON, async || {
+        (fixture.status_of("writer").await.ok()?["lastRenewRequest"] == "1").then_some(())
+    })
+    .await?;
+    fixture.wait_condition_of("writer", "Renewed", "True", "TokenIssued", SOON).await?;
+    Ok(())
 }
 
 /// A ConfigMap that is garbage collected with this owner, by which the end of a collection is seen.

@@ -11,6 +11,7 @@ mod client_secrets;
 mod command_line;
 mod contention;
 mod control;
+mod crash;
 mod drift;
 mod failover;
 mod fixture;

@@ -7,6 +7,7 @@ use itwin_credential_operator::{
     decide::ownership::OUR_KIND,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::ResourceExt;
 use kube::core::Duration;
 
 use crate::{
@@ -221,7 +222,12 @@ impl History<'_> {
         let world = &mut self.world;
         let gone = world.uid();
         if !world.is_foreign() {
-            world.edit_target(|secret| secret.metadata.owner_references = Some(vec![controller(&gone)]));
+            world.edit_target(|secret| {
+                // one that was offered and not taken yet never was its
+                if secret.annotations().contains_key(secret_keys::OWNER) {
+                    secret.metadata.owner_references = Some(vec![controller(&gone)]);
+                }
+            });
         }
         let uid = world.new_uid();
         world.edit_credential(|credential| {

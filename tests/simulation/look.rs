@@ -8,15 +8,19 @@ use itwin_credential_operator::{
         authorities::Authorities,
         gather::{self, Sources, Subject},
         memory::Memory,
+        others::Others,
         reading::Reading,
     },
     decide::{
         backoff,
+        contenders::Claim,
         facts::{Facts, Refusal},
+        ownership::Named,
         plan::{Inspect, Plan},
         requests::Outcome,
     },
     oauth::failure::Failure,
+    observe::index::Key,
 };
 
 use crate::{act::Minted, faults::Faults, judge::Judge, process::Process, rules::Rules, world::World};
@@ -32,6 +36,23 @@ pub enum Halt {
     Error(CallError),
     /// The process was killed.
     Killed,
+}
+
+/// One credential alone: who else would have the Secret is for the tests against an API server.
+struct Alone;
+
+impl Others for Alone {
+    fn writers(&self, _: &Key) -> Vec<Claim> {
+        Vec::new()
+    }
+
+    fn readers(&self, _: &Key) -> Vec<Claim> {
+        Vec::new()
+    }
+
+    fn living(&self, _: &str) -> Option<Named> {
+        None
+    }
 }
 
 /// One look.
@@ -179,10 +200,9 @@ impl Look<'_> {
     pub fn facts(&self) -> (Facts, u32) {
         let process = &self.process;
         let now = self.world.clock();
-        // one credential alone: who else would have the Secret is for the tests against an API server
         let sources = Sources {
             index: &process.index,
-            claims: &Vec::new,
+            others: &Alone,
             authorities: self.authorities,
             is_admitted: self.admitted,
         };

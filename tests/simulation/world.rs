@@ -192,6 +192,13 @@ impl World {
             self.foreign.insert(uid.clone());
         }
         let mut secret = new_secret(NAME, &uid);
+        // as the operator wrote it for a credential of this name
+        secret.metadata.annotations = controller.as_ref().map(|controller| {
+            let owner = format!("{NAMESPACE}/{NAME}");
+            [(secret_keys::OWNER_UID, controller.uid.clone()), (secret_keys::OWNER, owner)]
+                .map(|(key, value)| (key.to_owned(), value))
+                .into()
+        });
         secret.metadata.owner_references = controller.map(|controller| vec![controller]);
         secret.data = Some(text_data([("password", "theirs")]));
         secret.metadata.managed_fields = Some(vec![writer("somebody", ["password".to_owned()])]);

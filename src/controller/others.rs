@@ -1,0 +1,44 @@
+//! The other credentials, as far as the decision about one depends on them: those that name the same Secrets, and whether
+//! the owner of a Secret exists.
+
+use super::scopes::Scopes;
+use crate::{
+    decide::{contenders::Claim, ownership::Named},
+    observe::{
+        index::{Key, SecretIndex},
+        intern::intern,
+    },
+};
+
+/// What is asked about the other credentials.
+pub trait Others {
+    /// The credentials that write this Secret, the asking one among them.
+    fn writers(&self, secret: &Key) -> Vec<Claim>;
+    /// The credentials that read this Secret as their client Secret.
+    fn readers(&self, secret: &Key) -> Vec<Claim>;
+    /// The credential that has this UID now.
+    fn living(&self, uid: &str) -> Option<Named>;
+}
+
+/// The credentials that the watches brought.
+pub struct Registered<'a> {
+    /// Who names which Secret.
+    pub index: &'a SecretIndex,
+    /// The credentials.
+    pub scopes: &'a Scopes,
+}
+
+impl Others for Registered<'_> {
+    fn writers(&self, secret: &Key) -> Vec<Claim> {
+        self.index.writers(secret).iter().filter_map(|key| self.scopes.claim(key)).collect()
+    }
+
+    fn readers(&self, secret: &Key) -> Vec<Claim> {
+        self.index.readers(secret).iter().filter_map(|key| self.scopes.claim(key)).collect()
+    }
+
+    fn living(&self, uid: &str) -> Option<Named> {
+        let key = self.scopes.with_uid(uid)?;
+        Some(Named { namespace: intern(&key.namespace), name: key.name.as_str().into() })
+    }
+}
