@@ -38,6 +38,8 @@ fn exposed() -> BTreeSet<String> {
     metrics.renewed_late(1.0);
     metrics.replaced_with_left(1.0);
     metrics.token_request("c", "success", Duration::from_secs(1));
+    metrics.request_waited("c", Duration::from_secs(1));
+    metrics.queue("c", 1, true);
     metrics.reconciled("success", Duration::from_secs(1));
     metrics.kubernetes_request("get", "secrets", "success");
     let text: String = metrics.pages().expect("text").collect();

@@ -239,6 +239,8 @@ fn exposed() -> BTreeSet<String> {
     metrics
         .credential(labels, CredentialGauges { expires_at: Some(1.0), renew_at: Some(1.0), ready: true, failures: 0 });
     metrics.token_request("c", "success", Duration::from_secs(1));
+    metrics.request_waited("c", Duration::from_secs(1));
+    metrics.queue("c", 1, true);
     metrics.reconciled("success", Duration::from_secs(1));
     metrics.kubernetes_request("get", "secrets", "success");
     let text: String = metrics.pages().expect("text").collect();
