@@ -162,6 +162,7 @@ pub(super) enum Attempted {
 
 impl Visit<'_> {
     async fn run(&mut self) -> Result<RequeueAfter, CallError> {
+        self.report_long_renewal().await;
         if !self.context.watch_secrets {
             self.look_at_secrets().await?;
         }
