@@ -15,7 +15,7 @@ const ENTRY: usize = 6;
 /// The longest character of UTF-8.
 const CHARACTER: usize = 4;
 
-/// The length of what a CEL rule bounds as a whole, which the rest of the schema does not tell.
+/// The length of what a CEL rule bounds as a whole; the rest of the schema does not show it.
 fn bounded_as_a_whole(field: &str) -> Option<usize> {
     match field {
         "scopes" => Some(limits::SCOPE_MAX + 64 * ENTRY),

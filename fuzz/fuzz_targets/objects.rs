@@ -1,5 +1,5 @@
-//! Custom resources of any bytes, as a watch brings them: each is read, or reported with a bounded complaint, and what
-//! is read is used without overflow.
+//! Custom resources of any bytes, as a watch brings them: each is decoded, or has an error of bounded length, and what
+//! is decoded is used without overflow.
 #![no_main]
 
 use chrono::DateTime;

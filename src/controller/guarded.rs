@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 
 use crate::api::{limits::RENEW_MAX, secret_keys};
 
-/// The longest part of a parser's complaint that is kept, in bytes.
-const COMPLAINT_MAX: usize = 1024;
+/// The longest part of a parser's error that is kept, in bytes.
+const ERROR_MAX: usize = 1024;
 
 /// An object, or why it cannot be understood. Like [`kube::core::DeserializeGuard`], but what others write on an object
 /// is skipped instead of copied twice: `managedFields`, labels, and annotations, of which `kubectl apply` makes one with
@@ -130,7 +130,7 @@ impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Guarded<K> {
             Err(error) => {
                 // it can repeat a whole value
                 let mut error = error.to_string();
-                error.truncate(error.floor_char_boundary(COMPLAINT_MAX));
+                error.truncate(error.floor_char_boundary(ERROR_MAX));
                 Err(InvalidObject { error, metadata })
             }
         }))
@@ -216,7 +216,7 @@ mod tests {
                 json!({"metadata": {"name": "agent"}, "spec": {"clientCredentialsRef": {"name": "client"}}});
             object["metadata"]["annotations"] =
                 json!({secret_keys::RENEW: value, secret_keys::RENEW_TOO_LONG: "forged"});
-            // as the client reads it, and with a value that is already taken apart
+            // as the client reads it, and from a value that is parsed already
             let text = object.to_string();
             let from_text: Guarded<ITwinServiceCredential> = serde_json::from_str(&text).expect("guarded");
             let from_value: Guarded<ITwinServiceCredential> = serde_json::from_value(object).expect("guarded");
@@ -235,11 +235,11 @@ mod tests {
     }
 
     #[test]
-    fn complaint_about_a_long_value_is_cut() {
+    fn error_about_a_long_value_is_cut() {
         let mut value = json!({"metadata": {"name": "agent"}, "spec": {"clientCredentialsRef": {"name": "client"}}});
         value["spec"]["suspend"] = json!("ä".repeat(100_000));
         let guarded: Guarded<ITwinServiceCredential> = serde_json::from_value(value).expect("guarded");
-        assert!(guarded.0.is_err_and(|invalid| (512..=COMPLAINT_MAX).contains(&invalid.error.len())));
+        assert!(guarded.0.is_err_and(|invalid| (512..=ERROR_MAX).contains(&invalid.error.len())));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct PrivateKey {
 impl PrivateKey {
     /// Reads the first private key of a PEM text: PKCS #8, or PKCS #1 for RSA.
     ///
-    /// `None` where it is of no use, whatever the cause: a message that told causes apart would tell about the key.
+    /// `None` where it is of no use, whatever the cause: a message that named it would depend on the key.
     #[must_use]
     pub fn from_pem(pem: &Sensitive) -> Option<Self> {
         let pem = pem.expose().as_bytes();

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_is_bounded_by_its_kind_and_no_length_is_told() {
+    fn every_value_is_bounded_by_its_kind_and_its_length_stays_unknown() {
         const JWT: ClientAuthentication = ClientAuthentication::PrivateKeyJwt;
         let names = ["client_id", "client_secret", "private_key", "username", "password"];
         for (name, longest, method) in [

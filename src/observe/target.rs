@@ -174,8 +174,8 @@ pub fn content(data: &BTreeMap<String, ByteString>, annotations: &BTreeMap<Strin
     fingerprint::content(data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())).chain(told))
 }
 
-/// Whether a Secret's data, and what its annotations tell of it, is what we wrote. A token longer than we accept is not,
-/// whatever the digest says: anyone who may read and write the Secret can compute that.
+/// Whether a Secret's data, and what its annotations tell of it, is what we wrote. A token that is longer than one that
+/// we accept is not, whatever the digest says: anyone who may read and write the Secret can compute that.
 #[must_use]
 pub fn is_what_we_wrote(secret: &Secret) -> bool {
     let (Some(data), Some(annotations)) = (&secret.data, &secret.metadata.annotations) else { return false };

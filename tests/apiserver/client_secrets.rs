@@ -74,15 +74,16 @@ async fn private_key_of_nested_sequences_is_refused_and_stops_nothing() -> Resul
     let fixture = Fixture::bare("nested-key").await?;
     fixture.apply_authority(&json!({"clientAuthentication": "private_key_jwt"})).await?;
     fixture.apply_credential(&json!({})).await?;
-    for (size, told) in [(16_000, "is no PEM private key that can be used"), (100_000, "has more than 16384 bytes")] {
+    for (size, expected) in [(16_000, "is no PEM private key that can be used"), (100_000, "has more than 16384 bytes")]
+    {
         let key = nested_key(size);
         let values = [("client_id", &b"id"[..]), ("private_key", key.as_bytes())];
         fixture.namespace.apply(&client_secret(&values)).await?;
-        let what = format!("a message with '{told}'");
+        let what = format!("a message with '{expected}'");
         eventually(&what, SOON, async || {
             let status = fixture.status().await.ok()?;
             let (_, reason, message) = condition(&status, "Renewed")?;
-            (reason == "ClientCredentialsInvalid" && message.contains(told)).then_some(())
+            (reason == "ClientCredentialsInvalid" && message.contains(expected)).then_some(())
         })
         .await
         .with_context(|| fixture.operator.process.log_tail())?;

@@ -3,7 +3,7 @@
 
 use base64::Engine;
 
-/// The longest text of the corpus: more than any parser reads, with one exception of which the test is apart.
+/// The longest text of the corpus: more than any parser reads.
 const LONG: usize = 100_000;
 
 /// The whole corpus.
@@ -105,7 +105,7 @@ fn long() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What is no UTF-8, or is and looks otherwise than it is.
+/// What is not UTF-8, or is not shown as what it is.
 fn odd_bytes() -> Vec<Vec<u8>> {
     let bytes: [&[u8]; 9] = [
         b"\xff",

@@ -102,8 +102,8 @@ fn private_keys() {
     on_small_stack(|| {
         for text in corpus().into_iter().chain(corpus::private_keys().into_iter().map(String::into_bytes)) {
             let pem = Sensitive::new(String::from_utf8_lossy(&text).into_owned());
-            let told = assertion::sign(&pem, "id", ISSUER, now()).expect_err(&shown(&text));
-            assert!(told.starts_with("is no PEM private key that can be used"), "{told}");
+            let why = assertion::sign(&pem, "id", ISSUER, now()).expect_err(&shown(&text));
+            assert!(why.starts_with("is no PEM private key that can be used"), "{why}");
         }
     });
 }
@@ -184,7 +184,7 @@ fn key_sets() {
     });
 }
 
-/// A set with one public key, of which nobody has the private one.
+/// A set with one public key, of which no one has the private one.
 static KEYS: LazyLock<KeySet> = LazyLock::new(|| {
     let keys = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"1","use":"sig",
         "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;

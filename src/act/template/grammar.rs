@@ -352,7 +352,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_result_is_longer_than_was_foretold(
+        fn no_result_is_longer_than_was_computed(
             value in "\\PC{0,40}|[\\x00-\\x7f]{0,40}",
             chosen in proptest::collection::vec(0_usize..6, 0..=FILTERS_MAX),
         ) {
