@@ -18,6 +18,7 @@ use itwin_credential_operator::{
         authority::ClientAuthentication,
         credential::{ClientCredentialsRef, GrantType, SecretTemplate},
         duration,
+        limits::ACCESS_TOKEN_MAX,
     },
     oauth::{
         assertion, discovery,
@@ -147,6 +148,16 @@ fn token_answers() {
             }
         }
     });
+}
+
+#[test]
+fn access_token_is_bounded() {
+    let answer = |size: usize| {
+        let token = "t".repeat(size);
+        ask(200, format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":60}}"#).into_bytes())
+    };
+    assert!(answer(ACCESS_TOKEN_MAX).is_ok());
+    assert!(answer(ACCESS_TOKEN_MAX + 1).is_err_and(|why| why.contains("access_token has more than 32768 bytes")));
 }
 
 /// JSON as deep as its parser follows, which is accepted: the stack must suffice for it.
