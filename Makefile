@@ -63,13 +63,13 @@ image: ## Build the image; PREBUILT=1 without a base image, ARCH=arm64 for anoth
 
 .PHONY: unit
 unit: ## Run the tests that need no server.
-	$(CARGO) test --locked --lib --test crds --test docs --test monitoring --test tidy
+	$(CARGO) test --locked --lib --test crds --test docs --test hostile --test monitoring --test tidy
 
 .PHONY: check
 check: ## Check format, lints, licences and generated files.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
-	$(CARGO) test --locked --quiet --test crds --test docs --test monitoring --test tidy
+	$(CARGO) test --locked --quiet --test crds --test docs --test hostile --test monitoring --test tidy
 	node charts/values-table.mjs --check
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		$(CARGO) deny --offline --locked check bans licenses sources; \
@@ -94,9 +94,15 @@ audit: ## Check dependencies against the advisory database (needs the network an
 
 .PHONY: fuzz
 FUZZ_SECONDS ?= 60
-fuzz: ## Fuzz the parsers of answers, FUZZ_SECONDS each (needs a nightly compiler and cargo-fuzz).
-	$(CARGO) +nightly fuzz run token_answer -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096
-	$(CARGO) +nightly fuzz run documents_and_claims -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096
+# long enough for the longest private key
+FUZZ_LENGTH := 20000
+FUZZ_TARGETS := $(notdir $(wildcard fuzz/seeds/*))
+fuzz: ## Fuzz the parsers, FUZZ_SECONDS each, on a stack of 256 KiB (needs a nightly compiler and cargo-fuzz).
+	@set -ex; for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/corpus/$$target; \
+		$(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=$(FUZZ_LENGTH); \
+	done
 
 .PHONY: generate
 generate: build ## Write the generated files anew: the CRDs, their copy in the chart, the API reference, the chart's table of values.

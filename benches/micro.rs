@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, hint::black_box};
 use chrono::{DateTime, TimeDelta, Utc};
 use criterion::{Criterion, criterion_group, criterion_main};
 use itwin_credential_operator::{
-    act::template,
+    act::template::Templates,
     api::{credential::SecretTemplate, secret_keys},
     decide::{
         facts::{Authority, Client, Desired, Facts, Held, History, Integrity, Policy, RenewBefore, Stamp, Target},
@@ -107,8 +107,10 @@ fn render(criterion: &mut Criterion) {
         ("JSON with a filter", r#"{"token": "{{ access_token | b64encode }}", "until": "{{ expires_at }}"}"#),
     ] {
         let template = template(text);
-        template::render(Some(&template), &data).expect("a good template");
-        group.bench_function(name, |bencher| bencher.iter(|| template::render(black_box(Some(&template)), &data)));
+        Templates::new(Some(&template)).expect("a good template");
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| Templates::new(black_box(Some(&template))).map(|templates| templates.render(&data)).ok());
+        });
     }
     group.finish();
 }

@@ -41,7 +41,7 @@ const CORE_DUMP: u64 = 1;
 
 /// Threads that do the work, however many processors the node has: hardly a tenth of one is used, each takes memory of
 /// its own, and waking another costs more than most of what there is to do. Nothing here computes for long: the longest
-/// is a template, which is bounded.
+/// is a signature with an RSA key, whose size is bounded.
 const WORKERS: usize = 1;
 
 fn forbid_core_dumps() {
@@ -58,6 +58,7 @@ fn start(cli: Cli) -> ExitCode {
         Command::Run(args) => {
             forbid_core_dumps();
             report::log::start(args.log_format, args.log_level);
+            report::log::log_panics();
             if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
                 Err("another cryptography was chosen before".to_owned())
             } else {

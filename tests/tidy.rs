@@ -125,15 +125,15 @@ fn secrets_are_exposed_in_few_places() {
         .collect();
     let mut exposing = exposing;
     exposing.sort();
-    // the Secret that is written; digests; the assertion; the signature check; the request; and what reads the client
-    // Secret
+    // the Secret that is written; digests; the signature check; the key of the assertion; the request; and what reads the
+    // client Secret
     assert_eq!(
         exposing,
         [
             "src/act/secret_writer.rs",
             "src/decide/fingerprint.rs",
-            "src/oauth/assertion.rs",
             "src/oauth/jwt.rs",
+            "src/oauth/private_key.rs",
             "src/oauth/token.rs",
             "src/observe/client_secret.rs",
         ]

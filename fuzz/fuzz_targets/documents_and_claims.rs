@@ -5,6 +5,7 @@ use itwin_credential_operator::{
     oauth::{discovery, jwt::KeySet},
     sensitive::Sensitive,
 };
+use itwin_credential_operator_fuzz::on_small_stack;
 use libfuzzer_sys::fuzz_target;
 
 const ISSUER: &str = "https://ims.example.com";
@@ -12,7 +13,9 @@ const ISSUER: &str = "https://ims.example.com";
 const KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"1","use":"sig",
     "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(|data: &[u8]| on_small_stack(|| parsed(data)));
+
+fn parsed(data: &[u8]) {
     if let Ok((_, endpoints)) = discovery::endpoints(data, ISSUER, None, None) {
         assert_eq!(endpoints.token.origin(), url::Url::parse(ISSUER).expect("a URL").origin());
     }
@@ -21,4 +24,4 @@ fuzz_target!(|data: &[u8]| {
         let keys = KeySet::parse(KEYS.as_bytes()).expect("a key set");
         assert!(keys.verify(&Sensitive::new(token.to_owned()), ISSUER, &[]).is_err());
     }
-});
+}

@@ -15,7 +15,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::template;
+use super::template::{self, Templates};
 use crate::{
     api::{
         MANAGER,
@@ -89,7 +89,7 @@ pub fn data(credential: &ITwinServiceCredential, content: &Content) -> Result<Da
 }
 
 fn with_templates(credential: &ITwinServiceCredential, mut data: Data) -> Result<Data, Refusal> {
-    data.extend(template::render(credential.spec.secret_template.as_ref(), &data)?);
+    data.extend(Templates::new(credential.spec.secret_template.as_ref())?.render(&data));
     Ok(data)
 }
 

@@ -1,27 +1,24 @@
 //! Further keys of the Secret, rendered from the templates of its credential.
 //!
-//! A tenant writes the template and we run it, with a token in hand: so there is nothing to call but a few filters, each
-//! with a limit to its result; nothing by which a text could be doubled again and again (fuel counts steps, not bytes);
-//! and an error never repeats a value.
+//! Whether templates are valid is decided by their text, before a token is requested, and by nothing else: no value
+//! changes it, so that no condition depends on a token.
+
+mod grammar;
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
 use k8s_openapi::ByteString;
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
+use self::grammar::{Template, Values};
 use crate::{
-    api::{conditions::Reason, credential::SecretTemplate, secret_keys},
+    api::{
+        conditions::Reason,
+        credential::SecretTemplate,
+        limits::{RENDERED_MAX, TEMPLATE_MAX, TEMPLATES_MAX, TEMPLATES_TOTAL_MAX},
+    },
     decide::facts::Refusal,
     digest,
 };
-
-/// Steps of the template machine; rendering all of the five values takes about ten.
-const FUEL: u64 = 20_000;
-/// Depth of nested calls and blocks.
-const RECURSION: usize = 16;
-/// The longest result of one template, in bytes; a Secret may have 1 MiB in all.
-const RESULT_MAX: usize = 32 * 1024;
 
 /// The digest of the templates of a credential; `None` where it has none.
 #[must_use]
@@ -37,207 +34,169 @@ pub fn is_current(digest: Option<&str>, template: Option<&SecretTemplate>) -> bo
     digest == fingerprint(template).as_deref()
 }
 
-/// Renders the templates over the keys that every Secret has.
-///
-/// # Errors
-/// [`Reason::TemplateInvalid`] with the key of the template that is at fault.
-pub fn render(
-    template: Option<&SecretTemplate>,
-    data: &BTreeMap<String, ByteString>,
-) -> Result<BTreeMap<String, ByteString>, Refusal> {
-    let Some(template) = template.filter(|template| !template.data.is_empty()) else { return Ok(BTreeMap::new()) };
-    let text = |key: &'static str| {
-        let value = data.get(key).map(|value| String::from_utf8_lossy(&value.0).into_owned()).unwrap_or_default();
-        (key, value)
-    };
-    let values: BTreeMap<&str, String> = VARIABLES.into_iter().map(text).collect();
-    let environment = environment();
-    let mut rendered = BTreeMap::new();
-    for (key, source) in &template.data {
-        within_language(source).map_err(|what| invalid(key, &what))?;
-        let result = environment.render_named_str(key, source, &values).map_err(|error| refusal(key, &error))?;
-        let result = result.trim_end_matches(['\n', '\r']);
-        if result.len() > RESULT_MAX {
-            return Err(invalid(key, &format!("its result is longer than {RESULT_MAX} bytes")));
+/// The templates of a credential, checked.
+#[derive(Debug, Default)]
+pub struct Templates<'a>(Vec<(&'a str, Template<'a>)>);
+
+impl<'a> Templates<'a> {
+    /// Checks the templates of a credential.
+    ///
+    /// # Errors
+    /// [`Reason::TemplateInvalid`], with the key of the template where it is one.
+    pub fn new(template: Option<&'a SecretTemplate>) -> Result<Self, Refusal> {
+        let Some(SecretTemplate { data, .. }) = template else { return Ok(Self::default()) };
+        let total: usize = data.iter().map(|(key, source)| key.len() + source.len()).sum();
+        if data.len() > TEMPLATES_MAX || total > TEMPLATES_TOTAL_MAX {
+            return Err(invalid(&format!(
+                ": at most {TEMPLATES_MAX} templates are read, with {TEMPLATES_TOTAL_MAX} bytes together: use fewer or \
+                 shorter ones"
+            )));
         }
-        rendered.insert(key.clone(), ByteString(result.as_bytes().to_vec()));
+        let mut templates = Vec::with_capacity(data.len());
+        for (key, source) in data {
+            if source.len() > TEMPLATE_MAX {
+                return Err(invalid(&format!("[{key}]: it has more than {TEMPLATE_MAX} bytes: shorten it")));
+            }
+            let template = Template::parse(source)
+                .map_err(|fault| invalid(&format!("[{key}]: line {}: {}: {USAGE}", fault.line, fault.what)))?;
+            templates.push((key.as_str(), template));
+        }
+        let longest = templates.iter().map(|(_, template)| template.longest()).fold(0, usize::saturating_add);
+        if longest > RENDERED_MAX {
+            return Err(invalid(&format!(
+                ": with the longest token that is accepted the results would have {longest} bytes together, more than \
+                 {RENDERED_MAX}: use fewer placeholders or filters"
+            )));
+        }
+        Ok(Self(templates))
     }
-    Ok(rendered)
+
+    /// Renders the templates over the keys that every Secret has.
+    #[must_use]
+    pub fn render(&self, data: &BTreeMap<String, ByteString>) -> BTreeMap<String, ByteString> {
+        let values = Values::new(|key| data.get(key).map(|value| value.0.as_slice()));
+        let rendered =
+            self.0.iter().map(|(key, template)| ((*key).to_owned(), ByteString(template.render(&values).into_bytes())));
+        rendered.collect()
+    }
 }
 
-/// Renders the templates over values of the usual size, to find out before a token is asked for whether they work.
+/// Checks the templates of a credential, before a token is requested.
 ///
 /// # Errors
-/// As [`render`].
+/// As [`Templates::new`].
 pub fn check(template: Option<&SecretTemplate>) -> Result<(), Refusal> {
-    let sample = |key: &str| (key.to_owned(), ByteString(b"2026-01-01T00:00:00Z".to_vec()));
-    render(template, &VARIABLES.into_iter().map(sample).collect()).map(drop)
+    Templates::new(template).map(drop)
 }
 
-/// What a template can name.
-const VARIABLES: [&str; 5] = [
-    secret_keys::ACCESS_TOKEN,
-    secret_keys::TOKEN_TYPE,
-    secret_keys::EXPIRES_AT,
-    secret_keys::SCOPE,
-    secret_keys::ISSUER,
-];
+/// What a template consists of, for messages.
+const USAGE: &str = "write text and {{ name | filter }} with the names access_token, token_type, expires_at, scope and \
+                     issuer, and the filters b64encode, lower, upper, trim, tojson and urlencode";
 
-/// The statements that a template may use.
-const STATEMENTS: [&str; 4] = ["if", "elif", "else", "endif"];
-
-/// Refuses what could make a small template a large text: repetition, and statements that bind or loop. It looks at the
-/// text, not at its meaning, and so refuses a little more than it must, never less.
-fn within_language(source: &str) -> Result<(), String> {
-    if source.contains('*') {
-        return Err("it holds an asterisk, and texts are not to be repeated".to_owned());
-    }
-    for statement in source.split("{%").skip(1) {
-        let word: String = statement
-            .trim_start_matches(['-', '+'])
-            .trim_start()
-            .chars()
-            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-            .collect();
-        if !STATEMENTS.contains(&word.as_str()) {
-            return Err(format!("of statements it may use only {}", STATEMENTS.join(", ")));
-        }
-    }
-    Ok(())
-}
-
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::empty();
-    environment.set_fuel(Some(FUEL));
-    environment.set_recursion_limit(RECURSION);
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    let base64 = |text: &str| bounded(base64::engine::general_purpose::STANDARD.encode(text));
-    environment.add_filter("b64encode", base64);
-    environment.add_filter("lower", |text: &str| bounded(text.to_lowercase()));
-    environment.add_filter("upper", |text: &str| bounded(text.to_uppercase()));
-    environment.add_filter("trim", |text: &str| text.trim().to_owned());
-    environment.add_filter("tojson", |value: Value| bounded(serde_json::to_string(&value).map_err(|_| no_json())?));
-    environment.add_filter("replace", replace);
-    environment
-}
-
-fn bounded(text: String) -> Result<String, minijinja::Error> {
-    if text.len() <= RESULT_MAX { Ok(text) } else { Err(too_long()) }
-}
-
-fn no_json() -> minijinja::Error {
-    minijinja::Error::new(ErrorKind::InvalidOperation, "not JSON")
-}
-
-fn too_long() -> minijinja::Error {
-    minijinja::Error::new(ErrorKind::InvalidOperation, "too long")
-}
-
-/// Replaces parts of a text. The result is bounded, since each call could multiply it.
-fn replace(text: &str, from: &str, to: &str) -> Result<String, minijinja::Error> {
-    let longest = text.len() + text.matches(from).count().saturating_mul(to.len());
-    if longest > RESULT_MAX {
-        return Err(too_long());
-    }
-    Ok(text.replace(from, to))
-}
-
-/// The kind of an error and its line: its text could repeat a value, and a value is a secret.
-fn refusal(key: &str, error: &minijinja::Error) -> Refusal {
-    let what = match error.kind() {
-        ErrorKind::SyntaxError => "it is not written as a template must be",
-        ErrorKind::UndefinedError => "it names something that does not exist",
-        ErrorKind::UnknownFilter => "it uses a filter that does not exist",
-        ErrorKind::UnknownFunction | ErrorKind::UnknownTest | ErrorKind::UnknownMethod => {
-            "it calls something that does not exist"
-        }
-        ErrorKind::OutOfFuel => "it takes too many steps",
-        _ => "it cannot be rendered",
-    };
-    let place = error.line().map(|line| format!(" in line {line}")).unwrap_or_default();
-    invalid(key, &format!("{what}{place}"))
-}
-
-fn invalid(key: &str, what: &str) -> Refusal {
-    Refusal::new(
-        Reason::TemplateInvalid,
-        format!(
-            "spec.secretTemplate.data[{key}]: {what}; it may name access_token, token_type, expires_at, scope and issuer, and \
-             use the filters b64encode, lower, replace, tojson, trim and upper. The Secret stays as it is"
-        ),
-    )
+fn invalid(what: &str) -> Refusal {
+    let message = format!("spec.secretTemplate.data{what}. The Secret stays as it is");
+    Refusal::new(Reason::TemplateInvalid, message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{limits, secret_keys};
 
-    fn template(source: &str) -> Option<SecretTemplate> {
-        Some(SecretTemplate { data: [("key".to_owned(), source.to_owned())].into(), ..SecretTemplate::default() })
+    fn templates<'a>(sources: impl IntoIterator<Item = (&'a str, String)>) -> Option<SecretTemplate> {
+        let data = sources.into_iter().map(|(key, source)| (key.to_owned(), source)).collect();
+        Some(SecretTemplate { data, ..SecretTemplate::default() })
     }
 
-    fn data() -> BTreeMap<String, ByteString> {
-        let values =
-            [("access_token", "the-token"), ("scope", "a b"), ("issuer", "https://ims"), ("token_type", "Bearer")];
+    fn template(source: &str) -> Option<SecretTemplate> {
+        templates([("key", source.to_owned())])
+    }
+
+    fn data(token: &str) -> BTreeMap<String, ByteString> {
+        let values = [("access_token", token), ("scope", "a b"), ("issuer", "https://ims"), ("token_type", "Bearer")];
         values.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec()))).collect()
     }
 
-    fn rendered(source: &str) -> Result<String, String> {
-        let rendered = render(template(source).as_ref(), &data()).map_err(|refusal| refusal.message)?;
-        Ok(String::from_utf8(rendered["key"].0.clone()).expect("text"))
+    fn refused(template: Option<&SecretTemplate>) -> String {
+        let refusal = Templates::new(template).expect_err("refused");
+        assert_eq!(refusal.reason, Reason::TemplateInvalid);
+        refusal.message
     }
 
     #[test]
-    fn values_and_filters_are_rendered() {
-        assert_eq!(rendered("{{ token_type }} {{ access_token }}\n"), Ok("Bearer the-token".into()));
-        assert_eq!(rendered("{{ access_token | b64encode }}"), Ok("dGhlLXRva2Vu".into()));
-        assert_eq!(rendered("{{ {'auth': access_token} | tojson }}"), Ok(r#"{"auth":"the-token"}"#.into()));
-        assert_eq!(rendered("{{ scope | replace(' ', ',') | upper }}"), Ok("A,B".into()));
-        assert_eq!(rendered("{% if scope == 'a b' %}yes{% else %}no{% endif %}"), Ok("yes".into()));
+    fn values_are_rendered_into_the_keys_of_the_templates() {
+        let template = templates([("a", "{{ token_type }} {{ access_token }}\n".into()), ("b", "{{ scope }}".into())]);
+        let rendered = Templates::new(template.as_ref()).expect("templates").render(&data("the-token"));
+        let text = |key: &str| String::from_utf8(rendered[key].0.clone()).expect("text");
+        assert_eq!((text("a"), text("b")), ("Bearer the-token".to_owned(), "a b".to_owned()));
+        assert_eq!(rendered.len(), 2);
     }
 
     #[test]
-    fn nothing_is_escaped_behind_the_users_back() {
-        assert_eq!(rendered("<a href=\"{{ issuer }}\">"), Ok("<a href=\"https://ims\">".into()));
+    fn message_names_the_key_and_the_line_and_what_to_write() {
+        let message = refused(template("a\n{{ client_secret }}").as_ref());
+        assert!(message.starts_with("spec.secretTemplate.data[key]: line 2: the name in '{{ }}' does not exist"));
+        for word in ["access_token", "token_type", "expires_at", "scope", "issuer", "urlencode", "stays as it is"] {
+            assert!(message.contains(word), "{message}");
+        }
     }
 
+    /// Once the process aborted, or the result showed the token letter by letter.
     #[test]
-    fn errors_name_the_key_and_repeat_no_value() {
+    fn templates_that_once_stopped_or_questioned_the_process_are_refused_by_their_text() {
+        let dashes = |count| format!("{{{{ {}1 }}}}", "-".repeat(count));
+        let concatenated = |count| format!("{{{{ {}a }}}}", "a~".repeat(count));
         for source in [
-            "{{ access_token",
-            "{{ client_secret }}",
-            "{{ access_token | exec }}",
-            "{{ access_token() }}",
-            "{{ access_token + 1 }}",
-            "{{ access_token.nothing.more }}",
-            "{% include 'file' %}",
+            dashes(4000),
+            dashes(16_000),
+            concatenated(2000),
+            concatenated(8000),
+            "{{ ".repeat(1300),
+            format!("{{{{ {}scope{} }}}}", "(".repeat(2000), ")".repeat(2000)),
+            "{% if access_token[0:1] == 'e' %}{{ nope }}{% endif %}".to_owned(),
+            format!("{{{{ access_token{} }}}}", " | replace('e', 'eeeeeeeeee')".repeat(100)),
+            format!("{{{{ scope{} }}}}", " | tojson".repeat(400)),
         ] {
-            let message = rendered(source).expect_err(source);
-            assert!(message.starts_with("spec.secretTemplate.data[key]: "), "{message}");
-            assert!(!message.contains("the-token"), "{message}");
-            assert!(check(template(source).as_ref()).is_err(), "found before a token is asked for: {source}");
+            let message = refused(template(&source).as_ref());
+            assert!(message.len() < 500, "{message}");
         }
     }
 
     #[test]
-    fn hostile_templates_are_bounded_in_time_and_size() {
-        for source in [
-            "{{ 'x' * 100000000 }}".to_owned(),
-            "{{ '}}' * 100000000 }}".to_owned(),
-            "{% set x = 'xx' %}".to_owned() + &"{% set x = x ~ x %}".repeat(40),
-            "{%- for x in [scope ~ scope] %}{{ x }}{% endfor %}".to_owned(),
-            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
-            format!("{{{{ scope{} }}}}", " | b64encode".repeat(1000)),
-            format!("{{{{ scope{} }}}}", " | tojson".repeat(1000)),
-            format!("{{{{ scope{} }}}}", " | replace(' ', '          ')".repeat(400)),
-            format!("{{{{ {}scope{} }}}}", "(".repeat(5000), ")".repeat(5000)),
-            "{{ '%999999999s' % scope }}".to_owned(),
-            "{{ access_token }}".repeat(4000),
-        ] {
-            let started = std::time::Instant::now();
-            assert!(rendered(&source).is_err(), "{}", &source[..20]);
-            assert!(started.elapsed().as_secs() < 2, "{}", &source[..20]);
-        }
+    fn number_and_size_of_templates_are_bounded() {
+        let keys: Vec<String> = (0..=TEMPLATES_MAX).map(|number| format!("key-{number}")).collect();
+        let of = |count: usize, size: usize| templates(keys.iter().take(count).map(|key| (&**key, "x".repeat(size))));
+        assert!(check(of(TEMPLATES_MAX, 1000).as_ref()).is_ok());
+        assert!(refused(of(TEMPLATES_MAX + 1, 1).as_ref()).contains("at most 16 templates"));
+        assert!(check(of(1, TEMPLATE_MAX).as_ref()).is_ok());
+        assert!(refused(of(1, TEMPLATE_MAX + 1).as_ref()).contains("data[key-0]: it has more than 4096 bytes"));
+        assert!(refused(of(4, TEMPLATE_MAX).as_ref()).contains("16384 bytes together"), "keys count too");
+    }
+
+    #[test]
+    fn results_are_bounded_by_the_text_of_all_templates_together() {
+        let times = |count: usize, source: &str| template(&source.repeat(count));
+        let most = RENDERED_MAX / limits::ACCESS_TOKEN_MAX;
+        assert!(check(times(most, "{{ access_token }}").as_ref()).is_ok());
+        assert!(refused(times(most + 1, "{{ access_token }}").as_ref()).contains("longest token"));
+        assert!(check(times(1, "{{ access_token | tojson | b64encode }}").as_ref()).is_ok());
+        refused(times(1, "{{ access_token | urlencode | urlencode | urlencode | urlencode }}").as_ref());
+        let halves = ["a", "b"].map(|key| (key, "{{ access_token }}".repeat(most / 2 + 1)));
+        refused(templates(halves).as_ref());
+    }
+
+    #[test]
+    fn longest_values_are_rendered_within_the_bound() {
+        let template = template(&"{{ access_token | tojson }}{{ scope | urlencode }}{{ issuer }}".repeat(8));
+        let templates = Templates::new(template.as_ref()).expect("templates");
+        let longest = |key: &str, size: usize| (key.to_owned(), ByteString(vec![b'"'; size]));
+        let data = [
+            longest(secret_keys::ACCESS_TOKEN, limits::ACCESS_TOKEN_MAX),
+            longest(secret_keys::SCOPE, limits::SCOPE_MAX),
+            longest(secret_keys::ISSUER, limits::URL_MAX),
+        ];
+        let rendered = templates.render(&data.into());
+        assert!(rendered["key"].0.len() > RENDERED_MAX / 2 && rendered["key"].0.len() <= RENDERED_MAX);
     }
 
     #[test]

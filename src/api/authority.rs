@@ -10,7 +10,7 @@ use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{credential::GrantType, schema};
+use super::{credential::GrantType, duration, schema};
 
 /// An OAuth 2.0 authorization server and the rules for using it.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,7 +97,7 @@ pub struct AuthoritySpec {
     pub allowed_scopes: Option<Vec<String>>,
 
     /// Deadline of one request, the body included; 1s to 60s.
-    #[serde(default = "default_request_timeout")]
+    #[serde(default = "default_request_timeout", deserialize_with = "duration::deserialize")]
     #[schemars(schema_with = "schema::duration")]
     pub request_timeout: Duration,
 
@@ -112,7 +112,7 @@ pub struct AuthoritySpec {
     pub requests_per_minute: i32,
 
     /// Difference that is tolerated between the authority's clock and ours, at most 10m.
-    #[serde(default = "default_clock_skew")]
+    #[serde(default = "default_clock_skew", deserialize_with = "duration::deserialize")]
     #[schemars(schema_with = "schema::duration")]
     pub clock_skew: Duration,
 }

@@ -10,7 +10,7 @@ use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schema;
+use super::{duration, schema};
 
 /// The authority that is used where a credential names none.
 pub const DEFAULT_AUTHORITY: &str = "bentley-ims";
@@ -70,11 +70,15 @@ pub struct CredentialSpec {
     /// Scopes to ask for, each a scope token of RFC 6749 section 3.3; a set of 1 to 64.
     #[serde(default = "default_scopes")]
     #[schemars(schema_with = "schema::scopes")]
+    #[x_kube(validation = Rule::new("self.map(scope, size(scope) + 1).sum() <= 8192")
+        .message("scopes: with a space behind each they have more than 8192 bytes together, request fewer"))]
     pub scopes: Vec<String>,
 
     /// Resource indicators (RFC 8707): absolute URIs of the services that the token is for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::resources")]
+    #[x_kube(validation = Rule::new("self.map(resource, bytes(resource).size()).sum() <= 8192")
+        .message("resources: they have more than 8192 bytes together, name fewer or shorter ones"))]
     pub resources: Vec<String>,
 
     /// The Secret that is written, in this namespace; the credential's own name where this is absent. Immutable.
@@ -88,7 +92,7 @@ pub struct CredentialSpec {
 
     /// How long before its expiry a token is renewed, as a Go duration such as `20m`. More than half of the token's
     /// real lifetime is brought down to half. Default: a third of the lifetime.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "duration::deserialize_optional")]
     #[schemars(schema_with = "schema::duration")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s')").message("renewBefore must be at least 1s"))]
     pub renew_before: Option<Duration>,
@@ -100,7 +104,7 @@ pub struct CredentialSpec {
 
     /// The validity that a workload may count on whenever it reads the Secret: the length of its longest call. Below
     /// it the credential is not Ready.
-    #[serde(default = "default_minimum_validity")]
+    #[serde(default = "default_minimum_validity", deserialize_with = "duration::deserialize")]
     #[schemars(schema_with = "schema::duration")]
     #[x_kube(validation = Rule::new("duration(self) <= duration('24h')").message("minimumValidity must be at most 24h"))]
     pub minimum_validity: Duration,
@@ -215,21 +219,34 @@ pub enum DeletionPolicy {
     validation = Rule::new("!has(self.data) || self.data.all(k, !(k in ['access_token', 'authorization', 'token_type', 'expires_at', 'scope', 'issuer']))")
         .message("secretTemplate.data: access_token, authorization, token_type, expires_at, scope and issuer are always written, use other keys"),
     validation = Rule::new("!has(self.data) || self.data.all(k, size(k) <= 253 && k.matches('^[-._a-zA-Z0-9]+$'))")
-        .message("secretTemplate.data: a key of a Secret consists of letters, digits, '-', '_' and '.', at most 253 of them")
+        .message("secretTemplate.data: a key of a Secret consists of letters, digits, '-', '_' and '.', at most 253 of them"),
+    validation = Rule::new("!has(self.data) || self.data.all(k, bytes(self.data[k]).size() <= 4096)")
+        .message("secretTemplate.data: a template has more than 4096 bytes, shorten it"),
+    validation = Rule::new("!has(self.data) || self.data.map(k, size(k) + bytes(self.data[k]).size()).sum() <= 16384")
+        .message("secretTemplate.data: the templates and their keys have more than 16384 bytes together, use fewer or shorter ones"),
+    validation = Rule::new("!has(self.labels) || self.labels.all(k, k.indexOf('/') <= 253 && k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$'))")
+        .message("secretTemplate.labels: a key has at most 63 letters, digits, '-', '_' and '.', begins and ends with a letter or digit, and may have a domain before it as in example.com/team"),
+    validation = Rule::new("!has(self.labels) || self.labels.all(k, self.labels[k].matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$'))")
+        .message("secretTemplate.labels: a value has at most 63 letters, digits, '-', '_' and '.', and begins and ends with a letter or digit; use an annotation for other text"),
+    validation = Rule::new("!has(self.annotations) || self.annotations.all(k, k.indexOf('/') <= 253 && k.lowerAscii().matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?([a-z0-9][-a-z0-9_.]{0,61})?[a-z0-9]$'))")
+        .message("secretTemplate.annotations: a key has at most 63 letters, digits, '-', '_' and '.', begins and ends with a letter or digit, and may have a domain before it as in example.com/team"),
+    validation = Rule::new("(has(self.labels) ? self.labels.map(k, size(k) + size(self.labels[k])).sum() : 0) + (has(self.annotations) ? self.annotations.map(k, size(k) + bytes(self.annotations[k]).size()).sum() : 0) <= 12288")
+        .message("secretTemplate: labels and annotations with their keys have more than 12288 bytes together, use fewer or shorter ones")
 )]
 pub struct SecretTemplate {
-    /// Labels to put on the Secret.
+    /// Labels to put on the Secret, at most 32; with the annotations and all keys at most 12 KiB.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::string_map")]
+    #[schemars(schema_with = "schema::labels")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations to put on the Secret.
+    /// Annotations to put on the Secret, at most 32.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::string_map")]
+    #[schemars(schema_with = "schema::annotations")]
     pub annotations: BTreeMap<String, String>,
-    /// Extra keys, each rendered from a Jinja template over `access_token`, `token_type`, `expires_at`, `scope` and
-    /// `issuer`, with the filters `b64encode`, `lower`, `replace`, `tojson`, `trim` and `upper`: at most 16 of them.
+    /// Extra keys, each a text with placeholders `{{ name | filter }}`. Names: `access_token`, `token_type`,
+    /// `expires_at`, `scope`, `issuer`. Filters: `b64encode`, `lower`, `upper`, `trim`, `tojson`, `urlencode`. At most
+    /// 16 templates of 4 KiB, 16 KiB together.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::template_map")]
+    #[schemars(schema_with = "schema::templates")]
     pub data: BTreeMap<String, String>,
 }
 

@@ -5,6 +5,8 @@
 pub mod authority;
 pub mod conditions;
 pub mod credential;
+pub mod duration;
+pub mod limits;
 pub mod schema;
 pub mod secret_keys;
 

@@ -5,12 +5,14 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
+use super::limits;
+
 /// Go duration syntax, as `kubectl` users write it: `90s`, `5m`, `1h30m`.
 pub fn duration(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "pattern": r"^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)){1,4}$",
-        "maxLength": 32,
+        "maxLength": limits::DURATION_MAX,
     })
 }
 
@@ -69,7 +71,7 @@ pub fn resources(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
             "minLength": 3,
-            "maxLength": 2048,
+            "maxLength": limits::URL_MAX,
             "pattern": r"^[A-Za-z][A-Za-z0-9+.-]*:[^#\s]+$",
         }),
         0,
@@ -84,23 +86,28 @@ pub fn audiences(_: &mut SchemaGenerator) -> Schema {
 
 /// A URL of at most 2048 characters; the rules about its form are CEL, for the sake of their messages.
 pub fn url(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "minLength": 1, "maxLength": 2048})
+    json_schema!({"type": "string", "minLength": 1, "maxLength": limits::URL_MAX})
 }
 
-/// Templates of data keys. Rendering is bounded too: `act::template`.
-pub fn template_map(_: &mut SchemaGenerator) -> Schema {
+fn string_map(entries: usize, value: usize) -> Schema {
     json_schema!({
         "type": "object",
-        "maxProperties": 16,
-        "additionalProperties": {"type": "string", "maxLength": 16384},
+        "maxProperties": entries,
+        "additionalProperties": {"type": "string", "maxLength": value},
     })
 }
 
-/// Labels or annotations: the API server checks their syntax when the Secret is written.
-pub fn string_map(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "object",
-        "maxProperties": 64,
-        "additionalProperties": {"type": "string", "maxLength": 4096},
-    })
+/// Templates of data keys. What they may hold, `act::template` checks.
+pub fn templates(_: &mut SchemaGenerator) -> Schema {
+    string_map(limits::TEMPLATES_MAX, limits::TEMPLATE_MAX)
+}
+
+/// Labels of the Secret; the rules about their syntax are CEL, for the sake of their messages.
+pub fn labels(_: &mut SchemaGenerator) -> Schema {
+    string_map(limits::LABELS_MAX, limits::LABEL_VALUE_MAX)
+}
+
+/// Annotations of the Secret, likewise.
+pub fn annotations(_: &mut SchemaGenerator) -> Schema {
+    string_map(limits::LABELS_MAX, limits::ANNOTATION_VALUE_MAX)
 }

@@ -60,6 +60,8 @@ pub const ADOPT: &str = "credentials.itwin.dev/adopt";
 
 /// Put on a credential by a user: a new value asks for a new token now.
 pub const RENEW: &str = "credentials.itwin.dev/renew";
+/// In memory only, on a credential whose [`RENEW`] was too long to be kept.
+pub const RENEW_TOO_LONG: &str = "credentials.itwin.dev/renew-too-long";
 
 /// Whether a label or annotation is the operator's own, which no template may name.
 #[must_use]

@@ -14,6 +14,7 @@ use crate::{
         authority::{AccessTokenFormat, AuthoritySpec, ClientAuthentication},
         conditions::Reason,
         credential::{CredentialSpec, GrantType},
+        limits::URL_MAX,
     },
     decide::facts::Refusal,
 };
@@ -152,6 +153,10 @@ impl AuthorityConfig {
 
 fn https_url(field: &str, text: &str) -> Result<Url, String> {
     let advice = "must be an https URL without user information or fragment";
+    // the schema counts characters
+    if text.len() > URL_MAX {
+        return Err(format!("{field}: must have at most {URL_MAX} bytes"));
+    }
     let url = Url::parse(text).map_err(|_| format!("{field}: {advice}"))?;
     let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
     if url.scheme() == "https" && url.has_host() && plain { Ok(url) } else { Err(format!("{field}: {advice}")) }
@@ -225,6 +230,16 @@ mod tests {
         for bundle in ["!", "", "bm90IGEgY2VydGlmaWNhdGU="] {
             let error = AuthorityConfig::new(&spec(serde_json::json!({"caBundle": bundle}))).expect_err("refused");
             assert!(error.starts_with("caBundle: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn urls_are_bounded_in_bytes() {
+        let url = |path: &str| spec(serde_json::json!({"jwksUri": format!("https://a/{path}")}));
+        assert!(AuthorityConfig::new(&url(&"a".repeat(URL_MAX - 10))).is_ok());
+        for path in ["a".repeat(URL_MAX - 9), "ä".repeat(URL_MAX / 2)] {
+            let error = AuthorityConfig::new(&url(&path)).expect_err("refused");
+            assert_eq!(error, "jwksUri: must have at most 2048 bytes");
         }
     }
 

@@ -37,6 +37,9 @@ use crate::{
     },
 };
 
+/// No duration of a policy is longer: it is subtracted from the expiry of a token, and no date is before the calendar's.
+const LONGEST_POLICY: TimeDelta = TimeDelta::days(3650);
+
 /// One credential with the names of its surroundings.
 pub struct Subject<'a> {
     /// The credential.
@@ -197,7 +200,9 @@ pub fn requester(subject: &Subject<'_>) -> Requester {
 #[must_use]
 pub fn policy(credential: &ITwinServiceCredential) -> Policy {
     let spec = &credential.spec;
-    let delta = |duration: kube::core::Duration| TimeDelta::from_std(duration.into()).unwrap_or(TimeDelta::MAX);
+    let delta = |duration: kube::core::Duration| {
+        TimeDelta::from_std(duration.into()).map_or(LONGEST_POLICY, |duration| duration.min(LONGEST_POLICY))
+    };
     Policy {
         renew_before: match (spec.renew_before, spec.renew_before_percentage) {
             (Some(duration), _) => RenewBefore::Fixed(delta(duration)),

@@ -1,14 +1,20 @@
 //! Objects as they come from a watch: without what nothing here reads, and without letting one that this version cannot
 //! understand end the watch of all others.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{Resource, core::error_boundary::InvalidObject};
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error, Visitor},
+};
 use serde_json::{Map, Value};
 
-use crate::api::secret_keys;
+use crate::api::{limits::RENEW_MAX, secret_keys};
+
+/// The longest part of a parser's error that is kept, in bytes.
+const ERROR_MAX: usize = 1024;
 
 /// An object, or why it cannot be understood. Like [`kube::core::DeserializeGuard`], but what others write on an object
 /// is skipped instead of copied twice: `managedFields`, labels, and annotations, of which `kubectl apply` makes one with
@@ -42,13 +48,60 @@ struct Metadata {
 
 #[derive(Default, Deserialize)]
 struct Annotations {
-    #[serde(rename = "credentials.itwin.dev/renew")]
-    renew: Option<String>,
+    #[serde(default, rename = "credentials.itwin.dev/renew")]
+    renew: Renew,
+}
+
+/// The annotation by which a renewal is asked for. A value that is too long is dropped while it is read.
+#[derive(Default)]
+enum Renew {
+    #[default]
+    Absent,
+    Value(String),
+    TooLong,
+}
+
+impl<'de> Deserialize<'de> for Renew {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Renew;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the text of an annotation")
+            }
+
+            fn visit_none<E: Error>(self) -> Result<Renew, E> {
+                Ok(Renew::Absent)
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Renew, D::Error> {
+                deserializer.deserialize_str(self)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Renew, E> {
+                let is_short = text.chars().nth(RENEW_MAX).is_none();
+                Ok(if is_short { Renew::Value(text.to_owned()) } else { Renew::TooLong })
+            }
+        }
+        deserializer.deserialize_option(Text)
+    }
+}
+
+impl Renew {
+    /// The annotation as it is kept: the value, or a mark that it was too long, which no object can have by itself.
+    fn kept(self) -> Option<BTreeMap<String, String>> {
+        let (key, value) = match self {
+            Self::Absent => return None,
+            Self::Value(value) => (secret_keys::RENEW, value),
+            Self::TooLong => (secret_keys::RENEW_TOO_LONG, String::new()),
+        };
+        Some(BTreeMap::from([(key.to_owned(), value)]))
+    }
 }
 
 impl From<Metadata> for ObjectMeta {
     fn from(metadata: Metadata) -> Self {
-        let renew = metadata.annotations.renew;
         Self {
             name: metadata.name,
             namespace: metadata.namespace,
@@ -57,7 +110,7 @@ impl From<Metadata> for ObjectMeta {
             generation: metadata.generation,
             creation_timestamp: metadata.creation_timestamp,
             deletion_timestamp: metadata.deletion_timestamp,
-            annotations: renew.map(|value| BTreeMap::from([(secret_keys::RENEW.to_owned(), value)])),
+            annotations: metadata.annotations.renew.kept(),
             ..Self::default()
         }
     }
@@ -74,7 +127,12 @@ impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Guarded<K> {
                 *object.meta_mut() = metadata;
                 Ok(object)
             }
-            Err(error) => Err(InvalidObject { error: error.to_string(), metadata }),
+            Err(error) => {
+                // it can repeat a whole value
+                let mut error = error.to_string();
+                error.truncate(error.floor_char_boundary(ERROR_MAX));
+                Err(InvalidObject { error, metadata })
+            }
         }))
     }
 }
@@ -149,6 +207,39 @@ mod tests {
         assert!(credential.metadata.creation_timestamp.is_some());
         assert!(credential.metadata.deletion_timestamp.is_none());
         assert_eq!(credential.annotations().get(secret_keys::RENEW).map(String::as_str), Some("now"));
+    }
+
+    #[test]
+    fn renew_annotation_that_is_too_long_is_not_kept_and_leaves_a_mark() {
+        let renew = |value: Value| {
+            let mut object =
+                json!({"metadata": {"name": "agent"}, "spec": {"clientCredentialsRef": {"name": "client"}}});
+            object["metadata"]["annotations"] =
+                json!({secret_keys::RENEW: value, secret_keys::RENEW_TOO_LONG: "forged"});
+            // as the client reads it, and from a value that is parsed already
+            let text = object.to_string();
+            let from_text: Guarded<ITwinServiceCredential> = serde_json::from_str(&text).expect("guarded");
+            let from_value: Guarded<ITwinServiceCredential> = serde_json::from_value(object).expect("guarded");
+            let kept = |guarded: Guarded<ITwinServiceCredential>| guarded.0.expect("understood").annotations().clone();
+            let (kept, same) = (kept(from_text), kept(from_value));
+            assert_eq!(kept, same);
+            kept
+        };
+        let pair = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        for longest in ["x".repeat(RENEW_MAX), "ä".repeat(RENEW_MAX), "\n".repeat(RENEW_MAX)] {
+            assert_eq!(renew(json!(longest)), pair(secret_keys::RENEW, &longest));
+            assert_eq!(renew(json!(format!("{longest}x"))), pair(secret_keys::RENEW_TOO_LONG, ""));
+        }
+        assert_eq!(renew(json!("x".repeat(250_000))), pair(secret_keys::RENEW_TOO_LONG, ""));
+        assert!(renew(Value::Null).is_empty());
+    }
+
+    #[test]
+    fn error_about_a_long_value_is_cut() {
+        let mut value = json!({"metadata": {"name": "agent"}, "spec": {"clientCredentialsRef": {"name": "client"}}});
+        value["spec"]["suspend"] = json!("ä".repeat(100_000));
+        let guarded: Guarded<ITwinServiceCredential> = serde_json::from_value(value).expect("guarded");
+        assert!(guarded.0.is_err_and(|invalid| (512..=ERROR_MAX).contains(&invalid.error.len())));
     }
 
     #[test]

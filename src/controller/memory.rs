@@ -48,6 +48,8 @@ pub struct Memory {
     pub restart_failures: u32,
     /// Failed calls to the Kubernetes API in a row.
     pub api_failures: u32,
+    /// An event said that the renew annotation is too long, which it still is.
+    pub long_renewal_reported: bool,
 }
 
 impl Memory {
@@ -79,6 +81,7 @@ impl Memory {
             restart_not_before: None,
             restart_failures: 0,
             api_failures: 0,
+            long_renewal_reported: false,
         }
     }
 }

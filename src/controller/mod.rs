@@ -3,7 +3,7 @@
 mod attempt;
 pub mod authorities;
 pub mod gather;
-mod guarded;
+pub mod guarded;
 pub mod memory;
 mod mend;
 pub mod others;

@@ -216,6 +216,7 @@ pub(super) enum Attempted {
 
 impl Visit<'_> {
     async fn run(&mut self) -> Result<RequeueAfter, CallError> {
+        self.report_long_renewal().await;
         let waits_unread = self.slot.is_none() && gather::is_new(&self.subject, &self.memory);
         if !self.context.watch_secrets && !waits_unread {
             self.look_at_secrets().await?;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use kube::{
-    Api, Resource,
+    Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
     core::Request,
 };
@@ -20,6 +20,8 @@ use crate::{
         MANAGER,
         conditions::READY,
         credential::{CredentialStatus, ITwinServiceCredential},
+        limits::RENEW_MAX,
+        secret_keys,
     },
     clock,
     cluster::{CallError, Step},
@@ -30,7 +32,7 @@ use crate::{
         target::Description,
     },
     report::{
-        events::{self, Outcome},
+        events::{self, Outcome, Transition},
         status,
     },
 };
@@ -92,6 +94,22 @@ impl Visit<'_> {
         let until_attempt = next_attempt.map(|at| at - now);
         let until_change = gather::next_change(&facts, now).map(|at| at - now);
         Ok(requeue([Some(again), wait, until_attempt, until_change].into_iter().flatten().min().unwrap_or(again)))
+    }
+
+    /// Reports a renew annotation that is too long, once for as long as it is.
+    pub(super) async fn report_long_renewal(&mut self) {
+        let credential = self.subject.credential;
+        let is_too_long = credential.annotations().contains_key(secret_keys::RENEW_TOO_LONG);
+        if is_too_long && !self.memory.long_renewal_reported {
+            let note = format!(
+                "the annotation {} has more than {RENEW_MAX} characters and is ignored: write a shorter value, such as \
+                 the time in seconds",
+                secret_keys::RENEW
+            );
+            tracing::warn!(credential = %self.subject.key, "{note}");
+            self.context.events.publish(&credential.object_ref(&()), Transition::warning("InvalidObject", note)).await;
+        }
+        self.memory.long_renewal_reported = is_too_long;
     }
 
     /// Forgets the status that we wrote once the watch has brought it. Returns whether the object is older than one that

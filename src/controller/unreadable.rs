@@ -102,7 +102,7 @@ impl Context {
             let note = format!(
                 "this object cannot be understood and is left as it was: {what}; apply it again with the CRDs of this version"
             );
-            self.events.publish(&about, Transition::warning("RenewalFailed", note)).await;
+            self.events.publish(&about, Transition::warning("InvalidObject", note)).await;
         }
     }
 }

@@ -9,7 +9,11 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::facts::{Refusal, Stamp};
-use crate::{api::conditions::Reason, clock, sensitive::Sensitive};
+use crate::{
+    api::{conditions::Reason, limits::SCOPE_MAX},
+    clock,
+    sensitive::Sensitive,
+};
 
 /// An `expires_in` above this is no statement about the token: 10 years, in seconds.
 const ABSURD_SECONDS: u64 = 10 * 365 * 24 * 3600;
@@ -163,6 +167,17 @@ fn expiry(authority: &str, answer: &Answer) -> Result<DateTime<Utc>, Refusal> {
 fn granted_scopes(authority: &str, answer: &Answer, requested: &[String]) -> Result<Vec<String>, Refusal> {
     let claimed = answer.claims.as_ref().and_then(|claims| claims.scope.as_ref());
     let granted = answer.scope.as_ref().or(claimed);
+    // with a space behind each, as they are written into the Secret
+    let size: usize = granted.map_or(requested, Vec::as_slice).iter().map(|scope| scope.len() + 1).sum();
+    if size > SCOPE_MAX {
+        return Err(Refusal::new(
+            Reason::TokenRejected,
+            format!(
+                "ITwinAuthority {authority} issued a token with scopes of more than {SCOPE_MAX} bytes: request fewer in \
+                 spec.scopes, or have fewer allowed for this client"
+            ),
+        ));
+    }
     let Some(granted) = granted else {
         return Ok(requested.to_vec());
     };
@@ -273,6 +288,25 @@ mod tests {
         told_by_claim.scope = None;
         told_by_claim.claims.as_mut().expect("a JWT").scope = Some(vec!["other".into()]);
         assert_eq!(weighed(told_by_claim).err(), Some(Reason::ScopeReduced));
+    }
+
+    #[test]
+    fn granted_scopes_are_bounded_wherever_they_are_named() {
+        let long = |size: usize| Some(vec!["itwin-platform".to_owned(), "x".repeat(size - "itwin-platform".len() - 2)]);
+        for (size, verdict) in [(SCOPE_MAX, None), (SCOPE_MAX + 1, Some(Reason::TokenRejected))] {
+            let mut by_answer = answer(3600, None);
+            by_answer.scope = long(size);
+            assert_eq!(weighed(by_answer).err(), verdict);
+            let mut by_claim = answer(3600, None);
+            by_claim.scope = None;
+            by_claim.claims.as_mut().expect("a JWT").scope = long(size);
+            assert_eq!(weighed(by_claim).err(), verdict);
+            let mut by_none = answer(3600, None);
+            by_none.scope = None;
+            let requested = long(size).expect("scopes");
+            let weighed = weigh("ims", by_none, &requested, None, SKEW, at(1));
+            assert_eq!(weighed.err().map(|refusal| refusal.reason), verdict);
+        }
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use aws_lc_rs::rand;
 use base64::Engine;
 use chrono::{DateTime, TimeDelta, Utc};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use jsonwebtoken::Header;
 use serde::Serialize;
 
+use super::private_key::PrivateKey;
 use crate::sensitive::Sensitive;
 
 /// The value of `client_assertion_type`.
@@ -40,22 +41,18 @@ pub fn sign(pem: &Sensitive, client_id: &str, audience: &str, now: DateTime<Utc>
         iat: now.timestamp(),
         exp: (now + LIFETIME).timestamp(),
     };
-    let pem = pem.expose().as_bytes();
-    let candidates = [
-        (Algorithm::RS256, EncodingKey::from_rsa_pem(pem)),
-        (Algorithm::ES256, EncodingKey::from_ec_pem(pem)),
-        (Algorithm::ES384, EncodingKey::from_ec_pem(pem)),
-        (Algorithm::EdDSA, EncodingKey::from_ed_pem(pem)),
-    ];
-    candidates
-        .into_iter()
-        .find_map(|(algorithm, key)| jsonwebtoken::encode(&Header::new(algorithm), &claims, &key.ok()?).ok())
-        .ok_or("is no PEM private key of a known kind: write an RSA, EC P-256, EC P-384 or Ed25519 key in PKCS #8")
+    let signed = PrivateKey::from_pem(pem).and_then(|PrivateKey { key, algorithms }| {
+        algorithms.iter().find_map(|algorithm| jsonwebtoken::encode(&Header::new(*algorithm), &claims, &key).ok())
+    });
+    signed.ok_or(
+        "is no PEM private key that can be used: write an RSA (2048 to 4096 bits), EC P-256, EC P-384 or Ed25519 key \
+         in PKCS #8, of at most 16 KiB",
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    use jsonwebtoken::{DecodingKey, Validation};
+    use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
     use super::*;
 

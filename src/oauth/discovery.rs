@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use url::Url;
 
-use crate::config::authority::same_issuer;
+use super::json;
+use crate::{api::limits::URL_MAX, config::authority::same_issuer};
 
 /// Where an authority is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,14 +40,18 @@ pub fn endpoints(
     named_token: Option<&Url>,
     named_jwks: Option<&Url>,
 ) -> Result<(String, Endpoints), String> {
-    let document: Document =
-        serde_json::from_slice(body).map_err(|_| "it is not a JSON object with issuer and endpoints".to_owned())?;
-    if !same_issuer(&document.issuer, issuer) {
+    let document = if json::is_shallow(body) { serde_json::from_slice::<Document>(body).ok() } else { None };
+    let document = document.ok_or("it is not a JSON object with issuer and endpoints")?;
+    // slashes at its end mean nothing, but it is kept and sent to the letter
+    if document.issuer.len() > URL_MAX || !same_issuer(&document.issuer, issuer) {
         return Err("it names another issuer: set spec.issuer to the authority's own issuer identifier".to_owned());
     }
     let origin = Url::parse(issuer).map_err(|_| "the issuer is no URL".to_owned())?.origin();
     let discovered = |value: Option<&str>, field: &str, spec_field: &str| -> Result<Option<Url>, String> {
         let Some(value) = value else { return Ok(None) };
+        if value.len() > URL_MAX {
+            return Err(format!("its {field} has more than {URL_MAX} bytes: set spec.{spec_field}"));
+        }
         let url = Url::parse(value).map_err(|_| format!("its {field} is no URL: set spec.{spec_field}"))?;
         if url.scheme() != "https" || url.origin() != origin || !url.username().is_empty() || url.fragment().is_some() {
             return Err(format!(
@@ -116,6 +121,17 @@ mod tests {
         let document = serde_json::json!({"issuer": ISSUER, "token_endpoint": "https://evil.example.com/t"});
         let read = endpoints(document.to_string().as_bytes(), ISSUER, Some(&named), None);
         assert_eq!(read.map(|(_, endpoints)| endpoints.token), Ok(named));
+    }
+
+    #[test]
+    fn longer_urls_than_the_schema_takes_are_refused() {
+        let endpoint = |size: usize| format!("{ISSUER}/{}", "t".repeat(size - ISSUER.len() - 1));
+        let document =
+            |issuer: &str, size: usize| serde_json::json!({"issuer": issuer, "token_endpoint": endpoint(size)});
+        assert!(read(&document(ISSUER, URL_MAX)).is_ok());
+        assert!(read(&document(ISSUER, URL_MAX + 1)).is_err_and(|error| error.contains("spec.tokenEndpoint")));
+        let slashes = format!("{ISSUER}{}", "/".repeat(URL_MAX));
+        assert!(read(&document(&slashes, URL_MAX)).is_err_and(|error| error.contains("another issuer")));
     }
 
     #[test]

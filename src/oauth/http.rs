@@ -5,7 +5,7 @@
 
 use std::{error::Error as _, io, time::Duration};
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
 use reqwest::{Certificate, redirect};
 
@@ -19,6 +19,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections are closed after this: shorter than the usual 60 s of load balancers, so that a renewal does not
 /// meet a connection that the other side has just closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest `Retry-After` that is read, in bytes: the longest date of HTTP has 33 (RFC 9110 section 5.6.7).
+const RETRY_AFTER_MAX: usize = 64;
+/// The longest cause of a failure that is repeated, in characters: a certificate can name thousands of hosts.
+const CAUSE_MAX: usize = 200;
 /// How the operator names itself.
 const USER_AGENT: &str = concat!("itwin-credential-operator/", env!("CARGO_PKG_VERSION"));
 
@@ -110,7 +114,7 @@ impl Http {
     async fn exchange(&self, request: reqwest::Request) -> Result<http::Response<Vec<u8>>, TransportError> {
         let mut response = self.client.execute(request).await.map_err(|error| self.classify(&error))?;
         let status = response.status();
-        let retry_after = retry_after(response.headers());
+        let retry_after = retry_after(response.headers(), crate::clock::now());
         if status.is_redirection() {
             return Err(TransportError::Redirect(status.as_u16()));
         }
@@ -232,12 +236,14 @@ impl TransportError {
     }
 }
 
-/// `Retry-After` (RFC 9110 section 10.2.3): seconds or a date.
-fn retry_after(headers: &http::HeaderMap) -> Option<TimeDelta> {
-    let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();
+/// `Retry-After` (RFC 9110 section 10.2.3): seconds or a date, as the time from `now`.
+#[must_use]
+pub fn retry_after(headers: &http::HeaderMap, now: DateTime<Utc>) -> Option<TimeDelta> {
+    let value = headers.get(http::header::RETRY_AFTER).filter(|value| value.len() <= RETRY_AFTER_MAX)?;
+    let text = value.to_str().ok()?.trim();
     let wait = match text.parse::<u32>() {
         Ok(seconds) => TimeDelta::seconds(seconds.into()),
-        Err(_) => chrono::DateTime::parse_from_rfc2822(text).ok()?.to_utc() - crate::clock::now(),
+        Err(_) => DateTime::parse_from_rfc2822(text).ok()?.to_utc() - now,
     };
     Some(wait.max(TimeDelta::zero()))
 }
@@ -253,7 +259,7 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Erro
 
 /// The TLS library's own words, if a chain of errors ends there.
 fn tls_error(error: &reqwest::Error) -> Option<String> {
-    causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()).map(ToString::to_string)
+    causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()).map(|error| cut(&error.to_string()))
 }
 
 /// The kind of the system's error, if there is one.
@@ -263,7 +269,17 @@ fn io_error_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
 
 /// The innermost error: the outer ones repeat the URL and say "error sending request".
 fn root_cause(error: &reqwest::Error) -> String {
-    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
+    cut(&causes(error).last().map_or_else(|| error.to_string(), ToString::to_string))
+}
+
+/// A cause as a message may repeat it: parts of it can come from the server, such as the names in its certificate.
+fn cut(cause: &str) -> String {
+    let mut characters = cause.chars().filter(|c| !c.is_control());
+    let mut text: String = characters.by_ref().take(CAUSE_MAX).collect();
+    if characters.next().is_some() {
+        text.push('…');
+    }
+    text
 }
 
 #[cfg(test)]
@@ -276,15 +292,36 @@ mod tests {
         headers
     }
 
+    fn read(value: &str) -> Option<TimeDelta> {
+        retry_after(&headers(value), now())
+    }
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(784_111_777, 0).expect("in range")
+    }
+
     #[test]
     fn retry_after_reads_seconds_and_dates_and_ignores_nonsense() {
-        assert_eq!(retry_after(&headers("120")), Some(TimeDelta::seconds(120)));
-        let date = (crate::clock::now() + TimeDelta::seconds(90)).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        let read = retry_after(&headers(&date)).expect("a date");
-        assert!((88..=90).contains(&read.num_seconds()), "{read}");
-        assert_eq!(retry_after(&headers("Sun, 06 Nov 1994 08:49:37 GMT")), Some(TimeDelta::zero()));
-        assert_eq!(retry_after(&headers("soon")), None);
-        assert_eq!(retry_after(&headers("-5")), None);
-        assert_eq!(retry_after(&http::HeaderMap::new()), None);
+        assert_eq!(read("120"), Some(TimeDelta::seconds(120)));
+        assert_eq!(read("Sun, 06 Nov 1994 08:51:07 GMT"), Some(TimeDelta::seconds(90)));
+        assert_eq!(read("Sun, 06 Nov 1994 08:49:36 GMT"), Some(TimeDelta::zero()));
+        assert_eq!(read("soon"), None);
+        assert_eq!(read("-5"), None);
+        assert_eq!(retry_after(&http::HeaderMap::new(), now()), None);
+    }
+
+    #[test]
+    fn longer_retry_after_is_not_read() {
+        let date = |comment: usize| format!("Sun, 06 Nov 1994 08:51:07 GMT ({})", "x".repeat(comment));
+        let longest = RETRY_AFTER_MAX - date(0).len();
+        assert_eq!(read(&date(longest)), Some(TimeDelta::seconds(90)));
+        assert_eq!(read(&date(longest + 1)), None);
+    }
+
+    #[test]
+    fn cause_is_cut_and_has_no_control_characters() {
+        assert_eq!(cut("certificate\r\nexpired\u{1b}[31m"), "certificateexpired[31m");
+        assert_eq!(cut(&"ä".repeat(CAUSE_MAX)).chars().count(), CAUSE_MAX);
+        assert_eq!(cut(&"ä".repeat(10_000)).chars().count(), CAUSE_MAX + 1);
     }
 }

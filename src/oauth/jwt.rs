@@ -4,6 +4,7 @@
 //! used at all: asymmetric ones only, and only those of the key, so that neither `none` nor an HMAC with the public
 //! key as its secret can pass (RFC 8725 sections 2.1 and 3.1).
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey, Validation,
     errors::ErrorKind,
@@ -11,7 +12,8 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 
-use crate::{decide::grant::Claims, sensitive::Sensitive};
+use super::json;
+use crate::{api::limits::ACCESS_TOKEN_MAX, decide::grant::Claims, sensitive::Sensitive};
 
 /// Keys of a set that are considered: a set with more is cut, so that a token without `kid` costs a bounded number of
 /// signature checks.
@@ -74,7 +76,8 @@ impl KeySet {
         struct Document {
             keys: Vec<serde_json::Value>,
         }
-        let document: Document = serde_json::from_slice(body).map_err(|_| "it is no JSON Web Key Set".to_owned())?;
+        let document = if json::is_shallow(body) { serde_json::from_slice::<Document>(body).ok() } else { None };
+        let document = document.ok_or("it is no JSON Web Key Set")?;
         let keys: Vec<_> = document.keys.into_iter().filter_map(signing_key).take(KEYS_MAX).collect();
         if keys.is_empty() {
             return Err("it holds no signing key of a known kind (RSA, EC P-256 or P-384, Ed25519)".to_owned());
@@ -99,6 +102,13 @@ impl KeySet {
     /// # Errors
     /// [`Untrusted`].
     pub fn verify(&self, token: &Sensitive, issuer: &str, audiences: &[String]) -> Result<Claims, Untrusted> {
+        // header and claims are parts of it, and are read only then
+        if token.expose().len() > ACCESS_TOKEN_MAX {
+            return Err(rejected(&format!("it has more than {ACCESS_TOKEN_MAX} bytes")));
+        }
+        if !parts_are_shallow(token.expose()) {
+            return Err(rejected("its JSON is nested too deeply"));
+        }
         let header = jsonwebtoken::decode_header(token.expose()).map_err(|_| {
             rejected("it is no JWT with a known algorithm; if its tokens are opaque, set accessTokenFormat to opaque")
         })?;
@@ -134,6 +144,12 @@ impl KeySet {
         }
         Err(refused)
     }
+}
+
+/// Whether header and claims are not nested too deeply. What is not even base64, the parser refuses.
+fn parts_are_shallow(token: &str) -> bool {
+    let mut parts = token.split('.').take(2).filter_map(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    parts.all(|text| json::is_shallow(&text))
 }
 
 fn validation(algorithm: Algorithm, issuer: &str, audiences: &[String]) -> Validation {
@@ -202,7 +218,6 @@ fn signing_key(value: serde_json::Value) -> Option<SigningKey> {
 
 #[cfg(test)]
 mod tests {
-    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     use jsonwebtoken::{EncodingKey, Header};
     use serde_json::{Value, json};
 
@@ -384,6 +399,26 @@ mod tests {
             assert_ne!(verdict(&keys, &Sensitive::new(text.to_owned())), "trusted", "{text}");
         }
         assert!(verdict(&keys, &Sensitive::new("opaque".to_owned())).contains("accessTokenFormat"));
+    }
+
+    #[test]
+    fn longer_token_is_refused_before_anything_of_it_is_decoded() {
+        let signer = signer("1");
+        let keys = key_set(&[&signer.jwk]);
+        let with_claim = |size: usize| token(&signer, Some("1"), &with("x", json!("x".repeat(size))));
+        assert_eq!(verdict(&keys, &with_claim(ACCESS_TOKEN_MAX / 2)), "trusted");
+        assert!(verdict(&keys, &with_claim(ACCESS_TOKEN_MAX)).contains("more than 32768 bytes"));
+    }
+
+    #[test]
+    fn deeply_nested_header_and_claims_are_refused_and_what_servers_write_is_not() {
+        let signer = signer("1");
+        let keys = key_set(&[&signer.jwk]);
+        let nested = |levels: usize| (0..levels).fold(json!(0), |inner, _| json!([inner]));
+        assert_eq!(verdict(&keys, &token(&signer, Some("1"), &with("x", nested(8)))), "trusted");
+        assert!(verdict(&keys, &token(&signer, Some("1"), &with("x", nested(40)))).contains("nested too deeply"));
+        let header = forged(&json!({"alg": "ES256", "x": nested(40)}), &claims(), |_| String::new());
+        assert!(verdict(&keys, &header).contains("nested too deeply"));
     }
 
     #[test]

@@ -6,8 +6,11 @@
 
 pub mod assertion;
 pub mod authority;
+mod der;
 pub mod discovery;
 pub mod failure;
 pub mod http;
+mod json;
 pub mod jwt;
+mod private_key;
 pub mod token;

@@ -15,9 +15,10 @@ use super::{
     assertion,
     failure::{Failure, Stage},
     http::{Transport, TransportError},
+    json,
 };
 use crate::{
-    api::{conditions::Reason, credential::ClientCredentialsRef},
+    api::{conditions::Reason, credential::ClientCredentialsRef, limits::ACCESS_TOKEN_MAX},
     sensitive::Sensitive,
 };
 
@@ -174,6 +175,9 @@ impl<'c, T: Transport> AsyncHttpClient<'c> for Carrier<'_, T> {
             if let Ok(mut status) = self.status.lock() {
                 *status = Some(response.status().as_u16());
             }
+            if !json::is_shallow(response.body()) {
+                return Err(TransportError::Malformed("JSON that is nested too deeply".to_owned()));
+            }
             Ok(response)
         })
     }
@@ -181,6 +185,9 @@ impl<'c, T: Transport> AsyncHttpClient<'c> for Carrier<'_, T> {
 
 fn understand(answer: &BasicTokenResponse, asked_at: DateTime<Utc>, names: &Names) -> Result<TokenAnswer, Failure> {
     let token = answer.access_token().secret();
+    if token.len() > ACCESS_TOKEN_MAX {
+        return Err(malformed(names, &format!("access_token has more than {ACCESS_TOKEN_MAX} bytes")));
+    }
     if !is_bearer_token(token) {
         return Err(malformed(
             names,

@@ -1,10 +1,15 @@
 //! The client Secret, and each way in which it can be of no use.
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::{
     api::{
-        authority::ClientAuthentication, conditions::Reason, credential::ClientCredentialsRef, credential::GrantType,
+        authority::ClientAuthentication,
+        conditions::Reason,
+        credential::{ClientCredentialsRef, GrantType},
+        limits::{CLIENT_ID_MAX, CLIENT_SECRET_MAX, PRIVATE_KEY_MAX, USER_MAX},
     },
     decide::{facts::Refusal, fingerprint},
     oauth::token::{ClientCredentials, Proof, User},
@@ -24,9 +29,10 @@ pub struct ClientMaterial {
 }
 
 /// A value, or what is wrong with it.
-type Value = Result<Sensitive, &'static str>;
+type Value = Result<Sensitive, Cow<'static, str>>;
 
-const MISSING: &str = "is missing: add it";
+/// A byte order mark, which some editors write at the beginning of a file.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 impl ClientMaterial {
     /// Takes the values out of a Secret; `secret_ref` is its `namespace/name`.
@@ -34,18 +40,22 @@ impl ClientMaterial {
     /// One trailing newline is tolerated: `kubectl create secret --from-file` of an edited file leaves one.
     #[must_use]
     pub fn new(mut secret: Secret, keys: &ClientCredentialsRef, secret_ref: String) -> Self {
-        let mut take = |key: &str, may_have_lines: bool| {
-            let bytes = secret.data.as_mut().and_then(|data| data.remove(key)).ok_or(MISSING)?;
+        let mut take = |key: &str, longest: usize, may_have_lines: bool| {
+            let bytes = secret.data.as_mut().and_then(|data| data.remove(key)).ok_or("is missing: add it")?;
+            // before anything reads it
+            if without_newline(&bytes.0).len() > longest {
+                return Err(format!("has more than {longest} bytes: write the value that the registration gave").into());
+            }
             let text = String::from_utf8(bytes.0).map_err(|_| "is not UTF-8 text: write it again from a text file")?;
             // from here on the text is wiped when it is dropped
-            value(&Sensitive::new(text), may_have_lines)
+            value(&Sensitive::new(text), may_have_lines).map_err(Cow::Borrowed)
         };
         Self {
-            id: take(&keys.client_id_key, false),
-            client_secret: take(&keys.client_secret_key, false),
-            private_key: take(&keys.private_key_key, true),
-            username: take(&keys.username_key, false),
-            password: take(&keys.password_key, false),
+            id: take(&keys.client_id_key, CLIENT_ID_MAX, false),
+            client_secret: take(&keys.client_secret_key, CLIENT_SECRET_MAX, false),
+            private_key: take(&keys.private_key_key, PRIVATE_KEY_MAX, true),
+            username: take(&keys.username_key, USER_MAX, false),
+            password: take(&keys.password_key, USER_MAX, false),
             keys: keys.clone(),
             secret: secret_ref,
         }
@@ -92,12 +102,20 @@ impl ClientMaterial {
     }
 }
 
-fn value(text: &Sensitive, may_have_lines: bool) -> Value {
-    let trimmed = text.expose();
-    let trimmed = trimmed.strip_suffix('\n').unwrap_or(trimmed);
-    let trimmed = trimmed.strip_suffix('\r').unwrap_or(trimmed);
+fn without_newline(bytes: &[u8]) -> &[u8] {
+    bytes.strip_suffix(b"\r\n").or_else(|| bytes.strip_suffix(b"\n")).unwrap_or(bytes)
+}
+
+fn value(text: &Sensitive, may_have_lines: bool) -> Result<Sensitive, &'static str> {
+    let text = text.expose();
+    // of ASCII characters, so that the cut is at a character
+    let trimmed = &text[..without_newline(text.as_bytes()).len()];
     if trimmed.is_empty() {
         return Err("is empty: write its value");
+    }
+    let is_stray = |c: char| c.is_whitespace() || c == BYTE_ORDER_MARK;
+    if trimmed.starts_with(is_stray) || trimmed.ends_with(is_stray) {
+        return Err("begins or ends with white space or a byte order mark: write it again without");
     }
     if trimmed.chars().any(|c| c.is_control() && !(may_have_lines && (c == '\n' || c == '\r'))) {
         return Err("holds control characters: write it as one line");
@@ -154,7 +172,12 @@ mod tests {
             (Some(&b""[..]), "is empty"),
             (Some(b"\n"), "is empty"),
             (Some(b"\xff\xfe"), "is not UTF-8"),
-            (Some(b"two\n\n"), "control characters"),
+            (Some(b"two\n\n"), "white space"),
+            (Some(b" two"), "white space"),
+            (Some(b"two\t\n"), "white space"),
+            (Some(b"two\r"), "white space"),
+            (Some("two\u{a0}".as_bytes()), "white space"),
+            (Some("\u{feff}two".as_bytes()), "byte order mark"),
             (Some(b"two\nlines"), "control characters"),
         ] {
             let mut data = vec![("client_id", &b"id"[..])];
@@ -164,6 +187,30 @@ mod tests {
                 message.starts_with("key client_secret of Secret team-a/client") && message.contains(told),
                 "{message}"
             );
+        }
+    }
+
+    #[test]
+    fn every_value_is_bounded_by_its_kind_and_its_length_stays_unknown() {
+        const JWT: ClientAuthentication = ClientAuthentication::PrivateKeyJwt;
+        let names = ["client_id", "client_secret", "private_key", "username", "password"];
+        for (name, longest, method) in [
+            ("client_id", 1024, POST),
+            ("client_secret", 4096, POST),
+            ("private_key", 16_384, JWT),
+            ("username", 1024, POST),
+            ("password", 1024, POST),
+        ] {
+            let sized = |size: usize| {
+                let long = [&vec![b'x'; size][..], b"\r\n"].concat();
+                let data: Vec<(&str, &[u8])> =
+                    names.iter().map(|other| (*other, if *other == name { &long[..] } else { b"x" })).collect();
+                refused(&data, method, GrantType::Password)
+            };
+            assert_eq!(sized(longest), "", "{name}");
+            let message = format!("key {name} of Secret team-a/client has more than {longest} bytes");
+            assert!(sized(longest + 1).starts_with(&message));
+            assert_eq!(sized(longest + 1), sized(longest + 1000), "{name}");
         }
     }
 

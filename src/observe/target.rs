@@ -13,7 +13,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::me
 
 use super::intern::intern;
 use crate::{
-    api::{MANAGER, secret_keys},
+    api::{MANAGER, limits::ACCESS_TOKEN_MAX, secret_keys},
     clock,
     decide::{
         facts::Stamp,
@@ -175,10 +175,14 @@ pub fn content(data: &BTreeMap<String, ByteString>, annotations: &BTreeMap<Strin
     fingerprint::content(data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())).chain(told))
 }
 
-/// Whether a Secret's data, and what its annotations tell of it, is what we wrote.
+/// Whether a Secret's data, and what its annotations tell of it, is what we wrote. A token that is longer than one that
+/// we accept is not, whatever the digest says: anyone who may read and write the Secret can compute that.
 #[must_use]
 pub fn is_what_we_wrote(secret: &Secret) -> bool {
     let (Some(data), Some(annotations)) = (&secret.data, &secret.metadata.annotations) else { return false };
+    if data.get(secret_keys::ACCESS_TOKEN).is_some_and(|token| token.0.len() > ACCESS_TOKEN_MAX) {
+        return false;
+    }
     annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == content(data, annotations))
 }
 
@@ -304,13 +308,12 @@ mod tests {
 
     #[test]
     fn digest_covers_data_and_what_is_told_of_it() {
-        let whole = || Secret {
-            data: Some([("access_token".to_owned(), ByteString(b"token".to_vec()))].into()),
-            metadata: metadata(serde_json::json!({"annotations": {secret_keys::EXPIRES_AT_ANNOTATION: "then"}})),
-            ..Secret::default()
-        };
-        let sealed = |change: fn(&mut Secret)| {
-            let mut secret = whole();
+        let with_token = |size: usize, change: fn(&mut Secret)| {
+            let mut secret = Secret {
+                data: Some([("access_token".to_owned(), ByteString(vec![b't'; size]))].into()),
+                metadata: metadata(serde_json::json!({"annotations": {secret_keys::EXPIRES_AT_ANNOTATION: "then"}})),
+                ..Secret::default()
+            };
             let annotations = secret.metadata.annotations.clone().unwrap_or_default();
             let digest = content(secret.data.as_ref().expect("data"), &annotations);
             let annotations = secret.metadata.annotations.get_or_insert_default();
@@ -318,7 +321,9 @@ mod tests {
             change(&mut secret);
             is_what_we_wrote(&secret)
         };
+        let sealed = |change: fn(&mut Secret)| with_token(5, change);
         assert!(sealed(|_| {}));
+        assert!(with_token(ACCESS_TOKEN_MAX, |_| {}) && !with_token(ACCESS_TOKEN_MAX + 1, |_| {}));
         assert!(!sealed(|secret| secret.data.get_or_insert_default().clear()));
         assert!(!sealed(|secret| {
             let annotations = secret.metadata.annotations.get_or_insert_default();

@@ -85,6 +85,135 @@ async fn credential_rules() -> Result<()> {
     .await
 }
 
+/// Texts under numbered keys: `count` of them, which have `total` bytes together with their keys.
+fn texts(count: usize, total: usize, key: impl Fn(usize) -> String) -> Value {
+    let keys: Vec<String> = (0..count).map(key).collect();
+    let text = total - keys.iter().map(String::len).sum::<usize>();
+    let sized = |number| text / count + usize::from(number < text % count);
+    let entries = keys.into_iter().enumerate();
+    entries.map(|(number, key)| (key, Value::from("x".repeat(sized(number))))).collect::<serde_json::Map<_, _>>().into()
+}
+
+#[tokio::test]
+async fn fattest_credential_is_accepted_and_one_byte_more_is_refused() -> Result<()> {
+    let key = |number| format!("{}/{number:x>63}", "d".repeat(200));
+    let name = |number: usize| format!("{number:x>100}");
+    let labels = || -> Value {
+        let pairs = (0..16).map(|number| (format!("example.com/{number:x>63}"), Value::from("v".repeat(63))));
+        pairs.collect::<serde_json::Map<_, _>>().into()
+    };
+    let size = |map: Value| -> usize {
+        let map = map.as_object().cloned().unwrap_or_default();
+        map.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum()
+    };
+    let annotations = |total: usize| texts(32, total - size(labels()), key);
+    let scopes = |total: usize| -> Vec<String> {
+        let sized = |number: usize| total / 64 - 1 + usize::from(number < total % 64);
+        (0..64).map(|number| format!("{number:x>width$}", width = sized(number))).collect()
+    };
+    let resources = |total: usize| -> Vec<String> {
+        (0..16)
+            .map(|number| format!("urn:{number:x>width$}", width = total / 16 - 4 + usize::from(number < total % 16)))
+            .collect()
+    };
+    let targets: Vec<Value> =
+        (0..16).map(|number| json!({"kind": "StatefulSet", "name": format!("{number:x>253}")})).collect();
+    let fattest = json!({
+        "clientCredentialsRef": {
+            "name": "x".repeat(253),
+            "clientIdKey": "k".repeat(253), "clientSecretKey": "k".repeat(253), "privateKeyKey": "k".repeat(253),
+            "usernameKey": "k".repeat(253), "passwordKey": "k".repeat(253),
+        },
+        "authorityRef": {"name": "a".repeat(253)},
+        "grantType": "client_credentials",
+        "secretName": "s".repeat(253),
+        "scopes": scopes(8192),
+        "resources": resources(8192),
+        "renewBefore": "2562046.000000000h000000000.00ms",
+        "minimumValidity": "0.000000001h0.000000001s0000000s",
+        "secretTemplate": {
+            "labels": labels(),
+            "annotations": annotations(12_288),
+            "data": texts(16, 16_384, name),
+        },
+        "rolloutRestartTargets": targets,
+    });
+    let with = |pointer: &str, value: Value| {
+        let mut spec = fattest.clone();
+        *spec.pointer_mut(pointer).expect("there") = value;
+        spec
+    };
+    assert!(fattest.to_string().len() > 50_000, "{}", fattest.to_string().len());
+    check(
+        |namespace, spec| namespace.credential("agent", spec),
+        &[
+            (fattest.clone(), None),
+            (
+                with("/scopes", json!(scopes(8193))),
+                Some("scopes: with a space behind each they have more than 8192 bytes"),
+            ),
+            (with("/resources", json!(resources(8193))), Some("resources: they have more than 8192 bytes")),
+            (
+                with("/secretTemplate/annotations", annotations(12_289)),
+                Some("labels and annotations with their keys have more than 12288 bytes"),
+            ),
+            (
+                with("/secretTemplate/data", texts(16, 16_385, name)),
+                Some("the templates and their keys have more than 16384 bytes"),
+            ),
+        ],
+    )
+    .await
+}
+
+#[tokio::test]
+async fn labels_annotations_and_templates_have_rules() -> Result<()> {
+    let many = |count: usize| texts(count, 10 * count, |number| format!("k{number}"));
+    let label = |key: &str, value: &str| json!({"secretTemplate": {"labels": {key: value}}});
+    let annotation = |key: &str, value: &str| json!({"secretTemplate": {"annotations": {key: value}}});
+    let data = |text: &str| json!({"secretTemplate": {"data": {"key": text}}});
+    let (domain, name) = ("d".repeat(253), "n".repeat(63));
+    let key_rule = Some("a key has at most 63 letters, digits");
+    let value_rule = Some("secretTemplate.labels: a value has at most 63 letters, digits");
+    check(
+        |namespace, spec| namespace.credential("agent", spec),
+        &[
+            (label(&format!("{domain}/{name}"), &name), None),
+            (label("a", ""), None),
+            (label("a", "A_b.c-9"), None),
+            (label("Example.com/a", "b"), key_rule),
+            (label(&format!("d{domain}/a"), "b"), key_rule),
+            (label(&format!("{name}n"), "b"), key_rule),
+            (label("a/b/c", "b"), key_rule),
+            (label("-a", "b"), key_rule),
+            (label("a b", "b"), key_rule),
+            (label("/a", "b"), key_rule),
+            (label("a", "-b"), value_rule),
+            (label("a", "b c"), value_rule),
+            (label("a", "b\n"), value_rule),
+            (label("a", "ä"), value_rule),
+            (label("a", &format!("{name}n")), Some("spec.secretTemplate.labels.a: Too long")),
+            (json!({"secretTemplate": {"labels": many(32)}}), None),
+            (json!({"secretTemplate": {"labels": many(33)}}), Some("spec.secretTemplate.labels: Too many")),
+            (annotation("Example.com/A", "any text\nä {{"), None),
+            (annotation("a b", ""), key_rule),
+            (annotation(&format!("d{domain}/a"), "b"), key_rule),
+            (annotation("a", &"b".repeat(4096)), None),
+            (annotation("a", &"b".repeat(4097)), Some("spec.secretTemplate.annotations.a: Too long")),
+            (json!({"secretTemplate": {"annotations": many(32)}}), None),
+            (json!({"secretTemplate": {"annotations": many(33)}}), Some("spec.secretTemplate.annotations: Too many")),
+            // how a template is written, the credential's condition says
+            (data("{% not a template"), None),
+            (data(&"x".repeat(4096)), None),
+            (data(&"x".repeat(4097)), Some("spec.secretTemplate.data.key: Too long")),
+            (data(&"ä".repeat(2049)), Some("secretTemplate.data: a template has more than 4096 bytes")),
+            (json!({"secretTemplate": {"data": many(16)}}), None),
+            (json!({"secretTemplate": {"data": many(17)}}), Some("spec.secretTemplate.data: Too many")),
+        ],
+    )
+    .await
+}
+
 #[tokio::test]
 async fn authority_rules() -> Result<()> {
     check(

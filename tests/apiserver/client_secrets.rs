@@ -3,8 +3,9 @@
 use anyhow::{Context, Result};
 use base64::Engine;
 use serde_json::{Value, json};
+use stage::eventually;
 
-use crate::fixture::{Fixture, NAME, SOON};
+use crate::fixture::{Fixture, NAME, SOON, condition};
 
 /// A client Secret with these values, as bytes.
 fn client_secret(values: &[(&str, &[u8])]) -> Value {
@@ -30,6 +31,10 @@ async fn client_secret_of_no_use_is_told_by_its_key_and_its_mending_is_noticed()
         (&[("client_id", id), ("client_secret", b"\n")], "is empty"),
         (&[("client_id", id), ("client_secret", b"\xff\xfe\x00")], "is not UTF-8"),
         (&[("client_id", id), ("client_secret", b"one\ntwo")], "control characters"),
+        (&[("client_id", id), ("client_secret", b" one")], "white space or a byte order mark"),
+        (&[("client_id", id), ("client_secret", b"\xef\xbb\xbfone")], "white space or a byte order mark"),
+        (&[("client_id", id), ("client_secret", &[b'x'; 4097])], "more than 4096 bytes"),
+        (&[("client_id", &[b'x'; 1025]), ("client_secret", secret)], "more than 1024 bytes"),
         (&[("client-id", id), ("client-secret", secret)], "is missing"),
     ] {
         fixture.namespace.kubectl(&["delete", "secret", "agent-client", "--ignore-not-found"]).await?;
@@ -44,6 +49,45 @@ async fn client_secret_of_no_use_is_told_by_its_key_and_its_mending_is_noticed()
     fixture.namespace.apply(&client_secret(&[("client_id", &id), ("client_secret", &secret)])).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     assert_eq!(fixture.token_requests().await?.len(), 1, "one trailing newline is no part of a value");
+    Ok(())
+}
+
+/// A PEM text of DER sequences in each other, as deep as the size allows.
+fn nested_key(size: usize) -> String {
+    let (mut lengths, mut length) = (Vec::new(), 0_usize);
+    while length * 4 / 3 < size {
+        let header = match length {
+            0..=0x7f => vec![0x30, length as u8],
+            0x80..=0xff => vec![0x30, 0x81, length as u8],
+            _ => vec![0x30, 0x82, (length >> 8) as u8, length as u8],
+        };
+        length += header.len();
+        lengths.push(header);
+    }
+    let der = lengths.into_iter().rev().flatten().collect::<Vec<u8>>();
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
+}
+
+#[tokio::test]
+async fn private_key_of_nested_sequences_is_refused_and_stops_nothing() -> Result<()> {
+    let fixture = Fixture::bare("nested-key").await?;
+    fixture.apply_authority(&json!({"clientAuthentication": "private_key_jwt"})).await?;
+    fixture.apply_credential(&json!({})).await?;
+    for (size, expected) in [(16_000, "is no PEM private key that can be used"), (100_000, "has more than 16384 bytes")]
+    {
+        let key = nested_key(size);
+        let values = [("client_id", &b"id"[..]), ("private_key", key.as_bytes())];
+        fixture.namespace.apply(&client_secret(&values)).await?;
+        let what = format!("a message with '{expected}'");
+        eventually(&what, SOON, async || {
+            let status = fixture.status().await.ok()?;
+            let (_, reason, message) = condition(&status, "Renewed")?;
+            (reason == "ClientCredentialsInvalid" && message.contains(expected)).then_some(())
+        })
+        .await
+        .with_context(|| fixture.operator.process.log_tail())?;
+    }
     Ok(())
 }
 

@@ -30,6 +30,29 @@ async fn renewal_on_request_happens_once_for_each_value() -> Result<()> {
 }
 
 #[tokio::test]
+async fn longer_renew_annotation_is_reported_once_and_renews_nothing() -> Result<()> {
+    let fixture = Fixture::ready("renew-long").await?;
+    let first = fixture.token().await?;
+    let annotate = async |value: &str| {
+        let annotation = format!("credentials.itwin.dev/renew={value}");
+        fixture.namespace.kubectl(&["annotate", "itcred", "agent", &annotation, "--overwrite"]).await
+    };
+    let reported =
+        async || Some(fixture.events().await.ok()?.iter().filter(|reason| *reason == "InvalidObject").count());
+    annotate(&"x".repeat(65)).await?;
+    stage::eventually("the event", SOON, async || reported().await.filter(|count| *count == 1)).await?;
+    annotate(&"y".repeat(100_000)).await?;
+    annotate(&"z".repeat(64)).await?;
+    fixture.wait_token_other_than(&first, SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 2);
+    assert_eq!(reported().await, Some(1));
+    let notes = ["get", "events.events.k8s.io", "-o", r"jsonpath={.items[?(@.reason=='InvalidObject')].note}"];
+    let note = fixture.namespace.kubectl(&notes).await?;
+    assert!(note.contains("credentials.itwin.dev/renew has more than 64 characters"), "{note}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn restart_asks_for_nothing_and_writes_nothing() -> Result<()> {
     let mut fixture = Fixture::ready("restart").await?;
     let before = (fixture.secret().await?, fixture.namespace.get("itcred", "agent").await?);

@@ -14,7 +14,7 @@ fn with_data(data: &Value) -> Value {
 async fn templates_become_keys_and_change_without_a_token_request() -> Result<()> {
     let mut fixture = Fixture::new("template").await?;
     let netrc = "machine api.example.com login oauth password {{ access_token }}\n";
-    let config = "{{ {'token': access_token, 'scope': scope} | tojson }}";
+    let config = r#"{"token": {{ access_token | tojson }}, "scope": {{ scope | tojson }}}"#;
     fixture.apply_credential(&with_data(&json!({"netrc": netrc, "config.json": config}))).await?;
     fixture.wait_ready().await?;
     let data = fixture.data().await?;
@@ -50,7 +50,9 @@ async fn broken_template_is_told_and_blanks_nothing() -> Result<()> {
     fixture.apply_credential(&with_data(&json!({"good": "{{ access_token }}"}))).await?;
     fixture.wait_ready().await?;
     let before = fixture.secret().await?.context("no Secret")?;
-    for broken in ["{{ access_token", "{{ client_secret }}", "{{ 'x' * 100000000 }}"] {
+    let dashes = format!("{{{{ {}1 }}}}", "-".repeat(4000));
+    let concatenated = format!("{{{{ {}a }}}}", "a~".repeat(2000));
+    for broken in ["{{ access_token", "{{ client_secret }}", "{{ 'x' * 100000000 }}", &dashes, &concatenated] {
         fixture.apply_credential(&with_data(&json!({"good": broken}))).await?;
         let generation =
             fixture.namespace.get("itcred", NAME).await?.context("gone")?["metadata"]["generation"].clone();
@@ -66,6 +68,28 @@ async fn broken_template_is_told_and_blanks_nothing() -> Result<()> {
     fixture.apply_credential(&with_data(&json!({"good": "{{ access_token }}"}))).await?;
     fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
     assert_eq!(fixture.token_requests().await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn condition_about_a_template_is_the_same_whatever_the_token_is() -> Result<()> {
+    let fixture = Fixture::ready("oracle").await?;
+    let other = |spec: &Value| fixture.namespace.credential("other", spec);
+    let client = json!({"clientCredentialsRef": {"name": "agent-client"}});
+    fixture.namespace.apply(&other(&client)).await?;
+    fixture.wait_condition_of("other", "Ready", "True", "TokenValid", PATIENCE).await?;
+    for question in [
+        "{% if access_token[0:1] == 'e' %}{{ nope }}{% endif %}".to_owned(),
+        format!("{{{{ access_token{} }}}}", " | replace('e', 'eeeeeeeeee')".repeat(100)),
+    ] {
+        let mut spec = with_data(&json!({"question": question}));
+        fixture.apply_credential(&spec).await?;
+        spec["clientCredentialsRef"] = client["clientCredentialsRef"].clone();
+        fixture.namespace.apply(&other(&spec)).await?;
+        let message = fixture.wait_condition("Renewed", "False", "TemplateInvalid", SOON).await?;
+        let same = fixture.wait_condition_of("other", "Renewed", "False", "TemplateInvalid", SOON).await?;
+        assert_eq!(message, same);
+    }
     Ok(())
 }
 

@@ -1,0 +1,34 @@
+//! Custom resources of any bytes, as a watch brings them: each is decoded, or has an error of bounded length, and what
+//! is decoded is used without overflow.
+#![no_main]
+
+use chrono::DateTime;
+use itwin_credential_operator::{
+    act::template,
+    api::{authority::ITwinAuthority, credential::ITwinServiceCredential, limits},
+    config::authority::AuthorityConfig,
+    controller::{gather, guarded::Guarded},
+};
+use itwin_credential_operator_fuzz::{is_bounded, on_small_stack};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    on_small_stack(|| {
+        match serde_json::from_slice::<Guarded<ITwinServiceCredential>>(data).map(|guarded| guarded.0) {
+            Err(_) => {}
+            Ok(Err(invalid)) => assert!(invalid.error.len() <= 1024),
+            Ok(Ok(credential)) => {
+                let kept = credential.metadata.annotations.iter().flatten();
+                assert!(kept.into_iter().all(|(_, value)| value.chars().count() <= limits::RENEW_MAX));
+                let now = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
+                let _ = now - gather::policy(&credential).minimum_validity;
+                if let Err(refusal) = template::check(credential.spec.secret_template.as_ref()) {
+                    is_bounded(&refusal.message);
+                }
+            }
+        }
+        if let Ok(Guarded(Ok(authority))) = serde_json::from_slice::<Guarded<ITwinAuthority>>(data) {
+            let _ = AuthorityConfig::new(&authority.spec);
+        }
+    });
+});

@@ -1,0 +1,33 @@
+//! Templates of any text, several of them parted by a NUL: what is refused is refused with a bounded message, and what
+//! is accepted is rendered within the bound.
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use itwin_credential_operator::{
+    act::template::Templates,
+    api::{credential::SecretTemplate, limits},
+};
+use itwin_credential_operator_fuzz::{is_bounded, on_small_stack};
+use k8s_openapi::ByteString;
+use libfuzzer_sys::fuzz_target;
+
+/// Characters of which every filter makes more.
+const TOKEN: &[u8] = b"\"\\\"\\\"\\\"\\";
+
+fuzz_target!(|data: &[u8]| {
+    let text = String::from_utf8_lossy(data);
+    on_small_stack(|| {
+        let sources = text.split('\0').enumerate().map(|(number, source)| (number.to_string(), source.to_owned()));
+        let template = SecretTemplate { data: sources.collect(), ..SecretTemplate::default() };
+        match Templates::new(Some(&template)) {
+            Err(refusal) => is_bounded(&refusal.message),
+            Ok(templates) => {
+                let keys = ["access_token", "token_type", "expires_at", "scope", "issuer"];
+                let data: BTreeMap<_, _> = keys.map(|key| (key.to_owned(), ByteString(TOKEN.to_vec()))).into();
+                let rendered = templates.render(&data);
+                assert!(rendered.values().map(|value| value.0.len()).sum::<usize>() <= limits::RENDERED_MAX);
+            }
+        }
+    });
+});

@@ -1,0 +1,244 @@
+//! Every parser that reads what tenants and authorization servers write, over texts meant to do harm, on a small stack:
+//! each ends with an error of bounded length, and none ends the process. No server is needed.
+
+#![allow(missing_docs, clippy::panic)]
+
+mod corpus;
+mod objects;
+mod process;
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use corpus::corpus;
+use futures::{FutureExt, future::BoxFuture};
+use itwin_credential_operator::{
+    act::template,
+    api::{
+        authority::ClientAuthentication,
+        credential::{ClientCredentialsRef, GrantType, SecretTemplate},
+        duration,
+        limits::ACCESS_TOKEN_MAX,
+    },
+    oauth::{
+        assertion, discovery,
+        http::{self, Transport, TransportError},
+        jwt::KeySet,
+        token::{self, ClientCredentials, Names, Proof, TokenRequest},
+    },
+    observe::client_secret::ClientMaterial,
+    sensitive::Sensitive,
+};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+
+/// A stack as small as threads have it anywhere; the operator's have 2 MiB.
+const STACK: usize = 256 * 1024;
+/// The longest message, in bytes: it goes into conditions, events and logs.
+const MESSAGE_MAX: usize = 700;
+const ISSUER: &str = "https://ims.example.com";
+
+/// Runs `work` on a small stack; a panic in it is a failure of the test.
+fn on_small_stack(work: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(STACK).spawn(work).expect("a thread");
+    thread.join().expect("no panic");
+}
+
+/// A part of a text, to say which it was.
+fn shown(text: &[u8]) -> String {
+    String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned()
+}
+
+fn is_bounded(message: &str, text: &[u8]) {
+    assert!(!message.is_empty() && message.len() <= MESSAGE_MAX, "{}: {message}", shown(text));
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).expect("in range")
+}
+
+fn client_keys() -> ClientCredentialsRef {
+    serde_json::from_value(serde_json::json!({"name": "client"})).expect("keys")
+}
+
+#[test]
+fn templates() {
+    let check = |text: &str| {
+        let data = BTreeMap::from([("key".to_owned(), text.to_owned())]);
+        template::check(Some(&SecretTemplate { data, ..SecretTemplate::default() })).map_err(|refusal| refusal.message)
+    };
+    on_small_stack(move || {
+        for text in corpus::templates() {
+            is_bounded(&check(&text).expect_err(&text), text.as_bytes());
+        }
+        for text in corpus() {
+            // what has no placeholder is a template too
+            if let Err(message) = check(&String::from_utf8_lossy(&text)) {
+                is_bounded(&message, &text);
+            }
+        }
+    });
+}
+
+#[test]
+fn values_of_a_client_secret() {
+    on_small_stack(|| {
+        for text in corpus() {
+            let names = ["client_id", "client_secret", "private_key", "username", "password"];
+            let data = names.map(|name| (name.to_owned(), ByteString(text.clone())));
+            let secret = Secret { data: Some(data.into()), ..Secret::default() };
+            let material = ClientMaterial::new(secret, &client_keys(), "team/client".to_owned());
+            for method in [ClientAuthentication::ClientSecretPost, ClientAuthentication::PrivateKeyJwt] {
+                // what is short and has no control characters can be a value
+                match material.credentials(method, GrantType::Password) {
+                    Ok(client) => assert!(client.id.len() <= 1024),
+                    Err(refusal) => is_bounded(&refusal.message, &text),
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn private_keys() {
+    on_small_stack(|| {
+        for text in corpus().into_iter().chain(corpus::private_keys().into_iter().map(String::into_bytes)) {
+            let pem = Sensitive::new(String::from_utf8_lossy(&text).into_owned());
+            let why = assertion::sign(&pem, "id", ISSUER, now()).expect_err(&shown(&text));
+            assert!(why.starts_with("is no PEM private key that can be used"), "{why}");
+        }
+    });
+}
+
+/// An answer without a server.
+struct Canned(u16, Vec<u8>);
+
+impl Transport for Canned {
+    fn send(&self, _: ::http::Request<Vec<u8>>) -> BoxFuture<'_, Result<::http::Response<Vec<u8>>, TransportError>> {
+        let answer = ::http::Response::builder().status(self.0).header("content-type", "application/json");
+        let answer = answer.body(self.1.clone()).expect("an answer");
+        async { Ok(answer) }.boxed()
+    }
+}
+
+fn ask(status: u16, body: Vec<u8>) -> Result<token::TokenAnswer, String> {
+    let request = TokenRequest {
+        client: ClientCredentials {
+            id: "id".to_owned(),
+            proof: Proof::SecretInBody(Sensitive::new("secret".to_owned())),
+            user: None,
+        },
+        scopes: vec!["itwin-platform".to_owned()],
+        resources: Vec::new(),
+        names: Names { authority: "ims".to_owned(), client_secret: "team/client".to_owned(), keys: client_keys() },
+    };
+    let endpoint = url::Url::parse(ISSUER).expect("a URL");
+    let answer = token::ask(&Canned(status, body), &endpoint, ISSUER, &request).now_or_never();
+    answer.expect("nothing to wait for").map_err(|failure| failure.refusal.message)
+}
+
+#[test]
+fn token_answers() {
+    on_small_stack(|| {
+        for text in corpus() {
+            for status in [200, 400] {
+                match ask(status, text.clone()) {
+                    Ok(_) => panic!("accepted: {}", shown(&text)),
+                    Err(message) => is_bounded(&message, &text),
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn access_token_is_bounded() {
+    let answer = |size: usize| {
+        let token = "t".repeat(size);
+        ask(200, format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":60}}"#).into_bytes())
+    };
+    assert!(answer(ACCESS_TOKEN_MAX).is_ok());
+    assert!(answer(ACCESS_TOKEN_MAX + 1).is_err_and(|why| why.contains("access_token has more than 32768 bytes")));
+}
+
+/// JSON as deep as its parser follows, which is accepted: the stack must suffice for it.
+fn deepest(fields: &str) -> Vec<u8> {
+    const LEVELS: usize = 31;
+    format!(r#"{{{fields},"x":{}{}}}"#, "[".repeat(LEVELS), "]".repeat(LEVELS)).into_bytes()
+}
+
+#[test]
+fn deepest_json_fits_the_stack() {
+    on_small_stack(|| {
+        assert!(ask(200, deepest(r#""access_token":"t","token_type":"Bearer","expires_in":60"#)).is_ok());
+        let document = deepest(r#""issuer":"https://ims.example.com","token_endpoint":"https://ims.example.com/t""#);
+        assert!(discovery::endpoints(&document, ISSUER, None, None).is_ok());
+        assert!(KeySet::parse(&deepest(r#""keys":[]"#)).is_err_and(|why| why.contains("no signing key")));
+    });
+}
+
+#[test]
+fn discovery_documents() {
+    on_small_stack(|| {
+        for text in corpus() {
+            is_bounded(&discovery::endpoints(&text, ISSUER, None, None).expect_err(&shown(&text)), &text);
+        }
+    });
+}
+
+#[test]
+fn key_sets() {
+    on_small_stack(|| {
+        for text in corpus() {
+            let Err(message) = KeySet::parse(&text) else { panic!("accepted: {}", shown(&text)) };
+            is_bounded(&message, &text);
+        }
+    });
+}
+
+/// A set with one public key, of which no one has the private one.
+static KEYS: LazyLock<KeySet> = LazyLock::new(|| {
+    let keys = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"1","use":"sig",
+        "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+    KeySet::parse(keys.as_bytes()).expect("a key set")
+});
+
+#[test]
+fn header_and_claims_of_a_token() {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    on_small_stack(|| {
+        for text in corpus() {
+            let part = URL_SAFE_NO_PAD.encode(&text);
+            let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"1"}"#);
+            let whole = String::from_utf8_lossy(&text).into_owned();
+            for token in [whole, format!("{part}.{part}.{part}"), format!("{header}.{part}.{part}")] {
+                let refused = KEYS.verify(&Sensitive::new(token), ISSUER, &[]).expect_err(&shown(&text));
+                is_bounded(&format!("{refused:?}"), &text);
+            }
+        }
+    });
+}
+
+#[test]
+fn retry_after() {
+    on_small_stack(|| {
+        for text in corpus() {
+            let Ok(value) = ::http::HeaderValue::from_bytes(&text) else { continue };
+            let headers = ::http::HeaderMap::from_iter([(::http::header::RETRY_AFTER, value)]);
+            assert_eq!(http::retry_after(&headers, now()), None, "{}", shown(&text));
+        }
+        // read, and no instant is out of range
+        for (text, seconds) in [("4294967295", 4_294_967_295), ("Fri, 31 Dec 9999 23:59:59 GMT", 251_602_300_799)] {
+            let headers = ::http::HeaderMap::from_iter([(::http::header::RETRY_AFTER, text.parse().expect("a value"))]);
+            assert_eq!(http::retry_after(&headers, now()), Some(TimeDelta::seconds(seconds)));
+        }
+    });
+}
+
+#[test]
+fn durations() {
+    on_small_stack(|| {
+        for text in corpus() {
+            is_bounded(&duration::parse(&String::from_utf8_lossy(&text)).expect_err(&shown(&text)), &text);
+        }
+    });
+}
