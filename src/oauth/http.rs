@@ -9,7 +9,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
 use reqwest::{Certificate, redirect};
 
-use super::failure::{Failure, Stage};
+use super::{
+    failure::{Failure, Stage},
+    json,
+};
 use crate::api::conditions::Reason;
 
 /// The longest body that is read, 64 KiB: a token answer has about 2 KiB, a key set about 8 KiB.
@@ -23,6 +26,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_AFTER_MAX: usize = 64;
 /// The longest cause of a failure that is repeated, in characters: a certificate can name thousands of hosts.
 const CAUSE_MAX: usize = 200;
+/// The body of a 5xx is read for so long: it may name an OAuth error, and what the status says is known.
+const ERROR_BODY_WITHIN: Duration = Duration::from_secs(1);
 /// How the operator names itself.
 const USER_AGENT: &str = concat!("itwin-credential-operator/", env!("CARGO_PKG_VERSION"));
 
@@ -58,12 +63,12 @@ pub enum TransportError {
     /// The server wants us elsewhere.
     #[error("HTTP {0}")]
     Redirect(u16),
-    /// 429.
+    /// 429, with the wait that the server asks for.
     #[error("HTTP 429")]
     RateLimited(Option<TimeDelta>),
-    /// 5xx.
+    /// 5xx, with the wait that the server asks for and what else it said, which may name an OAuth error.
     #[error("HTTP {0}")]
-    Server(u16, Option<TimeDelta>),
+    Server(u16, Option<TimeDelta>, Vec<u8>),
     /// The body is longer than we read.
     #[error("more than {BODY_MAX} bytes")]
     TooLarge,
@@ -122,8 +127,19 @@ impl Http {
             return Err(TransportError::RateLimited(retry_after));
         }
         if status.is_server_error() {
-            return Err(TransportError::Server(status.as_u16(), retry_after));
+            // whatever becomes of the body, the server failed
+            let body = tokio::time::timeout(ERROR_BODY_WITHIN, self.body(&mut response)).await;
+            let body = body.ok().and_then(Result::ok).unwrap_or_default();
+            return Err(TransportError::Server(status.as_u16(), retry_after, body));
         }
+        let body = self.body(&mut response).await?;
+        let mut answer = http::Response::new(body);
+        *answer.status_mut() = status;
+        *answer.headers_mut() = std::mem::take(response.headers_mut());
+        Ok(answer)
+    }
+
+    async fn body(&self, response: &mut reqwest::Response) -> Result<Vec<u8>, TransportError> {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.classify(&error))? {
             if body.len() + chunk.len() > BODY_MAX {
@@ -131,10 +147,7 @@ impl Http {
             }
             body.extend_from_slice(&chunk);
         }
-        let mut answer = http::Response::new(body);
-        *answer.status_mut() = status;
-        *answer.headers_mut() = std::mem::take(response.headers_mut());
-        Ok(answer)
+        Ok(body)
     }
 
     fn classify(&self, error: &reqwest::Error) -> TransportError {
@@ -173,6 +186,8 @@ impl TransportError {
     #[must_use]
     pub fn into_failure(self, what: &str) -> Failure {
         let stage = match &self {
+            // with an OAuth error it is one request that failed, not the server
+            Self::Server(_, _, body) if json::error_code(body).is_some() => Stage::Answered,
             Self::Timeout(_) | Self::Connection(_) | Self::Tls(_) | Self::Server(..) => Stage::Outage,
             _ => Stage::Answered,
         };
@@ -213,7 +228,7 @@ impl TransportError {
                     format!("the {what} answered HTTP 429: lower requestsPerMinute of the ITwinAuthority; {again}"),
                 )
             },
-            Self::Server(status, retry_after) => Failure {
+            Self::Server(status, retry_after, _) => Failure {
                 retry_after,
                 ..Failure::new(
                     Reason::ServerError,

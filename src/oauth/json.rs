@@ -1,4 +1,8 @@
-//! The nesting of JSON, checked before a parser that recurses reads it.
+//! What is read of JSON before it is understood: its nesting, before a parser that recurses reads it, and the error that
+//! it names.
+
+use serde::Deserialize;
+use serde_json::Value;
 
 /// Levels of arrays and objects. Key sets and discovery documents have three, claims of known servers up to five; the
 /// parser itself would follow 128, which takes a stack of some hundred KiB.
@@ -26,9 +30,37 @@ pub fn is_shallow(text: &[u8]) -> bool {
     true
 }
 
+/// The longest OAuth error code that is read, in bytes; those of RFC 6749 have 22 at most.
+const ERROR_CODE_MAX: usize = 64;
+
+/// The OAuth error that an answer names: `error` (RFC 6749 section 5.2), or `errorCode` as some servers write.
+#[must_use]
+pub fn error_code(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Named {
+        error: Option<Value>,
+        error_code: Option<Value>,
+    }
+    let named: Named = is_shallow(body).then(|| serde_json::from_slice(body).ok()).flatten()?;
+    let code = named.error.or(named.error_code)?;
+    code.as_str().filter(|code| !code.is_empty() && code.len() <= ERROR_CODE_MAX).map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn error_is_read_under_both_names_and_bounded() {
+        let code = |body: &str| error_code(body.as_bytes());
+        assert_eq!(code(r#"{"error": "invalid_client", "errorCode": "other"}"#).as_deref(), Some("invalid_client"));
+        assert_eq!(code(r#"{"errorCode": "invalid_client"}"#).as_deref(), Some("invalid_client"));
+        let long = format!(r#"{{"error": "{}"}}"#, "x".repeat(ERROR_CODE_MAX + 1));
+        for other in ["", "<html>", "[]", r#"{"error": 7}"#, r#"{"error": ""}"#, r#"{"error": null}"#, &long] {
+            assert_eq!(code(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn nesting_is_counted_outside_of_strings() {

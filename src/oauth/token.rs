@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
 use oauth2::{
     AsyncHttpClient, AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, RequestTokenError,
@@ -124,7 +124,7 @@ pub async fn ask<T: Transport>(
         }
     }
     let scopes = request.scopes.iter().cloned().map(Scope::new);
-    let carrier = Carrier { http, status: Mutex::new(None) };
+    let carrier = Carrier { http, answer: Mutex::default() };
     let result = match &request.client.user {
         None => {
             let mut exchange = client.exchange_client_credentials().add_scopes(scopes);
@@ -143,10 +143,13 @@ pub async fn ask<T: Transport>(
             exchange.request_async(&carrier).await
         }
     };
-    let status = carrier.status.into_inner().ok().flatten();
+    let CarriedAnswer { status, retry_after } = carrier.answer.into_inner().unwrap_or_default();
     match result {
         Ok(answer) => understand(&answer, asked_at, &request.names),
-        Err(error) => Err(classify(error, status, &request.names, request.client.user.is_some())),
+        Err(error) => {
+            let failure = classify(error, status, &request.names, request.client.user.is_some());
+            Err(Failure { retry_after: failure.retry_after.or(retry_after), ..failure })
+        }
     }
 }
 
@@ -158,11 +161,18 @@ fn invalid_private_key(names: &Names, why: &str) -> Failure {
     .at(Stage::NotSent)
 }
 
-/// Carries a request for oauth2 and keeps the status of its answer, which decides what an answer without a readable
-/// `error` means, and which oauth2 does not hand out.
+/// Carries a request for oauth2 and keeps of its answer what oauth2 does not hand out.
 struct Carrier<'a, T> {
     http: &'a T,
-    status: Mutex<Option<u16>>,
+    answer: Mutex<CarriedAnswer>,
+}
+
+#[derive(Default)]
+struct CarriedAnswer {
+    /// It decides what an answer without a readable `error` means.
+    status: Option<u16>,
+    /// The wait that a 5xx with an OAuth `error` asks for.
+    retry_after: Option<TimeDelta>,
 }
 
 impl<'c, T: Transport> AsyncHttpClient<'c> for Carrier<'_, T> {
@@ -171,9 +181,17 @@ impl<'c, T: Transport> AsyncHttpClient<'c> for Carrier<'_, T> {
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(async move {
-            let response = self.http.send(request).await?;
-            if let Ok(mut status) = self.status.lock() {
-                *status = Some(response.status().as_u16());
+            let (response, retry_after) = match self.http.send(request).await {
+                Ok(response) => (with_error(response), None),
+                // an OAuth `error` says what happened, whatever the status is
+                Err(TransportError::Server(status, retry_after, body)) => match json::error_code(&body).filter(|code| ERRORS.contains(&code.as_str())) {
+                    Some(code) => (error_response(&code), retry_after),
+                    None => return Err(TransportError::Server(status, retry_after, body)),
+                },
+                Err(error) => return Err(error),
+            };
+            if let Ok(mut answer) = self.answer.lock() {
+                *answer = CarriedAnswer { status: Some(response.status().as_u16()), retry_after };
             }
             if !json::is_shallow(response.body()) {
                 return Err(TransportError::Malformed("JSON that is nested too deeply".to_owned()));
@@ -181,6 +199,44 @@ impl<'c, T: Transport> AsyncHttpClient<'c> for Carrier<'_, T> {
             Ok(response)
         })
     }
+}
+
+/// OAuth errors with a meaning of their own (RFC 6749 section 5.2, RFC 8707 section 2). With a 5xx any other says no more
+/// than the status does.
+const ERRORS: [&str; 9] = [
+    "invalid_client",
+    "invalid_grant",
+    "invalid_request",
+    "invalid_scope",
+    "invalid_target",
+    "server_error",
+    "temporarily_unavailable",
+    "unauthorized_client",
+    "unsupported_grant_type",
+];
+
+/// An answer with another status than 200 whose OAuth error stands where oauth2 reads it.
+fn with_error(response: HttpResponse) -> HttpResponse {
+    if response.status().is_success() {
+        return response;
+    }
+    match json::error_code(response.body()) {
+        Some(code) => {
+            let status = response.status();
+            let mut answer = error_response(&code);
+            *answer.status_mut() = status;
+            answer
+        }
+        None => response,
+    }
+}
+
+fn error_response(code: &str) -> HttpResponse {
+    let mut response = HttpResponse::new(serde_json::json!({"error": code}).to_string().into_bytes());
+    *response.status_mut() = http::StatusCode::BAD_REQUEST;
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    response
 }
 
 fn understand(answer: &BasicTokenResponse, asked_at: DateTime<Utc>, names: &Names) -> Result<TokenAnswer, Failure> {

@@ -56,6 +56,13 @@ async fn answers_that_are_errors() -> Result<()> {
                 "RequestRejected",
             ),
             Row::new("internal-error", with("status", json!({"status": 500})), "ServerError"),
+            Row::new("invalid-client-500", oauth_error(500, "invalid_client"), "InvalidClient"),
+            Row::new("unknown-error-500", oauth_error(500, "ATTACKER_error"), "ServerError"),
+            Row::new(
+                "error-code-401",
+                with("status", json!({"status": 401, "body": {"errorCode": "invalid_client"}})),
+                "InvalidClient",
+            ),
             Row::new("bad-gateway", with("status", json!({"status": 502})), "ServerError"),
             Row::new(
                 "unavailable",
