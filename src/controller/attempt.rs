@@ -33,7 +33,10 @@ use crate::{
 
 /// How asking for a token and writing it ended.
 pub(super) enum Minted {
-    Written,
+    Written {
+        /// It had been written before, and somebody changed or deleted it.
+        is_restored: bool,
+    },
     /// It is no longer this credential's turn, or a token that was at hand does not fit.
     NotAdmitted,
     /// Somebody changed the Secret meanwhile: look again.
@@ -227,10 +230,12 @@ impl Visit<'_> {
         let name = target.to_string();
         match written {
             Ok(seen) => {
+                let was_there = self.memory.proven_target.is_some();
+                let is_restored = need == Need::Damaged || (need == Need::Missing && was_there);
                 self.memory.proven_target = Some(seen.version.clone());
                 index.saw(target, seen);
                 self.written(need, facts, &content);
-                Ok(Minted::Written)
+                Ok(Minted::Written { is_restored })
             }
             Err(CallError::Conflict | CallError::AlreadyExists | CallError::NotFound) => {
                 Ok(self.keep_unwritten(content))

@@ -230,7 +230,7 @@ fn target(subject: &Subject<'_>, memory: &Memory, reading: &Reading, known: &Kno
         ownership::Owner::Us => Target::Ours(Held {
             stamp: seen.stamp.clone(),
             data: integrity(subject.credential, memory, reading, seen),
-            metadata_intact: metadata_intact(subject.credential, seen),
+            metadata_intact: !has_foreign_keys(reading, seen) && metadata_intact(subject.credential, seen),
         }),
         ownership::Owner::Vacant => {
             let held = Held { stamp: None, data: Integrity::Proven, metadata_intact: false };
@@ -256,12 +256,17 @@ fn writer_of_client(subject: &Subject<'_>, known: &Known, others: &dyn Others) -
 
 fn integrity(credential: &ITwinServiceCredential, memory: &Memory, reading: &Reading, seen: &Seen) -> Integrity {
     if let Some(read) = reading.target.as_ref().filter(|read| read.version == seen.version) {
-        return if read.is_ours { Integrity::Proven } else { Integrity::Damaged };
+        // keys that were added cost a patch, not a token
+        return if read.is_ours || read.has_foreign_keys { Integrity::Proven } else { Integrity::Damaged };
     }
     let template_keys = credential.spec.secret_template.as_ref().map_or(0, |template| template.data.len());
     let proven = memory.proven_target.as_ref() == Some(&seen.version)
         || seen.sole_writer_of == Some(secret_keys::DATA_KEYS.len() + template_keys);
     if proven { Integrity::Proven } else { Integrity::Unproven }
+}
+
+fn has_foreign_keys(reading: &Reading, seen: &Seen) -> bool {
+    reading.target.as_ref().is_some_and(|read| read.version == seen.version && read.has_foreign_keys)
 }
 
 fn metadata_intact(credential: &ITwinServiceCredential, seen: &Seen) -> bool {

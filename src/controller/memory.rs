@@ -8,7 +8,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     act::secret_writer::Content,
     api::credential::{CredentialStatus, ITwinServiceCredential},
-    clock, digest,
+    clock,
+    decide::conflict::Reverts,
+    digest,
     report::status::{self, Attempts},
 };
 
@@ -38,6 +40,8 @@ pub struct Memory {
     pub proven_target: Option<Arc<str>>,
     /// Version of the client Secret that was read and found to hold what the token was asked with.
     pub proven_client: Option<Arc<str>>,
+    /// Reverts of the Secret that follow each other.
+    pub reverts: Reverts,
     /// A token that was issued but could not be written yet: it is not asked for again.
     pub unwritten: Option<Box<Content>>,
     /// When the token was issued for which workloads were restarted last.
@@ -76,6 +80,7 @@ impl Memory {
             newest: 0,
             proven_target: None,
             proven_client: None,
+            reverts: Reverts::default(),
             unwritten: None,
             restarted_for: None,
             restart_not_before: None,

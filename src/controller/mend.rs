@@ -9,27 +9,32 @@ use crate::{
     api::conditions::Reason,
     clock,
     cluster::CallError,
-    decide::{backoff, facts::Refusal},
+    decide::{
+        backoff,
+        facts::{Facts, Refusal},
+    },
     observe::index::Known,
     report::events::Transition,
 };
 
 impl Visit<'_> {
-    /// Puts right what is wrong with a Secret whose token is good: without a token request.
-    pub(super) async fn repair(&mut self, known: &Known) -> Result<Result<(), Refusal>, CallError> {
+    /// Puts right what is wrong with a Secret whose token is good: without a token request. Returns whether it did.
+    pub(super) async fn repair(&mut self, known: &Known) -> Result<Result<bool, Refusal>, CallError> {
         let Context { cluster, index, .. } = self.context;
         let credential = self.subject.credential;
-        let Known::Present(seen) = known else { return Ok(Ok(())) };
-        let repaired = if template::is_current(seen.template.as_deref(), credential.spec.secret_template.as_ref()) {
+        let Known::Present(seen) = known else { return Ok(Ok(false)) };
+        let is_current = template::is_current(seen.template.as_deref(), credential.spec.secret_template.as_ref());
+        let has_foreign_keys = self.reading.target.as_ref().is_some_and(|read| read.has_foreign_keys);
+        let repaired = if is_current && !has_foreign_keys {
             secret_writer::repair(cluster, credential, seen).await.map(Ok)
         } else {
             self.read_target().await?;
             match self.reading.target.take() {
-                Some(read) if read.is_ours && read.version == seen.version => {
+                Some(read) if (read.is_ours || read.has_foreign_keys) && read.version == seen.version => {
                     secret_writer::rerender(cluster, credential, seen, read.data, &read.annotations).await
                 }
                 // it changed meanwhile: decide again
-                _ => return Ok(Ok(())),
+                _ => return Ok(Ok(false)),
             }
         };
         match repaired {
@@ -37,15 +42,43 @@ impl Visit<'_> {
                 self.memory.proven_target = Some(repaired.version.clone());
                 index.saw(&self.subject.target, repaired);
                 self.reading.target = None;
-                Ok(Ok(()))
+                Ok(Ok(true))
             }
             Ok(Err(refusal)) => Ok(Err(refusal)),
             Err(CallError::Conflict | CallError::NotFound) => {
                 self.forget_target();
-                Ok(Ok(()))
+                Ok(Ok(false))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Notes that somebody else's change of the Secret was reverted. Where that goes on, it is reported as a failure, and
+    /// the next revert waits for the back-off; a token that is good stays so.
+    pub(super) fn reverted(&mut self, facts: &Facts, inputs: u32) {
+        let now = clock::now();
+        let generation = self.subject.credential.metadata.generation.unwrap_or_default();
+        let excess = self.memory.reverts.note(generation, now);
+        if excess == 0 {
+            return;
+        }
+        let by = match self.context.index.get(&self.subject.target) {
+            Known::Present(seen) => seen.other_manager.clone(),
+            Known::Absent | Known::Unknown => None,
+        };
+        let by = by.map_or("by an admission policy, or under the operator's own field manager".to_owned(), |manager| {
+            format!("by field manager {manager}")
+        });
+        let message = format!(
+            "Secret {} is changed repeatedly {by}: have its data, labels and annotations left alone (its \
+             metadata.managedFields say who wrote which); it is reverted at growing intervals",
+            self.subject.target
+        );
+        // what was written well in between does not begin the back-off from the start
+        self.memory.attempts.failures = excess - 1;
+        self.failed(facts, inputs, Refusal::new(Reason::SecretConflict, message).into());
+        let wait = self.memory.not_before.map_or(TimeDelta::zero(), |until| until - now);
+        self.memory.reverts.back_off(wait);
     }
 
     /// Restarts the workloads that read the token once. What fails is told and tried again later; the token is good.

@@ -49,6 +49,8 @@ pub struct ReadTarget {
     pub version: Arc<str>,
     /// Its data is what we wrote.
     pub is_ours: bool,
+    /// It is, apart from keys that somebody else added.
+    pub has_foreign_keys: bool,
     /// Its data.
     pub data: secret_writer::Data,
     /// Its annotations.
@@ -97,6 +99,8 @@ pub async fn read_target(
     let version = seen.version.clone();
     index.saw(&subject.target, seen);
     let is_ours = target::is_what_we_wrote(&secret);
+    let template = subject.credential.spec.secret_template.as_ref();
+    let has_foreign_keys = !is_ours && target::is_ours_apart_from_further_keys(&secret, template);
     let annotations = secret.metadata.annotations.take().unwrap_or_default();
     let fingerprint = annotations.get(secret_keys::CLIENT).cloned();
     let data = secret.data.take().unwrap_or_default();
@@ -105,6 +109,7 @@ pub async fn read_target(
     Ok(Some(ReadTarget {
         version,
         is_ours,
+        has_foreign_keys,
         data,
         annotations,
         type_: secret.type_.unwrap_or_default(),

@@ -233,17 +233,22 @@ impl Visit<'_> {
                     }
                 }
                 Plan::Mint(need) => match Box::pin(self.mint(need, &facts, &known)).await? {
-                    Minted::Written => self.outcome = Some(Attempted::Written(need)),
+                    Minted::Written { is_restored } => {
+                        self.outcome = Some(Attempted::Written(need));
+                        if is_restored {
+                            self.reverted(&facts, inputs);
+                        }
+                    }
                     Minted::Again => self.forget_target(),
                     Minted::NotAdmitted => {}
                     Minted::NotYet(wait) => return self.report(None, Some(wait)).await,
                     Minted::Failed(failure) => self.failed(&facts, inputs, failure),
                 },
-                Plan::Repair => {
-                    if let Err(refusal) = self.repair(&known).await? {
-                        self.failed(&facts, inputs, refusal.into());
-                    }
-                }
+                Plan::Repair => match self.repair(&known).await? {
+                    Ok(true) => self.reverted(&facts, inputs),
+                    Ok(false) => {}
+                    Err(refusal) => self.failed(&facts, inputs, refusal.into()),
+                },
                 Plan::Restart { issued_at } => self.restart_workloads(issued_at).await,
                 Plan::Refuse(refusal) => self.failed(&facts, inputs, refusal.into()),
                 Plan::Keep { renew_at } => {
@@ -254,9 +259,13 @@ impl Visit<'_> {
                         if let Some(request) = self.subject.renew_annotation() {
                             self.memory.attempts.renew_request = Some(request.clone());
                         }
+                    }
+                    let now = clock::now();
+                    let conflict = self.memory.reverts.conflict_until(now);
+                    if renew_at.is_some() && conflict.is_none() {
                         self.nothing_is_wrong();
                     }
-                    return self.report(renew_at, None).await;
+                    return self.report(renew_at, conflict.map(|until| until - now)).await;
                 }
                 Plan::BackOff { until } => return self.report(Some(until), None).await,
                 Plan::AwaitAdmission => match self.enqueue(&facts, inputs) {

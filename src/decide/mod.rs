@@ -4,6 +4,7 @@
 //! row of the fault table is a test without waiting, and a restarted operator decides as the one before it did.
 
 pub mod backoff;
+pub mod conflict;
 pub mod contenders;
 pub mod facts;
 pub mod fingerprint;
