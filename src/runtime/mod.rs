@@ -1,7 +1,9 @@
 //! The process: client, tasks, probes, shutdown.
 
 pub mod admin;
+mod bodies;
 pub mod client;
 pub mod election;
 pub mod loops;
+mod pages;
 pub mod run;
