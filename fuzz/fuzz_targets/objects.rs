@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     on_small_stack(|| {
-        match serde_json::from_slice::<Guarded<ITwinServiceCredential>>(data).map(|guarded| guarded.0) {
+        match serde_json::from_slice::<Guarded<ITwinServiceCredential>>(data).map(Guarded::open) {
             Err(_) => {}
             Ok(Err(invalid)) => assert!(invalid.error.len() <= 1024),
             Ok(Ok(credential)) => {
@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
                 }
             }
         }
-        if let Ok(Guarded(Ok(authority))) = serde_json::from_slice::<Guarded<ITwinAuthority>>(data) {
+        if let Ok(Ok(authority)) = serde_json::from_slice::<Guarded<ITwinAuthority>>(data).map(Guarded::open) {
             let _ = AuthorityConfig::new(&authority.spec);
         }
     });

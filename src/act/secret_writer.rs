@@ -11,7 +11,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::me
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
-    core::{ObjectMeta, PartialObjectMeta, Request},
+    core::{ObjectMeta, Request},
 };
 use serde_json::{Value, json};
 
@@ -25,7 +25,10 @@ use crate::{
     clock,
     cluster::{CallError, Cluster, Step},
     decide::{facts::Refusal, fingerprint, grant::Grant},
-    observe::target::{self, Seen},
+    observe::{
+        metadata::SecretMetadata,
+        target::{self, Seen},
+    },
 };
 
 /// A token with all that the Secret tells about it.
@@ -118,8 +121,8 @@ pub async fn create(
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     let body = serde_json::to_vec(&secret).map_err(kube::core::request::Error::SerializeBody);
     let request = body.and_then(|body| Request::new(api(cluster, credential).resource_url()).create(&params, body));
-    let written: PartialObjectMeta<Secret> = cluster.call_for_metadata(Step::CreateSecret, request).await?;
-    Ok(Seen::new(&written.metadata))
+    let written: SecretMetadata = cluster.call_for_metadata(Step::CreateSecret, request).await?;
+    Ok(Seen::new(&written.read()))
 }
 
 /// Writes a token into the Secret.
@@ -183,9 +186,8 @@ async fn apply(cluster: &Cluster, credential: &ITwinServiceCredential, patch: &V
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let api = api(cluster, credential);
     let patch = Patch::Merge(patch);
-    let written =
-        cluster.call(Step::PatchSecret, api.patch_metadata(credential.target_name(), &params, &patch)).await?;
-    Ok(Seen::new(&written.metadata))
+    let written = cluster.call(Step::PatchSecret, api.patch(credential.target_name(), &params, &patch)).await?;
+    Ok(Seen::new(&written.read()))
 }
 
 /// The metadata of a patch: it fails with a conflict unless the Secret is still the one, and as, that was seen.
@@ -273,6 +275,6 @@ pub fn owner(credential: &ITwinServiceCredential) -> Option<OwnerReference> {
     }
 }
 
-fn api(cluster: &Cluster, credential: &ITwinServiceCredential) -> Api<Secret> {
+fn api(cluster: &Cluster, credential: &ITwinServiceCredential) -> Api<SecretMetadata> {
     Api::namespaced(cluster.client.clone(), credential.metadata.namespace.as_deref().unwrap_or_default())
 }

@@ -63,6 +63,27 @@ pub const RENEW: &str = "credentials.itwin.dev/renew";
 /// In memory only, on a credential whose [`RENEW`] was too long to be kept.
 pub const RENEW_TOO_LONG: &str = "credentials.itwin.dev/renew-too-long";
 
+/// All labels and annotations above: however many others a Secret has, these are read.
+pub const OUR_OWN: [&str; 17] = [
+    MANAGED_BY,
+    CREDENTIAL,
+    OWNER,
+    OWNER_UID,
+    REQUEST,
+    CLIENT,
+    CLIENT_VERSION,
+    TEMPLATE,
+    RESTARTED_FOR,
+    CONTENT,
+    ISSUER_ANNOTATION,
+    CLIENT_ID,
+    GRANTED,
+    ISSUED_AT,
+    EXPIRES_AT_ANNOTATION,
+    RENEWED_FOR,
+    ADOPT,
+];
+
 /// Whether a label or annotation is the operator's own, which no template may name.
 #[must_use]
 pub fn is_our_own(key: &str) -> bool {
@@ -87,6 +108,18 @@ pub fn credential_label(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_label_and_annotation_of_a_secret_is_listed() {
+        let code = include_str!("secret_keys.rs").split("#[cfg(test)]").next().unwrap_or_default();
+        let values = code.lines().filter_map(|line| line.strip_prefix("pub const ")?.split('"').nth(1));
+        let mut named: Vec<&str> =
+            values.filter(|value| is_our_own(value) && ![RENEW, RENEW_TOO_LONG].contains(value)).collect();
+        let mut listed = OUR_OWN.to_vec();
+        named.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(named, listed);
+    }
 
     #[test]
     fn short_name_is_its_own_label() {

@@ -1,7 +1,7 @@
 //! Objects as they come from a watch: without what nothing here reads, and without letting one that this version cannot
 //! understand end the watch of all others.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{Resource, core::error_boundary::InvalidObject};
@@ -9,26 +9,54 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error, Visitor},
 };
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use crate::api::{limits::RENEW_MAX, secret_keys};
 
 /// The longest part of a parser's error that is kept, in bytes.
 const ERROR_MAX: usize = 1024;
 
-/// An object, or why it cannot be understood. Like [`kube::core::DeserializeGuard`], but what others write on an object
-/// is skipped instead of copied twice: `managedFields`, labels, and annotations, of which `kubectl apply` makes one with
-/// the whole object.
+/// An object as its text, of which only what is read of the metadata was parsed. Like
+/// [`kube::core::DeserializeGuard`], but a page of such objects takes no more memory than its text, and what others
+/// write on an object is skipped: `managedFields`, labels, and annotations, of which `kubectl apply` makes one with the
+/// whole object.
 #[derive(Clone, Debug)]
-pub struct Guarded<K>(pub Result<K, InvalidObject>);
+pub struct Guarded<K> {
+    metadata: ObjectMeta,
+    spec: Option<Box<RawValue>>,
+    status: Option<Box<RawValue>>,
+    kind: PhantomData<K>,
+}
+
+impl<K: Resource + DeserializeOwned> Guarded<K> {
+    /// The object.
+    ///
+    /// # Errors
+    /// Why it cannot be understood.
+    #[expect(clippy::result_large_err, reason = "the error is kube's, and there is one at a time")]
+    pub fn open(self) -> Result<K, InvalidObject> {
+        let [spec, status] = [&self.spec, &self.status].map(|part| part.as_ref().map_or("null", |part| part.get()));
+        let text = format!(r#"{{"metadata":{{}},"spec":{spec},"status":{status}}}"#);
+        match serde_json::from_str::<K>(&text) {
+            Ok(mut object) => {
+                *object.meta_mut() = self.metadata;
+                Ok(object)
+            }
+            Err(error) => {
+                // it can repeat a whole value
+                let mut error = error.to_string();
+                error.truncate(error.floor_char_boundary(ERROR_MAX));
+                Err(InvalidObject { error, metadata: self.metadata })
+            }
+        }
+    }
+}
 
 #[derive(Deserialize)]
-struct Raw {
+struct Parts {
     metadata: Metadata,
-    #[serde(default)]
-    spec: Value,
-    #[serde(default)]
-    status: Value,
+    spec: Option<Box<RawValue>>,
+    status: Option<Box<RawValue>>,
 }
 
 /// What is read of the metadata.
@@ -116,24 +144,10 @@ impl From<Metadata> for ObjectMeta {
     }
 }
 
-impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Guarded<K> {
+impl<'de, K> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Raw { metadata, spec, status } = Raw::deserialize(deserializer)?;
-        let metadata = metadata.into();
-        let parts = [("metadata", Value::Object(Map::new())), ("spec", spec), ("status", status)];
-        let parts = parts.into_iter().map(|(name, part)| (name.to_owned(), part)).collect();
-        Ok(Self(match K::deserialize(Value::Object(parts)) {
-            Ok(mut object) => {
-                *object.meta_mut() = metadata;
-                Ok(object)
-            }
-            Err(error) => {
-                // it can repeat a whole value
-                let mut error = error.to_string();
-                error.truncate(error.floor_char_boundary(ERROR_MAX));
-                Err(InvalidObject { error, metadata })
-            }
-        }))
+        let Parts { metadata, spec, status } = Parts::deserialize(deserializer)?;
+        Ok(Self { metadata: metadata.into(), spec, status, kind: PhantomData })
     }
 }
 
@@ -158,18 +172,18 @@ impl<K: Resource> Resource for Guarded<K> {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        self.0.as_ref().map_or_else(|invalid| &invalid.metadata, K::meta)
+        &self.metadata
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.0.as_mut().map_or_else(|invalid| &mut invalid.metadata, K::meta_mut)
+        &mut self.metadata
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use kube::ResourceExt;
-    use serde_json::json;
+    use kube::{ResourceExt, core::WatchEvent};
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
@@ -198,7 +212,7 @@ mod tests {
 
     #[test]
     fn all_is_there_that_is_read() {
-        let credential = object(|_| {}).0.expect("it can be understood");
+        let credential = object(|_| {}).open().expect("it can be understood");
         assert_eq!(credential.spec.client_credentials_ref.name, "client");
         assert_eq!(credential.status.as_ref().and_then(|status| status.observed_generation), Some(2));
         assert_eq!(credential.uid().as_deref(), Some("uid"));
@@ -220,7 +234,8 @@ mod tests {
             let text = object.to_string();
             let from_text: Guarded<ITwinServiceCredential> = serde_json::from_str(&text).expect("guarded");
             let from_value: Guarded<ITwinServiceCredential> = serde_json::from_value(object).expect("guarded");
-            let kept = |guarded: Guarded<ITwinServiceCredential>| guarded.0.expect("understood").annotations().clone();
+            let kept =
+                |guarded: Guarded<ITwinServiceCredential>| guarded.open().expect("understood").annotations().clone();
             let (kept, same) = (kept(from_text), kept(from_value));
             assert_eq!(kept, same);
             kept
@@ -239,12 +254,12 @@ mod tests {
         let mut value = json!({"metadata": {"name": "agent"}, "spec": {"clientCredentialsRef": {"name": "client"}}});
         value["spec"]["suspend"] = json!("ä".repeat(100_000));
         let guarded: Guarded<ITwinServiceCredential> = serde_json::from_value(value).expect("guarded");
-        assert!(guarded.0.is_err_and(|invalid| (512..=ERROR_MAX).contains(&invalid.error.len())));
+        assert!(guarded.open().is_err_and(|invalid| (512..=ERROR_MAX).contains(&invalid.error.len())));
     }
 
     #[test]
     fn what_nobody_reads_is_left_out() {
-        let credential = object(|_| {}).0.expect("it can be understood");
+        let credential = object(|_| {}).open().expect("it can be understood");
         assert_eq!(credential.annotations().len(), 1);
         assert!(credential.labels().is_empty() && credential.managed_fields().is_empty());
     }
@@ -253,19 +268,27 @@ mod tests {
     fn object_that_cannot_be_understood_is_told_by_name() {
         let guarded = object(|value| value["spec"]["suspend"] = json!("perhaps"));
         assert_eq!(guarded.meta().name.as_deref(), Some("agent"));
-        let invalid = guarded.0.expect_err("suspend is no text");
+        let invalid = guarded.open().expect_err("suspend is no text");
         assert!(invalid.error.contains("perhaps"), "{}", invalid.error);
-        assert!(object(|value| value["spec"] = Value::Null).0.is_err());
-        assert!(object(|value| value["status"] = json!({"conditions": 7})).0.is_err());
+        assert_eq!(invalid.metadata.name.as_deref(), Some("agent"));
+        assert!(object(|value| value["spec"] = Value::Null).open().is_err());
+        assert!(object(|value| value["status"] = json!({"conditions": 7})).open().is_err());
     }
 
     #[test]
     fn object_without_a_status_is_understood() {
         let without = object(|value| drop(value.as_object_mut().expect("an object").remove("status")));
-        assert!(without.0.expect("it can be understood").status.is_none());
+        assert!(without.open().expect("it can be understood").status.is_none());
         let authority = json!({"metadata": {"name": "ims"}, "spec": {"issuer": "https://ims.example.com"}});
         let authority: Guarded<ITwinAuthority> = serde_json::from_value(authority).expect("guarded");
         assert_eq!(authority.meta().name.as_deref(), Some("ims"));
-        assert!(authority.0.is_ok());
+        assert!(authority.open().is_ok());
+    }
+    #[test]
+    fn event_of_a_watch_is_read_from_its_line() {
+        let line = r#"{"type":"ADDED","object":{"metadata":{"name":"agent"},"spec":{"clientCredentialsRef":{"name":"client"}}}}"#;
+        let event: WatchEvent<Guarded<ITwinServiceCredential>> = serde_json::from_str(line).expect("an event");
+        let WatchEvent::Added(guarded) = event else { unreachable!("it was added") };
+        assert_eq!(guarded.open().expect("a credential").spec.client_credentials_ref.name, "client");
     }
 }

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{Api, Resource, api::GetParams, core::Request};
 
 use super::gather::Subject;
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     observe::{
         client_secret::ClientMaterial,
         index::{Key, SecretIndex},
+        metadata::{SecretMetadata, WholeSecret},
         target::{self, Seen},
     },
     sensitive::Sensitive,
@@ -51,9 +52,9 @@ pub struct ReadTarget {
     pub is_ours: bool,
     /// It is, apart from keys that somebody else added.
     pub has_foreign_keys: bool,
-    /// Its data.
+    /// Its data; where it is what we wrote, with the values of the keys that every Secret has, and with no others.
     pub data: secret_writer::Data,
-    /// Its annotations.
+    /// The operator's own annotations.
     pub annotations: BTreeMap<String, String>,
     /// Its type.
     pub type_: String,
@@ -68,13 +69,23 @@ pub struct ReadTarget {
 /// # Errors
 /// Those of the call, a missing Secret apart.
 pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &Key) -> Result<(), CallError> {
-    let api: Api<Secret> = Api::namespaced(cluster.client.clone(), &key.namespace);
-    match cluster.call(Step::GetSecretMetadata, api.get_metadata(&key.name)).await {
-        Ok(secret) => drop(index.saw(key, Seen::new(&secret.metadata))),
+    let api: Api<SecretMetadata> = Api::namespaced(cluster.client.clone(), &key.namespace);
+    match cluster.call(Step::GetSecretMetadata, api.get(&key.name)).await {
+        Ok(secret) => drop(index.saw(key, Seen::new(&secret.read()))),
         Err(CallError::NotFound) => drop(index.saw_none(key, None)),
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+/// Reads a Secret with its data.
+async fn read_whole(cluster: &Cluster, step: Step, key: &Key) -> Result<Secret, CallError> {
+    let url = Secret::url_path(&(), Some(&key.namespace));
+    let read = async {
+        let request = Request::new(url).get(&key.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
+        cluster.client.request::<WholeSecret>(request).await
+    };
+    cluster.call(step, read).await.map(WholeSecret::read)
 }
 
 /// Reads the Secret to write, with its data.
@@ -86,8 +97,7 @@ pub async fn read_target(
     index: &SecretIndex,
     subject: &Subject<'_>,
 ) -> Result<Option<ReadTarget>, CallError> {
-    let api: Api<Secret> = Api::namespaced(cluster.client.clone(), &subject.target.namespace);
-    let mut secret = match cluster.call(Step::GetTarget, api.get(&subject.target.name)).await {
+    let mut secret = match read_whole(cluster, Step::GetTarget, &subject.target).await {
         Ok(secret) => secret,
         Err(CallError::NotFound) => {
             index.saw_none(&subject.target, None);
@@ -101,11 +111,17 @@ pub async fn read_target(
     let is_ours = target::is_what_we_wrote(&secret);
     let template = subject.credential.spec.secret_template.as_ref();
     let has_foreign_keys = !is_ours && target::is_ours_apart_from_further_keys(&secret, template);
-    let annotations = secret.metadata.annotations.take().unwrap_or_default();
+    let mut annotations = secret.metadata.annotations.take().unwrap_or_default();
+    annotations.retain(|key, _| secret_keys::OUR_OWN.contains(&key.as_str()));
     let fingerprint = annotations.get(secret_keys::CLIENT).cloned();
-    let data = secret.data.take().unwrap_or_default();
+    let mut data = secret.data.take().unwrap_or_default();
     let text = |key: &str| data.get(key).and_then(|value| String::from_utf8(value.0.clone()).ok());
     let client_fingerprint = fingerprint.zip(text(secret_keys::ACCESS_TOKEN).map(Sensitive::new));
+    // while a token is requested it is enough to know of the others that they are there
+    let is_good = is_ours || has_foreign_keys;
+    for (_, value) in data.iter_mut().filter(|(key, _)| !is_good || !secret_keys::DATA_KEYS.contains(&key.as_str())) {
+        *value = ByteString::default();
+    }
     Ok(Some(ReadTarget {
         version,
         is_ours,
@@ -129,8 +145,7 @@ pub async fn read_client(
     held: Option<&ReadTarget>,
     method: ClientAuthentication,
 ) -> Result<Option<ReadClient>, CallError> {
-    let api: Api<Secret> = Api::namespaced(cluster.client.clone(), &subject.client.namespace);
-    let secret = match cluster.call(Step::GetClientSecret, api.get(&subject.client.name)).await {
+    let secret = match read_whole(cluster, Step::GetClientSecret, &subject.client).await {
         Ok(secret) => secret,
         Err(CallError::NotFound) => {
             index.saw_none(&subject.client, None);

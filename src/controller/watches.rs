@@ -4,10 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, TryStreamExt};
-use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::{PartialObjectMeta, error_boundary::InvalidObject},
+    core::error_boundary::InvalidObject,
     runtime::{
         WatchStreamExt,
         reflector::{ObjectRef, store::Writer},
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use super::{guarded::Guarded, reconcile::Context, scopes::Scope, unreadable::Unreadable};
 use crate::{
     api::{authority::ITwinAuthority, credential::ITwinServiceCredential},
-    observe::{index::Key, target::Seen},
+    observe::{index::Key, metadata::SecretMetadata, target::Seen},
     progress::Progress,
 };
 
@@ -30,8 +30,7 @@ use crate::{
 pub const WATCH_SECONDS: u32 = 60;
 /// A watch that was neither answered nor failed for so long has died without a word.
 pub const WATCH_LIMIT: Duration = Duration::from_secs(180);
-/// Objects of one page of a list. A page stands in memory as text and as objects at the same time, all metadata with
-/// it, so that it is what a start costs most.
+/// Objects of one page of a list, of which the client makes fewer where they are fat ([`crate::runtime::client`]).
 const PAGE: u32 = 100;
 /// Waits between attempts to watch: from a blink to 10 s, less than the time in which faults must be told.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
@@ -87,6 +86,17 @@ fn explain(error: &watcher::Error) -> String {
     }
 }
 
+/// The event with its object, of which it held the text.
+fn opened<K: Resource + DeserializeOwned>(event: Event<Guarded<K>>) -> Event<Result<K, InvalidObject>> {
+    match event {
+        Event::Apply(object) => Event::Apply(object.open()),
+        Event::Delete(object) => Event::Delete(object.open()),
+        Event::InitApply(object) => Event::InitApply(object.open()),
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+    }
+}
+
 /// An event without what this version cannot understand. Such an object concerns nobody else, is told, and as long as
 /// it was understood before, that version of it stands.
 fn understood<K>(
@@ -96,30 +106,30 @@ fn understood<K>(
     scope: Option<&str>,
 ) -> Option<Event<K>>
 where
-    K: Resource<DynamicType = ()> + Clone,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned,
 {
     let before =
         |invalid: &InvalidObject| known(&invalid.metadata).filter(|known| known.meta().uid == invalid.metadata.uid);
-    match event {
-        Event::Apply(Guarded(Ok(object))) => {
+    match opened(event) {
+        Event::Apply(Ok(object)) => {
             unreadable.forget::<K>(object.meta());
             Some(Event::Apply(object))
         }
-        Event::Apply(Guarded(Err(invalid))) => {
+        Event::Apply(Err(invalid)) => {
             unreadable.add::<K>(invalid);
             None
         }
-        Event::InitApply(Guarded(Ok(object))) => Some(Event::InitApply(object)),
-        Event::InitApply(Guarded(Err(invalid))) => {
+        Event::InitApply(Ok(object)) => Some(Event::InitApply(object)),
+        Event::InitApply(Err(invalid)) => {
             let before = before(&invalid);
             unreadable.add::<K>(invalid);
             before.map(Event::InitApply)
         }
-        Event::Delete(Guarded(Ok(object))) => {
+        Event::Delete(Ok(object)) => {
             unreadable.forget::<K>(object.meta());
             Some(Event::Delete(object))
         }
-        Event::Delete(Guarded(Err(invalid))) => {
+        Event::Delete(Err(invalid)) => {
             unreadable.forget::<K>(&invalid.metadata);
             before(&invalid).map(Event::Delete)
         }
@@ -224,7 +234,7 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
 /// wakes him. `listed` becomes true with the first complete listing.
 pub async fn secrets(context: Arc<Context>, scope: usize, listed: watch::Sender<bool>) {
     let namespace = context.scopes.all[scope].namespace.clone();
-    let api: Api<PartialObjectMeta<Secret>> = api(&context.cluster.client, namespace.as_deref());
+    let api: Api<SecretMetadata> = api(&context.cluster.client, namespace.as_deref());
     let mut events = std::pin::pin!(events(api, "secrets", &context.progress));
     while let Some(event) = events.next().await {
         let woken = match event {
@@ -233,11 +243,11 @@ pub async fn secrets(context: Arc<Context>, scope: usize, listed: watch::Sender<
                 if !context.index.cares_for(&key) {
                     continue;
                 }
-                context.index.saw(&key, Seen::new(&secret.metadata))
+                context.index.saw(&key, Seen::new(&secret.read()))
             }
             Event::Delete(secret) => {
                 let key = Key::new(secret.namespace().unwrap_or_default(), secret.name_any());
-                context.index.saw_none(&key, secret.metadata.resource_version.as_deref())
+                context.index.saw_none(&key, secret.resource_version().as_deref())
             }
             Event::Init => {
                 context.index.listing_began(namespace.as_deref());

@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn clock_that_was_set_back_ends_a_conflict() {
         let mut reverts = Reverts::default();
-        (0..9).for_each(|second| drop(reverts.note(1, at(second))));
+        assert!((0..9).map(|second| reverts.note(1, at(second))).any(|excess| excess > 0));
         assert_eq!(reverts.conflict_until(at(-3600)), None);
     }
 }

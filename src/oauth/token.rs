@@ -184,10 +184,12 @@ impl<'c, T: Transport> AsyncHttpClient<'c> for Carrier<'_, T> {
             let (response, retry_after) = match self.http.send(request).await {
                 Ok(response) => (with_error(response), None),
                 // an OAuth `error` says what happened, whatever the status is
-                Err(TransportError::Server(status, retry_after, body)) => match json::error_code(&body).filter(|code| ERRORS.contains(&code.as_str())) {
-                    Some(code) => (error_response(&code), retry_after),
-                    None => return Err(TransportError::Server(status, retry_after, body)),
-                },
+                Err(TransportError::Server(status, retry_after, body)) => {
+                    match json::error_code(&body).filter(|code| ERRORS.contains(&code.as_str())) {
+                        Some(code) => (error_response(&code), retry_after),
+                        None => return Err(TransportError::Server(status, retry_after, body)),
+                    }
+                }
                 Err(error) => return Err(error),
             };
             if let Ok(mut answer) = self.answer.lock() {

@@ -3,4 +3,6 @@
 pub mod client_secret;
 pub mod index;
 pub(crate) mod intern;
+pub mod metadata;
+mod reduced;
 pub mod target;

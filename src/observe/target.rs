@@ -3,6 +3,9 @@
 //! Metadata is all that is needed to decide that nothing is to be done, so that no Secret is read for that. Whether
 //! somebody else wrote the data stands in `managedFields`: a hand edit made while the operator was down is noticed
 //! without reading the data of every Secret.
+//!
+//! Users who may write Secrets decide what stands there, so that all of it is bounded by what the operator itself
+//! writes at most. What is longer counts as absent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,10 +13,14 @@ use std::{
 };
 
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use serde_json::Value;
 
-use super::intern::intern;
+use super::{
+    intern::intern,
+    reduced::{FIELDS_MAX, MANAGERS_MAX, NAME_MAX, PAIRS_MAX, cut},
+};
 use crate::{
-    api::{MANAGER, limits::ACCESS_TOKEN_MAX, secret_keys},
+    api::{MANAGER, credential::SecretTemplate, limits::ACCESS_TOKEN_MAX, secret_keys},
     clock,
     decide::{
         facts::Stamp,
@@ -22,6 +29,18 @@ use crate::{
     },
     digest,
 };
+
+/// The longest name of a field manager that is repeated, in bytes: the API server accepts no longer one.
+const MANAGER_MAX: usize = 128;
+/// The longest issuer, in bytes: that of an ITwinAuthority.
+const ISSUER_MAX: usize = 2048;
+/// The longest client identifier, in bytes: that of a client Secret.
+const CLIENT_ID_MAX: usize = 1 << 10;
+/// The longest list of scopes, in bytes: 64 of 128 bytes each.
+const SCOPES_MAX: usize = 8 << 10;
+/// Keys of labels, and of annotations, that a template once gave a Secret, in bytes of them all. What a template has
+/// more than that stays where it leaves the template.
+const TEMPLATE_KEYS_MAX: usize = 12 << 10;
 
 /// What is kept of a Secret that somebody here cares for. Small: there are as many as credentials, twice.
 #[derive(Clone, Debug)]
@@ -40,14 +59,19 @@ pub struct Seen {
     pub description: Description,
     /// How many keys of `data` we wrote, if nobody else wrote any, nor an annotation that tells of it.
     pub sole_writer_of: Option<usize>,
+    /// The other field manager that wrote to it last, if there is one.
+    pub other_manager: Option<Arc<str>>,
     /// Somebody set `immutable`.
     pub may_be_immutable: bool,
     /// Labels that a template gave it.
     template_labels: Box<[Box<str>]>,
     /// Annotations that a template gave it.
     template_annotations: Box<[Box<str>]>,
-    /// Digests of its labels and annotations, sorted, to see whether the wished ones are there.
+    /// Digests of its labels and annotations, sorted, to see whether the wished ones are there: of the operator's own
+    /// and of [`PAIRS_MAX`] others of both.
     pairs: Box<[u32]>,
+    /// There are others.
+    has_more_pairs: bool,
 }
 
 /// What a token was issued for, as far as no decision needs it.
@@ -72,8 +96,8 @@ impl Seen {
     #[must_use]
     pub fn new(metadata: &ObjectMeta) -> Self {
         let annotations = metadata.annotations.as_ref();
-        let annotation = |key: &str| annotations.and_then(|annotations| annotations.get(key)).map(String::as_str);
-        let shared = |key: &str| annotation(key).map(intern);
+        let within = |key: &str, most: usize| bounded(annotations?, key, most);
+        let annotation = |key: &str| within(key, NAME_MAX);
         let controller = controller(metadata);
         let owner = controller.as_ref().map(|controller| (&controller.uid, &controller.name));
         // what the owner reference says too is not kept twice
@@ -81,11 +105,9 @@ impl Seen {
             Some(known) if **known == *text => known.clone(),
             _ => Arc::from(text),
         };
+        let labels = metadata.labels.as_ref();
         let (uid, resource_version) = (metadata.uid.as_deref(), metadata.resource_version.as_deref());
-        let mut pairs: Vec<u32> = digests("label", metadata.labels.iter().flatten())
-            .chain(digests("annotation", metadata.annotations.iter().flatten()))
-            .collect();
-        pairs.sort_unstable();
+        let (pairs, has_more_pairs) = pairs(metadata);
         Self {
             version: format!("{}/{}", uid.unwrap_or_default(), resource_version.unwrap_or_default()).into(),
             marks: Marks {
@@ -98,17 +120,19 @@ impl Seen {
                 controller,
             },
             stamp: stamp(metadata),
-            template: shared(secret_keys::TEMPLATE),
+            template: annotation(secret_keys::TEMPLATE).map(intern),
             renewed_for: annotation(secret_keys::RENEWED_FOR).map(Arc::from),
             description: Description {
-                client_id: shared(secret_keys::CLIENT_ID),
-                scopes: shared(secret_keys::GRANTED),
+                client_id: within(secret_keys::CLIENT_ID, CLIENT_ID_MAX).map(intern),
+                scopes: within(secret_keys::GRANTED, SCOPES_MAX).map(intern),
             },
             sole_writer_of: sole_writer_of(metadata),
+            other_manager: other_manager(metadata),
             may_be_immutable: may_be_immutable(metadata),
-            template_labels: put_there(metadata, "f:labels"),
-            template_annotations: put_there(metadata, "f:annotations"),
-            pairs: pairs.into(),
+            template_labels: put_there(metadata, "f:labels", labels),
+            template_annotations: put_there(metadata, "f:annotations", annotations),
+            pairs,
+            has_more_pairs,
         }
     }
 
@@ -124,12 +148,15 @@ impl Seen {
         self.version.split_once('/').map_or("", |(_, version)| version)
     }
 
-    /// Whether all these labels and annotations are there.
+    /// Whether all these labels and annotations are there. Where there are more than are kept, so counts what may be
+    /// among the others: else it would be written again and again.
     #[must_use]
     pub fn carries(&self, labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> bool {
-        digests("label", labels)
-            .chain(digests("annotation", annotations))
-            .all(|digest| self.pairs.binary_search(&digest).is_ok())
+        let may_be_there = |key: &str, digest: u32| {
+            self.pairs.binary_search(&digest).is_ok() || (self.has_more_pairs && !is_ours(key))
+        };
+        labels.iter().all(|(key, value)| may_be_there(key, pair(LABEL, key, value)))
+            && annotations.iter().all(|(key, value)| may_be_there(key, pair(ANNOTATION, key, value)))
     }
 }
 
@@ -175,6 +202,24 @@ pub fn content(data: &BTreeMap<String, ByteString>, annotations: &BTreeMap<Strin
     fingerprint::content(data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())).chain(told))
 }
 
+/// The other field manager that wrote last: the API server keeps them in the order of their writes.
+fn other_manager(metadata: &ObjectMeta) -> Option<Arc<str>> {
+    let managers = metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.as_deref());
+    managers.filter(|manager| *manager != MANAGER && manager.len() <= MANAGER_MAX).last().map(intern)
+}
+
+/// Whether a Secret's data is what we wrote for these templates, apart from keys that somebody else added.
+#[must_use]
+pub fn is_ours_apart_from_further_keys(secret: &Secret, template: Option<&SecretTemplate>) -> bool {
+    let (Some(data), Some(annotations)) = (&secret.data, &secret.metadata.annotations) else { return false };
+    let is_ours = |key: &str| {
+        secret_keys::DATA_KEYS.contains(&key) || template.is_some_and(|template| template.data.contains_key(key))
+    };
+    let ours: BTreeMap<String, ByteString> =
+        data.iter().filter(|(key, _)| is_ours(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
+    annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == content(&ours, annotations))
+}
+
 /// Whether a Secret's data, and what its annotations tell of it, is what we wrote. A token that is longer than one that
 /// we accept is not, whatever the digest says: anyone who may read and write the Secret can compute that.
 #[must_use]
@@ -186,21 +231,47 @@ pub fn is_what_we_wrote(secret: &Secret) -> bool {
     annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == content(data, annotations))
 }
 
-fn digests<'a>(
-    kind: &'static str,
-    pairs: impl IntoIterator<Item = (&'a String, &'a String)>,
-) -> impl Iterator<Item = u32> {
-    pairs.into_iter().map(move |(key, value)| digest::short([kind, key, value]))
+/// A value, if it is no longer than so many bytes.
+fn bounded<'a>(pairs: &'a BTreeMap<String, String>, key: &str, most: usize) -> Option<&'a str> {
+    pairs.get(key).map(String::as_str).filter(|value| value.len() <= most)
+}
+
+const LABEL: &str = "label";
+const ANNOTATION: &str = "annotation";
+
+fn pair(kind: &str, key: &str, value: &str) -> u32 {
+    digest::short([kind, key, value])
+}
+
+fn is_ours(key: &str) -> bool {
+    secret_keys::OUR_OWN.contains(&key)
+}
+
+/// The digests of labels and annotations that are kept, and whether there are more.
+fn pairs(metadata: &ObjectMeta) -> (Box<[u32]>, bool) {
+    let labels = metadata.labels.iter().flatten().map(|(key, value)| (LABEL, key, value));
+    let annotations = metadata.annotations.iter().flatten().map(|(key, value)| (ANNOTATION, key, value));
+    let (mut kept, mut others) = (Vec::new(), 0);
+    for (kind, key, value) in labels.chain(annotations) {
+        let is_kept = is_ours(key) || others < PAIRS_MAX;
+        others += usize::from(!is_ours(key));
+        if is_kept {
+            kept.push(pair(kind, key, value));
+        }
+    }
+    kept.sort_unstable();
+    (kept.into(), others > PAIRS_MAX)
 }
 
 fn controller(metadata: &ObjectMeta) -> Option<Controller> {
     let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
     // the version is no part of the identity: an owner reference outlives it
     let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+    // a text that is too long is cut, not absent: the Secret has an owner, and no object has such a name
     Some(Controller {
-        kind: intern(&format!("{group}/{}", owner.kind)),
-        name: owner.name.as_str().into(),
-        uid: owner.uid.as_str().into(),
+        kind: intern(cut(&format!("{}/{}", cut(group), cut(&owner.kind)))),
+        name: cut(&owner.name).into(),
+        uid: cut(&owner.uid).into(),
     })
 }
 
@@ -216,24 +287,29 @@ fn named(text: &str) -> Option<(&str, &str)> {
 
 fn stamp(metadata: &ObjectMeta) -> Option<Stamp> {
     let annotations = metadata.annotations.as_ref()?;
+    let annotation = |key: &str| bounded(annotations, key, NAME_MAX);
     Some(Stamp {
-        request: intern(annotations.get(secret_keys::REQUEST)?),
-        issuer: intern(annotations.get(secret_keys::ISSUER_ANNOTATION)?),
-        client_version: intern(annotations.get(secret_keys::CLIENT_VERSION)?),
-        issued_at: clock::from_rfc3339(annotations.get(secret_keys::ISSUED_AT)?)?,
-        expires_at: clock::from_rfc3339(annotations.get(secret_keys::EXPIRES_AT_ANNOTATION)?)?,
+        request: intern(annotation(secret_keys::REQUEST)?),
+        issuer: intern(bounded(annotations, secret_keys::ISSUER_ANNOTATION, ISSUER_MAX)?),
+        client_version: intern(annotation(secret_keys::CLIENT_VERSION)?),
+        issued_at: clock::from_rfc3339(annotation(secret_keys::ISSUED_AT)?)?,
+        expires_at: clock::from_rfc3339(annotation(secret_keys::EXPIRES_AT_ANNOTATION)?)?,
     })
 }
 
 /// How many keys of `data` our own field manager owns, if no other manager owns any, nor an annotation that tells of
-/// it: an edited expiry would keep us from renewing.
+/// it: an edited expiry would keep us from renewing. Nor where there is more than is read: then the data is.
 fn sole_writer_of(metadata: &ObjectMeta) -> Option<usize> {
+    if has_more_managers(metadata) {
+        return None;
+    }
     let mut ours = 0;
     for entry in metadata.managed_fields.iter().flatten() {
         let Some(fields) = entry.fields_v1.as_ref().map(|fields| &fields.0) else { continue };
         let is_ours = entry.manager.as_deref() == Some(MANAGER);
-        let tells = |key: &&str| fields["f:metadata"]["f:annotations"].get(format!("f:{key}")).is_some();
-        if !is_ours && secret_keys::STAMP.iter().chain([&secret_keys::CONTENT]).any(tells) {
+        let annotations = &fields["f:metadata"]["f:annotations"];
+        let tells = |key: &&str| annotations.get(format!("f:{key}")).is_some();
+        if !is_ours && (has_more(annotations) || secret_keys::STAMP.iter().chain([&secret_keys::CONTENT]).any(tells)) {
             return None;
         }
         let Some(data) = fields.get("f:data") else { continue };
@@ -245,22 +321,47 @@ fn sole_writer_of(metadata: &ObjectMeta) -> Option<usize> {
     Some(ours)
 }
 
-/// Whether anybody ever wrote the field `immutable`; what is in it, only the Secret itself tells.
-fn may_be_immutable(metadata: &ObjectMeta) -> bool {
-    let entries = metadata.managed_fields.iter().flatten().filter_map(|entry| entry.fields_v1.as_ref());
-    entries.into_iter().any(|fields| fields.0.get("f:immutable").is_some())
+/// Whether there are more entries of `managedFields` than are read.
+fn has_more_managers(metadata: &ObjectMeta) -> bool {
+    metadata.managed_fields.as_ref().is_some_and(|entries| entries.len() > MANAGERS_MAX)
 }
 
-/// Keys of this part of the metadata that our own field manager alone owns, those of our own names apart. What somebody
-/// else wrote too, or wrote first, is his.
-fn put_there(metadata: &ObjectMeta, part: &str) -> Box<[Box<str>]> {
+/// Whether a part of an entry has more keys than are read.
+fn has_more(part: &Value) -> bool {
+    part.as_object().is_some_and(|keys| keys.len() > FIELDS_MAX)
+}
+
+/// Whether anybody may ever have written the field `immutable`; what is in it, only the Secret itself tells.
+fn may_be_immutable(metadata: &ObjectMeta) -> bool {
+    let mut entries = metadata.managed_fields.iter().flatten().filter_map(|entry| entry.fields_v1.as_ref());
+    has_more_managers(metadata) || entries.any(|fields| fields.0.get("f:immutable").is_some())
+}
+
+/// Keys of this part of the metadata that our own field manager alone owns, except those of our own names, as far as
+/// they are `present`. What somebody else wrote too, or wrote first, is his; and where not all of what others own is
+/// known, anything may be.
+fn put_there(metadata: &ObjectMeta, part: &str, present: Option<&BTreeMap<String, String>>) -> Box<[Box<str>]> {
     let (mut ours, mut theirs) = (BTreeSet::new(), BTreeSet::new());
-    for entry in metadata.managed_fields.iter().flatten() {
-        let fields = entry.fields_v1.as_ref().and_then(|fields| fields.0.get("f:metadata")?.get(part)?.as_object());
-        let keys = fields.into_iter().flat_map(|fields| fields.keys()).filter_map(|key| key.strip_prefix("f:"));
-        if entry.manager.as_deref() == Some(MANAGER) { ours.extend(keys) } else { theirs.extend(keys) }
+    if has_more_managers(metadata) {
+        return Box::default();
     }
-    ours.difference(&theirs).filter(|key| !secret_keys::is_our_own(key)).map(|key| Box::from(*key)).collect()
+    for entry in metadata.managed_fields.iter().flatten() {
+        let Some(fields) = entry.fields_v1.as_ref().map(|fields| &fields.0["f:metadata"][part]) else { continue };
+        let is_ours = entry.manager.as_deref() == Some(MANAGER);
+        if !is_ours && has_more(fields) {
+            return Box::default();
+        }
+        let keys = fields.as_object().into_iter().flat_map(|fields| fields.keys());
+        let keys = keys.filter_map(|key| key.strip_prefix("f:"));
+        if is_ours { ours.extend(keys) } else { theirs.extend(keys) }
+    }
+    let is_left = |key: &&&str| !secret_keys::is_our_own(key) && present.is_some_and(|pairs| pairs.contains_key(**key));
+    let mut length = 0;
+    let fits = |key: &&&str| {
+        length += key.len();
+        length <= TEMPLATE_KEYS_MAX
+    };
+    ours.difference(&theirs).filter(is_left).take_while(fits).map(|key| Box::from(*key)).collect()
 }
 
 #[cfg(test)]
@@ -394,9 +495,168 @@ mod tests {
         });
         let theirs = serde_json::json!({"f:shared": {}, "f:theirs": {}});
         let seen = Seen::new(&metadata(serde_json::json!({
+            "labels": {"team": "1", "stage": "2", "shared": "3", "theirs": "4"},
             "managedFields": [entry(MANAGER, ours), entry("kubectl-label", theirs)],
         })));
         let wished = BTreeMap::from([("team".to_owned(), "another value is no leftover".to_owned())]);
         assert_eq!(seen.leftovers(&wished, &BTreeMap::new()), Leftovers { labels: vec!["stage"], annotations: vec![] });
+    }
+
+    /// One part of the metadata with a value that is as long as it may be, or by one byte too long.
+    fn with_annotation(key: &str, length: usize) -> Seen {
+        Seen::new(&metadata(serde_json::json!({"annotations": {key: "x".repeat(length)}})))
+    }
+
+    #[test]
+    fn annotation_that_is_longer_than_the_operator_writes_any_counts_as_absent() {
+        type Part = fn(&Seen) -> Option<&str>;
+        let parts: [(&str, usize, Part); 6] = [
+            (secret_keys::OWNER_UID, NAME_MAX, |seen| seen.marks.owner_uid.as_deref()),
+            (secret_keys::ADOPT, NAME_MAX, |seen| seen.marks.adopt.as_deref()),
+            (secret_keys::TEMPLATE, NAME_MAX, |seen| seen.template.as_deref()),
+            (secret_keys::RENEWED_FOR, NAME_MAX, |seen| seen.renewed_for.as_deref()),
+            (secret_keys::CLIENT_ID, CLIENT_ID_MAX, |seen| seen.description.client_id.as_deref()),
+            (secret_keys::GRANTED, SCOPES_MAX, |seen| seen.description.scopes.as_deref()),
+        ];
+        for (key, most, part) in parts {
+            assert_eq!(part(&with_annotation(key, most)).map(str::len), Some(most), "{key}");
+            assert_eq!(part(&with_annotation(key, most + 1)), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn other_field_manager_that_wrote_last_is_named() {
+        let seen = |managers: &[&str]| {
+            let entries: Vec<_> = managers.iter().map(|manager| serde_json::json!({"manager": manager})).collect();
+            Seen::new(&metadata(serde_json::json!({"managedFields": entries}))).other_manager
+        };
+        assert_eq!(seen(&["kubectl-label", "kubectl-edit", MANAGER]).as_deref(), Some("kubectl-edit"));
+        assert_eq!(seen(&[MANAGER]), None);
+        assert_eq!(seen(&[&"x".repeat(MANAGER_MAX + 1)]), None);
+    }
+
+    #[test]
+    fn keys_that_somebody_added_are_told_from_a_damaged_token() {
+        let template =
+            SecretTemplate { data: [("extra".to_owned(), "text".to_owned())].into(), ..SecretTemplate::default() };
+        let changed = |change: fn(&mut Secret)| {
+            let data = [("access_token", "token"), ("extra", "text")];
+            let data = data.map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())));
+            let mut secret = Secret { data: Some(data.into()), ..Secret::default() };
+            let digest = content(secret.data.as_ref().expect("data"), &BTreeMap::new());
+            secret.metadata.annotations = Some([(secret_keys::CONTENT.to_owned(), digest)].into());
+            change(&mut secret);
+            is_ours_apart_from_further_keys(&secret, Some(&template))
+        };
+        assert!(changed(|secret| drop(
+            secret.data.get_or_insert_default().insert("foreign".into(), ByteString(vec![1]))
+        )));
+        assert!(!changed(|secret| drop(
+            secret.data.get_or_insert_default().insert("extra".into(), ByteString(vec![1]))
+        )));
+        assert!(!changed(|secret| drop(secret.data.get_or_insert_default().remove("access_token"))));
+    }
+
+    #[test]
+    fn stamp_with_a_part_that_is_too_long_is_none() {
+        let stamp = |key: &str, length: usize| {
+            let mut annotations = serde_json::json!({
+                secret_keys::REQUEST: "r",
+                secret_keys::ISSUER_ANNOTATION: "https://ims",
+                secret_keys::CLIENT_VERSION: "u/1",
+                secret_keys::ISSUED_AT: "2026-01-01T00:00:00Z",
+                secret_keys::EXPIRES_AT_ANNOTATION: "2026-01-01T01:00:00Z",
+            });
+            annotations[key] = "x".repeat(length).into();
+            Seen::new(&metadata(serde_json::json!({"annotations": annotations}))).stamp
+        };
+        let parts = [
+            (secret_keys::REQUEST, NAME_MAX),
+            (secret_keys::ISSUER_ANNOTATION, ISSUER_MAX),
+            (secret_keys::CLIENT_VERSION, NAME_MAX),
+        ];
+        for (key, most) in parts {
+            assert!(stamp(key, most).is_some() && stamp(key, most + 1).is_none(), "{key}");
+        }
+    }
+
+    #[test]
+    fn owner_with_long_texts_is_somebody_and_nobody_known() {
+        let long = "x".repeat(10 * NAME_MAX);
+        let owner = serde_json::json!({
+            "apiVersion": format!("{long}/v1"), "kind": long, "name": long, "uid": long, "controller": true,
+        });
+        let seen = Seen::new(&metadata(serde_json::json!({"ownerReferences": [owner]})));
+        let controller = seen.marks.controller.expect("an owner");
+        for text in [controller.kind, controller.name, controller.uid] {
+            assert_eq!(text.len(), NAME_MAX);
+        }
+    }
+
+    fn many(count: usize) -> serde_json::Map<String, Value> {
+        (0..count).map(|number| (format!("a{number:05}"), "1".into())).collect()
+    }
+
+    #[test]
+    fn of_thousands_of_labels_and_annotations_so_many_are_kept_and_our_own() {
+        let mut annotations = many(20_000);
+        annotations.insert(secret_keys::OWNER_UID.to_owned(), "uid".into());
+        let labels = serde_json::json!({secret_keys::MANAGED_BY: MANAGER, "team": "a"});
+        let seen = Seen::new(&metadata(serde_json::json!({"labels": labels, "annotations": annotations})));
+        assert_eq!(seen.pairs.len(), PAIRS_MAX + 2);
+        let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        let none = BTreeMap::new();
+        assert!(seen.carries(&map("team", "a"), &map(secret_keys::OWNER_UID, "uid")));
+        assert!(seen.carries(&none, &map("a19999", "1")), "it is among those that are not kept");
+        assert!(seen.carries(&none, &map("a19999", "2")), "and nobody can say that it is not");
+        assert!(!seen.carries(&none, &map(secret_keys::OWNER_UID, "another")), "our own are always kept");
+        assert!(!seen.carries(&map(secret_keys::CREDENTIAL, "agent"), &none));
+    }
+
+    #[test]
+    fn where_all_are_kept_a_missing_one_is_noticed() {
+        let seen = Seen::new(&metadata(serde_json::json!({"annotations": many(PAIRS_MAX)})));
+        assert!(!seen.carries(&BTreeMap::from([("team".to_owned(), "a".to_owned())]), &BTreeMap::new()));
+    }
+
+    #[test]
+    fn more_managed_fields_than_are_read_prove_nothing() {
+        let entry = |manager: &str, fields: Value| serde_json::json!({"manager": manager, "fieldsV1": fields});
+        let keys = |count: usize| -> serde_json::Map<String, Value> {
+            (0..count).map(|number| (format!("f:a{number:05}"), serde_json::json!({}))).collect()
+        };
+        let ours =
+            entry(MANAGER, serde_json::json!({"f:data": {"f:a": {}}, "f:metadata": {"f:labels": {"f:team": {}}}}));
+        let seen = |others: Vec<Value>| {
+            let entries: Vec<Value> = [ours.clone()].into_iter().chain(others).collect();
+            Seen::new(&metadata(serde_json::json!({"labels": {"team": "a"}, "managedFields": entries})))
+        };
+        let facts = |seen: &Seen| (seen.sole_writer_of, seen.may_be_immutable, seen.template_labels.len());
+        let others = |count: usize| (1..count).map(|_| entry("m", serde_json::json!({}))).collect();
+        assert_eq!(facts(&seen(others(MANAGERS_MAX))), (Some(1), false, 1));
+        assert_eq!(facts(&seen(others(MANAGERS_MAX + 1))), (None, true, 0));
+        let annotations = |count| vec![entry("m", serde_json::json!({"f:metadata": {"f:annotations": keys(count)}}))];
+        assert_eq!(facts(&seen(annotations(FIELDS_MAX))), (Some(1), false, 1));
+        assert_eq!(facts(&seen(annotations(FIELDS_MAX + 1))), (None, false, 1));
+        let labels = |count| vec![entry("m", serde_json::json!({"f:metadata": {"f:labels": keys(count)}}))];
+        assert_eq!(facts(&seen(labels(FIELDS_MAX + 1))), (Some(1), false, 0));
+    }
+
+    #[test]
+    fn keys_under_our_name_are_kept_as_far_as_they_are_there_and_fit() {
+        let label = |number: usize| format!("example.com/{number:05}-{}", "x".repeat(45));
+        let fields: serde_json::Map<_, _> =
+            (0..5000).map(|number| (format!("f:{}", label(number)), serde_json::json!({}))).collect();
+        let labels: BTreeMap<String, String> = (0..1000).map(|number| (label(number), "1".to_owned())).collect();
+        let seen = |labels: &BTreeMap<String, String>| {
+            Seen::new(&metadata(serde_json::json!({
+                "labels": labels,
+                "managedFields": [{"manager": MANAGER, "fieldsV1": {"f:metadata": {"f:labels": fields}}}],
+            })))
+        };
+        let kept: usize = seen(&labels).template_labels.iter().map(|key| key.len()).sum();
+        assert!((TEMPLATE_KEYS_MAX - 100..=TEMPLATE_KEYS_MAX).contains(&kept), "{kept}");
+        let none = BTreeMap::new();
+        assert!(seen(&none).leftovers(&none, &none).is_empty(), "what is not there cannot be taken away");
     }
 }

@@ -17,6 +17,7 @@ use kube::{
 };
 use tower::{BoxError, Service, ServiceBuilder, layer::layer_fn};
 
+use super::bodies::Bounded;
 use crate::progress::Progress;
 
 /// The longest time for TCP and TLS. Less than the deadline of a call, so that the error says which of the two it was.
@@ -24,6 +25,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that is read from and brings nothing for so long is dead: a watch ends earlier by itself
 /// ([`crate::controller::watches::WATCH_SECONDS`]), so that silence is no sign of peace. kube has no limit of its own.
 const READ_TIMEOUT: Duration = Duration::from_secs(75);
+/// What each connection has read and nobody took yet, in bytes. By itself it would be six times as much, for each body
+/// that waits for its turn ([`super::bodies`]).
+const READ_BUFFER: usize = 64 << 10;
 
 /// A client for the cluster that the process runs in, or the one of `KUBECONFIG`. Each of its watches and lists moves
 /// `progress` under its path when it is answered or fails.
@@ -51,7 +55,8 @@ where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static> + Send + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let layer = layer_fn(move |inner| Observed { inner, progress: progress.clone() });
+    // each of the requests that a list becomes is progress
+    let layer = layer_fn(move |inner| Bounded::new(Observed { inner, progress: progress.clone() }));
     builder.with_layer(&layer).build()
 }
 
@@ -72,7 +77,8 @@ fn direct(
     let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);
-    let http: legacy::Client<_, Body> = legacy::Client::builder(TokioExecutor::new()).build(connector);
+    let http: legacy::Client<_, Body> =
+        legacy::Client::builder(TokioExecutor::new()).http1_max_buf_size(READ_BUFFER).build(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)

@@ -1,8 +1,10 @@
 //! The process: client, tasks, probes, shutdown.
 
 pub mod admin;
+mod bodies;
 pub mod client;
 pub mod election;
 pub mod loops;
+mod pages;
 mod ready;
 pub mod run;

@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
 mod cluster;
+mod fat;
 #[path = "../apiserver/fixture.rs"]
 #[allow(dead_code, reason = "the other test binary uses the rest")]
 mod fixture;

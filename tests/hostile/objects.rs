@@ -53,13 +53,13 @@ fn custom_resources() {
             assert!(serde_json::from_slice::<Guarded<ITwinAuthority>>(&text).is_err(), "{}", shown(&text));
             let text = json!(String::from_utf8_lossy(&text));
             for field in ["minimumValidity", "renewBefore", "grantType", "suspend", "scopes", "secretTemplate/data"] {
-                let Err(invalid) = credential(&format!("/spec/{field}"), &text).0 else {
+                let Err(invalid) = credential(&format!("/spec/{field}"), &text).open() else {
                     panic!("accepted as {field}")
                 };
                 assert!(invalid.error.len() <= 1024, "{}", invalid.error);
             }
             let kept = credential(&format!("/metadata/annotations/{}", secret_keys::RENEW.replace('/', "~1")), &text);
-            let kept = kept.0.map(|credential| credential.metadata.annotations.unwrap_or_default());
+            let kept = kept.open().map(|credential| credential.metadata.annotations.unwrap_or_default());
             assert!(kept.is_ok_and(|kept| kept.values().all(|value| value.chars().count() <= 64)));
         }
     });
@@ -69,7 +69,7 @@ fn custom_resources() {
 fn longest_durations_overflow_nothing() {
     on_small_stack(|| {
         for text in ["999999999h".repeat(3), "999999999999999h999999999999999h".to_owned()] {
-            let credential = credential("/spec/minimumValidity", &json!(text)).0.expect("a credential");
+            let credential = credential("/spec/minimumValidity", &json!(text)).open().expect("a credential");
             let policy = gather::policy(&credential);
             assert!(now() - policy.minimum_validity < now() - TimeDelta::days(365));
         }
@@ -145,13 +145,13 @@ fn content(token: &str) -> Content {
 fn verdict_on_a_template_is_the_same_whatever_the_token_is() {
     let tokens = ["e", "f", "eeeeeeeeee", &"e".repeat(32 * 1024)];
     for text in corpus::templates() {
-        let credential = credential("/spec/secretTemplate/data/key", &json!(text)).0.expect("a credential");
+        let credential = credential("/spec/secretTemplate/data/key", &json!(text)).open().expect("a credential");
         let verdicts = tokens.map(|token| secret_writer::data(&credential, &content(token)));
         let messages = verdicts.map(|verdict| verdict.expect_err(&text).message);
         assert!(messages.iter().all(|message| *message == messages[0]), "{messages:?}");
     }
     // and what the longest token would make too long is refused with the shortest one
     let longest = json!("{{ access_token | tojson }}".repeat(12));
-    let credential = credential("/spec/secretTemplate/data/key", &longest).0.expect("a credential");
+    let credential = credential("/spec/secretTemplate/data/key", &longest).open().expect("a credential");
     assert!(secret_writer::data(&credential, &content("e")).is_err());
 }

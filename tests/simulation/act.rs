@@ -80,6 +80,7 @@ impl Look<'_> {
         let read = ReadTarget {
             version,
             is_ours: target::is_what_we_wrote(&secret),
+            has_foreign_keys: false,
             data: secret.data.clone().unwrap_or_default(),
             type_: secret.type_.clone().unwrap_or_default(),
             immutable: false,

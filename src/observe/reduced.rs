@@ -1,0 +1,366 @@
+//! Metadata read part by part, with what nothing here needs skipped and each part bounded.
+
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta, OwnerReference};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Value};
+
+use crate::api::secret_keys;
+
+/// Labels, and as many annotations, of a Secret that are read besides the operator's own.
+pub const PAIRS_MAX: usize = 512;
+/// The longest value of a label or annotation that is read, in bytes: a credential with a longer one in its template
+/// is none that the schema allows.
+pub const VALUE_MAX: usize = 64 << 10;
+/// Entries of `managedFields` that are read. The API server joins those of updates beyond ten.
+pub const MANAGERS_MAX: usize = 32;
+/// Keys of labels, of annotations and of data that are read of one entry.
+pub const FIELDS_MAX: usize = 512;
+/// The longest name, UID, digest or kind that is read, in bytes: a kind has at most 317, with its group.
+pub const NAME_MAX: usize = 512;
+
+/// Metadata of which only so much is read as [`super::target::Seen`] needs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reduced(pub(super) ObjectMeta);
+
+impl<'de> Deserialize<'de> for Reduced {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Read {
+            name: Option<String>,
+            namespace: Option<String>,
+            uid: Option<String>,
+            resource_version: Option<String>,
+            #[serde(default)]
+            labels: Of<Pairs>,
+            #[serde(default)]
+            annotations: Of<Pairs>,
+            #[serde(default)]
+            owner_references: Of<Controller>,
+            #[serde(default)]
+            managed_fields: Of<Managers>,
+        }
+        let parts = Read::deserialize(deserializer)?;
+        Ok(Self(ObjectMeta {
+            name: parts.name,
+            namespace: parts.namespace,
+            uid: parts.uid,
+            resource_version: parts.resource_version,
+            labels: Some(parts.labels.0.all),
+            annotations: Some(parts.annotations.0.all),
+            owner_references: Some(parts.owner_references.0.0.into_iter().collect()),
+            managed_fields: Some(parts.managed_fields.0.0),
+            ..ObjectMeta::default()
+        }))
+    }
+}
+
+/// What is taken of an object or of an array while it is read.
+pub(super) trait Collect: Default {
+    /// What its values or items are read as.
+    type Part: DeserializeOwned;
+
+    /// Whether the value of this key is to be read.
+    fn wants(&self, _key: &str) -> bool {
+        true
+    }
+
+    /// Takes a value with its key, or an item with none.
+    fn take(&mut self, key: String, part: Self::Part);
+}
+
+/// An object or an array, read part by part.
+#[derive(Default)]
+pub(super) struct Of<C>(pub(super) C);
+
+impl<'de, C: Collect> Deserialize<'de> for Of<C> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Parts(PhantomData)).map(Self)
+    }
+}
+
+struct Parts<C>(PhantomData<C>);
+
+impl<'de, C: Collect> Visitor<'de> for Parts<C> {
+    type Value = C;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or an array")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<C, A::Error> {
+        let mut all = C::default();
+        while let Some(key) = map.next_key::<String>()? {
+            if all.wants(&key) {
+                all.take(key, map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(all)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<C, A::Error> {
+        let mut all = C::default();
+        while let Some(item) = items.next_element()? {
+            all.take(String::new(), item);
+        }
+        Ok(all)
+    }
+}
+
+/// Labels or annotations: the operator's own, and so many others.
+#[derive(Default)]
+struct Pairs {
+    all: BTreeMap<String, String>,
+    others: usize,
+}
+
+impl Collect for Pairs {
+    type Part = Text<VALUE_MAX>;
+
+    fn wants(&self, key: &str) -> bool {
+        secret_keys::OUR_OWN.contains(&key) || self.others <= PAIRS_MAX
+    }
+
+    fn take(&mut self, key: String, Text(value): Self::Part) {
+        let Some(value) = value else { return };
+        self.others += usize::from(!secret_keys::OUR_OWN.contains(&key.as_str()));
+        self.all.insert(key, value);
+    }
+}
+
+/// A text, unless it has more than so many bytes.
+struct Text<const MOST: usize>(Option<String>);
+
+/// A text, cut where it has more than [`NAME_MAX`] bytes: nothing that the operator knows is as long.
+#[derive(Default)]
+struct Cut(String);
+
+/// The longest prefix of a text that has at most [`NAME_MAX`] bytes.
+#[must_use]
+pub fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(NAME_MAX)]
+}
+
+struct TextVisitor<T>(fn(&str) -> T);
+
+impl<T> Visitor<'_> for TextVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        Ok(self.0(text))
+    }
+}
+
+impl<'de, const MOST: usize> Deserialize<'de> for Text<MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor(|text| Self((text.len() <= MOST).then(|| text.to_owned()))))
+    }
+}
+
+impl<'de> Deserialize<'de> for Cut {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor(|text| Self(cut(text).to_owned())))
+    }
+}
+
+/// The owner reference with `controller: true`, of which there is one at most.
+#[derive(Default)]
+struct Controller(Option<OwnerReference>);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Owner {
+    #[serde(default)]
+    api_version: Cut,
+    #[serde(default)]
+    kind: Cut,
+    #[serde(default)]
+    name: Cut,
+    #[serde(default)]
+    uid: Cut,
+    #[serde(default)]
+    controller: bool,
+}
+
+impl Collect for Controller {
+    type Part = Owner;
+
+    fn take(&mut self, _: String, owner: Owner) {
+        if owner.controller && self.0.is_none() {
+            self.0 = Some(OwnerReference {
+                api_version: owner.api_version.0,
+                kind: owner.kind.0,
+                name: owner.name.0,
+                uid: owner.uid.0,
+                controller: Some(true),
+                block_owner_deletion: None,
+            });
+        }
+    }
+}
+
+/// The first entries of `managedFields`.
+#[derive(Default)]
+struct Managers(Vec<ManagedFieldsEntry>);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manager {
+    #[serde(default)]
+    manager: Cut,
+    #[serde(default)]
+    fields_v1: Of<Fields>,
+}
+
+impl Collect for Managers {
+    type Part = Manager;
+
+    fn take(&mut self, _: String, entry: Manager) {
+        if self.0.len() <= MANAGERS_MAX {
+            self.0.push(ManagedFieldsEntry {
+                manager: Some(entry.manager.0),
+                fields_v1: Some(FieldsV1(Value::Object(entry.fields_v1.0.0))),
+                ..ManagedFieldsEntry::default()
+            });
+        }
+    }
+}
+
+/// Of one level of an entry the parts that are read, each with its keys.
+#[derive(Default)]
+struct Fields(Map<String, Value>);
+
+impl Collect for Fields {
+    type Part = Of<Keys>;
+
+    fn wants(&self, key: &str) -> bool {
+        ["f:metadata", "f:data", "f:immutable"].contains(&key)
+    }
+
+    fn take(&mut self, key: String, Of(Keys(keys)): Of<Keys>) {
+        self.0.insert(key, Value::Object(keys));
+    }
+}
+
+/// The first keys of a part, and of labels and annotations in it their keys.
+#[derive(Default)]
+struct Keys(Map<String, Value>);
+
+impl Collect for Keys {
+    type Part = Of<InnerKeys>;
+
+    fn take(&mut self, key: String, Of(InnerKeys(keys)): Of<InnerKeys>) {
+        if self.0.len() <= FIELDS_MAX && key.len() <= NAME_MAX {
+            let keys = if ["f:labels", "f:annotations"].contains(&key.as_str()) { keys } else { Map::new() };
+            self.0.insert(key, Value::Object(keys));
+        }
+    }
+}
+
+/// The first keys of labels or annotations.
+#[derive(Default)]
+struct InnerKeys(Map<String, Value>);
+
+impl Collect for InnerKeys {
+    type Part = IgnoredAny;
+
+    fn take(&mut self, key: String, _: IgnoredAny) {
+        if self.0.len() <= FIELDS_MAX && key.len() <= NAME_MAX {
+            self.0.insert(key, Value::Object(Map::new()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::MANAGER;
+
+    fn read(metadata: Value) -> ObjectMeta {
+        // as text, as it comes
+        serde_json::from_str::<Reduced>(&metadata.to_string()).expect("metadata").0
+    }
+
+    fn many(count: usize, prefix: &str) -> Value {
+        (0..count).map(|number| (format!("{prefix}{number:05}"), json!({}))).collect()
+    }
+
+    #[test]
+    fn what_the_operator_writes_is_read_whole() {
+        let pairs: BTreeMap<String, String> = secret_keys::OUR_OWN.map(|key| (key.to_owned(), key.to_owned())).into();
+        let owner = json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential", "name": "n", "uid": "u",
+            "controller": true,
+        });
+        let fields = json!({"f:data": {".": {}, "f:a": {}}, "f:metadata": {"f:labels": {"f:team": {}}}});
+        let metadata = read(json!({
+            "name": "a", "uid": "uid", "annotations": pairs, "labels": {"team": "a"},
+            "ownerReferences": [{"uid": "another"}, owner],
+            "managedFields": [{"manager": MANAGER, "operation": "Update", "fieldsV1": fields}],
+        }));
+        assert_eq!((metadata.name.as_deref(), metadata.uid.as_deref()), (Some("a"), Some("uid")));
+        assert_eq!(metadata.annotations.as_ref(), Some(&pairs));
+        assert_eq!(metadata.owner_references.map(|owners| json!(owners)), Some(json!([owner])));
+        let entry = metadata.managed_fields.expect("entries").remove(0);
+        assert_eq!((entry.manager.as_deref(), entry.fields_v1.map(|fields| fields.0)), (Some(MANAGER), Some(fields)));
+    }
+
+    #[test]
+    fn own_annotations_are_read_among_tens_of_thousands() {
+        let mut annotations: BTreeMap<String, String> =
+            (0..20_000).map(|number| (format!("a{number:05}"), "x".to_owned())).collect();
+        annotations.insert(secret_keys::OWNER_UID.to_owned(), "uid".to_owned());
+        annotations.insert("long".to_owned(), "x".repeat(VALUE_MAX + 1));
+        let read = read(json!({"annotations": annotations})).annotations.expect("annotations");
+        assert_eq!(read.len(), PAIRS_MAX + 2, "one more says that there are more");
+        assert_eq!(read.get(secret_keys::OWNER_UID).map(String::as_str), Some("uid"));
+    }
+
+    #[test]
+    fn long_value_is_left_out() {
+        let annotations = json!({"long": "x".repeat(VALUE_MAX + 1), "fits": "x".repeat(VALUE_MAX)});
+        let read = read(json!({"annotations": annotations})).annotations.expect("annotations");
+        assert_eq!(read.into_keys().collect::<Vec<_>>(), ["fits"]);
+    }
+
+    #[test]
+    fn texts_of_an_owner_are_cut() {
+        let long = "\u{fc}".repeat(NAME_MAX);
+        let owner = json!({"apiVersion": long, "kind": long, "name": long, "uid": long, "controller": true});
+        let owner = read(json!({"ownerReferences": [owner]})).owner_references.expect("owners").remove(0);
+        for text in [owner.api_version, owner.kind, owner.name, owner.uid] {
+            assert_eq!(text.len(), NAME_MAX);
+        }
+    }
+
+    #[test]
+    fn of_managed_fields_one_more_is_read_than_is_known() {
+        let parts =
+            json!({"f:labels": many(20_000, "f:"), "f:annotations": many(20_000, "f:"), "f:ownerReferences": {}});
+        let fields = json!({"f:metadata": parts, "f:data": many(20_000, "f:"), "f:type": {}});
+        let entries: Vec<Value> = (0..100)
+            .map(|number| json!({"manager": "m", "fieldsV1": if number == 0 { fields.clone() } else { json!({}) }}))
+            .collect();
+        let entries = read(json!({"managedFields": entries})).managed_fields.expect("entries");
+        assert_eq!(entries.len(), MANAGERS_MAX + 1);
+        let fields = &entries[0].fields_v1.as_ref().expect("fields").0;
+        let count = |part: &Value| part.as_object().map(Map::len);
+        assert_eq!(count(&fields["f:data"]), Some(FIELDS_MAX + 1));
+        assert_eq!(count(&fields["f:metadata"]["f:labels"]), Some(FIELDS_MAX + 1));
+        assert_eq!(count(&fields["f:metadata"]["f:annotations"]), Some(FIELDS_MAX + 1));
+        assert!(fields.get("f:type").is_none());
+    }
+}

@@ -1,0 +1,102 @@
+//! How many objects the pages of a list may have, so that none is too long: Kubernetes limits them by number only.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use http::{Uri, uri::PathAndQuery};
+
+/// A page that was too long is requested again with this part of its objects. Halves would be too slow: fat objects
+/// are a thousand times as long as others.
+const SMALLER: u32 = 4;
+/// A page that took at most half of the room is followed by one of so many times its objects.
+const LARGER: u32 = 2;
+
+/// For each path the number of objects that fitted last.
+pub struct Pages {
+    most: usize,
+    fitting: Mutex<HashMap<String, u32>>,
+}
+
+impl Pages {
+    /// No page is to be longer than `most` bytes.
+    pub fn new(most: usize) -> Self {
+        Self { most, fitting: Mutex::default() }
+    }
+
+    /// How many objects the next page of a path is to have, where `asked` are asked for.
+    pub fn next(&self, path: &str, asked: u32) -> u32 {
+        self.fitting(|fitting| fitting.get(path).map_or(asked, |limit| asked.min(*limit)))
+    }
+
+    /// A page of so many objects was too long.
+    pub fn was_too_long(&self, path: &str, limit: u32) {
+        self.fitting(|fitting| fitting.insert(path.to_owned(), (limit / SMALLER).max(1)));
+    }
+
+    /// A page of so many objects was this long.
+    pub fn fitted(&self, path: &str, limit: u32, length: usize) {
+        self.fitting(|fitting| {
+            // what was never too long need not be remembered
+            if let Some(next) = fitting.get_mut(path)
+                && length <= self.most / LARGER as usize
+            {
+                *next = limit.saturating_mul(LARGER);
+            }
+        });
+    }
+
+    fn fitting<T>(&self, with: impl FnOnce(&mut HashMap<String, u32>) -> T) -> T {
+        with(&mut self.fitting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The number of objects that a list asks for; `None` where a request is none.
+pub fn limit(uri: &Uri) -> Option<u32> {
+    uri.query()?.split('&').find_map(|part| part.strip_prefix("limit="))?.parse().ok()
+}
+
+/// The same list with another number of objects.
+pub fn with_limit(uri: &Uri, limit: u32) -> Result<Uri, http::Error> {
+    let query = uri.query().unwrap_or_default().split('&');
+    let query = query.map(|part| if part.starts_with("limit=") { format!("limit={limit}") } else { part.to_owned() });
+    let query = format!("{}?{}", uri.path(), query.collect::<Vec<_>>().join("&"));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(query)?);
+    Ok(Uri::from_parts(parts)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_limit_of_a_list_is_changed() {
+        let uri: Uri = "/api/v1/secrets?&limit=100&continue=a%3D%3D&labelSelector=limit%3D".parse().expect("a URI");
+        assert_eq!(limit(&uri), Some(100));
+        let other = with_limit(&uri, 6).expect("a URI");
+        assert_eq!(other, "/api/v1/secrets?&limit=6&continue=a%3D%3D&labelSelector=limit%3D");
+        assert_eq!(limit(&"/api/v1/secrets?watch=true".parse().expect("a URI")), None);
+    }
+
+    #[test]
+    fn pages_shrink_until_they_fit_and_grow_again_no_further_than_asked() {
+        let pages = Pages::new(1000);
+        let mut limits = Vec::new();
+        for _ in 0..5 {
+            limits.push(pages.next("/a", 100));
+            pages.was_too_long("/a", pages.next("/a", 100));
+        }
+        assert_eq!(limits, [100, 25, 6, 1, 1]);
+        assert_eq!(pages.next("/b", 100), 100, "another path");
+        pages.fitted("/a", 1, 501);
+        assert_eq!(pages.next("/a", 100), 1, "two of them would not fit");
+        limits.clear();
+        for _ in 0..8 {
+            pages.fitted("/a", pages.next("/a", 100), 500);
+            limits.push(pages.next("/a", 100));
+        }
+        assert_eq!(limits, [2, 4, 8, 16, 32, 64, 100, 100]);
+    }
+}
