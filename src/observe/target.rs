@@ -204,8 +204,8 @@ pub fn content(data: &BTreeMap<String, ByteString>, annotations: &BTreeMap<Strin
 
 /// The other field manager that wrote last: the API server keeps them in the order of their writes.
 fn other_manager(metadata: &ObjectMeta) -> Option<Arc<str>> {
-    let managers = metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.as_deref());
-    managers.filter(|manager| *manager != MANAGER && manager.len() <= MANAGER_MAX).last().map(intern)
+    let mut managers = metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.as_deref());
+    managers.rfind(|manager| *manager != MANAGER && manager.len() <= MANAGER_MAX).map(intern)
 }
 
 /// Whether a Secret's data is what we wrote for these templates, apart from keys that somebody else added.

@@ -9,6 +9,7 @@ mod audit;
 mod authority;
 mod client_secrets;
 mod command_line;
+mod conflict;
 mod contention;
 mod control;
 mod crash;
