@@ -53,22 +53,25 @@ impl Visit<'_> {
         }
     }
 
-    /// Notes that somebody else's change of the Secret was reverted. Where that goes on, it is reported as a failure, and
+    /// Notes that somebody else's change of the Secret, as it was `known`, was reverted. Where that goes on, it is reported as a failure, and
     /// the next revert waits for the back-off; a token that is good stays so.
-    pub(super) fn reverted(&mut self, facts: &Facts, inputs: u32) {
+    pub(super) fn reverted(&mut self, facts: &Facts, inputs: u32, known: &Known) {
         let now = clock::now();
         let generation = self.subject.credential.metadata.generation.unwrap_or_default();
         let excess = self.memory.reverts.note(generation, now);
         if excess == 0 {
             return;
         }
-        let by = match self.context.index.get(&self.subject.target) {
-            Known::Present(seen) => seen.other_manager.clone(),
+        // once it was reverted nothing is left of who wrote it
+        let manager = match known {
+            Known::Present(seen) => seen.other_manager.as_deref(),
             Known::Absent | Known::Unknown => None,
         };
-        let by = by.map_or("by an admission policy, or under the operator's own field manager".to_owned(), |manager| {
-            format!("by field manager {manager}")
-        });
+        let by = match (known, manager) {
+            (_, Some(manager)) => format!("by field manager {manager}"),
+            (Known::Absent, None) => "or deleted".to_owned(),
+            (_, None) => "by an admission policy, or under the operator's own field manager".to_owned(),
+        };
         let message = format!(
             "Secret {} is changed repeatedly {by}: have its data, labels and annotations left alone (its \
              metadata.managedFields say who wrote which); it is reverted at growing intervals",

@@ -236,7 +236,7 @@ impl Visit<'_> {
                     Minted::Written { is_restored } => {
                         self.outcome = Some(Attempted::Written(need));
                         if is_restored {
-                            self.reverted(&facts, inputs);
+                            self.reverted(&facts, inputs, &known);
                         }
                     }
                     Minted::Again => self.forget_target(),
@@ -245,7 +245,7 @@ impl Visit<'_> {
                     Minted::Failed(failure) => self.failed(&facts, inputs, failure),
                 },
                 Plan::Repair => match self.repair(&known).await? {
-                    Ok(true) => self.reverted(&facts, inputs),
+                    Ok(true) => self.reverted(&facts, inputs, &known),
                     Ok(false) => {}
                     Err(refusal) => self.failed(&facts, inputs, refusal.into()),
                 },
