@@ -306,6 +306,7 @@ impl Visit<'_> {
         let wait =
             backoff::delay(self.memory.attempts.failures, facts.left(now), refusal.reason, retry_after, &facts.uid);
         self.memory.not_before = Some(now + wait);
+        self.memory.failed_by_others = false;
         self.memory.inputs = Some(inputs);
         if facts.is_asked_for(now) {
             self.memory.unfulfilled_request = self.subject.renew_annotation().cloned();

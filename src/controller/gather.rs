@@ -185,7 +185,7 @@ pub fn request(subject: &Subject<'_>, memory: &Memory, facts: &Facts, index: &Se
         client_version: version,
         content: facts.desired.request.as_str().into(),
         expires_at: facts.held_until(),
-        is_retry: memory.attempts.failures > 0,
+        is_retry: memory.attempts.failures > 0 && !memory.failed_by_others,
     }
 }
 
@@ -317,8 +317,8 @@ fn inputs(subject: &Subject<'_>, epoch: u32, client: (&Known, Option<&Refusal>),
         (Known::Present(seen), None) => &seen.version,
     };
     let target = match target {
-        Target::Unread | Target::Presumed => "unread",
-        Target::Absent => "absent",
+        // that it was read since is no reason for another attempt
+        Target::Unread | Target::Presumed | Target::Absent => "absent",
         Target::Foreign(refusal) => &refusal.message,
         Target::Ours(_) => "ours",
     };

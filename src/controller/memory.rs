@@ -50,6 +50,8 @@ pub struct Memory {
     pub restart_not_before: Option<DateTime<Utc>>,
     /// Failed restarts of workloads in a row.
     pub restart_failures: u32,
+    /// The last failure was that of others, for which nothing is sent for now: no attempt of this credential failed.
+    pub failed_by_others: bool,
     /// Failed calls to the Kubernetes API in a row.
     pub api_failures: u32,
     /// An event said that the renew annotation is too long, which it still is.
@@ -85,6 +87,7 @@ impl Memory {
             restarted_for: None,
             restart_not_before: None,
             restart_failures: 0,
+            failed_by_others: false,
             api_failures: 0,
             long_renewal_reported: false,
         }

@@ -22,6 +22,7 @@ use super::{
     reading::{self, Reading},
     requests::Slot,
     scopes::Scopes,
+    turn::Vain,
     unreadable::Unreadable,
 };
 use crate::{
@@ -270,7 +271,11 @@ impl Visit<'_> {
                 Plan::BackOff { until } => return self.report(Some(until), None).await,
                 Plan::AwaitAdmission => match self.enqueue(&facts, inputs) {
                     Ok(waited) => return self.await_admission(waited).await,
-                    Err(refusal) => self.failed(&facts, inputs, refusal.into()),
+                    Err(Vain::Invalid(refusal)) => self.failed(&facts, inputs, refusal.into()),
+                    Err(Vain::Blocked(refusal)) => {
+                        self.failed(&facts, inputs, refusal.into());
+                        self.memory.failed_by_others = true;
+                    }
                 },
                 Plan::AwaitAuthority => return self.report(None, Some(AWAIT_AUTHORITY)).await,
             }

@@ -13,11 +13,9 @@ use tokio::sync::Notify;
 
 use crate::{
     act::secret_writer::Content,
-    api::conditions::Reason,
     clock,
     decide::{
-        facts::Refusal,
-        requests::{Now, Outcome, Request, RequestQueue, Requester, breaker::Change, pacer::Pacer},
+        requests::{Blocked, Now, Outcome, Request, RequestQueue, Requester, breaker::Change, pacer::Pacer},
     },
     metrics::Metrics,
     observe::index::Key,
@@ -59,8 +57,8 @@ struct Queue {
 pub struct Place {
     /// Since when.
     pub since: Instant,
-    /// Why it is not sent at all for now: the failure of its client, or the reason with which the server fails.
-    pub blocked: Option<Result<Refusal, Reason>>,
+    /// Why it is not sent at all for now.
+    pub blocked: Option<Blocked>,
 }
 
 /// The right to send one request. Dropping it gives the right back, as if nothing had been sent.
@@ -129,7 +127,10 @@ impl Requests {
             state.leave(key);
         }
         let requester = request.requester.clone();
-        let queue = &mut state.queue(authority).queue;
+        let Some(Queue { queue, .. }) = state.queues.get_mut(authority) else {
+            // the authority went away since the decision, and with that its users are reconciled
+            return Place { since: now.monotonic, blocked: None };
+        };
         queue.enqueue(key.clone(), request, now);
         let place = Place {
             since: queue.waits_since(key).unwrap_or(now.monotonic),
@@ -243,7 +244,7 @@ impl Requests {
                 queue.recoveries = queue.recoveries.wrapping_add(1);
                 Vec::new()
             }
-            // what waits behind an open circuit is reported once
+            // what does not go on for now is reported once
             Change::Opened => queue.queue.blocked_keys(now().monotonic),
         };
         if change == Change::Closed {

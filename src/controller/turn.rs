@@ -11,9 +11,11 @@ use super::{
 };
 use crate::{
     act::template,
-    api::conditions::Reason,
     cluster::CallError,
-    decide::facts::{Facts, Refusal},
+    decide::{
+        facts::{Facts, Refusal},
+        requests::Blocked,
+    },
     digest,
 };
 
@@ -22,22 +24,27 @@ const REPORT_AFTER: Duration = Duration::from_secs(30);
 /// Thousands that began to wait at the same time report it within so long, not all at once.
 const REPORT_SPREAD: Duration = Duration::from_secs(5);
 
+/// What makes an attempt vain.
+pub(super) enum Vain {
+    /// It is known before anything is sent.
+    Invalid(Refusal),
+    /// Nothing is sent for now, and that was not reported yet.
+    Blocked(Refusal),
+}
+
 impl Visit<'_> {
     /// Has the token request wait for its turn. Returns for how long it has waited.
     ///
     /// # Errors
-    /// What makes the attempt vain: known before anything is sent, or the failure for which a circuit is open, where
-    /// that was not reported yet.
-    pub(super) fn enqueue(&mut self, facts: &Facts, inputs: u32) -> Result<Duration, Refusal> {
-        template::check(self.subject.credential.spec.secret_template.as_ref())?;
+    /// [`Vain`].
+    pub(super) fn enqueue(&mut self, facts: &Facts, inputs: u32) -> Result<Duration, Vain> {
+        template::check(self.subject.credential.spec.secret_template.as_ref()).map_err(Vain::Invalid)?;
         let authority = &self.subject.credential.spec.authority_ref.name;
         let request = gather::request(&self.subject, &self.memory, facts, &self.context.index);
         let Place { since, blocked } = self.context.authorities.requests.enqueue(authority, self.key, request);
         self.is_blocked = blocked.is_some();
-        if let Some(refusal) = blocked.map(|blocked| blocked.unwrap_or_else(|reason| down(authority, reason)))
-            && !self.is_reported(inputs)
-        {
-            return Err(refusal);
+        if let Some(blocked) = blocked.filter(|_| !self.is_reported(inputs)) {
+            return Err(Vain::Blocked(refusal(authority, blocked)));
         }
         self.waits = true;
         Ok(requests::waited(since))
@@ -64,12 +71,23 @@ impl Visit<'_> {
     }
 }
 
-fn down(authority: &str, reason: Reason) -> Refusal {
-    Refusal::new(
-        reason,
-        format!(
-            "ITwinAuthority {authority} fails repeatedly; it is asked by single probes until it answers: contact the \
-             operators of the authorization server"
+/// What is blocked, in the words of a condition.
+fn refusal(authority: &str, blocked: Blocked) -> Refusal {
+    match blocked {
+        Blocked::Client(refusal) => refusal,
+        Blocked::Server(reason) => Refusal::new(
+            reason,
+            format!(
+                "ITwinAuthority {authority} fails repeatedly; it is asked by single probes until it answers: contact the \
+                 operators of the authorization server"
+            ),
         ),
-    )
+        Blocked::Paused(reason) => Refusal::new(
+            reason,
+            format!(
+                "ITwinAuthority {authority} asked all its clients to wait (Retry-After): lower its requestsPerMinute, or \
+                 contact the operators of the authorization server; it is tried again"
+            ),
+        ),
+    }
 }

@@ -50,15 +50,20 @@ fn annotations(number: usize, noise: &mut Noise) -> BTreeMap<String, String> {
     }
 }
 
-/// About 60 kB, which is what a spec may have.
+/// About what a spec may have at most (`api::limits`).
 fn fat_spec(client: &str, noise: &mut Noise) -> serde_json::Value {
-    let short: BTreeMap<String, String> = (0..60).map(|key| (format!("l{key}"), noise.text(50))).collect();
-    let long: BTreeMap<String, String> = (0..4).map(|key| (format!("a{key}"), noise.text(2000))).collect();
+    let texts = |prefix: &str, count: usize, length: usize, noise: &mut Noise| -> BTreeMap<String, String> {
+        (0..count).map(|key| (format!("{prefix}{key}"), noise.text(length))).collect()
+    };
     json!({
         "clientCredentialsRef": {"name": client},
-        "scopes": (0..64).map(|_| noise.text(256)).collect::<Vec<_>>(),
-        "resources": (0..14).map(|_| format!("https:{}", noise.text(2000))).collect::<Vec<_>>(),
-        "secretTemplate": {"labels": short, "annotations": long},
+        "scopes": (0..63).map(|_| noise.text(127)).collect::<Vec<_>>(),
+        "resources": (0..4).map(|_| format!("https:{}", noise.text(2000))).collect::<Vec<_>>(),
+        "secretTemplate": {
+            "labels": texts("l", 32, 60, noise),
+            "annotations": texts("a", 5, 2000, noise),
+            "data": texts("d", 4, 4090, noise),
+        },
         "suspend": true,
     })
 }

@@ -17,7 +17,7 @@ use itwin_credential_operator::{
         facts::{Facts, Refusal},
         ownership::Named,
         plan::{Inspect, Plan},
-        requests::Outcome,
+        requests::{Blocked, Outcome},
     },
     oauth::failure::Failure,
     observe::index::Key,
@@ -175,7 +175,10 @@ impl Look<'_> {
                         self.waits = true;
                         return self.report(None, Some(wait));
                     }
-                    Err(refusal) => self.failed(&facts, inputs, refusal.into()),
+                    Err(refusal) => {
+                        self.failed(&facts, inputs, refusal.into());
+                        self.memory.failed_by_others = true;
+                    }
                 },
                 Plan::AwaitAuthority => return self.report(None, Some(AWAIT_AUTHORITY)),
             }
@@ -224,7 +227,10 @@ impl Look<'_> {
         let (requester, now) = (request.requester.clone(), self.process.time(self.world));
         self.process.queue.enqueue((), request, now);
         if let Some(blocked) = self.process.queue.blocked(&requester, now.monotonic) {
-            let refusal = blocked.unwrap_or_else(|reason| Refusal::new(reason, "single probes"));
+            let refusal = match blocked {
+                Blocked::Client(refusal) => refusal,
+                Blocked::Server(reason) | Blocked::Paused(reason) => Refusal::new(reason, "it waits"),
+            };
             let unchanged = self.memory.inputs.is_none_or(|before| before == inputs);
             if self.memory.attempts.last_failure.is_none() || !unchanged {
                 let situation = (self.process.number, self.subject.uid.clone(), inputs, self.process.epoch);
@@ -291,6 +297,7 @@ impl Look<'_> {
         attempts.last_failure = Some((now, refusal));
         self.memory.not_before = Some(now + (self.rules.wait)(wait));
         self.memory.inputs = Some(inputs);
+        self.memory.failed_by_others = false;
         self.process.failed_epoch = Some(self.process.epoch);
         self.judge.failed(self.world.now, retry_after);
     }

@@ -72,6 +72,8 @@ pub struct ServerPause {
     pub since: Now,
     /// The end of the wait.
     pub until: Instant,
+    /// Why it asked.
+    pub reason: Reason,
 }
 
 /// What the circuit of the server lets through.
@@ -96,7 +98,7 @@ pub enum Gate {
 pub enum Change {
     /// Not at all.
     None,
-    /// It opened, or this client's did: what waits is to be reported.
+    /// It opened, or this client's did, or the server asks for a wait: what waits is to be reported.
     Opened,
     /// It closed: attempts are worth while again.
     Closed,
@@ -124,9 +126,11 @@ impl Breaker {
         (now < until).then_some((until, &failing.refusal))
     }
 
-    /// Forgets the failures of a client whose Secret changed. Returns whether its requests may be sent again.
+    /// Forgets the failures of a client whose Secret changed, as far as its version is known. Returns whether its requests
+    /// may be sent again.
     pub fn client_changed(&mut self, requester: &Requester, version: Option<&Arc<str>>) -> bool {
-        let is_other = self.failing.get(requester).is_some_and(|failing| failing.version.as_ref() != version);
+        let is_known = |failing: &Failing| version.is_some() && failing.version.as_ref() != version;
+        let is_other = self.failing.get(requester).is_some_and(is_known);
         if is_other {
             self.failing.remove(requester);
         }
@@ -201,11 +205,11 @@ impl Breaker {
                 self.answered(requester)
             }
             Outcome::Failed { refusal, retry_after, is_outage } => {
-                self.pause_server(refusal.reason, *retry_after, now);
+                let paused = self.pause_server(refusal.reason, *retry_after, now);
                 if *is_outage {
                     let client = self.client_failed(requester, version, refusal, now.monotonic);
                     let server = self.outage(requester, refusal.reason, now.monotonic, waiting);
-                    return if client || server { Change::Opened } else { Change::None };
+                    return if client || server || paused { Change::Opened } else { Change::None };
                 }
                 let opened = if is_about_the_client(refusal.reason) {
                     self.client_failed(requester, version, refusal, now.monotonic)
@@ -214,7 +218,7 @@ impl Breaker {
                     false
                 };
                 match self.answered(requester) {
-                    Change::None if opened => Change::Opened,
+                    Change::None if opened || paused => Change::Opened,
                     change => change,
                 }
             }
@@ -295,14 +299,17 @@ impl Breaker {
         good >= 2 || good == self.succeeded.len()
     }
 
-    fn pause_server(&mut self, reason: Reason, retry_after: Option<TimeDelta>, now: Now) {
+    /// Notes the wait that the server asks for. Returns whether it is a longer one than before.
+    fn pause_server(&mut self, reason: Reason, retry_after: Option<TimeDelta>, now: Now) -> bool {
         // 429 and 503: the transport gives `Retry-After` of no other status
         let is_pause = matches!(reason, Reason::RateLimited | Reason::ServerError);
-        let Some(wait) = retry_after.filter(|wait| is_pause && *wait > TimeDelta::zero()) else { return };
+        let Some(wait) = retry_after.filter(|wait| is_pause && *wait > TimeDelta::zero()) else { return false };
         let until = now.monotonic + wait.min(SERVER_PAUSE_MAX).to_std().unwrap_or_default();
         if self.server_pause(now.monotonic).is_none_or(|pause| pause.until < until) {
-            self.server_pause = Some(ServerPause { since: now, until });
+            self.server_pause = Some(ServerPause { since: now, until, reason });
+            return true;
         }
+        false
     }
 }
 

@@ -31,6 +31,8 @@ const URGENT_MARGIN: TimeDelta = TimeDelta::seconds(5);
 const URGENT_CANDIDATES: usize = 32;
 /// A request that was admitted and that no worker has taken up for so long waits again.
 const TAKE_UP_WITHIN: Duration = Duration::from_secs(60);
+/// A wait that the server asks for is reported where it is longer: a moment is no failure of those that wait.
+const PAUSE_REPORTED: Duration = Duration::from_secs(10);
 /// Of the requests in flight one namespace leaves at least this part to the others: one that hangs must not take all.
 const OTHERS_SHARE: u16 = 4;
 
@@ -83,6 +85,17 @@ pub enum Outcome {
     },
     /// Nothing was sent: it was not needed any more, or could not be made.
     NotSent,
+}
+
+/// Why requests are not sent for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    /// The circuit of the client is open, for this failure.
+    Client(Refusal),
+    /// The circuit of the server is open.
+    Server(Reason),
+    /// The server asked all its clients to wait.
+    Paused(Reason),
 }
 
 /// What may be sent now, and when to ask again.
@@ -196,12 +209,16 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         self.waiting.get(key).map(|waiting| waiting.since)
     }
 
-    /// Why the requests of a client are not sent, where a circuit is open: the failure of the client, or the reason
-    /// with which the server fails.
+    /// Why the requests of a client are not sent for now, apart from the limits.
     #[must_use]
-    pub fn blocked(&self, requester: &Requester, now: Instant) -> Option<Result<Refusal, Reason>> {
-        let client = self.breaker.client_wait(requester, now).map(|(_, refusal)| Ok(refusal.clone()));
-        client.or_else(|| self.breaker.open_reason().map(Err))
+    pub fn blocked(&self, requester: &Requester, now: Instant) -> Option<Blocked> {
+        let client = self.breaker.client_wait(requester, now).map(|(_, refusal)| Blocked::Client(refusal.clone()));
+        let server = || self.breaker.open_reason().map(Blocked::Server);
+        let pause = || {
+            let pause = self.breaker.server_pause(now)?;
+            (pause.until - now > PAUSE_REPORTED).then_some(Blocked::Paused(pause.reason))
+        };
+        client.or_else(server).or_else(pause)
     }
 
     /// What waits behind an open circuit.
