@@ -14,9 +14,7 @@ use tokio::sync::Notify;
 use crate::{
     act::secret_writer::Content,
     clock,
-    decide::{
-        requests::{Blocked, Now, Outcome, Request, RequestQueue, Requester, breaker::Change, pacer::Pacer},
-    },
+    decide::requests::{Blocked, Now, Outcome, Request, RequestQueue, Requester, breaker::Change, pacer::Pacer},
     metrics::Metrics,
     observe::index::Key,
 };

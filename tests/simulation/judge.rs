@@ -75,6 +75,8 @@ impl Judge {
     }
 
     pub fn failed(&mut self, now: DateTime<Utc>, retry_after: Option<TimeDelta>) {
+        // whatever is reported in between is news
+        self.paused = None;
         self.retry_after = retry_after;
         let until = retry_after.map(|wait| now + wait.min(TimeDelta::hours(1)));
         self.asked_to_wait_until = self.asked_to_wait_until.max(until);

@@ -176,7 +176,9 @@ impl Look<'_> {
                         return self.report(None, Some(wait));
                     }
                     Err(refusal) => {
+                        let reported = self.judge.paused.take();
                         self.failed(&facts, inputs, refusal.into());
+                        self.judge.paused = reported;
                         self.memory.failed_by_others = true;
                     }
                 },
