@@ -43,6 +43,8 @@ struct Suspect {
     crashes: u32,
     slot: Option<Slot>,
     standing: Standing,
+    /// When it ended well for the first time.
+    released: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -83,7 +85,7 @@ impl Journal {
             let suspects = suspected.into_iter().map(|record| {
                 let slot = slots.take(&record);
                 let Record { key, uid, crashes, .. } = record;
-                (key, Suspect { uid, crashes, slot, standing: Standing::Held })
+                (key, Suspect { uid, crashes, slot, standing: Standing::Held, released: None })
             });
             let suspects = suspects.collect();
             slots.publish(directory);
@@ -184,7 +186,9 @@ impl State {
         self.unserved.remove(key);
         match self.suspects.get_mut(key) {
             Some(suspect) => {
-                suspect.standing = Standing::Released(now);
+                // from the first time that it ended well: most credentials are reconciled more often than this lasts
+                suspect.standing = Standing::Released(suspect.released.unwrap_or(now));
+                suspect.released.get_or_insert(now);
                 suspect.note(key, Left::Released, &mut self.slots);
             }
             None => self.others_under_way = self.others_under_way.saturating_sub(1),

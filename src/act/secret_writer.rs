@@ -46,6 +46,8 @@ pub struct Content {
     pub client_fingerprint: String,
     /// Version of the client Secret.
     pub client_version: Arc<str>,
+    /// The client Secret and the keys that were read of it.
+    pub client_reference: String,
 }
 
 /// The Secret that is to be updated.

@@ -119,6 +119,7 @@ impl Visit<'_> {
             && content.request == facts.desired.request
             && Some(content.issuer.as_str()) == gather::issuer(&facts.authority)
             && Some(&content.client_version) == client.as_ref()
+            && content.client_reference == gather::client_reference(&self.subject)
             && schedule::renew_at(&stamp_of(&content), &facts.desired.policy, &facts.uid) > clock::now();
         fits.then_some(content)
     }
@@ -169,6 +170,7 @@ impl Visit<'_> {
             request: facts.desired.request.clone(),
             client_id: client.id.clone(),
             client_version: read.version.clone(),
+            client_reference: gather::client_reference(&self.subject),
         });
         let version = read.version.clone();
         match issued {
@@ -331,7 +333,7 @@ fn outcome(failure: &Failure) -> Outcome {
         Stage::NotSent => Outcome::NotSent,
         stage => Outcome::Failed {
             refusal: failure.refusal.clone(),
-            retry_after: failure.retry_after,
+            server_wait: failure.server_wait,
             is_outage: stage == Stage::Outage,
         },
     }

@@ -1,7 +1,5 @@
 //! The facts about one credential, put together from its object, the index, the memory and what was read.
 
-use std::sync::Arc;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use kube::ResourceExt;
 
@@ -192,8 +190,17 @@ pub fn request(subject: &Subject<'_>, memory: &Memory, facts: &Facts, index: &Se
 /// The client of a credential, as the queue knows it.
 #[must_use]
 pub fn requester(subject: &Subject<'_>) -> Requester {
-    let shared = |text: &str| -> Arc<str> { intern(text) };
-    Requester { namespace: shared(&subject.client.namespace), secret: shared(&subject.client.name) }
+    Requester { namespace: intern(&subject.client.namespace), secret: intern(&client_reference(subject)) }
+}
+
+/// The client Secret with the keys that are read of it: one Secret can hold several clients.
+#[must_use]
+pub fn client_reference(subject: &Subject<'_>) -> String {
+    let keys = &subject.credential.spec.client_credentials_ref;
+    let names = [&keys.client_id_key, &keys.client_secret_key, &keys.private_key_key, &keys.username_key];
+    let names = names.into_iter().chain([&keys.password_key]).map(String::as_str);
+    // neither a name nor a key holds a slash or a comma
+    format!("{}/{}", subject.client.name, names.collect::<Vec<_>>().join(","))
 }
 
 /// The renewal policy of a spec.

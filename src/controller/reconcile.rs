@@ -88,7 +88,9 @@ impl Context {
 
     /// Has these credentials reconciled soon: another one may be out of their way.
     pub fn wake_all_of(&self, credentials: Vec<Arc<Key>>) {
-        credentials.iter().for_each(|credential| self.scopes.wake(credential));
+        for credential in &credentials {
+            self.scopes.wake(credential);
+        }
     }
 }
 
@@ -162,7 +164,8 @@ async fn look(
         worker: Some(worker),
     };
     let result = visit.run().await;
-    if !visit.waits {
+    // what failed to be read may still be needed
+    if !visit.waits && result.is_ok() {
         queue.leave(key);
     }
     let again = match result {
@@ -272,9 +275,10 @@ impl Visit<'_> {
                 Plan::AwaitAdmission => match self.enqueue(&facts, inputs) {
                     Ok(waited) => return self.await_admission(waited).await,
                     Err(Vain::Invalid(refusal)) => self.failed(&facts, inputs, refusal.into()),
-                    Err(Vain::Blocked(refusal)) => {
+                    Err(Vain::Blocked { refusal, by_others }) => {
+                        let had_failed = self.memory.attempts.failures > 0 && !self.memory.failed_by_others;
                         self.failed(&facts, inputs, refusal.into());
-                        self.memory.failed_by_others = true;
+                        self.memory.failed_by_others = by_others && !had_failed;
                     }
                 },
                 Plan::AwaitAuthority => return self.report(None, Some(AWAIT_AUTHORITY)).await,

@@ -190,12 +190,13 @@ impl Requests {
         self.leave(key);
     }
 
-    /// Admits requests for as long as the process leads. `wake` has a credential reconciled, `wake_users_of` all that
-    /// use an authority.
-    pub async fn dispatch(&self, wake: impl Fn(&Key), wake_users_of: impl Fn(&str)) {
+    /// Admits requests for as long as the process leads. `wake` has a credential reconciled and returns whether there is
+    /// one, `wake_users_of` has all reconciled that use an authority.
+    pub async fn dispatch(&self, wake: impl Fn(&Key) -> bool, wake_users_of: impl Fn(&str)) {
         loop {
             let Work { woken, recovered, again } = self.work();
-            woken.iter().for_each(|key| wake(key));
+            // one that was deleted while its reconcile was under way may have joined the queue after it was forgotten
+            woken.iter().filter(|key| !wake(key)).for_each(|key| self.forget_credential(key));
             recovered.iter().for_each(|authority| wake_users_of(authority));
             let due = async {
                 match again {
@@ -389,6 +390,23 @@ mod tests {
         drop(state);
         requests.enqueue("ims", &key("c"), request());
         assert_eq!(woken(&requests), ["c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credential_that_joins_the_queue_after_it_was_deleted_leaves_it_at_its_turn() {
+        let requests = requests();
+        for name in ["gone", "there"] {
+            requests.enqueue("ims", &key(name), request());
+        }
+        let woken = Mutex::new(Vec::new());
+        let wake = |key: &Key| {
+            woken.lock().expect("not poisoned").push(key.name.clone());
+            key.name != "gone"
+        };
+        let dispatched = requests.dispatch(wake, |_: &str| {});
+        assert!(tokio::time::timeout(Duration::from_secs(30), dispatched).await.is_err(), "it goes on");
+        assert_eq!(*woken.lock().expect("not poisoned"), ["gone", "there"], "it holds up no other");
+        assert!(!requests.state().places.contains_key(&key("gone")));
     }
 
     #[tokio::test(start_paused = true)]

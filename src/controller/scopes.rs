@@ -59,13 +59,13 @@ impl<T> Wakes<T> {
 }
 
 impl Scopes {
-    /// Has a credential looked at soon.
-    pub fn wake(&self, key: &Key) {
-        for scope in self.of(key) {
-            if let Some(key) = scope.credentials.key(key) {
-                scope.wakes.wake(key);
-            }
+    /// Has a credential looked at soon. Returns whether it is there.
+    pub fn wake(&self, key: &Key) -> bool {
+        let found = self.of(key).find_map(|scope| Some((scope, scope.credentials.key(key)?)));
+        if let Some((scope, key)) = &found {
+            scope.wakes.wake(key.clone());
         }
+        found.is_some()
     }
 
     /// The credential of this name, if it is there.

@@ -29,7 +29,12 @@ pub(super) enum Vain {
     /// It is known before anything is sent.
     Invalid(Refusal),
     /// Nothing is sent for now, and that was not reported yet.
-    Blocked(Refusal),
+    Blocked {
+        /// What to report.
+        refusal: Refusal,
+        /// It is not the failure of this credential's client.
+        by_others: bool,
+    },
 }
 
 impl Visit<'_> {
@@ -43,17 +48,25 @@ impl Visit<'_> {
         let request = gather::request(&self.subject, &self.memory, facts, &self.context.index);
         let Place { since, blocked } = self.context.authorities.requests.enqueue(authority, self.key, request);
         self.is_blocked = blocked.is_some();
-        if let Some(blocked) = blocked.filter(|_| !self.is_reported(inputs)) {
-            return Err(Vain::Blocked(refusal(authority, blocked)));
+        if let Some(blocked) = blocked {
+            let by_others = !matches!(blocked, Blocked::Client(_));
+            let refusal = refusal(authority, blocked);
+            if !self.is_reported(&refusal, inputs) {
+                // it must not take a probe while this is reported
+                self.context.authorities.requests.leave(self.key);
+                return Err(Vain::Blocked { refusal, by_others });
+            }
         }
         self.waits = true;
         Ok(requests::waited(since))
     }
 
-    /// Whether the last attempt failed, for whatever reason, and nothing relevant changed since: an open circuit says
-    /// nothing new then.
-    fn is_reported(&self, inputs: u32) -> bool {
-        self.memory.attempts.last_failure.is_some() && self.memory.inputs.is_none_or(|before| before == inputs)
+    /// Whether this was reported, or the last attempt failed for another reason and nothing relevant changed since: then
+    /// it says nothing new.
+    fn is_reported(&self, refusal: &Refusal, inputs: u32) -> bool {
+        let unchanged = self.memory.inputs.is_none_or(|before| before == inputs);
+        let last = self.memory.attempts.last_failure.as_ref();
+        last.is_some_and(|(_, last)| unchanged || last == refusal)
     }
 
     /// Reports how the credential stands while it waits, and says when to report again.

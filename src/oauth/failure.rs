@@ -9,8 +9,10 @@ use crate::{api::conditions::Reason, decide::facts::Refusal};
 pub struct Failure {
     /// The reason of the contract, with a message for people.
     pub refusal: Refusal,
-    /// How long the server asked us to wait.
+    /// How long the server asked this client to wait.
     pub retry_after: Option<TimeDelta>,
+    /// How long it asked all its clients to wait: `Retry-After` of 429 and 503.
+    pub server_wait: Option<TimeDelta>,
     /// How far the exchange came.
     pub stage: Stage,
 }
@@ -41,6 +43,6 @@ impl Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, retry_after: None, stage: Stage::Answered }
+        Self { refusal, retry_after: None, server_wait: None, stage: Stage::Answered }
     }
 }

@@ -26,6 +26,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_AFTER_MAX: usize = 64;
 /// The longest cause of a failure that is repeated, in characters: a certificate can name thousands of hosts.
 const CAUSE_MAX: usize = 200;
+/// The status by which a server says that it is down for all.
+pub const UNAVAILABLE: u16 = 503;
 /// The body of a 5xx is read for so long: it may name an OAuth error, and what the status says is known.
 const ERROR_BODY_WITHIN: Duration = Duration::from_secs(1);
 /// How the operator names itself.
@@ -223,6 +225,7 @@ impl TransportError {
             ),
             Self::RateLimited(retry_after) => Failure {
                 retry_after,
+                server_wait: retry_after,
                 ..Failure::new(
                     Reason::RateLimited,
                     format!("the {what} answered HTTP 429: lower requestsPerMinute of the ITwinAuthority; {again}"),
@@ -230,6 +233,7 @@ impl TransportError {
             },
             Self::Server(status, retry_after, _) => Failure {
                 retry_after,
+                server_wait: retry_after.filter(|_| status == UNAVAILABLE),
                 ..Failure::new(
                     Reason::ServerError,
                     format!("the {what} answered HTTP {status}: its operators must mend it; {again}"),

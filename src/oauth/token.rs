@@ -14,7 +14,7 @@ use url::Url;
 use super::{
     assertion,
     failure::{Failure, Stage},
-    http::{Transport, TransportError},
+    http::{Transport, TransportError, UNAVAILABLE},
     json,
 };
 use crate::{
@@ -143,12 +143,16 @@ pub async fn ask<T: Transport>(
             exchange.request_async(&carrier).await
         }
     };
-    let CarriedAnswer { status, retry_after } = carrier.answer.into_inner().unwrap_or_default();
+    let CarriedAnswer { status, retry_after, server_wait } = carrier.answer.into_inner().unwrap_or_default();
     match result {
         Ok(answer) => understand(&answer, asked_at, &request.names),
         Err(error) => {
             let failure = classify(error, status, &request.names, request.client.user.is_some());
-            Err(Failure { retry_after: failure.retry_after.or(retry_after), ..failure })
+            Err(Failure {
+                retry_after: failure.retry_after.or(retry_after),
+                server_wait: failure.server_wait.or(server_wait),
+                ..failure
+            })
         }
     }
 }
@@ -173,6 +177,8 @@ struct CarriedAnswer {
     status: Option<u16>,
     /// The wait that a 5xx with an OAuth `error` asks for.
     retry_after: Option<TimeDelta>,
+    /// The same, for all clients.
+    server_wait: Option<TimeDelta>,
 }
 
 impl<'c, T: Transport> AsyncHttpClient<'c> for Carrier<'_, T> {
@@ -181,19 +187,21 @@ impl<'c, T: Transport> AsyncHttpClient<'c> for Carrier<'_, T> {
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(async move {
-            let (response, retry_after) = match self.http.send(request).await {
-                Ok(response) => (with_error(response), None),
+            let (response, retry_after, server_wait) = match self.http.send(request).await {
+                Ok(response) => (with_error(response), None, None),
                 // an OAuth `error` says what happened, whatever the status is
                 Err(TransportError::Server(status, retry_after, body)) => {
                     match json::error_code(&body).filter(|code| ERRORS.contains(&code.as_str())) {
-                        Some(code) => (error_response(&code), retry_after),
+                        Some(code) => {
+                            (error_response(&code), retry_after, retry_after.filter(|_| status == UNAVAILABLE))
+                        }
                         None => return Err(TransportError::Server(status, retry_after, body)),
                     }
                 }
                 Err(error) => return Err(error),
             };
             if let Ok(mut answer) = self.answer.lock() {
-                *answer = CarriedAnswer { status: Some(response.status().as_u16()), retry_after };
+                *answer = CarriedAnswer { status: Some(response.status().as_u16()), retry_after, server_wait };
             }
             if !json::is_shallow(response.body()) {
                 return Err(TransportError::Malformed("JSON that is nested too deeply".to_owned()));

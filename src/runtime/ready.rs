@@ -15,11 +15,19 @@ pub struct Ready<T> {
     turns: VecDeque<Arc<str>>,
     /// What is in here; one that was moved to the front leaves its former place behind.
     queued: HashSet<T>,
+    /// What is in `first`.
+    moved: HashSet<T>,
 }
 
 impl<T> Default for Ready<T> {
     fn default() -> Self {
-        Self { first: VecDeque::new(), namespaces: HashMap::new(), turns: VecDeque::new(), queued: HashSet::new() }
+        Self {
+            first: VecDeque::new(),
+            namespaces: HashMap::new(),
+            turns: VecDeque::new(),
+            queued: HashSet::new(),
+            moved: HashSet::new(),
+        }
     }
 }
 
@@ -28,7 +36,9 @@ impl<T: Clone + Eq + Hash> Ready<T> {
     pub fn push(&mut self, object: T, namespace: &str, goes_first: bool) {
         let is_new = self.queued.insert(object.clone());
         if goes_first {
-            self.first.push_back(object);
+            if self.moved.insert(object.clone()) {
+                self.first.push_back(object);
+            }
         } else if is_new {
             let place = self.namespaces.get_key_value(namespace).map(|(namespace, _)| namespace.clone());
             let namespace = place.unwrap_or_else(|| {
@@ -43,6 +53,7 @@ impl<T: Clone + Eq + Hash> Ready<T> {
     /// Takes out the object whose turn it is.
     pub fn pop(&mut self) -> Option<T> {
         while let Some(object) = self.next() {
+            self.moved.remove(&object);
             if self.queued.remove(&object) {
                 return Some(object);
             }

@@ -5,7 +5,7 @@ use base64::Engine;
 use serde_json::{Value, json};
 use stage::eventually;
 
-use crate::fixture::{Fixture, NAME, SOON, condition};
+use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
 
 /// A client Secret with these values, as bytes.
 fn client_secret(values: &[(&str, &[u8])]) -> Value {
@@ -114,5 +114,38 @@ async fn client_secret_over_a_mebibyte_is_refused_by_the_api_server() -> Result<
     let (create, large) = (["--namespace", &fixture.namespace.name, "create", "-f", "-"], large.to_string());
     let refused = fixture.namespace.stage.kubectl_with(&create, Some(&large)).await.err().context("it was taken")?;
     assert!(format!("{refused:#}").contains("Too long"), "{refused:#}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn clients_in_one_secret_get_each_a_token_of_its_own() -> Result<()> {
+    let fixture = Fixture::new("two-clients").await?;
+    let other = stage::authority::Client::new(&format!("other-{}", fixture.namespace.name));
+    fixture.namespace.stage.authority.register(&other).await?;
+    let both = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "both"},
+        "stringData": {
+            "client_id": fixture.client.client_id,
+            "client_secret": fixture.client.client_secret,
+            "other_id": other.client_id,
+            "other_secret": other.client_secret,
+        },
+    });
+    fixture.namespace.apply(&both).await?;
+    // they meet in the queue
+    fixture.apply_authority(&json!({"requestsPerMinute": 20})).await?;
+    let first = json!({"clientCredentialsRef": {"name": "both"}});
+    let second = json!({
+        "clientCredentialsRef": {"name": "both", "clientIdKey": "other_id", "clientSecretKey": "other_secret"},
+    });
+    for (name, spec) in [("warm", &first), ("first", &first), ("second", &second)] {
+        fixture.namespace.apply(&fixture.namespace.credential(name, spec)).await?;
+    }
+    for (name, client) in [("first", &fixture.client), ("second", &other)] {
+        fixture.wait_condition_of(name, "Ready", "True", "TokenValid", PATIENCE).await?;
+        assert_eq!(fixture.status_of(name).await?["clientId"], client.client_id.as_str(), "{name}");
+    }
     Ok(())
 }

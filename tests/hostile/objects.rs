@@ -137,6 +137,7 @@ fn content(token: &str) -> Content {
         request: String::new(),
         client_id: String::new(),
         client_fingerprint: String::new(),
+        client_reference: String::new(),
         client_version: "".into(),
     }
 }

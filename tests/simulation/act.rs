@@ -211,7 +211,7 @@ impl Look<'_> {
             Ok(_) => Outcome::Succeeded,
             Err(failure) => Outcome::Failed {
                 refusal: failure.refusal.clone(),
-                retry_after: failure.retry_after,
+                server_wait: failure.retry_after,
                 is_outage: matches!(failure.refusal.reason, Reason::ServerError | Reason::Timeout),
             },
         };
@@ -237,6 +237,7 @@ impl Look<'_> {
                 request: facts.desired.request.clone(),
                 client_id: "id".to_owned(),
                 client_version: read.version.clone(),
+                client_reference: gather::client_reference(&self.subject),
             }),
         })
     }

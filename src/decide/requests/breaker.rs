@@ -68,12 +68,25 @@ struct Circuit {
 /// A wait that the server asked all its clients for (RFC 9110 section 10.2.3).
 #[derive(Clone, Copy, Debug)]
 pub struct ServerPause {
+    /// When the first of the waits began that follow each other.
+    first: Instant,
     /// When it asked.
     pub since: Now,
     /// The end of the wait.
     pub until: Instant,
     /// Why it asked.
     pub reason: Reason,
+}
+
+/// A request that has ended.
+#[derive(Clone, Copy)]
+pub struct Ended<'a> {
+    /// Who asked.
+    pub requester: &'a Requester,
+    /// Version of the client Secret that was used.
+    pub version: Option<&'a Arc<str>>,
+    /// It was a probe of an open circuit.
+    pub is_probe: bool,
 }
 
 /// What the circuit of the server lets through.
@@ -109,10 +122,10 @@ impl Circuit {
         Self { until: now + interval, interval, reason, is_probing: false, last_probe: now }
     }
 
-    /// The circuit after a failure with this reason: `None` where it tells nothing new, as for a request that was sent
+    /// The circuit after a failure with this reason: `None` where it says nothing new, as that of a request that was sent
     /// before it opened.
-    fn after_failure(self, now: Instant, reason: Reason) -> Option<Self> {
-        self.is_probing.then(|| Self::open(now, (self.interval * 2).min(OPEN.1), reason))
+    fn after_failure(self, is_probe: bool, now: Instant, reason: Reason) -> Option<Self> {
+        (is_probe && self.is_probing).then(|| Self::open(now, (self.interval * 2).min(OPEN.1), reason))
     }
 }
 
@@ -173,26 +186,35 @@ impl Breaker {
         self.server_pause.as_ref().filter(|pause| now < pause.until)
     }
 
-    /// Notes that a request of this client is sent.
-    pub fn admitted(&mut self, requester: &Requester, now: Instant) {
+    /// Notes that a request of this client is sent. Returns whether it is a probe of an open circuit.
+    pub fn admitted(&mut self, requester: &Requester, now: Instant) -> bool {
         let client = self.failing.get_mut(requester).and_then(|failing| failing.circuit.as_mut());
+        let mut is_probe = false;
         for circuit in client.into_iter().chain(&mut self.circuit) {
-            (circuit.is_probing, circuit.last_probe) = (true, now);
+            (circuit.is_probing, circuit.last_probe, is_probe) = (true, now, true);
         }
+        is_probe
     }
 
     /// Notes how a request of this client ended. `waiting` are the clients that have requests here.
     pub fn note(
         &mut self,
-        (requester, version): (&Requester, Option<&Arc<str>>),
+        Ended { requester, version, is_probe }: Ended<'_>,
         outcome: &Outcome,
         now: Now,
         waiting: &HashMap<Requester, usize>,
     ) -> Change {
         match outcome {
             Outcome::NotSent => {
-                let client = self.failing.get_mut(requester).and_then(|failing| failing.circuit.as_mut());
-                client.into_iter().chain(&mut self.circuit).for_each(|circuit| circuit.is_probing = false);
+                if is_probe {
+                    let client = self.failing.get_mut(requester).and_then(|failing| failing.circuit.as_mut());
+                    client.into_iter().chain(&mut self.circuit).for_each(|circuit| circuit.is_probing = false);
+                    // the next probe is another client's
+                    if let Some(place) = self.succeeded.iter().position(|client| client == requester) {
+                        self.succeeded.remove(place);
+                        self.succeeded.push_front(requester.clone());
+                    }
+                }
                 Change::None
             }
             Outcome::Succeeded => {
@@ -200,19 +222,22 @@ impl Breaker {
                 self.succeeded.retain(|other| other != requester);
                 self.succeeded.push_back(requester.clone());
                 if self.succeeded.len() > SUCCEEDED_MAX {
-                    self.succeeded.pop_front();
+                    // the oldest of the namespace that has the most: no tenant pushes out the others
+                    let crowded = most_frequent(self.succeeded.iter());
+                    let oldest = self.succeeded.iter().position(|client| Some(&client.namespace) == crowded.as_ref());
+                    oldest.and_then(|oldest| self.succeeded.remove(oldest));
                 }
                 self.answered(requester)
             }
-            Outcome::Failed { refusal, retry_after, is_outage } => {
-                let paused = self.pause_server(refusal.reason, *retry_after, now);
+            Outcome::Failed { refusal, server_wait, is_outage } => {
+                let paused = self.pause_server(refusal.reason, *server_wait, now);
                 if *is_outage {
-                    let client = self.client_failed(requester, version, refusal, now.monotonic);
-                    let server = self.outage(requester, refusal.reason, now.monotonic, waiting);
+                    let client = self.client_failed((requester, version), refusal, is_probe, now.monotonic);
+                    let server = self.outage((requester, refusal.reason), is_probe, now.monotonic, waiting);
                     return if client || server || paused { Change::Opened } else { Change::None };
                 }
                 let opened = if is_about_the_client(refusal.reason) {
-                    self.client_failed(requester, version, refusal, now.monotonic)
+                    self.client_failed((requester, version), refusal, is_probe, now.monotonic)
                 } else {
                     self.failing.remove(requester);
                     false
@@ -235,16 +260,15 @@ impl Breaker {
     /// Notes a failure of a client; returns whether its circuit opened for the first time.
     fn client_failed(
         &mut self,
-        requester: &Requester,
-        version: Option<&Arc<str>>,
+        (requester, version): (&Requester, Option<&Arc<str>>),
         refusal: &Refusal,
+        is_probe: bool,
         now: Instant,
     ) -> bool {
         if self.failing.len() >= FAILING_MAX && !self.failing.contains_key(requester) {
-            self.failing.retain(|_, failing| failing.circuit.is_some_and(|circuit| now < circuit.until));
-            if self.failing.len() >= FAILING_MAX {
-                self.failing.clear();
-            }
+            // those of the namespace that has the most
+            let crowded = most_frequent(self.failing.keys());
+            self.failing.retain(|client, _| Some(&client.namespace) != crowded.as_ref());
         }
         let failing = self.failing.entry(requester.clone()).or_insert_with(|| Failing {
             failures: 0,
@@ -262,7 +286,7 @@ impl Breaker {
             }
             None => false,
             Some(circuit) => {
-                failing.circuit = circuit.after_failure(now, refusal.reason).or(Some(circuit));
+                failing.circuit = circuit.after_failure(is_probe, now, refusal.reason).or(Some(circuit));
                 false
             }
         }
@@ -271,15 +295,15 @@ impl Breaker {
     /// Notes that a request was not answered; returns whether the circuit of the server opened for the first time.
     fn outage(
         &mut self,
-        requester: &Requester,
-        reason: Reason,
+        (requester, reason): (&Requester, Reason),
+        is_probe: bool,
         now: Instant,
         waiting: &HashMap<Requester, usize>,
     ) -> bool {
         self.evidence.failures = self.evidence.failures.saturating_add(1);
         self.evidence.clients.insert(requester.clone());
         if let Some(circuit) = self.circuit {
-            self.circuit = circuit.after_failure(now, reason).or(Some(circuit));
+            self.circuit = circuit.after_failure(is_probe, now, reason).or(Some(circuit));
             return false;
         }
         let is_open = self.evidence.failures >= THRESHOLD && self.concerns_all(waiting);
@@ -287,26 +311,29 @@ impl Breaker {
         is_open
     }
 
-    /// Whether the failures say that the server is down, not a client: two clients fail that succeeded before, or all of
-    /// those. Where none ever did, clients of two namespaces, or all that ask.
+    /// Whether the failures say that the server is down, not a client: all clients fail that are known, or two that
+    /// succeeded before and that no tenant has both. Where none ever succeeded, two that no tenant has both.
     fn concerns_all(&self, waiting: &HashMap<Requester, usize>) -> bool {
-        let clients = &self.evidence.clients;
-        if self.succeeded.is_empty() {
-            let namespaces: HashSet<&str> = clients.iter().map(|client| &*client.namespace).collect();
-            return namespaces.len() >= 2 || waiting.keys().all(|client| clients.contains(client));
+        let failing = &self.evidence.clients;
+        let known = || waiting.keys().chain(&self.succeeded);
+        if known().all(|client| failing.contains(client)) {
+            return true;
         }
-        let good = self.succeeded.iter().filter(|client| clients.contains(client)).count();
-        good >= 2 || good == self.succeeded.len()
+        let good = |client: &&Requester| self.succeeded.is_empty() || self.succeeded.contains(client);
+        let namespaces: HashSet<&str> = failing.iter().filter(good).map(|client| &*client.namespace).collect();
+        let one_tenant = || known().all(|client| namespaces.contains(&*client.namespace));
+        namespaces.len() >= 2 || (one_tenant() && failing.iter().filter(good).count() >= 2)
     }
 
     /// Notes the wait that the server asks for. Returns whether it is a longer one than before.
-    fn pause_server(&mut self, reason: Reason, retry_after: Option<TimeDelta>, now: Now) -> bool {
-        // 429 and 503: the transport gives `Retry-After` of no other status
-        let is_pause = matches!(reason, Reason::RateLimited | Reason::ServerError);
-        let Some(wait) = retry_after.filter(|wait| is_pause && *wait > TimeDelta::zero()) else { return false };
-        let until = now.monotonic + wait.min(SERVER_PAUSE_MAX).to_std().unwrap_or_default();
+    fn pause_server(&mut self, reason: Reason, wait: Option<TimeDelta>, now: Now) -> bool {
+        let Some(wait) = wait.filter(|wait| *wait > TimeDelta::zero()) else { return false };
+        // waits that follow each other together are no longer than one may be
+        let first = self.server_pause(now.monotonic).map_or(now.monotonic, |pause| pause.first);
+        let longest = SERVER_PAUSE_MAX.to_std().unwrap_or_default();
+        let until = (now.monotonic + wait.min(SERVER_PAUSE_MAX).to_std().unwrap_or_default()).min(first + longest);
         if self.server_pause(now.monotonic).is_none_or(|pause| pause.until < until) {
-            self.server_pause = Some(ServerPause { since: now, until, reason });
+            self.server_pause = Some(ServerPause { first, since: now, until, reason });
             return true;
         }
         false
@@ -321,6 +348,13 @@ impl ServerPause {
         let half = (left / 2).to_std().unwrap_or_default();
         if half.is_zero() { self.until } else { (self.since.monotonic + half).min(self.until) }
     }
+}
+
+/// The namespace of most of these clients.
+fn most_frequent<'a>(clients: impl Iterator<Item = &'a Requester>) -> Option<Arc<str>> {
+    let mut counts: HashMap<&Arc<str>, usize> = HashMap::new();
+    clients.for_each(|client| *counts.entry(&client.namespace).or_default() += 1);
+    counts.into_iter().max_by_key(|(_, count)| *count).map(|(namespace, _)| namespace.clone())
 }
 
 /// Whether an answer with this reason concerns all requests of the client, whatever they ask for.
@@ -356,7 +390,9 @@ mod tests {
 
         fn note(&mut self, client: &Requester, outcome: &Outcome, millisecond: u64) -> Change {
             let now = self.at(millisecond);
-            self.breaker.note((client, None), outcome, now, &self.waiting)
+            // what is sent while a circuit is open is a probe
+            let ended = Ended { requester: client, version: None, is_probe: true };
+            self.breaker.note(ended, outcome, now, &self.waiting)
         }
 
         fn fail(&mut self, client: &Requester, reason: Reason, times: u32) {
@@ -372,7 +408,7 @@ mod tests {
 
     fn failed(reason: Reason) -> Outcome {
         let is_outage = matches!(reason, Reason::Timeout | Reason::ConnectionFailed | Reason::ServerError);
-        Outcome::Failed { refusal: Refusal::new(reason, "because"), retry_after: None, is_outage }
+        Outcome::Failed { refusal: Refusal::new(reason, "because"), server_wait: None, is_outage }
     }
 
     #[test]
@@ -417,8 +453,42 @@ mod tests {
     }
 
     #[test]
+    fn good_clients_of_one_tenant_that_begin_to_fail_do_not_open_the_circuit_for_others() {
+        let (one, other, neighbour) = (client("a", "one"), client("a", "other"), client("b", "neighbour"));
+        let mut scene = Scene::with(&[&one, &other, &neighbour]);
+        scene.note(&one, &Outcome::Succeeded, 0);
+        scene.fail(&one, Reason::ServerError, 50);
+        assert!(!scene.is_open(), "the neighbour only waits, and one client is not the only one");
+        let mut scene = Scene::with(&[&one, &other, &neighbour]);
+        for client in [&one, &other, &neighbour] {
+            scene.note(client, &Outcome::Succeeded, 0);
+        }
+        scene.fail(&one, Reason::ServerError, 50);
+        scene.fail(&other, Reason::ServerError, 50);
+        assert!(!scene.is_open(), "both are one tenant's");
+        scene.fail(&neighbour, Reason::ServerError, 1);
+        assert!(scene.is_open());
+    }
+
+    #[test]
+    fn waits_that_follow_each_other_are_together_no_longer_than_an_hour() {
+        let one = client("a", "one");
+        let mut scene = Scene::with(&[&one]);
+        let asked = Outcome::Failed {
+            refusal: Refusal::new(Reason::RateLimited, "because"),
+            server_wait: Some(TimeDelta::hours(1)),
+            is_outage: false,
+        };
+        for minute in 0..59 {
+            scene.note(&one, &asked, minute * 60_000);
+        }
+        let pause = scene.breaker.server_pause(scene.at(59 * 60_000).monotonic).expect("a pause");
+        assert_eq!(pause.until, scene.at(3_600_000).monotonic);
+    }
+
+    #[test]
     fn client_that_fails_while_others_succeed_is_good_no_longer() {
-        let (one, other, good) = (client("a", "one"), client("a", "other"), client("b", "good"));
+        let (one, other, good) = (client("a", "one"), client("c", "other"), client("b", "good"));
         let mut scene = Scene::with(&[&one, &other, &good]);
         for client in [&one, &other, &good] {
             scene.note(client, &Outcome::Succeeded, 0);
@@ -452,7 +522,7 @@ mod tests {
         let mut scene = Scene::with(&[&one]);
         let refusal = Refusal::new(Reason::ServerError, "because");
         for _ in 0..10 {
-            scene.note(&one, &Outcome::Failed { refusal: refusal.clone(), retry_after: None, is_outage: false }, 0);
+            scene.note(&one, &Outcome::Failed { refusal: refusal.clone(), server_wait: None, is_outage: false }, 0);
         }
         assert!(!scene.is_open() && scene.breaker.client_wait(&one, scene.start).is_some());
     }
@@ -500,7 +570,7 @@ mod tests {
         let mut scene = Scene::with(&[&one]);
         let asked = |hours| Outcome::Failed {
             refusal: Refusal::new(Reason::RateLimited, "because"),
-            retry_after: Some(TimeDelta::hours(hours)),
+            server_wait: Some(TimeDelta::hours(hours)),
             is_outage: false,
         };
         scene.note(&one, &asked(400), 0);

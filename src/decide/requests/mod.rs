@@ -8,7 +8,7 @@ mod lanes;
 pub mod pacer;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     hash::Hash,
     ops::Bound,
     sync::Arc,
@@ -18,7 +18,7 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 
 use self::{
-    breaker::{Breaker, Change, Gate},
+    breaker::{Breaker, Change, Ended, Gate},
     lanes::Lanes,
     pacer::Pacer,
 };
@@ -27,8 +27,6 @@ use crate::api::conditions::Reason;
 
 /// A token that is lost within this after the end of an open interval may be probed for before it ends.
 const URGENT_MARGIN: TimeDelta = TimeDelta::seconds(5);
-/// Tokens that are considered for an urgent probe: enough to find one whose client is not suspected.
-const URGENT_CANDIDATES: usize = 32;
 /// A request that was admitted and that no worker has taken up for so long waits again.
 const TAKE_UP_WITHIN: Duration = Duration::from_secs(60);
 /// A wait that the server asks for is reported where it is longer: a moment is no failure of those that wait.
@@ -78,8 +76,8 @@ pub enum Outcome {
     Failed {
         /// Why.
         refusal: Refusal,
-        /// The wait that the server asked for.
-        retry_after: Option<TimeDelta>,
+        /// The wait that the server asked all its clients for (`Retry-After` of 429 and 503).
+        server_wait: Option<TimeDelta>,
         /// The server did not answer, or with a 5xx that carries no OAuth `error`.
         is_outage: bool,
     },
@@ -120,6 +118,8 @@ pub struct RequestQueue<K> {
     parked: BTreeMap<(Instant, u64), K>,
     /// Requests with a token, by when it is lost; what has expired already is among them.
     by_loss: BTreeMap<(DateTime<Utc>, u64), K>,
+    /// Namespaces that had an urgent probe since the circuit opened.
+    urgent_turns: HashSet<Arc<str>>,
     in_flight: HashMap<K, Flight>,
     /// How many requests of each client wait or are in flight.
     requesters: HashMap<Requester, usize>,
@@ -150,6 +150,8 @@ enum Stand {
 struct Flight {
     request: Request,
     since: Instant,
+    /// It is a probe of an open circuit.
+    is_probe: bool,
     /// Until when a worker must have taken it up; `None` once one has.
     take_up_by: Option<Instant>,
 }
@@ -166,6 +168,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             lanes: Lanes::default(),
             parked: BTreeMap::new(),
             by_loss: BTreeMap::new(),
+            urgent_turns: HashSet::new(),
             in_flight: HashMap::new(),
             requesters: HashMap::new(),
             namespaces: HashMap::new(),
@@ -297,7 +300,11 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             self.pacer.give_back();
         }
         let version = version.or(request.client_version.as_ref());
-        let change = self.breaker.note((&request.requester, version), outcome, now, &self.requesters);
+        let ended = Ended { requester: &request.requester, version, is_probe: flight.is_probe };
+        let change = self.breaker.note(ended, outcome, now, &self.requesters);
+        if change == Change::Closed {
+            self.urgent_turns.clear();
+        }
         let requester = &request.requester;
         if matches!(outcome, Outcome::Succeeded) {
             self.unpark(|waiting| waiting.requester == *requester);
@@ -353,10 +360,16 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         match self.breaker.gate(now.monotonic) {
             Gate::Closed => self.next_in_turn(now.monotonic).ok_or(None),
             Gate::HalfOpen => {
-                let good = self.breaker.succeeded().find_map(|client| self.waits_for(client));
+                let may_probe = |client: &&Requester| self.breaker.is_unsuspected(client);
+                let good = self.breaker.succeeded().filter(may_probe).find_map(|client| self.waits_for(client));
                 good.or_else(|| self.next_in_turn(now.monotonic)).ok_or(None)
             }
-            Gate::Open { until, urgent_from } => self.urgent(until, urgent_from, now).map_err(|at| at.or(until)),
+            Gate::Open { until, urgent_from } => {
+                let key = self.urgent(until, urgent_from, now).map_err(|at| at.or(until))?;
+                let namespace = self.waiting.get(&key).map(|waiting| waiting.request.requester.namespace.clone());
+                self.urgent_turns.extend(namespace);
+                Ok(key)
+            }
         }
     }
 
@@ -373,13 +386,16 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         let (Some(until), Some(from)) = (until, from) else { return Err(None) };
         let end = now.wall + TimeDelta::from_std(until - now.monotonic).unwrap_or_default() + URGENT_MARGIN;
         let may_probe = |request: &Request| !request.is_retry && self.breaker.is_unsuspected(&request.requester);
-        let mut candidates = self.in_lane_after(now.wall).take_while(|(lost_at, _)| *lost_at <= end);
-        let urgent = candidates
-            .by_ref()
-            .take(URGENT_CANDIDATES)
-            .find(|(_, key)| self.waiting.get(*key).is_some_and(|waiting| may_probe(&waiting.request)));
+        let candidates = || {
+            let soon = self.in_lane_after(now.wall).take_while(|(lost_at, _)| *lost_at <= end);
+            soon.filter_map(|(_, key)| Some((key, &self.waiting.get(key)?.request)))
+                .filter(|(_, request)| may_probe(request))
+        };
+        // namespaces that had no probe since the circuit opened come first
+        let is_new = |request: &Request| !self.urgent_turns.contains(&request.requester.namespace);
+        let urgent = candidates().find(|(_, request)| is_new(request)).or_else(|| candidates().next());
         match urgent {
-            Some((_, key)) if from <= now.monotonic => Ok(key.clone()),
+            Some((key, _)) if from <= now.monotonic => Ok(key.clone()),
             Some(_) => Err(Some(from)),
             None => Err(None),
         }
@@ -424,10 +440,10 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             }
         }
         self.pacer.take(now);
-        self.breaker.admitted(&request.requester, now);
+        let is_probe = self.breaker.admitted(&request.requester, now);
         self.lanes.admitted(request.is_retry);
         *self.namespaces.entry(request.requester.namespace.clone()).or_default() += 1;
-        self.in_flight.insert(key.clone(), Flight { request, since, take_up_by: Some(now + TAKE_UP_WITHIN) });
+        self.in_flight.insert(key.clone(), Flight { request, since, is_probe, take_up_by: Some(now + TAKE_UP_WITHIN) });
         Some(now.saturating_duration_since(since))
     }
 

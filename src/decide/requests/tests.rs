@@ -25,7 +25,7 @@ fn request(namespace: &str, secret: &str, expires_at: Option<DateTime<Utc>>) -> 
 
 fn failed(reason: Reason) -> Outcome {
     let is_outage = matches!(reason, Reason::Timeout | Reason::ServerError);
-    Outcome::Failed { refusal: Refusal::new(reason, "because"), retry_after: None, is_outage }
+    Outcome::Failed { refusal: Refusal::new(reason, "because"), server_wait: None, is_outage }
 }
 
 impl Scene {
@@ -229,6 +229,59 @@ fn probe_is_drawn_from_the_client_that_succeeded_last() {
 }
 
 #[test]
+fn probe_that_fails_is_followed_by_another_clients() {
+    let mut scene = Scene::new(8, 6000);
+    for (namespace, name) in [("good", "one"), ("bad", "two")] {
+        scene.enqueue(namespace, name, 60);
+        scene.run(Duration::from_millis(10), |_, _| Outcome::Succeeded);
+    }
+    for _ in 0..6 {
+        scene.retry("good", "one");
+        scene.retry("bad", "two");
+        scene.run(Duration::from_millis(10), |_, _| failed(Reason::Timeout));
+    }
+    assert!(scene.queue.is_open());
+    // the one that succeeded last goes on failing; the server answers the other one again
+    let mut closed = None;
+    for second in 0..60 {
+        scene.retry("bad", "two");
+        scene.retry("good", "one");
+        for name in scene.admit() {
+            let outcome = if name == "good/one" { Outcome::Succeeded } else { failed(Reason::Timeout) };
+            if scene.settle(&name, &outcome).0 == Change::Closed {
+                closed.get_or_insert(second);
+            }
+        }
+        scene.passed += Duration::from_secs(1);
+    }
+    assert!(closed.is_some_and(|second| second < 15), "{closed:?}");
+}
+
+#[test]
+fn urgent_probes_take_turns_by_namespace() {
+    let mut scene = Scene::new(8, 6000);
+    for _ in 0..8 {
+        ["a", "b"].iter().for_each(|namespace| scene.retry(namespace, "down"));
+        scene.run(Duration::from_secs(5), |_, _| failed(Reason::Timeout));
+    }
+    assert!(scene.queue.is_open());
+    for number in 0..40 {
+        scene.enqueue("crowd", &format!("c{number}"), 10 + number / 20);
+    }
+    scene.enqueue("quiet", "only", 14);
+    let mut probes = Vec::new();
+    for _ in 0..14 {
+        for name in scene.admit() {
+            probes.push(name.clone());
+            scene.settle(&name, &failed(Reason::Timeout));
+        }
+        scene.passed += Duration::from_millis(500);
+    }
+    // one of the crowd at its turn, one urgent one, and then the other namespace
+    assert!(probes.iter().take(3).any(|name| name == "quiet/only"), "{probes:?}");
+}
+
+#[test]
 fn one_namespace_leaves_room_in_flight_for_the_others() {
     let mut scene = Scene::new(8, 60_000);
     (0..300).for_each(|number| scene.enqueue("slow", &format!("c{number}"), 60));
@@ -303,8 +356,8 @@ fn wait_that_the_server_asks_for_holds_for_all_and_spares_tokens_that_would_be_l
     scene.enqueue("a", "limited", 600);
     scene.admit();
     let refusal = Refusal::new(Reason::RateLimited, "because");
-    let retry_after = Some(TimeDelta::seconds(100));
-    scene.settle("a/limited", &Outcome::Failed { refusal, retry_after, is_outage: false });
+    let server_wait = Some(TimeDelta::seconds(100));
+    scene.settle("a/limited", &Outcome::Failed { refusal, server_wait, is_outage: false });
     scene.enqueue("b", "soon", 60);
     scene.passed += Duration::from_secs(1);
     let (missing, now) = (request("b", "missing", None), scene.now());
