@@ -44,6 +44,8 @@ pub struct Breaker {
 struct Failing {
     failures: u32,
     refusal: Refusal,
+    /// The last failure was one in which the server did not answer.
+    is_outage: bool,
     /// Version of the client Secret that was used: another one is another client.
     version: Option<Arc<str>>,
     circuit: Option<Circuit>,
@@ -232,12 +234,12 @@ impl Breaker {
             Outcome::Failed { refusal, server_wait, is_outage } => {
                 let paused = self.pause_server(refusal.reason, *server_wait, now);
                 if *is_outage {
-                    let client = self.client_failed((requester, version), refusal, is_probe, now.monotonic);
+                    let client = self.client_failed((requester, version), (refusal, true), is_probe, now.monotonic);
                     let server = self.outage((requester, refusal.reason), is_probe, now.monotonic, waiting);
                     return if client || server || paused { Change::Opened } else { Change::None };
                 }
                 let opened = if is_about_the_client(refusal.reason) {
-                    self.client_failed((requester, version), refusal, is_probe, now.monotonic)
+                    self.client_failed((requester, version), (refusal, false), is_probe, now.monotonic)
                 } else {
                     self.failing.remove(requester);
                     false
@@ -254,14 +256,21 @@ impl Breaker {
     fn answered(&mut self, requester: &Requester) -> Change {
         let suspects = std::mem::take(&mut self.evidence).clients;
         self.succeeded.retain(|client| client == requester || !suspects.contains(client));
-        if self.circuit.take().is_some() { Change::Closed } else { Change::None }
+        if self.circuit.take().is_none() {
+            return Change::None;
+        }
+        // what failed with the server is tried with it; one more failure is the client's own
+        for failing in self.failing.values_mut().filter(|failing| failing.is_outage) {
+            (failing.circuit, failing.failures) = (None, failing.failures.min(THRESHOLD - 1));
+        }
+        Change::Closed
     }
 
     /// Notes a failure of a client; returns whether its circuit opened for the first time.
     fn client_failed(
         &mut self,
         (requester, version): (&Requester, Option<&Arc<str>>),
-        refusal: &Refusal,
+        (refusal, is_outage): (&Refusal, bool),
         is_probe: bool,
         now: Instant,
     ) -> bool {
@@ -273,11 +282,12 @@ impl Breaker {
         let failing = self.failing.entry(requester.clone()).or_insert_with(|| Failing {
             failures: 0,
             refusal: refusal.clone(),
+            is_outage,
             version: version.cloned(),
             circuit: None,
         });
         failing.failures = failing.failures.saturating_add(1);
-        failing.refusal = refusal.clone();
+        (failing.refusal, failing.is_outage) = (refusal.clone(), is_outage);
         failing.version = version.cloned();
         match failing.circuit {
             None if failing.failures >= THRESHOLD => {
@@ -468,6 +478,20 @@ mod tests {
         assert!(!scene.is_open(), "both are one tenant's");
         scene.fail(&neighbour, Reason::ServerError, 1);
         assert!(scene.is_open());
+    }
+
+    #[test]
+    fn circuits_of_clients_that_opened_with_that_of_the_server_close_with_it() {
+        let (one, other) = (client("a", "one"), client("b", "other"));
+        let mut scene = Scene::with(&[&one, &other]);
+        scene.fail(&one, Reason::Timeout, 5);
+        scene.fail(&other, Reason::Timeout, 5);
+        assert!(scene.is_open() && scene.breaker.client_wait(&other, scene.start).is_some());
+        assert_eq!(scene.note(&one, &Outcome::Succeeded, 3000), Change::Closed);
+        let now = scene.at(3000).monotonic;
+        assert!(scene.breaker.client_wait(&other, now).is_none());
+        scene.note(&other, &failed(Reason::Timeout), 3000);
+        assert!(scene.breaker.client_wait(&other, now).is_some(), "one failure of its own is enough");
     }
 
     #[test]

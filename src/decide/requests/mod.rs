@@ -304,6 +304,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         let change = self.breaker.note(ended, outcome, now, &self.requesters);
         if change == Change::Closed {
             self.urgent_turns.clear();
+            self.unpark(|_| true);
         }
         let requester = &request.requester;
         if matches!(outcome, Outcome::Succeeded) {
