@@ -62,7 +62,7 @@ struct Slot {
 #[derive(Default)]
 struct Inner {
     slots: HashMap<Arc<Key>, Slot>,
-    /// For each credential the Secret that it writes and the one that it reads, to tell what it cared for before.
+    /// For each credential the Secret that it writes and the one that it reads, to know what it referred to before.
     cared_for: HashMap<Arc<Key>, [Arc<Key>; 2]>,
 }
 

@@ -351,7 +351,7 @@ impl Breaker {
 }
 
 impl ServerPause {
-    /// When a request may be sent all the same: once half of what was left of its token has passed.
+    /// When a request may be sent in spite of it: once half of what was left of its token has passed.
     #[must_use]
     pub fn allows(&self, lost_at: DateTime<Utc>) -> Instant {
         let left = (lost_at - self.since.wall).max(TimeDelta::zero());
