@@ -10,11 +10,14 @@ use itwin_credential_operator::{
     act::template::Templates,
     api::{credential::SecretTemplate, secret_keys},
     decide::{
-        facts::{Authority, Client, Desired, Facts, Held, History, Integrity, Policy, RenewBefore, Stamp, Target},
-        next,
+        decision,
+        observed::{
+            Authority, Client, Desired, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target,
+            TokenMetadata,
+        },
     },
     oauth::jwt::KeySet,
-    observe::target::Seen,
+    observe::target::SecretMetadata,
     sensitive::Sensitive,
 };
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
@@ -30,15 +33,15 @@ fn at(second: i64) -> DateTime<Utc> {
 }
 
 /// A credential with a good token of an hour.
-fn facts() -> Facts {
-    let stamp = Stamp {
+fn up_to_date() -> ObservedState {
+    let token_metadata = TokenMetadata {
         request: "request".into(),
         issuer: ISSUER.into(),
         client_version: "client/1".into(),
         issued_at: at(0),
         expires_at: at(3600),
     };
-    Facts {
+    ObservedState {
         uid: UID.to_owned(),
         desired: Desired {
             request: "request".into(),
@@ -48,7 +51,11 @@ fn facts() -> Facts {
         renewal_request: None,
         authority: Authority::Ready { issuer: ISSUER.into() },
         client: Client::Usable { version: "client/1".into(), same_as_held: Some(true) },
-        target: Target::Ours(Held { stamp: Some(stamp), data: Integrity::Proven, metadata_intact: true }),
+        target: Target::Ours(Held {
+            token_metadata: Some(token_metadata),
+            data: Integrity::Verified,
+            metadata_intact: true,
+        }),
         history: History::default(),
         is_admitted: true,
         has_unwritten: false,
@@ -57,10 +64,10 @@ fn facts() -> Facts {
 }
 
 fn decide(criterion: &mut Criterion) {
-    let facts = facts();
+    let observed = up_to_date();
     let mut group = criterion.benchmark_group("decide");
-    group.bench_function("nothing to do", |bencher| bencher.iter(|| next::next(black_box(&facts), at(60))));
-    group.bench_function("renewal is due", |bencher| bencher.iter(|| next::next(black_box(&facts), at(2500))));
+    group.bench_function("nothing to do", |bencher| bencher.iter(|| decision::decide(black_box(&observed), at(60))));
+    group.bench_function("renewal is due", |bencher| bencher.iter(|| decision::decide(black_box(&observed), at(2500))));
     group.finish();
 }
 
@@ -117,7 +124,7 @@ fn render(criterion: &mut Criterion) {
 
 fn observe(criterion: &mut Criterion) {
     let annotations: BTreeMap<String, String> =
-        secret_keys::STAMP.iter().map(|key| ((*key).to_owned(), "2027-01-15T08:00:00Z".to_owned())).collect();
+        secret_keys::TOKEN_METADATA.iter().map(|key| ((*key).to_owned(), "2027-01-15T08:00:00Z".to_owned())).collect();
     let metadata: ObjectMeta = serde_json::from_value(json!({
         "name": "agent", "namespace": "team", "uid": UID, "resourceVersion": "123456",
         "labels": {secret_keys::MANAGED_BY: "itwin-credential-operator"},
@@ -129,7 +136,7 @@ fn observe(criterion: &mut Criterion) {
     }))
     .expect("metadata");
     criterion.bench_function("observe the metadata of a Secret", |bencher| {
-        bencher.iter(|| Seen::new(black_box(&metadata)));
+        bencher.iter(|| SecretMetadata::new(black_box(&metadata)));
     });
 }
 

@@ -14,8 +14,8 @@
 
 pub mod clock;
 pub mod digest;
+pub mod liveness;
 pub mod mandate;
-pub mod progress;
 pub mod sensitive;
 
 pub mod api;

@@ -402,8 +402,8 @@ async fn admission_policy_lets_nobody_else_write_what_the_operator_decides_from(
     refused("a forged time without the label", annotate("token", "credentials.itwin.dev/expires-at=later")).await?;
     let data = r#"{"stringData":{"access_token":"by hand"}}"#;
     namespace.kubectl(&["patch", "secret", "token", "--type=merge", "-p", data]).await?;
-    let repair = r#"{"metadata":{"annotations":{"credentials.itwin.dev/expires-at":"later"}}}"#;
-    namespace.kubectl(&["patch", "secret", "token", "--type=merge", "-p", repair, &impersonate]).await?;
+    let patch_metadata = r#"{"metadata":{"annotations":{"credentials.itwin.dev/expires-at":"later"}}}"#;
+    namespace.kubectl(&["patch", "secret", "token", "--type=merge", "-p", patch_metadata, &impersonate]).await?;
 
     // statuses
     namespace.apply(&namespace.credential("agent", &json!({}))).await?;
@@ -470,8 +470,8 @@ async fn monitoring_objects_hold_what_the_files_hold() -> Result<()> {
     let dashboard = of_kind(&objects, "ConfigMap");
     let dashboard = dashboard.first().context("no ConfigMap")?;
     assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
-    let told = dashboard["data"]["itwin-credential-operator.json"].as_str().unwrap_or_default();
+    let reported = dashboard["data"]["itwin-credential-operator.json"].as_str().unwrap_or_default();
     let file = project().join("charts").join(INSTALLATION).join("files/dashboard.json");
-    assert_eq!(told.trim_end(), std::fs::read_to_string(file)?.trim_end());
+    assert_eq!(reported.trim_end(), std::fs::read_to_string(file)?.trim_end());
     Ok(())
 }

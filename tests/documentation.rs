@@ -42,7 +42,7 @@ const FROM_NOTHING: [&str; 2] = ["README.md", "docs/configuration.md"];
 const BROKEN: &str = "docs/troubleshooting.md";
 
 /// What only looks is looked at again until it shows what the document shows.
-const LOOKS: [&str; 5] = ["kubectl get", "kubectl describe", "kubectl events", "kubectl wait", "kubectl auth"];
+const RECONCILES: [&str; 5] = ["kubectl get", "kubectl describe", "kubectl events", "kubectl wait", "kubectl auth"];
 /// For that.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// The longest that one command may take.
@@ -197,8 +197,9 @@ impl Place {
             if ended_well && missing.is_empty() {
                 return Ok(());
             }
-            let looks = LOOKS.iter().any(|look| text.starts_with(look)) && !text.contains("| kubectl");
-            if !looks || started.elapsed() > PATIENCE {
+            let reconciles =
+                RECONCILES.iter().any(|reconcile| text.starts_with(reconcile)) && !text.contains("| kubectl");
+            if !reconciles || started.elapsed() > PATIENCE {
                 bail!("it printed:\n{printed}\nand this is missing: {missing:?}");
             }
             tokio::time::sleep(Duration::from_millis(200)).await;

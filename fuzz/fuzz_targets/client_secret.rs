@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
         let material = ClientMaterial::new(secret, &keys, "team/client".to_owned());
         for method in [ClientAuthentication::ClientSecretPost, ClientAuthentication::PrivateKeyJwt] {
             match material.credentials(method, GrantType::ClientCredentials) {
-                Err(refusal) => is_bounded(&refusal.message),
+                Err(failure) => is_bounded(&failure.message),
                 Ok(client) => {
                     if let Proof::PrivateKey(pem) = client.proof {
                         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");

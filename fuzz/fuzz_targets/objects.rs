@@ -7,7 +7,7 @@ use itwin_credential_operator::{
     act::template,
     api::{authority::ITwinAuthority, credential::ITwinServiceCredential, limits},
     config::authority::AuthorityConfig,
-    controller::{gather, guarded::Guarded},
+    controller::{observation, guarded::Guarded},
 };
 use itwin_credential_operator_fuzz::{is_bounded, on_small_stack};
 use libfuzzer_sys::fuzz_target;
@@ -21,9 +21,9 @@ fuzz_target!(|data: &[u8]| {
                 let kept = credential.metadata.annotations.iter().flatten();
                 assert!(kept.into_iter().all(|(_, value)| value.chars().count() <= limits::RENEW_MAX));
                 let now = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
-                let _ = now - gather::policy(&credential).minimum_validity;
-                if let Err(refusal) = template::check(credential.spec.secret_template.as_ref()) {
-                    is_bounded(&refusal.message);
+                let _ = now - observation::policy(&credential).minimum_validity;
+                if let Err(failure) = template::check(credential.spec.secret_template.as_ref()) {
+                    is_bounded(&failure.message);
                 }
             }
         }

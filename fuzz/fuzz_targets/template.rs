@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
         let sources = text.split('\0').enumerate().map(|(number, source)| (number.to_string(), source.to_owned()));
         let template = SecretTemplate { data: sources.collect(), ..SecretTemplate::default() };
         match Templates::new(Some(&template)) {
-            Err(refusal) => is_bounded(&refusal.message),
+            Err(failure) => is_bounded(&failure.message),
             Ok(templates) => {
                 let keys = ["access_token", "token_type", "expires_at", "scope", "issuer"];
                 let data: BTreeMap<_, _> = keys.map(|key| (key.to_owned(), ByteString(TOKEN.to_vec()))).into();

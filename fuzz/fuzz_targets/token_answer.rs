@@ -57,7 +57,7 @@ fn answered(status: u8, body: &[u8]) {
         }
         // longer than any word of our own messages: then it came from the answer
         Err(failure) => {
-            let message = failure.refusal.message;
+            let message = failure.failure.message;
             assert!(message.contains("ims") && message.len() < 400, "{message}");
         }
     }

@@ -24,10 +24,10 @@ use crate::{
     },
     clock,
     cluster::{CallError, Cluster, Step},
-    decide::{facts::Refusal, fingerprint, grant::Grant},
+    decide::{fingerprint, observed::Failure, validate::IssuedToken},
     observe::{
-        metadata::SecretMetadata,
-        target::{self, Seen},
+        metadata::PartialSecret,
+        target::{self, SecretMetadata},
     },
 };
 
@@ -35,7 +35,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Content {
     /// The token.
-    pub grant: Grant,
+    pub issued: IssuedToken,
     /// Issuer that it came from.
     pub issuer: String,
     /// Digest of what it was asked for.
@@ -53,7 +53,7 @@ pub struct Content {
 /// The Secret that is to be updated.
 pub struct Existing<'a> {
     /// What is known of it.
-    pub seen: &'a Seen,
+    pub secret_metadata: &'a SecretMetadata,
     /// Its data, where it was read; else only our keys are there.
     pub present: Option<&'a Data>,
 }
@@ -89,11 +89,11 @@ pub type Data = BTreeMap<String, ByteString>;
 ///
 /// # Errors
 /// [`crate::api::conditions::Reason::TemplateInvalid`]
-pub fn data(credential: &ITwinServiceCredential, content: &Content) -> Result<Data, Refusal> {
+pub fn data(credential: &ITwinServiceCredential, content: &Content) -> Result<Data, Failure> {
     with_templates(credential, token_data(content))
 }
 
-fn with_templates(credential: &ITwinServiceCredential, mut data: Data) -> Result<Data, Refusal> {
+fn with_templates(credential: &ITwinServiceCredential, mut data: Data) -> Result<Data, Failure> {
     data.extend(Templates::new(credential.spec.secret_template.as_ref())?.render(&data));
     Ok(data)
 }
@@ -107,7 +107,7 @@ pub async fn create(
     credential: &ITwinServiceCredential,
     content: &Content,
     data: Data,
-) -> Result<Seen, CallError> {
+) -> Result<SecretMetadata, CallError> {
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(credential.target_name().to_owned()),
@@ -123,8 +123,8 @@ pub async fn create(
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     let body = serde_json::to_vec(&secret).map_err(kube::core::request::Error::SerializeBody);
     let request = body.and_then(|body| Request::new(api(cluster, credential).resource_url()).create(&params, body));
-    let written: SecretMetadata = cluster.call_for_metadata(Step::CreateSecret, request).await?;
-    Ok(Seen::new(&written.read()))
+    let written: PartialSecret = cluster.call_for_metadata(Step::CreateSecret, request).await?;
+    Ok(SecretMetadata::new(&written.read()))
 }
 
 /// Writes a token into the Secret.
@@ -137,8 +137,8 @@ pub async fn update(
     existing: Existing<'_>,
     content: &Content,
     data: &Data,
-) -> Result<Seen, CallError> {
-    let mut patch = metadata_patch(credential, existing.seen, all_annotations(credential, content, data));
+) -> Result<SecretMetadata, CallError> {
+    let mut patch = metadata_patch(credential, existing.secret_metadata, all_annotations(credential, content, data));
     patch["data"] = data_patch(existing.present.into_iter().flat_map(BTreeMap::keys), data);
     apply(cluster, credential, &patch).await
 }
@@ -155,59 +155,71 @@ fn data_patch<'a>(present: impl IntoIterator<Item = &'a String>, data: &'a Data)
 ///
 /// # Errors
 /// As [`update`].
-pub async fn repair(cluster: &Cluster, credential: &ITwinServiceCredential, seen: &Seen) -> Result<Seen, CallError> {
-    apply(cluster, credential, &metadata_patch(credential, seen, annotations(credential))).await
+pub async fn patch_metadata(
+    cluster: &Cluster,
+    credential: &ITwinServiceCredential,
+    secret_metadata: &SecretMetadata,
+) -> Result<SecretMetadata, CallError> {
+    apply(cluster, credential, &metadata_patch(credential, secret_metadata, annotations(credential))).await
 }
 
 /// Renders the keys of the templates anew over the token that the Secret holds, `held`, of which its annotations
-/// tell what is `told`, and does what [`repair`] does.
+/// tell what is `reported`, and does what [`patch_metadata`] does.
 ///
 /// # Errors
 /// A template that cannot be rendered, in which case nothing was written; or as [`update`].
 pub async fn rerender(
     cluster: &Cluster,
     credential: &ITwinServiceCredential,
-    seen: &Seen,
+    secret_metadata: &SecretMetadata,
     held: Data,
-    told: &BTreeMap<String, String>,
-) -> Result<Result<Seen, Refusal>, CallError> {
+    reported: &BTreeMap<String, String>,
+) -> Result<Result<SecretMetadata, Failure>, CallError> {
     let token = secret_keys::DATA_KEYS.iter().filter_map(|key| held.get_key_value(*key));
     let token = token.map(|(key, value)| (key.clone(), value.clone())).collect();
     let data = match with_templates(credential, token) {
         Ok(data) => data,
-        Err(refusal) => return Ok(Err(refusal)),
+        Err(failure) => return Ok(Err(failure)),
     };
     let mut annotations = annotations(credential);
-    annotations.insert(secret_keys::CONTENT.to_owned(), target::content(&data, told));
-    let mut patch = metadata_patch(credential, seen, annotations);
+    annotations.insert(secret_keys::CONTENT.to_owned(), target::content(&data, reported));
+    let mut patch = metadata_patch(credential, secret_metadata, annotations);
     patch["data"] = data_patch(held.keys(), &data);
     apply(cluster, credential, &patch).await.map(Ok)
 }
 
-async fn apply(cluster: &Cluster, credential: &ITwinServiceCredential, patch: &Value) -> Result<Seen, CallError> {
+async fn apply(
+    cluster: &Cluster,
+    credential: &ITwinServiceCredential,
+    patch: &Value,
+) -> Result<SecretMetadata, CallError> {
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let api = api(cluster, credential);
     let patch = Patch::Merge(patch);
     let written = cluster.call(Step::PatchSecret, api.patch(credential.target_name(), &params, &patch)).await?;
-    Ok(Seen::new(&written.read()))
+    Ok(SecretMetadata::new(&written.read()))
 }
 
 /// The metadata of a patch: it fails with a conflict unless the Secret is still the one, and as, that was seen.
-fn metadata_patch(credential: &ITwinServiceCredential, seen: &Seen, annotations: BTreeMap<String, String>) -> Value {
+fn metadata_patch(
+    credential: &ITwinServiceCredential,
+    secret_metadata: &SecretMetadata,
+    annotations: BTreeMap<String, String>,
+) -> Value {
     fn patch(wished: BTreeMap<String, String>, leftovers: Vec<&str>) -> BTreeMap<String, Value> {
         let leftovers = leftovers.into_iter().map(|key| (key.to_owned(), Value::Null));
         leftovers.chain(wished.into_iter().map(|(key, value)| (key, json!(value)))).collect()
     }
     let labels = labels(credential);
-    let leftovers = seen.leftovers(&labels, &annotations);
+    let leftovers = secret_metadata.leftovers(&labels, &annotations);
     let (labels, mut annotations) = (patch(labels, leftovers.labels), patch(annotations, leftovers.annotations));
     // an offer that was taken is taken off: it must not be taken twice
     annotations.insert(secret_keys::ADOPT.to_owned(), Value::Null);
     annotations.entry(secret_keys::TEMPLATE.to_owned()).or_insert(Value::Null);
     let mut patch = json!({
         "metadata": {
-            "uid": seen.uid(),
-            "resourceVersion": seen.resource_version(),
+            "uid": secret_metadata.uid(),
+            "resourceVersion": secret_metadata.resource_version(),
             "labels": labels,
             "annotations": annotations,
         },
@@ -215,7 +227,7 @@ fn metadata_patch(credential: &ITwinServiceCredential, seen: &Seen, annotations:
     let owner = owner(credential);
     let wished = owner.as_ref().map(|owner| &owner.uid);
     // a list is replaced as a whole: where the owner is right, the references of others stay
-    if wished.map(String::as_str) != seen.marks.controller.as_ref().map(|controller| &*controller.uid) {
+    if wished.map(String::as_str) != secret_metadata.ownership.controller.as_ref().map(|controller| &*controller.uid) {
         patch["metadata"]["ownerReferences"] = json!(owner.map(|owner| vec![owner]));
     }
     patch
@@ -229,17 +241,17 @@ pub fn all_annotations(
     data: &Data,
 ) -> BTreeMap<String, String> {
     let mut annotations = annotations(credential);
-    let stamp = [
+    let token_metadata = [
         (secret_keys::REQUEST, content.request.clone()),
         (secret_keys::CLIENT, content.client_fingerprint.clone()),
         (secret_keys::CLIENT_VERSION, content.client_version.to_string()),
         (secret_keys::CLIENT_ID, content.client_id.clone()),
         (secret_keys::ISSUER_ANNOTATION, content.issuer.clone()),
-        (secret_keys::GRANTED, content.grant.scopes.join(" ")),
-        (secret_keys::ISSUED_AT, clock::to_rfc3339(content.grant.issued_at)),
-        (secret_keys::EXPIRES_AT_ANNOTATION, clock::to_rfc3339(content.grant.expires_at)),
+        (secret_keys::GRANTED, content.issued.scopes.join(" ")),
+        (secret_keys::ISSUED_AT, clock::to_rfc3339(content.issued.issued_at)),
+        (secret_keys::EXPIRES_AT_ANNOTATION, clock::to_rfc3339(content.issued.expires_at)),
     ];
-    annotations.extend(stamp.map(|(key, value)| (key.to_owned(), value)));
+    annotations.extend(token_metadata.map(|(key, value)| (key.to_owned(), value)));
     if let Some(request) = credential.annotations().get(secret_keys::RENEW) {
         annotations.insert(secret_keys::RENEWED_FOR.to_owned(), fingerprint::renewal(request));
     }
@@ -250,14 +262,14 @@ pub fn all_annotations(
 
 /// The keys that every Secret has. No value ends in a newline: Node's header validation refuses one.
 fn token_data(content: &Content) -> Data {
-    let grant = &content.grant;
-    let token = grant.token.expose();
+    let issued = &content.issued;
+    let token = issued.token.expose();
     [
         (secret_keys::ACCESS_TOKEN, token.to_owned()),
-        (secret_keys::AUTHORIZATION, format!("{} {token}", grant.token_type)),
-        (secret_keys::TOKEN_TYPE, grant.token_type.clone()),
-        (secret_keys::EXPIRES_AT, clock::to_rfc3339(grant.expires_at)),
-        (secret_keys::SCOPE, grant.scopes.join(" ")),
+        (secret_keys::AUTHORIZATION, format!("{} {token}", issued.token_type)),
+        (secret_keys::TOKEN_TYPE, issued.token_type.clone()),
+        (secret_keys::EXPIRES_AT, clock::to_rfc3339(issued.expires_at)),
+        (secret_keys::SCOPE, issued.scopes.join(" ")),
         (secret_keys::ISSUER, content.issuer.clone()),
     ]
     .into_iter()
@@ -277,6 +289,6 @@ pub fn owner(credential: &ITwinServiceCredential) -> Option<OwnerReference> {
     }
 }
 
-fn api(cluster: &Cluster, credential: &ITwinServiceCredential) -> Api<SecretMetadata> {
+fn api(cluster: &Cluster, credential: &ITwinServiceCredential) -> Api<PartialSecret> {
     Api::namespaced(cluster.client.clone(), credential.metadata.namespace.as_deref().unwrap_or_default())
 }

@@ -16,7 +16,7 @@ use crate::{
         credential::SecretTemplate,
         limits::{RENDERED_MAX, TEMPLATE_MAX, TEMPLATES_MAX, TEMPLATES_TOTAL_MAX},
     },
-    decide::facts::Refusal,
+    decide::observed::Failure,
     digest,
 };
 
@@ -43,7 +43,7 @@ impl<'a> Templates<'a> {
     ///
     /// # Errors
     /// [`Reason::TemplateInvalid`], with the key of the template where it is one.
-    pub fn new(template: Option<&'a SecretTemplate>) -> Result<Self, Refusal> {
+    pub fn new(template: Option<&'a SecretTemplate>) -> Result<Self, Failure> {
         let Some(SecretTemplate { data, .. }) = template else { return Ok(Self::default()) };
         let total: usize = data.iter().map(|(key, source)| key.len() + source.len()).sum();
         if data.len() > TEMPLATES_MAX || total > TEMPLATES_TOTAL_MAX {
@@ -85,7 +85,7 @@ impl<'a> Templates<'a> {
 ///
 /// # Errors
 /// As [`Templates::new`].
-pub fn check(template: Option<&SecretTemplate>) -> Result<(), Refusal> {
+pub fn check(template: Option<&SecretTemplate>) -> Result<(), Failure> {
     Templates::new(template).map(drop)
 }
 
@@ -93,9 +93,9 @@ pub fn check(template: Option<&SecretTemplate>) -> Result<(), Refusal> {
 const USAGE: &str = "write text and {{ name | filter }} with the names access_token, token_type, expires_at, scope and \
                      issuer, and the filters b64encode, lower, upper, trim, tojson and urlencode";
 
-fn invalid(what: &str) -> Refusal {
+fn invalid(what: &str) -> Failure {
     let message = format!("spec.secretTemplate.data{what}. The Secret stays as it is");
-    Refusal::new(Reason::TemplateInvalid, message)
+    Failure::new(Reason::TemplateInvalid, message)
 }
 
 #[cfg(test)]
@@ -118,9 +118,9 @@ mod tests {
     }
 
     fn refused(template: Option<&SecretTemplate>) -> String {
-        let refusal = Templates::new(template).expect_err("refused");
-        assert_eq!(refusal.reason, Reason::TemplateInvalid);
-        refusal.message
+        let failure = Templates::new(template).expect_err("refused");
+        assert_eq!(failure.reason, Reason::TemplateInvalid);
+        failure.message
     }
 
     #[test]

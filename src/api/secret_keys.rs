@@ -53,7 +53,7 @@ pub const EXPIRES_AT_ANNOTATION: &str = "credentials.itwin.dev/expires-at";
 /// carried out is not carried out again by who starts before the status tells of it.
 pub const RENEWED_FOR: &str = "credentials.itwin.dev/renewed-for";
 /// The annotations that are written with a token, and tell of it.
-pub const STAMP: [&str; 8] =
+pub const TOKEN_METADATA: [&str; 8] =
     [REQUEST, CLIENT, CLIENT_VERSION, CLIENT_ID, GRANTED, ISSUER_ANNOTATION, ISSUED_AT, EXPIRES_AT_ANNOTATION];
 /// Put on an existing Secret by its owner: the credential of this name may take it over.
 pub const ADOPT: &str = "credentials.itwin.dev/adopt";

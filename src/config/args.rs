@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn replicas_elect_a_leader_unless_told_not_to() {
+    fn replicas_elect_a_leader_unless_configured_not_to() {
         assert_eq!(run(&[]).map(|run| run.leader_election), Ok(true));
         assert_eq!(run(&["--leader-election=false"]).map(|run| run.leader_election), Ok(false));
         assert!(run(&["--lease-namespace", "A"]).is_err_and(|error| error.contains("--lease-namespace")));

@@ -16,7 +16,7 @@ use crate::{
         credential::{CredentialSpec, GrantType},
         limits::URL_MAX,
     },
-    decide::facts::Refusal,
+    decide::observed::Failure,
 };
 
 /// An authority's configuration.
@@ -108,11 +108,11 @@ impl AuthorityConfig {
         authority: &str,
         namespace: &str,
         labels: &BTreeMap<String, String>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Failure> {
         if self.allowed_namespaces.as_ref().is_none_or(|selector| selector.matches(labels)) {
             return Ok(());
         }
-        Err(Refusal::new(
+        Err(Failure::new(
             Reason::NamespaceNotAllowed,
             format!(
                 "ITwinAuthority {authority} does not allow namespace {namespace}: ask its administrator to label the namespace as spec.allowedNamespaces says"
@@ -124,9 +124,9 @@ impl AuthorityConfig {
     ///
     /// # Errors
     /// The refusal, with the field that forbids it.
-    pub fn permits(&self, authority: &str, spec: &CredentialSpec) -> Result<(), Refusal> {
+    pub fn permits(&self, authority: &str, spec: &CredentialSpec) -> Result<(), Failure> {
         if !self.allowed_grant_types.contains(&spec.grant_type) {
-            return Err(Refusal::new(
+            return Err(Failure::new(
                 Reason::GrantTypeNotAllowed,
                 format!(
                     "ITwinAuthority {authority} does not allow grantType {}: use another, or ask its administrator to add it to spec.allowedGrantTypes",
@@ -138,7 +138,7 @@ impl AuthorityConfig {
             let refused: Vec<&str> =
                 spec.scopes.iter().filter(|scope| !allowed.contains(scope)).map(String::as_str).collect();
             if !refused.is_empty() {
-                return Err(Refusal::new(
+                return Err(Failure::new(
                     Reason::ScopeNotAllowed,
                     format!(
                         "ITwinAuthority {authority} does not allow scope {}: take it out of spec.scopes, or ask its administrator to add it to spec.allowedScopes",
@@ -190,14 +190,14 @@ mod tests {
             .expect("a valid spec")
     }
 
-    fn refusal(authority: serde_json::Value, labels: &[(&str, &str)]) -> Option<Reason> {
+    fn failure(authority: serde_json::Value, labels: &[(&str, &str)]) -> Option<Reason> {
         let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let config = AuthorityConfig::new(&spec(authority)).expect("a valid configuration");
-        let refusal = config
+        let failure = config
             .permits("ims", &credential())
             .and_then(|()| config.permits_namespace("ims", "team-a", &labels))
             .err();
-        refusal.map(|refusal| refusal.reason)
+        failure.map(|failure| failure.reason)
     }
 
     #[test]
@@ -208,21 +208,21 @@ mod tests {
 
     #[test]
     fn default_authority_allows_every_namespace_and_scope() {
-        assert_eq!(refusal(serde_json::json!({}), &[]), None);
+        assert_eq!(failure(serde_json::json!({}), &[]), None);
     }
 
     #[test]
     fn scope_beyond_the_allowed_ones_is_refused() {
-        assert_eq!(refusal(serde_json::json!({"allowedScopes": ["a", "b", "c"]}), &[]), None);
-        assert_eq!(refusal(serde_json::json!({"allowedScopes": ["a"]}), &[]), Some(Reason::ScopeNotAllowed));
-        assert_eq!(refusal(serde_json::json!({"allowedScopes": []}), &[]), Some(Reason::ScopeNotAllowed));
+        assert_eq!(failure(serde_json::json!({"allowedScopes": ["a", "b", "c"]}), &[]), None);
+        assert_eq!(failure(serde_json::json!({"allowedScopes": ["a"]}), &[]), Some(Reason::ScopeNotAllowed));
+        assert_eq!(failure(serde_json::json!({"allowedScopes": []}), &[]), Some(Reason::ScopeNotAllowed));
     }
 
     #[test]
     fn namespace_is_allowed_by_its_labels() {
         let authority = serde_json::json!({"allowedNamespaces": {"matchLabels": {"itwin": "yes"}}});
-        assert_eq!(refusal(authority.clone(), &[("itwin", "yes")]), None);
-        assert_eq!(refusal(authority, &[]), Some(Reason::NamespaceNotAllowed));
+        assert_eq!(failure(authority.clone(), &[("itwin", "yes")]), None);
+        assert_eq!(failure(authority, &[]), Some(Reason::NamespaceNotAllowed));
     }
 
     #[test]

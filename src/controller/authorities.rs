@@ -14,7 +14,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{RequeueAfter, requests::Requests, scopes::Scopes};
+use super::{RequeueAfter, namespaces::WatchedNamespaces, requests::Requests};
 use crate::{
     api::{
         MANAGER,
@@ -27,7 +27,7 @@ use crate::{
     config::authority::AuthorityConfig,
     decide::{
         backoff,
-        facts::{self, Refusal},
+        observed::{self, Failure},
     },
     digest,
     metrics::Metrics,
@@ -40,9 +40,9 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// The longest wait before an authority that never answered is asked again.
 const RETRY_CEILING: Duration = Duration::from_secs(60);
 /// Keeps apart two numbers that move: the entry's own epoch, and the recoveries of its client.
-const EPOCH_STRIDE: u32 = 65_537;
+const REVISION_STRIDE: u32 = 65_537;
 /// A status that somebody else replaced is written again no sooner than this.
-const TELL_AGAIN: Duration = Duration::from_secs(30);
+const REPORT_AGAIN: Duration = Duration::from_secs(30);
 /// Wait after a status that could not be written.
 const STATUS_RETRY: Duration = Duration::from_secs(5);
 
@@ -61,18 +61,18 @@ struct Entry {
     made_from: (String, i64),
     /// Which server it is: an edit of anything else forgets nothing of what is known of it.
     server: String,
-    authority: Result<Arc<Authority>, Refusal>,
+    authority: Result<Arc<Authority>, Failure>,
     /// Why it never answered, if it did not.
-    unanswered: Option<Refusal>,
+    unanswered: Option<Failure>,
     /// It was asked, whatever came of it.
     was_asked: bool,
     failures: u32,
     /// When endpoints and keys are asked for next; a look before that, as after each status, asks nobody.
     due: Instant,
     /// Moves with everything that may make a new attempt worth while.
-    epoch: u32,
+    revision: u32,
     /// What was written into its status last, and when.
-    told: Option<(Instant, AuthorityStatus)>,
+    reported: Option<(Instant, AuthorityStatus)>,
 }
 
 impl Authorities {
@@ -91,35 +91,35 @@ impl Authorities {
 
     /// What a decision needs to know of an authority, and a number that moves when that may have changed.
     #[must_use]
-    pub fn facts(&self, name: &str, spec: &CredentialSpec) -> (facts::Authority, u32) {
+    pub fn observe(&self, name: &str, spec: &CredentialSpec) -> (observed::Authority, u32) {
         let entries = self.entries();
         let Some(entry) = entries.get(name) else {
             if self.announced().contains(name) {
                 // it is there, and is looked at soon
-                return (facts::Authority::Pending, 0);
+                return (observed::Authority::Pending, 0);
             }
-            let refusal = Refusal::new(
+            let failure = Failure::new(
                 Reason::AuthorityNotFound,
                 format!(
                     "there is no ITwinAuthority {name}: name another in spec.authorityRef, or ask an administrator to create it"
                 ),
             );
-            return (facts::Authority::Unavailable(refusal), 0);
+            return (observed::Authority::Unavailable(failure), 0);
         };
-        let not_ready = |refusal: &Refusal| {
-            let message = format!("ITwinAuthority {name} is not ready: {}", refusal.message);
-            facts::Authority::Unavailable(Refusal::new(Reason::AuthorityNotReady, message))
+        let not_ready = |failure: &Failure| {
+            let message = format!("ITwinAuthority {name} is not ready: {}", failure.message);
+            observed::Authority::Unavailable(Failure::new(Reason::AuthorityNotReady, message))
         };
         let fact = match &entry.authority {
-            Err(refusal) => not_ready(refusal),
+            Err(failure) => not_ready(failure),
             Ok(authority) if authority.metadata().is_some() => match authority.config.permits(name, spec) {
-                Ok(()) => facts::Authority::Ready { issuer: authority.config.issuer.clone() },
-                Err(refusal) => facts::Authority::Forbids(refusal),
+                Ok(()) => observed::Authority::Ready { issuer: authority.config.issuer.clone() },
+                Err(failure) => observed::Authority::Forbids(failure),
             },
-            Ok(_) => entry.unanswered.as_ref().map_or(facts::Authority::Pending, not_ready),
+            Ok(_) => entry.unanswered.as_ref().map_or(observed::Authority::Pending, not_ready),
         };
         let recoveries = self.requests.recoveries(name);
-        (fact, entry.epoch.wrapping_mul(EPOCH_STRIDE).wrapping_add(recoveries))
+        (fact, entry.revision.wrapping_mul(REVISION_STRIDE).wrapping_add(recoveries))
     }
 
     /// There is an authority of this name: until it was looked at, nobody may say that there is none.
@@ -145,7 +145,7 @@ impl Authorities {
     /// The entry for the current spec of an authority. One that still names the same server keeps what is known of it:
     /// endpoints, keys and circuit breakers. The limits of what was sent before hold in any case.
     /// Says whether the spec was edited.
-    fn ensure(&self, object: &ITwinAuthority) -> (Result<Arc<Authority>, Refusal>, bool) {
+    fn ensure(&self, object: &ITwinAuthority) -> (Result<Arc<Authority>, Failure>, bool) {
         let name = object.name_any();
         let made_from = (object.uid().unwrap_or_default(), object.metadata.generation.unwrap_or_default());
         let mut entries = self.entries();
@@ -156,13 +156,13 @@ impl Authorities {
         }
         let server = server(&object.spec);
         let before = entries.remove(&name);
-        let epoch = before.as_ref().map_or(1, |entry| entry.epoch + 1);
+        let revision = before.as_ref().map_or(1, |entry| entry.revision + 1);
         let same = before.filter(|entry| entry.server == server);
         let known = same.as_ref().and_then(|entry| entry.authority.as_ref().ok()?.metadata());
         let authority = AuthorityConfig::new(&object.spec)
             .and_then(|config| Authority::new(name.clone(), config, self.metrics.clone()))
             .map(|authority| Arc::new(authority.knowing(known)))
-            .map_err(|error| Refusal::new(Reason::ConfigurationInvalid, format!("spec.{error}")));
+            .map_err(|error| Failure::new(Reason::ConfigurationInvalid, format!("spec.{error}")));
         if same.is_none() {
             self.requests.reset_breaker(&name);
         }
@@ -178,11 +178,13 @@ impl Authorities {
             was_asked: false,
             failures: 0,
             due: Instant::now(),
-            epoch,
-            told: None,
+            revision,
+            reported: None,
         };
         let entry = match same {
-            Some(entry) if entry.authority.is_ok() => Entry { made_from, authority: authority.clone(), epoch, ..entry },
+            Some(entry) if entry.authority.is_ok() => {
+                Entry { made_from, authority: authority.clone(), revision, ..entry }
+            }
             _ => fresh,
         };
         entries.insert(name, entry);
@@ -196,54 +198,54 @@ impl Authorities {
 
     /// How long not to write this status again: somebody else, another operator perhaps, has just replaced it, and two
     /// who answer each other's writes at once would be a storm.
-    fn told_lately(&self, name: &str, status: &AuthorityStatus) -> Option<Duration> {
+    fn reported_lately(&self, name: &str, status: &AuthorityStatus) -> Option<Duration> {
         let entries = self.entries();
-        let (at, told) = entries.get(name)?.told.as_ref()?;
+        let (at, reported) = entries.get(name)?.reported.as_ref()?;
         let same = |status: &AuthorityStatus| {
             status.conditions.iter().map(|c| (c.status.clone(), c.reason.clone())).collect::<Vec<_>>()
         };
-        let left = TELL_AGAIN.checked_sub(at.elapsed())?;
-        (same(told) == same(status)).then_some(left)
+        let left = REPORT_AGAIN.checked_sub(at.elapsed())?;
+        (same(reported) == same(status)).then_some(left)
     }
 
-    fn note_told(&self, name: &str, status: AuthorityStatus) {
+    fn note_reported(&self, name: &str, status: AuthorityStatus) {
         if let Some(entry) = self.entries().get_mut(name) {
-            entry.told = Some((Instant::now(), status));
+            entry.reported = Some((Instant::now(), status));
         }
     }
 
     /// Why an authority never answered, if it did not.
-    fn unanswered(&self, name: &str) -> Option<Refusal> {
+    fn unanswered(&self, name: &str) -> Option<Failure> {
         self.entries().get(name).and_then(|entry| entry.unanswered.clone())
     }
 
     /// Notes how asking `authority` for endpoints and keys ended. Returns whether credentials must look again.
-    fn note(&self, authority: &Arc<Authority>, result: Result<(), Refusal>) -> bool {
+    fn note(&self, authority: &Arc<Authority>, result: Result<(), Failure>) -> bool {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&authority.name) else { return false };
         if !entry.authority.as_ref().is_ok_and(|current| Arc::ptr_eq(current, authority)) {
             // the spec changed meanwhile; the answer is about another one
             return false;
         }
-        let before = entry.unanswered.as_ref().map(|refusal| refusal.reason);
+        let before = entry.unanswered.as_ref().map(|failure| failure.reason);
         let wait = match result {
             Ok(()) => {
                 entry.unanswered = None;
                 entry.failures = 0;
                 REFRESH_INTERVAL
             }
-            Err(refusal) => {
+            Err(failure) => {
                 entry.failures += 1;
-                let wait = backoff::delay(entry.failures, TimeDelta::zero(), refusal.reason, None, &authority.name);
+                let wait = backoff::delay(entry.failures, TimeDelta::zero(), failure.reason, None, &authority.name);
                 // what it once told stays good while it does not answer
-                entry.unanswered = authority.metadata().is_none().then_some(refusal);
+                entry.unanswered = authority.metadata().is_none().then_some(failure);
                 wait.to_std().unwrap_or(RETRY_CEILING).min(RETRY_CEILING)
             }
         };
         entry.due = Instant::now() + wait;
-        let news = !entry.was_asked || before != entry.unanswered.as_ref().map(|refusal| refusal.reason);
+        let news = !entry.was_asked || before != entry.unanswered.as_ref().map(|failure| failure.reason);
         entry.was_asked = true;
-        entry.epoch += u32::from(news);
+        entry.revision += u32::from(news);
         news
     }
 }
@@ -253,7 +255,7 @@ pub async fn reconcile(
     object: &ITwinAuthority,
     authorities: &Authorities,
     cluster: &Cluster,
-    scopes: &Scopes,
+    namespaces: &WatchedNamespaces,
 ) -> RequeueAfter {
     let name = object.name_any();
     if object.metadata.deletion_timestamp.is_some() {
@@ -261,12 +263,12 @@ pub async fn reconcile(
     }
     let (authority, is_edited) = authorities.ensure(object);
     if is_edited {
-        scopes.wake_users_of(&name);
+        namespaces.enqueue_users_of(&name);
     }
     let authority = match authority {
         Ok(authority) => authority,
-        Err(refusal) => {
-            return tell(object, not_ready(&refusal), None, (authorities, cluster), RETRY_CEILING).await;
+        Err(failure) => {
+            return report(object, not_ready(&failure), None, (authorities, cluster), RETRY_CEILING).await;
         }
     };
     if authorities.wait(&name).is_zero() {
@@ -274,26 +276,26 @@ pub async fn reconcile(
         if let Err(failure) = &result {
             tracing::warn!(
                 authority = name,
-                reason = failure.refusal.reason.as_str(),
+                reason = failure.failure.reason.as_str(),
                 "authority could not be asked: {}",
-                failure.refusal.message
+                failure.failure.message
             );
         }
-        if authorities.note(&authority, result.map(drop).map_err(|failure| failure.refusal)) {
-            scopes.wake_users_of(&name);
+        if authorities.note(&authority, result.map(drop).map_err(|failure| failure.failure)) {
+            namespaces.enqueue_users_of(&name);
         }
     }
     let metadata = authority.metadata();
     let verdict = match (&metadata, authorities.unanswered(&name)) {
         (Some(metadata), _) => ready(metadata),
-        (None, Some(refusal)) => not_ready(&refusal),
+        (None, Some(failure)) => not_ready(&failure),
         (None, None) => return Some(STATUS_RETRY),
     };
-    tell(object, verdict, metadata.as_deref(), (authorities, cluster), authorities.wait(&name)).await
+    report(object, verdict, metadata.as_deref(), (authorities, cluster), authorities.wait(&name)).await
 }
 
 /// Writes the status if it is another one, and says when to look again.
-async fn tell(
+async fn report(
     object: &ITwinAuthority,
     verdict: Verdict,
     metadata: Option<&Metadata>,
@@ -303,14 +305,14 @@ async fn tell(
     let status = status(object, verdict, metadata);
     if object.status.as_ref() != Some(&status) {
         let name = object.name_any();
-        if let Some(left) = authorities.told_lately(&name, &status) {
+        if let Some(left) = authorities.reported_lately(&name, &status) {
             return Some(left.min(wait).max(Duration::from_millis(10)));
         }
         if let Err(error) = write_status(cluster, object, &status).await {
             tracing::warn!(authority = name, %error, "status could not be written");
             return Some(STATUS_RETRY.min(wait.max(Duration::from_millis(10))));
         }
-        authorities.note_told(&name, status);
+        authorities.note_reported(&name, status);
     }
     Some(wait.max(Duration::from_millis(10)))
 }
@@ -331,8 +333,8 @@ fn ready(metadata: &Metadata) -> Verdict {
     Verdict { kind: READY, holds: true, reason: Reason::AuthorityReachable, message }
 }
 
-fn not_ready(refusal: &Refusal) -> Verdict {
-    Verdict { kind: READY, holds: false, reason: refusal.reason, message: refusal.message.clone() }
+fn not_ready(failure: &Failure) -> Verdict {
+    Verdict { kind: READY, holds: false, reason: failure.reason, message: failure.message.clone() }
 }
 
 fn status(object: &ITwinAuthority, verdict: Verdict, metadata: Option<&Metadata>) -> AuthorityStatus {
@@ -376,17 +378,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn authority_that_was_not_looked_at_yet_is_awaited_and_one_that_is_gone_is_not() {
+    fn authority_that_was_not_reconciled_yet_is_awaited_and_one_that_is_gone_is_not() {
         let authorities = Authorities::new(Arc::new(Metrics::new(true).expect("metrics")));
         let spec: CredentialSpec =
             serde_json::from_value(json!({"clientCredentialsRef": {"name": "client"}})).expect("a valid spec");
-        let fact = || authorities.facts("ims", &spec).0;
+        let fact = || authorities.observe("ims", &spec).0;
         assert!(
-            matches!(fact(), facts::Authority::Unavailable(refusal) if refusal.reason == Reason::AuthorityNotFound)
+            matches!(fact(), observed::Authority::Unavailable(failure) if failure.reason == Reason::AuthorityNotFound)
         );
         authorities.announce("ims");
-        assert!(matches!(fact(), facts::Authority::Pending));
+        assert!(matches!(fact(), observed::Authority::Pending));
         authorities.forget("ims");
-        assert!(matches!(fact(), facts::Authority::Unavailable(_)));
+        assert!(matches!(fact(), observed::Authority::Unavailable(_)));
     }
 }

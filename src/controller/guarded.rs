@@ -258,14 +258,14 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_reads_is_left_out() {
+    fn what_no_one_reads_is_left_out() {
         let credential = object(|_| {}).open().expect("it can be understood");
         assert_eq!(credential.annotations().len(), 1);
         assert!(credential.labels().is_empty() && credential.managed_fields().is_empty());
     }
 
     #[test]
-    fn object_that_cannot_be_understood_is_told_by_name() {
+    fn invalid_object_is_reported_by_name() {
         let guarded = object(|value| value["spec"]["suspend"] = json!("perhaps"));
         assert_eq!(guarded.meta().name.as_deref(), Some("agent"));
         let invalid = guarded.open().expect_err("suspend is no text");

@@ -1,9 +1,9 @@
 //! The other credentials, as far as the decision about one depends on them: those that name the same Secrets, and whether
 //! the owner of a Secret exists.
 
-use super::scopes::Scopes;
+use super::namespaces::WatchedNamespaces;
 use crate::{
-    decide::{contenders::Claim, ownership::Named},
+    decide::{contenders::Contender, ownership::Named},
     observe::{
         index::{Key, SecretIndex},
         intern::intern,
@@ -13,9 +13,9 @@ use crate::{
 /// What is asked about the other credentials.
 pub trait Others {
     /// The credentials that write this Secret, the asking one among them.
-    fn writers(&self, secret: &Key) -> Vec<Claim>;
+    fn writers(&self, secret: &Key) -> Vec<Contender>;
     /// The credentials that read this Secret as their client Secret.
-    fn readers(&self, secret: &Key) -> Vec<Claim>;
+    fn readers(&self, secret: &Key) -> Vec<Contender>;
     /// The credential that has this UID now.
     fn living(&self, uid: &str) -> Option<Named>;
 }
@@ -25,20 +25,20 @@ pub struct Registered<'a> {
     /// Who names which Secret.
     pub index: &'a SecretIndex,
     /// The credentials.
-    pub scopes: &'a Scopes,
+    pub namespaces: &'a WatchedNamespaces,
 }
 
 impl Others for Registered<'_> {
-    fn writers(&self, secret: &Key) -> Vec<Claim> {
-        self.index.writers(secret).iter().filter_map(|key| self.scopes.claim(key)).collect()
+    fn writers(&self, secret: &Key) -> Vec<Contender> {
+        self.index.writers(secret).iter().filter_map(|key| self.namespaces.contender(key)).collect()
     }
 
-    fn readers(&self, secret: &Key) -> Vec<Claim> {
-        self.index.readers(secret).iter().filter_map(|key| self.scopes.claim(key)).collect()
+    fn readers(&self, secret: &Key) -> Vec<Contender> {
+        self.index.readers(secret).iter().filter_map(|key| self.namespaces.contender(key)).collect()
     }
 
     fn living(&self, uid: &str) -> Option<Named> {
-        let key = self.scopes.with_uid(uid)?;
+        let key = self.namespaces.with_uid(uid)?;
         Some(Named { namespace: intern(&key.namespace), name: key.name.as_str().into() })
     }
 }

@@ -13,11 +13,11 @@ use kube::{Resource, ResourceExt};
 use lz4_flex::block;
 use tokio::sync::watch;
 
-use super::memory::Memory;
+use super::retry_state::RetryState;
 use crate::{
     api::credential::ITwinServiceCredential,
     clock,
-    decide::contenders::Claim,
+    decide::contenders::Contender,
     observe::{index::Key, intern::intern},
 };
 
@@ -50,7 +50,7 @@ struct Kept {
     authority: Arc<str>,
     /// Metadata, spec and status as JSON, packed.
     packed: Box<[u8]>,
-    memory: Option<Box<Memory>>,
+    retry_state: Option<Box<RetryState>>,
     /// Seen in the listing that is under way.
     listed: bool,
 }
@@ -85,7 +85,7 @@ impl Registry {
             (kept.packed, kept.authority, kept.is_going, kept.listed) = (packed, authority, is_going, true);
             return (key, None);
         }
-        let new = Kept { uid: uid.into(), created_at, is_going, authority, packed, memory: None, listed: true };
+        let new = Kept { uid: uid.into(), created_at, is_going, authority, packed, retry_state: None, listed: true };
         let before = all.insert(key.clone(), new);
         (key, before.and_then(|before| unpack(&before.packed)))
     }
@@ -105,10 +105,10 @@ impl Registry {
 
     /// What a credential brings forward where others name the same Secret; none where it is being deleted.
     #[must_use]
-    pub fn claim(&self, key: &Key) -> Option<Claim> {
+    pub fn contender(&self, key: &Key) -> Option<Contender> {
         let all = self.all();
         let kept = all.get(key).filter(|kept| !kept.is_going)?;
-        Some(Claim {
+        Some(Contender {
             created_at: kept.created_at.and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
             uid: kept.uid.to_string(),
             name: key.name.clone(),
@@ -143,14 +143,14 @@ impl Registry {
     /// Takes out what is remembered of a credential while it is worked on, which never happens twice at a time; a panic
     /// loses it, and the next look starts afresh.
     #[must_use]
-    pub fn take_memory(&self, key: &Key, uid: &str) -> Option<Box<Memory>> {
-        self.all().get_mut(key).filter(|kept| *kept.uid == *uid)?.memory.take()
+    pub fn take_retry_state(&self, key: &Key, uid: &str) -> Option<Box<RetryState>> {
+        self.all().get_mut(key).filter(|kept| *kept.uid == *uid)?.retry_state.take()
     }
 
     /// Puts back what is remembered, unless the credential is gone by now.
-    pub fn put_memory(&self, key: &Key, uid: &str, memory: Box<Memory>) {
+    pub fn put_retry_state(&self, key: &Key, uid: &str, retry_state: Box<RetryState>) {
         if let Some(kept) = self.all().get_mut(key).filter(|kept| *kept.uid == *uid) {
-            kept.memory = Some(memory);
+            kept.retry_state = Some(retry_state);
         }
     }
 
@@ -239,9 +239,9 @@ mod tests {
         .expect("a credential")
     }
 
-    fn memory(registry: &Registry, key: &Key, uid: &str) {
+    fn keep_retry_state(registry: &Registry, key: &Key, uid: &str) {
         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
-        registry.put_memory(key, uid, Box::new(Memory::recall(&credential(uid), now)));
+        registry.put_retry_state(key, uid, Box::new(RetryState::recall(&credential(uid), now)));
     }
 
     #[test]
@@ -267,22 +267,22 @@ mod tests {
     }
 
     #[test]
-    fn memory_belongs_to_one_uid() {
+    fn retry_state_belongs_to_one_uid() {
         let registry = Registry::default();
         let (key, _) = registry.keep(credential("uid-1"));
-        memory(&registry, &key, "uid-2");
-        assert!(registry.take_memory(&key, "uid-2").is_none(), "it is unknown");
-        memory(&registry, &key, "uid-1");
+        keep_retry_state(&registry, &key, "uid-2");
+        assert!(registry.take_retry_state(&key, "uid-2").is_none(), "it is unknown");
+        keep_retry_state(&registry, &key, "uid-1");
         registry.keep(credential("uid-1"));
-        assert!(registry.take_memory(&key, "uid-1").is_some(), "an update keeps it");
-        assert!(registry.take_memory(&key, "uid-1").is_none(), "it is taken once");
-        memory(&registry, &key, "uid-1");
+        assert!(registry.take_retry_state(&key, "uid-1").is_some(), "an update keeps it");
+        assert!(registry.take_retry_state(&key, "uid-1").is_none(), "it is taken once");
+        keep_retry_state(&registry, &key, "uid-1");
         let (_, before) = registry.keep(credential("uid-2"));
         assert_eq!(before.and_then(|before| before.uid()), Some("uid-1".to_owned()));
-        assert!(registry.take_memory(&key, "uid-2").is_none(), "it was of another");
+        assert!(registry.take_retry_state(&key, "uid-2").is_none(), "it was of another");
         registry.forget(&key);
-        memory(&registry, &key, "uid-2");
-        assert!(registry.get(&key).is_none(), "what is gone does not come back with its memory");
+        keep_retry_state(&registry, &key, "uid-2");
+        assert!(registry.get(&key).is_none(), "what is gone does not come back with its retry_state");
     }
 
     #[test]
@@ -321,12 +321,12 @@ mod tests {
         let registry = Registry::default();
         let (key, _) = registry.keep(credential("uid-1"));
         let created_at = Some("2026-01-01T00:00:00Z".parse().expect("a time"));
-        let claim = Claim { created_at, uid: "uid-1".into(), name: "agent".into() };
-        assert_eq!(registry.claim(&key), Some(claim));
+        let claim = Contender { created_at, uid: "uid-1".into(), name: "agent".into() };
+        assert_eq!(registry.contender(&key), Some(claim));
         let mut going = credential("uid-1");
         going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
         registry.keep(going);
-        assert_eq!(registry.claim(&key), None);
+        assert_eq!(registry.contender(&key), None);
         assert_eq!(registry.with_uid("uid-1"), Some(key), "it still exists");
         assert_eq!(registry.with_uid("uid-2"), None);
     }

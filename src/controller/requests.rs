@@ -38,7 +38,7 @@ struct State {
     /// Tokens that were issued to an equal request, until their credentials take them.
     shared: HashMap<Arc<Key>, Box<Content>>,
     /// Credentials to reconcile.
-    woken: Vec<Arc<Key>>,
+    enqueued: Vec<Arc<Key>>,
     /// Authorities that answer again.
     recovered: Vec<Arc<str>>,
 }
@@ -69,7 +69,7 @@ pub struct Slot {
 
 /// What the dispatcher has to do.
 struct Work {
-    woken: Vec<Arc<Key>>,
+    enqueued: Vec<Arc<Key>>,
     recovered: Vec<Arc<str>>,
     again: Option<Instant>,
 }
@@ -190,14 +190,14 @@ impl Requests {
         self.leave(key);
     }
 
-    /// Admits requests for as long as the process leads. `wake` has a credential reconciled and returns whether there is
-    /// one, `wake_users_of` has all reconciled that use an authority.
-    pub async fn dispatch(&self, wake: impl Fn(&Key) -> bool, wake_users_of: impl Fn(&str)) {
+    /// Admits requests for as long as the process leads. `enqueue` has a credential reconciled and returns whether there is
+    /// one, `enqueue_users_of` has all reconciled that use an authority.
+    pub async fn dispatch(&self, enqueue: impl Fn(&Key) -> bool, enqueue_users_of: impl Fn(&str)) {
         loop {
-            let Work { woken, recovered, again } = self.work();
+            let Work { enqueued, recovered, again } = self.work();
             // one that was deleted while its reconcile was under way may have joined the queue after it was forgotten
-            woken.iter().filter(|key| !wake(key)).for_each(|key| self.forget_credential(key));
-            recovered.iter().for_each(|authority| wake_users_of(authority));
+            enqueued.iter().filter(|key| !enqueue(key)).for_each(|key| self.forget_credential(key));
+            recovered.iter().for_each(|authority| enqueue_users_of(authority));
             let due = async {
                 match again {
                     Some(again) => tokio::time::sleep_until(again.into()).await,
@@ -215,18 +215,18 @@ impl Requests {
     fn work(&self) -> Work {
         let now = now();
         let mut state = self.state();
-        let State { queues, woken, .. } = &mut *state;
+        let State { queues, enqueued, .. } = &mut *state;
         let mut again: Option<Instant> = None;
         for (authority, Queue { queue, .. }) in queues {
             let admissions = queue.admit(now);
             for (key, waited) in admissions.admitted {
                 self.metrics.request_waited(authority, waited);
-                woken.push(key);
+                enqueued.push(key);
             }
             self.metrics.queue(authority, queue.len(), queue.is_open());
             again = [again, admissions.again].into_iter().flatten().min();
         }
-        Work { woken: std::mem::take(&mut state.woken), recovered: std::mem::take(&mut state.recovered), again }
+        Work { enqueued: std::mem::take(&mut state.enqueued), recovered: std::mem::take(&mut state.recovered), again }
     }
 
     fn settle(&self, slot: &mut Slot) {
@@ -249,14 +249,14 @@ impl Requests {
         if change == Change::Closed {
             state.recovered.push(slot.authority.clone());
         }
-        state.woken.extend(blocked);
+        state.enqueued.extend(blocked);
         state.places.remove(&slot.key);
         for key in sharing {
             state.places.remove(&key);
             if let Some(content) = &content {
                 state.shared.insert(key.clone(), content.clone());
             }
-            state.woken.push(key);
+            state.enqueued.push(key);
         }
         drop(state);
         self.changed.notify_one();
@@ -349,31 +349,31 @@ mod tests {
         requests
     }
 
-    fn woken(requests: &Requests) -> Vec<String> {
-        requests.work().woken.iter().map(|key| key.name.clone()).collect()
+    fn enqueued(requests: &Requests) -> Vec<String> {
+        requests.work().enqueued.iter().map(|key| key.name.clone()).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn slot_that_is_dropped_gives_its_right_back() {
         let requests = requests();
         requests.enqueue("ims", &key("a"), request());
-        assert_eq!(woken(&requests), ["a"]);
+        assert_eq!(enqueued(&requests), ["a"]);
         let slot = requests.take_up("ims", &key("a"), &request().requester);
         assert!(slot.is_some());
         assert!(requests.take_up("ims", &key("a"), &request().requester).is_none(), "one right, once");
         drop(slot);
         requests.enqueue("ims", &key("b"), request());
-        assert_eq!(woken(&requests), ["b"], "without waiting for the pace");
+        assert_eq!(enqueued(&requests), ["b"], "without waiting for the pace");
     }
 
     #[tokio::test(start_paused = true)]
     async fn right_for_another_authority_than_the_spec_names_by_now_is_given_back() {
         let requests = requests();
         requests.enqueue("ims", &key("a"), request());
-        assert_eq!(woken(&requests), ["a"]);
+        assert_eq!(enqueued(&requests), ["a"]);
         assert!(requests.take_up("other", &key("a"), &request().requester).is_none());
         requests.enqueue("ims", &key("b"), request());
-        assert_eq!(woken(&requests), ["b"]);
+        assert_eq!(enqueued(&requests), ["b"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -382,30 +382,30 @@ mod tests {
         for name in ["a", "b"] {
             requests.enqueue("ims", &key(name), request());
         }
-        assert_eq!(woken(&requests).len(), 1);
+        assert_eq!(enqueued(&requests).len(), 1);
         requests.forget_credential(&key("a"));
         requests.forget_credential(&key("b"));
         let state = requests.state();
         assert!(state.places.is_empty() && state.queues["ims"].queue.is_empty());
         drop(state);
         requests.enqueue("ims", &key("c"), request());
-        assert_eq!(woken(&requests), ["c"]);
+        assert_eq!(enqueued(&requests), ["c"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn credential_that_joins_the_queue_after_it_was_deleted_leaves_it_at_its_turn() {
+    async fn credential_that_joins_the_queue_after_it_was_deleted_leaves_it_when_its_slot_comes() {
         let requests = requests();
         for name in ["gone", "there"] {
             requests.enqueue("ims", &key(name), request());
         }
-        let woken = Mutex::new(Vec::new());
-        let wake = |key: &Key| {
-            woken.lock().expect("not poisoned").push(key.name.clone());
+        let enqueued = Mutex::new(Vec::new());
+        let enqueue = |key: &Key| {
+            enqueued.lock().expect("not poisoned").push(key.name.clone());
             key.name != "gone"
         };
-        let dispatched = requests.dispatch(wake, |_: &str| {});
+        let dispatched = requests.dispatch(enqueue, |_: &str| {});
         assert!(tokio::time::timeout(Duration::from_secs(30), dispatched).await.is_err(), "it goes on");
-        assert_eq!(*woken.lock().expect("not poisoned"), ["gone", "there"], "it holds up no other");
+        assert_eq!(*enqueued.lock().expect("not poisoned"), ["gone", "there"], "it holds up no other");
         assert!(!requests.state().places.contains_key(&key("gone")));
     }
 

@@ -18,11 +18,11 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{guarded::Guarded, reconcile::Context, scopes::Scope, unreadable::Unreadable};
+use super::{guarded::Guarded, invalid_objects::InvalidObjects, namespaces::WatchedNamespace, reconcile::Context};
 use crate::{
     api::{authority::ITwinAuthority, credential::ITwinServiceCredential},
-    observe::{index::Key, metadata::SecretMetadata, target::Seen},
-    progress::Progress,
+    liveness::Liveness,
+    observe::{index::Key, metadata::PartialSecret, target::SecretMetadata},
 };
 
 /// A watch ends and goes on anew after this, in seconds: load balancers drop silent connections without a word
@@ -64,11 +64,11 @@ where
 }
 
 /// The events of one watch for ever; errors are logged and waited out. It counts as progress, seen by the client.
-fn events<K>(api: Api<K>, what: &'static str, progress: &Progress) -> impl Stream<Item = Event<K>> + Send + use<K>
+fn events<K>(api: Api<K>, what: &'static str, liveness: &Liveness) -> impl Stream<Item = Event<K>> + Send + use<K>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    progress.expect(api.resource_url(), WATCH_LIMIT);
+    liveness.expect(api.resource_url(), WATCH_LIMIT);
     watcher::watcher(api, Config::default().timeout(WATCH_SECONDS).page_size(PAGE))
         .inspect_err(move |error| tracing::warn!(what, "watch failed, it is made again: {}", explain(error)))
         .backoff(Doubling(RETRY.0))
@@ -102,8 +102,8 @@ fn opened<K: Resource + DeserializeOwned>(event: Event<Guarded<K>>) -> Event<Res
 fn understood<K>(
     event: Event<Guarded<K>>,
     known: &dyn Fn(&ObjectMeta) -> Option<K>,
-    unreadable: &Unreadable,
-    scope: Option<&str>,
+    invalid_objects: &InvalidObjects,
+    watched: Option<&str>,
 ) -> Option<Event<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned,
@@ -112,73 +112,73 @@ where
         |invalid: &InvalidObject| known(&invalid.metadata).filter(|known| known.meta().uid == invalid.metadata.uid);
     match opened(event) {
         Event::Apply(Ok(object)) => {
-            unreadable.forget::<K>(object.meta());
+            invalid_objects.forget::<K>(object.meta());
             Some(Event::Apply(object))
         }
         Event::Apply(Err(invalid)) => {
-            unreadable.add::<K>(invalid);
+            invalid_objects.add::<K>(invalid);
             None
         }
         Event::InitApply(Ok(object)) => Some(Event::InitApply(object)),
         Event::InitApply(Err(invalid)) => {
             let before = before(&invalid);
-            unreadable.add::<K>(invalid);
+            invalid_objects.add::<K>(invalid);
             before.map(Event::InitApply)
         }
         Event::Delete(Ok(object)) => {
-            unreadable.forget::<K>(object.meta());
+            invalid_objects.forget::<K>(object.meta());
             Some(Event::Delete(object))
         }
         Event::Delete(Err(invalid)) => {
-            unreadable.forget::<K>(&invalid.metadata);
+            invalid_objects.forget::<K>(&invalid.metadata);
             before(&invalid).map(Event::Delete)
         }
         Event::Init => {
-            unreadable.forget_all::<K>(scope);
+            invalid_objects.forget_all::<K>(watched);
             Some(Event::Init)
         }
         Event::InitDone => Some(Event::InitDone),
     }
 }
 
-/// Watches the credentials of one scope: keeps them, says which Secrets each cares for, and wakes it.
-pub async fn credentials(context: Arc<Context>, scope: usize) {
-    let scope: &Scope = &context.scopes.all[scope];
-    let api: Api<Guarded<ITwinServiceCredential>> = api(&context.cluster.client, scope.namespace.as_deref());
+/// Watches the credentials of one watched: keeps them, says which Secrets each cares for, and wakes it.
+pub async fn credentials(context: Arc<Context>, watched: usize) {
+    let watched: &WatchedNamespace = &context.namespaces.all[watched];
+    let api: Api<Guarded<ITwinServiceCredential>> = api(&context.cluster.client, watched.namespace.as_deref());
     let known = |metadata: &ObjectMeta| {
-        scope.credentials.get(&Key::new(
+        watched.credentials.get(&Key::new(
             metadata.namespace.as_deref().unwrap_or_default(),
             metadata.name.as_deref().unwrap_or_default(),
         ))
     };
     let keep = |credential: ITwinServiceCredential| {
         let secrets = [credential.target_name().to_owned(), credential.spec.client_credentials_ref.name.clone()];
-        let (key, before) = scope.credentials.keep(credential);
+        let (key, before) = watched.credentials.keep(credential);
         if let Some(gone) = before {
             forget(&context, &gone);
         }
-        context.wake_all_of(context.index.register(&key, secrets.each_ref().map(String::as_str)));
+        context.enqueue_credentials(context.index.register(&key, secrets.each_ref().map(String::as_str)));
         key
     };
-    let mut events = std::pin::pin!(events(api, "itwinservicecredentials", &context.progress));
+    let mut events = std::pin::pin!(events(api, "itwinservicecredentials", &context.liveness));
     while let Some(event) = events.next().await {
-        let event = understood(event, &known, &context.unreadable, scope.namespace.as_deref());
-        context.tell_unreadable().await;
+        let event = understood(event, &known, &context.invalid_objects, watched.namespace.as_deref());
+        context.report_invalid_objects().await;
         match event {
             None => {}
-            Some(Event::Apply(credential)) => scope.wakes.wake(keep(credential)),
+            Some(Event::Apply(credential)) => watched.work_queue.enqueue(keep(credential)),
             Some(Event::InitApply(credential)) => drop(keep(credential)),
             Some(Event::Delete(credential)) => {
                 let key = Key::new(credential.namespace().unwrap_or_default(), credential.name_any());
-                scope.credentials.forget(&key);
+                watched.credentials.forget(&key);
                 forget(&context, &credential);
             }
-            Some(Event::Init) => scope.credentials.listing_began(),
+            Some(Event::Init) => watched.credentials.listing_began(),
             Some(Event::InitDone) => {
-                for gone in scope.credentials.listing_ended() {
+                for gone in watched.credentials.listing_ended() {
                     forget(&context, &gone);
                 }
-                scope.wake_all();
+                watched.enqueue_all();
             }
         }
     }
@@ -187,7 +187,7 @@ pub async fn credentials(context: Arc<Context>, scope: usize) {
 /// Forgets what was known around a credential that is gone.
 fn forget(context: &Context, credential: &ITwinServiceCredential) {
     let key = Key::new(credential.namespace().unwrap_or_default(), credential.name_any());
-    context.wake_all_of(context.index.unregister(&key));
+    context.enqueue_credentials(context.index.unregister(&key));
     context.authorities.requests.forget_credential(&key);
     context.metrics.forget_credential(&key.namespace, &key.name);
 }
@@ -195,26 +195,26 @@ fn forget(context: &Context, credential: &ITwinServiceCredential) {
 /// Watches the authorities: keeps their store and wakes them.
 pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthority>) {
     let api: Api<Guarded<ITwinAuthority>> = Api::all(context.cluster.client.clone());
-    let store = &context.scopes.authorities;
+    let store = &context.namespaces.authorities;
     let known = |metadata: &ObjectMeta| {
         let known = store.get(&ObjectRef::new(metadata.name.as_deref().unwrap_or_default()));
         known.map(|known| ITwinAuthority::clone(&known))
     };
-    let mut events = std::pin::pin!(events(api, "itwinauthorities", &context.progress));
+    let mut events = std::pin::pin!(events(api, "itwinauthorities", &context.liveness));
     while let Some(event) = events.next().await {
-        let event = understood(event, &known, &context.unreadable, None);
-        context.tell_unreadable().await;
+        let event = understood(event, &known, &context.invalid_objects, None);
+        context.report_invalid_objects().await;
         let Some(event) = event else { continue };
         let before = matches!(event, Event::InitDone).then(|| store.state());
         writer.apply_watcher_event(&event);
         let forget = |authority: &ITwinAuthority| {
             context.authorities.forget(&authority.name_any());
-            context.scopes.wake_users_of(&authority.name_any());
+            context.namespaces.enqueue_users_of(&authority.name_any());
         };
         match &event {
             Event::Apply(authority) => {
                 context.authorities.announce(&authority.name_any());
-                context.scopes.authority_wakes.wake(authority.name_any());
+                context.namespaces.authority_queue.enqueue(authority.name_any());
             }
             Event::InitApply(authority) => context.authorities.announce(&authority.name_any()),
             Event::Delete(authority) => forget(authority),
@@ -224,30 +224,30 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
                 for gone in before.into_iter().flatten().filter(|old| is_gone(old)) {
                     forget(&gone);
                 }
-                context.scopes.wake_authorities();
+                context.namespaces.enqueue_authorities();
             }
         }
     }
 }
 
-/// Watches the metadata of the Secrets of one scope: what nobody cares for is dropped at once, what somebody cares for
+/// Watches the metadata of the Secrets of one watched: what nobody cares for is dropped at once, what somebody cares for
 /// wakes him. `listed` becomes true with the first complete listing.
-pub async fn secrets(context: Arc<Context>, scope: usize, listed: watch::Sender<bool>) {
-    let namespace = context.scopes.all[scope].namespace.clone();
-    let api: Api<SecretMetadata> = api(&context.cluster.client, namespace.as_deref());
-    let mut events = std::pin::pin!(events(api, "secrets", &context.progress));
+pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sender<bool>) {
+    let namespace = context.namespaces.all[watched].namespace.clone();
+    let api: Api<PartialSecret> = api(&context.cluster.client, namespace.as_deref());
+    let mut events = std::pin::pin!(events(api, "secrets", &context.liveness));
     while let Some(event) = events.next().await {
-        let woken = match event {
+        let enqueued = match event {
             Event::Apply(secret) | Event::InitApply(secret) => {
                 let key = Key::new(secret.namespace().unwrap_or_default(), secret.name_any());
-                if !context.index.cares_for(&key) {
+                if !context.index.is_referenced(&key) {
                     continue;
                 }
-                context.index.saw(&key, Seen::new(&secret.read()))
+                context.index.observe(&key, SecretMetadata::new(&secret.read()))
             }
             Event::Delete(secret) => {
                 let key = Key::new(secret.namespace().unwrap_or_default(), secret.name_any());
-                context.index.saw_none(&key, secret.resource_version().as_deref())
+                context.index.observe_absence(&key, secret.resource_version().as_deref())
             }
             Event::Init => {
                 context.index.listing_began(namespace.as_deref());
@@ -258,8 +258,8 @@ pub async fn secrets(context: Arc<Context>, scope: usize, listed: watch::Sender<
                 context.index.listing_ended(namespace.as_deref())
             }
         };
-        for credential in woken {
-            context.scopes.wake(&credential);
+        for credential in enqueued {
+            context.namespaces.enqueue(&credential);
         }
     }
 }

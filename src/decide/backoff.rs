@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_faults_of_the_server_wait_a_minute_and_refusals_five() {
+    fn without_a_token_faults_of_the_server_wait_a_minute_and_rejections_five() {
         let wait = |reason| (1..64).map(|n| delay(n, TimeDelta::zero(), reason, None, "uid")).max();
         assert!(wait(Reason::ServerError) <= Some(TimeDelta::minutes(1)));
         assert!(wait(Reason::InvalidClient) > Some(TimeDelta::minutes(2)));

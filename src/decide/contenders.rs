@@ -5,12 +5,12 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{facts::Refusal, ownership::Marks};
+use super::{observed::Failure, ownership::OwnershipMetadata};
 use crate::api::conditions::Reason;
 
 /// A credential that names a Secret. The older comes first; UIDs part those of one second.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Claim {
+pub struct Contender {
     /// When it was created.
     pub created_at: Option<DateTime<Utc>>,
     /// Its UID.
@@ -20,21 +20,21 @@ pub struct Claim {
 }
 
 /// The oldest of `others` that is older than `ours`.
-fn oldest_before<'a>(ours: &Claim, others: &'a [Claim]) -> Option<&'a Claim> {
+fn oldest_before<'a>(ours: &Contender, others: &'a [Contender]) -> Option<&'a Contender> {
     others.iter().filter(|other| other.uid != ours.uid && *other < ours).min()
 }
 
 /// Why a Secret that does not exist yet must not be created for `ours`: of several `writers` the oldest has it, whichever
 /// is reconciled first. Once there is a Secret, [`super::ownership::owner`] decides.
 #[must_use]
-pub fn elder(secret: &str, ours: &Claim, writers: &[Claim]) -> Option<Refusal> {
-    let elder = oldest_before(ours, writers)?;
-    Some(Refusal::new(
+pub fn oldest_contender(secret: &str, ours: &Contender, writers: &[Contender]) -> Option<Failure> {
+    let oldest_contender = oldest_before(ours, writers)?;
+    Some(Failure::new(
         Reason::SecretNotOwned,
         format!(
             "Secret {secret} is for ITwinServiceCredential {}, which is older and names it too: set spec.secretName to \
              another name in a new credential, or delete the older one",
-            elder.name
+            oldest_contender.name
         ),
     ))
 }
@@ -42,9 +42,9 @@ pub fn elder(secret: &str, ours: &Claim, writers: &[Claim]) -> Option<Refusal> {
 /// Why a Secret that `ours` does not own must not become its own, whether it exists or not: one of its `readers`, for
 /// which it is the client Secret, is older.
 #[must_use]
-pub fn older_reader(secret: &str, ours: &Claim, readers: &[Claim]) -> Option<Refusal> {
+pub fn older_reader(secret: &str, ours: &Contender, readers: &[Contender]) -> Option<Failure> {
     let reader = oldest_before(ours, readers)?;
-    Some(Refusal::new(
+    Some(Failure::new(
         Reason::SecretNotOwned,
         format!(
             "Secret {secret} is the client Secret of ITwinServiceCredential {}, so that no token is written into it: set \
@@ -55,13 +55,18 @@ pub fn older_reader(secret: &str, ours: &Claim, readers: &[Claim]) -> Option<Ref
 }
 
 /// Why `ours` must not read its client Secret: one of the `writers` of that Secret is older, or owns it by what stands on
-/// it, `marks`.
+/// it, `ownership`.
 #[must_use]
-pub fn writer_of_client(secret: &str, ours: &Claim, writers: &[Claim], marks: Option<&Marks>) -> Option<Refusal> {
-    let owner_uid = marks.and_then(Marks::owner_uid);
-    let owns = |writer: &&Claim| writer.uid != ours.uid && owner_uid == Some(&writer.uid);
+pub fn writer_of_client(
+    secret: &str,
+    ours: &Contender,
+    writers: &[Contender],
+    ownership: Option<&OwnershipMetadata>,
+) -> Option<Failure> {
+    let owner_uid = ownership.and_then(OwnershipMetadata::owner_uid);
+    let owns = |writer: &&Contender| writer.uid != ours.uid && owner_uid == Some(&writer.uid);
     let writer = writers.iter().find(owns).or_else(|| oldest_before(ours, writers))?;
-    Some(Refusal::new(
+    Some(Failure::new(
         Reason::ClientCredentialsInvalid,
         format!(
             "Secret {secret} is the one that ITwinServiceCredential {} writes its token into, and no client Secret: set \
@@ -75,62 +80,62 @@ pub fn writer_of_client(secret: &str, ours: &Claim, writers: &[Claim], marks: Op
 mod tests {
     use super::*;
 
-    fn claim(second: i64, uid: &str) -> Claim {
-        Claim { created_at: DateTime::from_timestamp(second, 0), uid: uid.into(), name: format!("name-of-{uid}") }
+    fn contender(second: i64, uid: &str) -> Contender {
+        Contender { created_at: DateTime::from_timestamp(second, 0), uid: uid.into(), name: format!("name-of-{uid}") }
     }
 
-    fn retained_by(uid: &str) -> Marks {
-        Marks { owner_uid: Some(uid.into()), ..Marks::default() }
+    fn retained_by(uid: &str) -> OwnershipMetadata {
+        OwnershipMetadata { owner_uid: Some(uid.into()), ..OwnershipMetadata::default() }
     }
 
     #[test]
-    fn oldest_claim_has_the_secret_whichever_is_looked_at_first() {
-        let (old, young) = (claim(1, "b"), claim(2, "a"));
+    fn oldest_contender_has_the_secret_whichever_is_reconciled_first() {
+        let (old, young) = (contender(1, "b"), contender(2, "a"));
         let both = [young.clone(), old.clone()];
-        assert_eq!(elder("secret", &old, &both), None);
-        let refusal = elder("secret", &young, &both).expect("an elder");
-        assert!(refusal.reason == Reason::SecretNotOwned && refusal.message.contains("name-of-b"), "{refusal:?}");
+        assert_eq!(oldest_contender("secret", &old, &both), None);
+        let failure = oldest_contender("secret", &young, &both).expect("an elder");
+        assert!(failure.reason == Reason::SecretNotOwned && failure.message.contains("name-of-b"), "{failure:?}");
     }
 
     #[test]
-    fn uid_parts_claims_of_the_same_second() {
-        let both = [claim(1, "b"), claim(1, "a")];
-        assert_eq!(elder("secret", &both[1], &both), None);
-        assert!(elder("secret", &both[0], &both).is_some());
+    fn uid_orders_contenders_of_the_same_second() {
+        let both = [contender(1, "b"), contender(1, "a")];
+        assert_eq!(oldest_contender("secret", &both[1], &both), None);
+        assert!(oldest_contender("secret", &both[0], &both).is_some());
         assert_eq!(older_reader("secret", &both[1], &both[..1]), None);
         assert!(writer_of_client("secret", &both[0], &both[1..], None).is_some());
     }
 
     #[test]
     fn younger_writer_of_a_client_secret_is_refused_and_its_reader_is_not() {
-        let (reader, writer) = (claim(1, "reader"), claim(2, "writer"));
-        let refusal = older_reader("secret", &writer, std::slice::from_ref(&reader)).expect("a reader");
-        assert!(refusal.reason == Reason::SecretNotOwned && refusal.message.contains("name-of-reader"), "{refusal:?}");
+        let (reader, writer) = (contender(1, "reader"), contender(2, "writer"));
+        let failure = older_reader("secret", &writer, std::slice::from_ref(&reader)).expect("a reader");
+        assert!(failure.reason == Reason::SecretNotOwned && failure.message.contains("name-of-reader"), "{failure:?}");
         assert_eq!(writer_of_client("secret", &reader, &[writer], None), None);
     }
 
     #[test]
     fn younger_reader_of_a_secret_that_is_to_be_written_is_refused_and_its_writer_is_not() {
-        let (writer, reader) = (claim(1, "writer"), claim(2, "reader"));
-        let refusal = writer_of_client("secret", &reader, std::slice::from_ref(&writer), None).expect("a writer");
-        assert_eq!(refusal.reason, Reason::ClientCredentialsInvalid);
-        assert!(refusal.message.contains("name-of-writer"), "{refusal:?}");
+        let (writer, reader) = (contender(1, "writer"), contender(2, "reader"));
+        let failure = writer_of_client("secret", &reader, std::slice::from_ref(&writer), None).expect("a writer");
+        assert_eq!(failure.reason, Reason::ClientCredentialsInvalid);
+        assert!(failure.message.contains("name-of-writer"), "{failure:?}");
         assert_eq!(older_reader("secret", &writer, &[reader]), None);
     }
 
     #[test]
     fn reader_of_a_secret_that_a_writer_owns_is_refused_whatever_their_ages() {
-        let (reader, writers) = (claim(1, "reader"), [claim(2, "other"), claim(3, "writer")]);
-        let refused = |marks: &Marks| writer_of_client("secret", &reader, &writers, Some(marks));
-        assert!(refused(&retained_by("writer")).is_some_and(|refusal| refusal.message.contains("name-of-writer")));
+        let (reader, writers) = (contender(1, "reader"), [contender(2, "other"), contender(3, "writer")]);
+        let refused = |ownership: &OwnershipMetadata| writer_of_client("secret", &reader, &writers, Some(ownership));
+        assert!(refused(&retained_by("writer")).is_some_and(|failure| failure.message.contains("name-of-writer")));
         assert_eq!(refused(&retained_by("somebody-else")), None);
     }
 
     #[test]
     fn credential_contends_with_others_only() {
-        let ours = claim(1, "ours");
+        let ours = contender(1, "ours");
         let alone = std::slice::from_ref(&ours);
-        assert_eq!(elder("secret", &ours, alone), None);
+        assert_eq!(oldest_contender("secret", &ours, alone), None);
         assert_eq!(older_reader("secret", &ours, alone), None);
         assert_eq!(writer_of_client("secret", &ours, alone, Some(&retained_by("ours"))), None);
     }

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn renewals_are_told_apart_and_short_whatever_the_user_wrote() {
+    fn renewals_are_distinct_and_short_whatever_the_user_wrote() {
         assert_eq!(renewal("1"), renewal("1"));
         assert_ne!(renewal("1"), renewal("2"));
         assert_eq!(renewal(&"x".repeat(100_000)).len(), renewal("1").len());

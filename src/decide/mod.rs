@@ -3,15 +3,15 @@
 //! No kube, no tokio, no HTTP, no clock and no randomness: `now` and the jitter's seed are arguments, so that every
 //! row of the fault table is a test without waiting, and a restarted operator decides as the one before it did.
 
+pub mod action;
 pub mod backoff;
 pub mod conflict;
 pub mod contenders;
-pub mod facts;
+pub mod decision;
 pub mod fingerprint;
-pub mod grant;
-pub mod next;
+pub mod observed;
 pub mod ownership;
-pub mod plan;
 pub mod requests;
 pub mod schedule;
 pub mod suspects;
+pub mod validate;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::facts::Refusal;
+use super::observed::Failure;
 use crate::api::conditions::Reason;
 
 /// The longest part of a name that a message repeats: as long as a name of Kubernetes may be. An owner reference is not
@@ -24,7 +24,7 @@ pub struct Named {
 
 /// What an existing Secret says of its owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Marks {
+pub struct OwnershipMetadata {
     /// The owner reference with `controller: true`.
     pub controller: Option<Controller>,
     /// The annotation with the owner's UID.
@@ -67,12 +67,12 @@ pub enum Owner {
     Us,
     /// No one: its owner was a credential of this namespace and name that is gone, or it was offered. It may be taken
     /// over; its token is not ours.
-    Vacant,
+    Adoptable,
     /// Somebody else.
-    Other(Refusal),
+    Other(Failure),
 }
 
-impl Marks {
+impl OwnershipMetadata {
     /// The UID of the credential that it belongs to: that of its controller, or without one that of the annotation.
     #[must_use]
     pub fn owner_uid(&self) -> Option<&str> {
@@ -88,38 +88,43 @@ impl Writer<'_> {
 
 /// Who the Secret `secret` belongs to, seen from the credential `ours`. `living` finds the credential that has a UID now.
 #[must_use]
-pub fn owner(marks: &Marks, secret: &str, ours: &Writer<'_>, living: &dyn Fn(&str) -> Option<Named>) -> Owner {
-    let Some(uid) = marks.owner_uid() else {
-        return match marks.adopt.as_deref() {
-            Some(adopt) if adopt == ours.name => Owner::Vacant,
+pub fn owner(
+    ownership: &OwnershipMetadata,
+    secret: &str,
+    ours: &Writer<'_>,
+    living: &dyn Fn(&str) -> Option<Named>,
+) -> Owner {
+    let Some(uid) = ownership.owner_uid() else {
+        return match ownership.adopt.as_deref() {
+            Some(adopt) if adopt == ours.name => Owner::Adoptable,
             _ => Owner::Other(unmarked(secret, ours)),
         };
     };
     if uid == ours.uid {
         return Owner::Us;
     }
-    match &marks.controller {
+    match &ownership.controller {
         Some(controller) if *controller.kind != *OUR_KIND => return Owner::Other(controlled(secret, controller)),
         _ => {}
     }
     if let Some(alive) = living(uid) {
-        return Owner::Other(owned(secret, ours, &alive, marks.owner.as_ref()));
+        return Owner::Other(owned(secret, ours, &alive, ownership.owner.as_ref()));
     }
-    let left_by_us = ours.is_named_by(marks.owner.as_ref());
-    match &marks.controller {
+    let left_by_us = ours.is_named_by(ownership.owner.as_ref());
+    match &ownership.controller {
         // garbage collection is on its way; a reference to another name was put there by somebody else
-        Some(controller) if left_by_us && *controller.name == *ours.name => Owner::Vacant,
-        Some(controller) => Owner::Other(ownerless(secret, ours, controller, marks.owner.as_ref())),
-        None if left_by_us || marks.adopt.as_deref() == Some(ours.name) => Owner::Vacant,
-        None => Owner::Other(left_behind(secret, ours, marks.owner.as_ref())),
+        Some(controller) if left_by_us && *controller.name == *ours.name => Owner::Adoptable,
+        Some(controller) => Owner::Other(ownerless(secret, ours, controller, ownership.owner.as_ref())),
+        None if left_by_us || ownership.adopt.as_deref() == Some(ours.name) => Owner::Adoptable,
+        None => Owner::Other(left_behind(secret, ours, ownership.owner.as_ref())),
     }
 }
 
-fn not_owned(message: String) -> Refusal {
-    Refusal::new(Reason::SecretNotOwned, message)
+fn not_owned(message: String) -> Failure {
+    Failure::new(Reason::SecretNotOwned, message)
 }
 
-fn unmarked(secret: &str, ours: &Writer<'_>) -> Refusal {
+fn unmarked(secret: &str, ours: &Writer<'_>) -> Failure {
     not_owned(format!(
         "Secret {secret} exists and is not ours: delete it, or let this credential take it over with \
          'kubectl annotate secret {secret} credentials.itwin.dev/adopt={}'",
@@ -127,7 +132,7 @@ fn unmarked(secret: &str, ours: &Writer<'_>) -> Refusal {
     ))
 }
 
-fn controlled(secret: &str, controller: &Controller) -> Refusal {
+fn controlled(secret: &str, controller: &Controller) -> Failure {
     let kind = controller.kind.rsplit('/').next().unwrap_or_default();
     not_owned(format!(
         "Secret {secret} is controlled by {} {}: set spec.secretName to another name in a new credential, or delete that \
@@ -138,7 +143,7 @@ fn controlled(secret: &str, controller: &Controller) -> Refusal {
 }
 
 /// Its owner exists. One of another namespace is named only where the Secret itself names it.
-fn owned(secret: &str, ours: &Writer<'_>, alive: &Named, owner: Option<&Named>) -> Refusal {
+fn owned(secret: &str, ours: &Writer<'_>, alive: &Named, owner: Option<&Named>) -> Failure {
     if *alive.namespace != *ours.namespace {
         return copy(secret, owner.filter(|owner| *owner == alive));
     }
@@ -149,7 +154,7 @@ fn owned(secret: &str, ours: &Writer<'_>, alive: &Named, owner: Option<&Named>) 
     ))
 }
 
-fn copy(secret: &str, of: Option<&Named>) -> Refusal {
+fn copy(secret: &str, of: Option<&Named>) -> Failure {
     let of = match of {
         Some(Named { namespace, name }) => format!("ITwinServiceCredential {namespace}/{name}"),
         None => "an ITwinServiceCredential in another namespace".to_owned(),
@@ -161,7 +166,7 @@ fn copy(secret: &str, of: Option<&Named>) -> Refusal {
 }
 
 /// Its controller was a credential that is gone, and not certainly one of ours.
-fn ownerless(secret: &str, ours: &Writer<'_>, controller: &Controller, owner: Option<&Named>) -> Refusal {
+fn ownerless(secret: &str, ours: &Writer<'_>, controller: &Controller, owner: Option<&Named>) -> Failure {
     if let Some(owner) = owner.filter(|owner| *owner.namespace != *ours.namespace) {
         return copy(secret, Some(owner));
     }
@@ -172,7 +177,7 @@ fn ownerless(secret: &str, ours: &Writer<'_>, controller: &Controller, owner: Op
     ))
 }
 
-fn left_behind(secret: &str, ours: &Writer<'_>, owner: Option<&Named>) -> Refusal {
+fn left_behind(secret: &str, ours: &Writer<'_>, owner: Option<&Named>) -> Failure {
     let adopt = format!("'kubectl annotate secret {secret} credentials.itwin.dev/adopt={}'", ours.name);
     let what = match owner {
         Some(Named { namespace, name }) if **namespace != *ours.namespace => {
@@ -198,20 +203,20 @@ mod tests {
         Named { namespace: namespace.into(), name: name.into() }
     }
 
-    fn unmarked() -> Marks {
-        Marks::default()
+    fn unmarked() -> OwnershipMetadata {
+        OwnershipMetadata::default()
     }
 
-    fn retained_by(uid: &str) -> Marks {
-        Marks { owner_uid: Some(uid.into()), ..Marks::default() }
+    fn retained_by(uid: &str) -> OwnershipMetadata {
+        OwnershipMetadata { owner_uid: Some(uid.into()), ..OwnershipMetadata::default() }
     }
 
-    fn controlled_by(kind: &str, name: &str, uid: &str) -> Marks {
+    fn controlled_by(kind: &str, name: &str, uid: &str) -> OwnershipMetadata {
         let controller = Controller { kind: kind.into(), name: name.into(), uid: uid.into() };
-        Marks { controller: Some(controller), ..retained_by(uid) }
+        OwnershipMetadata { controller: Some(controller), ..retained_by(uid) }
     }
 
-    impl Marks {
+    impl OwnershipMetadata {
         fn named(self, namespace: &str, name: &str) -> Self {
             Self { owner: Some(named(namespace, name)), ..self }
         }
@@ -222,20 +227,20 @@ mod tests {
     }
 
     /// Seen from [`OURS`], where all credentials that own any Secret are gone.
-    fn of(marks: &Marks) -> Owner {
-        owner(marks, "secret", &OURS, &|_| None)
+    fn of(ownership: &OwnershipMetadata) -> Owner {
+        owner(ownership, "secret", &OURS, &|_| None)
     }
 
     /// The same where the credential of this name has the UID `uid-0`.
-    fn of_living(marks: &Marks, namespace: &str, name: &str) -> Owner {
-        owner(marks, "secret", &OURS, &|uid| (uid == "uid-0").then(|| named(namespace, name)))
+    fn of_living(ownership: &OwnershipMetadata, namespace: &str, name: &str) -> Owner {
+        owner(ownership, "secret", &OURS, &|uid| (uid == "uid-0").then(|| named(namespace, name)))
     }
 
     /// Why it is refused.
     fn message(owner: Owner) -> String {
-        let Owner::Other(refusal) = owner else { return format!("{owner:?}, which is not refused") };
-        assert_eq!(refusal.reason, Reason::SecretNotOwned);
-        refusal.message
+        let Owner::Other(failure) = owner else { return format!("{owner:?}, which is not refused") };
+        assert_eq!(failure.reason, Reason::SecretNotOwned);
+        failure.message
     }
 
     #[test]
@@ -256,29 +261,30 @@ mod tests {
 
     #[test]
     fn another_controller_beats_every_annotation() {
-        let mut marks = controlled_by("apps/Deployment", "mine", "uid-0").named("team-a", "mine").offered_to("mine");
-        marks.owner_uid = Some("uid-1".into());
-        assert!(message(of(&marks)).contains("controlled by Deployment mine"));
+        let mut ownership =
+            controlled_by("apps/Deployment", "mine", "uid-0").named("team-a", "mine").offered_to("mine");
+        ownership.owner_uid = Some("uid-1".into());
+        assert!(message(of(&ownership)).contains("controlled by Deployment mine"));
     }
 
     #[test]
     fn secret_left_behind_by_a_credential_of_our_namespace_and_name_can_be_taken_over() {
-        assert_eq!(of(&controlled_by(OUR_KIND, "mine", "uid-0").named("team-a", "mine")), Owner::Vacant);
-        assert_eq!(of(&retained_by("uid-0").named("team-a", "mine")), Owner::Vacant);
+        assert_eq!(of(&controlled_by(OUR_KIND, "mine", "uid-0").named("team-a", "mine")), Owner::Adoptable);
+        assert_eq!(of(&retained_by("uid-0").named("team-a", "mine")), Owner::Adoptable);
     }
 
     #[test]
     fn secret_left_behind_that_names_no_owner_must_be_offered() {
         assert!(message(of(&controlled_by(OUR_KIND, "mine", "uid-0"))).contains("delete the Secret"));
         assert!(message(of(&retained_by("uid-0"))).contains("adopt=mine"));
-        assert_eq!(of(&retained_by("uid-0").offered_to("mine")), Owner::Vacant);
+        assert_eq!(of(&retained_by("uid-0").offered_to("mine")), Owner::Adoptable);
     }
 
     #[test]
     fn secret_left_behind_by_another_name_must_be_offered() {
-        let marks = retained_by("uid-0").named("team-a", "theirs");
-        assert!(message(of(&marks)).contains("left behind by ITwinServiceCredential theirs"));
-        assert_eq!(of(&marks.offered_to("mine")), Owner::Vacant);
+        let ownership = retained_by("uid-0").named("team-a", "theirs");
+        assert!(message(of(&ownership)).contains("left behind by ITwinServiceCredential theirs"));
+        assert_eq!(of(&ownership.offered_to("mine")), Owner::Adoptable);
     }
 
     #[test]
@@ -288,8 +294,8 @@ mod tests {
 
     #[test]
     fn controller_of_another_name_beats_the_owner_annotation() {
-        let marks = controlled_by(OUR_KIND, "theirs", "uid-0").named("team-a", "mine");
-        assert!(message(of(&marks)).contains("ITwinServiceCredential theirs"));
+        let ownership = controlled_by(OUR_KIND, "theirs", "uid-0").named("team-a", "mine");
+        assert!(message(of(&ownership)).contains("ITwinServiceCredential theirs"));
     }
 
     #[test]
@@ -312,9 +318,9 @@ mod tests {
 
     #[test]
     fn secret_of_a_living_owner_is_not_vacant_even_where_it_is_offered_and_bears_our_name() {
-        for marks in [retained_by("uid-0"), controlled_by(OUR_KIND, "mine", "uid-0")] {
-            let marks = marks.named("team-a", "mine").offered_to("mine");
-            let message = message(of_living(&marks, "team-a", "theirs"));
+        for ownership in [retained_by("uid-0"), controlled_by(OUR_KIND, "mine", "uid-0")] {
+            let ownership = ownership.named("team-a", "mine").offered_to("mine");
+            let message = message(of_living(&ownership, "team-a", "theirs"));
             assert!(message.contains("belongs to ITwinServiceCredential theirs, which exists"), "{message}");
         }
     }
@@ -323,18 +329,18 @@ mod tests {
     fn unmarked_secret_is_somebody_elses_until_it_is_offered_to_us() {
         assert!(message(of(&unmarked())).contains("adopt=mine"));
         assert!(message(of(&unmarked().offered_to("theirs"))).contains("adopt=mine"));
-        assert_eq!(of(&unmarked().offered_to("mine")), Owner::Vacant);
+        assert_eq!(of(&unmarked().offered_to("mine")), Owner::Adoptable);
     }
 
     #[test]
     fn offer_does_not_beat_a_controller_that_is_gone() {
-        let marks = controlled_by(OUR_KIND, "theirs", "uid-0").named("team-a", "theirs").offered_to("mine");
-        assert!(message(of(&marks)).contains("delete the Secret"));
+        let ownership = controlled_by(OUR_KIND, "theirs", "uid-0").named("team-a", "theirs").offered_to("mine");
+        assert!(message(of(&ownership)).contains("delete the Secret"));
     }
 
     #[test]
     fn long_name_of_an_owner_is_cut() {
-        let marks = controlled_by("apps/Deployment", &"é".repeat(10_000), "uid-0");
-        assert!(message(of(&marks)).len() < 1000);
+        let ownership = controlled_by("apps/Deployment", &"é".repeat(10_000), "uid-0");
+        assert!(message(of(&ownership)).len() < 1000);
     }
 }

@@ -6,7 +6,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::facts::{Policy, RenewBefore, Stamp};
+use super::observed::{Policy, RenewBefore, TokenMetadata};
 use crate::digest;
 
 /// The default renewal comes when this fraction of the lifetime is left: 1/3.
@@ -37,10 +37,10 @@ pub fn renew_before(policy: &Policy, lifetime: TimeDelta) -> TimeDelta {
 /// When the token is renewed. Fixed by the token, the policy and the credential's UID, so that every replica of the
 /// operator gives the same answer.
 #[must_use]
-pub fn renew_at(stamp: &Stamp, policy: &Policy, uid: &str) -> DateTime<Utc> {
-    let lifetime = stamp.lifetime();
-    let wished = stamp.expires_at - renew_before(policy, lifetime) - jitter(lifetime, uid);
-    wished.max(stamp.issued_at + FLOOR)
+pub fn renew_at(token_metadata: &TokenMetadata, policy: &Policy, uid: &str) -> DateTime<Utc> {
+    let lifetime = token_metadata.lifetime();
+    let wished = token_metadata.expires_at - renew_before(policy, lifetime) - jitter(lifetime, uid);
+    wished.max(token_metadata.issued_at + FLOOR)
 }
 
 /// A part of `lifetime / 20` that is fixed by the UID.
@@ -66,8 +66,8 @@ mod tests {
         DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
     }
 
-    fn stamp(lifetime: i64) -> Stamp {
-        Stamp {
+    fn token_metadata(lifetime: i64) -> TokenMetadata {
+        TokenMetadata {
             request: "".into(),
             issuer: "".into(),
             client_version: "".into(),
@@ -108,8 +108,8 @@ mod tests {
     #[test]
     fn tokens_of_a_second_are_not_renewed_at_once() {
         for lifetime in 0..4 {
-            let at = renew_at(&stamp(lifetime), &policy(RenewBefore::Default, 300), "uid");
-            assert!(at >= stamp(lifetime).issued_at + FLOOR, "{lifetime} s");
+            let at = renew_at(&token_metadata(lifetime), &policy(RenewBefore::Default, 300), "uid");
+            assert!(at >= token_metadata(lifetime).issued_at + FLOOR, "{lifetime} s");
         }
     }
 
@@ -122,18 +122,18 @@ mod tests {
             minimum_validity in 0_i64..86_400,
             uid in "[a-z0-9-]{1,36}",
         ) {
-            let stamp = stamp(lifetime);
+            let token_metadata = token_metadata(lifetime);
             for wished in [
                 RenewBefore::Default,
                 RenewBefore::Percentage(percentage),
                 RenewBefore::Fixed(TimeDelta::seconds(minimum_validity.max(1))),
             ] {
-                let at = renew_at(&stamp, &policy(wished, minimum_validity), &uid);
-                let left = stamp.expires_at - at;
-                prop_assert!(at > stamp.issued_at, "a renewal at or before the issue is a loop");
+                let at = renew_at(&token_metadata, &policy(wished, minimum_validity), &uid);
+                let left = token_metadata.expires_at - at;
+                prop_assert!(at > token_metadata.issued_at, "a renewal at or before the issue is a loop");
                 prop_assert!(left > TimeDelta::zero(), "a renewal after expiry is too late");
                 // half, and the jitter of a twentieth
-                prop_assert!(left <= stamp.lifetime() * 11 / 20);
+                prop_assert!(left <= token_metadata.lifetime() * 11 / 20);
             }
         }
     }

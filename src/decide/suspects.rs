@@ -105,7 +105,7 @@ mod tests {
         Situation { leading_for, others_served: false, under_way: None }
     }
 
-    fn beside(crashes: u32, since: Duration) -> Situation {
+    fn alongside(crashes: u32, since: Duration) -> Situation {
         let under_way = Some(UnderWay { crashes, since });
         Situation { leading_for: HELD_MAX, others_served: true, under_way }
     }
@@ -139,11 +139,11 @@ mod tests {
 
     #[test]
     fn suspects_are_under_way_one_at_a_time() {
-        assert_eq!(wait(1, &beside(1, Duration::ZERO)), Some(ASK_AGAIN));
-        assert_eq!(wait(1, &beside(1, ALONE)), None, "one that hangs does not hold up the others");
+        assert_eq!(wait(1, &alongside(1, Duration::ZERO)), Some(ASK_AGAIN));
+        assert_eq!(wait(1, &alongside(1, ALONE)), None, "one that hangs does not hold up the others");
         for (ours, theirs) in [(2, 1), (1, 2), (2, 2)] {
-            assert_eq!(wait(ours, &beside(theirs, ALONE_AGAIN - ALONE)), Some(ASK_AGAIN), "{ours} beside {theirs}");
-            assert_eq!(wait(ours, &beside(theirs, ALONE_AGAIN)), None, "{ours} beside {theirs}");
+            assert_eq!(wait(ours, &alongside(theirs, ALONE_AGAIN - ALONE)), Some(ASK_AGAIN), "{ours} beside {theirs}");
+            assert_eq!(wait(ours, &alongside(theirs, ALONE_AGAIN)), None, "{ours} beside {theirs}");
         }
     }
 }

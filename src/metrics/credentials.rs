@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_series_is_told_once_whatever_the_number_of_pages() {
+    fn every_series_is_reported_once_whatever_the_number_of_pages() {
         for count in [0, 1, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE] {
             let series = CredentialSeries::default();
             for number in 0..count {

@@ -40,7 +40,7 @@ pub struct Metrics {
     reconcile_duration: Histogram,
     kubernetes_requests: IntCounterVec,
     leader: IntGauge,
-    unreadable: IntGauge,
+    invalid_objects: IntGauge,
     held_back: IntGauge,
 }
 
@@ -106,7 +106,7 @@ impl Metrics {
                 "Requests to the Kubernetes API, watches apart.",
                 &["verb", "resource", "result"],
             )?,
-            unreadable: {
+            invalid_objects: {
                 let help = "Objects that this version cannot understand and leaves alone.";
                 let gauge = IntGauge::new("itwin_unreadable_objects", help)?;
                 registry.register(Box::new(gauge.clone()))?;
@@ -212,8 +212,8 @@ impl Metrics {
     }
 
     /// How many objects cannot be understood.
-    pub fn unreadable(&self, count: usize) {
-        self.unreadable.set(i64::try_from(count).unwrap_or(i64::MAX));
+    pub fn invalid_objects(&self, count: usize) {
+        self.invalid_objects.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Whether this process acts.
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn process_and_build_are_told() {
+    fn process_and_build_are_reported() {
         let text = text(Metrics::new(true).expect("metrics"));
         assert!(text.contains("process_resident_memory_bytes") && text.contains("itwin_build_info{version="));
     }

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_told() {
+    fn what_is_no_key_is_reported() {
         for pem in ["", "no key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"] {
             assert!(
                 sign(&Sensitive::new(pem.to_owned()), "id", "https://ims", now()).is_err_and(|why| why.contains("PEM"))

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     discovery::{self, Endpoints},
-    failure::{Failure, Stage},
+    failure::{ExchangeStage, RequestFailure},
     http::Http,
     jwt::{KeySet, Untrusted},
     token::{self, TokenAnswer, TokenRequest},
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     api::conditions::Reason,
     config::authority::AuthorityConfig,
-    decide::{facts::Refusal, grant::Answer},
+    decide::{observed::Failure, validate::Answer},
     metrics::Metrics,
 };
 
@@ -78,8 +78,8 @@ impl Authority {
     /// Asks for endpoints and keys. What was known before stays known if that fails.
     ///
     /// # Errors
-    /// [`Failure`] of the transport, or [`Reason::MalformedResponse`] with what is wrong in a document.
-    pub async fn refresh(&self) -> Result<Arc<Metadata>, Failure> {
+    /// [`RequestFailure`] of the transport, or [`Reason::MalformedResponse`] with what is wrong in a document.
+    pub async fn refresh(&self) -> Result<Arc<Metadata>, RequestFailure> {
         let (issuer, endpoints) = self.discover().await?;
         let keys = if self.config.verify {
             let url = endpoints.jwks.as_ref().ok_or_else(|| {
@@ -95,7 +95,7 @@ impl Authority {
         Ok(self.store(Metadata { issuer, endpoints, keys }))
     }
 
-    async fn discover(&self) -> Result<(String, Endpoints), Failure> {
+    async fn discover(&self) -> Result<(String, Endpoints), RequestFailure> {
         let config = &self.config;
         if let Some(token) = &config.token_endpoint
             && (config.jwks_uri.is_some() || !config.verify)
@@ -109,7 +109,7 @@ impl Authority {
             .map_err(|error| self.unusable("discovery document", &error))
     }
 
-    async fn fetch_keys(&self, url: &str) -> Result<KeySet, Failure> {
+    async fn fetch_keys(&self, url: &str) -> Result<KeySet, RequestFailure> {
         let what = format!("key set of ITwinAuthority {}", self.name);
         let body = self.http.get(url).await.map_err(|error| error.into_failure(&what))?;
         KeySet::parse(&body).map_err(|error| self.unusable("key set", &error))
@@ -121,8 +121,8 @@ impl Authority {
         metadata
     }
 
-    fn unusable(&self, what: &str, why: &str) -> Failure {
-        Failure::new(
+    fn unusable(&self, what: &str, why: &str) -> RequestFailure {
+        RequestFailure::new(
             Reason::MalformedResponse,
             format!("the {what} of ITwinAuthority {} cannot be used: {why}", self.name),
         )
@@ -132,31 +132,31 @@ impl Authority {
     /// (`decide::requests`).
     ///
     /// # Errors
-    /// [`Failure`], with how far the exchange came.
-    pub async fn request_token(&self, request: &TokenRequest) -> Result<Answer, Failure> {
+    /// [`RequestFailure`], with how far the exchange came.
+    pub async fn request_token(&self, request: &TokenRequest) -> Result<Answer, RequestFailure> {
         let metadata = self.metadata().ok_or_else(|| {
             let message = format!("ITwinAuthority {} is not ready: look at its condition Ready", self.name);
-            Failure::new(Reason::AuthorityNotReady, message).at(Stage::NotSent)
+            RequestFailure::new(Reason::AuthorityNotReady, message).at(ExchangeStage::NotSent)
         })?;
         let started = Instant::now();
         let result = match token::ask(&self.http, &metadata.endpoints.token, &metadata.issuer, request).await {
             Ok(answer) => self.verify(answer).await,
             Err(failure) => Err(failure),
         };
-        if result.as_ref().err().is_none_or(|failure| failure.stage != Stage::NotSent) {
-            let reason = result.as_ref().err().map_or("success", |failure| failure.refusal.reason.as_str());
+        if result.as_ref().err().is_none_or(|failure| failure.stage != ExchangeStage::NotSent) {
+            let reason = result.as_ref().err().map_or("success", |failure| failure.failure.reason.as_str());
             self.metrics.token_request(&self.name, reason, started.elapsed());
         }
         result
     }
 
-    async fn verify(&self, answer: TokenAnswer) -> Result<Answer, Failure> {
+    async fn verify(&self, answer: TokenAnswer) -> Result<Answer, RequestFailure> {
         let claims = if self.config.verify { Some(self.verified_claims(&answer).await?) } else { None };
         let TokenAnswer { token, token_type, expires_in, scope, asked_at } = answer;
         Ok(Answer { token, token_type, expires_in, scope, claims, asked_at })
     }
 
-    async fn verified_claims(&self, answer: &TokenAnswer) -> Result<crate::decide::grant::Claims, Failure> {
+    async fn verified_claims(&self, answer: &TokenAnswer) -> Result<crate::decide::validate::Claims, RequestFailure> {
         let check = |metadata: &Metadata| match &metadata.keys {
             Some(keys) => keys.verify(&answer.token, &self.config.issuer, &self.config.audiences),
             None => Err(Untrusted::UnknownKey),
@@ -175,7 +175,7 @@ impl Authority {
                 Untrusted::UnknownKey => "it is signed by a key that is not in the authority's key set".to_owned(),
                 Untrusted::Rejected(why) => why,
             };
-            Refusal::new(
+            Failure::new(
                 Reason::TokenRejected,
                 format!("the token that ITwinAuthority {} issued is not to be trusted: {why}; check issuer, jwksUri and audiences of the ITwinAuthority", self.name),
             )
@@ -184,7 +184,7 @@ impl Authority {
     }
 
     /// The keys once more, since they may have been rotated; `None` if that was done too short a time ago.
-    async fn refetch_keys(&self) -> Result<Option<Arc<Metadata>>, Failure> {
+    async fn refetch_keys(&self) -> Result<Option<Arc<Metadata>>, RequestFailure> {
         let mut last = self.key_refetch.lock().await;
         if last.is_some_and(|last| last.elapsed() < KEY_REFETCH_INTERVAL) {
             // another request may just have fetched them

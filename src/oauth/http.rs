@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use reqwest::{Certificate, redirect};
 
 use super::{
-    failure::{Failure, Stage},
+    failure::{ExchangeStage, RequestFailure},
     json,
 };
 use crate::api::conditions::Reason;
@@ -186,66 +186,66 @@ impl TransportError {
     /// The failure in the words of the contract. `what` names what was asked for, such as "token endpoint of
     /// ITwinAuthority bentley-ims".
     #[must_use]
-    pub fn into_failure(self, what: &str) -> Failure {
+    pub fn into_failure(self, what: &str) -> RequestFailure {
         let stage = match &self {
             // with an OAuth error it is one request that failed, not the server
-            Self::Server(_, _, body) if json::error_code(body).is_some() => Stage::Answered,
-            Self::Timeout(_) | Self::Connection(_) | Self::Tls(_) | Self::Server(..) => Stage::Outage,
-            _ => Stage::Answered,
+            Self::Server(_, _, body) if json::error_code(body).is_some() => ExchangeStage::Answered,
+            Self::Timeout(_) | Self::Connection(_) | Self::Tls(_) | Self::Server(..) => ExchangeStage::Outage,
+            _ => ExchangeStage::Answered,
         };
         self.failure(what).at(stage)
     }
 
-    fn failure(self, what: &str) -> Failure {
+    fn failure(self, what: &str) -> RequestFailure {
         let again = "it is tried again";
         match self {
-            Self::Timeout(deadline) => Failure::new(
+            Self::Timeout(deadline) => RequestFailure::new(
                 Reason::Timeout,
                 format!(
                     "the {what} gave no complete answer within {deadline:?}: check the network, or raise requestTimeout; {again}"
                 ),
             ),
-            Self::Connection(cause) => Failure::new(
+            Self::Connection(cause) => RequestFailure::new(
                 Reason::ConnectionFailed,
                 format!(
                     "no connection to the {what} ({cause}): check name resolution, network policies and proxies; {again}"
                 ),
             ),
-            Self::Tls(cause) => Failure::new(
+            Self::Tls(cause) => RequestFailure::new(
                 Reason::TLSFailed,
                 format!(
                     "the {what} showed a certificate that is not trusted ({cause}): check caBundle of the ITwinAuthority and the server's certificate; {again}"
                 ),
             ),
-            Self::Redirect(status) => Failure::new(
+            Self::Redirect(status) => RequestFailure::new(
                 Reason::RedirectRefused,
                 format!(
                     "the {what} answered HTTP {status}, and redirects are never followed: have the administrator name the final URL in the ITwinAuthority"
                 ),
             ),
-            Self::RateLimited(retry_after) => Failure {
+            Self::RateLimited(retry_after) => RequestFailure {
                 retry_after,
                 server_wait: retry_after,
-                ..Failure::new(
+                ..RequestFailure::new(
                     Reason::RateLimited,
                     format!("the {what} answered HTTP 429: lower requestsPerMinute of the ITwinAuthority; {again}"),
                 )
             },
-            Self::Server(status, retry_after, _) => Failure {
+            Self::Server(status, retry_after, _) => RequestFailure {
                 retry_after,
                 server_wait: retry_after.filter(|_| status == UNAVAILABLE),
-                ..Failure::new(
+                ..RequestFailure::new(
                     Reason::ServerError,
                     format!("the {what} answered HTTP {status}: its operators must mend it; {again}"),
                 )
             },
-            Self::TooLarge => Failure::new(
+            Self::TooLarge => RequestFailure::new(
                 Reason::MalformedResponse,
                 format!(
                     "the {what} answered with more than {BODY_MAX} bytes: check that the URL is the right one; {again}"
                 ),
             ),
-            Self::Malformed(cause) => Failure::new(
+            Self::Malformed(cause) => RequestFailure::new(
                 Reason::MalformedResponse,
                 format!(
                     "the {what} gave an answer that cannot be understood ({cause}): check that the URL is the right one; {again}"

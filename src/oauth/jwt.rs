@@ -13,7 +13,7 @@ use jsonwebtoken::{
 use serde::Deserialize;
 
 use super::json;
-use crate::{api::limits::ACCESS_TOKEN_MAX, decide::grant::Claims, sensitive::Sensitive};
+use crate::{api::limits::ACCESS_TOKEN_MAX, decide::validate::Claims, sensitive::Sensitive};
 
 /// Keys of a set that are considered: a set with more is cut, so that a token without `kid` costs a bounded number of
 /// signature checks.
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_kid_is_told_apart_so_that_the_keys_are_fetched_anew() {
+    fn unknown_kid_is_reported_apart_so_that_the_keys_are_fetched_anew() {
         let (old, new) = (signer("1"), signer("2"));
         assert_eq!(verdict(&key_set(&[&old.jwk]), &token(&new, Some("2"), &claims())), "unknown key");
         assert_eq!(verdict(&key_set(&[&old.jwk, &new.jwk]), &token(&new, Some("2"), &claims())), "trusted");

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::{
     assertion,
-    failure::{Failure, Stage},
+    failure::{ExchangeStage, RequestFailure},
     http::{Transport, TransportError, UNAVAILABLE},
     json,
 };
@@ -94,13 +94,13 @@ pub struct TokenAnswer {
 /// Asks for a token. `issuer` is the authority's identifier to the letter, the audience of an assertion.
 ///
 /// # Errors
-/// [`Failure`] with one of the reasons for answers and transport.
+/// [`RequestFailure`] with one of the reasons for answers and transport.
 pub async fn ask<T: Transport>(
     http: &T,
     endpoint: &Url,
     issuer: &str,
     request: &TokenRequest,
-) -> Result<TokenAnswer, Failure> {
+) -> Result<TokenAnswer, RequestFailure> {
     let mut client =
         BasicClient::new(ClientId::new(request.client.id.clone())).set_token_uri(TokenUrl::from_url(endpoint.clone()));
     let asked_at = crate::clock::now();
@@ -148,7 +148,7 @@ pub async fn ask<T: Transport>(
         Ok(answer) => understand(&answer, asked_at, &request.names),
         Err(error) => {
             let failure = classify(error, status, &request.names, request.client.user.is_some());
-            Err(Failure {
+            Err(RequestFailure {
                 retry_after: failure.retry_after.or(retry_after),
                 server_wait: failure.server_wait.or(server_wait),
                 ..failure
@@ -157,12 +157,12 @@ pub async fn ask<T: Transport>(
     }
 }
 
-fn invalid_private_key(names: &Names, why: &str) -> Failure {
-    Failure::new(
+fn invalid_private_key(names: &Names, why: &str) -> RequestFailure {
+    RequestFailure::new(
         Reason::ClientCredentialsInvalid,
         format!("key {} of Secret {} {why}", names.keys.private_key_key, names.client_secret),
     )
-    .at(Stage::NotSent)
+    .at(ExchangeStage::NotSent)
 }
 
 /// Carries a request for oauth2 and keeps of its answer what oauth2 does not hand out.
@@ -249,7 +249,11 @@ fn error_response(code: &str) -> HttpResponse {
     response
 }
 
-fn understand(answer: &BasicTokenResponse, asked_at: DateTime<Utc>, names: &Names) -> Result<TokenAnswer, Failure> {
+fn understand(
+    answer: &BasicTokenResponse,
+    asked_at: DateTime<Utc>,
+    names: &Names,
+) -> Result<TokenAnswer, RequestFailure> {
     let token = answer.access_token().secret();
     if token.len() > ACCESS_TOKEN_MAX {
         return Err(malformed(names, &format!("access_token has more than {ACCESS_TOKEN_MAX} bytes")));
@@ -279,7 +283,7 @@ type ExchangeError = RequestTokenError<TransportError, oauth2::basic::BasicError
 
 /// Names the failure. By the OAuth `error`, not by the status: some servers answer each error with 400, others with
 /// 401. The error's own texts stay out of the message: `error_description` is in the hands of whoever answers.
-fn classify(error: ExchangeError, status: Option<u16>, names: &Names, has_user: bool) -> Failure {
+fn classify(error: ExchangeError, status: Option<u16>, names: &Names, has_user: bool) -> RequestFailure {
     let Names { authority, client_secret, keys } = names;
     let (client_id_key, client_secret_key) = (&keys.client_id_key, &keys.client_secret_key);
     let answer = match error {
@@ -290,7 +294,7 @@ fn classify(error: ExchangeError, status: Option<u16>, names: &Names, has_user: 
         // The parse error holds the whole body, which may hold a token: nothing of it is looked at.
         RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
             return match status {
-                Some(status) if status != 200 => Failure::new(
+                Some(status) if status != 200 => RequestFailure::new(
                     Reason::RequestRejected,
                     format!(
                         "ITwinAuthority {authority} answered HTTP {status} without an OAuth error: check its tokenEndpoint"
@@ -304,39 +308,39 @@ fn classify(error: ExchangeError, status: Option<u16>, names: &Names, has_user: 
         }
     };
     match answer.error() {
-        BasicErrorResponseType::InvalidClient => Failure::new(
+        BasicErrorResponseType::InvalidClient => RequestFailure::new(
             Reason::InvalidClient,
             format!(
                 "ITwinAuthority {authority} answered invalid_client: check {client_id_key} and {client_secret_key} in \
                  Secret {client_secret}; a new registration can take ten minutes"
             ),
         ),
-        BasicErrorResponseType::InvalidScope => Failure::new(
+        BasicErrorResponseType::InvalidScope => RequestFailure::new(
             Reason::InvalidScope,
             format!(
                 "ITwinAuthority {authority} answered invalid_scope: check spec.scopes against what the client of Secret {client_secret} is registered for"
             ),
         ),
-        BasicErrorResponseType::UnauthorizedClient => Failure::new(
+        BasicErrorResponseType::UnauthorizedClient => RequestFailure::new(
             Reason::UnauthorizedClient,
             format!(
                 "ITwinAuthority {authority} answered unauthorized_client: register the client of Secret {client_secret} as a service (client credentials)"
             ),
         ),
-        BasicErrorResponseType::UnsupportedGrantType => Failure::new(
+        BasicErrorResponseType::UnsupportedGrantType => RequestFailure::new(
             Reason::UnsupportedGrantType,
             format!(
                 "ITwinAuthority {authority} answered unsupported_grant_type: it does not offer spec.grantType, ask its administrator"
             ),
         ),
-        BasicErrorResponseType::InvalidGrant if has_user => Failure::new(
+        BasicErrorResponseType::InvalidGrant if has_user => RequestFailure::new(
             Reason::RequestRejected,
             format!(
                 "ITwinAuthority {authority} answered invalid_grant: check {} and {} in Secret {client_secret}",
                 keys.username_key, keys.password_key
             ),
         ),
-        BasicErrorResponseType::InvalidGrant | BasicErrorResponseType::InvalidRequest => Failure::new(
+        BasicErrorResponseType::InvalidGrant | BasicErrorResponseType::InvalidRequest => RequestFailure::new(
             Reason::RequestRejected,
             format!(
                 "ITwinAuthority {authority} rejected the request ({}): check spec.scopes and spec.resources",
@@ -348,30 +352,30 @@ fn classify(error: ExchangeError, status: Option<u16>, names: &Names, has_user: 
 }
 
 /// OAuth errors beyond RFC 6749 section 5.2 that have a meaning of their own.
-fn extension(code: &str, names: &Names) -> Failure {
+fn extension(code: &str, names: &Names) -> RequestFailure {
     let authority = &names.authority;
     match code {
-        "server_error" => Failure::new(
+        "server_error" => RequestFailure::new(
             Reason::ServerError,
             format!("ITwinAuthority {authority} answered server_error: it is tried again"),
         ),
-        "temporarily_unavailable" => Failure::new(
+        "temporarily_unavailable" => RequestFailure::new(
             Reason::ServerError,
             format!("ITwinAuthority {authority} answered temporarily_unavailable: it is tried again"),
         ),
-        "invalid_target" => Failure::new(
+        "invalid_target" => RequestFailure::new(
             Reason::RequestRejected,
             format!("ITwinAuthority {authority} answered invalid_target (RFC 8707): check spec.resources"),
         ),
-        _ => Failure::new(
+        _ => RequestFailure::new(
             Reason::RequestRejected,
             format!("ITwinAuthority {authority} rejected the request with an error of its own: its logs tell which"),
         ),
     }
 }
 
-fn malformed(names: &Names, what: &str) -> Failure {
-    Failure::new(
+fn malformed(names: &Names, what: &str) -> RequestFailure {
+    RequestFailure::new(
         Reason::MalformedResponse,
         format!(
             "ITwinAuthority {} gave an answer that cannot be used ({what}): check its tokenEndpoint",
@@ -385,7 +389,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bearer_tokens_are_told_from_header_injections() {
+    fn bearer_tokens_are_distinguished_from_header_injections() {
         for good in ["a", "eyJ.a-b_c.~+/==", "0"] {
             assert!(is_bearer_token(good), "{good}");
         }

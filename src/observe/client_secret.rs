@@ -11,7 +11,7 @@ use crate::{
         credential::{ClientCredentialsRef, GrantType},
         limits::{CLIENT_ID_MAX, CLIENT_SECRET_MAX, PRIVATE_KEY_MAX, USER_MAX},
     },
-    decide::{facts::Refusal, fingerprint},
+    decide::{fingerprint, observed::Failure},
     oauth::token::{ClientCredentials, Proof, User},
     sensitive::Sensitive,
 };
@@ -65,26 +65,26 @@ impl ClientMaterial {
     ///
     /// # Errors
     /// [`Reason::ClientCredentialsInvalid`] with the key that is at fault.
-    pub fn credentials(&self, method: ClientAuthentication, grant: GrantType) -> Result<ClientCredentials, Refusal> {
+    pub fn credentials(&self, method: ClientAuthentication, grant: GrantType) -> Result<ClientCredentials, Failure> {
         let proof = match method {
             ClientAuthentication::PrivateKeyJwt => {
-                Proof::PrivateKey(self.need(&self.private_key, &self.keys.private_key_key)?)
+                Proof::PrivateKey(self.issue_reason(&self.private_key, &self.keys.private_key_key)?)
             }
             ClientAuthentication::ClientSecretPost => {
-                Proof::SecretInBody(self.need(&self.client_secret, &self.keys.client_secret_key)?)
+                Proof::SecretInBody(self.issue_reason(&self.client_secret, &self.keys.client_secret_key)?)
             }
             ClientAuthentication::ClientSecretBasic => {
-                Proof::SecretInHeader(self.need(&self.client_secret, &self.keys.client_secret_key)?)
+                Proof::SecretInHeader(self.issue_reason(&self.client_secret, &self.keys.client_secret_key)?)
             }
         };
         let user = match grant {
             GrantType::ClientCredentials => None,
             GrantType::Password => Some(User {
-                name: self.need(&self.username, &self.keys.username_key)?,
-                password: self.need(&self.password, &self.keys.password_key)?,
+                name: self.issue_reason(&self.username, &self.keys.username_key)?,
+                password: self.issue_reason(&self.password, &self.keys.password_key)?,
             }),
         };
-        let id = self.need(&self.id, &self.keys.client_id_key)?.expose().to_owned();
+        let id = self.issue_reason(&self.id, &self.keys.client_id_key)?.expose().to_owned();
         Ok(ClientCredentials { id, proof, user })
     }
 
@@ -95,9 +95,9 @@ impl ClientMaterial {
         fingerprint::client(token, values.map(|value| value.as_ref().map_or("", |value| value.expose())))
     }
 
-    fn need(&self, value: &Value, key: &str) -> Result<Sensitive, Refusal> {
+    fn issue_reason(&self, value: &Value, key: &str) -> Result<Sensitive, Failure> {
         value.clone().map_err(|wrong| {
-            Refusal::new(Reason::ClientCredentialsInvalid, format!("key {key} of Secret {} {wrong}", self.secret))
+            Failure::new(Reason::ClientCredentialsInvalid, format!("key {key} of Secret {} {wrong}", self.secret))
         })
     }
 }
@@ -125,8 +125,8 @@ fn value(text: &Sensitive, may_have_lines: bool) -> Result<Sensitive, &'static s
 
 /// The refusal where there is no such Secret.
 #[must_use]
-pub fn not_found(secret_ref: &str, keys: &ClientCredentialsRef) -> Refusal {
-    Refusal::new(
+pub fn not_found(secret_ref: &str, keys: &ClientCredentialsRef) -> Failure {
+    Failure::new(
         Reason::ClientCredentialsNotFound,
         format!(
             "Secret {secret_ref} does not exist: create it with the keys {} and {}, as the app registration gave them",
@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn refused(data: &[(&str, &[u8])], method: ClientAuthentication, grant: GrantType) -> String {
-        material(data).credentials(method, grant).err().map(|refusal| refusal.message).unwrap_or_default()
+        material(data).credentials(method, grant).err().map(|failure| failure.message).unwrap_or_default()
     }
 
     const POST: ClientAuthentication = ClientAuthentication::ClientSecretPost;
@@ -160,14 +160,14 @@ mod tests {
     #[test]
     fn values_are_taken_without_their_trailing_newline() {
         let read = material(&[("client_id", b"id\n"), ("client_secret", b"a b=%\r\n")]).credentials(POST, SERVICE);
-        let read = read.map_err(|refusal| refusal.message).expect("usable");
+        let read = read.map_err(|failure| failure.message).expect("usable");
         assert_eq!(read.id, "id");
         assert!(matches!(read.proof, Proof::SecretInBody(secret) if secret.expose() == "a b=%"));
     }
 
     #[test]
-    fn whatever_is_wrong_is_told_with_secret_and_key() {
-        for (value, told) in [
+    fn whatever_is_wrong_is_reported_with_secret_and_key() {
+        for (value, reported) in [
             (None, "is missing"),
             (Some(&b""[..]), "is empty"),
             (Some(b"\n"), "is empty"),
@@ -184,7 +184,7 @@ mod tests {
             data.extend(value.map(|value| ("client_secret", value)));
             let message = refused(&data, POST, SERVICE);
             assert!(
-                message.starts_with("key client_secret of Secret team-a/client") && message.contains(told),
+                message.starts_with("key client_secret of Secret team-a/client") && message.contains(reported),
                 "{message}"
             );
         }

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::target::Seen;
+use super::target::SecretMetadata;
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,7 +43,7 @@ pub enum Known {
     /// There is none.
     Absent,
     /// There is one.
-    Present(Arc<Seen>),
+    Present(Arc<SecretMetadata>),
 }
 
 #[derive(Default)]
@@ -126,28 +126,28 @@ impl SecretIndex {
 
     /// Whether anybody cares for a Secret: asked before its metadata is looked at.
     #[must_use]
-    pub fn cares_for(&self, key: &Key) -> bool {
+    pub fn is_referenced(&self, key: &Key) -> bool {
         self.inner().slots.contains_key(key)
     }
 
     /// Records a Secret that was seen by the watch, read or written. Returns the credentials for which that is news;
     /// none where something newer is known.
-    pub fn saw(&self, key: &Key, seen: Seen) -> Vec<Arc<Key>> {
+    pub fn observe(&self, key: &Key, secret_metadata: SecretMetadata) -> Vec<Arc<Key>> {
         let mut inner = self.inner();
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
         slot.listed = true;
-        let version = numeric(seen.resource_version());
-        let same = matches!(&slot.known, Known::Present(known) if known.version == seen.version);
+        let version = numeric(secret_metadata.resource_version());
+        let same = matches!(&slot.known, Known::Present(known) if known.version == secret_metadata.version);
         if same || version.is_some_and(|version| version < slot.version) {
             return Vec::new();
         }
         slot.version = version.unwrap_or_default();
-        slot.known = Known::Present(Arc::new(seen));
+        slot.known = Known::Present(Arc::new(secret_metadata));
         slot.credentials.clone()
     }
 
-    /// Records that a Secret is gone, at this resourceVersion if it is known. Returns as [`Self::saw`] does.
-    pub fn saw_none(&self, key: &Key, resource_version: Option<&str>) -> Vec<Arc<Key>> {
+    /// Records that a Secret is gone, at this resourceVersion if it is known. Returns as [`Self::observe`] does.
+    pub fn observe_absence(&self, key: &Key, resource_version: Option<&str>) -> Vec<Arc<Key>> {
         let mut inner = self.inner();
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
         let version = resource_version.and_then(numeric);
@@ -160,7 +160,7 @@ impl SecretIndex {
     }
 
     /// Forgets what is known of a Secret, so that it is read before the next decision.
-    pub fn doubt(&self, key: &Key) {
+    pub fn invalidate(&self, key: &Key) {
         if let Some(slot) = self.inner().slots.get_mut(key) {
             slot.known = Known::Unknown;
         }
@@ -270,8 +270,8 @@ mod tests {
 
     use super::*;
 
-    fn seen(version: &str) -> Seen {
-        Seen::new(&ObjectMeta {
+    fn secret_metadata(version: &str) -> SecretMetadata {
+        SecretMetadata::new(&ObjectMeta {
             uid: Some("uid".into()),
             resource_version: Some(version.into()),
             ..ObjectMeta::default()
@@ -290,7 +290,7 @@ mod tests {
 
     fn version(index: &SecretIndex) -> Option<String> {
         match index.get(&key("token")) {
-            Known::Present(seen) => Some(seen.resource_version().to_owned()),
+            Known::Present(secret_metadata) => Some(secret_metadata.resource_version().to_owned()),
             _ => None,
         }
     }
@@ -298,41 +298,41 @@ mod tests {
     #[test]
     fn foreign_secrets_leave_no_trace() {
         let index = index();
-        assert!(index.saw(&key("foreign"), seen("1")).is_empty());
-        assert!(!index.cares_for(&key("foreign")));
+        assert!(index.observe(&key("foreign"), secret_metadata("1")).is_empty());
+        assert!(!index.is_referenced(&key("foreign")));
     }
 
     #[test]
-    fn secret_that_somebody_cares_for_wakes_him_once() {
+    fn secret_that_is_referenced_enqueues_its_credential_once() {
         let index = index();
-        assert_eq!(index.saw(&key("token"), seen("5")), [Arc::new(key("agent"))]);
-        assert!(index.saw(&key("token"), seen("5")).is_empty(), "the same version is no news");
+        assert_eq!(index.observe(&key("token"), secret_metadata("5")), [Arc::new(key("agent"))]);
+        assert!(index.observe(&key("token"), secret_metadata("5")).is_empty(), "the same version is no news");
     }
 
     #[test]
     fn older_events_after_our_own_write_change_nothing() {
         let index = index();
-        index.saw(&key("token"), seen("10"));
-        assert!(index.saw(&key("token"), seen("9")).is_empty());
-        assert!(index.saw_none(&key("token"), Some("9")).is_empty());
+        index.observe(&key("token"), secret_metadata("10"));
+        assert!(index.observe(&key("token"), secret_metadata("9")).is_empty());
+        assert!(index.observe_absence(&key("token"), Some("9")).is_empty());
         assert_eq!(version(&index).as_deref(), Some("10"));
     }
 
     #[test]
     fn deletion_is_news() {
         let index = index();
-        index.saw(&key("token"), seen("10"));
-        assert_eq!(index.saw_none(&key("token"), Some("11")), [Arc::new(key("agent"))]);
+        index.observe(&key("token"), secret_metadata("10"));
+        assert_eq!(index.observe_absence(&key("token"), Some("11")), [Arc::new(key("agent"))]);
         assert!(matches!(index.get(&key("token")), Known::Absent));
     }
 
     #[test]
-    fn secret_missing_from_a_new_listing_is_in_doubt() {
+    fn secret_missing_from_a_new_listing_is_invalidated() {
         let index = index();
-        index.saw(&key("token"), seen("10"));
-        index.saw(&key("client"), seen("4"));
+        index.observe(&key("token"), secret_metadata("10"));
+        index.observe(&key("client"), secret_metadata("4"));
         index.listing_began(None);
-        index.saw(&key("client"), seen("4"));
+        index.observe(&key("client"), secret_metadata("4"));
         assert_eq!(index.listing_ended(None), [Arc::new(key("agent"))]);
         assert!(matches!(index.get(&key("token")), Known::Unknown));
         assert!(matches!(index.get(&key("client")), Known::Present(_)));
@@ -341,19 +341,19 @@ mod tests {
     #[test]
     fn listing_of_another_namespace_touches_nothing() {
         let index = index();
-        index.saw(&key("token"), seen("10"));
+        index.observe(&key("token"), secret_metadata("10"));
         index.listing_began(Some("team-b"));
         assert!(index.listing_ended(Some("team-b")).is_empty());
         assert_eq!(version(&index).as_deref(), Some("10"));
     }
 
     #[test]
-    fn secret_that_nobody_cares_for_any_more_is_forgotten() {
+    fn secret_that_is_no_longer_referenced_is_forgotten() {
         let index = index();
         index.register(&Arc::new(key("agent")), ["token", "other-client"]);
-        assert!(!index.cares_for(&key("client")) && index.cares_for(&key("other-client")));
+        assert!(!index.is_referenced(&key("client")) && index.is_referenced(&key("other-client")));
         index.unregister(&key("agent"));
-        assert!(!index.cares_for(&key("token")) && !index.cares_for(&key("other-client")));
+        assert!(!index.is_referenced(&key("token")) && !index.is_referenced(&key("other-client")));
     }
 
     fn names(keys: &[Arc<Key>]) -> Vec<&str> {
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn writers_of_a_secret_are_told_from_its_readers() {
+    fn writers_of_a_secret_are_distinguished_from_its_readers() {
         let index = index();
         for (name, secrets) in [("b", ["x", "token"]), ("a", ["y", "token"]), ("c", ["token", "client"])] {
             index.register(&Arc::new(key(name)), secrets);

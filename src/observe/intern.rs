@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_nobody_uses_are_dropped() {
+    fn texts_that_no_one_uses_are_dropped() {
         let mut texts = Texts::default();
         let kept = texts.intern("kept");
         for number in 0..100 * FEW {

@@ -3,7 +3,7 @@
 //! Users who may write a Secret may put 256 KiB of annotations on it, and labels, owner references and `managedFields`
 //! up to the size of an object, which parsed as [`ObjectMeta`] take ten times their text. So a Secret of a list is kept
 //! as text until it is known that a credential references it, and then only so much of each part is read as the
-//! operator could have written, and one more, so that [`super::target::Seen`] notices that there is more.
+//! operator could have written, and one more, so that [`super::target::SecretMetadata`] notices that there is more.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -53,11 +53,11 @@ impl<'de> Deserialize<'de> for Metadata {
 
 /// A Secret of which the API server sent nothing but the metadata.
 #[derive(Clone, Debug, Deserialize)]
-pub struct SecretMetadata {
+pub struct PartialSecret {
     metadata: Metadata,
 }
 
-impl SecretMetadata {
+impl PartialSecret {
     /// What is read of the metadata.
     #[must_use]
     pub fn read(&self) -> ObjectMeta {
@@ -107,7 +107,7 @@ impl Collect for Data {
     }
 }
 
-impl Resource for SecretMetadata {
+impl Resource for PartialSecret {
     type DynamicType = ();
     type Scope = NamespaceResourceScope;
 
@@ -155,17 +155,17 @@ mod tests {
     fn secrets_are_read_from_a_list_and_from_a_watch() {
         let secret = json!({"metadata": {"name": "a", "namespace": "team", "resourceVersion": "7"}});
         let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "items": [secret]});
-        let list: ObjectList<SecretMetadata> = serde_json::from_str(&list.to_string()).expect("a list");
+        let list: ObjectList<PartialSecret> = serde_json::from_str(&list.to_string()).expect("a list");
         assert_eq!(list.items[0].name_any(), "a");
         let event = format!(r#"{{"type":"MODIFIED","object":{secret}}}"#);
-        let event: WatchEvent<SecretMetadata> = serde_json::from_str(&event).expect("an event");
+        let event: WatchEvent<PartialSecret> = serde_json::from_str(&event).expect("an event");
         assert!(matches!(event, WatchEvent::Modified(secret) if secret.resource_version().as_deref() == Some("7")));
     }
 
     #[test]
     fn metadata_that_cannot_be_read_is_that_of_a_secret_without_an_owner() {
         let text = json!({"metadata": {"name": "a", "annotations": {secret_keys::OWNER_UID: 7}}}).to_string();
-        let metadata = serde_json::from_str::<SecretMetadata>(&text).expect("no Secret ends the watch").read();
+        let metadata = serde_json::from_str::<PartialSecret>(&text).expect("no Secret ends the watch").read();
         assert_eq!(metadata.name.as_deref(), Some("a"));
         assert!(metadata.annotations.is_none());
     }

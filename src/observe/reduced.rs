@@ -23,7 +23,7 @@ pub const FIELDS_MAX: usize = 512;
 /// The longest name, UID, digest or kind that is read, in bytes: a kind has at most 317, with its group.
 pub const NAME_MAX: usize = 512;
 
-/// Metadata of which only so much is read as [`super::target::Seen`] needs.
+/// Metadata of which only so much is read as [`super::target::SecretMetadata`] needs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reduced(pub(super) ObjectMeta);
 

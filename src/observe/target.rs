@@ -23,9 +23,9 @@ use crate::{
     api::{MANAGER, credential::SecretTemplate, limits::ACCESS_TOKEN_MAX, secret_keys},
     clock,
     decide::{
-        facts::Stamp,
         fingerprint,
-        ownership::{Controller, Marks, Named},
+        observed::TokenMetadata,
+        ownership::{Controller, Named, OwnershipMetadata},
     },
     digest,
 };
@@ -44,13 +44,13 @@ const TEMPLATE_KEYS_MAX: usize = 12 << 10;
 
 /// What is kept of a Secret that somebody here cares for. Small: there are as many as credentials, twice.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct SecretMetadata {
     /// `<uid>/<resourceVersion>`: another one means that something in it changed.
     pub version: Arc<str>,
     /// What it says of its owner.
-    pub marks: Marks,
+    pub ownership: OwnershipMetadata,
     /// What it says of the token in it.
-    pub stamp: Option<Stamp>,
+    pub token_metadata: Option<TokenMetadata>,
     /// Digest of the templates by which keys of it were rendered.
     pub template: Option<Arc<str>>,
     /// Digest of the renew annotation that was acted upon with the token in it.
@@ -91,7 +91,7 @@ impl Description {
     }
 }
 
-impl Seen {
+impl SecretMetadata {
     /// Reads a Secret's metadata.
     #[must_use]
     pub fn new(metadata: &ObjectMeta) -> Self {
@@ -110,7 +110,7 @@ impl Seen {
         let (pairs, has_more_pairs) = pairs(metadata);
         Self {
             version: format!("{}/{}", uid.unwrap_or_default(), resource_version.unwrap_or_default()).into(),
-            marks: Marks {
+            ownership: OwnershipMetadata {
                 owner_uid: annotation(secret_keys::OWNER_UID).map(|uid| same_as(owner.map(|(uid, _)| uid), uid)),
                 adopt: annotation(secret_keys::ADOPT).map(Arc::from),
                 owner: annotation(secret_keys::OWNER).and_then(named).map(|(namespace, name)| Named {
@@ -119,7 +119,7 @@ impl Seen {
                 }),
                 controller,
             },
-            stamp: stamp(metadata),
+            token_metadata: token_metadata(metadata),
             template: annotation(secret_keys::TEMPLATE).map(intern),
             renewed_for: annotation(secret_keys::RENEWED_FOR).map(Arc::from),
             description: Description {
@@ -177,7 +177,7 @@ impl Leftovers<'_> {
     }
 }
 
-impl Seen {
+impl SecretMetadata {
     /// What we put there and is not among the wished labels and annotations.
     #[must_use]
     pub fn leftovers(
@@ -198,8 +198,8 @@ impl Seen {
 /// The digest of a Secret's `data` and of the annotations that tell of it, as it stands in [`secret_keys::CONTENT`].
 #[must_use]
 pub fn content(data: &BTreeMap<String, ByteString>, annotations: &BTreeMap<String, String>) -> String {
-    let told = secret_keys::STAMP.iter().filter_map(|key| Some((*key, annotations.get(*key)?.as_bytes())));
-    fingerprint::content(data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())).chain(told))
+    let reported = secret_keys::TOKEN_METADATA.iter().filter_map(|key| Some((*key, annotations.get(*key)?.as_bytes())));
+    fingerprint::content(data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())).chain(reported))
 }
 
 /// The other field manager that wrote last: the API server keeps them in the order of their writes.
@@ -210,7 +210,7 @@ fn other_manager(metadata: &ObjectMeta) -> Option<Arc<str>> {
 
 /// Whether a Secret's data is what we wrote for these templates, apart from keys that somebody else added.
 #[must_use]
-pub fn is_ours_apart_from_further_keys(secret: &Secret, template: Option<&SecretTemplate>) -> bool {
+pub fn is_ours_except_for_extra_keys(secret: &Secret, template: Option<&SecretTemplate>) -> bool {
     let (Some(data), Some(annotations)) = (&secret.data, &secret.metadata.annotations) else { return false };
     let is_ours = |key: &str| {
         secret_keys::DATA_KEYS.contains(&key) || template.is_some_and(|template| template.data.contains_key(key))
@@ -285,10 +285,10 @@ fn named(text: &str) -> Option<(&str, &str)> {
     text.split_once('/').filter(|(namespace, name)| is_name(namespace, NAMES_MAX.0) && is_name(name, NAMES_MAX.1))
 }
 
-fn stamp(metadata: &ObjectMeta) -> Option<Stamp> {
+fn token_metadata(metadata: &ObjectMeta) -> Option<TokenMetadata> {
     let annotations = metadata.annotations.as_ref()?;
     let annotation = |key: &str| bounded(annotations, key, NAME_MAX);
-    Some(Stamp {
+    Some(TokenMetadata {
         request: intern(annotation(secret_keys::REQUEST)?),
         issuer: intern(bounded(annotations, secret_keys::ISSUER_ANNOTATION, ISSUER_MAX)?),
         client_version: intern(annotation(secret_keys::CLIENT_VERSION)?),
@@ -308,8 +308,10 @@ fn sole_writer_of(metadata: &ObjectMeta) -> Option<usize> {
         let Some(fields) = entry.fields_v1.as_ref().map(|fields| &fields.0) else { continue };
         let is_ours = entry.manager.as_deref() == Some(MANAGER);
         let annotations = &fields["f:metadata"]["f:annotations"];
-        let tells = |key: &&str| annotations.get(format!("f:{key}")).is_some();
-        if !is_ours && (has_more(annotations) || secret_keys::STAMP.iter().chain([&secret_keys::CONTENT]).any(tells)) {
+        let reports = |key: &&str| annotations.get(format!("f:{key}")).is_some();
+        if !is_ours
+            && (has_more(annotations) || secret_keys::TOKEN_METADATA.iter().chain([&secret_keys::CONTENT]).any(reports))
+        {
             return None;
         }
         let Some(data) = fields.get("f:data") else { continue };
@@ -381,11 +383,11 @@ mod tests {
                 serde_json::json!({"manager": manager, "operation": "Update", "fieldsV1": {"f:data": keys}})
             })
             .collect();
-        Seen::new(&metadata(serde_json::json!({"managedFields": entries}))).sole_writer_of
+        SecretMetadata::new(&metadata(serde_json::json!({"managedFields": entries}))).sole_writer_of
     }
 
     #[test]
-    fn data_is_ours_only_if_nobody_else_wrote_any_of_it() {
+    fn data_is_ours_only_if_no_one_else_wrote_any_of_it() {
         assert_eq!(written_by(&[(MANAGER, &["a", "b"])]), Some(2));
         assert_eq!(written_by(&[(MANAGER, &["a"]), ("kubectl-edit", &["b"])]), None);
         assert_eq!(written_by(&[]), Some(0));
@@ -399,7 +401,7 @@ mod tests {
             let ours = serde_json::json!({"f:data": {"f:a": {}}});
             let entry = |manager: &str, fields| serde_json::json!({"manager": manager, "fieldsV1": fields});
             let fields = [entry(MANAGER, ours), entry("kubectl-annotate", theirs)];
-            Seen::new(&metadata(serde_json::json!({"managedFields": fields}))).sole_writer_of
+            SecretMetadata::new(&metadata(serde_json::json!({"managedFields": fields}))).sole_writer_of
         };
         assert_eq!(written(secret_keys::EXPIRES_AT_ANNOTATION), None);
         assert_eq!(written(secret_keys::CONTENT), None);
@@ -408,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn digest_covers_data_and_what_is_told_of_it() {
+    fn digest_covers_data_and_what_describes_it() {
         let with_token = |size: usize, change: fn(&mut Secret)| {
             let mut secret = Secret {
                 data: Some([("access_token".to_owned(), ByteString(vec![b't'; size]))].into()),
@@ -433,10 +435,10 @@ mod tests {
     }
 
     #[test]
-    fn field_immutable_is_seen_whoever_wrote_it() {
+    fn field_immutable_is_seen_by_any_writer() {
         let fields = |fields: serde_json::Value| {
             let entry = serde_json::json!({"manager": "kubectl", "operation": "Update", "fieldsV1": fields});
-            Seen::new(&metadata(serde_json::json!({"managedFields": [entry]}))).may_be_immutable
+            SecretMetadata::new(&metadata(serde_json::json!({"managedFields": [entry]}))).may_be_immutable
         };
         assert!(fields(serde_json::json!({"f:immutable": {}})));
         assert!(!fields(serde_json::json!({"f:data": {"f:immutable": {}}})));
@@ -446,7 +448,7 @@ mod tests {
     fn owner_is_read_only_as_the_operator_writes_it() {
         let owner = |text: &str| {
             let annotations = serde_json::json!({secret_keys::OWNER: text});
-            let owner = Seen::new(&metadata(serde_json::json!({"annotations": annotations}))).marks.owner;
+            let owner = SecretMetadata::new(&metadata(serde_json::json!({"annotations": annotations}))).ownership.owner;
             owner.map(|Named { namespace, name }| format!("{namespace} {name}"))
         };
         assert_eq!(owner("team-a/my.agent-1").as_deref(), Some("team-a my.agent-1"));
@@ -457,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn stamp_needs_every_part() {
+    fn token_metadata_needs_every_part() {
         let whole = serde_json::json!({
             secret_keys::REQUEST: "r",
             secret_keys::ISSUER_ANNOTATION: "https://ims",
@@ -465,21 +467,26 @@ mod tests {
             secret_keys::ISSUED_AT: "2026-01-01T00:00:00Z",
             secret_keys::EXPIRES_AT_ANNOTATION: "2026-01-01T01:00:00Z",
         });
-        assert!(Seen::new(&metadata(serde_json::json!({"annotations": whole}))).stamp.is_some());
+        assert!(SecretMetadata::new(&metadata(serde_json::json!({"annotations": whole}))).token_metadata.is_some());
         for key in whole.as_object().expect("an object").keys() {
             let mut part = whole.clone();
             part.as_object_mut().expect("an object").remove(key);
-            assert!(Seen::new(&metadata(serde_json::json!({"annotations": part}))).stamp.is_none(), "{key}");
+            assert!(
+                SecretMetadata::new(&metadata(serde_json::json!({"annotations": part}))).token_metadata.is_none(),
+                "{key}"
+            );
         }
     }
 
     #[test]
     fn wished_labels_are_found_among_foreign_ones() {
-        let seen = Seen::new(&metadata(serde_json::json!({"labels": {"a": "1", "b": "2"}, "annotations": {"c": "3"}})));
+        let secret_metadata = SecretMetadata::new(&metadata(
+            serde_json::json!({"labels": {"a": "1", "b": "2"}, "annotations": {"c": "3"}}),
+        ));
         let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
-        assert!(seen.carries(&map("a", "1"), &map("c", "3")));
-        assert!(!seen.carries(&map("a", "2"), &BTreeMap::new()));
-        assert!(!seen.carries(&map("c", "3"), &BTreeMap::new()), "an annotation is no label");
+        assert!(secret_metadata.carries(&map("a", "1"), &map("c", "3")));
+        assert!(!secret_metadata.carries(&map("a", "2"), &BTreeMap::new()));
+        assert!(!secret_metadata.carries(&map("c", "3"), &BTreeMap::new()), "an annotation is no label");
     }
 
     #[test]
@@ -494,29 +501,32 @@ mod tests {
             "f:credentials.itwin.dev/credential": {},
         });
         let theirs = serde_json::json!({"f:shared": {}, "f:theirs": {}});
-        let seen = Seen::new(&metadata(serde_json::json!({
+        let secret_metadata = SecretMetadata::new(&metadata(serde_json::json!({
             "labels": {"team": "1", "stage": "2", "shared": "3", "theirs": "4"},
             "managedFields": [entry(MANAGER, ours), entry("kubectl-label", theirs)],
         })));
         let wished = BTreeMap::from([("team".to_owned(), "another value is no leftover".to_owned())]);
-        assert_eq!(seen.leftovers(&wished, &BTreeMap::new()), Leftovers { labels: vec!["stage"], annotations: vec![] });
+        assert_eq!(
+            secret_metadata.leftovers(&wished, &BTreeMap::new()),
+            Leftovers { labels: vec!["stage"], annotations: vec![] }
+        );
     }
 
     /// One part of the metadata with a value that is as long as it may be, or by one byte too long.
-    fn with_annotation(key: &str, length: usize) -> Seen {
-        Seen::new(&metadata(serde_json::json!({"annotations": {key: "x".repeat(length)}})))
+    fn with_annotation(key: &str, length: usize) -> SecretMetadata {
+        SecretMetadata::new(&metadata(serde_json::json!({"annotations": {key: "x".repeat(length)}})))
     }
 
     #[test]
     fn annotation_that_is_longer_than_the_operator_writes_any_counts_as_absent() {
-        type Part = fn(&Seen) -> Option<&str>;
+        type Part = fn(&SecretMetadata) -> Option<&str>;
         let parts: [(&str, usize, Part); 6] = [
-            (secret_keys::OWNER_UID, NAME_MAX, |seen| seen.marks.owner_uid.as_deref()),
-            (secret_keys::ADOPT, NAME_MAX, |seen| seen.marks.adopt.as_deref()),
-            (secret_keys::TEMPLATE, NAME_MAX, |seen| seen.template.as_deref()),
-            (secret_keys::RENEWED_FOR, NAME_MAX, |seen| seen.renewed_for.as_deref()),
-            (secret_keys::CLIENT_ID, CLIENT_ID_MAX, |seen| seen.description.client_id.as_deref()),
-            (secret_keys::GRANTED, SCOPES_MAX, |seen| seen.description.scopes.as_deref()),
+            (secret_keys::OWNER_UID, NAME_MAX, |secret_metadata| secret_metadata.ownership.owner_uid.as_deref()),
+            (secret_keys::ADOPT, NAME_MAX, |secret_metadata| secret_metadata.ownership.adopt.as_deref()),
+            (secret_keys::TEMPLATE, NAME_MAX, |secret_metadata| secret_metadata.template.as_deref()),
+            (secret_keys::RENEWED_FOR, NAME_MAX, |secret_metadata| secret_metadata.renewed_for.as_deref()),
+            (secret_keys::CLIENT_ID, CLIENT_ID_MAX, |secret_metadata| secret_metadata.description.client_id.as_deref()),
+            (secret_keys::GRANTED, SCOPES_MAX, |secret_metadata| secret_metadata.description.scopes.as_deref()),
         ];
         for (key, most, part) in parts {
             assert_eq!(part(&with_annotation(key, most)).map(str::len), Some(most), "{key}");
@@ -526,17 +536,17 @@ mod tests {
 
     #[test]
     fn other_field_manager_that_wrote_last_is_named() {
-        let seen = |managers: &[&str]| {
+        let secret_metadata = |managers: &[&str]| {
             let entries: Vec<_> = managers.iter().map(|manager| serde_json::json!({"manager": manager})).collect();
-            Seen::new(&metadata(serde_json::json!({"managedFields": entries}))).other_manager
+            SecretMetadata::new(&metadata(serde_json::json!({"managedFields": entries}))).other_manager
         };
-        assert_eq!(seen(&["kubectl-label", "kubectl-edit", MANAGER]).as_deref(), Some("kubectl-edit"));
-        assert_eq!(seen(&[MANAGER]), None);
-        assert_eq!(seen(&[&"x".repeat(MANAGER_MAX + 1)]), None);
+        assert_eq!(secret_metadata(&["kubectl-label", "kubectl-edit", MANAGER]).as_deref(), Some("kubectl-edit"));
+        assert_eq!(secret_metadata(&[MANAGER]), None);
+        assert_eq!(secret_metadata(&[&"x".repeat(MANAGER_MAX + 1)]), None);
     }
 
     #[test]
-    fn keys_that_somebody_added_are_told_from_a_damaged_token() {
+    fn keys_that_somebody_added_are_distinguished_from_a_damaged_token() {
         let template =
             SecretTemplate { data: [("extra".to_owned(), "text".to_owned())].into(), ..SecretTemplate::default() };
         let changed = |change: fn(&mut Secret)| {
@@ -546,7 +556,7 @@ mod tests {
             let digest = content(secret.data.as_ref().expect("data"), &BTreeMap::new());
             secret.metadata.annotations = Some([(secret_keys::CONTENT.to_owned(), digest)].into());
             change(&mut secret);
-            is_ours_apart_from_further_keys(&secret, Some(&template))
+            is_ours_except_for_extra_keys(&secret, Some(&template))
         };
         assert!(changed(|secret| drop(
             secret.data.get_or_insert_default().insert("foreign".into(), ByteString(vec![1]))
@@ -559,7 +569,7 @@ mod tests {
 
     #[test]
     fn stamp_with_a_part_that_is_too_long_is_none() {
-        let stamp = |key: &str, length: usize| {
+        let token_metadata = |key: &str, length: usize| {
             let mut annotations = serde_json::json!({
                 secret_keys::REQUEST: "r",
                 secret_keys::ISSUER_ANNOTATION: "https://ims",
@@ -568,7 +578,7 @@ mod tests {
                 secret_keys::EXPIRES_AT_ANNOTATION: "2026-01-01T01:00:00Z",
             });
             annotations[key] = "x".repeat(length).into();
-            Seen::new(&metadata(serde_json::json!({"annotations": annotations}))).stamp
+            SecretMetadata::new(&metadata(serde_json::json!({"annotations": annotations}))).token_metadata
         };
         let parts = [
             (secret_keys::REQUEST, NAME_MAX),
@@ -576,18 +586,18 @@ mod tests {
             (secret_keys::CLIENT_VERSION, NAME_MAX),
         ];
         for (key, most) in parts {
-            assert!(stamp(key, most).is_some() && stamp(key, most + 1).is_none(), "{key}");
+            assert!(token_metadata(key, most).is_some() && token_metadata(key, most + 1).is_none(), "{key}");
         }
     }
 
     #[test]
-    fn owner_with_long_texts_is_somebody_and_nobody_known() {
+    fn owner_with_long_texts_is_someone_unknown() {
         let long = "x".repeat(10 * NAME_MAX);
         let owner = serde_json::json!({
             "apiVersion": format!("{long}/v1"), "kind": long, "name": long, "uid": long, "controller": true,
         });
-        let seen = Seen::new(&metadata(serde_json::json!({"ownerReferences": [owner]})));
-        let controller = seen.marks.controller.expect("an owner");
+        let secret_metadata = SecretMetadata::new(&metadata(serde_json::json!({"ownerReferences": [owner]})));
+        let controller = secret_metadata.ownership.controller.expect("an owner");
         for text in [controller.kind, controller.name, controller.uid] {
             assert_eq!(text.len(), NAME_MAX);
         }
@@ -602,21 +612,22 @@ mod tests {
         let mut annotations = many(20_000);
         annotations.insert(secret_keys::OWNER_UID.to_owned(), "uid".into());
         let labels = serde_json::json!({secret_keys::MANAGED_BY: MANAGER, "team": "a"});
-        let seen = Seen::new(&metadata(serde_json::json!({"labels": labels, "annotations": annotations})));
-        assert_eq!(seen.pairs.len(), PAIRS_MAX + 2);
+        let secret_metadata =
+            SecretMetadata::new(&metadata(serde_json::json!({"labels": labels, "annotations": annotations})));
+        assert_eq!(secret_metadata.pairs.len(), PAIRS_MAX + 2);
         let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
         let none = BTreeMap::new();
-        assert!(seen.carries(&map("team", "a"), &map(secret_keys::OWNER_UID, "uid")));
-        assert!(seen.carries(&none, &map("a19999", "1")), "it is among those that are not kept");
-        assert!(seen.carries(&none, &map("a19999", "2")), "and nobody can say that it is not");
-        assert!(!seen.carries(&none, &map(secret_keys::OWNER_UID, "another")), "our own are always kept");
-        assert!(!seen.carries(&map(secret_keys::CREDENTIAL, "agent"), &none));
+        assert!(secret_metadata.carries(&map("team", "a"), &map(secret_keys::OWNER_UID, "uid")));
+        assert!(secret_metadata.carries(&none, &map("a19999", "1")), "it is among those that are not kept");
+        assert!(secret_metadata.carries(&none, &map("a19999", "2")), "and nobody can say that it is not");
+        assert!(!secret_metadata.carries(&none, &map(secret_keys::OWNER_UID, "another")), "our own are always kept");
+        assert!(!secret_metadata.carries(&map(secret_keys::CREDENTIAL, "agent"), &none));
     }
 
     #[test]
     fn where_all_are_kept_a_missing_one_is_noticed() {
-        let seen = Seen::new(&metadata(serde_json::json!({"annotations": many(PAIRS_MAX)})));
-        assert!(!seen.carries(&BTreeMap::from([("team".to_owned(), "a".to_owned())]), &BTreeMap::new()));
+        let secret_metadata = SecretMetadata::new(&metadata(serde_json::json!({"annotations": many(PAIRS_MAX)})));
+        assert!(!secret_metadata.carries(&BTreeMap::from([("team".to_owned(), "a".to_owned())]), &BTreeMap::new()));
     }
 
     #[test]
@@ -627,19 +638,21 @@ mod tests {
         };
         let ours =
             entry(MANAGER, serde_json::json!({"f:data": {"f:a": {}}, "f:metadata": {"f:labels": {"f:team": {}}}}));
-        let seen = |others: Vec<Value>| {
+        let secret_metadata = |others: Vec<Value>| {
             let entries: Vec<Value> = [ours.clone()].into_iter().chain(others).collect();
-            Seen::new(&metadata(serde_json::json!({"labels": {"team": "a"}, "managedFields": entries})))
+            SecretMetadata::new(&metadata(serde_json::json!({"labels": {"team": "a"}, "managedFields": entries})))
         };
-        let facts = |seen: &Seen| (seen.sole_writer_of, seen.may_be_immutable, seen.template_labels.len());
+        let observed = |secret_metadata: &SecretMetadata| {
+            (secret_metadata.sole_writer_of, secret_metadata.may_be_immutable, secret_metadata.template_labels.len())
+        };
         let others = |count: usize| (1..count).map(|_| entry("m", serde_json::json!({}))).collect();
-        assert_eq!(facts(&seen(others(MANAGERS_MAX))), (Some(1), false, 1));
-        assert_eq!(facts(&seen(others(MANAGERS_MAX + 1))), (None, true, 0));
+        assert_eq!(observed(&secret_metadata(others(MANAGERS_MAX))), (Some(1), false, 1));
+        assert_eq!(observed(&secret_metadata(others(MANAGERS_MAX + 1))), (None, true, 0));
         let annotations = |count| vec![entry("m", serde_json::json!({"f:metadata": {"f:annotations": keys(count)}}))];
-        assert_eq!(facts(&seen(annotations(FIELDS_MAX))), (Some(1), false, 1));
-        assert_eq!(facts(&seen(annotations(FIELDS_MAX + 1))), (None, false, 1));
+        assert_eq!(observed(&secret_metadata(annotations(FIELDS_MAX))), (Some(1), false, 1));
+        assert_eq!(observed(&secret_metadata(annotations(FIELDS_MAX + 1))), (None, false, 1));
         let labels = |count| vec![entry("m", serde_json::json!({"f:metadata": {"f:labels": keys(count)}}))];
-        assert_eq!(facts(&seen(labels(FIELDS_MAX + 1))), (Some(1), false, 0));
+        assert_eq!(observed(&secret_metadata(labels(FIELDS_MAX + 1))), (Some(1), false, 0));
     }
 
     #[test]
@@ -648,15 +661,15 @@ mod tests {
         let fields: serde_json::Map<_, _> =
             (0..5000).map(|number| (format!("f:{}", label(number)), serde_json::json!({}))).collect();
         let labels: BTreeMap<String, String> = (0..1000).map(|number| (label(number), "1".to_owned())).collect();
-        let seen = |labels: &BTreeMap<String, String>| {
-            Seen::new(&metadata(serde_json::json!({
+        let secret_metadata = |labels: &BTreeMap<String, String>| {
+            SecretMetadata::new(&metadata(serde_json::json!({
                 "labels": labels,
                 "managedFields": [{"manager": MANAGER, "fieldsV1": {"f:metadata": {"f:labels": fields}}}],
             })))
         };
-        let kept: usize = seen(&labels).template_labels.iter().map(|key| key.len()).sum();
+        let kept: usize = secret_metadata(&labels).template_labels.iter().map(|key| key.len()).sum();
         assert!((TEMPLATE_KEYS_MAX - 100..=TEMPLATE_KEYS_MAX).contains(&kept), "{kept}");
         let none = BTreeMap::new();
-        assert!(seen(&none).leftovers(&none, &none).is_empty(), "what is not there cannot be taken away");
+        assert!(secret_metadata(&none).leftovers(&none, &none).is_empty(), "what is not there cannot be taken away");
     }
 }

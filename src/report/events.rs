@@ -6,15 +6,15 @@ use crate::{
         conditions::{RENEWED, Reason},
         credential::CredentialStatus,
     },
-    decide::{facts::Refusal, plan::Need},
+    decide::{action::IssueReason, observed::Failure},
 };
 
 /// How an attempt ended.
 pub enum Outcome<'a> {
     /// A token was written, for this need.
-    Written(Need),
+    Written(IssueReason),
     /// Nothing was written.
-    Failed(&'a Refusal),
+    Failed(&'a Failure),
 }
 
 /// An event to publish.
@@ -53,22 +53,22 @@ pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &s
         Outcome::Written(_) if had_token && previous.last_failure.is_some() => {
             normal("Recovered", format!("a token was issued again and written into Secret {secret}"))
         }
-        Outcome::Written(Need::Missing | Need::Damaged) if had_token => normal(
+        Outcome::Written(IssueReason::Missing | IssueReason::Tampered) if had_token => normal(
             "Restored",
             format!("Secret {secret} had been deleted or changed by somebody else and was written again"),
         ),
-        Outcome::Written(Need::Due) if had_token => None,
+        Outcome::Written(IssueReason::Due) if had_token => None,
         Outcome::Written(_) => normal("Issued", format!("a verified token was written into Secret {secret}")),
-        Outcome::Failed(refusal) => {
-            let told = previous.last_failure.as_ref().is_some_and(|failure| failure.reason == refusal.reason.as_str());
-            if told && !holds(&previous.conditions, RENEWED) {
+        Outcome::Failed(failure) => {
+            let reported = previous.last_failure.as_ref().is_some_and(|last| last.reason == failure.reason.as_str());
+            if reported && !holds(&previous.conditions, RENEWED) {
                 return None;
             }
-            let reason = if refusal.reason == Reason::SecretNotOwned { "SecretNotOwned" } else { "RenewalFailed" };
+            let reason = if failure.reason == Reason::SecretNotOwned { "SecretNotOwned" } else { "RenewalFailed" };
             Some(Transition {
                 warning: true,
                 reason,
-                note: format!("{}: {}", refusal.reason.as_str(), refusal.message),
+                note: format!("{}: {}", failure.reason.as_str(), failure.message),
             })
         }
     }
@@ -94,9 +94,9 @@ mod tests {
     }
 
     #[test]
-    fn first_token_is_told_and_renewals_are_not() {
-        assert_eq!(reason(&CredentialStatus::default(), &Outcome::Written(Need::Missing)), Some("Issued"));
-        assert_eq!(reason(&issued(), &Outcome::Written(Need::Due)), None);
+    fn first_token_is_reported_and_renewals_are_not() {
+        assert_eq!(reason(&CredentialStatus::default(), &Outcome::Written(IssueReason::Missing)), Some("Issued"));
+        assert_eq!(reason(&issued(), &Outcome::Written(IssueReason::Due)), None);
     }
 
     #[test]
@@ -104,23 +104,23 @@ mod tests {
         let mut missed = CredentialStatus::default();
         let renewed = Verdict { kind: RENEWED, holds: true, reason: Reason::TokenIssued, message: String::new() };
         missed.conditions.push(renewed.into_condition(&[], None, crate::clock::now()));
-        assert_eq!(reason(&missed, &Outcome::Written(Need::Missing)), Some("Restored"));
+        assert_eq!(reason(&missed, &Outcome::Written(IssueReason::Missing)), Some("Restored"));
     }
 
     #[test]
-    fn restored_and_recovered_are_told() {
-        assert_eq!(reason(&issued(), &Outcome::Written(Need::Damaged)), Some("Restored"));
+    fn restored_and_recovered_are_reported() {
+        assert_eq!(reason(&issued(), &Outcome::Written(IssueReason::Tampered)), Some("Restored"));
         let failing = failed(issued(), Reason::ServerError);
-        assert_eq!(reason(&failing, &Outcome::Written(Need::Due)), Some("Recovered"));
+        assert_eq!(reason(&failing, &Outcome::Written(IssueReason::Due)), Some("Recovered"));
     }
 
     #[test]
-    fn failure_is_told_once_for_each_reason() {
-        let refusal = |reason| Refusal::new(reason, "message");
-        assert_eq!(reason(&issued(), &Outcome::Failed(&refusal(Reason::ServerError))), Some("RenewalFailed"));
+    fn failure_is_reported_once_for_each_reason() {
+        let failure = |reason| Failure::new(reason, "message");
+        assert_eq!(reason(&issued(), &Outcome::Failed(&failure(Reason::ServerError))), Some("RenewalFailed"));
         let failing = failed(issued(), Reason::ServerError);
-        assert_eq!(reason(&failing, &Outcome::Failed(&refusal(Reason::ServerError))), None);
-        assert_eq!(reason(&failing, &Outcome::Failed(&refusal(Reason::Timeout))), Some("RenewalFailed"));
-        assert_eq!(reason(&failing, &Outcome::Failed(&refusal(Reason::SecretNotOwned))), Some("SecretNotOwned"));
+        assert_eq!(reason(&failing, &Outcome::Failed(&failure(Reason::ServerError))), None);
+        assert_eq!(reason(&failing, &Outcome::Failed(&failure(Reason::Timeout))), Some("RenewalFailed"));
+        assert_eq!(reason(&failing, &Outcome::Failed(&failure(Reason::SecretNotOwned))), Some("SecretNotOwned"));
     }
 }

@@ -42,14 +42,14 @@ const NAME_MAX: usize = 236;
 pub struct Events {
     cluster: Cluster,
     instance: String,
-    told: Mutex<Told>,
+    reported: Mutex<Reported>,
 }
 
 impl Events {
     /// A publisher; one for the whole process, which `instance` names, since it joins equal events.
     #[must_use]
     pub fn new(cluster: Cluster, instance: String) -> Self {
-        Self { cluster, instance, told: Mutex::default() }
+        Self { cluster, instance, reported: Mutex::default() }
     }
 
     /// Publishes one event. A failure is logged and changes nothing.
@@ -65,7 +65,7 @@ impl Events {
         let uid = about.uid.as_deref().unwrap_or_default();
         let key = digest::sha256_hex([uid, transition.reason, &transition.note]);
         let now = clock::to_micro_time(clock::now());
-        let again = self.told().again(&key, Instant::now());
+        let again = self.reported().again(&key, Instant::now());
         if let Some((name, count)) = again {
             let series = EventSeries { count, last_observed_time: now };
             let patch = Patch::Merge(json!({"series": series}));
@@ -74,7 +74,7 @@ impl Events {
             let counted = self.cluster.call(Step::PublishEvent, request).await.map(drop);
             if counted.is_err() {
                 // it may be gone, and nothing would be told as long as equal events came
-                self.told().forget(&key);
+                self.reported().forget(&key);
             }
             return counted;
         }
@@ -97,12 +97,12 @@ impl Events {
         };
         let params = PostParams::default();
         self.cluster.call(Step::PublishEvent, api.create(&params, &event)).await?;
-        self.told().first(key, name, Instant::now());
+        self.reported().first(key, name, Instant::now());
         Ok(())
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reported(&self) -> MutexGuard<'_, Reported> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -114,7 +114,7 @@ fn event_name(about: &str, microseconds: i64) -> String {
 
 /// Events that were published lately, the oldest first.
 #[derive(Default)]
-struct Told(VecDeque<Entry>);
+struct Reported(VecDeque<Entry>);
 
 struct Entry {
     key: String,
@@ -123,7 +123,7 @@ struct Entry {
     at: Instant,
 }
 
-impl Told {
+impl Reported {
     fn first(&mut self, key: String, name: String, now: Instant) {
         if self.0.len() == REMEMBERED {
             self.0.pop_front();
@@ -151,29 +151,29 @@ mod tests {
 
     #[test]
     fn equal_events_are_counted_for_a_while() {
-        let (mut told, now) = (Told::default(), Instant::now());
-        assert_eq!(told.again("a", now), None);
-        told.first("a".to_owned(), "a.1".to_owned(), now);
-        assert_eq!(told.again("b", now), None);
+        let (mut reported, now) = (Reported::default(), Instant::now());
+        assert_eq!(reported.again("a", now), None);
+        reported.first("a".to_owned(), "a.1".to_owned(), now);
+        assert_eq!(reported.again("b", now), None);
         let within = now + EQUAL_WITHIN / 2;
-        assert_eq!(told.again("a", within), Some(("a.1".to_owned(), 2)));
-        assert_eq!(told.again("a", within + EQUAL_WITHIN / 2), Some(("a.1".to_owned(), 3)), "each one counts anew");
-        assert_eq!(told.again("a", within + EQUAL_WITHIN * 2), None);
+        assert_eq!(reported.again("a", within), Some(("a.1".to_owned(), 2)));
+        assert_eq!(reported.again("a", within + EQUAL_WITHIN / 2), Some(("a.1".to_owned(), 3)), "each one counts anew");
+        assert_eq!(reported.again("a", within + EQUAL_WITHIN * 2), None);
 
-        told.first("c".to_owned(), "c.1".to_owned(), now);
-        told.forget("c");
-        assert_eq!(told.again("c", now), None);
+        reported.first("c".to_owned(), "c.1".to_owned(), now);
+        reported.forget("c");
+        assert_eq!(reported.again("c", now), None);
     }
 
     #[test]
     fn what_is_remembered_does_not_grow() {
-        let (mut told, now) = (Told::default(), Instant::now());
+        let (mut reported, now) = (Reported::default(), Instant::now());
         for number in 0..=REMEMBERED {
-            told.first(number.to_string(), String::new(), now);
+            reported.first(number.to_string(), String::new(), now);
         }
-        assert_eq!(told.0.len(), REMEMBERED);
-        assert_eq!(told.again("0", now), None);
-        assert!(told.again("1", now).is_some());
+        assert_eq!(reported.0.len(), REMEMBERED);
+        assert_eq!(reported.again("0", now), None);
+        assert!(reported.again("1", now).is_some());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
     },
     clock,
     decide::{
-        facts::{Facts, Refusal, Stamp},
+        observed::{Failure, ObservedState, TokenMetadata},
         schedule,
     },
     observe::target::Description,
@@ -22,7 +22,7 @@ pub struct Attempts {
     /// Failed attempts in a row.
     pub failures: u32,
     /// The last failure, if the last attempt failed.
-    pub last_failure: Option<(DateTime<Utc>, Refusal)>,
+    pub last_failure: Option<(DateTime<Utc>, Failure)>,
     /// The value of the renew annotation that was acted upon last.
     pub renew_request: Option<String>,
     /// Why workloads could not be restarted for the token that is held, if they could not.
@@ -32,7 +32,7 @@ pub struct Attempts {
 /// Everything that a status is made from.
 pub struct Inputs<'a> {
     /// What was observed after the attempt.
-    pub facts: &'a Facts,
+    pub observed: &'a ObservedState,
     /// Attempts up to now.
     pub attempts: &'a Attempts,
     /// What the token was issued for.
@@ -54,41 +54,41 @@ pub struct Inputs<'a> {
 /// The status that the object should have.
 #[must_use]
 pub fn status(inputs: &Inputs<'_>) -> CredentialStatus {
-    let held = inputs.facts.held_for_spec();
+    let held = inputs.observed.held_for_spec();
     let conditions = [Some(ready(inputs, held)), renewed(inputs, held)]
         .into_iter()
         .flatten()
         .map(|verdict| verdict.into_condition(&inputs.previous.conditions, inputs.generation, inputs.now))
         .collect();
-    let minimum_validity = inputs.facts.desired.policy.minimum_validity;
+    let minimum_validity = inputs.observed.desired.policy.minimum_validity;
     CredentialStatus {
         observed_generation: inputs.generation,
         conditions,
         secret_name: Some(inputs.secret.to_owned()),
-        issuer: held.map(|stamp| stamp.issuer.to_string()),
+        issuer: held.map(|token_metadata| token_metadata.issuer.to_string()),
         client_id: held.and_then(|_| inputs.description.client_id.as_deref().map(str::to_owned)),
         scopes: held.map(|_| inputs.description.scopes()).unwrap_or_default(),
-        issued_at: held.map(|stamp| clock::to_rfc3339(stamp.issued_at)),
-        expires_at: held.map(|stamp| clock::to_rfc3339(stamp.expires_at)),
+        issued_at: held.map(|token_metadata| clock::to_rfc3339(token_metadata.issued_at)),
+        expires_at: held.map(|token_metadata| clock::to_rfc3339(token_metadata.expires_at)),
         renew_at: inputs.renew_at.map(clock::to_rfc3339),
-        usable_until: held.map(|stamp| clock::to_rfc3339(stamp.expires_at - minimum_validity)),
+        usable_until: held.map(|token_metadata| clock::to_rfc3339(token_metadata.expires_at - minimum_validity)),
         consecutive_failures: i32::try_from(inputs.attempts.failures).unwrap_or(i32::MAX),
-        last_failure: inputs.attempts.last_failure.as_ref().map(|(time, refusal)| LastFailure {
+        last_failure: inputs.attempts.last_failure.as_ref().map(|(time, failure)| LastFailure {
             time: clock::to_rfc3339(*time),
-            reason: refusal.reason.as_str().to_owned(),
-            message: refusal.message.clone(),
+            reason: failure.reason.as_str().to_owned(),
+            message: failure.message.clone(),
         }),
         last_renew_request: inputs.attempts.renew_request.clone(),
     }
 }
 
 /// `Ready`: the Secret holds a token for the current spec with at least the minimum validity left.
-fn ready(inputs: &Inputs<'_>, held: Option<&Stamp>) -> Verdict {
+fn ready(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Verdict {
     let secret = inputs.secret;
     let verdict = |holds, reason, message| Verdict { kind: READY, holds, reason, message };
-    let refusal = inputs.attempts.last_failure.as_ref().map(|(_, refusal)| refusal);
-    let Some(stamp) = held else {
-        if inputs.facts.suspend {
+    let failure = inputs.attempts.last_failure.as_ref().map(|(_, failure)| failure);
+    let Some(token_metadata) = held else {
+        if inputs.observed.suspend {
             return verdict(
                 false,
                 Reason::Suspended,
@@ -97,22 +97,22 @@ fn ready(inputs: &Inputs<'_>, held: Option<&Stamp>) -> Verdict {
                 ),
             );
         }
-        return match (refusal, inputs.waits_for) {
-            (Some(refusal), None) => verdict(false, refusal.reason, refusal.message.clone()),
-            (Some(refusal), Some(authority)) => {
-                verdict(false, refusal.reason, format!("{}; {}", refusal.message, waits_in_queue(authority)))
+        return match (failure, inputs.waits_for) {
+            (Some(failure), None) => verdict(false, failure.reason, failure.message.clone()),
+            (Some(failure), Some(authority)) => {
+                verdict(false, failure.reason, format!("{}; {}", failure.message, waits_in_queue(authority)))
             }
             (None, Some(authority)) => verdict(false, Reason::Pending, waits_in_queue(authority)),
             (None, None) => verdict(false, Reason::Pending, "no token was asked for yet".to_owned()),
         };
     };
-    let policy = &inputs.facts.desired.policy;
-    let left = stamp.expires_at - inputs.now;
-    let causes = [refusal.map(|refusal| refusal.message.clone()), inputs.waits_for.map(waits_in_queue)];
+    let policy = &inputs.observed.desired.policy;
+    let left = token_metadata.expires_at - inputs.now;
+    let causes = [failure.map(|failure| failure.message.clone()), inputs.waits_for.map(waits_in_queue)];
     let causes: Vec<String> = causes.into_iter().flatten().collect();
     let because = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) };
     if left <= TimeDelta::zero() {
-        if inputs.facts.suspend {
+        if inputs.observed.suspend {
             return verdict(
                 false,
                 Reason::Suspended,
@@ -130,14 +130,14 @@ fn ready(inputs: &Inputs<'_>, held: Option<&Stamp>) -> Verdict {
     if left >= policy.minimum_validity {
         return verdict(true, Reason::TokenValid, format!("Secret {secret} holds a valid token"));
     }
-    if schedule::is_too_short(policy, stamp.lifetime()) {
+    if schedule::is_too_short(policy, token_metadata.lifetime()) {
         return verdict(
             false,
             Reason::LifetimeTooShort,
             format!(
                 "the authority issues tokens that live {} s, too short to always have minimumValidity left: lower spec.minimumValidity to {} s or less, or have longer tokens issued",
-                stamp.lifetime().num_seconds(),
-                (stamp.lifetime() / 2).num_seconds()
+                token_metadata.lifetime().num_seconds(),
+                (token_metadata.lifetime() / 2).num_seconds()
             ),
         );
     }
@@ -159,9 +159,9 @@ fn waits_in_queue(authority: &str) -> String {
 }
 
 /// `Renewed`: how the last attempt ended; absent before the first one.
-fn renewed(inputs: &Inputs<'_>, held: Option<&Stamp>) -> Option<Verdict> {
-    if let Some((_, refusal)) = &inputs.attempts.last_failure {
-        return Some(Verdict { kind: RENEWED, holds: false, reason: refusal.reason, message: refusal.message.clone() });
+fn renewed(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Option<Verdict> {
+    if let Some((_, failure)) = &inputs.attempts.last_failure {
+        return Some(Verdict { kind: RENEWED, holds: false, reason: failure.reason, message: failure.message.clone() });
     }
     // what became of the Secret since is no attempt
     let was_issued = held.is_some() || holds(&inputs.previous.conditions, RENEWED);
@@ -181,7 +181,7 @@ fn renewed(inputs: &Inputs<'_>, held: Option<&Stamp>) -> Option<Verdict> {
 pub fn attempts(previous: &CredentialStatus) -> Attempts {
     let last_failure = previous.last_failure.as_ref().and_then(|failure| {
         let time = clock::from_rfc3339(&failure.time)?;
-        Some((time, Refusal::new(Reason::parse(&failure.reason)?, failure.message.clone())))
+        Some((time, Failure::new(Reason::parse(&failure.reason)?, failure.message.clone())))
     });
     Attempts {
         failures: last_failure.as_ref().map_or(0, |_| u32::try_from(previous.consecutive_failures).unwrap_or_default()),
@@ -200,21 +200,21 @@ pub fn holds(conditions: &[Condition], kind: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::facts::{Authority, Client, Desired, Held, History, Integrity, Policy, RenewBefore, Target};
+    use crate::decide::observed::{Authority, Client, Desired, Held, History, Integrity, Policy, RenewBefore, Target};
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
     }
 
-    fn facts(lifetime: Option<i64>) -> Facts {
-        let stamp = lifetime.map(|lifetime| Stamp {
+    fn observe(lifetime: Option<i64>) -> ObservedState {
+        let token_metadata = lifetime.map(|lifetime| TokenMetadata {
             request: "request".into(),
             issuer: "https://ims".into(),
             client_version: "".into(),
             issued_at: at(0),
             expires_at: at(lifetime),
         });
-        Facts {
+        ObservedState {
             uid: "uid".into(),
             desired: Desired {
                 request: "request".into(),
@@ -224,8 +224,12 @@ mod tests {
             renewal_request: None,
             authority: Authority::Pending,
             client: Client::Unread { version: None },
-            target: stamp.map_or(Target::Absent, |stamp| {
-                Target::Ours(Held { stamp: Some(stamp), data: Integrity::Proven, metadata_intact: true })
+            target: token_metadata.map_or(Target::Absent, |token_metadata| {
+                Target::Ours(Held {
+                    token_metadata: Some(token_metadata),
+                    data: Integrity::Verified,
+                    metadata_intact: true,
+                })
             }),
             history: History::default(),
             is_admitted: false,
@@ -234,18 +238,23 @@ mod tests {
         }
     }
 
-    fn told(facts: &Facts, attempts: &Attempts, previous: &CredentialStatus, now: DateTime<Utc>) -> CredentialStatus {
-        told_of((facts, None), attempts, previous, now)
+    fn reported(
+        observed: &ObservedState,
+        attempts: &Attempts,
+        previous: &CredentialStatus,
+        now: DateTime<Utc>,
+    ) -> CredentialStatus {
+        reported_of((observed, None), attempts, previous, now)
     }
 
-    fn told_of(
-        (facts, waits_for): (&Facts, Option<&str>),
+    fn reported_of(
+        (observed, waits_for): (&ObservedState, Option<&str>),
         attempts: &Attempts,
         previous: &CredentialStatus,
         now: DateTime<Utc>,
     ) -> CredentialStatus {
         status(&Inputs {
-            facts,
+            observed,
             attempts,
             description: &Description::default(),
             secret: "token",
@@ -262,9 +271,9 @@ mod tests {
         let ready = |held: Option<i64>, failed: bool| {
             let mut attempts = Attempts::default();
             if failed {
-                attempts.last_failure = Some((at(0), Refusal::new(Reason::ServerError, "it failed")));
+                attempts.last_failure = Some((at(0), Failure::new(Reason::ServerError, "it failed")));
             }
-            let status = told_of((&facts(held), Some("ims")), &attempts, &CredentialStatus::default(), at(10));
+            let status = reported_of((&observe(held), Some("ims")), &attempts, &CredentialStatus::default(), at(10));
             let condition = status.conditions.into_iter().find(|condition| condition.type_ == READY);
             let condition = condition.expect("Ready");
             (condition.reason, condition.message)
@@ -286,8 +295,8 @@ mod tests {
         Some((condition.status.as_str(), condition.reason.as_str()))
     }
 
-    fn ready_at(facts: &Facts, attempts: &Attempts, second: i64) -> (String, String) {
-        let status = told(facts, attempts, &CredentialStatus::default(), at(second));
+    fn ready_at(observed: &ObservedState, attempts: &Attempts, second: i64) -> (String, String) {
+        let status = reported(observed, attempts, &CredentialStatus::default(), at(second));
         let (status, reason) = condition(&status, READY).expect("always told");
         (status.to_owned(), reason.to_owned())
     }
@@ -295,7 +304,7 @@ mod tests {
     fn failed(reason: Reason) -> Attempts {
         Attempts {
             failures: 3,
-            last_failure: Some((at(1), Refusal::new(reason, "what happened"))),
+            last_failure: Some((at(1), Failure::new(reason, "what happened"))),
             renew_request: None,
             restart_failure: None,
         }
@@ -307,30 +316,30 @@ mod tests {
 
     #[test]
     fn ready_follows_the_token_not_the_last_attempt() {
-        let facts = facts(Some(3600));
+        let observed = observe(Some(3600));
         let failed = failed(Reason::InvalidClient);
-        assert_eq!(ready_at(&facts, &failed, 3300), pair("True", "TokenValid"));
-        assert_eq!(ready_at(&facts, &failed, 3301), pair("False", "BelowMinimumValidity"));
-        assert_eq!(ready_at(&facts, &failed, 3600), pair("False", "TokenExpired"));
-        let status = told(&facts, &failed, &CredentialStatus::default(), at(1));
+        assert_eq!(ready_at(&observed, &failed, 3300), pair("True", "TokenValid"));
+        assert_eq!(ready_at(&observed, &failed, 3301), pair("False", "BelowMinimumValidity"));
+        assert_eq!(ready_at(&observed, &failed, 3600), pair("False", "TokenExpired"));
+        let status = reported(&observed, &failed, &CredentialStatus::default(), at(1));
         assert_eq!(condition(&status, RENEWED), Some(("False", "InvalidClient")));
     }
 
     #[test]
     fn without_a_token_the_last_failure_is_the_reason() {
-        assert_eq!(ready_at(&facts(None), &failed(Reason::InvalidClient), 1), pair("False", "InvalidClient"));
-        assert_eq!(ready_at(&facts(None), &Attempts::default(), 1), pair("False", "Pending"));
+        assert_eq!(ready_at(&observe(None), &failed(Reason::InvalidClient), 1), pair("False", "InvalidClient"));
+        assert_eq!(ready_at(&observe(None), &Attempts::default(), 1), pair("False", "Pending"));
     }
 
     #[test]
-    fn tokens_too_short_for_the_promise_are_told_as_such() {
-        assert_eq!(ready_at(&facts(Some(400)), &Attempts::default(), 50), pair("True", "TokenValid"));
-        assert_eq!(ready_at(&facts(Some(400)), &Attempts::default(), 200), pair("False", "LifetimeTooShort"));
+    fn tokens_too_short_for_the_promise_are_reported_as_such() {
+        assert_eq!(ready_at(&observe(Some(400)), &Attempts::default(), 50), pair("True", "TokenValid"));
+        assert_eq!(ready_at(&observe(Some(400)), &Attempts::default(), 200), pair("False", "LifetimeTooShort"));
     }
 
     #[test]
-    fn suspended_is_told_only_without_a_usable_token() {
-        let mut suspended = facts(Some(3600));
+    fn suspended_is_reported_only_without_a_usable_token() {
+        let mut suspended = observe(Some(3600));
         suspended.suspend = true;
         assert_eq!(ready_at(&suspended, &Attempts::default(), 1), pair("True", "TokenValid"));
         assert_eq!(ready_at(&suspended, &Attempts::default(), 3601), pair("False", "Suspended"));
@@ -338,16 +347,16 @@ mod tests {
 
     #[test]
     fn time_alone_changes_nothing() {
-        let facts = facts(Some(3600));
-        let first = told(&facts, &Attempts::default(), &CredentialStatus::default(), at(1));
-        let second = told(&facts, &Attempts::default(), &first, at(1000));
+        let observed = observe(Some(3600));
+        let first = reported(&observed, &Attempts::default(), &CredentialStatus::default(), at(1));
+        let second = reported(&observed, &Attempts::default(), &first, at(1000));
         assert_eq!(first, second);
     }
 
     #[test]
     fn attempts_survive_a_restart_through_the_status() {
         let before = failed(Reason::ServerError);
-        let status = told(&facts(Some(3600)), &before, &CredentialStatus::default(), at(1));
+        let status = reported(&observe(Some(3600)), &before, &CredentialStatus::default(), at(1));
         let after = attempts(&status);
         assert_eq!((after.failures, after.last_failure), (before.failures, before.last_failure));
     }

@@ -13,7 +13,7 @@ use axum::{
 use futures::stream;
 use tokio::{net::TcpListener, sync::watch};
 
-use crate::{metrics::Metrics, progress::Progress};
+use crate::{liveness::Liveness, metrics::Metrics};
 
 /// What the probes ask.
 #[derive(Clone)]
@@ -21,7 +21,7 @@ pub struct Probes {
     /// Metrics to render.
     pub metrics: Arc<Metrics>,
     /// What must go on.
-    pub progress: Arc<Progress>,
+    pub liveness: Arc<Liveness>,
     /// Every listing is complete.
     pub ready: watch::Receiver<bool>,
 }
@@ -49,11 +49,11 @@ pub async fn serve(listener: TcpListener, probes: Probes) {
 /// Fails only where a restart helps: a part of this process stands still. A cluster or an authority that does not
 /// answer is no such case.
 async fn healthz(State(probes): State<Probes>) -> impl IntoResponse {
-    match probes.progress.stuck() {
+    match probes.liveness.stalled() {
         None => (StatusCode::OK, "ok\n".to_owned()),
-        Some(stuck) => {
-            tracing::error!("not alive: {stuck}");
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{stuck}\n"))
+        Some(stalled) => {
+            tracing::error!("not alive: {stalled}");
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{stalled}\n"))
         }
     }
 }

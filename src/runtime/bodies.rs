@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refusal_of_a_list_is_handed_on() {
+    async fn rejection_of_a_list_is_handed_on() {
         let inner = service_fn(|_: Request<Body>| {
             let mut answer = Response::new(streamed(100));
             *answer.status_mut() = http::StatusCode::GONE;
@@ -314,8 +314,8 @@ mod tests {
     async fn body_that_does_not_go_on_fails() {
         let inner = service_fn(|_: Request<Body>| {
             let first = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; SHORT + 1])))]);
-            let stuck = StreamBody::new(futures::StreamExt::chain(first, stream::pending()));
-            std::future::ready(Ok::<_, BoxError>(Response::new(stuck.boxed_unsync())))
+            let stalled = StreamBody::new(futures::StreamExt::chain(first, stream::pending()));
+            std::future::ready(Ok::<_, BoxError>(Response::new(stalled.boxed_unsync())))
         });
         let mut bounded = Bounded::new(inner);
         for uri in ["/a?limit=100", "/a/b"] {

@@ -18,7 +18,7 @@ use kube::{
 use tower::{BoxError, Service, ServiceBuilder, layer::layer_fn};
 
 use super::bodies::Bounded;
-use crate::progress::Progress;
+use crate::liveness::Liveness;
 
 /// The longest time for TCP and TLS. Less than the deadline of a call, so that the error says which of the two it was.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,11 +30,11 @@ const READ_TIMEOUT: Duration = Duration::from_secs(75);
 const READ_BUFFER: usize = 64 << 10;
 
 /// A client for the cluster that the process runs in, or the one of `KUBECONFIG`. Each of its watches and lists moves
-/// `progress` under its path when it is answered or fails.
+/// `liveness` under its path when it is answered or fails.
 ///
 /// # Errors
 /// Text that says what is missing.
-pub async fn client(progress: Arc<Progress>) -> Result<Client, String> {
+pub async fn client(liveness: Arc<Liveness>) -> Result<Client, String> {
     let mut config = Config::infer()
         .await
         .map_err(|error| format!("neither a service account nor a kubeconfig can be used: {error}"))?;
@@ -43,20 +43,20 @@ pub async fn client(progress: Arc<Progress>) -> Result<Client, String> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     let client = if config.proxy_url.is_some() {
-        ClientBuilder::try_from(config).map(|builder| observed(builder, progress))
+        ClientBuilder::try_from(config).map(|builder| observed(builder, liveness))
     } else {
-        direct(config).map(|builder| observed(builder, progress))
+        direct(config).map(|builder| observed(builder, liveness))
     };
     client.map_err(|error| format!("no Kubernetes client can be made: {error}"))
 }
 
-fn observed<S, B>(builder: ClientBuilder<S>, progress: Arc<Progress>) -> Client
+fn observed<S, B>(builder: ClientBuilder<S>, liveness: Arc<Liveness>) -> Client
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static> + Send + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     // each of the requests that a list becomes is progress
-    let layer = layer_fn(move |inner| Bounded::new(Observed { inner, progress: progress.clone() }));
+    let layer = layer_fn(move |inner| Bounded::new(Observed { inner, liveness: liveness.clone() }));
     builder.with_layer(&layer).build()
 }
 
@@ -91,7 +91,7 @@ fn direct(
 /// Sees watches and lists begin and fail.
 struct Observed<S> {
     inner: S,
-    progress: Arc<Progress>,
+    liveness: Arc<Liveness>,
 }
 
 impl<S> Service<Request<Body>> for Observed<S>
@@ -113,12 +113,12 @@ where
         let query = request.uri().query().unwrap_or_default();
         let is_watch = query.contains("watch=true") || query.contains("limit=");
         let path = is_watch.then(|| request.uri().path().to_owned());
-        let progress = self.progress.clone();
+        let liveness = self.liveness.clone();
         self.inner
             .call(request)
             .inspect(move |_| {
                 if let Some(path) = path {
-                    progress.moved(&path);
+                    liveness.heartbeat(&path);
                 }
             })
             .boxed()
@@ -131,22 +131,22 @@ mod tests {
     use crate::controller::watches::{WATCH_LIMIT, WATCH_SECONDS};
 
     #[tokio::test]
-    async fn watches_and_lists_are_progress_whether_answered_or_not_and_nothing_else_is() {
-        let progress = Arc::new(Progress::default());
+    async fn watches_and_lists_are_heartbeats_whether_answered_or_not_and_nothing_else_is() {
+        let liveness = Arc::new(Liveness::default());
         let inner = tower::service_fn(|_: Request<Body>| std::future::ready(Err::<(), _>("no connection")));
-        let mut observed = Observed { inner, progress: progress.clone() };
-        for (uri, is_progress) in [("/a?watch=true", true), ("/a?limit=500", true), ("/a/b", false)] {
-            progress.expect("/a", Duration::ZERO);
-            progress.expect("/a/b", Duration::ZERO);
+        let mut observed = Observed { inner, liveness: liveness.clone() };
+        for (uri, is_heartbeat) in [("/a?watch=true", true), ("/a?limit=500", true), ("/a/b", false)] {
+            liveness.expect("/a", Duration::ZERO);
+            liveness.expect("/a/b", Duration::ZERO);
             let before = std::time::Instant::now();
             let request = Request::get(uri).body(Body::empty()).expect("a request");
             assert!(observed.call(request).await.is_err());
-            assert_eq!(progress.moved_since("/a", before), is_progress, "{uri}");
+            assert_eq!(liveness.heartbeat_since("/a", before), is_heartbeat, "{uri}");
         }
     }
 
     #[test]
-    fn quiet_watch_ends_before_its_connection_is_taken_for_dead_and_long_before_it_is_stuck() {
+    fn quiet_watch_ends_before_its_connection_is_taken_for_dead_and_long_before_it_is_stalled() {
         let ends = Duration::from_secs(u64::from(WATCH_SECONDS));
         assert!(ends < READ_TIMEOUT && ends + READ_TIMEOUT + CONNECT_TIMEOUT < WATCH_LIMIT);
     }

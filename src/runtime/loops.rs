@@ -24,14 +24,14 @@ use crate::{
         RequeueAfter, authorities,
         reconcile::{self, Context},
     },
+    liveness::Liveness,
     observe::index::Key,
-    progress::Progress,
 };
 
 /// Authorities that are looked at, at the same time.
 const AUTHORITY_CONCURRENCY: usize = 8;
 /// A loop shows this often that it goes on.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A loop that did not for so long stands still.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -56,32 +56,32 @@ pub struct Queues {
 /// Starts the loops. They end with `stop`, and finish what they are doing.
 pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool>) -> JoinSet<&'static str> {
     let mut loops = JoinSet::new();
-    let life = Life::new(&context.progress, "the loop over credentials".to_owned());
+    let heartbeat = Heartbeat::new(&context.liveness, "the loop over credentials".to_owned());
     let (all, stopped, workers) = (context.clone(), stop.clone(), context.workers.clone());
     loops.spawn(async move {
-        let look = |key, worker| look_at_credential(key, worker, all.clone());
+        let reconcile = |key, worker| reconcile_credential(key, worker, all.clone());
         let turn = |key: &Arc<Key>| Turn {
             namespace: key.namespace.clone(),
             goes_first: all.authorities.requests.is_admitted(key),
         };
-        run(queues.credentials, workers, stopped, life, turn, look).await;
+        run(queues.credentials, workers, stopped, heartbeat, turn, reconcile).await;
         "the loop over credentials"
     });
-    let life = Life::new(&context.progress, "the loop over authorities".to_owned());
+    let heartbeat = Heartbeat::new(&context.liveness, "the loop over authorities".to_owned());
     let (all, stopped) = (context.clone(), stop.clone());
     loops.spawn(async move {
-        let look = |name, worker| look_at_authority(name, worker, all.clone());
+        let reconcile = |name, worker| reconcile_authority(name, worker, all.clone());
         let workers = Arc::new(Semaphore::new(AUTHORITY_CONCURRENCY));
         let turn = |_: &String| Turn { namespace: String::new(), goes_first: false };
-        run(queues.authorities, workers, stopped, life, turn, look).await;
+        run(queues.authorities, workers, stopped, heartbeat, turn, reconcile).await;
         "the loop over authorities"
     });
     let (context, mut stop) = (context.clone(), stop.clone());
     loops.spawn(async move {
-        let (wake, wake_users_of) =
-            (|key: &Key| context.scopes.wake(key), |name: &str| context.scopes.wake_users_of(name));
+        let (enqueue, enqueue_users_of) =
+            (|key: &Key| context.namespaces.enqueue(key), |name: &str| context.namespaces.enqueue_users_of(name));
         tokio::select! {
-            () = context.authorities.requests.dispatch(wake, wake_users_of) => {}
+            () = context.authorities.requests.dispatch(enqueue, enqueue_users_of) => {}
             _ = stop.wait_for(|stopped| *stopped) => {}
         }
         "the queue of token requests"
@@ -90,15 +90,15 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
 }
 
 /// The signs of life of one loop.
-struct Life {
-    progress: Arc<Progress>,
+struct Heartbeat {
+    liveness: Arc<Liveness>,
     part: String,
 }
 
-impl Life {
-    fn new(progress: &Arc<Progress>, part: String) -> Self {
-        progress.expect(&part, LIMIT);
-        Self { progress: progress.clone(), part }
+impl Heartbeat {
+    fn new(liveness: &Arc<Liveness>, part: String) -> Self {
+        liveness.expect(&part, LIMIT);
+        Self { liveness: liveness.clone(), part }
     }
 }
 
@@ -115,9 +115,9 @@ async fn run<T>(
     queue: Queue<T>,
     workers: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
-    life: Life,
+    heartbeat: Heartbeat,
     turn: impl Fn(&T) -> Turn,
-    look: impl Fn(T, OwnedSemaphorePermit) -> BoxFuture<'static, RequeueAfter>,
+    reconcile: impl Fn(T, OwnedSemaphorePermit) -> BoxFuture<'static, RequeueAfter>,
 ) where
     T: Clone + Eq + Hash,
 {
@@ -125,7 +125,7 @@ async fn run<T>(
     let now = |message| ScheduleRequest { message, run_at: Instant::now() };
     let mut scheduled = pin!(scheduler(stream::select(received(queue).map(now), received(due_again))));
     let (mut running, mut busy) = (FuturesUnordered::new(), HashSet::new());
-    let mut signs = tokio::time::interval(SIGN_OF_LIFE);
+    let mut signs = tokio::time::interval(HEARTBEAT);
     let mut ready: Ready<T> = Ready::default();
     // at most one, with its place among those that wait for a worker
     let mut hiring = FuturesUnordered::new();
@@ -138,7 +138,7 @@ async fn run<T>(
             poll_fn(|context| scheduled.as_mut().hold_unless(|object| !busy.contains(object)).poll_next_unpin(context));
         tokio::select! {
             _ = stop.wait_for(|stopped| *stopped) => break,
-            _ = signs.tick() => life.progress.moved(&life.part),
+            _ = signs.tick() => heartbeat.liveness.heartbeat(&heartbeat.part),
             Some((object, wait)) = running.next() => {
                 busy.remove(&object);
                 if let Some(wait) = wait {
@@ -149,8 +149,8 @@ async fn run<T>(
             Some(Ok(permit)) = hiring.next() => {
                 let Some(object) = ready.pop() else { continue };
                 busy.insert(object.clone());
-                let look = look(object.clone(), permit);
-                running.push(async move { (object, look.await) });
+                let reconcile = reconcile(object.clone(), permit);
+                running.push(async move { (object, reconcile.await) });
             }
             Some(object) = next => {
                 let Turn { namespace, goes_first } = turn(&object);
@@ -165,7 +165,7 @@ fn received<T>(queue: Queue<T>) -> impl futures::Stream<Item = T> {
     stream::unfold(queue, async |mut queue| queue.recv().await.map(|object| (object, queue)))
 }
 
-fn look_at_credential(
+fn reconcile_credential(
     key: Arc<Key>,
     worker: OwnedSemaphorePermit,
     context: Arc<Context>,
@@ -173,7 +173,7 @@ fn look_at_credential(
     Box::pin(async move { reconcile::reconcile(&key, worker, &context).await })
 }
 
-fn look_at_authority(
+fn reconcile_authority(
     name: String,
     worker: OwnedSemaphorePermit,
     context: Arc<Context>,
@@ -181,8 +181,8 @@ fn look_at_authority(
     Box::pin(async move {
         let _worker = worker;
         // gone since it was woken
-        let authority = context.scopes.authorities.get(&ObjectRef::new(&name))?;
-        authorities::reconcile(&authority, &context.authorities, &context.cluster, &context.scopes).await
+        let authority = context.namespaces.authorities.get(&ObjectRef::new(&name))?;
+        authorities::reconcile(&authority, &context.authorities, &context.cluster, &context.namespaces).await
     })
 }
 
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     /// Looks that wait until they are let go, and what was seen of them.
-    struct Looks {
+    struct Reconciles {
         seen: Mutex<Seen>,
         may_end: Semaphore,
         again: RequeueAfter,
@@ -209,12 +209,12 @@ mod tests {
         ended: usize,
     }
 
-    impl Looks {
+    impl Reconciles {
         fn seen(&self) -> Seen {
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
         }
 
-        async fn look(self: Arc<Self>, name: &'static str) -> RequeueAfter {
+        async fn reconcile(self: Arc<Self>, name: &'static str) -> RequeueAfter {
             {
                 let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
                 assert!(!seen.running.contains(&name), "{name} is looked at twice at the same time");
@@ -231,31 +231,31 @@ mod tests {
     }
 
     struct Loop {
-        looks: Arc<Looks>,
+        reconciles: Arc<Reconciles>,
         queue: mpsc::UnboundedSender<&'static str>,
         stop: watch::Sender<bool>,
         task: JoinHandle<()>,
     }
 
     fn begin(concurrency: usize, again: RequeueAfter) -> Loop {
-        let looks = Arc::new(Looks { seen: Mutex::default(), may_end: Semaphore::new(0), again });
+        let reconciles = Arc::new(Reconciles { seen: Mutex::default(), may_end: Semaphore::new(0), again });
         let (sender, receiver) = queue();
         let stop = watch::Sender::new(false);
-        let life = Life::new(&Arc::default(), "a loop".to_owned());
-        let (all, stopped) = (looks.clone(), stop.subscribe());
+        let heartbeat = Heartbeat::new(&Arc::default(), "a loop".to_owned());
+        let (all, stopped) = (reconciles.clone(), stop.subscribe());
         let task = tokio::spawn(async move {
             let workers = Arc::new(Semaphore::new(concurrency));
-            let look = |name, worker| -> BoxFuture<'static, RequeueAfter> {
-                let look = all.clone().look(name);
+            let reconcile = |name, worker| -> BoxFuture<'static, RequeueAfter> {
+                let reconcile = all.clone().reconcile(name);
                 Box::pin(async move {
                     let _worker = worker;
-                    look.await
+                    reconcile.await
                 })
             };
             let turn = |name: &&str| Turn { namespace: (*name).to_owned(), goes_first: false };
-            run(receiver, workers, stopped, life, turn, look).await;
+            run(receiver, workers, stopped, heartbeat, turn, reconcile).await;
         });
-        Loop { looks, queue: sender, stop, task }
+        Loop { reconciles, queue: sender, stop, task }
     }
 
     /// Lets everything happen that needs no more than a moment; the clock is paused, and moves while all wait.
@@ -270,16 +270,16 @@ mod tests {
             it.queue.send(name).expect("it runs");
         }
         settle().await;
-        assert_eq!(it.looks.seen().begun.len(), 2);
-        it.looks.may_end.add_permits(4);
+        assert_eq!(it.reconciles.seen().begun.len(), 2);
+        it.reconciles.may_end.add_permits(4);
         settle().await;
-        let mut seen = it.looks.seen();
+        let mut seen = it.reconciles.seen();
         seen.begun.sort_unstable();
         assert_eq!((seen.begun, seen.most_at_once, seen.ended), (vec!["a", "b", "c", "d"], 2, 4));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_woken_while_it_is_looked_at_is_looked_at_once_more() {
+    async fn what_is_enqueued_while_it_is_reconciled_is_reconciled_once_more() {
         let it = begin(8, None);
         it.queue.send("a").expect("it runs");
         settle().await;
@@ -287,25 +287,25 @@ mod tests {
             it.queue.send("a").expect("it runs");
         }
         settle().await;
-        assert_eq!(it.looks.seen().begun, ["a"]);
-        it.looks.may_end.add_permits(8);
+        assert_eq!(it.reconciles.seen().begun, ["a"]);
+        it.reconciles.may_end.add_permits(8);
         settle().await;
-        assert_eq!(it.looks.seen().begun, ["a", "a"]);
+        assert_eq!(it.reconciles.seen().begun, ["a", "a"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn look_says_when_the_next_one_is_and_a_wake_comes_before() {
+    async fn reconcile_sets_the_next_one_and_an_event_comes_before() {
         let it = begin(8, Some(Duration::from_secs(60)));
-        it.looks.may_end.add_permits(100);
+        it.reconciles.may_end.add_permits(100);
         it.queue.send("a").expect("it runs");
         settle().await;
         tokio::time::sleep(Duration::from_secs(59)).await;
-        assert_eq!(it.looks.seen().ended, 1);
+        assert_eq!(it.reconciles.seen().ended, 1);
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(it.looks.seen().ended, 2);
+        assert_eq!(it.reconciles.seen().ended, 2);
         it.queue.send("a").expect("it runs");
         settle().await;
-        assert_eq!(it.looks.seen().ended, 3);
+        assert_eq!(it.reconciles.seen().ended, 3);
     }
 
     #[tokio::test(start_paused = true)]
@@ -317,8 +317,8 @@ mod tests {
         it.stop.send_replace(true);
         settle().await;
         assert!(!it.task.is_finished(), "it is not broken off");
-        it.looks.may_end.add_permits(8);
+        it.reconciles.may_end.add_permits(8);
         tokio::time::timeout(Duration::from_secs(1), it.task).await.expect("it ends").expect("no panic");
-        assert_eq!(it.looks.seen().begun.len(), 1);
+        assert_eq!(it.reconciles.seen().begun.len(), 1);
     }
 }

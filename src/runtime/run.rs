@@ -24,17 +24,17 @@ use crate::{
     config::args::RunArgs,
     controller::{
         authorities::Authorities,
+        invalid_objects::InvalidObjects,
+        namespaces::{WatchedNamespace, WatchedNamespaces, WorkQueue},
         reconcile::Context,
         registry::Registry,
-        scopes::{Scope, Scopes, Wakes},
-        unreadable::Unreadable,
         watches,
     },
     journal::Journal,
+    liveness::Liveness,
     mandate::Mandate,
     metrics::Metrics,
     observe::index::SecretIndex,
-    progress::Progress,
     report::publisher::Events,
 };
 
@@ -51,8 +51,8 @@ const FINISH: Duration = Duration::from_secs(6);
 pub async fn run(args: RunArgs) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new(args.per_credential_metrics).map_err(|error| error.to_string())?);
     let listener = admin::bind(args.metrics_address).await?;
-    let progress = Arc::new(Progress::default());
-    let client = client::client(progress.clone()).await?;
+    let liveness = Arc::new(Liveness::default());
+    let client = client::client(liveness.clone()).await?;
     let mandate = if args.leader_election { election::mandate() } else { Mandate::unlimited() };
     let cluster = Cluster::new(client.clone(), mandate.clone(), metrics.clone());
     let identity = election::identity()?;
@@ -63,11 +63,11 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let mut stop = stop_signal()?;
 
     let (credential_queue, credential_receiver) = queue();
-    let all = scope_names(&args.namespaces).map(|namespace| {
-        let wakes = Wakes::new(credential_queue.clone());
-        Scope { namespace, credentials: Registry::default(), wakes }
+    let all = watched_namespaces(&args.namespaces).map(|namespace| {
+        let work_queue = WorkQueue::new(credential_queue.clone());
+        WatchedNamespace { namespace, credentials: Registry::default(), work_queue }
     });
-    let all: Vec<Scope> = all.collect();
+    let all: Vec<WatchedNamespace> = all.collect();
     let (authority_store, authority_writer) = store::<ITwinAuthority>();
     let (authority_queue, authority_receiver) = queue();
     let queues = Queues { credentials: credential_receiver, authorities: authority_receiver };
@@ -76,9 +76,13 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         metrics: metrics.clone(),
         authorities: Authorities::new(metrics.clone()),
         index: SecretIndex::default(),
-        scopes: Scopes { all, authorities: authority_store, authority_wakes: Wakes::new(authority_queue) },
-        unreadable: Unreadable::default(),
-        progress: progress.clone(),
+        namespaces: WatchedNamespaces {
+            all,
+            authorities: authority_store,
+            authority_queue: WorkQueue::new(authority_queue),
+        },
+        invalid_objects: InvalidObjects::default(),
+        liveness: liveness.clone(),
         journal: Journal::open(args.state_dir.as_deref(), &metrics),
         watch_secrets: args.watch_secrets,
         workers: Arc::new(Semaphore::new(args.concurrency.into())),
@@ -87,18 +91,18 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
 
     let (ready_sender, ready) = watch::channel(false);
     let mut parts = Parts { tasks: JoinSet::new(), stop: stop.clone() };
-    let probes = Probes { metrics: metrics.clone(), progress, ready };
+    let probes = Probes { metrics: metrics.clone(), liveness, ready };
     parts.start("the server of probes and metrics", admin::serve(listener, probes));
-    for scope in 0..context.scopes.all.len() {
-        parts.start("the watch of credentials", watches::credentials(context.clone(), scope));
+    for watched in 0..context.namespaces.all.len() {
+        parts.start("the watch of credentials", watches::credentials(context.clone(), watched));
     }
     parts.start("the watch of authorities", watches::authorities(context.clone(), authority_writer));
 
     // Secrets are listed only once it is known who cares for which: the others are forgotten as they come.
-    if parts.beside(context.scopes.ready()).await?.is_none() {
+    if parts.alongside(context.namespaces.ready()).await?.is_none() {
         return Ok(());
     }
-    if args.watch_secrets && parts.beside_listing_of_secrets(&context).await?.is_none() {
+    if args.watch_secrets && parts.alongside_listing_of_secrets(&context).await?.is_none() {
         return Ok(());
     }
     ready_sender.send_replace(true);
@@ -106,15 +110,15 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
 
     let mut leader = None;
     if let Some(candidate) = candidate {
-        let Some(elected) = parts.beside(candidate.elected()).await? else { return Ok(()) };
+        let Some(elected) = parts.alongside(candidate.elected()).await? else { return Ok(()) };
         leader = Some(elected?);
     }
     metrics.leading(true);
     tracing::info!("this process acts");
     let mut loops = loops::start(&context, queues, &stop);
-    context.journal.leads(context.scopes.all.iter().flat_map(|scope| scope.credentials.keys()));
-    context.scopes.begin();
-    context.tell_unreadable().await;
+    context.journal.leads(context.namespaces.all.iter().flat_map(|watched| watched.credentials.keys()));
+    context.namespaces.begin();
+    context.report_invalid_objects().await;
     let lost = async {
         match &mut leader {
             Some(leader) => leader.lost().await,
@@ -157,7 +161,7 @@ impl Parts {
     }
 
     /// Waits for `work` while the parts run; `None` where the signal came first.
-    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, String> {
+    async fn alongside<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, String> {
         let mut stop = self.stop.clone();
         tokio::select! {
             result = work => Ok(Some(result)),
@@ -167,19 +171,19 @@ impl Parts {
     }
 
     /// Starts the watches of Secrets and waits for their first listings, but not for ever.
-    async fn beside_listing_of_secrets(&mut self, context: &Arc<Context>) -> Result<Option<()>, String> {
+    async fn alongside_listing_of_secrets(&mut self, context: &Arc<Context>) -> Result<Option<()>, String> {
         let mut listings = Vec::new();
-        for scope in 0..context.scopes.all.len() {
+        for watched in 0..context.namespaces.all.len() {
             let (listed, listing) = watch::channel(false);
             listings.push(listing);
-            self.start("the watch of Secrets", watches::secrets(context.clone(), scope, listed));
+            self.start("the watch of Secrets", watches::secrets(context.clone(), watched, listed));
         }
         let all_listed = async {
             for listing in &mut listings {
                 let _ = listing.wait_for(|listed| *listed).await;
             }
         };
-        let result = self.beside(tokio::time::timeout(FIRST_LISTING, all_listed)).await?;
+        let result = self.alongside(tokio::time::timeout(FIRST_LISTING, all_listed)).await?;
         if matches!(result, Some(Err(_))) {
             tracing::warn!("the first listing of Secrets takes long; work begins without it");
         }
@@ -201,7 +205,7 @@ impl Parts {
     }
 }
 
-fn scope_names(namespaces: &[String]) -> impl Iterator<Item = Option<String>> {
+fn watched_namespaces(namespaces: &[String]) -> impl Iterator<Item = Option<String>> {
     let mut names: Vec<Option<String>> = namespaces.iter().cloned().map(Some).collect();
     names.sort();
     names.dedup();

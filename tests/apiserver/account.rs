@@ -12,7 +12,7 @@ pub const ALL: [&str; 5] = ["get", "list", "watch", "create", "patch"];
 pub async fn namespace_with_own_account(prefix: &str, secrets: &[&str]) -> Result<Namespace> {
     let mut namespace = Namespace::new(prefix).await?;
     let name = namespace.name.clone();
-    grant(&namespace, secrets).await?;
+    issued(&namespace, secrets).await?;
     namespace.stage.kubectl(&["--namespace", INSTALLATION, "create", "serviceaccount", &name]).await?;
     let (role, account) = (format!("--clusterrole={name}"), format!("--serviceaccount={INSTALLATION}:{name}"));
     namespace.stage.kubectl(&["create", "clusterrolebinding", &name, &role, &account]).await?;
@@ -23,7 +23,7 @@ pub async fn namespace_with_own_account(prefix: &str, secrets: &[&str]) -> Resul
 }
 
 /// Grants these verbs on Secrets, in place of those before.
-pub async fn grant(namespace: &Namespace, secrets: &[&str]) -> Result<()> {
+pub async fn issued(namespace: &Namespace, secrets: &[&str]) -> Result<()> {
     let rule = |group: &str, resources: &[&str], verbs: &[&str]| -> Value {
         json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
     };

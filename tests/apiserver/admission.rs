@@ -21,11 +21,11 @@ async fn check(object: impl Fn(&Namespace, &Value) -> Value, table: &[(Value, Op
     for (spec, expected) in table {
         match (verdict(&namespace, &object(&namespace, spec)).await, expected) {
             (Ok(()), None) => {}
-            (Err(told), Some(expected)) => {
-                assert!(told.contains(expected), "{spec}: expected '{expected}', was told: {told}")
+            (Err(reported), Some(expected)) => {
+                assert!(reported.contains(expected), "{spec}: expected '{expected}', was told: {reported}")
             }
             (Ok(()), Some(expected)) => panic!("{spec} was accepted, expected '{expected}'"),
-            (Err(told), None) => panic!("{spec} was refused: {told}"),
+            (Err(reported), None) => panic!("{spec} was refused: {reported}"),
         }
     }
     Ok(())

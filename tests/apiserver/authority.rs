@@ -11,7 +11,7 @@ async fn authority_status(fixture: &Fixture) -> Option<Value> {
 }
 
 #[tokio::test]
-async fn authority_tells_its_endpoints_and_keys() -> Result<()> {
+async fn authority_reports_its_endpoints_and_keys() -> Result<()> {
     let fixture = Fixture::bare("authority").await?;
     fixture.apply_authority(&json!({})).await?;
     let status = eventually("a Ready authority", SOON, async || {

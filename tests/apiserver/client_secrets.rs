@@ -16,7 +16,7 @@ fn client_secret(values: &[(&str, &[u8])]) -> Value {
 }
 
 #[tokio::test]
-async fn client_secret_of_no_use_is_told_by_its_key_and_its_mending_is_noticed() -> Result<()> {
+async fn client_secret_of_no_use_is_reported_by_its_key_and_its_fix_is_noticed() -> Result<()> {
     let fixture = Fixture::bare("client-faults").await?;
     fixture.apply_authority(&json!({})).await?;
     fixture.register().await?;
@@ -24,7 +24,7 @@ async fn client_secret_of_no_use_is_told_by_its_key_and_its_mending_is_noticed()
     let message = fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
     assert!(message.contains("does not exist"), "{message}");
     let (id, secret) = (fixture.client.client_id.as_bytes(), fixture.client.client_secret.as_bytes());
-    for (values, told) in [
+    for (values, reported) in [
         (&[("client_id", id)][..], "key client_secret of Secret"),
         (&[("client_secret", secret)], "key client_id of Secret"),
         (&[("client_id", id), ("client_secret", b"")], "is empty"),
@@ -41,7 +41,7 @@ async fn client_secret_of_no_use_is_told_by_its_key_and_its_mending_is_noticed()
         fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
         fixture.namespace.apply(&client_secret(values)).await?;
         let message = fixture.wait_condition("Renewed", "False", "ClientCredentialsInvalid", SOON).await?;
-        assert!(message.contains(told) && message.contains("agent-client"), "{told}: {message}");
+        assert!(message.contains(reported) && message.contains("agent-client"), "{reported}: {message}");
     }
     assert!(fixture.token_requests().await?.is_empty(), "nothing was asked for");
     let newline = |value: &[u8]| [value, b"\n"].concat();

@@ -9,7 +9,7 @@ use crate::fixture::{Fixture, PATIENCE, PROGRAM};
 
 #[test]
 fn wrong_arguments_end_with_2_and_say_what_is_wrong() -> Result<()> {
-    for (arguments, told) in [
+    for (arguments, reported) in [
         (&["run", "--concurrency", "0"][..], "--concurrency"),
         (&["run", "--namespaces", "Not_A_Namespace"], "--namespaces"),
         (&["run", "--lease-namespace", "Not_A_Namespace"], "--lease-namespace"),
@@ -20,7 +20,7 @@ fn wrong_arguments_end_with_2_and_say_what_is_wrong() -> Result<()> {
         let output = Command::new(PROGRAM).args(arguments).output()?;
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(text.starts_with("error: ") && text.contains(told) && text.lines().count() == 1, "{text}");
+        assert!(text.starts_with("error: ") && text.contains(reported) && text.lines().count() == 1, "{text}");
     }
     Ok(())
 }

@@ -24,12 +24,12 @@ async fn edit_status(fixture: &Fixture, status: &Value) -> Result<()> {
 }
 
 /// Waits until the operator has looked at the credential again after everything up to now.
-async fn wait_for_a_look(fixture: &Fixture) -> Result<()> {
-    let looks = fixture.metric("itwin_reconciles_total").await?;
-    let look = format!("look={}", stage::control_plane::random_token());
-    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "--overwrite", &look]).await?;
+async fn wait_for_a_reconcile(fixture: &Fixture) -> Result<()> {
+    let reconciles = fixture.metric("itwin_reconciles_total").await?;
+    let reconcile = format!("look={}", stage::control_plane::random_token());
+    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "--overwrite", &reconcile]).await?;
     eventually("another look", PATIENCE, async || {
-        (fixture.metric("itwin_reconciles_total").await.ok()? > looks).then_some(())
+        (fixture.metric("itwin_reconciles_total").await.ok()? > reconciles).then_some(())
     })
     .await
 }
@@ -70,9 +70,9 @@ async fn edited_annotations_about_the_token_do_not_keep_it_from_being_renewed() 
     fixture.start().await?;
     fixture.wait_token_other_than(&second, SOON).await?;
     let (data, secret) = (fixture.data().await?, fixture.secret().await?.context("no Secret")?);
-    let told = &secret["metadata"]["annotations"]["credentials.itwin.dev/expires-at"];
-    assert_eq!(told, data["expires_at"].as_str());
-    wait_for_a_look(&fixture).await?;
+    let reported = &secret["metadata"]["annotations"]["credentials.itwin.dev/expires-at"];
+    assert_eq!(reported, data["expires_at"].as_str());
+    wait_for_a_reconcile(&fixture).await?;
     assert_eq!(fixture.token_requests().await?.len(), 3, "one for each edit");
     Ok(())
 }
@@ -87,7 +87,7 @@ async fn client_rotated_while_the_operator_is_down_gives_one_new_token() -> Resu
     fixture.apply_client_secret().await?;
     fixture.start().await?;
     fixture.wait_token_other_than(&first, SOON).await?;
-    wait_for_a_look(&fixture).await?;
+    wait_for_a_reconcile(&fixture).await?;
     assert_eq!(fixture.token_requests().await?.len(), 2);
     Ok(())
 }
@@ -123,7 +123,7 @@ async fn labels_on_the_secret_and_the_client_secret_ask_for_nothing_and_write_no
         for secret in [NAME, "agent-client"] {
             fixture.namespace.kubectl(&["label", "secret", secret, "--overwrite", &format!("round={round}")]).await?;
         }
-        wait_for_a_look(&fixture).await?;
+        wait_for_a_reconcile(&fixture).await?;
         let writes: Vec<String> = calls_since(&fixture.namespace, before)?
             .iter()
             .filter(|call| call.is_write())
@@ -134,7 +134,7 @@ async fn labels_on_the_secret_and_the_client_secret_ask_for_nothing_and_write_no
         // the second round is seen by a process that remembers nothing
         fixture.restart().await?;
     }
-    wait_for_a_look(&fixture).await?;
+    wait_for_a_reconcile(&fixture).await?;
     assert_eq!(fixture.token().await?, token);
     assert_eq!(fixture.token_requests().await?.len(), 1);
     Ok(())

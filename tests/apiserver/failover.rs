@@ -111,7 +111,7 @@ async fn killed_leader_is_followed_within_twenty_seconds() -> Result<()> {
 }
 
 #[tokio::test]
-async fn leader_that_was_stopped_for_longer_than_its_lease_acts_no_more() -> Result<()> {
+async fn leader_that_was_stopped_for_longer_than_its_lease_leads_no_longer() -> Result<()> {
     let mut replicas = Replicas::new("frozen").await?;
     let standby = replicas.standby().await?;
     replicas.fixture.operator.process.signal(Signal::SIGSTOP);

@@ -51,7 +51,7 @@ async fn applied_credential_gets_a_complete_secret() -> Result<()> {
 }
 
 #[tokio::test]
-async fn status_tells_what_a_user_asks() -> Result<()> {
+async fn status_shows_what_a_user_asks() -> Result<()> {
     let fixture = Fixture::ready("status").await?;
     let status = fixture.status().await?;
     assert_eq!(status["observedGeneration"], 1);
@@ -107,7 +107,7 @@ async fn client_secret_that_comes_later_is_found() -> Result<()> {
 }
 
 #[tokio::test]
-async fn wrong_client_secret_is_told_and_its_mending_is_noticed() -> Result<()> {
+async fn wrong_client_secret_is_reported_and_its_fix_is_noticed() -> Result<()> {
     let mut fixture = Fixture::new("bad-client").await?;
     let right = fixture.client.client_secret.clone();
     fixture.client.client_secret = "wrong".to_owned();

@@ -92,7 +92,7 @@ async fn lost_labels_and_owner_are_put_back_without_a_token_request() -> Result<
 }
 
 #[tokio::test]
-async fn deleted_secret_is_made_again() -> Result<()> {
+async fn deleted_secret_is_created_again() -> Result<()> {
     let fixture = Fixture::ready("restore").await?;
     fixture.namespace.kubectl(&["delete", "secret", "agent"]).await?;
     eventually("the Secret", SOON, async || fixture.token().await.ok()).await?;

@@ -97,7 +97,7 @@ async fn suspended_credential_keeps_its_secret_and_asks_for_nothing() -> Result<
 }
 
 #[tokio::test]
-async fn tokens_too_short_for_the_minimum_validity_are_told() -> Result<()> {
+async fn tokens_too_short_for_the_minimum_validity_are_reported() -> Result<()> {
     let mut fixture = Fixture::new("too-short").await?;
     fixture.client.lifetime = 60;
     fixture.register().await?;

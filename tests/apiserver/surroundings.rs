@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use stage::eventually;
 
 use crate::{
-    account::{ALL, grant, namespace_with_own_account},
+    account::{ALL, issued, namespace_with_own_account},
     fixture::{Fixture, NAME, PATIENCE, SOON},
 };
 
@@ -53,7 +53,7 @@ async fn token_that_a_quota_forbids_to_write_is_kept_and_written_once_it_is_rais
 }
 
 #[tokio::test]
-async fn permissions_taken_away_are_told_and_their_return_is_noticed() -> Result<()> {
+async fn permissions_taken_away_are_reported_and_their_return_is_noticed() -> Result<()> {
     let fixture = Fixture::on(namespace_with_own_account("rbac", &ALL).await?, &[]).await?;
     fixture.with_surroundings().await?;
     fixture.apply_credential(&json!({})).await?;
@@ -61,7 +61,7 @@ async fn permissions_taken_away_are_told_and_their_return_is_noticed() -> Result
     let first = fixture.token().await?;
 
     // nothing may be read: no token is asked for
-    grant(&fixture.namespace, &[]).await?;
+    issued(&fixture.namespace, &[]).await?;
     eventually("an API server that knows the new role", SOON, async || {
         let account = format!("system:serviceaccount:{}:{}", stage::INSTALLATION, fixture.namespace.name);
         let may = fixture.namespace.kubectl(&["auth", "can-i", "get", "secrets", "--as", &account]).await;
@@ -73,19 +73,19 @@ async fn permissions_taken_away_are_told_and_their_return_is_noticed() -> Result
     assert!(message.contains("may not be read") && message.contains("agent-client"), "{message}");
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     assert_eq!(fixture.token_requests().await?.len(), 1);
-    grant(&fixture.namespace, &ALL).await?;
+    issued(&fixture.namespace, &ALL).await?;
     let second = fixture.wait_token_other_than(&first, PATIENCE).await?;
     fixture.wait_condition("Renewed", "True", "TokenIssued", SOON).await?;
 
     // nothing may be written: the token is kept until it may
-    grant(&fixture.namespace, &["get", "list", "watch"]).await?;
+    issued(&fixture.namespace, &["get", "list", "watch"]).await?;
     renew(&fixture, "2").await?;
     let message = fixture.wait_condition("Renewed", "False", "SecretWriteFailed", SOON).await?;
     assert!(message.contains("forbidden") && message.contains("service account"), "{message}");
     wait_failures(&fixture, 3).await?;
     assert_eq!(fixture.token().await?, second, "the old token stays");
     assert_eq!(fixture.token_requests().await?.len(), 3);
-    grant(&fixture.namespace, &ALL).await?;
+    issued(&fixture.namespace, &ALL).await?;
     fixture.wait_token_other_than(&second, PATIENCE).await?;
     fixture.wait_condition("Renewed", "True", "TokenIssued", SOON).await?;
     assert_eq!(fixture.token_requests().await?.len(), 3, "one token for each time that one was asked for");
@@ -132,10 +132,10 @@ async fn terminating_namespace_ends_quietly() -> Result<()> {
     assert!(requests <= 2, "{requests} token requests, one of them for a Secret that went before its credential");
     // whatever wakes it, nothing is done any more
     for number in 0..3 {
-        let looks = fixture.metric("itwin_reconciles_total").await?;
+        let reconciles = fixture.metric("itwin_reconciles_total").await?;
         fixture.namespace.kubectl(&["annotate", "itcred", NAME, "--overwrite", &format!("look={number}")]).await?;
         eventually("another look", SOON, async || {
-            (fixture.metric("itwin_reconciles_total").await.ok()? > looks).then_some(())
+            (fixture.metric("itwin_reconciles_total").await.ok()? > reconciles).then_some(())
         })
         .await?;
     }

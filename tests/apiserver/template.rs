@@ -45,7 +45,7 @@ async fn templates_become_keys_and_change_without_a_token_request() -> Result<()
 }
 
 #[tokio::test]
-async fn broken_template_is_told_and_blanks_nothing() -> Result<()> {
+async fn invalid_template_is_reported_and_blanks_nothing() -> Result<()> {
     let fixture = Fixture::new("broken").await?;
     fixture.apply_credential(&with_data(&json!({"good": "{{ access_token }}"}))).await?;
     fixture.wait_ready().await?;
@@ -94,7 +94,7 @@ async fn condition_about_a_template_is_the_same_whatever_the_token_is() -> Resul
 }
 
 #[tokio::test]
-async fn broken_template_asks_for_no_token_and_a_mended_one_gets_it() -> Result<()> {
+async fn invalid_template_asks_for_no_token_and_a_fixed_one_gets_it() -> Result<()> {
     let fixture = Fixture::new("broken-first").await?;
     fixture.apply_credential(&with_data(&json!({"good": "{{ nothing }}"}))).await?;
     fixture.wait_condition("Ready", "False", "TemplateInvalid", SOON).await?;
@@ -172,7 +172,7 @@ async fn workloads_are_restarted_once_for_each_token() -> Result<()> {
 }
 
 #[tokio::test]
-async fn workload_that_does_not_exist_is_told_and_the_token_is_good() -> Result<()> {
+async fn workload_that_does_not_exist_is_reported_and_the_token_is_good() -> Result<()> {
     let fixture = Fixture::new("no-workload").await?;
     let targets = json!([{"kind": "Deployment", "name": "missing"}]);
     fixture.apply_credential(&json!({"rolloutRestartTargets": targets})).await?;

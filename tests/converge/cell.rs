@@ -119,7 +119,7 @@ impl Cell {
         let credential = world.credentials().get(&self.name).await?;
         world.follower.assert_good(&secret)?;
         self.assert_owned(world, &secret, &credential).await?;
-        self.assert_told(world, &secret, &credential)?;
+        self.assert_reported(world, &secret, &credential)?;
         let authority = world.authorities().get(&self.authority_name(world)).await?;
         let conditions = authority.status.map(|status| status.conditions).unwrap_or_default();
         ensure!(holds(&conditions, "Ready", "AuthorityReachable"), "authority: {conditions:?}");
@@ -161,7 +161,7 @@ impl Cell {
         Ok(())
     }
 
-    fn assert_told(&self, world: &World, secret: &Secret, credential: &ITwinServiceCredential) -> Result<()> {
+    fn assert_reported(&self, world: &World, secret: &Secret, credential: &ITwinServiceCredential) -> Result<()> {
         let status = credential.status.clone().unwrap_or_default();
         ensure!(holds(&status.conditions, "Ready", "TokenValid"), "{:?}", status.conditions);
         ensure!(holds(&status.conditions, "Renewed", "TokenIssued"), "{:?}", status.conditions);

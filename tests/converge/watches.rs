@@ -67,7 +67,7 @@ async fn older_states_shown_again_by_a_list_change_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn deletion_that_no_watch_tells_is_noticed_with_the_next_list() -> Result<()> {
+async fn deletion_that_no_watch_reports_is_noticed_with_the_next_list() -> Result<()> {
     let (world, cell, _operator) = issued("untold").await?;
     cell.go_through(&world, Phase::Renewal).await?;
     cell.go_through(&world, Phase::HandEdit).await?;
@@ -83,7 +83,7 @@ async fn deletion_that_no_watch_tells_is_noticed_with_the_next_list() -> Result<
 }
 
 #[tokio::test]
-async fn renewal_of_a_secret_whose_deletion_no_watch_told_creates_it() -> Result<()> {
+async fn renewal_of_a_secret_whose_deletion_no_watch_reported_creates_it() -> Result<()> {
     let (world, cell, _operator) = issued("untold-renewal").await?;
     cell.next_second(&world).await?;
     let swallowed = world.proxy.swallow(SECRETS, "DELETED", &cell.name);

@@ -16,11 +16,11 @@ const BACK: Duration = Duration::from_secs(40);
 const CREDENTIALS: &str = "itwinservicecredentials.credentials.itwin.dev";
 const AUTHORITIES: &str = "itwinauthorities.credentials.itwin.dev";
 
-async fn delete_kinds(namespace: &Namespace) -> Result<()> {
+async fn delete_crds(namespace: &Namespace) -> Result<()> {
     namespace.stage.kubectl(&["delete", "crd", CREDENTIALS, AUTHORITIES]).await.map(drop)
 }
 
-async fn apply_kinds(namespace: &Namespace) -> Result<()> {
+async fn apply_crds(namespace: &Namespace) -> Result<()> {
     let file = project().join("crds/credentials.itwin.dev.yaml");
     let file = file.to_str().context("a path of text")?;
     namespace.stage.kubectl(&["create", "-f", file]).await?;
@@ -34,10 +34,10 @@ async fn probe(operator: &Operator, path: &str) -> &'static str {
 }
 
 #[tokio::test]
-async fn missing_kinds_are_waited_for_and_may_go_and_come_back() -> Result<()> {
+async fn missing_custom_resources_are_waited_for_and_may_go_and_come_back() -> Result<()> {
     let cluster = Cluster::start("kinds").await?;
     let namespace = cluster.namespace("kinds").await?;
-    delete_kinds(&namespace).await?;
+    delete_crds(&namespace).await?;
     let operator = Operator::spawn(&namespace.stage, Path::new(PROGRAM), &namespace.name, &[], &[])?;
     let mut fixture = Fixture { client: namespace.new_client(), namespace, operator };
     eventually("three attempts to list", PATIENCE, async || {
@@ -48,15 +48,15 @@ async fn missing_kinds_are_waited_for_and_may_go_and_come_back() -> Result<()> {
     assert_eq!(probe(&fixture.operator, "/healthz").await, "ok", "nothing is gained by a restart");
     assert_eq!(probe(&fixture.operator, "/readyz").await, "not ok", "and nothing can be done");
 
-    apply_kinds(&fixture.namespace).await?;
+    apply_crds(&fixture.namespace).await?;
     fixture.operator.wait_ready().await?;
     fixture.with_surroundings().await?;
     fixture.apply_credential(&json!({})).await?;
     fixture.wait_ready().await?;
 
     // all credentials go with their kind
-    delete_kinds(&fixture.namespace).await?;
-    apply_kinds(&fixture.namespace).await?;
+    delete_crds(&fixture.namespace).await?;
+    apply_crds(&fixture.namespace).await?;
     fixture.apply_authority(&json!({})).await?;
     fixture.apply_credential(&json!({})).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", BACK).await?;
@@ -82,7 +82,7 @@ async fn without_schema(namespace: &Namespace) -> Result<Value> {
 }
 
 #[tokio::test]
-async fn object_that_cannot_be_understood_is_told_and_concerns_nobody_else() -> Result<()> {
+async fn invalid_object_is_reported_and_affects_no_other() -> Result<()> {
     let cluster = Cluster::start("undecodable").await?;
     let mut fixture = Fixture::on(cluster.namespace("undecodable").await?, &[]).await?;
     fixture.with_surroundings().await?;
@@ -95,7 +95,7 @@ async fn object_that_cannot_be_understood_is_told_and_concerns_nobody_else() -> 
         fixture.namespace.apply(&garbage).await.ok()
     })
     .await?;
-    let told = async |fixture: &Fixture| {
+    let reported = async |fixture: &Fixture| {
         eventually("a log line that names it", PATIENCE, async || {
             let log = std::fs::read_to_string(fixture.operator.process.log()).ok()?;
             let mut lines = log.lines();
@@ -103,7 +103,7 @@ async fn object_that_cannot_be_understood_is_told_and_concerns_nobody_else() -> 
         })
         .await
     };
-    told(&fixture).await?;
+    reported(&fixture).await?;
     eventually("an event about it", PATIENCE, async || {
         let events = ["get", "events.events.k8s.io", "-o", "jsonpath={.items[?(@.regarding.name==\"garbage\")].note}"];
         fixture.namespace.kubectl(&events).await.ok().filter(|notes| notes.contains("cannot be understood"))
@@ -116,13 +116,13 @@ async fn object_that_cannot_be_understood_is_told_and_concerns_nobody_else() -> 
     fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
     let second = fixture.wait_token_other_than(&first, PATIENCE).await?;
     fixture.restart().await?;
-    told(&fixture).await?;
+    reported(&fixture).await?;
     fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=2", "--overwrite"]).await?;
     fixture.wait_token_other_than(&second, PATIENCE).await?;
 
     fixture.namespace.stage.kubectl(&["patch", "crd", CREDENTIALS, "--type=json", "-p", &strict.to_string()]).await?;
-    let mended = fixture.namespace.credential("garbage", &json!({"clientCredentialsRef": {"name": "agent-client"}}));
-    fixture.namespace.apply(&mended).await?;
+    let fixed = fixture.namespace.credential("garbage", &json!({"clientCredentialsRef": {"name": "agent-client"}}));
+    fixture.namespace.apply(&fixed).await?;
     fixture.wait_condition_of("garbage", "Ready", "True", "TokenValid", PATIENCE).await?;
     fixture.namespace.kubectl(&["delete", "itcred", "garbage"]).await?;
     eventually("the end of its metrics", PATIENCE, async || {

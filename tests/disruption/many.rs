@@ -45,17 +45,17 @@ async fn external_secrets_6053_three_thousand_objects_stop_nothing() -> Result<(
     // suspended, so that each costs a look and a status, and no Secret
     create_credentials(&fixture, &names(OBJECTS), &json!({"suspend": true})).await?;
     fixture.apply_credential(&json!({})).await?;
-    let all_told = async |fixture: &Fixture| {
+    let all_reported = async |fixture: &Fixture| {
         eventually("a look at each", FIRST, async || {
             let metrics = fixture.operator.get("/metrics").await.ok()?;
             (metrics.matches("itwin_credential_ready{").count() == OBJECTS + 1).then_some(())
         })
         .await
     };
-    all_told(&fixture).await?;
+    all_reported(&fixture).await?;
     fixture.wait_ready().await?;
     fixture.restart().await?;
-    all_told(&fixture).await?;
+    all_reported(&fixture).await?;
     // and a change of one of them is acted upon as fast as ever
     let first = fixture.token().await?;
     fixture.namespace.kubectl(&["annotate", "itcred", "agent", "credentials.itwin.dev/renew=1"]).await?;
@@ -106,8 +106,8 @@ async fn restart_with_a_thousand_valid_tokens_costs_three_listings() -> Result<(
     let started = Instant::now();
     fixture.start().await?;
     eventually("a look at each", LOOKED_AT, async || {
-        let looks = fixture.metric("itwin_reconciles_total{result=\"success\"}").await.ok()?;
-        (looks as usize >= CREDENTIALS).then_some(())
+        let reconciles = fixture.metric("itwin_reconciles_total{result=\"success\"}").await.ok()?;
+        (reconciles as usize >= CREDENTIALS).then_some(())
     })
     .await?;
     eprintln!("{CREDENTIALS} credentials were looked at {:?} after the start", started.elapsed());

@@ -55,8 +55,8 @@ async fn renewal_during(name: &str, kill: impl Fn(&mut Cluster)) -> Result<()> {
     .with_context(|| fixture.operator.process.log_tail())?;
     assert_eq!(fixture.token_requests().await?.len(), 2, "one renewal, one request");
     fixture.wait_condition("Ready", "True", "TokenValid", SECONDS).await?;
-    let told = fixture.status().await?;
-    assert_eq!(told["expiresAt"], after["expires_at"].as_str(), "and the status tells it");
+    let reported = fixture.status().await?;
+    assert_eq!(reported["expiresAt"], after["expires_at"].as_str(), "and the status tells it");
 
     // the watches come back as well
     let annotate = ["annotate", "itcred", "agent", "credentials.itwin.dev/renew=1"];

@@ -73,9 +73,9 @@ fn every_reason_is_explained_and_every_explanation_has_its_reason() {
     let explained: Vec<String> =
         markdown::headings(section).into_iter().filter(|(level, _)| *level == 3).map(|(_, words)| words).collect();
     let reasons: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
-    let told: BTreeSet<&str> = explained.iter().map(String::as_str).collect();
-    assert_eq!(told, reasons);
-    assert_eq!(explained.len(), told.len(), "a reason is explained twice");
+    let reported: BTreeSet<&str> = explained.iter().map(String::as_str).collect();
+    assert_eq!(reported, reasons);
+    assert_eq!(explained.len(), reported.len(), "a reason is explained twice");
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn objects_of_our_kinds_are_valid() {
                     let credential = serde_json::from_value::<ITwinServiceCredential>(object).ok();
                     let templates = credential.and_then(|credential| credential.spec.secret_template);
                     let refused = template::check(templates.as_ref()).err();
-                    wrong.extend(refused.map(|refusal| format!("{place}: {}", refusal.message)));
+                    wrong.extend(refused.map(|failure| format!("{place}: {}", failure.message)));
                 }
                 _ => continue,
             }
@@ -250,7 +250,7 @@ fn exposed() -> BTreeSet<String> {
 }
 
 #[test]
-fn metrics_exist_and_are_all_told() {
+fn metrics_exist_and_are_all_reported() {
     let exposed = exposed();
     let mut wrong = Vec::new();
     for (file, text) in documents() {
@@ -263,8 +263,8 @@ fn metrics_exist_and_are_all_told() {
     let operating = read(project().join("docs/operating.md"));
     let own = exposed.iter().filter(|name| name.starts_with("itwin_"));
     let own = own.filter(|name| !["_bucket", "_sum", "_count"].iter().any(|suffix| name.ends_with(suffix)));
-    let untold: Vec<&String> = own.filter(|name| !operating.contains(name.as_str())).collect();
-    assert!(untold.is_empty(), "docs/operating.md does not tell of {untold:?}");
+    let unreported: Vec<&String> = own.filter(|name| !operating.contains(name.as_str())).collect();
+    assert!(unreported.is_empty(), "docs/operating.md does not tell of {unreported:?}");
 }
 
 /// Whether the chart takes a value at this path, by its schema.

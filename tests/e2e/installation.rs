@@ -124,8 +124,8 @@ impl Installation {
         let names = match ready.await {
             Ok(names) => names,
             Err(error) => {
-                let told = self.stage.kubectl(&["describe", "pods", "--namespace", INSTALLATION]).await?;
-                return Err(error.context(told));
+                let reported = self.stage.kubectl(&["describe", "pods", "--namespace", INSTALLATION]).await?;
+                return Err(error.context(reported));
             }
         };
         for name in &names {

@@ -27,7 +27,7 @@ const FOLLOWED: Duration = Duration::from_secs(20);
 /// How many lifetimes of its token a pod is watched for.
 const LIFETIMES: i64 = 3;
 /// The credentials with tokens for an hour: one request each, and one for each time that a Secret was deleted.
-const MINTED: [(&str, usize); 2] = [("steady", 1), ("late", 1 + 2)];
+const ISSUED: [(&str, usize); 2] = [("steady", 1), ("late", 1 + 2)];
 
 fn step(start: Instant, what: &str) {
     eprintln!("e2e: {:>5.1} s  {what}", start.elapsed().as_secs_f32());
@@ -61,13 +61,13 @@ async fn pod_always_reads_a_valid_token_through_upgrade_failover_and_uninstall()
     step(start, "a pod that was created before its credential runs as well");
 
     team.restore_twice("late").await?;
-    team.minted(&MINTED).await?;
+    team.issued(&ISSUED).await?;
     step(start, "a Secret was deleted twice and restored each time");
 
     installation.upgrade().await?;
     installation.pods_ready().await?;
     installation.only_one_leads().await?;
-    team.minted(&MINTED).await?;
+    team.issued(&ISSUED).await?;
     step(start, "chart and image upgraded, no token minted");
 
     let leader = installation.only_one_leads().await?;
@@ -77,7 +77,7 @@ async fn pod_always_reads_a_valid_token_through_upgrade_failover_and_uninstall()
     let took = deleted.elapsed();
     assert!(took < FOLLOWED, "another one leads after {took:?}");
     installation.pods_ready().await?;
-    team.minted(&MINTED).await?;
+    team.issued(&ISSUED).await?;
     step(start, &format!("leader deleted, another one led {:.1} s later, no token minted", took.as_secs_f32()));
 
     let memory = installation.memory().await?;
@@ -96,7 +96,7 @@ async fn pod_always_reads_a_valid_token_through_upgrade_failover_and_uninstall()
     installation.pods_ready().await?;
     installation.only_one_leads().await?;
     team.renewed("short").await?;
-    team.minted(&MINTED).await?;
+    team.issued(&ISSUED).await?;
     step(start, "installed again; it goes on where it was, no token minted");
 
     let what = "a pod that has read its token for several lifetimes";
@@ -113,6 +113,6 @@ async fn pod_always_reads_a_valid_token_through_upgrade_failover_and_uninstall()
     step(start, "helm test succeeded");
     seen.assert_always_valid();
     Seen::of(&early.log().await?).assert_always_valid();
-    team.minted_only_when_due("short").await?;
+    team.issued_only_when_due("short").await?;
     Ok(())
 }

@@ -141,7 +141,7 @@ impl Seen {
     pub fn assert_always_valid(&self) {
         assert!(self.wrong.is_empty(), "the pod saw {:?}", self.wrong);
         assert!(self.readings > 0 && self.least > 0, "an expired token: {self:?}");
-        assert!(self.longest_gap <= LONGEST_GAP, "the pod did not look for a while: {self:?}");
+        assert!(self.longest_gap <= LONGEST_GAP, "the pod did not reconcile for a while: {self:?}");
         assert!(self.slowest <= IN_FILE_WITHIN, "a new token took long into the file: {self:?}");
     }
 }

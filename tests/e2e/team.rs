@@ -56,8 +56,8 @@ impl Team {
         self.namespace.apply(&self.namespace.credential(name, &spec)).await?;
         let wait = ["wait", "--for=condition=Ready", &format!("itcred/{name}"), "--timeout=60s"];
         if let Err(error) = self.namespace.kubectl(&wait).await {
-            let told = self.namespace.kubectl(&["get", "itcred,itauth", "-o", "yaml"]).await?;
-            return Err(error.context(told));
+            let reported = self.namespace.kubectl(&["get", "itcred,itauth", "-o", "yaml"]).await?;
+            return Err(error.context(reported));
         }
         Ok(())
     }
@@ -67,7 +67,7 @@ impl Team {
     }
 
     /// For these credentials a token was asked for as often as there was a reason to.
-    pub async fn minted(&self, expected: &[(&str, usize)]) -> Result<()> {
+    pub async fn issued(&self, expected: &[(&str, usize)]) -> Result<()> {
         for (credential, times) in expected {
             assert_eq!(self.requests(credential).await?.len(), *times, "tokens asked for {credential}");
         }
@@ -75,7 +75,7 @@ impl Team {
     }
 
     /// No token was asked for earlier than it was due, whichever replica of whichever version asked.
-    pub async fn minted_only_when_due(&self, credential: &str) -> Result<()> {
+    pub async fn issued_only_when_due(&self, credential: &str) -> Result<()> {
         let requests = self.requests(credential).await?;
         let at: Vec<i64> = requests.iter().map(|request| request.at).collect();
         let earliest = (i64::from(SHORT_LIFETIME) - RENEWED_BEFORE) * 1000;

@@ -13,7 +13,7 @@ use crate::row::World;
 const PATIENCE: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 16;
 /// Without a new look for so long, no operator is still starting.
-const FIRST_LOOKS: Duration = Duration::from_secs(8);
+const FIRST_RECONCILES: Duration = Duration::from_secs(8);
 
 #[tokio::test]
 async fn held_token_is_untouched_and_retried_until_it_expires() -> Result<()> {
@@ -83,9 +83,13 @@ async fn many_failing_credentials_are_no_storm_and_all_recover() -> Result<()> {
     let probes = requests - before_probes;
     // the breaker lets single probes through, 2 s apart at first, 30 s later
     assert!(probes <= 12, "{probes} requests while the breaker was open");
-    let told_again = waiting.iter().zip(&later).filter(|(before, after)| before.metadata != after.metadata).count();
+    let reported_again = waiting.iter().zip(&later).filter(|(before, after)| before.metadata != after.metadata).count();
     // each probe is one credential's attempt, and one more may have been under way
-    assert!(told_again <= requests - from + 1, "{told_again} statuses were written for {} probes", requests - from);
+    assert!(
+        reported_again <= requests - from + 1,
+        "{reported_again} statuses were written for {} probes",
+        requests - from
+    );
     let failures: i32 = later.iter().filter_map(|item| item.status.as_ref()).map(|it| it.consecutive_failures).sum();
     let allowed = CREDENTIALS + requests;
     assert!(usize::try_from(failures)? <= allowed, "{failures} failed attempts are told, {requests} were made");
@@ -143,7 +147,7 @@ async fn unknown_keys_make_us_fetch_the_key_set_once_a_minute_at_most() -> Resul
         if now != before {
             (before, seen_at) = (now, Instant::now());
         }
-        (seen_at.elapsed() > FIRST_LOOKS).then_some(())
+        (seen_at.elapsed() > FIRST_RECONCILES).then_some(())
     })
     .await?;
     faults.behave(&client_id, &json!({"name": "unknownKid"})).await?;

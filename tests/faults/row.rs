@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use stage::{api_proxy::ApiProxy, eventually, namespace::Namespace, operator::Operator};
 
 /// What the contract gives for telling the cause.
-const TOLD: Duration = Duration::from_secs(10);
+const REPORTED: Duration = Duration::from_secs(10);
 /// One back-off step after that many failures, and a probe of the breaker.
 const RECOVERED: Duration = Duration::from_secs(40);
 /// First tokens of all rows together, on a busy machine.
@@ -223,14 +223,14 @@ impl Row {
         let since = Instant::now();
         world.renew_now(self.name, "1").await?;
         let Some(reason) = self.reason else {
-            eventually("another token", TOLD, async || {
+            eventually("another token", REPORTED, async || {
                 let now = world.secrets().get(self.name).await.ok()?;
                 (now.data != before.data).then_some(())
             })
             .await?;
             return world.delete_authority(&authority).await;
         };
-        let message = world.wait(self.name, "Renewed", false, reason, TOLD).await?;
+        let message = world.wait(self.name, "Renewed", false, reason, REPORTED).await?;
         ensure!(!message.contains(ATTACKER), "the server's own words are in: {message}");
         ensure!(message.contains(&authority) || message.contains("Secret"), "no object is named in: {message}");
 

@@ -64,7 +64,7 @@ fn client_keys() -> ClientCredentialsRef {
 fn templates() {
     let check = |text: &str| {
         let data = BTreeMap::from([("key".to_owned(), text.to_owned())]);
-        template::check(Some(&SecretTemplate { data, ..SecretTemplate::default() })).map_err(|refusal| refusal.message)
+        template::check(Some(&SecretTemplate { data, ..SecretTemplate::default() })).map_err(|failure| failure.message)
     };
     on_small_stack(move || {
         for text in corpus::templates() {
@@ -91,7 +91,7 @@ fn values_of_a_client_secret() {
                 // what is short and has no control characters can be a value
                 match material.credentials(method, GrantType::Password) {
                     Ok(client) => assert!(client.id.len() <= 1024),
-                    Err(refusal) => is_bounded(&refusal.message, &text),
+                    Err(failure) => is_bounded(&failure.message, &text),
                 }
             }
         }
@@ -133,7 +133,7 @@ fn ask(status: u16, body: Vec<u8>) -> Result<token::TokenAnswer, String> {
     };
     let endpoint = url::Url::parse(ISSUER).expect("a URL");
     let answer = token::ask(&Canned(status, body), &endpoint, ISSUER, &request).now_or_never();
-    answer.expect("nothing to wait for").map_err(|failure| failure.refusal.message)
+    answer.expect("nothing to wait for").map_err(|failure| failure.failure.message)
 }
 
 #[test]

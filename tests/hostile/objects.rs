@@ -9,9 +9,9 @@ use itwin_credential_operator::{
         secret_keys,
     },
     config::authority::AuthorityConfig,
-    controller::{gather, guarded::Guarded},
-    decide::grant::Grant,
-    observe::target::Seen,
+    controller::{guarded::Guarded, observation},
+    decide::validate::IssuedToken,
+    observe::target::SecretMetadata,
     sensitive::Sensitive,
 };
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ fn longest_durations_overflow_nothing() {
     on_small_stack(|| {
         for text in ["999999999h".repeat(3), "999999999999999h999999999999999h".to_owned()] {
             let credential = credential("/spec/minimumValidity", &json!(text)).open().expect("a credential");
-            let policy = gather::policy(&credential);
+            let policy = observation::policy(&credential);
             assert!(now() - policy.minimum_validity < now() - TimeDelta::days(365));
         }
     });
@@ -110,7 +110,7 @@ fn metadata_of_secrets() {
         for text in corpus() {
             let value = json!(String::from_utf8_lossy(&text));
             let annotations: serde_json::Map<String, Value> =
-                secret_keys::STAMP.iter().map(|key| ((*key).to_owned(), value.clone())).collect();
+                secret_keys::TOKEN_METADATA.iter().map(|key| ((*key).to_owned(), value.clone())).collect();
             let metadata = json!({
                 "uid": value,
                 "resourceVersion": value,
@@ -119,14 +119,14 @@ fn metadata_of_secrets() {
                 "managedFields": [{"manager": value, "fieldsV1": {"f:metadata": value, "f:data": value}}],
             });
             let metadata = serde_json::from_value(metadata).expect("metadata");
-            assert!(Seen::new(&metadata).stamp.is_none(), "{}", shown(&text));
+            assert!(SecretMetadata::new(&metadata).token_metadata.is_none(), "{}", shown(&text));
         }
     });
 }
 
 fn content(token: &str) -> Content {
     Content {
-        grant: Grant {
+        issued: IssuedToken {
             token: Sensitive::new(token.to_owned()),
             token_type: "Bearer".to_owned(),
             scopes: Vec::new(),

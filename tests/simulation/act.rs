@@ -1,4 +1,4 @@
-//! What a look reads, asks and writes, as `controller::gather` and `attempt` do it.
+//! What a look reads, asks and writes, as `controller::observation` and `attempt` do it.
 
 use std::{collections::BTreeMap, rc::Rc};
 
@@ -8,21 +8,20 @@ use itwin_credential_operator::{
     api::{conditions::Reason, secret_keys},
     cluster::CallError,
     controller::{
-        gather,
-        reading::{ReadClient, ReadTarget, Reading},
+        fetched::{FetchedClient, FetchedSecrets, FetchedTarget},
+        observation,
     },
     decide::{
         backoff,
-        facts::{Client, Facts, Held, Stamp, Target},
-        grant,
+        observed::{Client, Held, ObservedState, Target, TokenMetadata},
         requests::{Outcome, breaker::Change},
-        schedule,
+        schedule, validate,
     },
-    oauth::failure::Failure,
+    oauth::failure::RequestFailure,
     observe::{
         client_secret::ClientMaterial,
         index::Known,
-        target::{self, Seen},
+        target::{self, SecretMetadata},
     },
     sensitive::Sensitive,
 };
@@ -30,22 +29,22 @@ use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Obje
 use kube::ResourceExt;
 
 use crate::{
-    look::{AWAIT_AUTHORITY, Halt, Look},
+    reconcile::{AWAIT_AUTHORITY, Halt, Reconcile},
     world::{Patch, text},
 };
 
 const SKEW: TimeDelta = TimeDelta::seconds(60);
 
 /// How asking for a token and writing it ended.
-pub enum Minted {
+pub enum IssueResult {
     Written,
     Again,
     NotAdmitted,
     NotYet(TimeDelta),
-    Failed(Failure),
+    Failed(RequestFailure),
 }
 
-impl Look<'_> {
+impl Reconcile<'_> {
     pub fn before_call(&mut self) -> Result<(), Halt> {
         self.faults.before_call(self.world, self.process)
     }
@@ -53,13 +52,13 @@ impl Look<'_> {
     pub fn read_metadata(&mut self, target: bool) -> Result<(), Halt> {
         self.before_call()?;
         let (key, secret) = if target {
-            (&self.subject.target, &self.world.target)
+            (&self.references.target, &self.world.target)
         } else {
-            (&self.subject.client, &self.world.client)
+            (&self.references.client, &self.world.client)
         };
         match secret {
-            Some(secret) => drop(self.process.index.saw(key, Seen::new(&secret.metadata))),
-            None => drop(self.process.index.saw_none(key, None)),
+            Some(secret) => drop(self.process.index.observe(key, SecretMetadata::new(&secret.metadata))),
+            None => drop(self.process.index.observe_absence(key, None)),
         }
         Ok(())
     }
@@ -67,20 +66,20 @@ impl Look<'_> {
     pub fn read_target(&mut self) -> Result<(), Halt> {
         self.before_call()?;
         let Some(secret) = self.world.target.clone() else {
-            self.process.index.saw_none(&self.subject.target, None);
-            self.reading.target = None;
+            self.process.index.observe_absence(&self.references.target, None);
+            self.fetched.target = None;
             return Ok(());
         };
-        let seen = Seen::new(&secret.metadata);
-        let version = seen.version.clone();
-        self.process.index.saw(&self.subject.target, seen);
+        let secret_metadata = SecretMetadata::new(&secret.metadata);
+        let version = secret_metadata.version.clone();
+        self.process.index.observe(&self.references.target, secret_metadata);
         let annotation = |key: &str| secret.annotations().get(key).cloned();
         let token = secret.data.as_ref().filter(|data| data.contains_key(secret_keys::ACCESS_TOKEN));
         let token = token.map(|_| Sensitive::new(text(&secret, secret_keys::ACCESS_TOKEN)));
-        let read = ReadTarget {
+        let read = FetchedTarget {
             version,
             is_ours: target::is_what_we_wrote(&secret),
-            has_foreign_keys: false,
+            has_extra_keys: false,
             data: secret.data.clone().unwrap_or_default(),
             type_: secret.type_.clone().unwrap_or_default(),
             immutable: false,
@@ -88,120 +87,125 @@ impl Look<'_> {
             annotations: secret.annotations().clone(),
         };
         if read.is_ours {
-            self.memory.proven_target = Some(read.version.clone());
+            self.retry_state.verified_target = Some(read.version.clone());
         }
-        self.reading.target = Some(read);
+        self.fetched.target = Some(read);
         Ok(())
     }
 
-    pub fn read_client(&mut self, facts: &Facts) -> Result<(), Halt> {
-        let may_differ = facts.held_for_spec().is_some_and(|held| match &facts.client {
+    pub fn read_client(&mut self, observed: &ObservedState) -> Result<(), Halt> {
+        let may_differ = observed.held_for_spec().is_some_and(|held| match &observed.client {
             Client::Unread { version: Some(version) } => *version != held.client_version,
             _ => false,
         });
-        if may_differ && self.reading.target.is_none() {
+        if may_differ && self.fetched.target.is_none() {
             self.read_target()?;
         }
         self.before_call()?;
-        let key = &self.subject.client;
+        let key = &self.references.client;
         let Some(secret) = self.world.client.clone() else {
-            self.process.index.saw_none(key, None);
-            self.reading.client = None;
-            self.reading.client_is_missing = true;
+            self.process.index.observe_absence(key, None);
+            self.fetched.client = None;
+            self.fetched.client_is_missing = true;
             return Ok(());
         };
-        self.reading.client_is_missing = false;
-        let seen = Seen::new(&secret.metadata);
-        let version = seen.version.clone();
-        self.process.index.saw(key, seen);
-        let spec = &self.subject.credential.spec;
+        self.fetched.client_is_missing = false;
+        let secret_metadata = SecretMetadata::new(&secret.metadata);
+        let version = secret_metadata.version.clone();
+        self.process.index.observe(key, secret_metadata);
+        let spec = &self.references.credential.spec;
         let material = ClientMaterial::new((*secret).clone(), &spec.client_credentials_ref, key.to_string());
         self.client_content = text(&secret, "client_secret");
         let content = material.credentials(Default::default(), spec.grant_type);
-        let held = self.reading.target.as_ref().and_then(|held| held.client_fingerprint.as_ref());
+        let held = self.fetched.target.as_ref().and_then(|held| held.client_fingerprint.as_ref());
         let same_as_held = held.map(|(fingerprint, token)| *fingerprint == material.fingerprint(token));
         if same_as_held == Some(true) {
-            self.memory.proven_client = Some(version.clone());
+            self.retry_state.verified_client = Some(version.clone());
         }
-        self.reading.client = Some(ReadClient { version, content, material, same_as_held });
+        self.fetched.client = Some(FetchedClient { version, content, material, same_as_held });
         Ok(())
     }
 
-    pub fn mint(&mut self, facts: &Facts, known: &Known) -> Result<Minted, Halt> {
+    pub fn issue(&mut self, observed: &ObservedState, known: &Known) -> Result<IssueResult, Halt> {
         // Secrets that are immutable or of another type are left out here: tests/apiserver has them
-        if matches!(&facts.target, Target::Ours(Held { stamp: None, .. })) && self.reading.target.is_none() {
+        if matches!(&observed.target, Target::Ours(Held { token_metadata: None, .. })) && self.fetched.target.is_none()
+        {
             self.read_target()?;
         }
         if self.rules.guarded && self.read_another(known) {
-            return Ok(Minted::Again);
+            return Ok(IssueResult::Again);
         }
-        let content = match self.take_unwritten(facts) {
+        let content = match self.take_unwritten(observed) {
             Some(content) => content,
-            None => match self.ask(facts)? {
+            None => match self.ask(observed)? {
                 Ok(content) => Box::new(content),
                 Err(ended) => return Ok(ended),
             },
         };
-        self.write(facts, known, content)
+        self.write(observed, known, content)
     }
 
     fn read_another(&self, known: &Known) -> bool {
-        let Known::Present(seen) = known else { return false };
-        self.reading.target.as_ref().is_some_and(|read| read.version != seen.version)
+        let Known::Present(secret_metadata) = known else { return false };
+        self.fetched.target.as_ref().is_some_and(|read| read.version != secret_metadata.version)
     }
 
-    fn take_unwritten(&mut self, facts: &Facts) -> Option<Box<Content>> {
-        let content = self.memory.unwritten.take()?;
-        let client = match (&self.reading.client, self.process.index.get(&self.subject.client)) {
+    fn take_unwritten(&mut self, observed: &ObservedState) -> Option<Box<Content>> {
+        let content = self.retry_state.unwritten.take()?;
+        let client = match (&self.fetched.client, self.process.index.get(&self.references.client)) {
             (Some(read), _) => Some(read.version.clone()),
-            (None, Known::Present(seen)) => Some(seen.version.clone()),
+            (None, Known::Present(secret_metadata)) => Some(secret_metadata.version.clone()),
             (None, _) => None,
         };
         let now = self.world.clock();
-        let no_worse = facts.held_for_spec().is_none_or(|held| held.expires_at <= content.grant.expires_at);
+        let no_worse = observed.held_for_spec().is_none_or(|held| held.expires_at <= content.issued.expires_at);
         let fits = no_worse
-            && content.request == facts.desired.request
-            && Some(content.issuer.as_str()) == gather::issuer(&facts.authority)
+            && content.request == observed.desired.request
+            && Some(content.issuer.as_str()) == observation::issuer(&observed.authority)
             && Some(&content.client_version) == client.as_ref()
-            && schedule::renew_at(&stamp_of(&content), &facts.desired.policy, &facts.uid) > now;
+            && schedule::renew_at(&token_metadata_of(&content), &observed.desired.policy, &observed.uid) > now;
         fits.then_some(content)
     }
 
-    fn too_soon(&self, facts: &Facts) -> Option<TimeDelta> {
-        let since = self.world.clock() - self.memory.asked_at?;
-        let too_soon = !facts.is_asked_for(self.world.clock()) && since >= TimeDelta::zero() && since < backoff::FLOOR;
+    fn too_soon(&self, observed: &ObservedState) -> Option<TimeDelta> {
+        let since = self.world.clock() - self.retry_state.asked_at?;
+        let too_soon =
+            !observed.is_asked_for(self.world.clock()) && since >= TimeDelta::zero() && since < backoff::FLOOR;
         too_soon.then(|| backoff::FLOOR - since)
     }
 
-    fn ask(&mut self, facts: &Facts) -> Result<Result<Content, Minted>, Halt> {
-        let Some(issuer) = gather::issuer(&facts.authority) else { return Ok(Err(Minted::NotYet(AWAIT_AUTHORITY))) };
-        if self.reading.client.is_none() {
-            return Ok(Err(Minted::NotAdmitted));
-        }
-        let Some(read) = self.reading.client.as_ref().filter(|read| read.content.is_ok()) else {
-            return Ok(Err(Minted::NotYet(AWAIT_AUTHORITY)));
+    fn ask(&mut self, observed: &ObservedState) -> Result<Result<Content, IssueResult>, Halt> {
+        let Some(issuer) = observation::issuer(&observed.authority) else {
+            return Ok(Err(IssueResult::NotYet(AWAIT_AUTHORITY)));
         };
-        if let Some(wait) = self.too_soon(facts) {
-            return Ok(Err(Minted::NotYet(wait)));
+        if self.fetched.client.is_none() {
+            return Ok(Err(IssueResult::NotAdmitted));
+        }
+        let Some(read) = self.fetched.client.as_ref().filter(|read| read.content.is_ok()) else {
+            return Ok(Err(IssueResult::NotYet(AWAIT_AUTHORITY)));
+        };
+        if let Some(wait) = self.too_soon(observed) {
+            return Ok(Err(IssueResult::NotYet(wait)));
         }
         if !std::mem::take(&mut self.admitted) {
-            if !facts.has_unwritten {
+            if !observed.has_unwritten {
                 self.judge.blame("(8) a token is requested out of turn");
             }
-            return Ok(Err(Minted::NotAdmitted));
+            return Ok(Err(IssueResult::NotAdmitted));
         }
         self.judge.paused = None;
         self.faults.killed()?;
         let (sent, asked_at) = (self.world.now, self.world.clock());
         let client = self.client_content.clone();
-        self.memory.asked_at = Some(asked_at);
-        if facts.is_asked_for(asked_at) {
-            self.memory.requested_at = Some(asked_at);
+        self.retry_state.asked_at = Some(asked_at);
+        if observed.is_asked_for(asked_at) {
+            self.retry_state.requested_at = Some(asked_at);
         }
-        self.judge.asked(self.world, self.process, self.subject.credential, &client);
+        self.judge.asked(self.world, self.process, self.references.credential, &client);
         let answer = self.world.authority.answer(self.world.tokens.len(), sent, asked_at);
         if answer.is_ok() {
-            let mut token = self.world.authority.token(&facts.desired.request, &client, sent, self.world.clock_error);
+            let mut token =
+                self.world.authority.token(&observed.desired.request, &client, sent, self.world.clock_error);
             token.issuer = issuer.to_owned();
             self.world.tokens.push(token);
         }
@@ -210,79 +214,79 @@ impl Look<'_> {
         let outcome = match &answer {
             Ok(_) => Outcome::Succeeded,
             Err(failure) => Outcome::Failed {
-                refusal: failure.refusal.clone(),
+                failure: failure.failure.clone(),
                 server_wait: failure.retry_after,
-                is_outage: matches!(failure.refusal.reason, Reason::ServerError | Reason::Timeout),
+                is_outage: matches!(failure.failure.reason, Reason::ServerError | Reason::Timeout),
             },
         };
         let now = self.process.time(self.world);
         let (change, _) = self.process.queue.settle(&(), Some(&read.version), &outcome, now);
         if change == Change::Closed {
-            self.process.epoch += 1;
-            self.process.woken = true;
+            self.process.revision += 1;
+            self.process.enqueued = true;
         }
         self.faults.killed()?;
         let answer = match answer {
             Ok(answer) => answer,
-            Err(failure) => return Ok(Err(Minted::Failed(failure))),
+            Err(failure) => return Ok(Err(IssueResult::Failed(failure))),
         };
-        let held = (self.rules.weighed_against)(facts.held_for_spec());
-        let scopes = &self.subject.credential.spec.scopes;
-        Ok(match grant::weigh("ims", answer, scopes, held, SKEW, self.world.clock()) {
-            Err(refusal) => Err(Minted::Failed(refusal.into())),
-            Ok(grant) => Ok(Content {
-                client_fingerprint: read.material.fingerprint(&grant.token),
-                grant,
+        let held = (self.rules.validated_against)(observed.held_for_spec());
+        let scopes = &self.references.credential.spec.scopes;
+        Ok(match validate::validate("ims", answer, scopes, held, SKEW, self.world.clock()) {
+            Err(failure) => Err(IssueResult::Failed(failure.into())),
+            Ok(issued) => Ok(Content {
+                client_fingerprint: read.material.fingerprint(&issued.token),
+                issued,
                 issuer: issuer.to_owned(),
-                request: facts.desired.request.clone(),
+                request: observed.desired.request.clone(),
                 client_id: "id".to_owned(),
                 client_version: read.version.clone(),
-                client_reference: gather::client_reference(&self.subject),
+                client_reference: observation::client_reference(&self.references),
             }),
         })
     }
 
-    fn write(&mut self, facts: &Facts, known: &Known, content: Box<Content>) -> Result<Minted, Halt> {
-        let told = self.process.known_target();
-        let known = if self.rules.guarded { known } else { &told };
+    fn write(&mut self, observed: &ObservedState, known: &Known, content: Box<Content>) -> Result<IssueResult, Halt> {
+        let reported = self.process.known_target();
+        let known = if self.rules.guarded { known } else { &reported };
         if matches!(known, Known::Unknown) {
             return Ok(self.keep_unwritten(content));
         }
         match self.send(known, &content) {
-            Ok(seen) => {
-                self.memory.proven_target = Some(seen.version.clone());
-                self.process.index.saw(&self.subject.target, seen);
+            Ok(secret_metadata) => {
+                self.retry_state.verified_target = Some(secret_metadata.version.clone());
+                self.process.index.observe(&self.references.target, secret_metadata);
                 self.written();
-                Ok(Minted::Written)
+                Ok(IssueResult::Written)
             }
             Err(Halt::Error(CallError::Conflict | CallError::AlreadyExists | CallError::NotFound)) => {
                 Ok(self.keep_unwritten(content))
             }
             Err(Halt::Error(_)) => {
-                self.memory.unwritten = Some(content);
-                self.process.index.doubt(&self.subject.target);
-                Ok(Minted::Failed(Failure::new(Reason::SecretWriteFailed, facts.uid.clone())))
+                self.retry_state.unwritten = Some(content);
+                self.process.index.invalidate(&self.references.target);
+                Ok(IssueResult::Failed(RequestFailure::new(Reason::SecretWriteFailed, observed.uid.clone())))
             }
             Err(Halt::Killed) => Err(Halt::Killed),
         }
     }
 
-    fn send(&mut self, known: &Known, content: &Content) -> Result<Seen, Halt> {
+    fn send(&mut self, known: &Known, content: &Content) -> Result<SecretMetadata, Halt> {
         self.before_call()?;
         let before = self.world.target.clone();
-        let credential = self.subject.credential;
+        let credential = self.references.credential;
         let data = secret_writer::data(credential, content).expect("no templates");
         let annotations = secret_writer::all_annotations(credential, content, &data);
         let written = match known {
-            Known::Present(seen) => {
+            Known::Present(secret_metadata) => {
                 let keys = self
-                    .reading
+                    .fetched
                     .target
                     .as_ref()
                     .map(|read| read.data.keys().cloned().collect::<Vec<_>>())
                     .unwrap_or_default();
                 let stale = keys.into_iter().filter(|key| !data.contains_key(key)).collect();
-                let patch = Patch { data: Some(data), stale, ..self.patch(seen, annotations) };
+                let patch = Patch { data: Some(data), stale, ..self.patch(secret_metadata, annotations) };
                 self.world.patch(patch)
             }
             _ => self.world.create(Secret {
@@ -301,13 +305,13 @@ impl Look<'_> {
         self.committed((before, false), written)
     }
 
-    fn patch(&self, seen: &Seen, annotations: BTreeMap<String, String>) -> Patch {
+    fn patch(&self, secret_metadata: &SecretMetadata, annotations: BTreeMap<String, String>) -> Patch {
         Patch {
-            uid: seen.uid().to_owned(),
-            resource_version: seen.resource_version().to_owned(),
-            labels: secret_writer::labels(self.subject.credential),
+            uid: secret_metadata.uid().to_owned(),
+            resource_version: secret_metadata.resource_version().to_owned(),
+            labels: secret_writer::labels(self.references.credential),
             annotations,
-            owner: secret_writer::owner(self.subject.credential),
+            owner: secret_writer::owner(self.references.credential),
             data: None,
             stale: Vec::new(),
         }
@@ -315,41 +319,41 @@ impl Look<'_> {
 
     fn committed(
         &mut self,
-        (before, is_repair): (Option<Rc<Secret>>, bool),
-        written: Result<Seen, CallError>,
-    ) -> Result<Seen, Halt> {
-        let seen = written.map_err(Halt::Error)?;
-        self.judge.wrote(self.world, self.process, self.subject.credential, (before.as_deref(), is_repair));
+        (before, is_patch): (Option<Rc<Secret>>, bool),
+        written: Result<SecretMetadata, CallError>,
+    ) -> Result<SecretMetadata, Halt> {
+        let secret_metadata = written.map_err(Halt::Error)?;
+        self.judge.wrote(self.world, self.process, self.references.credential, (before.as_deref(), is_patch));
         self.faults.after_commit(self.world)?;
-        Ok(seen)
+        Ok(secret_metadata)
     }
 
-    fn keep_unwritten(&mut self, content: Box<Content>) -> Minted {
-        self.memory.unwritten = Some(content);
-        Minted::Again
+    fn keep_unwritten(&mut self, content: Box<Content>) -> IssueResult {
+        self.retry_state.unwritten = Some(content);
+        IssueResult::Again
     }
 
     fn written(&mut self) {
-        self.memory.proven_client = None;
-        self.memory.unfulfilled_request = None;
-        if let Some(request) = self.subject.renew_annotation() {
-            self.memory.attempts.renew_request = Some(request.clone());
-            self.judge.served(self.process.number, &self.subject.uid, request);
+        self.retry_state.verified_client = None;
+        self.retry_state.unfulfilled_request = None;
+        if let Some(request) = self.references.renew_annotation() {
+            self.retry_state.attempts.renew_request = Some(request.clone());
+            self.judge.served(self.process.number, &self.references.uid, request);
         }
-        self.reading = Reading::default();
+        self.fetched = FetchedSecrets::default();
         self.nothing_is_wrong();
     }
 
-    pub fn repair(&mut self, known: &Known) -> Result<(), Halt> {
-        let Known::Present(seen) = known else { return Ok(()) };
-        let patch = self.patch(seen, secret_writer::annotations(self.subject.credential));
+    pub fn patch_metadata(&mut self, known: &Known) -> Result<(), Halt> {
+        let Known::Present(secret_metadata) = known else { return Ok(()) };
+        let patch = self.patch(secret_metadata, secret_writer::annotations(self.references.credential));
         self.before_call()?;
         let before = self.world.target.clone();
         let written = self.world.patch(patch);
         match self.committed((before, true), written) {
             Ok(repaired) => {
-                self.memory.proven_target = Some(repaired.version.clone());
-                self.process.index.saw(&self.subject.target, repaired);
+                self.retry_state.verified_target = Some(repaired.version.clone());
+                self.process.index.observe(&self.references.target, repaired);
                 Ok(())
             }
             Err(Halt::Error(CallError::Conflict | CallError::NotFound)) => {
@@ -361,12 +365,12 @@ impl Look<'_> {
     }
 }
 
-fn stamp_of(content: &Content) -> Stamp {
-    Stamp {
+fn token_metadata_of(content: &Content) -> TokenMetadata {
+    TokenMetadata {
         request: content.request.as_str().into(),
         issuer: content.issuer.as_str().into(),
         client_version: content.client_version.clone(),
-        issued_at: content.grant.issued_at,
-        expires_at: content.grant.expires_at,
+        issued_at: content.issued.issued_at,
+        expires_at: content.issued.expires_at,
     }
 }

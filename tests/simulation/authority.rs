@@ -5,10 +5,10 @@ use itwin_credential_operator::{
     api::conditions::Reason,
     clock,
     decide::{
-        facts::{self, Refusal},
-        grant::{Answer, Claims},
+        observed::{self, Failure},
+        validate::{Answer, Claims},
     },
-    oauth::failure::Failure,
+    oauth::failure::RequestFailure,
     sensitive::Sensitive,
 };
 
@@ -68,7 +68,7 @@ pub struct Authority {
     pub lifetime: TimeDelta,
     pub fault: Option<Fault>,
     /// Moves with each change of the object.
-    pub epoch: u32,
+    pub revision: u32,
 }
 
 /// A token that was issued. Its text is `token-` and its number.
@@ -87,13 +87,13 @@ pub struct Token {
 
 impl Authority {
     /// What a process is told of it.
-    pub fn fact(&self) -> facts::Authority {
-        let refusal = |reason| Refusal::new(reason, "because");
+    pub fn fact(&self) -> observed::Authority {
+        let failure = |reason| Failure::new(reason, "because");
         match self.presence {
-            Presence::Ready => facts::Authority::Ready { issuer: self.issuer.clone() },
-            Presence::Forbids => facts::Authority::Forbids(refusal(Reason::ScopeNotAllowed)),
-            Presence::Unanswered => facts::Authority::Unavailable(refusal(Reason::AuthorityNotReady)),
-            Presence::Gone => facts::Authority::Unavailable(refusal(Reason::AuthorityNotFound)),
+            Presence::Ready => observed::Authority::Ready { issuer: self.issuer.clone() },
+            Presence::Forbids => observed::Authority::Forbids(failure(Reason::ScopeNotAllowed)),
+            Presence::Unanswered => observed::Authority::Unavailable(failure(Reason::AuthorityNotReady)),
+            Presence::Gone => observed::Authority::Unavailable(failure(Reason::AuthorityNotFound)),
         }
     }
 
@@ -103,15 +103,20 @@ impl Authority {
     }
 
     /// Answers a request that was sent at `sent`, when the clock of who asks showed `asked_at`.
-    pub fn answer(&self, number: usize, sent: DateTime<Utc>, asked_at: DateTime<Utc>) -> Result<Answer, Failure> {
-        let failed = |reason| Err(Failure::new(reason, "because"));
+    pub fn answer(
+        &self,
+        number: usize,
+        sent: DateTime<Utc>,
+        asked_at: DateTime<Utc>,
+    ) -> Result<Answer, RequestFailure> {
+        let failed = |reason| Err(RequestFailure::new(reason, "because"));
         match self.fault {
             Some(Fault::ServerError) => return failed(Reason::ServerError),
             Some(Fault::Timeout) => return failed(Reason::Timeout),
             Some(Fault::InvalidClient) => return failed(Reason::InvalidClient),
             Some(Fault::Malformed) => return failed(Reason::MalformedResponse),
             Some(Fault::RateLimited(retry_after)) => {
-                return Err(Failure { retry_after, ..Failure::new(Reason::RateLimited, "because") });
+                return Err(RequestFailure { retry_after, ..RequestFailure::new(Reason::RateLimited, "because") });
             }
             _ => {}
         }

@@ -25,11 +25,11 @@ pub const LIFETIMES: [i64; 4] = [60, 600, 3600, 43_200];
 #[derive(Clone, Copy, Debug)]
 pub enum Edit {
     Wait,
-    WaitForTheNextLook,
+    WaitForTheNextReconcile,
     WaitLong,
     DamageTarget,
     LabelTarget,
-    TakeStampOff,
+    RemoveTokenMetadata,
     DeleteTarget,
     ReplaceByForeign,
     Adopt,
@@ -38,7 +38,7 @@ pub enum Edit {
     TouchClient,
     RemoveClient,
     BreakClient,
-    Scopes,
+    WatchedNamespaces,
     RenewBefore,
     MinimumValidity,
     Suspend,
@@ -58,21 +58,21 @@ const EDITS: &[Edit] = &[
     Wait,
     Wait,
     Wait,
-    WaitForTheNextLook,
-    WaitForTheNextLook,
-    WaitForTheNextLook,
-    WaitForTheNextLook,
-    WaitForTheNextLook,
-    WaitForTheNextLook,
-    WaitForTheNextLook,
-    WaitForTheNextLook,
+    WaitForTheNextReconcile,
+    WaitForTheNextReconcile,
+    WaitForTheNextReconcile,
+    WaitForTheNextReconcile,
+    WaitForTheNextReconcile,
+    WaitForTheNextReconcile,
+    WaitForTheNextReconcile,
+    WaitForTheNextReconcile,
     WaitLong,
     WaitLong,
     DamageTarget,
     DamageTarget,
     LabelTarget,
     LabelTarget,
-    TakeStampOff,
+    RemoveTokenMetadata,
     DeleteTarget,
     DeleteTarget,
     ReplaceByForeign,
@@ -85,8 +85,8 @@ const EDITS: &[Edit] = &[
     TouchClient,
     RemoveClient,
     BreakClient,
-    Scopes,
-    Scopes,
+    WatchedNamespaces,
+    WatchedNamespaces,
     RenewBefore,
     RenewBefore,
     MinimumValidity,
@@ -113,10 +113,10 @@ impl Edit {
 #[derive(Clone, Copy, Debug)]
 pub enum Trouble {
     Endpoint,
-    EndpointMends,
+    EndpointRecovers,
     Authority,
     Calls,
-    CallsMend,
+    CallsRecover,
     Lag,
     LagEnds,
     Relist,
@@ -130,12 +130,12 @@ use Trouble::*;
 const TROUBLES: &[Trouble] = &[
     Endpoint,
     Endpoint,
-    EndpointMends,
-    EndpointMends,
+    EndpointRecovers,
+    EndpointRecovers,
     Authority,
     Calls,
-    CallsMend,
-    CallsMend,
+    CallsRecover,
+    CallsRecover,
     Lag,
     LagEnds,
     LagEnds,
@@ -161,14 +161,14 @@ impl History<'_> {
         let world = &mut self.world;
         match edit {
             Wait => self.pass(TimeDelta::milliseconds(choice(5000) as i64)),
-            WaitForTheNextLook => self.pass_to_next_look(),
+            WaitForTheNextReconcile => self.pass_to_next_reconcile(),
             WaitLong => {
                 let longest = world.authority.lifetime.num_seconds() * 3;
                 self.pass(TimeDelta::seconds(longest.min(choice(7200) as i64)));
             }
             DamageTarget if !world.is_foreign() => world.damage_target(),
             LabelTarget => label(world, drawn),
-            TakeStampOff if !world.is_foreign() => world.edit_target(|secret| {
+            RemoveTokenMetadata if !world.is_foreign() => world.edit_target(|secret| {
                 secret.metadata.annotations.get_or_insert_default().remove(secret_keys::EXPIRES_AT_ANNOTATION);
             }),
             DeleteTarget => world.delete_target(),
@@ -185,7 +185,7 @@ impl History<'_> {
             TouchClient => world.touch_client(),
             RemoveClient => world.set_client(None),
             BreakClient => world.set_client(Some("")),
-            Scopes => world.edit_spec(|credential| {
+            WatchedNamespaces => world.edit_spec(|credential| {
                 let scopes: &[&str] = [&["a"][..], &["b", "a"], &["c"]][choice(3) as usize];
                 credential.spec.scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
             }),
@@ -241,7 +241,7 @@ impl History<'_> {
         let random = &mut self.faults.random;
         match trouble {
             Endpoint => self.world.authority.fault = Some(Fault::any(random)),
-            EndpointMends => self.world.authority.fault = None,
+            EndpointRecovers => self.world.authority.fault = None,
             Authority => {
                 let presence =
                     *random.pick(&[Presence::Ready, Presence::Forbids, Presence::Unanswered, Presence::Gone]);
@@ -252,7 +252,7 @@ impl History<'_> {
                 self.faults.kills = *random.pick(&[0, 2, 5]);
                 self.faults.interference = *random.pick(&[0, 5, 20]);
             }
-            CallsMend => self.faults.end(),
+            CallsRecover => self.faults.end(),
             Lag => self.lags = true,
             LagEnds => self.lags = false,
             Relist => self.processes.iter_mut().for_each(|process| process.list(&self.world)),

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use itwin_credential_operator::cluster::CallError;
 
-use crate::{look::Halt, process::Process, random::Random, world::World};
+use crate::{process::Process, random::Random, reconcile::Halt, world::World};
 
 /// How often what goes wrong, in percent of calls.
 pub struct Faults {

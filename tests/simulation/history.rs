@@ -3,8 +3,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_credential_operator::{
     api::{conditions::RENEWED, secret_keys},
-    controller::{authorities::Authorities, gather},
-    observe::target::Seen,
+    controller::{authorities::Authorities, observation},
+    observe::target::SecretMetadata,
     report::status,
 };
 use kube::ResourceExt;
@@ -14,15 +14,15 @@ use crate::{
     events::{Edit, LIFETIMES, Trouble},
     faults::Faults,
     judge::{Judge, belongs_to, earliest_renewal},
-    look::look,
     process::Process,
     random::Random,
+    reconcile::reconcile,
     rules::Rules,
     world::World,
 };
 
 /// Looks that one wait may need; more is a hot loop.
-const LOOKS_MAX: usize = 20_000;
+const RECONCILES_MAX: usize = 20_000;
 /// After the faults stop: one back-off ceiling, what the looks themselves take, and the step of a clock by which a token
 /// may seem to live longer than the next one.
 const MENDED_WITHIN: TimeDelta = TimeDelta::minutes(6 + 5 + 10);
@@ -73,7 +73,7 @@ impl<'a> History<'a> {
             jwt: edits.chance(70),
             lifetime: TimeDelta::seconds(*edits.pick(&LIFETIMES)),
             fault: None,
-            epoch: 0,
+            revision: 0,
         };
         let faults = Faults::new(Random::new(edits.next()));
         let watches_secrets = edits.chance(90);
@@ -97,11 +97,11 @@ impl<'a> History<'a> {
     pub fn play(&mut self) -> Option<End> {
         for number in 0..self.manner.events {
             let edit = Edit::any(&mut self.edits);
-            self.tell(number, &edit);
+            self.report(number, &edit);
             self.edit(edit);
             if self.manner.faults && self.faults.random.chance(30) {
                 let trouble = Trouble::any(&mut self.faults.random);
-                self.tell(number, &trouble);
+                self.report(number, &trouble);
                 self.trouble(trouble);
             }
             self.pass(TimeDelta::milliseconds(1));
@@ -112,7 +112,7 @@ impl<'a> History<'a> {
         self.end()
     }
 
-    fn tell(&self, number: usize, event: &dyn std::fmt::Debug) {
+    fn report(&self, number: usize, event: &dyn std::fmt::Debug) {
         if self.manner.aloud {
             let held = self.world.valid_token().map(|token| token.expires_at.timestamp());
             eprintln!("{number} {} {event:?} valid until {held:?}", self.world.now.format("%d %T%.3f"));
@@ -138,28 +138,28 @@ impl<'a> History<'a> {
         self.start();
     }
 
-    pub fn pass_to_next_look(&mut self) {
-        let next = self.next_look();
+    pub fn pass_to_next_reconcile(&mut self) {
+        let next = self.next_reconcile();
         self.pass(next - self.world.now);
     }
 
-    fn next_look(&self) -> DateTime<Utc> {
-        let looks = self.processes.iter().map(|process| process.next_look(self.world.now));
-        looks.min().unwrap_or(self.world.now)
+    fn next_reconcile(&self) -> DateTime<Utc> {
+        let reconciles = self.processes.iter().map(|process| process.next_reconcile(self.world.now));
+        reconciles.min().unwrap_or(self.world.now)
     }
 
     /// Time passes, and every process looks when it wants to.
     pub fn pass(&mut self, time: TimeDelta) {
         let until = self.world.now + time;
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..RECONCILES_MAX {
             self.hear();
-            let next = self.next_look();
+            let next = self.next_reconcile();
             if next > until.max(self.world.now) || self.judge.violation.is_some() {
                 break;
             }
-            let first = self.processes.iter().position(|process| process.next_look(self.world.now) == next);
+            let first = self.processes.iter().position(|process| process.next_reconcile(self.world.now) == next);
             self.world.now = next;
-            self.look(first.unwrap_or_default());
+            self.reconcile(first.unwrap_or_default());
         }
         self.world.now = self.world.now.max(until);
     }
@@ -171,11 +171,11 @@ impl<'a> History<'a> {
         }
     }
 
-    fn look(&mut self, number: usize) {
+    fn reconcile(&mut self, number: usize) {
         let shared = (self.manner.rules, self.manner.authorities, self.manner.aloud);
         let process = &mut self.processes[number];
         let was_deposed = process.deposed;
-        let survived = look(&mut self.world, process, &mut self.judge, &mut self.faults, shared);
+        let survived = reconcile(&mut self.world, process, &mut self.judge, &mut self.faults, shared);
         if self.manner.aloud {
             let process = &self.processes[number];
             eprintln!(
@@ -185,9 +185,9 @@ impl<'a> History<'a> {
                 process.wake_at.format("%d %T%.3f"),
                 self.judge.requests,
                 process
-                    .memory
+                    .retry_state
                     .as_ref()
-                    .and_then(|memory| memory.attempts.last_failure.as_ref())
+                    .and_then(|retry_state| retry_state.attempts.last_failure.as_ref())
                     .map(|(_, why)| why.reason)
             );
         }
@@ -242,9 +242,11 @@ impl<'a> History<'a> {
             && world.client_content().is_some_and(|content| !content.is_empty());
         let token = world.valid_token().filter(|_| quiet)?;
         let same_client = Some(&token.client) == world.client_content().as_ref();
-        let stamp = Seen::new(&world.target.as_ref()?.metadata).stamp?;
-        let long_enough = same_client && stamp.lifetime() >= TimeDelta::seconds(60);
-        long_enough.then(|| (earliest_renewal(&stamp, &gather::policy(&world.credential)), stamp.expires_at))
+        let token_metadata = SecretMetadata::new(&world.target.as_ref()?.metadata).token_metadata?;
+        let long_enough = same_client && token_metadata.lifetime() >= TimeDelta::seconds(60);
+        long_enough.then(|| {
+            (earliest_renewal(&token_metadata, &observation::policy(&world.credential)), token_metadata.expires_at)
+        })
     }
 
     /// The faults stop; after a bounded time everything is as it should be.
@@ -264,21 +266,21 @@ impl<'a> History<'a> {
         self.pass(TimeDelta::seconds(1));
         self.faults.replaced |= self.is_left_for_good();
         let exempt = self.is_left_for_good() || self.world.is_foreign() || self.world.credential.spec.suspend;
-        while !exempt && !self.is_mended() && self.judge.violation.is_none() {
-            if self.next_look() > bound {
+        while !exempt && !self.is_fixed() && self.judge.violation.is_none() {
+            if self.next_reconcile() > bound {
                 self.judge.blame("(7) it is not mended in time after the faults stopped");
                 break;
             }
-            self.pass_to_next_look();
+            self.pass_to_next_reconcile();
         }
         self.pass(TimeDelta::minutes(15));
         let world = &self.world;
-        let told = world.credential.status.as_ref().filter(|_| !exempt);
+        let reported = world.credential.status.as_ref().filter(|_| !exempt);
         self.judge.violation.is_none().then(|| End {
             is_foreign: world.is_foreign(),
             is_suspended: world.credential.spec.suspend,
             has_token: !exempt && world.valid_token().is_some(),
-            request_served: told.and_then(|told| told.last_renew_request.clone()),
+            request_served: reported.and_then(|reported| reported.last_renew_request.clone()),
         })
     }
 
@@ -293,23 +295,23 @@ impl<'a> History<'a> {
     }
 
     /// The Secret is ours and holds a valid token for the spec, the status says so, and nothing is pending.
-    fn is_mended(&self) -> bool {
+    fn is_fixed(&self) -> bool {
         let world = &self.world;
-        let Some(told) = &world.credential.status else { return false };
+        let Some(reported) = &world.credential.status else { return false };
         let asked = world.credential.annotations().get(secret_keys::RENEW);
         world.valid_token().is_some()
             && world.target.as_ref().is_some_and(|target| belongs_to(target, &world.uid()))
             && self.processes.iter().all(is_content)
-            && status::holds(&told.conditions, RENEWED)
-            && told.consecutive_failures == 0
-            && told.observed_generation == world.credential.metadata.generation
-            && asked.is_none_or(|asked| told.last_renew_request.as_ref() == Some(asked))
+            && status::holds(&reported.conditions, RENEWED)
+            && reported.consecutive_failures == 0
+            && reported.observed_generation == world.credential.metadata.generation
+            && asked.is_none_or(|asked| reported.last_renew_request.as_ref() == Some(asked))
     }
 }
 
 /// It wants nothing.
 fn is_content(process: &Process) -> bool {
-    process.memory.as_ref().is_some_and(|memory| {
-        memory.attempts.failures == 0 && memory.unfulfilled_request.is_none() && memory.api_failures == 0
+    process.retry_state.as_ref().is_some_and(|retry_state| {
+        retry_state.attempts.failures == 0 && retry_state.unfulfilled_request.is_none() && retry_state.api_failures == 0
     })
 }

@@ -16,12 +16,12 @@ use std::collections::HashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_credential_operator::{
     api::{conditions::READY, credential::ITwinServiceCredential},
-    controller::{gather, memory::Memory},
+    controller::{observation, retry_state::RetryState},
     decide::{
-        facts::{Policy, RenewBefore, Stamp},
         fingerprint,
+        observed::{Policy, RenewBefore, TokenMetadata},
     },
-    observe::{index::Known, target::Seen},
+    observe::{index::Known, target::SecretMetadata},
     report::status,
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -30,7 +30,7 @@ use kube::ResourceExt;
 use crate::{process::Process, world::World};
 
 /// At most this many looks in a row, by the timer alone, within a second.
-const LOOKS_IN_A_SECOND: usize = 8;
+const RECONCILES_IN_A_SECOND: usize = 8;
 
 /// How a look went: when it began, that only a timer asked for it, and that nothing went wrong on the way.
 pub type Manner = (DateTime<Utc>, bool, bool);
@@ -46,7 +46,7 @@ pub struct Judge {
     /// Token requests, by what they were needed for.
     pub requests: HashMap<&'static str, usize>,
     pub writes: usize,
-    pub looks: usize,
+    pub reconciles: usize,
     /// What the server asked for at the last failure.
     pub retry_after: Option<TimeDelta>,
     /// Until when the server asked all its clients to wait, whatever failed since.
@@ -97,8 +97,8 @@ impl Judge {
         if credential.spec.suspend {
             self.blame("(3) a token is asked for while suspended");
         }
-        let need = self.need(world, process, credential, client);
-        if need.is_none() {
+        let issue_reason = self.issue_reason(world, process, credential, client);
+        if issue_reason.is_none() {
             self.blame("(4) a token is asked for that nobody needs");
         }
         let attempts_of = (process.number, credential.uid().unwrap_or_default());
@@ -108,11 +108,11 @@ impl Judge {
         if !self.is_requested(process, credential) && before.is_some_and(too_soon) {
             self.blame("(5) two attempts within a second");
         }
-        *self.requests.entry(need.unwrap_or("nothing")).or_default() += 1;
+        *self.requests.entry(issue_reason.unwrap_or("nothing")).or_default() += 1;
     }
 
     /// Why a token is needed, by the state of the Secret that this process knows.
-    fn need(
+    fn issue_reason(
         &self,
         world: &World,
         process: &Process,
@@ -122,21 +122,23 @@ impl Judge {
         let secret = match process.known_target() {
             Known::Absent => return (world.target.is_none() || process.lags(world)).then_some("missing"),
             Known::Unknown => world.target.clone(),
-            Known::Present(seen) => world.past.get(&*seen.version).cloned(),
+            Known::Present(secret_metadata) => world.past.get(&*secret_metadata.version).cloned(),
         };
         let Some(secret) = secret else { return Some("missing") };
         if world.foreign.contains(&secret.uid().unwrap_or_default()) {
             return None;
         }
-        let stamp = Seen::new(&secret.metadata).stamp;
-        let (Some(token), Some(stamp)) = (world.token_in(&secret), stamp) else { return Some("damaged") };
+        let token_metadata = SecretMetadata::new(&secret.metadata).token_metadata;
+        let (Some(token), Some(token_metadata)) = (world.token_in(&secret), token_metadata) else {
+            return Some("damaged");
+        };
         if !belongs_to(&secret, &credential.uid().unwrap_or_default()) {
             return Some("missing");
         }
         if token.request != fingerprint::request(&credential.spec) {
             return Some("spec changed");
         }
-        if Some(token.issuer.as_str()) != gather::issuer(&process.authority) {
+        if Some(token.issuer.as_str()) != observation::issuer(&process.authority) {
             return Some("issuer changed");
         }
         if token.client != client {
@@ -145,17 +147,17 @@ impl Judge {
         if self.is_requested(process, credential) {
             return Some("requested");
         }
-        let due = earliest_renewal(&stamp, &gather::policy(credential));
+        let due = earliest_renewal(&token_metadata, &observation::policy(credential));
         (world.clock() >= due).then_some("due")
     }
 
     fn is_requested(&self, process: &Process, credential: &ITwinServiceCredential) -> bool {
         let annotation = credential.annotations().get("credentials.itwin.dev/renew");
-        let told = credential.status.as_ref().and_then(|status| status.last_renew_request.as_ref());
+        let reported = credential.status.as_ref().and_then(|status| status.last_renew_request.as_ref());
         let uid = credential.uid().unwrap_or_default();
         annotation.is_some_and(|value| match self.served.get(&(uid, value.clone())) {
             None => true,
-            Some(server) => *server != process.number && (process.deposed || told != Some(value)),
+            Some(server) => *server != process.number && (process.deposed || reported != Some(value)),
         })
     }
 
@@ -165,7 +167,7 @@ impl Judge {
         world: &World,
         process: &Process,
         credential: &ITwinServiceCredential,
-        (before, is_repair): (Option<&Secret>, bool),
+        (before, is_patch): (Option<&Secret>, bool),
     ) {
         self.writes += 1;
         let Some(after) = world.target.as_deref() else { return self.blame("(1) a write left nothing") };
@@ -173,21 +175,21 @@ impl Judge {
             self.blame("(2) a foreign Secret was written");
         }
         if before.is_some_and(|before| before.data == after.data) {
-            let stamp = |secret: &Secret| Seen::new(&secret.metadata).stamp;
-            if before.is_some_and(|before| !is_repair && stamp(before) == stamp(after)) {
+            let token_metadata = |secret: &Secret| SecretMetadata::new(&secret.metadata).token_metadata;
+            if before.is_some_and(|before| !is_patch && token_metadata(before) == token_metadata(after)) {
                 self.blame("(4) the token that is there was written again");
             }
             return;
         }
-        let stamp = Seen::new(&after.metadata).stamp;
-        let (Some(token), Some(stamp)) = (world.token_in(after), stamp) else {
+        let token_metadata = SecretMetadata::new(&after.metadata).token_metadata;
+        let (Some(token), Some(token_metadata)) = (world.token_in(after), token_metadata) else {
             return self.blame("(1) something was written that is no token");
         };
         if !token.is_good || token.request != fingerprint::request(&credential.spec) {
             self.blame("(1) a token was written that the spec does not ask for");
         }
         let tolerance = TimeDelta::seconds(1) + token.clock_error.abs();
-        if (stamp.expires_at - token.expires_at).abs() > tolerance {
+        if (token_metadata.expires_at - token.expires_at).abs() > tolerance {
             self.blame("(1) another expiry was written than the token has");
         }
         let Some(old) = before
@@ -207,9 +209,16 @@ impl Judge {
     }
 
     /// A look ended, and the next one is to come after `wait`.
-    pub fn looked(&mut self, world: &World, process: &Process, memory: &Memory, manner: Manner, wait: TimeDelta) {
+    pub fn looked(
+        &mut self,
+        world: &World,
+        process: &Process,
+        retry_state: &RetryState,
+        manner: Manner,
+        wait: TimeDelta,
+    ) {
         let (began, by_timer, undisturbed) = manner;
-        self.looks += 1;
+        self.reconciles += 1;
         if wait < TimeDelta::milliseconds(10) {
             self.blame("(6) the next look comes at once");
         }
@@ -217,29 +226,31 @@ impl Judge {
             self.by_timer.clear();
         }
         self.by_timer.push(began);
-        self.by_timer.retain(|look| began - *look < TimeDelta::seconds(1));
-        if self.by_timer.len() > LOOKS_IN_A_SECOND {
+        self.by_timer.retain(|reconcile| began - *reconcile < TimeDelta::seconds(1));
+        if self.by_timer.len() > RECONCILES_IN_A_SECOND {
             self.blame("(6) a hot loop: nothing happens, and it looks again and again");
         }
-        if undisturbed && memory.api_failures == 0 && !process.woken && !process.lags(world) {
-            self.told_the_truth(world, process);
+        if undisturbed && retry_state.api_failures == 0 && !process.enqueued && !process.lags(world) {
+            self.reported_the_truth(world, process);
         }
     }
 
     /// `Ready` is what the contract says it is.
-    fn told_the_truth(&mut self, world: &World, process: &Process) {
+    fn reported_the_truth(&mut self, world: &World, process: &Process) {
         let credential = &world.credential;
-        let Some(told) = &credential.status else { return self.blame("(7) no status was written") };
-        let issuer = gather::issuer(&process.authority);
+        let Some(reported) = &credential.status else { return self.blame("(7) no status was written") };
+        let issuer = observation::issuer(&process.authority);
         let good = world.target.as_ref().filter(|target| belongs_to(target, &world.uid())).is_some_and(|target| {
-            let (Some(token), Some(stamp)) = (world.token_in(target), Seen::new(&target.metadata).stamp) else {
+            let (Some(token), Some(token_metadata)) =
+                (world.token_in(target), SecretMetadata::new(&target.metadata).token_metadata)
+            else {
                 return false;
             };
             token.request == fingerprint::request(&credential.spec)
                 && issuer.is_none_or(|issuer| issuer == token.issuer)
-                && stamp.expires_at - world.clock() >= gather::policy(credential).minimum_validity
+                && token_metadata.expires_at - world.clock() >= observation::policy(credential).minimum_validity
         });
-        if status::holds(&told.conditions, READY) != good {
+        if status::holds(&reported.conditions, READY) != good {
             self.blame(format!("Ready is told as {} and is {good}", !good));
         }
     }
@@ -256,16 +267,16 @@ pub fn belongs_to(secret: &Secret, uid: &str) -> bool {
 /// Whether this Secret is the credential's and says what is in it. Where somebody took the stamp off a token, nobody
 /// knows what it is, and any other valid one replaces it.
 fn is_known(secret: &Secret, uid: &str) -> bool {
-    belongs_to(secret, uid) && Seen::new(&secret.metadata).stamp.is_some()
+    belongs_to(secret, uid) && SecretMetadata::new(&secret.metadata).token_metadata.is_some()
 }
 
 /// The earliest instant at which the contract lets a token be renewed: before it, nothing is due.
-pub fn earliest_renewal(stamp: &Stamp, policy: &Policy) -> DateTime<Utc> {
-    let lifetime = stamp.expires_at - stamp.issued_at;
+pub fn earliest_renewal(token_metadata: &TokenMetadata, policy: &Policy) -> DateTime<Utc> {
+    let lifetime = token_metadata.expires_at - token_metadata.issued_at;
     let wished = match policy.renew_before {
         RenewBefore::Default => lifetime / 3,
         RenewBefore::Fixed(time) => time,
         RenewBefore::Percentage(percentage) => lifetime * percentage / 100,
     };
-    stamp.expires_at - wished.max(policy.minimum_validity).min(lifetime / 2) - lifetime / 20
+    token_metadata.expires_at - wished.max(policy.minimum_validity).min(lifetime / 2) - lifetime / 20
 }

@@ -11,11 +11,11 @@ mod events;
 mod faults;
 mod history;
 mod judge;
-mod look;
 mod process;
 mod random;
+mod reconcile;
+mod report;
 mod rules;
-mod tell;
 mod world;
 
 use std::{collections::HashMap, sync::Arc};
@@ -43,17 +43,17 @@ fn no_authorities() -> Authorities {
 #[derive(Default)]
 struct Tally {
     requests: HashMap<&'static str, usize>,
-    looks: usize,
+    reconciles: usize,
     writes: usize,
     outages: usize,
 }
 
 impl Tally {
     fn add(&mut self, other: Self) {
-        for (need, count) in other.requests {
-            *self.requests.entry(need).or_default() += count;
+        for (issue_reason, count) in other.requests {
+            *self.requests.entry(issue_reason).or_default() += count;
         }
-        self.looks += other.looks;
+        self.reconciles += other.reconciles;
         self.writes += other.writes;
         self.outages += other.outages;
     }
@@ -77,14 +77,14 @@ fn play(seed: u64, authorities: &Authorities, aloud: bool) -> Tally {
     }
     Tally {
         requests: history.judge.requests,
-        looks: history.judge.looks,
+        reconciles: history.judge.reconciles,
         writes: history.judge.writes,
         outages: history.outages,
     }
 }
 
 #[test]
-fn every_history_keeps_the_invariants() {
+fn every_scenario_keeps_the_invariants() {
     if let Some(seed) = variable("SIMULATION_SEED") {
         play(seed, &no_authorities(), true);
         return;
@@ -110,11 +110,11 @@ fn every_history_keeps_the_invariants() {
     });
     println!(
         "{histories} histories: {} looks, {} writes, {} outages until expiry, token requests {:?}",
-        total.looks, total.writes, total.outages, total.requests
+        total.reconciles, total.writes, total.outages, total.requests
     );
     let needs = ["missing", "damaged", "spec changed", "issuer changed", "client changed", "requested", "due"];
-    for need in needs {
-        assert!(total.requests.contains_key(need), "no token was ever asked for because of: {need}");
+    for issue_reason in needs {
+        assert!(total.requests.contains_key(issue_reason), "no token was ever asked for because of: {issue_reason}");
     }
     assert!(total.outages > 0, "no outage lasted until a token expired");
 }
@@ -131,7 +131,7 @@ fn found(rules: &Rules) -> Option<(u64, String)> {
 }
 
 #[test]
-fn broken_rules_are_found_out() {
+fn mutants_are_detected() {
     for rules in BROKEN {
         let found = found(rules);
         println!("{}: {found:?}", rules.name);

@@ -5,14 +5,14 @@ use std::{rc::Rc, sync::Arc, time::Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_credential_operator::{
     api::credential::ITwinServiceCredential,
-    controller::memory::Memory,
+    controller::retry_state::RetryState,
     decide::{
-        facts,
+        observed,
         requests::{Now, RequestQueue},
     },
     observe::{
         index::{Known, SecretIndex},
-        target::Seen,
+        target::SecretMetadata,
     },
 };
 use kube::ResourceExt;
@@ -25,26 +25,26 @@ pub struct Process {
     pub index: SecretIndex,
     /// The credential as the watch brought it last.
     pub credential: Rc<ITwinServiceCredential>,
-    pub memory: Option<Memory>,
+    pub retry_state: Option<RetryState>,
     /// The authority as far as this process knows it, with a number that moves with it.
-    pub authority: facts::Authority,
-    pub epoch: u32,
+    pub authority: observed::Authority,
+    pub revision: u32,
     /// The queue of the authority, in which nothing but this credential waits.
     pub queue: RequestQueue<()>,
     /// An instant of the monotonic clock, and what the world's time was then.
     clock: (Instant, DateTime<Utc>),
-    /// What `epoch` was when an attempt failed last.
-    pub failed_epoch: Option<u32>,
+    /// What `revision` was when an attempt failed last.
+    pub failed_revision: Option<u32>,
     pub watches_secrets: bool,
     /// It lost the lease without noticing: no watch tells it anything any more.
     pub deposed: bool,
     /// Something happened that it must look at.
-    pub woken: bool,
+    pub enqueued: bool,
     /// When it looks again anyway, in the world's time: timers do not follow a clock that is set.
     pub wake_at: DateTime<Utc>,
-    seen_secrets: usize,
-    seen_credentials: usize,
-    seen_authorities: usize,
+    observed_secrets: usize,
+    observed_credentials: usize,
+    observed_authorities: usize,
 }
 
 impl Process {
@@ -54,19 +54,19 @@ impl Process {
             number,
             index: SecretIndex::default(),
             credential: world.credential.clone(),
-            memory: None,
-            authority: facts::Authority::Pending,
-            epoch: 0,
+            retry_state: None,
+            authority: observed::Authority::Pending,
+            revision: 0,
             queue: RequestQueue::new(8, 6000),
             clock: (Instant::now(), world.now),
-            failed_epoch: None,
+            failed_revision: None,
             watches_secrets,
             deposed: false,
-            woken: true,
+            enqueued: true,
             wake_at: world.now,
-            seen_secrets: world.secrets.len(),
-            seen_credentials: world.credentials.len(),
-            seen_authorities: world.authorities.len() - 1,
+            observed_secrets: world.secrets.len(),
+            observed_credentials: world.credentials.len(),
+            observed_authorities: world.authorities.len() - 1,
         };
         process.index.register(&Arc::new(key(NAME)), [NAME, CLIENT]);
         process.list(world);
@@ -86,24 +86,24 @@ impl Process {
         }
         self.index.listing_began(None);
         for secret in [&world.target, &world.client].into_iter().flatten() {
-            self.index.saw(&key(&secret.name_any()), Seen::new(&secret.metadata));
+            self.index.observe(&key(&secret.name_any()), SecretMetadata::new(&secret.metadata));
         }
         self.index.listing_ended(None);
-        self.seen_secrets = world.secrets.len();
-        self.woken = true;
+        self.observed_secrets = world.secrets.len();
+        self.enqueued = true;
     }
 
     /// Whether a watch has still to tell something.
     pub fn lags(&self, world: &World) -> bool {
-        let secrets = !self.watches_secrets || self.seen_secrets < world.secrets.len();
+        let secrets = !self.watches_secrets || self.observed_secrets < world.secrets.len();
         secrets || self.lags_behind_spec(world)
     }
 
     /// Whether the spec or the authority that it knows may be an old one.
     pub fn lags_behind_spec(&self, world: &World) -> bool {
         self.deposed
-            || self.seen_credentials < world.credentials.len()
-            || self.seen_authorities < world.authorities.len()
+            || self.observed_credentials < world.credentials.len()
+            || self.observed_authorities < world.authorities.len()
     }
 
     /// The watches tell all that happened.
@@ -118,38 +118,38 @@ impl Process {
     }
 
     fn hear_of_secret(&mut self, world: &World) -> bool {
-        let Some(change) = world.secrets.get(self.seen_secrets) else { return false };
-        self.seen_secrets += 1;
+        let Some(change) = world.secrets.get(self.observed_secrets) else { return false };
+        self.observed_secrets += 1;
         if self.watches_secrets {
-            let woken = match &change.seen {
-                Some(seen) => self.index.saw(&change.key, seen.clone()),
-                None => self.index.saw_none(&change.key, Some(&change.version.to_string())),
+            let enqueued = match &change.secret_metadata {
+                Some(secret_metadata) => self.index.observe(&change.key, secret_metadata.clone()),
+                None => self.index.observe_absence(&change.key, Some(&change.version.to_string())),
             };
-            self.woken |= !woken.is_empty();
+            self.enqueued |= !enqueued.is_empty();
         }
         true
     }
 
     fn hear_of_credential(&mut self, world: &World) -> bool {
-        let Some(credential) = world.credentials.get(self.seen_credentials) else { return false };
-        self.seen_credentials += 1;
+        let Some(credential) = world.credentials.get(self.observed_credentials) else { return false };
+        self.observed_credentials += 1;
         if credential.uid() != self.credential.uid() {
             // deleted and created again under its name
-            self.memory = None;
+            self.retry_state = None;
             self.index.unregister(&key(NAME));
             self.index.register(&Arc::new(key(NAME)), [NAME, CLIENT]);
         }
         self.credential = credential.clone();
-        self.woken = true;
+        self.enqueued = true;
         true
     }
 
     fn hear_of_authority(&mut self, world: &World) -> bool {
-        let Some(authority) = world.authorities.get(self.seen_authorities) else { return false };
-        self.seen_authorities += 1;
+        let Some(authority) = world.authorities.get(self.observed_authorities) else { return false };
+        self.observed_authorities += 1;
         self.authority = authority.fact();
-        self.epoch += 1;
-        self.woken = true;
+        self.revision += 1;
+        self.enqueued = true;
         true
     }
 
@@ -159,8 +159,8 @@ impl Process {
     }
 
     /// When it looks next.
-    pub fn next_look(&self, now: DateTime<Utc>) -> DateTime<Utc> {
-        if self.woken { now } else { self.wake_at.max(now) }
+    pub fn next_reconcile(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        if self.enqueued { now } else { self.wake_at.max(now) }
     }
 
     pub fn sleep(&mut self, now: DateTime<Utc>, wait: TimeDelta) {

@@ -2,17 +2,17 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_credential_operator::decide::{
-    facts::{Authority, Client, Facts, Held, Integrity, Stamp, Target},
-    next::next,
-    plan::{Need, Plan},
+    action::{Action, IssueReason},
+    decision::decide,
+    observed::{Authority, Client, Held, Integrity, ObservedState, Target, TokenMetadata},
 };
 
 /// What can be broken.
 pub struct Rules {
     pub name: &'static str,
-    pub next: fn(&Facts, DateTime<Utc>) -> Plan,
+    pub decide: fn(&ObservedState, DateTime<Utc>) -> Action,
     /// The token that a new one is weighed against.
-    pub weighed_against: for<'a> fn(Option<&'a Stamp>) -> Option<&'a Stamp>,
+    pub validated_against: for<'a> fn(Option<&'a TokenMetadata>) -> Option<&'a TokenMetadata>,
     /// The wait after a failure.
     pub wait: fn(TimeDelta) -> TimeDelta,
     /// Writes are guarded by the version that was decided on, not by what a watch told meanwhile.
@@ -21,86 +21,98 @@ pub struct Rules {
 
 /// The decisions of the operator.
 pub const REAL: Rules =
-    Rules { name: "the real rules", next, weighed_against: |held| held, wait: |wait| wait, guarded: true };
+    Rules { name: "the real rules", decide, validated_against: |held| held, wait: |wait| wait, guarded: true };
 
 /// Decisions with one mistake each.
 pub const BROKEN: &[Rules] = &[
-    Rules { name: "a Secret that was not read is taken for missing", next: unread_is_missing, ..REAL },
-    Rules { name: "a Secret that somebody may have edited is taken for damaged", next: unproven_is_damaged, ..REAL },
-    Rules { name: "a shorter token replaces a longer one", weighed_against: |_| None, ..REAL },
+    Rules { name: "a Secret that was not read is taken for missing", decide: unread_is_missing, ..REAL },
     Rules {
-        name: "suspend is ignored",
-        next: |facts, now| next(&Facts { suspend: false, ..facts.clone() }, now),
+        name: "a Secret that somebody may have edited is taken for damaged",
+        decide: unverified_is_tampered,
         ..REAL
     },
-    Rules { name: "a touched client Secret is taken for a new one", next: touched_is_changed, ..REAL },
-    Rules { name: "a new renewal policy is taken for a new spec", next: renews_early, ..REAL },
+    Rules { name: "a shorter token replaces a longer one", validated_against: |_| None, ..REAL },
+    Rules {
+        name: "suspend is ignored",
+        decide: |observed, now| decide(&ObservedState { suspend: false, ..observed.clone() }, now),
+        ..REAL
+    },
+    Rules { name: "a touched client Secret is taken for a new one", decide: touched_is_changed, ..REAL },
+    Rules { name: "a new renewal policy is taken for a new spec", decide: renews_early, ..REAL },
     Rules { name: "there is no back-off", wait: |_| TimeDelta::zero(), ..REAL },
     Rules { name: "the back-off is longer than what is left", wait: |wait| wait * 20, ..REAL },
-    Rules { name: "a foreign Secret is an attempt's failure only after asking", next: foreign_is_vacant, ..REAL },
-    Rules { name: "damage is not mended", next: damaged_is_fine, ..REAL },
-    Rules { name: "a token request does not wait for its turn", next: turn_is_not_awaited, ..REAL },
+    Rules { name: "a foreign Secret is an attempt's failure only after asking", decide: foreign_is_adoptable, ..REAL },
+    Rules { name: "damage is not mended", decide: tampered_is_fine, ..REAL },
+    Rules { name: "a token request does not wait for its turn", decide: admission_is_not_awaited, ..REAL },
     Rules { name: "writes are guarded by what was told after the decision", guarded: false, ..REAL },
 ];
 
-fn with_target(facts: &Facts, now: DateTime<Utc>, target: Target) -> Plan {
-    next(&Facts { target, ..facts.clone() }, now)
+fn with_target(observed: &ObservedState, now: DateTime<Utc>, target: Target) -> Action {
+    decide(&ObservedState { target, ..observed.clone() }, now)
 }
 
-fn unread_is_missing(facts: &Facts, now: DateTime<Utc>) -> Plan {
-    match &facts.target {
-        Target::Unread => with_target(facts, now, Target::Absent),
-        _ => next(facts, now),
+fn unread_is_missing(observed: &ObservedState, now: DateTime<Utc>) -> Action {
+    match &observed.target {
+        Target::Unread => with_target(observed, now, Target::Absent),
+        _ => decide(observed, now),
     }
 }
 
-fn with_data(facts: &Facts, now: DateTime<Utc>, from: Integrity, to: Integrity) -> Plan {
-    match &facts.target {
+fn with_data(observed: &ObservedState, now: DateTime<Utc>, from: Integrity, to: Integrity) -> Action {
+    match &observed.target {
         Target::Ours(held) if held.data == from => {
-            with_target(facts, now, Target::Ours(Held { data: to, ..held.clone() }))
+            with_target(observed, now, Target::Ours(Held { data: to, ..held.clone() }))
         }
-        _ => next(facts, now),
+        _ => decide(observed, now),
     }
 }
 
-fn unproven_is_damaged(facts: &Facts, now: DateTime<Utc>) -> Plan {
-    with_data(facts, now, Integrity::Unproven, Integrity::Damaged)
+fn unverified_is_tampered(observed: &ObservedState, now: DateTime<Utc>) -> Action {
+    with_data(observed, now, Integrity::Unverified, Integrity::Tampered)
 }
 
-fn damaged_is_fine(facts: &Facts, now: DateTime<Utc>) -> Plan {
-    with_data(facts, now, Integrity::Damaged, Integrity::Proven)
+fn tampered_is_fine(observed: &ObservedState, now: DateTime<Utc>) -> Action {
+    with_data(observed, now, Integrity::Tampered, Integrity::Verified)
 }
 
-fn touched_is_changed(facts: &Facts, now: DateTime<Utc>) -> Plan {
-    match &facts.client {
+fn touched_is_changed(observed: &ObservedState, now: DateTime<Utc>) -> Action {
+    match &observed.client {
         Client::Usable { version, .. } => {
-            let same_as_held = facts.held_for_spec().map(|stamp| stamp.client_version == *version);
-            next(&Facts { client: Client::Usable { version: version.clone(), same_as_held }, ..facts.clone() }, now)
+            let same_as_held = observed.held_for_spec().map(|token_metadata| token_metadata.client_version == *version);
+            decide(
+                &ObservedState {
+                    client: Client::Usable { version: version.clone(), same_as_held },
+                    ..observed.clone()
+                },
+                now,
+            )
         }
-        _ => next(facts, now),
+        _ => decide(observed, now),
     }
 }
 
-fn renews_early(facts: &Facts, now: DateTime<Utc>) -> Plan {
-    let half = facts.held_for_spec().is_some_and(|stamp| stamp.expires_at - now < stamp.lifetime() * 9 / 10);
-    match (next(facts, now), &facts.client, &facts.authority) {
-        (Plan::Keep { renew_at: Some(_) }, Client::Usable { .. }, Authority::Ready { .. }) if half => {
-            Plan::Mint(Need::Due)
+fn renews_early(observed: &ObservedState, now: DateTime<Utc>) -> Action {
+    let half = observed
+        .held_for_spec()
+        .is_some_and(|token_metadata| token_metadata.expires_at - now < token_metadata.lifetime() * 9 / 10);
+    match (decide(observed, now), &observed.client, &observed.authority) {
+        (Action::UpToDate { renew_at: Some(_) }, Client::Usable { .. }, Authority::Ready { .. }) if half => {
+            Action::RequestToken(IssueReason::Due)
         }
-        (plan, ..) => plan,
+        (action, ..) => action,
     }
 }
 
-fn turn_is_not_awaited(facts: &Facts, now: DateTime<Utc>) -> Plan {
-    next(&Facts { is_admitted: true, ..facts.clone() }, now)
+fn admission_is_not_awaited(observed: &ObservedState, now: DateTime<Utc>) -> Action {
+    decide(&ObservedState { is_admitted: true, ..observed.clone() }, now)
 }
 
-fn foreign_is_vacant(facts: &Facts, now: DateTime<Utc>) -> Plan {
-    match &facts.target {
-        Target::Foreign(_) => {
-            let vacant = Held { stamp: None, data: Integrity::Proven, metadata_intact: false };
-            with_target(facts, now, Target::Ours(vacant))
+fn foreign_is_adoptable(observed: &ObservedState, now: DateTime<Utc>) -> Action {
+    match &observed.target {
+        Target::NotOwned(_) => {
+            let adoptable = Held { token_metadata: None, data: Integrity::Verified, metadata_intact: false };
+            with_target(observed, now, Target::Ours(adoptable))
         }
-        _ => next(facts, now),
+        _ => decide(observed, now),
     }
 }

@@ -16,7 +16,7 @@ use itwin_credential_operator::{
     },
     cluster::CallError,
     decide::fingerprint,
-    observe::{index::Key, target::Seen},
+    observe::{index::Key, target::SecretMetadata},
 };
 use k8s_openapi::{
     ByteString,
@@ -37,7 +37,7 @@ pub struct SecretChange {
     pub key: Key,
     pub version: u64,
     /// `None` where it was deleted.
-    pub seen: Option<Seen>,
+    pub secret_metadata: Option<SecretMetadata>,
 }
 
 /// An update of the Secret by the operator: a merge patch with a guard.
@@ -154,7 +154,7 @@ impl World {
 
     pub fn edit_authority(&mut self, edit: impl FnOnce(&mut Authority)) {
         edit(&mut self.authority);
-        self.authority.epoch += 1;
+        self.authority.revision += 1;
         self.authorities.push(self.authority.clone());
     }
 
@@ -234,7 +234,7 @@ impl World {
     }
 
     /// The operator creates the Secret.
-    pub fn create(&mut self, mut secret: Secret) -> Result<Seen, CallError> {
+    pub fn create(&mut self, mut secret: Secret) -> Result<SecretMetadata, CallError> {
         if self.target.is_some() {
             return Err(CallError::AlreadyExists);
         }
@@ -244,7 +244,7 @@ impl World {
     }
 
     /// The operator updates the Secret.
-    pub fn patch(&mut self, patch: Patch) -> Result<Seen, CallError> {
+    pub fn patch(&mut self, patch: Patch) -> Result<SecretMetadata, CallError> {
         let Some(target) = self.target.clone() else { return Err(CallError::NotFound) };
         let mut secret = (*target).clone();
         let metadata = &mut secret.metadata;
@@ -266,25 +266,25 @@ impl World {
         Ok(self.set_target(secret))
     }
 
-    fn set_target(&mut self, secret: Secret) -> Seen {
+    fn set_target(&mut self, secret: Secret) -> SecretMetadata {
         let secret = self.secret_changed(secret);
-        let seen = Seen::new(&secret.metadata);
-        self.past.insert(seen.version.to_string(), secret.clone());
+        let secret_metadata = SecretMetadata::new(&secret.metadata);
+        self.past.insert(secret_metadata.version.to_string(), secret.clone());
         self.target = Some(secret);
-        seen
+        secret_metadata
     }
 
     fn secret_changed(&mut self, mut secret: Secret) -> Rc<Secret> {
         let version = self.new_version();
         secret.metadata.resource_version = Some(version.to_string());
-        let seen = Some(Seen::new(&secret.metadata));
-        self.secrets.push(SecretChange { key: key(&secret.name_any()), version, seen });
+        let secret_metadata = Some(SecretMetadata::new(&secret.metadata));
+        self.secrets.push(SecretChange { key: key(&secret.name_any()), version, secret_metadata });
         Rc::new(secret)
     }
 
     fn secret_gone(&mut self, name: &str) {
         let version = self.new_version();
-        self.secrets.push(SecretChange { key: key(name), version, seen: None });
+        self.secrets.push(SecretChange { key: key(name), version, secret_metadata: None });
     }
 
     /// The token that a Secret holds untouched, if it is one that the authority issued.

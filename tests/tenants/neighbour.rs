@@ -18,7 +18,7 @@ const LIFETIME: i64 = 30;
 const AT_LEAST: TimeDelta = TimeDelta::seconds(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at the Secret.
-const LOOK: Duration = Duration::from_millis(250);
+const RECONCILE: Duration = Duration::from_millis(250);
 const CLIENT: &str = "neighbour";
 
 /// Gives the neighbour its first token.
@@ -43,9 +43,9 @@ async fn left(world: &World) -> Result<Option<TimeDelta>> {
 /// Watches the neighbour's token while the noise goes on.
 pub async fn keeps_its_token(world: &World) -> Result<()> {
     let (started, mut least) = (Instant::now(), TimeDelta::MAX);
-    let mut looks = tokio::time::interval(LOOK);
+    let mut reconciles = tokio::time::interval(RECONCILE);
     while started.elapsed() < WATCHED {
-        looks.tick().await;
+        reconciles.tick().await;
         least = least.min(left(world).await?.context("the Secret is gone")?);
     }
     ensure!(

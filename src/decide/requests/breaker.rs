@@ -14,14 +14,14 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Now, Outcome, Requester};
-use crate::{api::conditions::Reason, decide::facts::Refusal};
+use crate::{api::conditions::Reason, decide::observed::Failure};
 
 /// Consecutive failures that open a circuit. More than one credential's bad luck, less than a storm.
 const THRESHOLD: u32 = 5;
 /// The first open interval, and the longest one; it doubles with each probe that fails.
 const OPEN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 /// A server may ask all its clients to wait for at most this.
-const SERVER_PAUSE_MAX: TimeDelta = TimeDelta::hours(1);
+const SERVER_WAIT_MAX: TimeDelta = TimeDelta::hours(1);
 /// Clients that are remembered as failing. Those whose circuit is closed are forgotten first.
 const FAILING_MAX: usize = 4096;
 /// Clients that are remembered as good: enough to draw probes from, and bounded.
@@ -37,13 +37,13 @@ pub struct Breaker {
     /// Outages since the last answer of the server.
     evidence: Evidence,
     circuit: Option<Circuit>,
-    server_pause: Option<ServerPause>,
+    server_wait_until: Option<ServerWait>,
 }
 
 #[derive(Debug)]
 struct Failing {
     failures: u32,
-    refusal: Refusal,
+    failure: Failure,
     /// The last failure was one in which the server did not answer.
     is_outage: bool,
     /// Version of the client Secret that was used: another one is another client.
@@ -69,7 +69,7 @@ struct Circuit {
 
 /// A wait that the server asked all its clients for (RFC 9110 section 10.2.3).
 #[derive(Clone, Copy, Debug)]
-pub struct ServerPause {
+pub struct ServerWait {
     /// When the first of the waits began that follow each other.
     first: Instant,
     /// When it asked.
@@ -134,11 +134,11 @@ impl Circuit {
 impl Breaker {
     /// Whether a client's requests wait, until when, and why. `version` is that of the client Secret as it is now.
     #[must_use]
-    pub fn client_wait(&self, requester: &Requester, now: Instant) -> Option<(Instant, &Refusal)> {
+    pub fn client_wait(&self, requester: &Requester, now: Instant) -> Option<(Instant, &Failure)> {
         let failing = self.failing.get(requester)?;
         let circuit = failing.circuit.as_ref()?;
         let until = if circuit.is_probing { now + (circuit.interval * 2).min(OPEN.1) } else { circuit.until };
-        (now < until).then_some((until, &failing.refusal))
+        (now < until).then_some((until, &failing.failure))
     }
 
     /// Forgets the failures of a client whose Secret changed, as far as its version is known. Returns whether its requests
@@ -184,8 +184,8 @@ impl Breaker {
 
     /// The wait that the server asked for, if it is not over.
     #[must_use]
-    pub fn server_pause(&self, now: Instant) -> Option<&ServerPause> {
-        self.server_pause.as_ref().filter(|pause| now < pause.until)
+    pub fn server_wait_until(&self, now: Instant) -> Option<&ServerWait> {
+        self.server_wait_until.as_ref().filter(|wait| now < wait.until)
     }
 
     /// Notes that a request of this client is sent. Returns whether it is a probe of an open circuit.
@@ -231,21 +231,21 @@ impl Breaker {
                 }
                 self.answered(requester)
             }
-            Outcome::Failed { refusal, server_wait, is_outage } => {
-                let paused = self.pause_server(refusal.reason, *server_wait, now);
+            Outcome::Failed { failure, server_wait, is_outage } => {
+                let waits = self.open_for_server_wait(failure.reason, *server_wait, now);
                 if *is_outage {
-                    let client = self.client_failed((requester, version), (refusal, true), is_probe, now.monotonic);
-                    let server = self.outage((requester, refusal.reason), is_probe, now.monotonic, waiting);
-                    return if client || server || paused { Change::Opened } else { Change::None };
+                    let client = self.client_failed((requester, version), (failure, true), is_probe, now.monotonic);
+                    let server = self.outage((requester, failure.reason), is_probe, now.monotonic, waiting);
+                    return if client || server || waits { Change::Opened } else { Change::None };
                 }
-                let opened = if is_about_the_client(refusal.reason) {
-                    self.client_failed((requester, version), (refusal, false), is_probe, now.monotonic)
+                let opened = if is_about_the_client(failure.reason) {
+                    self.client_failed((requester, version), (failure, false), is_probe, now.monotonic)
                 } else {
                     self.failing.remove(requester);
                     false
                 };
                 match self.answered(requester) {
-                    Change::None if opened || paused => Change::Opened,
+                    Change::None if opened || waits => Change::Opened,
                     change => change,
                 }
             }
@@ -270,7 +270,7 @@ impl Breaker {
     fn client_failed(
         &mut self,
         (requester, version): (&Requester, Option<&Arc<str>>),
-        (refusal, is_outage): (&Refusal, bool),
+        (failure, is_outage): (&Failure, bool),
         is_probe: bool,
         now: Instant,
     ) -> bool {
@@ -281,22 +281,22 @@ impl Breaker {
         }
         let failing = self.failing.entry(requester.clone()).or_insert_with(|| Failing {
             failures: 0,
-            refusal: refusal.clone(),
+            failure: failure.clone(),
             is_outage,
             version: version.cloned(),
             circuit: None,
         });
         failing.failures = failing.failures.saturating_add(1);
-        (failing.refusal, failing.is_outage) = (refusal.clone(), is_outage);
+        (failing.failure, failing.is_outage) = (failure.clone(), is_outage);
         failing.version = version.cloned();
         match failing.circuit {
             None if failing.failures >= THRESHOLD => {
-                failing.circuit = Some(Circuit::open(now, OPEN.0, refusal.reason));
+                failing.circuit = Some(Circuit::open(now, OPEN.0, failure.reason));
                 true
             }
             None => false,
             Some(circuit) => {
-                failing.circuit = circuit.after_failure(is_probe, now, refusal.reason).or(Some(circuit));
+                failing.circuit = circuit.after_failure(is_probe, now, failure.reason).or(Some(circuit));
                 false
             }
         }
@@ -336,21 +336,21 @@ impl Breaker {
     }
 
     /// Notes the wait that the server asks for. Returns whether it is a longer one than before.
-    fn pause_server(&mut self, reason: Reason, wait: Option<TimeDelta>, now: Now) -> bool {
+    fn open_for_server_wait(&mut self, reason: Reason, wait: Option<TimeDelta>, now: Now) -> bool {
         let Some(wait) = wait.filter(|wait| *wait > TimeDelta::zero()) else { return false };
         // waits that follow each other together are no longer than one may be
-        let first = self.server_pause(now.monotonic).map_or(now.monotonic, |pause| pause.first);
-        let longest = SERVER_PAUSE_MAX.to_std().unwrap_or_default();
-        let until = (now.monotonic + wait.min(SERVER_PAUSE_MAX).to_std().unwrap_or_default()).min(first + longest);
-        if self.server_pause(now.monotonic).is_none_or(|pause| pause.until < until) {
-            self.server_pause = Some(ServerPause { first, since: now, until, reason });
+        let first = self.server_wait_until(now.monotonic).map_or(now.monotonic, |wait| wait.first);
+        let longest = SERVER_WAIT_MAX.to_std().unwrap_or_default();
+        let until = (now.monotonic + wait.min(SERVER_WAIT_MAX).to_std().unwrap_or_default()).min(first + longest);
+        if self.server_wait_until(now.monotonic).is_none_or(|wait| wait.until < until) {
+            self.server_wait_until = Some(ServerWait { first, since: now, until, reason });
             return true;
         }
         false
     }
 }
 
-impl ServerPause {
+impl ServerWait {
     /// When a request may be sent in spite of it: once half of what was left of its token has passed.
     #[must_use]
     pub fn allows(&self, lost_at: DateTime<Utc>) -> Instant {
@@ -418,11 +418,11 @@ mod tests {
 
     fn failed(reason: Reason) -> Outcome {
         let is_outage = matches!(reason, Reason::Timeout | Reason::ConnectionFailed | Reason::ServerError);
-        Outcome::Failed { refusal: Refusal::new(reason, "because"), server_wait: None, is_outage }
+        Outcome::Failed { failure: Failure::new(reason, "because"), server_wait: None, is_outage }
     }
 
     #[test]
-    fn failures_of_one_client_beside_good_ones_open_that_clients_circuit_only() {
+    fn failures_of_one_client_among_good_ones_open_that_clients_circuit_only() {
         let (bad, good) = (client("a", "bad"), client("b", "good"));
         let mut scene = Scene::with(&[&bad, &good]);
         scene.note(&good, &Outcome::Succeeded, 0);
@@ -499,15 +499,15 @@ mod tests {
         let one = client("a", "one");
         let mut scene = Scene::with(&[&one]);
         let asked = Outcome::Failed {
-            refusal: Refusal::new(Reason::RateLimited, "because"),
+            failure: Failure::new(Reason::RateLimited, "because"),
             server_wait: Some(TimeDelta::hours(1)),
             is_outage: false,
         };
         for minute in 0..59 {
             scene.note(&one, &asked, minute * 60_000);
         }
-        let pause = scene.breaker.server_pause(scene.at(59 * 60_000).monotonic).expect("a pause");
-        assert_eq!(pause.until, scene.at(3_600_000).monotonic);
+        let wait = scene.breaker.server_wait_until(scene.at(59 * 60_000).monotonic).expect("a pause");
+        assert_eq!(wait.until, scene.at(3_600_000).monotonic);
     }
 
     #[test]
@@ -527,15 +527,15 @@ mod tests {
     }
 
     #[test]
-    fn refusals_open_no_circuit_of_the_server_and_that_of_a_client_only_where_they_are_about_it() {
+    fn rejections_open_no_circuit_of_the_server_and_that_of_a_client_only_where_they_are_about_it() {
         let one = client("a", "one");
         let mut scene = Scene::with(&[&one]);
         scene.fail(&one, Reason::InvalidScope, 50);
         assert!(scene.breaker.client_wait(&one, scene.start).is_none());
         scene.fail(&one, Reason::InvalidClient, 5);
         assert!(!scene.is_open());
-        let (_, refusal) = scene.breaker.client_wait(&one, scene.start).expect("it waits");
-        assert_eq!(refusal.reason, Reason::InvalidClient);
+        let (_, failure) = scene.breaker.client_wait(&one, scene.start).expect("it waits");
+        assert_eq!(failure.reason, Reason::InvalidClient);
         assert!(scene.breaker.client_changed(&one, Some(&"another version".into())));
         assert!(scene.breaker.client_wait(&one, scene.start).is_none(), "another client");
     }
@@ -544,9 +544,9 @@ mod tests {
     fn server_error_with_an_oauth_error_is_an_answer_and_the_clients_trouble() {
         let one = client("a", "one");
         let mut scene = Scene::with(&[&one]);
-        let refusal = Refusal::new(Reason::ServerError, "because");
+        let failure = Failure::new(Reason::ServerError, "because");
         for _ in 0..10 {
-            scene.note(&one, &Outcome::Failed { refusal: refusal.clone(), server_wait: None, is_outage: false }, 0);
+            scene.note(&one, &Outcome::Failed { failure: failure.clone(), server_wait: None, is_outage: false }, 0);
         }
         assert!(!scene.is_open() && scene.breaker.client_wait(&one, scene.start).is_some());
     }
@@ -593,18 +593,18 @@ mod tests {
         let one = client("a", "one");
         let mut scene = Scene::with(&[&one]);
         let asked = |hours| Outcome::Failed {
-            refusal: Refusal::new(Reason::RateLimited, "because"),
+            failure: Failure::new(Reason::RateLimited, "because"),
             server_wait: Some(TimeDelta::hours(hours)),
             is_outage: false,
         };
         scene.note(&one, &asked(400), 0);
         let now = scene.at(0);
-        let pause = *scene.breaker.server_pause(now.monotonic).expect("a pause");
-        assert_eq!(pause.until, now.monotonic + Duration::from_secs(3600));
-        assert_eq!(pause.allows(now.wall + TimeDelta::seconds(60)), now.monotonic + Duration::from_secs(30));
-        assert_eq!(pause.allows(now.wall), pause.until, "nothing is left to lose");
-        assert_eq!(pause.allows(now.wall + TimeDelta::days(1)), pause.until);
-        assert!(scene.breaker.server_pause(pause.until).is_none());
+        let wait = *scene.breaker.server_wait_until(now.monotonic).expect("a pause");
+        assert_eq!(wait.until, now.monotonic + Duration::from_secs(3600));
+        assert_eq!(wait.allows(now.wall + TimeDelta::seconds(60)), now.monotonic + Duration::from_secs(30));
+        assert_eq!(wait.allows(now.wall), wait.until, "nothing is left to lose");
+        assert_eq!(wait.allows(now.wall + TimeDelta::days(1)), wait.until);
+        assert!(scene.breaker.server_wait_until(wait.until).is_none());
         assert!(!scene.is_open(), "a server that asks to wait is there");
     }
 }

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn namespace_without_room_is_passed_over_and_keeps_its_turn() {
+    fn namespace_without_room_is_passed_over_and_keeps_its_place() {
         let mut lanes = Lanes::default();
         for (namespace, name) in [("a", "a1"), ("a", "a2"), ("b", "b1")] {
             lanes.insert(&Arc::from(namespace), (at(0), 0, name), false);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn removed_request_leaves_no_empty_turn() {
+    fn removed_request_leaves_no_empty_place() {
         let mut lanes = Lanes::default();
         lanes.insert(&Arc::from("a"), (at(0), 0, "a1"), false);
         lanes.remove("a", &(at(0), 0, "a1"), false);

@@ -22,7 +22,7 @@ use self::{
     lanes::Lanes,
     pacer::Pacer,
 };
-use super::facts::Refusal;
+use super::observed::Failure;
 use crate::api::conditions::Reason;
 
 /// A token that is lost within this after the end of an open interval may be probed for before it ends.
@@ -30,7 +30,7 @@ const URGENT_MARGIN: TimeDelta = TimeDelta::seconds(5);
 /// A request that was admitted and that no worker has taken up for so long waits again.
 const TAKE_UP_WITHIN: Duration = Duration::from_secs(60);
 /// A wait that the server asks for is reported where it is longer: a moment is no failure of those that wait.
-const PAUSE_REPORTED: Duration = Duration::from_secs(10);
+const SERVER_WAIT_REPORTED: Duration = Duration::from_secs(10);
 /// Of the requests in flight one namespace leaves at least this part to the others: one that hangs must not take all.
 const OTHERS_SHARE: u16 = 4;
 
@@ -75,7 +75,7 @@ pub enum Outcome {
     /// It failed.
     Failed {
         /// Why.
-        refusal: Refusal,
+        failure: Failure,
         /// The wait that the server asked all its clients for (`Retry-After` of 429 and 503).
         server_wait: Option<TimeDelta>,
         /// The server did not answer, or with a 5xx that carries no OAuth `error`.
@@ -89,11 +89,11 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Blocked {
     /// The circuit of the client is open, for this failure.
-    Client(Refusal),
+    Client(Failure),
     /// The circuit of the server is open.
     Server(Reason),
     /// The server asked all its clients to wait.
-    Paused(Reason),
+    ServerWait(Reason),
 }
 
 /// What may be sent now, and when to ask again.
@@ -215,13 +215,13 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     /// Why the requests of a client are not sent for now, apart from the limits.
     #[must_use]
     pub fn blocked(&self, requester: &Requester, now: Instant) -> Option<Blocked> {
-        let client = self.breaker.client_wait(requester, now).map(|(_, refusal)| Blocked::Client(refusal.clone()));
+        let client = self.breaker.client_wait(requester, now).map(|(_, failure)| Blocked::Client(failure.clone()));
         let server = || self.breaker.open_reason().map(Blocked::Server);
-        let pause = || {
-            let pause = self.breaker.server_pause(now)?;
-            (pause.until - now > PAUSE_REPORTED).then_some(Blocked::Paused(pause.reason))
+        let wait = || {
+            let wait = self.breaker.server_wait_until(now)?;
+            (wait.until - now > SERVER_WAIT_REPORTED).then_some(Blocked::ServerWait(wait.reason))
         };
-        client.or_else(server).or_else(pause)
+        client.or_else(server).or_else(wait)
     }
 
     /// What waits behind an open circuit.
@@ -350,20 +350,20 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         if ready_at > now.monotonic {
             return Err(Some(ready_at));
         }
-        if let Some(pause) = self.breaker.server_pause(now.monotonic).copied() {
+        if let Some(wait) = self.breaker.server_wait_until(now.monotonic).copied() {
             // the token that is lost first is the first to be allowed
-            let Some((lost_at, key)) = self.in_lane_after(pause.since.wall).next() else {
-                return Err(Some(pause.until));
+            let Some((lost_at, key)) = self.in_lane_after(wait.since.wall).next() else {
+                return Err(Some(wait.until));
             };
-            let allowed = pause.allows(lost_at);
+            let allowed = wait.allows(lost_at);
             return if allowed <= now.monotonic { Ok(key.clone()) } else { Err(Some(allowed)) };
         }
         match self.breaker.gate(now.monotonic) {
-            Gate::Closed => self.next_in_turn(now.monotonic).ok_or(None),
+            Gate::Closed => self.next_in_rotation(now.monotonic).ok_or(None),
             Gate::HalfOpen => {
                 let may_probe = |client: &&Requester| self.breaker.is_unsuspected(client);
                 let good = self.breaker.succeeded().filter(may_probe).find_map(|client| self.waits_for(client));
-                good.or_else(|| self.next_in_turn(now.monotonic)).ok_or(None)
+                good.or_else(|| self.next_in_rotation(now.monotonic)).ok_or(None)
             }
             Gate::Open { until, urgent_from } => {
                 let key = self.urgent(until, urgent_from, now).map_err(|at| at.or(until))?;
@@ -403,7 +403,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     }
 
     /// The request whose turn it is. Those of clients whose circuit is open are put off on the way.
-    fn next_in_turn(&mut self, now: Instant) -> Option<K> {
+    fn next_in_rotation(&mut self, now: Instant) -> Option<K> {
         let most = self.max_in_flight - (self.max_in_flight / OTHERS_SHARE).max(u16::from(self.max_in_flight > 1));
         loop {
             let namespaces = &self.namespaces;

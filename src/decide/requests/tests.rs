@@ -27,7 +27,7 @@ fn request(namespace: &str, secret: &str, expires_at: Option<DateTime<Utc>>) -> 
 
 fn failed(reason: Reason) -> Outcome {
     let is_outage = matches!(reason, Reason::Timeout | Reason::ServerError);
-    Outcome::Failed { refusal: Refusal::new(reason, "because"), server_wait: None, is_outage }
+    Outcome::Failed { failure: Failure::new(reason, "because"), server_wait: None, is_outage }
 }
 
 impl Scene {
@@ -167,7 +167,7 @@ fn ten_thousand_after_an_outage_are_served_in_the_order_of_the_contract() {
 }
 
 #[test]
-fn neighbour_is_served_at_his_next_turn_whatever_another_namespace_asks_for() {
+fn neighbour_is_served_in_the_next_round_whatever_another_namespace_asks_for() {
     let mut scene = Scene::new(8, 60);
     (0..1000).for_each(|number| scene.enqueue("noisy", &format!("c{number}"), 1));
     scene.run(Duration::from_secs(10), |_, _| Outcome::Succeeded);
@@ -361,7 +361,7 @@ fn equal_requests_share_one_answer_and_unequal_ones_do_not() {
 }
 
 #[test]
-fn request_whose_equal_one_failed_has_a_turn_of_its_own() {
+fn request_whose_equal_one_failed_gets_a_slot_of_its_own() {
     let mut scene = Scene::new(8, 6000);
     for key in ["1", "2"] {
         let now = scene.now();
@@ -397,9 +397,9 @@ fn wait_that_the_server_asks_for_holds_for_all_and_spares_tokens_that_would_be_l
     let mut scene = Scene::new(8, 6000);
     scene.enqueue("a", "limited", 600);
     scene.admit();
-    let refusal = Refusal::new(Reason::RateLimited, "because");
+    let failure = Failure::new(Reason::RateLimited, "because");
     let server_wait = Some(TimeDelta::seconds(100));
-    scene.settle("a/limited", &Outcome::Failed { refusal, server_wait, is_outage: false });
+    scene.settle("a/limited", &Outcome::Failed { failure, server_wait, is_outage: false });
     scene.enqueue("b", "soon", 60);
     scene.passed += Duration::from_secs(1);
     let (missing, now) = (request("b", "missing", None), scene.now());

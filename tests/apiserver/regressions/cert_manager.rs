@@ -5,12 +5,12 @@ use anyhow::{Context, Result};
 use chrono::TimeDelta;
 use itwin_credential_operator::{
     api::conditions::Reason,
-    decide::{backoff, facts::RenewBefore, next::next, plan::Plan},
+    decide::{action::Action, backoff, decision::decide, observed::RenewBefore},
 };
 use serde_json::json;
 use stage::eventually;
 
-use super::{at, holding, policy, stamp};
+use super::{at, holding, policy, token_metadata};
 use crate::{
     audit::{calls, calls_since},
     fixture::{Fixture, NAME, PATIENCE, SOON},
@@ -18,8 +18,8 @@ use crate::{
 
 /// Whether a token is kept right after it was issued, and until what second.
 fn kept_until(lifetime: i64, renew_before: RenewBefore) -> Option<i64> {
-    match next(&holding(stamp(lifetime), policy(renew_before)), at(1)) {
-        Plan::Keep { renew_at } => renew_at.map(|at_| (at_ - at(0)).num_seconds()),
+    match decide(&holding(token_metadata(lifetime), policy(renew_before)), at(1)) {
+        Action::UpToDate { renew_at } => renew_at.map(|at_| (at_ - at(0)).num_seconds()),
         _ => None,
     }
 }
@@ -65,7 +65,7 @@ fn tries_before_expiry(left: i64, reason: Reason) -> u32 {
 }
 
 #[test]
-fn cert_manager_4786_first_back_off_is_shorter_than_the_life_of_the_credential() {
+fn cert_manager_4786_first_back_off_is_shorter_than_the_lifetime_of_the_credential() {
     assert!(
         backoff::delay(1, TimeDelta::seconds(20), Reason::InvalidClient, None, "2a9f4d3e") <= TimeDelta::seconds(1)
     );

@@ -5,12 +5,12 @@ use anyhow::{Context, Result};
 use chrono::TimeDelta;
 use itwin_credential_operator::{
     api::conditions::Reason,
-    decide::{backoff, facts::RenewBefore, schedule},
+    decide::{backoff, observed::RenewBefore, schedule},
 };
 use serde_json::json;
 use stage::{eventually, namespace::COLLECTED};
 
-use super::{at, policy, stamp};
+use super::{at, policy, token_metadata};
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
 #[test]
@@ -18,7 +18,7 @@ fn external_secrets_6690_token_is_renewed_before_it_expires_whatever_the_interva
     for lifetime in [60, 600, 3600, 86_400] {
         // an interval that was chosen for another token
         let wished = policy(RenewBefore::Fixed(TimeDelta::seconds(1)));
-        let renew_at = schedule::renew_at(&stamp(lifetime), &wished, "2a9f4d3e");
+        let renew_at = schedule::renew_at(&token_metadata(lifetime), &wished, "2a9f4d3e");
         assert!(renew_at < at(lifetime), "a token of {lifetime} s is renewed at {renew_at}");
         let minimum = wished.minimum_validity.min(TimeDelta::seconds(lifetime) / 2);
         assert!(at(lifetime) - renew_at >= minimum, "with less than workloads count on");
@@ -26,7 +26,7 @@ fn external_secrets_6690_token_is_renewed_before_it_expires_whatever_the_interva
 }
 
 #[tokio::test]
-async fn external_secrets_6743_token_shorter_than_expected_is_renewed_by_its_own_life() -> Result<()> {
+async fn external_secrets_6743_token_shorter_than_expected_is_renewed_by_its_own_lifetime() -> Result<()> {
     let mut fixture = Fixture::new("short-life").await?;
     fixture.client.lifetime = 10;
     fixture.register().await?;
@@ -49,7 +49,7 @@ async fn external_secrets_6743_token_shorter_than_expected_is_renewed_by_its_own
 }
 
 #[tokio::test]
-async fn external_secrets_2184_stale_read_mints_once() -> Result<()> {
+async fn external_secrets_2184_stale_read_requests_one_token() -> Result<()> {
     let fixture = Fixture::bare("stale-read").await?;
     let faults = fixture.namespace.stage.faults.clone();
     fixture.apply_authority(&json!({"issuer": faults.issuer, "caBundle": faults.ca_bundle()})).await?;

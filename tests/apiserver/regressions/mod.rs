@@ -12,7 +12,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use itwin_credential_operator::{
     api::credential::ITwinServiceCredential,
-    decide::facts::{Authority, Client, Desired, Facts, Held, History, Integrity, Policy, RenewBefore, Stamp, Target},
+    decide::observed::{
+        Authority, Client, Desired, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target, TokenMetadata,
+    },
 };
 use kube::{Api, api::PostParams};
 use serde_json::Value;
@@ -31,8 +33,8 @@ fn policy(renew_before: RenewBefore) -> Policy {
 }
 
 /// A token that was asked for at second 0 and lives for so many seconds.
-fn stamp(lifetime: i64) -> Stamp {
-    Stamp {
+fn token_metadata(lifetime: i64) -> TokenMetadata {
+    TokenMetadata {
         request: "request".into(),
         issuer: "https://ims.example.com".into(),
         client_version: "uid/1".into(),
@@ -42,15 +44,19 @@ fn stamp(lifetime: i64) -> Stamp {
 }
 
 /// A credential that holds this token and lacks nothing.
-fn holding(stamp: Stamp, policy: Policy) -> Facts {
-    Facts {
+fn holding(token_metadata: TokenMetadata, policy: Policy) -> ObservedState {
+    ObservedState {
         uid: "2a9f4d3e".to_owned(),
-        desired: Desired { request: stamp.request.to_string(), policy },
+        desired: Desired { request: token_metadata.request.to_string(), policy },
         suspend: false,
         renewal_request: None,
-        authority: Authority::Ready { issuer: stamp.issuer.to_string() },
-        client: Client::Unread { version: Some(stamp.client_version.clone()) },
-        target: Target::Ours(Held { stamp: Some(stamp), data: Integrity::Proven, metadata_intact: true }),
+        authority: Authority::Ready { issuer: token_metadata.issuer.to_string() },
+        client: Client::Unread { version: Some(token_metadata.client_version.clone()) },
+        target: Target::Ours(Held {
+            token_metadata: Some(token_metadata),
+            data: Integrity::Verified,
+            metadata_intact: true,
+        }),
         history: History::default(),
         is_admitted: true,
         has_unwritten: false,

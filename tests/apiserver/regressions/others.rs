@@ -3,13 +3,13 @@
 use anyhow::Result;
 use chrono::TimeDelta;
 use itwin_credential_operator::decide::{
-    facts::{Policy, RenewBefore},
+    observed::{Policy, RenewBefore},
     schedule,
 };
 use serde_json::json;
 use stage::eventually;
 
-use super::{at, stamp};
+use super::{at, token_metadata};
 use crate::{
     audit::calls,
     fixture::{Fixture, PATIENCE},
@@ -20,7 +20,7 @@ fn openfga_java_sdk_388_buffer_and_jitter_are_fractions_of_the_lifetime() {
     let wished = Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::zero() };
     for lifetime in [12, 60, 3600, 86_400, 2_592_000] {
         for uid in ["a", "b", "c", "d"] {
-            let left = (at(lifetime) - schedule::renew_at(&stamp(lifetime), &wished, uid)).num_milliseconds();
+            let left = (at(lifetime) - schedule::renew_at(&token_metadata(lifetime), &wished, uid)).num_milliseconds();
             let third = lifetime * 1000 / 3;
             // a third, and a twentieth of jitter at most, of a minute as of a month
             assert!((third..=third + lifetime * 50 + 1).contains(&left), "{left} ms left of {lifetime} s");
@@ -40,9 +40,9 @@ async fn slurm_operator_241_tokens_of_seconds_make_no_hot_loop() -> Result<()> {
     let gaps: Vec<i64> = requests.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
     assert!(gaps.iter().all(|gap| *gap >= 950), "never more than one a second: {gaps:?} ms");
     // each token makes a handful: it falls due, it is written, the status is written, the watch tells it, it expires
-    let looks = fixture.metric("itwin_reconciles_total").await?;
+    let reconciles = fixture.metric("itwin_reconciles_total").await?;
     let allowed = 20.0 * (fixture.token_requests().await?.len() as f64);
-    assert!(looks <= allowed, "{looks} looks where {allowed} are many");
+    assert!(reconciles <= allowed, "{reconciles} looks where {allowed} are many");
     Ok(())
 }
 
@@ -52,11 +52,11 @@ async fn status_writes_at_rest(prefix: &str, spec: &serde_json::Value, reason: &
     fixture.apply_credential(spec).await?;
     fixture.wait_condition("Renewed", if reason == "TokenIssued" { "True" } else { "False" }, reason, PATIENCE).await?;
     // each write of the status wakes the credential again; a loop would write with each of these looks
-    let looks = fixture.metric("itwin_reconciles_total").await?;
+    let reconciles = fixture.metric("itwin_reconciles_total").await?;
     for touch in ["1", "2", "3"] {
         let label = format!("touched={touch}");
         fixture.namespace.kubectl(&["label", "itcred", crate::fixture::NAME, &label, "--overwrite"]).await?;
-        let seen = looks + touch.parse::<f64>()?;
+        let seen = reconciles + touch.parse::<f64>()?;
         eventually("another look", PATIENCE, async || {
             fixture.metric("itwin_reconciles_total").await.ok().filter(|now| *now >= seen).map(drop)
         })
@@ -83,7 +83,7 @@ async fn kaniop_835_status_of_a_suspended_credential_is_written_once() -> Result
         fixture.namespace.kubectl(&["label", "itcred", crate::fixture::NAME, &label, "--overwrite"]).await?;
     }
     eventually("four looks", PATIENCE, async || {
-        fixture.metric("itwin_reconciles_total").await.ok().filter(|looks| *looks >= 4.0).map(drop)
+        fixture.metric("itwin_reconciles_total").await.ok().filter(|reconciles| *reconciles >= 4.0).map(drop)
     })
     .await?;
     let writes = calls(&fixture.namespace)?.iter().filter(|call| call.resource.ends_with("/status")).count();

@@ -3,15 +3,15 @@
 
 use anyhow::Result;
 use itwin_credential_operator::decide::{
-    facts::RenewBefore,
-    next::next,
-    plan::{Inspect, Plan},
+    action::{Action, Fetch},
+    decision::decide,
+    observed::RenewBefore,
     schedule,
 };
 use serde_json::json;
 use stage::eventually;
 
-use super::{at, create_credentials, holding, policy, stamp};
+use super::{at, create_credentials, holding, policy, token_metadata};
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
 #[tokio::test]
@@ -35,13 +35,13 @@ async fn vault_secrets_operator_610_renewals_are_not_late() -> Result<()> {
 }
 
 #[test]
-fn vault_secrets_operator_364_due_token_is_renewed_at_the_first_look() {
-    let facts = holding(stamp(3600), policy(RenewBefore::Default));
-    let due = schedule::renew_at(&stamp(3600), &facts.desired.policy, &facts.uid);
-    assert_eq!(next(&facts, due), Plan::Inspect(Inspect::Client), "the first step of a renewal");
+fn vault_secrets_operator_364_due_token_is_renewed_at_the_first_reconcile() {
+    let observed = holding(token_metadata(3600), policy(RenewBefore::Default));
+    let due = schedule::renew_at(&token_metadata(3600), &observed.desired.policy, &observed.uid);
+    assert_eq!(decide(&observed, due), Action::Fetch(Fetch::Client), "the first step of a renewal");
     assert_eq!(
-        next(&facts, at(3600) + chrono::TimeDelta::days(1)),
-        Plan::Inspect(Inspect::Client),
+        decide(&observed, at(3600) + chrono::TimeDelta::days(1)),
+        Action::Fetch(Fetch::Client),
         "after a long sleep too"
     );
 }
@@ -50,7 +50,7 @@ fn vault_secrets_operator_364_due_token_is_renewed_at_the_first_look() {
 fn vault_secrets_operator_275_jitter_only_brings_a_renewal_forward() {
     let wished = policy(RenewBefore::Percentage(50));
     for uid in ["a", "b", "c", "d", "e", "f", "g", "h"] {
-        let renew_at = schedule::renew_at(&stamp(3600), &wished, uid);
+        let renew_at = schedule::renew_at(&token_metadata(3600), &wished, uid);
         assert!(renew_at <= at(1800), "{uid}: {renew_at}");
     }
 }
@@ -67,7 +67,7 @@ async fn several(prefix: &str) -> Result<(Fixture, usize)> {
     Ok((fixture, requests))
 }
 
-async fn wait_for_five_looks(fixture: &Fixture) -> Result<()> {
+async fn wait_for_five_reconciles(fixture: &Fixture) -> Result<()> {
     eventually("a look at each", PATIENCE, async || {
         (fixture.metric("itwin_reconciles_total").await.ok()? >= 5.0).then_some(())
     })
@@ -78,7 +78,7 @@ async fn wait_for_five_looks(fixture: &Fixture) -> Result<()> {
 async fn vault_secrets_operator_285_restart_asks_for_nothing() -> Result<()> {
     let (mut fixture, requests) = several("restart-all").await?;
     fixture.restart().await?;
-    wait_for_five_looks(&fixture).await?;
+    wait_for_five_reconciles(&fixture).await?;
     assert_eq!(fixture.token_requests().await?.len(), requests);
     Ok(())
 }
@@ -88,7 +88,7 @@ async fn vault_secrets_operator_734_restarts_in_a_row_ask_for_nothing() -> Resul
     let (mut fixture, requests) = several("restart-often").await?;
     for _ in 0..3 {
         fixture.restart().await?;
-        wait_for_five_looks(&fixture).await?;
+        wait_for_five_reconciles(&fixture).await?;
     }
     assert_eq!(fixture.token_requests().await?.len(), requests);
     Ok(())
@@ -103,13 +103,13 @@ async fn vault_secrets_operator_959_restart_without_a_status_asks_for_nothing() 
     fixture.namespace.kubectl(&["patch", "itcred", NAME, "--subresource=status", "--type=json", "-p", nothing]).await?;
     fixture.start().await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
-    wait_for_five_looks(&fixture).await?;
+    wait_for_five_reconciles(&fixture).await?;
     assert_eq!(fixture.token_requests().await?.len(), requests);
     Ok(())
 }
 
 #[tokio::test]
-async fn vault_secrets_operator_1051_changing_the_renewal_percentage_mints_nothing() -> Result<()> {
+async fn vault_secrets_operator_1051_changing_the_renewal_percentage_requests_nothing() -> Result<()> {
     let fixture = Fixture::ready("percentage").await?;
     let before = fixture.secret().await?;
     for percentage in [10, 50, 33] {

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_of_the_servers_are_long_enough_to_be_looked_for() {
+    fn secrets_of_the_servers_are_long_enough_to_be_searched_for() {
         assert!(crate::control_plane::random_token().len() >= SHORTEST);
     }
 }

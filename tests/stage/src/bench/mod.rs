@@ -122,11 +122,11 @@ impl Bench {
             began.elapsed()
         });
         let busy = measure::cpu_by_program()?;
-        let told = eventually("the last status", PATIENCE, async || {
+        let reported = eventually("the last status", PATIENCE, async || {
             let ready = metric(&self.operator, "itwin_credential_ready{").await.ok()?;
             (ready as usize >= self.count).then_some(())
         });
-        told.await?;
+        reported.await?;
         let (after, writes) = (self.usage()?, self.audit()?.since(&audit));
         let requests = self.load.tokens.tokens() - requests;
         let count = self.count as f64;

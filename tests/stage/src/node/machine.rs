@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn program_that_needs_libraries_is_told_from_one_that_does_not() -> Result<()> {
+    fn program_that_needs_libraries_is_distinguished_from_one_that_does_not() -> Result<()> {
         let own = std::env::current_exe()?;
         assert!(!is_static(&own), "tests are linked dynamically");
         assert!(!is_static(Path::new("/etc/passwd")), "what is no program is not static");

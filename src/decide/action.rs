@@ -2,24 +2,24 @@
 
 use chrono::{DateTime, Utc};
 
-use super::facts::Refusal;
+use super::observed::Failure;
 
 /// One step; after reading or acting, the facts are taken anew and the next one is decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Plan {
+pub enum Action {
     /// A fact is missing that the decision needs: read it and decide again.
-    Inspect(Inspect),
+    Fetch(Fetch),
     /// Ask for a token, verify it and write it.
-    Mint(Need),
+    RequestToken(IssueReason),
     /// The token is good, but the Secret's labels, annotations or owner are not: write those.
-    Repair,
+    PatchMetadata,
     /// The token is good, but workloads that read it once may not have this one yet: restart those.
     Restart {
         /// When the token was issued.
         issued_at: DateTime<Utc>,
     },
     /// An attempt is due and cannot be made: say so, try again later.
-    Refuse(Refusal),
+    Fail(Failure),
     /// An attempt is due but must wait for the end of the back-off.
     BackOff {
         /// When it ends.
@@ -30,7 +30,7 @@ pub enum Plan {
     /// A token request is due: it waits in the queue of its authority until it is admitted.
     AwaitAdmission,
     /// All is as it should be.
-    Keep {
+    UpToDate {
         /// When the next renewal is due; `None` while nothing is to be renewed.
         renew_at: Option<DateTime<Utc>>,
     },
@@ -38,7 +38,7 @@ pub enum Plan {
 
 /// What to read before deciding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inspect {
+pub enum Fetch {
     /// The metadata of the Secret to write.
     Target,
     /// The data of the Secret to write.
@@ -49,11 +49,11 @@ pub enum Inspect {
 
 /// Why a token is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
+pub enum IssueReason {
     /// There is no Secret, or no token of ours in it.
     Missing,
     /// The Secret was changed by somebody else.
-    Damaged,
+    Tampered,
     /// The spec asks for another token than the one held.
     SpecChanged,
     /// The client's credentials changed.

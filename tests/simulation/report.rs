@@ -1,4 +1,4 @@
-//! How a look tells how the credential stands, as `controller::tell` does it.
+//! How a look tells how the credential stands, as `controller::report` does it.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_credential_operator::{
@@ -8,22 +8,22 @@ use itwin_credential_operator::{
 };
 use kube::ResourceExt;
 
-use crate::look::{Halt, Look};
+use crate::reconcile::{Halt, Reconcile};
 
-impl Look<'_> {
+impl Reconcile<'_> {
     pub fn report(&mut self, next: Option<DateTime<Utc>>, wait: Option<TimeDelta>) -> Result<TimeDelta, Halt> {
-        let (facts, _) = self.facts();
+        let (observed, _) = self.observe();
         self.note_version();
         let previous = self.previous_status();
         let description = self.description();
         let now = self.world.clock();
-        let next = next.or(self.memory.not_before.filter(|at| *at > now && !facts.suspend));
+        let next = next.or(self.retry_state.not_before.filter(|at| *at > now && !observed.suspend));
         let status = status::status(&status::Inputs {
-            facts: &facts,
-            attempts: &self.memory.attempts,
+            observed: &observed,
+            attempts: &self.retry_state.attempts,
             description: &description,
-            secret: &self.subject.target.name,
-            generation: self.subject.credential.metadata.generation,
+            secret: &self.references.target.name,
+            generation: self.references.credential.metadata.generation,
             renew_at: next,
             previous: &previous,
             waits_for: None,
@@ -32,35 +32,35 @@ impl Look<'_> {
         if status != previous {
             self.write_status(&status)?;
         }
-        Ok(self.requeue(now, &facts, next, wait))
+        Ok(self.requeue(now, &observed, next, wait))
     }
 
     /// Its watches lag, and never show what is older than what they have shown.
     fn note_version(&mut self) {
         let version: u64 =
-            self.subject.credential.resource_version().and_then(|text| text.parse().ok()).unwrap_or_default();
-        self.memory.written_status.take_if(|(written_at, _)| *written_at <= version);
+            self.references.credential.resource_version().and_then(|text| text.parse().ok()).unwrap_or_default();
+        self.retry_state.written_status.take_if(|(written_at, _)| *written_at <= version);
     }
 
     fn previous_status(&self) -> CredentialStatus {
-        match &self.memory.written_status {
+        match &self.retry_state.written_status {
             Some((_, status)) => CredentialStatus::clone(status),
-            None => self.subject.credential.status.clone().unwrap_or_default(),
+            None => self.references.credential.status.clone().unwrap_or_default(),
         }
     }
 
     fn description(&self) -> Description {
-        match self.process.index.get(&self.subject.target) {
-            Known::Present(seen) => seen.description.clone(),
+        match self.process.index.get(&self.references.target) {
+            Known::Present(secret_metadata) => secret_metadata.description.clone(),
             _ => Description::default(),
         }
     }
 
     fn write_status(&mut self, status: &CredentialStatus) -> Result<(), Halt> {
         self.before_call()?;
-        let version = self.world.write_status(&self.subject.uid, status).map_err(Halt::Error)?;
+        let version = self.world.write_status(&self.references.uid, status).map_err(Halt::Error)?;
         self.faults.after_commit(self.world)?;
-        self.memory.written_status = Some((version, Box::new(status.clone())));
+        self.retry_state.written_status = Some((version, Box::new(status.clone())));
         Ok(())
     }
 }

@@ -51,7 +51,7 @@ async fn reserved_types_are_refused_even_when_they_are_offered() -> Result<()> {
 }
 
 #[tokio::test]
-async fn immutable_secret_is_refused_and_made_again_once_it_is_deleted() -> Result<()> {
+async fn immutable_secret_is_refused_and_created_again_once_it_is_deleted() -> Result<()> {
     let fixture = Fixture::new("immutable").await?;
     let secret = json!({
         "apiVersion": "v1",

@@ -19,17 +19,17 @@ const AT_ONCE: usize = 20;
 
 /// The objects that cannot be understood, by kind, namespace and name.
 #[derive(Default)]
-pub struct Unreadable(Mutex<BTreeMap<Id, Complaint>>);
+pub struct InvalidObjects(Mutex<BTreeMap<Id, Complaint>>);
 
 type Id = (String, Option<String>, String);
 
 struct Complaint {
     about: ObjectReference,
     what: String,
-    told: bool,
+    reported: bool,
 }
 
-impl Unreadable {
+impl InvalidObjects {
     /// This object cannot be understood.
     pub fn add<K: Resource<DynamicType = ()>>(&self, invalid: InvalidObject) {
         let what: String = invalid.error.chars().take(COMPLAINT_MAX).collect();
@@ -49,7 +49,7 @@ impl Unreadable {
             resource_version: metadata.resource_version.clone(),
             field_path: None,
         };
-        self.complaints().insert(id::<K>(&metadata), Complaint { about, what, told: false });
+        self.complaints().insert(id::<K>(&metadata), Complaint { about, what, reported: false });
     }
 
     /// This object can be understood, or is gone.
@@ -71,12 +71,12 @@ impl Unreadable {
     }
 
     /// What was not told yet.
-    fn untold(&self) -> Vec<(ObjectReference, String)> {
+    fn unreported(&self) -> Vec<(ObjectReference, String)> {
         let mut complaints = self.complaints();
-        let untold = complaints.values_mut().filter(|complaint| !complaint.told).take(AT_ONCE);
-        untold
+        let unreported = complaints.values_mut().filter(|complaint| !complaint.reported).take(AT_ONCE);
+        unreported
             .map(|complaint| {
-                complaint.told = true;
+                complaint.reported = true;
                 (complaint.about.clone(), complaint.what.clone())
             })
             .collect()
@@ -93,12 +93,12 @@ fn id<K: Resource<DynamicType = ()>>(metadata: &ObjectMeta) -> Id {
 
 impl Context {
     /// Tells with an event of each object that cannot be understood, where that was not done yet. Only who acts does.
-    pub async fn tell_unreadable(&self) {
-        self.metrics.unreadable(self.unreadable.count());
+    pub async fn report_invalid_objects(&self) {
+        self.metrics.invalid_objects(self.invalid_objects.count());
         if !self.cluster.mandate.holds() {
             return;
         }
-        for (about, what) in self.unreadable.untold() {
+        for (about, what) in self.invalid_objects.unreported() {
             let note = format!(
                 "this object cannot be understood and is left as it was: {what}; apply it again with the CRDs of this version"
             );
@@ -116,29 +116,30 @@ mod tests {
         ObjectMeta { namespace: Some(namespace.into()), name: Some(name.into()), ..ObjectMeta::default() }
     }
 
-    fn add(unreadable: &Unreadable, namespace: &str, name: &str) {
-        unreadable.add::<Credential>(InvalidObject { error: "no number".into(), metadata: metadata(namespace, name) });
+    fn add(invalid_objects: &InvalidObjects, namespace: &str, name: &str) {
+        invalid_objects
+            .add::<Credential>(InvalidObject { error: "no number".into(), metadata: metadata(namespace, name) });
     }
 
     #[test]
-    fn each_is_told_once() {
-        let unreadable = Unreadable::default();
-        add(&unreadable, "a", "x");
-        assert_eq!(unreadable.untold().len(), 1);
-        assert!(unreadable.untold().is_empty());
-        assert_eq!(unreadable.count(), 1);
+    fn each_is_reported_once() {
+        let invalid_objects = InvalidObjects::default();
+        add(&invalid_objects, "a", "x");
+        assert_eq!(invalid_objects.unreported().len(), 1);
+        assert!(invalid_objects.unreported().is_empty());
+        assert_eq!(invalid_objects.count(), 1);
     }
 
     #[test]
-    fn what_is_mended_or_gone_is_forgotten_and_a_listing_concerns_its_namespace() {
-        let unreadable = Unreadable::default();
-        add(&unreadable, "a", "x");
-        add(&unreadable, "a", "y");
-        add(&unreadable, "b", "x");
-        unreadable.forget::<Credential>(&metadata("a", "x"));
-        unreadable.forget_all::<Credential>(Some("a"));
-        assert_eq!(unreadable.count(), 1);
-        unreadable.forget_all::<Credential>(None);
-        assert_eq!(unreadable.count(), 0);
+    fn what_is_fixed_or_gone_is_forgotten_and_a_listing_concerns_its_namespace() {
+        let invalid_objects = InvalidObjects::default();
+        add(&invalid_objects, "a", "x");
+        add(&invalid_objects, "a", "y");
+        add(&invalid_objects, "b", "x");
+        invalid_objects.forget::<Credential>(&metadata("a", "x"));
+        invalid_objects.forget_all::<Credential>(Some("a"));
+        assert_eq!(invalid_objects.count(), 1);
+        invalid_objects.forget_all::<Credential>(None);
+        assert_eq!(invalid_objects.count(), 0);
     }
 }

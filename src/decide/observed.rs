@@ -8,7 +8,7 @@ use crate::api::conditions::Reason;
 
 /// What is known about one credential and its surroundings.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct ObservedState {
     /// UID of the credential: the seed of its jitter.
     pub uid: String,
     /// What the spec asks for.
@@ -94,9 +94,9 @@ pub enum Authority {
     /// Not looked at yet, as right after a start.
     Pending,
     /// It cannot be asked, for this reason.
-    Unavailable(Refusal),
+    Unavailable(Failure),
     /// It must not be asked for this, though what it once issued stays good.
-    Forbids(Refusal),
+    Forbids(Failure),
     /// It can be asked.
     Ready {
         /// Its issuer identifier.
@@ -116,7 +116,7 @@ pub enum Client {
     /// indefinitely.
     Missing,
     /// It is missing, or its content is of no use.
-    Unusable(Refusal),
+    Unusable(Failure),
     /// It can be used.
     Usable {
         /// `<uid>/<resourceVersion>`
@@ -137,7 +137,7 @@ pub enum Target {
     /// There is none.
     Absent,
     /// There is one that we must not write.
-    Foreign(Refusal),
+    NotOwned(Failure),
     /// There is one that we may write.
     Ours(Held),
 }
@@ -146,7 +146,7 @@ pub enum Target {
 #[derive(Clone, Debug)]
 pub struct Held {
     /// What its annotations tell about the token in it.
-    pub stamp: Option<Stamp>,
+    pub token_metadata: Option<TokenMetadata>,
     /// Whether its data is what we wrote.
     pub data: Integrity,
     /// Whether labels, annotations and owner reference are as they should be.
@@ -157,16 +157,16 @@ pub struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Integrity {
     /// Nobody else wrote it.
-    Proven,
+    Verified,
     /// Somebody else may have written it: read it.
-    Unproven,
+    Unverified,
     /// It differs from what we wrote.
-    Damaged,
+    Tampered,
 }
 
 /// What the annotations of a Secret tell about the token in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct TokenMetadata {
     /// Digest of what the token was asked for.
     pub request: Arc<str>,
     /// Issuer that it came from.
@@ -179,7 +179,7 @@ pub struct Stamp {
     pub expires_at: DateTime<Utc>,
 }
 
-impl Stamp {
+impl TokenMetadata {
     /// The lifetime from the start of the request, never negative.
     #[must_use]
     pub fn lifetime(&self) -> TimeDelta {
@@ -196,29 +196,30 @@ pub struct History {
 
 /// Something that stops us, in the words of the contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Failure {
     /// The reason of the condition.
     pub reason: Reason,
     /// What happened, to which object, and what to do.
     pub message: String,
 }
 
-impl Refusal {
+impl Failure {
     /// A refusal with its message.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
 }
 
-impl Facts {
+impl ObservedState {
     /// The token that the Secret holds for the current spec, expired or not.
     #[must_use]
-    pub fn held_for_spec(&self) -> Option<&Stamp> {
-        let Target::Ours(Held { stamp: Some(stamp), data, .. }) = &self.target else {
+    pub fn held_for_spec(&self) -> Option<&TokenMetadata> {
+        let Target::Ours(Held { token_metadata: Some(token_metadata), data, .. }) = &self.target else {
             return None;
         };
-        let other_issuer = matches!(&self.authority, Authority::Ready { issuer } if **issuer != *stamp.issuer);
-        (*data != Integrity::Damaged && *stamp.request == *self.desired.request && !other_issuer).then_some(stamp)
+        let other_issuer = matches!(&self.authority, Authority::Ready { issuer } if **issuer != *token_metadata.issuer);
+        (*data != Integrity::Tampered && *token_metadata.request == *self.desired.request && !other_issuer)
+            .then_some(token_metadata)
     }
 
     /// Whether a user asked for a renewal for which no attempt was made yet: it waits for no back-off.
@@ -231,8 +232,8 @@ impl Facts {
     #[must_use]
     pub fn held_until(&self) -> Option<DateTime<Utc>> {
         match &self.target {
-            Target::Ours(Held { stamp: Some(stamp), data, .. }) if *data != Integrity::Damaged => {
-                Some(stamp.expires_at)
+            Target::Ours(Held { token_metadata: Some(token_metadata), data, .. }) if *data != Integrity::Tampered => {
+                Some(token_metadata.expires_at)
             }
             _ => None,
         }

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    RequeueAfter, gather,
-    reconcile::{Attempted, Visit, requeue},
+    RequeueAfter, observation,
+    reconcile::{Attempted, Reconciler, requeue},
 };
 use crate::{
     api::{
@@ -25,7 +25,7 @@ use crate::{
     },
     clock,
     cluster::{CallError, Step},
-    decide::facts::Facts,
+    decide::observed::ObservedState,
     metrics::{CredentialGauges, CredentialLabels},
     observe::{
         index::{Key, Known},
@@ -38,11 +38,11 @@ use crate::{
 };
 
 /// A credential is looked at at least this often, so that a clock that was set or a machine that slept is noticed.
-const LOOK_AGAIN: TimeDelta = TimeDelta::minutes(10);
+const RESYNC: TimeDelta = TimeDelta::minutes(10);
 /// The same where Secrets are not watched: the contract promises to notice changes within 5 minutes.
-const LOOK_AGAIN_UNWATCHED: TimeDelta = TimeDelta::seconds(290);
+const RESYNC_UNWATCHED: TimeDelta = TimeDelta::seconds(290);
 
-impl Visit<'_> {
+impl Reconciler<'_> {
     /// Tells how the credential stands, and says when to look again: at the next attempt, after `wait`, or when time
     /// alone changes something.
     pub(super) async fn report(
@@ -50,13 +50,13 @@ impl Visit<'_> {
         next_attempt: Option<DateTime<Utc>>,
         wait: Option<TimeDelta>,
     ) -> Result<RequeueAfter, CallError> {
-        let (facts, _) = self.facts();
+        let (observed, _) = self.observe();
         let older_than_known = self.note_version();
         let previous = self.previous_status();
         let description = self.description();
         let now = clock::now();
         // a back-off that is over says nothing of the next attempt: waking for it would be a hot loop
-        let back_off = self.memory.not_before.filter(|at| *at > now && !facts.suspend);
+        let back_off = self.retry_state.not_before.filter(|at| *at > now && !observed.suspend);
         let next_attempt = next_attempt.or(back_off);
         // what waits for its turn was due when it said so: another status would cost a write for each renewal
         let shown_attempt = if self.waits && !self.is_blocked {
@@ -65,67 +65,68 @@ impl Visit<'_> {
             next_attempt
         };
         let status = status::status(&status::Inputs {
-            facts: &facts,
-            attempts: &self.memory.attempts,
+            observed: &observed,
+            attempts: &self.retry_state.attempts,
             description: &description,
-            secret: &self.subject.target.name,
-            generation: self.subject.credential.metadata.generation,
+            secret: &self.references.target.name,
+            generation: self.references.credential.metadata.generation,
             renew_at: shown_attempt,
             previous: &previous,
-            waits_for: self.waits_long.then_some(&*self.subject.credential.spec.authority_ref.name),
+            waits_for: self.waits_long.then_some(&*self.references.credential.spec.authority_ref.name),
             now,
         });
-        self.gauge(&facts, &status, shown_attempt);
+        self.gauge(&observed, &status, shown_attempt);
         let outcome = match &self.outcome {
             None => None,
-            Some(Attempted::Written(need)) => Some(Outcome::Written(*need)),
-            Some(Attempted::Failed(refusal)) => Some(Outcome::Failed(refusal)),
+            Some(Attempted::Written(issue_reason)) => Some(Outcome::Written(*issue_reason)),
+            Some(Attempted::Failed(failure)) => Some(Outcome::Failed(failure)),
         };
-        let is_told = status == *previous || (older_than_known && outcome.is_none());
-        let transition = outcome.and_then(|outcome| events::transition(&previous, &outcome, &self.subject.target.name));
+        let is_reported = status == *previous || (older_than_known && outcome.is_none());
+        let transition =
+            outcome.and_then(|outcome| events::transition(&previous, &outcome, &self.references.target.name));
         drop(previous);
-        let told = if is_told { Ok(()) } else { self.write_status(status).await };
+        let reported = if is_reported { Ok(()) } else { self.write_status(status).await };
         if let Some(transition) = transition {
-            self.context.events.publish(&self.subject.credential.object_ref(&()), transition).await;
+            self.context.events.publish(&self.references.credential.object_ref(&()), transition).await;
         }
         // the status is written at the next look; the attempt, and so the event, is of this one
-        told?;
-        let again = if self.context.watch_secrets { LOOK_AGAIN } else { LOOK_AGAIN_UNWATCHED };
+        reported?;
+        let again = if self.context.watch_secrets { RESYNC } else { RESYNC_UNWATCHED };
         let until_attempt = next_attempt.map(|at| at - now);
-        let until_change = gather::next_change(&facts, now).map(|at| at - now);
+        let until_change = observation::next_change(&observed, now).map(|at| at - now);
         Ok(requeue([Some(again), wait, until_attempt, until_change].into_iter().flatten().min().unwrap_or(again)))
     }
 
     /// Reports a renew annotation that is too long, once for as long as it is.
     pub(super) async fn report_long_renewal(&mut self) {
-        let credential = self.subject.credential;
+        let credential = self.references.credential;
         let is_too_long = credential.annotations().contains_key(secret_keys::RENEW_TOO_LONG);
-        if is_too_long && !self.memory.long_renewal_reported {
+        if is_too_long && !self.retry_state.long_renewal_reported {
             let note = format!(
                 "the annotation {} has more than {RENEW_MAX} characters and is ignored: write a shorter value, such as \
                  the time in seconds",
                 secret_keys::RENEW
             );
-            tracing::warn!(credential = %self.subject.key, "{note}");
+            tracing::warn!(credential = %self.references.key, "{note}");
             self.context.events.publish(&credential.object_ref(&()), Transition::warning("InvalidObject", note)).await;
         }
-        self.memory.long_renewal_reported = is_too_long;
+        self.retry_state.long_renewal_reported = is_too_long;
     }
 
     /// Forgets the status that we wrote once the watch has brought it. Returns whether the object is older than one that
     /// was known before: then nobody knows what its status is, and it is written only with an attempt.
     fn note_version(&mut self) -> bool {
-        let version = numeric(self.subject.credential.metadata.resource_version.as_deref());
-        let memory = &mut self.memory;
-        memory.written_status.take_if(|(written_at, _)| *written_at <= version);
-        let newest = memory.written_status.as_ref().map_or(version, |(written_at, _)| *written_at);
-        memory.newest = memory.newest.max(newest);
-        newest < memory.newest
+        let version = numeric(self.references.credential.metadata.resource_version.as_deref());
+        let retry_state = &mut self.retry_state;
+        retry_state.written_status.take_if(|(written_at, _)| *written_at <= version);
+        let newest = retry_state.written_status.as_ref().map_or(version, |(written_at, _)| *written_at);
+        retry_state.newest = retry_state.newest.max(newest);
+        newest < retry_state.newest
     }
 
     /// The newer of the status that the watch brought and the one that we wrote.
     fn previous_status(&self) -> Cow<'_, CredentialStatus> {
-        match (&self.memory.written_status, &self.subject.credential.status) {
+        match (&self.retry_state.written_status, &self.references.credential.status) {
             (Some((_, status)), _) => Cow::Borrowed(&**status),
             (None, Some(status)) => Cow::Borrowed(status),
             (None, None) => Cow::Owned(CredentialStatus::default()),
@@ -134,18 +135,18 @@ impl Visit<'_> {
 
     /// What the token in the Secret was issued for, as the Secret tells it: a status may have been edited.
     fn description(&self) -> Description {
-        match self.context.index.get(&self.subject.target) {
-            Known::Present(seen) => seen.description.clone(),
+        match self.context.index.get(&self.references.target) {
+            Known::Present(secret_metadata) => secret_metadata.description.clone(),
             Known::Unknown | Known::Absent => Description::default(),
         }
     }
 
     async fn write_status(&mut self, status: CredentialStatus) -> Result<(), CallError> {
         // whatever becomes of it, the next look compares with what the object then has
-        self.memory.newest = 0;
+        self.retry_state.newest = 0;
         // null takes a field away
         let patch = json!({
-            "metadata": {"uid": self.subject.uid},
+            "metadata": {"uid": self.references.uid},
             "status": {
                 "observedGeneration": status.observed_generation,
                 "conditions": status.conditions,
@@ -163,30 +164,30 @@ impl Visit<'_> {
             },
         });
         let api: Api<ITwinServiceCredential> =
-            Api::namespaced(self.context.cluster.client.clone(), &self.subject.key.namespace);
+            Api::namespaced(self.context.cluster.client.clone(), &self.references.key.namespace);
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(&patch);
         let url = Request::new(api.resource_url());
-        let request = url.patch_subresource("status", &self.subject.key.name, &params, &patch);
+        let request = url.patch_subresource("status", &self.references.key.name, &params, &patch);
         // Not even "not found" or a conflict is taken for the end of the credential: what is really gone is not looked
         // at again, and what is not would keep an old status until its next renewal.
         let answer: Answer = self.context.cluster.call_for_metadata(Step::PatchCredentialStatus, request).await?;
         let version = numeric(answer.metadata.resource_version.as_deref());
-        self.memory.newest = version;
-        self.memory.written_status = Some((version, Box::new(status)));
+        self.retry_state.newest = version;
+        self.retry_state.written_status = Some((version, Box::new(status)));
         Ok(())
     }
 
-    fn gauge(&self, facts: &Facts, status: &CredentialStatus, next_attempt: Option<DateTime<Utc>>) {
-        let authority = &self.subject.credential.spec.authority_ref.name;
-        let Key { namespace, name } = &self.subject.key;
+    fn gauge(&self, observed: &ObservedState, status: &CredentialStatus, next_attempt: Option<DateTime<Utc>>) {
+        let authority = &self.references.credential.spec.authority_ref.name;
+        let Key { namespace, name } = &self.references.key;
         let labels = CredentialLabels { namespace, name, authority };
         let seconds = |at: DateTime<Utc>| at.timestamp() as f64;
         let gauges = CredentialGauges {
-            expires_at: facts.held_for_spec().map(|stamp| seconds(stamp.expires_at)),
+            expires_at: observed.held_for_spec().map(|token_metadata| seconds(token_metadata.expires_at)),
             renew_at: next_attempt.map(seconds),
             ready: status::holds(&status.conditions, READY),
-            failures: self.memory.attempts.failures,
+            failures: self.retry_state.attempts.failures,
         };
         self.context.metrics.credential(labels, gauges);
     }

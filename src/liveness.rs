@@ -12,21 +12,21 @@ use std::{
 
 /// The parts that must move, by name.
 #[derive(Default)]
-pub struct Progress(Mutex<BTreeMap<String, Part>>);
+pub struct Liveness(Mutex<BTreeMap<String, Part>>);
 
 struct Part {
     limit: Duration,
     moved: Instant,
 }
 
-impl Progress {
+impl Liveness {
     /// From now on `part` must move at least once within `limit`.
     pub fn expect(&self, part: &str, limit: Duration) {
         self.parts(|parts| parts.insert(part.to_owned(), Part { limit, moved: Instant::now() }));
     }
 
     /// `part` moved. One that nobody expects anything of is ignored.
-    pub fn moved(&self, part: &str) {
+    pub fn heartbeat(&self, part: &str) {
         self.parts(|parts| {
             if let Some(part) = parts.get_mut(part) {
                 part.moved = Instant::now();
@@ -36,16 +36,16 @@ impl Progress {
 
     /// A part that has not moved for too long, in words.
     #[must_use]
-    pub fn stuck(&self) -> Option<String> {
-        self.stuck_at(Instant::now())
+    pub fn stalled(&self) -> Option<String> {
+        self.stalled_at(Instant::now())
     }
 
     #[cfg(test)]
-    pub(crate) fn moved_since(&self, part: &str, instant: Instant) -> bool {
+    pub(crate) fn heartbeat_since(&self, part: &str, instant: Instant) -> bool {
         self.parts(|parts| parts.get(part).is_some_and(|part| part.moved >= instant))
     }
 
-    fn stuck_at(&self, now: Instant) -> Option<String> {
+    fn stalled_at(&self, now: Instant) -> Option<String> {
         self.parts(|parts| {
             let still = |part: &Part| now.saturating_duration_since(part.moved);
             let (name, part) = parts.iter().find(|(_, part)| still(part) > part.limit)?;
@@ -65,24 +65,24 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     #[test]
-    fn part_that_stands_still_is_named() {
-        let progress = Progress::default();
-        progress.expect("the watch", LIMIT);
+    fn stalled_part_is_named() {
+        let liveness = Liveness::default();
+        liveness.expect("the watch", LIMIT);
         let now = Instant::now();
-        assert_eq!(progress.stuck_at(now + LIMIT / 2), None);
-        let told = progress.stuck_at(now + LIMIT * 2).unwrap_or_default();
-        assert!(told.starts_with("the watch has not moved for 1"), "{told}");
+        assert_eq!(liveness.stalled_at(now + LIMIT / 2), None);
+        let reported = liveness.stalled_at(now + LIMIT * 2).unwrap_or_default();
+        assert!(reported.starts_with("the watch has not moved for 1"), "{reported}");
     }
 
     #[test]
-    fn part_that_moves_is_never_stuck() {
-        let progress = Progress::default();
-        progress.expect("the watch", Duration::ZERO);
+    fn part_with_heartbeats_is_never_stalled() {
+        let liveness = Liveness::default();
+        liveness.expect("the watch", Duration::ZERO);
         std::thread::sleep(Duration::from_millis(2));
-        assert!(progress.stuck().is_some());
-        progress.expect("the watch", LIMIT);
-        progress.moved("the watch");
-        progress.moved("what nobody expects");
-        assert_eq!(progress.stuck(), None);
+        assert!(liveness.stalled().is_some());
+        liveness.expect("the watch", LIMIT);
+        liveness.heartbeat("the watch");
+        liveness.heartbeat("what nobody expects");
+        assert_eq!(liveness.stalled(), None);
     }
 }

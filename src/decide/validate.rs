@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::facts::{Refusal, Stamp};
+use super::observed::{Failure, TokenMetadata};
 use crate::{
     api::{conditions::Reason, limits::SCOPE_MAX},
     clock,
@@ -48,7 +48,7 @@ pub struct Claims {
 
 /// A token worth writing.
 #[derive(Clone)]
-pub struct Grant {
+pub struct IssuedToken {
     /// The access token.
     pub token: Sensitive,
     /// Its type, `Bearer`.
@@ -69,16 +69,16 @@ pub struct Grant {
 /// # Errors
 /// [`Reason::TokenRejected`], [`Reason::MalformedResponse`], [`Reason::ScopeReduced`] or
 /// [`Reason::ShorterThanCurrent`]. Nothing may be written then.
-pub fn weigh(
+pub fn validate(
     authority: &str,
     answer: Answer,
     requested: &[String],
-    held: Option<&Stamp>,
+    held: Option<&TokenMetadata>,
     skew: TimeDelta,
     now: DateTime<Utc>,
-) -> Result<Grant, Refusal> {
+) -> Result<IssuedToken, Failure> {
     if !answer.token_type.eq_ignore_ascii_case("bearer") {
-        return Err(Refusal::new(
+        return Err(Failure::new(
             Reason::TokenRejected,
             format!(
                 "ITwinAuthority {authority} issued a token whose token_type is not Bearer, which nobody could present: \
@@ -88,7 +88,7 @@ pub fn weigh(
     }
     let expires_at = expiry(authority, &answer)?;
     if expires_at <= now {
-        return Err(Refusal::new(
+        return Err(Failure::new(
             Reason::TokenRejected,
             format!(
                 "ITwinAuthority {authority} issued a token that has expired already (at {}, and it is {}): compare the clocks of \
@@ -101,7 +101,7 @@ pub fn weigh(
     if let Some(nbf) = answer.claims.as_ref().and_then(|claims| claims.nbf)
         && DateTime::from_timestamp(nbf, 0).is_none_or(|nbf| nbf > now + skew)
     {
-        return Err(Refusal::new(
+        return Err(Failure::new(
             Reason::TokenRejected,
             format!(
                 "ITwinAuthority {authority} issued a token that is not valid yet (claim nbf): compare the clocks of the \
@@ -114,7 +114,7 @@ pub fn weigh(
         && held.expires_at > now
         && expires_at < held.expires_at
     {
-        return Err(Refusal::new(
+        return Err(Failure::new(
             Reason::ShorterThanCurrent,
             format!(
                 "ITwinAuthority {authority} issued a token that expires at {}, before the one that the Secret holds ({}): the held \
@@ -124,7 +124,7 @@ pub fn weigh(
             ),
         ));
     }
-    Ok(Grant {
+    Ok(IssuedToken {
         token: answer.token,
         token_type: "Bearer".to_owned(),
         scopes,
@@ -134,7 +134,7 @@ pub fn weigh(
 }
 
 /// The earlier of what the token says and what the answer says.
-fn expiry(authority: &str, answer: &Answer) -> Result<DateTime<Utc>, Refusal> {
+fn expiry(authority: &str, answer: &Answer) -> Result<DateTime<Utc>, Failure> {
     let stated = answer
         .expires_in
         .filter(|seconds| *seconds <= ABSURD_SECONDS)
@@ -143,7 +143,7 @@ fn expiry(authority: &str, answer: &Answer) -> Result<DateTime<Utc>, Refusal> {
     let claimed = match &answer.claims {
         None => None,
         Some(claims) => Some(DateTime::from_timestamp(claims.exp, 0).ok_or_else(|| {
-            Refusal::new(
+            Failure::new(
                 Reason::TokenRejected,
                 format!(
                     "ITwinAuthority {authority} issued a token whose exp claim is no date: its operators must mend it"
@@ -154,7 +154,7 @@ fn expiry(authority: &str, answer: &Answer) -> Result<DateTime<Utc>, Refusal> {
     match (claimed, stated) {
         (Some(claimed), Some(stated)) => Ok(claimed.min(stated)),
         (Some(expiry), None) | (None, Some(expiry)) => Ok(expiry),
-        (None, None) => Err(Refusal::new(
+        (None, None) => Err(Failure::new(
             Reason::MalformedResponse,
             format!(
                 "the answer of ITwinAuthority {authority} has no usable expires_in, and its tokens are opaque, so that \
@@ -164,13 +164,13 @@ fn expiry(authority: &str, answer: &Answer) -> Result<DateTime<Utc>, Refusal> {
     }
 }
 
-fn granted_scopes(authority: &str, answer: &Answer, requested: &[String]) -> Result<Vec<String>, Refusal> {
+fn granted_scopes(authority: &str, answer: &Answer, requested: &[String]) -> Result<Vec<String>, Failure> {
     let claimed = answer.claims.as_ref().and_then(|claims| claims.scope.as_ref());
     let granted = answer.scope.as_ref().or(claimed);
     // with a space behind each, as they are written into the Secret
     let size: usize = granted.map_or(requested, Vec::as_slice).iter().map(|scope| scope.len() + 1).sum();
     if size > SCOPE_MAX {
-        return Err(Refusal::new(
+        return Err(Failure::new(
             Reason::TokenRejected,
             format!(
                 "ITwinAuthority {authority} issued a token with scopes of more than {SCOPE_MAX} bytes: request fewer in \
@@ -186,7 +186,7 @@ fn granted_scopes(authority: &str, answer: &Answer, requested: &[String]) -> Res
     if missing.is_empty() {
         return Ok(granted.clone());
     }
-    Err(Refusal::new(
+    Err(Failure::new(
         Reason::ScopeReduced,
         format!(
             "ITwinAuthority {authority} left out scope {}: have it allowed for this client, or take it out of spec.scopes",
@@ -216,12 +216,12 @@ mod tests {
         }
     }
 
-    fn weighed(answer: Answer) -> Result<Grant, Reason> {
-        weigh("ims", answer, &["itwin-platform".to_owned()], None, SKEW, at(1)).map_err(|refusal| refusal.reason)
+    fn validated(answer: Answer) -> Result<IssuedToken, Reason> {
+        validate("ims", answer, &["itwin-platform".to_owned()], None, SKEW, at(1)).map_err(|failure| failure.reason)
     }
 
-    fn held(expires: i64) -> Stamp {
-        Stamp {
+    fn held(expires: i64) -> TokenMetadata {
+        TokenMetadata {
             request: "".into(),
             issuer: "".into(),
             client_version: "".into(),
@@ -232,14 +232,14 @@ mod tests {
 
     #[test]
     fn earlier_of_claim_and_answer_counts() {
-        assert_eq!(weighed(answer(3600, Some(1800))).ok().map(|g| g.expires_at), Some(at(1800)));
-        assert_eq!(weighed(answer(1800, Some(3600))).ok().map(|g| g.expires_at), Some(at(1800)));
+        assert_eq!(validated(answer(3600, Some(1800))).ok().map(|g| g.expires_at), Some(at(1800)));
+        assert_eq!(validated(answer(1800, Some(3600))).ok().map(|g| g.expires_at), Some(at(1800)));
     }
 
     #[test]
     fn missing_or_absurd_expires_in_leaves_the_claim() {
         for expires_in in [None, Some(1 << 63), Some(u64::MAX)] {
-            assert_eq!(weighed(answer(3600, expires_in)).ok().map(|g| g.expires_at), Some(at(3600)));
+            assert_eq!(validated(answer(3600, expires_in)).ok().map(|g| g.expires_at), Some(at(3600)));
         }
     }
 
@@ -248,14 +248,14 @@ mod tests {
         for expires_in in [None, Some(1 << 63)] {
             let mut answer = answer(0, expires_in);
             answer.claims = None;
-            assert_eq!(weighed(answer).err(), Some(Reason::MalformedResponse));
+            assert_eq!(validated(answer).err(), Some(Reason::MalformedResponse));
         }
     }
 
     #[test]
     fn zero_lifetime_and_expired_tokens_are_rejected() {
-        assert_eq!(weighed(answer(3600, Some(0))).err(), Some(Reason::TokenRejected));
-        assert_eq!(weighed(answer(1, None)).err(), Some(Reason::TokenRejected));
+        assert_eq!(validated(answer(3600, Some(0))).err(), Some(Reason::TokenRejected));
+        assert_eq!(validated(answer(1, None)).err(), Some(Reason::TokenRejected));
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
         let with_nbf = |nbf: i64| {
             let mut answer = answer(3600, None);
             answer.claims.as_mut().expect("a JWT").nbf = Some(at(nbf).timestamp());
-            weighed(answer).err()
+            validated(answer).err()
         };
         assert_eq!(with_nbf(61), None);
         assert_eq!(with_nbf(62), Some(Reason::TokenRejected));
@@ -273,21 +273,21 @@ mod tests {
     fn token_type_is_compared_without_case_and_written_as_bearer() {
         let mut lower = answer(3600, None);
         lower.token_type = "bearer".into();
-        assert_eq!(weighed(lower).ok().map(|g| g.token_type), Some("Bearer".to_owned()));
+        assert_eq!(validated(lower).ok().map(|g| g.token_type), Some("Bearer".to_owned()));
         let mut other = answer(3600, None);
         other.token_type = "DPoP".into();
-        assert_eq!(weighed(other).err(), Some(Reason::TokenRejected));
+        assert_eq!(validated(other).err(), Some(Reason::TokenRejected));
     }
 
     #[test]
-    fn narrower_scope_is_refused_wherever_it_is_told() {
+    fn narrower_scope_is_refused_wherever_it_is_named() {
         let mut told_by_answer = answer(3600, None);
         told_by_answer.scope = Some(vec!["other".into()]);
-        assert_eq!(weighed(told_by_answer).err(), Some(Reason::ScopeReduced));
+        assert_eq!(validated(told_by_answer).err(), Some(Reason::ScopeReduced));
         let mut told_by_claim = answer(3600, None);
         told_by_claim.scope = None;
         told_by_claim.claims.as_mut().expect("a JWT").scope = Some(vec!["other".into()]);
-        assert_eq!(weighed(told_by_claim).err(), Some(Reason::ScopeReduced));
+        assert_eq!(validated(told_by_claim).err(), Some(Reason::ScopeReduced));
     }
 
     #[test]
@@ -296,25 +296,26 @@ mod tests {
         for (size, verdict) in [(SCOPE_MAX, None), (SCOPE_MAX + 1, Some(Reason::TokenRejected))] {
             let mut by_answer = answer(3600, None);
             by_answer.scope = long(size);
-            assert_eq!(weighed(by_answer).err(), verdict);
+            assert_eq!(validated(by_answer).err(), verdict);
             let mut by_claim = answer(3600, None);
             by_claim.scope = None;
             by_claim.claims.as_mut().expect("a JWT").scope = long(size);
-            assert_eq!(weighed(by_claim).err(), verdict);
+            assert_eq!(validated(by_claim).err(), verdict);
             let mut by_none = answer(3600, None);
             by_none.scope = None;
             let requested = long(size).expect("scopes");
-            let weighed = weigh("ims", by_none, &requested, None, SKEW, at(1));
-            assert_eq!(weighed.err().map(|refusal| refusal.reason), verdict);
+            let validated = validate("ims", by_none, &requested, None, SKEW, at(1));
+            assert_eq!(validated.err().map(|failure| failure.reason), verdict);
         }
     }
 
     #[test]
     fn valid_token_is_not_replaced_by_one_that_expires_earlier() {
         let requested = ["itwin-platform".to_owned()];
-        let weighed = |exp, held: &Stamp| weigh("ims", answer(exp, None), &requested, Some(held), SKEW, at(1));
-        assert_eq!(weighed(100, &held(101)).err().map(|r| r.reason), Some(Reason::ShorterThanCurrent));
-        assert!(weighed(100, &held(100)).is_ok());
-        assert!(weighed(100, &held(0)).is_ok(), "an expired token is replaced by any valid one");
+        let validated =
+            |exp, held: &TokenMetadata| validate("ims", answer(exp, None), &requested, Some(held), SKEW, at(1));
+        assert_eq!(validated(100, &held(101)).err().map(|r| r.reason), Some(Reason::ShorterThanCurrent));
+        assert!(validated(100, &held(100)).is_ok());
+        assert!(validated(100, &held(0)).is_ok(), "an expired token is replaced by any valid one");
     }
 }

@@ -6,12 +6,12 @@ use crate::{
     api::credential::ITwinServiceCredential,
     clock,
     decide::{
-        facts::{Refusal, Stamp},
-        grant::{self, Grant},
+        observed::{Failure, TokenMetadata},
+        validate::{self, IssuedToken},
     },
     oauth::{
         authority::Authority,
-        failure::{Failure, Stage},
+        failure::{ExchangeStage, RequestFailure},
         token::{ClientCredentials, Names, TokenRequest},
     },
 };
@@ -27,14 +27,14 @@ pub struct Order<'a> {
     /// The client Secret, `namespace/name`.
     pub client_secret: &'a str,
     /// The token in the Secret, if it is for this very request: a new one must not expire earlier.
-    pub held: Option<&'a Stamp>,
+    pub held: Option<&'a TokenMetadata>,
 }
 
 /// Requests a token of `authority` and validates the answer.
 ///
 /// # Errors
-/// [`Failure`]: nothing may be written then.
-pub async fn mint(authority: &Authority, order: &Order<'_>) -> Result<Grant, Failure> {
+/// [`RequestFailure`]: nothing may be written then.
+pub async fn request_token(authority: &Authority, order: &Order<'_>) -> Result<IssuedToken, RequestFailure> {
     let spec = &order.credential.spec;
     let namespace = order.credential.metadata.namespace.as_deref().unwrap_or_default();
     authority.config.permits_namespace(&authority.name, namespace, order.namespace_labels).map_err(not_sent)?;
@@ -49,10 +49,10 @@ pub async fn mint(authority: &Authority, order: &Order<'_>) -> Result<Grant, Fai
         },
     };
     let answer = authority.request_token(&request).await?;
-    grant::weigh(&authority.name, answer, &spec.scopes, order.held, authority.config.clock_skew, clock::now())
-        .map_err(Failure::from)
+    validate::validate(&authority.name, answer, &spec.scopes, order.held, authority.config.clock_skew, clock::now())
+        .map_err(RequestFailure::from)
 }
 
-fn not_sent(refusal: Refusal) -> Failure {
-    Failure::from(refusal).at(Stage::NotSent)
+fn not_sent(failure: Failure) -> RequestFailure {
+    RequestFailure::from(failure).at(ExchangeStage::NotSent)
 }

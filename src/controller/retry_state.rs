@@ -19,7 +19,7 @@ use crate::{
 const INHERITED_BACKOFF: TimeDelta = TimeDelta::seconds(30);
 
 /// What is remembered of a credential.
-pub struct Memory {
+pub struct RetryState {
     /// Attempts, as they are told.
     pub attempts: Attempts,
     /// No attempt before this instant, as long as `inputs` stay what they are.
@@ -37,9 +37,9 @@ pub struct Memory {
     /// The newest resourceVersion of the object that was seen or written: a watch may show an older one again.
     pub newest: u64,
     /// Version of the Secret whose data was read and found to be what we wrote.
-    pub proven_target: Option<Arc<str>>,
+    pub verified_target: Option<Arc<str>>,
     /// Version of the client Secret that was read and found to hold what the token was asked with.
-    pub proven_client: Option<Arc<str>>,
+    pub verified_client: Option<Arc<str>>,
     /// Reverts of the Secret that follow each other.
     pub reverts: Reverts,
     /// A token that was issued but could not be written yet: it is not asked for again.
@@ -58,7 +58,7 @@ pub struct Memory {
     pub long_renewal_reported: bool,
 }
 
-impl Memory {
+impl RetryState {
     /// What the object itself tells of the time before us.
     #[must_use]
     pub fn recall(credential: &ITwinServiceCredential, now: DateTime<Utc>) -> Self {
@@ -80,8 +80,8 @@ impl Memory {
             unfulfilled_request: None,
             written_status: None,
             newest: 0,
-            proven_target: None,
-            proven_client: None,
+            verified_target: None,
+            verified_client: None,
             reverts: Reverts::default(),
             unwritten: None,
             restarted_for: None,
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credential_that_failed_before_a_start_waits_for_half_a_minute_at_most_whatever_was_told() {
+    fn credential_that_failed_before_a_start_waits_for_half_a_minute_at_most_whatever_was_reported() {
         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
         let recalled = |renew_at: Option<DateTime<Utc>>| {
             let credential = serde_json::from_value(json!({
@@ -116,7 +116,7 @@ mod tests {
                     "lastFailure": {"time": clock::to_rfc3339(now), "reason": "Timeout", "message": "late"},
                 },
             }));
-            Memory::recall(&credential.expect("a credential"), now).not_before
+            RetryState::recall(&credential.expect("a credential"), now).not_before
         };
         let waits = [None, Some(now + TimeDelta::hours(1))].map(recalled);
         assert_eq!(waits[0], waits[1], "one that waited for its authority is told no time");

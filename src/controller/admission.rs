@@ -5,15 +5,15 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use super::{
-    RequeueAfter, gather,
-    reconcile::{Visit, requeue},
+    RequeueAfter, observation,
+    reconcile::{Reconciler, requeue},
     requests::{self, Place},
 };
 use crate::{
     act::template,
     cluster::CallError,
     decide::{
-        facts::{Facts, Refusal},
+        observed::{Failure, ObservedState},
         requests::Blocked,
     },
     digest,
@@ -25,36 +25,36 @@ const REPORT_AFTER: Duration = Duration::from_secs(30);
 const REPORT_SPREAD: Duration = Duration::from_secs(5);
 
 /// What makes an attempt vain.
-pub(super) enum Vain {
+pub(super) enum NotQueued {
     /// It is known before anything is sent.
-    Invalid(Refusal),
+    Invalid(Failure),
     /// Nothing is sent for now, and that was not reported yet.
     Blocked {
         /// What to report.
-        refusal: Refusal,
+        failure: Failure,
         /// It is not the failure of this credential's client.
         by_others: bool,
     },
 }
 
-impl Visit<'_> {
+impl Reconciler<'_> {
     /// Has the token request wait for its turn. Returns for how long it has waited.
     ///
     /// # Errors
-    /// [`Vain`].
-    pub(super) fn enqueue(&mut self, facts: &Facts, inputs: u32) -> Result<Duration, Vain> {
-        template::check(self.subject.credential.spec.secret_template.as_ref()).map_err(Vain::Invalid)?;
-        let authority = &self.subject.credential.spec.authority_ref.name;
-        let request = gather::request(&self.subject, &self.memory, facts, &self.context.index);
+    /// [`NotQueued`].
+    pub(super) fn enqueue(&mut self, observed: &ObservedState, inputs: u32) -> Result<Duration, NotQueued> {
+        template::check(self.references.credential.spec.secret_template.as_ref()).map_err(NotQueued::Invalid)?;
+        let authority = &self.references.credential.spec.authority_ref.name;
+        let request = observation::request(&self.references, &self.retry_state, observed, &self.context.index);
         let Place { since, blocked } = self.context.authorities.requests.enqueue(authority, self.key, request);
         self.is_blocked = blocked.is_some();
         if let Some(blocked) = blocked {
             let by_others = !matches!(blocked, Blocked::Client(_));
-            let refusal = refusal(authority, blocked);
-            if !self.is_reported(&refusal, inputs) {
+            let failure = failure(authority, blocked);
+            if !self.is_reported(&failure, inputs) {
                 // it must not take a probe while this is reported
                 self.context.authorities.requests.leave(self.key);
-                return Err(Vain::Blocked { refusal, by_others });
+                return Err(NotQueued::Blocked { failure, by_others });
             }
         }
         self.waits = true;
@@ -63,21 +63,21 @@ impl Visit<'_> {
 
     /// Whether this was reported, or the last attempt failed for another reason and nothing relevant changed since: then
     /// it says nothing new.
-    fn is_reported(&self, refusal: &Refusal, inputs: u32) -> bool {
-        let unchanged = self.memory.inputs.is_none_or(|before| before == inputs);
-        let last = self.memory.attempts.last_failure.as_ref();
-        last.is_some_and(|(_, last)| unchanged || last == refusal)
+    fn is_reported(&self, failure: &Failure, inputs: u32) -> bool {
+        let unchanged = self.retry_state.inputs.is_none_or(|before| before == inputs);
+        let last = self.retry_state.attempts.last_failure.as_ref();
+        last.is_some_and(|(_, last)| unchanged || last == failure)
     }
 
     /// Reports how the credential stands while it waits, and says when to report again.
     pub(super) async fn await_admission(&mut self, waited: Duration) -> Result<RequeueAfter, CallError> {
-        let spread = REPORT_SPREAD.mul_f64(digest::unit_interval(["wait", &self.subject.uid]));
+        let spread = REPORT_SPREAD.mul_f64(digest::unit_interval(["wait", &self.references.uid]));
         let until_report = (REPORT_AFTER + spread).checked_sub(waited).filter(|left| !left.is_zero());
         // behind an open circuit it is the failure that is reported, not the queue
         self.waits_long = until_report.is_none() && !self.is_blocked;
         let until_report = until_report.map(|left| TimeDelta::from_std(left).unwrap_or_default());
         // what waits costs no API call, and of a credential that nothing is known of there is nothing to report yet
-        if let Some(left) = until_report.filter(|_| gather::is_new(&self.subject, &self.memory)) {
+        if let Some(left) = until_report.filter(|_| observation::is_new(&self.references, &self.retry_state)) {
             return Ok(requeue(left));
         }
         self.report(None, until_report).await
@@ -85,17 +85,17 @@ impl Visit<'_> {
 }
 
 /// What is blocked, in the words of a condition.
-fn refusal(authority: &str, blocked: Blocked) -> Refusal {
+fn failure(authority: &str, blocked: Blocked) -> Failure {
     match blocked {
-        Blocked::Client(refusal) => refusal,
-        Blocked::Server(reason) => Refusal::new(
+        Blocked::Client(failure) => failure,
+        Blocked::Server(reason) => Failure::new(
             reason,
             format!(
                 "ITwinAuthority {authority} fails repeatedly; it is asked by single probes until it answers: contact the \
                  operators of the authorization server"
             ),
         ),
-        Blocked::Paused(reason) => Refusal::new(
+        Blocked::ServerWait(reason) => Failure::new(
             reason,
             format!(
                 "ITwinAuthority {authority} asked all its clients to wait (Retry-After): lower its requestsPerMinute, or \

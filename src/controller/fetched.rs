@@ -5,39 +5,39 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Resource, api::GetParams, core::Request};
 
-use super::gather::Subject;
+use super::observation::References;
 use crate::{
     act::secret_writer,
     api::{authority::ClientAuthentication, secret_keys},
     cluster::{CallError, Cluster, Step},
-    decide::facts::Refusal,
+    decide::observed::Failure,
     oauth::token::ClientCredentials,
     observe::{
         client_secret::ClientMaterial,
         index::{Key, SecretIndex},
-        metadata::{SecretMetadata, WholeSecret},
-        target::{self, Seen},
+        metadata::{PartialSecret, WholeSecret},
+        target::{self, SecretMetadata},
     },
     sensitive::Sensitive,
 };
 
 /// What was read while one credential is looked at.
 #[derive(Default)]
-pub struct Reading {
+pub struct FetchedSecrets {
     /// The client Secret.
-    pub client: Option<ReadClient>,
+    pub client: Option<FetchedClient>,
     /// The client Secret was to be read, and there is none.
     pub client_is_missing: bool,
     /// The Secret to write.
-    pub target: Option<ReadTarget>,
+    pub target: Option<FetchedTarget>,
 }
 
 /// The client Secret as it was read.
-pub struct ReadClient {
+pub struct FetchedClient {
     /// Its version.
     pub version: Arc<str>,
     /// What a request needs of its content, or why it is of no use.
-    pub content: Result<ClientCredentials, Refusal>,
+    pub content: Result<ClientCredentials, Failure>,
     /// All of its content.
     pub material: ClientMaterial,
     /// Whether the token in the Secret was asked for with the same content.
@@ -45,13 +45,13 @@ pub struct ReadClient {
 }
 
 /// The Secret to write as it was read.
-pub struct ReadTarget {
+pub struct FetchedTarget {
     /// Its version.
     pub version: Arc<str>,
     /// Its data is what we wrote.
     pub is_ours: bool,
     /// It is, apart from keys that somebody else added.
-    pub has_foreign_keys: bool,
+    pub has_extra_keys: bool,
     /// Its data; where it is what we wrote, with the values of the keys that every Secret has, and with no others.
     pub data: secret_writer::Data,
     /// The operator's own annotations.
@@ -69,10 +69,10 @@ pub struct ReadTarget {
 /// # Errors
 /// Those of the call, a missing Secret apart.
 pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &Key) -> Result<(), CallError> {
-    let api: Api<SecretMetadata> = Api::namespaced(cluster.client.clone(), &key.namespace);
+    let api: Api<PartialSecret> = Api::namespaced(cluster.client.clone(), &key.namespace);
     match cluster.call(Step::GetSecretMetadata, api.get(&key.name)).await {
-        Ok(secret) => drop(index.saw(key, Seen::new(&secret.read()))),
-        Err(CallError::NotFound) => drop(index.saw_none(key, None)),
+        Ok(secret) => drop(index.observe(key, SecretMetadata::new(&secret.read()))),
+        Err(CallError::NotFound) => drop(index.observe_absence(key, None)),
         Err(error) => return Err(error),
     }
     Ok(())
@@ -95,22 +95,22 @@ async fn read_whole(cluster: &Cluster, step: Step, key: &Key) -> Result<Secret, 
 pub async fn read_target(
     cluster: &Cluster,
     index: &SecretIndex,
-    subject: &Subject<'_>,
-) -> Result<Option<ReadTarget>, CallError> {
-    let mut secret = match read_whole(cluster, Step::GetTarget, &subject.target).await {
+    references: &References<'_>,
+) -> Result<Option<FetchedTarget>, CallError> {
+    let mut secret = match read_whole(cluster, Step::GetTarget, &references.target).await {
         Ok(secret) => secret,
         Err(CallError::NotFound) => {
-            index.saw_none(&subject.target, None);
+            index.observe_absence(&references.target, None);
             return Ok(None);
         }
         Err(error) => return Err(error),
     };
-    let seen = Seen::new(&secret.metadata);
-    let version = seen.version.clone();
-    index.saw(&subject.target, seen);
+    let secret_metadata = SecretMetadata::new(&secret.metadata);
+    let version = secret_metadata.version.clone();
+    index.observe(&references.target, secret_metadata);
     let is_ours = target::is_what_we_wrote(&secret);
-    let template = subject.credential.spec.secret_template.as_ref();
-    let has_foreign_keys = !is_ours && target::is_ours_apart_from_further_keys(&secret, template);
+    let template = references.credential.spec.secret_template.as_ref();
+    let has_extra_keys = !is_ours && target::is_ours_except_for_extra_keys(&secret, template);
     let mut annotations = secret.metadata.annotations.take().unwrap_or_default();
     annotations.retain(|key, _| secret_keys::OUR_OWN.contains(&key.as_str()));
     let fingerprint = annotations.get(secret_keys::CLIENT).cloned();
@@ -118,14 +118,14 @@ pub async fn read_target(
     let text = |key: &str| data.get(key).and_then(|value| String::from_utf8(value.0.clone()).ok());
     let client_fingerprint = fingerprint.zip(text(secret_keys::ACCESS_TOKEN).map(Sensitive::new));
     // while a token is requested it is enough to know of the others that they are there
-    let is_good = is_ours || has_foreign_keys;
+    let is_good = is_ours || has_extra_keys;
     for (_, value) in data.iter_mut().filter(|(key, _)| !is_good || !secret_keys::DATA_KEYS.contains(&key.as_str())) {
         *value = ByteString::default();
     }
-    Ok(Some(ReadTarget {
+    Ok(Some(FetchedTarget {
         version,
         is_ours,
-        has_foreign_keys,
+        has_extra_keys,
         data,
         annotations,
         type_: secret.type_.unwrap_or_default(),
@@ -141,26 +141,26 @@ pub async fn read_target(
 pub async fn read_client(
     cluster: &Cluster,
     index: &SecretIndex,
-    subject: &Subject<'_>,
-    held: Option<&ReadTarget>,
+    references: &References<'_>,
+    held: Option<&FetchedTarget>,
     method: ClientAuthentication,
-) -> Result<Option<ReadClient>, CallError> {
-    let secret = match read_whole(cluster, Step::GetClientSecret, &subject.client).await {
+) -> Result<Option<FetchedClient>, CallError> {
+    let secret = match read_whole(cluster, Step::GetClientSecret, &references.client).await {
         Ok(secret) => secret,
         Err(CallError::NotFound) => {
-            index.saw_none(&subject.client, None);
+            index.observe_absence(&references.client, None);
             return Ok(None);
         }
         Err(error) => return Err(error),
     };
-    let seen = Seen::new(&secret.metadata);
-    let version = seen.version.clone();
-    index.saw(&subject.client, seen);
-    let spec = &subject.credential.spec;
-    let material = ClientMaterial::new(secret, &spec.client_credentials_ref, subject.client.to_string());
+    let secret_metadata = SecretMetadata::new(&secret.metadata);
+    let version = secret_metadata.version.clone();
+    index.observe(&references.client, secret_metadata);
+    let spec = &references.credential.spec;
+    let material = ClientMaterial::new(secret, &spec.client_credentials_ref, references.client.to_string());
     let content = material.credentials(method, spec.grant_type);
     let same_as_held = held
         .and_then(|held| held.client_fingerprint.as_ref())
         .map(|(fingerprint, token)| *fingerprint == material.fingerprint(token));
-    Ok(Some(ReadClient { version, content, material, same_as_held }))
+    Ok(Some(FetchedClient { version, content, material, same_as_held }))
 }

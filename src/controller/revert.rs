@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use kube::Resource;
 
-use super::reconcile::{Context, Visit};
+use super::reconcile::{Context, Reconciler};
 use crate::{
     act::{rollout, secret_writer, template},
     api::conditions::Reason,
@@ -11,27 +11,28 @@ use crate::{
     cluster::CallError,
     decide::{
         backoff,
-        facts::{Facts, Refusal},
+        observed::{Failure, ObservedState},
     },
     observe::index::Known,
     report::events::Transition,
 };
 
-impl Visit<'_> {
+impl Reconciler<'_> {
     /// Puts right what is wrong with a Secret whose token is good: without a token request. Returns whether it did.
-    pub(super) async fn repair(&mut self, known: &Known) -> Result<Result<bool, Refusal>, CallError> {
+    pub(super) async fn patch_metadata(&mut self, known: &Known) -> Result<Result<bool, Failure>, CallError> {
         let Context { cluster, index, .. } = self.context;
-        let credential = self.subject.credential;
-        let Known::Present(seen) = known else { return Ok(Ok(false)) };
-        let is_current = template::is_current(seen.template.as_deref(), credential.spec.secret_template.as_ref());
-        let has_foreign_keys = self.reading.target.as_ref().is_some_and(|read| read.has_foreign_keys);
-        let repaired = if is_current && !has_foreign_keys {
-            secret_writer::repair(cluster, credential, seen).await.map(Ok)
+        let credential = self.references.credential;
+        let Known::Present(secret_metadata) = known else { return Ok(Ok(false)) };
+        let is_current =
+            template::is_current(secret_metadata.template.as_deref(), credential.spec.secret_template.as_ref());
+        let has_extra_keys = self.fetched.target.as_ref().is_some_and(|read| read.has_extra_keys);
+        let repaired = if is_current && !has_extra_keys {
+            secret_writer::patch_metadata(cluster, credential, secret_metadata).await.map(Ok)
         } else {
             self.read_target().await?;
-            match self.reading.target.take() {
-                Some(read) if (read.is_ours || read.has_foreign_keys) && read.version == seen.version => {
-                    secret_writer::rerender(cluster, credential, seen, read.data, &read.annotations).await
+            match self.fetched.target.take() {
+                Some(read) if (read.is_ours || read.has_extra_keys) && read.version == secret_metadata.version => {
+                    secret_writer::rerender(cluster, credential, secret_metadata, read.data, &read.annotations).await
                 }
                 // it changed meanwhile: decide again
                 _ => return Ok(Ok(false)),
@@ -39,12 +40,12 @@ impl Visit<'_> {
         };
         match repaired {
             Ok(Ok(repaired)) => {
-                self.memory.proven_target = Some(repaired.version.clone());
-                index.saw(&self.subject.target, repaired);
-                self.reading.target = None;
+                self.retry_state.verified_target = Some(repaired.version.clone());
+                index.observe(&self.references.target, repaired);
+                self.fetched.target = None;
                 Ok(Ok(true))
             }
-            Ok(Err(refusal)) => Ok(Err(refusal)),
+            Ok(Err(failure)) => Ok(Err(failure)),
             Err(CallError::Conflict | CallError::NotFound) => {
                 self.forget_target();
                 Ok(Ok(false))
@@ -55,16 +56,16 @@ impl Visit<'_> {
 
     /// Notes that somebody else's change of the Secret, as it was `known`, was reverted. Where that goes on, it is reported as a failure, and
     /// the next revert waits for the back-off; a token that is good stays so.
-    pub(super) fn reverted(&mut self, facts: &Facts, inputs: u32, known: &Known) {
+    pub(super) fn reverted(&mut self, observed: &ObservedState, inputs: u32, known: &Known) {
         let now = clock::now();
-        let generation = self.subject.credential.metadata.generation.unwrap_or_default();
-        let excess = self.memory.reverts.note(generation, now);
+        let generation = self.references.credential.metadata.generation.unwrap_or_default();
+        let excess = self.retry_state.reverts.note(generation, now);
         if excess == 0 {
             return;
         }
         // once it was reverted nothing is left of who wrote it
         let manager = match known {
-            Known::Present(seen) => seen.other_manager.as_deref(),
+            Known::Present(secret_metadata) => secret_metadata.other_manager.as_deref(),
             Known::Absent | Known::Unknown => None,
         };
         let by = match (known, manager) {
@@ -75,23 +76,23 @@ impl Visit<'_> {
         let message = format!(
             "Secret {} is changed repeatedly {by}: have its data, labels and annotations left alone (its \
              metadata.managedFields say who wrote which); it is reverted at growing intervals",
-            self.subject.target
+            self.references.target
         );
         // what was written well in between does not begin the back-off from the start
-        self.memory.attempts.failures = excess - 1;
-        self.failed(facts, inputs, Refusal::new(Reason::SecretConflict, message).into());
-        let wait = self.memory.not_before.map_or(TimeDelta::zero(), |until| until - now);
-        self.memory.reverts.back_off(wait);
+        self.retry_state.attempts.failures = excess - 1;
+        self.failed(observed, inputs, Failure::new(Reason::SecretConflict, message).into());
+        let wait = self.retry_state.not_before.map_or(TimeDelta::zero(), |until| until - now);
+        self.retry_state.reverts.back_off(wait);
     }
 
     /// Restarts the workloads that read the token once. What fails is told and tried again later; the token is good.
     pub(super) async fn restart_workloads(&mut self, issued_at: DateTime<Utc>) {
         let Context { cluster, events, .. } = self.context;
-        let credential = self.subject.credential;
+        let credential = self.references.credential;
         let (mut restarted, mut failed) = (Vec::new(), Vec::new());
         for target in &credential.spec.rollout_restart_targets {
             let name = rollout::name(target);
-            match rollout::restart(cluster, &self.subject.key.namespace, target, issued_at).await {
+            match rollout::restart(cluster, &self.references.key.namespace, target, issued_at).await {
                 Ok(true) => restarted.push(name),
                 Ok(false) => {}
                 Err(CallError::NotFound) => failed.push(format!("{name} does not exist")),
@@ -103,21 +104,21 @@ impl Visit<'_> {
         }
         if !restarted.is_empty() {
             let note = format!("{} restarted, for the token of {}", restarted.join(", "), clock::to_rfc3339(issued_at));
-            tracing::info!(credential = %self.subject.key, "{note}");
+            tracing::info!(credential = %self.references.key, "{note}");
             events.publish(&credential.object_ref(&()), Transition::normal("RolloutRestarted", note)).await;
         }
         if failed.is_empty() {
-            self.memory.restarted_for = Some(issued_at);
-            self.memory.restart_failures = 0;
-            self.memory.restart_not_before = None;
-            self.memory.attempts.restart_failure = None;
+            self.retry_state.restarted_for = Some(issued_at);
+            self.retry_state.restart_failures = 0;
+            self.retry_state.restart_not_before = None;
+            self.retry_state.attempts.restart_failure = None;
         } else {
-            self.memory.restart_failures = self.memory.restart_failures.saturating_add(1);
-            let failures = self.memory.restart_failures;
+            self.retry_state.restart_failures = self.retry_state.restart_failures.saturating_add(1);
+            let failures = self.retry_state.restart_failures;
             // nothing of a token's life hangs on it
-            let wait = backoff::delay(failures, TimeDelta::zero(), Reason::ServerError, None, &self.subject.uid);
-            self.memory.restart_not_before = Some(clock::now() + wait);
-            self.memory.attempts.restart_failure = Some(failed.join("; "));
+            let wait = backoff::delay(failures, TimeDelta::zero(), Reason::ServerError, None, &self.references.uid);
+            self.retry_state.restart_not_before = Some(clock::now() + wait);
+            self.retry_state.attempts.restart_failure = Some(failed.join("; "));
         }
     }
 }
