@@ -63,7 +63,7 @@ image: ## Build the image; PREBUILT=1 without a base image, ARCH=arm64 for anoth
 
 .PHONY: unit
 unit: ## Run the tests that need no server.
-	$(CARGO) test --locked --lib --test crds --test docs --test hostile --test monitoring --test tidy
+	$(CARGO) test --locked --workspace --lib --test crds --test docs --test hostile --test monitoring --test tidy
 
 .PHONY: check
 check: ## Check format, lints, licences and generated files.

@@ -6,20 +6,16 @@ use std::{collections::BTreeMap, hint::black_box};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use criterion::{Criterion, criterion_group, criterion_main};
-use itwin_credential_operator::{
-    act::template::Templates,
-    api::{credential::SecretTemplate, secret_keys},
-    decide::{
-        decision,
-        observed::{
-            Authority, Client, Desired, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target,
-            TokenMetadata,
-        },
+use itwin_api::{credential::SecretTemplate, secret_keys};
+use itwin_core::{
+    decide,
+    observed::{
+        Authority, Client, Desired, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target, TokenMetadata,
     },
-    oauth::jwt::KeySet,
-    observe::target::SecretMetadata,
-    sensitive::Sensitive,
+    template::Templates,
 };
+use itwin_credential_operator::observe::target::SecretMetadata;
+use itwin_oauth::{jwt::KeySet, sensitive::Sensitive};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
@@ -66,8 +62,8 @@ fn up_to_date() -> ObservedState {
 fn decide(criterion: &mut Criterion) {
     let observed = up_to_date();
     let mut group = criterion.benchmark_group("decide");
-    group.bench_function("nothing to do", |bencher| bencher.iter(|| decision::decide(black_box(&observed), at(60))));
-    group.bench_function("renewal is due", |bencher| bencher.iter(|| decision::decide(black_box(&observed), at(2500))));
+    group.bench_function("nothing to do", |bencher| bencher.iter(|| decide::decide(black_box(&observed), at(60))));
+    group.bench_function("renewal is due", |bencher| bencher.iter(|| decide::decide(black_box(&observed), at(2500))));
     group.finish();
 }
 

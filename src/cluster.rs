@@ -5,10 +5,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use itwin_api::credential::WorkloadKind;
 use kube::Client;
 use serde::de::DeserializeOwned;
 
-use crate::{api::credential::WorkloadKind, mandate::Mandate, metrics::Metrics};
+use crate::{mandate::Mandate, metrics::Metrics};
 
 /// Deadline of one call. Less than the 10 s within which a failure must be told, more than the API server's own
 /// queueing under load.

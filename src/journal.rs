@@ -15,12 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use itwin_core::suspects::{self, Left, Situation, UnderWay};
+
 use self::file::{Record, Slot, Slots};
-use crate::{
-    decide::suspects::{self, Left, Situation, UnderWay},
-    metrics::Metrics,
-    observe::index::Key,
-};
+use crate::{metrics::Metrics, observe::index::Key};
 
 /// The crash journal of a process; one without a directory suspects no one.
 pub struct Journal {

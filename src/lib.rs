@@ -13,15 +13,11 @@
 //! ```
 
 pub mod clock;
-pub mod digest;
 pub mod liveness;
 pub mod mandate;
-pub mod sensitive;
 
-pub mod api;
 pub mod config;
 
-pub mod decide;
 pub mod oauth;
 
 pub mod metrics;

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use itwin_credential_operator::{
-    api,
     config::args::{Cli, Command},
     report, runtime,
 };
@@ -54,7 +53,7 @@ fn forbid_core_dumps() {
 
 fn start(cli: Cli) -> ExitCode {
     let result = match cli.command {
-        Command::Crd => api::crds().map(|yaml| print!("{yaml}")),
+        Command::Crd => itwin_api::crds().map(|yaml| print!("{yaml}")),
         Command::Run(args) => {
             forbid_core_dumps();
             report::log::start(args.log_format, args.log_level);

@@ -417,7 +417,7 @@ async fn admission_policy_lets_nobody_else_write_what_the_operator_decides_from(
     let kubeconfig = kube::config::Kubeconfig::read_from(&stage.kubeconfig)?;
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
     config.auth_info.impersonate = Some(operator);
-    let credentials: Api<itwin_credential_operator::api::credential::ITwinServiceCredential> =
+    let credentials: Api<itwin_api::credential::ITwinServiceCredential> =
         Api::namespaced(kube::Client::try_from(config)?, name);
     credentials.patch_status("agent", &PatchParams::default(), &Patch::Merge(&status)).await?;
 

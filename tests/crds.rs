@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use itwin_credential_operator::api::{credential::ITwinServiceCredential, limits};
+use itwin_api::{credential::ITwinServiceCredential, limits};
 use kube::CustomResourceExt;
 use serde_json::Value;
 
@@ -68,7 +68,7 @@ fn spec_of_every_credential_that_the_schema_accepts_is_under_64_kb() {
 
 #[test]
 fn committed_crds_are_fresh() {
-    let generated = itwin_credential_operator::api::crds().expect("YAML");
+    let generated = itwin_api::crds().expect("YAML");
     for file in ["crds/credentials.itwin.dev.yaml", "charts/itwin-credential-operator/files/crds.yaml"] {
         let committed =
             std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("the file is there");

@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 use anyhow::{Context, Result};
-use itwin_credential_operator::api::conditions::Reason;
+use itwin_api::conditions::Reason;
 use serde_json::{Value, json};
 use stage::{Stage, project};
 

@@ -10,10 +10,8 @@ use std::{
     time::Duration,
 };
 
-use itwin_credential_operator::{
-    api::{authority::ITwinAuthority, conditions::Reason},
-    metrics::{CredentialGauges, CredentialLabels, Metrics},
-};
+use itwin_api::{authority::ITwinAuthority, conditions::Reason};
+use itwin_credential_operator::metrics::{CredentialGauges, CredentialLabels, Metrics};
 use kube::CustomResourceExt;
 use serde_json::Value;
 

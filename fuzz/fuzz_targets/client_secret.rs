@@ -2,13 +2,10 @@
 #![no_main]
 
 use chrono::DateTime;
-use itwin_credential_operator::{
-    api::{authority::ClientAuthentication, credential::GrantType},
-    oauth::{assertion, token::Proof},
-    observe::client_secret::ClientMaterial,
-    sensitive::Sensitive,
-};
+use itwin_api::{authority::ClientAuthentication, credential::GrantType};
+use itwin_credential_operator::observe::client_secret::ClientMaterial;
 use itwin_credential_operator_fuzz::{is_bounded, on_small_stack};
+use itwin_oauth::{assertion, sensitive::Sensitive, token::Proof};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use libfuzzer_sys::fuzz_target;
 

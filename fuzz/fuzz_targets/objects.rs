@@ -3,12 +3,9 @@
 #![no_main]
 
 use chrono::DateTime;
-use itwin_credential_operator::{
-    act::template,
-    api::{authority::ITwinAuthority, credential::ITwinServiceCredential, limits},
-    config::authority::AuthorityConfig,
-    controller::{observation, guarded::Guarded},
-};
+use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential, limits};
+use itwin_core::template;
+use itwin_credential_operator::{config::authority::AuthorityConfig, controller::{guarded::Guarded, observation}};
 use itwin_credential_operator_fuzz::{is_bounded, on_small_stack};
 use libfuzzer_sys::fuzz_target;
 

@@ -4,10 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use itwin_credential_operator::{
-    act::template::Templates,
-    api::{credential::SecretTemplate, limits},
-};
+use itwin_api::{credential::SecretTemplate, limits};
+use itwin_core::template::Templates;
 use itwin_credential_operator_fuzz::{is_bounded, on_small_stack};
 use k8s_openapi::ByteString;
 use libfuzzer_sys::fuzz_target;

@@ -3,12 +3,10 @@
 
 use chrono::{DateTime, TimeDelta};
 use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
-use itwin_credential_operator::{
-    api::{authority::AuthoritySpec, duration},
-    config::authority::AuthorityConfig,
-    oauth::http::retry_after,
-};
+use itwin_api::{authority::AuthoritySpec, duration};
+use itwin_credential_operator::config::authority::AuthorityConfig;
 use itwin_credential_operator_fuzz::{is_bounded, on_small_stack};
+use itwin_oauth::transport::retry_after;
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 

@@ -3,14 +3,8 @@
 #![no_main]
 
 use futures::{executor::block_on, future::BoxFuture};
-use itwin_credential_operator::{
-    oauth::{
-        http::{Transport, TransportError},
-        token::{self, ClientCredentials, Names, Proof, TokenRequest},
-    },
-    sensitive::Sensitive,
-};
 use itwin_credential_operator_fuzz::on_small_stack;
+use itwin_oauth::{sensitive::Sensitive, token::{self, ClientCredentials, Names, Proof, TokenRequest}, transport::{Transport, TransportError}};
 use libfuzzer_sys::fuzz_target;
 
 /// An answer of the fuzzer's choice. The statuses that `Http` turns into errors never come this far.
@@ -50,7 +44,7 @@ fn answered(status: u8, body: &[u8]) {
         },
     };
     let endpoint = url::Url::parse("https://ims.example.com/token").expect("a URL");
-    match block_on(token::ask(&Canned(status, body), &endpoint, "https://ims.example.com", &request)) {
+    match block_on(token::ask(&Canned(status, body), &endpoint, "https://ims.example.com", &request, chrono::DateTime::UNIX_EPOCH)) {
         Ok(answer) => {
             let text = answer.token.expose();
             assert!(!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()));

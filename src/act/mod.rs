@@ -1,6 +1,5 @@
-//! Carrying out what was decided: asking for a token, writing the Secret. Nothing here decides.
+//! Carrying out what was decided: requesting a token, writing the Secret. Nothing here decides.
 
 pub mod rollout;
 pub mod secret_writer;
-pub mod template;
 pub mod token_request;

@@ -4,6 +4,11 @@
 //! that was killed between the Secret and the workload finds out from the workload what is left to do.
 
 use chrono::{DateTime, Utc};
+use itwin_api::{
+    MANAGER,
+    credential::{RolloutRestartTarget, WorkloadKind},
+    secret_keys, time,
+};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use kube::{
     Api,
@@ -12,15 +17,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{
-    api::{
-        MANAGER,
-        credential::{RolloutRestartTarget, WorkloadKind},
-        secret_keys,
-    },
-    clock,
-    cluster::{CallError, Cluster, Step},
-};
+use crate::cluster::{CallError, Cluster, Step};
 
 /// Restarts one workload for the token of this instant, unless that was done. Returns whether it had to.
 ///
@@ -34,7 +31,7 @@ pub async fn restart(
 ) -> Result<bool, CallError> {
     let resource = resource(target.kind);
     let api: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), namespace, &resource);
-    let wanted = clock::to_rfc3339(issued_at);
+    let wanted = time::to_rfc3339(issued_at);
     let workload = cluster.call(Step::GetWorkload(target.kind), api.get(&target.name)).await?;
     // pods that are younger than the token have read it
     let created = workload.metadata.creation_timestamp.as_ref();

@@ -7,6 +7,17 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use itwin_api::{
+    MANAGER,
+    credential::{DeletionPolicy, ITwinServiceCredential},
+    failure::Failure,
+    secret_keys, time,
+};
+use itwin_core::{
+    fingerprint,
+    template::{self, Templates},
+    validate::IssuedToken,
+};
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
     Api, Resource, ResourceExt,
@@ -15,16 +26,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::template::{self, Templates};
 use crate::{
-    api::{
-        MANAGER,
-        credential::{DeletionPolicy, ITwinServiceCredential},
-        secret_keys,
-    },
-    clock,
     cluster::{CallError, Cluster, Step},
-    decide::{fingerprint, observed::Failure, validate::IssuedToken},
     observe::{
         metadata::PartialSecret,
         target::{self, SecretMetadata},
@@ -88,7 +91,7 @@ pub type Data = BTreeMap<String, ByteString>;
 /// All that the Secret is to hold for this token.
 ///
 /// # Errors
-/// [`crate::api::conditions::Reason::TemplateInvalid`]
+/// [`itwin_api::conditions::Reason::TemplateInvalid`]
 pub fn data(credential: &ITwinServiceCredential, content: &Content) -> Result<Data, Failure> {
     with_templates(credential, token_data(content))
 }
@@ -248,8 +251,8 @@ pub fn all_annotations(
         (secret_keys::CLIENT_ID, content.client_id.clone()),
         (secret_keys::ISSUER_ANNOTATION, content.issuer.clone()),
         (secret_keys::GRANTED, content.issued.scopes.join(" ")),
-        (secret_keys::ISSUED_AT, clock::to_rfc3339(content.issued.issued_at)),
-        (secret_keys::EXPIRES_AT_ANNOTATION, clock::to_rfc3339(content.issued.expires_at)),
+        (secret_keys::ISSUED_AT, time::to_rfc3339(content.issued.issued_at)),
+        (secret_keys::EXPIRES_AT_ANNOTATION, time::to_rfc3339(content.issued.expires_at)),
     ];
     annotations.extend(token_metadata.map(|(key, value)| (key.to_owned(), value)));
     if let Some(request) = credential.annotations().get(secret_keys::RENEW) {
@@ -268,7 +271,7 @@ fn token_data(content: &Content) -> Data {
         (secret_keys::ACCESS_TOKEN, token.to_owned()),
         (secret_keys::AUTHORIZATION, format!("{} {token}", issued.token_type)),
         (secret_keys::TOKEN_TYPE, issued.token_type.clone()),
-        (secret_keys::EXPIRES_AT, clock::to_rfc3339(issued.expires_at)),
+        (secret_keys::EXPIRES_AT, time::to_rfc3339(issued.expires_at)),
         (secret_keys::SCOPE, issued.scopes.join(" ")),
         (secret_keys::ISSUER, content.issuer.clone()),
     ]

@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    api::credential::ITwinServiceCredential,
-    clock,
-    decide::{
-        observed::{Failure, TokenMetadata},
-        validate::{self, IssuedToken},
-    },
-    oauth::{
-        authority::Authority,
-        failure::{ExchangeStage, RequestFailure},
-        token::{ClientCredentials, Names, TokenRequest},
-    },
+use itwin_api::{credential::ITwinServiceCredential, failure::Failure};
+use itwin_core::{
+    observed::TokenMetadata,
+    validate::{self, IssuedToken},
 };
+use itwin_oauth::{
+    failure::{ExchangeStage, RequestFailure},
+    token::{ClientCredentials, Names, TokenRequest},
+};
+
+use crate::{clock, oauth::authority::Authority};
 
 /// What a token is asked for.
 pub struct Order<'a> {

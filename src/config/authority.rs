@@ -5,19 +5,16 @@ use std::{collections::BTreeMap, time::Duration};
 
 use base64::Engine;
 use chrono::TimeDelta;
+use itwin_api::{
+    authority::{AccessTokenFormat, AuthoritySpec, ClientAuthentication},
+    conditions::Reason,
+    credential::{CredentialSpec, GrantType},
+    failure::Failure,
+    limits::URL_MAX,
+};
 use kube::core::{Selector, SelectorExt};
 use reqwest::Certificate;
 use url::Url;
-
-use crate::{
-    api::{
-        authority::{AccessTokenFormat, AuthoritySpec, ClientAuthentication},
-        conditions::Reason,
-        credential::{CredentialSpec, GrantType},
-        limits::URL_MAX,
-    },
-    decide::observed::Failure,
-};
 
 /// An authority's configuration.
 #[derive(Clone, Debug)]
@@ -47,12 +44,6 @@ pub struct AuthorityConfig {
     allowed_grant_types: Vec<GrantType>,
     allowed_scopes: Option<Vec<String>>,
     allowed_namespaces: Option<Selector>,
-}
-
-/// Whether two issuer identifiers are one: a trailing slash means nothing.
-#[must_use]
-pub fn same_issuer(a: &str, b: &str) -> bool {
-    a.trim_end_matches('/') == b.trim_end_matches('/')
 }
 
 impl AuthorityConfig {

@@ -3,21 +3,15 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use itwin_api::{digest, failure::Failure};
+use itwin_core::{observed::ObservedState, requests::Blocked, template};
 
 use super::{
     RequeueAfter, observation,
     reconcile::{Reconciler, requeue},
     requests::{self, Place},
 };
-use crate::{
-    act::template,
-    cluster::CallError,
-    decide::{
-        observed::{Failure, ObservedState},
-        requests::Blocked,
-    },
-    digest,
-};
+use crate::cluster::CallError;
 
 /// A credential without a usable token that waits for longer says so in its condition Ready.
 const REPORT_AFTER: Duration = Duration::from_secs(30);

@@ -3,6 +3,15 @@
 use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
+use itwin_api::{conditions::Reason, failure::Failure, time};
+use itwin_core::{
+    action::IssueReason,
+    backoff,
+    observed::{Held, ObservedState, Target, TokenMetadata},
+    requests::Outcome,
+    schedule, template,
+};
+use itwin_oauth::failure::{ExchangeStage, RequestFailure};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 
@@ -14,20 +23,10 @@ use super::{
 use crate::{
     act::{
         secret_writer::{self, Content, Existing},
-        template,
         token_request::{self, Order},
     },
-    api::conditions::Reason,
     clock,
     cluster::{CallError, Step},
-    decide::{
-        action::IssueReason,
-        backoff,
-        observed::{Failure, Held, ObservedState, Target, TokenMetadata},
-        requests::Outcome,
-        schedule,
-    },
-    oauth::failure::{ExchangeStage, RequestFailure},
     observe::index::Known,
 };
 
@@ -299,7 +298,7 @@ impl Reconciler<'_> {
             credential = %self.references.key,
             secret = self.references.target.name,
             issue_reason = ?issue_reason,
-            expires_at = %clock::to_rfc3339(content.issued.expires_at),
+            expires_at = %time::to_rfc3339(content.issued.expires_at),
             "token written"
         );
     }

@@ -7,6 +7,15 @@ use std::{
 };
 
 use chrono::TimeDelta;
+use itwin_api::{
+    MANAGER,
+    authority::{AuthoritySpec, AuthorityStatus, ITwinAuthority},
+    conditions::{READY, Reason, Verdict},
+    credential::CredentialSpec,
+    digest,
+    failure::Failure,
+};
+use itwin_core::{backoff, observed};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api, ResourceExt,
@@ -16,20 +25,9 @@ use serde_json::json;
 
 use super::{RequeueAfter, namespaces::WatchedNamespaces, requests::Requests};
 use crate::{
-    api::{
-        MANAGER,
-        authority::{AuthoritySpec, AuthorityStatus, ITwinAuthority},
-        conditions::{READY, Reason, Verdict},
-        credential::CredentialSpec,
-    },
     clock,
     cluster::{Cluster, Step},
     config::authority::AuthorityConfig,
-    decide::{
-        backoff,
-        observed::{self, Failure},
-    },
-    digest,
     metrics::Metrics,
     oauth::authority::{Authority, Metadata},
 };

@@ -2,23 +2,21 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use itwin_api::{authority::ClientAuthentication, failure::Failure, secret_keys};
+use itwin_oauth::{sensitive::Sensitive, token::ClientCredentials};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Resource, api::GetParams, core::Request};
 
 use super::observation::References;
 use crate::{
     act::secret_writer,
-    api::{authority::ClientAuthentication, secret_keys},
     cluster::{CallError, Cluster, Step},
-    decide::observed::Failure,
-    oauth::token::ClientCredentials,
     observe::{
         client_secret::ClientMaterial,
         index::{Key, SecretIndex},
         metadata::{PartialSecret, WholeSecret},
         target::{self, SecretMetadata},
     },
-    sensitive::Sensitive,
 };
 
 /// What was read while one credential is looked at.

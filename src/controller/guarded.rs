@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData};
 
+use itwin_api::{limits::RENEW_MAX, secret_keys};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{Resource, core::error_boundary::InvalidObject};
 use serde::{
@@ -10,8 +11,6 @@ use serde::{
     de::{DeserializeOwned, Error, Visitor},
 };
 use serde_json::value::RawValue;
-
-use crate::api::{limits::RENEW_MAX, secret_keys};
 
 /// The longest part of a parser's error that is kept, in bytes.
 const ERROR_MAX: usize = 1024;
@@ -182,11 +181,11 @@ impl<K: Resource> Resource for Guarded<K> {
 
 #[cfg(test)]
 mod tests {
+    use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
     use kube::{ResourceExt, core::WatchEvent};
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
 
     fn object(change: fn(&mut Value)) -> Guarded<ITwinServiceCredential> {
         let mut value = json!({

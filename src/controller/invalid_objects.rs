@@ -5,11 +5,11 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use itwin_core::events::Transition;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Resource, core::error_boundary::InvalidObject};
 
 use super::reconcile::Context;
-use crate::report::events::Transition;
 
 /// The longest part of a parser's complaint that is repeated.
 const COMPLAINT_MAX: usize = 200;
@@ -109,8 +109,9 @@ impl Context {
 
 #[cfg(test)]
 mod tests {
+    use itwin_api::credential::ITwinServiceCredential as Credential;
+
     use super::*;
-    use crate::api::credential::ITwinServiceCredential as Credential;
 
     fn metadata(namespace: &str, name: &str) -> ObjectMeta {
         ObjectMeta { namespace: Some(namespace.into()), name: Some(name.into()), ..ObjectMeta::default() }

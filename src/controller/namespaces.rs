@@ -5,15 +5,13 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
+use itwin_core::contenders::Contender;
 use kube::{ResourceExt, runtime::reflector::Store};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::registry::Registry;
-use crate::{
-    api::{authority::ITwinAuthority, credential::ITwinServiceCredential},
-    decide::contenders::Contender,
-    observe::index::Key,
-};
+use crate::observe::index::Key;
 
 /// How objects of one kind are woken: put into the queue of their loop, once there is one.
 pub struct WorkQueue<T> {

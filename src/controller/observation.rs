@@ -1,6 +1,24 @@
 //! The facts about one credential, put together from its object, the index, the memory and what was read.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::{
+    credential::{DeletionPolicy, ITwinServiceCredential},
+    digest,
+    failure::Failure,
+    secret_keys, time,
+};
+use itwin_core::{
+    backoff,
+    contenders::{self, Contender},
+    fingerprint,
+    observed::{
+        Authority, Client, Desired, Held, History, Integrity, ObservedState, Policy, RenewBefore, RenewalRequest,
+        Restart, Target,
+    },
+    ownership,
+    requests::{Request, Requester},
+    template,
+};
 use kube::ResourceExt;
 
 use super::{
@@ -10,24 +28,7 @@ use super::{
     retry_state::RetryState,
 };
 use crate::{
-    act::{secret_writer, template},
-    api::{
-        credential::{DeletionPolicy, ITwinServiceCredential},
-        secret_keys,
-    },
-    clock,
-    decide::{
-        backoff,
-        contenders::{self, Contender},
-        fingerprint,
-        observed::{
-            Authority, Client, Desired, Failure, Held, History, Integrity, ObservedState, Policy, RenewBefore,
-            RenewalRequest, Restart, Target,
-        },
-        ownership,
-        requests::{Request, Requester},
-    },
-    digest,
+    act::secret_writer,
     observe::{
         client_secret,
         index::{Key, Known, SecretIndex},
@@ -76,7 +77,7 @@ impl<'a> References<'a> {
 
 fn contender(credential: &ITwinServiceCredential) -> Contender {
     Contender {
-        created_at: credential.metadata.creation_timestamp.as_ref().and_then(clock::from_kubernetes),
+        created_at: credential.metadata.creation_timestamp.as_ref().and_then(time::from_kubernetes),
         uid: credential.uid().unwrap_or_default(),
         name: credential.name_any(),
     }

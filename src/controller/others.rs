@@ -1,13 +1,12 @@
 //! The other credentials, as far as the decision about one depends on them: those that name the same Secrets, and whether
 //! the owner of a Secret exists.
 
+use itwin_core::{contenders::Contender, ownership::Named};
+
 use super::namespaces::WatchedNamespaces;
-use crate::{
-    decide::{contenders::Contender, ownership::Named},
-    observe::{
-        index::{Key, SecretIndex},
-        intern::intern,
-    },
+use crate::observe::{
+    index::{Key, SecretIndex},
+    intern::intern,
 };
 
 /// What is asked about the other credentials.

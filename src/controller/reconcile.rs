@@ -9,6 +9,13 @@ use std::{
 
 use chrono::TimeDelta;
 use futures::FutureExt;
+use itwin_api::{conditions::Reason, credential::ITwinServiceCredential, failure::Failure};
+use itwin_core::{
+    action::{Action, Fetch, IssueReason},
+    backoff,
+    decide::decide,
+    observed::{Client, ObservedState},
+};
 use kube::ResourceExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -26,14 +33,8 @@ use super::{
     retry_state::RetryState,
 };
 use crate::{
-    api::{conditions::Reason, credential::ITwinServiceCredential},
     clock,
     cluster::{CallError, Cluster},
-    decide::{
-        action::{Action, Fetch, IssueReason},
-        backoff, decision,
-        observed::{Client, Failure, ObservedState},
-    },
     journal::Journal,
     liveness::Liveness,
     metrics::Metrics,
@@ -230,7 +231,7 @@ impl Reconciler<'_> {
             // taken before the facts: a write is guarded by what was decided on, not by what a watch told meanwhile
             let known = self.context.index.get(&self.references.target);
             let (observed, inputs) = self.observe();
-            match decision::decide(&observed, clock::now()) {
+            match decide(&observed, clock::now()) {
                 Action::Fetch(what) => {
                     if let Err(failure) = self.fetch(what, &observed).await? {
                         self.failed(&observed, inputs, failure.into());

@@ -9,17 +9,14 @@ use std::{
 };
 
 use chrono::DateTime;
+use itwin_api::{credential::ITwinServiceCredential, time};
+use itwin_core::contenders::Contender;
 use kube::{Resource, ResourceExt};
 use lz4_flex::block;
 use tokio::sync::watch;
 
 use super::retry_state::RetryState;
-use crate::{
-    api::credential::ITwinServiceCredential,
-    clock,
-    decide::contenders::Contender,
-    observe::{index::Key, intern::intern},
-};
+use crate::observe::{index::Key, intern::intern};
 
 /// What most credentials have in common, so that packed texts need not hold it. It may be anything: it only makes them
 /// smaller, and they never leave this process.
@@ -76,7 +73,7 @@ impl Registry {
         let (packed, authority) = (pack(&credential), intern(&credential.spec.authority_ref.name));
         let metadata = &credential.metadata;
         let is_going = metadata.deletion_timestamp.is_some();
-        let created_at = metadata.creation_timestamp.as_ref().and_then(clock::from_kubernetes).map(|at| at.timestamp());
+        let created_at = metadata.creation_timestamp.as_ref().and_then(time::from_kubernetes).map(|at| at.timestamp());
         let mut all = self.all();
         let key = all.get_key_value(&key).map_or_else(|| Arc::new(key), |(key, _)| key.clone());
         if let Some(kept) = all.get_mut(&key)
@@ -199,10 +196,10 @@ fn unpack(packed: &[u8]) -> Option<ITwinServiceCredential> {
 
 #[cfg(test)]
 mod tests {
+    use itwin_api::secret_keys;
     use serde_json::json;
 
     use super::*;
-    use crate::api::secret_keys;
 
     fn credential(uid: &str) -> ITwinServiceCredential {
         serde_json::from_value(json!({

@@ -3,6 +3,18 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::{
+    MANAGER,
+    conditions::READY,
+    credential::{CredentialStatus, ITwinServiceCredential},
+    limits::RENEW_MAX,
+    secret_keys, time,
+};
+use itwin_core::{
+    events::{self, Outcome, Transition},
+    observed::{Description, ObservedState},
+    status,
+};
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -16,25 +28,10 @@ use super::{
     reconcile::{Attempted, Reconciler, requeue},
 };
 use crate::{
-    api::{
-        MANAGER,
-        conditions::READY,
-        credential::{CredentialStatus, ITwinServiceCredential},
-        limits::RENEW_MAX,
-        secret_keys,
-    },
     clock,
     cluster::{CallError, Step},
-    decide::observed::ObservedState,
     metrics::{CredentialGauges, CredentialLabels},
-    observe::{
-        index::{Key, Known},
-        target::Description,
-    },
-    report::{
-        events::{self, Outcome, Transition},
-        status,
-    },
+    observe::index::{Key, Known},
 };
 
 /// A credential is looked at at least this often, so that a clock that was set or a machine that slept is noticed.
@@ -60,7 +57,7 @@ impl Reconciler<'_> {
         let next_attempt = next_attempt.or(back_off);
         // what waits for its turn was due when it said so: another status would cost a write for each renewal
         let shown_attempt = if self.waits && !self.is_blocked {
-            previous.renew_at.as_deref().and_then(clock::from_rfc3339)
+            previous.renew_at.as_deref().and_then(time::from_rfc3339)
         } else {
             next_attempt
         };

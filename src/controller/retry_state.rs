@@ -4,15 +4,16 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-
-use crate::{
-    act::secret_writer::Content,
-    api::credential::{CredentialStatus, ITwinServiceCredential},
-    clock,
-    decide::conflict::Reverts,
-    digest,
-    report::status::{self, Attempts},
+use itwin_api::{
+    credential::{CredentialStatus, ITwinServiceCredential},
+    digest, time,
 };
+use itwin_core::{
+    conflict::Reverts,
+    status::{self, Attempts},
+};
+
+use crate::act::secret_writer::Content;
 
 /// After a start the back-off of a process before us is obeyed for at most this long, since nobody knows what was
 /// mended meanwhile. The UID spreads it, so that a start is no storm.
@@ -70,7 +71,7 @@ impl RetryState {
         );
         // none is told while the credential waits for its authority
         let not_before = (attempts.failures > 0 && previous.observed_generation == credential.metadata.generation)
-            .then(|| previous.renew_at.as_deref().and_then(clock::from_rfc3339).unwrap_or(now + wait).min(now + wait));
+            .then(|| previous.renew_at.as_deref().and_then(time::from_rfc3339).unwrap_or(now + wait).min(now + wait));
         Self {
             not_before,
             attempts,
@@ -112,8 +113,8 @@ mod tests {
                 "status": {
                     "observedGeneration": 1,
                     "consecutiveFailures": 1,
-                    "renewAt": renew_at.map(clock::to_rfc3339),
-                    "lastFailure": {"time": clock::to_rfc3339(now), "reason": "Timeout", "message": "late"},
+                    "renewAt": renew_at.map(time::to_rfc3339),
+                    "lastFailure": {"time": time::to_rfc3339(now), "reason": "Timeout", "message": "late"},
                 },
             }));
             RetryState::recall(&credential.expect("a credential"), now).not_before

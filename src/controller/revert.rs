@@ -1,20 +1,16 @@
 //! What is done about a token that is good: its Secret put right, and the workloads restarted that read it once.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::{conditions::Reason, failure::Failure, time};
+use itwin_core::{backoff, events::Transition, observed::ObservedState, template};
 use kube::Resource;
 
 use super::reconcile::{Context, Reconciler};
 use crate::{
-    act::{rollout, secret_writer, template},
-    api::conditions::Reason,
+    act::{rollout, secret_writer},
     clock,
     cluster::CallError,
-    decide::{
-        backoff,
-        observed::{Failure, ObservedState},
-    },
     observe::index::Known,
-    report::events::Transition,
 };
 
 impl Reconciler<'_> {
@@ -103,7 +99,7 @@ impl Reconciler<'_> {
             }
         }
         if !restarted.is_empty() {
-            let note = format!("{} restarted, for the token of {}", restarted.join(", "), clock::to_rfc3339(issued_at));
+            let note = format!("{} restarted, for the token of {}", restarted.join(", "), time::to_rfc3339(issued_at));
             tracing::info!(credential = %self.references.key, "{note}");
             events.publish(&credential.object_ref(&()), Transition::normal("RolloutRestarted", note)).await;
         }

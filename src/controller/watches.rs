@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, TryStreamExt};
+use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -20,7 +21,6 @@ use tokio::sync::watch;
 
 use super::{guarded::Guarded, invalid_objects::InvalidObjects, namespaces::WatchedNamespace, reconcile::Context};
 use crate::{
-    api::{authority::ITwinAuthority, credential::ITwinServiceCredential},
     liveness::Liveness,
     observe::{index::Key, metadata::PartialSecret, target::SecretMetadata},
 };

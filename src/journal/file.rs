@@ -9,10 +9,9 @@ use std::{
     path::Path,
 };
 
-use crate::{
-    decide::suspects::{self, Left},
-    observe::index::Key,
-};
+use itwin_core::suspects::{self, Left};
+
+use crate::observe::index::Key;
 
 /// Its name within the directory.
 const NAME: &str = "under-way";

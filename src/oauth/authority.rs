@@ -5,19 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
+use itwin_api::{conditions::Reason, failure::Failure};
+use itwin_oauth::{
+    answer::Answer,
     discovery::{self, Endpoints},
     failure::{ExchangeStage, RequestFailure},
-    http::Http,
     jwt::{KeySet, Untrusted},
     token::{self, TokenAnswer, TokenRequest},
 };
-use crate::{
-    api::conditions::Reason,
-    config::authority::AuthorityConfig,
-    decide::{observed::Failure, validate::Answer},
-    metrics::Metrics,
-};
+
+use super::http::Http;
+use crate::{config::authority::AuthorityConfig, metrics::Metrics};
 
 /// Keys are fetched again for an unknown `kid` at most this often: a forged token must not become a way to make us
 /// call the authority.
@@ -139,10 +137,13 @@ impl Authority {
             RequestFailure::new(Reason::AuthorityNotReady, message).at(ExchangeStage::NotSent)
         })?;
         let started = Instant::now();
-        let result = match token::ask(&self.http, &metadata.endpoints.token, &metadata.issuer, request).await {
-            Ok(answer) => self.verify(answer).await,
-            Err(failure) => Err(failure),
-        };
+        let result =
+            match token::ask(&self.http, &metadata.endpoints.token, &metadata.issuer, request, crate::clock::now())
+                .await
+            {
+                Ok(answer) => self.verify(answer).await,
+                Err(failure) => Err(failure),
+            };
         if result.as_ref().err().is_none_or(|failure| failure.stage != ExchangeStage::NotSent) {
             let reason = result.as_ref().err().map_or("success", |failure| failure.failure.reason.as_str());
             self.metrics.token_request(&self.name, reason, started.elapsed());
@@ -156,7 +157,7 @@ impl Authority {
         Ok(Answer { token, token_type, expires_in, scope, claims, asked_at })
     }
 
-    async fn verified_claims(&self, answer: &TokenAnswer) -> Result<crate::decide::validate::Claims, RequestFailure> {
+    async fn verified_claims(&self, answer: &TokenAnswer) -> Result<itwin_oauth::answer::Claims, RequestFailure> {
         let check = |metadata: &Metadata| match &metadata.keys {
             Some(keys) => keys.verify(&answer.token, &self.config.issuer, &self.config.audiences),
             None => Err(Untrusted::UnknownKey),

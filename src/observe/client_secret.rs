@@ -2,19 +2,19 @@
 
 use std::borrow::Cow;
 
-use k8s_openapi::api::core::v1::Secret;
-
-use crate::{
-    api::{
-        authority::ClientAuthentication,
-        conditions::Reason,
-        credential::{ClientCredentialsRef, GrantType},
-        limits::{CLIENT_ID_MAX, CLIENT_SECRET_MAX, PRIVATE_KEY_MAX, USER_MAX},
-    },
-    decide::{fingerprint, observed::Failure},
-    oauth::token::{ClientCredentials, Proof, User},
-    sensitive::Sensitive,
+use itwin_api::{
+    authority::ClientAuthentication,
+    conditions::Reason,
+    credential::{ClientCredentialsRef, GrantType},
+    failure::Failure,
+    limits::{CLIENT_ID_MAX, CLIENT_SECRET_MAX, PRIVATE_KEY_MAX, USER_MAX},
 };
+use itwin_core::fingerprint;
+use itwin_oauth::{
+    sensitive::Sensitive,
+    token::{ClientCredentials, Proof, User},
+};
+use k8s_openapi::api::core::v1::Secret;
 
 /// What a client Secret holds under the keys that the credential names, and where it was found.
 pub struct ClientMaterial {

@@ -7,13 +7,13 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use itwin_api::secret_keys;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Resource, core::NamespaceResourceScope};
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::value::RawValue;
 
 use super::reduced::{Collect, Of, Reduced};
-use crate::api::secret_keys;
 
 /// Keys of data that are read besides the operator's own. In a client Secret with more, those at the end of the
 /// alphabet count as missing.

@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
+use itwin_api::secret_keys;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta, OwnerReference};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value};
-
-use crate::api::secret_keys;
 
 /// Labels, and as many annotations, of a Secret that are read besides the operator's own.
 pub const PAIRS_MAX: usize = 512;
@@ -284,10 +283,10 @@ impl Collect for InnerKeys {
 
 #[cfg(test)]
 mod tests {
+    use itwin_api::MANAGER;
     use serde_json::json;
 
     use super::*;
-    use crate::api::MANAGER;
 
     fn read(metadata: Value) -> ObjectMeta {
         // as text, as it comes

@@ -12,22 +12,18 @@ use std::{
     sync::Arc,
 };
 
+use itwin_api::{MANAGER, credential::SecretTemplate, digest, limits::ACCESS_TOKEN_MAX, secret_keys, time};
+use itwin_core::{
+    fingerprint,
+    observed::{Description, TokenMetadata},
+    ownership::{Controller, Named, OwnershipMetadata},
+};
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde_json::Value;
 
 use super::{
     intern::intern,
     reduced::{FIELDS_MAX, MANAGERS_MAX, NAME_MAX, PAIRS_MAX, cut},
-};
-use crate::{
-    api::{MANAGER, credential::SecretTemplate, limits::ACCESS_TOKEN_MAX, secret_keys},
-    clock,
-    decide::{
-        fingerprint,
-        observed::TokenMetadata,
-        ownership::{Controller, Named, OwnershipMetadata},
-    },
-    digest,
 };
 
 /// The longest name of a field manager that is repeated, in bytes: the API server accepts no longer one.
@@ -72,23 +68,6 @@ pub struct SecretMetadata {
     pairs: Box<[u32]>,
     /// There are others.
     has_more_pairs: bool,
-}
-
-/// What a token was issued for, as far as no decision needs it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Description {
-    /// Client identifier.
-    pub client_id: Option<Arc<str>>,
-    /// Granted scopes, as RFC 6749, section 3.3 writes them.
-    pub scopes: Option<Arc<str>>,
-}
-
-impl Description {
-    /// The granted scopes, one by one.
-    #[must_use]
-    pub fn scopes(&self) -> Vec<String> {
-        self.scopes.iter().flat_map(|scopes| scopes.split_ascii_whitespace()).map(str::to_owned).collect()
-    }
 }
 
 impl SecretMetadata {
@@ -292,8 +271,8 @@ fn token_metadata(metadata: &ObjectMeta) -> Option<TokenMetadata> {
         request: intern(annotation(secret_keys::REQUEST)?),
         issuer: intern(bounded(annotations, secret_keys::ISSUER_ANNOTATION, ISSUER_MAX)?),
         client_version: intern(annotation(secret_keys::CLIENT_VERSION)?),
-        issued_at: clock::from_rfc3339(annotation(secret_keys::ISSUED_AT)?)?,
-        expires_at: clock::from_rfc3339(annotation(secret_keys::EXPIRES_AT_ANNOTATION)?)?,
+        issued_at: time::from_rfc3339(annotation(secret_keys::ISSUED_AT)?)?,
+        expires_at: time::from_rfc3339(annotation(secret_keys::EXPIRES_AT_ANNOTATION)?)?,
     })
 }
 

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use itwin_api::{MANAGER, digest, time};
+use itwin_core::events::Transition;
 use k8s_openapi::api::{
     core::v1::ObjectReference,
     events::v1::{Event, EventSeries},
@@ -21,12 +23,9 @@ use kube::{
 };
 use serde_json::json;
 
-use super::events::Transition;
 use crate::{
-    api::MANAGER,
     clock,
     cluster::{CallError, Cluster, Step},
-    digest,
 };
 
 /// Events that are remembered, so that an equal one is counted instead of told again.
@@ -64,7 +63,7 @@ impl Events {
         let api: Api<Event> = Api::namespaced(self.cluster.client.clone(), namespace);
         let uid = about.uid.as_deref().unwrap_or_default();
         let key = digest::sha256_hex([uid, transition.reason, &transition.note]);
-        let now = clock::to_micro_time(clock::now());
+        let now = time::to_micro_time(clock::now());
         let again = self.reported().again(&key, Instant::now());
         if let Some((name, count)) = again {
             let series = EventSeries { count, last_observed_time: now };

@@ -12,12 +12,13 @@ use std::{
 use futures::FutureExt;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
+use itwin_api::MANAGER;
 use kube::client::Body;
 use kunobi_ha::leader::{LeaderElection, LeaderGuard, StepDownReason};
 use tokio::time::timeout;
 use tower::BoxError;
 
-use crate::{api::MANAGER, mandate::Mandate, metrics::Metrics};
+use crate::{mandate::Mandate, metrics::Metrics};
 
 /// A leader that was not heard of for so long is replaced. The contract gives 20 s until the next one has acted, on a
 /// busy machine too.
@@ -122,7 +123,7 @@ pub fn identity() -> Result<String, String> {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| MANAGER.to_owned());
     let mut random = [0_u8; 8];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| "the system gives no random numbers".to_owned())?;
-    Ok(format!("{host}_{}", crate::digest::hex(&random)))
+    Ok(format!("{host}_{}", itwin_api::digest::hex(&random)))
 }
 
 /// Sends requests about the Lease through our own client.

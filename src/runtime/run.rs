@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use itwin_api::authority::ITwinAuthority;
 use kube::runtime::reflector::store;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -19,7 +20,6 @@ use super::{
     loops::{self, Queues, queue},
 };
 use crate::{
-    api::authority::ITwinAuthority,
     cluster::Cluster,
     config::args::RunArgs,
     controller::{

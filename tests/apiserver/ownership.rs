@@ -1,7 +1,7 @@
 //! Whose Secret it is, and that it stays as we wrote it.
 
 use anyhow::{Context, Result};
-use itwin_credential_operator::api::secret_keys;
+use itwin_api::secret_keys;
 use serde_json::{Value, json};
 use stage::{
     eventually,

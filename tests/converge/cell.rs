@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-use itwin_credential_operator::{
-    act::secret_writer,
-    api::{
-        credential::{CredentialStatus, ITwinServiceCredential},
-        secret_keys,
-    },
+use itwin_api::{
+    credential::{CredentialStatus, ITwinServiceCredential},
+    secret_keys,
 };
+use itwin_credential_operator::act::secret_writer;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{
     ResourceExt,

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, bail, ensure};
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
-use itwin_credential_operator::{api::secret_keys, observe::target};
+use itwin_api::secret_keys;
+use itwin_credential_operator::observe::target;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{

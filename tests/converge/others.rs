@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use itwin_credential_operator::api::secret_keys;
+use itwin_api::secret_keys;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use stage::{

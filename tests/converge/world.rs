@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use itwin_credential_operator::api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
+use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
 use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::{
     Api,

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
-use itwin_credential_operator::api::credential::ITwinServiceCredential;
+use itwin_api::credential::ITwinServiceCredential;
 use kube::{Api, api::PostParams};
 use serde_json::Value;
 use stage::{Stage, control_plane::ControlPlane, namespace::Namespace, setup};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
-use itwin_credential_operator::api::{credential::ITwinServiceCredential, secret_keys};
+use itwin_api::{credential::ITwinServiceCredential, secret_keys};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, api::PostParams};
 use serde_json::json;

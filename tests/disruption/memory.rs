@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
-use itwin_credential_operator::api::credential::ITwinServiceCredential;
+use itwin_api::credential::ITwinServiceCredential;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
     Api,

@@ -14,9 +14,9 @@ use std::{
 };
 
 use clap::CommandFactory;
+use itwin_api::{authority::ITwinAuthority, conditions::Reason, credential::ITwinServiceCredential};
+use itwin_core::template;
 use itwin_credential_operator::{
-    act::template,
-    api::{authority::ITwinAuthority, conditions::Reason, credential::ITwinServiceCredential},
     config::args::Cli,
     metrics::{CredentialGauges, CredentialLabels, Metrics},
 };

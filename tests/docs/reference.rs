@@ -1,6 +1,6 @@
 //! The API reference, made from the schemas of the two kinds.
 
-use itwin_credential_operator::api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
+use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
 use kube::CustomResourceExt;
 use serde_json::Value;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use itwin_credential_operator::api::{
+use itwin_api::{
     authority::ITwinAuthority,
     credential::{CredentialStatus, ITwinServiceCredential},
 };

@@ -12,22 +12,20 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use chrono::{DateTime, TimeDelta, Utc};
 use corpus::corpus;
 use futures::{FutureExt, future::BoxFuture};
-use itwin_credential_operator::{
-    act::template,
-    api::{
-        authority::ClientAuthentication,
-        credential::{ClientCredentialsRef, GrantType, SecretTemplate},
-        duration,
-        limits::ACCESS_TOKEN_MAX,
-    },
-    oauth::{
-        assertion, discovery,
-        http::{self, Transport, TransportError},
-        jwt::KeySet,
-        token::{self, ClientCredentials, Names, Proof, TokenRequest},
-    },
-    observe::client_secret::ClientMaterial,
+use itwin_api::{
+    authority::ClientAuthentication,
+    credential::{ClientCredentialsRef, GrantType, SecretTemplate},
+    duration,
+    limits::ACCESS_TOKEN_MAX,
+};
+use itwin_core::template;
+use itwin_credential_operator::observe::client_secret::ClientMaterial;
+use itwin_oauth::{
+    assertion, discovery,
+    jwt::KeySet,
     sensitive::Sensitive,
+    token::{self, ClientCredentials, Names, Proof, TokenRequest},
+    transport::{self, Transport, TransportError},
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 
@@ -132,7 +130,7 @@ fn ask(status: u16, body: Vec<u8>) -> Result<token::TokenAnswer, String> {
         names: Names { authority: "ims".to_owned(), client_secret: "team/client".to_owned(), keys: client_keys() },
     };
     let endpoint = url::Url::parse(ISSUER).expect("a URL");
-    let answer = token::ask(&Canned(status, body), &endpoint, ISSUER, &request).now_or_never();
+    let answer = token::ask(&Canned(status, body), &endpoint, ISSUER, &request, now()).now_or_never();
     answer.expect("nothing to wait for").map_err(|failure| failure.failure.message)
 }
 
@@ -224,12 +222,12 @@ fn retry_after() {
         for text in corpus() {
             let Ok(value) = ::http::HeaderValue::from_bytes(&text) else { continue };
             let headers = ::http::HeaderMap::from_iter([(::http::header::RETRY_AFTER, value)]);
-            assert_eq!(http::retry_after(&headers, now()), None, "{}", shown(&text));
+            assert_eq!(transport::retry_after(&headers, now()), None, "{}", shown(&text));
         }
         // read, and no instant is out of range
         for (text, seconds) in [("4294967295", 4_294_967_295), ("Fri, 31 Dec 9999 23:59:59 GMT", 251_602_300_799)] {
             let headers = ::http::HeaderMap::from_iter([(::http::header::RETRY_AFTER, text.parse().expect("a value"))]);
-            assert_eq!(http::retry_after(&headers, now()), Some(TimeDelta::seconds(seconds)));
+            assert_eq!(transport::retry_after(&headers, now()), Some(TimeDelta::seconds(seconds)));
         }
     });
 }

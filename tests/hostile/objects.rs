@@ -1,19 +1,19 @@
 //! Objects with hostile texts in them: custom resources, and the metadata of Secrets.
 
 use chrono::TimeDelta;
+use itwin_api::{
+    authority::{AuthoritySpec, ITwinAuthority},
+    credential::ITwinServiceCredential,
+    secret_keys,
+};
+use itwin_core::validate::IssuedToken;
 use itwin_credential_operator::{
     act::secret_writer::{self, Content},
-    api::{
-        authority::{AuthoritySpec, ITwinAuthority},
-        credential::ITwinServiceCredential,
-        secret_keys,
-    },
     config::authority::AuthorityConfig,
     controller::{guarded::Guarded, observation},
-    decide::validate::IssuedToken,
     observe::target::SecretMetadata,
-    sensitive::Sensitive,
 };
+use itwin_oauth::sensitive::Sensitive;
 use serde_json::{Value, json};
 
 use crate::{

@@ -3,28 +3,27 @@
 use std::{collections::BTreeMap, rc::Rc};
 
 use chrono::TimeDelta;
+use itwin_api::{conditions::Reason, secret_keys};
+use itwin_core::{
+    backoff,
+    observed::{Client, Held, ObservedState, Target, TokenMetadata},
+    requests::{Outcome, breaker::Change},
+    schedule, validate,
+};
 use itwin_credential_operator::{
     act::secret_writer::{self, Content},
-    api::{conditions::Reason, secret_keys},
     cluster::CallError,
     controller::{
         fetched::{FetchedClient, FetchedSecrets, FetchedTarget},
         observation,
     },
-    decide::{
-        backoff,
-        observed::{Client, Held, ObservedState, Target, TokenMetadata},
-        requests::{Outcome, breaker::Change},
-        schedule, validate,
-    },
-    oauth::failure::RequestFailure,
     observe::{
         client_secret::ClientMaterial,
         index::Known,
         target::{self, SecretMetadata},
     },
-    sensitive::Sensitive,
 };
+use itwin_oauth::{failure::RequestFailure, sensitive::Sensitive};
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::ResourceExt;
 

@@ -1,14 +1,11 @@
 //! The authority: whether it can be asked, what it answers, and the tokens that it issued.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_credential_operator::{
-    api::conditions::Reason,
-    clock,
-    decide::{
-        observed::{self, Failure},
-        validate::{Answer, Claims},
-    },
-    oauth::failure::RequestFailure,
+use itwin_api::{conditions::Reason, failure::Failure, time};
+use itwin_core::observed;
+use itwin_oauth::{
+    answer::{Answer, Claims},
+    failure::RequestFailure,
     sensitive::Sensitive,
 };
 
@@ -137,7 +134,7 @@ impl Authority {
             request: request.to_owned(),
             issuer: self.issuer.clone(),
             client: client.to_owned(),
-            expires_at: clock::whole_seconds(sent + self.lifetime_now()),
+            expires_at: time::whole_seconds(sent + self.lifetime_now()),
             is_good: !matches!(self.fault, Some(Fault::ReducedScope | Fault::Expired)),
             clock_error,
         }

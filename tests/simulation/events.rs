@@ -2,13 +2,10 @@
 //! history can be played without its faults.
 
 use chrono::TimeDelta;
-use itwin_credential_operator::{
-    api::{credential::DeletionPolicy, secret_keys},
-    decide::ownership::OUR_KIND,
-};
+use itwin_api::{credential::DeletionPolicy, secret_keys};
+use itwin_core::ownership::OUR_KIND;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::ResourceExt;
-use kube::core::Duration;
+use kube::{ResourceExt, core::Duration};
 
 use crate::{
     authority::{Fault, Presence},

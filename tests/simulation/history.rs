@@ -1,11 +1,11 @@
 //! One history: what happens, one thing after another, and how it ends once the faults have stopped.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::{conditions::RENEWED, secret_keys};
+use itwin_core::status;
 use itwin_credential_operator::{
-    api::{conditions::RENEWED, secret_keys},
     controller::{authorities::Authorities, observation},
     observe::target::SecretMetadata,
-    report::status,
 };
 use kube::ResourceExt;
 

@@ -14,15 +14,15 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::{conditions::READY, credential::ITwinServiceCredential};
+use itwin_core::{
+    fingerprint,
+    observed::{Policy, RenewBefore, TokenMetadata},
+    status,
+};
 use itwin_credential_operator::{
-    api::{conditions::READY, credential::ITwinServiceCredential},
     controller::{observation, retry_state::RetryState},
-    decide::{
-        fingerprint,
-        observed::{Policy, RenewBefore, TokenMetadata},
-    },
     observe::{index::Known, target::SecretMetadata},
-    report::status,
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;

@@ -3,13 +3,13 @@
 use std::{rc::Rc, sync::Arc, time::Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::credential::ITwinServiceCredential;
+use itwin_core::{
+    observed,
+    requests::{Now, RequestQueue},
+};
 use itwin_credential_operator::{
-    api::credential::ITwinServiceCredential,
     controller::retry_state::RetryState,
-    decide::{
-        observed,
-        requests::{Now, RequestQueue},
-    },
     observe::{
         index::{Known, SecretIndex},
         target::SecretMetadata,
@@ -31,7 +31,7 @@ pub struct Process {
     pub revision: u32,
     /// The queue of the authority, in which nothing but this credential waits.
     pub queue: RequestQueue<()>,
-    /// An instant of the monotonic clock, and what the world's time was then.
+    /// An instant of the monotonic and what the world's time was then.
     clock: (Instant, DateTime<Utc>),
     /// What `revision` was when an attempt failed last.
     pub failed_revision: Option<u32>,

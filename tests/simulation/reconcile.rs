@@ -1,8 +1,16 @@
 //! One look at the credential, step by step as `controller::reconcile` does it, with calls that fail in each way.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::{conditions::Reason, failure::Failure};
+use itwin_core::{
+    action::{Action, Fetch},
+    backoff,
+    contenders::Contender,
+    observed::ObservedState,
+    ownership::Named,
+    requests::{Blocked, Outcome},
+};
 use itwin_credential_operator::{
-    api::conditions::Reason,
     cluster::CallError,
     controller::{
         authorities::Authorities,
@@ -11,17 +19,9 @@ use itwin_credential_operator::{
         others::Others,
         retry_state::RetryState,
     },
-    decide::{
-        action::{Action, Fetch},
-        backoff,
-        contenders::Contender,
-        observed::{Failure, ObservedState},
-        ownership::Named,
-        requests::{Blocked, Outcome},
-    },
-    oauth::failure::RequestFailure,
     observe::index::Key,
 };
+use itwin_oauth::failure::RequestFailure;
 
 use crate::{act::IssueResult, faults::Faults, judge::Judge, process::Process, rules::Rules, world::World};
 

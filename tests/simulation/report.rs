@@ -1,11 +1,9 @@
 //! How a look tells how the credential stands, as `controller::report` does it.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_credential_operator::{
-    api::credential::CredentialStatus,
-    observe::{index::Known, target::Description},
-    report::status,
-};
+use itwin_api::credential::CredentialStatus;
+use itwin_core::{observed::Description, status};
+use itwin_credential_operator::observe::index::Known;
 use kube::ResourceExt;
 
 use crate::reconcile::{Halt, Reconcile};

@@ -1,9 +1,9 @@
 //! The decisions that an operator of the simulation follows: the real ones, or broken ones that must be found out.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_credential_operator::decide::{
+use itwin_core::{
     action::{Action, IssueReason},
-    decision::decide,
+    decide::decide,
     observed::{Authority, Client, Held, Integrity, ObservedState, Target, TokenMetadata},
 };
 

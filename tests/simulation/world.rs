@@ -8,14 +8,14 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::{
+    MANAGER,
+    credential::{CredentialStatus, ITwinServiceCredential},
+    secret_keys,
+};
+use itwin_core::fingerprint;
 use itwin_credential_operator::{
-    api::{
-        MANAGER,
-        credential::{CredentialStatus, ITwinServiceCredential},
-        secret_keys,
-    },
     cluster::CallError,
-    decide::fingerprint,
     observe::{index::Key, target::SecretMetadata},
 };
 use k8s_openapi::{

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
-use itwin_credential_operator::api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
+use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};

@@ -3,10 +3,8 @@
 
 use anyhow::{Context, Result};
 use chrono::TimeDelta;
-use itwin_credential_operator::{
-    api::conditions::Reason,
-    decide::{action::Action, backoff, decision::decide, observed::RenewBefore},
-};
+use itwin_api::conditions::Reason;
+use itwin_core::{action::Action, backoff, decide::decide, observed::RenewBefore};
 use serde_json::json;
 use stage::eventually;
 

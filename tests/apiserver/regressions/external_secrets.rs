@@ -3,10 +3,8 @@
 
 use anyhow::{Context, Result};
 use chrono::TimeDelta;
-use itwin_credential_operator::{
-    api::conditions::Reason,
-    decide::{backoff, observed::RenewBefore, schedule},
-};
+use itwin_api::conditions::Reason;
+use itwin_core::{backoff, observed::RenewBefore, schedule};
 use serde_json::json;
 use stage::{eventually, namespace::COLLECTED};
 

@@ -10,11 +10,9 @@ mod vault_secrets_operator;
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use itwin_credential_operator::{
-    api::credential::ITwinServiceCredential,
-    decide::observed::{
-        Authority, Client, Desired, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target, TokenMetadata,
-    },
+use itwin_api::credential::ITwinServiceCredential;
+use itwin_core::observed::{
+    Authority, Client, Desired, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target, TokenMetadata,
 };
 use kube::{Api, api::PostParams};
 use serde_json::Value;

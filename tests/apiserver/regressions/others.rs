@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use chrono::TimeDelta;
-use itwin_credential_operator::decide::{
+use itwin_core::{
     observed::{Policy, RenewBefore},
     schedule,
 };

@@ -2,9 +2,9 @@
 //! (#969) is among the tests with a control plane of their own.
 
 use anyhow::Result;
-use itwin_credential_operator::decide::{
+use itwin_core::{
     action::{Action, Fetch},
-    decision::decide,
+    decide::decide,
     observed::RenewBefore,
     schedule,
 };

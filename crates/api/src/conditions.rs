@@ -1,0 +1,119 @@
+//! Condition types and reasons: a closed set, because people write alerts and scripts against them.
+
+use chrono::{DateTime, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::time;
+
+/// The condition that `kubectl wait`, Flux and Argo CD look at.
+pub const READY: &str = "Ready";
+/// The condition that tells how the last attempt to get a token ended.
+pub const RENEWED: &str = "Renewed";
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Why a condition is as it is. Each variant's name is the word in the condition.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[allow(missing_docs)]
+        pub enum Reason { $($(#[$doc])* $name,)* }
+
+        impl Reason {
+            /// Every reason, for tests and for building label sets.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The word as it stands in a condition.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            /// The reason of this name, if there is one.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
+            }
+        }
+    };
+}
+
+reasons! {
+    // Ready
+    /// The Secret holds a usable token for the current spec.
+    TokenValid,
+    /// The authority's endpoints and keys are known.
+    AuthorityReachable,
+    /// Nothing has been tried yet.
+    Pending,
+    BelowMinimumValidity,
+    TokenExpired,
+    LifetimeTooShort,
+    Suspended,
+    // Renewed
+    TokenIssued,
+    // configuration
+    AuthorityNotFound,
+    AuthorityNotReady,
+    NamespaceNotAllowed,
+    ScopeNotAllowed,
+    GrantTypeNotAllowed,
+    ClientCredentialsNotFound,
+    ClientCredentialsInvalid,
+    // answers
+    InvalidClient,
+    InvalidScope,
+    UnauthorizedClient,
+    UnsupportedGrantType,
+    RequestRejected,
+    RateLimited,
+    ServerError,
+    // transport
+    Timeout,
+    ConnectionFailed,
+    TLSFailed,
+    RedirectRefused,
+    MalformedResponse,
+    // tokens
+    TokenRejected,
+    ScopeReduced,
+    ShorterThanCurrent,
+    // the Secret
+    SecretNotOwned,
+    SecretConflict,
+    SecretImmutable,
+    SecretTypeMismatch,
+    SecretWriteFailed,
+    TemplateInvalid,
+    // the authority object
+    ConfigurationInvalid,
+}
+
+/// One condition, before it is compared with the one that the object has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// `Ready` or `Renewed`.
+    pub kind: &'static str,
+    /// The condition's status.
+    pub holds: bool,
+    /// The condition's reason.
+    pub reason: Reason,
+    /// For people: what happened, to which object, what to do.
+    pub message: String,
+}
+
+impl Verdict {
+    /// The condition to store. The transition time moves only when the status does, as the API conventions ask.
+    #[must_use]
+    pub fn into_condition(self, previous: &[Condition], generation: Option<i64>, now: DateTime<Utc>) -> Condition {
+        let status = if self.holds { "True" } else { "False" };
+        let unchanged = previous.iter().find(|c| c.type_ == self.kind && c.status == status);
+        Condition {
+            type_: self.kind.to_owned(),
+            status: status.to_owned(),
+            reason: self.reason.as_str().to_owned(),
+            message: self.message,
+            observed_generation: generation,
+            last_transition_time: unchanged
+                .map_or_else(|| time::to_kubernetes(now), |condition| condition.last_transition_time.clone()),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Digests of lists of texts: SHA-256 as text, a short number, and the seed of a jitter.
+
+use aws_lc_rs::digest;
+
+/// Bytes as hexadecimal text.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Length-prefixed parts, so that no two different lists give the same bytes.
+pub fn framed<'a>(parts: impl IntoIterator<Item = &'a str>, mut sink: impl FnMut(&[u8])) {
+    for part in parts {
+        sink(&(part.len() as u64).to_be_bytes());
+        sink(part.as_bytes());
+    }
+}
+
+/// SHA-256 of a list of texts, in hexadecimal.
+#[must_use]
+pub fn sha256_hex<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    framed(parts, |bytes| context.update(bytes));
+    hex(context.finish().as_ref())
+}
+
+/// A number that is fixed by a list of texts and evenly spread.
+#[must_use]
+pub fn short<'a>(parts: impl IntoIterator<Item = &'a str>) -> u32 {
+    let mut context = digest::Context::new(&digest::SHA256);
+    framed(parts, |bytes| context.update(bytes));
+    let digest = context.finish();
+    let mut head = [0_u8; 4];
+    head.copy_from_slice(&digest.as_ref()[..4]);
+    u32::from_be_bytes(head)
+}
+
+/// The same in `[0, 1)`: the seed of a jitter.
+#[must_use]
+pub fn unit_interval<'a>(parts: impl IntoIterator<Item = &'a str>) -> f64 {
+    f64::from(short(parts)) / (f64::from(u32::MAX) + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_stay_in_the_unit_interval_and_differ() {
+        let seeds: Vec<f64> = (0..1000).map(|n| unit_interval([n.to_string().as_str()])).collect();
+        assert!(seeds.iter().all(|seed| (0.0..1.0).contains(seed)));
+        let mean = seeds.iter().sum::<f64>() / 1000.0;
+        assert!((0.45..0.55).contains(&mean), "evenly spread, mean {mean}");
+    }
+}

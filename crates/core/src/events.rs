@@ -1,0 +1,129 @@
+//! Events, on transitions only.
+
+use itwin_api::{
+    conditions::{RENEWED, Reason},
+    credential::CredentialStatus,
+    failure::Failure,
+};
+
+use super::status::holds;
+use crate::action::IssueReason;
+
+/// How an attempt ended.
+pub enum Outcome<'a> {
+    /// A token was written, for this need.
+    Written(IssueReason),
+    /// Nothing was written.
+    Failed(&'a Failure),
+}
+
+/// An event to publish.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Whether a person must mend something.
+    pub warning: bool,
+    /// One of the words of the contract.
+    pub reason: &'static str,
+    /// For people.
+    pub note: String,
+}
+
+impl Transition {
+    /// Something that a person must mend.
+    #[must_use]
+    pub fn warning(reason: &'static str, note: String) -> Self {
+        Self { warning: true, reason, note }
+    }
+
+    /// Something worth knowing.
+    #[must_use]
+    pub fn normal(reason: &'static str, note: String) -> Self {
+        Self { warning: false, reason, note }
+    }
+}
+
+/// The event that an attempt is worth, seen from the status before it. A renewal that went well is worth none, nor is
+/// a failure like the one before.
+#[must_use]
+pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &str) -> Option<Transition> {
+    let normal = |reason, note| Some(Transition::normal(reason, note));
+    // for a moment after the Secret was deleted or changed the status may tell of no token
+    let had_token = previous.issued_at.is_some() || holds(&previous.conditions, RENEWED);
+    match outcome {
+        Outcome::Written(_) if had_token && previous.last_failure.is_some() => {
+            normal("Recovered", format!("a token was issued again and written into Secret {secret}"))
+        }
+        Outcome::Written(IssueReason::Missing | IssueReason::Tampered) if had_token => normal(
+            "Restored",
+            format!("Secret {secret} had been deleted or changed by somebody else and was written again"),
+        ),
+        Outcome::Written(IssueReason::Due) if had_token => None,
+        Outcome::Written(_) => normal("Issued", format!("a verified token was written into Secret {secret}")),
+        Outcome::Failed(failure) => {
+            let reported = previous.last_failure.as_ref().is_some_and(|last| last.reason == failure.reason.as_str());
+            if reported && !holds(&previous.conditions, RENEWED) {
+                return None;
+            }
+            let reason = if failure.reason == Reason::SecretNotOwned { "SecretNotOwned" } else { "RenewalFailed" };
+            Some(Transition {
+                warning: true,
+                reason,
+                note: format!("{}: {}", failure.reason.as_str(), failure.message),
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use itwin_api::{conditions::Verdict, credential::LastFailure};
+
+    use chrono::DateTime;
+
+    use super::*;
+
+    fn issued() -> CredentialStatus {
+        CredentialStatus { issued_at: Some("2026-01-01T00:00:00Z".into()), ..CredentialStatus::default() }
+    }
+
+    fn failed(mut status: CredentialStatus, reason: Reason) -> CredentialStatus {
+        status.last_failure =
+            Some(LastFailure { time: String::new(), reason: reason.as_str().into(), message: String::new() });
+        status
+    }
+
+    fn reason(previous: &CredentialStatus, outcome: &Outcome<'_>) -> Option<&'static str> {
+        transition(previous, outcome, "token").map(|transition| transition.reason)
+    }
+
+    #[test]
+    fn first_token_is_reported_and_renewals_are_not() {
+        assert_eq!(reason(&CredentialStatus::default(), &Outcome::Written(IssueReason::Missing)), Some("Issued"));
+        assert_eq!(reason(&issued(), &Outcome::Written(IssueReason::Due)), None);
+    }
+
+    #[test]
+    fn secret_that_was_missed_for_a_moment_is_restored_and_not_issued() {
+        let mut missed = CredentialStatus::default();
+        let renewed = Verdict { kind: RENEWED, holds: true, reason: Reason::TokenIssued, message: String::new() };
+        missed.conditions.push(renewed.into_condition(&[], None, DateTime::UNIX_EPOCH));
+        assert_eq!(reason(&missed, &Outcome::Written(IssueReason::Missing)), Some("Restored"));
+    }
+
+    #[test]
+    fn restored_and_recovered_are_reported() {
+        assert_eq!(reason(&issued(), &Outcome::Written(IssueReason::Tampered)), Some("Restored"));
+        let failing = failed(issued(), Reason::ServerError);
+        assert_eq!(reason(&failing, &Outcome::Written(IssueReason::Due)), Some("Recovered"));
+    }
+
+    #[test]
+    fn failure_is_reported_once_for_each_reason() {
+        let failure = |reason| Failure::new(reason, "message");
+        assert_eq!(reason(&issued(), &Outcome::Failed(&failure(Reason::ServerError))), Some("RenewalFailed"));
+        let failing = failed(issued(), Reason::ServerError);
+        assert_eq!(reason(&failing, &Outcome::Failed(&failure(Reason::ServerError))), None);
+        assert_eq!(reason(&failing, &Outcome::Failed(&failure(Reason::Timeout))), Some("RenewalFailed"));
+        assert_eq!(reason(&failing, &Outcome::Failed(&failure(Reason::SecretNotOwned))), Some("SecretNotOwned"));
+    }
+}

@@ -1,0 +1,255 @@
+//! Everything that a decision may depend on, as plain data.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::failure::Failure;
+
+/// What is known about one credential and its surroundings.
+#[derive(Clone, Debug)]
+pub struct ObservedState {
+    /// UID of the credential: the seed of its jitter.
+    pub uid: String,
+    /// What the spec asks for.
+    pub desired: Desired,
+    /// The spec says to leave everything as it is.
+    pub suspend: bool,
+    /// A renewal that a user asked for through the annotation and did not get yet.
+    pub renewal_request: Option<RenewalRequest>,
+    /// The authority that the spec names.
+    pub authority: Authority,
+    /// The client Secret.
+    pub client: Client,
+    /// The Secret to write.
+    pub target: Target,
+    /// Earlier attempts.
+    pub history: History,
+    /// A token request may be sent now: the authority's queue admitted it.
+    pub is_admitted: bool,
+    /// A token was issued that is not written yet: none needs to be requested.
+    pub has_unwritten: bool,
+    /// Workloads to restart after a token was written; `None` where the spec names none.
+    pub restart: Option<Restart>,
+}
+
+/// Workloads that are restarted for each token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restart {
+    /// When the token was issued for which that was done last, as far as this process knows.
+    pub done_for: Option<DateTime<Utc>>,
+    /// Not before this instant, since one failed.
+    pub not_before: Option<DateTime<Utc>>,
+}
+
+impl Restart {
+    /// Whether workloads must be restarted now for the token that was issued at this instant.
+    #[must_use]
+    pub fn is_due(&self, issued_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        self.done_for != Some(issued_at) && self.not_before.is_none_or(|until| until <= now)
+    }
+}
+
+/// A renewal that a user asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenewalRequest {
+    /// No attempt was made for it yet: it is made whatever the back-off says, once.
+    pub fresh: bool,
+    /// Not before this instant: a user, or a program that changes the annotation in a loop, gets one request in a while.
+    pub not_before: Option<DateTime<Utc>>,
+}
+
+/// What the spec asks for.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// Digest of what a token is asked for.
+    pub request: String,
+    /// When to renew.
+    pub policy: Policy,
+}
+
+/// When to renew.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Time before expiry at which a renewal is wished.
+    pub renew_before: RenewBefore,
+    /// Validity that workloads count on.
+    pub minimum_validity: TimeDelta,
+}
+
+/// Time before expiry at which a renewal is wished.
+#[derive(Clone, Copy, Debug)]
+pub enum RenewBefore {
+    /// A third of the lifetime.
+    Default,
+    /// A fixed time.
+    Fixed(TimeDelta),
+    /// A percentage of the lifetime.
+    Percentage(i32),
+}
+
+/// The authority that the spec names.
+#[derive(Clone, Debug)]
+pub enum Authority {
+    /// Not looked at yet, as right after a start.
+    Pending,
+    /// It cannot be asked, for this reason.
+    Unavailable(Failure),
+    /// It must not be asked for this, though what it once issued stays good.
+    Forbids(Failure),
+    /// It can be asked.
+    Ready {
+        /// Its issuer identifier.
+        issuer: String,
+    },
+}
+
+/// The client Secret.
+#[derive(Clone, Debug)]
+pub enum Client {
+    /// Its data has not been read; its version, if a watch tells it.
+    Unread {
+        /// `<uid>/<resourceVersion>`
+        version: Option<Arc<str>>,
+    },
+    /// A watch says that there is none. Each attempt reads for itself, since an absence that is over would be believed
+    /// indefinitely.
+    Missing,
+    /// It is missing, or its content is of no use.
+    Unusable(Failure),
+    /// It can be used.
+    Usable {
+        /// `<uid>/<resourceVersion>`
+        version: Arc<str>,
+        /// Whether the held token was asked for with the same content; `None` where no token is held.
+        same_as_held: Option<bool>,
+    },
+}
+
+/// The Secret to write.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// Not looked at yet.
+    Unread,
+    /// Not looked at yet, of a credential that nothing was ever reported of: most likely there is none. It is read once
+    /// a request was admitted, so that what waits costs no call.
+    Presumed,
+    /// There is none.
+    Absent,
+    /// There is one that we must not write.
+    NotOwned(Failure),
+    /// There is one that we may write.
+    Ours(Held),
+}
+
+/// A Secret that we may write.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// What its annotations tell about the token in it.
+    pub token_metadata: Option<TokenMetadata>,
+    /// Whether its data is what we wrote.
+    pub data: Integrity,
+    /// Whether labels, annotations and owner reference are as they should be.
+    pub metadata_intact: bool,
+}
+
+/// Whether a Secret's data is what we wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Integrity {
+    /// Nobody else wrote it.
+    Verified,
+    /// Somebody else may have written it: read it.
+    Unverified,
+    /// It differs from what we wrote.
+    Tampered,
+}
+
+/// What the annotations of a Secret tell about the token in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenMetadata {
+    /// Digest of what the token was asked for.
+    pub request: Arc<str>,
+    /// Issuer that it came from.
+    pub issuer: Arc<str>,
+    /// Version of the client Secret that it was asked with.
+    pub client_version: Arc<str>,
+    /// When the request was sent.
+    pub issued_at: DateTime<Utc>,
+    /// When the token expires.
+    pub expires_at: DateTime<Utc>,
+}
+
+impl TokenMetadata {
+    /// The lifetime from the start of the request, never negative.
+    #[must_use]
+    pub fn lifetime(&self) -> TimeDelta {
+        (self.expires_at - self.issued_at).max(TimeDelta::zero())
+    }
+}
+
+/// Earlier attempts.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// No attempt before this instant, as long as nothing relevant changed.
+    pub not_before: Option<DateTime<Utc>>,
+}
+
+impl ObservedState {
+    /// The token that the Secret holds for the current spec, expired or not.
+    #[must_use]
+    pub fn held_for_spec(&self) -> Option<&TokenMetadata> {
+        let Target::Ours(Held { token_metadata: Some(token_metadata), data, .. }) = &self.target else {
+            return None;
+        };
+        let other_issuer = matches!(&self.authority, Authority::Ready { issuer } if **issuer != *token_metadata.issuer);
+        (*data != Integrity::Tampered && *token_metadata.request == *self.desired.request && !other_issuer)
+            .then_some(token_metadata)
+    }
+
+    /// Whether a user asked for a renewal for which no attempt was made yet: it waits for no back-off.
+    #[must_use]
+    pub fn is_asked_for(&self, now: DateTime<Utc>) -> bool {
+        self.renewal_request.is_some_and(|request| request.fresh && request.is_due(now))
+    }
+
+    /// When the token in the Secret, for whatever spec, expires or has expired; `None` where there is none.
+    #[must_use]
+    pub fn held_until(&self) -> Option<DateTime<Utc>> {
+        match &self.target {
+            Target::Ours(Held { token_metadata: Some(token_metadata), data, .. }) if *data != Integrity::Tampered => {
+                Some(token_metadata.expires_at)
+            }
+            _ => None,
+        }
+    }
+
+    /// How long the token in the Secret, for whatever spec, is still valid; zero where there is none.
+    #[must_use]
+    pub fn left(&self, now: DateTime<Utc>) -> TimeDelta {
+        self.held_until().map_or(TimeDelta::zero(), |until| (until - now).max(TimeDelta::zero()))
+    }
+}
+
+impl RenewalRequest {
+    /// Whether the renewal may be made now.
+    #[must_use]
+    pub fn is_due(&self, now: DateTime<Utc>) -> bool {
+        self.not_before.is_none_or(|until| until <= now)
+    }
+}
+
+/// What a token was issued for, as far as no decision needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// Client identifier.
+    pub client_id: Option<Arc<str>>,
+    /// Granted scopes, as RFC 6749, section 3.3 writes them.
+    pub scopes: Option<Arc<str>>,
+}
+
+impl Description {
+    /// The granted scopes, one by one.
+    #[must_use]
+    pub fn scopes(&self) -> Vec<String> {
+        self.scopes.iter().flat_map(|scopes| scopes.split_ascii_whitespace()).map(str::to_owned).collect()
+    }
+}

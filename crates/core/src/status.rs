@@ -1,0 +1,361 @@
+//! The status of a credential, as a pure function of facts, the last attempt and the time.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::{
+    conditions::{READY, RENEWED, Reason, Verdict},
+    credential::{CredentialStatus, LastFailure},
+    failure::Failure,
+    time,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::{
+    observed::{Description, ObservedState, TokenMetadata},
+    schedule,
+};
+
+/// How the last attempt ended, as far as this process knows.
+#[derive(Clone, Debug, Default)]
+pub struct Attempts {
+    /// Failed attempts in a row.
+    pub failures: u32,
+    /// The last failure, if the last attempt failed.
+    pub last_failure: Option<(DateTime<Utc>, Failure)>,
+    /// The value of the renew annotation that was acted upon last.
+    pub renew_request: Option<String>,
+    /// Why workloads could not be restarted for the token that is held, if they could not.
+    pub restart_failure: Option<String>,
+}
+
+/// Everything that a status is made from.
+pub struct Inputs<'a> {
+    /// What was observed after the attempt.
+    pub observed: &'a ObservedState,
+    /// Attempts up to now.
+    pub attempts: &'a Attempts,
+    /// What the token was issued for.
+    pub description: &'a Description,
+    /// The Secret's name.
+    pub secret: &'a str,
+    /// Generation of the spec.
+    pub generation: Option<i64>,
+    /// The next attempt.
+    pub renew_at: Option<DateTime<Utc>>,
+    /// The status that the object has.
+    pub previous: &'a CredentialStatus,
+    /// The authority in whose queue a token request has waited for long.
+    pub waits_for: Option<&'a str>,
+    /// The time.
+    pub now: DateTime<Utc>,
+}
+
+/// The status that the object should have.
+#[must_use]
+pub fn status(inputs: &Inputs<'_>) -> CredentialStatus {
+    let held = inputs.observed.held_for_spec();
+    let conditions = [Some(ready(inputs, held)), renewed(inputs, held)]
+        .into_iter()
+        .flatten()
+        .map(|verdict| verdict.into_condition(&inputs.previous.conditions, inputs.generation, inputs.now))
+        .collect();
+    let minimum_validity = inputs.observed.desired.policy.minimum_validity;
+    CredentialStatus {
+        observed_generation: inputs.generation,
+        conditions,
+        secret_name: Some(inputs.secret.to_owned()),
+        issuer: held.map(|token_metadata| token_metadata.issuer.to_string()),
+        client_id: held.and_then(|_| inputs.description.client_id.as_deref().map(str::to_owned)),
+        scopes: held.map(|_| inputs.description.scopes()).unwrap_or_default(),
+        issued_at: held.map(|token_metadata| time::to_rfc3339(token_metadata.issued_at)),
+        expires_at: held.map(|token_metadata| time::to_rfc3339(token_metadata.expires_at)),
+        renew_at: inputs.renew_at.map(time::to_rfc3339),
+        usable_until: held.map(|token_metadata| time::to_rfc3339(token_metadata.expires_at - minimum_validity)),
+        consecutive_failures: i32::try_from(inputs.attempts.failures).unwrap_or(i32::MAX),
+        last_failure: inputs.attempts.last_failure.as_ref().map(|(time, failure)| LastFailure {
+            time: time::to_rfc3339(*time),
+            reason: failure.reason.as_str().to_owned(),
+            message: failure.message.clone(),
+        }),
+        last_renew_request: inputs.attempts.renew_request.clone(),
+    }
+}
+
+/// `Ready`: the Secret holds a token for the current spec with at least the minimum validity left.
+fn ready(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Verdict {
+    let secret = inputs.secret;
+    let verdict = |holds, reason, message| Verdict { kind: READY, holds, reason, message };
+    let failure = inputs.attempts.last_failure.as_ref().map(|(_, failure)| failure);
+    let Some(token_metadata) = held else {
+        if inputs.observed.suspend {
+            return verdict(
+                false,
+                Reason::Suspended,
+                format!(
+                    "spec.suspend is true and Secret {secret} holds no token for this spec: set it to false to get one"
+                ),
+            );
+        }
+        return match (failure, inputs.waits_for) {
+            (Some(failure), None) => verdict(false, failure.reason, failure.message.clone()),
+            (Some(failure), Some(authority)) => {
+                verdict(false, failure.reason, format!("{}; {}", failure.message, waits_in_queue(authority)))
+            }
+            (None, Some(authority)) => verdict(false, Reason::Pending, waits_in_queue(authority)),
+            (None, None) => verdict(false, Reason::Pending, "no token was asked for yet".to_owned()),
+        };
+    };
+    let policy = &inputs.observed.desired.policy;
+    let left = token_metadata.expires_at - inputs.now;
+    let causes = [failure.map(|failure| failure.message.clone()), inputs.waits_for.map(waits_in_queue)];
+    let causes: Vec<String> = causes.into_iter().flatten().collect();
+    let because = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) };
+    if left <= TimeDelta::zero() {
+        if inputs.observed.suspend {
+            return verdict(
+                false,
+                Reason::Suspended,
+                format!(
+                    "the token in Secret {secret} has expired and spec.suspend is true: set it to false to get another"
+                ),
+            );
+        }
+        return verdict(
+            false,
+            Reason::TokenExpired,
+            format!("the token in Secret {secret} has expired and could not be renewed{because}"),
+        );
+    }
+    if left >= policy.minimum_validity {
+        return verdict(true, Reason::TokenValid, format!("Secret {secret} holds a valid token"));
+    }
+    if schedule::is_too_short(policy, token_metadata.lifetime()) {
+        return verdict(
+            false,
+            Reason::LifetimeTooShort,
+            format!(
+                "the authority issues tokens that live {} s, too short to always have minimumValidity left: lower spec.minimumValidity to {} s or less, or have longer tokens issued",
+                token_metadata.lifetime().num_seconds(),
+                (token_metadata.lifetime() / 2).num_seconds()
+            ),
+        );
+    }
+    verdict(
+        false,
+        Reason::BelowMinimumValidity,
+        format!(
+            "the token in Secret {secret} is valid for less than minimumValidity and could not be renewed{because}"
+        ),
+    )
+}
+
+/// The same text for as long as it waits: a status changes only when something other than time does.
+fn waits_in_queue(authority: &str) -> String {
+    format!(
+        "the token request has waited in the queue of ITwinAuthority {authority} for longer than 30 s: others come \
+         first, ask its administrator to raise requestsPerMinute or maxConcurrentRequests"
+    )
+}
+
+/// `Renewed`: how the last attempt ended; absent before the first one.
+fn renewed(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Option<Verdict> {
+    if let Some((_, failure)) = &inputs.attempts.last_failure {
+        return Some(Verdict { kind: RENEWED, holds: false, reason: failure.reason, message: failure.message.clone() });
+    }
+    // what became of the Secret since is no attempt
+    let was_issued = held.is_some() || holds(&inputs.previous.conditions, RENEWED);
+    was_issued.then(|| Verdict {
+        kind: RENEWED,
+        holds: true,
+        reason: Reason::TokenIssued,
+        message: match &inputs.attempts.restart_failure {
+            None => format!("a verified token was written into Secret {}", inputs.secret),
+            Some(failure) => format!("a verified token was written into Secret {}, but {failure}", inputs.secret),
+        },
+    })
+}
+
+/// What a process that just started can take from the status about attempts before its time.
+#[must_use]
+pub fn attempts(previous: &CredentialStatus) -> Attempts {
+    let last_failure = previous.last_failure.as_ref().and_then(|failure| {
+        let time = time::from_rfc3339(&failure.time)?;
+        Some((time, Failure::new(Reason::parse(&failure.reason)?, failure.message.clone())))
+    });
+    Attempts {
+        failures: last_failure.as_ref().map_or(0, |_| u32::try_from(previous.consecutive_failures).unwrap_or_default()),
+        last_failure,
+        renew_request: previous.last_renew_request.clone(),
+        restart_failure: None,
+    }
+}
+
+/// Whether a condition of this type is True.
+#[must_use]
+pub fn holds(conditions: &[Condition], kind: &str) -> bool {
+    conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{Authority, Client, Desired, Held, History, Integrity, Policy, RenewBefore, Target};
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
+    }
+
+    fn observe(lifetime: Option<i64>) -> ObservedState {
+        let token_metadata = lifetime.map(|lifetime| TokenMetadata {
+            request: "request".into(),
+            issuer: "https://ims".into(),
+            client_version: "".into(),
+            issued_at: at(0),
+            expires_at: at(lifetime),
+        });
+        ObservedState {
+            uid: "uid".into(),
+            desired: Desired {
+                request: "request".into(),
+                policy: Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::minutes(5) },
+            },
+            suspend: false,
+            renewal_request: None,
+            authority: Authority::Pending,
+            client: Client::Unread { version: None },
+            target: token_metadata.map_or(Target::Absent, |token_metadata| {
+                Target::Ours(Held {
+                    token_metadata: Some(token_metadata),
+                    data: Integrity::Verified,
+                    metadata_intact: true,
+                })
+            }),
+            history: History::default(),
+            is_admitted: false,
+            has_unwritten: false,
+            restart: None,
+        }
+    }
+
+    fn reported(
+        observed: &ObservedState,
+        attempts: &Attempts,
+        previous: &CredentialStatus,
+        now: DateTime<Utc>,
+    ) -> CredentialStatus {
+        reported_of((observed, None), attempts, previous, now)
+    }
+
+    fn reported_of(
+        (observed, waits_for): (&ObservedState, Option<&str>),
+        attempts: &Attempts,
+        previous: &CredentialStatus,
+        now: DateTime<Utc>,
+    ) -> CredentialStatus {
+        status(&Inputs {
+            observed,
+            attempts,
+            description: &Description::default(),
+            secret: "token",
+            generation: Some(1),
+            renew_at: Some(at(2400)),
+            previous,
+            waits_for,
+            now,
+        })
+    }
+
+    #[test]
+    fn long_wait_in_the_queue_is_in_ready_where_there_is_no_usable_token() {
+        let ready = |held: Option<i64>, failed: bool| {
+            let mut attempts = Attempts::default();
+            if failed {
+                attempts.last_failure = Some((at(0), Failure::new(Reason::ServerError, "it failed")));
+            }
+            let status = reported_of((&observe(held), Some("ims")), &attempts, &CredentialStatus::default(), at(10));
+            let condition = status.conditions.into_iter().find(|condition| condition.type_ == READY);
+            let condition = condition.expect("Ready");
+            (condition.reason, condition.message)
+        };
+        let queued = |(reason, message): (String, String), expected: &str| {
+            assert_eq!(reason, expected);
+            assert!(message.contains("queue of ITwinAuthority ims"), "{message}");
+            message
+        };
+        queued(ready(None, false), "Pending");
+        assert!(queued(ready(None, true), "ServerError").contains("it failed"));
+        queued(ready(Some(5), false), "TokenExpired");
+        let (reason, message) = ready(Some(3600), false);
+        assert_eq!((reason.as_str(), message.contains("queue")), ("TokenValid", false), "a good token is good");
+    }
+
+    fn condition<'a>(status: &'a CredentialStatus, kind: &str) -> Option<(&'a str, &'a str)> {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == kind)?;
+        Some((condition.status.as_str(), condition.reason.as_str()))
+    }
+
+    fn ready_at(observed: &ObservedState, attempts: &Attempts, second: i64) -> (String, String) {
+        let status = reported(observed, attempts, &CredentialStatus::default(), at(second));
+        let (status, reason) = condition(&status, READY).expect("always told");
+        (status.to_owned(), reason.to_owned())
+    }
+
+    fn failed(reason: Reason) -> Attempts {
+        Attempts {
+            failures: 3,
+            last_failure: Some((at(1), Failure::new(reason, "what happened"))),
+            renew_request: None,
+            restart_failure: None,
+        }
+    }
+
+    fn pair(status: &str, reason: &str) -> (String, String) {
+        (status.to_owned(), reason.to_owned())
+    }
+
+    #[test]
+    fn ready_follows_the_token_not_the_last_attempt() {
+        let observed = observe(Some(3600));
+        let failed = failed(Reason::InvalidClient);
+        assert_eq!(ready_at(&observed, &failed, 3300), pair("True", "TokenValid"));
+        assert_eq!(ready_at(&observed, &failed, 3301), pair("False", "BelowMinimumValidity"));
+        assert_eq!(ready_at(&observed, &failed, 3600), pair("False", "TokenExpired"));
+        let status = reported(&observed, &failed, &CredentialStatus::default(), at(1));
+        assert_eq!(condition(&status, RENEWED), Some(("False", "InvalidClient")));
+    }
+
+    #[test]
+    fn without_a_token_the_last_failure_is_the_reason() {
+        assert_eq!(ready_at(&observe(None), &failed(Reason::InvalidClient), 1), pair("False", "InvalidClient"));
+        assert_eq!(ready_at(&observe(None), &Attempts::default(), 1), pair("False", "Pending"));
+    }
+
+    #[test]
+    fn tokens_too_short_for_the_promise_are_reported_as_such() {
+        assert_eq!(ready_at(&observe(Some(400)), &Attempts::default(), 50), pair("True", "TokenValid"));
+        assert_eq!(ready_at(&observe(Some(400)), &Attempts::default(), 200), pair("False", "LifetimeTooShort"));
+    }
+
+    #[test]
+    fn suspended_is_reported_only_without_a_usable_token() {
+        let mut suspended = observe(Some(3600));
+        suspended.suspend = true;
+        assert_eq!(ready_at(&suspended, &Attempts::default(), 1), pair("True", "TokenValid"));
+        assert_eq!(ready_at(&suspended, &Attempts::default(), 3601), pair("False", "Suspended"));
+    }
+
+    #[test]
+    fn time_alone_changes_nothing() {
+        let observed = observe(Some(3600));
+        let first = reported(&observed, &Attempts::default(), &CredentialStatus::default(), at(1));
+        let second = reported(&observed, &Attempts::default(), &first, at(1000));
+        assert_eq!(first, second);
+    }
+
+    #[test]
+    fn attempts_survive_a_restart_through_the_status() {
+        let before = failed(Reason::ServerError);
+        let status = reported(&observe(Some(3600)), &before, &CredentialStatus::default(), at(1));
+        let after = attempts(&status);
+        assert_eq!((after.failures, after.last_failure), (before.failures, before.last_failure));
+    }
+}

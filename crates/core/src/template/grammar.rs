@@ -1,0 +1,375 @@
+//! The grammar of a template: text, and `{{ name | filter | filter }}`. Nothing else.
+//!
+//! A tenant writes a template, and it is rendered with a token in hand. So it is no language: nothing in it computes,
+//! compares or repeats. Whether it is valid, and how long its result can be, follows from its text alone. It is read
+//! in one pass without recursion, and rendering it cannot fail.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use itwin_api::{limits, secret_keys};
+
+/// Filters of one placeholder: more have no use, and each can make a text longer.
+const FILTERS_MAX: usize = 4;
+
+/// Why a text is no template, and where.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Its line, the first is 1.
+    pub line: usize,
+    /// What is wrong there.
+    pub what: &'static str,
+}
+
+/// A template that was checked.
+#[derive(Debug)]
+pub struct Template<'a>(Vec<Part<'a>>);
+
+#[derive(Debug)]
+enum Part<'a> {
+    Text(&'a str),
+    Placeholder { name: Name, filters: Vec<Filter> },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Name {
+    AccessToken,
+    TokenType,
+    ExpiresAt,
+    Scope,
+    Issuer,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Filter {
+    Base64,
+    Lower,
+    Upper,
+    Trim,
+    Json,
+    Url,
+}
+
+/// The values that templates name, each cut to its greatest length.
+pub struct Values<'a>([Cow<'a, str>; 5]);
+
+/// How long a text can be, and whether it can hold control characters, of which JSON makes six bytes each.
+#[derive(Clone, Copy)]
+struct Length {
+    bytes: usize,
+    has_controls: bool,
+}
+
+impl<'a> Template<'a> {
+    /// Reads a template. A single brace, and `}}`, are text.
+    ///
+    /// # Errors
+    /// The first [`Fault`].
+    pub fn parse(source: &'a str) -> Result<Self, Fault> {
+        // the line is counted only for a fault, so that reading stays one pass
+        let fault = |from: &str, what| Fault { line: line_of(source, from), what };
+        let mut parts = Vec::new();
+        let mut rest = source;
+        loop {
+            let (text, opened) = rest.split_at(rest.find("{{").unwrap_or(rest.len()));
+            if let Some(at) = ["{%", "{#"].into_iter().filter_map(|other| text.find(other)).min() {
+                return Err(fault(&rest[at..], "'{%' and '{#' are not part of a template"));
+            }
+            parts.push(Part::Text(text));
+            let Some(inside) = opened.strip_prefix("{{") else { return Ok(Self(parts)) };
+            let (inside, after) = inside.split_once("}}").ok_or_else(|| fault(opened, "'{{' is not closed by '}}'"))?;
+            parts.push(placeholder(inside).map_err(|what| fault(opened, what))?);
+            rest = after;
+        }
+    }
+
+    /// The length of the longest result, in bytes.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.0.iter().map(Part::longest).fold(0, usize::saturating_add)
+    }
+
+    /// The result. Newlines at its end are cut off: no value of the Secret ends in one.
+    #[must_use]
+    pub fn render(&self, values: &Values<'_>) -> String {
+        let mut result = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => result.push_str(text),
+                Part::Placeholder { name, filters } => {
+                    let value = Cow::Borrowed(&*values.0[*name as usize]);
+                    result.push_str(&filters.iter().fold(value, |text, filter| filter.apply(text)));
+                }
+            }
+        }
+        result.truncate(result.trim_end_matches(['\n', '\r']).len());
+        result
+    }
+}
+
+/// The line of `source` in which `rest`, the end of it, begins.
+fn line_of(source: &str, rest: &str) -> usize {
+    let before = source.len().saturating_sub(rest.len());
+    1 + source.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count()
+}
+
+fn placeholder(inside: &str) -> Result<Part<'static>, &'static str> {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '|';
+    if !inside.chars().all(|c| is_plain(c) || c.is_ascii_whitespace()) {
+        return Err("between '{{' and '}}' stands more than a name and filters");
+    }
+    let mut words = inside.split('|').map(str::trim_ascii);
+    let name = words.next().and_then(Name::parse).ok_or("the name in '{{ }}' does not exist")?;
+    let mut filters = Vec::new();
+    for word in words {
+        if filters.len() == FILTERS_MAX {
+            return Err("'{{ }}' has more than 4 filters");
+        }
+        filters.push(Filter::parse(word).ok_or("a filter in '{{ }}' does not exist")?);
+    }
+    Ok(Part::Placeholder { name, filters })
+}
+
+impl Part<'_> {
+    fn longest(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Placeholder { name, filters } => {
+                filters.iter().fold(name.longest(), |length, filter| filter.longest(length)).bytes
+            }
+        }
+    }
+}
+
+impl Name {
+    const ALL: [Self; 5] = [Self::AccessToken, Self::TokenType, Self::ExpiresAt, Self::Scope, Self::Issuer];
+
+    fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|name| name.key() == word)
+    }
+
+    /// The name, which is also the key of the Secret with its value.
+    const fn key(self) -> &'static str {
+        match self {
+            Self::AccessToken => secret_keys::ACCESS_TOKEN,
+            Self::TokenType => secret_keys::TOKEN_TYPE,
+            Self::ExpiresAt => secret_keys::EXPIRES_AT,
+            Self::Scope => secret_keys::SCOPE,
+            Self::Issuer => secret_keys::ISSUER,
+        }
+    }
+
+    /// How long the value can be. A token fits into a header (`oauth::token`), so that it has no control characters.
+    const fn longest(self) -> Length {
+        match self {
+            Self::AccessToken => Length { bytes: limits::ACCESS_TOKEN_MAX, has_controls: false },
+            Self::TokenType => Length { bytes: limits::TOKEN_TYPE_MAX, has_controls: false },
+            Self::ExpiresAt => Length { bytes: limits::TIME_MAX, has_controls: false },
+            Self::Scope => Length { bytes: limits::SCOPE_MAX, has_controls: true },
+            Self::Issuer => Length { bytes: limits::URL_MAX, has_controls: true },
+        }
+    }
+}
+
+impl Filter {
+    fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "b64encode" => Self::Base64,
+            "lower" => Self::Lower,
+            "upper" => Self::Upper,
+            "trim" => Self::Trim,
+            "tojson" => Self::Json,
+            "urlencode" => Self::Url,
+            _ => return None,
+        })
+    }
+
+    /// Only ASCII letters and ASCII white space are changed, so that no text grows where that is not expected.
+    fn apply(self, text: Cow<'_, str>) -> Cow<'_, str> {
+        match self {
+            Self::Base64 => base64::engine::general_purpose::STANDARD.encode(text.as_bytes()).into(),
+            Self::Lower => text.to_ascii_lowercase().into(),
+            Self::Upper => text.to_ascii_uppercase().into(),
+            Self::Trim => text.trim_ascii().to_owned().into(),
+            Self::Json => serde_json::Value::from(text).to_string().into(),
+            Self::Url => percent_encoded(&text).into(),
+        }
+    }
+
+    /// The length of the longest result.
+    const fn longest(self, text: Length) -> Length {
+        let Length { bytes, has_controls } = text;
+        match self {
+            Self::Base64 => Length { bytes: bytes.div_ceil(3).saturating_mul(4), has_controls: false },
+            Self::Lower | Self::Upper | Self::Trim => text,
+            Self::Json => {
+                let longest_escape = if has_controls { r"\u0000".len() } else { r"\\".len() };
+                let bytes = bytes.saturating_mul(longest_escape).saturating_add("\"\"".len());
+                Length { bytes, has_controls: false }
+            }
+            Self::Url => Length { bytes: bytes.saturating_mul("%00".len()), has_controls: false },
+        }
+    }
+}
+
+/// Everything but the unreserved characters of RFC 3986, section 2.3, as `%` and two digits.
+fn percent_encoded(text: &str) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(byte.into());
+        } else {
+            encoded.push('%');
+            encoded.push(DIGITS[usize::from(byte >> 4)].into());
+            encoded.push(DIGITS[usize::from(byte & 0xF)].into());
+        }
+    }
+    encoded
+}
+
+impl<'a> Values<'a> {
+    /// Takes the values out of the data of a Secret. None is longer than the check assumed, whatever `data` holds.
+    pub fn new(data: impl Fn(&'static str) -> Option<&'a [u8]>) -> Self {
+        Self(Name::ALL.map(|name| {
+            let text = data(name.key()).map(String::from_utf8_lossy).unwrap_or_default();
+            let end = text.floor_char_boundary(name.longest().bytes);
+            match text {
+                Cow::Borrowed(text) => Cow::Borrowed(&text[..end]),
+                Cow::Owned(mut text) => {
+                    text.truncate(end);
+                    Cow::Owned(text)
+                }
+            }
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rendered(source: &str, value: &str) -> String {
+        let template = Template::parse(source).expect("a template");
+        template.render(&Values::new(|_| Some(value.as_bytes())))
+    }
+
+    fn fault(source: &str) -> Fault {
+        Template::parse(source).expect_err(source)
+    }
+
+    #[test]
+    fn text_stays_as_it_is_and_a_lone_brace_is_text() {
+        for text in ["", "a", "}}", "{", "} {", "{ { x } }", "%} #}", r#"{"a": {}}"#, "ä{ä}ä", "a\nb", "'\"*~`$"] {
+            assert_eq!(rendered(text, "x"), text);
+        }
+    }
+
+    #[test]
+    fn placeholder_may_stand_anywhere_and_have_white_space() {
+        assert_eq!(rendered("{{scope}}{{ scope }}-{{\n\tscope\n|\tupper }}", "a"), "aa-A");
+        assert_eq!(rendered(r#"{"token":{{ scope | tojson }}}"#, "a"), r#"{"token":"a"}"#);
+    }
+
+    #[test]
+    fn filters_do_what_they_say() {
+        let by = |filter: &str, value: &str| rendered(&format!("{{{{ scope | {filter} }}}}"), value);
+        assert_eq!(by("b64encode", "the-token"), "dGhlLXRva2Vu");
+        assert_eq!(by("lower", "AbÄ"), "abÄ");
+        assert_eq!(by("upper", "aBäß"), "ABäß");
+        assert_eq!(by("trim", " \t a b\u{a0} \r\n"), "a b\u{a0}");
+        assert_eq!(by("tojson", "a\"\\\n\u{1}ä"), r#""a\"\\\n\u0001ä""#);
+        assert_eq!(by("urlencode", "aZ09-._~ /+%ä"), "aZ09-._~%20%2F%2B%25%C3%A4");
+        assert_eq!(by("trim | upper | b64encode", " a "), "QQ==");
+    }
+
+    #[test]
+    fn newlines_at_the_end_of_a_result_are_cut_off() {
+        assert_eq!(rendered("{{ scope }}\r\n\n", "a\n"), "a");
+    }
+
+    #[test]
+    fn fault_has_its_line() {
+        assert_eq!(fault("a\nb {{ scope").line, 2);
+        assert_eq!(fault("a\n{{ scope }}\n{% if %}\n{{ scope }}").line, 3);
+        assert_eq!(fault("{{ scope }}{{ nothing }}").line, 1);
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        for source in [
+            "{{",
+            "{{ scope",
+            "{{ scope }",
+            "{{}}",
+            "{{ }}",
+            "{{ | upper }}",
+            "{{ scope | }}",
+            "{{ scope || upper }}",
+            "{{- scope }}",
+            "{{ scope -}}",
+            "{{ 'a' }}",
+            "{{ \"a\" }}",
+            "{{ scope[0] }}",
+            "{{ scope.x }}",
+            "{{ scope + 1 }}",
+            "{{ scope ~ scope }}",
+            "{{ scope scope }}",
+            "{{ (scope) }}",
+            "{{ {scope} }}",
+            "{{{ scope }}}",
+            "{{ SCOPE }}",
+            "{{ client_secret }}",
+            "{{ authorization }}",
+            "{{ scope | exec }}",
+            "{{ scope | replace('a', 'b') }}",
+            "{{ scope | UPPER }}",
+            "{{ scope \u{a0}}}",
+            "{{ scope\0 }}",
+            "{% if scope %}{% endif %}",
+            "{%",
+            "{#",
+            "{# comment #}",
+            "text {% raw %}",
+            "{{ scope }} {#",
+            "{{ scope | trim | trim | trim | trim | trim }}",
+        ] {
+            fault(source);
+        }
+    }
+
+    #[test]
+    fn value_that_is_longer_than_expected_is_cut_at_a_character() {
+        let long = "ä".repeat(limits::SCOPE_MAX);
+        assert_eq!(rendered("{{ scope }}", &long).len(), limits::SCOPE_MAX);
+        let data = |_: &str| Some(&[0xff_u8; limits::SCOPE_MAX][..]);
+        let template = Template::parse("{{ scope }}").expect("a template");
+        assert!(template.render(&Values::new(data)).len() <= limits::SCOPE_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn no_result_is_longer_than_was_computed(
+            value in "\\PC{0,40}|[\\x00-\\x7f]{0,40}",
+            chosen in proptest::collection::vec(0_usize..6, 0..=FILTERS_MAX),
+        ) {
+            let all = ["b64encode", "lower", "upper", "trim", "tojson", "urlencode"];
+            let filters: String = chosen.iter().map(|filter| format!(" | {}", all[*filter])).collect();
+            let parsed: Vec<Filter> = chosen.iter().filter_map(|filter| Filter::parse(all[*filter])).collect();
+            let length = Length { bytes: value.len(), has_controls: value.chars().any(|c| c < ' ') };
+            let longest = parsed.iter().fold(length, |length, filter| filter.longest(length)).bytes;
+            let source = format!("{{{{ scope{filters} }}}}");
+            prop_assert!(rendered(&source, &value).len() <= longest);
+        }
+
+        #[test]
+        fn any_text_is_rendered_or_refused(source in "([{}%#|\\-' ]|scope|upper|\\PC){0,60}") {
+            if let Ok(template) = Template::parse(&source) {
+                let result = template.render(&Values::new(|_| Some(b"token")));
+                prop_assert!(result.len() <= template.longest());
+            }
+        }
+    }
+}
