@@ -12,10 +12,11 @@ use std::{
     collections::{HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use itwin_core::suspects::{self, Left, Situation, UnderWay};
+use tokio::time::Instant;
 
 use self::file::{Record, Slot, Slots};
 use crate::{metrics::Metrics, observe::index::Key};

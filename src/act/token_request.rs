@@ -12,7 +12,7 @@ use itwin_oauth::{
     token::{ClientCredentials, Names, TokenRequest},
 };
 
-use crate::{clock, oauth::authority::Authority};
+use crate::oauth::authority::Authority;
 
 /// What a token is asked for.
 pub struct Order<'a> {
@@ -47,8 +47,15 @@ pub async fn request_token(authority: &Authority, order: &Order<'_>) -> Result<I
         },
     };
     let answer = authority.request_token(&request).await?;
-    validate::validate(&authority.name, answer, &spec.scopes, order.held, authority.config.clock_skew, clock::now())
-        .map_err(RequestFailure::from)
+    validate::validate(
+        &authority.name,
+        answer,
+        &spec.scopes,
+        order.held,
+        authority.config.clock_skew,
+        authority.clock.now(),
+    )
+    .map_err(RequestFailure::from)
 }
 
 fn not_sent(failure: Failure) -> RequestFailure {

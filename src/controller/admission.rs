@@ -9,7 +9,7 @@ use itwin_core::{observed::ObservedState, requests::Blocked, template};
 use super::{
     RequeueAfter, observation,
     reconcile::{Reconciler, requeue},
-    requests::{self, Place},
+    requests::Place,
 };
 use crate::cluster::CallError;
 
@@ -52,7 +52,7 @@ impl Reconciler<'_> {
             }
         }
         self.waits = true;
-        Ok(requests::waited(since))
+        Ok(self.context.authorities.requests.waited(since))
     }
 
     /// Whether this was reported, or the last attempt failed for another reason and nothing relevant changed since: then

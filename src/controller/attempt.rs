@@ -25,7 +25,6 @@ use crate::{
         secret_writer::{self, Content, Existing},
         token_request::{self, Order},
     },
-    clock,
     cluster::{CallError, Step},
     observe::index::Known,
 };
@@ -126,7 +125,8 @@ impl Reconciler<'_> {
             && Some(content.issuer.as_str()) == observation::issuer(&observed.authority)
             && Some(&content.client_version) == client.as_ref()
             && content.client_reference == observation::client_reference(&self.references)
-            && schedule::renew_at(&token_metadata_of(&content), &observed.desired.policy, &observed.uid) > clock::now();
+            && schedule::renew_at(&token_metadata_of(&content), &observed.desired.policy, &observed.uid)
+                > self.context.clock.now();
         fits.then_some(content)
     }
 
@@ -159,8 +159,8 @@ impl Reconciler<'_> {
         if !self.context.cluster.mandate.holds() {
             return Err(CallError::NotLeading);
         }
-        self.retry_state.asked_at = Some(clock::now());
-        if observed.is_asked_for(clock::now()) {
+        self.retry_state.asked_at = Some(self.context.clock.now());
+        if observed.is_asked_for(self.context.clock.now()) {
             self.retry_state.requested_at = self.retry_state.asked_at;
         }
         let order = Order {
@@ -198,9 +198,10 @@ impl Reconciler<'_> {
     /// How long to wait so that at most one token a second is asked for, whatever changes how often: somebody may edit
     /// the Secret as fast as it is mended. What a user asks for by hand is not held up.
     fn too_soon(&self, observed: &ObservedState) -> Option<TimeDelta> {
-        let since = clock::now() - self.retry_state.asked_at?;
+        let since = self.context.clock.now() - self.retry_state.asked_at?;
         // less than nothing where the clock was set back
-        let too_soon = !observed.is_asked_for(clock::now()) && since >= TimeDelta::zero() && since < backoff::FLOOR;
+        let too_soon =
+            !observed.is_asked_for(self.context.clock.now()) && since >= TimeDelta::zero() && since < backoff::FLOOR;
         too_soon.then(|| backoff::FLOOR - since)
     }
 
@@ -278,7 +279,7 @@ impl Reconciler<'_> {
 
     /// Notes a token that was written.
     fn written(&mut self, issue_reason: IssueReason, observed: &ObservedState, content: &Content) {
-        let now = clock::now();
+        let now = self.context.clock.now();
         if let Target::Ours(Held { token_metadata: Some(old), .. }) = &observed.target {
             let left = old.expires_at - now;
             self.context.metrics.replaced_with_left(left.as_seconds_f64());
@@ -312,7 +313,7 @@ impl Reconciler<'_> {
 
     /// Notes an attempt that failed.
     pub(super) fn failed(&mut self, observed: &ObservedState, inputs: u32, failure: RequestFailure) {
-        let now = clock::now();
+        let now = self.context.clock.now();
         let RequestFailure { failure, retry_after, .. } = failure;
         self.retry_state.attempts.failures = self.retry_state.attempts.failures.saturating_add(1);
         let wait = backoff::delay(

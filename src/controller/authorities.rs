@@ -3,10 +3,10 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
     MANAGER,
     authority::{AuthoritySpec, AuthorityStatus, ITwinAuthority},
@@ -22,14 +22,15 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{RequeueAfter, namespaces::WatchedNamespaces, requests::Requests};
 use crate::{
-    clock,
+    clock::Clock,
     cluster::{Cluster, Step},
     config::authority::AuthorityConfig,
     metrics::Metrics,
-    oauth::authority::{Authority, Metadata},
+    oauth::authority::{Authority, Connect, Metadata},
 };
 
 /// Endpoints and keys are asked for anew after this: keys are rotated days ahead, and an unknown `kid` is asked for at
@@ -47,6 +48,8 @@ const STATUS_RETRY: Duration = Duration::from_secs(5);
 /// The authorities, by name.
 pub struct Authorities {
     metrics: Arc<Metrics>,
+    clock: Clock,
+    connect: Connect,
     /// The token requests that wait for each of them.
     pub requests: Arc<Requests>,
     entries: Mutex<HashMap<String, Entry>>,
@@ -76,9 +79,9 @@ struct Entry {
 impl Authorities {
     /// None yet.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        let requests = Arc::new(Requests::new(metrics.clone()));
-        Self { metrics, requests, entries: Mutex::default(), announced: Mutex::default() }
+    pub fn new(metrics: Arc<Metrics>, clock: Clock, connect: Connect) -> Self {
+        let requests = Arc::new(Requests::new(metrics.clone(), clock.clone()));
+        Self { metrics, clock, connect, requests, entries: Mutex::default(), announced: Mutex::default() }
     }
 
     /// The authority of this name, if it can be asked.
@@ -158,7 +161,9 @@ impl Authorities {
         let same = before.filter(|entry| entry.server == server);
         let known = same.as_ref().and_then(|entry| entry.authority.as_ref().ok()?.metadata());
         let authority = AuthorityConfig::new(&object.spec)
-            .and_then(|config| Authority::new(name.clone(), config, self.metrics.clone()))
+            .and_then(|config| {
+                Authority::new(name.clone(), config, self.metrics.clone(), self.clock.clone(), &self.connect)
+            })
             .map(|authority| Arc::new(authority.knowing(known)))
             .map_err(|error| Failure::new(Reason::ConfigurationInvalid, format!("spec.{error}")));
         if same.is_none() {
@@ -175,7 +180,7 @@ impl Authorities {
             unanswered: None,
             was_asked: false,
             failures: 0,
-            due: Instant::now(),
+            due: self.clock.monotonic(),
             revision,
             reported: None,
         };
@@ -191,7 +196,9 @@ impl Authorities {
 
     /// How long until endpoints and keys should be asked for; zero where that is now.
     fn wait(&self, name: &str) -> Duration {
-        self.entries().get(name).map_or(RETRY_CEILING, |entry| entry.due.saturating_duration_since(Instant::now()))
+        self.entries()
+            .get(name)
+            .map_or(RETRY_CEILING, |entry| entry.due.saturating_duration_since(self.clock.monotonic()))
     }
 
     /// How long not to write this status again: somebody else, another operator perhaps, has just replaced it, and two
@@ -208,7 +215,7 @@ impl Authorities {
 
     fn note_reported(&self, name: &str, status: AuthorityStatus) {
         if let Some(entry) = self.entries().get_mut(name) {
-            entry.reported = Some((Instant::now(), status));
+            entry.reported = Some((self.clock.monotonic(), status));
         }
     }
 
@@ -240,7 +247,7 @@ impl Authorities {
                 wait.to_std().unwrap_or(RETRY_CEILING).min(RETRY_CEILING)
             }
         };
-        entry.due = Instant::now() + wait;
+        entry.due = self.clock.monotonic() + wait;
         let news = !entry.was_asked || before != entry.unanswered.as_ref().map(|failure| failure.reason);
         entry.was_asked = true;
         entry.revision += u32::from(news);
@@ -300,7 +307,7 @@ async fn report(
     (authorities, cluster): (&Authorities, &Cluster),
     wait: Duration,
 ) -> RequeueAfter {
-    let status = status(object, verdict, metadata);
+    let status = status(object, verdict, metadata, authorities.clock.now());
     if object.status.as_ref() != Some(&status) {
         let name = object.name_any();
         if let Some(left) = authorities.reported_lately(&name, &status) {
@@ -335,12 +342,17 @@ fn not_ready(failure: &Failure) -> Verdict {
     Verdict { kind: READY, holds: false, reason: failure.reason, message: failure.message.clone() }
 }
 
-fn status(object: &ITwinAuthority, verdict: Verdict, metadata: Option<&Metadata>) -> AuthorityStatus {
+fn status(
+    object: &ITwinAuthority,
+    verdict: Verdict,
+    metadata: Option<&Metadata>,
+    now: DateTime<Utc>,
+) -> AuthorityStatus {
     let no_conditions: Vec<Condition> = Vec::new();
     let previous = object.status.as_ref().map_or(&no_conditions, |status| &status.conditions);
     AuthorityStatus {
         observed_generation: object.metadata.generation,
-        conditions: vec![verdict.into_condition(previous, object.metadata.generation, clock::now())],
+        conditions: vec![verdict.into_condition(previous, object.metadata.generation, now)],
         token_endpoint: metadata.map(|metadata| metadata.endpoints.token.to_string()),
         jwks_uri: metadata.and_then(|metadata| metadata.endpoints.jwks.as_ref()).map(ToString::to_string),
         signing_keys: metadata
@@ -377,7 +389,11 @@ mod tests {
 
     #[test]
     fn authority_that_was_not_reconciled_yet_is_awaited_and_one_that_is_gone_is_not() {
-        let authorities = Authorities::new(Arc::new(Metrics::new(true).expect("metrics")));
+        let authorities = Authorities::new(
+            Arc::new(Metrics::new(true).expect("metrics")),
+            Clock::system(),
+            crate::oauth::http::Http::connect(Clock::system()),
+        );
         let spec: CredentialSpec =
             serde_json::from_value(json!({"clientCredentialsRef": {"name": "client"}})).expect("a valid spec");
         let fact = || authorities.observe("ims", &spec).0;

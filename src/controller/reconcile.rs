@@ -1,11 +1,7 @@
 //! One credential: observe, decide, act, until there is nothing more to do now; then report, and say when to look
 //! again.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use futures::FutureExt;
@@ -33,7 +29,7 @@ use super::{
     retry_state::RetryState,
 };
 use crate::{
-    clock,
+    clock::Clock,
     cluster::{CallError, Cluster},
     journal::Journal,
     liveness::Liveness,
@@ -55,6 +51,8 @@ const API_RETRY_CEILING: TimeDelta = TimeDelta::seconds(30);
 
 /// What every reconcile shares.
 pub struct Context {
+    /// The clocks.
+    pub clock: Clock,
     /// The Kubernetes API.
     pub cluster: Cluster,
     /// The metrics.
@@ -102,7 +100,7 @@ pub async fn reconcile(key: &Arc<Key>, worker: OwnedSemaphorePermit, context: &C
         Ok(under_way) => under_way,
         Err(wait) => return Some(wait),
     };
-    let started = Instant::now();
+    let started = context.clock.monotonic();
     let (result, again) = contained(Box::pin(reconcile_object(&credential, key, worker, context))).await;
     if matches!(result, "panic" | "deadline") {
         tracing::error!(
@@ -146,7 +144,7 @@ async fn reconcile_object(
     }
     let registry = context.namespaces.of(&references.key).map(|scope| &scope.credentials).next();
     let retry_state = registry.and_then(|registry| registry.take_retry_state(&references.key, &references.uid));
-    let mut retry_state = retry_state.unwrap_or_else(|| Box::new(RetryState::recall(credential, clock::now())));
+    let mut retry_state = retry_state.unwrap_or_else(|| Box::new(RetryState::recall(credential, context.clock.now())));
     let queue = &context.authorities.requests;
     if let Some(shared) = queue.take_shared(key) {
         retry_state.unwritten = Some(shared);
@@ -231,7 +229,7 @@ impl Reconciler<'_> {
             // taken before the facts: a write is guarded by what was decided on, not by what a watch told meanwhile
             let known = self.context.index.get(&self.references.target);
             let (observed, inputs) = self.observe();
-            match decide(&observed, clock::now()) {
+            match decide(&observed, self.context.clock.now()) {
                 Action::Fetch(what) => {
                     if let Err(failure) = self.fetch(what, &observed).await? {
                         self.failed(&observed, inputs, failure.into());
@@ -268,7 +266,7 @@ impl Reconciler<'_> {
                             self.retry_state.attempts.renew_request = Some(request.clone());
                         }
                     }
-                    let now = clock::now();
+                    let now = self.context.clock.now();
                     let conflict = self.retry_state.reverts.conflict_until(now);
                     if renew_at.is_some() && conflict.is_none() {
                         self.nothing_is_wrong();
@@ -302,7 +300,7 @@ impl Reconciler<'_> {
         let Context { index, namespaces, authorities, .. } = self.context;
         let others = &Registered { index, namespaces };
         let caches = Caches { index, others, authorities, is_admitted: self.slot.is_some() };
-        observation::observe(&self.references, &self.retry_state, &self.fetched, &caches, clock::now())
+        observation::observe(&self.references, &self.retry_state, &self.fetched, &caches, self.context.clock.now())
     }
 
     async fn fetch_secret_metadata(&self) -> Result<(), CallError> {

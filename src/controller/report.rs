@@ -28,7 +28,6 @@ use super::{
     reconcile::{Attempted, Reconciler, requeue},
 };
 use crate::{
-    clock,
     cluster::{CallError, Step},
     metrics::{CredentialGauges, CredentialLabels},
     observe::index::{Key, Known},
@@ -51,7 +50,7 @@ impl Reconciler<'_> {
         let older_than_known = self.note_version();
         let previous = self.previous_status();
         let description = self.description();
-        let now = clock::now();
+        let now = self.context.clock.now();
         // a back-off that is over says nothing of the next attempt: waking for it would be a hot loop
         let back_off = self.retry_state.not_before.filter(|at| *at > now && !observed.suspend);
         let next_attempt = next_attempt.or(back_off);

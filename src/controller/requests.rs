@@ -12,7 +12,7 @@ use std::{
 use itwin_core::requests::{Blocked, Now, Outcome, Request, RequestQueue, Requester, breaker::Change, pacer::Pacer};
 use tokio::sync::Notify;
 
-use crate::{act::secret_writer::Content, clock, metrics::Metrics, observe::index::Key};
+use crate::{act::secret_writer::Content, clock::Clock, metrics::Metrics, observe::index::Key};
 
 /// Limits of an authority before its spec was read; nothing is sent then.
 const FIRST_LIMITS: (u16, u32) = (1, 60);
@@ -22,6 +22,7 @@ pub struct Requests {
     state: Mutex<State>,
     changed: Notify,
     metrics: Arc<Metrics>,
+    clock: Clock,
 }
 
 #[derive(Default)]
@@ -69,16 +70,21 @@ struct Work {
     again: Option<Instant>,
 }
 
-fn now() -> Now {
-    // tokio's clock, which tests can steer
-    Now { wall: clock::now(), monotonic: tokio::time::Instant::now().into_std() }
-}
-
 impl Requests {
     /// No queue yet.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { state: Mutex::default(), changed: Notify::new(), metrics }
+    pub fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
+        Self { state: Mutex::default(), changed: Notify::new(), metrics, clock }
+    }
+
+    /// How long a request has waited, on the clock that the queue uses.
+    #[must_use]
+    pub fn waited(&self, since: Instant) -> Duration {
+        self.now().monotonic.saturating_duration_since(since)
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: self.clock.now(), monotonic: self.clock.monotonic().into_std() }
     }
 
     /// Sets the limits of an authority. What waits and what was sent stays.
@@ -114,10 +120,10 @@ impl Requests {
 
     /// Has a request wait, if it does not yet.
     pub fn enqueue(&self, authority: &str, key: &Arc<Key>, request: Request) -> Place {
-        let now = now();
+        let now = self.now();
         let mut state = self.state();
         if state.places.get(key).is_some_and(|place| **place != *authority) {
-            state.leave(key);
+            state.leave(key, self.now());
         }
         let requester = request.requester.clone();
         let Some(Queue { queue, .. }) = state.queues.get_mut(authority) else {
@@ -147,7 +153,7 @@ impl Requests {
         }
         if queue.is_admitted(key) {
             // for another authority or client than the spec names by now
-            queue.settle(key, None, &Outcome::NotSent, now());
+            queue.settle(key, None, &Outcome::NotSent, self.now());
             state.places.remove(key);
             drop(state);
             self.changed.notify_one();
@@ -173,7 +179,7 @@ impl Requests {
     pub fn leave(&self, key: &Key) {
         let mut state = self.state();
         if state.places.contains_key(key) {
-            state.leave(key);
+            state.leave(key, self.now());
             drop(state);
             self.changed.notify_one();
         }
@@ -208,7 +214,7 @@ impl Requests {
     }
 
     fn work(&self) -> Work {
-        let now = now();
+        let now = self.now();
         let mut state = self.state();
         let State { queues, enqueued, .. } = &mut *state;
         let mut again: Option<Instant> = None;
@@ -231,7 +237,7 @@ impl Requests {
         };
         let mut state = self.state();
         let Some(queue) = state.queues.get_mut(&slot.authority) else { return };
-        let (change, sharing) = queue.queue.settle(&slot.key, version.as_ref(), &outcome, now());
+        let (change, sharing) = queue.queue.settle(&slot.key, version.as_ref(), &outcome, self.now());
         let blocked = match change {
             Change::None => Vec::new(),
             Change::Closed => {
@@ -239,7 +245,7 @@ impl Requests {
                 Vec::new()
             }
             // what does not go on for now is reported once
-            Change::Opened => queue.queue.blocked_keys(now().monotonic),
+            Change::Opened => queue.queue.blocked_keys(self.now().monotonic),
         };
         if change == Change::Closed {
             state.recovered.push(slot.authority.clone());
@@ -277,12 +283,12 @@ impl State {
     }
 
     /// Takes out what waits, and gives back what was admitted and nobody has taken up.
-    fn leave(&mut self, key: &Key) {
+    fn leave(&mut self, key: &Key, now: Now) {
         let Some((key, place)) = self.places.remove_entry(key) else { return };
         let Some(Queue { queue, .. }) = self.queues.get_mut(&place) else { return };
         queue.leave(&key);
         if queue.is_admitted(&key) {
-            queue.settle(&key, None, &Outcome::NotSent, now());
+            queue.settle(&key, None, &Outcome::NotSent, now);
         }
     }
 }
@@ -293,7 +299,7 @@ impl Slot {
         let at = {
             let mut state = self.requests.state();
             let Some(queue) = state.queues.get_mut(&self.authority) else { return };
-            let at = queue.sends.ready_at(now().monotonic);
+            let at = queue.sends.ready_at(self.requests.now().monotonic);
             queue.sends.take(at);
             at
         };
@@ -312,12 +318,6 @@ impl Drop for Slot {
     }
 }
 
-/// How long a request has waited, on the clock that the queue uses.
-#[must_use]
-pub fn waited(since: Instant) -> Duration {
-    now().monotonic.saturating_duration_since(since)
-}
-
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
@@ -333,13 +333,13 @@ mod tests {
             requester: Requester { namespace: "team".into(), secret: "client".into() },
             client_version: Some("1".into()),
             content: "request".into(),
-            expires_at: Some(clock::now() + TimeDelta::hours(1)),
+            expires_at: Some(Clock::system().now() + TimeDelta::hours(1)),
             is_retry: false,
         }
     }
 
     fn requests() -> Arc<Requests> {
-        let requests = Arc::new(Requests::new(Arc::new(Metrics::new(true).expect("metrics"))));
+        let requests = Arc::new(Requests::new(Arc::new(Metrics::new(true).expect("metrics")), Clock::system()));
         requests.set_limits("ims", 8, 60);
         requests
     }

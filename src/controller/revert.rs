@@ -8,7 +8,6 @@ use kube::Resource;
 use super::reconcile::{Context, Reconciler};
 use crate::{
     act::{rollout, secret_writer},
-    clock,
     cluster::CallError,
     observe::index::Known,
 };
@@ -53,7 +52,7 @@ impl Reconciler<'_> {
     /// Notes that somebody else's change of the Secret, as it was `known`, was reverted. Where that goes on, it is reported as a failure, and
     /// the next revert waits for the back-off; a token that is good stays so.
     pub(super) fn reverted(&mut self, observed: &ObservedState, inputs: u32, known: &Known) {
-        let now = clock::now();
+        let now = self.context.clock.now();
         let generation = self.references.credential.metadata.generation.unwrap_or_default();
         let excess = self.retry_state.reverts.note(generation, now);
         if excess == 0 {
@@ -113,7 +112,7 @@ impl Reconciler<'_> {
             let failures = self.retry_state.restart_failures;
             // nothing of a token's life hangs on it
             let wait = backoff::delay(failures, TimeDelta::zero(), Reason::ServerError, None, &self.references.uid);
-            self.retry_state.restart_not_before = Some(clock::now() + wait);
+            self.retry_state.restart_not_before = Some(self.context.clock.now() + wait);
             self.retry_state.attempts.restart_failure = Some(failed.join("; "));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use itwin_api::{conditions::Reason, failure::Failure};
@@ -12,14 +12,18 @@ use itwin_oauth::{
     failure::{ExchangeStage, RequestFailure},
     jwt::{KeySet, Untrusted},
     token::{self, TokenAnswer, TokenRequest},
+    transport::{self, Transport},
 };
+use tokio::time::Instant;
 
-use super::http::Http;
-use crate::{config::authority::AuthorityConfig, metrics::Metrics};
+use crate::{clock::Clock, config::authority::AuthorityConfig, metrics::Metrics};
 
 /// Keys are fetched again for an unknown `kid` at most this often: a forged token must not become a way to make us
 /// call the authority.
 const KEY_REFETCH_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Makes what carries requests to an authorization server. [`super::http::Http::connect`] is the one that sends them.
+pub type Connect = Arc<dyn Fn(&AuthorityConfig) -> Result<Arc<dyn Transport + Send>, String> + Send + Sync>;
 
 /// One authority as we use it.
 pub struct Authority {
@@ -27,7 +31,9 @@ pub struct Authority {
     pub name: String,
     /// Its configuration.
     pub config: AuthorityConfig,
-    http: Http,
+    transport: Arc<dyn Transport + Send>,
+    /// The clocks.
+    pub clock: Clock,
     metrics: Arc<Metrics>,
     metadata: RwLock<Option<Arc<Metadata>>>,
     key_refetch: tokio::sync::Mutex<Option<Instant>>,
@@ -48,11 +54,16 @@ impl Authority {
     ///
     /// # Errors
     /// Text that names the field of the ITwinAuthority and says what to do.
-    pub fn new(name: String, config: AuthorityConfig, metrics: Arc<Metrics>) -> Result<Self, String> {
-        let http = Http::new(config.roots.clone(), config.request_timeout)
-            .map_err(|error| format!("caBundle: no TLS client can be made with it ({error})"))?;
+    pub fn new(
+        name: String,
+        config: AuthorityConfig,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        connect: &Connect,
+    ) -> Result<Self, String> {
         Ok(Self {
-            http,
+            transport: connect(&config)?,
+            clock,
             metadata: RwLock::new(None),
             key_refetch: tokio::sync::Mutex::new(None),
             metrics,
@@ -101,15 +112,16 @@ impl Authority {
             return Ok((config.issuer.clone(), Endpoints { token: token.clone(), jwks: config.jwks_uri.clone() }));
         }
         let what = format!("discovery document of ITwinAuthority {}", self.name);
-        let body =
-            self.http.get(&discovery::document_url(&config.issuer)).await.map_err(|error| error.into_failure(&what))?;
+        let body = transport::get(&*self.transport, &discovery::document_url(&config.issuer))
+            .await
+            .map_err(|error| error.into_failure(&what))?;
         discovery::endpoints(&body, &config.issuer, config.token_endpoint.as_ref(), config.jwks_uri.as_ref())
             .map_err(|error| self.unusable("discovery document", &error))
     }
 
     async fn fetch_keys(&self, url: &str) -> Result<KeySet, RequestFailure> {
         let what = format!("key set of ITwinAuthority {}", self.name);
-        let body = self.http.get(url).await.map_err(|error| error.into_failure(&what))?;
+        let body = transport::get(&*self.transport, url).await.map_err(|error| error.into_failure(&what))?;
         KeySet::parse(&body).map_err(|error| self.unusable("key set", &error))
     }
 
@@ -136,9 +148,9 @@ impl Authority {
             let message = format!("ITwinAuthority {} is not ready: look at its condition Ready", self.name);
             RequestFailure::new(Reason::AuthorityNotReady, message).at(ExchangeStage::NotSent)
         })?;
-        let started = Instant::now();
+        let started = self.clock.monotonic();
         let result =
-            match token::ask(&self.http, &metadata.endpoints.token, &metadata.issuer, request, crate::clock::now())
+            match token::ask(&*self.transport, &metadata.endpoints.token, &metadata.issuer, request, self.clock.now())
                 .await
             {
                 Ok(answer) => self.verify(answer).await,
@@ -191,7 +203,7 @@ impl Authority {
             // another request may just have fetched them
             return Ok(self.metadata());
         }
-        *last = Some(Instant::now());
+        *last = Some(self.clock.monotonic());
         self.refresh().await.map(Some)
     }
 }

@@ -3,11 +3,14 @@
 //! No redirects (a 307 would carry the client secret elsewhere), https only, TLS 1.2 or later, no decompression, a
 //! deadline over the whole exchange, and a cap on the body. The error type tells apart what users can act upon.
 
-use std::{error::Error as _, io, time::Duration};
+use std::{error::Error as _, io, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use itwin_oauth::transport::{BODY_MAX, Transport, TransportError, retry_after};
 use reqwest::{Certificate, redirect};
+
+use super::authority::Connect;
+use crate::clock::Clock;
 
 /// The longest time for name resolution, TCP and TLS together, where the request's deadline is longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,6 +27,7 @@ const USER_AGENT: &str = concat!("itwin-credential-operator/", env!("CARGO_PKG_V
 /// The HTTP client of one authority.
 pub struct Http {
     client: reqwest::Client,
+    clock: Clock,
     deadline: Duration,
 }
 
@@ -32,7 +36,7 @@ impl Http {
     ///
     /// # Errors
     /// Text that says what is wrong with the roots.
-    pub fn new(roots: Option<Vec<Certificate>>, deadline: Duration) -> Result<Self, String> {
+    pub fn new(roots: Option<Vec<Certificate>>, deadline: Duration, clock: Clock) -> Result<Self, String> {
         let mut builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .https_only(true)
@@ -46,30 +50,23 @@ impl Http {
             builder = builder.tls_certs_only(roots);
         }
         let client = builder.build().map_err(|error| root_cause(&error))?;
-        Ok(Self { client, deadline })
+        Ok(Self { client, deadline, clock })
     }
 
-    /// Gets a document.
-    ///
-    /// # Errors
-    /// [`TransportError`], also for any status but 200.
-    pub async fn get(&self, url: &str) -> Result<Vec<u8>, TransportError> {
-        let request = http::Request::get(url)
-            .header(http::header::ACCEPT, "application/json")
-            .body(Vec::new())
-            .map_err(|error| TransportError::Malformed(error.to_string()))?;
-        let response = self.send(request).await?;
-        if response.status() == http::StatusCode::OK {
-            Ok(response.into_body())
-        } else {
-            Err(TransportError::Malformed(format!("HTTP {}", response.status().as_u16())))
-        }
+    /// What makes such clients from the configuration of an authority.
+    #[must_use]
+    pub fn connect(clock: Clock) -> Connect {
+        Arc::new(move |config| {
+            let http = Self::new(config.roots.clone(), config.request_timeout, clock.clone())
+                .map_err(|error| format!("caBundle: no TLS client can be made with it ({error})"))?;
+            Ok(Arc::new(http))
+        })
     }
 
     async fn exchange(&self, request: reqwest::Request) -> Result<http::Response<Vec<u8>>, TransportError> {
         let mut response = self.client.execute(request).await.map_err(|error| self.classify(&error))?;
         let status = response.status();
-        let retry_after = retry_after(response.headers(), crate::clock::now());
+        let retry_after = retry_after(response.headers(), self.clock.now());
         if status.is_redirection() {
             return Err(TransportError::Redirect(status.as_u16()));
         }

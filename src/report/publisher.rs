@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use itwin_api::{MANAGER, digest, time};
@@ -22,9 +22,10 @@ use kube::{
     core::ObjectMeta,
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::{
-    clock,
+    clock::Clock,
     cluster::{CallError, Cluster, Step},
 };
 
@@ -40,6 +41,7 @@ const NAME_MAX: usize = 236;
 /// Publishes events.
 pub struct Events {
     cluster: Cluster,
+    clock: Clock,
     instance: String,
     reported: Mutex<Reported>,
 }
@@ -47,8 +49,8 @@ pub struct Events {
 impl Events {
     /// A publisher; one for the whole process, which `instance` names, since it joins equal events.
     #[must_use]
-    pub fn new(cluster: Cluster, instance: String) -> Self {
-        Self { cluster, instance, reported: Mutex::default() }
+    pub fn new(cluster: Cluster, instance: String, clock: Clock) -> Self {
+        Self { cluster, clock, instance, reported: Mutex::default() }
     }
 
     /// Publishes one event. A failure is logged and changes nothing.
@@ -63,8 +65,8 @@ impl Events {
         let api: Api<Event> = Api::namespaced(self.cluster.client.clone(), namespace);
         let uid = about.uid.as_deref().unwrap_or_default();
         let key = digest::sha256_hex([uid, transition.reason, &transition.note]);
-        let now = time::to_micro_time(clock::now());
-        let again = self.reported().again(&key, Instant::now());
+        let now = time::to_micro_time(self.clock.now());
+        let again = self.reported().again(&key, self.clock.monotonic());
         if let Some((name, count)) = again {
             let series = EventSeries { count, last_observed_time: now };
             let patch = Patch::Merge(json!({"series": series}));
@@ -77,7 +79,7 @@ impl Events {
             }
             return counted;
         }
-        let name = event_name(about.name.as_deref().unwrap_or_default(), clock::now().timestamp_micros());
+        let name = event_name(about.name.as_deref().unwrap_or_default(), self.clock.now().timestamp_micros());
         let event = Event {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -96,7 +98,7 @@ impl Events {
         };
         let params = PostParams::default();
         self.cluster.call(Step::PublishEvent, api.create(&params, &event)).await?;
-        self.reported().first(key, name, Instant::now());
+        self.reported().first(key, name, self.clock.monotonic());
         Ok(())
     }
 

@@ -138,7 +138,7 @@ mod tests {
         for (uri, is_heartbeat) in [("/a?watch=true", true), ("/a?limit=500", true), ("/a/b", false)] {
             liveness.expect("/a", Duration::ZERO);
             liveness.expect("/a/b", Duration::ZERO);
-            let before = std::time::Instant::now();
+            let before = tokio::time::Instant::now();
             let request = Request::get(uri).body(Body::empty()).expect("a request");
             assert!(observed.call(request).await.is_err());
             assert_eq!(liveness.heartbeat_since("/a", before), is_heartbeat, "{uri}");

@@ -20,6 +20,7 @@ use super::{
     loops::{self, Queues, queue},
 };
 use crate::{
+    clock::Clock,
     cluster::Cluster,
     config::args::RunArgs,
     controller::{
@@ -34,6 +35,7 @@ use crate::{
     liveness::Liveness,
     mandate::Mandate,
     metrics::Metrics,
+    oauth::http::Http,
     observe::index::SecretIndex,
     report::publisher::Events,
 };
@@ -71,10 +73,11 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let (authority_store, authority_writer) = store::<ITwinAuthority>();
     let (authority_queue, authority_receiver) = queue();
     let queues = Queues { credentials: credential_receiver, authorities: authority_receiver };
+    let clock = Clock::system();
     let context = Arc::new(Context {
-        events: Events::new(cluster.clone(), identity),
+        events: Events::new(cluster.clone(), identity, clock.clone()),
         metrics: metrics.clone(),
-        authorities: Authorities::new(metrics.clone()),
+        authorities: Authorities::new(metrics.clone(), clock.clone(), Http::connect(clock.clone())),
         index: SecretIndex::default(),
         namespaces: WatchedNamespaces {
             all,
@@ -87,6 +90,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         watch_secrets: args.watch_secrets,
         workers: Arc::new(Semaphore::new(args.concurrency.into())),
         cluster,
+        clock,
     });
 
     let (ready_sender, ready) = watch::channel(false);

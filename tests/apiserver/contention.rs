@@ -18,7 +18,7 @@ async fn wait_for_a_later_second(fixture: &Fixture, credential: &str) -> Result<
     let created = object["metadata"]["creationTimestamp"].as_str().context("creationTimestamp")?;
     let created = chrono::DateTime::parse_from_rfc3339(created)?;
     eventually("a later second", SOON, async || {
-        let age = itwin_credential_operator::clock::now() - created.to_utc();
+        let age = itwin_credential_operator::clock::Clock::system().now() - created.to_utc();
         (age >= chrono::TimeDelta::seconds(1)).then_some(())
     })
     .await

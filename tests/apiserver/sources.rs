@@ -1,7 +1,7 @@
 //! Changes of what a token is asked with and for.
 
 use anyhow::Result;
-use itwin_credential_operator::clock::now;
+use itwin_credential_operator::clock::Clock;
 use serde_json::json;
 use stage::eventually;
 
@@ -80,7 +80,7 @@ async fn without_a_watch_of_secrets_a_hand_edit_is_undone_at_the_next_renewal() 
     eventually("a token again", PATIENCE, async || fixture.token().await.ok().filter(|token| token != "garbage"))
         .await?;
     let due = chrono::DateTime::parse_from_rfc3339(&due)?;
-    assert!(now() >= due, "nobody watches: it is noticed when the renewal is due, at {due}");
+    assert!(Clock::system().now() >= due, "nobody watches: it is noticed when the renewal is due, at {due}");
     assert_eq!(fixture.token_requests().await?.len(), 2, "by one renewal");
     Ok(())
 }

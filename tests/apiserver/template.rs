@@ -138,7 +138,7 @@ async fn workloads_are_restarted_once_for_each_token() -> Result<()> {
     // tokens are told apart by the second in which they were issued
     let issued = fixture.status().await?["issuedAt"].clone();
     eventually("another second", PATIENCE, async || {
-        let now = itwin_api::time::to_rfc3339(itwin_credential_operator::clock::now());
+        let now = itwin_api::time::to_rfc3339(itwin_credential_operator::clock::Clock::system().now());
         (issued.as_str() < Some(now.as_str())).then_some(())
     })
     .await?;

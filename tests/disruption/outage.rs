@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_credential_operator::clock::now;
+use itwin_credential_operator::clock::Clock;
 use serde_json::json;
 use stage::eventually;
 
@@ -38,7 +38,7 @@ async fn renewal_during(name: &str, kill: impl Fn(&mut Cluster)) -> Result<()> {
 
     kill(&mut cluster);
     eventually("a renewal that is due", Duration::from_secs(u64::from(LIFETIME)), async || {
-        (now() > due + DUE_FOR).then_some(())
+        (Clock::system().now() > due + DUE_FOR).then_some(())
     })
     .await?;
     assert_eq!(fixture.token_requests().await?.len(), 1, "no token is asked for that cannot be written");

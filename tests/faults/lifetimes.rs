@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
-use itwin_credential_operator::clock::now;
+use itwin_credential_operator::clock::Clock;
 use serde_json::json;
 
 use crate::fixture::Fixture;
@@ -33,11 +33,12 @@ async fn short_lived_token_is_renewed_in_time_for_three_lifetimes() -> Result<()
     let mut tokens: Vec<Seen> = Vec::new();
     let started = Instant::now();
     // it ends well before the next renewal, so that none falls between the last look and the count of requests
-    let far_from_renewal =
-        |tokens: &[Seen]| tokens.last().is_some_and(|last| (now() - last.issued_at).num_seconds() < LIFETIME / 3);
+    let far_from_renewal = |tokens: &[Seen]| {
+        tokens.last().is_some_and(|last| (Clock::system().now() - last.issued_at).num_seconds() < LIFETIME / 3)
+    };
     while started.elapsed() < Duration::from_secs(3 * 30) || !far_from_renewal(&tokens) {
         let secret = fixture.secret().await?.context("the Secret is gone")?;
-        let now = now();
+        let now = Clock::system().now();
         let annotation = |key: &str| time(&secret["metadata"]["annotations"][format!("credentials.itwin.dev/{key}")]);
         let (issued_at, expires_at) = (annotation("issued-at")?, annotation("expires-at")?);
         assert!(expires_at > now, "the token in the Secret expired at {expires_at}, and it is {now}");

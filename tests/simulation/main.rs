@@ -21,7 +21,9 @@ mod world;
 use std::{collections::HashMap, sync::Arc};
 
 use history::{History, Manner};
-use itwin_credential_operator::{controller::authorities::Authorities, metrics::Metrics};
+use itwin_credential_operator::{
+    clock::Clock, controller::authorities::Authorities, metrics::Metrics, oauth::http::Http,
+};
 use rules::{BROKEN, REAL, Rules};
 
 const HISTORIES: u64 = 2000;
@@ -36,7 +38,8 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 fn no_authorities() -> Authorities {
-    Authorities::new(Arc::new(Metrics::new(false).unwrap()))
+    let clock = Clock::system();
+    Authorities::new(Arc::new(Metrics::new(false).unwrap()), clock.clone(), Http::connect(clock))
 }
 
 /// What happened in many histories, to see that they are worth something.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_credential_operator::clock;
+use itwin_credential_operator::clock::Clock;
 use serde_json::json;
 use stage::{eventually, namespace::data};
 
@@ -37,7 +37,7 @@ async fn left(world: &World) -> Result<Option<TimeDelta>> {
     let Some(secret) = world.quiet.get("secret", "neighbour-0").await? else { return Ok(None) };
     let expires_at = data(&secret)?.remove("expires_at").context("no expires_at")?;
     let expires_at: DateTime<Utc> = DateTime::parse_from_rfc3339(&expires_at)?.to_utc();
-    Ok(Some(expires_at - clock::now()))
+    Ok(Some(expires_at - Clock::system().now()))
 }
 
 /// Watches the neighbour's token while the noise goes on.

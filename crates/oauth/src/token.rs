@@ -94,7 +94,7 @@ pub struct TokenAnswer {
 ///
 /// # Errors
 /// [`RequestFailure`] with one of the reasons for answers and transport.
-pub async fn ask<T: Transport>(
+pub async fn ask<T: Transport + ?Sized>(
     http: &T,
     endpoint: &Url,
     issuer: &str,
@@ -165,7 +165,7 @@ fn invalid_private_key(names: &Names, why: &str) -> RequestFailure {
 }
 
 /// Carries a request for oauth2 and keeps of its answer what oauth2 does not hand out.
-struct Carrier<'a, T> {
+struct Carrier<'a, T: ?Sized> {
     http: &'a T,
     answer: Mutex<CarriedAnswer>,
 }
@@ -180,7 +180,7 @@ struct CarriedAnswer {
     server_wait: Option<TimeDelta>,
 }
 
-impl<'c, T: Transport> AsyncHttpClient<'c> for Carrier<'_, T> {
+impl<'c, T: Transport + ?Sized> AsyncHttpClient<'c> for Carrier<'_, T> {
     type Error = TransportError;
     type Future = BoxFuture<'c, Result<HttpResponse, TransportError>>;
 

@@ -60,6 +60,23 @@ pub enum TransportError {
     Malformed(String),
 }
 
+/// Gets a document.
+///
+/// # Errors
+/// [`TransportError`], also for any status but 200.
+pub async fn get(transport: &dyn Transport, url: &str) -> Result<Vec<u8>, TransportError> {
+    let request = http::Request::get(url)
+        .header(http::header::ACCEPT, "application/json")
+        .body(Vec::new())
+        .map_err(|error| TransportError::Malformed(error.to_string()))?;
+    let response = transport.send(request).await?;
+    if response.status() == http::StatusCode::OK {
+        Ok(response.into_body())
+    } else {
+        Err(TransportError::Malformed(format!("HTTP {}", response.status().as_u16())))
+    }
+}
+
 impl TransportError {
     /// The failure in the words of the contract. `what` names what was asked for, such as "token endpoint of
     /// ITwinAuthority bentley-ims".

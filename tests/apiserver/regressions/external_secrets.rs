@@ -34,7 +34,10 @@ async fn external_secrets_6743_token_shorter_than_expected_is_renewed_by_its_own
         token = eventually("a token that is valid", PATIENCE, async || {
             let data = fixture.data().await.ok()?;
             let expires_at = chrono::DateTime::parse_from_rfc3339(&data["expires_at"]).ok()?;
-            assert!(expires_at > itwin_credential_operator::clock::now(), "an expired token stood in the Secret");
+            assert!(
+                expires_at > itwin_credential_operator::clock::Clock::system().now(),
+                "an expired token stood in the Secret"
+            );
             (data["access_token"] != token).then(|| data["access_token"].clone())
         })
         .await?;
