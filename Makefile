@@ -71,11 +71,25 @@ check: ## Check format, lints, licenses, generated files, documentation and pros
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	$(CARGO) test --locked --quiet --test crds --test docs --test hostile --test monitoring --test tidy
 	node charts/values-table.mjs --check
+	@$(MAKE) --no-print-directory prose
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		$(CARGO) deny --offline --locked check bans licenses sources; \
 	else \
 		echo "cargo-deny is not installed: licenses and bans are not checked (cargo install cargo-deny --locked)"; \
 	fi
+
+# Built once from pinned modules; a changed pin builds it again.
+VALE := target/tools/vale
+$(VALE): tools/vale/go.mod tools/vale/go.sum
+	@echo "building vale (about 2 minutes, once)"
+	@mkdir -p $(@D)
+	cd tools/vale && CGO_ENABLED=1 GOWORK=off go build -trimpath -ldflags '-s -w' -o $(abspath $@) github.com/vale-cli/vale/v3/cmd/vale
+
+.PHONY: prose
+prose: $(VALE) ## Check spelling and style of the documentation.
+	@# the API reference is generated from code
+	@$(VALE) --config tools/vale/vale.ini --output line --glob '!docs/api-reference.md' \
+		README.md CONTRIBUTING.md SECURITY.md docs examples charts
 
 .PHONY: bench
 N ?= 1000

@@ -338,7 +338,10 @@ async fn notes_warn_of_what_is_risky() -> Result<()> {
         stage.helm(&["install", "notes", &chart, "--dry-run=client", "--set", set]).await
     };
     let plain = notes("replicaCount=2").await?;
-    assert!(plain.contains("kubectl create secret generic my-client") && !plain.contains("Check these settings"), "{plain}");
+    assert!(
+        plain.contains("kubectl create secret generic my-client") && !plain.contains("Check these settings"),
+        "{plain}"
+    );
     for (set, warning) in [
         ("leaderElection.enabled=false", "Several replicas without leaderElection.enabled"),
         ("replicaCount=0", "requests and renews no token"),

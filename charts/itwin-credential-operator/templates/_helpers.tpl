@@ -60,7 +60,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [credentials.itwin.dev]
   resources: [itwinservicecredentials]
   verbs: [list, watch]
-# src/controller/tell.rs
+# src/controller: statuses
 - apiGroups: [credentials.itwin.dev]
   resources: [itwinservicecredentials/status]
   verbs: [patch]
