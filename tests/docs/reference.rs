@@ -9,9 +9,9 @@ const HEAD: &str = "\
 
 <!-- Generated from the types by tests/docs/reference.rs: run `make generate`. -->
 
-This page lists every field of both custom resources, as the API server validates them. `kubectl explain itcred.spec` and
-`kubectl explain itauth.spec` show the same. For guidance with examples, see [configuration.md](configuration.md). For the
-reasons of the conditions, see [troubleshooting.md](troubleshooting.md).
+This page lists every field of both custom resources, as the API server validates them. `kubectl explain itcred.spec`
+and `kubectl explain itauth.spec` show the same. For guidance with examples, see [configuration.md](configuration.md).
+For the reasons of the conditions, see [troubleshooting.md](troubleshooting.md).
 
 A *duration* is text such as `90s`, `5m` or `1h30m`. A *set* is a list without duplicates.
 ";
