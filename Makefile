@@ -1,19 +1,19 @@
-# All that a developer or a new user runs; `make help` lists it.
+# Tasks for developers and new users; `make help` lists them.
 
 CARGO ?= cargo
 OPERATOR := target/debug/itwin-credential-operator
 STAGE := target/debug/stage
-# A binary without libraries, as it runs in the image.
+# A static binary, as in the image.
 STATIC := $(shell uname -m)-unknown-linux-gnu
-# Tests mostly wait for servers, so that more of them than cores run at the same time.
+# Tests mostly wait for servers, so run more of them than there are cores.
 TEST_THREADS ?= 16
-# The name of a test, or a part of it, to run only that: make test ARGS=renewal
+# The name of a test, or a part of it, to run only matching tests: make test ARGS=renewal
 ARGS ?=
 
-# `required` fails where the machine cannot run pods, instead of leaving `make e2e` out; `off` always leaves it out.
+# `required` fails if the machine cannot run pods, instead of skipping `make e2e`; `off` always skips it.
 E2E ?= auto
 ifneq ($(CLUSTER),)
-# pods are run on a node of our own only
+# the tests run pods only on a node of the testbed
 override E2E := off
 endif
 E2E_IMAGE := target/image/itwin-credential-operator.tar
@@ -25,15 +25,15 @@ help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build:
+build: ## Build everything.
 	$(CARGO) build --locked --workspace
 
 .PHONY: demo
-demo: build ## Run the main job on a local cluster, step by step; KEEP=1 leaves it running.
+demo: build ## Show the main task on a local cluster, step by step; KEEP=1 leaves the cluster running.
 	$(STAGE) demo $(OPERATOR)
 
 .PHONY: test
-test: build ## Run all tests: unit, CRDs, and against a real API server and authorization server.
+test: build ## Run all tests, with a real API server and authorization server.
 	$(CARGO) test --locked --workspace --no-run
 	$(STAGE) run -- $(CARGO) test --locked --workspace --no-fail-fast -- --test-threads $(TEST_THREADS) $(ARGS)
 ifeq ($(ARGS),)
@@ -41,9 +41,9 @@ ifeq ($(ARGS),)
 endif
 
 .PHONY: e2e
-e2e: build ## Install the chart with the image on a real node and watch a pod use its token (root, Linux; otherwise skipped).
+e2e: build ## Install the chart and the image on a real node and check that a pod can use its token (needs root and Linux).
 ifeq ($(E2E),off)
-	@echo "e2e: SKIPPED, as E2E=off or CLUSTER says"
+	@echo "e2e: SKIPPED because of E2E=off or CLUSTER"
 else
 	@if $(STAGE) node; then \
 		set -ex; \
@@ -52,13 +52,13 @@ else
 		E2E_IMAGE=$(abspath $(E2E_IMAGE)) $(STAGE) run --node -- \
 			$(CARGO) test --locked --offline --test e2e -- --ignored --nocapture; \
 	else \
-		echo "e2e: SKIPPED: no pod was run, see above"; \
+		echo "e2e: SKIPPED: this machine cannot run pods, see above"; \
 		test "$(E2E)" != required; \
 	fi
 endif
 
 .PHONY: image
-image: ## Build the image; PREBUILT=1 without a base image, ARCH=arm64 for another architecture, TAG and IMAGE name it.
+image: ## Build the image; PREBUILT=1 uses no base image, ARCH=arm64 selects the architecture, TAG and IMAGE set its name.
 	@PREBUILT=$(PREBUILT) ARCH=$(ARCH) TAG=$(TAG) IMAGE=$(IMAGE) ARCHIVE=$(ARCHIVE) scripts/image
 
 .PHONY: unit
@@ -66,30 +66,44 @@ unit: ## Run the tests that need no server.
 	$(CARGO) test --locked --workspace --lib --test crds --test docs --test hostile --test monitoring --test tidy
 
 .PHONY: check
-check: ## Check format, lints, licences and generated files.
+check: ## Check format, lints, licenses, generated files, documentation and prose.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	$(CARGO) test --locked --quiet --test crds --test docs --test hostile --test monitoring --test tidy
 	node charts/values-table.mjs --check
+	@$(MAKE) --no-print-directory prose
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		$(CARGO) deny --offline --locked check bans licenses sources; \
 	else \
-		echo "cargo-deny is not installed: licences and bans are not checked (cargo install cargo-deny --locked)"; \
+		echo "cargo-deny is not installed: licenses and bans are not checked (cargo install cargo-deny --locked)"; \
 	fi
+
+# Built once from pinned modules; a changed pin builds it again.
+VALE := target/tools/vale
+$(VALE): tools/vale/go.mod tools/vale/go.sum
+	@echo "building vale (about 2 minutes, once)"
+	@mkdir -p $(@D)
+	cd tools/vale && CGO_ENABLED=1 GOWORK=off go build -trimpath -ldflags '-s -w' -o $(abspath $@) github.com/vale-cli/vale/v3/cmd/vale
+
+.PHONY: prose
+prose: $(VALE) ## Check spelling and style of the documentation.
+	@# the API reference is generated from code
+	@$(VALE) --config tools/vale/vale.ini --output line --glob '!docs/api-reference.md' \
+		README.md CONTRIBUTING.md SECURITY.md docs examples charts
 
 .PHONY: bench
 N ?= 1000
-bench: ## Measure the operator with N credentials (default 1000): one table, and target/bench-N.json.
-	# the load too: it shares the processor with what is measured
+bench: ## Measure the operator with N credentials (default 1000); writes a table and target/bench-N.json.
+	# a release build of the load generator too: it shares the processor with the operator
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --release --target $(STATIC) --workspace
 	target/$(STATIC)/release/stage bench target/$(STATIC)/release/itwin-credential-operator $(N)
 
 .PHONY: plot
-plot: ## Draw docs/scale.svg from the figures in docs/measurements (needs jq and gnuplot).
+plot: ## Draw docs/scale.svg from docs/measurements (needs jq and gnuplot).
 	scripts/plot
 
 .PHONY: audit
-audit: ## Check dependencies against the advisory database (needs the network and cargo-deny).
+audit: ## Check dependencies against the advisory database (needs network access and cargo-deny).
 	$(CARGO) deny --locked check advisories
 
 .PHONY: fuzz
@@ -97,7 +111,7 @@ FUZZ_SECONDS ?= 60
 # long enough for the longest private key
 FUZZ_LENGTH := 20000
 FUZZ_TARGETS := $(notdir $(wildcard fuzz/seeds/*))
-fuzz: ## Fuzz the parsers, FUZZ_SECONDS each, on a stack of 256 KiB (needs a nightly compiler and cargo-fuzz).
+fuzz: ## Fuzz each parser for FUZZ_SECONDS on a stack of 256 KiB (needs a nightly compiler and cargo-fuzz).
 	@set -ex; for target in $(FUZZ_TARGETS); do \
 		mkdir -p fuzz/corpus/$$target; \
 		$(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
@@ -105,7 +119,7 @@ fuzz: ## Fuzz the parsers, FUZZ_SECONDS each, on a stack of 256 KiB (needs a nig
 	done
 
 .PHONY: generate
-generate: build ## Write the generated files anew: the CRDs, their copy in the chart, the API reference, the chart's table of values.
+generate: build ## Write the generated files: the CRDs, their copy in the chart, the API reference, the table of chart values.
 	$(OPERATOR) crd > crds/credentials.itwin.dev.yaml
 	cp crds/credentials.itwin.dev.yaml charts/itwin-credential-operator/files/crds.yaml
 	node charts/values-table.mjs

@@ -1,6 +1,6 @@
-// Makes the table of values in the chart's README from the comments of values.yaml, or with --check says whether it is
-// current. Each value must have a comment directly above it. Plain Node, no packages: values.yaml is kept simple enough
-// (two spaces a level, lists and small maps on one line) to be read line by line.
+// Writes the table of values in the README of the chart from the comments in values.yaml, or with --check reports whether
+// it is current. Each value must have a comment directly above it. The script uses no packages: values.yaml is simple
+// enough (two spaces a level, lists and small maps on one line) to be read line by line.
 import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -42,8 +42,8 @@ for (let at = 0; at < lines.length; at += 1) {
       if (/^ {2}/.test(part)) break;
       prose.push(part);
     }
-    const told = prose.join(" ").replace(/:$/, " (see values.yaml).");
-    rows.push(`| \`${path}\` | ${isSection ? "" : `\`${value}\``} | ${told.replaceAll("|", "\\|")} |`);
+    const description = prose.join(" ").replace(/:$/, " (see values.yaml).");
+    rows.push(`| \`${path}\` | ${isSection ? "" : `\`${value}\``} | ${description.replaceAll("|", "\\|")} |`);
   } else if (!isSection) {
     problems.push(`line ${at + 1}: ${path} has no comment above it`);
   }

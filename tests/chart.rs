@@ -338,20 +338,23 @@ async fn notes_warn_of_what_is_risky() -> Result<()> {
         stage.helm(&["install", "notes", &chart, "--dry-run=client", "--set", set]).await
     };
     let plain = notes("replicaCount=2").await?;
-    assert!(plain.contains("kubectl create secret generic my-client") && !plain.contains("Please look at"), "{plain}");
+    assert!(
+        plain.contains("kubectl create secret generic my-client") && !plain.contains("Check these settings"),
+        "{plain}"
+    );
     for (set, warning) in [
         ("leaderElection.enabled=false", "Several replicas without leaderElection.enabled"),
-        ("replicaCount=0", "no token is issued"),
-        ("replicaCount=1", "nobody takes over"),
+        ("replicaCount=0", "requests and renews no token"),
+        ("replicaCount=1", "no replica takes over"),
         ("rolloutRestart.enabled=true", "can run code in them"),
-        ("rbac.create=false", "nothing works"),
-        ("crds.keep=false", "uninstalling deletes every credential"),
-        ("livenessProbe.enabled=false", "is not restarted"),
-        ("terminationGracePeriodSeconds=5", "cut off"),
+        ("rbac.create=false", "the operator does not work"),
+        ("crds.keep=false", "an uninstall deletes every credential"),
+        ("livenessProbe.enabled=false", "does not restart an operator that stalls"),
+        ("terminationGracePeriodSeconds=5", "interrupted"),
         ("prometheusRule.enabled=true,perCredentialMetrics=false", "never fire"),
     ] {
         let said = notes(set).await?;
-        assert!(said.contains("Please look at") && said.contains(warning), "{set}: {said}");
+        assert!(said.contains("Check these settings") && said.contains(warning), "{set}: {said}");
     }
     Ok(())
 }

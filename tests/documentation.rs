@@ -1,5 +1,5 @@
-//! The commands of the documentation do what it says: they are run as they stand there, in their order, against a
-//! cluster of their own with an operator at work. Real authorities are never called; the stage's stands in for them.
+//! The commands of the documentation work: they run unchanged and in order, against a cluster of their own with a running
+//! operator. They never call real authorities; the authority of the testbed replaces them.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
@@ -22,30 +22,30 @@ use crate::markdown::{blocks, commands};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
 
-/// What is not run, by how it begins, and why.
+/// Commands that do not run, by their start, with the reason.
 const NOT_RUN: &[(&str, &str)] = &[
-    ("docker build", "there is no Docker on the stage"),
-    ("make ", "what it starts runs this test"),
-    ("helm test", "no pod runs on the stage"),
-    ("kubectl exec", "no pod runs on the stage"),
-    ("kubectl --namespace itwin-credential-operator logs", "no pod runs on the stage"),
-    ("openssl genpkey", "OpenSSL is not among the tools that tests need; the file is there"),
+    ("docker build", "the testbed has no Docker"),
+    ("make ", "it would run this test"),
+    ("helm test", "the testbed runs no pod"),
+    ("kubectl exec", "the testbed runs no pod"),
+    ("kubectl --namespace itwin-credential-operator logs", "the testbed runs no pod"),
+    ("openssl genpkey", "tests do not need OpenSSL; the file exists"),
     ("curl ", "it calls the iTwin Platform"),
-    ("openssl s_client -connect ims.bentley.com", "it calls Bentley's server"),
+    ("openssl s_client -connect ims.bentley.com", "it calls a server of Bentley"),
 ];
 
-/// The document that comes last, since it removes everything.
+/// The document that runs last, because it removes everything.
 const LAST: &str = "docs/installation.md";
-/// The documents that make the credential themselves.
+/// The documents that create the credential themselves.
 const FROM_NOTHING: [&str; 2] = ["README.md", "docs/configuration.md"];
-/// The document that begins with a client Secret that is wrong.
+/// The document that starts with a wrong client Secret.
 const BROKEN: &str = "docs/troubleshooting.md";
 
-/// What only looks is looked at again until it shows what the document shows.
-const RECONCILES: [&str; 5] = ["kubectl get", "kubectl describe", "kubectl events", "kubectl wait", "kubectl auth"];
-/// For that.
+/// Commands that only read. They are repeated until they print what the document shows.
+const READING: [&str; 5] = ["kubectl get", "kubectl describe", "kubectl events", "kubectl wait", "kubectl auth"];
+/// The time limit for these repetitions.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// The longest that one command may take.
+/// The time limit of one command.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// One document with its own namespace.
@@ -56,14 +56,14 @@ struct Document {
     namespace: String,
 }
 
-/// Where commands are run: a copy of what they read, with the stage's authority in place of real ones.
+/// Where commands run: a copy of the files that they read, with the authority of the testbed instead of real ones.
 struct Place {
     stage: Stage,
     client: Client,
     folder: PathBuf,
 }
 
-/// The documents that hold commands or objects, in the order in which they are tried.
+/// The documents that contain commands or objects, in the order in which they are tested.
 fn documents() -> Vec<Document> {
     let mut documents: Vec<Document> = Vec::new();
     for file in markdown::files(&project()) {
@@ -94,17 +94,17 @@ impl Place {
         for file in ["examples/authority.yaml", "charts/itwin-credential-operator/values.yaml"] {
             let file = place.folder.join(file);
             let text = std::fs::read_to_string(&file)?;
-            // no pod would ever run
+            // no pod would run
             let text = text.replace("replicaCount: 2", "replicaCount: 0");
             let trust = format!(", caBundle: \"{}\"}}", place.stage.authority.ca_bundle());
             let text = text.replace(r#"issuer: "https://ims.bentley.com"}"#, &format!("issuer: \"{ISSUER}\"{trust}"));
-            std::fs::write(&file, place.stands_in(&text))?;
+            std::fs::write(&file, place.replaced(&text))?;
         }
         Ok(place)
     }
 
-    /// A text in which the stage's authority and client stand in for others.
-    fn stands_in(&self, text: &str) -> String {
+    /// A text with the authority and client of the testbed instead of others.
+    fn replaced(&self, text: &str) -> String {
         let issuer = &self.stage.authority.issuer;
         text.replace(ISSUER, issuer)
             .replace("https://ims.example.com", issuer)
@@ -113,29 +113,29 @@ impl Place {
             .replace("client_secret=...", &format!("client_secret={}", self.client.client_secret))
     }
 
-    /// What is run in place of a command.
+    /// The command that runs instead of the documented one.
     fn command(&self, document: &Document, text: &str) -> String {
-        // the stage has installed it already, with values of its own
+        // the testbed has already installed the chart, with its own values
         let text = text.replace("helm install ", "helm upgrade --install --reset-values ");
         let text = text.replace("NAMESPACE ", &format!("{} ", document.namespace)).replace(" NAME ", " render-agent ");
-        self.stands_in(&text)
+        self.replaced(&text)
     }
 
-    /// Runs a command in a shell; gives what it printed, and whether it ended well.
+    /// Runs a command in a shell. Returns whether it succeeded, and its output.
     async fn run(&self, document: &Document, text: &str) -> Result<(bool, String)> {
         let mut command = Command::new("bash");
         command.arg("-c").arg(format!("set -euo pipefail\n{text}")).current_dir(&self.folder).kill_on_drop(true);
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.folder.join("bin").display()));
         command.env("KUBECONFIG", self.kubeconfig(&document.namespace)?);
-        // nothing of the user's own is read or written
+        // do not read or write files of the user
         command.env("HOME", &self.folder).env("KUBECACHEDIR", self.stage.directory.join("kubectl"));
         let output = tokio::time::timeout(LIMIT, command.output()).await.context("it takes too long")??;
         let mut printed = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             printed.push_str(&String::from_utf8_lossy(&output.stderr));
         }
-        // `kubectl auth can-i` tells a no by its exit code too
+        // `kubectl auth can-i` also reports "no" with its exit code
         Ok((output.status.success() || text.starts_with("kubectl auth can-i"), printed))
     }
 
@@ -150,7 +150,7 @@ impl Place {
         Ok(file)
     }
 
-    /// What a reader of this document has before its first command.
+    /// Creates what a reader of this document has before its first command.
     async fn prepare(&self, document: &Document) -> Result<()> {
         if FROM_NOTHING.contains(&document.name.as_str()) {
             return Ok(());
@@ -181,14 +181,14 @@ impl Place {
         self.stage.kubectl(&[&namespace[..], &wait].concat()).await.map(drop)
     }
 
-    /// Runs one command of a document and holds what it prints against what is shown there.
+    /// Runs one command of a document and compares its output with the documented one.
     async fn try_command(&self, document: &Document, command: &markdown::Command) -> Result<()> {
         let text = self.command(document, &command.text);
         let shown: Vec<String> = command
             .output
             .iter()
             .filter(|line| !line.is_empty())
-            .map(|line| self.stands_in(&line.replace("team-a", &document.namespace)))
+            .map(|line| self.replaced(&line.replace("team-a", &document.namespace)))
             .collect();
         let started = Instant::now();
         loop {
@@ -197,22 +197,21 @@ impl Place {
             if ended_well && missing.is_empty() {
                 return Ok(());
             }
-            let reconciles =
-                RECONCILES.iter().any(|reconcile| text.starts_with(reconcile)) && !text.contains("| kubectl");
-            if !reconciles || started.elapsed() > PATIENCE {
-                bail!("it printed:\n{printed}\nand this is missing: {missing:?}");
+            let only_reads = READING.iter().any(|start| text.starts_with(start)) && !text.contains("| kubectl");
+            if !only_reads || started.elapsed() > PATIENCE {
+                bail!("it printed:\n{printed}\nmissing: {missing:?}");
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
-    /// Objects are accepted by the API server, rules included, and values by the chart.
+    /// Checks that the API server accepts the objects, and the chart the values.
     async fn try_yaml(&self, document: &Document) -> Result<()> {
         for block in blocks(&document.text).iter().filter(|block| block.language == "yaml") {
-            let place = || format!("{}:{} is refused", document.name, block.line);
-            let text = self.stands_in(&block.text);
+            let place = || format!("{}:{} is rejected", document.name, block.line);
+            let text = self.replaced(&block.text);
             if text.contains("apiVersion: ") {
-                // the one of the chart is there
+                // the authority of the chart exists already
                 let text = text.replace("name: bentley-ims\nspec", "name: another\nspec");
                 let dry_run = ["--namespace", &document.namespace, "create", "--dry-run=server", "-f", "-"];
                 self.stage.kubectl_with(&dry_run, Some(&text)).await.with_context(place)?;
@@ -245,7 +244,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a line is among what was printed. Words with a digit may be others: times, ages, numbers.
+/// Whether a line is in the output. Words with a digit may differ: times, ages, numbers.
 fn is_shown(line: &str, printed: &str) -> bool {
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let line = words(line);
@@ -261,14 +260,14 @@ fn reason_not_to_run(command: &str) -> Option<&'static str> {
 }
 
 #[test]
-fn output_is_compared_word_by_word_numbers_apart() {
+fn output_is_compared_word_by_word_except_numbers() {
     assert!(is_shown("a  True 5s", "x\na True 17s\n"));
     assert!(!is_shown("a True 5s", "a False 5s"));
     assert!(!is_shown("a True", "a True 5s"));
 }
 
 #[tokio::test]
-async fn commands_do_what_the_documents_say() -> Result<()> {
+async fn documented_commands_work() -> Result<()> {
     let (_control_plane, stage) = setup::own_control_plane(&Stage::current()?, "documentation").await?;
     let place = Place::new(stage).await?;
     let documents = documents();
@@ -279,7 +278,7 @@ async fn commands_do_what_the_documents_say() -> Result<()> {
     let election = ["--leader-election=true", "--lease-namespace", INSTALLATION];
     let _operator = Operator::start(&place.stage, Path::new(PROGRAM), &namespaces.join(","), &election).await?;
 
-    // as the first document has it done, for those that come before
+    // as the first document does it, for documents that run before it
     let install = "helm upgrade --install --reset-values itwin-credential-operator charts/itwin-credential-operator \
                    --namespace itwin-credential-operator --wait";
     let (ended_well, printed) = place.run(&documents[0], install).await?;
@@ -303,9 +302,9 @@ async fn commands_do_what_the_documents_say() -> Result<()> {
             }
         }
     }
-    eprintln!("{run} commands of {} documents were run, {} of them not as shown", documents.len(), wrong.len());
+    eprintln!("{run} commands of {} documents ran, {} of them not as documented", documents.len(), wrong.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     let stale: Vec<&str> = NOT_RUN.iter().map(|(begins, _)| *begins).filter(|name| !left_out.contains(name)).collect();
-    assert!(stale.is_empty(), "no command begins with {stale:?}");
+    assert!(stale.is_empty(), "no command starts with {stale:?}");
     Ok(())
 }

@@ -89,6 +89,16 @@ fn pure_crates_depend_on_nothing_that_acts() {
 }
 
 #[test]
+fn intervals_are_measured_on_the_clock_that_tests_can_steer() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in files(&project.join("src")) {
+        let code = shipped(&file);
+        let of_std = code.contains("time::{Duration, Instant}") || code.contains("std::time::Instant");
+        assert!(!(of_std && code.contains("Instant::now")), "{} reads std's clock, not tokio's", file.display());
+    }
+}
+
+#[test]
 fn every_file_says_what_it_is_for() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     for folder in ["src", "crates", "tests"] {

@@ -1,10 +1,12 @@
-//! The documentation tells of what there is: reasons, links, objects, flags, metrics, values. No server is needed; what
-//! its commands do is tests/documentation.rs.
+//! The documentation matches the code: reasons, links, objects, flags, metrics, values, tests, terms. No server is needed;
+//! tests/documentation.rs runs its commands.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
 mod markdown;
+mod promises;
 mod reference;
+mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +27,7 @@ use serde_json::Value;
 
 /// The longest line of prose.
 const WIDTH: usize = 120;
-/// Flags of other programs that stand alone in prose.
+/// Flags of other programs that are alone in a code span.
 const FLAGS_OF_OTHERS: [&str; 4] = [
     // kubectl
     "namespace",
@@ -50,7 +52,7 @@ fn documents() -> BTreeMap<PathBuf, String> {
     files.map(|file| (file.strip_prefix(project()).expect("within").to_path_buf(), read(&file))).collect()
 }
 
-/// Fails with everything that is wrong, not with the first of it.
+/// Fails with all problems, not only with the first.
 fn none(wrong: &[String]) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -73,9 +75,9 @@ fn every_reason_is_explained_and_every_explanation_has_its_reason() {
     let explained: Vec<String> =
         markdown::headings(section).into_iter().filter(|(level, _)| *level == 3).map(|(_, words)| words).collect();
     let reasons: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
-    let reported: BTreeSet<&str> = explained.iter().map(String::as_str).collect();
-    assert_eq!(reported, reasons);
-    assert_eq!(explained.len(), reported.len(), "a reason is explained twice");
+    let documented: BTreeSet<&str> = explained.iter().map(String::as_str).collect();
+    assert_eq!(documented, reasons);
+    assert_eq!(explained.len(), documented.len(), "a reason is explained twice");
 }
 
 #[test]
@@ -88,7 +90,7 @@ fn links_lead_somewhere() {
             let target =
                 if path.is_empty() { file.clone() } else { normal(&file.parent().unwrap_or(Path::new("")).join(path)) };
             if !project().join(&target).exists() {
-                wrong.push(format!("{}: {link} leads nowhere", file.display()));
+                wrong.push(format!("{}: {link} does not exist", file.display()));
             } else if !fragment.is_empty() {
                 let text = documents.get(&target).map_or("", String::as_str);
                 let anchors = markdown::headings(text).into_iter().map(|(_, words)| markdown::anchor(&words));
@@ -127,7 +129,7 @@ fn lines_of_prose_are_short() {
     none(&wrong);
 }
 
-/// The YAML of all documents: where it stands, and each object in it.
+/// The YAML of all documents: its place, and each object in it.
 fn yaml() -> Vec<(String, String, Vec<Value>)> {
     let mut found = Vec::new();
     for (file, text) in documents() {
@@ -151,20 +153,20 @@ fn yaml() -> Vec<(String, String, Vec<Value>)> {
     found
 }
 
-/// Says what of `written` is not in `understood`: a field that the type does not know is lost on the way through it.
-fn lost(written: &Value, understood: &Value, path: &str, wrong: &mut Vec<String>) {
-    match (written, understood) {
-        (Value::Object(written), Value::Object(understood)) => {
+/// Reports what of `written` is not in `decoded`: a type drops a field that it does not know.
+fn lost(written: &Value, decoded: &Value, path: &str, wrong: &mut Vec<String>) {
+    match (written, decoded) {
+        (Value::Object(written), Value::Object(decoded)) => {
             for (name, value) in written {
-                match understood.get(name) {
-                    Some(understood) => lost(value, understood, &format!("{path}.{name}"), wrong),
+                match decoded.get(name) {
+                    Some(decoded) => lost(value, decoded, &format!("{path}.{name}"), wrong),
                     None => wrong.push(format!("{path}.{name} is no field")),
                 }
             }
         }
-        (Value::Array(written), Value::Array(understood)) => {
-            for (at, (written, understood)) in written.iter().zip(understood).enumerate() {
-                lost(written, understood, &format!("{path}[{at}]"), wrong);
+        (Value::Array(written), Value::Array(decoded)) => {
+            for (at, (written, decoded)) in written.iter().zip(decoded).enumerate() {
+                lost(written, decoded, &format!("{path}[{at}]"), wrong);
             }
         }
         _ => {}
@@ -179,7 +181,7 @@ fn through<T: DeserializeOwned + Serialize>(object: &Value, place: &str, wrong: 
 }
 
 #[test]
-fn objects_of_our_kinds_are_valid() {
+fn custom_resources_are_valid() {
     let (mut wrong, mut count) = (Vec::new(), 0);
     for (place, _, objects) in yaml() {
         for object in objects {
@@ -190,7 +192,7 @@ fn objects_of_our_kinds_are_valid() {
                     let credential = serde_json::from_value::<ITwinServiceCredential>(object).ok();
                     let templates = credential.and_then(|credential| credential.spec.secret_template);
                     let refused = template::check(templates.as_ref()).err();
-                    wrong.extend(refused.map(|failure| format!("{place}: {}", failure.message)));
+                    wrong.extend(refused.map(|refusal| format!("{place}: {}", refusal.message)));
                 }
                 _ => continue,
             }
@@ -214,9 +216,9 @@ fn flags_and_variables_exist() {
     let mut wrong = Vec::new();
     for (file, text) in documents() {
         for span in markdown::code_spans(&text) {
-            // a flag of ours stands alone, or behind the name of the program; those of kubectl and Helm behind theirs
-            let alone = span.starts_with("--");
-            if alone || span.starts_with("itwin-credential-operator run") {
+            // a flag of the operator is alone or follows the name of the program; those of kubectl and Helm follow theirs
+            let is_alone = span.starts_with("--");
+            if is_alone || span.starts_with("itwin-credential-operator run") {
                 let named = span.split_whitespace().filter_map(|word| word.strip_prefix("--"));
                 let named = named.map(|flag| flag.split('=').next().unwrap_or_default());
                 let unknown =
@@ -250,7 +252,7 @@ fn exposed() -> BTreeSet<String> {
 }
 
 #[test]
-fn metrics_exist_and_are_all_reported() {
+fn metrics_exist_and_are_all_documented() {
     let exposed = exposed();
     let mut wrong = Vec::new();
     for (file, text) in documents() {
@@ -263,11 +265,11 @@ fn metrics_exist_and_are_all_reported() {
     let operating = read(project().join("docs/operating.md"));
     let own = exposed.iter().filter(|name| name.starts_with("itwin_"));
     let own = own.filter(|name| !["_bucket", "_sum", "_count"].iter().any(|suffix| name.ends_with(suffix)));
-    let unreported: Vec<&String> = own.filter(|name| !operating.contains(name.as_str())).collect();
-    assert!(unreported.is_empty(), "docs/operating.md does not tell of {unreported:?}");
+    let missing: Vec<&String> = own.filter(|name| !operating.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "docs/operating.md does not describe {missing:?}");
 }
 
-/// Whether the chart takes a value at this path, by its schema.
+/// Whether the schema of the chart accepts a value at this path.
 fn takes(schema: &Value, path: &[&str]) -> bool {
     let Some((name, rest)) = path.split_first() else { return true };
     let name = name.trim_end_matches(|c: char| c == ']' || c == '[' || c.is_ascii_digit());
@@ -277,12 +279,12 @@ fn takes(schema: &Value, path: &[&str]) -> bool {
     match &schema["additionalProperties"] {
         Value::Bool(false) => false,
         Value::Object(_) => takes(&schema["additionalProperties"], rest),
-        // nothing is said about what is inside
+        // the schema does not describe the content
         _ => !schema["properties"].is_object(),
     }
 }
 
-/// The paths of the leaves of values; what is no map is a leaf.
+/// The paths of the leaves of values; a leaf is anything but a map.
 fn leaves(values: &Value, path: &str, found: &mut Vec<String>) {
     match values.as_object().filter(|map| !map.is_empty()) {
         None => found.push(path.to_owned()),
@@ -334,7 +336,7 @@ fn values_of_the_chart_exist() {
             }
         }
     }
-    // in prose, what begins like a section of values.yaml and has a dot is a value
+    // in prose, a code span that starts with a section of values.yaml and has a dot is a value
     let sections: Vec<&String> = schema["properties"].as_object().expect("values").keys().collect();
     for (file, text) in
         documents().into_iter().filter(|(file, _)| file.starts_with("docs") || file.ends_with("README.md"))
@@ -358,8 +360,8 @@ fn console_blocks_hold_commands() {
         for block in markdown::blocks(&text) {
             let place = format!("{}:{}", file.display(), block.line);
             match block.language.as_str() {
-                "console" if !block.text.starts_with("$ ") => wrong.push(format!("{place} does not begin with `$ `")),
-                "sh" | "shell" | "bash" | "" => wrong.push(format!("{place}: say console, yaml, text or another kind")),
+                "console" if !block.text.starts_with("$ ") => wrong.push(format!("{place} does not start with `$ `")),
+                "sh" | "shell" | "bash" | "" => wrong.push(format!("{place}: use console, yaml, text or another type")),
                 _ => {}
             }
         }

@@ -1,30 +1,30 @@
-//! Reading Markdown as far as the documentation uses it: headings, links, fenced blocks and the commands in them.
+//! Reads the parts of Markdown that the documentation uses: headings, links, fenced blocks and the commands in them.
 
 use std::path::{Path, PathBuf};
 
 /// A fenced block.
 #[derive(Clone, Debug)]
 pub struct Block {
-    /// The word behind the fence.
+    /// The word after the fence.
     pub language: String,
-    /// What stands in it, without the indentation of the fence.
+    /// Its text, without the indentation of the fence.
     pub text: String,
     /// Line of its first line of text, from 1.
     pub line: usize,
 }
 
-/// A command of a `console` block, with the output that is shown below it.
+/// A command of a `console` block, with the output below it.
 #[derive(Clone, Debug)]
 pub struct Command {
     /// The command, with its continuation lines and here-documents.
     pub text: String,
-    /// The lines that are shown as its output.
+    /// The lines of its output.
     pub output: Vec<String>,
     /// Line of the command, from 1.
     pub line: usize,
 }
 
-/// Every Markdown file of the project that people read.
+/// Every Markdown file of the project for readers.
 pub fn files(project: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = Vec::new();
     let mut folders = vec![project.join("docs"), project.join("charts"), project.join("examples")];
@@ -50,7 +50,7 @@ fn is_markdown(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "md")
 }
 
-/// The fenced blocks of a text, also those inside of lists.
+/// The fenced blocks of a text, also those in lists.
 pub fn blocks(text: &str) -> Vec<Block> {
     let mut found = Vec::new();
     let mut open: Option<(usize, Block)> = None;
@@ -73,7 +73,7 @@ pub fn blocks(text: &str) -> Vec<Block> {
     found
 }
 
-/// The text outside of fenced blocks, line by line; lines of blocks are empty.
+/// The text outside fenced blocks, line by line; lines of blocks are empty.
 pub fn prose(text: &str) -> String {
     let mut inside = false;
     let mut kept = String::new();
@@ -94,7 +94,7 @@ pub fn commands(block: &Block) -> Vec<Command> {
     let mut lines = block.text.lines().enumerate();
     while let Some((number, line)) = lines.next() {
         let Some(first) = line.strip_prefix("$ ") else {
-            let command = found.last_mut().expect("a console block begins with a command");
+            let command = found.last_mut().expect("a console block starts with a command");
             command.output.push(line.to_owned());
             continue;
         };
@@ -139,17 +139,17 @@ pub fn anchor(heading: &str) -> String {
 
 /// The targets of the links `[words](target)` of a text.
 pub fn links(text: &str) -> Vec<String> {
-    // what stands in code is no link
+    // code contains no links
     let prose = prose(text);
     let plain: String = prose.split('`').step_by(2).collect::<Vec<_>>().join("code");
     let targets = plain.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
     targets.map(|(target, _)| target.to_owned()).collect()
 }
 
-/// What stands between single backticks.
+/// The text between single backticks.
 pub fn code_spans(text: &str) -> Vec<String> {
     let prose = prose(text);
-    // a span may go on in the next line, and never in the next paragraph
+    // a span may continue in the next line, but not in the next paragraph
     let spans = prose.split("\n\n").flat_map(|paragraph| paragraph.split('`').skip(1).step_by(2));
     spans.map(|span| span.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }

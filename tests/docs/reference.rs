@@ -1,4 +1,4 @@
-//! The API reference, made from the schemas of the two kinds.
+//! Generates the API reference from the schemas of the two custom resources.
 
 use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
 use kube::CustomResourceExt;
@@ -7,16 +7,16 @@ use serde_json::Value;
 const HEAD: &str = "\
 # API reference
 
-<!-- Generated from the types by tests/docs/reference.rs; `make generate` writes it anew. -->
+<!-- Generated from the types by tests/docs/reference.rs: run `make generate`. -->
 
-Every field of both kinds, as the API server checks them. `kubectl explain itcred.spec` and `kubectl explain
-itauth.spec` tell the same. What to choose, with examples: [configuration.md](configuration.md). The reasons of the
-conditions: [troubleshooting.md](troubleshooting.md).
+This page lists every field of both custom resources, as the API server validates them. `kubectl explain itcred.spec`
+and `kubectl explain itauth.spec` show the same. For guidance with examples, see [configuration.md](configuration.md).
+For the reasons of the conditions, see [troubleshooting.md](troubleshooting.md).
 
-A *duration* is text such as `90s`, `5m` or `1h30m`. A *set* is a list in which nothing stands twice.
+A *duration* is text such as `90s`, `5m` or `1h30m`. A *set* is a list without duplicates.
 ";
 
-/// The pattern of durations, which is told by their name.
+/// The pattern of durations, which the reference shows by name.
 const DURATION: &str = "^([0-9]{1,9}(\\.[0-9]{1,9})?(ms|s|m|h)){1,4}$";
 
 /// The whole document.
@@ -57,7 +57,9 @@ fn kind(text: &mut String, crd: &Value) {
     }
     let mut rules = Vec::new();
     collect_rules("", schema, &mut rules);
-    text.push_str(&format!("\n### {name} rules\n\nWhat the API server refuses beyond types and limits:\n\n"));
+    text.push_str(&format!(
+        "\n### {name} rules\n\nIn addition to types and limits, the API server checks these rules:\n\n"
+    ));
     for rule in rules {
         text.push_str(&wrapped(&rule, "  "));
     }
@@ -72,7 +74,7 @@ fn columns(version: &Value) -> String {
     columns.collect::<Vec<_>>().join(", ")
 }
 
-/// One row for each field; those of objects inside come right behind their parent.
+/// One row for each field; nested fields follow their parent.
 fn fields(text: &mut String, parent: &str, schema: &Value) {
     let required: Vec<&str> =
         schema["required"].as_array().into_iter().flatten().filter_map(|name| name.as_str()).collect();
@@ -81,7 +83,7 @@ fn fields(text: &mut String, parent: &str, schema: &Value) {
         let default = match &field["default"] {
             Value::Null if required.contains(&name.as_str()) => "required".to_owned(),
             Value::Null => String::new(),
-            // the defaults of the fields inside tell the same
+            // the defaults of the nested fields show the same
             Value::Object(_) => String::new(),
             Value::String(text) => format!("`{text}`"),
             other => format!("`{other}`"),
@@ -101,7 +103,7 @@ fn fields(text: &mut String, parent: &str, schema: &Value) {
     }
 }
 
-/// Types of Kubernetes itself, which it describes at length.
+/// Types of Kubernetes itself, which its own documentation describes.
 fn of_kubernetes(field: &Value) -> Option<&'static str> {
     if field["properties"]["matchLabels"].is_object() {
         return Some("label selector");

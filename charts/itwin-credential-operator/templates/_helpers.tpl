@@ -29,7 +29,7 @@ app.kubernetes.io/name: {{ include "operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{- /* One map, so that a label that the user sets too stands there once. */ -}}
+{{- /* One map, so that a label that the user sets too appears once. */ -}}
 {{- define "operator.labels" -}}
 {{- $labels := include "operator.selectorLabels" . | fromYaml -}}
 {{- $_ := set $labels "app.kubernetes.io/version" (.Chart.AppVersion | toString) -}}
@@ -54,13 +54,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   namespace: {{ .Release.Namespace }}
 {{- end -}}
 
-{{- /* Rules for what lives in namespaces, and which code needs them. */ -}}
+{{- /* Rules for namespaced resources, and which code needs them. */ -}}
 {{- define "operator.namespacedRules" -}}
 # src/controller/watches.rs
 - apiGroups: [credentials.itwin.dev]
   resources: [itwinservicecredentials]
   verbs: [list, watch]
-# src/controller/tell.rs
+# src/controller: statuses
 - apiGroups: [credentials.itwin.dev]
   resources: [itwinservicecredentials/status]
   verbs: [patch]
@@ -72,7 +72,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   {{- else }}
   verbs: [get, create, patch]
   {{- end }}
-# src/controller/attempt.rs, where an authority has allowedNamespaces. A Role allows it for its own namespace.
+# src/controller/attempt.rs, if an authority has allowedNamespaces. A Role allows it for its own namespace.
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [get]
@@ -81,7 +81,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   resources: [events]
   verbs: [create, patch]
 {{- if .Values.rolloutRestart.enabled }}
-# src/act/rollout.rs, where a credential has rolloutRestartTargets
+# src/act/rollout.rs, if a credential has rolloutRestartTargets
 - apiGroups: [apps]
   resources: [deployments, statefulsets, daemonsets]
   verbs: [get, patch]
