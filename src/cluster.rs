@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use kube::Client;
 use serde::de::DeserializeOwned;
 
-use crate::{api::credential::WorkloadKind, mandate::Mandate, metrics::Metrics};
+use crate::{api::credential::WorkloadKind, leadership::fence::Mandate, metrics::Metrics};
 
 /// Deadline of one call. Less than the 10 s within which a failure must be told, more than the API server's own
 /// queueing under load.

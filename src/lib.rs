@@ -14,7 +14,6 @@
 
 pub mod clock;
 pub mod digest;
-pub mod mandate;
 pub mod progress;
 pub mod sensitive;
 
@@ -25,6 +24,8 @@ pub mod decide;
 pub mod oauth;
 
 pub mod metrics;
+
+pub mod leadership;
 
 pub mod cluster;
 pub mod observe;

@@ -3,7 +3,6 @@
 pub mod admin;
 mod bodies;
 pub mod client;
-pub mod election;
 pub mod loops;
 mod pages;
 mod ready;

@@ -15,7 +15,6 @@ use tokio::{
 use super::{
     admin::{self, Probes},
     client,
-    election::{self, Candidate},
     loops::{self, Queues, queue},
 };
 use crate::{
@@ -31,7 +30,10 @@ use crate::{
         watches,
     },
     journal::Journal,
-    mandate::Mandate,
+    leadership::{
+        elector::{self as election, Candidate},
+        fence::Mandate,
+    },
     metrics::Metrics,
     observe::index::SecretIndex,
     progress::Progress,

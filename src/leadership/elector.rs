@@ -17,7 +17,8 @@ use kunobi_ha::leader::{LeaderElection, LeaderGuard, StepDownReason};
 use tokio::time::timeout;
 use tower::BoxError;
 
-use crate::{api::MANAGER, mandate::Mandate, metrics::Metrics};
+use super::fence::Mandate;
+use crate::{api::MANAGER, metrics::Metrics};
 
 /// A leader that was not heard of for so long is replaced. The contract gives 20 s until the next one has acted, on a
 /// busy machine too.

@@ -1,0 +1,4 @@
+//! Which of several replicas leads, and the fence without which it writes nothing.
+
+pub mod elector;
+pub mod fence;
