@@ -149,7 +149,7 @@ impl Visit<'_> {
         // a server that takes its time takes no worker away from other authorities
         self.worker = None;
         slot.paced().await;
-        if !self.context.cluster.mandate.holds() {
+        if !self.context.cluster.fence.holds() {
             return Err(CallError::NotLeading);
         }
         self.memory.asked_at = Some(clock::now());

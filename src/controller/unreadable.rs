@@ -95,7 +95,7 @@ impl Context {
     /// Tells with an event of each object that cannot be understood, where that was not done yet. Only who acts does.
     pub async fn tell_unreadable(&self) {
         self.metrics.unreadable(self.unreadable.count());
-        if !self.cluster.mandate.holds() {
+        if !self.cluster.fence.holds() {
             return;
         }
         for (about, what) in self.unreadable.untold() {

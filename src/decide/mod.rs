@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod conflict;
 pub mod contenders;
+pub mod election;
 pub mod facts;
 pub mod fingerprint;
 pub mod grant;

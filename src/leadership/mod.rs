@@ -2,3 +2,6 @@
 
 pub mod elector;
 pub mod fence;
+mod lease;
+#[cfg(test)]
+mod tests;

@@ -31,8 +31,8 @@ use crate::{
     },
     journal::Journal,
     leadership::{
-        elector::{self as election, Candidate},
-        fence::Mandate,
+        elector::{self, Elector},
+        fence::LeadershipFence,
     },
     metrics::Metrics,
     observe::index::SecretIndex,
@@ -55,13 +55,9 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let listener = admin::bind(args.metrics_address).await?;
     let progress = Arc::new(Progress::default());
     let client = client::client(progress.clone()).await?;
-    let mandate = if args.leader_election { election::mandate() } else { Mandate::unlimited() };
-    let cluster = Cluster::new(client.clone(), mandate.clone(), metrics.clone());
-    let identity = election::identity()?;
-    let candidate = args.leader_election.then(|| {
-        let namespace = args.lease_namespace.as_deref().unwrap_or(client.default_namespace()).to_owned();
-        Candidate::new(client.clone(), &namespace, identity.clone(), mandate, metrics.clone())
-    });
+    let fence = if args.leader_election { elector::fence() } else { LeadershipFence::unlimited() };
+    let cluster = Cluster::new(client.clone(), fence.clone(), metrics.clone());
+    let identity = elector::identity()?;
     let mut stop = stop_signal()?;
 
     let (credential_queue, credential_receiver) = queue();
@@ -74,7 +70,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let (authority_queue, authority_receiver) = queue();
     let queues = Queues { credentials: credential_receiver, authorities: authority_receiver };
     let context = Arc::new(Context {
-        events: Events::new(cluster.clone(), identity),
+        events: Events::new(cluster.clone(), identity.clone()),
         metrics: metrics.clone(),
         authorities: Authorities::new(metrics.clone()),
         index: SecretIndex::default(),
@@ -107,9 +103,15 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     tracing::info!(namespaces = ?args.namespaces, leader_election = args.leader_election, "listings are complete");
 
     let mut leader = None;
-    if let Some(candidate) = candidate {
-        let Some(elected) = parts.beside(candidate.elected()).await? else { return Ok(()) };
-        leader = Some(elected?);
+    if args.leader_election {
+        let namespace = args.lease_namespace.as_deref().unwrap_or(client.default_namespace());
+        let mut elector = Elector::start(client.clone(), namespace, identity, fence, metrics.clone());
+        let Some(elected) = parts.beside(elector.elected()).await? else {
+            elector.step_down().await;
+            return Ok(());
+        };
+        elected?;
+        leader = Some(elector);
     }
     metrics.leading(true);
     tracing::info!("this process acts");
