@@ -9,7 +9,7 @@ use itwin_api::credential::WorkloadKind;
 use kube::Client;
 use serde::de::DeserializeOwned;
 
-use crate::{mandate::Mandate, metrics::Metrics};
+use crate::{leadership::fence::LeadershipFence, metrics::Metrics};
 
 /// Deadline of one call. Less than the 10 s within which a failure must be told, more than the API server's own
 /// queueing under load.
@@ -25,8 +25,8 @@ const AS_METADATA: http::HeaderValue =
 pub struct Cluster {
     /// The client; calls that are not watches are wrapped in [`Cluster::call`].
     pub client: Client,
-    /// The right to act: without it nothing is written, and no token is to be asked for.
-    pub mandate: Mandate,
+    /// Without leadership nothing is written, and no token is requested.
+    pub fence: LeadershipFence,
     metrics: Arc<Metrics>,
 }
 
@@ -152,8 +152,8 @@ impl From<kube::Error> for CallError {
 impl Cluster {
     /// Wraps a client.
     #[must_use]
-    pub fn new(client: Client, mandate: Mandate, metrics: Arc<Metrics>) -> Self {
-        Self { client, mandate, metrics }
+    pub fn new(client: Client, fence: LeadershipFence, metrics: Arc<Metrics>) -> Self {
+        Self { client, fence, metrics }
     }
 
     /// Makes one call of which only the metadata of the object is answered: what was sent is not sent back, least of all
@@ -179,7 +179,7 @@ impl Cluster {
     /// # Errors
     /// [`CallError`], never with the content of an object.
     pub async fn call<T>(&self, step: Step, request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
-        let result = if step.writes() && !self.mandate.holds() {
+        let result = if step.writes() && !self.fence.holds() {
             Err(CallError::NotLeading)
         } else {
             match tokio::time::timeout(DEADLINE, request).await {

@@ -14,13 +14,14 @@
 
 pub mod clock;
 pub mod liveness;
-pub mod mandate;
 
 pub mod config;
 
 pub mod oauth;
 
 pub mod metrics;
+
+pub mod leadership;
 
 pub mod cluster;
 pub mod observe;

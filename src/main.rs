@@ -67,7 +67,7 @@ fn start(cli: Cli) -> ExitCode {
                     .build()
                     .map_err(|error| format!("no runtime: {error}"))
                     .and_then(|runtime| {
-                        let result = runtime.block_on(runtime::run::run(args));
+                        let result = runtime.block_on(runtime::process::run(args));
                         // name resolution runs on threads that cannot be interrupted: they are not waited for
                         runtime.shutdown_background();
                         result
