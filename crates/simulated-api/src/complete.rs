@@ -24,7 +24,10 @@ pub fn complete(resource: &Resource, object: &mut Value) -> Result<(), String> {
             default(object, "spec", json!({}));
         }
         Rules::Event => event(object),
-        Rules::Workload => keep(object, &["spec", "status"]),
+        Rules::Workload => {
+            keep(object, &["spec", "status"]);
+            object::drop_empty(&mut object["spec"]["template"]);
+        }
         Rules::Custom => {
             if let Some(schema) = &resource.schema {
                 schema.complete(object);
@@ -38,14 +41,19 @@ pub fn complete(resource: &Resource, object: &mut Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Drops all fields but these, and these where they are empty maps or null.
+/// Drops what encoding leaves out. Until then it counts: no data and empty data are different to a validation.
+pub fn drop_empty(resource: &Resource, object: &mut Value) {
+    object::drop_empty(object);
+    if let (Rules::Secret | Rules::ConfigMap, Some(fields)) = (resource.rules, object.as_object_mut()) {
+        fields.retain(|name, value| !(matches!(name.as_str(), "data" | "binaryData") && object::is_empty(value)));
+    }
+}
+
+/// Drops all fields but these, and these where they are null.
 fn keep(object: &mut Value, names: &[&str]) {
     let Some(fields) = object.as_object_mut() else { return };
     let always = ["apiVersion", "kind", "metadata"];
     fields.retain(|name, value| always.contains(&name.as_str()) || names.contains(&name.as_str()) && !value.is_null());
-    if names.contains(&"data") {
-        fields.retain(|name, value| !(matches!(name.as_str(), "data" | "binaryData") && object::is_empty(value)));
-    }
 }
 
 fn default(object: &mut Value, field: &str, value: Value) {
@@ -56,7 +64,9 @@ fn default(object: &mut Value, field: &str, value: Value) {
 
 fn secret(object: &mut Value) -> Result<(), String> {
     let texts = object["stringData"].take();
-    let mut data = match object["data"].take() {
+    let given = object["data"].take();
+    let has_data = given.is_object() || texts.is_object();
+    let mut data = match given {
         Value::Object(data) => data,
         _ => Map::new(),
     };
@@ -67,7 +77,7 @@ fn secret(object: &mut Value) -> Result<(), String> {
         let text = value.as_str().ok_or("a value of data is no text")?;
         STANDARD.decode(text).map_err(|error| format!("illegal base64 data: {error}"))?;
     }
-    object["data"] = Value::Object(data);
+    object["data"] = if has_data { Value::Object(data) } else { Value::Null };
     keep(object, &["data", "immutable", "type"]);
     if object["type"].as_str().unwrap_or_default().is_empty() {
         object["type"] = json!("Opaque");

@@ -84,9 +84,10 @@ fn finish_owner(state: &mut State, key: &Key, object: &Value) -> bool {
         .map(|(key, object)| (key.clone(), object.clone()))
         .collect();
     for (key, dependent) in &dependents {
-        if has(ORPHAN) {
-            let left = owners(dependent).into_iter().filter(|owner| owner["uid"] != uid).collect();
-            set_owners(state, key, dependent, left);
+        let others: Vec<Value> = owners(dependent).into_iter().filter(|owner| owner["uid"] != uid).collect();
+        let is_owned = others.iter().any(|owner| is_there(state, &key.namespace, owner) == Some(true));
+        if has(ORPHAN) || is_owned {
+            set_owners(state, key, dependent, others);
         } else {
             delete(state, key, dependent);
         }

@@ -59,19 +59,25 @@ pub fn list(state: &State, call: &Call) -> Result<Value, Failure> {
     }
     let selector = Selector::new(call)?;
     let page = Page::new(state, call)?;
-    let is_selected = |key: &Key, object: &Value| {
+    let is_in = |key: &Key| {
         let is_in = call.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace);
-        key.resource == call.resource.qualified() && is_in && selector.matches(object)
+        key.resource == call.resource.qualified() && is_in
     };
-    let mut rest = page.objects.iter().filter(|(key, object)| {
-        is_selected(key, object) && page.start.as_ref().is_none_or(|start| position(call, key) > *start)
-    });
+    let mut rest = page
+        .objects
+        .iter()
+        .filter(|(key, _)| is_in(key) && page.start.as_ref().is_none_or(|start| position(call, key) > *start));
     let mut items = Vec::new();
     let mut last = None;
-    for (key, object) in rest.by_ref().take(page.limit) {
-        items.push(item(call, object));
-        last = Some(key);
+    while items.len() < page.limit
+        && let Some((key, object)) = rest.next()
+    {
+        if selector.matches(object) {
+            items.push(item(call, object));
+            last = Some(key);
+        }
     }
+    // there may be more, of which none needs to be selected
     let left = rest.count();
     let mut metadata = json!({"resourceVersion": page.revision.to_string()});
     if let Some(last) = last.filter(|_| left > 0) {
@@ -81,10 +87,16 @@ pub fn list(state: &State, call: &Call) -> Result<Value, Failure> {
             metadata["remainingItemCount"] = json!(left);
         }
     }
+    if call.form == Form::Whole && call.resource.rules == Rules::Custom && metadata["continue"].is_null() {
+        // lists of custom resources always have it
+        metadata["continue"] = json!("");
+    }
     let (kind, api_version) = match call.form {
         Form::PartialList => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
         _ => (format!("{}List", call.resource.kind), call.resource.api_version()),
     };
+    // an empty list of metadata is null, as the server makes it
+    let items = if items.is_empty() && call.form == Form::PartialList { Value::Null } else { json!(items) };
     Ok(json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items}))
 }
 

@@ -37,7 +37,8 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// `managedFields` after `old` was replaced by `new`, both without theirs. `managed` is the list before.
+    /// `managedFields` after `old` was replaced by `new`, both without theirs; null where nothing is owned. `managed`
+    /// is the list before.
     pub fn update(&self, old: &Value, new: &Value, managed: &Value) -> Value {
         let mut entries = decode(managed);
         if entries.is_empty() && !old["metadata"]["uid"].is_null() {
@@ -55,7 +56,7 @@ impl Writer<'_> {
         }
         entries.retain(|entry| !entry.fields.is_empty());
         entries.sort_by(|a, b| key(a).cmp(&key(b)));
-        json!(entries.iter().map(encode).collect::<Vec<_>>())
+        if entries.is_empty() { Value::Null } else { entries.iter().map(encode).collect() }
     }
 
     fn add(&self, entries: &mut Vec<Entry>, own: Fields) {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 /// Fields of the metadata that the server omits where they are empty.
-const OMITTED: [&str; 5] = ["labels", "annotations", "ownerReferences", "finalizers", "managedFields"];
+const OMITTED: [&str; 4] = ["labels", "annotations", "ownerReferences", "finalizers"];
 
 /// A text of the metadata; empty where it is absent.
 pub fn meta<'a>(object: &'a Value, field: &str) -> &'a str {

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http::{Method, header, request::Parts};
 use serde_json::Value;
 
-use crate::{resources::Resource, status::Failure};
+use crate::{
+    resources::{Resource, Rules},
+    status::Failure,
+};
 
 /// Verbs as the API server names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,13 +102,14 @@ impl Call {
         };
         let resource = resources.iter().find(is_it).ok_or_else(Failure::no_such_resource)?;
         if !path.subresource.is_empty() && !(path.subresource == "status" && resource.has_status()) {
-            return Err(Failure::no_such_resource());
+            return Err(match resource.rules {
+                Rules::Custom => Failure::not_found(resource, &path.name),
+                _ => Failure::no_such_resource(),
+            });
         }
         let query = query(head.uri.query().unwrap_or_default());
         let is_watch = query.get("watch").is_some_and(|value| matches!(value.as_str(), "true" | "1"));
-        let verb = verb(&head.method, path.name.is_empty(), is_watch).ok_or_else(|| {
-            Failure::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
-        })?;
+        let verb = verb(&head.method, path.name.is_empty(), is_watch).ok_or_else(Failure::no_such_method)?;
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         Ok(Self {
             client: client.to_owned(),

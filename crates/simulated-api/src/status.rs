@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{resources::Resource, validate::Invalid};
+use crate::{
+    resources::{Resource, Rules},
+    validate::Invalid,
+};
 
 /// A failed call, as its `Status` tells it (Kubernetes API conventions, "Response Status Kind").
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +42,8 @@ impl Failure {
     /// 404: the server does not know the path.
     #[must_use]
     pub fn no_such_resource() -> Self {
-        let mut failure = Self::new(404, "NotFound", "the server could not find the requested resource");
-        failure.details = Some(json!({}));
-        failure
+        let message = "the server could not find the requested resource";
+        Self { details: Some(json!({})), ..Self::new(404, "NotFound", message) }
     }
 
     /// 409: there is an object of this name.
@@ -68,9 +70,9 @@ impl Failure {
     /// 409 of a DELETE whose preconditions do not hold; unlike others it names the kind.
     #[must_use]
     pub fn precondition(resource: &Resource, name: &str, because: &str) -> Self {
-        let group = if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) };
-        let message = format!("Operation cannot be fulfilled on {}{group} \"{name}\": {because}", resource.kind);
-        Self::new(409, "Conflict", message).about(resource, &resource.kind, name)
+        let (group, kind) = kind_of(resource);
+        let message = format!("Operation cannot be fulfilled on {kind} \"{name}\": {because}");
+        Self::new(409, "Conflict", message).with_details(group, &resource.kind, name)
     }
 
     /// 403 by admission.
@@ -84,6 +86,21 @@ impl Failure {
     #[must_use]
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
+    }
+
+    /// 405: the resource has no such method.
+    #[must_use]
+    pub fn no_such_method() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self { details: Some(json!({})), ..Self::new(405, "MethodNotAllowed", message) }
+    }
+
+    /// 415: only bodies of this media type are understood.
+    #[must_use]
+    pub fn unsupported(media: &str) -> Self {
+        let message =
+            format!("the body of the request was in an unknown format - accepted media types include: {media}");
+        Self { details: Some(json!({})), ..Self::new(415, "UnsupportedMediaType", message) }
     }
 
     /// 410: what is asked for was compacted away.
@@ -106,12 +123,10 @@ impl Failure {
     /// 422 with a cause for each invalid field.
     #[must_use]
     pub fn invalid(resource: &Resource, name: &str, errors: &[Invalid]) -> Self {
-        let kind = if resource.group.is_empty() {
-            resource.kind.clone()
-        } else {
-            format!("{}.{}", resource.kind, resource.group)
-        };
-        let mut failure = Self::invalid_named(&kind, name, errors).about(resource, &resource.kind, name);
+        let (group, kind) = kind_of(resource);
+        let mut failure = Self::invalid_named(&kind, name, errors);
+        failure.details = None;
+        failure = failure.with_details(group, &resource.kind, name);
         failure.add_causes(errors);
         failure
     }
@@ -146,9 +161,13 @@ impl Failure {
         self.details.get_or_insert_with(|| json!({}))["causes"] = json!(causes);
     }
 
-    fn about(mut self, resource: &Resource, kind: &str, name: &str) -> Self {
+    fn about(self, resource: &Resource, kind: &str, name: &str) -> Self {
+        self.with_details(&resource.group, kind, name)
+    }
+
+    fn with_details(mut self, group: &str, kind: &str, name: &str) -> Self {
         let details = self.details.get_or_insert_with(|| json!({}));
-        for (key, value) in [("name", name), ("group", &resource.group), ("kind", kind)] {
+        for (key, value) in [("name", name), ("group", group), ("kind", kind)] {
             if !value.is_empty() {
                 details[key] = json!(value);
             }
@@ -178,6 +197,15 @@ impl Failure {
             body["details"] = details.clone();
         }
         body
+    }
+}
+
+/// Group, and kind with group, as in messages about kinds. Events are those of the core group to the server.
+fn kind_of(resource: &Resource) -> (&str, String) {
+    if resource.group.is_empty() || resource.rules == Rules::Event {
+        ("", resource.kind.clone())
+    } else {
+        (&resource.group, format!("{}.{}", resource.kind, resource.group))
     }
 }
 

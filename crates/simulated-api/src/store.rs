@@ -56,17 +56,18 @@ pub struct Change {
 }
 
 impl Change {
-    /// The object as a watch shows it: a deleted one in its last state, at the revision of the deletion.
+    /// The object as a watch shows it: one that is gone, or no longer selected, in its last state before, at the
+    /// revision of the change.
     #[must_use]
-    pub fn shown(&self) -> Arc<Value> {
+    pub fn shown(&self, is_gone: bool) -> Arc<Value> {
         match (&self.new, &self.old) {
-            (Some(object), _) => object.clone(),
-            (None, Some(old)) => {
+            (Some(object), _) if !is_gone => object.clone(),
+            (_, Some(old)) => {
                 let mut last = Value::clone(old);
                 object::set_meta(&mut last, "resourceVersion", json!(self.revision.to_string()));
                 Arc::new(last)
             }
-            (None, None) => Arc::default(),
+            _ => Arc::default(),
         }
     }
 }

@@ -289,10 +289,11 @@ fn event(new: &Value, old: Option<&Value>, errors: &mut Vec<Invalid>) {
     if regarding.is_empty() && !["default", "kube-system"].contains(&meta(new, "namespace")) {
         errors.push(Invalid::value("involvedObject.namespace", "", "does not match event.namespace"));
     }
-    let Some(old) = old else { return };
-    if new["series"] != old["series"] && new["series"]["count"].as_i64().is_some_and(|count| count < 2) {
+    let before = old.map_or(&Value::Null, |old| &old["series"]);
+    if new["series"] != *before && new["series"]["count"].as_i64().is_some_and(|count| count < 2) {
         errors.push(Invalid::value("series.count", "", "should be at least 2"));
     }
+    let Some(old) = old else { return };
     for (field, internal) in EVENT_IMMUTABLE {
         if new[field] != old[field] {
             errors.push(Invalid::value(internal, new[field].clone(), "field is immutable"));

@@ -212,7 +212,7 @@ impl Watcher {
                 if self.drops > 0 {
                     self.drops -= 1;
                 } else {
-                    self.push(kind, &change.shown());
+                    self.push(kind, &change.shown(kind == "DELETED"));
                 }
             }
         }

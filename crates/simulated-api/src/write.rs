@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::{
-    complete::complete,
+    complete::{complete, drop_empty},
     managed_fields::{self, Writer},
     object::{self, meta, remove_meta, set_meta},
     patch::merge,
@@ -64,7 +64,9 @@ fn create(state: &mut State, call: &Call, mut object: Value) -> Written {
     complete(&resource, &mut object).map_err(|error| undecodable(&resource, &error))?;
     let now = now(state);
     let writer = Writer { resource: &resource, subresource: "", manager: &call.manager, now: &now };
-    let managed = writer.update(&resource.empty(), &object, &Value::Null);
+    let mut encoded = object.clone();
+    drop_empty(&resource, &mut encoded);
+    let managed = writer.update(&resource.empty(), &encoded, &Value::Null);
     set_meta(&mut object, "managedFields", managed);
     check_lifecycle(state, call, &name)?;
     state.admit(call, &mut object, None)?;
@@ -73,6 +75,7 @@ fn create(state: &mut State, call: &Call, mut object: Value) -> Written {
     prepare_new(&resource, &mut object);
     object::drop_empty(&mut object);
     refuse_invalid(&resource, &name, &validate::object(&resource, &object, None))?;
+    drop_empty(&resource, &mut object);
     if object::version(&object) != 0 {
         return Err(Failure::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
@@ -93,6 +96,7 @@ fn update(state: &mut State, call: &Call) -> Written {
         let message = format!("the name of the object ({name}) does not match the name on the URL ({})", call.name);
         return Err(Failure::bad_request(message));
     }
+    complete(&resource, &mut object).map_err(|error| undecodable(&resource, &error))?;
     let old = state.store.get(&key(call));
     let uid = meta(&object, "uid");
     if !uid.is_empty() && uid != old.as_ref().map_or("", |old| meta(old, "uid")) {
@@ -102,11 +106,11 @@ fn update(state: &mut State, call: &Call) -> Written {
         }
     }
     match old {
-        Some(old) => {
-            complete(&resource, &mut object).map_err(|error| undecodable(&resource, &error))?;
-            replace(state, call, &old, object)
+        Some(old) => replace(state, call, &old, object),
+        None if resource.creates_on_update() && call.subresource.is_empty() => {
+            remove_meta(&mut object, "resourceVersion");
+            create(state, call, object)
         }
-        None if resource.creates_on_update() && call.subresource.is_empty() => create(state, call, object),
         None => Err(Failure::not_found(&resource, &call.name)),
     }
 }
@@ -129,16 +133,13 @@ fn uid_precondition(call: &Call, wanted: &str, found: &str) -> Failure {
 fn patch(state: &mut State, call: &Call) -> Written {
     let media = call.content_type.split(';').next().unwrap_or_default().trim();
     if media != MERGE_PATCH {
-        let message =
-            format!("the body of the request was in an unknown format - accepted media types include: {MERGE_PATCH}");
-        return Err(Failure::new(415, "UnsupportedMediaType", message));
+        return Err(Failure::unsupported(MERGE_PATCH));
     }
-    let patch =
-        call.json().map_err(|failure| Failure::bad_request(format!("error decoding patch: {}", failure.message)))?;
+    let patch = call.json()?;
+    let old = state.store.get(&key(call)).ok_or_else(|| Failure::not_found(&call.resource, &call.name))?;
     if !patch.is_object() {
         return Err(Failure::bad_request("error decoding patch: it is no object"));
     }
-    let old = state.store.get(&key(call)).ok_or_else(|| Failure::not_found(&call.resource, &call.name))?;
     let mut object = Value::clone(&old);
     merge(&mut object, &patch);
     complete(&call.resource, &mut object).map_err(|error| {
@@ -171,6 +172,7 @@ fn replace(state: &mut State, call: &Call, old: &Arc<Value>, mut new: Value) -> 
     }
     object::drop_empty(&mut new);
     refuse_invalid(resource, &call.name, &validate::object(resource, &new, Some(old)))?;
+    drop_empty(resource, &mut new);
     keep_times(old, &mut new);
     if object::is_terminating(&new) && object::finalizers(&new).is_empty() && resource.rules != Rules::Namespace {
         // the last finalizer was removed
@@ -196,7 +198,8 @@ fn owned<'a>(call: &'a Call, old: &'a Value, new: &mut Value) -> impl FnOnce(&st
     } else {
         given
     };
-    let new = new.clone();
+    let mut new = new.clone();
+    drop_empty(&call.resource, &mut new);
     move |now| {
         let (resource, subresource) = (&*call.resource, call.subresource.as_str());
         let mut old = old.clone();
@@ -306,7 +309,9 @@ fn check_kind(resource: &Resource, object: &Value) -> Result<(), Failure> {
     if !object.is_object() {
         return Err(Failure::bad_request("the body is no object"));
     }
-    let is = |field: &str, expected: &str| object[field].is_null() || object[field] == expected;
+    // built-in types know what they decode into
+    let may_lack = resource.rules != Rules::Custom;
+    let is = |field: &str, expected: &str| may_lack && object[field].is_null() || object[field] == expected;
     if is("apiVersion", &resource.api_version()) && is("kind", &resource.kind) {
         return Ok(());
     }
