@@ -107,7 +107,7 @@ fn folders_use_only_what_they_may() {
 #[test]
 fn every_file_says_what_it_is_for() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for folder in ["src", "tests"] {
+    for folder in ["src", "crates", "tests"] {
         for file in files(&project.join(folder)) {
             let text = std::fs::read_to_string(&file).expect("a readable file");
             assert!(text.starts_with("//! "), "{} does not open with its purpose", file.display());

@@ -36,8 +36,8 @@ impl Admission {
     /// # Errors
     /// The first denial.
     pub fn run(&self, call: &Call, object: &mut Value, old: Option<&Value>) -> Result<(), Failure> {
-        let concerned = self.0.iter().filter(|(matching, _)| matching.matches(call));
-        concerned.map(|(_, hook)| hook(call, object, old)).collect()
+        let mut concerned = self.0.iter().filter(|(matching, _)| matching.matches(call));
+        concerned.try_for_each(|(_, hook)| hook(call, object, old))
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::{
+    delete::{FOREGROUND, ORPHAN, mark_terminating},
     object::{self, meta, set_meta},
     resources::{Resource, Rules},
     state::State,
     store::Key,
-    write::{FOREGROUND, ORPHAN},
 };
 
 /// Makes every change that is due; returns how many. What one change makes due is made too.
@@ -57,13 +57,7 @@ fn delete(state: &mut State, key: &Key, object: &Value) -> bool {
         return false;
     }
     let mut object = object.clone();
-    let now = state.now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-    if object::generation(&object) > 0 {
-        let next = object::generation(&object) + 1;
-        set_meta(&mut object, "generation", json!(next));
-    }
-    set_meta(&mut object, "deletionTimestamp", json!(now));
-    set_meta(&mut object, "deletionGracePeriodSeconds", json!(0));
+    mark_terminating(state, &mut object);
     state.store.put(key.clone(), object);
     true
 }

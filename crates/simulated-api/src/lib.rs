@@ -10,13 +10,17 @@
 pub mod admission;
 pub mod body;
 mod complete;
+mod delete;
 pub mod faults;
+mod fields_v1;
 mod gc;
 mod list;
 pub mod log;
 mod managed_fields;
 mod object;
 pub mod patch;
+mod path;
+mod prepare;
 pub mod random;
 pub mod request;
 pub mod resources;
@@ -29,6 +33,7 @@ pub mod status;
 mod store;
 mod user;
 pub mod validate;
+mod validate_kinds;
 mod watch;
 mod write;
 

@@ -2,27 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::resources::{Resource, Rules, Shape};
+use crate::{
+    fields_v1::{Entry, Fields, decode, encode},
+    resources::{Resource, Rules, Shape},
+};
 
 /// Metadata that the server sets itself, so that it is never owned.
 const UNOWNED: [&str; 8] =
     ["name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion"];
-
-/// A set of fields, each as the elements of its path (`f:spec`, `k:{"type":"Ready"}`, `v:"x"`).
-type Fields = BTreeSet<Vec<String>>;
-
-/// What one manager owns by one kind of operation.
-#[derive(Clone, Debug, PartialEq)]
-struct Entry {
-    manager: String,
-    operation: String,
-    api_version: String,
-    subresource: String,
-    time: String,
-    fields: Fields,
-}
 
 /// Who writes, through what, and when.
 pub struct Writer<'a> {
@@ -116,9 +105,10 @@ pub fn differ(a: &Value, b: &Value) -> bool {
     untimed(a) != untimed(b)
 }
 
-/// Whether the list is one by which a client resets ownership.
-pub fn is_reset(list: &Value) -> bool {
-    list.as_array().is_some_and(|list| list.is_empty() || list[..] == [json!({})])
+/// Whether the list is one by which a client resets ownership: with one empty entry, or, for built-in types, with none.
+pub fn is_reset(resource: &Resource, list: &Value) -> bool {
+    let is_none = |list: &[Value]| list.is_empty() && resource.rules != Rules::Custom;
+    list.as_array().is_some_and(|list| is_none(list) || list[..] == [json!({})])
 }
 
 fn key(entry: &Entry) -> (&str, &str, &str, &str, &str) {
@@ -215,70 +205,66 @@ impl Place<'_> {
     }
 }
 
-fn encode(entry: &Entry) -> Value {
-    let mut tree = json!({});
-    for path in &entry.fields {
-        let mut node = &mut tree;
-        for element in path {
-            node = &mut node[element.as_str()];
-            if node.is_null() {
-                *node = json!({});
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::table;
+
+    fn secrets() -> Resource {
+        table().into_iter().find(|resource| resource.plural == "secrets").expect("it is in the table")
+    }
+
+    /// `managedFields` after these writes, each of a manager, as manager and fields.
+    fn after(writes: &[(&str, Value)]) -> Vec<(String, Value)> {
+        let resource = secrets();
+        let (mut old, mut managed) = (resource.empty(), Value::Null);
+        for (manager, new) in writes {
+            let writer = Writer { resource: &resource, subresource: "", manager, now: "2026-01-01T00:00:00Z" };
+            managed = writer.update(&old, new, &managed);
+            old = new.clone();
+            old["metadata"]["uid"] = json!("uid");
         }
-        node["."] = json!({});
+        let entries = managed.as_array().cloned().unwrap_or_default();
+        entries.iter().map(|entry| (entry["manager"].to_string(), entry["fieldsV1"].clone())).collect()
     }
-    trim_leaves(&mut tree);
-    let mut encoded = json!({
-        "manager": entry.manager,
-        "operation": entry.operation,
-        "apiVersion": entry.api_version,
-        "time": entry.time,
-        "fieldsType": "FieldsV1",
-        "fieldsV1": tree,
-    });
-    if !entry.subresource.is_empty() {
-        encoded["subresource"] = json!(entry.subresource);
-    }
-    encoded
-}
 
-/// A field that is owned without any of its parts is written as an empty object.
-fn trim_leaves(node: &mut Value) {
-    let Value::Object(parts) = node else { return };
-    if parts.len() == 1 && parts.contains_key(".") {
-        parts.clear();
+    #[test]
+    fn field_belongs_to_who_changed_it_last() {
+        let first = json!({"metadata": {"name": "a", "labels": {"x": "1"}}, "data": {"k": "1", "l": "1"}});
+        let mut second = first.clone();
+        second["data"]["k"] = json!("2");
+        let own = |fields: Value| json!({"f:data": fields});
+        assert_eq!(
+            after(&[("a", first.clone()), ("b", second.clone())]),
+            [
+                (
+                    "\"a\"".to_owned(),
+                    json!({"f:data": {".": {}, "f:l": {}}, "f:metadata": {"f:labels": {".": {}, "f:x": {}}}})
+                ),
+                ("\"b\"".to_owned(), own(json!({"f:k": {}}))),
+            ]
+        );
     }
-    parts.iter_mut().filter(|(name, _)| name.as_str() != ".").for_each(|(_, part)| trim_leaves(part));
-}
 
-fn decode(list: &Value) -> Vec<Entry> {
-    let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
-    let entries = list.as_array().into_iter().flatten().filter(|entry| entry["fieldsV1"].is_object());
-    entries
-        .map(|entry| {
-            let mut fields = Fields::new();
-            collect(&entry["fieldsV1"], &mut Vec::new(), &mut fields);
-            Entry {
-                manager: text(entry, "manager"),
-                operation: text(entry, "operation"),
-                api_version: text(entry, "apiVersion"),
-                subresource: text(entry, "subresource"),
-                time: text(entry, "time"),
-                fields,
-            }
-        })
-        .collect()
-}
-
-fn collect(node: &Value, path: &mut Vec<String>, into: &mut Fields) {
-    let none = Map::new();
-    let parts = node.as_object().unwrap_or(&none);
-    if (parts.is_empty() || parts.contains_key(".")) && !path.is_empty() {
-        into.insert(path.clone());
+    #[test]
+    fn removed_field_belongs_to_nobody() {
+        let first = json!({"metadata": {}, "data": {"k": "1"}});
+        assert_eq!(after(&[("a", first), ("b", json!({"metadata": {}}))]), []);
     }
-    for (name, part) in parts.iter().filter(|(name, _)| name.as_str() != ".") {
-        path.push(name.clone());
-        collect(part, path, into);
-        path.pop();
+
+    #[test]
+    fn items_of_owner_references_are_owned_one_by_one() {
+        let owner = |uid: &str| json!({"kind": "X", "uid": uid});
+        let first = json!({"metadata": {"ownerReferences": [owner("1")]}});
+        let second = json!({"metadata": {"ownerReferences": [owner("1"), owner("2")]}});
+        let found = after(&[("a", first), ("b", second)]);
+        assert_eq!(found[1].1, json!({"f:metadata": {"f:ownerReferences": {"k:{\"uid\":\"2\"}": {}}}}));
+    }
+
+    #[test]
+    fn lists_that_differ_in_times_alone_do_not_differ() {
+        let entry = |time: &str, field: &str| json!([{"manager": "a", "time": time, "fieldsV1": {field: {}}}]);
+        assert!(!differ(&entry("1", "f:x"), &entry("2", "f:x")));
+        assert!(differ(&entry("1", "f:x"), &entry("1", "f:y")));
     }
 }

@@ -7,6 +7,7 @@ use http::{Method, header, request::Parts};
 use serde_json::Value;
 
 use crate::{
+    path::{Path, query},
     resources::{Resource, Rules},
     status::Failure,
 };
@@ -101,7 +102,8 @@ impl Call {
             resource.group == path.group && resource.version == path.version && resource.plural == path.plural
         };
         let resource = resources.iter().find(is_it).ok_or_else(Failure::no_such_resource)?;
-        if !path.subresource.is_empty() && !(path.subresource == "status" && resource.has_status()) {
+        let is_offered = path.subresource.is_empty() || path.subresource == "status" && resource.has_status();
+        if !is_offered {
             return Err(match resource.rules {
                 Rules::Custom => Failure::not_found(resource, &path.name),
                 _ => Failure::no_such_resource(),
@@ -154,47 +156,6 @@ impl Call {
     }
 }
 
-struct Path {
-    group: String,
-    version: String,
-    namespace: Option<String>,
-    plural: String,
-    name: String,
-    subresource: String,
-}
-
-impl Path {
-    fn parse(path: &str) -> Option<Self> {
-        let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(decoded).collect();
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        let (group, version, rest) = match &parts[..] {
-            ["api", version, rest @ ..] => ("", version, rest),
-            ["apis", group, version, rest @ ..] => (*group, version, rest),
-            _ => return None,
-        };
-        let (namespace, rest) = match rest {
-            ["namespaces", namespace, rest @ ..] if !rest.is_empty() && !matches!(rest, ["status" | "finalize"]) => {
-                (Some((*namespace).to_owned()), rest)
-            }
-            _ => (None, rest),
-        };
-        let (plural, name, subresource) = match rest {
-            [plural] => (plural, "", ""),
-            [plural, name] => (plural, *name, ""),
-            [plural, name, subresource] => (plural, *name, *subresource),
-            _ => return None,
-        };
-        Some(Self {
-            group: group.to_owned(),
-            version: (*version).to_owned(),
-            namespace,
-            plural: (*plural).to_owned(),
-            name: name.to_owned(),
-            subresource: subresource.to_owned(),
-        })
-    }
-}
-
 fn verb(method: &Method, is_collection: bool, is_watch: bool) -> Option<Verb> {
     match (method, is_collection) {
         (&Method::GET, _) if is_watch => Some(Verb::Watch),
@@ -225,32 +186,6 @@ fn manager(query: &BTreeMap<String, String>, user_agent: &str) -> String {
     let named = query.get("fieldManager").map(String::as_str).filter(|name| !name.is_empty());
     let manager = named.unwrap_or_else(|| user_agent.split('/').next().unwrap_or_default());
     if manager.is_empty() { "unknown" } else { manager }.to_owned()
-}
-
-fn query(text: &str) -> BTreeMap<String, String> {
-    let pairs = text.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .map(|(key, value)| (decoded(key), decoded(value)))
-        .collect()
-}
-
-/// Text without percent-encoding (RFC 3986 section 2.1; `+` is a space in queries, and in no path here).
-fn decoded(text: &str) -> String {
-    let (bytes, mut plain, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
-    while at < bytes.len() {
-        let hex = text.get(at + 1..at + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match (bytes[at], hex) {
-            (b'%', Some(byte)) => {
-                plain.push(byte);
-                at += 2;
-            }
-            (b'+', _) => plain.push(b' '),
-            (byte, _) => plain.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&plain).into_owned()
 }
 
 #[cfg(test)]

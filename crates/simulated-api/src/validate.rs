@@ -2,24 +2,20 @@
 
 use std::fmt;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use crate::{
     object::{finalizers, generation, is_terminating, meta},
     resources::{Resource, Rules},
+    validate_kinds as kinds,
 };
 
 /// The longest name of an object, in characters (RFC 1123 subdomain).
-const NAME_MAX: usize = 253;
+pub const NAME_MAX: usize = 253;
 /// The longest label value and the longest part of a qualified name, in characters.
 const LABEL_MAX: usize = 63;
 /// All annotations of an object together, in bytes.
 const ANNOTATIONS_MAX: usize = 256 << 10;
-/// All values of a Secret together, in bytes.
-const SECRET_MAX: usize = 1 << 20;
-/// The longest note of an event, in bytes.
-const NOTE_MAX: usize = 1024;
 
 /// One invalid field.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +73,12 @@ impl Invalid {
         Self::new(field, What::Forbidden, None, detail)
     }
 
+    /// A value that is too long.
+    #[must_use]
+    pub fn too_long(field: &str, detail: &str) -> Self {
+        Self::new(field, What::TooLong, None, detail)
+    }
+
     fn new(field: &str, what: What, value: Option<Value>, detail: &str) -> Self {
         Self { field: field.to_owned(), what, value, detail: detail.to_owned() }
     }
@@ -110,9 +112,9 @@ pub fn object(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<Inva
     }
     metadata(new, &mut errors);
     match resource.rules {
-        Rules::Secret => secret(new, old, &mut errors),
-        Rules::Lease => lease(new, &mut errors),
-        Rules::Event => event(new, old, &mut errors),
+        Rules::Secret => kinds::secret(new, old, &mut errors),
+        Rules::Lease => kinds::lease(new, &mut errors),
+        Rules::Event => kinds::event(new, old, &mut errors),
         _ => {}
     }
     if let Some(validator) = &resource.validator {
@@ -175,7 +177,7 @@ fn metadata(new: &Value, errors: &mut Vec<Invalid>) {
     }
     if size > ANNOTATIONS_MAX {
         let detail = format!("may not be more than {ANNOTATIONS_MAX} bytes");
-        errors.push(Invalid::new("metadata.annotations", What::TooLong, None, &detail));
+        errors.push(Invalid::too_long("metadata.annotations", &detail));
     }
     owners(new, errors);
 }
@@ -220,83 +222,4 @@ fn is_name_part(name: &str) -> bool {
     let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let is_outer = |c: char| c.is_ascii_alphanumeric();
     name.len() <= LABEL_MAX && name.starts_with(is_outer) && name.ends_with(is_outer) && name.chars().all(is_inner)
-}
-
-fn secret(new: &Value, old: Option<&Value>, errors: &mut Vec<Invalid>) {
-    if let Some(old) = old {
-        if new["type"] != old["type"] {
-            errors.push(Invalid::value("type", new["type"].clone(), "field is immutable"));
-        }
-        if old["immutable"] == true {
-            const DETAIL: &str = "field is immutable when `immutable` is set";
-            if new["immutable"] != true {
-                errors.push(Invalid::forbidden("immutable", DETAIL));
-            }
-            if new["data"] != old["data"] {
-                errors.push(Invalid::forbidden("data", DETAIL));
-            }
-        }
-    }
-    let mut size = 0;
-    for (key, value) in new["data"].as_object().into_iter().flatten() {
-        let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if key.is_empty() || key.len() > NAME_MAX || !key.chars().all(is_inner) {
-            errors.push(Invalid::value(&format!("data[{key}]"), key.as_str(), "a valid config key is required"));
-        }
-        size += STANDARD.decode(value.as_str().unwrap_or_default()).map_or(0, |value| value.len());
-    }
-    if size > SECRET_MAX {
-        let detail = format!("may not be more than {SECRET_MAX} bytes");
-        errors.push(Invalid::new("data", What::TooLong, None, &detail));
-    }
-}
-
-fn lease(new: &Value, errors: &mut Vec<Invalid>) {
-    let spec = &new["spec"];
-    for (field, least, detail) in [
-        ("leaseDurationSeconds", 1, "must be greater than 0"),
-        ("leaseTransitions", 0, "must be greater than or equal to 0"),
-    ] {
-        if spec[field].as_i64().is_some_and(|value| value < least) {
-            errors.push(Invalid::value(&format!("spec.{field}"), spec[field].clone(), detail));
-        }
-    }
-}
-
-/// Fields of an event that never change, by their names here and in the internal type that messages use.
-const EVENT_IMMUTABLE: [(&str, &str); 8] = [
-    ("regarding", "involvedObject"),
-    ("reason", "reason"),
-    ("note", "message"),
-    ("type", "type"),
-    ("eventTime", "eventTime"),
-    ("action", "action"),
-    ("reportingController", "reportingController"),
-    ("reportingInstance", "reportingInstance"),
-];
-
-fn event(new: &Value, old: Option<&Value>, errors: &mut Vec<Invalid>) {
-    let text = |field: &str| new[field].as_str().unwrap_or_default();
-    for field in ["reportingController", "reportingInstance", "action", "reason"] {
-        if text(field).is_empty() {
-            errors.push(Invalid::required(field, ""));
-        }
-    }
-    if text("note").len() > NOTE_MAX {
-        errors.push(Invalid::value("message", "", &format!("can have at most {NOTE_MAX} characters")));
-    }
-    let regarding = new["regarding"]["namespace"].as_str().unwrap_or_default();
-    if regarding.is_empty() && !["default", "kube-system"].contains(&meta(new, "namespace")) {
-        errors.push(Invalid::value("involvedObject.namespace", "", "does not match event.namespace"));
-    }
-    let before = old.map_or(&Value::Null, |old| &old["series"]);
-    if new["series"] != *before && new["series"]["count"].as_i64().is_some_and(|count| count < 2) {
-        errors.push(Invalid::value("series.count", "", "should be at least 2"));
-    }
-    let Some(old) = old else { return };
-    for (field, internal) in EVENT_IMMUTABLE {
-        if new[field] != old[field] {
-            errors.push(Invalid::value(internal, new[field].clone(), "field is immutable"));
-        }
-    }
 }

@@ -6,13 +6,15 @@ use serde_json::{Value, json};
 
 use crate::{
     complete::{complete, drop_empty},
+    delete::delete,
     managed_fields::{self, Writer},
     object::{self, meta, remove_meta, set_meta},
     patch::merge,
+    prepare,
     request::{Call, Verb},
     resources::{Resource, Rules},
     state::State,
-    status::{self, Failure},
+    status::Failure,
     store::Key,
     validate::{self, Invalid},
 };
@@ -22,11 +24,6 @@ const MERGE_PATCH: &str = "application/merge-patch+json";
 /// Metadata that a client cannot set in a new object.
 const SYSTEM: [&str; 6] =
     ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"];
-/// Finalizer by which dependents are left.
-pub const ORPHAN: &str = "orphan";
-/// Finalizer by which dependents are deleted first.
-pub const FOREGROUND: &str = "foregroundDeletion";
-
 /// The outcome of a write: HTTP status and body.
 pub type Written = Result<(u16, Arc<Value>), Failure>;
 
@@ -43,11 +40,13 @@ pub fn write(state: &mut State, call: &Call) -> Written {
     }
 }
 
-fn key(call: &Call) -> Key {
+/// The key of the object that a call is about.
+pub fn key(call: &Call) -> Key {
     Key::new(&call.resource, call.namespace.as_deref(), &call.name)
 }
 
-fn now(state: &State) -> String {
+/// The time as objects tell it, in whole seconds.
+pub fn now(state: &State) -> String {
     state.now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
@@ -72,7 +71,7 @@ fn create(state: &mut State, call: &Call, mut object: Value) -> Written {
     state.admit(call, &mut object, None)?;
     set_meta(&mut object, "uid", json!(state.random.uid()));
     set_meta(&mut object, "creationTimestamp", json!(now));
-    prepare_new(&resource, &mut object);
+    prepare::new_object(&resource, &mut object);
     object::drop_empty(&mut object);
     refuse_invalid(&resource, &name, &validate::object(&resource, &object, None))?;
     drop_empty(&resource, &mut object);
@@ -163,7 +162,7 @@ fn replace(state: &mut State, call: &Call, old: &Arc<Value>, mut new: Value) -> 
     state.admit(call, &mut new, Some(old))?;
     check_version(resource, &call.name, old, &mut new)?;
     set_meta(&mut new, "generation", old["metadata"]["generation"].clone());
-    prepare_update(call, old, &mut new);
+    prepare::updated_object(call, old, &mut new);
     if meta(&new, "uid").is_empty() {
         set_meta(&mut new, "uid", old["metadata"]["uid"].clone());
     }
@@ -191,9 +190,9 @@ fn owned<'a>(call: &'a Call, old: &'a Value, new: &mut Value) -> impl FnOnce(&st
     let before = &old["metadata"]["managedFields"];
     let managed = if !call.subresource.is_empty() {
         before.clone()
-    } else if managed_fields::is_reset(&given) {
+    } else if managed_fields::is_reset(&call.resource, &given) {
         Value::Null
-    } else if given.is_null() {
+    } else if object::is_empty(&given) {
         before.clone()
     } else {
         given
@@ -229,71 +228,6 @@ fn check_version(resource: &Resource, name: &str, old: &Value, new: &mut Value) 
         return Err(Failure::modified(resource, name));
     }
     Ok(())
-}
-
-fn prepare_new(resource: &Resource, object: &mut Value) {
-    if resource.counts_generations() {
-        set_meta(object, "generation", json!(1));
-    }
-    match resource.rules {
-        Rules::Custom => drop(object.as_object_mut().and_then(|fields| fields.remove("status"))),
-        Rules::Workload => object["status"] = json!({}),
-        Rules::Namespace => {
-            object["spec"]["finalizers"] = json!(["kubernetes"]);
-            object["status"] = json!({"phase": "Active"});
-        }
-        _ => {}
-    }
-}
-
-fn prepare_update(call: &Call, old: &Value, new: &mut Value) {
-    let is_status = call.subresource == "status";
-    match call.resource.rules {
-        Rules::Custom if is_status => {
-            let (status, managed) = (new.get("status").cloned(), new["metadata"]["managedFields"].clone());
-            *new = old.clone();
-            set_meta(new, "managedFields", managed);
-            set_part(new, "status", status);
-        }
-        Rules::Workload if is_status => {
-            new["spec"] = old["spec"].clone();
-            set_meta(new, "labels", old["metadata"]["labels"].clone());
-        }
-        Rules::Namespace if is_status => new["spec"] = old["spec"].clone(),
-        Rules::Custom | Rules::Workload => {
-            set_part(new, "status", old.get("status").cloned());
-            if content(&call.resource, new) != content(&call.resource, old) {
-                set_meta(new, "generation", json!(object::generation(old) + 1));
-            }
-        }
-        Rules::Namespace => {
-            new["spec"] = old["spec"].clone();
-            new["status"] = old["status"].clone();
-        }
-        _ => {}
-    }
-}
-
-fn set_part(object: &mut Value, name: &str, part: Option<Value>) {
-    let Some(fields) = object.as_object_mut() else { return };
-    match part {
-        Some(part) => drop(fields.insert(name.to_owned(), part)),
-        None => drop(fields.remove(name)),
-    }
-}
-
-/// What makes a new generation when it changes.
-fn content(resource: &Resource, object: &Value) -> Value {
-    if resource.rules == Rules::Workload {
-        // a Deployment's annotations are copied to its ReplicaSets
-        let annotations = if resource.kind == "Deployment" { &object["metadata"]["annotations"] } else { &Value::Null };
-        return json!([object["spec"], annotations]);
-    }
-    let mut content = object.clone();
-    if let Some(fields) = content.as_object_mut() {
-        fields.remove("metadata");
-    }
-    content
 }
 
 fn refuse_invalid(resource: &Resource, name: &str, errors: &[Invalid]) -> Result<(), Failure> {
@@ -354,87 +288,4 @@ fn check_lifecycle(state: &State, call: &Call, name: &str) -> Result<(), Failure
         "field": "metadata.namespace",
     }]);
     Err(failure)
-}
-
-fn delete(state: &mut State, call: &Call) -> Written {
-    let resource = call.resource.clone();
-    let options = if call.body.is_empty() { json!({}) } else { call.json()? };
-    let old = state.store.get(&key(call)).ok_or_else(|| Failure::not_found(&resource, &call.name))?;
-    check_preconditions(&resource, &call.name, &old, &options["preconditions"])?;
-    state.admit(call, &mut Value::Null, Some(&old))?;
-    if resource.rules == Rules::Namespace {
-        return Ok((200, terminate_namespace(state, call, &old)));
-    }
-    let policy = options["propagationPolicy"].as_str().or(match options["orphanDependents"].as_bool() {
-        Some(true) => Some("Orphan"),
-        Some(false) => Some("Background"),
-        None => None,
-    });
-    let finalizers = if resource.rules == Rules::Event {
-        object::finalizers(&old)
-    } else {
-        finalizers_for(&old, policy.unwrap_or(call.parameter("propagationPolicy")))
-    };
-    if finalizers.is_empty() {
-        state.store.delete(&key(call));
-        return Ok((200, Arc::new(status::deleted(&resource, &old))));
-    }
-    let mut object = Value::clone(&old);
-    set_meta(&mut object, "finalizers", json!(finalizers));
-    mark_terminating(state, &mut object);
-    Ok((200, if *old == object { old } else { state.store.put(key(call), object) }))
-}
-
-fn check_preconditions(resource: &Resource, name: &str, old: &Value, wanted: &Value) -> Result<(), Failure> {
-    for (field, label, since) in
-        [("uid", "UID", "deleted and then recreated"), ("resourceVersion", "ResourceVersion", "modified")]
-    {
-        let found = meta(old, field);
-        if let Some(wanted) = wanted[field].as_str().filter(|wanted| *wanted != found) {
-            let because = format!(
-                "the {label} in the precondition ({wanted}) does not match the {label} in record ({found}). \
-                 The object might have been {since}"
-            );
-            return Err(Failure::precondition(resource, name, &because));
-        }
-    }
-    Ok(())
-}
-
-/// The finalizers that are left to do when a deletion begins.
-fn finalizers_for(object: &Value, policy: &str) -> Vec<String> {
-    let mut finalizers = object::finalizers(object);
-    let had = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
-    let wanted = match policy {
-        "Orphan" => Some(ORPHAN),
-        "Foreground" => Some(FOREGROUND),
-        "Background" => None,
-        _ if had(ORPHAN) => Some(ORPHAN),
-        _ if had(FOREGROUND) => Some(FOREGROUND),
-        _ => None,
-    };
-    finalizers.retain(|name| name != ORPHAN && name != FOREGROUND);
-    finalizers.extend(wanted.map(str::to_owned));
-    finalizers
-}
-
-fn mark_terminating(state: &State, object: &mut Value) {
-    if !object::is_terminating(object) {
-        if object::generation(object) > 0 {
-            let next = object::generation(object) + 1;
-            set_meta(object, "generation", json!(next));
-        }
-        set_meta(object, "deletionTimestamp", json!(now(state)));
-    }
-    set_meta(object, "deletionGracePeriodSeconds", json!(0));
-}
-
-fn terminate_namespace(state: &mut State, call: &Call, old: &Arc<Value>) -> Arc<Value> {
-    if object::is_terminating(old) {
-        return old.clone();
-    }
-    let mut object = Value::clone(old);
-    set_meta(&mut object, "deletionTimestamp", json!(now(state)));
-    object["status"]["phase"] = json!("Terminating");
-    state.store.put(key(call), object)
 }

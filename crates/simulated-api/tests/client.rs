@@ -20,6 +20,7 @@ use simulated_api::{
     admission::denied,
     faults::{Disturbance, Fault, Match, Rule},
     request::Verb,
+    state::{Phase, Verdict},
     status::Failure,
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -328,5 +329,76 @@ async fn dependents_go_with_their_owner_and_namespaces_with_their_content() -> R
     server.run_controllers_once();
     assert!(!exists("b"));
     assert_eq!(user.create(&secret("c", "1")).unwrap_err().code, 404);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn quiet_watch_has_a_bookmark_before_its_end() -> Result<()> {
+    let server = server(1);
+    let client = Client::new(server.client_service("operator"), "default");
+    let uri = "/api/v1/secrets?watch=true&timeoutSeconds=60&allowWatchBookmarks=true&resourceVersion=101";
+    let before = Instant::now();
+    let mut watch = Box::pin(client.request_events::<Value>(http::Request::get(uri).body(Vec::new())?).await?);
+    assert!(matches!(watch.next().await, Some(Ok(kube::core::WatchEvent::Bookmark(_)))));
+    assert_eq!(before.elapsed(), Duration::from_secs(58));
+    assert!(watch.next().await.is_none());
+    assert_eq!(before.elapsed(), Duration::from_secs(60));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_crashes_before_or_after_the_nth_request_is_carried_out() -> Result<()> {
+    for (phase, is_there) in [(Phase::Arrived, false), (Phase::Done, true)] {
+        let server = server(1);
+        let crash = move |number, at| if (number, at) == (2, phase) { Verdict::Stop } else { Verdict::Continue };
+        server.on_request(Arc::new(crash));
+        let api = secrets(&server, "operator");
+        for name in ["a", "b"] {
+            let object: Secret = serde_json::from_value(secret(name, "1"))?;
+            let answered = timeout(LONG, api.create(&PostParams::default(), &object)).await.is_ok();
+            assert_eq!(answered, name == "a");
+        }
+        assert_eq!(server.as_user("test").get("secrets", "default", "b").is_some(), is_there);
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn read_of_a_version_that_does_not_come_fails_after_three_seconds() -> Result<()> {
+    let server = server(1);
+    let client = Client::new(server.client_service("operator"), "default");
+    let before = Instant::now();
+    let request = http::Request::get("/api/v1/secrets?resourceVersion=1000").body(Vec::new())?;
+    let failure = client.request::<Value>(request).await.unwrap_err();
+    assert!(matches!(failure, kube::Error::Api(status) if status.code == 504));
+    assert_eq!(before.elapsed(), Duration::from_secs(3));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn list_of_a_compacted_version_goes_on_with_the_token_of_the_refusal() -> Result<()> {
+    let server = server(1);
+    let user = server.as_user("kubectl");
+    for name in ["a", "b", "c"] {
+        user.create(&secret(name, "1")).unwrap();
+    }
+    let client = Client::new(server.client_service("operator"), "default");
+    let list = async |query: &str| -> Result<(u16, Value)> {
+        let request = http::Request::get(format!("/api/v1/secrets?limit=1{query}")).body(kube::client::Body::empty())?;
+        let answer = client.send(request).await?;
+        let code = answer.status().as_u16();
+        Ok((code, serde_json::from_slice(&answer.into_body().collect_bytes().await?)?))
+    };
+    let (_, page) = list("").await?;
+    assert_eq!(page["metadata"]["remainingItemCount"], 2);
+    user.delete("secrets", "default", "b", &json!({})).unwrap();
+    let token = |page: &Value| format!("&continue={}", page["metadata"]["continue"].as_str().unwrap_or_default());
+    let (_, consistent) = list(&token(&page)).await?;
+    assert_eq!(consistent["items"][0]["metadata"]["name"], "b");
+    server.compact(server.revision());
+    let (code, expired) = list(&token(&page)).await?;
+    assert_eq!(code, 410);
+    let (_, inconsistent) = list(&token(&expired)).await?;
+    assert_eq!(inconsistent["items"][0]["metadata"]["name"], "c");
     Ok(())
 }

@@ -5,8 +5,10 @@
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
+mod bodies;
 mod controllers;
 mod normal;
+mod odd;
 mod operations;
 mod player;
 
@@ -31,7 +33,7 @@ const OPERATIONS: usize = 30;
 /// Sequences at the same time.
 const AT_ONCE: usize = 8;
 /// Differences that are shown.
-const SHOWN: usize = 40;
+const SHOWN: usize = 5;
 /// The longest that one sequence takes; about a second.
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::{
     normal::Normal,
-    operations::{Action, Operation},
+    operations::{Action, From, Operation},
 };
 
 const PARTIAL: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
@@ -79,7 +79,7 @@ impl Player {
             Action::Pages { limit, exact, selector } => {
                 return self.pages(collection, *limit, *exact, selector, *partial).await;
             }
-            Action::Watch { back, selector } => return self.watch(collection, *back, selector, *partial).await,
+            Action::Watch { from, selector } => return self.watch(collection, *from, selector, *partial).await,
             Action::Odd { method, path, accept, media, body } => {
                 let body = (!body.is_empty()).then(|| (*body).to_owned());
                 let (code, answer) = self.send_text(method.parse()?, path, body, accept, media).await?;
@@ -226,33 +226,46 @@ impl Player {
         Ok(name)
     }
 
-    async fn watch(&mut self, collection: &str, back: usize, selector: &str, partial: bool) -> Result<Value> {
-        let Some(version) = self.versions.iter().rev().nth(back).cloned() else { return Ok(Value::Null) };
-        let marker = self.mark().await?;
+    async fn watch(&mut self, collection: &str, from: From, selector: &str, partial: bool) -> Result<Value> {
+        let begin = match from {
+            From::Back(count) => {
+                let Some(version) = self.versions.iter().rev().nth(count) else { return Ok(Value::Null) };
+                format!("resourceVersion={version}")
+            }
+            From::Now => String::new(),
+            From::NowWithBookmark => {
+                "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true".to_owned()
+            }
+        };
         let selector = selector.replace('=', "%3D");
-        let path =
-            format!("{collection}?watch=true&resourceVersion={version}&timeoutSeconds=20&labelSelector={selector}");
+        let path = format!("{collection}?watch=true&{begin}&timeoutSeconds=20&labelSelector={selector}");
         let accept = if partial { PARTIAL } else { "application/json" };
         let request = Request::get(path).header("accept", accept).body(Vec::new())?;
         let mut events = Box::pin(self.client.request_events::<Value>(request).await?);
-        let mut found = Vec::new();
+        let marker = self.mark().await?;
+        let mut found: Vec<Value> = Vec::new();
         // where nothing exists, nothing ever comes
-        let is_ours = collection.contains(&self.namespace) && !collection.contains("/events");
-        while is_ours {
+        if !collection.contains(&self.namespace) || collection.contains("/events") {
+            return Ok(json!(found));
+        }
+        loop {
             let event = timeout(SOON, events.next()).await.context("no event")?.context("the watch ended")??;
             let (kind, object) = match event {
                 WatchEvent::Added(object) => ("ADDED", object),
                 WatchEvent::Modified(object) => ("MODIFIED", object),
                 WatchEvent::Deleted(object) => ("DELETED", object),
+                WatchEvent::Bookmark(mark) if !mark.metadata.annotations.is_empty() => {
+                    found.push(json!({"bookmark": mark.metadata.annotations}));
+                    continue;
+                }
                 WatchEvent::Bookmark(_) => continue,
                 WatchEvent::Error(status) => return Ok(json!({"error": status.code})),
             };
             let is_marker = object["metadata"]["name"] == marker.as_str() && kind == "DELETED";
             found.push(json!({"type": kind, "object": self.normal.answer(200, object)}));
             if is_marker {
-                break;
+                return Ok(json!(found));
             }
         }
-        Ok(json!(found))
     }
 }
