@@ -51,8 +51,8 @@ impl Body {
     }
 
     /// A body whose parts come in time.
-    pub(crate) fn streamed(parts: impl Stream<Item = Bytes> + Send + 'static) -> Self {
-        Self(parts.map(Ok).boxed())
+    pub(crate) fn streamed(parts: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static) -> Self {
+        Self(parts.boxed())
     }
 }
 

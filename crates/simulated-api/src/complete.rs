@@ -1,5 +1,7 @@
 //! What decoding makes of an object: defaults, `stringData`, and what the type does not have is dropped.
 
+use std::collections::BTreeSet;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
@@ -36,6 +38,10 @@ pub fn complete(resource: &Resource, object: &mut Value) -> Result<(), String> {
     }
     if let Some(defaulter) = &resource.defaulter {
         defaulter(object);
+    }
+    if let Some(Value::Array(owners)) = object::metadata_mut(object).get_mut("ownerReferences") {
+        let mut seen = BTreeSet::new();
+        owners.retain(|owner| seen.insert(owner.to_string()));
     }
     object::drop_empty(object);
     Ok(())

@@ -196,6 +196,10 @@ pub enum Disturbance {
     Replay,
     /// The watch ends.
     End,
+    /// Its connection breaks.
+    Reset,
+    /// A line comes that is no JSON.
+    Garble,
     /// The watch ends with 410.
     Expire,
 }

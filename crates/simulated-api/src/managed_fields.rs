@@ -9,6 +9,10 @@ use crate::{
     resources::{Resource, Rules, Shape},
 };
 
+/// Managers whose updates are told apart; the oldest of more are joined under one name.
+const MANAGERS_MAX: usize = 10;
+/// That name.
+const ANCIENT: &str = "ancient-changes";
 /// Metadata that the server sets itself, so that it is never owned.
 const UNOWNED: [&str; 8] =
     ["name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion"];
@@ -44,6 +48,8 @@ impl Writer<'_> {
             self.add(&mut entries, own);
         }
         entries.retain(|entry| !entry.fields.is_empty());
+        entries.sort_by(|a, b| key(a).cmp(&key(b)));
+        join_oldest(&mut entries);
         entries.sort_by(|a, b| key(a).cmp(&key(b)));
         if entries.is_empty() { Value::Null } else { entries.iter().map(encode).collect() }
     }
@@ -91,6 +97,24 @@ impl Writer<'_> {
             (Rules::Namespace, "status") => begins(&["f:spec"]),
             _ => self.resource.has_status() && begins(&["f:status"]),
         }
+    }
+}
+
+/// Joins the oldest of too many managers; `entries` are sorted by time.
+fn join_oldest(entries: &mut Vec<Entry>) {
+    let is_update = |entry: &Entry| entry.operation == "Update";
+    let mut surplus = entries.iter().filter(|entry| is_update(entry)).count().saturating_sub(MANAGERS_MAX);
+    while surplus > 0
+        && let Some(first) = entries.iter().position(is_update)
+        && let Some(second) = entries[first + 1..].iter().position(is_update)
+    {
+        let joined = entries.remove(first + 1 + second);
+        let oldest = &mut entries[first];
+        oldest.manager = ANCIENT.to_owned();
+        oldest.subresource = String::new();
+        oldest.time = joined.time;
+        oldest.fields.extend(joined.fields);
+        surplus -= 1;
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     object,
     request::{Call, Form, Verb},
     server::ApiServer,
-    state::{Phase, Verdict},
+    state::{Passing, Phase, Verdict},
     status::Failure,
     watch,
     write::write,
@@ -115,7 +115,9 @@ impl Exchange {
     /// Calls the hook for requests; a client that crashes here never goes on.
     async fn pass(&self, number: u64, phase: Phase) {
         let hook = self.server.with(|state| state.hook.clone());
-        if hook.is_some_and(|hook| hook(number, phase) == Verdict::Stop) {
+        let (method, path) = (self.head.method.as_str(), self.head.uri.path());
+        let passing = Passing { number, phase, client: &self.client, method, path };
+        if hook.is_some_and(|hook| hook(passing) == Verdict::Stop) {
             self.hang(number, "stopped").await;
         }
     }

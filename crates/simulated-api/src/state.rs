@@ -38,8 +38,23 @@ pub enum Verdict {
     Stop,
 }
 
-/// Called with the number of each request, from 1, and where it is.
-pub type RequestHook = Arc<dyn Fn(u64, Phase) -> Verdict + Send + Sync>;
+/// A request on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Passing<'a> {
+    /// Its number, from 1.
+    pub number: u64,
+    /// Where it is.
+    pub phase: Phase,
+    /// Name of the client.
+    pub client: &'a str,
+    /// Method.
+    pub method: &'a str,
+    /// Path, without the query.
+    pub path: &'a str,
+}
+
+/// Called for each request where it passes.
+pub type RequestHook = Arc<dyn Fn(Passing<'_>) -> Verdict + Send + Sync>;
 
 /// The state of the server.
 pub struct State {

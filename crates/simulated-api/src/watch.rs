@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    body::Broken,
     faults::Disturbance,
     list::shown,
     object,
@@ -39,7 +40,7 @@ struct Watcher {
     call: Call,
     selector: Selector,
     changed: Receiver<u64>,
-    lines: VecDeque<Bytes>,
+    lines: VecDeque<Result<Bytes, Broken>>,
     /// Everything up to this revision was shown or is not to be.
     cursor: u64,
     /// When which revision was first seen here, for events that lag.
@@ -56,7 +57,10 @@ struct Watcher {
 ///
 /// # Errors
 /// 400 and 422 for options that cannot be met. A version that is too old is told by an event.
-pub fn open(server: &ApiServer, call: &Call) -> Result<impl Stream<Item = Bytes> + Send + use<>, Failure> {
+pub fn open(
+    server: &ApiServer,
+    call: &Call,
+) -> Result<impl Stream<Item = Result<Bytes, Broken>> + Send + use<>, Failure> {
     let selector = Selector::new(call)?;
     let changed = server.changes();
     let watcher = server.with(|state| {
@@ -130,7 +134,7 @@ impl Watcher {
             && self.call.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
     }
 
-    async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Option<Result<Bytes, Broken>> {
         loop {
             if let Some(line) = self.lines.pop_front() {
                 return Some(line);
@@ -238,6 +242,11 @@ impl Watcher {
         match disturbance {
             Disturbance::DropNext => self.drops += 1,
             Disturbance::End => self.is_over = true,
+            Disturbance::Reset => {
+                self.lines.push_back(Err(Broken::Closed));
+                self.is_over = true;
+            }
+            Disturbance::Garble => self.lines.push_back(Ok(Bytes::from_static(b"{\"type\":<garbled>\n"))),
             Disturbance::Expire => {
                 self.push_error(&Failure::expired("The resourceVersion for the provided watch is too old."));
                 self.is_over = true;
@@ -286,6 +295,6 @@ fn shown_or_null(call: &Call, object: &Value) -> Value {
     shown(object, call.form).unwrap_or_default()
 }
 
-fn event(kind: &str, object: &Value) -> Bytes {
-    Bytes::from(format!("{}\n", json!({"type": kind, "object": object})))
+fn event(kind: &str, object: &Value) -> Result<Bytes, Broken> {
+    Ok(Bytes::from(format!("{}\n", json!({"type": kind, "object": object}))))
 }

@@ -79,8 +79,12 @@ fn create(state: &mut State, call: &Call, mut object: Value) -> Written {
         return Err(Failure::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
     let key = Key::new(&resource, call.namespace.as_deref(), &name);
-    if state.store.get(&key).is_some() {
-        return Err(Failure::already_exists(&resource, &name));
+    if let Some(found) = state.store.get(&key) {
+        let mut failure = Failure::already_exists(&resource, &name);
+        if object::is_terminating(&found) {
+            failure.message = format!("object is being deleted: {}", failure.message);
+        }
+        return Err(failure);
     }
     Ok((201, state.store.put(key, object)))
 }

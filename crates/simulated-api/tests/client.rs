@@ -20,7 +20,7 @@ use simulated_api::{
     admission::denied,
     faults::{Disturbance, Fault, Match, Rule},
     request::Verb,
-    state::{Phase, Verdict},
+    state::{Passing, Phase, Verdict},
     status::Failure,
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -247,6 +247,12 @@ async fn disturbed_watches_lag_lose_replay_freeze_and_end() -> Result<()> {
     assert!(watch.next().await.is_none());
 
     let mut watch = Box::pin(open().await?);
+    server.disturb(watching.clone(), Disturbance::Garble);
+    assert!(matches!(watch.next().await, Some(Err(kube::Error::SerdeError(_)))));
+    server.disturb(watching.clone(), Disturbance::Reset);
+    assert!(matches!(watch.next().await, Some(Err(_)) | None));
+
+    let mut watch = Box::pin(open().await?);
     server.disturb(watching, Disturbance::End);
     assert!(watch.next().await.is_none());
     Ok(())
@@ -350,7 +356,9 @@ async fn quiet_watch_has_a_bookmark_before_its_end() -> Result<()> {
 async fn client_crashes_before_or_after_the_nth_request_is_carried_out() -> Result<()> {
     for (phase, is_there) in [(Phase::Arrived, false), (Phase::Done, true)] {
         let server = server(1);
-        let crash = move |number, at| if (number, at) == (2, phase) { Verdict::Stop } else { Verdict::Continue };
+        let crash = move |passing: Passing<'_>| {
+            if (passing.number, passing.phase) == (2, phase) { Verdict::Stop } else { Verdict::Continue }
+        };
         server.on_request(Arc::new(crash));
         let api = secrets(&server, "operator");
         for name in ["a", "b"] {

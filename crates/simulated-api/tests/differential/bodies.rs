@@ -177,7 +177,7 @@ pub fn metadata(random: &mut Random) -> Value {
             metadata["ownerReferences"] = match random.below(4) {
                 0 => json!([]),
                 1 => Value::Null,
-                2 => json!([owner("one", true)]),
+                2 => json!([owner("one", true), owner("one", random.below(2) == 0)]),
                 _ => json!([owner("one", random.below(2) == 0), owner("two", random.below(2) == 0)]),
             }
         }

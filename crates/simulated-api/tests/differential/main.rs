@@ -17,12 +17,12 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, stream};
 use kube::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
 use simulated_api::{ApiServer, Config, random::Random, resources::table};
 use stage::Stage;
 
 use crate::{
-    operations::{Operation, operation},
+    operations::{Action, Operation, operation},
     player::Player,
 };
 
@@ -57,6 +57,38 @@ async fn simulated(real: &Client, seed: u64) -> Result<ApiServer> {
     }
     let clock = Arc::new(|| chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default());
     Ok(ApiServer::new(Config { resources, ..Config::new(seed, clock) }))
+}
+
+/// Field managers, more than are told apart, in the order in which they write.
+const MANAGERS: [&str; 14] =
+    ["m00", "m01", "m02", "m03", "m04", "m05", "m06", "m07", "m08", "m09", "m10", "m11", "m12", "m13"];
+
+#[tokio::test]
+async fn oldest_of_many_field_managers_are_joined_in_both() -> Result<()> {
+    let real = Stage::current()?.client().await?;
+    let server = simulated(&real, 1).await?;
+    let fake = Client::new(server.client_service("test"), "default");
+    let namespace = format!("differential-{}-managers", std::process::id());
+    let mut players = [Player::new(fake, &namespace), Player::new(real.clone(), &namespace)];
+    let mut operations = vec![Operation::namespace(&namespace)];
+    let secret = |manager, action| Operation {
+        collection: format!("/api/v1/namespaces/{namespace}/secrets"),
+        name: "a".to_owned(),
+        action,
+        manager,
+        partial: false,
+    };
+    operations.push(secret(MANAGERS[0], Action::Create(json!({"metadata": {"name": "a"}}))));
+    operations.extend(MANAGERS.map(|manager| {
+        let patch = json!({"metadata": {"annotations": {format!("example.com/{manager}"): "x"}}});
+        secret(manager, Action::Patch { subresource: "", patch })
+    }));
+    for operation in &operations {
+        let [fake, real] = &mut players;
+        let (fake, real) = (fake.play(operation).await?, real.play(operation).await?);
+        assert_eq!(fake, real, "{operation}\n{}", normal::difference(&fake, &real));
+    }
+    Ok(())
 }
 
 /// Plays one sequence on both; the difference, if there is one.
