@@ -1,7 +1,5 @@
 //! What was asked and answered, in order, with a hash by which two runs are compared.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 
 /// Offset and prime of FNV-1a with 64 bits, a hash that no library version changes.
@@ -12,9 +10,7 @@ const FNV: (u64, u64) = (0xcbf2_9ce4_8422_2325, 0x0100_0000_01b3);
 pub struct Entry {
     /// Number of the request, from 1.
     pub number: u64,
-    /// Time since the server began, by tokio's clock.
-    pub after: Duration,
-    /// Wall clock.
+    /// When it was answered, by the server's wall clock.
     pub time: DateTime<Utc>,
     /// Name of the client.
     pub client: String,
@@ -41,8 +37,8 @@ impl Default for Log {
 
 impl Log {
     pub(crate) fn add(&mut self, entry: Entry) {
-        let Entry { number, after, time, client, method, path, result } = &entry;
-        let line = format!("{number} {after:?} {time:?} {client} {method} {path} {result}\n");
+        let Entry { number, time, client, method, path, result } = &entry;
+        let line = format!("{number} {time:?} {client} {method} {path} {result}\n");
         for byte in line.bytes() {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(FNV.1);
         }

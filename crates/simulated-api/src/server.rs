@@ -25,6 +25,8 @@ use crate::{
 
 /// The revision of an empty server, as of an etcd in which the API server has left its own objects.
 const FIRST_REVISION: u64 = 100;
+/// Changes that are kept: over an hour of a Lease that is renewed each second.
+const HISTORY: usize = 4096;
 /// After a change, controllers have seen it within this.
 const CONTROLLERS: Duration = Duration::from_millis(50);
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub clock: Clock,
     /// What is offered; [`table`] by default.
     pub resources: Vec<Resource>,
+    /// Changes that can at least be read, watched and restored, as between two of etcd's compactions; 4096 by default.
+    pub history: usize,
 }
 
 impl fmt::Debug for Config {
@@ -48,7 +52,7 @@ impl Config {
     /// The usual resources, with this seed and this wall clock.
     #[must_use]
     pub fn new(seed: u64, clock: Clock) -> Self {
-        Self { seed, clock, resources: table() }
+        Self { seed, clock, resources: table(), history: HISTORY }
     }
 }
 
@@ -63,7 +67,7 @@ impl ApiServer {
     /// A server without objects, but for the namespace `default`.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let state = State::new(Store::new(FIRST_REVISION), config.resources, config.seed, config.clock);
+        let state = State::new(Store::new(FIRST_REVISION, config.history), config.resources, config.seed, config.clock);
         let server = Self { state: Arc::new(Mutex::new(state)), changed: Sender::new(0) };
         let default = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
         // it cannot be refused: nothing else is there yet

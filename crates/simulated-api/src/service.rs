@@ -194,7 +194,6 @@ impl Exchange {
         self.server.with(|state| {
             let entry = Entry {
                 number,
-                after: state.elapsed(),
                 time: state.now(),
                 client: self.client.clone(),
                 method: self.head.method.to_string(),

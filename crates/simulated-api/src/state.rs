@@ -1,10 +1,9 @@
 //! Everything that the server knows, behind one lock.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use tokio::time::Instant;
 
 use crate::{
     admission::Admission,
@@ -74,7 +73,6 @@ pub struct State {
     pub hook: Option<RequestHook>,
     pub(crate) requests: u64,
     clock: Clock,
-    began: Instant,
 }
 
 impl fmt::Debug for State {
@@ -95,7 +93,6 @@ impl State {
             hook: None,
             requests: 0,
             clock,
-            began: Instant::now(),
         }
     }
 
@@ -103,12 +100,6 @@ impl State {
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         (self.clock)()
-    }
-
-    /// The time since the server began, by tokio's clock.
-    #[must_use]
-    pub fn elapsed(&self) -> Duration {
-        self.began.elapsed()
     }
 
     /// The resource of this plural name or kind; the group is needed where two have it.

@@ -76,19 +76,20 @@ impl Change {
 pub type Objects = BTreeMap<Key, Arc<Value>>;
 
 /// The store.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Store {
     objects: Objects,
     history: Vec<Change>,
     revision: u64,
     compacted: u64,
+    kept: usize,
 }
 
 impl Store {
-    /// An empty store at this revision.
+    /// An empty store at this revision that keeps at least the last `kept` changes.
     #[must_use]
-    pub fn new(revision: u64) -> Self {
-        Self { revision, compacted: revision, ..Self::default() }
+    pub fn new(revision: u64, kept: usize) -> Self {
+        Self { objects: Objects::new(), history: Vec::new(), revision, compacted: revision, kept }
     }
 
     /// The current revision.
@@ -144,7 +145,7 @@ impl Store {
         object::set_meta(&mut object, "resourceVersion", json!(self.revision.to_string()));
         let new = Arc::new(object);
         let old = self.objects.insert(key.clone(), new.clone());
-        self.history.push(Change { revision: self.revision, key, old, new: Some(new.clone()) });
+        self.record(Change { revision: self.revision, key, old, new: Some(new.clone()) });
         new
     }
 
@@ -152,8 +153,16 @@ impl Store {
     pub fn delete(&mut self, key: &Key) -> Option<Arc<Value>> {
         let old = self.objects.remove(key)?;
         self.revision += 1;
-        self.history.push(Change { revision: self.revision, key: key.clone(), old: Some(old.clone()), new: None });
+        self.record(Change { revision: self.revision, key: key.clone(), old: Some(old.clone()), new: None });
         Some(old)
+    }
+
+    fn record(&mut self, change: Change) {
+        self.history.push(change);
+        // not at each change, since all that is kept is moved
+        if self.history.len() >= self.kept.saturating_mul(2).max(2) {
+            self.compact(self.history[self.history.len() - self.kept - 1].revision);
+        }
     }
 
     /// Forgets everything before a revision, as etcd's compaction does.
@@ -189,7 +198,7 @@ mod tests {
 
     #[test]
     fn older_revision_has_the_objects_of_then() {
-        let mut store = Store::new(1);
+        let mut store = Store::new(1, 100);
         store.put(key("a"), json!({"data": 1}));
         store.put(key("b"), json!({}));
         store.put(key("a"), json!({"data": 2}));
@@ -203,8 +212,18 @@ mod tests {
     }
 
     #[test]
+    fn history_does_not_grow_without_a_bound() {
+        let mut store = Store::new(0, 10);
+        for number in 0..100 {
+            store.put(key("a"), json!({"data": number}));
+            assert!(store.history.len() < 20);
+            assert!(store.at(store.revision().saturating_sub(9)).is_some());
+        }
+    }
+
+    #[test]
     fn restored_store_repeats_revisions() {
-        let mut store = Store::new(1);
+        let mut store = Store::new(1, 100);
         store.put(key("a"), json!({"data": 1}));
         store.put(key("a"), json!({"data": 2}));
         assert!(store.restore(2));
