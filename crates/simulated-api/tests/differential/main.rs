@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Sequences, unless `DIFFERENTIAL_SEQUENCES` says otherwise.
-const SEQUENCES: u64 = 80;
+const SEQUENCES: u64 = 64;
 /// Operations of each.
 const OPERATIONS: usize = 30;
 /// Sequences at the same time.
