@@ -50,7 +50,8 @@ pub async fn client(liveness: Arc<Liveness>) -> Result<Client, String> {
     client.map_err(|error| format!("no Kubernetes client can be made: {error}"))
 }
 
-fn observed<S, B>(builder: ClientBuilder<S>, liveness: Arc<Liveness>) -> Client
+/// A client over the connections that `builder` has, with the bounds of every client of this process.
+pub fn observed<S, B>(builder: ClientBuilder<S>, liveness: Arc<Liveness>) -> Client
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static> + Send + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,

@@ -1,0 +1,252 @@
+//! Authorization servers in memory: they answer over the operator's own [`Transport`], and know what they issued.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::BoxFuture;
+use itwin_credential_operator::oauth::authority::Connect;
+use itwin_oauth::transport::{Transport, TransportError};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use crate::clock::Clocks;
+
+/// How long each answer takes.
+const ANSWERED_AFTER: Duration = Duration::from_millis(80);
+/// How long a token lives where nothing else is said.
+pub const LIFETIME: TimeDelta = TimeDelta::minutes(20);
+
+/// The authorization servers, by name; the name of the ITwinAuthority is the same.
+pub const NAMES: [&str; 2] = ["opaque", "signed"];
+
+/// What a server does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Behavior {
+    Normal,
+    Refuses,
+    Hangs,
+    Slow(Duration),
+    Unavailable(u16),
+    TooManyRequests(i64),
+    Malformed,
+    Expired,
+    ShortLived(i64),
+    NarrowScope,
+    ForgedSignature,
+}
+
+/// A token that was issued.
+#[derive(Clone)]
+pub struct Issued {
+    pub client: String,
+    pub scopes: String,
+    pub expires_at: DateTime<Utc>,
+    /// It is one that must never be written.
+    pub is_bad: bool,
+}
+
+/// One token request.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub client: String,
+    pub scopes: String,
+    pub at: DateTime<Utc>,
+}
+
+#[derive(Default)]
+struct State {
+    behaviors: BTreeMap<String, Behavior>,
+    /// Secrets of the clients.
+    clients: BTreeMap<String, String>,
+    /// What was issued, by token.
+    issued: BTreeMap<String, Issued>,
+    asked: Vec<Asked>,
+    counter: u64,
+}
+
+/// All servers. Clones are the same ones.
+#[derive(Clone)]
+pub struct Servers {
+    state: Arc<Mutex<State>>,
+    clocks: Clocks,
+}
+
+struct SigningKey {
+    private: EncodingKey,
+    public: String,
+}
+
+/// A key of this run of the tests: signatures are deterministic for a key (RFC 8032), and no test depends on which.
+static KEY: LazyLock<SigningKey> = LazyLock::new(|| {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+    let public = URL_SAFE_NO_PAD.encode(pair.public_key_raw());
+    SigningKey { private: EncodingKey::from_ed_der(&pair.serialize_der()), public }
+});
+
+impl Servers {
+    /// Servers without clients.
+    pub fn new(clocks: Clocks) -> Self {
+        Self { state: Arc::default(), clocks }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic")
+    }
+
+    /// Sets what a server does from now on.
+    pub fn behave(&self, server: &str, behavior: Behavior) {
+        self.state().behaviors.insert(server.to_owned(), behavior);
+    }
+
+    /// All servers behave normally from now on.
+    pub fn recover(&self) {
+        self.state().behaviors.clear();
+    }
+
+    /// Sets the secret of a client.
+    pub fn set_client(&self, client: &str, secret: &str) {
+        self.state().clients.insert(client.to_owned(), secret.to_owned());
+    }
+
+    /// The token, if one of these servers issued it.
+    pub fn issued(&self, token: &str) -> Option<Issued> {
+        self.state().issued.get(token).cloned()
+    }
+
+    /// All tokens.
+    pub fn tokens(&self) -> Vec<String> {
+        self.state().issued.keys().cloned().collect()
+    }
+
+    /// All token requests, in their order.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.state().asked.clone()
+    }
+
+    /// What connects the operator to these servers.
+    pub fn connect(&self) -> Connect {
+        let servers = self.clone();
+        Arc::new(move |config| {
+            let host = config.issuer.trim_start_matches("https://");
+            let name = host.split('.').next().unwrap_or_default().to_owned();
+            Ok(Arc::new(Connection { servers: servers.clone(), name, deadline: config.request_timeout }))
+        })
+    }
+}
+
+struct Connection {
+    servers: Servers,
+    name: String,
+    deadline: Duration,
+}
+
+impl Transport for Connection {
+    fn send(&self, request: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, TransportError>> {
+        Box::pin(async move {
+            let answer = timeout(self.deadline, self.answer(&request)).await;
+            answer.unwrap_or(Err(TransportError::Timeout(self.deadline)))
+        })
+    }
+}
+
+type Answer = Result<http::Response<Vec<u8>>, TransportError>;
+
+fn answered(status: u16, body: &Value) -> Answer {
+    let mut answer = http::Response::new(body.to_string().into_bytes());
+    *answer.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    Ok(answer)
+}
+
+impl Connection {
+    async fn answer(&self, request: &http::Request<Vec<u8>>) -> Answer {
+        let behavior = self.servers.state().behaviors.get(&self.name).copied().unwrap_or(Behavior::Normal);
+        let path = request.uri().path();
+        let asked = (path == "/token").then(|| self.note(request.body()));
+        match behavior {
+            Behavior::Refuses => return Err(TransportError::Connection("connection refused".to_owned())),
+            Behavior::Hangs => std::future::pending().await,
+            Behavior::Slow(time) => sleep(time).await,
+            _ => sleep(ANSWERED_AFTER).await,
+        }
+        match behavior {
+            Behavior::Unavailable(status) => return Err(TransportError::Server(status, None, Vec::new())),
+            Behavior::TooManyRequests(seconds) => {
+                return Err(TransportError::RateLimited(Some(TimeDelta::seconds(seconds))));
+            }
+            Behavior::Malformed => return answered(200, &json!(["no", "token"])),
+            _ => {}
+        }
+        let issuer = format!("https://{}.example", self.name);
+        match asked {
+            Some(asked) => self.issue(&asked, behavior, &issuer),
+            None if path == "/keys" => answered(200, &keys()),
+            None => answered(
+                200,
+                &json!({
+                    "issuer": issuer,
+                    "token_endpoint": format!("{issuer}/token"),
+                    "jwks_uri": format!("{issuer}/keys"),
+                }),
+            ),
+        }
+    }
+
+    fn note(&self, body: &[u8]) -> (Asked, String) {
+        let form: BTreeMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
+        let field = |name: &str| form.get(name).cloned().unwrap_or_default();
+        let asked = Asked { client: field("client_id"), scopes: field("scope"), at: self.servers.clocks.now() };
+        self.servers.state().asked.push(asked.clone());
+        (asked, field("client_secret"))
+    }
+
+    fn issue(&self, (asked, secret): &(Asked, String), behavior: Behavior, issuer: &str) -> Answer {
+        let now = self.servers.clocks.now();
+        let mut state = self.servers.state();
+        if state.clients.get(&asked.client) != Some(secret) {
+            return answered(401, &json!({"error": "invalid_client"}));
+        }
+        let lifetime = match behavior {
+            Behavior::Expired => TimeDelta::seconds(-1),
+            Behavior::ShortLived(seconds) => TimeDelta::seconds(seconds),
+            _ => LIFETIME,
+        };
+        let scopes = if behavior == Behavior::NarrowScope { "other" } else { &asked.scopes };
+        state.counter += 1;
+        let expires_at = now + lifetime;
+        let token = if self.name == "signed" {
+            let forged = behavior == Behavior::ForgedSignature;
+            signed(&json!({"iss": issuer, "exp": expires_at.timestamp(), "scope": scopes, "n": state.counter}), forged)
+        } else {
+            format!("opaque-token-{:08}", state.counter)
+        };
+        let is_bad = matches!(behavior, Behavior::Expired | Behavior::NarrowScope)
+            || (behavior == Behavior::ForgedSignature && self.name == "signed");
+        let issued = Issued { client: asked.client.clone(), scopes: scopes.to_owned(), expires_at, is_bad };
+        state.issued.insert(token.clone(), issued);
+        let expires_in = lifetime.num_seconds().max(0);
+        answered(200, &json!({"access_token": token, "token_type": "Bearer", "expires_in": expires_in, "scope": scopes}))
+    }
+}
+
+fn keys() -> Value {
+    json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "1", "alg": "EdDSA", "use": "sig", "x": KEY.public}]})
+}
+
+fn signed(claims: &Value, forged: bool) -> String {
+    let header = Header { kid: Some("1".to_owned()), ..Header::new(Algorithm::EdDSA) };
+    let mut token = jsonwebtoken::encode(&header, claims, &KEY.private).expect("a token");
+    if forged {
+        // another signature of the same length
+        let signature = token.rfind('.').expect("three parts") + 1;
+        let flipped = if token.as_bytes()[signature] == b'A' { "B" } else { "A" };
+        token.replace_range(signature..=signature, flipped);
+    }
+    token
+}

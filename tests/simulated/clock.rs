@@ -1,0 +1,50 @@
+//! The clocks of a simulation: the monotonic one is tokio's, which is paused; wall clocks run with it and can be set.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use itwin_credential_operator::clock::Clock;
+use tokio::time::Instant;
+
+/// When every scenario begins.
+const START: i64 = 1_800_000_000;
+
+/// The true time, and the wall clock of the machine that the operator runs on.
+#[derive(Clone)]
+pub struct Clocks {
+    began: Instant,
+    /// By how much the wall clock of the operator is ahead, in milliseconds.
+    ahead: Arc<AtomicI64>,
+}
+
+impl Clocks {
+    /// Clocks that show the same time.
+    pub fn new() -> Self {
+        Self { began: Instant::now(), ahead: Arc::new(AtomicI64::new(0)) }
+    }
+
+    /// The true time, which servers have.
+    pub fn now(&self) -> DateTime<Utc> {
+        let start = DateTime::from_timestamp(START, 0).expect("in range");
+        start + TimeDelta::from_std(self.began.elapsed()).expect("a short scenario")
+    }
+
+    /// Sets the wall clock of the operator so far ahead of the true time, or behind it.
+    pub fn set_ahead(&self, ahead: TimeDelta) {
+        self.ahead.store(ahead.num_milliseconds(), Ordering::Relaxed);
+    }
+
+    /// By how much it is ahead.
+    pub fn ahead(&self) -> TimeDelta {
+        TimeDelta::milliseconds(self.ahead.load(Ordering::Relaxed))
+    }
+
+    /// The clocks of the operator.
+    pub fn of_operator(&self) -> Clock {
+        let clocks = self.clone();
+        Clock::new(move || clocks.now() + clocks.ahead())
+    }
+}

@@ -1,0 +1,172 @@
+//! One simulated cluster: the API server, the authorization servers, the replicas, and what watches over them.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
+use kube::CustomResourceExt;
+use serde_json::{Value, json};
+use simulated_api::{ApiServer, Config, resources};
+use tokio::{task::JoinHandle, time::sleep};
+
+use crate::{
+    authority::{NAMES, Servers},
+    clock::Clocks,
+    mutants::Mutant,
+    oracle::Oracle,
+    replica::{Mode, Replica},
+};
+
+/// The namespaces of the tenants.
+pub const NAMESPACES: [&str; 2] = ["alpha", "beta"];
+/// Clients that are registered with each authorization server.
+pub const CLIENTS: usize = 2;
+/// The state is checked this often.
+const STEP: Duration = Duration::from_secs(3);
+
+/// A simulated cluster.
+pub struct Cluster {
+    pub api: ApiServer,
+    pub servers: Servers,
+    pub clocks: Clocks,
+    pub oracle: Oracle,
+    pub replicas: Vec<Replica>,
+    pub mode: Mode,
+    /// Processes that were started.
+    started: usize,
+    _controllers: JoinHandle<()>,
+}
+
+/// The name of the client Secret with this number, which is the identifier of the client in every namespace.
+pub fn client_secret_name(number: usize) -> String {
+    format!("client-{number}")
+}
+
+/// The client of a client Secret of a namespace.
+pub fn client_id(namespace: &str, number: usize) -> String {
+    format!("{namespace}-{}", client_secret_name(number))
+}
+
+impl Cluster {
+    /// A cluster with the authorities, the namespaces and their clients, without credentials.
+    pub fn new(seed: u64, mode: Mode, mutant: Option<Mutant>) -> Self {
+        let clocks = Clocks::new();
+        let wall = clocks.clone();
+        let mut config = Config::new(seed, Arc::new(move || wall.now()));
+        config.resources = with_schemas(config.resources);
+        let api = ApiServer::new(config);
+        let servers = Servers::new(clocks.clone());
+        let oracle = Oracle::new(&api, &servers, &clocks);
+        if let Some(mutant) = mutant {
+            mutant.install(&api, &servers);
+        }
+        let controllers = tokio::spawn(api.clone().run_controllers());
+        let cluster =
+            Self { api, servers, clocks, oracle, replicas: Vec::new(), mode, started: 0, _controllers: controllers };
+        cluster.populate();
+        cluster
+    }
+
+    fn populate(&self) {
+        let admin = self.api.as_user("admin");
+        let create = |object: &Value| drop(admin.create(object).expect("it is new and valid"));
+        for name in NAMES {
+            let format = if name == "signed" { "jwt" } else { "opaque" };
+            create(&json!({
+                "apiVersion": "credentials.itwin.dev/v1alpha1",
+                "kind": "ITwinAuthority",
+                "metadata": {"name": name},
+                "spec": {"issuer": format!("https://{name}.example"), "accessTokenFormat": format},
+            }));
+        }
+        for namespace in NAMESPACES {
+            create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}));
+            for number in 0..CLIENTS {
+                let (id, secret) = (client_id(namespace, number), format!("client-password-{namespace}-{number}-0"));
+                self.servers.set_client(&id, &secret);
+                create(&client_secret(namespace, number, &secret));
+            }
+        }
+    }
+
+    /// Starts one more replica.
+    pub fn start(&mut self) {
+        self.started += 1;
+        let name = format!("replica-{}", self.started);
+        self.replicas.push(Replica::start(name, self.mode, &self.api, &self.servers, &self.clocks));
+    }
+
+    /// Lets time pass. What ended by itself is started again, as a kubelet does.
+    pub async fn pass(&mut self, time: Duration) {
+        let mut left = time;
+        while !left.is_zero() {
+            let step = left.min(STEP);
+            sleep(step).await;
+            left -= step;
+            self.restart_ended().await;
+            self.oracle.check(&self.api, &self.servers);
+        }
+    }
+
+    async fn restart_ended(&mut self) {
+        let (ended, running) = std::mem::take(&mut self.replicas).into_iter().partition(Replica::has_ended);
+        self.replicas = running;
+        let ended: Vec<Replica> = ended;
+        for replica in ended {
+            let name = replica.name.clone();
+            if let Err(error) = replica.terminate().await {
+                self.oracle.note_end(&name, &error);
+            } else {
+                self.oracle.note_end(&name, "ended without being asked to");
+            }
+            self.start();
+        }
+    }
+}
+
+/// A client Secret.
+pub fn client_secret(namespace: &str, number: usize, secret: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {"name": client_secret_name(number), "namespace": namespace},
+        "stringData": {"client_id": client_id(namespace, number), "client_secret": secret},
+    })
+}
+
+/// The resources with the schemas of the real CRDs, so that defaults are set as a real API server sets them.
+fn with_schemas(table: Vec<resources::Resource>) -> Vec<resources::Resource> {
+    let schema = |crd: Value| crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+    let of = |crd| schema(serde_json::to_value(crd).expect("a CRD is JSON"));
+    let credentials = of(ITwinServiceCredential::crd());
+    let authorities = of(ITwinAuthority::crd());
+    let plural = |resource: &resources::Resource| resource.plural.clone();
+    table
+        .into_iter()
+        .map(|resource| match plural(&resource).as_str() {
+            "itwinservicecredentials" => resource.with_schema(credentials.clone()),
+            "itwinauthorities" => resource.with_schema(authorities.clone()),
+            _ => resource,
+        })
+        .collect()
+}
+
+/// What was found wrong, in order, each once.
+#[derive(Clone, Default)]
+pub struct Violations(Arc<Mutex<Vec<String>>>);
+
+impl Violations {
+    pub fn add(&self, violation: String) {
+        let mut all = self.0.lock().expect("no panic");
+        if !all.contains(&violation) {
+            all.push(violation);
+        }
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().expect("no panic").clone()
+    }
+}

@@ -1,0 +1,90 @@
+//! Replicas of the real operator over the simulated API server and the simulated authorization servers.
+
+use std::sync::Arc;
+
+use clap::Parser;
+use itwin_credential_operator::{
+    config::args::{Cli, Command, RunArgs},
+    liveness::Liveness,
+    metrics::Metrics,
+    runtime::{
+        client,
+        run::{Surroundings, operate},
+    },
+};
+use kube::client::ClientBuilder;
+use simulated_api::ApiServer;
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{authority::Servers, clock::Clocks};
+
+/// One process of the operator.
+pub struct Replica {
+    /// Its identity, and the name of its client.
+    pub name: String,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<(), String>>,
+    /// Whether its liveness probe passes.
+    pub liveness: Arc<Liveness>,
+}
+
+/// How replicas are run.
+#[derive(Clone, Copy, Debug)]
+pub struct Mode {
+    /// One of several, elected.
+    pub leader_election: bool,
+    /// Whether Secrets are watched.
+    pub watch_secrets: bool,
+}
+
+fn arguments(mode: Mode) -> RunArgs {
+    let Mode { leader_election, watch_secrets } = mode;
+    let arguments = [
+        "operator".to_owned(),
+        "run".to_owned(),
+        format!("--leader-election={leader_election}"),
+        format!("--watch-secrets={watch_secrets}"),
+        "--lease-namespace=default".to_owned(),
+    ];
+    match Cli::parse_from(arguments).command {
+        Command::Run(arguments) => arguments,
+        Command::Crd => unreachable!("the arguments say run"),
+    }
+}
+
+impl Replica {
+    /// Starts a process with a name that none had before.
+    pub fn start(name: String, mode: Mode, api: &ApiServer, servers: &Servers, clocks: &Clocks) -> Self {
+        let liveness = Arc::new(Liveness::default());
+        let (stop, stopped) = watch::channel(false);
+        let surroundings = Surroundings {
+            client: client::observed(ClientBuilder::new(api.client_service(&name), "default"), liveness.clone()),
+            liveness: liveness.clone(),
+            clock: clocks.of_operator(),
+            connect: servers.connect(),
+            identity: name.clone(),
+            metrics: Arc::new(Metrics::new(true).expect("metrics")),
+            listener: None,
+            stop: stopped,
+        };
+        let task = tokio::spawn(operate(arguments(mode), surroundings));
+        Self { name, stop, task, liveness }
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Ends the process where it is.
+    pub async fn crash(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    /// Ends the process as SIGTERM does.
+    pub async fn terminate(self) -> Result<(), String> {
+        self.stop.send_replace(true);
+        self.task.await.map_err(|error| error.to_string())?
+    }
+}
