@@ -68,6 +68,7 @@ struct State {
     issued: BTreeMap<String, Issued>,
     asked: Vec<Asked>,
     counter: u64,
+    all_bad: bool,
 }
 
 /// All servers. Clones are the same ones.
@@ -117,6 +118,16 @@ impl Servers {
     /// The token, if one of these servers issued it.
     pub fn issued(&self, token: &str) -> Option<Issued> {
         self.state().issued.get(token).cloned()
+    }
+
+    /// Whether this is the secret of this client.
+    pub fn is_client(&self, client: &str, secret: &str) -> bool {
+        self.state().clients.get(client).map(String::as_str) == Some(secret)
+    }
+
+    /// From now on the oracle calls every token bad: as if one that must be rejected were accepted.
+    pub fn accept_all(&self) {
+        self.state().all_bad = true;
     }
 
     /// All tokens.
@@ -226,12 +237,16 @@ impl Connection {
         } else {
             format!("opaque-token-{:08}", state.counter)
         };
-        let is_bad = matches!(behavior, Behavior::Expired | Behavior::NarrowScope)
+        let is_bad = state.all_bad
+            || matches!(behavior, Behavior::Expired | Behavior::NarrowScope)
             || (behavior == Behavior::ForgedSignature && self.name == "signed");
         let issued = Issued { client: asked.client.clone(), scopes: scopes.to_owned(), expires_at, is_bad };
         state.issued.insert(token.clone(), issued);
         let expires_in = lifetime.num_seconds().max(0);
-        answered(200, &json!({"access_token": token, "token_type": "Bearer", "expires_in": expires_in, "scope": scopes}))
+        answered(
+            200,
+            &json!({"access_token": token, "token_type": "Bearer", "expires_in": expires_in, "scope": scopes}),
+        )
     }
 }
 

@@ -60,9 +60,14 @@ impl Oracle {
             Ok(())
         };
         api.admit(Match::any().target("leases"), Arc::new(leases));
-        let of_requests = oracle.clone();
-        api.on_request(Arc::new(move |passing| of_requests.request(passing)));
+        oracle.watch_requests(api);
         oracle
+    }
+
+    /// Watches the requests of the replicas, in place of who watched them before.
+    pub fn watch_requests(&self, api: &ApiServer) {
+        let oracle = self.clone();
+        api.on_request(Arc::new(move |passing| oracle.request(passing)));
     }
 
     /// Nobody knows who leads: the Lease was restored to an older state.
@@ -87,7 +92,7 @@ impl Oracle {
     }
 
     /// Only the leader sends writes (contract of the leadership fence).
-    fn request(&self, passing: Passing<'_>) -> Verdict {
+    pub fn request(&self, passing: Passing<'_>) -> Verdict {
         let writes = !matches!(passing.method, "GET") && !passing.path.contains("/leases");
         if passing.phase == Phase::Arrived && writes && passing.client.starts_with(REPLICA) {
             let holder = self.holder.lock().expect("no panic").clone();
@@ -124,8 +129,11 @@ impl Oracle {
             self.violations.add(format!("Secret {name} was written with an expired token"));
         }
         let replaced = before.and_then(|before| servers.issued(&before)).filter(|old| old.expires_at > now);
-        let is_for_the_same = |old: &crate::authority::Issued| old.client == issued.client && old.scopes == issued.scopes;
-        if replaced.is_some_and(|old| is_for_the_same(&old) && old.expires_at > issued.expires_at + TimeDelta::seconds(1)) {
+        let is_for_the_same =
+            |old: &crate::authority::Issued| old.client == issued.client && old.scopes == issued.scopes;
+        if replaced
+            .is_some_and(|old| is_for_the_same(&old) && old.expires_at > issued.expires_at + TimeDelta::seconds(1))
+        {
             self.violations.add(format!("Secret {name} held a token that expires later"));
         }
     }

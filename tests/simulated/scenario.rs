@@ -1,0 +1,250 @@
+//! A scenario: what users do and what goes wrong, in an order that its seed fixes.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use simulated_api::{
+    admission::denied,
+    faults::{Disturbance, Fault},
+    random::Random,
+    request::Verb,
+    status::Failure,
+};
+
+use crate::{
+    authority::{Behavior, NAMES},
+    cluster::{CLIENTS, NAMESPACES},
+    replica::Mode,
+};
+
+/// Credentials that a namespace may have.
+pub const CREDENTIALS: usize = 3;
+
+/// A credential by namespace and number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Which {
+    pub namespace: &'static str,
+    pub number: usize,
+}
+
+/// What users do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Edit {
+    Create { authority: &'static str, client: usize, retained: bool },
+    Delete,
+    ChangeScopes(usize),
+    ChangePolicy(i64),
+    Suspend(bool),
+    Renew,
+    Label,
+    TamperToken,
+    RemoveToken,
+    RemoveAnnotations,
+    AddForeignKey,
+    DeleteSecret,
+    CreateForeignSecret,
+    DeleteForeignSecret,
+    RotateClient,
+    BreakClient,
+    DeleteClient,
+    RestoreClient,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug)]
+pub enum Trouble {
+    Server(&'static str, Behavior),
+    ServersRecover,
+    Call { verb: Verb, target: &'static str, fault: Fault, times: usize },
+    Watch(&'static str, Disturbance),
+    ApiRecovers,
+    CrashLeader,
+    CrashAtRequest(u64),
+    Terminate,
+    StartAnother,
+    SetClock(TimeDelta),
+    RestoreBackup(u64),
+    Compact,
+}
+
+/// One event.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Edit(Which, Edit),
+    Trouble(Trouble),
+}
+
+/// All of a scenario.
+#[derive(Debug)]
+pub struct Scenario {
+    pub mode: Mode,
+    /// Each event with the time that passes before it.
+    pub events: Vec<(Duration, Event)>,
+}
+
+/// Edits and how often they are drawn, relative to each other.
+const EVENTS: usize = 24;
+
+impl Scenario {
+    /// The scenario of a seed.
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let leader_election = random.below(4) == 0;
+        let mode = Mode { leader_election, watch_secrets: random.below(4) != 0 };
+        let mut events = Vec::new();
+        for namespace in NAMESPACES {
+            for number in 0..CREDENTIALS - 1 {
+                events
+                    .push((Duration::from_millis(200), Event::Edit(Which { namespace, number }, create(&mut random))));
+            }
+        }
+        for _ in 0..EVENTS {
+            let event = if random.below(2) == 0 {
+                Event::Edit(which(&mut random), edit(&mut random))
+            } else {
+                Event::Trouble(trouble(&mut random, mode))
+            };
+            events.push((pause(&mut random), event));
+        }
+        Self { mode, events }
+    }
+
+    /// The same without what goes wrong, at the same times.
+    pub fn without_trouble(&self) -> Self {
+        let mut events: Vec<(Duration, Event)> = Vec::new();
+        let mut waited = Duration::ZERO;
+        for (time, event) in &self.events {
+            waited += *time;
+            if let Event::Edit(..) = event {
+                events.push((waited, event.clone()));
+                waited = Duration::ZERO;
+            }
+        }
+        Self { mode: self.mode, events }
+    }
+}
+
+fn pause(random: &mut Random) -> Duration {
+    match random.below(4) {
+        0 => Duration::from_millis(*random.pick(&[10, 100, 700])),
+        1 => Duration::from_secs(*random.pick(&[2, 5, 9])),
+        2 => Duration::from_secs(*random.pick(&[20, 45, 90])),
+        _ => Duration::from_secs(*random.pick(&[120, 300, 600])),
+    }
+}
+
+fn which(random: &mut Random) -> Which {
+    Which { namespace: *random.pick(&NAMESPACES), number: random.below(CREDENTIALS) }
+}
+
+fn create(random: &mut Random) -> Edit {
+    Edit::Create { authority: *random.pick(&NAMES), client: random.below(CLIENTS), retained: random.below(4) == 0 }
+}
+
+fn edit(random: &mut Random) -> Edit {
+    match random.below(22) {
+        0 | 1 | 2 => create(random),
+        3 => Edit::Delete,
+        4 => Edit::ChangeScopes(random.below(3)),
+        5 => Edit::ChangePolicy(*random.pick(&[30, 120, 600])),
+        6 => Edit::Suspend(true),
+        7 | 8 => Edit::Suspend(false),
+        9 => Edit::Renew,
+        10 => Edit::Label,
+        11 => Edit::TamperToken,
+        12 => Edit::RemoveToken,
+        13 => Edit::RemoveAnnotations,
+        14 => Edit::AddForeignKey,
+        15 => Edit::DeleteSecret,
+        16 => Edit::CreateForeignSecret,
+        17 => Edit::DeleteForeignSecret,
+        18 => Edit::RotateClient,
+        19 => Edit::BreakClient,
+        20 => Edit::DeleteClient,
+        _ => Edit::RestoreClient,
+    }
+}
+
+/// The calls of the operator that may fail.
+const CALLS: [(Verb, &str); 10] = [
+    (Verb::Get, "secrets"),
+    (Verb::Create, "secrets"),
+    (Verb::Patch, "secrets"),
+    (Verb::Patch, "itwinservicecredentials/status"),
+    (Verb::Patch, "itwinauthorities/status"),
+    (Verb::Create, "events"),
+    (Verb::List, "secrets"),
+    (Verb::List, "itwinservicecredentials"),
+    (Verb::Watch, "secrets"),
+    (Verb::Watch, "itwinservicecredentials"),
+];
+
+fn fault(random: &mut Random) -> Fault {
+    let answer = |code, reason: &str| Fault::Answer(Box::new(Failure::new(code, reason, "as the scenario says")));
+    match random.below(14) {
+        0 => Fault::Refuse,
+        1 => Fault::DropAnswer,
+        2 => Fault::DelayBefore(Duration::from_secs(3)),
+        3 => Fault::DelayAfter(Duration::from_secs(3)),
+        4 => answer(403, "Forbidden"),
+        5 => answer(404, "NotFound"),
+        6 => answer(409, "Conflict"),
+        7 => answer(422, "Invalid"),
+        8 => answer(429, "TooManyRequests"),
+        9 => answer(500, "InternalError"),
+        10 => Fault::Answer(Box::new(denied(400, "policy.example.com", "as the scenario says"))),
+        11 => Fault::HangAfter,
+        12 => Fault::ResetBody,
+        _ => Fault::GarbleBody,
+    }
+}
+
+fn behavior(random: &mut Random) -> Behavior {
+    *random.pick(&[
+        Behavior::Refuses,
+        Behavior::Hangs,
+        Behavior::Slow(Duration::from_secs(8)),
+        Behavior::Unavailable(500),
+        Behavior::Unavailable(503),
+        Behavior::TooManyRequests(20),
+        Behavior::Malformed,
+        Behavior::Expired,
+        Behavior::ShortLived(90),
+        Behavior::NarrowScope,
+        Behavior::ForgedSignature,
+    ])
+}
+
+fn disturbance(random: &mut Random) -> Disturbance {
+    *random.pick(&[
+        Disturbance::Lag(Duration::from_secs(10)),
+        Disturbance::Freeze,
+        Disturbance::DropNext,
+        Disturbance::Replay,
+        Disturbance::End,
+        Disturbance::Reset,
+        Disturbance::Garble,
+        Disturbance::Expire,
+    ])
+}
+
+fn trouble(random: &mut Random, mode: Mode) -> Trouble {
+    let watched = ["secrets", "itwinservicecredentials", "itwinauthorities"];
+    match random.below(20) {
+        0..=3 => Trouble::Server(*random.pick(&NAMES), behavior(random)),
+        4 | 5 => Trouble::ServersRecover,
+        6..=9 => {
+            let (verb, target) = *random.pick(&CALLS);
+            Trouble::Call { verb, target, fault: fault(random), times: 1 + random.below(4) }
+        }
+        10 | 11 => Trouble::Watch(*random.pick(&watched), disturbance(random)),
+        12 => Trouble::ApiRecovers,
+        13 | 14 => Trouble::CrashLeader,
+        15 => Trouble::CrashAtRequest(1 + random.below(30) as u64),
+        16 => Trouble::Terminate,
+        17 if mode.leader_election => Trouble::StartAnother,
+        17 | 18 => Trouble::SetClock(TimeDelta::seconds(*random.pick(&[0, 0, -20, 20, 7200, -7200]))),
+        _ if random.below(3) == 0 => Trouble::Compact,
+        _ => Trouble::RestoreBackup(1 + random.below(12) as u64),
+    }
+}
