@@ -130,9 +130,9 @@ impl Servers {
         self.state().all_bad = true;
     }
 
-    /// All tokens.
-    pub fn tokens(&self) -> Vec<String> {
-        self.state().issued.keys().cloned().collect()
+    /// Whether one of the tokens is like this.
+    pub fn any_token(&self, is_it: impl Fn(&str) -> bool) -> bool {
+        self.state().issued.keys().any(|token| is_it(token))
     }
 
     /// All token requests, in their order.

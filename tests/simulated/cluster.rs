@@ -23,8 +23,10 @@ use crate::{
 pub const NAMESPACES: [&str; 2] = ["alpha", "beta"];
 /// Clients that are registered with each authorization server.
 pub const CLIENTS: usize = 2;
-/// The state is checked this often.
+/// A process that ended is started again within this.
 const STEP: Duration = Duration::from_secs(3);
+/// The state is checked this often, and before each event.
+const CHECKED: Duration = Duration::from_secs(60);
 
 /// A simulated cluster.
 pub struct Cluster {
@@ -58,10 +60,11 @@ impl Cluster {
         config.resources = with_schemas(config.resources);
         let api = ApiServer::new(config);
         let servers = Servers::new(clocks.clone());
-        let oracle = Oracle::new(&api, &servers, &clocks);
+        // a mutant changes what is written before the oracle sees it
         if let Some(mutant) = mutant {
             mutant.install(&api, &servers);
         }
+        let oracle = Oracle::new(&api, &servers, &clocks);
         let controllers = tokio::spawn(api.clone().run_controllers());
         let cluster =
             Self { api, servers, clocks, oracle, replicas: Vec::new(), mode, started: 0, _controllers: controllers };
@@ -100,13 +103,17 @@ impl Cluster {
 
     /// Lets time pass. What ended by itself is started again, as a kubelet does.
     pub async fn pass(&mut self, time: Duration) {
-        let mut left = time;
+        let (mut left, mut checked) = (time, Duration::ZERO);
         while !left.is_zero() {
             let step = left.min(STEP);
             sleep(step).await;
             left -= step;
+            checked += step;
             self.restart_ended().await;
-            self.oracle.check(&self.api, &self.servers);
+            if left.is_zero() || checked >= CHECKED {
+                checked = Duration::ZERO;
+                self.oracle.check(&self.servers);
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! The real operator in a simulated cluster: hundreds of scenarios with faults, edits, crashes, failovers, clocks that
 //! are set and restored backups, each fixed by its seed. What must hold always is asserted at every step.
 //!
-//! `SIMULATION_SEED=7` plays one scenario and prints it; `SIMULATION_SCENARIOS=100000` plays more of them.
+//! `SIMULATION_SEED=7` plays one scenario and prints it, with `SIMULATION_LOG=1` the requests too;
+//! `SIMULATION_SCENARIOS=100000` plays more of them.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
@@ -50,7 +51,13 @@ fn every_scenario_keeps_the_promises() {
         if variable("SIMULATION_SEED").is_some() {
             println!("{scenario:#?}");
         }
+        if variable("SIMULATION_LOG").is_some() {
+            let _ = tracing_subscriber::fmt().with_test_writer().without_time().try_init();
+        }
         let end = run(seed, &scenario, None);
+        if variable("SIMULATION_LOG").is_some() {
+            end.log.iter().for_each(|line| println!("{line}"));
+        }
         if !end.violations.is_empty() {
             println!("SIMULATION_SEED={seed}:\n  {}", end.violations.join("\n  "));
             broken.push(seed);

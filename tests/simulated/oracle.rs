@@ -8,7 +8,7 @@ use serde_json::Value;
 use simulated_api::{
     ApiServer,
     faults::Match,
-    request::Call,
+    request::{Call, Verb},
     state::{Passing, Phase, Verdict},
 };
 
@@ -18,8 +18,8 @@ use crate::{
     cluster::{NAMESPACES, Violations, client_id},
 };
 
-/// An annotation of Secrets that are not the operator's.
-pub const FOREIGN: &str = "example.com/foreign";
+/// A key of Secrets that are not the operator's.
+pub const FOREIGN: &str = "foreign-password";
 /// The names of the clients of replicas begin with this.
 const REPLICA: &str = "replica-";
 /// More token requests than these of one client within a minute are a storm: the backoff asks at most once a second at
@@ -46,14 +46,22 @@ impl Oracle {
             holder: Arc::default(),
             ends: Arc::default(),
         };
-        let (of_secrets, servers) = (oracle.clone(), servers.clone());
+        let (of_secrets, issuers) = (oracle.clone(), servers.clone());
         let secrets = move |call: &Call, new: &mut Value, old: Option<&Value>| {
             if call.client.starts_with(REPLICA) {
-                of_secrets.secret_written(&servers, new, old);
+                of_secrets.secret_written(&issuers, new, old);
             }
             Ok(())
         };
         api.admit(Match::any().target("secrets"), Arc::new(secrets));
+        let (of_writes, every) = (oracle.clone(), servers.clone());
+        let writes = move |call: &Call, new: &mut Value, _: Option<&Value>| {
+            if call.client.starts_with(REPLICA) && call.target() != "leases" {
+                of_writes.no_leak(&every, &call.target(), new);
+            }
+            Ok(())
+        };
+        api.admit(Match::any(), Arc::new(writes));
         let of_leases = oracle.clone();
         let leases = move |call: &Call, new: &mut Value, old: Option<&Value>| {
             of_leases.lease_written(call, new, old);
@@ -86,8 +94,11 @@ impl Oracle {
     fn lease_written(&self, call: &Call, new: &Value, old: Option<&Value>) {
         let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
         let is_current = old.is_none_or(|old| version(old) == call.json().map_or(Value::Null, |sent| version(&sent)));
-        if is_current && let Some(holder) = new["spec"]["holderIdentity"].as_str() {
-            *self.holder.lock().expect("no panic") = Some(holder.to_owned());
+        let mut known = self.holder.lock().expect("no panic");
+        // a second replica that creates the Lease is refused after this
+        let is_late = call.verb == Verb::Create && known.is_some();
+        if is_current && !is_late && let Some(holder) = new["spec"]["holderIdentity"].as_str() {
+            *known = Some(holder.to_owned());
         }
     }
 
@@ -105,7 +116,7 @@ impl Oracle {
 
     fn secret_written(&self, servers: &Servers, new: &Value, old: Option<&Value>) {
         let name = &new["metadata"]["name"];
-        if old.is_some_and(|old| !old["metadata"]["annotations"][FOREIGN].is_null()) {
+        if old.is_some_and(|old| !old["data"][FOREIGN].is_null()) {
             self.violations.add(format!("Secret {name} is not the operator's, and was written"));
         }
         let Some(token) = token(new) else {
@@ -139,24 +150,15 @@ impl Oracle {
     }
 
     /// What is true at every step.
-    pub fn check(&self, api: &ApiServer, servers: &Servers) {
-        self.no_leak(api, servers);
+    pub fn check(&self, servers: &Servers) {
         self.no_storm(servers);
     }
 
     /// No token and no client secret is anywhere but in the data of Secrets.
-    fn no_leak(&self, api: &ApiServer, servers: &Servers) {
-        let reader = api.as_user("oracle");
-        let mut texts = Vec::new();
-        for resource in ["itwinservicecredentials", "itwinauthorities", "events", "leases", "deployments"] {
-            texts.extend(reader.list(resource, "").iter().map(|object| (resource, object.to_string())));
-        }
-        texts.extend(reader.list("secrets", "").iter().map(|secret| ("secrets", secret["metadata"].to_string())));
-        let tokens = servers.tokens();
-        for (resource, text) in texts {
-            if text.contains("client-password-") || tokens.iter().any(|token| text.contains(token.as_str())) {
-                self.violations.add(format!("a secret value is in {resource}"));
-            }
+    fn no_leak(&self, servers: &Servers, target: &str, object: &Value) {
+        let text = if target == "secrets" { object["metadata"].to_string() } else { object.to_string() };
+        if text.contains("client-password-") || servers.any_token(|token| text.contains(token)) {
+            self.violations.add(format!("a secret value was written into {target}"));
         }
     }
 

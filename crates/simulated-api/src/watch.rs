@@ -296,5 +296,6 @@ fn shown_or_null(call: &Call, object: &Value) -> Value {
 }
 
 fn event(kind: &str, object: &Value) -> Result<Bytes, Broken> {
-    Ok(Bytes::from(format!("{}\n", json!({"type": kind, "object": object}))))
+    // the type comes first, as kube-apiserver writes it: a client that decodes in one pass relies on it
+    Ok(Bytes::from(format!("{{\"type\":{},\"object\":{object}}}\n", json!(kind))))
 }
