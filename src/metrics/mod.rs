@@ -107,8 +107,8 @@ impl Metrics {
                 &["verb", "resource", "result"],
             )?,
             invalid_objects: {
-                let help = "Objects that this version cannot understand and leaves alone.";
-                let gauge = IntGauge::new("itwin_unreadable_objects", help)?;
+                let help = "Objects that this version cannot decode and ignores.";
+                let gauge = IntGauge::new("itwin_invalid_objects", help)?;
                 registry.register(Box::new(gauge.clone()))?;
                 gauge
             },
