@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_we_alone_owned_keys_is_a_leftover() {
+    fn only_keys_that_no_other_manager_owns_are_leftovers() {
         let entry = |manager: &str, labels: serde_json::Value| serde_json::json!({"manager": manager, "operation": "Update", "fieldsV1": {"f:metadata": {"f:labels": labels}}});
         let ours = serde_json::json!({
             ".": {},

@@ -178,7 +178,7 @@ mod tests {
         let times = |count: usize, source: &str| template(&source.repeat(count));
         let most = RENDERED_MAX / limits::ACCESS_TOKEN_MAX;
         assert!(check(times(most, "{{ access_token }}").as_ref()).is_ok());
-        assert!(rejected(times(most + 1, "{{ access_token }}").as_ref()).contains("longest token"));
+        assert!(rejected(times(most + 1, "{{ access_token }}").as_ref()).contains("longest accepted token"));
         assert!(check(times(1, "{{ access_token | tojson | b64encode }}").as_ref()).is_ok());
         rejected(times(1, "{{ access_token | urlencode | urlencode | urlencode | urlencode }}").as_ref());
         let halves = ["a", "b"].map(|key| (key, "{{ access_token }}".repeat(most / 2 + 1)));
