@@ -9,7 +9,7 @@ use itwin_api::credential::WorkloadKind;
 use kube::Client;
 use serde::de::DeserializeOwned;
 
-use crate::{mandate::Mandate, metrics::Metrics};
+use crate::{leadership::fence::LeadershipFence, metrics::Metrics};
 
 /// Deadline of one call: less than the 10 s within which a failure must be reported, and more than the API server
 /// queues a request under load.
@@ -24,8 +24,8 @@ const AS_METADATA: http::HeaderValue =
 pub struct Cluster {
     /// The client. Calls that are not watches go through [`Cluster::call`].
     pub client: Client,
-    /// The leadership fence: without it, nothing is written and no token is requested.
-    pub mandate: Mandate,
+    /// The leadership fence: without leadership nothing is written, and no token is requested.
+    pub fence: LeadershipFence,
     metrics: Arc<Metrics>,
 }
 
@@ -151,8 +151,8 @@ impl From<kube::Error> for CallError {
 impl Cluster {
     /// Wraps a client.
     #[must_use]
-    pub fn new(client: Client, mandate: Mandate, metrics: Arc<Metrics>) -> Self {
-        Self { client, mandate, metrics }
+    pub fn new(client: Client, fence: LeadershipFence, metrics: Arc<Metrics>) -> Self {
+        Self { client, fence, metrics }
     }
 
     /// Makes one call whose response contains only the metadata of the object, so that the API server does not return
@@ -178,7 +178,7 @@ impl Cluster {
     /// # Errors
     /// [`CallError`], which never includes the content of an object.
     pub async fn call<T>(&self, step: Step, request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
-        let result = if step.writes() && !self.mandate.holds() {
+        let result = if step.writes() && !self.fence.holds() {
             Err(CallError::NotLeading)
         } else {
             match tokio::time::timeout(DEADLINE, request).await {

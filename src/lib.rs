@@ -4,7 +4,7 @@
 //! checks it):
 //!
 //! ```text
-//! api      the custom resources                 config   flags and authorities, validated once
+//! api      the custom resources                config   flags and authorities, validated once
 //! decide   observed state + now -> action      oauth    the client of authorities, bounded
 //! observe  the cluster -> observed state       cluster  calls to the Kubernetes API, each with a deadline
 //! journal  the crash journal
@@ -15,13 +15,14 @@
 
 pub mod clock;
 pub mod liveness;
-pub mod mandate;
 
 pub mod config;
 
 pub mod oauth;
 
 pub mod metrics;
+
+pub mod leadership;
 
 pub mod cluster;
 pub mod observe;

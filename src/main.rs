@@ -67,7 +67,7 @@ fn start(cli: Cli) -> ExitCode {
                     .build()
                     .map_err(|error| format!("failed to start the async runtime: {error}"))
                     .and_then(|runtime| {
-                        let result = runtime.block_on(runtime::run::run(args));
+                        let result = runtime.block_on(runtime::process::run(args));
                         // does not wait for name resolution, whose threads cannot be interrupted
                         runtime.shutdown_background();
                         result

@@ -11,6 +11,19 @@ const WALLS: &[(&str, &[&str])] = &[
     // the identifier of a client assertion is random (RFC 7523 section 3)
     ("crates/oauth", &["Utc::now", "SystemTime", "Instant::now"]),
     ("crates/core", PURE),
+    (
+        "src/leadership",
+        &[
+            "crate::act",
+            "crate::cluster",
+            "crate::observe",
+            "crate::oauth",
+            "crate::report",
+            "crate::controller",
+            "crate::runtime",
+            "std::time::Instant",
+        ],
+    ),
     ("src/observe", &["crate::act", "crate::report", "crate::controller", ".patch(", ".create(", ".patch_metadata("]),
     ("src/act", &["crate::report", "crate::controller", "itwin_core::decide"]),
     ("src/report", &["crate::act", "crate::controller", "crate::oauth", "itwin_core::decide"]),

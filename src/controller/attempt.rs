@@ -156,7 +156,7 @@ impl Reconciler<'_> {
         // a server that takes its time takes no worker away from other authorities
         self.worker = None;
         slot.paced().await;
-        if !self.context.cluster.mandate.holds() {
+        if !self.context.cluster.fence.holds() {
             return Err(CallError::NotLeading);
         }
         self.retry_state.asked_at = Some(self.context.clock.now());

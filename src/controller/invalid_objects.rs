@@ -95,7 +95,7 @@ impl Context {
     /// Tells with an event of each object that cannot be understood, where that was not done yet. Only who acts does.
     pub async fn report_invalid_objects(&self) {
         self.metrics.invalid_objects(self.invalid_objects.count());
-        if !self.cluster.mandate.holds() {
+        if !self.cluster.fence.holds() {
             return;
         }
         for (about, what) in self.invalid_objects.unreported() {

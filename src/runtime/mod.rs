@@ -3,8 +3,8 @@
 pub mod admin;
 mod bodies;
 pub mod client;
-pub mod election;
 pub mod loops;
 mod pages;
+pub mod process;
 mod ready;
 pub mod run;

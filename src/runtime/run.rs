@@ -6,17 +6,15 @@
 use std::{sync::Arc, time::Duration};
 
 use itwin_api::authority::ITwinAuthority;
-use kube::runtime::reflector::store;
+use kube::{Client, runtime::reflector::store};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    net::TcpListener,
     sync::{Semaphore, watch},
     task::{JoinError, JoinSet},
 };
 
 use super::{
     admin::{self, Probes},
-    client,
-    election::{self, Candidate},
     loops::{self, Queues, queue},
 };
 use crate::{
@@ -32,10 +30,13 @@ use crate::{
         watches,
     },
     journal::Journal,
+    leadership::{
+        elector::{self, Elector},
+        fence::LeadershipFence,
+    },
     liveness::Liveness,
-    mandate::Mandate,
     metrics::Metrics,
-    oauth::http::Http,
+    oauth::authority::Connect,
     observe::index::SecretIndex,
     report::publisher::Events,
 };
@@ -46,23 +47,34 @@ const FIRST_LISTING: Duration = Duration::from_secs(30);
 /// contract gives 10 s for both.
 const FINISH: Duration = Duration::from_secs(6);
 
-/// Runs the operator.
+/// What one replica of the operator is given: the process has the real things, a simulation its own.
+pub struct Surroundings {
+    /// The client of the Kubernetes API.
+    pub client: Client,
+    /// Where the calls of that client show that they go on.
+    pub liveness: Arc<Liveness>,
+    /// The clocks.
+    pub clock: Clock,
+    /// Makes what carries requests to authorization servers.
+    pub connect: Connect,
+    /// A name that no other replica has.
+    pub identity: String,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// Where the probes and the metrics are served; a simulation has none.
+    pub listener: Option<TcpListener>,
+    /// Becomes true when the process must stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Runs one replica of the operator in `surroundings`, until it is stopped.
 ///
 /// # Errors
 /// One line that says why it could not start, or which part of it ended.
-pub async fn run(args: RunArgs) -> Result<(), String> {
-    let metrics = Arc::new(Metrics::new(args.per_credential_metrics).map_err(|error| error.to_string())?);
-    let listener = admin::bind(args.metrics_address).await?;
-    let liveness = Arc::new(Liveness::default());
-    let client = client::client(liveness.clone()).await?;
-    let mandate = if args.leader_election { election::mandate() } else { Mandate::unlimited() };
-    let cluster = Cluster::new(client.clone(), mandate.clone(), metrics.clone());
-    let identity = election::identity()?;
-    let candidate = args.leader_election.then(|| {
-        let namespace = args.lease_namespace.as_deref().unwrap_or(client.default_namespace()).to_owned();
-        Candidate::new(client.clone(), &namespace, identity.clone(), mandate, metrics.clone())
-    });
-    let mut stop = stop_signal()?;
+pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), String> {
+    let Surroundings { client, liveness, clock, connect, identity, metrics, listener, mut stop } = surroundings;
+    let fence = if args.leader_election { elector::fence() } else { LeadershipFence::unlimited() };
+    let cluster = Cluster::new(client.clone(), fence.clone(), metrics.clone());
 
     let (credential_queue, credential_receiver) = queue();
     let all = watched_namespaces(&args.namespaces).map(|namespace| {
@@ -73,11 +85,10 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let (authority_store, authority_writer) = store::<ITwinAuthority>();
     let (authority_queue, authority_receiver) = queue();
     let queues = Queues { credentials: credential_receiver, authorities: authority_receiver };
-    let clock = Clock::system();
     let context = Arc::new(Context {
-        events: Events::new(cluster.clone(), identity, clock.clone()),
+        events: Events::new(cluster.clone(), identity.clone(), clock.clone()),
         metrics: metrics.clone(),
-        authorities: Authorities::new(metrics.clone(), clock.clone(), Http::connect(clock.clone())),
+        authorities: Authorities::new(metrics.clone(), clock.clone(), connect),
         index: SecretIndex::default(),
         namespaces: WatchedNamespaces {
             all,
@@ -90,13 +101,15 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         watch_secrets: args.watch_secrets,
         workers: Arc::new(Semaphore::new(args.concurrency.into())),
         cluster,
-        clock,
+        clock: clock.clone(),
     });
 
     let (ready_sender, ready) = watch::channel(false);
     let mut parts = Parts { tasks: JoinSet::new(), stop: stop.clone() };
     let probes = Probes { metrics: metrics.clone(), liveness, ready };
-    parts.start("the server of probes and metrics", admin::serve(listener, probes));
+    if let Some(listener) = listener {
+        parts.start("the server of probes and metrics", admin::serve(listener, probes));
+    }
     for watched in 0..context.namespaces.all.len() {
         parts.start("the watch of credentials", watches::credentials(context.clone(), watched));
     }
@@ -113,9 +126,15 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     tracing::info!(namespaces = ?args.namespaces, leader_election = args.leader_election, "listings are complete");
 
     let mut leader = None;
-    if let Some(candidate) = candidate {
-        let Some(elected) = parts.alongside(candidate.elected()).await? else { return Ok(()) };
-        leader = Some(elected?);
+    if args.leader_election {
+        let namespace = args.lease_namespace.as_deref().unwrap_or(client.default_namespace());
+        let mut elector = Elector::start(client.clone(), namespace, identity, fence, metrics.clone(), clock.clone());
+        let Some(elected) = parts.alongside(elector.elected()).await? else {
+            elector.step_down().await;
+            return Ok(());
+        };
+        elected?;
+        leader = Some(elector);
     }
     metrics.leading(true);
     tracing::info!("this process acts");
@@ -217,21 +236,4 @@ fn watched_namespaces(namespaces: &[String]) -> impl Iterator<Item = Option<Stri
         names.push(None);
     }
     names.into_iter()
-}
-
-/// Becomes true with SIGTERM or SIGINT. The handlers are there before any work begins.
-fn stop_signal() -> Result<watch::Receiver<bool>, String> {
-    let listen = |kind| signal(kind).map_err(|error| format!("signals cannot be handled: {error}"));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let (sender, receiver) = watch::channel(false);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        sender.send_replace(true);
-        // kept so that receivers never see the channel closed
-        std::future::pending::<()>().await;
-    });
-    Ok(receiver)
 }

@@ -6,9 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use chrono::{SecondsFormat, TimeDelta};
+use itwin_credential_operator::clock::Clock;
 use nix::sys::signal::Signal;
 use serde_json::json;
-use stage::{INSTALLATION, eventually, operator::Operator};
+use stage::{INSTALLATION, Stage, eventually, namespace::Namespace, operator::Operator};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::fixture::{Fixture, NAME, PATIENCE, PROGRAM, SOON};
@@ -59,12 +61,41 @@ impl Replicas {
     }
 
     async fn holder(&self) -> Result<String> {
-        let arguments = ["get", "lease", INSTALLATION, "-n", INSTALLATION, "-o", "jsonpath={.spec.holderIdentity}"];
-        self.fixture.namespace.stage.kubectl(&arguments).await
+        holder(&self.fixture.namespace.stage).await
     }
 }
 
 const ARGUMENTS: [&str; 4] = ["--leader-election=true", "--lease-namespace", INSTALLATION, "--concurrency=4"];
+
+async fn holder(stage: &Stage) -> Result<String> {
+    let arguments = ["get", "lease", INSTALLATION, "-n", INSTALLATION, "-o", "jsonpath={.spec.holderIdentity}"];
+    stage.kubectl(&arguments).await
+}
+
+/// Writes the Lease as another replica would, whose clock differs from ours by so many minutes.
+async fn hold(stage: &Stage, holder: &str, minutes: i64) -> Result<()> {
+    let time = (Clock::system().now() + TimeDelta::minutes(minutes)).to_rfc3339_opts(SecondsFormat::Micros, true);
+    let spec = json!({
+        "holderIdentity": holder, "leaseDurationSeconds": 12, "acquireTime": time, "renewTime": time, "leaseTransitions": 1,
+    });
+    let patch = json!({"spec": spec}).to_string();
+    stage.kubectl(&["patch", "lease", INSTALLATION, "-n", INSTALLATION, "--type=merge", "-p", &patch]).await.map(drop)
+}
+
+/// The Lease is there, and held by nobody.
+async fn released_lease() -> Result<MutexGuard<'static, ()>> {
+    let turn = LEASE.lock().await;
+    let stage = Stage::current()?;
+    if stage.kubectl(&["get", "lease", INSTALLATION, "-n", INSTALLATION]).await.is_err() {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": INSTALLATION, "namespace": INSTALLATION},
+        });
+        stage.kubectl_with(&["apply", "-f", "-"], Some(&lease.to_string())).await?;
+    }
+    Ok(turn)
+}
 
 async fn leads(operator: &Operator, wanted: bool, limit: Duration) -> Result<()> {
     let line = format!("itwin_leader {}\n", u8::from(wanted));
@@ -163,4 +194,32 @@ async fn kaniop_lease_is_its_holders_and_is_cleared_at_the_end() -> Result<()> {
     assert_eq!(replicas.fixture.operator.process.wait(PATIENCE), Some(0));
     assert_eq!(replicas.holder().await?, "", "the holder is cleared");
     Ok(())
+}
+
+#[tokio::test]
+async fn dead_holder_whose_clock_was_ten_minutes_ahead_is_followed_within_twenty_seconds() -> Result<()> {
+    let _turn = released_lease().await?;
+    let namespace = Namespace::new("ahead").await?;
+    hold(&namespace.stage, "dead", 10).await?;
+    let standby = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
+    leads(&standby, true, AFTER_KILL).await?;
+    assert_ne!(holder(&namespace.stage).await?, "dead");
+    Ok(())
+}
+
+#[tokio::test]
+async fn healthy_leader_whose_clock_is_ten_minutes_behind_keeps_its_lease() -> Result<()> {
+    let _turn = released_lease().await?;
+    let namespace = Namespace::new("behind").await?;
+    hold(&namespace.stage, "healthy", -10).await?;
+    let standby = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
+    let until = Instant::now() + AFTER_KILL;
+    while Instant::now() < until {
+        hold(&namespace.stage, "healthy", -10).await?;
+        assert_eq!(holder(&namespace.stage).await?, "healthy");
+        tokio::time::sleep(WATCHED).await;
+    }
+    leads(&standby, false, SOON).await?;
+    // it watches, and takes the Lease once nothing changes any more
+    leads(&standby, true, AFTER_KILL).await
 }

@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod conflict;
 pub mod contenders;
 pub mod decide;
+pub mod election;
 pub mod events;
 pub mod fingerprint;
 pub mod observed;

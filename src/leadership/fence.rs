@@ -1,19 +1,22 @@
-//! The right to act: without limit where one process runs alone, else only while its lease is fresh.
+//! The leadership fence: the right to write, without limit where one process runs alone, else only while its Lease is
+//! fresh.
 //!
-//! A process that was stopped for longer than its lease, or cannot reach the API server, learns late that another one
-//! leads. So the right ends by the clock alone, before another may begin; nobody has to be told.
+//! A process that was stopped for longer than its Lease, or cannot reach the API server, learns late that another one
+//! leads. So the right ends by the monotonic clock alone, before another process may begin.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-/// The right to act. Clones share it.
+use tokio::time::Instant;
+
+/// The right to write. Clones share it.
 #[derive(Clone)]
-pub struct Mandate(Option<Arc<Term>>);
+pub struct LeadershipFence(Option<Arc<Term>>);
 
 struct Term {
-    /// How long one renewal of the lease lasts.
+    /// How long one renewal of the Lease lasts.
     validity: Duration,
     state: Mutex<State>,
 }
@@ -25,20 +28,20 @@ enum State {
     Ended,
 }
 
-impl Mandate {
+impl LeadershipFence {
     /// For a process that runs alone.
     #[must_use]
     pub fn unlimited() -> Self {
         Self(None)
     }
 
-    /// For a process that must be elected: each renewal gives the right to act for `validity`, none at first.
+    /// For a process that must be elected: each renewal gives the right to write for `validity`, none at first.
     #[must_use]
     pub fn elected(validity: Duration) -> Self {
         Self(Some(Arc::new(Term { validity, state: Mutex::new(State::NotElected) })))
     }
 
-    /// The lease was renewed by a request that was sent at `sent`. Nothing renews a right that has ended.
+    /// The Lease was renewed by a request that was sent at `sent`. Nothing renews a right that has ended.
     pub fn renew(&self, sent: Instant) {
         self.change(|state| match state {
             State::Ended => State::Ended,
@@ -46,12 +49,12 @@ impl Mandate {
         });
     }
 
-    /// The lease was lost or given up, for good.
+    /// The Lease was lost or released, for good.
     pub fn end(&self) {
         self.change(|_| State::Ended);
     }
 
-    /// Whether this process may act now.
+    /// Whether this process may write now.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.held_at(Instant::now())
@@ -80,28 +83,28 @@ mod tests {
     const VALIDITY: Duration = Duration::from_secs(12);
 
     #[test]
-    fn lone_process_may_always_act() {
-        assert!(Mandate::unlimited().holds());
+    fn lone_process_may_always_write() {
+        assert!(LeadershipFence::unlimited().holds());
     }
 
     #[test]
     fn right_begins_with_a_renewal_and_ends_by_the_clock() {
-        let mandate = Mandate::elected(VALIDITY);
+        let fence = LeadershipFence::elected(VALIDITY);
         let sent = Instant::now();
-        assert!(!mandate.held_at(sent), "nobody was elected yet");
-        mandate.renew(sent);
-        assert!(mandate.held_at(sent + VALIDITY - Duration::from_millis(1)));
-        assert!(!mandate.held_at(sent + VALIDITY), "without being told by anybody");
+        assert!(!fence.held_at(sent), "not elected yet");
+        fence.renew(sent);
+        assert!(fence.held_at(sent + VALIDITY - Duration::from_millis(1)));
+        assert!(!fence.held_at(sent + VALIDITY), "by the clock alone");
     }
 
     #[test]
     fn right_that_was_given_up_is_gone_for_all_and_for_good() {
-        let mandate = Mandate::elected(VALIDITY);
-        let shared = mandate.clone();
-        mandate.renew(Instant::now());
+        let fence = LeadershipFence::elected(VALIDITY);
+        let shared = fence.clone();
+        fence.renew(Instant::now());
         shared.end();
-        assert!(!mandate.holds());
-        mandate.renew(Instant::now());
-        assert!(!mandate.holds(), "giving the lease up is a write too, and no renewal");
+        assert!(!fence.holds());
+        fence.renew(Instant::now());
+        assert!(!fence.holds(), "releasing the Lease is a write too, and no renewal");
     }
 }

@@ -1,0 +1,107 @@
+//! The Lease as it is read and as it is written.
+
+use std::time::Duration;
+
+/// What a released Lease says about its duration: client-go writes the same, since the API server refuses zero.
+pub const RELEASED_DURATION: Duration = Duration::from_secs(1);
+/// `leaseTransitions` is an int32.
+const MOST_TRANSITIONS: i64 = i32::MAX as i64;
+
+/// The spec of a Lease. Any field may be missing or absurd.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// `holderIdentity`; empty where nobody holds the Lease.
+    pub holder: String,
+    /// `leaseDurationSeconds`.
+    pub duration_seconds: Option<i64>,
+    /// `acquireTime`, as text that is never read.
+    pub acquire_time: Option<String>,
+    /// `renewTime`, as text that is only compared with itself.
+    pub renew_time: Option<String>,
+    /// `leaseTransitions`.
+    pub transitions: Option<i64>,
+}
+
+impl Record {
+    /// `leaseTransitions`, 0 where it is missing or negative.
+    #[must_use]
+    pub fn transitions(&self) -> i64 {
+        self.transitions.unwrap_or_default().clamp(0, MOST_TRANSITIONS)
+    }
+
+    pub(super) fn next_transitions(&self) -> i64 {
+        self.transitions().saturating_add(1).min(MOST_TRANSITIONS)
+    }
+
+    /// `leaseDurationSeconds`, brought within these bounds.
+    pub(super) fn duration_within(&self, shortest: Duration, longest: Duration) -> Duration {
+        let seconds = u64::try_from(self.duration_seconds.unwrap_or_default()).unwrap_or_default();
+        Duration::from_secs(seconds).min(longest).max(shortest)
+    }
+}
+
+/// A Lease that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedLease {
+    /// Its resourceVersion.
+    pub version: String,
+    /// Its spec.
+    pub record: Record,
+}
+
+/// What a write is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There is no Lease.
+    Create,
+    /// It is free.
+    Acquire,
+    /// It is held by this replica.
+    Renew,
+    /// It is given up.
+    Release,
+}
+
+/// A write of the Lease, which succeeds only where nobody else wrote in the meantime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// What it is for.
+    pub change: Change,
+    /// The resourceVersion that must not have changed; `None` for a creation, which must find no Lease.
+    pub version: Option<String>,
+    /// What is written.
+    pub record: NewRecord,
+}
+
+/// The spec that is written. `renewTime` is the time of the write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRecord {
+    /// `holderIdentity`.
+    pub holder: String,
+    /// `leaseDurationSeconds`.
+    pub duration: Duration,
+    /// `acquireTime`; `None` for the time of the write.
+    pub acquire_time: Option<String>,
+    /// `leaseTransitions`.
+    pub transitions: i64,
+}
+
+impl Write {
+    pub(super) fn create(record: NewRecord) -> Self {
+        Self { change: Change::Create, version: None, record }
+    }
+
+    pub(super) fn update(change: Change, lease: &ObservedLease, record: NewRecord) -> Self {
+        Self { change, version: Some(lease.version.clone()), record }
+    }
+
+    pub(super) fn release(lease: &ObservedLease) -> Self {
+        let record = NewRecord {
+            holder: String::new(),
+            duration: RELEASED_DURATION,
+            acquire_time: None,
+            transitions: lease.record.transitions(),
+        };
+        Self::update(Change::Release, lease, record)
+    }
+}

@@ -1,0 +1,280 @@
+//! Carries out what the election decides: a task that reads and renews the Lease, and prolongs the fence.
+
+use std::{sync::Arc, time::Duration};
+
+use itwin_api::MANAGER;
+use itwin_core::election::{Action, Election, Loss, Timing, Write};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    fence::LeadershipFence,
+    lease::{DEADLINE, LeaseApi, LeaseError},
+};
+use crate::{clock::Clock, metrics::Metrics};
+
+/// A leader that was not heard of for this long is replaced. The contract gives 20 s until the next one has written, on
+/// a busy machine too.
+const LEASE: Duration = Duration::from_secs(12);
+/// A leader that could not renew for this long steps down.
+const RENEW_WITHIN: Duration = Duration::from_secs(8);
+/// The time between renewals, and (with a jitter) between the reads of a standby: a leader that steps down is replaced
+/// within about this.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How long one renewal lets the process write, counted from when it was sent: less than the Lease by what the monotonic
+/// clocks of two nodes may drift apart meanwhile.
+const VALIDITY: Duration = Duration::from_secs(10);
+
+const TIMING: Timing = Timing { lease: LEASE, renew_within: RENEW_WITHIN, period: PERIOD };
+
+/// The fence of a process that stands for election.
+#[must_use]
+pub fn fence() -> LeadershipFence {
+    LeadershipFence::elected(VALIDITY)
+}
+
+/// A replica that stands for election. The election ends, without releasing the Lease, when this is dropped.
+pub struct Elector {
+    task: JoinHandle<Loss>,
+    leads: watch::Receiver<bool>,
+    stop: watch::Sender<bool>,
+    fence: LeadershipFence,
+}
+
+impl Drop for Elector {
+    fn drop(&mut self) {
+        self.fence.end();
+        self.task.abort();
+    }
+}
+
+impl Elector {
+    /// Stands for election through the Lease of the operator's name in `namespace`. `identity` is from [`identity`].
+    #[must_use]
+    pub fn start(
+        client: kube::Client,
+        namespace: &str,
+        identity: String,
+        fence: LeadershipFence,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Self {
+        let lease = LeaseApi::new(client, namespace, metrics, clock);
+        Self::spawn(lease, identity, fence, |run| tokio::spawn(run.run()))
+    }
+
+    fn spawn(
+        lease: LeaseApi,
+        identity: String,
+        fence: LeadershipFence,
+        spawn: impl FnOnce(Loop) -> JoinHandle<Loss>,
+    ) -> Self {
+        let (leads_sender, leads) = watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
+        let election = Election::new(identity, TIMING, Instant::now().into_std());
+        let fence_of_loop = fence.clone();
+        let run = Loop {
+            election,
+            lease,
+            fence: fence_of_loop,
+            leads: leads_sender,
+            stopped,
+            holder: None,
+            is_failing: false,
+        };
+        Self { task: spawn(run), leads, stop, fence }
+    }
+
+    /// Waits until this replica leads, however long that takes.
+    ///
+    /// # Errors
+    /// Text, where the election itself ended.
+    pub async fn elected(&mut self) -> Result<(), String> {
+        let leads = self.leads.wait_for(|leads| *leads).await;
+        leads.map(drop).map_err(|_| "leader election ended".to_owned())
+    }
+
+    /// Waits until this replica leads no more, and says why. Not to be called again after that.
+    pub async fn lost(&mut self) -> &'static str {
+        let loss = (&mut self.task).await;
+        self.fence.end();
+        match loss {
+            Ok(Loss::HolderChanged) => "another replica holds the Lease",
+            Ok(Loss::RenewDeadline) => "the Lease could not be renewed in time",
+            Ok(Loss::Released) | Err(_) => "the renewal of the Lease ended",
+        }
+    }
+
+    /// Gives up the Lease, so that another replica leads at once. Takes at most 3 s.
+    pub async fn step_down(mut self) {
+        self.fence.end();
+        self.stop.send_replace(true);
+        if timeout(DEADLINE, &mut self.task).await.is_err() {
+            tracing::warn!("the Lease could not be released; it expires by itself");
+        }
+    }
+}
+
+/// A name that no other process has, nor this one had before its last start.
+///
+/// # Errors
+/// Text, where the system gives no random numbers.
+pub fn identity() -> Result<String, String> {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| MANAGER.to_owned());
+    let mut random = [0_u8; 8];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| "the system gives no random numbers".to_owned())?;
+    Ok(format!("{host}_{}", itwin_api::digest::hex(&random)))
+}
+
+struct Loop {
+    election: Election,
+    lease: LeaseApi,
+    fence: LeadershipFence,
+    leads: watch::Sender<bool>,
+    stopped: watch::Receiver<bool>,
+    /// The holder that was last logged.
+    holder: Option<String>,
+    /// The last call failed, which was logged.
+    is_failing: bool,
+}
+
+impl Loop {
+    async fn run(mut self) -> Loss {
+        loop {
+            if *self.stopped.borrow() {
+                self.election.stop();
+            }
+            match self.election.next(Instant::now().into_std()) {
+                Action::Read => self.read().await,
+                Action::Write(write) => self.write(write).await,
+                Action::Wait(until) => self.wait(Instant::from_std(until)).await,
+                Action::StepDown(loss) => {
+                    self.fence.end();
+                    return loss;
+                }
+            }
+        }
+    }
+
+    async fn wait(&mut self, until: Instant) {
+        let already = *self.stopped.borrow();
+        tokio::select! {
+            biased;
+            // a closed channel is that of a handle that was dropped, which aborts this
+            _ = self.stopped.wait_for(|stopped| *stopped), if !already => {}
+            () = sleep_until(until) => {}
+        }
+    }
+
+    async fn read(&mut self) {
+        let sent = Instant::now();
+        let answer = self.lease.read(self.deadline(sent)).await;
+        let now = Instant::now().into_std();
+        self.log_failure("read", answer.as_ref().err());
+        match answer {
+            Ok(lease) => self.election.read(lease, now),
+            Err(_) => self.election.read_failed(sent.into_std(), now),
+        }
+        self.log_holder();
+    }
+
+    async fn write(&mut self, write: Write) {
+        let sent = Instant::now();
+        let answer = self.lease.write(&write, self.deadline(sent)).await;
+        let (sent_at, now) = (sent.into_std(), Instant::now().into_std());
+        match answer {
+            Ok(lease) => {
+                self.log_failure("written", None);
+                self.election.written(lease, sent_at, now);
+                if self.election.leads() {
+                    self.fence.renew(sent);
+                    self.leads.send_replace(true);
+                }
+            }
+            Err(LeaseError::Conflict | LeaseError::NotFound) => {
+                self.election.conflicted(sent_at, now);
+            }
+            Err(error) => {
+                self.log_failure("written", Some(&error));
+                self.election.write_failed(sent_at, now);
+            }
+        }
+    }
+
+    fn deadline(&self, sent: Instant) -> Instant {
+        let deadline = sent + DEADLINE;
+        self.election.renew_deadline().map_or(deadline, |end| deadline.min(Instant::from_std(end)))
+    }
+
+    /// Logs the first failure in a row: each of them is counted.
+    fn log_failure(&mut self, what: &str, error: Option<&LeaseError>) {
+        if let Some(error) = error.filter(|_| !self.is_failing) {
+            tracing::warn!("the Lease could not be {what}: {error}");
+        }
+        self.is_failing = error.is_some();
+    }
+
+    fn log_holder(&mut self) {
+        if self.holder.as_deref() != self.election.holder() {
+            self.holder = self.election.holder().map(str::to_owned);
+            tracing::info!(holder = ?self.holder, "the holder of the Lease changed");
+        }
+    }
+}
+
+#[cfg(test)]
+impl Elector {
+    /// The same with a process around it that can be paused.
+    pub(super) fn start_within(
+        client: kube::Client,
+        identity: &str,
+        fence: LeadershipFence,
+        metrics: Arc<Metrics>,
+        process: impl FnOnce(futures::future::BoxFuture<'static, Loss>) -> JoinHandle<Loss>,
+    ) -> Self {
+        let lease = LeaseApi::new(client, "operator", metrics, Clock::system());
+        Self::spawn(lease, identity.to_owned(), fence, |run| process(Box::pin(run.run())))
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use itwin_core::election::{JITTER, LONGEST_LEASE};
+
+    use super::*;
+
+    /// The contract: a killed leader is replaced within this.
+    const FAILOVER: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn leader_stops_before_another_may_start() {
+        // the last renewal may begin just within the limit, and takes its deadline
+        assert!(RENEW_WITHIN + PERIOD + DEADLINE <= LEASE);
+        assert!(VALIDITY < LEASE && RENEW_WITHIN <= VALIDITY, "what cannot renew ends by itself, what can goes on");
+        assert!(LEASE <= LONGEST_LEASE, "a standby waits for the whole of our own Lease");
+    }
+
+    #[test]
+    fn killed_leader_is_replaced_in_time_even_where_calls_take_their_whole_deadline() {
+        // the leader ends just after a renewal, which the standby's next read brings; then one write takes the Lease
+        let observed = PERIOD.mul_f64(1.0 + JITTER) + DEADLINE;
+        assert!(observed + LEASE + DEADLINE <= FAILOVER);
+    }
+
+    #[test]
+    fn leader_can_try_again_after_a_call_that_was_not_answered() {
+        assert!(PERIOD + 2 * DEADLINE <= RENEW_WITHIN);
+    }
+
+    #[test]
+    fn two_starts_of_one_pod_are_two_candidates() {
+        assert_ne!(identity(), identity());
+    }
+}

@@ -1,0 +1,216 @@
+//! Reads and writes the Lease, each call with a deadline and counted.
+//!
+//! Its spec is taken as plain JSON: one time that cannot be parsed must not prevent every failover.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use itwin_api::MANAGER;
+use itwin_core::election::{Change, NewRecord, ObservedLease, Record, Write};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{clock::Clock, metrics::Metrics};
+
+/// The longest time for one call about the Lease. Shorter than that of other calls: a leader must be able to try again
+/// before it has to step down.
+pub(super) const DEADLINE: Duration = Duration::from_secs(3);
+
+/// How a call about the Lease failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LeaseError {
+    /// 404.
+    #[error("not found")]
+    NotFound,
+    /// 409: it was changed, or exists already.
+    #[error("it was changed at the same time")]
+    Conflict,
+    /// 401 or 403, with the API server's reason.
+    #[error("forbidden: {0}")]
+    Forbidden(String),
+    /// 422, with the API server's reason.
+    #[error("refused as invalid: {0}")]
+    Invalid(String),
+    /// Any other answer.
+    #[error("the API server answered HTTP {0}")]
+    Unavailable(u16),
+    /// The deadline passed.
+    #[error("no answer from the API server in time")]
+    Timeout,
+    /// The connection broke, or the answer could not be read.
+    #[error("no readable answer from the API server")]
+    Transport,
+}
+
+impl LeaseError {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::Forbidden(_) => "forbidden",
+            Self::Invalid(_) => "invalid",
+            Self::Unavailable(_) => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Transport => "transport",
+        }
+    }
+}
+
+impl From<kube::Error> for LeaseError {
+    fn from(error: kube::Error) -> Self {
+        let kube::Error::Api(status) = error else {
+            return Self::Transport;
+        };
+        match status.code {
+            404 => Self::NotFound,
+            409 => Self::Conflict,
+            401 | 403 => Self::Forbidden(status.message),
+            422 => Self::Invalid(status.message),
+            code => Self::Unavailable(code),
+        }
+    }
+}
+
+/// The one Lease of the operator's name.
+pub(super) struct LeaseApi {
+    api: Api<DynamicObject>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    /// The Lease as it was last read or written: what an update does not change is sent back as it was.
+    last: Option<DynamicObject>,
+}
+
+impl LeaseApi {
+    pub(super) fn new(client: Client, namespace: &str, metrics: Arc<Metrics>, clock: Clock) -> Self {
+        let api = Api::namespaced_with(client, namespace, &ApiResource::erase::<Lease>(&()));
+        Self { api, metrics, clock, last: None }
+    }
+
+    /// Reads the Lease; `None` where there is none.
+    pub(super) async fn read(&mut self, deadline: Instant) -> Result<Option<ObservedLease>, LeaseError> {
+        match self.call("get", deadline, self.api.get(MANAGER)).await {
+            Ok(object) => Ok(Some(self.keep(object))),
+            Err(LeaseError::NotFound) => {
+                self.last = None;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the Lease; gives what the API server made of it.
+    pub(super) async fn write(&mut self, write: &Write, deadline: Instant) -> Result<ObservedLease, LeaseError> {
+        let object = self.object(write);
+        let params = PostParams::default();
+        let written = match write.change {
+            Change::Create => self.call("create", deadline, self.api.create(&params, &object)).await,
+            _ => self.call("update", deadline, self.api.replace(MANAGER, &params, &object)).await,
+        };
+        written.map(|object| self.keep(object))
+    }
+
+    async fn call<T>(
+        &self,
+        verb: &'static str,
+        deadline: Instant,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, LeaseError> {
+        let answer = timeout_at(deadline, request).await;
+        let result = answer.map_or(Err(LeaseError::Timeout), |answer| answer.map_err(LeaseError::from));
+        self.metrics.kubernetes_request(verb, "leases", result.as_ref().map_or_else(LeaseError::label, |_| "success"));
+        result
+    }
+
+    fn keep(&mut self, mut object: DynamicObject) -> ObservedLease {
+        // the API server keeps them where an update has none
+        object.metadata.managed_fields = None;
+        let lease = observed(&object);
+        self.last = Some(object);
+        lease
+    }
+
+    /// The metadata as it was read, with uid and resourceVersion: without the uid an update would create the Lease again
+    /// where it was deleted, and a request that comes late would make a dead replica its holder.
+    fn object(&self, write: &Write) -> DynamicObject {
+        let last = self.last.as_ref().filter(|_| write.change != Change::Create);
+        let now = renew_time(self.clock.now(), last.and_then(|last| last.data["spec"]["renewTime"].as_str()));
+        let resource = ApiResource::erase::<Lease>(&());
+        let mut object = last.cloned().unwrap_or_else(|| DynamicObject::new(MANAGER, &resource));
+        object.metadata.resource_version.clone_from(&write.version);
+        object.data = json!({"spec": spec(&write.record, &now)});
+        object
+    }
+}
+
+fn spec(record: &NewRecord, now: &str) -> Value {
+    json!({
+        "holderIdentity": record.holder,
+        "leaseDurationSeconds": record.duration.as_secs(),
+        "acquireTime": record.acquire_time.as_deref().unwrap_or(now),
+        "renewTime": now,
+        "leaseTransitions": record.transitions,
+    })
+}
+
+fn observed(object: &DynamicObject) -> ObservedLease {
+    let spec = &object.data["spec"];
+    let text = |name: &str| spec[name].as_str().map(str::to_owned);
+    ObservedLease {
+        version: object.metadata.resource_version.clone().unwrap_or_default(),
+        record: Record {
+            holder: text("holderIdentity").unwrap_or_default(),
+            duration_seconds: spec["leaseDurationSeconds"].as_i64(),
+            acquire_time: text("acquireTime"),
+            renew_time: text("renewTime"),
+            transitions: spec["leaseTransitions"].as_i64(),
+        },
+    }
+}
+
+/// The `renewTime` of a write: never the one before, even where the wall clock stands still or was set back. A renewal
+/// that changes nothing would be none to those who wait.
+fn renew_time(now: DateTime<Utc>, last: Option<&str>) -> String {
+    let text = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Micros, true);
+    let at = text(now);
+    if last == Some(at.as_str()) { text(now + TimeDelta::microseconds(1)) } else { at }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewal_changes_the_record_where_the_wall_clock_stands_still() {
+        let now = Clock::system().now();
+        let first = renew_time(now, None);
+        let second = renew_time(now, Some(&first));
+        let third = renew_time(now, Some(&second));
+        assert!(first != second && second != third);
+    }
+
+    #[test]
+    fn times_have_the_six_digits_that_the_api_server_wants() {
+        let time = renew_time(DateTime::UNIX_EPOCH, None);
+        assert_eq!(time, "1970-01-01T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn garbage_in_the_spec_is_a_record_like_any_other() -> serde_json::Result<()> {
+        let object = json!({
+            "metadata": {"name": MANAGER, "resourceVersion": "7"},
+            "spec": {"holderIdentity": 5, "leaseDurationSeconds": "long", "renewTime": "9999-12-31T23:59:59.999999Z"},
+        });
+        let lease = observed(&serde_json::from_value(object)?);
+        assert_eq!(lease.version, "7");
+        let renew_time = Some("9999-12-31T23:59:59.999999Z".to_owned());
+        assert_eq!(lease.record, Record { renew_time, ..Record::default() });
+        let empty = observed(&serde_json::from_value(json!({"metadata": {}}))?);
+        assert_eq!(empty.record, Record::default());
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! Which of several replicas leads, and the fence without which it writes nothing.
+
+pub mod elector;
+pub mod fence;
+mod lease;
+#[cfg(test)]
+mod tests;

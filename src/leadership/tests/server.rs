@@ -1,0 +1,201 @@
+//! An API server that holds one Lease, with optimistic locking as the real one has it, and faults for each call.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::FutureExt;
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
+
+/// What happens to one call.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fault {
+    /// How long it takes until the call is carried out, whether the client still waits or not.
+    pub before: Duration,
+    /// How long the answer takes after that; `None` where it is lost.
+    pub after: Option<Duration>,
+    /// An HTTP status in place of what was asked for.
+    pub refused: Option<u16>,
+}
+
+impl Fault {
+    /// A call as it should be.
+    pub const NONE: Self =
+        Self { before: Duration::from_millis(2), after: Some(Duration::from_millis(2)), refused: None };
+}
+
+/// A Lease, or an HTTP status with its reason.
+type Answer = Result<Value, (u16, &'static str)>;
+type Faults = dyn Fn(&str) -> Fault + Send + Sync;
+
+/// The server.
+#[derive(Clone, Default)]
+pub struct Server(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    lease: Option<Value>,
+    revision: u64,
+    deleted: Option<Instant>,
+    calls: Vec<(&'static str, Instant)>,
+}
+
+impl Server {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client; `read` becomes the uid of each Lease that it is answered.
+    pub fn client(
+        &self,
+        read: Arc<Mutex<Value>>,
+        faults: impl Fn(&str) -> Fault + Send + Sync + 'static,
+    ) -> kube::Client {
+        let (server, faults): (_, Arc<Faults>) = (self.clone(), Arc::new(faults));
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (server, faults, read) = (server.clone(), faults.clone(), read.clone());
+            async move {
+                let answer = server.serve(request, &*faults).await;
+                if let Ok(lease) = &answer {
+                    *read.lock().unwrap_or_else(PoisonError::into_inner) = lease["metadata"]["uid"].clone();
+                }
+                Ok::<_, Infallible>(respond(answer))
+            }
+            .boxed()
+        });
+        kube::Client::new(service, "operator")
+    }
+
+    async fn serve(&self, request: Request<Body>, faults: &Faults) -> Answer {
+        let verb = match *request.method() {
+            Method::GET => "get",
+            Method::POST => "create",
+            Method::PUT => "update",
+            _ => "another",
+        };
+        let fault = faults(verb);
+        let body = request.into_body().collect().await.expect("a body").to_bytes();
+        let body = serde_json::from_slice(&body).unwrap_or_default();
+        let (answer, received) = oneshot::channel();
+        let server = self.clone();
+        // a call that was sent is carried out, whatever becomes of the client
+        tokio::spawn(async move {
+            sleep(fault.before).await;
+            let response = match fault.refused {
+                Some(code) => Err((code, "Refused")),
+                None => server.carry_out(verb, body),
+            };
+            if let Some(after) = fault.after {
+                sleep(after).await;
+                let _ = answer.send(response);
+            } else {
+                std::future::pending::<()>().await;
+            }
+        });
+        received.await.expect("an answer")
+    }
+
+    fn carry_out(&self, verb: &'static str, mut body: Value) -> Answer {
+        let mut state = self.state();
+        state.calls.push((verb, Instant::now()));
+        match (verb, state.lease.clone()) {
+            ("get", Some(lease)) => Ok(lease),
+            ("get", None) => Err((404, "NotFound")),
+            ("create", Some(_)) => Err((409, "AlreadyExists")),
+            ("create", None) => {
+                body["metadata"]["uid"] = json!(format!("uid-{}", state.revision));
+                Ok(state.store(body))
+            }
+            ("update", None) if body["metadata"]["uid"].is_string() => Err((409, "Conflict")),
+            // an update may create a Lease
+            ("update", None) => Ok(state.store(body)),
+            ("update", Some(lease)) if !is_of(&lease, &body) => Err((409, "Conflict")),
+            // what changes nothing is not stored
+            ("update", Some(lease)) if body["spec"] == lease["spec"] => Ok(lease),
+            ("update", Some(_)) => Ok(state.store(body)),
+            _ => Err((405, "MethodNotAllowed")),
+        }
+    }
+
+    /// The spec; `Null` where there is no Lease.
+    pub fn spec(&self) -> Value {
+        self.state().lease.as_ref().map(|lease| lease["spec"].clone()).unwrap_or_default()
+    }
+
+    /// The uid; `Null` where there is no Lease.
+    pub fn uid(&self) -> Value {
+        self.state().lease.as_ref().map(|lease| lease["metadata"]["uid"].clone()).unwrap_or_default()
+    }
+
+    /// How long ago it was deleted; `None` where it is there, or never was.
+    pub fn missing_for(&self) -> Option<Duration> {
+        let state = self.state();
+        state.deleted.filter(|_| state.lease.is_none()).map(|at| at.elapsed())
+    }
+
+    pub fn exists(&self) -> bool {
+        self.state().lease.is_some()
+    }
+
+    /// Somebody writes the Lease by hand.
+    pub fn put(&self, spec: &Value) {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": "itwin-credential-operator", "uid": "by-hand"},
+            "spec": spec,
+        });
+        self.state().store(lease);
+    }
+
+    /// Somebody annotates the Lease.
+    pub fn annotate(&self) {
+        let mut state = self.state();
+        if let Some(mut lease) = state.lease.clone() {
+            lease["metadata"]["annotations"]["example.com/number"] = json!(state.revision.to_string());
+            state.store(lease);
+        }
+    }
+
+    /// Somebody deletes the Lease.
+    pub fn delete(&self) {
+        let mut state = self.state();
+        (state.lease, state.deleted) = (None, Some(Instant::now()));
+    }
+
+    /// The verbs since `since`.
+    pub fn calls_since(&self, since: Instant) -> Vec<&'static str> {
+        self.state().calls.iter().filter(|(_, at)| *at >= since).map(|(verb, _)| *verb).collect()
+    }
+}
+
+impl State {
+    fn store(&mut self, mut lease: Value) -> Value {
+        self.revision += 1;
+        lease["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+        self.lease = Some(lease.clone());
+        lease
+    }
+}
+
+/// Whether an update is of this object in this version.
+fn is_of(lease: &Value, update: &Value) -> bool {
+    ["uid", "resourceVersion"].iter().all(|name| lease["metadata"][name] == update["metadata"][name])
+}
+
+fn respond(answer: Answer) -> Response<Body> {
+    let (code, body) = match answer {
+        Ok(lease) => (200, lease),
+        Err((code, reason)) => (code, json!({"kind": "Status", "code": code, "reason": reason})),
+    };
+    Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).expect("a response")
+}

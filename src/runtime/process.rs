@@ -1,0 +1,50 @@
+//! One process of the operator: its client, clocks, signals and the server of its probes.
+
+use std::sync::Arc;
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use super::{
+    admin, client,
+    run::{Surroundings, operate},
+};
+use crate::{
+    clock::Clock, config::args::RunArgs, leadership::elector, liveness::Liveness, metrics::Metrics, oauth::http::Http,
+};
+
+/// Runs the operator until SIGTERM.
+///
+/// # Errors
+/// One line that says why it could not start, or which part of it ended.
+pub async fn run(args: RunArgs) -> Result<(), String> {
+    let metrics = Arc::new(Metrics::new(args.per_credential_metrics).map_err(|error| error.to_string())?);
+    let listener = admin::bind(args.metrics_address).await?;
+    let liveness = Arc::new(Liveness::default());
+    let client = client::client(liveness.clone()).await?;
+    let identity = elector::identity()?;
+    let clock = Clock::system();
+    let connect = Http::connect(clock.clone());
+    let listener = Some(listener);
+    let stop = stop_signal()?;
+    operate(args, Surroundings { client, liveness, clock, connect, identity, metrics, listener, stop }).await
+}
+
+/// Becomes true with SIGTERM or SIGINT. The handlers are there before any work begins.
+fn stop_signal() -> Result<watch::Receiver<bool>, String> {
+    let listen = |kind| signal(kind).map_err(|error| format!("signals cannot be handled: {error}"));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        sender.send_replace(true);
+        // kept so that receivers never see the channel closed
+        std::future::pending::<()>().await;
+    });
+    Ok(receiver)
+}
