@@ -1,7 +1,7 @@
-//! Every call to the Kubernetes API goes through here: a named step with a deadline, counted, its error understood.
+//! Calls to the Kubernetes API: each is a named step with a deadline, counted, and its error is classified.
 //!
-//! The kube client has no read timeout, so that one black-holed answer would hold an object for ever. Its errors are
-//! not passed on either: their text can hold parts of a body, and the body of a Secret is a secret.
+//! The kube client has no deadline for a call, so one lost response would block an object indefinitely. Its errors are
+//! not passed on: their messages can contain parts of a response body, and the body of a Secret is a secret.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,41 +11,40 @@ use serde::de::DeserializeOwned;
 
 use crate::{leadership::fence::LeadershipFence, metrics::Metrics};
 
-/// Deadline of one call. Less than the 10 s within which a failure must be told, more than the API server's own
-/// queueing under load.
+/// Deadline of one call: less than the 10 s within which a failure must be reported, and more than the API server
+/// queues a request under load.
 const DEADLINE: Duration = Duration::from_secs(8);
 
-/// Asks for the metadata of an object instead of all of it (Kubernetes API concepts, "Receiving resources as
-/// `PartialObjectMetadata`").
+/// Requests only the metadata of an object (Kubernetes API concepts, "Receiving resources as `PartialObjectMetadata`").
 const AS_METADATA: http::HeaderValue =
     http::HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
 /// The Kubernetes API.
 #[derive(Clone)]
 pub struct Cluster {
-    /// The client; calls that are not watches are wrapped in [`Cluster::call`].
+    /// The client. Calls that are not watches go through [`Cluster::call`].
     pub client: Client,
-    /// Without leadership nothing is written, and no token is requested.
+    /// The leadership fence: without leadership nothing is written, and no token is requested.
     pub fence: LeadershipFence,
     metrics: Arc<Metrics>,
 }
 
-/// What a call does, and to what.
+/// What a call does, and with which object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Reads the client Secret.
     GetClientSecret,
     /// Reads the metadata of a Secret.
     GetSecretMetadata,
-    /// Reads the Secret to write, with its data.
+    /// Reads the token Secret with its data.
     GetTarget,
     /// Reads the labels of a namespace.
     GetNamespace,
-    /// Creates the Secret.
+    /// Creates the token Secret.
     CreateSecret,
-    /// Updates the Secret.
+    /// Patches the token Secret.
     PatchSecret,
-    /// Reads a workload that may have to be restarted.
+    /// Reads a workload to decide whether to restart it.
     GetWorkload(WorkloadKind),
     /// Restarts a workload.
     PatchWorkload(WorkloadKind),
@@ -53,7 +52,7 @@ pub enum Step {
     PatchCredentialStatus,
     /// Writes an authority's status.
     PatchAuthorityStatus,
-    /// Tells of a transition.
+    /// Publishes an event.
     PublishEvent,
 }
 
@@ -91,29 +90,29 @@ pub enum CallError {
     /// 404.
     #[error("not found")]
     NotFound,
-    /// 409: it exists already.
+    /// 409: the object exists already.
     #[error("it exists already")]
     AlreadyExists,
-    /// 409: somebody else changed it.
-    #[error("it was changed by somebody else at the same time")]
+    /// 409: another client changed the object.
+    #[error("another client changed it at the same time")]
     Conflict,
-    /// 401 or 403, with the API server's reason: RBAC, a quota, a namespace that is being deleted.
+    /// 401 or 403, with the message of the API server: RBAC, a quota, a namespace that is being deleted.
     #[error("forbidden: {0}")]
     Forbidden(String),
-    /// 422, with the API server's reason.
-    #[error("refused as invalid: {0}")]
+    /// 422, with the message of the API server.
+    #[error("rejected as invalid: {0}")]
     Invalid(String),
     /// 429 and 5xx.
-    #[error("the API server answered HTTP {0}")]
+    #[error("the API server responded with HTTP {0}")]
     Unavailable(u16),
     /// The deadline passed.
-    #[error("no answer from the API server within {} s", DEADLINE.as_secs())]
+    #[error("no response from the API server within {} s", DEADLINE.as_secs())]
     Timeout,
-    /// This process may not write, since another one leads or may lead: nothing was sent.
+    /// This process does not lead, so nothing was sent.
     #[error("this replica does not hold the Lease")]
     NotLeading,
-    /// The connection broke, or the answer could not be read.
-    #[error("no readable answer from the API server")]
+    /// The connection failed, or the response could not be decoded.
+    #[error("no valid response from the API server")]
     Transport,
 }
 
@@ -156,8 +155,8 @@ impl Cluster {
         Self { client, fence, metrics }
     }
 
-    /// Makes one call of which only the metadata of the object is answered: what was sent is not sent back, least of all
-    /// a token.
+    /// Makes one call whose response contains only the metadata of the object, so that the API server does not return
+    /// what was sent, such as a token.
     ///
     /// # Errors
     /// As [`Self::call`].
@@ -177,13 +176,13 @@ impl Cluster {
     /// Makes one call.
     ///
     /// # Errors
-    /// [`CallError`], never with the content of an object.
+    /// [`CallError`], which never includes the content of an object.
     pub async fn call<T>(&self, step: Step, request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
         let result = if step.writes() && !self.fence.holds() {
             Err(CallError::NotLeading)
         } else {
             match tokio::time::timeout(DEADLINE, request).await {
-                Ok(answer) => answer.map_err(CallError::from),
+                Ok(response) => response.map_err(CallError::from),
                 Err(_) => Err(CallError::Timeout),
             }
         };

@@ -1,8 +1,8 @@
-//! The crash journal: which credentials are being reconciled, in a file that outlives the process, so that one that
-//! crashes it does not take the others along (docs/decisions/0011-crash-journal.md).
+//! The crash journal: records in a file which credentials are being reconciled, so that a credential that crashes the
+//! process does not affect the others after the restart (docs/decisions/0011-crash-journal.md).
 //!
-//! Written with a plain write before each reconciliation and after it. What a process wrote survives its death without
-//! being flushed to a disk; that of the node need not be survived.
+//! The operator writes to the file before and after each reconciliation, and does not flush it to disk. The data
+//! survives the end of the process. It need not survive a failure of the node.
 
 mod file;
 #[cfg(test)]
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use self::file::{Record, Slot, Slots};
 use crate::{metrics::Metrics, observe::index::Key};
 
-/// The crash journal of a process; one without a directory suspects no one.
+/// The crash journal of a process. Without a directory, it has no suspects.
 pub struct Journal {
     state: Option<Mutex<State>>,
 }
@@ -30,9 +30,9 @@ struct State {
     slots: Slots,
     suspects: HashMap<Key, Suspect>,
     leading_since: Option<Instant>,
-    /// The credentials that are not suspected and were not reconciled yet; none are kept where no one is suspected.
+    /// The other credentials that have not been reconciled yet; empty if there are no suspects.
     unserved: HashSet<Arc<Key>>,
-    /// How many credentials that are not suspected are being reconciled.
+    /// The number of other credentials that are being reconciled.
     others_under_way: usize,
     metrics: Arc<Metrics>,
 }
@@ -42,24 +42,24 @@ struct Suspect {
     crashes: u32,
     slot: Option<Slot>,
     standing: Standing,
-    /// When it ended well for the first time.
+    /// When its reconciliation ended without a crash for the first time.
     released: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
 enum Standing {
     Held,
-    /// Since when.
+    /// Since this instant.
     UnderWay(Instant),
-    /// Reconciled without a crash, at this instant.
+    /// Reconciled without a crash; `PROBATION` starts at this instant.
     Released(Instant),
 }
 
-/// A reconciliation under way. It has ended when this is dropped, however it ended.
+/// A reconciliation in progress. It ends when this is dropped, even by a panic.
 pub struct Entry<'a> {
     journal: &'a Journal,
     key: &'a Key,
-    /// Where it stands in the file, if it is not a suspect, which has a place of its own.
+    /// Its slot in the file; `None` for a suspect, which has a slot of its own.
     slot: Option<Slot>,
 }
 
@@ -72,8 +72,8 @@ impl Drop for Entry<'_> {
 }
 
 impl Journal {
-    /// Reads what the process before left in this directory, and begins a new file there. Without a directory, or where it
-    /// cannot be used, nothing is suspected.
+    /// Reads the file of the previous process in this directory and starts a new one. Without a directory, or if it
+    /// cannot be used, there are no suspects.
     #[must_use]
     pub fn open(directory: Option<&Path>, metrics: &Arc<Metrics>) -> Self {
         let state = directory.map(|directory| {
@@ -100,17 +100,17 @@ impl Journal {
         Self { state }
     }
 
-    /// This process leads from now on, and these are all credentials: those that are not suspected come first.
+    /// Records that this process leads from now on. `credentials` are all credentials; suspects are reconciled last.
     pub fn leads(&self, credentials: impl Iterator<Item = Arc<Key>>) {
         if let Some(mut state) = self.state() {
             state.leads(credentials, Instant::now());
         }
     }
 
-    /// The reconciliation of this credential begins.
+    /// Records that the reconciliation of this credential starts.
     ///
     /// # Errors
-    /// The time after which to ask again, where it is suspected and held back.
+    /// The requeue interval, if the credential is held back.
     pub fn begin<'a>(&'a self, key: &'a Key, uid: &str) -> Result<Entry<'a>, Duration> {
         let slot = match self.state() {
             Some(mut state) => state.begins(key, uid, Instant::now())?,
@@ -119,7 +119,7 @@ impl Journal {
         Ok(Entry { journal: self, key, slot })
     }
 
-    /// The process ends for a reason of its own: what is under way is not to blame.
+    /// Records that the process ends for another reason, so that credentials under way do not become suspects.
     pub fn close(&self) {
         if let Some(mut state) = self.state() {
             state.close();
@@ -147,8 +147,8 @@ impl State {
                 namespace,
                 credential = name,
                 crashes = suspect.crashes,
-                "the process before ended while this credential was being reconciled: the others come first, and it is \
-                 reconciled within about {} s",
+                "the previous process ended while this credential was being reconciled: the others are reconciled first, and this one \
+                 within about {} s",
                 suspects::longest_wait(suspect.crashes).as_secs()
             );
         }
@@ -157,7 +157,7 @@ impl State {
     }
 
     fn begins(&mut self, key: &Key, uid: &str, now: Instant) -> Result<Option<Slot>, Duration> {
-        // another credential of the same name is not suspected
+        // another credential with the same name is not a suspect
         if self.suspects.get(key).is_some_and(|suspect| suspect.uid != uid) {
             let gone = self.suspects.remove(key);
             self.slots.free(gone.and_then(|gone| gone.slot));
@@ -175,7 +175,7 @@ impl State {
             return Err(wait);
         }
         suspect.standing = Standing::UnderWay(now);
-        suspect.note(key, Left::UnderWay, &mut self.slots);
+        suspect.record(key, Left::UnderWay, &mut self.slots);
         self.gauge();
         Ok(None)
     }
@@ -185,10 +185,10 @@ impl State {
         self.unserved.remove(key);
         match self.suspects.get_mut(key) {
             Some(suspect) => {
-                // from the first time that it ended well: most credentials are reconciled more often than this lasts
+                // from the first success: most credentials are reconciled more often than the probation lasts
                 suspect.standing = Standing::Released(suspect.released.unwrap_or(now));
                 suspect.released.get_or_insert(now);
-                suspect.note(key, Left::Released, &mut self.slots);
+                suspect.record(key, Left::Released, &mut self.slots);
             }
             None => self.others_under_way = self.others_under_way.saturating_sub(1),
         }
@@ -204,7 +204,7 @@ impl State {
     fn close(&mut self) {
         let suspects = self.suspects.iter().filter(|(_, suspect)| matches!(suspect.standing, Standing::UnderWay(_)));
         for (key, suspect) in suspects {
-            suspect.note(key, Left::Held, &mut self.slots);
+            suspect.record(key, Left::Held, &mut self.slots);
         }
         let kept: Vec<&Slot> = self.suspects.values().filter_map(|suspect| suspect.slot.as_ref()).collect();
         self.slots.close(&kept);
@@ -231,7 +231,7 @@ impl State {
 }
 
 impl Suspect {
-    fn note(&self, key: &Key, left: Left, slots: &mut Slots) {
+    fn record(&self, key: &Key, left: Left, slots: &mut Slots) {
         if let Some(slot) = &self.slot {
             let (crashes, key, uid) = (self.crashes, key.clone(), self.uid.clone());
             slots.write(slot, &Record { left, crashes, key, uid });

@@ -1,14 +1,15 @@
 //! A Kubernetes operator that keeps OAuth 2.0 access tokens of the iTwin Platform valid in Secrets.
 //!
-//! Data flows one way; each module uses those above it (`docs/architecture.md`, checked by `tests/tidy.rs`):
+//! Data flows in one direction, and each module uses only those above it (`docs/architecture.md`; `tests/tidy.rs`
+//! checks it):
 //!
 //! ```text
-//! api      what users write and read           config   what people configure, checked once
-//! decide   facts + now -> plan, pure           oauth    the authority's protocol, bounded
-//! observe  the cluster -> facts                cluster  every call to the API: named, with a deadline
-//! journal  what was under way when the last process ended
-//! act      plan -> token -> Secret             report   status, events, logs
-//! controller   what wakes a credential; observe, decide, act, report in a row
+//! api      the custom resources                config   flags and authorities, validated once
+//! decide   observed state + now -> action      oauth    the client of authorities, bounded
+//! observe  the cluster -> observed state       cluster  calls to the Kubernetes API, each with a deadline
+//! journal  the crash journal
+//! act      action -> token -> Secret           report   status, events, logs
+//! controller   watches and work queues; observe, decide, act, report
 //! runtime      the process: tasks, probes, shutdown
 //! ```
 

@@ -1,8 +1,8 @@
-//! What must go on for ever, and whether it does: the liveness probe asks here.
+//! The liveness of the loops and watches that run indefinitely, for the liveness probe.
 //!
-//! A watch that died without a word while the pod looks healthy (Azure/kars#456, stackabletech/trino-operator#936) is
-//! the worst failure of an operator. So each part says when it moved last, and one that has not moved for too long
-//! has the process ended by the kubelet.
+//! A watch that fails silently while the pod seems healthy (Azure/kars#456, stackabletech/trino-operator#936) is the
+//! worst failure of an operator. So each part records heartbeats, and if a part is stalled, the kubelet restarts the
+//! container.
 
 use std::{
     collections::BTreeMap,
@@ -12,31 +12,31 @@ use std::{
 
 use tokio::time::Instant;
 
-/// The parts that must move, by name.
+/// The parts that must record heartbeats, by name.
 #[derive(Default)]
 pub struct Liveness(Mutex<BTreeMap<String, Part>>);
 
 struct Part {
     limit: Duration,
-    moved: Instant,
+    last_heartbeat: Instant,
 }
 
 impl Liveness {
-    /// From now on `part` must move at least once within `limit`.
+    /// From now on, `part` must record a heartbeat at least once within `limit`.
     pub fn expect(&self, part: &str, limit: Duration) {
-        self.parts(|parts| parts.insert(part.to_owned(), Part { limit, moved: Instant::now() }));
+        self.parts(|parts| parts.insert(part.to_owned(), Part { limit, last_heartbeat: Instant::now() }));
     }
 
-    /// `part` moved. One that nobody expects anything of is ignored.
+    /// Records a heartbeat of `part`. It is ignored if none is expected.
     pub fn heartbeat(&self, part: &str) {
         self.parts(|parts| {
             if let Some(part) = parts.get_mut(part) {
-                part.moved = Instant::now();
+                part.last_heartbeat = Instant::now();
             }
         });
     }
 
-    /// A part that has not moved for too long, in words.
+    /// A description of a stalled part, if there is one.
     #[must_use]
     pub fn stalled(&self) -> Option<String> {
         self.stalled_at(Instant::now())
@@ -44,14 +44,14 @@ impl Liveness {
 
     #[cfg(test)]
     pub(crate) fn heartbeat_since(&self, part: &str, instant: Instant) -> bool {
-        self.parts(|parts| parts.get(part).is_some_and(|part| part.moved >= instant))
+        self.parts(|parts| parts.get(part).is_some_and(|part| part.last_heartbeat >= instant))
     }
 
     fn stalled_at(&self, now: Instant) -> Option<String> {
         self.parts(|parts| {
-            let still = |part: &Part| now.saturating_duration_since(part.moved);
-            let (name, part) = parts.iter().find(|(_, part)| still(part) > part.limit)?;
-            Some(format!("{name} has not moved for {} s", still(part).as_secs()))
+            let silence = |part: &Part| now.saturating_duration_since(part.last_heartbeat);
+            let (name, part) = parts.iter().find(|(_, part)| silence(part) > part.limit)?;
+            Some(format!("{name} has had no heartbeat for {} s", silence(part).as_secs()))
         })
     }
 
@@ -73,7 +73,7 @@ mod tests {
         let now = Instant::now();
         assert_eq!(liveness.stalled_at(now + LIMIT / 2), None);
         let reported = liveness.stalled_at(now + LIMIT * 2).unwrap_or_default();
-        assert!(reported.starts_with("the watch has not moved for 1"), "{reported}");
+        assert!(reported.starts_with("the watch has had no heartbeat for 1"), "{reported}");
     }
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
         assert!(liveness.stalled().is_some());
         liveness.expect("the watch", LIMIT);
         liveness.heartbeat("the watch");
-        liveness.heartbeat("what nobody expects");
+        liveness.heartbeat("an unexpected part");
         assert_eq!(liveness.stalled(), None);
     }
 }

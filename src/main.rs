@@ -1,4 +1,4 @@
-//! Chooses the cryptography, reads the arguments and hands over; nothing else.
+//! Parses the arguments, installs the cryptography provider and starts the command.
 
 use std::process::ExitCode;
 
@@ -8,19 +8,19 @@ use itwin_credential_operator::{
     report, runtime,
 };
 
-/// The exit code for wrong arguments.
-const WRONG_ARGUMENTS: u8 = 2;
+/// The exit code for invalid arguments.
+const INVALID_ARGUMENTS: u8 = 2;
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => start(cli),
-        // --help and --version go to standard output and end well
+        // --help and --version print to standard output and succeed
         Err(error) if error.exit_code() == 0 => {
             let _ = error.print();
             ExitCode::SUCCESS
         }
         Err(error) => {
-            // one line: what is wrong and what is possible, without the usage and the hints behind it
+            // one line: what is wrong and what is possible, without the usage and hints
             let text = error.to_string();
             let what: Vec<&str> = text
                 .lines()
@@ -29,25 +29,25 @@ fn main() -> ExitCode {
                 .filter(|line| !line.is_empty())
                 .collect();
             eprintln!("{} (see --help)", what.join(" "));
-            ExitCode::from(WRONG_ARGUMENTS)
+            ExitCode::from(INVALID_ARGUMENTS)
         }
     }
 }
 
-/// The longest core dump, in bytes: shorter than any, and the one value that the kernel obeys even where dumps go to a
-/// program (`fs/coredump.c`). The memory of this process holds secrets.
+/// The limit on core dumps, in bytes: none is this short, and it is the only value that the kernel respects even if
+/// dumps are piped to a program (`fs/coredump.c`). The memory of this process contains secrets.
 const CORE_DUMP: u64 = 1;
 
-/// Threads that do the work, however many processors the node has: hardly a tenth of one is used, each takes memory of
-/// its own, and waking another costs more than most of what there is to do. Nothing here computes for long: the longest
-/// is a signature with an RSA key, whose size is bounded.
+/// Worker threads of the runtime, regardless of the number of processors: the operator uses less than a tenth of one,
+/// each thread takes memory, and waking a thread costs more than most tasks. No task computes for long: the longest
+/// computation is a signature with an RSA key, whose size is bounded.
 const WORKERS: usize = 1;
 
-fn forbid_core_dumps() {
+fn disable_core_dumps() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let limit = Rlimit { current: Some(CORE_DUMP), maximum: Some(CORE_DUMP) };
     if let Err(error) = setrlimit(Resource::Core, limit) {
-        eprintln!("core dumps could not be forbidden: {error}");
+        eprintln!("failed to disable core dumps: {error}");
     }
 }
 
@@ -55,20 +55,20 @@ fn start(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Crd => itwin_api::crds().map(|yaml| print!("{yaml}")),
         Command::Run(args) => {
-            forbid_core_dumps();
+            disable_core_dumps();
             report::log::start(args.log_format, args.log_level);
             report::log::log_panics();
             if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-                Err("another cryptography was chosen before".to_owned())
+                Err("another cryptography provider is installed already".to_owned())
             } else {
                 tokio::runtime::Builder::new_multi_thread()
                     .worker_threads(WORKERS)
                     .enable_all()
                     .build()
-                    .map_err(|error| format!("no runtime: {error}"))
+                    .map_err(|error| format!("failed to start the async runtime: {error}"))
                     .and_then(|runtime| {
                         let result = runtime.block_on(runtime::process::run(args));
-                        // name resolution runs on threads that cannot be interrupted: they are not waited for
+                        // does not wait for name resolution, whose threads cannot be interrupted
                         runtime.shutdown_background();
                         result
                     })

@@ -1,4 +1,4 @@
-//! The command line (`contract`: `itwin-credential-operator run` and `crd`). Each flag has an environment variable.
+//! The command line: `itwin-credential-operator run` and `crd`. Each flag has an environment variable.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -8,15 +8,15 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "itwin-credential-operator", version, arg_required_else_help = false)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Runs the operator until it is told to stop.
+    /// Runs the operator until it receives SIGTERM or SIGINT.
     Run(RunArgs),
     /// Prints the custom resource definitions as YAML.
     Crd,
@@ -25,17 +25,17 @@ pub enum Command {
 /// Options of `run`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
-    /// Namespaces to act in, separated by commas; none means all of them.
+    /// Namespaces to watch, separated by commas. Default: all.
     #[arg(long, env = "ITWIN_OPERATOR_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
     pub namespaces: Vec<String>,
 
-    /// Watch the metadata of Secrets. Without it hand edits and client changes are noticed within 5 minutes, and no
-    /// permission to list or watch Secrets is needed.
+    /// Watch the metadata of Secrets. Without it, the operator detects manual edits and changed client Secrets within 5
+    /// minutes, and needs no permission to list or watch Secrets.
     #[arg(long, env = "ITWIN_OPERATOR_WATCH_SECRETS", default_value_t = true, action = ArgAction::Set)]
     pub watch_secrets: bool,
 
-    /// Credentials that are worked on at the same time, in all namespaces together. Token requests under way do not
-    /// count: each ITwinAuthority has limits of its own.
+    /// Number of credentials that are reconciled at the same time, in all namespaces together. Token requests in flight
+    /// do not count: each ITwinAuthority has its own limits.
     #[arg(long, env = "ITWIN_OPERATOR_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
 
@@ -43,42 +43,43 @@ pub struct RunArgs {
     #[arg(long, env = "ITWIN_OPERATOR_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
     pub metrics_address: SocketAddr,
 
-    /// Let one of several replicas act, elected through a Lease. Without it, run no more than one.
+    /// Elect a leader among several replicas through a Lease. Without it, run only one replica.
     #[arg(long, env = "ITWIN_OPERATOR_LEADER_ELECTION", default_value_t = true, action = ArgAction::Set)]
     pub leader_election: bool,
 
-    /// Namespace of the Lease; default: the one that the process runs in.
+    /// Namespace of the Lease. Default: the namespace that the process runs in.
     #[arg(long, env = "ITWIN_OPERATOR_LEASE_NAMESPACE", value_parser = namespace)]
     pub lease_namespace: Option<String>,
 
-    /// Directory for a small file that names the credentials that are being reconciled, so that after a crash these come
-    /// last and the others are served. It should outlive the process and need not outlive the pod; none: no such file.
+    /// Directory for the crash journal, a small file that names the credentials that are being reconciled, so that they
+    /// are reconciled last after a crash. It should outlive the process and need not outlive the pod. Default: no crash
+    /// journal.
     #[arg(long, env = "ITWIN_OPERATOR_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
 
-    /// Form of the log lines.
+    /// Format of the log lines.
     #[arg(long, env = "ITWIN_OPERATOR_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// The least important events that are logged.
+    /// Lowest level of the log lines.
     #[arg(long, env = "ITWIN_OPERATOR_LOG_LEVEL", value_enum, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,
 
-    /// Metrics for each credential, by its name.
+    /// Expose metrics for each credential, labeled with its name.
     #[arg(long, env = "ITWIN_OPERATOR_PER_CREDENTIAL_METRICS", default_value_t = true, action = ArgAction::Set)]
     pub per_credential_metrics: bool,
 }
 
-/// Form of the log lines.
+/// Format of the log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// The least important events that are logged.
+/// Lowest level of the log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum LogLevel {
@@ -104,7 +105,7 @@ fn namespace(text: &str) -> Result<String, String> {
     if !text.is_empty() && text.len() <= 63 && text.chars().all(legal) {
         Ok(text.to_owned())
     } else {
-        Err("not the name of a namespace (RFC 1123 label)".to_owned())
+        Err("not a valid name of a namespace (RFC 1123 label)".to_owned())
     }
 }
 
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_has_its_variable() {
+    fn every_flag_has_an_environment_variable() {
         let command = Cli::command();
         let run = command.find_subcommand("run").expect("run");
         for argument in run.get_arguments().filter(|argument| argument.get_id() != "help") {

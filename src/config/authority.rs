@@ -1,5 +1,5 @@
-//! An ITwinAuthority's spec, checked. The schema has refused most of what is wrong; what it cannot see is refused
-//! here, with the field's name.
+//! The validated spec of an ITwinAuthority. The schema rejects most invalid values; the others are rejected here, with
+//! the name of the field.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,25 +21,25 @@ use url::Url;
 pub struct AuthorityConfig {
     /// Issuer identifier without a trailing slash.
     pub issuer: String,
-    /// Token endpoint that the administrator named.
+    /// Token endpoint, if the administrator configured it.
     pub token_endpoint: Option<Url>,
-    /// Key set that the administrator named.
+    /// URL of the key set, if the administrator configured it.
     pub jwks_uri: Option<Url>,
-    /// How clients show who they are.
+    /// How clients authenticate.
     pub client_authentication: ClientAuthentication,
-    /// CA certificates that replace the system's.
+    /// CA certificates that replace the system's root certificates.
     pub roots: Option<Vec<Certificate>>,
-    /// Tokens are JWTs, to be verified.
+    /// Whether tokens are JWTs and must be verified.
     pub verify: bool,
-    /// Audiences of which a token must have one.
+    /// Accepted audiences, of which a token must have one; empty if any is accepted.
     pub audiences: Vec<String>,
     /// Deadline of one request.
     pub request_timeout: Duration,
-    /// Requests in flight.
+    /// Maximum number of token requests in flight.
     pub max_concurrent_requests: u16,
-    /// Requests a minute.
+    /// Maximum number of token requests per minute.
     pub requests_per_minute: u32,
-    /// Tolerance between clocks.
+    /// Tolerated difference between the clocks of authority and operator.
     pub clock_skew: TimeDelta,
     allowed_grant_types: Vec<GrantType>,
     allowed_scopes: Option<Vec<String>>,
@@ -47,10 +47,10 @@ pub struct AuthorityConfig {
 }
 
 impl AuthorityConfig {
-    /// Checks a spec.
+    /// Validates a spec.
     ///
     /// # Errors
-    /// Text that names the field and says what to do.
+    /// A message that names the field and says what to do.
     pub fn new(spec: &AuthoritySpec) -> Result<Self, String> {
         let issuer = spec.issuer.trim_end_matches('/').to_owned();
         https_url("issuer", &issuer)?;
@@ -83,17 +83,17 @@ impl AuthorityConfig {
         })
     }
 
-    /// Whether the labels of a namespace must be looked at.
+    /// Whether the labels of a namespace determine whether its credentials may use this authority.
     #[must_use]
     pub fn restricts_namespaces(&self) -> bool {
         self.allowed_namespaces.is_some()
     }
 
-    /// Whether credentials of a namespace with these labels may use this authority. They matter only where
-    /// [`Self::restricts_namespaces`] says so.
+    /// Checks whether credentials of a namespace with these labels may use this authority. The labels are needed only
+    /// if [`Self::restricts_namespaces`].
     ///
     /// # Errors
-    /// The refusal.
+    /// [`Reason::NamespaceNotAllowed`].
     pub fn permits_namespace(
         &self,
         authority: &str,
@@ -106,15 +106,15 @@ impl AuthorityConfig {
         Err(Failure::new(
             Reason::NamespaceNotAllowed,
             format!(
-                "ITwinAuthority {authority} does not allow namespace {namespace}: ask its administrator to label the namespace as spec.allowedNamespaces says"
+                "ITwinAuthority {authority} does not allow namespace {namespace}: ask its administrator to label the namespace so that spec.allowedNamespaces selects it"
             ),
         ))
     }
 
-    /// Whether this may be asked of the authority, before anything is sent.
+    /// Checks whether the authority allows grant type and scopes of a credential, before a request is sent.
     ///
     /// # Errors
-    /// The refusal, with the field that forbids it.
+    /// [`Reason::GrantTypeNotAllowed`] or [`Reason::ScopeNotAllowed`], with the field that does not allow it.
     pub fn permits(&self, authority: &str, spec: &CredentialSpec) -> Result<(), Failure> {
         if !self.allowed_grant_types.contains(&spec.grant_type) {
             return Err(Failure::new(
@@ -126,14 +126,14 @@ impl AuthorityConfig {
             ));
         }
         if let Some(allowed) = &self.allowed_scopes {
-            let refused: Vec<&str> =
+            let forbidden: Vec<&str> =
                 spec.scopes.iter().filter(|scope| !allowed.contains(scope)).map(String::as_str).collect();
-            if !refused.is_empty() {
+            if !forbidden.is_empty() {
                 return Err(Failure::new(
                     Reason::ScopeNotAllowed,
                     format!(
-                        "ITwinAuthority {authority} does not allow scope {}: take it out of spec.scopes, or ask its administrator to add it to spec.allowedScopes",
-                        refused.join(" ")
+                        "ITwinAuthority {authority} does not allow scope {}: remove it from spec.scopes, or ask its administrator to add it to spec.allowedScopes",
+                        forbidden.join(" ")
                     ),
                 ));
             }
@@ -158,10 +158,10 @@ fn roots(bundle: &str) -> Result<Vec<Certificate>, String> {
     let pem = base64::engine::general_purpose::STANDARD
         .decode(compact)
         .map_err(|_| "caBundle: must be base64 of PEM certificates".to_owned())?;
-    let certificates = Certificate::from_pem_bundle(&pem)
-        .map_err(|_| "caBundle: holds no PEM certificates that can be read".to_owned())?;
+    let certificates =
+        Certificate::from_pem_bundle(&pem).map_err(|_| "caBundle: contains no valid PEM certificates".to_owned())?;
     if certificates.is_empty() {
-        return Err("caBundle: holds no certificate; write the PEM text of the CA, base64 encoded".to_owned());
+        return Err("caBundle: contains no certificate; write the PEM certificate of the CA, base64 encoded".to_owned());
     }
     Ok(certificates)
 }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn trailing_slash_of_the_issuer_means_nothing() {
+    fn trailing_slash_of_the_issuer_is_ignored() {
         let config = AuthorityConfig::new(&spec(serde_json::json!({}))).expect("valid");
         assert_eq!(config.issuer, "https://ims.example.com");
     }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn scope_beyond_the_allowed_ones_is_refused() {
+    fn scope_that_is_not_allowed_is_rejected() {
         assert_eq!(failure(serde_json::json!({"allowedScopes": ["a", "b", "c"]}), &[]), None);
         assert_eq!(failure(serde_json::json!({"allowedScopes": ["a"]}), &[]), Some(Reason::ScopeNotAllowed));
         assert_eq!(failure(serde_json::json!({"allowedScopes": []}), &[]), Some(Reason::ScopeNotAllowed));
@@ -217,9 +217,9 @@ mod tests {
     }
 
     #[test]
-    fn unusable_ca_bundle_names_the_field() {
+    fn message_about_an_invalid_ca_bundle_names_the_field() {
         for bundle in ["!", "", "bm90IGEgY2VydGlmaWNhdGU="] {
-            let error = AuthorityConfig::new(&spec(serde_json::json!({"caBundle": bundle}))).expect_err("refused");
+            let error = AuthorityConfig::new(&spec(serde_json::json!({"caBundle": bundle}))).expect_err("rejected");
             assert!(error.starts_with("caBundle: "), "{error}");
         }
     }
@@ -229,7 +229,7 @@ mod tests {
         let url = |path: &str| spec(serde_json::json!({"jwksUri": format!("https://a/{path}")}));
         assert!(AuthorityConfig::new(&url(&"a".repeat(URL_MAX - 10))).is_ok());
         for path in ["a".repeat(URL_MAX - 9), "ä".repeat(URL_MAX / 2)] {
-            let error = AuthorityConfig::new(&url(&path)).expect_err("refused");
+            let error = AuthorityConfig::new(&url(&path)).expect_err("rejected");
             assert_eq!(error, "jwksUri: must have at most 2048 bytes");
         }
     }
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn urls_must_be_plain_https() {
         for url in ["http://a/t", "https://u@a/t", "https://a/t#f", "a", "file:///t"] {
-            let error = AuthorityConfig::new(&spec(serde_json::json!({"tokenEndpoint": url}))).expect_err("refused");
+            let error = AuthorityConfig::new(&spec(serde_json::json!({"tokenEndpoint": url}))).expect_err("rejected");
             assert!(error.starts_with("tokenEndpoint: "), "{error}");
         }
     }

@@ -1,4 +1,4 @@
-//! What people configure, checked once and turned into values that need no second check.
+//! Configuration, validated once and converted into types that need no further validation.
 
 pub mod args;
 pub mod authority;

@@ -139,7 +139,7 @@ async fn reconcile_object(
     let references = References::new(credential);
     if credential.metadata.deletion_timestamp.is_some() {
         context.authorities.requests.forget_credential(key);
-        context.enqueue_credentials(context.index.in_the_way_of(&references.key));
+        context.enqueue_credentials(context.index.blocked_by(&references.key));
         return Ok(None);
     }
     let registry = context.namespaces.of(&references.key).map(|scope| &scope.credentials).next();

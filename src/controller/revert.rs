@@ -54,7 +54,7 @@ impl Reconciler<'_> {
     pub(super) fn reverted(&mut self, observed: &ObservedState, inputs: u32, known: &Known) {
         let now = self.context.clock.now();
         let generation = self.references.credential.metadata.generation.unwrap_or_default();
-        let excess = self.retry_state.reverts.note(generation, now);
+        let excess = self.retry_state.reverts.record(generation, now);
         if excess == 0 {
             return;
         }
@@ -77,7 +77,7 @@ impl Reconciler<'_> {
         self.retry_state.attempts.failures = excess - 1;
         self.failed(observed, inputs, Failure::new(Reason::SecretConflict, message).into());
         let wait = self.retry_state.not_before.map_or(TimeDelta::zero(), |until| until - now);
-        self.retry_state.reverts.back_off(wait);
+        self.retry_state.reverts.set_backoff(wait);
     }
 
     /// Restarts the workloads that read the token once. What fails is told and tried again later; the token is good.

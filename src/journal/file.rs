@@ -1,6 +1,7 @@
-//! The file of the crash journal: places of one size, each empty or with one credential, whichever stand where.
+//! The file of the crash journal: slots of fixed size in any order, each empty or with one credential.
 //!
-//! No error of it stops the operator: it is logged once, and the journal is then of less use, or none.
+//! An error of the file does not stop the operator. It is logged once, and the journal is incomplete or unused from
+//! then on.
 
 use std::{
     fs::{self, File},
@@ -13,24 +14,24 @@ use itwin_core::suspects::{self, Left};
 
 use crate::observe::index::Key;
 
-/// Its name within the directory.
+/// The name of the file in the directory.
 const NAME: &str = "under-way";
-/// Under this name it is written at a start; then it takes the place of the one before.
+/// The name of the new file, which replaces the previous one once the process has started.
 const NEW: &str = "under-way.new";
-/// Bytes of one place: the longest namespace, name and UID, and some. A divisor of a page, so that a write into it is
-/// whole or was not begun.
+/// The size of one slot in bytes: enough for the longest namespace, name and UID. It is a divisor of the page size, so
+/// that a write to a slot is atomic.
 const SLOT: usize = 512;
-/// So many places at most: credentials that are being reconciled, and suspects. Half a mebibyte.
+/// The maximum number of slots, for credentials that are being reconciled and for suspects: half a MiB.
 const SLOTS_MAX: usize = 1024;
-/// The longest UID that is read; those of Kubernetes have 36 characters.
+/// The maximum length of a UID; those of Kubernetes have 36 characters.
 const UID_MAX: usize = 64;
 
-/// What stands in one place.
+/// The content of one slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// How far the process came with the credential.
+    /// What the process did with the credential.
     pub left: Left,
-    /// How many crashes it was suspected of before.
+    /// The number of crashes that it was a suspect of before.
     pub crashes: u32,
     /// Namespace and name.
     pub key: Key,
@@ -39,13 +40,13 @@ pub struct Record {
 }
 
 impl Record {
-    /// The same for the next process, if the credential is suspected.
+    /// The record for the next process, if the credential is a suspect.
     pub fn suspected(self) -> Option<Self> {
         let crashes = suspects::crashes(self.left, self.crashes)?;
         Some(Self { left: Left::Held, crashes, ..self })
     }
 
-    /// One line; `None` where it is too long for a place, which no object's names are.
+    /// The line of the file; `None` if it is longer than a slot, which is impossible for valid names.
     fn line(&self) -> Option<String> {
         let left = match self.left {
             Left::UnderWay => "under-way",
@@ -56,7 +57,7 @@ impl Record {
         (line.len() <= SLOT).then_some(line)
     }
 
-    /// Reads what [`Self::line`] wrote; anything else is nothing.
+    /// Parses the output of [`Self::line`]; `None` for anything else.
     fn parse(slot: &[u8]) -> Option<Self> {
         let line = slot.split(|byte| *byte == b'\n').next().filter(|line| line.len() < slot.len())?;
         let mut words = std::str::from_utf8(line).ok()?.split(' ');
@@ -76,23 +77,22 @@ impl Record {
     }
 }
 
-/// A place in the file.
+/// A slot of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Slot(usize);
 
-/// The places of the file.
+/// The slots of the file.
 pub struct Slots {
-    /// `None` where it cannot be written.
+    /// `None` if it cannot be written.
     file: Option<File>,
     free: Vec<Slot>,
-    /// How many there are.
+    /// The number of slots in the file.
     count: usize,
     has_failed: bool,
 }
 
 impl Slots {
-    /// Reads what stands in the file of this directory, and begins a new one, which takes its place with
-    /// [`Self::publish`].
+    /// Reads the file in this directory and creates a new one, which replaces it with [`Self::publish`].
     pub fn open(directory: &Path) -> (Self, Vec<Record>) {
         let mut slots = Self { file: None, free: Vec::new(), count: 0, has_failed: false };
         let records = match read(&directory.join(NAME)) {
@@ -109,7 +109,7 @@ impl Slots {
         (slots, records)
     }
 
-    /// Puts the new file in the place of the old one: a process that is killed before leaves the old one.
+    /// Replaces the old file with the new one. A process that is killed before leaves the old one.
     pub fn publish(&mut self, directory: &Path) {
         if self.file.is_some()
             && let Err(error) = fs::rename(directory.join(NEW), directory.join(NAME))
@@ -119,7 +119,7 @@ impl Slots {
         }
     }
 
-    /// Takes a free place for this record; `None` where there is none.
+    /// Writes this record to a free slot; `None` if there is none.
     pub fn take(&mut self, record: &Record) -> Option<Slot> {
         let new = || (self.count < SLOTS_MAX).then_some(Slot(self.count));
         let slot = self.free.pop().or_else(new)?;
@@ -128,14 +128,14 @@ impl Slots {
         Some(slot)
     }
 
-    /// Writes a record into its place.
+    /// Writes a record to its slot.
     pub fn write(&mut self, slot: &Slot, record: &Record) {
         if let Some(line) = record.line() {
             self.put(slot.0, line.as_bytes());
         }
     }
 
-    /// Empties a place, which others may take then.
+    /// Empties a slot, so that another record can use it.
     pub fn free(&mut self, slot: Option<Slot>) {
         if let Some(slot) = slot {
             self.put(slot.0, &[0]);
@@ -143,18 +143,18 @@ impl Slots {
         }
     }
 
-    /// Empties all places but these. Nothing is written any more.
+    /// Empties all slots except these, and closes the file.
     pub fn close(&mut self, kept: &[&Slot]) {
-        for place in (0..self.count).filter(|place| !kept.contains(&&Slot(*place))) {
-            self.put(place, &[0]);
+        for index in (0..self.count).filter(|index| !kept.contains(&&Slot(*index))) {
+            self.put(index, &[0]);
         }
         self.file = None;
     }
 
-    fn put(&mut self, place: usize, bytes: &[u8]) {
+    fn put(&mut self, index: usize, bytes: &[u8]) {
         let Some(file) = &self.file else { return };
-        // the product is at most half a mebibyte
-        if let Err(error) = file.write_all_at(bytes, (place * SLOT) as u64) {
+        // at most half a MiB, so the product cannot overflow
+        if let Err(error) = file.write_all_at(bytes, (index * SLOT) as u64) {
             self.failed(&error);
         }
     }
@@ -163,13 +163,13 @@ impl Slots {
         if !std::mem::replace(&mut self.has_failed, true) {
             tracing::error!(
                 %error,
-                "the crash journal cannot be used: after a crash no credential is held back; check --state-dir"
+                "the crash journal cannot be used, so no credential is held back after a crash: check --state-dir"
             );
         }
     }
 }
 
-/// The records of a file; none where there is no file, or something else.
+/// The records of a file; none if it does not exist or is not a regular file.
 fn read(path: &Path) -> io::Result<Vec<Record>> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_file() => {}
@@ -211,24 +211,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_what_is_freed_is_not() {
+    fn written_records_are_read_and_freed_ones_are_not() {
         let directory = TempDir::new().expect("a directory");
         let mut slots = open(&directory);
-        let [a, b] = ["a", "b"].map(|name| slots.take(&record(name)).expect("a place"));
+        let [a, b] = ["a", "b"].map(|name| slots.take(&record(name)).expect("a slot"));
         assert_eq!(written(&directory), [record("a"), record("b")]);
         slots.write(&b, &Record { left: Left::Released, ..record("b") });
         slots.free(Some(a));
         assert_eq!(written(&directory), [Record { left: Left::Released, ..record("b") }]);
-        slots.take(&record("longer-than-a")).expect("a place");
-        assert_eq!(written(&directory)[0], record("longer-than-a"), "the free place is taken again");
+        slots.take(&record("longer-than-a")).expect("a slot");
+        assert_eq!(written(&directory)[0], record("longer-than-a"), "the free slot is used again");
         slots.close(&[&b]);
         assert_eq!(written(&directory).len(), 1);
         slots.take(&record("c"));
-        assert_eq!(written(&directory).len(), 1, "nothing is written any more");
+        assert_eq!(written(&directory).len(), 1, "nothing is written after it is closed");
     }
 
     #[test]
-    fn longest_names_have_a_place() {
+    fn longest_names_fit_into_a_slot() {
         let longest = Record { key: Key::new("n".repeat(63), "a".repeat(253)), uid: "u".repeat(UID_MAX), ..record("") };
         let line = Record { crashes: u32::MAX, ..longest }.line().expect("it fits");
         assert!(Record::parse(&[line.as_bytes(), &[0; SLOT]].concat()[..SLOT]).is_some());
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_nothing() {
+    fn invalid_records_are_ignored() {
         let directory = TempDir::new().expect("a directory");
         let file = directory.path().join(NAME);
         let slot = |line: &str| [line.as_bytes(), &vec![0; SLOT - line.len()]].concat();
@@ -261,11 +261,11 @@ mod tests {
             .expect("written");
         assert_eq!(written(&directory).len(), 1);
         std::fs::write(&file, [vec![0; SLOTS_MAX * SLOT], good].concat()).expect("written");
-        assert_eq!(written(&directory), [], "what stands behind the last place is not read");
+        assert_eq!(written(&directory), [], "data after the last slot is not read");
     }
 
     #[test]
-    fn something_else_than_a_file_is_replaced() {
+    fn symbolic_link_is_replaced_by_a_file() {
         let directory = TempDir::new().expect("a directory");
         let elsewhere = directory.path().join("elsewhere");
         std::fs::write(&elsewhere, [b"held 1 team-a/agent 1-2\n".as_slice(), &[0; 9]].concat()).expect("written");
@@ -273,13 +273,13 @@ mod tests {
         let (mut slots, records) = Slots::open(directory.path());
         assert_eq!(records, []);
         slots.publish(directory.path());
-        slots.take(&record("a")).expect("a place");
+        slots.take(&record("a")).expect("a slot");
         assert_eq!(written(&directory), [record("a")]);
         assert_eq!(std::fs::read(&elsewhere).expect("readable"), b"held 1 team-a/agent 1-2\n\0\0\0\0\0\0\0\0\0");
     }
 
     #[test]
-    fn there_are_so_many_places_and_no_more() {
+    fn number_of_slots_is_limited() {
         let directory = TempDir::new().expect("a directory");
         let mut slots = open(&directory);
         let taken: Vec<Slot> = (0..SLOTS_MAX + 1).filter_map(|_| slots.take(&record("a"))).collect();
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn directory_that_cannot_be_used_stops_nothing() {
+    fn operator_continues_without_a_usable_directory() {
         let (mut slots, records) = Slots::open(Path::new("/there/is/no/such/directory"));
         slots.publish(Path::new("/there/is/no/such/directory"));
         assert!(slots.has_failed && records.is_empty());
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn disk_that_is_full_stops_nothing() {
+    fn operator_continues_if_the_disk_is_full() {
         let full = File::options().write(true).open("/dev/full").expect("Linux has it");
         let mut slots = Slots { file: Some(full), free: Vec::new(), count: 0, has_failed: false };
         let slot = slots.take(&record("a"));

@@ -1,4 +1,4 @@
-//! What the crash journal suspects whom of, across starts of the process.
+//! Which credentials are suspects of the crash journal across restarts of the process.
 
 use tempfile::TempDir;
 
@@ -18,21 +18,21 @@ fn open(directory: &TempDir) -> Journal {
     Journal::open(Some(directory.path()), &Arc::new(Metrics::new(false).expect("metrics")))
 }
 
-/// A process that leads, with these credentials.
+/// A process that leads and has these credentials.
 fn leading(directory: &TempDir, names: &[&str]) -> Journal {
     let journal = open(directory);
     journal.leads(names.iter().map(|name| Arc::new(key(name))));
     journal
 }
 
-/// The same some seconds later.
+/// The same a few seconds later.
 fn settled(directory: &TempDir, names: &[&str]) -> Journal {
     let journal = leading(directory, names);
     age(&journal, suspects::SETTLE);
     journal
 }
 
-/// A process that dies while it reconciles these.
+/// The process crashes while it reconciles these.
 fn crash(journal: Journal, names: &[&str]) {
     let keys: Vec<Key> = names.iter().map(|name| key(name)).collect();
     for entry in keys.iter().map(|key| journal.begin(key, &uid(&key.name)).expect("it is not held back")) {
@@ -44,7 +44,7 @@ fn reconcile(journal: &Journal, name: &str) -> Result<(), Duration> {
     journal.begin(&key(name), &uid(name)).map(drop)
 }
 
-/// Lets the process be older, as far as suspects are concerned.
+/// Advances the time of suspects.
 fn age(journal: &Journal, by: Duration) {
     let mut state = journal.state().expect("a directory");
     state.leading_since = state.leading_since.and_then(|since| since.checked_sub(by));
@@ -55,7 +55,7 @@ fn age(journal: &Journal, by: Duration) {
     }
 }
 
-/// Who is held back or released, and of how many crashes suspected.
+/// The suspects, each with its number of crashes.
 fn suspected(journal: &Journal) -> Vec<(String, u32)> {
     let state = journal.state().expect("a directory");
     let mut all: Vec<_> = state.suspects.iter().map(|(key, it)| (key.name.clone(), it.crashes)).collect();
@@ -68,26 +68,26 @@ fn is(found: &[(String, u32)], wanted: &[(&str, u32)]) -> bool {
 }
 
 #[test]
-fn what_was_under_way_in_a_crash_is_reconciled_after_the_others() {
+fn credential_under_way_in_a_crash_is_reconciled_after_the_others() {
     let directory = TempDir::new().expect("a directory");
     crash(leading(&directory, &["bad", "good"]), &["bad"]);
     let journal = leading(&directory, &["bad", "good"]);
     assert!(is(&suspected(&journal), &[("bad", 1)]), "{:?}", suspected(&journal));
-    assert_eq!(reconcile(&journal, "bad"), Err(suspects::ASK_AGAIN));
+    assert_eq!(reconcile(&journal, "bad"), Err(suspects::REQUEUE));
     age(&journal, suspects::SETTLE);
-    assert_eq!(reconcile(&journal, "bad"), Err(suspects::ASK_AGAIN), "one was not served yet");
+    assert_eq!(reconcile(&journal, "bad"), Err(suspects::REQUEUE), "one was not served yet");
     let good = key("good");
-    let under_way = journal.begin(&good, &uid("good")).expect("it is not suspected");
-    assert_eq!(reconcile(&journal, "bad"), Err(suspects::ASK_AGAIN), "one is being served");
+    let under_way = journal.begin(&good, &uid("good")).expect("it is not a suspect");
+    assert_eq!(reconcile(&journal, "bad"), Err(suspects::REQUEUE), "one is being served");
     drop(under_way);
     reconcile(&journal, "bad").expect("the others were served");
 }
 
 #[test]
-fn what_ended_before_a_crash_is_not_suspected() {
+fn credential_reconciled_before_a_crash_is_not_a_suspect() {
     let directory = TempDir::new().expect("a directory");
     let journal = settled(&directory, &["bad", "good"]);
-    reconcile(&journal, "good").expect("no one is suspected");
+    reconcile(&journal, "good").expect("there are no suspects");
     crash(journal, &["bad"]);
     assert!(is(&suspected(&open(&directory)), &[("bad", 1)]));
 }
@@ -98,8 +98,8 @@ fn reconciliation_that_panics_has_ended() {
     let journal = settled(&directory, &["bad"]);
     let key = key("bad");
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let _entry = journal.begin(&key, "uid").expect("no one is suspected");
-        std::panic::resume_unwind(Box::new("a mistake of ours"));
+        let _entry = journal.begin(&key, "uid").expect("there are no suspects");
+        std::panic::resume_unwind(Box::new("a bug"));
     }));
     assert!(caught.is_err());
     assert!(is(&suspected(&open(&directory)), &NONE_HELD));
@@ -111,11 +111,11 @@ fn suspect_that_crashes_again_waits_longer_and_the_others_of_its_first_crash_do_
     let names = ["bad", "innocent", "good"];
     crash(leading(&directory, &names), &["bad", "innocent"]);
     let journal = settled(&directory, &names);
-    reconcile(&journal, "good").expect("it is not suspected");
+    reconcile(&journal, "good").expect("it is not a suspect");
     crash(journal, &["bad"]);
     let journal = settled(&directory, &names);
     assert!(is(&suspected(&journal), &[("bad", 2), ("innocent", 1)]), "{:?}", suspected(&journal));
-    reconcile(&journal, "good").expect("it is not suspected");
+    reconcile(&journal, "good").expect("it is not a suspect");
     reconcile(&journal, "innocent").expect("the others were served");
     let wait = reconcile(&journal, "bad").expect_err("held back");
     assert!(wait > suspects::HELD - Duration::from_secs(10), "{wait:?}");
@@ -124,19 +124,19 @@ fn suspect_that_crashes_again_waits_longer_and_the_others_of_its_first_crash_do_
 }
 
 #[test]
-fn only_one_suspect_at_a_time_is_under_way() {
+fn suspects_are_reconciled_one_at_a_time() {
     let directory = TempDir::new().expect("a directory");
     crash(leading(&directory, &["a", "b"]), &["a", "b"]);
     let journal = settled(&directory, &["a", "b"]);
     let (a, b) = (key("a"), key("b"));
     let entry = journal.begin(&a, &uid("a")).expect("there are no others");
-    assert_eq!(journal.begin(&b, &uid("b")).map(drop), Err(suspects::ASK_AGAIN));
+    assert_eq!(journal.begin(&b, &uid("b")).map(drop), Err(suspects::REQUEUE));
     drop(entry);
     journal.begin(&b, &uid("b")).map(drop).expect("it is alone now");
 }
 
 #[test]
-fn suspicion_ends_some_time_after_a_reconciliation_that_ended() {
+fn suspect_is_forgotten_some_time_after_a_reconciliation_without_a_crash() {
     let directory = TempDir::new().expect("a directory");
     crash(leading(&directory, &["bad"]), &["bad"]);
     let journal = settled(&directory, &["bad"]);
@@ -147,7 +147,7 @@ fn suspicion_ends_some_time_after_a_reconciliation_that_ended() {
     age(&journal, suspects::HELD);
     reconcile(&journal, "bad").expect("its wait is over");
     age(&journal, suspects::PROBATION);
-    reconcile(&journal, "another").expect("it is not suspected");
+    reconcile(&journal, "another").expect("it is not a suspect");
     assert!(is(&suspected(&journal), &NONE_HELD));
     drop(journal);
     assert!(is(&suspected(&open(&directory)), &NONE_HELD));
@@ -158,14 +158,14 @@ fn released_suspect_is_not_held_back_after_the_crash_of_another() {
     let directory = TempDir::new().expect("a directory");
     crash(leading(&directory, &["innocent", "bad"]), &["innocent"]);
     let journal = settled(&directory, &["innocent", "bad"]);
-    reconcile(&journal, "bad").expect("it is not suspected");
+    reconcile(&journal, "bad").expect("it is not a suspect");
     reconcile(&journal, "innocent").expect("the others were served");
     crash(journal, &["bad"]);
     assert!(is(&suspected(&open(&directory)), &[("bad", 1)]));
 }
 
 #[test]
-fn suspect_that_is_gone_or_was_created_again_is_forgotten() {
+fn suspect_that_was_deleted_or_created_again_is_forgotten() {
     let directory = TempDir::new().expect("a directory");
     crash(leading(&directory, &["gone", "again"]), &["gone", "again"]);
     let journal = settled(&directory, &["again"]);
@@ -175,24 +175,24 @@ fn suspect_that_is_gone_or_was_created_again_is_forgotten() {
 }
 
 #[test]
-fn end_of_the_process_for_a_reason_of_its_own_suspects_no_one_else() {
+fn regular_end_of_the_process_adds_no_suspects() {
     let directory = TempDir::new().expect("a directory");
     crash(leading(&directory, &["a", "b"]), &["a"]);
     let journal = settled(&directory, &["a", "b"]);
     let (a, b) = (key("a"), key("b"));
-    let under_way = [journal.begin(&b, &uid("b")), Ok(reconciling_despite_of_suspicion(&journal, &a))];
+    let under_way = [journal.begin(&b, &uid("b")), Ok(entry_of_suspect(&journal, &a))];
     journal.close();
     std::mem::forget(under_way);
     assert!(is(&suspected(&open(&directory)), &[("a", 1)]));
 }
 
-fn reconciling_despite_of_suspicion<'a>(journal: &'a Journal, key: &'a Key) -> Entry<'a> {
+fn entry_of_suspect<'a>(journal: &'a Journal, key: &'a Key) -> Entry<'a> {
     age(journal, suspects::GRACE);
     journal.begin(key, &uid(&key.name)).expect("its wait is over")
 }
 
 #[test]
-fn suspects_are_counted_until_they_are_reconciled() {
+fn held_back_credentials_are_counted_until_they_are_reconciled() {
     let directory = TempDir::new().expect("a directory");
     crash(leading(&directory, &["a", "b"]), &["a"]);
     let metrics = Arc::new(Metrics::new(false).expect("metrics"));
@@ -204,17 +204,17 @@ fn suspects_are_counted_until_they_are_reconciled() {
     };
     assert!(held());
     age(&journal, suspects::SETTLE);
-    reconcile(&journal, "b").expect("it is not suspected");
+    reconcile(&journal, "b").expect("it is not a suspect");
     reconcile(&journal, "a").expect("the others were served");
     assert!(!held());
 }
 
 #[test]
-fn without_a_directory_nothing_is_suspected() {
+fn without_a_directory_there_are_no_suspects() {
     let metrics = Arc::new(Metrics::new(false).expect("metrics"));
     for directory in [None, Some(Path::new("/there/is/no/such/directory"))] {
         let journal = Journal::open(directory, &metrics);
         journal.leads(std::iter::once(Arc::new(key("a"))));
-        reconcile(&journal, "a").expect("no one is suspected");
+        reconcile(&journal, "a").expect("there are no suspects");
     }
 }

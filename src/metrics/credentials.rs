@@ -1,8 +1,8 @@
-//! The series of single credentials: the only ones whose number grows with the cluster.
+//! The metrics of each credential, the only ones whose number grows with the cluster.
 //!
-//! They are kept as numbers, and become text page by page while they are scraped. Ten thousand credentials have forty
-//! thousand series; as metrics of the library, with name, help and labels in each, they took as much memory as all
-//! else that is known of the credentials.
+//! They are stored as numbers and encoded page by page during a scrape. Ten thousand credentials have forty thousand
+//! series. As metrics of the library, which stores name, help and labels for each, they took as much memory as all
+//! other data about credentials.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Series of one page of text; about 100 bytes each.
+/// The number of series in one page of text, with about 100 bytes each.
 const PAGE: usize = 256;
 
 /// The labels of one credential's series.
@@ -25,7 +25,7 @@ pub struct CredentialLabels<'a> {
     pub authority: &'a str,
 }
 
-/// What is told about one credential. Times are seconds since the epoch; absent where there is no token.
+/// The values of one credential. Times are in Unix seconds; `None` if there is no token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CredentialGauges {
     /// When the token expires.
@@ -34,7 +34,7 @@ pub struct CredentialGauges {
     pub renew_at: Option<f64>,
     /// Whether it is Ready.
     pub ready: bool,
-    /// Failed attempts in a row.
+    /// Consecutive failed attempts.
     pub failures: u32,
 }
 
@@ -79,13 +79,13 @@ struct Series {
 #[derive(Default)]
 pub(super) struct CredentialSeries(Mutex<BTreeMap<Key, Series>>);
 
-/// How far a scrape has come.
+/// The position of a scrape.
 #[derive(Default)]
 pub(super) struct Cursor {
     family: usize,
     after: Option<Key>,
-    /// The family has a series, and so its head.
-    begun: bool,
+    /// Whether the header of the family has been written.
+    has_header: bool,
 }
 
 impl CredentialSeries {
@@ -108,8 +108,8 @@ impl CredentialSeries {
         for (key, series) in rest.by_ref().take(PAGE) {
             if let Some(value) = (family.value)(&series.gauges) {
                 let (authority, (namespace, name)) = (&series.authority, key);
-                // writing to a text cannot fail; names of objects hold nothing that would have to be escaped
-                if !std::mem::replace(&mut cursor.begun, true) {
+                // writing to a string cannot fail, and names of objects need no escaping
+                if !std::mem::replace(&mut cursor.has_header, true) {
                     let _ = writeln!(page, "# HELP {0} {1}\n# TYPE {0} gauge", family.name, family.help);
                 }
                 let _ = writeln!(
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_series_is_reported_once_whatever_the_number_of_pages() {
+    fn every_series_is_exposed_once_for_any_number_of_pages() {
         for count in [0, 1, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE] {
             let series = CredentialSeries::default();
             for number in 0..count {
@@ -149,10 +149,10 @@ mod tests {
             let text: String = std::iter::from_fn(|| series.page(&mut cursor)).collect();
             let lines = |what: &str| text.lines().filter(|line| line.starts_with(what)).count();
             assert_eq!(lines("itwin_credential_expiration_timestamp_seconds{"), count);
-            assert_eq!(lines("itwin_credential_renewal_timestamp_seconds{"), 0, "there is no such time");
+            assert_eq!(lines("itwin_credential_renewal_timestamp_seconds{"), 0, "no time is set");
             assert_eq!(lines("itwin_credential_ready{"), count);
             assert_eq!(lines("itwin_credential_consecutive_failures{"), count);
-            // those of the three families that have a series
+            // the three families that have a series
             assert_eq!(lines("# TYPE "), if count > 0 { 3 } else { 0 }, "{count} credentials");
             if count > 0 {
                 let line = r#"itwin_credential_expiration_timestamp_seconds{authority="ims",name="agent-0",namespace="team"} 2.5"#;

@@ -1,7 +1,7 @@
-//! Counters and gauges. They are written everywhere and read by nobody in here.
+//! The metrics of the process. The operator itself never reads them.
 //!
-//! Every label value is from a fixed set or an object's name, so that the number of series is bounded by the number
-//! of credentials; those of a credential go when it goes.
+//! Every label value is from a fixed set or the name of an object, so that the number of series is bounded by the
+//! number of objects. The series of a credential are removed when it is deleted.
 
 mod credentials;
 
@@ -15,19 +15,19 @@ use prometheus::{
 pub use self::credentials::{CredentialGauges, CredentialLabels};
 use self::credentials::{CredentialSeries, Cursor};
 
-/// Buckets for how late a renewal was written, in seconds: from a busy moment to an outage.
+/// Buckets for the lateness of renewals, in seconds: from a short queue to an outage.
 const LATENESS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
-/// Buckets for what a replaced token still had, in seconds; 0 means that workloads saw an expired token.
+/// Buckets for the remaining validity of replaced tokens, in seconds; 0 means that workloads had an expired token.
 const VALIDITY: [f64; 10] = [0.0, 15.0, 60.0, 180.0, 300.0, 600.0, 900.0, 1200.0, 1800.0, 3600.0];
-/// Buckets for the length of token requests and reconciles, in seconds.
+/// Buckets for the duration of token requests and reconciliations, in seconds.
 const DURATIONS: [f64; 11] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
-/// Buckets for how long token requests waited for their turn, in seconds: from none to longer than a token lives.
+/// Buckets for the time that token requests waited in the queue, in seconds: up to more than the lifetime of a token.
 const WAITS: [f64; 11] = [0.01, 0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0];
 
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
-    /// `None` where the series of single credentials are turned off.
+    /// `None` if metrics for each credential are disabled.
     credentials: Option<CredentialSeries>,
     lateness: Histogram,
     validity: Histogram,
@@ -45,10 +45,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything. `per_credential` turns the series with a credential's name on.
+    /// Registers all metrics. `per_credential` enables metrics for each credential.
     ///
     /// # Errors
-    /// Never for the names used here; the type comes from the library.
+    /// Never for the names used here; the library returns a `Result`.
     pub fn new(per_credential: bool) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let metrics = Self {
@@ -56,13 +56,13 @@ impl Metrics {
             lateness: histogram(
                 &registry,
                 "itwin_credential_renewal_lateness_seconds",
-                "Time from when a renewal was due until it was written.",
+                "Time from when a renewal was due until the token was written.",
                 &LATENESS,
             )?,
             validity: histogram(
                 &registry,
                 "itwin_credential_validity_at_replacement_seconds",
-                "Validity that a token still had when it was replaced.",
+                "Remaining validity of a token when it was replaced.",
                 &VALIDITY,
             )?,
             token_requests: counter_vec(
@@ -74,7 +74,7 @@ impl Metrics {
             token_request_duration: histogram_vec(
                 &registry,
                 "itwin_token_request_duration_seconds",
-                "Length of token requests.",
+                "Duration of token requests.",
                 &DURATIONS,
             )?,
             queue_seconds: histogram_vec(
@@ -91,42 +91,43 @@ impl Metrics {
             circuit_open: gauge_vec(
                 &registry,
                 "itwin_authority_circuit_open",
-                "1 while the circuit of an authority is open: it fails, and gets single probes only.",
+                "1 while the circuit breaker of an authority is open and allows half-open probes only, else 0.",
             )?,
-            reconciles: counter_vec(&registry, "itwin_reconciles_total", "Reconciles by result.", &["result"])?,
+            reconciles: counter_vec(&registry, "itwin_reconciles_total", "Reconciliations by result.", &["result"])?,
             reconcile_duration: histogram(
                 &registry,
                 "itwin_reconcile_duration_seconds",
-                "Length of reconciles.",
+                "Duration of reconciliations.",
                 &DURATIONS,
             )?,
             kubernetes_requests: counter_vec(
                 &registry,
                 "itwin_kubernetes_requests_total",
-                "Requests to the Kubernetes API, watches apart.",
+                "Requests to the Kubernetes API, except watches.",
                 &["verb", "resource", "result"],
             )?,
             invalid_objects: {
-                let help = "Objects that this version cannot understand and leaves alone.";
-                let gauge = IntGauge::new("itwin_unreadable_objects", help)?;
+                let help = "Objects that this version cannot decode and ignores.";
+                let gauge = IntGauge::new("itwin_invalid_objects", help)?;
                 registry.register(Box::new(gauge.clone()))?;
                 gauge
             },
             held_back: {
-                let help = "Credentials that wait since the process before ended while they were being reconciled.";
+                let help =
+                    "Credentials that are held back because the previous process ended while it was reconciling them.";
                 let gauge = IntGauge::new("itwin_held_back_credentials", help)?;
                 registry.register(Box::new(gauge.clone()))?;
                 gauge
             },
             leader: {
-                let gauge = IntGauge::new("itwin_leader", "1 while this process acts, 0 while it stands by.")?;
+                let gauge = IntGauge::new("itwin_leader", "1 while this process leads, 0 while it is a standby.")?;
                 registry.register(Box::new(gauge.clone()))?;
                 gauge
             },
             registry: registry.clone(),
         };
         let build = Gauge::with_opts(
-            Opts::new("itwin_build_info", "1; the version stands in the label.")
+            Opts::new("itwin_build_info", "Always 1; the label is the version of the operator.")
                 .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build.set(1.0);
@@ -135,10 +136,10 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// The text that a Prometheus server scrapes, page by page, so that it never stands in memory as a whole.
+    /// The text that Prometheus scrapes, page by page, so that memory never holds all of it.
     ///
     /// # Errors
-    /// Where a metric cannot be encoded.
+    /// If a metric cannot be encoded.
     pub fn pages(self: &Arc<Self>) -> prometheus::Result<impl Iterator<Item = String> + use<>> {
         let first = TextEncoder::new().encode_to_string(&self.registry.gather())?;
         let (metrics, mut cursor) = (self.clone(), Cursor::default());
@@ -146,77 +147,77 @@ impl Metrics {
         Ok(std::iter::once(first).chain(rest))
     }
 
-    /// Tells how a credential stands.
+    /// Sets the gauges of a credential.
     pub fn credential(&self, labels: CredentialLabels<'_>, gauges: CredentialGauges) {
         if let Some(credentials) = &self.credentials {
             credentials.set(labels, gauges);
         }
     }
 
-    /// Forgets a credential that is gone.
+    /// Removes the series of a deleted credential.
     pub fn forget_credential(&self, namespace: &str, name: &str) {
         if let Some(credentials) = &self.credentials {
             credentials.forget(namespace, name);
         }
     }
 
-    /// A renewal was written, so long after it was due.
+    /// Records a renewal that was written this many seconds after it was due.
     pub fn renewed_late(&self, seconds: f64) {
         self.lateness.observe(seconds.max(0.0));
     }
 
-    /// A token was replaced that was still valid for so long.
+    /// Records that a token was replaced that was still valid for this many seconds.
     pub fn replaced_with_left(&self, seconds: f64) {
         self.validity.observe(seconds.max(0.0));
     }
 
-    /// A token request ended. `result` is `success` or a reason of the contract.
+    /// Records a completed token request. `result` is `success` or the reason of the failure.
     pub fn token_request(&self, authority: &str, result: &str, took: Duration) {
         self.token_requests.with_label_values(&[authority, result]).inc();
         self.token_request_duration.with_label_values(&[authority]).observe(took.as_secs_f64());
     }
 
-    /// A token request was admitted that had waited for so long.
+    /// Records how long an admitted token request waited in the queue.
     pub fn request_waited(&self, authority: &str, waited: Duration) {
         self.queue_seconds.with_label_values(&[authority]).observe(waited.as_secs_f64());
     }
 
-    /// How many token requests wait for an authority, and whether its circuit is open.
+    /// Sets the number of token requests in the queue of an authority, and whether its circuit is open.
     pub fn queue(&self, authority: &str, length: usize, is_open: bool) {
         self.queue_length.with_label_values(&[authority]).set(i64::try_from(length).unwrap_or(i64::MAX));
         self.circuit_open.with_label_values(&[authority]).set(is_open.into());
     }
 
-    /// Forgets the queue of an authority that is gone.
+    /// Removes the series of the queue of a deleted authority.
     pub fn forget_queue(&self, authority: &str) {
-        // an error says that it was not there
+        // an error means that the series did not exist
         let _ = self.queue_seconds.remove_label_values(&[authority]);
         let _ = self.queue_length.remove_label_values(&[authority]);
         let _ = self.circuit_open.remove_label_values(&[authority]);
     }
 
-    /// A reconcile ended. `result` is from a fixed set.
+    /// Records a reconciliation. `result` is from a fixed set.
     pub fn reconciled(&self, result: &'static str, took: Duration) {
         self.reconciles.with_label_values(&[result]).inc();
         self.reconcile_duration.observe(took.as_secs_f64());
     }
 
-    /// A request to the Kubernetes API ended. All three are from fixed sets.
+    /// Records a completed request to the Kubernetes API. All labels are from fixed sets.
     pub fn kubernetes_request(&self, verb: &'static str, resource: &'static str, result: &'static str) {
         self.kubernetes_requests.with_label_values(&[verb, resource, result]).inc();
     }
 
-    /// How many credentials are held back after a crash.
+    /// Sets the number of credentials that are held back after a crash.
     pub fn held_back(&self, count: usize) {
         self.held_back.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// How many objects cannot be understood.
+    /// Sets the number of invalid objects.
     pub fn invalid_objects(&self, count: usize) {
         self.invalid_objects.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Whether this process acts.
+    /// Sets whether this process leads.
     pub fn leading(&self, leads: bool) {
         self.leader.set(leads.into());
     }
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn credential_that_is_gone_or_names_another_authority_leaves_no_series() {
+    fn credential_that_is_deleted_or_names_another_authority_leaves_no_series() {
         let metrics = Metrics::new(true).expect("metrics");
         metrics.credential(LABELS, GAUGES);
         metrics.credential(CredentialLabels { authority: "other", ..LABELS }, GAUGES);
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn series_of_credentials_can_be_turned_off() {
+    fn series_of_credentials_can_be_disabled() {
         for (per_credential, shown) in [(true, true), (false, false)] {
             let metrics = Metrics::new(per_credential).expect("metrics");
             metrics.credential(LABELS, GAUGES);

@@ -1,4 +1,4 @@
-//! The client Secret, and each way in which it can be of no use.
+//! The client Secret and its validation.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use itwin_oauth::{
 };
 use k8s_openapi::api::core::v1::Secret;
 
-/// What a client Secret holds under the keys that the credential names, and where it was found.
+/// The values of a client Secret under the keys that the credential names.
 pub struct ClientMaterial {
     /// `namespace/name`, for messages.
     secret: String,
@@ -28,26 +28,26 @@ pub struct ClientMaterial {
     password: Value,
 }
 
-/// A value, or what is wrong with it.
+/// A value, or why it is invalid.
 type Value = Result<Sensitive, Cow<'static, str>>;
 
-/// A byte order mark, which some editors write at the beginning of a file.
+/// A byte order mark, which some editors write at the start of a file.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 impl ClientMaterial {
-    /// Takes the values out of a Secret; `secret_ref` is its `namespace/name`.
+    /// Reads the values of a Secret; `secret_ref` is its `namespace/name`.
     ///
-    /// One trailing newline is tolerated: `kubectl create secret --from-file` of an edited file leaves one.
+    /// One trailing newline is ignored: `kubectl create secret --from-file` of an edited file leaves one.
     #[must_use]
     pub fn new(mut secret: Secret, keys: &ClientCredentialsRef, secret_ref: String) -> Self {
         let mut take = |key: &str, longest: usize, may_have_lines: bool| {
             let bytes = secret.data.as_mut().and_then(|data| data.remove(key)).ok_or("is missing: add it")?;
-            // before anything reads it
+            // before anything else reads the value
             if without_newline(&bytes.0).len() > longest {
-                return Err(format!("has more than {longest} bytes: write the value that the registration gave").into());
+                return Err(format!("has more than {longest} bytes: write the value from the app registration").into());
             }
             let text = String::from_utf8(bytes.0).map_err(|_| "is not UTF-8 text: write it again from a text file")?;
-            // from here on the text is wiped when it is dropped
+            // from here on the value is zeroed when it is dropped
             value(&Sensitive::new(text), may_have_lines).map_err(Cow::Borrowed)
         };
         Self {
@@ -61,41 +61,42 @@ impl ClientMaterial {
         }
     }
 
-    /// What a token request with this method and grant needs.
+    /// The credentials that a token request with this authentication method and grant type needs.
     ///
     /// # Errors
-    /// [`Reason::ClientCredentialsInvalid`] with the key that is at fault.
+    /// [`Reason::ClientCredentialsInvalid`] with the invalid key.
     pub fn credentials(&self, method: ClientAuthentication, grant: GrantType) -> Result<ClientCredentials, Failure> {
         let proof = match method {
             ClientAuthentication::PrivateKeyJwt => {
-                Proof::PrivateKey(self.issue_reason(&self.private_key, &self.keys.private_key_key)?)
+                Proof::PrivateKey(self.required(&self.private_key, &self.keys.private_key_key)?)
             }
             ClientAuthentication::ClientSecretPost => {
-                Proof::SecretInBody(self.issue_reason(&self.client_secret, &self.keys.client_secret_key)?)
+                Proof::SecretInBody(self.required(&self.client_secret, &self.keys.client_secret_key)?)
             }
             ClientAuthentication::ClientSecretBasic => {
-                Proof::SecretInHeader(self.issue_reason(&self.client_secret, &self.keys.client_secret_key)?)
+                Proof::SecretInHeader(self.required(&self.client_secret, &self.keys.client_secret_key)?)
             }
         };
         let user = match grant {
             GrantType::ClientCredentials => None,
             GrantType::Password => Some(User {
-                name: self.issue_reason(&self.username, &self.keys.username_key)?,
-                password: self.issue_reason(&self.password, &self.keys.password_key)?,
+                name: self.required(&self.username, &self.keys.username_key)?,
+                password: self.required(&self.password, &self.keys.password_key)?,
             }),
         };
-        let id = self.issue_reason(&self.id, &self.keys.client_id_key)?.expose().to_owned();
+        let id = self.required(&self.id, &self.keys.client_id_key)?.expose().to_owned();
         Ok(ClientCredentials { id, proof, user })
     }
 
-    /// The digest of all values, whichever a request needs, keyed by the token that they gave.
+    /// The digest of all values, even of those that a request does not need, keyed by the token that was issued for
+    /// them.
     #[must_use]
     pub fn fingerprint(&self, token: &Sensitive) -> String {
         let values = [&self.id, &self.client_secret, &self.private_key, &self.username, &self.password];
         fingerprint::client(token, values.map(|value| value.as_ref().map_or("", |value| value.expose())))
     }
 
-    fn issue_reason(&self, value: &Value, key: &str) -> Result<Sensitive, Failure> {
+    fn required(&self, value: &Value, key: &str) -> Result<Sensitive, Failure> {
         value.clone().map_err(|wrong| {
             Failure::new(Reason::ClientCredentialsInvalid, format!("key {key} of Secret {} {wrong}", self.secret))
         })
@@ -108,28 +109,28 @@ fn without_newline(bytes: &[u8]) -> &[u8] {
 
 fn value(text: &Sensitive, may_have_lines: bool) -> Result<Sensitive, &'static str> {
     let text = text.expose();
-    // of ASCII characters, so that the cut is at a character
+    // a newline is ASCII, so the end is at a character boundary
     let trimmed = &text[..without_newline(text.as_bytes()).len()];
     if trimmed.is_empty() {
         return Err("is empty: write its value");
     }
     let is_stray = |c: char| c.is_whitespace() || c == BYTE_ORDER_MARK;
     if trimmed.starts_with(is_stray) || trimmed.ends_with(is_stray) {
-        return Err("begins or ends with white space or a byte order mark: write it again without");
+        return Err("begins or ends with white space or a byte order mark: write it again without them");
     }
     if trimmed.chars().any(|c| c.is_control() && !(may_have_lines && (c == '\n' || c == '\r'))) {
-        return Err("holds control characters: write it as one line");
+        return Err("contains control characters: write it as one line");
     }
     Ok(Sensitive::new(trimmed.to_owned()))
 }
 
-/// The refusal where there is no such Secret.
+/// The failure if the client Secret does not exist.
 #[must_use]
 pub fn not_found(secret_ref: &str, keys: &ClientCredentialsRef) -> Failure {
     Failure::new(
         Reason::ClientCredentialsNotFound,
         format!(
-            "Secret {secret_ref} does not exist: create it with the keys {} and {}, as the app registration gave them",
+            "Secret {secret_ref} does not exist: create it with the keys {} and {} from the app registration",
             keys.client_id_key, keys.client_secret_key
         ),
     )
@@ -150,7 +151,7 @@ mod tests {
         ClientMaterial::new(secret, &keys, "team-a/client".to_owned())
     }
 
-    fn refused(data: &[(&str, &[u8])], method: ClientAuthentication, grant: GrantType) -> String {
+    fn rejected(data: &[(&str, &[u8])], method: ClientAuthentication, grant: GrantType) -> String {
         material(data).credentials(method, grant).err().map(|failure| failure.message).unwrap_or_default()
     }
 
@@ -158,7 +159,7 @@ mod tests {
     const SERVICE: GrantType = GrantType::ClientCredentials;
 
     #[test]
-    fn values_are_taken_without_their_trailing_newline() {
+    fn values_are_read_without_their_trailing_newline() {
         let read = material(&[("client_id", b"id\n"), ("client_secret", b"a b=%\r\n")]).credentials(POST, SERVICE);
         let read = read.map_err(|failure| failure.message).expect("usable");
         assert_eq!(read.id, "id");
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_wrong_is_reported_with_secret_and_key() {
+    fn invalid_value_is_reported_with_secret_and_key() {
         for (value, reported) in [
             (None, "is missing"),
             (Some(&b""[..]), "is empty"),
@@ -182,7 +183,7 @@ mod tests {
         ] {
             let mut data = vec![("client_id", &b"id"[..])];
             data.extend(value.map(|value| ("client_secret", value)));
-            let message = refused(&data, POST, SERVICE);
+            let message = rejected(&data, POST, SERVICE);
             assert!(
                 message.starts_with("key client_secret of Secret team-a/client") && message.contains(reported),
                 "{message}"
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_is_bounded_by_its_kind_and_its_length_stays_unknown() {
+    fn length_of_every_value_is_limited_and_messages_do_not_reveal_it() {
         const JWT: ClientAuthentication = ClientAuthentication::PrivateKeyJwt;
         let names = ["client_id", "client_secret", "private_key", "username", "password"];
         for (name, longest, method) in [
@@ -205,7 +206,7 @@ mod tests {
                 let long = [&vec![b'x'; size][..], b"\r\n"].concat();
                 let data: Vec<(&str, &[u8])> =
                     names.iter().map(|other| (*other, if *other == name { &long[..] } else { b"x" })).collect();
-                refused(&data, method, GrantType::Password)
+                rejected(&data, method, GrantType::Password)
             };
             assert_eq!(sized(longest), "", "{name}");
             let message = format!("key {name} of Secret team-a/client has more than {longest} bytes");
@@ -215,13 +216,13 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_request_needs_must_be_there() {
+    fn only_values_that_the_request_needs_must_exist() {
         let service: &[(&str, &[u8])] = &[("client_id", b"id"), ("client_secret", b"s")];
-        assert_eq!(refused(service, POST, SERVICE), "");
-        assert!(refused(service, ClientAuthentication::PrivateKeyJwt, SERVICE).contains("key private_key"));
-        assert!(refused(service, POST, GrantType::Password).contains("key username"));
+        assert_eq!(rejected(service, POST, SERVICE), "");
+        assert!(rejected(service, ClientAuthentication::PrivateKeyJwt, SERVICE).contains("key private_key"));
+        assert!(rejected(service, POST, GrantType::Password).contains("key username"));
         let pem: &[(&str, &[u8])] = &[("client_id", b"id"), ("private_key", b"-----BEGIN\nx\n-----END\n")];
-        assert_eq!(refused(pem, ClientAuthentication::PrivateKeyJwt, SERVICE), "");
+        assert_eq!(rejected(pem, ClientAuthentication::PrivateKeyJwt, SERVICE), "");
     }
 
     #[test]

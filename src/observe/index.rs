@@ -1,9 +1,9 @@
-//! The Secrets that somebody here cares for, and nothing of any other.
+//! The index of the Secrets that credentials reference.
 //!
-//! One watch sees the metadata of every Secret; what is not in this index is forgotten at once, so that memory does
-//! not grow with foreign Secrets (cert-manager/cert-manager#4722: 30,000 of them, 8 GB). Our own writes and reads are
-//! recorded too, so that a decision right after a write never rests on an older state
-//! (external-secrets/external-secrets#2184: a token asked for twice).
+//! The watch receives the metadata of every Secret. Metadata of a Secret that is not referenced is dropped immediately,
+//! so that memory does not grow with other Secrets (cert-manager/cert-manager#4722: 8 GB for 30,000 Secrets). The
+//! operator's own writes and reads are recorded too, so that a decision after a write never uses an older state
+//! (external-secrets/external-secrets#2184: a token was requested twice).
 
 use std::{
     collections::HashMap,
@@ -34,85 +34,85 @@ impl std::fmt::Display for Key {
     }
 }
 
-/// What is known of a Secret.
+/// The known state of a Secret.
 #[derive(Clone, Debug, Default)]
 pub enum Known {
-    /// Nothing: it must be read.
+    /// Nothing is known, so it must be read.
     #[default]
     Unknown,
-    /// There is none.
+    /// The Secret does not exist.
     Absent,
-    /// There is one.
+    /// The Secret exists.
     Present(Arc<SecretMetadata>),
 }
 
 #[derive(Default)]
 struct Slot {
-    /// The credentials that write it, sorted, and behind them those that only read it, sorted; mostly one.
+    /// The credentials that write it, sorted, followed by those that only read it, sorted; usually one.
     credentials: Vec<Arc<Key>>,
-    /// How many of them write it. Apart, since one client Secret may be read by thousands.
+    /// The number of writers, which is separate since thousands of credentials may read one client Secret.
     writers: u32,
     known: Known,
-    /// The newest resourceVersion that was seen, of the Secret or of its deletion.
+    /// The latest observed resourceVersion of the Secret or of its deletion.
     version: u64,
-    /// Seen in the listing that is under way.
+    /// Whether it was observed since the current list started.
     listed: bool,
 }
 
 #[derive(Default)]
 struct Inner {
     slots: HashMap<Arc<Key>, Slot>,
-    /// For each credential the Secret that it writes and the one that it reads, to know what it referred to before.
-    cared_for: HashMap<Arc<Key>, [Arc<Key>; 2]>,
+    /// The Secret that each credential writes and the one that it reads.
+    references: HashMap<Arc<Key>, [Arc<Key>; 2]>,
 }
 
-/// The Secrets that somebody here cares for.
+/// The index of referenced Secrets.
 #[derive(Default)]
 pub struct SecretIndex {
     inner: Mutex<Inner>,
 }
 
 impl SecretIndex {
-    /// Says that `credential` writes and reads these Secrets of its namespace, in this order, and cares for no others.
-    /// Returns the credentials that may do now what it was in the way of.
+    /// Records that `credential` writes and reads these Secrets of its namespace, in this order, and references no
+    /// others. Returns the credentials that it may have blocked before.
     pub fn register(&self, credential: &Arc<Key>, secrets: [&str; 2]) -> Vec<Arc<Key>> {
         let mut inner = self.inner();
         let is_same = |before: &[Arc<Key>; 2]| before.iter().map(|key| key.name.as_str()).eq(secrets);
-        if inner.cared_for.get(credential).is_some_and(is_same) {
+        if inner.references.get(credential).is_some_and(is_same) {
             return Vec::new();
         }
-        let freed = inner.in_the_way_of(credential);
+        let unblocked = inner.blocked_by(credential);
         inner.unregister(credential);
         let keys = secrets.map(|name| inner.key(credential, name));
         let [written, read] = &keys;
         inner.slots.entry(written.clone()).or_default().add_writer(credential);
         inner.slots.entry(read.clone()).or_default().add_reader(credential);
-        inner.cared_for.insert(credential.clone(), keys);
-        freed
+        inner.references.insert(credential.clone(), keys);
+        unblocked
     }
 
-    /// Says that `credential` is gone. Returns as [`Self::register`] does.
+    /// Records that `credential` was deleted. Returns the same as [`Self::register`].
     pub fn unregister(&self, credential: &Key) -> Vec<Arc<Key>> {
         let mut inner = self.inner();
-        let freed = inner.in_the_way_of(credential);
+        let unblocked = inner.blocked_by(credential);
         inner.unregister(credential);
-        freed
+        unblocked
     }
 
-    /// The credentials that this one may be in the way of: all others that name the Secret that it writes, and those
-    /// that write the one that it reads.
+    /// The credentials that this one may block: all others that reference the Secret that it writes, and those that
+    /// write the Secret that it reads.
     #[must_use]
-    pub fn in_the_way_of(&self, credential: &Key) -> Vec<Arc<Key>> {
-        self.inner().in_the_way_of(credential)
+    pub fn blocked_by(&self, credential: &Key) -> Vec<Arc<Key>> {
+        self.inner().blocked_by(credential)
     }
 
-    /// What is known of a Secret.
+    /// The known state of a Secret.
     #[must_use]
     pub fn get(&self, key: &Key) -> Known {
         self.inner().slots.get(key).map(|slot| slot.known.clone()).unwrap_or_default()
     }
 
-    /// The credentials that write a Secret: mostly one.
+    /// The credentials that write a Secret; usually one.
     #[must_use]
     pub fn writers(&self, key: &Key) -> Vec<Arc<Key>> {
         self.inner().slots.get(key).map(|slot| slot.writers().to_vec()).unwrap_or_default()
@@ -124,14 +124,14 @@ impl SecretIndex {
         self.inner().slots.get(key).map(|slot| slot.readers().to_vec()).unwrap_or_default()
     }
 
-    /// Whether anybody cares for a Secret: asked before its metadata is looked at.
+    /// Whether a credential references a Secret. If not, its metadata is not decoded.
     #[must_use]
     pub fn is_referenced(&self, key: &Key) -> bool {
         self.inner().slots.contains_key(key)
     }
 
-    /// Records a Secret that was seen by the watch, read or written. Returns the credentials for which that is news;
-    /// none where something newer is known.
+    /// Records a Secret that the watch reported or the operator read or wrote. Returns the credentials to enqueue; none
+    /// if this version or a newer one is known.
     pub fn observe(&self, key: &Key, secret_metadata: SecretMetadata) -> Vec<Arc<Key>> {
         let mut inner = self.inner();
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
@@ -146,7 +146,8 @@ impl SecretIndex {
         slot.credentials.clone()
     }
 
-    /// Records that a Secret is gone, at this resourceVersion if it is known. Returns as [`Self::observe`] does.
+    /// Records that a Secret does not exist, at this resourceVersion if it is known. Returns the same as
+    /// [`Self::observe`].
     pub fn observe_absence(&self, key: &Key, resource_version: Option<&str>) -> Vec<Arc<Key>> {
         let mut inner = self.inner();
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
@@ -159,31 +160,31 @@ impl SecretIndex {
         slot.credentials.clone()
     }
 
-    /// Forgets what is known of a Secret, so that it is read before the next decision.
+    /// Invalidates the known state of a Secret, so that it is read before the next decision.
     pub fn invalidate(&self, key: &Key) {
         if let Some(slot) = self.inner().slots.get_mut(key) {
             slot.known = Known::Unknown;
         }
     }
 
-    /// A listing of a namespace (or of all) begins.
+    /// A list of a namespace, or of all, starts.
     pub fn listing_began(&self, namespace: Option<&str>) {
-        for (_, slot) in self.inner().slots.iter_mut().filter(|(key, _)| in_scope(key, namespace)) {
+        for (_, slot) in self.inner().slots.iter_mut().filter(|(key, _)| is_within(key, namespace)) {
             slot.listed = false;
         }
     }
 
-    /// A listing ended: what it did not hold is in doubt. It is not simply absent, since a Secret written by us after
-    /// the listing began is not in it either. Returns the credentials that must look again.
+    /// A list ended: Secrets that it did not contain are invalidated. They may exist, since the list does not contain a
+    /// Secret that the operator created after the list started. Returns the credentials to enqueue.
     pub fn listing_ended(&self, namespace: Option<&str>) -> Vec<Arc<Key>> {
-        let mut doubtful = Vec::new();
-        for (_, slot) in self.inner().slots.iter_mut().filter(|(key, _)| in_scope(key, namespace)) {
+        let mut invalidated = Vec::new();
+        for (_, slot) in self.inner().slots.iter_mut().filter(|(key, _)| is_within(key, namespace)) {
             if !slot.listed && matches!(slot.known, Known::Present(_)) {
                 slot.known = Known::Unknown;
-                doubtful.extend(slot.credentials.iter().cloned());
+                invalidated.extend(slot.credentials.iter().cloned());
             }
         }
-        doubtful
+        invalidated
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -226,15 +227,15 @@ impl Slot {
 }
 
 impl Inner {
-    fn in_the_way_of(&self, credential: &Key) -> Vec<Arc<Key>> {
-        let Some([written, read]) = self.cared_for.get(credential) else { return Vec::new() };
+    fn blocked_by(&self, credential: &Key) -> Vec<Arc<Key>> {
+        let Some([written, read]) = self.references.get(credential) else { return Vec::new() };
         let all = self.slots.get(written).into_iter().flat_map(|slot| &slot.credentials);
         let writers = self.slots.get(read).into_iter().flat_map(Slot::writers);
         all.chain(writers).filter(|other| ***other != *credential).cloned().collect()
     }
 
     fn unregister(&mut self, credential: &Key) {
-        for key in self.cared_for.remove(credential).into_iter().flatten() {
+        for key in self.references.remove(credential).into_iter().flatten() {
             if let Some(slot) = self.slots.get_mut(&key) {
                 slot.remove(credential);
                 if slot.credentials.is_empty() {
@@ -244,8 +245,8 @@ impl Inner {
         }
     }
 
-    /// The key of a Secret in the credential's namespace: the one that is there, and mostly that of the credential,
-    /// whose name it has.
+    /// The key of a Secret in the credential's namespace. It reuses an existing key, which is usually that of the
+    /// credential, since both have the same name.
     fn key(&self, credential: &Arc<Key>, name: &str) -> Arc<Key> {
         if credential.name == name {
             return credential.clone();
@@ -255,11 +256,11 @@ impl Inner {
     }
 }
 
-fn in_scope(key: &Key, namespace: Option<&str>) -> bool {
+fn is_within(key: &Key, namespace: Option<&str>) -> bool {
     namespace.is_none_or(|namespace| key.namespace == namespace)
 }
 
-/// A resourceVersion as a number, to tell older from newer (KEP-5504); `None` where it is not one.
+/// A resourceVersion as a number, for comparison (KEP-5504); `None` if it is not a number.
 fn numeric(resource_version: &str) -> Option<u64> {
     resource_version.parse().ok()
 }
@@ -296,21 +297,21 @@ mod tests {
     }
 
     #[test]
-    fn foreign_secrets_leave_no_trace() {
+    fn secrets_that_are_not_referenced_are_not_stored() {
         let index = index();
-        assert!(index.observe(&key("foreign"), secret_metadata("1")).is_empty());
-        assert!(!index.is_referenced(&key("foreign")));
+        assert!(index.observe(&key("other"), secret_metadata("1")).is_empty());
+        assert!(!index.is_referenced(&key("other")));
     }
 
     #[test]
     fn secret_that_is_referenced_enqueues_its_credential_once() {
         let index = index();
         assert_eq!(index.observe(&key("token"), secret_metadata("5")), [Arc::new(key("agent"))]);
-        assert!(index.observe(&key("token"), secret_metadata("5")).is_empty(), "the same version is no news");
+        assert!(index.observe(&key("token"), secret_metadata("5")).is_empty(), "the same version does not enqueue it");
     }
 
     #[test]
-    fn older_events_after_our_own_write_change_nothing() {
+    fn older_events_after_an_own_write_are_ignored() {
         let index = index();
         index.observe(&key("token"), secret_metadata("10"));
         assert!(index.observe(&key("token"), secret_metadata("9")).is_empty());
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn deletion_is_news() {
+    fn deletion_enqueues_the_credential() {
         let index = index();
         index.observe(&key("token"), secret_metadata("10"));
         assert_eq!(index.observe_absence(&key("token"), Some("11")), [Arc::new(key("agent"))]);
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_missing_from_a_new_listing_is_invalidated() {
+    fn secret_missing_from_a_relist_is_invalidated() {
         let index = index();
         index.observe(&key("token"), secret_metadata("10"));
         index.observe(&key("client"), secret_metadata("4"));
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn listing_of_another_namespace_touches_nothing() {
+    fn list_of_another_namespace_changes_nothing() {
         let index = index();
         index.observe(&key("token"), secret_metadata("10"));
         index.listing_began(Some("team-b"));
@@ -375,17 +376,17 @@ mod tests {
     }
 
     #[test]
-    fn credential_that_leaves_a_secret_frees_those_that_it_was_in_the_way_of() {
+    fn credential_that_no_longer_references_a_secret_unblocks_others() {
         let index = index();
         index.register(&Arc::new(key("reader")), ["x", "token"]);
-        index.register(&Arc::new(key("neighbour")), ["y", "client"]);
+        index.register(&Arc::new(key("neighbor")), ["y", "client"]);
         let rival = ["token", "another-client"];
         index.register(&Arc::new(key("rival")), rival);
         assert!(index.register(&Arc::new(key("rival")), rival).is_empty(), "nothing changed");
         assert_eq!(
-            names(&index.in_the_way_of(&key("agent"))),
+            names(&index.blocked_by(&key("agent"))),
             ["rival", "reader"],
-            "one that shares a client only is not"
+            "a credential that only shares a client is not blocked"
         );
         assert_eq!(names(&index.register(&Arc::new(key("reader")), ["x", "z"])), ["agent", "rival"]);
         assert_eq!(names(&index.unregister(&key("rival"))), ["agent"]);

@@ -1,34 +1,35 @@
-//! One copy of texts that thousands of Secrets share: issuers, client identifiers, scopes, versions of client Secrets.
+//! Interned strings that thousands of Secrets share: issuers, client identifiers, scopes and versions of client
+//! Secrets.
 
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// So many texts are kept before it is asked which of them are still in use.
-const FEW: usize = 64;
+/// The number of strings up to which unused ones are not dropped.
+const SWEEP_MIN: usize = 64;
 
-/// The texts, and how many there may be before those that nobody uses are dropped.
+/// The interned strings, and the number of strings at which unused ones are dropped.
 #[derive(Default)]
-struct Texts {
+struct Strings {
     all: HashSet<Arc<str>>,
     sweep_at: usize,
 }
 
-/// The one copy of this text. What nobody else holds any more is dropped before the texts grow to twice their number,
-/// so that the work for it stays in proportion to what comes in.
+/// Returns the shared copy of a string. Unused strings are dropped before the number of strings doubles, so that the
+/// work is proportional to the number of new strings.
 pub fn intern(text: &str) -> Arc<str> {
-    static TEXTS: Mutex<Option<Texts>> = Mutex::new(None);
-    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
-    texts.get_or_insert_default().intern(text)
+    static STRINGS: Mutex<Option<Strings>> = Mutex::new(None);
+    let mut strings = STRINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    strings.get_or_insert_default().intern(text)
 }
 
-impl Texts {
+impl Strings {
     fn intern(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.all.get(text) {
             return known.clone();
         }
-        if self.all.len() >= self.sweep_at.max(FEW) {
+        if self.all.len() >= self.sweep_at.max(SWEEP_MIN) {
             self.all.retain(|text| Arc::strong_count(text) > 1);
             self.sweep_at = self.all.len() * 2;
         }
@@ -43,27 +44,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_texts_are_one() {
+    fn equal_strings_share_one_copy() {
         assert!(Arc::ptr_eq(&intern("https://ims"), &intern("https://ims")));
         assert!(!Arc::ptr_eq(&intern("https://ims"), &intern("https://other")));
     }
 
     #[test]
-    fn texts_that_no_one_uses_are_dropped() {
-        let mut texts = Texts::default();
-        let kept = texts.intern("kept");
-        for number in 0..100 * FEW {
-            texts.intern(&number.to_string());
+    fn unused_strings_are_dropped() {
+        let mut strings = Strings::default();
+        let kept = strings.intern("kept");
+        for number in 0..100 * SWEEP_MIN {
+            strings.intern(&number.to_string());
         }
-        assert!(texts.all.len() <= FEW);
-        assert!(Arc::ptr_eq(&kept, &texts.intern("kept")));
+        assert!(strings.all.len() <= SWEEP_MIN);
+        assert!(Arc::ptr_eq(&kept, &strings.intern("kept")));
     }
 
     #[test]
-    fn texts_in_use_stay() {
-        let mut texts = Texts::default();
-        let used: Vec<Arc<str>> = (0..3 * FEW).map(|number| texts.intern(&number.to_string())).collect();
-        assert_eq!(texts.all.len(), used.len());
-        assert!(used.iter().all(|text| Arc::ptr_eq(text, &texts.intern(text))));
+    fn strings_in_use_are_kept() {
+        let mut strings = Strings::default();
+        let used: Vec<Arc<str>> = (0..3 * SWEEP_MIN).map(|number| strings.intern(&number.to_string())).collect();
+        assert_eq!(strings.all.len(), used.len());
+        assert!(used.iter().all(|text| Arc::ptr_eq(text, &strings.intern(text))));
     }
 }

@@ -1,9 +1,10 @@
-//! The metadata of a Secret, read without copying what nothing here needs.
+//! The metadata of a Secret, decoded without the parts that the operator does not need.
 //!
-//! Users who may write a Secret may put 256 KiB of annotations on it, and labels, owner references and `managedFields`
-//! up to the size of an object, which parsed as [`ObjectMeta`] take ten times their text. So a Secret of a list is kept
-//! as text until it is known that a credential references it, and then only so much of each part is read as the
-//! operator could have written, and one more, so that [`super::target::SecretMetadata`] notices that there is more.
+//! Users who may write a Secret may set 256 KiB of annotations, and labels, owner references and `managedFields` up to
+//! the size limit of an object. Decoded as [`ObjectMeta`], these take ten times the memory of their text. So a Secret
+//! of a list is stored as text until the operator knows that a credential references it. Then only as much of each part
+//! is decoded as the operator could have written, and one more item, which shows [`super::target::SecretMetadata`] that
+//! there are more.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -15,10 +16,10 @@ use serde_json::value::RawValue;
 
 use super::reduced::{Collect, Of, Reduced};
 
-/// Keys of data that are read besides the operator's own. In a client Secret with more, those at the end of the
-/// alphabet count as missing.
+/// Keys of data that are read in addition to the operator's own. In a client Secret with more keys, the alphabetically
+/// last ones count as missing.
 pub const DATA_MAX: usize = 1024;
-/// The metadata of an object as text, of which only its identity was read.
+/// The metadata of an object as text, of which only the identity is decoded.
 #[derive(Clone, Debug)]
 struct Metadata {
     /// Name, namespace, UID and resourceVersion.
@@ -28,7 +29,7 @@ struct Metadata {
 
 impl Metadata {
     fn read(&self) -> ObjectMeta {
-        // a Secret whose metadata cannot be read is not owned, and does not end the watch
+        // a Secret whose metadata cannot be decoded is not owned, and does not end the watch
         serde_json::from_str(self.text.get()).map_or_else(|_| self.identity.clone(), |Reduced(metadata)| metadata)
     }
 }
@@ -51,14 +52,14 @@ impl<'de> Deserialize<'de> for Metadata {
     }
 }
 
-/// A Secret of which the API server sent nothing but the metadata.
+/// A Secret of which the API server sent only the metadata.
 #[derive(Clone, Debug, Deserialize)]
 pub struct PartialSecret {
     metadata: Metadata,
 }
 
 impl PartialSecret {
-    /// What is read of the metadata.
+    /// Decodes the metadata.
     #[must_use]
     pub fn read(&self) -> ObjectMeta {
         self.metadata.read()
@@ -77,8 +78,7 @@ pub struct WholeSecret {
 }
 
 impl WholeSecret {
-    /// The Secret, with what is read of its metadata, and with more keys of data than the operator writes only where
-    /// there are so many.
+    /// The Secret with its decoded metadata and a limited number of keys of data ([`DATA_MAX`]).
     #[must_use]
     pub fn read(self) -> Secret {
         Secret {
@@ -127,7 +127,7 @@ impl Resource for PartialSecret {
         Secret::plural(&())
     }
 
-    /// The metadata is all that is requested.
+    /// Only the metadata is requested.
     fn metadata_api() -> bool {
         true
     }
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_read_from_a_list_and_from_a_watch() {
+    fn secrets_are_decoded_from_a_list_and_from_a_watch() {
         let secret = json!({"metadata": {"name": "a", "namespace": "team", "resourceVersion": "7"}});
         let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "items": [secret]});
         let list: ObjectList<PartialSecret> = serde_json::from_str(&list.to_string()).expect("a list");
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_that_cannot_be_read_is_that_of_a_secret_without_an_owner() {
+    fn secret_whose_metadata_cannot_be_decoded_has_no_owner() {
         let text = json!({"metadata": {"name": "a", "annotations": {secret_keys::OWNER_UID: 7}}}).to_string();
         let metadata = serde_json::from_str::<PartialSecret>(&text).expect("no Secret ends the watch").read();
         assert_eq!(metadata.name.as_deref(), Some("a"));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn of_data_the_operators_own_keys_and_so_many_others_are_read() {
+    fn own_keys_of_data_and_a_limited_number_of_others_are_read() {
         let mut data: BTreeMap<String, String> =
             (0..20_000).map(|number| (format!("a{number:05}"), String::new())).collect();
         data.extend(secret_keys::DATA_KEYS.map(|key| (key.to_owned(), "eA==".to_owned())));

@@ -1,4 +1,4 @@
-//! Reading the cluster into facts. Nothing here writes, and nothing decides.
+//! The observed state of the cluster. This module reads; it neither decides nor writes.
 
 pub mod client_secret;
 pub mod index;

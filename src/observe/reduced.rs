@@ -1,4 +1,4 @@
-//! Metadata read part by part, with what nothing here needs skipped and each part bounded.
+//! Decodes metadata part by part, skips what the operator does not need, and bounds each part.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
@@ -10,19 +10,19 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-/// Labels, and as many annotations, of a Secret that are read besides the operator's own.
+/// The number of labels, and of annotations, of a Secret that are read in addition to the operator's own.
 pub const PAIRS_MAX: usize = 512;
-/// The longest value of a label or annotation that is read, in bytes: a credential with a longer one in its template
-/// is none that the schema allows.
+/// The maximum length of a label or annotation value that is read, in bytes. The schema allows no longer ones in the
+/// template of a credential.
 pub const VALUE_MAX: usize = 64 << 10;
-/// Entries of `managedFields` that are read. The API server joins those of updates beyond ten.
+/// The number of `managedFields` entries that are read. The API server merges entries of updates beyond ten.
 pub const MANAGERS_MAX: usize = 32;
-/// Keys of labels, of annotations and of data that are read of one entry.
+/// The number of keys of labels, of annotations and of data that are read in one entry.
 pub const FIELDS_MAX: usize = 512;
-/// The longest name, UID, digest or kind that is read, in bytes: a kind has at most 317, with its group.
+/// The maximum length of a name, UID, digest or kind that is read, in bytes: a kind with its group has at most 317.
 pub const NAME_MAX: usize = 512;
 
-/// Metadata of which only so much is read as [`super::target::SecretMetadata`] needs.
+/// Metadata with only the parts that [`super::target::SecretMetadata`] needs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reduced(pub(super) ObjectMeta);
 
@@ -59,21 +59,21 @@ impl<'de> Deserialize<'de> for Reduced {
     }
 }
 
-/// What is taken of an object or of an array while it is read.
+/// Collects parts of an object or array while it is decoded.
 pub(super) trait Collect: Default {
-    /// What its values or items are read as.
+    /// The type of its values or items.
     type Part: DeserializeOwned;
 
-    /// Whether the value of this key is to be read.
+    /// Whether the value of this key is decoded.
     fn wants(&self, _key: &str) -> bool {
         true
     }
 
-    /// Takes a value with its key, or an item with none.
+    /// Collects a value with its key, or an item, whose key is empty.
     fn take(&mut self, key: String, part: Self::Part);
 }
 
-/// An object or an array, read part by part.
+/// An object or array that is decoded part by part.
 #[derive(Default)]
 pub(super) struct Of<C>(pub(super) C);
 
@@ -113,7 +113,7 @@ impl<'de, C: Collect> Visitor<'de> for Parts<C> {
     }
 }
 
-/// Labels or annotations: the operator's own, and so many others.
+/// Labels or annotations: the operator's own and a limited number of others.
 #[derive(Default)]
 struct Pairs {
     all: BTreeMap<String, String>,
@@ -134,14 +134,14 @@ impl Collect for Pairs {
     }
 }
 
-/// A text, unless it has more than so many bytes.
+/// A string; `None` if it has more than `MOST` bytes.
 struct Text<const MOST: usize>(Option<String>);
 
-/// A text, cut where it has more than [`NAME_MAX`] bytes: nothing that the operator knows is as long.
+/// A string, truncated to [`NAME_MAX`] bytes: no name that the operator knows is that long.
 #[derive(Default)]
 struct Cut(String);
 
-/// The longest prefix of a text that has at most [`NAME_MAX`] bytes.
+/// The longest prefix that has at most [`NAME_MAX`] bytes.
 #[must_use]
 pub fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(NAME_MAX)]
@@ -153,7 +153,7 @@ impl<T> Visitor<'_> for TextVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
+        f.write_str("a string")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
@@ -173,7 +173,7 @@ impl<'de> Deserialize<'de> for Cut {
     }
 }
 
-/// The owner reference with `controller: true`, of which there is one at most.
+/// The owner reference with `controller: true`, of which there is at most one.
 #[derive(Default)]
 struct Controller(Option<OwnerReference>);
 
@@ -236,7 +236,7 @@ impl Collect for Managers {
     }
 }
 
-/// Of one level of an entry the parts that are read, each with its keys.
+/// The parts of an entry that are read, each with its keys.
 #[derive(Default)]
 struct Fields(Map<String, Value>);
 
@@ -252,7 +252,7 @@ impl Collect for Fields {
     }
 }
 
-/// The first keys of a part, and of labels and annotations in it their keys.
+/// The first keys of a part, and the keys within labels and annotations.
 #[derive(Default)]
 struct Keys(Map<String, Value>);
 
@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     fn read(metadata: Value) -> ObjectMeta {
-        // as text, as it comes
+        // from text, as the API server sends it
         serde_json::from_str::<Reduced>(&metadata.to_string()).expect("metadata").0
     }
 
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_writes_is_read_whole() {
+    fn everything_that_the_operator_writes_is_read() {
         let pairs: BTreeMap<String, String> = secret_keys::OUR_OWN.map(|key| (key.to_owned(), key.to_owned())).into();
         let owner = json!({
             "apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential", "name": "n", "uid": "u",
@@ -324,19 +324,19 @@ mod tests {
         annotations.insert(secret_keys::OWNER_UID.to_owned(), "uid".to_owned());
         annotations.insert("long".to_owned(), "x".repeat(VALUE_MAX + 1));
         let read = read(json!({"annotations": annotations})).annotations.expect("annotations");
-        assert_eq!(read.len(), PAIRS_MAX + 2, "one more says that there are more");
+        assert_eq!(read.len(), PAIRS_MAX + 2, "one more shows that there are more");
         assert_eq!(read.get(secret_keys::OWNER_UID).map(String::as_str), Some("uid"));
     }
 
     #[test]
-    fn long_value_is_left_out() {
+    fn long_value_is_omitted() {
         let annotations = json!({"long": "x".repeat(VALUE_MAX + 1), "fits": "x".repeat(VALUE_MAX)});
         let read = read(json!({"annotations": annotations})).annotations.expect("annotations");
         assert_eq!(read.into_keys().collect::<Vec<_>>(), ["fits"]);
     }
 
     #[test]
-    fn texts_of_an_owner_are_cut() {
+    fn strings_of_an_owner_are_truncated() {
         let long = "\u{fc}".repeat(NAME_MAX);
         let owner = json!({"apiVersion": long, "kind": long, "name": long, "uid": long, "controller": true});
         let owner = read(json!({"ownerReferences": [owner]})).owner_references.expect("owners").remove(0);
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn of_managed_fields_one_more_is_read_than_is_known() {
+    fn one_more_managed_field_is_read_than_the_limit() {
         let parts =
             json!({"f:labels": many(20_000, "f:"), "f:annotations": many(20_000, "f:"), "f:ownerReferences": {}});
         let fields = json!({"f:metadata": parts, "f:data": many(20_000, "f:"), "f:type": {}});

@@ -1,11 +1,11 @@
-//! What the metadata of a Secret tells: its version, its owner, the token in it, and who wrote its data.
+//! The metadata of a Secret: its version, its owner, the metadata of its token, and who wrote its data.
 //!
-//! Metadata is all that is needed to decide that nothing is to be done, so that no Secret is read for that. Whether
-//! somebody else wrote the data stands in `managedFields`: a hand edit made while the operator was down is noticed
-//! without reading the data of every Secret.
+//! Metadata is enough to decide that a Secret is up to date, so that the Secret itself need not be read.
+//! `managedFields` show whether another field manager wrote the data, so that the operator detects manual edits made
+//! while it was down without reading the data of every Secret.
 //!
-//! Users who may write Secrets decide what stands there, so that all of it is bounded by what the operator itself
-//! writes at most. What is longer counts as absent.
+//! Users who may write Secrets control this metadata, so each part is limited to the maximum that the operator itself
+//! writes. A longer value counts as absent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,52 +26,53 @@ use super::{
     reduced::{FIELDS_MAX, MANAGERS_MAX, NAME_MAX, PAIRS_MAX, cut},
 };
 
-/// The longest name of a field manager that is repeated, in bytes: the API server accepts no longer one.
+/// The maximum length of a field manager's name in messages, in bytes; the API server has the same limit.
 const MANAGER_MAX: usize = 128;
-/// The longest issuer, in bytes: that of an ITwinAuthority.
+/// The maximum length of an issuer, in bytes: that of an ITwinAuthority.
 const ISSUER_MAX: usize = 2048;
-/// The longest client identifier, in bytes: that of a client Secret.
+/// The maximum length of a client identifier, in bytes: that of a client Secret.
 const CLIENT_ID_MAX: usize = 1 << 10;
-/// The longest list of scopes, in bytes: 64 of 128 bytes each.
+/// The maximum length of the scopes, in bytes: 64 of 128 bytes each.
 const SCOPES_MAX: usize = 8 << 10;
-/// Keys of labels, and of annotations, that a template once gave a Secret, in bytes of them all. What a template has
-/// more than that stays where it leaves the template.
+/// The total length of the label keys, and of the annotation keys, that are remembered as set by a template, in bytes.
+/// Further ones stay on the Secret when they are removed from the template.
 const TEMPLATE_KEYS_MAX: usize = 12 << 10;
 
-/// What is kept of a Secret that somebody here cares for. Small: there are as many as credentials, twice.
+/// What is stored of a referenced Secret. It is small, since there are up to two for each credential.
 #[derive(Clone, Debug)]
 pub struct SecretMetadata {
-    /// `<uid>/<resourceVersion>`: another one means that something in it changed.
+    /// `<uid>/<resourceVersion>`, which changes with the Secret.
     pub version: Arc<str>,
-    /// What it says of its owner.
+    /// Its ownership metadata.
     pub ownership: OwnershipMetadata,
-    /// What it says of the token in it.
+    /// Its token metadata.
     pub token_metadata: Option<TokenMetadata>,
-    /// Digest of the templates by which keys of it were rendered.
+    /// Digest of the templates of its rendered keys.
     pub template: Option<Arc<str>>,
-    /// Digest of the renew annotation that was acted upon with the token in it.
+    /// Digest of the renew annotation that the token was requested for.
     pub renewed_for: Option<Arc<str>>,
     /// What the token was issued for.
     pub description: Description,
-    /// How many keys of `data` we wrote, if nobody else wrote any, nor an annotation that tells of it.
+    /// The number of keys of `data` that the operator wrote; `None` if another field manager wrote a key or an
+    /// annotation that describes the token.
     pub sole_writer_of: Option<usize>,
-    /// The other field manager that wrote to it last, if there is one.
+    /// The other field manager that wrote last, if there is one.
     pub other_manager: Option<Arc<str>>,
-    /// Somebody set `immutable`.
+    /// Whether a field manager set `immutable`.
     pub may_be_immutable: bool,
-    /// Labels that a template gave it.
+    /// Labels set by a template.
     template_labels: Box<[Box<str>]>,
-    /// Annotations that a template gave it.
+    /// Annotations set by a template.
     template_annotations: Box<[Box<str>]>,
-    /// Digests of its labels and annotations, sorted, to see whether the wished ones are there: of the operator's own
-    /// and of [`PAIRS_MAX`] others of both.
+    /// Sorted digests of its labels and annotations, to check for the desired ones: those of the operator's own and of
+    /// [`PAIRS_MAX`] others.
     pairs: Box<[u32]>,
-    /// There are others.
+    /// Whether there are others.
     has_more_pairs: bool,
 }
 
 impl SecretMetadata {
-    /// Reads a Secret's metadata.
+    /// Extracts this from a Secret's metadata.
     #[must_use]
     pub fn new(metadata: &ObjectMeta) -> Self {
         let annotations = metadata.annotations.as_ref();
@@ -79,7 +80,7 @@ impl SecretMetadata {
         let annotation = |key: &str| within(key, NAME_MAX);
         let controller = controller(metadata);
         let owner = controller.as_ref().map(|controller| (&controller.uid, &controller.name));
-        // what the owner reference says too is not kept twice
+        // a value that is also in the owner reference is shared
         let same_as = |known: Option<&Arc<str>>, text: &str| match known {
             Some(known) if **known == *text => known.clone(),
             _ => Arc::from(text),
@@ -108,8 +109,8 @@ impl SecretMetadata {
             sole_writer_of: sole_writer_of(metadata),
             other_manager: other_manager(metadata),
             may_be_immutable: may_be_immutable(metadata),
-            template_labels: put_there(metadata, "f:labels", labels),
-            template_annotations: put_there(metadata, "f:annotations", annotations),
+            template_labels: owned_keys(metadata, "f:labels", labels),
+            template_annotations: owned_keys(metadata, "f:annotations", annotations),
             pairs,
             has_more_pairs,
         }
@@ -121,14 +122,14 @@ impl SecretMetadata {
         self.version.split_once('/').map_or("", |(uid, _)| uid)
     }
 
-    /// Its resourceVersion, for guarded writes.
+    /// Its resourceVersion, for optimistic concurrency.
     #[must_use]
     pub fn resource_version(&self) -> &str {
         self.version.split_once('/').map_or("", |(_, version)| version)
     }
 
-    /// Whether all these labels and annotations are there. Where there are more than are kept, so counts what may be
-    /// among the others: else it would be written again and again.
+    /// Whether the Secret has all these labels and annotations. If it has more than are stored, a missing one counts as
+    /// present, since the operator would otherwise write it repeatedly.
     #[must_use]
     pub fn carries(&self, labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> bool {
         let may_be_there = |key: &str, digest: u32| {
@@ -139,7 +140,7 @@ impl SecretMetadata {
     }
 }
 
-/// Labels and annotations that a template once gave the Secret and that are wished no more.
+/// Labels and annotations that were set by a template and are no longer desired.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Leftovers<'a> {
     /// Keys of labels.
@@ -157,37 +158,37 @@ impl Leftovers<'_> {
 }
 
 impl SecretMetadata {
-    /// What we put there and is not among the wished labels and annotations.
+    /// Labels and annotations that the operator set and that are not among the desired ones.
     #[must_use]
     pub fn leftovers(
         &self,
         labels: &BTreeMap<String, String>,
         annotations: &BTreeMap<String, String>,
     ) -> Leftovers<'_> {
-        fn unwished<'a>(keys: &'a [Box<str>], wished: &BTreeMap<String, String>) -> Vec<&'a str> {
-            keys.iter().map(|key| &**key).filter(|key| !wished.contains_key(*key)).collect()
+        fn undesired<'a>(keys: &'a [Box<str>], desired: &BTreeMap<String, String>) -> Vec<&'a str> {
+            keys.iter().map(|key| &**key).filter(|key| !desired.contains_key(*key)).collect()
         }
         Leftovers {
-            labels: unwished(&self.template_labels, labels),
-            annotations: unwished(&self.template_annotations, annotations),
+            labels: undesired(&self.template_labels, labels),
+            annotations: undesired(&self.template_annotations, annotations),
         }
     }
 }
 
-/// The digest of a Secret's `data` and of the annotations that tell of it, as it stands in [`secret_keys::CONTENT`].
+/// The digest of a Secret's `data` and of its token metadata: the value of [`secret_keys::CONTENT`].
 #[must_use]
 pub fn content(data: &BTreeMap<String, ByteString>, annotations: &BTreeMap<String, String>) -> String {
     let reported = secret_keys::TOKEN_METADATA.iter().filter_map(|key| Some((*key, annotations.get(*key)?.as_bytes())));
     fingerprint::content(data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())).chain(reported))
 }
 
-/// The other field manager that wrote last: the API server keeps them in the order of their writes.
+/// The other field manager that wrote last: the API server sorts them by the time of their writes.
 fn other_manager(metadata: &ObjectMeta) -> Option<Arc<str>> {
     let mut managers = metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.as_deref());
     managers.rfind(|manager| *manager != MANAGER && manager.len() <= MANAGER_MAX).map(intern)
 }
 
-/// Whether a Secret's data is what we wrote for these templates, apart from keys that somebody else added.
+/// Whether a Secret's data is what the operator wrote for these templates, except for keys that someone else added.
 #[must_use]
 pub fn is_ours_except_for_extra_keys(secret: &Secret, template: Option<&SecretTemplate>) -> bool {
     let (Some(data), Some(annotations)) = (&secret.data, &secret.metadata.annotations) else { return false };
@@ -199,8 +200,8 @@ pub fn is_ours_except_for_extra_keys(secret: &Secret, template: Option<&SecretTe
     annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == content(&ours, annotations))
 }
 
-/// Whether a Secret's data, and what its annotations tell of it, is what we wrote. A token that is longer than one that
-/// we accept is not, whatever the digest says: anyone who may read and write the Secret can compute that.
+/// Whether a Secret's data and token metadata are what the operator wrote. A token that is longer than the operator
+/// accepts is not, even if the digest matches: anyone who may read and write the Secret can calculate the digest.
 #[must_use]
 pub fn is_what_we_wrote(secret: &Secret) -> bool {
     let (Some(data), Some(annotations)) = (&secret.data, &secret.metadata.annotations) else { return false };
@@ -210,7 +211,7 @@ pub fn is_what_we_wrote(secret: &Secret) -> bool {
     annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == content(data, annotations))
 }
 
-/// A value, if it is no longer than so many bytes.
+/// A value; `None` if it has more than `most` bytes.
 fn bounded<'a>(pairs: &'a BTreeMap<String, String>, key: &str, most: usize) -> Option<&'a str> {
     pairs.get(key).map(String::as_str).filter(|value| value.len() <= most)
 }
@@ -226,7 +227,7 @@ fn is_ours(key: &str) -> bool {
     secret_keys::OUR_OWN.contains(&key)
 }
 
-/// The digests of labels and annotations that are kept, and whether there are more.
+/// The digests of labels and annotations that are stored, and whether there are more.
 fn pairs(metadata: &ObjectMeta) -> (Box<[u32]>, bool) {
     let labels = metadata.labels.iter().flatten().map(|(key, value)| (LABEL, key, value));
     let annotations = metadata.annotations.iter().flatten().map(|(key, value)| (ANNOTATION, key, value));
@@ -244,9 +245,9 @@ fn pairs(metadata: &ObjectMeta) -> (Box<[u32]>, bool) {
 
 fn controller(metadata: &ObjectMeta) -> Option<Controller> {
     let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
-    // the version is no part of the identity: an owner reference outlives it
+    // without the version, which is not part of the identity
     let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-    // a text that is too long is cut, not absent: the Secret has an owner, and no object has such a name
+    // a string that is too long is truncated: the Secret has an owner, even though no object has such a name
     Some(Controller {
         kind: intern(cut(&format!("{}/{}", cut(group), cut(&owner.kind)))),
         name: cut(&owner.name).into(),
@@ -254,10 +255,10 @@ fn controller(metadata: &ObjectMeta) -> Option<Controller> {
     })
 }
 
-/// The longest name of a namespace (RFC 1123 label), and of an object (RFC 1123 subdomain).
+/// The maximum length of the name of a namespace (RFC 1123 label) and of an object (RFC 1123 subdomain).
 const NAMES_MAX: (usize, usize) = (63, 253);
 
-/// Namespace and name in the annotation about the owner, if it holds what the operator writes there.
+/// Namespace and name in the annotation about the owner; `None` if the operator cannot have written the value.
 fn named(text: &str) -> Option<(&str, &str)> {
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
     let is_name = |name: &str, max: usize| (1..=max).contains(&name.len()) && name.chars().all(legal);
@@ -276,8 +277,9 @@ fn token_metadata(metadata: &ObjectMeta) -> Option<TokenMetadata> {
     })
 }
 
-/// How many keys of `data` our own field manager owns, if no other manager owns any, nor an annotation that tells of
-/// it: an edited expiry would keep us from renewing. Nor where there is more than is read: then the data is.
+/// The number of keys of `data` that the operator's field manager owns. `None` if another manager owns a key or an
+/// annotation that describes the token, since an edited expiry would prevent the renewal, or if there are more fields
+/// than are read. Then the operator reads the data.
 fn sole_writer_of(metadata: &ObjectMeta) -> Option<usize> {
     if has_more_managers(metadata) {
         return None;
@@ -312,16 +314,15 @@ fn has_more(part: &Value) -> bool {
     part.as_object().is_some_and(|keys| keys.len() > FIELDS_MAX)
 }
 
-/// Whether anybody may ever have written the field `immutable`; what is in it, only the Secret itself tells.
+/// Whether a field manager wrote the field `immutable`; only the Secret itself shows its value.
 fn may_be_immutable(metadata: &ObjectMeta) -> bool {
     let mut entries = metadata.managed_fields.iter().flatten().filter_map(|entry| entry.fields_v1.as_ref());
     has_more_managers(metadata) || entries.any(|fields| fields.0.get("f:immutable").is_some())
 }
 
-/// Keys of this part of the metadata that our own field manager alone owns, except those of our own names, as far as
-/// they are `present`. What somebody else wrote too, or wrote first, is his; and where not all of what others own is
-/// known, anything may be.
-fn put_there(metadata: &ObjectMeta, part: &str, present: Option<&BTreeMap<String, String>>) -> Box<[Box<str>]> {
+/// The `present` keys of this part of the metadata that only the operator's field manager owns, except reserved ones. A
+/// key that another manager also owns is not removed; if some fields of other managers are unknown, no key is.
+fn owned_keys(metadata: &ObjectMeta, part: &str, present: Option<&BTreeMap<String, String>>) -> Box<[Box<str>]> {
     let (mut ours, mut theirs) = (BTreeSet::new(), BTreeSet::new());
     if has_more_managers(metadata) {
         return Box::default();
@@ -373,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn annotation_about_the_token_that_somebody_else_wrote_makes_it_doubtful() {
+    fn token_metadata_written_by_another_manager_makes_the_data_unverified() {
         let written = |key: &str| {
             let annotations = serde_json::json!({format!("f:{key}"): {}});
             let theirs = serde_json::json!({"f:metadata": {"f:annotations": annotations}});
@@ -384,12 +385,12 @@ mod tests {
         };
         assert_eq!(written(secret_keys::EXPIRES_AT_ANNOTATION), None);
         assert_eq!(written(secret_keys::CONTENT), None);
-        assert_eq!(written(secret_keys::ADOPT), Some(1), "an offer is somebody else's by its nature");
+        assert_eq!(written(secret_keys::ADOPT), Some(1), "an offer is always written by someone else");
         assert_eq!(written("example.com/theirs"), Some(1));
     }
 
     #[test]
-    fn digest_covers_data_and_what_describes_it() {
+    fn digest_covers_data_and_token_metadata() {
         let with_token = |size: usize, change: fn(&mut Secret)| {
             let mut secret = Secret {
                 data: Some([("access_token".to_owned(), ByteString(vec![b't'; size]))].into()),
@@ -414,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn field_immutable_is_seen_by_any_writer() {
+    fn field_immutable_is_observed_from_any_manager() {
         let fields = |fields: serde_json::Value| {
             let entry = serde_json::json!({"manager": "kubectl", "operation": "Update", "fieldsV1": fields});
             SecretMetadata::new(&metadata(serde_json::json!({"managedFields": [entry]}))).may_be_immutable
@@ -424,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn owner_is_read_only_as_the_operator_writes_it() {
+    fn owner_is_read_only_in_the_format_of_the_operator() {
         let owner = |text: &str| {
             let annotations = serde_json::json!({secret_keys::OWNER: text});
             let owner = SecretMetadata::new(&metadata(serde_json::json!({"annotations": annotations}))).ownership.owner;
@@ -438,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn token_metadata_needs_every_part() {
+    fn token_metadata_requires_every_part() {
         let whole = serde_json::json!({
             secret_keys::REQUEST: "r",
             secret_keys::ISSUER_ANNOTATION: "https://ims",
@@ -458,18 +459,18 @@ mod tests {
     }
 
     #[test]
-    fn wished_labels_are_found_among_foreign_ones() {
+    fn desired_labels_are_found_among_others() {
         let secret_metadata = SecretMetadata::new(&metadata(
             serde_json::json!({"labels": {"a": "1", "b": "2"}, "annotations": {"c": "3"}}),
         ));
         let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
         assert!(secret_metadata.carries(&map("a", "1"), &map("c", "3")));
         assert!(!secret_metadata.carries(&map("a", "2"), &BTreeMap::new()));
-        assert!(!secret_metadata.carries(&map("c", "3"), &BTreeMap::new()), "an annotation is no label");
+        assert!(!secret_metadata.carries(&map("c", "3"), &BTreeMap::new()), "an annotation is not a label");
     }
 
     #[test]
-    fn only_what_we_alone_put_there_is_a_leftover() {
+    fn only_keys_that_no_other_manager_owns_are_leftovers() {
         let entry = |manager: &str, labels: serde_json::Value| serde_json::json!({"manager": manager, "operation": "Update", "fieldsV1": {"f:metadata": {"f:labels": labels}}});
         let ours = serde_json::json!({
             ".": {},
@@ -484,20 +485,20 @@ mod tests {
             "labels": {"team": "1", "stage": "2", "shared": "3", "theirs": "4"},
             "managedFields": [entry(MANAGER, ours), entry("kubectl-label", theirs)],
         })));
-        let wished = BTreeMap::from([("team".to_owned(), "another value is no leftover".to_owned())]);
+        let desired = BTreeMap::from([("team".to_owned(), "another value is not a leftover".to_owned())]);
         assert_eq!(
-            secret_metadata.leftovers(&wished, &BTreeMap::new()),
+            secret_metadata.leftovers(&desired, &BTreeMap::new()),
             Leftovers { labels: vec!["stage"], annotations: vec![] }
         );
     }
 
-    /// One part of the metadata with a value that is as long as it may be, or by one byte too long.
+    /// Metadata with an annotation of this length.
     fn with_annotation(key: &str, length: usize) -> SecretMetadata {
         SecretMetadata::new(&metadata(serde_json::json!({"annotations": {key: "x".repeat(length)}})))
     }
 
     #[test]
-    fn annotation_that_is_longer_than_the_operator_writes_any_counts_as_absent() {
+    fn annotation_that_is_too_long_counts_as_absent() {
         type Part = fn(&SecretMetadata) -> Option<&str>;
         let parts: [(&str, usize, Part); 6] = [
             (secret_keys::OWNER_UID, NAME_MAX, |secret_metadata| secret_metadata.ownership.owner_uid.as_deref()),
@@ -514,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn other_field_manager_that_wrote_last_is_named() {
+    fn other_field_manager_that_wrote_last_is_reported() {
         let secret_metadata = |managers: &[&str]| {
             let entries: Vec<_> = managers.iter().map(|manager| serde_json::json!({"manager": manager})).collect();
             SecretMetadata::new(&metadata(serde_json::json!({"managedFields": entries}))).other_manager
@@ -525,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_somebody_added_are_distinguished_from_a_damaged_token() {
+    fn added_keys_are_distinguished_from_a_tampered_token() {
         let template =
             SecretTemplate { data: [("extra".to_owned(), "text".to_owned())].into(), ..SecretTemplate::default() };
         let changed = |change: fn(&mut Secret)| {
@@ -538,7 +539,7 @@ mod tests {
             is_ours_except_for_extra_keys(&secret, Some(&template))
         };
         assert!(changed(|secret| drop(
-            secret.data.get_or_insert_default().insert("foreign".into(), ByteString(vec![1]))
+            secret.data.get_or_insert_default().insert("other".into(), ByteString(vec![1]))
         )));
         assert!(!changed(|secret| drop(
             secret.data.get_or_insert_default().insert("extra".into(), ByteString(vec![1]))
@@ -547,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn stamp_with_a_part_that_is_too_long_is_none() {
+    fn token_metadata_with_a_part_that_is_too_long_is_absent() {
         let token_metadata = |key: &str, length: usize| {
             let mut annotations = serde_json::json!({
                 secret_keys::REQUEST: "r",
@@ -570,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn owner_with_long_texts_is_someone_unknown() {
+    fn owner_with_long_strings_is_an_unknown_owner() {
         let long = "x".repeat(10 * NAME_MAX);
         let owner = serde_json::json!({
             "apiVersion": format!("{long}/v1"), "kind": long, "name": long, "uid": long, "controller": true,
@@ -587,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn of_thousands_of_labels_and_annotations_so_many_are_kept_and_our_own() {
+    fn own_labels_and_annotations_and_a_limited_number_of_others_are_stored() {
         let mut annotations = many(20_000);
         annotations.insert(secret_keys::OWNER_UID.to_owned(), "uid".into());
         let labels = serde_json::json!({secret_keys::MANAGED_BY: MANAGER, "team": "a"});
@@ -597,20 +598,23 @@ mod tests {
         let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
         let none = BTreeMap::new();
         assert!(secret_metadata.carries(&map("team", "a"), &map(secret_keys::OWNER_UID, "uid")));
-        assert!(secret_metadata.carries(&none, &map("a19999", "1")), "it is among those that are not kept");
-        assert!(secret_metadata.carries(&none, &map("a19999", "2")), "and nobody can say that it is not");
-        assert!(!secret_metadata.carries(&none, &map(secret_keys::OWNER_UID, "another")), "our own are always kept");
+        assert!(secret_metadata.carries(&none, &map("a19999", "1")), "it is not stored");
+        assert!(secret_metadata.carries(&none, &map("a19999", "2")), "its value is unknown");
+        assert!(
+            !secret_metadata.carries(&none, &map(secret_keys::OWNER_UID, "another")),
+            "the operator's own are always stored"
+        );
         assert!(!secret_metadata.carries(&map(secret_keys::CREDENTIAL, "agent"), &none));
     }
 
     #[test]
-    fn where_all_are_kept_a_missing_one_is_noticed() {
+    fn missing_label_is_detected_if_all_are_stored() {
         let secret_metadata = SecretMetadata::new(&metadata(serde_json::json!({"annotations": many(PAIRS_MAX)})));
         assert!(!secret_metadata.carries(&BTreeMap::from([("team".to_owned(), "a".to_owned())]), &BTreeMap::new()));
     }
 
     #[test]
-    fn more_managed_fields_than_are_read_prove_nothing() {
+    fn more_managed_fields_than_are_read_leave_the_data_unverified() {
         let entry = |manager: &str, fields: Value| serde_json::json!({"manager": manager, "fieldsV1": fields});
         let keys = |count: usize| -> serde_json::Map<String, Value> {
             (0..count).map(|number| (format!("f:a{number:05}"), serde_json::json!({}))).collect()
@@ -635,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_under_our_name_are_kept_as_far_as_they_are_there_and_fit() {
+    fn owned_keys_are_stored_if_they_exist_and_up_to_the_limit() {
         let label = |number: usize| format!("example.com/{number:05}-{}", "x".repeat(45));
         let fields: serde_json::Map<_, _> =
             (0..5000).map(|number| (format!("f:{}", label(number)), serde_json::json!({}))).collect();
@@ -649,6 +653,6 @@ mod tests {
         let kept: usize = secret_metadata(&labels).template_labels.iter().map(|key| key.len()).sum();
         assert!((TEMPLATE_KEYS_MAX - 100..=TEMPLATE_KEYS_MAX).contains(&kept), "{kept}");
         let none = BTreeMap::new();
-        assert!(secret_metadata(&none).leftovers(&none, &none).is_empty(), "what is not there cannot be taken away");
+        assert!(secret_metadata(&none).leftovers(&none, &none).is_empty(), "a missing key cannot be removed");
     }
 }

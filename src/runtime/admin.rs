@@ -1,4 +1,4 @@
-//! Probes and metrics over HTTP. They show no secret and change nothing.
+//! The HTTP endpoints for probes and metrics. They expose no secret and change nothing.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
@@ -15,26 +15,28 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{liveness::Liveness, metrics::Metrics};
 
-/// What the probes ask.
+/// What the endpoints read.
 #[derive(Clone)]
 pub struct Probes {
-    /// Metrics to render.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// What must go on.
+    /// The liveness of loops and watches.
     pub liveness: Arc<Liveness>,
-    /// Every listing is complete.
+    /// Whether all initial lists are complete.
     pub ready: watch::Receiver<bool>,
 }
 
 /// Opens the socket.
 ///
 /// # Errors
-/// Text that names the address.
+/// A message that names the address.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| format!("--metrics-address {address} cannot be opened: {error}"))
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("failed to listen on --metrics-address {address}: {error}"))
 }
 
-/// Serves for ever.
+/// Serves the endpoints indefinitely.
 pub async fn serve(listener: TcpListener, probes: Probes) {
     let router = Router::new()
         .route("/healthz", get(healthz))
@@ -42,28 +44,28 @@ pub async fn serve(listener: TcpListener, probes: Probes) {
         .route("/metrics", get(metrics))
         .with_state(probes);
     if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "the server of probes and metrics failed");
+        tracing::error!(%error, "the HTTP server of probes and metrics failed");
     }
 }
 
-/// Fails only where a restart helps: a part of this process stands still. A cluster or an authority that does not
-/// answer is no such case.
+/// Fails only if a restart helps, because a part of this process is stalled. A cluster or an authority that does not
+/// respond is not a reason.
 async fn healthz(State(probes): State<Probes>) -> impl IntoResponse {
     match probes.liveness.stalled() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(stalled) => {
-            tracing::error!("not alive: {stalled}");
+            tracing::error!("liveness probe failed: {stalled}");
             (StatusCode::SERVICE_UNAVAILABLE, format!("{stalled}\n"))
         }
     }
 }
 
-/// A replica that stands by is ready too: its listings are complete, so that it can take over at once.
+/// A standby is ready too: its lists are complete, so that it can take over immediately.
 async fn readyz(State(probes): State<Probes>) -> impl IntoResponse {
     if *probes.ready.borrow() {
         (StatusCode::OK, "ok\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the first listing of credentials, authorities and Secrets is not complete\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "the initial list of credentials, authorities and Secrets is not complete\n")
     }
 }
 

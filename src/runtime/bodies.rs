@@ -1,10 +1,10 @@
-//! The bodies of the API server's answers: a tenant decides how long one is, so that here it is decided how many long
-//! ones are in memory at the same time.
+//! Limits the memory for response bodies of the API server, whose length tenants determine.
 //!
-//! A list is limited by the number of its objects, and one object has between 300 bytes and some megabytes. So a page
-//! that gets too long is broken off and requested again with fewer objects ([`super::pages`]); the program that follows
-//! the pages notices nothing. Long bodies of any kind take turns; a call without an answer, or with a short one, takes
-//! none. Watches pass: each of their lines is one object, and kube decodes one line at a time.
+//! Kubernetes limits a page of a list by the number of objects, and one object has between 300 bytes and several
+//! megabytes. A page that is too long is aborted and requested again with fewer objects ([`super::pages`]), which the
+//! caller does not notice. Only a limited number of long bodies is in memory at the same time; a call without a
+//! response, or with a short one, needs no permit. Watches are not limited: each line is one object, and kube decodes
+//! one line at a time.
 
 use std::{
     pin::pin,
@@ -29,73 +29,74 @@ use tower::{BoxError, Service};
 
 use super::pages::{self, Pages};
 
-/// The longest body of which any number may be in memory, in bytes: more than a page of common Secrets or a common
-/// Secret, and so little that two hundred watched namespaces can be listed at the same time.
+/// The longest body that needs no permit, in bytes: longer than a typical Secret or a page of typical Secrets, and
+/// short enough to list two hundred watched namespaces at the same time.
 const SHORT: usize = 64 << 10;
-/// The longest page, in bytes. It stands in memory twice, as bytes and as text, so that it is what a start costs most.
+/// The longest page, in bytes. It is in memory twice, as bytes and as text, and determines the peak memory at startup.
 const PAGE: usize = 2 << 20;
-/// The longest body, and so the longest single object, in bytes. The API server takes requests of 3 MiB, and writes
-/// one character of them as up to six (`<` as `\u003c`); with etcd's own limit of 1.5 MiB it is half of that. What is
-/// longer is an error, for a page of one object too.
+/// The longest body and therefore the longest object, in bytes. The API server accepts requests of 3 MiB and encodes
+/// one character as up to six (`<` as `\u003c`); etcd's default limit of 1.5 MiB halves that. A longer body is an
+/// error, even for a page of one object.
 const LONGEST: usize = 20 << 20;
-/// Bodies longer than [`SHORT`] in memory at the same time.
-const LONG_AT_ONCE: usize = 2;
-/// Bodies longer than [`PAGE`] in memory at the same time. Of those above, so that no two wait for each other.
-const LONGEST_AT_ONCE: usize = 1;
-/// A body of which nothing comes for so long fails, so that none delays others indefinitely. Less than the connection
-/// allows, which does not know that others wait. Calls other than lists have a deadline of their own, which is shorter.
-const SILENCE: Duration = Duration::from_secs(10);
+/// The number of bodies longer than [`SHORT`] in memory at the same time.
+const LONG_MAX: usize = 2;
+/// The number of bodies longer than [`PAGE`] in memory at the same time. It is less than [`LONG_MAX`], so that no two
+/// bodies wait for each other.
+const LONGEST_MAX: usize = 1;
+/// The read timeout of a body, so that none delays others indefinitely. It is less than that of the connection, for
+/// which no other bodies wait. Calls other than lists have a shorter deadline of their own.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads the bodies of all answers, watches apart, before it hands them on.
+/// Reads the bodies of all responses, except watches, before it passes them on.
 pub struct Bounded<S> {
     inner: Arc<Mutex<S>>,
-    rules: Arc<Rules>,
+    limits: Arc<Limits>,
 }
 
-struct Rules {
+struct Limits {
     long: Arc<Semaphore>,
     longest: Arc<Semaphore>,
     pages: Pages,
 }
 
 impl<S> Bounded<S> {
-    /// Bounds the bodies of the answers of `inner`.
+    /// Limits the response bodies of `inner`.
     pub fn new(inner: S) -> Self {
-        let rules = Rules {
-            long: Arc::new(Semaphore::new(LONG_AT_ONCE)),
-            longest: Arc::new(Semaphore::new(LONGEST_AT_ONCE)),
+        let limits = Limits {
+            long: Arc::new(Semaphore::new(LONG_MAX)),
+            longest: Arc::new(Semaphore::new(LONGEST_MAX)),
             pages: Pages::new(PAGE),
         };
-        Self { inner: Arc::new(Mutex::new(inner)), rules: Arc::new(rules) }
+        Self { inner: Arc::new(Mutex::new(inner)), limits: Arc::new(limits) }
     }
 }
 
-/// A body that was read, or a watch.
-type Answer<B> = Response<Either<Full<Bytes>, B>>;
+/// A response with its body in memory, or a watch.
+type BoundedResponse<B> = Response<Either<Full<Bytes>, B>>;
 
 impl<S, B> Service<Request<Body>> for Bounded<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send> + Send + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Response = Answer<B>;
+    type Response = BoundedResponse<B>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        // asked for each of the requests that one may become
+        // polled for each request that is sent
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (inner, rules) = (self.inner.clone(), self.rules.clone());
+        let (inner, limits) = (self.inner.clone(), self.limits.clone());
         let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
         async move {
             match pages::limit(request.uri()) {
                 _ if is_watch => Ok(send(&inner, request).await?.map(Either::Right)),
-                Some(limit) => rules.list(&inner, request, limit).await,
-                None => match rules.read(send(&inner, request).await?, LONGEST).await? {
-                    Some(answer) => Ok(answer),
+                Some(limit) => limits.list(&inner, request, limit).await,
+                None => match limits.read(send(&inner, request).await?, LONGEST).await? {
+                    Some(response) => Ok(response),
                     None => Err(too_long()),
                 },
             }
@@ -108,41 +109,46 @@ async fn send<S, B>(inner: &Mutex<S>, request: Request<Body>) -> Result<Response
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
 {
-    let answer = {
+    let response = {
         let mut inner = inner.lock().await;
         poll_fn(|context| inner.poll_ready(context)).await.map_err(Into::into)?;
         inner.call(request)
     };
-    answer.await.map_err(Into::into)
+    response.await.map_err(Into::into)
 }
 
 fn too_long() -> BoxError {
-    format!("an answer of the API server has more than {} MiB", LONGEST >> 20).into()
+    format!("a response of the API server has more than {} MiB", LONGEST >> 20).into()
 }
 
-impl Rules {
-    /// Requests one page, again with fewer objects where it is too long. `asked` objects were asked for.
-    async fn list<S, B>(&self, inner: &Mutex<S>, request: Request<Body>, asked: u32) -> Result<Answer<B>, BoxError>
+impl Limits {
+    /// Requests one page of `requested` objects, and requests it again with fewer objects if it is too long.
+    async fn list<S, B>(
+        &self,
+        inner: &Mutex<S>,
+        request: Request<Body>,
+        requested: u32,
+    ) -> Result<BoundedResponse<B>, BoxError>
     where
         S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
         B: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
     {
         let (head, _) = request.into_parts();
         loop {
-            let limit = self.pages.next(head.uri.path(), asked);
+            let limit = self.pages.next(head.uri.path(), requested);
             let mut page = Request::from_parts(head.clone(), Body::empty());
             *page.uri_mut() = pages::with_limit(&head.uri, limit)?;
-            let answer = send(inner, page).await?;
-            // one object cannot be divided
-            match self.read(answer, if limit > 1 { PAGE } else { LONGEST }).await? {
-                Some(answer) => {
-                    if let Either::Left(body) = answer.body()
-                        && answer.status().is_success()
+            let response = send(inner, page).await?;
+            // a page of one object cannot be divided
+            match self.read(response, if limit > 1 { PAGE } else { LONGEST }).await? {
+                Some(response) => {
+                    if let Either::Left(body) = response.body()
+                        && response.status().is_success()
                     {
                         let length = http_body::Body::size_hint(body).lower();
                         self.pages.fitted(head.uri.path(), limit, length as usize);
                     }
-                    return Ok(answer);
+                    return Ok(response);
                 }
                 None if limit > 1 => self.pages.was_too_long(head.uri.path(), limit),
                 None => return Err(too_long()),
@@ -150,12 +156,12 @@ impl Rules {
         }
     }
 
-    /// Reads the body of an answer; `None` where it is longer than `most`, in which case the rest of it is not read.
-    async fn read<B>(&self, answer: Response<B>, most: usize) -> Result<Option<Answer<B>>, BoxError>
+    /// Reads the body of a response; `None` if it is longer than `most`, in which case the rest is not read.
+    async fn read<B>(&self, response: Response<B>, most: usize) -> Result<Option<BoundedResponse<B>>, BoxError>
     where
         B: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
     {
-        let (head, body) = answer.into_parts();
+        let (head, body) = response.into_parts();
         let body = self.collect(body, most).await?;
         Ok(body.map(|body| Response::from_parts(head, Either::Left(Full::new(body)))))
     }
@@ -169,7 +175,7 @@ impl Rules {
         }
         let mut body = pin!(body.map_err(Into::<BoxError>::into));
         let mut collected = Collected { bytes: Vec::new(), long: None, longest: None };
-        while let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| "an answer does not go on")? {
+        while let Some(frame) = timeout(READ_TIMEOUT, body.frame()).await.map_err(|_| "a response body stalled")? {
             let Ok(data) = frame?.into_data() else { continue };
             let length = collected.bytes.len() + data.len();
             if length > most {
@@ -187,7 +193,7 @@ impl Rules {
     }
 }
 
-/// A body in memory. While it is there no more than so many others are as long.
+/// A body in memory, with its permits.
 struct Collected {
     bytes: Vec<u8>,
     long: Option<OwnedSemaphorePermit>,
@@ -213,7 +219,7 @@ mod tests {
 
     type Streamed = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
 
-    /// A body of so many bytes whose length is not known before it ends.
+    /// A body of this many bytes whose length is unknown until it ends.
     fn streamed(length: usize) -> Streamed {
         const CHUNK: usize = 16 << 10;
         let chunks = (0..length).step_by(CHUNK).map(move |start| CHUNK.min(length - start));
@@ -221,15 +227,15 @@ mod tests {
         StreamBody::new(stream::iter(frames)).boxed_unsync()
     }
 
-    /// A server whose pages have so many bytes an object; notes the limits that it was asked for.
+    /// A server whose objects have this many bytes each; it records the requested limits.
     fn lists(
         object: usize,
-        asked: &Arc<SyncMutex<Vec<u32>>>,
+        requested: &Arc<SyncMutex<Vec<u32>>>,
     ) -> impl Service<Request<Body>, Response = Response<Streamed>, Error = BoxError, Future: Send> + Send + use<> {
-        let asked = asked.clone();
+        let requested = requested.clone();
         service_fn(move |request: Request<Body>| {
             let limit = pages::limit(request.uri()).unwrap_or(1);
-            asked.lock().expect("no panic").push(limit);
+            requested.lock().expect("no panic").push(limit);
             std::future::ready(Ok(Response::new(streamed(object * limit as usize))))
         })
     }
@@ -238,33 +244,33 @@ mod tests {
         Request::get(uri).body(Body::empty()).expect("a request")
     }
 
-    async fn length<B>(answer: Result<Answer<B>, BoxError>) -> Option<usize>
+    async fn length<B>(response: Result<BoundedResponse<B>, BoxError>) -> Option<usize>
     where
         B: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
     {
-        Some(answer.ok()?.into_body().collect().await.ok()?.to_bytes().len())
+        Some(response.ok()?.into_body().collect().await.ok()?.to_bytes().len())
     }
 
     #[tokio::test]
-    async fn page_that_is_too_long_is_requested_again_with_fewer_objects_and_the_next_begins_there() {
+    async fn page_that_is_too_long_is_requested_again_with_fewer_objects_and_so_is_the_next_page() {
         const OBJECT: usize = 300_000;
-        let asked = Arc::default();
-        let mut bounded = Bounded::new(lists(OBJECT, &asked));
+        let requested = Arc::default();
+        let mut bounded = Bounded::new(lists(OBJECT, &requested));
         assert_eq!(length(bounded.call(get("/a?limit=100")).await).await, Some(6 * OBJECT));
         assert_eq!(length(bounded.call(get("/a?limit=100&continue=x")).await).await, Some(6 * OBJECT));
-        assert_eq!(*asked.lock().expect("no panic"), [100, 25, 6, 6]);
+        assert_eq!(*requested.lock().expect("no panic"), [100, 25, 6, 6]);
     }
 
     #[tokio::test]
-    async fn pages_of_common_objects_have_as_many_as_asked_for() {
-        let asked = Arc::default();
-        let mut bounded = Bounded::new(lists(500, &asked));
+    async fn pages_of_typical_objects_have_as_many_as_requested() {
+        let requested = Arc::default();
+        let mut bounded = Bounded::new(lists(500, &requested));
         assert_eq!(length(bounded.call(get("/a?limit=100")).await).await, Some(50_000));
-        assert_eq!(*asked.lock().expect("no panic"), [100]);
+        assert_eq!(*requested.lock().expect("no panic"), [100]);
     }
 
     #[tokio::test]
-    async fn single_object_may_be_longer_than_a_page_but_not_endless() {
+    async fn single_object_may_be_longer_than_a_page_but_is_limited() {
         for (object, is_read) in [(PAGE + 1, true), (LONGEST, true), (LONGEST + 1, false)] {
             let mut bounded = Bounded::new(lists(object, &Arc::default()));
             let list = length(bounded.call(get("/a?limit=100")).await).await;
@@ -274,36 +280,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rejection_of_a_list_is_handed_on() {
+    async fn rejection_of_a_list_is_passed_on() {
         let inner = service_fn(|_: Request<Body>| {
-            let mut answer = Response::new(streamed(100));
-            *answer.status_mut() = http::StatusCode::GONE;
-            std::future::ready(Ok::<_, BoxError>(answer))
+            let mut response = Response::new(streamed(100));
+            *response.status_mut() = http::StatusCode::GONE;
+            std::future::ready(Ok::<_, BoxError>(response))
         });
-        let answer = Bounded::new(inner).call(get("/a?limit=100")).await.expect("an answer");
-        assert_eq!(answer.status(), http::StatusCode::GONE);
+        let response = Bounded::new(inner).call(get("/a?limit=100")).await.expect("a response");
+        assert_eq!(response.status(), http::StatusCode::GONE);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn watch_is_not_read_here() {
+    async fn body_of_a_watch_is_passed_on_unread() {
         let inner = service_fn(|_: Request<Body>| {
             let silent = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
             std::future::ready(Ok::<_, BoxError>(Response::new(silent.boxed_unsync())))
         });
-        let answer = timeout(SILENCE / 2, Bounded::new(inner).call(get("/a?watch=true"))).await;
-        let answer = answer.expect("in time").expect("an answer");
-        assert!(matches!(answer.into_body(), Either::Right(_)));
+        let response = timeout(READ_TIMEOUT / 2, Bounded::new(inner).call(get("/a?watch=true"))).await;
+        let response = response.expect("in time").expect("a response");
+        assert!(matches!(response.into_body(), Either::Right(_)));
     }
 
     #[tokio::test]
-    async fn only_so_many_long_bodies_are_in_memory_and_any_number_of_short_ones() {
+    async fn number_of_long_bodies_in_memory_is_limited_and_that_of_short_ones_is_not() {
         let mut bounded = Bounded::new(lists(1, &Arc::default()));
         let get = |length: usize| get(&format!("/a?limit={length}"));
         let mut held = Vec::new();
-        for _ in 0..LONG_AT_ONCE {
-            held.push(bounded.call(get(SHORT + 1)).await.expect("an answer"));
+        for _ in 0..LONG_MAX {
+            held.push(bounded.call(get(SHORT + 1)).await.expect("a response"));
         }
-        held.push(bounded.call(get(SHORT)).await.expect("an answer"));
+        held.push(bounded.call(get(SHORT)).await.expect("a response"));
         let mut waiting = bounded.call(get(SHORT + 1));
         assert!(futures::poll!(&mut waiting).is_pending());
         held.clear();
@@ -311,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn body_that_does_not_go_on_fails() {
+    async fn body_that_stalls_fails() {
         let inner = service_fn(|_: Request<Body>| {
             let first = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; SHORT + 1])))]);
             let stalled = StreamBody::new(futures::StreamExt::chain(first, stream::pending()));
@@ -319,9 +325,9 @@ mod tests {
         });
         let mut bounded = Bounded::new(inner);
         for uri in ["/a?limit=100", "/a/b"] {
-            let answer = timeout(2 * SILENCE, bounded.call(get(uri))).await;
-            assert!(answer.is_ok_and(|answer| answer.is_err()), "{uri}");
+            let response = timeout(2 * READ_TIMEOUT, bounded.call(get(uri))).await;
+            assert!(response.is_ok_and(|response| response.is_err()), "{uri}");
         }
-        assert_eq!(bounded.rules.long.available_permits(), LONG_AT_ONCE, "and leaves room to others");
+        assert_eq!(bounded.limits.long.available_permits(), LONG_MAX, "its permit is released");
     }
 }

@@ -20,25 +20,24 @@ use tower::{BoxError, Service, ServiceBuilder, layer::layer_fn};
 use super::bodies::Bounded;
 use crate::liveness::Liveness;
 
-/// The longest time for TCP and TLS. Less than the deadline of a call, so that the error says which of the two it was.
+/// The timeout for TCP and TLS: less than the deadline of a call, so that the error shows which of the two passed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that is read from and brings nothing for so long is dead: a watch ends earlier by itself
-/// ([`crate::controller::watches::WATCH_SECONDS`]), so that silence is no sign of peace. kube has no limit of its own.
+/// A connection from which nothing is read for this time has failed: a watch without events ends earlier
+/// ([`crate::controller::watches::WATCH_SECONDS`]). kube has no timeout of its own.
 const READ_TIMEOUT: Duration = Duration::from_secs(75);
-/// What each connection has read and nobody took yet, in bytes. By itself it would be six times as much, for each body
-/// that waits for its turn ([`super::bodies`]).
+/// The read buffer of a connection, in bytes. The default is six times as large, for each body that waits for a permit
+/// ([`super::bodies`]).
 const READ_BUFFER: usize = 64 << 10;
 
-/// A client for the cluster that the process runs in, or the one of `KUBECONFIG`. Each of its watches and lists moves
-/// `liveness` under its path when it is answered or fails.
+/// A client for the cluster that the process runs in, or that of `KUBECONFIG`. Each response to a watch or list, and
+/// each failure, records a heartbeat for its path.
 ///
 /// # Errors
-/// Text that says what is missing.
+/// A message that says what is missing.
 pub async fn client(liveness: Arc<Liveness>) -> Result<Client, String> {
-    let mut config = Config::infer()
-        .await
-        .map_err(|error| format!("neither a service account nor a kubeconfig can be used: {error}"))?;
-    // our own back-off knows what is left of a token; the client's would wait up to 1000 s
+    let mut config =
+        Config::infer().await.map_err(|error| format!("no usable service account or kubeconfig: {error}"))?;
+    // the operator's backoff depends on the validity of a token; that of the client would wait up to 1000 s
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
@@ -47,7 +46,7 @@ pub async fn client(liveness: Arc<Liveness>) -> Result<Client, String> {
     } else {
         direct(config).map(|builder| observed(builder, liveness))
     };
-    client.map_err(|error| format!("no Kubernetes client can be made: {error}"))
+    client.map_err(|error| format!("failed to build the Kubernetes client: {error}"))
 }
 
 /// A client over the connections that `builder` has, with the bounds of every client of this process.
@@ -56,14 +55,14 @@ where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static> + Send + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    // each of the requests that a list becomes is progress
+    // each request for a page of a list is a heartbeat
     let layer = layer_fn(move |inner| Bounded::new(Observed { inner, liveness: liveness.clone() }));
     builder.with_layer(&layer).build()
 }
 
-/// What kube makes of a configuration without a proxy, but with connections that send at once: a request is written in
-/// two parts, header and body, and the second would wait for the acknowledgement of the first, which the other side
-/// holds back for 40 ms (Nagle's algorithm, RFC 896, and delayed acknowledgements, RFC 1122 section 4.2.3.2).
+/// The client that kube builds for a configuration without a proxy, but with `TCP_NODELAY`. Header and body of a
+/// request are two writes, and the second would wait for the acknowledgement of the first, which the other side delays
+/// by 40 ms (Nagle's algorithm, RFC 896, and delayed acknowledgements, RFC 1122 section 4.2.3.2).
 fn direct(
     config: Config,
 ) -> kube::Result<
@@ -72,7 +71,7 @@ fn direct(
     >,
 > {
     let mut tcp = legacy::connect::HttpConnector::new();
-    // the TLS around it knows which schemes are allowed
+    // the TLS layer checks the scheme
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
@@ -89,7 +88,7 @@ fn direct(
     Ok(ClientBuilder::new(service, config.default_namespace))
 }
 
-/// Sees watches and lists begin and fail.
+/// Records a heartbeat for each response to a watch or list, and for each failure.
 struct Observed<S> {
     inner: S,
     liveness: Arc<Liveness>,
@@ -132,7 +131,7 @@ mod tests {
     use crate::controller::watches::{WATCH_LIMIT, WATCH_SECONDS};
 
     #[tokio::test]
-    async fn watches_and_lists_are_heartbeats_whether_answered_or_not_and_nothing_else_is() {
+    async fn only_watches_and_lists_record_heartbeats_even_if_they_fail() {
         let liveness = Arc::new(Liveness::default());
         let inner = tower::service_fn(|_: Request<Body>| std::future::ready(Err::<(), _>("no connection")));
         let mut observed = Observed { inner, liveness: liveness.clone() };
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn quiet_watch_ends_before_its_connection_is_taken_for_dead_and_long_before_it_is_stalled() {
+    fn watch_without_events_ends_before_the_read_timeout_and_long_before_it_counts_as_stalled() {
         let ends = Duration::from_secs(u64::from(WATCH_SECONDS));
         assert!(ends < READ_TIMEOUT && ends + READ_TIMEOUT + CONNECT_TIMEOUT < WATCH_LIMIT);
     }

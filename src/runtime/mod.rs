@@ -1,4 +1,4 @@
-//! The process: client, tasks, probes, shutdown.
+//! The process: Kubernetes client, tasks, probes and shutdown.
 
 pub mod admin;
 mod bodies;

@@ -1,4 +1,5 @@
-//! How many objects the pages of a list may have, so that none is too long: Kubernetes limits them by number only.
+//! How many objects to request in a page of a list, so that the page is not too long: Kubernetes limits pages only by
+//! the number of objects.
 
 use std::{
     collections::HashMap,
@@ -7,38 +8,38 @@ use std::{
 
 use http::{Uri, uri::PathAndQuery};
 
-/// A page that was too long is requested again with this part of its objects. Halves would be too slow: fat objects
-/// are a thousand times as long as others.
+/// A page that is too long is requested again with this fraction of its objects: 1/4. Halves would take too many
+/// requests: large objects are a thousand times as long as others.
 const SMALLER: u32 = 4;
-/// A page that took at most half of the room is followed by one of so many times its objects.
+/// A page that has at most half of the maximum length is followed by one with this many times its objects.
 const LARGER: u32 = 2;
 
-/// For each path the number of objects that fitted last.
+/// The number of objects that last fit into a page, for each path whose pages were too long.
 pub struct Pages {
     most: usize,
     fitting: Mutex<HashMap<String, u32>>,
 }
 
 impl Pages {
-    /// No page is to be longer than `most` bytes.
+    /// Limits pages to `most` bytes.
     pub fn new(most: usize) -> Self {
         Self { most, fitting: Mutex::default() }
     }
 
-    /// How many objects the next page of a path is to have, where `asked` are asked for.
-    pub fn next(&self, path: &str, asked: u32) -> u32 {
-        self.fitting(|fitting| fitting.get(path).map_or(asked, |limit| asked.min(*limit)))
+    /// The number of objects to request in the next page of a path, at most `requested`.
+    pub fn next(&self, path: &str, requested: u32) -> u32 {
+        self.fitting(|fitting| fitting.get(path).map_or(requested, |limit| requested.min(*limit)))
     }
 
-    /// A page of so many objects was too long.
+    /// Records that a page with this limit was too long.
     pub fn was_too_long(&self, path: &str, limit: u32) {
         self.fitting(|fitting| fitting.insert(path.to_owned(), (limit / SMALLER).max(1)));
     }
 
-    /// A page of so many objects was this long.
+    /// Records that a page with this limit had this length in bytes.
     pub fn fitted(&self, path: &str, limit: u32, length: usize) {
         self.fitting(|fitting| {
-            // what was never too long need not be remembered
+            // a path whose pages were never too long is not remembered
             if let Some(next) = fitting.get_mut(path)
                 && length <= self.most / LARGER as usize
             {
@@ -52,12 +53,12 @@ impl Pages {
     }
 }
 
-/// The number of objects that a list asks for; `None` where a request is none.
+/// The `limit` of a list; `None` for other requests.
 pub fn limit(uri: &Uri) -> Option<u32> {
     uri.query()?.split('&').find_map(|part| part.strip_prefix("limit="))?.parse().ok()
 }
 
-/// The same list with another number of objects.
+/// The same list with another `limit`.
 pub fn with_limit(uri: &Uri, limit: u32) -> Result<Uri, http::Error> {
     let query = uri.query().unwrap_or_default().split('&');
     let query = query.map(|part| if part.starts_with("limit=") { format!("limit={limit}") } else { part.to_owned() });
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_shrink_until_they_fit_and_grow_again_no_further_than_asked() {
+    fn pages_shrink_until_they_fit_and_grow_again_up_to_the_requested_limit() {
         let pages = Pages::new(1000);
         let mut limits = Vec::new();
         for _ in 0..5 {
@@ -91,7 +92,7 @@ mod tests {
         assert_eq!(limits, [100, 25, 6, 1, 1]);
         assert_eq!(pages.next("/b", 100), 100, "another path");
         pages.fitted("/a", 1, 501);
-        assert_eq!(pages.next("/a", 100), 1, "two of them would not fit");
+        assert_eq!(pages.next("/a", 100), 1, "two objects would not fit");
         limits.clear();
         for _ in 0..8 {
             pages.fitted("/a", pages.next("/a", 100), 500);

@@ -1,5 +1,6 @@
-//! What is due and waits for a worker: namespaces take turns, so that thousands of objects of one tenant do not hold up
-//! another's. What may send a token request goes first: it holds a place that others wait for.
+//! The work queue of objects that are due and wait for a worker. Namespaces are served round robin, so that thousands
+//! of objects of one tenant do not delay those of another. An object with a request slot is first, since others wait
+//! for the slot.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -7,15 +8,15 @@ use std::{
     sync::Arc,
 };
 
-/// Objects that are due, each once.
+/// The objects that are due, each once.
 pub struct Ready<T> {
     first: VecDeque<T>,
     namespaces: HashMap<Arc<str>, VecDeque<T>>,
-    /// Namespaces with objects, the one whose turn is next in front.
-    turns: VecDeque<Arc<str>>,
-    /// What is in here; one that was moved to the front leaves its former place behind.
+    /// Namespaces with objects in round robin order, the next one at the front.
+    rotation: VecDeque<Arc<str>>,
+    /// All queued objects. One that is moved to the front leaves a stale entry in its namespace.
     queued: HashSet<T>,
-    /// What is in `first`.
+    /// The objects in `first`.
     moved: HashSet<T>,
 }
 
@@ -24,7 +25,7 @@ impl<T> Default for Ready<T> {
         Self {
             first: VecDeque::new(),
             namespaces: HashMap::new(),
-            turns: VecDeque::new(),
+            rotation: VecDeque::new(),
             queued: HashSet::new(),
             moved: HashSet::new(),
         }
@@ -32,7 +33,7 @@ impl<T> Default for Ready<T> {
 }
 
 impl<T: Clone + Eq + Hash> Ready<T> {
-    /// Adds an object of a namespace, unless it is in here. One that `goes_first` is moved to the front.
+    /// Adds an object of a namespace unless it is queued. An object that `goes_first` is moved to the front.
     pub fn push(&mut self, object: T, namespace: &str, goes_first: bool) {
         let is_new = self.queued.insert(object.clone());
         if goes_first {
@@ -43,14 +44,14 @@ impl<T: Clone + Eq + Hash> Ready<T> {
             let place = self.namespaces.get_key_value(namespace).map(|(namespace, _)| namespace.clone());
             let namespace = place.unwrap_or_else(|| {
                 let namespace: Arc<str> = namespace.into();
-                self.turns.push_back(namespace.clone());
+                self.rotation.push_back(namespace.clone());
                 namespace
             });
             self.namespaces.entry(namespace).or_default().push_back(object);
         }
     }
 
-    /// Takes out the object whose turn it is.
+    /// Removes the next object.
     pub fn pop(&mut self) -> Option<T> {
         while let Some(object) = self.next() {
             self.moved.remove(&object);
@@ -61,7 +62,7 @@ impl<T: Clone + Eq + Hash> Ready<T> {
         None
     }
 
-    /// Whether nothing is due.
+    /// Whether the queue is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queued.is_empty()
@@ -71,13 +72,13 @@ impl<T: Clone + Eq + Hash> Ready<T> {
         if let Some(object) = self.first.pop_front() {
             return Some(object);
         }
-        let namespace = self.turns.pop_front()?;
+        let namespace = self.rotation.pop_front()?;
         let objects = self.namespaces.get_mut(&namespace)?;
         let object = objects.pop_front();
         if objects.is_empty() {
             self.namespaces.remove(&namespace);
         } else {
-            self.turns.push_back(namespace);
+            self.rotation.push_back(namespace);
         }
         object
     }
@@ -92,17 +93,17 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_take_turns() {
+    fn namespaces_are_served_round_robin() {
         let mut ready = Ready::default();
         for name in ["a1", "a2", "a3", "b1", "b2", "c1"] {
             ready.push(name, &name[..1], false);
         }
         assert_eq!(order(&mut ready), ["a1", "b1", "c1", "a2", "b2", "a3"]);
-        assert!(ready.is_empty() && ready.turns.is_empty() && ready.namespaces.is_empty());
+        assert!(ready.is_empty() && ready.rotation.is_empty() && ready.namespaces.is_empty());
     }
 
     #[test]
-    fn object_is_in_here_once_and_may_be_moved_to_the_front() {
+    fn object_is_queued_once_and_may_be_moved_to_the_front() {
         let mut ready = Ready::default();
         for name in ["a1", "a2", "a1", "b1"] {
             ready.push(name, &name[..1], false);

@@ -68,9 +68,9 @@ async fn credential_rules() -> Result<()> {
             (json!({"secretName": "UPPER"}), Some("spec.secretName")),
             (json!({"deletionPolicy": "Orphan"}), Some("spec.deletionPolicy")),
             (json!({"grantType": "implicit"}), Some("spec.grantType")),
-            (json!({"secretTemplate": {"labels": {"app.kubernetes.io/managed-by": "me"}}}), Some("are the operator's own")),
-            (json!({"secretTemplate": {"labels": {"credentials.itwin.dev/credential": "x"}}}), Some("are the operator's own")),
-            (json!({"secretTemplate": {"annotations": {"credentials.itwin.dev/owner-uid": "x"}}}), Some("is the operator's own")),
+            (json!({"secretTemplate": {"labels": {"app.kubernetes.io/managed-by": "me"}}}), Some("are reserved for the operator")),
+            (json!({"secretTemplate": {"labels": {"credentials.itwin.dev/credential": "x"}}}), Some("are reserved for the operator")),
+            (json!({"secretTemplate": {"annotations": {"credentials.itwin.dev/owner-uid": "x"}}}), Some("is reserved for the operator")),
             (json!({"grantType": "password"}), None),
             (json!({"secretTemplate": {"data": {"a": "b"}}}), None),
             (json!({"secretTemplate": {"data": {"access_token": "b"}}}), Some("are always written, use other keys")),
@@ -148,10 +148,7 @@ async fn fattest_credential_is_accepted_and_one_byte_more_is_refused() -> Result
         |namespace, spec| namespace.credential("agent", spec),
         &[
             (fattest.clone(), None),
-            (
-                with("/scopes", json!(scopes(8193))),
-                Some("scopes: with a space behind each they have more than 8192 bytes"),
-            ),
+            (with("/scopes", json!(scopes(8193))), Some("scopes: they have more than 8192 bytes in total")),
             (with("/resources", json!(resources(8193))), Some("resources: they have more than 8192 bytes")),
             (
                 with("/secretTemplate/annotations", annotations(12_289)),

@@ -83,7 +83,7 @@ async fn credential_that_was_under_way_in_a_crash_is_reconciled_after_the_others
     assert!(quick < suspect, "{quick} before {suspect}");
     assert_eq!(fixture.metric("itwin_held_back_credentials").await?, 0.0);
     let log = std::fs::read_to_string(fixture.operator.process.log())?;
-    let named = |line: &str| line.contains("the process before ended") && line.contains(SUSPECT);
+    let named = |line: &str| line.contains("the previous process ended") && line.contains(SUSPECT);
     assert!(log.lines().any(named), "the log names it");
     Ok(())
 }

@@ -109,7 +109,7 @@ async fn invalid_object_is_reported_and_affects_no_other() -> Result<()> {
         fixture.namespace.kubectl(&events).await.ok().filter(|notes| notes.contains("cannot be understood"))
     })
     .await?;
-    assert_eq!(fixture.metric("itwin_unreadable_objects").await?, 1.0);
+    assert_eq!(fixture.metric("itwin_invalid_objects").await?, 1.0);
 
     // seen by a watch, and by the listing of a start
     let first = fixture.token().await?;

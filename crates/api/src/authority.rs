@@ -1,9 +1,9 @@
-//! `ITwinAuthority`: who may be asked for tokens. Only administrators write it.
+//! `ITwinAuthority`: an authorization server that may be asked for tokens. Only administrators write it.
 //!
-//! It is the trust anchor: the only place where a URL enters the system, so that a tenant can never point the
-//! operator, and with it a client secret, at a server of his own.
+//! It is the trust anchor and the only place where a URL enters the system. A tenant can therefore never point the
+//! operator, and with it a client secret, at a server of their own.
 
-#![expect(clippy::duplicated_attributes, reason = "printer columns have the same type; the lint looks inside them")]
+#![expect(clippy::duplicated_attributes, reason = "printer columns have the same type; the lint compares their parts")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema, core::Duration};
@@ -24,7 +24,7 @@ use super::{credential::GrantType, duration, schema};
     category = "itwin",
     status = "AuthorityStatus",
     derive = "PartialEq",
-    doc = "An OAuth 2.0 authorization server that ITwinServiceCredentials may ask for tokens, and the rules for asking. Only administrators write it.",
+    doc = "An OAuth 2.0 authorization server that ITwinServiceCredentials may request tokens from, and the rules for these requests. Only administrators write it.",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Issuer", type_ = "string", json_path = ".spec.issuer"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -37,7 +37,7 @@ use super::{credential::GrantType, duration, schema};
 )]
 pub struct AuthoritySpec {
     /// Issuer identifier (RFC 8414): an https URL without user information, query or fragment, such as
-    /// `https://ims.bentley.com`. A trailing slash means nothing. Immutable.
+    /// `https://ims.bentley.com`. A trailing slash is ignored. Immutable.
     #[schemars(schema_with = "schema::url")]
     #[x_kube(
         validation = Rule::new("self.matches('^https://[^/?#@ ]+(/[^?#@ ]*)?$') && isURL(self)")
@@ -47,15 +47,15 @@ pub struct AuthoritySpec {
     )]
     pub issuer: String,
 
-    /// Token endpoint. Default: the one of the issuer's discovery document, which must have the issuer's origin.
+    /// Token endpoint. Default: the endpoint in the issuer's discovery document, which must have the issuer's origin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::url")]
     #[x_kube(validation = Rule::new("self.matches('^https://[^/?#@ ]+(/[^#@ ]*)?$') && isURL(self)")
         .message("tokenEndpoint must be an https URL without user information or fragment"))]
     pub token_endpoint: Option<String>,
 
-    /// JSON Web Key Set with the signing keys. Default: the one of the issuer's discovery document, which must have
-    /// the issuer's origin.
+    /// URL of the JSON Web Key Set with the signing keys. Default: the URL in the issuer's discovery document, which
+    /// must have the issuer's origin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::url")]
     #[x_kube(validation = Rule::new("self.matches('^https://[^/?#@ ]+(/[^#@ ]*)?$') && isURL(self)")
@@ -66,17 +66,17 @@ pub struct AuthoritySpec {
     #[serde(default)]
     pub client_authentication: ClientAuthentication,
 
-    /// CA certificates in PEM, base64 encoded. They replace the system's roots for this authority.
+    /// CA certificates in PEM, base64 encoded. They replace the system's root certificates for this authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1_048_576), regex(pattern = r"^[A-Za-z0-9+/=\s]*$"))]
     pub ca_bundle: Option<String>,
 
-    /// `jwt`: signature, `iss`, `exp`, `nbf` and `aud` are checked before a token is written. `opaque`: the answer's
-    /// `expires_in` alone decides.
+    /// `jwt`: the operator checks signature, `iss`, `exp`, `nbf` and `aud` before it writes a token. `opaque`: only
+    /// `expires_in` of the response determines when the token expires.
     #[serde(default)]
     pub access_token_format: AccessTokenFormat,
 
-    /// The token's `aud` must hold one of these. Default: `aud` is not checked.
+    /// The token's `aud` must contain one of these. Default: `aud` is not checked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::audiences")]
     pub audiences: Vec<String>,
@@ -87,16 +87,16 @@ pub struct AuthoritySpec {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed_grant_types: Vec<GrantType>,
 
-    /// Namespaces whose credentials may use this authority, by their labels. Default: all.
+    /// Selects by labels the namespaces whose credentials may use this authority. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<LabelSelector>,
 
-    /// Scopes that credentials may ask for. Default: all.
+    /// Scopes that credentials may request. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::allowed_scopes")]
     pub allowed_scopes: Option<Vec<String>>,
 
-    /// Deadline of one request, the body included; 1s to 60s.
+    /// Deadline of one request, including the response body; 1s to 60s.
     #[serde(default = "default_request_timeout", deserialize_with = "duration::deserialize")]
     #[schemars(schema_with = "schema::duration")]
     pub request_timeout: Duration,
@@ -106,12 +106,12 @@ pub struct AuthoritySpec {
     #[schemars(range(min = 1, max = 256))]
     pub max_concurrent_requests: i32,
 
-    /// Token requests a minute, 1 to 60000.
+    /// Token requests per minute, 1 to 60000.
     #[serde(default = "default_requests_per_minute")]
     #[schemars(range(min = 1, max = 60_000))]
     pub requests_per_minute: i32,
 
-    /// Difference that is tolerated between the authority's clock and ours, at most 10m.
+    /// Tolerated difference between the clocks of the authority and the operator, at most 10m.
     #[serde(default = "default_clock_skew", deserialize_with = "duration::deserialize")]
     #[schemars(schema_with = "schema::duration")]
     pub clock_skew: Duration,
@@ -124,28 +124,28 @@ pub enum ClientAuthentication {
     /// Client identifier and secret in the request body.
     #[default]
     ClientSecretPost,
-    /// HTTP Basic, both halves form-encoded (RFC 6749 section 2.3.1).
+    /// HTTP Basic, client identifier and secret form-encoded (RFC 6749 section 2.3.1).
     ClientSecretBasic,
     /// A signed assertion (RFC 7523 section 2.2).
     PrivateKeyJwt,
 }
 
-/// What an access token of this authority is.
+/// The format of this authority's access tokens.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AccessTokenFormat {
     /// A signed JSON Web Token (RFC 7519).
     #[default]
     Jwt,
-    /// Text without a structure that we may look into.
+    /// A string whose structure is the authority's own.
     Opaque,
 }
 
-/// What is known of the authority.
+/// The observed state of the authority.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorityStatus {
-    /// The generation of the spec that this status is about.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Ready`: endpoints and signing keys are known.
@@ -158,7 +158,7 @@ pub struct AuthorityStatus {
     /// The key set in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks_uri: Option<String>,
-    /// How many signing keys the key set holds.
+    /// The number of signing keys in the key set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_keys: Option<i32>,
 }

@@ -1,33 +1,33 @@
-//! Condition types and reasons: a closed set, because people write alerts and scripts against them.
+//! Condition types and reasons: a closed set, because users write alerts and scripts against them.
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::time;
 
-/// The condition that `kubectl wait`, Flux and Argo CD look at.
+/// The condition that `kubectl wait`, Flux and Argo CD evaluate.
 pub const READY: &str = "Ready";
-/// The condition that tells how the last attempt to get a token ended.
+/// The condition that shows how the last attempt to get a token ended.
 pub const RENEWED: &str = "Renewed";
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Why a condition is as it is. Each variant's name is the word in the condition.
+        /// The reason of a condition. Each variant's name is the value of `reason`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(missing_docs)]
         pub enum Reason { $($(#[$doc])* $name,)* }
 
         impl Reason {
-            /// Every reason, for tests and for building label sets.
+            /// Every reason, for tests and for sets of label values.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The word as it stands in a condition.
+            /// The value of `reason` in a condition.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)* }
             }
 
-            /// The reason of this name, if there is one.
+            /// The reason with this name, if there is one.
             #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
@@ -42,7 +42,7 @@ reasons! {
     TokenValid,
     /// The authority's endpoints and keys are known.
     AuthorityReachable,
-    /// Nothing has been tried yet.
+    /// The operator has not attempted anything yet.
     Pending,
     BelowMinimumValidity,
     TokenExpired,
@@ -58,7 +58,7 @@ reasons! {
     GrantTypeNotAllowed,
     ClientCredentialsNotFound,
     ClientCredentialsInvalid,
-    // answers
+    // responses of the authority
     InvalidClient,
     InvalidScope,
     UnauthorizedClient,
@@ -87,21 +87,22 @@ reasons! {
     ConfigurationInvalid,
 }
 
-/// One condition, before it is compared with the one that the object has.
+/// A condition, before it is compared with the one in the object's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// `Ready` or `Renewed`.
     pub kind: &'static str,
-    /// The condition's status.
+    /// Whether the condition's status is `True`.
     pub holds: bool,
     /// The condition's reason.
     pub reason: Reason,
-    /// For people: what happened, to which object, what to do.
+    /// What happened, which object is affected, and what to do.
     pub message: String,
 }
 
 impl Verdict {
-    /// The condition to store. The transition time moves only when the status does, as the API conventions ask.
+    /// The condition to store. The transition time changes only with the status, as the Kubernetes API conventions
+    /// require.
     #[must_use]
     pub fn into_condition(self, previous: &[Condition], generation: Option<i64>, now: DateTime<Utc>) -> Condition {
         let status = if self.holds { "True" } else { "False" };

@@ -1,7 +1,7 @@
-//! `ITwinServiceCredential`: what an application team writes to get a token into a Secret.
+//! `ITwinServiceCredential`: an application team's request for a token in a Secret.
 //!
-//! There is no URL and no namespace in it: a tenant names an authority that an administrator configured, and Secrets
-//! of its own namespace. What can be known to be wrong is refused by the schema, before anything happens.
+//! It contains no URL and no namespace: a tenant names an authority that an administrator configured, and Secrets of
+//! their own namespace. The schema rejects invalid values at admission.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{duration, schema};
 
-/// The authority that is used where a credential names none.
+/// The authority of a credential that names none.
 pub const DEFAULT_AUTHORITY: &str = "bentley-ims";
 
 /// A request for an OAuth 2.0 access token of the iTwin Platform, kept valid in a Secret of the same namespace.
@@ -28,7 +28,7 @@ pub const DEFAULT_AUTHORITY: &str = "bentley-ims";
     namespaced,
     status = "CredentialStatus",
     derive = "PartialEq",
-    doc = "Asks an ITwinAuthority for an OAuth 2.0 access token (client credentials, RFC 6749 section 4.4), keeps it valid in a Secret of this namespace, and renews it before it expires.",
+    doc = "Requests an OAuth 2.0 access token from an ITwinAuthority (client credentials, RFC 6749 section 4.4), stores it in a Secret of this namespace, and renews it before it expires.",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
@@ -52,88 +52,89 @@ pub const DEFAULT_AUTHORITY: &str = "bentley-ims";
     validation = Rule::new("!(has(self.renewBefore) && has(self.renewBeforePercentage))")
         .message("set at most one of renewBefore and renewBeforePercentage"),
     validation = Rule::new("!has(self.renewBefore) || duration(self.renewBefore) >= duration(self.minimumValidity)")
-        .message("renewBefore is shorter than minimumValidity, so that the token would fall below it before each renewal: raise renewBefore or lower minimumValidity (default 5m)")
+        .message("renewBefore is shorter than minimumValidity, so the token would fall below it before each renewal: raise renewBefore or lower minimumValidity (default 5m)")
 )]
 pub struct CredentialSpec {
-    /// The ITwinAuthority to ask. It is cluster-scoped and written by administrators.
+    /// The ITwinAuthority to request the token from. It is cluster-scoped and written by administrators.
     #[serde(default)]
     pub authority_ref: AuthorityRef,
 
-    /// The Secret of this namespace that holds what the app registration gave.
+    /// The Secret of this namespace that holds the client ID and client secret (or private key) of the app
+    /// registration.
     pub client_credentials_ref: ClientCredentialsRef,
 
-    /// The OAuth 2.0 grant to use. `client_credentials` (RFC 6749 section 4.4) is what service apps use; `password`
-    /// (section 4.3) is for legacy service users, where the authority allows it.
+    /// The OAuth 2.0 grant type. Service apps use `client_credentials` (RFC 6749 section 4.4); `password` (section 4.3)
+    /// is for legacy service users, if the authority allows it.
     #[serde(default)]
     pub grant_type: GrantType,
 
-    /// Scopes to ask for, each a scope token of RFC 6749 section 3.3; a set of 1 to 64.
+    /// Scopes to request, each a scope token of RFC 6749 section 3.3; a set of 1 to 64.
     #[serde(default = "default_scopes")]
     #[schemars(schema_with = "schema::scopes")]
     #[x_kube(validation = Rule::new("self.map(scope, size(scope) + 1).sum() <= 8192")
-        .message("scopes: with a space behind each they have more than 8192 bytes together, request fewer"))]
+        .message("scopes: they have more than 8192 bytes in total, counting a space after each; request fewer"))]
     pub scopes: Vec<String>,
 
     /// Resource indicators (RFC 8707): absolute URIs of the services that the token is for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::resources")]
     #[x_kube(validation = Rule::new("self.map(resource, bytes(resource).size()).sum() <= 8192")
-        .message("resources: they have more than 8192 bytes together, name fewer or shorter ones"))]
+        .message("resources: they have more than 8192 bytes in total; name fewer or shorter ones"))]
     pub resources: Vec<String>,
 
-    /// The Secret that is written, in this namespace; the credential's own name where this is absent. Immutable.
+    /// The Secret in this namespace that the operator writes the token into. Default: the credential's name. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::object_name")]
     pub secret_name: Option<String>,
 
-    /// Labels, annotations and further keys of the Secret that is written.
+    /// Labels, annotations and additional keys of the token Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_template: Option<SecretTemplate>,
 
-    /// How long before its expiry a token is renewed, as a Go duration such as `20m`. More than half of the token's
-    /// real lifetime is brought down to half. Default: a third of the lifetime.
+    /// How long before its expiry a token is renewed, as a Go duration such as `20m`. The operator uses at most half of
+    /// the token's actual lifetime. Default: a third of the lifetime.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "duration::deserialize_optional")]
     #[schemars(schema_with = "schema::duration")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s')").message("renewBefore must be at least 1s"))]
     pub renew_before: Option<Duration>,
 
-    /// The same as a percentage of the token's real lifetime, 1 to 50.
+    /// How long before its expiry a token is renewed, as a percentage of the token's actual lifetime, 1 to 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 50))]
     pub renew_before_percentage: Option<i32>,
 
-    /// The validity that a workload may count on whenever it reads the Secret: the length of its longest call. Below
-    /// it the credential is not Ready.
+    /// The time that a token is guaranteed to be valid for when a workload reads it from the Secret, such as the
+    /// duration of the workload's longest call. While the token is valid for less, the credential is not Ready.
     #[serde(default = "default_minimum_validity", deserialize_with = "duration::deserialize")]
     #[schemars(schema_with = "schema::duration")]
     #[x_kube(validation = Rule::new("duration(self) <= duration('24h')").message("minimumValidity must be at most 24h"))]
     pub minimum_validity: Duration,
 
-    /// Workloads of this namespace to restart after a token was written, for programs that read the token once. An
-    /// administrator must have allowed it (chart value `rolloutRestart.enabled`).
+    /// Workloads of this namespace to restart after each new token, for programs that read the token only once. An
+    /// administrator must allow it (chart value `rolloutRestart.enabled`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub rollout_restart_targets: Vec<RolloutRestartTarget>,
 
-    /// What becomes of the Secret when the credential is deleted: `Delete` lets it be garbage collected, `Retain`
-    /// leaves it.
+    /// What happens to the Secret when the credential is deleted: with `Delete` it is garbage collected, with `Retain`
+    /// it stays.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// Keeps the Secret as it is and asks for no token.
+    /// Stops token requests. The Secret stays as it is.
     #[serde(default)]
     pub suspend: bool,
 }
 
 impl ITwinServiceCredential {
-    /// The name of the Secret that is written for this credential.
+    /// The name of the token Secret.
     #[must_use]
     pub fn target_name(&self) -> &str {
         self.spec.secret_name.as_deref().or(self.metadata.name.as_deref()).unwrap_or_default()
     }
 }
 
-/// Names the ITwinAuthority to ask.
+/// Names the ITwinAuthority to request the token from.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuthorityRef {
     /// Name of an ITwinAuthority.
@@ -148,11 +149,11 @@ impl Default for AuthorityRef {
     }
 }
 
-/// Names the Secret with the client's credentials, and its keys where they are not the usual ones.
+/// Names the Secret with the client's credentials, and its keys if they differ from the defaults.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientCredentialsRef {
-    /// Name of a Secret in this namespace. One trailing newline in its values is tolerated.
+    /// Name of a Secret in this namespace. One trailing newline in a value is ignored.
     #[schemars(schema_with = "schema::object_name")]
     pub name: String,
     /// Key of the client identifier.
@@ -163,7 +164,7 @@ pub struct ClientCredentialsRef {
     #[serde(default = "default_client_secret_key")]
     #[schemars(schema_with = "schema::secret_key")]
     pub client_secret_key: String,
-    /// Key of the PEM private key, where the authority uses `private_key_jwt`.
+    /// Key of the PEM private key, if the authority uses `private_key_jwt`.
     #[serde(default = "default_private_key_key")]
     #[schemars(schema_with = "schema::secret_key")]
     pub private_key_key: String,
@@ -189,7 +190,7 @@ pub enum GrantType {
 }
 
 impl GrantType {
-    /// The word in a token request and in both specs.
+    /// The value in a token request and in both specs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -199,23 +200,23 @@ impl GrantType {
     }
 }
 
-/// What becomes of the Secret when its credential is deleted.
+/// What happens to the Secret when its credential is deleted.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeletionPolicy {
     /// The Secret is garbage collected with the credential.
     #[default]
     Delete,
-    /// The Secret stays; its token is valid until it expires, and is not renewed.
+    /// The Secret stays. Its token is valid until it expires and is not renewed.
     Retain,
 }
 
-/// Additions to the Secret that is written.
+/// Additions to the token Secret.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(
     validation = Rule::new("!has(self.labels) || self.labels.all(k, k != 'app.kubernetes.io/managed-by' && !k.startsWith('credentials.itwin.dev/'))")
-        .message("secretTemplate.labels: app.kubernetes.io/managed-by and the prefix credentials.itwin.dev/ are the operator's own, use other keys"),
+        .message("secretTemplate.labels: app.kubernetes.io/managed-by and the prefix credentials.itwin.dev/ are reserved for the operator, use other keys"),
     validation = Rule::new("!has(self.annotations) || self.annotations.all(k, !k.startsWith('credentials.itwin.dev/'))")
-        .message("secretTemplate.annotations: the prefix credentials.itwin.dev/ is the operator's own, use other keys"),
+        .message("secretTemplate.annotations: the prefix credentials.itwin.dev/ is reserved for the operator, use other keys"),
     validation = Rule::new("!has(self.data) || self.data.all(k, !(k in ['access_token', 'authorization', 'token_type', 'expires_at', 'scope', 'issuer']))")
         .message("secretTemplate.data: access_token, authorization, token_type, expires_at, scope and issuer are always written, use other keys"),
     validation = Rule::new("!has(self.data) || self.data.all(k, size(k) <= 253 && k.matches('^[-._a-zA-Z0-9]+$'))")
@@ -223,34 +224,34 @@ pub enum DeletionPolicy {
     validation = Rule::new("!has(self.data) || self.data.all(k, bytes(self.data[k]).size() <= 4096)")
         .message("secretTemplate.data: a template has more than 4096 bytes, shorten it"),
     validation = Rule::new("!has(self.data) || self.data.map(k, size(k) + bytes(self.data[k]).size()).sum() <= 16384")
-        .message("secretTemplate.data: the templates and their keys have more than 16384 bytes together, use fewer or shorter ones"),
+        .message("secretTemplate.data: the templates and their keys have more than 16384 bytes in total, use fewer or shorter ones"),
     validation = Rule::new("!has(self.labels) || self.labels.all(k, k.indexOf('/') <= 253 && k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$'))")
-        .message("secretTemplate.labels: a key has at most 63 letters, digits, '-', '_' and '.', begins and ends with a letter or digit, and may have a domain before it as in example.com/team"),
+        .message("secretTemplate.labels: a key has at most 63 letters, digits, '-', '_' and '.', begins and ends with a letter or digit, and may have a domain prefix as in example.com/team"),
     validation = Rule::new("!has(self.labels) || self.labels.all(k, self.labels[k].matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$'))")
         .message("secretTemplate.labels: a value has at most 63 letters, digits, '-', '_' and '.', and begins and ends with a letter or digit; use an annotation for other text"),
     validation = Rule::new("!has(self.annotations) || self.annotations.all(k, k.indexOf('/') <= 253 && k.lowerAscii().matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?([a-z0-9][-a-z0-9_.]{0,61})?[a-z0-9]$'))")
-        .message("secretTemplate.annotations: a key has at most 63 letters, digits, '-', '_' and '.', begins and ends with a letter or digit, and may have a domain before it as in example.com/team"),
+        .message("secretTemplate.annotations: a key has at most 63 letters, digits, '-', '_' and '.', begins and ends with a letter or digit, and may have a domain prefix as in example.com/team"),
     validation = Rule::new("(has(self.labels) ? self.labels.map(k, size(k) + size(self.labels[k])).sum() : 0) + (has(self.annotations) ? self.annotations.map(k, size(k) + bytes(self.annotations[k]).size()).sum() : 0) <= 12288")
-        .message("secretTemplate: labels and annotations with their keys have more than 12288 bytes together, use fewer or shorter ones")
+        .message("secretTemplate: labels and annotations with their keys have more than 12288 bytes in total, use fewer or shorter ones")
 )]
 pub struct SecretTemplate {
-    /// Labels to put on the Secret, at most 32; with the annotations and all keys at most 12 KiB.
+    /// Labels of the Secret, at most 32. Labels and annotations with their keys have at most 12 KiB in total.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::labels")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations to put on the Secret, at most 32.
+    /// Annotations of the Secret, at most 32.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::annotations")]
     pub annotations: BTreeMap<String, String>,
-    /// Extra keys, each a text with placeholders `{{ name | filter }}`. Names: `access_token`, `token_type`,
-    /// `expires_at`, `scope`, `issuer`. Filters: `b64encode`, `lower`, `upper`, `trim`, `tojson`, `urlencode`. At most
-    /// 16 templates of 4 KiB, 16 KiB together.
+    /// Additional keys. Each value is text with placeholders `{{ name | filter }}`. Names: `access_token`,
+    /// `token_type`, `expires_at`, `scope`, `issuer`. Filters: `b64encode`, `lower`, `upper`, `trim`, `tojson`,
+    /// `urlencode`. At most 16 templates of 4 KiB each, 16 KiB in total.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::templates")]
     pub data: BTreeMap<String, String>,
 }
 
-/// A workload to restart after the Secret was written.
+/// A workload to restart after each new token.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RolloutRestartTarget {
     /// Kind of the workload.
@@ -269,18 +270,18 @@ pub enum WorkloadKind {
     DaemonSet,
 }
 
-/// What the operator last saw and did. Nothing in it is an input to a decision about names, keys or owners.
+/// What the operator last observed and did. The operator never decides about names, keys or owners by it.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialStatus {
-    /// The generation of the spec that this status is about.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Ready`: the Secret holds a usable token for the current spec. `Renewed`: how the last attempt ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// The Secret that is written.
+    /// The token Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
     /// Issuer identifier of the authority that issued the token.
@@ -298,20 +299,20 @@ pub struct CredentialStatus {
     /// When the token expires, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
-    /// The next attempt to get a token, RFC 3339. Absent while suspended, and while the credential waits for an authority
-    /// that fails again and again.
+    /// The time of the next attempt to get a token, RFC 3339. Absent while the credential is suspended or waits for an
+    /// open circuit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_at: Option<String>,
-    /// expiresAt less minimumValidity: until then an outage of the authority is survived, RFC 3339.
+    /// expiresAt minus minimumValidity, RFC 3339. Until then an outage of the authority does not affect workloads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usable_until: Option<String>,
-    /// Failed attempts since the last token. Waiting for an authority that fails again and again is no attempt.
+    /// Failed attempts since the last token. Waiting for an open circuit is not an attempt.
     #[serde(default)]
     pub consecutive_failures: i32,
     /// The last failed attempt since the last token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastFailure>,
-    /// The last value of the annotation credentials.itwin.dev/renew that was acted upon.
+    /// The last value of the annotation credentials.itwin.dev/renew that the operator handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_renew_request: Option<String>,
 }
@@ -321,9 +322,9 @@ pub struct CredentialStatus {
 pub struct LastFailure {
     /// When it failed, RFC 3339.
     pub time: String,
-    /// The reason, one of those of the condition `Renewed`.
+    /// A reason of the condition `Renewed`.
     pub reason: String,
-    /// What happened, to which object, and what to do.
+    /// What happened, which object is affected, and what to do.
     pub message: String,
 }
 

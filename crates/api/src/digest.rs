@@ -1,13 +1,13 @@
-//! Digests of lists of texts: SHA-256 as text, a short number, and the seed of a jitter.
+//! Digests of lists of strings: SHA-256 in hexadecimal, a 32-bit number, and a seed for jitter.
 
 use aws_lc_rs::digest;
 
-/// Bytes as hexadecimal text.
+/// Bytes as a hexadecimal string.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Length-prefixed parts, so that no two different lists give the same bytes.
+/// Passes length-prefixed parts to `sink`, so that no two different lists result in the same bytes.
 pub fn framed<'a>(parts: impl IntoIterator<Item = &'a str>, mut sink: impl FnMut(&[u8])) {
     for part in parts {
         sink(&(part.len() as u64).to_be_bytes());
@@ -15,7 +15,7 @@ pub fn framed<'a>(parts: impl IntoIterator<Item = &'a str>, mut sink: impl FnMut
     }
 }
 
-/// SHA-256 of a list of texts, in hexadecimal.
+/// SHA-256 of a list of strings, in hexadecimal.
 #[must_use]
 pub fn sha256_hex<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
@@ -23,7 +23,7 @@ pub fn sha256_hex<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     hex(context.finish().as_ref())
 }
 
-/// A number that is fixed by a list of texts and evenly spread.
+/// A uniformly distributed number derived from a list of strings.
 #[must_use]
 pub fn short<'a>(parts: impl IntoIterator<Item = &'a str>) -> u32 {
     let mut context = digest::Context::new(&digest::SHA256);
@@ -34,7 +34,7 @@ pub fn short<'a>(parts: impl IntoIterator<Item = &'a str>) -> u32 {
     u32::from_be_bytes(head)
 }
 
-/// The same in `[0, 1)`: the seed of a jitter.
+/// The same number scaled to `[0, 1)`, as a seed for jitter.
 #[must_use]
 pub fn unit_interval<'a>(parts: impl IntoIterator<Item = &'a str>) -> f64 {
     f64::from(short(parts)) / (f64::from(u32::MAX) + 1.0)
@@ -49,6 +49,6 @@ mod tests {
         let seeds: Vec<f64> = (0..1000).map(|n| unit_interval([n.to_string().as_str()])).collect();
         assert!(seeds.iter().all(|seed| (0.0..1.0).contains(seed)));
         let mean = seeds.iter().sum::<f64>() / 1000.0;
-        assert!((0.45..0.55).contains(&mean), "evenly spread, mean {mean}");
+        assert!((0.45..0.55).contains(&mean), "uniformly distributed, mean {mean}");
     }
 }

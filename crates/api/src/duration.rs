@@ -1,8 +1,8 @@
-//! Durations of an object, checked before a parser reads them.
+//! Durations of an object, validated before the parser of the Kubernetes client reads them.
 //!
-//! The parser of the Kubernetes client panics where a number is too large or negative. The schema refuses such texts;
-//! an object that is older than the schema can have them. What the client itself writes for a duration that the schema
-//! takes can be read again: there `0.5ms` is `500µs`.
+//! That parser panics if a number is too large or negative. The schema rejects such values, but an object that is older
+//! than the schema can contain them. What the client itself writes for a duration that the schema accepts can be read
+//! again: it writes `0.5ms` as `500µs`.
 
 use kube::core::Duration;
 use serde::{Deserialize, Deserializer, de::Error};
@@ -11,15 +11,15 @@ use super::limits::DURATION_MAX;
 
 /// Terms of a duration, such as the two of `1h30m`.
 const TERMS_MAX: usize = 4;
-/// Digits before the point of a number, in any unit: four times as many hours are still fewer seconds than 2^64.
+/// Digits before or after the decimal point, in any unit: four terms of 10^15 hours are still fewer than 2^64 seconds.
 const DIGITS_MAX: usize = 15;
-/// Units, the longer before those that they begin with.
+/// Units; `ms` comes before `m`, its prefix.
 const UNITS: [&str; 7] = ["ms", "ns", "us", "µs", "s", "m", "h"];
 
 /// Reads a duration such as `90s`, `1h30m` or `1.5h`.
 ///
 /// # Errors
-/// A sentence that says what to write.
+/// A message that says what to write.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let expected = || "expected a duration such as 90s, 5m or 1h30m".to_owned();
     if text.len() > DURATION_MAX || !is_duration(text) {
@@ -28,15 +28,15 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     text.parse().map_err(|_| expected())
 }
 
-/// One to four times a number without a sign and a unit.
+/// Whether this is one to four terms, each an unsigned number and a unit.
 fn is_duration(text: &str) -> bool {
     let mut rest = text;
     for _ in 0..TERMS_MAX {
-        let Some(behind) = after_term(rest) else { return false };
-        if behind.is_empty() {
+        let Some(remaining) = after_term(rest) else { return false };
+        if remaining.is_empty() {
             return true;
         }
-        rest = behind;
+        rest = remaining;
     }
     false
 }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_of_the_schema_are_read() {
+    fn durations_that_the_schema_accepts_are_parsed() {
         for (text, span) in [
             ("0s", Span::ZERO),
             ("90s", Span::from_secs(90)),
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn longest_durations_of_the_schema_come_back_as_the_client_writes_them() {
+    fn longest_durations_survive_a_round_trip_through_the_client() {
         for text in ["999999999h".repeat(3), "999999999.999999999h".to_owned(), "0.0001ms".to_owned()] {
             let read = parse(&text).expect("a duration");
             assert_eq!(parse(&read.to_string()), Ok(read), "{text}: {read}");
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused_and_nothing_panics() {
+    fn everything_else_is_rejected_without_a_panic() {
         for text in [
             "",
             "s",

@@ -1,18 +1,18 @@
-//! Why something could not be done: the reason of a condition with its message.
+//! A failure: the reason of a condition and its message.
 
 use crate::conditions::Reason;
 
-/// Something that stops us, in the words of the contract.
+/// Why the operator cannot proceed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The reason of the condition.
     pub reason: Reason,
-    /// What happened, to which object, and what to do.
+    /// What happened, which object is affected, and what to do.
     pub message: String,
 }
 
 impl Failure {
-    /// A refusal with its message.
+    /// A failure with this reason and message.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }

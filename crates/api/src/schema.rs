@@ -1,7 +1,7 @@
-//! Schema fragments that both kinds use.
+//! Schema fragments of both custom resources.
 //!
-//! Strings carry a pattern and a maximum length: the pattern is what makes the CEL rules safe to evaluate (CEL's
-//! `duration()` fails with an unhelpful message on text that is none), and the length bounds their cost.
+//! Strings have a pattern and a maximum length. The pattern makes the CEL rules safe to evaluate (CEL's `duration()`
+//! fails with an unhelpful message on a string that is not a duration), and the length bounds their cost.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
@@ -55,12 +55,12 @@ fn scope_token() -> Schema {
     })
 }
 
-/// Scopes to ask for: RFC 6749 section 3.3 scope tokens, 1 to 64 of them.
+/// Scopes to request: 1 to 64 scope tokens (RFC 6749 section 3.3).
 pub fn scopes(_: &mut SchemaGenerator) -> Schema {
     string_set(scope_token(), 1, 64)
 }
 
-/// Scopes that an authority may be asked for; an empty list allows none.
+/// Scopes that an authority allows; an empty list allows none.
 pub fn allowed_scopes(_: &mut SchemaGenerator) -> Schema {
     string_set(scope_token(), 0, 256)
 }
@@ -79,12 +79,12 @@ pub fn resources(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
-/// Audiences, one of which a token must be for (RFC 7519 section 4.1.3).
+/// Accepted audiences (RFC 7519 section 4.1.3).
 pub fn audiences(_: &mut SchemaGenerator) -> Schema {
     string_set(json_schema!({"type": "string", "minLength": 1, "maxLength": 2048}), 0, 16)
 }
 
-/// A URL of at most 2048 characters; the rules about its form are CEL, for the sake of their messages.
+/// A URL of at most 2048 characters. CEL rules validate its form, because they have better messages.
 pub fn url(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": limits::URL_MAX})
 }
@@ -97,17 +97,17 @@ fn string_map(entries: usize, value: usize) -> Schema {
     })
 }
 
-/// Templates of data keys. What they may hold, `act::template` checks.
+/// Templates of data keys. `itwin_core::template` validates them.
 pub fn templates(_: &mut SchemaGenerator) -> Schema {
     string_map(limits::TEMPLATES_MAX, limits::TEMPLATE_MAX)
 }
 
-/// Labels of the Secret; the rules about their syntax are CEL, for the sake of their messages.
+/// Labels of the Secret. CEL rules validate their syntax, because they have better messages.
 pub fn labels(_: &mut SchemaGenerator) -> Schema {
     string_map(limits::LABELS_MAX, limits::LABEL_VALUE_MAX)
 }
 
-/// Annotations of the Secret, likewise.
+/// Annotations of the Secret. CEL rules validate their syntax.
 pub fn annotations(_: &mut SchemaGenerator) -> Schema {
     string_map(limits::LABELS_MAX, limits::ANNOTATION_VALUE_MAX)
 }

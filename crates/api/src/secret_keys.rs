@@ -1,10 +1,10 @@
-//! Names inside the Secret that the operator writes: data keys, labels and annotations.
+//! Names in the token Secret: data keys, labels and annotations.
 
 /// The raw access token.
 pub const ACCESS_TOKEN: &str = "access_token";
 /// `Bearer <token>`: the value of an `Authorization` header.
 pub const AUTHORIZATION: &str = "authorization";
-/// The token's type as the authority named it (RFC 6749 section 7.1).
+/// The token's type as returned by the authority (RFC 6749 section 7.1).
 pub const TOKEN_TYPE: &str = "token_type";
 /// When the token expires, RFC 3339 in UTC.
 pub const EXPIRES_AT: &str = "expires_at";
@@ -12,36 +12,35 @@ pub const EXPIRES_AT: &str = "expires_at";
 pub const SCOPE: &str = "scope";
 /// The authority's issuer identifier.
 pub const ISSUER: &str = "issuer";
-/// Every key that each generated Secret holds.
+/// The keys of every token Secret.
 pub const DATA_KEYS: [&str; 6] = [ACCESS_TOKEN, AUTHORIZATION, TOKEN_TYPE, EXPIRES_AT, SCOPE, ISSUER];
 
-/// Label with the operator's name, by which generated Secrets can be listed.
+/// Label with the operator's name, for listing token Secrets.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Label with the credential's name, or a digest of it where the name is longer than a label may be. For people who list
-/// Secrets: no decision rests on it, since another credential's name may equal the digest.
+/// Label with the credential's name, or with a prefix and a digest of a name that is too long for a label. It is for
+/// users who list Secrets. The operator never decides by it, since another credential's name may equal the digest.
 pub const CREDENTIAL: &str = "credentials.itwin.dev/credential";
 
 /// UID of the credential that owns the Secret.
 pub const OWNER_UID: &str = "credentials.itwin.dev/owner-uid";
-/// `<namespace>/<name>` of the credential that owns the Secret: by it a copy elsewhere is known as one, and a credential
-/// that was created again knows what the one before it left behind.
+/// `<namespace>/<name>` of the credential that owns the Secret. It identifies a copy in another namespace, and the
+/// Secret that a deleted credential of this name left behind.
 pub const OWNER: &str = "credentials.itwin.dev/owner";
-/// Digest of what the token was asked for.
+/// Digest of the token request.
 pub const REQUEST: &str = "credentials.itwin.dev/request-fingerprint";
-/// Digest of the client's credentials, keyed by the token, so that it tells nothing to who cannot read the token.
+/// Digest of the client's credentials, keyed by the token: without the token it reveals nothing.
 pub const CLIENT: &str = "credentials.itwin.dev/client-fingerprint";
-/// `<uid>/<resourceVersion>` of the client Secret that the token was asked with.
+/// `<uid>/<resourceVersion>` of the client Secret that the token was requested with.
 pub const CLIENT_VERSION: &str = "credentials.itwin.dev/client-version";
-/// Digest of the templates by which keys were rendered; absent where there were none.
+/// Digest of the templates of the rendered keys; absent if there are none.
 pub const TEMPLATE: &str = "credentials.itwin.dev/template-fingerprint";
-/// On the pod template of a workload that was restarted: when the token was issued for which it was.
+/// On the pod template of a restarted workload: when the token that caused the restart was issued.
 pub const RESTARTED_FOR: &str = "credentials.itwin.dev/restarted-for-token-of";
-/// Digest of the written `data` and of what the annotations tell of it, by which a hand edit is told from our own
-/// content.
+/// Digest of `data` and of the token metadata as written by the operator; it detects manual edits.
 pub const CONTENT: &str = "credentials.itwin.dev/content-fingerprint";
-/// The issuer that the token came from.
+/// The issuer of the token.
 pub const ISSUER_ANNOTATION: &str = "credentials.itwin.dev/issuer";
-/// The client that the token was issued to; an identifier, not a secret.
+/// The identifier of the client that the token was issued to; not a secret.
 pub const CLIENT_ID: &str = "credentials.itwin.dev/client-id";
 /// The scopes that the token was granted, separated by spaces.
 pub const GRANTED: &str = "credentials.itwin.dev/scope";
@@ -49,21 +48,21 @@ pub const GRANTED: &str = "credentials.itwin.dev/scope";
 pub const ISSUED_AT: &str = "credentials.itwin.dev/issued-at";
 /// When the token expires.
 pub const EXPIRES_AT_ANNOTATION: &str = "credentials.itwin.dev/expires-at";
-/// Digest of the value of [`RENEW`] that the credential had when the token was written: a renewal on request that was
-/// carried out is not carried out again by who starts before the status tells of it.
+/// Digest of the value of [`RENEW`] that the credential had when the token was written. It keeps another process from
+/// repeating a renewal on request that the status does not show yet.
 pub const RENEWED_FOR: &str = "credentials.itwin.dev/renewed-for";
-/// The annotations that are written with a token, and tell of it.
+/// The annotations that describe the token.
 pub const TOKEN_METADATA: [&str; 8] =
     [REQUEST, CLIENT, CLIENT_VERSION, CLIENT_ID, GRANTED, ISSUER_ANNOTATION, ISSUED_AT, EXPIRES_AT_ANNOTATION];
-/// Put on an existing Secret by its owner: the credential of this name may take it over.
+/// Set on an existing Secret by a user: the credential with this name may adopt it.
 pub const ADOPT: &str = "credentials.itwin.dev/adopt";
 
-/// Put on a credential by a user: a new value asks for a new token now.
+/// Set on a credential by a user: a new value requests a renewal.
 pub const RENEW: &str = "credentials.itwin.dev/renew";
-/// In memory only, on a credential whose [`RENEW`] was too long to be kept.
+/// In memory only, on a credential whose [`RENEW`] is too long to be kept.
 pub const RENEW_TOO_LONG: &str = "credentials.itwin.dev/renew-too-long";
 
-/// All labels and annotations above: however many others a Secret has, these are read.
+/// All labels and annotations above. They are read regardless of how many others a Secret has.
 pub const OUR_OWN: [&str; 17] = [
     MANAGED_BY,
     CREDENTIAL,
@@ -84,18 +83,18 @@ pub const OUR_OWN: [&str; 17] = [
     ADOPT,
 ];
 
-/// Whether a label or annotation is the operator's own, which no template may name.
+/// Whether a label or annotation is reserved for the operator: no template may set it.
 #[must_use]
 pub fn is_our_own(key: &str) -> bool {
     key == MANAGED_BY || key.starts_with("credentials.itwin.dev/")
 }
 
-/// The longest value a label may have.
+/// The maximum length of a label value, in characters.
 const LABEL_VALUE_MAX: usize = 63;
 
 /// The value of the [`CREDENTIAL`] label for a credential of this name.
 ///
-/// A name that is too long is cut and given a digest, so that two long names never share one value.
+/// A name that is too long is truncated and gets a digest, so that two long names never have the same value.
 #[must_use]
 pub fn credential_label(name: &str) -> String {
     if name.len() <= LABEL_VALUE_MAX {

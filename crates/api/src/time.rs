@@ -1,8 +1,8 @@
-//! Times as Kubernetes objects hold them, and conversions between the two time crates.
+//! Times as stored in Kubernetes objects, and conversions between the two time crates.
 //!
-//! kube and k8s-openapi use jiff, this project's own arithmetic uses chrono. The API server keeps whole seconds only,
-//! so instants that go into an object are cut to seconds first: otherwise what was written never equals what is read
-//! back, and a status is written again and again.
+//! kube and k8s-openapi use jiff; this project calculates with chrono. The API server stores whole seconds, so instants
+//! are truncated to seconds before they are written. Otherwise the written value would never equal the value that is
+//! read back, and the operator would write the same status repeatedly.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use k8s_openapi::{
@@ -10,7 +10,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-/// An instant as an object's field holds it: whole seconds, rounded down.
+/// An instant truncated to whole seconds, as an object's field stores it.
 #[must_use]
 pub fn whole_seconds(at: DateTime<Utc>) -> DateTime<Utc> {
     at.trunc_subsecs(0)
@@ -28,19 +28,19 @@ pub fn to_micro_time(at: DateTime<Utc>) -> MicroTime {
     MicroTime(Timestamp::from_microsecond(at.timestamp_micros()).unwrap_or(Timestamp::MAX))
 }
 
-/// A Kubernetes `Time` as an instant; `None` for years that chrono does not know.
+/// A Kubernetes `Time` as an instant; `None` for years that chrono does not support.
 #[must_use]
 pub fn from_kubernetes(time: &Time) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(time.0.as_second(), 0)
 }
 
-/// RFC 3339 text in UTC with whole seconds, as it stands in Secrets, annotations and statuses.
+/// RFC 3339 in UTC with whole seconds, as written to Secrets, annotations and statuses.
 #[must_use]
 pub fn to_rfc3339(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
-/// Reads RFC 3339 text; `None` where it is not one, which callers treat as "unknown".
+/// Parses RFC 3339; `None` if it is invalid, which callers treat as unknown.
 #[must_use]
 pub fn from_rfc3339(text: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(text).ok().map(|at| at.with_timezone(&Utc))

@@ -1,14 +1,14 @@
-//! Several credentials that name one Secret, as the one to write or as their client Secret: which of them may.
+//! Contention for a Secret: which of several credentials may write or read it.
 //!
-//! A Secret is written by one credential, and never one that another credential of the namespace reads as its client
-//! Secret. Who is older has the name; a credential that owns the existing Secret by UID keeps it.
+//! One credential writes a Secret, and no credential writes a Secret that another credential of the namespace reads as
+//! its client Secret. The oldest contender gets the name. A credential that owns the existing Secret by UID keeps it.
 
 use chrono::{DateTime, Utc};
 use itwin_api::{conditions::Reason, failure::Failure};
 
 use crate::ownership::OwnershipMetadata;
 
-/// A credential that names a Secret. The older comes first; UIDs part those of one second.
+/// A credential that names a Secret. Contenders are ordered by age; UIDs order those created in the same second.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Contender {
     /// When it was created.
@@ -24,8 +24,8 @@ fn oldest_before<'a>(ours: &Contender, others: &'a [Contender]) -> Option<&'a Co
     others.iter().filter(|other| other.uid != ours.uid && *other < ours).min()
 }
 
-/// Why a Secret that does not exist yet must not be created for `ours`: of several `writers` the oldest has it, whichever
-/// is reconciled first. Once there is a Secret, [`super::ownership::owner`] decides.
+/// Why `ours` must not create the Secret, which does not exist yet: the oldest of several `writers` creates it, in
+/// whatever order they are reconciled. If the Secret exists, [`super::ownership::owner`] decides.
 #[must_use]
 pub fn oldest_contender(secret: &str, ours: &Contender, writers: &[Contender]) -> Option<Failure> {
     let oldest_contender = oldest_before(ours, writers)?;
@@ -39,23 +39,22 @@ pub fn oldest_contender(secret: &str, ours: &Contender, writers: &[Contender]) -
     ))
 }
 
-/// Why a Secret that `ours` does not own must not become its own, whether it exists or not: one of its `readers`, for
-/// which it is the client Secret, is older.
+/// Why `ours` must not create or adopt the Secret: one of the `readers` that use it as their client Secret is older.
 #[must_use]
 pub fn older_reader(secret: &str, ours: &Contender, readers: &[Contender]) -> Option<Failure> {
     let reader = oldest_before(ours, readers)?;
     Some(Failure::new(
         Reason::SecretNotOwned,
         format!(
-            "Secret {secret} is the client Secret of ITwinServiceCredential {}, so that no token is written into it: set \
+            "Secret {secret} is the client Secret of ITwinServiceCredential {}, so no token is written into it: set \
              spec.secretName to another name in a new credential, or another spec.clientCredentialsRef.name in {}",
             reader.name, reader.name
         ),
     ))
 }
 
-/// Why `ours` must not read its client Secret: one of the `writers` of that Secret is older, or owns it by what stands on
-/// it, `ownership`.
+/// Why `ours` must not read its client Secret: one of the `writers` of that Secret is older, or owns it according to
+/// its ownership metadata.
 #[must_use]
 pub fn writer_of_client(
     secret: &str,
@@ -69,7 +68,7 @@ pub fn writer_of_client(
     Some(Failure::new(
         Reason::ClientCredentialsInvalid,
         format!(
-            "Secret {secret} is the one that ITwinServiceCredential {} writes its token into, and no client Secret: set \
+            "Secret {secret} is the token Secret of ITwinServiceCredential {}, and not a client Secret: set \
              spec.clientCredentialsRef.name to the Secret with the client's credentials, or delete {}",
             writer.name, writer.name
         ),
@@ -89,11 +88,11 @@ mod tests {
     }
 
     #[test]
-    fn oldest_contender_has_the_secret_whichever_is_reconciled_first() {
+    fn oldest_contender_gets_the_secret_in_any_order_of_reconciliation() {
         let (old, young) = (contender(1, "b"), contender(2, "a"));
         let both = [young.clone(), old.clone()];
         assert_eq!(oldest_contender("secret", &old, &both), None);
-        let failure = oldest_contender("secret", &young, &both).expect("an elder");
+        let failure = oldest_contender("secret", &young, &both).expect("an older contender");
         assert!(failure.reason == Reason::SecretNotOwned && failure.message.contains("name-of-b"), "{failure:?}");
     }
 
@@ -107,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn younger_writer_of_a_client_secret_is_refused_and_its_reader_is_not() {
+    fn younger_writer_of_a_client_secret_fails_and_its_reader_does_not() {
         let (reader, writer) = (contender(1, "reader"), contender(2, "writer"));
         let failure = older_reader("secret", &writer, std::slice::from_ref(&reader)).expect("a reader");
         assert!(failure.reason == Reason::SecretNotOwned && failure.message.contains("name-of-reader"), "{failure:?}");
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn younger_reader_of_a_secret_that_is_to_be_written_is_refused_and_its_writer_is_not() {
+    fn younger_reader_of_a_token_secret_fails_and_its_writer_does_not() {
         let (writer, reader) = (contender(1, "writer"), contender(2, "reader"));
         let failure = writer_of_client("secret", &reader, std::slice::from_ref(&writer), None).expect("a writer");
         assert_eq!(failure.reason, Reason::ClientCredentialsInvalid);
@@ -124,11 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn reader_of_a_secret_that_a_writer_owns_is_refused_whatever_their_ages() {
+    fn reader_of_a_secret_that_a_writer_owns_fails_regardless_of_their_ages() {
         let (reader, writers) = (contender(1, "reader"), [contender(2, "other"), contender(3, "writer")]);
-        let refused = |ownership: &OwnershipMetadata| writer_of_client("secret", &reader, &writers, Some(ownership));
-        assert!(refused(&retained_by("writer")).is_some_and(|failure| failure.message.contains("name-of-writer")));
-        assert_eq!(refused(&retained_by("somebody-else")), None);
+        let failure = |ownership: &OwnershipMetadata| writer_of_client("secret", &reader, &writers, Some(ownership));
+        assert!(failure(&retained_by("writer")).is_some_and(|failure| failure.message.contains("name-of-writer")));
+        assert_eq!(failure(&retained_by("another")), None);
     }
 
     #[test]

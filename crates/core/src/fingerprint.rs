@@ -1,4 +1,4 @@
-//! Digests by which a restarted operator recognises its own work without keeping a secret anywhere.
+//! Digests by which a restarted operator recognizes its own writes without storing a secret.
 
 use aws_lc_rs::{digest, hmac};
 use itwin_api::{
@@ -7,9 +7,9 @@ use itwin_api::{
 };
 use itwin_oauth::sensitive::Sensitive;
 
-/// What a token is asked for, apart from who asks and whom. Order means nothing: scopes and resources are sets.
+/// Digest of a token request without client and authority. Order is irrelevant: scopes and resources are sets.
 ///
-/// Only what changes the token belongs here; else a change of, say, `renewBefore` would ask for a new one
+/// It covers only what affects the token. Otherwise a change of `renewBefore`, for example, would cause a token request
 /// (hashicorp/vault-secrets-operator#1051).
 #[must_use]
 pub fn request(spec: &CredentialSpec) -> String {
@@ -27,15 +27,15 @@ pub fn request(spec: &CredentialSpec) -> String {
     sha256_hex(parts)
 }
 
-/// The value of the renew annotation: a user may write anything there, of any length.
+/// Digest of the renew annotation, whose value users choose.
 #[must_use]
 pub fn renewal(value: &str) -> String {
     sha256_hex([value])
 }
 
-/// The client's credentials, keyed by the token that they gave.
+/// Digest of the client's credentials, keyed by the token that was issued for them.
 ///
-/// A plain digest of a weak password could be searched for by anyone who sees an annotation. The key makes it useless
+/// Anyone who can read annotations could guess a weak password from a plain digest. The key makes the digest useless
 /// without the token, which only readers of the Secret's data have.
 #[must_use]
 pub fn client<'a>(token: &Sensitive, material: impl IntoIterator<Item = &'a str>) -> String {
@@ -45,7 +45,8 @@ pub fn client<'a>(token: &Sensitive, material: impl IntoIterator<Item = &'a str>
     hex(context.sign().as_ref())
 }
 
-/// The content of a Secret, in the order of its keys. It holds the token, so that the digest cannot be searched.
+/// Digest of the content of a Secret, in the order of its keys. The content includes the token, so that it cannot be
+/// guessed from the digest.
 #[must_use]
 pub fn content<'a>(data: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn renewals_are_distinct_and_short_whatever_the_user_wrote() {
+    fn digests_of_renewals_are_distinct_and_short_for_any_value() {
         assert_eq!(renewal("1"), renewal("1"));
         assert_ne!(renewal("1"), renewal("2"));
         assert_eq!(renewal(&"x".repeat(100_000)).len(), renewal("1").len());
@@ -78,17 +79,17 @@ mod tests {
     }
 
     #[test]
-    fn order_of_scopes_is_no_change() {
+    fn order_of_scopes_does_not_change_the_digest() {
         assert_eq!(request(&spec(&["a", "b"])), request(&spec(&["b", "a"])));
     }
 
     #[test]
-    fn joined_scopes_are_not_two_scopes() {
+    fn one_joined_scope_differs_from_two_scopes() {
         assert_ne!(request(&spec(&["ab"])), request(&spec(&["a", "b"])));
     }
 
     #[test]
-    fn renewal_policy_is_no_part_of_the_request() {
+    fn renewal_policy_does_not_change_the_digest() {
         let mut other = spec(&["a"]);
         other.renew_before_percentage = Some(10);
         assert_eq!(request(&spec(&["a"])), request(&other));

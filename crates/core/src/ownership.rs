@@ -1,15 +1,16 @@
-//! Whose is an existing Secret? Decided by UIDs, and by the namespace and name that stand on the Secret itself.
+//! Who owns an existing Secret, decided by UIDs and by the namespace and name in its ownership metadata.
 //!
-//! A tenant who may create credentials but not read Secrets must not get hold of somebody's Secret by naming it
-//! (stackabletech/secret-operator#707). So no label and no name alone decides: a Secret of ours carries our UID, and one
-//! that a predecessor left behind carries our namespace and name, and a UID that no credential has any more.
+//! A tenant who may create credentials but not read Secrets must not take over another user's Secret by naming it
+//! (stackabletech/secret-operator#707). So neither a label nor a name alone decides. A Secret of a credential carries
+//! its UID. A Secret that a deleted credential left behind carries the namespace and name, and a UID that no credential
+//! has.
 
 use std::sync::Arc;
 
 use itwin_api::{conditions::Reason, failure::Failure};
 
-/// The longest part of a name that a message repeats: as long as a name of Kubernetes may be. An owner reference is not
-/// checked for that.
+/// The longest part of a name that a message repeats: the maximum length of an object name, in characters. The API
+/// server does not limit the name in an owner reference.
 const SHOWN_MAX: usize = 253;
 
 /// Namespace and name of a credential.
@@ -21,16 +22,16 @@ pub struct Named {
     pub name: Arc<str>,
 }
 
-/// What an existing Secret says of its owner.
+/// The ownership metadata of an existing Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnershipMetadata {
     /// The owner reference with `controller: true`.
     pub controller: Option<Controller>,
     /// The annotation with the owner's UID.
     pub owner_uid: Option<Arc<str>>,
-    /// The annotation with the owner's namespace and name; absent where it holds anything else.
+    /// The annotation with the owner's namespace and name; `None` if its value is invalid.
     pub owner: Option<Named>,
-    /// The annotation by which its owner offers it to a credential.
+    /// The annotation by which a user offers the Secret to a credential.
     pub adopt: Option<Arc<str>>,
 }
 
@@ -45,13 +46,13 @@ pub struct Controller {
     pub uid: Arc<str>,
 }
 
-/// The kind as it stands in [`Controller::kind`] for our own owner references.
+/// The value of [`Controller::kind`] in the operator's owner references.
 pub const OUR_KIND: &str = "credentials.itwin.dev/ITwinServiceCredential";
 
 /// The credential that wants to write a Secret.
 #[derive(Clone, Copy, Debug)]
 pub struct Writer<'a> {
-    /// Its namespace, which is the Secret's.
+    /// Its namespace, which is also that of the Secret.
     pub namespace: &'a str,
     /// Its name.
     pub name: &'a str,
@@ -59,20 +60,20 @@ pub struct Writer<'a> {
     pub uid: &'a str,
 }
 
-/// Who an existing Secret belongs to.
+/// The owner of an existing Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// This credential.
     Us,
-    /// No one: its owner was a credential of this namespace and name that is gone, or it was offered. It may be taken
-    /// over; its token is not ours.
+    /// No one: its owner was a deleted credential with this namespace and name, or a user offers it. This credential
+    /// may adopt it, but does not trust its token.
     Adoptable,
-    /// Somebody else.
+    /// Someone else.
     Other(Failure),
 }
 
 impl OwnershipMetadata {
-    /// The UID of the credential that it belongs to: that of its controller, or without one that of the annotation.
+    /// The UID of the owning credential: that of the controller, or that of the annotation if there is no controller.
     #[must_use]
     pub fn owner_uid(&self) -> Option<&str> {
         self.controller.as_ref().map(|controller| &controller.uid).or(self.owner_uid.as_ref()).map(|uid| &**uid)
@@ -85,18 +86,19 @@ impl Writer<'_> {
     }
 }
 
-/// Who the Secret `secret` belongs to, seen from the credential `ours`. `living` finds the credential that has a UID now.
+/// The owner of `secret` from the point of view of the credential `ours`. `find` returns the existing credential with a
+/// UID.
 #[must_use]
 pub fn owner(
     ownership: &OwnershipMetadata,
     secret: &str,
     ours: &Writer<'_>,
-    living: &dyn Fn(&str) -> Option<Named>,
+    find: &dyn Fn(&str) -> Option<Named>,
 ) -> Owner {
     let Some(uid) = ownership.owner_uid() else {
         return match ownership.adopt.as_deref() {
             Some(adopt) if adopt == ours.name => Owner::Adoptable,
-            _ => Owner::Other(unmarked(secret, ours)),
+            _ => Owner::Other(without_owner(secret, ours)),
         };
     };
     if uid == ours.uid {
@@ -106,15 +108,15 @@ pub fn owner(
         Some(controller) if *controller.kind != *OUR_KIND => return Owner::Other(controlled(secret, controller)),
         _ => {}
     }
-    if let Some(alive) = living(uid) {
-        return Owner::Other(owned(secret, ours, &alive, ownership.owner.as_ref()));
+    if let Some(existing) = find(uid) {
+        return Owner::Other(owned(secret, ours, &existing, ownership.owner.as_ref()));
     }
-    let left_by_us = ours.is_named_by(ownership.owner.as_ref());
+    let is_our_name = ours.is_named_by(ownership.owner.as_ref());
     match &ownership.controller {
-        // garbage collection is on its way; a reference to another name was put there by somebody else
-        Some(controller) if left_by_us && *controller.name == *ours.name => Owner::Adoptable,
-        Some(controller) => Owner::Other(ownerless(secret, ours, controller, ownership.owner.as_ref())),
-        None if left_by_us || ownership.adopt.as_deref() == Some(ours.name) => Owner::Adoptable,
+        // garbage collection will delete it; a reference to another name was set by someone else
+        Some(controller) if is_our_name && *controller.name == *ours.name => Owner::Adoptable,
+        Some(controller) => Owner::Other(of_missing_controller(secret, ours, controller, ownership.owner.as_ref())),
+        None if is_our_name || ownership.adopt.as_deref() == Some(ours.name) => Owner::Adoptable,
         None => Owner::Other(left_behind(secret, ours, ownership.owner.as_ref())),
     }
 }
@@ -123,9 +125,9 @@ fn not_owned(message: String) -> Failure {
     Failure::new(Reason::SecretNotOwned, message)
 }
 
-fn unmarked(secret: &str, ours: &Writer<'_>) -> Failure {
+fn without_owner(secret: &str, ours: &Writer<'_>) -> Failure {
     not_owned(format!(
-        "Secret {secret} exists and is not ours: delete it, or let this credential take it over with \
+        "Secret {secret} exists and is not owned by this credential: delete it, or let this credential adopt it with \
          'kubectl annotate secret {secret} credentials.itwin.dev/adopt={}'",
         ours.name
     ))
@@ -141,15 +143,15 @@ fn controlled(secret: &str, controller: &Controller) -> Failure {
     ))
 }
 
-/// Its owner exists. One of another namespace is named only where the Secret itself names it.
-fn owned(secret: &str, ours: &Writer<'_>, alive: &Named, owner: Option<&Named>) -> Failure {
-    if *alive.namespace != *ours.namespace {
-        return copy(secret, owner.filter(|owner| *owner == alive));
+/// The owner exists. An owner in another namespace is named only if the Secret itself names it.
+fn owned(secret: &str, ours: &Writer<'_>, existing: &Named, owner: Option<&Named>) -> Failure {
+    if *existing.namespace != *ours.namespace {
+        return copy(secret, owner.filter(|owner| *owner == existing));
     }
     not_owned(format!(
         "Secret {secret} belongs to ITwinServiceCredential {}, which exists: set spec.secretName to another name in a new \
          credential, or delete that one",
-        alive.name
+        existing.name
     ))
 }
 
@@ -164,8 +166,8 @@ fn copy(secret: &str, of: Option<&Named>) -> Failure {
     ))
 }
 
-/// Its controller was a credential that is gone, and not certainly one of ours.
-fn ownerless(secret: &str, ours: &Writer<'_>, controller: &Controller, owner: Option<&Named>) -> Failure {
+/// The controller is a credential that no longer exists and whose name does not match.
+fn of_missing_controller(secret: &str, ours: &Writer<'_>, controller: &Controller, owner: Option<&Named>) -> Failure {
     if let Some(owner) = owner.filter(|owner| *owner.namespace != *ours.namespace) {
         return copy(secret, Some(owner));
     }
@@ -183,9 +185,9 @@ fn left_behind(secret: &str, ours: &Writer<'_>, owner: Option<&Named>) -> Failur
             format!("is a copy of the Secret of ITwinServiceCredential {namespace}/{name}")
         }
         Some(owner) => format!("was left behind by ITwinServiceCredential {}", owner.name),
-        None => "was left behind by a credential whose name it does not carry".to_owned(),
+        None => "was left behind by a credential that it does not name".to_owned(),
     };
-    not_owned(format!("Secret {secret} {what}: delete it, or let this credential take it over with {adopt}"))
+    not_owned(format!("Secret {secret} {what}: delete it, or let this credential adopt it with {adopt}"))
 }
 
 fn shown(name: &str) -> &str {
@@ -202,7 +204,7 @@ mod tests {
         Named { namespace: namespace.into(), name: name.into() }
     }
 
-    fn unmarked() -> OwnershipMetadata {
+    fn empty() -> OwnershipMetadata {
         OwnershipMetadata::default()
     }
 
@@ -225,19 +227,19 @@ mod tests {
         }
     }
 
-    /// Seen from [`OURS`], where all credentials that own any Secret are gone.
+    /// The owner from the point of view of [`OURS`] if no other credential exists.
     fn of(ownership: &OwnershipMetadata) -> Owner {
         owner(ownership, "secret", &OURS, &|_| None)
     }
 
-    /// The same where the credential of this name has the UID `uid-0`.
-    fn of_living(ownership: &OwnershipMetadata, namespace: &str, name: &str) -> Owner {
+    /// The same if a credential of this name exists with the UID `uid-0`.
+    fn of_existing(ownership: &OwnershipMetadata, namespace: &str, name: &str) -> Owner {
         owner(ownership, "secret", &OURS, &|uid| (uid == "uid-0").then(|| named(namespace, name)))
     }
 
-    /// Why it is refused.
+    /// Why the Secret is not owned.
     fn message(owner: Owner) -> String {
-        let Owner::Other(failure) = owner else { return format!("{owner:?}, which is not refused") };
+        let Owner::Other(failure) = owner else { return format!("{owner:?}, which is not a failure") };
         assert_eq!(failure.reason, Reason::SecretNotOwned);
         failure.message
     }
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn another_controller_beats_every_annotation() {
+    fn another_controller_takes_precedence_over_annotations() {
         let mut ownership =
             controlled_by("apps/Deployment", "mine", "uid-0").named("team-a", "mine").offered_to("mine");
         ownership.owner_uid = Some("uid-1".into());
@@ -267,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_left_behind_by_a_credential_of_our_namespace_and_name_can_be_taken_over() {
+    fn secret_left_behind_by_a_credential_of_our_namespace_and_name_is_adoptable() {
         assert_eq!(of(&controlled_by(OUR_KIND, "mine", "uid-0").named("team-a", "mine")), Owner::Adoptable);
         assert_eq!(of(&retained_by("uid-0").named("team-a", "mine")), Owner::Adoptable);
     }
@@ -287,22 +289,22 @@ mod tests {
     }
 
     #[test]
-    fn owner_annotation_without_a_uid_proves_nothing() {
-        assert!(message(of(&unmarked().named("team-a", "mine"))).contains("is not ours"));
+    fn owner_annotation_without_a_uid_is_ignored() {
+        assert!(message(of(&empty().named("team-a", "mine"))).contains("is not owned"));
     }
 
     #[test]
-    fn controller_of_another_name_beats_the_owner_annotation() {
+    fn controller_of_another_name_takes_precedence_over_the_owner_annotation() {
         let ownership = controlled_by(OUR_KIND, "theirs", "uid-0").named("team-a", "mine");
         assert!(message(of(&ownership)).contains("ITwinServiceCredential theirs"));
     }
 
     #[test]
-    fn copy_from_another_namespace_is_refused_and_its_original_named() {
+    fn copy_from_another_namespace_is_not_owned_and_the_message_names_the_original() {
         for copied in [controlled_by(OUR_KIND, "mine", "uid-0"), retained_by("uid-0")] {
             let copied = copied.named("team-b", "mine");
-            for seen in [of(&copied), of_living(&copied, "team-b", "mine")] {
-                let message = message(seen);
+            for owner in [of(&copied), of_existing(&copied, "team-b", "mine")] {
+                let message = message(owner);
                 let copy = "is a copy of the Secret of ITwinServiceCredential team-b/mine: delete it";
                 assert!(message.contains(copy), "{message}");
             }
@@ -310,35 +312,35 @@ mod tests {
     }
 
     #[test]
-    fn owner_in_another_namespace_that_the_secret_does_not_name_is_not_named() {
-        let message = message(of_living(&retained_by("uid-0").named("team-a", "mine"), "team-b", "hidden"));
+    fn owner_in_another_namespace_is_not_named_unless_the_secret_names_it() {
+        let message = message(of_existing(&retained_by("uid-0").named("team-a", "mine"), "team-b", "hidden"));
         assert!(message.contains("a copy") && !message.contains("team-b") && !message.contains("hidden"), "{message}");
     }
 
     #[test]
-    fn secret_of_a_living_owner_is_not_vacant_even_where_it_is_offered_and_bears_our_name() {
+    fn secret_of_an_existing_owner_is_not_adoptable_even_if_it_is_offered_and_has_our_name() {
         for ownership in [retained_by("uid-0"), controlled_by(OUR_KIND, "mine", "uid-0")] {
             let ownership = ownership.named("team-a", "mine").offered_to("mine");
-            let message = message(of_living(&ownership, "team-a", "theirs"));
+            let message = message(of_existing(&ownership, "team-a", "theirs"));
             assert!(message.contains("belongs to ITwinServiceCredential theirs, which exists"), "{message}");
         }
     }
 
     #[test]
-    fn unmarked_secret_is_somebody_elses_until_it_is_offered_to_us() {
-        assert!(message(of(&unmarked())).contains("adopt=mine"));
-        assert!(message(of(&unmarked().offered_to("theirs"))).contains("adopt=mine"));
-        assert_eq!(of(&unmarked().offered_to("mine")), Owner::Adoptable);
+    fn secret_without_ownership_metadata_is_not_owned_until_it_is_offered() {
+        assert!(message(of(&empty())).contains("adopt=mine"));
+        assert!(message(of(&empty().offered_to("theirs"))).contains("adopt=mine"));
+        assert_eq!(of(&empty().offered_to("mine")), Owner::Adoptable);
     }
 
     #[test]
-    fn offer_does_not_beat_a_controller_that_is_gone() {
+    fn controller_that_no_longer_exists_takes_precedence_over_an_offer() {
         let ownership = controlled_by(OUR_KIND, "theirs", "uid-0").named("team-a", "theirs").offered_to("mine");
         assert!(message(of(&ownership)).contains("delete the Secret"));
     }
 
     #[test]
-    fn long_name_of_an_owner_is_cut() {
+    fn long_name_of_an_owner_is_truncated() {
         let ownership = controlled_by("apps/Deployment", &"é".repeat(10_000), "uid-0");
         assert!(message(of(&ownership)).len() < 1000);
     }

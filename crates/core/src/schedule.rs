@@ -1,7 +1,7 @@
-//! When a token is renewed, and when a credential must be looked at again.
+//! When a token is renewed.
 //!
-//! Everything is a fraction of the token's real lifetime: fixed buffers do not fit tokens of both one minute and one
-//! day (openfga/java-sdk#388), and a wished lifetime that differs from the real one makes renewal loops
+//! All times are fractions of the token's actual lifetime. A fixed buffer fits tokens of either one minute or one day,
+//! not both (openfga/java-sdk#388), and a requested lifetime that differs from the actual one causes renewal loops
 //! (cert-manager/cert-manager#1122, #4423).
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -9,48 +9,50 @@ use itwin_api::digest;
 
 use super::observed::{Policy, RenewBefore, TokenMetadata};
 
-/// The default renewal comes when this fraction of the lifetime is left: 1/3.
+/// By default, a token is renewed when this fraction of its lifetime remains: 1/3.
 const DEFAULT_FRACTION: i32 = 3;
-/// At most this fraction of the lifetime may be given away by renewing early: 1/2.
+/// A token is renewed at most this fraction of its lifetime before expiry: 1/2.
 const MAX_FRACTION: i32 = 2;
-/// The jitter is at most this fraction of the lifetime: 1/20. It spreads credentials that were created together.
+/// The jitter is at most this fraction of the lifetime: 1/20. It spreads the renewals of credentials that were created
+/// together.
 const JITTER_FRACTION: i32 = 20;
 
-/// No token is renewed sooner than this after it was asked for: tokens of a second would make a hot loop
-/// (SlinkyProject/slurm-operator#241). Instants of a stamp are cut to whole seconds, so that one second is sure.
+/// The shortest time between a token request and the renewal: tokens with a lifetime of a second would cause a hot loop
+/// (SlinkyProject/slurm-operator#241). The times of token metadata are truncated to whole seconds, so that at least one
+/// second passes.
 const FLOOR: TimeDelta = TimeDelta::seconds(2);
 
-/// Time before expiry at which a token of this lifetime is renewed, jitter apart.
+/// How long before its expiry a token of this lifetime is renewed, without jitter.
 ///
-/// At least `minimumValidity`, so that the promise to workloads holds right up to the renewal; at most half of the
-/// lifetime, whatever was asked for.
+/// It is at least `minimumValidity`, so that the guarantee to workloads holds until the renewal, and at most half of
+/// the lifetime, regardless of the policy.
 #[must_use]
 pub fn renew_before(policy: &Policy, lifetime: TimeDelta) -> TimeDelta {
-    let wished = match policy.renew_before {
+    let desired = match policy.renew_before {
         RenewBefore::Default => lifetime / DEFAULT_FRACTION,
         RenewBefore::Fixed(time) => time,
         RenewBefore::Percentage(percentage) => lifetime * percentage / 100,
     };
-    wished.max(policy.minimum_validity).min(lifetime / MAX_FRACTION)
+    desired.max(policy.minimum_validity).min(lifetime / MAX_FRACTION)
 }
 
-/// When the token is renewed. Fixed by the token, the policy and the credential's UID, so that every replica of the
-/// operator gives the same answer.
+/// When the token is renewed. Token, policy and the credential's UID determine it, so that every replica of the
+/// operator calculates the same time.
 #[must_use]
 pub fn renew_at(token_metadata: &TokenMetadata, policy: &Policy, uid: &str) -> DateTime<Utc> {
     let lifetime = token_metadata.lifetime();
-    let wished = token_metadata.expires_at - renew_before(policy, lifetime) - jitter(lifetime, uid);
-    wished.max(token_metadata.issued_at + FLOOR)
+    let desired = token_metadata.expires_at - renew_before(policy, lifetime) - jitter(lifetime, uid);
+    desired.max(token_metadata.issued_at + FLOOR)
 }
 
-/// A part of `lifetime / 20` that is fixed by the UID.
+/// A part of `lifetime / 20` that the UID determines.
 fn jitter(lifetime: TimeDelta, uid: &str) -> TimeDelta {
     let milliseconds = (lifetime / JITTER_FRACTION).num_milliseconds() as f64 * digest::unit_interval(["renew", uid]);
     TimeDelta::milliseconds(milliseconds as i64)
 }
 
-/// Whether tokens of this lifetime can never keep the promise of `minimumValidity`: they are renewed at half of their
-/// lifetime at the earliest.
+/// Whether tokens of this lifetime can never satisfy `minimumValidity`: they are renewed at half of their lifetime at
+/// the earliest.
 #[must_use]
 pub fn is_too_short(policy: &Policy, lifetime: TimeDelta) -> bool {
     policy.minimum_validity > lifetime / MAX_FRACTION
@@ -87,13 +89,13 @@ mod tests {
     }
 
     #[test]
-    fn more_than_half_is_brought_down_to_half() {
+    fn more_than_half_is_limited_to_half() {
         let policy = policy(RenewBefore::Fixed(TimeDelta::seconds(3000)), 300);
         assert_eq!(renew_before(&policy, TimeDelta::seconds(3600)), TimeDelta::seconds(1800));
     }
 
     #[test]
-    fn renewal_comes_before_the_minimum_validity_is_touched() {
+    fn token_is_renewed_before_it_is_valid_for_less_than_the_minimum_validity() {
         let policy = policy(RenewBefore::Default, 300);
         assert_eq!(renew_before(&policy, TimeDelta::seconds(660)), TimeDelta::seconds(300));
     }
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_a_second_are_not_renewed_at_once() {
+    fn tokens_with_a_lifetime_of_a_second_are_not_renewed_immediately() {
         for lifetime in 0..4 {
             let at = renew_at(&token_metadata(lifetime), &policy(RenewBefore::Default, 300), "uid");
             assert!(at >= token_metadata(lifetime).issued_at + FLOOR, "{lifetime} s");
@@ -116,21 +118,21 @@ mod tests {
     proptest! {
         #[test]
         fn renewal_is_after_issue_and_before_expiry(
-            // shorter ones end before anybody can use them
+            // shorter tokens expire before anyone can use them
             lifetime in 3_i64..10_000_000,
             percentage in 1..=50_i32,
             minimum_validity in 0_i64..86_400,
             uid in "[a-z0-9-]{1,36}",
         ) {
             let token_metadata = token_metadata(lifetime);
-            for wished in [
+            for desired in [
                 RenewBefore::Default,
                 RenewBefore::Percentage(percentage),
                 RenewBefore::Fixed(TimeDelta::seconds(minimum_validity.max(1))),
             ] {
-                let at = renew_at(&token_metadata, &policy(wished, minimum_validity), &uid);
+                let at = renew_at(&token_metadata, &policy(desired, minimum_validity), &uid);
                 let left = token_metadata.expires_at - at;
-                prop_assert!(at > token_metadata.issued_at, "a renewal at or before the issue is a loop");
+                prop_assert!(at > token_metadata.issued_at, "a renewal at or before the issue would be a loop");
                 prop_assert!(left > TimeDelta::zero(), "a renewal after expiry is too late");
                 // half, and the jitter of a twentieth
                 prop_assert!(left <= token_metadata.lifetime() * 11 / 20);

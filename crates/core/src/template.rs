@@ -1,7 +1,7 @@
-//! Further keys of the Secret, rendered from the templates of its credential.
+//! Additional keys of the Secret, rendered from the templates of its credential.
 //!
-//! Whether templates are valid is decided by their text, before a token is requested, and by nothing else: no value
-//! changes it, so that no condition depends on a token.
+//! Only the source of a template determines whether it is valid, and it is validated before a token is requested. No
+//! value affects it, so that no condition depends on a token.
 
 mod grammar;
 
@@ -18,7 +18,7 @@ use k8s_openapi::ByteString;
 
 use self::grammar::{Template, Values};
 
-/// The digest of the templates of a credential; `None` where it has none.
+/// The digest of the templates of a credential; `None` if it has none.
 #[must_use]
 pub fn fingerprint(template: Option<&SecretTemplate>) -> Option<String> {
     let data = &template?.data;
@@ -26,27 +26,27 @@ pub fn fingerprint(template: Option<&SecretTemplate>) -> Option<String> {
     (!data.is_empty()).then(|| digest::sha256_hex(parts))
 }
 
-/// Whether keys that bear this digest were rendered by these templates.
+/// Whether keys with this digest were rendered from these templates.
 #[must_use]
 pub fn is_current(digest: Option<&str>, template: Option<&SecretTemplate>) -> bool {
     digest == fingerprint(template).as_deref()
 }
 
-/// The templates of a credential, checked.
+/// The validated templates of a credential.
 #[derive(Debug, Default)]
 pub struct Templates<'a>(Vec<(&'a str, Template<'a>)>);
 
 impl<'a> Templates<'a> {
-    /// Checks the templates of a credential.
+    /// Validates the templates of a credential.
     ///
     /// # Errors
-    /// [`Reason::TemplateInvalid`], with the key of the template where it is one.
+    /// [`Reason::TemplateInvalid`], with the key of the template if only one is invalid.
     pub fn new(template: Option<&'a SecretTemplate>) -> Result<Self, Failure> {
         let Some(SecretTemplate { data, .. }) = template else { return Ok(Self::default()) };
         let total: usize = data.iter().map(|(key, source)| key.len() + source.len()).sum();
         if data.len() > TEMPLATES_MAX || total > TEMPLATES_TOTAL_MAX {
             return Err(invalid(&format!(
-                ": at most {TEMPLATES_MAX} templates are read, with {TEMPLATES_TOTAL_MAX} bytes together: use fewer or \
+                ": at most {TEMPLATES_MAX} templates with {TEMPLATES_TOTAL_MAX} bytes in total are allowed: use fewer or \
                  shorter ones"
             )));
         }
@@ -62,14 +62,14 @@ impl<'a> Templates<'a> {
         let longest = templates.iter().map(|(_, template)| template.longest()).fold(0, usize::saturating_add);
         if longest > RENDERED_MAX {
             return Err(invalid(&format!(
-                ": with the longest token that is accepted the results would have {longest} bytes together, more than \
+                ": with the longest accepted token, the results would have {longest} bytes in total, more than \
                  {RENDERED_MAX}: use fewer placeholders or filters"
             )));
         }
         Ok(Self(templates))
     }
 
-    /// Renders the templates over the keys that every Secret has.
+    /// Renders the templates with the values of the standard keys.
     #[must_use]
     pub fn render(&self, data: &BTreeMap<String, ByteString>) -> BTreeMap<String, ByteString> {
         let values = Values::new(|key| data.get(key).map(|value| value.0.as_slice()));
@@ -79,7 +79,7 @@ impl<'a> Templates<'a> {
     }
 }
 
-/// Checks the templates of a credential, before a token is requested.
+/// Validates the templates of a credential before a token is requested.
 ///
 /// # Errors
 /// As [`Templates::new`].
@@ -87,7 +87,7 @@ pub fn check(template: Option<&SecretTemplate>) -> Result<(), Failure> {
     Templates::new(template).map(drop)
 }
 
-/// What a template consists of, for messages.
+/// How to write a template, for messages.
 const USAGE: &str = "write text and {{ name | filter }} with the names access_token, token_type, expires_at, scope and \
                      issuer, and the filters b64encode, lower, upper, trim, tojson and urlencode";
 
@@ -116,8 +116,8 @@ mod tests {
         values.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec()))).collect()
     }
 
-    fn refused(template: Option<&SecretTemplate>) -> String {
-        let failure = Templates::new(template).expect_err("refused");
+    fn rejected(template: Option<&SecretTemplate>) -> String {
+        let failure = Templates::new(template).expect_err("rejected");
         assert_eq!(failure.reason, Reason::TemplateInvalid);
         failure.message
     }
@@ -132,17 +132,18 @@ mod tests {
     }
 
     #[test]
-    fn message_names_the_key_and_the_line_and_what_to_write() {
-        let message = refused(template("a\n{{ client_secret }}").as_ref());
+    fn message_names_the_key_and_the_line_and_says_what_to_write() {
+        let message = rejected(template("a\n{{ client_secret }}").as_ref());
         assert!(message.starts_with("spec.secretTemplate.data[key]: line 2: the name in '{{ }}' does not exist"));
         for word in ["access_token", "token_type", "expires_at", "scope", "issuer", "urlencode", "stays as it is"] {
             assert!(message.contains(word), "{message}");
         }
     }
 
-    /// Once the process aborted, or the result showed the token letter by letter.
+    /// With an earlier template engine, some of these aborted the process, and others could test the token character by
+    /// character.
     #[test]
-    fn templates_that_once_stopped_or_questioned_the_process_are_refused_by_their_text() {
+    fn templates_that_once_aborted_the_process_or_tested_the_token_are_rejected_by_their_source() {
         let dashes = |count| format!("{{{{ {}1 }}}}", "-".repeat(count));
         let concatenated = |count| format!("{{{{ {}a }}}}", "a~".repeat(count));
         for source in [
@@ -156,7 +157,7 @@ mod tests {
             format!("{{{{ access_token{} }}}}", " | replace('e', 'eeeeeeeeee')".repeat(100)),
             format!("{{{{ scope{} }}}}", " | tojson".repeat(400)),
         ] {
-            let message = refused(template(&source).as_ref());
+            let message = rejected(template(&source).as_ref());
             assert!(message.len() < 500, "{message}");
         }
     }
@@ -166,22 +167,22 @@ mod tests {
         let keys: Vec<String> = (0..=TEMPLATES_MAX).map(|number| format!("key-{number}")).collect();
         let of = |count: usize, size: usize| templates(keys.iter().take(count).map(|key| (&**key, "x".repeat(size))));
         assert!(check(of(TEMPLATES_MAX, 1000).as_ref()).is_ok());
-        assert!(refused(of(TEMPLATES_MAX + 1, 1).as_ref()).contains("at most 16 templates"));
+        assert!(rejected(of(TEMPLATES_MAX + 1, 1).as_ref()).contains("at most 16 templates"));
         assert!(check(of(1, TEMPLATE_MAX).as_ref()).is_ok());
-        assert!(refused(of(1, TEMPLATE_MAX + 1).as_ref()).contains("data[key-0]: it has more than 4096 bytes"));
-        assert!(refused(of(4, TEMPLATE_MAX).as_ref()).contains("16384 bytes together"), "keys count too");
+        assert!(rejected(of(1, TEMPLATE_MAX + 1).as_ref()).contains("data[key-0]: it has more than 4096 bytes"));
+        assert!(rejected(of(4, TEMPLATE_MAX).as_ref()).contains("16384 bytes in total"), "keys count too");
     }
 
     #[test]
-    fn results_are_bounded_by_the_text_of_all_templates_together() {
+    fn total_size_of_the_results_is_bounded_before_rendering() {
         let times = |count: usize, source: &str| template(&source.repeat(count));
         let most = RENDERED_MAX / limits::ACCESS_TOKEN_MAX;
         assert!(check(times(most, "{{ access_token }}").as_ref()).is_ok());
-        assert!(refused(times(most + 1, "{{ access_token }}").as_ref()).contains("longest token"));
+        assert!(rejected(times(most + 1, "{{ access_token }}").as_ref()).contains("longest accepted token"));
         assert!(check(times(1, "{{ access_token | tojson | b64encode }}").as_ref()).is_ok());
-        refused(times(1, "{{ access_token | urlencode | urlencode | urlencode | urlencode }}").as_ref());
+        rejected(times(1, "{{ access_token | urlencode | urlencode | urlencode | urlencode }}").as_ref());
         let halves = ["a", "b"].map(|key| (key, "{{ access_token }}".repeat(most / 2 + 1)));
-        refused(templates(halves).as_ref());
+        rejected(templates(halves).as_ref());
     }
 
     #[test]
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn digest_moves_with_keys_and_templates_and_is_absent_without() {
+    fn digest_changes_with_templates_and_is_absent_without_templates() {
         assert_eq!(fingerprint(None), None);
         assert_eq!(fingerprint(Some(&SecretTemplate::default())), None);
         assert_ne!(fingerprint(template("a").as_ref()), fingerprint(template("b").as_ref()));

@@ -1,25 +1,25 @@
-//! The rate at which an authorization server is asked: the generic cell rate algorithm (a token bucket without a timer).
+//! The rate limit of an authorization server: the generic cell rate algorithm (a token bucket without a timer).
 //!
-//! A burst is at most one second's share of the limit. A bucket that holds a whole minute's share lets twice the limit
-//! through in a minute, and a server that allows one request a second answers such a burst with 429.
+//! A burst is at most one second's share of the limit. A bucket with a whole minute's share would allow twice the limit
+//! within a minute, and a server that allows one request per second would respond to such a burst with 429.
 
 use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SECONDS_IN_A_MINUTE: u32 = 60;
 
-/// The pace of requests.
+/// A rate limit.
 #[derive(Clone, Debug)]
 pub struct Pacer {
     interval: Duration,
-    /// How far ahead of an even spacing requests may be sent.
+    /// How much earlier than at even intervals a request may be sent.
     tolerance: Duration,
-    /// When the next request would be sent if all were evenly spaced: the theoretical arrival time of the algorithm.
+    /// When the next request would be sent at even intervals: the theoretical arrival time of the algorithm.
     even: Option<Instant>,
 }
 
 impl Pacer {
-    /// A pace of so many requests a minute, at least one.
+    /// A limit in requests per minute, at least 1.
     #[must_use]
     pub fn new(per_minute: u32) -> Self {
         let per_minute = per_minute.max(1);
@@ -28,7 +28,7 @@ impl Pacer {
         Self { interval, tolerance: interval * (burst - 1), even: None }
     }
 
-    /// Changes the limit. What was sent before still counts.
+    /// Changes the limit. Requests sent before still count.
     pub fn set_limit(&mut self, per_minute: u32) {
         *self = Self { even: self.even, ..Self::new(per_minute) };
     }
@@ -40,12 +40,12 @@ impl Pacer {
         earliest.map_or(now, |earliest| earliest.max(now))
     }
 
-    /// Counts a request that is sent at `at`.
+    /// Counts a request that is sent at this instant.
     pub fn take(&mut self, at: Instant) {
         self.even = Some(self.even.map_or(at, |even| even.max(at)) + self.interval);
     }
 
-    /// Takes back a request that was counted and not sent.
+    /// Refunds a request that was counted but not sent.
     pub fn give_back(&mut self) {
         self.even = self.even.and_then(|even| even.checked_sub(self.interval));
     }
@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
 
-    /// The instants at which as many requests as possible are sent within `limit`, in milliseconds.
+    /// The instants at which requests are sent if each is sent as early as possible, in milliseconds within `limit`.
     fn sent(pacer: &mut Pacer, start: Instant, limit: Duration) -> Vec<u128> {
         let mut at = start;
         let mut all = Vec::new();
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn one_request_a_second_is_sent_where_sixty_a_minute_are_allowed() {
+    fn one_request_per_second_is_sent_if_the_limit_is_sixty_per_minute() {
         let sent = sent(&mut Pacer::new(60), Instant::now(), Duration::from_secs(5));
         assert_eq!(sent, [0, 1000, 2000, 3000, 4000, 5000]);
     }
@@ -81,22 +81,22 @@ mod tests {
     fn burst_is_one_seconds_share() {
         let sent = sent(&mut Pacer::new(300), Instant::now(), Duration::from_secs(2));
         assert_eq!(sent.iter().filter(|at| **at == 0).count(), 5);
-        assert_eq!(sent.len(), 5 + 10, "and then one each 200 ms");
+        assert_eq!(sent.len(), 5 + 10, "and then one every 200 ms");
     }
 
     #[test]
-    fn another_limit_forgets_nothing() {
+    fn requests_still_count_after_a_change_of_the_limit() {
         let (mut pacer, start) = (Pacer::new(60), Instant::now());
         pacer.take(start);
         pacer.set_limit(60);
         assert_eq!(pacer.ready_at(start), start + Duration::from_secs(1));
         pacer.give_back();
-        assert_eq!(pacer.ready_at(start), start, "what was not sent does not count");
+        assert_eq!(pacer.ready_at(start), start, "a request that was not sent does not count");
     }
 
     proptest! {
         #[test]
-        fn no_minute_sees_more_than_the_limit_and_a_seconds_share(per_minute in 1_u32..5000) {
+        fn no_minute_has_more_requests_than_the_limit_and_a_seconds_share(per_minute in 1_u32..5000) {
             let sent = sent(&mut Pacer::new(per_minute), Instant::now(), Duration::from_secs(130));
             let mut from = 0;
             let within_a_minute = sent.iter().enumerate().map(|(to, at)| {

@@ -1,17 +1,17 @@
-//! The queue under a steered clock: order, fairness, pace, open circuits, and what shares an answer.
+//! The request queue with a simulated clock: order, fairness, rate limit, circuit breakers and single flight.
 
 use super::*;
 
 type Queue = RequestQueue<String>;
 
-/// One server that answers every request after a while, and a clock.
+/// A queue with a clock, and what happened.
 struct Scene {
     queue: Queue,
     start: Instant,
     passed: Duration,
-    /// What was admitted, with the millisecond.
+    /// Admitted requests, each with its time in milliseconds.
     admitted: Vec<(String, u128)>,
-    /// What joins the queue again once it has failed.
+    /// Requests to enqueue again after a failure.
     again: Vec<(String, Request)>,
 }
 
@@ -45,12 +45,12 @@ impl Scene {
         self.now().wall + TimeDelta::seconds(seconds)
     }
 
-    /// The wall clock so many seconds after the start.
+    /// The wall clock this many seconds after the start.
     fn start_wall(&self, seconds: i64) -> DateTime<Utc> {
         self.now().wall - self.passed + TimeDelta::seconds(seconds)
     }
 
-    /// A request for a token that expires in so many seconds.
+    /// Enqueues a request of a credential whose token expires in this many seconds.
     fn enqueue(&mut self, namespace: &str, name: &str, expires_in: i64) {
         let request = request(namespace, name, Some(self.wall(expires_in)));
         let now = self.now();
@@ -63,12 +63,12 @@ impl Scene {
         self.queue.enqueue(format!("{namespace}/{name}"), request, now);
     }
 
-    /// Admits what may go now, and takes each up.
+    /// Admits what may be sent now, and takes it up.
     fn admit(&mut self) -> Vec<String> {
         self.admit_until().0
     }
 
-    /// The same, with the time until something else may go.
+    /// The same, with the time until something else may be sent.
     fn admit_until(&mut self) -> (Vec<String>, Option<Duration>) {
         let now = self.now();
         let Admissions { admitted, again } = self.queue.admit(now);
@@ -87,7 +87,7 @@ impl Scene {
         self.queue.settle(&name.to_owned(), None, outcome, now)
     }
 
-    /// Lets the time pass; each request that is admitted is answered at once with what `answer` gives.
+    /// Lets time pass. Each admitted request completes immediately with the outcome that `answer` returns.
     fn run(&mut self, limit: Duration, mut answer: impl FnMut(&mut Self, &str) -> Outcome) {
         let end = self.passed + limit;
         loop {
@@ -99,7 +99,7 @@ impl Scene {
             let now = self.now();
             std::mem::take(&mut self.again).into_iter().for_each(|(name, again)| self.queue.enqueue(name, again, now));
             if !names.is_empty() {
-                // what was settled may let others go at once
+                // a completed request may let others pass
                 continue;
             }
             let longest = Duration::from_millis(100);
@@ -113,14 +113,14 @@ impl Scene {
 }
 
 #[test]
-fn ten_thousand_after_an_outage_are_served_in_the_order_of_the_contract() {
+fn ten_thousand_requests_after_an_outage_are_served_round_robin_and_by_deadline() {
     const NAMESPACES: i64 = 10;
     const EACH: i64 = 1000;
     let mut scene = Scene::new(8, 300);
     let order = |number: i64| (number * 7919) % EACH;
     for number in 0..EACH {
         for namespace in 0..NAMESPACES {
-            // not in the order in which they are lost: half of them during the outage, half of them later
+            // not in the order of expiry: half of them expire during the outage, half of them later
             let expires_at = scene.wall(order(number) - EACH / 2);
             let (namespace, name) = (format!("n{namespace}"), format!("c{number}"));
             let retry = Request { is_retry: true, ..request(&namespace, &name, Some(expires_at)) };
@@ -128,7 +128,7 @@ fn ten_thousand_after_an_outage_are_served_in_the_order_of_the_contract() {
             scene.queue.enqueue(format!("{namespace}/{name}"), retry, now);
         }
     }
-    // while the server is down it gets single probes, and what failed waits again
+    // while the server is down it gets half-open probes only, and failed requests are queued again
     let mut probes = 0;
     scene.run(Duration::from_secs(300), |scene, name| {
         probes += 1;
@@ -143,7 +143,7 @@ fn ten_thousand_after_an_outage_are_served_in_the_order_of_the_contract() {
     let (began, admitted_before) = (scene.passed.as_millis(), scene.admitted.len());
     let spent = Instant::now();
     scene.run(Duration::from_secs(2150), |_, _| Outcome::Succeeded);
-    // for the orientation of who reads it: a build without optimisation
+    // for information; the build is not optimized
     eprintln!("{:?} of a processor for {:?} of the queue", spent.elapsed(), Duration::from_secs(2150));
     scene.admitted.drain(..admitted_before);
     // the first one is the probe that closes the circuit
@@ -156,7 +156,7 @@ fn ten_thousand_after_an_outage_are_served_in_the_order_of_the_contract() {
         let mut namespaces: Vec<&str> = served.iter().filter_map(|(name, _)| name.split('/').next()).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
-        assert!(namespaces.len() >= 9, "each namespace has its turn");
+        assert!(namespaces.len() >= 9, "each namespace is served in each round");
     }
     for (name, _) in &scene.admitted {
         let (namespace, number) = name.split_once("/c").expect("namespace/number");
@@ -167,7 +167,7 @@ fn ten_thousand_after_an_outage_are_served_in_the_order_of_the_contract() {
 }
 
 #[test]
-fn neighbour_is_served_in_the_next_round_whatever_another_namespace_asks_for() {
+fn namespace_is_served_in_the_next_round_regardless_of_the_requests_of_another() {
     let mut scene = Scene::new(8, 60);
     (0..1000).for_each(|number| scene.enqueue("noisy", &format!("c{number}"), 1));
     scene.run(Duration::from_secs(10), |_, _| Outcome::Succeeded);
@@ -179,7 +179,7 @@ fn neighbour_is_served_in_the_next_round_whatever_another_namespace_asks_for() {
 }
 
 #[test]
-fn broken_clients_of_one_namespace_leave_three_quarters_of_the_rate() {
+fn failing_clients_of_one_namespace_leave_three_quarters_of_the_rate_to_others() {
     let mut scene = Scene::new(8, 60);
     (0..400).for_each(|number| scene.retry("noisy", &format!("c{number}")));
     (0..60).for_each(|number| scene.enqueue("quiet", &format!("c{number}"), 600));
@@ -196,7 +196,7 @@ fn broken_clients_of_one_namespace_leave_three_quarters_of_the_rate() {
 }
 
 #[test]
-fn client_with_an_open_circuit_costs_a_probe_and_its_requests_wait() {
+fn client_with_an_open_circuit_sends_probes_only() {
     let mut scene = Scene::new(8, 6000);
     for number in 0..100 {
         let request = Request { content: number.to_string().into(), ..request("a", "broken", None) };
@@ -204,13 +204,13 @@ fn client_with_an_open_circuit_costs_a_probe_and_its_requests_wait() {
         scene.queue.enqueue(format!("a/c{number}"), request, now);
     }
     scene.enqueue("b", "good", 60);
-    let mut asked = 0;
+    let mut sent = 0;
     let end = Duration::from_secs(65);
     while scene.passed < end {
         let now = scene.now();
         for (name, _) in scene.queue.admit(now).admitted {
             let good = name == "b/good";
-            asked += u32::from(!good);
+            sent += u32::from(!good);
             let outcome = if good { Outcome::Succeeded } else { failed(Reason::ServerError) };
             let now = scene.now();
             scene.queue.settle(&name, None, &outcome, now);
@@ -222,11 +222,11 @@ fn client_with_an_open_circuit_costs_a_probe_and_its_requests_wait() {
         }
         scene.passed += Duration::from_millis(50);
     }
-    assert!((9..=14).contains(&asked), "five, what was in flight, then probes after 2, 4, 8, 16 and 30 s: {asked}");
-    assert!(!scene.queue.is_open(), "the neighbour's requests are not held up");
+    assert!((9..=14).contains(&sent), "five, those in flight, then probes after 2, 4, 8, 16 and 30 s: {sent}");
+    assert!(!scene.queue.is_open(), "requests of others are not delayed");
     assert!(scene.queue.blocked(&request("a", "broken", None).requester, scene.now().monotonic).is_some());
 
-    // another client Secret is another client
+    // another version of the client Secret resets the circuit
     let changed = Request { client_version: Some("2".into()), ..request("a", "broken", None) };
     let now = scene.now();
     scene.queue.enqueue("a/c0".into(), changed, now);
@@ -234,7 +234,7 @@ fn client_with_an_open_circuit_costs_a_probe_and_its_requests_wait() {
 }
 
 #[test]
-fn token_that_would_be_lost_is_probed_for_while_the_circuit_is_open() {
+fn token_that_would_expire_gets_an_urgent_probe_while_the_circuit_is_open() {
     let mut scene = Scene::new(8, 6000);
     for round in 0..8 {
         ["a", "b"].iter().for_each(|namespace| scene.retry(namespace, "down"));
@@ -244,7 +244,7 @@ fn token_that_would_be_lost_is_probed_for_while_the_circuit_is_open() {
     assert!(scene.queue.is_open());
     scene.retry("a", "down");
     scene.enqueue("c", "later", 3600);
-    assert!(scene.admit().is_empty(), "nothing is lost before the next probe");
+    assert!(scene.admit().is_empty(), "no token expires before the next probe");
     scene.enqueue("c", "soon", 10);
     scene.passed += Duration::from_secs(3);
     let admitted = scene.admit();
@@ -253,7 +253,7 @@ fn token_that_would_be_lost_is_probed_for_while_the_circuit_is_open() {
 }
 
 #[test]
-fn probe_is_drawn_from_the_client_that_succeeded_last() {
+fn probe_is_of_the_client_that_succeeded_last() {
     let mut scene = Scene::new(8, 6000);
     for name in ["one", "two", "three"] {
         scene.enqueue("z", name, 60);
@@ -267,11 +267,11 @@ fn probe_is_drawn_from_the_client_that_succeeded_last() {
     scene.retry("a", "never-succeeded");
     scene.enqueue("z", "three", 3600);
     scene.passed += Duration::from_secs(3);
-    assert_eq!(scene.admit(), ["z/three"], "one, and a good one");
+    assert_eq!(scene.admit(), ["z/three"], "one probe, of a successful client");
 }
 
 #[test]
-fn probe_that_fails_is_followed_by_another_clients() {
+fn probe_that_fails_is_followed_by_one_of_another_client() {
     let mut scene = Scene::new(8, 6000);
     for (namespace, name) in [("good", "one"), ("bad", "two")] {
         scene.enqueue(namespace, name, 60);
@@ -283,7 +283,7 @@ fn probe_that_fails_is_followed_by_another_clients() {
         scene.run(Duration::from_millis(10), |_, _| failed(Reason::Timeout));
     }
     assert!(scene.queue.is_open());
-    // the one that succeeded last goes on failing; the server answers the other one again
+    // the client that succeeded last still fails; the server serves the other one again
     let mut closed = None;
     for second in 0..60 {
         scene.retry("bad", "two");
@@ -300,7 +300,7 @@ fn probe_that_fails_is_followed_by_another_clients() {
 }
 
 #[test]
-fn urgent_probes_take_turns_by_namespace() {
+fn urgent_probes_are_round_robin_by_namespace() {
     let mut scene = Scene::new(8, 6000);
     for _ in 0..8 {
         ["a", "b"].iter().for_each(|namespace| scene.retry(namespace, "down"));
@@ -319,7 +319,7 @@ fn urgent_probes_take_turns_by_namespace() {
         }
         scene.passed += Duration::from_millis(500);
     }
-    // one of the crowd at its turn, one urgent one, and then the other namespace
+    // a regular probe of the crowd, an urgent one, and then one of the other namespace
     assert!(probes.iter().take(3).any(|name| name == "quiet/only"), "{probes:?}");
 }
 
@@ -333,7 +333,7 @@ fn one_namespace_leaves_room_in_flight_for_the_others() {
 }
 
 #[test]
-fn equal_requests_share_one_answer_and_unequal_ones_do_not() {
+fn equal_requests_share_one_response_and_others_do_not() {
     let mut scene = Scene::new(8, 6000);
     let add = |scene: &mut Scene, key: &str, version: &str, content: &str| {
         let wanted =
@@ -355,13 +355,13 @@ fn equal_requests_share_one_answer_and_unequal_ones_do_not() {
     let (_, mut sharing) = scene.settle("1", &Outcome::Succeeded);
     sharing.sort();
     assert_eq!(sharing, ["2", "3", "6"]);
-    assert!(scene.queue.is_empty(), "they wait no longer");
+    assert!(scene.queue.is_empty(), "they are served");
     add(&mut scene, "7", "7", "same");
-    assert_eq!(scene.queue.admit(now).admitted.len(), 1, "nothing is in flight that it could share");
+    assert_eq!(scene.queue.admit(now).admitted.len(), 1, "no equal request is in flight");
 }
 
 #[test]
-fn request_whose_equal_one_failed_gets_a_slot_of_its_own() {
+fn request_gets_a_slot_of_its_own_after_an_equal_one_failed() {
     let mut scene = Scene::new(8, 6000);
     for key in ["1", "2"] {
         let now = scene.now();
@@ -374,26 +374,26 @@ fn request_whose_equal_one_failed_gets_a_slot_of_its_own() {
 }
 
 #[test]
-fn request_that_was_not_sent_costs_nothing_of_the_rate() {
+fn request_that_was_not_sent_does_not_count_towards_the_rate() {
     let mut scene = Scene::new(8, 60);
     ["1", "2"].iter().for_each(|name| scene.enqueue("a", name, 60));
     assert_eq!(scene.admit(), ["a/1"]);
     scene.settle("a/1", &Outcome::NotSent);
-    assert_eq!(scene.admit(), ["a/2"], "at once");
+    assert_eq!(scene.admit(), ["a/2"], "immediately");
 }
 
 #[test]
-fn limits_that_change_forget_neither_what_waits_nor_what_was_sent() {
+fn change_of_the_limits_keeps_waiting_requests_and_counts_those_sent() {
     let mut scene = Scene::new(8, 60);
     ["1", "2", "3"].iter().for_each(|name| scene.enqueue("a", name, 60));
     assert_eq!(scene.admit().len(), 1);
     scene.queue.set_limits(8, 60);
-    assert!(scene.admit().is_empty(), "an edit gives no new burst");
+    assert!(scene.admit().is_empty(), "an edit allows no new burst");
     assert_eq!(scene.queue.len(), 2);
 }
 
 #[test]
-fn wait_that_the_server_asks_for_holds_for_all_and_spares_tokens_that_would_be_lost() {
+fn server_wait_applies_to_all_except_for_tokens_that_would_expire() {
     let mut scene = Scene::new(8, 6000);
     scene.enqueue("a", "limited", 600);
     scene.admit();
@@ -408,14 +408,14 @@ fn wait_that_the_server_asks_for_holds_for_all_and_spares_tokens_that_would_be_l
     scene.enqueue("b", "late", 3600);
     scene.run(Duration::from_secs(110), |_, _| Outcome::Succeeded);
     let at = |name: &str| scene.admitted.iter().find(|(other, _)| other == name).map(|(_, at)| *at / 1000);
-    assert_eq!(at("b/soon"), Some(30), "half of what was left");
+    assert_eq!(at("b/soon"), Some(30), "half of its remaining validity");
     for name in ["b/missing", "b/expired", "b/late"] {
         assert_eq!(at(name), Some(100), "{name}");
     }
 }
 
 #[test]
-fn admitted_request_that_no_worker_takes_up_waits_again() {
+fn admitted_request_that_no_worker_takes_up_is_queued_again() {
     let mut scene = Scene::new(1, 60_000);
     scene.enqueue("a", "lost", 600);
     let now = scene.now();
@@ -426,7 +426,7 @@ fn admitted_request_that_no_worker_takes_up_waits_again() {
 }
 
 #[test]
-fn request_that_changes_keeps_its_time_of_arrival_and_one_that_does_not_its_place() {
+fn changed_request_keeps_its_time_of_arrival_and_an_unchanged_one_its_place() {
     let mut scene = Scene::new(1, 60);
     let (first, second) = (request("a", "1", None), request("a", "2", None));
     for (key, request) in [("1", &first), ("2", &second)] {

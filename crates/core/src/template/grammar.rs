@@ -1,27 +1,27 @@
-//! The grammar of a template: text, and `{{ name | filter | filter }}`. Nothing else.
+//! The grammar of a template: text and `{{ name | filter | filter }}`, nothing else.
 //!
-//! A tenant writes a template, and it is rendered with a token in hand. So it is no language: nothing in it computes,
-//! compares or repeats. Whether it is valid, and how long its result can be, follows from its text alone. It is read
-//! in one pass without recursion, and rendering it cannot fail.
+//! A tenant writes a template, and the operator renders it with a token. So the grammar has no expressions, conditions
+//! or loops. The source alone determines whether a template is valid and how long its result can be. Parsing takes one
+//! pass without recursion, and rendering cannot fail.
 
 use std::borrow::Cow;
 
 use base64::Engine;
 use itwin_api::{limits, secret_keys};
 
-/// Filters of one placeholder: more have no use, and each can make a text longer.
+/// Filters of one placeholder: more are of no use, and each can make the result longer.
 const FILTERS_MAX: usize = 4;
 
-/// Why a text is no template, and where.
+/// Why and where a template is invalid.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Its line, the first is 1.
+    /// The line, from 1.
     pub line: usize,
-    /// What is wrong there.
+    /// What is wrong.
     pub what: &'static str,
 }
 
-/// A template that was checked.
+/// A valid template.
 #[derive(Debug)]
 pub struct Template<'a>(Vec<Part<'a>>);
 
@@ -50,10 +50,10 @@ enum Filter {
     Url,
 }
 
-/// The values that templates name, each cut to its greatest length.
+/// The values of placeholders, each truncated to its maximum length.
 pub struct Values<'a>([Cow<'a, str>; 5]);
 
-/// How long a text can be, and whether it can hold control characters, of which JSON makes six bytes each.
+/// The maximum length of a value, and whether it can contain control characters, which take six bytes each in JSON.
 #[derive(Clone, Copy)]
 struct Length {
     bytes: usize,
@@ -61,12 +61,12 @@ struct Length {
 }
 
 impl<'a> Template<'a> {
-    /// Reads a template. A single brace, and `}}`, are text.
+    /// Parses a template. A single brace and `}}` are text.
     ///
     /// # Errors
     /// The first [`Fault`].
     pub fn parse(source: &'a str) -> Result<Self, Fault> {
-        // the line is counted only for a fault, so that reading stays one pass
+        // the line is counted only for a fault, so that parsing takes one pass
         let fault = |from: &str, what| Fault { line: line_of(source, from), what };
         let mut parts = Vec::new();
         let mut rest = source;
@@ -83,13 +83,13 @@ impl<'a> Template<'a> {
         }
     }
 
-    /// The length of the longest result, in bytes.
+    /// The maximum length of the result, in bytes.
     #[must_use]
     pub fn longest(&self) -> usize {
         self.0.iter().map(Part::longest).fold(0, usize::saturating_add)
     }
 
-    /// The result. Newlines at its end are cut off: no value of the Secret ends in one.
+    /// Renders the template. Trailing newlines are removed: no value of the Secret ends in one.
     #[must_use]
     pub fn render(&self, values: &Values<'_>) -> String {
         let mut result = String::new();
@@ -107,7 +107,7 @@ impl<'a> Template<'a> {
     }
 }
 
-/// The line of `source` in which `rest`, the end of it, begins.
+/// The line of `source` in which its suffix `rest` begins.
 fn line_of(source: &str, rest: &str) -> usize {
     let before = source.len().saturating_sub(rest.len());
     1 + source.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count()
@@ -116,7 +116,7 @@ fn line_of(source: &str, rest: &str) -> usize {
 fn placeholder(inside: &str) -> Result<Part<'static>, &'static str> {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '|';
     if !inside.chars().all(|c| is_plain(c) || c.is_ascii_whitespace()) {
-        return Err("between '{{' and '}}' stands more than a name and filters");
+        return Err("only a name and filters are allowed between '{{' and '}}'");
     }
     let mut words = inside.split('|').map(str::trim_ascii);
     let name = words.next().and_then(Name::parse).ok_or("the name in '{{ }}' does not exist")?;
@@ -148,7 +148,7 @@ impl Name {
         Self::ALL.into_iter().find(|name| name.key() == word)
     }
 
-    /// The name, which is also the key of the Secret with its value.
+    /// The name, which is also the key of its value in the Secret.
     const fn key(self) -> &'static str {
         match self {
             Self::AccessToken => secret_keys::ACCESS_TOKEN,
@@ -159,7 +159,7 @@ impl Name {
         }
     }
 
-    /// How long the value can be. A token fits into a header (`oauth::token`), so that it has no control characters.
+    /// The maximum length of the value. A token is valid in a header (`oauth::token`), so it has no control characters.
     const fn longest(self) -> Length {
         match self {
             Self::AccessToken => Length { bytes: limits::ACCESS_TOKEN_MAX, has_controls: false },
@@ -184,7 +184,8 @@ impl Filter {
         })
     }
 
-    /// Only ASCII letters and ASCII white space are changed, so that no text grows where that is not expected.
+    /// `lower`, `upper` and `trim` affect only ASCII letters and ASCII white space, so that they never make a value
+    /// longer.
     fn apply(self, text: Cow<'_, str>) -> Cow<'_, str> {
         match self {
             Self::Base64 => base64::engine::general_purpose::STANDARD.encode(text.as_bytes()).into(),
@@ -196,7 +197,7 @@ impl Filter {
         }
     }
 
-    /// The length of the longest result.
+    /// The maximum length of the result.
     const fn longest(self, text: Length) -> Length {
         let Length { bytes, has_controls } = text;
         match self {
@@ -212,7 +213,7 @@ impl Filter {
     }
 }
 
-/// Everything but the unreserved characters of RFC 3986, section 2.3, as `%` and two digits.
+/// Encodes all but the unreserved characters of RFC 3986 section 2.3 as `%` and two hexadecimal digits.
 fn percent_encoded(text: &str) -> String {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut encoded = String::with_capacity(text.len());
@@ -229,7 +230,7 @@ fn percent_encoded(text: &str) -> String {
 }
 
 impl<'a> Values<'a> {
-    /// Takes the values out of the data of a Secret. None is longer than the check assumed, whatever `data` holds.
+    /// Reads the values from the data of a Secret. Values that are longer than validation assumes are truncated.
     pub fn new(data: impl Fn(&'static str) -> Option<&'a [u8]>) -> Self {
         Self(Name::ALL.map(|name| {
             let text = data(name.key()).map(String::from_utf8_lossy).unwrap_or_default();
@@ -261,20 +262,20 @@ mod tests {
     }
 
     #[test]
-    fn text_stays_as_it_is_and_a_lone_brace_is_text() {
+    fn text_is_unchanged_and_a_single_brace_is_text() {
         for text in ["", "a", "}}", "{", "} {", "{ { x } }", "%} #}", r#"{"a": {}}"#, "ä{ä}ä", "a\nb", "'\"*~`$"] {
             assert_eq!(rendered(text, "x"), text);
         }
     }
 
     #[test]
-    fn placeholder_may_stand_anywhere_and_have_white_space() {
+    fn placeholder_may_be_anywhere_and_contain_white_space() {
         assert_eq!(rendered("{{scope}}{{ scope }}-{{\n\tscope\n|\tupper }}", "a"), "aa-A");
         assert_eq!(rendered(r#"{"token":{{ scope | tojson }}}"#, "a"), r#"{"token":"a"}"#);
     }
 
     #[test]
-    fn filters_do_what_they_say() {
+    fn filters_transform_the_value() {
         let by = |filter: &str, value: &str| rendered(&format!("{{{{ scope | {filter} }}}}"), value);
         assert_eq!(by("b64encode", "the-token"), "dGhlLXRva2Vu");
         assert_eq!(by("lower", "AbÄ"), "abÄ");
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn newlines_at_the_end_of_a_result_are_cut_off() {
+    fn trailing_newlines_of_a_result_are_removed() {
         assert_eq!(rendered("{{ scope }}\r\n\n", "a\n"), "a");
     }
 
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused() {
+    fn everything_else_is_rejected() {
         for source in [
             "{{",
             "{{ scope",
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn value_that_is_longer_than_expected_is_cut_at_a_character() {
+    fn value_that_is_longer_than_expected_is_truncated_at_a_character() {
         let long = "ä".repeat(limits::SCOPE_MAX);
         assert_eq!(rendered("{{ scope }}", &long).len(), limits::SCOPE_MAX);
         let data = |_: &str| Some(&[0xff_u8; limits::SCOPE_MAX][..]);
@@ -351,7 +352,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_result_is_longer_than_was_computed(
+        fn no_result_is_longer_than_calculated(
             value in "\\PC{0,40}|[\\x00-\\x7f]{0,40}",
             chosen in proptest::collection::vec(0_usize..6, 0..=FILTERS_MAX),
         ) {
@@ -365,7 +366,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_rendered_or_refused(source in "([{}%#|\\-' ]|scope|upper|\\PC){0,60}") {
+        fn any_source_is_rendered_or_rejected(source in "([{}%#|\\-' ]|scope|upper|\\PC){0,60}") {
             if let Ok(template) = Template::parse(&source) {
                 let result = template.render(&Values::new(|_| Some(b"token")));
                 prop_assert!(result.len() <= template.longest());
