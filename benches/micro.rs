@@ -1,4 +1,4 @@
-//! What one decision, one signature, one template and one look at a Secret's metadata cost: `cargo bench`.
+//! The costs of one decision, one signature, one template, and one observation of a Secret's metadata: `cargo bench`.
 
 #![allow(missing_docs)]
 
@@ -28,7 +28,7 @@ fn at(second: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
 }
 
-/// A credential with a good token of an hour.
+/// A credential with a valid token of an hour.
 fn up_to_date() -> ObservedState {
     let token_metadata = TokenMetadata {
         request: "request".into(),

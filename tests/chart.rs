@@ -1,5 +1,5 @@
-//! The chart, by real Helm against a real API server: what it renders is accepted, grants no more than it says, and
-//! wrong values are refused.
+//! The chart, with real Helm and a real API server: what it renders is accepted, grants no more than documented, and
+//! wrong values are rejected.
 
 #![allow(missing_docs)]
 
@@ -13,14 +13,14 @@ use kube::{
 use serde_json::{Value, json};
 use stage::{INSTALLATION, Stage, eventually, namespace::Namespace, project};
 
-/// How long a policy or a role may take until the API server obeys it.
+/// How long the API server may take to enforce a new policy or role.
 const SOON: Duration = Duration::from_secs(60);
 
 fn chart() -> String {
     project().join("charts").join(INSTALLATION).display().to_string()
 }
 
-/// The files with values that are tried, and `None` for the defaults.
+/// The files with values that are tested, and `None` for the defaults.
 fn values() -> Result<Vec<Option<PathBuf>>> {
     let mut files: Vec<Option<PathBuf>> = vec![None];
     for entry in std::fs::read_dir(project().join("tests/chart/values"))? {
@@ -40,7 +40,7 @@ async fn template(stage: &Stage, release: &str, arguments: &[&str]) -> Result<St
     stage.helm(&[&["template", release, &chart, "--namespace", release], arguments].concat()).await
 }
 
-/// The documents of a rendered chart, those of the Prometheus Operator apart, whose kinds no stage has.
+/// The documents of a rendered chart; those of the Prometheus Operator, whose CRDs no stage has, are separate.
 fn split(rendered: &str) -> (Vec<&str>, Vec<&str>) {
     let documents = rendered.split("\n---").filter(|document| document.contains("\nkind:"));
     documents.partition(|document| !document.contains("apiVersion: monitoring.coreos.com"))
@@ -69,7 +69,7 @@ fn verbs(role: &Value, resource: &str) -> Vec<String> {
 
 async fn refused(what: &str, result: impl Future<Output = Result<String>>) -> Result<String> {
     match result.await {
-        Ok(said) => bail!("{what} was let through: {said}"),
+        Ok(said) => bail!("{what} was accepted: {said}"),
         Err(error) => Ok(format!("{error:#}")),
     }
 }
@@ -90,7 +90,7 @@ async fn chart_is_clean_with_all_kinds_of_values() -> Result<()> {
 #[tokio::test]
 async fn rendered_objects_are_accepted_by_the_api_server() -> Result<()> {
     let namespace = Namespace::new("chart-accepted").await?;
-    // the namespace of the example; it may be there already
+    // the namespace of the example; it may exist already
     let _ = namespace.kubectl(&["create", "namespace", "team-a"]).await;
     for values in values()? {
         let values = values.map(|file| format!("--values={}", file.display()));
@@ -173,7 +173,7 @@ async fn settings_reach_the_command_line() -> Result<()> {
 }
 
 #[tokio::test]
-async fn crash_journal_is_in_bounded_memory_of_the_pod_beside_volumes_of_the_user() -> Result<()> {
+async fn crash_journal_is_a_bounded_memory_volume_besides_those_of_the_user() -> Result<()> {
     let stage = Stage::current()?;
     for (arguments, count) in [(vec![], 1), (vec![file("everything.yaml")?], 2)] {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -209,13 +209,13 @@ async fn listed_namespaces_are_the_only_ones_with_permissions_on_secrets() -> Re
         .collect();
     assert_eq!(with_secrets, [name.as_str(), "default"]);
 
-    // and as the API server sees it
+    // and from the point of view of the API server
     let chart = chart();
     let set = format!("watchNamespaces={{{name}}},crds.enabled=false,replicaCount=0,authorities.bentley-ims=null");
     stage.helm(&["install", name, &chart, "--namespace", name, "--set", &set]).await?;
     let user = format!("--as=system:serviceaccount:{name}:{name}-{INSTALLATION}");
     let may = async |arguments: &[&str]| {
-        // it ends with an error where the answer is no
+        // it ends with an error if the answer is no
         let answer = stage.kubectl(&[&["auth", "can-i", &user], arguments].concat()).await;
         answer.is_ok_and(|answer| answer.starts_with("yes"))
     };
@@ -258,7 +258,7 @@ async fn permissions_follow_what_is_switched_on() -> Result<()> {
 }
 
 #[tokio::test]
-async fn cluster_roles_of_people_know_credentials_and_protect_authorities() -> Result<()> {
+async fn cluster_roles_of_users_include_credentials_and_protect_authorities() -> Result<()> {
     let namespace = Namespace::new("chart-people").await?;
     for role in ["view", "edit", "admin"] {
         let (binding, user) = (format!("--clusterrole={role}"), format!("--user={role}-of-{}", namespace.name));
@@ -291,7 +291,7 @@ async fn pods_meet_the_restricted_standard() -> Result<()> {
     let namespace = Namespace::new("chart-restricted").await?;
     let enforce = "pod-security.kubernetes.io/enforce=restricted";
     namespace.kubectl(&["label", "namespace", &namespace.name, enforce]).await?;
-    // the account that the pod names; with a real one it would be made by the same release
+    // the account that the pod names; in a real installation the same release creates it
     namespace.kubectl(&["create", "serviceaccount", "given"]).await?;
     let pods = async |set: &str| -> Result<Vec<Value>> {
         let set = format!("serviceAccount.create=false,serviceAccount.name=given{set}");
@@ -318,12 +318,15 @@ async fn pods_meet_the_restricted_standard() -> Result<()> {
 }
 
 #[tokio::test]
-async fn authorities_of_a_first_installation_come_after_their_kind_and_are_kept_by_upgrades() -> Result<()> {
+async fn authorities_of_a_first_installation_come_after_their_crd_and_are_kept_by_upgrades() -> Result<()> {
     let stage = Stage::current()?;
     let kind = "--api-versions=credentials.itwin.dev/v1alpha1/ITwinAuthority";
     let show = ["--show-only", "templates/authorities.yaml"];
     let first = template(&stage, "first", &show).await?;
-    assert!(first.contains("helm.sh/hook: post-install"), "Helm looks up every kind before it creates one: {first}");
+    assert!(
+        first.contains("helm.sh/hook: post-install"),
+        "Helm looks up every CRD before it creates an object of it: {first}"
+    );
     assert!(first.contains("meta.helm.sh/release-name: first") && !first.contains("before-hook-creation"), "{first}");
     let later = template(&stage, "first", &[&show[..], &[kind]].concat()).await?;
     assert!(!later.contains("helm.sh/hook"), "{later}");
@@ -360,16 +363,16 @@ async fn notes_warn_of_what_is_risky() -> Result<()> {
 }
 
 #[tokio::test]
-async fn admission_policy_lets_nobody_else_write_what_the_operator_decides_from() -> Result<()> {
+async fn admission_policy_reserves_for_the_operator_what_it_decides_from() -> Result<()> {
     let namespace = Namespace::new("chart-policy").await?;
     let (stage, name) = (&namespace.stage, &namespace.name);
-    // only this namespace: other tests edit by hand what this forbids
+    // only this namespace: other tests make manual edits that this policy forbids
     let set = format!(
         "watchNamespaces={{{name}}},validatingAdmissionPolicy.enabled=true,crds.enabled=false,replicaCount=0,\
          authorities.bentley-ims=null"
     );
     let chart = chart();
-    // authorities have no namespace: whoever writes their status in other tests is exempt
+    // authorities are cluster-scoped: the accounts that write their status in other tests are exempt
     let others =
         format!("validatingAdmissionPolicy.exemptUsers={{system:serviceaccount:{INSTALLATION}:{INSTALLATION}}}");
     stage.helm(&["install", name, &chart, "--namespace", name, "--set", &set, "--set", &others]).await?;
@@ -390,16 +393,16 @@ async fn admission_policy_lets_nobody_else_write_what_the_operator_decides_from(
     eventually("the policy", SOON, async || create(&["--dry-run=server"], "forged").await.is_err().then_some(()))
         .await?;
     eventually("the operator's Secret", SOON, async || create(&[&impersonate], "token").await.ok()).await?;
-    namespace.kubectl(&["create", "secret", "generic", "foreign"]).await?;
+    namespace.kubectl(&["create", "secret", "generic", "not-owned"]).await?;
 
     let annotate = async |secret: &str, annotation: &str| {
         namespace.kubectl(&["annotate", "--overwrite", "secret", secret, annotation]).await
     };
     refused("a forged time", annotate("token", "credentials.itwin.dev/expires-at=later")).await?;
     refused("a removed time", annotate("token", "credentials.itwin.dev/expires-at-")).await?;
-    refused("a forged owner", annotate("foreign", "credentials.itwin.dev/owner-uid=mine")).await?;
-    // what a user may do, and what the operator undoes
-    annotate("foreign", "credentials.itwin.dev/adopt=mine").await?;
+    refused("a forged owner", annotate("not-owned", "credentials.itwin.dev/owner-uid=mine")).await?;
+    // what a user may do, and the operator reverts
+    annotate("not-owned", "credentials.itwin.dev/adopt=mine").await?;
     annotate("token", "team=a").await?;
     namespace.kubectl(&["label", "secret", "token", "app.kubernetes.io/managed-by-"]).await?;
     refused("a forged time without the label", annotate("token", "credentials.itwin.dev/expires-at=later")).await?;
@@ -411,9 +414,9 @@ async fn admission_policy_lets_nobody_else_write_what_the_operator_decides_from(
     // statuses
     namespace.apply(&namespace.credential("agent", &json!({}))).await?;
     let status = json!({"status": {"secretName": "somebody-elses"}});
-    let by_hand = ["patch", "itcred", "agent", "--subresource=status", "--type=merge", "-p", &status.to_string()];
+    let manually = ["patch", "itcred", "agent", "--subresource=status", "--type=merge", "-p", &status.to_string()];
     let refused_by_policy = async || {
-        let said = refused("a status by hand", namespace.kubectl(&by_hand)).await.ok()?;
+        let said = refused("a manual edit of a status", namespace.kubectl(&manually)).await.ok()?;
         said.contains("the status is written by itwin-credential-operator only").then_some(())
     };
     eventually("the policy about statuses", SOON, refused_by_policy).await?;
@@ -424,7 +427,7 @@ async fn admission_policy_lets_nobody_else_write_what_the_operator_decides_from(
         Api::namespaced(kube::Client::try_from(config)?, name);
     credentials.patch_status("agent", &PatchParams::default(), &Patch::Merge(&status)).await?;
 
-    // garbage collection takes the owner off, and what is deleted goes
+    // garbage collection removes the owner reference, and deleted objects disappear
     let uid = credential_uid(&namespace).await?;
     let owner = json!({"metadata": {"ownerReferences": [{
         "apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential", "name": "agent", "uid": uid,

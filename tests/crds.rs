@@ -1,4 +1,4 @@
-//! The generated files are those that the types give.
+//! The committed files are those that the types generate.
 
 #![allow(missing_docs, clippy::panic)]
 
@@ -8,20 +8,20 @@ use itwin_api::{credential::ITwinServiceCredential, limits};
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-/// What the spec of a credential stays under, in bytes of JSON: what of its text JSON escapes is counted once.
+/// The limit of a credential's spec, in bytes of JSON; characters that JSON escapes count once.
 const SPEC_MAX: usize = 64_000;
 /// Quotes, colon and comma of an entry of a map; quotes and comma of one of a list need fewer.
 const ENTRY: usize = 6;
 /// The longest character of UTF-8.
 const CHARACTER: usize = 4;
 
-/// The length of what a CEL rule bounds as a whole; the rest of the schema does not show it.
+/// The length of what a CEL rule bounds in total; the rest of the schema does not show it.
 fn bounded_as_a_whole(field: &str) -> Option<usize> {
     match field {
         "scopes" => Some(limits::SCOPE_MAX + 64 * ENTRY),
         "resources" => Some(limits::RESOURCES_MAX + 16 * ENTRY),
         "data" => Some(limits::TEMPLATES_TOTAL_MAX + limits::TEMPLATES_MAX * ENTRY),
-        // the rule is about both together
+        // the rule is about the sum of both
         "labels" => Some(limits::LABELS_TOTAL_MAX + 2 * limits::LABELS_MAX * ENTRY),
         "annotations" => Some(0),
         _ => None,

@@ -1,5 +1,5 @@
-//! The commands of the documentation work: they run unchanged and in order, against a cluster of their own with a running
-//! operator. They never call real authorities; the authority of the testbed replaces them.
+//! The commands of the documentation work: they run unchanged and in order, against their own cluster with a
+//! running operator. They never call real authorities; the authority of the testbed replaces them.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 

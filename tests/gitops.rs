@@ -1,4 +1,4 @@
-//! What GitOps tools make of a credential: the health check for Argo CD, run by the interpreter that Argo CD uses.
+//! How GitOps tools show a credential: the health check for Argo CD, run by the interpreter that Argo CD uses.
 
 #![allow(missing_docs)]
 
@@ -7,7 +7,7 @@ use itwin_api::conditions::Reason;
 use serde_json::{Value, json};
 use stage::{Stage, project};
 
-/// The health check of a kind, as the ConfigMap of the example gives it to Argo CD.
+/// The health check for a CRD, from the ConfigMap of the example.
 fn check(kind: &str) -> Result<String> {
     let text = std::fs::read_to_string(project().join("examples/gitops/argocd-health.yaml"))?;
     let config: Value = serde_saphyr::from_str(&text)?;
@@ -15,7 +15,7 @@ fn check(kind: &str) -> Result<String> {
     Ok(config["data"][&key].as_str().context("there is no such check")?.to_owned())
 }
 
-/// A value as Lua writes it.
+/// A value in Lua syntax.
 fn lua(value: &Value) -> String {
     match value {
         Value::Null => "nil".to_owned(),
@@ -28,7 +28,7 @@ fn lua(value: &Value) -> String {
     }
 }
 
-/// What Argo CD shows of these objects: state and message.
+/// What Argo CD shows for these objects: status and message.
 async fn healths(kind: &str, objects: &[Value]) -> Result<Vec<(String, String)>> {
     let objects: Vec<String> = objects.iter().map(lua).collect();
     let script = format!(

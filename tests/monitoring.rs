@@ -1,4 +1,4 @@
-//! Alerts, dashboard, runbooks, and the description of the chart's values tell of what there is. No server is needed.
+//! Alerts, dashboard, runbooks and the description of the chart's values describe what exists. No server is needed.
 
 #![allow(missing_docs)]
 
@@ -67,14 +67,14 @@ fn alerts() -> Vec<(String, String)> {
 }
 
 #[test]
-fn alerts_and_dashboard_use_only_series_that_there_are() {
+fn alerts_and_dashboard_use_only_series_that_exist() {
     let exposed = exposed();
     assert!(exposed.contains("itwin_credential_renewal_lateness_seconds_bucket"));
     for file in ["files/alerts.yaml", "files/dashboard.json"] {
         let mentioned = mentioned(&read(chart().join(file)));
         assert!(!mentioned.is_empty());
         let missing: Vec<&String> = mentioned.difference(&exposed).collect();
-        assert!(missing.is_empty(), "{file} uses what nobody exposes: {missing:?}");
+        assert!(missing.is_empty(), "{file} uses series that do not exist: {missing:?}");
     }
 }
 
@@ -141,7 +141,7 @@ fn schema() -> Value {
     serde_json::from_str(&read(chart().join("values.schema.json"))).expect("JSON")
 }
 
-/// Calls `visit` with the path of each object that has named properties, and its schema.
+/// Calls `visit` with the path and the schema of each object that has named properties.
 fn objects<'a>(schema: &'a Value, path: &str, visit: &mut impl FnMut(&str, &'a Value)) {
     if let Some(properties) = schema["properties"].as_object() {
         visit(path, schema);
@@ -168,7 +168,7 @@ fn every_value_of_the_schema_is_described() {
     let readme = read(chart().join("README.md"));
     objects(&schema(), "", &mut |path, object| {
         let described = |path: &str| readme.contains(&format!("| `{path}` |"));
-        // what is inside of a value is described with it
+        // the parts of a value are described with it
         if path.match_indices('.').map(|(at, _)| &path[..at]).chain([path]).any(described) {
             return;
         }
@@ -181,7 +181,7 @@ fn every_value_of_the_schema_is_described() {
 }
 
 #[test]
-fn authorities_of_the_chart_take_every_field_of_the_kind_and_no_other() {
+fn authorities_of_the_chart_accept_every_field_of_the_crd_and_no_other() {
     let crd = serde_json::to_value(ITwinAuthority::crd()).expect("JSON");
     let names = |object: &Value| -> BTreeSet<String> {
         object["properties"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()

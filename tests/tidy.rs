@@ -1,11 +1,11 @@
-//! The layout says what it claims: each folder uses only what it may, and each file says what it is for.
+//! The layout is as documented: each folder uses only what it may, and each file states its purpose.
 
 #![allow(missing_docs)]
 
 use std::path::{Path, PathBuf};
 
-/// What the code of a folder must not name (docs/architecture.md). Between crates Cargo keeps the walls; what it cannot
-/// know stands here.
+/// What the code of a folder must not name (docs/architecture.md). Between crates Cargo enforces this; the rest
+/// is checked here.
 const WALLS: &[(&str, &[&str])] = &[
     ("crates/api", PURE),
     // the identifier of a client assertion is random (RFC 7523 section 3)
@@ -29,7 +29,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("src/report", &["crate::act", "crate::controller", "crate::oauth", "itwin_core::decide"]),
 ];
 
-/// What reads a clock, or chance: pure code gets both as arguments.
+/// What reads a clock or is random: pure code gets both as arguments.
 const PURE: &[&str] = &["Utc::now", "SystemTime", "Instant::now", "rand::"];
 
 /// What a pure crate must not depend on.
@@ -58,7 +58,7 @@ fn code(file: &Path) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The code that is shipped: tests may read a clock, to have an instant to begin with.
+/// The code without its tests: those may read a clock, to get a first instant.
 fn shipped(file: &Path) -> String {
     if file.file_name().is_some_and(|name| name == "tests.rs") {
         return String::new();
@@ -112,7 +112,7 @@ fn intervals_are_measured_on_the_clock_that_tests_can_steer() {
 }
 
 #[test]
-fn every_file_says_what_it_is_for() {
+fn every_file_states_its_purpose() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     for folder in ["src", "crates", "tests"] {
         for file in files(&project.join(folder)) {
@@ -133,8 +133,8 @@ fn secrets_are_exposed_in_few_places() {
         .collect();
     let mut exposing = exposing;
     exposing.sort();
-    // the Secret that is written; digests; the signature check; the key of the assertion; the request; and what reads the
-    // client Secret
+    // the Secret that is written; digests; the signature check; the key of the assertion; the request; and the reader
+    // of the client Secret
     assert_eq!(
         exposing,
         [

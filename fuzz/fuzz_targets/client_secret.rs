@@ -1,4 +1,4 @@
-//! Values of a client Secret of any bytes, private keys among them: each is usable, or refused with a bounded message.
+//! Values of a client Secret of any bytes, private keys among them: each is usable, or rejected with a bounded message.
 #![no_main]
 
 use chrono::DateTime;
@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
                 }
             }
         }
-        // the parser of keys alone too, with texts that no value of a Secret may be
+        // the key parser alone, too, with texts that no value of a Secret can be
         let pem = Sensitive::new(String::from_utf8_lossy(data).into_owned());
         let _ = assertion::sign(&pem, "id", "https://ims.example.com", DateTime::UNIX_EPOCH);
     });

@@ -1,4 +1,4 @@
-//! Discovery documents, key sets and tokens of any bytes: nothing panics, and no token is trusted that nobody signed.
+//! Discovery documents, key sets and tokens of any bytes: nothing panics, and no token without a signature is trusted.
 #![no_main]
 
 use itwin_credential_operator_fuzz::on_small_stack;

@@ -1,5 +1,5 @@
-//! Templates of any text, several of them parted by a NUL: what is refused is refused with a bounded message, and what
-//! is accepted is rendered within the bound.
+//! Templates of any text, several of them separated by a NUL: each is rejected with a bounded message, or
+//! rendered within the size limit.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use itwin_credential_operator_fuzz::{is_bounded, on_small_stack};
 use k8s_openapi::ByteString;
 use libfuzzer_sys::fuzz_target;
 
-/// Characters of which every filter makes more.
+/// Characters that every filter expands.
 const TOKEN: &[u8] = b"\"\\\"\\\"\\\"\\";
 
 fuzz_target!(|data: &[u8]| {

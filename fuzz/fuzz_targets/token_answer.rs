@@ -1,5 +1,5 @@
-//! The answer of a token endpoint: any status, any bytes. Whatever comes, the result is a token that fits a header, or
-//! a refusal whose message does not repeat the answer.
+//! The response of a token endpoint: any status, any bytes. The result is a token that fits a header, or
+//! a failure whose message does not repeat the response.
 #![no_main]
 
 use futures::{executor::block_on, future::BoxFuture};
@@ -7,7 +7,7 @@ use itwin_credential_operator_fuzz::on_small_stack;
 use itwin_oauth::{sensitive::Sensitive, token::{self, ClientCredentials, Names, Proof, TokenRequest}, transport::{Transport, TransportError}};
 use libfuzzer_sys::fuzz_target;
 
-/// An answer of the fuzzer's choice. The statuses that `Http` turns into errors never come this far.
+/// A response with the status and body of the fuzzer. The statuses that `Http` turns into errors never reach it.
 struct Canned<'a>(u8, &'a [u8]);
 
 impl Transport for Canned<'_> {
@@ -49,7 +49,7 @@ fn answered(status: u8, body: &[u8]) {
             let text = answer.token.expose();
             assert!(!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()));
         }
-        // longer than any word of our own messages: then it came from the answer
+        // longer than any word of the operator's own messages: it must come from the response
         Err(failure) => {
             let message = failure.failure.message;
             assert!(message.contains("ims") && message.len() < 400, "{message}");

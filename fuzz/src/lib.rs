@@ -1,11 +1,11 @@
-//! What all targets share: a stack as small as threads have it anywhere, so that recursion shows.
+//! What all targets share: a stack as small as that of any thread, so that unbounded recursion shows.
 
 /// The stack of each run, in bytes; the operator's threads have 2 MiB.
 const STACK: usize = 256 * 1024;
-/// The longest message, in bytes: it goes into conditions, events and logs.
+/// The longest message, in bytes: it becomes part of conditions, events and logs.
 pub const MESSAGE_MAX: usize = 700;
 
-/// Runs `work` on a small stack. A panic in it ends the process, as libFuzzer wants it.
+/// Runs `work` on a small stack. A panic in it ends the process, as libFuzzer expects.
 pub fn on_small_stack(work: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work).expect("a thread");
@@ -13,7 +13,7 @@ pub fn on_small_stack(work: impl FnOnce() + Send) {
     });
 }
 
-/// Fails for a message that is longer than a condition should be: then part of the input is in it.
+/// Fails for a message that is longer than a condition may be: it would contain part of the input.
 pub fn is_bounded(message: &str) {
     assert!(!message.is_empty() && message.len() <= MESSAGE_MAX, "{message}");
 }

@@ -1,18 +1,19 @@
-//! A service account and a role of one test's own, for what must be taken away while the operator runs. What it is
-//! refused does not count against the chart's role.
+//! A service account and a role for one test, whose permissions the test removes while the operator runs. What is
+//! forbidden to it does not count against the chart's role.
 
 use anyhow::Result;
 use serde_json::{Value, json};
 use stage::{INSTALLATION, namespace::Namespace, setup::account_kubeconfig};
 
-/// All that the operator does with Secrets.
+/// All verbs that the operator uses on Secrets.
 pub const ALL: [&str; 5] = ["get", "list", "watch", "create", "patch"];
 
-/// Makes a namespace whose operators have an account with these verbs on Secrets, and else what the chart grants.
+/// Creates a namespace whose operators have an account with these verbs on Secrets, and otherwise what the chart
+/// grants.
 pub async fn namespace_with_own_account(prefix: &str, secrets: &[&str]) -> Result<Namespace> {
     let mut namespace = Namespace::new(prefix).await?;
     let name = namespace.name.clone();
-    issued(&namespace, secrets).await?;
+    grant(&namespace, secrets).await?;
     namespace.stage.kubectl(&["--namespace", INSTALLATION, "create", "serviceaccount", &name]).await?;
     let (role, account) = (format!("--clusterrole={name}"), format!("--serviceaccount={INSTALLATION}:{name}"));
     namespace.stage.kubectl(&["create", "clusterrolebinding", &name, &role, &account]).await?;
@@ -22,8 +23,8 @@ pub async fn namespace_with_own_account(prefix: &str, secrets: &[&str]) -> Resul
     Ok(namespace)
 }
 
-/// Grants these verbs on Secrets, in place of those before.
-pub async fn issued(namespace: &Namespace, secrets: &[&str]) -> Result<()> {
+/// Grants these verbs on Secrets instead of the earlier ones.
+pub async fn grant(namespace: &Namespace, secrets: &[&str]) -> Result<()> {
     let rule = |group: &str, resources: &[&str], verbs: &[&str]| -> Value {
         json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
     };

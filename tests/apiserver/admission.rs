@@ -1,10 +1,10 @@
-//! What the API server refuses by our schema, and with which words; and what it must accept.
+//! What the API server rejects because of the schema, and with which messages; and what it must accept.
 
 use anyhow::Result;
 use serde_json::{Value, json};
 use stage::namespace::Namespace;
 
-/// What the API server said to an object: `Ok` where it would accept it.
+/// The response of the API server to an object: `Ok` if it would accept it.
 async fn verdict(namespace: &Namespace, object: &Value) -> Result<(), String> {
     let arguments = ["--namespace", &namespace.name, "create", "--dry-run=server", "-f", "-"];
     namespace
@@ -15,14 +15,14 @@ async fn verdict(namespace: &Namespace, object: &Value) -> Result<(), String> {
         .map_err(|error| format!("{error:#}"))
 }
 
-/// Checks a table: what is told for each change of a good spec; `None` where it must be accepted.
+/// Checks a table: the message for each change of a valid spec; `None` if it must be accepted.
 async fn check(object: impl Fn(&Namespace, &Value) -> Value, table: &[(Value, Option<&str>)]) -> Result<()> {
     let namespace = Namespace::new("admission").await?;
     for (spec, expected) in table {
         match (verdict(&namespace, &object(&namespace, spec)).await, expected) {
             (Ok(()), None) => {}
             (Err(reported), Some(expected)) => {
-                assert!(reported.contains(expected), "{spec}: expected '{expected}', was told: {reported}")
+                assert!(reported.contains(expected), "{spec}: expected '{expected}', reported: {reported}")
             }
             (Ok(()), Some(expected)) => panic!("{spec} was accepted, expected '{expected}'"),
             (Err(reported), None) => panic!("{spec} was refused: {reported}"),
@@ -77,7 +77,7 @@ async fn credential_rules() -> Result<()> {
             (json!({"secretTemplate": {"data": {"a/b": "b"}}}), Some("a key of a Secret consists of")),
             (json!({"rolloutRestartTargets": [{"kind": "Deployment", "name": "a"}]}), None),
             (json!({"rolloutRestartTargets": [{"kind": "Job", "name": "a"}]}), Some("spec.rolloutRestartTargets[0].kind")),
-            // what a tenant must never be able to say
+            // a tenant must never be able to set these
             (json!({"tokenEndpoint": "https://evil.example.com"}), Some("unknown field")),
             (json!({"clientCredentialsRef": {"namespace": "kube-system"}}), Some("unknown field")),
         ],
@@ -85,7 +85,7 @@ async fn credential_rules() -> Result<()> {
     .await
 }
 
-/// Texts under numbered keys: `count` of them, which have `total` bytes together with their keys.
+/// Texts under numbered keys: `count` of them, with `total` bytes including their keys.
 fn texts(count: usize, total: usize, key: impl Fn(usize) -> String) -> Value {
     let keys: Vec<String> = (0..count).map(key).collect();
     let text = total - keys.iter().map(String::len).sum::<usize>();
@@ -95,7 +95,7 @@ fn texts(count: usize, total: usize, key: impl Fn(usize) -> String) -> Value {
 }
 
 #[tokio::test]
-async fn fattest_credential_is_accepted_and_one_byte_more_is_refused() -> Result<()> {
+async fn largest_credential_is_accepted_and_one_byte_more_is_rejected() -> Result<()> {
     let key = |number| format!("{}/{number:x>63}", "d".repeat(200));
     let name = |number: usize| format!("{number:x>100}");
     let labels = || -> Value {
@@ -118,7 +118,7 @@ async fn fattest_credential_is_accepted_and_one_byte_more_is_refused() -> Result
     };
     let targets: Vec<Value> =
         (0..16).map(|number| json!({"kind": "StatefulSet", "name": format!("{number:x>253}")})).collect();
-    let fattest = json!({
+    let largest = json!({
         "clientCredentialsRef": {
             "name": "x".repeat(253),
             "clientIdKey": "k".repeat(253), "clientSecretKey": "k".repeat(253), "privateKeyKey": "k".repeat(253),
@@ -139,15 +139,15 @@ async fn fattest_credential_is_accepted_and_one_byte_more_is_refused() -> Result
         "rolloutRestartTargets": targets,
     });
     let with = |pointer: &str, value: Value| {
-        let mut spec = fattest.clone();
+        let mut spec = largest.clone();
         *spec.pointer_mut(pointer).expect("there") = value;
         spec
     };
-    assert!(fattest.to_string().len() > 50_000, "{}", fattest.to_string().len());
+    assert!(largest.to_string().len() > 50_000, "{}", largest.to_string().len());
     check(
         |namespace, spec| namespace.credential("agent", spec),
         &[
-            (fattest.clone(), None),
+            (largest.clone(), None),
             (with("/scopes", json!(scopes(8193))), Some("scopes: they have more than 8192 bytes in total")),
             (with("/resources", json!(resources(8193))), Some("resources: they have more than 8192 bytes")),
             (
@@ -199,7 +199,7 @@ async fn labels_annotations_and_templates_have_rules() -> Result<()> {
             (annotation("a", &"b".repeat(4097)), Some("spec.secretTemplate.annotations.a: Too long")),
             (json!({"secretTemplate": {"annotations": many(32)}}), None),
             (json!({"secretTemplate": {"annotations": many(33)}}), Some("spec.secretTemplate.annotations: Too many")),
-            // how a template is written, the credential's condition says
+            // the condition of the credential reports errors in a template
             (data("{% not a template"), None),
             (data(&"x".repeat(4096)), None),
             (data(&"x".repeat(4097)), Some("spec.secretTemplate.data.key: Too long")),
@@ -247,12 +247,12 @@ async fn authority_rules() -> Result<()> {
 }
 
 #[tokio::test]
-async fn immutable_fields_stay() -> Result<()> {
+async fn immutable_fields_cannot_change() -> Result<()> {
     let namespace = Namespace::new("immutable").await?;
     namespace.apply(&namespace.credential("agent", &json!({}))).await?;
     let refused = namespace.apply(&namespace.credential("agent", &json!({"secretName": "other"}))).await;
     assert!(refused.is_err_and(|error| format!("{error:#}").contains("spec.secretName is immutable")));
-    // the default, said aloud, is no change
+    // setting the default explicitly is no change
     namespace.apply(&namespace.credential("agent", &json!({"secretName": "agent"}))).await?;
 
     namespace.apply(&namespace.authority(&json!({"issuer": "https://127.0.0.1:9"}))).await?;
@@ -296,7 +296,7 @@ async fn defaults_are_those_of_the_contract() -> Result<()> {
 }
 
 #[tokio::test]
-async fn explain_tells_every_field() -> Result<()> {
+async fn explain_describes_every_field() -> Result<()> {
     let namespace = Namespace::new("explain").await?;
     for kind in ["itcred", "itauth"] {
         for path in [".spec", ".status"] {
@@ -307,7 +307,7 @@ async fn explain_tells_every_field() -> Result<()> {
     let text = namespace.kubectl(&["explain", "itcred.spec.minimumValidity"]).await?;
     let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(joined.contains("the length of its longest call. Below it the credential is not Ready."), "{text}");
-    // kubectl fills its lines; a short one within a paragraph would be a line end of ours
+    // kubectl fills its lines; a short one within a paragraph would be a line break in the description
     let description: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("DESCRIPTION")).skip(1).collect();
     assert!(description.first().is_some_and(|line| line.len() > 60), "{text}");
     Ok(())

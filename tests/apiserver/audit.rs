@@ -1,10 +1,10 @@
-//! What the operator asked of the API server for one namespace, as the audit log tells it.
+//! The calls of the operator to the API server for one namespace, from the audit log.
 
 use anyhow::Result;
 use serde_json::Value;
 use stage::namespace::Namespace;
 
-/// One call of the operator, watches apart.
+/// One call of the operator, except watches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Call {
     pub verb: String,
@@ -29,13 +29,13 @@ impl std::fmt::Display for Call {
     }
 }
 
-/// The calls up to now. An answer is on record before the operator has it.
+/// The calls up to now. The audit log holds a call before the operator gets the response.
 pub fn calls(namespace: &Namespace) -> Result<Vec<Call>> {
     let log = std::fs::read_to_string(namespace.stage.directory.join("audit.log"))?;
-    // the last line may be half written
+    // the last line may be incomplete
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let ours = entries.filter(|entry| entry["objectRef"]["namespace"] == namespace.name.as_str());
-    let calls = ours.map(|entry| {
+    let calls_here = entries.filter(|entry| entry["objectRef"]["namespace"] == namespace.name.as_str());
+    let calls = calls_here.map(|entry| {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let object = &entry["objectRef"];
         let subresource = object["subresource"].as_str().map(|subresource| format!("/{subresource}"));

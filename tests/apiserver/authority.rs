@@ -1,4 +1,4 @@
-//! What the administrator's object allows, and what it tells.
+//! What the administrator's ITwinAuthority allows, and what its status reports.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -36,13 +36,13 @@ async fn authority_without_its_ca_is_not_trusted_and_nothing_is_sent() -> Result
     let message = fixture.wait_condition("Renewed", "False", "AuthorityNotReady", SOON).await?;
     assert!(message.contains("caBundle"), "{message}");
     assert!(fixture.token_requests().await?.is_empty());
-    // operators of other tests write this status too, and one on a busy machine may have run out of time
+    // operators of other tests write this status too, and one on a busy machine may have timed out
     eventually("the reason of the authority", PATIENCE, async || {
         let status = authority_status(&fixture).await?;
         condition(&status, "Ready").filter(|(_, reason, _)| reason == "TLSFailed")
     })
     .await?;
-    // mended, it is used at once
+    // once fixed, it is used immediately
     fixture.apply_authority(&json!({})).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     Ok(())
@@ -75,14 +75,14 @@ async fn deleted_authority_costs_no_valid_token() -> Result<()> {
     let fixture = Fixture::ready("gone").await?;
     let before = fixture.secret().await?;
     fixture.namespace.kubectl(&["delete", "itauth", &fixture.namespace.name]).await?;
-    // a wish that needs the authority shows that its end was noticed
+    // a request that needs the authority shows that the deletion was observed
     fixture.namespace.kubectl(&["annotate", "itcred", "agent", "credentials.itwin.dev/renew=1"]).await?;
     fixture.wait_condition("Renewed", "False", "AuthorityNotFound", SOON).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     assert_eq!(fixture.secret().await?, before);
     fixture.apply_authority(&json!({})).await?;
     fixture.wait_condition("Renewed", "True", "TokenIssued", SOON).await?;
-    assert_eq!(fixture.token_requests().await?.len(), 2, "the wish was granted once the authority was back");
+    assert_eq!(fixture.token_requests().await?.len(), 2, "the request succeeded once the authority was back");
     Ok(())
 }
 

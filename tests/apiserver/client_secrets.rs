@@ -1,4 +1,4 @@
-//! Client Secrets of no use, each told by its key, and mended.
+//! Invalid client Secrets: each is reported with its key, and its fix is noticed.
 
 use anyhow::{Context, Result};
 use base64::Engine;
@@ -16,7 +16,7 @@ fn client_secret(values: &[(&str, &[u8])]) -> Value {
 }
 
 #[tokio::test]
-async fn client_secret_of_no_use_is_reported_by_its_key_and_its_fix_is_noticed() -> Result<()> {
+async fn invalid_client_secret_is_reported_by_its_key_and_its_fix_is_noticed() -> Result<()> {
     let fixture = Fixture::bare("client-faults").await?;
     fixture.apply_authority(&json!({})).await?;
     fixture.register().await?;
@@ -43,7 +43,7 @@ async fn client_secret_of_no_use_is_reported_by_its_key_and_its_fix_is_noticed()
         let message = fixture.wait_condition("Renewed", "False", "ClientCredentialsInvalid", SOON).await?;
         assert!(message.contains(reported) && message.contains("agent-client"), "{reported}: {message}");
     }
-    assert!(fixture.token_requests().await?.is_empty(), "nothing was asked for");
+    assert!(fixture.token_requests().await?.is_empty(), "no token was requested");
     let newline = |value: &[u8]| [value, b"\n"].concat();
     let (id, secret) = (newline(id), newline(secret));
     fixture.namespace.apply(&client_secret(&[("client_id", &id), ("client_secret", &secret)])).await?;
@@ -52,7 +52,7 @@ async fn client_secret_of_no_use_is_reported_by_its_key_and_its_fix_is_noticed()
     Ok(())
 }
 
-/// A PEM text of DER sequences in each other, as deep as the size allows.
+/// A PEM text of nested DER sequences, as deep as the size allows.
 fn nested_key(size: usize) -> String {
     let (mut lengths, mut length) = (Vec::new(), 0_usize);
     while length * 4 / 3 < size {
@@ -92,7 +92,7 @@ async fn private_key_of_nested_sequences_is_refused_and_stops_nothing() -> Resul
 }
 
 #[tokio::test]
-async fn client_secret_that_goes_leaves_the_token_until_it_must_be_renewed() -> Result<()> {
+async fn deleted_client_secret_leaves_the_token_until_it_must_be_renewed() -> Result<()> {
     let fixture = Fixture::ready("client-gone").await?;
     let token = fixture.token().await?;
     fixture.namespace.kubectl(&["delete", "secret", "agent-client"]).await?;
@@ -108,11 +108,11 @@ async fn client_secret_that_goes_leaves_the_token_until_it_must_be_renewed() -> 
 
 #[tokio::test]
 async fn client_secret_over_a_mebibyte_is_refused_by_the_api_server() -> Result<()> {
-    // so that the operator can never meet one
+    // so that the operator can never read one
     let fixture = Fixture::bare("client-large").await?;
     let large = client_secret(&[("client_id", b"id"), ("client_secret", &vec![b'a'; (1 << 20) + 1])]);
     let (create, large) = (["--namespace", &fixture.namespace.name, "create", "-f", "-"], large.to_string());
-    let refused = fixture.namespace.stage.kubectl_with(&create, Some(&large)).await.err().context("it was taken")?;
+    let refused = fixture.namespace.stage.kubectl_with(&create, Some(&large)).await.err().context("it was accepted")?;
     assert!(format!("{refused:#}").contains("Too long"), "{refused:#}");
     Ok(())
 }
@@ -134,7 +134,7 @@ async fn clients_in_one_secret_get_each_a_token_of_its_own() -> Result<()> {
         },
     });
     fixture.namespace.apply(&both).await?;
-    // they meet in the queue
+    // both are in the queue at the same time
     fixture.apply_authority(&json!({"requestsPerMinute": 20})).await?;
     let first = json!({"clientCredentialsRef": {"name": "both"}});
     let second = json!({

@@ -1,4 +1,4 @@
-//! One Secret and several credentials that name it, at the same time or one after the other.
+//! One Secret with several contenders, at the same time or one after the other.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ async fn apply_sharing(fixture: &Fixture, name: &str, client: &str) -> Result<()
     fixture.namespace.apply(&fixture.namespace.credential(name, &spec)).await.map(drop)
 }
 
-/// Waits until an object made now is younger than this one: the API server counts in seconds.
+/// Waits until an object created now is younger than this one: the API server counts in seconds.
 async fn wait_for_a_later_second(fixture: &Fixture, credential: &str) -> Result<()> {
     let object = fixture.namespace.get("itcred", credential).await?.context("no credential")?;
     let created = object["metadata"]["creationTimestamp"].as_str().context("creationTimestamp")?;
@@ -35,7 +35,7 @@ async fn uid(fixture: &Fixture, kind: &str, name: &str) -> Result<Value> {
 }
 
 #[tokio::test]
-async fn older_of_two_credentials_has_the_secret_and_the_younger_inherits_it() -> Result<()> {
+async fn older_of_two_contenders_gets_the_secret_and_the_younger_takes_over() -> Result<()> {
     let mut fixture = Fixture::new("two-owners").await?;
     fixture.stop();
     apply_sharing(&fixture, "z-older", "agent-client").await?;
@@ -46,7 +46,7 @@ async fn older_of_two_credentials_has_the_secret_and_the_younger_inherits_it() -
     let message = fixture.wait_condition_of("a-younger", "Renewed", "False", "SecretNotOwned", SOON).await?;
     assert!(message.contains("z-older") && message.contains("spec.secretName"), "{message}");
     assert_eq!(owner_uid(&fixture, "shared").await?, uid(&fixture, "itcred", "z-older").await?);
-    assert_eq!(fixture.token_requests().await?.len(), 1, "the younger asks for none");
+    assert_eq!(fixture.token_requests().await?.len(), 1, "the younger one requests none");
 
     fixture.namespace.kubectl(&["delete", "itcred", "z-older"]).await?;
     fixture.wait_condition_of("a-younger", "Ready", "True", "TokenValid", COLLECTED).await?;
@@ -56,10 +56,10 @@ async fn older_of_two_credentials_has_the_secret_and_the_younger_inherits_it() -
 }
 
 #[tokio::test]
-async fn older_credential_has_the_name_before_there_is_a_secret() -> Result<()> {
+async fn older_contender_owns_the_name_before_the_secret_exists() -> Result<()> {
     let mut fixture = Fixture::new("claim").await?;
     fixture.stop();
-    // the older cannot get a token, so that whoever looks at the younger finds no Secret, however late
+    // the older one cannot get a token, so the younger one finds no Secret, however late it is reconciled
     apply_sharing(&fixture, "older", "missing").await?;
     wait_for_a_later_second(&fixture, "older").await?;
     apply_sharing(&fixture, "younger", "agent-client").await?;
@@ -82,9 +82,9 @@ async fn apply_with(fixture: &Fixture, name: &str, secret: &str, client: &str) -
     fixture.namespace.apply(&fixture.namespace.credential(name, &spec)).await.map(drop)
 }
 
-/// Waits until so much failed that the next attempt, if nothing wakes the credential, comes later than [`SOON`].
-async fn wait_for_a_long_back_off(fixture: &Fixture, name: &str) -> Result<()> {
-    eventually("a back-off of more than 5 s", PATIENCE, async || {
+/// Waits until so many attempts failed that the next one, unless the credential is enqueued, comes later than [`SOON`].
+async fn wait_for_a_long_backoff(fixture: &Fixture, name: &str) -> Result<()> {
+    eventually("a backoff of more than 5 s", PATIENCE, async || {
         let failures = fixture.status_of(name).await.ok()?["consecutiveFailures"].as_u64()?;
         (failures >= 5).then_some(())
     })
@@ -106,11 +106,11 @@ async fn secret_name_that_an_older_credential_reads_as_its_client_is_refused() -
         anyhow::Ok(())
     };
     refused().await?;
-    assert_eq!(fixture.namespace.get("secret", "vault").await?, None, "it is not created for the writer");
+    assert_eq!(fixture.namespace.get("secret", "vault").await?, None, "the operator does not create it for the writer");
 
     let mut client = fixture.namespace.client_secret(NAME, &fixture.client);
     client["metadata"] = json!({"name": "vault", "annotations": {"credentials.itwin.dev/adopt": "writer"}});
-    // suspended, so that every token request would be the writer's
+    // suspended, so that every token request is one of the writer
     fixture
         .namespace
         .kubectl(&["patch", "itcred", "reader", "--type=merge", "-p", r#"{"spec":{"suspend":true}}"#])
@@ -118,10 +118,10 @@ async fn secret_name_that_an_older_credential_reads_as_its_client_is_refused() -
     fixture.namespace.apply(&client).await?;
     let before = fixture.namespace.get("secret", "vault").await?;
     refused().await?;
-    assert_eq!(fixture.namespace.get("secret", "vault").await?, before, "not even where it is offered");
+    assert_eq!(fixture.namespace.get("secret", "vault").await?, before, "not even if it is offered");
     fixture.namespace.kubectl(&["delete", "secret", "vault"]).await?;
 
-    wait_for_a_long_back_off(&fixture, "writer").await?;
+    wait_for_a_long_backoff(&fixture, "writer").await?;
     let elsewhere = r#"{"spec":{"clientCredentialsRef":{"name":"agent-client"},"suspend":false}}"#;
     fixture.namespace.kubectl(&["patch", "itcred", "reader", "--type=merge", "-p", elsewhere]).await?;
     for name in ["writer", "reader"] {
@@ -146,7 +146,7 @@ async fn client_secret_that_an_older_credential_writes_is_refused() -> Result<()
     assert!(message.contains("spec.clientCredentialsRef.name"), "{message}");
     assert!(fixture.token_requests().await?.is_empty());
 
-    wait_for_a_long_back_off(&fixture, "reader").await?;
+    wait_for_a_long_backoff(&fixture, "reader").await?;
     fixture.namespace.kubectl(&["delete", "itcred", "writer"]).await?;
     fixture.wait_condition_of("reader", "Ready", "True", "TokenValid", SOON).await?;
     Ok(())
@@ -175,7 +175,7 @@ async fn credential_keeps_the_secret_that_it_owns_from_an_older_one_that_would_r
     Ok(())
 }
 
-/// A ConfigMap that is garbage collected with this owner, by which the end of a collection is seen.
+/// Creates a ConfigMap that is garbage collected with this owner; it shows that a collection is finished.
 async fn apply_sentinel(fixture: &Fixture, name: &str, owner: &Value) -> Result<()> {
     let sentinel = json!({
         "apiVersion": "v1",
@@ -194,13 +194,13 @@ async fn apply_sentinel(fixture: &Fixture, name: &str, owner: &Value) -> Result<
 async fn recreated_credential_keeps_its_secret_from_garbage_collection_of_the_old_uid() -> Result<()> {
     let fixture = Fixture::ready("recreate").await?;
     recreated_again_and_again(&fixture, 3).await?;
-    // at most one for each owner, and one where collection came before the take-over
+    // at most one for each owner, and one if garbage collection came before the adoption
     let requests = fixture.token_requests().await?.len();
     assert!((4..=7).contains(&requests), "{requests} token requests");
     Ok(())
 }
 
-/// Deletes the credential and creates it again at once, and sees that garbage collection takes nothing of the new one.
+/// Deletes the credential, creates it again immediately, and checks that garbage collection spares the new objects.
 pub async fn recreated_again_and_again(fixture: &Fixture, rounds: u32) -> Result<()> {
     for round in 1..=rounds {
         let old = uid(fixture, "itcred", NAME).await?;
@@ -244,10 +244,10 @@ async fn orphaned_and_retained_secrets_go_to_the_next_credential_of_the_name() -
     fixture.wait_ready().await?;
     assert_ne!(fixture.token().await?, second);
     assert_eq!(owner_uid(&fixture, NAME).await?, uid(&fixture, "itcred", NAME).await?);
-    assert_eq!(uid(&fixture, "secret", NAME).await?, secret, "it was taken over, not made again");
+    assert_eq!(uid(&fixture, "secret", NAME).await?, secret, "it was adopted, not created again");
     assert_eq!(fixture.token_requests().await?.len(), 3);
 
-    // another name gets nothing of what was left behind
+    // a credential of another name gets nothing of what was left behind
     fixture.namespace.orphan(NAME).await?;
     assert_eq!(uid(&fixture, "secret", NAME).await?, secret, "it was left behind");
     let other = json!({"secretName": NAME, "clientCredentialsRef": {"name": "agent-client"}});

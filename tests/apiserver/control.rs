@@ -1,4 +1,4 @@
-//! What a user steers through the spec after the first token.
+//! What a user changes in the spec after the first token.
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
@@ -20,7 +20,7 @@ async fn observed(fixture: &Fixture, generation: i64) -> Result<Value> {
 }
 
 #[tokio::test]
-async fn suspended_credential_goes_on_where_it_stopped() -> Result<()> {
+async fn suspended_credential_resumes_where_it_stopped() -> Result<()> {
     let mut fixture = Fixture::new("resume").await?;
     fixture.client.lifetime = 20;
     fixture.register().await?;
@@ -31,7 +31,7 @@ async fn suspended_credential_goes_on_where_it_stopped() -> Result<()> {
     fixture.apply_credential(&json!({"minimumValidity": "2s", "suspend": true})).await?;
     observed(&fixture, 2).await?;
     assert_eq!(fixture.status().await?["renewAt"], Value::Null, "no attempt is planned");
-    // it is due meanwhile, and even expires
+    // it falls due meanwhile, and even expires
     fixture.wait_condition("Ready", "False", "Suspended", PATIENCE).await?;
     assert!(itwin_credential_operator::clock::Clock::system().now() > due);
     assert_eq!(fixture.secret().await?, before);
@@ -49,8 +49,8 @@ async fn renewal_policy_shows_in_the_status_and_is_kept_within_half_of_the_lifet
         let (renews, expires) = (time(status, "renewAt"), time(status, "expiresAt"));
         renews.zip(expires).map(|(renews, expires)| (expires - renews).num_seconds()).unwrap_or_default()
     };
-    // of an hour; up to a twentieth more as jitter, and a second of rounding
-    for (generation, (policy, wished)) in [
+    // of an hour; up to a twentieth more as jitter, and one second of rounding
+    for (generation, (policy, expected)) in [
         (json!({"renewBeforePercentage": 10}), 360),
         (json!({"renewBeforePercentage": 50}), 1800),
         (json!({"renewBefore": "10m"}), 600),
@@ -63,7 +63,7 @@ async fn renewal_policy_shows_in_the_status_and_is_kept_within_half_of_the_lifet
         fixture.apply_credential(&policy).await?;
         let status = observed(&fixture, i64::try_from(generation)? + 2).await?;
         let before = seconds_before_expiry(&status);
-        assert!((wished..=wished + 181).contains(&before), "{policy}: renewed {before} s before it expires");
+        assert!((expected..=expected + 181).contains(&before), "{policy}: renewed {before} s before it expires");
     }
     assert_eq!(fixture.token_requests().await?.len(), 1, "a policy is no reason for a token");
     Ok(())
@@ -73,10 +73,10 @@ async fn renewal_policy_shows_in_the_status_and_is_kept_within_half_of_the_lifet
 async fn retain_is_switched_on_and_off_without_a_token_request() -> Result<()> {
     let fixture = Fixture::ready("switch").await?;
     let token = fixture.token().await?;
-    let owners = async |wished: bool| {
-        eventually("the owner reference as wished", SOON, async || {
+    let owners = async |expected: bool| {
+        eventually("the expected owner reference", SOON, async || {
             let secret = fixture.secret().await.ok()??;
-            (secret["metadata"]["ownerReferences"].is_array() == wished).then_some(secret)
+            (secret["metadata"]["ownerReferences"].is_array() == expected).then_some(secret)
         })
         .await
     };
@@ -94,7 +94,7 @@ async fn retain_is_switched_on_and_off_without_a_token_request() -> Result<()> {
 }
 
 #[tokio::test]
-async fn template_gives_labels_and_annotations_and_takes_only_its_own_away() -> Result<()> {
+async fn template_adds_labels_and_annotations_and_removes_only_its_own() -> Result<()> {
     let fixture = Fixture::new("template").await?;
     let template =
         |labels: Value, annotations: Value| json!({"secretTemplate": {"labels": labels, "annotations": annotations}});
@@ -117,21 +117,25 @@ async fn template_gives_labels_and_annotations_and_takes_only_its_own_away() -> 
         })
         .await?;
         let (labels, annotations) = (&secret["metadata"]["labels"], &secret["metadata"]["annotations"]);
-        assert_eq!((&labels["theirs"], &annotations["example.com/theirs"]), (&json!("1"), &json!("1")), "theirs stay");
-        assert_eq!(labels["app.kubernetes.io/managed-by"], "itwin-credential-operator", "ours stay");
+        assert_eq!(
+            (&labels["theirs"], &annotations["example.com/theirs"]),
+            (&json!("1"), &json!("1")),
+            "those of others stay"
+        );
+        assert_eq!(labels["app.kubernetes.io/managed-by"], "itwin-credential-operator", "those of the operator stay");
         anyhow::Ok(())
     };
     fixture.apply_credential(&template(json!({"team": "bake"}), json!({"example.com/note": "two"}))).await?;
-    carries("one of each changed, one of each gone", |labels, annotations| {
+    carries("one of each changed, one of each removed", |labels, annotations| {
         labels["team"] == "bake"
             && labels["example.com/stage"].is_null()
             && annotations["example.com/note"] == "two"
             && annotations["example.com/owner"].is_null()
     })
     .await?;
-    // applied by kubectl, which takes a field away that it had put there
+    // applied by kubectl, which removes a field that it had set
     fixture.apply_credential(&json!({})).await?;
-    carries("the others gone too", |labels, annotations| {
+    carries("the others removed too", |labels, annotations| {
         labels["team"].is_null() && annotations["example.com/note"].is_null()
     })
     .await?;
@@ -141,14 +145,14 @@ async fn template_gives_labels_and_annotations_and_takes_only_its_own_away() -> 
 }
 
 #[tokio::test]
-async fn template_changed_while_the_operator_is_down_is_taken_away_too() -> Result<()> {
+async fn label_removed_from_the_template_while_the_operator_is_down_is_removed_from_the_secret() -> Result<()> {
     let mut fixture = Fixture::new("template-down").await?;
     fixture.apply_credential(&json!({"secretTemplate": {"labels": {"team": "render"}}})).await?;
     fixture.wait_ready().await?;
     fixture.stop();
     fixture.apply_credential(&json!({})).await?;
     fixture.start().await?;
-    eventually("the end of the label", SOON, async || {
+    eventually("the removal of the label", SOON, async || {
         fixture.secret().await.ok()??["metadata"]["labels"]["team"].is_null().then_some(())
     })
     .await?;
@@ -168,6 +172,6 @@ async fn longest_name_works() -> Result<()> {
         let secret = fixture.namespace.get("secret", name).await?.context("no Secret")?;
         labels.push(secret["metadata"]["labels"]["credentials.itwin.dev/credential"].clone());
     }
-    assert_ne!(labels[0], labels[1], "two names that are cut stay two");
+    assert_ne!(labels[0], labels[1], "two truncated names stay different");
     Ok(())
 }

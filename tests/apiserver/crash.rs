@@ -1,4 +1,4 @@
-//! The process is killed in the midst of reconciliations, and started again in the same pod: one credential that may
+//! The process is killed during reconciliations, and restarted in the same pod: a credential that may
 //! have been the cause comes after the others.
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::fixture::{Fixture, PATIENCE, PROGRAM, SOON};
 
 /// The credential whose request hangs when the process is killed.
 const SUSPECT: &str = "suspect";
-/// How long the authority takes to answer one of the others after the restart.
+/// How long the authority takes to respond for one of the others after the restart.
 const SLOW_MS: i64 = 5000;
 
 async fn apply(fixture: &Fixture, name: &str) -> Result<()> {
@@ -68,7 +68,7 @@ async fn credential_that_was_under_way_in_a_crash_is_reconciled_after_the_others
     behave(&fixture, &faults, "slow", json!({"name": "slowGood", "value": SLOW_MS})).await?;
     fixture.namespace.kubectl(&["delete", "secret", "slow", "quick"]).await?;
     start(&mut fixture, &directory).await?;
-    eventually("the suspect among those held back", SOON, async || {
+    eventually("the suspect among the held-back credentials", SOON, async || {
         (fixture.metric("itwin_held_back_credentials").await.ok()? == 1.0).then_some(())
     })
     .await?;

@@ -1,4 +1,4 @@
-//! Changes by hand: of the Secret, the client and the status, also while nobody looks.
+//! Drift: manual changes of the Secret, the client and the status, also while no operator runs.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -23,19 +23,19 @@ async fn edit_status(fixture: &Fixture, status: &Value) -> Result<()> {
         .map(drop)
 }
 
-/// Waits until the operator has looked at the credential again after everything up to now.
+/// Waits until the operator has reconciled the credential again after everything up to now.
 async fn wait_for_a_reconcile(fixture: &Fixture) -> Result<()> {
     let reconciles = fixture.metric("itwin_reconciles_total").await?;
-    let reconcile = format!("look={}", stage::control_plane::random_token());
+    let reconcile = format!("reconcile={}", stage::control_plane::random_token());
     fixture.namespace.kubectl(&["annotate", "itcred", NAME, "--overwrite", &reconcile]).await?;
-    eventually("another look", PATIENCE, async || {
+    eventually("another reconciliation", PATIENCE, async || {
         (fixture.metric("itwin_reconciles_total").await.ok()? > reconciles).then_some(())
     })
     .await
 }
 
 #[tokio::test]
-async fn hand_edit_while_the_operator_is_down_is_found_without_reading_the_other_secrets() -> Result<()> {
+async fn manual_edit_while_the_operator_is_down_is_found_without_reading_the_other_secrets() -> Result<()> {
     let mut fixture = Fixture::ready("edit-down").await?;
     let untouched = json!({"clientCredentialsRef": {"name": "agent-client"}});
     fixture.namespace.apply(&fixture.namespace.credential("untouched", &untouched)).await?;
@@ -45,14 +45,15 @@ async fn hand_edit_while_the_operator_is_down_is_found_without_reading_the_other
     edit_secret(&fixture).await?;
     let before = calls(&fixture.namespace)?.len();
     fixture.start().await?;
-    eventually("a token again", SOON, async || fixture.token().await.ok().filter(|token| token != "garbage")).await?;
+    eventually("a valid token again", SOON, async || fixture.token().await.ok().filter(|token| token != "garbage"))
+        .await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     let reads = calls_since(&fixture.namespace, before)?.into_iter().filter(|call| call.is_read_of_a_secret());
     let mut names: Vec<String> = reads.map(|call| call.name).collect();
     names.sort();
-    // an authority that was not looked at yet makes it look twice
+    // an authority that was not reconciled yet causes a second reconciliation
     names.dedup();
-    assert_eq!(names, [NAME, "agent-client"], "the edited one, and the client to ask with");
+    assert_eq!(names, [NAME, "agent-client"], "the edited one, and the client Secret for the request");
     assert_eq!(fixture.token_requests().await?.len(), requests + 1);
     Ok(())
 }
@@ -64,7 +65,7 @@ async fn edited_annotations_about_the_token_do_not_keep_it_from_being_renewed() 
     let edit = ["annotate", "secret", NAME, "--overwrite", "credentials.itwin.dev/expires-at=2099-01-01T00:00:00Z"];
     fixture.namespace.kubectl(&edit).await?;
     let second = fixture.wait_token_other_than(&first, SOON).await?;
-    // the same while nobody looks
+    // the same while no operator runs
     fixture.stop();
     fixture.namespace.kubectl(&edit).await?;
     fixture.start().await?;
@@ -82,7 +83,7 @@ async fn client_rotated_while_the_operator_is_down_gives_one_new_token() -> Resu
     let mut fixture = Fixture::ready("rotate-down").await?;
     let first = fixture.token().await?;
     fixture.stop();
-    fixture.client.client_secret = "rotated-while-nobody-looked-at-it".to_owned();
+    fixture.client.client_secret = "rotated-while-no-operator-runs".to_owned();
     fixture.register().await?;
     fixture.apply_client_secret().await?;
     fixture.start().await?;
@@ -109,7 +110,7 @@ async fn client_changed_during_a_request_is_read_again_before_the_next() -> Resu
     .await?;
     fixture.namespace.apply(&fixture.namespace.client_secret(NAME, &next)).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE).await?;
-    assert_eq!(asked(&fixture.client.client_id).await?, 1, "the old client is not asked with again");
+    assert_eq!(asked(&fixture.client.client_id).await?, 1, "the old client is not used again");
     assert_eq!(asked(&next.client_id).await?, 1);
     Ok(())
 }
@@ -131,7 +132,7 @@ async fn labels_on_the_secret_and_the_client_secret_ask_for_nothing_and_write_no
             .collect();
         // the event about the first token may come as late
         assert!(writes.iter().all(|write| write.contains("events")), "{writes:?}");
-        // the second round is seen by a process that remembers nothing
+        // a process without retry state observes the second round
         fixture.restart().await?;
     }
     wait_for_a_reconcile(&fixture).await?;
@@ -140,7 +141,7 @@ async fn labels_on_the_secret_and_the_client_secret_ask_for_nothing_and_write_no
     Ok(())
 }
 
-/// A status that lies about everything that a decision might wrongly rest on.
+/// A status that is wrong in every field that a decision could rest on.
 fn lies() -> Value {
     json!({
         "secretName": "precious",
@@ -154,35 +155,35 @@ fn lies() -> Value {
     })
 }
 
-/// Waits until the status is the one before the lies, and nothing came of them.
-async fn assert_put_right(fixture: &Fixture, before: &Value, secret: &Value) -> Result<()> {
+/// Waits until the status is what it was before, and checks that the wrong one had no effect.
+async fn assert_reverted(fixture: &Fixture, before: &Value, secret: &Value) -> Result<()> {
     let right =
         eventually("the true status", SOON, async || fixture.status().await.ok().filter(|status| status == before));
     if right.await.is_err() {
-        assert_eq!(&fixture.status().await?, before, "not put right");
+        assert_eq!(&fixture.status().await?, before, "not reverted");
     }
     assert_eq!(&fixture.secret().await?.context("no Secret")?, secret, "the Secret is what it was");
-    assert_eq!(fixture.token_requests().await?.len(), 1, "no token is asked for");
+    assert_eq!(fixture.token_requests().await?.len(), 1, "no token is requested");
     let precious = fixture.namespace.get("secret", "precious").await?.context("no Secret")?;
-    assert_eq!(stage::namespace::data(&precious)?.len(), 1, "the Secret that the lie named is not touched");
+    assert_eq!(stage::namespace::data(&precious)?.len(), 1, "the Secret that the wrong status named is not touched");
     Ok(())
 }
 
 #[tokio::test]
-async fn status_edited_by_hand_is_put_right_and_never_trusted() -> Result<()> {
+async fn edited_status_is_reverted_and_never_trusted() -> Result<()> {
     let mut fixture = Fixture::ready("status-edit").await?;
     fixture.namespace.kubectl(&["create", "secret", "generic", "precious", "--from-literal=theirs=1"]).await?;
     let (before, secret) = (fixture.status().await?, fixture.secret().await?.context("no Secret")?);
     edit_status(&fixture, &lies()).await?;
-    assert_put_right(&fixture, &before, &secret).await?;
+    assert_reverted(&fixture, &before, &secret).await?;
 
-    // a process that remembers nothing believes no more of it
+    // a new process does not trust it either
     fixture.stop();
     edit_status(&fixture, &lies()).await?;
     fixture.start().await?;
-    assert_put_right(&fixture, &before, &secret).await?;
+    assert_reverted(&fixture, &before, &secret).await?;
 
-    // nor does it miss what was taken away
+    // and it restores what was removed
     fixture.stop();
     let nothing: serde_json::Map<String, Value> =
         before.as_object().context("a status")?.keys().map(|field| (field.clone(), Value::Null)).collect();

@@ -1,4 +1,4 @@
-//! Several replicas, one of which acts. There is one Lease for all of them, so that these tests take turns.
+//! Several replicas, one of which leads. All tests share one Lease, so they run one after the other.
 
 use std::{
     path::Path,
@@ -17,11 +17,11 @@ use crate::fixture::{Fixture, NAME, PATIENCE, PROGRAM, SOON};
 
 static LEASE: Mutex<()> = Mutex::const_new(());
 
-/// The contract: after the leader was killed, another one acts within this.
+/// The contract: after the leader was killed, another one leads within this.
 const AFTER_KILL: Duration = Duration::from_secs(20);
-/// The same after it was told to stop; measured here with what a user sees, a token issued by the next one.
+/// The same after it was stopped, measured by what a user observes: a token that the next one requested.
 const AFTER_STOP: Duration = Duration::from_secs(2);
-/// How long an observation lasts that nothing happens.
+/// How long a test observes that nothing happens.
 const WATCHED: Duration = Duration::from_secs(3);
 
 struct Replicas {
@@ -50,7 +50,7 @@ impl Replicas {
         Ok(standby)
     }
 
-    /// Asks for a new token; gives it and how long it took.
+    /// Requests a renewal; returns how long it took.
     async fn renewed(&self, limit: Duration) -> Result<Duration> {
         let old = self.fixture.token().await?;
         let annotation = format!("credentials.itwin.dev/renew={}", self.fixture.token_requests().await?.len());
@@ -113,7 +113,7 @@ async fn kaniop_standby_is_ready_and_follows_a_leader_that_stops_within_two_seco
         let writes = ["create", "patch"].map(|verb| format!("verb=\"{verb}\""));
         metrics.lines().filter(|line| writes.iter().any(|verb| line.contains(verb))).count()
     };
-    assert_eq!(calls(&standby.get("/metrics").await?), 0, "it writes nothing");
+    assert_eq!(calls(&standby.get("/metrics").await?), 0, "a standby writes nothing");
 
     let first_holder = replicas.holder().await?;
     let requests = replicas.fixture.token_requests().await?.len();
@@ -148,13 +148,13 @@ async fn leader_that_was_stopped_for_longer_than_its_lease_leads_no_longer() -> 
     replicas.fixture.operator.process.signal(Signal::SIGSTOP);
     leads(&standby, true, PATIENCE).await?;
     let requests = replicas.fixture.token_requests().await?.len();
-    // what it would do at once when it wakes up: somebody asks for a token
+    // what it would do immediately when it resumes: a user requests a renewal
     replicas.renewed(SOON).await?;
     replicas.fixture.operator.process.signal(Signal::SIGCONT);
     let code = replicas.fixture.operator.process.wait(PATIENCE);
-    assert_eq!(code, Some(1), "it ends and says so");
+    assert_eq!(code, Some(1), "it ends and reports it");
     let log = std::fs::read_to_string(replicas.fixture.operator.process.log())?;
-    // it finds another holder, or its own time over, whichever comes first
+    // it finds another holder, or its own lease expired, whichever comes first
     assert!(log.contains("the process ends, so that nothing of it acts any more"), "{log}");
     assert_eq!(replicas.fixture.token_requests().await?.len(), requests + 1, "by the new leader alone");
     Ok(())

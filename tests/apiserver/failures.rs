@@ -1,11 +1,11 @@
-//! Secrets that must not, or cannot, be written; and claims of ownership that count for nothing.
+//! Secrets that must not, or cannot, be written; and ownership metadata that does not count.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
-/// Types that something else in the cluster acts upon, with the least data that the API server takes.
+/// Types that other components of the cluster act upon, with the least data that the API server accepts.
 fn reserved() -> [(&'static str, Value); 5] {
     [
         ("kubernetes.io/service-account-token", json!({})),
@@ -39,14 +39,17 @@ async fn reserved_types_are_refused_even_when_they_are_offered() -> Result<()> {
         let message = fixture.wait_condition_of(&name, "Renewed", "False", "SecretTypeMismatch", PATIENCE).await?;
         assert!(message.contains(kind), "{message}");
         let secret = fixture.namespace.get("secret", &name).await?.context("it is gone")?;
-        assert_eq!(secret["metadata"]["annotations"]["credentials.itwin.dev/adopt"], name, "the offer was not taken");
+        assert_eq!(
+            secret["metadata"]["annotations"]["credentials.itwin.dev/adopt"], name,
+            "the offer was not accepted"
+        );
         let now = stage::namespace::data(&secret)?;
         assert!(!now.contains_key("access_token"), "{kind}: {:?}", now.keys());
         for (key, value) in data.as_object().into_iter().flatten() {
             assert_eq!(now[key], value.as_str().unwrap_or_default(), "{kind}");
         }
     }
-    assert!(fixture.token_requests().await?.is_empty(), "no token is asked for in vain");
+    assert!(fixture.token_requests().await?.is_empty(), "no token is requested in vain");
     Ok(())
 }
 
@@ -66,7 +69,7 @@ async fn immutable_secret_is_refused_and_created_again_once_it_is_deleted() -> R
     let message = fixture.wait_condition("Renewed", "False", "SecretImmutable", SOON).await?;
     assert!(message.contains("delete it"), "{message}");
     assert_eq!(fixture.secret().await?, before);
-    assert!(fixture.token_requests().await?.is_empty(), "no token is asked for in vain");
+    assert!(fixture.token_requests().await?.is_empty(), "no token is requested in vain");
     fixture.namespace.kubectl(&["delete", "secret", NAME]).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     assert_eq!(fixture.token_requests().await?.len(), 1);
@@ -74,7 +77,7 @@ async fn immutable_secret_is_refused_and_created_again_once_it_is_deleted() -> R
 }
 
 #[tokio::test]
-async fn secret_that_becomes_immutable_is_noticed_before_a_token_is_asked_for() -> Result<()> {
+async fn secret_that_becomes_immutable_is_noticed_before_a_token_is_requested() -> Result<()> {
     let mut fixture = Fixture::ready("made-immutable").await?;
     fixture.client.scope = "itwin-platform imodels:read".to_owned();
     fixture.register().await?;
@@ -87,14 +90,14 @@ async fn secret_that_becomes_immutable_is_noticed_before_a_token_is_asked_for() 
     })
     .await?;
     assert_eq!(fixture.token().await?, before, "the old token is still there");
-    assert_eq!(fixture.token_requests().await?.len(), 1, "no token is asked for in vain");
+    assert_eq!(fixture.token_requests().await?.len(), 1, "no token is requested in vain");
     fixture.namespace.kubectl(&["delete", "secret", NAME]).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     assert_eq!(fixture.token_requests().await?.len(), 2);
     Ok(())
 }
 
-fn foreign(metadata: &Value) -> Value {
+fn not_owned(metadata: &Value) -> Value {
     let mut secret =
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME}, "stringData": {"theirs": "precious"}});
     stage::namespace::merge(&mut secret["metadata"], metadata);
@@ -102,9 +105,9 @@ fn foreign(metadata: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn annotation_on_the_credential_takes_nothing_over() -> Result<()> {
+async fn annotation_on_the_credential_adopts_nothing() -> Result<()> {
     let fixture = Fixture::new("self-service").await?;
-    fixture.namespace.apply(&foreign(&json!({}))).await?;
+    fixture.namespace.apply(&not_owned(&json!({}))).await?;
     let before = fixture.secret().await?;
     let mut credential = fixture.namespace.credential(NAME, &json!({}));
     credential["metadata"]["annotations"] = json!({"credentials.itwin.dev/adopt": NAME});
@@ -118,7 +121,7 @@ async fn annotation_on_the_credential_takes_nothing_over() -> Result<()> {
 #[tokio::test]
 async fn forged_annotations_do_not_beat_another_controller() -> Result<()> {
     let fixture = Fixture::new("forged").await?;
-    // suspended, so that its UID is known before there is a Secret
+    // suspended, so that its UID is known before the Secret exists
     fixture.apply_credential(&json!({"suspend": true})).await?;
     fixture.wait_condition("Ready", "False", "Suspended", SOON).await?;
     let credential = fixture.namespace.get("itcred", NAME).await?.context("no credential")?;
@@ -138,7 +141,7 @@ async fn forged_annotations_do_not_beat_another_controller() -> Result<()> {
             "controller": true,
         }],
     });
-    fixture.namespace.apply(&foreign(&metadata)).await?;
+    fixture.namespace.apply(&not_owned(&metadata)).await?;
     let before = fixture.secret().await?;
     fixture.apply_credential(&json!({"suspend": false})).await?;
     let message = fixture.wait_condition("Renewed", "False", "SecretNotOwned", SOON).await?;

@@ -1,4 +1,4 @@
-//! One test's world: a namespace with an authority, a client and an operator; and short words for what tests look at.
+//! The fixture of a test: a namespace with an authority, a client and an operator; and short names for what tests read.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -13,11 +13,11 @@ use stage::{
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
-/// What the contract gives the operator for acting upon a change.
+/// Limit of the contract for acting upon a change.
 pub const SOON: Duration = Duration::from_secs(5);
-/// For what includes the start of a process on a busy machine.
+/// Limit for what includes the start of a process on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// The credential that most tests have.
+/// The credential of most tests.
 pub const NAME: &str = "agent";
 
 pub struct Fixture {
@@ -28,18 +28,18 @@ pub struct Fixture {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        // every operator asks every authority of the cluster for its keys: those of tests that ended would add up
+        // every operator requests the keys of every authority in the cluster: those of finished tests would add up
         let stage = &self.namespace.stage;
         let mut kubectl = std::process::Command::new(&stage.kubectl);
         kubectl.arg("--kubeconfig").arg(&stage.kubeconfig).arg("--cache-dir").arg(stage.directory.join("kubectl"));
         kubectl.args(["delete", "itauth", &self.namespace.name, "--ignore-not-found", "--wait=false"]);
-        // a stage that is going down needs no cleaning up
+        // a stage that stops needs no cleanup
         let _ = kubectl.output();
     }
 }
 
 impl Fixture {
-    /// A namespace and an operator; no authority, no client Secret, no credential.
+    /// Creates a namespace and an operator; no authority, no client Secret, no credential.
     pub async fn bare(prefix: &str) -> Result<Self> {
         Self::bare_with(prefix, &[]).await
     }
@@ -48,20 +48,20 @@ impl Fixture {
         Self::on(Namespace::new(prefix).await?, arguments).await
     }
 
-    /// An operator for a namespace that is there.
+    /// Starts an operator for an existing namespace.
     pub async fn on(namespace: Namespace, arguments: &[&str]) -> Result<Self> {
         let operator = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, arguments).await?;
         Ok(Self { client: namespace.new_client(), namespace, operator })
     }
 
-    /// The same with authority, registered client and client Secret; no credential.
+    /// Like [`Self::bare`], with authority, registered client and client Secret; no credential.
     pub async fn new(prefix: &str) -> Result<Self> {
         let fixture = Self::bare(prefix).await?;
         fixture.with_surroundings().await?;
         Ok(fixture)
     }
 
-    /// The same with a credential that is Ready.
+    /// Like [`Self::new`], with a credential that is Ready.
     pub async fn ready(prefix: &str) -> Result<Self> {
         let fixture = Self::new(prefix).await?;
         fixture.apply_credential(&json!({})).await?;
@@ -91,25 +91,25 @@ impl Fixture {
         self.namespace.apply(&self.namespace.credential(NAME, spec)).await.map(drop)
     }
 
-    /// A second operator in place of the first.
+    /// Replaces the operator by a second one.
     pub async fn restart(&mut self) -> Result<()> {
         self.stop();
         self.start().await
     }
 
-    /// Ends the operator without a warning.
+    /// Kills the operator.
     pub fn stop(&mut self) {
         self.operator.process.signal(nix::sys::signal::Signal::SIGKILL);
         self.operator.process.wait(PATIENCE);
     }
 
-    /// Starts an operator, where the one before was stopped.
+    /// Starts an operator after the earlier one was stopped.
     pub async fn start(&mut self) -> Result<()> {
         self.operator = Operator::start(&self.namespace.stage, Path::new(PROGRAM), &self.namespace.name, &[]).await?;
         Ok(())
     }
 
-    /// Waits as a user would.
+    /// Waits as a user would, with kubectl.
     pub async fn wait_ready(&self) -> Result<()> {
         let wait = ["wait", "--for=condition=Ready", "itcred/agent", "--timeout=30s"];
         self.namespace.kubectl(&wait).await.map(drop).with_context(|| self.operator.process.log_tail())
@@ -128,7 +128,7 @@ impl Fixture {
         self.namespace.get("secret", NAME).await
     }
 
-    /// The sum of a metric's series that begin so.
+    /// The sum of a metric's series that start with this.
     pub async fn metric(&self, series: &str) -> Result<f64> {
         let text = self.operator.get("/metrics").await?;
         let values = text.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next());
@@ -148,7 +148,7 @@ impl Fixture {
         self.namespace.stage.authority.requests(&self.client.client_id).await
     }
 
-    /// Waits until the condition of this type has this status and reason; gives its message.
+    /// Waits until the condition of this type has this status and reason; returns its message.
     pub async fn wait_condition(&self, kind: &str, status: &str, reason: &str, limit: Duration) -> Result<String> {
         self.wait_condition_of(NAME, kind, status, reason, limit).await
     }

@@ -1,4 +1,4 @@
-//! From apply to a complete Secret.
+//! From `kubectl apply` to a complete Secret.
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -6,7 +6,7 @@ use stage::{eventually, node};
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
-/// Verifies a token with the library jose: other code than ours, in another language.
+/// Verifies a token with the library jose: independent code in another language.
 const VERIFY: &str = "
 import { createLocalJWKSet, jwtVerify } from 'jose';
 const [token, keys, issuer] = process.argv.slice(1);
@@ -29,7 +29,7 @@ async fn applied_credential_gets_a_complete_secret() -> Result<()> {
     assert_eq!(data["scope"], "itwin-platform");
     assert_eq!(data["issuer"], fixture.namespace.stage.authority.issuer);
     assert_eq!(secret["type"], "Opaque");
-    assert!(!secret.to_string().contains(&fixture.client.client_secret), "the client secret is nowhere in it");
+    assert!(!secret.to_string().contains(&fixture.client.client_secret), "it does not contain the client secret");
 
     let credential = fixture.namespace.get("itcred", NAME).await?.context("no credential")?;
     let owner = &secret["metadata"]["ownerReferences"][0];
@@ -51,7 +51,7 @@ async fn applied_credential_gets_a_complete_secret() -> Result<()> {
 }
 
 #[tokio::test]
-async fn status_shows_what_a_user_asks() -> Result<()> {
+async fn status_shows_what_a_user_needs() -> Result<()> {
     let fixture = Fixture::ready("status").await?;
     let status = fixture.status().await?;
     assert_eq!(status["observedGeneration"], 1);
@@ -65,7 +65,7 @@ async fn status_shows_what_a_user_asks() -> Result<()> {
         (time("issuedAt")?, time("renewAt")?, time("usableUntil")?, time("expiresAt")?);
     assert_eq!((expires - issued).num_seconds(), 3600);
     assert_eq!((expires - usable).num_seconds(), 300, "the default minimumValidity");
-    // a third before expiry, and a twentieth of the lifetime as jitter at most
+    // a third before expiry, and at most a twentieth of the lifetime as jitter
     assert!((1200..=1200 + 181).contains(&(expires - renews).num_seconds()), "renews at {renews}");
     fixture.wait_condition("Renewed", "True", "TokenIssued", SOON).await?;
 
@@ -80,7 +80,7 @@ async fn status_shows_what_a_user_asks() -> Result<()> {
 }
 
 #[tokio::test]
-async fn authority_that_comes_later_is_found() -> Result<()> {
+async fn authority_that_is_created_later_is_found() -> Result<()> {
     let fixture = Fixture::bare("late-authority").await?;
     fixture.register().await?;
     fixture.apply_client_secret().await?;
@@ -93,7 +93,7 @@ async fn authority_that_comes_later_is_found() -> Result<()> {
 }
 
 #[tokio::test]
-async fn client_secret_that_comes_later_is_found() -> Result<()> {
+async fn client_secret_that_is_created_later_is_found() -> Result<()> {
     let fixture = Fixture::bare("late-client").await?;
     fixture.apply_authority(&json!({})).await?;
     fixture.register().await?;
@@ -133,7 +133,7 @@ async fn wrong_client_secret_is_reported_and_its_fix_is_noticed() -> Result<()> 
 async fn client_secret_with_special_characters_works_both_ways() -> Result<()> {
     for authentication in ["client_secret_post", "client_secret_basic"] {
         let mut fixture = Fixture::bare(if authentication.ends_with("basic") { "basic" } else { "post" }).await?;
-        // all that the server takes: RFC 6749 appendix A.2 has only printable ASCII
+        // all that the server accepts: RFC 6749 appendix A.2 has only printable ASCII
         fixture.client.client_secret = "a%b+c/d=e&f? g:\"h'~".to_owned();
         fixture.client.authentication = authentication.to_owned();
         fixture.register().await?;
@@ -142,7 +142,11 @@ async fn client_secret_with_special_characters_works_both_ways() -> Result<()> {
         fixture.apply_credential(&json!({})).await?;
         fixture.wait_ready().await?;
         let requests = fixture.token_requests().await?;
-        assert_eq!(format!("client_secret_{}", requests[0].authentication), authentication, "the server saw it so");
+        assert_eq!(
+            format!("client_secret_{}", requests[0].authentication),
+            authentication,
+            "the server received it so"
+        );
     }
     Ok(())
 }
@@ -181,7 +185,7 @@ async fn client_with_a_private_key_sends_no_secret() -> Result<()> {
     fixture.apply_authority(&json!({"clientAuthentication": "private_key_jwt"})).await?;
     fixture.apply_credential(&json!({})).await?;
     fixture.wait_ready().await?;
-    // a second assertion is another one: the server refuses a jti that it has seen
+    // the second assertion must be a new one: the server rejects a jti that it has received before
     let first = fixture.token().await?;
     fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
     fixture.wait_token_other_than(&first, SOON).await?;
@@ -190,7 +194,7 @@ async fn client_with_a_private_key_sends_no_secret() -> Result<()> {
     Ok(())
 }
 
-/// A key pair made by Node: PEM and JSON Web Key Set.
+/// A key pair generated by Node: PEM and JSON Web Key Set.
 async fn key_pair(fixture: &Fixture) -> Result<(String, serde_json::Value)> {
     const MAKE: &str = "
 import { exportJWK, exportPKCS8, generateKeyPair } from 'jose';

@@ -1,4 +1,4 @@
-//! Whose Secret it is, and that it stays as we wrote it.
+//! Ownership of a Secret, and that it stays as the operator wrote it.
 
 use anyhow::{Context, Result};
 use itwin_api::secret_keys;
@@ -12,14 +12,14 @@ use stage::{
 use crate::fixture::{Fixture, NAME, PATIENCE, PROGRAM, SOON};
 
 #[tokio::test]
-async fn secret_goes_with_its_credential() -> Result<()> {
+async fn secret_is_deleted_with_its_credential() -> Result<()> {
     let fixture = Fixture::ready("delete").await?;
     fixture.namespace.kubectl(&["delete", "itcred", "agent"]).await?;
     eventually("garbage collection of the Secret", COLLECTED, async || {
         fixture.secret().await.ok()?.is_none().then_some(())
     })
     .await?;
-    eventually("the end of the credential's metrics", SOON, async || {
+    eventually("the removal of the credential's metrics", SOON, async || {
         let metrics = fixture.operator.get("/metrics").await.ok()?;
         (!metrics.contains("itwin_credential_ready")).then_some(())
     })
@@ -39,31 +39,31 @@ async fn retained_secret_outlives_its_credential() -> Result<()> {
 }
 
 #[tokio::test]
-async fn somebody_elses_secret_is_left_alone_until_it_is_offered() -> Result<()> {
-    let fixture = Fixture::new("foreign").await?;
-    let foreign = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "agent"}, "stringData": {"theirs": "precious"}});
-    fixture.namespace.apply(&foreign).await?;
+async fn secret_of_another_owner_is_left_alone_until_it_is_offered() -> Result<()> {
+    let fixture = Fixture::new("not-owned").await?;
+    let theirs = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "agent"}, "stringData": {"theirs": "precious"}});
+    fixture.namespace.apply(&theirs).await?;
     let before = fixture.secret().await?;
     fixture.apply_credential(&json!({})).await?;
     let message = fixture.wait_condition("Renewed", "False", "SecretNotOwned", SOON).await?;
     assert!(message.contains("credentials.itwin.dev/adopt=agent"), "{message}");
     assert_eq!(fixture.secret().await?, before, "not touched");
-    assert!(fixture.token_requests().await?.is_empty(), "no token is asked for in vain");
+    assert!(fixture.token_requests().await?.is_empty(), "no token is requested in vain");
 
     fixture.namespace.kubectl(&["annotate", "secret", "agent", "credentials.itwin.dev/adopt=agent"]).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     let data = fixture.data().await?;
-    assert!(data.contains_key("access_token") && !data.contains_key("theirs"), "it is ours now: {:?}", data.keys());
+    assert!(data.contains_key("access_token") && !data.contains_key("theirs"), "it is owned now: {:?}", data.keys());
     Ok(())
 }
 
 #[tokio::test]
-async fn hand_edits_are_undone_and_foreign_labels_stay() -> Result<()> {
+async fn manual_edits_are_reverted_and_labels_of_others_stay() -> Result<()> {
     let fixture = Fixture::ready("edit").await?;
     fixture.namespace.kubectl(&["label", "secret", "agent", "theirs=1"]).await?;
     let edit = r#"{"stringData":{"access_token":"garbage","extra":"x"}}"#;
     fixture.namespace.kubectl(&["patch", "secret", "agent", "--type=merge", "-p", edit]).await?;
-    eventually("a token again", SOON, async || {
+    eventually("a valid token again", SOON, async || {
         let data = fixture.data().await.ok()?;
         (data["access_token"] != "garbage" && !data.contains_key("extra")).then_some(())
     })
@@ -74,7 +74,7 @@ async fn hand_edits_are_undone_and_foreign_labels_stay() -> Result<()> {
 }
 
 #[tokio::test]
-async fn lost_labels_and_owner_are_put_back_without_a_token_request() -> Result<()> {
+async fn lost_labels_and_owner_are_restored_without_a_token_request() -> Result<()> {
     let fixture = Fixture::ready("labels").await?;
     let before = fixture.token().await?;
     let edit = r#"{"metadata":{"labels":{"app.kubernetes.io/managed-by":null},"ownerReferences":null}}"#;
@@ -104,8 +104,8 @@ async fn deleted_secret_is_created_again() -> Result<()> {
     Ok(())
 }
 
-/// What is copied with a Secret by hand: everything that the operator wrote, and a finalizer, so that garbage collection,
-/// which finds no such owner in the other namespace, does not end the test.
+/// What is copied with a Secret manually: everything that the operator wrote, and a finalizer, so that garbage
+/// collection, which finds no such owner in the other namespace, does not end the test.
 fn copy_of(secret: &Value) -> Value {
     let metadata = &secret["metadata"];
     json!({
@@ -123,7 +123,7 @@ fn copy_of(secret: &Value) -> Value {
     })
 }
 
-/// Deletes a Secret that has that finalizer.
+/// Deletes a Secret that has this finalizer.
 async fn delete_held(namespace: &Namespace) -> Result<()> {
     namespace.kubectl(&["delete", "secret", NAME, "--wait=false"]).await?;
     let release = r#"{"metadata":{"finalizers":null}}"#;
@@ -131,7 +131,7 @@ async fn delete_held(namespace: &Namespace) -> Result<()> {
 }
 
 #[tokio::test]
-async fn copy_of_a_secret_in_another_namespace_is_not_taken_over() -> Result<()> {
+async fn copy_of_a_secret_in_another_namespace_is_not_adopted() -> Result<()> {
     let original = Fixture::ready("copied").await?;
     let secret = original.secret().await?.context("no Secret")?;
     let fixture = Fixture::new("copy").await?;
@@ -202,7 +202,7 @@ async fn name_that_equals_the_hashed_label_of_a_long_one_gets_nothing_of_its_ret
 }
 
 #[tokio::test]
-async fn retained_secret_whose_owner_exists_is_not_taken_over_even_where_it_is_offered() -> Result<()> {
+async fn retained_secret_whose_owner_exists_is_not_adopted_even_if_it_is_offered() -> Result<()> {
     let fixture = Fixture::new("living").await?;
     apply_keeping(&fixture, "owner", "Retain").await?;
     fixture.wait_condition_of("owner", "Ready", "True", "TokenValid", SOON).await?;
@@ -214,7 +214,7 @@ async fn retained_secret_whose_owner_exists_is_not_taken_over_even_where_it_is_o
     assert_eq!(fixture.namespace.get("secret", "kept").await?, secret, "not touched");
     assert_eq!(fixture.token_requests().await?.len(), 1, "the one of its owner");
 
-    // the offer counts once its owner is gone
+    // the offer counts once its owner is deleted
     fixture.namespace.kubectl(&["delete", "itcred", "owner"]).await?;
     fixture.wait_condition_of("other", "Ready", "True", "TokenValid", SOON).await?;
     Ok(())
@@ -237,7 +237,7 @@ async fn secret_of_an_earlier_version_gets_its_owner_written_on_it_without_a_tok
 }
 
 #[tokio::test]
-async fn secret_left_behind_by_an_earlier_version_is_taken_over_only_where_it_is_offered() -> Result<()> {
+async fn secret_left_behind_by_an_earlier_version_is_adopted_only_if_it_is_offered() -> Result<()> {
     let mut fixture = Fixture::new("unnamed").await?;
     fixture.apply_credential(&json!({"deletionPolicy": "Retain"})).await?;
     fixture.wait_ready().await?;

@@ -10,13 +10,13 @@ use stage::{
     eventually,
 };
 
-/// Other tests use what is granted; each of them ends before this.
+/// Other tests use what the role grants; each of them ends before this.
 const OTHERS: Duration = Duration::from_secs(150);
 
 #[tokio::test]
 async fn role_holds_what_is_used_and_nothing_else() -> Result<()> {
     let stage = Stage::current()?;
-    // read again and again: a test takes the Lease's permissions away for a moment
+    // read repeatedly: a test removes the Lease's permissions for a moment
     let granted = async || -> Result<BTreeSet<Use>> {
         let roles = ["get", "clusterrole,role", INSTALLATION, "--namespace", INSTALLATION, "-o", "json"];
         let roles: Value = serde_json::from_str(&stage.kubectl(&roles).await?)?;
@@ -31,8 +31,8 @@ async fn role_holds_what_is_used_and_nothing_else() -> Result<()> {
         anyhow::bail!("{error}; granted: {:?}, used: {:?}", granted().await?, used(&stage)?.0);
     }
     let (_, mut refused) = used(&stage)?;
-    // a test takes the Lease away from a leader
+    // a test takes the Lease from a leader
     refused.retain(|(_, _, resource)| resource != "leases");
-    assert!(refused.is_empty(), "the operator tried what it may not: {refused:?}");
+    assert!(refused.is_empty(), "the operator tried what is forbidden: {refused:?}");
     Ok(())
 }

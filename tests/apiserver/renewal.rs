@@ -1,4 +1,4 @@
-//! Renewal on request, and none at all where nothing is due.
+//! Renewal on request, and no renewal without a reason.
 
 use anyhow::Result;
 use serde_json::json;
@@ -15,7 +15,7 @@ async fn renewal_on_request_happens_once_for_each_value() -> Result<()> {
     };
     annotate("1").await?;
     let second = fixture.wait_token_other_than(&first, SOON).await?;
-    // the next one that is asked for waits, so that a loop over the annotation uses up nothing of what others need
+    // the next request waits, so that a loop over the annotation uses no capacity that others need
     annotate("2").await?;
     fixture.wait_token_other_than(&second, PATIENCE).await?;
     fixture.wait_condition("Renewed", "True", "TokenIssued", SOON).await?;
@@ -57,8 +57,8 @@ async fn restart_asks_for_nothing_and_writes_nothing() -> Result<()> {
     let mut fixture = Fixture::ready("restart").await?;
     let before = (fixture.secret().await?, fixture.namespace.get("itcred", "agent").await?);
     fixture.restart().await?;
-    // the new process acts upon a change, so it has looked at everything
-    fixture.namespace.kubectl(&["label", "itcred", "agent", "seen=1"]).await?;
+    // the new process acts upon a change, so it has reconciled everything
+    fixture.namespace.kubectl(&["label", "itcred", "agent", "changed=1"]).await?;
     stage::eventually("a reconcile by the new process", PATIENCE, async || {
         let metrics = fixture.operator.get("/metrics").await.ok()?;
         let reconciles: f64 = metrics
@@ -76,7 +76,7 @@ async fn restart_asks_for_nothing_and_writes_nothing() -> Result<()> {
     let status = |object: &Option<serde_json::Value>| object.as_ref().map(|object| object["status"].clone());
     assert_eq!(status(&fixture.namespace.get("itcred", "agent").await?), status(&before.1));
     let metrics = fixture.operator.get("/metrics").await?;
-    // authorities are everybody's: those of other tests come and go meanwhile
+    // authorities are cluster-scoped: those of other tests come and go meanwhile
     let calls: Vec<&str> = metrics
         .lines()
         .filter(|line| line.starts_with("itwin_kubernetes_requests_total{") && !line.contains("itwinauthorities"))
@@ -104,6 +104,6 @@ async fn tokens_too_short_for_the_minimum_validity_are_reported() -> Result<()> 
     fixture.apply_credential(&json!({})).await?;
     let message = fixture.wait_condition("Ready", "False", "LifetimeTooShort", SOON).await?;
     assert!(message.contains("60 s") && message.contains("minimumValidity"), "{message}");
-    assert!(fixture.secret().await?.is_some(), "the token is written all the same");
+    assert!(fixture.secret().await?.is_some(), "the token is still written");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Changes of what a token is asked with and for.
+//! Changes of what a token depends on: the client Secret, and what is requested.
 
 use anyhow::Result;
 use itwin_credential_operator::clock::Clock;
@@ -14,7 +14,7 @@ async fn rotated_client_secret_gives_a_new_token_and_a_label_does_not() -> Resul
     fixture.namespace.kubectl(&["label", "secret", "agent-client", "touched=1"]).await?;
     fixture.client.client_secret = "rotated-and-long-enough-for-any-server".to_owned();
     fixture.register().await?;
-    // the label alone led to a look, and to no request
+    // the label alone caused a reconciliation, but no request
     eventually("a read of the client Secret", SOON, async || {
         let metrics = fixture.operator.get("/metrics").await.ok()?;
         let reads = r#"itwin_kubernetes_requests_total{resource="secrets",result="success",verb="get"}"#;
@@ -59,7 +59,7 @@ async fn only_what_changes_the_token_asks_for_one() -> Result<()> {
 async fn reduced_scope_is_refused_and_the_old_token_stays() -> Result<()> {
     let fixture = Fixture::ready("scope").await?;
     let before = fixture.secret().await?;
-    // the server leaves out without a word what the client may not have
+    // the server silently drops the scopes that the client may not have
     fixture.apply_credential(&json!({"scopes": ["itwin-platform", "unheard-of"]})).await?;
     let message = fixture.wait_condition("Renewed", "False", "ScopeReduced", SOON).await?;
     assert!(message.contains("unheard-of"), "{message}");
@@ -68,7 +68,7 @@ async fn reduced_scope_is_refused_and_the_old_token_stays() -> Result<()> {
 }
 
 #[tokio::test]
-async fn without_a_watch_of_secrets_a_hand_edit_is_undone_at_the_next_renewal() -> Result<()> {
+async fn without_a_watch_of_secrets_a_manual_edit_is_reverted_at_the_next_renewal() -> Result<()> {
     let mut fixture = Fixture::bare_with("unwatched", &["--watch-secrets=false"]).await?;
     fixture.client.lifetime = 20;
     fixture.with_surroundings().await?;
@@ -77,10 +77,10 @@ async fn without_a_watch_of_secrets_a_hand_edit_is_undone_at_the_next_renewal() 
     let due = fixture.status().await?["renewAt"].as_str().unwrap_or_default().to_owned();
     let edit = r#"{"stringData":{"access_token":"garbage"}}"#;
     fixture.namespace.kubectl(&["patch", "secret", "agent", "--type=merge", "-p", edit]).await?;
-    eventually("a token again", PATIENCE, async || fixture.token().await.ok().filter(|token| token != "garbage"))
+    eventually("a valid token again", PATIENCE, async || fixture.token().await.ok().filter(|token| token != "garbage"))
         .await?;
     let due = chrono::DateTime::parse_from_rfc3339(&due)?;
-    assert!(Clock::system().now() >= due, "nobody watches: it is noticed when the renewal is due, at {due}");
+    assert!(Clock::system().now() >= due, "without a watch it is noticed when the renewal is due, at {due}");
     assert_eq!(fixture.token_requests().await?.len(), 2, "by one renewal");
     Ok(())
 }

@@ -1,12 +1,12 @@
-//! A namespace or a role that does not let the operator do its work: told, waited out, and never at the price of a
-//! second token.
+//! A namespace or a role that keeps the operator from its work: it reports this, waits, and never requests a
+//! second token for it.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use stage::eventually;
 
 use crate::{
-    account::{ALL, issued, namespace_with_own_account},
+    account::{ALL, grant, namespace_with_own_account},
     fixture::{Fixture, NAME, PATIENCE, SOON},
 };
 
@@ -23,7 +23,7 @@ async fn wait_failures(fixture: &Fixture, failures: i64) -> Result<Value> {
 }
 
 #[tokio::test]
-async fn token_that_a_quota_forbids_to_write_is_kept_and_written_once_it_is_raised() -> Result<()> {
+async fn token_that_exceeds_a_quota_is_kept_and_written_once_the_quota_is_raised() -> Result<()> {
     let fixture = Fixture::on(namespace_with_own_account("quota", &ALL).await?, &[]).await?;
     fixture.with_surroundings().await?;
     let quota = |secrets: &str| {
@@ -34,7 +34,7 @@ async fn token_that_a_quota_forbids_to_write_is_kept_and_written_once_it_is_rais
             "spec": {"hard": {"secrets": secrets}},
         })
     };
-    // the client Secret is there already
+    // the client Secret already exists
     fixture.namespace.apply(&quota("1")).await?;
     eventually("a quota that counts", PATIENCE, async || {
         let quota = fixture.namespace.get("resourcequota", "few-secrets").await.ok()??;
@@ -45,7 +45,7 @@ async fn token_that_a_quota_forbids_to_write_is_kept_and_written_once_it_is_rais
     let message = fixture.wait_condition("Renewed", "False", "SecretWriteFailed", SOON).await?;
     assert!(message.contains("exceeded quota: few-secrets"), "{message}");
     wait_failures(&fixture, 3).await?;
-    assert_eq!(fixture.token_requests().await?.len(), 1, "the token is kept, not asked for again");
+    assert_eq!(fixture.token_requests().await?.len(), 1, "the token is kept, not requested again");
     fixture.namespace.apply(&quota("2")).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE).await?;
     assert_eq!(fixture.token_requests().await?.len(), 1, "and written then");
@@ -53,15 +53,15 @@ async fn token_that_a_quota_forbids_to_write_is_kept_and_written_once_it_is_rais
 }
 
 #[tokio::test]
-async fn permissions_taken_away_are_reported_and_their_return_is_noticed() -> Result<()> {
+async fn removed_permissions_are_reported_and_their_return_is_noticed() -> Result<()> {
     let fixture = Fixture::on(namespace_with_own_account("rbac", &ALL).await?, &[]).await?;
     fixture.with_surroundings().await?;
     fixture.apply_credential(&json!({})).await?;
     fixture.wait_ready().await?;
     let first = fixture.token().await?;
 
-    // nothing may be read: no token is asked for
-    issued(&fixture.namespace, &[]).await?;
+    // nothing can be read: no token is requested
+    grant(&fixture.namespace, &[]).await?;
     eventually("an API server that knows the new role", SOON, async || {
         let account = format!("system:serviceaccount:{}:{}", stage::INSTALLATION, fixture.namespace.name);
         let may = fixture.namespace.kubectl(&["auth", "can-i", "get", "secrets", "--as", &account]).await;
@@ -73,22 +73,22 @@ async fn permissions_taken_away_are_reported_and_their_return_is_noticed() -> Re
     assert!(message.contains("may not be read") && message.contains("agent-client"), "{message}");
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     assert_eq!(fixture.token_requests().await?.len(), 1);
-    issued(&fixture.namespace, &ALL).await?;
+    grant(&fixture.namespace, &ALL).await?;
     let second = fixture.wait_token_other_than(&first, PATIENCE).await?;
     fixture.wait_condition("Renewed", "True", "TokenIssued", SOON).await?;
 
-    // nothing may be written: the token is kept until it may
-    issued(&fixture.namespace, &["get", "list", "watch"]).await?;
+    // nothing can be written: the token is kept until it can
+    grant(&fixture.namespace, &["get", "list", "watch"]).await?;
     renew(&fixture, "2").await?;
     let message = fixture.wait_condition("Renewed", "False", "SecretWriteFailed", SOON).await?;
     assert!(message.contains("forbidden") && message.contains("service account"), "{message}");
     wait_failures(&fixture, 3).await?;
     assert_eq!(fixture.token().await?, second, "the old token stays");
     assert_eq!(fixture.token_requests().await?.len(), 3);
-    issued(&fixture.namespace, &ALL).await?;
+    grant(&fixture.namespace, &ALL).await?;
     fixture.wait_token_other_than(&second, PATIENCE).await?;
     fixture.wait_condition("Renewed", "True", "TokenIssued", SOON).await?;
-    assert_eq!(fixture.token_requests().await?.len(), 3, "one token for each time that one was asked for");
+    assert_eq!(fixture.token_requests().await?.len(), 3, "one token for each request for a renewal");
     Ok(())
 }
 
@@ -102,7 +102,7 @@ async fn without_a_watch_of_secrets_no_permission_to_list_or_watch_them_is_neede
     fixture.wait_ready().await?;
     let edit = r#"{"stringData":{"access_token":"garbage"}}"#;
     fixture.namespace.kubectl(&["patch", "secret", NAME, "--type=merge", "-p", edit]).await?;
-    eventually("a token again", PATIENCE, async || fixture.token().await.ok().filter(|token| token != "garbage"))
+    eventually("a valid token again", PATIENCE, async || fixture.token().await.ok().filter(|token| token != "garbage"))
         .await?;
     let log = std::fs::read_to_string(fixture.operator.process.log())?;
     assert!(!log.contains("forbidden") && !log.contains("403"), "something was tried that is not allowed: {log}");
@@ -114,7 +114,7 @@ async fn without_a_watch_of_secrets_no_permission_to_list_or_watch_them_is_neede
 async fn terminating_namespace_ends_quietly() -> Result<()> {
     let fixture = Fixture::on(namespace_with_own_account("terminating", &ALL).await?, &[]).await?;
     fixture.with_surroundings().await?;
-    // held by somebody, so that the namespace stays as it is for as long as we look
+    // a finalizer holds it, so that the namespace stays as it is during the observation
     let mut held = fixture.namespace.credential(NAME, &json!({}));
     held["metadata"]["finalizers"] = json!(["example.com/hold"]);
     fixture.namespace.apply(&held).await?;
@@ -130,11 +130,11 @@ async fn terminating_namespace_ends_quietly() -> Result<()> {
     let (requests, calls) =
         (fixture.token_requests().await?.len(), fixture.metric("itwin_kubernetes_requests_total").await?);
     assert!(requests <= 2, "{requests} token requests, one of them for a Secret that went before its credential");
-    // whatever wakes it, nothing is done any more
+    // after any event, the operator does nothing more
     for number in 0..3 {
         let reconciles = fixture.metric("itwin_reconciles_total").await?;
-        fixture.namespace.kubectl(&["annotate", "itcred", NAME, "--overwrite", &format!("look={number}")]).await?;
-        eventually("another look", SOON, async || {
+        fixture.namespace.kubectl(&["annotate", "itcred", NAME, "--overwrite", &format!("reconcile={number}")]).await?;
+        eventually("another reconciliation", SOON, async || {
             (fixture.metric("itwin_reconciles_total").await.ok()? > reconciles).then_some(())
         })
         .await?;
@@ -146,7 +146,7 @@ async fn terminating_namespace_ends_quietly() -> Result<()> {
     let release = r#"{"metadata":{"finalizers":null}}"#;
     fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", release]).await?;
     let wait = ["wait", "--for=delete", &format!("namespace/{name}"), "--timeout=30s"];
-    fixture.namespace.stage.kubectl(&wait).await.context("nothing of ours holds the namespace")?;
+    fixture.namespace.stage.kubectl(&wait).await.context("the namespace is not deleted; the operator may hold it")?;
     assert!(!fixture.operator.get("/metrics").await?.contains("itwin_credential_ready"));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a credential adds to its Secret, and whom it restarts.
+//! What a credential adds to its Secret, and which workloads it restarts.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -32,10 +32,10 @@ async fn templates_become_keys_and_change_without_a_token_request() -> Result<()
     assert!(!data.contains_key("netrc") && !data.contains_key("config.json"), "{:?}", data.keys());
     assert_eq!(fixture.token_requests().await?.len(), 1);
 
-    // what was written is known again after a restart
+    // after a restart, the operator knows what it has written
     fixture.restart().await?;
     fixture.apply_credential(&json!({})).await?;
-    eventually("the end of the template's key", SOON, async || {
+    eventually("the removal of the template's key", SOON, async || {
         fixture.data().await.ok().filter(|data| !data.contains_key("header"))
     })
     .await?;
@@ -56,7 +56,7 @@ async fn invalid_template_is_reported_and_blanks_nothing() -> Result<()> {
         fixture.apply_credential(&with_data(&json!({"good": broken}))).await?;
         let generation =
             fixture.namespace.get("itcred", NAME).await?.context("gone")?["metadata"]["generation"].clone();
-        eventually("a look at the template", SOON, async || {
+        eventually("a reconciliation with the template", SOON, async || {
             fixture.status().await.ok().filter(|status| status["observedGeneration"] == generation)
         })
         .await?;
@@ -72,7 +72,7 @@ async fn invalid_template_is_reported_and_blanks_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn condition_about_a_template_is_the_same_whatever_the_token_is() -> Result<()> {
+async fn condition_about_a_template_does_not_depend_on_the_token() -> Result<()> {
     let fixture = Fixture::ready("oracle").await?;
     let other = |spec: &Value| fixture.namespace.credential("other", spec);
     let client = json!({"clientCredentialsRef": {"name": "agent-client"}});
@@ -135,7 +135,7 @@ async fn workloads_are_restarted_once_for_each_token() -> Result<()> {
     };
     let annotation = "credentials.itwin.dev/renew=1";
     let first = fixture.token().await?;
-    // tokens are told apart by the second in which they were issued
+    // the second of their issue is what distinguishes tokens
     let issued = fixture.status().await?["issuedAt"].clone();
     eventually("another second", PATIENCE, async || {
         let now = itwin_api::time::to_rfc3339(itwin_credential_operator::clock::Clock::system().now());
@@ -161,10 +161,10 @@ async fn workloads_are_restarted_once_for_each_token() -> Result<()> {
     };
     let before = generation(&fixture).await?;
     fixture.restart().await?;
-    eventually("a look at the workloads by the new process", PATIENCE, async || {
+    eventually("a read of the workloads by the new process", PATIENCE, async || {
         let metrics = fixture.operator.get("/metrics").await.ok()?;
-        let looked = r#"itwin_kubernetes_requests_total{resource="daemonsets",result="success",verb="get"}"#;
-        metrics.contains(looked).then_some(())
+        let read = r#"itwin_kubernetes_requests_total{resource="daemonsets",result="success",verb="get"}"#;
+        metrics.contains(read).then_some(())
     })
     .await?;
     assert_eq!(generation(&fixture).await?, before, "a new process restarts nothing");
@@ -172,7 +172,7 @@ async fn workloads_are_restarted_once_for_each_token() -> Result<()> {
 }
 
 #[tokio::test]
-async fn workload_that_does_not_exist_is_reported_and_the_token_is_good() -> Result<()> {
+async fn missing_workload_is_reported_and_the_token_is_valid() -> Result<()> {
     let fixture = Fixture::new("no-workload").await?;
     let targets = json!([{"kind": "Deployment", "name": "missing"}]);
     fixture.apply_credential(&json!({"rolloutRestartTargets": targets})).await?;

@@ -1,4 +1,4 @@
-//! What is written, and how little.
+//! What the operator writes, and how little.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ async fn renewal_costs_two_writes_one_read_and_no_event_and_nothing_is_done_betw
     assert!((RENEWALS..=RENEWALS + 1).contains(&reads.len()), "one read for each renewal: {reads:?}");
     let mut writes: Vec<String> = calls.iter().filter(|call| call.is_write()).map(ToString::to_string).collect();
     let renewal = [format!("patch secrets {NAME}"), format!("patch itwinservicecredentials/status {NAME}")];
-    // one that falls due while we look is not waited for
+    // one that falls due during the observation is not waited for
     writes.truncate(RENEWALS * renewal.len());
     assert_eq!(writes, [&renewal[..]; RENEWALS].concat());
     assert_eq!(fixture.events().await?, events, "an ordinary renewal is no news");
@@ -53,7 +53,7 @@ async fn first_token_costs_two_writes_and_an_event() -> Result<()> {
     .await?;
     let (create, status) = (format!("create secrets {NAME}"), format!("patch itwinservicecredentials/status {NAME}"));
     let created = writes.iter().position(|write| *write == create).context("no Secret was created")?;
-    // while the authority is not yet looked at, or not ready on a busy machine, only that is told
+    // until the authority is reconciled, or while it is not ready on a busy machine, the status reports only that
     assert!(writes[..created].iter().all(|write| *write == status), "{writes:?}");
     assert_eq!(writes[created + 1], status);
     assert!(writes[created + 2].starts_with("create events"), "{writes:?}");

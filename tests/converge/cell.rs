@@ -1,4 +1,4 @@
-//! One credential that goes through all phases, and the state in which each phase must end.
+//! One credential in all phases, and the state in which each phase must end.
 
 use std::time::Duration;
 
@@ -17,22 +17,22 @@ use kube::{
 use serde_json::json;
 use stage::eventually;
 
-use crate::{columns::Phase, follower::text, world::World};
+use crate::{columns::Phase, fixture::Fixture, follower::text};
 
-/// What a hand edit puts in place of the token.
-pub const EDITED: &str = "edited by hand";
+/// What a manual edit writes in place of the token.
+pub const EDITED: &str = "edited manually";
 
-/// What a phase may take: a call that is never answered (8 s), back-offs, and a machine with much to do.
+/// Limit of a phase: a call without a response (8 s), backoffs, and a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
 pub struct Cell {
     pub name: String,
-    /// The authority is for namespaces with a label, so that the operator reads the namespace.
+    /// The authority is limited to namespaces with a label, so that the operator reads the namespace.
     pub restricts_namespaces: bool,
 }
 
-/// What there was before a phase.
+/// The Secret before a phase.
 pub struct Before(Option<Secret>);
 
 impl Cell {
@@ -44,62 +44,62 @@ impl Cell {
         format!("{}-client", self.name)
     }
 
-    pub fn authority_name(&self, world: &World) -> String {
-        format!("{}-{}", world.namespace.name, self.name)
+    pub fn authority_name(&self, fixture: &Fixture) -> String {
+        format!("{}-{}", fixture.namespace.name, self.name)
     }
 
-    pub fn client_id(&self, world: &World) -> String {
-        self.authority_name(world)
+    pub fn client_id(&self, fixture: &Fixture) -> String {
+        self.authority_name(fixture)
     }
 
-    /// What a user does at the beginning of a phase. The objects of the first are there already.
-    pub async fn begin(&self, world: &World, phase: Phase) -> Result<Before> {
+    /// What a user does at the beginning of a phase. The objects of the first one exist already.
+    pub async fn begin(&self, fixture: &Fixture, phase: Phase) -> Result<Before> {
         if phase == Phase::Issue {
             return Ok(Before(None));
         }
-        let secret = self.secret(world).await?.context("no Secret")?;
+        let secret = self.secret(fixture).await?.context("no Secret")?;
         let params = PatchParams::default();
         match phase {
             Phase::Issue => {}
-            Phase::Renewal => self.request_renewal(world).await?,
-            Phase::HandEdit => {
+            Phase::Renewal => self.request_renewal(fixture).await?,
+            Phase::ManualEdit => {
                 let patch = json!({"stringData": {secret_keys::ACCESS_TOKEN: EDITED}});
-                world.secrets().patch(&self.name, &params, &Patch::Merge(&patch)).await?;
+                fixture.secrets().patch(&self.name, &params, &Patch::Merge(&patch)).await?;
             }
-            Phase::Deletion => drop(world.secrets().delete(&self.name, &DeleteParams::default()).await?),
+            Phase::Deletion => drop(fixture.secrets().delete(&self.name, &DeleteParams::default()).await?),
         }
         Ok(Before(Some(secret)))
     }
 
-    pub async fn request_renewal(&self, world: &World) -> Result<()> {
+    pub async fn request_renewal(&self, fixture: &Fixture) -> Result<()> {
         let patch = json!({"metadata": {"annotations": {secret_keys::RENEW: "1"}}});
-        world.credentials().patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        fixture.credentials().patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
         Ok(())
     }
 
-    /// What there is now, for who begins a phase otherwise.
-    pub async fn before(&self, world: &World) -> Result<Before> {
-        Ok(Before(self.secret(world).await?))
+    /// The current state, for callers that begin a phase in another way.
+    pub async fn before(&self, fixture: &Fixture) -> Result<Before> {
+        Ok(Before(self.secret(fixture).await?))
     }
 
-    /// Waits until the token is of a second that is over, so that the next one differs in its times and the status
-    /// must be written.
-    pub async fn next_second(&self, world: &World) -> Result<()> {
-        let secret = self.secret(world).await?.context("no Secret")?;
+    /// Waits until the second in which the token was issued is over, so that the next one differs in its times and the
+    /// status must be written.
+    pub async fn next_second(&self, fixture: &Fixture) -> Result<()> {
+        let secret = self.secret(fixture).await?.context("no Secret")?;
         let issued_at = secret.annotations().get(secret_keys::ISSUED_AT).context("issued-at")?.clone();
         let issued_at = chrono::DateTime::parse_from_rfc3339(&issued_at)?;
         eventually("the next second", PATIENCE, async || (now_in_seconds() > issued_at.timestamp()).then_some(())).await
     }
 
     /// Waits for the state in which a phase ends.
-    pub async fn end(&self, world: &World, phase: Phase, before: &Before) -> Result<()> {
-        self.end_within(PATIENCE, world, phase, before).await
+    pub async fn end(&self, fixture: &Fixture, phase: Phase, before: &Before) -> Result<()> {
+        self.end_within(PATIENCE, fixture, phase, before).await
     }
 
-    pub async fn end_within(&self, limit: Duration, world: &World, phase: Phase, before: &Before) -> Result<()> {
+    pub async fn end_within(&self, limit: Duration, fixture: &Fixture, phase: Phase, before: &Before) -> Result<()> {
         let mut last = None;
         let result = eventually("the state without a fault", limit, async || {
-            match self.assert_ended(world, phase, before).await {
+            match self.assert_ended(fixture, phase, before).await {
                 Ok(()) => Some(()),
                 Err(error) => {
                     last = Some(error);
@@ -112,13 +112,13 @@ impl Cell {
             .with_context(|| format!("{} in {phase:?}: {:#}", self.name, last.unwrap_or_else(|| anyhow::anyhow!(""))))
     }
 
-    async fn assert_ended(&self, world: &World, phase: Phase, before: &Before) -> Result<()> {
-        let secret = self.secret(world).await?.context("no Secret")?;
-        let credential = world.credentials().get(&self.name).await?;
-        world.follower.assert_good(&secret)?;
-        self.assert_owned(world, &secret, &credential).await?;
-        self.assert_reported(world, &secret, &credential)?;
-        let authority = world.authorities().get(&self.authority_name(world)).await?;
+    async fn assert_ended(&self, fixture: &Fixture, phase: Phase, before: &Before) -> Result<()> {
+        let secret = self.secret(fixture).await?.context("no Secret")?;
+        let credential = fixture.credentials().get(&self.name).await?;
+        fixture.follower.assert_good(&secret)?;
+        self.assert_owned(fixture, &secret, &credential).await?;
+        self.assert_reported(fixture, &secret, &credential)?;
+        let authority = fixture.authorities().get(&self.authority_name(fixture)).await?;
         let conditions = authority.status.map(|status| status.conditions).unwrap_or_default();
         ensure!(holds(&conditions, "Ready", "AuthorityReachable"), "authority: {conditions:?}");
         let renewed = credential.status.unwrap_or_default().last_renew_request;
@@ -134,15 +134,20 @@ impl Cell {
         Ok(())
     }
 
-    async fn assert_owned(&self, world: &World, secret: &Secret, credential: &ITwinServiceCredential) -> Result<()> {
+    async fn assert_owned(
+        &self,
+        fixture: &Fixture,
+        secret: &Secret,
+        credential: &ITwinServiceCredential,
+    ) -> Result<()> {
         let annotation = |key: &str| secret.annotations().get(key).map(String::as_str).unwrap_or_default();
-        let client = world.secrets().get_metadata(&self.client_secret_name()).await?;
+        let client = fixture.secrets().get_metadata(&self.client_secret_name()).await?;
         let client_version =
             format!("{}/{}", client.uid().unwrap_or_default(), client.resource_version().unwrap_or_default());
         for (key, expected) in [
             (secret_keys::OWNER_UID, credential.uid().unwrap_or_default()),
-            (secret_keys::ISSUER_ANNOTATION, world.namespace.stage.faults.issuer.clone()),
-            (secret_keys::CLIENT_ID, self.client_id(world)),
+            (secret_keys::ISSUER_ANNOTATION, fixture.namespace.stage.faults.issuer.clone()),
+            (secret_keys::CLIENT_ID, self.client_id(fixture)),
             (secret_keys::CLIENT_VERSION, client_version),
             (secret_keys::EXPIRES_AT_ANNOTATION, text(secret, secret_keys::EXPIRES_AT)?),
         ] {
@@ -159,7 +164,7 @@ impl Cell {
         Ok(())
     }
 
-    fn assert_reported(&self, world: &World, secret: &Secret, credential: &ITwinServiceCredential) -> Result<()> {
+    fn assert_reported(&self, fixture: &Fixture, secret: &Secret, credential: &ITwinServiceCredential) -> Result<()> {
         let status = credential.status.clone().unwrap_or_default();
         ensure!(holds(&status.conditions, "Ready", "TokenValid"), "{:?}", status.conditions);
         ensure!(holds(&status.conditions, "Renewed", "TokenIssued"), "{:?}", status.conditions);
@@ -170,7 +175,7 @@ impl Cell {
         );
         ensure!(status.observed_generation == credential.metadata.generation, "generation");
         ensure!(status.secret_name.as_ref() == Some(&self.name), "secretName");
-        ensure!(status.client_id == Some(self.client_id(world)), "clientId is {:?}", status.client_id);
+        ensure!(status.client_id == Some(self.client_id(fixture)), "clientId is {:?}", status.client_id);
         ensure!(status.scopes == ["itwin-platform"], "scopes are {:?}", status.scopes);
         ensure!(status.issued_at.as_ref() == secret.annotations().get(secret_keys::ISSUED_AT), "issuedAt");
         ensure!(
@@ -185,31 +190,31 @@ impl Cell {
         Ok(())
     }
 
-    /// A phase from its beginning to its end.
-    pub async fn go_through(&self, world: &World, phase: Phase) -> Result<()> {
+    /// Plays a phase from its beginning to its end.
+    pub async fn go_through(&self, fixture: &Fixture, phase: Phase) -> Result<()> {
         if phase != Phase::Issue {
-            self.next_second(world).await?;
+            self.next_second(fixture).await?;
         }
-        let before = self.begin(world, phase).await?;
-        self.end(world, phase, &before).await
+        let before = self.begin(fixture, phase).await?;
+        self.end(fixture, phase, &before).await
     }
 
-    /// Fails where any version of the Secret was worse than the one before.
-    pub async fn assert_never_worse(&self, world: &World) -> Result<()> {
-        let version = self.secret(world).await?.context("no Secret")?.resource_version();
-        eventually("the follower to come up", PATIENCE, async || {
-            world.follower.saw(&self.name, version.clone()).then_some(())
+    /// Fails if any version of the Secret was worse than the one before.
+    pub async fn assert_never_worse(&self, fixture: &Fixture) -> Result<()> {
+        let version = self.secret(fixture).await?.context("no Secret")?.resource_version();
+        eventually("the follower to catch up", PATIENCE, async || {
+            fixture.follower.has_observed(&self.name, version.clone()).then_some(())
         })
         .await?;
-        world.follower.assert_never_worse(&self.name, 1, 1)
+        fixture.follower.assert_never_worse(&self.name, 1, 1)
     }
 
-    pub async fn secret(&self, world: &World) -> Result<Option<Secret>> {
-        Ok(world.secrets().get_opt(&self.name).await?)
+    pub async fn secret(&self, fixture: &Fixture) -> Result<Option<Secret>> {
+        Ok(fixture.secrets().get_opt(&self.name).await?)
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test compares with the clock that everybody has")]
+#[expect(clippy::disallowed_methods, reason = "a test compares with the wall clock")]
 fn now_in_seconds() -> i64 {
     Utc::now().timestamp()
 }

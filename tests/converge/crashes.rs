@@ -1,4 +1,4 @@
-//! The operator ended at each of its calls, before the call is carried out and after: another one takes over.
+//! The operator is killed at each of its calls, before the call is forwarded and after: another one takes over.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -19,50 +19,50 @@ use stage::{
 
 use crate::{
     cell::Cell,
-    columns::{CALLS, Column, LISTINGS, Object, Phase},
-    world::World,
+    columns::{CALLS, Column, LISTS, Object, Phase},
+    fixture::Fixture,
 };
 
-/// Cells at the same time: what two cores can serve.
+/// Cells at the same time: as many as two cores can serve.
 const AT_ONCE: usize = 8;
-/// For the call at which the operator ends to come.
+/// Limit for the call at which the operator is killed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The process that is to be ended; locked while there is none yet.
+/// The process that is to be killed; locked while it does not exist yet.
 type Victim = Arc<Mutex<Option<Pid>>>;
 
 /// Starts an operator as the victim.
-fn spawn(world: &World, victim: &Victim) -> Result<Operator> {
-    // the first call waits for this lock, should it come before the process is known
+fn spawn(fixture: &Fixture, victim: &Victim) -> Result<Operator> {
+    // the first call waits for this lock if it comes before the process is known
     let mut pid = victim.lock().unwrap_or_else(PoisonError::into_inner);
-    let operator = world.spawn()?;
+    let operator = fixture.spawn()?;
     *pid = Some(Pid::from_raw(i32::try_from(operator.process.id())?));
     Ok(operator)
 }
 
-/// Whether ending the operator here may cost a token: it was issued, and then was nowhere but in the memory of a process
-/// that is gone. Nothing can avoid that.
+/// Whether ending the operator here may cost a token: it was issued, and then was nowhere but in the memory of a
+/// process that is gone. Nothing can avoid that.
 fn may_cost_a_token(column: &Column, fault: Fault) -> bool {
     match column.kind {
         "create secrets" | "patch secrets" => fault == Fault::KilledBefore,
-        // the credentials of an authority that has answered do not wait until its status is written
+        // the credentials of an authority that has responded do not wait until its status is written
         "patch itwinauthorities/status" => true,
         _ => false,
     }
 }
 
-/// Goes through all phases, the operator ended at the call in each phase in which it is made.
+/// Goes through all phases; in each one with this call, the operator is killed at the call.
 async fn play(column: &Column, fault: Fault) -> Result<()> {
-    let world = World::new("crash").await?;
+    let fixture = Fixture::new("crash").await?;
     let cell = Cell::new(column.name, column.object == Object::Namespace);
-    world.create(&cell).await?;
+    fixture.create(&cell).await?;
     let victim = Victim::default();
     let mut operator: Option<Operator> = None;
     let mut allowed = 0;
     for phase in Phase::ALL {
         allowed += 1;
         if phase != Phase::Issue {
-            cell.next_second(&world).await?;
+            cell.next_second(&fixture).await?;
         }
         let crash = column.phases.contains(&phase).then(|| {
             let victim = victim.clone();
@@ -75,31 +75,31 @@ async fn play(column: &Column, fault: Fault) -> Result<()> {
                 Fault::KilledBefore => Rule::new(kind, fault).calling_before(end),
                 _ => Rule::new(kind, fault).calling_after(end),
             };
-            world.proxy.play(column.aim(rule, &world, &cell))
+            fixture.proxy.play(column.aim(rule, &fixture, &cell))
         });
         let mut running = match operator.take() {
             Some(running) => running,
-            None => spawn(&world, &victim)?,
+            None => spawn(&fixture, &victim)?,
         };
-        let before = cell.begin(&world, phase).await?;
+        let before = cell.begin(&fixture, phase).await?;
         if let Some(crash) = crash {
             let what = format!("the operator's end in {phase:?}");
             eventually(&what, PATIENCE, async || (!running.process.is_running()).then_some(())).await?;
             ensure!(crash.times() == 1, "it ended by itself: {}", running.process.log_tail());
             allowed += usize::from(may_cost_a_token(column, fault));
-            running = spawn(&world, &victim)?;
+            running = spawn(&fixture, &victim)?;
         }
-        cell.end(&world, phase, &before).await.with_context(|| running.process.log_tail())?;
-        let requests = world.token_requests(&cell).await?;
+        cell.end(&fixture, phase, &before).await.with_context(|| running.process.log_tail())?;
+        let requests = fixture.token_requests(&cell).await?;
         ensure!(requests <= allowed, "{requests} token requests up to {phase:?}, where {allowed} are due");
         operator = Some(running);
     }
-    cell.assert_never_worse(&world).await?;
-    world.assert_quiet(&[&cell]).await
+    cell.assert_never_worse(&fixture).await?;
+    fixture.assert_quiet(&[&cell]).await
 }
 
 async fn play_all(fault: Fault) -> Result<()> {
-    let columns: Vec<&Column> = CALLS.iter().chain(&LISTINGS).collect();
+    let columns: Vec<&Column> = CALLS.iter().chain(&LISTS).collect();
     let results: Vec<Result<()>> = stream::iter(&columns)
         .map(async |column| play(column, fault).await.with_context(|| format!("ended at {}", column.name)))
         .buffer_unordered(AT_ONCE)
@@ -111,11 +111,11 @@ async fn play_all(fault: Fault) -> Result<()> {
 }
 
 #[tokio::test]
-async fn operator_ended_before_a_call_is_carried_out_is_replaced_without_loss() -> Result<()> {
+async fn operator_killed_before_a_call_is_carried_out_is_replaced_without_loss() -> Result<()> {
     play_all(Fault::KilledBefore).await
 }
 
 #[tokio::test]
-async fn operator_ended_after_a_call_was_carried_out_is_replaced_without_loss() -> Result<()> {
+async fn operator_killed_after_a_call_was_carried_out_is_replaced_without_loss() -> Result<()> {
     play_all(Fault::AnswerLost).await
 }

@@ -1,4 +1,4 @@
-//! Follows the Secrets of a namespace, version by version, and judges each: a good token is never lost.
+//! Follows the Secrets of a namespace, version by version, and checks each: a valid token is never lost.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::cell::EDITED;
 
-/// Versions of Secrets, in their order; `None` where it was deleted.
+/// Versions of Secrets, in order; `None` if it was deleted.
 type History = Vec<(String, Option<Secret>)>;
 
 pub struct Follower {
@@ -55,13 +55,13 @@ impl Follower {
         history.iter().filter(|(of, _)| of == name).map(|(_, secret)| secret.clone()).collect()
     }
 
-    /// Whether this version of a Secret was seen.
-    pub fn saw(&self, name: &str, version: Option<String>) -> bool {
+    /// Whether the follower has received this version of a Secret.
+    pub fn has_observed(&self, name: &str, version: Option<String>) -> bool {
         self.versions(name).iter().flatten().any(|secret| secret.resource_version() == version)
     }
 
-    /// Fails where any version of a Secret was worse than the one before. It may have been deleted, and edited by
-    /// hand, as often as the test did so.
+    /// Fails if any version of a Secret was worse than the one before. It may have been deleted, and edited
+    /// manually, as often as the test did so.
     pub fn assert_never_worse(&self, name: &str, deletions: usize, edits: usize) -> Result<()> {
         let (mut deleted, mut edited, mut good) = (0, 0, 0);
         let mut best: Option<DateTime<Utc>> = None;
@@ -79,12 +79,12 @@ impl Follower {
             best = Some(expires_at);
             good += 1;
         }
-        ensure!(good > 0, "nothing was seen of {name}");
+        ensure!(good > 0, "no valid version was observed of {name}");
         ensure!(deleted == deletions && edited == edits, "{name}: deleted {deleted} times, edited {edited} times");
         Ok(())
     }
 
-    /// The content of a Secret: whole, ours, and a token that the authority signed. Gives its expiry.
+    /// Checks the content of a Secret: complete, owned, and a token that the authority signed. Returns its expiry.
     pub fn assert_good(&self, secret: &Secret) -> Result<DateTime<Utc>> {
         ensure!(target::is_what_we_wrote(secret), "data and its fingerprint differ");
         let mut keys = secret_keys::DATA_KEYS;

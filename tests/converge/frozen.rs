@@ -11,31 +11,31 @@ use crate::{
     watches::{assert_requests, issued},
 };
 
-/// The longest time for which a watch that fell silent may go unnoticed.
+/// The longest time in which a watch that fell silent may go unnoticed.
 const UNNOTICED: Duration = Duration::from_secs(150);
 
 const KINDS: [&str; 3] = ["watch itwinservicecredentials", "watch itwinauthorities", "watch secrets"];
 
-/// Takes as long as the operator's own bound, over a minute: the slowest test here.
+/// It takes as long as the operator's own limit, over a minute: this is the slowest test here.
 #[tokio::test]
 async fn kars_456_watches_that_fall_silent_are_noticed() -> Result<()> {
-    let (world, cell, operator) = issued("frozen").await?;
-    let opened = |kind: &str| world.proxy.records().iter().filter(|record| record.call.kind == kind).count();
+    let (fixture, cell, operator) = issued("frozen").await?;
+    let opened = |kind: &str| fixture.proxy.records().iter().filter(|record| record.call.kind == kind).count();
     let before: Vec<usize> = KINDS.iter().map(|kind| opened(kind)).collect();
     for kind in KINDS {
-        ensure!(world.proxy.freeze(kind) == 1, "one {kind} is open");
+        ensure!(fixture.proxy.freeze(kind) == 1, "one {kind} is open");
     }
-    for phase in [Phase::Renewal, Phase::HandEdit, Phase::Deletion] {
-        cell.next_second(&world).await?;
-        let before = cell.begin(&world, phase).await?;
-        // each watch is noticed for itself
-        let end = cell.end_within(UNNOTICED, &world, phase, &before).await;
+    for phase in [Phase::Renewal, Phase::ManualEdit, Phase::Deletion] {
+        cell.next_second(&fixture).await?;
+        let before = cell.begin(&fixture, phase).await?;
+        // each watch is noticed separately
+        let end = cell.end_within(UNNOTICED, &fixture, phase, &before).await;
         end.with_context(|| operator.process.log_tail())?;
     }
     for (kind, before) in KINDS.iter().zip(before) {
-        // it was silent, and not simply ended: nothing else opens it again
+        // it was silent, and did not just end: nothing else opens it again
         eventually(kind, UNNOTICED, async || (opened(kind) > before).then_some(())).await?;
     }
-    assert_requests(&world, &cell, 4).await?;
-    cell.assert_never_worse(&world).await
+    assert_requests(&fixture, &cell, 4).await?;
+    cell.assert_never_worse(&fixture).await
 }

@@ -1,17 +1,17 @@
-//! The part "Kubernetes API" of the fault table: every fault at every call that the operator makes, and the operator
-//! ended at each of them. Each must end as if there had been none, a good token never lost on the way.
+//! The part "Kubernetes API" of the fault table: every fault at every call of the operator, and a crash of the operator
+//! at each of them. Each must end in the same state as without a fault, and a valid token is never lost on the way.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
 mod cell;
 mod columns;
 mod crashes;
+mod fixture;
 mod follower;
 mod frozen;
-mod listings;
+mod lists;
 mod matrix;
 mod no_fault;
 mod others;
 mod rivals;
 mod watches;
-mod world;

@@ -1,4 +1,4 @@
-//! The calls that only some installations make: about the Lease, and about workloads that are restarted.
+//! The calls that only some installations make: about the Lease, and about workloads to restart.
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
@@ -20,17 +20,17 @@ use stage::{
 
 use crate::{
     cell::Cell,
-    world::{PROGRAM, World},
+    fixture::{Fixture, PROGRAM},
 };
 
-/// Longer than the operator waits for an answer: 8 s, and 3 s about the Lease.
+/// Longer than the operator waits for a response: 8 s, and 3 s for the Lease.
 const SILENCE: Duration = Duration::from_secs(9);
-/// What a cell may take: a call that is never answered, back-offs, and a machine with much to do.
+/// Limit of a cell: a call without a response, backoffs, and a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Cells that are played at the same time.
+/// Cells that run at the same time.
 const AT_ONCE: usize = 6;
 
-/// Each fault, and how often it is played.
+/// Each fault, and how often it is injected.
 const ROWS: [(Fault, u32); 11] = [
     (Fault::KilledBefore, 2),
     (Fault::AnswerLost, 2),
@@ -74,7 +74,7 @@ async fn holder(namespace: &Namespace) -> Result<String> {
     namespace.kubectl(&["get", "lease", INSTALLATION, "-o", "jsonpath={.spec.holderIdentity}"]).await
 }
 
-/// A replica comes to lead, and goes on leading, whatever happens to this call.
+/// A replica becomes the leader, and stays it, whatever happens to this call.
 async fn lease_cell(call: &str, fault: Fault, times: u32) -> Result<()> {
     let namespace = Namespace::new("lease").await?;
     allow_lease(&namespace).await?;
@@ -86,12 +86,12 @@ async fn lease_cell(call: &str, fault: Fault, times: u32) -> Result<()> {
     let made = |kind: &str| proxy.records().iter().filter(|record| record.call.kind == kind).count();
     let cell = async {
         operator.wait_ready().await?;
-        eventually("the fault to be played", PATIENCE, async || (played.times() > 0).then_some(())).await?;
+        eventually("the fault", PATIENCE, async || (played.times() > 0).then_some(())).await?;
         let before = made("update leases");
         eventually("renewals after it", PATIENCE, async || (made("update leases") >= before + 3).then_some(())).await?;
         eventually("a leader", PATIENCE, async || leads(&operator).await).await?;
         ensure!(operator.process.is_running(), "it ended");
-        ensure!(!holder(&namespace).await?.is_empty(), "nobody holds the Lease");
+        ensure!(!holder(&namespace).await?.is_empty(), "no one holds the Lease");
         Ok(())
     };
     let result = cell.await;
@@ -123,38 +123,38 @@ fn deployment(name: &str) -> Value {
 
 /// A workload is restarted once for each token, whatever happens to the calls about it.
 async fn restart_row(fault: Fault, times: u32) -> Result<()> {
-    let world = World::new("restarts").await?;
+    let fixture = Fixture::new("restarts").await?;
     let cells = ["get deployments", "patch deployments"].map(|call| (call, Cell::new(&call[..3], false)));
     for (_, cell) in &cells {
-        world.namespace.apply(&deployment(&cell.name)).await?;
-        world.create(cell).await?;
+        fixture.namespace.apply(&deployment(&cell.name)).await?;
+        fixture.create(cell).await?;
     }
-    let operator = world.start().await?;
+    let operator = fixture.start().await?;
     for (call, cell) in &cells {
         let played = async {
-            world.create_restart(cell).await?;
-            let restarted = async || world.is_restarted(cell).await.ok().filter(|restarted| *restarted).map(drop);
+            fixture.create_restart(cell).await?;
+            let restarted = async || fixture.is_restarted(cell).await.ok().filter(|restarted| *restarted).map(drop);
             // the Deployment is older than the token, and may not have read it
             eventually("a restart for the first token", PATIENCE, restarted).await?;
-            cell.next_second(&world).await?;
-            let played = world.proxy.play(Rule::new(call, fault).of(&cell.name).times(times));
-            cell.request_renewal(&world).await?;
-            eventually("the fault to be played", PATIENCE, async || (played.times() > 0).then_some(())).await?;
+            cell.next_second(&fixture).await?;
+            let played = fixture.proxy.play(Rule::new(call, fault).of(&cell.name).times(times));
+            cell.request_renewal(&fixture).await?;
+            eventually("the fault", PATIENCE, async || (played.times() > 0).then_some(())).await?;
             eventually("a restart for the second token, and no complaint", PATIENCE, restarted).await?;
-            let requests = world.token_requests(cell).await?;
+            let requests = fixture.token_requests(cell).await?;
             ensure!(requests == 2, "{requests} token requests");
             Ok(())
         };
         let result: Result<()> = played.await;
         result.with_context(|| format!("{fault:?} at {call}; {}", operator.process.log_tail()))?;
     }
-    let kinds: BTreeSet<String> = world.proxy.records().into_iter().map(|record| record.call.kind).collect();
+    let kinds: BTreeSet<String> = fixture.proxy.records().into_iter().map(|record| record.call.kind).collect();
     ensure!(kinds.contains("get deployments") && kinds.contains("patch deployments"), "{kinds:?}");
     Ok(())
 }
 
-impl World {
-    /// Has a workload restarted for each token of a cell, once its first token is there.
+impl Fixture {
+    /// Adds a workload that is restarted for each token of a cell, once its first token exists.
     async fn create_restart(&self, cell: &Cell) -> Result<()> {
         eventually("the first token", PATIENCE, async || self.secrets().get(&cell.name).await.ok()).await?;
         let targets = json!([{"kind": "Deployment", "name": cell.name}]);

@@ -1,4 +1,4 @@
-//! A control plane of one test's own.
+//! A control plane for one test.
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -13,7 +13,7 @@ use crate::fixture::Fixture;
 /// Calls to the API server at the same time.
 pub const AT_ONCE: usize = 32;
 
-/// Control planes that run at the same time: what two cores can start without getting slow.
+/// Control planes that run at the same time: as many as two cores can start without slowing down.
 static PLANES: Semaphore = Semaphore::const_new(4);
 
 pub struct Cluster {
@@ -23,7 +23,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one, with the chart installed. Processes end with the thread that started them, which is the test's.
+    /// Starts a control plane with the chart installed. Processes end with the thread that started them, that of the
+    /// test.
     pub async fn start(name: &str) -> Result<Self> {
         let permit = PLANES.acquire().await?;
         let (control_plane, stage) = setup::own_control_plane(&Stage::current()?, name).await?;
@@ -35,7 +36,7 @@ impl Cluster {
     }
 }
 
-/// Creates credentials of these names.
+/// Creates credentials with these names.
 pub async fn create_credentials(fixture: &Fixture, names: &[String], spec: &Value) -> Result<()> {
     let credentials: Api<ITwinServiceCredential> =
         Api::namespaced(fixture.namespace.client.clone(), &fixture.namespace.name);

@@ -1,14 +1,14 @@
-//! The cluster fails under the operator: etcd and the API server die and come back, kinds are missing or hold what
-//! nobody understands. Each test has a control plane of its own; the authorization servers are the stage's.
+//! The cluster fails under the operator: etcd and the API server die and come back, CRDs are missing or hold invalid
+//! objects. Each test has its own control plane; the authorization servers are those of the stage.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
 mod cluster;
-mod fat;
+mod crds;
 #[path = "../apiserver/fixture.rs"]
 #[allow(dead_code, reason = "the other test binary uses the rest")]
 mod fixture;
-mod kinds;
+mod large;
 mod many;
 mod memory;
 mod outage;

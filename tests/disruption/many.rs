@@ -1,4 +1,4 @@
-//! Thousands of credentials: what a restart of the operator costs, and that nothing stops.
+//! Thousands of credentials: what a restart of the operator costs, and that the operator does not stall.
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,12 @@ use crate::{
 };
 
 const CREDENTIALS: usize = 1000;
-/// For the first token of each.
+/// Until each has its first token.
 const FIRST: Duration = Duration::from_secs(60);
-/// For a look at each after a restart; a few seconds.
-const LOOKED_AT: Duration = Duration::from_secs(20);
+/// Until each is reconciled after a restart; it takes a few seconds.
+const RECONCILED: Duration = Duration::from_secs(20);
 
-/// Verb and object of each call that the operators made up to now, watches apart.
+/// Verb and object of each call that the operators made up to now, without watches.
 fn calls(fixture: &Fixture) -> Result<Vec<String>> {
     let log = std::fs::read_to_string(fixture.namespace.stage.directory.join("audit.log"))?;
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -42,11 +42,11 @@ async fn external_secrets_6053_three_thousand_objects_stop_nothing() -> Result<(
     let cluster = Cluster::start("thousands").await?;
     let mut fixture = Fixture::on(cluster.namespace("thousands").await?, &["--concurrency", "32"]).await?;
     fixture.with_surroundings().await?;
-    // suspended, so that each costs a look and a status, and no Secret
+    // suspended, so that each costs a reconciliation and a status, but no Secret
     create_credentials(&fixture, &names(OBJECTS), &json!({"suspend": true})).await?;
     fixture.apply_credential(&json!({})).await?;
     let all_reported = async |fixture: &Fixture| {
-        eventually("a look at each", FIRST, async || {
+        eventually("a reconciliation of each", FIRST, async || {
             let metrics = fixture.operator.get("/metrics").await.ok()?;
             (metrics.matches("itwin_credential_ready{").count() == OBJECTS + 1).then_some(())
         })
@@ -56,7 +56,7 @@ async fn external_secrets_6053_three_thousand_objects_stop_nothing() -> Result<(
     fixture.wait_ready().await?;
     fixture.restart().await?;
     all_reported(&fixture).await?;
-    // and a change of one of them is acted upon as fast as ever
+    // and a change of one of them has an effect as fast as before
     let first = fixture.token().await?;
     fixture.namespace.kubectl(&["annotate", "itcred", "agent", "credentials.itwin.dev/renew=1"]).await?;
     fixture.wait_token_other_than(&first, SOON).await?;
@@ -65,7 +65,7 @@ async fn external_secrets_6053_three_thousand_objects_stop_nothing() -> Result<(
 }
 
 #[tokio::test]
-async fn restart_with_a_thousand_valid_tokens_costs_three_listings() -> Result<()> {
+async fn restart_with_a_thousand_valid_tokens_costs_three_lists() -> Result<()> {
     let cluster = Cluster::start("many").await?;
     let mut fixture = Fixture::on(cluster.namespace("many").await?, &["--concurrency", "32"]).await?;
     let (namespace, client) = (fixture.namespace.name.clone(), fixture.namespace.client.clone());
@@ -87,7 +87,7 @@ async fn restart_with_a_thousand_valid_tokens_costs_three_listings() -> Result<(
     })
     .await
     .with_context(|| fixture.operator.process.log_tail())?;
-    // what each did last is on record, so that nothing of it is taken for the next process's
+    // the audit log holds the last call for each, so that none counts for the next process
     eventually("an operator at rest", FIRST, async || {
         let before = calls(&fixture).ok()?;
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -105,19 +105,19 @@ async fn restart_with_a_thousand_valid_tokens_costs_three_listings() -> Result<(
     let before = versions().await?;
     let started = Instant::now();
     fixture.start().await?;
-    eventually("a look at each", LOOKED_AT, async || {
+    eventually("a reconciliation of each", RECONCILED, async || {
         let reconciles = fixture.metric("itwin_reconciles_total{result=\"success\"}").await.ok()?;
         (reconciles as usize >= CREDENTIALS).then_some(())
     })
     .await?;
-    eprintln!("{CREDENTIALS} credentials were looked at {:?} after the start", started.elapsed());
+    eprintln!("{CREDENTIALS} credentials were reconciled {:?} after the start", started.elapsed());
     assert_eq!(fixture.metric("itwin_credential_ready{").await? as usize, CREDENTIALS);
-    assert_eq!(faults.requests(&fixture.client.client_id).await?.len(), requests, "no token is asked for");
+    assert_eq!(faults.requests(&fixture.client.client_id).await?.len(), requests, "no token is requested");
     assert_eq!(versions().await?, before, "no Secret is written");
     let mut since = calls(&fixture)?.split_off(called);
     since.sort();
     since.dedup();
-    let listings = ["list itwinauthorities ", "list itwinservicecredentials ", "list secrets "];
-    assert_eq!(since, listings, "not one read of a Secret, not one write");
+    let lists = ["list itwinauthorities ", "list itwinservicecredentials ", "list secrets "];
+    assert_eq!(since, lists, "not one read of a Secret, not one write");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! What the operator's memory does not grow with. Each test has a control plane of its own, since every operator keeps
-//! what it needs for every authority of the cluster.
+//! What the operator's memory does not grow with. Each test has its own control plane, because every operator keeps
+//! state for every authority of the cluster.
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -23,12 +23,12 @@ async fn memory(fixture: &Fixture) -> Result<f64> {
 }
 
 #[tokio::test]
-async fn cert_manager_4722_foreign_secrets_cost_no_memory() -> Result<()> {
-    const FOREIGN: usize = 3000;
-    /// Mebibytes; the Secrets themselves are 6, and what the API server tells of them is more.
+async fn cert_manager_4722_unrelated_secrets_cost_no_memory() -> Result<()> {
+    const UNRELATED: usize = 3000;
+    /// Mebibytes; the Secrets themselves are 6, and their metadata from the API server is more.
     const ALLOWED: f64 = 4.0;
-    let cluster = Cluster::start("foreign").await?;
-    let mut fixture = Fixture::on(cluster.namespace("foreign").await?, &[]).await?;
+    let cluster = Cluster::start("unrelated").await?;
+    let mut fixture = Fixture::on(cluster.namespace("unrelated").await?, &[]).await?;
     fixture.with_surroundings().await?;
     fixture.apply_credential(&json!({})).await?;
     fixture.wait_ready().await?;
@@ -37,14 +37,14 @@ async fn cert_manager_4722_foreign_secrets_cost_no_memory() -> Result<()> {
     let secrets: Api<Secret> = Api::namespaced(fixture.namespace.client.clone(), &fixture.namespace.name);
     let create = async |number: usize| {
         let secret = Secret {
-            metadata: kube::core::ObjectMeta { name: Some(format!("foreign-{number}")), ..Default::default() },
+            metadata: kube::core::ObjectMeta { name: Some(format!("unrelated-{number}")), ..Default::default() },
             data: Some([("blob".to_owned(), ByteString(vec![b'x'; 2048]))].into()),
             ..Secret::default()
         };
         secrets.create(&PostParams::default(), &secret).await.map(drop)
     };
-    stream::iter(0..FOREIGN).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-    // events come in order: once this is undone, all of them were seen
+    stream::iter(0..UNRELATED).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    // events come in order: once the operator reverts this, it has observed all of them
     let first = fixture.token().await?;
     fixture.namespace.kubectl(&["delete", "secret", NAME]).await?;
     fixture.wait_token_other_than(&first, PATIENCE).await?;
@@ -57,7 +57,7 @@ async fn cert_manager_4722_foreign_secrets_cost_no_memory() -> Result<()> {
 }
 
 #[tokio::test]
-async fn vault_secrets_operator_969_credentials_that_come_and_go_leave_no_memory_behind() -> Result<()> {
+async fn vault_secrets_operator_969_deleted_credentials_leave_no_memory_behind() -> Result<()> {
     const EACH_ROUND: usize = 150;
     /// Mebibytes.
     const ALLOWED: f64 = 4.0;
@@ -68,14 +68,14 @@ async fn vault_secrets_operator_969_credentials_that_come_and_go_leave_no_memory
     for round in 0..4 {
         let names: Vec<String> = (0..EACH_ROUND).map(|number| format!("round-{round}-{number}")).collect();
         create_credentials(&fixture, &names, &json!({"suspend": true})).await?;
-        eventually("a look at each", PATIENCE, async || {
+        eventually("a reconciliation of each", PATIENCE, async || {
             let metrics = fixture.operator.get("/metrics").await.ok()?;
             (metrics.matches("itwin_credential_ready{").count() == EACH_ROUND).then_some(())
         })
         .await?;
         let delete = async |name: &String| api.delete(name, &DeleteParams::default()).await.map(drop);
         stream::iter(&names).map(delete).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        eventually("the end of each", PATIENCE, async || {
+        eventually("the deletion of each", PATIENCE, async || {
             (!fixture.operator.get("/metrics").await.ok()?.contains("itwin_credential_ready{")).then_some(())
         })
         .await?;

@@ -13,19 +13,19 @@ use crate::{cluster::Cluster, fixture::Fixture};
 /// Lifetime of the tokens, in seconds: long enough for the return of a control plane before they expire.
 const LIFETIME: u32 = 40;
 /// From the return of the API server to the new token: the deadline of a call that hangs since before it (8 s), one
-/// step of the back-off (4 s), and the time to make the token on a busy machine.
+/// step of the backoff (4 s), and the time to request the token on a busy machine.
 const SECONDS: Duration = Duration::from_secs(20);
-/// Until the watches are back: one wait, after which the API server no longer knows what it told before its end, and
-/// another one, after which all is listed anew.
+/// Until the watches are back: one wait, after which the API server rejects the old resource version, and
+/// another one, after which everything is listed again.
 const WATCHES: Duration = Duration::from_secs(30);
-/// A moment after the renewal fell due, in which attempts are made that fail.
+/// Some time after the renewal is due, in which attempts fail.
 const DUE_FOR: TimeDelta = TimeDelta::seconds(3);
 
 fn time(value: &serde_json::Value) -> Result<DateTime<Utc>> {
     Ok(DateTime::parse_from_rfc3339(value.as_str().context("no time")?)?.to_utc())
 }
 
-/// Kills, waits until the renewal is due and cannot be made, brings all back, and sees it made.
+/// Kills servers, waits until the renewal is due and impossible, restarts them, and checks that it happens.
 async fn renewal_during(name: &str, kill: impl Fn(&mut Cluster)) -> Result<()> {
     let mut cluster = Cluster::start(name).await?;
     let mut fixture = Fixture::on(cluster.namespace("outage").await?, &[]).await?;
@@ -41,12 +41,12 @@ async fn renewal_during(name: &str, kill: impl Fn(&mut Cluster)) -> Result<()> {
         (Clock::system().now() > due + DUE_FOR).then_some(())
     })
     .await?;
-    assert_eq!(fixture.token_requests().await?.len(), 1, "no token is asked for that cannot be written");
+    assert_eq!(fixture.token_requests().await?.len(), 1, "no token is requested that cannot be written");
     cluster.control_plane.restart().await?;
 
     let after = eventually("the new token", SECONDS, async || {
         let data = fixture.data().await.ok()?;
-        // what is read is the old token or a better one, never anything else
+        // the Secret holds the old token or a better one, never anything else
         let is_old = data == before;
         assert!(is_old || data["expires_at"] > before["expires_at"], "the Secret got worse");
         (!is_old).then_some(data)
@@ -56,7 +56,7 @@ async fn renewal_during(name: &str, kill: impl Fn(&mut Cluster)) -> Result<()> {
     assert_eq!(fixture.token_requests().await?.len(), 2, "one renewal, one request");
     fixture.wait_condition("Ready", "True", "TokenValid", SECONDS).await?;
     let reported = fixture.status().await?;
-    assert_eq!(reported["expiresAt"], after["expires_at"].as_str(), "and the status tells it");
+    assert_eq!(reported["expiresAt"], after["expires_at"].as_str(), "and the status shows it");
 
     // the watches come back as well
     let annotate = ["annotate", "itcred", "agent", "credentials.itwin.dev/renew=1"];
@@ -66,17 +66,17 @@ async fn renewal_during(name: &str, kill: impl Fn(&mut Cluster)) -> Result<()> {
 }
 
 #[tokio::test]
-async fn renewal_that_falls_due_while_etcd_is_dead_is_made_right_after_its_return() -> Result<()> {
+async fn renewal_due_while_etcd_is_down_happens_right_after_its_return() -> Result<()> {
     renewal_during("etcd-killed", |cluster| cluster.control_plane.kill_etcd()).await
 }
 
 #[tokio::test]
-async fn trino_operator_936_watches_and_renewals_come_back_with_the_api_server() -> Result<()> {
+async fn trino_operator_936_watches_and_renewals_recover_with_the_api_server() -> Result<()> {
     renewal_during("apiserver-killed", |cluster| cluster.control_plane.kill_apiserver()).await
 }
 
 #[tokio::test]
-async fn renewal_that_falls_due_while_both_are_dead_is_made_right_after_their_return() -> Result<()> {
+async fn renewal_due_while_both_are_down_happens_right_after_their_return() -> Result<()> {
     renewal_during("both-killed", |cluster| {
         cluster.control_plane.kill_etcd();
         cluster.control_plane.kill_apiserver();

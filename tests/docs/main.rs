@@ -1,5 +1,5 @@
-//! The documentation matches the code: reasons, links, objects, flags, metrics, values, tests, terms. No server is needed;
-//! tests/documentation.rs runs its commands.
+//! The documentation matches the code: reasons, links, objects, flags, metrics, values, tests, terms. No server is
+//! needed; tests/documentation.rs runs its commands.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
@@ -192,7 +192,7 @@ fn custom_resources_are_valid() {
                     let credential = serde_json::from_value::<ITwinServiceCredential>(object).ok();
                     let templates = credential.and_then(|credential| credential.spec.secret_template);
                     let refused = template::check(templates.as_ref()).err();
-                    wrong.extend(refused.map(|refusal| format!("{place}: {}", refusal.message)));
+                    wrong.extend(refused.map(|rejection| format!("{place}: {}", rejection.message)));
                 }
                 _ => continue,
             }
@@ -216,7 +216,8 @@ fn flags_and_variables_exist() {
     let mut wrong = Vec::new();
     for (file, text) in documents() {
         for span in markdown::code_spans(&text) {
-            // a flag of the operator is alone or follows the name of the program; those of kubectl and Helm follow theirs
+            // a flag of the operator is alone or follows the name of the program; those of kubectl and Helm follow
+            // theirs
             let is_alone = span.starts_with("--");
             if is_alone || span.starts_with("itwin-credential-operator run") {
                 let named = span.split_whitespace().filter_map(|word| word.strip_prefix("--"));

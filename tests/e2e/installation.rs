@@ -1,4 +1,4 @@
-//! The operator's installation, as an administrator makes and looks at it.
+//! The operator's installation, as an administrator does and checks it.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use stage::{
 
 use crate::PATIENCE;
 
-/// The image, under a name that no registry has.
+/// The image, under a name that no registry serves.
 const IMAGE: &str = "localhost/itwin-credential-operator";
 /// The version after this one.
 const NEXT: &str = "99.0.0";
@@ -27,12 +27,12 @@ pub struct Installation {
     charts: PathBuf,
     current: PathBuf,
     values: PathBuf,
-    /// What follows the pods' logs, which are looked through for secrets in the end.
+    /// The processes that follow the pods' logs, which are scanned for secrets in the end.
     logs: BTreeMap<String, Process>,
 }
 
 impl Installation {
-    /// Two versions of chart and image, and a namespace for pods that ask for no rights on the node.
+    /// Prepares two versions of chart and image, and a namespace for pods without privileges on the node.
     pub async fn prepare(stage: &Stage, archive: &Path) -> Result<Self> {
         let runtime = stage.runtime.as_ref().context("there is no node: run this by `make e2e`")?;
         runtime.import(archive).await?;
@@ -41,7 +41,7 @@ impl Installation {
         stage.kubectl(&["create", "namespace", INSTALLATION]).await?;
         restrict(stage, INSTALLATION).await?;
         let values = stage.directory.join("values.json");
-        // the authority that credentials use unless they name another; limited to namespaces, as administrators do
+        // the default authority of credentials; it is limited to namespaces, as administrators do
         let authority = json!({
             "issuer": stage.authority.issuer,
             "caBundle": stage.authority.ca_bundle(),
@@ -64,7 +64,7 @@ impl Installation {
         Ok(())
     }
 
-    /// The next version of chart and image, as `helm upgrade` gets it.
+    /// Upgrades to the next version of chart and image, with `helm upgrade`.
     pub async fn upgrade(&mut self) -> Result<()> {
         let runtime = self.stage.runtime.as_ref().context("there is no node")?;
         tag(runtime, NEXT).await?;
@@ -78,7 +78,7 @@ impl Installation {
         std::fs::write(next.join("Chart.yaml"), text.lines().map(newer).collect::<String>())?;
         self.current = next;
         self.helm("upgrade").await?;
-        // the image's name is all of the pods that says which version it is
+        // only the name of the image shows the version of a pod
         eventually("pods of the new version alone", PATIENCE, async || {
             let pods = self.pods().await.ok()?;
             let new = |pod: &Value| pod["spec"]["containers"][0]["image"].as_str().is_some_and(|i| i.ends_with(NEXT));
@@ -89,7 +89,8 @@ impl Installation {
 
     pub async fn uninstall(&self) -> Result<()> {
         self.stage.helm(&["uninstall", INSTALLATION, "--namespace", INSTALLATION, "--wait"]).await?;
-        eventually("the end of its pods", PATIENCE, async || self.pods().await.ok()?.is_empty().then_some(())).await
+        eventually("the deletion of its pods", PATIENCE, async || self.pods().await.ok()?.is_empty().then_some(()))
+            .await
     }
 
     async fn helm(&self, what: &str) -> Result<()> {
@@ -98,20 +99,20 @@ impl Installation {
         self.stage.helm(&arguments).await.map(drop)
     }
 
-    /// Our kinds that the API server knows.
-    pub async fn kinds(&self) -> Result<usize> {
+    /// How many of our CRDs the API server has.
+    pub async fn crds(&self) -> Result<usize> {
         let names = self.stage.kubectl(&["get", "crd", "-o", "name"]).await?;
         Ok(names.lines().filter(|name| name.ends_with(".credentials.itwin.dev")).count())
     }
 
-    /// The pods, those that are about to end among them.
+    /// The pods, including those that are terminating.
     async fn pods(&self) -> Result<Vec<Value>> {
         let arguments = ["get", "pods", "--namespace", INSTALLATION, "--selector", SELECTOR, "-o", "json"];
         let list: Value = serde_json::from_str(&self.stage.kubectl(&arguments).await?)?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     }
 
-    /// Waits until as many pods as the Deployment asks for are Ready and there is no other one; gives their names.
+    /// Waits until as many pods as the Deployment asks for are Ready and no other pod exists; returns their names.
     pub async fn pods_ready(&mut self) -> Result<Vec<String>> {
         let replicas = "jsonpath={.items[0].spec.replicas}";
         let deployment = ["get", "deployment", "--namespace", INSTALLATION, "--selector", SELECTOR, "-o", replicas];
@@ -145,7 +146,7 @@ impl Installation {
         Ok(())
     }
 
-    /// Asks the pod through the API server.
+    /// Requests the metrics of the pod through the API server's proxy.
     async fn metrics(&self, pod: &Value) -> Result<String> {
         let ports = pod["spec"]["containers"][0]["ports"].as_array().cloned().unwrap_or_default();
         let port = ports.iter().find(|port| port["name"] == "metrics").context("no port for metrics")?;
@@ -154,7 +155,7 @@ impl Installation {
             name(pod),
             port["containerPort"].as_u64().unwrap_or_default()
         );
-        // a pod that is gone answers nothing, which the API server would wait 30 s for
+        // a pod that is gone does not respond, and the API server would wait for 30 s
         self.stage.kubectl(&["get", "--raw", &path, "--request-timeout=2s"]).await
     }
 
@@ -166,7 +167,7 @@ impl Installation {
         Ok(value.parse::<f64>()? as i64)
     }
 
-    /// Waits until exactly one of the pods says that it leads; gives its name.
+    /// Waits until exactly one of the pods reports that it leads; returns its name.
     pub async fn only_one_leads(&self) -> Result<String> {
         eventually("one pod that leads", PATIENCE, async || {
             let leaders = self.leaders().await.ok()?;
@@ -177,7 +178,7 @@ impl Installation {
     }
 
     /// Waits until another pod than this one leads.
-    pub async fn somebody_else_leads(&self, than: &str) -> Result<()> {
+    pub async fn another_pod_leads(&self, than: &str) -> Result<()> {
         let what = "another pod that leads";
         eventually(what, PATIENCE, async || self.leaders().await.ok()?.iter().any(|name| name != than).then_some(()))
             .await
@@ -186,7 +187,7 @@ impl Installation {
     async fn leaders(&self) -> Result<Vec<String>> {
         let mut leaders = Vec::new();
         for pod in self.pods().await? {
-            // one that ends or starts may not answer
+            // a pod that terminates or starts may not respond
             if self.metric(&pod, "itwin_leader").await.is_ok_and(|leads| leads == 1) {
                 leaders.push(name(&pod));
             }
@@ -194,7 +195,7 @@ impl Installation {
         Ok(leaders)
     }
 
-    /// Deletes a pod and does not wait for its end.
+    /// Deletes a pod without waiting for its end.
     pub async fn delete_pod(&self, pod: &str) -> Result<()> {
         self.stage.kubectl(&["delete", "pod", pod, "--namespace", INSTALLATION, "--wait=false"]).await.map(drop)
     }
@@ -208,7 +209,7 @@ impl Installation {
         Ok(memory)
     }
 
-    /// The service account that the pods have.
+    /// The service account of the pods.
     pub async fn account(&self) -> Result<String> {
         let pods = self.pods().await?;
         let account = pods.first().and_then(|pod| pod["spec"]["serviceAccountName"].as_str());
@@ -216,13 +217,13 @@ impl Installation {
     }
 }
 
-/// Lets in only pods that keep to the strictest of the pod security standards.
+/// Enforces the restricted Pod Security Standard in this namespace.
 pub async fn restrict(stage: &Stage, namespace: &str) -> Result<()> {
     let label = "pod-security.kubernetes.io/enforce=restricted";
     stage.kubectl(&["label", "namespace", namespace, label]).await.map(drop)
 }
 
-/// Gives the image that was imported this tag as well.
+/// Gives the imported image one more tag.
 async fn tag(runtime: &Runtime, version: &str) -> Result<()> {
     let names = runtime.ctr(&["images", "list", "--quiet"]).await?;
     let imported = names.lines().find(|name| name.starts_with(IMAGE)).context("no image was imported")?;

@@ -1,5 +1,5 @@
 //! The operator as its users have it: the image, in pods of a real node, installed by Helm, and a pod that reads the
-//! token from its mounted file each second. `make e2e` runs it.
+//! token from its mounted file each second. `make e2e` runs this test.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
@@ -17,16 +17,16 @@ use anyhow::{Context, Result};
 use stage::{Stage, eventually};
 
 use installation::Installation;
-use reader::Seen;
+use reader::Observed;
 use team::{SHORT_LIFETIME, Team};
 
-/// For a pod to start or to go on a busy machine.
+/// Limit for the start or the deletion of a pod on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// The contract: a leader that is told to stop is followed at once; one that dies, within this.
+/// The contract: another replica takes over from a stopped leader immediately, and from a dead one within this.
 const FOLLOWED: Duration = Duration::from_secs(20);
-/// How many lifetimes of its token a pod is watched for.
+/// For how many lifetimes of its token a pod is observed.
 const LIFETIMES: i64 = 3;
-/// The credentials with tokens for an hour: one request each, and one for each time that a Secret was deleted.
+/// The credentials with tokens of an hour: one request each, and one for each deletion of the Secret.
 const ISSUED: [(&str, usize); 2] = [("steady", 1), ("late", 1 + 2)];
 
 fn step(start: Instant, what: &str) {
@@ -55,7 +55,7 @@ async fn pod_always_reads_a_valid_token_through_upgrade_failover_and_uninstall()
     let reader = team.start_reader("reader", "short").await?;
     team.credential("steady", 3600, "20m").await?;
     reader.runs().await?;
-    step(start, "a pod reads a token that lives for about a minute");
+    step(start, "a pod reads a token that is valid for about a minute");
     team.credential("late", 3600, "20m").await?;
     early.runs().await?;
     step(start, "a pod that was created before its credential runs as well");
@@ -68,51 +68,51 @@ async fn pod_always_reads_a_valid_token_through_upgrade_failover_and_uninstall()
     installation.pods_ready().await?;
     installation.only_one_leads().await?;
     team.issued(&ISSUED).await?;
-    step(start, "chart and image upgraded, no token minted");
+    step(start, "chart and image upgraded, no token requested");
 
     let leader = installation.only_one_leads().await?;
     let deleted = Instant::now();
     installation.delete_pod(&leader).await?;
-    installation.somebody_else_leads(&leader).await?;
+    installation.another_pod_leads(&leader).await?;
     let took = deleted.elapsed();
     assert!(took < FOLLOWED, "another one leads after {took:?}");
     installation.pods_ready().await?;
     team.issued(&ISSUED).await?;
-    step(start, &format!("leader deleted, another one led {:.1} s later, no token minted", took.as_secs_f32()));
+    step(start, &format!("leader deleted, another one led {:.1} s later, no token requested", took.as_secs_f32()));
 
     let memory = installation.memory().await?;
     step(start, &format!("resident memory of the operators: {memory:?} bytes"));
     permissions::are_what_is_used(&installation).await?;
-    step(start, "permissions are what is used");
+    step(start, "the permissions are exactly those that are used");
 
     let before = team.tokens().await?;
     installation.uninstall().await?;
-    assert_eq!(installation.kinds().await?, 2, "the kinds stay, as crds.keep says");
+    assert_eq!(installation.crds().await?, 2, "crds.keep keeps the CRDs");
     let after = team.tokens().await?;
-    assert_eq!(after["steady"], before["steady"], "and so do the users' Secrets");
+    assert_eq!(after["steady"], before["steady"], "the users' Secrets are kept");
     assert_eq!(after.len(), before.len());
-    step(start, "chart uninstalled; kinds, credentials and Secrets are there");
+    step(start, "chart uninstalled; CRDs, credentials and Secrets are kept");
     installation.install().await?;
     installation.pods_ready().await?;
     installation.only_one_leads().await?;
     team.renewed("short").await?;
     team.issued(&ISSUED).await?;
-    step(start, "installed again; it goes on where it was, no token minted");
+    step(start, "installed again; no token requested");
 
     let what = "a pod that has read its token for several lifetimes";
     let limit = Duration::from_secs(u64::from(SHORT_LIFETIME)) * 4;
     eventually(what, limit, async || {
-        let seen = Seen::of(&reader.log().await.ok()?);
-        (seen.seconds >= LIFETIMES * i64::from(SHORT_LIFETIME)).then_some(())
+        let observed = Observed::of(&reader.log().await.ok()?);
+        (observed.seconds >= LIFETIMES * i64::from(SHORT_LIFETIME)).then_some(())
     })
     .await?;
     step(start, &format!("a pod has read its token for {LIFETIMES} lifetimes"));
-    let seen = Seen::of(&reader.log().await?);
-    step(start, &format!("what the pod saw: {seen}"));
+    let observed = Observed::of(&reader.log().await?);
+    step(start, &format!("what the pod read: {observed}"));
     installation.test().await?;
     step(start, "helm test succeeded");
-    seen.assert_always_valid();
-    Seen::of(&early.log().await?).assert_always_valid();
+    observed.assert_always_valid();
+    Observed::of(&early.log().await?).assert_always_valid();
     team.issued_only_when_due("short").await?;
     Ok(())
 }

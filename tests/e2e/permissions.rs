@@ -1,4 +1,4 @@
-//! What the operator's service account may do is what its pods did.
+//! The permissions of the operator's service account are those that its pods used.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use stage::{
 
 use crate::{PATIENCE, installation::Installation};
 
-/// What the API server says that the account may do in the namespace of the installation. It is what
-/// `kubectl auth can-i --list` asks, in a form to be read by programs.
+/// The permissions of the account in the namespace of the installation, from the API server: the same as
+/// `kubectl auth can-i --list`, in a form for programs.
 async fn may(stage: &Stage, account: &str) -> Result<BTreeSet<Use>> {
     let question = json!({
         "apiVersion": "authorization.k8s.io/v1",
@@ -28,8 +28,8 @@ async fn may(stage: &Stage, account: &str) -> Result<BTreeSet<Use>> {
 
 pub async fn are_what_is_used(installation: &Installation) -> Result<()> {
     let stage = &installation.stage;
-    let everybody = may(stage, "nobody").await?;
-    let granted: BTreeSet<Use> = &may(stage, &installation.account().await?).await? - &everybody;
+    let everyone = may(stage, "no-one").await?;
+    let granted: BTreeSet<Use> = &may(stage, &installation.account().await?).await? - &everyone;
     assert!(!granted.is_empty());
     eventually("the use of everything that is granted", PATIENCE, async || {
         used(stage).ok().filter(|(used, _)| *used == granted)
@@ -40,6 +40,6 @@ pub async fn are_what_is_used(installation: &Installation) -> Result<()> {
         format!("never used: {:?}; used and not granted: {:?}", &granted - &used, &used - &granted)
     })?;
     let (_, refused) = used(stage)?;
-    assert!(refused.is_empty(), "the operator tried what it may not: {refused:?}");
+    assert!(refused.is_empty(), "the operator tried what is forbidden: {refused:?}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A pod that reads its token from the mounted file each second, and what it saw.
+//! A pod that reads its token from the mounted file each second, and what it read.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -8,8 +8,8 @@ use stage::{eventually, namespace::Namespace, node::runtime::BUSYBOX};
 
 use crate::PATIENCE;
 
-/// Each second a line: the time after reading, then when the token was issued and when it expires, as it says itself;
-/// or what was wrong. The token itself is not told.
+/// Each second it prints a line: the time of the reading, and when the token was issued and expires, by its claims;
+/// or what was wrong. It does not print the token.
 const SCRIPT: &str = r#"
 file=/var/run/secrets/itwin/access_token
 while true; do
@@ -30,9 +30,9 @@ while true; do
 done
 "#;
 
-/// The kubelet of the stage looks after its pods each 5 s and up to half as much more; the rest is for a busy machine.
+/// The kubelet of the stage syncs its pods every 5 s and up to half as much more; the rest is for a busy machine.
 const IN_FILE_WITHIN: i64 = 20;
-/// What may pass between two lines on a busy machine, in seconds.
+/// The longest time between two lines on a busy machine, in seconds.
 const LONGEST_GAP: i64 = 10;
 
 pub struct Reader<'a> {
@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
         Ok(Self { namespace, name: name.to_owned() })
     }
 
-    /// Waits until the kubelet has said that there is no such Secret to mount.
+    /// Waits until the kubelet reports that there is no such Secret to mount.
     pub async fn waits_for_its_secret(&self) -> Result<()> {
         let pod = format!("involvedObject.name={}", self.name);
         let events = ["get", "events", "--field-selector", &pod, "-o", "jsonpath={.items[*].reason}"];
@@ -79,16 +79,16 @@ impl<'a> Reader<'a> {
         .await
     }
 
-    /// Waits until it has read something.
+    /// Waits until the pod has read a token.
     pub async fn runs(&self) -> Result<()> {
         let reads = eventually("a pod that reads its token", PATIENCE, async || {
             let log = self.log().await.ok()?;
             (!log.is_empty()).then_some(())
         });
-        let told = async { self.namespace.kubectl(&["describe", "pod", &self.name]).await.unwrap_or_default() };
+        let description = async { self.namespace.kubectl(&["describe", "pod", &self.name]).await.unwrap_or_default() };
         match reads.await {
             Ok(()) => Ok(()),
-            Err(error) => Err(error.context(told.await)),
+            Err(error) => Err(error.context(description.await)),
         }
     }
 
@@ -97,60 +97,60 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What a pod saw.
+/// What a pod read.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct Observed {
     /// From the first line to the last.
     pub seconds: i64,
     readings: usize,
     tokens: usize,
-    /// Lines that are not a token, as they are.
+    /// Lines without a token, verbatim.
     wrong: Vec<String>,
-    /// The least that a token was still good for, in seconds.
+    /// The shortest remaining validity of a token, in seconds.
     least: i64,
-    /// The longest that a new token took from its issue into the file.
+    /// The longest time from the issue of a token until it was in the file.
     slowest: i64,
     longest_gap: i64,
 }
 
-impl Seen {
+impl Observed {
     pub fn of(log: &str) -> Self {
-        let mut seen = Self { least: i64::MAX, ..Self::default() };
+        let mut observed = Self { least: i64::MAX, ..Self::default() };
         let mut tokens = BTreeSet::new();
         let (mut first, mut last) = (None, None);
         for line in log.lines() {
-            seen.readings += 1;
+            observed.readings += 1;
             let Ok([now, issued, expires]) = numbers(line) else {
-                seen.wrong.push(line.to_owned());
+                observed.wrong.push(line.to_owned());
                 continue;
             };
-            seen.least = seen.least.min(expires - now);
-            // the first one may have waited for the pod
+            observed.least = observed.least.min(expires - now);
+            // the first token may have waited for the pod
             if tokens.insert(issued) && tokens.len() > 1 {
-                seen.slowest = seen.slowest.max(now - issued);
+                observed.slowest = observed.slowest.max(now - issued);
             }
-            seen.longest_gap = seen.longest_gap.max(now - last.unwrap_or(now));
+            observed.longest_gap = observed.longest_gap.max(now - last.unwrap_or(now));
             last = Some(now);
-            seen.seconds = now - *first.get_or_insert(now);
+            observed.seconds = now - *first.get_or_insert(now);
         }
-        seen.tokens = tokens.len();
-        seen
+        observed.tokens = tokens.len();
+        observed
     }
 
-    /// Never missing, never empty, never expired, and looked at all the time.
+    /// Never missing, never empty, never expired, and read all the time.
     pub fn assert_always_valid(&self) {
-        assert!(self.wrong.is_empty(), "the pod saw {:?}", self.wrong);
+        assert!(self.wrong.is_empty(), "the pod read {:?}", self.wrong);
         assert!(self.readings > 0 && self.least > 0, "an expired token: {self:?}");
-        assert!(self.longest_gap <= LONGEST_GAP, "the pod did not reconcile for a while: {self:?}");
-        assert!(self.slowest <= IN_FILE_WITHIN, "a new token took long into the file: {self:?}");
+        assert!(self.longest_gap <= LONGEST_GAP, "the pod read nothing for a while: {self:?}");
+        assert!(self.slowest <= IN_FILE_WITHIN, "a new token reached the file late: {self:?}");
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for Observed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} readings in {} s, {} tokens, wrong {}, good for at least {} s more, a new one in the file within {} s",
+            "{} readings in {} s, {} tokens, wrong {}, valid for at least {} s more, a new one in the file within {} s",
             self.readings,
             self.seconds,
             self.tokens,

@@ -16,13 +16,13 @@ use stage::{
 
 use crate::{PATIENCE, installation::restrict, reader::Reader};
 
-/// Lifetime of the tokens that are watched, in seconds: short, and long enough for the kubelet to bring a renewed one
-/// into the pod's file while there is no operator for a while.
+/// Lifetime of the tokens that are observed, in seconds: short, and long enough for the kubelet to bring a renewed one
+/// into the pod's file although no operator runs for a while.
 pub const SHORT_LIFETIME: u32 = 70;
-/// They are renewed this long before they expire, in seconds, at most: half of the lifetime, a twentieth for the
-/// jitter, and a second, since tokens tell their times in whole ones.
+/// They are renewed at most this long before they expire, in seconds: half of the lifetime, a twentieth for the
+/// jitter, and one second, because the times of a token are whole seconds.
 const RENEWED_BEFORE: i64 = 35 + 4 + 1;
-/// The contract: a deleted Secret is there again.
+/// The contract: a deleted Secret is restored within this.
 const RESTORED: Duration = Duration::from_secs(5);
 
 pub struct Team {
@@ -46,7 +46,7 @@ impl Team {
         format!("service-{}-{credential}", self.namespace.name)
     }
 
-    /// A credential with a client of its own, which names no authority and so uses the default one; waits until it is
+    /// Creates a credential with its own client. It names no authority, so it uses the default one. Waits until it is
     /// Ready.
     pub async fn credential(&self, name: &str, lifetime: u32, renew_before: &str) -> Result<()> {
         let client = Client { lifetime, ..Client::new(&self.client_id(name)) };
@@ -66,21 +66,21 @@ impl Team {
         self.namespace.stage.authority.requests(&self.client_id(credential)).await
     }
 
-    /// For these credentials a token was asked for as often as there was a reason to.
+    /// Checks that tokens for these credentials were requested as often as there was a reason to.
     pub async fn issued(&self, expected: &[(&str, usize)]) -> Result<()> {
         for (credential, times) in expected {
-            assert_eq!(self.requests(credential).await?.len(), *times, "tokens asked for {credential}");
+            assert_eq!(self.requests(credential).await?.len(), *times, "tokens requested for {credential}");
         }
         Ok(())
     }
 
-    /// No token was asked for earlier than it was due, whichever replica of whichever version asked.
+    /// Checks that no token was requested before it was due, by any replica of any version.
     pub async fn issued_only_when_due(&self, credential: &str) -> Result<()> {
         let requests = self.requests(credential).await?;
         let at: Vec<i64> = requests.iter().map(|request| request.at).collect();
         let earliest = (i64::from(SHORT_LIFETIME) - RENEWED_BEFORE) * 1000;
         for pair in at.windows(2) {
-            assert!(pair[1] - pair[0] >= earliest, "asked again after {} ms: {at:?}", pair[1] - pair[0]);
+            assert!(pair[1] - pair[0] >= earliest, "requested again after {} ms: {at:?}", pair[1] - pair[0]);
         }
         assert!(requests.iter().all(|request| request.status == 200), "{requests:?}");
         assert!(at.len() > 2, "there were renewals");
@@ -99,7 +99,7 @@ impl Team {
         self.namespace.get("secret", name).await?.context("there is no such Secret")
     }
 
-    /// The token of each credential, as its Secret has it.
+    /// The token of each credential, from its Secret.
     pub async fn tokens(&self) -> Result<BTreeMap<String, String>> {
         let mut tokens = BTreeMap::new();
         let names = self.namespace.kubectl(&["get", "itcred", "-o", "jsonpath={.items[*].metadata.name}"]).await?;
@@ -110,14 +110,14 @@ impl Team {
         Ok(tokens)
     }
 
-    /// Deletes the Secret of a credential twice; each time it is there again soon, with a new token, since the operator
+    /// Deletes the Secret of a credential twice; each time it is restored soon, with a new token, because the operator
     /// keeps none.
     pub async fn restore_twice(&self, credential: &str) -> Result<()> {
         for _ in 0..2 {
             let before = self.secret(credential).await?;
             self.namespace.kubectl(&["delete", "secret", credential]).await?;
             let deleted = Instant::now();
-            let restored = eventually("a Secret that is there again", PATIENCE, async || {
+            let restored = eventually("a restored Secret", PATIENCE, async || {
                 let secret = self.secret(credential).await.ok()?;
                 (secret["metadata"]["uid"] != before["metadata"]["uid"]).then_some(secret)
             });
@@ -125,7 +125,7 @@ impl Team {
             let took = deleted.elapsed();
             assert!(took < RESTORED, "restored after {took:?}");
         }
-        // the same event again makes a series of the first one
+        // the second event of the same kind makes a series of the first one
         eventually("both events", PATIENCE, async || {
             let events = self.namespace.kubectl(&["get", "events.events.k8s.io", "-o", "json"]).await.ok()?;
             let events: Value = serde_json::from_str(&events).ok()?;

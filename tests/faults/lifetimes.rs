@@ -1,5 +1,5 @@
-//! Renewal by the real authorization server: in time, for ever, exactly as often as the policy says. It takes a minute
-//! and a half, so it runs beside the faults, which take as long.
+//! Renewal by the real authorization server: in time, indefinitely, exactly as often as the policy says. It takes a
+//! minute and a half, so it runs in parallel with the faults, which take as long.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use serde_json::json;
 
 use crate::fixture::Fixture;
 
-/// One token as it stood in the Secret.
-struct Seen {
+/// One token, as it was in the Secret.
+struct TokenVersion {
     issued_at: DateTime<Utc>,
     expires_at: DateTime<Utc>,
     renew_at: Option<DateTime<Utc>>,
@@ -30,10 +30,10 @@ async fn short_lived_token_is_renewed_in_time_for_three_lifetimes() -> Result<()
     fixture.apply_credential(&json!({"minimumValidity": "5s"})).await?;
     fixture.wait_ready().await?;
 
-    let mut tokens: Vec<Seen> = Vec::new();
+    let mut tokens: Vec<TokenVersion> = Vec::new();
     let started = Instant::now();
-    // it ends well before the next renewal, so that none falls between the last look and the count of requests
-    let far_from_renewal = |tokens: &[Seen]| {
+    // it ends well before the next renewal, so that none falls between the last reading and the count of requests
+    let far_from_renewal = |tokens: &[TokenVersion]| {
         tokens.last().is_some_and(|last| (Clock::system().now() - last.issued_at).num_seconds() < LIFETIME / 3)
     };
     while started.elapsed() < Duration::from_secs(3 * 30) || !far_from_renewal(&tokens) {
@@ -43,7 +43,7 @@ async fn short_lived_token_is_renewed_in_time_for_three_lifetimes() -> Result<()
         let (issued_at, expires_at) = (annotation("issued-at")?, annotation("expires-at")?);
         assert!(expires_at > now, "the token in the Secret expired at {expires_at}, and it is {now}");
         if tokens.last().is_none_or(|last| last.issued_at != issued_at) {
-            tokens.push(Seen { issued_at, expires_at, renew_at: None });
+            tokens.push(TokenVersion { issued_at, expires_at, renew_at: None });
         }
         let status = fixture.status().await?;
         if let Some(last) = tokens.last_mut()
@@ -52,12 +52,12 @@ async fn short_lived_token_is_renewed_in_time_for_three_lifetimes() -> Result<()
             last.renew_at = Some(time(&status["renewAt"])?);
         }
         assert_eq!(status["conditions"][0]["status"], "True", "Ready all the time: {status}");
-        // each look is a process of its own; this only keeps them apart
+        // each reading starts a process; this only separates them
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 
     for pair in tokens.windows(2) {
-        let due = pair[0].renew_at.context("renewAt was never told")?;
+        let due = pair[0].renew_at.context("renewAt was never set")?;
         let late = (pair[1].issued_at - due).num_seconds();
         assert!((0..=2).contains(&late), "due at {due}, renewed at {}", pair[1].issued_at);
         let left = (pair[0].expires_at - due).num_seconds();

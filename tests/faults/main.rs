@@ -1,5 +1,5 @@
-//! Servers that cannot be trusted: the part "Token endpoint" of the fault table, row by row, over real TLS. One
-//! operator serves all rows of a test; each row has an ITwinAuthority, a credential and a client of its own.
+//! Untrustworthy servers: the part "Token endpoint" of the fault table, row by row, over real TLS. One
+//! operator serves all rows of a test; each row has its own ITwinAuthority, credential and client.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 

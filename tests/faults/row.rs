@@ -1,4 +1,4 @@
-//! One row of the fault table, played from a good token through the fault to the recovery.
+//! One row of the fault table, from a valid token through the fault to the recovery.
 
 use std::{
     path::Path,
@@ -18,9 +18,9 @@ use kube::{
 use serde_json::{Value, json};
 use stage::{api_proxy::ApiProxy, eventually, namespace::Namespace, operator::Operator};
 
-/// What the contract gives for telling the cause.
+/// Limit of the contract for reporting the cause.
 const REPORTED: Duration = Duration::from_secs(10);
-/// One back-off step after that many failures, and a probe of the breaker.
+/// One backoff step after that many failures, and a probe of the breaker.
 const RECOVERED: Duration = Duration::from_secs(40);
 /// First tokens of all rows together, on a busy machine.
 const FIRST: Duration = Duration::from_secs(60);
@@ -32,25 +32,26 @@ pub const ATTACKER: &str = "ATTACKER";
 /// One row.
 pub struct Row {
     pub name: &'static str,
-    /// What the server does to token requests.
+    /// What the server does with token requests.
     pub behaviour: Value,
-    /// What the administrator changes, for faults that are in the way to the server.
+    /// What the administrator changes, for faults on the way to the server.
     pub authority: Value,
-    /// The reason of the condition; `None` where the answer is as good as any.
+    /// The reason of the condition; `None` if the response is acceptable.
     pub reason: Option<&'static str>,
 }
 
 /// A namespace with an operator.
-pub struct World {
+pub struct RowFixture {
     pub namespace: Namespace,
     pub operator: Operator,
     _proxy: ApiProxy,
 }
 
-impl World {
+impl RowFixture {
     pub async fn new(prefix: &str) -> Result<Self> {
         let namespace = Namespace::new(prefix).await?;
-        // it shows the operator the authorities of this test alone: those of the others would all be asked as well
+        // it shows the operator only the authorities of this test: the operator would send requests to all the others
+        // as well
         let proxy = ApiProxy::start(&namespace.stage, &namespace.name)?;
         let (program, arguments) = (Path::new(PROGRAM), ["--concurrency", "64"]);
         let operator =
@@ -74,12 +75,12 @@ impl World {
         format!("{}-{name}", self.namespace.name)
     }
 
-    /// The client secret of a row: recognisable, should it turn up where it must not.
+    /// The client secret of a row, easy to find where it must not be.
     pub fn client_secret(&self, name: &str) -> String {
         format!("client-secret-of-{}", self.client_id(name))
     }
 
-    /// An ITwinAuthority for the server that misbehaves.
+    /// An ITwinAuthority for the faulty server.
     pub async fn create_authority(&self, name: &str, spec: &Value) -> Result<String> {
         let faults = &self.namespace.stage.faults;
         let full_name = self.client_id(name);
@@ -132,7 +133,7 @@ impl World {
         Ok(self.credentials().get_status(name).await?.status.unwrap_or_default())
     }
 
-    /// Waits for a condition; gives its message.
+    /// Waits for a condition; returns its message.
     pub async fn wait(&self, name: &str, kind: &str, holds: bool, reason: &str, limit: Duration) -> Result<String> {
         let status = if holds { "True" } else { "False" };
         let what = format!("{name}: {kind}={status} {reason}");
@@ -143,7 +144,7 @@ impl World {
             last = format!("{} {}: {}", condition.status, condition.reason, condition.message);
             (condition.status == status && condition.reason == reason).then(|| condition.message.clone())
         });
-        result.await.with_context(|| format!("last seen: {last}"))
+        result.await.with_context(|| format!("last status: {last}"))
     }
 
     pub async fn renew_now(&self, name: &str, value: &str) -> Result<()> {
@@ -158,13 +159,13 @@ impl World {
         Ok(())
     }
 
-    /// Takes an authority away, so that operators of other tests need not look at it.
+    /// Deletes an authority, so that operators of other tests need not reconcile it.
     pub async fn delete_authority(&self, name: &str) -> Result<()> {
         self.authorities().delete(name, &DeleteParams::default()).await?;
         Ok(())
     }
 
-    /// Fails where a secret, or a text of the server, is in the log, the metrics, an event or a status.
+    /// Fails if a secret, or a text of the server, is in the log, the metrics, an event or a status.
     pub async fn assert_nothing_leaked(&self, names: &[&str]) -> Result<()> {
         let log = std::fs::read_to_string(self.operator.process.log())?;
         let metrics = self.operator.get("/metrics").await?;
@@ -192,58 +193,58 @@ impl Row {
         Self { name, behaviour, authority: json!({}), reason: Some(reason) }
     }
 
-    /// An answer that is odd, and good all the same.
+    /// An unusual response that is acceptable.
     pub fn harmless(name: &'static str, behaviour: Value) -> Self {
         Self { name, behaviour, authority: json!({}), reason: None }
     }
 
-    /// A fault in the way to the server.
+    /// A fault on the way to the server.
     pub fn way(name: &'static str, authority: Value, reason: &'static str) -> Self {
         Self { name, behaviour: json!({"name": "good"}), authority, reason: Some(reason) }
     }
 
     /// Plays the row.
-    pub async fn play(&self, world: &World) -> Result<()> {
-        self.played(world).await.with_context(|| format!("row '{}'", self.name))
+    pub async fn play(&self, fixture: &RowFixture) -> Result<()> {
+        self.played(fixture).await.with_context(|| format!("row '{}'", self.name))
     }
 
-    async fn played(&self, world: &World) -> Result<()> {
-        let faults = world.namespace.stage.faults.clone();
-        let client_id = world.client_id(self.name);
-        let authority = world.create_authority(self.name, &json!({"audiences": ["https://api.example.com"]})).await?;
-        world.create_client_secret(self.name, self.name).await?;
-        world.create_credential(self.name, &authority, self.name, &json!({})).await?;
-        world.wait(self.name, "Ready", true, "TokenValid", FIRST).await?;
-        let before = world.secrets().get(self.name).await?;
+    async fn played(&self, fixture: &RowFixture) -> Result<()> {
+        let faults = fixture.namespace.stage.faults.clone();
+        let client_id = fixture.client_id(self.name);
+        let authority = fixture.create_authority(self.name, &json!({"audiences": ["https://api.example.com"]})).await?;
+        fixture.create_client_secret(self.name, self.name).await?;
+        fixture.create_credential(self.name, &authority, self.name, &json!({})).await?;
+        fixture.wait(self.name, "Ready", true, "TokenValid", FIRST).await?;
+        let before = fixture.secrets().get(self.name).await?;
 
         faults.behave(&client_id, &self.behaviour).await?;
         if self.authority != json!({}) {
-            world.patch_authority(&authority, &self.authority).await?;
+            fixture.patch_authority(&authority, &self.authority).await?;
         }
         let since = Instant::now();
-        world.renew_now(self.name, "1").await?;
+        fixture.renew_now(self.name, "1").await?;
         let Some(reason) = self.reason else {
             eventually("another token", REPORTED, async || {
-                let now = world.secrets().get(self.name).await.ok()?;
+                let now = fixture.secrets().get(self.name).await.ok()?;
                 (now.data != before.data).then_some(())
             })
             .await?;
-            return world.delete_authority(&authority).await;
+            return fixture.delete_authority(&authority).await;
         };
-        let message = world.wait(self.name, "Renewed", false, reason, REPORTED).await?;
+        let message = fixture.wait(self.name, "Renewed", false, reason, REPORTED).await?;
         ensure!(!message.contains(ATTACKER), "the server's own words are in: {message}");
         ensure!(message.contains(&authority) || message.contains("Secret"), "no object is named in: {message}");
 
         eventually("three failed attempts", RECOVERED, async || {
-            world.status(self.name).await.ok().filter(|status| status.consecutive_failures >= 3)
+            fixture.status(self.name).await.ok().filter(|status| status.consecutive_failures >= 3)
         })
         .await?;
-        let after = world.secrets().get(self.name).await?;
+        let after = fixture.secrets().get(self.name).await?;
         ensure!(after == before, "the Secret was touched");
-        let status = world.status(self.name).await?;
+        let status = fixture.status(self.name).await?;
         let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").context("Ready")?;
-        ensure!(ready.status == "True", "the held token is good, and Ready says {}", ready.reason);
-        // the first token, and at most one request a second since; the last may have come in the same second
+        ensure!(ready.status == "True", "the token is valid, and Ready says {}", ready.reason);
+        // the first token, and at most one request a second since; the last one may have come in the same second
         let requests = faults.requests(&client_id).await?.len();
         let allowed = 2 + usize::try_from(since.elapsed().as_secs())?;
         ensure!(requests <= allowed, "{requests} requests where {allowed} are allowed");
@@ -261,10 +262,10 @@ impl Row {
             if undo.get("caBundle").is_some() {
                 undo["caBundle"] = json!(faults.ca_bundle());
             }
-            world.patch_authority(&authority, &undo).await?;
+            fixture.patch_authority(&authority, &undo).await?;
         }
-        world.wait(self.name, "Renewed", true, "TokenIssued", RECOVERED).await?;
-        ensure!(world.secrets().get(self.name).await?.data != before.data, "the new token is in the Secret");
-        world.delete_authority(&authority).await
+        fixture.wait(self.name, "Renewed", true, "TokenIssued", RECOVERED).await?;
+        ensure!(fixture.secrets().get(self.name).await?.data != before.data, "the new token is in the Secret");
+        fixture.delete_authority(&authority).await
     }
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use crate::row::{Row, World};
+use crate::row::{Row, RowFixture};
 
 /// Rows that are played at the same time: what two cores and one Node process can serve.
 const AT_ONCE: usize = 6;
@@ -27,18 +27,18 @@ fn rate_limited(retry_after: Option<&str>) -> Value {
 }
 
 async fn play(prefix: &str, rows: Vec<Row>) -> Result<()> {
-    let world = World::new(prefix).await?;
-    let world = &world;
+    let fixture = RowFixture::new(prefix).await?;
+    let fixture = &fixture;
     let results: Vec<_> =
-        stream::iter(&rows).map(async |row| row.play(world).await).buffer_unordered(AT_ONCE).collect().await;
+        stream::iter(&rows).map(async |row| row.play(fixture).await).buffer_unordered(AT_ONCE).collect().await;
     let failures: Vec<String> = results.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
     assert!(failures.is_empty(), "{} of {} rows:\n{}", failures.len(), rows.len(), failures.join("\n"));
     let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
-    world.assert_nothing_leaked(&names).await
+    fixture.assert_nothing_leaked(&names).await
 }
 
 #[tokio::test]
-async fn answers_that_are_errors() -> Result<()> {
+async fn error_responses_are_reported_by_their_cause() -> Result<()> {
     play(
         "errors",
         vec![
@@ -80,7 +80,7 @@ async fn answers_that_are_errors() -> Result<()> {
 }
 
 #[tokio::test]
-async fn answers_that_are_nonsense() -> Result<()> {
+async fn invalid_responses_are_rejected() -> Result<()> {
     let malformed = |name, behaviour| Row::new(name, behaviour, "MalformedResponse");
     play(
         "nonsense",
@@ -111,7 +111,7 @@ async fn answers_that_are_nonsense() -> Result<()> {
 }
 
 #[tokio::test]
-async fn tokens_that_must_not_be_trusted() -> Result<()> {
+async fn untrustworthy_tokens_are_rejected() -> Result<()> {
     let rejected = |name, behaviour| Row::new(name, behaviour, "TokenRejected");
     play(
         "tokens",
@@ -135,7 +135,7 @@ async fn tokens_that_must_not_be_trusted() -> Result<()> {
 }
 
 #[tokio::test]
-async fn odd_answers_that_are_good() -> Result<()> {
+async fn unusual_but_valid_responses_are_accepted() -> Result<()> {
     play(
         "odd",
         vec![
@@ -155,7 +155,7 @@ async fn odd_answers_that_are_good() -> Result<()> {
 }
 
 #[tokio::test]
-async fn ways_that_lead_nowhere() -> Result<()> {
+async fn unreachable_servers_are_reported_by_their_cause() -> Result<()> {
     let stage = stage::Stage::current()?;
     let (faults, keys) = (&stage.faults, format!("{}/keys", stage.faults.issuer));
     let [closed] = stage::process::free_ports()?;

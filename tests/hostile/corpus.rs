@@ -1,9 +1,9 @@
-//! Texts that tenants and authorization servers may send to do harm. None of them is a valid answer, key, duration or
+//! Texts that tenants and authorization servers may send to do harm. None of them is a valid response, key, duration or
 //! date; some are valid templates.
 
 use base64::Engine;
 
-/// The longest text of the corpus: more than any parser reads.
+/// The longest text of the corpus: longer than any parser reads.
 const LONG: usize = 100_000;
 
 /// The whole corpus.
@@ -12,7 +12,7 @@ pub fn corpus() -> Vec<Vec<u8>> {
     texts.map(String::into_bytes).chain(long()).chain(odd_bytes()).collect()
 }
 
-/// The cases of templates that stopped the process, or made it answer questions about a token, and their kin.
+/// Templates that once stopped the process, or made it answer questions about a token, and similar ones.
 pub fn templates() -> Vec<String> {
     let of = |parts: [&str; 3], times: usize| format!("{}{}{}", parts[0], parts[1].repeat(times), parts[2]);
     let mut texts = vec!["{% if access_token[0:1] == 'e' %}{{ nope }}{% endif %}".to_owned()];
@@ -33,7 +33,7 @@ pub fn templates() -> Vec<String> {
     texts
 }
 
-/// Brackets in brackets, without and with their ends, deeper than any parser may follow.
+/// Nested brackets, with and without their ends, deeper than any parser may follow.
 fn nested() -> Vec<String> {
     let pairs = [("[", "]"), (r#"{"a":"#, "}"), ("(", ")"), ("<a>", "</a>"), ("((", "))"), (r#"{"keys":["#, "]}")];
     let deep = |(open, close): (&str, &str)| {
@@ -42,7 +42,7 @@ fn nested() -> Vec<String> {
     pairs.into_iter().flat_map(deep).flatten().collect()
 }
 
-/// Keys that nest, lie about their lengths, or never end.
+/// Keys that nest, give wrong lengths, or never end.
 pub fn private_keys() -> Vec<String> {
     let nested = |levels: usize| {
         let header = |length: usize| [&[0x30, 0x83][..], &(length as u32).to_be_bytes()[1..]].concat();
@@ -67,7 +67,7 @@ pub fn private_keys() -> Vec<String> {
     ders.iter().flat_map(of).chain(begun).collect()
 }
 
-/// What servers answer that is no answer.
+/// Invalid responses of servers.
 fn answers() -> Vec<String> {
     let token = |rest: &str| format!(r#"{{"access_token":"t","token_type":"Bearer","expires_in":{rest}}}"#);
     let long = "x".repeat(60_000);
@@ -93,7 +93,7 @@ fn answers() -> Vec<String> {
     ]
 }
 
-/// One thing again and again.
+/// One text, repeated.
 fn long() -> Vec<Vec<u8>> {
     let parts = [
         "-", "+", "9", ".", "9h", "1s-", "e", "\\", "\"", "'", ",", "%", "/", "a=", "\0", "\n", " ", "é", "ß",
@@ -105,7 +105,7 @@ fn long() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What is not UTF-8, or is not shown as what it is.
+/// Invalid UTF-8, and characters that are displayed as something else.
 fn odd_bytes() -> Vec<Vec<u8>> {
     let bytes: [&[u8]; 9] = [
         b"\xff",

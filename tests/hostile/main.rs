@@ -1,5 +1,5 @@
-//! Every parser that reads what tenants and authorization servers write, over texts meant to do harm, on a small stack:
-//! each ends with an error of bounded length, and none ends the process. No server is needed.
+//! Every parser of texts from tenants and authorization servers, with texts meant to do harm, on a small stack:
+//! each returns an error of bounded length, and none ends the process. No server is needed.
 
 #![allow(missing_docs, clippy::panic)]
 
@@ -29,9 +29,9 @@ use itwin_oauth::{
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 
-/// A stack as small as threads have it anywhere; the operator's have 2 MiB.
+/// A stack as small as that of any thread; those of the operator have 2 MiB.
 const STACK: usize = 256 * 1024;
-/// The longest message, in bytes: it goes into conditions, events and logs.
+/// The longest message, in bytes: it becomes part of conditions, events and logs.
 const MESSAGE_MAX: usize = 700;
 const ISSUER: &str = "https://ims.example.com";
 
@@ -41,7 +41,7 @@ fn on_small_stack(work: impl FnOnce() + Send + 'static) {
     thread.join().expect("no panic");
 }
 
-/// A part of a text, to say which it was.
+/// The start of a text, to identify it.
 fn shown(text: &[u8]) -> String {
     String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned()
 }
@@ -69,7 +69,7 @@ fn templates() {
             is_bounded(&check(&text).expect_err(&text), text.as_bytes());
         }
         for text in corpus() {
-            // what has no placeholder is a template too
+            // a text without a placeholder is a template too
             if let Err(message) = check(&String::from_utf8_lossy(&text)) {
                 is_bounded(&message, &text);
             }
@@ -86,7 +86,7 @@ fn values_of_a_client_secret() {
             let secret = Secret { data: Some(data.into()), ..Secret::default() };
             let material = ClientMaterial::new(secret, &client_keys(), "team/client".to_owned());
             for method in [ClientAuthentication::ClientSecretPost, ClientAuthentication::PrivateKeyJwt] {
-                // what is short and has no control characters can be a value
+                // a short text without control characters can be a value
                 match material.credentials(method, GrantType::Password) {
                     Ok(client) => assert!(client.id.len() <= 1024),
                     Err(failure) => is_bounded(&failure.message, &text),
@@ -107,7 +107,7 @@ fn private_keys() {
     });
 }
 
-/// An answer without a server.
+/// A response without a server.
 struct Canned(u16, Vec<u8>);
 
 impl Transport for Canned {
@@ -135,7 +135,7 @@ fn ask(status: u16, body: Vec<u8>) -> Result<token::TokenAnswer, String> {
 }
 
 #[test]
-fn token_answers() {
+fn token_responses() {
     on_small_stack(|| {
         for text in corpus() {
             for status in [200, 400] {
@@ -193,7 +193,7 @@ fn key_sets() {
     });
 }
 
-/// A set with one public key, of which no one has the private one.
+/// A key set with one public key, whose private key no one has.
 static KEYS: LazyLock<KeySet> = LazyLock::new(|| {
     let keys = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"1","use":"sig",
         "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
@@ -224,7 +224,7 @@ fn retry_after() {
             let headers = ::http::HeaderMap::from_iter([(::http::header::RETRY_AFTER, value)]);
             assert_eq!(transport::retry_after(&headers, now()), None, "{}", shown(&text));
         }
-        // read, and no instant is out of range
+        // it is read, and no instant is out of range
         for (text, seconds) in [("4294967295", 4_294_967_295), ("Fri, 31 Dec 9999 23:59:59 GMT", 251_602_300_799)] {
             let headers = ::http::HeaderMap::from_iter([(::http::header::RETRY_AFTER, text.parse().expect("a value"))]);
             assert_eq!(transport::retry_after(&headers, now()), Some(TimeDelta::seconds(seconds)));

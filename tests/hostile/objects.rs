@@ -21,7 +21,7 @@ use crate::{
     is_bounded, now, on_small_stack, shown,
 };
 
-/// A credential with a value at one place, as the API server would send it.
+/// A credential with one replaced value, as the API server would send it.
 fn credential(pointer: &str, value: &Value) -> Guarded<ITwinServiceCredential> {
     let mut object = json!({
         "metadata": {"name": "agent", "annotations": {secret_keys::RENEW: null}},
@@ -48,7 +48,7 @@ fn credential(pointer: &str, value: &Value) -> Guarded<ITwinServiceCredential> {
 fn custom_resources() {
     on_small_stack(|| {
         for text in corpus() {
-            // not even JSON
+            // these are not even JSON
             assert!(serde_json::from_slice::<Guarded<ITwinServiceCredential>>(&text).is_err(), "{}", shown(&text));
             assert!(serde_json::from_slice::<Guarded<ITwinAuthority>>(&text).is_err(), "{}", shown(&text));
             let text = json!(String::from_utf8_lossy(&text));
@@ -95,7 +95,7 @@ fn urls_and_label_selectors_of_an_authority() {
             let selector = json!({"allowedNamespaces": {"matchExpressions": [expression]}});
             is_bounded(&authority(&selector).expect_err(&shown(&text)), &text);
         }
-        // as many as fit into an object
+        // as many as an object can hold
         let expression = json!({"key": "k", "operator": "NotIn", "values": vec!["v"; 100]});
         let selector = json!({"allowedNamespaces": {"matchExpressions": vec![expression; 2000]}});
         let config = authority(&selector).expect("a selector");
@@ -143,7 +143,7 @@ fn content(token: &str) -> Content {
 }
 
 #[test]
-fn verdict_on_a_template_is_the_same_whatever_the_token_is() {
+fn verdict_on_a_template_does_not_depend_on_the_token() {
     let tokens = ["e", "f", "eeeeeeeeee", &"e".repeat(32 * 1024)];
     for text in corpus::templates() {
         let credential = credential("/spec/secretTemplate/data/key", &json!(text)).open().expect("a credential");
@@ -151,7 +151,7 @@ fn verdict_on_a_template_is_the_same_whatever_the_token_is() {
         let messages = verdicts.map(|verdict| verdict.expect_err(&text).message);
         assert!(messages.iter().all(|message| *message == messages[0]), "{messages:?}");
     }
-    // and what the longest token would make too long is refused with the shortest one
+    // and a template that is too long with the longest token is rejected with the shortest one
     let longest = json!("{{ access_token | tojson }}".repeat(12));
     let credential = credential("/spec/secretTemplate/data/key", &longest).open().expect("a credential");
     assert!(secret_writer::data(&credential, &content("e")).is_err());

@@ -1,4 +1,4 @@
-//! What the process itself shows of a panic.
+//! What the process shows of a panic.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use itwin_credential_operator::{
     report::log,
 };
 
-/// What stands for a value in the message of a panic.
+/// A placeholder for a secret value in the message of a panic.
 const VALUE: &str = "a-value-of-a-secret";
 
 #[test]
@@ -22,7 +22,7 @@ fn panic_is_logged_by_its_place_and_not_by_its_message() {
 }
 
 #[test]
-#[ignore = "run by the test above, in a process of its own"]
+#[ignore = "run by the test above, in its own process"]
 fn panics() {
     log::start(LogFormat::Json, LogLevel::Info);
     log::log_panics();

@@ -97,7 +97,10 @@ impl Oracle {
         let mut known = self.holder.lock().expect("no panic");
         // a second replica that creates the Lease is refused after this
         let is_late = call.verb == Verb::Create && known.is_some();
-        if is_current && !is_late && let Some(holder) = new["spec"]["holderIdentity"].as_str() {
+        if is_current
+            && !is_late
+            && let Some(holder) = new["spec"]["holderIdentity"].as_str()
+        {
             *known = Some(holder.to_owned());
         }
     }

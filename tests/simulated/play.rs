@@ -286,8 +286,13 @@ impl Player {
         let mut problems = Vec::new();
         if ready == "True" && !holds {
             let expires_at = issued.as_ref().map(|issued| issued.expires_at);
-            let says = secret.as_ref().map(|secret| secret["metadata"]["annotations"]["credentials.itwin.dev/expires-at"].clone());
-            problems.push(format!("Ready, and the token of {} expired at {expires_at:?} ({says:?})", spec["authorityRef"]["name"]));
+            let says = secret
+                .as_ref()
+                .map(|secret| secret["metadata"]["annotations"]["credentials.itwin.dev/expires-at"].clone());
+            problems.push(format!(
+                "Ready, and the token of {} expired at {expires_at:?} ({says:?})",
+                spec["authorityRef"]["name"]
+            ));
         }
         let generation = &credential["metadata"]["generation"];
         if &credential["status"]["observedGeneration"] != generation {

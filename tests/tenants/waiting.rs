@@ -1,4 +1,4 @@
-//! What waits for a rate limit costs nothing, and says so.
+//! A credential that waits for a rate limit costs nothing, and its status says so.
 
 use std::time::{Duration, Instant};
 
@@ -6,30 +6,30 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use stage::eventually;
 
-use crate::world::{World, client_secret, credentials};
+use crate::fixture::{Fixture, client_secret, credentials};
 
 const CREDENTIALS: usize = 300;
 const WATCHED: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Processor time that an operator may take in that time, in seconds: a hundredth of it, and twice that where our own
-/// code is not optimised.
+/// CPU time that the operator may use in that time, in seconds: a hundredth of it, and twice that if the code is not
+/// optimised.
 const PROCESSOR: f64 = if cfg!(debug_assertions) { 0.4 } else { 0.2 };
 
-/// How many calls of the operator there were that read something of the namespace.
-fn reads(world: &World) -> Result<usize> {
-    let log = std::fs::read_to_string(world.noisy.stage.directory.join("audit.log"))?;
+/// How many calls of the operator read something in the namespace.
+fn reads(fixture: &Fixture) -> Result<usize> {
+    let log = std::fs::read_to_string(fixture.noisy.stage.directory.join("audit.log"))?;
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let reads = entries.filter(|entry| {
-        entry["objectRef"]["namespace"] == world.noisy.name.as_str()
+        entry["objectRef"]["namespace"] == fixture.noisy.name.as_str()
             && entry["verb"] == "get"
             && entry["user"]["username"].as_str().is_some_and(|user| user.contains("serviceaccount"))
     });
     Ok(reads.count())
 }
 
-/// Processor time of the operator, in seconds: `utime` and `stime` of proc(5), in hundredths.
-fn processor(world: &World) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", world.operator.process.id()))?;
+/// CPU time of the operator, in seconds: `utime` and `stime` of proc(5), in hundredths.
+fn processor(fixture: &Fixture) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", fixture.operator.process.id()))?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
     Ok(ticks / 100.0)
@@ -37,30 +37,30 @@ fn processor(world: &World) -> Result<f64> {
 
 #[tokio::test]
 async fn three_hundred_that_wait_cost_about_one_read_a_token_and_hardly_any_processor() -> Result<()> {
-    let world = World::new("wait").await?;
-    let authority = world.authority("ims", &json!({"requestsPerMinute": 60})).await?;
-    world.behave(&world.noisy, "crowd", &json!({"name": "good", "lifetime": 3600})).await?;
-    client_secret(&world.noisy, "crowd").await?;
-    credentials(&world.noisy, &authority, "crowd", CREDENTIALS).await?;
+    let fixture = Fixture::new("wait").await?;
+    let authority = fixture.authority("ims", &json!({"requestsPerMinute": 60})).await?;
+    fixture.behave(&fixture.noisy, "crowd", &json!({"name": "good", "lifetime": 3600})).await?;
+    client_secret(&fixture.noisy, "crowd").await?;
+    credentials(&fixture.noisy, &authority, "crowd", CREDENTIALS).await?;
     let waiting = "itwin_token_request_queue_length{";
     eventually("a queue", PATIENCE, async || {
-        (world.metric(waiting).await.ok()? > CREDENTIALS as f64 / 2.0).then_some(())
+        (fixture.metric(waiting).await.ok()? > CREDENTIALS as f64 / 2.0).then_some(())
     })
     .await?;
-    let (reads_before, requests_before) = (reads(&world)?, world.requests(&world.noisy, "crowd").await?);
-    let (before, started) = (processor(&world)?, Instant::now());
+    let (reads_before, requests_before) = (reads(&fixture)?, fixture.requests(&fixture.noisy, "crowd").await?);
+    let (before, started) = (processor(&fixture)?, Instant::now());
     tokio::time::sleep(WATCHED).await;
-    let used = processor(&world)? - before;
-    let requests = world.requests(&world.noisy, "crowd").await? - requests_before;
-    let reads = reads(&world)? - reads_before;
+    let used = processor(&fixture)? - before;
+    let requests = fixture.requests(&fixture.noisy, "crowd").await? - requests_before;
+    let reads = reads(&fixture)? - reads_before;
     eprintln!("{requests} tokens, {reads} reads, {used} s of a processor in {:?}", started.elapsed());
     assert!((17..=22).contains(&requests), "{requests} requests at one a second");
     assert!(reads <= 3 * requests, "{reads} reads for {requests} tokens");
     assert!(used < PROCESSOR, "{used} s of a processor");
 
-    // and each of them says so, once it has waited for 30 s
+    // and each of them reports it, once it has waited for 30 s
     let message = eventually("a wait in Ready", PATIENCE, async || {
-        let list = world.noisy.kubectl(&["get", "itcred", "-o", "json"]).await.ok()?;
+        let list = fixture.noisy.kubectl(&["get", "itcred", "-o", "json"]).await.ok()?;
         let list: Value = serde_json::from_str(&list).ok()?;
         let conditions = list["items"].as_array()?.iter().filter_map(|item| item["status"]["conditions"].as_array());
         let mut ready = conditions.flatten().filter(|condition| condition["type"] == "Ready");
@@ -70,7 +70,7 @@ async fn three_hundred_that_wait_cost_about_one_read_a_token_and_hardly_any_proc
         })
     })
     .await
-    .with_context(|| world.operator.process.log_tail())?;
+    .with_context(|| fixture.operator.process.log_tail())?;
     assert!(message.contains(&authority) && message.contains("requestsPerMinute"), "{message}");
     Ok(())
 }

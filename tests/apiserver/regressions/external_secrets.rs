@@ -1,5 +1,5 @@
-//! external-secrets/external-secrets: intervals that know nothing of the token, double requests, wiped Secrets, wedged
-//! namespaces. Its silent stop at 3000 objects (#6053) is among the tests with a control plane of their own.
+//! external-secrets/external-secrets: intervals that ignore the token's lifetime, double requests, wiped Secrets, stuck
+//! namespaces. Its silent stop at 3000 objects (#6053) is among the tests with their own control plane.
 
 use anyhow::{Context, Result};
 use chrono::TimeDelta;
@@ -12,14 +12,14 @@ use super::{at, policy, token_metadata};
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
 #[test]
-fn external_secrets_6690_token_is_renewed_before_it_expires_whatever_the_interval() {
+fn external_secrets_6690_token_is_renewed_before_it_expires_with_any_interval() {
     for lifetime in [60, 600, 3600, 86_400] {
-        // an interval that was chosen for another token
-        let wished = policy(RenewBefore::Fixed(TimeDelta::seconds(1)));
-        let renew_at = schedule::renew_at(&token_metadata(lifetime), &wished, "2a9f4d3e");
+        // a policy that was chosen for another token
+        let requested = policy(RenewBefore::Fixed(TimeDelta::seconds(1)));
+        let renew_at = schedule::renew_at(&token_metadata(lifetime), &requested, "2a9f4d3e");
         assert!(renew_at < at(lifetime), "a token of {lifetime} s is renewed at {renew_at}");
-        let minimum = wished.minimum_validity.min(TimeDelta::seconds(lifetime) / 2);
-        assert!(at(lifetime) - renew_at >= minimum, "with less than workloads count on");
+        let minimum = requested.minimum_validity.min(TimeDelta::seconds(lifetime) / 2);
+        assert!(at(lifetime) - renew_at >= minimum, "with less than workloads need");
     }
 }
 
@@ -44,7 +44,7 @@ async fn external_secrets_6743_token_shorter_than_expected_is_renewed_by_its_own
     }
     let requests = fixture.token_requests().await?;
     let gaps: Vec<i64> = requests.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
-    // half of its life, less a twentieth of jitter, and instants are cut to seconds
+    // half of its lifetime, less a twentieth of jitter, and instants are truncated to seconds
     assert!(gaps.iter().all(|gap| *gap >= 3400), "{gaps:?} ms between two");
     Ok(())
 }
@@ -57,7 +57,7 @@ async fn external_secrets_2184_stale_read_requests_one_token() -> Result<()> {
     faults.behave(&fixture.client.client_id, &json!({"name": "slowGood", "value": 1500})).await?;
     fixture.apply_client_secret().await?;
     fixture.apply_credential(&json!({})).await?;
-    // whatever comes in while the token is on its way, and right after it was written
+    // any event while the token request is under way, and right after the token was written
     let mut round = 0;
     eventually("a written token", PATIENCE, async || {
         round += 1;
@@ -89,7 +89,7 @@ fn external_secrets_6728_failing_issuer_is_not_hammered() {
 async fn external_secrets_2416_secret_is_never_wiped() -> Result<()> {
     let fixture = Fixture::ready("wiped").await?;
     let before = fixture.secret().await?.context("no Secret")?;
-    // everything that a token comes from goes
+    // everything that a token depends on is deleted
     fixture.namespace.kubectl(&["delete", "itauth", &fixture.namespace.name]).await?;
     fixture.namespace.kubectl(&["delete", "secret", "agent-client"]).await?;
     fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
@@ -103,8 +103,8 @@ async fn external_secrets_2416_secret_is_never_wiped() -> Result<()> {
 async fn external_secrets_6773_nothing_of_ours_holds_a_namespace() -> Result<()> {
     let mut fixture = Fixture::ready("wedged").await?;
     let credential = fixture.namespace.get("itcred", NAME).await?.context("no credential")?;
-    assert!(credential["metadata"]["finalizers"].is_null(), "cleaning up is left to garbage collection");
-    // nobody is there to clean up
+    assert!(credential["metadata"]["finalizers"].is_null(), "garbage collection does the cleanup");
+    // no operator runs that could clean up
     fixture.stop();
     let (name, limit) = (fixture.namespace.name.clone(), format!("--timeout={}s", COLLECTED.as_secs()));
     fixture.namespace.stage.kubectl(&["delete", "namespace", &name, &limit]).await?;

@@ -1,5 +1,5 @@
-//! Bugs of our peers, replayed: each test carries the name and number of the issue that it learns from. What is a
-//! pure decision is tested as one; the rest runs on the real servers.
+//! Bugs of comparable projects, reproduced: each test has the name and number of the issue that it learns from. What is
+//! a pure decision is tested as one; the rest runs with the real servers.
 
 mod cert_manager;
 mod external_secrets;
@@ -30,7 +30,7 @@ fn policy(renew_before: RenewBefore) -> Policy {
     Policy { renew_before, minimum_validity: TimeDelta::minutes(5) }
 }
 
-/// A token that was asked for at second 0 and lives for so many seconds.
+/// A token that was requested at second 0 and lives for this many seconds.
 fn token_metadata(lifetime: i64) -> TokenMetadata {
     TokenMetadata {
         request: "request".into(),
@@ -62,7 +62,7 @@ fn holding(token_metadata: TokenMetadata, policy: Policy) -> ObservedState {
     }
 }
 
-/// Creates credentials of these names.
+/// Creates credentials with these names.
 async fn create_credentials(fixture: &Fixture, names: impl Iterator<Item = String>, spec: &Value) -> Result<()> {
     let api: Api<ITwinServiceCredential> = Api::namespaced(fixture.namespace.client.clone(), &fixture.namespace.name);
     let create = async |name: String| {

@@ -1,4 +1,4 @@
-//! bitnami-labs/sealed-secrets: garbage collection that takes the wrong Secret, long passes after a restart.
+//! bitnami-labs/sealed-secrets: garbage collection of the wrong Secret, long passes after a restart.
 
 use anyhow::Result;
 use serde_json::json;
@@ -15,7 +15,7 @@ async fn sealed_secrets_1599_garbage_collection_of_the_old_uid_spares_the_new_se
     recreated_again_and_again(&Fixture::ready("gc").await?, 1).await
 }
 
-/// With a thousand of them, and what is read and written meanwhile: among the tests with a control plane of their own.
+/// A thousand of them, and what is read and written meanwhile, are among the tests with their own control plane.
 #[tokio::test]
 async fn sealed_secrets_1833_full_pass_after_a_restart_takes_seconds() -> Result<()> {
     const CREDENTIALS: usize = 100;

@@ -1,5 +1,5 @@
-//! hashicorp/vault-secrets-operator: late renewals, restarts that ask for everything anew, lost Secrets. Its memory
-//! (#969) is among the tests with a control plane of their own.
+//! hashicorp/vault-secrets-operator: late renewals, restarts that request everything again, lost Secrets. Its memory
+//! (#969) is among the tests with their own control plane.
 
 use anyhow::Result;
 use itwin_core::{
@@ -42,20 +42,20 @@ fn vault_secrets_operator_364_due_token_is_renewed_at_the_first_reconcile() {
     assert_eq!(
         decide(&observed, at(3600) + chrono::TimeDelta::days(1)),
         Action::Fetch(Fetch::Client),
-        "after a long sleep too"
+        "also after a long sleep"
     );
 }
 
 #[test]
 fn vault_secrets_operator_275_jitter_only_brings_a_renewal_forward() {
-    let wished = policy(RenewBefore::Percentage(50));
+    let requested = policy(RenewBefore::Percentage(50));
     for uid in ["a", "b", "c", "d", "e", "f", "g", "h"] {
-        let renew_at = schedule::renew_at(&token_metadata(3600), &wished, uid);
+        let renew_at = schedule::renew_at(&token_metadata(3600), &requested, uid);
         assert!(renew_at <= at(1800), "{uid}: {renew_at}");
     }
 }
 
-/// A credential of each kind of life, and as many token requests.
+/// Creates credentials with tokens of different lifetimes; returns the number of token requests.
 async fn several(prefix: &str) -> Result<(Fixture, usize)> {
     let fixture = Fixture::ready(prefix).await?;
     let client = json!({"clientCredentialsRef": {"name": "agent-client"}});
@@ -68,7 +68,7 @@ async fn several(prefix: &str) -> Result<(Fixture, usize)> {
 }
 
 async fn wait_for_five_reconciles(fixture: &Fixture) -> Result<()> {
-    eventually("a look at each", PATIENCE, async || {
+    eventually("a reconciliation of each", PATIENCE, async || {
         (fixture.metric("itwin_reconciles_total").await.ok()? >= 5.0).then_some(())
     })
     .await
@@ -84,7 +84,7 @@ async fn vault_secrets_operator_285_restart_asks_for_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn vault_secrets_operator_734_restarts_in_a_row_ask_for_nothing() -> Result<()> {
+async fn vault_secrets_operator_734_consecutive_restarts_ask_for_nothing() -> Result<()> {
     let (mut fixture, requests) = several("restart-often").await?;
     for _ in 0..3 {
         fixture.restart().await?;
@@ -98,7 +98,7 @@ async fn vault_secrets_operator_734_restarts_in_a_row_ask_for_nothing() -> Resul
 async fn vault_secrets_operator_959_restart_without_a_status_asks_for_nothing() -> Result<()> {
     let (mut fixture, requests) = several("restart-bare").await?;
     fixture.stop();
-    // as after a restore from a backup, which holds no status
+    // as after a restore from a backup, which contains no status
     let nothing = r#"[{"op":"remove","path":"/status"}]"#;
     fixture.namespace.kubectl(&["patch", "itcred", NAME, "--subresource=status", "--type=json", "-p", nothing]).await?;
     fixture.start().await?;

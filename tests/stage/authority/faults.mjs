@@ -1,5 +1,5 @@
-// An authority that misbehaves on demand, for faults that a real server cannot show. What it does to a client's token
-// requests is set, while it runs, through a second socket that only listens on loopback.
+// A faulty authority, for faults that a real server cannot cause. A second socket, which
+// only listens on loopback, configures at run time what it does to a client's token requests.
 //
 // Arguments: one JSON object {port, controlPort, certificate, key, tls: [{port, certificate, key}], blackHolePort};
 // certificates and keys are file names.
@@ -56,11 +56,11 @@ function json(response, status, body, headers = {}) {
 
 const without = (object, field) => Object.fromEntries(Object.entries(object).filter(([key]) => key !== field));
 
-// Each behaviour gets the request's form and what a good server would answer.
+// Each behaviour gets the form of the request and the response of a good server.
 const BEHAVIOURS = {
   good: async (response, { answer }) => json(response, 200, answer),
   slowGood: async (response, { answer, value }) => setTimeout(() => json(response, 200, answer), value),
-  // the description is in the hands of whoever answers: it tries to get the client's secret shown
+  // the server controls the description: it tries to make the operator show the client's secret
   oauthError: async (response, { form, value }) =>
     json(response, value.status, { error: value.error, error_description: `ATTACKER ${form.get('client_secret')}` }),
   status: async (response, { value }) => json(response, value.status, value.body ?? 'ATTACKER', value.headers),
@@ -192,7 +192,7 @@ createControl(async (request, response) => {
 
 const listen = ({ port, certificate, key }) =>
   createServer({ cert: readFileSync(certificate), key: readFileSync(key) }, serve)
-    // handshakes that are refused are what some clients are here for
+    // some clients exist for the handshakes that fail
     .on('tlsClientError', () => {})
     .listen(port, '127.0.0.1');
 for (const server of options.tls) listen(server);

@@ -1,6 +1,6 @@
 // A real authorization server (oidc-provider), shaped like Bentley IMS: its paths, its array `scope` claim, its
-// lifetimes. Clients are registered while it runs, through a second socket that only listens on loopback, so that
-// each test has clients of its own; the same socket tells which token requests came.
+// lifetimes. A second socket, which only listens on loopback, registers clients at run time, so that
+// each test has its own clients; the same socket reports the token requests that came.
 //
 // Arguments: one JSON object {port, controlPort, host, certificate, key}; certificate and key are file names.
 import { createServer as createControl } from 'node:http';
@@ -99,7 +99,7 @@ const provider = new Provider(issuer, {
   },
 });
 
-// RFC 6749 section 4.3, which the server does not have of itself
+// RFC 6749 section 4.3, which the server does not implement itself
 provider.registerGrantType(
   'password',
   async (ctx) => {
@@ -118,7 +118,7 @@ provider.use(async (ctx, next) => {
   const at = Date.now();
   await next();
   if (ctx.path !== '/connect/token') return;
-  // the signature alone: the rest of a token is known to everybody
+  // the signature alone: the rest of a token is public
   if (ctx.body?.access_token) secrets.add(ctx.body.access_token.split('.').pop());
   const body = ctx.oidc?.body ?? {};
   requests.push({

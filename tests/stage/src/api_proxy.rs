@@ -1,8 +1,8 @@
-//! A proxy between an operator and the API server that plays faults on demand.
+//! A proxy between an operator and the API server that injects faults on demand.
 //!
-//! It runs inside the process of the test, on a thread of its own, so that neither waits for the other. Toward the
-//! operator it speaks plain HTTP on loopback; the operator's own token is passed on, so that its permissions are the
-//! real ones. It is also where a test ends an operator at a given call: production code needs no hook for that.
+//! It runs inside the process of the test, on its own thread, so that neither waits for the other. Operators call it
+//! over plain HTTP on loopback. It forwards the operator's own token, so that the permissions are the real ones. It
+//! is also where a test ends an operator at a given call: production code needs no hook for that.
 
 pub mod call;
 pub mod fault;
@@ -28,20 +28,20 @@ use self::{
 };
 use crate::Stage;
 
-/// A call that came.
+/// A call that the proxy received.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// What was asked.
+    /// The call.
     pub call: Call,
-    /// When.
+    /// When it came.
     pub at: Instant,
-    /// HTTP status of the answer, were it ours or the API server's; `None` where there was none.
+    /// HTTP status of the response, from the proxy or from the API server; `None` if there was none.
     pub status: Option<u16>,
 }
 
-/// A running proxy; it ends, with all its connections, when this is dropped.
+/// A running proxy. It stops, and closes all its connections, when it is dropped.
 pub struct ApiProxy {
-    /// A kubeconfig of the operator's service account that leads here.
+    /// A kubeconfig of the operator's service account that points to the proxy.
     pub kubeconfig: PathBuf,
     state: Arc<State>,
     _stop: oneshot::Sender<()>,
@@ -51,7 +51,7 @@ struct State {
     /// The API server.
     server: String,
     upstream: reqwest::Client,
-    /// Selects the only authorities that an operator behind this proxy sees, in a query.
+    /// The query that selects the only authorities that an operator behind this proxy sees.
     authorities: String,
     rules: Mutex<Vec<Rule>>,
     records: Mutex<Vec<Record>>,
@@ -60,11 +60,11 @@ struct State {
 }
 
 impl ApiProxy {
-    /// Starts a proxy. `name` names its kubeconfig. Authorities belong to no namespace: an operator behind this proxy
+    /// Starts a proxy. `name` names its kubeconfig. Authorities are cluster-scoped: an operator behind this proxy
     /// sees only those with the label `test: <name>`, so that operators of other tests do not write their status.
     ///
     /// # Errors
-    /// Where the stage's kubeconfig cannot be read, or no port be had.
+    /// Fails if the stage's kubeconfig cannot be read, or no port is free.
     pub fn start(stage: &Stage, name: &str) -> Result<Self> {
         let mut kubeconfig: Value = serde_json::from_slice(&std::fs::read(&stage.operator_kubeconfig)?)?;
         let cluster = &mut kubeconfig["clusters"][0]["cluster"];
@@ -105,20 +105,20 @@ impl ApiProxy {
         Ok(Self { kubeconfig: file, state, _stop: stop })
     }
 
-    /// What an operator's environment needs to come here.
+    /// The environment variables that make an operator use this proxy.
     #[must_use]
     pub fn variables(&self) -> [(&str, &str); 1] {
         [("KUBECONFIG", self.kubeconfig.to_str().unwrap_or_default())]
     }
 
-    /// Plays a rule from now on, before those that were given earlier.
+    /// Applies a rule from now on, before the rules that were added earlier.
     pub fn play(&self, rule: Rule) -> Played {
         let played = rule.played();
         lock(&self.state.rules).insert(0, rule);
         played
     }
 
-    /// Ends a rule.
+    /// Removes a rule.
     pub fn stop(&self, played: &Played) {
         lock(&self.state.rules).retain(|rule| !Arc::ptr_eq(&rule.played().0, &played.0));
     }
@@ -129,18 +129,18 @@ impl ApiProxy {
         lock(&self.state.records).clone()
     }
 
-    /// Ends all open watches of this kind with `410 Gone` in the stream; tells how many there were.
+    /// Ends all open watches of this kind with `410 Gone` in the stream; returns how many there were.
     pub fn expire(&self, kind: &str) -> usize {
         let call = Call { kind: kind.to_owned(), namespace: String::new(), object: String::new() };
         self.state.streams.inject(kind, &Injection::Last(stream::gone(&call)))
     }
 
-    /// Lets all open watches of this kind fall silent for ever; tells how many there were.
+    /// Lets all open watches of this kind fall silent indefinitely; returns how many there were.
     pub fn freeze(&self, kind: &str) -> usize {
         self.state.streams.inject(kind, &Injection::Freeze)
     }
 
-    /// Sends the first event that watches of this kind brought of an object again, into all open ones; tells how many
+    /// Sends the first event of an object again, into all open watches of this kind; returns how many
     /// there were.
     pub fn send_first_event_again(&self, kind: &str, object: &str) -> usize {
         let event = self.state.streams.first_event(kind, object);
@@ -154,7 +154,7 @@ impl ApiProxy {
 }
 
 impl State {
-    /// Writes a call down, and finds what is to be done to it.
+    /// Records a call and finds the rule that applies to it.
     fn came(&self, call: &Call) -> (usize, Option<Rule>) {
         let mut records = lock(&self.records);
         records.push(Record { call: call.clone(), at: Instant::now(), status: None });
@@ -168,7 +168,7 @@ impl State {
         }
     }
 
-    /// Where the call goes, only the authorities of this test in sight.
+    /// The target of the call, limited to the authorities of this test.
     fn narrowed(&self, uri: &Uri, call: &Call) -> String {
         let all = call.object.is_empty() && call.resource() == "itwinauthorities";
         let (path, query) = (uri.path(), uri.query().unwrap_or_default());
@@ -176,7 +176,7 @@ impl State {
         format!("{}{path}?{query}{more}", self.server)
     }
 
-    /// The first answer that was given to this list.
+    /// The first response that this list ever got.
     fn first_answer(&self, path: &str, call: &Call, answer: &Bytes) -> Bytes {
         let key = format!("{} {path}", call.kind);
         lock(&self.first_answers).entry(key).or_insert_with(|| answer.clone()).clone()

@@ -1,4 +1,4 @@
-//! What the API server let the operator do, as its audit log tells.
+//! What the API server allowed the operator to do, according to the audit log.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::Stage;
 /// Verb, API group and resource.
 pub type Use = (String, String, String);
 
-/// Verb, API group and resource of each of these rules of a role, or of an answer to what somebody may do.
+/// Verb, API group and resource of each rule of a role, or of the result of a rules review.
 #[must_use]
 pub fn granted(rules: &Value) -> BTreeSet<Use> {
     let words = |value: &Value| -> Vec<String> {
@@ -27,14 +27,14 @@ pub fn granted(rules: &Value) -> BTreeSet<Use> {
     granted
 }
 
-/// What the operators did, and what they were refused.
+/// What the operators used, and what was forbidden to them.
 ///
 /// # Errors
-/// Where the log cannot be read.
+/// Fails if the log cannot be read.
 pub fn used(stage: &Stage) -> Result<(BTreeSet<Use>, Vec<Use>)> {
     let (mut used, mut refused) = (BTreeSet::new(), Vec::new());
     for line in std::fs::read_to_string(stage.directory.join("audit.log"))?.lines() {
-        // the last line may be half written
+        // the last line may be incomplete
         let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
         let object = &entry["objectRef"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! The authorization server over TLS, and how tests talk to its other side.
+//! The authorization server over TLS, and its control socket for tests.
 
 use std::{path::Path, time::Duration};
 
@@ -15,12 +15,12 @@ use crate::{
 
 const READY: Duration = Duration::from_secs(60);
 
-/// An authorization server as a test sees it.
+/// An authorization server, from the point of view of a test.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Authority {
     /// Its issuer identifier.
     pub issuer: String,
-    /// PEM of the certificate authority that its certificate comes from.
+    /// PEM of the certificate authority that issued its certificate.
     pub ca: String,
     control: String,
 }
@@ -34,7 +34,7 @@ pub struct Client {
     pub client_secret: String,
     /// Lifetime of its tokens, in seconds.
     pub lifetime: u32,
-    /// Scopes that it may have, separated by spaces.
+    /// Scopes that it may request, separated by spaces.
     pub scope: String,
     /// `client_secret_post`, `client_secret_basic` or `private_key_jwt`.
     pub authentication: String,
@@ -56,7 +56,7 @@ pub struct User {
 }
 
 impl Client {
-    /// A client with a secret of its own whose tokens live for an hour.
+    /// A client with its own secret and tokens that are valid for an hour.
     #[must_use]
     pub fn new(client_id: &str) -> Self {
         Self {
@@ -71,28 +71,28 @@ impl Client {
     }
 }
 
-/// A token request as the server saw it.
+/// A token request that the server received.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenRequest {
-    /// When it came, milliseconds since the epoch.
+    /// When it came, in milliseconds since the start of Unix time.
     pub at: i64,
     /// `basic`, `post` or `other`.
     pub authentication: String,
-    /// The scopes asked for.
+    /// The requested scopes.
     pub scope: Option<String>,
-    /// HTTP status of the answer.
+    /// HTTP status of the response.
     pub status: u16,
-    /// OAuth error of the answer.
+    /// OAuth error of the response.
     pub error: Option<String>,
 }
 
 impl Authority {
-    /// Starts a server with a certificate authority made on the spot. With a name it is where that leads to;
-    /// otherwise it is on loopback.
+    /// Starts a server with a newly generated certificate authority. If `name` is given, the server listens on the
+    /// address of that name; otherwise on loopback.
     ///
     /// # Errors
-    /// With its log where it does not become ready.
+    /// Fails, with its log, if it does not become ready.
     pub async fn start(tools: &Tools, directory: &Path, name: Option<&str>) -> Result<(Process, Self)> {
         let [port, control_port] = free_ports()?;
         let host = name.unwrap_or("localhost");
@@ -129,22 +129,22 @@ impl Authority {
     /// A client that trusts the server.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// Fails if it cannot be made.
     pub fn http(&self) -> Result<reqwest::Client> {
         let ca = reqwest::Certificate::from_pem(self.ca.as_bytes())?;
         Ok(reqwest::Client::builder().tls_certs_only([ca]).timeout(Duration::from_secs(10)).build()?)
     }
 
-    /// The certificate authority as `spec.caBundle` wants it.
+    /// The certificate authority, in the form of `spec.caBundle`.
     #[must_use]
     pub fn ca_bundle(&self) -> String {
         base64::engine::general_purpose::STANDARD.encode(&self.ca)
     }
 
-    /// Registers a client, or changes it.
+    /// Registers or changes a client.
     ///
     /// # Errors
-    /// Where the server does not answer.
+    /// Fails if the server does not respond.
     pub async fn register(&self, client: &Client) -> Result<()> {
         self.http()?.put(format!("{}/clients", self.control)).json(client).send().await?.error_for_status()?;
         Ok(())
@@ -153,7 +153,7 @@ impl Authority {
     /// The token requests of a client up to now.
     ///
     /// # Errors
-    /// Where the server does not answer.
+    /// Fails if the server does not respond.
     pub async fn requests(&self, client_id: &str) -> Result<Vec<TokenRequest>> {
         let url = format!("{}/requests?client_id={client_id}", self.control);
         Ok(self.http()?.get(url).send().await?.error_for_status()?.json().await?)
@@ -162,7 +162,7 @@ impl Authority {
     /// Everything that must stay secret: client secrets, passwords, signatures of tokens.
     ///
     /// # Errors
-    /// Where the server does not answer.
+    /// Fails if the server does not respond.
     pub async fn secrets(&self) -> Result<Vec<String>> {
         let url = format!("{}/secrets", self.control);
         Ok(self.http()?.get(url).send().await?.error_for_status()?.json().await?)
@@ -171,7 +171,7 @@ impl Authority {
     /// The key set, as the server publishes it.
     ///
     /// # Errors
-    /// Where the server does not answer.
+    /// Fails if the server does not respond.
     pub async fn keys(&self) -> Result<serde_json::Value> {
         let url = format!("{}/.well-known/openid-configuration/jwks", self.issuer);
         Ok(self.http()?.get(url).send().await?.error_for_status()?.json().await?)
@@ -181,7 +181,7 @@ impl Authority {
 /// A certificate authority, and a certificate with its key for these names, in PEM.
 ///
 /// # Errors
-/// Where a name is none.
+/// Fails if a name is invalid.
 pub fn certificates(names: &[&str]) -> Result<(String, String, String)> {
     let ca = certificate_authority()?;
     let (certificate, key) = certificate(&ca, names, |_| {})?;
@@ -198,7 +198,7 @@ pub(crate) fn certificate_authority() -> Result<Ca> {
     Ok(CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?)
 }
 
-/// A certificate for these names and its key, in PEM; `change` may spoil it.
+/// A certificate for these names and its key, in PEM; `change` may invalidate it.
 pub(crate) fn certificate(
     ca: &Ca,
     names: &[&str],

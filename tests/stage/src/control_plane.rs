@@ -1,5 +1,5 @@
-//! etcd, kube-apiserver and kube-controller-manager, with the permissions of a real cluster. On loopback, unless there
-//! is a node whose pods must reach the API server.
+//! etcd, kube-apiserver and kube-controller-manager, with the permissions of a real cluster. They listen on loopback,
+//! unless a node's pods must reach the API server.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use crate::{
     tools::Tools,
 };
 
-/// How long the API server may take to become ready; about 3 s where nothing else runs.
+/// How long the API server may take to become ready; about 3 s on an idle machine.
 const READY: Duration = Duration::from_secs(90);
 
 /// Whether etcd syncs its writes to the disk.
@@ -23,13 +23,13 @@ const READY: Duration = Duration::from_secs(90);
 pub enum Durability {
     /// It does not: for tests.
     Fast,
-    /// It does: for what is measured.
+    /// It does: for measurements.
     Durable,
 }
 
 /// A running control plane. It stops, in the right order, when this is dropped.
 pub struct ControlPlane {
-    // dropped in this order: what talks to the API server before it, etcd last
+    // dropped in this order: the clients of the API server first, etcd last
     _controller_manager: Process,
     apiserver: Process,
     etcd: Process,
@@ -39,10 +39,10 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts a control plane that keeps its state in `directory`. With an address, its API server is there for pods.
+    /// Starts a control plane that keeps its state in `directory`. With an address, pods can reach its API server.
     ///
     /// # Errors
-    /// With the log of whichever process did not become ready.
+    /// Fails, with its log, if a program does not become ready.
     pub async fn start(tools: &Tools, directory: &Path, durability: Durability, address: Option<&str>) -> Result<Self> {
         let programs = Programs::new(tools, directory, durability, address)?;
         let etcd = programs.etcd()?;
@@ -61,26 +61,26 @@ impl ControlPlane {
         Ok(Self { _controller_manager: controller_manager, apiserver, etcd, programs, kubeconfig })
     }
 
-    /// Writes the kubeconfig of one of the users that the API server knows of itself.
+    /// Writes the kubeconfig of one of the static users of the API server.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Fails if the file cannot be written.
     pub fn user_kubeconfig(&self, user: &str, file: &Path) -> Result<()> {
         let certificate = std::fs::read(self.programs.certificates.join("apiserver.crt"))?;
         write_kubeconfig(file, &self.programs.url(), &certificate, self.programs.token(user))
     }
 
-    /// Ends etcd without a warning.
+    /// Kills etcd.
     pub fn kill_etcd(&mut self) {
         self.etcd.kill();
     }
 
-    /// Ends the API server without a warning.
+    /// Kills the API server.
     pub fn kill_apiserver(&mut self) {
         self.apiserver.kill();
     }
 
-    /// Starts again what was killed, on the same ports and data, and waits until the API server is ready.
+    /// Restarts what was killed, on the same ports and data, and waits until the API server is ready.
     ///
     /// # Errors
     /// With the log of the API server where it does not become ready.
@@ -97,7 +97,7 @@ impl ControlPlane {
 
 /// A user with all permissions.
 const ADMIN: &str = "admin";
-/// The users that the API server knows of itself, and their groups.
+/// The static users of the API server, and their groups.
 const USERS: [(&str, &str); 4] = [
     (ADMIN, "system:masters"),
     ("system:kube-scheduler", ""),
@@ -105,16 +105,16 @@ const USERS: [(&str, &str); 4] = [
     (crate::node::USER, "system:nodes"),
 ];
 
-/// How the programs of one control plane are started, and started again.
+/// How the programs of one control plane are started and restarted.
 struct Programs {
     paths: [PathBuf; 3],
     directory: PathBuf,
     certificates: PathBuf,
     ports: [u16; 3],
     durability: Durability,
-    /// Where the API server is there for pods; none where it is on loopback.
+    /// The address at which pods reach the API server; none on loopback.
     address: Option<String>,
-    /// The tokens of the users, in their order.
+    /// The tokens of the users, in the same order.
     tokens: [String; USERS.len()],
 }
 
@@ -141,7 +141,7 @@ impl Programs {
         )?;
         let audited = match durability {
             Durability::Fast => AUDIT_POLICY.to_owned(),
-            // who is compared with the operator pays for the log, too
+            // a client that is compared with the operator pays for the audit log, too
             Durability::Durable => AUDIT_POLICY.replace("'system:serviceaccount", "'admin', 'system:serviceaccount"),
         };
         write("audit-policy.yaml", audited)?;
@@ -190,7 +190,7 @@ impl Programs {
         apiserver.args(["--service-cluster-ip-range", "10.0.0.0/24", "--profiling=false"]);
         apiserver.arg("--audit-policy-file").arg(file("audit-policy.yaml"));
         apiserver.arg("--audit-log-path").arg(self.directory.join("audit.log"));
-        // in MB: a log that is begun anew in the middle of a measurement counts for nothing
+        // in MB: a log that is rotated in the middle of a measurement gives wrong counts
         apiserver.arg("--audit-log-maxsize=100000");
         Process::start("kube-apiserver", apiserver, &self.directory)
     }
@@ -219,7 +219,7 @@ impl Programs {
     }
 }
 
-/// What the operator asks of the API server is written down, without bodies: which verbs, on what.
+/// The audit log records the calls of the operator without bodies: which verbs, on which objects.
 const AUDIT_POLICY: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -238,7 +238,7 @@ fn reqwest_client(certificate: &Path) -> Result<reqwest::Client> {
 /// Writes a kubeconfig for one user of the API server at this URL.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// Fails if the file cannot be written.
 pub fn write_kubeconfig(file: &Path, server: &str, certificate: &[u8], token: &str) -> Result<()> {
     let certificate = base64::engine::general_purpose::STANDARD.encode(certificate);
     let kubeconfig = serde_json::json!({
@@ -255,7 +255,7 @@ pub fn write_kubeconfig(file: &Path, server: &str, certificate: &[u8], token: &s
 /// A secret for this run only.
 #[must_use]
 pub fn random_token() -> String {
-    // the key generator is the source of randomness at hand
+    // the key generator is the source of randomness that is available
     let key = rcgen::KeyPair::generate().map(|key| key.serialize_der()).unwrap_or_default();
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&key[key.len().saturating_sub(32)..])
 }

@@ -1,4 +1,4 @@
-//! `make demo`: the main job on the stage, with what a user would look at.
+//! `make demo`: the main task on the stage, with the output that a user would read.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use stage::{authority::Client, eventually, namespace::data, operator::Operator, 
 
 /// Lifetime of the demo's tokens, in seconds: long enough to read along, short enough to see a renewal.
 const LIFETIME: u32 = 45;
-/// A wait that is longer than this has failed.
+/// The time limit of a wait.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// The namespace of the examples.
 const NAMESPACE: &str = "team-a";
@@ -69,7 +69,7 @@ pub async fn demo(program: PathBuf) -> Result<ExitCode> {
     println!("the token, decoded:\n{}", claims(&first)?);
 
     step("A renewal, before the token expires");
-    println!("waiting for it; tokens of this demo live for {LIFETIME} s");
+    println!("waiting for it; tokens of this demo are valid for {LIFETIME} s");
     let started = std::time::Instant::now();
     let old = value(&first, "access_token")?;
     let second = eventually("a renewed token", PATIENCE, async || {
@@ -84,7 +84,10 @@ pub async fn demo(program: PathBuf) -> Result<ExitCode> {
         value(&second, "expires_at")?
     );
     show(&["-n", NAMESPACE, "get", "itcred"]).await?;
-    println!("token requests that the authority saw: {}", stage.authority.requests(&client.client_id).await?.len());
+    println!(
+        "token requests that the authority received: {}",
+        stage.authority.requests(&client.client_id).await?.len()
+    );
 
     step("What happened, in events");
     eventually("the event of the first token", PATIENCE, async || {

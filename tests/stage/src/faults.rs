@@ -1,4 +1,4 @@
-//! The authority that misbehaves on demand, and how tests tell it what to do.
+//! The faulty authority, and its control socket for tests.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -18,20 +18,20 @@ use crate::{
 const READY: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// The authority that misbehaves on demand.
+/// The faulty authority.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Faults {
     /// Its issuer identifier.
     pub issuer: String,
-    /// PEM of the certificate authority that its certificate comes from.
+    /// PEM of the certificate authority that issued its certificate.
     pub ca: String,
     /// A port whose certificate has expired.
     pub expired: u16,
-    /// A port whose certificate is signed by itself.
+    /// A port whose certificate is self-signed.
     pub self_signed: u16,
     /// A port whose certificate is for another name.
     pub wrong_name: u16,
-    /// A port that takes connections and says nothing.
+    /// A port that accepts connections and never responds.
     pub black_hole: u16,
     control: String,
 }
@@ -47,10 +47,10 @@ pub struct Counts {
 }
 
 impl Faults {
-    /// Starts it.
+    /// Starts the server.
     ///
     /// # Errors
-    /// With its log where it does not become ready.
+    /// Fails, with its log, if it does not become ready.
     pub async fn start(tools: &Tools, directory: &Path) -> Result<(Process, Self)> {
         let [port, control_port, expired, self_signed, wrong_name, black_hole] = free_ports()?;
         let ca = certificate_authority()?;
@@ -85,25 +85,25 @@ impl Faults {
             black_hole,
             control: format!("http://127.0.0.1:{control_port}"),
         };
-        let ready = eventually("the authority that misbehaves", READY, async || {
+        let ready = eventually("the faulty authority", READY, async || {
             if process.is_running() { faults.counts().await.ok().map(|_| true) } else { Some(false) }
         });
         if !matches!(ready.await, Ok(true)) {
-            bail!("the authority that misbehaves did not start; {}", process.log_tail());
+            bail!("the faulty authority did not start; {}", process.log_tail());
         }
         Ok((process, faults))
     }
 
-    /// The certificate authority as `spec.caBundle` wants it.
+    /// The certificate authority, in the form of `spec.caBundle`.
     #[must_use]
     pub fn ca_bundle(&self) -> String {
         base64::engine::general_purpose::STANDARD.encode(&self.ca)
     }
 
-    /// Says what is done to the token requests of a client from now on: the name of a behaviour and its `value`.
+    /// Sets what happens to the token requests of a client from now on: the name of a behaviour and its `value`.
     ///
     /// # Errors
-    /// Where the server does not answer.
+    /// Fails if the server does not respond.
     pub async fn behave(&self, client_id: &str, behaviour: &Value) -> Result<()> {
         let mut body = behaviour.clone();
         body["client_id"] = json!(client_id);
@@ -114,7 +114,7 @@ impl Faults {
     /// The token requests of a client up to now.
     ///
     /// # Errors
-    /// Where the server does not answer.
+    /// Fails if the server does not respond.
     pub async fn requests(&self, client_id: &str) -> Result<Vec<TokenRequest>> {
         self.ask(&format!("requests?client_id={client_id}")).await
     }
@@ -122,7 +122,7 @@ impl Faults {
     /// The key set, as the server publishes it.
     ///
     /// # Errors
-    /// Where the server does not answer.
+    /// Fails if the server does not respond.
     pub async fn keys(&self) -> Result<Value> {
         let ca = reqwest::Certificate::from_pem(self.ca.as_bytes())?;
         let client = reqwest::Client::builder().tls_certs_only([ca]).timeout(ANSWER).build()?;
@@ -132,7 +132,7 @@ impl Faults {
     /// Everything that must stay secret: client secrets, signatures of tokens.
     ///
     /// # Errors
-    /// Where the server does not answer.
+    /// Fails if the server does not respond.
     pub async fn secrets(&self) -> Result<Vec<String>> {
         self.ask("secrets").await
     }
@@ -140,7 +140,7 @@ impl Faults {
     /// What the server counted up to now.
     ///
     /// # Errors
-    /// Where the server does not answer.
+    /// Fails if the server does not respond.
     pub async fn counts(&self) -> Result<Counts> {
         self.ask("counts").await
     }

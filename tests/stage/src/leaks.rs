@@ -1,18 +1,18 @@
-//! After a run: is any secret that was used in it anywhere that people or machines read?
+//! Checks after a run that no secret of the run is in any place that people or programs read.
 
 use anyhow::{Result, ensure};
 
 use crate::Stage;
 
-/// A secret shorter than this is a word, and found by chance.
+/// A secret shorter than this is a word, and would be found by chance.
 const SHORTEST: usize = 12;
 
-/// Looks through every line that every operator logged, its last metrics, and every event and status in the cluster,
-/// for every client secret, password and token signature that the authorization servers saw or issued. Gives where
-/// one was found, without the secret.
+/// Searches every line that every operator logged, its last metrics, and every event and status in the cluster,
+/// for every client secret, password and token signature that the authorization servers received or issued. Returns
+/// where one was found, without the secret.
 ///
 /// # Errors
-/// Where it could not look: a scan that saw nothing proves nothing.
+/// Fails if it could not search: a scan of nothing proves nothing.
 pub async fn scan(stage: &Stage) -> Result<Vec<String>> {
     let mut secrets = stage.authority.secrets().await?;
     secrets.extend(stage.faults.secrets().await?);
@@ -22,7 +22,7 @@ pub async fn scan(stage: &Stage) -> Result<Vec<String>> {
         ("credentials".to_owned(), stage.kubectl(&["get", "itcred", "-A", "-o", "json"]).await?),
         ("authorities".to_owned(), stage.kubectl(&["get", "itauth", "-o", "json"]).await?),
     ];
-    // tests with a control plane of their own have a folder each
+    // tests with their own control plane have a folder each
     let mut folders = vec![stage.directory.clone()];
     for entry in std::fs::read_dir(&stage.directory)? {
         folders.extend(Some(entry?.path()).filter(|path| path.is_dir()));
@@ -37,15 +37,12 @@ pub async fn scan(stage: &Stage) -> Result<Vec<String>> {
         }
     }
     let lines: usize = places.iter().map(|(_, text)| text.lines().count()).sum();
-    eprintln!("stage: looked for {} secrets in {} places, {lines} lines", secrets.len(), places.len());
-    ensure!(
-        places.iter().any(|(name, _)| name.ends_with(".log")) || secrets.is_empty(),
-        "there is no log to look through"
-    );
+    eprintln!("stage: searched for {} secrets in {} places, {lines} lines", secrets.len(), places.len());
+    ensure!(places.iter().any(|(name, _)| name.ends_with(".log")) || secrets.is_empty(), "there is no log to search");
     Ok(hits(&secrets, &places))
 }
 
-/// Where a secret was found, and how many.
+/// The places where secrets were found, and how many.
 fn hits(secrets: &[String], places: &[(String, String)]) -> Vec<String> {
     let count = |text: &str| secrets.iter().filter(|secret| text.contains(secret.as_str())).count();
     let found = places.iter().map(|(place, text)| (place, count(text))).filter(|(_, count)| *count > 0);

@@ -1,9 +1,9 @@
-//! The stage on which tests and the demo play: a real etcd, kube-apiserver and kube-controller-manager built from
-//! pinned Go modules, Helm, and a real authorization server over TLS with a certificate authority made on the spot.
+//! The stage on which tests and the demo run: a real etcd, kube-apiserver and kube-controller-manager built from pinned
+//! Go modules, Helm, and a real authorization server over TLS with a certificate authority generated for each run.
 //!
-//! `stage run -- COMMAND` starts everything, runs the command with `STAGE` naming the file that describes it, and
-//! stops everything, also after Ctrl-C. [`Stage::current`] is how a test gets hold of it. An existing cluster is used
-//! only when `CLUSTER` names its kubeconfig context. `stage run --node -- COMMAND` adds a real node for pods.
+//! `stage run -- COMMAND` starts everything and runs the command. The variable `STAGE` names the file that describes
+//! the stage, which [`Stage::current`] reads. In the end, also after Ctrl-C, everything stops. An existing cluster is
+//! used only when `CLUSTER` names its kubeconfig context. `stage run --node -- COMMAND` adds a real node for pods.
 
 pub mod api_proxy;
 pub mod audit;
@@ -33,10 +33,10 @@ pub const VARIABLE: &str = "STAGE";
 /// The namespace and name of the operator's installation, and so of its service account.
 pub const INSTALLATION: &str = "itwin-credential-operator";
 
-/// What a test needs to know of the stage.
+/// What a test needs to know about the stage.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Stage {
-    /// Folder with logs and configuration; goes with the stage.
+    /// Folder with logs and configuration; it is deleted with the stage.
     pub directory: PathBuf,
     /// The administrator's kubeconfig.
     pub kubeconfig: PathBuf,
@@ -48,15 +48,15 @@ pub struct Stage {
     pub helm: PathBuf,
     /// promtool, which checks and tests rules of Prometheus.
     pub promtool: PathBuf,
-    /// The interpreter of Lua that Argo CD runs health checks with.
+    /// The Lua interpreter that Argo CD runs health checks with.
     pub lua: PathBuf,
     /// The authorization server.
     pub authority: authority::Authority,
-    /// The authority that misbehaves on demand.
+    /// The faulty authority, for faults that a real server cannot cause.
     pub faults: faults::Faults,
-    /// Folder with its packages, for scripts that use them.
+    /// Folder with the server's packages, for scripts that use them.
     pub packages: PathBuf,
-    /// Where pods run; none without a node.
+    /// The container runtime of the node; none without a node.
     pub runtime: Option<node::runtime::Runtime>,
 }
 
@@ -64,7 +64,7 @@ impl Stage {
     /// The stage that the test runs on.
     ///
     /// # Errors
-    /// Where there is none: the test was not started by `make test`.
+    /// Fails if there is none: the test was not started by `make test`.
     pub fn current() -> Result<Self> {
         choose_cryptography();
         let file = std::env::var(VARIABLE)
@@ -76,7 +76,7 @@ impl Stage {
     /// A client with the administrator's permissions.
     ///
     /// # Errors
-    /// Where the kubeconfig cannot be used.
+    /// Fails if the kubeconfig cannot be used.
     pub async fn client(&self) -> Result<kube::Client> {
         use hyper_util::{client::legacy::Client, rt::TokioExecutor};
         use kube::client::{Body, ConfigExt};
@@ -84,7 +84,7 @@ impl Stage {
         choose_cryptography();
         let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-        // connections that send at once, as the operator's
+        // connections that send immediately, as those of the operator
         let mut tcp = hyper_util::client::legacy::connect::HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -98,21 +98,21 @@ impl Stage {
         Ok(kube::Client::new(service, config.default_namespace))
     }
 
-    /// Runs kubectl as the administrator and gives what it printed.
+    /// Runs kubectl as the administrator and returns its output.
     ///
     /// # Errors
-    /// Where it ends with another code than 0: what it said.
+    /// Fails if its exit code is not 0; the error holds its output.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.kubectl_with(arguments, None).await
     }
 
-    /// The same with text on its standard input.
+    /// Like [`Self::kubectl`], with text on standard input.
     ///
     /// # Errors
     /// As [`Self::kubectl`].
     pub async fn kubectl_with(&self, arguments: &[&str], input: Option<&str>) -> Result<String> {
         let mut command = tokio::process::Command::new(&self.kubectl);
-        // what kubectl knows of one server must not be taken for another's
+        // the discovery cache of kubectl for one server must not be used for another one
         command
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
@@ -122,7 +122,7 @@ impl Stage {
         output(command, input).await
     }
 
-    /// Runs Helm as the administrator, with nothing of the user's own, and gives what it printed.
+    /// Runs Helm as the administrator, without the user's own configuration, and returns its output.
     ///
     /// # Errors
     /// As [`Self::kubectl`].
@@ -134,7 +134,7 @@ impl Stage {
         output(command, None).await
     }
 
-    /// Runs promtool and gives what it printed.
+    /// Runs promtool and returns its output.
     ///
     /// # Errors
     /// As [`Self::kubectl`].
@@ -144,7 +144,7 @@ impl Stage {
         output(command, None).await
     }
 
-    /// Runs a script in Lua and gives what it printed.
+    /// Runs a script in Lua and returns its output.
     ///
     /// # Errors
     /// As [`Self::kubectl`].
@@ -155,22 +155,23 @@ impl Stage {
     }
 }
 
-/// Runs a script of Node that may use the authorization server's packages, and gives what it printed.
+/// Runs a Node script that can use the authorization server's packages, and returns its output.
 ///
 /// # Errors
-/// Where it ends with another code than 0.
+/// Fails if its exit code is not 0.
 pub async fn node(stage: &Stage, script: &str, arguments: &[&str]) -> Result<String> {
     let mut command = tokio::process::Command::new("node");
     command.current_dir(&stage.packages).args(["--input-type=module", "-e", script, "--"]).args(arguments);
     output(command, None).await
 }
 
-/// Chooses the cryptography of the process; rustls asks for that before any connection. A second call changes nothing.
+/// Chooses the cryptography provider of the process; rustls needs it before any connection. A second call has no
+/// effect.
 pub fn choose_cryptography() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
-/// Runs a command to its end and gives what it printed.
+/// Runs a command to its end and returns its output.
 pub(crate) async fn output(mut command: tokio::process::Command, input: Option<&str>) -> Result<String> {
     use tokio::io::AsyncWriteExt;
     command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
@@ -189,10 +190,10 @@ pub(crate) async fn output(mut command: tokio::process::Command, input: Option<&
     }
 }
 
-/// Waits until `condition` gives something.
+/// Waits until `condition` returns something.
 ///
 /// # Errors
-/// After `limit`, with `what` was waited for.
+/// Fails after `limit`; the error names `what`.
 pub async fn eventually<T, F>(what: &str, limit: Duration, mut condition: F) -> Result<T>
 where
     F: AsyncFnMut() -> Option<T>,
@@ -203,7 +204,7 @@ where
             return Ok(found);
         }
         if tokio::time::Instant::now() >= deadline {
-            bail!("waited {limit:?} in vain for: {what}");
+            bail!("timed out after {limit:?}, waiting for: {what}");
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -1,5 +1,5 @@
-//! `stage run -- COMMAND`: a command on the stage; with `--node`, which must come first, there is a real node for pods.
-//! `stage node`: whether this machine can have one. `stage demo`: the main job, step by step, for people to watch.
+//! `stage run -- COMMAND` runs a command on the stage. With `--node`, which must come first, it adds a real node for
+//! pods. `stage node` checks whether this machine can run a node. `stage demo` shows the main task, step by step.
 
 mod bench;
 mod demo;
@@ -13,10 +13,10 @@ use anyhow::{Context, Result, bail, ensure};
 use stage::{node::machine, process::Group, setup::Running, tools};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What we call ourselves by in namespaces of our own.
+/// The first argument of this program in namespaces of its own.
 const INSIDE: &str = "run-inside";
 
-/// Everything is started on this one thread: processes that are bound to us end with the thread that started them.
+/// One thread starts everything: processes that are bound to this one end with the thread that started them.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -50,15 +50,15 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Ends `work`, and with it everything that it started, when we are told to stop.
+/// Ends `work`, and every process that it started, when this process gets a signal to stop.
 async fn or_interrupted(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     tokio::select! {
         result = work => result,
-        () = told_to_stop() => bail!("interrupted; everything is stopped"),
+        () = stop_signal() => bail!("interrupted; everything is stopped"),
     }
 }
 
-async fn told_to_stop() {
+async fn stop_signal() {
     let listen = |kind| signal(kind).expect("signals can be handled");
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt()), listen(SignalKind::terminate()));
     tokio::select! {
@@ -67,7 +67,7 @@ async fn told_to_stop() {
     }
 }
 
-/// Whether this machine can have a node, and if not, what it lacks.
+/// Whether this machine can run a node, and if not, what it lacks.
 async fn node() -> ExitCode {
     let lacks = machine::lacks().await;
     if lacks.is_empty() {
@@ -77,7 +77,7 @@ async fn node() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// What is downloaded and built is so before we are in a network of our own, which leads nowhere.
+/// Downloads and builds everything before the switch to a network namespace, which has no way out.
 async fn run_with_node(arguments: &[String]) -> Result<ExitCode> {
     let lacks = machine::lacks().await;
     ensure!(lacks.is_empty(), "this machine cannot run a Kubernetes node: {}", lacks.join("; "));
@@ -108,8 +108,8 @@ async fn run(start: impl Future<Output = Result<Running>>, command: &[String]) -
             running.keep_logs();
             bail!("secrets were found where they must not be:\n{}", leaks.join("\n"));
         }
-        // what failed may have left nothing to look through
-        Err(error) if !status.success() => eprintln!("stage: could not look for secrets: {error:#}"),
+        // a failed command may have left nothing to search
+        Err(error) if !status.success() => eprintln!("stage: could not search for secrets: {error:#}"),
         Err(error) => return Err(error),
     }
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))

@@ -1,4 +1,4 @@
-//! A namespace for one test, and what a user would put into it.
+//! A namespace for one test, and the objects that a user would create in it.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{Stage, authority::Client, eventually};
 
-/// For garbage collection: its controller looks for new kinds every 30 s, and knows ours only then.
+/// Limit for garbage collection: its controller discovers new resources every 30 s, and knows the CRDs only then.
 pub const COLLECTED: Duration = Duration::from_secs(75);
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -21,22 +21,22 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 pub struct Namespace {
     /// Its name.
     pub name: String,
-    /// The stage that it is on.
+    /// The stage of this namespace.
     pub stage: Stage,
     /// The administrator's client.
     pub client: kube::Client,
 }
 
 impl Namespace {
-    /// Makes a namespace whose name begins with `prefix`.
+    /// Creates a namespace whose name begins with `prefix`.
     ///
     /// # Errors
-    /// Where the API server refuses.
+    /// Fails if the API server rejects it.
     pub async fn new(prefix: &str) -> Result<Self> {
         Self::on(Stage::current()?, prefix).await
     }
 
-    /// The same on another stage than the one that the test runs on.
+    /// Like [`Self::new`], on another stage than that of the test.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -50,7 +50,7 @@ impl Namespace {
     /// Runs kubectl in this namespace.
     ///
     /// # Errors
-    /// Where it fails: what it said.
+    /// Fails if the command fails; the error holds its output.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.stage.kubectl(&[&["--namespace", &self.name], arguments].concat()).await
     }
@@ -58,27 +58,27 @@ impl Namespace {
     /// Applies an object in this namespace.
     ///
     /// # Errors
-    /// Where the API server refuses it: what it said.
+    /// Fails if the API server rejects it; the error holds its output.
     pub async fn apply(&self, object: &Value) -> Result<String> {
         self.stage.kubectl_with(&["--namespace", &self.name, "apply", "-f", "-"], Some(&object.to_string())).await
     }
 
-    /// The object of this kind and name as JSON; `None` where there is none.
+    /// The object of this kind and name as JSON; `None` if it does not exist.
     ///
     /// # Errors
-    /// Where the answer cannot be read.
+    /// Fails if the output cannot be parsed.
     pub async fn get(&self, kind: &str, name: &str) -> Result<Option<Value>> {
         let text = self.kubectl(&["get", kind, name, "--ignore-not-found", "-o", "json"]).await?;
         if text.trim().is_empty() { Ok(None) } else { Ok(Some(serde_json::from_str(&text)?)) }
     }
 
-    /// Deletes a credential and leaves its Secret, once garbage collection has seen whose the Secret is: before that it
-    /// finds nothing to leave, and collects the Secret.
+    /// Deletes a credential and orphans its Secret, once garbage collection knows the owner of the Secret: before that
+    /// it finds nothing to orphan, and collects the Secret.
     ///
     /// # Errors
-    /// Where the collector does not come by, or the API server refuses.
+    /// Fails if the collector does not act in time, or the API server rejects it.
     pub async fn orphan(&self, credential: &str) -> Result<()> {
-        // Secrets reach the collector in the order in which they were written, so that it saw all before this one
+        // Secrets reach the collector in the order in which they were written, so all before this one were processed
         let sentinel = format!("{credential}-sentinel");
         let owner = json!({
             "apiVersion": "credentials.itwin.dev/v1alpha1",
@@ -95,7 +95,7 @@ impl Namespace {
         self.kubectl(&["delete", "itcred", credential, "--cascade=orphan", "--timeout=60s"]).await.map(drop)
     }
 
-    /// An ITwinAuthority for the authorization server of the stage; `spec` adds to it or replaces parts of it.
+    /// An ITwinAuthority for the authorization server of the stage; `spec` is merged into its spec.
     #[must_use]
     pub fn authority(&self, spec: &Value) -> Value {
         let mut full = json!({"issuer": self.stage.authority.issuer, "caBundle": self.stage.authority.ca_bundle()});
@@ -135,7 +135,7 @@ impl Namespace {
         })
     }
 
-    /// A client of the stage's authorization server for this namespace, not yet registered.
+    /// A client of the stage's authorization server for this namespace. It is not yet registered.
     #[must_use]
     pub fn new_client(&self) -> Client {
         Client::new(&format!("service-{}", self.name))
@@ -145,7 +145,7 @@ impl Namespace {
 /// A Secret's data as text.
 ///
 /// # Errors
-/// Where it has none, or it is not base64 of text.
+/// Fails if it has none, or a value is not base64 of text.
 pub fn data(secret: &Value) -> Result<BTreeMap<String, String>> {
     let data = secret["data"].as_object().context("the Secret has no data")?;
     data.iter()

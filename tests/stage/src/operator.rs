@@ -18,7 +18,7 @@ use crate::{
 const READY: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// A running operator. It is told to stop when this is dropped, its metrics kept beside its log.
+/// A running operator. It is stopped when this is dropped; its last metrics are saved next to its log.
 pub struct Operator {
     /// The process.
     pub process: Process,
@@ -27,7 +27,7 @@ pub struct Operator {
 
 impl Drop for Operator {
     fn drop(&mut self) {
-        // what it told last is looked through for secrets; an operator that a test ended tells nothing
+        // the scan for secrets reads the last metrics; an operator that a test has ended has none
         let file = self.process.log().with_extension("metrics");
         if let Ok(text) = last_metrics(&self.address) {
             let _ = std::fs::write(file, text);
@@ -35,7 +35,7 @@ impl Drop for Operator {
     }
 }
 
-/// The metrics, without a runtime to wait in.
+/// The metrics, without an async runtime.
 fn last_metrics(address: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(ANSWER))?;
@@ -46,16 +46,16 @@ fn last_metrics(address: &str) -> std::io::Result<String> {
 }
 
 impl Operator {
-    /// Starts the program for these namespaces and waits until it is ready. It acts without an election, unless the
+    /// Starts the program for these namespaces and waits until it is ready. Leader election is off, unless the
     /// arguments say otherwise.
     ///
     /// # Errors
-    /// With its log where it does not become ready.
+    /// Fails, with its log, if it does not become ready.
     pub async fn start(stage: &Stage, program: &Path, namespaces: &str, arguments: &[&str]) -> Result<Self> {
         Self::start_with(stage, program, namespaces, arguments, &[]).await
     }
 
-    /// The same with variables in its environment.
+    /// Like [`Self::start`], with environment variables.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -71,10 +71,10 @@ impl Operator {
         Ok(operator)
     }
 
-    /// Starts the program and waits for nothing, so that it can be ended while it starts.
+    /// Starts the program and does not wait, so that a test can end it while it starts.
     ///
     /// # Errors
-    /// Where the program cannot be started.
+    /// Fails if the program cannot be started.
     pub fn spawn(
         stage: &Stage,
         program: &Path,
@@ -87,12 +87,12 @@ impl Operator {
         let mut command = Command::new(program);
         command.args(["run", "--log-format", "json", "--metrics-address", &address]);
         command.env("ITWIN_OPERATOR_LOG_LEVEL", "debug");
-        // none means all of them
+        // without the argument it watches all namespaces
         if !namespaces.is_empty() {
             command.args(["--namespaces", namespaces]);
         }
         command.args(arguments).env("KUBECONFIG", &stage.operator_kubeconfig);
-        // tests run side by side, and one Lease would let only one of them act
+        // tests run in parallel, and one Lease would let only one operator act
         command.env("ITWIN_OPERATOR_LEADER_ELECTION", "false");
         command.envs(variables.iter().copied());
         let process = Process::start(&format!("operator-{namespaces}-{port}"), command, &stage.directory)?;
@@ -102,7 +102,7 @@ impl Operator {
     /// Waits until it is ready.
     ///
     /// # Errors
-    /// With its log where it does not become ready.
+    /// Fails, with its log, if it does not become ready.
     pub async fn wait_ready(&mut self) -> Result<()> {
         let url = format!("http://{}/readyz", self.address);
         let client = reqwest::Client::builder().timeout(ANSWER).build()?;
@@ -118,10 +118,10 @@ impl Operator {
         Ok(())
     }
 
-    /// What a path of its HTTP server gives.
+    /// The response of its HTTP server for a path.
     ///
     /// # Errors
-    /// Where it does not answer.
+    /// Fails if it does not respond.
     pub async fn get(&self, path: &str) -> Result<String> {
         let client = reqwest::Client::builder().timeout(ANSWER).build()?;
         Ok(client.get(format!("http://{}{path}", self.address)).send().await?.error_for_status()?.text().await?)

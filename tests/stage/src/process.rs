@@ -1,4 +1,4 @@
-//! Processes that are sure to end.
+//! Child processes that certainly end.
 
 use std::{
     fs::File,
@@ -14,10 +14,10 @@ use nix::{
     unistd::Pid,
 };
 
-/// How long a process may take to end by itself: the API server drains its connections for seconds.
+/// How long a process may take to end after a signal: the API server drains its connections for seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A process of its own group, so that a Ctrl-C in the terminal reaches only who is responsible for it.
+/// A process in its own process group, so that a Ctrl-C in the terminal reaches only the process responsible for it.
 pub struct Process {
     name: String,
     child: std::process::Child,
@@ -25,15 +25,15 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a process that writes into `<directory>/<name>.log`. With a command of [`bound_to_us`] the kernel ends
-    /// it should we die without a chance to do so.
+    /// Starts a process that writes to `<directory>/<name>.log`. With a command of [`bound_to_us`], the kernel ends
+    /// it if this process dies without a chance to do so.
     ///
     /// # Errors
-    /// Where it cannot be started.
+    /// Fails if it cannot be started.
     pub fn start(name: &str, mut command: Command, directory: &Path) -> Result<Self> {
         use std::os::unix::process::CommandExt;
         let log = directory.join(format!("{name}.log"));
-        // a process that is started again goes on with the same log
+        // a process that is restarted appends to the same log
         let file = File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
         let child = command.spawn().with_context(|| format!("cannot start {name}: {:?}", command.get_program()))?;
@@ -65,19 +65,19 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         // it may have ended already
         let _ = kill(self.pid(), signal);
     }
 
-    /// Ends it, and all that it started, without a warning.
+    /// Kills it, and all processes that it started.
     pub fn kill(&mut self) {
         let _ = killpg(self.pid(), Signal::SIGKILL);
         let _ = self.child.wait();
     }
 
-    /// Waits for its end and gives its code; `None` where a signal ended it or `limit` passed.
+    /// Waits for its end and returns its exit code; `None` if a signal ended it or `limit` passed.
     pub fn wait(&mut self, limit: Duration) -> Option<i32> {
         let start = Instant::now();
         while start.elapsed() < limit {
@@ -106,7 +106,7 @@ impl Drop for Process {
     }
 }
 
-/// A command with all that it started, in a process group of its own; ended as a whole when this is dropped.
+/// A command with all processes that it started, in its own process group. All of them end when this is dropped.
 pub struct Group(tokio::process::Child);
 
 impl Group {
@@ -116,10 +116,10 @@ impl Group {
         Self(leader)
     }
 
-    /// Waits for the end of its leader.
+    /// Waits for the end of the group leader.
     ///
     /// # Errors
-    /// Where it cannot be waited for.
+    /// Fails if it cannot be waited for.
     pub async fn wait(&mut self) -> Result<std::process::ExitStatus> {
         Ok(self.0.wait().await?)
     }
@@ -139,7 +139,7 @@ impl Drop for Group {
     }
 }
 
-/// A command that the kernel ends when we die, where `setpriv` (util-linux) can arrange for that.
+/// A command that the kernel ends when this process dies, if `setpriv` (util-linux) is available.
 #[must_use]
 pub fn bound_to_us(program: &Path) -> Command {
     let setpriv = Path::new("/usr/bin/setpriv");
@@ -155,9 +155,9 @@ pub fn bound_to_us(program: &Path) -> Command {
 /// Ports of the loopback interface that are free now.
 ///
 /// # Errors
-/// Where there is none.
+/// Fails if there is none.
 pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    // Not those that the kernel gives to outgoing connections: one of thousands takes a free one before a server does.
+    // Not the ports for outgoing connections: among thousands of them one would take a free port before a server does.
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mut ports = [0; N];
     for port in &mut ports {

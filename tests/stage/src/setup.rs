@@ -1,4 +1,4 @@
-//! Everything up, in order, and down again.
+//! Starts everything in order, and stops it again.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,36 +23,36 @@ use crate::{
     tools::Tools,
 };
 
-/// How long the operator's token is good for, in seconds: longer than any run of the tests.
+/// Lifetime of the operator's token, in seconds: longer than any run of the tests.
 const TOKEN_SECONDS: i64 = 4 * 3600;
 
-/// How long the API server may take to offer new kinds; about a second.
+/// How long the API server may take to serve new CRDs; about a second.
 const DISCOVERY: Duration = Duration::from_secs(60);
 
-/// A stage that is up. It goes down when this is dropped.
+/// A running stage. It stops when this is dropped.
 pub struct Running {
-    /// What tests need to know of it.
+    /// What tests need to know about it.
     pub stage: Stage,
     /// The file that describes it.
     pub description: PathBuf,
     _authorities: [Process; 2],
-    // before the API server that it talks to
+    // before the API server that it calls
     _node: Option<Node>,
     _control_plane: Option<ControlPlane>,
-    // last: logs are in it
+    // last, because it contains the logs
     directory: TempDir,
 }
 
 impl Running {
-    /// Builds what is missing and starts everything, the chart installed.
+    /// Builds what is missing, starts everything and installs the chart.
     ///
     /// # Errors
-    /// With the log of what did not start.
+    /// Fails, with its log, if a program does not start.
     pub async fn start() -> Result<Self> {
         Self::start_with(Durability::Fast, false).await
     }
 
-    /// The same with an etcd that syncs its writes to the disk, for what is measured.
+    /// Like [`Self::start`], with an etcd that syncs its writes to the disk, for measurements.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -60,11 +60,11 @@ impl Running {
         Self::start_with(Durability::Durable, false).await
     }
 
-    /// Starts everything with a node for pods, in namespaces that [`node::machine`] has made. The chart is not
-    /// installed: that is for the test to do.
+    /// Starts everything with a node for pods, in namespaces that [`node::machine`] has created. It does not install
+    /// the chart: that is up to the test.
     ///
     /// # Errors
-    /// With the log of what did not start.
+    /// Fails, with its log, if a program does not start.
     pub async fn start_with_node() -> Result<Self> {
         Self::start_with(Durability::Fast, true).await
     }
@@ -79,7 +79,7 @@ impl Running {
         let (address, host) = (with_node.then_some(node::ADDRESS), with_node.then_some(node::AUTHORITY));
         let (control_plane, kubeconfig) = match std::env::var("CLUSTER") {
             Ok(context) if !context.is_empty() => {
-                ensure!(!with_node, "pods are run on a node of our own only: unset CLUSTER");
+                ensure!(!with_node, "pods run only on a node of the stage: unset CLUSTER");
                 eprintln!("stage: using the existing cluster of context {context}");
                 (None, existing_cluster(&tools, &context, directory.path()).await?)
             }
@@ -90,7 +90,7 @@ impl Running {
                 (Some(control_plane), kubeconfig)
             }
         };
-        eprintln!("stage: starting the authorization server, and one that misbehaves on demand");
+        eprintln!("stage: starting the authorization server, and a faulty one");
         let (authority_process, authority) = Authority::start(&tools, directory.path(), host).await?;
         let (faults_process, faults) = Faults::start(&tools, directory.path()).await?;
         let mut stage = Stage {
@@ -133,23 +133,23 @@ impl Running {
         })
     }
 
-    /// Leaves the folder with the logs where it is.
+    /// Keeps the folder with the logs.
     pub fn keep_logs(&mut self) {
         self.directory.disable_cleanup(true);
     }
 
-    /// The variable and its value by which [`Stage::current`] finds the stage.
+    /// The environment variable, and its value, with which [`Stage::current`] finds the stage.
     #[must_use]
     pub fn variable(&self) -> (&'static str, &Path) {
         (VARIABLE, &self.description)
     }
 }
 
-/// A control plane of one test's own, with the chart installed and the authorization servers of the stage that the
-/// test runs on. Its logs are kept, and looked through for secrets, with that stage's.
+/// A control plane for one test, with the chart installed and the authorization servers of the test's stage.
+/// Its logs are kept, and scanned for secrets, with those of that stage.
 ///
 /// # Errors
-/// With the log of what did not start.
+/// Fails, with its log, if a program does not start.
 pub async fn own_control_plane(stage: &Stage, name: &str) -> Result<(ControlPlane, Stage)> {
     let tools = Tools::ready().await?;
     let directory = stage.directory.join(name);
@@ -166,7 +166,7 @@ pub async fn own_control_plane(stage: &Stage, name: &str) -> Result<(ControlPlan
     Ok((control_plane, own))
 }
 
-/// A kubeconfig with one context of the user's own, so that nothing else of it is ever touched.
+/// A kubeconfig with only one context of the user's, so that no other one is ever used.
 async fn existing_cluster(tools: &Tools, context: &str, directory: &Path) -> Result<PathBuf> {
     let mut command = tokio::process::Command::new(tools.kubernetes("kubectl"));
     command.args(["config", "view", "--raw", "--minify", "--flatten", "--context", context]);
@@ -177,8 +177,8 @@ async fn existing_cluster(tools: &Tools, context: &str, directory: &Path) -> Res
     Ok(file)
 }
 
-/// Installs the chart without pods, since the operator runs outside the cluster, and without the real authority, which
-/// no test may ever call.
+/// Installs the chart without pods, because the operator runs outside the cluster, and without the real authority,
+/// which no test may ever call.
 async fn install_chart(stage: &Stage) -> Result<()> {
     let chart = project().join("charts").join(INSTALLATION);
     let chart = chart.to_str().context("the project's path is no text")?;
@@ -186,8 +186,8 @@ async fn install_chart(stage: &Stage) -> Result<()> {
         ["replicaCount=0", "authorities.bentley-ims=null", "rolloutRestart.enabled=true"].map(|s| ["--set", s]);
     let install = ["upgrade", "--install", INSTALLATION, chart, "--namespace", INSTALLATION, "--create-namespace"];
     stage.helm(&[&install[..], &settings.concat()].concat()).await?;
-    // this also renews what kubectl remembers of the server, which `kubectl explain` never asks for anew
-    eventually("both kinds in the API", DISCOVERY, async || {
+    // this also refreshes the discovery cache of kubectl, which `kubectl explain` never refreshes
+    eventually("both CRDs in the API", DISCOVERY, async || {
         let group = "--api-group=credentials.itwin.dev";
         let kinds = stage.kubectl(&["api-resources", group, "-o", "name"]).await.ok()?;
         (kinds.lines().count() == 2).then_some(())
@@ -195,10 +195,10 @@ async fn install_chart(stage: &Stage) -> Result<()> {
     .await
 }
 
-/// Writes a kubeconfig of a service account into `file`.
+/// Writes a kubeconfig of a service account to `file`.
 ///
 /// # Errors
-/// Where there is no such account.
+/// Fails if there is no such account.
 pub async fn account_kubeconfig(stage: &Stage, namespace: &str, account: &str, file: &Path) -> Result<()> {
     let client = stage.client().await?;
     let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(client, namespace);

@@ -1,7 +1,7 @@
 //! The programs of the stage, built from pinned modules into a cache outside the work tree.
 //!
-//! Nothing is downloaded but modules by the ordinary clients of Go and npm. The cache is keyed by the pins: a changed
-//! pin builds anew, an unchanged one costs nothing. What only a real node needs is built only for one.
+//! It downloads only modules, with the ordinary clients of Go and npm. The pins are the key of the cache: a changed
+//! pin causes a new build, an unchanged one costs nothing. The programs of a node are built only for a node.
 
 use std::{
     fs::File,
@@ -15,42 +15,43 @@ use tokio::process::Command;
 
 use crate::output;
 
-/// Packages of the Go module `tools/kubernetes`, the names of their programs, and about how long a first build takes.
+/// Packages of the Go module `tools/kubernetes`, the names of their programs, and the approximate time of a first
+/// build.
 const KUBERNETES: [(&str, &str, &str); 4] = [
     ("go.etcd.io/etcd/server/v3", "etcd", "half a minute"),
     ("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver", "3 minutes"),
     ("k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager", "1 minute"),
     ("k8s.io/kubernetes/cmd/kubectl", "kubectl", "15 seconds"),
 ];
-/// The same of the Go module `tools/helm`.
+/// The same for the Go module `tools/helm`.
 const HELM: [(&str, &str, &str); 1] = [("helm.sh/helm/v4/cmd/helm", "helm", "1 minute")];
 
-/// The same of the Go module `tools/prometheus`.
+/// The same for the Go module `tools/prometheus`.
 const PROMETHEUS: [(&str, &str, &str); 1] =
     [("github.com/prometheus/prometheus/cmd/promtool", "promtool", "2 minutes")];
-/// Leaves out what finds targets in every cloud: checking rules needs none of it, and it is most of the build.
+/// Leaves out service discovery: checking rules does not need it, and it is most of the build.
 const PROMETHEUS_TAGS: &str = "remove_all_sd";
-/// The same of the Go module `tools/lua`: the interpreter that Argo CD runs health checks with.
+/// The same for the Go module `tools/lua`: the interpreter that Argo CD runs health checks with.
 const LUA: [(&str, &str, &str); 1] = [("github.com/yuin/gopher-lua/cmd/glua", "glua", "5 seconds")];
-/// The same of the Go module `tools/node`.
+/// The same for the Go module `tools/node`.
 const NODE: [(&str, &str, &str); 3] = [
     ("k8s.io/kubernetes/cmd/kubelet", "kubelet", "1 minute"),
     ("k8s.io/kubernetes/cmd/kube-scheduler", "kube-scheduler", "10 seconds"),
     ("k8s.io/kubernetes/cmd/kube-proxy", "kube-proxy", "10 seconds"),
 ];
-/// The same of the Go module `tools/containerd`.
+/// The same for the Go module `tools/containerd`.
 const CONTAINERD: [(&str, &str, &str); 3] = [
     ("github.com/containerd/containerd/v2/cmd/containerd", "containerd", "1 minute"),
     ("github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "containerd-shim-runc-v2", "5 seconds"),
     ("github.com/containerd/containerd/v2/cmd/ctr", "ctr", "10 seconds"),
 ];
-/// Storage that no node of ours has, and whose code needs libraries in C.
+/// Leaves out storage that no node here has, and whose code needs C libraries.
 const CONTAINERD_TAGS: &str = "no_btrfs,no_zfs,no_devmapper";
 
-/// What the authorization servers consist of.
+/// The files of the authorization servers.
 const NPM_FILES: [&str; 4] = ["package.json", "package-lock.json", "server.mjs", "faults.mjs"];
 
-/// Where the programs are.
+/// Paths of the programs.
 pub struct Tools {
     kubernetes: PathBuf,
     helm: PathBuf,
@@ -64,7 +65,7 @@ impl Tools {
     /// Builds what is not in the cache.
     ///
     /// # Errors
-    /// Where Go, Node or npm is missing, or a build fails.
+    /// Fails if Go, Node or npm is missing, or a build fails.
     pub async fn ready() -> Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let (cache, _lock) = locked_cache()?;
@@ -90,20 +91,20 @@ impl Tools {
         self.helm.join("helm")
     }
 
-    /// What checks and tests the rules of Prometheus.
+    /// promtool, which checks and tests rules of Prometheus.
     #[must_use]
     pub fn promtool(&self) -> PathBuf {
         self.prometheus.join("promtool")
     }
 
-    /// The interpreter of Lua.
+    /// The Lua interpreter.
     #[must_use]
     pub fn lua(&self) -> PathBuf {
         self.lua.join("glua")
     }
 }
 
-/// Where the programs of a node are.
+/// Paths of the programs of a node.
 pub struct NodeTools {
     /// Folder with kubelet, kube-scheduler and kube-proxy.
     pub node: PathBuf,
@@ -115,7 +116,7 @@ impl NodeTools {
     /// Builds what is not in the cache.
     ///
     /// # Errors
-    /// Where Go is missing, or a build fails.
+    /// Fails if Go is missing, or a build fails.
     pub async fn ready() -> Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let (cache, _lock) = locked_cache()?;
@@ -126,7 +127,7 @@ impl NodeTools {
     }
 }
 
-/// The cache, locked as long as the file is open: two runs that start together must not build into one folder.
+/// The cache, locked while the file is open: two runs that start together must not build into one folder.
 fn locked_cache() -> Result<(PathBuf, File)> {
     let cache = cache()?;
     std::fs::create_dir_all(&cache)?;
@@ -164,7 +165,7 @@ async fn go_programs(module: &Path, cache: &Path, programs: &[(&str, &str, &str)
     std::fs::create_dir_all(&folder)?;
     let mut flags = "-s -w".to_owned();
     if let Some(version) = pinned_version(&module.join("go.mod"), "k8s.io/kubernetes")? {
-        // without it kubectl and Helm see a server of version 0.0.0
+        // without it kubectl and Helm report a server of version 0.0.0
         flags.push_str(&format!(" -X k8s.io/component-base/version.gitVersion={version}"));
     }
     for (package, program, about) in programs {
@@ -174,7 +175,7 @@ async fn go_programs(module: &Path, cache: &Path, programs: &[(&str, &str, &str)
         }
         eprintln!("stage: building {program} (about {about}, once)");
         let start = Instant::now();
-        // built under another name: an interrupted build leaves nothing that looks finished
+        // built under another name: an interrupted build leaves nothing that looks complete
         let unfinished = folder.join(format!("{program}.unfinished"));
         let mut command = Command::new("go");
         command.current_dir(module).env("CGO_ENABLED", "0").env("GOWORK", "off");

@@ -3,21 +3,21 @@
 use hyper::{HeaderMap, Method, Uri, header};
 use serde_json::Value;
 
-/// What is asked of the API server.
+/// A call to the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Verb, resource with subresource, and whether only metadata is asked for: `get secrets (metadata)`,
+    /// Verb, resource with subresource, and whether only metadata is requested: `get secrets (metadata)`,
     /// `patch itwinservicecredentials/status`, `watch itwinauthorities`.
     pub kind: String,
-    /// Namespace; empty for what has none, and for all of them.
+    /// Namespace; empty for cluster-scoped objects and for calls across all namespaces.
     pub namespace: String,
-    /// The object's name; empty for lists and watches. That of an event is the name of the object that it tells of:
-    /// its own is made up on the spot.
+    /// The object's name; empty for lists and watches. For an event, the name of the object that it is about:
+    /// its own name is generated.
     pub object: String,
 }
 
 impl Call {
-    /// Reads what a request asks for.
+    /// Reads the call from a request.
     pub(super) fn read(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Self {
         let mut parts = uri.path().split('/').filter(|part| !part.is_empty());
         // /api/v1/..., /apis/<group>/<version>/...
@@ -48,7 +48,7 @@ impl Call {
             _ => "other",
         };
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        // a patch answers with metadata or the whole: that is no other call
+        // a patch may return metadata or the whole object: that does not make it another call
         let metadata = if verb == "get" && accept.contains("PartialObjectMetadata") { " (metadata)" } else { "" };
         let created = || {
             let object: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -68,13 +68,13 @@ impl Call {
         self.kind.split(' ').nth(1).unwrap_or_default()
     }
 
-    /// Whether it changes something.
+    /// Whether the call changes something.
     #[must_use]
     pub fn writes(&self) -> bool {
         ["create", "patch", "update", "delete"].iter().any(|verb| self.kind.starts_with(verb))
     }
 
-    /// Whether it is a watch, whose answer never ends by itself.
+    /// Whether it is a watch, whose response never ends by itself.
     #[must_use]
     pub fn is_watch(&self) -> bool {
         self.kind.starts_with("watch ")

@@ -1,4 +1,4 @@
-//! What is done to which calls, how often, and whether it was done.
+//! Rules: which calls get which fault, how often, and whether it happened.
 
 use std::{
     sync::{
@@ -12,38 +12,38 @@ use serde_json::{Value, json};
 
 use super::call::Call;
 
-/// What is done to a call.
+/// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection is closed, and nothing is sent on.
+    /// The connection is closed; the call is not forwarded.
     KilledBefore,
-    /// The call is carried out, and the connection closed without a byte of the answer.
+    /// The call is forwarded, and the connection is closed without a byte of the response.
     AnswerLost,
-    /// Answered with this HTTP status as the API server does, and not sent on.
+    /// The response has this HTTP status, in the form of the API server; the call is not forwarded.
     Refused(u16),
-    /// Not sent on; no answer for this long, then the connection is closed.
+    /// The call is not forwarded; after this long without a response, the connection is closed.
     BlackHole(Duration),
-    /// The call is carried out, and half of the answer's bytes are sent before the connection is closed.
+    /// The call is forwarded, and the connection is closed after half of the response's bytes.
     ResetMidBody,
-    /// The call is carried out after this long.
+    /// The call is forwarded after this long.
     Delay(Duration),
-    /// The call, a list, is answered with the first answer that was ever given to it.
+    /// The call, a list, gets the first response that it ever got.
     FirstAnswerAgain,
-    /// The call is carried out as if there were no proxy; for callbacks.
+    /// The call is forwarded as if there were no proxy; for callbacks.
     Nothing,
 }
 
-/// For how long a rule holds.
+/// How long a rule applies.
 #[derive(Clone, Copy, Debug)]
 enum Lasting {
     Times(u32),
     Until(Instant),
 }
 
-/// Something to run at a call, which waits for its end.
+/// A callback that the call waits for.
 pub(super) type Callback = Arc<dyn Fn() + Send + Sync>;
 
-/// What is done to which calls.
+/// Which calls get which fault.
 #[derive(Clone)]
 pub struct Rule {
     kind: String,
@@ -55,12 +55,12 @@ pub struct Rule {
     played: Arc<AtomicU32>,
 }
 
-/// Tells how often a rule was played.
+/// Counts how often a rule was applied.
 #[derive(Clone, Debug)]
 pub struct Played(pub(super) Arc<AtomicU32>);
 
 impl Played {
-    /// How often up to now.
+    /// How often it was applied up to now.
     #[must_use]
     pub fn times(&self) -> u32 {
         self.0.load(Ordering::SeqCst)
@@ -68,7 +68,7 @@ impl Played {
 }
 
 impl Rule {
-    /// Does this to the next call of this kind.
+    /// Applies this fault to the next call of this kind.
     #[must_use]
     pub fn new(kind: &str, fault: Fault) -> Self {
         Self {
@@ -82,48 +82,48 @@ impl Rule {
         }
     }
 
-    /// Only where it is about the object of this name.
+    /// Limits the rule to the object of this name.
     #[must_use]
     pub fn of(mut self, object: &str) -> Self {
         self.object = Some(object.to_owned());
         self
     }
 
-    /// To so many calls.
+    /// Applies the rule to this many calls.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
         self.lasting = Lasting::Times(times);
         self
     }
 
-    /// To all calls for so long from now.
+    /// Applies the rule to all calls for this long from now.
     #[must_use]
     pub fn lasting(mut self, duration: Duration) -> Self {
         self.lasting = Lasting::Until(Instant::now() + duration);
         self
     }
 
-    /// Runs this when the call comes, before it is carried out.
+    /// Runs this when the call comes, before it is forwarded.
     #[must_use]
     pub fn calling_before(mut self, callback: impl Fn() + Send + Sync + 'static) -> Self {
         self.before = Some(Arc::new(callback));
         self
     }
 
-    /// Runs this between the API server's answer and what is made of it; never where the call is not carried out.
+    /// Runs this between the API server's response and the fault; never if the call is not forwarded.
     #[must_use]
     pub fn calling_after(mut self, callback: impl Fn() + Send + Sync + 'static) -> Self {
         self.after = Some(Arc::new(callback));
         self
     }
 
-    /// Its count.
+    /// The counter of the rule.
     #[must_use]
     pub fn played(&self) -> Played {
         Played(self.played.clone())
     }
 
-    /// Whether this call is one of those; if so, it counts.
+    /// Whether the rule applies to this call; if so, the call counts.
     pub(super) fn takes(&mut self, call: &Call) -> bool {
         if self.kind != call.kind || self.object.as_ref().is_some_and(|object| *object != call.object) {
             return false;
@@ -139,7 +139,7 @@ impl Rule {
     }
 }
 
-/// The body of an answer that refuses, as the API server writes it.
+/// The body of an error response, as the API server writes it.
 pub(super) fn status_body(code: u16, call: &Call) -> Value {
     let (resource, name) = (call.resource(), &call.object);
     let (reason, message) = match code {

@@ -1,4 +1,4 @@
-//! The HTTP of the proxy: a plain server on loopback, the API server's own TLS behind it.
+//! The HTTP server of the proxy: plain HTTP on loopback, with the API server's own TLS behind it.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -20,7 +20,7 @@ use super::{
     stream::{self as watch_stream},
 };
 
-/// The connection is closed here.
+/// The proxy closes the connection.
 #[derive(Debug)]
 pub(super) struct Broken;
 
@@ -34,7 +34,7 @@ impl std::error::Error for Broken {}
 
 pub(super) type Answer = BoxBody<Bytes, Broken>;
 
-/// A body that is sent as it comes; an error closes the connection.
+/// A body that is sent as it arrives; an error closes the connection.
 pub(super) fn streamed() -> (mpsc::Sender<Result<Bytes, Broken>>, Answer) {
     let (sender, receiver) = mpsc::channel(16);
     let frames = stream::unfold(receiver, async |mut receiver| {
@@ -48,19 +48,19 @@ fn whole(bytes: Bytes) -> Answer {
     Full::new(bytes).map_err(|never: Infallible| match never {}).boxed()
 }
 
-/// Half of these bytes, where all are promised.
+/// Half of these bytes, although the header promises all of them.
 fn half(bytes: &Bytes) -> Answer {
     let parts = [Ok(Frame::data(bytes.slice(..bytes.len() / 2))), Err(Broken)];
     BodyExt::boxed(StreamBody::new(stream::iter(parts)))
 }
 
-/// Serves for ever.
+/// Serves until the thread ends.
 pub(super) async fn serve(listener: TcpListener, state: Arc<State>) {
     while let Ok((connection, _)) = listener.accept().await {
         let state = state.clone();
         tokio::spawn(async move {
             let service = service_fn(|request| answer(request, state.clone()));
-            // an operator that goes away is no error of ours
+            // an operator that disconnects is not an error of the proxy
             let _ =
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(connection), service).await;
         });

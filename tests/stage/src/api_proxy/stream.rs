@@ -1,4 +1,4 @@
-//! The answers of watches, event by event: what is swallowed, sent again, put in, or held back.
+//! The responses of watches, event by event: what is swallowed, repeated, injected or held back.
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 
@@ -12,14 +12,14 @@ use super::{
     server::{Answer, Broken, streamed},
 };
 
-/// What is done to a watch that is open.
+/// What happens to an open watch.
 #[derive(Clone, Debug)]
 pub(super) enum Injection {
-    /// A line more.
+    /// One more line.
     Line(Bytes),
-    /// A last line, and the end.
+    /// A last line, and the end of the response.
     Last(Bytes),
-    /// Nothing comes any more, and the connection stays open.
+    /// No more events, while the connection stays open.
     Freeze,
 }
 
@@ -29,7 +29,7 @@ struct Open {
     injections: mpsc::Sender<Injection>,
 }
 
-/// An event that must not come through.
+/// An event that must not be forwarded.
 struct Swallowed {
     kind: String,
     event: &'static str,
@@ -37,14 +37,14 @@ struct Swallowed {
     played: Played,
 }
 
-/// An event that came.
+/// An event that was forwarded.
 struct Past {
     kind: String,
     object: String,
     line: Bytes,
 }
 
-/// All watches, and what they brought.
+/// All watches, and the events that they sent.
 #[derive(Default)]
 pub(super) struct Streams(Mutex<Inner>);
 
@@ -56,7 +56,7 @@ struct Inner {
 }
 
 impl Streams {
-    /// Does this to all open watches of this kind; tells how many there are.
+    /// Applies this to all open watches of this kind; returns how many there are.
     pub fn inject(&self, kind: &str, injection: &Injection) -> usize {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.open.retain(|open| !open.injections.is_closed());
@@ -67,13 +67,13 @@ impl Streams {
             .count()
     }
 
-    /// The first event that watches of this kind brought of an object.
+    /// The first event of an object that watches of this kind sent.
     pub fn first_event(&self, kind: &str, object: &str) -> Option<Bytes> {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.past.iter().find(|past| past.kind == kind && past.object == object).map(|past| past.line.clone())
     }
 
-    /// Lets the next event of this type, of this object, come through to nobody.
+    /// Drops the next event of this type about this object.
     pub fn swallow(&self, kind: &str, event: &'static str, object: &str) -> Played {
         let played = Played(Arc::default());
         let swallowed = Swallowed { kind: kind.to_owned(), event, object: object.to_owned(), played: played.clone() };
@@ -87,7 +87,7 @@ impl Streams {
         receiver
     }
 
-    /// Whether this event may come through.
+    /// Whether this event may be forwarded.
     fn passes(&self, call: &Call, line: &Bytes) -> bool {
         let event: Value = serde_json::from_slice(line).unwrap_or_default();
         let object = event["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -110,7 +110,7 @@ pub(super) fn gone(call: &Call) -> Bytes {
     Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": status_body(410, call)})))
 }
 
-/// Passes the answer of a watch on. `reset` breaks it off in the middle of its first event.
+/// Forwards the response of a watch. `reset` closes the connection in the middle of the first event.
 pub(super) fn pass(streams: Arc<Streams>, call: Call, mut upstream: reqwest::Response, reset: bool) -> Answer {
     let (sender, body) = streamed();
     let mut injections = streams.opened(&call.kind);
@@ -118,9 +118,9 @@ pub(super) fn pass(streams: Arc<Streams>, call: Call, mut upstream: reqwest::Res
         let mut unfinished = Vec::new();
         loop {
             tokio::select! {
-                // what was put in comes before what happens afterwards, also where this thread was late
+                // what was injected comes before later events, even if this thread is late
                 biased;
-                // the operator went away
+                // the operator disconnected
                 () = sender.closed() => return,
                 Some(injection) = injections.recv() => match injection {
                     Injection::Line(line) => drop(sender.send(Ok(line)).await),

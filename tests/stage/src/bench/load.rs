@@ -1,4 +1,4 @@
-//! What the operator is given to do.
+//! The load: the objects that the operator reconciles.
 
 use std::{
     collections::HashSet,
@@ -18,28 +18,28 @@ use stage::{Stage, eventually};
 
 use super::{PATIENCE, token_server::TokenServer};
 
-/// Requests of the load at the same time.
+/// Requests of the load generator at the same time.
 const AT_ONCE: usize = 32;
-/// The same for the writes that are compared with the operator's.
+/// The same for the writes that are compared with those of the operator.
 const LIKE_THE_OPERATOR: usize = 16;
 const NAMESPACES: usize = 50;
-/// Who asks for tokens.
+/// The client that requests tokens.
 pub const CLIENT: &str = "bench";
-/// Its secret, which nobody checks.
+/// Its secret, which the token server does not check.
 pub const CLIENT_SECRET: &str = "the-secret-of-the-benchmark";
 const LONG: u32 = 86_400;
 
 /// Namespaces, an authority and credentials.
 pub struct Load {
     pub client: Client,
-    /// Who gives the tokens.
+    /// The authorization server that issues the tokens.
     pub tokens: TokenServer,
     count: usize,
     lifetime: u32,
 }
 
 impl Load {
-    /// Makes namespaces with a client Secret each, and the authority.
+    /// Creates namespaces with a client Secret each, and the authority.
     pub async fn new(stage: &Stage, count: usize, lifetime: u32) -> Result<Self> {
         let load = Self { client: stage.client().await?, tokens: TokenServer::start()?, count, lifetime };
         load.tokens.tokens_live(LONG);
@@ -83,8 +83,8 @@ impl Load {
         Api::namespaced_with(self.client.clone(), namespace, &resource)
     }
 
-    /// Creates Secrets like the operator's and writes statuses like its, as many at the same time as it does. The
-    /// credentials are there before; how long their creation took comes first.
+    /// Writes Secrets and statuses like those of the operator, as many at the same time as it does. The
+    /// credentials exist before; the first duration is that of their creation.
     pub async fn bare_writes(&self, count: usize) -> Result<(Duration, Duration)> {
         let names: Vec<String> = (0..count).map(|number| format!("bare-{number}")).collect();
         let began = Instant::now();
@@ -97,7 +97,7 @@ impl Load {
         Ok((created, took))
     }
 
-    /// Creates credentials for which nobody does anything while there is no operator.
+    /// Creates credentials that no operator reconciles.
     pub async fn create_bare(&self, names: &[String]) -> Result<()> {
         let create = async |name: &String| {
             let object = credential(name, &json!({}));
@@ -119,7 +119,7 @@ impl Load {
         stream::iter(names).map(write).buffer_unordered(LIKE_THE_OPERATOR).try_collect::<()>().await
     }
 
-    /// Deletes all that.
+    /// Deletes these objects.
     pub async fn delete_bare(&self, names: &[String]) -> Result<()> {
         let delete = async |name: &String| -> Result<()> {
             self.credentials("bench-0").delete(name, &Default::default()).await?;
@@ -129,12 +129,12 @@ impl Load {
         stream::iter(names).map(delete).buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
 
-    /// Creates all credentials; gives how long that took.
+    /// Creates all credentials; returns how long that took.
     pub async fn create_credentials(&self) -> Result<Duration> {
         let began = Instant::now();
         let create = async |number: usize| {
             let name = format!("agent-{number}");
-            // a scope of its own, so that no request is shared
+            // its own scope, so that no request is shared
             let object = credential(&name, &json!({"scopes": [name]}));
             let namespace = namespace(number % self.namespaces());
             self.credentials(&namespace).create(&PostParams::default(), &object).await.map(drop)
@@ -143,7 +143,7 @@ impl Load {
         Ok(began.elapsed())
     }
 
-    /// Waits until so many Secrets of the operator were seen.
+    /// Waits until a watch has shown this many Secrets of the operator.
     pub async fn watch_secrets(&self, count: usize) -> Result<()> {
         let secrets: Api<Secret> = Api::all(self.client.clone());
         let params =
@@ -161,10 +161,10 @@ impl Load {
                 }
             }
         }
-        bail!("only {} of {count} Secrets came", seen.len())
+        bail!("only {} of {count} Secrets appeared", seen.len())
     }
 
-    /// One credential, while nothing else is done.
+    /// Creates one credential while nothing else happens.
     pub async fn create_alone(&self, name: &str) -> Result<Duration> {
         let secrets = self.secrets("bench-0");
         let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(60);
@@ -180,14 +180,15 @@ impl Load {
         bail!("no Secret {name} came")
     }
 
-    /// From now on tokens are short-lived, and each credential has one of them.
+    /// Makes all tokens short-lived from now on, and replaces the token of each credential.
     pub async fn shorten(&self) -> Result<()> {
-        // a short-lived token replaces no long-lived one, so all are made anew, spread over a whole life of a token
-        let life = Duration::from_secs(u64::from(self.lifetime)) * 2 / 3;
-        self.change_all(self.lifetime, "short", &json!({}), life).await
+        // a short-lived token replaces no long-lived one: all are requested again, spread over the lifetime of a token
+        let span = Duration::from_secs(u64::from(self.lifetime)) * 2 / 3;
+        self.change_all(self.lifetime, "short", &json!({}), span).await
     }
 
-    /// Each credential gets a token of this lifetime, in seconds, and is renewed at half of that; takes at least `span`.
+    /// Gives each credential a token of this lifetime, in seconds, that is renewed at half of it; takes at least
+    /// `span`.
     pub async fn renew_at_half(&self, lifetime: u32, span: Duration) -> Result<()> {
         self.change_all(lifetime, "half", &json!({"renewBefore": format!("{}s", lifetime / 2)}), span).await
     }
@@ -212,20 +213,21 @@ impl Load {
         self.tokens_reach(wanted).await
     }
 
-    /// Waits until so many tokens were issued.
+    /// Waits until this many tokens were issued.
     pub async fn tokens_reach(&self, count: usize) -> Result<()> {
         eventually("tokens", PATIENCE, async || (self.tokens.tokens() >= count).then_some(())).await
     }
 
-    /// Creates Secrets of 2 KB that are nobody's here.
-    pub async fn create_foreign(&self, count: usize) -> Result<Duration> {
+    /// Creates Secrets of 2 KB that no credential references.
+    pub async fn create_unrelated(&self, count: usize) -> Result<Duration> {
         let began = Instant::now();
         let content = "x".repeat(2048);
         let create = async |number: usize| -> Result<()> {
-            let object = json!({"metadata": {"name": format!("foreign-{number}")}, "stringData": {"content": content}});
+            let object =
+                json!({"metadata": {"name": format!("unrelated-{number}")}, "stringData": {"content": content}});
             let namespace = namespace(number % self.namespaces());
             let secret = serde_json::from_value(object)?;
-            self.secrets(&namespace).create(&PostParams::default(), &secret).await.context("a foreign Secret")?;
+            self.secrets(&namespace).create(&PostParams::default(), &secret).await.context("an unrelated Secret")?;
             Ok(())
         };
         stream::iter(0..count).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
@@ -233,7 +235,7 @@ impl Load {
     }
 }
 
-/// A Secret that is as long as the operator's.
+/// A Secret as long as those of the operator.
 pub fn secret_like_ours(name: &str, token: &str) -> Value {
     let annotations: serde_json::Map<String, Value> =
         (0..9).map(|n| (format!("example.com/annotation-{n}"), json!("x".repeat(64)))).collect();
@@ -243,7 +245,7 @@ pub fn secret_like_ours(name: &str, token: &str) -> Value {
     })
 }
 
-/// A status that is as long as the operator's, with something in it that may differ.
+/// A status as long as those of the operator, with one field that can differ.
 pub fn status_like_ours(name: &str, client_id: &str) -> Value {
     let condition = |kind: &str| {
         json!({

@@ -1,4 +1,4 @@
-//! Reading what happened: the process, the audit log, the metrics.
+//! Measurements: the process, the audit log, the metrics.
 
 use std::{
     collections::BTreeMap,
@@ -11,24 +11,24 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use stage::operator::Operator;
 
-/// Ticks of the kernel's accounting in a second.
+/// Ticks per second of the kernel's accounting.
 const TICKS: f64 = 100.0;
 
-/// What a process used up to now.
+/// The resources that a process used up to now.
 #[derive(Clone, Copy)]
 pub struct Usage {
     /// Seconds of CPU.
     pub cpu: f64,
-    /// Those of them that the kernel took for it.
+    /// The part of them that it spent in the kernel.
     pub system: f64,
     /// Resident memory.
     pub rss_mb: f64,
-    /// The most it ever had.
+    /// Peak of the resident memory.
     pub peak_mb: f64,
 }
 
 impl Usage {
-    /// Reads it from the kernel.
+    /// Reads them from the kernel.
     pub fn of(pid: u32) -> Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -47,10 +47,10 @@ impl Usage {
     }
 }
 
-/// Seconds of CPU up to now of the programs that the process has started, by name, and its own.
+/// CPU seconds up to now of the programs that this process has started, by name, and its own.
 pub fn cpu_by_program() -> Result<BTreeMap<String, f64>> {
     let ours = std::process::id();
-    let mut programs = BTreeMap::from([("the load itself".to_owned(), Usage::of(ours)?.cpu)]);
+    let mut programs = BTreeMap::from([("the load generator".to_owned(), Usage::of(ours)?.cpu)]);
     for entry in std::fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         // it may have ended meanwhile
@@ -65,16 +65,16 @@ pub fn cpu_by_program() -> Result<BTreeMap<String, f64>> {
     Ok(programs)
 }
 
-/// How often the operator asked what of the API server.
+/// How often the operator made each kind of call to the API server.
 #[derive(Clone, Copy, Default)]
 pub struct Audit {
-    /// Creations and changes, those of events and the Lease apart.
+    /// Creations and changes, except those of events and the Lease.
     pub writes: usize,
     /// Creations and changes of events.
     pub events: usize,
     /// Secrets that were read one by one.
     pub reads_of_secrets: usize,
-    /// Lists, of whatever.
+    /// Lists of any resource.
     pub lists: usize,
 }
 
@@ -83,7 +83,7 @@ impl Audit {
     pub fn read(log: &Path) -> Result<Self> {
         let mut audit = Self::default();
         for line in BufReader::new(File::open(log)?).lines() {
-            // the last line may be half written
+            // the last line may be incomplete
             let Ok(entry) = serde_json::from_str::<Value>(&line?) else { continue };
             if entry["user"]["username"] == "admin" {
                 continue;
@@ -100,7 +100,7 @@ impl Audit {
         Ok(audit)
     }
 
-    /// What came since an earlier count.
+    /// The calls after an earlier count.
     pub fn since(self, before: &Self) -> Self {
         Self {
             writes: self.writes - before.writes,
@@ -111,7 +111,7 @@ impl Audit {
     }
 }
 
-/// The sum of a metric's series whose line begins so.
+/// The sum of a metric's series whose line starts with this.
 pub async fn metric(operator: &Operator, series: &str) -> Result<f64> {
     let text = operator.get("/metrics").await?;
     let lines = text.lines().filter(|line| line.starts_with(series));
@@ -119,9 +119,9 @@ pub async fn metric(operator: &Operator, series: &str) -> Result<f64> {
     Ok(values.sum())
 }
 
-/// The histogram of lateness.
+/// The histogram of the renewal lateness.
 pub struct Lateness {
-    /// How many were not later than so many milliseconds.
+    /// How many renewals were at most this many milliseconds late.
     buckets: BTreeMap<u64, f64>,
     /// Renewals.
     pub count: f64,
@@ -151,8 +151,8 @@ impl Lateness {
         Self { buckets: self.buckets.into_iter().map(less).collect(), count: self.count - before.count }
     }
 
-    /// The seconds, in a bucket by its bounds in proportion, that this part of all renewals kept; infinite where no
-    /// bucket holds so many.
+    /// The lateness, in seconds, that this part of all renewals does not exceed, interpolated within its bucket;
+    /// infinite if no bucket holds that many.
     pub fn quantile(&self, part: f64) -> f64 {
         let wanted = self.count * part;
         let mut below = (0, 0.0);
@@ -166,7 +166,7 @@ impl Lateness {
         f64::MAX
     }
 
-    /// The bound, in seconds, of the last bucket that holds anything: no renewal was later.
+    /// The upper bound, in seconds, of the last bucket that is not empty: no renewal was later.
     pub fn bound(&self) -> f64 {
         let bucket = self.buckets.iter().find(|(_, count)| **count >= self.count);
         bucket.map_or(f64::MAX, |(bound, _)| *bound as f64 / 1000.0)
@@ -181,17 +181,17 @@ pub fn replaced_after_expiry(metrics: &str) -> f64 {
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
 }
 
-/// The value below which this part of all lies.
+/// The value that this part of all values does not exceed.
 pub fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);
     values.get(((last as f64) * part).round() as usize).copied().context("no values").unwrap_or_default()
 }
 
-/// What the operator lists and watches.
+/// The resources that the operator lists and watches.
 const LISTED: [&str; 3] = ["secrets", "itwinservicecredentials", "itwinauthorities"];
 
-/// Bytes that the API server sent of it, to whomever: answers to lists, and events of watches, by resource.
+/// Bytes that the API server sent to any client, by resource: responses to lists, and events of watches.
 pub async fn bytes_sent(client: &kube::Client) -> Result<BTreeMap<String, f64>> {
     let text = client.request_text(hyper::Request::get("/metrics").body(Vec::new())?).await?;
     let mut bytes = BTreeMap::new();

@@ -1,8 +1,8 @@
-//! `stage bench OPERATOR N`: what the operator costs, and how late it is. One table, and a JSON file; nothing in it is
-//! a test.
+//! `stage bench OPERATOR N` measures what the operator costs and how late it is. It writes a table and a JSON file; it
+//! tests nothing.
 //!
-//! The operator runs outside the cluster with its own permissions, and shares the machine with etcd (which syncs its
-//! writes here), the API server and the token server, as the figures of its peers were measured.
+//! The operator runs outside the cluster with its own permissions. It shares the machine with etcd (which syncs its
+//! writes here), the API server and the token server, as in the published measurements of comparable operators.
 
 mod load;
 mod measure;
@@ -26,25 +26,25 @@ use self::{
     measure::{Audit, Usage, metric, quantile},
 };
 
-/// What a phase may take before it has failed.
+/// The time limit of a phase.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// Credentials that are created one after the other, each alone.
+/// Credentials that are created one at a time.
 const ALONE: usize = 200;
 /// Renewals a second in the steady phase.
 const PER_SECOND: f64 = 25.0;
-/// How long the steady phase is watched, in seconds; 0 leaves it out.
+/// Length of the steady phase, in seconds; 0 skips it.
 const STEADY: (&str, usize) = ("BENCH_STEADY_SECONDS", 60);
-/// How long the authority is dead, in seconds; 0 leaves it out.
+/// How long the authority is down, in seconds; 0 skips it.
 const OUTAGE: (&str, usize) = ("BENCH_OUTAGE_SECONDS", 300);
-/// Foreign Secrets that are created; 0 leaves them out.
-const FOREIGN: (&str, usize) = ("BENCH_FOREIGN_SECRETS", 20_000);
-/// How long the same calls are made without an operator, in seconds.
+/// Unrelated Secrets that are created; 0 skips them.
+const UNRELATED: (&str, usize) = ("BENCH_UNRELATED_SECRETS", 20_000);
+/// How long a client makes the same calls without an operator, in seconds.
 const PACED: u64 = 30;
-/// Between two samples of what is told as a series, in seconds.
+/// Time between two samples of a series, in seconds.
 const SAMPLE: u64 = 10;
-/// Time in which all credentials get the tokens that come due while the authority is dead, at least.
+/// The least time in which all credentials get the tokens that come due while the authority is down.
 const SPAN: Duration = Duration::from_secs(60);
-/// Tokens a second that all programs together can surely give and write here.
+/// Tokens a second that all programs together can certainly issue and write here.
 const SURELY: u64 = 100;
 
 fn setting((variable, default): (&str, usize)) -> Result<usize> {
@@ -58,7 +58,7 @@ pub async fn bench(program: PathBuf, count: usize) -> Result<ExitCode> {
     bench.burst().await?;
     bench.one_alone().await?;
     bench.restart("restart, everything valid").await?;
-    bench.foreign_secrets(setting(FOREIGN)?).await?;
+    bench.unrelated_secrets(setting(UNRELATED)?).await?;
     bench.steady(setting(STEADY)? as u64).await?;
     bench.outage(setting(OUTAGE)? as u64).await?;
     bench.failover().await?;
@@ -78,10 +78,10 @@ struct Bench {
 
 impl Bench {
     async fn new(running: Running, program: PathBuf, count: usize) -> Result<Self> {
-        // tokens live so long that all are renewed at the wanted rate: each at two thirds of its life
+        // the lifetime of tokens gives the wanted rate of renewals: each is renewed at two thirds of it
         let lifetime = ((count as f64 / PER_SECOND) * 1.5).max(30.0) as u32;
         let load = Load::new(&running.stage, count, lifetime).await?;
-        // before the operator is there: it would answer to what is written
+        // before the operator starts, because it would react to these writes
         let bare = count.min(1000);
         let (created, took) = load.bare_writes(bare).await?;
         let operator = start(&running, &program, &[]).await?;
@@ -142,7 +142,7 @@ impl Bench {
         }
         self.row("burst", "CPU ms of the operator a credential", per((after.cpu - before.cpu) * 1000.0));
         self.row("burst", "of which in the kernel", per((after.system - before.system) * 1000.0));
-        self.row("burst", "writes a credential, events apart", per(writes.writes as f64));
+        self.row("burst", "writes a credential, without events", per(writes.writes as f64));
         self.row("burst", "events a credential", per(writes.events as f64));
         self.row("burst", "reads of Secrets a credential", per(writes.reads_of_secrets as f64));
         self.row("burst", "token requests a credential", per(requests as f64));
@@ -167,16 +167,16 @@ impl Bench {
     async fn restart(&mut self, phase: &str) -> Result<()> {
         self.operator.process.signal(Signal::SIGTERM);
         self.operator.process.wait(Duration::from_secs(20));
-        // renewals are due all the time where tokens are short-lived: those are no cost of the restart
+        // short-lived tokens come due all the time: their renewals are not a cost of the restart
         let (audit, requests) = (self.audit()?, self.load.tokens.tokens());
         let bytes = measure::bytes_sent(&self.load.client).await?;
         let began = Instant::now();
         self.operator = start(&self.running, &self.program, &[]).await?;
         let ready = began.elapsed();
         let all = self.count + ALONE;
-        eventually("a look at each", PATIENCE, async || {
-            let looks = metric(&self.operator, "itwin_reconciles_total").await.ok()?;
-            (looks as usize >= all).then_some(())
+        eventually("a reconciliation of each", PATIENCE, async || {
+            let reconciles = metric(&self.operator, "itwin_reconciles_total").await.ok()?;
+            (reconciles as usize >= all).then_some(())
         })
         .await?;
         let writes = self.audit()?.since(&audit);
@@ -190,7 +190,7 @@ impl Bench {
         }
         self.row(phase, "CPU seconds", round(usage.cpu));
         self.row(phase, "seconds to ready", round(ready.as_secs_f64()));
-        self.row(phase, "seconds to a look at each", round(began.elapsed().as_secs_f64()));
+        self.row(phase, "seconds to a reconciliation of each", round(began.elapsed().as_secs_f64()));
         self.row(phase, "token requests", json!(requests));
         self.row(phase, "writes", json!(writes.writes));
         self.row(phase, "reads of Secrets", json!(writes.reads_of_secrets));
@@ -247,7 +247,7 @@ impl Bench {
         self.bare_renewals().await
     }
 
-    /// What the calls of a renewal cost any client at this pace, on the same cluster.
+    /// What any client pays for the calls of a renewal at this pace, on the same cluster.
     async fn bare_renewals(&mut self) -> Result<()> {
         self.operator.process.signal(Signal::SIGTERM);
         self.operator.process.wait(Duration::from_secs(20));
@@ -257,12 +257,12 @@ impl Bench {
         Ok(())
     }
 
-    /// The one authority dies when all tokens are due, and comes back.
+    /// The only authority goes down when all tokens come due, and comes back.
     async fn outage(&mut self, seconds: u64) -> Result<()> {
         if seconds == 0 {
             return Ok(());
         }
-        // due at half of their life, at most a twentieth of it earlier; in all that time no token may expire
+        // due at half of the lifetime, at most a twentieth earlier; until the authority is back, no token may expire
         let span = SPAN.max(Duration::from_secs(self.count as u64 / SURELY));
         let lifetime = (seconds + span.as_secs()) * 2 + 80;
         let began = Instant::now();
@@ -307,17 +307,17 @@ impl Bench {
         Ok(())
     }
 
-    async fn foreign_secrets(&mut self, count: usize) -> Result<()> {
+    async fn unrelated_secrets(&mut self, count: usize) -> Result<()> {
         if count == 0 {
             return Ok(());
         }
         let before = self.usage()?;
-        let took = self.load.create_foreign(count).await?;
+        let took = self.load.create_unrelated(count).await?;
         let after = self.usage()?;
-        self.row("foreign Secrets", "created", json!(count));
-        self.row("foreign Secrets", "seconds to create them", round(took.as_secs_f64()));
-        self.row("foreign Secrets", "MB more while they came", round(after.rss_mb - before.rss_mb));
-        self.restart("restart with foreign Secrets").await
+        self.row("unrelated Secrets", "created", json!(count));
+        self.row("unrelated Secrets", "seconds to create them", round(took.as_secs_f64()));
+        self.row("unrelated Secrets", "MB more while they were created", round(after.rss_mb - before.rss_mb));
+        self.restart("restart with unrelated Secrets").await
     }
 
     async fn failover(&mut self) -> Result<()> {

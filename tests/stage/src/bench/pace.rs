@@ -1,5 +1,5 @@
 //! The calls of renewals and nothing else: what any client pays for them at this pace, before it reads, decides or
-//! verifies anything. `stage pace` is a process of its own, so that its processor time can be told from the load's.
+//! verifies anything. `stage pace` is a separate process, so that its CPU time is separate from that of the load.
 
 use std::{
     process::{Command, ExitCode},
@@ -19,14 +19,14 @@ use super::{
     measure::Usage,
 };
 
-/// The argument by which the program is told to be that process.
+/// The argument that makes the program this process.
 pub const ARGUMENT: &str = "pace";
-/// Secrets that are written in turn.
+/// Secrets that are written in rotation.
 const OBJECTS: usize = 50;
 const NAMESPACE: &str = "bench-0";
 const AS_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1beta1";
 
-/// Milliseconds of CPU for the calls of one renewal, over so many seconds.
+/// Milliseconds of CPU for the calls of one renewal, measured over this many seconds.
 pub async fn cpu_of_bare_renewals(stage: &Stage, load: &Load, per_second: f64, seconds: u64) -> Result<f64> {
     let names: Vec<String> = (0..OBJECTS).map(name).collect();
     load.create_bare(&names).await?;
@@ -35,7 +35,7 @@ pub async fn cpu_of_bare_renewals(stage: &Stage, load: &Load, per_second: f64, s
     command.args([ARGUMENT, &per_second.to_string(), &load.tokens.issuer, &load.tokens.ca_bundle()]);
     command.env("KUBECONFIG", &stage.operator_kubeconfig);
     let mut process = stage::process::Process::start("pace", command, &stage.directory)?;
-    // connected and warm
+    // all connections are open by now
     tokio::time::sleep(Duration::from_secs(5)).await;
     let (before, tokens) = (Usage::of(process.id())?, load.tokens.tokens());
     tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -50,7 +50,7 @@ fn name(number: usize) -> String {
     format!("pace-{number}")
 }
 
-/// What the process does, until it is killed.
+/// The main loop of the process; it runs until it is killed.
 pub async fn run(per_second: &str, issuer: &str, ca_bundle: &str) -> Result<ExitCode> {
     let client = Client::try_from(kube::Config::infer().await?)?;
     let certificate = base64::engine::general_purpose::STANDARD.decode(ca_bundle)?;
@@ -82,7 +82,7 @@ pub async fn run(per_second: &str, issuer: &str, ca_bundle: &str) -> Result<Exit
     Ok(ExitCode::FAILURE)
 }
 
-/// Reads what a watch sends, and drops it.
+/// Reads the events of a watch and drops them.
 async fn drain_watch(client: &Client, path: &str) -> Result<()> {
     loop {
         let request = hyper::Request::get(format!("{path}?watch=true&timeoutSeconds=60"))
@@ -94,7 +94,7 @@ async fn drain_watch(client: &Client, path: &str) -> Result<()> {
     }
 }
 
-/// The client's Secret is read, a token asked for, a Secret and a status written.
+/// Reads the client Secret, requests a token, writes a Secret and a status.
 async fn renew(client: &Client, authority: &reqwest::Client, issuer: &str, number: usize) -> Result<()> {
     let name = name(number % OBJECTS);
     call(client, "GET", &format!("/api/v1/namespaces/{NAMESPACE}/secrets/client"), None).await?;
@@ -114,7 +114,7 @@ async fn renew(client: &Client, authority: &reqwest::Client, issuer: &str, numbe
     call(client, "PATCH", &path, Some(&load::status_like_ours(&name, &number.to_string()))).await
 }
 
-/// One call, whose answer is not read by anybody.
+/// Makes one call and ignores the response body.
 async fn call(client: &Client, method: &str, path: &str, body: Option<&Value>) -> Result<()> {
     let request = hyper::Request::builder().method(method).uri(path);
     let request = match body {

@@ -1,6 +1,5 @@
-//! An authorization server that is no bottleneck. It signs with ES256, which costs it a fortieth of RS256; checking such
-//! a signature costs the operator about twice as much as one of RS256, so that nothing is made easier for what is
-//! measured.
+//! An authorization server that is no bottleneck. It signs with ES256, which costs it a fortieth of RS256. Verifying
+//! such a signature costs the operator about twice as much as with RS256, so the choice does not make its work easier.
 
 use std::{
     convert::Infallible,
@@ -34,7 +33,7 @@ use tokio_rustls::TlsAcceptor;
 
 const KEY: &str = "bench";
 
-/// The server. It runs on a thread of its own and ends with the process.
+/// The server. It runs on its own thread and ends with the process.
 pub struct TokenServer {
     /// Its issuer identifier.
     pub issuer: String,
@@ -46,16 +45,16 @@ struct State {
     issuer: String,
     key: EncodingKey,
     keys: Value,
-    /// Of the tokens, in seconds.
+    /// Lifetime of the tokens, in seconds.
     lifetime: AtomicU32,
     tokens: AtomicUsize,
     dead: watch::Sender<bool>,
-    /// Connections that came while it was dead.
+    /// Connections that came while the server was down.
     refused: Mutex<Vec<Instant>>,
 }
 
 impl TokenServer {
-    /// Starts it on loopback.
+    /// Starts the server on loopback.
     pub fn start() -> Result<Self> {
         let (ca, certificate, key) = certificates(&["localhost", "127.0.0.1"])?;
         let certificate = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>()?;
@@ -96,28 +95,28 @@ impl TokenServer {
         Ok(Self { issuer, ca, state })
     }
 
-    /// The certificate authority as `spec.caBundle` wants it.
+    /// The certificate authority, in the form of `spec.caBundle`.
     pub fn ca_bundle(&self) -> String {
         base64::engine::general_purpose::STANDARD.encode(&self.ca)
     }
 
-    /// Says how long tokens live that are issued from now on, in seconds.
+    /// Sets the lifetime of the tokens that are issued from now on, in seconds.
     pub fn tokens_live(&self, seconds: u32) {
         self.state.lifetime.store(seconds, Ordering::Relaxed);
     }
 
-    /// Tokens that were issued.
+    /// The number of tokens that were issued.
     pub fn tokens(&self) -> usize {
         self.state.tokens.load(Ordering::Relaxed)
     }
 
-    /// Closes every connection, and each new one without a word.
+    /// Closes every open connection, and each new one without a response.
     pub fn die(&self) {
         self.state.refused.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.state.dead.send_replace(true);
     }
 
-    /// Serves again; tells when connections came that were closed.
+    /// Serves again; returns the times of the connections that were closed meanwhile.
     pub fn revive(&self) -> Vec<Instant> {
         self.state.dead.send_replace(false);
         std::mem::take(&mut *self.state.refused.lock().unwrap_or_else(PoisonError::into_inner))
@@ -178,7 +177,7 @@ fn token(state: &State, form: &str) -> Option<Value> {
     Some(json!({"access_token": token, "token_type": "Bearer", "expires_in": lifetime, "scope": scope}))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the server has a clock of its own")]
+#[expect(clippy::disallowed_methods, reason = "the server has its own clock")]
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What containerd, its network plugins and the kubelet are told.
+//! The configuration of containerd, its network plugins and the kubelet.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::{ADDRESS, BRIDGE, PODS, machine::PLUGINS, runtime::BUSYBOX};
 pub fn containerd(directory: &Path, socket: &Path) -> String {
     let directory = directory.display();
     let socket = socket.display();
-    // containers could get a better OOM score than we may give where CAP_SYS_RESOURCE is missing, as inside a container
+    // containers could get a better OOM score than allowed without CAP_SYS_RESOURCE, as inside a container
     format!(
         "version = 3
 root = '{directory}/containerd'
@@ -42,7 +42,7 @@ SystemdCgroup = false
     )
 }
 
-/// The network of the pods: a bridge that is there already.
+/// The network of the pods: an existing bridge.
 pub fn network(directory: &Path) -> String {
     json!({
         "cniVersion": "1.0.0",
@@ -68,7 +68,7 @@ pub fn kubelet(directory: &Path, socket: &Path, cgroup: &str) -> String {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "address": ADDRESS,
-        // nobody else is on this network
+        // this network has no other users
         "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
         "authorization": {"mode": "AlwaysAllow"},
         "containerRuntimeEndpoint": format!("unix://{}", socket.display()),
@@ -80,13 +80,13 @@ pub fn kubelet(directory: &Path, socket: &Path, cgroup: &str) -> String {
         "oomScoreAdj": 0,
         "podLogsDir": directory.join("pods"),
         "volumePluginDir": directory.join("volume-plugins"),
-        // what the machine resolves is nothing to pods
+        // the names that the machine resolves mean nothing to pods
         "resolvConf": "",
         "clusterDNS": [ADDRESS],
         "clusterDomain": "cluster.local",
         // a changed Secret is in the pods' files after 5 to 8 s; the kubelet's default is a minute
         "syncFrequency": "5s",
-        // a disk that is nearly full is no reason to throw out these pods
+        // a disk that is nearly full is no reason to evict these pods
         "evictionHard": {"memory.available": "10Mi"},
         "imageGCHighThresholdPercent": 100,
     })

@@ -1,6 +1,6 @@
-//! What a real node needs of the machine, and how it is kept off it: network, mounts and processes are in namespaces of
-//! their own, which the kernel takes down with the command that they were made for, however it ends. What they cannot
-//! hold, control groups and a folder, is removed here.
+//! What a real node needs from the machine, and how it is isolated from it. Network, mounts and processes are in their
+//! own namespaces, which the kernel removes with the command that they were created for, however it ends. What
+//! namespaces cannot contain, control groups and a folder, is removed here.
 
 use std::{
     os::unix::process::ExitStatusExt,
@@ -18,12 +18,12 @@ use crate::{
     process::{Group, bound_to_us},
 };
 
-/// Where Debian has the network plugins.
+/// Where Debian installs the network plugins.
 pub(super) const PLUGINS: &str = "/usr/lib/cni";
-/// A shell for pods; linked statically, since there is no library in its image.
+/// A shell for pods; statically linked, because its image has no library.
 pub(super) const BUSYBOX_PROGRAM: &str = "/bin/busybox";
 
-/// Programs and files that are needed, and the Debian packages that have them.
+/// Programs and files that a node needs, and the Debian packages that contain them.
 const NEEDED: [(&str, &str); 9] = [
     ("runc", "runc"),
     ("buildah", "buildah"),
@@ -36,13 +36,13 @@ const NEEDED: [(&str, &str); 9] = [
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
 ];
 
-/// The control group of the node, and by its presence that the namespaces are ours.
+/// The control group of the node. The variable is set only inside the namespaces of this program.
 const CGROUP: &str = "STAGE_CGROUP";
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// Folders that the kubelet, containerd or a network plugin uses whatever it is told.
+/// Folders that the kubelet, containerd or a network plugin uses despite their configuration.
 const OWN_FOLDERS: [&str; 5] = ["/run", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods"];
-/// Settings of the whole machine that the kubelet insists on writing.
+/// Kernel settings of the whole machine that the kubelet insists on writing.
 const KERNEL_SETTINGS: [&str; 6] = [
     "vm/overcommit_memory",
     "vm/panic_on_oom",
@@ -52,7 +52,7 @@ const KERNEL_SETTINGS: [&str; 6] = [
     "kernel/keys/root_maxbytes",
 ];
 
-/// What this machine lacks for a real node, in words; nothing where one can be run.
+/// What this machine lacks for a real node, in words; empty if it can run one.
 pub async fn lacks() -> Vec<String> {
     if !cfg!(target_os = "linux") || !Uid::effective().is_root() {
         return vec!["it must be Linux, and we must be root".to_owned()];
@@ -86,7 +86,7 @@ fn is_there(name: &str) -> bool {
     folders.into_iter().any(|folder| folder.join(name).is_file())
 }
 
-/// Whether a program names no loader of libraries: no program header of its ELF file (64 bits) is a PT_INTERP.
+/// Whether a program needs no dynamic loader: no program header of its ELF file (64 bits) is a PT_INTERP.
 fn is_static(program: &Path) -> bool {
     const INTERPRETER: u64 = 3;
     let bytes = std::fs::read(program).unwrap_or_default();
@@ -101,20 +101,20 @@ fn is_static(program: &Path) -> bool {
     headers().is_some_and(|kinds| !kinds.contains(&INTERPRETER))
 }
 
-/// Whether we run in namespaces that [`in_namespaces`] made.
+/// Whether this process runs in namespaces that [`in_namespaces`] created.
 pub(super) fn is_own() -> bool {
     std::process::id() == 1 && std::env::var_os(CGROUP).is_some()
 }
 
-/// The control group that everything of the node is in.
+/// The control group of all processes of the node.
 pub(super) fn cgroup() -> Result<String> {
     Ok(format!("/{}", std::env::var(CGROUP)?))
 }
 
-/// Runs ourselves with these arguments in namespaces of our own, and takes down whatever is left of it.
+/// Runs this program with these arguments in new namespaces, and removes what is left of it.
 ///
 /// # Errors
-/// Where they cannot be made.
+/// Fails if they cannot be created.
 pub async fn in_namespaces(arguments: &[String]) -> Result<ExitCode> {
     let mut machine = Machine::new()?;
     let mut command = bound_to_us(Path::new("/usr/bin/unshare"));
@@ -137,7 +137,7 @@ pub async fn in_namespaces(arguments: &[String]) -> Result<ExitCode> {
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// What namespaces do not hold. It is removed when this is dropped.
+/// What namespaces do not contain. It is removed when this is dropped.
 struct Machine {
     directory: TempDir,
     cgroup: String,
@@ -161,7 +161,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Leaves the folder where it is, without what fills disks.
+    /// Keeps the folder, without the parts that fill disks.
     fn keep_logs(&mut self) {
         self.directory.disable_cleanup(true);
         for stage in std::fs::read_dir(self.directory.path()).into_iter().flatten().flatten() {
@@ -176,13 +176,13 @@ impl Drop for Machine {
     fn drop(&mut self) {
         remove_cgroups(&self.cgroup);
         for folder in self.made.iter().rev() {
-            // only where it is empty: somebody else may have begun to use it
+            // only if it is empty: another process may use it by now
             let _ = std::fs::remove_dir(folder);
         }
     }
 }
 
-/// Each hierarchy has a group of this name then, with version 1 of control groups as with version 2.
+/// Creates a group of this name in each hierarchy, with version 1 of control groups as with version 2.
 fn make_cgroups(name: &str) -> Result<()> {
     for hierarchy in hierarchies() {
         let group = hierarchy.join(name);
@@ -197,7 +197,7 @@ fn hierarchies() -> Vec<PathBuf> {
         return vec![root.to_path_buf()];
     }
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    // some hierarchies have several names, all but one of which are links
+    // some hierarchies have several names; all but one of them are links
     entries.filter(|path| !path.is_symlink() && path.join("cgroup.procs").exists()).collect()
 }
 
@@ -213,11 +213,11 @@ fn remove_group(group: &Path) {
             remove_group(&entry.path());
         }
     }
-    // files in it are the kernel's and go with it
+    // files in it belong to the kernel and disappear with it
     let _ = std::fs::remove_dir(group);
 }
 
-/// Inside the namespaces: what the node writes where it must not be told otherwise is written elsewhere.
+/// Inside the namespaces: redirects what the node writes at fixed paths.
 pub(super) async fn prepare(directory: &Path) -> Result<()> {
     for folder in OWN_FOLDERS {
         mount(&["-t", "tmpfs", "tmpfs", folder]).await?;
@@ -230,7 +230,7 @@ pub(super) async fn prepare(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Has a file of our own, with this text, in the place of one of the machine.
+/// Replaces a file of the machine by one with this text, in this mount namespace only.
 pub(super) async fn cover(place: &str, file: &Path, text: &str) -> Result<()> {
     std::fs::write(file, text)?;
     mount(&["--bind", &file.to_string_lossy(), place]).await
@@ -250,7 +250,7 @@ mod tests {
     fn program_that_needs_libraries_is_distinguished_from_one_that_does_not() -> Result<()> {
         let own = std::env::current_exe()?;
         assert!(!is_static(&own), "tests are linked dynamically");
-        assert!(!is_static(Path::new("/etc/passwd")), "what is no program is not static");
+        assert!(!is_static(Path::new("/etc/passwd")), "a file that is no program is not static");
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! A real node: containerd, kubelet, kube-scheduler and kube-proxy, for pods on a bridge.
 //!
-//! It runs in namespaces of its own ([`machine`]), so that its bridge, its iptables rules, its mounts and its
-//! containers are no part of the machine and end with the command that it was started for.
+//! It runs in its own namespaces ([`machine`]), so that its bridge, its iptables rules, its mounts and its
+//! containers do not touch the machine and end with the command that it was started for.
 
 mod config;
 pub mod machine;
@@ -23,20 +23,20 @@ use runtime::Runtime;
 
 /// The node's name.
 pub const NAME: &str = "stage";
-/// The user that the kubelet is.
+/// The user of the kubelet.
 pub const USER: &str = "system:node:stage";
-/// The address of the bridge: of the node, and of all that runs beside it and pods call.
+/// The address of the bridge: of the node, and of all servers outside of it that pods call.
 pub const ADDRESS: &str = "10.88.0.1";
-/// What pods and tests call the authorization server, which listens on that address.
+/// The name by which pods and tests call the authorization server, which listens on that address.
 pub const AUTHORITY: &str = "ims.stage.test";
 /// The addresses of the node and its pods.
 const PODS: &str = "10.88.0.0/16";
 const BRIDGE: &str = "stage0";
 
-/// Until the node is Ready; about 3 s where nothing else runs.
+/// Until the node is Ready; about 3 s on an idle machine.
 const READY: Duration = Duration::from_secs(90);
 
-/// A running node. Its processes end when this is dropped; its pods end with the namespaces.
+/// A running node. Its processes end when it is dropped; its pods end with the namespaces.
 pub struct Node {
     // dropped in this order: what starts containers before what runs them
     _processes: [Process; 3],
@@ -47,7 +47,7 @@ impl Node {
     /// Starts a node for this control plane and waits until it is Ready.
     ///
     /// # Errors
-    /// With the log of what did not start.
+    /// Fails, with its log, if a program does not start.
     pub async fn start(control_plane: &ControlPlane, stage: &Stage) -> Result<(Self, Runtime)> {
         let tools = NodeTools::ready().await?;
         let directory = stage.directory.join("node");
@@ -102,11 +102,11 @@ impl Node {
     }
 }
 
-/// Makes what the control plane and a node share, in the namespaces that we are in: folders, loopback, a bridge,
+/// Creates what the control plane and a node share, in the current namespaces: folders, loopback, a bridge,
 /// names.
 ///
 /// # Errors
-/// Outside of namespaces of our own.
+/// Fails outside of the namespaces of [`machine::in_namespaces`].
 pub async fn prepare(directory: &Path) -> Result<()> {
     ensure!(machine::is_own(), "a node is started by `stage run --node` only, which keeps it off the machine");
     let directory = directory.join("node");
@@ -132,7 +132,7 @@ async fn bridge() -> Result<()> {
         command.args(arguments);
         output(command, None).await?;
     }
-    // of this network namespace alone
+    // the setting of this network namespace only
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("packets cannot be forwarded")
 }
 
@@ -149,7 +149,7 @@ async fn containerd(tools: &NodeTools, directory: &Path) -> Result<(Process, Run
     std::fs::write(&file, config::containerd(directory, &runtime.socket))?;
     let mut command: Command = bound_to_us(&tools.containerd.join("containerd"));
     command.arg("--config").arg(file);
-    // its shim is found there
+    // containerd finds its shim there
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{}:/usr/sbin:/sbin:{path}", tools.containerd.display()));
     let process = Process::start("containerd", command, directory)?;

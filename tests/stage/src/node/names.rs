@@ -1,4 +1,4 @@
-//! Names for pods: one that the authorization server is called by, and nothing else. Pods ask as in any cluster, with
+//! DNS for pods: the name of the authorization server, and nothing else. Pods query as in any cluster, with
 //! the search domains of their namespace first.
 
 use std::{
@@ -17,7 +17,7 @@ const HEADER: usize = 12;
 /// The type of a query for an address of version 4.
 const ADDRESS_RECORD: [u8; 2] = [0, 1];
 
-/// Answers queries as long as this process lives; and what runs beside the node learns the same from its hosts file.
+/// Answers queries for the life of this process. Programs outside the node get the same name from their hosts file.
 pub(super) async fn serve(directory: &Path) -> Result<()> {
     machine::cover("/etc/hosts", &directory.join("hosts"), &format!("127.0.0.1 localhost\n{ADDRESS} {AUTHORITY}\n"))
         .await?;
@@ -27,7 +27,7 @@ pub(super) async fn serve(directory: &Path) -> Result<()> {
         let mut query = [0; LONGEST];
         while let Ok((length, asker)) = socket.recv_from(&mut query) {
             if let Some(answer) = answer(&query[..length], address) {
-                // whoever asked asks again
+                // the client repeats its query
                 let _ = socket.send_to(&answer, asker);
             }
         }
@@ -35,7 +35,7 @@ pub(super) async fn serve(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The answer to a query; none to what is no query.
+/// The answer to a query; none if it is not a query.
 fn answer(query: &[u8], address: Ipv4Addr) -> Option<Vec<u8>> {
     let (mut name, mut at) = (Vec::new(), HEADER);
     loop {

@@ -1,4 +1,4 @@
-//! Images for the pods of the node: built on the spot, since no registry is asked for any.
+//! Images for the pods of the node: built locally, because no registry is used.
 
 use std::path::{Path, PathBuf};
 
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::machine::BUSYBOX_PROGRAM;
 use crate::output;
 
-/// An image with a shell and nothing else. It sleeps, unless it is told otherwise, and so is also what holds a pod's
-/// namespaces.
+/// An image with a shell and nothing else. It sleeps by default, so it also serves as the pause image that holds a
+/// pod's namespaces.
 pub const BUSYBOX: &str = "localhost/stage-busybox:1";
 
-/// containerd as tests see it.
+/// containerd, from the point of view of a test.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Runtime {
     /// Its socket.
@@ -24,36 +24,36 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Runs ctr among the images and containers of Kubernetes, and gives what it printed.
+    /// Runs ctr among the images and containers of Kubernetes, and returns its output.
     ///
     /// # Errors
-    /// Where it fails: what it said.
+    /// Fails if the command fails; the error holds its output.
     pub async fn ctr(&self, arguments: &[&str]) -> Result<String> {
         let mut command = tokio::process::Command::new(&self.ctr);
         command.arg("--address").arg(&self.socket).args(["--namespace", "k8s.io"]).args(arguments);
         output(command, None).await
     }
 
-    /// Takes the image of an archive, under the name that is written there.
+    /// Imports the image of an archive, under the name in the archive.
     ///
     /// # Errors
-    /// Where containerd refuses it.
+    /// Fails if containerd rejects it.
     pub async fn import(&self, archive: &Path) -> Result<()> {
         let archive = archive.to_str().context("the archive's path is no text")?;
         self.ctr(&["images", "import", archive]).await.map(drop)
     }
 
-    /// Gives an image another name beside its own.
+    /// Gives an image one more name.
     ///
     /// # Errors
-    /// Where there is no such image.
+    /// Fails if there is no such image.
     pub async fn tag(&self, image: &str, name: &str) -> Result<()> {
         self.ctr(&["images", "tag", "--force", image, name]).await?;
-        // by which the kubelet knows that it need not ask a registry
+        // this label makes the kubelet ask no registry
         self.ctr(&["images", "label", name, "io.cri-containerd.image=managed"]).await.map(drop)
     }
 
-    /// Makes [`BUSYBOX`] and takes it.
+    /// Builds [`BUSYBOX`] and imports it.
     pub(super) async fn build_busybox(&self) -> Result<()> {
         let folder = self.directory.join("busybox");
         std::fs::create_dir_all(&folder)?;

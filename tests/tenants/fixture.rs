@@ -1,4 +1,4 @@
-//! Two namespaces, one operator for both, and the authorization server that behaves as it is told.
+//! The fixture: two namespaces, one operator for both, and the faulty authorization server.
 
 use std::path::Path;
 
@@ -14,27 +14,27 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
 /// Objects that are created at the same time.
 const AT_ONCE: usize = 16;
 
-pub struct World {
+pub struct Fixture {
     pub noisy: Namespace,
     pub quiet: Namespace,
     pub faults: Faults,
     pub operator: Operator,
 }
 
-impl Drop for World {
+impl Drop for Fixture {
     fn drop(&mut self) {
-        // every operator asks every authority of the cluster for its keys: those of tests that ended would add up
+        // every operator requests the keys of every authority in the cluster: those of finished tests would add up
         let stage = &self.quiet.stage;
         let mut kubectl = std::process::Command::new(&stage.kubectl);
         kubectl.arg("--kubeconfig").arg(&stage.kubeconfig).arg("--cache-dir").arg(stage.directory.join("kubectl"));
         kubectl.args(["delete", "itauth", "--selector", &format!("test={}", self.quiet.name), "--wait=false"]);
-        // a stage that is going down needs no cleaning up
+        // a stage that stops needs no cleanup
         let _ = kubectl.output();
     }
 }
 
-impl World {
-    /// Two namespaces whose names begin with `prefix`, and an operator that watches both.
+impl Fixture {
+    /// Creates two namespaces whose names begin with `prefix`, and an operator that watches both.
     pub async fn new(prefix: &str) -> Result<Self> {
         let stage = Stage::current()?;
         let noisy = Namespace::on(stage.clone(), &format!("{prefix}-noisy")).await?;
@@ -44,7 +44,7 @@ impl World {
         Ok(Self { noisy, quiet, faults: stage.faults, operator })
     }
 
-    /// An authority of this name for the server that behaves as it is told.
+    /// Creates an authority of this name for the faulty server.
     pub async fn authority(&self, name: &str, spec: &Value) -> Result<String> {
         let name = format!("{}-{name}", self.quiet.name);
         let mut full = json!({"issuer": self.faults.issuer, "caBundle": self.faults.ca_bundle()});
@@ -60,17 +60,17 @@ impl World {
         Ok(name)
     }
 
-    /// Says what becomes of the token requests of a client of this namespace from now on.
+    /// Sets what happens to the token requests of a client of this namespace from now on.
     pub async fn behave(&self, namespace: &Namespace, client: &str, behaviour: &Value) -> Result<()> {
         self.faults.behave(&client_id(namespace, client), behaviour).await
     }
 
-    /// How many token requests of a client there were.
+    /// How many token requests of a client the server received.
     pub async fn requests(&self, namespace: &Namespace, client: &str) -> Result<usize> {
         Ok(self.faults.requests(&client_id(namespace, client)).await?.len())
     }
 
-    /// The sum of a metric's series that begin so.
+    /// The sum of a metric's series that start with this.
     pub async fn metric(&self, series: &str) -> Result<f64> {
         let text = self.operator.get("/metrics").await?;
         let values = text.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next());
@@ -82,7 +82,7 @@ pub fn client_id(namespace: &Namespace, client: &str) -> String {
     format!("{}-{client}", namespace.name)
 }
 
-/// The Secret of a client, `<client>-client`.
+/// Creates the Secret of a client, `<client>-client`.
 pub async fn client_secret(namespace: &Namespace, client: &str) -> Result<()> {
     let text = |text: String| ByteString(text.into_bytes());
     let id = client_id(namespace, client);
@@ -96,8 +96,8 @@ pub async fn client_secret(namespace: &Namespace, client: &str) -> Result<()> {
     secrets.create(&PostParams::default(), &secret).await.map(drop).context("client Secret")
 }
 
-/// Credentials `<client>-0` to `<client>-<count>` with one client, each with scopes of its own so that no request is
-/// equal to another.
+/// Creates credentials `<client>-0` to `<client>-<count>` with one client. Each has its own scopes, so that no request
+/// equals another one.
 pub async fn credentials(namespace: &Namespace, authority: &str, client: &str, count: usize) -> Result<()> {
     let api: Api<ITwinServiceCredential> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let create = async |number: usize| {

@@ -1,4 +1,4 @@
-//! The fattest objects that the API server takes: what they cost the operator at a start, and while they come.
+//! The largest objects that the API server accepts: what they cost the operator at a start, and while they are created.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,14 @@ use crate::{
     fixture::{Fixture, PATIENCE},
 };
 
-/// Two thirds of the chart's limit, in mebibytes. A debug build takes 25 MiB more than a release.
+/// Two thirds of the chart's limit, in mebibytes. A debug build needs 25 MiB more than a release build.
 const ALLOWED: f64 = 85.0;
 /// The API server's limit for the annotations of an object is 256 KiB, keys and values together.
 const ANNOTATIONS: usize = 250_000;
-/// Calls that create fat objects, at the same time: each of them costs the API server megabytes.
+/// Calls that create large objects at the same time: each of them costs the API server megabytes.
 const AT_ONCE: usize = 4;
 
-/// Text that cannot be packed, the same in each run.
+/// Text that does not compress, the same in each run.
 struct Noise(u64);
 
 impl Noise {
@@ -39,9 +39,9 @@ impl Noise {
     }
 }
 
-/// Annotations of others, as many as there may be: one long one, the same of characters that JSON writes as six, or
-/// tens of thousands of short ones, each of which is in `managedFields` too; few of the last kind, which cost the API
-/// server seconds.
+/// As many annotations of other writers as an object can have: one long one, the same of characters that JSON escapes
+/// with six, or tens of thousands of short ones, each of which is in `managedFields` too. The last variant is rare,
+/// because it costs the API server seconds.
 fn annotations(number: usize, noise: &mut Noise) -> BTreeMap<String, String> {
     match number % 50 {
         0 => (0..ANNOTATIONS / 12).map(|number| (format!("a{number:06}"), noise.text(5))).collect(),
@@ -50,8 +50,8 @@ fn annotations(number: usize, noise: &mut Noise) -> BTreeMap<String, String> {
     }
 }
 
-/// About what a spec may have at most (`api::limits`).
-fn fat_spec(client: &str, noise: &mut Noise) -> serde_json::Value {
+/// About the largest spec (`api::limits`).
+fn large_spec(client: &str, noise: &mut Noise) -> serde_json::Value {
     let texts = |prefix: &str, count: usize, length: usize, noise: &mut Noise| -> BTreeMap<String, String> {
         (0..count).map(|key| (format!("{prefix}{key}"), noise.text(length))).collect()
     };
@@ -72,7 +72,7 @@ async fn create_credentials(fixture: &Fixture, count: usize, renew: usize, label
     let api: Api<ITwinServiceCredential> = Api::namespaced(fixture.namespace.client.clone(), &fixture.namespace.name);
     let create = async |number: usize| {
         let mut noise = Noise(number as u64 + 1);
-        let spec = fat_spec(&format!("client-{number}"), &mut noise);
+        let spec = large_spec(&format!("client-{number}"), &mut noise);
         let mut object = fixture.namespace.credential(&format!("agent-{number}"), &spec);
         let mut annotations = if renew < ANNOTATIONS { annotations(number, &mut noise) } else { BTreeMap::new() };
         annotations.insert(secret_keys::RENEW.to_owned(), noise.text(renew));
@@ -99,7 +99,7 @@ async fn create_secrets(fixture: &Fixture, names: impl Iterator<Item = String>) 
     Ok(())
 }
 
-/// The most memory that the operator ever had, in mebibytes.
+/// The peak memory of the operator, in mebibytes.
 fn peak(fixture: &Fixture) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", fixture.operator.process.id()))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
@@ -115,26 +115,26 @@ async fn wait_reconciled(fixture: &Fixture, credentials: usize) -> Result<()> {
     .with_context(|| fixture.operator.process.log_tail())
 }
 
-/// The peaks while the objects came and of a start with them, in mebibytes.
+/// The peaks while the objects are created and during a start with them, in mebibytes.
 async fn restart_and_measure(mut fixture: Fixture, credentials: usize, what: &str) -> Result<(f64, f64)> {
     wait_reconciled(&fixture, credentials).await?;
     let coming = peak(&fixture)?;
     fixture.restart().await?;
     wait_reconciled(&fixture, credentials).await?;
     let (start, after) = (peak(&fixture)?, fixture.metric("process_resident_memory_bytes").await? / f64::from(1 << 20));
-    eprintln!("{what}: peak {coming:.1} MiB while they came, {start:.1} at a start, {after:.1} after it");
+    eprintln!("{what}: peak {coming:.1} MiB while they were created, {start:.1} at a start, {after:.1} after it");
     Ok((coming, start))
 }
 
 #[tokio::test]
-async fn fattest_credentials_and_secrets_do_not_decide_what_a_start_costs() -> Result<()> {
+async fn largest_credentials_and_secrets_do_not_decide_what_a_start_costs() -> Result<()> {
     const CREDENTIALS: usize = 500;
     let cluster = Cluster::start("fat").await?;
     let fixture = Fixture::on(cluster.namespace("fat").await?, &[]).await?;
-    // a quarter is where tokens would be written, a quarter is clients, and no credential references the other half
+    // a quarter are token Secrets, a quarter are client Secrets, and no credential references the other half
     let quarter = CREDENTIALS / 4;
     let named = (0..quarter).flat_map(|number| [format!("agent-{number}"), format!("client-{number}")]);
-    create_secrets(&fixture, named.chain((0..2 * quarter).map(|number| format!("foreign-{number}")))).await?;
+    create_secrets(&fixture, named.chain((0..2 * quarter).map(|number| format!("unrelated-{number}")))).await?;
     create_credentials(&fixture, CREDENTIALS, 64, 0).await?;
     let (_, start) = restart_and_measure(fixture, CREDENTIALS, "500 credentials and as many Secrets").await?;
     assert!(start < ALLOWED, "{start} MiB");
@@ -144,7 +144,7 @@ async fn fattest_credentials_and_secrets_do_not_decide_what_a_start_costs() -> R
 #[tokio::test]
 async fn sixty_objects_of_a_megabyte_do_not_decide_what_a_start_costs() -> Result<()> {
     const OBJECTS: usize = 60;
-    /// With their text of 60 bytes, and once more in `managedFields`: 600 kB.
+    /// With their text of 60 bytes, and again in `managedFields`: 600 kB.
     const LABELS: usize = 6000;
     let cluster = Cluster::start("megabytes").await?;
     let fixture = Fixture::on(cluster.namespace("megabytes").await?, &[]).await?;
@@ -157,7 +157,7 @@ async fn sixty_objects_of_a_megabyte_do_not_decide_what_a_start_costs() -> Resul
 #[tokio::test]
 async fn client_secrets_of_a_megabyte_are_not_read_all_at_the_same_time() -> Result<()> {
     const CLIENTS: usize = 64;
-    /// The API server takes a Secret of 1 MiB; as text it has a third more.
+    /// The API server accepts a Secret of 1 MiB; base64 makes it a third longer.
     const DATA: usize = 1_000_000;
     let cluster = Cluster::start("clients").await?;
     let fixture = Fixture::on(cluster.namespace("clients").await?, &["--concurrency", "64"]).await?;

@@ -1,4 +1,4 @@
-//! A namespace with a proxy, and an operator behind it.
+//! The fixture: a namespace with a proxy, and an operator behind it.
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
@@ -14,18 +14,18 @@ use stage::{api_proxy::ApiProxy, namespace::Namespace, operator::Operator};
 
 use crate::{cell::Cell, follower::Follower};
 
-/// For so long nothing may be done once all is done.
+/// How long the operator must be idle once it is done.
 const QUIET: Duration = Duration::from_secs(2);
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
 
-pub struct World {
+pub struct Fixture {
     pub namespace: Namespace,
     pub proxy: ApiProxy,
     pub follower: Follower,
 }
 
-impl World {
+impl Fixture {
     pub async fn new(prefix: &str) -> Result<Self> {
         let namespace = Namespace::new(prefix).await?;
         let proxy = ApiProxy::start(&namespace.stage, &namespace.name)?;
@@ -34,7 +34,7 @@ impl World {
         Ok(Self { namespace, proxy, follower })
     }
 
-    /// Starts an operator behind the proxy; its readiness is not waited for.
+    /// Starts an operator behind the proxy, without waiting for its readiness.
     pub fn spawn(&self) -> Result<Operator> {
         self.spawn_behind(&self.proxy)
     }
@@ -51,7 +51,7 @@ impl World {
         Ok(operator)
     }
 
-    /// Fails where anything is written, or a token asked for, within some seconds in which nothing happens.
+    /// Fails if anything is written, or a token requested, within some seconds without an event.
     pub async fn assert_quiet(&self, cells: &[&Cell]) -> Result<()> {
         let requests = async || -> Result<usize> {
             let mut sum = 0;
@@ -89,7 +89,7 @@ impl World {
             "spec": {"issuer": faults.issuer, "caBundle": faults.ca_bundle()},
         });
         if cell.restricts_namespaces {
-            // the API server puts this label on every namespace
+            // the API server sets this label on every namespace
             let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": self.namespace.name}});
             authority["spec"]["allowedNamespaces"] = selector;
         }
@@ -124,13 +124,13 @@ impl World {
         Ok(events.items.into_iter().filter(about).filter_map(|event| event.reason).collect())
     }
 
-    /// How many token requests the authority had of a cell's client.
+    /// How many token requests of a cell's client the authority received.
     pub async fn token_requests(&self, cell: &Cell) -> Result<usize> {
         Ok(self.namespace.stage.faults.requests(&cell.client_id(self)).await?.len())
     }
 }
 
-/// How many calls that change something came to a proxy.
+/// How many calls that change something a proxy received.
 pub fn writes(proxy: &ApiProxy) -> usize {
     proxy.records().iter().filter(|record| record.call.writes()).count()
 }

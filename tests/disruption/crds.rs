@@ -1,4 +1,4 @@
-//! The kinds are missing, go and come back, or hold an object that nobody understands.
+//! The CRDs are missing, are deleted and created again, or hold an invalid object.
 
 use std::{path::Path, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     fixture::{Fixture, NAME, PATIENCE, PROGRAM},
 };
 
-/// Until a kind that came back is listed again: two waits of a watch, and a busy machine.
+/// Until the objects of a restored CRD are listed again: two waits of a watch, on a busy machine.
 const BACK: Duration = Duration::from_secs(40);
 const CREDENTIALS: &str = "itwinservicecredentials.credentials.itwin.dev";
 const AUTHORITIES: &str = "itwinauthorities.credentials.itwin.dev";
@@ -28,13 +28,13 @@ async fn apply_crds(namespace: &Namespace) -> Result<()> {
     Ok(())
 }
 
-/// What the probe answers, whatever it is.
+/// The response of the probe, with any status.
 async fn probe(operator: &Operator, path: &str) -> &'static str {
     if operator.get(path).await.is_ok() { "ok" } else { "not ok" }
 }
 
 #[tokio::test]
-async fn missing_custom_resources_are_waited_for_and_may_go_and_come_back() -> Result<()> {
+async fn missing_crds_are_waited_for_and_may_be_deleted_and_created_again() -> Result<()> {
     let cluster = Cluster::start("kinds").await?;
     let namespace = cluster.namespace("kinds").await?;
     delete_crds(&namespace).await?;
@@ -45,8 +45,8 @@ async fn missing_custom_resources_are_waited_for_and_may_go_and_come_back() -> R
         (log.matches("watch failed").count() >= 3).then_some(())
     })
     .await?;
-    assert_eq!(probe(&fixture.operator, "/healthz").await, "ok", "nothing is gained by a restart");
-    assert_eq!(probe(&fixture.operator, "/readyz").await, "not ok", "and nothing can be done");
+    assert_eq!(probe(&fixture.operator, "/healthz").await, "ok", "a restart would not help");
+    assert_eq!(probe(&fixture.operator, "/readyz").await, "not ok", "no reconciliation is possible");
 
     apply_crds(&fixture.namespace).await?;
     fixture.operator.wait_ready().await?;
@@ -54,7 +54,7 @@ async fn missing_custom_resources_are_waited_for_and_may_go_and_come_back() -> R
     fixture.apply_credential(&json!({})).await?;
     fixture.wait_ready().await?;
 
-    // all credentials go with their kind
+    // all credentials are deleted with their CRD
     delete_crds(&fixture.namespace).await?;
     apply_crds(&fixture.namespace).await?;
     fixture.apply_authority(&json!({})).await?;
@@ -62,12 +62,12 @@ async fn missing_custom_resources_are_waited_for_and_may_go_and_come_back() -> R
     fixture.wait_condition("Ready", "True", "TokenValid", BACK).await?;
     let credential = fixture.namespace.get("itcred", NAME).await?.context("no credential")?;
     let secret = fixture.secret().await?.context("no Secret")?;
-    assert_eq!(secret["metadata"]["ownerReferences"][0]["uid"], credential["metadata"]["uid"], "the new owner's");
+    assert_eq!(secret["metadata"]["ownerReferences"][0]["uid"], credential["metadata"]["uid"], "the new owner");
     assert!(fixture.operator.process.is_running(), "without a restart");
     Ok(())
 }
 
-/// Takes the schema away, so that anything can be stored; gives what puts it back.
+/// Removes the schema, so that anything can be stored; returns what restores it.
 async fn without_schema(namespace: &Namespace) -> Result<Value> {
     let text = namespace.stage.kubectl(&["get", "crd", CREDENTIALS, "-o", "json"]).await?;
     let crd: Value = serde_json::from_str(&text)?;
@@ -90,7 +90,7 @@ async fn invalid_object_is_reported_and_affects_no_other() -> Result<()> {
     fixture.wait_ready().await?;
     let strict = without_schema(&fixture.namespace).await?;
     let garbage = json!({"scopes": 7, "clientCredentialsRef": {"name": "agent-client"}});
-    eventually("an API server that takes garbage", PATIENCE, async || {
+    eventually("an API server that accepts garbage", PATIENCE, async || {
         let garbage = fixture.namespace.credential("garbage", &garbage);
         fixture.namespace.apply(&garbage).await.ok()
     })
@@ -111,7 +111,7 @@ async fn invalid_object_is_reported_and_affects_no_other() -> Result<()> {
     .await?;
     assert_eq!(fixture.metric("itwin_invalid_objects").await?, 1.0);
 
-    // seen by a watch, and by the listing of a start
+    // observed by a watch, and by the first list after a start
     let first = fixture.token().await?;
     fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
     let second = fixture.wait_token_other_than(&first, PATIENCE).await?;
@@ -125,28 +125,28 @@ async fn invalid_object_is_reported_and_affects_no_other() -> Result<()> {
     fixture.namespace.apply(&fixed).await?;
     fixture.wait_condition_of("garbage", "Ready", "True", "TokenValid", PATIENCE).await?;
     fixture.namespace.kubectl(&["delete", "itcred", "garbage"]).await?;
-    eventually("the end of its metrics", PATIENCE, async || {
+    eventually("the removal of its metrics", PATIENCE, async || {
         (!fixture.operator.get("/metrics").await.ok()?.contains("name=\"garbage\"")).then_some(())
     })
     .await
 }
 
 #[tokio::test]
-async fn deleted_object_that_could_not_be_understood_leaves_nothing_behind() -> Result<()> {
+async fn deleted_invalid_object_leaves_nothing_behind() -> Result<()> {
     let cluster = Cluster::start("spoilt").await?;
     let fixture = Fixture::on(cluster.namespace("spoilt").await?, &[]).await?;
     fixture.with_surroundings().await?;
-    // understood at first, and spoilt later
+    // valid at first, and invalid later
     fixture.apply_credential(&json!({})).await?;
     fixture.wait_ready().await?;
     without_schema(&fixture.namespace).await?;
     let spoil = r#"{"spec":{"scopes":7}}"#;
-    eventually("an API server that takes garbage", PATIENCE, async || {
+    eventually("an API server that accepts garbage", PATIENCE, async || {
         fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", spoil]).await.ok()
     })
     .await?;
     fixture.namespace.kubectl(&["delete", "itcred", NAME]).await?;
-    eventually("the end of its metrics", PATIENCE, async || {
+    eventually("the removal of its metrics", PATIENCE, async || {
         (!fixture.operator.get("/metrics").await.ok()?.contains("itwin_credential_ready")).then_some(())
     })
     .await?;
