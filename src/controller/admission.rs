@@ -8,7 +8,7 @@ use itwin_core::{observed::ObservedState, requests::Blocked, template};
 
 use super::{
     RequeueAfter, observation,
-    reconcile::{Reconciler, requeue},
+    reconciler::{Reconciler, requeue},
     requests::Place,
 };
 use crate::cluster::CallError;

@@ -16,9 +16,11 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 
 use super::{
+    context::Context,
     fetched::FetchedSecrets,
     observation,
-    reconcile::{AWAIT_AUTHORITY, Attempted, Context, Reconciler},
+    reconciler::{AWAIT_AUTHORITY, Reconciler},
+    references,
 };
 use crate::{
     act::{
@@ -124,7 +126,7 @@ impl Reconciler<'_> {
             && content.request == observed.desired.request
             && Some(content.issuer.as_str()) == observation::issuer(&observed.authority)
             && Some(&content.client_version) == client.as_ref()
-            && content.client_reference == observation::client_reference(&self.references)
+            && content.client_reference == references::client_reference(&self.references)
             && schedule::renew_at(&token_metadata_of(&content), &observed.desired.policy, &observed.uid)
                 > self.context.clock.now();
         fits.then_some(content)
@@ -177,7 +179,7 @@ impl Reconciler<'_> {
             request: observed.desired.request.clone(),
             client_id: client.id.clone(),
             client_version: read.version.clone(),
-            client_reference: observation::client_reference(&self.references),
+            client_reference: references::client_reference(&self.references),
         });
         let version = read.version.clone();
         match issued {
@@ -302,44 +304,6 @@ impl Reconciler<'_> {
             expires_at = %time::to_rfc3339(content.issued.expires_at),
             "token written"
         );
-    }
-
-    pub(super) fn nothing_is_wrong(&mut self) {
-        self.retry_state.attempts.failures = 0;
-        self.retry_state.attempts.last_failure = None;
-        self.retry_state.not_before = None;
-        self.retry_state.inputs = None;
-    }
-
-    /// Notes an attempt that failed.
-    pub(super) fn failed(&mut self, observed: &ObservedState, inputs: u32, failure: RequestFailure) {
-        let now = self.context.clock.now();
-        let RequestFailure { failure, retry_after, .. } = failure;
-        self.retry_state.attempts.failures = self.retry_state.attempts.failures.saturating_add(1);
-        let wait = backoff::delay(
-            self.retry_state.attempts.failures,
-            observed.left(now),
-            failure.reason,
-            retry_after,
-            &observed.uid,
-        );
-        self.retry_state.not_before = Some(now + wait);
-        self.retry_state.failed_by_others = false;
-        self.retry_state.inputs = Some(inputs);
-        if observed.is_asked_for(now) {
-            self.retry_state.unfulfilled_request = self.references.renew_annotation().cloned();
-            self.retry_state.attempts.renew_request.clone_from(&self.retry_state.unfulfilled_request);
-        }
-        tracing::warn!(
-            credential = %self.references.key,
-            reason = failure.reason.as_str(),
-            failures = self.retry_state.attempts.failures,
-            retry_in_ms = wait.num_milliseconds(),
-            "no token: {}",
-            failure.message
-        );
-        self.retry_state.attempts.last_failure = Some((now, failure.clone()));
-        self.outcome = Some(Attempted::Failed(failure));
     }
 }
 

@@ -7,7 +7,7 @@ use itwin_oauth::{sensitive::Sensitive, token::ClientCredentials};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Resource, api::GetParams, core::Request};
 
-use super::observation::References;
+use super::references::References;
 use crate::{
     act::secret_writer,
     cluster::{CallError, Cluster, Step},

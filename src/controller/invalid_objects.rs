@@ -5,11 +5,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use itwin_core::events::Transition;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Resource, core::error_boundary::InvalidObject};
-
-use super::reconcile::Context;
 
 /// The longest part of a parser's complaint that is repeated.
 const COMPLAINT_MAX: usize = 200;
@@ -71,7 +68,7 @@ impl InvalidObjects {
     }
 
     /// What was not told yet.
-    fn unreported(&self) -> Vec<(ObjectReference, String)> {
+    pub(super) fn unreported(&self) -> Vec<(ObjectReference, String)> {
         let mut complaints = self.complaints();
         let unreported = complaints.values_mut().filter(|complaint| !complaint.reported).take(AT_ONCE);
         unreported
@@ -89,22 +86,6 @@ impl InvalidObjects {
 
 fn id<K: Resource<DynamicType = ()>>(metadata: &ObjectMeta) -> Id {
     (K::kind(&()).into_owned(), metadata.namespace.clone(), metadata.name.clone().unwrap_or_default())
-}
-
-impl Context {
-    /// Tells with an event of each object that cannot be understood, where that was not done yet. Only who acts does.
-    pub async fn report_invalid_objects(&self) {
-        self.metrics.invalid_objects(self.invalid_objects.count());
-        if !self.cluster.mandate.holds() {
-            return;
-        }
-        for (about, what) in self.invalid_objects.unreported() {
-            let note = format!(
-                "this object cannot be understood and is left as it was: {what}; apply it again with the CRDs of this version"
-            );
-            self.events.publish(&about, Transition::warning("InvalidObject", note)).await;
-        }
-    }
 }
 
 #[cfg(test)]

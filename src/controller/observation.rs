@@ -16,7 +16,7 @@ use itwin_core::{
         Restart, Target,
     },
     ownership,
-    requests::{Request, Requester},
+    requests::Request,
     template,
 };
 use kube::ResourceExt;
@@ -25,6 +25,7 @@ use super::{
     authorities::Authorities,
     fetched::{FetchedClient, FetchedSecrets},
     others::Others,
+    references::{References, requester},
     retry_state::RetryState,
 };
 use crate::{
@@ -32,48 +33,12 @@ use crate::{
     observe::{
         client_secret,
         index::{Key, Known, SecretIndex},
-        intern::intern,
         target::SecretMetadata,
     },
 };
 
 /// No duration of a policy is longer: it is subtracted from the expiry of a token, and no date is before the calendar's.
 const LONGEST_POLICY: TimeDelta = TimeDelta::days(3650);
-
-/// One credential with the names of its surroundings.
-pub struct References<'a> {
-    /// The credential.
-    pub credential: &'a ITwinServiceCredential,
-    /// Its namespace and name.
-    pub key: Key,
-    /// Its UID.
-    pub uid: String,
-    /// The Secret to write.
-    pub target: Key,
-    /// The client Secret.
-    pub client: Key,
-}
-
-impl<'a> References<'a> {
-    /// Names the surroundings of a credential.
-    #[must_use]
-    pub fn new(credential: &'a ITwinServiceCredential) -> Self {
-        let namespace = credential.namespace().unwrap_or_default();
-        Self {
-            key: Key::new(&namespace, credential.name_any()),
-            uid: credential.uid().unwrap_or_default(),
-            target: Key::new(&namespace, credential.target_name()),
-            client: Key::new(&namespace, &credential.spec.client_credentials_ref.name),
-            credential,
-        }
-    }
-
-    /// The value of the renew annotation.
-    #[must_use]
-    pub fn renew_annotation(&self) -> Option<&String> {
-        self.credential.annotations().get(secret_keys::RENEW)
-    }
-}
 
 fn contender(credential: &ITwinServiceCredential) -> Contender {
     Contender {
@@ -194,22 +159,6 @@ pub fn request(
         expires_at: observed.held_until(),
         is_retry: retry_state.attempts.failures > 0 && !retry_state.failed_by_others,
     }
-}
-
-/// The client of a credential, as the queue knows it.
-#[must_use]
-pub fn requester(references: &References<'_>) -> Requester {
-    Requester { namespace: intern(&references.client.namespace), secret: intern(&client_reference(references)) }
-}
-
-/// The client Secret with the keys that are read of it: one Secret can hold several clients.
-#[must_use]
-pub fn client_reference(references: &References<'_>) -> String {
-    let keys = &references.credential.spec.client_credentials_ref;
-    let names = [&keys.client_id_key, &keys.client_secret_key, &keys.private_key_key, &keys.username_key];
-    let names = names.into_iter().chain([&keys.password_key]).map(String::as_str);
-    // neither a name nor a key holds a slash or a comma
-    format!("{}/{}", references.client.name, names.collect::<Vec<_>>().join(","))
 }
 
 /// The renewal policy of a spec.

@@ -7,90 +7,33 @@ use chrono::TimeDelta;
 use futures::FutureExt;
 use itwin_api::{conditions::Reason, credential::ITwinServiceCredential, failure::Failure};
 use itwin_core::{
-    action::{Action, Fetch, IssueReason},
+    action::{Action, Fetch},
     backoff,
     decide::decide,
     observed::{Client, ObservedState},
 };
 use kube::ResourceExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     RequeueAfter,
     admission::NotQueued,
     attempt::IssueResult,
-    authorities::Authorities,
+    context::Context,
     fetched::{self, FetchedSecrets},
-    invalid_objects::InvalidObjects,
-    namespaces::WatchedNamespaces,
-    observation::{self, Caches, References},
-    others::Registered,
-    requests::Slot,
+    observation,
+    reconciler::{AWAIT_AUTHORITY, Attempted, Reconciler, requeue},
+    references::{References, requester},
     retry_state::RetryState,
 };
-use crate::{
-    clock::Clock,
-    cluster::{CallError, Cluster},
-    journal::Journal,
-    liveness::Liveness,
-    metrics::Metrics,
-    observe::index::{Key, SecretIndex},
-    report::publisher::Events,
-};
+use crate::{cluster::CallError, observe::index::Key};
 
 /// Steps of one look at a credential: reading three Secrets, asking, writing, and twice again after conflicts.
 const STEPS_MAX: usize = 12;
-/// Wait for an authority that was not looked at yet; its first answer wakes the credential before that.
-pub(super) const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
-/// Never look again sooner than this: a bound on what any mistake in the schedule can cost.
-const REQUEUE_FLOOR: TimeDelta = TimeDelta::milliseconds(10);
 /// One look ends within this, whatever hangs: all its steps with their deadlines, and a token request.
 const RECONCILE_DEADLINE: Duration = Duration::from_secs(180);
 /// The longest wait after calls to the Kubernetes API that failed.
 const API_RETRY_CEILING: TimeDelta = TimeDelta::seconds(30);
-
-/// What every reconcile shares.
-pub struct Context {
-    /// The clocks.
-    pub clock: Clock,
-    /// The Kubernetes API.
-    pub cluster: Cluster,
-    /// The metrics.
-    pub metrics: Arc<Metrics>,
-    /// The authorities.
-    pub authorities: Authorities,
-    /// The Secrets that somebody cares for.
-    pub index: SecretIndex,
-    /// The publisher of events.
-    pub events: Events,
-    /// The namespaces we act in.
-    pub namespaces: WatchedNamespaces,
-    /// Objects that this version cannot understand.
-    pub invalid_objects: InvalidObjects,
-    /// What must go on, for the liveness probe.
-    pub liveness: Arc<Liveness>,
-    /// What is being reconciled, for the process after a crash.
-    pub journal: Journal,
-    /// A watch keeps the index up to date.
-    pub watch_secrets: bool,
-    /// The workers of the process. A reconcile holds one, except while a token request is under way.
-    pub workers: Arc<Semaphore>,
-}
-
-impl Context {
-    /// A worker, once one is free.
-    pub(super) async fn worker(&self) -> Option<OwnedSemaphorePermit> {
-        // it is never closed
-        self.workers.clone().acquire_owned().await.ok()
-    }
-
-    /// Has these credentials reconciled soon: another one may be out of their way.
-    pub fn enqueue_credentials(&self, credentials: Vec<Arc<Key>>) {
-        for credential in &credentials {
-            self.namespaces.enqueue(credential);
-        }
-    }
-}
 
 /// Looks at one credential. A panic is caught and counted: it neither stops the others nor hides.
 pub async fn reconcile(key: &Arc<Key>, worker: OwnedSemaphorePermit, context: &Context) -> RequeueAfter {
@@ -126,10 +69,6 @@ async fn contained(
     }
 }
 
-pub(super) fn requeue(wait: TimeDelta) -> RequeueAfter {
-    Some(wait.max(REQUEUE_FLOOR).to_std().unwrap_or_default())
-}
-
 async fn reconcile_object(
     credential: &ITwinServiceCredential,
     key: &Arc<Key>,
@@ -149,7 +88,7 @@ async fn reconcile_object(
     if let Some(shared) = queue.take_shared(key) {
         retry_state.unwritten = Some(shared);
     }
-    let slot = queue.take_up(&credential.spec.authority_ref.name, key, &observation::requester(&references));
+    let slot = queue.take_up(&credential.spec.authority_ref.name, key, &requester(&references));
     let mut reconciler = Reconciler {
         references,
         key,
@@ -190,32 +129,6 @@ async fn reconcile_object(
         registry.put_retry_state(&reconciler.references.key, &reconciler.references.uid, reconciler.retry_state);
     }
     again
-}
-
-/// One look at one credential.
-pub(super) struct Reconciler<'a> {
-    pub(super) references: References<'a>,
-    pub(super) key: &'a Arc<Key>,
-    pub(super) context: &'a Context,
-    pub(super) retry_state: Box<RetryState>,
-    pub(super) fetched: FetchedSecrets,
-    /// How the attempt ended, if one was made.
-    pub(super) outcome: Option<Attempted>,
-    /// The right to send one token request.
-    pub(super) slot: Option<Slot>,
-    /// A token request waits in the queue.
-    pub(super) waits: bool,
-    /// It has waited for so long that it is reported.
-    pub(super) waits_long: bool,
-    /// It waits behind an open circuit, so that no one knows when it is sent.
-    pub(super) is_blocked: bool,
-    /// The worker that does this.
-    pub(super) worker: Option<OwnedSemaphorePermit>,
-}
-
-pub(super) enum Attempted {
-    Written(IssueReason),
-    Failed(Failure),
 }
 
 impl Reconciler<'_> {
@@ -296,25 +209,12 @@ impl Reconciler<'_> {
         self.report(self.retry_state.not_before, None).await
     }
 
-    pub(super) fn observe(&self) -> (ObservedState, u32) {
-        let Context { index, namespaces, authorities, .. } = self.context;
-        let others = &Registered { index, namespaces };
-        let caches = Caches { index, others, authorities, is_admitted: self.slot.is_some() };
-        observation::observe(&self.references, &self.retry_state, &self.fetched, &caches, self.context.clock.now())
-    }
-
     async fn fetch_secret_metadata(&self) -> Result<(), CallError> {
         let Context { cluster, index, .. } = self.context;
         index.invalidate(&self.references.target);
         index.invalidate(&self.references.client);
         fetched::read_metadata(cluster, index, &self.references.target).await?;
         fetched::read_metadata(cluster, index, &self.references.client).await
-    }
-
-    pub(super) fn forget_target(&mut self) {
-        self.context.index.invalidate(&self.references.target);
-        // whether the client is the same was told of the token that was there
-        self.fetched = FetchedSecrets::default();
     }
 
     /// Reads what is missing. Being forbidden to read is told like any other refusal; other errors are the caller's.
@@ -339,15 +239,6 @@ impl Reconciler<'_> {
             ))),
             other => other.map(Ok),
         }
-    }
-
-    pub(super) async fn read_target(&mut self) -> Result<(), CallError> {
-        let read = fetched::read_target(&self.context.cluster, &self.context.index, &self.references).await?;
-        if let Some(read) = read.as_ref().filter(|read| read.is_ours) {
-            self.retry_state.verified_target = Some(read.version.clone());
-        }
-        self.fetched.target = read;
-        Ok(())
     }
 
     async fn read_client(&mut self, observed: &ObservedState) -> Result<(), CallError> {

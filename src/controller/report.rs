@@ -25,7 +25,7 @@ use serde_json::json;
 
 use super::{
     RequeueAfter, observation,
-    reconcile::{Attempted, Reconciler, requeue},
+    reconciler::{Attempted, Reconciler, requeue},
 };
 use crate::{
     cluster::{CallError, Step},

@@ -5,7 +5,7 @@ use itwin_api::{conditions::Reason, failure::Failure, time};
 use itwin_core::{backoff, events::Transition, observed::ObservedState, template};
 use kube::Resource;
 
-use super::reconcile::{Context, Reconciler};
+use super::{context::Context, reconciler::Reconciler};
 use crate::{
     act::{rollout, secret_writer},
     cluster::CallError,

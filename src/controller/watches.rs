@@ -19,7 +19,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{guarded::Guarded, invalid_objects::InvalidObjects, namespaces::WatchedNamespace, reconcile::Context};
+use super::{context::Context, guarded::Guarded, invalid_objects::InvalidObjects, namespaces::WatchedNamespace};
 use crate::{
     liveness::Liveness,
     observe::{index::Key, metadata::PartialSecret, target::SecretMetadata},

@@ -20,10 +20,7 @@ use tokio::{
 
 use super::ready::Ready;
 use crate::{
-    controller::{
-        RequeueAfter, authorities,
-        reconcile::{self, Context},
-    },
+    controller::{RequeueAfter, authorities, context::Context, reconcile},
     liveness::Liveness,
     observe::index::Key,
 };

@@ -15,7 +15,7 @@ use itwin_credential_operator::{
     cluster::CallError,
     controller::{
         fetched::{FetchedClient, FetchedSecrets, FetchedTarget},
-        observation,
+        observation, references,
     },
     observe::{
         client_secret::ClientMaterial,
@@ -240,7 +240,7 @@ impl Reconcile<'_> {
                 request: observed.desired.request.clone(),
                 client_id: "id".to_owned(),
                 client_version: read.version.clone(),
-                client_reference: observation::client_reference(&self.references),
+                client_reference: references::client_reference(&self.references),
             }),
         })
     }

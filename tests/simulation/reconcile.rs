@@ -15,8 +15,9 @@ use itwin_credential_operator::{
     controller::{
         authorities::Authorities,
         fetched::FetchedSecrets,
-        observation::{self, Caches, References},
+        observation::{self, Caches},
         others::Others,
+        references::References,
         retry_state::RetryState,
     },
     observe::index::Key,
