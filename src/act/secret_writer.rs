@@ -15,6 +15,7 @@ use itwin_api::{
 };
 use itwin_core::{
     fingerprint,
+    observed::TokenMetadata,
     template::{self, Templates},
     validate::IssuedToken,
 };
@@ -51,6 +52,20 @@ pub struct Content {
     pub client_version: Arc<str>,
     /// The client Secret and the keys that were read of it.
     pub client_reference: String,
+}
+
+impl Content {
+    /// What the annotations of the Secret will say about the token.
+    #[must_use]
+    pub fn token_metadata(&self) -> TokenMetadata {
+        TokenMetadata {
+            request: self.request.as_str().into(),
+            issuer: self.issuer.as_str().into(),
+            client_version: self.client_version.clone(),
+            issued_at: self.issued.issued_at,
+            expires_at: self.issued.expires_at,
+        }
+    }
 }
 
 /// The Secret that is to be updated.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use itwin_api::{digest, failure::Failure};
-use itwin_core::{observed::ObservedState, requests::Blocked, template};
+use itwin_core::{observed::ObservedState, requests::Blocked};
 
 use super::{
     RequeueAfter, observation,
@@ -18,17 +18,12 @@ const REPORT_AFTER: Duration = Duration::from_secs(30);
 /// Thousands that began to wait at the same time report it within so long, not all at once.
 const REPORT_SPREAD: Duration = Duration::from_secs(5);
 
-/// What makes an attempt vain.
-pub(super) enum NotQueued {
-    /// It is known before anything is sent.
-    Invalid(Failure),
-    /// Nothing is sent for now, and that was not reported yet.
-    Blocked {
-        /// What to report.
-        failure: Failure,
-        /// It is not the failure of this credential's client.
-        by_others: bool,
-    },
+/// Nothing is sent for now, and that was not reported yet.
+pub(super) struct NotQueued {
+    /// What to report.
+    pub(super) failure: Failure,
+    /// It is not the failure of this credential's client.
+    pub(super) by_others: bool,
 }
 
 impl Reconciler<'_> {
@@ -37,7 +32,6 @@ impl Reconciler<'_> {
     /// # Errors
     /// [`NotQueued`].
     pub(super) fn enqueue(&mut self, observed: &ObservedState, inputs: u32) -> Result<Duration, NotQueued> {
-        template::check(self.references.credential.spec.secret_template.as_ref()).map_err(NotQueued::Invalid)?;
         let authority = &self.references.credential.spec.authority_ref.name;
         let request = observation::request(&self.references, &self.retry_state, observed, &self.context.index);
         let Place { since, blocked } = self.context.authorities.requests.enqueue(authority, self.key, request);
@@ -48,7 +42,7 @@ impl Reconciler<'_> {
             if !self.is_reported(&failure, inputs) {
                 // it must not take a probe while this is reported
                 self.context.authorities.requests.leave(self.key);
-                return Err(NotQueued::Blocked { failure, by_others });
+                return Err(NotQueued { failure, by_others });
             }
         }
         self.waits = true;

@@ -1,15 +1,15 @@
-//! One attempt for one credential: what makes it vain, asking for a token, writing it, and noting how it ended.
+//! One attempt for one credential: the token request, the write, and how it ended.
 
 use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
-use itwin_api::{conditions::Reason, failure::Failure, time};
+use itwin_api::{conditions::Reason, time};
 use itwin_core::{
     action::IssueReason,
-    backoff,
-    observed::{Held, ObservedState, Target, TokenMetadata},
+    messages,
+    observed::{Held, ObservedState, Target},
     requests::Outcome,
-    schedule, template,
+    schedule,
 };
 use itwin_oauth::failure::{ExchangeStage, RequestFailure};
 use k8s_openapi::api::core::v1::Namespace;
@@ -18,7 +18,6 @@ use kube::Api;
 use super::{
     context::Context,
     fetched::FetchedSecrets,
-    observation,
     reconciler::{AWAIT_AUTHORITY, Reconciler},
     references,
 };
@@ -31,15 +30,15 @@ use crate::{
     observe::index::Known,
 };
 
-/// How asking for a token and writing it ended.
+/// How a token request and the write of the token ended.
 pub(super) enum IssueResult {
     Written {
         /// It had been written before, and somebody changed or deleted it.
         is_restored: bool,
     },
-    /// It is no longer this credential's turn, or a token that was at hand does not fit.
+    /// What the decision rested on is gone: the right to send, the client that was read, or the issued token.
     NotAdmitted,
-    /// Somebody changed the Secret meanwhile: look again.
+    /// The Secret was changed meanwhile: read it again.
     Again,
     /// It must wait for so long.
     NotYet(TimeDelta),
@@ -47,107 +46,53 @@ pub(super) enum IssueResult {
 }
 
 impl Reconciler<'_> {
-    /// Asks for a token and writes it over the Secret `known`, on which `observed` rest.
-    pub(super) async fn issue(
+    /// Requests a token and writes it over the Secret `known`, on which `observed` rests.
+    pub(super) async fn request_and_write(
         &mut self,
         issue_reason: IssueReason,
         observed: &ObservedState,
         known: &Known,
     ) -> Result<IssueResult, CallError> {
-        if let Some(failure) = self.unwritable(observed).await? {
-            return Ok(IssueResult::Failed(failure.into()));
-        }
+        // one that is at hand is not what is wanted
+        self.retry_state.unwritten = None;
         if self.read_another(known) {
             return Ok(IssueResult::Again);
         }
-        let content = match self.take_unwritten(observed) {
-            Some(content) => content,
-            None => match self.ask(observed).await? {
-                Ok(content) => content,
-                Err(ended) => return Ok(ended),
-            },
-        };
-        self.write(issue_reason, observed, known, content).await
+        match self.ask(observed).await? {
+            Ok(content) => self.write(issue_reason, observed, known, content).await,
+            Err(ended) => Ok(ended),
+        }
     }
 
-    /// Whether the Secret that was read is not the one that was decided on: whose it is must be decided anew.
+    /// Writes the token that was issued before over the Secret `known`.
+    pub(super) async fn write_issued(
+        &mut self,
+        issue_reason: IssueReason,
+        observed: &ObservedState,
+        known: &Known,
+    ) -> Result<IssueResult, CallError> {
+        if self.read_another(known) {
+            return Ok(IssueResult::Again);
+        }
+        match self.retry_state.unwritten.take() {
+            Some(content) => self.write(issue_reason, observed, known, content).await,
+            None => Ok(IssueResult::NotAdmitted),
+        }
+    }
+
+    /// Whether the Secret that was read is not the one that was decided on: whose it is must be decided again.
     fn read_another(&self, known: &Known) -> bool {
         let Known::Present(secret_metadata) = known else { return false };
         self.fetched.target.as_ref().is_some_and(|read| read.version != secret_metadata.version)
     }
 
-    /// What makes a Secret of ours, or one that was offered to us, unfit to be written. Asked before a token is.
-    async fn unwritable(&mut self, observed: &ObservedState) -> Result<Option<Failure>, CallError> {
-        if let Err(failure) = template::check(self.references.credential.spec.secret_template.as_ref()) {
-            return Ok(Some(failure));
-        }
-        let Target::Ours(Held { token_metadata, .. }) = &observed.target else { return Ok(None) };
-        if self.fetched.target.is_none() && (token_metadata.is_none() || self.is_unusual()) {
-            self.read_target().await?;
-        }
-        let Some(read) = &self.fetched.target else { return Ok(None) };
-        let target = &self.references.target;
-        if read.immutable {
-            return Ok(Some(immutable(&target.to_string())));
-        }
-        if read.type_ != "Opaque" {
-            let message = format!(
-                "Secret {target} is of type {}, and only Opaque Secrets are written: delete it, or name another in a new credential",
-                read.type_
-            );
-            return Ok(Some(Failure::new(Reason::SecretTypeMismatch, message)));
-        }
-        Ok(None)
-    }
-
-    /// Whether the Secret, though ours, may not take a patch of the keys that we know: somebody made it immutable, or it
-    /// has keys of another template, which must be known to be taken away.
-    fn is_unusual(&self) -> bool {
-        let template = self.references.credential.spec.secret_template.as_ref();
-        match self.context.index.get(&self.references.target) {
-            Known::Present(secret_metadata) => {
-                secret_metadata.may_be_immutable || !template::is_current(secret_metadata.template.as_deref(), template)
-            }
-            Known::Unknown | Known::Absent => false,
-        }
-    }
-
-    /// A token that was issued before and could not be written, if it is still what is wanted.
-    fn take_unwritten(&mut self, observed: &ObservedState) -> Option<Box<Content>> {
-        let content = self.retry_state.unwritten.take()?;
-        // one that was issued to an equal request of another credential comes before the client is read
-        let client = match (&self.fetched.client, self.context.index.get(&self.references.client)) {
-            (Some(read), _) => Some(read.version.clone()),
-            (None, Known::Present(secret_metadata)) => Some(secret_metadata.version.clone()),
-            (None, _) => None,
-        };
-        let no_worse = observed.held_for_spec().is_none_or(|held| held.expires_at <= content.issued.expires_at);
-        let fits = no_worse
-            && content.request == observed.desired.request
-            && Some(content.issuer.as_str()) == observation::issuer(&observed.authority)
-            && Some(&content.client_version) == client.as_ref()
-            && content.client_reference == references::client_reference(&self.references)
-            && schedule::renew_at(&token_metadata_of(&content), &observed.desired.policy, &observed.uid)
-                > self.context.clock.now();
-        fits.then_some(content)
-    }
-
     async fn ask(&mut self, observed: &ObservedState) -> Result<Result<Box<Content>, IssueResult>, CallError> {
         let credential = self.references.credential;
         let name = &credential.spec.authority_ref.name;
-        let (Some(authority), Some(issuer)) =
-            (self.context.authorities.get(name), observation::issuer(&observed.authority))
-        else {
+        let (Some(authority), Some(issuer)) = (self.context.authorities.get(name), observed.authority.issuer()) else {
             // it went away since the decision
             return Ok(Err(IssueResult::NotYet(AWAIT_AUTHORITY)));
         };
-        if let Some(wait) = self.too_soon(observed) {
-            return Ok(Err(IssueResult::NotYet(wait)));
-        }
-        if self.fetched.client.is_none() {
-            // a token was at hand, and did not fit
-            return Ok(Err(IssueResult::NotAdmitted));
-        }
         let namespace_labels =
             if authority.config.restricts_namespaces() { self.namespace_labels().await? } else { Default::default() };
         let Some(slot) = self.slot.take() else { return Ok(Err(IssueResult::NotAdmitted)) };
@@ -195,16 +140,6 @@ impl Reconciler<'_> {
                 Ok(Err(IssueResult::Failed(failure)))
             }
         }
-    }
-
-    /// How long to wait so that at most one token a second is asked for, whatever changes how often: somebody may edit
-    /// the Secret as fast as it is mended. What a user asks for by hand is not held up.
-    fn too_soon(&self, observed: &ObservedState) -> Option<TimeDelta> {
-        let since = self.context.clock.now() - self.retry_state.asked_at?;
-        // less than nothing where the clock was set back
-        let too_soon =
-            !observed.is_asked_for(self.context.clock.now()) && since >= TimeDelta::zero() && since < backoff::FLOOR;
-        too_soon.then(|| backoff::FLOOR - since)
     }
 
     async fn namespace_labels(&self) -> Result<BTreeMap<String, String>, CallError> {
@@ -258,7 +193,7 @@ impl Reconciler<'_> {
                 Err(error)
             }
             Err(CallError::Invalid(why)) if why.contains("immutable") => {
-                Ok(IssueResult::Failed(immutable(&name).into()))
+                Ok(IssueResult::Failed(messages::secret_immutable(&name).into()))
             }
             Err(error) => {
                 self.retry_state.unwritten = Some(content);
@@ -316,24 +251,5 @@ fn outcome(failure: &RequestFailure) -> Outcome {
             server_wait: failure.server_wait,
             is_outage: stage == ExchangeStage::Outage,
         },
-    }
-}
-
-fn immutable(secret: &str) -> Failure {
-    Failure::new(
-        Reason::SecretImmutable,
-        format!(
-            "Secret {secret} is immutable, so that no token can be written into it: delete it, it is made again at once"
-        ),
-    )
-}
-
-fn token_metadata_of(content: &Content) -> TokenMetadata {
-    TokenMetadata {
-        request: content.request.as_str().into(),
-        issuer: content.issuer.as_str().into(),
-        client_version: content.client_version.clone(),
-        issued_at: content.issued.issued_at,
-        expires_at: content.issued.expires_at,
     }
 }

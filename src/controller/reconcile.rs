@@ -7,10 +7,10 @@ use chrono::TimeDelta;
 use futures::FutureExt;
 use itwin_api::{conditions::Reason, credential::ITwinServiceCredential, failure::Failure};
 use itwin_core::{
-    action::{Action, Fetch},
+    action::{Action, Fetch, IssueReason},
     backoff,
     decide::decide,
-    observed::{Client, ObservedState},
+    observed::ObservedState,
 };
 use kube::ResourceExt;
 use tokio::sync::OwnedSemaphorePermit;
@@ -26,10 +26,13 @@ use super::{
     references::{References, requester},
     retry_state::RetryState,
 };
-use crate::{cluster::CallError, observe::index::Key};
+use crate::{
+    cluster::CallError,
+    observe::index::{Key, Known},
+};
 
-/// Steps of one look at a credential: reading three Secrets, asking, writing, and twice again after conflicts.
-const STEPS_MAX: usize = 12;
+/// Steps of one reconcile: four reads, a token request with its write, and twice again after conflicts.
+const STEPS_MAX: usize = 16;
 /// One look ends within this, whatever hangs: all its steps with their deadlines, and a token request.
 const RECONCILE_DEADLINE: Duration = Duration::from_secs(180);
 /// The longest wait after calls to the Kubernetes API that failed.
@@ -144,24 +147,26 @@ impl Reconciler<'_> {
             let (observed, inputs) = self.observe();
             match decide(&observed, self.context.clock.now()) {
                 Action::Fetch(what) => {
-                    if let Err(failure) = self.fetch(what, &observed).await? {
+                    if let Err(failure) = self.fetch(what).await? {
                         self.failed(&observed, inputs, failure.into());
                         return self.report(None, None).await;
                     }
                 }
                 Action::RequestToken(issue_reason) => {
-                    match Box::pin(self.issue(issue_reason, &observed, &known)).await? {
-                        IssueResult::Written { is_restored } => {
-                            self.outcome = Some(Attempted::Written(issue_reason));
-                            if is_restored {
-                                self.reverted(&observed, inputs, &known);
-                            }
-                        }
-                        IssueResult::Again => self.forget_target(),
-                        IssueResult::NotAdmitted => {}
-                        IssueResult::NotYet(wait) => return self.report(None, Some(wait)).await,
-                        IssueResult::Failed(failure) => self.failed(&observed, inputs, failure),
+                    let result = Box::pin(self.request_and_write(issue_reason, &observed, &known)).await?;
+                    if let Some(wait) = self.issued(issue_reason, result, (&observed, inputs), &known) {
+                        return self.report(None, Some(wait)).await;
                     }
+                }
+                Action::WriteIssuedToken(issue_reason) => {
+                    let result = self.write_issued(issue_reason, &observed, &known).await?;
+                    if let Some(wait) = self.issued(issue_reason, result, (&observed, inputs), &known) {
+                        return self.report(None, Some(wait)).await;
+                    }
+                }
+                Action::AwaitInterval { until } => {
+                    let wait = until - self.context.clock.now();
+                    return self.report(None, Some(wait)).await;
                 }
                 Action::PatchMetadata => match self.patch_metadata(&known).await? {
                     Ok(true) => self.reverted(&observed, inputs, &known),
@@ -189,8 +194,7 @@ impl Reconciler<'_> {
                 Action::BackOff { until } => return self.report(Some(until), None).await,
                 Action::AwaitAdmission => match self.enqueue(&observed, inputs) {
                     Ok(waited) => return self.await_admission(waited).await,
-                    Err(NotQueued::Invalid(failure)) => self.failed(&observed, inputs, failure.into()),
-                    Err(NotQueued::Blocked { failure, by_others }) => {
+                    Err(NotQueued { failure, by_others }) => {
                         let had_failed = self.retry_state.attempts.failures > 0 && !self.retry_state.failed_by_others;
                         self.failed(&observed, inputs, failure.into());
                         self.retry_state.failed_by_others = by_others && !had_failed;
@@ -209,6 +213,29 @@ impl Reconciler<'_> {
         self.report(self.retry_state.not_before, None).await
     }
 
+    /// Notes how a token request or a write ended. Returns a wait, where it could not be made yet.
+    fn issued(
+        &mut self,
+        issue_reason: IssueReason,
+        result: IssueResult,
+        (observed, inputs): (&ObservedState, u32),
+        known: &Known,
+    ) -> Option<TimeDelta> {
+        match result {
+            IssueResult::Written { is_restored } => {
+                self.outcome = Some(Attempted::Written(issue_reason));
+                if is_restored {
+                    self.reverted(observed, inputs, known);
+                }
+            }
+            IssueResult::Again => self.forget_target(),
+            IssueResult::NotAdmitted => {}
+            IssueResult::NotYet(wait) => return Some(wait),
+            IssueResult::Failed(failure) => self.failed(observed, inputs, failure),
+        }
+        None
+    }
+
     async fn fetch_secret_metadata(&self) -> Result<(), CallError> {
         let Context { cluster, index, .. } = self.context;
         index.invalidate(&self.references.target);
@@ -218,7 +245,7 @@ impl Reconciler<'_> {
     }
 
     /// Reads what is missing. Being forbidden to read is told like any other refusal; other errors are the caller's.
-    async fn fetch(&mut self, what: Fetch, observed: &ObservedState) -> Result<Result<(), Failure>, CallError> {
+    async fn fetch(&mut self, what: Fetch) -> Result<Result<(), Failure>, CallError> {
         let Context { cluster, index, .. } = self.context;
         let (result, key, reason) = match what {
             Fetch::Target => {
@@ -226,9 +253,7 @@ impl Reconciler<'_> {
                 (result, &self.references.target, Reason::SecretWriteFailed)
             }
             Fetch::TargetData => (self.read_target().await, &self.references.target, Reason::SecretWriteFailed),
-            Fetch::Client => {
-                (self.read_client(observed).await, &self.references.client, Reason::ClientCredentialsNotFound)
-            }
+            Fetch::Client => (self.read_client().await, &self.references.client, Reason::ClientCredentialsNotFound),
         };
         match result {
             Err(CallError::Forbidden(why)) => Ok(Err(Failure::new(
@@ -241,15 +266,7 @@ impl Reconciler<'_> {
         }
     }
 
-    async fn read_client(&mut self, observed: &ObservedState) -> Result<(), CallError> {
-        // with what the held token was asked for stands in it, and matters only where the client may have changed
-        let may_differ = observed.held_for_spec().is_some_and(|held| match &observed.client {
-            Client::Unread { version: Some(version) } => *version != held.client_version,
-            _ => false,
-        });
-        if may_differ && self.fetched.target.is_none() {
-            self.read_target().await?;
-        }
+    async fn read_client(&mut self) -> Result<(), CallError> {
         let Context { cluster, index, authorities, .. } = self.context;
         let authority = authorities.get(&self.references.credential.spec.authority_ref.name);
         // without an authority nothing is asked, and the method means nothing

@@ -13,7 +13,7 @@ use itwin_api::{
 use itwin_core::{
     events::{self, Outcome, Transition},
     observed::{Description, ObservedState},
-    status,
+    schedule, status,
 };
 use kube::{
     Api, Resource, ResourceExt,
@@ -24,7 +24,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    RequeueAfter, observation,
+    RequeueAfter,
     reconciler::{Attempted, Reconciler, requeue},
 };
 use crate::{
@@ -89,7 +89,7 @@ impl Reconciler<'_> {
         reported?;
         let again = if self.context.watch_secrets { RESYNC } else { RESYNC_UNWATCHED };
         let until_attempt = next_attempt.map(|at| at - now);
-        let until_change = observation::next_change(&observed, now).map(|at| at - now);
+        let until_change = schedule::next_change(&observed, now).map(|at| at - now);
         Ok(requeue([Some(again), wait, until_attempt, until_change].into_iter().flatten().min().unwrap_or(again)))
     }
 

@@ -6,11 +6,11 @@ use itwin_api::{
     credential::ITwinServiceCredential,
     secret_keys,
 };
-use itwin_core::validate::IssuedToken;
+use itwin_core::{observed::Policy, validate::IssuedToken};
 use itwin_credential_operator::{
     act::secret_writer::{self, Content},
     config::authority::AuthorityConfig,
-    controller::{guarded::Guarded, observation},
+    controller::guarded::Guarded,
     observe::target::SecretMetadata,
 };
 use itwin_oauth::sensitive::Sensitive;
@@ -70,7 +70,7 @@ fn longest_durations_overflow_nothing() {
     on_small_stack(|| {
         for text in ["999999999h".repeat(3), "999999999999999h999999999999999h".to_owned()] {
             let credential = credential("/spec/minimumValidity", &json!(text)).open().expect("a credential");
-            let policy = observation::policy(&credential);
+            let policy = Policy::new(&credential.spec);
             assert!(now() - policy.minimum_validity < now() - TimeDelta::days(365));
         }
     });

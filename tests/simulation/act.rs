@@ -5,17 +5,16 @@ use std::{collections::BTreeMap, rc::Rc};
 use chrono::TimeDelta;
 use itwin_api::{conditions::Reason, secret_keys};
 use itwin_core::{
-    backoff,
-    observed::{Client, Held, ObservedState, Target, TokenMetadata},
+    observed::ObservedState,
     requests::{Outcome, breaker::Change},
-    schedule, validate,
+    validate,
 };
 use itwin_credential_operator::{
     act::secret_writer::{self, Content},
     cluster::CallError,
     controller::{
         fetched::{FetchedClient, FetchedSecrets, FetchedTarget},
-        observation, references,
+        references,
     },
     observe::{
         client_secret::ClientMaterial,
@@ -92,14 +91,7 @@ impl Reconcile<'_> {
         Ok(())
     }
 
-    pub fn read_client(&mut self, observed: &ObservedState) -> Result<(), Halt> {
-        let may_differ = observed.held_for_spec().is_some_and(|held| match &observed.client {
-            Client::Unread { version: Some(version) } => *version != held.client_version,
-            _ => false,
-        });
-        if may_differ && self.fetched.target.is_none() {
-            self.read_target()?;
-        }
+    pub fn read_client(&mut self) -> Result<(), Halt> {
         self.before_call()?;
         let key = &self.references.client;
         let Some(secret) = self.world.client.clone() else {
@@ -126,22 +118,24 @@ impl Reconcile<'_> {
     }
 
     pub fn issue(&mut self, observed: &ObservedState, known: &Known) -> Result<IssueResult, Halt> {
-        // Secrets that are immutable or of another type are left out here: tests/apiserver has them
-        if matches!(&observed.target, Target::Ours(Held { token_metadata: None, .. })) && self.fetched.target.is_none()
-        {
-            self.read_target()?;
-        }
+        self.retry_state.unwritten = None;
         if self.rules.guarded && self.read_another(known) {
             return Ok(IssueResult::Again);
         }
-        let content = match self.take_unwritten(observed) {
-            Some(content) => content,
-            None => match self.ask(observed)? {
-                Ok(content) => Box::new(content),
-                Err(ended) => return Ok(ended),
-            },
-        };
-        self.write(observed, known, content)
+        match self.ask(observed)? {
+            Ok(content) => self.write(observed, known, Box::new(content)),
+            Err(ended) => Ok(ended),
+        }
+    }
+
+    pub fn write_issued(&mut self, observed: &ObservedState, known: &Known) -> Result<IssueResult, Halt> {
+        if self.rules.guarded && self.read_another(known) {
+            return Ok(IssueResult::Again);
+        }
+        match self.retry_state.unwritten.take() {
+            Some(content) => self.write(observed, known, content),
+            None => Ok(IssueResult::NotAdmitted),
+        }
     }
 
     fn read_another(&self, known: &Known) -> bool {
@@ -149,32 +143,8 @@ impl Reconcile<'_> {
         self.fetched.target.as_ref().is_some_and(|read| read.version != secret_metadata.version)
     }
 
-    fn take_unwritten(&mut self, observed: &ObservedState) -> Option<Box<Content>> {
-        let content = self.retry_state.unwritten.take()?;
-        let client = match (&self.fetched.client, self.process.index.get(&self.references.client)) {
-            (Some(read), _) => Some(read.version.clone()),
-            (None, Known::Present(secret_metadata)) => Some(secret_metadata.version.clone()),
-            (None, _) => None,
-        };
-        let now = self.world.clock();
-        let no_worse = observed.held_for_spec().is_none_or(|held| held.expires_at <= content.issued.expires_at);
-        let fits = no_worse
-            && content.request == observed.desired.request
-            && Some(content.issuer.as_str()) == observation::issuer(&observed.authority)
-            && Some(&content.client_version) == client.as_ref()
-            && schedule::renew_at(&token_metadata_of(&content), &observed.desired.policy, &observed.uid) > now;
-        fits.then_some(content)
-    }
-
-    fn too_soon(&self, observed: &ObservedState) -> Option<TimeDelta> {
-        let since = self.world.clock() - self.retry_state.asked_at?;
-        let too_soon =
-            !observed.is_asked_for(self.world.clock()) && since >= TimeDelta::zero() && since < backoff::FLOOR;
-        too_soon.then(|| backoff::FLOOR - since)
-    }
-
     fn ask(&mut self, observed: &ObservedState) -> Result<Result<Content, IssueResult>, Halt> {
-        let Some(issuer) = observation::issuer(&observed.authority) else {
+        let Some(issuer) = observed.authority.issuer() else {
             return Ok(Err(IssueResult::NotYet(AWAIT_AUTHORITY)));
         };
         if self.fetched.client.is_none() {
@@ -183,13 +153,8 @@ impl Reconcile<'_> {
         let Some(read) = self.fetched.client.as_ref().filter(|read| read.content.is_ok()) else {
             return Ok(Err(IssueResult::NotYet(AWAIT_AUTHORITY)));
         };
-        if let Some(wait) = self.too_soon(observed) {
-            return Ok(Err(IssueResult::NotYet(wait)));
-        }
         if !std::mem::take(&mut self.admitted) {
-            if !observed.has_unwritten {
-                self.judge.blame("(8) a token is requested out of turn");
-            }
+            self.judge.blame("(8) a token is requested out of turn");
             return Ok(Err(IssueResult::NotAdmitted));
         }
         self.judge.paused = None;
@@ -361,15 +326,5 @@ impl Reconcile<'_> {
             }
             Err(halt) => Err(halt),
         }
-    }
-}
-
-fn token_metadata_of(content: &Content) -> TokenMetadata {
-    TokenMetadata {
-        request: content.request.as_str().into(),
-        issuer: content.issuer.as_str().into(),
-        client_version: content.client_version.clone(),
-        issued_at: content.issued.issued_at,
-        expires_at: content.issued.expires_at,
     }
 }

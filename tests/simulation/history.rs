@@ -2,11 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{conditions::RENEWED, secret_keys};
-use itwin_core::status;
-use itwin_credential_operator::{
-    controller::{authorities::Authorities, observation},
-    observe::target::SecretMetadata,
-};
+use itwin_core::{observed::Policy, status};
+use itwin_credential_operator::{controller::authorities::Authorities, observe::target::SecretMetadata};
 use kube::ResourceExt;
 
 use crate::{
@@ -245,7 +242,7 @@ impl<'a> History<'a> {
         let token_metadata = SecretMetadata::new(&world.target.as_ref()?.metadata).token_metadata?;
         let long_enough = same_client && token_metadata.lifetime() >= TimeDelta::seconds(60);
         long_enough.then(|| {
-            (earliest_renewal(&token_metadata, &observation::policy(&world.credential)), token_metadata.expires_at)
+            (earliest_renewal(&token_metadata, &Policy::new(&world.credential.spec)), token_metadata.expires_at)
         })
     }
 

@@ -21,7 +21,7 @@ use itwin_core::{
     status,
 };
 use itwin_credential_operator::{
-    controller::{observation, retry_state::RetryState},
+    controller::retry_state::RetryState,
     observe::{index::Known, target::SecretMetadata},
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -138,7 +138,7 @@ impl Judge {
         if token.request != fingerprint::request(&credential.spec) {
             return Some("spec changed");
         }
-        if Some(token.issuer.as_str()) != observation::issuer(&process.authority) {
+        if Some(token.issuer.as_str()) != process.authority.issuer() {
             return Some("issuer changed");
         }
         if token.client != client {
@@ -147,7 +147,7 @@ impl Judge {
         if self.is_requested(process, credential) {
             return Some("requested");
         }
-        let due = earliest_renewal(&token_metadata, &observation::policy(credential));
+        let due = earliest_renewal(&token_metadata, &Policy::new(&credential.spec));
         (world.clock() >= due).then_some("due")
     }
 
@@ -239,7 +239,7 @@ impl Judge {
     fn reported_the_truth(&mut self, world: &World, process: &Process) {
         let credential = &world.credential;
         let Some(reported) = &credential.status else { return self.blame("(7) no status was written") };
-        let issuer = observation::issuer(&process.authority);
+        let issuer = process.authority.issuer();
         let good = world.target.as_ref().filter(|target| belongs_to(target, &world.uid())).is_some_and(|target| {
             let (Some(token), Some(token_metadata)) =
                 (world.token_in(target), SecretMetadata::new(&target.metadata).token_metadata)
@@ -248,7 +248,7 @@ impl Judge {
             };
             token.request == fingerprint::request(&credential.spec)
                 && issuer.is_none_or(|issuer| issuer == token.issuer)
-                && token_metadata.expires_at - world.clock() >= observation::policy(credential).minimum_validity
+                && token_metadata.expires_at - world.clock() >= Policy::new(&credential.spec).minimum_validity
         });
         if status::holds(&reported.conditions, READY) != good {
             self.blame(format!("Ready is told as {} and is {good}", !good));

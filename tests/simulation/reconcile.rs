@@ -9,6 +9,7 @@ use itwin_core::{
     observed::ObservedState,
     ownership::Named,
     requests::{Blocked, Outcome},
+    schedule,
 };
 use itwin_credential_operator::{
     cluster::CallError,
@@ -27,7 +28,7 @@ use itwin_oauth::failure::RequestFailure;
 use crate::{act::IssueResult, faults::Faults, judge::Judge, process::Process, rules::Rules, world::World};
 
 /// As in `controller::reconcile`.
-pub const STEPS_MAX: usize = 12;
+pub const STEPS_MAX: usize = 16;
 pub const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
 const REQUEUE_FLOOR: TimeDelta = TimeDelta::milliseconds(10);
 const API_RETRY_CEILING: TimeDelta = TimeDelta::seconds(30);
@@ -142,18 +143,25 @@ impl Reconcile<'_> {
             }
             match action {
                 Action::Fetch(what) => {
-                    if let Err(failure) = self.fetch(what, &observed)? {
+                    if let Err(failure) = self.fetch(what)? {
                         self.failed(&observed, inputs, failure.into());
                         return self.report(None, None);
                     }
                 }
-                Action::RequestToken(_) => match self.issue(&observed, &known)? {
-                    IssueResult::Written => {}
-                    IssueResult::Again => self.forget_target(),
-                    IssueResult::NotYet(wait) => return self.report(None, Some(wait)),
-                    IssueResult::NotAdmitted => {}
-                    IssueResult::Failed(failure) => self.failed(&observed, inputs, failure),
-                },
+                Action::RequestToken(_) | Action::WriteIssuedToken(_) => {
+                    let result = match action {
+                        Action::RequestToken(_) => self.issue(&observed, &known)?,
+                        _ => self.write_issued(&observed, &known)?,
+                    };
+                    match result {
+                        IssueResult::Written => {}
+                        IssueResult::Again => self.forget_target(),
+                        IssueResult::NotYet(wait) => return self.report(None, Some(wait)),
+                        IssueResult::NotAdmitted => {}
+                        IssueResult::Failed(failure) => self.failed(&observed, inputs, failure),
+                    }
+                }
+                Action::AwaitInterval { until } => return self.report(None, Some(until - self.world.clock())),
                 Action::PatchMetadata => self.patch_metadata(&known)?,
                 // the simulated credential names no workloads
                 Action::Restart { .. } => unreachable!("nothing to restart"),
@@ -264,11 +272,11 @@ impl Reconcile<'_> {
         self.fetched = FetchedSecrets::default();
     }
 
-    fn fetch(&mut self, what: Fetch, observed: &ObservedState) -> Result<Result<(), Failure>, Halt> {
+    fn fetch(&mut self, what: Fetch) -> Result<Result<(), Failure>, Halt> {
         let (result, reason) = match what {
             Fetch::Target => (self.read_metadata(true), Reason::SecretWriteFailed),
             Fetch::TargetData => (self.read_target(), Reason::SecretWriteFailed),
-            Fetch::Client => (self.read_client(observed), Reason::ClientCredentialsNotFound),
+            Fetch::Client => (self.read_client(), Reason::ClientCredentialsNotFound),
         };
         match result {
             Err(Halt::Error(CallError::Forbidden(_))) => Ok(Err(Failure::new(reason, "may not be read"))),
@@ -311,7 +319,7 @@ impl Reconcile<'_> {
     ) -> TimeDelta {
         let again = if self.process.watches_secrets { TimeDelta::minutes(10) } else { TimeDelta::seconds(290) };
         let until_attempt = next.map(|at| at - now);
-        let until_change = observation::next_change(observed, now).map(|at| at - now);
+        let until_change = schedule::next_change(observed, now).map(|at| at - now);
         let wait = [Some(again), wait, until_attempt, until_change].into_iter().flatten().min().unwrap_or(again);
         wait.max(REQUEUE_FLOOR)
     }

@@ -1,14 +1,15 @@
-//! From facts and the time to the next step.
+//! From the observed state and the time to the next step.
 //!
 //! The order matters: what must not be touched comes first, then whether a token is needed at all, then whether it
-//! may be asked for now. Nothing is read that the decision does not need, so that a restart with everything valid
+//! may be requested now. Nothing is read that the decision does not need, so that a restart with everything valid
 //! reads no Secret.
 
 use chrono::{DateTime, Utc};
 
 use super::{
     action::{Action, Fetch, IssueReason},
-    observed::{Authority, Client, Held, Integrity, ObservedState, Target, TokenMetadata},
+    backoff, messages,
+    observed::{Authority, Client, Form, Held, Integrity, ObservedState, Target, TokenMetadata, Unwritten},
     schedule,
 };
 
@@ -20,18 +21,18 @@ pub fn decide(observed: &ObservedState, now: DateTime<Utc>) -> Action {
     }
     match &observed.target {
         Target::Unread => Action::Fetch(Fetch::Target),
-        // Whose Secret it is counts as an attempt's failure: otherwise a token would be asked for and thrown away.
+        // Whose Secret it is counts as an attempt's failure: otherwise a token would be requested and thrown away.
         Target::NotOwned(failure) => attempt(observed, now, |_| Action::Fail(failure.clone())),
-        Target::Presumed if !observed.is_admitted && !observed.has_unwritten => {
+        Target::Presumed if !observed.is_admitted && observed.unwritten.is_none() => {
             request_token(observed, now, IssueReason::Missing)
         }
         Target::Presumed => Action::Fetch(Fetch::Target),
-        Target::Absent => request_token(observed, now, IssueReason::Missing),
+        Target::Absent | Target::Adoptable(_) => request_token(observed, now, IssueReason::Missing),
         Target::Ours(held) => with_held(observed, held, now),
     }
 }
 
-/// Nothing is done, but what is told must be true: whether the Secret holds a token is looked at all the same.
+/// Nothing is done, but the status must be true: whether the Secret holds a token is still observed.
 fn suspended(target: &Target) -> Action {
     match target {
         Target::Unread | Target::Presumed => Action::Fetch(Fetch::Target),
@@ -54,6 +55,8 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
         return request_token(observed, now, IssueReason::SpecChanged);
     }
     match client_change(observed, token_metadata) {
+        // what the token was requested with is recorded in the data
+        ClientChange::Unknown if !held.form.is_read() => return Action::Fetch(Fetch::TargetData),
         ClientChange::Unknown => return Action::Fetch(Fetch::Client),
         ClientChange::Changed => return request_token(observed, now, IssueReason::ClientChanged),
         ClientChange::Same => {}
@@ -83,7 +86,7 @@ enum ClientChange {
     Same,
 }
 
-/// Whether the client's credentials are others than those that the held token was asked for with.
+/// Whether the client's credentials are others than those that the held token was requested with.
 ///
 /// A client Secret that is gone or of no use is no change: the token is good until it must be renewed.
 fn client_change(observed: &ObservedState, token_metadata: &TokenMetadata) -> ClientChange {
@@ -111,27 +114,75 @@ fn back_off(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc
 
 /// A token is needed.
 fn request_token(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Action {
-    attempt(observed, now, |observed| ask(observed, issue_reason))
+    attempt(observed, now, |observed| ask(observed, now, issue_reason))
 }
 
-fn ask(observed: &ObservedState, issue_reason: IssueReason) -> Action {
+/// What can be found out before the request is sent, from what costs nothing to what needs a read.
+fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Action {
     match &observed.authority {
         Authority::Pending => return Action::AwaitAuthority,
         Authority::Unavailable(failure) | Authority::Forbids(failure) => return Action::Fail(failure.clone()),
         Authority::Ready { .. } => {}
     }
     match &observed.client {
-        Client::Unusable(failure) => Action::Fail(failure.clone()),
+        Client::Unusable(failure) => return Action::Fail(failure.clone()),
         // nothing is sent where there is no client, so that nothing is to be waited for
-        Client::Missing => Action::Fetch(Fetch::Client),
-        // a token that is at hand was issued to a version of the client that can be compared without reading it
-        Client::Unread { version: Some(_) } if observed.has_unwritten => Action::RequestToken(issue_reason),
-        Client::Unread { version: None } if observed.has_unwritten => Action::Fetch(Fetch::Client),
-        Client::Usable { .. } if observed.has_unwritten => Action::RequestToken(issue_reason),
+        Client::Missing => return Action::Fetch(Fetch::Client),
+        Client::Unread { .. } | Client::Verified { .. } | Client::Usable { .. } => {}
+    }
+    if let Some(failure) = &observed.desired.template_failure {
+        return Action::Fail(failure.clone());
+    }
+    if let Some(unwritten) = &observed.unwritten {
+        if observed.client.version().is_none() {
+            return Action::Fetch(Fetch::Client);
+        }
+        if fits(unwritten, observed, now) {
+            return unwritable(observed).unwrap_or(Action::WriteIssuedToken(issue_reason));
+        }
+    }
+    if !observed.is_admitted {
         // before anything is read: what waits costs no call
-        _ if !observed.is_admitted => Action::AwaitAdmission,
-        Client::Unread { .. } => Action::Fetch(Fetch::Client),
-        Client::Usable { .. } => Action::RequestToken(issue_reason),
+        return Action::AwaitAdmission;
+    }
+    if !matches!(observed.client, Client::Usable { .. }) {
+        return Action::Fetch(Fetch::Client);
+    }
+    unwritable(observed).unwrap_or_else(|| send(observed, now, issue_reason))
+}
+
+/// Whether a token that was issued before is still the one that is wanted. The version of the client Secret can be compared
+/// without a read.
+fn fits(unwritten: &Unwritten, observed: &ObservedState, now: DateTime<Utc>) -> bool {
+    let Unwritten { token_metadata, client_reference } = unwritten;
+    observed.held_for_spec().is_none_or(|held| held.expires_at <= token_metadata.expires_at)
+        && *token_metadata.request == *observed.desired.request
+        && Some(&*token_metadata.issuer) == observed.authority.issuer()
+        && Some(&token_metadata.client_version) == observed.client.version()
+        && *client_reference == observed.desired.client_reference
+        && schedule::renew_at(token_metadata, &observed.desired.policy, &observed.uid) > now
+}
+
+/// What keeps the Secret from taking a token, if anything does.
+fn unwritable(observed: &ObservedState) -> Option<Action> {
+    let (Target::Ours(Held { form, .. }) | Target::Adoptable(form)) = &observed.target else { return None };
+    let secret = &observed.desired.secret;
+    match form {
+        Form::Presumed | Form::Writable => None,
+        Form::Unread => Some(Action::Fetch(Fetch::TargetData)),
+        Form::Immutable => Some(Action::Fail(messages::secret_immutable(secret))),
+        Form::OtherType(type_) => Some(Action::Fail(messages::secret_type_mismatch(secret, type_))),
+    }
+}
+
+/// At most one request a second, whatever changes how often: the Secret may be edited as fast as it is restored. A renewal
+/// that a user asks for is not held up.
+fn send(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Action {
+    // a request in the future was sent before the clock was set back
+    let last = observed.history.requested_at.filter(|at| *at <= now && !observed.is_asked_for(now));
+    match last.map(|at| at + backoff::FLOOR).filter(|until| *until > now) {
+        Some(until) => Action::AwaitInterval { until },
+        None => Action::RequestToken(issue_reason),
     }
 }
 
@@ -160,7 +211,18 @@ mod tests {
     }
 
     fn held() -> Held {
-        Held { token_metadata: Some(token_metadata()), data: Integrity::Verified, metadata_intact: true }
+        Held {
+            token_metadata: Some(token_metadata()),
+            data: Integrity::Verified,
+            metadata_intact: true,
+            form: Form::Presumed,
+        }
+    }
+
+    /// A token that was issued at second 3000 with the client that is there.
+    fn unwritten() -> Unwritten {
+        let token_metadata = TokenMetadata { issued_at: at(3000), expires_at: at(6600), ..token_metadata() };
+        Unwritten { token_metadata, client_reference: "client/keys".into() }
     }
 
     fn failure(reason: Reason) -> Failure {
@@ -173,6 +235,9 @@ mod tests {
             uid: "uid".into(),
             desired: Desired {
                 request: "request".into(),
+                client_reference: "client/keys".into(),
+                secret: "team/token".into(),
+                template_failure: None,
                 policy: Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::minutes(5) },
             },
             suspend: false,
@@ -182,7 +247,7 @@ mod tests {
             target: Target::Ours(held()),
             history: History::default(),
             is_admitted: true,
-            has_unwritten: false,
+            unwritten: None,
             restart: None,
         }
     }
@@ -261,7 +326,11 @@ mod tests {
         let changed = settled().with(|observed| {
             observed.client = Client::Unread { version: Some("uid/2".into()) };
         });
-        assert_eq!(decide(&changed, at(1)), Action::Fetch(Fetch::Client));
+        assert_eq!(decide(&changed, at(1)), Action::Fetch(Fetch::TargetData), "it records what to compare with");
+        let comparable = changed.holding(|held| held.form = Form::Writable);
+        assert_eq!(decide(&comparable, at(1)), Action::Fetch(Fetch::Client));
+        let verified = settled().with(|observed| observed.client = Client::Verified { version: "uid/2".into() });
+        assert!(matches!(decide(&verified, at(1)), Action::UpToDate { .. }));
         let relabelled = settled().with(|observed| observed.client = usable(Some(true)));
         assert!(matches!(decide(&relabelled, at(1)), Action::UpToDate { .. }));
         let rotated = settled().with(|observed| observed.client = usable(Some(false)));
@@ -345,8 +414,12 @@ mod tests {
         assert!(matches!(decide(&waiting, at(1)), Action::UpToDate { .. }), "nothing is due");
         let missing = waiting.clone().with(|observed| observed.client = Client::Missing);
         assert_eq!(decide(&missing, due), Action::Fetch(Fetch::Client), "nothing will be sent");
-        let at_hand = waiting.clone().with(|observed| observed.has_unwritten = true);
-        assert_eq!(decide(&at_hand, due), Action::RequestToken(IssueReason::Due), "nothing needs to be sent or read");
+        let at_hand = waiting.clone().with(|observed| observed.unwritten = Some(unwritten()));
+        assert_eq!(
+            decide(&at_hand, due),
+            Action::WriteIssuedToken(IssueReason::Due),
+            "nothing needs to be sent or read"
+        );
         let forbidden =
             missing.with(|observed| observed.authority = Authority::Forbids(failure(Reason::ScopeNotAllowed)));
         assert_eq!(decide(&forbidden, due), Action::Fail(failure(Reason::ScopeNotAllowed)));
@@ -404,5 +477,78 @@ mod tests {
         let gone =
             settled().with(|observed| observed.client = Client::Unusable(failure(Reason::ClientCredentialsNotFound)));
         assert_eq!(decide(&gone, at(3599)), Action::Fail(failure(Reason::ClientCredentialsNotFound)));
+    }
+
+    #[test]
+    fn issued_token_is_written_only_while_it_is_what_is_wanted() {
+        let due = at(3000);
+        let after = |change: fn(&mut ObservedState, &mut Unwritten)| {
+            let mut unwritten = unwritten();
+            let mut observed = settled();
+            change(&mut observed, &mut unwritten);
+            observed.unwritten = Some(unwritten);
+            decide(&observed, due)
+        };
+        let fits = Action::WriteIssuedToken(IssueReason::Due);
+        assert_eq!(after(|_, _| {}), fits);
+        assert_eq!(after(|observed, _| observed.is_admitted = false), fits);
+        let misfits: [fn(&mut ObservedState, &mut Unwritten); 5] = [
+            |_, unwritten| unwritten.token_metadata.expires_at = at(3599),
+            |_, unwritten| unwritten.token_metadata.request = "other".into(),
+            |_, unwritten| unwritten.token_metadata.issuer = "https://other".into(),
+            |_, unwritten| unwritten.token_metadata.client_version = "uid/0".into(),
+            |_, unwritten| unwritten.client_reference = "another/keys".into(),
+        ];
+        for (number, misfit) in misfits.into_iter().enumerate() {
+            assert_eq!(after(misfit), Action::Fetch(Fetch::Client), "{number}: as if there were none");
+        }
+        let old: fn(&mut ObservedState, &mut Unwritten) = |_, unwritten| unwritten.token_metadata.issued_at = at(-9000);
+        assert_eq!(after(old), Action::Fetch(Fetch::Client), "it would have to be renewed at once");
+        let unknown: fn(&mut ObservedState, &mut Unwritten) = |observed, _| {
+            observed.client = Client::Unread { version: None };
+            observed.is_admitted = false;
+        };
+        assert_eq!(after(unknown), Action::Fetch(Fetch::Client), "nobody knows whether the client changed");
+    }
+
+    #[test]
+    fn what_makes_a_request_vain_is_found_out_before_it_is_sent() {
+        let due = at(3000);
+        let ready = || settled().with(|observed| observed.client = usable(Some(true)));
+        let with_form = |form: Form| decide(&ready().holding(|held| held.form = form), due);
+        assert_eq!(with_form(Form::Writable), Action::RequestToken(IssueReason::Due));
+        assert_eq!(with_form(Form::Unread), Action::Fetch(Fetch::TargetData));
+        let reason = |action| match action {
+            Action::Fail(failure) => Some(failure.reason),
+            _ => None,
+        };
+        assert_eq!(reason(with_form(Form::Immutable)), Some(Reason::SecretImmutable));
+        assert_eq!(reason(with_form(Form::OtherType("x".into()))), Some(Reason::SecretTypeMismatch));
+        let adoptable = |form| decide(&ready().with(|observed| observed.target = Target::Adoptable(form)), at(1));
+        assert_eq!(adoptable(Form::Unread), Action::Fetch(Fetch::TargetData));
+        assert_eq!(adoptable(Form::Writable), Action::RequestToken(IssueReason::Missing));
+        let invalid =
+            ready().with(|observed| observed.desired.template_failure = Some(failure(Reason::TemplateInvalid)));
+        assert_eq!(reason(decide(&invalid, due)), Some(Reason::TemplateInvalid));
+        let unqueued = invalid.with(|observed| observed.is_admitted = false);
+        assert_eq!(reason(decide(&unqueued, due)), Some(Reason::TemplateInvalid), "it does not wait for its turn");
+    }
+
+    #[test]
+    fn at_most_one_request_a_second_is_sent_except_on_request() {
+        let due = at(3000);
+        let sent = |requested_at| {
+            settled().with(|observed| {
+                observed.client = usable(Some(true));
+                observed.history.requested_at = Some(requested_at);
+            })
+        };
+        assert_eq!(decide(&sent(due), due), Action::AwaitInterval { until: at(3001) });
+        assert_eq!(decide(&sent(at(2999)), due), Action::RequestToken(IssueReason::Due));
+        assert_eq!(decide(&sent(at(3001)), due), Action::RequestToken(IssueReason::Due), "the clock was set back");
+        let asked = sent(due).with(|observed| {
+            observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: None });
+        });
+        assert_eq!(decide(&asked, due), Action::RequestToken(IssueReason::Requested));
     }
 }

@@ -6,15 +6,19 @@
 
 pub mod action;
 pub mod backoff;
+pub mod client_state;
 pub mod conflict;
 pub mod contenders;
 pub mod decide;
 pub mod events;
 pub mod fingerprint;
+pub mod messages;
 pub mod observed;
 pub mod ownership;
+pub mod renewal;
 pub mod requests;
 pub mod schedule;
+pub mod secret_state;
 pub mod status;
 pub mod suspects;
 pub mod template;

@@ -198,7 +198,7 @@ pub fn holds(conditions: &[Condition], kind: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observed::{Authority, Client, Desired, Held, History, Integrity, Policy, RenewBefore, Target};
+    use crate::observed::{Authority, Client, Desired, Form, Held, History, Integrity, Policy, RenewBefore, Target};
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
@@ -216,6 +216,9 @@ mod tests {
             uid: "uid".into(),
             desired: Desired {
                 request: "request".into(),
+                client_reference: "client/keys".into(),
+                secret: "team/token".into(),
+                template_failure: None,
                 policy: Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::minutes(5) },
             },
             suspend: false,
@@ -227,11 +230,12 @@ mod tests {
                     token_metadata: Some(token_metadata),
                     data: Integrity::Verified,
                     metadata_intact: true,
+                    form: Form::Presumed,
                 })
             }),
             history: History::default(),
             is_admitted: false,
-            has_unwritten: false,
+            unwritten: None,
             restart: None,
         }
     }
