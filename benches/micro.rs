@@ -60,6 +60,7 @@ fn up_to_date() -> ObservedState {
         history: History::default(),
         is_admitted: true,
         unwritten: None,
+        retry_key: Default::default(),
         restart: None,
     }
 }

@@ -197,11 +197,11 @@ fn secrets_are_exposed_in_few_places() {
     assert_eq!(
         exposing,
         [
+            "crates/core/src/desired_secret.rs",
             "crates/core/src/fingerprint.rs",
             "crates/oauth/src/jwt.rs",
             "crates/oauth/src/private_key.rs",
             "crates/oauth/src/token.rs",
-            "src/act/secret_writer.rs",
             "src/observe/client_secret.rs",
         ]
     );

@@ -31,7 +31,7 @@ impl Reconciler<'_> {
     ///
     /// # Errors
     /// [`NotQueued`].
-    pub(super) fn enqueue(&mut self, observed: &ObservedState, inputs: u32) -> Result<Duration, NotQueued> {
+    pub(super) fn enqueue(&mut self, observed: &ObservedState) -> Result<Duration, NotQueued> {
         let authority = &self.references.credential.spec.authority_ref.name;
         let request = observation::request(&self.references, &self.retry_state, observed, &self.context.index);
         let Place { since, blocked } = self.context.authorities.requests.enqueue(authority, self.key, request);
@@ -39,7 +39,7 @@ impl Reconciler<'_> {
         if let Some(blocked) = blocked {
             let by_others = !matches!(blocked, Blocked::Client(_));
             let failure = failure(authority, blocked);
-            if !self.is_reported(&failure, inputs) {
+            if !self.retry_state.is_reported(&failure, &observed.retry_key) {
                 // it must not take a probe while this is reported
                 self.context.authorities.requests.leave(self.key);
                 return Err(NotQueued { failure, by_others });
@@ -47,14 +47,6 @@ impl Reconciler<'_> {
         }
         self.waits = true;
         Ok(self.context.authorities.requests.waited(since))
-    }
-
-    /// Whether this was reported, or the last attempt failed for another reason and nothing relevant changed since: then
-    /// it says nothing new.
-    fn is_reported(&self, failure: &Failure, inputs: u32) -> bool {
-        let unchanged = self.retry_state.inputs.is_none_or(|before| before == inputs);
-        let last = self.retry_state.attempts.last_failure.as_ref();
-        last.is_some_and(|(_, last)| unchanged || last == failure)
     }
 
     /// Reports how the credential stands while it waits, and says when to report again.

@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use itwin_api::{conditions::Reason, time};
 use itwin_core::{
     action::IssueReason,
+    desired_secret::{self, Content},
     messages,
     observed::{Held, ObservedState, Target},
     requests::Outcome,
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     act::{
-        secret_writer::{self, Content, Existing},
+        secret_writer::{self, Existing},
         token_request::{self, Order},
     },
     cluster::{CallError, Step},
@@ -54,7 +55,7 @@ impl Reconciler<'_> {
         known: &Known,
     ) -> Result<IssueResult, CallError> {
         // one that is at hand is not what is wanted
-        self.retry_state.unwritten = None;
+        self.retry_state.drop_unwritten();
         if self.read_another(known) {
             return Ok(IssueResult::Again);
         }
@@ -74,7 +75,7 @@ impl Reconciler<'_> {
         if self.read_another(known) {
             return Ok(IssueResult::Again);
         }
-        match self.retry_state.unwritten.take() {
+        match self.retry_state.take_unwritten() {
             Some(content) => self.write(issue_reason, observed, known, content).await,
             None => Ok(IssueResult::NotAdmitted),
         }
@@ -106,10 +107,8 @@ impl Reconciler<'_> {
         if !self.context.cluster.mandate.holds() {
             return Err(CallError::NotLeading);
         }
-        self.retry_state.asked_at = Some(self.context.clock.now());
-        if observed.is_asked_for(self.context.clock.now()) {
-            self.retry_state.requested_at = self.retry_state.asked_at;
-        }
+        let now = self.context.clock.now();
+        self.retry_state.requested(observed.is_asked_for(now), now);
         let order = Order {
             credential,
             namespace_labels: &namespace_labels,
@@ -158,11 +157,11 @@ impl Reconciler<'_> {
     ) -> Result<IssueResult, CallError> {
         let Context { cluster, index, .. } = self.context;
         let (credential, target) = (self.references.credential, &self.references.target);
-        let data = match secret_writer::data(credential, &content) {
+        let data = match desired_secret::data(credential, &content) {
             Ok(data) => data,
             Err(failure) => {
                 // the token is good, and is written once the template is
-                self.retry_state.unwritten = Some(content);
+                self.retry_state.keep(content);
                 return Ok(IssueResult::Failed(failure.into()));
             }
         };
@@ -177,10 +176,10 @@ impl Reconciler<'_> {
         let name = target.to_string();
         match written {
             Ok(secret_metadata) => {
-                let was_there = self.retry_state.verified_target.is_some();
+                let was_there = self.retry_state.verified_target().is_some();
                 let is_restored =
                     issue_reason == IssueReason::Tampered || (issue_reason == IssueReason::Missing && was_there);
-                self.retry_state.verified_target = Some(secret_metadata.version.clone());
+                self.retry_state.target_verified(secret_metadata.version.clone());
                 index.observe(target, secret_metadata);
                 self.written(issue_reason, observed, &content);
                 Ok(IssueResult::Written { is_restored })
@@ -189,14 +188,14 @@ impl Reconciler<'_> {
                 Ok(self.keep_unwritten(content))
             }
             Err(error @ CallError::NotLeading) => {
-                self.retry_state.unwritten = Some(content);
+                self.retry_state.keep(content);
                 Err(error)
             }
             Err(CallError::Invalid(why)) if why.contains("immutable") => {
                 Ok(IssueResult::Failed(messages::secret_immutable(&name).into()))
             }
             Err(error) => {
-                self.retry_state.unwritten = Some(content);
+                self.retry_state.keep(content);
                 // whether it was written before the answer was lost, only the Secret can tell
                 index.invalidate(target);
                 Ok(IssueResult::Failed(RequestFailure::new(
@@ -210,7 +209,7 @@ impl Reconciler<'_> {
     }
 
     fn keep_unwritten(&mut self, content: Box<Content>) -> IssueResult {
-        self.retry_state.unwritten = Some(content);
+        self.retry_state.keep(content);
         IssueResult::Again
     }
 
@@ -225,13 +224,8 @@ impl Reconciler<'_> {
                 self.context.metrics.renewed_late((now - due).as_seconds_f64());
             }
         }
-        self.retry_state.verified_client = None;
-        self.retry_state.unfulfilled_request = None;
-        if let Some(request) = self.references.renew_annotation() {
-            self.retry_state.attempts.renew_request = Some(request.clone());
-        }
+        self.retry_state.written(self.references.renew_annotation().map(String::as_str));
         self.fetched = FetchedSecrets::default();
-        self.nothing_is_wrong();
         tracing::info!(
             credential = %self.references.key,
             secret = self.references.target.name,

@@ -15,7 +15,7 @@ use itwin_api::{
     digest,
     failure::Failure,
 };
-use itwin_core::{backoff, observed};
+use itwin_core::{backoff, observed, retry_key::AuthorityRevision};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api, ResourceExt,
@@ -38,8 +38,6 @@ use crate::{
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// The longest wait before an authority that never answered is asked again.
 const RETRY_CEILING: Duration = Duration::from_secs(60);
-/// Keeps apart two numbers that move: the entry's own epoch, and the recoveries of its client.
-const REVISION_STRIDE: u32 = 65_537;
 /// A status that somebody else replaced is written again no sooner than this.
 const REPORT_AGAIN: Duration = Duration::from_secs(30);
 /// Wait after a status that could not be written.
@@ -90,14 +88,14 @@ impl Authorities {
         self.entries().get(name)?.authority.as_ref().ok().cloned()
     }
 
-    /// What a decision needs to know of an authority, and a number that moves when that may have changed.
+    /// What a decision needs to know of an authority, and its revision, which moves when that may have changed.
     #[must_use]
-    pub fn observe(&self, name: &str, spec: &CredentialSpec) -> (observed::Authority, u32) {
+    pub fn observe(&self, name: &str, spec: &CredentialSpec) -> (observed::Authority, AuthorityRevision) {
         let entries = self.entries();
         let Some(entry) = entries.get(name) else {
             if self.announced().contains(name) {
                 // it is there, and is looked at soon
-                return (observed::Authority::Pending, 0);
+                return (observed::Authority::Pending, AuthorityRevision::default());
             }
             let failure = Failure::new(
                 Reason::AuthorityNotFound,
@@ -105,7 +103,7 @@ impl Authorities {
                     "there is no ITwinAuthority {name}: name another in spec.authorityRef, or ask an administrator to create it"
                 ),
             );
-            return (observed::Authority::Unavailable(failure), 0);
+            return (observed::Authority::Unavailable(failure), AuthorityRevision::default());
         };
         let not_ready = |failure: &Failure| {
             let message = format!("ITwinAuthority {name} is not ready: {}", failure.message);
@@ -120,7 +118,7 @@ impl Authorities {
             Ok(_) => entry.unanswered.as_ref().map_or(observed::Authority::Pending, not_ready),
         };
         let recoveries = self.requests.recoveries(name);
-        (fact, entry.revision.wrapping_mul(REVISION_STRIDE).wrapping_add(recoveries))
+        (fact, AuthorityRevision { revision: entry.revision, recoveries })
     }
 
     /// There is an authority of this name: until it was looked at, nobody may say that there is none.

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use itwin_api::{authority::ClientAuthentication, failure::Failure, secret_keys};
+use itwin_core::desired_secret;
 use itwin_oauth::{sensitive::Sensitive, token::ClientCredentials};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Resource, api::GetParams, core::Request};
 
 use super::references::References;
 use crate::{
-    act::secret_writer,
     cluster::{CallError, Cluster, Step},
     observe::{
         client_secret::ClientMaterial,
@@ -51,7 +51,7 @@ pub struct FetchedTarget {
     /// It is, apart from keys that somebody else added.
     pub has_extra_keys: bool,
     /// Its data; where it is what we wrote, with the values of the keys that every Secret has, and with no others.
-    pub data: secret_writer::Data,
+    pub data: desired_secret::Data,
     /// The operator's own annotations.
     pub annotations: BTreeMap<String, String>,
     /// Its type.

@@ -16,7 +16,6 @@ pub mod references;
 pub mod registry;
 mod report;
 pub mod requests;
-pub mod retry_state;
 mod revert;
 pub mod watches;
 

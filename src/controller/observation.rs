@@ -3,18 +3,19 @@
 use chrono::{DateTime, Utc};
 use itwin_api::{
     credential::{DeletionPolicy, ITwinServiceCredential},
-    digest,
     failure::Failure,
     secret_keys, time,
 };
 use itwin_core::{
     client_state::{self, ClientClues, KnownVersion, ReadClient},
     contenders::{self, Contender},
-    fingerprint,
-    observed::{Client, Desired, Held, History, ObservedState, Policy, Restart, Target, Unwritten},
+    desired_secret, fingerprint,
+    observed::{Client, Desired, Held, History, ObservedState, Policy, Target, Unwritten},
     ownership,
-    renewal::{RenewalClues, renewal_request},
+    renewal::renewal_request,
     requests::Request,
+    retry_key::{AuthorityRevision, ClientKey, RetryKey, TargetKey},
+    retry_state::RetryState,
     secret_state::{self, DataClues, MetadataClues, ReadData},
     template,
 };
@@ -25,15 +26,11 @@ use super::{
     fetched::FetchedSecrets,
     others::Others,
     references::{References, client_reference, requester},
-    retry_state::RetryState,
 };
-use crate::{
-    act::secret_writer,
-    observe::{
-        client_secret,
-        index::{Key, Known, SecretIndex},
-        target::SecretMetadata,
-    },
+use crate::observe::{
+    client_secret,
+    index::{Key, Known, SecretIndex},
+    target::SecretMetadata,
 };
 
 fn contender(credential: &ITwinServiceCredential) -> Contender {
@@ -56,7 +53,7 @@ pub struct Caches<'a> {
     pub is_admitted: bool,
 }
 
-/// The observed state, and a number that moves with everything that may make a new attempt worth while.
+/// The observed state.
 #[must_use]
 pub fn observe(
     references: &References<'_>,
@@ -64,7 +61,7 @@ pub fn observe(
     fetched: &FetchedSecrets,
     caches: &Caches<'_>,
     now: DateTime<Utc>,
-) -> (ObservedState, u32) {
+) -> ObservedState {
     let Caches { index, others, authorities, is_admitted } = caches;
     let spec = &references.credential.spec;
     let (authority, revision) = authorities.observe(&spec.authority_ref.name, spec);
@@ -74,12 +71,17 @@ pub fn observe(
         known => target(references, retry_state, fetched, known, *others),
     };
     let written_by = writer_of_client(references, &known_client, *others);
-    let inputs = inputs(references, revision, (&known_client, written_by.as_ref()), &target);
+    let retry_key = retry_key(references, revision, (&known_client, written_by.as_ref()), &target);
+    let renewed_for = match &known_target {
+        Known::Present(secret_metadata) => secret_metadata.renewed_for.as_deref(),
+        Known::Absent | Known::Unknown => None,
+    };
+    let annotation = references.renew_annotation().map(String::as_str);
     let client = match written_by {
         Some(failure) => Client::Unusable(failure),
         None => client(references, retry_state, fetched, &known_client),
     };
-    let observed = ObservedState {
+    ObservedState {
         uid: references.uid.clone(),
         desired: Desired {
             request: fingerprint::request(spec),
@@ -89,55 +91,28 @@ pub fn observe(
             policy: Policy::new(spec),
         },
         suspend: spec.suspend,
-        renewal_request: renewal_request(&renewal_clues(references, retry_state, &known_target), now),
+        renewal_request: renewal_request(&retry_state.renewal_clues(annotation, renewed_for), now),
         authority,
         client,
         target,
-        history: History { not_before: not_before(retry_state, inputs, now), requested_at: retry_state.asked_at },
+        history: History {
+            not_before: retry_state.backoff_until(&retry_key, now),
+            requested_at: retry_state.requested_at(),
+        },
+        retry_key,
         is_admitted: *is_admitted,
-        unwritten: retry_state.unwritten.as_ref().map(|content| Unwritten {
+        unwritten: retry_state.unwritten().map(|content| Unwritten {
             token_metadata: content.token_metadata(),
             client_reference: content.client_reference.clone(),
         }),
-        restart: restart(references, retry_state),
-    };
-    (observed, inputs)
+        restart: (!spec.rollout_restart_targets.is_empty()).then(|| retry_state.restart()),
+    }
 }
 
 /// Whether nothing was ever reported of a credential.
 #[must_use]
 pub fn is_new(references: &References<'_>, retry_state: &RetryState) -> bool {
-    references.credential.status.is_none() && retry_state.written_status.is_none()
-}
-
-fn restart(references: &References<'_>, retry_state: &RetryState) -> Option<Restart> {
-    let wanted = !references.credential.spec.rollout_restart_targets.is_empty();
-    wanted.then_some(Restart { done_for: retry_state.restarted_for, not_before: retry_state.restart_not_before })
-}
-
-/// The end of the back-off, as long as nothing relevant changed. A failure that was noted later than now was noted
-/// before the clock was set back: its back-off binds no one, else attempts would cease for as long.
-fn not_before(retry_state: &RetryState, inputs: u32, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let unchanged = retry_state.inputs.is_none_or(|before| before == inputs);
-    let failed_at = retry_state.attempts.last_failure.as_ref().map(|(time, _)| *time);
-    retry_state.not_before.filter(|_| unchanged && failed_at.is_none_or(|time| time <= now))
-}
-
-fn renewal_clues<'a>(
-    references: &'a References<'_>,
-    retry_state: &'a RetryState,
-    target: &'a Known,
-) -> RenewalClues<'a> {
-    RenewalClues {
-        annotation: references.renew_annotation().map(String::as_str),
-        attempted: retry_state.attempts.renew_request.as_deref(),
-        unfulfilled: retry_state.unfulfilled_request.as_deref(),
-        renewed_for: match target {
-            Known::Present(secret_metadata) => secret_metadata.renewed_for.as_deref(),
-            Known::Absent | Known::Unknown => None,
-        },
-        requested_at: retry_state.requested_at,
-    }
+    references.credential.status.is_none() && retry_state.written_status().is_none()
 }
 
 /// The token request of a credential, as it waits in the queue of its authority.
@@ -157,7 +132,7 @@ pub fn request(
         client_version: version,
         content: observed.desired.request.as_str().into(),
         expires_at: observed.held_until(),
-        is_retry: retry_state.attempts.failures > 0 && !retry_state.failed_by_others,
+        is_retry: retry_state.is_retrying(),
     }
 }
 
@@ -236,7 +211,7 @@ fn data_clues(
 ) -> DataClues {
     let template = credential.spec.secret_template.as_ref();
     DataClues {
-        is_verified_version: retry_state.verified_target.as_ref() == Some(&secret_metadata.version),
+        is_verified_version: retry_state.verified_target() == Some(&secret_metadata.version),
         sole_writer_of: secret_metadata.sole_writer_of,
         keys_written: secret_keys::DATA_KEYS.len() + template.map_or(0, |template| template.data.len()),
         may_be_immutable: secret_metadata.may_be_immutable,
@@ -250,7 +225,7 @@ fn metadata_clues(
     secret_metadata: &SecretMetadata,
     read: Option<ReadData<'_>>,
 ) -> MetadataClues {
-    let (labels, annotations) = (secret_writer::labels(credential), secret_writer::annotations(credential));
+    let (labels, annotations) = (desired_secret::labels(credential), desired_secret::annotations(credential));
     let template = credential.spec.secret_template.as_ref();
     MetadataClues {
         has_owner: secret_metadata.ownership.controller.is_some(),
@@ -275,26 +250,31 @@ fn client(references: &References<'_>, retry_state: &RetryState, fetched: &Fetch
             same_as_held: read.same_as_held,
         }),
         is_missing: fetched.client_is_missing,
-        verified: retry_state.verified_client.as_ref(),
+        verified: retry_state.verified_client(),
     };
     let keys = &references.credential.spec.client_credentials_ref;
     client_state::client(&clues, || client_secret::not_found(&references.client.to_string(), keys))
 }
 
-fn inputs(references: &References<'_>, revision: u32, client: (&Known, Option<&Failure>), target: &Target) -> u32 {
-    let client = match client {
-        (_, Some(failure)) => &failure.message,
-        (Known::Unknown, None) => "unknown",
-        (Known::Absent, None) => "absent",
-        (Known::Present(secret_metadata), None) => &secret_metadata.version,
-    };
-    let target = match target {
-        // that it was read since is no reason for another attempt
-        Target::Unread | Target::Presumed | Target::Absent => "absent",
-        Target::NotOwned(failure) => &failure.message,
-        // that it was taken over since is no reason either
-        Target::Ours(_) | Target::Adoptable(_) => "ours",
-    };
-    let generation = references.credential.metadata.generation.unwrap_or_default().to_string();
-    digest::short([&generation, &revision.to_string(), client, target])
+fn retry_key(
+    references: &References<'_>,
+    authority: AuthorityRevision,
+    client: (&Known, Option<&Failure>),
+    target: &Target,
+) -> RetryKey {
+    RetryKey {
+        generation: references.credential.metadata.generation.unwrap_or_default(),
+        authority,
+        client: match client {
+            (_, Some(failure)) => ClientKey::NotAllowed(failure.message.clone()),
+            (Known::Unknown, None) => ClientKey::Unknown,
+            (Known::Absent, None) => ClientKey::Absent,
+            (Known::Present(secret_metadata), None) => ClientKey::Version(secret_metadata.version.clone()),
+        },
+        target: match target {
+            Target::Unread | Target::Presumed | Target::Absent => TargetKey::Absent,
+            Target::NotOwned(failure) => TargetKey::NotOwned(failure.message.clone()),
+            Target::Ours(_) | Target::Adoptable(_) => TargetKey::Writable,
+        },
+    }
 }

@@ -8,9 +8,9 @@ use futures::FutureExt;
 use itwin_api::{conditions::Reason, credential::ITwinServiceCredential, failure::Failure};
 use itwin_core::{
     action::{Action, Fetch, IssueReason},
-    backoff,
     decide::decide,
     observed::ObservedState,
+    retry_state::RetryState,
 };
 use kube::ResourceExt;
 use tokio::sync::OwnedSemaphorePermit;
@@ -24,7 +24,6 @@ use super::{
     observation,
     reconciler::{AWAIT_AUTHORITY, Attempted, Reconciler, requeue},
     references::{References, requester},
-    retry_state::RetryState,
 };
 use crate::{
     cluster::CallError,
@@ -89,7 +88,7 @@ async fn reconcile_object(
     let mut retry_state = retry_state.unwrap_or_else(|| Box::new(RetryState::recall(credential, context.clock.now())));
     let queue = &context.authorities.requests;
     if let Some(shared) = queue.take_shared(key) {
-        retry_state.unwritten = Some(shared);
+        retry_state.keep(shared);
     }
     let slot = queue.take_up(&credential.spec.authority_ref.name, key, &requester(&references));
     let mut reconciler = Reconciler {
@@ -112,18 +111,11 @@ async fn reconcile_object(
     }
     let again = match result {
         Ok(again) => {
-            reconciler.retry_state.api_failures = 0;
+            reconciler.retry_state.api_succeeded();
             Ok(again)
         }
         Err(error) => {
-            reconciler.retry_state.api_failures += 1;
-            let wait = backoff::delay(
-                reconciler.retry_state.api_failures,
-                TimeDelta::zero(),
-                Reason::ServerError,
-                None,
-                &reconciler.references.uid,
-            );
+            let wait = reconciler.retry_state.api_failed(&reconciler.references.uid);
             tracing::warn!(credential = %reconciler.references.key, %error, "a call to the Kubernetes API failed");
             Err(requeue(wait.min(API_RETRY_CEILING)))
         }
@@ -144,23 +136,23 @@ impl Reconciler<'_> {
         for _ in 0..STEPS_MAX {
             // taken before the facts: a write is guarded by what was decided on, not by what a watch told meanwhile
             let known = self.context.index.get(&self.references.target);
-            let (observed, inputs) = self.observe();
+            let observed = self.observe();
             match decide(&observed, self.context.clock.now()) {
                 Action::Fetch(what) => {
                     if let Err(failure) = self.fetch(what).await? {
-                        self.failed(&observed, inputs, failure.into());
+                        self.failed(&observed, failure.into());
                         return self.report(None, None).await;
                     }
                 }
                 Action::RequestToken(issue_reason) => {
                     let result = Box::pin(self.request_and_write(issue_reason, &observed, &known)).await?;
-                    if let Some(wait) = self.issued(issue_reason, result, (&observed, inputs), &known) {
+                    if let Some(wait) = self.issued(issue_reason, result, &observed, &known) {
                         return self.report(None, Some(wait)).await;
                     }
                 }
                 Action::WriteIssuedToken(issue_reason) => {
                     let result = self.write_issued(issue_reason, &observed, &known).await?;
-                    if let Some(wait) = self.issued(issue_reason, result, (&observed, inputs), &known) {
+                    if let Some(wait) = self.issued(issue_reason, result, &observed, &known) {
                         return self.report(None, Some(wait)).await;
                     }
                 }
@@ -169,48 +161,42 @@ impl Reconciler<'_> {
                     return self.report(None, Some(wait)).await;
                 }
                 Action::PatchMetadata => match self.patch_metadata(&known).await? {
-                    Ok(true) => self.reverted(&observed, inputs, &known),
+                    Ok(true) => self.reverted(&observed, &known),
                     Ok(false) => {}
-                    Err(failure) => self.failed(&observed, inputs, failure.into()),
+                    Err(failure) => self.failed(&observed, failure.into()),
                 },
                 Action::Restart { issued_at } => self.restart_workloads(issued_at).await,
-                Action::Fail(failure) => self.failed(&observed, inputs, failure.into()),
+                Action::Fail(failure) => self.failed(&observed, failure.into()),
                 Action::UpToDate { renew_at } => {
                     if renew_at.is_some() {
-                        // It was written after all, or another was: a later need is not met with an old token.
-                        self.retry_state.unwritten = None;
-                        self.retry_state.unfulfilled_request = None;
-                        if let Some(request) = self.references.renew_annotation() {
-                            self.retry_state.attempts.renew_request = Some(request.clone());
-                        }
+                        self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
                     }
                     let now = self.context.clock.now();
-                    let conflict = self.retry_state.reverts.conflict_until(now);
+                    let conflict = self.retry_state.conflict_until(now);
                     if renew_at.is_some() && conflict.is_none() {
-                        self.nothing_is_wrong();
+                        self.retry_state.settled();
                     }
                     return self.report(renew_at, conflict.map(|until| until - now)).await;
                 }
                 Action::BackOff { until } => return self.report(Some(until), None).await,
-                Action::AwaitAdmission => match self.enqueue(&observed, inputs) {
+                Action::AwaitAdmission => match self.enqueue(&observed) {
                     Ok(waited) => return self.await_admission(waited).await,
                     Err(NotQueued { failure, by_others }) => {
-                        let had_failed = self.retry_state.attempts.failures > 0 && !self.retry_state.failed_by_others;
-                        self.failed(&observed, inputs, failure.into());
-                        self.retry_state.failed_by_others = by_others && !had_failed;
+                        let by_others = by_others && !self.retry_state.is_retrying();
+                        self.failed_after(self.retry_state.failures(), &observed, failure.into(), by_others);
                     }
                 },
                 Action::AwaitAuthority => return self.report(None, Some(AWAIT_AUTHORITY)).await,
             }
         }
         // somebody changes the Secret as fast as we look at it
-        let (observed, inputs) = self.observe();
+        let observed = self.observe();
         let message = format!(
             "Secret {} is changed again and again by somebody else: look at its metadata.managedFields",
             self.references.target
         );
-        self.failed(&observed, inputs, Failure::new(Reason::SecretConflict, message).into());
-        self.report(self.retry_state.not_before, None).await
+        self.failed(&observed, Failure::new(Reason::SecretConflict, message).into());
+        self.report(self.retry_state.not_before(), None).await
     }
 
     /// Notes how a token request or a write ended. Returns a wait, where it could not be made yet.
@@ -218,20 +204,20 @@ impl Reconciler<'_> {
         &mut self,
         issue_reason: IssueReason,
         result: IssueResult,
-        (observed, inputs): (&ObservedState, u32),
+        observed: &ObservedState,
         known: &Known,
     ) -> Option<TimeDelta> {
         match result {
             IssueResult::Written { is_restored } => {
                 self.outcome = Some(Attempted::Written(issue_reason));
                 if is_restored {
-                    self.reverted(observed, inputs, known);
+                    self.reverted(observed, known);
                 }
             }
             IssueResult::Again => self.forget_target(),
             IssueResult::NotAdmitted => {}
             IssueResult::NotYet(wait) => return Some(wait),
-            IssueResult::Failed(failure) => self.failed(observed, inputs, failure),
+            IssueResult::Failed(failure) => self.failed(observed, failure),
         }
         None
     }
@@ -273,7 +259,7 @@ impl Reconciler<'_> {
         let method = authority.map(|authority| authority.config.client_authentication).unwrap_or_default();
         let read = fetched::read_client(cluster, index, &self.references, self.fetched.target.as_ref(), method).await?;
         if let Some(read) = read.as_ref().filter(|read| read.same_as_held == Some(true)) {
-            self.retry_state.verified_client = Some(read.version.clone());
+            self.retry_state.client_verified(read.version.clone());
         }
         self.fetched.client_is_missing = read.is_none();
         self.fetched.client = read;

@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use itwin_api::failure::Failure;
-use itwin_core::{action::IssueReason, backoff, observed::ObservedState};
+use itwin_core::{
+    action::IssueReason,
+    backoff,
+    observed::ObservedState,
+    retry_state::{FailedAttempt, RetryState},
+};
 use itwin_oauth::failure::RequestFailure;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -16,7 +21,6 @@ use super::{
     others::Registered,
     references::References,
     requests::Slot,
-    retry_state::RetryState,
 };
 use crate::{cluster::CallError, observe::index::Key};
 
@@ -58,8 +62,8 @@ pub(super) enum Attempted {
 }
 
 impl Reconciler<'_> {
-    /// The observed state, and a number that moves with everything that may make a new attempt worth while.
-    pub(super) fn observe(&self) -> (ObservedState, u32) {
+    /// The observed state.
+    pub(super) fn observe(&self) -> ObservedState {
         let Context { index, namespaces, authorities, .. } = self.context;
         let others = &Registered { index, namespaces };
         let caches = Caches { index, others, authorities, is_admitted: self.slot.is_some() };
@@ -77,48 +81,48 @@ impl Reconciler<'_> {
     pub(super) async fn read_target(&mut self) -> Result<(), CallError> {
         let read = fetched::read_target(&self.context.cluster, &self.context.index, &self.references).await?;
         if let Some(read) = read.as_ref().filter(|read| read.is_ours) {
-            self.retry_state.verified_target = Some(read.version.clone());
+            self.retry_state.target_verified(read.version.clone());
         }
         self.fetched.target = read;
         Ok(())
     }
 
-    /// Notes that the last attempt succeeded, or that none is needed.
-    pub(super) fn nothing_is_wrong(&mut self) {
-        self.retry_state.attempts.failures = 0;
-        self.retry_state.attempts.last_failure = None;
-        self.retry_state.not_before = None;
-        self.retry_state.inputs = None;
+    /// Notes an attempt that failed.
+    pub(super) fn failed(&mut self, observed: &ObservedState, failure: RequestFailure) {
+        self.failed_after(self.retry_state.failures(), observed, failure, false);
     }
 
-    /// Notes an attempt that failed.
-    pub(super) fn failed(&mut self, observed: &ObservedState, inputs: u32, failure: RequestFailure) {
+    /// Notes an attempt that failed after so many others, or one that failed since those `by_others` do. Returns the
+    /// backoff.
+    pub(super) fn failed_after(
+        &mut self,
+        failures_before: u32,
+        observed: &ObservedState,
+        failure: RequestFailure,
+        by_others: bool,
+    ) -> TimeDelta {
         let now = self.context.clock.now();
         let RequestFailure { failure, retry_after, .. } = failure;
-        self.retry_state.attempts.failures = self.retry_state.attempts.failures.saturating_add(1);
-        let wait = backoff::delay(
-            self.retry_state.attempts.failures,
-            observed.left(now),
-            failure.reason,
-            retry_after,
-            &observed.uid,
-        );
-        self.retry_state.not_before = Some(now + wait);
-        self.retry_state.failed_by_others = false;
-        self.retry_state.inputs = Some(inputs);
-        if observed.is_asked_for(now) {
-            self.retry_state.unfulfilled_request = self.references.renew_annotation().cloned();
-            self.retry_state.attempts.renew_request.clone_from(&self.retry_state.unfulfilled_request);
-        }
+        let failures = failures_before.saturating_add(1);
+        let wait = backoff::delay(failures, observed.left(now), failure.reason, retry_after, &observed.uid);
         tracing::warn!(
             credential = %self.references.key,
             reason = failure.reason.as_str(),
-            failures = self.retry_state.attempts.failures,
+            failures,
             retry_in_ms = wait.num_milliseconds(),
             "no token: {}",
             failure.message
         );
-        self.retry_state.attempts.last_failure = Some((now, failure.clone()));
+        self.retry_state.failed(FailedAttempt {
+            observed,
+            failure: failure.clone(),
+            failures_before,
+            wait,
+            by_others,
+            renew_annotation: self.references.renew_annotation().map(String::as_str),
+            now,
+        });
         self.outcome = Some(Attempted::Failed(failure));
+        wait
     }
 }

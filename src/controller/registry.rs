@@ -10,12 +10,11 @@ use std::{
 
 use chrono::DateTime;
 use itwin_api::{credential::ITwinServiceCredential, time};
-use itwin_core::contenders::Contender;
+use itwin_core::{contenders::Contender, retry_state::RetryState};
 use kube::{Resource, ResourceExt};
 use lz4_flex::block;
 use tokio::sync::watch;
 
-use super::retry_state::RetryState;
 use crate::observe::{index::Key, intern::intern};
 
 /// What most credentials have in common, so that packed texts need not hold it. It may be anything: it only makes them

@@ -46,13 +46,13 @@ impl Reconciler<'_> {
         next_attempt: Option<DateTime<Utc>>,
         wait: Option<TimeDelta>,
     ) -> Result<RequeueAfter, CallError> {
-        let (observed, _) = self.observe();
+        let observed = self.observe();
         let older_than_known = self.note_version();
         let previous = self.previous_status();
         let description = self.description();
         let now = self.context.clock.now();
         // a back-off that is over says nothing of the next attempt: waking for it would be a hot loop
-        let back_off = self.retry_state.not_before.filter(|at| *at > now && !observed.suspend);
+        let back_off = self.retry_state.not_before().filter(|at| *at > now && !observed.suspend);
         let next_attempt = next_attempt.or(back_off);
         // what waits for its turn was due when it said so: another status would cost a write for each renewal
         let shown_attempt = if self.waits && !self.is_blocked {
@@ -62,7 +62,7 @@ impl Reconciler<'_> {
         };
         let status = status::status(&status::Inputs {
             observed: &observed,
-            attempts: &self.retry_state.attempts,
+            attempts: &self.retry_state.reported(),
             description: &description,
             secret: &self.references.target.name,
             generation: self.references.credential.metadata.generation,
@@ -97,7 +97,7 @@ impl Reconciler<'_> {
     pub(super) async fn report_long_renewal(&mut self) {
         let credential = self.references.credential;
         let is_too_long = credential.annotations().contains_key(secret_keys::RENEW_TOO_LONG);
-        if is_too_long && !self.retry_state.long_renewal_reported {
+        if self.retry_state.reports_long_renewal(is_too_long) {
             let note = format!(
                 "the annotation {} has more than {RENEW_MAX} characters and is ignored: write a shorter value, such as \
                  the time in seconds",
@@ -106,24 +106,19 @@ impl Reconciler<'_> {
             tracing::warn!(credential = %self.references.key, "{note}");
             self.context.events.publish(&credential.object_ref(&()), Transition::warning("InvalidObject", note)).await;
         }
-        self.retry_state.long_renewal_reported = is_too_long;
     }
 
     /// Forgets the status that we wrote once the watch has brought it. Returns whether the object is older than one that
     /// was known before: then nobody knows what its status is, and it is written only with an attempt.
     fn note_version(&mut self) -> bool {
         let version = numeric(self.references.credential.metadata.resource_version.as_deref());
-        let retry_state = &mut self.retry_state;
-        retry_state.written_status.take_if(|(written_at, _)| *written_at <= version);
-        let newest = retry_state.written_status.as_ref().map_or(version, |(written_at, _)| *written_at);
-        retry_state.newest = retry_state.newest.max(newest);
-        newest < retry_state.newest
+        self.retry_state.observed_version(version)
     }
 
     /// The newer of the status that the watch brought and the one that we wrote.
     fn previous_status(&self) -> Cow<'_, CredentialStatus> {
-        match (&self.retry_state.written_status, &self.references.credential.status) {
-            (Some((_, status)), _) => Cow::Borrowed(&**status),
+        match (self.retry_state.written_status(), &self.references.credential.status) {
+            (Some(status), _) => Cow::Borrowed(status),
             (None, Some(status)) => Cow::Borrowed(status),
             (None, None) => Cow::Owned(CredentialStatus::default()),
         }
@@ -138,8 +133,7 @@ impl Reconciler<'_> {
     }
 
     async fn write_status(&mut self, status: CredentialStatus) -> Result<(), CallError> {
-        // whatever becomes of it, the next look compares with what the object then has
-        self.retry_state.newest = 0;
+        self.retry_state.status_write_begins();
         // null takes a field away
         let patch = json!({
             "metadata": {"uid": self.references.uid},
@@ -169,8 +163,7 @@ impl Reconciler<'_> {
         // at again, and what is not would keep an old status until its next renewal.
         let answer: Answer = self.context.cluster.call_for_metadata(Step::PatchCredentialStatus, request).await?;
         let version = numeric(answer.metadata.resource_version.as_deref());
-        self.retry_state.newest = version;
-        self.retry_state.written_status = Some((version, Box::new(status)));
+        self.retry_state.status_written(version, status);
         Ok(())
     }
 
@@ -183,7 +176,7 @@ impl Reconciler<'_> {
             expires_at: observed.held_for_spec().map(|token_metadata| seconds(token_metadata.expires_at)),
             renew_at: next_attempt.map(seconds),
             ready: status::holds(&status.conditions, READY),
-            failures: self.retry_state.attempts.failures,
+            failures: self.retry_state.failures(),
         };
         self.context.metrics.credential(labels, gauges);
     }

@@ -9,10 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use itwin_core::desired_secret::Content;
 use itwin_core::requests::{Blocked, Now, Outcome, Request, RequestQueue, Requester, breaker::Change, pacer::Pacer};
 use tokio::sync::Notify;
 
-use crate::{act::secret_writer::Content, clock::Clock, metrics::Metrics, observe::index::Key};
+use crate::{clock::Clock, metrics::Metrics, observe::index::Key};
 
 /// Limits of an authority before its spec was read; nothing is sent then.
 const FIRST_LIMITS: (u16, u32) = (1, 60);

@@ -1,8 +1,8 @@
 //! What is done about a token that is good: its Secret put right, and the workloads restarted that read it once.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use itwin_api::{conditions::Reason, failure::Failure, time};
-use itwin_core::{backoff, events::Transition, observed::ObservedState, template};
+use itwin_core::{events::Transition, observed::ObservedState, template};
 use kube::Resource;
 
 use super::{context::Context, reconciler::Reconciler};
@@ -35,7 +35,7 @@ impl Reconciler<'_> {
         };
         match repaired {
             Ok(Ok(repaired)) => {
-                self.retry_state.verified_target = Some(repaired.version.clone());
+                self.retry_state.target_verified(repaired.version.clone());
                 index.observe(&self.references.target, repaired);
                 self.fetched.target = None;
                 Ok(Ok(true))
@@ -51,10 +51,10 @@ impl Reconciler<'_> {
 
     /// Notes that somebody else's change of the Secret, as it was `known`, was reverted. Where that goes on, it is reported as a failure, and
     /// the next revert waits for the back-off; a token that is good stays so.
-    pub(super) fn reverted(&mut self, observed: &ObservedState, inputs: u32, known: &Known) {
+    pub(super) fn reverted(&mut self, observed: &ObservedState, known: &Known) {
         let now = self.context.clock.now();
         let generation = self.references.credential.metadata.generation.unwrap_or_default();
-        let excess = self.retry_state.reverts.note(generation, now);
+        let excess = self.retry_state.reverted(generation, now);
         if excess == 0 {
             return;
         }
@@ -74,10 +74,9 @@ impl Reconciler<'_> {
             self.references.target
         );
         // what was written well in between does not begin the back-off from the start
-        self.retry_state.attempts.failures = excess - 1;
-        self.failed(observed, inputs, Failure::new(Reason::SecretConflict, message).into());
-        let wait = self.retry_state.not_before.map_or(TimeDelta::zero(), |until| until - now);
-        self.retry_state.reverts.back_off(wait);
+        let failure = Failure::new(Reason::SecretConflict, message);
+        let wait = self.failed_after(excess - 1, observed, failure.into(), false);
+        self.retry_state.revert_backs_off(wait);
     }
 
     /// Restarts the workloads that read the token once. What fails is told and tried again later; the token is good.
@@ -103,17 +102,10 @@ impl Reconciler<'_> {
             events.publish(&credential.object_ref(&()), Transition::normal("RolloutRestarted", note)).await;
         }
         if failed.is_empty() {
-            self.retry_state.restarted_for = Some(issued_at);
-            self.retry_state.restart_failures = 0;
-            self.retry_state.restart_not_before = None;
-            self.retry_state.attempts.restart_failure = None;
+            self.retry_state.restarted(issued_at);
         } else {
-            self.retry_state.restart_failures = self.retry_state.restart_failures.saturating_add(1);
-            let failures = self.retry_state.restart_failures;
-            // nothing of a token's life hangs on it
-            let wait = backoff::delay(failures, TimeDelta::zero(), Reason::ServerError, None, &self.references.uid);
-            self.retry_state.restart_not_before = Some(self.context.clock.now() + wait);
-            self.retry_state.attempts.restart_failure = Some(failed.join("; "));
+            let now = self.context.clock.now();
+            self.retry_state.restart_failed(failed.join("; "), &self.references.uid, now);
         }
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use itwin_api::{MANAGER, credential::SecretTemplate, digest, limits::ACCESS_TOKEN_MAX, secret_keys, time};
 use itwin_core::{
-    fingerprint,
+    desired_secret,
     observed::{Description, TokenMetadata},
     ownership::{Controller, Named, OwnershipMetadata},
 };
@@ -174,13 +174,6 @@ impl SecretMetadata {
     }
 }
 
-/// The digest of a Secret's `data` and of the annotations that tell of it, as it stands in [`secret_keys::CONTENT`].
-#[must_use]
-pub fn content(data: &BTreeMap<String, ByteString>, annotations: &BTreeMap<String, String>) -> String {
-    let reported = secret_keys::TOKEN_METADATA.iter().filter_map(|key| Some((*key, annotations.get(*key)?.as_bytes())));
-    fingerprint::content(data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())).chain(reported))
-}
-
 /// The other field manager that wrote last: the API server keeps them in the order of their writes.
 fn other_manager(metadata: &ObjectMeta) -> Option<Arc<str>> {
     let mut managers = metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.as_deref());
@@ -196,7 +189,7 @@ pub fn is_ours_except_for_extra_keys(secret: &Secret, template: Option<&SecretTe
     };
     let ours: BTreeMap<String, ByteString> =
         data.iter().filter(|(key, _)| is_ours(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
-    annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == content(&ours, annotations))
+    annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == desired_secret::digest(&ours, annotations))
 }
 
 /// Whether a Secret's data, and what its annotations tell of it, is what we wrote. A token that is longer than one that
@@ -207,7 +200,7 @@ pub fn is_what_we_wrote(secret: &Secret) -> bool {
     if data.get(secret_keys::ACCESS_TOKEN).is_some_and(|token| token.0.len() > ACCESS_TOKEN_MAX) {
         return false;
     }
-    annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == content(data, annotations))
+    annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == desired_secret::digest(data, annotations))
 }
 
 /// A value, if it is no longer than so many bytes.
@@ -397,7 +390,7 @@ mod tests {
                 ..Secret::default()
             };
             let annotations = secret.metadata.annotations.clone().unwrap_or_default();
-            let digest = content(secret.data.as_ref().expect("data"), &annotations);
+            let digest = desired_secret::digest(secret.data.as_ref().expect("data"), &annotations);
             let annotations = secret.metadata.annotations.get_or_insert_default();
             annotations.insert(secret_keys::CONTENT.to_owned(), digest);
             change(&mut secret);
@@ -532,7 +525,7 @@ mod tests {
             let data = [("access_token", "token"), ("extra", "text")];
             let data = data.map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())));
             let mut secret = Secret { data: Some(data.into()), ..Secret::default() };
-            let digest = content(secret.data.as_ref().expect("data"), &BTreeMap::new());
+            let digest = desired_secret::digest(secret.data.as_ref().expect("data"), &BTreeMap::new());
             secret.metadata.annotations = Some([(secret_keys::CONTENT.to_owned(), digest)].into());
             change(&mut secret);
             is_ours_except_for_extra_keys(&secret, Some(&template))

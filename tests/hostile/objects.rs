@@ -6,12 +6,13 @@ use itwin_api::{
     credential::ITwinServiceCredential,
     secret_keys,
 };
-use itwin_core::{observed::Policy, validate::IssuedToken};
+use itwin_core::{
+    desired_secret::{self, Content},
+    observed::Policy,
+    validate::IssuedToken,
+};
 use itwin_credential_operator::{
-    act::secret_writer::{self, Content},
-    config::authority::AuthorityConfig,
-    controller::guarded::Guarded,
-    observe::target::SecretMetadata,
+    config::authority::AuthorityConfig, controller::guarded::Guarded, observe::target::SecretMetadata,
 };
 use itwin_oauth::sensitive::Sensitive;
 use serde_json::{Value, json};
@@ -147,12 +148,12 @@ fn verdict_on_a_template_is_the_same_whatever_the_token_is() {
     let tokens = ["e", "f", "eeeeeeeeee", &"e".repeat(32 * 1024)];
     for text in corpus::templates() {
         let credential = credential("/spec/secretTemplate/data/key", &json!(text)).open().expect("a credential");
-        let verdicts = tokens.map(|token| secret_writer::data(&credential, &content(token)));
+        let verdicts = tokens.map(|token| desired_secret::data(&credential, &content(token)));
         let messages = verdicts.map(|verdict| verdict.expect_err(&text).message);
         assert!(messages.iter().all(|message| *message == messages[0]), "{messages:?}");
     }
     // and what the longest token would make too long is refused with the shortest one
     let longest = json!("{{ access_token | tojson }}".repeat(12));
     let credential = credential("/spec/secretTemplate/data/key", &longest).open().expect("a credential");
-    assert!(secret_writer::data(&credential, &content("e")).is_err());
+    assert!(desired_secret::data(&credential, &content("e")).is_err());
 }

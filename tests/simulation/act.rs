@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, rc::Rc};
 use chrono::TimeDelta;
 use itwin_api::{conditions::Reason, secret_keys};
 use itwin_core::{
+    desired_secret::{self, Content},
     observed::ObservedState,
     requests::{Outcome, breaker::Change},
     validate,
 };
 use itwin_credential_operator::{
-    act::secret_writer::{self, Content},
     cluster::CallError,
     controller::{
         fetched::{FetchedClient, FetchedSecrets, FetchedTarget},
@@ -85,7 +85,7 @@ impl Reconcile<'_> {
             annotations: secret.annotations().clone(),
         };
         if read.is_ours {
-            self.retry_state.verified_target = Some(read.version.clone());
+            self.retry_state.target_verified(read.version.clone());
         }
         self.fetched.target = Some(read);
         Ok(())
@@ -111,14 +111,14 @@ impl Reconcile<'_> {
         let held = self.fetched.target.as_ref().and_then(|held| held.client_fingerprint.as_ref());
         let same_as_held = held.map(|(fingerprint, token)| *fingerprint == material.fingerprint(token));
         if same_as_held == Some(true) {
-            self.retry_state.verified_client = Some(version.clone());
+            self.retry_state.client_verified(version.clone());
         }
         self.fetched.client = Some(FetchedClient { version, content, material, same_as_held });
         Ok(())
     }
 
     pub fn issue(&mut self, observed: &ObservedState, known: &Known) -> Result<IssueResult, Halt> {
-        self.retry_state.unwritten = None;
+        self.retry_state.drop_unwritten();
         if self.rules.guarded && self.read_another(known) {
             return Ok(IssueResult::Again);
         }
@@ -132,7 +132,7 @@ impl Reconcile<'_> {
         if self.rules.guarded && self.read_another(known) {
             return Ok(IssueResult::Again);
         }
-        match self.retry_state.unwritten.take() {
+        match self.retry_state.take_unwritten() {
             Some(content) => self.write(observed, known, content),
             None => Ok(IssueResult::NotAdmitted),
         }
@@ -161,10 +161,7 @@ impl Reconcile<'_> {
         self.faults.killed()?;
         let (sent, asked_at) = (self.world.now, self.world.clock());
         let client = self.client_content.clone();
-        self.retry_state.asked_at = Some(asked_at);
-        if observed.is_asked_for(asked_at) {
-            self.retry_state.requested_at = Some(asked_at);
-        }
+        self.retry_state.requested(observed.is_asked_for(asked_at), asked_at);
         self.judge.asked(self.world, self.process, self.references.credential, &client);
         let answer = self.world.authority.answer(self.world.tokens.len(), sent, asked_at);
         if answer.is_ok() {
@@ -218,7 +215,7 @@ impl Reconcile<'_> {
         }
         match self.send(known, &content) {
             Ok(secret_metadata) => {
-                self.retry_state.verified_target = Some(secret_metadata.version.clone());
+                self.retry_state.target_verified(secret_metadata.version.clone());
                 self.process.index.observe(&self.references.target, secret_metadata);
                 self.written();
                 Ok(IssueResult::Written)
@@ -227,7 +224,7 @@ impl Reconcile<'_> {
                 Ok(self.keep_unwritten(content))
             }
             Err(Halt::Error(_)) => {
-                self.retry_state.unwritten = Some(content);
+                self.retry_state.keep(content);
                 self.process.index.invalidate(&self.references.target);
                 Ok(IssueResult::Failed(RequestFailure::new(Reason::SecretWriteFailed, observed.uid.clone())))
             }
@@ -239,8 +236,8 @@ impl Reconcile<'_> {
         self.before_call()?;
         let before = self.world.target.clone();
         let credential = self.references.credential;
-        let data = secret_writer::data(credential, content).expect("no templates");
-        let annotations = secret_writer::all_annotations(credential, content, &data);
+        let data = desired_secret::data(credential, content).expect("no templates");
+        let annotations = desired_secret::all_annotations(credential, content, &data);
         let written = match known {
             Known::Present(secret_metadata) => {
                 let keys = self
@@ -256,9 +253,9 @@ impl Reconcile<'_> {
             _ => self.world.create(Secret {
                 metadata: ObjectMeta {
                     name: Some(credential.target_name().to_owned()),
-                    labels: Some(secret_writer::labels(credential)),
+                    labels: Some(desired_secret::labels(credential)),
                     annotations: Some(annotations),
-                    owner_references: secret_writer::owner(credential).map(|owner| vec![owner]),
+                    owner_references: desired_secret::owner(credential).map(|owner| vec![owner]),
                     ..ObjectMeta::default()
                 },
                 data: Some(data),
@@ -273,9 +270,9 @@ impl Reconcile<'_> {
         Patch {
             uid: secret_metadata.uid().to_owned(),
             resource_version: secret_metadata.resource_version().to_owned(),
-            labels: secret_writer::labels(self.references.credential),
+            labels: desired_secret::labels(self.references.credential),
             annotations,
-            owner: secret_writer::owner(self.references.credential),
+            owner: desired_secret::owner(self.references.credential),
             data: None,
             stale: Vec::new(),
         }
@@ -293,15 +290,13 @@ impl Reconcile<'_> {
     }
 
     fn keep_unwritten(&mut self, content: Box<Content>) -> IssueResult {
-        self.retry_state.unwritten = Some(content);
+        self.retry_state.keep(content);
         IssueResult::Again
     }
 
     fn written(&mut self) {
-        self.retry_state.verified_client = None;
-        self.retry_state.unfulfilled_request = None;
+        self.retry_state.written(self.references.renew_annotation().map(String::as_str));
         if let Some(request) = self.references.renew_annotation() {
-            self.retry_state.attempts.renew_request = Some(request.clone());
             self.judge.served(self.process.number, &self.references.uid, request);
         }
         self.fetched = FetchedSecrets::default();
@@ -310,13 +305,13 @@ impl Reconcile<'_> {
 
     pub fn patch_metadata(&mut self, known: &Known) -> Result<(), Halt> {
         let Known::Present(secret_metadata) = known else { return Ok(()) };
-        let patch = self.patch(secret_metadata, secret_writer::annotations(self.references.credential));
+        let patch = self.patch(secret_metadata, desired_secret::annotations(self.references.credential));
         self.before_call()?;
         let before = self.world.target.clone();
         let written = self.world.patch(patch);
         match self.committed((before, true), written) {
             Ok(repaired) => {
-                self.retry_state.verified_target = Some(repaired.version.clone());
+                self.retry_state.target_verified(repaired.version.clone());
                 self.process.index.observe(&self.references.target, repaired);
                 Ok(())
             }

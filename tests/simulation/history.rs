@@ -181,11 +181,7 @@ impl<'a> History<'a> {
                 self.world.now.format("%d %T%.3f"),
                 process.wake_at.format("%d %T%.3f"),
                 self.judge.requests,
-                process
-                    .retry_state
-                    .as_ref()
-                    .and_then(|retry_state| retry_state.attempts.last_failure.as_ref())
-                    .map(|(_, why)| why.reason)
+                process.retry_state.as_ref().and_then(|retry_state| retry_state.last_failure()).map(|why| why.reason)
             );
         }
         // it notices that its lease is gone once it has acted
@@ -309,6 +305,6 @@ impl<'a> History<'a> {
 /// It wants nothing.
 fn is_content(process: &Process) -> bool {
     process.retry_state.as_ref().is_some_and(|retry_state| {
-        retry_state.attempts.failures == 0 && retry_state.unfulfilled_request.is_none() && retry_state.api_failures == 0
+        retry_state.failures() == 0 && !retry_state.has_unfulfilled_renewal() && !retry_state.is_api_failing()
     })
 }

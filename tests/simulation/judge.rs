@@ -18,12 +18,11 @@ use itwin_api::{conditions::READY, credential::ITwinServiceCredential};
 use itwin_core::{
     fingerprint,
     observed::{Policy, RenewBefore, TokenMetadata},
+    retry_key::RetryKey,
+    retry_state::RetryState,
     status,
 };
-use itwin_credential_operator::{
-    controller::retry_state::RetryState,
-    observe::{index::Known, target::SecretMetadata},
-};
+use itwin_credential_operator::observe::{index::Known, target::SecretMetadata};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
@@ -35,8 +34,8 @@ const RECONCILES_IN_A_SECOND: usize = 8;
 /// How a look went: when it began, that only a timer asked for it, and that nothing went wrong on the way.
 pub type Manner = (DateTime<Utc>, bool, bool);
 
-/// What an attempt depended on: the process, the credential by its UID, its inputs and the epoch of the authority.
-pub type Situation = (usize, String, u32, u32);
+/// What an attempt depended on: the process, the credential by its UID, its retry key and the revision of the authority.
+pub type Situation = (usize, String, RetryKey, u32);
 
 /// Watches over one history.
 #[derive(Default)]
@@ -230,7 +229,7 @@ impl Judge {
         if self.by_timer.len() > RECONCILES_IN_A_SECOND {
             self.blame("(6) a hot loop: nothing happens, and it looks again and again");
         }
-        if undisturbed && retry_state.api_failures == 0 && !process.enqueued && !process.lags(world) {
+        if undisturbed && !retry_state.is_api_failing() && !process.enqueued && !process.lags(world) {
             self.reported_the_truth(world, process);
         }
     }

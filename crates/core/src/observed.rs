@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{credential::CredentialSpec, failure::Failure};
 
+use crate::retry_key::RetryKey;
+
 /// What is known about one credential and its surroundings.
 #[derive(Clone, Debug)]
 pub struct ObservedState {
@@ -24,6 +26,8 @@ pub struct ObservedState {
     pub target: Target,
     /// Earlier attempts.
     pub history: History,
+    /// What an attempt depends on.
+    pub retry_key: RetryKey,
     /// A token request may be sent now: the authority's queue admitted it.
     pub is_admitted: bool,
     /// A token that was issued and is not written yet: while it fits, none needs to be requested.

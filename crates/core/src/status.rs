@@ -236,6 +236,7 @@ mod tests {
             history: History::default(),
             is_admitted: false,
             unwritten: None,
+            retry_key: Default::default(),
             restart: None,
         }
     }

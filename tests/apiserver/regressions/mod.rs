@@ -66,6 +66,7 @@ fn holding(token_metadata: TokenMetadata, policy: Policy) -> ObservedState {
         history: History::default(),
         is_admitted: true,
         unwritten: None,
+        retry_key: Default::default(),
         restart: None,
     }
 }
