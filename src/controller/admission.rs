@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use itwin_api::{digest, failure::Failure};
-use itwin_core::{observed::ObservedState, requests::Blocked};
+use itwin_core::{messages, observed::ObservedState, requests::Blocked};
 
 use super::{
     RequeueAfter, observation,
@@ -38,7 +38,7 @@ impl Reconciler<'_> {
         self.is_blocked = blocked.is_some();
         if let Some(blocked) = blocked {
             let by_others = !matches!(blocked, Blocked::Client(_));
-            let failure = failure(authority, blocked);
+            let failure = messages::blocked(authority, blocked);
             if !self.retry_state.is_reported(&failure, &observed.retry_key) {
                 // it must not take a probe while this is reported
                 self.context.authorities.requests.leave(self.key);
@@ -61,26 +61,5 @@ impl Reconciler<'_> {
             return Ok(requeue(left));
         }
         self.report(None, until_report).await
-    }
-}
-
-/// What is blocked, in the words of a condition.
-fn failure(authority: &str, blocked: Blocked) -> Failure {
-    match blocked {
-        Blocked::Client(failure) => failure,
-        Blocked::Server(reason) => Failure::new(
-            reason,
-            format!(
-                "ITwinAuthority {authority} fails repeatedly; it is asked by single probes until it answers: contact the \
-                 operators of the authorization server"
-            ),
-        ),
-        Blocked::ServerWait(reason) => Failure::new(
-            reason,
-            format!(
-                "ITwinAuthority {authority} asked all its clients to wait (Retry-After): lower its requestsPerMinute, or \
-                 contact the operators of the authorization server; it is tried again"
-            ),
-        ),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
-use itwin_api::{conditions::Reason, time};
+use itwin_api::time;
 use itwin_core::{
     action::IssueReason,
     desired_secret::{self, Content},
@@ -198,12 +198,7 @@ impl Reconciler<'_> {
                 self.retry_state.keep(content);
                 // whether it was written before the answer was lost, only the Secret can tell
                 index.invalidate(target);
-                Ok(IssueResult::Failed(RequestFailure::new(
-                    Reason::SecretWriteFailed,
-                    format!(
-                        "Secret {name} could not be written ({error}): check quotas and the permissions of the operator's service account; the token is kept and written later"
-                    ),
-                )))
+                Ok(IssueResult::Failed(messages::secret_write_failed(&name, &error).into()))
             }
         }
     }

@@ -15,7 +15,7 @@ use itwin_api::{
     digest,
     failure::Failure,
 };
-use itwin_core::{backoff, observed, retry_key::AuthorityRevision};
+use itwin_core::{backoff, messages, observed, retry_key::AuthorityRevision};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api, ResourceExt,
@@ -97,18 +97,11 @@ impl Authorities {
                 // it is there, and is looked at soon
                 return (observed::Authority::Pending, AuthorityRevision::default());
             }
-            let failure = Failure::new(
-                Reason::AuthorityNotFound,
-                format!(
-                    "there is no ITwinAuthority {name}: name another in spec.authorityRef, or ask an administrator to create it"
-                ),
-            );
+            let failure = messages::authority_not_found(name);
             return (observed::Authority::Unavailable(failure), AuthorityRevision::default());
         };
-        let not_ready = |failure: &Failure| {
-            let message = format!("ITwinAuthority {name} is not ready: {}", failure.message);
-            observed::Authority::Unavailable(Failure::new(Reason::AuthorityNotReady, message))
-        };
+        let not_ready =
+            |failure: &Failure| observed::Authority::Unavailable(messages::authority_not_ready(name, failure));
         let fact = match &entry.authority {
             Err(failure) => not_ready(failure),
             Ok(authority) if authority.metadata().is_some() => match authority.config.permits(name, spec) {

@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use itwin_core::events::Transition;
+use itwin_core::{
+    events::{EventReason, Transition},
+    object::ObjectKey,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{authorities::Authorities, invalid_objects::InvalidObjects, namespaces::WatchedNamespaces};
 use crate::{
-    clock::Clock,
-    cluster::Cluster,
-    journal::Journal,
-    liveness::Liveness,
-    metrics::Metrics,
-    observe::index::{Key, SecretIndex},
-    report::publisher::Events,
+    clock::Clock, cluster::Cluster, journal::Journal, liveness::Liveness, metrics::Metrics,
+    observe::index::SecretIndex, report::publisher::Events,
 };
 
 /// What every reconcile shares.
@@ -52,7 +50,7 @@ impl Context {
     }
 
     /// Enqueues these credentials: another one may no longer contend with them.
-    pub fn enqueue_credentials(&self, credentials: Vec<Arc<Key>>) {
+    pub fn enqueue_credentials(&self, credentials: Vec<Arc<ObjectKey>>) {
         for credential in &credentials {
             self.namespaces.enqueue(credential);
         }
@@ -68,7 +66,7 @@ impl Context {
             let note = format!(
                 "this object cannot be understood and is left as it was: {what}; apply it again with the CRDs of this version"
             );
-            self.events.publish(&about, Transition::warning("InvalidObject", note)).await;
+            self.events.publish(&about, Transition::warning(EventReason::InvalidObject, note)).await;
         }
     }
 }

@@ -1,9 +1,12 @@
 //! What is read of Secrets while one credential is looked at.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use itwin_api::{authority::ClientAuthentication, failure::Failure, secret_keys};
-use itwin_core::desired_secret;
+use itwin_core::{
+    desired_secret,
+    object::{ObjectKey, ObjectVersion},
+};
 use itwin_oauth::{sensitive::Sensitive, token::ClientCredentials};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Resource, api::GetParams, core::Request};
@@ -13,7 +16,7 @@ use crate::{
     cluster::{CallError, Cluster, Step},
     observe::{
         client_secret::ClientMaterial,
-        index::{Key, SecretIndex},
+        index::SecretIndex,
         metadata::{PartialSecret, WholeSecret},
         target::{self, SecretMetadata},
     },
@@ -33,7 +36,7 @@ pub struct FetchedSecrets {
 /// The client Secret as it was read.
 pub struct FetchedClient {
     /// Its version.
-    pub version: Arc<str>,
+    pub version: ObjectVersion,
     /// What a request needs of its content, or why it is of no use.
     pub content: Result<ClientCredentials, Failure>,
     /// All of its content.
@@ -45,7 +48,7 @@ pub struct FetchedClient {
 /// The Secret to write as it was read.
 pub struct FetchedTarget {
     /// Its version.
-    pub version: Arc<str>,
+    pub version: ObjectVersion,
     /// Its data is what we wrote.
     pub is_ours: bool,
     /// It is, apart from keys that somebody else added.
@@ -66,7 +69,7 @@ pub struct FetchedTarget {
 ///
 /// # Errors
 /// Those of the call, a missing Secret apart.
-pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &Key) -> Result<(), CallError> {
+pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &ObjectKey) -> Result<(), CallError> {
     let api: Api<PartialSecret> = Api::namespaced(cluster.client.clone(), &key.namespace);
     match cluster.call(Step::GetSecretMetadata, api.get(&key.name)).await {
         Ok(secret) => drop(index.observe(key, SecretMetadata::new(&secret.read()))),
@@ -77,7 +80,7 @@ pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &Key) ->
 }
 
 /// Reads a Secret with its data.
-async fn read_whole(cluster: &Cluster, step: Step, key: &Key) -> Result<Secret, CallError> {
+async fn read_whole(cluster: &Cluster, step: Step, key: &ObjectKey) -> Result<Secret, CallError> {
     let url = Secret::url_path(&(), Some(&key.namespace));
     let read = async {
         let request = Request::new(url).get(&key.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;

@@ -10,6 +10,7 @@ use itwin_core::{
     client_state::{self, ClientClues, KnownVersion, ReadClient},
     contenders::{self, Contender},
     desired_secret, fingerprint,
+    object::ObjectKey,
     observed::{Client, Desired, Held, History, ObservedState, Policy, Target, Unwritten},
     ownership,
     renewal::renewal_request,
@@ -29,7 +30,7 @@ use super::{
 };
 use crate::observe::{
     client_secret,
-    index::{Key, Known, SecretIndex},
+    index::{Known, SecretIndex},
     target::SecretMetadata,
 };
 
@@ -157,7 +158,7 @@ fn target(
     let read = read_data(fetched, secret_metadata);
     let has_token = secret_metadata.token_metadata.is_some();
     let clues = data_clues(references.credential, retry_state, secret_metadata, has_token);
-    let Key { namespace, name } = &references.key;
+    let ObjectKey { namespace, name } = &references.key;
     let writer = ownership::Writer { namespace, name, uid: &references.uid };
     match ownership::owner(&secret_metadata.ownership, secret, &writer, &|uid| others.living(uid)) {
         ownership::Owner::Us => Target::Ours(Held {

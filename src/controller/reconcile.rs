@@ -1,14 +1,15 @@
-//! One credential: observe, decide, act, until there is nothing more to do now; then report, and say when to look
-//! again.
+//! One credential: observe, decide and act until there is nothing more to do now; then report and requeue.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
 use itwin_api::{conditions::Reason, credential::ITwinServiceCredential, failure::Failure};
 use itwin_core::{
     action::{Action, Fetch, IssueReason},
     decide::decide,
+    messages,
+    object::ObjectKey,
     observed::ObservedState,
     retry_state::RetryState,
 };
@@ -25,21 +26,66 @@ use super::{
     reconciler::{AWAIT_AUTHORITY, Attempted, Reconciler, requeue},
     references::{References, requester},
 };
-use crate::{
-    cluster::CallError,
-    observe::index::{Key, Known},
-};
+use crate::{cluster::CallError, observe::index::Known};
 
 /// Steps of one reconcile: four reads, a token request with its write, and twice again after conflicts.
 const STEPS_MAX: usize = 16;
-/// One look ends within this, whatever hangs: all its steps with their deadlines, and a token request.
+/// One reconcile ends within this, whatever hangs: all its steps with their deadlines, and a token request.
 const RECONCILE_DEADLINE: Duration = Duration::from_secs(180);
 /// The longest wait after calls to the Kubernetes API that failed.
 const API_RETRY_CEILING: TimeDelta = TimeDelta::seconds(30);
 
-/// Looks at one credential. A panic is caught and counted: it neither stops the others nor hides.
-pub async fn reconcile(key: &Arc<Key>, worker: OwnedSemaphorePermit, context: &Context) -> RequeueAfter {
-    // gone since it was woken
+/// What follows a step.
+enum Next {
+    /// The state is observed again.
+    Decide,
+    /// The reconcile ends with a report.
+    Report {
+        /// The next attempt.
+        next_attempt: Option<DateTime<Utc>>,
+        /// Another reconcile after this, whatever else is due.
+        wait: Option<TimeDelta>,
+    },
+    /// The reconcile ends, and the token request waits in the queue.
+    AwaitAdmission {
+        /// For so long it has waited.
+        waited: Duration,
+    },
+}
+
+impl Next {
+    /// The reconcile ends with a report, and the next one comes after this wait.
+    fn report_after(wait: Option<TimeDelta>) -> Self {
+        Self::Report { next_attempt: None, wait }
+    }
+}
+
+/// How a reconcile ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReconcileResult {
+    Success,
+    /// A call to the Kubernetes API failed.
+    ApiError,
+    Panic,
+    /// It did not end in time.
+    Deadline,
+}
+
+impl ReconcileResult {
+    /// The label of the metric.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::ApiError => "api_error",
+            Self::Panic => "panic",
+            Self::Deadline => "deadline",
+        }
+    }
+}
+
+/// Reconciles one credential. A panic is caught and counted: it neither stops the others nor hides.
+pub async fn reconcile(key: &Arc<ObjectKey>, worker: OwnedSemaphorePermit, context: &Context) -> RequeueAfter {
+    // gone since it was enqueued
     let credential = context.namespaces.get(key)?;
     let _under_way = match context.journal.begin(key, credential.uid().as_deref().unwrap_or_default()) {
         Ok(under_way) => under_way,
@@ -47,33 +93,34 @@ pub async fn reconcile(key: &Arc<Key>, worker: OwnedSemaphorePermit, context: &C
     };
     let started = context.clock.monotonic();
     let (result, again) = contained(Box::pin(reconcile_object(&credential, key, worker, context))).await;
-    if matches!(result, "panic" | "deadline") {
+    if matches!(result, ReconcileResult::Panic | ReconcileResult::Deadline) {
         tracing::error!(
             namespace = credential.namespace(),
             credential = credential.name_any(),
-            "a look at this credential ended with: {result}; it is looked at again in {} s, please report this as a bug",
+            "the reconcile of this credential ended with: {}; it is retried in {} s, please report this as a bug",
+            result.as_str(),
             API_RETRY_CEILING.num_seconds()
         );
     }
-    context.metrics.reconciled(result, started.elapsed());
+    context.metrics.reconciled(result.as_str(), started.elapsed());
     again
 }
 
-/// A look that ends, whatever happens in it, and how: nobody else waits for it, nor ends with it.
+/// A reconcile that ends, whatever happens in it, and how: no other one waits for it, nor ends with it.
 async fn contained(
     reconcile: impl Future<Output = Result<RequeueAfter, RequeueAfter>>,
-) -> (&'static str, RequeueAfter) {
+) -> (ReconcileResult, RequeueAfter) {
     match tokio::time::timeout(RECONCILE_DEADLINE, AssertUnwindSafe(reconcile).catch_unwind()).await {
-        Ok(Ok(Ok(again))) => ("success", again),
-        Ok(Ok(Err(again))) => ("api_error", again),
-        Ok(Err(_)) => ("panic", requeue(API_RETRY_CEILING)),
-        Err(_) => ("deadline", requeue(API_RETRY_CEILING)),
+        Ok(Ok(Ok(again))) => (ReconcileResult::Success, again),
+        Ok(Ok(Err(again))) => (ReconcileResult::ApiError, again),
+        Ok(Err(_)) => (ReconcileResult::Panic, requeue(API_RETRY_CEILING)),
+        Err(_) => (ReconcileResult::Deadline, requeue(API_RETRY_CEILING)),
     }
 }
 
 async fn reconcile_object(
     credential: &ITwinServiceCredential,
-    key: &Arc<Key>,
+    key: &Arc<ObjectKey>,
     worker: OwnedSemaphorePermit,
     context: &Context,
 ) -> Result<RequeueAfter, RequeueAfter> {
@@ -134,79 +181,83 @@ impl Reconciler<'_> {
             self.fetch_secret_metadata().await?;
         }
         for _ in 0..STEPS_MAX {
-            // taken before the facts: a write is guarded by what was decided on, not by what a watch told meanwhile
+            // taken before the state is observed: a write is guarded by what was decided on, not by a later watch event
             let known = self.context.index.get(&self.references.target);
             let observed = self.observe();
-            match decide(&observed, self.context.clock.now()) {
-                Action::Fetch(what) => {
-                    if let Err(failure) = self.fetch(what).await? {
-                        self.failed(&observed, failure.into());
-                        return self.report(None, None).await;
-                    }
-                }
-                Action::RequestToken(issue_reason) => {
-                    let result = Box::pin(self.request_and_write(issue_reason, &observed, &known)).await?;
-                    if let Some(wait) = self.issued(issue_reason, result, &observed, &known) {
-                        return self.report(None, Some(wait)).await;
-                    }
-                }
-                Action::WriteIssuedToken(issue_reason) => {
-                    let result = self.write_issued(issue_reason, &observed, &known).await?;
-                    if let Some(wait) = self.issued(issue_reason, result, &observed, &known) {
-                        return self.report(None, Some(wait)).await;
-                    }
-                }
-                Action::AwaitInterval { until } => {
-                    let wait = until - self.context.clock.now();
-                    return self.report(None, Some(wait)).await;
-                }
-                Action::PatchMetadata => match self.patch_metadata(&known).await? {
-                    Ok(true) => self.reverted(&observed, &known),
-                    Ok(false) => {}
-                    Err(failure) => self.failed(&observed, failure.into()),
-                },
-                Action::Restart { issued_at } => self.restart_workloads(issued_at).await,
-                Action::Fail(failure) => self.failed(&observed, failure.into()),
-                Action::UpToDate { renew_at } => {
-                    if renew_at.is_some() {
-                        self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
-                    }
-                    let now = self.context.clock.now();
-                    let conflict = self.retry_state.conflict_until(now);
-                    if renew_at.is_some() && conflict.is_none() {
-                        self.retry_state.settled();
-                    }
-                    return self.report(renew_at, conflict.map(|until| until - now)).await;
-                }
-                Action::BackOff { until } => return self.report(Some(until), None).await,
-                Action::AwaitAdmission => match self.enqueue(&observed) {
-                    Ok(waited) => return self.await_admission(waited).await,
-                    Err(NotQueued { failure, by_others }) => {
-                        let by_others = by_others && !self.retry_state.is_retrying();
-                        self.failed_after(self.retry_state.failures(), &observed, failure.into(), by_others);
-                    }
-                },
-                Action::AwaitAuthority => return self.report(None, Some(AWAIT_AUTHORITY)).await,
+            let action = decide(&observed, self.context.clock.now());
+            match self.step(action, &observed, &known).await? {
+                Next::Decide => {}
+                Next::Report { next_attempt, wait } => return self.report(next_attempt, wait).await,
+                Next::AwaitAdmission { waited } => return self.await_admission(waited).await,
             }
         }
-        // somebody changes the Secret as fast as we look at it
+        // the Secret is changed as fast as it is reconciled
         let observed = self.observe();
-        let message = format!(
-            "Secret {} is changed again and again by somebody else: look at its metadata.managedFields",
-            self.references.target
-        );
-        self.failed(&observed, Failure::new(Reason::SecretConflict, message).into());
+        self.failed(&observed, messages::secret_changes_constantly(&self.references.target.to_string()).into());
         self.report(self.retry_state.not_before(), None).await
     }
 
-    /// Notes how a token request or a write ended. Returns a wait, where it could not be made yet.
+    /// Carries out one action.
+    async fn step(&mut self, action: Action, observed: &ObservedState, known: &Known) -> Result<Next, CallError> {
+        let now = self.context.clock.now();
+        match action {
+            Action::Fetch(what) => {
+                if let Err(failure) = self.fetch(what).await? {
+                    self.failed(observed, failure.into());
+                    return Ok(Next::report_after(None));
+                }
+            }
+            Action::RequestToken(issue_reason) => {
+                let result = Box::pin(self.request_and_write(issue_reason, observed, known)).await?;
+                return Ok(self.issued(issue_reason, result, observed, known));
+            }
+            Action::WriteIssuedToken(issue_reason) => {
+                let result = self.write_issued(issue_reason, observed, known).await?;
+                return Ok(self.issued(issue_reason, result, observed, known));
+            }
+            Action::PatchMetadata => match self.patch_metadata(known).await? {
+                Ok(true) => self.reverted(observed, known),
+                Ok(false) => {}
+                Err(failure) => self.failed(observed, failure.into()),
+            },
+            Action::Restart { issued_at } => self.restart_workloads(issued_at).await,
+            Action::Fail(failure) => self.failed(observed, failure.into()),
+            Action::UpToDate { renew_at } => return Ok(self.up_to_date(renew_at)),
+            Action::BackOff { until } => return Ok(Next::Report { next_attempt: Some(until), wait: None }),
+            Action::AwaitInterval { until } => return Ok(Next::report_after(Some(until - now))),
+            Action::AwaitAuthority => return Ok(Next::report_after(Some(AWAIT_AUTHORITY))),
+            Action::AwaitAdmission => match self.enqueue(observed) {
+                Ok(waited) => return Ok(Next::AwaitAdmission { waited }),
+                Err(NotQueued { failure, by_others }) => {
+                    let by_others = by_others && !self.retry_state.is_retrying();
+                    self.failed_after(self.retry_state.failures(), observed, failure.into(), by_others);
+                }
+            },
+        }
+        Ok(Next::Decide)
+    }
+
+    /// Nothing is to be done before this renewal; `None` while nothing is to be renewed.
+    fn up_to_date(&mut self, renew_at: Option<DateTime<Utc>>) -> Next {
+        let now = self.context.clock.now();
+        let conflict = self.retry_state.conflict_until(now);
+        if renew_at.is_some() {
+            self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
+            if conflict.is_none() {
+                self.retry_state.settled();
+            }
+        }
+        Next::Report { next_attempt: renew_at, wait: conflict.map(|until| until - now) }
+    }
+
+    /// Notes how a token request or a write ended.
     fn issued(
         &mut self,
         issue_reason: IssueReason,
         result: IssueResult,
         observed: &ObservedState,
         known: &Known,
-    ) -> Option<TimeDelta> {
+    ) -> Next {
         match result {
             IssueResult::Written { is_restored } => {
                 self.outcome = Some(Attempted::Written(issue_reason));
@@ -216,10 +267,10 @@ impl Reconciler<'_> {
             }
             IssueResult::Again => self.forget_target(),
             IssueResult::NotAdmitted => {}
-            IssueResult::NotYet(wait) => return Some(wait),
+            IssueResult::NotYet(wait) => return Next::report_after(Some(wait)),
             IssueResult::Failed(failure) => self.failed(observed, failure),
         }
-        None
+        Next::Decide
     }
 
     async fn fetch_secret_metadata(&self) -> Result<(), CallError> {
@@ -230,7 +281,7 @@ impl Reconciler<'_> {
         fetched::read_metadata(cluster, index, &self.references.client).await
     }
 
-    /// Reads what is missing. Being forbidden to read is told like any other refusal; other errors are the caller's.
+    /// Reads what is missing. A missing permission is reported like any other failure; other errors are the caller's.
     async fn fetch(&mut self, what: Fetch) -> Result<Result<(), Failure>, CallError> {
         let Context { cluster, index, .. } = self.context;
         let (result, key, reason) = match what {
@@ -242,12 +293,7 @@ impl Reconciler<'_> {
             Fetch::Client => (self.read_client().await, &self.references.client, Reason::ClientCredentialsNotFound),
         };
         match result {
-            Err(CallError::Forbidden(why)) => Ok(Err(Failure::new(
-                reason,
-                format!(
-                    "Secret {key} may not be read ({why}): allow the operator's service account to get Secrets in this namespace"
-                ),
-            ))),
+            Err(CallError::Forbidden(why)) => Ok(Err(messages::secret_forbidden(reason, &key.to_string(), &why))),
             other => other.map(Ok),
         }
     }
@@ -255,7 +301,7 @@ impl Reconciler<'_> {
     async fn read_client(&mut self) -> Result<(), CallError> {
         let Context { cluster, index, authorities, .. } = self.context;
         let authority = authorities.get(&self.references.credential.spec.authority_ref.name);
-        // without an authority nothing is asked, and the method means nothing
+        // without an authority nothing is requested, and the method means nothing
         let method = authority.map(|authority| authority.config.client_authentication).unwrap_or_default();
         let read = fetched::read_client(cluster, index, &self.references, self.fetched.target.as_ref(), method).await?;
         if let Some(read) = read.as_ref().filter(|read| read.same_as_held == Some(true)) {
@@ -277,13 +323,13 @@ mod tests {
         let broken = contained(async { panic!("a mistake of ours") });
         let good = contained(async { Ok(requeue(TimeDelta::seconds(1))) });
         let (broken, good) = tokio::join!(broken, good);
-        assert_eq!(broken, ("panic", requeue(API_RETRY_CEILING)));
-        assert_eq!(good, ("success", requeue(TimeDelta::seconds(1))));
+        assert_eq!(broken, (ReconcileResult::Panic, requeue(API_RETRY_CEILING)));
+        assert_eq!(good, (ReconcileResult::Success, requeue(TimeDelta::seconds(1))));
     }
 
     #[tokio::test(start_paused = true)]
     async fn reconcile_that_hangs_is_given_up() {
         let (result, action) = contained(std::future::pending()).await;
-        assert_eq!((result, action), ("deadline", requeue(API_RETRY_CEILING)));
+        assert_eq!((result, action), (ReconcileResult::Deadline, requeue(API_RETRY_CEILING)));
     }
 }

@@ -7,6 +7,7 @@ use itwin_api::failure::Failure;
 use itwin_core::{
     action::IssueReason,
     backoff,
+    object::ObjectKey,
     observed::ObservedState,
     retry_state::{FailedAttempt, RetryState},
 };
@@ -22,7 +23,7 @@ use super::{
     references::References,
     requests::Slot,
 };
-use crate::{cluster::CallError, observe::index::Key};
+use crate::cluster::CallError;
 
 /// Wait for an authority that was not reconciled yet; its first answer enqueues the credential before that.
 pub(super) const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
@@ -37,7 +38,7 @@ pub(super) fn requeue(wait: TimeDelta) -> RequeueAfter {
 /// One reconcile of one credential.
 pub(super) struct Reconciler<'a> {
     pub(super) references: References<'a>,
-    pub(super) key: &'a Arc<Key>,
+    pub(super) key: &'a Arc<ObjectKey>,
     pub(super) context: &'a Context,
     pub(super) retry_state: Box<RetryState>,
     pub(super) fetched: FetchedSecrets,

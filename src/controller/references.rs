@@ -1,23 +1,23 @@
 //! One credential with the names of what it references.
 
 use itwin_api::{credential::ITwinServiceCredential, secret_keys};
-use itwin_core::requests::Requester;
+use itwin_core::{object::ObjectKey, requests::Requester};
 use kube::ResourceExt;
 
-use crate::observe::{index::Key, intern::intern};
+use crate::observe::intern::intern;
 
 /// One credential with the names of what it references.
 pub struct References<'a> {
     /// The credential.
     pub credential: &'a ITwinServiceCredential,
     /// Its namespace and name.
-    pub key: Key,
+    pub key: ObjectKey,
     /// Its UID.
     pub uid: String,
     /// The Secret to write.
-    pub target: Key,
+    pub target: ObjectKey,
     /// The client Secret.
-    pub client: Key,
+    pub client: ObjectKey,
 }
 
 impl<'a> References<'a> {
@@ -26,10 +26,10 @@ impl<'a> References<'a> {
     pub fn new(credential: &'a ITwinServiceCredential) -> Self {
         let namespace = credential.namespace().unwrap_or_default();
         Self {
-            key: Key::new(&namespace, credential.name_any()),
+            key: ObjectKey::new(&namespace, credential.name_any()),
             uid: credential.uid().unwrap_or_default(),
-            target: Key::new(&namespace, credential.target_name()),
-            client: Key::new(&namespace, &credential.spec.client_credentials_ref.name),
+            target: ObjectKey::new(&namespace, credential.target_name()),
+            client: ObjectKey::new(&namespace, &credential.spec.client_credentials_ref.name),
             credential,
         }
     }

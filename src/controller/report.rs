@@ -7,11 +7,12 @@ use itwin_api::{
     MANAGER,
     conditions::READY,
     credential::{CredentialStatus, ITwinServiceCredential},
-    limits::RENEW_MAX,
     secret_keys, time,
 };
 use itwin_core::{
-    events::{self, Outcome, Transition},
+    events::{self, EventReason, Outcome, Transition},
+    messages,
+    object::ObjectKey,
     observed::{Description, ObservedState},
     schedule, status,
 };
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     cluster::{CallError, Step},
     metrics::{CredentialGauges, CredentialLabels},
-    observe::index::{Key, Known},
+    observe::index::Known,
 };
 
 /// A credential is looked at at least this often, so that a clock that was set or a machine that slept is noticed.
@@ -98,13 +99,12 @@ impl Reconciler<'_> {
         let credential = self.references.credential;
         let is_too_long = credential.annotations().contains_key(secret_keys::RENEW_TOO_LONG);
         if self.retry_state.reports_long_renewal(is_too_long) {
-            let note = format!(
-                "the annotation {} has more than {RENEW_MAX} characters and is ignored: write a shorter value, such as \
-                 the time in seconds",
-                secret_keys::RENEW
-            );
+            let note = messages::renew_annotation_too_long();
             tracing::warn!(credential = %self.references.key, "{note}");
-            self.context.events.publish(&credential.object_ref(&()), Transition::warning("InvalidObject", note)).await;
+            self.context
+                .events
+                .publish(&credential.object_ref(&()), Transition::warning(EventReason::InvalidObject, note))
+                .await;
         }
     }
 
@@ -169,7 +169,7 @@ impl Reconciler<'_> {
 
     fn gauge(&self, observed: &ObservedState, status: &CredentialStatus, next_attempt: Option<DateTime<Utc>>) {
         let authority = &self.references.credential.spec.authority_ref.name;
-        let Key { namespace, name } = &self.references.key;
+        let ObjectKey { namespace, name } = &self.references.key;
         let labels = CredentialLabels { namespace, name, authority };
         let seconds = |at: DateTime<Utc>| at.timestamp() as f64;
         let gauges = CredentialGauges {

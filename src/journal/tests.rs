@@ -1,13 +1,14 @@
 //! What the crash journal suspects whom of, across starts of the process.
 
+use itwin_core::object::ObjectKey;
 use tempfile::TempDir;
 
 use super::*;
 
 const NONE_HELD: [(&str, u32); 0] = [];
 
-fn key(name: &str) -> Key {
-    Key::new("team-a", name)
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new("team-a", name)
 }
 
 fn uid(name: &str) -> String {
@@ -34,7 +35,7 @@ fn settled(directory: &TempDir, names: &[&str]) -> Journal {
 
 /// A process that dies while it reconciles these.
 fn crash(journal: Journal, names: &[&str]) {
-    let keys: Vec<Key> = names.iter().map(|name| key(name)).collect();
+    let keys: Vec<ObjectKey> = names.iter().map(|name| key(name)).collect();
     for entry in keys.iter().map(|key| journal.begin(key, &uid(&key.name)).expect("it is not held back")) {
         std::mem::forget(entry);
     }
@@ -186,7 +187,7 @@ fn end_of_the_process_for_a_reason_of_its_own_suspects_no_one_else() {
     assert!(is(&suspected(&open(&directory)), &[("a", 1)]));
 }
 
-fn reconciling_despite_of_suspicion<'a>(journal: &'a Journal, key: &'a Key) -> Entry<'a> {
+fn reconciling_despite_of_suspicion<'a>(journal: &'a Journal, key: &'a ObjectKey) -> Entry<'a> {
     age(journal, suspects::GRACE);
     journal.begin(key, &uid(&key.name)).expect("its wait is over")
 }

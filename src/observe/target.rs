@@ -15,6 +15,7 @@ use std::{
 use itwin_api::{MANAGER, credential::SecretTemplate, digest, limits::ACCESS_TOKEN_MAX, secret_keys, time};
 use itwin_core::{
     desired_secret,
+    object::ObjectVersion,
     observed::{Description, TokenMetadata},
     ownership::{Controller, Named, OwnershipMetadata},
 };
@@ -41,8 +42,8 @@ const TEMPLATE_KEYS_MAX: usize = 12 << 10;
 /// What is kept of a Secret that somebody here cares for. Small: there are as many as credentials, twice.
 #[derive(Clone, Debug)]
 pub struct SecretMetadata {
-    /// `<uid>/<resourceVersion>`: another one means that something in it changed.
-    pub version: Arc<str>,
+    /// Its version.
+    pub version: ObjectVersion,
     /// What it says of its owner.
     pub ownership: OwnershipMetadata,
     /// What it says of the token in it.
@@ -88,7 +89,7 @@ impl SecretMetadata {
         let (uid, resource_version) = (metadata.uid.as_deref(), metadata.resource_version.as_deref());
         let (pairs, has_more_pairs) = pairs(metadata);
         Self {
-            version: format!("{}/{}", uid.unwrap_or_default(), resource_version.unwrap_or_default()).into(),
+            version: ObjectVersion::new(uid.unwrap_or_default(), resource_version.unwrap_or_default()),
             ownership: OwnershipMetadata {
                 owner_uid: annotation(secret_keys::OWNER_UID).map(|uid| same_as(owner.map(|(uid, _)| uid), uid)),
                 adopt: annotation(secret_keys::ADOPT).map(Arc::from),
@@ -118,13 +119,13 @@ impl SecretMetadata {
     /// UID of the Secret.
     #[must_use]
     pub fn uid(&self) -> &str {
-        self.version.split_once('/').map_or("", |(uid, _)| uid)
+        self.version.uid()
     }
 
     /// Its resourceVersion, for guarded writes.
     #[must_use]
     pub fn resource_version(&self) -> &str {
-        self.version.split_once('/').map_or("", |(_, version)| version)
+        self.version.resource_version()
     }
 
     /// Whether all these labels and annotations are there. Where there are more than are kept, so counts what may be
@@ -263,7 +264,7 @@ fn token_metadata(metadata: &ObjectMeta) -> Option<TokenMetadata> {
     Some(TokenMetadata {
         request: intern(annotation(secret_keys::REQUEST)?),
         issuer: intern(bounded(annotations, secret_keys::ISSUER_ANNOTATION, ISSUER_MAX)?),
-        client_version: intern(annotation(secret_keys::CLIENT_VERSION)?),
+        client_version: intern(annotation(secret_keys::CLIENT_VERSION)?).into(),
         issued_at: time::from_rfc3339(annotation(secret_keys::ISSUED_AT)?)?,
         expires_at: time::from_rfc3339(annotation(secret_keys::EXPIRES_AT_ANNOTATION)?)?,
     })

@@ -64,7 +64,7 @@ impl Events {
         let namespace = about.namespace.as_deref().unwrap_or("default");
         let api: Api<Event> = Api::namespaced(self.cluster.client.clone(), namespace);
         let uid = about.uid.as_deref().unwrap_or_default();
-        let key = digest::sha256_hex([uid, transition.reason, &transition.note]);
+        let key = digest::sha256_hex([uid, transition.reason.as_str(), &transition.note]);
         let now = time::to_micro_time(self.clock.now());
         let again = self.reported().again(&key, self.clock.monotonic());
         if let Some((name, count)) = again {
@@ -89,7 +89,7 @@ impl Events {
             action: Some("Renew".to_owned()),
             event_time: Some(now),
             note: Some(transition.note.chars().take(NOTE_MAX).collect()),
-            reason: Some(transition.reason.to_owned()),
+            reason: Some(transition.reason.as_str().to_owned()),
             regarding: Some(about.clone()),
             reporting_controller: Some(MANAGER.to_owned()),
             reporting_instance: Some(self.instance.clone()),

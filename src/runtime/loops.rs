@@ -8,6 +8,7 @@ use futures::{
     future::BoxFuture,
     stream::{self, FuturesUnordered},
 };
+use itwin_core::object::ObjectKey;
 use kube::runtime::{
     reflector::ObjectRef,
     scheduler::{ScheduleRequest, scheduler},
@@ -22,7 +23,6 @@ use super::ready::Ready;
 use crate::{
     controller::{RequeueAfter, authorities, context::Context, reconcile},
     liveness::Liveness,
-    observe::index::Key,
 };
 
 /// Authorities that are looked at, at the same time.
@@ -45,7 +45,7 @@ pub fn queue<T>() -> (mpsc::UnboundedSender<T>, Queue<T>) {
 /// The queues of all loops.
 pub struct Queues {
     /// The one of the credentials, whatever namespace they are in.
-    pub credentials: Queue<Arc<Key>>,
+    pub credentials: Queue<Arc<ObjectKey>>,
     /// The one of the authorities.
     pub authorities: Queue<String>,
 }
@@ -57,7 +57,7 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
     let (all, stopped, workers) = (context.clone(), stop.clone(), context.workers.clone());
     loops.spawn(async move {
         let reconcile = |key, worker| reconcile_credential(key, worker, all.clone());
-        let turn = |key: &Arc<Key>| Turn {
+        let turn = |key: &Arc<ObjectKey>| Turn {
             namespace: key.namespace.clone(),
             goes_first: all.authorities.requests.is_admitted(key),
         };
@@ -76,7 +76,7 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
     let (context, mut stop) = (context.clone(), stop.clone());
     loops.spawn(async move {
         let (enqueue, enqueue_users_of) =
-            (|key: &Key| context.namespaces.enqueue(key), |name: &str| context.namespaces.enqueue_users_of(name));
+            (|key: &ObjectKey| context.namespaces.enqueue(key), |name: &str| context.namespaces.enqueue_users_of(name));
         tokio::select! {
             () = context.authorities.requests.dispatch(enqueue, enqueue_users_of) => {}
             _ = stop.wait_for(|stopped| *stopped) => {}
@@ -163,7 +163,7 @@ fn received<T>(queue: Queue<T>) -> impl futures::Stream<Item = T> {
 }
 
 fn reconcile_credential(
-    key: Arc<Key>,
+    key: Arc<ObjectKey>,
     worker: OwnedSemaphorePermit,
     context: Arc<Context>,
 ) -> BoxFuture<'static, RequeueAfter> {

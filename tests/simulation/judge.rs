@@ -121,7 +121,7 @@ impl Judge {
         let secret = match process.known_target() {
             Known::Absent => return (world.target.is_none() || process.lags(world)).then_some("missing"),
             Known::Unknown => world.target.clone(),
-            Known::Present(secret_metadata) => world.past.get(&*secret_metadata.version).cloned(),
+            Known::Present(secret_metadata) => world.past.get(&secret_metadata.version.to_string()).cloned(),
         };
         let Some(secret) = secret else { return Some("missing") };
         if world.foreign.contains(&secret.uid().unwrap_or_default()) {

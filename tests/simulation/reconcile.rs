@@ -6,6 +6,7 @@ use itwin_core::{
     action::{Action, Fetch},
     backoff,
     contenders::Contender,
+    object::ObjectKey,
     observed::ObservedState,
     ownership::Named,
     requests::{Blocked, Outcome},
@@ -21,7 +22,6 @@ use itwin_credential_operator::{
         others::Others,
         references::References,
     },
-    observe::index::Key,
 };
 use itwin_oauth::failure::RequestFailure;
 
@@ -44,11 +44,11 @@ pub enum Halt {
 struct Alone;
 
 impl Others for Alone {
-    fn writers(&self, _: &Key) -> Vec<Contender> {
+    fn writers(&self, _: &ObjectKey) -> Vec<Contender> {
         Vec::new()
     }
 
-    fn readers(&self, _: &Key) -> Vec<Contender> {
+    fn readers(&self, _: &ObjectKey) -> Vec<Contender> {
         Vec::new()
     }
 

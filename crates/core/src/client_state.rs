@@ -1,10 +1,8 @@
 //! What is concluded about the client Secret from what is known and was read of it.
 
-use std::sync::Arc;
-
 use itwin_api::failure::Failure;
 
-use crate::observed::Client;
+use crate::{object::ObjectVersion, observed::Client};
 
 /// What a cache knows of a Secret.
 #[derive(Clone, Copy, Debug)]
@@ -14,14 +12,14 @@ pub enum KnownVersion<'a> {
     /// There is none.
     Absent,
     /// It has this version.
-    Present(&'a Arc<str>),
+    Present(&'a ObjectVersion),
 }
 
 /// A client Secret that was read.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadClient<'a> {
     /// Its version.
-    pub version: &'a Arc<str>,
+    pub version: &'a ObjectVersion,
     /// Why its content is of no use, if it is of none.
     pub failure: Option<&'a Failure>,
     /// Whether the token in the Secret was requested with the same content; `None` where there is none to compare with.
@@ -38,7 +36,7 @@ pub struct ClientClues<'a> {
     /// It was to be read, and there is none.
     pub is_missing: bool,
     /// The version that was read before and held what the token in the Secret was requested with.
-    pub verified: Option<&'a Arc<str>>,
+    pub verified: Option<&'a ObjectVersion>,
 }
 
 /// The state of a client Secret; `not_found` is the failure where there is none.
@@ -79,7 +77,7 @@ mod tests {
 
     #[test]
     fn client_secret_is_what_the_cache_and_the_read_say_together() {
-        let [old, new] = ["uid/1", "uid/2"].map(Arc::<str>::from);
+        let [old, new] = ["uid/1", "uid/2"].map(ObjectVersion::from);
         let useless = Failure::new(Reason::ClientCredentialsInvalid, "empty");
         let nothing = ClientClues { known: KnownVersion::Unknown, read: None, is_missing: false, verified: None };
         let present = ClientClues { known: KnownVersion::Present(&new), ..nothing };

@@ -1,6 +1,6 @@
 //! The Secret as it should be: labels, annotations, owner reference and data, and the patch that makes it so.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use itwin_api::{
     GROUP, MANAGER,
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fingerprint,
+    object::ObjectVersion,
     observed::TokenMetadata,
     template::{self, Templates},
     validate::IssuedToken,
@@ -35,7 +36,7 @@ pub struct Content {
     /// Digest of the client's credentials, keyed by the token.
     pub client_fingerprint: String,
     /// Version of the client Secret.
-    pub client_version: Arc<str>,
+    pub client_version: ObjectVersion,
     /// The client Secret and the keys that were read of it.
     pub client_reference: String,
 }

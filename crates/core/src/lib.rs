@@ -14,6 +14,7 @@ pub mod desired_secret;
 pub mod events;
 pub mod fingerprint;
 pub mod messages;
+pub mod object;
 pub mod observed;
 pub mod ownership;
 pub mod renewal;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{credential::CredentialSpec, failure::Failure};
 
-use crate::retry_key::RetryKey;
+use crate::{object::ObjectVersion, retry_key::RetryKey};
 
 /// What is known about one credential and its surroundings.
 #[derive(Clone, Debug)]
@@ -148,23 +148,23 @@ pub enum Authority {
 pub enum Client {
     /// Its data has not been read; its version, if a watch tells it.
     Unread {
-        /// `<uid>/<resourceVersion>`
-        version: Option<Arc<str>>,
+        /// Its version.
+        version: Option<ObjectVersion>,
     },
     /// A watch says that there is none. Each attempt reads for itself, since an absence that is over would be believed
     /// indefinitely.
     Missing,
     /// This version was read before, and held what the token in the Secret was requested with.
     Verified {
-        /// `<uid>/<resourceVersion>`
-        version: Arc<str>,
+        /// Its version.
+        version: ObjectVersion,
     },
     /// It is missing, or its content is of no use.
     Unusable(Failure),
     /// It can be used.
     Usable {
-        /// `<uid>/<resourceVersion>`
-        version: Arc<str>,
+        /// Its version.
+        version: ObjectVersion,
         /// Whether the held token was asked for with the same content; `None` where no token is held.
         same_as_held: Option<bool>,
     },
@@ -243,7 +243,7 @@ pub struct TokenMetadata {
     /// Issuer that it came from.
     pub issuer: Arc<str>,
     /// Version of the client Secret that it was asked with.
-    pub client_version: Arc<str>,
+    pub client_version: ObjectVersion,
     /// When the request was sent.
     pub issued_at: DateTime<Utc>,
     /// When the token expires.
@@ -281,7 +281,7 @@ impl Authority {
 impl Client {
     /// The version of the client Secret, if it is known and may be of use.
     #[must_use]
-    pub fn version(&self) -> Option<&Arc<str>> {
+    pub fn version(&self) -> Option<&ObjectVersion> {
         match self {
             Self::Unread { version } => version.as_ref(),
             Self::Verified { version } | Self::Usable { version, .. } => Some(version),

@@ -1,6 +1,6 @@
 //! What a failed attempt depended on: as long as that is the same, the next one waits for the end of the backoff.
 
-use std::sync::Arc;
+use crate::object::ObjectVersion;
 
 /// How often an authority changed in a way that may make an attempt succeed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -20,7 +20,7 @@ pub enum ClientKey {
     /// There is none.
     Absent,
     /// It has this version.
-    Version(Arc<str>),
+    Version(ObjectVersion),
     /// It must not be read, for this reason.
     NotAllowed(String),
 }

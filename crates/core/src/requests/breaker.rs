@@ -16,6 +16,8 @@ use itwin_api::{conditions::Reason, failure::Failure};
 
 use super::{Now, Outcome, Requester};
 
+use crate::object::ObjectVersion;
+
 /// Consecutive failures that open a circuit. More than one credential's bad luck, less than a storm.
 const THRESHOLD: u32 = 5;
 /// The first open interval, and the longest one; it doubles with each probe that fails.
@@ -47,7 +49,7 @@ struct Failing {
     /// The last failure was one in which the server did not answer.
     is_outage: bool,
     /// Version of the client Secret that was used: another one is another client.
-    version: Option<Arc<str>>,
+    version: Option<ObjectVersion>,
     circuit: Option<Circuit>,
 }
 
@@ -86,7 +88,7 @@ pub struct Ended<'a> {
     /// Who asked.
     pub requester: &'a Requester,
     /// Version of the client Secret that was used.
-    pub version: Option<&'a Arc<str>>,
+    pub version: Option<&'a ObjectVersion>,
     /// It was a probe of an open circuit.
     pub is_probe: bool,
 }
@@ -143,7 +145,7 @@ impl Breaker {
 
     /// Forgets the failures of a client whose Secret changed, as far as its version is known. Returns whether its requests
     /// may be sent again.
-    pub fn client_changed(&mut self, requester: &Requester, version: Option<&Arc<str>>) -> bool {
+    pub fn client_changed(&mut self, requester: &Requester, version: Option<&ObjectVersion>) -> bool {
         let is_known = |failing: &Failing| version.is_some() && failing.version.as_ref() != version;
         let is_other = self.failing.get(requester).is_some_and(is_known);
         if is_other {
@@ -269,7 +271,7 @@ impl Breaker {
     /// Notes a failure of a client; returns whether its circuit opened for the first time.
     fn client_failed(
         &mut self,
-        (requester, version): (&Requester, Option<&Arc<str>>),
+        (requester, version): (&Requester, Option<&ObjectVersion>),
         (failure, is_outage): (&Failure, bool),
         is_probe: bool,
         now: Instant,

@@ -24,6 +24,8 @@ use self::{
     pacer::Pacer,
 };
 
+use crate::object::ObjectVersion;
+
 /// A token that is lost within this after the end of an open interval may be probed for before it ends.
 const URGENT_MARGIN: TimeDelta = TimeDelta::seconds(5);
 /// A request that was admitted and that no worker has taken up for so long waits again.
@@ -57,7 +59,7 @@ pub struct Request {
     /// Who asks.
     pub requester: Requester,
     /// Version of the client Secret; `None` where nobody watches it.
-    pub client_version: Option<Arc<str>>,
+    pub client_version: Option<ObjectVersion>,
     /// What is asked for. Requests of one requester, version and content are equal, and share one.
     pub content: Arc<str>,
     /// When the token in the Secret expires, or has expired; `None` where there is none.
@@ -286,7 +288,13 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     /// Notes how a request that was admitted ended. `version` is that of the client Secret that was used. Returns how
     /// the circuit changed, and the credentials whose equal requests wait: after a success it is theirs too, and they
     /// wait no longer; otherwise they wait for a turn of their own.
-    pub fn settle(&mut self, key: &K, version: Option<&Arc<str>>, outcome: &Outcome, now: Now) -> (Change, Vec<K>) {
+    pub fn settle(
+        &mut self,
+        key: &K,
+        version: Option<&ObjectVersion>,
+        outcome: &Outcome,
+        now: Now,
+    ) -> (Change, Vec<K>) {
         let Some(flight) = self.in_flight.remove(key) else { return (Change::None, Vec::new()) };
         let request = flight.request;
         if let Some(count) = self.namespaces.get_mut(&request.requester.namespace) {

@@ -1,10 +1,13 @@
 //! How each method changes what is remembered.
 
+use itwin_api::conditions::Reason;
 use serde_json::json;
 
 use super::*;
 use crate::{
-    observed::{Authority, Client, Desired, History, Policy, RenewBefore, RenewalRequest, Target},
+    observed::{
+        Authority, Client, Desired, History, ObservedState, Policy, RenewBefore, RenewalRequest, Restart, Target,
+    },
     retry_key::{AuthorityRevision, ClientKey},
 };
 
