@@ -88,7 +88,7 @@ pub async fn patch_metadata(
 }
 
 /// Renders the keys of the templates again over the token that the Secret holds, `held`, of which its annotations
-/// tell what is `reported`, and does what [`patch_metadata`] does.
+/// say what is `reported`, and does what [`patch_metadata`] does.
 ///
 /// # Errors
 /// A template that cannot be rendered, in which case nothing was written; or as [`update`].

@@ -11,14 +11,18 @@ use itwin_core::{
     observed::{Held, ObservedState, Target},
     requests::Outcome,
     schedule,
+    validate::IssuedToken,
 };
-use itwin_oauth::failure::{ExchangeStage, RequestFailure};
+use itwin_oauth::{
+    failure::{ExchangeStage, RequestFailure},
+    token::ClientCredentials,
+};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 
 use super::{
     context::Context,
-    fetched::FetchedSecrets,
+    fetched::{FetchedClient, FetchedSecrets},
     reconciler::{AWAIT_AUTHORITY, Reconciler},
     references,
 };
@@ -34,7 +38,7 @@ use crate::{
 /// How a token request and the write of the token ended.
 pub(super) enum IssueResult {
     Written {
-        /// It had been written before, and somebody changed or deleted it.
+        /// It had been written before, and was changed or deleted since.
         is_restored: bool,
     },
     /// What the decision rested on is gone: the right to send, the client that was read, or the issued token.
@@ -116,7 +120,26 @@ impl Reconciler<'_> {
             client_secret: &self.references.client.to_string(),
             held: observed.held_for_spec(),
         };
-        let issued = token_request::request_token(&authority, &order).await.map(|issued| Content {
+        let issued = token_request::request_token(&authority, &order).await;
+        let content = issued.map(|issued| Box::new(self.content(issued, (client, read), observed, issuer)));
+        let version = read.version.clone();
+        match &content {
+            Ok(content) => slot.end(Outcome::Succeeded, version, Some(content.clone())),
+            Err(failure) => slot.end(outcome(failure), version, None),
+        }
+        self.worker = self.context.worker().await;
+        Ok(content.map_err(IssueResult::Failed))
+    }
+
+    /// An issued token with what the Secret will record about it.
+    fn content(
+        &self,
+        issued: IssuedToken,
+        (client, read): (&ClientCredentials, &FetchedClient),
+        observed: &ObservedState,
+        issuer: &str,
+    ) -> Content {
+        Content {
             client_fingerprint: read.material.fingerprint(&issued.token),
             issued,
             issuer: issuer.to_owned(),
@@ -124,20 +147,6 @@ impl Reconciler<'_> {
             client_id: client.id.clone(),
             client_version: read.version.clone(),
             client_reference: references::client_reference(&self.references),
-        });
-        let version = read.version.clone();
-        match issued {
-            Ok(content) => {
-                let content = Box::new(content);
-                slot.end(Outcome::Succeeded, version, Some(content.clone()));
-                self.worker = self.context.worker().await;
-                Ok(Ok(content))
-            }
-            Err(failure) => {
-                slot.end(outcome(&failure), version, None);
-                self.worker = self.context.worker().await;
-                Ok(Err(IssueResult::Failed(failure)))
-            }
         }
     }
 
@@ -173,7 +182,6 @@ impl Reconciler<'_> {
                 secret_writer::update(cluster, credential, Existing { secret_metadata, present }, &content, &data).await
             }
         };
-        let name = target.to_string();
         match written {
             Ok(secret_metadata) => {
                 let was_there = self.retry_state.verified_target().is_some();
@@ -184,21 +192,27 @@ impl Reconciler<'_> {
                 self.written(issue_reason, observed, &content);
                 Ok(IssueResult::Written { is_restored })
             }
-            Err(CallError::Conflict | CallError::AlreadyExists | CallError::NotFound) => {
-                Ok(self.keep_unwritten(content))
-            }
-            Err(error @ CallError::NotLeading) => {
+            Err(error) => self.not_written(error, content),
+        }
+    }
+
+    /// Keeps a token that could not be written, where a later write may succeed.
+    fn not_written(&mut self, error: CallError, content: Box<Content>) -> Result<IssueResult, CallError> {
+        let secret = self.references.target.to_string();
+        match error {
+            CallError::Conflict | CallError::AlreadyExists | CallError::NotFound => Ok(self.keep_unwritten(content)),
+            CallError::NotLeading => {
                 self.retry_state.keep(content);
-                Err(error)
+                Err(CallError::NotLeading)
             }
-            Err(CallError::Invalid(why)) if why.contains("immutable") => {
-                Ok(IssueResult::Failed(messages::secret_immutable(&name).into()))
+            CallError::Invalid(why) if why.contains("immutable") => {
+                Ok(IssueResult::Failed(messages::secret_immutable(&secret).into()))
             }
-            Err(error) => {
+            error => {
                 self.retry_state.keep(content);
-                // whether it was written before the answer was lost, only the Secret can tell
-                index.invalidate(target);
-                Ok(IssueResult::Failed(messages::secret_write_failed(&name, &error).into()))
+                // whether it was written before the answer was lost, only the Secret shows
+                self.context.index.invalidate(&self.references.target);
+                Ok(IssueResult::Failed(messages::secret_write_failed(&secret, &error).into()))
             }
         }
     }

@@ -33,12 +33,12 @@ use crate::{
     oauth::authority::{Authority, Connect, Metadata},
 };
 
-/// Endpoints and keys are asked for anew after this: keys are rotated days ahead, and an unknown `kid` is asked for at
+/// Endpoints and keys are fetched again after this: keys are rotated days ahead, and an unknown `kid` is asked for at
 /// once anyway.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// The longest wait before an authority that never answered is asked again.
 const RETRY_CEILING: Duration = Duration::from_secs(60);
-/// A status that somebody else replaced is written again no sooner than this.
+/// A status that was replaced by another writer is written again no sooner than this.
 const REPORT_AGAIN: Duration = Duration::from_secs(30);
 /// Wait after a status that could not be written.
 const STATUS_RETRY: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ pub struct Authorities {
     /// The token requests that wait for each of them.
     pub requests: Arc<Requests>,
     entries: Mutex<HashMap<String, Entry>>,
-    /// Those that the watch has shown, looked at or not.
+    /// Those that the watch has shown, reconciled or not.
     announced: Mutex<HashSet<String>>,
 }
 
@@ -94,7 +94,7 @@ impl Authorities {
         let entries = self.entries();
         let Some(entry) = entries.get(name) else {
             if self.announced().contains(name) {
-                // it is there, and is looked at soon
+                // it is there, and is reconciled soon
                 return (observed::Authority::Pending, AuthorityRevision::default());
             }
             let failure = messages::authority_not_found(name);
@@ -102,7 +102,7 @@ impl Authorities {
         };
         let not_ready =
             |failure: &Failure| observed::Authority::Unavailable(messages::authority_not_ready(name, failure));
-        let fact = match &entry.authority {
+        let state = match &entry.authority {
             Err(failure) => not_ready(failure),
             Ok(authority) if authority.metadata().is_some() => match authority.config.permits(name, spec) {
                 Ok(()) => observed::Authority::Ready { issuer: authority.config.issuer.clone() },
@@ -111,10 +111,10 @@ impl Authorities {
             Ok(_) => entry.unanswered.as_ref().map_or(observed::Authority::Pending, not_ready),
         };
         let recoveries = self.requests.recoveries(name);
-        (fact, AuthorityRevision { revision: entry.revision, recoveries })
+        (state, AuthorityRevision { revision: entry.revision, recoveries })
     }
 
-    /// There is an authority of this name: until it was looked at, nobody may say that there is none.
+    /// There is an authority of this name: until it is reconciled, no one may say that there is none.
     pub fn announce(&self, name: &str) {
         self.announced().insert(name.to_owned());
     }
@@ -233,7 +233,7 @@ impl Authorities {
             Err(failure) => {
                 entry.failures += 1;
                 let wait = backoff::delay(entry.failures, TimeDelta::zero(), failure.reason, None, &authority.name);
-                // what it once told stays good while it does not answer
+                // what it once answered stays good while it does not answer
                 entry.unanswered = authority.metadata().is_none().then_some(failure);
                 wait.to_std().unwrap_or(RETRY_CEILING).min(RETRY_CEILING)
             }
@@ -246,7 +246,7 @@ impl Authorities {
     }
 }
 
-/// Looks at one authority: asks for its endpoints and keys if that is due, and tells how it stands.
+/// Reconciles one authority: fetches its endpoints and keys if that is due, and reports how it stands.
 pub async fn reconcile(
     object: &ITwinAuthority,
     authorities: &Authorities,
@@ -387,13 +387,13 @@ mod tests {
         );
         let spec: CredentialSpec =
             serde_json::from_value(json!({"clientCredentialsRef": {"name": "client"}})).expect("a valid spec");
-        let fact = || authorities.observe("ims", &spec).0;
+        let state = || authorities.observe("ims", &spec).0;
         assert!(
-            matches!(fact(), observed::Authority::Unavailable(failure) if failure.reason == Reason::AuthorityNotFound)
+            matches!(state(), observed::Authority::Unavailable(failure) if failure.reason == Reason::AuthorityNotFound)
         );
         authorities.announce("ims");
-        assert!(matches!(fact(), observed::Authority::Pending));
+        assert!(matches!(state(), observed::Authority::Pending));
         authorities.forget("ims");
-        assert!(matches!(fact(), observed::Authority::Unavailable(_)));
+        assert!(matches!(state(), observed::Authority::Unavailable(_)));
     }
 }

@@ -1,4 +1,4 @@
-//! What is read of Secrets while one credential is looked at.
+//! What is read of Secrets during one reconcile.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// What was read while one credential is looked at.
+/// What was read during one reconcile.
 #[derive(Default)]
 pub struct FetchedSecrets {
     /// The client Secret.
@@ -41,7 +41,7 @@ pub struct FetchedClient {
     pub content: Result<ClientCredentials, Failure>,
     /// All of its content.
     pub material: ClientMaterial,
-    /// Whether the token in the Secret was asked for with the same content.
+    /// Whether the token in the Secret was requested with the same content.
     pub same_as_held: Option<bool>,
 }
 
@@ -51,7 +51,7 @@ pub struct FetchedTarget {
     pub version: ObjectVersion,
     /// Its data is what we wrote.
     pub is_ours: bool,
-    /// It is, apart from keys that somebody else added.
+    /// It is, except for keys that were added.
     pub has_extra_keys: bool,
     /// Its data; where it is what we wrote, with the values of the keys that every Secret has, and with no others.
     pub data: desired_secret::Data,
@@ -135,7 +135,7 @@ pub async fn read_target(
     }))
 }
 
-/// Reads the client Secret for the authority's `method`, and compares it with what the held token was asked with.
+/// Reads the client Secret for the authority's `method`, and compares it with what the held token was requested with.
 ///
 /// # Errors
 /// Those of the call, a missing Secret apart.

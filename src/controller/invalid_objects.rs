@@ -1,4 +1,4 @@
-//! Objects that this version cannot understand: kept apart, so that they concern nobody else, and told.
+//! Objects that failed to decode: kept separate, so that they concern no other object, and reported.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ const COMPLAINT_MAX: usize = 200;
 /// Events that are published in one go, since the watch waits for them; the rest follows with its next event.
 const AT_ONCE: usize = 20;
 
-/// The objects that cannot be understood, by kind, namespace and name.
+/// The objects that failed to decode, by kind, namespace and name.
 #[derive(Default)]
 pub struct InvalidObjects(Mutex<BTreeMap<Id, Complaint>>);
 
@@ -27,7 +27,7 @@ struct Complaint {
 }
 
 impl InvalidObjects {
-    /// This object cannot be understood.
+    /// This object failed to decode.
     pub fn add<K: Resource<DynamicType = ()>>(&self, invalid: InvalidObject) {
         let what: String = invalid.error.chars().take(COMPLAINT_MAX).collect();
         let metadata = invalid.metadata;
@@ -49,12 +49,12 @@ impl InvalidObjects {
         self.complaints().insert(id::<K>(&metadata), Complaint { about, what, reported: false });
     }
 
-    /// This object can be understood, or is gone.
+    /// This object was decoded, or is gone.
     pub fn forget<K: Resource<DynamicType = ()>>(&self, metadata: &ObjectMeta) {
         self.complaints().remove(&id::<K>(metadata));
     }
 
-    /// All objects of a kind, in a namespace or everywhere, are listed anew.
+    /// All objects of a kind, in a namespace or everywhere, are listed again.
     pub fn forget_all<K: Resource<DynamicType = ()>>(&self, namespace: Option<&str>) {
         self.complaints().retain(|(kind, within, _), _| {
             *kind != K::kind(&()) || namespace.is_some_and(|namespace| within.as_deref() != Some(namespace))
@@ -67,7 +67,7 @@ impl InvalidObjects {
         self.complaints().len()
     }
 
-    /// What was not told yet.
+    /// What was not reported yet.
     pub(super) fn unreported(&self) -> Vec<(ObjectReference, String)> {
         let mut complaints = self.complaints();
         let unreported = complaints.values_mut().filter(|complaint| !complaint.reported).take(AT_ONCE);

@@ -84,13 +84,7 @@ pub fn observe(
     };
     ObservedState {
         uid: references.uid.clone(),
-        desired: Desired {
-            request: fingerprint::request(spec),
-            client_reference: client_reference(references),
-            secret: references.target.to_string(),
-            template_failure: template::check(spec.secret_template.as_ref()).err(),
-            policy: Policy::new(spec),
-        },
+        desired: desired(references),
         suspend: spec.suspend,
         renewal_request: renewal_request(&retry_state.renewal_clues(annotation, renewed_for), now),
         authority,
@@ -107,6 +101,17 @@ pub fn observe(
             client_reference: content.client_reference.clone(),
         }),
         restart: (!spec.rollout_restart_targets.is_empty()).then(|| retry_state.restart()),
+    }
+}
+
+fn desired(references: &References<'_>) -> Desired {
+    let spec = &references.credential.spec;
+    Desired {
+        request: fingerprint::request(spec),
+        client_reference: client_reference(references),
+        secret: references.target.to_string(),
+        template_failure: template::check(spec.secret_template.as_ref()).err(),
+        policy: Policy::new(spec),
     }
 }
 

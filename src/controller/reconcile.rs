@@ -156,17 +156,7 @@ async fn reconcile_object(
     if !reconciler.waits && result.is_ok() {
         queue.leave(key);
     }
-    let again = match result {
-        Ok(again) => {
-            reconciler.retry_state.api_succeeded();
-            Ok(again)
-        }
-        Err(error) => {
-            let wait = reconciler.retry_state.api_failed(&reconciler.references.uid);
-            tracing::warn!(credential = %reconciler.references.key, %error, "a call to the Kubernetes API failed");
-            Err(requeue(wait.min(API_RETRY_CEILING)))
-        }
-    };
+    let again = reconciler.ended(result);
     if let Some(registry) = registry {
         registry.put_retry_state(&reconciler.references.key, &reconciler.references.uid, reconciler.retry_state);
     }
@@ -174,6 +164,15 @@ async fn reconcile_object(
 }
 
 impl Reconciler<'_> {
+    /// When to reconcile again: as the reconcile found, or later each time that calls to the Kubernetes API fail.
+    fn ended(&mut self, result: Result<RequeueAfter, CallError>) -> Result<RequeueAfter, RequeueAfter> {
+        result.inspect(|_| self.retry_state.api_succeeded()).map_err(|error| {
+            let wait = self.retry_state.api_failed(&self.references.uid);
+            tracing::warn!(credential = %self.references.key, %error, "a call to the Kubernetes API failed");
+            requeue(wait.min(API_RETRY_CEILING))
+        })
+    }
+
     async fn run(&mut self) -> Result<RequeueAfter, CallError> {
         self.report_long_renewal().await;
         let waits_unread = self.slot.is_none() && observation::is_new(&self.references, &self.retry_state);

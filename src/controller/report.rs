@@ -1,4 +1,4 @@
-//! Telling how one credential stands after a look at it, and when to look again.
+//! The report at the end of a reconcile: status, metrics and event, and when to reconcile again.
 
 use std::borrow::Cow;
 
@@ -34,13 +34,13 @@ use crate::{
     observe::index::Known,
 };
 
-/// A credential is looked at at least this often, so that a clock that was set or a machine that slept is noticed.
+/// A credential is reconciled at least this often, so that a clock that was set or a machine that slept is noticed.
 const RESYNC: TimeDelta = TimeDelta::minutes(10);
 /// The same where Secrets are not watched: the contract promises to notice changes within 5 minutes.
 const RESYNC_UNWATCHED: TimeDelta = TimeDelta::seconds(290);
 
 impl Reconciler<'_> {
-    /// Tells how the credential stands, and says when to look again: at the next attempt, after `wait`, or when time
+    /// Reports how the credential stands, and says when to reconcile again: at the next attempt, after `wait`, or when time
     /// alone changes something.
     pub(super) async fn report(
         &mut self,
@@ -52,7 +52,7 @@ impl Reconciler<'_> {
         let previous = self.previous_status();
         let description = self.description();
         let now = self.context.clock.now();
-        // a back-off that is over says nothing of the next attempt: waking for it would be a hot loop
+        // a backoff that is over says nothing of the next attempt: a requeue for it would be a hot loop
         let back_off = self.retry_state.not_before().filter(|at| *at > now && !observed.suspend);
         let next_attempt = next_attempt.or(back_off);
         // what waits for its turn was due when it said so: another status would cost a write for each renewal
@@ -86,7 +86,7 @@ impl Reconciler<'_> {
         if let Some(transition) = transition {
             self.context.events.publish(&self.references.credential.object_ref(&()), transition).await;
         }
-        // the status is written at the next look; the attempt, and so the event, is of this one
+        // the status is written by the next reconcile; the attempt, and so the event, is of this one
         reported?;
         let again = if self.context.watch_secrets { RESYNC } else { RESYNC_UNWATCHED };
         let until_attempt = next_attempt.map(|at| at - now);
@@ -109,7 +109,7 @@ impl Reconciler<'_> {
     }
 
     /// Forgets the status that we wrote once the watch has brought it. Returns whether the object is older than one that
-    /// was known before: then nobody knows what its status is, and it is written only with an attempt.
+    /// was known before: then no one knows what its status is, and it is written only with an attempt.
     fn note_version(&mut self) -> bool {
         let version = numeric(self.references.credential.metadata.resource_version.as_deref());
         self.retry_state.observed_version(version)
@@ -124,7 +124,7 @@ impl Reconciler<'_> {
         }
     }
 
-    /// What the token in the Secret was issued for, as the Secret tells it: a status may have been edited.
+    /// What the token in the Secret was issued for, as the Secret records it: a status may have been edited.
     fn description(&self) -> Description {
         match self.context.index.get(&self.references.target) {
             Known::Present(secret_metadata) => secret_metadata.description.clone(),

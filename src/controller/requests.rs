@@ -286,7 +286,7 @@ impl State {
         })
     }
 
-    /// Takes out what waits, and gives back what was admitted and nobody has taken up.
+    /// Takes out what waits, and gives back what was admitted and no worker has taken up.
     fn leave(&mut self, key: &ObjectKey, now: Now) {
         let Some((key, place)) = self.places.remove_entry(key) else { return };
         let Some(Queue { queue, .. }) = self.queues.get_mut(&place) else { return };

@@ -29,7 +29,7 @@ use crate::{
     cluster::{CallError, Cluster, Step},
 };
 
-/// Events that are remembered, so that an equal one is counted instead of told again.
+/// Events that are remembered, so that an equal one is counted instead of published again.
 const REMEMBERED: usize = 512;
 /// For so long; as long as client-go remembers.
 const EQUAL_WITHIN: Duration = Duration::from_secs(6 * 60);
@@ -74,7 +74,7 @@ impl Events {
             let request = api.patch_metadata(&name, &params, &patch);
             let counted = self.cluster.call(Step::PublishEvent, request).await.map(drop);
             if counted.is_err() {
-                // it may be gone, and nothing would be told as long as equal events came
+                // it may be gone, and nothing would be published as long as equal events came
                 self.reported().forget(&key);
             }
             return counted;

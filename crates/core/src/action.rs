@@ -21,7 +21,7 @@ pub enum Action {
     },
     /// An attempt is due and cannot be made: report it, try again later.
     Fail(Failure),
-    /// An attempt is due but must wait for the end of the back-off.
+    /// An attempt is due but must wait for the end of the backoff.
     BackOff {
         /// When it ends.
         until: DateTime<Utc>,
@@ -58,7 +58,7 @@ pub enum Fetch {
 pub enum IssueReason {
     /// There is no Secret, or no token of ours in it.
     Missing,
-    /// The Secret was changed by somebody else.
+    /// The Secret was changed by someone else.
     Tampered,
     /// The spec asks for another token than the one held.
     SpecChanged,

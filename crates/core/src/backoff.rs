@@ -1,7 +1,7 @@
 //! How long to wait after a failure.
 //!
 //! The wait is kept within what is left of the old token, so that there are always several tries before it expires: a
-//! back-off that starts at an hour is longer than the life of what it should renew (cert-manager/cert-manager#4786).
+//! backoff that starts at an hour is longer than the life of what it should renew (cert-manager/cert-manager#4786).
 
 use chrono::TimeDelta;
 use itwin_api::{conditions::Reason, digest};
@@ -11,7 +11,7 @@ pub const FLOOR: TimeDelta = TimeDelta::seconds(1);
 /// The shortest time between two renewals that a user asks for through the annotation: a program that changes it in a
 /// loop must not use up what others need.
 pub const ON_REQUEST_FLOOR: TimeDelta = TimeDelta::seconds(10);
-/// The longest wait while a token is valid, and after refusals.
+/// The longest wait while a token is valid, and after rejections.
 const CEILING: TimeDelta = TimeDelta::minutes(5);
 /// The longest wait after faults of the server, once no valid token is left.
 const CEILING_WITHOUT_TOKEN: TimeDelta = TimeDelta::minutes(1);
@@ -24,7 +24,7 @@ const RETRY_AFTER_CEILING: TimeDelta = TimeDelta::hours(1);
 
 /// How long to wait before the next attempt.
 ///
-/// `failures` counts the attempts that failed in a row, this one included; `left` is what is left of the token in the
+/// `failures` counts the consecutive failed attempts, this one included; `left` is what is left of the token in the
 /// Secret, zero where there is none; `retry_after` is what the server asked for; `uid` seeds the jitter.
 #[must_use]
 pub fn delay(failures: u32, left: TimeDelta, reason: Reason, retry_after: Option<TimeDelta>, uid: &str) -> TimeDelta {
@@ -50,7 +50,7 @@ fn asked_for(retry_after: Option<TimeDelta>, left: TimeDelta) -> TimeDelta {
     if left > TimeDelta::zero() { asked.min(left / RETRY_AFTER_FRACTION) } else { asked }
 }
 
-/// Whether the other side is at fault, so that time alone may mend it soon.
+/// Whether the other side is at fault, so that time alone may fix it soon.
 fn is_fault_of_the_server(reason: Reason) -> bool {
     matches!(
         reason,

@@ -1,4 +1,4 @@
-//! Somebody else who keeps changing what the operator writes: what is reverted again and again is reverted with growing
+//! Another writer that keeps changing what the operator writes: what is reverted again and again is reverted with growing
 //! backoff, and reported.
 
 use chrono::{DateTime, TimeDelta, Utc};

@@ -105,7 +105,7 @@ fn attempt(observed: &ObservedState, now: DateTime<Utc>, make: impl Fn(&Observed
     }
 }
 
-/// The end of the back-off, which a user who asks for a renewal does not wait for.
+/// The end of the backoff, which a user who asks for a renewal does not wait for.
 fn back_off(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let until = observed.history.not_before.filter(|until| *until > now && !observed.is_asked_for(now))?;
     let asked_for = observed.renewal_request.filter(|request| request.fresh).and_then(|request| request.not_before);

@@ -159,7 +159,7 @@ fn token_data(content: &Content) -> Data {
     .collect()
 }
 
-/// The digest of a Secret's `data` and of the annotations that tell of it, as it stands in [`secret_keys::CONTENT`].
+/// The digest of a Secret's `data` and of the annotations that describe it, as it is kept in [`secret_keys::CONTENT`].
 #[must_use]
 pub fn digest(data: &BTreeMap<String, ByteString>, annotations: &BTreeMap<String, String>) -> String {
     let reported = secret_keys::TOKEN_METADATA.iter().filter_map(|key| Some((*key, annotations.get(*key)?.as_bytes())));

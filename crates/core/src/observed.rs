@@ -65,7 +65,7 @@ impl Restart {
 /// A renewal that a user asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RenewalRequest {
-    /// No attempt was made for it yet: it is made whatever the back-off says, once.
+    /// No attempt was made for it yet: it is made regardless of the backoff, once.
     pub fresh: bool,
     /// Not before this instant: a user, or a program that changes the annotation in a loop, gets one request in a while.
     pub not_before: Option<DateTime<Utc>>,
@@ -74,7 +74,7 @@ pub struct RenewalRequest {
 /// What the spec asks for.
 #[derive(Clone, Debug)]
 pub struct Desired {
-    /// Digest of what a token is asked for.
+    /// Digest of what is requested.
     pub request: String,
     /// The client Secret and the keys that are read of it.
     pub client_reference: String,
@@ -146,7 +146,7 @@ pub enum Authority {
 /// The client Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Client {
-    /// Its data has not been read; its version, if a watch tells it.
+    /// Its data has not been read; its version, if a watch showed it.
     Unread {
         /// Its version.
         version: Option<ObjectVersion>,
@@ -191,7 +191,7 @@ pub enum Target {
 /// A Secret that we may write.
 #[derive(Clone, Debug)]
 pub struct Held {
-    /// What its annotations tell about the token in it.
+    /// What its annotations say about the token in it.
     pub token_metadata: Option<TokenMetadata>,
     /// Whether its data is what we wrote.
     pub data: Integrity,
@@ -227,22 +227,22 @@ impl Form {
 /// Whether a Secret's data is what we wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Integrity {
-    /// Nobody else wrote it.
+    /// No one else wrote it.
     Verified,
-    /// Somebody else may have written it: read it.
+    /// Someone else may have written it: read it.
     Unverified,
     /// It differs from what we wrote.
     Tampered,
 }
 
-/// What the annotations of a Secret tell about the token in it.
+/// What the annotations of a Secret say about the token in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenMetadata {
-    /// Digest of what the token was asked for.
+    /// Digest of what was requested.
     pub request: Arc<str>,
     /// Issuer that it came from.
     pub issuer: Arc<str>,
-    /// Version of the client Secret that it was asked with.
+    /// Version of the client Secret that it was requested with.
     pub client_version: ObjectVersion,
     /// When the request was sent.
     pub issued_at: DateTime<Utc>,
@@ -302,7 +302,7 @@ impl ObservedState {
             .then_some(token_metadata)
     }
 
-    /// Whether a user asked for a renewal for which no attempt was made yet: it waits for no back-off.
+    /// Whether a user asked for a renewal for which no attempt was made yet: it waits for no backoff.
     #[must_use]
     pub fn is_asked_for(&self, now: DateTime<Utc>) -> bool {
         self.renewal_request.is_some_and(|request| request.fresh && request.is_due(now))

@@ -1,4 +1,4 @@
-//! When a token is renewed, and when a credential must be looked at again.
+//! When a token is renewed, and when a credential must be reconciled again.
 //!
 //! Everything is a fraction of the token's real lifetime: fixed buffers do not fit tokens of both one minute and one
 //! day (openfga/java-sdk#388), and a wished lifetime that differs from the real one makes renewal loops
@@ -17,7 +17,7 @@ const MAX_FRACTION: i32 = 2;
 const JITTER_FRACTION: i32 = 20;
 
 /// No token is renewed sooner than this after it was asked for: tokens of a second would make a hot loop
-/// (SlinkyProject/slurm-operator#241). Instants of a stamp are cut to whole seconds, so that one second is sure.
+/// (SlinkyProject/slurm-operator#241). Instants of the token metadata are cut to whole seconds, so that one second is sure.
 const FLOOR: TimeDelta = TimeDelta::seconds(2);
 
 /// Time before expiry at which a token of this lifetime is renewed, jitter apart.
@@ -126,7 +126,7 @@ mod tests {
     proptest! {
         #[test]
         fn renewal_is_after_issue_and_before_expiry(
-            // shorter ones end before anybody can use them
+            // shorter ones end before anyone can use them
             lifetime in 3_i64..10_000_000,
             percentage in 1..=50_i32,
             minimum_validity in 0_i64..86_400,

@@ -176,8 +176,8 @@ fn missing_secret_is_created_again() {
 
 #[test]
 fn unverified_data_is_read_and_tampered_data_replaced() {
-    let doubtful = settled().holding(|held| held.data = Integrity::Unverified);
-    assert_eq!(decide(&doubtful, at(1)), Action::Fetch(Fetch::TargetData));
+    let unverified = settled().holding(|held| held.data = Integrity::Unverified);
+    assert_eq!(decide(&unverified, at(1)), Action::Fetch(Fetch::TargetData));
     let tampered =
         settled().holding(|held| held.data = Integrity::Tampered).with(|observed| observed.client = usable(Some(true)));
     assert_eq!(decide(&tampered, at(1)), Action::RequestToken(IssueReason::Tampered));
@@ -263,7 +263,7 @@ fn renewal_that_is_asked_for_too_often_waits_and_holds_up_nothing_else() {
         observed.history.not_before = Some(at(300));
     });
     assert_eq!(decide(&failing, at(9)), Action::BackOff { until: floor });
-    assert_eq!(decide(&failing, floor), Action::RequestToken(IssueReason::Missing), "it waits for no back-off then");
+    assert_eq!(decide(&failing, floor), Action::RequestToken(IssueReason::Missing), "it waits for no backoff then");
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn issued_token_is_written_only_while_it_is_what_is_wanted() {
         observed.client = Client::Unread { version: None };
         observed.is_admitted = false;
     };
-    assert_eq!(after(unknown), Action::Fetch(Fetch::Client), "nobody knows whether the client changed");
+    assert_eq!(after(unknown), Action::Fetch(Fetch::Client), "no one knows whether the client changed");
 }
 
 #[test]
