@@ -158,3 +158,24 @@ fn metadata_patch(
 fn api(cluster: &Cluster, credential: &ITwinServiceCredential) -> Api<PartialSecret> {
     Api::namespaced(cluster.client.clone(), credential.metadata.namespace.as_deref().unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use itwin_api::credential::CredentialSpec;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+    use kube::Resource;
+
+    use super::*;
+
+    #[test]
+    fn owner_reference_is_the_one_that_kube_would_write() {
+        let spec: CredentialSpec =
+            serde_json::from_value(json!({"clientCredentialsRef": {"name": "client"}})).expect("a spec");
+        let mut credential = ITwinServiceCredential::new("agent", spec);
+        credential.metadata.uid = Some("uid".to_owned());
+        let expected =
+            credential.controller_owner_ref(&()).map(|owner| OwnerReference { block_owner_deletion: None, ..owner });
+        assert!(expected.is_some());
+        assert_eq!(owner(&credential), expected);
+    }
+}

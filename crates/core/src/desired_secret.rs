@@ -183,3 +183,96 @@ pub fn owner(credential: &ITwinServiceCredential) -> Option<OwnerReference> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use itwin_oauth::sensitive::Sensitive;
+
+    use super::*;
+
+    fn credential(change: fn(&mut Value)) -> ITwinServiceCredential {
+        let mut value = json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinServiceCredential",
+            "metadata": {"name": "agent", "namespace": "team", "uid": "uid"},
+            "spec": {
+                "clientCredentialsRef": {"name": "client"},
+                "secretTemplate": {
+                    "labels": {"app": "a", "app.kubernetes.io/managed-by": "another"},
+                    "data": {"header": "token {{ access_token }}"},
+                },
+            },
+        });
+        change(&mut value);
+        serde_json::from_value(value).expect("a credential")
+    }
+
+    fn content() -> Content {
+        let at = |second: i64| DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range");
+        Content {
+            issued: IssuedToken {
+                token: Sensitive::new("secret".to_owned()),
+                token_type: "Bearer".to_owned(),
+                scopes: vec!["a".to_owned(), "b".to_owned()],
+                issued_at: at(0),
+                expires_at: at(3600),
+            },
+            issuer: "https://ims.example.com".to_owned(),
+            request: "request".to_owned(),
+            client_id: "id".to_owned(),
+            client_fingerprint: "fingerprint".to_owned(),
+            client_version: ObjectVersion::new("uid", "1"),
+            client_reference: "client/keys".to_owned(),
+        }
+    }
+
+    #[test]
+    fn labels_of_the_operator_win_over_those_of_the_template() {
+        let labels = labels(&credential(|_| {}));
+        assert_eq!(labels["app"], "a");
+        assert_eq!(labels[secret_keys::MANAGED_BY], MANAGER);
+        assert_eq!(labels[secret_keys::CREDENTIAL], "agent");
+    }
+
+    #[test]
+    fn secret_outlives_its_credential_only_where_the_spec_says_so() {
+        let owned = owner(&credential(|_| {})).expect("an owner");
+        assert_eq!((owned.kind.as_str(), owned.uid.as_str()), ("ITwinServiceCredential", "uid"));
+        assert_eq!((owned.controller, owned.block_owner_deletion), (Some(true), None));
+        assert_eq!(owner(&credential(|value| value["spec"]["deletionPolicy"] = json!("Retain"))), None);
+    }
+
+    #[test]
+    fn data_holds_the_token_and_what_templates_make_of_it() {
+        let text = |data: &Data, key: &str| String::from_utf8(data[key].0.clone()).expect("text");
+        let credential = credential(|_| {});
+        let full = data(&credential, &content()).expect("a valid template");
+        assert_eq!(text(&full, secret_keys::AUTHORIZATION), "Bearer secret");
+        assert_eq!(text(&full, secret_keys::SCOPE), "a b");
+        assert_eq!(text(&full, "header"), "token secret");
+        let mut held = full.clone();
+        held.insert("header".to_owned(), ByteString::default());
+        held.insert("added".to_owned(), ByteString::default());
+        assert_eq!(rerendered(&credential, &held).expect("a valid template"), full);
+    }
+
+    #[test]
+    fn digest_in_the_annotations_covers_the_data_and_what_describes_it() {
+        let (credential, content) = (credential(|_| {}), content());
+        let data = data(&credential, &content).expect("a valid template");
+        let annotations = all_annotations(&credential, &content, &data);
+        assert_eq!(annotations[secret_keys::CONTENT], digest(&data, &annotations));
+        assert_eq!(annotations[secret_keys::CLIENT_VERSION], "uid/1");
+        assert_eq!(annotations[secret_keys::OWNER], "team/agent");
+        assert_ne!(digest(&Data::new(), &annotations), digest(&data, &annotations));
+        assert_ne!(digest(&data, &BTreeMap::new()), digest(&data, &annotations));
+    }
+
+    #[test]
+    fn patch_of_the_data_removes_other_keys() {
+        let data = Data::from([("kept".to_owned(), ByteString(b"x".to_vec()))]);
+        let present = ["kept".to_owned(), "stale".to_owned()];
+        assert_eq!(data_patch(&present, &data), json!({"kept": "eA==", "stale": null}));
+    }
+}
