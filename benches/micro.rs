@@ -10,7 +10,8 @@ use itwin_api::{credential::SecretTemplate, secret_keys};
 use itwin_core::{
     decide,
     observed::{
-        Authority, Client, Desired, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target, TokenMetadata,
+        Authority, Client, Desired, Form, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target,
+        TokenMetadata,
     },
     template::Templates,
 };
@@ -41,6 +42,9 @@ fn up_to_date() -> ObservedState {
         uid: UID.to_owned(),
         desired: Desired {
             request: "request".into(),
+            client_reference: "client/keys".into(),
+            secret: "team/token".into(),
+            template_failure: None,
             policy: Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::minutes(5) },
         },
         suspend: false,
@@ -51,10 +55,12 @@ fn up_to_date() -> ObservedState {
             token_metadata: Some(token_metadata),
             data: Integrity::Verified,
             metadata_intact: true,
+            form: Form::Presumed,
         }),
         history: History::default(),
         is_admitted: true,
-        has_unwritten: false,
+        unwritten: None,
+        retry_key: Default::default(),
         restart: None,
     }
 }

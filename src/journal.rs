@@ -15,11 +15,14 @@ use std::{
     time::Duration,
 };
 
-use itwin_core::suspects::{self, Left, Situation, UnderWay};
+use itwin_core::{
+    object::ObjectKey,
+    suspects::{self, Left, Situation, UnderWay},
+};
 use tokio::time::Instant;
 
 use self::file::{Record, Slot, Slots};
-use crate::{metrics::Metrics, observe::index::Key};
+use crate::metrics::Metrics;
 
 /// The crash journal of a process. Without a directory, it has no suspects.
 pub struct Journal {
@@ -28,10 +31,10 @@ pub struct Journal {
 
 struct State {
     slots: Slots,
-    suspects: HashMap<Key, Suspect>,
+    suspects: HashMap<ObjectKey, Suspect>,
     leading_since: Option<Instant>,
     /// The other credentials that have not been reconciled yet; empty if there are no suspects.
-    unserved: HashSet<Arc<Key>>,
+    unserved: HashSet<Arc<ObjectKey>>,
     /// The number of other credentials that are being reconciled.
     others_under_way: usize,
     metrics: Arc<Metrics>,
@@ -58,7 +61,7 @@ enum Standing {
 /// A reconciliation in progress. It ends when this is dropped, even by a panic.
 pub struct Entry<'a> {
     journal: &'a Journal,
-    key: &'a Key,
+    key: &'a ObjectKey,
     /// Its slot in the file; `None` for a suspect, which has a slot of its own.
     slot: Option<Slot>,
 }
@@ -101,7 +104,7 @@ impl Journal {
     }
 
     /// Records that this process leads from now on. `credentials` are all credentials; suspects are reconciled last.
-    pub fn leads(&self, credentials: impl Iterator<Item = Arc<Key>>) {
+    pub fn leads(&self, credentials: impl Iterator<Item = Arc<ObjectKey>>) {
         if let Some(mut state) = self.state() {
             state.leads(credentials, Instant::now());
         }
@@ -111,7 +114,7 @@ impl Journal {
     ///
     /// # Errors
     /// The requeue interval, if the credential is held back.
-    pub fn begin<'a>(&'a self, key: &'a Key, uid: &str) -> Result<Entry<'a>, Duration> {
+    pub fn begin<'a>(&'a self, key: &'a ObjectKey, uid: &str) -> Result<Entry<'a>, Duration> {
         let slot = match self.state() {
             Some(mut state) => state.begins(key, uid, Instant::now())?,
             None => None,
@@ -133,16 +136,16 @@ impl Journal {
 }
 
 impl State {
-    fn leads(&mut self, credentials: impl Iterator<Item = Arc<Key>>, now: Instant) {
+    fn leads(&mut self, credentials: impl Iterator<Item = Arc<ObjectKey>>, now: Instant) {
         self.leading_since = Some(now);
         if self.suspects.is_empty() {
             return;
         }
-        let all: HashSet<Arc<Key>> = credentials.collect();
+        let all: HashSet<Arc<ObjectKey>> = credentials.collect();
         for (_, gone) in self.suspects.extract_if(|key, _| !all.contains(key)) {
             self.slots.free(gone.slot);
         }
-        for (Key { namespace, name }, suspect) in &self.suspects {
+        for (ObjectKey { namespace, name }, suspect) in &self.suspects {
             tracing::warn!(
                 namespace,
                 credential = name,
@@ -156,7 +159,7 @@ impl State {
         self.gauge();
     }
 
-    fn begins(&mut self, key: &Key, uid: &str, now: Instant) -> Result<Option<Slot>, Duration> {
+    fn begins(&mut self, key: &ObjectKey, uid: &str, now: Instant) -> Result<Option<Slot>, Duration> {
         // another credential with the same name is not a suspect
         if self.suspects.get(key).is_some_and(|suspect| suspect.uid != uid) {
             let gone = self.suspects.remove(key);
@@ -180,7 +183,7 @@ impl State {
         Ok(None)
     }
 
-    fn ended(&mut self, key: &Key, slot: Option<Slot>, now: Instant) {
+    fn ended(&mut self, key: &ObjectKey, slot: Option<Slot>, now: Instant) {
         self.slots.free(slot);
         self.unserved.remove(key);
         match self.suspects.get_mut(key) {
@@ -231,7 +234,7 @@ impl State {
 }
 
 impl Suspect {
-    fn record(&self, key: &Key, left: Left, slots: &mut Slots) {
+    fn record(&self, key: &ObjectKey, left: Left, slots: &mut Slots) {
         if let Some(slot) = &self.slot {
             let (crashes, key, uid) = (self.crashes, key.clone(), self.uid.clone());
             slots.write(slot, &Record { left, crashes, key, uid });

@@ -2,7 +2,10 @@
 
 #![allow(missing_docs)]
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// What the code of a folder must not name (docs/architecture.md). Between crates Cargo enforces this; the rest
 /// is checked here.
@@ -111,6 +114,75 @@ fn intervals_are_measured_on_the_clock_that_tests_can_steer() {
     }
 }
 
+/// The modules that the file of a module imports from its own folder.
+fn siblings(code: &str, modules: &[String]) -> Vec<String> {
+    let imports = code.split("use super::").skip(1).filter_map(|rest| rest.split(';').next());
+    // the first name of each path: what follows `{`, `,` or the start, outside any inner braces
+    let mut named = Vec::new();
+    for import in imports {
+        let mut depth = 0;
+        let outer = import.strip_prefix('{').map_or(0, |_| 1);
+        let mut word = String::new();
+        for c in import.chars().chain([',']) {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth <= outer => named.push(std::mem::take(&mut word)),
+                c if depth == outer && !c.is_whitespace() => word.push(c),
+                _ => {}
+            }
+        }
+    }
+    let first = |path: &String| path.split("::").next().unwrap_or_default().to_owned();
+    named.iter().map(first).filter(|name| modules.contains(name)).collect()
+}
+
+/// A way back from `module` to itself, if there is one.
+fn circle(imports: &BTreeMap<String, Vec<String>>, module: &str) -> Option<String> {
+    let (mut open, mut reached) = (vec![vec![module.to_owned()]], Vec::new());
+    while let Some(path) = open.pop() {
+        for next in path.last().and_then(|last| imports.get(last)).into_iter().flatten() {
+            if next == module {
+                return Some(format!("{} -> {next}", path.join(" -> ")));
+            }
+            if !reached.contains(next) {
+                reached.push(next.clone());
+                open.push(path.iter().chain([next]).cloned().collect());
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn modules_of_the_controller_import_each_other_without_a_circle() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/controller");
+    let name = |file: &PathBuf| file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let modules: Vec<String> = files(&folder).iter().map(name).collect();
+    let imports: BTreeMap<_, _> =
+        files(&folder).iter().map(|file| (name(file), siblings(&shipped(file), &modules))).collect();
+    assert!(imports["reconcile"].contains(&"reconciler".to_owned()), "the imports are found: {imports:?}");
+    let circles: Vec<String> = modules.iter().filter_map(|module| circle(&imports, module)).collect();
+    assert!(circles.is_empty(), "{}", circles.join("\n"));
+}
+
+#[test]
+fn circle_of_imports_is_found() {
+    let imports = |code: &[(&str, &str)]| -> BTreeMap<String, Vec<String>> {
+        let modules: Vec<String> = code.iter().map(|(name, _)| (*name).to_owned()).collect();
+        code.iter().map(|(name, code)| ((*name).to_owned(), siblings(code, &modules))).collect()
+    };
+    let round = imports(&[
+        ("a", "use super::{RequeueAfter, b::{self, Thing}, other};"),
+        ("b", "use super::c::{a, Thing};"),
+        ("c", "use super::{x, a};"),
+    ]);
+    assert_eq!(circle(&round, "a").as_deref(), Some("a -> b -> c -> a"));
+    let line = imports(&[("a", "use super::{c::b, b};"), ("b", "use super::c;"), ("c", "use other::a;")]);
+    assert_eq!(circle(&line, "a"), None);
+    assert_eq!(line["a"], ["c", "b"]);
+}
+
 #[test]
 fn every_file_states_its_purpose() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -138,11 +210,11 @@ fn secrets_are_exposed_in_few_places() {
     assert_eq!(
         exposing,
         [
+            "crates/core/src/desired_secret.rs",
             "crates/core/src/fingerprint.rs",
             "crates/oauth/src/jwt.rs",
             "crates/oauth/src/private_key.rs",
             "crates/oauth/src/token.rs",
-            "src/act/secret_writer.rs",
             "src/observe/client_secret.rs",
         ]
     );

@@ -2,25 +2,16 @@
 //! deleted.
 //!
 //! The patch is a JSON merge patch: labels and annotations of others stay, and so does everything that we do not
-//! name. Server-side apply without force would be refused exactly when a hand edit is to be undone, and with force it
+//! name. Server-side apply without force would be refused exactly when a hand edit is to be reverted, and with force it
 //! would be guarded by nothing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
-use itwin_api::{
-    MANAGER,
-    credential::{DeletionPolicy, ITwinServiceCredential},
-    failure::Failure,
-    secret_keys, time,
-};
-use itwin_core::{
-    fingerprint,
-    template::{self, Templates},
-    validate::IssuedToken,
-};
-use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use itwin_api::{MANAGER, credential::ITwinServiceCredential, failure::Failure, secret_keys};
+use itwin_core::desired_secret::{self, Content, Data, all_annotations, annotations, data_patch, labels, owner};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
-    Api, Resource, ResourceExt,
+    Api,
     api::{Patch, PatchParams, PostParams},
     core::{ObjectMeta, Request},
 };
@@ -28,30 +19,8 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{CallError, Cluster, Step},
-    observe::{
-        metadata::PartialSecret,
-        target::{self, SecretMetadata},
-    },
+    observe::{metadata::PartialSecret, target::SecretMetadata},
 };
-
-/// A token with all that the Secret tells about it.
-#[derive(Clone)]
-pub struct Content {
-    /// The token.
-    pub issued: IssuedToken,
-    /// Issuer that it came from.
-    pub issuer: String,
-    /// Digest of what it was asked for.
-    pub request: String,
-    /// Client identifier.
-    pub client_id: String,
-    /// Digest of the client's credentials, keyed by the token.
-    pub client_fingerprint: String,
-    /// Version of the client Secret.
-    pub client_version: Arc<str>,
-    /// The client Secret and the keys that were read of it.
-    pub client_reference: String,
-}
 
 /// The Secret that is to be updated.
 pub struct Existing<'a> {
@@ -61,50 +30,10 @@ pub struct Existing<'a> {
     pub present: Option<&'a Data>,
 }
 
-/// Labels that the Secret must carry.
-#[must_use]
-pub fn labels(credential: &ITwinServiceCredential) -> BTreeMap<String, String> {
-    let name = credential.metadata.name.as_deref().unwrap_or_default();
-    let mut labels = credential.spec.secret_template.clone().unwrap_or_default().labels;
-    labels.insert(secret_keys::MANAGED_BY.to_owned(), MANAGER.to_owned());
-    labels.insert(secret_keys::CREDENTIAL.to_owned(), secret_keys::credential_label(name));
-    labels
-}
-
-/// Annotations that the Secret must carry, those about the token apart.
-#[must_use]
-pub fn annotations(credential: &ITwinServiceCredential) -> BTreeMap<String, String> {
-    let mut annotations = credential.spec.secret_template.clone().unwrap_or_default().annotations;
-    let ObjectMeta { uid, namespace, name, .. } = credential.meta();
-    annotations.insert(secret_keys::OWNER_UID.to_owned(), uid.clone().unwrap_or_default());
-    let owner = format!("{}/{}", namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default());
-    annotations.insert(secret_keys::OWNER.to_owned(), owner);
-    if let Some(digest) = template::fingerprint(credential.spec.secret_template.as_ref()) {
-        annotations.insert(secret_keys::TEMPLATE.to_owned(), digest);
-    }
-    annotations
-}
-
-/// The data of a Secret.
-pub type Data = BTreeMap<String, ByteString>;
-
-/// All that the Secret is to hold for this token.
-///
-/// # Errors
-/// [`itwin_api::conditions::Reason::TemplateInvalid`]
-pub fn data(credential: &ITwinServiceCredential, content: &Content) -> Result<Data, Failure> {
-    with_templates(credential, token_data(content))
-}
-
-fn with_templates(credential: &ITwinServiceCredential, mut data: Data) -> Result<Data, Failure> {
-    data.extend(Templates::new(credential.spec.secret_template.as_ref())?.render(&data));
-    Ok(data)
-}
-
 /// Creates the Secret.
 ///
 /// # Errors
-/// [`CallError::AlreadyExists`] where somebody was faster, and the others.
+/// [`CallError::AlreadyExists`] where another writer was faster, and the others.
 pub async fn create(
     cluster: &Cluster,
     credential: &ITwinServiceCredential,
@@ -133,7 +62,7 @@ pub async fn create(
 /// Writes a token into the Secret.
 ///
 /// # Errors
-/// [`CallError::Conflict`] where it changed since it was seen, and the others.
+/// [`CallError::Conflict`] where it changed since it was observed, and the others.
 pub async fn update(
     cluster: &Cluster,
     credential: &ITwinServiceCredential,
@@ -144,14 +73,6 @@ pub async fn update(
     let mut patch = metadata_patch(credential, existing.secret_metadata, all_annotations(credential, content, data));
     patch["data"] = data_patch(existing.present.into_iter().flat_map(BTreeMap::keys), data);
     apply(cluster, credential, &patch).await
-}
-
-/// Sets what is wanted and takes away what else is there.
-fn data_patch<'a>(present: impl IntoIterator<Item = &'a String>, data: &'a Data) -> Value {
-    let stale = present.into_iter().filter(|key| !data.contains_key(*key));
-    let mut patched: BTreeMap<&str, Value> = stale.map(|key| (key.as_str(), Value::Null)).collect();
-    patched.extend(data.iter().map(|(key, value)| (key.as_str(), json!(value))));
-    json!(patched)
 }
 
 /// Writes the labels, annotations and owner reference that the Secret must carry, and leaves its data alone.
@@ -166,8 +87,8 @@ pub async fn patch_metadata(
     apply(cluster, credential, &metadata_patch(credential, secret_metadata, annotations(credential))).await
 }
 
-/// Renders the keys of the templates anew over the token that the Secret holds, `held`, of which its annotations
-/// tell what is `reported`, and does what [`patch_metadata`] does.
+/// Renders the keys of the templates again over the token that the Secret holds, `held`, of which its annotations
+/// say what is `reported`, and does what [`patch_metadata`] does.
 ///
 /// # Errors
 /// A template that cannot be rendered, in which case nothing was written; or as [`update`].
@@ -178,14 +99,12 @@ pub async fn rerender(
     held: Data,
     reported: &BTreeMap<String, String>,
 ) -> Result<Result<SecretMetadata, Failure>, CallError> {
-    let token = secret_keys::DATA_KEYS.iter().filter_map(|key| held.get_key_value(*key));
-    let token = token.map(|(key, value)| (key.clone(), value.clone())).collect();
-    let data = match with_templates(credential, token) {
+    let data = match desired_secret::rerendered(credential, &held) {
         Ok(data) => data,
         Err(failure) => return Ok(Err(failure)),
     };
     let mut annotations = annotations(credential);
-    annotations.insert(secret_keys::CONTENT.to_owned(), target::content(&data, reported));
+    annotations.insert(secret_keys::CONTENT.to_owned(), desired_secret::digest(&data, reported));
     let mut patch = metadata_patch(credential, secret_metadata, annotations);
     patch["data"] = data_patch(held.keys(), &data);
     apply(cluster, credential, &patch).await.map(Ok)
@@ -203,7 +122,7 @@ async fn apply(
     Ok(SecretMetadata::new(&written.read()))
 }
 
-/// The metadata of a patch: it fails with a conflict unless the Secret is still the one, and as, that was seen.
+/// The metadata of a patch: it fails with a conflict unless the Secret is still the one, and as, that was observed.
 fn metadata_patch(
     credential: &ITwinServiceCredential,
     secret_metadata: &SecretMetadata,
@@ -236,62 +155,27 @@ fn metadata_patch(
     patch
 }
 
-/// Annotations that the Secret must carry, those about the token in `data` included.
-#[must_use]
-pub fn all_annotations(
-    credential: &ITwinServiceCredential,
-    content: &Content,
-    data: &Data,
-) -> BTreeMap<String, String> {
-    let mut annotations = annotations(credential);
-    let token_metadata = [
-        (secret_keys::REQUEST, content.request.clone()),
-        (secret_keys::CLIENT, content.client_fingerprint.clone()),
-        (secret_keys::CLIENT_VERSION, content.client_version.to_string()),
-        (secret_keys::CLIENT_ID, content.client_id.clone()),
-        (secret_keys::ISSUER_ANNOTATION, content.issuer.clone()),
-        (secret_keys::GRANTED, content.issued.scopes.join(" ")),
-        (secret_keys::ISSUED_AT, time::to_rfc3339(content.issued.issued_at)),
-        (secret_keys::EXPIRES_AT_ANNOTATION, time::to_rfc3339(content.issued.expires_at)),
-    ];
-    annotations.extend(token_metadata.map(|(key, value)| (key.to_owned(), value)));
-    if let Some(request) = credential.annotations().get(secret_keys::RENEW) {
-        annotations.insert(secret_keys::RENEWED_FOR.to_owned(), fingerprint::renewal(request));
-    }
-    let digest = target::content(data, &annotations);
-    annotations.insert(secret_keys::CONTENT.to_owned(), digest);
-    annotations
-}
-
-/// The keys that every Secret has. No value ends in a newline: Node's header validation refuses one.
-fn token_data(content: &Content) -> Data {
-    let issued = &content.issued;
-    let token = issued.token.expose();
-    [
-        (secret_keys::ACCESS_TOKEN, token.to_owned()),
-        (secret_keys::AUTHORIZATION, format!("{} {token}", issued.token_type)),
-        (secret_keys::TOKEN_TYPE, issued.token_type.clone()),
-        (secret_keys::EXPIRES_AT, time::to_rfc3339(issued.expires_at)),
-        (secret_keys::SCOPE, issued.scopes.join(" ")),
-        (secret_keys::ISSUER, content.issuer.clone()),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())))
-    .collect()
-}
-
-/// The controller reference to the credential; none where the Secret is to outlive it.
-#[must_use]
-pub fn owner(credential: &ITwinServiceCredential) -> Option<OwnerReference> {
-    match credential.spec.deletion_policy {
-        DeletionPolicy::Retain => None,
-        // blockOwnerDeletion would need a permission on the credential's finalizers, and serves nothing here
-        DeletionPolicy::Delete => {
-            credential.controller_owner_ref(&()).map(|owner| OwnerReference { block_owner_deletion: None, ..owner })
-        }
-    }
-}
-
 fn api(cluster: &Cluster, credential: &ITwinServiceCredential) -> Api<PartialSecret> {
     Api::namespaced(cluster.client.clone(), credential.metadata.namespace.as_deref().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use itwin_api::credential::CredentialSpec;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+    use kube::Resource;
+
+    use super::*;
+
+    #[test]
+    fn owner_reference_is_the_one_that_kube_would_write() {
+        let spec: CredentialSpec =
+            serde_json::from_value(json!({"clientCredentialsRef": {"name": "client"}})).expect("a spec");
+        let mut credential = ITwinServiceCredential::new("agent", spec);
+        credential.metadata.uid = Some("uid".to_owned());
+        let expected =
+            credential.controller_owner_ref(&()).map(|owner| OwnerReference { block_owner_deletion: None, ..owner });
+        assert!(expected.is_some());
+        assert_eq!(owner(&credential), expected);
+    }
 }

@@ -18,7 +18,7 @@ use crate::oauth::authority::Authority;
 pub struct Order<'a> {
     /// The credential.
     pub credential: &'a ITwinServiceCredential,
-    /// Labels of its namespace, where the authority looks at them.
+    /// Labels of its namespace, where the authority selects by them.
     pub namespace_labels: &'a BTreeMap<String, String>,
     /// Who asks.
     pub client: &'a ClientCredentials,

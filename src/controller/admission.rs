@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use itwin_api::{digest, failure::Failure};
-use itwin_core::{observed::ObservedState, requests::Blocked, template};
+use itwin_core::{messages, observed::ObservedState, requests::Blocked};
 
 use super::{
     RequeueAfter, observation,
-    reconcile::{Reconciler, requeue},
+    reconciler::{Reconciler, requeue},
     requests::Place,
 };
 use crate::cluster::CallError;
@@ -18,17 +18,12 @@ const REPORT_AFTER: Duration = Duration::from_secs(30);
 /// Thousands that began to wait at the same time report it within so long, not all at once.
 const REPORT_SPREAD: Duration = Duration::from_secs(5);
 
-/// What makes an attempt vain.
-pub(super) enum NotQueued {
-    /// It is known before anything is sent.
-    Invalid(Failure),
-    /// Nothing is sent for now, and that was not reported yet.
-    Blocked {
-        /// What to report.
-        failure: Failure,
-        /// It is not the failure of this credential's client.
-        by_others: bool,
-    },
+/// Nothing is sent for now, and that was not reported yet.
+pub(super) struct NotQueued {
+    /// What to report.
+    pub(super) failure: Failure,
+    /// It is not the failure of this credential's client.
+    pub(super) by_others: bool,
 }
 
 impl Reconciler<'_> {
@@ -36,31 +31,22 @@ impl Reconciler<'_> {
     ///
     /// # Errors
     /// [`NotQueued`].
-    pub(super) fn enqueue(&mut self, observed: &ObservedState, inputs: u32) -> Result<Duration, NotQueued> {
-        template::check(self.references.credential.spec.secret_template.as_ref()).map_err(NotQueued::Invalid)?;
+    pub(super) fn enqueue(&mut self, observed: &ObservedState) -> Result<Duration, NotQueued> {
         let authority = &self.references.credential.spec.authority_ref.name;
         let request = observation::request(&self.references, &self.retry_state, observed, &self.context.index);
         let Place { since, blocked } = self.context.authorities.requests.enqueue(authority, self.key, request);
         self.is_blocked = blocked.is_some();
         if let Some(blocked) = blocked {
             let by_others = !matches!(blocked, Blocked::Client(_));
-            let failure = failure(authority, blocked);
-            if !self.is_reported(&failure, inputs) {
+            let failure = messages::blocked(authority, blocked);
+            if !self.retry_state.is_reported(&failure, &observed.retry_key) {
                 // it must not take a probe while this is reported
                 self.context.authorities.requests.leave(self.key);
-                return Err(NotQueued::Blocked { failure, by_others });
+                return Err(NotQueued { failure, by_others });
             }
         }
         self.waits = true;
         Ok(self.context.authorities.requests.waited(since))
-    }
-
-    /// Whether this was reported, or the last attempt failed for another reason and nothing relevant changed since: then
-    /// it says nothing new.
-    fn is_reported(&self, failure: &Failure, inputs: u32) -> bool {
-        let unchanged = self.retry_state.inputs.is_none_or(|before| before == inputs);
-        let last = self.retry_state.attempts.last_failure.as_ref();
-        last.is_some_and(|(_, last)| unchanged || last == failure)
     }
 
     /// Reports how the credential stands while it waits, and says when to report again.
@@ -75,26 +61,5 @@ impl Reconciler<'_> {
             return Ok(requeue(left));
         }
         self.report(None, until_report).await
-    }
-}
-
-/// What is blocked, in the words of a condition.
-fn failure(authority: &str, blocked: Blocked) -> Failure {
-    match blocked {
-        Blocked::Client(failure) => failure,
-        Blocked::Server(reason) => Failure::new(
-            reason,
-            format!(
-                "ITwinAuthority {authority} fails repeatedly; it is asked by single probes until it answers: contact the \
-                 operators of the authorization server"
-            ),
-        ),
-        Blocked::ServerWait(reason) => Failure::new(
-            reason,
-            format!(
-                "ITwinAuthority {authority} asked all its clients to wait (Retry-After): lower its requestsPerMinute, or \
-                 contact the operators of the authorization server; it is tried again"
-            ),
-        ),
     }
 }

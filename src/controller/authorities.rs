@@ -15,7 +15,7 @@ use itwin_api::{
     digest,
     failure::Failure,
 };
-use itwin_core::{backoff, observed};
+use itwin_core::{backoff, messages, observed, retry_key::AuthorityRevision};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api, ResourceExt,
@@ -33,14 +33,12 @@ use crate::{
     oauth::authority::{Authority, Connect, Metadata},
 };
 
-/// Endpoints and keys are asked for anew after this: keys are rotated days ahead, and an unknown `kid` is asked for at
+/// Endpoints and keys are fetched again after this: keys are rotated days ahead, and an unknown `kid` is asked for at
 /// once anyway.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// The longest wait before an authority that never answered is asked again.
 const RETRY_CEILING: Duration = Duration::from_secs(60);
-/// Keeps apart two numbers that move: the entry's own epoch, and the recoveries of its client.
-const REVISION_STRIDE: u32 = 65_537;
-/// A status that somebody else replaced is written again no sooner than this.
+/// A status that was replaced by another writer is written again no sooner than this.
 const REPORT_AGAIN: Duration = Duration::from_secs(30);
 /// Wait after a status that could not be written.
 const STATUS_RETRY: Duration = Duration::from_secs(5);
@@ -53,7 +51,7 @@ pub struct Authorities {
     /// The token requests that wait for each of them.
     pub requests: Arc<Requests>,
     entries: Mutex<HashMap<String, Entry>>,
-    /// Those that the watch has shown, looked at or not.
+    /// Those that the watch has shown, reconciled or not.
     announced: Mutex<HashSet<String>>,
 }
 
@@ -90,28 +88,21 @@ impl Authorities {
         self.entries().get(name)?.authority.as_ref().ok().cloned()
     }
 
-    /// What a decision needs to know of an authority, and a number that moves when that may have changed.
+    /// What a decision needs to know of an authority, and its revision, which moves when that may have changed.
     #[must_use]
-    pub fn observe(&self, name: &str, spec: &CredentialSpec) -> (observed::Authority, u32) {
+    pub fn observe(&self, name: &str, spec: &CredentialSpec) -> (observed::Authority, AuthorityRevision) {
         let entries = self.entries();
         let Some(entry) = entries.get(name) else {
             if self.announced().contains(name) {
-                // it is there, and is looked at soon
-                return (observed::Authority::Pending, 0);
+                // it is there, and is reconciled soon
+                return (observed::Authority::Pending, AuthorityRevision::default());
             }
-            let failure = Failure::new(
-                Reason::AuthorityNotFound,
-                format!(
-                    "there is no ITwinAuthority {name}: name another in spec.authorityRef, or ask an administrator to create it"
-                ),
-            );
-            return (observed::Authority::Unavailable(failure), 0);
+            let failure = messages::authority_not_found(name);
+            return (observed::Authority::Unavailable(failure), AuthorityRevision::default());
         };
-        let not_ready = |failure: &Failure| {
-            let message = format!("ITwinAuthority {name} is not ready: {}", failure.message);
-            observed::Authority::Unavailable(Failure::new(Reason::AuthorityNotReady, message))
-        };
-        let fact = match &entry.authority {
+        let not_ready =
+            |failure: &Failure| observed::Authority::Unavailable(messages::authority_not_ready(name, failure));
+        let state = match &entry.authority {
             Err(failure) => not_ready(failure),
             Ok(authority) if authority.metadata().is_some() => match authority.config.permits(name, spec) {
                 Ok(()) => observed::Authority::Ready { issuer: authority.config.issuer.clone() },
@@ -120,10 +111,10 @@ impl Authorities {
             Ok(_) => entry.unanswered.as_ref().map_or(observed::Authority::Pending, not_ready),
         };
         let recoveries = self.requests.recoveries(name);
-        (fact, entry.revision.wrapping_mul(REVISION_STRIDE).wrapping_add(recoveries))
+        (state, AuthorityRevision { revision: entry.revision, recoveries })
     }
 
-    /// There is an authority of this name: until it was looked at, nobody may say that there is none.
+    /// There is an authority of this name: until it is reconciled, no one may say that there is none.
     pub fn announce(&self, name: &str) {
         self.announced().insert(name.to_owned());
     }
@@ -242,7 +233,7 @@ impl Authorities {
             Err(failure) => {
                 entry.failures += 1;
                 let wait = backoff::delay(entry.failures, TimeDelta::zero(), failure.reason, None, &authority.name);
-                // what it once told stays good while it does not answer
+                // what it once answered stays good while it does not answer
                 entry.unanswered = authority.metadata().is_none().then_some(failure);
                 wait.to_std().unwrap_or(RETRY_CEILING).min(RETRY_CEILING)
             }
@@ -255,7 +246,7 @@ impl Authorities {
     }
 }
 
-/// Looks at one authority: asks for its endpoints and keys if that is due, and tells how it stands.
+/// Reconciles one authority: fetches its endpoints and keys if that is due, and reports how it stands.
 pub async fn reconcile(
     object: &ITwinAuthority,
     authorities: &Authorities,
@@ -396,13 +387,13 @@ mod tests {
         );
         let spec: CredentialSpec =
             serde_json::from_value(json!({"clientCredentialsRef": {"name": "client"}})).expect("a valid spec");
-        let fact = || authorities.observe("ims", &spec).0;
+        let state = || authorities.observe("ims", &spec).0;
         assert!(
-            matches!(fact(), observed::Authority::Unavailable(failure) if failure.reason == Reason::AuthorityNotFound)
+            matches!(state(), observed::Authority::Unavailable(failure) if failure.reason == Reason::AuthorityNotFound)
         );
         authorities.announce("ims");
-        assert!(matches!(fact(), observed::Authority::Pending));
+        assert!(matches!(state(), observed::Authority::Pending));
         authorities.forget("ims");
-        assert!(matches!(fact(), observed::Authority::Unavailable(_)));
+        assert!(matches!(state(), observed::Authority::Unavailable(_)));
     }
 }

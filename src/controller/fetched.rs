@@ -1,25 +1,28 @@
-//! What is read of Secrets while one credential is looked at.
+//! What is read of Secrets during one reconcile.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use itwin_api::{authority::ClientAuthentication, failure::Failure, secret_keys};
+use itwin_core::{
+    desired_secret,
+    object::{ObjectKey, ObjectVersion},
+};
 use itwin_oauth::{sensitive::Sensitive, token::ClientCredentials};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Resource, api::GetParams, core::Request};
 
-use super::observation::References;
+use super::references::References;
 use crate::{
-    act::secret_writer,
     cluster::{CallError, Cluster, Step},
     observe::{
         client_secret::ClientMaterial,
-        index::{Key, SecretIndex},
+        index::SecretIndex,
         metadata::{PartialSecret, WholeSecret},
         target::{self, SecretMetadata},
     },
 };
 
-/// What was read while one credential is looked at.
+/// What was read during one reconcile.
 #[derive(Default)]
 pub struct FetchedSecrets {
     /// The client Secret.
@@ -33,25 +36,25 @@ pub struct FetchedSecrets {
 /// The client Secret as it was read.
 pub struct FetchedClient {
     /// Its version.
-    pub version: Arc<str>,
+    pub version: ObjectVersion,
     /// What a request needs of its content, or why it is of no use.
     pub content: Result<ClientCredentials, Failure>,
     /// All of its content.
     pub material: ClientMaterial,
-    /// Whether the token in the Secret was asked for with the same content.
+    /// Whether the token in the Secret was requested with the same content.
     pub same_as_held: Option<bool>,
 }
 
 /// The Secret to write as it was read.
 pub struct FetchedTarget {
     /// Its version.
-    pub version: Arc<str>,
+    pub version: ObjectVersion,
     /// Its data is what we wrote.
     pub is_ours: bool,
-    /// It is, apart from keys that somebody else added.
+    /// It is, except for keys that were added.
     pub has_extra_keys: bool,
     /// Its data; where it is what we wrote, with the values of the keys that every Secret has, and with no others.
-    pub data: secret_writer::Data,
+    pub data: desired_secret::Data,
     /// The operator's own annotations.
     pub annotations: BTreeMap<String, String>,
     /// Its type.
@@ -66,7 +69,7 @@ pub struct FetchedTarget {
 ///
 /// # Errors
 /// Those of the call, a missing Secret apart.
-pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &Key) -> Result<(), CallError> {
+pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &ObjectKey) -> Result<(), CallError> {
     let api: Api<PartialSecret> = Api::namespaced(cluster.client.clone(), &key.namespace);
     match cluster.call(Step::GetSecretMetadata, api.get(&key.name)).await {
         Ok(secret) => drop(index.observe(key, SecretMetadata::new(&secret.read()))),
@@ -77,7 +80,7 @@ pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &Key) ->
 }
 
 /// Reads a Secret with its data.
-async fn read_whole(cluster: &Cluster, step: Step, key: &Key) -> Result<Secret, CallError> {
+async fn read_whole(cluster: &Cluster, step: Step, key: &ObjectKey) -> Result<Secret, CallError> {
     let url = Secret::url_path(&(), Some(&key.namespace));
     let read = async {
         let request = Request::new(url).get(&key.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
@@ -132,7 +135,7 @@ pub async fn read_target(
     }))
 }
 
-/// Reads the client Secret for the authority's `method`, and compares it with what the held token was asked with.
+/// Reads the client Secret for the authority's `method`, and compares it with what the held token was requested with.
 ///
 /// # Errors
 /// Those of the call, a missing Secret apart.

@@ -1,15 +1,12 @@
-//! Objects that this version cannot understand: kept apart, so that they concern nobody else, and told.
+//! Objects that failed to decode: kept separate, so that they concern no other object, and reported.
 
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use itwin_core::events::Transition;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Resource, core::error_boundary::InvalidObject};
-
-use super::reconcile::Context;
 
 /// The longest part of a parser's complaint that is repeated.
 const COMPLAINT_MAX: usize = 200;
@@ -17,7 +14,7 @@ const COMPLAINT_MAX: usize = 200;
 /// Events that are published in one go, since the watch waits for them; the rest follows with its next event.
 const AT_ONCE: usize = 20;
 
-/// The objects that cannot be understood, by kind, namespace and name.
+/// The objects that failed to decode, by kind, namespace and name.
 #[derive(Default)]
 pub struct InvalidObjects(Mutex<BTreeMap<Id, Complaint>>);
 
@@ -30,7 +27,7 @@ struct Complaint {
 }
 
 impl InvalidObjects {
-    /// This object cannot be understood.
+    /// This object failed to decode.
     pub fn add<K: Resource<DynamicType = ()>>(&self, invalid: InvalidObject) {
         let what: String = invalid.error.chars().take(COMPLAINT_MAX).collect();
         let metadata = invalid.metadata;
@@ -52,12 +49,12 @@ impl InvalidObjects {
         self.complaints().insert(id::<K>(&metadata), Complaint { about, what, reported: false });
     }
 
-    /// This object can be understood, or is gone.
+    /// This object was decoded, or is gone.
     pub fn forget<K: Resource<DynamicType = ()>>(&self, metadata: &ObjectMeta) {
         self.complaints().remove(&id::<K>(metadata));
     }
 
-    /// All objects of a kind, in a namespace or everywhere, are listed anew.
+    /// All objects of a kind, in a namespace or everywhere, are listed again.
     pub fn forget_all<K: Resource<DynamicType = ()>>(&self, namespace: Option<&str>) {
         self.complaints().retain(|(kind, within, _), _| {
             *kind != K::kind(&()) || namespace.is_some_and(|namespace| within.as_deref() != Some(namespace))
@@ -70,8 +67,8 @@ impl InvalidObjects {
         self.complaints().len()
     }
 
-    /// What was not told yet.
-    fn unreported(&self) -> Vec<(ObjectReference, String)> {
+    /// What was not reported yet.
+    pub(super) fn unreported(&self) -> Vec<(ObjectReference, String)> {
         let mut complaints = self.complaints();
         let unreported = complaints.values_mut().filter(|complaint| !complaint.reported).take(AT_ONCE);
         unreported
@@ -89,22 +86,6 @@ impl InvalidObjects {
 
 fn id<K: Resource<DynamicType = ()>>(metadata: &ObjectMeta) -> Id {
     (K::kind(&()).into_owned(), metadata.namespace.clone(), metadata.name.clone().unwrap_or_default())
-}
-
-impl Context {
-    /// Tells with an event of each object that cannot be understood, where that was not done yet. Only who acts does.
-    pub async fn report_invalid_objects(&self) {
-        self.metrics.invalid_objects(self.invalid_objects.count());
-        if !self.cluster.fence.holds() {
-            return;
-        }
-        for (about, what) in self.invalid_objects.unreported() {
-            let note = format!(
-                "this object cannot be understood and is left as it was: {what}; apply it again with the CRDs of this version"
-            );
-            self.events.publish(&about, Transition::warning("InvalidObject", note)).await;
-        }
-    }
 }
 
 #[cfg(test)]

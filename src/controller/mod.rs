@@ -1,8 +1,9 @@
-//! The loop: what wakes a credential, and observe, decide, act, report in a row for it.
+//! The reconcile loop: what enqueues a credential; observe, decide, act and report for it.
 
 mod admission;
 mod attempt;
 pub mod authorities;
+pub mod context;
 pub mod fetched;
 pub mod guarded;
 pub mod invalid_objects;
@@ -10,12 +11,13 @@ pub mod namespaces;
 pub mod observation;
 pub mod others;
 pub mod reconcile;
+mod reconciler;
+pub mod references;
 pub mod registry;
 mod report;
 pub mod requests;
-pub mod retry_state;
 mod revert;
 pub mod watches;
 
-/// When to look at an object again, beside when something changes: after this, or only then.
+/// When an object is reconciled again, besides when something changes: after this, or only then.
 pub type RequeueAfter = Option<std::time::Duration>;

@@ -6,12 +6,11 @@ use std::sync::{
 };
 
 use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
-use itwin_core::contenders::Contender;
+use itwin_core::{contenders::Contender, object::ObjectKey};
 use kube::{ResourceExt, runtime::reflector::Store};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::registry::Registry;
-use crate::observe::index::Key;
 
 /// How objects of one kind are woken: put into the queue of their loop, once there is one.
 pub struct WorkQueue<T> {
@@ -28,7 +27,7 @@ pub struct WatchedNamespace {
     /// Its credentials.
     pub credentials: Registry,
     /// How they are woken.
-    pub work_queue: WorkQueue<Arc<Key>>,
+    pub work_queue: WorkQueue<Arc<ObjectKey>>,
 }
 
 /// All of them, and the authorities.
@@ -58,7 +57,7 @@ impl<T> WorkQueue<T> {
 
 impl WatchedNamespaces {
     /// Has a credential looked at soon. Returns whether it is there.
-    pub fn enqueue(&self, key: &Key) -> bool {
+    pub fn enqueue(&self, key: &ObjectKey) -> bool {
         let found = self.of(key).find_map(|watched| Some((watched, watched.credentials.key(key)?)));
         if let Some((watched, key)) = &found {
             watched.work_queue.enqueue(key.clone());
@@ -68,24 +67,24 @@ impl WatchedNamespaces {
 
     /// The credential of this name, if it is there.
     #[must_use]
-    pub fn get(&self, key: &Key) -> Option<ITwinServiceCredential> {
+    pub fn get(&self, key: &ObjectKey) -> Option<ITwinServiceCredential> {
         self.of(key).find_map(|watched| watched.credentials.get(key))
     }
 
     /// What the credential of this name brings forward where others name the same Secret.
     #[must_use]
-    pub fn contender(&self, key: &Key) -> Option<Contender> {
+    pub fn contender(&self, key: &ObjectKey) -> Option<Contender> {
         self.of(key).find_map(|watched| watched.credentials.contender(key))
     }
 
     /// The credential, in whatever watched namespace, that has this UID now.
     #[must_use]
-    pub fn with_uid(&self, uid: &str) -> Option<Arc<Key>> {
+    pub fn with_uid(&self, uid: &str) -> Option<Arc<ObjectKey>> {
         self.all.iter().find_map(|watched| watched.credentials.with_uid(uid))
     }
 
     /// The scopes that this namespace belongs to: one, as they are told apart when the process starts.
-    pub fn of(&self, key: &Key) -> impl Iterator<Item = &WatchedNamespace> {
+    pub fn of(&self, key: &ObjectKey) -> impl Iterator<Item = &WatchedNamespace> {
         self.all.iter().filter(|watched| watched.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace))
     }
 
@@ -129,7 +128,7 @@ impl WatchedNamespace {
         self.enqueue(self.credentials.keys());
     }
 
-    fn enqueue(&self, keys: Vec<Arc<Key>>) {
+    fn enqueue(&self, keys: Vec<Arc<ObjectKey>>) {
         keys.into_iter().for_each(|key| self.work_queue.enqueue(key));
     }
 }

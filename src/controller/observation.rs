@@ -1,79 +1,38 @@
-//! The facts about one credential, put together from its object, the index, the memory and what was read.
+//! The observed state of one credential, put together from its object, the caches, the retry state and what was fetched.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use itwin_api::{
     credential::{DeletionPolicy, ITwinServiceCredential},
-    digest,
     failure::Failure,
     secret_keys, time,
 };
 use itwin_core::{
-    backoff,
+    client_state::{self, ClientClues, KnownVersion, ReadClient},
     contenders::{self, Contender},
-    fingerprint,
-    observed::{
-        Authority, Client, Desired, Held, History, Integrity, ObservedState, Policy, RenewBefore, RenewalRequest,
-        Restart, Target,
-    },
+    desired_secret, fingerprint,
+    object::ObjectKey,
+    observed::{Client, Desired, Held, History, ObservedState, Policy, Target, Unwritten},
     ownership,
-    requests::{Request, Requester},
+    renewal::renewal_request,
+    requests::Request,
+    retry_key::{AuthorityRevision, ClientKey, RetryKey, TargetKey},
+    retry_state::RetryState,
+    secret_state::{self, DataClues, MetadataClues, ReadData},
     template,
 };
 use kube::ResourceExt;
 
 use super::{
     authorities::Authorities,
-    fetched::{FetchedClient, FetchedSecrets},
+    fetched::FetchedSecrets,
     others::Others,
-    retry_state::RetryState,
+    references::{References, client_reference, requester},
 };
-use crate::{
-    act::secret_writer,
-    observe::{
-        client_secret,
-        index::{Key, Known, SecretIndex},
-        intern::intern,
-        target::SecretMetadata,
-    },
+use crate::observe::{
+    client_secret,
+    index::{Known, SecretIndex},
+    target::SecretMetadata,
 };
-
-/// No duration of a policy is longer: it is subtracted from the expiry of a token, and no date is before the calendar's.
-const LONGEST_POLICY: TimeDelta = TimeDelta::days(3650);
-
-/// One credential with the names of its surroundings.
-pub struct References<'a> {
-    /// The credential.
-    pub credential: &'a ITwinServiceCredential,
-    /// Its namespace and name.
-    pub key: Key,
-    /// Its UID.
-    pub uid: String,
-    /// The Secret to write.
-    pub target: Key,
-    /// The client Secret.
-    pub client: Key,
-}
-
-impl<'a> References<'a> {
-    /// Names the surroundings of a credential.
-    #[must_use]
-    pub fn new(credential: &'a ITwinServiceCredential) -> Self {
-        let namespace = credential.namespace().unwrap_or_default();
-        Self {
-            key: Key::new(&namespace, credential.name_any()),
-            uid: credential.uid().unwrap_or_default(),
-            target: Key::new(&namespace, credential.target_name()),
-            client: Key::new(&namespace, &credential.spec.client_credentials_ref.name),
-            credential,
-        }
-    }
-
-    /// The value of the renew annotation.
-    #[must_use]
-    pub fn renew_annotation(&self) -> Option<&String> {
-        self.credential.annotations().get(secret_keys::RENEW)
-    }
-}
 
 fn contender(credential: &ITwinServiceCredential) -> Contender {
     Contender {
@@ -83,7 +42,7 @@ fn contender(credential: &ITwinServiceCredential) -> Contender {
     }
 }
 
-/// What is known without asking.
+/// What is known without a call.
 pub struct Caches<'a> {
     /// Secrets.
     pub index: &'a SecretIndex,
@@ -95,7 +54,7 @@ pub struct Caches<'a> {
     pub is_admitted: bool,
 }
 
-/// The facts, and a number that moves with everything that may make a new attempt worth while.
+/// The observed state.
 #[must_use]
 pub fn observe(
     references: &References<'_>,
@@ -103,7 +62,7 @@ pub fn observe(
     fetched: &FetchedSecrets,
     caches: &Caches<'_>,
     now: DateTime<Utc>,
-) -> (ObservedState, u32) {
+) -> ObservedState {
     let Caches { index, others, authorities, is_admitted } = caches;
     let spec = &references.credential.spec;
     let (authority, revision) = authorities.observe(&spec.authority_ref.name, spec);
@@ -113,66 +72,53 @@ pub fn observe(
         known => target(references, retry_state, fetched, known, *others),
     };
     let written_by = writer_of_client(references, &known_client, *others);
-    let inputs = inputs(references, revision, (&known_client, written_by.as_ref()), &target);
+    let retry_key = retry_key(references, revision, (&known_client, written_by.as_ref()), &target);
+    let renewed_for = match &known_target {
+        Known::Present(secret_metadata) => secret_metadata.renewed_for.as_deref(),
+        Known::Absent | Known::Unknown => None,
+    };
+    let annotation = references.renew_annotation().map(String::as_str);
     let client = match written_by {
         Some(failure) => Client::Unusable(failure),
-        None => client(references, retry_state, fetched, &known_client, &target),
+        None => client(references, retry_state, fetched, &known_client),
     };
-    let observed = ObservedState {
+    ObservedState {
         uid: references.uid.clone(),
-        desired: Desired { request: fingerprint::request(spec), policy: policy(references.credential) },
+        desired: desired(references),
         suspend: spec.suspend,
-        renewal_request: renewal_request(references, retry_state, &known_target, now),
+        renewal_request: renewal_request(&retry_state.renewal_clues(annotation, renewed_for), now),
         authority,
         client,
         target,
-        history: History { not_before: not_before(retry_state, inputs, now) },
+        history: History {
+            not_before: retry_state.backoff_until(&retry_key, now),
+            requested_at: retry_state.requested_at(),
+        },
+        retry_key,
         is_admitted: *is_admitted,
-        has_unwritten: retry_state.unwritten.is_some(),
-        restart: restart(references, retry_state),
-    };
-    (observed, inputs)
+        unwritten: retry_state.unwritten().map(|content| Unwritten {
+            token_metadata: content.token_metadata(),
+            client_reference: content.client_reference.clone(),
+        }),
+        restart: (!spec.rollout_restart_targets.is_empty()).then(|| retry_state.restart()),
+    }
+}
+
+fn desired(references: &References<'_>) -> Desired {
+    let spec = &references.credential.spec;
+    Desired {
+        request: fingerprint::request(spec),
+        client_reference: client_reference(references),
+        secret: references.target.to_string(),
+        template_failure: template::check(spec.secret_template.as_ref()).err(),
+        policy: Policy::new(spec),
+    }
 }
 
 /// Whether nothing was ever reported of a credential.
 #[must_use]
 pub fn is_new(references: &References<'_>, retry_state: &RetryState) -> bool {
-    references.credential.status.is_none() && retry_state.written_status.is_none()
-}
-
-fn restart(references: &References<'_>, retry_state: &RetryState) -> Option<Restart> {
-    let wanted = !references.credential.spec.rollout_restart_targets.is_empty();
-    wanted.then_some(Restart { done_for: retry_state.restarted_for, not_before: retry_state.restart_not_before })
-}
-
-/// The end of the back-off, as long as nothing relevant changed. A failure that was noted later than now was noted
-/// before the clock was set back: its back-off binds nobody, else attempts would cease for as long.
-fn not_before(retry_state: &RetryState, inputs: u32, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let unchanged = retry_state.inputs.is_none_or(|before| before == inputs);
-    let failed_at = retry_state.attempts.last_failure.as_ref().map(|(time, _)| *time);
-    retry_state.not_before.filter(|_| unchanged && failed_at.is_none_or(|time| time <= now))
-}
-
-fn renewal_request(
-    references: &References<'_>,
-    retry_state: &RetryState,
-    target: &Known,
-    now: DateTime<Utc>,
-) -> Option<RenewalRequest> {
-    // the Secret knows before the status, or the memory of a process whose write was not answered, does
-    let open = |value: &String| match target {
-        Known::Present(secret_metadata) => {
-            secret_metadata.renewed_for.as_deref() != Some(&*fingerprint::renewal(value))
-        }
-        _ => true,
-    };
-    let fresh = |value: &String| retry_state.attempts.renew_request.as_ref() != Some(value) && open(value);
-    let fresh = references.renew_annotation().is_some_and(fresh);
-    let unfulfilled = retry_state.unfulfilled_request.as_ref().is_some_and(open);
-    // a time to come is of a clock that was ahead
-    let requested_at = retry_state.requested_at.filter(|at| *at <= now);
-    let not_before = requested_at.map(|at| at + backoff::ON_REQUEST_FLOOR).filter(|until| *until > now);
-    (fresh || unfulfilled).then_some(RenewalRequest { fresh, not_before })
+    references.credential.status.is_none() && retry_state.written_status().is_none()
 }
 
 /// The token request of a credential, as it waits in the queue of its authority.
@@ -192,40 +138,7 @@ pub fn request(
         client_version: version,
         content: observed.desired.request.as_str().into(),
         expires_at: observed.held_until(),
-        is_retry: retry_state.attempts.failures > 0 && !retry_state.failed_by_others,
-    }
-}
-
-/// The client of a credential, as the queue knows it.
-#[must_use]
-pub fn requester(references: &References<'_>) -> Requester {
-    Requester { namespace: intern(&references.client.namespace), secret: intern(&client_reference(references)) }
-}
-
-/// The client Secret with the keys that are read of it: one Secret can hold several clients.
-#[must_use]
-pub fn client_reference(references: &References<'_>) -> String {
-    let keys = &references.credential.spec.client_credentials_ref;
-    let names = [&keys.client_id_key, &keys.client_secret_key, &keys.private_key_key, &keys.username_key];
-    let names = names.into_iter().chain([&keys.password_key]).map(String::as_str);
-    // neither a name nor a key holds a slash or a comma
-    format!("{}/{}", references.client.name, names.collect::<Vec<_>>().join(","))
-}
-
-/// The renewal policy of a spec.
-#[must_use]
-pub fn policy(credential: &ITwinServiceCredential) -> Policy {
-    let spec = &credential.spec;
-    let delta = |duration: kube::core::Duration| {
-        TimeDelta::from_std(duration.into()).map_or(LONGEST_POLICY, |duration| duration.min(LONGEST_POLICY))
-    };
-    Policy {
-        renew_before: match (spec.renew_before, spec.renew_before_percentage) {
-            (Some(duration), _) => RenewBefore::Fixed(delta(duration)),
-            (None, Some(percentage)) => RenewBefore::Percentage(percentage),
-            (None, None) => RenewBefore::Default,
-        },
-        minimum_validity: delta(spec.minimum_validity),
+        is_retry: retry_state.is_retrying(),
     }
 }
 
@@ -247,18 +160,25 @@ fn target(
         }
         Known::Present(secret_metadata) => secret_metadata,
     };
-    let Key { namespace, name } = &references.key;
+    let read = read_data(fetched, secret_metadata);
+    let has_token = secret_metadata.token_metadata.is_some();
+    let clues = data_clues(references.credential, retry_state, secret_metadata, has_token);
+    let ObjectKey { namespace, name } = &references.key;
     let writer = ownership::Writer { namespace, name, uid: &references.uid };
     match ownership::owner(&secret_metadata.ownership, secret, &writer, &|uid| others.living(uid)) {
         ownership::Owner::Us => Target::Ours(Held {
+            form: secret_state::form(read, &clues),
             token_metadata: secret_metadata.token_metadata.clone(),
-            data: integrity(references.credential, retry_state, fetched, secret_metadata),
-            metadata_intact: !has_extra_keys(fetched, secret_metadata)
-                && metadata_intact(references.credential, secret_metadata),
+            data: secret_state::integrity(read, &clues),
+            metadata_intact: secret_state::is_metadata_intact(&metadata_clues(
+                references.credential,
+                secret_metadata,
+                read,
+            )),
         }),
         ownership::Owner::Adoptable => {
-            let held = Held { token_metadata: None, data: Integrity::Verified, metadata_intact: false };
-            older_reader().map_or(Target::Ours(held), Target::NotOwned)
+            let clues = DataClues { has_token_metadata: false, ..clues };
+            older_reader().map_or_else(|| Target::Adoptable(secret_state::form(read, &clues)), Target::NotOwned)
         }
         ownership::Owner::Other(failure) => Target::NotOwned(older_reader().unwrap_or(failure)),
     }
@@ -278,108 +198,89 @@ fn writer_of_client(references: &References<'_>, known: &Known, others: &dyn Oth
     contenders::writer_of_client(&references.client.to_string(), &contender(references.credential), &writers, ownership)
 }
 
-fn integrity(
+/// The Secret as it was read, if that was the version that is known of it.
+fn read_data<'a>(fetched: &'a FetchedSecrets, secret_metadata: &SecretMetadata) -> Option<ReadData<'a>> {
+    let read = fetched.target.as_ref().filter(|read| read.version == secret_metadata.version)?;
+    Some(ReadData {
+        is_ours: read.is_ours,
+        has_extra_keys: read.has_extra_keys,
+        is_immutable: read.immutable,
+        type_: &read.type_,
+    })
+}
+
+fn data_clues(
     credential: &ITwinServiceCredential,
     retry_state: &RetryState,
-    fetched: &FetchedSecrets,
     secret_metadata: &SecretMetadata,
-) -> Integrity {
-    if let Some(read) = fetched.target.as_ref().filter(|read| read.version == secret_metadata.version) {
-        // keys that were added cost a patch, not a token
-        return if read.is_ours || read.has_extra_keys { Integrity::Verified } else { Integrity::Tampered };
+    has_token_metadata: bool,
+) -> DataClues {
+    let template = credential.spec.secret_template.as_ref();
+    DataClues {
+        is_verified_version: retry_state.verified_target() == Some(&secret_metadata.version),
+        sole_writer_of: secret_metadata.sole_writer_of,
+        keys_written: secret_keys::DATA_KEYS.len() + template.map_or(0, |template| template.data.len()),
+        may_be_immutable: secret_metadata.may_be_immutable,
+        is_template_current: template::is_current(secret_metadata.template.as_deref(), template),
+        has_token_metadata,
     }
-    let template_keys = credential.spec.secret_template.as_ref().map_or(0, |template| template.data.len());
-    let verified = retry_state.verified_target.as_ref() == Some(&secret_metadata.version)
-        || secret_metadata.sole_writer_of == Some(secret_keys::DATA_KEYS.len() + template_keys);
-    if verified { Integrity::Verified } else { Integrity::Unverified }
 }
 
-fn has_extra_keys(fetched: &FetchedSecrets, secret_metadata: &SecretMetadata) -> bool {
-    fetched.target.as_ref().is_some_and(|read| read.version == secret_metadata.version && read.has_extra_keys)
+fn metadata_clues(
+    credential: &ITwinServiceCredential,
+    secret_metadata: &SecretMetadata,
+    read: Option<ReadData<'_>>,
+) -> MetadataClues {
+    let (labels, annotations) = (desired_secret::labels(credential), desired_secret::annotations(credential));
+    let template = credential.spec.secret_template.as_ref();
+    MetadataClues {
+        has_owner: secret_metadata.ownership.controller.is_some(),
+        wants_owner: credential.spec.deletion_policy == DeletionPolicy::Delete,
+        is_template_current: template::is_current(secret_metadata.template.as_deref(), template),
+        carries_desired: secret_metadata.carries(&labels, &annotations),
+        has_leftovers: !secret_metadata.leftovers(&labels, &annotations).is_empty(),
+        has_extra_keys: read.is_some_and(|read| read.has_extra_keys),
+    }
 }
 
-fn metadata_intact(credential: &ITwinServiceCredential, secret_metadata: &SecretMetadata) -> bool {
-    let has_owner = secret_metadata.ownership.controller.is_some();
-    let wants_owner = credential.spec.deletion_policy == DeletionPolicy::Delete;
-    let (labels, annotations) = (secret_writer::labels(credential), secret_writer::annotations(credential));
-    has_owner == wants_owner
-        && template::is_current(secret_metadata.template.as_deref(), credential.spec.secret_template.as_ref())
-        && secret_metadata.carries(&labels, &annotations)
-        && secret_metadata.leftovers(&labels, &annotations).is_empty()
+fn client(references: &References<'_>, retry_state: &RetryState, fetched: &FetchedSecrets, known: &Known) -> Client {
+    let clues = ClientClues {
+        known: match known {
+            Known::Unknown => KnownVersion::Unknown,
+            Known::Absent => KnownVersion::Absent,
+            Known::Present(secret_metadata) => KnownVersion::Present(&secret_metadata.version),
+        },
+        read: fetched.client.as_ref().map(|read| ReadClient {
+            version: &read.version,
+            failure: read.content.as_ref().err(),
+            same_as_held: read.same_as_held,
+        }),
+        is_missing: fetched.client_is_missing,
+        verified: retry_state.verified_client(),
+    };
+    let keys = &references.credential.spec.client_credentials_ref;
+    client_state::client(&clues, || client_secret::not_found(&references.client.to_string(), keys))
 }
 
-fn client(
+fn retry_key(
     references: &References<'_>,
-    retry_state: &RetryState,
-    fetched: &FetchedSecrets,
-    known: &Known,
+    authority: AuthorityRevision,
+    client: (&Known, Option<&Failure>),
     target: &Target,
-) -> Client {
-    // one that was changed while a request was under way is read again before the next
-    let is_current = |read: &&FetchedClient| match known {
-        Known::Present(secret_metadata) => secret_metadata.version == read.version,
-        Known::Absent => false,
-        Known::Unknown => true,
-    };
-    if let Some(read) = fetched.client.as_ref().filter(is_current) {
-        return match &read.content {
-            Ok(_) => Client::Usable { version: read.version.clone(), same_as_held: read.same_as_held },
-            Err(failure) => Client::Unusable(failure.clone()),
-        };
+) -> RetryKey {
+    RetryKey {
+        generation: references.credential.metadata.generation.unwrap_or_default(),
+        authority,
+        client: match client {
+            (_, Some(failure)) => ClientKey::NotAllowed(failure.message.clone()),
+            (Known::Unknown, None) => ClientKey::Unknown,
+            (Known::Absent, None) => ClientKey::Absent,
+            (Known::Present(secret_metadata), None) => ClientKey::Version(secret_metadata.version.clone()),
+        },
+        target: match target {
+            Target::Unread | Target::Presumed | Target::Absent => TargetKey::Absent,
+            Target::NotOwned(failure) => TargetKey::NotOwned(failure.message.clone()),
+            Target::Ours(_) | Target::Adoptable(_) => TargetKey::Writable,
+        },
     }
-    match known {
-        Known::Unknown => Client::Unread { version: None },
-        Known::Absent if !fetched.client_is_missing => Client::Missing,
-        Known::Absent => Client::Unusable(client_secret::not_found(
-            &references.client.to_string(),
-            &references.credential.spec.client_credentials_ref,
-        )),
-        Known::Present(secret_metadata) if retry_state.verified_client.as_ref() == Some(&secret_metadata.version) => {
-            Client::Unread {
-                version: match target {
-                    Target::Ours(Held { token_metadata: Some(token_metadata), .. }) => {
-                        Some(token_metadata.client_version.clone())
-                    }
-                    _ => None,
-                },
-            }
-        }
-        Known::Present(secret_metadata) => Client::Unread { version: Some(secret_metadata.version.clone()) },
-    }
-}
-
-fn inputs(references: &References<'_>, revision: u32, client: (&Known, Option<&Failure>), target: &Target) -> u32 {
-    let client = match client {
-        (_, Some(failure)) => &failure.message,
-        (Known::Unknown, None) => "unknown",
-        (Known::Absent, None) => "absent",
-        (Known::Present(secret_metadata), None) => &secret_metadata.version,
-    };
-    let target = match target {
-        // that it was read since is no reason for another attempt
-        Target::Unread | Target::Presumed | Target::Absent => "absent",
-        Target::NotOwned(failure) => &failure.message,
-        Target::Ours(_) => "ours",
-    };
-    let generation = references.credential.metadata.generation.unwrap_or_default().to_string();
-    digest::short([&generation, &revision.to_string(), client, target])
-}
-
-/// Whether the authority can be asked.
-#[must_use]
-pub fn issuer(authority: &Authority) -> Option<&str> {
-    match authority {
-        Authority::Ready { issuer } => Some(issuer),
-        _ => None,
-    }
-}
-
-/// The instant after which, by the clock alone, the credential stands otherwise.
-#[must_use]
-pub fn next_change(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let token_metadata = observed.held_for_spec()?;
-    // a token with exactly the minimum validity left is still good: look a moment later
-    let restart = observed.restart.as_ref().and_then(|restart| restart.not_before);
-    let falls_below = token_metadata.expires_at - observed.desired.policy.minimum_validity + TimeDelta::milliseconds(1);
-    [Some(falls_below), Some(token_metadata.expires_at), restart].into_iter().flatten().filter(|at| *at > now).min()
 }

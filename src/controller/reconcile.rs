@@ -1,100 +1,91 @@
-//! One credential: observe, decide, act, until there is nothing more to do now; then report, and say when to look
-//! again.
+//! One credential: observe, decide and act until there is nothing more to do now; then report and requeue.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
 use itwin_api::{conditions::Reason, credential::ITwinServiceCredential, failure::Failure};
 use itwin_core::{
     action::{Action, Fetch, IssueReason},
-    backoff,
     decide::decide,
-    observed::{Client, ObservedState},
+    messages,
+    object::ObjectKey,
+    observed::ObservedState,
+    retry_state::RetryState,
 };
 use kube::ResourceExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     RequeueAfter,
     admission::NotQueued,
     attempt::IssueResult,
-    authorities::Authorities,
+    context::Context,
     fetched::{self, FetchedSecrets},
-    invalid_objects::InvalidObjects,
-    namespaces::WatchedNamespaces,
-    observation::{self, Caches, References},
-    others::Registered,
-    requests::Slot,
-    retry_state::RetryState,
+    observation,
+    reconciler::{AWAIT_AUTHORITY, Attempted, Reconciler, requeue},
+    references::{References, requester},
 };
-use crate::{
-    clock::Clock,
-    cluster::{CallError, Cluster},
-    journal::Journal,
-    liveness::Liveness,
-    metrics::Metrics,
-    observe::index::{Key, SecretIndex},
-    report::publisher::Events,
-};
+use crate::{cluster::CallError, observe::index::Known};
 
-/// Steps of one look at a credential: reading three Secrets, asking, writing, and twice again after conflicts.
-const STEPS_MAX: usize = 12;
-/// Wait for an authority that was not looked at yet; its first answer wakes the credential before that.
-pub(super) const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
-/// Never look again sooner than this: a bound on what any mistake in the schedule can cost.
-const REQUEUE_FLOOR: TimeDelta = TimeDelta::milliseconds(10);
-/// One look ends within this, whatever hangs: all its steps with their deadlines, and a token request.
+/// Steps of one reconcile: four reads, a token request with its write, and twice again after conflicts.
+const STEPS_MAX: usize = 16;
+/// One reconcile ends within this, whatever hangs: all its steps with their deadlines, and a token request.
 const RECONCILE_DEADLINE: Duration = Duration::from_secs(180);
 /// The longest wait after calls to the Kubernetes API that failed.
 const API_RETRY_CEILING: TimeDelta = TimeDelta::seconds(30);
 
-/// What every reconcile shares.
-pub struct Context {
-    /// The clocks.
-    pub clock: Clock,
-    /// The Kubernetes API.
-    pub cluster: Cluster,
-    /// The metrics.
-    pub metrics: Arc<Metrics>,
-    /// The authorities.
-    pub authorities: Authorities,
-    /// The Secrets that somebody cares for.
-    pub index: SecretIndex,
-    /// The publisher of events.
-    pub events: Events,
-    /// The namespaces we act in.
-    pub namespaces: WatchedNamespaces,
-    /// Objects that this version cannot understand.
-    pub invalid_objects: InvalidObjects,
-    /// What must go on, for the liveness probe.
-    pub liveness: Arc<Liveness>,
-    /// What is being reconciled, for the process after a crash.
-    pub journal: Journal,
-    /// A watch keeps the index up to date.
-    pub watch_secrets: bool,
-    /// The workers of the process. A reconcile holds one, except while a token request is under way.
-    pub workers: Arc<Semaphore>,
+/// What follows a step.
+enum Next {
+    /// The state is observed again.
+    Decide,
+    /// The reconcile ends with a report.
+    Report {
+        /// The next attempt.
+        next_attempt: Option<DateTime<Utc>>,
+        /// Another reconcile after this, whatever else is due.
+        wait: Option<TimeDelta>,
+    },
+    /// The reconcile ends, and the token request waits in the queue.
+    AwaitAdmission {
+        /// For so long it has waited.
+        waited: Duration,
+    },
 }
 
-impl Context {
-    /// A worker, once one is free.
-    pub(super) async fn worker(&self) -> Option<OwnedSemaphorePermit> {
-        // it is never closed
-        self.workers.clone().acquire_owned().await.ok()
+impl Next {
+    /// The reconcile ends with a report, and the next one comes after this wait.
+    fn report_after(wait: Option<TimeDelta>) -> Self {
+        Self::Report { next_attempt: None, wait }
     }
+}
 
-    /// Has these credentials reconciled soon: another one may be out of their way.
-    pub fn enqueue_credentials(&self, credentials: Vec<Arc<Key>>) {
-        for credential in &credentials {
-            self.namespaces.enqueue(credential);
+/// How a reconcile ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReconcileResult {
+    Success,
+    /// A call to the Kubernetes API failed.
+    ApiError,
+    Panic,
+    /// It did not end in time.
+    Deadline,
+}
+
+impl ReconcileResult {
+    /// The label of the metric.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::ApiError => "api_error",
+            Self::Panic => "panic",
+            Self::Deadline => "deadline",
         }
     }
 }
 
-/// Looks at one credential. A panic is caught and counted: it neither stops the others nor hides.
-pub async fn reconcile(key: &Arc<Key>, worker: OwnedSemaphorePermit, context: &Context) -> RequeueAfter {
-    // gone since it was woken
+/// Reconciles one credential. A panic is caught and counted: it neither stops the others nor hides.
+pub async fn reconcile(key: &Arc<ObjectKey>, worker: OwnedSemaphorePermit, context: &Context) -> RequeueAfter {
+    // gone since it was enqueued
     let credential = context.namespaces.get(key)?;
     let _under_way = match context.journal.begin(key, credential.uid().as_deref().unwrap_or_default()) {
         Ok(under_way) => under_way,
@@ -102,37 +93,34 @@ pub async fn reconcile(key: &Arc<Key>, worker: OwnedSemaphorePermit, context: &C
     };
     let started = context.clock.monotonic();
     let (result, again) = contained(Box::pin(reconcile_object(&credential, key, worker, context))).await;
-    if matches!(result, "panic" | "deadline") {
+    if matches!(result, ReconcileResult::Panic | ReconcileResult::Deadline) {
         tracing::error!(
             namespace = credential.namespace(),
             credential = credential.name_any(),
-            "a look at this credential ended with: {result}; it is looked at again in {} s, please report this as a bug",
+            "the reconcile of this credential ended with: {}; it is retried in {} s, please report this as a bug",
+            result.as_str(),
             API_RETRY_CEILING.num_seconds()
         );
     }
-    context.metrics.reconciled(result, started.elapsed());
+    context.metrics.reconciled(result.as_str(), started.elapsed());
     again
 }
 
-/// A look that ends, whatever happens in it, and how: nobody else waits for it, nor ends with it.
+/// A reconcile that ends, whatever happens in it, and how: no other one waits for it, nor ends with it.
 async fn contained(
     reconcile: impl Future<Output = Result<RequeueAfter, RequeueAfter>>,
-) -> (&'static str, RequeueAfter) {
+) -> (ReconcileResult, RequeueAfter) {
     match tokio::time::timeout(RECONCILE_DEADLINE, AssertUnwindSafe(reconcile).catch_unwind()).await {
-        Ok(Ok(Ok(again))) => ("success", again),
-        Ok(Ok(Err(again))) => ("api_error", again),
-        Ok(Err(_)) => ("panic", requeue(API_RETRY_CEILING)),
-        Err(_) => ("deadline", requeue(API_RETRY_CEILING)),
+        Ok(Ok(Ok(again))) => (ReconcileResult::Success, again),
+        Ok(Ok(Err(again))) => (ReconcileResult::ApiError, again),
+        Ok(Err(_)) => (ReconcileResult::Panic, requeue(API_RETRY_CEILING)),
+        Err(_) => (ReconcileResult::Deadline, requeue(API_RETRY_CEILING)),
     }
-}
-
-pub(super) fn requeue(wait: TimeDelta) -> RequeueAfter {
-    Some(wait.max(REQUEUE_FLOOR).to_std().unwrap_or_default())
 }
 
 async fn reconcile_object(
     credential: &ITwinServiceCredential,
-    key: &Arc<Key>,
+    key: &Arc<ObjectKey>,
     worker: OwnedSemaphorePermit,
     context: &Context,
 ) -> Result<RequeueAfter, RequeueAfter> {
@@ -147,9 +135,9 @@ async fn reconcile_object(
     let mut retry_state = retry_state.unwrap_or_else(|| Box::new(RetryState::recall(credential, context.clock.now())));
     let queue = &context.authorities.requests;
     if let Some(shared) = queue.take_shared(key) {
-        retry_state.unwritten = Some(shared);
+        retry_state.keep(shared);
     }
-    let slot = queue.take_up(&credential.spec.authority_ref.name, key, &observation::requester(&references));
+    let slot = queue.take_up(&credential.spec.authority_ref.name, key, &requester(&references));
     let mut reconciler = Reconciler {
         references,
         key,
@@ -168,57 +156,23 @@ async fn reconcile_object(
     if !reconciler.waits && result.is_ok() {
         queue.leave(key);
     }
-    let again = match result {
-        Ok(again) => {
-            reconciler.retry_state.api_failures = 0;
-            Ok(again)
-        }
-        Err(error) => {
-            reconciler.retry_state.api_failures += 1;
-            let wait = backoff::delay(
-                reconciler.retry_state.api_failures,
-                TimeDelta::zero(),
-                Reason::ServerError,
-                None,
-                &reconciler.references.uid,
-            );
-            tracing::warn!(credential = %reconciler.references.key, %error, "a call to the Kubernetes API failed");
-            Err(requeue(wait.min(API_RETRY_CEILING)))
-        }
-    };
+    let again = reconciler.ended(result);
     if let Some(registry) = registry {
         registry.put_retry_state(&reconciler.references.key, &reconciler.references.uid, reconciler.retry_state);
     }
     again
 }
 
-/// One look at one credential.
-pub(super) struct Reconciler<'a> {
-    pub(super) references: References<'a>,
-    pub(super) key: &'a Arc<Key>,
-    pub(super) context: &'a Context,
-    pub(super) retry_state: Box<RetryState>,
-    pub(super) fetched: FetchedSecrets,
-    /// How the attempt ended, if one was made.
-    pub(super) outcome: Option<Attempted>,
-    /// The right to send one token request.
-    pub(super) slot: Option<Slot>,
-    /// A token request waits in the queue.
-    pub(super) waits: bool,
-    /// It has waited for so long that it is reported.
-    pub(super) waits_long: bool,
-    /// It waits behind an open circuit, so that no one knows when it is sent.
-    pub(super) is_blocked: bool,
-    /// The worker that does this.
-    pub(super) worker: Option<OwnedSemaphorePermit>,
-}
-
-pub(super) enum Attempted {
-    Written(IssueReason),
-    Failed(Failure),
-}
-
 impl Reconciler<'_> {
+    /// When to reconcile again: as the reconcile found, or later each time that calls to the Kubernetes API fail.
+    fn ended(&mut self, result: Result<RequeueAfter, CallError>) -> Result<RequeueAfter, RequeueAfter> {
+        result.inspect(|_| self.retry_state.api_succeeded()).map_err(|error| {
+            let wait = self.retry_state.api_failed(&self.references.uid);
+            tracing::warn!(credential = %self.references.key, %error, "a call to the Kubernetes API failed");
+            requeue(wait.min(API_RETRY_CEILING))
+        })
+    }
+
     async fn run(&mut self) -> Result<RequeueAfter, CallError> {
         self.report_long_renewal().await;
         let waits_unread = self.slot.is_none() && observation::is_new(&self.references, &self.retry_state);
@@ -226,81 +180,96 @@ impl Reconciler<'_> {
             self.fetch_secret_metadata().await?;
         }
         for _ in 0..STEPS_MAX {
-            // taken before the facts: a write is guarded by what was decided on, not by what a watch told meanwhile
+            // taken before the state is observed: a write is guarded by what was decided on, not by a later watch event
             let known = self.context.index.get(&self.references.target);
-            let (observed, inputs) = self.observe();
-            match decide(&observed, self.context.clock.now()) {
-                Action::Fetch(what) => {
-                    if let Err(failure) = self.fetch(what, &observed).await? {
-                        self.failed(&observed, inputs, failure.into());
-                        return self.report(None, None).await;
-                    }
-                }
-                Action::RequestToken(issue_reason) => {
-                    match Box::pin(self.issue(issue_reason, &observed, &known)).await? {
-                        IssueResult::Written { is_restored } => {
-                            self.outcome = Some(Attempted::Written(issue_reason));
-                            if is_restored {
-                                self.reverted(&observed, inputs, &known);
-                            }
-                        }
-                        IssueResult::Again => self.forget_target(),
-                        IssueResult::NotAdmitted => {}
-                        IssueResult::NotYet(wait) => return self.report(None, Some(wait)).await,
-                        IssueResult::Failed(failure) => self.failed(&observed, inputs, failure),
-                    }
-                }
-                Action::PatchMetadata => match self.patch_metadata(&known).await? {
-                    Ok(true) => self.reverted(&observed, inputs, &known),
-                    Ok(false) => {}
-                    Err(failure) => self.failed(&observed, inputs, failure.into()),
-                },
-                Action::Restart { issued_at } => self.restart_workloads(issued_at).await,
-                Action::Fail(failure) => self.failed(&observed, inputs, failure.into()),
-                Action::UpToDate { renew_at } => {
-                    if renew_at.is_some() {
-                        // It was written after all, or another was: a later need is not met with an old token.
-                        self.retry_state.unwritten = None;
-                        self.retry_state.unfulfilled_request = None;
-                        if let Some(request) = self.references.renew_annotation() {
-                            self.retry_state.attempts.renew_request = Some(request.clone());
-                        }
-                    }
-                    let now = self.context.clock.now();
-                    let conflict = self.retry_state.reverts.conflict_until(now);
-                    if renew_at.is_some() && conflict.is_none() {
-                        self.nothing_is_wrong();
-                    }
-                    return self.report(renew_at, conflict.map(|until| until - now)).await;
-                }
-                Action::BackOff { until } => return self.report(Some(until), None).await,
-                Action::AwaitAdmission => match self.enqueue(&observed, inputs) {
-                    Ok(waited) => return self.await_admission(waited).await,
-                    Err(NotQueued::Invalid(failure)) => self.failed(&observed, inputs, failure.into()),
-                    Err(NotQueued::Blocked { failure, by_others }) => {
-                        let had_failed = self.retry_state.attempts.failures > 0 && !self.retry_state.failed_by_others;
-                        self.failed(&observed, inputs, failure.into());
-                        self.retry_state.failed_by_others = by_others && !had_failed;
-                    }
-                },
-                Action::AwaitAuthority => return self.report(None, Some(AWAIT_AUTHORITY)).await,
+            let observed = self.observe();
+            let action = decide(&observed, self.context.clock.now());
+            match self.step(action, &observed, &known).await? {
+                Next::Decide => {}
+                Next::Report { next_attempt, wait } => return self.report(next_attempt, wait).await,
+                Next::AwaitAdmission { waited } => return self.await_admission(waited).await,
             }
         }
-        // somebody changes the Secret as fast as we look at it
-        let (observed, inputs) = self.observe();
-        let message = format!(
-            "Secret {} is changed again and again by somebody else: look at its metadata.managedFields",
-            self.references.target
-        );
-        self.failed(&observed, inputs, Failure::new(Reason::SecretConflict, message).into());
-        self.report(self.retry_state.not_before, None).await
+        // the Secret is changed as fast as it is reconciled
+        let observed = self.observe();
+        self.failed(&observed, messages::secret_changes_constantly(&self.references.target.to_string()).into());
+        self.report(self.retry_state.not_before(), None).await
     }
 
-    pub(super) fn observe(&self) -> (ObservedState, u32) {
-        let Context { index, namespaces, authorities, .. } = self.context;
-        let others = &Registered { index, namespaces };
-        let caches = Caches { index, others, authorities, is_admitted: self.slot.is_some() };
-        observation::observe(&self.references, &self.retry_state, &self.fetched, &caches, self.context.clock.now())
+    /// Carries out one action.
+    async fn step(&mut self, action: Action, observed: &ObservedState, known: &Known) -> Result<Next, CallError> {
+        let now = self.context.clock.now();
+        match action {
+            Action::Fetch(what) => {
+                if let Err(failure) = self.fetch(what).await? {
+                    self.failed(observed, failure.into());
+                    return Ok(Next::report_after(None));
+                }
+            }
+            Action::RequestToken(issue_reason) => {
+                let result = Box::pin(self.request_and_write(issue_reason, observed, known)).await?;
+                return Ok(self.issued(issue_reason, result, observed, known));
+            }
+            Action::WriteIssuedToken(issue_reason) => {
+                let result = self.write_issued(issue_reason, observed, known).await?;
+                return Ok(self.issued(issue_reason, result, observed, known));
+            }
+            Action::PatchMetadata => match self.patch_metadata(known).await? {
+                Ok(true) => self.reverted(observed, known),
+                Ok(false) => {}
+                Err(failure) => self.failed(observed, failure.into()),
+            },
+            Action::Restart { issued_at } => self.restart_workloads(issued_at).await,
+            Action::Fail(failure) => self.failed(observed, failure.into()),
+            Action::UpToDate { renew_at } => return Ok(self.up_to_date(renew_at)),
+            Action::BackOff { until } => return Ok(Next::Report { next_attempt: Some(until), wait: None }),
+            Action::AwaitInterval { until } => return Ok(Next::report_after(Some(until - now))),
+            Action::AwaitAuthority => return Ok(Next::report_after(Some(AWAIT_AUTHORITY))),
+            Action::AwaitAdmission => match self.enqueue(observed) {
+                Ok(waited) => return Ok(Next::AwaitAdmission { waited }),
+                Err(NotQueued { failure, by_others }) => {
+                    let by_others = by_others && !self.retry_state.is_retrying();
+                    self.failed_after(self.retry_state.failures(), observed, failure.into(), by_others);
+                }
+            },
+        }
+        Ok(Next::Decide)
+    }
+
+    /// Nothing is to be done before this renewal; `None` while nothing is to be renewed.
+    fn up_to_date(&mut self, renew_at: Option<DateTime<Utc>>) -> Next {
+        let now = self.context.clock.now();
+        let conflict = self.retry_state.conflict_until(now);
+        if renew_at.is_some() {
+            self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
+            if conflict.is_none() {
+                self.retry_state.settled();
+            }
+        }
+        Next::Report { next_attempt: renew_at, wait: conflict.map(|until| until - now) }
+    }
+
+    /// Notes how a token request or a write ended.
+    fn issued(
+        &mut self,
+        issue_reason: IssueReason,
+        result: IssueResult,
+        observed: &ObservedState,
+        known: &Known,
+    ) -> Next {
+        match result {
+            IssueResult::Written { is_restored } => {
+                self.outcome = Some(Attempted::Written(issue_reason));
+                if is_restored {
+                    self.reverted(observed, known);
+                }
+            }
+            IssueResult::Again => self.forget_target(),
+            IssueResult::NotAdmitted => {}
+            IssueResult::NotYet(wait) => return Next::report_after(Some(wait)),
+            IssueResult::Failed(failure) => self.failed(observed, failure),
+        }
+        Next::Decide
     }
 
     async fn fetch_secret_metadata(&self) -> Result<(), CallError> {
@@ -311,14 +280,8 @@ impl Reconciler<'_> {
         fetched::read_metadata(cluster, index, &self.references.client).await
     }
 
-    pub(super) fn forget_target(&mut self) {
-        self.context.index.invalidate(&self.references.target);
-        // whether the client is the same was told of the token that was there
-        self.fetched = FetchedSecrets::default();
-    }
-
-    /// Reads what is missing. Being forbidden to read is told like any other refusal; other errors are the caller's.
-    async fn fetch(&mut self, what: Fetch, observed: &ObservedState) -> Result<Result<(), Failure>, CallError> {
+    /// Reads what is missing. A missing permission is reported like any other failure; other errors are the caller's.
+    async fn fetch(&mut self, what: Fetch) -> Result<Result<(), Failure>, CallError> {
         let Context { cluster, index, .. } = self.context;
         let (result, key, reason) = match what {
             Fetch::Target => {
@@ -326,46 +289,22 @@ impl Reconciler<'_> {
                 (result, &self.references.target, Reason::SecretWriteFailed)
             }
             Fetch::TargetData => (self.read_target().await, &self.references.target, Reason::SecretWriteFailed),
-            Fetch::Client => {
-                (self.read_client(observed).await, &self.references.client, Reason::ClientCredentialsNotFound)
-            }
+            Fetch::Client => (self.read_client().await, &self.references.client, Reason::ClientCredentialsNotFound),
         };
         match result {
-            Err(CallError::Forbidden(why)) => Ok(Err(Failure::new(
-                reason,
-                format!(
-                    "Secret {key} may not be read ({why}): allow the operator's service account to get Secrets in this namespace"
-                ),
-            ))),
+            Err(CallError::Forbidden(why)) => Ok(Err(messages::secret_forbidden(reason, &key.to_string(), &why))),
             other => other.map(Ok),
         }
     }
 
-    pub(super) async fn read_target(&mut self) -> Result<(), CallError> {
-        let read = fetched::read_target(&self.context.cluster, &self.context.index, &self.references).await?;
-        if let Some(read) = read.as_ref().filter(|read| read.is_ours) {
-            self.retry_state.verified_target = Some(read.version.clone());
-        }
-        self.fetched.target = read;
-        Ok(())
-    }
-
-    async fn read_client(&mut self, observed: &ObservedState) -> Result<(), CallError> {
-        // with what the held token was asked for stands in it, and matters only where the client may have changed
-        let may_differ = observed.held_for_spec().is_some_and(|held| match &observed.client {
-            Client::Unread { version: Some(version) } => *version != held.client_version,
-            _ => false,
-        });
-        if may_differ && self.fetched.target.is_none() {
-            self.read_target().await?;
-        }
+    async fn read_client(&mut self) -> Result<(), CallError> {
         let Context { cluster, index, authorities, .. } = self.context;
         let authority = authorities.get(&self.references.credential.spec.authority_ref.name);
-        // without an authority nothing is asked, and the method means nothing
+        // without an authority nothing is requested, and the method means nothing
         let method = authority.map(|authority| authority.config.client_authentication).unwrap_or_default();
         let read = fetched::read_client(cluster, index, &self.references, self.fetched.target.as_ref(), method).await?;
         if let Some(read) = read.as_ref().filter(|read| read.same_as_held == Some(true)) {
-            self.retry_state.verified_client = Some(read.version.clone());
+            self.retry_state.client_verified(read.version.clone());
         }
         self.fetched.client_is_missing = read.is_none();
         self.fetched.client = read;
@@ -383,13 +322,13 @@ mod tests {
         let broken = contained(async { panic!("a mistake of ours") });
         let good = contained(async { Ok(requeue(TimeDelta::seconds(1))) });
         let (broken, good) = tokio::join!(broken, good);
-        assert_eq!(broken, ("panic", requeue(API_RETRY_CEILING)));
-        assert_eq!(good, ("success", requeue(TimeDelta::seconds(1))));
+        assert_eq!(broken, (ReconcileResult::Panic, requeue(API_RETRY_CEILING)));
+        assert_eq!(good, (ReconcileResult::Success, requeue(TimeDelta::seconds(1))));
     }
 
     #[tokio::test(start_paused = true)]
     async fn reconcile_that_hangs_is_given_up() {
         let (result, action) = contained(std::future::pending()).await;
-        assert_eq!((result, action), ("deadline", requeue(API_RETRY_CEILING)));
+        assert_eq!((result, action), (ReconcileResult::Deadline, requeue(API_RETRY_CEILING)));
     }
 }

@@ -10,13 +10,12 @@ use std::{
 
 use chrono::DateTime;
 use itwin_api::{credential::ITwinServiceCredential, time};
-use itwin_core::contenders::Contender;
+use itwin_core::{contenders::Contender, object::ObjectKey, retry_state::RetryState};
 use kube::{Resource, ResourceExt};
 use lz4_flex::block;
 use tokio::sync::watch;
 
-use super::retry_state::RetryState;
-use crate::observe::{index::Key, intern::intern};
+use crate::observe::intern::intern;
 
 /// What most credentials have in common, so that packed texts need not hold it. It may be anything: it only makes them
 /// smaller, and they never leave this process.
@@ -54,7 +53,7 @@ struct Kept {
 
 /// The credentials of one scope.
 pub struct Registry {
-    all: Mutex<HashMap<Arc<Key>, Kept>>,
+    all: Mutex<HashMap<Arc<ObjectKey>, Kept>>,
     is_listed: watch::Sender<bool>,
 }
 
@@ -67,8 +66,8 @@ impl Default for Registry {
 impl Registry {
     /// Keeps a credential in place of what was known of it. Returns its key, and the one before it under its name if
     /// that was another, which is gone then.
-    pub fn keep(&self, credential: ITwinServiceCredential) -> (Arc<Key>, Option<ITwinServiceCredential>) {
-        let key = Key::new(credential.namespace().unwrap_or_default(), credential.name_any());
+    pub fn keep(&self, credential: ITwinServiceCredential) -> (Arc<ObjectKey>, Option<ITwinServiceCredential>) {
+        let key = ObjectKey::new(credential.namespace().unwrap_or_default(), credential.name_any());
         let uid = credential.uid().unwrap_or_default();
         let (packed, authority) = (pack(&credential), intern(&credential.spec.authority_ref.name));
         let metadata = &credential.metadata;
@@ -88,13 +87,13 @@ impl Registry {
     }
 
     /// Forgets a credential that is gone, and what was remembered of it.
-    pub fn forget(&self, key: &Key) {
+    pub fn forget(&self, key: &ObjectKey) {
         self.all().remove(key);
     }
 
     /// The credential of this name, if it is there.
     #[must_use]
-    pub fn get(&self, key: &Key) -> Option<ITwinServiceCredential> {
+    pub fn get(&self, key: &ObjectKey) -> Option<ITwinServiceCredential> {
         // read from a copy, so that nobody waits for it
         let text = self.all().get(key)?.packed.clone();
         unpack(&text)
@@ -102,7 +101,7 @@ impl Registry {
 
     /// What a credential brings forward where others name the same Secret; none where it is being deleted.
     #[must_use]
-    pub fn contender(&self, key: &Key) -> Option<Contender> {
+    pub fn contender(&self, key: &ObjectKey) -> Option<Contender> {
         let all = self.all();
         let kept = all.get(key).filter(|kept| !kept.is_going)?;
         Some(Contender {
@@ -114,38 +113,38 @@ impl Registry {
 
     /// The credential that has this UID now. All are gone through: it is asked only about Secrets of somebody else.
     #[must_use]
-    pub fn with_uid(&self, uid: &str) -> Option<Arc<Key>> {
+    pub fn with_uid(&self, uid: &str) -> Option<Arc<ObjectKey>> {
         self.all().iter().find(|(_, kept)| *kept.uid == *uid).map(|(key, _)| key.clone())
     }
 
     /// All keys.
     #[must_use]
-    pub fn keys(&self) -> Vec<Arc<Key>> {
+    pub fn keys(&self) -> Vec<Arc<ObjectKey>> {
         self.all().keys().cloned().collect()
     }
 
     /// The keys of those that name this authority.
     #[must_use]
-    pub fn users_of(&self, authority: &str) -> Vec<Arc<Key>> {
+    pub fn users_of(&self, authority: &str) -> Vec<Arc<ObjectKey>> {
         let all = self.all();
         all.iter().filter(|(_, kept)| *kept.authority == *authority).map(|(key, _)| key.clone()).collect()
     }
 
     /// The key as it is kept here, of which there is one for all.
     #[must_use]
-    pub fn key(&self, key: &Key) -> Option<Arc<Key>> {
+    pub fn key(&self, key: &ObjectKey) -> Option<Arc<ObjectKey>> {
         self.all().get_key_value(key).map(|(key, _)| key.clone())
     }
 
     /// Takes out what is remembered of a credential while it is worked on, which never happens twice at a time; a panic
     /// loses it, and the next look starts afresh.
     #[must_use]
-    pub fn take_retry_state(&self, key: &Key, uid: &str) -> Option<Box<RetryState>> {
+    pub fn take_retry_state(&self, key: &ObjectKey, uid: &str) -> Option<Box<RetryState>> {
         self.all().get_mut(key).filter(|kept| *kept.uid == *uid)?.retry_state.take()
     }
 
     /// Puts back what is remembered, unless the credential is gone by now.
-    pub fn put_retry_state(&self, key: &Key, uid: &str, retry_state: Box<RetryState>) {
+    pub fn put_retry_state(&self, key: &ObjectKey, uid: &str, retry_state: Box<RetryState>) {
         if let Some(kept) = self.all().get_mut(key).filter(|kept| *kept.uid == *uid) {
             kept.retry_state = Some(retry_state);
         }
@@ -169,7 +168,7 @@ impl Registry {
         let _ = self.is_listed.subscribe().wait_for(|listed| *listed).await;
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<Arc<Key>, Kept>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<Arc<ObjectKey>, Kept>> {
         // every change is complete before anything can panic
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -236,7 +235,7 @@ mod tests {
         .expect("a credential")
     }
 
-    fn keep_retry_state(registry: &Registry, key: &Key, uid: &str) {
+    fn keep_retry_state(registry: &Registry, key: &ObjectKey, uid: &str) {
         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
         registry.put_retry_state(key, uid, Box::new(RetryState::recall(&credential(uid), now)));
     }

@@ -1,4 +1,4 @@
-//! Telling how one credential stands after a look at it, and when to look again.
+//! The report at the end of a reconcile: status, metrics and event, and when to reconcile again.
 
 use std::borrow::Cow;
 
@@ -7,13 +7,14 @@ use itwin_api::{
     MANAGER,
     conditions::READY,
     credential::{CredentialStatus, ITwinServiceCredential},
-    limits::RENEW_MAX,
     secret_keys, time,
 };
 use itwin_core::{
-    events::{self, Outcome, Transition},
+    events::{self, EventReason, Outcome, Transition},
+    messages,
+    object::ObjectKey,
     observed::{Description, ObservedState},
-    status,
+    schedule, status,
 };
 use kube::{
     Api, Resource, ResourceExt,
@@ -24,35 +25,35 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    RequeueAfter, observation,
-    reconcile::{Attempted, Reconciler, requeue},
+    RequeueAfter,
+    reconciler::{Attempted, Reconciler, requeue},
 };
 use crate::{
     cluster::{CallError, Step},
     metrics::{CredentialGauges, CredentialLabels},
-    observe::index::{Key, Known},
+    observe::index::Known,
 };
 
-/// A credential is looked at at least this often, so that a clock that was set or a machine that slept is noticed.
+/// A credential is reconciled at least this often, so that a clock that was set or a machine that slept is noticed.
 const RESYNC: TimeDelta = TimeDelta::minutes(10);
 /// The same where Secrets are not watched: the contract promises to notice changes within 5 minutes.
 const RESYNC_UNWATCHED: TimeDelta = TimeDelta::seconds(290);
 
 impl Reconciler<'_> {
-    /// Tells how the credential stands, and says when to look again: at the next attempt, after `wait`, or when time
+    /// Reports how the credential stands, and says when to reconcile again: at the next attempt, after `wait`, or when time
     /// alone changes something.
     pub(super) async fn report(
         &mut self,
         next_attempt: Option<DateTime<Utc>>,
         wait: Option<TimeDelta>,
     ) -> Result<RequeueAfter, CallError> {
-        let (observed, _) = self.observe();
+        let observed = self.observe();
         let older_than_known = self.note_version();
         let previous = self.previous_status();
         let description = self.description();
         let now = self.context.clock.now();
-        // a back-off that is over says nothing of the next attempt: waking for it would be a hot loop
-        let back_off = self.retry_state.not_before.filter(|at| *at > now && !observed.suspend);
+        // a backoff that is over says nothing of the next attempt: a requeue for it would be a hot loop
+        let back_off = self.retry_state.not_before().filter(|at| *at > now && !observed.suspend);
         let next_attempt = next_attempt.or(back_off);
         // what waits for its turn was due when it said so: another status would cost a write for each renewal
         let shown_attempt = if self.waits && !self.is_blocked {
@@ -62,7 +63,7 @@ impl Reconciler<'_> {
         };
         let status = status::status(&status::Inputs {
             observed: &observed,
-            attempts: &self.retry_state.attempts,
+            attempts: &self.retry_state.reported(),
             description: &description,
             secret: &self.references.target.name,
             generation: self.references.credential.metadata.generation,
@@ -85,11 +86,11 @@ impl Reconciler<'_> {
         if let Some(transition) = transition {
             self.context.events.publish(&self.references.credential.object_ref(&()), transition).await;
         }
-        // the status is written at the next look; the attempt, and so the event, is of this one
+        // the status is written by the next reconcile; the attempt, and so the event, is of this one
         reported?;
         let again = if self.context.watch_secrets { RESYNC } else { RESYNC_UNWATCHED };
         let until_attempt = next_attempt.map(|at| at - now);
-        let until_change = observation::next_change(&observed, now).map(|at| at - now);
+        let until_change = schedule::next_change(&observed, now).map(|at| at - now);
         Ok(requeue([Some(again), wait, until_attempt, until_change].into_iter().flatten().min().unwrap_or(again)))
     }
 
@@ -97,39 +98,33 @@ impl Reconciler<'_> {
     pub(super) async fn report_long_renewal(&mut self) {
         let credential = self.references.credential;
         let is_too_long = credential.annotations().contains_key(secret_keys::RENEW_TOO_LONG);
-        if is_too_long && !self.retry_state.long_renewal_reported {
-            let note = format!(
-                "the annotation {} has more than {RENEW_MAX} characters and is ignored: write a shorter value, such as \
-                 the time in seconds",
-                secret_keys::RENEW
-            );
+        if self.retry_state.reports_long_renewal(is_too_long) {
+            let note = messages::renew_annotation_too_long();
             tracing::warn!(credential = %self.references.key, "{note}");
-            self.context.events.publish(&credential.object_ref(&()), Transition::warning("InvalidObject", note)).await;
+            self.context
+                .events
+                .publish(&credential.object_ref(&()), Transition::warning(EventReason::InvalidObject, note))
+                .await;
         }
-        self.retry_state.long_renewal_reported = is_too_long;
     }
 
     /// Forgets the status that we wrote once the watch has brought it. Returns whether the object is older than one that
-    /// was known before: then nobody knows what its status is, and it is written only with an attempt.
+    /// was known before: then no one knows what its status is, and it is written only with an attempt.
     fn note_version(&mut self) -> bool {
         let version = numeric(self.references.credential.metadata.resource_version.as_deref());
-        let retry_state = &mut self.retry_state;
-        retry_state.written_status.take_if(|(written_at, _)| *written_at <= version);
-        let newest = retry_state.written_status.as_ref().map_or(version, |(written_at, _)| *written_at);
-        retry_state.newest = retry_state.newest.max(newest);
-        newest < retry_state.newest
+        self.retry_state.observed_version(version)
     }
 
     /// The newer of the status that the watch brought and the one that we wrote.
     fn previous_status(&self) -> Cow<'_, CredentialStatus> {
-        match (&self.retry_state.written_status, &self.references.credential.status) {
-            (Some((_, status)), _) => Cow::Borrowed(&**status),
+        match (self.retry_state.written_status(), &self.references.credential.status) {
+            (Some(status), _) => Cow::Borrowed(status),
             (None, Some(status)) => Cow::Borrowed(status),
             (None, None) => Cow::Owned(CredentialStatus::default()),
         }
     }
 
-    /// What the token in the Secret was issued for, as the Secret tells it: a status may have been edited.
+    /// What the token in the Secret was issued for, as the Secret records it: a status may have been edited.
     fn description(&self) -> Description {
         match self.context.index.get(&self.references.target) {
             Known::Present(secret_metadata) => secret_metadata.description.clone(),
@@ -138,8 +133,7 @@ impl Reconciler<'_> {
     }
 
     async fn write_status(&mut self, status: CredentialStatus) -> Result<(), CallError> {
-        // whatever becomes of it, the next look compares with what the object then has
-        self.retry_state.newest = 0;
+        self.retry_state.status_write_begins();
         // null takes a field away
         let patch = json!({
             "metadata": {"uid": self.references.uid},
@@ -169,21 +163,20 @@ impl Reconciler<'_> {
         // at again, and what is not would keep an old status until its next renewal.
         let answer: Answer = self.context.cluster.call_for_metadata(Step::PatchCredentialStatus, request).await?;
         let version = numeric(answer.metadata.resource_version.as_deref());
-        self.retry_state.newest = version;
-        self.retry_state.written_status = Some((version, Box::new(status)));
+        self.retry_state.status_written(version, status);
         Ok(())
     }
 
     fn gauge(&self, observed: &ObservedState, status: &CredentialStatus, next_attempt: Option<DateTime<Utc>>) {
         let authority = &self.references.credential.spec.authority_ref.name;
-        let Key { namespace, name } = &self.references.key;
+        let ObjectKey { namespace, name } = &self.references.key;
         let labels = CredentialLabels { namespace, name, authority };
         let seconds = |at: DateTime<Utc>| at.timestamp() as f64;
         let gauges = CredentialGauges {
             expires_at: observed.held_for_spec().map(|token_metadata| seconds(token_metadata.expires_at)),
             renew_at: next_attempt.map(seconds),
             ready: status::holds(&status.conditions, READY),
-            failures: self.retry_state.attempts.failures,
+            failures: self.retry_state.failures(),
         };
         self.context.metrics.credential(labels, gauges);
     }

@@ -9,10 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use itwin_core::requests::{Blocked, Now, Outcome, Request, RequestQueue, Requester, breaker::Change, pacer::Pacer};
+use itwin_core::{
+    desired_secret::Content,
+    object::{ObjectKey, ObjectVersion},
+    requests::{Blocked, Now, Outcome, Request, RequestQueue, Requester, breaker::Change, pacer::Pacer},
+};
 use tokio::sync::Notify;
 
-use crate::{act::secret_writer::Content, clock::Clock, metrics::Metrics, observe::index::Key};
+use crate::{clock::Clock, metrics::Metrics};
 
 /// Limits of an authority before its spec was read; nothing is sent then.
 const FIRST_LIMITS: (u16, u32) = (1, 60);
@@ -30,17 +34,17 @@ struct State {
     /// By the name of the authority.
     queues: HashMap<Arc<str>, Queue>,
     /// In which queue each credential's request is, waiting or admitted.
-    places: HashMap<Arc<Key>, Arc<str>>,
+    places: HashMap<Arc<ObjectKey>, Arc<str>>,
     /// Tokens that were issued to an equal request, until their credentials take them.
-    shared: HashMap<Arc<Key>, Box<Content>>,
+    shared: HashMap<Arc<ObjectKey>, Box<Content>>,
     /// Credentials to reconcile.
-    enqueued: Vec<Arc<Key>>,
+    enqueued: Vec<Arc<ObjectKey>>,
     /// Authorities that answer again.
     recovered: Vec<Arc<str>>,
 }
 
 struct Queue {
-    queue: RequestQueue<Arc<Key>>,
+    queue: RequestQueue<Arc<ObjectKey>>,
     /// The pace at which requests are really sent: what is admitted evenly may reach this point in bursts.
     sends: Pacer,
     /// How often the circuit closed again: moves when attempts are worth while again.
@@ -59,13 +63,13 @@ pub struct Place {
 pub struct Slot {
     requests: Arc<Requests>,
     authority: Arc<str>,
-    key: Arc<Key>,
-    ended: Option<(Outcome, Arc<str>, Option<Box<Content>>)>,
+    key: Arc<ObjectKey>,
+    ended: Option<(Outcome, ObjectVersion, Option<Box<Content>>)>,
 }
 
 /// What the dispatcher has to do.
 struct Work {
-    enqueued: Vec<Arc<Key>>,
+    enqueued: Vec<Arc<ObjectKey>>,
     recovered: Vec<Arc<str>>,
     again: Option<Instant>,
 }
@@ -119,7 +123,7 @@ impl Requests {
     }
 
     /// Has a request wait, if it does not yet.
-    pub fn enqueue(&self, authority: &str, key: &Arc<Key>, request: Request) -> Place {
+    pub fn enqueue(&self, authority: &str, key: &Arc<ObjectKey>, request: Request) -> Place {
         let now = self.now();
         let mut state = self.state();
         if state.places.get(key).is_some_and(|place| **place != *authority) {
@@ -144,7 +148,7 @@ impl Requests {
 
     /// The right to send the request of this credential, if it was admitted.
     #[must_use]
-    pub fn take_up(self: &Arc<Self>, authority: &str, key: &Arc<Key>, requester: &Requester) -> Option<Slot> {
+    pub fn take_up(self: &Arc<Self>, authority: &str, key: &Arc<ObjectKey>, requester: &Requester) -> Option<Slot> {
         let mut state = self.state();
         let place = state.places.get(key)?.clone();
         let queue = &mut state.queues.get_mut(&place)?.queue;
@@ -163,7 +167,7 @@ impl Requests {
 
     /// Whether a request of this credential was admitted and waits for a worker.
     #[must_use]
-    pub fn is_admitted(&self, key: &Arc<Key>) -> bool {
+    pub fn is_admitted(&self, key: &Arc<ObjectKey>) -> bool {
         let state = self.state();
         let queue = state.places.get(key).and_then(|place| state.queues.get(place));
         queue.is_some_and(|queue| queue.queue.is_admitted(key))
@@ -171,12 +175,12 @@ impl Requests {
 
     /// The token that was issued to an equal request while this credential's waited.
     #[must_use]
-    pub fn take_shared(&self, key: &Key) -> Option<Box<Content>> {
+    pub fn take_shared(&self, key: &ObjectKey) -> Option<Box<Content>> {
         self.state().shared.remove(key)
     }
 
     /// Takes a credential's request out: it needs none now.
-    pub fn leave(&self, key: &Key) {
+    pub fn leave(&self, key: &ObjectKey) {
         let mut state = self.state();
         if state.places.contains_key(key) {
             state.leave(key, self.now());
@@ -186,14 +190,14 @@ impl Requests {
     }
 
     /// Forgets a credential that is gone.
-    pub fn forget_credential(&self, key: &Key) {
+    pub fn forget_credential(&self, key: &ObjectKey) {
         self.state().shared.remove(key);
         self.leave(key);
     }
 
     /// Admits requests for as long as the process leads. `enqueue` has a credential reconciled and returns whether there is
     /// one, `enqueue_users_of` has all reconciled that use an authority.
-    pub async fn dispatch(&self, enqueue: impl Fn(&Key) -> bool, enqueue_users_of: impl Fn(&str)) {
+    pub async fn dispatch(&self, enqueue: impl Fn(&ObjectKey) -> bool, enqueue_users_of: impl Fn(&str)) {
         loop {
             let Work { enqueued, recovered, again } = self.work();
             // one that was deleted while its reconcile was under way may have joined the queue after it was forgotten
@@ -282,8 +286,8 @@ impl State {
         })
     }
 
-    /// Takes out what waits, and gives back what was admitted and nobody has taken up.
-    fn leave(&mut self, key: &Key, now: Now) {
+    /// Takes out what waits, and gives back what was admitted and no worker has taken up.
+    fn leave(&mut self, key: &ObjectKey, now: Now) {
         let Some((key, place)) = self.places.remove_entry(key) else { return };
         let Some(Queue { queue, .. }) = self.queues.get_mut(&place) else { return };
         queue.leave(&key);
@@ -307,7 +311,7 @@ impl Slot {
     }
 
     /// The request was sent and ended, with this version of the client Secret. `content` is what equal requests get.
-    pub fn end(mut self, outcome: Outcome, version: Arc<str>, content: Option<Box<Content>>) {
+    pub fn end(mut self, outcome: Outcome, version: ObjectVersion, content: Option<Box<Content>>) {
         self.ended = Some((outcome, version, content));
     }
 }
@@ -324,8 +328,8 @@ mod tests {
 
     use super::*;
 
-    fn key(name: &str) -> Arc<Key> {
-        Arc::new(Key::new("team", name))
+    fn key(name: &str) -> Arc<ObjectKey> {
+        Arc::new(ObjectKey::new("team", name))
     }
 
     fn request() -> Request {
@@ -394,7 +398,7 @@ mod tests {
             requests.enqueue("ims", &key(name), request());
         }
         let enqueued = Mutex::new(Vec::new());
-        let enqueue = |key: &Key| {
+        let enqueue = |key: &ObjectKey| {
             enqueued.lock().expect("not poisoned").push(key.name.clone());
             key.name != "gone"
         };

@@ -1,11 +1,16 @@
-//! What is done about a token that is good: its Secret put right, and the workloads restarted that read it once.
+//! What is done while the token is good: its Secret is patched, and workloads that read the token once are restarted.
 
-use chrono::{DateTime, TimeDelta, Utc};
-use itwin_api::{conditions::Reason, failure::Failure, time};
-use itwin_core::{backoff, events::Transition, observed::ObservedState, template};
+use chrono::{DateTime, Utc};
+use itwin_api::{failure::Failure, time};
+use itwin_core::{
+    events::{EventReason, Transition},
+    messages::{self, Contention},
+    observed::ObservedState,
+    template,
+};
 use kube::Resource;
 
-use super::reconcile::{Context, Reconciler};
+use super::{context::Context, reconciler::Reconciler};
 use crate::{
     act::{rollout, secret_writer},
     cluster::CallError,
@@ -13,7 +18,7 @@ use crate::{
 };
 
 impl Reconciler<'_> {
-    /// Puts right what is wrong with a Secret whose token is good: without a token request. Returns whether it did.
+    /// Patches what is wrong with a Secret whose token is good, without a token request. Returns whether it did.
     pub(super) async fn patch_metadata(&mut self, known: &Known) -> Result<Result<bool, Failure>, CallError> {
         let Context { cluster, index, .. } = self.context;
         let credential = self.references.credential;
@@ -21,7 +26,7 @@ impl Reconciler<'_> {
         let is_current =
             template::is_current(secret_metadata.template.as_deref(), credential.spec.secret_template.as_ref());
         let has_extra_keys = self.fetched.target.as_ref().is_some_and(|read| read.has_extra_keys);
-        let repaired = if is_current && !has_extra_keys {
+        let patched = if is_current && !has_extra_keys {
             secret_writer::patch_metadata(cluster, credential, secret_metadata).await.map(Ok)
         } else {
             self.read_target().await?;
@@ -33,10 +38,10 @@ impl Reconciler<'_> {
                 _ => return Ok(Ok(false)),
             }
         };
-        match repaired {
-            Ok(Ok(repaired)) => {
-                self.retry_state.verified_target = Some(repaired.version.clone());
-                index.observe(&self.references.target, repaired);
+        match patched {
+            Ok(Ok(patched)) => {
+                self.retry_state.target_verified(patched.version.clone());
+                index.observe(&self.references.target, patched);
                 self.fetched.target = None;
                 Ok(Ok(true))
             }
@@ -49,38 +54,30 @@ impl Reconciler<'_> {
         }
     }
 
-    /// Notes that somebody else's change of the Secret, as it was `known`, was reverted. Where that goes on, it is reported as a failure, and
-    /// the next revert waits for the back-off; a token that is good stays so.
-    pub(super) fn reverted(&mut self, observed: &ObservedState, inputs: u32, known: &Known) {
+    /// Notes that a change of the Secret, as it was `known`, was reverted. Where changes go on, that is reported as a
+    /// failure, and the next revert waits for the backoff; a token that is good stays so.
+    pub(super) fn reverted(&mut self, observed: &ObservedState, known: &Known) {
         let now = self.context.clock.now();
         let generation = self.references.credential.metadata.generation.unwrap_or_default();
-        let excess = self.retry_state.reverts.record(generation, now);
+        let excess = self.retry_state.reverted(generation, now);
         if excess == 0 {
             return;
         }
         // once it was reverted nothing is left of who wrote it
-        let manager = match known {
-            Known::Present(secret_metadata) => secret_metadata.other_manager.as_deref(),
-            Known::Absent | Known::Unknown => None,
+        let by = match known {
+            Known::Present(secret_metadata) => {
+                secret_metadata.other_manager.as_deref().map_or(Contention::Hidden, Contention::Manager)
+            }
+            Known::Absent => Contention::Deleted,
+            Known::Unknown => Contention::Hidden,
         };
-        let by = match (known, manager) {
-            (_, Some(manager)) => format!("by field manager {manager}"),
-            (Known::Absent, None) => "or deleted".to_owned(),
-            (_, None) => "by an admission policy, or under the operator's own field manager".to_owned(),
-        };
-        let message = format!(
-            "Secret {} is changed repeatedly {by}: have its data, labels and annotations left alone (its \
-             metadata.managedFields say who wrote which); it is reverted at growing intervals",
-            self.references.target
-        );
-        // what was written well in between does not begin the back-off from the start
-        self.retry_state.attempts.failures = excess - 1;
-        self.failed(observed, inputs, Failure::new(Reason::SecretConflict, message).into());
-        let wait = self.retry_state.not_before.map_or(TimeDelta::zero(), |until| until - now);
-        self.retry_state.reverts.set_backoff(wait);
+        let failure = messages::secret_conflict(&self.references.target.to_string(), by);
+        // what was written well in between does not begin the backoff from the start
+        let wait = self.failed_after(excess - 1, observed, failure.into(), false);
+        self.retry_state.revert_backs_off(wait);
     }
 
-    /// Restarts the workloads that read the token once. What fails is told and tried again later; the token is good.
+    /// Restarts the workloads that read the token once. What fails is reported and tried again later; the token is good.
     pub(super) async fn restart_workloads(&mut self, issued_at: DateTime<Utc>) {
         let Context { cluster, events, .. } = self.context;
         let credential = self.references.credential;
@@ -100,20 +97,13 @@ impl Reconciler<'_> {
         if !restarted.is_empty() {
             let note = format!("{} restarted, for the token of {}", restarted.join(", "), time::to_rfc3339(issued_at));
             tracing::info!(credential = %self.references.key, "{note}");
-            events.publish(&credential.object_ref(&()), Transition::normal("RolloutRestarted", note)).await;
+            events.publish(&credential.object_ref(&()), Transition::normal(EventReason::RolloutRestarted, note)).await;
         }
         if failed.is_empty() {
-            self.retry_state.restarted_for = Some(issued_at);
-            self.retry_state.restart_failures = 0;
-            self.retry_state.restart_not_before = None;
-            self.retry_state.attempts.restart_failure = None;
+            self.retry_state.restarted(issued_at);
         } else {
-            self.retry_state.restart_failures = self.retry_state.restart_failures.saturating_add(1);
-            let failures = self.retry_state.restart_failures;
-            // nothing of a token's life hangs on it
-            let wait = backoff::delay(failures, TimeDelta::zero(), Reason::ServerError, None, &self.references.uid);
-            self.retry_state.restart_not_before = Some(self.context.clock.now() + wait);
-            self.retry_state.attempts.restart_failure = Some(failed.join("; "));
+            let now = self.context.clock.now();
+            self.retry_state.restart_failed(failed.join("; "), &self.references.uid, now);
         }
     }
 }

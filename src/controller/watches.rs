@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
+use itwin_core::object::ObjectKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -19,10 +20,10 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{guarded::Guarded, invalid_objects::InvalidObjects, namespaces::WatchedNamespace, reconcile::Context};
+use super::{context::Context, guarded::Guarded, invalid_objects::InvalidObjects, namespaces::WatchedNamespace};
 use crate::{
     liveness::Liveness,
-    observe::{index::Key, metadata::PartialSecret, target::SecretMetadata},
+    observe::{metadata::PartialSecret, target::SecretMetadata},
 };
 
 /// A watch ends and goes on anew after this, in seconds: load balancers drop silent connections without a word
@@ -146,7 +147,7 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
     let watched: &WatchedNamespace = &context.namespaces.all[watched];
     let api: Api<Guarded<ITwinServiceCredential>> = api(&context.cluster.client, watched.namespace.as_deref());
     let known = |metadata: &ObjectMeta| {
-        watched.credentials.get(&Key::new(
+        watched.credentials.get(&ObjectKey::new(
             metadata.namespace.as_deref().unwrap_or_default(),
             metadata.name.as_deref().unwrap_or_default(),
         ))
@@ -169,7 +170,7 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
             Some(Event::Apply(credential)) => watched.work_queue.enqueue(keep(credential)),
             Some(Event::InitApply(credential)) => drop(keep(credential)),
             Some(Event::Delete(credential)) => {
-                let key = Key::new(credential.namespace().unwrap_or_default(), credential.name_any());
+                let key = ObjectKey::new(credential.namespace().unwrap_or_default(), credential.name_any());
                 watched.credentials.forget(&key);
                 forget(&context, &credential);
             }
@@ -186,7 +187,7 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
 
 /// Forgets what was known around a credential that is gone.
 fn forget(context: &Context, credential: &ITwinServiceCredential) {
-    let key = Key::new(credential.namespace().unwrap_or_default(), credential.name_any());
+    let key = ObjectKey::new(credential.namespace().unwrap_or_default(), credential.name_any());
     context.enqueue_credentials(context.index.unregister(&key));
     context.authorities.requests.forget_credential(&key);
     context.metrics.forget_credential(&key.namespace, &key.name);
@@ -239,14 +240,14 @@ pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sende
     while let Some(event) = events.next().await {
         let enqueued = match event {
             Event::Apply(secret) | Event::InitApply(secret) => {
-                let key = Key::new(secret.namespace().unwrap_or_default(), secret.name_any());
+                let key = ObjectKey::new(secret.namespace().unwrap_or_default(), secret.name_any());
                 if !context.index.is_referenced(&key) {
                     continue;
                 }
                 context.index.observe(&key, SecretMetadata::new(&secret.read()))
             }
             Event::Delete(secret) => {
-                let key = Key::new(secret.namespace().unwrap_or_default(), secret.name_any());
+                let key = ObjectKey::new(secret.namespace().unwrap_or_default(), secret.name_any());
                 context.index.observe_absence(&key, secret.resource_version().as_deref())
             }
             Event::Init => {

@@ -10,9 +10,10 @@ use std::{
     path::Path,
 };
 
-use itwin_core::suspects::{self, Left};
-
-use crate::observe::index::Key;
+use itwin_core::{
+    object::ObjectKey,
+    suspects::{self, Left},
+};
 
 /// The name of the file in the directory.
 const NAME: &str = "under-way";
@@ -34,7 +35,7 @@ pub struct Record {
     /// The number of crashes that it was a suspect of before.
     pub crashes: u32,
     /// Namespace and name.
-    pub key: Key,
+    pub key: ObjectKey,
     /// UID.
     pub uid: String,
 }
@@ -73,7 +74,12 @@ impl Record {
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
         let is_whole = words.next().is_none() && uid.len() <= UID_MAX;
         let are_names = [namespace, name, uid].iter().all(|text| !text.is_empty() && text.chars().all(legal));
-        (is_whole && are_names).then(|| Self { left, crashes, key: Key::new(namespace, name), uid: uid.to_owned() })
+        (is_whole && are_names).then(|| Self {
+            left,
+            crashes,
+            key: ObjectKey::new(namespace, name),
+            uid: uid.to_owned(),
+        })
     }
 }
 
@@ -197,7 +203,7 @@ mod tests {
     use super::*;
 
     fn record(name: &str) -> Record {
-        Record { left: Left::UnderWay, crashes: 3, key: Key::new("team-a", name), uid: "1-2".into() }
+        Record { left: Left::UnderWay, crashes: 3, key: ObjectKey::new("team-a", name), uid: "1-2".into() }
     }
 
     fn written(directory: &TempDir) -> Vec<Record> {
@@ -229,7 +235,8 @@ mod tests {
 
     #[test]
     fn longest_names_fit_into_a_slot() {
-        let longest = Record { key: Key::new("n".repeat(63), "a".repeat(253)), uid: "u".repeat(UID_MAX), ..record("") };
+        let longest =
+            Record { key: ObjectKey::new("n".repeat(63), "a".repeat(253)), uid: "u".repeat(UID_MAX), ..record("") };
         let line = Record { crashes: u32::MAX, ..longest }.line().expect("it fits");
         assert!(Record::parse(&[line.as_bytes(), &[0; SLOT]].concat()[..SLOT]).is_some());
         assert_eq!(Record { uid: "u".repeat(SLOT), ..record("a") }.line(), None);

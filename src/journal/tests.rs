@@ -1,13 +1,14 @@
 //! Which credentials are suspects of the crash journal across restarts of the process.
 
+use itwin_core::object::ObjectKey;
 use tempfile::TempDir;
 
 use super::*;
 
 const NONE_HELD: [(&str, u32); 0] = [];
 
-fn key(name: &str) -> Key {
-    Key::new("team-a", name)
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new("team-a", name)
 }
 
 fn uid(name: &str) -> String {
@@ -34,7 +35,7 @@ fn settled(directory: &TempDir, names: &[&str]) -> Journal {
 
 /// The process crashes while it reconciles these.
 fn crash(journal: Journal, names: &[&str]) {
-    let keys: Vec<Key> = names.iter().map(|name| key(name)).collect();
+    let keys: Vec<ObjectKey> = names.iter().map(|name| key(name)).collect();
     for entry in keys.iter().map(|key| journal.begin(key, &uid(&key.name)).expect("it is not held back")) {
         std::mem::forget(entry);
     }
@@ -186,7 +187,7 @@ fn regular_end_of_the_process_adds_no_suspects() {
     assert!(is(&suspected(&open(&directory)), &[("a", 1)]));
 }
 
-fn entry_of_suspect<'a>(journal: &'a Journal, key: &'a Key) -> Entry<'a> {
+fn entry_of_suspect<'a>(journal: &'a Journal, key: &'a ObjectKey) -> Entry<'a> {
     age(journal, suspects::GRACE);
     journal.begin(key, &uid(&key.name)).expect("its wait is over")
 }

@@ -10,29 +10,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use itwin_core::object::ObjectKey;
+
 use super::target::SecretMetadata;
-
-/// Namespace and name of an object.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-impl Key {
-    /// A key.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
-    }
-}
-
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
 
 /// The known state of a Secret.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +29,7 @@ pub enum Known {
 #[derive(Default)]
 struct Slot {
     /// The credentials that write it, sorted, followed by those that only read it, sorted; usually one.
-    credentials: Vec<Arc<Key>>,
+    credentials: Vec<Arc<ObjectKey>>,
     /// The number of writers, which is separate since thousands of credentials may read one client Secret.
     writers: u32,
     known: Known,
@@ -61,9 +41,9 @@ struct Slot {
 
 #[derive(Default)]
 struct Inner {
-    slots: HashMap<Arc<Key>, Slot>,
+    slots: HashMap<Arc<ObjectKey>, Slot>,
     /// The Secret that each credential writes and the one that it reads.
-    references: HashMap<Arc<Key>, [Arc<Key>; 2]>,
+    references: HashMap<Arc<ObjectKey>, [Arc<ObjectKey>; 2]>,
 }
 
 /// The index of referenced Secrets.
@@ -75,9 +55,9 @@ pub struct SecretIndex {
 impl SecretIndex {
     /// Records that `credential` writes and reads these Secrets of its namespace, in this order, and references no
     /// others. Returns the credentials that it may have blocked before.
-    pub fn register(&self, credential: &Arc<Key>, secrets: [&str; 2]) -> Vec<Arc<Key>> {
+    pub fn register(&self, credential: &Arc<ObjectKey>, secrets: [&str; 2]) -> Vec<Arc<ObjectKey>> {
         let mut inner = self.inner();
-        let is_same = |before: &[Arc<Key>; 2]| before.iter().map(|key| key.name.as_str()).eq(secrets);
+        let is_same = |before: &[Arc<ObjectKey>; 2]| before.iter().map(|key| key.name.as_str()).eq(secrets);
         if inner.references.get(credential).is_some_and(is_same) {
             return Vec::new();
         }
@@ -92,7 +72,7 @@ impl SecretIndex {
     }
 
     /// Records that `credential` was deleted. Returns the same as [`Self::register`].
-    pub fn unregister(&self, credential: &Key) -> Vec<Arc<Key>> {
+    pub fn unregister(&self, credential: &ObjectKey) -> Vec<Arc<ObjectKey>> {
         let mut inner = self.inner();
         let unblocked = inner.blocked_by(credential);
         inner.unregister(credential);
@@ -102,37 +82,37 @@ impl SecretIndex {
     /// The credentials that this one may block: all others that reference the Secret that it writes, and those that
     /// write the Secret that it reads.
     #[must_use]
-    pub fn blocked_by(&self, credential: &Key) -> Vec<Arc<Key>> {
+    pub fn blocked_by(&self, credential: &ObjectKey) -> Vec<Arc<ObjectKey>> {
         self.inner().blocked_by(credential)
     }
 
     /// The known state of a Secret.
     #[must_use]
-    pub fn get(&self, key: &Key) -> Known {
+    pub fn get(&self, key: &ObjectKey) -> Known {
         self.inner().slots.get(key).map(|slot| slot.known.clone()).unwrap_or_default()
     }
 
     /// The credentials that write a Secret; usually one.
     #[must_use]
-    pub fn writers(&self, key: &Key) -> Vec<Arc<Key>> {
+    pub fn writers(&self, key: &ObjectKey) -> Vec<Arc<ObjectKey>> {
         self.inner().slots.get(key).map(|slot| slot.writers().to_vec()).unwrap_or_default()
     }
 
     /// The credentials that read a Secret as their client Secret.
     #[must_use]
-    pub fn readers(&self, key: &Key) -> Vec<Arc<Key>> {
+    pub fn readers(&self, key: &ObjectKey) -> Vec<Arc<ObjectKey>> {
         self.inner().slots.get(key).map(|slot| slot.readers().to_vec()).unwrap_or_default()
     }
 
     /// Whether a credential references a Secret. If not, its metadata is not decoded.
     #[must_use]
-    pub fn is_referenced(&self, key: &Key) -> bool {
+    pub fn is_referenced(&self, key: &ObjectKey) -> bool {
         self.inner().slots.contains_key(key)
     }
 
     /// Records a Secret that the watch reported or the operator read or wrote. Returns the credentials to enqueue; none
     /// if this version or a newer one is known.
-    pub fn observe(&self, key: &Key, secret_metadata: SecretMetadata) -> Vec<Arc<Key>> {
+    pub fn observe(&self, key: &ObjectKey, secret_metadata: SecretMetadata) -> Vec<Arc<ObjectKey>> {
         let mut inner = self.inner();
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
         slot.listed = true;
@@ -148,7 +128,7 @@ impl SecretIndex {
 
     /// Records that a Secret does not exist, at this resourceVersion if it is known. Returns the same as
     /// [`Self::observe`].
-    pub fn observe_absence(&self, key: &Key, resource_version: Option<&str>) -> Vec<Arc<Key>> {
+    pub fn observe_absence(&self, key: &ObjectKey, resource_version: Option<&str>) -> Vec<Arc<ObjectKey>> {
         let mut inner = self.inner();
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
         let version = resource_version.and_then(numeric);
@@ -161,7 +141,7 @@ impl SecretIndex {
     }
 
     /// Invalidates the known state of a Secret, so that it is read before the next decision.
-    pub fn invalidate(&self, key: &Key) {
+    pub fn invalidate(&self, key: &ObjectKey) {
         if let Some(slot) = self.inner().slots.get_mut(key) {
             slot.known = Known::Unknown;
         }
@@ -176,7 +156,7 @@ impl SecretIndex {
 
     /// A list ended: Secrets that it did not contain are invalidated. They may exist, since the list does not contain a
     /// Secret that the operator created after the list started. Returns the credentials to enqueue.
-    pub fn listing_ended(&self, namespace: Option<&str>) -> Vec<Arc<Key>> {
+    pub fn listing_ended(&self, namespace: Option<&str>) -> Vec<Arc<ObjectKey>> {
         let mut invalidated = Vec::new();
         for (_, slot) in self.inner().slots.iter_mut().filter(|(key, _)| is_within(key, namespace)) {
             if !slot.listed && matches!(slot.known, Known::Present(_)) {
@@ -194,47 +174,47 @@ impl SecretIndex {
 }
 
 impl Slot {
-    fn writers(&self) -> &[Arc<Key>] {
+    fn writers(&self) -> &[Arc<ObjectKey>] {
         &self.credentials[..self.writers as usize]
     }
 
-    fn readers(&self) -> &[Arc<Key>] {
+    fn readers(&self) -> &[Arc<ObjectKey>] {
         &self.credentials[self.writers as usize..]
     }
 
-    fn add_writer(&mut self, credential: &Arc<Key>) {
+    fn add_writer(&mut self, credential: &Arc<ObjectKey>) {
         if let Err(place) = self.writers().binary_search(credential) {
             self.insert(place, credential);
             self.writers += 1;
         }
     }
 
-    fn add_reader(&mut self, credential: &Arc<Key>) {
+    fn add_reader(&mut self, credential: &Arc<ObjectKey>) {
         if let Err(place) = self.readers().binary_search(credential) {
             self.insert(self.writers as usize + place, credential);
         }
     }
 
-    fn insert(&mut self, place: usize, credential: &Arc<Key>) {
+    fn insert(&mut self, place: usize, credential: &Arc<ObjectKey>) {
         self.credentials.reserve_exact(usize::from(self.credentials.is_empty()));
         self.credentials.insert(place, credential.clone());
     }
 
-    fn remove(&mut self, credential: &Key) {
+    fn remove(&mut self, credential: &ObjectKey) {
         self.writers -= u32::from(self.writers().iter().any(|writer| **writer == *credential));
         self.credentials.retain(|other| **other != *credential);
     }
 }
 
 impl Inner {
-    fn blocked_by(&self, credential: &Key) -> Vec<Arc<Key>> {
+    fn blocked_by(&self, credential: &ObjectKey) -> Vec<Arc<ObjectKey>> {
         let Some([written, read]) = self.references.get(credential) else { return Vec::new() };
         let all = self.slots.get(written).into_iter().flat_map(|slot| &slot.credentials);
         let writers = self.slots.get(read).into_iter().flat_map(Slot::writers);
         all.chain(writers).filter(|other| ***other != *credential).cloned().collect()
     }
 
-    fn unregister(&mut self, credential: &Key) {
+    fn unregister(&mut self, credential: &ObjectKey) {
         for key in self.references.remove(credential).into_iter().flatten() {
             if let Some(slot) = self.slots.get_mut(&key) {
                 slot.remove(credential);
@@ -247,16 +227,16 @@ impl Inner {
 
     /// The key of a Secret in the credential's namespace. It reuses an existing key, which is usually that of the
     /// credential, since both have the same name.
-    fn key(&self, credential: &Arc<Key>, name: &str) -> Arc<Key> {
+    fn key(&self, credential: &Arc<ObjectKey>, name: &str) -> Arc<ObjectKey> {
         if credential.name == name {
             return credential.clone();
         }
-        let key = Key::new(&credential.namespace, name);
+        let key = ObjectKey::new(&credential.namespace, name);
         self.slots.get_key_value(&key).map_or_else(|| Arc::new(key), |(key, _)| key.clone())
     }
 }
 
-fn is_within(key: &Key, namespace: Option<&str>) -> bool {
+fn is_within(key: &ObjectKey, namespace: Option<&str>) -> bool {
     namespace.is_none_or(|namespace| key.namespace == namespace)
 }
 
@@ -279,8 +259,8 @@ mod tests {
         })
     }
 
-    fn key(name: &str) -> Key {
-        Key::new("team-a", name)
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new("team-a", name)
     }
 
     fn index() -> SecretIndex {
@@ -357,7 +337,7 @@ mod tests {
         assert!(!index.is_referenced(&key("token")) && !index.is_referenced(&key("other-client")));
     }
 
-    fn names(keys: &[Arc<Key>]) -> Vec<&str> {
+    fn names(keys: &[Arc<ObjectKey>]) -> Vec<&str> {
         keys.iter().map(|key| key.name.as_str()).collect()
     }
 

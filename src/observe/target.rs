@@ -14,7 +14,8 @@ use std::{
 
 use itwin_api::{MANAGER, credential::SecretTemplate, digest, limits::ACCESS_TOKEN_MAX, secret_keys, time};
 use itwin_core::{
-    fingerprint,
+    desired_secret,
+    object::ObjectVersion,
     observed::{Description, TokenMetadata},
     ownership::{Controller, Named, OwnershipMetadata},
 };
@@ -42,7 +43,7 @@ const TEMPLATE_KEYS_MAX: usize = 12 << 10;
 #[derive(Clone, Debug)]
 pub struct SecretMetadata {
     /// `<uid>/<resourceVersion>`, which changes with the Secret.
-    pub version: Arc<str>,
+    pub version: ObjectVersion,
     /// Its ownership metadata.
     pub ownership: OwnershipMetadata,
     /// Its token metadata.
@@ -89,7 +90,7 @@ impl SecretMetadata {
         let (uid, resource_version) = (metadata.uid.as_deref(), metadata.resource_version.as_deref());
         let (pairs, has_more_pairs) = pairs(metadata);
         Self {
-            version: format!("{}/{}", uid.unwrap_or_default(), resource_version.unwrap_or_default()).into(),
+            version: ObjectVersion::new(uid.unwrap_or_default(), resource_version.unwrap_or_default()),
             ownership: OwnershipMetadata {
                 owner_uid: annotation(secret_keys::OWNER_UID).map(|uid| same_as(owner.map(|(uid, _)| uid), uid)),
                 adopt: annotation(secret_keys::ADOPT).map(Arc::from),
@@ -119,13 +120,13 @@ impl SecretMetadata {
     /// UID of the Secret.
     #[must_use]
     pub fn uid(&self) -> &str {
-        self.version.split_once('/').map_or("", |(uid, _)| uid)
+        self.version.uid()
     }
 
     /// Its resourceVersion, for optimistic concurrency.
     #[must_use]
     pub fn resource_version(&self) -> &str {
-        self.version.split_once('/').map_or("", |(_, version)| version)
+        self.version.resource_version()
     }
 
     /// Whether the Secret has all these labels and annotations. If it has more than are stored, a missing one counts as
@@ -175,13 +176,6 @@ impl SecretMetadata {
     }
 }
 
-/// The digest of a Secret's `data` and of its token metadata: the value of [`secret_keys::CONTENT`].
-#[must_use]
-pub fn content(data: &BTreeMap<String, ByteString>, annotations: &BTreeMap<String, String>) -> String {
-    let reported = secret_keys::TOKEN_METADATA.iter().filter_map(|key| Some((*key, annotations.get(*key)?.as_bytes())));
-    fingerprint::content(data.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())).chain(reported))
-}
-
 /// The other field manager that wrote last: the API server sorts them by the time of their writes.
 fn other_manager(metadata: &ObjectMeta) -> Option<Arc<str>> {
     let mut managers = metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.as_deref());
@@ -197,7 +191,7 @@ pub fn is_ours_except_for_extra_keys(secret: &Secret, template: Option<&SecretTe
     };
     let ours: BTreeMap<String, ByteString> =
         data.iter().filter(|(key, _)| is_ours(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
-    annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == content(&ours, annotations))
+    annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == desired_secret::digest(&ours, annotations))
 }
 
 /// Whether a Secret's data and token metadata are what the operator wrote. A token that is longer than the operator
@@ -208,7 +202,7 @@ pub fn is_what_we_wrote(secret: &Secret) -> bool {
     if data.get(secret_keys::ACCESS_TOKEN).is_some_and(|token| token.0.len() > ACCESS_TOKEN_MAX) {
         return false;
     }
-    annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == content(data, annotations))
+    annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == desired_secret::digest(data, annotations))
 }
 
 /// A value; `None` if it has more than `most` bytes.
@@ -271,7 +265,7 @@ fn token_metadata(metadata: &ObjectMeta) -> Option<TokenMetadata> {
     Some(TokenMetadata {
         request: intern(annotation(secret_keys::REQUEST)?),
         issuer: intern(bounded(annotations, secret_keys::ISSUER_ANNOTATION, ISSUER_MAX)?),
-        client_version: intern(annotation(secret_keys::CLIENT_VERSION)?),
+        client_version: intern(annotation(secret_keys::CLIENT_VERSION)?).into(),
         issued_at: time::from_rfc3339(annotation(secret_keys::ISSUED_AT)?)?,
         expires_at: time::from_rfc3339(annotation(secret_keys::EXPIRES_AT_ANNOTATION)?)?,
     })
@@ -398,7 +392,7 @@ mod tests {
                 ..Secret::default()
             };
             let annotations = secret.metadata.annotations.clone().unwrap_or_default();
-            let digest = content(secret.data.as_ref().expect("data"), &annotations);
+            let digest = desired_secret::digest(secret.data.as_ref().expect("data"), &annotations);
             let annotations = secret.metadata.annotations.get_or_insert_default();
             annotations.insert(secret_keys::CONTENT.to_owned(), digest);
             change(&mut secret);
@@ -533,7 +527,7 @@ mod tests {
             let data = [("access_token", "token"), ("extra", "text")];
             let data = data.map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())));
             let mut secret = Secret { data: Some(data.into()), ..Secret::default() };
-            let digest = content(secret.data.as_ref().expect("data"), &BTreeMap::new());
+            let digest = desired_secret::digest(secret.data.as_ref().expect("data"), &BTreeMap::new());
             secret.metadata.annotations = Some([(secret_keys::CONTENT.to_owned(), digest)].into());
             change(&mut secret);
             is_ours_except_for_extra_keys(&secret, Some(&template))

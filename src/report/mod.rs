@@ -1,4 +1,4 @@
-//! Telling people: status, events, logs. Nothing here decides, and its own failures never replace the cause.
+//! Reports for people: status, events, logs. Nothing here decides, and its own failures never replace the cause.
 
 pub mod log;
 pub mod publisher;

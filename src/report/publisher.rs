@@ -29,7 +29,7 @@ use crate::{
     cluster::{CallError, Cluster, Step},
 };
 
-/// Events that are remembered, so that an equal one is counted instead of told again.
+/// Events that are remembered, so that an equal one is counted instead of published again.
 const REMEMBERED: usize = 512;
 /// For so long; as long as client-go remembers.
 const EQUAL_WITHIN: Duration = Duration::from_secs(6 * 60);
@@ -64,7 +64,7 @@ impl Events {
         let namespace = about.namespace.as_deref().unwrap_or("default");
         let api: Api<Event> = Api::namespaced(self.cluster.client.clone(), namespace);
         let uid = about.uid.as_deref().unwrap_or_default();
-        let key = digest::sha256_hex([uid, transition.reason, &transition.note]);
+        let key = digest::sha256_hex([uid, transition.reason.as_str(), &transition.note]);
         let now = time::to_micro_time(self.clock.now());
         let again = self.reported().again(&key, self.clock.monotonic());
         if let Some((name, count)) = again {
@@ -74,7 +74,7 @@ impl Events {
             let request = api.patch_metadata(&name, &params, &patch);
             let counted = self.cluster.call(Step::PublishEvent, request).await.map(drop);
             if counted.is_err() {
-                // it may be gone, and nothing would be told as long as equal events came
+                // it may be gone, and nothing would be published as long as equal events came
                 self.reported().forget(&key);
             }
             return counted;
@@ -89,7 +89,7 @@ impl Events {
             action: Some("Renew".to_owned()),
             event_time: Some(now),
             note: Some(transition.note.chars().take(NOTE_MAX).collect()),
-            reason: Some(transition.reason.to_owned()),
+            reason: Some(transition.reason.as_str().to_owned()),
             regarding: Some(about.clone()),
             reporting_controller: Some(MANAGER.to_owned()),
             reporting_instance: Some(self.instance.clone()),

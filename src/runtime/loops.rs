@@ -8,6 +8,7 @@ use futures::{
     future::BoxFuture,
     stream::{self, FuturesUnordered},
 };
+use itwin_core::object::ObjectKey;
 use kube::runtime::{
     reflector::ObjectRef,
     scheduler::{ScheduleRequest, scheduler},
@@ -20,12 +21,8 @@ use tokio::{
 
 use super::ready::Ready;
 use crate::{
-    controller::{
-        RequeueAfter, authorities,
-        reconcile::{self, Context},
-    },
+    controller::{RequeueAfter, authorities, context::Context, reconcile},
     liveness::Liveness,
-    observe::index::Key,
 };
 
 /// The number of authorities that are reconciled at the same time.
@@ -48,7 +45,7 @@ pub fn queue<T>() -> (mpsc::UnboundedSender<T>, Queue<T>) {
 /// The work queues of all loops.
 pub struct Queues {
     /// The work queue of the credentials in all namespaces.
-    pub credentials: Queue<Arc<Key>>,
+    pub credentials: Queue<Arc<ObjectKey>>,
     /// The work queue of the authorities.
     pub authorities: Queue<String>,
 }
@@ -60,7 +57,7 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
     let (all, stopped, workers) = (context.clone(), stop.clone(), context.workers.clone());
     loops.spawn(async move {
         let reconcile = |key, worker| reconcile_credential(key, worker, all.clone());
-        let placement = |key: &Arc<Key>| Placement {
+        let placement = |key: &Arc<ObjectKey>| Placement {
             namespace: key.namespace.clone(),
             goes_first: all.authorities.requests.is_admitted(key),
         };
@@ -79,7 +76,7 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
     let (context, mut stop) = (context.clone(), stop.clone());
     loops.spawn(async move {
         let (enqueue, enqueue_users_of) =
-            (|key: &Key| context.namespaces.enqueue(key), |name: &str| context.namespaces.enqueue_users_of(name));
+            (|key: &ObjectKey| context.namespaces.enqueue(key), |name: &str| context.namespaces.enqueue_users_of(name));
         tokio::select! {
             () = context.authorities.requests.dispatch(enqueue, enqueue_users_of) => {}
             _ = stop.wait_for(|stopped| *stopped) => {}
@@ -168,7 +165,7 @@ fn received<T>(queue: Queue<T>) -> impl futures::Stream<Item = T> {
 }
 
 fn reconcile_credential(
-    key: Arc<Key>,
+    key: Arc<ObjectKey>,
     worker: OwnedSemaphorePermit,
     context: Arc<Context>,
 ) -> BoxFuture<'static, RequeueAfter> {

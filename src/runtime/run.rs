@@ -23,9 +23,9 @@ use crate::{
     config::args::RunArgs,
     controller::{
         authorities::Authorities,
+        context::Context,
         invalid_objects::InvalidObjects,
         namespaces::{WatchedNamespace, WatchedNamespaces, WorkQueue},
-        reconcile::Context,
         registry::Registry,
         watches,
     },

@@ -8,7 +8,7 @@ use itwin_api::{
     credential::{CredentialStatus, ITwinServiceCredential},
     secret_keys,
 };
-use itwin_credential_operator::act::secret_writer;
+use itwin_core::desired_secret;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{
     ResourceExt,
@@ -153,7 +153,7 @@ impl Cell {
         ] {
             ensure!(annotation(key) == expected, "annotation {key} is {}", annotation(key));
         }
-        let labels = secret_writer::labels(credential);
+        let labels = desired_secret::labels(credential);
         ensure!(labels.iter().all(|(key, value)| secret.labels().get(key) == Some(value)), "labels");
         ensure!(secret.type_.as_deref() == Some("Opaque"), "type");
         let owners = secret.owner_references();

@@ -6,12 +6,13 @@ use itwin_api::{
     credential::ITwinServiceCredential,
     secret_keys,
 };
-use itwin_core::validate::IssuedToken;
+use itwin_core::{
+    desired_secret::{self, Content},
+    observed::Policy,
+    validate::IssuedToken,
+};
 use itwin_credential_operator::{
-    act::secret_writer::{self, Content},
-    config::authority::AuthorityConfig,
-    controller::{guarded::Guarded, observation},
-    observe::target::SecretMetadata,
+    config::authority::AuthorityConfig, controller::guarded::Guarded, observe::target::SecretMetadata,
 };
 use itwin_oauth::sensitive::Sensitive;
 use serde_json::{Value, json};
@@ -70,7 +71,7 @@ fn longest_durations_overflow_nothing() {
     on_small_stack(|| {
         for text in ["999999999h".repeat(3), "999999999999999h999999999999999h".to_owned()] {
             let credential = credential("/spec/minimumValidity", &json!(text)).open().expect("a credential");
-            let policy = observation::policy(&credential);
+            let policy = Policy::new(&credential.spec);
             assert!(now() - policy.minimum_validity < now() - TimeDelta::days(365));
         }
     });
@@ -147,12 +148,12 @@ fn verdict_on_a_template_does_not_depend_on_the_token() {
     let tokens = ["e", "f", "eeeeeeeeee", &"e".repeat(32 * 1024)];
     for text in corpus::templates() {
         let credential = credential("/spec/secretTemplate/data/key", &json!(text)).open().expect("a credential");
-        let verdicts = tokens.map(|token| secret_writer::data(&credential, &content(token)));
+        let verdicts = tokens.map(|token| desired_secret::data(&credential, &content(token)));
         let messages = verdicts.map(|verdict| verdict.expect_err(&text).message);
         assert!(messages.iter().all(|message| *message == messages[0]), "{messages:?}");
     }
     // and a template that is too long with the longest token is rejected with the shortest one
     let longest = json!("{{ access_token | tojson }}".repeat(12));
     let credential = credential("/spec/secretTemplate/data/key", &longest).open().expect("a credential");
-    assert!(secret_writer::data(&credential, &content("e")).is_err());
+    assert!(desired_secret::data(&credential, &content("e")).is_err());
 }

@@ -5,17 +5,16 @@ use std::{collections::BTreeMap, rc::Rc};
 use chrono::TimeDelta;
 use itwin_api::{conditions::Reason, secret_keys};
 use itwin_core::{
-    backoff,
-    observed::{Client, Held, ObservedState, Target, TokenMetadata},
+    desired_secret::{self, Content},
+    observed::ObservedState,
     requests::{Outcome, breaker::Change},
-    schedule, validate,
+    validate,
 };
 use itwin_credential_operator::{
-    act::secret_writer::{self, Content},
     cluster::CallError,
     controller::{
         fetched::{FetchedClient, FetchedSecrets, FetchedTarget},
-        observation,
+        references,
     },
     observe::{
         client_secret::ClientMaterial,
@@ -86,20 +85,13 @@ impl Reconcile<'_> {
             annotations: secret.annotations().clone(),
         };
         if read.is_ours {
-            self.retry_state.verified_target = Some(read.version.clone());
+            self.retry_state.target_verified(read.version.clone());
         }
         self.fetched.target = Some(read);
         Ok(())
     }
 
-    pub fn read_client(&mut self, observed: &ObservedState) -> Result<(), Halt> {
-        let may_differ = observed.held_for_spec().is_some_and(|held| match &observed.client {
-            Client::Unread { version: Some(version) } => *version != held.client_version,
-            _ => false,
-        });
-        if may_differ && self.fetched.target.is_none() {
-            self.read_target()?;
-        }
+    pub fn read_client(&mut self) -> Result<(), Halt> {
         self.before_call()?;
         let key = &self.references.client;
         let Some(secret) = self.world.client.clone() else {
@@ -119,29 +111,31 @@ impl Reconcile<'_> {
         let held = self.fetched.target.as_ref().and_then(|held| held.client_fingerprint.as_ref());
         let same_as_held = held.map(|(fingerprint, token)| *fingerprint == material.fingerprint(token));
         if same_as_held == Some(true) {
-            self.retry_state.verified_client = Some(version.clone());
+            self.retry_state.client_verified(version.clone());
         }
         self.fetched.client = Some(FetchedClient { version, content, material, same_as_held });
         Ok(())
     }
 
     pub fn issue(&mut self, observed: &ObservedState, known: &Known) -> Result<IssueResult, Halt> {
-        // Secrets that are immutable or of another type are left out here: tests/apiserver has them
-        if matches!(&observed.target, Target::Ours(Held { token_metadata: None, .. })) && self.fetched.target.is_none()
-        {
-            self.read_target()?;
-        }
+        self.retry_state.drop_unwritten();
         if self.rules.guarded && self.read_another(known) {
             return Ok(IssueResult::Again);
         }
-        let content = match self.take_unwritten(observed) {
-            Some(content) => content,
-            None => match self.ask(observed)? {
-                Ok(content) => Box::new(content),
-                Err(ended) => return Ok(ended),
-            },
-        };
-        self.write(observed, known, content)
+        match self.ask(observed)? {
+            Ok(content) => self.write(observed, known, Box::new(content)),
+            Err(ended) => Ok(ended),
+        }
+    }
+
+    pub fn write_issued(&mut self, observed: &ObservedState, known: &Known) -> Result<IssueResult, Halt> {
+        if self.rules.guarded && self.read_another(known) {
+            return Ok(IssueResult::Again);
+        }
+        match self.retry_state.take_unwritten() {
+            Some(content) => self.write(observed, known, content),
+            None => Ok(IssueResult::NotAdmitted),
+        }
     }
 
     fn read_another(&self, known: &Known) -> bool {
@@ -149,32 +143,8 @@ impl Reconcile<'_> {
         self.fetched.target.as_ref().is_some_and(|read| read.version != secret_metadata.version)
     }
 
-    fn take_unwritten(&mut self, observed: &ObservedState) -> Option<Box<Content>> {
-        let content = self.retry_state.unwritten.take()?;
-        let client = match (&self.fetched.client, self.process.index.get(&self.references.client)) {
-            (Some(read), _) => Some(read.version.clone()),
-            (None, Known::Present(secret_metadata)) => Some(secret_metadata.version.clone()),
-            (None, _) => None,
-        };
-        let now = self.world.clock();
-        let no_worse = observed.held_for_spec().is_none_or(|held| held.expires_at <= content.issued.expires_at);
-        let fits = no_worse
-            && content.request == observed.desired.request
-            && Some(content.issuer.as_str()) == observation::issuer(&observed.authority)
-            && Some(&content.client_version) == client.as_ref()
-            && schedule::renew_at(&token_metadata_of(&content), &observed.desired.policy, &observed.uid) > now;
-        fits.then_some(content)
-    }
-
-    fn too_soon(&self, observed: &ObservedState) -> Option<TimeDelta> {
-        let since = self.world.clock() - self.retry_state.asked_at?;
-        let too_soon =
-            !observed.is_asked_for(self.world.clock()) && since >= TimeDelta::zero() && since < backoff::FLOOR;
-        too_soon.then(|| backoff::FLOOR - since)
-    }
-
     fn ask(&mut self, observed: &ObservedState) -> Result<Result<Content, IssueResult>, Halt> {
-        let Some(issuer) = observation::issuer(&observed.authority) else {
+        let Some(issuer) = observed.authority.issuer() else {
             return Ok(Err(IssueResult::NotYet(AWAIT_AUTHORITY)));
         };
         if self.fetched.client.is_none() {
@@ -183,23 +153,15 @@ impl Reconcile<'_> {
         let Some(read) = self.fetched.client.as_ref().filter(|read| read.content.is_ok()) else {
             return Ok(Err(IssueResult::NotYet(AWAIT_AUTHORITY)));
         };
-        if let Some(wait) = self.too_soon(observed) {
-            return Ok(Err(IssueResult::NotYet(wait)));
-        }
         if !std::mem::take(&mut self.admitted) {
-            if !observed.has_unwritten {
-                self.judge.blame("(8) a token is requested out of turn");
-            }
+            self.judge.blame("(8) a token is requested out of turn");
             return Ok(Err(IssueResult::NotAdmitted));
         }
         self.judge.paused = None;
         self.faults.killed()?;
         let (sent, asked_at) = (self.world.now, self.world.clock());
         let client = self.client_content.clone();
-        self.retry_state.asked_at = Some(asked_at);
-        if observed.is_asked_for(asked_at) {
-            self.retry_state.requested_at = Some(asked_at);
-        }
+        self.retry_state.requested(observed.is_asked_for(asked_at), asked_at);
         self.judge.asked(self.world, self.process, self.references.credential, &client);
         let answer = self.world.authority.answer(self.world.tokens.len(), sent, asked_at);
         if answer.is_ok() {
@@ -240,7 +202,7 @@ impl Reconcile<'_> {
                 request: observed.desired.request.clone(),
                 client_id: "id".to_owned(),
                 client_version: read.version.clone(),
-                client_reference: observation::client_reference(&self.references),
+                client_reference: references::client_reference(&self.references),
             }),
         })
     }
@@ -253,7 +215,7 @@ impl Reconcile<'_> {
         }
         match self.send(known, &content) {
             Ok(secret_metadata) => {
-                self.retry_state.verified_target = Some(secret_metadata.version.clone());
+                self.retry_state.target_verified(secret_metadata.version.clone());
                 self.process.index.observe(&self.references.target, secret_metadata);
                 self.written();
                 Ok(IssueResult::Written)
@@ -262,7 +224,7 @@ impl Reconcile<'_> {
                 Ok(self.keep_unwritten(content))
             }
             Err(Halt::Error(_)) => {
-                self.retry_state.unwritten = Some(content);
+                self.retry_state.keep(content);
                 self.process.index.invalidate(&self.references.target);
                 Ok(IssueResult::Failed(RequestFailure::new(Reason::SecretWriteFailed, observed.uid.clone())))
             }
@@ -274,8 +236,8 @@ impl Reconcile<'_> {
         self.before_call()?;
         let before = self.world.target.clone();
         let credential = self.references.credential;
-        let data = secret_writer::data(credential, content).expect("no templates");
-        let annotations = secret_writer::all_annotations(credential, content, &data);
+        let data = desired_secret::data(credential, content).expect("no templates");
+        let annotations = desired_secret::all_annotations(credential, content, &data);
         let written = match known {
             Known::Present(secret_metadata) => {
                 let keys = self
@@ -291,9 +253,9 @@ impl Reconcile<'_> {
             _ => self.world.create(Secret {
                 metadata: ObjectMeta {
                     name: Some(credential.target_name().to_owned()),
-                    labels: Some(secret_writer::labels(credential)),
+                    labels: Some(desired_secret::labels(credential)),
                     annotations: Some(annotations),
-                    owner_references: secret_writer::owner(credential).map(|owner| vec![owner]),
+                    owner_references: desired_secret::owner(credential).map(|owner| vec![owner]),
                     ..ObjectMeta::default()
                 },
                 data: Some(data),
@@ -308,9 +270,9 @@ impl Reconcile<'_> {
         Patch {
             uid: secret_metadata.uid().to_owned(),
             resource_version: secret_metadata.resource_version().to_owned(),
-            labels: secret_writer::labels(self.references.credential),
+            labels: desired_secret::labels(self.references.credential),
             annotations,
-            owner: secret_writer::owner(self.references.credential),
+            owner: desired_secret::owner(self.references.credential),
             data: None,
             stale: Vec::new(),
         }
@@ -328,15 +290,13 @@ impl Reconcile<'_> {
     }
 
     fn keep_unwritten(&mut self, content: Box<Content>) -> IssueResult {
-        self.retry_state.unwritten = Some(content);
+        self.retry_state.keep(content);
         IssueResult::Again
     }
 
     fn written(&mut self) {
-        self.retry_state.verified_client = None;
-        self.retry_state.unfulfilled_request = None;
+        self.retry_state.written(self.references.renew_annotation().map(String::as_str));
         if let Some(request) = self.references.renew_annotation() {
-            self.retry_state.attempts.renew_request = Some(request.clone());
             self.judge.served(self.process.number, &self.references.uid, request);
         }
         self.fetched = FetchedSecrets::default();
@@ -345,13 +305,13 @@ impl Reconcile<'_> {
 
     pub fn patch_metadata(&mut self, known: &Known) -> Result<(), Halt> {
         let Known::Present(secret_metadata) = known else { return Ok(()) };
-        let patch = self.patch(secret_metadata, secret_writer::annotations(self.references.credential));
+        let patch = self.patch(secret_metadata, desired_secret::annotations(self.references.credential));
         self.before_call()?;
         let before = self.world.target.clone();
         let written = self.world.patch(patch);
         match self.committed((before, true), written) {
             Ok(repaired) => {
-                self.retry_state.verified_target = Some(repaired.version.clone());
+                self.retry_state.target_verified(repaired.version.clone());
                 self.process.index.observe(&self.references.target, repaired);
                 Ok(())
             }
@@ -361,15 +321,5 @@ impl Reconcile<'_> {
             }
             Err(halt) => Err(halt),
         }
-    }
-}
-
-fn token_metadata_of(content: &Content) -> TokenMetadata {
-    TokenMetadata {
-        request: content.request.as_str().into(),
-        issuer: content.issuer.as_str().into(),
-        client_version: content.client_version.clone(),
-        issued_at: content.issued.issued_at,
-        expires_at: content.issued.expires_at,
     }
 }

@@ -2,11 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{conditions::RENEWED, secret_keys};
-use itwin_core::status;
-use itwin_credential_operator::{
-    controller::{authorities::Authorities, observation},
-    observe::target::SecretMetadata,
-};
+use itwin_core::{observed::Policy, status};
+use itwin_credential_operator::{controller::authorities::Authorities, observe::target::SecretMetadata};
 use kube::ResourceExt;
 
 use crate::{
@@ -184,11 +181,7 @@ impl<'a> History<'a> {
                 self.world.now.format("%d %T%.3f"),
                 process.wake_at.format("%d %T%.3f"),
                 self.judge.requests,
-                process
-                    .retry_state
-                    .as_ref()
-                    .and_then(|retry_state| retry_state.attempts.last_failure.as_ref())
-                    .map(|(_, why)| why.reason)
+                process.retry_state.as_ref().and_then(|retry_state| retry_state.last_failure()).map(|why| why.reason)
             );
         }
         // it notices that its lease is gone once it has acted
@@ -245,7 +238,7 @@ impl<'a> History<'a> {
         let token_metadata = SecretMetadata::new(&world.target.as_ref()?.metadata).token_metadata?;
         let long_enough = same_client && token_metadata.lifetime() >= TimeDelta::seconds(60);
         long_enough.then(|| {
-            (earliest_renewal(&token_metadata, &observation::policy(&world.credential)), token_metadata.expires_at)
+            (earliest_renewal(&token_metadata, &Policy::new(&world.credential.spec)), token_metadata.expires_at)
         })
     }
 
@@ -312,6 +305,6 @@ impl<'a> History<'a> {
 /// It wants nothing.
 fn is_content(process: &Process) -> bool {
     process.retry_state.as_ref().is_some_and(|retry_state| {
-        retry_state.attempts.failures == 0 && retry_state.unfulfilled_request.is_none() && retry_state.api_failures == 0
+        retry_state.failures() == 0 && !retry_state.has_unfulfilled_renewal() && !retry_state.is_api_failing()
     })
 }

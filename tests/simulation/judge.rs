@@ -18,12 +18,11 @@ use itwin_api::{conditions::READY, credential::ITwinServiceCredential};
 use itwin_core::{
     fingerprint,
     observed::{Policy, RenewBefore, TokenMetadata},
+    retry_key::RetryKey,
+    retry_state::RetryState,
     status,
 };
-use itwin_credential_operator::{
-    controller::{observation, retry_state::RetryState},
-    observe::{index::Known, target::SecretMetadata},
-};
+use itwin_credential_operator::observe::{index::Known, target::SecretMetadata};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
@@ -35,8 +34,8 @@ const RECONCILES_IN_A_SECOND: usize = 8;
 /// How a look went: when it began, that only a timer asked for it, and that nothing went wrong on the way.
 pub type Manner = (DateTime<Utc>, bool, bool);
 
-/// What an attempt depended on: the process, the credential by its UID, its inputs and the epoch of the authority.
-pub type Situation = (usize, String, u32, u32);
+/// What an attempt depended on: the process, the credential by its UID, its retry key and the revision of the authority.
+pub type Situation = (usize, String, RetryKey, u32);
 
 /// Watches over one history.
 #[derive(Default)]
@@ -122,7 +121,7 @@ impl Judge {
         let secret = match process.known_target() {
             Known::Absent => return (world.target.is_none() || process.lags(world)).then_some("missing"),
             Known::Unknown => world.target.clone(),
-            Known::Present(secret_metadata) => world.past.get(&*secret_metadata.version).cloned(),
+            Known::Present(secret_metadata) => world.past.get(&secret_metadata.version.to_string()).cloned(),
         };
         let Some(secret) = secret else { return Some("missing") };
         if world.foreign.contains(&secret.uid().unwrap_or_default()) {
@@ -138,7 +137,7 @@ impl Judge {
         if token.request != fingerprint::request(&credential.spec) {
             return Some("spec changed");
         }
-        if Some(token.issuer.as_str()) != observation::issuer(&process.authority) {
+        if Some(token.issuer.as_str()) != process.authority.issuer() {
             return Some("issuer changed");
         }
         if token.client != client {
@@ -147,7 +146,7 @@ impl Judge {
         if self.is_requested(process, credential) {
             return Some("requested");
         }
-        let due = earliest_renewal(&token_metadata, &observation::policy(credential));
+        let due = earliest_renewal(&token_metadata, &Policy::new(&credential.spec));
         (world.clock() >= due).then_some("due")
     }
 
@@ -230,7 +229,7 @@ impl Judge {
         if self.by_timer.len() > RECONCILES_IN_A_SECOND {
             self.blame("(6) a hot loop: nothing happens, and it looks again and again");
         }
-        if undisturbed && retry_state.api_failures == 0 && !process.enqueued && !process.lags(world) {
+        if undisturbed && !retry_state.is_api_failing() && !process.enqueued && !process.lags(world) {
             self.reported_the_truth(world, process);
         }
     }
@@ -239,7 +238,7 @@ impl Judge {
     fn reported_the_truth(&mut self, world: &World, process: &Process) {
         let credential = &world.credential;
         let Some(reported) = &credential.status else { return self.blame("(7) no status was written") };
-        let issuer = observation::issuer(&process.authority);
+        let issuer = process.authority.issuer();
         let good = world.target.as_ref().filter(|target| belongs_to(target, &world.uid())).is_some_and(|target| {
             let (Some(token), Some(token_metadata)) =
                 (world.token_in(target), SecretMetadata::new(&target.metadata).token_metadata)
@@ -248,7 +247,7 @@ impl Judge {
             };
             token.request == fingerprint::request(&credential.spec)
                 && issuer.is_none_or(|issuer| issuer == token.issuer)
-                && token_metadata.expires_at - world.clock() >= observation::policy(credential).minimum_validity
+                && token_metadata.expires_at - world.clock() >= Policy::new(&credential.spec).minimum_validity
         });
         if status::holds(&reported.conditions, READY) != good {
             self.blame(format!("Ready is told as {} and is {good}", !good));

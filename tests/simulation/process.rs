@@ -7,13 +7,11 @@ use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::{
     observed,
     requests::{Now, RequestQueue},
+    retry_state::RetryState,
 };
-use itwin_credential_operator::{
-    controller::retry_state::RetryState,
-    observe::{
-        index::{Known, SecretIndex},
-        target::SecretMetadata,
-    },
+use itwin_credential_operator::observe::{
+    index::{Known, SecretIndex},
+    target::SecretMetadata,
 };
 use kube::ResourceExt;
 

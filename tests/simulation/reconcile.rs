@@ -6,27 +6,29 @@ use itwin_core::{
     action::{Action, Fetch},
     backoff,
     contenders::Contender,
+    object::ObjectKey,
     observed::ObservedState,
     ownership::Named,
     requests::{Blocked, Outcome},
+    retry_state::{FailedAttempt, RetryState},
+    schedule,
 };
 use itwin_credential_operator::{
     cluster::CallError,
     controller::{
         authorities::Authorities,
         fetched::FetchedSecrets,
-        observation::{self, Caches, References},
+        observation::{self, Caches},
         others::Others,
-        retry_state::RetryState,
+        references::References,
     },
-    observe::index::Key,
 };
 use itwin_oauth::failure::RequestFailure;
 
 use crate::{act::IssueResult, faults::Faults, judge::Judge, process::Process, rules::Rules, world::World};
 
 /// As in `controller::reconcile`.
-pub const STEPS_MAX: usize = 12;
+pub const STEPS_MAX: usize = 16;
 pub const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
 const REQUEUE_FLOOR: TimeDelta = TimeDelta::milliseconds(10);
 const API_RETRY_CEILING: TimeDelta = TimeDelta::seconds(30);
@@ -42,11 +44,11 @@ pub enum Halt {
 struct Alone;
 
 impl Others for Alone {
-    fn writers(&self, _: &Key) -> Vec<Contender> {
+    fn writers(&self, _: &ObjectKey) -> Vec<Contender> {
         Vec::new()
     }
 
-    fn readers(&self, _: &Key) -> Vec<Contender> {
+    fn readers(&self, _: &ObjectKey) -> Vec<Contender> {
         Vec::new()
     }
 
@@ -108,7 +110,7 @@ pub fn reconcile(
     };
     let wait = match reconcile.run() {
         Ok(wait) => {
-            reconcile.retry_state.api_failures = 0;
+            reconcile.retry_state.api_succeeded();
             wait
         }
         Err(Halt::Error(_)) => reconcile.after_error(),
@@ -134,42 +136,45 @@ impl Reconcile<'_> {
         let disturbed = self.faults.count;
         for _ in 0..STEPS_MAX {
             let known = self.process.known_target();
-            let (observed, inputs) = self.observe();
+            let observed = self.observe();
             let action = (self.rules.decide)(&observed, self.world.clock());
             if self.aloud {
                 eprintln!("        {} {action:?}", self.world.now.format("%T%.3f"));
             }
             match action {
                 Action::Fetch(what) => {
-                    if let Err(failure) = self.fetch(what, &observed)? {
-                        self.failed(&observed, inputs, failure.into());
+                    if let Err(failure) = self.fetch(what)? {
+                        self.failed(&observed, failure.into(), false);
                         return self.report(None, None);
                     }
                 }
-                Action::RequestToken(_) => match self.issue(&observed, &known)? {
-                    IssueResult::Written => {}
-                    IssueResult::Again => self.forget_target(),
-                    IssueResult::NotYet(wait) => return self.report(None, Some(wait)),
-                    IssueResult::NotAdmitted => {}
-                    IssueResult::Failed(failure) => self.failed(&observed, inputs, failure),
-                },
+                Action::RequestToken(_) | Action::WriteIssuedToken(_) => {
+                    let result = match action {
+                        Action::RequestToken(_) => self.issue(&observed, &known)?,
+                        _ => self.write_issued(&observed, &known)?,
+                    };
+                    match result {
+                        IssueResult::Written => {}
+                        IssueResult::Again => self.forget_target(),
+                        IssueResult::NotYet(wait) => return self.report(None, Some(wait)),
+                        IssueResult::NotAdmitted => {}
+                        IssueResult::Failed(failure) => self.failed(&observed, failure, false),
+                    }
+                }
+                Action::AwaitInterval { until } => return self.report(None, Some(until - self.world.clock())),
                 Action::PatchMetadata => self.patch_metadata(&known)?,
                 // the simulated credential names no workloads
                 Action::Restart { .. } => unreachable!("nothing to restart"),
-                Action::Fail(failure) => self.failed(&observed, inputs, failure.into()),
+                Action::Fail(failure) => self.failed(&observed, failure.into(), false),
                 Action::UpToDate { renew_at } => {
                     if renew_at.is_some() {
-                        self.retry_state.unwritten = None;
-                        self.retry_state.unfulfilled_request = None;
-                        if let Some(request) = self.references.renew_annotation() {
-                            self.retry_state.attempts.renew_request = Some(request.clone());
-                        }
+                        self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
                         self.nothing_is_wrong();
                     }
                     return self.report(renew_at, None);
                 }
                 Action::BackOff { until } => return self.report(Some(until), None),
-                Action::AwaitAdmission => match self.await_admission(&observed, inputs) {
+                Action::AwaitAdmission => match self.await_admission(&observed) {
                     Ok(None) => self.admitted = true,
                     Ok(Some(wait)) => {
                         self.waits = true;
@@ -177,9 +182,8 @@ impl Reconcile<'_> {
                     }
                     Err(failure) => {
                         let reported = self.judge.paused.take();
-                        self.failed(&observed, inputs, failure.into());
+                        self.failed(&observed, failure.into(), true);
                         self.judge.paused = reported;
-                        self.retry_state.failed_by_others = true;
                     }
                 },
                 Action::AwaitAuthority => return self.report(None, Some(AWAIT_AUTHORITY)),
@@ -188,37 +192,34 @@ impl Reconcile<'_> {
         if self.faults.count == disturbed {
             self.judge.blame("(6) a look that nobody disturbed does not end");
         }
-        let (observed, inputs) = self.observe();
-        self.failed(&observed, inputs, Failure::new(Reason::SecretConflict, "again and again").into());
-        self.report(self.retry_state.not_before, None)
+        let observed = self.observe();
+        self.failed(&observed, Failure::new(Reason::SecretConflict, "again and again").into(), false);
+        self.report(self.retry_state.not_before(), None)
     }
 
     fn after_error(&mut self) -> TimeDelta {
-        self.retry_state.api_failures += 1;
-        let failures = self.retry_state.api_failures;
-        let wait = backoff::delay(failures, TimeDelta::zero(), Reason::ServerError, None, &self.references.uid);
+        let wait = self.retry_state.api_failed(&self.references.uid);
         wait.min(API_RETRY_CEILING).max(REQUEUE_FLOOR)
     }
 
     /// The facts as `observation` makes them, with what this process knows of the authority put in: it moves the inputs of
     /// an attempt too, so that a back-off ends when the authority changed.
-    pub fn observe(&self) -> (ObservedState, u32) {
+    pub fn observe(&self) -> ObservedState {
         let process = &self.process;
         let now = self.world.clock();
         let caches =
             Caches { index: &process.index, others: &Alone, authorities: self.authorities, is_admitted: self.admitted };
-        let (mut observed, inputs) =
-            observation::observe(&self.references, &self.retry_state, &self.fetched, &caches, now);
+        let mut observed = observation::observe(&self.references, &self.retry_state, &self.fetched, &caches, now);
         observed.authority = process.authority.clone();
         let is_another = process.failed_revision.is_some_and(|revision| revision != process.revision);
         if is_another {
             observed.history.not_before = None;
         }
-        (observed, inputs)
+        observed
     }
 
     /// Has the request wait, as `controller::turn` does. `None` where it is admitted at once, else when to look again.
-    fn await_admission(&mut self, observed: &ObservedState, inputs: u32) -> Result<Option<TimeDelta>, Failure> {
+    fn await_admission(&mut self, observed: &ObservedState) -> Result<Option<TimeDelta>, Failure> {
         if self.faults.limited() {
             return Ok(Some(TimeDelta::seconds(3)));
         }
@@ -230,9 +231,9 @@ impl Reconcile<'_> {
                 Blocked::Client(failure) => failure,
                 Blocked::Server(reason) | Blocked::ServerWait(reason) => Failure::new(reason, "it waits"),
             };
-            let unchanged = self.retry_state.inputs.is_none_or(|before| before == inputs);
-            if self.retry_state.attempts.last_failure.is_none() || !unchanged {
-                let situation = (self.process.number, self.references.uid.clone(), inputs, self.process.revision);
+            let key = &observed.retry_key;
+            if self.retry_state.last_failure().is_none() || !self.retry_state.is_unchanged(key) {
+                let situation = (self.process.number, self.references.uid.clone(), key.clone(), self.process.revision);
                 self.judge.was_paused(situation, observed.is_asked_for(now.wall));
                 return Err(failure);
             }
@@ -263,11 +264,11 @@ impl Reconcile<'_> {
         self.fetched = FetchedSecrets::default();
     }
 
-    fn fetch(&mut self, what: Fetch, observed: &ObservedState) -> Result<Result<(), Failure>, Halt> {
+    fn fetch(&mut self, what: Fetch) -> Result<Result<(), Failure>, Halt> {
         let (result, reason) = match what {
             Fetch::Target => (self.read_metadata(true), Reason::SecretWriteFailed),
             Fetch::TargetData => (self.read_target(), Reason::SecretWriteFailed),
-            Fetch::Client => (self.read_client(observed), Reason::ClientCredentialsNotFound),
+            Fetch::Client => (self.read_client(), Reason::ClientCredentialsNotFound),
         };
         match result {
             Err(Halt::Error(CallError::Forbidden(_))) => Ok(Err(Failure::new(reason, "may not be read"))),
@@ -276,27 +277,25 @@ impl Reconcile<'_> {
     }
 
     pub fn nothing_is_wrong(&mut self) {
-        self.retry_state.attempts.failures = 0;
-        self.retry_state.attempts.last_failure = None;
-        self.retry_state.not_before = None;
-        self.retry_state.inputs = None;
+        self.retry_state.settled();
         self.process.failed_revision = None;
     }
 
-    fn failed(&mut self, observed: &ObservedState, inputs: u32, failure: RequestFailure) {
+    fn failed(&mut self, observed: &ObservedState, failure: RequestFailure, by_others: bool) {
         let now = self.world.clock();
         let RequestFailure { failure, retry_after, .. } = failure;
-        let attempts = &mut self.retry_state.attempts;
-        attempts.failures = attempts.failures.saturating_add(1);
-        let wait = backoff::delay(attempts.failures, observed.left(now), failure.reason, retry_after, &observed.uid);
-        if observed.is_asked_for(now) {
-            self.retry_state.unfulfilled_request = self.references.renew_annotation().cloned();
-            attempts.renew_request.clone_from(&self.retry_state.unfulfilled_request);
-        }
-        attempts.last_failure = Some((now, failure));
-        self.retry_state.not_before = Some(now + (self.rules.wait)(wait));
-        self.retry_state.inputs = Some(inputs);
-        self.retry_state.failed_by_others = false;
+        let failures_before = self.retry_state.failures();
+        let left = observed.left(now);
+        let wait = backoff::delay(failures_before + 1, left, failure.reason, retry_after, &observed.uid);
+        self.retry_state.failed(FailedAttempt {
+            observed,
+            failure,
+            failures_before,
+            wait: (self.rules.wait)(wait),
+            by_others,
+            renew_annotation: self.references.renew_annotation().map(String::as_str),
+            now,
+        });
         self.process.failed_revision = Some(self.process.revision);
         self.judge.failed(self.world.now, retry_after);
     }
@@ -310,7 +309,7 @@ impl Reconcile<'_> {
     ) -> TimeDelta {
         let again = if self.process.watches_secrets { TimeDelta::minutes(10) } else { TimeDelta::seconds(290) };
         let until_attempt = next.map(|at| at - now);
-        let until_change = observation::next_change(observed, now).map(|at| at - now);
+        let until_change = schedule::next_change(observed, now).map(|at| at - now);
         let wait = [Some(again), wait, until_attempt, until_change].into_iter().flatten().min().unwrap_or(again);
         wait.max(REQUEUE_FLOOR)
     }

@@ -10,15 +10,15 @@ use crate::reconcile::{Halt, Reconcile};
 
 impl Reconcile<'_> {
     pub fn report(&mut self, next: Option<DateTime<Utc>>, wait: Option<TimeDelta>) -> Result<TimeDelta, Halt> {
-        let (observed, _) = self.observe();
+        let observed = self.observe();
         self.note_version();
         let previous = self.previous_status();
         let description = self.description();
         let now = self.world.clock();
-        let next = next.or(self.retry_state.not_before.filter(|at| *at > now && !observed.suspend));
+        let next = next.or(self.retry_state.not_before().filter(|at| *at > now && !observed.suspend));
         let status = status::status(&status::Inputs {
             observed: &observed,
-            attempts: &self.retry_state.attempts,
+            attempts: &self.retry_state.reported(),
             description: &description,
             secret: &self.references.target.name,
             generation: self.references.credential.metadata.generation,
@@ -37,12 +37,12 @@ impl Reconcile<'_> {
     fn note_version(&mut self) {
         let version: u64 =
             self.references.credential.resource_version().and_then(|text| text.parse().ok()).unwrap_or_default();
-        self.retry_state.written_status.take_if(|(written_at, _)| *written_at <= version);
+        self.retry_state.observed_version(version);
     }
 
     fn previous_status(&self) -> CredentialStatus {
-        match &self.retry_state.written_status {
-            Some((_, status)) => CredentialStatus::clone(status),
+        match self.retry_state.written_status() {
+            Some(status) => status.clone(),
             None => self.references.credential.status.clone().unwrap_or_default(),
         }
     }
@@ -58,7 +58,7 @@ impl Reconcile<'_> {
         self.before_call()?;
         let version = self.world.write_status(&self.references.uid, status).map_err(Halt::Error)?;
         self.faults.after_commit(self.world)?;
-        self.retry_state.written_status = Some((version, Box::new(status.clone())));
+        self.retry_state.status_written(version, status.clone());
         Ok(())
     }
 }

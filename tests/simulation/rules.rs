@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use itwin_core::{
     action::{Action, IssueReason},
     decide::decide,
-    observed::{Authority, Client, Held, Integrity, ObservedState, Target, TokenMetadata},
+    observed::{Authority, Client, Form, Held, Integrity, ObservedState, Target, TokenMetadata},
 };
 
 /// What can be broken.
@@ -109,10 +109,7 @@ fn admission_is_not_awaited(observed: &ObservedState, now: DateTime<Utc>) -> Act
 
 fn foreign_is_adoptable(observed: &ObservedState, now: DateTime<Utc>) -> Action {
     match &observed.target {
-        Target::NotOwned(_) => {
-            let adoptable = Held { token_metadata: None, data: Integrity::Verified, metadata_intact: false };
-            with_target(observed, now, Target::Ours(adoptable))
-        }
+        Target::NotOwned(_) => with_target(observed, now, Target::Adoptable(Form::Unread)),
         _ => decide(observed, now),
     }
 }

@@ -13,11 +13,8 @@ use itwin_api::{
     credential::{CredentialStatus, ITwinServiceCredential},
     secret_keys,
 };
-use itwin_core::fingerprint;
-use itwin_credential_operator::{
-    cluster::CallError,
-    observe::{index::Key, target::SecretMetadata},
-};
+use itwin_core::{fingerprint, object::ObjectKey};
+use itwin_credential_operator::{cluster::CallError, observe::target::SecretMetadata};
 use k8s_openapi::{
     ByteString,
     api::core::v1::Secret,
@@ -34,7 +31,7 @@ pub const CLIENT: &str = "agent-client";
 
 /// A change of a Secret, as a watch tells it.
 pub struct SecretChange {
-    pub key: Key,
+    pub key: ObjectKey,
     pub version: u64,
     /// `None` where it was deleted.
     pub secret_metadata: Option<SecretMetadata>,
@@ -74,8 +71,8 @@ pub struct World {
     uids: u64,
 }
 
-pub fn key(name: &str) -> Key {
-    Key::new(NAMESPACE, name)
+pub fn key(name: &str) -> ObjectKey {
+    ObjectKey::new(NAMESPACE, name)
 }
 
 impl World {

@@ -3,13 +3,15 @@
 use chrono::{DateTime, Utc};
 use itwin_api::failure::Failure;
 
-/// One step; after reading or acting, the facts are taken anew and the next one is decided.
+/// One step. After it the state is observed again and the next one is decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A fact is missing that the decision needs: read it and decide again.
+    /// The decision needs more: read it and decide again.
     Fetch(Fetch),
-    /// Ask for a token, verify it and write it.
+    /// Request a token, verify it and write it.
     RequestToken(IssueReason),
+    /// Write the token that was issued before and could not be written.
+    WriteIssuedToken(IssueReason),
     /// The token is good, but the Secret's labels, annotations or owner are not: write those.
     PatchMetadata,
     /// The token is good, but workloads that read it once may not have this one yet: restart those.
@@ -17,14 +19,19 @@ pub enum Action {
         /// When the token was issued.
         issued_at: DateTime<Utc>,
     },
-    /// An attempt is due and cannot be made: say so, try again later.
+    /// An attempt is due and cannot be made: report it, try again later.
     Fail(Failure),
-    /// An attempt is due but must wait for the end of the back-off.
+    /// An attempt is due but must wait for the end of the backoff.
     BackOff {
         /// When it ends.
         until: DateTime<Utc>,
     },
-    /// An attempt is due but the authority has not been looked at yet, as right after a start.
+    /// A token request is due but follows the last one too soon.
+    AwaitInterval {
+        /// When it may be sent.
+        until: DateTime<Utc>,
+    },
+    /// An attempt is due but the authority has not been reconciled yet, as right after a start.
     AwaitAuthority,
     /// A token request is due: it waits in the queue of its authority until it is admitted.
     AwaitAdmission,
@@ -46,18 +53,18 @@ pub enum Fetch {
     Client,
 }
 
-/// Why a token is asked for.
+/// Why a token is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssueReason {
     /// There is no Secret, or no token of ours in it.
     Missing,
-    /// The Secret was changed by somebody else.
+    /// The Secret was changed by someone else.
     Tampered,
     /// The spec asks for another token than the one held.
     SpecChanged,
     /// The client's credentials changed.
     ClientChanged,
-    /// A user asked through the annotation.
+    /// A user asks through the annotation.
     Requested,
     /// Its time has come.
     Due,

@@ -1,14 +1,15 @@
-//! From facts and the time to the next step.
+//! From the observed state and the time to the next step.
 //!
 //! The order matters: what must not be touched comes first, then whether a token is needed at all, then whether it
-//! may be asked for now. Nothing is read that the decision does not need, so that a restart with everything valid
+//! may be requested now. Nothing is read that the decision does not need, so that a restart with everything valid
 //! reads no Secret.
 
 use chrono::{DateTime, Utc};
 
 use super::{
     action::{Action, Fetch, IssueReason},
-    observed::{Authority, Client, Held, Integrity, ObservedState, Target, TokenMetadata},
+    backoff, messages,
+    observed::{Authority, Client, Form, Held, Integrity, ObservedState, Target, TokenMetadata, Unwritten},
     schedule,
 };
 
@@ -20,18 +21,18 @@ pub fn decide(observed: &ObservedState, now: DateTime<Utc>) -> Action {
     }
     match &observed.target {
         Target::Unread => Action::Fetch(Fetch::Target),
-        // Whose Secret it is counts as an attempt's failure: otherwise a token would be asked for and thrown away.
+        // Whose Secret it is counts as an attempt's failure: otherwise a token would be requested and thrown away.
         Target::NotOwned(failure) => attempt(observed, now, |_| Action::Fail(failure.clone())),
-        Target::Presumed if !observed.is_admitted && !observed.has_unwritten => {
+        Target::Presumed if !observed.is_admitted && observed.unwritten.is_none() => {
             request_token(observed, now, IssueReason::Missing)
         }
         Target::Presumed => Action::Fetch(Fetch::Target),
-        Target::Absent => request_token(observed, now, IssueReason::Missing),
+        Target::Absent | Target::Adoptable(_) => request_token(observed, now, IssueReason::Missing),
         Target::Ours(held) => with_held(observed, held, now),
     }
 }
 
-/// Nothing is done, but what is told must be true: whether the Secret holds a token is looked at all the same.
+/// Nothing is done, but the status must be true: whether the Secret holds a token is still observed.
 fn suspended(target: &Target) -> Action {
     match target {
         Target::Unread | Target::Presumed => Action::Fetch(Fetch::Target),
@@ -54,6 +55,8 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
         return request_token(observed, now, IssueReason::SpecChanged);
     }
     match client_change(observed, token_metadata) {
+        // what the token was requested with is recorded in the data
+        ClientChange::Unknown if !held.form.is_read() => return Action::Fetch(Fetch::TargetData),
         ClientChange::Unknown => return Action::Fetch(Fetch::Client),
         ClientChange::Changed => return request_token(observed, now, IssueReason::ClientChanged),
         ClientChange::Same => {}
@@ -83,7 +86,7 @@ enum ClientChange {
     Same,
 }
 
-/// Whether the client's credentials are others than those that the held token was asked for with.
+/// Whether the client's credentials are others than those that the held token was requested with.
 ///
 /// A client Secret that is gone or of no use is no change: the token is good until it must be renewed.
 fn client_change(observed: &ObservedState, token_metadata: &TokenMetadata) -> ClientChange {
@@ -102,7 +105,7 @@ fn attempt(observed: &ObservedState, now: DateTime<Utc>, make: impl Fn(&Observed
     }
 }
 
-/// The end of the back-off, which a user who asks for a renewal does not wait for.
+/// The end of the backoff, which a user who asks for a renewal does not wait for.
 fn back_off(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let until = observed.history.not_before.filter(|until| *until > now && !observed.is_asked_for(now))?;
     let asked_for = observed.renewal_request.filter(|request| request.fresh).and_then(|request| request.not_before);
@@ -111,298 +114,77 @@ fn back_off(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc
 
 /// A token is needed.
 fn request_token(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Action {
-    attempt(observed, now, |observed| ask(observed, issue_reason))
+    attempt(observed, now, |observed| ask(observed, now, issue_reason))
 }
 
-fn ask(observed: &ObservedState, issue_reason: IssueReason) -> Action {
+/// What can be found out before the request is sent, from what costs nothing to what needs a read.
+fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Action {
     match &observed.authority {
         Authority::Pending => return Action::AwaitAuthority,
         Authority::Unavailable(failure) | Authority::Forbids(failure) => return Action::Fail(failure.clone()),
         Authority::Ready { .. } => {}
     }
     match &observed.client {
-        Client::Unusable(failure) => Action::Fail(failure.clone()),
+        Client::Unusable(failure) => return Action::Fail(failure.clone()),
         // nothing is sent where there is no client, so that nothing is to be waited for
-        Client::Missing => Action::Fetch(Fetch::Client),
-        // a token that is at hand was issued to a version of the client that can be compared without reading it
-        Client::Unread { version: Some(_) } if observed.has_unwritten => Action::RequestToken(issue_reason),
-        Client::Unread { version: None } if observed.has_unwritten => Action::Fetch(Fetch::Client),
-        Client::Usable { .. } if observed.has_unwritten => Action::RequestToken(issue_reason),
+        Client::Missing => return Action::Fetch(Fetch::Client),
+        Client::Unread { .. } | Client::Verified { .. } | Client::Usable { .. } => {}
+    }
+    if let Some(failure) = &observed.desired.template_failure {
+        return Action::Fail(failure.clone());
+    }
+    if let Some(unwritten) = &observed.unwritten {
+        if observed.client.version().is_none() {
+            return Action::Fetch(Fetch::Client);
+        }
+        if fits(unwritten, observed, now) {
+            return unwritable(observed).unwrap_or(Action::WriteIssuedToken(issue_reason));
+        }
+    }
+    if !observed.is_admitted {
         // before anything is read: what waits costs no call
-        _ if !observed.is_admitted => Action::AwaitAdmission,
-        Client::Unread { .. } => Action::Fetch(Fetch::Client),
-        Client::Usable { .. } => Action::RequestToken(issue_reason),
+        return Action::AwaitAdmission;
+    }
+    if !matches!(observed.client, Client::Usable { .. }) {
+        return Action::Fetch(Fetch::Client);
+    }
+    unwritable(observed).unwrap_or_else(|| send(observed, now, issue_reason))
+}
+
+/// Whether a token that was issued before is still the one that is wanted. The version of the client Secret can be compared
+/// without a read.
+fn fits(unwritten: &Unwritten, observed: &ObservedState, now: DateTime<Utc>) -> bool {
+    let Unwritten { token_metadata, client_reference } = unwritten;
+    observed.held_for_spec().is_none_or(|held| held.expires_at <= token_metadata.expires_at)
+        && *token_metadata.request == *observed.desired.request
+        && Some(&*token_metadata.issuer) == observed.authority.issuer()
+        && Some(&token_metadata.client_version) == observed.client.version()
+        && *client_reference == observed.desired.client_reference
+        && schedule::renew_at(token_metadata, &observed.desired.policy, &observed.uid) > now
+}
+
+/// What keeps the Secret from taking a token, if anything does.
+fn unwritable(observed: &ObservedState) -> Option<Action> {
+    let (Target::Ours(Held { form, .. }) | Target::Adoptable(form)) = &observed.target else { return None };
+    let secret = &observed.desired.secret;
+    match form {
+        Form::Presumed | Form::Writable => None,
+        Form::Unread => Some(Action::Fetch(Fetch::TargetData)),
+        Form::Immutable => Some(Action::Fail(messages::secret_immutable(secret))),
+        Form::OtherType(type_) => Some(Action::Fail(messages::secret_type_mismatch(secret, type_))),
+    }
+}
+
+/// At most one request a second, whatever changes how often: the Secret may be edited as fast as it is restored. A renewal
+/// that a user asks for is not held up.
+fn send(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Action {
+    // a request in the future was sent before the clock was set back
+    let last = observed.history.requested_at.filter(|at| *at <= now && !observed.is_asked_for(now));
+    match last.map(|at| at + backoff::FLOOR).filter(|until| *until > now) {
+        Some(until) => Action::AwaitInterval { until },
+        None => Action::RequestToken(issue_reason),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use chrono::TimeDelta;
-    use itwin_api::{conditions::Reason, failure::Failure};
-
-    use super::*;
-    use crate::observed::{Desired, History, Policy, RenewBefore, RenewalRequest, Restart};
-
-    const ISSUER: &str = "https://ims.example.com";
-
-    fn at(second: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
-    }
-
-    fn token_metadata() -> TokenMetadata {
-        TokenMetadata {
-            request: "request".into(),
-            issuer: ISSUER.into(),
-            client_version: "uid/1".into(),
-            issued_at: at(0),
-            expires_at: at(3600),
-        }
-    }
-
-    fn held() -> Held {
-        Held { token_metadata: Some(token_metadata()), data: Integrity::Verified, metadata_intact: true }
-    }
-
-    fn failure(reason: Reason) -> Failure {
-        Failure::new(reason, "because")
-    }
-
-    /// A credential whose Secret holds a token issued at second 0 that expires at second 3600.
-    fn settled() -> ObservedState {
-        ObservedState {
-            uid: "uid".into(),
-            desired: Desired {
-                request: "request".into(),
-                policy: Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::minutes(5) },
-            },
-            suspend: false,
-            renewal_request: None,
-            authority: Authority::Ready { issuer: ISSUER.into() },
-            client: Client::Unread { version: Some("uid/1".into()) },
-            target: Target::Ours(held()),
-            history: History::default(),
-            is_admitted: true,
-            has_unwritten: false,
-            restart: None,
-        }
-    }
-
-    fn usable(same_as_held: Option<bool>) -> Client {
-        Client::Usable { version: "uid/2".into(), same_as_held }
-    }
-
-    impl ObservedState {
-        fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
-            change(&mut self);
-            self
-        }
-
-        fn holding(self, change: impl FnOnce(&mut Held)) -> Self {
-            let mut held = held();
-            change(&mut held);
-            self.with(|observed| observed.target = Target::Ours(held))
-        }
-    }
-
-    fn renewal_of(observed: &ObservedState) -> DateTime<Utc> {
-        schedule::renew_at(&token_metadata(), &observed.desired.policy, &observed.uid)
-    }
-
-    #[test]
-    fn valid_token_is_kept_without_reading_anything() {
-        let observed = settled();
-        let renew_at = Some(renewal_of(&observed));
-        assert_eq!(decide(&observed, at(1)), Action::UpToDate { renew_at });
-    }
-
-    #[test]
-    fn valid_token_is_kept_whatever_becomes_of_the_authority_and_the_client() {
-        for authority in [
-            Authority::Pending,
-            Authority::Unavailable(failure(Reason::AuthorityNotFound)),
-            Authority::Forbids(failure(Reason::ScopeNotAllowed)),
-        ] {
-            let observed = settled().with(|observed| observed.authority = authority);
-            assert!(matches!(decide(&observed, at(1)), Action::UpToDate { .. }));
-        }
-        let observed =
-            settled().with(|observed| observed.client = Client::Unusable(failure(Reason::ClientCredentialsNotFound)));
-        assert!(matches!(decide(&observed, at(1)), Action::UpToDate { .. }));
-    }
-
-    #[test]
-    fn due_token_is_renewed_once_the_client_secret_was_read() {
-        let observed = settled();
-        let due = renewal_of(&observed);
-        assert!(matches!(decide(&observed, due - TimeDelta::milliseconds(1)), Action::UpToDate { .. }));
-        assert_eq!(decide(&observed, due), Action::Fetch(Fetch::Client));
-        let read = observed.with(|observed| observed.client = usable(Some(true)));
-        assert_eq!(decide(&read, due), Action::RequestToken(IssueReason::Due));
-    }
-
-    #[test]
-    fn suspended_secret_that_somebody_may_have_edited_is_read_and_left_alone() {
-        let suspended =
-            |target| decide(&settled().with(|observed| (observed.suspend, observed.target) = (true, target)), at(1));
-        let edited = |data| Target::Ours(Held { data, ..held() });
-        assert_eq!(suspended(Target::Unread), Action::Fetch(Fetch::Target));
-        assert_eq!(suspended(edited(Integrity::Unverified)), Action::Fetch(Fetch::TargetData));
-        assert_eq!(suspended(edited(Integrity::Tampered)), Action::UpToDate { renew_at: None });
-    }
-
-    #[test]
-    fn suspended_credential_is_left_alone_even_when_due() {
-        let observed = settled().with(|observed| observed.suspend = true);
-        assert_eq!(decide(&observed, at(4000)), Action::UpToDate { renew_at: None });
-    }
-
-    #[test]
-    fn changed_client_secret_is_read_and_only_new_content_asks_for_a_token() {
-        let changed = settled().with(|observed| {
-            observed.client = Client::Unread { version: Some("uid/2".into()) };
-        });
-        assert_eq!(decide(&changed, at(1)), Action::Fetch(Fetch::Client));
-        let relabelled = settled().with(|observed| observed.client = usable(Some(true)));
-        assert!(matches!(decide(&relabelled, at(1)), Action::UpToDate { .. }));
-        let rotated = settled().with(|observed| observed.client = usable(Some(false)));
-        assert_eq!(decide(&rotated, at(1)), Action::RequestToken(IssueReason::ClientChanged));
-    }
-
-    #[test]
-    fn changed_spec_or_issuer_asks_for_another_token() {
-        let read = || settled().with(|observed| observed.client = usable(Some(true)));
-        let respecified = read().with(|observed| observed.desired.request = "other".into());
-        assert_eq!(decide(&respecified, at(1)), Action::RequestToken(IssueReason::SpecChanged));
-        let moved = read().with(|observed| observed.authority = Authority::Ready { issuer: "https://other".into() });
-        assert_eq!(decide(&moved, at(1)), Action::RequestToken(IssueReason::SpecChanged));
-    }
-
-    #[test]
-    fn foreign_secret_is_refused_before_any_token_is_asked_for() {
-        let observed = settled().with(|observed| observed.target = Target::NotOwned(failure(Reason::SecretNotOwned)));
-        assert_eq!(decide(&observed, at(1)), Action::Fail(failure(Reason::SecretNotOwned)));
-    }
-
-    #[test]
-    fn missing_secret_is_created_again() {
-        let observed = settled().with(|observed| {
-            observed.target = Target::Absent;
-            observed.client = usable(None);
-        });
-        assert_eq!(decide(&observed, at(1)), Action::RequestToken(IssueReason::Missing));
-    }
-
-    #[test]
-    fn unverified_data_is_read_and_tampered_data_replaced() {
-        let doubtful = settled().holding(|held| held.data = Integrity::Unverified);
-        assert_eq!(decide(&doubtful, at(1)), Action::Fetch(Fetch::TargetData));
-        let tampered = settled()
-            .holding(|held| held.data = Integrity::Tampered)
-            .with(|observed| observed.client = usable(Some(true)));
-        assert_eq!(decide(&tampered, at(1)), Action::RequestToken(IssueReason::Tampered));
-    }
-
-    #[test]
-    fn changed_metadata_is_patched_without_a_token_request() {
-        let observed = settled().holding(|held| held.metadata_intact = false);
-        assert_eq!(decide(&observed, at(1)), Action::PatchMetadata);
-    }
-
-    #[test]
-    fn workloads_are_restarted_once_for_each_token_and_later_again_where_that_failed() {
-        let with = |restart| settled().with(|observed| observed.restart = Some(restart));
-        let due = Restart::default();
-        assert_eq!(decide(&with(due), at(1)), Action::Restart { issued_at: at(0) });
-        let done = Restart { done_for: Some(at(0)), not_before: None };
-        assert!(matches!(decide(&with(done), at(1)), Action::UpToDate { .. }));
-        let failed = Restart { done_for: None, not_before: Some(at(60)) };
-        assert!(matches!(decide(&with(failed), at(59)), Action::UpToDate { .. }));
-        assert_eq!(decide(&with(failed), at(60)), Action::Restart { issued_at: at(0) });
-    }
-
-    #[test]
-    fn back_off_is_waited_for_except_on_request() {
-        let until = at(3000);
-        let observed = settled().with(|observed| {
-            observed.history.not_before = Some(until);
-            observed.client = usable(Some(true));
-        });
-        assert_eq!(decide(&observed, at(2999)), Action::BackOff { until });
-        assert_eq!(decide(&observed, until), Action::RequestToken(IssueReason::Due));
-        let asked = |fresh| {
-            let request = RenewalRequest { fresh, not_before: None };
-            observed.clone().with(|observed| observed.renewal_request = Some(request))
-        };
-        assert_eq!(decide(&asked(true), at(2999)), Action::RequestToken(IssueReason::Requested));
-        assert_eq!(decide(&asked(false), at(2999)), Action::BackOff { until }, "one attempt only");
-    }
-
-    #[test]
-    fn due_token_waits_for_admission_before_anything_is_read() {
-        let due = at(3000);
-        let waiting = settled().with(|observed| observed.is_admitted = false);
-        assert_eq!(decide(&waiting, due), Action::AwaitAdmission);
-        assert!(matches!(decide(&waiting, at(1)), Action::UpToDate { .. }), "nothing is due");
-        let missing = waiting.clone().with(|observed| observed.client = Client::Missing);
-        assert_eq!(decide(&missing, due), Action::Fetch(Fetch::Client), "nothing will be sent");
-        let at_hand = waiting.clone().with(|observed| observed.has_unwritten = true);
-        assert_eq!(decide(&at_hand, due), Action::RequestToken(IssueReason::Due), "nothing needs to be sent or read");
-        let forbidden =
-            missing.with(|observed| observed.authority = Authority::Forbids(failure(Reason::ScopeNotAllowed)));
-        assert_eq!(decide(&forbidden, due), Action::Fail(failure(Reason::ScopeNotAllowed)));
-    }
-
-    #[test]
-    fn secret_of_a_new_credential_is_read_once_its_request_is_admitted() {
-        let new = settled().with(|observed| {
-            observed.target = Target::Presumed;
-            observed.is_admitted = false;
-        });
-        assert_eq!(decide(&new, at(1)), Action::AwaitAdmission);
-        let admitted = new.clone().with(|observed| observed.is_admitted = true);
-        assert_eq!(decide(&admitted, at(1)), Action::Fetch(Fetch::Target));
-        let suspended = new.with(|observed| observed.suspend = true);
-        assert_eq!(decide(&suspended, at(1)), Action::Fetch(Fetch::Target));
-    }
-
-    #[test]
-    fn renewal_that_is_asked_for_too_often_waits_and_holds_up_nothing_else() {
-        let floor = at(10);
-        let asked = settled().with(|observed| {
-            observed.client = usable(Some(true));
-            observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: Some(floor) });
-        });
-        assert_eq!(decide(&asked, at(9)), Action::BackOff { until: floor });
-        assert_eq!(decide(&asked, floor), Action::RequestToken(IssueReason::Requested));
-        let later = asked.clone().with(|observed| {
-            observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: Some(at(3595)) });
-        });
-        assert_eq!(decide(&later, at(3590)), Action::RequestToken(IssueReason::Due));
-        let failing = asked.with(|observed| {
-            observed.target = Target::Absent;
-            observed.history.not_before = Some(at(300));
-        });
-        assert_eq!(decide(&failing, at(9)), Action::BackOff { until: floor });
-        assert_eq!(
-            decide(&failing, floor),
-            Action::RequestToken(IssueReason::Missing),
-            "it waits for no back-off then"
-        );
-    }
-
-    #[test]
-    fn due_token_waits_for_an_authority_that_was_not_reconciled_yet() {
-        let observed = settled().with(|observed| observed.authority = Authority::Pending);
-        assert_eq!(decide(&observed, at(3599)), Action::AwaitAuthority);
-    }
-
-    #[test]
-    fn failures_are_reported_when_an_attempt_is_due() {
-        let forbidden =
-            settled().with(|observed| observed.authority = Authority::Forbids(failure(Reason::ScopeNotAllowed)));
-        assert_eq!(decide(&forbidden, at(3599)), Action::Fail(failure(Reason::ScopeNotAllowed)));
-        let gone =
-            settled().with(|observed| observed.client = Client::Unusable(failure(Reason::ClientCredentialsNotFound)));
-        assert_eq!(decide(&gone, at(3599)), Action::Fail(failure(Reason::ClientCredentialsNotFound)));
-    }
-}
+mod tests;

@@ -11,33 +11,68 @@ use crate::action::IssueReason;
 
 /// How an attempt ended.
 pub enum Outcome<'a> {
-    /// A token was written, for this need.
+    /// A token was written, for this reason.
     Written(IssueReason),
     /// Nothing was written.
     Failed(&'a Failure),
 }
 
+/// Why an event is published: the words of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventReason {
+    /// The first token, or one for another spec or client.
+    Issued,
+    /// An attempt failed.
+    RenewalFailed,
+    /// An attempt succeeded after others had failed.
+    Recovered,
+    /// The Secret to write belongs to someone else.
+    SecretNotOwned,
+    /// The Secret had been changed or deleted.
+    Restored,
+    /// Workloads were restarted.
+    RolloutRestarted,
+    /// The object, or a part of it, is invalid.
+    InvalidObject,
+}
+
+impl EventReason {
+    /// The reason as the event holds it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "Issued",
+            Self::RenewalFailed => "RenewalFailed",
+            Self::Recovered => "Recovered",
+            Self::SecretNotOwned => "SecretNotOwned",
+            Self::Restored => "Restored",
+            Self::RolloutRestarted => "RolloutRestarted",
+            Self::InvalidObject => "InvalidObject",
+        }
+    }
+}
+
 /// An event to publish.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// Whether a person must mend something.
+    /// Whether a person must fix something.
     pub warning: bool,
-    /// One of the words of the contract.
-    pub reason: &'static str,
+    /// Why.
+    pub reason: EventReason,
     /// For people.
     pub note: String,
 }
 
 impl Transition {
-    /// Something that a person must mend.
+    /// Something that a person must fix.
     #[must_use]
-    pub fn warning(reason: &'static str, note: String) -> Self {
+    pub fn warning(reason: EventReason, note: String) -> Self {
         Self { warning: true, reason, note }
     }
 
     /// Something worth knowing.
     #[must_use]
-    pub fn normal(reason: &'static str, note: String) -> Self {
+    pub fn normal(reason: EventReason, note: String) -> Self {
         Self { warning: false, reason, note }
     }
 }
@@ -47,24 +82,30 @@ impl Transition {
 #[must_use]
 pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &str) -> Option<Transition> {
     let normal = |reason, note| Some(Transition::normal(reason, note));
-    // for a moment after the Secret was deleted or changed the status may tell of no token
+    // for a moment after the Secret was deleted or changed the status may show no token
     let had_token = previous.issued_at.is_some() || holds(&previous.conditions, RENEWED);
     match outcome {
         Outcome::Written(_) if had_token && previous.last_failure.is_some() => {
-            normal("Recovered", format!("a token was issued again and written into Secret {secret}"))
+            normal(EventReason::Recovered, format!("a token was issued again and written into Secret {secret}"))
         }
         Outcome::Written(IssueReason::Missing | IssueReason::Tampered) if had_token => normal(
-            "Restored",
+            EventReason::Restored,
             format!("Secret {secret} had been deleted or changed by somebody else and was written again"),
         ),
         Outcome::Written(IssueReason::Due) if had_token => None,
-        Outcome::Written(_) => normal("Issued", format!("a verified token was written into Secret {secret}")),
+        Outcome::Written(_) => {
+            normal(EventReason::Issued, format!("a verified token was written into Secret {secret}"))
+        }
         Outcome::Failed(failure) => {
             let reported = previous.last_failure.as_ref().is_some_and(|last| last.reason == failure.reason.as_str());
             if reported && !holds(&previous.conditions, RENEWED) {
                 return None;
             }
-            let reason = if failure.reason == Reason::SecretNotOwned { "SecretNotOwned" } else { "RenewalFailed" };
+            let reason = if failure.reason == Reason::SecretNotOwned {
+                EventReason::SecretNotOwned
+            } else {
+                EventReason::RenewalFailed
+            };
             Some(Transition {
                 warning: true,
                 reason,
@@ -76,9 +117,8 @@ pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &s
 
 #[cfg(test)]
 mod tests {
-    use itwin_api::{conditions::Verdict, credential::LastFailure};
-
     use chrono::DateTime;
+    use itwin_api::{conditions::Verdict, credential::LastFailure};
 
     use super::*;
 
@@ -93,7 +133,7 @@ mod tests {
     }
 
     fn reason(previous: &CredentialStatus, outcome: &Outcome<'_>) -> Option<&'static str> {
-        transition(previous, outcome, "token").map(|transition| transition.reason)
+        transition(previous, outcome, "token").map(|transition| transition.reason.as_str())
     }
 
     #[test]

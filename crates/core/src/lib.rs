@@ -6,16 +6,24 @@
 
 pub mod action;
 pub mod backoff;
+pub mod client_state;
 pub mod conflict;
 pub mod contenders;
 pub mod decide;
+pub mod desired_secret;
 pub mod election;
 pub mod events;
 pub mod fingerprint;
+pub mod messages;
+pub mod object;
 pub mod observed;
 pub mod ownership;
+pub mod renewal;
 pub mod requests;
+pub mod retry_key;
+pub mod retry_state;
 pub mod schedule;
+pub mod secret_state;
 pub mod status;
 pub mod suspects;
 pub mod template;

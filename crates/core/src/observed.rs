@@ -1,9 +1,11 @@
 //! Everything that a decision may depend on, as plain data.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_api::failure::Failure;
+use itwin_api::{credential::CredentialSpec, failure::Failure};
+
+use crate::{object::ObjectVersion, retry_key::RetryKey};
 
 /// What is known about one credential and its surroundings.
 #[derive(Clone, Debug)]
@@ -24,12 +26,23 @@ pub struct ObservedState {
     pub target: Target,
     /// Earlier attempts.
     pub history: History,
+    /// What an attempt depends on.
+    pub retry_key: RetryKey,
     /// A token request may be sent now: the authority's queue admitted it.
     pub is_admitted: bool,
-    /// A token was issued that is not written yet: none needs to be requested.
-    pub has_unwritten: bool,
+    /// A token that was issued and is not written yet: while it fits, none needs to be requested.
+    pub unwritten: Option<Unwritten>,
     /// Workloads to restart after a token was written; `None` where the spec names none.
     pub restart: Option<Restart>,
+}
+
+/// A token that was issued and is not written yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unwritten {
+    /// What it was issued for.
+    pub token_metadata: TokenMetadata,
+    /// The client Secret and the keys that were read of it.
+    pub client_reference: String,
 }
 
 /// Workloads that are restarted for each token.
@@ -52,7 +65,7 @@ impl Restart {
 /// A renewal that a user asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RenewalRequest {
-    /// No attempt was made for it yet: it is made whatever the back-off says, once.
+    /// No attempt was made for it yet: it is made regardless of the backoff, once.
     pub fresh: bool,
     /// Not before this instant: a user, or a program that changes the annotation in a loop, gets one request in a while.
     pub not_before: Option<DateTime<Utc>>,
@@ -61,11 +74,20 @@ pub struct RenewalRequest {
 /// What the spec asks for.
 #[derive(Clone, Debug)]
 pub struct Desired {
-    /// Digest of what a token is asked for.
+    /// Digest of what is requested.
     pub request: String,
+    /// The client Secret and the keys that are read of it.
+    pub client_reference: String,
+    /// The Secret to write, `namespace/name`, for messages.
+    pub secret: String,
+    /// Why the templates are invalid, if they are.
+    pub template_failure: Option<Failure>,
     /// When to renew.
     pub policy: Policy,
 }
+
+/// No duration of a policy is longer: it is subtracted from the expiry of a token, and no date is before the calendar's.
+const LONGEST_POLICY: TimeDelta = TimeDelta::days(3650);
 
 /// When to renew.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +96,24 @@ pub struct Policy {
     pub renew_before: RenewBefore,
     /// Validity that workloads count on.
     pub minimum_validity: TimeDelta,
+}
+
+impl Policy {
+    /// The renewal policy of a spec.
+    #[must_use]
+    pub fn new(spec: &CredentialSpec) -> Self {
+        let delta = |duration: Duration| {
+            TimeDelta::from_std(duration).map_or(LONGEST_POLICY, |duration| duration.min(LONGEST_POLICY))
+        };
+        Self {
+            renew_before: match (spec.renew_before, spec.renew_before_percentage) {
+                (Some(duration), _) => RenewBefore::Fixed(delta(duration.into())),
+                (None, Some(percentage)) => RenewBefore::Percentage(percentage),
+                (None, None) => RenewBefore::Default,
+            },
+            minimum_validity: delta(spec.minimum_validity.into()),
+        }
+    }
 }
 
 /// Time before expiry at which a renewal is wished.
@@ -90,7 +130,7 @@ pub enum RenewBefore {
 /// The authority that the spec names.
 #[derive(Clone, Debug)]
 pub enum Authority {
-    /// Not looked at yet, as right after a start.
+    /// Not reconciled yet, as right after a start.
     Pending,
     /// It cannot be asked, for this reason.
     Unavailable(Failure),
@@ -104,22 +144,27 @@ pub enum Authority {
 }
 
 /// The client Secret.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Client {
-    /// Its data has not been read; its version, if a watch tells it.
+    /// Its data has not been read; its version, if a watch showed it.
     Unread {
-        /// `<uid>/<resourceVersion>`
-        version: Option<Arc<str>>,
+        /// Its version.
+        version: Option<ObjectVersion>,
     },
     /// A watch says that there is none. Each attempt reads for itself, since an absence that is over would be believed
     /// indefinitely.
     Missing,
+    /// This version was read before, and held what the token in the Secret was requested with.
+    Verified {
+        /// Its version.
+        version: ObjectVersion,
+    },
     /// It is missing, or its content is of no use.
     Unusable(Failure),
     /// It can be used.
     Usable {
-        /// `<uid>/<resourceVersion>`
-        version: Arc<str>,
+        /// Its version.
+        version: ObjectVersion,
         /// Whether the held token was asked for with the same content; `None` where no token is held.
         same_as_held: Option<bool>,
     },
@@ -128,15 +173,17 @@ pub enum Client {
 /// The Secret to write.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// Not looked at yet.
+    /// Not read yet.
     Unread,
-    /// Not looked at yet, of a credential that nothing was ever reported of: most likely there is none. It is read once
+    /// Not read yet, of a credential that nothing was ever reported of: most likely there is none. It is read once
     /// a request was admitted, so that what waits costs no call.
     Presumed,
     /// There is none.
     Absent,
     /// There is one that we must not write.
     NotOwned(Failure),
+    /// There is one that the credential may take over: it was offered, or its owner is gone. No token in it counts.
+    Adoptable(Form),
     /// There is one that we may write.
     Ours(Held),
 }
@@ -144,34 +191,59 @@ pub enum Target {
 /// A Secret that we may write.
 #[derive(Clone, Debug)]
 pub struct Held {
-    /// What its annotations tell about the token in it.
+    /// What its annotations say about the token in it.
     pub token_metadata: Option<TokenMetadata>,
     /// Whether its data is what we wrote.
     pub data: Integrity,
     /// Whether labels, annotations and owner reference are as they should be.
     pub metadata_intact: bool,
+    /// Whether it can take a token.
+    pub form: Form,
+}
+
+/// Whether a Secret can take a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// It was not read, and nothing says that it cannot.
+    Presumed,
+    /// It must be read to find out.
+    Unread,
+    /// It was read and can.
+    Writable,
+    /// It was read and is immutable.
+    Immutable,
+    /// It was read and is of this type.
+    OtherType(Arc<str>),
+}
+
+impl Form {
+    /// Whether the whole Secret was read.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        !matches!(self, Self::Presumed | Self::Unread)
+    }
 }
 
 /// Whether a Secret's data is what we wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Integrity {
-    /// Nobody else wrote it.
+    /// No one else wrote it.
     Verified,
-    /// Somebody else may have written it: read it.
+    /// Someone else may have written it: read it.
     Unverified,
     /// It differs from what we wrote.
     Tampered,
 }
 
-/// What the annotations of a Secret tell about the token in it.
+/// What the annotations of a Secret say about the token in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenMetadata {
-    /// Digest of what the token was asked for.
+    /// Digest of what was requested.
     pub request: Arc<str>,
     /// Issuer that it came from.
     pub issuer: Arc<str>,
-    /// Version of the client Secret that it was asked with.
-    pub client_version: Arc<str>,
+    /// Version of the client Secret that it was requested with.
+    pub client_version: ObjectVersion,
     /// When the request was sent.
     pub issued_at: DateTime<Utc>,
     /// When the token expires.
@@ -191,6 +263,31 @@ impl TokenMetadata {
 pub struct History {
     /// No attempt before this instant, as long as nothing relevant changed.
     pub not_before: Option<DateTime<Utc>>,
+    /// When a token was requested last.
+    pub requested_at: Option<DateTime<Utc>>,
+}
+
+impl Authority {
+    /// The issuer, if the authority can be asked.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        match self {
+            Self::Ready { issuer } => Some(issuer),
+            _ => None,
+        }
+    }
+}
+
+impl Client {
+    /// The version of the client Secret, if it is known and may be of use.
+    #[must_use]
+    pub fn version(&self) -> Option<&ObjectVersion> {
+        match self {
+            Self::Unread { version } => version.as_ref(),
+            Self::Verified { version } | Self::Usable { version, .. } => Some(version),
+            Self::Missing | Self::Unusable(_) => None,
+        }
+    }
 }
 
 impl ObservedState {
@@ -205,7 +302,7 @@ impl ObservedState {
             .then_some(token_metadata)
     }
 
-    /// Whether a user asked for a renewal for which no attempt was made yet: it waits for no back-off.
+    /// Whether a user asked for a renewal for which no attempt was made yet: it waits for no backoff.
     #[must_use]
     pub fn is_asked_for(&self, now: DateTime<Utc>) -> bool {
         self.renewal_request.is_some_and(|request| request.fresh && request.is_due(now))

@@ -7,7 +7,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::digest;
 
-use super::observed::{Policy, RenewBefore, TokenMetadata};
+use super::observed::{ObservedState, Policy, RenewBefore, TokenMetadata};
 
 /// By default, a token is renewed when this fraction of its lifetime remains: 1/3.
 const DEFAULT_FRACTION: i32 = 3;
@@ -49,6 +49,16 @@ pub fn renew_at(token_metadata: &TokenMetadata, policy: &Policy, uid: &str) -> D
 fn jitter(lifetime: TimeDelta, uid: &str) -> TimeDelta {
     let milliseconds = (lifetime / JITTER_FRACTION).num_milliseconds() as f64 * digest::unit_interval(["renew", uid]);
     TimeDelta::milliseconds(milliseconds as i64)
+}
+
+/// The instant after which, by the clock alone, the status of the credential changes or a restart is due.
+#[must_use]
+pub fn next_change(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let token_metadata = observed.held_for_spec()?;
+    let restart = observed.restart.as_ref().and_then(|restart| restart.not_before);
+    // a token with exactly the minimum validity left is still good: reconcile a moment later
+    let falls_below = token_metadata.expires_at - observed.desired.policy.minimum_validity + TimeDelta::milliseconds(1);
+    [Some(falls_below), Some(token_metadata.expires_at), restart].into_iter().flatten().filter(|at| *at > now).min()
 }
 
 /// Whether tokens of this lifetime can never satisfy `minimumValidity`: they are renewed at half of their lifetime at

@@ -1,4 +1,4 @@
-//! The status of a credential, as a pure function of facts, the last attempt and the time.
+//! The status of a credential, as a pure function of the observed state, the last attempt and the time.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
@@ -17,7 +17,7 @@ use crate::{
 /// How the last attempt ended, as far as this process knows.
 #[derive(Clone, Debug, Default)]
 pub struct Attempts {
-    /// Failed attempts in a row.
+    /// Consecutive failed attempts.
     pub failures: u32,
     /// The last failure, if the last attempt failed.
     pub last_failure: Option<(DateTime<Utc>, Failure)>,
@@ -82,70 +82,68 @@ pub fn status(inputs: &Inputs<'_>) -> CredentialStatus {
 
 /// `Ready`: the Secret holds a token for the current spec with at least the minimum validity left.
 fn ready(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Verdict {
-    let secret = inputs.secret;
-    let verdict = |holds, reason, message| Verdict { kind: READY, holds, reason, message };
-    let failure = inputs.attempts.last_failure.as_ref().map(|(_, failure)| failure);
-    let Some(token_metadata) = held else {
-        if inputs.observed.suspend {
-            return verdict(
-                false,
-                Reason::Suspended,
-                format!(
-                    "spec.suspend is true and Secret {secret} holds no token for this spec: set it to false to get one"
-                ),
-            );
-        }
-        return match (failure, inputs.waits_for) {
-            (Some(failure), None) => verdict(false, failure.reason, failure.message.clone()),
-            (Some(failure), Some(authority)) => {
-                verdict(false, failure.reason, format!("{}; {}", failure.message, waits_in_queue(authority)))
-            }
-            (None, Some(authority)) => verdict(false, Reason::Pending, waits_in_queue(authority)),
-            (None, None) => verdict(false, Reason::Pending, "no token was asked for yet".to_owned()),
-        };
+    let (reason, message) = match held {
+        Some(token_metadata) => ready_with_token(inputs, token_metadata),
+        None => ready_without_token(inputs),
     };
+    Verdict { kind: READY, holds: reason == Reason::TokenValid, reason, message }
+}
+
+fn ready_without_token(inputs: &Inputs<'_>) -> (Reason, String) {
+    let secret = inputs.secret;
+    if inputs.observed.suspend {
+        let message = format!(
+            "spec.suspend is true and Secret {secret} holds no token for this spec: set it to false to get one"
+        );
+        return (Reason::Suspended, message);
+    }
+    match (&inputs.attempts.last_failure, inputs.waits_for) {
+        (Some((_, failure)), None) => (failure.reason, failure.message.clone()),
+        (Some((_, failure)), Some(authority)) => {
+            (failure.reason, format!("{}; {}", failure.message, waits_in_queue(authority)))
+        }
+        (None, Some(authority)) => (Reason::Pending, waits_in_queue(authority)),
+        (None, None) => (Reason::Pending, "no token was asked for yet".to_owned()),
+    }
+}
+
+fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Reason, String) {
+    let secret = inputs.secret;
     let policy = &inputs.observed.desired.policy;
     let left = token_metadata.expires_at - inputs.now;
-    let causes = [failure.map(|failure| failure.message.clone()), inputs.waits_for.map(waits_in_queue)];
-    let causes: Vec<String> = causes.into_iter().flatten().collect();
-    let because = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) };
-    if left <= TimeDelta::zero() {
-        if inputs.observed.suspend {
-            return verdict(
-                false,
-                Reason::Suspended,
-                format!(
-                    "the token in Secret {secret} has expired and spec.suspend is true: set it to false to get another"
-                ),
-            );
-        }
-        return verdict(
-            false,
-            Reason::TokenExpired,
-            format!("the token in Secret {secret} has expired and could not be renewed{because}"),
+    if left <= TimeDelta::zero() && inputs.observed.suspend {
+        let message = format!(
+            "the token in Secret {secret} has expired and spec.suspend is true: set it to false to get another"
         );
+        return (Reason::Suspended, message);
+    }
+    let because = because(inputs);
+    if left <= TimeDelta::zero() {
+        let message = format!("the token in Secret {secret} has expired and could not be renewed{because}");
+        return (Reason::TokenExpired, message);
     }
     if left >= policy.minimum_validity {
-        return verdict(true, Reason::TokenValid, format!("Secret {secret} holds a valid token"));
+        return (Reason::TokenValid, format!("Secret {secret} holds a valid token"));
     }
     if schedule::is_too_short(policy, token_metadata.lifetime()) {
-        return verdict(
-            false,
-            Reason::LifetimeTooShort,
-            format!(
-                "the authority issues tokens that live {} s, too short to always have minimumValidity left: lower spec.minimumValidity to {} s or less, or have longer tokens issued",
-                token_metadata.lifetime().num_seconds(),
-                (token_metadata.lifetime() / 2).num_seconds()
-            ),
+        let message = format!(
+            "the authority issues tokens that live {} s, too short to always have minimumValidity left: lower spec.minimumValidity to {} s or less, or have longer tokens issued",
+            token_metadata.lifetime().num_seconds(),
+            (token_metadata.lifetime() / 2).num_seconds()
         );
+        return (Reason::LifetimeTooShort, message);
     }
-    verdict(
-        false,
-        Reason::BelowMinimumValidity,
-        format!(
-            "the token in Secret {secret} is valid for less than minimumValidity and could not be renewed{because}"
-        ),
-    )
+    let message = format!(
+        "the token in Secret {secret} is valid for less than minimumValidity and could not be renewed{because}"
+    );
+    (Reason::BelowMinimumValidity, message)
+}
+
+/// Why the token could not be renewed, in parentheses.
+fn because(inputs: &Inputs<'_>) -> String {
+    let failure = inputs.attempts.last_failure.as_ref().map(|(_, failure)| failure.message.clone());
+    let causes: Vec<String> = [failure, inputs.waits_for.map(waits_in_queue)].into_iter().flatten().collect();
+    if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) }
 }
 
 /// The same text for as long as it waits: a status changes only when something other than time does.
@@ -198,7 +196,7 @@ pub fn holds(conditions: &[Condition], kind: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observed::{Authority, Client, Desired, Held, History, Integrity, Policy, RenewBefore, Target};
+    use crate::observed::{Authority, Client, Desired, Form, Held, History, Integrity, Policy, RenewBefore, Target};
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
@@ -216,6 +214,9 @@ mod tests {
             uid: "uid".into(),
             desired: Desired {
                 request: "request".into(),
+                client_reference: "client/keys".into(),
+                secret: "team/token".into(),
+                template_failure: None,
                 policy: Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::minutes(5) },
             },
             suspend: false,
@@ -227,11 +228,13 @@ mod tests {
                     token_metadata: Some(token_metadata),
                     data: Integrity::Verified,
                     metadata_intact: true,
+                    form: Form::Presumed,
                 })
             }),
             history: History::default(),
             is_admitted: false,
-            has_unwritten: false,
+            unwritten: None,
+            retry_key: Default::default(),
             restart: None,
         }
     }
@@ -295,7 +298,7 @@ mod tests {
 
     fn ready_at(observed: &ObservedState, attempts: &Attempts, second: i64) -> (String, String) {
         let status = reported(observed, attempts, &CredentialStatus::default(), at(second));
-        let (status, reason) = condition(&status, READY).expect("always told");
+        let (status, reason) = condition(&status, READY).expect("always there");
         (status.to_owned(), reason.to_owned())
     }
 

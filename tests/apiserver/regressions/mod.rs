@@ -12,7 +12,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::observed::{
-    Authority, Client, Desired, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target, TokenMetadata,
+    Authority, Client, Desired, Form, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target,
+    TokenMetadata,
 };
 use kube::{Api, api::PostParams};
 use serde_json::Value;
@@ -45,7 +46,13 @@ fn token_metadata(lifetime: i64) -> TokenMetadata {
 fn holding(token_metadata: TokenMetadata, policy: Policy) -> ObservedState {
     ObservedState {
         uid: "2a9f4d3e".to_owned(),
-        desired: Desired { request: token_metadata.request.to_string(), policy },
+        desired: Desired {
+            request: token_metadata.request.to_string(),
+            client_reference: "client/keys".to_owned(),
+            secret: "team/token".to_owned(),
+            template_failure: None,
+            policy,
+        },
         suspend: false,
         renewal_request: None,
         authority: Authority::Ready { issuer: token_metadata.issuer.to_string() },
@@ -54,10 +61,12 @@ fn holding(token_metadata: TokenMetadata, policy: Policy) -> ObservedState {
             token_metadata: Some(token_metadata),
             data: Integrity::Verified,
             metadata_intact: true,
+            form: Form::Presumed,
         }),
         history: History::default(),
         is_admitted: true,
-        has_unwritten: false,
+        unwritten: None,
+        retry_key: Default::default(),
         restart: None,
     }
 }

@@ -15,6 +15,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{conditions::Reason, failure::Failure};
 
 use super::{Now, Outcome, Requester};
+use crate::object::ObjectVersion;
 
 /// Consecutive failures that open a circuit: more than an occasional failure, and few enough to relieve a server soon.
 const THRESHOLD: u32 = 5;
@@ -48,7 +49,7 @@ struct Failing {
     /// Whether the last failure was an outage.
     is_outage: bool,
     /// Version of the client Secret that was used. With another version, the client starts without failures.
-    version: Option<Arc<str>>,
+    version: Option<ObjectVersion>,
     circuit: Option<Circuit>,
 }
 
@@ -87,7 +88,7 @@ pub struct Ended<'a> {
     /// The client.
     pub requester: &'a Requester,
     /// Version of the client Secret that was used.
-    pub version: Option<&'a Arc<str>>,
+    pub version: Option<&'a ObjectVersion>,
     /// Whether it was a probe of an open circuit.
     pub is_probe: bool,
 }
@@ -145,7 +146,7 @@ impl Breaker {
 
     /// Forgets the failures of a client whose Secret changed, if its version is known. Returns whether the circuit of
     /// the client was reset.
-    pub fn client_changed(&mut self, requester: &Requester, version: Option<&Arc<str>>) -> bool {
+    pub fn client_changed(&mut self, requester: &Requester, version: Option<&ObjectVersion>) -> bool {
         let is_known = |failing: &Failing| version.is_some() && failing.version.as_ref() != version;
         let is_other = self.failing.get(requester).is_some_and(is_known);
         if is_other {
@@ -272,7 +273,7 @@ impl Breaker {
     /// Records a failure of a client. Returns whether its circuit was closed and opened.
     fn client_failed(
         &mut self,
-        (requester, version): (&Requester, Option<&Arc<str>>),
+        (requester, version): (&Requester, Option<&ObjectVersion>),
         (failure, is_outage): (&Failure, bool),
         is_probe: bool,
         now: Instant,

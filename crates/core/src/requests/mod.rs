@@ -23,6 +23,7 @@ use self::{
     lanes::Lanes,
     pacer::Pacer,
 };
+use crate::object::ObjectVersion;
 
 /// If a token expires during an open interval, or at most this long after it, an urgent probe may be sent before the
 /// interval ends.
@@ -59,7 +60,7 @@ pub struct Request {
     /// The client.
     pub requester: Requester,
     /// Version of the client Secret; `None` if Secrets are not watched.
-    pub client_version: Option<Arc<str>>,
+    pub client_version: Option<ObjectVersion>,
     /// Digest of what is requested. Requests with the same requester, version and content are equal and share one
     /// response (single flight).
     pub content: Arc<str>,
@@ -290,7 +291,13 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     /// Records the outcome of an admitted request. `version` is the version of the client Secret that was used. Returns
     /// how the circuit changed, and the credentials that share the success, whose equal requests leave the queue. After
     /// a failure, equal requests wait for a request slot of their own.
-    pub fn settle(&mut self, key: &K, version: Option<&Arc<str>>, outcome: &Outcome, now: Now) -> (Change, Vec<K>) {
+    pub fn settle(
+        &mut self,
+        key: &K,
+        version: Option<&ObjectVersion>,
+        outcome: &Outcome,
+        now: Now,
+    ) -> (Change, Vec<K>) {
         let Some(flight) = self.in_flight.remove(key) else { return (Change::None, Vec::new()) };
         let request = flight.request;
         if let Some(count) = self.namespaces.get_mut(&request.requester.namespace) {

@@ -1,0 +1,355 @@
+//! What is decided in each state.
+
+use chrono::TimeDelta;
+use itwin_api::{conditions::Reason, failure::Failure};
+
+use super::*;
+use crate::observed::{Desired, History, Policy, RenewBefore, RenewalRequest, Restart};
+
+const ISSUER: &str = "https://ims.example.com";
+
+fn at(second: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
+}
+
+fn token_metadata() -> TokenMetadata {
+    TokenMetadata {
+        request: "request".into(),
+        issuer: ISSUER.into(),
+        client_version: "uid/1".into(),
+        issued_at: at(0),
+        expires_at: at(3600),
+    }
+}
+
+fn held() -> Held {
+    Held {
+        token_metadata: Some(token_metadata()),
+        data: Integrity::Verified,
+        metadata_intact: true,
+        form: Form::Presumed,
+    }
+}
+
+/// A token that was issued at second 3000 with the client that is there.
+fn unwritten() -> Unwritten {
+    let token_metadata = TokenMetadata { issued_at: at(3000), expires_at: at(6600), ..token_metadata() };
+    Unwritten { token_metadata, client_reference: "client/keys".into() }
+}
+
+fn failure(reason: Reason) -> Failure {
+    Failure::new(reason, "because")
+}
+
+/// A credential whose Secret holds a token issued at second 0 that expires at second 3600.
+fn settled() -> ObservedState {
+    ObservedState {
+        uid: "uid".into(),
+        desired: Desired {
+            request: "request".into(),
+            client_reference: "client/keys".into(),
+            secret: "team/token".into(),
+            template_failure: None,
+            policy: Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::minutes(5) },
+        },
+        suspend: false,
+        renewal_request: None,
+        authority: Authority::Ready { issuer: ISSUER.into() },
+        client: Client::Unread { version: Some("uid/1".into()) },
+        target: Target::Ours(held()),
+        history: History::default(),
+        is_admitted: true,
+        unwritten: None,
+        retry_key: Default::default(),
+        restart: None,
+    }
+}
+
+fn usable(same_as_held: Option<bool>) -> Client {
+    Client::Usable { version: "uid/2".into(), same_as_held }
+}
+
+impl ObservedState {
+    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    fn holding(self, change: impl FnOnce(&mut Held)) -> Self {
+        let mut held = held();
+        change(&mut held);
+        self.with(|observed| observed.target = Target::Ours(held))
+    }
+}
+
+fn renewal_of(observed: &ObservedState) -> DateTime<Utc> {
+    schedule::renew_at(&token_metadata(), &observed.desired.policy, &observed.uid)
+}
+
+#[test]
+fn valid_token_is_kept_without_reading_anything() {
+    let observed = settled();
+    let renew_at = Some(renewal_of(&observed));
+    assert_eq!(decide(&observed, at(1)), Action::UpToDate { renew_at });
+}
+
+#[test]
+fn valid_token_is_kept_whatever_becomes_of_the_authority_and_the_client() {
+    for authority in [
+        Authority::Pending,
+        Authority::Unavailable(failure(Reason::AuthorityNotFound)),
+        Authority::Forbids(failure(Reason::ScopeNotAllowed)),
+    ] {
+        let observed = settled().with(|observed| observed.authority = authority);
+        assert!(matches!(decide(&observed, at(1)), Action::UpToDate { .. }));
+    }
+    let observed =
+        settled().with(|observed| observed.client = Client::Unusable(failure(Reason::ClientCredentialsNotFound)));
+    assert!(matches!(decide(&observed, at(1)), Action::UpToDate { .. }));
+}
+
+#[test]
+fn due_token_is_renewed_once_the_client_secret_was_read() {
+    let observed = settled();
+    let due = renewal_of(&observed);
+    assert!(matches!(decide(&observed, due - TimeDelta::milliseconds(1)), Action::UpToDate { .. }));
+    assert_eq!(decide(&observed, due), Action::Fetch(Fetch::Client));
+    let read = observed.with(|observed| observed.client = usable(Some(true)));
+    assert_eq!(decide(&read, due), Action::RequestToken(IssueReason::Due));
+}
+
+#[test]
+fn suspended_secret_that_somebody_may_have_edited_is_read_and_left_alone() {
+    let suspended =
+        |target| decide(&settled().with(|observed| (observed.suspend, observed.target) = (true, target)), at(1));
+    let edited = |data| Target::Ours(Held { data, ..held() });
+    assert_eq!(suspended(Target::Unread), Action::Fetch(Fetch::Target));
+    assert_eq!(suspended(edited(Integrity::Unverified)), Action::Fetch(Fetch::TargetData));
+    assert_eq!(suspended(edited(Integrity::Tampered)), Action::UpToDate { renew_at: None });
+}
+
+#[test]
+fn suspended_credential_is_left_alone_even_when_due() {
+    let observed = settled().with(|observed| observed.suspend = true);
+    assert_eq!(decide(&observed, at(4000)), Action::UpToDate { renew_at: None });
+}
+
+#[test]
+fn changed_client_secret_is_read_and_only_new_content_asks_for_a_token() {
+    let changed = settled().with(|observed| {
+        observed.client = Client::Unread { version: Some("uid/2".into()) };
+    });
+    assert_eq!(decide(&changed, at(1)), Action::Fetch(Fetch::TargetData), "it records what to compare with");
+    let comparable = changed.holding(|held| held.form = Form::Writable);
+    assert_eq!(decide(&comparable, at(1)), Action::Fetch(Fetch::Client));
+    let verified = settled().with(|observed| observed.client = Client::Verified { version: "uid/2".into() });
+    assert!(matches!(decide(&verified, at(1)), Action::UpToDate { .. }));
+    let relabelled = settled().with(|observed| observed.client = usable(Some(true)));
+    assert!(matches!(decide(&relabelled, at(1)), Action::UpToDate { .. }));
+    let rotated = settled().with(|observed| observed.client = usable(Some(false)));
+    assert_eq!(decide(&rotated, at(1)), Action::RequestToken(IssueReason::ClientChanged));
+}
+
+#[test]
+fn changed_spec_or_issuer_asks_for_another_token() {
+    let read = || settled().with(|observed| observed.client = usable(Some(true)));
+    let respecified = read().with(|observed| observed.desired.request = "other".into());
+    assert_eq!(decide(&respecified, at(1)), Action::RequestToken(IssueReason::SpecChanged));
+    let moved = read().with(|observed| observed.authority = Authority::Ready { issuer: "https://other".into() });
+    assert_eq!(decide(&moved, at(1)), Action::RequestToken(IssueReason::SpecChanged));
+}
+
+#[test]
+fn foreign_secret_is_refused_before_any_token_is_asked_for() {
+    let observed = settled().with(|observed| observed.target = Target::NotOwned(failure(Reason::SecretNotOwned)));
+    assert_eq!(decide(&observed, at(1)), Action::Fail(failure(Reason::SecretNotOwned)));
+}
+
+#[test]
+fn missing_secret_is_created_again() {
+    let observed = settled().with(|observed| {
+        observed.target = Target::Absent;
+        observed.client = usable(None);
+    });
+    assert_eq!(decide(&observed, at(1)), Action::RequestToken(IssueReason::Missing));
+}
+
+#[test]
+fn unverified_data_is_read_and_tampered_data_replaced() {
+    let unverified = settled().holding(|held| held.data = Integrity::Unverified);
+    assert_eq!(decide(&unverified, at(1)), Action::Fetch(Fetch::TargetData));
+    let tampered =
+        settled().holding(|held| held.data = Integrity::Tampered).with(|observed| observed.client = usable(Some(true)));
+    assert_eq!(decide(&tampered, at(1)), Action::RequestToken(IssueReason::Tampered));
+}
+
+#[test]
+fn changed_metadata_is_patched_without_a_token_request() {
+    let observed = settled().holding(|held| held.metadata_intact = false);
+    assert_eq!(decide(&observed, at(1)), Action::PatchMetadata);
+}
+
+#[test]
+fn workloads_are_restarted_once_for_each_token_and_later_again_where_that_failed() {
+    let with = |restart| settled().with(|observed| observed.restart = Some(restart));
+    let due = Restart::default();
+    assert_eq!(decide(&with(due), at(1)), Action::Restart { issued_at: at(0) });
+    let done = Restart { done_for: Some(at(0)), not_before: None };
+    assert!(matches!(decide(&with(done), at(1)), Action::UpToDate { .. }));
+    let failed = Restart { done_for: None, not_before: Some(at(60)) };
+    assert!(matches!(decide(&with(failed), at(59)), Action::UpToDate { .. }));
+    assert_eq!(decide(&with(failed), at(60)), Action::Restart { issued_at: at(0) });
+}
+
+#[test]
+fn back_off_is_waited_for_except_on_request() {
+    let until = at(3000);
+    let observed = settled().with(|observed| {
+        observed.history.not_before = Some(until);
+        observed.client = usable(Some(true));
+    });
+    assert_eq!(decide(&observed, at(2999)), Action::BackOff { until });
+    assert_eq!(decide(&observed, until), Action::RequestToken(IssueReason::Due));
+    let asked = |fresh| {
+        let request = RenewalRequest { fresh, not_before: None };
+        observed.clone().with(|observed| observed.renewal_request = Some(request))
+    };
+    assert_eq!(decide(&asked(true), at(2999)), Action::RequestToken(IssueReason::Requested));
+    assert_eq!(decide(&asked(false), at(2999)), Action::BackOff { until }, "one attempt only");
+}
+
+#[test]
+fn due_token_waits_for_admission_before_anything_is_read() {
+    let due = at(3000);
+    let waiting = settled().with(|observed| observed.is_admitted = false);
+    assert_eq!(decide(&waiting, due), Action::AwaitAdmission);
+    assert!(matches!(decide(&waiting, at(1)), Action::UpToDate { .. }), "nothing is due");
+    let missing = waiting.clone().with(|observed| observed.client = Client::Missing);
+    assert_eq!(decide(&missing, due), Action::Fetch(Fetch::Client), "nothing will be sent");
+    let at_hand = waiting.clone().with(|observed| observed.unwritten = Some(unwritten()));
+    assert_eq!(decide(&at_hand, due), Action::WriteIssuedToken(IssueReason::Due), "nothing needs to be sent or read");
+    let forbidden = missing.with(|observed| observed.authority = Authority::Forbids(failure(Reason::ScopeNotAllowed)));
+    assert_eq!(decide(&forbidden, due), Action::Fail(failure(Reason::ScopeNotAllowed)));
+}
+
+#[test]
+fn secret_of_a_new_credential_is_read_once_its_request_is_admitted() {
+    let new = settled().with(|observed| {
+        observed.target = Target::Presumed;
+        observed.is_admitted = false;
+    });
+    assert_eq!(decide(&new, at(1)), Action::AwaitAdmission);
+    let admitted = new.clone().with(|observed| observed.is_admitted = true);
+    assert_eq!(decide(&admitted, at(1)), Action::Fetch(Fetch::Target));
+    let suspended = new.with(|observed| observed.suspend = true);
+    assert_eq!(decide(&suspended, at(1)), Action::Fetch(Fetch::Target));
+}
+
+#[test]
+fn renewal_that_is_asked_for_too_often_waits_and_holds_up_nothing_else() {
+    let floor = at(10);
+    let asked = settled().with(|observed| {
+        observed.client = usable(Some(true));
+        observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: Some(floor) });
+    });
+    assert_eq!(decide(&asked, at(9)), Action::BackOff { until: floor });
+    assert_eq!(decide(&asked, floor), Action::RequestToken(IssueReason::Requested));
+    let later = asked.clone().with(|observed| {
+        observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: Some(at(3595)) });
+    });
+    assert_eq!(decide(&later, at(3590)), Action::RequestToken(IssueReason::Due));
+    let failing = asked.with(|observed| {
+        observed.target = Target::Absent;
+        observed.history.not_before = Some(at(300));
+    });
+    assert_eq!(decide(&failing, at(9)), Action::BackOff { until: floor });
+    assert_eq!(decide(&failing, floor), Action::RequestToken(IssueReason::Missing), "it waits for no backoff then");
+}
+
+#[test]
+fn due_token_waits_for_an_authority_that_was_not_reconciled_yet() {
+    let observed = settled().with(|observed| observed.authority = Authority::Pending);
+    assert_eq!(decide(&observed, at(3599)), Action::AwaitAuthority);
+}
+
+#[test]
+fn failures_are_reported_when_an_attempt_is_due() {
+    let forbidden =
+        settled().with(|observed| observed.authority = Authority::Forbids(failure(Reason::ScopeNotAllowed)));
+    assert_eq!(decide(&forbidden, at(3599)), Action::Fail(failure(Reason::ScopeNotAllowed)));
+    let gone =
+        settled().with(|observed| observed.client = Client::Unusable(failure(Reason::ClientCredentialsNotFound)));
+    assert_eq!(decide(&gone, at(3599)), Action::Fail(failure(Reason::ClientCredentialsNotFound)));
+}
+
+#[test]
+fn issued_token_is_written_only_while_it_is_what_is_wanted() {
+    let due = at(3000);
+    let after = |change: fn(&mut ObservedState, &mut Unwritten)| {
+        let mut unwritten = unwritten();
+        let mut observed = settled();
+        change(&mut observed, &mut unwritten);
+        observed.unwritten = Some(unwritten);
+        decide(&observed, due)
+    };
+    let fits = Action::WriteIssuedToken(IssueReason::Due);
+    assert_eq!(after(|_, _| {}), fits);
+    assert_eq!(after(|observed, _| observed.is_admitted = false), fits);
+    let misfits: [fn(&mut ObservedState, &mut Unwritten); 5] = [
+        |_, unwritten| unwritten.token_metadata.expires_at = at(3599),
+        |_, unwritten| unwritten.token_metadata.request = "other".into(),
+        |_, unwritten| unwritten.token_metadata.issuer = "https://other".into(),
+        |_, unwritten| unwritten.token_metadata.client_version = "uid/0".into(),
+        |_, unwritten| unwritten.client_reference = "another/keys".into(),
+    ];
+    for (number, misfit) in misfits.into_iter().enumerate() {
+        assert_eq!(after(misfit), Action::Fetch(Fetch::Client), "{number}: as if there were none");
+    }
+    let old: fn(&mut ObservedState, &mut Unwritten) = |_, unwritten| unwritten.token_metadata.issued_at = at(-9000);
+    assert_eq!(after(old), Action::Fetch(Fetch::Client), "it would have to be renewed at once");
+    let unknown: fn(&mut ObservedState, &mut Unwritten) = |observed, _| {
+        observed.client = Client::Unread { version: None };
+        observed.is_admitted = false;
+    };
+    assert_eq!(after(unknown), Action::Fetch(Fetch::Client), "no one knows whether the client changed");
+}
+
+#[test]
+fn what_makes_a_request_vain_is_found_out_before_it_is_sent() {
+    let due = at(3000);
+    let ready = || settled().with(|observed| observed.client = usable(Some(true)));
+    let with_form = |form: Form| decide(&ready().holding(|held| held.form = form), due);
+    assert_eq!(with_form(Form::Writable), Action::RequestToken(IssueReason::Due));
+    assert_eq!(with_form(Form::Unread), Action::Fetch(Fetch::TargetData));
+    let reason = |action| match action {
+        Action::Fail(failure) => Some(failure.reason),
+        _ => None,
+    };
+    assert_eq!(reason(with_form(Form::Immutable)), Some(Reason::SecretImmutable));
+    assert_eq!(reason(with_form(Form::OtherType("x".into()))), Some(Reason::SecretTypeMismatch));
+    let adoptable = |form| decide(&ready().with(|observed| observed.target = Target::Adoptable(form)), at(1));
+    assert_eq!(adoptable(Form::Unread), Action::Fetch(Fetch::TargetData));
+    assert_eq!(adoptable(Form::Writable), Action::RequestToken(IssueReason::Missing));
+    let invalid = ready().with(|observed| observed.desired.template_failure = Some(failure(Reason::TemplateInvalid)));
+    assert_eq!(reason(decide(&invalid, due)), Some(Reason::TemplateInvalid));
+    let unqueued = invalid.with(|observed| observed.is_admitted = false);
+    assert_eq!(reason(decide(&unqueued, due)), Some(Reason::TemplateInvalid), "it does not wait for its turn");
+}
+
+#[test]
+fn at_most_one_request_a_second_is_sent_except_on_request() {
+    let due = at(3000);
+    let sent = |requested_at| {
+        settled().with(|observed| {
+            observed.client = usable(Some(true));
+            observed.history.requested_at = Some(requested_at);
+        })
+    };
+    assert_eq!(decide(&sent(due), due), Action::AwaitInterval { until: at(3001) });
+    assert_eq!(decide(&sent(at(2999)), due), Action::RequestToken(IssueReason::Due));
+    assert_eq!(decide(&sent(at(3001)), due), Action::RequestToken(IssueReason::Due), "the clock was set back");
+    let asked = sent(due).with(|observed| {
+        observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: None });
+    });
+    assert_eq!(decide(&asked, due), Action::RequestToken(IssueReason::Requested));
+}

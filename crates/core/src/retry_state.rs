@@ -1,0 +1,141 @@
+//! What is remembered of a credential between two reconciles. All of it can be lost: then it is read again, at the price
+//! of a few reads, never of a token request.
+//!
+//! Its methods are the only writers, so that what belongs together changes together.
+
+mod attempts;
+mod object;
+mod tokens;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::{
+    credential::{CredentialStatus, ITwinServiceCredential},
+    digest,
+    failure::Failure,
+    time,
+};
+
+pub use self::attempts::FailedAttempt;
+use crate::{conflict::Reverts, desired_secret::Content, object::ObjectVersion, retry_key::RetryKey, status};
+
+/// After a start the backoff of an earlier process is obeyed for at most this long, since no one knows what was fixed
+/// meanwhile. The UID spreads it, so that a start is no storm.
+const INHERITED_BACKOFF: TimeDelta = TimeDelta::seconds(30);
+
+/// What is remembered of a credential.
+pub struct RetryState {
+    attempts: Attempts,
+    renewals: Renewals,
+    /// When a token was requested last.
+    requested_at: Option<DateTime<Utc>>,
+    /// A token that was issued but could not be written yet: it is not requested again.
+    unwritten: Option<Box<Content>>,
+    /// Version of the Secret whose data was read and found to be what the operator wrote.
+    verified_target: Option<ObjectVersion>,
+    /// Version of the client Secret that was read and found to hold what the token was requested with.
+    verified_client: Option<ObjectVersion>,
+    reverts: Reverts,
+    restarts: Restarts,
+    status: WrittenStatus,
+    /// Consecutive failed calls to the Kubernetes API.
+    api_failures: u32,
+    /// An event said that the renew annotation is too long, which it still is.
+    is_long_renewal_reported: bool,
+}
+
+/// How the last attempts ended.
+enum Attempts {
+    /// The last one succeeded, or none was made.
+    Settled,
+    /// The last ones failed.
+    Failing {
+        /// Consecutive failed attempts.
+        count: u32,
+        /// When the last one failed.
+        failed_at: DateTime<Utc>,
+        /// Why.
+        failure: Failure,
+        /// No attempt before this instant, as long as `key` stays what it is.
+        not_before: Option<DateTime<Utc>>,
+        /// What the attempt depended on; `None` where an earlier process made it.
+        key: Option<RetryKey>,
+        /// It was the failure of others, for which nothing is sent for now: no attempt of this credential failed.
+        by_others: bool,
+    },
+}
+
+/// What was done for the renew annotation.
+#[derive(Default)]
+struct Renewals {
+    /// The value that an attempt was made for last.
+    attempted: Option<String>,
+    /// A value for which no token was issued yet.
+    unfulfilled: Option<String>,
+    /// When a token was requested last because a user asked for it.
+    requested_at: Option<DateTime<Utc>>,
+}
+
+/// Restarts of workloads.
+#[derive(Default)]
+struct Restarts {
+    /// When the token was issued for which workloads were restarted last.
+    done_for: Option<DateTime<Utc>>,
+    failing: Option<FailingRestart>,
+}
+
+struct FailingRestart {
+    /// Consecutive failures.
+    count: u32,
+    not_before: DateTime<Utc>,
+    message: String,
+}
+
+/// The status that this process wrote.
+#[derive(Default)]
+struct WrittenStatus {
+    /// The status, with the resourceVersion that the object then had, until the watch brings it.
+    pending: Option<(u64, Box<CredentialStatus>)>,
+    /// The newest resourceVersion of the object that was observed or written: a watch may show an older one again.
+    newest: u64,
+}
+
+impl RetryState {
+    /// What the object itself records of the time before this process.
+    #[must_use]
+    pub fn recall(credential: &ITwinServiceCredential, now: DateTime<Utc>) -> Self {
+        let default = CredentialStatus::default();
+        let previous = credential.status.as_ref().unwrap_or(&default);
+        let status::Attempts { failures, last_failure, renew_request, .. } = status::attempts(previous);
+        let uid = credential.metadata.uid.as_deref().unwrap_or_default();
+        let wait = TimeDelta::milliseconds(
+            (INHERITED_BACKOFF.num_milliseconds() as f64 * digest::unit_interval(["start", uid])) as i64,
+        );
+        // no time is reported while the credential waits for its authority
+        let not_before = (failures > 0 && previous.observed_generation == credential.metadata.generation)
+            .then(|| previous.renew_at.as_deref().and_then(time::from_rfc3339).unwrap_or(now + wait).min(now + wait));
+        let attempts = last_failure.map_or(Attempts::Settled, |(failed_at, failure)| Attempts::Failing {
+            count: failures,
+            failed_at,
+            failure,
+            not_before,
+            key: None,
+            by_others: false,
+        });
+        Self {
+            attempts,
+            renewals: Renewals { attempted: renew_request, ..Renewals::default() },
+            requested_at: None,
+            unwritten: None,
+            verified_target: None,
+            verified_client: None,
+            reverts: Reverts::default(),
+            restarts: Restarts::default(),
+            status: WrittenStatus::default(),
+            api_failures: 0,
+            is_long_renewal_reported: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! The object itself, its workloads, and calls to the Kubernetes API.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::{conditions::Reason, credential::CredentialStatus};
+
+use super::{FailingRestart, Restarts, RetryState, WrittenStatus};
+use crate::{backoff, observed::Restart};
+
+/// Restarts of workloads.
+impl RetryState {
+    /// What was done so far.
+    #[must_use]
+    pub fn restart(&self) -> Restart {
+        let not_before = self.restarts.failing.as_ref().map(|failing| failing.not_before);
+        Restart { done_for: self.restarts.done_for, not_before }
+    }
+
+    /// Workloads were restarted for the token that was issued at this instant.
+    pub fn restarted(&mut self, issued_at: DateTime<Utc>) {
+        self.restarts = Restarts { done_for: Some(issued_at), failing: None };
+    }
+
+    /// Some could not be restarted; the next try waits. The life of no token depends on it.
+    pub fn restart_failed(&mut self, message: String, uid: &str, now: DateTime<Utc>) {
+        let count = self.restarts.failing.as_ref().map_or(0, |failing| failing.count).saturating_add(1);
+        let wait = backoff::delay(count, TimeDelta::zero(), Reason::ServerError, None, uid);
+        self.restarts.failing = Some(FailingRestart { count, not_before: now + wait, message });
+    }
+}
+
+/// The object itself.
+impl RetryState {
+    /// The status that was written and that the watch has not brought yet.
+    #[must_use]
+    pub fn written_status(&self) -> Option<&CredentialStatus> {
+        self.status.pending.as_ref().map(|(_, status)| &**status)
+    }
+
+    /// A status is about to be written: whatever becomes of it, the next reconcile compares with what the object then has.
+    pub fn status_write_begins(&mut self) {
+        self.status.newest = 0;
+    }
+
+    /// A status was written, and the object then had this resourceVersion.
+    pub fn status_written(&mut self, version: u64, status: CredentialStatus) {
+        self.status = WrittenStatus { pending: Some((version, Box::new(status))), newest: version };
+    }
+
+    /// Forgets the status that was written once the watch has brought it. Returns whether the object, at this
+    /// resourceVersion, is older than one that was known before: then no one knows what its status is.
+    pub fn observed_version(&mut self, version: u64) -> bool {
+        self.status.pending.take_if(|(written_at, _)| *written_at <= version);
+        let newest = self.status.pending.as_ref().map_or(version, |(written_at, _)| *written_at);
+        self.status.newest = self.status.newest.max(newest);
+        newest < self.status.newest
+    }
+
+    /// Whether to report that the renew annotation is too long: once for as long as it is.
+    pub fn reports_long_renewal(&mut self, is_too_long: bool) -> bool {
+        let is_news = is_too_long && !self.is_long_renewal_reported;
+        self.is_long_renewal_reported = is_too_long;
+        is_news
+    }
+
+    /// Whether the last call to the Kubernetes API failed.
+    #[must_use]
+    pub fn is_api_failing(&self) -> bool {
+        self.api_failures > 0
+    }
+
+    /// Calls to the Kubernetes API succeeded.
+    pub fn api_succeeded(&mut self) {
+        self.api_failures = 0;
+    }
+
+    /// A call to the Kubernetes API failed. Returns the wait before the next reconcile, not capped yet.
+    pub fn api_failed(&mut self, uid: &str) -> TimeDelta {
+        self.api_failures = self.api_failures.saturating_add(1);
+        backoff::delay(self.api_failures, TimeDelta::zero(), Reason::ServerError, None, uid)
+    }
+}

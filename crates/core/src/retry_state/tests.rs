@@ -1,0 +1,163 @@
+//! How each method changes what is remembered.
+
+use itwin_api::conditions::Reason;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    observed::{
+        Authority, Client, Desired, History, ObservedState, Policy, RenewBefore, RenewalRequest, Restart, Target,
+    },
+    retry_key::{AuthorityRevision, ClientKey},
+};
+
+fn at(second: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
+}
+
+fn credential(status: serde_json::Value) -> ITwinServiceCredential {
+    serde_json::from_value(json!({
+        "apiVersion": "credentials.itwin.dev/v1alpha1",
+        "kind": "ITwinServiceCredential",
+        "metadata": {"name": "agent", "uid": "uid", "generation": 1},
+        "spec": {"clientCredentialsRef": {"name": "client"}},
+        "status": status,
+    }))
+    .expect("a credential")
+}
+
+fn new() -> RetryState {
+    RetryState::recall(&credential(json!(null)), at(0))
+}
+
+fn key() -> RetryKey {
+    RetryKey { generation: 1, ..RetryKey::default() }
+}
+
+fn observed(renewal_request: Option<RenewalRequest>) -> ObservedState {
+    ObservedState {
+        uid: "uid".into(),
+        desired: Desired {
+            request: "request".into(),
+            client_reference: "client/keys".into(),
+            secret: "team/token".into(),
+            template_failure: None,
+            policy: Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::minutes(5) },
+        },
+        suspend: false,
+        renewal_request,
+        authority: Authority::Pending,
+        client: Client::Missing,
+        target: Target::Absent,
+        history: History::default(),
+        retry_key: key(),
+        is_admitted: false,
+        unwritten: None,
+        restart: None,
+    }
+}
+
+fn fail(state: &mut RetryState, by_others: bool, renewal: Option<RenewalRequest>) {
+    let failures_before = state.failures();
+    state.failed(FailedAttempt {
+        observed: &observed(renewal),
+        failure: Failure::new(Reason::Timeout, "late"),
+        failures_before,
+        wait: TimeDelta::seconds(10),
+        by_others,
+        renew_annotation: Some("now"),
+        now: at(0),
+    });
+}
+
+#[test]
+fn credential_that_failed_before_a_start_waits_for_half_a_minute_at_most_whatever_was_reported() {
+    let recalled = |renew_at: Option<DateTime<Utc>>| {
+        let status = json!({
+            "observedGeneration": 1,
+            "consecutiveFailures": 1,
+            "renewAt": renew_at.map(time::to_rfc3339),
+            "lastFailure": {"time": time::to_rfc3339(at(0)), "reason": "Timeout", "message": "late"},
+        });
+        RetryState::recall(&credential(status), at(0)).not_before()
+    };
+    let waits = [None, Some(at(3600))].map(recalled);
+    assert_eq!(waits[0], waits[1], "no time is reported of one that waited for its authority");
+    assert!(waits[0].is_some_and(|until| at(0) < until && until <= at(0) + INHERITED_BACKOFF));
+    assert_eq!(recalled(Some(at(0))), Some(at(0)), "a wait that is over stays over");
+}
+
+#[test]
+fn backoff_ends_with_a_success_or_with_a_change_of_what_the_attempt_depended_on() {
+    let mut state = new();
+    assert_eq!(state.backoff_until(&key(), at(0)), None);
+    fail(&mut state, false, None);
+    fail(&mut state, false, None);
+    assert_eq!((state.failures(), state.is_retrying()), (2, true));
+    assert_eq!(state.backoff_until(&key(), at(5)), Some(at(10)));
+    let changed = [
+        RetryKey { generation: 2, ..key() },
+        RetryKey { authority: AuthorityRevision { revision: 0, recoveries: 1 }, ..key() },
+        RetryKey { client: ClientKey::Absent, ..key() },
+    ];
+    assert!(changed.iter().all(|key| state.backoff_until(key, at(5)).is_none()));
+    assert_eq!(state.backoff_until(&key(), at(-5)), None, "the clock was set back");
+    state.settled();
+    assert_eq!((state.failures(), state.not_before(), state.last_failure()), (0, None, None));
+}
+
+#[test]
+fn failure_of_others_is_no_retry_and_a_reported_one_is_no_news() {
+    let mut state = new();
+    let (late, other) = (Failure::new(Reason::Timeout, "late"), Failure::new(Reason::ServerError, "down"));
+    assert!(!state.is_reported(&late, &key()));
+    fail(&mut state, true, None);
+    assert!(!state.is_retrying());
+    assert!(state.is_reported(&other, &key()), "nothing changed since");
+    let changed = RetryKey { generation: 2, ..key() };
+    assert!(state.is_reported(&late, &changed) && !state.is_reported(&other, &changed));
+}
+
+#[test]
+fn renewal_on_request_stays_open_until_a_token_was_written() {
+    let mut state = new();
+    fail(&mut state, false, Some(RenewalRequest { fresh: true, not_before: None }));
+    let clues = state.renewal_clues(Some("now"), None);
+    assert_eq!((clues.attempted, clues.unfulfilled), (Some("now"), Some("now")));
+    state.written(Some("now"));
+    let clues = state.renewal_clues(Some("now"), None);
+    assert_eq!((clues.attempted, clues.unfulfilled), (Some("now"), None));
+    assert_eq!(state.failures(), 0);
+}
+
+#[test]
+fn restart_that_fails_is_tried_again_later_and_one_that_succeeds_ends_that() {
+    let mut state = new();
+    state.restart_failed("no".into(), "uid", at(0));
+    let first = state.restart().not_before.expect("a wait");
+    state.restart_failed("no".into(), "uid", first);
+    assert!(state.restart().not_before.is_some_and(|second| second - first >= first - at(0)));
+    assert_eq!(state.reported().restart_failure.as_deref(), Some("no"));
+    state.restarted(at(0));
+    assert_eq!(state.restart(), Restart { done_for: Some(at(0)), not_before: None });
+    assert_eq!(state.reported().restart_failure, None);
+}
+
+#[test]
+fn status_counts_until_the_watch_brings_it_and_an_older_object_is_noticed() {
+    let mut state = new();
+    assert!(!state.observed_version(5));
+    state.status_write_begins();
+    state.status_written(7, CredentialStatus::default());
+    assert!(!state.observed_version(6), "the written status counts");
+    assert!(state.written_status().is_some());
+    assert!(!state.observed_version(7));
+    assert!(state.written_status().is_none());
+    assert!(state.observed_version(6), "a watch shows an older one again");
+}
+
+#[test]
+fn long_renewal_is_reported_once_for_as_long_as_it_is() {
+    let mut state = new();
+    assert_eq!([true, true, false, true].map(|long| state.reports_long_renewal(long)), [true, false, false, true]);
+}

@@ -1,0 +1,124 @@
+//! Token requests, the tokens that they gave, and the Secrets that hold them.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::RetryState;
+use crate::{desired_secret::Content, object::ObjectVersion, renewal::RenewalClues};
+
+/// Token requests, and the tokens that they gave.
+impl RetryState {
+    /// When a token was requested last.
+    #[must_use]
+    pub fn requested_at(&self) -> Option<DateTime<Utc>> {
+        self.requested_at
+    }
+
+    /// A token is requested, because a user asked for it or for another reason.
+    pub fn requested(&mut self, is_asked_for: bool, now: DateTime<Utc>) {
+        self.requested_at = Some(now);
+        if is_asked_for {
+            self.renewals.requested_at = Some(now);
+        }
+    }
+
+    /// What was done for the renew annotation; `renewed_for` is what the Secret records of it.
+    #[must_use]
+    pub fn renewal_clues<'a>(&'a self, annotation: Option<&'a str>, renewed_for: Option<&'a str>) -> RenewalClues<'a> {
+        RenewalClues {
+            annotation,
+            attempted: self.renewals.attempted.as_deref(),
+            unfulfilled: self.renewals.unfulfilled.as_deref(),
+            renewed_for,
+            requested_at: self.renewals.requested_at,
+        }
+    }
+
+    /// Whether a renewal that a user asked for was attempted and gave no token yet.
+    #[must_use]
+    pub fn has_unfulfilled_renewal(&self) -> bool {
+        self.renewals.unfulfilled.is_some()
+    }
+
+    /// The token that was issued and is not written yet.
+    #[must_use]
+    pub fn unwritten(&self) -> Option<&Content> {
+        self.unwritten.as_deref()
+    }
+
+    /// Keeps a token that could not be written yet.
+    pub fn keep(&mut self, content: Box<Content>) {
+        self.unwritten = Some(content);
+    }
+
+    /// Takes the token that was kept.
+    #[must_use]
+    pub fn take_unwritten(&mut self) -> Option<Box<Content>> {
+        self.unwritten.take()
+    }
+
+    /// Drops the token that was kept: it is not what is wanted.
+    pub fn drop_unwritten(&mut self) {
+        self.unwritten = None;
+    }
+
+    /// A token was written, which fulfils this value of the renew annotation.
+    pub fn written(&mut self, renew_annotation: Option<&str>) {
+        self.verified_client = None;
+        self.fulfilled(renew_annotation);
+        self.settled();
+    }
+
+    /// The Secret holds a token that is up to date: what was kept was written after all, or another one was.
+    pub fn up_to_date(&mut self, renew_annotation: Option<&str>) {
+        self.unwritten = None;
+        self.fulfilled(renew_annotation);
+    }
+
+    fn fulfilled(&mut self, renew_annotation: Option<&str>) {
+        self.renewals.unfulfilled = None;
+        if let Some(value) = renew_annotation {
+            self.renewals.attempted = Some(value.to_owned());
+        }
+    }
+}
+
+/// The Secrets.
+impl RetryState {
+    /// The version of the Secret to write that was read, or written, and holds what the operator wrote.
+    #[must_use]
+    pub fn verified_target(&self) -> Option<&ObjectVersion> {
+        self.verified_target.as_ref()
+    }
+
+    /// This version of the Secret to write holds what the operator wrote.
+    pub fn target_verified(&mut self, version: ObjectVersion) {
+        self.verified_target = Some(version);
+    }
+
+    /// The version of the client Secret that was read and holds what the token was requested with.
+    #[must_use]
+    pub fn verified_client(&self) -> Option<&ObjectVersion> {
+        self.verified_client.as_ref()
+    }
+
+    /// This version of the client Secret holds what the token was requested with.
+    pub fn client_verified(&mut self, version: ObjectVersion) {
+        self.verified_client = Some(version);
+    }
+
+    /// A change of the Secret was reverted. Returns by how many reverts there are more than an edit by hand explains.
+    pub fn reverted(&mut self, generation: i64, now: DateTime<Utc>) -> u32 {
+        self.reverts.record(generation, now)
+    }
+
+    /// The backoff that follows the last revert.
+    pub fn revert_backs_off(&mut self, wait: TimeDelta) {
+        self.reverts.set_backoff(wait);
+    }
+
+    /// The end of the conflict, should no further revert be needed; `None` where there is none.
+    #[must_use]
+    pub fn conflict_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.reverts.conflict_until(now)
+    }
+}

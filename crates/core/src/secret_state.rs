@@ -1,0 +1,162 @@
+//! What is concluded about the Secret to write from what was read of it.
+
+use std::sync::Arc;
+
+use crate::observed::{Form, Integrity};
+
+/// The kind of Secret that the operator writes.
+pub const SECRET_TYPE: &str = "Opaque";
+
+/// What a read of the whole Secret found, at the version that is known of it.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadData<'a> {
+    /// Its data is what the operator wrote.
+    pub is_ours: bool,
+    /// It is, except for keys that were added.
+    pub has_extra_keys: bool,
+    /// The field `immutable` is true.
+    pub is_immutable: bool,
+    /// Its type.
+    pub type_: &'a str,
+}
+
+/// What the metadata of the Secret says about its data.
+#[derive(Clone, Copy, Debug)]
+pub struct DataClues {
+    /// This version was read before, and held what the operator wrote.
+    pub is_verified_version: bool,
+    /// How many keys of `data` the operator wrote, if no one else wrote any.
+    pub sole_writer_of: Option<usize>,
+    /// How many keys the operator writes for the current spec.
+    pub keys_written: usize,
+    /// The field `immutable` may have been set.
+    pub may_be_immutable: bool,
+    /// The keys of templates are those of the current spec.
+    pub is_template_current: bool,
+    /// Annotations describe a token.
+    pub has_token_metadata: bool,
+}
+
+/// Whether the data is what the operator wrote. Keys that were added are no damage: they cost a patch, not a token.
+#[must_use]
+pub fn integrity(read: Option<ReadData<'_>>, clues: &DataClues) -> Integrity {
+    match read {
+        Some(read) if read.is_ours || read.has_extra_keys => Integrity::Verified,
+        Some(_) => Integrity::Tampered,
+        None if clues.is_verified_version || clues.sole_writer_of == Some(clues.keys_written) => Integrity::Verified,
+        None => Integrity::Unverified,
+    }
+}
+
+/// Whether the Secret can take a token. One that the operator wrote last needs no read for that, unless it may have been
+/// made immutable, or has keys of other templates, which must be known to be removed.
+#[must_use]
+pub fn form(read: Option<ReadData<'_>>, clues: &DataClues) -> Form {
+    match read {
+        Some(read) if read.is_immutable => Form::Immutable,
+        Some(read) if read.type_ != SECRET_TYPE => Form::OtherType(Arc::from(read.type_)),
+        Some(_) => Form::Writable,
+        None if clues.has_token_metadata && !clues.may_be_immutable && clues.is_template_current => Form::Presumed,
+        None => Form::Unread,
+    }
+}
+
+/// What the metadata of the Secret is, next to what the spec wants.
+#[derive(Clone, Copy, Debug)]
+pub struct MetadataClues {
+    /// It has an owner reference with `controller: true`.
+    pub has_owner: bool,
+    /// The spec wants one.
+    pub wants_owner: bool,
+    /// The keys of templates are those of the current spec.
+    pub is_template_current: bool,
+    /// All labels and annotations that the spec wants are there.
+    pub carries_desired: bool,
+    /// Labels or annotations of an earlier template are there.
+    pub has_leftovers: bool,
+    /// The data has keys that were added.
+    pub has_extra_keys: bool,
+}
+
+/// Whether labels, annotations, owner reference and the keys of the data are as they should be.
+#[must_use]
+pub fn is_metadata_intact(clues: &MetadataClues) -> bool {
+    clues.has_owner == clues.wants_owner
+        && clues.is_template_current
+        && clues.carries_desired
+        && !clues.has_leftovers
+        && !clues.has_extra_keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READ: ReadData<'_> =
+        ReadData { is_ours: true, has_extra_keys: false, is_immutable: false, type_: SECRET_TYPE };
+    const CLUES: DataClues = DataClues {
+        is_verified_version: false,
+        sole_writer_of: Some(6),
+        keys_written: 6,
+        may_be_immutable: false,
+        is_template_current: true,
+        has_token_metadata: true,
+    };
+
+    #[test]
+    fn data_is_judged_by_what_was_read_and_else_by_who_wrote_it() {
+        let others = DataClues { sole_writer_of: None, ..CLUES };
+        let table = [
+            (None, CLUES, Integrity::Verified),
+            (None, others, Integrity::Unverified),
+            (None, DataClues { sole_writer_of: Some(5), ..CLUES }, Integrity::Unverified),
+            (None, DataClues { is_verified_version: true, ..others }, Integrity::Verified),
+            (Some(READ), others, Integrity::Verified),
+            (Some(ReadData { is_ours: false, has_extra_keys: true, ..READ }), others, Integrity::Verified),
+            (Some(ReadData { is_ours: false, ..READ }), CLUES, Integrity::Tampered),
+        ];
+        for (number, (read, clues, expected)) in table.into_iter().enumerate() {
+            assert_eq!(integrity(read, &clues), expected, "row {number}");
+        }
+    }
+
+    #[test]
+    fn secret_is_read_before_a_write_only_where_it_may_not_take_a_token() {
+        let table = [
+            (None, CLUES, Form::Presumed),
+            (None, DataClues { has_token_metadata: false, ..CLUES }, Form::Unread),
+            (None, DataClues { may_be_immutable: true, ..CLUES }, Form::Unread),
+            (None, DataClues { is_template_current: false, ..CLUES }, Form::Unread),
+            (Some(READ), CLUES, Form::Writable),
+            (Some(ReadData { is_immutable: true, ..READ }), CLUES, Form::Immutable),
+            (Some(ReadData { type_: "kubernetes.io/tls", ..READ }), CLUES, Form::OtherType("kubernetes.io/tls".into())),
+        ];
+        for (number, (read, clues, expected)) in table.into_iter().enumerate() {
+            assert_eq!(form(read, &clues), expected, "row {number}");
+        }
+    }
+
+    #[test]
+    fn each_part_of_the_metadata_counts() {
+        let intact = MetadataClues {
+            has_owner: true,
+            wants_owner: true,
+            is_template_current: true,
+            carries_desired: true,
+            has_leftovers: false,
+            has_extra_keys: false,
+        };
+        assert!(is_metadata_intact(&intact));
+        assert!(is_metadata_intact(&MetadataClues { has_owner: false, wants_owner: false, ..intact }));
+        for broken in [
+            MetadataClues { has_owner: false, ..intact },
+            MetadataClues { wants_owner: false, ..intact },
+            MetadataClues { is_template_current: false, ..intact },
+            MetadataClues { carries_desired: false, ..intact },
+            MetadataClues { has_leftovers: true, ..intact },
+            MetadataClues { has_extra_keys: true, ..intact },
+        ] {
+            assert!(!is_metadata_intact(&broken), "{broken:?}");
+        }
+    }
+}

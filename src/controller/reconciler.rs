@@ -1,0 +1,129 @@
+//! One reconcile of one credential: what it knows and holds, and how it notes the end of an attempt.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use itwin_api::failure::Failure;
+use itwin_core::{
+    action::IssueReason,
+    backoff,
+    object::ObjectKey,
+    observed::ObservedState,
+    retry_state::{FailedAttempt, RetryState},
+};
+use itwin_oauth::failure::RequestFailure;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{
+    RequeueAfter,
+    context::Context,
+    fetched::{self, FetchedSecrets},
+    observation::{self, Caches},
+    others::Registered,
+    references::References,
+    requests::Slot,
+};
+use crate::cluster::CallError;
+
+/// Wait for an authority that was not reconciled yet; its first answer enqueues the credential before that.
+pub(super) const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
+/// No credential is reconciled again sooner than this: a bound on what any mistake in the schedule can cost.
+const REQUEUE_FLOOR: TimeDelta = TimeDelta::milliseconds(10);
+
+/// Requeues the credential after a wait.
+pub(super) fn requeue(wait: TimeDelta) -> RequeueAfter {
+    Some(wait.max(REQUEUE_FLOOR).to_std().unwrap_or_default())
+}
+
+/// One reconcile of one credential.
+pub(super) struct Reconciler<'a> {
+    pub(super) references: References<'a>,
+    pub(super) key: &'a Arc<ObjectKey>,
+    pub(super) context: &'a Context,
+    pub(super) retry_state: Box<RetryState>,
+    pub(super) fetched: FetchedSecrets,
+    /// How the attempt ended, if one was made.
+    pub(super) outcome: Option<Attempted>,
+    /// The right to send one token request.
+    pub(super) slot: Option<Slot>,
+    /// A token request waits in the queue.
+    pub(super) waits: bool,
+    /// It has waited for so long that it is reported.
+    pub(super) waits_long: bool,
+    /// It waits behind an open circuit, so that no one knows when it is sent.
+    pub(super) is_blocked: bool,
+    /// The worker that does this.
+    pub(super) worker: Option<OwnedSemaphorePermit>,
+}
+
+/// How an attempt ended.
+pub(super) enum Attempted {
+    Written(IssueReason),
+    Failed(Failure),
+}
+
+impl Reconciler<'_> {
+    /// The observed state.
+    pub(super) fn observe(&self) -> ObservedState {
+        let Context { index, namespaces, authorities, .. } = self.context;
+        let others = &Registered { index, namespaces };
+        let caches = Caches { index, others, authorities, is_admitted: self.slot.is_some() };
+        observation::observe(&self.references, &self.retry_state, &self.fetched, &caches, self.context.clock.now())
+    }
+
+    /// Has the Secret to write read again before the next decision.
+    pub(super) fn forget_target(&mut self) {
+        self.context.index.invalidate(&self.references.target);
+        // whether the client is the same was found out with the token that was there
+        self.fetched = FetchedSecrets::default();
+    }
+
+    /// Reads the Secret to write, with its data.
+    pub(super) async fn read_target(&mut self) -> Result<(), CallError> {
+        let read = fetched::read_target(&self.context.cluster, &self.context.index, &self.references).await?;
+        if let Some(read) = read.as_ref().filter(|read| read.is_ours) {
+            self.retry_state.target_verified(read.version.clone());
+        }
+        self.fetched.target = read;
+        Ok(())
+    }
+
+    /// Notes an attempt that failed.
+    pub(super) fn failed(&mut self, observed: &ObservedState, failure: RequestFailure) {
+        self.failed_after(self.retry_state.failures(), observed, failure, false);
+    }
+
+    /// Notes an attempt that failed after so many others, or one that failed since those `by_others` do. Returns the
+    /// backoff.
+    pub(super) fn failed_after(
+        &mut self,
+        failures_before: u32,
+        observed: &ObservedState,
+        failure: RequestFailure,
+        by_others: bool,
+    ) -> TimeDelta {
+        let now = self.context.clock.now();
+        let RequestFailure { failure, retry_after, .. } = failure;
+        let failures = failures_before.saturating_add(1);
+        let wait = backoff::delay(failures, observed.left(now), failure.reason, retry_after, &observed.uid);
+        tracing::warn!(
+            credential = %self.references.key,
+            reason = failure.reason.as_str(),
+            failures,
+            retry_in_ms = wait.num_milliseconds(),
+            "no token: {}",
+            failure.message
+        );
+        self.retry_state.failed(FailedAttempt {
+            observed,
+            failure: failure.clone(),
+            failures_before,
+            wait,
+            by_others,
+            renew_annotation: self.references.renew_annotation().map(String::as_str),
+            now,
+        });
+        self.outcome = Some(Attempted::Failed(failure));
+        wait
+    }
+}
