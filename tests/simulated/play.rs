@@ -298,8 +298,9 @@ impl Player {
         if &credential["status"]["observedGeneration"] != generation {
             problems.push(format!("observedGeneration is not {generation}"));
         }
-        let is_possible =
-            spec["suspend"] != true && self.client_works(namespace, spec) && !self.is_foreign(namespace, name);
+        let is_possible = spec["suspend"] != true
+            && self.client_works(namespace, spec)
+            && secret.as_ref().is_none_or(|secret| is_provably_owned(secret, credential));
         if !is_possible {
             return problems;
         }
