@@ -7,11 +7,11 @@ use itwin_api::{conditions::Reason, failure::Failure, time};
 use itwin_core::{
     action::IssueReason,
     backoff,
+    failure::{ExchangeStage, RequestFailure},
     observed::{Held, ObservedState, Target, TokenMetadata},
     requests::Outcome,
     schedule, template,
 };
-use itwin_oauth::failure::{ExchangeStage, RequestFailure};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 

@@ -6,9 +6,12 @@ use chrono::TimeDelta;
 use itwin_api::{conditions::Reason, secret_keys};
 use itwin_core::{
     backoff,
+    failure::RequestFailure,
+    messages_oauth,
     observed::{Client, Held, ObservedState, Target, TokenMetadata},
     requests::{Outcome, breaker::Change},
-    schedule, validate,
+    schedule,
+    validate::{self, Expected},
 };
 use itwin_credential_operator::{
     act::secret_writer::{self, Content},
@@ -23,7 +26,7 @@ use itwin_credential_operator::{
         target::{self, SecretMetadata},
     },
 };
-use itwin_oauth::{failure::RequestFailure, sensitive::Sensitive};
+use itwin_oauth::sensitive::Sensitive;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::ResourceExt;
 
@@ -225,14 +228,15 @@ impl Reconcile<'_> {
             self.process.enqueued = true;
         }
         self.faults.killed()?;
-        let answer = match answer {
+        let (response, claims) = match answer {
             Ok(answer) => answer,
             Err(failure) => return Ok(Err(IssueResult::Failed(failure))),
         };
         let held = (self.rules.validated_against)(observed.held_for_spec());
         let scopes = &self.references.credential.spec.scopes;
-        Ok(match validate::validate("ims", answer, scopes, held, SKEW, self.world.clock()) {
-            Err(failure) => Err(IssueResult::Failed(failure.into())),
+        let expected = Expected { scopes, held, skew: SKEW, now: self.world.clock() };
+        Ok(match validate::validate(response, claims.as_ref(), expected) {
+            Err(error) => Err(IssueResult::Failed(messages_oauth::verdict::not_valid(&error, "ims").into())),
             Ok(issued) => Ok(Content {
                 client_fingerprint: read.material.fingerprint(&issued.token),
                 issued,

@@ -2,12 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{conditions::Reason, failure::Failure, time};
-use itwin_core::observed;
-use itwin_oauth::{
-    answer::{Answer, Claims},
-    failure::RequestFailure,
-    sensitive::Sensitive,
-};
+use itwin_core::{failure::RequestFailure, observed};
+use itwin_oauth::{jwt::VerifiedClaims, sensitive::Sensitive, token::TokenResponse};
 
 use crate::random::Random;
 
@@ -105,7 +101,7 @@ impl Authority {
         number: usize,
         sent: DateTime<Utc>,
         asked_at: DateTime<Utc>,
-    ) -> Result<Answer, RequestFailure> {
+    ) -> Result<(TokenResponse, Option<VerifiedClaims>), RequestFailure> {
         let failed = |reason| Err(RequestFailure::new(reason, "because"));
         match self.fault {
             Some(Fault::ServerError) => return failed(Reason::ServerError),
@@ -118,14 +114,15 @@ impl Authority {
             _ => {}
         }
         let lifetime = self.lifetime_now();
-        Ok(Answer {
-            token: Sensitive::new(format!("token-{number}")),
+        let response = TokenResponse {
+            access_token: Sensitive::new(format!("token-{number}")),
             token_type: "bearer".to_owned(),
             expires_in: u64::try_from(lifetime.num_seconds()).ok(),
             scope: (self.fault == Some(Fault::ReducedScope)).then(Vec::new),
-            claims: self.jwt.then(|| Claims { exp: (sent + lifetime).timestamp(), nbf: None, scope: None }),
-            asked_at,
-        })
+            sent_at: asked_at,
+        };
+        let claims = VerifiedClaims { exp: (sent + lifetime).timestamp(), nbf: None, scope: None };
+        Ok((response, self.jwt.then_some(claims)))
     }
 
     /// The token that such an answer holds.

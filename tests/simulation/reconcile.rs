@@ -6,6 +6,7 @@ use itwin_core::{
     action::{Action, Fetch},
     backoff,
     contenders::Contender,
+    failure::RequestFailure,
     observed::ObservedState,
     ownership::Named,
     requests::{Blocked, Outcome},
@@ -21,7 +22,6 @@ use itwin_credential_operator::{
     },
     observe::index::Key,
 };
-use itwin_oauth::failure::RequestFailure;
 
 use crate::{act::IssueResult, faults::Faults, judge::Judge, process::Process, rules::Rules, world::World};
 
