@@ -65,6 +65,10 @@ image: ## Build the image; PREBUILT=1 uses no base image, ARCH=arm64 selects the
 unit: ## Run the tests that need no server.
 	$(CARGO) test --locked --workspace --lib --test crds --test docs --test hostile --test monitoring --test tidy
 
+.PHONY: simulate
+simulate: ## Play N scenarios (default 1000) of the simulation; each failing seed is printed.
+	SIMULATION_SCENARIOS=$(N) $(CARGO) test --locked --test simulation every_scenario -- --nocapture
+
 .PHONY: check
 check: ## Check format, lints, licenses, generated files, documentation and prose.
 	$(CARGO) fmt --all --check

@@ -16,7 +16,7 @@ use itwin_core::{
     template::Templates,
 };
 use itwin_credential_operator::observe::target::SecretMetadata;
-use itwin_oauth::{jwt::KeySet, sensitive::Sensitive};
+use itwin_oauth::{key_set::KeySet, sensitive::Sensitive};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};

@@ -5,7 +5,7 @@ use chrono::DateTime;
 use itwin_api::{authority::ClientAuthentication, credential::GrantType};
 use itwin_credential_operator::observe::client_secret::ClientMaterial;
 use itwin_credential_operator_fuzz::{is_bounded, on_small_stack};
-use itwin_oauth::{assertion, sensitive::Sensitive, token::Proof};
+use itwin_oauth::{assertion::{self, AssertionId, ID_BYTES}, sensitive::Sensitive, token::Proof};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use libfuzzer_sys::fuzz_target;
 
@@ -23,13 +23,14 @@ fuzz_target!(|data: &[u8]| {
                 Ok(client) => {
                     if let Proof::PrivateKey(pem) = client.proof {
                         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
-                        let _ = assertion::sign(&pem, &client.id, "https://ims.example.com", now);
+                        let _ = assertion::sign(&pem, &client.id, "https://ims.example.com", now, &AssertionId::from_random([0; ID_BYTES]));
                     }
                 }
             }
         }
         // the key parser alone, too, with texts that no value of a Secret can be
         let pem = Sensitive::new(String::from_utf8_lossy(data).into_owned());
-        let _ = assertion::sign(&pem, "id", "https://ims.example.com", DateTime::UNIX_EPOCH);
+        let id = AssertionId::from_random([0; ID_BYTES]);
+        let _ = assertion::sign(&pem, "id", "https://ims.example.com", DateTime::UNIX_EPOCH, &id);
     });
 });

@@ -1,8 +1,8 @@
-//! Discovery documents, key sets and tokens of any bytes: nothing panics, and no token without a signature is trusted.
+//! Discovery documents, key sets and tokens of any bytes: nothing panics, and no unsigned token is trusted.
 #![no_main]
 
 use itwin_credential_operator_fuzz::on_small_stack;
-use itwin_oauth::{discovery, jwt::KeySet, sensitive::Sensitive};
+use itwin_oauth::{discovery, key_set::KeySet, sensitive::Sensitive};
 use libfuzzer_sys::fuzz_target;
 
 const ISSUER: &str = "https://ims.example.com";

@@ -1,13 +1,15 @@
-//! The response of a token endpoint: any status, any bytes. The result is a token that fits a header, or
-//! a failure whose message does not repeat the response.
+//! The answer of a token endpoint: any status, any bytes. The result is a token that fits a header, or a failure whose
+//! message does not repeat the answer.
 #![no_main]
 
 use futures::{executor::block_on, future::BoxFuture};
+use itwin_api::credential::GrantType;
+use itwin_core::messages_oauth::token::{Names, not_issued};
 use itwin_credential_operator_fuzz::on_small_stack;
-use itwin_oauth::{sensitive::Sensitive, token::{self, ClientCredentials, Names, Proof, TokenRequest}, transport::{Transport, TransportError}};
+use itwin_oauth::{assertion::{AssertionId, ID_BYTES}, sensitive::Sensitive, token::{self, ClientCredentials, Proof, Server, TokenRequest}, transport::{Transport, TransportError}};
 use libfuzzer_sys::fuzz_target;
 
-/// A response with the status and body of the fuzzer. The statuses that `Http` turns into errors never reach it.
+/// An answer of the fuzzer's choice. The statuses that `Http` turns into errors are not among them.
 struct Canned<'a>(u8, &'a [u8]);
 
 impl Transport for Canned<'_> {
@@ -37,21 +39,24 @@ fn answered(status: u8, body: &[u8]) {
         },
         scopes: vec!["itwin-platform".to_owned()],
         resources: Vec::new(),
-        names: Names {
-            authority: "ims".to_owned(),
-            client_secret: "team-a/client".to_owned(),
-            keys: serde_json::from_str(r#"{"name": "client"}"#).expect("keys"),
-        },
+    };
+    let names = Names {
+        authority: "ims".to_owned(),
+        client_secret: "team-a/client".to_owned(),
+        keys: serde_json::from_str(r#"{"name": "client"}"#).expect("keys"),
+        grant_type: GrantType::ClientCredentials,
     };
     let endpoint = url::Url::parse("https://ims.example.com/token").expect("a URL");
-    match block_on(token::ask(&Canned(status, body), &endpoint, "https://ims.example.com", &request, chrono::DateTime::UNIX_EPOCH)) {
-        Ok(answer) => {
-            let text = answer.token.expose();
+    let server = Server { token_endpoint: &endpoint, issuer: "https://ims.example.com" };
+    let id = AssertionId::from_random([0; ID_BYTES]);
+    match block_on(token::request(&Canned(status, body), server, &request, chrono::DateTime::UNIX_EPOCH, &id)) {
+        Ok(response) => {
+            let text = response.access_token.expose();
             assert!(!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()));
         }
-        // longer than any word of the operator's own messages: it must come from the response
-        Err(failure) => {
-            let message = failure.failure.message;
+        // longer than any word of our own messages: then it came from the answer
+        Err(error) => {
+            let message = not_issued(&error, &names).failure.message;
             assert!(message.contains("ims") && message.len() < 400, "{message}");
         }
     }

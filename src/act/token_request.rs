@@ -1,26 +1,25 @@
-//! One token request, from the permission to ask to a token that is worth writing.
+//! One token request, from the permission of the authority to a token that is worth writing.
 
 use std::collections::BTreeMap;
 
 use itwin_api::{credential::ITwinServiceCredential, failure::Failure};
 use itwin_core::{
-    observed::TokenMetadata,
-    validate::{self, IssuedToken},
-};
-use itwin_oauth::{
     failure::{ExchangeStage, RequestFailure},
-    token::{ClientCredentials, Names, TokenRequest},
+    messages_oauth::{token::Names, verdict},
+    observed::TokenMetadata,
+    validate::{self, Expected, IssuedToken},
 };
+use itwin_oauth::token::{ClientCredentials, TokenRequest};
 
 use crate::oauth::authority::Authority;
 
-/// What a token is asked for.
+/// What a token is requested for.
 pub struct Order<'a> {
     /// The credential.
     pub credential: &'a ITwinServiceCredential,
-    /// Labels of its namespace, where the authority selects by them.
+    /// Labels of its namespace, where the authority restricts namespaces by them.
     pub namespace_labels: &'a BTreeMap<String, String>,
-    /// Who asks.
+    /// The client.
     pub client: &'a ClientCredentials,
     /// The client Secret, `namespace/name`.
     pub client_secret: &'a str,
@@ -28,7 +27,7 @@ pub struct Order<'a> {
     pub held: Option<&'a TokenMetadata>,
 }
 
-/// Requests a token of `authority` and validates the answer.
+/// Requests a token of `authority`, verifies and validates it.
 ///
 /// # Errors
 /// [`RequestFailure`]: nothing may be written then.
@@ -36,26 +35,27 @@ pub async fn request_token(authority: &Authority, order: &Order<'_>) -> Result<I
     let spec = &order.credential.spec;
     let namespace = order.credential.metadata.namespace.as_deref().unwrap_or_default();
     authority.config.permits_namespace(&authority.name, namespace, order.namespace_labels).map_err(not_sent)?;
-    let request = TokenRequest {
-        client: order.client.clone(),
-        scopes: spec.scopes.clone(),
-        resources: spec.resources.clone(),
-        names: Names {
-            authority: authority.name.clone(),
-            client_secret: order.client_secret.to_owned(),
-            keys: spec.client_credentials_ref.clone(),
-        },
+    let request =
+        TokenRequest { client: order.client.clone(), scopes: spec.scopes.clone(), resources: spec.resources.clone() };
+    let (response, claims) = authority.request_token(&request, &names(authority, order)).await?;
+    let expected = Expected {
+        scopes: &spec.scopes,
+        held: order.held,
+        skew: authority.config.clock_skew,
+        now: authority.clock.now(),
     };
-    let answer = authority.request_token(&request).await?;
-    validate::validate(
-        &authority.name,
-        answer,
-        &spec.scopes,
-        order.held,
-        authority.config.clock_skew,
-        authority.clock.now(),
-    )
-    .map_err(RequestFailure::from)
+    validate::validate(response, claims.as_ref(), expected)
+        .map_err(|error| verdict::not_valid(&error, &authority.name).into())
+}
+
+fn names(authority: &Authority, order: &Order<'_>) -> Names {
+    let spec = &order.credential.spec;
+    Names {
+        authority: authority.name.clone(),
+        client_secret: order.client_secret.to_owned(),
+        keys: spec.client_credentials_ref.clone(),
+        grant_type: spec.grant_type,
+    }
 }
 
 fn not_sent(failure: Failure) -> RequestFailure {

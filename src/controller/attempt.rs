@@ -7,16 +7,14 @@ use itwin_api::time;
 use itwin_core::{
     action::IssueReason,
     desired_secret::{self, Content},
+    failure::{ExchangeStage, RequestFailure},
     messages,
     observed::{Held, ObservedState, Target},
     requests::Outcome,
     schedule,
     validate::IssuedToken,
 };
-use itwin_oauth::{
-    failure::{ExchangeStage, RequestFailure},
-    token::ClientCredentials,
-};
+use itwin_oauth::token::ClientCredentials;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 

@@ -7,11 +7,11 @@ use itwin_api::failure::Failure;
 use itwin_core::{
     action::IssueReason,
     backoff,
+    failure::RequestFailure,
     object::ObjectKey,
     observed::ObservedState,
     retry_state::{FailedAttempt, RetryState},
 };
-use itwin_oauth::failure::RequestFailure;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{

@@ -1,31 +1,40 @@
-//! One authority as we use it: its HTTP client, endpoints and keys.
+//! One authorization server as the operator uses it: its HTTP client, endpoints and keys.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use itwin_api::{conditions::Reason, failure::Failure};
-use itwin_oauth::{
-    answer::Answer,
-    discovery::{self, Endpoints},
+use itwin_core::{
     failure::{ExchangeStage, RequestFailure},
-    jwt::{KeySet, Untrusted},
-    token::{self, TokenAnswer, TokenRequest},
+    messages_oauth::{
+        authority as messages,
+        token::{self as token_messages, Names},
+        transport as transport_messages, verdict,
+    },
+};
+use itwin_oauth::{
+    assertion::{AssertionId, ID_BYTES},
+    discovery::{self, DiscoveryError, Endpoint, Endpoints},
+    jwt::{VerificationError, VerifiedClaims},
+    key_set::KeySet,
+    sensitive::Sensitive,
+    token::{self, Server, TokenRequest, TokenResponse},
     transport::{self, Transport},
 };
 use tokio::time::Instant;
+use url::Url;
 
 use crate::{clock::Clock, config::authority::AuthorityConfig, metrics::Metrics};
 
-/// Keys are fetched again for an unknown `kid` at most this often: a forged token must not become a way to make us
-/// call the authority.
+/// Keys are fetched again for an unknown `kid` at most this often: a forged token must not become a way to make the
+/// operator call the authority.
 const KEY_REFETCH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Makes what carries requests to an authorization server. [`super::http::Http::connect`] is the one that sends them.
 pub type Connect = Arc<dyn Fn(&AuthorityConfig) -> Result<Arc<dyn Transport + Send>, String> + Send + Sync>;
 
-/// One authority as we use it.
+/// One authorization server as the operator uses it.
 pub struct Authority {
     /// Name of the ITwinAuthority.
     pub name: String,
@@ -39,18 +48,18 @@ pub struct Authority {
     key_refetch: tokio::sync::Mutex<Option<Instant>>,
 }
 
-/// What an authority told of itself.
+/// The metadata and the keys that an authority publishes.
 pub struct Metadata {
     /// Its issuer identifier as it writes it itself, with or without a trailing slash.
     pub issuer: String,
-    /// Where it is asked.
+    /// Its endpoints.
     pub endpoints: Endpoints,
     /// Its signing keys; none where tokens are opaque.
     pub keys: Option<KeySet>,
 }
 
 impl Authority {
-    /// An authority that has not been asked anything yet.
+    /// An authority of which nothing is known yet.
     ///
     /// # Errors
     /// Text that names the field of the ITwinAuthority and says what to do.
@@ -78,29 +87,19 @@ impl Authority {
         Self { metadata: RwLock::new(metadata), ..self }
     }
 
-    /// What the authority told of itself, the last time that it could be asked.
+    /// The metadata and keys of the last successful refresh.
     #[must_use]
     pub fn metadata(&self) -> Option<Arc<Metadata>> {
         self.metadata.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks for endpoints and keys. What was known before stays known if that fails.
+    /// Fetches endpoints and keys. What was known before stays known if that fails.
     ///
     /// # Errors
-    /// [`RequestFailure`] of the transport, or [`Reason::MalformedResponse`] with what is wrong in a document.
+    /// [`RequestFailure`] of the transport, or of a document that is of no use.
     pub async fn refresh(&self) -> Result<Arc<Metadata>, RequestFailure> {
         let (issuer, endpoints) = self.discover().await?;
-        let keys = if self.config.verify {
-            let url = endpoints.jwks.as_ref().ok_or_else(|| {
-                self.unusable(
-                    "discovery document",
-                    "it names no jwks_uri: set spec.jwksUri, or spec.accessTokenFormat to opaque",
-                )
-            })?;
-            Some(self.fetch_keys(url.as_str()).await?)
-        } else {
-            None
-        };
+        let keys = if self.config.verify { Some(self.fetch_keys(endpoints.jwks.as_ref()).await?) } else { None };
         Ok(self.store(Metadata { issuer, endpoints, keys }))
     }
 
@@ -111,18 +110,23 @@ impl Authority {
         {
             return Ok((config.issuer.clone(), Endpoints { token: token.clone(), jwks: config.jwks_uri.clone() }));
         }
-        let what = format!("discovery document of ITwinAuthority {}", self.name);
-        let body = transport::get(&*self.transport, &discovery::document_url(&config.issuer))
-            .await
-            .map_err(|error| error.into_failure(&what))?;
+        let url = discovery::document_url(&config.issuer);
+        let body = self.get(&url, messages::discovery_document).await?;
         discovery::endpoints(&body, &config.issuer, config.token_endpoint.as_ref(), config.jwks_uri.as_ref())
-            .map_err(|error| self.unusable("discovery document", &error))
+            .map_err(|error| messages::invalid_document(error, &self.name))
     }
 
-    async fn fetch_keys(&self, url: &str) -> Result<KeySet, RequestFailure> {
-        let what = format!("key set of ITwinAuthority {}", self.name);
-        let body = transport::get(&*self.transport, url).await.map_err(|error| error.into_failure(&what))?;
-        KeySet::parse(&body).map_err(|error| self.unusable("key set", &error))
+    async fn fetch_keys(&self, url: Option<&Url>) -> Result<KeySet, RequestFailure> {
+        let missing = DiscoveryError::Missing(Endpoint::Jwks);
+        let url = url.ok_or_else(|| messages::invalid_document(missing, &self.name))?;
+        let body = self.get(url.as_str(), messages::key_set).await?;
+        KeySet::parse(&body).map_err(|error| messages::invalid_keys(error, &self.name))
+    }
+
+    /// Gets a document; `what` is its name in messages, from that of the authority.
+    async fn get(&self, url: &str, what: fn(&str) -> String) -> Result<Vec<u8>, RequestFailure> {
+        let body = transport::get(&*self.transport, url).await;
+        body.map_err(|error| transport_messages::failed(&error, &what(&self.name)))
     }
 
     fn store(&self, metadata: Metadata) -> Arc<Metadata> {
@@ -131,31 +135,20 @@ impl Authority {
         metadata
     }
 
-    fn unusable(&self, what: &str, why: &str) -> RequestFailure {
-        RequestFailure::new(
-            Reason::MalformedResponse,
-            format!("the {what} of ITwinAuthority {} cannot be used: {why}", self.name),
-        )
-    }
-
-    /// Requests a token and verifies it. Its turn has come: limits and circuit breakers are the queue's
-    /// (`decide::requests`).
+    /// Requests a token, and verifies it where tokens of this authority are JWTs; then its claims are returned too.
+    /// The caller has admitted the request: rate limits and circuit breakers are those of the queue
+    /// (`itwin_core::requests`).
     ///
     /// # Errors
     /// [`RequestFailure`], with how far the exchange came.
-    pub async fn request_token(&self, request: &TokenRequest) -> Result<Answer, RequestFailure> {
-        let metadata = self.metadata().ok_or_else(|| {
-            let message = format!("ITwinAuthority {} is not ready: look at its condition Ready", self.name);
-            RequestFailure::new(Reason::AuthorityNotReady, message).at(ExchangeStage::NotSent)
-        })?;
+    pub async fn request_token(
+        &self,
+        request: &TokenRequest,
+        names: &Names,
+    ) -> Result<(TokenResponse, Option<VerifiedClaims>), RequestFailure> {
+        let metadata = self.metadata().ok_or_else(|| messages::not_ready(&self.name))?;
         let started = self.clock.monotonic();
-        let result =
-            match token::ask(&*self.transport, &metadata.endpoints.token, &metadata.issuer, request, self.clock.now())
-                .await
-            {
-                Ok(answer) => self.verify(answer).await,
-                Err(failure) => Err(failure),
-            };
+        let result = self.exchange(&metadata, request, names).await;
         if result.as_ref().err().is_none_or(|failure| failure.stage != ExchangeStage::NotSent) {
             let reason = result.as_ref().err().map_or("success", |failure| failure.failure.reason.as_str());
             self.metrics.token_request(&self.name, reason, started.elapsed());
@@ -163,40 +156,36 @@ impl Authority {
         result
     }
 
-    async fn verify(&self, answer: TokenAnswer) -> Result<Answer, RequestFailure> {
-        let claims = if self.config.verify { Some(self.verified_claims(&answer).await?) } else { None };
-        let TokenAnswer { token, token_type, expires_in, scope, asked_at } = answer;
-        Ok(Answer { token, token_type, expires_in, scope, claims, asked_at })
+    async fn exchange(
+        &self,
+        metadata: &Metadata,
+        request: &TokenRequest,
+        names: &Names,
+    ) -> Result<(TokenResponse, Option<VerifiedClaims>), RequestFailure> {
+        let id = assertion_id().ok_or_else(|| token_messages::no_randomness(names))?;
+        let server = Server { token_endpoint: &metadata.endpoints.token, issuer: &metadata.issuer };
+        let response = token::request(&*self.transport, server, request, self.clock.now(), &id)
+            .await
+            .map_err(|error| token_messages::not_issued(&error, names))?;
+        let claims = if self.config.verify { Some(self.verify(&response.access_token).await?) } else { None };
+        Ok((response, claims))
     }
 
-    async fn verified_claims(&self, answer: &TokenAnswer) -> Result<itwin_oauth::answer::Claims, RequestFailure> {
-        let check = |metadata: &Metadata| match &metadata.keys {
-            Some(keys) => keys.verify(&answer.token, &self.config.issuer, &self.config.audiences),
-            None => Err(Untrusted::UnknownKey),
+    async fn verify(&self, token: &Sensitive) -> Result<VerifiedClaims, RequestFailure> {
+        let check = |metadata: Option<Arc<Metadata>>| match metadata.as_ref().and_then(|known| known.keys.as_ref()) {
+            Some(keys) => keys.verify(token, &self.config.issuer, &self.config.audiences),
+            None => Err(VerificationError::UnknownKey),
         };
-        let mut verdict = match self.metadata() {
-            Some(metadata) => check(&metadata),
-            None => Err(Untrusted::UnknownKey),
-        };
-        if verdict == Err(Untrusted::UnknownKey)
+        let mut verified = check(self.metadata());
+        if verified == Err(VerificationError::UnknownKey)
             && let Some(metadata) = self.refetch_keys().await?
         {
-            verdict = check(&metadata);
+            verified = check(Some(metadata));
         }
-        verdict.map_err(|untrusted| {
-            let why = match untrusted {
-                Untrusted::UnknownKey => "it is signed by a key that is not in the authority's key set".to_owned(),
-                Untrusted::Rejected(why) => why,
-            };
-            Failure::new(
-                Reason::TokenRejected,
-                format!("the token that ITwinAuthority {} issued is not to be trusted: {why}; check issuer, jwksUri and audiences of the ITwinAuthority", self.name),
-            )
-            .into()
-        })
+        verified.map_err(|error| verdict::not_trusted(error, &self.name).into())
     }
 
-    /// The keys once more, since they may have been rotated; `None` if that was done too short a time ago.
+    /// The keys once more, since they may have been rotated; `None` if nothing is known of the authority.
     async fn refetch_keys(&self) -> Result<Option<Arc<Metadata>>, RequestFailure> {
         let mut last = self.key_refetch.lock().await;
         if last.is_some_and(|last| last.elapsed() < KEY_REFETCH_INTERVAL) {
@@ -206,4 +195,11 @@ impl Authority {
         *last = Some(self.clock.monotonic());
         self.refresh().await.map(Some)
     }
+}
+
+/// A fresh identifier for a client assertion; `None` where the system gives no random numbers, without which there is
+/// no TLS either.
+fn assertion_id() -> Option<AssertionId> {
+    let mut bytes = [0; ID_BYTES];
+    aws_lc_rs::rand::fill(&mut bytes).ok().map(|()| AssertionId::from_random(bytes))
 }

@@ -1,7 +1,7 @@
 //! The HTTP client of one authority, with everything bounded that the other side controls.
 //!
 //! No redirects (a 307 would carry the client secret elsewhere), https only, TLS 1.2 or later, no decompression, a
-//! deadline over the whole exchange, and a cap on the body. The error type tells apart what users can act upon.
+//! deadline over the whole exchange, and a cap on the body. The error type distinguishes what users can act upon.
 
 use std::{error::Error as _, io, sync::Arc, time::Duration};
 
@@ -74,7 +74,7 @@ impl Http {
             return Err(TransportError::RateLimited(retry_after));
         }
         if status.is_server_error() {
-            // whatever becomes of the body, the server failed
+            // the server failed, with or without a body that can be read
             let body = tokio::time::timeout(ERROR_BODY_WITHIN, self.body(&mut response)).await;
             let body = body.ok().and_then(Result::ok).unwrap_or_default();
             return Err(TransportError::Server(status.as_u16(), retry_after, body));

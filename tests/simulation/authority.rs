@@ -1,150 +1,267 @@
-//! The authority: whether it can be asked, what it answers, and the tokens that it issued.
+//! Authorization servers in memory: they answer over the operator's own [`Transport`], and know what they issued.
 
-use chrono::{DateTime, TimeDelta, Utc};
-use itwin_api::{conditions::Reason, failure::Failure, time};
-use itwin_core::observed;
-use itwin_oauth::{
-    answer::{Answer, Claims},
-    failure::RequestFailure,
-    sensitive::Sensitive,
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock, Mutex, MutexGuard},
+    time::Duration,
 };
 
-use crate::random::Random;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::BoxFuture;
+use itwin_credential_operator::oauth::authority::Connect;
+use itwin_oauth::transport::{Transport, TransportError};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
-/// Whether the authority can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    Ready,
-    Forbids,
-    /// It never answered this process.
-    Unanswered,
-    Gone,
-}
+use crate::clock::Clocks;
 
-/// What is wrong with its answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    ServerError,
-    Timeout,
-    InvalidClient,
-    /// With the wait that it asks for.
-    RateLimited(Option<TimeDelta>),
+/// How long each answer takes.
+const ANSWERED_AFTER: Duration = Duration::from_millis(80);
+/// How long a token lives where nothing else is said.
+pub const LIFETIME: TimeDelta = TimeDelta::minutes(20);
+
+/// The authorization servers, by name; the name of the ITwinAuthority is the same.
+pub const NAMES: [&str; 2] = ["opaque", "signed"];
+
+/// What a server does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Behavior {
+    Normal,
+    Refuses,
+    Hangs,
+    Slow(Duration),
+    Unavailable(u16),
+    TooManyRequests(i64),
     Malformed,
-    /// Tokens live a tenth of what they should.
-    Shorter,
     Expired,
-    ReducedScope,
+    ShortLived(i64),
+    NarrowScope,
+    ForgedSignature,
 }
 
-impl Fault {
-    /// Any of them.
-    pub fn any(random: &mut Random) -> Self {
-        let waits = [None, Some(TimeDelta::seconds(7)), Some(TimeDelta::days(400))];
-        let waits = *random.pick(&waits);
-        *random.pick(&[
-            Self::ServerError,
-            Self::Timeout,
-            Self::InvalidClient,
-            Self::RateLimited(waits),
-            Self::Malformed,
-            Self::Shorter,
-            Self::Shorter,
-            Self::Expired,
-            Self::ReducedScope,
-        ])
-    }
-}
-
-/// The authority.
+/// A token that was issued.
 #[derive(Clone)]
-pub struct Authority {
-    pub presence: Presence,
-    pub issuer: String,
-    /// Its tokens are JWTs, so that their `exp` is known.
-    pub jwt: bool,
-    pub lifetime: TimeDelta,
-    pub fault: Option<Fault>,
-    /// Moves with each change of the object.
-    pub revision: u32,
-}
-
-/// A token that was issued. Its text is `token-` and its number.
-#[derive(Clone)]
-pub struct Token {
-    pub request: String,
-    pub issuer: String,
-    /// Content of the client Secret that asked for it.
+pub struct Issued {
     pub client: String,
+    pub scopes: String,
     pub expires_at: DateTime<Utc>,
-    /// Worth writing: with all scopes.
-    pub is_good: bool,
-    /// How far the operator's clock was off when it asked: its idea of the expiry is as far off.
-    pub clock_error: TimeDelta,
+    /// It is one that must never be written.
+    pub is_bad: bool,
 }
 
-impl Authority {
-    /// What a process is told of it.
-    pub fn fact(&self) -> observed::Authority {
-        let failure = |reason| Failure::new(reason, "because");
-        match self.presence {
-            Presence::Ready => observed::Authority::Ready { issuer: self.issuer.clone() },
-            Presence::Forbids => observed::Authority::Forbids(failure(Reason::ScopeNotAllowed)),
-            Presence::Unanswered => observed::Authority::Unavailable(failure(Reason::AuthorityNotReady)),
-            Presence::Gone => observed::Authority::Unavailable(failure(Reason::AuthorityNotFound)),
-        }
+/// One token request.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub client: String,
+    pub scopes: String,
+    pub at: DateTime<Utc>,
+}
+
+#[derive(Default)]
+struct State {
+    behaviors: BTreeMap<String, Behavior>,
+    /// Secrets of the clients.
+    clients: BTreeMap<String, String>,
+    /// What was issued, by token.
+    issued: BTreeMap<String, Issued>,
+    asked: Vec<Asked>,
+    counter: u64,
+    all_bad: bool,
+}
+
+/// All servers. Clones are the same ones.
+#[derive(Clone)]
+pub struct Servers {
+    state: Arc<Mutex<State>>,
+    clocks: Clocks,
+}
+
+struct SigningKey {
+    private: EncodingKey,
+    public: String,
+}
+
+/// A key of this run of the tests: signatures are deterministic for a key (RFC 8032), and no test depends on which.
+static KEY: LazyLock<SigningKey> = LazyLock::new(|| {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+    let public = URL_SAFE_NO_PAD.encode(pair.public_key_raw());
+    SigningKey { private: EncodingKey::from_ed_der(&pair.serialize_der()), public }
+});
+
+impl Servers {
+    /// Servers without clients.
+    pub fn new(clocks: Clocks) -> Self {
+        Self { state: Arc::default(), clocks }
     }
 
-    /// How long the answer takes.
-    pub fn takes(&self) -> TimeDelta {
-        if self.fault == Some(Fault::Timeout) { TimeDelta::seconds(10) } else { TimeDelta::milliseconds(30) }
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic")
     }
 
-    /// Answers a request that was sent at `sent`, when the clock of who asks showed `asked_at`.
-    pub fn answer(
-        &self,
-        number: usize,
-        sent: DateTime<Utc>,
-        asked_at: DateTime<Utc>,
-    ) -> Result<Answer, RequestFailure> {
-        let failed = |reason| Err(RequestFailure::new(reason, "because"));
-        match self.fault {
-            Some(Fault::ServerError) => return failed(Reason::ServerError),
-            Some(Fault::Timeout) => return failed(Reason::Timeout),
-            Some(Fault::InvalidClient) => return failed(Reason::InvalidClient),
-            Some(Fault::Malformed) => return failed(Reason::MalformedResponse),
-            Some(Fault::RateLimited(retry_after)) => {
-                return Err(RequestFailure { retry_after, ..RequestFailure::new(Reason::RateLimited, "because") });
-            }
-            _ => {}
-        }
-        let lifetime = self.lifetime_now();
-        Ok(Answer {
-            token: Sensitive::new(format!("token-{number}")),
-            token_type: "bearer".to_owned(),
-            expires_in: u64::try_from(lifetime.num_seconds()).ok(),
-            scope: (self.fault == Some(Fault::ReducedScope)).then(Vec::new),
-            claims: self.jwt.then(|| Claims { exp: (sent + lifetime).timestamp(), nbf: None, scope: None }),
-            asked_at,
+    /// Sets what a server does from now on.
+    pub fn behave(&self, server: &str, behavior: Behavior) {
+        self.state().behaviors.insert(server.to_owned(), behavior);
+    }
+
+    /// All servers behave normally from now on.
+    pub fn recover(&self) {
+        self.state().behaviors.clear();
+    }
+
+    /// Sets the secret of a client.
+    pub fn set_client(&self, client: &str, secret: &str) {
+        self.state().clients.insert(client.to_owned(), secret.to_owned());
+    }
+
+    /// The token, if one of these servers issued it.
+    pub fn issued(&self, token: &str) -> Option<Issued> {
+        self.state().issued.get(token).cloned()
+    }
+
+    /// Whether this is the secret of this client.
+    pub fn is_client(&self, client: &str, secret: &str) -> bool {
+        self.state().clients.get(client).map(String::as_str) == Some(secret)
+    }
+
+    /// From now on the oracle calls every token bad: as if one that must be rejected were accepted.
+    pub fn accept_all(&self) {
+        self.state().all_bad = true;
+    }
+
+    /// Whether one of the tokens is like this.
+    pub fn any_token(&self, is_it: impl Fn(&str) -> bool) -> bool {
+        self.state().issued.keys().any(|token| is_it(token))
+    }
+
+    /// All token requests, in their order.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.state().asked.clone()
+    }
+
+    /// What connects the operator to these servers.
+    pub fn connect(&self) -> Connect {
+        let servers = self.clone();
+        Arc::new(move |config| {
+            let host = config.issuer.trim_start_matches("https://");
+            let name = host.split('.').next().unwrap_or_default().to_owned();
+            Ok(Arc::new(Connection { servers: servers.clone(), name, deadline: config.request_timeout }))
         })
     }
+}
 
-    /// The token that such an answer holds.
-    pub fn token(&self, request: &str, client: &str, sent: DateTime<Utc>, clock_error: TimeDelta) -> Token {
-        Token {
-            request: request.to_owned(),
-            issuer: self.issuer.clone(),
-            client: client.to_owned(),
-            expires_at: time::whole_seconds(sent + self.lifetime_now()),
-            is_good: !matches!(self.fault, Some(Fault::ReducedScope | Fault::Expired)),
-            clock_error,
+struct Connection {
+    servers: Servers,
+    name: String,
+    deadline: Duration,
+}
+
+impl Transport for Connection {
+    fn send(&self, request: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, TransportError>> {
+        Box::pin(async move {
+            let answer = timeout(self.deadline, self.answer(&request)).await;
+            answer.unwrap_or(Err(TransportError::Timeout(self.deadline)))
+        })
+    }
+}
+
+type Answer = Result<http::Response<Vec<u8>>, TransportError>;
+
+fn answered(status: u16, body: &Value) -> Answer {
+    let mut answer = http::Response::new(body.to_string().into_bytes());
+    *answer.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    Ok(answer)
+}
+
+impl Connection {
+    async fn answer(&self, request: &http::Request<Vec<u8>>) -> Answer {
+        let behavior = self.servers.state().behaviors.get(&self.name).copied().unwrap_or(Behavior::Normal);
+        let path = request.uri().path();
+        let asked = (path == "/token").then(|| self.note(request.body()));
+        match behavior {
+            Behavior::Refuses => return Err(TransportError::Connection("connection refused".to_owned())),
+            Behavior::Hangs => std::future::pending().await,
+            Behavior::Slow(time) => sleep(time).await,
+            _ => sleep(ANSWERED_AFTER).await,
+        }
+        match behavior {
+            Behavior::Unavailable(status) => return Err(TransportError::Server(status, None, Vec::new())),
+            Behavior::TooManyRequests(seconds) => {
+                return Err(TransportError::RateLimited(Some(TimeDelta::seconds(seconds))));
+            }
+            Behavior::Malformed => return answered(200, &json!(["no", "token"])),
+            _ => {}
+        }
+        let issuer = format!("https://{}.example", self.name);
+        match asked {
+            Some(asked) => self.issue(&asked, behavior, &issuer),
+            None if path == "/keys" => answered(200, &keys()),
+            None => answered(
+                200,
+                &json!({
+                    "issuer": issuer,
+                    "token_endpoint": format!("{issuer}/token"),
+                    "jwks_uri": format!("{issuer}/keys"),
+                }),
+            ),
         }
     }
 
-    fn lifetime_now(&self) -> TimeDelta {
-        match self.fault {
-            Some(Fault::Shorter) => self.lifetime / 10,
-            Some(Fault::Expired) => TimeDelta::zero(),
-            _ => self.lifetime,
-        }
+    fn note(&self, body: &[u8]) -> (Asked, String) {
+        let form: BTreeMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
+        let field = |name: &str| form.get(name).cloned().unwrap_or_default();
+        let asked = Asked { client: field("client_id"), scopes: field("scope"), at: self.servers.clocks.now() };
+        self.servers.state().asked.push(asked.clone());
+        (asked, field("client_secret"))
     }
+
+    fn issue(&self, (asked, secret): &(Asked, String), behavior: Behavior, issuer: &str) -> Answer {
+        let now = self.servers.clocks.now();
+        let mut state = self.servers.state();
+        if state.clients.get(&asked.client) != Some(secret) {
+            return answered(401, &json!({"error": "invalid_client"}));
+        }
+        let lifetime = match behavior {
+            Behavior::Expired => TimeDelta::seconds(-1),
+            Behavior::ShortLived(seconds) => TimeDelta::seconds(seconds),
+            _ => LIFETIME,
+        };
+        let scopes = if behavior == Behavior::NarrowScope { "other" } else { &asked.scopes };
+        state.counter += 1;
+        let expires_at = now + lifetime;
+        let token = if self.name == "signed" {
+            let forged = behavior == Behavior::ForgedSignature;
+            signed(&json!({"iss": issuer, "exp": expires_at.timestamp(), "scope": scopes, "n": state.counter}), forged)
+        } else {
+            format!("opaque-token-{:08}", state.counter)
+        };
+        let is_bad = state.all_bad
+            || matches!(behavior, Behavior::Expired | Behavior::NarrowScope)
+            || (behavior == Behavior::ForgedSignature && self.name == "signed");
+        let issued = Issued { client: asked.client.clone(), scopes: scopes.to_owned(), expires_at, is_bad };
+        state.issued.insert(token.clone(), issued);
+        let expires_in = lifetime.num_seconds().max(0);
+        answered(
+            200,
+            &json!({"access_token": token, "token_type": "Bearer", "expires_in": expires_in, "scope": scopes}),
+        )
+    }
+}
+
+fn keys() -> Value {
+    json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "1", "alg": "EdDSA", "use": "sig", "x": KEY.public}]})
+}
+
+fn signed(claims: &Value, forged: bool) -> String {
+    let header = Header { kid: Some("1".to_owned()), ..Header::new(Algorithm::EdDSA) };
+    let mut token = jsonwebtoken::encode(&header, claims, &KEY.private).expect("a token");
+    if forged {
+        // another signature of the same length
+        let signature = token.rfind('.').expect("three parts") + 1;
+        let flipped = if token.as_bytes()[signature] == b'A' { "B" } else { "A" };
+        token.replace_range(signature..=signature, flipped);
+    }
+    token
 }

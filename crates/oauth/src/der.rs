@@ -1,4 +1,4 @@
-//! The little that must be known of DER (X.690) before a parser of keys sees it: that it is small and flat.
+//! The little that must be known of DER (X.690) before a parser of keys reads it: that it is small and flat.
 
 /// Levels of nesting: a private key in PKCS #8 has four, one with attributes six.
 const DEPTH_MAX: usize = 8;
@@ -46,7 +46,7 @@ pub fn only(der: &[u8], tag: u8) -> Option<&[u8]> {
 /// Whether these bytes are elements of definite lengths that fit into each other, no deeper than [`DEPTH_MAX`].
 #[must_use]
 pub fn is_bounded(der: &[u8]) -> bool {
-    // what is left of each open element, the innermost last: no deeper than this is ever gone
+    // the rest of each open element, the innermost last: never more of them than levels are allowed
     let mut open = vec![der];
     while let Some(current) = open.pop() {
         if current.is_empty() {

@@ -1,18 +1,63 @@
-//! The authority's metadata document (OpenID Connect Discovery 1.0, RFC 8414).
+//! The metadata document of an authorization server (OpenID Connect Discovery 1.0 section 4, RFC 8414 section 3).
 
-use itwin_api::limits::URL_MAX;
 use serde::Deserialize;
 use url::Url;
 
-use super::json;
+use crate::{json, limits::URL_MAX};
 
-/// Where an authority is asked.
+/// The endpoints of an authorization server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoints {
     /// Token endpoint.
     pub token: Url,
     /// JSON Web Key Set; absent where tokens are opaque and the document names none.
     pub jwks: Option<Url>,
+}
+
+/// An endpoint, by its field in the document (RFC 8414 section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `token_endpoint`.
+    Token,
+    /// `jwks_uri`.
+    Jwks,
+}
+
+impl Endpoint {
+    /// The field's name.
+    #[must_use]
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Token => "token_endpoint",
+            Self::Jwks => "jwks_uri",
+        }
+    }
+}
+
+/// What is wrong with a document. Nothing of its text is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DiscoveryError {
+    /// Not a JSON object with an issuer, and texts as endpoints.
+    #[error("no JSON object with issuer and endpoints")]
+    NotADocument,
+    /// It is the document of another issuer (RFC 8414 section 3.3).
+    #[error("another issuer")]
+    OtherIssuer,
+    /// The expected issuer is no URL.
+    #[error("the issuer is no URL")]
+    IssuerNotAUrl,
+    /// An endpoint is longer than [`URL_MAX`].
+    #[error("{} is too long", .0.field())]
+    TooLong(Endpoint),
+    /// An endpoint is no URL.
+    #[error("{} is no URL", .0.field())]
+    NotAUrl(Endpoint),
+    /// An endpoint has another origin than the issuer, a user, or a fragment.
+    #[error("{} is not on the issuer's origin", .0.field())]
+    OtherOrigin(Endpoint),
+    /// The document names no such endpoint, and one is needed.
+    #[error("no {}", .0.field())]
+    Missing(Endpoint),
 }
 
 #[derive(Deserialize)]
@@ -28,48 +73,49 @@ pub fn document_url(issuer: &str) -> String {
     format!("{issuer}/.well-known/openid-configuration")
 }
 
-/// Reads a document and gives its issuer to the letter, and its endpoints. It must be `issuer`'s own and name endpoints of the issuer's origin.
+/// Reads a document and gives its issuer to the letter, and its endpoints. It must be `issuer`'s own and name endpoints
+/// of the issuer's origin.
 ///
 /// An endpoint that the administrator named is taken as it is; the document cannot change it.
 ///
 /// # Errors
-/// Text that says what is wrong and what the administrator can do.
+/// [`DiscoveryError`].
 pub fn endpoints(
     body: &[u8],
     issuer: &str,
     named_token: Option<&Url>,
     named_jwks: Option<&Url>,
-) -> Result<(String, Endpoints), String> {
-    let document = if json::is_shallow(body) { serde_json::from_slice::<Document>(body).ok() } else { None };
-    let document = document.ok_or("it is not a JSON object with issuer and endpoints")?;
+) -> Result<(String, Endpoints), DiscoveryError> {
+    let document: Document = json::read(body).ok_or(DiscoveryError::NotADocument)?;
     // slashes at its end mean nothing, but it is kept and sent to the letter
     if document.issuer.len() > URL_MAX || !same_issuer(&document.issuer, issuer) {
-        return Err("it names another issuer: set spec.issuer to the authority's own issuer identifier".to_owned());
+        return Err(DiscoveryError::OtherIssuer);
     }
-    let origin = Url::parse(issuer).map_err(|_| "the issuer is no URL".to_owned())?.origin();
-    let discovered = |value: Option<&str>, field: &str, spec_field: &str| -> Result<Option<Url>, String> {
-        let Some(value) = value else { return Ok(None) };
-        if value.len() > URL_MAX {
-            return Err(format!("its {field} has more than {URL_MAX} bytes: set spec.{spec_field}"));
-        }
-        let url = Url::parse(value).map_err(|_| format!("its {field} is no URL: set spec.{spec_field}"))?;
-        if url.scheme() != "https" || url.origin() != origin || !url.username().is_empty() || url.fragment().is_some() {
-            return Err(format!(
-                "its {field} is not on the issuer's origin: if that is right, set spec.{spec_field} to it"
-            ));
-        }
-        Ok(Some(url))
-    };
+    let issuer = Url::parse(issuer).map_err(|_| DiscoveryError::IssuerNotAUrl)?;
     let token = match named_token {
         Some(url) => url.clone(),
-        None => discovered(document.token_endpoint.as_deref(), "token_endpoint", "tokenEndpoint")?
-            .ok_or("it names no token_endpoint: set spec.tokenEndpoint")?,
+        None => discovered(document.token_endpoint.as_deref(), Endpoint::Token, &issuer)?
+            .ok_or(DiscoveryError::Missing(Endpoint::Token))?,
     };
     let jwks = match named_jwks {
         Some(url) => Some(url.clone()),
-        None => discovered(document.jwks_uri.as_deref(), "jwks_uri", "jwksUri")?,
+        None => discovered(document.jwks_uri.as_deref(), Endpoint::Jwks, &issuer)?,
     };
     Ok((document.issuer, Endpoints { token, jwks }))
+}
+
+/// An endpoint that the document may name: https, on the issuer's origin, without user and fragment.
+fn discovered(value: Option<&str>, endpoint: Endpoint, issuer: &Url) -> Result<Option<Url>, DiscoveryError> {
+    let Some(value) = value else { return Ok(None) };
+    if value.len() > URL_MAX {
+        return Err(DiscoveryError::TooLong(endpoint));
+    }
+    let url = Url::parse(value).map_err(|_| DiscoveryError::NotAUrl(endpoint))?;
+    let is_own = url.scheme() == "https" && url.origin() == issuer.origin();
+    if !is_own || !url.username().is_empty() || url.fragment().is_some() {
+        return Err(DiscoveryError::OtherOrigin(endpoint));
+    }
+    Ok(Some(url))
 }
 
 /// Whether two issuer identifiers are one: a trailing slash means nothing.
@@ -84,7 +130,7 @@ mod tests {
 
     const ISSUER: &str = "https://ims.example.com";
 
-    fn read(document: &serde_json::Value) -> Result<Endpoints, String> {
+    fn read(document: &serde_json::Value) -> Result<Endpoints, DiscoveryError> {
         endpoints(document.to_string().as_bytes(), ISSUER, None, None).map(|(_, endpoints)| endpoints)
     }
 
@@ -104,11 +150,11 @@ mod tests {
         let read = read(
             &serde_json::json!({"issuer": "https://evil.example.com", "token_endpoint": "https://ims.example.com/t"}),
         );
-        assert!(read.is_err_and(|error| error.contains("another issuer")));
+        assert_eq!(read, Err(DiscoveryError::OtherIssuer));
     }
 
     #[test]
-    fn endpoint_of_another_origin_is_refused_with_advice() {
+    fn endpoint_of_another_origin_is_refused() {
         for endpoint in [
             "https://ims.example.com.evil.com/t",
             "https://ims.example.com:8443/t",
@@ -117,7 +163,7 @@ mod tests {
             "https://ims.example.com/t#x",
         ] {
             let read = read(&serde_json::json!({"issuer": ISSUER, "token_endpoint": endpoint}));
-            assert!(read.is_err_and(|error| error.contains("spec.tokenEndpoint")), "{endpoint}");
+            assert_eq!(read, Err(DiscoveryError::OtherOrigin(Endpoint::Token)), "{endpoint}");
         }
     }
 
@@ -135,15 +181,24 @@ mod tests {
         let document =
             |issuer: &str, size: usize| serde_json::json!({"issuer": issuer, "token_endpoint": endpoint(size)});
         assert!(read(&document(ISSUER, URL_MAX)).is_ok());
-        assert!(read(&document(ISSUER, URL_MAX + 1)).is_err_and(|error| error.contains("spec.tokenEndpoint")));
+        assert_eq!(read(&document(ISSUER, URL_MAX + 1)), Err(DiscoveryError::TooLong(Endpoint::Token)));
         let slashes = format!("{ISSUER}{}", "/".repeat(URL_MAX));
-        assert!(read(&document(&slashes, URL_MAX)).is_err_and(|error| error.contains("another issuer")));
+        assert_eq!(read(&document(&slashes, URL_MAX)), Err(DiscoveryError::OtherIssuer));
+    }
+
+    #[test]
+    fn missing_endpoint_and_text_that_is_no_url_are_named() {
+        assert_eq!(read(&serde_json::json!({"issuer": ISSUER})), Err(DiscoveryError::Missing(Endpoint::Token)));
+        let document =
+            serde_json::json!({"issuer": ISSUER, "token_endpoint": format!("{ISSUER}/t"), "jwks_uri": "keys"});
+        assert_eq!(read(&document), Err(DiscoveryError::NotAUrl(Endpoint::Jwks)));
     }
 
     #[test]
     fn nonsense_is_refused() {
         for body in ["", "null", "[]", "<html>", "{\"issuer\": 1}", "\u{feff}{}"] {
-            assert!(endpoints(body.as_bytes(), ISSUER, None, None).is_err(), "{body}");
+            let read = endpoints(body.as_bytes(), ISSUER, None, None);
+            assert_eq!(read, Err(DiscoveryError::NotADocument), "{body}");
         }
     }
 }

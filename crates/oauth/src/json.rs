@@ -1,15 +1,19 @@
-//! What is read of JSON before it is understood: its nesting, before a parser that recurses reads it, and the error that
-//! it names.
+//! The nesting of a JSON text, before a parser that recurses reads it.
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
 /// Levels of arrays and objects. Key sets and discovery documents have three, claims of known servers up to five; the
 /// parser itself would follow 128, which takes a stack of some hundred KiB.
 const DEPTH_MAX: usize = 32;
 
+/// Reads a JSON text that is not nested too deeply; `None` where it is, or is not of this type.
+#[must_use]
+pub fn read<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
+    is_shallow(text).then(|| serde_json::from_slice(text).ok()).flatten()
+}
+
 /// Whether no array or object of this text is nested deeper than [`DEPTH_MAX`]. Whether it is JSON at all, the parser
-/// says: as far as that reads, both agree on what is a string.
+/// decides: up to the first error, both agree on what is a string.
 #[must_use]
 pub fn is_shallow(text: &[u8]) -> bool {
     let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
@@ -30,37 +34,9 @@ pub fn is_shallow(text: &[u8]) -> bool {
     true
 }
 
-/// The longest OAuth error code that is read, in bytes; those of RFC 6749 have 22 at most.
-const ERROR_CODE_MAX: usize = 64;
-
-/// The OAuth error that an answer names: `error` (RFC 6749 section 5.2), or `errorCode` as some servers write.
-#[must_use]
-pub fn error_code(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Named {
-        error: Option<Value>,
-        error_code: Option<Value>,
-    }
-    let named: Named = is_shallow(body).then(|| serde_json::from_slice(body).ok()).flatten()?;
-    let code = named.error.or(named.error_code)?;
-    code.as_str().filter(|code| !code.is_empty() && code.len() <= ERROR_CODE_MAX).map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn error_is_read_under_both_names_and_bounded() {
-        let code = |body: &str| error_code(body.as_bytes());
-        assert_eq!(code(r#"{"error": "invalid_client", "errorCode": "other"}"#).as_deref(), Some("invalid_client"));
-        assert_eq!(code(r#"{"errorCode": "invalid_client"}"#).as_deref(), Some("invalid_client"));
-        let long = format!(r#"{{"error": "{}"}}"#, "x".repeat(ERROR_CODE_MAX + 1));
-        for other in ["", "<html>", "[]", r#"{"error": 7}"#, r#"{"error": ""}"#, r#"{"error": null}"#, &long] {
-            assert_eq!(code(other), None, "{other}");
-        }
-    }
 
     #[test]
     fn nesting_is_counted_outside_of_strings() {
@@ -69,10 +45,18 @@ mod tests {
             assert!(is_shallow(nested(open, DEPTH_MAX, close).as_bytes()));
             assert!(!is_shallow(nested(open, DEPTH_MAX + 1, close).as_bytes()));
         }
-        assert!(is_shallow("[1],".repeat(1000).as_bytes()), "what follows each other is not nested");
+        assert!(is_shallow("[1],".repeat(1000).as_bytes()), "values that follow each other are not nested");
         assert!(is_shallow(format!(r#"["{}"]"#, "[".repeat(1000)).as_bytes()));
         assert!(is_shallow(format!(r#"["\"{}\\"]"#, "[".repeat(1000)).as_bytes()));
         assert!(!is_shallow(format!(r#"["\\",{}"#, "[".repeat(1000)).as_bytes()));
         assert!(!is_shallow("[".repeat(1000).as_bytes()), "whether it ends or not");
+    }
+
+    #[test]
+    fn deep_text_is_not_read() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(read::<serde_json::Value>(nested(DEPTH_MAX).as_bytes()).is_some());
+        assert!(read::<serde_json::Value>(nested(DEPTH_MAX + 1).as_bytes()).is_none());
+        assert!(read::<bool>(b"7").is_none());
     }
 }

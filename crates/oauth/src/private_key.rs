@@ -1,19 +1,17 @@
-//! The private key of a client, from PEM to what a signature is made with.
+//! The private key of a client, from PEM (RFC 7468) to the key that signs.
 //!
 //! A tenant writes it, so that it is bounded before any parser of keys sees it: its size, the nesting of its DER and
 //! the size of an RSA modulus. Nothing here recurses. The PEM parser of jsonwebtoken does, without a limit, and is not
 //! used.
 
-use itwin_api::limits::PRIVATE_KEY_MAX;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 use zeroize::Zeroize;
 
-use super::der;
-use crate::sensitive::Sensitive;
+use crate::{der, limits::PRIVATE_KEY_MAX, sensitive::Sensitive};
 
-/// RSA keys, in bits: fewer are weak, and one signature with 8192 takes twenty times as long as with 4096, on the one
-/// thread that there is.
+/// RSA keys, in bits: fewer are weak, and one signature with 8192 takes twenty times as long as with 4096, on a thread
+/// that others wait for.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 
 /// Identifiers of kinds of keys: rsaEncryption, id-ecPublicKey and id-Ed25519 (RFC 3279, RFC 5480, RFC 8410).
@@ -32,7 +30,7 @@ pub struct PrivateKey {
 impl PrivateKey {
     /// Reads the first private key of a PEM text: PKCS #8, or PKCS #1 for RSA.
     ///
-    /// `None` where it is of no use, whatever the cause: a message that named it would depend on the key.
+    /// `None` where it is of no use. The cause is not given: a message that named it would depend on the key.
     #[must_use]
     pub fn from_pem(pem: &Sensitive) -> Option<Self> {
         let pem = pem.expose().as_bytes();

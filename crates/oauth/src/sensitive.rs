@@ -1,17 +1,17 @@
 //! The one type that may hold a secret value.
 //!
 //! It has no `Debug`, `Display`, `Serialize` or `Deref`, so that a secret cannot reach a log line, an event or a
-//! status by accident: whoever wants the text must write `expose`, and a search for that word finds every place.
+//! status by accident: code that needs the text must write `expose`, and a search for that word finds every place.
 //! The memory is overwritten when the value is dropped.
 
 use zeroize::Zeroizing;
 
-/// A secret value: a client secret, a password or an access token.
+/// A secret value: a client secret, a private key, a password or an access token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sensitive(Zeroizing<String>);
 
 impl Sensitive {
-    /// Takes ownership of the text; no other copy of it may be kept by the caller.
+    /// Takes ownership of the text; the caller must keep no other copy of it.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))

@@ -1,37 +1,30 @@
 //! What carries a request to an authorization server and brings the answer back, and how that fails.
 //!
-//! The operator implements [`Transport`] over HTTPS; tests and fuzzing answer for themselves.
+//! The operator implements [`Transport`] over HTTPS; tests and fuzz targets answer requests themselves.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
-use itwin_api::conditions::Reason;
 
-use crate::{
-    failure::{ExchangeStage, RequestFailure},
-    json,
-};
+use crate::{limits::RETRY_AFTER_MAX, token::ErrorCode};
 
-/// The longest body that is read, 64 KiB: a token answer has about 2 KiB, a key set about 8 KiB.
+/// The longest body that is read, in bytes: a token response has about 2 KiB, a key set about 8 KiB.
 pub const BODY_MAX: usize = 64 * 1024;
-/// The longest `Retry-After` that is read, in bytes: the longest date of HTTP has 33 (RFC 9110 section 5.6.7).
-const RETRY_AFTER_MAX: usize = 64;
-/// The status by which a server says that it is down for all.
+/// The status of a server that is down for all its clients (RFC 9110 section 15.6.4).
 pub const UNAVAILABLE: u16 = 503;
 
-/// Carries a request to the authority and brings the answer back. Apart from [`Http`] only tests and fuzzing have one,
-/// with an answer of their own.
+/// Carries a request to an authorization server and brings the answer back, within a deadline of its own.
 pub trait Transport: Sync {
-    /// Sends one request and reads the whole answer. Answers of status 3xx, 429 and 5xx are errors; others are for the
-    /// caller to understand.
+    /// Sends one request and reads the whole answer, up to [`BODY_MAX`]. Answers of status 3xx, 429 and 5xx are errors;
+    /// the caller reads the others.
     ///
     /// # Errors
     /// [`TransportError`].
     fn send(&self, request: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, TransportError>>;
 }
 
-/// Why no answer was had.
+/// Why there is no answer to read. The texts are bounded by the implementation of [`Transport`].
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// The deadline passed.
@@ -43,19 +36,19 @@ pub enum TransportError {
     /// The certificate or the handshake.
     #[error("{0}")]
     Tls(String),
-    /// The server wants us elsewhere.
+    /// 3xx: redirects are never followed, since one could carry the client secret elsewhere.
     #[error("HTTP {0}")]
     Redirect(u16),
     /// 429, with the wait that the server asks for.
     #[error("HTTP 429")]
     RateLimited(Option<TimeDelta>),
-    /// 5xx, with the wait that the server asks for and what else it said, which may name an OAuth error.
+    /// 5xx, with the wait that the server asks for and the body, which may name an OAuth error.
     #[error("HTTP {0}")]
     Server(u16, Option<TimeDelta>, Vec<u8>),
-    /// The body is longer than we read.
+    /// The body is longer than [`BODY_MAX`].
     #[error("more than {BODY_MAX} bytes")]
     TooLarge,
-    /// Not HTTP, or not what was asked for.
+    /// Not HTTP, or not the status that was expected.
     #[error("{0}")]
     Malformed(String),
 }
@@ -78,74 +71,32 @@ pub async fn get(transport: &dyn Transport, url: &str) -> Result<Vec<u8>, Transp
 }
 
 impl TransportError {
-    /// The failure in the words of the contract. `what` names what was asked for, such as "token endpoint of
-    /// ITwinAuthority bentley-ims".
+    /// How long the server asks this client to wait.
     #[must_use]
-    pub fn into_failure(self, what: &str) -> RequestFailure {
-        let stage = match &self {
-            // with an OAuth error it is one request that failed, not the server
-            Self::Server(_, _, body) if json::error_code(body).is_some() => ExchangeStage::Answered,
-            Self::Timeout(_) | Self::Connection(_) | Self::Tls(_) | Self::Server(..) => ExchangeStage::Outage,
-            _ => ExchangeStage::Answered,
-        };
-        self.failure(what).at(stage)
+    pub fn retry_after(&self) -> Option<TimeDelta> {
+        match self {
+            Self::RateLimited(wait) | Self::Server(_, wait, _) => *wait,
+            _ => None,
+        }
     }
 
-    fn failure(self, what: &str) -> RequestFailure {
-        let again = "it is tried again";
+    /// How long it asks all its clients to wait: `Retry-After` of 429 and 503 (RFC 6585 section 4, RFC 9110 section
+    /// 15.6.4).
+    #[must_use]
+    pub fn server_wait(&self) -> Option<TimeDelta> {
         match self {
-            Self::Timeout(deadline) => RequestFailure::new(
-                Reason::Timeout,
-                format!(
-                    "the {what} gave no complete answer within {deadline:?}: check the network, or raise requestTimeout; {again}"
-                ),
-            ),
-            Self::Connection(cause) => RequestFailure::new(
-                Reason::ConnectionFailed,
-                format!(
-                    "no connection to the {what} ({cause}): check name resolution, network policies and proxies; {again}"
-                ),
-            ),
-            Self::Tls(cause) => RequestFailure::new(
-                Reason::TLSFailed,
-                format!(
-                    "the {what} showed a certificate that is not trusted ({cause}): check caBundle of the ITwinAuthority and the server's certificate; {again}"
-                ),
-            ),
-            Self::Redirect(status) => RequestFailure::new(
-                Reason::RedirectRefused,
-                format!(
-                    "the {what} answered HTTP {status}, and redirects are never followed: have the administrator name the final URL in the ITwinAuthority"
-                ),
-            ),
-            Self::RateLimited(retry_after) => RequestFailure {
-                retry_after,
-                server_wait: retry_after,
-                ..RequestFailure::new(
-                    Reason::RateLimited,
-                    format!("the {what} answered HTTP 429: lower requestsPerMinute of the ITwinAuthority; {again}"),
-                )
-            },
-            Self::Server(status, retry_after, _) => RequestFailure {
-                retry_after,
-                server_wait: retry_after.filter(|_| status == UNAVAILABLE),
-                ..RequestFailure::new(
-                    Reason::ServerError,
-                    format!("the {what} answered HTTP {status}: its operators must mend it; {again}"),
-                )
-            },
-            Self::TooLarge => RequestFailure::new(
-                Reason::MalformedResponse,
-                format!(
-                    "the {what} answered with more than {BODY_MAX} bytes: check that the URL is the right one; {again}"
-                ),
-            ),
-            Self::Malformed(cause) => RequestFailure::new(
-                Reason::MalformedResponse,
-                format!(
-                    "the {what} gave an answer that cannot be understood ({cause}): check that the URL is the right one; {again}"
-                ),
-            ),
+            Self::RateLimited(wait) | Self::Server(UNAVAILABLE, wait, _) => *wait,
+            _ => None,
+        }
+    }
+
+    /// Whether the server failed, not one request: it gave no answer, or a 5xx that carries no OAuth error.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Timeout(_) | Self::Connection(_) | Self::Tls(_) => true,
+            Self::Server(_, _, body) => ErrorCode::named_in(body).is_none(),
+            Self::Redirect(_) | Self::RateLimited(_) | Self::TooLarge | Self::Malformed(_) => false,
         }
     }
 }
@@ -178,6 +129,24 @@ mod tests {
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp(784_111_777, 0).expect("in range")
+    }
+
+    #[test]
+    fn outage_is_no_answer_or_a_5xx_without_an_oauth_error() {
+        let named = br#"{"error": "custom"}"#.to_vec();
+        for (error, expected) in [
+            (TransportError::Timeout(Duration::from_secs(1)), true),
+            (TransportError::Connection("refused".to_owned()), true),
+            (TransportError::Tls("expired".to_owned()), true),
+            (TransportError::Server(500, None, Vec::new()), true),
+            (TransportError::Server(500, None, named), false),
+            (TransportError::RateLimited(None), false),
+            (TransportError::Redirect(302), false),
+            (TransportError::TooLarge, false),
+            (TransportError::Malformed("HTTP 404".to_owned()), false),
+        ] {
+            assert_eq!(error.is_outage(), expected, "{error:?}");
+        }
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! What went wrong with a request to the authority.
+//! A token request that failed: what it means for the credential, for the queue and for the circuit breaker.
 
 use chrono::TimeDelta;
 use itwin_api::{conditions::Reason, failure::Failure};
 
-/// A failed exchange with the authority.
+/// A failed exchange with the authorization server.
 #[derive(Clone, Debug)]
 pub struct RequestFailure {
-    /// The reason of the contract, with a message for people.
+    /// The reason of the condition, with a message for users.
     pub failure: Failure,
     /// How long the server asked this client to wait.
     pub retry_after: Option<TimeDelta>,
@@ -16,7 +16,7 @@ pub struct RequestFailure {
     pub stage: ExchangeStage,
 }
 
-/// How far a failed exchange came: what a circuit breaker asks.
+/// How far a failed exchange came, for the circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExchangeStage {
     /// Nothing was sent: the fault is on our side.
@@ -28,7 +28,7 @@ pub enum ExchangeStage {
 }
 
 impl RequestFailure {
-    /// An answer that is no token, without a wish of the server.
+    /// A failure after an answer that asks for no wait.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Failure::new(reason, message).into()
     }

@@ -11,7 +11,7 @@ use simulated_api::{
     request::{Call, Verb},
 };
 
-use crate::authority::{Behavior, Servers};
+use crate::authority::Servers;
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,6 @@ impl Mutant {
             Self::KeepsObservedGeneration => status(|credential| credential["status"]["observedGeneration"] = json!(1)),
             Self::AcceptsAll => servers.accept_all(),
         }
-        let _ = Behavior::Normal;
     }
 }
 

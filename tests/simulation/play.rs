@@ -62,7 +62,7 @@ pub async fn play(seed: u64, scenario: &Scenario, mutant: Option<Mutant>) -> End
     player.cluster.pass(SETTLE).await;
     let asked = player.cluster.servers.asked().len();
     player.cluster.pass(QUIET).await;
-    player.judge(player.cluster.servers.asked().len() - asked);
+    player.assess(player.cluster.servers.asked().len() - asked);
     End {
         violations: player.cluster.oracle.violations.all(),
         hash: player.cluster.api.requests_hash(),
@@ -249,8 +249,8 @@ impl Player {
     }
 
     /// What must be true once nothing goes wrong any more.
-    fn judge(&self, asked: usize) {
-        let Cluster { api, servers, clocks, oracle, .. } = &self.cluster;
+    fn assess(&self, asked: usize) {
+        let Cluster { api, oracle, replicas, .. } = &self.cluster;
         let reader = api.as_user("oracle");
         let credentials = reader.list(CREDENTIALS, "");
         for credential in &credentials {
@@ -262,14 +262,20 @@ impl Player {
         if asked > ASKED_IN_QUIET * credentials.len() {
             oracle.violations.add(format!("{asked} token requests while nothing happened"));
         }
+        for replica in replicas {
+            if let Some(stalled) = replica.liveness.stalled() {
+                oracle.violations.add(format!("{}: {stalled}", replica.name));
+            }
+        }
         for secret in reader.list("secrets", "") {
-            let Some(token) = oracle::token_of_data(&secret) else { continue };
+            if oracle::token_of_data(&secret).is_none() {
+                continue;
+            }
             let is_owned = credentials.iter().any(|credential| label(credential) == label(&secret));
             let is_retained = secret["metadata"]["ownerReferences"].is_null();
             if !is_owned && !is_retained {
                 oracle.violations.add(format!("Secret {} outlives its credential", label(&secret)));
             }
-            let _ = (servers, clocks, token);
         }
     }
 

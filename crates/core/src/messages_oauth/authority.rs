@@ -1,0 +1,110 @@
+//! What users read when the metadata or the keys of an authorization server are of no use.
+
+use itwin_api::conditions::Reason;
+use itwin_oauth::{
+    discovery::{DiscoveryError, Endpoint},
+    key_set::KeySetError,
+    limits::URL_MAX,
+};
+
+use crate::failure::{ExchangeStage, RequestFailure};
+
+/// The discovery document, by its name in messages.
+#[must_use]
+pub fn discovery_document(authority: &str) -> String {
+    format!("discovery document of ITwinAuthority {authority}")
+}
+
+/// The key set, by its name in messages.
+#[must_use]
+pub fn key_set(authority: &str) -> String {
+    format!("key set of ITwinAuthority {authority}")
+}
+
+/// Nothing is known of the authorization server yet, so that no token was requested.
+#[must_use]
+pub fn not_ready(authority: &str) -> RequestFailure {
+    let message = format!("ITwinAuthority {authority} is not ready: check its condition Ready");
+    RequestFailure::new(Reason::AuthorityNotReady, message).at(ExchangeStage::NotSent)
+}
+
+/// A discovery document that is of no use.
+#[must_use]
+pub fn invalid_document(error: DiscoveryError, authority: &str) -> RequestFailure {
+    let why = match error {
+        DiscoveryError::NotADocument => "it is not a JSON object with issuer and endpoints".to_owned(),
+        DiscoveryError::OtherIssuer => {
+            "it names another issuer: set spec.issuer to the authority's own issuer identifier".to_owned()
+        }
+        DiscoveryError::IssuerNotAUrl => "the issuer is no URL".to_owned(),
+        DiscoveryError::TooLong(endpoint) => {
+            format!("its {} has more than {URL_MAX} bytes: set {}", endpoint.field(), spec_field(endpoint))
+        }
+        DiscoveryError::NotAUrl(endpoint) => {
+            format!("its {} is no URL: set {}", endpoint.field(), spec_field(endpoint))
+        }
+        DiscoveryError::OtherOrigin(endpoint) => format!(
+            "its {} is not on the issuer's origin: if that is right, set {} to it",
+            endpoint.field(),
+            spec_field(endpoint)
+        ),
+        DiscoveryError::Missing(Endpoint::Token) => "it names no token_endpoint: set spec.tokenEndpoint".to_owned(),
+        DiscoveryError::Missing(Endpoint::Jwks) => {
+            "it names no jwks_uri: set spec.jwksUri, or spec.accessTokenFormat to opaque".to_owned()
+        }
+    };
+    unusable(&discovery_document(authority), &why)
+}
+
+/// A key set that is of no use.
+#[must_use]
+pub fn invalid_keys(error: KeySetError, authority: &str) -> RequestFailure {
+    let why = match error {
+        KeySetError::NotAKeySet => "it is no JSON Web Key Set",
+        KeySetError::NoSigningKey => "it holds no signing key of a known kind (RSA, EC P-256 or P-384, Ed25519)",
+    };
+    unusable(&key_set(authority), why)
+}
+
+/// The field by which an administrator names an endpoint.
+fn spec_field(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Token => "spec.tokenEndpoint",
+        Endpoint::Jwks => "spec.jwksUri",
+    }
+}
+
+fn unusable(what: &str, why: &str) -> RequestFailure {
+    RequestFailure::new(Reason::MalformedResponse, format!("the {what} cannot be used: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoint_of_another_origin_is_refused_with_advice() {
+        let message = |error| invalid_document(error, "ims").failure.message;
+        assert_eq!(
+            message(DiscoveryError::OtherOrigin(Endpoint::Token)),
+            "the discovery document of ITwinAuthority ims cannot be used: its token_endpoint is not on the issuer's \
+             origin: if that is right, set spec.tokenEndpoint to it"
+        );
+        assert!(message(DiscoveryError::TooLong(Endpoint::Jwks)).ends_with("more than 2048 bytes: set spec.jwksUri"));
+        assert!(message(DiscoveryError::Missing(Endpoint::Jwks)).contains("spec.accessTokenFormat"));
+    }
+
+    #[test]
+    fn invalid_keys_name_the_authority() {
+        for error in [KeySetError::NotAKeySet, KeySetError::NoSigningKey] {
+            let failed = invalid_keys(error, "ims");
+            assert!(failed.failure.message.starts_with("the key set of ITwinAuthority ims cannot be used: it "));
+            assert_eq!(failed.failure.reason, Reason::MalformedResponse);
+        }
+    }
+
+    #[test]
+    fn request_to_an_authority_that_is_not_ready_was_not_sent() {
+        assert_eq!(not_ready("ims").stage, ExchangeStage::NotSent);
+    }
+}

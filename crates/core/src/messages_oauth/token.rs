@@ -1,0 +1,140 @@
+//! What users read when a token request gives no token response.
+
+#[cfg(test)]
+mod tests;
+
+use itwin_api::{
+    conditions::Reason,
+    credential::{ClientCredentialsRef, GrantType},
+};
+use itwin_oauth::{
+    limits::ACCESS_TOKEN_MAX,
+    token::{ErrorCode, MalformedResponse, TokenError},
+};
+
+use super::transport;
+use crate::failure::{ExchangeStage, RequestFailure};
+
+/// Names of objects, for messages.
+#[derive(Clone)]
+pub struct Names {
+    /// The ITwinAuthority.
+    pub authority: String,
+    /// The client Secret, `namespace/name`.
+    pub client_secret: String,
+    /// Its keys.
+    pub keys: ClientCredentialsRef,
+    /// The grant type of the credential.
+    pub grant_type: GrantType,
+}
+
+/// A token request without a token response.
+#[must_use]
+pub fn not_issued(error: &TokenError, names: &Names) -> RequestFailure {
+    let authority = &names.authority;
+    let endpoint = format!("token endpoint of ITwinAuthority {authority}");
+    match error {
+        TokenError::ClientKey(_) => invalid_key(names),
+        TokenError::Transport(error) => transport::failed(error, &endpoint),
+        TokenError::Malformed(MalformedResponse::TooDeep) => {
+            let (reason, message) = transport::malformed("JSON that is nested too deeply", &endpoint);
+            RequestFailure::new(reason, message)
+        }
+        TokenError::Malformed(rule) => malformed(*rule, authority),
+        TokenError::Status(status) => RequestFailure::new(
+            Reason::RequestRejected,
+            format!(
+                "ITwinAuthority {authority} answered HTTP {status} without an OAuth error: check its tokenEndpoint"
+            ),
+        ),
+        TokenError::Response { code, .. } => RequestFailure {
+            retry_after: error.retry_after(),
+            server_wait: error.server_wait(),
+            ..error_response(*code, names)
+        },
+    }
+}
+
+/// A private key that signs no client assertion. What is wrong with it depends on its value, and is not said.
+fn invalid_key(names: &Names) -> RequestFailure {
+    let message = format!(
+        "key {} of Secret {} is no PEM private key that can be used: write an RSA (2048 to 4096 bits), EC P-256, EC \
+         P-384 or Ed25519 key in PKCS #8, of at most 16 KiB",
+        names.keys.private_key_key, names.client_secret
+    );
+    RequestFailure::new(Reason::ClientCredentialsInvalid, message).at(ExchangeStage::NotSent)
+}
+
+/// The system gives no random numbers, without which there are no client assertions.
+#[must_use]
+pub fn no_randomness(names: &Names) -> RequestFailure {
+    let message = format!(
+        "key {} of Secret {} cannot be used: there is no randomness on this machine",
+        names.keys.private_key_key, names.client_secret
+    );
+    RequestFailure::new(Reason::ClientCredentialsInvalid, message).at(ExchangeStage::NotSent)
+}
+
+fn malformed(rule: MalformedResponse, authority: &str) -> RequestFailure {
+    let what = match rule {
+        MalformedResponse::NotATokenResponse | MalformedResponse::TooDeep => {
+            "not the JSON of a token answer with access_token, token_type and a sane expires_in (RFC 6749 section 5.1)"
+                .to_owned()
+        }
+        MalformedResponse::TokenTooLong => format!("access_token has more than {ACCESS_TOKEN_MAX} bytes"),
+        MalformedResponse::NotABearerToken => {
+            "access_token is empty or holds characters that no HTTP header may carry (RFC 6750 section 2.1)".to_owned()
+        }
+    };
+    RequestFailure::new(
+        Reason::MalformedResponse,
+        format!("ITwinAuthority {authority} gave an answer that cannot be used ({what}): check its tokenEndpoint"),
+    )
+}
+
+/// An error response. The reason follows the OAuth error, not the status: some servers answer each error with 400,
+/// others with 401.
+fn error_response(code: ErrorCode, names: &Names) -> RequestFailure {
+    let reason = match code {
+        ErrorCode::InvalidClient => Reason::InvalidClient,
+        ErrorCode::InvalidScope => Reason::InvalidScope,
+        ErrorCode::UnauthorizedClient => Reason::UnauthorizedClient,
+        ErrorCode::UnsupportedGrantType => Reason::UnsupportedGrantType,
+        ErrorCode::ServerError | ErrorCode::TemporarilyUnavailable => Reason::ServerError,
+        ErrorCode::InvalidGrant | ErrorCode::InvalidRequest | ErrorCode::InvalidTarget | ErrorCode::Other => {
+            Reason::RequestRejected
+        }
+    };
+    RequestFailure::new(reason, format!("ITwinAuthority {} {}", names.authority, answered(code, names)))
+}
+
+/// What the server answered, and what to do about it.
+fn answered(code: ErrorCode, Names { client_secret, keys, grant_type, .. }: &Names) -> String {
+    match code {
+        ErrorCode::InvalidClient => format!(
+            "answered invalid_client: check {} and {} in Secret {client_secret}; a new registration can take ten minutes",
+            keys.client_id_key, keys.client_secret_key
+        ),
+        ErrorCode::InvalidScope => format!(
+            "answered invalid_scope: check spec.scopes against what the client of Secret {client_secret} is registered \
+             for"
+        ),
+        ErrorCode::UnauthorizedClient => format!(
+            "answered unauthorized_client: register the client of Secret {client_secret} as a service (client \
+             credentials)"
+        ),
+        ErrorCode::UnsupportedGrantType => {
+            "answered unsupported_grant_type: it does not offer spec.grantType, ask its administrator".to_owned()
+        }
+        ErrorCode::ServerError | ErrorCode::TemporarilyUnavailable => format!("answered {code}: it is tried again"),
+        ErrorCode::InvalidGrant if *grant_type == GrantType::Password => format!(
+            "answered invalid_grant: check {} and {} in Secret {client_secret}",
+            keys.username_key, keys.password_key
+        ),
+        ErrorCode::InvalidGrant | ErrorCode::InvalidRequest => {
+            format!("rejected the request ({code}): check spec.scopes and spec.resources")
+        }
+        ErrorCode::InvalidTarget => "answered invalid_target (RFC 8707): check spec.resources".to_owned(),
+        ErrorCode::Other => "rejected the request with an error of its own: its logs show which".to_owned(),
+    }
+}

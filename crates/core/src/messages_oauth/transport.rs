@@ -1,0 +1,135 @@
+//! What users read when an authorization server gives no answer that can be read.
+
+use std::time::Duration;
+
+use itwin_api::conditions::Reason;
+use itwin_oauth::transport::{BODY_MAX, TransportError};
+
+use crate::failure::{ExchangeStage, RequestFailure};
+
+/// A failed exchange. `what` names the resource, such as "token endpoint of ITwinAuthority bentley-ims".
+#[must_use]
+pub fn failed(error: &TransportError, what: &str) -> RequestFailure {
+    let (reason, message) = match error {
+        TransportError::Timeout(deadline) => timeout(*deadline, what),
+        TransportError::Connection(cause) => connection(cause, what),
+        TransportError::Tls(cause) => tls(cause, what),
+        TransportError::Redirect(status) => redirect(*status, what),
+        TransportError::RateLimited(_) => rate_limited(what),
+        TransportError::Server(status, ..) => server_error(*status, what),
+        TransportError::TooLarge => too_large(what),
+        TransportError::Malformed(cause) => malformed(cause, what),
+    };
+    let stage = if error.is_outage() { ExchangeStage::Outage } else { ExchangeStage::Answered };
+    RequestFailure {
+        retry_after: error.retry_after(),
+        server_wait: error.server_wait(),
+        ..RequestFailure::new(reason, message).at(stage)
+    }
+}
+
+type Sentence = (Reason, String);
+
+fn timeout(deadline: Duration, what: &str) -> Sentence {
+    let message = format!(
+        "the {what} gave no complete answer within {deadline:?}: check the network, or raise requestTimeout; \
+         it is tried again"
+    );
+    (Reason::Timeout, message)
+}
+
+fn connection(cause: &str, what: &str) -> Sentence {
+    let message = format!(
+        "no connection to the {what} ({cause}): check name resolution, network policies and proxies; it is tried again"
+    );
+    (Reason::ConnectionFailed, message)
+}
+
+fn tls(cause: &str, what: &str) -> Sentence {
+    let message = format!(
+        "the {what} showed a certificate that is not trusted ({cause}): check caBundle of the ITwinAuthority and the \
+         server's certificate; it is tried again"
+    );
+    (Reason::TLSFailed, message)
+}
+
+fn redirect(status: u16, what: &str) -> Sentence {
+    let message = format!(
+        "the {what} answered HTTP {status}, and redirects are never followed: have the administrator name the final \
+         URL in the ITwinAuthority"
+    );
+    (Reason::RedirectRefused, message)
+}
+
+fn rate_limited(what: &str) -> Sentence {
+    let message =
+        format!("the {what} answered HTTP 429: lower requestsPerMinute of the ITwinAuthority; it is tried again");
+    (Reason::RateLimited, message)
+}
+
+fn server_error(status: u16, what: &str) -> Sentence {
+    let message = format!(
+        "the {what} answered HTTP {status}: contact the operators of the authorization server; it is tried again"
+    );
+    (Reason::ServerError, message)
+}
+
+fn too_large(what: &str) -> Sentence {
+    let message = format!(
+        "the {what} answered with more than {BODY_MAX} bytes: check that the URL is the right one; it is tried again"
+    );
+    (Reason::MalformedResponse, message)
+}
+
+/// An answer that is not the expected one; `cause` says what it is instead.
+pub(super) fn malformed(cause: &str, what: &str) -> Sentence {
+    let message = format!(
+        "the {what} gave an answer that is not valid ({cause}): check that the URL is the right one; it is tried again"
+    );
+    (Reason::MalformedResponse, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    const WHAT: &str = "token endpoint of ITwinAuthority ims";
+
+    #[test]
+    fn every_failure_has_its_reason_and_names_the_resource() {
+        for (error, reason, stage) in [
+            (TransportError::Timeout(Duration::from_secs(10)), Reason::Timeout, ExchangeStage::Outage),
+            (TransportError::Connection("refused".into()), Reason::ConnectionFailed, ExchangeStage::Outage),
+            (TransportError::Tls("expired".into()), Reason::TLSFailed, ExchangeStage::Outage),
+            (TransportError::Redirect(307), Reason::RedirectRefused, ExchangeStage::Answered),
+            (TransportError::RateLimited(None), Reason::RateLimited, ExchangeStage::Answered),
+            (TransportError::Server(500, None, Vec::new()), Reason::ServerError, ExchangeStage::Outage),
+            (TransportError::TooLarge, Reason::MalformedResponse, ExchangeStage::Answered),
+            (TransportError::Malformed("HTTP 404".into()), Reason::MalformedResponse, ExchangeStage::Answered),
+        ] {
+            let failed = failed(&error, WHAT);
+            assert_eq!((failed.failure.reason, failed.stage), (reason, stage), "{error:?}");
+            assert!(failed.failure.message.contains(WHAT), "{}", failed.failure.message);
+        }
+    }
+
+    #[test]
+    fn waits_are_those_that_the_server_asks_for() {
+        let wait = Some(TimeDelta::seconds(7));
+        let waits = |error| {
+            let RequestFailure { retry_after, server_wait, .. } = failed(&error, WHAT);
+            (retry_after, server_wait)
+        };
+        assert_eq!(waits(TransportError::Server(503, wait, Vec::new())), (wait, wait));
+        assert_eq!(waits(TransportError::Server(500, wait, Vec::new())), (wait, None));
+        assert_eq!(waits(TransportError::RateLimited(wait)), (wait, wait));
+    }
+
+    #[test]
+    fn body_of_a_failed_server_is_not_repeated() {
+        let error = TransportError::Server(500, None, b"ATTACKER".to_vec());
+        assert!(!failed(&error, WHAT).failure.message.contains("ATTACKER"));
+    }
+}

@@ -1,0 +1,158 @@
+//! What users read when a token was issued and may not be written.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
+use itwin_api::{conditions::Reason, failure::Failure, limits::SCOPE_MAX, time};
+use itwin_oauth::{jwt::VerificationError, limits::ACCESS_TOKEN_MAX};
+
+use crate::validate::ValidationError;
+
+/// A token whose signature, issuer or audience could not be verified.
+#[must_use]
+pub fn not_trusted(error: VerificationError, authority: &str) -> Failure {
+    let message = format!(
+        "the token that ITwinAuthority {authority} issued is not to be trusted: {}; check issuer, jwksUri and \
+         audiences of the ITwinAuthority",
+        unverified(error)
+    );
+    Failure::new(Reason::TokenRejected, message)
+}
+
+fn unverified(error: VerificationError) -> Cow<'static, str> {
+    match error {
+        VerificationError::UnknownKey => "it is signed by a key that is not in the authority's key set".into(),
+        VerificationError::TooLong => format!("it has more than {ACCESS_TOKEN_MAX} bytes").into(),
+        VerificationError::TooDeep => "its JSON is nested too deeply".into(),
+        VerificationError::NotAJwt => {
+            "it is no JWT with a known algorithm; if its tokens are opaque, set accessTokenFormat to opaque".into()
+        }
+        VerificationError::SymmetricAlgorithm => {
+            "it is signed with an algorithm that proves nothing (none or HMAC)".into()
+        }
+        VerificationError::AlgorithmMismatch => "its algorithm does not fit the key".into(),
+        VerificationError::Signature => "its signature does not match the authority's key".into(),
+        VerificationError::Issuer => "its iss claim is not the authority's issuer".into(),
+        VerificationError::Audience => "its aud claim holds none of the audiences of the ITwinAuthority".into(),
+        VerificationError::MissingClaim(claim) => format!("it has no usable {claim} claim").into(),
+        VerificationError::ExpiryNotANumber => "its exp claim is no number".into(),
+        VerificationError::Malformed => "it is no well-formed JWT".into(),
+    }
+}
+
+/// A token that is not worth writing.
+#[must_use]
+pub fn not_valid(error: &ValidationError, authority: &str) -> Failure {
+    match error {
+        ValidationError::NotABearerToken => rejected(
+            authority,
+            "whose token_type is not Bearer, which no client could present: configure the client for bearer tokens",
+        ),
+        ValidationError::ExpiryOutOfRange => {
+            rejected(authority, "whose exp claim is no date: contact the operators of the authorization server")
+        }
+        ValidationError::UnknownLifetime => unknown_lifetime(authority),
+        ValidationError::Expired { expires_at, now } => expired(*expires_at, *now, authority),
+        ValidationError::NotYetValid => rejected(
+            authority,
+            "that is not valid yet (claim nbf): compare the clocks of the authority and of this cluster, or raise its \
+             clockSkew",
+        ),
+        ValidationError::ScopesTooLong => scopes_too_long(authority),
+        ValidationError::ScopeReduced { missing } => scope_reduced(missing, authority),
+        ValidationError::ShorterThanCurrent { expires_at, current } => shorter(*expires_at, *current, authority),
+    }
+}
+
+fn rejected(authority: &str, why: &str) -> Failure {
+    Failure::new(Reason::TokenRejected, format!("ITwinAuthority {authority} issued a token {why}"))
+}
+
+fn unknown_lifetime(authority: &str) -> Failure {
+    let message = format!(
+        "the answer of ITwinAuthority {authority} has no usable expires_in, and its tokens are opaque, so that their \
+         lifetime is unknown: have it send expires_in, or set its accessTokenFormat to jwt"
+    );
+    Failure::new(Reason::MalformedResponse, message)
+}
+
+fn expired(expires_at: DateTime<Utc>, now: DateTime<Utc>, authority: &str) -> Failure {
+    let why = format!(
+        "that has expired already (at {}, and it is {}): compare the clocks of the authority and of this cluster",
+        time::to_rfc3339(expires_at),
+        time::to_rfc3339(now)
+    );
+    rejected(authority, &why)
+}
+
+fn scopes_too_long(authority: &str) -> Failure {
+    let why = format!(
+        "with scopes of more than {SCOPE_MAX} bytes: request fewer in spec.scopes, or have fewer allowed for this client"
+    );
+    rejected(authority, &why)
+}
+
+fn scope_reduced(missing: &[String], authority: &str) -> Failure {
+    let message = format!(
+        "ITwinAuthority {authority} left out scope {}: have it allowed for this client, or take it out of spec.scopes",
+        missing.join(" ")
+    );
+    Failure::new(Reason::ScopeReduced, message)
+}
+
+fn shorter(expires_at: DateTime<Utc>, current: DateTime<Utc>, authority: &str) -> Failure {
+    let message = format!(
+        "ITwinAuthority {authority} issued a token that expires at {}, before the one that the Secret holds ({}): the \
+         held one is kept",
+        time::to_rfc3339(expires_at),
+        time::to_rfc3339(current)
+    );
+    Failure::new(Reason::ShorterThanCurrent, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_that_is_not_trusted_is_rejected_with_advice() {
+        let message = |error| {
+            let failure = not_trusted(error, "ims");
+            assert_eq!(failure.reason, Reason::TokenRejected);
+            failure.message
+        };
+        assert!(message(VerificationError::NotAJwt).contains("set accessTokenFormat to opaque"));
+        assert!(message(VerificationError::SymmetricAlgorithm).contains("HMAC"));
+        assert!(message(VerificationError::UnknownKey).contains("not in the authority's key set"));
+        assert!(message(VerificationError::TooLong).contains("more than 32768 bytes"));
+    }
+
+    #[test]
+    fn every_invalid_token_has_the_reason_of_the_contract() {
+        let (early, late) = (DateTime::UNIX_EPOCH, DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(60));
+        let missing = vec!["a".to_owned(), "b".to_owned()];
+        for (error, reason, text) in [
+            (ValidationError::NotABearerToken, Reason::TokenRejected, "token_type"),
+            (ValidationError::ExpiryOutOfRange, Reason::TokenRejected, "exp claim is no date"),
+            (ValidationError::UnknownLifetime, Reason::MalformedResponse, "no usable expires_in"),
+            (
+                ValidationError::Expired { expires_at: early, now: late },
+                Reason::TokenRejected,
+                "(at 1970-01-01T00:00:00Z, and it is 1970-01-01T00:01:00Z)",
+            ),
+            (ValidationError::NotYetValid, Reason::TokenRejected, "clockSkew"),
+            (ValidationError::ScopesTooLong, Reason::TokenRejected, "more than 8192 bytes"),
+            (ValidationError::ScopeReduced { missing }, Reason::ScopeReduced, "left out scope a b:"),
+            (
+                ValidationError::ShorterThanCurrent { expires_at: early, current: late },
+                Reason::ShorterThanCurrent,
+                "expires at 1970-01-01T00:00:00Z, before the one that the Secret holds (1970-01-01T00:01:00Z)",
+            ),
+        ] {
+            let failure = not_valid(&error, "ims");
+            assert_eq!(failure.reason, reason, "{error}");
+            assert!(failure.message.contains(text), "{}", failure.message);
+            assert!(failure.message.contains("ITwinAuthority ims"), "{}", failure.message);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Verification of access tokens that are JWTs (RFC 7519, RFC 9068).
+//!
+//! `jsonwebtoken` checks the signature, the issuer and the audience. What is decided here is which algorithms may be
+//! used at all: asymmetric ones only, and only those of the key, so that neither `none` nor an HMAC with the public
+//! key as its secret can pass (RFC 8725 sections 2.1 and 3.1).
+
+#[cfg(test)]
+mod tests;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, Header, Validation, errors::ErrorKind};
+use serde::Deserialize;
+use serde_json::Number;
+
+use crate::{
+    json,
+    key_set::{ALGORITHMS, KeySet},
+    limits::ACCESS_TOKEN_MAX,
+    scope::Scopes,
+    sensitive::Sensitive,
+};
+
+/// Claims of a token whose signature, issuer and audience are verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedClaims {
+    /// `exp` (RFC 7519 section 4.1.4), in seconds of Unix time.
+    pub exp: i64,
+    /// `nbf` (RFC 7519 section 4.1.5), in seconds of Unix time.
+    pub nbf: Option<i64>,
+    /// `scope` (RFC 9068 section 2.2.3).
+    pub scope: Option<Vec<String>>,
+}
+
+/// Why a token is not trusted. Nothing of the token is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VerificationError {
+    /// No key of the set has its `kid` and algorithm: the keys may have been rotated.
+    #[error("signed by a key that is not in the key set")]
+    UnknownKey,
+    /// Longer than [`ACCESS_TOKEN_MAX`].
+    #[error("too long")]
+    TooLong,
+    /// Header or claims are nested deeper than anything known.
+    #[error("nested too deeply")]
+    TooDeep,
+    /// No JWT with an algorithm that is known: an opaque token, for instance.
+    #[error("no JWT with a known algorithm")]
+    NotAJwt,
+    /// The algorithm is an HMAC or none, by which anyone could sign.
+    #[error("an algorithm that proves nothing")]
+    SymmetricAlgorithm,
+    /// The algorithm does not fit the key.
+    #[error("an algorithm that does not fit the key")]
+    AlgorithmMismatch,
+    /// The signature does not match the key.
+    #[error("wrong signature")]
+    Signature,
+    /// `iss` is another issuer.
+    #[error("wrong iss")]
+    Issuer,
+    /// `aud` holds none of the wanted audiences.
+    #[error("wrong aud")]
+    Audience,
+    /// A claim that is required is missing, or of a wrong type.
+    #[error("no {0}")]
+    MissingClaim(RequiredClaim),
+    /// `exp` is no number.
+    #[error("exp is no number")]
+    ExpiryNotANumber,
+    /// A JWT whose parts are not what they must be.
+    #[error("not well-formed")]
+    Malformed,
+}
+
+/// A claim that is required of every token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequiredClaim {
+    /// `exp`.
+    Expiry,
+    /// `iss`.
+    Issuer,
+    /// `aud`, where audiences are wanted.
+    Audience,
+}
+
+impl std::fmt::Display for RequiredClaim {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Expiry => "exp",
+            Self::Issuer => "iss",
+            Self::Audience => "aud",
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct RawClaims {
+    exp: Option<Number>,
+    nbf: Option<Number>,
+    scope: Option<Scopes>,
+}
+
+impl KeySet {
+    /// Checks signature, issuer and, if any are wanted, audiences. Whether the token is valid at this time is for the
+    /// caller to check.
+    ///
+    /// # Errors
+    /// [`VerificationError`].
+    pub fn verify(
+        &self,
+        token: &Sensitive,
+        issuer: &str,
+        audiences: &[String],
+    ) -> Result<VerifiedClaims, VerificationError> {
+        let header = header(token.expose())?;
+        let validation = validation(header.alg, issuer, audiences);
+        let mut result = Err(VerificationError::UnknownKey);
+        for candidate in self.candidates(header.kid.as_deref(), header.alg) {
+            match jsonwebtoken::decode::<RawClaims>(token.expose(), &candidate.key, &validation) {
+                Ok(data) => return claims(data.claims),
+                // a wrong signature by one of several keys says nothing of the others
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => result = Err(explain(&error)),
+                Err(error) => return Err(explain(&error)),
+            }
+        }
+        result
+    }
+}
+
+/// The header of a token that is small and flat, and signed with an algorithm that is accepted.
+fn header(token: &str) -> Result<Header, VerificationError> {
+    // header and claims are parts of it, and are read only then
+    if token.len() > ACCESS_TOKEN_MAX {
+        return Err(VerificationError::TooLong);
+    }
+    if !parts_are_shallow(token) {
+        return Err(VerificationError::TooDeep);
+    }
+    let header = jsonwebtoken::decode_header(token).map_err(|_| VerificationError::NotAJwt)?;
+    if ALGORITHMS.contains(&header.alg) { Ok(header) } else { Err(VerificationError::SymmetricAlgorithm) }
+}
+
+/// Whether header and claims are not nested too deeply. The parser refuses parts that are not even base64.
+fn parts_are_shallow(token: &str) -> bool {
+    let mut parts = token.split('.').take(2).filter_map(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    parts.all(|text| json::is_shallow(&text))
+}
+
+fn validation(algorithm: Algorithm, issuer: &str, audiences: &[String]) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    // the caller compares the times, since it knows the time
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.set_required_spec_claims(if audiences.is_empty() {
+        &["exp", "iss"][..]
+    } else {
+        &["exp", "iss", "aud"]
+    });
+    validation.set_issuer(&[issuer.to_owned(), format!("{issuer}/")]);
+    if audiences.is_empty() {
+        validation.validate_aud = false;
+    } else {
+        validation.set_audience(audiences);
+    }
+    validation
+}
+
+fn claims(raw: RawClaims) -> Result<VerifiedClaims, VerificationError> {
+    // NumericDate may have a fraction (RFC 7519 section 2)
+    let seconds = |number: Number| number.as_i64().or_else(|| number.as_f64().map(|seconds| seconds as i64));
+    Ok(VerifiedClaims {
+        exp: raw.exp.and_then(seconds).ok_or(VerificationError::ExpiryNotANumber)?,
+        nbf: raw.nbf.and_then(seconds),
+        scope: raw.scope.map(Into::into),
+    })
+}
+
+fn explain(error: &jsonwebtoken::errors::Error) -> VerificationError {
+    match error.kind() {
+        ErrorKind::InvalidSignature => VerificationError::Signature,
+        ErrorKind::InvalidIssuer => VerificationError::Issuer,
+        ErrorKind::InvalidAudience => VerificationError::Audience,
+        ErrorKind::MissingRequiredClaim(claim) => match claim.as_str() {
+            "exp" => VerificationError::MissingClaim(RequiredClaim::Expiry),
+            "iss" => VerificationError::MissingClaim(RequiredClaim::Issuer),
+            "aud" => VerificationError::MissingClaim(RequiredClaim::Audience),
+            _ => VerificationError::Malformed,
+        },
+        ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => VerificationError::AlgorithmMismatch,
+        _ => VerificationError::Malformed,
+    }
+}

@@ -1,0 +1,198 @@
+//! Tokens that must be trusted, and many that must not.
+
+use jsonwebtoken::{EncodingKey, Header, jwk::Jwk};
+use serde_json::{Value, json};
+
+use super::*;
+
+const ISSUER: &str = "https://ims.example.com";
+
+/// An authority's key, as it signs and as it publishes.
+struct Signer {
+    key: EncodingKey,
+    public_pem: String,
+    jwk: Value,
+}
+
+fn signer(kid: &str) -> Signer {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).expect("a key");
+    let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&key, Algorithm::ES256).expect("a key")).expect("JSON");
+    jwk["kid"] = json!(kid);
+    jwk["use"] = json!("sig");
+    Signer { key, public_pem: pair.public_key_pem(), jwk }
+}
+
+fn key_set(keys: &[&Value]) -> KeySet {
+    KeySet::parse(json!({"keys": keys}).to_string().as_bytes()).expect("a key set")
+}
+
+fn claims() -> Value {
+    json!({"iss": ISSUER, "exp": 2_000_000_000, "aud": ["api", "other"], "scope": ["a", "b"]})
+}
+
+fn token(signer: &Signer, kid: Option<&str>, claims: &Value) -> Sensitive {
+    let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::ES256) };
+    Sensitive::new(jsonwebtoken::encode(&header, claims, &signer.key).expect("signed"))
+}
+
+/// A token with a header and a signature of the attacker's choice.
+fn forged(header: &Value, claims: &Value, sign: impl Fn(&str) -> String) -> Sensitive {
+    let message =
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let signature = sign(&message);
+    Sensitive::new(format!("{message}.{signature}"))
+}
+
+fn verdict(keys: &KeySet, token: &Sensitive) -> Result<(), VerificationError> {
+    keys.verify(token, ISSUER, &[]).map(drop)
+}
+
+fn with(field: &str, value: Value) -> Value {
+    let mut claims = claims();
+    claims[field] = value;
+    claims
+}
+
+#[test]
+fn signed_token_is_trusted_and_its_scope_read_in_both_forms() {
+    let signer = signer("1");
+    let keys = key_set(&[&signer.jwk]);
+    for scope in [json!(["a", "b"]), json!("a b")] {
+        let read = keys.verify(&token(&signer, Some("1"), &with("scope", scope)), ISSUER, &[]).expect("trusted");
+        assert_eq!(read.exp, 2_000_000_000);
+        assert_eq!(read.scope, Some(vec!["a".to_owned(), "b".to_owned()]));
+    }
+}
+
+#[test]
+fn algorithm_none_is_refused() {
+    let signer = signer("1");
+    for alg in ["none", "None", "NONE"] {
+        let token = forged(&json!({"alg": alg, "kid": "1"}), &claims(), |_| String::new());
+        assert!(verdict(&key_set(&[&signer.jwk]), &token).is_err(), "{alg}");
+    }
+}
+
+#[test]
+fn hmac_with_the_public_key_is_refused() {
+    let signer = signer("1");
+    let keys = key_set(&[&signer.jwk]);
+    let jwk = signer.jwk.to_string();
+    for secret in [signer.public_pem.as_bytes(), signer.public_pem.trim().as_bytes(), jwk.as_bytes()] {
+        let header = Header { kid: Some("1".to_owned()), ..Header::new(Algorithm::HS256) };
+        let token = jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(secret)).expect("signed");
+        assert_eq!(verdict(&keys, &Sensitive::new(token)), Err(VerificationError::SymmetricAlgorithm));
+    }
+}
+
+#[test]
+fn signature_of_another_key_under_our_kid_is_refused() {
+    let (ours, theirs) = (signer("1"), signer("1"));
+    assert_eq!(
+        verdict(&key_set(&[&ours.jwk]), &token(&theirs, Some("1"), &claims())),
+        Err(VerificationError::Signature)
+    );
+}
+
+#[test]
+fn changed_claims_break_the_signature() {
+    let signer = signer("1");
+    let signed = token(&signer, Some("1"), &claims());
+    let signature = signed.expose().rsplit('.').next().expect("a signature").to_owned();
+    let changed = forged(&json!({"alg": "ES256", "kid": "1"}), &with("scope", json!("admin")), |_| signature.clone());
+    assert_eq!(verdict(&key_set(&[&signer.jwk]), &changed), Err(VerificationError::Signature));
+}
+
+#[test]
+fn unknown_kid_is_an_error_of_its_own_so_that_the_keys_are_fetched_again() {
+    let (old, new) = (signer("1"), signer("2"));
+    assert_eq!(verdict(&key_set(&[&old.jwk]), &token(&new, Some("2"), &claims())), Err(VerificationError::UnknownKey));
+    assert_eq!(verdict(&key_set(&[&old.jwk, &new.jwk]), &token(&new, Some("2"), &claims())), Ok(()));
+}
+
+#[test]
+fn token_without_kid_is_tried_with_every_key() {
+    let (first, second) = (signer("1"), signer("2"));
+    assert_eq!(verdict(&key_set(&[&first.jwk, &second.jwk]), &token(&second, None, &claims())), Ok(()));
+}
+
+#[test]
+fn key_for_another_algorithm_is_not_used() {
+    let signer = signer("1");
+    let token = token(&signer, Some("1"), &claims());
+    let mut other_algorithm = signer.jwk.clone();
+    other_algorithm["alg"] = json!("ES384");
+    assert_eq!(verdict(&key_set(&[&other_algorithm]), &token), Err(VerificationError::UnknownKey));
+}
+
+#[test]
+fn issuer_must_be_the_authority_with_or_without_a_slash() {
+    let signer = signer("1");
+    let keys = key_set(&[&signer.jwk]);
+    let with_issuer = |issuer: Value| verdict(&keys, &token(&signer, Some("1"), &with("iss", issuer)));
+    assert_eq!(with_issuer(json!("https://ims.example.com/")), Ok(()));
+    for issuer in ["https://evil.example.com", "https://ims.example.com.evil.com", "https://ims.example.com/x", ""] {
+        assert_eq!(with_issuer(json!(issuer)), Err(VerificationError::Issuer), "{issuer}");
+    }
+    let missing = Err(VerificationError::MissingClaim(RequiredClaim::Issuer));
+    assert_eq!(with_issuer(Value::Null), missing);
+}
+
+#[test]
+fn audience_is_checked_where_one_is_wanted() {
+    let signer = signer("1");
+    let keys = key_set(&[&signer.jwk]);
+    let with_audience = |aud: Value, wanted: &[&str]| {
+        let wanted: Vec<String> = wanted.iter().map(|audience| (*audience).to_owned()).collect();
+        keys.verify(&token(&signer, Some("1"), &with("aud", aud)), ISSUER, &wanted).map(drop)
+    };
+    assert_eq!(with_audience(json!(["x", "api"]), &["api"]), Ok(()));
+    assert_eq!(with_audience(json!("api"), &["api", "z"]), Ok(()));
+    assert_eq!(with_audience(json!("x"), &[]), Ok(()));
+    assert_eq!(with_audience(json!("x"), &["api"]), Err(VerificationError::Audience));
+    assert_eq!(with_audience(json!([]), &["api"]), Err(VerificationError::Audience));
+    let missing = Err(VerificationError::MissingClaim(RequiredClaim::Audience));
+    assert_eq!(with_audience(Value::Null, &["api"]), missing);
+}
+
+#[test]
+fn expiry_is_required_and_may_have_a_fraction() {
+    let signer = signer("1");
+    let keys = key_set(&[&signer.jwk]);
+    let with_expiry = |exp: Value| keys.verify(&token(&signer, Some("1"), &with("exp", exp)), ISSUER, &[]);
+    assert_eq!(with_expiry(json!(2_000_000_000.9)).map(|claims| claims.exp), Ok(2_000_000_000));
+    for exp in [Value::Null, json!("soon"), json!({})] {
+        assert!(with_expiry(exp.clone()).is_err(), "{exp}");
+    }
+}
+
+#[test]
+fn text_that_is_no_jwt_is_refused() {
+    let keys = key_set(&[&signer("1").jwk]);
+    for text in ["", "opaque", "a.b", "a.b.c", "a.b.c.d.e", "..."] {
+        assert_eq!(verdict(&keys, &Sensitive::new(text.to_owned())), Err(VerificationError::NotAJwt), "{text}");
+    }
+    let without_signature = Sensitive::new("eyJhbGciOiJFUzI1NiJ9.e30.".to_owned());
+    assert_eq!(verdict(&keys, &without_signature), Err(VerificationError::Signature));
+}
+
+#[test]
+fn longer_token_is_refused_before_anything_of_it_is_decoded() {
+    let signer = signer("1");
+    let keys = key_set(&[&signer.jwk]);
+    let with_claim = |size: usize| token(&signer, Some("1"), &with("x", json!("x".repeat(size))));
+    assert_eq!(verdict(&keys, &with_claim(ACCESS_TOKEN_MAX / 2)), Ok(()));
+    assert_eq!(verdict(&keys, &with_claim(ACCESS_TOKEN_MAX)), Err(VerificationError::TooLong));
+}
+
+#[test]
+fn deeply_nested_header_and_claims_are_refused_and_what_servers_write_is_not() {
+    let signer = signer("1");
+    let keys = key_set(&[&signer.jwk]);
+    let nested = |levels: usize| (0..levels).fold(json!(0), |inner, _| json!([inner]));
+    assert_eq!(verdict(&keys, &token(&signer, Some("1"), &with("x", nested(8)))), Ok(()));
+    assert_eq!(verdict(&keys, &token(&signer, Some("1"), &with("x", nested(40)))), Err(VerificationError::TooDeep));
+    let header = forged(&json!({"alg": "ES256", "x": nested(40)}), &claims(), |_| String::new());
+    assert_eq!(verdict(&keys, &header), Err(VerificationError::TooDeep));
+}

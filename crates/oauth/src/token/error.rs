@@ -1,0 +1,76 @@
+//! Why a token request gave no token.
+
+use chrono::TimeDelta;
+
+use super::ErrorCode;
+use crate::{
+    assertion::ClientKeyError,
+    transport::{TransportError, UNAVAILABLE},
+};
+
+/// A token request without a usable token response.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The private key of the client signs nothing: no request was sent.
+    #[error("no client assertion: {0}")]
+    ClientKey(#[from] ClientKeyError),
+    /// There is no complete answer, or one that its status alone explains.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The server answered with an error response (RFC 6749 section 5.2).
+    #[error("HTTP {status} with the OAuth error {code}")]
+    Response {
+        /// The error.
+        code: ErrorCode,
+        /// The status; servers differ in which they send with which error.
+        status: u16,
+        /// The wait that a 5xx asks for.
+        retry_after: Option<TimeDelta>,
+    },
+    /// Another status than that of success, without an OAuth error.
+    #[error("HTTP {0} without an OAuth error")]
+    Status(u16),
+    /// The status of success, without a usable token response.
+    #[error("malformed token response: {0}")]
+    Malformed(#[from] MalformedResponse),
+}
+
+/// Which rule a token response breaks. Nothing of the response is in it: the response may hold a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MalformedResponse {
+    /// Not JSON with `access_token`, `token_type`, and the others in their types (RFC 6749 section 5.1).
+    #[error("no JSON of a token response")]
+    NotATokenResponse,
+    /// Arrays or objects in each other, deeper than anything known.
+    #[error("JSON that is nested too deeply")]
+    TooDeep,
+    /// `access_token` is longer than [`crate::limits::ACCESS_TOKEN_MAX`].
+    #[error("access_token is too long")]
+    TokenTooLong,
+    /// `access_token` is no `b64token` (RFC 6750 section 2.1): no header could carry it, or more than it.
+    #[error("access_token is no b64token")]
+    NotABearerToken,
+}
+
+impl TokenError {
+    /// How long the server asks this client to wait.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<TimeDelta> {
+        match self {
+            Self::Transport(error) => error.retry_after(),
+            Self::Response { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// How long it asks all its clients to wait: `Retry-After` of 429 and 503 (RFC 6585 section 4, RFC 9110 section
+    /// 15.6.4).
+    #[must_use]
+    pub fn server_wait(&self) -> Option<TimeDelta> {
+        match self {
+            Self::Transport(error) => error.server_wait(),
+            Self::Response { retry_after, status: UNAVAILABLE, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The error that a token endpoint names in its answer (RFC 6749 section 5.2).
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
+use serde_json::Value;
+
+use crate::{json, limits::ERROR_CODE_MAX};
+
+/// An OAuth error code. Its other texts, such as `error_description`, are never read: the party that answers
+/// writes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// Client authentication failed (RFC 6749 section 5.2).
+    InvalidClient,
+    /// The user name or password is wrong, among others (RFC 6749 section 5.2).
+    InvalidGrant,
+    /// A parameter is missing, repeated or malformed (RFC 6749 section 5.2).
+    InvalidRequest,
+    /// A scope is unknown, or not for this client (RFC 6749 section 5.2).
+    InvalidScope,
+    /// A resource indicator is unknown, or not for this client (RFC 8707 section 2).
+    InvalidTarget,
+    /// The server failed (RFC 6749 section 4.1.2.1; token endpoints use it too).
+    ServerError,
+    /// The server is overloaded or down for maintenance (RFC 6749 section 4.1.2.1).
+    TemporarilyUnavailable,
+    /// This client may not use this grant type (RFC 6749 section 5.2).
+    UnauthorizedClient,
+    /// The server does not offer this grant type (RFC 6749 section 5.2).
+    UnsupportedGrantType,
+    /// A code of the server's own; its text is not kept.
+    Other,
+}
+
+impl ErrorCode {
+    /// The code as it is written on the wire; that of [`Self::Other`] is not known.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidClient => "invalid_client",
+            Self::InvalidGrant => "invalid_grant",
+            Self::InvalidRequest => "invalid_request",
+            Self::InvalidScope => "invalid_scope",
+            Self::InvalidTarget => "invalid_target",
+            Self::ServerError => "server_error",
+            Self::TemporarilyUnavailable => "temporarily_unavailable",
+            Self::UnauthorizedClient => "unauthorized_client",
+            Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::Other => "other",
+        }
+    }
+
+    fn from_text(text: &str) -> Self {
+        match text {
+            "invalid_client" => Self::InvalidClient,
+            "invalid_grant" => Self::InvalidGrant,
+            "invalid_request" => Self::InvalidRequest,
+            "invalid_scope" => Self::InvalidScope,
+            "invalid_target" => Self::InvalidTarget,
+            "server_error" => Self::ServerError,
+            "temporarily_unavailable" => Self::TemporarilyUnavailable,
+            "unauthorized_client" => Self::UnauthorizedClient,
+            "unsupported_grant_type" => Self::UnsupportedGrantType,
+            _ => Self::Other,
+        }
+    }
+
+    /// The error that the answer of a failed server names; `None` where it names none, or one that is empty or too
+    /// long to be a code.
+    #[must_use]
+    pub fn named_in(body: &[u8]) -> Option<Self> {
+        let answer: ErrorAnswer = json::read(body)?;
+        answer.text().filter(|code| !code.is_empty() && code.len() <= ERROR_CODE_MAX).map(Self::from_text)
+    }
+
+    /// The same, for an answer with a status of success: only where it holds no token.
+    #[must_use]
+    pub fn instead_of_a_token(body: &[u8]) -> Option<Self> {
+        let answer: ErrorAnswer = json::read(body)?;
+        if answer.access_token.is_some() { None } else { Self::named_in(body) }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for ErrorCode {
+    /// Reads the code out of an error response.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let answer = ErrorAnswer::deserialize(deserializer)?;
+        answer.text().map(Self::from_text).ok_or_else(|| serde::de::Error::missing_field("error"))
+    }
+}
+
+impl oauth2::ErrorResponse for ErrorCode {}
+
+/// What is read of an error response: `error` (RFC 6749 section 5.2), or `errorCode` as some servers write.
+#[derive(Deserialize)]
+struct ErrorAnswer {
+    error: Option<Value>,
+    #[serde(rename = "errorCode")]
+    error_code: Option<Value>,
+    access_token: Option<IgnoredAny>,
+}
+
+impl ErrorAnswer {
+    fn text(&self) -> Option<&str> {
+        self.error.as_ref().or(self.error_code.as_ref()).and_then(Value::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_is_read_under_both_names_and_bounded() {
+        let code = |body: &str| ErrorCode::named_in(body.as_bytes());
+        let both = r#"{"error": "invalid_client", "errorCode": "invalid_scope"}"#;
+        assert_eq!(code(both), Some(ErrorCode::InvalidClient));
+        assert_eq!(code(r#"{"errorCode": "invalid_client"}"#), Some(ErrorCode::InvalidClient));
+        assert_eq!(code(r#"{"error": "quota"}"#), Some(ErrorCode::Other));
+        let long = format!(r#"{{"error": "{}"}}"#, "x".repeat(ERROR_CODE_MAX + 1));
+        for other in ["", "<html>", "[]", r#"{"error": 7}"#, r#"{"error": ""}"#, r#"{"error": null}"#, &long] {
+            assert_eq!(code(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn every_code_is_read_as_it_is_written() {
+        for code in [
+            ErrorCode::InvalidClient,
+            ErrorCode::InvalidGrant,
+            ErrorCode::InvalidRequest,
+            ErrorCode::InvalidScope,
+            ErrorCode::InvalidTarget,
+            ErrorCode::ServerError,
+            ErrorCode::TemporarilyUnavailable,
+            ErrorCode::UnauthorizedClient,
+            ErrorCode::UnsupportedGrantType,
+        ] {
+            let body = serde_json::json!({"error": code, "error_description": 7}).to_string();
+            assert_eq!(serde_json::from_str(&body).ok(), Some(code));
+            assert!(body.contains(code.as_str()), "{body}");
+        }
+    }
+
+    #[test]
+    fn answer_with_a_token_is_no_error() {
+        let with_token = br#"{"error": "invalid_client", "access_token": "t"}"#;
+        assert_eq!(ErrorCode::instead_of_a_token(with_token), None);
+        assert_eq!(ErrorCode::instead_of_a_token(br#"{"error": "invalid_client"}"#), Some(ErrorCode::InvalidClient));
+    }
+}

@@ -1,0 +1,191 @@
+//! What `oauth2` needs to carry and to read the exchange as real servers conduct it: its extension points.
+
+use std::{sync::Mutex, time::Duration};
+
+use chrono::TimeDelta;
+use futures::future::BoxFuture;
+use oauth2::{
+    AccessToken, AsyncHttpClient, Client, HttpRequest, HttpResponse, RefreshToken, RequestTokenError, Scope,
+    StandardRevocableToken,
+    basic::{BasicRevocationErrorResponse, BasicTokenIntrospectionResponse},
+};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+
+use super::{ErrorCode, MalformedResponse, TokenError};
+use crate::{
+    json,
+    scope::Scopes,
+    transport::{Transport, TransportError},
+};
+
+/// A client of `oauth2` with the responses of this crate.
+pub type OAuthClient = Client<
+    ErrorCode,
+    WireResponse,
+    BasicTokenIntrospectionResponse,
+    StandardRevocableToken,
+    BasicRevocationErrorResponse,
+>;
+
+/// A token response as servers write it: `oauth2`'s own reads no `scope` as an array and no `expires_in` as a text.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct WireResponse {
+    #[serde(skip_serializing)]
+    access_token: AccessToken,
+    pub(super) token_type: WireTokenType,
+    #[serde(skip_serializing)]
+    pub(super) expires_in: Option<Seconds>,
+    #[serde(skip_serializing)]
+    pub(super) scope: Option<Scopes>,
+}
+
+impl oauth2::TokenResponse for WireResponse {
+    type TokenType = WireTokenType;
+
+    fn access_token(&self) -> &AccessToken {
+        &self.access_token
+    }
+
+    fn token_type(&self) -> &WireTokenType {
+        &self.token_type
+    }
+
+    fn expires_in(&self) -> Option<Duration> {
+        self.expires_in.map(|Seconds(seconds)| Duration::from_secs(seconds))
+    }
+
+    fn refresh_token(&self) -> Option<&RefreshToken> {
+        None
+    }
+
+    fn scopes(&self) -> Option<&Vec<Scope>> {
+        None
+    }
+}
+
+/// Any type of token; the caller decides which it can use.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct WireTokenType(pub(super) String);
+
+impl oauth2::TokenType for WireTokenType {}
+
+/// A number of seconds, which some servers write as a text.
+#[derive(Clone, Copy, Debug)]
+pub struct Seconds(u64);
+
+impl From<Seconds> for u64 {
+    fn from(Seconds(seconds): Seconds) -> Self {
+        seconds
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(u64),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Number(seconds) => Ok(Self(seconds)),
+            Written::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                text.parse().map(Self).map_err(D::Error::custom)
+            }
+            Written::Text(_) => Err(D::Error::custom("no number of seconds")),
+        }
+    }
+}
+
+/// Carries a request for `oauth2`, and keeps of the answer what `oauth2` does not give out.
+pub struct Carrier<'a, T: ?Sized> {
+    transport: &'a T,
+    answer: Mutex<CarriedAnswer>,
+}
+
+/// What is kept of an answer.
+#[derive(Clone, Copy, Default)]
+struct CarriedAnswer {
+    /// The status; none where there is no answer.
+    status: Option<u16>,
+    /// The wait that a 5xx with an OAuth error asks for.
+    retry_after: Option<TimeDelta>,
+}
+
+/// Why `oauth2` gets no answer to read.
+#[derive(Debug, thiserror::Error)]
+pub enum CarrierError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("JSON that is nested too deeply")]
+    TooDeep,
+}
+
+impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
+    pub fn new(transport: &'a T) -> Self {
+        Self { transport, answer: Mutex::default() }
+    }
+
+    /// The error of the exchange that this carried. `oauth2`'s own may hold the whole body of the answer, and so a
+    /// token: nothing of it is read.
+    pub fn error(self, error: RequestTokenError<CarrierError, ErrorCode>) -> TokenError {
+        let CarriedAnswer { status, retry_after } = self.answer.into_inner().unwrap_or_default();
+        match (error, status) {
+            (RequestTokenError::Request(CarrierError::Transport(error)), _) => error.into(),
+            (RequestTokenError::Request(CarrierError::TooDeep), _) => MalformedResponse::TooDeep.into(),
+            (RequestTokenError::ServerResponse(code), status) => {
+                TokenError::Response { code, status: status.unwrap_or_default(), retry_after }
+            }
+            (_, Some(status)) if !is_success(status) => TokenError::Status(status),
+            _ => MalformedResponse::NotATokenResponse.into(),
+        }
+    }
+
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, CarrierError> {
+        let (mut response, retry_after) = match self.transport.send(request).await {
+            Ok(response) => (response, None),
+            // an OAuth error explains more than the status, unless it is a code of the server's own
+            Err(TransportError::Server(status, retry_after, body))
+                if ErrorCode::named_in(&body).is_some_and(|code| code != ErrorCode::Other) =>
+            {
+                let mut response = HttpResponse::new(body);
+                *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
+                (response, retry_after)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let status = response.status().as_u16();
+        if let Ok(mut answer) = self.answer.lock() {
+            *answer = CarriedAnswer { status: Some(status), retry_after };
+        }
+        if !json::is_shallow(response.body()) {
+            return Err(CarrierError::TooDeep);
+        }
+        if is_success(status) {
+            *response.status_mut() = as_oauth2_expects(response.body());
+        }
+        Ok(response)
+    }
+}
+
+/// Whether a token response may have this status: RFC 6749 section 5.1 demands 200, some servers send 201.
+fn is_success(status: u16) -> bool {
+    [http::StatusCode::OK, http::StatusCode::CREATED].contains(&http::StatusCode::from_u16(status).unwrap_or_default())
+}
+
+/// `oauth2` reads a token in an answer of status 200, and an error in all others.
+fn as_oauth2_expects(body: &[u8]) -> http::StatusCode {
+    match ErrorCode::instead_of_a_token(body) {
+        Some(_) => http::StatusCode::BAD_REQUEST,
+        None => http::StatusCode::OK,
+    }
+}
+
+impl<'c, T: Transport + ?Sized> AsyncHttpClient<'c> for Carrier<'_, T> {
+    type Error = CarrierError;
+    type Future = BoxFuture<'c, Result<HttpResponse, CarrierError>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.send(request))
+    }
+}

@@ -1,0 +1,106 @@
+//! The token request (RFC 6749 sections 4.3 and 4.4) and its response.
+
+mod client;
+mod error;
+mod error_code;
+mod exchange;
+mod response;
+#[cfg(test)]
+mod tests;
+
+use chrono::{DateTime, Utc};
+pub use client::{ClientCredentials, Proof, User};
+pub use error::{MalformedResponse, TokenError};
+pub use error_code::ErrorCode;
+use exchange::{Carrier, OAuthClient};
+use oauth2::{AuthType, ClientId, ClientSecret, ResourceOwnerPassword, ResourceOwnerUsername, Scope, TokenUrl};
+pub use response::TokenResponse;
+use url::Url;
+
+use crate::{
+    assertion::{self, AssertionId, ClientKeyError},
+    sensitive::Sensitive,
+    transport::Transport,
+};
+
+/// One token request.
+#[derive(Clone)]
+pub struct TokenRequest {
+    /// The client.
+    pub client: ClientCredentials,
+    /// Requested scopes (RFC 6749 section 3.3); none sends no `scope`.
+    pub scopes: Vec<String>,
+    /// Resource indicators (RFC 8707 section 2).
+    pub resources: Vec<String>,
+}
+
+/// The authorization server of a token request.
+#[derive(Clone, Copy)]
+pub struct Server<'a> {
+    /// Its token endpoint.
+    pub token_endpoint: &'a Url,
+    /// Its issuer identifier, to the letter: the audience of a client assertion.
+    pub issuer: &'a str,
+}
+
+/// Requests a token. `sent_at` is the time now, from which lifetimes count; `assertion_id` is used where the client
+/// signs an assertion.
+///
+/// # Errors
+/// [`TokenError`].
+pub async fn request<T: Transport + ?Sized>(
+    transport: &T,
+    server: Server<'_>,
+    request: &TokenRequest,
+    sent_at: DateTime<Utc>,
+    assertion_id: &AssertionId,
+) -> Result<TokenResponse, TokenError> {
+    let mut parameters: Vec<_> = request.resources.iter().map(|resource| ("resource", resource.clone())).collect();
+    parameters.extend(assertion_parameters(&request.client, server.issuer, sent_at, assertion_id)?);
+    let client = oauth_client(&request.client).set_token_uri(TokenUrl::from_url(server.token_endpoint.clone()));
+    let scopes = request.scopes.iter().cloned().map(Scope::new);
+    let carrier = Carrier::new(transport);
+    let result = match &request.client.user {
+        None => {
+            let exchange = client.exchange_client_credentials().add_scopes(scopes);
+            let exchange =
+                parameters.into_iter().fold(exchange, |exchange, (name, value)| exchange.add_extra_param(name, value));
+            exchange.request_async(&carrier).await
+        }
+        Some(user) => {
+            let name = ResourceOwnerUsername::new(user.name.expose().to_owned());
+            let password = ResourceOwnerPassword::new(user.password.expose().to_owned());
+            let exchange = client.exchange_password(&name, &password).add_scopes(scopes);
+            let exchange =
+                parameters.into_iter().fold(exchange, |exchange, (name, value)| exchange.add_extra_param(name, value));
+            exchange.request_async(&carrier).await
+        }
+    };
+    match result {
+        Ok(response) => Ok(TokenResponse::read(response, sent_at)?),
+        Err(error) => Err(carrier.error(error)),
+    }
+}
+
+/// The client with its secret where it has one.
+fn oauth_client(client: &ClientCredentials) -> OAuthClient {
+    let secret = |secret: &Sensitive| ClientSecret::new(secret.expose().to_owned());
+    let named = OAuthClient::new(ClientId::new(client.id.clone())).set_auth_type(AuthType::RequestBody);
+    match &client.proof {
+        Proof::SecretInBody(text) => named.set_client_secret(secret(text)),
+        Proof::SecretInHeader(text) => named.set_client_secret(secret(text)).set_auth_type(AuthType::BasicAuth),
+        Proof::PrivateKey(_) => named,
+    }
+}
+
+/// The parameters of a client that authenticates with an assertion (RFC 7523 section 2.2).
+fn assertion_parameters(
+    client: &ClientCredentials,
+    issuer: &str,
+    now: DateTime<Utc>,
+    id: &AssertionId,
+) -> Result<Vec<(&'static str, String)>, ClientKeyError> {
+    let Proof::PrivateKey(pem) = &client.proof else { return Ok(Vec::new()) };
+    let assertion = assertion::sign(pem, &client.id, issuer, now, id)?;
+    Ok(vec![("client_assertion_type", assertion::TYPE.to_owned()), ("client_assertion", assertion)])
+}

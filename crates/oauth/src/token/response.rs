@@ -1,0 +1,61 @@
+//! The token response (RFC 6749 section 5.1) before anything in it is verified.
+
+use chrono::{DateTime, Utc};
+
+use super::{MalformedResponse, exchange::WireResponse};
+use crate::{limits::ACCESS_TOKEN_MAX, sensitive::Sensitive};
+
+/// A token response. Its token fits into a header; nothing else of it is verified.
+#[derive(Clone)]
+pub struct TokenResponse {
+    /// The access token.
+    pub access_token: Sensitive,
+    /// Its type, in the server's case (RFC 6749 section 7.1).
+    pub token_type: String,
+    /// `expires_in`, in seconds.
+    pub expires_in: Option<u64>,
+    /// `scope`; absent means "as requested" (RFC 6749 section 5.1).
+    pub scope: Option<Vec<String>>,
+    /// When the request was sent. Lifetimes count from here: `expires_in` was true at some later time.
+    pub sent_at: DateTime<Utc>,
+}
+
+impl TokenResponse {
+    pub(super) fn read(response: WireResponse, sent_at: DateTime<Utc>) -> Result<Self, MalformedResponse> {
+        let token = oauth2::TokenResponse::access_token(&response).secret();
+        if token.len() > ACCESS_TOKEN_MAX {
+            return Err(MalformedResponse::TokenTooLong);
+        }
+        if !is_bearer_token(token) {
+            return Err(MalformedResponse::NotABearerToken);
+        }
+        Ok(Self {
+            access_token: Sensitive::new(token.clone()),
+            token_type: response.token_type.0,
+            expires_in: response.expires_in.map(Into::into),
+            scope: response.scope.map(Into::into),
+            sent_at,
+        })
+    }
+}
+
+/// `b64token` of RFC 6750 section 2.1. Anything else could end the header it is put into and begin another.
+fn is_bearer_token(text: &str) -> bool {
+    let body = text.trim_end_matches('=');
+    !body.is_empty() && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bearer_tokens_are_distinguished_from_header_injections() {
+        for good in ["a", "eyJ.a-b_c.~+/==", "0"] {
+            assert!(is_bearer_token(good), "{good}");
+        }
+        for bad in ["", "=", "a b", "a\r\nX: y", "a\n", "ä", "a=b"] {
+            assert!(!is_bearer_token(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What the answers of token endpoints are read as, and what is sent to them.
+
+use std::sync::Mutex;
+
+use chrono::TimeDelta;
+use futures::{FutureExt, future::BoxFuture};
+
+use super::*;
+use crate::transport::{TransportError, UNAVAILABLE};
+
+const ISSUER: &str = "https://ims.example.com";
+
+/// A server with one answer, which keeps the bodies of the requests.
+struct Canned {
+    answer: fn() -> Result<http::Response<Vec<u8>>, TransportError>,
+    requests: Mutex<Vec<String>>,
+}
+
+impl Transport for Canned {
+    fn send(&self, request: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, TransportError>> {
+        let body = String::from_utf8(request.into_body()).expect("a form");
+        self.requests.lock().expect("no panic").push(body);
+        std::future::ready((self.answer)()).boxed()
+    }
+}
+
+fn answer(status: u16, body: &str) -> http::Response<Vec<u8>> {
+    let response = http::Response::builder().status(status).header("content-type", "application/json");
+    response.body(body.as_bytes().to_vec()).expect("a response")
+}
+
+fn client(proof: Proof) -> TokenRequest {
+    TokenRequest {
+        client: ClientCredentials { id: "id".to_owned(), proof, user: None },
+        scopes: vec!["a".to_owned(), "b".to_owned()],
+        resources: vec!["https://api.example.com".to_owned(), "https://other.example.com".to_owned()],
+    }
+}
+
+fn with_secret() -> TokenRequest {
+    client(Proof::SecretInBody(Sensitive::new("secret".to_owned())))
+}
+
+/// The result of a request, and what was sent.
+fn exchange(
+    request: &TokenRequest,
+    answer: fn() -> Result<http::Response<Vec<u8>>, TransportError>,
+) -> (Result<TokenResponse, TokenError>, Vec<String>) {
+    let transport = Canned { answer, requests: Mutex::default() };
+    let token_endpoint = Url::parse(ISSUER).expect("a URL");
+    let server = Server { token_endpoint: &token_endpoint, issuer: ISSUER };
+    let sent_at = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
+    let id = AssertionId::from_random([7; assertion::ID_BYTES]);
+    let result = super::request(&transport, server, request, sent_at, &id).now_or_never().expect("nothing to wait for");
+    (result, transport.requests.into_inner().expect("no panic"))
+}
+
+fn answered(answer: fn() -> Result<http::Response<Vec<u8>>, TransportError>) -> Result<TokenResponse, TokenError> {
+    exchange(&with_secret(), answer).0
+}
+
+#[test]
+fn response_is_read_as_the_server_wrote_it() {
+    let read = answered(|| {
+        Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":3600,"scope":"a b","x":[]}"#))
+    });
+    let read = read.expect("a token response");
+    assert_eq!((read.access_token.expose(), read.token_type.as_str(), read.expires_in), ("t", "Bearer", Some(3600)));
+    assert_eq!(read.scope, Some(vec!["a".to_owned(), "b".to_owned()]));
+}
+
+#[test]
+fn lenient_servers_are_understood() {
+    for answer in [
+        || Ok(answer(201, r#"{"access_token":"t","token_type":"Bearer","expires_in":60,"scope":"a b"}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":"60","scope":"a b"}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":60,"scope":["a","b"]}"#)),
+    ] {
+        let read = answered(answer).expect("a token response");
+        assert_eq!((read.expires_in, read.scope.map(|scope| scope.len())), (Some(60), Some(2)));
+    }
+    let read = answered(|| {
+        Ok(answer(
+            200,
+            r#"{"access_token":"t","token_type":"Bearer","expires_in":null,"scope":null,"refresh_token":7}"#,
+        ))
+    });
+    assert!(read.is_ok_and(|read| read.expires_in.is_none() && read.scope.is_none()));
+}
+
+#[test]
+fn lifetime_that_is_no_number_of_seconds_is_malformed() {
+    for answer in [
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":-1}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":1.5}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":""}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":"+60"}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":"99999999999999999999"}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":60,"expires_in":60}"#)),
+    ] {
+        assert!(matches!(answered(answer), Err(TokenError::Malformed(MalformedResponse::NotATokenResponse))));
+    }
+}
+
+#[test]
+fn error_is_classified_whatever_the_status_is() {
+    for (answer, expected) in [
+        ((|| Ok(answer(400, r#"{"error":"invalid_client"}"#))) as fn() -> _, 400),
+        (|| Ok(answer(401, r#"{"errorCode":"invalid_client"}"#)), 401),
+        (|| Ok(answer(200, r#"{"error":"invalid_client"}"#)), 200),
+        (|| Ok(answer(401, r#"{"error":"invalid_client","error_description":7}"#)), 401),
+        (|| Err(TransportError::Server(500, None, br#"{"error":"invalid_client"}"#.to_vec())), 500),
+    ] {
+        let found = match answered(answer) {
+            Err(TokenError::Response { code, status, .. }) => Some((code, status)),
+            _ => None,
+        };
+        assert_eq!(found, Some((ErrorCode::InvalidClient, expected)));
+    }
+}
+
+#[test]
+fn status_without_a_known_error_stays_what_it_is() {
+    for answer in [
+        (|| Ok(answer(404, "<html>"))) as fn() -> _,
+        || Ok(answer(404, "")),
+        || Ok(answer(404, r#"{"error":7,"errorCode":"invalid_client"}"#)),
+    ] {
+        assert!(matches!(answered(answer), Err(TokenError::Status(404))));
+    }
+    let failed = answered(|| Err(TransportError::Server(502, None, br#"{"error":"custom"}"#.to_vec())));
+    assert!(matches!(failed, Err(TokenError::Transport(TransportError::Server(502, ..)))));
+    assert!(matches!(
+        answered(|| Ok(answer(400, r#"{"error":"custom"}"#))),
+        Err(TokenError::Response { code: ErrorCode::Other, .. })
+    ));
+}
+
+#[test]
+fn wait_is_for_all_clients_only_with_503_and_429() {
+    const WAIT: TimeDelta = TimeDelta::seconds(7);
+    let waits = |answer| answered(answer).err().map(|error| (error.retry_after(), error.server_wait()));
+    for (answer, expected) in [
+        ((|| Err(TransportError::Server(500, Some(WAIT), Vec::new()))) as fn() -> _, (Some(WAIT), None)),
+        (|| Err(TransportError::Server(UNAVAILABLE, Some(WAIT), Vec::new())), (Some(WAIT), Some(WAIT))),
+        (|| Err(TransportError::RateLimited(Some(WAIT))), (Some(WAIT), Some(WAIT))),
+        (|| Err(TransportError::Server(500, Some(WAIT), br#"{"error":"server_error"}"#.to_vec())), (Some(WAIT), None)),
+        (
+            || Err(TransportError::Server(UNAVAILABLE, Some(WAIT), br#"{"error":"server_error"}"#.to_vec())),
+            (Some(WAIT), Some(WAIT)),
+        ),
+        (|| Err(TransportError::Redirect(302)), (None, None)),
+    ] {
+        assert_eq!(waits(answer), Some(expected));
+    }
+}
+
+#[test]
+fn debug_text_of_an_error_holds_no_token() {
+    let error = answered(|| Ok(answer(200, r#"{"access_token":"TOKEN!","token_type":"Bearer"}"#))).err();
+    assert!(error.is_some_and(|error| !format!("{error:?} {error}").contains("TOKEN")));
+    let error = answered(|| Ok(answer(200, r#"{"access_token":"TOKEN"}"#))).err();
+    assert!(error.is_some_and(|error| !format!("{error:?} {error}").contains("TOKEN")));
+}
+
+#[test]
+fn request_carries_scopes_and_each_resource() {
+    let (_, sent) = exchange(&with_secret(), || Err(TransportError::TooLarge));
+    assert_eq!(
+        sent,
+        ["grant_type=client_credentials&scope=a+b&client_id=id&client_secret=secret\
+          &resource=https%3A%2F%2Fapi.example.com&resource=https%3A%2F%2Fother.example.com"]
+    );
+}
+
+#[test]
+fn request_of_a_service_user_carries_name_and_password() {
+    let mut request = with_secret();
+    request.client.user =
+        Some(User { name: Sensitive::new("u".to_owned()), password: Sensitive::new("p w".to_owned()) });
+    let (_, sent) = exchange(&request, || Err(TransportError::TooLarge));
+    assert!(sent[0].starts_with("grant_type=password&username=u&password=p+w&scope=a+b"), "{sent:?}");
+}
+
+#[test]
+fn unusable_key_sends_nothing() {
+    let request = client(Proof::PrivateKey(Sensitive::new("no key".to_owned())));
+    let (result, sent) = exchange(&request, || Err(TransportError::TooLarge));
+    assert!(matches!(result, Err(TokenError::ClientKey(ClientKeyError))) && sent.is_empty());
+}
+
+#[test]
+fn key_signs_an_assertion_and_is_not_sent() {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    let request = client(Proof::PrivateKey(Sensitive::new(pair.serialize_pem())));
+    let (_, sent) = exchange(&request, || Err(TransportError::TooLarge));
+    let kind = "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer";
+    assert!(sent[0].contains(kind) && sent[0].contains("&client_assertion=ey"), "{sent:?}");
+    assert!(sent[0].contains("client_id=id") && !sent[0].contains("client_secret"), "{sent:?}");
+}
