@@ -78,6 +78,7 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
         let (enqueue, enqueue_users_of) =
             (|key: &ObjectKey| context.namespaces.enqueue(key), |name: &str| context.namespaces.enqueue_users_of(name));
         tokio::select! {
+            biased;
             () = context.authorities.requests.dispatch(enqueue, enqueue_users_of) => {}
             _ = stop.wait_for(|stopped| *stopped) => {}
         }
@@ -135,7 +136,9 @@ async fn run<T>(
         let next = poll_fn(|context| {
             scheduled.as_mut().hold_unless(|object| !in_progress.contains(object)).poll_next_unpin(context)
         });
+        // in this order, not by chance: a simulation repeats itself, and no branch is ready without end
         tokio::select! {
+            biased;
             _ = stop.wait_for(|stopped| *stopped) => break,
             _ = heartbeats.tick() => heartbeat.liveness.heartbeat(&heartbeat.part),
             Some((object, wait)) = running.next() => {

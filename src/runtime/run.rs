@@ -149,6 +149,7 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
         }
     };
     tokio::select! {
+        biased;
         _ = stop.wait_for(|stopped| *stopped) => {}
         ended = parts.tasks.join_next() => parts.ended(ended)?,
         ended = loops.join_next() => parts.ended(ended)?,
@@ -187,6 +188,7 @@ impl Parts {
     async fn alongside<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, String> {
         let mut stop = self.stop.clone();
         tokio::select! {
+            biased;
             result = work => Ok(Some(result)),
             _ = stop.wait_for(|stopped| *stopped) => Ok(None),
             ended = self.tasks.join_next() => self.ended(ended).map(|()| None),

@@ -118,12 +118,15 @@ impl Cluster {
     }
 
     async fn restart_ended(&mut self) {
-        let (ended, running) = std::mem::take(&mut self.replicas).into_iter().partition(Replica::has_ended);
+        let (ended, running) = std::mem::take(&mut self.replicas).into_iter().partition(Replica::is_to_restart);
         self.replicas = running;
         let ended: Vec<Replica> = ended;
         for replica in ended {
             let name = replica.name.clone();
-            if let Err(error) = replica.terminate().await {
+            if !replica.has_ended() {
+                // the probe fails, and the process gets a signal and then none
+                replica.crash().await;
+            } else if let Err(error) = replica.terminate().await {
                 self.oracle.note_end(&name, &error);
             } else {
                 self.oracle.note_end(&name, "ended without being asked to");

@@ -76,6 +76,11 @@ impl Replica {
         self.task.is_finished()
     }
 
+    /// Whether a kubelet starts the process again: it has ended, or its liveness probe fails.
+    pub fn is_to_restart(&self) -> bool {
+        self.has_ended() || self.liveness.stalled().is_some()
+    }
+
     /// Ends the process where it is.
     pub async fn crash(self) {
         self.task.abort();
