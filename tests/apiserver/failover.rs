@@ -82,7 +82,7 @@ async fn hold(stage: &Stage, holder: &str, minutes: i64) -> Result<()> {
     stage.kubectl(&["patch", "lease", INSTALLATION, "-n", INSTALLATION, "--type=merge", "-p", &patch]).await.map(drop)
 }
 
-/// The Lease is there, and held by nobody.
+/// The Lease is there, and held by no one.
 async fn released_lease() -> Result<MutexGuard<'static, ()>> {
     let turn = LEASE.lock().await;
     let stage = Stage::current()?;

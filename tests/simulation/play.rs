@@ -30,6 +30,9 @@ const QUIET: Duration = Duration::from_secs(10 * 60);
 /// wrong.
 const ASKED_IN_QUIET: usize = 4;
 
+/// A crash at a write that does not come within this does not happen.
+const CRASHED_WITHIN: Duration = Duration::from_secs(120);
+
 /// How a scenario ended.
 #[derive(Debug)]
 pub struct End {
@@ -50,7 +53,7 @@ pub async fn play(seed: u64, scenario: &Scenario, mutant: Option<Mutant>) -> End
     if scenario.mode.leader_election {
         cluster.start();
     }
-    let mut player = Player { cluster, rotations: 0, crash_at: None };
+    let mut player = Player { cluster, rotations: 0 };
     for (wait, event) in &scenario.events {
         player.cluster.pass(*wait).await;
         match event {
@@ -76,7 +79,6 @@ struct Player {
     cluster: Cluster,
     /// Secrets of clients that were made.
     rotations: usize,
-    crash_at: Option<u64>,
 }
 
 fn name(which: Which) -> String {
@@ -198,7 +200,7 @@ impl Player {
                     self.cluster.start();
                 }
             }
-            Trouble::CrashAtRequest(number) => self.crash_at(*number).await,
+            Trouble::CrashAtWrite(number) => self.crash_at(*number).await,
         }
     }
 
@@ -216,22 +218,22 @@ impl Player {
         self.cluster.start();
     }
 
-    /// The process crashes where it has sent this many requests more: the request is carried out, and not answered.
+    /// The process crashes at this write from now: the write is carried out, and not answered. Reads are not counted: to
+    /// crash after one is to crash before the next write.
     async fn crash_at(&mut self, number: u64) {
-        let at = self.cluster.api.requests().len() as u64 + number;
-        self.crash_at = Some(at);
         let oracle = self.cluster.oracle.clone();
-        let (stopped, stop) = tokio::sync::watch::channel(false);
+        let (stopped, mut stop) = tokio::sync::watch::channel(false);
+        let written = std::sync::atomic::AtomicU64::new(0);
         self.cluster.api.on_request(std::sync::Arc::new(move |passing: Passing<'_>| {
-            if passing.number == at && passing.phase == Phase::Done {
+            let is_write = passing.method != "GET" && passing.phase == Phase::Done;
+            if is_write && written.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 == number {
                 stopped.send_replace(true);
                 return Verdict::Stop;
             }
             oracle.request(passing)
         }));
-        let mut stop = stop;
-        // it may send so few that it is not reached
-        let reached = tokio::time::timeout(Duration::from_secs(120), stop.wait_for(|stopped| *stopped)).await.is_ok();
+        // it may write so little that it is not reached
+        let reached = tokio::time::timeout(CRASHED_WITHIN, stop.wait_for(|stopped| *stopped)).await.is_ok();
         self.cluster.oracle.watch_requests(&self.cluster.api);
         if reached {
             self.end_one(true).await;

@@ -59,7 +59,7 @@ pub enum Trouble {
     Watch(&'static str, Disturbance),
     ApiRecovers,
     CrashLeader,
-    CrashAtRequest(u64),
+    CrashAtWrite(u64),
     Terminate,
     StartAnother,
     SetClock(TimeDelta),
@@ -135,16 +135,20 @@ fn pause(random: &mut Random) -> Duration {
 }
 
 fn which(random: &mut Random) -> Which {
-    Which { namespace: *random.pick(&NAMESPACES), number: random.below(CREDENTIALS) }
+    Which { namespace: NAMESPACES[random.below(NAMESPACES.len())], number: random.below(CREDENTIALS) }
 }
 
 fn create(random: &mut Random) -> Edit {
-    Edit::Create { authority: *random.pick(&NAMES), client: random.below(CLIENTS), retained: random.below(4) == 0 }
+    Edit::Create {
+        authority: NAMES[random.below(NAMES.len())],
+        client: random.below(CLIENTS),
+        retained: random.below(4) == 0,
+    }
 }
 
 fn edit(random: &mut Random) -> Edit {
     match random.below(22) {
-        0 | 1 | 2 => create(random),
+        0..=2 => create(random),
         3 => Edit::Delete,
         4 => Edit::ChangeScopes(random.below(3)),
         5 => Edit::ChangePolicy(*random.pick(&[30, 120, 600])),
@@ -238,16 +242,16 @@ fn survives_all() -> bool {
 fn trouble(random: &mut Random, mode: Mode) -> Trouble {
     let watched = ["secrets", "itwinservicecredentials", "itwinauthorities"];
     match random.below(20) {
-        0..=3 => Trouble::Server(*random.pick(&NAMES), behavior(random)),
+        0..=3 => Trouble::Server(NAMES[random.below(NAMES.len())], behavior(random)),
         4 | 5 => Trouble::ServersRecover,
         6..=9 => {
             let (verb, target) = *random.pick(&CALLS);
             Trouble::Call { verb, target, fault: fault(random), times: 1 + random.below(4) }
         }
-        10 | 11 => Trouble::Watch(*random.pick(&watched), disturbance(random)),
+        10 | 11 => Trouble::Watch(watched[random.below(watched.len())], disturbance(random)),
         12 => Trouble::ApiRecovers,
         13 | 14 => Trouble::CrashLeader,
-        15 => Trouble::CrashAtRequest(1 + random.below(30) as u64),
+        15 => Trouble::CrashAtWrite(1 + random.below(8) as u64),
         16 => Trouble::Terminate,
         17 if mode.leader_election => Trouble::StartAnother,
         17 | 18 if survives_all() => Trouble::SetClock(TimeDelta::seconds(*random.pick(&[0, 0, -20, 20, 7200, -7200]))),
