@@ -306,7 +306,7 @@ async fn explain_describes_every_field() -> Result<()> {
     }
     let text = namespace.kubectl(&["explain", "itcred.spec.minimumValidity"]).await?;
     let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(joined.contains("the length of its longest call. Below it the credential is not Ready."), "{text}");
+    assert!(joined.contains("the duration of the workload's longest call. While the token is valid for less, the credential is not Ready."), "{text}");
     // kubectl fills its lines; a short one within a paragraph would be a line break in the description
     let description: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("DESCRIPTION")).skip(1).collect();
     assert!(description.first().is_some_and(|line| line.len() > 60), "{text}");

@@ -30,7 +30,10 @@ fn unusable_address_ends_with_one_line() -> Result<()> {
     let output = Command::new(PROGRAM).args(["run", "--metrics-address", "192.0.2.1:1"]).output()?;
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.starts_with("error: --metrics-address 192.0.2.1:1") && text.lines().count() == 1, "{text}");
+    assert!(
+        text.starts_with("error: failed to listen on --metrics-address 192.0.2.1:1") && text.lines().count() == 1,
+        "{text}"
+    );
     Ok(())
 }
 

@@ -142,7 +142,7 @@ async fn client_secret_that_an_older_credential_writes_is_refused() -> Result<()
     fixture.namespace.apply(&client).await?;
     apply_with(&fixture, "reader", "token", "vault").await?;
     let message = fixture.wait_condition_of("reader", "Renewed", "False", "ClientCredentialsInvalid", SOON).await?;
-    assert!(message.contains("ITwinServiceCredential writer writes its token into"), "{message}");
+    assert!(message.contains("is the token Secret of ITwinServiceCredential writer"), "{message}");
     assert!(message.contains("spec.clientCredentialsRef.name"), "{message}");
     assert!(fixture.token_requests().await?.is_empty());
 

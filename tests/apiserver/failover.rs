@@ -82,17 +82,12 @@ async fn hold(stage: &Stage, holder: &str, minutes: i64) -> Result<()> {
     stage.kubectl(&["patch", "lease", INSTALLATION, "-n", INSTALLATION, "--type=merge", "-p", &patch]).await.map(drop)
 }
 
-/// The Lease is there, and held by no one.
-async fn released_lease() -> Result<MutexGuard<'static, ()>> {
+/// The Lease exists. It is a replica that creates it: a test of permissions waits for the use of each of them.
+async fn existing_lease(namespace: &Namespace) -> Result<MutexGuard<'static, ()>> {
     let turn = LEASE.lock().await;
-    let stage = Stage::current()?;
-    if stage.kubectl(&["get", "lease", INSTALLATION, "-n", INSTALLATION]).await.is_err() {
-        let lease = json!({
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": INSTALLATION, "namespace": INSTALLATION},
-        });
-        stage.kubectl_with(&["apply", "-f", "-"], Some(&lease.to_string())).await?;
+    if namespace.stage.kubectl(&["get", "lease", INSTALLATION, "-n", INSTALLATION]).await.is_err() {
+        let first = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
+        leads(&first, true, PATIENCE).await?;
     }
     Ok(turn)
 }
@@ -198,8 +193,8 @@ async fn kaniop_lease_is_its_holders_and_is_cleared_at_the_end() -> Result<()> {
 
 #[tokio::test]
 async fn dead_holder_whose_clock_was_ten_minutes_ahead_is_followed_within_twenty_seconds() -> Result<()> {
-    let _turn = released_lease().await?;
     let namespace = Namespace::new("ahead").await?;
+    let _turn = existing_lease(&namespace).await?;
     hold(&namespace.stage, "dead", 10).await?;
     let standby = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
     leads(&standby, true, AFTER_KILL).await?;
@@ -209,8 +204,8 @@ async fn dead_holder_whose_clock_was_ten_minutes_ahead_is_followed_within_twenty
 
 #[tokio::test]
 async fn healthy_leader_whose_clock_is_ten_minutes_behind_keeps_its_lease() -> Result<()> {
-    let _turn = released_lease().await?;
     let namespace = Namespace::new("behind").await?;
+    let _turn = existing_lease(&namespace).await?;
     hold(&namespace.stage, "healthy", -10).await?;
     let standby = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
     let until = Instant::now() + AFTER_KILL;

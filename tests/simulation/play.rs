@@ -37,9 +37,8 @@ const CRASHED_WITHIN: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct End {
     pub violations: Vec<String>,
-    /// A hash of all requests with their times and results; those of one instant in any order.
-    pub hash: u64,
-    pub requests: usize,
+    /// All requests with their times and results; those of one instant in the order of their text.
+    pub trace: Vec<String>,
     /// The requests, as lines.
     pub log: Vec<String>,
     /// What became of each credential, without times.
@@ -68,8 +67,7 @@ pub async fn play(seed: u64, scenario: &Scenario, mutant: Option<Mutant>) -> End
     player.assess(player.cluster.servers.asked().len() - asked);
     End {
         violations: player.cluster.oracle.violations.all(),
-        hash: hash(&player.cluster.api.requests()),
-        requests: player.cluster.api.requests().len(),
+        trace: trace(&player.cluster.api.requests()),
         log: player.cluster.api.requests().iter().map(line).collect(),
         state: player.state(),
     }
@@ -383,19 +381,15 @@ fn is_provably_owned(secret: &Value, credential: &Value) -> bool {
     owners.any(|owner| &owner["uid"] == uid) || &metadata["annotations"][OWNER_UID] == uid
 }
 
-/// The order of what happens at the same instant is tokio's, which draws it.
-fn hash(requests: &[simulated_api::log::Entry]) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut lines: Vec<_> = requests
-        .iter()
-        .map(|entry| {
-            (entry.time, entry.client.as_str(), entry.method.as_str(), entry.path.as_str(), entry.result.as_str())
-        })
-        .collect();
+/// All requests with their times and results. The order of what happens at the same instant is tokio's, which draws it.
+fn trace(requests: &[simulated_api::log::Entry]) -> Vec<String> {
+    let of = |entry: &simulated_api::log::Entry| {
+        let simulated_api::log::Entry { time, client, method, path, result, .. } = entry;
+        format!("{time:?} {client} {method} {path} {result}")
+    };
+    let mut lines: Vec<String> = requests.iter().map(of).collect();
     lines.sort_unstable();
-    let mut hasher = DefaultHasher::new();
-    lines.hash(&mut hasher);
-    hasher.finish()
+    lines
 }
 
 fn line(entry: &simulated_api::log::Entry) -> String {
