@@ -75,14 +75,14 @@ fn every_scenario_keeps_the_promises() {
     assert!(broken.is_empty(), "promises are broken with SIMULATION_SEED={broken:?}");
 }
 
+/// What is due at the same instant can be taken in another order (docs/decisions/0018-simulation.md), so requests are not
+/// compared one by one.
 #[test]
-fn seed_repeats_a_scenario_request_by_request() {
+fn seed_repeats_the_end_of_a_scenario() {
     for seed in [1, 2, 3, 4] {
         let scenario = Scenario::new(seed);
         let (first, second) = (run(seed, &scenario, None), run(seed, &scenario, None));
-        let differs = first.trace.iter().zip(&second.trace).find(|(first, second)| first != second);
-        assert!(differs.is_none(), "SIMULATION_SEED={seed} differs at {differs:?}");
-        assert_eq!(first.trace.len(), second.trace.len(), "SIMULATION_SEED={seed}");
+        assert_eq!((first.violations, first.state), (second.violations, second.state), "SIMULATION_SEED={seed}");
     }
 }
 

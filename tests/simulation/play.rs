@@ -37,8 +37,6 @@ const CRASHED_WITHIN: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct End {
     pub violations: Vec<String>,
-    /// All requests with their times and results; those of one instant in the order of their text.
-    pub trace: Vec<String>,
     /// The requests, as lines.
     pub log: Vec<String>,
     /// What became of each credential, without times.
@@ -67,7 +65,6 @@ pub async fn play(seed: u64, scenario: &Scenario, mutant: Option<Mutant>) -> End
     player.assess(player.cluster.servers.asked().len() - asked);
     End {
         violations: player.cluster.oracle.violations.all(),
-        trace: trace(&player.cluster.api.requests()),
         log: player.cluster.api.requests().iter().map(line).collect(),
         state: player.state(),
     }
@@ -379,17 +376,6 @@ fn is_provably_owned(secret: &Value, credential: &Value) -> bool {
     let (metadata, uid) = (&secret["metadata"], &credential["metadata"]["uid"]);
     let mut owners = metadata["ownerReferences"].as_array().into_iter().flatten();
     owners.any(|owner| &owner["uid"] == uid) || &metadata["annotations"][OWNER_UID] == uid
-}
-
-/// All requests with their times and results. The order of what happens at the same instant is tokio's, which draws it.
-fn trace(requests: &[simulated_api::log::Entry]) -> Vec<String> {
-    let of = |entry: &simulated_api::log::Entry| {
-        let simulated_api::log::Entry { time, client, method, path, result, .. } = entry;
-        format!("{time:?} {client} {method} {path} {result}")
-    };
-    let mut lines: Vec<String> = requests.iter().map(of).collect();
-    lines.sort_unstable();
-    lines
 }
 
 fn line(entry: &simulated_api::log::Entry) -> String {
