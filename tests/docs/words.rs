@@ -96,6 +96,8 @@ const CODE: &[&str] = &[
     "tests/gitops.rs",
     "tests/hostile",
     "tests/monitoring.rs",
+    "crates/simulated-api",
+    "tests/simulation",
     "tests/stage",
     "tests/tenants",
     "tests/tidy.rs",

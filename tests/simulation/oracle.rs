@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A key of Secrets that are not the operator's.
-pub const FOREIGN: &str = "foreign-password";
+pub const UNOWNED: &str = "unowned-password";
 /// The names of the clients of replicas begin with this.
 const REPLICA: &str = "replica-";
 /// More token requests than these of one client within a minute are a storm: the backoff asks at most once a second at
@@ -78,7 +78,7 @@ impl Oracle {
         api.on_request(Arc::new(move |passing| oracle.request(passing)));
     }
 
-    /// Nobody knows who leads: the Lease was restored to an older state.
+    /// No one knows who leads: the Lease was restored to an older state.
     pub fn forget_holder(&self) {
         *self.holder.lock().expect("no panic") = None;
     }
@@ -119,7 +119,7 @@ impl Oracle {
 
     fn secret_written(&self, servers: &Servers, new: &Value, old: Option<&Value>) {
         let name = &new["metadata"]["name"];
-        if old.is_some_and(|old| !old["data"][FOREIGN].is_null()) {
+        if old.is_some_and(|old| !old["data"][UNOWNED].is_null()) {
             self.violations.add(format!("Secret {name} is not the operator's, and was written"));
         }
         let Some(token) = token(new) else {
@@ -130,7 +130,7 @@ impl Oracle {
             return;
         }
         let Some(issued) = servers.issued(&token) else {
-            return self.violations.add(format!("Secret {name} holds a token that nobody issued"));
+            return self.violations.add(format!("Secret {name} holds a token that no one issued"));
         };
         if issued.is_bad {
             self.violations.add(format!("Secret {name} holds a token that had to be rejected"));

@@ -13,7 +13,7 @@ use simulated_api::{
 use crate::{
     cluster::{Cluster, client_id, client_secret, client_secret_name},
     mutants::Mutant,
-    oracle::{self, FOREIGN},
+    oracle::{self, UNOWNED},
     scenario::{Edit, Event, Scenario, Trouble, Which},
 };
 
@@ -112,20 +112,20 @@ impl Player {
             Edit::TamperToken => secret(json!({"data": {"access_token": STANDARD.encode("tampered")}})),
             Edit::RemoveToken => secret(json!({"data": {"access_token": null}})),
             Edit::RemoveAnnotations => secret(json!({"metadata": {"annotations": null}})),
-            Edit::AddForeignKey => secret(json!({"data": {"extra": STANDARD.encode("more")}})),
+            Edit::AddExtraKey => secret(json!({"data": {"extra": STANDARD.encode("more")}})),
             Edit::DeleteSecret => {
-                if !self.is_foreign(namespace, &name) {
+                if !self.is_unowned(namespace, &name) {
                     drop(user.delete("secrets", namespace, &name, &json!({})));
                 }
             }
-            Edit::CreateForeignSecret => drop(user.create(&json!({
+            Edit::CreateUnownedSecret => drop(user.create(&json!({
                 "apiVersion": "v1",
                 "kind": "Secret",
                 "metadata": {"name": name, "namespace": namespace},
-                "stringData": {FOREIGN: "of someone else"},
+                "stringData": {UNOWNED: "of someone else"},
             }))),
-            Edit::DeleteForeignSecret => {
-                if self.is_foreign(namespace, &name) {
+            Edit::DeleteUnownedSecret => {
+                if self.is_unowned(namespace, &name) {
                     drop(user.delete("secrets", namespace, &name, &json!({})));
                 }
             }
@@ -135,9 +135,9 @@ impl Player {
         }
     }
 
-    fn is_foreign(&self, namespace: &str, name: &str) -> bool {
+    fn is_unowned(&self, namespace: &str, name: &str) -> bool {
         let secret = self.cluster.api.as_user("oracle").get("secrets", namespace, name);
-        secret.is_some_and(|secret| !secret["data"][FOREIGN].is_null())
+        secret.is_some_and(|secret| !secret["data"][UNOWNED].is_null())
     }
 
     /// Changes a client and its Secret.

@@ -40,10 +40,10 @@ pub enum Edit {
     TamperToken,
     RemoveToken,
     RemoveAnnotations,
-    AddForeignKey,
+    AddExtraKey,
     DeleteSecret,
-    CreateForeignSecret,
-    DeleteForeignSecret,
+    CreateUnownedSecret,
+    DeleteUnownedSecret,
     RotateClient,
     BreakClient,
     DeleteClient,
@@ -159,10 +159,10 @@ fn edit(random: &mut Random) -> Edit {
         11 => Edit::TamperToken,
         12 => Edit::RemoveToken,
         13 => Edit::RemoveAnnotations,
-        14 => Edit::AddForeignKey,
+        14 => Edit::AddExtraKey,
         15 => Edit::DeleteSecret,
-        16 => Edit::CreateForeignSecret,
-        17 => Edit::DeleteForeignSecret,
+        16 => Edit::CreateUnownedSecret,
+        17 => Edit::DeleteUnownedSecret,
         18 => Edit::RotateClient,
         19 => Edit::BreakClient,
         20 => Edit::DeleteClient,
@@ -235,7 +235,7 @@ fn disturbance(random: &mut Random) -> Disturbance {
 
 /// Whether scenarios hold what the operator does not survive yet, too (`SIMULATION_ALL=1`): clocks that are wrong by hours,
 /// which opaque tokens get their expiry from, and an etcd that was restored from a backup, after which watches are silent.
-fn survives_all() -> bool {
+fn includes_known_failures() -> bool {
     std::env::var_os("SIMULATION_ALL").is_some()
 }
 
@@ -254,9 +254,11 @@ fn trouble(random: &mut Random, mode: Mode) -> Trouble {
         15 => Trouble::CrashAtWrite(1 + random.below(8) as u64),
         16 => Trouble::Terminate,
         17 if mode.leader_election => Trouble::StartAnother,
-        17 | 18 if survives_all() => Trouble::SetClock(TimeDelta::seconds(*random.pick(&[0, 0, -20, 20, 7200, -7200]))),
+        17 | 18 if includes_known_failures() => {
+            Trouble::SetClock(TimeDelta::seconds(*random.pick(&[0, 0, -20, 20, 7200, -7200])))
+        }
         17 | 18 => Trouble::SetClock(TimeDelta::seconds(*random.pick(&[0, -20, 20]))),
-        _ if !survives_all() || random.below(3) == 0 => Trouble::Compact,
+        _ if !includes_known_failures() || random.below(3) == 0 => Trouble::Compact,
         _ => Trouble::RestoreBackup(1 + random.below(12) as u64),
     }
 }

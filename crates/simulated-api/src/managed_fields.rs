@@ -9,7 +9,7 @@ use crate::{
     resources::{Resource, Rules, Shape},
 };
 
-/// Managers whose updates are told apart; the oldest of more are joined under one name.
+/// Managers whose updates are recorded separately; the oldest of more are joined under one name.
 const MANAGERS_MAX: usize = 10;
 /// That name.
 const ANCIENT: &str = "ancient-changes";
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn removed_field_belongs_to_nobody() {
+    fn removed_field_belongs_to_no_one() {
         let first = json!({"metadata": {}, "data": {"k": "1"}});
         assert_eq!(after(&[("a", first), ("b", json!({"metadata": {}}))]), []);
     }

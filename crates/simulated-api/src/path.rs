@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// The path of a request, taken apart.
+/// The path of a request, parsed.
 pub struct Path {
     /// API group; empty for the core group.
     pub group: String,
@@ -19,7 +19,7 @@ pub struct Path {
 }
 
 impl Path {
-    /// Takes a path apart; `None` where it leads to no resource.
+    /// Parses a path; `None` where it leads to no resource.
     pub fn parse(path: &str) -> Option<Self> {
         let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(decoded).collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();

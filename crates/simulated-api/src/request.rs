@@ -67,7 +67,7 @@ pub enum Form {
 /// A request that was understood.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Name of the client, as [`crate::ApiServer::client_service`] was told.
+    /// Name of the client, as given to [`crate::ApiServer::client_service`].
     pub client: String,
     /// What it does.
     pub verb: Verb,

@@ -21,7 +21,7 @@ impl Selector {
     /// The selectors of a request.
     ///
     /// # Errors
-    /// 400 where one cannot be understood, or a field cannot be selected by.
+    /// 400 where one is invalid, or a field cannot be selected by.
     pub fn new(call: &Call) -> Result<Self, Failure> {
         let labels = split(call.parameter("labelSelector")).into_iter().map(requirement).collect();
         let mut fields = Vec::new();

@@ -168,7 +168,7 @@ impl ApiServer {
         access(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes the state, and wakes watches.
+    /// Changes the state, and notifies watches.
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = self.with(change);
         self.changed.send_modify(|count| *count += 1);

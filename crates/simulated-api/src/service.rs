@@ -91,12 +91,12 @@ impl Exchange {
         let call = self.server.with(|state| Call::parse(&state.resources, &self.client, &self.head, body));
         let call = match call {
             Ok(call) => call,
-            Err(failure) => return self.finish(number, Ok(refusal(&failure)), None),
+            Err(failure) => return self.finish(number, Ok(failed(&failure)), None),
         };
         let fault = self.server.with(|state| state.plan.take(&call));
         match &fault {
             Some(Fault::Refuse) => return self.finish(number, Err(Broken::Refused), None),
-            Some(Fault::Answer(failure)) => return self.finish(number, Ok(refusal(failure)), None),
+            Some(Fault::Answer(failure)) => return self.finish(number, Ok(failed(failure)), None),
             Some(Fault::Hang) => self.hang(number, "black hole").await,
             Some(Fault::DelayBefore(time)) => sleep(*time).await,
             _ => {}
@@ -135,7 +135,7 @@ impl Exchange {
             Verb::Watch => {
                 return match watch::open(&self.server, call) {
                     Ok(lines) => Answer::Watch(Body::streamed(lines)),
-                    Err(failure) => refusal(&failure),
+                    Err(failure) => failed(&failure),
                 };
             }
             Verb::Get => self.server.with(|state| list::get(state, call)).map(|object| (200, object)),
@@ -144,7 +144,7 @@ impl Exchange {
         };
         match result {
             Ok((code, value)) => Answer::Whole(code, Bytes::from(value.to_string()), None),
-            Err(failure) => refusal(&failure),
+            Err(failure) => failed(&failure),
         }
     }
 
@@ -153,7 +153,7 @@ impl Exchange {
         let reached = async {
             while !self.server.with(|state| list::is_reached(state, call)) && changed.changed().await.is_ok() {}
         };
-        // what does not come is told by the read itself
+        // the read itself reports a version that does not come
         let _ = timeout(FRESH, reached).await;
     }
 
@@ -205,7 +205,7 @@ impl Exchange {
     }
 }
 
-fn refusal(failure: &Failure) -> Answer {
+fn failed(failure: &Failure) -> Answer {
     Answer::Whole(failure.code, Bytes::from(failure.body().to_string()), failure.retry_after)
 }
 

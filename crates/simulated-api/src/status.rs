@@ -7,7 +7,7 @@ use crate::{
     validate::Invalid,
 };
 
-/// A failed call, as its `Status` tells it (Kubernetes API conventions, "Response Status Kind").
+/// A failed call, as its `Status` describes it (Kubernetes API conventions, "Response Status Kind").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// HTTP status code, 400 to 599.

@@ -56,7 +56,7 @@ struct Watcher {
 /// Opens a watch.
 ///
 /// # Errors
-/// 400 and 422 for options that cannot be met. A version that is too old is told by an event.
+/// 400 and 422 for options that cannot be met. An event reports a version that is too old.
 pub fn open(
     server: &ApiServer,
     call: &Call,
@@ -144,14 +144,14 @@ impl Watcher {
             }
             self.changed.mark_unchanged();
             let server = self.server.clone();
-            let wakes = server.with(|state| self.advance(state, Instant::now()));
+            let due = server.with(|state| self.advance(state, Instant::now()));
             if !self.lines.is_empty() || self.is_over {
                 continue;
             }
             tokio::select! {
                 biased;
                 changed = self.changed.changed() => self.is_over = changed.is_err(),
-                () = sleep_until(wakes.unwrap_or(self.end)), if wakes.is_some() => {}
+                () = sleep_until(due.unwrap_or(self.end)), if due.is_some() => {}
             }
         }
     }

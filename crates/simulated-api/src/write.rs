@@ -45,7 +45,7 @@ pub fn key(call: &Call) -> Key {
     Key::new(&call.resource, call.namespace.as_deref(), &call.name)
 }
 
-/// The time as objects tell it, in whole seconds.
+/// The time as objects show it, in whole seconds.
 pub fn now(state: &State) -> String {
     state.now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }

@@ -102,7 +102,7 @@ async fn watcher_lists_again_after_a_compaction_it_slept_through() -> Result<()>
     let watching = Match::any().verb(Verb::Watch);
     server.plan(Rule::once(watching.clone(), Fault::DelayBefore(Duration::from_secs(30))));
     let watch = watcher::watcher(api, watcher::Config::default().timeout(60)).filter(|event| {
-        // the first watch is told that its version is gone
+        // the first watch gets an error: its version is gone
         std::future::ready(event.is_ok())
     });
     let changes = async {
@@ -384,7 +384,7 @@ async fn read_of_a_version_that_does_not_come_fails_after_three_seconds() -> Res
 }
 
 #[tokio::test(start_paused = true)]
-async fn list_of_a_compacted_version_goes_on_with_the_token_of_the_refusal() -> Result<()> {
+async fn list_of_a_compacted_version_goes_on_with_the_token_of_the_failure() -> Result<()> {
     let server = server(1);
     let user = server.as_user("kubectl");
     for name in ["a", "b", "c"] {

@@ -59,7 +59,7 @@ async fn simulated(real: &Client, seed: u64) -> Result<ApiServer> {
     Ok(ApiServer::new(Config { resources, ..Config::new(seed, clock) }))
 }
 
-/// Field managers, more than are told apart, in the order in which they write.
+/// Field managers, more than are recorded separately, in the order in which they write.
 const MANAGERS: [&str; 14] =
     ["m00", "m01", "m02", "m03", "m04", "m05", "m06", "m07", "m08", "m09", "m10", "m11", "m12", "m13"];
 

@@ -159,7 +159,7 @@ fn action(random: &mut Random, kind: Kind, name: &str, namespace: &str) -> Actio
         (_, 0..5) => Action::Create(object(random, kind, name, namespace)),
         (Kind::Deployment, 5..18) | (_, 5..10) => Action::Patch { subresource: "", patch: patch(random, kind) },
         (_, 10..13) if has_status => Action::Patch { subresource: "status", patch: status(random) },
-        // nobody replaces events
+        // no one replaces events
         (Kind::Event, 10..14) => Action::Patch { subresource: "", patch: patch(random, kind) },
         (_, 10..13) => Action::Put { whole: random.below(2) == 0, merge: patch(random, kind) },
         (_, 13) => Action::Put { whole: random.below(2) == 0, merge: patch(random, kind) },
