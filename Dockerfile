@@ -14,7 +14,6 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
 COPY src src
 COPY crates crates
-COPY tests/stage tests/stage
 # An image from scratch has no loader, so that a binary that needs one is refused here.
 RUN cargo build --release --locked --package itwin-credential-operator \
     && mkdir /out \

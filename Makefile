@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 OPERATOR := target/debug/itwin-credential-operator
-STAGE := target/debug/stage
+TESTBED := target/debug/testbed
 # A static binary, as in the image.
 STATIC := $(shell uname -m)-unknown-linux-gnu
 # Tests mostly wait for servers, so run more of them than there are cores.
@@ -30,12 +30,12 @@ build: ## Build everything.
 
 .PHONY: demo
 demo: build ## Show the main task on a local cluster, step by step; KEEP=1 leaves the cluster running.
-	$(STAGE) demo $(OPERATOR)
+	$(TESTBED) demo $(OPERATOR)
 
 .PHONY: test
 test: build ## Run all tests, with a real API server and authorization server.
 	$(CARGO) test --locked --workspace --no-run
-	$(STAGE) run -- $(CARGO) test --locked --workspace --no-fail-fast -- --test-threads $(TEST_THREADS) $(ARGS)
+	$(TESTBED) run -- $(CARGO) test --locked --workspace --no-fail-fast -- --test-threads $(TEST_THREADS) $(ARGS)
 ifeq ($(ARGS),)
 	@$(MAKE) --no-print-directory e2e
 endif
@@ -45,11 +45,11 @@ e2e: build ## Install the chart and the image on a real node and check that a po
 ifeq ($(E2E),off)
 	@echo "e2e: SKIPPED because of E2E=off or CLUSTER"
 else
-	@if $(STAGE) node; then \
+	@if $(TESTBED) node; then \
 		set -ex; \
 		PREBUILT=1 IMAGE=localhost/itwin-credential-operator ARCHIVE=$(E2E_IMAGE) scripts/image; \
 		$(CARGO) test --locked --test e2e --no-run; \
-		E2E_IMAGE=$(abspath $(E2E_IMAGE)) $(STAGE) run --node -- \
+		E2E_IMAGE=$(abspath $(E2E_IMAGE)) $(TESTBED) run --node -- \
 			$(CARGO) test --locked --offline --test e2e -- --ignored --nocapture; \
 	else \
 		echo "e2e: SKIPPED: this machine cannot run pods, see above"; \
@@ -100,7 +100,7 @@ N ?= 1000
 bench: ## Measure the operator with N credentials (default 1000); writes a table and target/bench-N.json.
 	# a release build of the load generator too: it shares the processor with the operator
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --release --target $(STATIC) --workspace
-	target/$(STATIC)/release/stage bench target/$(STATIC)/release/itwin-credential-operator $(N)
+	target/$(STATIC)/release/testbed bench target/$(STATIC)/release/itwin-credential-operator $(N)
 
 .PHONY: plot
 plot: ## Draw docs/scale.svg from docs/measurements (needs jq and gnuplot).

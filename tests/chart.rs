@@ -11,7 +11,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use stage::{INSTALLATION, Stage, eventually, namespace::Namespace, project};
+use testbed::{INSTALLATION, Testbed, eventually, namespace::Namespace, project};
 
 /// How long the API server may take to enforce a new policy or role.
 const SOON: Duration = Duration::from_secs(60);
@@ -35,23 +35,23 @@ fn file(name: &str) -> Result<String> {
 }
 
 /// What the chart renders for a release of this name, in a namespace of the same name.
-async fn template(stage: &Stage, release: &str, arguments: &[&str]) -> Result<String> {
+async fn template(testbed: &Testbed, release: &str, arguments: &[&str]) -> Result<String> {
     let chart = chart();
-    stage.helm(&[&["template", release, &chart, "--namespace", release], arguments].concat()).await
+    testbed.helm(&[&["template", release, &chart, "--namespace", release], arguments].concat()).await
 }
 
-/// The documents of a rendered chart; those of the Prometheus Operator, whose CRDs no stage has, are separate.
+/// The documents of a rendered chart; those of the Prometheus Operator, whose CRDs no testbed has, are separate.
 fn split(rendered: &str) -> (Vec<&str>, Vec<&str>) {
     let documents = rendered.split("\n---").filter(|document| document.contains("\nkind:"));
     documents.partition(|document| !document.contains("apiVersion: monitoring.coreos.com"))
 }
 
 /// The objects that the chart renders.
-async fn objects(stage: &Stage, release: &str, arguments: &[&str]) -> Result<Vec<Value>> {
-    let rendered = template(stage, release, arguments).await?;
+async fn objects(testbed: &Testbed, release: &str, arguments: &[&str]) -> Result<Vec<Value>> {
+    let rendered = template(testbed, release, arguments).await?;
     let (known, _) = split(&rendered);
     let create = ["create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-"];
-    let text = stage.kubectl_with(&create, Some(&known.join("\n---"))).await?;
+    let text = testbed.kubectl_with(&create, Some(&known.join("\n---"))).await?;
     Ok(serde_json::Deserializer::from_str(&text).into_iter().collect::<Result<_, _>>()?)
 }
 
@@ -76,13 +76,13 @@ async fn refused(what: &str, result: impl Future<Output = Result<String>>) -> Re
 
 #[tokio::test]
 async fn chart_is_clean_with_all_kinds_of_values() -> Result<()> {
-    let stage = Stage::current()?;
+    let testbed = Testbed::current()?;
     for values in values()? {
         let values = values.map(|file| format!("--values={}", file.display()));
         let chart = chart();
         let mut arguments = vec!["lint", "--strict", &chart];
         arguments.extend(values.as_deref());
-        stage.helm(&arguments).await?;
+        testbed.helm(&arguments).await?;
     }
     Ok(())
 }
@@ -95,10 +95,10 @@ async fn rendered_objects_are_accepted_by_the_api_server() -> Result<()> {
     for values in values()? {
         let values = values.map(|file| format!("--values={}", file.display()));
         let arguments: Vec<&str> = values.as_deref().into_iter().collect();
-        let rendered = template(&namespace.stage, &namespace.name, &arguments).await?;
+        let rendered = template(&namespace.testbed, &namespace.name, &arguments).await?;
         let (known, _) = split(&rendered);
         let apply = ["apply", "--dry-run=server", "-f", "-"];
-        let accepted = namespace.stage.kubectl_with(&apply, Some(&known.join("\n---"))).await;
+        let accepted = namespace.testbed.kubectl_with(&apply, Some(&known.join("\n---"))).await;
         accepted.with_context(|| format!("with {values:?}"))?;
     }
     Ok(())
@@ -106,7 +106,7 @@ async fn rendered_objects_are_accepted_by_the_api_server() -> Result<()> {
 
 #[tokio::test]
 async fn unknown_and_ill_typed_values_are_refused() -> Result<()> {
-    let stage = Stage::current()?;
+    let testbed = Testbed::current()?;
     for (wrong, named) in [
         ("replicas=2", "replicas"),
         ("replicaCount=two", "replicaCount"),
@@ -130,7 +130,7 @@ async fn unknown_and_ill_typed_values_are_refused() -> Result<()> {
         ("prometheusRule.enabled=yes", "enabled"),
         ("validatingAdmissionPolicy.actions={Refuse}", "actions"),
     ] {
-        let said = refused(wrong, template(&stage, "wrong", &["--set", wrong])).await?;
+        let said = refused(wrong, template(&testbed, "wrong", &["--set", wrong])).await?;
         assert!(said.contains("don't meet the specifications") && said.contains(named), "{wrong}: {said}");
     }
     Ok(())
@@ -138,13 +138,13 @@ async fn unknown_and_ill_typed_values_are_refused() -> Result<()> {
 
 #[tokio::test]
 async fn settings_that_contradict_each_other_are_refused() -> Result<()> {
-    let stage = Stage::current()?;
+    let testbed = Testbed::current()?;
     for (wrong, says) in [
         ("serviceMonitor.enabled=true,metrics.service.enabled=false", "metrics.service.enabled"),
         ("serviceMonitor.enabled=true,podMonitor.enabled=true", "twice"),
         ("prometheusRule.enabled=true,prometheusRule.disabledAlerts={Nothing}", "there is no alert Nothing"),
     ] {
-        let said = refused(wrong, template(&stage, "wrong", &["--set", wrong])).await?;
+        let said = refused(wrong, template(&testbed, "wrong", &["--set", wrong])).await?;
         assert!(said.contains(says), "{wrong}: {said}");
     }
     Ok(())
@@ -152,10 +152,10 @@ async fn settings_that_contradict_each_other_are_refused() -> Result<()> {
 
 #[tokio::test]
 async fn settings_reach_the_command_line() -> Result<()> {
-    let stage = Stage::current()?;
+    let testbed = Testbed::current()?;
     let set = "watchNamespaces={a,b},watchSecrets=false,leaderElection.enabled=false,perCredentialMetrics=false,\
                concurrency=3,logLevel=warn,logFormat=text,metrics.port=9000,extraArgs={--lease-namespace=x}";
-    let rendered = template(&stage, "flags", &["--set", set]).await?;
+    let rendered = template(&testbed, "flags", &["--set", set]).await?;
     for argument in [
         "--namespaces=a,b",
         "--watch-secrets=false",
@@ -174,10 +174,10 @@ async fn settings_reach_the_command_line() -> Result<()> {
 
 #[tokio::test]
 async fn crash_journal_is_a_bounded_memory_volume_besides_those_of_the_user() -> Result<()> {
-    let stage = Stage::current()?;
+    let testbed = Testbed::current()?;
     for (arguments, count) in [(vec![], 1), (vec![file("everything.yaml")?], 2)] {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let objects = objects(&stage, "journal", &arguments).await?;
+        let objects = objects(&testbed, "journal", &arguments).await?;
         let pod = &of_kind(&objects, "Deployment").first().context("no Deployment")?["spec"]["template"]["spec"];
         let container = &pod["containers"][0];
         let mount = &container["volumeMounts"][0];
@@ -194,9 +194,9 @@ async fn crash_journal_is_a_bounded_memory_volume_besides_those_of_the_user() ->
 #[tokio::test]
 async fn listed_namespaces_are_the_only_ones_with_permissions_on_secrets() -> Result<()> {
     let namespace = Namespace::new("chart-scoped").await?;
-    let (stage, name) = (&namespace.stage, &namespace.name);
+    let (testbed, name) = (&namespace.testbed, &namespace.name);
     let set = format!("watchNamespaces={{{name},default}}");
-    let objects = objects(stage, name, &["--set", &set]).await?;
+    let objects = objects(testbed, name, &["--set", &set]).await?;
     for role in of_kind(&objects, "ClusterRole") {
         assert!(verbs(role, "secrets").is_empty(), "{} allows Secrets everywhere", role["metadata"]["name"]);
         assert!(verbs(role, "namespaces").is_empty());
@@ -212,11 +212,11 @@ async fn listed_namespaces_are_the_only_ones_with_permissions_on_secrets() -> Re
     // and from the point of view of the API server
     let chart = chart();
     let set = format!("watchNamespaces={{{name}}},crds.enabled=false,replicaCount=0,authorities.bentley-ims=null");
-    stage.helm(&["install", name, &chart, "--namespace", name, "--set", &set]).await?;
+    testbed.helm(&["install", name, &chart, "--namespace", name, "--set", &set]).await?;
     let user = format!("--as=system:serviceaccount:{name}:{name}-{INSTALLATION}");
     let may = async |arguments: &[&str]| {
         // it ends with an error if the answer is no
-        let answer = stage.kubectl(&[&["auth", "can-i", &user], arguments].concat()).await;
+        let answer = testbed.kubectl(&[&["auth", "can-i", &user], arguments].concat()).await;
         answer.is_ok_and(|answer| answer.starts_with("yes"))
     };
     eventually("the permissions", SOON, async || may(&["list", "secrets", "--namespace", name]).await.then_some(()))
@@ -228,15 +228,15 @@ async fn listed_namespaces_are_the_only_ones_with_permissions_on_secrets() -> Re
     assert!(!may(&["list", "secrets", "--all-namespaces"]).await);
     assert!(!may(&["delete", "secrets", "--namespace", name]).await);
     assert!(!may(&["list", "itwinservicecredentials.credentials.itwin.dev", "--all-namespaces"]).await);
-    stage.helm(&["uninstall", name, "--namespace", name]).await?;
+    testbed.helm(&["uninstall", name, "--namespace", name]).await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn permissions_follow_what_is_switched_on() -> Result<()> {
-    let stage = Stage::current()?;
+    let testbed = Testbed::current()?;
     let role = async |set: &str| -> Result<(Value, usize)> {
-        let objects = objects(&stage, INSTALLATION, &["--set", set]).await?;
+        let objects = objects(&testbed, INSTALLATION, &["--set", set]).await?;
         let named = |kind: &str| {
             let found = of_kind(&objects, kind).into_iter().filter(|role| role["metadata"]["name"] == INSTALLATION);
             found.cloned().collect::<Vec<Value>>()
@@ -252,7 +252,7 @@ async fn permissions_follow_what_is_switched_on() -> Result<()> {
     assert_eq!(verbs(&unwatched, "secrets"), ["get", "create", "patch"]);
     assert_eq!(verbs(&unwatched, "deployments"), ["get", "patch"]);
     assert_eq!(leases, 0);
-    let none = objects(&stage, INSTALLATION, &["--set", "rbac.create=false"]).await?;
+    let none = objects(&testbed, INSTALLATION, &["--set", "rbac.create=false"]).await?;
     assert!(of_kind(&none, "ClusterRole").is_empty() && of_kind(&none, "RoleBinding").is_empty());
     Ok(())
 }
@@ -295,7 +295,7 @@ async fn pods_meet_the_restricted_standard() -> Result<()> {
     namespace.kubectl(&["create", "serviceaccount", "given"]).await?;
     let pods = async |set: &str| -> Result<Vec<Value>> {
         let set = format!("serviceAccount.create=false,serviceAccount.name=given{set}");
-        let objects = objects(&namespace.stage, &namespace.name, &["--set", &set]).await?;
+        let objects = objects(&namespace.testbed, &namespace.name, &["--set", &set]).await?;
         let template = &of_kind(&objects, "Deployment").first().context("no Deployment")?["spec"]["template"];
         let metadata = json!({"name": "replica", "labels": template["metadata"]["labels"]});
         let replica = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]});
@@ -304,7 +304,7 @@ async fn pods_meet_the_restricted_standard() -> Result<()> {
     };
     let create = async |pod: &Value| {
         let arguments = ["--namespace", &namespace.name, "create", "--dry-run=server", "-f", "-"];
-        namespace.stage.kubectl_with(&arguments, Some(&pod.to_string())).await
+        namespace.testbed.kubectl_with(&arguments, Some(&pod.to_string())).await
     };
     for pod in pods("").await? {
         create(&pod).await?;
@@ -319,26 +319,26 @@ async fn pods_meet_the_restricted_standard() -> Result<()> {
 
 #[tokio::test]
 async fn authorities_of_a_first_installation_come_after_their_crd_and_are_kept_by_upgrades() -> Result<()> {
-    let stage = Stage::current()?;
+    let testbed = Testbed::current()?;
     let kind = "--api-versions=credentials.itwin.dev/v1alpha1/ITwinAuthority";
     let show = ["--show-only", "templates/authorities.yaml"];
-    let first = template(&stage, "first", &show).await?;
+    let first = template(&testbed, "first", &show).await?;
     assert!(
         first.contains("helm.sh/hook: post-install"),
         "Helm looks up every CRD before it creates an object of it: {first}"
     );
     assert!(first.contains("meta.helm.sh/release-name: first") && !first.contains("before-hook-creation"), "{first}");
-    let later = template(&stage, "first", &[&show[..], &[kind]].concat()).await?;
+    let later = template(&testbed, "first", &[&show[..], &[kind]].concat()).await?;
     assert!(!later.contains("helm.sh/hook"), "{later}");
     Ok(())
 }
 
 #[tokio::test]
 async fn notes_warn_of_what_is_risky() -> Result<()> {
-    let stage = Stage::current()?;
+    let testbed = Testbed::current()?;
     let notes = async |set: &str| {
         let chart = chart();
-        stage.helm(&["install", "notes", &chart, "--dry-run=client", "--set", set]).await
+        testbed.helm(&["install", "notes", &chart, "--dry-run=client", "--set", set]).await
     };
     let plain = notes("replicaCount=2").await?;
     assert!(
@@ -365,7 +365,7 @@ async fn notes_warn_of_what_is_risky() -> Result<()> {
 #[tokio::test]
 async fn admission_policy_reserves_for_the_operator_what_it_decides_from() -> Result<()> {
     let namespace = Namespace::new("chart-policy").await?;
-    let (stage, name) = (&namespace.stage, &namespace.name);
+    let (testbed, name) = (&namespace.testbed, &namespace.name);
     // only this namespace: other tests make manual edits that this policy forbids
     let set = format!(
         "watchNamespaces={{{name}}},validatingAdmissionPolicy.enabled=true,crds.enabled=false,replicaCount=0,\
@@ -375,7 +375,7 @@ async fn admission_policy_reserves_for_the_operator_what_it_decides_from() -> Re
     // authorities are cluster-scoped: the accounts that write their status in other tests are exempt
     let others =
         format!("validatingAdmissionPolicy.exemptUsers={{system:serviceaccount:{INSTALLATION}:{INSTALLATION}}}");
-    stage.helm(&["install", name, &chart, "--namespace", name, "--set", &set, "--set", &others]).await?;
+    testbed.helm(&["install", name, &chart, "--namespace", name, "--set", &set, "--set", &others]).await?;
     let operator = format!("system:serviceaccount:{name}:{name}-{INSTALLATION}");
     let impersonate = format!("--as={operator}");
     let secret = |name: &str| {
@@ -388,7 +388,7 @@ async fn admission_policy_reserves_for_the_operator_what_it_decides_from() -> Re
     };
     let create = async |who: &[&str], name: &str| {
         let arguments = [&["--namespace", &namespace.name, "create", "-f", "-"], who].concat();
-        stage.kubectl_with(&arguments, Some(&secret(name))).await
+        testbed.kubectl_with(&arguments, Some(&secret(name))).await
     };
     eventually("the policy", SOON, async || create(&["--dry-run=server"], "forged").await.is_err().then_some(()))
         .await?;
@@ -420,7 +420,7 @@ async fn admission_policy_reserves_for_the_operator_what_it_decides_from() -> Re
         said.contains("the status is written by itwin-credential-operator only").then_some(())
     };
     eventually("the policy about statuses", SOON, refused_by_policy).await?;
-    let kubeconfig = kube::config::Kubeconfig::read_from(&stage.kubeconfig)?;
+    let kubeconfig = kube::config::Kubeconfig::read_from(&testbed.kubeconfig)?;
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
     config.auth_info.impersonate = Some(operator);
     let credentials: Api<itwin_api::credential::ITwinServiceCredential> =
@@ -439,7 +439,7 @@ async fn admission_policy_reserves_for_the_operator_what_it_decides_from() -> Re
         secret["metadata"]["ownerReferences"].as_array().is_none_or(Vec::is_empty).then_some(())
     })
     .await?;
-    stage.helm(&["uninstall", name, "--namespace", name]).await?;
+    testbed.helm(&["uninstall", name, "--namespace", name]).await?;
     Ok(())
 }
 
@@ -450,19 +450,19 @@ async fn credential_uid(namespace: &Namespace) -> Result<String> {
 
 #[tokio::test]
 async fn alerts_fire_when_they_should_and_only_then() -> Result<()> {
-    let stage = Stage::current()?;
+    let testbed = Testbed::current()?;
     let alerts = project().join("charts").join(INSTALLATION).join("files/alerts.yaml").display().to_string();
-    stage.promtool(&["check", "rules", "--lint=all", "--lint-fatal", &alerts]).await?;
+    testbed.promtool(&["check", "rules", "--lint=all", "--lint-fatal", &alerts]).await?;
     let tests = project().join("tests/alerts/alerts.test.yaml").display().to_string();
-    stage.promtool(&["test", "rules", &tests]).await?;
+    testbed.promtool(&["test", "rules", &tests]).await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn monitoring_objects_hold_what_the_files_hold() -> Result<()> {
     let namespace = Namespace::new("chart-monitoring").await?;
-    let stage = &namespace.stage;
-    let rendered = template(stage, &namespace.name, &[&file("monitoring.yaml")?]).await?;
+    let testbed = &namespace.testbed;
+    let rendered = template(testbed, &namespace.name, &[&file("monitoring.yaml")?]).await?;
     let (_, monitoring) = split(&rendered);
     let rule = monitoring.iter().find(|text| text.contains("kind: PrometheusRule")).context("no PrometheusRule")?;
     assert!(rule.contains("team: platform") && rule.contains("release: prometheus"));
@@ -472,7 +472,7 @@ async fn monitoring_objects_hold_what_the_files_hold() -> Result<()> {
     let monitor = monitoring.iter().find(|text| text.contains("kind: ServiceMonitor")).context("no ServiceMonitor")?;
     assert!(monitor.contains("honorLabels: true") && monitor.contains("interval: 30s"));
 
-    let objects = objects(stage, &namespace.name, &[&file("monitoring.yaml")?]).await?;
+    let objects = objects(testbed, &namespace.name, &[&file("monitoring.yaml")?]).await?;
     let dashboard = of_kind(&objects, "ConfigMap");
     let dashboard = dashboard.first().context("no ConfigMap")?;
     assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use stage::{INSTALLATION, Stage, authority::Client, namespace::merge, operator::Operator, project, setup};
+use testbed::{INSTALLATION, Testbed, authority::Client, namespace::merge, operator::Operator, project, setup};
 use tokio::process::Command;
 
 use crate::markdown::{blocks, commands};
@@ -58,7 +58,7 @@ struct Document {
 
 /// Where commands run: a copy of the files that they read, with the authority of the testbed instead of real ones.
 struct Place {
-    stage: Stage,
+    testbed: Testbed,
     client: Client,
     folder: PathBuf,
 }
@@ -79,24 +79,24 @@ fn documents() -> Vec<Document> {
 }
 
 impl Place {
-    async fn new(stage: Stage) -> Result<Self> {
+    async fn new(testbed: Testbed) -> Result<Self> {
         let client = Client::new("service-abc");
-        stage.authority.register(&client).await?;
-        let folder = stage.directory.join("documentation");
+        testbed.authority.register(&client).await?;
+        let folder = testbed.directory.join("documentation");
         std::fs::create_dir_all(folder.join("bin"))?;
         for part in ["charts", "crds", "examples"] {
             copy(&project().join(part), &folder.join(part))?;
         }
-        std::os::unix::fs::symlink(&stage.kubectl, folder.join("bin/kubectl"))?;
-        std::os::unix::fs::symlink(&stage.helm, folder.join("bin/helm"))?;
+        std::os::unix::fs::symlink(&testbed.kubectl, folder.join("bin/kubectl"))?;
+        std::os::unix::fs::symlink(&testbed.helm, folder.join("bin/helm"))?;
         std::fs::write(folder.join("client.key"), "the private key that a command of the documentation makes")?;
-        let place = Self { stage, client, folder };
+        let place = Self { testbed, client, folder };
         for file in ["examples/authority.yaml", "charts/itwin-credential-operator/values.yaml"] {
             let file = place.folder.join(file);
             let text = std::fs::read_to_string(&file)?;
             // no pod would run
             let text = text.replace("replicaCount: 2", "replicaCount: 0");
-            let trust = format!(", caBundle: \"{}\"}}", place.stage.authority.ca_bundle());
+            let trust = format!(", caBundle: \"{}\"}}", place.testbed.authority.ca_bundle());
             let text = text.replace(r#"issuer: "https://ims.bentley.com"}"#, &format!("issuer: \"{ISSUER}\"{trust}"));
             std::fs::write(&file, place.replaced(&text))?;
         }
@@ -105,11 +105,11 @@ impl Place {
 
     /// A text with the authority and client of the testbed instead of others.
     fn replaced(&self, text: &str) -> String {
-        let issuer = &self.stage.authority.issuer;
+        let issuer = &self.testbed.authority.issuer;
         text.replace(ISSUER, issuer)
             .replace("https://ims.example.com", issuer)
             .replace("https://qa-ims.bentley.com", issuer)
-            .replace("REPLACE_WITH_BASE64_OF_THE_CA", &self.stage.authority.ca_bundle())
+            .replace("REPLACE_WITH_BASE64_OF_THE_CA", &self.testbed.authority.ca_bundle())
             .replace("client_secret=...", &format!("client_secret={}", self.client.client_secret))
     }
 
@@ -129,7 +129,7 @@ impl Place {
         command.env("PATH", format!("{}:{path}", self.folder.join("bin").display()));
         command.env("KUBECONFIG", self.kubeconfig(&document.namespace)?);
         // do not read or write files of the user
-        command.env("HOME", &self.folder).env("KUBECACHEDIR", self.stage.directory.join("kubectl"));
+        command.env("HOME", &self.folder).env("KUBECACHEDIR", self.testbed.directory.join("kubectl"));
         let output = tokio::time::timeout(LIMIT, command.output()).await.context("it takes too long")??;
         let mut printed = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
@@ -143,7 +143,7 @@ impl Place {
     fn kubeconfig(&self, namespace: &str) -> Result<PathBuf> {
         let file = self.folder.join(format!("{namespace}.kubeconfig"));
         if !file.exists() {
-            let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&self.stage.kubeconfig)?)?;
+            let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&self.testbed.kubeconfig)?)?;
             merge(&mut config["contexts"][0]["context"], &json!({"namespace": namespace}));
             std::fs::write(&file, config.to_string())?;
         }
@@ -175,10 +175,10 @@ impl Place {
         ]});
         let namespace = ["--namespace", &document.namespace];
         let apply = [&namespace[..], &["apply", "-f", "-"]].concat();
-        self.stage.kubectl_with(&apply, Some(&objects.to_string())).await?;
+        self.testbed.kubectl_with(&apply, Some(&objects.to_string())).await?;
         let condition = if document.name == BROKEN { "condition=Ready=False" } else { "condition=Ready" };
         let wait = ["wait", &format!("--for={condition}"), "itcred/render-agent", "--timeout=30s"];
-        self.stage.kubectl(&[&namespace[..], &wait].concat()).await.map(drop)
+        self.testbed.kubectl(&[&namespace[..], &wait].concat()).await.map(drop)
     }
 
     /// Runs one command of a document and compares its output with the documented one.
@@ -214,7 +214,7 @@ impl Place {
                 // the authority of the chart exists already
                 let text = text.replace("name: bentley-ims\nspec", "name: another\nspec");
                 let dry_run = ["--namespace", &document.namespace, "create", "--dry-run=server", "-f", "-"];
-                self.stage.kubectl_with(&dry_run, Some(&text)).await.with_context(place)?;
+                self.testbed.kubectl_with(&dry_run, Some(&text)).await.with_context(place)?;
             } else if text.starts_with("# values") {
                 std::fs::write(self.folder.join("values.yaml"), text)?;
                 let render =
@@ -268,15 +268,15 @@ fn output_is_compared_word_by_word_except_numbers() {
 
 #[tokio::test]
 async fn documented_commands_work() -> Result<()> {
-    let (_control_plane, stage) = setup::own_control_plane(&Stage::current()?, "documentation").await?;
-    let place = Place::new(stage).await?;
+    let (_control_plane, testbed) = setup::own_control_plane(&Testbed::current()?, "documentation").await?;
+    let place = Place::new(testbed).await?;
     let documents = documents();
     for document in &documents {
-        place.stage.kubectl(&["create", "namespace", &document.namespace]).await?;
+        place.testbed.kubectl(&["create", "namespace", &document.namespace]).await?;
     }
     let namespaces: Vec<&str> = documents.iter().map(|document| document.namespace.as_str()).collect();
     let election = ["--leader-election=true", "--lease-namespace", INSTALLATION];
-    let _operator = Operator::start(&place.stage, Path::new(PROGRAM), &namespaces.join(","), &election).await?;
+    let _operator = Operator::start(&place.testbed, Path::new(PROGRAM), &namespaces.join(","), &election).await?;
 
     // as the first document does it, for documents that run before it
     let install = "helm upgrade --install --reset-values itwin-credential-operator charts/itwin-credential-operator \

@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use itwin_api::conditions::Reason;
 use serde_json::{Value, json};
-use stage::{Stage, project};
+use testbed::{Testbed, project};
 
 /// The health check for a CRD, from the ConfigMap of the example.
 fn check(kind: &str) -> Result<String> {
@@ -36,7 +36,7 @@ async fn healths(kind: &str, objects: &[Value]) -> Result<Vec<(String, String)>>
         check(kind)?,
         objects.join(",")
     );
-    let printed = Stage::current()?.lua(&script).await?;
+    let printed = Testbed::current()?.lua(&script).await?;
     let lines = printed.lines().filter_map(|line| line.split_once('|'));
     Ok(lines.map(|(status, message)| (status.to_owned(), message.to_owned())).collect())
 }

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use stage::{INSTALLATION, namespace::Namespace, setup::account_kubeconfig};
+use testbed::{INSTALLATION, namespace::Namespace, setup::account_kubeconfig};
 
 /// All verbs that the operator uses on Secrets.
 pub const ALL: [&str; 5] = ["get", "list", "watch", "create", "patch"];
@@ -14,12 +14,12 @@ pub async fn namespace_with_own_account(prefix: &str, secrets: &[&str]) -> Resul
     let mut namespace = Namespace::new(prefix).await?;
     let name = namespace.name.clone();
     grant(&namespace, secrets).await?;
-    namespace.stage.kubectl(&["--namespace", INSTALLATION, "create", "serviceaccount", &name]).await?;
+    namespace.testbed.kubectl(&["--namespace", INSTALLATION, "create", "serviceaccount", &name]).await?;
     let (role, account) = (format!("--clusterrole={name}"), format!("--serviceaccount={INSTALLATION}:{name}"));
-    namespace.stage.kubectl(&["create", "clusterrolebinding", &name, &role, &account]).await?;
-    let file = namespace.stage.directory.join(format!("{name}.kubeconfig"));
-    account_kubeconfig(&namespace.stage, INSTALLATION, &name, &file).await?;
-    namespace.stage.operator_kubeconfig = file;
+    namespace.testbed.kubectl(&["create", "clusterrolebinding", &name, &role, &account]).await?;
+    let file = namespace.testbed.directory.join(format!("{name}.kubeconfig"));
+    account_kubeconfig(&namespace.testbed, INSTALLATION, &name, &file).await?;
+    namespace.testbed.operator_kubeconfig = file;
     Ok(namespace)
 }
 

@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use stage::namespace::Namespace;
+use testbed::namespace::Namespace;
 
 /// The response of the API server to an object: `Ok` if it would accept it.
 async fn verdict(namespace: &Namespace, object: &Value) -> Result<(), String> {
     let arguments = ["--namespace", &namespace.name, "create", "--dry-run=server", "-f", "-"];
     namespace
-        .stage
+        .testbed
         .kubectl_with(&arguments, Some(&object.to_string()))
         .await
         .map(drop)

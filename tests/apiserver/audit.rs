@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::Value;
-use stage::namespace::Namespace;
+use testbed::namespace::Namespace;
 
 /// One call of the operator, except watches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +31,7 @@ impl std::fmt::Display for Call {
 
 /// The calls up to now. The audit log holds a call before the operator gets the response.
 pub fn calls(namespace: &Namespace) -> Result<Vec<Call>> {
-    let log = std::fs::read_to_string(namespace.stage.directory.join("audit.log"))?;
+    let log = std::fs::read_to_string(namespace.testbed.directory.join("audit.log"))?;
     // the last line may be incomplete
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let calls_here = entries.filter(|entry| entry["objectRef"]["namespace"] == namespace.name.as_str());

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use stage::eventually;
+use testbed::eventually;
 
 use crate::fixture::{Fixture, PATIENCE, SOON, condition};
 
@@ -20,7 +20,7 @@ async fn authority_reports_its_endpoints_and_keys() -> Result<()> {
             .filter(|status| condition(status, "Ready").is_some_and(|(status, ..)| status == "True"))
     })
     .await?;
-    let issuer = &fixture.namespace.stage.authority.issuer;
+    let issuer = &fixture.namespace.testbed.authority.issuer;
     assert_eq!(status["tokenEndpoint"], format!("{issuer}/connect/token"));
     assert_eq!(status["jwksUri"], format!("{issuer}/.well-known/openid-configuration/jwks"));
     assert_eq!(status["signingKeys"], 1);
@@ -60,7 +60,7 @@ async fn what_the_authority_does_not_allow_is_refused_before_any_request() -> Re
     fixture.wait_condition("Renewed", "False", "NamespaceNotAllowed", SOON).await?;
     assert!(fixture.token_requests().await?.is_empty());
 
-    fixture.namespace.stage.kubectl(&["label", "namespace", &fixture.namespace.name, "itwin=yes"]).await?;
+    fixture.namespace.testbed.kubectl(&["label", "namespace", &fixture.namespace.name, "itwin=yes"]).await?;
     fixture
         .apply_authority(
             &json!({"allowedNamespaces": {"matchLabels": {"itwin": "yes"}}, "allowedScopes": ["itwin-platform"]}),
@@ -88,14 +88,14 @@ async fn deleted_authority_costs_no_valid_token() -> Result<()> {
 
 #[tokio::test]
 async fn proxy_of_the_environment_is_used_for_the_authority_and_no_proxy_obeyed() -> Result<()> {
-    let namespace = stage::namespace::Namespace::new("proxy").await?;
+    let namespace = testbed::namespace::Namespace::new("proxy").await?;
     let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", proxy.local_addr()?);
     // the API server is at 127.0.0.1, the authority at localhost
     let variables = [("HTTPS_PROXY", url.as_str()), ("NO_PROXY", "127.0.0.1")];
     let program = std::path::Path::new(crate::fixture::PROGRAM);
     let _operator =
-        stage::operator::Operator::start_with(&namespace.stage, program, &namespace.name, &[], &variables).await?;
+        testbed::operator::Operator::start_with(&namespace.testbed, program, &namespace.name, &[], &variables).await?;
     namespace.apply(&namespace.authority(&json!({}))).await?;
     let (mut connection, _) = tokio::time::timeout(crate::fixture::PATIENCE, proxy.accept()).await??;
     let mut line = vec![0; 64];

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use base64::Engine;
 use serde_json::{Value, json};
-use stage::eventually;
+use testbed::eventually;
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
 
@@ -112,7 +112,8 @@ async fn client_secret_over_a_mebibyte_is_refused_by_the_api_server() -> Result<
     let fixture = Fixture::bare("client-large").await?;
     let large = client_secret(&[("client_id", b"id"), ("client_secret", &vec![b'a'; (1 << 20) + 1])]);
     let (create, large) = (["--namespace", &fixture.namespace.name, "create", "-f", "-"], large.to_string());
-    let refused = fixture.namespace.stage.kubectl_with(&create, Some(&large)).await.err().context("it was accepted")?;
+    let refused =
+        fixture.namespace.testbed.kubectl_with(&create, Some(&large)).await.err().context("it was accepted")?;
     assert!(format!("{refused:#}").contains("Too long"), "{refused:#}");
     Ok(())
 }
@@ -120,8 +121,8 @@ async fn client_secret_over_a_mebibyte_is_refused_by_the_api_server() -> Result<
 #[tokio::test]
 async fn clients_in_one_secret_get_each_a_token_of_its_own() -> Result<()> {
     let fixture = Fixture::new("two-clients").await?;
-    let other = stage::authority::Client::new(&format!("other-{}", fixture.namespace.name));
-    fixture.namespace.stage.authority.register(&other).await?;
+    let other = testbed::authority::Client::new(&format!("other-{}", fixture.namespace.name));
+    fixture.namespace.testbed.authority.register(&other).await?;
     let both = json!({
         "apiVersion": "v1",
         "kind": "Secret",

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use stage::eventually;
+use testbed::eventually;
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use stage::{authority::Client, eventually, faults::Faults, operator::Operator};
 use tempfile::TempDir;
+use testbed::{authority::Client, eventually, faults::Faults, operator::Operator};
 
 use crate::fixture::{Fixture, PATIENCE, PROGRAM, SOON};
 
@@ -27,7 +27,7 @@ fn client(fixture: &Fixture, name: &str) -> Client {
 async fn start(fixture: &mut Fixture, directory: &TempDir) -> Result<()> {
     let state = format!("--state-dir={}", directory.path().display());
     let namespace = &fixture.namespace;
-    fixture.operator = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, &[&state]).await?;
+    fixture.operator = Operator::start(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &[&state]).await?;
     Ok(())
 }
 
@@ -45,7 +45,7 @@ async fn issued_at(fixture: &Fixture, name: &str) -> Result<chrono::DateTime<chr
 #[tokio::test]
 async fn credential_that_was_under_way_in_a_crash_is_reconciled_after_the_others() -> Result<()> {
     let mut fixture = Fixture::bare("crash").await?;
-    let faults = fixture.namespace.stage.faults.clone();
+    let faults = fixture.namespace.testbed.faults.clone();
     fixture.apply_authority(&json!({"issuer": faults.issuer, "caBundle": faults.ca_bundle()})).await?;
     let directory = TempDir::new()?;
     fixture.stop();

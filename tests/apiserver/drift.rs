@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use stage::eventually;
+use testbed::eventually;
 
 use crate::{
     audit::{calls, calls_since},
@@ -26,7 +26,7 @@ async fn edit_status(fixture: &Fixture, status: &Value) -> Result<()> {
 /// Waits until the operator has reconciled the credential again after everything up to now.
 async fn wait_for_a_reconcile(fixture: &Fixture) -> Result<()> {
     let reconciles = fixture.metric("itwin_reconciles_total").await?;
-    let reconcile = format!("reconcile={}", stage::control_plane::random_token());
+    let reconcile = format!("reconcile={}", testbed::control_plane::random_token());
     fixture.namespace.kubectl(&["annotate", "itcred", NAME, "--overwrite", &reconcile]).await?;
     eventually("another reconciliation", PATIENCE, async || {
         (fixture.metric("itwin_reconciles_total").await.ok()? > reconciles).then_some(())
@@ -96,10 +96,10 @@ async fn client_rotated_while_the_operator_is_down_gives_one_new_token() -> Resu
 #[tokio::test]
 async fn client_changed_during_a_request_is_read_again_before_the_next() -> Result<()> {
     let fixture = Fixture::bare("rotate-midway").await?;
-    let faults = fixture.namespace.stage.faults.clone();
+    let faults = fixture.namespace.testbed.faults.clone();
     let spec = json!({"issuer": faults.issuer, "caBundle": faults.ca_bundle(), "requestTimeout": "2s"});
     fixture.apply_authority(&spec).await?;
-    let next = stage::authority::Client::new(&format!("next-{}", fixture.client.client_id));
+    let next = testbed::authority::Client::new(&format!("next-{}", fixture.client.client_id));
     faults.behave(&fixture.client.client_id, &json!({"name": "slowHeader"})).await?;
     fixture.apply_client_secret().await?;
     fixture.apply_credential(&json!({})).await?;
@@ -165,7 +165,7 @@ async fn assert_reverted(fixture: &Fixture, before: &Value, secret: &Value) -> R
     assert_eq!(&fixture.secret().await?.context("no Secret")?, secret, "the Secret is what it was");
     assert_eq!(fixture.token_requests().await?.len(), 1, "no token is requested");
     let precious = fixture.namespace.get("secret", "precious").await?.context("no Secret")?;
-    assert_eq!(stage::namespace::data(&precious)?.len(), 1, "the Secret that the wrong status named is not touched");
+    assert_eq!(testbed::namespace::data(&precious)?.len(), 1, "the Secret that the wrong status named is not touched");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use chrono::{SecondsFormat, TimeDelta};
 use itwin_credential_operator::clock::Clock;
 use nix::sys::signal::Signal;
 use serde_json::json;
-use stage::{INSTALLATION, Stage, eventually, namespace::Namespace, operator::Operator};
+use testbed::{INSTALLATION, Testbed, eventually, namespace::Namespace, operator::Operator};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::fixture::{Fixture, NAME, PATIENCE, PROGRAM, SOON};
@@ -43,7 +43,7 @@ impl Replicas {
 
     async fn standby(&self) -> Result<Operator> {
         let namespace = &self.fixture.namespace;
-        let standby = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
+        let standby = Operator::start(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
         assert_eq!(standby.get("/healthz").await?, "ok\n");
         assert_eq!(standby.get("/readyz").await?, "ok\n");
         leads(&standby, false, SOON).await?;
@@ -61,32 +61,32 @@ impl Replicas {
     }
 
     async fn holder(&self) -> Result<String> {
-        holder(&self.fixture.namespace.stage).await
+        holder(&self.fixture.namespace.testbed).await
     }
 }
 
 const ARGUMENTS: [&str; 4] = ["--leader-election=true", "--lease-namespace", INSTALLATION, "--concurrency=4"];
 
-async fn holder(stage: &Stage) -> Result<String> {
+async fn holder(testbed: &Testbed) -> Result<String> {
     let arguments = ["get", "lease", INSTALLATION, "-n", INSTALLATION, "-o", "jsonpath={.spec.holderIdentity}"];
-    stage.kubectl(&arguments).await
+    testbed.kubectl(&arguments).await
 }
 
 /// Writes the Lease as another replica would, whose clock differs from ours by so many minutes.
-async fn hold(stage: &Stage, holder: &str, minutes: i64) -> Result<()> {
+async fn hold(testbed: &Testbed, holder: &str, minutes: i64) -> Result<()> {
     let time = (Clock::system().now() + TimeDelta::minutes(minutes)).to_rfc3339_opts(SecondsFormat::Micros, true);
     let spec = json!({
         "holderIdentity": holder, "leaseDurationSeconds": 12, "acquireTime": time, "renewTime": time, "leaseTransitions": 1,
     });
     let patch = json!({"spec": spec}).to_string();
-    stage.kubectl(&["patch", "lease", INSTALLATION, "-n", INSTALLATION, "--type=merge", "-p", &patch]).await.map(drop)
+    testbed.kubectl(&["patch", "lease", INSTALLATION, "-n", INSTALLATION, "--type=merge", "-p", &patch]).await.map(drop)
 }
 
 /// The Lease exists. It is a replica that creates it: a test of permissions waits for the use of each of them.
 async fn existing_lease(namespace: &Namespace) -> Result<MutexGuard<'static, ()>> {
     let turn = LEASE.lock().await;
-    if namespace.stage.kubectl(&["get", "lease", INSTALLATION, "-n", INSTALLATION]).await.is_err() {
-        let first = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
+    if namespace.testbed.kubectl(&["get", "lease", INSTALLATION, "-n", INSTALLATION]).await.is_err() {
+        let first = Operator::start(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
         leads(&first, true, PATIENCE).await?;
     }
     Ok(turn)
@@ -158,13 +158,13 @@ async fn leader_that_was_stopped_for_longer_than_its_lease_leads_no_longer() -> 
 #[tokio::test]
 async fn kaniop_leader_that_cannot_renew_its_lease_ends_before_another_may_lead() -> Result<()> {
     let mut replicas = Replicas::new("no-renewal").await?;
-    let stage = replicas.fixture.namespace.stage.clone();
+    let testbed = replicas.fixture.namespace.testbed.clone();
     let set_rules = async |rules: &str| {
         let patch = format!(r#"[{{"op":"replace","path":"/rules","value":{rules}}}]"#);
-        stage.kubectl(&["patch", "role", INSTALLATION, "-n", INSTALLATION, "--type=json", "-p", &patch]).await
+        testbed.kubectl(&["patch", "role", INSTALLATION, "-n", INSTALLATION, "--type=json", "-p", &patch]).await
     };
     let rules = ["get", "role", INSTALLATION, "-n", INSTALLATION, "-o", "jsonpath={.rules}"];
-    let rules = stage.kubectl(&rules).await?;
+    let rules = testbed.kubectl(&rules).await?;
     set_rules("[]").await?;
     let taken = Instant::now();
     let code = replicas.fixture.operator.process.wait(PATIENCE);
@@ -195,10 +195,10 @@ async fn kaniop_lease_is_its_holders_and_is_cleared_at_the_end() -> Result<()> {
 async fn dead_holder_whose_clock_was_ten_minutes_ahead_is_followed_within_twenty_seconds() -> Result<()> {
     let namespace = Namespace::new("ahead").await?;
     let _turn = existing_lease(&namespace).await?;
-    hold(&namespace.stage, "dead", 10).await?;
-    let standby = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
+    hold(&namespace.testbed, "dead", 10).await?;
+    let standby = Operator::start(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
     leads(&standby, true, AFTER_KILL).await?;
-    assert_ne!(holder(&namespace.stage).await?, "dead");
+    assert_ne!(holder(&namespace.testbed).await?, "dead");
     Ok(())
 }
 
@@ -206,12 +206,12 @@ async fn dead_holder_whose_clock_was_ten_minutes_ahead_is_followed_within_twenty
 async fn healthy_leader_whose_clock_is_ten_minutes_behind_keeps_its_lease() -> Result<()> {
     let namespace = Namespace::new("behind").await?;
     let _turn = existing_lease(&namespace).await?;
-    hold(&namespace.stage, "healthy", -10).await?;
-    let standby = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
+    hold(&namespace.testbed, "healthy", -10).await?;
+    let standby = Operator::start(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
     let until = Instant::now() + AFTER_KILL;
     while Instant::now() < until {
-        hold(&namespace.stage, "healthy", -10).await?;
-        assert_eq!(holder(&namespace.stage).await?, "healthy");
+        hold(&namespace.testbed, "healthy", -10).await?;
+        assert_eq!(holder(&namespace.testbed).await?, "healthy");
         tokio::time::sleep(WATCHED).await;
     }
     leads(&standby, false, SOON).await?;

@@ -43,7 +43,7 @@ async fn reserved_types_are_refused_even_when_they_are_offered() -> Result<()> {
             secret["metadata"]["annotations"]["credentials.itwin.dev/adopt"], name,
             "the offer was not accepted"
         );
-        let now = stage::namespace::data(&secret)?;
+        let now = testbed::namespace::data(&secret)?;
         assert!(!now.contains_key("access_token"), "{kind}: {:?}", now.keys());
         for (key, value) in data.as_object().into_iter().flatten() {
             assert_eq!(now[key], value.as_str().unwrap_or_default(), "{kind}");
@@ -85,7 +85,7 @@ async fn secret_that_becomes_immutable_is_noticed_before_a_token_is_requested() 
     fixture.namespace.kubectl(&["patch", "secret", NAME, "-p", r#"{"immutable":true}"#]).await?;
     fixture.apply_credential(&json!({"scopes": ["imodels:read"]})).await?;
     fixture.wait_condition("Renewed", "False", "SecretImmutable", SOON).await?;
-    stage::eventually("three attempts", PATIENCE, async || {
+    testbed::eventually("three attempts", PATIENCE, async || {
         fixture.status().await.ok().filter(|status| status["consecutiveFailures"].as_i64() >= Some(3))
     })
     .await?;
@@ -100,7 +100,7 @@ async fn secret_that_becomes_immutable_is_noticed_before_a_token_is_requested() 
 fn not_owned(metadata: &Value) -> Value {
     let mut secret =
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME}, "stringData": {"theirs": "precious"}});
-    stage::namespace::merge(&mut secret["metadata"], metadata);
+    testbed::namespace::merge(&mut secret["metadata"], metadata);
     secret
 }
 

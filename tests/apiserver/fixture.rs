@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use stage::{
+use testbed::{
     authority::{Client, TokenRequest},
     eventually,
     namespace::{Namespace, data},
@@ -29,11 +29,11 @@ pub struct Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         // every operator requests the keys of every authority in the cluster: those of finished tests would add up
-        let stage = &self.namespace.stage;
-        let mut kubectl = std::process::Command::new(&stage.kubectl);
-        kubectl.arg("--kubeconfig").arg(&stage.kubeconfig).arg("--cache-dir").arg(stage.directory.join("kubectl"));
+        let testbed = &self.namespace.testbed;
+        let mut kubectl = std::process::Command::new(&testbed.kubectl);
+        kubectl.arg("--kubeconfig").arg(&testbed.kubeconfig).arg("--cache-dir").arg(testbed.directory.join("kubectl"));
         kubectl.args(["delete", "itauth", &self.namespace.name, "--ignore-not-found", "--wait=false"]);
-        // a stage that stops needs no cleanup
+        // a testbed that stops needs no cleanup
         let _ = kubectl.output();
     }
 }
@@ -50,7 +50,7 @@ impl Fixture {
 
     /// Starts an operator for an existing namespace.
     pub async fn on(namespace: Namespace, arguments: &[&str]) -> Result<Self> {
-        let operator = Operator::start(&namespace.stage, Path::new(PROGRAM), &namespace.name, arguments).await?;
+        let operator = Operator::start(&namespace.testbed, Path::new(PROGRAM), &namespace.name, arguments).await?;
         Ok(Self { client: namespace.new_client(), namespace, operator })
     }
 
@@ -80,7 +80,7 @@ impl Fixture {
     }
 
     pub async fn register(&self) -> Result<()> {
-        self.namespace.stage.authority.register(&self.client).await
+        self.namespace.testbed.authority.register(&self.client).await
     }
 
     pub async fn apply_client_secret(&self) -> Result<()> {
@@ -105,7 +105,7 @@ impl Fixture {
 
     /// Starts an operator after the earlier one was stopped.
     pub async fn start(&mut self) -> Result<()> {
-        self.operator = Operator::start(&self.namespace.stage, Path::new(PROGRAM), &self.namespace.name, &[]).await?;
+        self.operator = Operator::start(&self.namespace.testbed, Path::new(PROGRAM), &self.namespace.name, &[]).await?;
         Ok(())
     }
 
@@ -145,7 +145,7 @@ impl Fixture {
     }
 
     pub async fn token_requests(&self) -> Result<Vec<TokenRequest>> {
-        self.namespace.stage.authority.requests(&self.client.client_id).await
+        self.namespace.testbed.authority.requests(&self.client.client_id).await
     }
 
     /// Waits until the condition of this type has this status and reason; returns its message.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use stage::{eventually, node};
+use testbed::{eventually, node};
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
@@ -18,7 +18,7 @@ console.log(JSON.stringify(payload));
 async fn applied_credential_gets_a_complete_secret() -> Result<()> {
     let fixture = Fixture::ready("issue").await?;
     let secret = fixture.secret().await?.context("no Secret")?;
-    let data = stage::namespace::data(&secret)?;
+    let data = testbed::namespace::data(&secret)?;
     let token = &data["access_token"];
 
     let keys: Vec<&str> = data.keys().map(String::as_str).collect();
@@ -27,7 +27,7 @@ async fn applied_credential_gets_a_complete_secret() -> Result<()> {
     assert_eq!(data["authorization"], format!("Bearer {token}"));
     assert_eq!(data["token_type"], "Bearer");
     assert_eq!(data["scope"], "itwin-platform");
-    assert_eq!(data["issuer"], fixture.namespace.stage.authority.issuer);
+    assert_eq!(data["issuer"], fixture.namespace.testbed.authority.issuer);
     assert_eq!(secret["type"], "Opaque");
     assert!(!secret.to_string().contains(&fixture.client.client_secret), "it does not contain the client secret");
 
@@ -39,10 +39,10 @@ async fn applied_credential_gets_a_complete_secret() -> Result<()> {
     assert_eq!(secret["metadata"]["labels"]["credentials.itwin.dev/credential"], NAME);
     assert_eq!(secret["metadata"]["annotations"]["credentials.itwin.dev/owner-uid"], credential["metadata"]["uid"]);
 
-    let stage = &fixture.namespace.stage;
-    let keys = stage.authority.keys().await?.to_string();
+    let testbed = &fixture.namespace.testbed;
+    let keys = testbed.authority.keys().await?.to_string();
     let claims: serde_json::Value =
-        serde_json::from_str(&node(stage, VERIFY, &[token, &keys, &stage.authority.issuer]).await?)?;
+        serde_json::from_str(&node(testbed, VERIFY, &[token, &keys, &testbed.authority.issuer]).await?)?;
     assert_eq!(claims["client_id"], fixture.client.client_id.as_str());
     assert_eq!(claims["scope"], json!(["itwin-platform"]), "an array, as IMS writes it");
 
@@ -56,7 +56,7 @@ async fn status_shows_what_a_user_needs() -> Result<()> {
     let status = fixture.status().await?;
     assert_eq!(status["observedGeneration"], 1);
     assert_eq!(status["secretName"], NAME);
-    assert_eq!(status["issuer"], fixture.namespace.stage.authority.issuer.as_str());
+    assert_eq!(status["issuer"], fixture.namespace.testbed.authority.issuer.as_str());
     assert_eq!(status["clientId"], fixture.client.client_id.as_str());
     assert_eq!(status["scopes"], json!(["itwin-platform"]));
     assert_eq!(status["consecutiveFailures"], 0);
@@ -202,14 +202,14 @@ const { publicKey, privateKey } = await generateKeyPair('ES256', { extractable: 
 const jwk = { ...(await exportJWK(publicKey)), use: 'sig', alg: 'ES256', kid: 'client' };
 console.log(JSON.stringify({ pem: await exportPKCS8(privateKey), jwks: { keys: [jwk] } }));
 ";
-    let mut made: serde_json::Value = serde_json::from_str(&node(&fixture.namespace.stage, MAKE, &[]).await?)?;
+    let mut made: serde_json::Value = serde_json::from_str(&node(&fixture.namespace.testbed, MAKE, &[]).await?)?;
     Ok((made["pem"].as_str().context("a PEM")?.to_owned(), made["jwks"].take()))
 }
 
 #[tokio::test]
 async fn service_user_gets_a_token_where_the_authority_allows_it() -> Result<()> {
     let mut fixture = Fixture::bare("password").await?;
-    let user = stage::authority::User {
+    let user = testbed::authority::User {
         name: format!("user-{}", fixture.namespace.name),
         password: "p%a+s&s w=o/r?d".to_owned(),
     };

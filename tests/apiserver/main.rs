@@ -1,5 +1,5 @@
 //! The operator against a real API server and a real authorization server. Each test has its own namespace,
-//! ITwinAuthority and operator process, and all run in parallel. `make test` starts the stage.
+//! ITwinAuthority and operator process, and all run in parallel. `make test` starts the testbed.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use itwin_api::secret_keys;
 use serde_json::{Value, json};
-use stage::{
+use testbed::{
     eventually,
     namespace::{COLLECTED, Namespace},
     operator::Operator,
@@ -34,7 +34,7 @@ async fn retained_secret_outlives_its_credential() -> Result<()> {
     let secret = fixture.secret().await?.context("no Secret")?;
     assert_eq!(secret["metadata"]["ownerReferences"], json!(null), "nothing for garbage collection to act upon");
     fixture.namespace.kubectl(&["delete", "itcred", "agent", "--wait"]).await?;
-    assert_eq!(fixture.token().await?, stage::namespace::data(&secret)?["access_token"]);
+    assert_eq!(fixture.token().await?, testbed::namespace::data(&secret)?["access_token"]);
     Ok(())
 }
 
@@ -158,8 +158,8 @@ async fn copy_of_a_retained_secret_is_not_taken_over_even_where_it_is_offered_wh
     let mut fixture = Fixture::new("retained-copy").await?;
     fixture.stop();
     let both = format!("{},{}", original.namespace.name, fixture.namespace.name);
-    let stage = &fixture.namespace.stage;
-    fixture.operator = Operator::start(stage, std::path::Path::new(PROGRAM), &both, &[]).await?;
+    let testbed = &fixture.namespace.testbed;
+    fixture.operator = Operator::start(testbed, std::path::Path::new(PROGRAM), &both, &[]).await?;
     let mut copy = copy_of(&original.secret().await?.context("no Secret")?);
     copy["metadata"]["annotations"][secret_keys::ADOPT] = json!(NAME);
     fixture.namespace.apply(&copy).await?;

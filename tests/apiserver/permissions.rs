@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Result;
 use serde_json::Value;
-use stage::{
-    INSTALLATION, Stage,
+use testbed::{
+    INSTALLATION, Testbed,
     audit::{Use, granted, used},
     eventually,
 };
@@ -15,22 +15,22 @@ const OTHERS: Duration = Duration::from_secs(150);
 
 #[tokio::test]
 async fn role_holds_what_is_used_and_nothing_else() -> Result<()> {
-    let stage = Stage::current()?;
+    let testbed = Testbed::current()?;
     // read repeatedly: a test removes the Lease's permissions for a moment
     let granted = async || -> Result<BTreeSet<Use>> {
         let roles = ["get", "clusterrole,role", INSTALLATION, "--namespace", INSTALLATION, "-o", "json"];
-        let roles: Value = serde_json::from_str(&stage.kubectl(&roles).await?)?;
+        let roles: Value = serde_json::from_str(&testbed.kubectl(&roles).await?)?;
         Ok(roles["items"].as_array().into_iter().flatten().flat_map(|role| granted(&role["rules"])).collect())
     };
     assert!(!granted().await?.is_empty());
     let result = eventually("the use of everything that is granted", OTHERS, async || {
         let granted = granted().await.ok()?;
-        used(&stage).ok().filter(|(used, _)| *used == granted)
+        used(&testbed).ok().filter(|(used, _)| *used == granted)
     });
     if let Err(error) = result.await {
-        anyhow::bail!("{error}; granted: {:?}, used: {:?}", granted().await?, used(&stage)?.0);
+        anyhow::bail!("{error}; granted: {:?}, used: {:?}", granted().await?, used(&testbed)?.0);
     }
-    let (_, mut refused) = used(&stage)?;
+    let (_, mut refused) = used(&testbed)?;
     // a test takes the Lease from a leader
     refused.retain(|(_, _, resource)| resource != "leases");
     assert!(refused.is_empty(), "the operator tried what is forbidden: {refused:?}");

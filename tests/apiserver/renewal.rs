@@ -19,7 +19,7 @@ async fn renewal_on_request_happens_once_for_each_value() -> Result<()> {
     annotate("2").await?;
     fixture.wait_token_other_than(&second, PATIENCE).await?;
     fixture.wait_condition("Renewed", "True", "TokenIssued", SOON).await?;
-    let echoed = stage::eventually("status.lastRenewRequest", SOON, async || {
+    let echoed = testbed::eventually("status.lastRenewRequest", SOON, async || {
         fixture.status().await.ok().filter(|status| status["lastRenewRequest"] == "2")
     });
     echoed.await?;
@@ -40,7 +40,7 @@ async fn longer_renew_annotation_is_reported_once_and_renews_nothing() -> Result
     let reported =
         async || Some(fixture.events().await.ok()?.iter().filter(|reason| *reason == "InvalidObject").count());
     annotate(&"x".repeat(65)).await?;
-    stage::eventually("the event", SOON, async || reported().await.filter(|count| *count == 1)).await?;
+    testbed::eventually("the event", SOON, async || reported().await.filter(|count| *count == 1)).await?;
     annotate(&"y".repeat(100_000)).await?;
     annotate(&"z".repeat(64)).await?;
     fixture.wait_token_other_than(&first, SOON).await?;
@@ -59,7 +59,7 @@ async fn restart_asks_for_nothing_and_writes_nothing() -> Result<()> {
     fixture.restart().await?;
     // the new process acts upon a change, so it has reconciled everything
     fixture.namespace.kubectl(&["label", "itcred", "agent", "changed=1"]).await?;
-    stage::eventually("a reconcile by the new process", PATIENCE, async || {
+    testbed::eventually("a reconcile by the new process", PATIENCE, async || {
         let metrics = fixture.operator.get("/metrics").await.ok()?;
         let reconciles: f64 = metrics
             .lines()

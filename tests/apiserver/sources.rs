@@ -3,7 +3,7 @@
 use anyhow::Result;
 use itwin_credential_operator::clock::Clock;
 use serde_json::json;
-use stage::eventually;
+use testbed::eventually;
 
 use crate::fixture::{Fixture, PATIENCE, SOON};
 

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use stage::eventually;
+use testbed::eventually;
 
 use crate::{
     account::{ALL, grant, namespace_with_own_account},
@@ -63,7 +63,7 @@ async fn removed_permissions_are_reported_and_their_return_is_noticed() -> Resul
     // nothing can be read: no token is requested
     grant(&fixture.namespace, &[]).await?;
     eventually("an API server that knows the new role", SOON, async || {
-        let account = format!("system:serviceaccount:{}:{}", stage::INSTALLATION, fixture.namespace.name);
+        let account = format!("system:serviceaccount:{}:{}", testbed::INSTALLATION, fixture.namespace.name);
         let may = fixture.namespace.kubectl(&["auth", "can-i", "get", "secrets", "--as", &account]).await;
         may.is_err().then_some(())
     })
@@ -120,7 +120,7 @@ async fn terminating_namespace_ends_quietly() -> Result<()> {
     fixture.namespace.apply(&held).await?;
     fixture.wait_ready().await?;
     let name = fixture.namespace.name.clone();
-    fixture.namespace.stage.kubectl(&["delete", "namespace", &name, "--wait=false"]).await?;
+    fixture.namespace.testbed.kubectl(&["delete", "namespace", &name, "--wait=false"]).await?;
     eventually("a namespace that is empty but for the held credential", PATIENCE, async || {
         let credential = fixture.namespace.get("itcred", NAME).await.ok()??;
         let gone = fixture.secret().await.ok()?.is_none();
@@ -146,7 +146,7 @@ async fn terminating_namespace_ends_quietly() -> Result<()> {
     let release = r#"{"metadata":{"finalizers":null}}"#;
     fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", release]).await?;
     let wait = ["wait", "--for=delete", &format!("namespace/{name}"), "--timeout=30s"];
-    fixture.namespace.stage.kubectl(&wait).await.context("the namespace is not deleted; the operator may hold it")?;
+    fixture.namespace.testbed.kubectl(&wait).await.context("the namespace is not deleted; the operator may hold it")?;
     assert!(!fixture.operator.get("/metrics").await?.contains("itwin_credential_ready"));
     Ok(())
 }

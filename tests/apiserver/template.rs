@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use stage::eventually;
+use testbed::eventually;
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 

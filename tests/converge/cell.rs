@@ -15,7 +15,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
-use stage::eventually;
+use testbed::eventually;
 
 use crate::{columns::Phase, fixture::Fixture, follower::text};
 
@@ -146,7 +146,7 @@ impl Cell {
             format!("{}/{}", client.uid().unwrap_or_default(), client.resource_version().unwrap_or_default());
         for (key, expected) in [
             (secret_keys::OWNER_UID, credential.uid().unwrap_or_default()),
-            (secret_keys::ISSUER_ANNOTATION, fixture.namespace.stage.faults.issuer.clone()),
+            (secret_keys::ISSUER_ANNOTATION, fixture.namespace.testbed.faults.issuer.clone()),
             (secret_keys::CLIENT_ID, self.client_id(fixture)),
             (secret_keys::CLIENT_VERSION, client_version),
             (secret_keys::EXPIRES_AT_ANNOTATION, text(secret, secret_keys::EXPIRES_AT)?),

@@ -1,6 +1,6 @@
 //! The columns of the matrix: the calls that the operator makes, and in which phases.
 
-use stage::api_proxy::{Record, fault::Rule};
+use testbed::api_proxy::{Record, fault::Rule};
 
 use crate::{cell::Cell, fixture::Fixture};
 

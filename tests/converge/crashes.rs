@@ -11,7 +11,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use stage::{
+use testbed::{
     api_proxy::fault::{Fault, Rule},
     eventually,
     operator::Operator,

@@ -10,7 +10,7 @@ use kube::{
     api::{ListParams, PostParams},
 };
 use serde_json::{Value, json};
-use stage::{api_proxy::ApiProxy, namespace::Namespace, operator::Operator};
+use testbed::{api_proxy::ApiProxy, namespace::Namespace, operator::Operator};
 
 use crate::{cell::Cell, follower::Follower};
 
@@ -28,8 +28,8 @@ pub struct Fixture {
 impl Fixture {
     pub async fn new(prefix: &str) -> Result<Self> {
         let namespace = Namespace::new(prefix).await?;
-        let proxy = ApiProxy::start(&namespace.stage, &namespace.name)?;
-        let keys = namespace.stage.faults.keys().await?;
+        let proxy = ApiProxy::start(&namespace.testbed, &namespace.name)?;
+        let keys = namespace.testbed.faults.keys().await?;
         let follower = Follower::start(Api::namespaced(namespace.client.clone(), &namespace.name), &keys)?;
         Ok(Self { namespace, proxy, follower })
     }
@@ -41,8 +41,8 @@ impl Fixture {
 
     /// The same behind another proxy.
     pub fn spawn_behind(&self, proxy: &ApiProxy) -> Result<Operator> {
-        let Namespace { stage, name, .. } = &self.namespace;
-        Operator::spawn(stage, Path::new(PROGRAM), name, &[], &proxy.variables())
+        let Namespace { testbed, name, .. } = &self.namespace;
+        Operator::spawn(testbed, Path::new(PROGRAM), name, &[], &proxy.variables())
     }
 
     pub async fn start(&self) -> Result<Operator> {
@@ -81,7 +81,7 @@ impl Fixture {
 
     /// Creates an authority, a client Secret and a credential.
     pub async fn create(&self, cell: &Cell) -> Result<()> {
-        let faults = &self.namespace.stage.faults;
+        let faults = &self.namespace.testbed.faults;
         let mut authority = json!({
             "apiVersion": "credentials.itwin.dev/v1alpha1",
             "kind": "ITwinAuthority",
@@ -126,7 +126,7 @@ impl Fixture {
 
     /// How many token requests of a cell's client the authority received.
     pub async fn token_requests(&self, cell: &Cell) -> Result<usize> {
-        Ok(self.namespace.stage.faults.requests(&cell.client_id(self)).await?.len())
+        Ok(self.namespace.testbed.faults.requests(&cell.client_id(self)).await?.len())
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use stage::eventually;
+use testbed::eventually;
 
 use crate::{
     columns::Phase,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use stage::{
+use testbed::{
     api_proxy::fault::{Fault, Played, Rule},
     eventually,
 };

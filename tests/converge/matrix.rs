@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
-use stage::api_proxy::fault::{Fault, Played, Rule};
+use testbed::api_proxy::fault::{Fault, Played, Rule};
 
 use crate::{
     cell::Cell,
@@ -72,7 +72,7 @@ async fn play_cell(row: Row, column: &Column, cell: &Cell, fixture: &Fixture, mu
         if let Some(played) = &armed {
             // an event is published after the state is reached
             let what = format!("the fault in {phase:?}");
-            stage::eventually(&what, SILENCE, async || (played.times() > 0).then_some(())).await?;
+            testbed::eventually(&what, SILENCE, async || (played.times() > 0).then_some(())).await?;
             fixture.proxy.stop(played);
         }
         let requests = fixture.token_requests(cell).await?;

@@ -27,7 +27,7 @@ async fn calls_made_without_a_fault_are_the_columns_of_the_matrix() -> Result<()
         // the call after the status, an event, may still be on its way
         let expected: BTreeSet<&str> =
             columns.iter().filter(|column| column.phases.contains(&phase)).map(|column| column.name).collect();
-        let event = stage::eventually("the calls of this phase", std::time::Duration::from_secs(10), async || {
+        let event = testbed::eventually("the calls of this phase", std::time::Duration::from_secs(10), async || {
             let records = fixture.proxy.records();
             let made = &records[seen..];
             let names: BTreeSet<&str> = columns

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use itwin_api::secret_keys;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use stage::{
+use testbed::{
     INSTALLATION,
     api_proxy::{
         ApiProxy,
@@ -78,11 +78,11 @@ async fn holder(namespace: &Namespace) -> Result<String> {
 async fn lease_cell(call: &str, fault: Fault, times: u32) -> Result<()> {
     let namespace = Namespace::new("lease").await?;
     allow_lease(&namespace).await?;
-    let proxy = ApiProxy::start(&namespace.stage, &namespace.name)?;
+    let proxy = ApiProxy::start(&namespace.testbed, &namespace.name)?;
     let played = proxy.play(Rule::new(call, fault).times(times));
     let arguments = ["--leader-election=true", "--lease-namespace", &namespace.name];
     let mut operator =
-        Operator::spawn(&namespace.stage, Path::new(PROGRAM), &namespace.name, &arguments, &proxy.variables())?;
+        Operator::spawn(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &arguments, &proxy.variables())?;
     let made = |kind: &str| proxy.records().iter().filter(|record| record.call.kind == kind).count();
     let cell = async {
         operator.wait_ready().await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use stage::{api_proxy::ApiProxy, eventually};
+use testbed::{api_proxy::ApiProxy, eventually};
 
 use crate::{
     cell::Cell,
@@ -19,7 +19,7 @@ const WRITES: usize = 12;
 #[tokio::test]
 async fn two_operators_converge_without_a_conflict_loop() -> Result<()> {
     let fixture = Fixture::new("rivals").await?;
-    let other = ApiProxy::start(&fixture.namespace.stage, &fixture.namespace.name)?;
+    let other = ApiProxy::start(&fixture.namespace.testbed, &fixture.namespace.name)?;
     let cell = Cell::new("agent", false);
     fixture.create(&cell).await?;
     let (mut first, mut second) = (fixture.spawn()?, fixture.spawn_behind(&other)?);

@@ -3,7 +3,7 @@
 use std::{process::Command, time::Duration};
 
 use anyhow::{Result, ensure};
-use stage::{
+use testbed::{
     api_proxy::fault::{Fault, Rule},
     eventually,
     operator::Operator,
@@ -101,10 +101,11 @@ async fn secret_deleted_between_reading_and_patching_is_created() -> Result<()> 
     let (fixture, cell, _operator) = issued("deleted-between").await?;
     cell.next_second(&fixture).await?;
     let swallowed = fixture.proxy.swallow(SECRETS, "DELETED", &cell.name);
-    let (stage, namespace, name) = (fixture.namespace.stage.clone(), fixture.namespace.name.clone(), cell.name.clone());
+    let (testbed, namespace, name) =
+        (fixture.namespace.testbed.clone(), fixture.namespace.name.clone(), cell.name.clone());
     let delete = move || {
-        let mut kubectl = Command::new(&stage.kubectl);
-        kubectl.arg("--kubeconfig").arg(&stage.kubeconfig).args(["delete", "secret", "-n", &namespace, &name]);
+        let mut kubectl = Command::new(&testbed.kubectl);
+        kubectl.arg("--kubeconfig").arg(&testbed.kubeconfig).args(["delete", "secret", "-n", &namespace, &name]);
         assert!(kubectl.output().is_ok_and(|output| output.status.success()), "the Secret can be deleted");
     };
     // the token is issued, and then the Secret is deleted

@@ -5,7 +5,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use itwin_api::credential::ITwinServiceCredential;
 use kube::{Api, api::PostParams};
 use serde_json::Value;
-use stage::{Stage, control_plane::ControlPlane, namespace::Namespace, setup};
+use testbed::{Testbed, control_plane::ControlPlane, namespace::Namespace, setup};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::fixture::Fixture;
@@ -18,7 +18,7 @@ static PLANES: Semaphore = Semaphore::const_new(4);
 
 pub struct Cluster {
     pub control_plane: ControlPlane,
-    pub stage: Stage,
+    pub testbed: Testbed,
     _permit: SemaphorePermit<'static>,
 }
 
@@ -27,12 +27,12 @@ impl Cluster {
     /// test.
     pub async fn start(name: &str) -> Result<Self> {
         let permit = PLANES.acquire().await?;
-        let (control_plane, stage) = setup::own_control_plane(&Stage::current()?, name).await?;
-        Ok(Self { control_plane, stage, _permit: permit })
+        let (control_plane, testbed) = setup::own_control_plane(&Testbed::current()?, name).await?;
+        Ok(Self { control_plane, testbed, _permit: permit })
     }
 
     pub async fn namespace(&self, prefix: &str) -> Result<Namespace> {
-        Namespace::on(self.stage.clone(), prefix).await
+        Namespace::on(self.testbed.clone(), prefix).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use stage::{eventually, namespace::Namespace, operator::Operator, project};
+use testbed::{eventually, namespace::Namespace, operator::Operator, project};
 
 use crate::{
     cluster::Cluster,
@@ -17,14 +17,14 @@ const CREDENTIALS: &str = "itwinservicecredentials.credentials.itwin.dev";
 const AUTHORITIES: &str = "itwinauthorities.credentials.itwin.dev";
 
 async fn delete_crds(namespace: &Namespace) -> Result<()> {
-    namespace.stage.kubectl(&["delete", "crd", CREDENTIALS, AUTHORITIES]).await.map(drop)
+    namespace.testbed.kubectl(&["delete", "crd", CREDENTIALS, AUTHORITIES]).await.map(drop)
 }
 
 async fn apply_crds(namespace: &Namespace) -> Result<()> {
     let file = project().join("crds/credentials.itwin.dev.yaml");
     let file = file.to_str().context("a path of text")?;
-    namespace.stage.kubectl(&["create", "-f", file]).await?;
-    namespace.stage.kubectl(&["wait", "--for=condition=Established", "crd", CREDENTIALS, AUTHORITIES]).await?;
+    namespace.testbed.kubectl(&["create", "-f", file]).await?;
+    namespace.testbed.kubectl(&["wait", "--for=condition=Established", "crd", CREDENTIALS, AUTHORITIES]).await?;
     Ok(())
 }
 
@@ -38,7 +38,7 @@ async fn missing_crds_are_waited_for_and_may_be_deleted_and_created_again() -> R
     let cluster = Cluster::start("kinds").await?;
     let namespace = cluster.namespace("kinds").await?;
     delete_crds(&namespace).await?;
-    let operator = Operator::spawn(&namespace.stage, Path::new(PROGRAM), &namespace.name, &[], &[])?;
+    let operator = Operator::spawn(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &[], &[])?;
     let mut fixture = Fixture { client: namespace.new_client(), namespace, operator };
     eventually("three attempts to list", PATIENCE, async || {
         let log = std::fs::read_to_string(fixture.operator.process.log()).ok()?;
@@ -69,7 +69,7 @@ async fn missing_crds_are_waited_for_and_may_be_deleted_and_created_again() -> R
 
 /// Removes the schema, so that anything can be stored; returns what restores it.
 async fn without_schema(namespace: &Namespace) -> Result<Value> {
-    let text = namespace.stage.kubectl(&["get", "crd", CREDENTIALS, "-o", "json"]).await?;
+    let text = namespace.testbed.kubectl(&["get", "crd", CREDENTIALS, "-o", "json"]).await?;
     let crd: Value = serde_json::from_str(&text)?;
     let patch = |schema: &Value| {
         let path = "/spec/versions/0/schema/openAPIV3Schema";
@@ -77,7 +77,7 @@ async fn without_schema(namespace: &Namespace) -> Result<Value> {
     };
     let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let loose = patch(&anything).to_string();
-    namespace.stage.kubectl(&["patch", "crd", CREDENTIALS, "--type=json", "-p", &loose]).await?;
+    namespace.testbed.kubectl(&["patch", "crd", CREDENTIALS, "--type=json", "-p", &loose]).await?;
     Ok(patch(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
 }
 
@@ -120,7 +120,7 @@ async fn invalid_object_is_reported_and_affects_no_other() -> Result<()> {
     fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=2", "--overwrite"]).await?;
     fixture.wait_token_other_than(&second, PATIENCE).await?;
 
-    fixture.namespace.stage.kubectl(&["patch", "crd", CREDENTIALS, "--type=json", "-p", &strict.to_string()]).await?;
+    fixture.namespace.testbed.kubectl(&["patch", "crd", CREDENTIALS, "--type=json", "-p", &strict.to_string()]).await?;
     let fixed = fixture.namespace.credential("garbage", &json!({"clientCredentialsRef": {"name": "agent-client"}}));
     fixture.namespace.apply(&fixed).await?;
     fixture.wait_condition_of("garbage", "Ready", "True", "TokenValid", PATIENCE).await?;

@@ -8,7 +8,7 @@ use itwin_api::{credential::ITwinServiceCredential, secret_keys};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, api::PostParams};
 use serde_json::json;
-use stage::eventually;
+use testbed::eventually;
 
 use crate::{
     cluster::Cluster,
@@ -41,7 +41,7 @@ impl Noise {
 
 /// As many annotations of other writers as an object can have: one long one, the same of characters that JSON escapes
 /// with six, or tens of thousands of short ones, each of which is in `managedFields` too. The last variant is rare,
-/// because it costs the API server seconds for each write, and most of the calls' deadline beside other tests.
+/// because it costs the API server seconds for each write, and most of the deadline of a call while other tests run.
 fn annotations(number: usize, noise: &mut Noise) -> BTreeMap<String, String> {
     match number % 250 {
         0 => (0..ANNOTATIONS / 12).map(|number| (format!("a{number:06}"), noise.text(5))).collect(),

@@ -1,5 +1,5 @@
 //! The cluster fails under the operator: etcd and the API server die and come back, CRDs are missing or hold invalid
-//! objects. Each test has its own control plane; the authorization servers are those of the stage.
+//! objects. Each test has its own control plane; the authorization servers are those of the testbed.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 

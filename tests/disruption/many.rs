@@ -7,7 +7,7 @@ use itwin_api::authority::ITwinAuthority;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
-use stage::eventually;
+use testbed::eventually;
 
 use crate::{
     cluster::{Cluster, create_credentials},
@@ -22,7 +22,7 @@ const RECONCILED: Duration = Duration::from_secs(20);
 
 /// Verb and object of each call that the operators made up to now, without watches.
 fn calls(fixture: &Fixture) -> Result<Vec<String>> {
-    let log = std::fs::read_to_string(fixture.namespace.stage.directory.join("audit.log"))?;
+    let log = std::fs::read_to_string(fixture.namespace.testbed.directory.join("audit.log"))?;
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let calls = entries.map(|entry| {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -69,7 +69,7 @@ async fn restart_with_a_thousand_valid_tokens_costs_three_lists() -> Result<()> 
     let cluster = Cluster::start("many").await?;
     let mut fixture = Fixture::on(cluster.namespace("many").await?, &["--concurrency", "32"]).await?;
     let (namespace, client) = (fixture.namespace.name.clone(), fixture.namespace.client.clone());
-    let faults = fixture.namespace.stage.faults.clone();
+    let faults = fixture.namespace.testbed.faults.clone();
     faults.behave(&fixture.client.client_id, &json!({"name": "good", "lifetime": 86400})).await?;
     let authority = fixture.namespace.authority(&json!({
         "issuer": faults.issuer,

@@ -10,7 +10,7 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use serde_json::json;
-use stage::eventually;
+use testbed::eventually;
 
 use crate::{
     cluster::{AT_ONCE, Cluster, create_credentials},

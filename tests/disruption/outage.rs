@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_credential_operator::clock::Clock;
 use serde_json::json;
-use stage::eventually;
+use testbed::eventually;
 
 use crate::{cluster::Cluster, fixture::Fixture};
 

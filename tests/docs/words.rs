@@ -98,7 +98,7 @@ const CODE: &[&str] = &[
     "tests/monitoring.rs",
     "crates/simulated-api",
     "tests/simulation",
-    "tests/stage",
+    "crates/testbed",
     "tests/tenants",
     "tests/tidy.rs",
 ];

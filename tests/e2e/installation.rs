@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use stage::{
-    INSTALLATION, Stage, eventually,
+use testbed::{
+    INSTALLATION, Testbed, eventually,
     node::runtime::Runtime,
     process::{Process, bound_to_us},
     project,
@@ -23,7 +23,7 @@ const NEXT: &str = "99.0.0";
 const SELECTOR: &str = "app.kubernetes.io/name=itwin-credential-operator";
 
 pub struct Installation {
-    pub stage: Stage,
+    pub testbed: Testbed,
     charts: PathBuf,
     current: PathBuf,
     values: PathBuf,
@@ -33,24 +33,24 @@ pub struct Installation {
 
 impl Installation {
     /// Prepares two versions of chart and image, and a namespace for pods without privileges on the node.
-    pub async fn prepare(stage: &Stage, archive: &Path) -> Result<Self> {
-        let runtime = stage.runtime.as_ref().context("there is no node: run this by `make e2e`")?;
+    pub async fn prepare(testbed: &Testbed, archive: &Path) -> Result<Self> {
+        let runtime = testbed.runtime.as_ref().context("there is no node: run this by `make e2e`")?;
         runtime.import(archive).await?;
         let current = project().join("charts").join(INSTALLATION);
         tag(runtime, &chart_field(&current, "appVersion")?).await?;
-        stage.kubectl(&["create", "namespace", INSTALLATION]).await?;
-        restrict(stage, INSTALLATION).await?;
-        let values = stage.directory.join("values.json");
+        testbed.kubectl(&["create", "namespace", INSTALLATION]).await?;
+        restrict(testbed, INSTALLATION).await?;
+        let values = testbed.directory.join("values.json");
         // the default authority of credentials; it is limited to namespaces, as administrators do
         let authority = json!({
-            "issuer": stage.authority.issuer,
-            "caBundle": stage.authority.ca_bundle(),
+            "issuer": testbed.authority.issuer,
+            "caBundle": testbed.authority.ca_bundle(),
             "allowedNamespaces": {"matchLabels": {"itwin": "allowed"}},
         });
         let settings = json!({"image": {"repository": IMAGE}, "authorities": {"bentley-ims": authority}});
         std::fs::write(&values, settings.to_string())?;
-        let charts = stage.directory.join("next");
-        Ok(Self { stage: stage.clone(), charts, current, values, logs: BTreeMap::new() })
+        let charts = testbed.directory.join("next");
+        Ok(Self { testbed: testbed.clone(), charts, current, values, logs: BTreeMap::new() })
     }
 
     pub async fn install(&self) -> Result<()> {
@@ -59,14 +59,14 @@ impl Installation {
 
     /// `helm test`, as an administrator runs it after an installation.
     pub async fn test(&self) -> Result<()> {
-        let output = self.stage.helm(&["test", INSTALLATION, "--namespace", INSTALLATION, "--timeout", "2m"]).await?;
+        let output = self.testbed.helm(&["test", INSTALLATION, "--namespace", INSTALLATION, "--timeout", "2m"]).await?;
         ensure!(output.contains("Succeeded"), "{output}");
         Ok(())
     }
 
     /// Upgrades to the next version of chart and image, with `helm upgrade`.
     pub async fn upgrade(&mut self) -> Result<()> {
-        let runtime = self.stage.runtime.as_ref().context("there is no node")?;
+        let runtime = self.testbed.runtime.as_ref().context("there is no node")?;
         tag(runtime, NEXT).await?;
         let next = self.charts.join(INSTALLATION);
         copy(&self.current, &next)?;
@@ -88,7 +88,7 @@ impl Installation {
     }
 
     pub async fn uninstall(&self) -> Result<()> {
-        self.stage.helm(&["uninstall", INSTALLATION, "--namespace", INSTALLATION, "--wait"]).await?;
+        self.testbed.helm(&["uninstall", INSTALLATION, "--namespace", INSTALLATION, "--wait"]).await?;
         eventually("the deletion of its pods", PATIENCE, async || self.pods().await.ok()?.is_empty().then_some(()))
             .await
     }
@@ -96,19 +96,19 @@ impl Installation {
     async fn helm(&self, what: &str) -> Result<()> {
         let [chart, values] = [&self.current, &self.values].map(|path| path.to_str().unwrap());
         let arguments = [what, INSTALLATION, chart, "--namespace", INSTALLATION, "--values", values];
-        self.stage.helm(&arguments).await.map(drop)
+        self.testbed.helm(&arguments).await.map(drop)
     }
 
     /// How many of our CRDs the API server has.
     pub async fn crds(&self) -> Result<usize> {
-        let names = self.stage.kubectl(&["get", "crd", "-o", "name"]).await?;
+        let names = self.testbed.kubectl(&["get", "crd", "-o", "name"]).await?;
         Ok(names.lines().filter(|name| name.ends_with(".credentials.itwin.dev")).count())
     }
 
     /// The pods, including those that are terminating.
     async fn pods(&self) -> Result<Vec<Value>> {
         let arguments = ["get", "pods", "--namespace", INSTALLATION, "--selector", SELECTOR, "-o", "json"];
-        let list: Value = serde_json::from_str(&self.stage.kubectl(&arguments).await?)?;
+        let list: Value = serde_json::from_str(&self.testbed.kubectl(&arguments).await?)?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     }
 
@@ -116,7 +116,7 @@ impl Installation {
     pub async fn pods_ready(&mut self) -> Result<Vec<String>> {
         let replicas = "jsonpath={.items[0].spec.replicas}";
         let deployment = ["get", "deployment", "--namespace", INSTALLATION, "--selector", SELECTOR, "-o", replicas];
-        let replicas: usize = self.stage.kubectl(&deployment).await?.parse()?;
+        let replicas: usize = self.testbed.kubectl(&deployment).await?.parse()?;
         let ready = eventually("pods that are Running and Ready", PATIENCE, async || {
             let pods = self.pods().await.ok()?;
             let names: Vec<String> = pods.iter().filter(|pod| is_ready(pod)).map(name).collect();
@@ -125,7 +125,7 @@ impl Installation {
         let names = match ready.await {
             Ok(names) => names,
             Err(error) => {
-                let reported = self.stage.kubectl(&["describe", "pods", "--namespace", INSTALLATION]).await?;
+                let reported = self.testbed.kubectl(&["describe", "pods", "--namespace", INSTALLATION]).await?;
                 return Err(error.context(reported));
             }
         };
@@ -137,10 +137,10 @@ impl Installation {
 
     fn follow(&mut self, pod: &str) -> Result<()> {
         if !self.logs.contains_key(pod) {
-            let mut command = bound_to_us(&self.stage.kubectl);
-            command.arg("--kubeconfig").arg(&self.stage.kubeconfig);
+            let mut command = bound_to_us(&self.testbed.kubectl);
+            command.arg("--kubeconfig").arg(&self.testbed.kubeconfig);
             command.args(["logs", "--follow", "--namespace", INSTALLATION, pod]);
-            let process = Process::start(&format!("operator-{pod}"), command, &self.stage.directory)?;
+            let process = Process::start(&format!("operator-{pod}"), command, &self.testbed.directory)?;
             self.logs.insert(pod.to_owned(), process);
         }
         Ok(())
@@ -156,7 +156,7 @@ impl Installation {
             port["containerPort"].as_u64().unwrap_or_default()
         );
         // a pod that is gone does not respond, and the API server would wait for 30 s
-        self.stage.kubectl(&["get", "--raw", &path, "--request-timeout=2s"]).await
+        self.testbed.kubectl(&["get", "--raw", &path, "--request-timeout=2s"]).await
     }
 
     async fn metric(&self, pod: &Value, metric: &str) -> Result<i64> {
@@ -197,7 +197,7 @@ impl Installation {
 
     /// Deletes a pod without waiting for its end.
     pub async fn delete_pod(&self, pod: &str) -> Result<()> {
-        self.stage.kubectl(&["delete", "pod", pod, "--namespace", INSTALLATION, "--wait=false"]).await.map(drop)
+        self.testbed.kubectl(&["delete", "pod", pod, "--namespace", INSTALLATION, "--wait=false"]).await.map(drop)
     }
 
     /// Resident memory of each pod, in bytes.
@@ -218,9 +218,9 @@ impl Installation {
 }
 
 /// Enforces the restricted Pod Security Standard in this namespace.
-pub async fn restrict(stage: &Stage, namespace: &str) -> Result<()> {
+pub async fn restrict(testbed: &Testbed, namespace: &str) -> Result<()> {
     let label = "pod-security.kubernetes.io/enforce=restricted";
-    stage.kubectl(&["label", "namespace", namespace, label]).await.map(drop)
+    testbed.kubectl(&["label", "namespace", namespace, label]).await.map(drop)
 }
 
 /// Gives the imported image one more tag.

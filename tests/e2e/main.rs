@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use stage::{Stage, eventually};
+use testbed::{Testbed, eventually};
 
 use installation::Installation;
 use reader::Observed;
@@ -37,9 +37,9 @@ fn step(start: Instant, what: &str) {
 #[ignore = "needs a node for pods: run `make e2e`"]
 async fn pod_always_reads_a_valid_token_through_upgrade_failover_and_uninstall() -> Result<()> {
     let start = Instant::now();
-    let stage = Stage::current()?;
+    let testbed = Testbed::current()?;
     let archive = std::env::var_os("E2E_IMAGE").map(PathBuf::from).context("E2E_IMAGE names the image's archive")?;
-    let mut installation = Installation::prepare(&stage, &archive).await?;
+    let mut installation = Installation::prepare(&testbed, &archive).await?;
     step(start, "image imported");
 
     installation.install().await?;
@@ -48,7 +48,7 @@ async fn pod_always_reads_a_valid_token_through_upgrade_failover_and_uninstall()
     installation.only_one_leads().await?;
     step(start, "chart installed: two pods Ready, one leads");
 
-    let team = Team::new(&stage).await?;
+    let team = Team::new(&testbed).await?;
     let early = team.start_reader("early", "late").await?;
     early.waits_for_its_secret().await?;
     team.credential("short", SHORT_LIFETIME, "35s").await?;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use stage::{
-    INSTALLATION, Stage,
+use testbed::{
+    INSTALLATION, Testbed,
     audit::{Use, granted, used},
     eventually,
 };
@@ -14,7 +14,7 @@ use crate::{PATIENCE, installation::Installation};
 
 /// The permissions of the account in the namespace of the installation, from the API server: the same as
 /// `kubectl auth can-i --list`, in a form for programs.
-async fn may(stage: &Stage, account: &str) -> Result<BTreeSet<Use>> {
+async fn may(testbed: &Testbed, account: &str) -> Result<BTreeSet<Use>> {
     let question = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectRulesReview",
@@ -22,24 +22,24 @@ async fn may(stage: &Stage, account: &str) -> Result<BTreeSet<Use>> {
     });
     let account = format!("--as=system:serviceaccount:{INSTALLATION}:{account}");
     let arguments = ["create", "--validate=false", "-f", "-", "-o", "json", &account];
-    let answer: Value = serde_json::from_str(&stage.kubectl_with(&arguments, Some(&question.to_string())).await?)?;
+    let answer: Value = serde_json::from_str(&testbed.kubectl_with(&arguments, Some(&question.to_string())).await?)?;
     Ok(granted(&answer["status"]["resourceRules"]))
 }
 
 pub async fn are_what_is_used(installation: &Installation) -> Result<()> {
-    let stage = &installation.stage;
-    let everyone = may(stage, "no-one").await?;
-    let granted: BTreeSet<Use> = &may(stage, &installation.account().await?).await? - &everyone;
+    let testbed = &installation.testbed;
+    let everyone = may(testbed, "no-one").await?;
+    let granted: BTreeSet<Use> = &may(testbed, &installation.account().await?).await? - &everyone;
     assert!(!granted.is_empty());
     eventually("the use of everything that is granted", PATIENCE, async || {
-        used(stage).ok().filter(|(used, _)| *used == granted)
+        used(testbed).ok().filter(|(used, _)| *used == granted)
     })
     .await
     .with_context(|| {
-        let used = used(stage).map(|(used, _)| used).unwrap_or_default();
+        let used = used(testbed).map(|(used, _)| used).unwrap_or_default();
         format!("never used: {:?}; used and not granted: {:?}", &granted - &used, &used - &granted)
     })?;
-    let (_, refused) = used(stage)?;
+    let (_, refused) = used(testbed)?;
     assert!(refused.is_empty(), "the operator tried what is forbidden: {refused:?}");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt};
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use stage::{eventually, namespace::Namespace, node::runtime::BUSYBOX};
+use testbed::{eventually, namespace::Namespace, node::runtime::BUSYBOX};
 
 use crate::PATIENCE;
 
@@ -30,7 +30,7 @@ while true; do
 done
 "#;
 
-/// The kubelet of the stage syncs its pods every 5 s and up to half as much more; the rest is for a busy machine.
+/// The kubelet of the testbed syncs its pods every 5 s and up to half as much more; the rest is for a busy machine.
 const IN_FILE_WITHIN: i64 = 20;
 /// The longest time between two lines on a busy machine, in seconds.
 const LONGEST_GAP: i64 = 10;

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use stage::{
-    Stage,
+use testbed::{
+    Testbed,
     authority::{Client, TokenRequest},
     eventually,
     namespace::{Namespace, data},
@@ -30,10 +30,10 @@ pub struct Team {
 }
 
 impl Team {
-    pub async fn new(stage: &Stage) -> Result<Self> {
-        let namespace = Namespace::on(stage.clone(), "team").await?;
-        restrict(stage, &namespace.name).await?;
-        stage.kubectl(&["label", "namespace", &namespace.name, "itwin=allowed"]).await?;
+    pub async fn new(testbed: &Testbed) -> Result<Self> {
+        let namespace = Namespace::on(testbed.clone(), "team").await?;
+        restrict(testbed, &namespace.name).await?;
+        testbed.kubectl(&["label", "namespace", &namespace.name, "itwin=allowed"]).await?;
         Ok(Self { namespace })
     }
 
@@ -50,7 +50,7 @@ impl Team {
     /// Ready.
     pub async fn credential(&self, name: &str, lifetime: u32, renew_before: &str) -> Result<()> {
         let client = Client { lifetime, ..Client::new(&self.client_id(name)) };
-        self.namespace.stage.authority.register(&client).await?;
+        self.namespace.testbed.authority.register(&client).await?;
         self.namespace.apply(&self.namespace.client_secret(name, &client)).await?;
         let spec = json!({"authorityRef": null, "renewBefore": renew_before, "minimumValidity": "5s"});
         self.namespace.apply(&self.namespace.credential(name, &spec)).await?;
@@ -63,7 +63,7 @@ impl Team {
     }
 
     async fn requests(&self, credential: &str) -> Result<Vec<TokenRequest>> {
-        self.namespace.stage.authority.requests(&self.client_id(credential)).await
+        self.namespace.testbed.authority.requests(&self.client_id(credential)).await
     }
 
     /// Checks that tokens for these credentials were requested as often as there was a reason to.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use chrono::DateTime;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
-use stage::eventually;
+use testbed::eventually;
 
 use crate::row::RowFixture;
 
@@ -19,7 +19,7 @@ const FIRST_RECONCILES: Duration = Duration::from_secs(8);
 async fn held_token_is_untouched_and_retried_until_it_expires() -> Result<()> {
     const LIFETIME: i64 = 20;
     let fixture = RowFixture::new("outage").await?;
-    let faults = fixture.namespace.stage.faults.clone();
+    let faults = fixture.namespace.testbed.faults.clone();
     let client_id = fixture.client_id("agent");
     faults.behave(&client_id, &json!({"name": "good", "lifetime": LIFETIME})).await?;
     let authority = fixture.create_authority("agent", &json!({})).await?;
@@ -51,7 +51,7 @@ async fn held_token_is_untouched_and_retried_until_it_expires() -> Result<()> {
 async fn many_failing_credentials_are_no_storm_and_all_recover() -> Result<()> {
     const CREDENTIALS: usize = 150;
     let fixture = RowFixture::new("storm").await?;
-    let faults = fixture.namespace.stage.faults.clone();
+    let faults = fixture.namespace.testbed.faults.clone();
     let client_id = fixture.client_id("shared");
     faults.behave(&client_id, &json!({"name": "status", "value": {"status": 503}})).await?;
     let authority = fixture.create_authority("shared", &json!({"requestsPerMinute": 6000})).await?;
@@ -104,7 +104,7 @@ async fn many_failing_credentials_are_no_storm_and_all_recover() -> Result<()> {
 async fn equal_requests_of_a_namespace_share_one() -> Result<()> {
     const CREDENTIALS: usize = 20;
     let fixture = RowFixture::new("shared").await?;
-    let faults = fixture.namespace.stage.faults.clone();
+    let faults = fixture.namespace.testbed.faults.clone();
     let client_id = fixture.client_id("shared");
     // longer than a busy API server takes to create all of them
     faults.behave(&client_id, &json!({"name": "slowGood", "value": 5000})).await?;
@@ -129,7 +129,7 @@ async fn equal_requests_of_a_namespace_share_one() -> Result<()> {
 #[tokio::test]
 async fn unknown_keys_make_the_operator_fetch_the_key_set_at_most_once_a_minute() -> Result<()> {
     let fixture = RowFixture::new("kid").await?;
-    let faults = fixture.namespace.stage.faults.clone();
+    let faults = fixture.namespace.testbed.faults.clone();
     let client_id = fixture.client_id("agent");
     let endpoints = json!({
         "tokenEndpoint": format!("{}/connect/token", faults.issuer),

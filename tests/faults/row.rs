@@ -16,7 +16,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use stage::{api_proxy::ApiProxy, eventually, namespace::Namespace, operator::Operator};
+use testbed::{api_proxy::ApiProxy, eventually, namespace::Namespace, operator::Operator};
 
 /// Limit of the contract for reporting the cause.
 const REPORTED: Duration = Duration::from_secs(10);
@@ -52,10 +52,10 @@ impl RowFixture {
         let namespace = Namespace::new(prefix).await?;
         // it shows the operator only the authorities of this test: the operator would send requests to all the others
         // as well
-        let proxy = ApiProxy::start(&namespace.stage, &namespace.name)?;
+        let proxy = ApiProxy::start(&namespace.testbed, &namespace.name)?;
         let (program, arguments) = (Path::new(PROGRAM), ["--concurrency", "64"]);
         let operator =
-            Operator::start_with(&namespace.stage, program, &namespace.name, &arguments, &proxy.variables()).await?;
+            Operator::start_with(&namespace.testbed, program, &namespace.name, &arguments, &proxy.variables()).await?;
         Ok(Self { namespace, operator, _proxy: proxy })
     }
 
@@ -82,10 +82,10 @@ impl RowFixture {
 
     /// An ITwinAuthority for the faulty server.
     pub async fn create_authority(&self, name: &str, spec: &Value) -> Result<String> {
-        let faults = &self.namespace.stage.faults;
+        let faults = &self.namespace.testbed.faults;
         let full_name = self.client_id(name);
         let mut full = json!({"issuer": faults.issuer, "caBundle": faults.ca_bundle(), "requestTimeout": "2s"});
-        stage::namespace::merge(&mut full, spec);
+        testbed::namespace::merge(&mut full, spec);
         let object = json!({
             "apiVersion": "credentials.itwin.dev/v1alpha1",
             "kind": "ITwinAuthority",
@@ -115,7 +115,7 @@ impl RowFixture {
     pub async fn create_credential(&self, name: &str, authority: &str, client: &str, spec: &Value) -> Result<()> {
         let mut full =
             json!({"authorityRef": {"name": authority}, "clientCredentialsRef": {"name": format!("{client}-client")}});
-        stage::namespace::merge(&mut full, spec);
+        testbed::namespace::merge(&mut full, spec);
         let object = json!({
             "apiVersion": "credentials.itwin.dev/v1alpha1",
             "kind": "ITwinServiceCredential",
@@ -209,7 +209,7 @@ impl Row {
     }
 
     async fn played(&self, fixture: &RowFixture) -> Result<()> {
-        let faults = fixture.namespace.stage.faults.clone();
+        let faults = fixture.namespace.testbed.faults.clone();
         let client_id = fixture.client_id(self.name);
         let authority = fixture.create_authority(self.name, &json!({"audiences": ["https://api.example.com"]})).await?;
         fixture.create_client_secret(self.name, self.name).await?;

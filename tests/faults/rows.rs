@@ -156,9 +156,9 @@ async fn unusual_but_valid_responses_are_accepted() -> Result<()> {
 
 #[tokio::test]
 async fn unreachable_servers_are_reported_by_their_cause() -> Result<()> {
-    let stage = stage::Stage::current()?;
-    let (faults, keys) = (&stage.faults, format!("{}/keys", stage.faults.issuer));
-    let [closed] = stage::process::free_ports()?;
+    let testbed = testbed::Testbed::current()?;
+    let (faults, keys) = (&testbed.faults, format!("{}/keys", testbed.faults.issuer));
+    let [closed] = testbed::process::free_ports()?;
     let at = |port: u16| json!({"tokenEndpoint": format!("https://localhost:{port}/connect/token"), "jwksUri": keys});
     let redirected_before = faults.counts().await?.redirected;
     play(

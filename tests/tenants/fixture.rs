@@ -8,7 +8,7 @@ use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
-use stage::{Stage, faults::Faults, namespace::Namespace, operator::Operator};
+use testbed::{Testbed, faults::Faults, namespace::Namespace, operator::Operator};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
 /// Objects that are created at the same time.
@@ -24,11 +24,11 @@ pub struct Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         // every operator requests the keys of every authority in the cluster: those of finished tests would add up
-        let stage = &self.quiet.stage;
-        let mut kubectl = std::process::Command::new(&stage.kubectl);
-        kubectl.arg("--kubeconfig").arg(&stage.kubeconfig).arg("--cache-dir").arg(stage.directory.join("kubectl"));
+        let testbed = &self.quiet.testbed;
+        let mut kubectl = std::process::Command::new(&testbed.kubectl);
+        kubectl.arg("--kubeconfig").arg(&testbed.kubeconfig).arg("--cache-dir").arg(testbed.directory.join("kubectl"));
         kubectl.args(["delete", "itauth", "--selector", &format!("test={}", self.quiet.name), "--wait=false"]);
-        // a stage that stops needs no cleanup
+        // a testbed that stops needs no cleanup
         let _ = kubectl.output();
     }
 }
@@ -36,19 +36,19 @@ impl Drop for Fixture {
 impl Fixture {
     /// Creates two namespaces whose names begin with `prefix`, and an operator that watches both.
     pub async fn new(prefix: &str) -> Result<Self> {
-        let stage = Stage::current()?;
-        let noisy = Namespace::on(stage.clone(), &format!("{prefix}-noisy")).await?;
-        let quiet = Namespace::on(stage.clone(), &format!("{prefix}-quiet")).await?;
+        let testbed = Testbed::current()?;
+        let noisy = Namespace::on(testbed.clone(), &format!("{prefix}-noisy")).await?;
+        let quiet = Namespace::on(testbed.clone(), &format!("{prefix}-quiet")).await?;
         let namespaces = format!("{},{}", noisy.name, quiet.name);
-        let operator = Operator::start(&stage, Path::new(PROGRAM), &namespaces, &[]).await?;
-        Ok(Self { noisy, quiet, faults: stage.faults, operator })
+        let operator = Operator::start(&testbed, Path::new(PROGRAM), &namespaces, &[]).await?;
+        Ok(Self { noisy, quiet, faults: testbed.faults, operator })
     }
 
     /// Creates an authority of this name for the faulty server.
     pub async fn authority(&self, name: &str, spec: &Value) -> Result<String> {
         let name = format!("{}-{name}", self.quiet.name);
         let mut full = json!({"issuer": self.faults.issuer, "caBundle": self.faults.ca_bundle()});
-        stage::namespace::merge(&mut full, spec);
+        testbed::namespace::merge(&mut full, spec);
         let object = json!({
             "apiVersion": "credentials.itwin.dev/v1alpha1",
             "kind": "ITwinAuthority",

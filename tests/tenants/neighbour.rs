@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_credential_operator::clock::Clock;
 use serde_json::json;
-use stage::{eventually, namespace::data};
+use testbed::{eventually, namespace::data};
 
 use crate::fixture::{Fixture, client_secret, credentials};
 

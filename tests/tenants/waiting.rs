@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use stage::eventually;
+use testbed::eventually;
 
 use crate::fixture::{Fixture, client_secret, credentials};
 
@@ -17,7 +17,7 @@ const PROCESSOR: f64 = if cfg!(debug_assertions) { 0.4 } else { 0.2 };
 
 /// How many calls of the operator read something in the namespace.
 fn reads(fixture: &Fixture) -> Result<usize> {
-    let log = std::fs::read_to_string(fixture.noisy.stage.directory.join("audit.log"))?;
+    let log = std::fs::read_to_string(fixture.noisy.testbed.directory.join("audit.log"))?;
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let reads = entries.filter(|entry| {
         entry["objectRef"]["namespace"] == fixture.noisy.name.as_str()

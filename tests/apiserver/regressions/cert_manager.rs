@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use itwin_api::conditions::Reason;
 use itwin_core::{action::Action, backoff, decide::decide, observed::RenewBefore};
 use serde_json::json;
-use stage::eventually;
+use testbed::eventually;
 
 use super::{at, holding, policy, token_metadata};
 use crate::{

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use itwin_api::conditions::Reason;
 use itwin_core::{backoff, observed::RenewBefore, schedule};
 use serde_json::json;
-use stage::{eventually, namespace::COLLECTED};
+use testbed::{eventually, namespace::COLLECTED};
 
 use super::{at, policy, token_metadata};
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
@@ -52,7 +52,7 @@ async fn external_secrets_6743_token_shorter_than_expected_is_renewed_by_its_own
 #[tokio::test]
 async fn external_secrets_2184_stale_read_requests_one_token() -> Result<()> {
     let fixture = Fixture::bare("stale-read").await?;
-    let faults = fixture.namespace.stage.faults.clone();
+    let faults = fixture.namespace.testbed.faults.clone();
     fixture.apply_authority(&json!({"issuer": faults.issuer, "caBundle": faults.ca_bundle()})).await?;
     faults.behave(&fixture.client.client_id, &json!({"name": "slowGood", "value": 1500})).await?;
     fixture.apply_client_secret().await?;
@@ -107,6 +107,6 @@ async fn external_secrets_6773_nothing_of_ours_holds_a_namespace() -> Result<()>
     // no operator runs that could clean up
     fixture.stop();
     let (name, limit) = (fixture.namespace.name.clone(), format!("--timeout={}s", COLLECTED.as_secs()));
-    fixture.namespace.stage.kubectl(&["delete", "namespace", &name, &limit]).await?;
+    fixture.namespace.testbed.kubectl(&["delete", "namespace", &name, &limit]).await?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use itwin_core::{
     schedule,
 };
 use serde_json::json;
-use stage::eventually;
+use testbed::eventually;
 
 use super::{at, token_metadata};
 use crate::{

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::json;
-use stage::eventually;
+use testbed::eventually;
 
 use super::create_credentials;
 use crate::{

@@ -9,7 +9,7 @@ use itwin_core::{
     schedule,
 };
 use serde_json::json;
-use stage::eventually;
+use testbed::eventually;
 
 use super::{at, create_credentials, holding, policy, token_metadata};
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};

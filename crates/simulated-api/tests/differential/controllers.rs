@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
 use simulated_api::ApiServer;
-use stage::eventually;
+use testbed::eventually;
 
 /// The longest that real controllers take.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -19,7 +19,7 @@ use futures::{StreamExt, stream};
 use kube::Client;
 use serde_json::{Value, json};
 use simulated_api::{ApiServer, Config, random::Random, resources::table};
-use stage::Stage;
+use testbed::Testbed;
 
 use crate::{
     operations::{Action, Operation, operation},
@@ -65,7 +65,7 @@ const MANAGERS: [&str; 14] =
 
 #[tokio::test]
 async fn oldest_of_many_field_managers_are_joined_in_both() -> Result<()> {
-    let real = Stage::current()?.client().await?;
+    let real = Testbed::current()?.client().await?;
     let server = simulated(&real, 1).await?;
     let fake = Client::new(server.client_service("test"), "default");
     let namespace = format!("differential-{}-managers", std::process::id());
@@ -129,7 +129,7 @@ async fn play(real: &Client, seed: u64) -> Result<Option<String>> {
 
 #[tokio::test]
 async fn simulated_server_answers_as_the_real_one() -> Result<()> {
-    let real = Stage::current()?.client().await?;
+    let real = Testbed::current()?.client().await?;
     fill_caches(&real).await?;
     let first = variable("DIFFERENTIAL_SEED", 1);
     let seeds = first..first + variable("DIFFERENTIAL_SEQUENCES", SEQUENCES);
@@ -154,7 +154,7 @@ async fn simulated_server_answers_as_the_real_one() -> Result<()> {
 
 #[tokio::test]
 async fn simulated_controllers_leave_what_real_ones_do() -> Result<()> {
-    let real = Stage::current()?.client().await?;
+    let real = Testbed::current()?.client().await?;
     let server = simulated(&real, 1).await?;
     let client = Client::new(server.client_service("test"), "default");
     controllers::compare(&server, client, real).await

@@ -1,0 +1,131 @@
+//! The calls of renewals and nothing else: what any client pays for them at this pace, before it reads, decides or
+//! verifies anything. `testbed pace` is a separate process, so that its CPU time is separate from that of the load.
+
+use std::{
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use base64::Engine;
+use futures::{StreamExt, stream::FuturesUnordered};
+use http_body_util::BodyExt;
+use kube::{Client, client::Body};
+use serde_json::Value;
+use testbed::Testbed;
+
+use super::{
+    load::{self, CLIENT, CLIENT_SECRET, Load},
+    measure::Usage,
+};
+
+/// The argument that makes the program this process.
+pub const ARGUMENT: &str = "pace";
+/// Secrets that are written in rotation.
+const OBJECTS: usize = 50;
+const NAMESPACE: &str = "bench-0";
+const AS_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1beta1";
+
+/// Milliseconds of CPU for the calls of one renewal, measured over this many seconds.
+pub async fn cpu_of_bare_renewals(testbed: &Testbed, load: &Load, per_second: f64, seconds: u64) -> Result<f64> {
+    let names: Vec<String> = (0..OBJECTS).map(name).collect();
+    load.create_bare(&names).await?;
+    load.write_bare(&names).await?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args([ARGUMENT, &per_second.to_string(), &load.tokens.issuer, &load.tokens.ca_bundle()]);
+    command.env("KUBECONFIG", &testbed.operator_kubeconfig);
+    let mut process = testbed::process::Process::start("pace", command, &testbed.directory)?;
+    // all connections are open by now
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (before, tokens) = (Usage::of(process.id())?, load.tokens.tokens());
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let (after, tokens) = (Usage::of(process.id())?, load.tokens.tokens() - tokens);
+    ensure!(process.is_running() && tokens > 0, "the calls were not made; {}", process.log_tail());
+    drop(process);
+    load.delete_bare(&names).await?;
+    Ok((after.cpu - before.cpu) * 1000.0 / tokens as f64)
+}
+
+fn name(number: usize) -> String {
+    format!("pace-{number}")
+}
+
+/// The main loop of the process; it runs until it is killed.
+pub async fn run(per_second: &str, issuer: &str, ca_bundle: &str) -> Result<ExitCode> {
+    let client = Client::try_from(kube::Config::infer().await?)?;
+    let certificate = base64::engine::general_purpose::STANDARD.decode(ca_bundle)?;
+    let certificates = reqwest::Certificate::from_pem_bundle(&certificate)?;
+    let authority = reqwest::Client::builder().tls_certs_only(certificates).build()?;
+    let pause = Duration::from_secs(1).div_f64(per_second.parse()?);
+    let watches = ["/api/v1/secrets", "/apis/credentials.itwin.dev/v1alpha1/itwinservicecredentials"];
+    let watches = futures::future::try_join_all(watches.map(|path| drain_watch(&client, path)));
+    let renewals = async {
+        let (mut next, mut under_way) = (tokio::time::Instant::now(), FuturesUnordered::new());
+        for number in 0_usize.. {
+            next += pause;
+            let pace = tokio::time::sleep_until(next);
+            tokio::pin!(pace);
+            loop {
+                tokio::select! {
+                    () = &mut pace => break,
+                    Some(ended) = under_way.next() => { let _: () = ended?; }
+                }
+            }
+            under_way.push(renew(&client, &authority, issuer, number));
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    tokio::select! {
+        ended = watches => ended?.into_iter().for_each(drop),
+        ended = renewals => ended?,
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+/// Reads the events of a watch and drops them.
+async fn drain_watch(client: &Client, path: &str) -> Result<()> {
+    loop {
+        let request = hyper::Request::get(format!("{path}?watch=true&timeoutSeconds=60"))
+            .header(hyper::header::ACCEPT, if path.contains("secrets") { AS_METADATA } else { "application/json" });
+        let mut body = client.send(request.body(Body::empty())?).await?.into_body();
+        while let Some(frame) = body.frame().await {
+            frame?;
+        }
+    }
+}
+
+/// Reads the client Secret, requests a token, writes a Secret and a status.
+async fn renew(client: &Client, authority: &reqwest::Client, issuer: &str, number: usize) -> Result<()> {
+    let name = name(number % OBJECTS);
+    call(client, "GET", &format!("/api/v1/namespaces/{NAMESPACE}/secrets/client"), None).await?;
+    let form = format!("grant_type=client_credentials&scope={name}&client_id={CLIENT}&client_secret={CLIENT_SECRET}");
+    let answer = authority
+        .post(format!("{issuer}/token"))
+        .header(hyper::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(form)
+        .send()
+        .await?;
+    let token = answer.error_for_status()?.bytes().await?;
+    let secret = load::secret_like_ours(&name, &format!("{number:0>8}{}", "x".repeat(token.len())));
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/{name}");
+    call(client, "PATCH", &path, Some(&secret)).await?;
+    let path =
+        format!("/apis/credentials.itwin.dev/v1alpha1/namespaces/{NAMESPACE}/itwinservicecredentials/{name}/status");
+    call(client, "PATCH", &path, Some(&load::status_like_ours(&name, &number.to_string()))).await
+}
+
+/// Makes one call and ignores the response body.
+async fn call(client: &Client, method: &str, path: &str, body: Option<&Value>) -> Result<()> {
+    let request = hyper::Request::builder().method(method).uri(path);
+    let request = match body {
+        None => request.body(Body::empty())?,
+        Some(body) => request
+            .header(hyper::header::CONTENT_TYPE, "application/merge-patch+json")
+            .header(hyper::header::ACCEPT, AS_METADATA)
+            .body(Body::from(serde_json::to_vec(body)?))?,
+    };
+    let answer = client.send(request).await?;
+    ensure!(answer.status().is_success(), "{method} {path}: {}", answer.status());
+    answer.into_body().collect().await?;
+    Ok(())
+}

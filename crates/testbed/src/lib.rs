@@ -1,0 +1,219 @@
+//! The testbed on which tests and the demo run: a real etcd, kube-apiserver and kube-controller-manager built from pinned
+//! Go modules, Helm, and a real authorization server over TLS with a certificate authority generated for each run.
+//!
+//! `testbed run -- COMMAND` starts everything and runs the command. The variable `TESTBED` names the file that describes
+//! the testbed, which [`Testbed::current`] reads. In the end, also after Ctrl-C, everything stops. An existing cluster is
+//! used only when `CLUSTER` names its kubeconfig context. `testbed run --node -- COMMAND` adds a real node for pods.
+
+pub mod api_proxy;
+pub mod audit;
+pub mod authority;
+pub mod control_plane;
+pub mod faults;
+pub mod leaks;
+pub mod namespace;
+pub mod node;
+pub mod operator;
+pub mod process;
+pub mod setup;
+pub mod tools;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// The variable that names the file with the description of the testbed.
+pub const VARIABLE: &str = "TESTBED";
+
+/// The namespace and name of the operator's installation, and so of its service account.
+pub const INSTALLATION: &str = "itwin-credential-operator";
+
+/// What a test needs to know about the testbed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Testbed {
+    /// Folder with logs and configuration; it is deleted with the testbed.
+    pub directory: PathBuf,
+    /// The administrator's kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// The kubeconfig of the operator's service account, with its real permissions.
+    pub operator_kubeconfig: PathBuf,
+    /// kubectl.
+    pub kubectl: PathBuf,
+    /// Helm.
+    pub helm: PathBuf,
+    /// promtool, which checks and tests rules of Prometheus.
+    pub promtool: PathBuf,
+    /// The Lua interpreter that Argo CD runs health checks with.
+    pub lua: PathBuf,
+    /// The authorization server.
+    pub authority: authority::Authority,
+    /// The faulty authority, for faults that a real server cannot cause.
+    pub faults: faults::Faults,
+    /// Folder with the server's packages, for scripts that use them.
+    pub packages: PathBuf,
+    /// The container runtime of the node; none without a node.
+    pub runtime: Option<node::runtime::Runtime>,
+}
+
+impl Testbed {
+    /// The testbed that the test runs on.
+    ///
+    /// # Errors
+    /// Fails if there is none: the test was not started by `make test`.
+    pub fn current() -> Result<Self> {
+        choose_cryptography();
+        let file = std::env::var(VARIABLE)
+            .context("these tests need the testbed: run them with `make test`, or `make test ARGS=name_of_test`")?;
+        let text =
+            std::fs::read_to_string(&file).with_context(|| format!("the testbed described by {file} is gone"))?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// A client with the administrator's permissions.
+    ///
+    /// # Errors
+    /// Fails if the kubeconfig cannot be used.
+    pub async fn client(&self) -> Result<kube::Client> {
+        use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+        use kube::client::{Body, ConfigExt};
+
+        choose_cryptography();
+        let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+        // connections that send immediately, as those of the operator
+        let mut tcp = hyper_util::client::legacy::connect::HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        let http: Client<_, Body> =
+            Client::builder(TokioExecutor::new()).build(config.rustls_https_connector_with_connector(tcp)?);
+        let service = tower::ServiceBuilder::new()
+            .layer(config.base_uri_layer())
+            .option_layer(config.auth_layer()?)
+            .map_err(tower::BoxError::from)
+            .service(http);
+        Ok(kube::Client::new(service, config.default_namespace))
+    }
+
+    /// Runs kubectl as the administrator and returns its output.
+    ///
+    /// # Errors
+    /// Fails if its exit code is not 0; the error holds its output.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_with(arguments, None).await
+    }
+
+    /// Like [`Self::kubectl`], with text on standard input.
+    ///
+    /// # Errors
+    /// As [`Self::kubectl`].
+    pub async fn kubectl_with(&self, arguments: &[&str], input: Option<&str>) -> Result<String> {
+        let mut command = tokio::process::Command::new(&self.kubectl);
+        // the discovery cache of kubectl for one server must not be used for another one
+        command
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .arg("--cache-dir")
+            .arg(self.directory.join("kubectl"))
+            .args(arguments);
+        output(command, input).await
+    }
+
+    /// Runs Helm as the administrator, without the user's own configuration, and returns its output.
+    ///
+    /// # Errors
+    /// As [`Self::kubectl`].
+    pub async fn helm(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = tokio::process::Command::new(&self.helm);
+        let home = self.directory.join("helm");
+        command.env("HELM_CACHE_HOME", &home).env("HELM_CONFIG_HOME", &home).env("HELM_DATA_HOME", &home);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
+        output(command, None).await
+    }
+
+    /// Runs promtool and returns its output.
+    ///
+    /// # Errors
+    /// As [`Self::kubectl`].
+    pub async fn promtool(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = tokio::process::Command::new(&self.promtool);
+        command.args(arguments);
+        output(command, None).await
+    }
+
+    /// Runs a script in Lua and returns its output.
+    ///
+    /// # Errors
+    /// As [`Self::kubectl`].
+    pub async fn lua(&self, script: &str) -> Result<String> {
+        let mut command = tokio::process::Command::new(&self.lua);
+        command.args(["-e", script]);
+        output(command, None).await
+    }
+}
+
+/// Runs a Node script that can use the authorization server's packages, and returns its output.
+///
+/// # Errors
+/// Fails if its exit code is not 0.
+pub async fn node(testbed: &Testbed, script: &str, arguments: &[&str]) -> Result<String> {
+    let mut command = tokio::process::Command::new("node");
+    command.current_dir(&testbed.packages).args(["--input-type=module", "-e", script, "--"]).args(arguments);
+    output(command, None).await
+}
+
+/// Chooses the cryptography provider of the process; rustls needs it before any connection. A second call has no
+/// effect.
+pub fn choose_cryptography() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// Runs a command to its end and returns its output.
+pub(crate) async fn output(mut command: tokio::process::Command, input: Option<&str>) -> Result<String> {
+    use tokio::io::AsyncWriteExt;
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let name = format!("{:?}", command.as_std());
+    let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
+        stdin.write_all(input.as_bytes()).await?;
+    }
+    let output = child.wait_with_output().await?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        Ok(text)
+    } else {
+        bail!("{name} ended with {}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr))
+    }
+}
+
+/// Waits until `condition` returns something.
+///
+/// # Errors
+/// Fails after `limit`; the error names `what`.
+pub async fn eventually<T, F>(what: &str, limit: Duration, mut condition: F) -> Result<T>
+where
+    F: AsyncFnMut() -> Option<T>,
+{
+    let deadline = tokio::time::Instant::now() + limit;
+    loop {
+        if let Some(found) = condition().await {
+            return Ok(found);
+        }
+        if tokio::time::Instant::now() >= deadline {
+            bail!("timed out after {limit:?}, waiting for: {what}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The folder of the project.
+#[must_use]
+pub fn project() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_path_buf()
+}

@@ -1,0 +1,211 @@
+//! The programs of the testbed, built from pinned modules into a cache outside the work tree.
+//!
+//! It downloads only modules, with the ordinary clients of Go and npm. The pins are the key of the cache: a changed
+//! pin causes a new build, an unchanged one costs nothing. The programs of a node are built only for a node.
+
+use std::{
+    fs::File,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::process::Command;
+
+use crate::output;
+
+/// Packages of the Go module `tools/kubernetes`, the names of their programs, and the approximate time of a first
+/// build.
+const KUBERNETES: [(&str, &str, &str); 4] = [
+    ("go.etcd.io/etcd/server/v3", "etcd", "half a minute"),
+    ("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver", "3 minutes"),
+    ("k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager", "1 minute"),
+    ("k8s.io/kubernetes/cmd/kubectl", "kubectl", "15 seconds"),
+];
+/// The same for the Go module `tools/helm`.
+const HELM: [(&str, &str, &str); 1] = [("helm.sh/helm/v4/cmd/helm", "helm", "1 minute")];
+
+/// The same for the Go module `tools/prometheus`.
+const PROMETHEUS: [(&str, &str, &str); 1] =
+    [("github.com/prometheus/prometheus/cmd/promtool", "promtool", "2 minutes")];
+/// Leaves out service discovery: checking rules does not need it, and it is most of the build.
+const PROMETHEUS_TAGS: &str = "remove_all_sd";
+/// The same for the Go module `tools/lua`: the interpreter that Argo CD runs health checks with.
+const LUA: [(&str, &str, &str); 1] = [("github.com/yuin/gopher-lua/cmd/glua", "glua", "5 seconds")];
+/// The same for the Go module `tools/node`.
+const NODE: [(&str, &str, &str); 3] = [
+    ("k8s.io/kubernetes/cmd/kubelet", "kubelet", "1 minute"),
+    ("k8s.io/kubernetes/cmd/kube-scheduler", "kube-scheduler", "10 seconds"),
+    ("k8s.io/kubernetes/cmd/kube-proxy", "kube-proxy", "10 seconds"),
+];
+/// The same for the Go module `tools/containerd`.
+const CONTAINERD: [(&str, &str, &str); 3] = [
+    ("github.com/containerd/containerd/v2/cmd/containerd", "containerd", "1 minute"),
+    ("github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "containerd-shim-runc-v2", "5 seconds"),
+    ("github.com/containerd/containerd/v2/cmd/ctr", "ctr", "10 seconds"),
+];
+/// Leaves out storage that no node here has, and whose code needs C libraries.
+const CONTAINERD_TAGS: &str = "no_btrfs,no_zfs,no_devmapper";
+
+/// The files of the authorization servers.
+const NPM_FILES: [&str; 4] = ["package.json", "package-lock.json", "server.mjs", "faults.mjs"];
+
+/// Paths of the programs.
+pub struct Tools {
+    kubernetes: PathBuf,
+    helm: PathBuf,
+    prometheus: PathBuf,
+    lua: PathBuf,
+    /// The authorization server with its packages.
+    pub authority: PathBuf,
+}
+
+impl Tools {
+    /// Builds what is not in the cache.
+    ///
+    /// # Errors
+    /// Fails if Go, Node or npm is missing, or a build fails.
+    pub async fn ready() -> Result<Self> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let (cache, _lock) = locked_cache()?;
+        let tools = Self {
+            kubernetes: go_programs(&here.join("tools/kubernetes"), &cache, &KUBERNETES, "").await?,
+            helm: go_programs(&here.join("tools/helm"), &cache, &HELM, "").await?,
+            prometheus: go_programs(&here.join("tools/prometheus"), &cache, &PROMETHEUS, PROMETHEUS_TAGS).await?,
+            lua: go_programs(&here.join("tools/lua"), &cache, &LUA, "").await?,
+            authority: npm_packages(&here.join("authority"), &cache).await?,
+        };
+        Ok(tools)
+    }
+
+    /// A program of the control plane.
+    #[must_use]
+    pub fn kubernetes(&self, name: &str) -> PathBuf {
+        self.kubernetes.join(name)
+    }
+
+    /// Helm.
+    #[must_use]
+    pub fn helm(&self) -> PathBuf {
+        self.helm.join("helm")
+    }
+
+    /// promtool, which checks and tests rules of Prometheus.
+    #[must_use]
+    pub fn promtool(&self) -> PathBuf {
+        self.prometheus.join("promtool")
+    }
+
+    /// The Lua interpreter.
+    #[must_use]
+    pub fn lua(&self) -> PathBuf {
+        self.lua.join("glua")
+    }
+}
+
+/// Paths of the programs of a node.
+pub struct NodeTools {
+    /// Folder with kubelet, kube-scheduler and kube-proxy.
+    pub node: PathBuf,
+    /// Folder with containerd, its shim and ctr.
+    pub containerd: PathBuf,
+}
+
+impl NodeTools {
+    /// Builds what is not in the cache.
+    ///
+    /// # Errors
+    /// Fails if Go is missing, or a build fails.
+    pub async fn ready() -> Result<Self> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let (cache, _lock) = locked_cache()?;
+        Ok(Self {
+            node: go_programs(&here.join("tools/node"), &cache, &NODE, "").await?,
+            containerd: go_programs(&here.join("tools/containerd"), &cache, &CONTAINERD, CONTAINERD_TAGS).await?,
+        })
+    }
+}
+
+/// The cache, locked while the file is open: two runs that start together must not build into one folder.
+fn locked_cache() -> Result<(PathBuf, File)> {
+    let cache = cache()?;
+    std::fs::create_dir_all(&cache)?;
+    let lock = File::create(cache.join("lock"))?;
+    lock.lock().context("the cache cannot be locked")?;
+    Ok((cache, lock))
+}
+
+fn cache() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("TESTBED_CACHE") {
+        return Ok(named.into());
+    }
+    let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
+        (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
+        (_, Some(home)) => Path::new(&home).join(".cache"),
+        _ => bail!("neither TESTBED_CACHE nor HOME is set: name a folder for built tools in TESTBED_CACHE"),
+    };
+    Ok(base.join("itwin-credential-operator-testbed"))
+}
+
+/// The folder in the cache for what these files pin.
+fn pinned(cache: &Path, module: &Path, files: &[&str]) -> Result<PathBuf> {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        std::fs::read(module.join(file))
+            .with_context(|| format!("{} is missing", module.join(file).display()))?
+            .hash(&mut hasher);
+    }
+    let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(cache.join(format!("{name}-{:016x}", hasher.finish())))
+}
+
+async fn go_programs(module: &Path, cache: &Path, programs: &[(&str, &str, &str)], tags: &str) -> Result<PathBuf> {
+    let folder = pinned(cache, module, &["go.mod", "go.sum"])?;
+    std::fs::create_dir_all(&folder)?;
+    let mut flags = "-s -w".to_owned();
+    if let Some(version) = pinned_version(&module.join("go.mod"), "k8s.io/kubernetes")? {
+        // without it kubectl and Helm report a server of version 0.0.0
+        flags.push_str(&format!(" -X k8s.io/component-base/version.gitVersion={version}"));
+    }
+    for (package, program, about) in programs {
+        let target = folder.join(program);
+        if target.exists() {
+            continue;
+        }
+        eprintln!("testbed: building {program} (about {about}, once)");
+        let start = Instant::now();
+        // built under another name: an interrupted build leaves nothing that looks complete
+        let unfinished = folder.join(format!("{program}.unfinished"));
+        let mut command = Command::new("go");
+        command.current_dir(module).env("CGO_ENABLED", "0").env("GOWORK", "off");
+        command.args(["build", "-trimpath", "-tags", tags, "-ldflags", &flags, "-o"]).arg(&unfinished).arg(package);
+        output(command, None).await.context("Go 1.26 or later is needed")?;
+        std::fs::rename(&unfinished, &target)?;
+        eprintln!("testbed: {program} built in {} s", start.elapsed().as_secs());
+    }
+    Ok(folder)
+}
+
+fn pinned_version(go_mod: &Path, module: &str) -> Result<Option<String>> {
+    let text = std::fs::read_to_string(go_mod)?;
+    let line = text.lines().map(str::trim).find(|line| line.starts_with(&format!("{module} v")));
+    Ok(line.and_then(|line| line.split_whitespace().nth(1)).map(str::to_owned))
+}
+
+async fn npm_packages(source: &Path, cache: &Path) -> Result<PathBuf> {
+    let folder = pinned(cache, source, &NPM_FILES)?;
+    let finished = folder.join("finished");
+    if !finished.exists() {
+        eprintln!("testbed: installing the authorization server's packages (a few seconds, once)");
+        std::fs::create_dir_all(&folder)?;
+        for file in NPM_FILES {
+            std::fs::copy(source.join(file), folder.join(file))?;
+        }
+        let mut command = Command::new("npm");
+        command.current_dir(&folder).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+        output(command, None).await.context("Node 20 or later with npm is needed")?;
+        File::create(finished)?;
+    }
+    Ok(folder)
+}
