@@ -56,7 +56,7 @@ fn answered(status: u8, body: &[u8]) {
         }
         // longer than any word of our own messages: then it came from the answer
         Err(error) => {
-            let message = not_issued(&error, &names).failure.message;
+            let message = not_issued(&error, &names).message;
             assert!(message.contains("ims") && message.len() < 400, "{message}");
         }
     }

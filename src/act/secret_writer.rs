@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use itwin_api::{MANAGER, credential::ITwinServiceCredential, failure::Failure, secret_keys};
+use itwin_api::{MANAGER, credential::ITwinServiceCredential, secret_keys};
 use itwin_core::desired_secret::{self, Content, Data, all_annotations, annotations, data_patch, labels, owner};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -87,27 +87,23 @@ pub async fn patch_metadata(
     apply(cluster, credential, &metadata_patch(credential, secret_metadata, annotations(credential))).await
 }
 
-/// Renders the keys of the templates again over the token that the Secret holds, `held`, of which its annotations
-/// say what is `reported`, and does what [`patch_metadata`] does.
+/// Writes `data` over `held`, the same token with the keys of the templates rendered again, and does what
+/// [`patch_metadata`] does. The annotations of the Secret say what is `reported` of the token.
 ///
 /// # Errors
-/// A template that cannot be rendered, in which case nothing was written; or as [`update`].
+/// As [`update`].
 pub async fn rerender(
     cluster: &Cluster,
     credential: &ITwinServiceCredential,
     secret_metadata: &SecretMetadata,
-    held: Data,
+    (held, data): (&Data, &Data),
     reported: &BTreeMap<String, String>,
-) -> Result<Result<SecretMetadata, Failure>, CallError> {
-    let data = match desired_secret::rerendered(credential, &held) {
-        Ok(data) => data,
-        Err(failure) => return Ok(Err(failure)),
-    };
+) -> Result<SecretMetadata, CallError> {
     let mut annotations = annotations(credential);
-    annotations.insert(secret_keys::CONTENT.to_owned(), desired_secret::digest(&data, reported));
+    annotations.insert(secret_keys::CONTENT.to_owned(), desired_secret::digest(data, reported));
     let mut patch = metadata_patch(credential, secret_metadata, annotations);
-    patch["data"] = data_patch(held.keys(), &data);
-    apply(cluster, credential, &patch).await.map(Ok)
+    patch["data"] = data_patch(held.keys(), data);
+    apply(cluster, credential, &patch).await
 }
 
 async fn apply(

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use itwin_api::{credential::ITwinServiceCredential, failure::Failure};
+use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::{
-    failure::{ExchangeStage, RequestFailure},
-    messages_oauth::{token::Names, verdict},
+    messages_oauth::token::Names,
     observed::TokenMetadata,
+    request_error::RequestError,
     validate::{self, Expected, IssuedToken},
 };
 use itwin_oauth::token::{ClientCredentials, TokenRequest};
@@ -30,11 +30,14 @@ pub struct Order<'a> {
 /// Requests a token of `authority`, verifies and validates it.
 ///
 /// # Errors
-/// [`RequestFailure`]: nothing may be written then.
-pub async fn request_token(authority: &Authority, order: &Order<'_>) -> Result<IssuedToken, RequestFailure> {
+/// [`RequestError`]: nothing may be written then.
+pub async fn request_token(authority: &Authority, order: &Order<'_>) -> Result<IssuedToken, RequestError> {
     let spec = &order.credential.spec;
     let namespace = order.credential.metadata.namespace.as_deref().unwrap_or_default();
-    authority.config.permits_namespace(&authority.name, namespace, order.namespace_labels).map_err(not_sent)?;
+    authority
+        .config
+        .permits_namespace(&authority.name, namespace, order.namespace_labels)
+        .map_err(RequestError::NotSent)?;
     let request =
         TokenRequest { client: order.client.clone(), scopes: spec.scopes.clone(), resources: spec.resources.clone() };
     let (response, claims) = authority.request_token(&request, &names(authority, order)).await?;
@@ -44,11 +47,12 @@ pub async fn request_token(authority: &Authority, order: &Order<'_>) -> Result<I
         skew: authority.config.clock_skew,
         now: authority.clock.now(),
     };
-    validate::validate(response, claims.as_ref(), expected)
-        .map_err(|error| verdict::not_valid(&error, &authority.name).into())
+    Ok(validate::validate(response, claims.as_ref(), expected)?)
 }
 
-fn names(authority: &Authority, order: &Order<'_>) -> Names {
+/// The objects that messages about a token request name.
+#[must_use]
+pub fn names(authority: &Authority, order: &Order<'_>) -> Names {
     let spec = &order.credential.spec;
     Names {
         authority: authority.name.clone(),
@@ -56,8 +60,4 @@ fn names(authority: &Authority, order: &Order<'_>) -> Names {
         keys: spec.client_credentials_ref.clone(),
         grant_type: spec.grant_type,
     }
-}
-
-fn not_sent(failure: Failure) -> RequestFailure {
-    RequestFailure::from(failure).at(ExchangeStage::NotSent)
 }

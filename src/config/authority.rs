@@ -9,9 +9,9 @@ use itwin_api::{
     authority::{AccessTokenFormat, AuthoritySpec, ClientAuthentication},
     conditions::Reason,
     credential::{CredentialSpec, GrantType},
-    failure::Failure,
     limits::URL_MAX,
 };
+use itwin_core::failure::Failure;
 use kube::core::{Selector, SelectorExt};
 use reqwest::Certificate;
 use url::Url;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use itwin_api::{digest, failure::Failure};
-use itwin_core::{messages, observed::ObservedState, requests::Blocked};
+use itwin_api::digest;
+use itwin_core::{failure::Failure, messages, observed::ObservedState, requests::Blocked};
 
 use super::{
     RequeueAfter, observation,

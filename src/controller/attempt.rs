@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use chrono::TimeDelta;
 use itwin_api::time;
 use itwin_core::{
     action::IssueReason,
     desired_secret::{self, Content},
-    failure::{ExchangeStage, RequestFailure},
-    messages,
+    messages, messages_oauth,
     observed::{Held, ObservedState, Target},
     requests::Outcome,
     schedule,
@@ -19,6 +17,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 
 use super::{
+    action_error::ActionError,
     context::Context,
     fetched::{FetchedClient, FetchedSecrets},
     reconciler::{AWAIT_AUTHORITY, Reconciler},
@@ -33,19 +32,10 @@ use crate::{
     observe::index::Known,
 };
 
-/// How a token request and the write of the token ended.
-pub(super) enum IssueResult {
-    Written {
-        /// It had been written before, and was changed or deleted since.
-        is_restored: bool,
-    },
-    /// What the decision rested on is gone: the right to send, the client that was read, or the issued token.
-    NotAdmitted,
-    /// The Secret was changed meanwhile: read it again.
-    Again,
-    /// It must wait for so long.
-    NotYet(TimeDelta),
-    Failed(RequestFailure),
+/// A token that was written.
+pub(super) struct Written {
+    /// It had been written before, and was changed or deleted since.
+    pub(super) is_restored: bool,
 }
 
 impl Reconciler<'_> {
@@ -55,16 +45,12 @@ impl Reconciler<'_> {
         issue_reason: IssueReason,
         observed: &ObservedState,
         known: &Known,
-    ) -> Result<IssueResult, CallError> {
+    ) -> Result<Written, ActionError> {
         // one that is at hand is not what is wanted
         self.retry_state.drop_unwritten();
-        if self.read_another(known) {
-            return Ok(IssueResult::Again);
-        }
-        match self.ask(observed).await? {
-            Ok(content) => self.write(issue_reason, observed, known, content).await,
-            Err(ended) => Ok(ended),
-        }
+        self.check_read(known)?;
+        let content = self.ask(observed).await?;
+        self.write(issue_reason, observed, known, content).await
     }
 
     /// Writes the token that was issued before over the Secret `known`.
@@ -73,41 +59,39 @@ impl Reconciler<'_> {
         issue_reason: IssueReason,
         observed: &ObservedState,
         known: &Known,
-    ) -> Result<IssueResult, CallError> {
-        if self.read_another(known) {
-            return Ok(IssueResult::Again);
-        }
-        match self.retry_state.take_unwritten() {
-            Some(content) => self.write(issue_reason, observed, known, content).await,
-            None => Ok(IssueResult::NotAdmitted),
+    ) -> Result<Written, ActionError> {
+        self.check_read(known)?;
+        let content = self.retry_state.take_unwritten().ok_or(ActionError::Outdated)?;
+        self.write(issue_reason, observed, known, content).await
+    }
+
+    /// Checks that the Secret that was read is the one that was decided on: else whose it is must be decided again.
+    fn check_read(&self, known: &Known) -> Result<(), ActionError> {
+        match (known, &self.fetched.target) {
+            (Known::Present(secret_metadata), Some(read)) if read.version != secret_metadata.version => {
+                Err(ActionError::Changed)
+            }
+            _ => Ok(()),
         }
     }
 
-    /// Whether the Secret that was read is not the one that was decided on: whose it is must be decided again.
-    fn read_another(&self, known: &Known) -> bool {
-        let Known::Present(secret_metadata) = known else { return false };
-        self.fetched.target.as_ref().is_some_and(|read| read.version != secret_metadata.version)
-    }
-
-    async fn ask(&mut self, observed: &ObservedState) -> Result<Result<Box<Content>, IssueResult>, CallError> {
+    async fn ask(&mut self, observed: &ObservedState) -> Result<Box<Content>, ActionError> {
         let credential = self.references.credential;
         let name = &credential.spec.authority_ref.name;
         let (Some(authority), Some(issuer)) = (self.context.authorities.get(name), observed.authority.issuer()) else {
             // it went away since the decision
-            return Ok(Err(IssueResult::NotYet(AWAIT_AUTHORITY)));
+            return Err(ActionError::NotYet(AWAIT_AUTHORITY));
         };
         let namespace_labels =
             if authority.config.restricts_namespaces() { self.namespace_labels().await? } else { Default::default() };
-        let Some(slot) = self.slot.take() else { return Ok(Err(IssueResult::NotAdmitted)) };
+        let slot = self.slot.take().ok_or(ActionError::Outdated)?;
         let usable = self.fetched.client.as_ref().and_then(|read| Some((read.content.as_ref().ok()?, read)));
-        let Some((client, read)) = usable else {
-            return Ok(Err(IssueResult::NotYet(AWAIT_AUTHORITY)));
-        };
+        let (client, read) = usable.ok_or(ActionError::NotYet(AWAIT_AUTHORITY))?;
         // a server that takes its time takes no worker away from other authorities
         self.worker = None;
         slot.paced().await;
         if !self.context.cluster.fence.holds() {
-            return Err(CallError::NotLeading);
+            return Err(CallError::NotLeading.into());
         }
         let now = self.context.clock.now();
         self.retry_state.requested(observed.is_asked_for(now), now);
@@ -119,14 +103,21 @@ impl Reconciler<'_> {
             held: observed.held_for_spec(),
         };
         let issued = token_request::request_token(&authority, &order).await;
-        let content = issued.map(|issued| Box::new(self.content(issued, (client, read), observed, issuer)));
         let version = read.version.clone();
-        match &content {
-            Ok(content) => slot.end(Outcome::Succeeded, version, Some(content.clone())),
-            Err(failure) => slot.end(outcome(failure), version, None),
-        }
+        let result = match issued {
+            Ok(issued) => {
+                let content = Box::new(self.content(issued, (client, read), observed, issuer));
+                slot.end(Outcome::Succeeded, version, Some(content.clone()));
+                Ok(content)
+            }
+            Err(error) => {
+                let failure = messages_oauth::request_failed(&error, &token_request::names(&authority, &order));
+                slot.end(error.outcome(&failure), version, None);
+                Err(failure.into())
+            }
+        };
         self.worker = self.context.worker().await;
-        Ok(content.map_err(IssueResult::Failed))
+        result
     }
 
     /// An issued token with what the Secret will record about it.
@@ -161,7 +152,7 @@ impl Reconciler<'_> {
         observed: &ObservedState,
         known: &Known,
         content: Box<Content>,
-    ) -> Result<IssueResult, CallError> {
+    ) -> Result<Written, ActionError> {
         let Context { cluster, index, .. } = self.context;
         let (credential, target) = (self.references.credential, &self.references.target);
         let data = match desired_secret::data(credential, &content) {
@@ -169,11 +160,11 @@ impl Reconciler<'_> {
             Err(failure) => {
                 // the token is good, and is written once the template is
                 self.retry_state.keep(content);
-                return Ok(IssueResult::Failed(failure.into()));
+                return Err(failure.into());
             }
         };
         let written = match known {
-            Known::Unknown => return Ok(self.keep_unwritten(content)),
+            Known::Unknown => return Err(self.keep_unwritten(content)),
             Known::Absent => secret_writer::create(cluster, credential, &content, data).await,
             Known::Present(secret_metadata) => {
                 let present = self.fetched.target.as_ref().map(|read| &read.data);
@@ -188,36 +179,34 @@ impl Reconciler<'_> {
                 self.retry_state.target_verified(secret_metadata.version.clone());
                 index.observe(target, secret_metadata);
                 self.written(issue_reason, observed, &content);
-                Ok(IssueResult::Written { is_restored })
+                Ok(Written { is_restored })
             }
-            Err(error) => self.not_written(error, content),
+            Err(error) => Err(self.not_written(error, content)),
         }
     }
 
     /// Keeps a token that could not be written, where a later write may succeed.
-    fn not_written(&mut self, error: CallError, content: Box<Content>) -> Result<IssueResult, CallError> {
+    fn not_written(&mut self, error: CallError, content: Box<Content>) -> ActionError {
         let secret = self.references.target.to_string();
         match error {
-            CallError::Conflict | CallError::AlreadyExists | CallError::NotFound => Ok(self.keep_unwritten(content)),
+            CallError::Conflict | CallError::AlreadyExists | CallError::NotFound => self.keep_unwritten(content),
             CallError::NotLeading => {
                 self.retry_state.keep(content);
-                Err(CallError::NotLeading)
+                CallError::NotLeading.into()
             }
-            CallError::Invalid(why) if why.contains("immutable") => {
-                Ok(IssueResult::Failed(messages::secret_immutable(&secret).into()))
-            }
+            CallError::Invalid(why) if why.contains("immutable") => messages::secret_immutable(&secret).into(),
             error => {
                 self.retry_state.keep(content);
                 // whether it was written before the answer was lost, only the Secret shows
                 self.context.index.invalidate(&self.references.target);
-                Ok(IssueResult::Failed(messages::secret_write_failed(&secret, &error).into()))
+                messages::secret_write_failed(&secret, &error).into()
             }
         }
     }
 
-    fn keep_unwritten(&mut self, content: Box<Content>) -> IssueResult {
+    fn keep_unwritten(&mut self, content: Box<Content>) -> ActionError {
         self.retry_state.keep(content);
-        IssueResult::Again
+        ActionError::Changed
     }
 
     /// Notes a token that was written.
@@ -240,17 +229,5 @@ impl Reconciler<'_> {
             expires_at = %time::to_rfc3339(content.issued.expires_at),
             "token written"
         );
-    }
-}
-
-/// A failed exchange as the queue counts it.
-fn outcome(failure: &RequestFailure) -> Outcome {
-    match failure.stage {
-        ExchangeStage::NotSent => Outcome::NotSent,
-        stage => Outcome::Failed {
-            failure: failure.failure.clone(),
-            server_wait: failure.server_wait,
-            is_outage: stage == ExchangeStage::Outage,
-        },
     }
 }

@@ -13,9 +13,8 @@ use itwin_api::{
     conditions::{READY, Reason, Verdict},
     credential::CredentialSpec,
     digest,
-    failure::Failure,
 };
-use itwin_core::{backoff, messages, observed, retry_key::AuthorityRevision};
+use itwin_core::{backoff, failure::Failure, messages, messages_oauth, observed, retry_key::AuthorityRevision};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api, ResourceExt,
@@ -269,15 +268,12 @@ pub async fn reconcile(
     };
     if authorities.wait(&name).is_zero() {
         let result = authority.refresh().await;
+        let result = result.map(drop).map_err(|error| messages_oauth::authority::unavailable(&error, &name));
         if let Err(failure) = &result {
-            tracing::warn!(
-                authority = name,
-                reason = failure.failure.reason.as_str(),
-                "authority could not be asked: {}",
-                failure.failure.message
-            );
+            let reason = failure.reason.as_str();
+            tracing::warn!(authority = name, reason, "authority could not be asked: {}", failure.message);
         }
-        if authorities.note(&authority, result.map(drop).map_err(|failure| failure.failure)) {
+        if authorities.note(&authority, result) {
             namespaces.enqueue_users_of(&name);
         }
     }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use itwin_api::{authority::ClientAuthentication, failure::Failure, secret_keys};
+use itwin_api::{authority::ClientAuthentication, secret_keys};
 use itwin_core::{
     desired_secret,
+    failure::Failure,
     object::{ObjectKey, ObjectVersion},
 };
 use itwin_oauth::{sensitive::Sensitive, token::ClientCredentials};

@@ -1,5 +1,6 @@
 //! The reconcile loop: what enqueues a credential; observe, decide, act and report for it.
 
+mod action_error;
 mod admission;
 mod attempt;
 pub mod authorities;

@@ -3,13 +3,14 @@
 use chrono::{DateTime, Utc};
 use itwin_api::{
     credential::{DeletionPolicy, ITwinServiceCredential},
-    failure::Failure,
     secret_keys, time,
 };
 use itwin_core::{
     client_state::{self, ClientClues, KnownVersion, ReadClient},
     contenders::{self, Contender},
-    desired_secret, fingerprint,
+    desired_secret,
+    failure::Failure,
+    fingerprint,
     object::ObjectKey,
     observed::{Client, Desired, Held, History, ObservedState, Policy, Target, Unwritten},
     ownership,

@@ -4,7 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
-use itwin_api::{conditions::Reason, credential::ITwinServiceCredential, failure::Failure};
+use itwin_api::{conditions::Reason, credential::ITwinServiceCredential};
 use itwin_core::{
     action::{Action, Fetch, IssueReason},
     decide::decide,
@@ -18,8 +18,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     RequeueAfter,
+    action_error::ActionError,
     admission::NotQueued,
-    attempt::IssueResult,
+    attempt::Written,
     context::Context,
     fetched::{self, FetchedSecrets},
     observation,
@@ -192,44 +193,55 @@ impl Reconciler<'_> {
         }
         // the Secret is changed as fast as it is reconciled
         let observed = self.observe();
-        self.failed(&observed, messages::secret_changes_constantly(&self.references.target.to_string()).into());
+        self.failed(&observed, messages::secret_changes_constantly(&self.references.target.to_string()));
         self.report(self.retry_state.not_before(), None).await
     }
 
-    /// Carries out one action.
+    /// Carries out one action, and says what follows it.
     async fn step(&mut self, action: Action, observed: &ObservedState, known: &Known) -> Result<Next, CallError> {
+        match self.act(action, observed, known).await {
+            Ok(next) => Ok(next),
+            Err(ActionError::Changed) => {
+                self.forget_target();
+                Ok(Next::Decide)
+            }
+            Err(ActionError::Outdated) => Ok(Next::Decide),
+            Err(ActionError::NotYet(wait)) => Ok(Next::report_after(Some(wait))),
+            Err(ActionError::Failed(failure)) => {
+                self.failed(observed, failure);
+                Ok(Next::Decide)
+            }
+            Err(ActionError::Call(error)) => Err(error),
+        }
+    }
+
+    async fn act(&mut self, action: Action, observed: &ObservedState, known: &Known) -> Result<Next, ActionError> {
         let now = self.context.clock.now();
         match action {
-            Action::Fetch(what) => {
-                if let Err(failure) = self.fetch(what).await? {
-                    self.failed(observed, failure.into());
-                    return Ok(Next::report_after(None));
-                }
-            }
+            Action::Fetch(what) => return Ok(self.fetch(what, observed).await?),
             Action::RequestToken(issue_reason) => {
-                let result = Box::pin(self.request_and_write(issue_reason, observed, known)).await?;
-                return Ok(self.issued(issue_reason, result, observed, known));
+                let written = Box::pin(self.request_and_write(issue_reason, observed, known)).await?;
+                self.issued(issue_reason, written, observed, known);
             }
             Action::WriteIssuedToken(issue_reason) => {
-                let result = self.write_issued(issue_reason, observed, known).await?;
-                return Ok(self.issued(issue_reason, result, observed, known));
+                let written = self.write_issued(issue_reason, observed, known).await?;
+                self.issued(issue_reason, written, observed, known);
             }
-            Action::PatchMetadata => match self.patch_metadata(known).await? {
-                Ok(true) => self.reverted(observed, known),
-                Ok(false) => {}
-                Err(failure) => self.failed(observed, failure.into()),
-            },
+            Action::PatchMetadata => {
+                self.patch_metadata(known).await?;
+                self.reverted(observed, known);
+            }
             Action::Restart { issued_at } => self.restart_workloads(issued_at).await,
-            Action::Fail(failure) => self.failed(observed, failure.into()),
+            Action::Fail(failure) => return Err(failure.into()),
             Action::UpToDate { renew_at } => return Ok(self.up_to_date(renew_at)),
             Action::BackOff { until } => return Ok(Next::Report { next_attempt: Some(until), wait: None }),
-            Action::AwaitInterval { until } => return Ok(Next::report_after(Some(until - now))),
-            Action::AwaitAuthority => return Ok(Next::report_after(Some(AWAIT_AUTHORITY))),
+            Action::AwaitInterval { until } => return Err(ActionError::NotYet(until - now)),
+            Action::AwaitAuthority => return Err(ActionError::NotYet(AWAIT_AUTHORITY)),
             Action::AwaitAdmission => match self.enqueue(observed) {
                 Ok(waited) => return Ok(Next::AwaitAdmission { waited }),
                 Err(NotQueued { failure, by_others }) => {
                     let by_others = by_others && !self.retry_state.is_retrying();
-                    self.failed_after(self.retry_state.failures(), observed, failure.into(), by_others);
+                    self.failed_after(self.retry_state.failures(), observed, failure, by_others);
                 }
             },
         }
@@ -249,27 +261,12 @@ impl Reconciler<'_> {
         Next::Report { next_attempt: renew_at, wait: conflict.map(|until| until - now) }
     }
 
-    /// Notes how a token request or a write ended.
-    fn issued(
-        &mut self,
-        issue_reason: IssueReason,
-        result: IssueResult,
-        observed: &ObservedState,
-        known: &Known,
-    ) -> Next {
-        match result {
-            IssueResult::Written { is_restored } => {
-                self.outcome = Some(Attempted::Written(issue_reason));
-                if is_restored {
-                    self.reverted(observed, known);
-                }
-            }
-            IssueResult::Again => self.forget_target(),
-            IssueResult::NotAdmitted => {}
-            IssueResult::NotYet(wait) => return Next::report_after(Some(wait)),
-            IssueResult::Failed(failure) => self.failed(observed, failure),
+    /// Notes a token that was written.
+    fn issued(&mut self, issue_reason: IssueReason, written: Written, observed: &ObservedState, known: &Known) {
+        self.outcome = Some(Attempted::Written(issue_reason));
+        if written.is_restored {
+            self.reverted(observed, known);
         }
-        Next::Decide
     }
 
     async fn fetch_secret_metadata(&self) -> Result<(), CallError> {
@@ -281,7 +278,7 @@ impl Reconciler<'_> {
     }
 
     /// Reads what is missing. A missing permission is reported like any other failure; other errors are the caller's.
-    async fn fetch(&mut self, what: Fetch) -> Result<Result<(), Failure>, CallError> {
+    async fn fetch(&mut self, what: Fetch, observed: &ObservedState) -> Result<Next, CallError> {
         let Context { cluster, index, .. } = self.context;
         let (result, key, reason) = match what {
             Fetch::Target => {
@@ -292,8 +289,13 @@ impl Reconciler<'_> {
             Fetch::Client => (self.read_client().await, &self.references.client, Reason::ClientCredentialsNotFound),
         };
         match result {
-            Err(CallError::Forbidden(why)) => Ok(Err(messages::secret_forbidden(reason, &key.to_string(), &why))),
-            other => other.map(Ok),
+            Err(CallError::Forbidden(why)) => {
+                let failure = messages::secret_forbidden(reason, &key.to_string(), &why);
+                self.failed(observed, failure);
+                // the same decision would follow, and the same read
+                Ok(Next::report_after(None))
+            }
+            other => other.map(|()| Next::Decide),
         }
     }
 

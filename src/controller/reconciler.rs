@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use itwin_api::failure::Failure;
 use itwin_core::{
     action::IssueReason,
     backoff,
-    failure::RequestFailure,
+    failure::Failure,
     object::ObjectKey,
     observed::ObservedState,
     retry_state::{FailedAttempt, RetryState},
@@ -89,7 +88,7 @@ impl Reconciler<'_> {
     }
 
     /// Notes an attempt that failed.
-    pub(super) fn failed(&mut self, observed: &ObservedState, failure: RequestFailure) {
+    pub(super) fn failed(&mut self, observed: &ObservedState, failure: Failure) {
         self.failed_after(self.retry_state.failures(), observed, failure, false);
     }
 
@@ -99,13 +98,12 @@ impl Reconciler<'_> {
         &mut self,
         failures_before: u32,
         observed: &ObservedState,
-        failure: RequestFailure,
+        failure: Failure,
         by_others: bool,
     ) -> TimeDelta {
         let now = self.context.clock.now();
-        let RequestFailure { failure, retry_after, .. } = failure;
         let failures = failures_before.saturating_add(1);
-        let wait = backoff::delay(failures, observed.left(now), failure.reason, retry_after, &observed.uid);
+        let wait = backoff::delay(failures, observed.left(now), failure.reason, failure.retry_after, &observed.uid);
         tracing::warn!(
             credential = %self.references.key,
             reason = failure.reason.as_str(),

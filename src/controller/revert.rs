@@ -1,8 +1,9 @@
 //! What is done while the token is good: its Secret is patched, and workloads that read the token once are restarted.
 
 use chrono::{DateTime, Utc};
-use itwin_api::{failure::Failure, time};
+use itwin_api::time;
 use itwin_core::{
+    desired_secret,
     events::{EventReason, Transition},
     messages::{self, Contention},
     observed::ObservedState,
@@ -10,7 +11,7 @@ use itwin_core::{
 };
 use kube::Resource;
 
-use super::{context::Context, reconciler::Reconciler};
+use super::{action_error::ActionError, context::Context, reconciler::Reconciler};
 use crate::{
     act::{rollout, secret_writer},
     cluster::CallError,
@@ -18,39 +19,33 @@ use crate::{
 };
 
 impl Reconciler<'_> {
-    /// Patches what is wrong with a Secret whose token is good, without a token request. Returns whether it did.
-    pub(super) async fn patch_metadata(&mut self, known: &Known) -> Result<Result<bool, Failure>, CallError> {
+    /// Patches what is wrong with a Secret whose token is good, without a token request.
+    pub(super) async fn patch_metadata(&mut self, known: &Known) -> Result<(), ActionError> {
         let Context { cluster, index, .. } = self.context;
         let credential = self.references.credential;
-        let Known::Present(secret_metadata) = known else { return Ok(Ok(false)) };
+        let Known::Present(secret_metadata) = known else { return Err(ActionError::Outdated) };
         let is_current =
             template::is_current(secret_metadata.template.as_deref(), credential.spec.secret_template.as_ref());
         let has_extra_keys = self.fetched.target.as_ref().is_some_and(|read| read.has_extra_keys);
         let patched = if is_current && !has_extra_keys {
-            secret_writer::patch_metadata(cluster, credential, secret_metadata).await.map(Ok)
+            secret_writer::patch_metadata(cluster, credential, secret_metadata).await
         } else {
             self.read_target().await?;
-            match self.fetched.target.take() {
-                Some(read) if (read.is_ours || read.has_extra_keys) && read.version == secret_metadata.version => {
-                    secret_writer::rerender(cluster, credential, secret_metadata, read.data, &read.annotations).await
-                }
-                // it changed meanwhile: decide again
-                _ => return Ok(Ok(false)),
-            }
+            let read = self.fetched.target.take();
+            let read = read.filter(|read| read.is_ours || read.has_extra_keys);
+            let read = read.filter(|read| read.version == secret_metadata.version).ok_or(ActionError::Outdated)?;
+            let data = desired_secret::rerendered(credential, &read.data)?;
+            secret_writer::rerender(cluster, credential, secret_metadata, (&read.data, &data), &read.annotations).await
         };
         match patched {
-            Ok(Ok(patched)) => {
+            Ok(patched) => {
                 self.retry_state.target_verified(patched.version.clone());
                 index.observe(&self.references.target, patched);
                 self.fetched.target = None;
-                Ok(Ok(true))
+                Ok(())
             }
-            Ok(Err(failure)) => Ok(Err(failure)),
-            Err(CallError::Conflict | CallError::NotFound) => {
-                self.forget_target();
-                Ok(Ok(false))
-            }
-            Err(error) => Err(error),
+            Err(CallError::Conflict | CallError::NotFound) => Err(ActionError::Changed),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -73,7 +68,7 @@ impl Reconciler<'_> {
         };
         let failure = messages::secret_conflict(&self.references.target.to_string(), by);
         // what was written well in between does not begin the backoff from the start
-        let wait = self.failed_after(excess - 1, observed, failure.into(), false);
+        let wait = self.failed_after(excess - 1, observed, failure, false);
         self.retry_state.revert_backs_off(wait);
     }
 

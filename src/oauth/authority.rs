@@ -6,12 +6,11 @@ use std::{
 };
 
 use itwin_core::{
-    failure::{ExchangeStage, RequestFailure},
     messages_oauth::{
-        authority as messages,
+        self, authority as messages,
         token::{self as token_messages, Names},
-        transport as transport_messages, verdict,
     },
+    request_error::{Document, MetadataError, RequestError},
 };
 use itwin_oauth::{
     assertion::{AssertionId, ID_BYTES},
@@ -96,14 +95,14 @@ impl Authority {
     /// Fetches endpoints and keys. What was known before stays known if that fails.
     ///
     /// # Errors
-    /// [`RequestFailure`] of the transport, or of a document that is of no use.
-    pub async fn refresh(&self) -> Result<Arc<Metadata>, RequestFailure> {
+    /// [`MetadataError`].
+    pub async fn refresh(&self) -> Result<Arc<Metadata>, MetadataError> {
         let (issuer, endpoints) = self.discover().await?;
         let keys = if self.config.verify { Some(self.fetch_keys(endpoints.jwks.as_ref()).await?) } else { None };
         Ok(self.store(Metadata { issuer, endpoints, keys }))
     }
 
-    async fn discover(&self) -> Result<(String, Endpoints), RequestFailure> {
+    async fn discover(&self) -> Result<(String, Endpoints), MetadataError> {
         let config = &self.config;
         if let Some(token) = &config.token_endpoint
             && (config.jwks_uri.is_some() || !config.verify)
@@ -111,22 +110,18 @@ impl Authority {
             return Ok((config.issuer.clone(), Endpoints { token: token.clone(), jwks: config.jwks_uri.clone() }));
         }
         let url = discovery::document_url(&config.issuer);
-        let body = self.get(&url, messages::discovery_document).await?;
-        discovery::endpoints(&body, &config.issuer, config.token_endpoint.as_ref(), config.jwks_uri.as_ref())
-            .map_err(|error| messages::invalid_document(error, &self.name))
+        let body = self.get(&url, Document::Discovery).await?;
+        Ok(discovery::endpoints(&body, &config.issuer, config.token_endpoint.as_ref(), config.jwks_uri.as_ref())?)
     }
 
-    async fn fetch_keys(&self, url: Option<&Url>) -> Result<KeySet, RequestFailure> {
-        let missing = DiscoveryError::Missing(Endpoint::Jwks);
-        let url = url.ok_or_else(|| messages::invalid_document(missing, &self.name))?;
-        let body = self.get(url.as_str(), messages::key_set).await?;
-        KeySet::parse(&body).map_err(|error| messages::invalid_keys(error, &self.name))
+    async fn fetch_keys(&self, url: Option<&Url>) -> Result<KeySet, MetadataError> {
+        let url = url.ok_or(DiscoveryError::Missing(Endpoint::Jwks))?;
+        let body = self.get(url.as_str(), Document::KeySet).await?;
+        Ok(KeySet::parse(&body)?)
     }
 
-    /// Gets a document; `what` is its name in messages, from that of the authority.
-    async fn get(&self, url: &str, what: fn(&str) -> String) -> Result<Vec<u8>, RequestFailure> {
-        let body = transport::get(&*self.transport, url).await;
-        body.map_err(|error| transport_messages::failed(&error, &what(&self.name)))
+    async fn get(&self, url: &str, document: Document) -> Result<Vec<u8>, MetadataError> {
+        transport::get(&*self.transport, url).await.map_err(|error| MetadataError::Transport(document, error))
     }
 
     fn store(&self, metadata: Metadata) -> Arc<Metadata> {
@@ -140,17 +135,18 @@ impl Authority {
     /// (`itwin_core::requests`).
     ///
     /// # Errors
-    /// [`RequestFailure`], with how far the exchange came.
+    /// [`RequestError`].
     pub async fn request_token(
         &self,
         request: &TokenRequest,
         names: &Names,
-    ) -> Result<(TokenResponse, Option<VerifiedClaims>), RequestFailure> {
-        let metadata = self.metadata().ok_or_else(|| messages::not_ready(&self.name))?;
+    ) -> Result<(TokenResponse, Option<VerifiedClaims>), RequestError> {
+        let metadata = self.metadata().ok_or_else(|| RequestError::NotSent(messages::not_ready(&self.name)))?;
         let started = self.clock.monotonic();
         let result = self.exchange(&metadata, request, names).await;
-        if result.as_ref().err().is_none_or(|failure| failure.stage != ExchangeStage::NotSent) {
-            let reason = result.as_ref().err().map_or("success", |failure| failure.failure.reason.as_str());
+        let error = result.as_ref().err();
+        if error.is_none_or(RequestError::was_sent) {
+            let reason = error.map_or("success", |error| messages_oauth::request_failed(error, names).reason.as_str());
             self.metrics.token_request(&self.name, reason, started.elapsed());
         }
         result
@@ -161,17 +157,15 @@ impl Authority {
         metadata: &Metadata,
         request: &TokenRequest,
         names: &Names,
-    ) -> Result<(TokenResponse, Option<VerifiedClaims>), RequestFailure> {
-        let id = assertion_id().ok_or_else(|| token_messages::no_randomness(names))?;
+    ) -> Result<(TokenResponse, Option<VerifiedClaims>), RequestError> {
+        let id = assertion_id().ok_or_else(|| RequestError::NotSent(token_messages::no_randomness(names)))?;
         let server = Server { token_endpoint: &metadata.endpoints.token, issuer: &metadata.issuer };
-        let response = token::request(&*self.transport, server, request, self.clock.now(), &id)
-            .await
-            .map_err(|error| token_messages::not_issued(&error, names))?;
+        let response = token::request(&*self.transport, server, request, self.clock.now(), &id).await?;
         let claims = if self.config.verify { Some(self.verify(&response.access_token).await?) } else { None };
         Ok((response, claims))
     }
 
-    async fn verify(&self, token: &Sensitive) -> Result<VerifiedClaims, RequestFailure> {
+    async fn verify(&self, token: &Sensitive) -> Result<VerifiedClaims, RequestError> {
         let check = |metadata: Option<Arc<Metadata>>| match metadata.as_ref().and_then(|known| known.keys.as_ref()) {
             Some(keys) => keys.verify(token, &self.config.issuer, &self.config.audiences),
             None => Err(VerificationError::UnknownKey),
@@ -182,11 +176,11 @@ impl Authority {
         {
             verified = check(Some(metadata));
         }
-        verified.map_err(|error| verdict::not_trusted(error, &self.name).into())
+        Ok(verified?)
     }
 
     /// The keys once more, since they may have been rotated; `None` if nothing is known of the authority.
-    async fn refetch_keys(&self) -> Result<Option<Arc<Metadata>>, RequestFailure> {
+    async fn refetch_keys(&self) -> Result<Option<Arc<Metadata>>, MetadataError> {
         let mut last = self.key_refetch.lock().await;
         if last.is_some_and(|last| last.elapsed() < KEY_REFETCH_INTERVAL) {
             // another request may just have fetched them

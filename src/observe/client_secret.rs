@@ -6,10 +6,9 @@ use itwin_api::{
     authority::ClientAuthentication,
     conditions::Reason,
     credential::{ClientCredentialsRef, GrantType},
-    failure::Failure,
     limits::{CLIENT_ID_MAX, CLIENT_SECRET_MAX, PRIVATE_KEY_MAX, USER_MAX},
 };
-use itwin_core::fingerprint;
+use itwin_core::{failure::Failure, fingerprint};
 use itwin_oauth::{
     sensitive::Sensitive,
     token::{ClientCredentials, Proof, User},

@@ -152,7 +152,7 @@ fn request(status: u16, body: Vec<u8>) -> Result<token::TokenResponse, String> {
     let endpoint = url::Url::parse(ISSUER).expect("a URL");
     let server = Server { token_endpoint: &endpoint, issuer: ISSUER };
     let response = token::request(&Canned(status, body), server, &request, now(), &assertion_id()).now_or_never();
-    response.expect("nothing to wait for").map_err(|error| token_messages::not_issued(&error, &names()).failure.message)
+    response.expect("nothing to wait for").map_err(|error| token_messages::not_issued(&error, &names()).message)
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn discovery_documents() {
     on_small_stack(|| {
         for text in corpus() {
             let error = discovery::endpoints(&text, ISSUER, None, None).expect_err(&shown(&text));
-            is_bounded(&authority_messages::invalid_document(error, "ims").failure.message, &text);
+            is_bounded(&authority_messages::unavailable(&error.into(), "ims").message, &text);
         }
     });
 }
@@ -210,7 +210,7 @@ fn key_sets() {
     on_small_stack(|| {
         for text in corpus() {
             let Err(error) = KeySet::parse(&text) else { panic!("accepted: {}", shown(&text)) };
-            is_bounded(&authority_messages::invalid_keys(error, "ims").failure.message, &text);
+            is_bounded(&authority_messages::unavailable(&error.into(), "ims").message, &text);
         }
     });
 }

@@ -7,7 +7,6 @@ pub mod conditions;
 pub mod credential;
 pub mod digest;
 pub mod duration;
-pub mod failure;
 pub mod limits;
 pub mod schema;
 pub mod secret_keys;

@@ -1,7 +1,8 @@
 //! What can be decided.
 
 use chrono::{DateTime, Utc};
-use itwin_api::failure::Failure;
+
+use crate::failure::Failure;
 
 /// One step. After it the state is observed again and the next one is decided.
 #[derive(Clone, Debug, PartialEq, Eq)]

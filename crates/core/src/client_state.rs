@@ -1,8 +1,6 @@
 //! What is concluded about the client Secret from what is known and was read of it.
 
-use itwin_api::failure::Failure;
-
-use crate::{object::ObjectVersion, observed::Client};
+use crate::{failure::Failure, object::ObjectVersion, observed::Client};
 
 /// What a cache knows of a Secret.
 #[derive(Clone, Copy, Debug)]

@@ -4,9 +4,9 @@
 //! its client Secret. The oldest contender gets the name. A credential that owns the existing Secret by UID keeps it.
 
 use chrono::{DateTime, Utc};
-use itwin_api::{conditions::Reason, failure::Failure};
+use itwin_api::conditions::Reason;
 
-use crate::ownership::OwnershipMetadata;
+use crate::{failure::Failure, ownership::OwnershipMetadata};
 
 /// A credential that names a Secret. Contenders are ordered by age; UIDs order those created in the same second.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use itwin_api::{
     GROUP, MANAGER,
     credential::{DeletionPolicy, ITwinServiceCredential},
-    failure::Failure,
     secret_keys, time,
 };
 use k8s_openapi::{
@@ -15,6 +14,7 @@ use k8s_openapi::{
 use serde_json::{Value, json};
 
 use crate::{
+    failure::Failure,
     fingerprint,
     object::ObjectVersion,
     observed::TokenMetadata,

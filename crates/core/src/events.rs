@@ -3,11 +3,10 @@
 use itwin_api::{
     conditions::{RENEWED, Reason},
     credential::CredentialStatus,
-    failure::Failure,
 };
 
 use super::status::holds;
-use crate::action::IssueReason;
+use crate::{action::IssueReason, failure::Failure};
 
 /// How an attempt ended.
 pub enum Outcome<'a> {

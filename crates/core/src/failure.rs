@@ -1,47 +1,30 @@
-//! A token request that failed: what it means for the credential, for the queue and for the circuit breaker.
+//! A failure: the reason of a condition, its message, and a wait that a server asked for.
+//!
+//! Errors are typed where they happen. They become a failure where a user must read about them.
 
 use chrono::TimeDelta;
-use itwin_api::{conditions::Reason, failure::Failure};
+use itwin_api::conditions::Reason;
 
-/// A failed exchange with the authorization server.
-#[derive(Clone, Debug)]
-pub struct RequestFailure {
-    /// The reason of the condition, with a message for users.
-    pub failure: Failure,
+/// Why the operator cannot proceed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The reason of the condition.
+    pub reason: Reason,
+    /// What happened, which object is affected, and what to do.
+    pub message: String,
     /// How long the server asked this client to wait.
     pub retry_after: Option<TimeDelta>,
-    /// How long it asked all its clients to wait: `Retry-After` of 429 and 503.
-    pub server_wait: Option<TimeDelta>,
-    /// How far the exchange came.
-    pub stage: ExchangeStage,
 }
 
-/// How far a failed exchange came, for the circuit breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExchangeStage {
-    /// Nothing was sent: the fault is on our side.
-    NotSent,
-    /// The server did not answer, or with a 5xx that carries no OAuth `error`.
-    Outage,
-    /// The server answered.
-    Answered,
-}
-
-impl RequestFailure {
-    /// A failure after an answer that asks for no wait.
+impl Failure {
+    /// A failure with this reason and message. No server asked for a wait.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Failure::new(reason, message).into()
+        Self { reason, message: message.into(), retry_after: None }
     }
 
-    /// The same failure at another stage.
+    /// Whether users read the same about both.
     #[must_use]
-    pub fn at(self, stage: ExchangeStage) -> Self {
-        Self { stage, ..self }
-    }
-}
-
-impl From<Failure> for RequestFailure {
-    fn from(failure: Failure) -> Self {
-        Self { failure, retry_after: None, server_wait: None, stage: ExchangeStage::Answered }
+    pub fn reads_as(&self, other: &Self) -> bool {
+        self.reason == other.reason && self.message == other.message
     }
 }

@@ -21,6 +21,7 @@ pub mod object;
 pub mod observed;
 pub mod ownership;
 pub mod renewal;
+pub mod request_error;
 pub mod requests;
 pub mod retry_key;
 pub mod retry_state;

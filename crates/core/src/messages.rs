@@ -2,9 +2,9 @@
 
 use std::fmt::Display;
 
-use itwin_api::{conditions::Reason, failure::Failure, limits::RENEW_MAX, secret_keys};
+use itwin_api::{conditions::Reason, limits::RENEW_MAX, secret_keys};
 
-use crate::requests::Blocked;
+use crate::{failure::Failure, requests::Blocked};
 
 /// The Secret to write cannot be changed.
 #[must_use]

@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_api::{credential::CredentialSpec, failure::Failure};
+use itwin_api::credential::CredentialSpec;
 
-use crate::{object::ObjectVersion, retry_key::RetryKey};
+use crate::{failure::Failure, object::ObjectVersion, retry_key::RetryKey};
 
 /// What is known about one credential and its surroundings.
 #[derive(Clone, Debug)]

@@ -7,7 +7,9 @@
 
 use std::sync::Arc;
 
-use itwin_api::{conditions::Reason, failure::Failure};
+use itwin_api::conditions::Reason;
+
+use crate::failure::Failure;
 
 /// The longest part of a name that a message repeats: the maximum length of an object name, in characters. The API
 /// server does not limit the name in an owner reference.

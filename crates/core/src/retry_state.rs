@@ -10,10 +10,10 @@ mod tokens;
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
     credential::{CredentialStatus, ITwinServiceCredential},
-    digest,
-    failure::Failure,
-    time,
+    digest, time,
 };
+
+use crate::failure::Failure;
 
 pub use self::attempts::FailedAttempt;
 use crate::{conflict::Reverts, desired_secret::Content, object::ObjectVersion, retry_key::RetryKey, status};

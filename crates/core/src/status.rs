@@ -4,12 +4,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
     conditions::{READY, RENEWED, Reason, Verdict},
     credential::{CredentialStatus, LastFailure},
-    failure::Failure,
     time,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
+    failure::Failure,
     observed::{Description, ObservedState, TokenMetadata},
     schedule,
 };

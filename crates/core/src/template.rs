@@ -11,12 +11,12 @@ use itwin_api::{
     conditions::Reason,
     credential::SecretTemplate,
     digest,
-    failure::Failure,
     limits::{RENDERED_MAX, TEMPLATE_MAX, TEMPLATES_MAX, TEMPLATES_TOTAL_MAX},
 };
 use k8s_openapi::ByteString;
 
 use self::grammar::{Template, Values};
+use crate::failure::Failure;
 
 /// The digest of the templates of a credential; `None` if it has none.
 #[must_use]

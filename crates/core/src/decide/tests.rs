@@ -1,10 +1,13 @@
 //! What is decided in each state.
 
 use chrono::TimeDelta;
-use itwin_api::{conditions::Reason, failure::Failure};
+use itwin_api::conditions::Reason;
 
 use super::*;
-use crate::observed::{Desired, History, Policy, RenewBefore, RenewalRequest, Restart};
+use crate::{
+    failure::Failure,
+    observed::{Desired, History, Policy, RenewBefore, RenewalRequest, Restart},
+};
 
 const ISSUER: &str = "https://ims.example.com";
 

@@ -7,30 +7,39 @@ use itwin_oauth::{
     limits::URL_MAX,
 };
 
-use crate::failure::{ExchangeStage, RequestFailure};
+use super::transport;
+use crate::{
+    failure::Failure,
+    request_error::{Document, MetadataError},
+};
 
-/// The discovery document, by its name in messages.
+/// The metadata or the keys are not known, or not known again.
 #[must_use]
-pub fn discovery_document(authority: &str) -> String {
-    format!("discovery document of ITwinAuthority {authority}")
+pub fn unavailable(error: &MetadataError, authority: &str) -> Failure {
+    match error {
+        MetadataError::Transport(document, error) => transport::failed(error, &named(*document, authority)),
+        MetadataError::Discovery(error) => invalid_document(*error, authority),
+        MetadataError::KeySet(error) => invalid_keys(*error, authority),
+    }
 }
 
-/// The key set, by its name in messages.
-#[must_use]
-pub fn key_set(authority: &str) -> String {
-    format!("key set of ITwinAuthority {authority}")
+fn named(document: Document, authority: &str) -> String {
+    let document = match document {
+        Document::Discovery => "discovery document",
+        Document::KeySet => "key set",
+    };
+    format!("{document} of ITwinAuthority {authority}")
 }
 
 /// Nothing is known of the authorization server yet, so that no token was requested.
 #[must_use]
-pub fn not_ready(authority: &str) -> RequestFailure {
+pub fn not_ready(authority: &str) -> Failure {
     let message = format!("ITwinAuthority {authority} is not ready: check its condition Ready");
-    RequestFailure::new(Reason::AuthorityNotReady, message).at(ExchangeStage::NotSent)
+    Failure::new(Reason::AuthorityNotReady, message)
 }
 
 /// A discovery document that is of no use.
-#[must_use]
-pub fn invalid_document(error: DiscoveryError, authority: &str) -> RequestFailure {
+fn invalid_document(error: DiscoveryError, authority: &str) -> Failure {
     let why = match error {
         DiscoveryError::NotADocument => "it is not a JSON object with issuer and endpoints".to_owned(),
         DiscoveryError::OtherIssuer => {
@@ -53,17 +62,16 @@ pub fn invalid_document(error: DiscoveryError, authority: &str) -> RequestFailur
             "it names no jwks_uri: set spec.jwksUri, or spec.accessTokenFormat to opaque".to_owned()
         }
     };
-    unusable(&discovery_document(authority), &why)
+    unusable(Document::Discovery, authority, &why)
 }
 
 /// A key set that is of no use.
-#[must_use]
-pub fn invalid_keys(error: KeySetError, authority: &str) -> RequestFailure {
+fn invalid_keys(error: KeySetError, authority: &str) -> Failure {
     let why = match error {
         KeySetError::NotAKeySet => "it is no JSON Web Key Set",
         KeySetError::NoSigningKey => "it holds no signing key of a known kind (RSA, EC P-256 or P-384, Ed25519)",
     };
-    unusable(&key_set(authority), why)
+    unusable(Document::KeySet, authority, why)
 }
 
 /// The field by which an administrator names an endpoint.
@@ -74,8 +82,9 @@ fn spec_field(endpoint: Endpoint) -> &'static str {
     }
 }
 
-fn unusable(what: &str, why: &str) -> RequestFailure {
-    RequestFailure::new(Reason::MalformedResponse, format!("the {what} cannot be used: {why}"))
+fn unusable(document: Document, authority: &str, why: &str) -> Failure {
+    let message = format!("the {} cannot be used: {why}", named(document, authority));
+    Failure::new(Reason::MalformedResponse, message)
 }
 
 #[cfg(test)]
@@ -84,7 +93,7 @@ mod tests {
 
     #[test]
     fn endpoint_of_another_origin_is_refused_with_advice() {
-        let message = |error| invalid_document(error, "ims").failure.message;
+        let message = |error| unavailable(&MetadataError::Discovery(error), "ims").message;
         assert_eq!(
             message(DiscoveryError::OtherOrigin(Endpoint::Token)),
             "the discovery document of ITwinAuthority ims cannot be used: its token_endpoint is not on the issuer's \
@@ -97,14 +106,9 @@ mod tests {
     #[test]
     fn invalid_keys_name_the_authority() {
         for error in [KeySetError::NotAKeySet, KeySetError::NoSigningKey] {
-            let failed = invalid_keys(error, "ims");
-            assert!(failed.failure.message.starts_with("the key set of ITwinAuthority ims cannot be used: it "));
-            assert_eq!(failed.failure.reason, Reason::MalformedResponse);
+            let failed = unavailable(&error.into(), "ims");
+            assert!(failed.message.starts_with("the key set of ITwinAuthority ims cannot be used: it "));
+            assert_eq!(failed.reason, Reason::MalformedResponse);
         }
-    }
-
-    #[test]
-    fn request_to_an_authority_that_is_not_ready_was_not_sent() {
-        assert_eq!(not_ready("ims").stage, ExchangeStage::NotSent);
     }
 }

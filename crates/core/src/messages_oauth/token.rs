@@ -13,7 +13,7 @@ use itwin_oauth::{
 };
 
 use super::transport;
-use crate::failure::{ExchangeStage, RequestFailure};
+use crate::failure::Failure;
 
 /// Names of objects, for messages.
 #[derive(Clone)]
@@ -30,52 +30,49 @@ pub struct Names {
 
 /// A token request without a token response.
 #[must_use]
-pub fn not_issued(error: &TokenError, names: &Names) -> RequestFailure {
+pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
     let authority = &names.authority;
     let endpoint = format!("token endpoint of ITwinAuthority {authority}");
     match error {
         TokenError::ClientKey(_) => invalid_key(names),
         TokenError::Transport(error) => transport::failed(error, &endpoint),
         TokenError::Malformed(MalformedResponse::TooDeep) => {
-            let (reason, message) = transport::malformed("JSON that is nested too deeply", &endpoint);
-            RequestFailure::new(reason, message)
+            transport::malformed("JSON that is nested too deeply", &endpoint)
         }
         TokenError::Malformed(rule) => malformed(*rule, authority),
-        TokenError::Status(status) => RequestFailure::new(
+        TokenError::Status(status) => Failure::new(
             Reason::RequestRejected,
             format!(
                 "ITwinAuthority {authority} answered HTTP {status} without an OAuth error: check its tokenEndpoint"
             ),
         ),
-        TokenError::Response { code, .. } => RequestFailure {
-            retry_after: error.retry_after(),
-            server_wait: error.server_wait(),
-            ..error_response(*code, names)
-        },
+        TokenError::Response { code, .. } => {
+            Failure { retry_after: error.retry_after(), ..error_response(*code, names) }
+        }
     }
 }
 
 /// A private key that signs no client assertion. What is wrong with it depends on its value, and is not said.
-fn invalid_key(names: &Names) -> RequestFailure {
+fn invalid_key(names: &Names) -> Failure {
     let message = format!(
         "key {} of Secret {} is no PEM private key that can be used: write an RSA (2048 to 4096 bits), EC P-256, EC \
          P-384 or Ed25519 key in PKCS #8, of at most 16 KiB",
         names.keys.private_key_key, names.client_secret
     );
-    RequestFailure::new(Reason::ClientCredentialsInvalid, message).at(ExchangeStage::NotSent)
+    Failure::new(Reason::ClientCredentialsInvalid, message)
 }
 
 /// The system gives no random numbers, without which there are no client assertions.
 #[must_use]
-pub fn no_randomness(names: &Names) -> RequestFailure {
+pub fn no_randomness(names: &Names) -> Failure {
     let message = format!(
         "key {} of Secret {} cannot be used: there is no randomness on this machine",
         names.keys.private_key_key, names.client_secret
     );
-    RequestFailure::new(Reason::ClientCredentialsInvalid, message).at(ExchangeStage::NotSent)
+    Failure::new(Reason::ClientCredentialsInvalid, message)
 }
 
-fn malformed(rule: MalformedResponse, authority: &str) -> RequestFailure {
+fn malformed(rule: MalformedResponse, authority: &str) -> Failure {
     let what = match rule {
         MalformedResponse::NotATokenResponse | MalformedResponse::TooDeep => {
             "not the JSON of a token answer with access_token, token_type and a sane expires_in (RFC 6749 section 5.1)"
@@ -86,7 +83,7 @@ fn malformed(rule: MalformedResponse, authority: &str) -> RequestFailure {
             "access_token is empty or holds characters that no HTTP header may carry (RFC 6750 section 2.1)".to_owned()
         }
     };
-    RequestFailure::new(
+    Failure::new(
         Reason::MalformedResponse,
         format!("ITwinAuthority {authority} gave an answer that cannot be used ({what}): check its tokenEndpoint"),
     )
@@ -94,7 +91,7 @@ fn malformed(rule: MalformedResponse, authority: &str) -> RequestFailure {
 
 /// An error response. The reason follows the OAuth error, not the status: some servers answer each error with 400,
 /// others with 401.
-fn error_response(code: ErrorCode, names: &Names) -> RequestFailure {
+fn error_response(code: ErrorCode, names: &Names) -> Failure {
     let reason = match code {
         ErrorCode::InvalidClient => Reason::InvalidClient,
         ErrorCode::InvalidScope => Reason::InvalidScope,
@@ -105,7 +102,7 @@ fn error_response(code: ErrorCode, names: &Names) -> RequestFailure {
             Reason::RequestRejected
         }
     };
-    RequestFailure::new(reason, format!("ITwinAuthority {} {}", names.authority, answered(code, names)))
+    Failure::new(reason, format!("ITwinAuthority {} {}", names.authority, answered(code, names)))
 }
 
 /// What the server answered, and what to do about it.

@@ -5,12 +5,12 @@ use std::time::Duration;
 use itwin_api::conditions::Reason;
 use itwin_oauth::transport::{BODY_MAX, TransportError};
 
-use crate::failure::{ExchangeStage, RequestFailure};
+use crate::failure::Failure;
 
 /// A failed exchange. `what` names the resource, such as "token endpoint of ITwinAuthority bentley-ims".
 #[must_use]
-pub fn failed(error: &TransportError, what: &str) -> RequestFailure {
-    let (reason, message) = match error {
+pub fn failed(error: &TransportError, what: &str) -> Failure {
+    let failure = match error {
         TransportError::Timeout(deadline) => timeout(*deadline, what),
         TransportError::Connection(cause) => connection(cause, what),
         TransportError::Tls(cause) => tls(cause, what),
@@ -20,73 +20,66 @@ pub fn failed(error: &TransportError, what: &str) -> RequestFailure {
         TransportError::TooLarge => too_large(what),
         TransportError::Malformed(cause) => malformed(cause, what),
     };
-    let stage = if error.is_outage() { ExchangeStage::Outage } else { ExchangeStage::Answered };
-    RequestFailure {
-        retry_after: error.retry_after(),
-        server_wait: error.server_wait(),
-        ..RequestFailure::new(reason, message).at(stage)
-    }
+    Failure { retry_after: error.retry_after(), ..failure }
 }
 
-type Sentence = (Reason, String);
-
-fn timeout(deadline: Duration, what: &str) -> Sentence {
+fn timeout(deadline: Duration, what: &str) -> Failure {
     let message = format!(
         "the {what} gave no complete answer within {deadline:?}: check the network, or raise requestTimeout; \
          it is tried again"
     );
-    (Reason::Timeout, message)
+    Failure::new(Reason::Timeout, message)
 }
 
-fn connection(cause: &str, what: &str) -> Sentence {
+fn connection(cause: &str, what: &str) -> Failure {
     let message = format!(
         "no connection to the {what} ({cause}): check name resolution, network policies and proxies; it is tried again"
     );
-    (Reason::ConnectionFailed, message)
+    Failure::new(Reason::ConnectionFailed, message)
 }
 
-fn tls(cause: &str, what: &str) -> Sentence {
+fn tls(cause: &str, what: &str) -> Failure {
     let message = format!(
         "the {what} showed a certificate that is not trusted ({cause}): check caBundle of the ITwinAuthority and the \
          server's certificate; it is tried again"
     );
-    (Reason::TLSFailed, message)
+    Failure::new(Reason::TLSFailed, message)
 }
 
-fn redirect(status: u16, what: &str) -> Sentence {
+fn redirect(status: u16, what: &str) -> Failure {
     let message = format!(
         "the {what} answered HTTP {status}, and redirects are never followed: have the administrator name the final \
          URL in the ITwinAuthority"
     );
-    (Reason::RedirectRefused, message)
+    Failure::new(Reason::RedirectRefused, message)
 }
 
-fn rate_limited(what: &str) -> Sentence {
+fn rate_limited(what: &str) -> Failure {
     let message =
         format!("the {what} answered HTTP 429: lower requestsPerMinute of the ITwinAuthority; it is tried again");
-    (Reason::RateLimited, message)
+    Failure::new(Reason::RateLimited, message)
 }
 
-fn server_error(status: u16, what: &str) -> Sentence {
+fn server_error(status: u16, what: &str) -> Failure {
     let message = format!(
         "the {what} answered HTTP {status}: contact the operators of the authorization server; it is tried again"
     );
-    (Reason::ServerError, message)
+    Failure::new(Reason::ServerError, message)
 }
 
-fn too_large(what: &str) -> Sentence {
+fn too_large(what: &str) -> Failure {
     let message = format!(
         "the {what} answered with more than {BODY_MAX} bytes: check that the URL is the right one; it is tried again"
     );
-    (Reason::MalformedResponse, message)
+    Failure::new(Reason::MalformedResponse, message)
 }
 
 /// An answer that is not the expected one; `cause` says what it is instead.
-pub(super) fn malformed(cause: &str, what: &str) -> Sentence {
+pub(super) fn malformed(cause: &str, what: &str) -> Failure {
     let message = format!(
         "the {what} gave an answer that is not valid ({cause}): check that the URL is the right one; it is tried again"
     );
-    (Reason::MalformedResponse, message)
+    Failure::new(Reason::MalformedResponse, message)
 }
 
 #[cfg(test)]
@@ -99,37 +92,34 @@ mod tests {
 
     #[test]
     fn every_failure_has_its_reason_and_names_the_resource() {
-        for (error, reason, stage) in [
-            (TransportError::Timeout(Duration::from_secs(10)), Reason::Timeout, ExchangeStage::Outage),
-            (TransportError::Connection("refused".into()), Reason::ConnectionFailed, ExchangeStage::Outage),
-            (TransportError::Tls("expired".into()), Reason::TLSFailed, ExchangeStage::Outage),
-            (TransportError::Redirect(307), Reason::RedirectRefused, ExchangeStage::Answered),
-            (TransportError::RateLimited(None), Reason::RateLimited, ExchangeStage::Answered),
-            (TransportError::Server(500, None, Vec::new()), Reason::ServerError, ExchangeStage::Outage),
-            (TransportError::TooLarge, Reason::MalformedResponse, ExchangeStage::Answered),
-            (TransportError::Malformed("HTTP 404".into()), Reason::MalformedResponse, ExchangeStage::Answered),
+        for (error, reason) in [
+            (TransportError::Timeout(Duration::from_secs(10)), Reason::Timeout),
+            (TransportError::Connection("refused".into()), Reason::ConnectionFailed),
+            (TransportError::Tls("expired".into()), Reason::TLSFailed),
+            (TransportError::Redirect(307), Reason::RedirectRefused),
+            (TransportError::RateLimited(None), Reason::RateLimited),
+            (TransportError::Server(500, None, Vec::new()), Reason::ServerError),
+            (TransportError::TooLarge, Reason::MalformedResponse),
+            (TransportError::Malformed("HTTP 404".into()), Reason::MalformedResponse),
         ] {
             let failed = failed(&error, WHAT);
-            assert_eq!((failed.failure.reason, failed.stage), (reason, stage), "{error:?}");
-            assert!(failed.failure.message.contains(WHAT), "{}", failed.failure.message);
+            assert_eq!(failed.reason, reason, "{error:?}");
+            assert!(failed.message.contains(WHAT), "{}", failed.message);
         }
     }
 
     #[test]
-    fn waits_are_those_that_the_server_asks_for() {
+    fn wait_is_the_one_that_the_server_asks_for() {
         let wait = Some(TimeDelta::seconds(7));
-        let waits = |error| {
-            let RequestFailure { retry_after, server_wait, .. } = failed(&error, WHAT);
-            (retry_after, server_wait)
-        };
-        assert_eq!(waits(TransportError::Server(503, wait, Vec::new())), (wait, wait));
-        assert_eq!(waits(TransportError::Server(500, wait, Vec::new())), (wait, None));
-        assert_eq!(waits(TransportError::RateLimited(wait)), (wait, wait));
+        for error in [TransportError::Server(500, wait, Vec::new()), TransportError::RateLimited(wait)] {
+            assert_eq!(failed(&error, WHAT).retry_after, wait, "{error:?}");
+        }
+        assert_eq!(failed(&TransportError::TooLarge, WHAT).retry_after, None);
     }
 
     #[test]
     fn body_of_a_failed_server_is_not_repeated() {
         let error = TransportError::Server(500, None, b"ATTACKER".to_vec());
-        assert!(!failed(&error, WHAT).failure.message.contains("ATTACKER"));
+        assert!(!failed(&error, WHAT).message.contains("ATTACKER"));
     }
 }

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
-use itwin_api::{conditions::Reason, failure::Failure, limits::SCOPE_MAX, time};
+use itwin_api::{conditions::Reason, limits::SCOPE_MAX, time};
 use itwin_oauth::{jwt::VerificationError, limits::ACCESS_TOKEN_MAX};
 
-use crate::validate::ValidationError;
+use crate::{failure::Failure, validate::ValidationError};
 
 /// A token whose signature, issuer or audience could not be verified.
 #[must_use]

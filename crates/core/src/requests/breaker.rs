@@ -12,10 +12,10 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_api::{conditions::Reason, failure::Failure};
+use itwin_api::conditions::Reason;
 
 use super::{Now, Outcome, Requester};
-use crate::object::ObjectVersion;
+use crate::{failure::Failure, object::ObjectVersion};
 
 /// Consecutive failures that open a circuit: more than an occasional failure, and few enough to relieve a server soon.
 const THRESHOLD: u32 = 5;

@@ -16,14 +16,14 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_api::{conditions::Reason, failure::Failure};
+use itwin_api::conditions::Reason;
 
 use self::{
     breaker::{Breaker, Change, Ended, Gate},
     lanes::Lanes,
     pacer::Pacer,
 };
-use crate::object::ObjectVersion;
+use crate::{failure::Failure, object::ObjectVersion};
 
 /// If a token expires during an open interval, or at most this long after it, an urgent probe may be sent before the
 /// interval ends.

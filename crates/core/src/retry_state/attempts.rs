@@ -1,10 +1,9 @@
 //! How attempts ended, and the backoff that follows.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_api::failure::Failure;
 
 use super::{Attempts, RetryState};
-use crate::{observed::ObservedState, retry_key::RetryKey, status};
+use crate::{failure::Failure, observed::ObservedState, retry_key::RetryKey, status};
 
 /// An attempt that failed.
 pub struct FailedAttempt<'a> {
@@ -80,7 +79,7 @@ impl RetryState {
     /// Whether this failure was reported, or another one and nothing relevant changed since: then it says nothing new.
     #[must_use]
     pub fn is_reported(&self, failure: &Failure, key: &RetryKey) -> bool {
-        self.last_failure().is_some_and(|last| self.is_unchanged(key) || last == failure)
+        self.last_failure().is_some_and(|last| self.is_unchanged(key) || last.reads_as(failure))
     }
 
     /// The last attempt succeeded, or none is needed.

@@ -53,6 +53,18 @@ pub enum MalformedResponse {
 }
 
 impl TokenError {
+    /// Whether a request was sent.
+    #[must_use]
+    pub fn was_sent(&self) -> bool {
+        !matches!(self, Self::ClientKey(_))
+    }
+
+    /// Whether the server failed, not one request: it gave no answer, or a 5xx that carries no OAuth error.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Transport(error) if error.is_outage())
+    }
+
     /// How long the server asks this client to wait.
     #[must_use]
     pub fn retry_after(&self) -> Option<TimeDelta> {

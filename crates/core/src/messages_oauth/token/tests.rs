@@ -14,7 +14,7 @@ fn names(grant_type: GrantType) -> Names {
     }
 }
 
-fn issued(error: &TokenError) -> RequestFailure {
+fn issued(error: &TokenError) -> Failure {
     not_issued(error, &names(GrantType::ClientCredentials))
 }
 
@@ -37,16 +37,16 @@ fn reason_follows_the_oauth_error() {
         (ErrorCode::Other, Reason::RequestRejected),
     ] {
         let failed = issued(&response(code));
-        assert_eq!((failed.failure.reason, failed.stage), (reason, ExchangeStage::Answered), "{code}");
-        assert!(failed.failure.message.starts_with("ITwinAuthority ims "), "{}", failed.failure.message);
-        assert_eq!(failed.failure.message.contains(code.as_str()), code != ErrorCode::Other);
+        assert_eq!(failed.reason, reason, "{code}");
+        assert!(failed.message.starts_with("ITwinAuthority ims "), "{}", failed.message);
+        assert_eq!(failed.message.contains(code.as_str()), code != ErrorCode::Other);
     }
 }
 
 #[test]
 fn wrong_client_is_reported_with_secret_and_keys() {
     assert_eq!(
-        issued(&response(ErrorCode::InvalidClient)).failure.message,
+        issued(&response(ErrorCode::InvalidClient)).message,
         "ITwinAuthority ims answered invalid_client: check client_id and client_secret in Secret team-a/client; a new \
          registration can take ten minutes"
     );
@@ -54,35 +54,31 @@ fn wrong_client_is_reported_with_secret_and_keys() {
 
 #[test]
 fn invalid_grant_of_a_service_user_names_its_keys() {
-    let message = |grant_type| not_issued(&response(ErrorCode::InvalidGrant), &names(grant_type)).failure.message;
+    let message = |grant_type| not_issued(&response(ErrorCode::InvalidGrant), &names(grant_type)).message;
     assert!(message(GrantType::Password).ends_with("check username and password in Secret team-a/client"));
     assert!(message(GrantType::ClientCredentials).ends_with("check spec.scopes and spec.resources"));
 }
 
 #[test]
-fn unusable_key_is_a_fault_of_the_secret_and_nothing_was_sent() {
+fn unusable_key_is_a_fault_of_the_secret() {
     let failed = issued(&ClientKeyError.into());
-    assert_eq!((failed.failure.reason, failed.stage), (Reason::ClientCredentialsInvalid, ExchangeStage::NotSent));
-    assert!(failed.failure.message.starts_with("key private_key of Secret team-a/client is no PEM private key"));
+    assert_eq!(failed.reason, Reason::ClientCredentialsInvalid);
+    assert!(failed.message.starts_with("key private_key of Secret team-a/client is no PEM private key"));
 }
 
 #[test]
-fn wait_of_an_unavailable_server_is_for_all_its_clients() {
+fn wait_that_an_error_response_asks_for_is_kept() {
     let wait = Some(TimeDelta::seconds(7));
-    let waits = |status| {
-        let failed = issued(&TokenError::Response { code: ErrorCode::ServerError, status, retry_after: wait });
-        (failed.retry_after, failed.server_wait)
-    };
-    assert_eq!(waits(503), (wait, wait));
-    assert_eq!(waits(500), (wait, None));
+    let error = TokenError::Response { code: ErrorCode::ServerError, status: 500, retry_after: wait };
+    assert_eq!(issued(&error).retry_after, wait);
 }
 
 #[test]
-fn failed_server_is_an_outage_and_its_endpoint_is_named() {
+fn endpoint_of_a_failed_server_is_named() {
     let failed = issued(&TransportError::Server(502, None, Vec::new()).into());
-    assert_eq!((failed.failure.reason, failed.stage), (Reason::ServerError, ExchangeStage::Outage));
+    assert_eq!(failed.reason, Reason::ServerError);
     assert_eq!(
-        failed.failure.message,
+        failed.message,
         "the token endpoint of ITwinAuthority ims answered HTTP 502: contact the operators of the authorization server; \
          it is tried again"
     );
@@ -96,11 +92,11 @@ fn broken_rule_of_a_token_response_is_named() {
         (MalformedResponse::TokenTooLong, "access_token has more than 32768 bytes"),
         (MalformedResponse::NotABearerToken, "RFC 6750 section 2.1"),
     ] {
-        let failed = issued(&rule.into()).failure;
+        let failed = issued(&rule.into());
         assert_eq!(failed.reason, Reason::MalformedResponse);
         assert!(failed.message.contains(text) && failed.message.contains("ITwinAuthority ims"), "{}", failed.message);
     }
-    let failed = issued(&TokenError::Status(404)).failure;
+    let failed = issued(&TokenError::Status(404));
     assert_eq!(failed.reason, Reason::RequestRejected);
     assert!(failed.message.contains("HTTP 404 without an OAuth error"));
 }

@@ -1,0 +1,136 @@
+//! Why a token request gave no token that may be written, and what that says about the authorization server.
+
+use chrono::TimeDelta;
+use itwin_oauth::{
+    discovery::DiscoveryError, jwt::VerificationError, key_set::KeySetError, token::TokenError,
+    transport::TransportError,
+};
+
+use crate::{failure::Failure, requests::Outcome, validate::ValidationError};
+
+/// A token request without a token that may be written.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// It could not be sent.
+    #[error("not sent: {}", .0.message)]
+    NotSent(Failure),
+    /// There is no token response.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The keys that verify the token could not be fetched again.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// The token is not trusted.
+    #[error(transparent)]
+    Verification(#[from] VerificationError),
+    /// The token is not worth writing.
+    #[error(transparent)]
+    Validation(#[from] ValidationError),
+}
+
+/// Why the metadata or the keys of an authorization server are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// A document could not be fetched.
+    #[error("{0:?}: {1}")]
+    Transport(Document, TransportError),
+    /// The discovery document is of no use.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
+    /// The key set is of no use.
+    #[error(transparent)]
+    KeySet(#[from] KeySetError),
+}
+
+/// A document that an authorization server publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// Its metadata.
+    Discovery,
+    /// Its keys.
+    KeySet,
+}
+
+impl RequestError {
+    /// Whether a request was sent.
+    #[must_use]
+    pub fn was_sent(&self) -> bool {
+        match self {
+            Self::NotSent(_) => false,
+            Self::Token(error) => error.was_sent(),
+            Self::Metadata(_) | Self::Verification(_) | Self::Validation(_) => true,
+        }
+    }
+
+    /// How the request ended for the queue and the circuit breaker. `failure` is what users read about this error.
+    #[must_use]
+    pub fn outcome(&self, failure: &Failure) -> Outcome {
+        if !self.was_sent() {
+            return Outcome::NotSent;
+        }
+        Outcome::Failed {
+            // the wait concerns the request that was sent, not those that the open circuit holds back
+            failure: Failure { retry_after: None, ..failure.clone() },
+            server_wait: self.server_wait(),
+            is_outage: self.is_outage(),
+        }
+    }
+
+    fn server_wait(&self) -> Option<TimeDelta> {
+        match self {
+            Self::Token(error) => error.server_wait(),
+            Self::Metadata(MetadataError::Transport(_, error)) => error.server_wait(),
+            _ => None,
+        }
+    }
+
+    fn is_outage(&self) -> bool {
+        match self {
+            Self::Token(error) => error.is_outage(),
+            Self::Metadata(MetadataError::Transport(_, error)) => error.is_outage(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use itwin_api::conditions::Reason;
+    use itwin_oauth::{assertion::ClientKeyError, token::ErrorCode};
+
+    use super::*;
+
+    fn failure() -> Failure {
+        Failure { retry_after: Some(TimeDelta::seconds(7)), ..Failure::new(Reason::ServerError, "because") }
+    }
+
+    #[test]
+    fn request_that_was_not_sent_says_nothing_about_the_server() {
+        for error in [RequestError::NotSent(failure()), TokenError::from(ClientKeyError).into()] {
+            assert!(matches!(error.outcome(&failure()), Outcome::NotSent), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn outage_and_wait_are_those_of_the_typed_error() {
+        let wait = Some(TimeDelta::seconds(7));
+        let server = |status| TransportError::Server(status, wait, Vec::new());
+        let response = TokenError::Response { code: ErrorCode::ServerError, status: 503, retry_after: wait };
+        for (error, expected) in [
+            (RequestError::from(TokenError::from(server(503))), (wait, true)),
+            (TokenError::from(server(500)).into(), (None, true)),
+            (TokenError::from(TransportError::RateLimited(wait)).into(), (wait, false)),
+            (MetadataError::Transport(Document::KeySet, server(503)).into(), (wait, true)),
+            (response.into(), (wait, false)),
+            (TokenError::Status(404).into(), (None, false)),
+            (VerificationError::UnknownKey.into(), (None, false)),
+            (ValidationError::UnknownLifetime.into(), (None, false)),
+        ] {
+            let Outcome::Failed { failure, server_wait, is_outage } = error.outcome(&failure()) else {
+                unreachable!("{error:?} was sent")
+            };
+            assert_eq!((server_wait, is_outage), expected, "{error:?}");
+            assert_eq!(failure.retry_after, None, "it is of the request that was sent");
+        }
+    }
+}
