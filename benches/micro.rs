@@ -34,6 +34,8 @@ fn up_to_date() -> ObservedState {
     let token_metadata = TokenMetadata {
         request: "request".into(),
         issuer: ISSUER.into(),
+        authority: Some("ims".into()),
+        client_reference: Some("client/keys".into()),
         client_version: "client/1".into(),
         issued_at: at(0),
         expires_at: at(3600),
@@ -42,6 +44,7 @@ fn up_to_date() -> ObservedState {
         uid: UID.to_owned(),
         desired: Desired {
             request: "request".into(),
+            authority: "ims".into(),
             client_reference: "client/keys".into(),
             secret: "team/token".into(),
             template_failure: None,
@@ -54,7 +57,7 @@ fn up_to_date() -> ObservedState {
         target: Target::Ours(Held {
             token_metadata: Some(token_metadata),
             data: Integrity::Verified,
-            metadata_intact: true,
+            drift: Drift::None,
             form: Form::Presumed,
         }),
         history: History::default(),

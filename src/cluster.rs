@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use itwin_api::credential::WorkloadKind;
+use itwin_core::{desired_secret::Data, messages::CallFailure, quote::Quote};
 use kube::Client;
 use serde::de::DeserializeOwned;
 
@@ -96,15 +97,16 @@ pub enum CallError {
     /// 409: another client changed the object.
     #[error("another client changed it at the same time")]
     Conflict,
-    /// 401 or 403, with the message of the API server: RBAC, a quota, a namespace that is being deleted.
+    /// 401 or 403, with the message of the API server: RBAC, a quota, a policy, a namespace that is being deleted.
     #[error("forbidden: {0}")]
-    Forbidden(String),
-    /// 422, with the message of the API server.
-    #[error("rejected as invalid: {0}")]
-    Invalid(String),
-    /// 429 and 5xx.
-    #[error("the API server responded with HTTP {0}")]
-    Unavailable(u16),
+    Forbidden(Quote),
+    /// Any other 4xx, with the message of the API server: 422 for a field that is not valid, and what an admission
+    /// webhook chooses.
+    #[error("rejected with HTTP {0}: {1}")]
+    Rejected(u16, Quote),
+    /// 429 and 5xx, with the message of the API server: an admission webhook that does not answer is among them.
+    #[error("the API server responded with HTTP {0}: {1}")]
+    Unavailable(u16, Quote),
     /// The deadline passed.
     #[error("no response from the API server within {} s", DEADLINE.as_secs())]
     Timeout,
@@ -123,8 +125,8 @@ impl CallError {
             Self::AlreadyExists => "already_exists",
             Self::Conflict => "conflict",
             Self::Forbidden(_) => "forbidden",
-            Self::Invalid(_) => "invalid",
-            Self::Unavailable(_) => "unavailable",
+            Self::Rejected(..) => "invalid",
+            Self::Unavailable(..) => "unavailable",
             Self::Timeout => "timeout",
             Self::NotLeading => "not_leading",
             Self::Transport => "transport",
@@ -137,13 +139,43 @@ impl From<kube::Error> for CallError {
         let kube::Error::Api(status) = error else {
             return Self::Transport;
         };
+        let said = Quote::new(&status.message);
         match status.code {
-            404 => Self::NotFound,
-            409 if status.reason == "AlreadyExists" => Self::AlreadyExists,
-            409 => Self::Conflict,
-            401 | 403 => Self::Forbidden(status.message),
-            422 => Self::Invalid(status.message),
-            code => Self::Unavailable(code),
+            404 if !is_denied(&said) => Self::NotFound,
+            409 if !is_denied(&said) && status.reason == "AlreadyExists" => Self::AlreadyExists,
+            409 if !is_denied(&said) => Self::Conflict,
+            401 | 403 => Self::Forbidden(said),
+            429 | 500.. => Self::Unavailable(status.code, said),
+            code => Self::Rejected(code, said),
+        }
+    }
+}
+
+/// Whether an admission webhook or policy denied the request: it may do so with any status code
+/// (`AdmissionReview.response.status`), so that a 404 or 409 of it is no news of the object.
+fn is_denied(said: &Quote) -> bool {
+    said.contains("denied the request") || said.contains("denied request")
+}
+
+impl CallError {
+    /// The error without anything that is a part of the data that was sent.
+    #[must_use]
+    pub fn without(self, data: &Data) -> Self {
+        match self {
+            Self::Forbidden(said) => Self::Forbidden(said.without(data)),
+            Self::Rejected(code, said) => Self::Rejected(code, said.without(data)),
+            Self::Unavailable(code, said) => Self::Unavailable(code, said.without(data)),
+            other => other,
+        }
+    }
+
+    /// Why the call failed, as messages distinguish it.
+    #[must_use]
+    pub fn why(&self) -> CallFailure<'_> {
+        match self {
+            Self::Forbidden(said) => CallFailure::Forbidden(said),
+            Self::Rejected(_, said) | Self::Unavailable(_, said) => CallFailure::Refused(said),
+            _ => CallFailure::NoAnswer,
         }
     }
 }

@@ -6,6 +6,7 @@ use itwin_api::time;
 use itwin_core::{
     action::IssueReason,
     desired_secret::{self, Content},
+    failure::Failure,
     messages, messages_oauth,
     observed::{Held, ObservedState, Target},
     requests::Outcome,
@@ -21,7 +22,6 @@ use super::{
     context::Context,
     fetched::{FetchedClient, FetchedSecrets},
     reconciler::{AWAIT_AUTHORITY, Reconciler},
-    references,
 };
 use crate::{
     act::{
@@ -100,7 +100,7 @@ impl Reconciler<'_> {
             namespace_labels: &namespace_labels,
             client,
             client_secret: &self.references.client.to_string(),
-            held: observed.held_for_spec(),
+            held: observed.held_of_client(),
         };
         let issued = token_request::request_token(&authority, &order).await;
         let version = read.version.clone();
@@ -132,17 +132,20 @@ impl Reconciler<'_> {
             client_fingerprint: read.material.fingerprint(&issued.token),
             issued,
             issuer: issuer.to_owned(),
+            authority: self.references.credential.spec.authority_ref.name.clone(),
             request: observed.desired.request.clone(),
             client_id: client.id.clone(),
             client_version: read.version.clone(),
-            client_reference: references::client_reference(&self.references),
+            client_reference: observed.desired.client_reference.clone(),
         }
     }
 
-    async fn namespace_labels(&self) -> Result<BTreeMap<String, String>, CallError> {
+    async fn namespace_labels(&self) -> Result<BTreeMap<String, String>, Failure> {
         let api: Api<Namespace> = Api::all(self.context.cluster.client.clone());
-        let request = api.get_metadata(&self.references.key.namespace);
-        let namespace = self.context.cluster.call(Step::GetNamespace, request).await?;
+        let name = &self.references.key.namespace;
+        let namespace = self.context.cluster.call(Step::GetNamespace, api.get_metadata(name)).await;
+        let authority = &self.references.credential.spec.authority_ref.name;
+        let namespace = namespace.map_err(|error| messages::namespace_unreadable(name, authority, &error))?;
         Ok(namespace.metadata.labels.unwrap_or_default())
     }
 
@@ -194,12 +197,11 @@ impl Reconciler<'_> {
                 self.retry_state.keep(content);
                 CallError::NotLeading.into()
             }
-            CallError::Invalid(why) if why.contains("immutable") => messages::secret_immutable(&secret).into(),
             error => {
                 self.retry_state.keep(content);
-                // whether it was written before the answer was lost, only the Secret shows
-                self.context.index.invalidate(&self.references.target);
-                messages::secret_write_failed(&secret, &error).into()
+                // whether it was written before the answer was lost, and whether it is immutable, only the Secret shows
+                self.forget_target();
+                messages::secret_write_failed(&secret, &error, error.why(), true).into()
             }
         }
     }

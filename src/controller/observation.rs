@@ -27,7 +27,7 @@ use super::{
     authorities::Authorities,
     fetched::FetchedSecrets,
     others::Others,
-    references::{References, client_reference, requester},
+    references::{References, client_reference_digest, requester},
 };
 use crate::observe::{
     client_secret,
@@ -94,13 +94,12 @@ pub fn observe(
         history: History {
             not_before: retry_state.backoff_until(&retry_key, now),
             requested_at: retry_state.requested_at(),
+            reads: retry_state.reads_not_before(now),
+            revert_not_before: retry_state.reverts().not_before(now),
         },
         retry_key,
         is_admitted: *is_admitted,
-        unwritten: retry_state.unwritten().map(|content| Unwritten {
-            token_metadata: content.token_metadata(),
-            client_reference: content.client_reference.clone(),
-        }),
+        unwritten: retry_state.unwritten().map(|content| Unwritten { token_metadata: content.token_metadata() }),
         restart: (!spec.rollout_restart_targets.is_empty()).then(|| retry_state.restart()),
     }
 }
@@ -109,7 +108,8 @@ fn desired(references: &References<'_>) -> Desired {
     let spec = &references.credential.spec;
     Desired {
         request: fingerprint::request(spec),
-        client_reference: client_reference(references),
+        authority: spec.authority_ref.name.clone(),
+        client_reference: client_reference_digest(references),
         secret: references.target.to_string(),
         template_failure: template::check(spec.secret_template.as_ref()).err(),
         policy: Policy::new(spec),
@@ -153,7 +153,7 @@ fn target(
     let (ours, secret) = (contender(references.credential), &references.target.name);
     let older_reader = || contenders::older_reader(secret, &ours, &others.readers(&references.target));
     let secret_metadata = match known {
-        Known::Unknown => return Target::Unread,
+        Known::Unknown => return Target::Unread { last: retry_state.last_held().cloned() },
         Known::Absent => {
             let failure =
                 contenders::oldest_contender(secret, &ours, &others.writers(&references.target)).or_else(older_reader);
@@ -171,11 +171,7 @@ fn target(
             form: secret_state::form(read, &clues),
             token_metadata: secret_metadata.token_metadata.clone(),
             data: secret_state::integrity(read, &clues),
-            metadata_intact: secret_state::is_metadata_intact(&metadata_clues(
-                references.credential,
-                secret_metadata,
-                read,
-            )),
+            drift: secret_state::drift(&metadata_clues(references.credential, secret_metadata, read)),
         }),
         ownership::Owner::Adoptable => {
             let clues = DataClues { has_token_metadata: false, ..clues };
@@ -279,7 +275,7 @@ fn retry_key(
             (Known::Present(secret_metadata), None) => ClientKey::Version(secret_metadata.version.clone()),
         },
         target: match target {
-            Target::Unread | Target::Presumed | Target::Absent => TargetKey::Absent,
+            Target::Unread { .. } | Target::Presumed | Target::Absent => TargetKey::Absent,
             Target::NotOwned(failure) => TargetKey::NotOwned(failure.message.clone()),
             Target::Ours(_) | Target::Adoptable(_) => TargetKey::Writable,
         },

@@ -4,10 +4,11 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
-use itwin_api::{conditions::Reason, credential::ITwinServiceCredential};
+use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::{
     action::{Action, Fetch, IssueReason},
     decide::decide,
+    failure::Failure,
     messages,
     object::ObjectKey,
     observed::ObservedState,
@@ -178,12 +179,13 @@ impl Reconciler<'_> {
         self.report_long_renewal().await;
         let waits_unread = self.slot.is_none() && observation::is_new(&self.references, &self.retry_state);
         if !self.context.watch_secrets && !waits_unread {
-            self.fetch_secret_metadata().await?;
+            self.fetch_secret_metadata().await;
         }
         for _ in 0..STEPS_MAX {
             // taken before the state is observed: a write is guarded by what was decided on, not by a later watch event
             let known = self.context.index.get(&self.references.target);
             let observed = self.observe();
+            self.retry_state.remember_held(&observed);
             let action = decide(&observed, self.context.clock.now());
             match self.step(action, &observed, &known).await? {
                 Next::Decide => {}
@@ -218,7 +220,7 @@ impl Reconciler<'_> {
     async fn act(&mut self, action: Action, observed: &ObservedState, known: &Known) -> Result<Next, ActionError> {
         let now = self.context.clock.now();
         match action {
-            Action::Fetch(what) => return Ok(self.fetch(what, observed).await?),
+            Action::Fetch(what) => self.fetch(what, observed).await,
             Action::RequestToken(issue_reason) => {
                 let written = Box::pin(self.request_and_write(issue_reason, observed, known)).await?;
                 self.issued(issue_reason, written, observed, known);
@@ -227,13 +229,10 @@ impl Reconciler<'_> {
                 let written = self.write_issued(issue_reason, observed, known).await?;
                 self.issued(issue_reason, written, observed, known);
             }
-            Action::PatchMetadata => {
-                self.patch_metadata(known).await?;
-                self.reverted(observed, known);
-            }
+            Action::PatchMetadata => self.revert(observed, known).await?,
             Action::Restart { issued_at } => self.restart_workloads(issued_at).await,
             Action::Fail(failure) => return Err(failure.into()),
-            Action::UpToDate { renew_at } => return Ok(self.up_to_date(renew_at)),
+            Action::UpToDate { renew_at } => return Ok(self.up_to_date(renew_at, observed)),
             Action::BackOff { until } => return Ok(Next::Report { next_attempt: Some(until), wait: None }),
             Action::AwaitInterval { until } => return Err(ActionError::NotYet(until - now)),
             Action::AwaitAuthority => return Err(ActionError::NotYet(AWAIT_AUTHORITY)),
@@ -249,16 +248,15 @@ impl Reconciler<'_> {
     }
 
     /// Nothing is to be done before this renewal; `None` while nothing is to be renewed.
-    fn up_to_date(&mut self, renew_at: Option<DateTime<Utc>>) -> Next {
-        let now = self.context.clock.now();
-        let conflict = self.retry_state.conflict_until(now);
+    fn up_to_date(&mut self, renew_at: Option<DateTime<Utc>>, observed: &ObservedState) -> Next {
+        if !observed.has_drifted() {
+            self.retry_state.reverts_mut().all_reverted();
+        }
         if renew_at.is_some() {
             self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
-            if conflict.is_none() {
-                self.retry_state.settled();
-            }
+            self.retry_state.settled();
         }
-        Next::Report { next_attempt: renew_at, wait: conflict.map(|until| until - now) }
+        Next::Report { next_attempt: renew_at, wait: None }
     }
 
     /// Notes a token that was written.
@@ -269,34 +267,42 @@ impl Reconciler<'_> {
         }
     }
 
-    async fn fetch_secret_metadata(&self) -> Result<(), CallError> {
-        let Context { cluster, index, .. } = self.context;
-        index.invalidate(&self.references.target);
-        index.invalidate(&self.references.client);
-        fetched::read_metadata(cluster, index, &self.references.target).await?;
-        fetched::read_metadata(cluster, index, &self.references.client).await
+    /// Where Secrets are not watched, reads what a watch would have shown, unless the last reads failed and the next ones
+    /// wait.
+    async fn fetch_secret_metadata(&mut self) {
+        let Context { cluster, index, clock, .. } = self.context;
+        for (what, key) in [(Fetch::Target, &self.references.target), (Fetch::Client, &self.references.client)] {
+            if self.retry_state.reads_not_before(clock.now()).of(what).is_none() {
+                index.invalidate(key);
+                let result = fetched::read_metadata(cluster, index, key).await;
+                let left = self.observe().left(clock.now());
+                self.retry_state.read(
+                    what,
+                    result.map_err(|error| unreadable(key, &error)),
+                    left,
+                    &self.references.uid,
+                    clock.now(),
+                );
+            }
+        }
     }
 
-    /// Reads what is missing. A missing permission is reported like any other failure; other errors are the caller's.
-    async fn fetch(&mut self, what: Fetch, observed: &ObservedState) -> Result<Next, CallError> {
-        let Context { cluster, index, .. } = self.context;
-        let (result, key, reason) = match what {
+    /// Reads what is missing. Where that fails, it is reported, and the next read of its kind waits.
+    async fn fetch(&mut self, what: Fetch, observed: &ObservedState) {
+        let Context { cluster, index, clock, .. } = self.context;
+        let (result, key) = match what {
             Fetch::Target => {
-                let result = fetched::read_metadata(cluster, index, &self.references.target).await;
-                (result, &self.references.target, Reason::SecretWriteFailed)
+                (fetched::read_metadata(cluster, index, &self.references.target).await, &self.references.target)
             }
-            Fetch::TargetData => (self.read_target().await, &self.references.target, Reason::SecretWriteFailed),
-            Fetch::Client => (self.read_client().await, &self.references.client, Reason::ClientCredentialsNotFound),
+            Fetch::TargetData => (self.read_target().await, &self.references.target),
+            Fetch::Client => (self.read_client().await, &self.references.client),
         };
-        match result {
-            Err(CallError::Forbidden(why)) => {
-                let failure = messages::secret_forbidden(reason, &key.to_string(), &why);
-                self.failed(observed, failure);
-                // the same decision would follow, and the same read
-                Ok(Next::report_after(None))
-            }
-            other => other.map(|()| Next::Decide),
+        let (result, now) = (result.map_err(|error| unreadable(key, &error)), clock.now());
+        if let Err(failure) = &result {
+            tracing::warn!(credential = %self.references.key, "{}", failure.message);
+            self.outcome = Some(Attempted::Failed(failure.clone()));
         }
+        self.retry_state.read(what, result, observed.left(now), &self.references.uid, now);
     }
 
     async fn read_client(&mut self) -> Result<(), CallError> {
@@ -312,6 +318,11 @@ impl Reconciler<'_> {
         self.fetched.client = read;
         Ok(())
     }
+}
+
+/// A Secret could not be read.
+pub(super) fn unreadable(secret: &ObjectKey, error: &CallError) -> Failure {
+    messages::secret_unreadable(&secret.to_string(), error, error.why())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! One credential with the names of what it references.
 
-use itwin_api::{credential::ITwinServiceCredential, secret_keys};
+use itwin_api::{credential::ITwinServiceCredential, digest, secret_keys};
 use itwin_core::{object::ObjectKey, requests::Requester};
 use kube::ResourceExt;
 
@@ -39,6 +39,12 @@ impl<'a> References<'a> {
     pub fn renew_annotation(&self) -> Option<&String> {
         self.credential.annotations().get(secret_keys::RENEW)
     }
+}
+
+/// Digest of the client Secret's name with the keys that are read of it, as the token Secret records it.
+#[must_use]
+pub fn client_reference_digest(references: &References<'_>) -> String {
+    digest::sha256_hex([client_reference(references).as_str()])
 }
 
 /// The client of a credential, as the queue knows it.

@@ -63,7 +63,7 @@ impl Reconciler<'_> {
         };
         let status = status::status(&status::Inputs {
             observed: &observed,
-            attempts: &self.retry_state.reported(),
+            attempts: &self.retry_state.reported(now),
             description: &description,
             secret: &self.references.target.name,
             generation: self.references.credential.metadata.generation,
@@ -91,7 +91,10 @@ impl Reconciler<'_> {
         let again = if self.context.watch_secrets { RESYNC } else { RESYNC_UNWATCHED };
         let until_attempt = next_attempt.map(|at| at - now);
         let until_change = schedule::next_change(&observed, now).map(|at| at - now);
-        Ok(requeue([Some(again), wait, until_attempt, until_change].into_iter().flatten().min().unwrap_or(again)))
+        let reverts = self.retry_state.reverts();
+        let until_revert = reverts.not_before(now).or_else(|| reverts.conflict_until(now)).map(|at| at - now);
+        let all = [Some(again), wait, until_attempt, until_change, until_revert];
+        Ok(requeue(all.into_iter().flatten().min().unwrap_or(again)))
     }
 
     /// Reports a renew annotation that is too long, once for as long as it is.
@@ -176,7 +179,7 @@ impl Reconciler<'_> {
             expires_at: observed.held_for_spec().map(|token_metadata| seconds(token_metadata.expires_at)),
             renew_at: next_attempt.map(seconds),
             ready: status::holds(&status.conditions, READY),
-            failures: self.retry_state.failures(),
+            failures: u32::try_from(status.consecutive_failures).unwrap_or_default(),
         };
         self.context.metrics.credential(labels, gauges);
     }

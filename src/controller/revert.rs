@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use itwin_api::time;
 use itwin_core::{
-    desired_secret,
+    backoff, desired_secret,
     events::{EventReason, Transition},
     messages::{self, Contention},
     observed::ObservedState,
@@ -11,7 +11,12 @@ use itwin_core::{
 };
 use kube::Resource;
 
-use super::{action_error::ActionError, context::Context, reconciler::Reconciler};
+use super::{
+    action_error::ActionError,
+    context::Context,
+    reconcile::unreadable,
+    reconciler::{Attempted, Reconciler},
+};
 use crate::{
     act::{rollout, secret_writer},
     cluster::CallError,
@@ -19,8 +24,29 @@ use crate::{
 };
 
 impl Reconciler<'_> {
-    /// Patches what is wrong with a Secret whose token is good, without a token request.
-    pub(super) async fn patch_metadata(&mut self, known: &Known) -> Result<(), ActionError> {
+    /// Puts back what differs in a Secret whose token is good, without a token request. A revert that fails is reported
+    /// and tried again later; it holds up neither a renewal nor anything else.
+    pub(super) async fn revert(&mut self, observed: &ObservedState, known: &Known) -> Result<(), ActionError> {
+        match self.patch(known).await {
+            Ok(()) => {
+                self.reverted(observed, known);
+                Ok(())
+            }
+            Err(ActionError::Failed(failure)) => {
+                let (uid, now) = (&self.references.uid, self.context.clock.now());
+                let reverts = self.retry_state.reverts_mut();
+                let wait =
+                    backoff::delay(reverts.refusals().saturating_add(1), observed.left(now), failure.reason, None, uid);
+                tracing::warn!(credential = %self.references.key, retry_in_ms = wait.num_milliseconds(), "{}", failure.message);
+                reverts.refused(failure.clone(), wait, now);
+                self.outcome = Some(Attempted::Failed(failure));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn patch(&mut self, known: &Known) -> Result<(), ActionError> {
         let Context { cluster, index, .. } = self.context;
         let credential = self.references.credential;
         let Known::Present(secret_metadata) = known else { return Err(ActionError::Outdated) };
@@ -30,7 +56,7 @@ impl Reconciler<'_> {
         let patched = if is_current && !has_extra_keys {
             secret_writer::patch_metadata(cluster, credential, secret_metadata).await
         } else {
-            self.read_target().await?;
+            self.read_target().await.map_err(|error| unreadable(&self.references.target, &error))?;
             let read = self.fetched.target.take();
             let read = read.filter(|read| read.is_ours || read.has_extra_keys);
             let read = read.filter(|read| read.version == secret_metadata.version).ok_or(ActionError::Outdated)?;
@@ -45,7 +71,11 @@ impl Reconciler<'_> {
                 Ok(())
             }
             Err(CallError::Conflict | CallError::NotFound) => Err(ActionError::Changed),
-            Err(error) => Err(error.into()),
+            Err(CallError::NotLeading) => Err(CallError::NotLeading.into()),
+            Err(error) => {
+                let secret = self.references.target.to_string();
+                Err(messages::secret_write_failed(&secret, &error, error.why(), false).into())
+            }
         }
     }
 
@@ -54,7 +84,7 @@ impl Reconciler<'_> {
     pub(super) fn reverted(&mut self, observed: &ObservedState, known: &Known) {
         let now = self.context.clock.now();
         let generation = self.references.credential.metadata.generation.unwrap_or_default();
-        let excess = self.retry_state.reverted(generation, now);
+        let excess = self.retry_state.reverts_mut().record(generation, now);
         if excess == 0 {
             return;
         }
@@ -67,9 +97,10 @@ impl Reconciler<'_> {
             Known::Unknown => Contention::Hidden,
         };
         let failure = messages::secret_conflict(&self.references.target.to_string(), by);
-        // what was written well in between does not begin the backoff from the start
-        let wait = self.failed_after(excess - 1, observed, failure, false);
-        self.retry_state.revert_backs_off(wait);
+        let wait = backoff::delay(excess, observed.left(now), failure.reason, None, &self.references.uid);
+        tracing::warn!(credential = %self.references.key, retry_in_ms = wait.num_milliseconds(), "{}", failure.message);
+        self.outcome = Some(Attempted::Failed(failure.clone()));
+        self.retry_state.reverts_mut().in_conflict(excess, failure, wait, now);
     }
 
     /// Restarts the workloads that read the token once. What fails is reported and tried again later; the token is good.

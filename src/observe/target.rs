@@ -265,6 +265,8 @@ fn token_metadata(metadata: &ObjectMeta) -> Option<TokenMetadata> {
     Some(TokenMetadata {
         request: intern(annotation(secret_keys::REQUEST)?),
         issuer: intern(bounded(annotations, secret_keys::ISSUER_ANNOTATION, ISSUER_MAX)?),
+        authority: annotation(secret_keys::AUTHORITY).map(intern),
+        client_reference: annotation(secret_keys::CLIENT_REFERENCE).map(intern),
         client_version: intern(annotation(secret_keys::CLIENT_VERSION)?).into(),
         issued_at: time::from_rfc3339(annotation(secret_keys::ISSUED_AT)?)?,
         expires_at: time::from_rfc3339(annotation(secret_keys::EXPIRES_AT_ANNOTATION)?)?,

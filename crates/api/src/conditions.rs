@@ -81,6 +81,7 @@ reasons! {
     SecretConflict,
     SecretImmutable,
     SecretTypeMismatch,
+    SecretReadFailed,
     SecretWriteFailed,
     TemplateInvalid,
     // the authority object

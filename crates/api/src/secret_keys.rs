@@ -32,6 +32,10 @@ pub const REQUEST: &str = "credentials.itwin.dev/request-fingerprint";
 pub const CLIENT: &str = "credentials.itwin.dev/client-fingerprint";
 /// `<uid>/<resourceVersion>` of the client Secret that the token was requested with.
 pub const CLIENT_VERSION: &str = "credentials.itwin.dev/client-version";
+/// Digest of the name of the client Secret and of the keys that were read of it.
+pub const CLIENT_REFERENCE: &str = "credentials.itwin.dev/client-reference";
+/// The name of the ITwinAuthority that the token came from.
+pub const AUTHORITY: &str = "credentials.itwin.dev/authority";
 /// Digest of the templates of the rendered keys; absent if there are none.
 pub const TEMPLATE: &str = "credentials.itwin.dev/template-fingerprint";
 /// On the pod template of a restarted workload: when the token that caused the restart was issued.
@@ -52,8 +56,18 @@ pub const EXPIRES_AT_ANNOTATION: &str = "credentials.itwin.dev/expires-at";
 /// repeating a renewal on request that the status does not show yet.
 pub const RENEWED_FOR: &str = "credentials.itwin.dev/renewed-for";
 /// The annotations that describe the token.
-pub const TOKEN_METADATA: [&str; 8] =
-    [REQUEST, CLIENT, CLIENT_VERSION, CLIENT_ID, GRANTED, ISSUER_ANNOTATION, ISSUED_AT, EXPIRES_AT_ANNOTATION];
+pub const TOKEN_METADATA: [&str; 10] = [
+    REQUEST,
+    CLIENT,
+    CLIENT_VERSION,
+    CLIENT_REFERENCE,
+    AUTHORITY,
+    CLIENT_ID,
+    GRANTED,
+    ISSUER_ANNOTATION,
+    ISSUED_AT,
+    EXPIRES_AT_ANNOTATION,
+];
 /// Set on an existing Secret by a user: the credential with this name may adopt it.
 pub const ADOPT: &str = "credentials.itwin.dev/adopt";
 
@@ -63,7 +77,7 @@ pub const RENEW: &str = "credentials.itwin.dev/renew";
 pub const RENEW_TOO_LONG: &str = "credentials.itwin.dev/renew-too-long";
 
 /// All labels and annotations above. They are read regardless of how many others a Secret has.
-pub const OUR_OWN: [&str; 17] = [
+pub const OUR_OWN: [&str; 19] = [
     MANAGED_BY,
     CREDENTIAL,
     OWNER,
@@ -71,6 +85,8 @@ pub const OUR_OWN: [&str; 17] = [
     REQUEST,
     CLIENT,
     CLIENT_VERSION,
+    CLIENT_REFERENCE,
+    AUTHORITY,
     TEMPLATE,
     RESTARTED_FOR,
     CONTENT,

@@ -66,6 +66,7 @@ fn is_transient(reason: Reason) -> bool {
             | Reason::MalformedResponse
             | Reason::AuthorityNotReady
             | Reason::SecretConflict
+            | Reason::SecretReadFailed
             | Reason::SecretWriteFailed
     )
 }

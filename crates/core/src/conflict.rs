@@ -1,15 +1,21 @@
-//! Conflicts with another client that keeps changing a Secret: consecutive reverts get a growing backoff and are
-//! reported.
+//! Reverts of what others change in a Secret: where changes go on, the next revert waits for a growing backoff, and who
+//! makes them is reported. A revert that the API server refuses is a failure of its own.
+//!
+//! None of that holds up a token request: a renewal is due whether or not someone fights over labels.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// Consecutive reverts before they are a conflict. A manual edit that is repeated once or twice is not a conflict.
+use crate::{failure::Failure, streak::Streak};
+
+/// Consecutive reverts that are a conflict. A manual edit that is repeated once is not one.
 const ROUNDS: u32 = 3;
+/// A revert within so long after the last one, and its backoff, follows it: others reconcile at intervals of minutes.
+const WINDOW: TimeDelta = TimeDelta::minutes(15);
 /// A conflict ends when a Secret needs no revert for this long after the backoff.
 const QUIET: TimeDelta = TimeDelta::seconds(60);
 
 /// Consecutive reverts of one Secret.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Reverts {
     count: u32,
     /// Generation of the spec: a write for a new spec is not a revert.
@@ -18,68 +24,130 @@ pub struct Reverts {
     last: Option<DateTime<Utc>>,
     /// The backoff that followed it.
     wait: TimeDelta,
+    /// The conflict as it was reported last.
+    conflict: Option<Streak>,
+    /// The last reverts were refused.
+    refused: Option<Streak>,
 }
 
 impl Reverts {
-    /// Records a revert. Returns how many reverts there are beyond those of manual edits; zero if there is no conflict.
+    /// Records a revert. Returns how many consecutive ones there are that are a conflict, including this one; zero if
+    /// there is no conflict.
     pub fn record(&mut self, generation: i64, now: DateTime<Utc>) -> u32 {
         if self.generation != generation || !self.follows(now) {
             *self = Self { generation, ..Self::default() };
         }
+        self.refused = None;
         self.count = self.count.saturating_add(1);
         self.last = Some(now);
-        self.count.saturating_sub(ROUNDS)
+        (self.count + 1).saturating_sub(ROUNDS)
     }
 
-    /// Sets the backoff that follows the last revert.
-    pub fn set_backoff(&mut self, wait: TimeDelta) {
+    /// The last revert is one too many: the next one waits.
+    pub fn in_conflict(&mut self, excess: u32, failure: Failure, wait: TimeDelta, now: DateTime<Utc>) {
         self.wait = wait;
+        self.conflict = Some(Streak::after(excess, failure, wait, now));
+    }
+
+    /// How often the last reverts were refused.
+    #[must_use]
+    pub fn refusals(&self) -> u32 {
+        self.refused.as_ref().map_or(0, |refused| refused.count)
+    }
+
+    /// The API server refused a revert: the next try waits.
+    pub fn refused(&mut self, failure: Failure, wait: TimeDelta, now: DateTime<Utc>) {
+        self.refused = Some(Streak::after(self.refusals().saturating_add(1), failure, wait, now));
+    }
+
+    /// Nothing is left to be reverted.
+    pub fn all_reverted(&mut self) {
+        self.refused = None;
+    }
+
+    /// What is to be reported, if anything is.
+    #[must_use]
+    pub fn failing(&self, now: DateTime<Utc>) -> Option<&Streak> {
+        let conflict = self.conflict.as_ref().filter(|_| self.conflict_until(now).is_some());
+        self.refused.as_ref().or(conflict)
+    }
+
+    /// No revert before this instant.
+    #[must_use]
+    pub fn not_before(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        [&self.conflict, &self.refused].into_iter().flatten().filter_map(|streak| streak.until(now)).max()
     }
 
     /// When the conflict ends if no further revert is needed; `None` if there is no conflict.
     #[must_use]
     pub fn conflict_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let last = self.last.filter(|_| self.count > ROUNDS && self.follows(now))?;
-        Some(last + self.wait + QUIET)
+        let last = self.last.filter(|last| self.conflict.is_some() && *last <= now)?;
+        Some(last + self.wait + QUIET).filter(|until| *until > now)
     }
 
     /// Whether a revert at `now` follows the last one. If the last one is in the future, the clock was set back.
     fn follows(&self, now: DateTime<Utc>) -> bool {
-        self.last.is_some_and(|last| last <= now && now < last + self.wait + QUIET)
+        self.last.is_some_and(|last| last <= now && now < last + self.wait + WINDOW)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use itwin_api::conditions::Reason;
+
     use super::*;
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
     }
 
-    #[test]
-    fn fourth_consecutive_revert_is_a_conflict_that_ends_after_a_quiet_time() {
-        let mut reverts = Reverts::default();
-        let excess: Vec<u32> = (0..5).map(|second| reverts.record(1, at(second))).collect();
-        assert_eq!(excess, [0, 0, 0, 1, 2]);
-        reverts.set_backoff(TimeDelta::seconds(10));
-        assert_eq!(reverts.conflict_until(at(73)), Some(at(4 + 10 + 60)));
-        assert_eq!(reverts.conflict_until(at(74)), None);
-        assert_eq!(reverts.record(1, at(74)), 0, "a first revert");
+    fn failure() -> Failure {
+        Failure::new(Reason::SecretConflict, "changed repeatedly")
     }
 
     #[test]
-    fn occasional_edits_and_changes_of_the_spec_are_not_a_conflict() {
+    fn third_consecutive_revert_is_a_conflict_that_ends_after_a_quiet_time() {
         let mut reverts = Reverts::default();
-        assert!((0..20).all(|round| reverts.record(1, at(round * 61)) == 0));
+        let excess: Vec<u32> = (0..4).map(|second| reverts.record(1, at(second))).collect();
+        assert_eq!(excess, [0, 0, 1, 2]);
+        assert_eq!(reverts.failing(at(3)), None, "not reported yet");
+        reverts.in_conflict(2, failure(), TimeDelta::seconds(10), at(3));
+        assert_eq!(reverts.not_before(at(3)), Some(at(13)));
+        assert_eq!(reverts.conflict_until(at(72)), Some(at(3 + 10 + 60)));
+        assert_eq!(reverts.failing(at(72)).map(|streak| streak.count), Some(2));
+        assert_eq!((reverts.conflict_until(at(73)), reverts.failing(at(73))), (None, None));
+        assert_eq!(reverts.record(1, at(73)), 3, "it goes on");
+        assert_eq!(reverts.record(1, at(73 + 901 + 10)), 0, "a first revert");
+    }
+
+    #[test]
+    fn changes_at_intervals_of_minutes_are_a_conflict_and_those_of_the_spec_are_not() {
+        let mut reverts = Reverts::default();
+        assert_eq!((0..3).map(|round| reverts.record(1, at(round * 600))).max(), Some(1));
         assert!((0..20).all(|generation| reverts.record(generation, at(0)) == 0));
         assert_eq!(reverts.conflict_until(at(0)), None);
+    }
+
+    #[test]
+    fn revert_that_is_refused_is_reported_until_one_succeeds_or_none_is_needed() {
+        let mut reverts = Reverts::default();
+        for count in 1..3 {
+            reverts.refused(failure(), TimeDelta::seconds(5), at(0));
+            assert_eq!(reverts.failing(at(3600)).map(|streak| streak.count), Some(count));
+        }
+        assert_eq!(reverts.not_before(at(4)), Some(at(5)));
+        reverts.all_reverted();
+        assert_eq!((reverts.failing(at(1)), reverts.not_before(at(1))), (None, None));
+        reverts.refused(failure(), TimeDelta::seconds(5), at(1));
+        reverts.record(1, at(6));
+        assert_eq!(reverts.failing(at(6)), None);
     }
 
     #[test]
     fn clock_that_was_set_back_ends_a_conflict() {
         let mut reverts = Reverts::default();
         assert!((0..9).map(|second| reverts.record(1, at(second))).any(|excess| excess > 0));
-        assert_eq!(reverts.conflict_until(at(-3600)), None);
+        reverts.in_conflict(1, failure(), TimeDelta::seconds(5), at(9));
+        assert_eq!((reverts.conflict_until(at(-3600)), reverts.not_before(at(-3600))), (None, None));
     }
 }

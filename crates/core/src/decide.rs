@@ -5,11 +5,12 @@
 //! reads no Secret.
 
 use chrono::{DateTime, Utc};
+use itwin_api::conditions::Reason;
 
 use super::{
     action::{Action, Fetch, IssueReason},
     backoff, messages,
-    observed::{Authority, Client, Form, Held, Integrity, ObservedState, Target, TokenMetadata, Unwritten},
+    observed::{Authority, Client, Drift, Form, Held, Integrity, ObservedState, Target, TokenMetadata, Unwritten},
     schedule,
 };
 
@@ -17,33 +18,53 @@ use super::{
 #[must_use]
 pub fn decide(observed: &ObservedState, now: DateTime<Utc>) -> Action {
     if observed.suspend {
-        return suspended(&observed.target);
+        return suspended(observed);
     }
     match &observed.target {
-        Target::Unread => Action::Fetch(Fetch::Target),
+        Target::Unread { .. } => fetch(observed, Fetch::Target),
         // Whose Secret it is counts as an attempt's failure: otherwise a token would be requested and thrown away.
         Target::NotOwned(failure) => attempt(observed, now, |_| Action::Fail(failure.clone())),
         Target::Presumed if !observed.is_admitted && observed.unwritten.is_none() => {
             request_token(observed, now, IssueReason::Missing)
         }
-        Target::Presumed => Action::Fetch(Fetch::Target),
+        Target::Presumed => fetch(observed, Fetch::Target),
         Target::Absent | Target::Adoptable(_) => request_token(observed, now, IssueReason::Missing),
         Target::Ours(held) => with_held(observed, held, now),
     }
 }
 
 /// Nothing is done, but the status must be true: whether the Secret holds a token is still observed.
-fn suspended(target: &Target) -> Action {
-    match target {
-        Target::Unread | Target::Presumed => Action::Fetch(Fetch::Target),
-        Target::Ours(Held { data: Integrity::Unverified, .. }) => Action::Fetch(Fetch::TargetData),
+///
+/// Whether the Secret outlives the credential is no matter of its token, so that it is set right.
+fn suspended(observed: &ObservedState) -> Action {
+    match &observed.target {
+        Target::Unread { .. } | Target::Presumed => fetch(observed, Fetch::Target),
+        Target::Ours(held) if held.drift == Drift::Ownership && may_revert(observed) => Action::PatchMetadata,
+        Target::Ours(Held { data: Integrity::Unverified, .. }) => fetch(observed, Fetch::TargetData),
         _ => Action::UpToDate { renew_at: None },
     }
 }
 
+/// A read is needed, unless the last ones of its kind failed and the next one waits.
+fn fetch(observed: &ObservedState, what: Fetch) -> Action {
+    match observed.history.reads.of(what) {
+        Some(until) => Action::BackOff { until: *until },
+        None => Action::Fetch(what),
+    }
+}
+
+/// Whether what others changed may be reverted now.
+fn may_revert(observed: &ObservedState) -> bool {
+    observed.history.revert_not_before.is_none()
+}
+
 fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Action {
+    // whether the Secret outlives the credential waits for nothing: the credential may be deleted at any time
+    if held.drift == Drift::Ownership && may_revert(observed) {
+        return Action::PatchMetadata;
+    }
     if held.data == Integrity::Unverified {
-        return Action::Fetch(Fetch::TargetData);
+        return fetch(observed, Fetch::TargetData);
     }
     let Some(token_metadata) = &held.token_metadata else {
         return request_token(observed, now, IssueReason::Missing);
@@ -51,13 +72,16 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
     if held.data == Integrity::Tampered {
         return request_token(observed, now, IssueReason::Tampered);
     }
+    if held.drift != Drift::None && may_revert(observed) {
+        return Action::PatchMetadata;
+    }
     if observed.held_for_spec().is_none() {
         return request_token(observed, now, IssueReason::SpecChanged);
     }
     match client_change(observed, token_metadata) {
         // what the token was requested with is recorded in the data
-        ClientChange::Unknown if !held.form.is_read() => return Action::Fetch(Fetch::TargetData),
-        ClientChange::Unknown => return Action::Fetch(Fetch::Client),
+        ClientChange::Unknown if !held.form.is_read() => return fetch(observed, Fetch::TargetData),
+        ClientChange::Unknown => return fetch(observed, Fetch::Client),
         ClientChange::Changed => return request_token(observed, now, IssueReason::ClientChanged),
         ClientChange::Same => {}
     }
@@ -68,16 +92,27 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
     if now >= renew_at {
         return request_token(observed, now, IssueReason::Due);
     }
-    if !held.metadata_intact {
-        return attempt(observed, now, |_| Action::PatchMetadata);
-    }
     if observed.restart.is_some_and(|restart| restart.is_due(token_metadata.issued_at, now)) {
         return Action::Restart { issued_at: token_metadata.issued_at };
+    }
+    if let Some(action) = dangling_reference(observed, now) {
+        return action;
     }
     if let Some(until) = observed.renewal_request.and_then(|request| request.not_before) {
         return Action::BackOff { until };
     }
     Action::UpToDate { renew_at: Some(renew_at) }
+}
+
+/// What the spec names and is not there, or is of no use, is reported before it is needed: the token is good meanwhile.
+fn dangling_reference(observed: &ObservedState, now: DateTime<Utc>) -> Option<Action> {
+    let failure = match (&observed.authority, &observed.client) {
+        (Authority::Unavailable(failure), _) if failure.reason == Reason::AuthorityNotFound => failure,
+        (_, Client::Missing) => return Some(attempt(observed, now, |observed| fetch(observed, Fetch::Client))),
+        (_, Client::Unusable(failure)) => failure,
+        _ => return None,
+    };
+    Some(attempt(observed, now, |_| Action::Fail(failure.clone())))
 }
 
 enum ClientChange {
@@ -114,6 +149,10 @@ fn back_off(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc
 
 /// A token is needed.
 fn request_token(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Action {
+    let is_revert = matches!(issue_reason, IssueReason::Missing | IssueReason::Tampered);
+    if let Some(until) = observed.history.revert_not_before.filter(|_| is_revert && !observed.is_asked_for(now)) {
+        return Action::BackOff { until };
+    }
     attempt(observed, now, |observed| ask(observed, now, issue_reason))
 }
 
@@ -127,7 +166,7 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
     match &observed.client {
         Client::Unusable(failure) => return Action::Fail(failure.clone()),
         // nothing is sent where there is no client, so that nothing is to be waited for
-        Client::Missing => return Action::Fetch(Fetch::Client),
+        Client::Missing => return fetch(observed, Fetch::Client),
         Client::Unread { .. } | Client::Verified { .. } | Client::Usable { .. } => {}
     }
     if let Some(failure) = &observed.desired.template_failure {
@@ -135,18 +174,22 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
     }
     if let Some(unwritten) = &observed.unwritten {
         if observed.client.version().is_none() {
-            return Action::Fetch(Fetch::Client);
+            return fetch(observed, Fetch::Client);
         }
         if fits(unwritten, observed, now) {
             return unwritable(observed).unwrap_or(Action::WriteIssuedToken(issue_reason));
         }
+    }
+    if let Some(until) = observed.history.reads.iter().max() {
+        // it would be admitted for nothing
+        return Action::BackOff { until: *until };
     }
     if !observed.is_admitted {
         // before anything is read: what waits costs no call
         return Action::AwaitAdmission;
     }
     if !matches!(observed.client, Client::Usable { .. }) {
-        return Action::Fetch(Fetch::Client);
+        return fetch(observed, Fetch::Client);
     }
     unwritable(observed).unwrap_or_else(|| send(observed, now, issue_reason))
 }
@@ -154,12 +197,13 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
 /// Whether a token that was issued before is still the one that is wanted. The version of the client Secret can be compared
 /// without a read.
 fn fits(unwritten: &Unwritten, observed: &ObservedState, now: DateTime<Utc>) -> bool {
-    let Unwritten { token_metadata, client_reference } = unwritten;
-    observed.held_for_spec().is_none_or(|held| held.expires_at <= token_metadata.expires_at)
+    let Unwritten { token_metadata } = unwritten;
+    observed.held_of_client().is_none_or(|held| held.expires_at <= token_metadata.expires_at)
         && *token_metadata.request == *observed.desired.request
+        && token_metadata.authority.as_deref() == Some(&*observed.desired.authority)
         && Some(&*token_metadata.issuer) == observed.authority.issuer()
         && Some(&token_metadata.client_version) == observed.client.version()
-        && *client_reference == observed.desired.client_reference
+        && token_metadata.client_reference.as_deref() == Some(&*observed.desired.client_reference)
         && schedule::renew_at(token_metadata, &observed.desired.policy, &observed.uid) > now
 }
 
@@ -169,7 +213,7 @@ fn unwritable(observed: &ObservedState) -> Option<Action> {
     let secret = &observed.desired.secret;
     match form {
         Form::Presumed | Form::Writable => None,
-        Form::Unread => Some(Action::Fetch(Fetch::TargetData)),
+        Form::Unread => Some(fetch(observed, Fetch::TargetData)),
         Form::Immutable => Some(Action::Fail(messages::secret_immutable(secret))),
         Form::OtherType(type_) => Some(Action::Fail(messages::secret_type_mismatch(secret, type_))),
     }

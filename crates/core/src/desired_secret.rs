@@ -29,6 +29,8 @@ pub struct Content {
     pub issued: IssuedToken,
     /// Issuer that it came from.
     pub issuer: String,
+    /// The name of the authority.
+    pub authority: String,
     /// Digest of what was requested.
     pub request: String,
     /// Client identifier.
@@ -37,7 +39,7 @@ pub struct Content {
     pub client_fingerprint: String,
     /// Version of the client Secret.
     pub client_version: ObjectVersion,
-    /// The client Secret and the keys that were read of it.
+    /// Digest of the name of the client Secret and of the keys that were read of it.
     pub client_reference: String,
 }
 
@@ -48,6 +50,8 @@ impl Content {
         TokenMetadata {
             request: self.request.as_str().into(),
             issuer: self.issuer.as_str().into(),
+            authority: Some(self.authority.as_str().into()),
+            client_reference: Some(self.client_reference.as_str().into()),
             client_version: self.client_version.clone(),
             issued_at: self.issued.issued_at,
             expires_at: self.issued.expires_at,
@@ -125,6 +129,8 @@ pub fn all_annotations(
         (secret_keys::REQUEST, content.request.clone()),
         (secret_keys::CLIENT, content.client_fingerprint.clone()),
         (secret_keys::CLIENT_VERSION, content.client_version.to_string()),
+        (secret_keys::CLIENT_REFERENCE, content.client_reference.clone()),
+        (secret_keys::AUTHORITY, content.authority.clone()),
         (secret_keys::CLIENT_ID, content.client_id.clone()),
         (secret_keys::ISSUER_ANNOTATION, content.issuer.clone()),
         (secret_keys::GRANTED, content.issued.scopes.join(" ")),
@@ -219,6 +225,7 @@ mod tests {
                 expires_at: at(3600),
             },
             issuer: "https://ims.example.com".to_owned(),
+            authority: "ims".to_owned(),
             request: "request".to_owned(),
             client_id: "id".to_owned(),
             client_fingerprint: "fingerprint".to_owned(),

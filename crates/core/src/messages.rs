@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use itwin_api::{conditions::Reason, limits::RENEW_MAX, secret_keys};
 
-use crate::{failure::Failure, requests::Blocked};
+use crate::{failure::Failure, quote::Quote, requests::Blocked};
 
 /// The Secret to write cannot be changed.
 #[must_use]
@@ -60,22 +60,57 @@ pub fn secret_conflict(secret: &str, by: Contention<'_>) -> Failure {
     Failure::new(Reason::SecretConflict, message)
 }
 
-/// The operator lacks the permission to read a Secret; `why` is what the API server says.
-#[must_use]
-pub fn secret_forbidden(reason: Reason, secret: &str, why: &str) -> Failure {
-    let message = format!(
-        "Secret {secret} may not be read ({why}): allow the operator's service account to get Secrets in this namespace"
-    );
-    Failure::new(reason, message)
+/// Why a call to the Kubernetes API failed, as far as it decides what a user can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallFailure<'a> {
+    /// 401 or 403.
+    Forbidden(&'a Quote),
+    /// The API server refused the request otherwise, or could not process it.
+    Refused(&'a Quote),
+    /// No answer, or none that could be read.
+    NoAnswer,
 }
 
-/// The API server refused or lost the write of a token.
+/// A Secret could not be read; `error` says how the call failed.
 #[must_use]
-pub fn secret_write_failed(secret: &str, error: &dyn Display) -> Failure {
+pub fn secret_unreadable(secret: &str, error: &dyn Display, why: CallFailure<'_>) -> Failure {
+    let advice = match why {
+        CallFailure::Forbidden(_) => "allow the operator's service account to get Secrets in this namespace",
+        CallFailure::Refused(_) | CallFailure::NoAnswer => {
+            "contact the administrator of the cluster, whose API server fails to read Secrets"
+        }
+    };
+    Failure::new(Reason::SecretReadFailed, format!("Secret {secret} could not be read ({error}): {advice}"))
+}
+
+/// The labels of a namespace could not be read, and the authority restricts namespaces by them.
+#[must_use]
+pub fn namespace_unreadable(namespace: &str, authority: &str, error: &dyn Display) -> Failure {
     let message = format!(
-        "Secret {secret} could not be written ({error}): check quotas and the permissions of the operator's service account; the token is kept and written later"
+        "the labels of namespace {namespace} could not be read ({error}), and ITwinAuthority {authority} allows \
+         namespaces by their labels: allow the operator's service account to get namespaces"
     );
-    Failure::new(Reason::SecretWriteFailed, message)
+    Failure::new(Reason::NamespaceNotAllowed, message)
+}
+
+/// The API server refused or lost a write of the Secret, with a token (`has_token`) or without.
+#[must_use]
+pub fn secret_write_failed(secret: &str, error: &dyn Display, why: CallFailure<'_>, has_token: bool) -> Failure {
+    let advice = match why {
+        CallFailure::Forbidden(said) if said.contains("exceeded quota") => "raise the quota of the namespace",
+        CallFailure::Forbidden(said) | CallFailure::Refused(said) if said.contains("webhook") => {
+            "contact those who run that admission webhook"
+        }
+        CallFailure::Forbidden(said) | CallFailure::Refused(said) if said.contains("olicy") => {
+            "contact those who made that admission policy"
+        }
+        CallFailure::Forbidden(said) if said.contains("being terminated") => "the namespace is being deleted",
+        CallFailure::Forbidden(_) => "allow the operator's service account to create and patch Secrets",
+        CallFailure::Refused(_) => "change what the API server names, or contact the administrator of the cluster",
+        CallFailure::NoAnswer => "contact the administrator of the cluster, whose API server does not answer",
+    };
+    let after = if has_token { "; the token is kept and written later" } else { "; the token in it is good" };
+    Failure::new(Reason::SecretWriteFailed, format!("Secret {secret} could not be written ({error}): {advice}{after}"))
 }
 
 /// Requests are not sent for now.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::credential::CredentialSpec;
 
-use crate::{failure::Failure, object::ObjectVersion, retry_key::RetryKey};
+use crate::{action::Fetch, failure::Failure, object::ObjectVersion, retry_key::RetryKey};
 
 /// What is known about one credential and its surroundings.
 #[derive(Clone, Debug)]
@@ -41,8 +41,6 @@ pub struct ObservedState {
 pub struct Unwritten {
     /// What it was issued for.
     pub token_metadata: TokenMetadata,
-    /// The client Secret and the keys that were read of it.
-    pub client_reference: String,
 }
 
 /// Workloads that are restarted for each token.
@@ -76,7 +74,9 @@ pub struct RenewalRequest {
 pub struct Desired {
     /// Digest of what is requested.
     pub request: String,
-    /// The client Secret and the keys that are read of it.
+    /// The name of the authority.
+    pub authority: String,
+    /// Digest of the name of the client Secret and of the keys that are read of it.
     pub client_reference: String,
     /// The Secret to write, `namespace/name`, for messages.
     pub secret: String,
@@ -173,8 +173,11 @@ pub enum Client {
 /// The Secret to write.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// Not read yet.
-    Unread,
+    /// Not read yet, or not since it may have changed.
+    Unread {
+        /// The token that it held when it was read last, as far as is known.
+        last: Option<TokenMetadata>,
+    },
     /// Not read yet, of a credential that nothing was ever reported of: most likely there is none. It is read once
     /// a request was admitted, so that what waits costs no call.
     Presumed,
@@ -195,8 +198,8 @@ pub struct Held {
     pub token_metadata: Option<TokenMetadata>,
     /// Whether its data is what we wrote.
     pub data: Integrity,
-    /// Whether labels, annotations and owner reference are as they should be.
-    pub metadata_intact: bool,
+    /// What else differs from what it should be.
+    pub drift: Drift,
     /// Whether it can take a token.
     pub form: Form,
 }
@@ -235,6 +238,19 @@ pub enum Integrity {
     Tampered,
 }
 
+/// What of a Secret with a good token differs from what it should be, and is put back without a token request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drift {
+    /// Nothing.
+    None,
+    /// The owner reference, and so whether the Secret outlives the credential; other parts may differ too.
+    Ownership,
+    /// Labels or annotations.
+    Metadata,
+    /// Keys of the data, which must be read for that.
+    Data,
+}
+
 /// What the annotations of a Secret say about the token in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenMetadata {
@@ -242,6 +258,10 @@ pub struct TokenMetadata {
     pub request: Arc<str>,
     /// Issuer that it came from.
     pub issuer: Arc<str>,
+    /// The authority that was named; `None` where an earlier version of the operator did not record it.
+    pub authority: Option<Arc<str>>,
+    /// Digest of the name of the client Secret and of the keys that were read of it; `None` as above.
+    pub client_reference: Option<Arc<str>>,
     /// Version of the client Secret that it was requested with.
     pub client_version: ObjectVersion,
     /// When the request was sent.
@@ -265,6 +285,53 @@ pub struct History {
     pub not_before: Option<DateTime<Utc>>,
     /// When a token was requested last.
     pub requested_at: Option<DateTime<Utc>>,
+    /// No read of this kind before this instant, since the last ones failed.
+    pub reads: Reads<DateTime<Utc>>,
+    /// No revert before this instant.
+    pub revert_not_before: Option<DateTime<Utc>>,
+}
+
+/// Something for each kind of read.
+#[derive(Clone, Debug)]
+pub struct Reads<T> {
+    /// Of the metadata of the Secret to write.
+    pub target: Option<T>,
+    /// Of its data.
+    pub target_data: Option<T>,
+    /// Of the client Secret.
+    pub client: Option<T>,
+}
+
+impl<T> Default for Reads<T> {
+    fn default() -> Self {
+        Self { target: None, target_data: None, client: None }
+    }
+}
+
+impl<T> Reads<T> {
+    /// What belongs to reads of one kind.
+    #[must_use]
+    pub fn of(&self, what: Fetch) -> &Option<T> {
+        match what {
+            Fetch::Target => &self.target,
+            Fetch::TargetData => &self.target_data,
+            Fetch::Client => &self.client,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn of_mut(&mut self, what: Fetch) -> &mut Option<T> {
+        match what {
+            Fetch::Target => &mut self.target,
+            Fetch::TargetData => &mut self.target_data,
+            Fetch::Client => &mut self.client,
+        }
+    }
+
+    /// All that there are.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        [&self.target, &self.target_data, &self.client].into_iter().flatten()
+    }
 }
 
 impl Authority {
@@ -294,12 +361,24 @@ impl ObservedState {
     /// The token that the Secret holds for the current spec, expired or not.
     #[must_use]
     pub fn held_for_spec(&self) -> Option<&TokenMetadata> {
-        let Target::Ours(Held { token_metadata: Some(token_metadata), data, .. }) = &self.target else {
-            return None;
-        };
+        let token_metadata = self.held()?;
         let other_issuer = matches!(&self.authority, Authority::Ready { issuer } if **issuer != *token_metadata.issuer);
-        (*data != Integrity::Tampered && *token_metadata.request == *self.desired.request && !other_issuer)
-            .then_some(token_metadata)
+        let is_same = |recorded: &Option<Arc<str>>, desired: &str| recorded.as_deref().is_none_or(|is| is == desired);
+        (*token_metadata.request == *self.desired.request
+            && !other_issuer
+            && is_same(&token_metadata.authority, &self.desired.authority)
+            && is_same(&token_metadata.client_reference, &self.desired.client_reference))
+        .then_some(token_metadata)
+    }
+
+    /// The token that the Secret holds for the current spec and for the client as it is: another one must not expire
+    /// earlier. Where the client changed, its tokens may live for a shorter time.
+    #[must_use]
+    pub fn held_of_client(&self) -> Option<&TokenMetadata> {
+        self.held_for_spec().filter(|token_metadata| match &self.client {
+            Client::Usable { same_as_held: Some(same), .. } => *same,
+            client => client.version().is_none_or(|version| *version == token_metadata.client_version),
+        })
     }
 
     /// Whether a user asked for a renewal for which no attempt was made yet: it waits for no backoff.
@@ -308,13 +387,24 @@ impl ObservedState {
         self.renewal_request.is_some_and(|request| request.fresh && request.is_due(now))
     }
 
+    /// Whether something of the Secret differs from what it should be.
+    #[must_use]
+    pub fn has_drifted(&self) -> bool {
+        matches!(&self.target, Target::Ours(held) if held.drift != Drift::None)
+    }
+
     /// When the token in the Secret, for whatever spec, expires or has expired; `None` where there is none.
     #[must_use]
     pub fn held_until(&self) -> Option<DateTime<Utc>> {
+        self.held().map(|token_metadata| token_metadata.expires_at)
+    }
+
+    /// The token that the Secret holds, or held when it was read last, for whatever spec.
+    #[must_use]
+    pub fn held(&self) -> Option<&TokenMetadata> {
         match &self.target {
-            Target::Ours(Held { token_metadata: Some(token_metadata), data, .. }) if *data != Integrity::Tampered => {
-                Some(token_metadata.expires_at)
-            }
+            Target::Ours(Held { token_metadata, data, .. }) if *data != Integrity::Tampered => token_metadata.as_ref(),
+            Target::Unread { last } => last.as_ref(),
             _ => None,
         }
     }

@@ -13,10 +13,18 @@ use itwin_api::{
     digest, time,
 };
 
-use crate::failure::Failure;
-
 pub use self::attempts::FailedAttempt;
-use crate::{conflict::Reverts, desired_secret::Content, object::ObjectVersion, retry_key::RetryKey, status};
+use crate::{
+    conflict::Reverts,
+    desired_secret::Content,
+    failure::Failure,
+    fingerprint,
+    object::ObjectVersion,
+    observed::{Reads, TokenMetadata},
+    retry_key::RetryKey,
+    status,
+    streak::Streak,
+};
 
 /// After a start the backoff of an earlier process is obeyed for at most this long, since no one knows what was fixed
 /// meanwhile. The UID spreads it, so that a start is no storm.
@@ -37,7 +45,11 @@ pub struct RetryState {
     reverts: Reverts,
     restarts: Restarts,
     status: WrittenStatus,
-    /// Consecutive failed calls to the Kubernetes API.
+    /// Reads of Secrets that failed.
+    reads: Reads<Streak>,
+    /// The token that the Secret held when it was read last.
+    last_held: Option<TokenMetadata>,
+    /// Consecutive writes of the status that failed.
     api_failures: u32,
     /// An event said that the renew annotation is too long, which it still is.
     is_long_renewal_reported: bool,
@@ -131,10 +143,28 @@ impl RetryState {
             reverts: Reverts::default(),
             restarts: Restarts::default(),
             status: WrittenStatus::default(),
+            reads: Reads::default(),
+            last_held: last_held(credential, previous),
             api_failures: 0,
             is_long_renewal_reported: false,
         }
     }
+}
+
+/// The token that the Secret held when an earlier process wrote the status. It counts only as long as the Secret cannot
+/// be read, and nothing is decided on it.
+fn last_held(credential: &ITwinServiceCredential, status: &CredentialStatus) -> Option<TokenMetadata> {
+    let instant = |text: &Option<String>| text.as_deref().and_then(time::from_rfc3339);
+    let is_current = status.observed_generation == credential.metadata.generation;
+    Some(TokenMetadata {
+        request: fingerprint::request(&credential.spec).into(),
+        issuer: status.issuer.as_deref().filter(|_| is_current)?.into(),
+        authority: None,
+        client_reference: None,
+        client_version: "".into(),
+        issued_at: instant(&status.issued_at)?,
+        expires_at: instant(&status.expires_at)?,
+    })
 }
 
 #[cfg(test)]

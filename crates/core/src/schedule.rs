@@ -82,6 +82,8 @@ mod tests {
         TokenMetadata {
             request: "".into(),
             issuer: "".into(),
+            authority: Some("ims".into()),
+            client_reference: Some("client/keys".into()),
             client_version: "".into(),
             issued_at: at(0),
             expires_at: at(lifetime),

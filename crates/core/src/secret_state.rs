@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::observed::{Form, Integrity};
+use crate::observed::{Drift, Form, Integrity};
 
 /// The kind of Secret that the operator writes.
 pub const SECRET_TYPE: &str = "Opaque";
@@ -78,14 +78,18 @@ pub struct MetadataClues {
     pub has_extra_keys: bool,
 }
 
-/// Whether labels, annotations, owner reference and the keys of the data are as they should be.
+/// What of labels, annotations, owner reference and the keys of the data is not as it should be.
 #[must_use]
-pub fn is_metadata_intact(clues: &MetadataClues) -> bool {
-    clues.has_owner == clues.wants_owner
-        && clues.is_template_current
-        && clues.carries_desired
-        && !clues.has_leftovers
-        && !clues.has_extra_keys
+pub fn drift(clues: &MetadataClues) -> Drift {
+    if clues.has_owner != clues.wants_owner {
+        Drift::Ownership
+    } else if !clues.is_template_current || clues.has_extra_keys {
+        Drift::Data
+    } else if !clues.carries_desired || clues.has_leftovers {
+        Drift::Metadata
+    } else {
+        Drift::None
+    }
 }
 
 #[cfg(test)]
@@ -137,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_of_the_metadata_counts() {
+    fn each_part_of_the_metadata_counts_and_ownership_first() {
         let intact = MetadataClues {
             has_owner: true,
             wants_owner: true,
@@ -146,17 +150,17 @@ mod tests {
             has_leftovers: false,
             has_extra_keys: false,
         };
-        assert!(is_metadata_intact(&intact));
-        assert!(is_metadata_intact(&MetadataClues { has_owner: false, wants_owner: false, ..intact }));
-        for broken in [
-            MetadataClues { has_owner: false, ..intact },
-            MetadataClues { wants_owner: false, ..intact },
-            MetadataClues { is_template_current: false, ..intact },
-            MetadataClues { carries_desired: false, ..intact },
-            MetadataClues { has_leftovers: true, ..intact },
-            MetadataClues { has_extra_keys: true, ..intact },
+        assert_eq!(drift(&intact), Drift::None);
+        assert_eq!(drift(&MetadataClues { has_owner: false, wants_owner: false, ..intact }), Drift::None);
+        for (broken, expected) in [
+            (MetadataClues { has_owner: false, ..intact }, Drift::Ownership),
+            (MetadataClues { wants_owner: false, has_extra_keys: true, ..intact }, Drift::Ownership),
+            (MetadataClues { is_template_current: false, ..intact }, Drift::Data),
+            (MetadataClues { carries_desired: false, ..intact }, Drift::Metadata),
+            (MetadataClues { has_leftovers: true, ..intact }, Drift::Metadata),
+            (MetadataClues { has_extra_keys: true, carries_desired: false, ..intact }, Drift::Data),
         ] {
-            assert!(!is_metadata_intact(&broken), "{broken:?}");
+            assert_eq!(drift(&broken), expected, "{broken:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
     failure::Failure,
-    observed::{Description, ObservedState, TokenMetadata},
+    observed::{Description, ObservedState, Target, TokenMetadata},
     schedule,
 };
 
@@ -53,11 +53,10 @@ pub struct Inputs<'a> {
 #[must_use]
 pub fn status(inputs: &Inputs<'_>) -> CredentialStatus {
     let held = inputs.observed.held_for_spec();
-    let conditions = [Some(ready(inputs, held)), renewed(inputs, held)]
-        .into_iter()
-        .flatten()
-        .map(|verdict| verdict.into_condition(&inputs.previous.conditions, inputs.generation, inputs.now))
-        .collect();
+    let condition =
+        |verdict: Verdict| verdict.into_condition(&inputs.previous.conditions, inputs.generation, inputs.now);
+    let renewed = renewed(inputs, held).map(condition).or_else(|| previous(inputs, RENEWED));
+    let conditions = [Some(condition(ready(inputs, held))), renewed].into_iter().flatten().collect();
     let minimum_validity = inputs.observed.desired.policy.minimum_validity;
     CredentialStatus {
         observed_generation: inputs.generation,
@@ -103,7 +102,7 @@ fn ready_without_token(inputs: &Inputs<'_>) -> (Reason, String) {
             (failure.reason, format!("{}; {}", failure.message, waits_in_queue(authority)))
         }
         (None, Some(authority)) => (Reason::Pending, waits_in_queue(authority)),
-        (None, None) => (Reason::Pending, "no token was asked for yet".to_owned()),
+        (None, None) => (Reason::Pending, "no token was requested for this spec yet".to_owned()),
     }
 }
 
@@ -123,7 +122,11 @@ fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Rea
         return (Reason::TokenExpired, message);
     }
     if left >= policy.minimum_validity {
-        return (Reason::TokenValid, format!("Secret {secret} holds a valid token"));
+        let message = match inputs.observed.target {
+            Target::Unread { .. } => format!("Secret {secret} held a valid token when it was read last"),
+            _ => format!("Secret {secret} holds a valid token"),
+        };
+        return (Reason::TokenValid, message);
     }
     if schedule::is_too_short(policy, token_metadata.lifetime()) {
         let message = format!(
@@ -154,14 +157,17 @@ fn waits_in_queue(authority: &str) -> String {
     )
 }
 
-/// `Renewed`: how the last attempt ended; absent before the first one.
+/// The condition of this type that the object has: it stays, with the generation that it is about.
+fn previous(inputs: &Inputs<'_>, kind: &str) -> Option<Condition> {
+    inputs.previous.conditions.iter().find(|condition| condition.type_ == kind).cloned()
+}
+
+/// `Renewed`: how the last attempt ended; `None` before the first one, and before the first one for a changed spec.
 fn renewed(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Option<Verdict> {
     if let Some((_, failure)) = &inputs.attempts.last_failure {
         return Some(Verdict { kind: RENEWED, holds: false, reason: failure.reason, message: failure.message.clone() });
     }
-    // what became of the Secret since is no attempt
-    let was_issued = held.is_some() || holds(&inputs.previous.conditions, RENEWED);
-    was_issued.then(|| Verdict {
+    held.map(|_| Verdict {
         kind: RENEWED,
         holds: true,
         reason: Reason::TokenIssued,
@@ -196,7 +202,9 @@ pub fn holds(conditions: &[Condition], kind: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observed::{Authority, Client, Desired, Form, Held, History, Integrity, Policy, RenewBefore, Target};
+    use crate::observed::{
+        Authority, Client, Desired, Drift, Form, Held, History, Integrity, Policy, RenewBefore, Target,
+    };
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
@@ -206,6 +214,8 @@ mod tests {
         let token_metadata = lifetime.map(|lifetime| TokenMetadata {
             request: "request".into(),
             issuer: "https://ims".into(),
+            authority: Some("ims".into()),
+            client_reference: Some("client/keys".into()),
             client_version: "".into(),
             issued_at: at(0),
             expires_at: at(lifetime),
@@ -214,6 +224,7 @@ mod tests {
             uid: "uid".into(),
             desired: Desired {
                 request: "request".into(),
+                authority: "ims".into(),
                 client_reference: "client/keys".into(),
                 secret: "team/token".into(),
                 template_failure: None,
@@ -227,7 +238,7 @@ mod tests {
                 Target::Ours(Held {
                     token_metadata: Some(token_metadata),
                     data: Integrity::Verified,
-                    metadata_intact: true,
+                    drift: Drift::None,
                     form: Form::Presumed,
                 })
             }),
@@ -360,5 +371,38 @@ mod tests {
         let status = reported(&observe(Some(3600)), &before, &CredentialStatus::default(), at(1));
         let after = attempts(&status);
         assert_eq!((after.failures, after.last_failure), (before.failures, before.last_failure));
+    }
+
+    #[test]
+    fn renewed_is_about_the_generation_of_its_attempt() {
+        let first = reported(&observe(Some(3600)), &Attempts::default(), &CredentialStatus::default(), at(1));
+        let mut changed = observe(Some(3600));
+        changed.desired.request = "other".into();
+        let status = status(&Inputs {
+            observed: &changed,
+            attempts: &Attempts::default(),
+            description: &Description::default(),
+            secret: "token",
+            generation: Some(2),
+            renew_at: None,
+            previous: &first,
+            waits_for: None,
+            now: at(2),
+        });
+        let generation = |kind: &str| {
+            let condition = status.conditions.iter().find(|condition| condition.type_ == kind).expect("it is there");
+            (condition.reason.as_str(), condition.observed_generation)
+        };
+        assert_eq!(generation(READY), ("Pending", Some(2)));
+        assert_eq!(generation(RENEWED), ("TokenIssued", Some(1)));
+    }
+
+    #[test]
+    fn secret_that_cannot_be_read_counts_as_it_was_until_its_token_expires() {
+        let mut unread = observe(Some(3600));
+        unread.target = Target::Unread { last: unread.held().cloned() };
+        let failed = failed(Reason::SecretReadFailed);
+        assert_eq!(ready_at(&unread, &failed, 1), pair("True", "TokenValid"));
+        assert_eq!(ready_at(&unread, &failed, 3600), pair("False", "TokenExpired"));
     }
 }

@@ -6,7 +6,7 @@ use itwin_api::conditions::Reason;
 use super::*;
 use crate::{
     failure::Failure,
-    observed::{Desired, History, Policy, RenewBefore, RenewalRequest, Restart},
+    observed::{Desired, Drift, History, Policy, RenewBefore, RenewalRequest, Restart},
 };
 
 const ISSUER: &str = "https://ims.example.com";
@@ -19,6 +19,8 @@ fn token_metadata() -> TokenMetadata {
     TokenMetadata {
         request: "request".into(),
         issuer: ISSUER.into(),
+        authority: Some("ims".into()),
+        client_reference: Some("client/keys".into()),
         client_version: "uid/1".into(),
         issued_at: at(0),
         expires_at: at(3600),
@@ -26,18 +28,13 @@ fn token_metadata() -> TokenMetadata {
 }
 
 fn held() -> Held {
-    Held {
-        token_metadata: Some(token_metadata()),
-        data: Integrity::Verified,
-        metadata_intact: true,
-        form: Form::Presumed,
-    }
+    Held { token_metadata: Some(token_metadata()), data: Integrity::Verified, drift: Drift::None, form: Form::Presumed }
 }
 
 /// A token that was issued at second 3000 with the client that is there.
 fn unwritten() -> Unwritten {
     let token_metadata = TokenMetadata { issued_at: at(3000), expires_at: at(6600), ..token_metadata() };
-    Unwritten { token_metadata, client_reference: "client/keys".into() }
+    Unwritten { token_metadata }
 }
 
 fn failure(reason: Reason) -> Failure {
@@ -50,6 +47,7 @@ fn settled() -> ObservedState {
         uid: "uid".into(),
         desired: Desired {
             request: "request".into(),
+            authority: "ims".into(),
             client_reference: "client/keys".into(),
             secret: "team/token".into(),
             template_failure: None,
@@ -100,15 +98,81 @@ fn valid_token_is_kept_without_reading_anything() {
 fn valid_token_is_kept_whatever_becomes_of_the_authority_and_the_client() {
     for authority in [
         Authority::Pending,
-        Authority::Unavailable(failure(Reason::AuthorityNotFound)),
+        Authority::Unavailable(failure(Reason::AuthorityNotReady)),
         Authority::Forbids(failure(Reason::ScopeNotAllowed)),
     ] {
         let observed = settled().with(|observed| observed.authority = authority);
         assert!(matches!(decide(&observed, at(1)), Action::UpToDate { .. }));
     }
-    let observed =
-        settled().with(|observed| observed.client = Client::Unusable(failure(Reason::ClientCredentialsNotFound)));
-    assert!(matches!(decide(&observed, at(1)), Action::UpToDate { .. }));
+}
+
+#[test]
+fn reference_to_nothing_is_reported_at_once_and_costs_no_token() {
+    let failing = |reason, change: fn(&mut ObservedState, Failure)| {
+        let observed = settled().with(|observed| change(observed, failure(reason)));
+        assert_eq!(decide(&observed, at(1)), Action::Fail(failure(reason)));
+        let waiting = observed.with(|observed| observed.history.not_before = Some(at(9)));
+        assert_eq!(decide(&waiting, at(1)), Action::BackOff { until: at(9) });
+        assert_eq!(waiting.held_for_spec(), Some(&token_metadata()), "it is good");
+    };
+    failing(Reason::AuthorityNotFound, |observed, failure| observed.authority = Authority::Unavailable(failure));
+    failing(Reason::ClientCredentialsNotFound, |observed, failure| observed.client = Client::Unusable(failure));
+    let missing = settled().with(|observed| observed.client = Client::Missing);
+    assert_eq!(decide(&missing, at(1)), Action::Fetch(Fetch::Client), "a watch may be late");
+}
+
+#[test]
+fn other_names_in_the_spec_ask_for_another_token_unless_the_old_ones_were_not_recorded() {
+    let changes: [fn(&mut ObservedState); 2] = [
+        |observed| observed.desired.authority = "other".into(),
+        |observed| observed.desired.client_reference = "other/keys".into(),
+    ];
+    for change in changes {
+        let renamed = settled().with(|observed| observed.client = usable(Some(true))).with(change);
+        assert_eq!(decide(&renamed, at(1)), Action::RequestToken(IssueReason::SpecChanged));
+        let unrecorded = renamed.holding(|held| {
+            let token_metadata = held.token_metadata.as_mut().expect("a token");
+            (token_metadata.authority, token_metadata.client_reference) = (None, None);
+        });
+        assert!(matches!(decide(&unrecorded, at(1)), Action::UpToDate { .. }));
+    }
+    let nowhere = settled().with(|observed| {
+        observed.desired.authority = "missing".into();
+        observed.authority = Authority::Unavailable(failure(Reason::AuthorityNotFound));
+    });
+    assert_eq!(decide(&nowhere, at(1)), Action::Fail(failure(Reason::AuthorityNotFound)));
+    assert_eq!(nowhere.held_for_spec(), None);
+}
+
+#[test]
+fn new_token_is_compared_with_the_old_one_only_where_the_client_is_the_same() {
+    let held_of = |client| settled().with(|observed| observed.client = client).held_of_client().is_some();
+    assert!(held_of(usable(Some(true))) && held_of(Client::Unread { version: Some("uid/1".into()) }));
+    assert!(!held_of(usable(Some(false))) && !held_of(Client::Unread { version: Some("uid/2".into()) }));
+}
+
+#[test]
+fn reads_that_failed_are_repeated_after_their_own_backoff() {
+    let until = at(9);
+    let failing = |what, observed: ObservedState| {
+        assert_eq!(decide(&observed, at(1)), Action::Fetch(what));
+        let waiting = observed.with(|observed| *observed.history.reads.of_mut(what) = Some(until));
+        assert_eq!(decide(&waiting, at(1)), Action::BackOff { until });
+        waiting
+    };
+    let unread = failing(
+        Fetch::Target,
+        settled().with(|observed| observed.target = Target::Unread { last: Some(token_metadata()) }),
+    );
+    assert_eq!(unread.held_for_spec(), Some(&token_metadata()), "as far as is known");
+    failing(Fetch::TargetData, settled().holding(|held| held.data = Integrity::Unverified));
+    let rotated = settled().with(|observed| observed.client = Client::Unread { version: Some("uid/2".into()) });
+    failing(Fetch::Client, rotated.holding(|held| held.form = Form::Writable));
+    let due = settled().with(|observed| {
+        observed.is_admitted = false;
+        observed.history.reads.client = Some(at(3009));
+    });
+    assert_eq!(decide(&due, at(3000)), Action::BackOff { until: at(3009) }, "it would be admitted for nothing");
 }
 
 #[test]
@@ -126,7 +190,7 @@ fn suspended_secret_that_somebody_may_have_edited_is_read_and_left_alone() {
     let suspended =
         |target| decide(&settled().with(|observed| (observed.suspend, observed.target) = (true, target)), at(1));
     let edited = |data| Target::Ours(Held { data, ..held() });
-    assert_eq!(suspended(Target::Unread), Action::Fetch(Fetch::Target));
+    assert_eq!(suspended(Target::Unread { last: None }), Action::Fetch(Fetch::Target));
     assert_eq!(suspended(edited(Integrity::Unverified)), Action::Fetch(Fetch::TargetData));
     assert_eq!(suspended(edited(Integrity::Tampered)), Action::UpToDate { renew_at: None });
 }
@@ -188,8 +252,43 @@ fn unverified_data_is_read_and_tampered_data_replaced() {
 
 #[test]
 fn changed_metadata_is_patched_without_a_token_request() {
-    let observed = settled().holding(|held| held.metadata_intact = false);
-    assert_eq!(decide(&observed, at(1)), Action::PatchMetadata);
+    for drift in [Drift::Ownership, Drift::Metadata, Drift::Data] {
+        let drifted = settled().holding(|held| held.drift = drift);
+        assert_eq!(decide(&drifted, at(1)), Action::PatchMetadata);
+        let failing = drifted.with(|observed| observed.history.not_before = Some(at(3599)));
+        assert_eq!(decide(&failing, at(3500)), Action::PatchMetadata, "whatever becomes of the renewal");
+        let refused = failing.with(|observed| {
+            observed.history = History { revert_not_before: Some(at(9)), ..History::default() };
+            observed.client = usable(Some(true));
+        });
+        assert!(matches!(decide(&refused, at(1)), Action::UpToDate { .. }));
+        assert_eq!(decide(&refused, at(3000)), Action::RequestToken(IssueReason::Due), "whatever becomes of the rest");
+    }
+}
+
+#[test]
+fn ownership_is_put_right_while_suspended_and_before_anything_is_read() {
+    let drifted = settled().holding(|held| (held.drift, held.data) = (Drift::Ownership, Integrity::Unverified));
+    assert_eq!(decide(&drifted, at(1)), Action::PatchMetadata);
+    let suspended = drifted.with(|observed| observed.suspend = true);
+    assert_eq!(decide(&suspended, at(1)), Action::PatchMetadata);
+    let labels = suspended.holding(|held| (held.drift, held.data) = (Drift::Metadata, Integrity::Verified));
+    assert_eq!(decide(&labels, at(1)), Action::UpToDate { renew_at: None });
+}
+
+#[test]
+fn secret_that_is_tampered_with_again_and_again_is_restored_at_growing_intervals() {
+    let until = at(9);
+    let fight = |target| {
+        let observed = settled().with(|observed| {
+            observed.target = target;
+            observed.client = usable(Some(true));
+            observed.history.revert_not_before = Some(until);
+        });
+        assert_eq!(decide(&observed, at(1)), Action::BackOff { until });
+    };
+    fight(Target::Absent);
+    fight(Target::Ours(Held { data: Integrity::Tampered, ..held() }));
 }
 
 #[test]
@@ -298,12 +397,13 @@ fn issued_token_is_written_only_while_it_is_what_is_wanted() {
     let fits = Action::WriteIssuedToken(IssueReason::Due);
     assert_eq!(after(|_, _| {}), fits);
     assert_eq!(after(|observed, _| observed.is_admitted = false), fits);
-    let misfits: [fn(&mut ObservedState, &mut Unwritten); 5] = [
+    let misfits: [fn(&mut ObservedState, &mut Unwritten); 6] = [
         |_, unwritten| unwritten.token_metadata.expires_at = at(3599),
         |_, unwritten| unwritten.token_metadata.request = "other".into(),
         |_, unwritten| unwritten.token_metadata.issuer = "https://other".into(),
         |_, unwritten| unwritten.token_metadata.client_version = "uid/0".into(),
-        |_, unwritten| unwritten.client_reference = "another/keys".into(),
+        |_, unwritten| unwritten.token_metadata.client_reference = Some("another/keys".into()),
+        |_, unwritten| unwritten.token_metadata.authority = Some("another".into()),
     ];
     for (number, misfit) in misfits.into_iter().enumerate() {
         assert_eq!(after(misfit), Action::Fetch(Fetch::Client), "{number}: as if there were none");

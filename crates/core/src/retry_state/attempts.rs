@@ -104,15 +104,19 @@ impl RetryState {
         }
     }
 
-    /// Attempts as a status reports them.
+    /// Attempts as a status reports them. Of several kinds of work that fail, the one that failed last is reported.
     #[must_use]
-    pub fn reported(&self) -> status::Attempts {
+    pub fn reported(&self, now: DateTime<Utc>) -> status::Attempts {
+        let attempts = match &self.attempts {
+            Attempts::Settled => None,
+            Attempts::Failing { count, failed_at, failure, .. } => Some((*failed_at, *count, failure)),
+        };
+        let streaks = self.reads.iter().chain(self.reverts.failing(now));
+        let others = streaks.map(|streak| (streak.failed_at, streak.count, &streak.failure));
+        let last = attempts.into_iter().chain(others).max_by_key(|(failed_at, ..)| *failed_at);
         status::Attempts {
-            failures: self.failures(),
-            last_failure: match &self.attempts {
-                Attempts::Settled => None,
-                Attempts::Failing { failed_at, failure, .. } => Some((*failed_at, failure.clone())),
-            },
+            failures: last.map_or(0, |(_, count, _)| count),
+            last_failure: last.map(|(failed_at, _, failure)| (failed_at, failure.clone())),
             renew_request: self.renewals.attempted.clone(),
             restart_failure: self.restarts.failing.as_ref().map(|failing| failing.message.clone()),
         }

@@ -62,18 +62,12 @@ impl RetryState {
         is_news
     }
 
-    /// Whether the last call to the Kubernetes API failed.
-    #[must_use]
-    pub fn is_api_failing(&self) -> bool {
-        self.api_failures > 0
-    }
-
-    /// Calls to the Kubernetes API succeeded.
+    /// A reconcile was reported.
     pub fn api_succeeded(&mut self) {
         self.api_failures = 0;
     }
 
-    /// A call to the Kubernetes API failed. Returns the wait before the next reconcile, not capped yet.
+    /// The report failed. Returns the wait before the next reconcile, not capped yet.
     pub fn api_failed(&mut self, uid: &str) -> TimeDelta {
         self.api_failures = self.api_failures.saturating_add(1);
         backoff::delay(self.api_failures, TimeDelta::zero(), Reason::ServerError, None, uid)

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
+    action::Fetch,
     observed::{
         Authority, Client, Desired, History, ObservedState, Policy, RenewBefore, RenewalRequest, Restart, Target,
     },
@@ -39,6 +40,7 @@ fn observed(renewal_request: Option<RenewalRequest>) -> ObservedState {
         uid: "uid".into(),
         desired: Desired {
             request: "request".into(),
+            authority: "ims".into(),
             client_reference: "client/keys".into(),
             secret: "team/token".into(),
             template_failure: None,
@@ -137,10 +139,10 @@ fn restart_that_fails_is_tried_again_later_and_one_that_succeeds_ends_that() {
     let first = state.restart().not_before.expect("a wait");
     state.restart_failed("no".into(), "uid", first);
     assert!(state.restart().not_before.is_some_and(|second| second - first >= first - at(0)));
-    assert_eq!(state.reported().restart_failure.as_deref(), Some("no"));
+    assert_eq!(state.reported(at(0)).restart_failure.as_deref(), Some("no"));
     state.restarted(at(0));
     assert_eq!(state.restart(), Restart { done_for: Some(at(0)), not_before: None });
-    assert_eq!(state.reported().restart_failure, None);
+    assert_eq!(state.reported(at(0)).restart_failure, None);
 }
 
 #[test]
@@ -160,4 +162,44 @@ fn status_counts_until_the_watch_brings_it_and_an_older_object_is_noticed() {
 fn long_renewal_is_reported_once_for_as_long_as_it_is() {
     let mut state = new();
     assert_eq!([true, true, false, true].map(|long| state.reports_long_renewal(long)), [true, false, false, true]);
+}
+
+#[test]
+fn failure_that_happened_last_is_reported_whatever_failed() {
+    let mut state = new();
+    let fails = |reason| Failure::new(reason, "because");
+    let read = |state: &mut RetryState, result, second| {
+        state.read(Fetch::Target, result, TimeDelta::zero(), "uid", at(second));
+    };
+    let reported = |state: &RetryState| {
+        let attempts = state.reported(at(60));
+        (attempts.failures, attempts.last_failure.map(|(_, failure)| failure.reason))
+    };
+    fail(&mut state, false, None);
+    read(&mut state, Err(fails(Reason::SecretReadFailed)), 1);
+    read(&mut state, Err(fails(Reason::SecretReadFailed)), 2);
+    assert_eq!(reported(&state), (2, Some(Reason::SecretReadFailed)));
+    assert!(state.reads_not_before(at(2)).target.is_some_and(|until| until > at(2)));
+    state.reverts_mut().refused(fails(Reason::SecretWriteFailed), TimeDelta::seconds(1), at(3));
+    assert_eq!(reported(&state), (1, Some(Reason::SecretWriteFailed)));
+    state.reverts_mut().all_reverted();
+    read(&mut state, Ok(()), 4);
+    assert_eq!(reported(&state), (1, Some(Reason::Timeout)));
+}
+
+#[test]
+fn token_of_the_status_counts_until_the_secret_is_read_and_only_for_its_spec() {
+    let status = json!({
+        "observedGeneration": 1,
+        "issuer": "https://ims.example.com",
+        "issuedAt": time::to_rfc3339(at(0)),
+        "expiresAt": time::to_rfc3339(at(3600)),
+    });
+    let mut state = RetryState::recall(&credential(status.clone()), at(0));
+    assert_eq!(state.last_held().map(|held| held.expires_at), Some(at(3600)));
+    state.remember_held(&observed(None));
+    assert_eq!(state.last_held(), None, "there is no Secret");
+    let mut old = status;
+    old["observedGeneration"] = json!(0);
+    assert_eq!(RetryState::recall(&credential(old), at(0)).last_held(), None);
 }

@@ -3,7 +3,20 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::RetryState;
-use crate::{desired_secret::Content, object::ObjectVersion, renewal::RenewalClues};
+use crate::{
+    action::Fetch,
+    backoff,
+    conflict::Reverts,
+    desired_secret::Content,
+    failure::Failure,
+    object::ObjectVersion,
+    observed::{ObservedState, Reads, Target, TokenMetadata},
+    renewal::RenewalClues,
+    streak::Streak,
+};
+
+/// The longest wait after reads that failed: once the API server answers again, what is due is soon done.
+const READ_CEILING: TimeDelta = TimeDelta::seconds(30);
 
 /// Token requests, and the tokens that they gave.
 impl RetryState {
@@ -106,19 +119,44 @@ impl RetryState {
         self.verified_client = Some(version);
     }
 
-    /// A change of the Secret was reverted. Returns by how many reverts there are more than an edit by hand explains.
-    pub fn reverted(&mut self, generation: i64, now: DateTime<Utc>) -> u32 {
-        self.reverts.record(generation, now)
-    }
-
-    /// The backoff that follows the last revert.
-    pub fn revert_backs_off(&mut self, wait: TimeDelta) {
-        self.reverts.set_backoff(wait);
-    }
-
-    /// The end of the conflict, should no further revert be needed; `None` where there is none.
+    /// Reverts of what others changed in the Secret.
     #[must_use]
-    pub fn conflict_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.reverts.conflict_until(now)
+    pub fn reverts(&self) -> &Reverts {
+        &self.reverts
+    }
+
+    /// The same, to be changed.
+    pub fn reverts_mut(&mut self) -> &mut Reverts {
+        &mut self.reverts
+    }
+
+    /// A read ended. After one that failed the next one of its kind waits; `left` is the remaining validity of the token.
+    pub fn read(&mut self, what: Fetch, result: Result<(), Failure>, left: TimeDelta, uid: &str, now: DateTime<Utc>) {
+        let streak = self.reads.of_mut(what);
+        *streak = result.err().map(|failure| {
+            let count = streak.as_ref().map_or(0, |streak| streak.count).saturating_add(1);
+            let wait = backoff::delay(count, left, failure.reason, None, uid).min(READ_CEILING);
+            Streak::after(count, failure, wait, now)
+        });
+    }
+
+    /// No read of a kind before these instants.
+    #[must_use]
+    pub fn reads_not_before(&self, now: DateTime<Utc>) -> Reads<DateTime<Utc>> {
+        let until = |what| self.reads.of(what).as_ref().and_then(|streak| streak.until(now));
+        Reads { target: until(Fetch::Target), target_data: until(Fetch::TargetData), client: until(Fetch::Client) }
+    }
+
+    /// The token that the Secret held when it was read last, as far as is known.
+    #[must_use]
+    pub fn last_held(&self) -> Option<&TokenMetadata> {
+        self.last_held.as_ref()
+    }
+
+    /// Remembers the token that the Secret holds.
+    pub fn remember_held(&mut self, observed: &ObservedState) {
+        if !matches!(observed.target, Target::Unread { .. } | Target::Presumed) {
+            self.last_held = observed.held().cloned();
+        }
     }
 }

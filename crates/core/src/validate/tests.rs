@@ -46,6 +46,8 @@ fn held(expires: i64) -> TokenMetadata {
     TokenMetadata {
         request: "".into(),
         issuer: "".into(),
+        authority: Some("ims".into()),
+        client_reference: Some("client/keys".into()),
         client_version: "".into(),
         issued_at: at(-100),
         expires_at: at(expires),
