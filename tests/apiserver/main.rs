@@ -25,4 +25,5 @@ mod renewal;
 mod sources;
 mod surroundings;
 mod template;
+mod truth;
 mod writes;

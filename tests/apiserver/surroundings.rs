@@ -69,8 +69,8 @@ async fn removed_permissions_are_reported_and_their_return_is_noticed() -> Resul
     })
     .await?;
     renew(&fixture, "1").await?;
-    let message = fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
-    assert!(message.contains("may not be read") && message.contains("agent-client"), "{message}");
+    let message = fixture.wait_condition("Renewed", "False", "SecretReadFailed", SOON).await?;
+    assert!(message.contains("could not be read") && message.contains("agent-client"), "{message}");
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     assert_eq!(fixture.token_requests().await?.len(), 1);
     grant(&fixture.namespace, &ALL).await?;
@@ -80,7 +80,8 @@ async fn removed_permissions_are_reported_and_their_return_is_noticed() -> Resul
     // nothing can be written: the token is kept until it can
     grant(&fixture.namespace, &["get", "list", "watch"]).await?;
     renew(&fixture, "2").await?;
-    let message = fixture.wait_condition("Renewed", "False", "SecretWriteFailed", SOON).await?;
+    // two renewals on request are some seconds apart
+    let message = fixture.wait_condition("Renewed", "False", "SecretWriteFailed", PATIENCE).await?;
     assert!(message.contains("forbidden") && message.contains("service account"), "{message}");
     wait_failures(&fixture, 3).await?;
     assert_eq!(fixture.token().await?, second, "the old token stays");

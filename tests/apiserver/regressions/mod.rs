@@ -12,7 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::observed::{
-    Authority, Client, Desired, Form, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target,
+    Authority, Client, Desired, Drift, Form, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target,
     TokenMetadata,
 };
 use kube::{Api, api::PostParams};
@@ -36,6 +36,8 @@ fn token_metadata(lifetime: i64) -> TokenMetadata {
     TokenMetadata {
         request: "request".into(),
         issuer: "https://ims.example.com".into(),
+        authority: Some("ims".into()),
+        client_reference: Some("client/keys".into()),
         client_version: "uid/1".into(),
         issued_at: at(0),
         expires_at: at(lifetime),
@@ -48,6 +50,7 @@ fn holding(token_metadata: TokenMetadata, policy: Policy) -> ObservedState {
         uid: "2a9f4d3e".to_owned(),
         desired: Desired {
             request: token_metadata.request.to_string(),
+            authority: "ims".to_owned(),
             client_reference: "client/keys".to_owned(),
             secret: "team/token".to_owned(),
             template_failure: None,
@@ -60,7 +63,7 @@ fn holding(token_metadata: TokenMetadata, policy: Policy) -> ObservedState {
         target: Target::Ours(Held {
             token_metadata: Some(token_metadata),
             data: Integrity::Verified,
-            metadata_intact: true,
+            drift: Drift::None,
             form: Form::Presumed,
         }),
         history: History::default(),
