@@ -1,0 +1,60 @@
+//! What the operator writes, and how little.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use testbed::eventually;
+
+use crate::apiserver::audit::{calls, calls_since};
+use crate::fixture::{Fixture, NAME, PATIENCE};
+
+#[tokio::test]
+async fn renewal_costs_two_writes_one_read_and_no_event_and_nothing_is_done_between() -> Result<()> {
+    const RENEWALS: usize = 3;
+    let mut fixture = Fixture::new("two-writes").await?;
+    fixture.client.lifetime = 12;
+    fixture.register().await?;
+    fixture.apply_credential(&json!({"minimumValidity": "2s"})).await?;
+    fixture.wait_ready().await?;
+    let events = eventually("the event Issued", PATIENCE, async || {
+        fixture.events().await.ok().filter(|events| events.iter().any(|event| event == "Issued"))
+    })
+    .await?;
+    let (before, mut expires_at) = (calls(&fixture.namespace)?.len(), fixture.status().await?["expiresAt"].clone());
+    for _ in 0..RENEWALS {
+        expires_at = eventually("a renewal in the status", PATIENCE, async || {
+            let now = fixture.status().await.ok()?["expiresAt"].take();
+            (now != Value::Null && now != expires_at).then_some(now)
+        })
+        .await?;
+    }
+    let calls = calls_since(&fixture.namespace, before)?;
+    let reads: Vec<String> = calls.iter().filter(|call| !call.is_write()).map(ToString::to_string).collect();
+    assert!(reads.iter().all(|read| *read == format!("get secrets {NAME}-client")), "{reads:?}");
+    assert!((RENEWALS..=RENEWALS + 1).contains(&reads.len()), "one read for each renewal: {reads:?}");
+    let mut writes: Vec<String> = calls.iter().filter(|call| call.is_write()).map(ToString::to_string).collect();
+    let renewal = [format!("patch secrets {NAME}"), format!("patch itwinservicecredentials/status {NAME}")];
+    // one that falls due during the observation is not waited for
+    writes.truncate(RENEWALS * renewal.len());
+    assert_eq!(writes, [&renewal[..]; RENEWALS].concat());
+    assert_eq!(fixture.events().await?, events, "an ordinary renewal is no news");
+    Ok(())
+}
+
+#[tokio::test]
+async fn first_token_costs_two_writes_and_an_event() -> Result<()> {
+    let fixture = Fixture::ready("first-writes").await?;
+    let writes = eventually("the event", PATIENCE, async || {
+        let calls = calls(&fixture.namespace).ok()?;
+        let writes: Vec<String> = calls.iter().filter(|call| call.is_write()).map(ToString::to_string).collect();
+        writes.last().is_some_and(|write| write.contains("events")).then_some(writes)
+    })
+    .await?;
+    let (create, status) = (format!("create secrets {NAME}"), format!("patch itwinservicecredentials/status {NAME}"));
+    let created = writes.iter().position(|write| *write == create).context("no Secret was created")?;
+    // until the authority is reconciled, or while it is not ready on a busy machine, the status reports only that
+    assert!(writes[..created].iter().all(|write| *write == status), "{writes:?}");
+    assert_eq!(writes[created + 1], status);
+    assert!(writes[created + 2].starts_with("create events"), "{writes:?}");
+    assert_eq!(writes.len(), created + 3, "{writes:?}");
+    Ok(())
+}

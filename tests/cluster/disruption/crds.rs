@@ -1,0 +1,154 @@
+//! The CRDs are missing, are deleted and created again, or hold an invalid object.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use testbed::{eventually, namespace::Namespace, operator::Operator, project};
+
+use crate::disruption::cluster::Cluster;
+use crate::fixture::{Fixture, NAME, PATIENCE, PROGRAM};
+
+/// Until the objects of a restored CRD are listed again: two waits of a watch, on a busy machine.
+const BACK: Duration = Duration::from_secs(40);
+const CREDENTIALS: &str = "itwinservicecredentials.credentials.itwin.dev";
+const AUTHORITIES: &str = "itwinauthorities.credentials.itwin.dev";
+
+async fn delete_crds(namespace: &Namespace) -> Result<()> {
+    namespace.testbed.kubectl(&["delete", "crd", CREDENTIALS, AUTHORITIES]).await.map(drop)
+}
+
+async fn apply_crds(namespace: &Namespace) -> Result<()> {
+    let file = project().join("crds/credentials.itwin.dev.yaml");
+    let file = file.to_str().context("a path of text")?;
+    namespace.testbed.kubectl(&["create", "-f", file]).await?;
+    namespace.testbed.kubectl(&["wait", "--for=condition=Established", "crd", CREDENTIALS, AUTHORITIES]).await?;
+    Ok(())
+}
+
+/// The response of the probe, with any status.
+async fn probe(operator: &Operator, path: &str) -> &'static str {
+    if operator.get(path).await.is_ok() { "ok" } else { "not ok" }
+}
+
+#[tokio::test]
+async fn missing_crds_are_waited_for_and_may_be_deleted_and_created_again() -> Result<()> {
+    let cluster = Cluster::start("kinds").await?;
+    let namespace = cluster.namespace("kinds").await?;
+    delete_crds(&namespace).await?;
+    let operator = Operator::spawn(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &[], &[])?;
+    let mut fixture = Fixture { client: namespace.new_client(), namespace, operator };
+    eventually("three attempts to list", PATIENCE, async || {
+        let log = std::fs::read_to_string(fixture.operator.process.log()).ok()?;
+        (log.matches("watch failed").count() >= 3).then_some(())
+    })
+    .await?;
+    assert_eq!(probe(&fixture.operator, "/healthz").await, "ok", "a restart would not help");
+    assert_eq!(probe(&fixture.operator, "/readyz").await, "not ok", "no reconciliation is possible");
+
+    apply_crds(&fixture.namespace).await?;
+    fixture.operator.wait_ready().await?;
+    fixture.with_surroundings().await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_ready().await?;
+
+    // all credentials are deleted with their CRD
+    delete_crds(&fixture.namespace).await?;
+    apply_crds(&fixture.namespace).await?;
+    fixture.apply_authority(&json!({})).await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", BACK).await?;
+    let credential = fixture.namespace.get("itcred", NAME).await?.context("no credential")?;
+    let secret = fixture.secret().await?.context("no Secret")?;
+    assert_eq!(secret["metadata"]["ownerReferences"][0]["uid"], credential["metadata"]["uid"], "the new owner");
+    assert!(fixture.operator.process.is_running(), "without a restart");
+    Ok(())
+}
+
+/// Removes the schema, so that anything can be stored; returns what restores it.
+async fn without_schema(namespace: &Namespace) -> Result<Value> {
+    let text = namespace.testbed.kubectl(&["get", "crd", CREDENTIALS, "-o", "json"]).await?;
+    let crd: Value = serde_json::from_str(&text)?;
+    let patch = |schema: &Value| {
+        let path = "/spec/versions/0/schema/openAPIV3Schema";
+        json!([{"op": "replace", "path": path, "value": schema}])
+    };
+    let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let loose = patch(&anything).to_string();
+    namespace.testbed.kubectl(&["patch", "crd", CREDENTIALS, "--type=json", "-p", &loose]).await?;
+    Ok(patch(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
+}
+
+#[tokio::test]
+async fn invalid_object_is_reported_and_affects_no_other() -> Result<()> {
+    let cluster = Cluster::start("undecodable").await?;
+    let mut fixture = Fixture::on(cluster.namespace("undecodable").await?, &[]).await?;
+    fixture.with_surroundings().await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_ready().await?;
+    let strict = without_schema(&fixture.namespace).await?;
+    let garbage = json!({"scopes": 7, "clientCredentialsRef": {"name": "agent-client"}});
+    eventually("an API server that accepts garbage", PATIENCE, async || {
+        let garbage = fixture.namespace.credential("garbage", &garbage);
+        fixture.namespace.apply(&garbage).await.ok()
+    })
+    .await?;
+    let reported = async |fixture: &Fixture| {
+        eventually("a log line that names it", PATIENCE, async || {
+            let log = std::fs::read_to_string(fixture.operator.process.log()).ok()?;
+            let mut lines = log.lines();
+            lines.any(|line| line.contains("cannot be understood") && line.contains("\"garbage\"")).then_some(())
+        })
+        .await
+    };
+    reported(&fixture).await?;
+    eventually("an event about it", PATIENCE, async || {
+        let events = ["get", "events.events.k8s.io", "-o", "jsonpath={.items[?(@.regarding.name==\"garbage\")].note}"];
+        fixture.namespace.kubectl(&events).await.ok().filter(|notes| notes.contains("cannot be understood"))
+    })
+    .await?;
+    assert_eq!(fixture.metric("itwin_invalid_objects").await?, 1.0);
+
+    // observed by a watch, and by the first list after a start
+    let first = fixture.token().await?;
+    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
+    let second = fixture.wait_token_other_than(&first, PATIENCE).await?;
+    fixture.restart().await?;
+    reported(&fixture).await?;
+    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=2", "--overwrite"]).await?;
+    fixture.wait_token_other_than(&second, PATIENCE).await?;
+
+    fixture.namespace.testbed.kubectl(&["patch", "crd", CREDENTIALS, "--type=json", "-p", &strict.to_string()]).await?;
+    let fixed = fixture.namespace.credential("garbage", &json!({"clientCredentialsRef": {"name": "agent-client"}}));
+    fixture.namespace.apply(&fixed).await?;
+    fixture.wait_condition_of("garbage", "Ready", "True", "TokenValid", PATIENCE).await?;
+    fixture.namespace.kubectl(&["delete", "itcred", "garbage"]).await?;
+    eventually("the removal of its metrics", PATIENCE, async || {
+        (!fixture.operator.get("/metrics").await.ok()?.contains("name=\"garbage\"")).then_some(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn deleted_invalid_object_leaves_nothing_behind() -> Result<()> {
+    let cluster = Cluster::start("spoilt").await?;
+    let fixture = Fixture::on(cluster.namespace("spoilt").await?, &[]).await?;
+    fixture.with_surroundings().await?;
+    // valid at first, and invalid later
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_ready().await?;
+    without_schema(&fixture.namespace).await?;
+    let spoil = r#"{"spec":{"scopes":7}}"#;
+    eventually("an API server that accepts garbage", PATIENCE, async || {
+        fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", spoil]).await.ok()
+    })
+    .await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME]).await?;
+    eventually("the removal of its metrics", PATIENCE, async || {
+        (!fixture.operator.get("/metrics").await.ok()?.contains("itwin_credential_ready")).then_some(())
+    })
+    .await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE).await?;
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! A credential that waits for a rate limit costs nothing, and its status says so.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use testbed::eventually;
+
+use crate::tenants::fixture::{Fixture, client_secret, credentials};
+
+const CREDENTIALS: usize = 300;
+const WATCHED: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// CPU time that the operator may use in that time, in seconds: a hundredth of it, and twice that if the code is not
+/// optimised.
+const PROCESSOR: f64 = if cfg!(debug_assertions) { 0.4 } else { 0.2 };
+
+/// How many calls of the operator read something in the namespace.
+fn reads(fixture: &Fixture) -> Result<usize> {
+    let log = std::fs::read_to_string(fixture.noisy.testbed.directory.join("audit.log"))?;
+    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let reads = entries.filter(|entry| {
+        entry["objectRef"]["namespace"] == fixture.noisy.name.as_str()
+            && entry["verb"] == "get"
+            && entry["user"]["username"].as_str().is_some_and(|user| user.contains("serviceaccount"))
+    });
+    Ok(reads.count())
+}
+
+/// CPU time of the operator, in seconds: `utime` and `stime` of proc(5), in hundredths.
+fn processor(fixture: &Fixture) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", fixture.operator.process.id()))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+    Ok(ticks / 100.0)
+}
+
+#[tokio::test]
+async fn three_hundred_that_wait_cost_about_one_read_a_token_and_hardly_any_processor() -> Result<()> {
+    let fixture = Fixture::new("wait").await?;
+    let authority = fixture.authority("ims", &json!({"requestsPerMinute": 60})).await?;
+    fixture.behave(&fixture.noisy, "crowd", &json!({"name": "good", "lifetime": 3600})).await?;
+    client_secret(&fixture.noisy, "crowd").await?;
+    credentials(&fixture.noisy, &authority, "crowd", CREDENTIALS).await?;
+    let waiting = "itwin_token_request_queue_length{";
+    eventually("a queue", PATIENCE, async || {
+        (fixture.metric(waiting).await.ok()? > CREDENTIALS as f64 / 2.0).then_some(())
+    })
+    .await?;
+    let (reads_before, requests_before) = (reads(&fixture)?, fixture.requests(&fixture.noisy, "crowd").await?);
+    let (before, started) = (processor(&fixture)?, Instant::now());
+    tokio::time::sleep(WATCHED).await;
+    let used = processor(&fixture)? - before;
+    let requests = fixture.requests(&fixture.noisy, "crowd").await? - requests_before;
+    let reads = reads(&fixture)? - reads_before;
+    eprintln!("{requests} tokens, {reads} reads, {used} s of a processor in {:?}", started.elapsed());
+    assert!((17..=22).contains(&requests), "{requests} requests at one a second");
+    assert!(reads <= 3 * requests, "{reads} reads for {requests} tokens");
+    assert!(used < PROCESSOR, "{used} s of a processor");
+
+    // and each of them reports it, once it has waited for 30 s
+    let message = eventually("a wait in Ready", PATIENCE, async || {
+        let list = fixture.noisy.kubectl(&["get", "itcred", "-o", "json"]).await.ok()?;
+        let list: Value = serde_json::from_str(&list).ok()?;
+        let conditions = list["items"].as_array()?.iter().filter_map(|item| item["status"]["conditions"].as_array());
+        let mut ready = conditions.flatten().filter(|condition| condition["type"] == "Ready");
+        ready.find_map(|condition| {
+            let message = condition["message"].as_str()?;
+            (condition["reason"] == "Pending" && message.contains("queue")).then(|| message.to_owned())
+        })
+    })
+    .await
+    .with_context(|| fixture.operator.process.log_tail())?;
+    assert!(message.contains(&authority) && message.contains("requestsPerMinute"), "{message}");
+    Ok(())
+}
