@@ -1,6 +1,7 @@
-//! The fixture of a test: a namespace with an authority, a client and an operator; and short names for what tests read.
+//! The fixture of most tests: a world with an authority, a client and an operator, and short names for what tests read
+//! of the credential `agent`.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, ops::Deref, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -11,30 +12,25 @@ use testbed::{
     operator::Operator,
 };
 
-/// The program under test.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
-/// Limit of the contract for acting upon a change.
-pub const SOON: Duration = Duration::from_secs(5);
-/// Limit for what includes the start of a process on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use crate::world::World;
+pub use crate::world::{PATIENCE, PROGRAM, SOON, condition};
+
 /// The credential of most tests.
 pub const NAME: &str = "agent";
 
+/// A world with a client of the authorization server and an operator.
 pub struct Fixture {
-    pub namespace: Namespace,
-    pub client: Client,
+    // stopped before what it uses
     pub operator: Operator,
+    pub client: Client,
+    pub world: World,
 }
 
-impl Drop for Fixture {
-    fn drop(&mut self) {
-        // every operator requests the keys of every authority in the cluster: those of finished tests would add up
-        let testbed = &self.namespace.testbed;
-        let mut kubectl = std::process::Command::new(&testbed.kubectl);
-        kubectl.arg("--kubeconfig").arg(&testbed.kubeconfig).arg("--cache-dir").arg(testbed.directory.join("kubectl"));
-        kubectl.args(["delete", "itauth", &self.namespace.name, "--ignore-not-found", "--wait=false"]);
-        // a testbed that stops needs no cleanup
-        let _ = kubectl.output();
+impl Deref for Fixture {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.world
     }
 }
 
@@ -50,8 +46,15 @@ impl Fixture {
 
     /// Starts an operator for an existing namespace.
     pub async fn on(namespace: Namespace, arguments: &[&str]) -> Result<Self> {
-        let operator = Operator::start(&namespace.testbed, Path::new(PROGRAM), &namespace.name, arguments).await?;
-        Ok(Self { client: namespace.new_client(), namespace, operator })
+        let mut fixture = Self::spawn(World::on(namespace)?, arguments)?;
+        fixture.operator.wait_ready().await?;
+        Ok(fixture)
+    }
+
+    /// The same without waiting for its readiness.
+    pub fn spawn(world: World, arguments: &[&str]) -> Result<Self> {
+        let operator = world.spawn_operator(arguments)?;
+        Ok(Self { client: world.namespace.new_client(), world, operator })
     }
 
     /// Like [`Self::bare`], with authority, registered client and client Secret; no credential.
@@ -105,7 +108,11 @@ impl Fixture {
 
     /// Starts an operator after the earlier one was stopped.
     pub async fn start(&mut self) -> Result<()> {
-        self.operator = Operator::start(&self.namespace.testbed, Path::new(PROGRAM), &self.namespace.name, &[]).await?;
+        self.start_with(&[]).await
+    }
+
+    pub async fn start_with(&mut self, arguments: &[&str]) -> Result<()> {
+        self.operator = self.world.start_operator(arguments).await?;
         Ok(())
     }
 
@@ -119,13 +126,8 @@ impl Fixture {
         self.status_of(NAME).await
     }
 
-    pub async fn status_of(&self, name: &str) -> Result<Value> {
-        let credential = self.namespace.get("itcred", name).await?;
-        Ok(credential.map(|mut credential| credential["status"].take()).unwrap_or_default())
-    }
-
     pub async fn secret(&self) -> Result<Option<Value>> {
-        self.namespace.get("secret", NAME).await
+        self.secret_of(NAME).await
     }
 
     /// The sum of a metric's series that start with this.
@@ -133,6 +135,25 @@ impl Fixture {
         let text = self.operator.get("/metrics").await?;
         let values = text.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit(' ').next());
         Ok(values.filter_map(|value| value.parse::<f64>().ok()).sum())
+    }
+
+    /// Causes a reconciliation of the credential and waits for it. It ends after whatever the operator was doing.
+    pub async fn reconcile(&self) -> Result<()> {
+        let reconciles = self.metric("itwin_reconciles_total").await?;
+        let annotation = format!("reconcile={}", testbed::control_plane::random_token());
+        self.namespace.kubectl(&["annotate", "itcred", NAME, "--overwrite", &annotation]).await?;
+        let another = async || self.metric("itwin_reconciles_total").await.ok().filter(|now| *now > reconciles);
+        self.eventually("another reconciliation", PATIENCE, another).await.map(drop)
+    }
+
+    /// Waits for something; the error holds the end of the operator's log.
+    pub async fn eventually<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        condition: impl AsyncFnMut() -> Option<T>,
+    ) -> Result<T> {
+        eventually(what, limit, condition).await.with_context(|| self.operator.process.log_tail())
     }
 
     /// The Secret's data as text.
@@ -148,7 +169,7 @@ impl Fixture {
         self.namespace.testbed.authority.requests(&self.client.client_id).await
     }
 
-    /// Waits until the condition of this type has this status and reason; returns its message.
+    /// Waits until the condition of this type, for the current spec, has this status and reason; returns its message.
     pub async fn wait_condition(&self, kind: &str, status: &str, reason: &str, limit: Duration) -> Result<String> {
         self.wait_condition_of(NAME, kind, status, reason, limit).await
     }
@@ -163,38 +184,17 @@ impl Fixture {
         limit: Duration,
     ) -> Result<String> {
         let what = format!("condition {kind}={status} {reason} of {name}");
-        let result = eventually(&what, limit, async || {
-            let now = self.status_of(name).await.ok()?;
-            condition(&now, kind).filter(|(s, r, _)| s == status && r == reason).map(|(_, _, message)| message)
+        let mut last = Value::Null;
+        let result = self.eventually(&what, limit, async || {
+            last = self.current_status_of(name).await.ok()??;
+            condition(&last, kind).filter(|(s, r, _)| s == status && r == reason).map(|(_, _, message)| message)
         });
-        let last = async {
-            let status = self.status_of(name).await.unwrap_or_default();
-            format!("last status: {status}\n{}", self.operator.process.log_tail())
-        };
-        match result.await {
-            Ok(message) => Ok(message),
-            Err(error) => Err(error.context(last.await)),
-        }
+        result.await.with_context(|| format!("last status for the current spec: {last}"))
     }
 
     /// Waits until the token in the Secret is another one.
     pub async fn wait_token_other_than(&self, old: &str, limit: Duration) -> Result<String> {
-        let result = eventually("another token in the Secret", limit, async || {
-            self.token().await.ok().filter(|token| token != old)
-        });
-        result.await.with_context(|| self.operator.process.log_tail())
+        let other = async || self.token().await.ok().filter(|token| token != old);
+        self.eventually("another token in the Secret", limit, other).await
     }
-
-    pub async fn events(&self) -> Result<Vec<String>> {
-        let text =
-            self.namespace.kubectl(&["get", "events.events.k8s.io", "-o", "jsonpath={.items[*].reason}"]).await?;
-        Ok(text.split_whitespace().map(str::to_owned).collect())
-    }
-}
-
-/// Status, reason and message of a condition.
-pub fn condition(status: &Value, kind: &str) -> Option<(String, String, String)> {
-    let condition = status["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)?;
-    let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
-    Some((text("status"), text("reason"), text("message")))
 }

@@ -3,9 +3,10 @@
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
+mod account;
 mod apiserver;
+mod audit;
 mod converge;
-mod disruption;
 mod faults;
 mod fixture;
-mod tenants;
+mod world;

@@ -265,12 +265,8 @@ async fn immutable_fields_cannot_change() -> Result<()> {
 #[tokio::test]
 async fn defaults_are_those_of_the_contract() -> Result<()> {
     let namespace = Namespace::new("defaults").await?;
-    let plain = json!({
-        "apiVersion": "credentials.itwin.dev/v1alpha1",
-        "kind": "ITwinServiceCredential",
-        "metadata": {"name": "agent"},
-        "spec": {"clientCredentialsRef": {"name": "client"}},
-    });
+    let plain =
+        namespace.credential("agent", &json!({"authorityRef": null, "clientCredentialsRef": {"name": "client"}}));
     namespace.apply(&plain).await?;
     let credential = namespace.get("itcred", "agent").await?.unwrap_or_default();
     assert_eq!(

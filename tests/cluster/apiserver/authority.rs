@@ -4,7 +4,10 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use testbed::eventually;
 
-use crate::fixture::{Fixture, PATIENCE, SOON, condition};
+use crate::{
+    fixture::{Fixture, PATIENCE, SOON, condition},
+    world::World,
+};
 
 async fn authority_status(fixture: &Fixture) -> Option<Value> {
     fixture.namespace.get("itauth", &fixture.namespace.name).await.ok()?.map(|mut object| object["status"].take())
@@ -76,7 +79,7 @@ async fn deleted_authority_costs_no_valid_token() -> Result<()> {
     let before = fixture.secret().await?;
     fixture.namespace.kubectl(&["delete", "itauth", &fixture.namespace.name]).await?;
     // a request that needs the authority shows that the deletion was observed
-    fixture.namespace.kubectl(&["annotate", "itcred", "agent", "credentials.itwin.dev/renew=1"]).await?;
+    fixture.renew_now("agent", "1").await?;
     fixture.wait_condition("Renewed", "False", "AuthorityNotFound", SOON).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     assert_eq!(fixture.secret().await?, before);
@@ -88,19 +91,18 @@ async fn deleted_authority_costs_no_valid_token() -> Result<()> {
 
 #[tokio::test]
 async fn proxy_of_the_environment_is_used_for_the_authority_and_no_proxy_obeyed() -> Result<()> {
-    let namespace = testbed::namespace::Namespace::new("proxy").await?;
+    let world = World::new("proxy").await?;
+    let namespace = &world.namespace;
     let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", proxy.local_addr()?);
     // the API server is at 127.0.0.1, the authority at localhost
     let variables = [("HTTPS_PROXY", url.as_str()), ("NO_PROXY", "127.0.0.1")];
-    let program = std::path::Path::new(crate::fixture::PROGRAM);
-    let _operator =
-        testbed::operator::Operator::start_with(&namespace.testbed, program, &namespace.name, &[], &variables).await?;
+    let _operator = world.spawn_operator_of(&namespace.name, &[], &variables)?;
     namespace.apply(&namespace.authority(&json!({}))).await?;
-    let (mut connection, _) = tokio::time::timeout(crate::fixture::PATIENCE, proxy.accept()).await??;
+    let (mut connection, _) = tokio::time::timeout(PATIENCE, proxy.accept()).await??;
     let mut line = vec![0; 64];
     let read = tokio::io::AsyncReadExt::read(&mut connection, &mut line).await?;
     let line = String::from_utf8_lossy(&line[..read]).into_owned();
     assert!(line.starts_with("CONNECT localhost:"), "{line}");
-    namespace.kubectl(&["delete", "itauth", &namespace.name]).await.map(drop)
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use base64::Engine;
 use serde_json::{Value, json};
-use testbed::eventually;
+use testbed::objects;
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
 
@@ -80,13 +80,13 @@ async fn private_key_of_nested_sequences_is_refused_and_stops_nothing() -> Resul
         let values = [("client_id", &b"id"[..]), ("private_key", key.as_bytes())];
         fixture.namespace.apply(&client_secret(&values)).await?;
         let what = format!("a message with '{expected}'");
-        eventually(&what, SOON, async || {
-            let status = fixture.status().await.ok()?;
-            let (_, reason, message) = condition(&status, "Renewed")?;
-            (reason == "ClientCredentialsInvalid" && message.contains(expected)).then_some(())
-        })
-        .await
-        .with_context(|| fixture.operator.process.log_tail())?;
+        fixture
+            .eventually(&what, SOON, async || {
+                let status = fixture.status().await.ok()?;
+                let (_, reason, message) = condition(&status, "Renewed")?;
+                (reason == "ClientCredentialsInvalid" && message.contains(expected)).then_some(())
+            })
+            .await?;
     }
     Ok(())
 }
@@ -96,7 +96,7 @@ async fn deleted_client_secret_leaves_the_token_until_it_must_be_renewed() -> Re
     let fixture = Fixture::ready("client-gone").await?;
     let token = fixture.token().await?;
     fixture.namespace.kubectl(&["delete", "secret", "agent-client"]).await?;
-    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
+    fixture.renew_now(NAME, "1").await?;
     fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     assert_eq!(fixture.token().await?, token);
@@ -123,17 +123,8 @@ async fn clients_in_one_secret_get_each_a_token_of_its_own() -> Result<()> {
     let fixture = Fixture::new("two-clients").await?;
     let other = testbed::authority::Client::new(&format!("other-{}", fixture.namespace.name));
     fixture.namespace.testbed.authority.register(&other).await?;
-    let both = json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "both"},
-        "stringData": {
-            "client_id": fixture.client.client_id,
-            "client_secret": fixture.client.client_secret,
-            "other_id": other.client_id,
-            "other_secret": other.client_secret,
-        },
-    });
+    let mut both = objects::client_secret("both", &fixture.client.client_id, &fixture.client.client_secret);
+    objects::merge(&mut both["stringData"], &json!({"other_id": other.client_id, "other_secret": other.client_secret}));
     fixture.namespace.apply(&both).await?;
     // both are in the queue at the same time
     fixture.apply_authority(&json!({"requestsPerMinute": 20})).await?;

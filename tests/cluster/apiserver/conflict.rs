@@ -4,8 +4,10 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use testbed::eventually;
 
-use crate::apiserver::audit::{calls, calls_since};
-use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
+use crate::{
+    audit::{calls, calls_since},
+    fixture::{Fixture, NAME, PATIENCE, SOON},
+};
 
 /// Changes the Secret whenever the change was reverted, under its own field manager, until `until` ends.
 async fn keep_changing<T>(fixture: &Fixture, patch: &str, until: impl Future<Output = T>) -> T {

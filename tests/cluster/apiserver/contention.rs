@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use testbed::{eventually, namespace::COLLECTED};
+use testbed::{eventually, namespace::COLLECTED, objects};
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
@@ -180,12 +180,7 @@ async fn apply_sentinel(fixture: &Fixture, name: &str, owner: &Value) -> Result<
     let sentinel = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": name, "ownerReferences": [{
-            "apiVersion": "credentials.itwin.dev/v1alpha1",
-            "kind": "ITwinServiceCredential",
-            "name": NAME,
-            "uid": owner,
-        }]},
+        "metadata": {"name": name, "ownerReferences": [objects::owner_reference(NAME, owner.clone())]},
     });
     fixture.namespace.apply(&sentinel).await.map(drop)
 }

@@ -1,14 +1,12 @@
 //! The process is killed during reconciliations, and restarted in the same pod: a credential that may
 //! have been the cause comes after the others.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use serde_json::json;
 use tempfile::TempDir;
-use testbed::{authority::Client, eventually, faults::Faults, operator::Operator};
+use testbed::{authority::Client, eventually, faults::Faults};
 
-use crate::fixture::{Fixture, PATIENCE, PROGRAM, SOON};
+use crate::fixture::{Fixture, PATIENCE, SOON};
 
 /// The credential whose request hangs when the process is killed.
 const SUSPECT: &str = "suspect";
@@ -26,9 +24,7 @@ fn client(fixture: &Fixture, name: &str) -> Client {
 
 async fn start(fixture: &mut Fixture, directory: &TempDir) -> Result<()> {
     let state = format!("--state-dir={}", directory.path().display());
-    let namespace = &fixture.namespace;
-    fixture.operator = Operator::start(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &[&state]).await?;
-    Ok(())
+    fixture.start_with(&[&state]).await
 }
 
 async fn behave(fixture: &Fixture, faults: &Faults, name: &str, behaviour: serde_json::Value) -> Result<()> {
@@ -46,7 +42,7 @@ async fn issued_at(fixture: &Fixture, name: &str) -> Result<chrono::DateTime<chr
 async fn credential_that_was_under_way_in_a_crash_is_reconciled_after_the_others() -> Result<()> {
     let mut fixture = Fixture::bare("crash").await?;
     let faults = fixture.namespace.testbed.faults.clone();
-    fixture.apply_authority(&json!({"issuer": faults.issuer, "caBundle": faults.ca_bundle()})).await?;
+    fixture.apply_authority(&faults.spec()).await?;
     let directory = TempDir::new()?;
     fixture.stop();
     start(&mut fixture, &directory).await?;

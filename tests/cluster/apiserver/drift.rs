@@ -4,8 +4,10 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use testbed::eventually;
 
-use crate::apiserver::audit::{calls, calls_since};
-use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
+use crate::{
+    audit::{calls, calls_since},
+    fixture::{Fixture, NAME, PATIENCE, SOON},
+};
 
 async fn edit_secret(fixture: &Fixture) -> Result<()> {
     let edit = r#"{"stringData":{"access_token":"garbage"}}"#;
@@ -19,17 +21,6 @@ async fn edit_status(fixture: &Fixture, status: &Value) -> Result<()> {
         .kubectl(&["patch", "itcred", NAME, "--subresource=status", "--type=merge", "-p", &edit])
         .await
         .map(drop)
-}
-
-/// Waits until the operator has reconciled the credential again after everything up to now.
-async fn wait_for_a_reconcile(fixture: &Fixture) -> Result<()> {
-    let reconciles = fixture.metric("itwin_reconciles_total").await?;
-    let reconcile = format!("reconcile={}", testbed::control_plane::random_token());
-    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "--overwrite", &reconcile]).await?;
-    eventually("another reconciliation", PATIENCE, async || {
-        (fixture.metric("itwin_reconciles_total").await.ok()? > reconciles).then_some(())
-    })
-    .await
 }
 
 #[tokio::test]
@@ -71,7 +62,7 @@ async fn edited_annotations_about_the_token_do_not_keep_it_from_being_renewed() 
     let (data, secret) = (fixture.data().await?, fixture.secret().await?.context("no Secret")?);
     let reported = &secret["metadata"]["annotations"]["credentials.itwin.dev/expires-at"];
     assert_eq!(reported, data["expires_at"].as_str());
-    wait_for_a_reconcile(&fixture).await?;
+    fixture.reconcile().await?;
     assert_eq!(fixture.token_requests().await?.len(), 3, "one for each edit");
     Ok(())
 }
@@ -86,7 +77,7 @@ async fn client_rotated_while_the_operator_is_down_gives_one_new_token() -> Resu
     fixture.apply_client_secret().await?;
     fixture.start().await?;
     fixture.wait_token_other_than(&first, SOON).await?;
-    wait_for_a_reconcile(&fixture).await?;
+    fixture.reconcile().await?;
     assert_eq!(fixture.token_requests().await?.len(), 2);
     Ok(())
 }
@@ -95,7 +86,9 @@ async fn client_rotated_while_the_operator_is_down_gives_one_new_token() -> Resu
 async fn client_changed_during_a_request_is_read_again_before_the_next() -> Result<()> {
     let fixture = Fixture::bare("rotate-midway").await?;
     let faults = fixture.namespace.testbed.faults.clone();
-    let spec = json!({"issuer": faults.issuer, "caBundle": faults.ca_bundle(), "requestTimeout": "2s"});
+    let mut spec = faults.spec();
+    // long enough to change the client Secret meanwhile on a busy machine
+    spec["requestTimeout"] = json!("6s");
     fixture.apply_authority(&spec).await?;
     let next = testbed::authority::Client::new(&format!("next-{}", fixture.client.client_id));
     faults.behave(&fixture.client.client_id, &json!({"name": "slowHeader"})).await?;
@@ -122,7 +115,7 @@ async fn labels_on_the_secret_and_the_client_secret_ask_for_nothing_and_write_no
         for secret in [NAME, "agent-client"] {
             fixture.namespace.kubectl(&["label", "secret", secret, "--overwrite", &format!("round={round}")]).await?;
         }
-        wait_for_a_reconcile(&fixture).await?;
+        fixture.reconcile().await?;
         let writes: Vec<String> = calls_since(&fixture.namespace, before)?
             .iter()
             .filter(|call| call.is_write())
@@ -133,7 +126,7 @@ async fn labels_on_the_secret_and_the_client_secret_ask_for_nothing_and_write_no
         // a process without retry state observes the second round
         fixture.restart().await?;
     }
-    wait_for_a_reconcile(&fixture).await?;
+    fixture.reconcile().await?;
     assert_eq!(fixture.token().await?, token);
     assert_eq!(fixture.token_requests().await?.len(), 1);
     Ok(())

@@ -1,19 +1,19 @@
 //! Several replicas, one of which leads. All tests share one Lease, so they run one after the other.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use chrono::{SecondsFormat, TimeDelta};
 use itwin_credential_operator::clock::Clock;
 use nix::sys::signal::Signal;
 use serde_json::json;
-use testbed::{INSTALLATION, Testbed, eventually, namespace::Namespace, operator::Operator};
+use testbed::{INSTALLATION, Testbed, eventually, operator::Operator};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::fixture::{Fixture, NAME, PATIENCE, PROGRAM, SOON};
+use crate::{
+    fixture::{Fixture, NAME, PATIENCE, SOON},
+    world::World,
+};
 
 static LEASE: Mutex<()> = Mutex::const_new(());
 
@@ -42,8 +42,7 @@ impl Replicas {
     }
 
     async fn standby(&self) -> Result<Operator> {
-        let namespace = &self.fixture.namespace;
-        let standby = Operator::start(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
+        let standby = self.fixture.start_operator(&ARGUMENTS).await?;
         assert_eq!(standby.get("/healthz").await?, "ok\n");
         assert_eq!(standby.get("/readyz").await?, "ok\n");
         leads(&standby, false, SOON).await?;
@@ -53,9 +52,9 @@ impl Replicas {
     /// Requests a renewal; returns how long it took.
     async fn renewed(&self, limit: Duration) -> Result<Duration> {
         let old = self.fixture.token().await?;
-        let annotation = format!("credentials.itwin.dev/renew={}", self.fixture.token_requests().await?.len());
+        let value = self.fixture.token_requests().await?.len().to_string();
         let asked = Instant::now();
-        self.fixture.namespace.kubectl(&["annotate", "itcred", NAME, &annotation, "--overwrite"]).await?;
+        self.fixture.renew_now(NAME, &value).await?;
         self.fixture.wait_token_other_than(&old, limit).await?;
         Ok(asked.elapsed())
     }
@@ -83,10 +82,10 @@ async fn hold(testbed: &Testbed, holder: &str, minutes: i64) -> Result<()> {
 }
 
 /// The Lease exists. It is a replica that creates it: a test of permissions waits for the use of each of them.
-async fn existing_lease(namespace: &Namespace) -> Result<MutexGuard<'static, ()>> {
+async fn existing_lease(world: &World) -> Result<MutexGuard<'static, ()>> {
     let turn = LEASE.lock().await;
-    if namespace.testbed.kubectl(&["get", "lease", INSTALLATION, "-n", INSTALLATION]).await.is_err() {
-        let first = Operator::start(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
+    if world.namespace.testbed.kubectl(&["get", "lease", INSTALLATION, "-n", INSTALLATION]).await.is_err() {
+        let first = world.start_operator(&ARGUMENTS).await?;
         leads(&first, true, PATIENCE).await?;
     }
     Ok(turn)
@@ -193,25 +192,27 @@ async fn kaniop_lease_is_its_holders_and_is_cleared_at_the_end() -> Result<()> {
 
 #[tokio::test]
 async fn dead_holder_whose_clock_was_ten_minutes_ahead_is_followed_within_twenty_seconds() -> Result<()> {
-    let namespace = Namespace::new("ahead").await?;
-    let _turn = existing_lease(&namespace).await?;
-    hold(&namespace.testbed, "dead", 10).await?;
-    let standby = Operator::start(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
+    let world = World::new("ahead").await?;
+    let testbed = &world.namespace.testbed;
+    let _turn = existing_lease(&world).await?;
+    hold(testbed, "dead", 10).await?;
+    let standby = world.start_operator(&ARGUMENTS).await?;
     leads(&standby, true, AFTER_KILL).await?;
-    assert_ne!(holder(&namespace.testbed).await?, "dead");
+    assert_ne!(holder(testbed).await?, "dead");
     Ok(())
 }
 
 #[tokio::test]
 async fn healthy_leader_whose_clock_is_ten_minutes_behind_keeps_its_lease() -> Result<()> {
-    let namespace = Namespace::new("behind").await?;
-    let _turn = existing_lease(&namespace).await?;
-    hold(&namespace.testbed, "healthy", -10).await?;
-    let standby = Operator::start(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &ARGUMENTS).await?;
+    let world = World::new("behind").await?;
+    let testbed = &world.namespace.testbed;
+    let _turn = existing_lease(&world).await?;
+    hold(testbed, "healthy", -10).await?;
+    let standby = world.start_operator(&ARGUMENTS).await?;
     let until = Instant::now() + AFTER_KILL;
     while Instant::now() < until {
-        hold(&namespace.testbed, "healthy", -10).await?;
-        assert_eq!(holder(&namespace.testbed).await?, "healthy");
+        hold(testbed, "healthy", -10).await?;
+        assert_eq!(holder(testbed).await?, "healthy");
         tokio::time::sleep(WATCHED).await;
     }
     leads(&standby, false, SOON).await?;

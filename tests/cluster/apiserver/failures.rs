@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use testbed::objects;
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
@@ -23,13 +24,8 @@ async fn reserved_types_are_refused_even_when_they_are_offered() -> Result<()> {
     for (number, (kind, data)) in reserved().into_iter().enumerate() {
         let name = format!("reserved-{number}");
         let annotations = json!({"credentials.itwin.dev/adopt": name, "kubernetes.io/service-account.name": "someone"});
-        let secret = json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "type": kind,
-            "metadata": {"name": name, "annotations": annotations},
-            "stringData": data,
-        });
+        let mut secret = objects::secret(&name, &data);
+        objects::merge(&mut secret, &json!({"type": kind, "metadata": {"annotations": annotations}}));
         fixture.namespace.apply(&secret).await?;
         let spec = json!({"clientCredentialsRef": {"name": "agent-client"}});
         fixture.namespace.apply(&fixture.namespace.credential(&name, &spec)).await?;
@@ -56,13 +52,9 @@ async fn reserved_types_are_refused_even_when_they_are_offered() -> Result<()> {
 #[tokio::test]
 async fn immutable_secret_is_refused_and_created_again_once_it_is_deleted() -> Result<()> {
     let fixture = Fixture::new("immutable").await?;
-    let secret = json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "immutable": true,
-        "metadata": {"name": NAME, "annotations": {"credentials.itwin.dev/adopt": NAME}},
-        "stringData": {"theirs": "precious"},
-    });
+    let mut secret = objects::secret(NAME, &json!({"theirs": "precious"}));
+    let offered = json!({"annotations": {"credentials.itwin.dev/adopt": NAME}});
+    objects::merge(&mut secret, &json!({"immutable": true, "metadata": offered}));
     fixture.namespace.apply(&secret).await?;
     let before = fixture.secret().await?;
     fixture.apply_credential(&json!({})).await?;
@@ -98,9 +90,8 @@ async fn secret_that_becomes_immutable_is_noticed_before_a_token_is_requested() 
 }
 
 fn not_owned(metadata: &Value) -> Value {
-    let mut secret =
-        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME}, "stringData": {"theirs": "precious"}});
-    testbed::namespace::merge(&mut secret["metadata"], metadata);
+    let mut secret = objects::secret(NAME, &json!({"theirs": "precious"}));
+    objects::merge(&mut secret["metadata"], metadata);
     secret
 }
 

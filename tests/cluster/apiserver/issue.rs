@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use testbed::{eventually, node};
+use testbed::{eventually, node, objects};
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
@@ -175,19 +175,15 @@ async fn client_with_a_private_key_sends_no_secret() -> Result<()> {
     fixture.client.authentication = "private_key_jwt".to_owned();
     fixture.client.jwks = Some(jwks);
     fixture.register().await?;
-    let secret = json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "agent-client"},
-        "stringData": {"client_id": fixture.client.client_id, "private_key": pem},
-    });
+    let values = json!({"client_id": fixture.client.client_id, "private_key": pem});
+    let secret = objects::secret("agent-client", &values);
     fixture.namespace.apply(&secret).await?;
     fixture.apply_authority(&json!({"clientAuthentication": "private_key_jwt"})).await?;
     fixture.apply_credential(&json!({})).await?;
     fixture.wait_ready().await?;
     // the second assertion must be a new one: the server rejects a jti that it has received before
     let first = fixture.token().await?;
-    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
+    fixture.renew_now(NAME, "1").await?;
     fixture.wait_token_other_than(&first, SOON).await?;
     let requests = fixture.token_requests().await?;
     assert!(requests.iter().all(|request| request.authentication == "other"), "neither Basic nor a secret in the body");
@@ -216,17 +212,9 @@ async fn service_user_gets_a_token_where_the_authority_allows_it() -> Result<()>
     fixture.client.user = Some(user.clone());
     fixture.register().await?;
     let client_secret = |password: &str| {
-        json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "agent-client"},
-            "stringData": {
-                "client_id": fixture.client.client_id,
-                "client_secret": fixture.client.client_secret,
-                "username": user.name,
-                "password": password,
-            },
-        })
+        let mut secret = fixture.namespace.client_secret(NAME, &fixture.client);
+        objects::merge(&mut secret["stringData"], &json!({"username": user.name, "password": password}));
+        secret
     };
     fixture.namespace.apply(&client_secret("not the password")).await?;
     fixture.apply_authority(&json!({})).await?;

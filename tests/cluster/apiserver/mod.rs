@@ -1,9 +1,7 @@
 //! What users observe of the operator, on a real API server with a real authorization server. Each test has its own
 //! namespace, ITwinAuthority and operator process.
 
-mod account;
 mod admission;
-mod audit;
 mod authority;
 mod client_secrets;
 mod command_line;

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use testbed::{
     eventually,
     namespace::{COLLECTED, Namespace},
-    operator::Operator,
+    objects,
 };
 
-use crate::fixture::{Fixture, NAME, PATIENCE, PROGRAM, SOON};
+use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
 #[tokio::test]
 async fn secret_is_deleted_with_its_credential() -> Result<()> {
@@ -41,7 +41,7 @@ async fn retained_secret_outlives_its_credential() -> Result<()> {
 #[tokio::test]
 async fn secret_of_another_owner_is_left_alone_until_it_is_offered() -> Result<()> {
     let fixture = Fixture::new("not-owned").await?;
-    let theirs = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "agent"}, "stringData": {"theirs": "precious"}});
+    let theirs = objects::secret(NAME, &json!({"theirs": "precious"}));
     fixture.namespace.apply(&theirs).await?;
     let before = fixture.secret().await?;
     fixture.apply_credential(&json!({})).await?;
@@ -152,14 +152,16 @@ async fn copy_of_a_secret_in_another_namespace_is_not_adopted() -> Result<()> {
 #[tokio::test]
 async fn copy_of_a_retained_secret_is_not_taken_over_even_where_it_is_offered_while_its_original_has_an_owner()
 -> Result<()> {
-    let original = Fixture::new("retained").await?;
+    let mut original = Fixture::new("retained").await?;
     original.apply_credential(&json!({"deletionPolicy": "Retain"})).await?;
     original.wait_ready().await?;
     let mut fixture = Fixture::new("retained-copy").await?;
     fixture.stop();
     let both = format!("{},{}", original.namespace.name, fixture.namespace.name);
-    let testbed = &fixture.namespace.testbed;
-    fixture.operator = Operator::start(testbed, std::path::Path::new(PROGRAM), &both, &[]).await?;
+    // two operators of one namespace, of which one does not know its authority, would never agree
+    original.stop();
+    fixture.operator = fixture.spawn_operator_of(&both, &[], &[])?;
+    fixture.operator.wait_ready().await?;
     let mut copy = copy_of(&original.secret().await?.context("no Secret")?);
     copy["metadata"]["annotations"][secret_keys::ADOPT] = json!(NAME);
     fixture.namespace.apply(&copy).await?;

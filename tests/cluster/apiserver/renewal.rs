@@ -3,20 +3,16 @@
 use anyhow::Result;
 use serde_json::json;
 
-use crate::fixture::{Fixture, PATIENCE, SOON};
+use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
 #[tokio::test]
 async fn renewal_on_request_happens_once_for_each_value() -> Result<()> {
     let fixture = Fixture::ready("renew-now").await?;
     let first = fixture.token().await?;
-    let annotate = async |value: &str| {
-        let annotation = format!("credentials.itwin.dev/renew={value}");
-        fixture.namespace.kubectl(&["annotate", "itcred", "agent", &annotation, "--overwrite"]).await
-    };
-    annotate("1").await?;
+    fixture.renew_now(NAME, "1").await?;
     let second = fixture.wait_token_other_than(&first, SOON).await?;
     // the next request waits, so that a loop over the annotation uses no capacity that others need
-    annotate("2").await?;
+    fixture.renew_now(NAME, "2").await?;
     fixture.wait_token_other_than(&second, PATIENCE).await?;
     fixture.wait_condition("Renewed", "True", "TokenIssued", SOON).await?;
     let echoed = testbed::eventually("status.lastRenewRequest", SOON, async || {
@@ -33,16 +29,12 @@ async fn renewal_on_request_happens_once_for_each_value() -> Result<()> {
 async fn longer_renew_annotation_is_reported_once_and_renews_nothing() -> Result<()> {
     let fixture = Fixture::ready("renew-long").await?;
     let first = fixture.token().await?;
-    let annotate = async |value: &str| {
-        let annotation = format!("credentials.itwin.dev/renew={value}");
-        fixture.namespace.kubectl(&["annotate", "itcred", "agent", &annotation, "--overwrite"]).await
-    };
     let reported =
         async || Some(fixture.events().await.ok()?.iter().filter(|reason| *reason == "InvalidObject").count());
-    annotate(&"x".repeat(65)).await?;
+    fixture.renew_now(NAME, &"x".repeat(65)).await?;
     testbed::eventually("the event", SOON, async || reported().await.filter(|count| *count == 1)).await?;
-    annotate(&"y".repeat(100_000)).await?;
-    annotate(&"z".repeat(64)).await?;
+    fixture.renew_now(NAME, &"y".repeat(100_000)).await?;
+    fixture.renew_now(NAME, &"z".repeat(64)).await?;
     fixture.wait_token_other_than(&first, SOON).await?;
     assert_eq!(fixture.token_requests().await?.len(), 2);
     assert_eq!(reported().await, Some(1));

@@ -4,8 +4,10 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use testbed::eventually;
 
-use crate::apiserver::audit::{calls, calls_since};
-use crate::fixture::{Fixture, NAME, PATIENCE};
+use crate::{
+    audit::{calls, calls_since},
+    fixture::{Fixture, NAME, PATIENCE},
+};
 
 #[tokio::test]
 async fn renewal_costs_two_writes_one_read_and_no_event_and_nothing_is_done_between() -> Result<()> {

@@ -45,7 +45,7 @@ impl Cell {
     }
 
     pub fn authority_name(&self, fixture: &Fixture) -> String {
-        format!("{}-{}", fixture.namespace.name, self.name)
+        fixture.namespace.unique(&self.name)
     }
 
     pub fn client_id(&self, fixture: &Fixture) -> String {
@@ -72,9 +72,7 @@ impl Cell {
     }
 
     pub async fn request_renewal(&self, fixture: &Fixture) -> Result<()> {
-        let patch = json!({"metadata": {"annotations": {secret_keys::RENEW: "1"}}});
-        fixture.credentials().patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
-        Ok(())
+        fixture.renew_now(&self.name, "1").await
     }
 
     /// The current state, for callers that begin a phase in another way.

@@ -75,7 +75,7 @@ async fn play(column: &Column, fault: Fault) -> Result<()> {
                 Fault::KilledBefore => Rule::new(kind, fault).calling_before(end),
                 _ => Rule::new(kind, fault).calling_after(end),
             };
-            fixture.proxy.play(column.aim(rule, &fixture, &cell))
+            fixture.proxy().play(column.aim(rule, &fixture, &cell))
         });
         let mut running = match operator.take() {
             Some(running) => running,

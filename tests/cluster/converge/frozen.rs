@@ -20,10 +20,10 @@ const KINDS: [&str; 3] = ["watch itwinservicecredentials", "watch itwinauthoriti
 #[tokio::test]
 async fn kars_456_watches_that_fall_silent_are_noticed() -> Result<()> {
     let (fixture, cell, operator) = issued("frozen").await?;
-    let opened = |kind: &str| fixture.proxy.records().iter().filter(|record| record.call.kind == kind).count();
+    let opened = |kind: &str| fixture.proxy().records().iter().filter(|record| record.call.kind == kind).count();
     let before: Vec<usize> = KINDS.iter().map(|kind| opened(kind)).collect();
     for kind in KINDS {
-        ensure!(fixture.proxy.freeze(kind) == 1, "one {kind} is open");
+        ensure!(fixture.proxy().freeze(kind) == 1, "one {kind} is open");
     }
     for phase in [Phase::Renewal, Phase::ManualEdit, Phase::Deletion] {
         cell.next_second(&fixture).await?;

@@ -19,7 +19,7 @@ const SILENCE: Duration = Duration::from_secs(9);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn arm(fixture: &Fixture, fault: Fault, times: u32) -> Vec<(&'static str, Played)> {
-    let rule = |kind| (kind, fixture.proxy.play(Rule::new(kind, fault).times(times)));
+    let rule = |kind| (kind, fixture.proxy().play(Rule::new(kind, fault).times(times)));
     LISTS.iter().map(|column| rule(column.kind)).collect()
 }
 
@@ -35,7 +35,7 @@ async fn all_played(armed: &[(&'static str, Played)], times: u32) -> Result<()> 
 async fn all_repeated(fixture: &Fixture, times: u32) -> Result<()> {
     for Column { kind, .. } in LISTS {
         eventually(&format!("another {kind}"), PATIENCE, async || {
-            let calls = fixture.proxy.records().iter().filter(|record| record.call.kind == kind).count();
+            let calls = fixture.proxy().records().iter().filter(|record| record.call.kind == kind).count();
             (calls > times as usize).then_some(())
         })
         .await?;
@@ -57,7 +57,7 @@ async fn play(prefix: &str, fault: Fault, times: u32) -> Result<()> {
         }
         let armed = arm(&fixture, fault, times);
         for kind in ["watch itwinservicecredentials", "watch itwinauthorities", "watch secrets"] {
-            eventually(kind, PATIENCE, async || (fixture.proxy.expire(kind) > 0).then_some(())).await?;
+            eventually(kind, PATIENCE, async || (fixture.proxy().expire(kind) > 0).then_some(())).await?;
         }
         for phase in [Phase::Renewal, Phase::ManualEdit, Phase::Deletion] {
             cell.go_through(&fixture, phase).await?;

@@ -58,7 +58,7 @@ async fn play(prefix: &str, row: Row) -> Result<()> {
 
 fn arm(row: Row, column: &Column, cell: &Cell, fixture: &Fixture, phase: Phase) -> Option<Played> {
     let rule = |kind: &str| Rule::new(kind, row.fault).times(row.times);
-    column.phases.contains(&phase).then(|| fixture.proxy.play(column.aim(rule, fixture, cell)))
+    column.phases.contains(&phase).then(|| fixture.proxy().play(column.aim(rule, fixture, cell)))
 }
 
 async fn play_cell(row: Row, column: &Column, cell: &Cell, fixture: &Fixture, mut armed: Option<Played>) -> Result<()> {
@@ -73,7 +73,7 @@ async fn play_cell(row: Row, column: &Column, cell: &Cell, fixture: &Fixture, mu
             // an event is published after the state is reached
             let what = format!("the fault in {phase:?}");
             testbed::eventually(&what, SILENCE, async || (played.times() > 0).then_some(())).await?;
-            fixture.proxy.stop(played);
+            fixture.proxy().stop(played);
         }
         let requests = fixture.token_requests(cell).await?;
         ensure!(requests <= number + 1, "{requests} token requests up to {phase:?}, where {} are due", number + 1);

@@ -28,7 +28,7 @@ async fn calls_made_without_a_fault_are_the_columns_of_the_matrix() -> Result<()
         let expected: BTreeSet<&str> =
             columns.iter().filter(|column| column.phases.contains(&phase)).map(|column| column.name).collect();
         let event = testbed::eventually("the calls of this phase", std::time::Duration::from_secs(10), async || {
-            let records = fixture.proxy.records();
+            let records = fixture.proxy().records();
             let made = &records[seen..];
             let names: BTreeSet<&str> = columns
                 .iter()
@@ -40,7 +40,7 @@ async fn calls_made_without_a_fault_are_the_columns_of_the_matrix() -> Result<()
         let (length, made) = match event.await {
             Ok(found) => found,
             Err(error) => {
-                let records = fixture.proxy.records();
+                let records = fixture.proxy().records();
                 anyhow::bail!(
                     "{error}: in {phase:?} {expected:?} of {:#?}",
                     records[seen..].iter().map(|r| format!("{:?} {:?}", r.call, r.status)).collect::<Vec<_>>()

@@ -1,6 +1,6 @@
 //! The calls that only some installations make: about the Lease, and about workloads to restart.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -9,18 +9,15 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use testbed::{
     INSTALLATION,
-    api_proxy::{
-        ApiProxy,
-        fault::{Fault, Rule},
-    },
+    api_proxy::fault::{Fault, Rule},
     eventually,
     namespace::Namespace,
     operator::Operator,
 };
 
-use crate::converge::{
-    cell::Cell,
-    fixture::{Fixture, PROGRAM},
+use crate::{
+    converge::{cell::Cell, fixture::Fixture},
+    world::World,
 };
 
 /// Longer than the operator waits for a response: 8 s, and 3 s for the Lease.
@@ -76,13 +73,11 @@ async fn holder(namespace: &Namespace) -> Result<String> {
 
 /// A replica becomes the leader, and stays it, whatever happens to this call.
 async fn lease_cell(call: &str, fault: Fault, times: u32) -> Result<()> {
-    let namespace = Namespace::new("lease").await?;
-    allow_lease(&namespace).await?;
-    let proxy = ApiProxy::start(&namespace.testbed, &namespace.name)?;
+    let world = World::new("lease").await?;
+    let (namespace, proxy) = (&world.namespace, world.proxy());
+    allow_lease(namespace).await?;
     let played = proxy.play(Rule::new(call, fault).times(times));
-    let arguments = ["--leader-election=true", "--lease-namespace", &namespace.name];
-    let mut operator =
-        Operator::spawn(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &arguments, &proxy.variables())?;
+    let mut operator = world.spawn_operator(&["--leader-election=true", "--lease-namespace", &namespace.name])?;
     let made = |kind: &str| proxy.records().iter().filter(|record| record.call.kind == kind).count();
     let cell = async {
         operator.wait_ready().await?;
@@ -91,7 +86,7 @@ async fn lease_cell(call: &str, fault: Fault, times: u32) -> Result<()> {
         eventually("renewals after it", PATIENCE, async || (made("update leases") >= before + 3).then_some(())).await?;
         eventually("a leader", PATIENCE, async || leads(&operator).await).await?;
         ensure!(operator.process.is_running(), "it ended");
-        ensure!(!holder(&namespace).await?.is_empty(), "no one holds the Lease");
+        ensure!(!holder(namespace).await?.is_empty(), "no one holds the Lease");
         Ok(())
     };
     let result = cell.await;
@@ -137,7 +132,7 @@ async fn restart_row(fault: Fault, times: u32) -> Result<()> {
             // the Deployment is older than the token, and may not have read it
             eventually("a restart for the first token", PATIENCE, restarted).await?;
             cell.next_second(&fixture).await?;
-            let played = fixture.proxy.play(Rule::new(call, fault).of(&cell.name).times(times));
+            let played = fixture.proxy().play(Rule::new(call, fault).of(&cell.name).times(times));
             cell.request_renewal(&fixture).await?;
             eventually("the fault", PATIENCE, async || (played.times() > 0).then_some(())).await?;
             eventually("a restart for the second token, and no complaint", PATIENCE, restarted).await?;
@@ -148,7 +143,7 @@ async fn restart_row(fault: Fault, times: u32) -> Result<()> {
         let result: Result<()> = played.await;
         result.with_context(|| format!("{fault:?} at {call}; {}", operator.process.log_tail()))?;
     }
-    let kinds: BTreeSet<String> = fixture.proxy.records().into_iter().map(|record| record.call.kind).collect();
+    let kinds: BTreeSet<String> = fixture.proxy().records().into_iter().map(|record| record.call.kind).collect();
     ensure!(kinds.contains("get deployments") && kinds.contains("patch deployments"), "{kinds:?}");
     Ok(())
 }

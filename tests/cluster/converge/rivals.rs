@@ -22,10 +22,11 @@ async fn two_operators_converge_without_a_conflict_loop() -> Result<()> {
     let other = ApiProxy::start(&fixture.namespace.testbed, &fixture.namespace.name)?;
     let cell = Cell::new("agent", false);
     fixture.create(&cell).await?;
-    let (mut first, mut second) = (fixture.spawn()?, fixture.spawn_behind(&other)?);
+    let behind_the_other = fixture.spawn_operator_of(&fixture.namespace.name, &[], &other.variables())?;
+    let (mut first, mut second) = (fixture.spawn()?, behind_the_other);
     first.wait_ready().await?;
     second.wait_ready().await?;
-    let both = || writes(&fixture.proxy) + writes(&other);
+    let both = || writes(fixture.proxy()) + writes(&other);
     let mut before = (0, 0);
     for phase in Phase::ALL {
         cell.go_through(&fixture, phase)

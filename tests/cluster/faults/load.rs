@@ -23,7 +23,7 @@ async fn held_token_is_untouched_and_retried_until_it_expires() -> Result<()> {
     let client_id = fixture.client_id("agent");
     faults.behave(&client_id, &json!({"name": "good", "lifetime": LIFETIME})).await?;
     let authority = fixture.create_authority("agent", &json!({})).await?;
-    fixture.create_client_secret("agent", "agent").await?;
+    fixture.create_client_secret("agent").await?;
     fixture.create_credential("agent", &authority, "agent", &json!({"minimumValidity": "5s"})).await?;
     fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE).await?;
     let before = fixture.secrets().get("agent").await?;
@@ -55,7 +55,7 @@ async fn many_failing_credentials_are_no_storm_and_all_recover() -> Result<()> {
     let client_id = fixture.client_id("shared");
     faults.behave(&client_id, &json!({"name": "status", "value": {"status": 503}})).await?;
     let authority = fixture.create_authority("shared", &json!({"requestsPerMinute": 6000})).await?;
-    fixture.create_client_secret("shared", "shared").await?;
+    fixture.create_client_secret("shared").await?;
     let names: Vec<String> = (0..CREDENTIALS).map(|number| format!("agent-{number}")).collect();
     let (fixture, authority) = (&fixture, authority.as_str());
     // each has its own scope, so that no two requests are equal and shared
@@ -117,7 +117,7 @@ async fn equal_requests_of_a_namespace_share_one() -> Result<()> {
     for name in &names {
         fixture.wait(name, "Renewed", false, "ClientCredentialsNotFound", PATIENCE).await?;
     }
-    fixture.create_client_secret("shared", "shared").await?;
+    fixture.create_client_secret("shared").await?;
     for name in &names {
         fixture.wait(name, "Ready", true, "TokenValid", PATIENCE).await?;
     }
@@ -136,7 +136,7 @@ async fn unknown_keys_make_the_operator_fetch_the_key_set_at_most_once_a_minute(
         "jwksUri": format!("{}/keys?for={client_id}", faults.issuer),
     });
     let authority = fixture.create_authority("agent", &endpoints).await?;
-    fixture.create_client_secret("agent", "agent").await?;
+    fixture.create_client_secret("agent").await?;
     fixture.create_credential("agent", &authority, "agent", &json!({})).await?;
     fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE).await?;
     let fetches = async || faults.counts().await.map(|counts| counts.key_set_requests[&format!("?for={client_id}")]);

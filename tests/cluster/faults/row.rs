@@ -1,22 +1,16 @@
 //! One row of the fault table, from a valid token through the fault to the recovery.
 
 use std::{
-    path::Path,
+    ops::Deref,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use itwin_api::{
-    authority::ITwinAuthority,
-    credential::{CredentialStatus, ITwinServiceCredential},
-};
-use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{
-    Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
-};
+use itwin_api::credential::CredentialStatus;
 use serde_json::{Value, json};
-use testbed::{api_proxy::ApiProxy, eventually, namespace::Namespace, operator::Operator};
+use testbed::{eventually, namespace::Namespace, objects};
+
+use crate::fixture::Fixture;
 
 /// Limit of the contract for reporting the cause.
 const REPORTED: Duration = Duration::from_secs(10);
@@ -25,7 +19,6 @@ const RECOVERED: Duration = Duration::from_secs(40);
 /// First tokens of all rows together, on a busy machine.
 const FIRST: Duration = Duration::from_secs(60);
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
 /// Text that the server puts wherever a careless client might show it.
 pub const ATTACKER: &str = "ATTACKER";
 
@@ -40,93 +33,41 @@ pub struct Row {
     pub reason: Option<&'static str>,
 }
 
-/// A namespace with an operator.
-pub struct RowFixture {
-    pub namespace: Namespace,
-    pub operator: Operator,
-    _proxy: ApiProxy,
+/// A fixture whose credentials have each a client of the faulty server.
+pub struct RowFixture(Fixture);
+
+impl Deref for RowFixture {
+    type Target = Fixture;
+
+    fn deref(&self) -> &Fixture {
+        &self.0
+    }
 }
 
 impl RowFixture {
     pub async fn new(prefix: &str) -> Result<Self> {
-        let namespace = Namespace::new(prefix).await?;
-        // it shows the operator only the authorities of this test: the operator would send requests to all the others
-        // as well
-        let proxy = ApiProxy::start(&namespace.testbed, &namespace.name)?;
-        let (program, arguments) = (Path::new(PROGRAM), ["--concurrency", "64"]);
-        let operator =
-            Operator::start_with(&namespace.testbed, program, &namespace.name, &arguments, &proxy.variables()).await?;
-        Ok(Self { namespace, operator, _proxy: proxy })
-    }
-
-    pub fn credentials(&self) -> Api<ITwinServiceCredential> {
-        Api::namespaced(self.namespace.client.clone(), &self.namespace.name)
-    }
-
-    pub fn secrets(&self) -> Api<Secret> {
-        Api::namespaced(self.namespace.client.clone(), &self.namespace.name)
-    }
-
-    pub fn authorities(&self) -> Api<ITwinAuthority> {
-        Api::all(self.namespace.client.clone())
+        Ok(Self(Fixture::on(Namespace::new(prefix).await?, &["--concurrency", "64"]).await?))
     }
 
     pub fn client_id(&self, name: &str) -> String {
-        format!("{}-{name}", self.namespace.name)
+        self.namespace.unique(name)
     }
 
     /// The client secret of a row, easy to find where it must not be.
-    pub fn client_secret(&self, name: &str) -> String {
-        format!("client-secret-of-{}", self.client_id(name))
+    fn client_secret(&self, name: &str) -> Result<String> {
+        let secret = self.namespace.faulty_client_secret(name);
+        Ok(secret["stringData"]["client_secret"].as_str().context("no client secret")?.to_owned())
     }
 
-    /// An ITwinAuthority for the faulty server.
+    /// An ITwinAuthority whose server may take 2 s.
     pub async fn create_authority(&self, name: &str, spec: &Value) -> Result<String> {
-        let faults = &self.namespace.testbed.faults;
-        let full_name = self.client_id(name);
-        let mut full = json!({"issuer": faults.issuer, "caBundle": faults.ca_bundle(), "requestTimeout": "2s"});
-        testbed::namespace::merge(&mut full, spec);
-        let object = json!({
-            "apiVersion": "credentials.itwin.dev/v1alpha1",
-            "kind": "ITwinAuthority",
-            "metadata": {"name": full_name, "labels": {"test": self.namespace.name}},
-            "spec": full,
-        });
-        self.authorities().create(&PostParams::default(), &serde_json::from_value(object)?).await?;
-        Ok(full_name)
-    }
-
-    pub async fn create_client_secret(&self, name: &str, client: &str) -> Result<()> {
-        let text = |text: String| ByteString(text.into_bytes());
-        let secret = Secret {
-            metadata: kube::core::ObjectMeta { name: Some(format!("{name}-client")), ..Default::default() },
-            data: Some(
-                [
-                    ("client_id".to_owned(), text(self.client_id(client))),
-                    ("client_secret".to_owned(), text(self.client_secret(client))),
-                ]
-                .into(),
-            ),
-            ..Secret::default()
-        };
-        self.secrets().create(&PostParams::default(), &secret).await.map(drop).context("client Secret")
+        let mut full = json!({"requestTimeout": "2s"});
+        objects::merge(&mut full, spec);
+        self.0.create_authority(name, &full).await
     }
 
     pub async fn create_credential(&self, name: &str, authority: &str, client: &str, spec: &Value) -> Result<()> {
-        let mut full =
-            json!({"authorityRef": {"name": authority}, "clientCredentialsRef": {"name": format!("{client}-client")}});
-        testbed::namespace::merge(&mut full, spec);
-        let object = json!({
-            "apiVersion": "credentials.itwin.dev/v1alpha1",
-            "kind": "ITwinServiceCredential",
-            "metadata": {"name": name},
-            "spec": full,
-        });
-        self.credentials()
-            .create(&PostParams::default(), &serde_json::from_value(object)?)
-            .await
-            .map(drop)
-            .context("credential")
+        self.namespace.create(objects::credential(name, authority, &format!("{client}-client"), spec)).await
     }
 
     pub async fn status(&self, name: &str) -> Result<CredentialStatus> {
@@ -147,24 +88,6 @@ impl RowFixture {
         result.await.with_context(|| format!("last status: {last}"))
     }
 
-    pub async fn renew_now(&self, name: &str, value: &str) -> Result<()> {
-        let patch = json!({"metadata": {"annotations": {"credentials.itwin.dev/renew": value}}});
-        self.credentials().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
-        Ok(())
-    }
-
-    pub async fn patch_authority(&self, name: &str, spec: &Value) -> Result<()> {
-        let patch = json!({"spec": spec});
-        self.authorities().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
-        Ok(())
-    }
-
-    /// Deletes an authority, so that operators of other tests need not reconcile it.
-    pub async fn delete_authority(&self, name: &str) -> Result<()> {
-        self.authorities().delete(name, &DeleteParams::default()).await?;
-        Ok(())
-    }
-
     /// Fails if a secret, or a text of the server, is in the log, the metrics, an event or a status.
     pub async fn assert_nothing_leaked(&self, names: &[&str]) -> Result<()> {
         let log = std::fs::read_to_string(self.operator.process.log())?;
@@ -175,7 +98,7 @@ impl RowFixture {
         for (place, text) in [("log", &log), ("metrics", &metrics), ("events", &events), ("statuses", &statuses)] {
             ensure!(!text.contains(ATTACKER), "the server's own words are in the {place}");
             for name in names {
-                ensure!(!text.contains(&self.client_secret(name)), "the client secret of {name} is in the {place}");
+                ensure!(!text.contains(&self.client_secret(name)?), "the client secret of {name} is in the {place}");
                 let token = self.secrets().get(name).await?.data.unwrap_or_default().remove("access_token");
                 let token = String::from_utf8(token.context("no token")?.0)?;
                 ensure!(
@@ -212,7 +135,7 @@ impl Row {
         let faults = fixture.namespace.testbed.faults.clone();
         let client_id = fixture.client_id(self.name);
         let authority = fixture.create_authority(self.name, &json!({"audiences": ["https://api.example.com"]})).await?;
-        fixture.create_client_secret(self.name, self.name).await?;
+        fixture.create_client_secret(self.name).await?;
         fixture.create_credential(self.name, &authority, self.name, &json!({})).await?;
         fixture.wait(self.name, "Ready", true, "TokenValid", FIRST).await?;
         let before = fixture.secrets().get(self.name).await?;

@@ -9,8 +9,10 @@ use serde_json::json;
 use testbed::eventually;
 
 use super::{at, holding, policy, token_metadata};
-use crate::apiserver::audit::{calls, calls_since};
-use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
+use crate::{
+    audit::{calls, calls_since},
+    fixture::{Fixture, NAME, PATIENCE, SOON},
+};
 
 /// Whether a token is kept right after it was issued, and until which second.
 fn kept_until(lifetime: i64, renew_before: RenewBefore) -> Option<i64> {
@@ -119,7 +121,7 @@ async fn cert_manager_5675_two_owners_of_one_secret_do_not_overwrite_each_other(
 async fn cert_manager_4375_second_owner_asks_the_authority_for_nothing() -> Result<()> {
     let fixture = Fixture::new("second-owner").await?;
     two_owners(&fixture).await?;
-    fixture.namespace.kubectl(&["annotate", "itcred", "second", "credentials.itwin.dev/renew=1"]).await?;
+    fixture.renew_now("second", "1").await?;
     eventually("the requested attempt", SOON, async || {
         let status = fixture.status_of("second").await.ok()?;
         (status["lastRenewRequest"] == "1").then_some(())

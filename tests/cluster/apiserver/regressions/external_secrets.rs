@@ -53,7 +53,7 @@ async fn external_secrets_6743_token_shorter_than_expected_is_renewed_by_its_own
 async fn external_secrets_2184_stale_read_requests_one_token() -> Result<()> {
     let fixture = Fixture::bare("stale-read").await?;
     let faults = fixture.namespace.testbed.faults.clone();
-    fixture.apply_authority(&json!({"issuer": faults.issuer, "caBundle": faults.ca_bundle()})).await?;
+    fixture.apply_authority(&faults.spec()).await?;
     faults.behave(&fixture.client.client_id, &json!({"name": "slowGood", "value": 1500})).await?;
     fixture.apply_client_secret().await?;
     fixture.apply_credential(&json!({})).await?;
@@ -92,7 +92,7 @@ async fn external_secrets_2416_secret_is_never_wiped() -> Result<()> {
     // everything that a token depends on is deleted
     fixture.namespace.kubectl(&["delete", "itauth", &fixture.namespace.name]).await?;
     fixture.namespace.kubectl(&["delete", "secret", "agent-client"]).await?;
-    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
+    fixture.renew_now(NAME, "1").await?;
     fixture.wait_condition("Renewed", "False", "AuthorityNotFound", SOON).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     assert_eq!(fixture.secret().await?.context("no Secret")?, before);

@@ -7,21 +7,11 @@ mod others;
 mod sealed_secrets;
 mod vault_secrets_operator;
 
-use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::{StreamExt, TryStreamExt, stream};
-use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::observed::{
     Authority, Client, Desired, Form, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target,
     TokenMetadata,
 };
-use kube::{Api, api::PostParams};
-use serde_json::Value;
-
-use crate::fixture::Fixture;
-
-/// Calls to the API server at the same time.
-const AT_ONCE: usize = 32;
 
 fn at(second: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
@@ -69,15 +59,4 @@ fn holding(token_metadata: TokenMetadata, policy: Policy) -> ObservedState {
         retry_key: Default::default(),
         restart: None,
     }
-}
-
-/// Creates credentials with these names.
-async fn create_credentials(fixture: &Fixture, names: impl Iterator<Item = String>, spec: &Value) -> Result<()> {
-    let api: Api<ITwinServiceCredential> = Api::namespaced(fixture.namespace.client.clone(), &fixture.namespace.name);
-    let create = async |name: String| {
-        let object = serde_json::from_value(fixture.namespace.credential(&name, spec))?;
-        api.create(&PostParams::default(), &object).await.map(drop)?;
-        anyhow::Ok(())
-    };
-    stream::iter(names).map(create).buffer_unordered(AT_ONCE).try_collect().await
 }

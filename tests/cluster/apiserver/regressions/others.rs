@@ -11,8 +11,10 @@ use serde_json::json;
 use testbed::eventually;
 
 use super::{at, token_metadata};
-use crate::apiserver::audit::calls;
-use crate::fixture::{Fixture, PATIENCE};
+use crate::{
+    audit::calls,
+    fixture::{Fixture, PATIENCE},
+};
 
 #[test]
 fn openfga_java_sdk_388_buffer_and_jitter_are_fractions_of_the_lifetime() {

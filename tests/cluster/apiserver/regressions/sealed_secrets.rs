@@ -4,9 +4,10 @@ use anyhow::Result;
 use serde_json::json;
 use testbed::eventually;
 
-use super::create_credentials;
-use crate::apiserver::contention::recreated_again_and_again;
-use crate::fixture::{Fixture, SOON};
+use crate::{
+    apiserver::contention::recreated_again_and_again,
+    fixture::{Fixture, SOON},
+};
 
 #[tokio::test]
 async fn sealed_secrets_1599_garbage_collection_of_the_old_uid_spares_the_new_secret() -> Result<()> {
@@ -19,7 +20,7 @@ async fn sealed_secrets_1833_full_pass_after_a_restart_takes_seconds() -> Result
     const CREDENTIALS: usize = 100;
     let mut fixture = Fixture::ready("pass").await?;
     let client = json!({"clientCredentialsRef": {"name": "agent-client"}});
-    create_credentials(&fixture, (1..CREDENTIALS).map(|number| format!("more-{number}")), &client).await?;
+    fixture.create_credentials((1..CREDENTIALS).map(|number| format!("more-{number}")), &client).await?;
     let all_ready = async |fixture: &Fixture| {
         eventually("all of them Ready", 6 * SOON, async || {
             (fixture.metric("itwin_credential_ready{").await.ok()? as usize == CREDENTIALS).then_some(())

@@ -11,7 +11,7 @@ use itwin_core::{
 use serde_json::json;
 use testbed::eventually;
 
-use super::{at, create_credentials, holding, policy, token_metadata};
+use super::{at, holding, policy, token_metadata};
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
 #[tokio::test]
@@ -59,7 +59,7 @@ fn vault_secrets_operator_275_jitter_only_brings_a_renewal_forward() {
 async fn several(prefix: &str) -> Result<(Fixture, usize)> {
     let fixture = Fixture::ready(prefix).await?;
     let client = json!({"clientCredentialsRef": {"name": "agent-client"}});
-    create_credentials(&fixture, (0..4).map(|number| format!("more-{number}")), &client).await?;
+    fixture.create_credentials((0..4).map(|number| format!("more-{number}")), &client).await?;
     for number in 0..4 {
         fixture.wait_condition_of(&format!("more-{number}"), "Ready", "True", "TokenValid", SOON).await?;
     }

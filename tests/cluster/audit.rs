@@ -1,8 +1,8 @@
-//! The calls of the operator to the API server for one namespace, from the audit log.
+//! The calls of the operator to the API server, from the audit log.
 
 use anyhow::Result;
 use serde_json::Value;
-use testbed::namespace::Namespace;
+use testbed::{Testbed, namespace::Namespace};
 
 /// One call of the operator, except watches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,13 +29,17 @@ impl std::fmt::Display for Call {
     }
 }
 
-/// The calls up to now. The audit log holds a call before the operator gets the response.
+/// The calls for a namespace up to now. The audit log holds a call before the operator gets the response.
 pub fn calls(namespace: &Namespace) -> Result<Vec<Call>> {
-    let log = std::fs::read_to_string(namespace.testbed.directory.join("audit.log"))?;
+    calls_of(&namespace.testbed, |entry| entry["objectRef"]["namespace"] == namespace.name.as_str())
+}
+
+/// The calls that are meant, by their entries in the log.
+pub fn calls_of(testbed: &Testbed, is_meant: impl Fn(&Value) -> bool) -> Result<Vec<Call>> {
+    let log = std::fs::read_to_string(testbed.directory.join("audit.log"))?;
     // the last line may be incomplete
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let calls_here = entries.filter(|entry| entry["objectRef"]["namespace"] == namespace.name.as_str());
-    let calls = calls_here.map(|entry| {
+    let calls = entries.filter(is_meant).map(|entry| {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let object = &entry["objectRef"];
         let subresource = object["subresource"].as_str().map(|subresource| format!("/{subresource}"));

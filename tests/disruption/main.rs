@@ -1,0 +1,20 @@
+//! The cluster fails under the operator: etcd and the API server die and come back, CRDs are missing or hold invalid
+//! objects. Each test has its own control plane; the authorization servers are those of the testbed.
+
+#![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
+
+#[path = "../cluster/audit.rs"]
+#[allow(dead_code, reason = "the other programs use the rest")]
+mod audit;
+mod cluster;
+mod crds;
+#[path = "../cluster/fixture.rs"]
+#[allow(dead_code, unused_imports, reason = "the other programs use the rest")]
+mod fixture;
+mod large;
+mod many;
+mod memory;
+mod outage;
+#[path = "../cluster/world.rs"]
+#[allow(dead_code, reason = "the other programs use the rest")]
+mod world;
