@@ -11,7 +11,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use testbed::{INSTALLATION, Testbed, eventually, namespace::Namespace, project};
+use testbed::{INSTALLATION, Testbed, eventually, namespace::Namespace, objects, project};
 
 /// How long the API server may take to enforce a new policy or role.
 const SOON: Duration = Duration::from_secs(60);
@@ -429,9 +429,7 @@ async fn admission_policy_reserves_for_the_operator_what_it_decides_from() -> Re
 
     // garbage collection removes the owner reference, and deleted objects disappear
     let uid = credential_uid(&namespace).await?;
-    let owner = json!({"metadata": {"ownerReferences": [{
-        "apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential", "name": "agent", "uid": uid,
-    }]}});
+    let owner = json!({"metadata": {"ownerReferences": [objects::owner_reference("agent", uid)]}});
     namespace.kubectl(&["patch", "secret", "token", "--type=merge", "-p", &owner.to_string(), &impersonate]).await?;
     namespace.orphan("agent").await?;
     eventually("a Secret without owner", SOON, async || {

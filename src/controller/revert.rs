@@ -36,7 +36,7 @@ impl Reconciler<'_> {
                 let (uid, now) = (&self.references.uid, self.context.clock.now());
                 let reverts = self.retry_state.reverts_mut();
                 let wait =
-                    backoff::delay(reverts.refusals().saturating_add(1), observed.left(now), failure.reason, None, uid);
+                    backoff::delay(reverts.failures().saturating_add(1), observed.left(now), failure.reason, None, uid);
                 tracing::warn!(credential = %self.references.key, retry_in_ms = wait.num_milliseconds(), "{}", failure.message);
                 reverts.refused(failure.clone(), wait, now);
                 self.outcome = Some(Attempted::Failed(failure));

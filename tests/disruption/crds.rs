@@ -1,6 +1,6 @@
 //! The CRDs are missing, are deleted and created again, or hold an invalid object.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -8,7 +8,8 @@ use testbed::{eventually, namespace::Namespace, operator::Operator, project};
 
 use crate::{
     cluster::Cluster,
-    fixture::{Fixture, NAME, PATIENCE, PROGRAM},
+    fixture::{Fixture, NAME, PATIENCE},
+    world::World,
 };
 
 /// Until the objects of a restored CRD are listed again: two waits of a watch, on a busy machine.
@@ -38,8 +39,7 @@ async fn missing_crds_are_waited_for_and_may_be_deleted_and_created_again() -> R
     let cluster = Cluster::start("kinds").await?;
     let namespace = cluster.namespace("kinds").await?;
     delete_crds(&namespace).await?;
-    let operator = Operator::spawn(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &[], &[])?;
-    let mut fixture = Fixture { client: namespace.new_client(), namespace, operator };
+    let mut fixture = Fixture::spawn(World::on(namespace)?, &[])?;
     eventually("three attempts to list", PATIENCE, async || {
         let log = std::fs::read_to_string(fixture.operator.process.log()).ok()?;
         (log.matches("watch failed").count() >= 3).then_some(())
@@ -84,7 +84,7 @@ async fn without_schema(namespace: &Namespace) -> Result<Value> {
 #[tokio::test]
 async fn invalid_object_is_reported_and_affects_no_other() -> Result<()> {
     let cluster = Cluster::start("undecodable").await?;
-    let mut fixture = Fixture::on(cluster.namespace("undecodable").await?, &[]).await?;
+    let mut fixture = cluster.fixture("undecodable", &[]).await?;
     fixture.with_surroundings().await?;
     fixture.apply_credential(&json!({})).await?;
     fixture.wait_ready().await?;
@@ -113,11 +113,11 @@ async fn invalid_object_is_reported_and_affects_no_other() -> Result<()> {
 
     // observed by a watch, and by the first list after a start
     let first = fixture.token().await?;
-    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
+    fixture.renew_now(NAME, "1").await?;
     let second = fixture.wait_token_other_than(&first, PATIENCE).await?;
     fixture.restart().await?;
     reported(&fixture).await?;
-    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=2", "--overwrite"]).await?;
+    fixture.renew_now(NAME, "2").await?;
     fixture.wait_token_other_than(&second, PATIENCE).await?;
 
     fixture.namespace.testbed.kubectl(&["patch", "crd", CREDENTIALS, "--type=json", "-p", &strict.to_string()]).await?;
@@ -134,7 +134,7 @@ async fn invalid_object_is_reported_and_affects_no_other() -> Result<()> {
 #[tokio::test]
 async fn deleted_invalid_object_leaves_nothing_behind() -> Result<()> {
     let cluster = Cluster::start("spoilt").await?;
-    let fixture = Fixture::on(cluster.namespace("spoilt").await?, &[]).await?;
+    let fixture = cluster.fixture("spoilt", &[]).await?;
     fixture.with_surroundings().await?;
     // valid at first, and invalid later
     fixture.apply_credential(&json!({})).await?;

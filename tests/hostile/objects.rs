@@ -135,6 +135,7 @@ fn content(token: &str) -> Content {
             expires_at: now(),
         },
         issuer: "https://ims.example.com".to_owned(),
+        authority: String::new(),
         request: String::new(),
         client_id: String::new(),
         client_fingerprint: String::new(),

@@ -45,6 +45,8 @@ pub enum Behavior {
 #[derive(Clone)]
 pub struct Issued {
     pub client: String,
+    /// The client's secret: a client with another one is another client.
+    pub secret: String,
     pub scopes: String,
     pub expires_at: DateTime<Utc>,
     /// It is one that must never be written.
@@ -240,7 +242,13 @@ impl Connection {
         let is_bad = state.all_bad
             || matches!(behavior, Behavior::Expired | Behavior::NarrowScope)
             || (behavior == Behavior::ForgedSignature && self.name == "signed");
-        let issued = Issued { client: asked.client.clone(), scopes: scopes.to_owned(), expires_at, is_bad };
+        let issued = Issued {
+            client: asked.client.clone(),
+            secret: secret.clone(),
+            scopes: scopes.to_owned(),
+            expires_at,
+            is_bad,
+        };
         state.issued.insert(token.clone(), issued);
         let expires_in = lifetime.num_seconds().max(0);
         answered(

@@ -94,6 +94,12 @@ impl Faults {
         Ok((process, faults))
     }
 
+    /// The fields of an ITwinAuthority that name this server.
+    #[must_use]
+    pub fn spec(&self) -> Value {
+        json!({"issuer": self.issuer, "caBundle": self.ca_bundle()})
+    }
+
     /// The certificate authority, in the form of `spec.caBundle`.
     #[must_use]
     pub fn ca_bundle(&self) -> String {
