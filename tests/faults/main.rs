@@ -10,3 +10,4 @@ mod lifetimes;
 mod load;
 mod row;
 mod rows;
+mod tls;

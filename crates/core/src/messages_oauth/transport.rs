@@ -5,6 +5,7 @@ use std::time::Duration;
 use itwin_api::conditions::Reason;
 use itwin_oauth::transport::{BODY_MAX, TransportError};
 
+use super::tls;
 use crate::failure::{ExchangeStage, RequestFailure};
 
 /// A failed exchange. `what` names the resource, such as "token endpoint of ITwinAuthority bentley-ims".
@@ -13,7 +14,7 @@ pub fn failed(error: &TransportError, what: &str) -> RequestFailure {
     let (reason, message) = match error {
         TransportError::Timeout(deadline) => timeout(*deadline, what),
         TransportError::Connection(cause) => connection(cause, what),
-        TransportError::Tls(cause) => tls(cause, what),
+        TransportError::Tls(error) => (Reason::TLSFailed, tls::message(error, what)),
         TransportError::Redirect(status) => redirect(*status, what),
         TransportError::RateLimited(_) => rate_limited(what),
         TransportError::Server(status, ..) => server_error(*status, what),
@@ -43,14 +44,6 @@ fn connection(cause: &str, what: &str) -> Sentence {
         "no connection to the {what} ({cause}): check name resolution, network policies and proxies; it is tried again"
     );
     (Reason::ConnectionFailed, message)
-}
-
-fn tls(cause: &str, what: &str) -> Sentence {
-    let message = format!(
-        "the {what} showed a certificate that is not trusted ({cause}): check caBundle of the ITwinAuthority and the \
-         server's certificate; it is tried again"
-    );
-    (Reason::TLSFailed, message)
 }
 
 fn redirect(status: u16, what: &str) -> Sentence {
@@ -93,6 +86,8 @@ pub(super) fn malformed(cause: &str, what: &str) -> Sentence {
 mod tests {
     use chrono::TimeDelta;
 
+    use itwin_oauth::tls::TlsError;
+
     use super::*;
 
     const WHAT: &str = "token endpoint of ITwinAuthority ims";
@@ -102,7 +97,12 @@ mod tests {
         for (error, reason, stage) in [
             (TransportError::Timeout(Duration::from_secs(10)), Reason::Timeout, ExchangeStage::Outage),
             (TransportError::Connection("refused".into()), Reason::ConnectionFailed, ExchangeStage::Outage),
-            (TransportError::Tls("expired".into()), Reason::TLSFailed, ExchangeStage::Outage),
+            (TransportError::Tls(TlsError::NotTls), Reason::TLSFailed, ExchangeStage::Outage),
+            (
+                TransportError::Tls(TlsError::ClientCertificateWanted { status: Some(400) }),
+                Reason::TLSFailed,
+                ExchangeStage::Answered,
+            ),
             (TransportError::Redirect(307), Reason::RedirectRefused, ExchangeStage::Answered),
             (TransportError::RateLimited(None), Reason::RateLimited, ExchangeStage::Answered),
             (TransportError::Server(500, None, Vec::new()), Reason::ServerError, ExchangeStage::Outage),
