@@ -42,7 +42,8 @@ async fn authority_without_its_ca_is_not_trusted_and_nothing_is_sent() -> Result
     // operators of other tests write this status too, and one on a busy machine may have timed out
     eventually("the reason of the authority", PATIENCE, async || {
         let status = authority_status(&fixture).await?;
-        condition(&status, "Ready").filter(|(_, reason, _)| reason == "TLSFailed")
+        condition(&status, "Ready")
+            .filter(|(_, reason, message)| reason == "TLSFailed" && message.contains("no CA of the system's roots"))
     })
     .await?;
     // once fixed, it is used immediately

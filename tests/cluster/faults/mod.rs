@@ -5,3 +5,4 @@ mod lifetimes;
 mod load;
 mod row;
 mod rows;
+mod tls;

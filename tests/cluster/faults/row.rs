@@ -31,6 +31,8 @@ pub struct Row {
     pub authority: Value,
     /// The reason of the condition; `None` if the response is acceptable.
     pub reason: Option<&'static str>,
+    /// What its message contains.
+    pub text: &'static str,
 }
 
 /// A fixture whose credentials have each a client of the faulty server.
@@ -113,17 +115,22 @@ impl RowFixture {
 
 impl Row {
     pub fn new(name: &'static str, behaviour: Value, reason: &'static str) -> Self {
-        Self { name, behaviour, authority: json!({}), reason: Some(reason) }
+        Self { name, behaviour, authority: json!({}), reason: Some(reason), text: "" }
     }
 
     /// An unusual response that is acceptable.
     pub fn harmless(name: &'static str, behaviour: Value) -> Self {
-        Self { name, behaviour, authority: json!({}), reason: None }
+        Self { name, behaviour, authority: json!({}), reason: None, text: "" }
     }
 
     /// A fault on the way to the server.
     pub fn way(name: &'static str, authority: Value, reason: &'static str) -> Self {
-        Self { name, behaviour: json!({"name": "good"}), authority, reason: Some(reason) }
+        Self { name, behaviour: json!({"name": "good"}), authority, reason: Some(reason), text: "" }
+    }
+
+    /// The same, with a message that contains this.
+    pub fn with_text(self, text: &'static str) -> Self {
+        Self { text, ..self }
     }
 
     /// Plays the row.
@@ -156,6 +163,7 @@ impl Row {
         };
         let message = fixture.wait(self.name, "Renewed", false, reason, REPORTED).await?;
         ensure!(!message.contains(ATTACKER), "the server's own words are in: {message}");
+        ensure!(message.contains(self.text), "{:?} is not in: {message}", self.text);
         ensure!(message.contains(&authority) || message.contains("Secret"), "no object is named in: {message}");
 
         eventually("three failed attempts", RECOVERED, async || {
