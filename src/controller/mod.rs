@@ -3,6 +3,7 @@
 mod admission;
 mod attempt;
 pub mod authorities;
+pub mod authority;
 pub mod context;
 pub mod fetched;
 pub mod guarded;

@@ -1,13 +1,15 @@
 //! A namespace or a role that keeps the operator from its work: it reports this, waits, and never requests a
 //! second token for it.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use testbed::eventually;
+use testbed::{eventually, operator::Operator};
 
 use crate::{
     account::{ALL, grant, namespace_with_own_account},
-    fixture::{Fixture, NAME, PATIENCE, SOON},
+    fixture::{Fixture, NAME, PATIENCE, PROGRAM, SOON},
 };
 
 async fn renew(fixture: &Fixture, value: &str) -> Result<()> {
@@ -148,5 +150,29 @@ async fn terminating_namespace_ends_quietly() -> Result<()> {
     let wait = ["wait", "--for=delete", &format!("namespace/{name}"), "--timeout=30s"];
     fixture.namespace.testbed.kubectl(&wait).await.context("the namespace is not deleted; the operator may hold it")?;
     assert!(!fixture.operator.get("/metrics").await?.contains("itwin_credential_ready"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn replica_whose_watch_is_forbidden_works_without_it_and_is_not_ready() -> Result<()> {
+    let namespace = namespace_with_own_account("unlisted", &["get", "create", "patch"]).await?;
+    let operator = Operator::spawn(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &[], &[])?;
+    let mut fixture = Fixture { client: namespace.new_client(), namespace, operator };
+    fixture.with_surroundings().await?;
+    fixture.apply_credential(&json!({})).await?;
+    // it waits for the first list of Secrets for half a minute
+    fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE * 3).await?;
+    assert!(fixture.operator.get("/readyz").await.is_err(), "the list of Secrets is not complete");
+    assert!(fixture.operator.get("/healthz").await.is_ok(), "a restart would not help");
+    let metric = async |series: &str| fixture.metric(series).await;
+    let refused = r#"itwin_kubernetes_requests_total{resource="secrets",result="forbidden",verb="list"}"#;
+    assert!(metric(refused).await? >= 3.0);
+    let last = r#"itwin_watch_last_event_timestamp_seconds{resource="secrets"}"#;
+    let silent_since = metric(last).await?;
+    assert!(silent_since > 1.7e9, "a watch that never answered is shown too");
+
+    grant(&fixture.namespace, &ALL).await?;
+    fixture.operator.wait_ready().await?;
+    assert!(fixture.metric(last).await? > silent_since + 20.0);
     Ok(())
 }

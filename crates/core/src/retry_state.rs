@@ -37,6 +37,8 @@ pub struct RetryState {
     reverts: Reverts,
     restarts: Restarts,
     status: WrittenStatus,
+    /// It was suspended since the token that is held was written or found up to date.
+    was_suspended: bool,
     /// Consecutive failed calls to the Kubernetes API.
     api_failures: u32,
     /// An event said that the renew annotation is too long, which it still is.
@@ -131,6 +133,7 @@ impl RetryState {
             reverts: Reverts::default(),
             restarts: Restarts::default(),
             status: WrittenStatus::default(),
+            was_suspended: false,
             api_failures: 0,
             is_long_renewal_reported: false,
         }

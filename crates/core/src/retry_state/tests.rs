@@ -161,3 +161,16 @@ fn long_renewal_is_reported_once_for_as_long_as_it_is() {
     let mut state = new();
     assert_eq!([true, true, false, true].map(|long| state.reports_long_renewal(long)), [true, false, false, true]);
 }
+
+#[test]
+fn suspension_is_remembered_until_a_token_is_written_or_none_is_due() {
+    let ends: [fn(&mut RetryState); 2] = [|state| state.written(None), |state| state.up_to_date(None)];
+    for end in ends {
+        let mut state = new();
+        assert!(!state.was_suspended());
+        state.suspended();
+        assert!(state.was_suspended());
+        end(&mut state);
+        assert!(!state.was_suspended());
+    }
+}
