@@ -208,6 +208,8 @@ async fn listed_namespaces_are_the_only_ones_with_permissions_on_secrets() -> Re
         .filter_map(|role| role["metadata"]["namespace"].as_str())
         .collect();
     assert_eq!(with_secrets, [name.as_str(), "default"]);
+    let of_events = |role: &&&Value| verbs(role, "events") == ["create", "patch"];
+    assert_eq!(roles.iter().filter(of_events).count(), 2, "the Role of `default` covers events about authorities");
 
     // and from the point of view of the API server
     let chart = chart();
@@ -224,6 +226,11 @@ async fn listed_namespaces_are_the_only_ones_with_permissions_on_secrets() -> Re
     assert!(may(&["get", &format!("namespaces/{name}"), "--namespace", name]).await);
     assert!(may(&["list", "itwinauthorities.credentials.itwin.dev"]).await);
     assert!(may(&["patch", "itwinauthorities.credentials.itwin.dev", "--subresource=status"]).await);
+    // events about authorities, which have no namespace
+    for verb in ["create", "patch"] {
+        assert!(may(&[verb, "events.events.k8s.io", "--namespace", "default"]).await);
+        assert!(!may(&[verb, "events.events.k8s.io", "--namespace", "kube-system"]).await);
+    }
     assert!(!may(&["list", "secrets", "--namespace", "default"]).await);
     assert!(!may(&["list", "secrets", "--all-namespaces"]).await);
     assert!(!may(&["delete", "secrets", "--namespace", name]).await);

@@ -214,7 +214,9 @@ impl Reconciler<'_> {
     /// Notes a token that was written.
     fn written(&mut self, issue_reason: IssueReason, observed: &ObservedState, content: &Content) {
         let now = self.context.clock.now();
-        if let Target::Ours(Held { token_metadata: Some(old), .. }) = &observed.target {
+        if let Target::Ours(Held { token_metadata: Some(old), .. }) = &observed.target
+            && !self.retry_state.was_suspended()
+        {
             let left = old.expires_at - now;
             self.context.metrics.replaced_with_left(left.as_seconds_f64());
             if issue_reason == IssueReason::Due {

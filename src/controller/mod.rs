@@ -4,6 +4,7 @@ mod action_error;
 mod admission;
 mod attempt;
 pub mod authorities;
+pub mod authority;
 pub mod context;
 pub mod fetched;
 pub mod guarded;

@@ -112,7 +112,7 @@ impl Requests {
         let mut state = self.state();
         state.queues.remove(authority);
         state.places.retain(|_, place| **place != *authority);
-        drop(state);
+        // while the lock is held: the dispatcher sets the gauges of the queues that it finds
         self.metrics.forget_queue(authority);
     }
 

@@ -9,7 +9,7 @@ use itwin_core::object::ObjectKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::error_boundary::InvalidObject,
+    core::{Status, error_boundary::InvalidObject},
     runtime::{
         WatchStreamExt,
         reflector::{ObjectRef, store::Writer},
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use super::{context::Context, guarded::Guarded, invalid_objects::InvalidObjects, namespaces::WatchedNamespace};
 use crate::{
-    liveness::Liveness,
+    cluster::CallError,
     observe::{metadata::PartialSecret, target::SecretMetadata},
 };
 
@@ -64,14 +64,28 @@ where
     }
 }
 
-/// The events of one watch for ever; errors are logged and waited out. It counts as progress, seen by the client.
-fn events<K>(api: Api<K>, what: &'static str, liveness: &Liveness) -> impl Stream<Item = Event<K>> + Send + use<K>
+/// The events of one watch, indefinitely; errors are logged, counted and waited out. The client records heartbeats for
+/// its requests.
+fn events<K>(api: Api<K>, what: &'static str, context: &Context) -> impl Stream<Item = Event<K>> + Send + use<K>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    liveness.expect(api.resource_url(), WATCH_LIMIT);
+    let path = api.resource_url().to_owned();
+    let (liveness, metrics) = (context.liveness.clone(), context.metrics.clone());
+    liveness.expect(&path, WATCH_LIMIT);
+    liveness.expect_watch(&path, what);
     watcher::watcher(api, Config::default().timeout(WATCH_SECONDS).page_size(PAGE))
-        .inspect_err(move |error| tracing::warn!(what, "watch failed, it is made again: {}", explain(error)))
+        .inspect_ok(move |event| {
+            // the first event of a list comes before the API server has answered
+            if !matches!(event, Event::Init) {
+                liveness.sign_of_life(&path);
+            }
+        })
+        .inspect_err(move |error| {
+            tracing::warn!(what, "watch failed, it is made again: {}", explain(error));
+            let (verb, result) = failed(error);
+            metrics.kubernetes_request(verb, what, result);
+        })
         .backoff(Doubling(RETRY.0))
         .filter_map(|event| std::future::ready(event.ok()))
 }
@@ -87,6 +101,25 @@ fn explain(error: &watcher::Error) -> String {
     }
 }
 
+/// Which request of a watch failed, and how, as labels of the metric.
+fn failed(error: &watcher::Error) -> (&'static str, &'static str) {
+    let label = |status: &Status| match status.code {
+        // the API server no longer has the events since the last one, and all objects are listed again
+        410 => "expired",
+        _ => CallError::from(kube::Error::Api(Box::new(status.clone()))).label(),
+    };
+    let of_call = |error: &kube::Error| match error {
+        kube::Error::Api(status) => label(status),
+        _ => CallError::Transport.label(),
+    };
+    match error {
+        watcher::Error::InitialListFailed(error) => ("list", of_call(error)),
+        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => ("watch", of_call(error)),
+        watcher::Error::WatchError(status) => ("watch", label(status)),
+        watcher::Error::NoResourceVersion => ("list", CallError::Transport.label()),
+    }
+}
+
 /// The event with its object, of which it held the text.
 fn opened<K: Resource + DeserializeOwned>(event: Event<Guarded<K>>) -> Event<Result<K, InvalidObject>> {
     match event {
@@ -95,6 +128,14 @@ fn opened<K: Resource + DeserializeOwned>(event: Event<Guarded<K>>) -> Event<Res
         Event::InitApply(object) => Event::InitApply(object.open()),
         Event::Init => Event::Init,
         Event::InitDone => Event::InitDone,
+    }
+}
+
+/// The object that an event is about.
+fn object_of<K>(event: &Event<K>) -> Option<&K> {
+    match event {
+        Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) => Some(object),
+        Event::Init | Event::InitDone => None,
     }
 }
 
@@ -120,7 +161,10 @@ where
             invalid_objects.add::<K>(invalid);
             None
         }
-        Event::InitApply(Ok(object)) => Some(Event::InitApply(object)),
+        Event::InitApply(Ok(object)) => {
+            invalid_objects.forget::<K>(object.meta());
+            Some(Event::InitApply(object))
+        }
         Event::InitApply(Err(invalid)) => {
             let before = before(&invalid);
             invalid_objects.add::<K>(invalid);
@@ -135,10 +179,13 @@ where
             before(&invalid).map(Event::Delete)
         }
         Event::Init => {
-            invalid_objects.forget_all::<K>(watched);
+            invalid_objects.listing_began::<K>(watched);
             Some(Event::Init)
         }
-        Event::InitDone => Some(Event::InitDone),
+        Event::InitDone => {
+            invalid_objects.listing_ended::<K>(watched);
+            Some(Event::InitDone)
+        }
     }
 }
 
@@ -154,17 +201,22 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
     };
     let keep = |credential: ITwinServiceCredential| {
         let secrets = [credential.target_name().to_owned(), credential.spec.client_credentials_ref.name.clone()];
+        let series = (credential.uid().unwrap_or_default(), credential.metadata.deletion_timestamp.is_some());
         let (key, before) = watched.credentials.keep(credential);
         if let Some(gone) = before {
             forget(&context, &gone);
         }
+        match series {
+            (uid, false) => context.metrics.expect_credential(&key.namespace, &key.name, &uid),
+            (uid, true) => context.metrics.forget_credential(&key.namespace, &key.name, &uid),
+        }
         context.enqueue_credentials(context.index.register(&key, secrets.each_ref().map(String::as_str)));
         key
     };
-    let mut events = std::pin::pin!(events(api, "itwinservicecredentials", &context.liveness));
+    let mut events = std::pin::pin!(events(api, "itwinservicecredentials", &context));
     while let Some(event) = events.next().await {
         let event = understood(event, &known, &context.invalid_objects, watched.namespace.as_deref());
-        context.report_invalid_objects().await;
+        context.metrics.invalid_objects(context.invalid_objects.count());
         match event {
             None => {}
             Some(Event::Apply(credential)) => watched.work_queue.enqueue(keep(credential)),
@@ -190,7 +242,7 @@ fn forget(context: &Context, credential: &ITwinServiceCredential) {
     let key = ObjectKey::new(credential.namespace().unwrap_or_default(), credential.name_any());
     context.enqueue_credentials(context.index.unregister(&key));
     context.authorities.requests.forget_credential(&key);
-    context.metrics.forget_credential(&key.namespace, &key.name);
+    context.metrics.forget_credential(&key.namespace, &key.name, &credential.uid().unwrap_or_default());
 }
 
 /// Watches the authorities: keeps their store and wakes them.
@@ -201,11 +253,16 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
         let known = store.get(&ObjectRef::new(metadata.name.as_deref().unwrap_or_default()));
         known.map(|known| ITwinAuthority::clone(&known))
     };
-    let mut events = std::pin::pin!(events(api, "itwinauthorities", &context.liveness));
+    let mut events = std::pin::pin!(events(api, "itwinauthorities", &context));
     while let Some(event) = events.next().await {
+        let name = object_of(&event).and_then(|object| object.meta().name.clone()).unwrap_or_default();
         let event = understood(event, &known, &context.invalid_objects, None);
-        context.report_invalid_objects().await;
-        let Some(event) = event else { continue };
+        context.metrics.invalid_objects(context.invalid_objects.count());
+        let Some(event) = event else {
+            // credentials report why they cannot use it
+            context.namespaces.enqueue_users_of(&name);
+            continue;
+        };
         let before = matches!(event, Event::InitDone).then(|| store.state());
         writer.apply_watcher_event(&event);
         let forget = |authority: &ITwinAuthority| {
@@ -236,7 +293,7 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
 pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sender<bool>) {
     let namespace = context.namespaces.all[watched].namespace.clone();
     let api: Api<PartialSecret> = api(&context.cluster.client, namespace.as_deref());
-    let mut events = std::pin::pin!(events(api, "secrets", &context.liveness));
+    let mut events = std::pin::pin!(events(api, "secrets", &context));
     while let Some(event) = events.next().await {
         let enqueued = match event {
             Event::Apply(secret) | Event::InitApply(secret) => {

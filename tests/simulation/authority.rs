@@ -39,6 +39,8 @@ pub enum Behavior {
     ShortLived(i64),
     NarrowScope,
     ForgedSignature,
+    /// Tokens are issued, but neither metadata nor keys are served.
+    WithoutMetadata,
 }
 
 /// A token that was issued.
@@ -195,6 +197,9 @@ impl Connection {
             }
             Behavior::Malformed => return answered(200, &json!(["no", "token"])),
             _ => {}
+        }
+        if behavior == Behavior::WithoutMetadata && asked.is_none() {
+            return Err(TransportError::Server(503, None, Vec::new()));
         }
         let issuer = format!("https://{}.example", self.name);
         match asked {

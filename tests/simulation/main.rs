@@ -14,6 +14,7 @@ mod oracle;
 mod play;
 mod replica;
 mod scenario;
+mod stale;
 
 use mutants::Mutant;
 use play::{End, play};
@@ -84,6 +85,13 @@ fn seed_repeats_the_end_of_a_scenario() {
         let (first, second) = (run(seed, &scenario, None), run(seed, &scenario, None));
         assert_eq!((first.violations, first.state), (second.violations, second.state), "SIMULATION_SEED={seed}");
     }
+}
+
+#[test]
+fn authority_that_cannot_be_refreshed_for_an_hour_is_not_ready_and_its_tokens_go_on() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(stale::play());
+    runtime.shutdown_background();
 }
 
 #[test]

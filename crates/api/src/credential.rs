@@ -31,6 +31,7 @@ pub const DEFAULT_AUTHORITY: &str = "bentley-ims";
     doc = "Requests an OAuth 2.0 access token from an ITwinAuthority (client credentials, RFC 6749 section 4.4), stores it in a Secret of this namespace, and renews it before it expires.",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Renewed", type_ = "string", json_path = r#".status.conditions[?(@.type=="Renewed")].status"#),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
     printcolumn(name = "Renews", type_ = "string", json_path = ".status.renewAt"),
     printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
@@ -40,7 +41,7 @@ pub const DEFAULT_AUTHORITY: &str = "bentley-ims";
         json_path = ".spec.authorityRef.name",
         priority = 1
     ),
-    printcolumn(name = "Scopes", type_ = "string", json_path = ".spec.scopes", priority = 1),
+    printcolumn(name = "Scopes", type_ = "string", json_path = ".status.scope", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("(has(self.spec.secretName) ? self.spec.secretName : self.metadata.name) != self.spec.clientCredentialsRef.name")
         .message("the token would be written into the client Secret itself: set spec.secretName to another name than spec.clientCredentialsRef.name"),
@@ -293,6 +294,9 @@ pub struct CredentialStatus {
     /// Scopes that were granted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
+    /// The same scopes as text, separated by spaces, for columns and scripts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
     /// When the request for the token was sent, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<String>,

@@ -5,6 +5,7 @@
 //! one before it did.
 
 pub mod action;
+pub mod authority_status;
 pub mod backoff;
 pub mod client_state;
 pub mod conflict;

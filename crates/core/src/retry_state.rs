@@ -49,6 +49,8 @@ pub struct RetryState {
     reads: Reads<Streak>,
     /// The token that the Secret held when it was read last.
     last_held: Option<TokenMetadata>,
+    /// It was suspended since the token that is held was written or found up to date.
+    was_suspended: bool,
     /// Consecutive writes of the status that failed.
     api_failures: u32,
     /// An event said that the renew annotation is too long, which it still is.
@@ -145,6 +147,7 @@ impl RetryState {
             status: WrittenStatus::default(),
             reads: Reads::default(),
             last_held: last_held(credential, previous),
+            was_suspended: false,
             api_failures: 0,
             is_long_renewal_reported: false,
         }

@@ -57,6 +57,7 @@ pub fn status(inputs: &Inputs<'_>) -> CredentialStatus {
         |verdict: Verdict| verdict.into_condition(&inputs.previous.conditions, inputs.generation, inputs.now);
     let renewed = renewed(inputs, held).map(condition).or_else(|| previous(inputs, RENEWED));
     let conditions = [Some(condition(ready(inputs, held))), renewed].into_iter().flatten().collect();
+    let scopes = held.map(|_| inputs.description.scopes()).unwrap_or_default();
     let minimum_validity = inputs.observed.desired.policy.minimum_validity;
     CredentialStatus {
         observed_generation: inputs.generation,
@@ -64,7 +65,8 @@ pub fn status(inputs: &Inputs<'_>) -> CredentialStatus {
         secret_name: Some(inputs.secret.to_owned()),
         issuer: held.map(|token_metadata| token_metadata.issuer.to_string()),
         client_id: held.and_then(|_| inputs.description.client_id.as_deref().map(str::to_owned)),
-        scopes: held.map(|_| inputs.description.scopes()).unwrap_or_default(),
+        scope: (!scopes.is_empty()).then(|| scopes.join(" ")),
+        scopes,
         issued_at: held.map(|token_metadata| time::to_rfc3339(token_metadata.issued_at)),
         expires_at: held.map(|token_metadata| time::to_rfc3339(token_metadata.expires_at)),
         renew_at: inputs.renew_at.map(time::to_rfc3339),

@@ -36,10 +36,20 @@ async fn suspended_credential_resumes_where_it_stopped() -> Result<()> {
     assert!(itwin_credential_operator::clock::Clock::system().now() > due);
     assert_eq!(fixture.secret().await?, before);
     assert_eq!(fixture.token_requests().await?.len(), 1);
+    assert_eq!(fixture.metric("itwin_credential_suspended{").await?, 1.0);
     fixture.apply_credential(&json!({"minimumValidity": "2s", "suspend": false})).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     assert_eq!(fixture.token_requests().await?.len(), 2);
-    Ok(())
+    assert_eq!(fixture.metric("itwin_credential_suspended{").await?, 0.0);
+    // it was neither renewed late nor replaced after its expiry: no one wanted it renewed
+    for histogram in ["itwin_credential_renewal_lateness_seconds", "itwin_credential_validity_at_replacement_seconds"] {
+        assert_eq!(fixture.metric(&format!("{histogram}_count")).await?, 0.0, "{histogram}");
+    }
+    eventually("an observed renewal after that", PATIENCE, async || {
+        let renewals = fixture.metric("itwin_credential_renewal_lateness_seconds_count").await.ok()?;
+        (renewals >= 1.0).then_some(())
+    })
+    .await
 }
 
 #[tokio::test]
@@ -174,4 +184,22 @@ async fn longest_name_works() -> Result<()> {
     }
     assert_ne!(labels[0], labels[1], "two truncated names stay different");
     Ok(())
+}
+
+#[tokio::test]
+async fn credential_that_is_being_deleted_has_no_series() -> Result<()> {
+    let fixture = Fixture::ready("finalizer").await?;
+    let shown = async || fixture.operator.get("/metrics").await.map(|text| text.contains("name=\"agent\""));
+    eventually("its series", SOON, async || shown().await.ok()?.then_some(())).await?;
+    let patch = |finalizers: Value| json!({"metadata": {"finalizers": finalizers}}).to_string();
+    let held = patch(json!(["example.com/held"]));
+    fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", &held]).await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+    eventually("the removal of its series", SOON, async || (!shown().await.ok()?).then_some(())).await?;
+    // nor does a later event bring them back
+    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
+    fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", &patch(Value::Null)]).await?;
+    fixture.namespace.kubectl(&["wait", "--for=delete", "itcred/agent", "--timeout=30s"]).await?;
+    fixture.apply_credential(&json!({})).await?;
+    eventually("the series of the next one", PATIENCE, async || shown().await.ok()?.then_some(())).await
 }

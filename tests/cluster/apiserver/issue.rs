@@ -71,7 +71,13 @@ async fn status_shows_what_a_user_needs() -> Result<()> {
 
     let table = fixture.namespace.kubectl(&["get", "itcred", "-o", "wide"]).await?;
     let heads: Vec<&str> = table.lines().next().unwrap_or_default().split_whitespace().collect();
-    assert_eq!(heads, ["NAME", "READY", "REASON", "EXPIRES", "RENEWS", "SECRET", "AUTHORITY", "SCOPES", "AGE"]);
+    assert_eq!(
+        heads,
+        ["NAME", "READY", "REASON", "RENEWED", "EXPIRES", "RENEWS", "SECRET", "AUTHORITY", "SCOPES", "AGE"]
+    );
+    let cells: Vec<&str> = table.lines().nth(1).unwrap_or_default().split_whitespace().collect();
+    assert_eq!((cells[3], cells[8]), ("True", "itwin-platform"), "{table}");
+    assert_eq!(status["scope"], "itwin-platform");
     eventually("the event Issued", PATIENCE, async || {
         fixture.events().await.ok().filter(|events| events == &["Issued"])
     })

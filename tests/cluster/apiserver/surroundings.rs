@@ -8,6 +8,7 @@ use testbed::eventually;
 use crate::{
     account::{ALL, grant, namespace_with_own_account},
     fixture::{Fixture, NAME, PATIENCE, SOON},
+    world::World,
 };
 
 async fn wait_failures(fixture: &Fixture, failures: i64) -> Result<Value> {
@@ -141,5 +142,28 @@ async fn terminating_namespace_ends_quietly() -> Result<()> {
     let wait = ["wait", "--for=delete", &format!("namespace/{name}"), "--timeout=30s"];
     fixture.namespace.testbed.kubectl(&wait).await.context("the namespace is not deleted; the operator may hold it")?;
     assert!(!fixture.operator.get("/metrics").await?.contains("itwin_credential_ready"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn replica_whose_watch_is_forbidden_works_without_it_and_is_not_ready() -> Result<()> {
+    let namespace = namespace_with_own_account("unlisted", &["get", "create", "patch"]).await?;
+    let mut fixture = Fixture::spawn(World::on(namespace)?, &[])?;
+    fixture.with_surroundings().await?;
+    fixture.apply_credential(&json!({})).await?;
+    // it waits for the first list of Secrets for half a minute
+    fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE * 3).await?;
+    assert!(fixture.operator.get("/readyz").await.is_err(), "the list of Secrets is not complete");
+    assert!(fixture.operator.get("/healthz").await.is_ok(), "a restart would not help");
+    let metric = async |series: &str| fixture.metric(series).await;
+    let refused = r#"itwin_kubernetes_requests_total{resource="secrets",result="forbidden",verb="list"}"#;
+    assert!(metric(refused).await? >= 3.0);
+    let last = r#"itwin_watch_last_event_timestamp_seconds{resource="secrets"}"#;
+    let silent_since = metric(last).await?;
+    assert!(silent_since > 1.7e9, "a watch that never answered is shown too");
+
+    grant(&fixture.namespace, &ALL).await?;
+    fixture.operator.wait_ready().await?;
+    assert!(fixture.metric(last).await? > silent_since + 20.0);
     Ok(())
 }

@@ -203,3 +203,16 @@ fn token_of_the_status_counts_until_the_secret_is_read_and_only_for_its_spec() {
     old["observedGeneration"] = json!(0);
     assert_eq!(RetryState::recall(&credential(old), at(0)).last_held(), None);
 }
+
+#[test]
+fn suspension_is_remembered_until_a_token_is_written_or_none_is_due() {
+    let ends: [fn(&mut RetryState); 2] = [|state| state.written(None), |state| state.up_to_date(None)];
+    for end in ends {
+        let mut state = new();
+        assert!(!state.was_suspended());
+        state.suspended();
+        assert!(state.was_suspended());
+        end(&mut state);
+        assert!(!state.was_suspended());
+    }
+}
