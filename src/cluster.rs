@@ -19,6 +19,9 @@ const DEADLINE: Duration = Duration::from_secs(8);
 const AS_METADATA: http::HeaderValue =
     http::HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
+/// What the API server answers where a group has no such kind of object.
+const NO_SUCH_KIND: &str = "the server could not find the requested resource";
+
 /// The Kubernetes API.
 #[derive(Clone)]
 pub struct Cluster {
@@ -81,6 +84,7 @@ const fn workloads(kind: WorkloadKind) -> &'static str {
         WorkloadKind::Deployment => "deployments",
         WorkloadKind::StatefulSet => "statefulsets",
         WorkloadKind::DaemonSet => "daemonsets",
+        WorkloadKind::Rollout => "rollouts",
     }
 }
 
@@ -90,6 +94,9 @@ pub enum CallError {
     /// 404.
     #[error("not found")]
     NotFound,
+    /// 404: the API server serves no such kind of object.
+    #[error("the cluster serves no such kind of object")]
+    NotServed,
     /// 409: the object exists already.
     #[error("it exists already")]
     AlreadyExists,
@@ -119,7 +126,7 @@ pub enum CallError {
 impl CallError {
     fn label(&self) -> &'static str {
         match self {
-            Self::NotFound => "not_found",
+            Self::NotFound | Self::NotServed => "not_found",
             Self::AlreadyExists => "already_exists",
             Self::Conflict => "conflict",
             Self::Forbidden(_) => "forbidden",
@@ -138,6 +145,8 @@ impl From<kube::Error> for CallError {
             return Self::Transport;
         };
         match status.code {
+            // a group that is not served is answered without a `Status`, a kind with one that names no object
+            404 if status.reason != "NotFound" || status.message == NO_SUCH_KIND => Self::NotServed,
             404 => Self::NotFound,
             409 if status.reason == "AlreadyExists" => Self::AlreadyExists,
             409 => Self::Conflict,

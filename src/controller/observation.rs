@@ -15,6 +15,7 @@ use itwin_core::{
     ownership,
     renewal::renewal_request,
     requests::Request,
+    restart::Restart,
     retry_key::{AuthorityRevision, ClientKey, RetryKey, TargetKey},
     retry_state::RetryState,
     secret_state::{self, DataClues, MetadataClues, ReadData},
@@ -100,7 +101,8 @@ pub fn observe(
             token_metadata: content.token_metadata(),
             client_reference: content.client_reference.clone(),
         }),
-        restart: (!spec.rollout_restart_targets.is_empty()).then(|| retry_state.restart()),
+        // what is left to do depends on the token that this finds
+        restart: Restart::Done,
     }
 }
 

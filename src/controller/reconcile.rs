@@ -220,6 +220,7 @@ impl Reconciler<'_> {
                 Err(failure) => self.failed(observed, failure.into()),
             },
             Action::Restart { issued_at } => self.restart_workloads(issued_at).await,
+            Action::RecordRestarts { issued_at } => self.record_restarts(issued_at, known).await,
             Action::Fail(failure) => self.failed(observed, failure.into()),
             Action::UpToDate { renew_at } => return Ok(self.up_to_date(renew_at)),
             Action::BackOff { until } => return Ok(Next::Report { next_attempt: Some(until), wait: None }),

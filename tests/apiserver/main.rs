@@ -22,6 +22,7 @@ mod ownership;
 mod permissions;
 mod regressions;
 mod renewal;
+mod restarts;
 mod sources;
 mod surroundings;
 mod template;

@@ -4,12 +4,15 @@
 //! may be requested now. Nothing is read that the decision does not need, so that a restart with everything valid
 //! reads no Secret.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 use super::{
     action::{Action, Fetch, IssueReason},
     backoff, messages,
     observed::{Authority, Client, Form, Held, Integrity, ObservedState, Target, TokenMetadata, Unwritten},
+    restart::Restart,
     schedule,
 };
 
@@ -68,11 +71,16 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
     if now >= renew_at {
         return request_token(observed, now, IssueReason::Due);
     }
+    let issued_at = token_metadata.issued_at;
+    // before the metadata: who keeps changing labels must not keep workloads from the token
+    if observed.restart == Restart::Due(Duration::ZERO) {
+        return Action::Restart { issued_at };
+    }
     if !held.metadata_intact {
         return attempt(observed, now, |_| Action::PatchMetadata);
     }
-    if observed.restart.is_some_and(|restart| restart.is_due(token_metadata.issued_at, now)) {
-        return Action::Restart { issued_at: token_metadata.issued_at };
+    if observed.restart == Restart::Unrecorded(Duration::ZERO) {
+        return Action::RecordRestarts { issued_at };
     }
     if let Some(until) = observed.renewal_request.and_then(|request| request.not_before) {
         return Action::BackOff { until };

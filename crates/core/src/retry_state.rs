@@ -16,7 +16,9 @@ use itwin_api::{
 };
 
 pub use self::attempts::FailedAttempt;
-use crate::{conflict::Reverts, desired_secret::Content, object::ObjectVersion, retry_key::RetryKey, status};
+use crate::{
+    conflict::Reverts, desired_secret::Content, object::ObjectVersion, restart::Restarts, retry_key::RetryKey, status,
+};
 
 /// After a start the backoff of an earlier process is obeyed for at most this long, since no one knows what was fixed
 /// meanwhile. The UID spreads it, so that a start is no storm.
@@ -35,7 +37,8 @@ pub struct RetryState {
     /// Version of the client Secret that was read and found to hold what the token was requested with.
     verified_client: Option<ObjectVersion>,
     reverts: Reverts,
-    restarts: Restarts,
+    /// Restarts of workloads.
+    pub restarts: Restarts,
     status: WrittenStatus,
     /// Consecutive failed calls to the Kubernetes API.
     api_failures: u32,
@@ -75,21 +78,6 @@ struct Renewals {
     requested_at: Option<DateTime<Utc>>,
 }
 
-/// Restarts of workloads.
-#[derive(Default)]
-struct Restarts {
-    /// When the token was issued for which workloads were restarted last.
-    done_for: Option<DateTime<Utc>>,
-    failing: Option<FailingRestart>,
-}
-
-struct FailingRestart {
-    /// Consecutive failures.
-    count: u32,
-    not_before: DateTime<Utc>,
-    message: String,
-}
-
 /// The status that this process wrote.
 #[derive(Default)]
 struct WrittenStatus {
@@ -105,7 +93,7 @@ impl RetryState {
     pub fn recall(credential: &ITwinServiceCredential, now: DateTime<Utc>) -> Self {
         let default = CredentialStatus::default();
         let previous = credential.status.as_ref().unwrap_or(&default);
-        let status::Attempts { failures, last_failure, renew_request, .. } = status::attempts(previous);
+        let status::Attempts { failures, last_failure, renew_request, restart_failure } = status::attempts(previous);
         let uid = credential.metadata.uid.as_deref().unwrap_or_default();
         let wait = TimeDelta::milliseconds(
             (INHERITED_BACKOFF.num_milliseconds() as f64 * digest::unit_interval(["start", uid])) as i64,
@@ -129,7 +117,7 @@ impl RetryState {
             verified_target: None,
             verified_client: None,
             reverts: Reverts::default(),
-            restarts: Restarts::default(),
+            restarts: Restarts::recall(restart_failure),
             status: WrittenStatus::default(),
             api_failures: 0,
             is_long_renewal_reported: false,

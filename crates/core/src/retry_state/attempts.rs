@@ -115,7 +115,7 @@ impl RetryState {
                 Attempts::Failing { failed_at, failure, .. } => Some((*failed_at, failure.clone())),
             },
             renew_request: self.renewals.attempted.clone(),
-            restart_failure: self.restarts.failing.as_ref().map(|failing| failing.message.clone()),
+            restart_failure: self.restarts.failure(),
         }
     }
 }
