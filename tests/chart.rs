@@ -258,6 +258,7 @@ async fn permissions_follow_what_is_switched_on() -> Result<()> {
         role("watchSecrets=false,leaderElection.enabled=false,rolloutRestart.enabled=true").await?;
     assert_eq!(verbs(&unwatched, "secrets"), ["get", "create", "patch"]);
     assert_eq!(verbs(&unwatched, "deployments"), ["get", "patch"]);
+    assert_eq!(verbs(&unwatched, "rollouts"), ["get", "patch"]);
     assert_eq!(leases, 0);
     let none = objects(&testbed, INSTALLATION, &["--set", "rbac.create=false"]).await?;
     assert!(of_kind(&none, "ClusterRole").is_empty() && of_kind(&none, "RoleBinding").is_empty());

@@ -225,6 +225,7 @@ impl Reconciler<'_> {
             }
         }
         self.retry_state.written(self.references.renew_annotation().map(String::as_str));
+        self.restarts_follow(content.issued.issued_at);
         self.fetched = FetchedSecrets::default();
         tracing::info!(
             credential = %self.references.key,

@@ -18,6 +18,7 @@ pub mod references;
 pub mod registry;
 mod report;
 pub mod requests;
+mod restarts;
 mod revert;
 pub mod watches;
 

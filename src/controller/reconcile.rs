@@ -231,6 +231,7 @@ impl Reconciler<'_> {
             }
             Action::PatchMetadata => self.revert(observed, known).await?,
             Action::Restart { issued_at } => self.restart_workloads(issued_at).await,
+            Action::RecordRestarts { issued_at } => self.record_restarts(issued_at, known).await?,
             Action::Fail(failure) => return Err(failure.into()),
             Action::UpToDate { renew_at } => return Ok(self.up_to_date(renew_at, observed)),
             Action::BackOff { until } => return Ok(Next::Report { next_attempt: Some(until), wait: None }),
@@ -271,7 +272,8 @@ impl Reconciler<'_> {
     /// wait.
     async fn fetch_secret_metadata(&mut self) {
         let Context { cluster, index, clock, .. } = self.context;
-        for (what, key) in [(Fetch::Target, &self.references.target), (Fetch::Client, &self.references.client)] {
+        let keys = [&self.references.target, &self.references.client].map(Clone::clone);
+        for (what, key) in [Fetch::Target, Fetch::Client].into_iter().zip(&keys) {
             if self.retry_state.reads_not_before(clock.now()).of(what).is_none() {
                 index.invalidate(key);
                 let result = fetched::read_metadata(cluster, index, key).await;

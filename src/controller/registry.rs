@@ -26,7 +26,7 @@ const FAMILIAR: &[u8] = br#"{"annotations":{"credentials.itwin.dev/renew":"},"la
 ","resourceVersion":"1","uid":"-"},{"authorityRef":{"name":"ims"},"clientCredentialsRef":{"name":"client",
 "clientIdKey":"client_id","clientSecretKey":"client_secret","privateKeyKey":"private_key","usernameKey":"username",
 "passwordKey":"password"},"grantType":"client_credentials","scopes":["itwin-platform"],"minimumValidity":"300s",
-"deletionPolicy":"Delete","suspend":false},{"observedGeneration":1,"conditions":[{"lastTransitionTime":"
+"rolloutRestartDelay":"10s","deletionPolicy":"Delete","suspend":false},{"observedGeneration":1,"conditions":[{"lastTransitionTime":"
 2026-01-01T00:00:00Z","message":"Secret holds a valid token","observedGeneration":1,"reason":"TokenValid",
 "status":"True","type":"Ready"},{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"a verified token was written into
 Secret ","observedGeneration":1,"reason":"TokenIssued","status":"True","type":"Renewed"}],"secretName":"","issuer":

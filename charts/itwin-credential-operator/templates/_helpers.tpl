@@ -82,6 +82,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [apps]
   resources: [deployments, statefulsets, daemonsets]
   verbs: [get, patch]
+- apiGroups: [argoproj.io]
+  resources: [rollouts]
+  verbs: [get, patch]
 {{- end }}
 {{- end -}}
 

@@ -21,6 +21,7 @@ use crate::{
     fingerprint,
     object::ObjectVersion,
     observed::{Reads, TokenMetadata},
+    restart::Restarts,
     retry_key::RetryKey,
     status,
     streak::Streak,
@@ -43,7 +44,8 @@ pub struct RetryState {
     /// Version of the client Secret that was read and found to hold what the token was requested with.
     verified_client: Option<ObjectVersion>,
     reverts: Reverts,
-    restarts: Restarts,
+    /// Restarts of workloads.
+    pub restarts: Restarts,
     status: WrittenStatus,
     /// Reads of Secrets that failed.
     reads: Reads<Streak>,
@@ -89,21 +91,6 @@ struct Renewals {
     requested_at: Option<DateTime<Utc>>,
 }
 
-/// Restarts of workloads.
-#[derive(Default)]
-struct Restarts {
-    /// When the token was issued for which workloads were restarted last.
-    done_for: Option<DateTime<Utc>>,
-    failing: Option<FailingRestart>,
-}
-
-struct FailingRestart {
-    /// Consecutive failures.
-    count: u32,
-    not_before: DateTime<Utc>,
-    message: String,
-}
-
 /// The status that this process wrote.
 #[derive(Default)]
 struct WrittenStatus {
@@ -119,7 +106,7 @@ impl RetryState {
     pub fn recall(credential: &ITwinServiceCredential, now: DateTime<Utc>) -> Self {
         let default = CredentialStatus::default();
         let previous = credential.status.as_ref().unwrap_or(&default);
-        let status::Attempts { failures, last_failure, renew_request, .. } = status::attempts(previous);
+        let status::Attempts { failures, last_failure, renew_request, restart_failure } = status::attempts(previous);
         let uid = credential.metadata.uid.as_deref().unwrap_or_default();
         let wait = TimeDelta::milliseconds(
             (INHERITED_BACKOFF.num_milliseconds() as f64 * digest::unit_interval(["start", uid])) as i64,
@@ -143,7 +130,7 @@ impl RetryState {
             verified_target: None,
             verified_client: None,
             reverts: Reverts::default(),
-            restarts: Restarts::default(),
+            restarts: Restarts::recall(restart_failure),
             status: WrittenStatus::default(),
             reads: Reads::default(),
             last_held: last_held(credential, previous),

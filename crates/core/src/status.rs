@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
     failure::Failure,
+    messages_restart::ABOUT_RESTARTS,
     observed::{Description, ObservedState, Target, TokenMetadata},
     schedule,
 };
@@ -166,17 +167,20 @@ fn previous(inputs: &Inputs<'_>, kind: &str) -> Option<Condition> {
 
 /// `Renewed`: how the last attempt ended; `None` before the first one, and before the first one for a changed spec.
 fn renewed(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Option<Verdict> {
+    let restart_failure = inputs.attempts.restart_failure.as_deref();
+    let with_restarts = |message: String| match restart_failure {
+        None => message,
+        Some(failure) => format!("{message}{ABOUT_RESTARTS}{failure}"),
+    };
     if let Some((_, failure)) = &inputs.attempts.last_failure {
-        return Some(Verdict { kind: RENEWED, holds: false, reason: failure.reason, message: failure.message.clone() });
+        let message = with_restarts(failure.message.clone());
+        return Some(Verdict { kind: RENEWED, holds: false, reason: failure.reason, message });
     }
     held.map(|_| Verdict {
         kind: RENEWED,
         holds: true,
         reason: Reason::TokenIssued,
-        message: match &inputs.attempts.restart_failure {
-            None => format!("a verified token was written into Secret {}", inputs.secret),
-            Some(failure) => format!("a verified token was written into Secret {}, but {failure}", inputs.secret),
-        },
+        message: with_restarts(format!("a verified token was written into Secret {}", inputs.secret)),
     })
 }
 
@@ -191,7 +195,11 @@ pub fn attempts(previous: &CredentialStatus) -> Attempts {
         failures: last_failure.as_ref().map_or(0, |_| u32::try_from(previous.consecutive_failures).unwrap_or_default()),
         last_failure,
         renew_request: previous.last_renew_request.clone(),
-        restart_failure: None,
+        restart_failure: previous
+            .conditions
+            .iter()
+            .filter(|condition| condition.type_ == RENEWED)
+            .find_map(|condition| Some(condition.message.split_once(ABOUT_RESTARTS)?.1.to_owned())),
     }
 }
 
@@ -204,8 +212,9 @@ pub fn holds(conditions: &[Condition], kind: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observed::{
-        Authority, Client, Desired, Drift, Form, Held, History, Integrity, Policy, RenewBefore, Target,
+    use crate::{
+        observed::{Authority, Client, Desired, Drift, Form, Held, History, Integrity, Policy, RenewBefore},
+        restart::Restart,
     };
 
     fn at(second: i64) -> DateTime<Utc> {
@@ -248,7 +257,7 @@ mod tests {
             is_admitted: false,
             unwritten: None,
             retry_key: Default::default(),
-            restart: None,
+            restart: Restart::Done,
         }
     }
 
@@ -357,6 +366,21 @@ mod tests {
         suspended.suspend = true;
         assert_eq!(ready_at(&suspended, &Attempts::default(), 1), pair("True", "TokenValid"));
         assert_eq!(ready_at(&suspended, &Attempts::default(), 3601), pair("False", "Suspended"));
+    }
+
+    #[test]
+    fn restarts_that_failed_are_in_renewed_whatever_it_is_and_the_next_process_recalls_them() {
+        for attempts in [Attempts::default(), failed(Reason::ServerError)] {
+            let attempts = Attempts { restart_failure: Some("Deployment a does not exist".into()), ..attempts };
+            let status = reported(&observe(Some(3600)), &attempts, &CredentialStatus::default(), at(1));
+            let renewed = status.conditions.iter().find(|condition| condition.type_ == RENEWED).expect("Renewed");
+            assert!(renewed.message.ends_with("; restarts of workloads: Deployment a does not exist"), "{renewed:?}");
+            assert_eq!(super::attempts(&status).restart_failure, attempts.restart_failure);
+            assert_eq!(
+                status.last_failure.map(|failure| failure.message),
+                attempts.last_failure.map(|(_, f)| f.message)
+            );
+        }
     }
 
     #[test]

@@ -76,6 +76,9 @@ async fn credential_rules() -> Result<()> {
             (json!({"secretTemplate": {"data": {"access_token": "b"}}}), Some("are always written, use other keys")),
             (json!({"secretTemplate": {"data": {"a/b": "b"}}}), Some("a key of a Secret consists of")),
             (json!({"rolloutRestartTargets": [{"kind": "Deployment", "name": "a"}]}), None),
+            (json!({"rolloutRestartTargets": [{"kind": "Rollout", "name": "a"}], "rolloutRestartDelay": "0s"}), None),
+            (json!({"rolloutRestartDelay": "1h0.001s"}), Some("rolloutRestartDelay must be at most 1h")),
+            (json!({"rolloutRestartDelay": "soon"}), Some("spec.rolloutRestartDelay")),
             (json!({"rolloutRestartTargets": [{"kind": "Job", "name": "a"}]}), Some("spec.rolloutRestartTargets[0].kind")),
             // a tenant must never be able to set these
             (json!({"tokenEndpoint": "https://evil.example.com"}), Some("unknown field")),
@@ -137,6 +140,7 @@ async fn largest_credential_is_accepted_and_one_byte_more_is_rejected() -> Resul
             "data": texts(16, 16_384, name),
         },
         "rolloutRestartTargets": targets,
+        "rolloutRestartDelay": "0.000000001h0.000000001s0000000s",
     });
     let with = |pointer: &str, value: Value| {
         let mut spec = largest.clone();
@@ -284,6 +288,7 @@ async fn defaults_are_those_of_the_contract() -> Result<()> {
             "grantType": "client_credentials",
             "scopes": ["itwin-platform"],
             "minimumValidity": "300s",
+            "rolloutRestartDelay": "10s",
             "deletionPolicy": "Delete",
             "suspend": false,
         })

@@ -17,6 +17,7 @@ mod ownership;
 mod permissions;
 mod regressions;
 mod renewal;
+mod restarts;
 mod sources;
 mod surroundings;
 mod template;

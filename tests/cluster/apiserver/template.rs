@@ -1,4 +1,4 @@
-//! What a credential adds to its Secret, and which workloads it restarts.
+//! What a credential adds to its Secret.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -101,83 +101,4 @@ async fn invalid_template_asks_for_no_token_and_a_fixed_one_gets_it() -> Result<
     assert!(fixture.token_requests().await?.is_empty() && fixture.secret().await?.is_none());
     fixture.apply_credential(&with_data(&json!({"good": "{{ issuer }}"}))).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await.map(drop)
-}
-
-fn workload(kind: &str, name: &str) -> Value {
-    let labels = json!({"app": name});
-    let mut spec = json!({
-        "selector": {"matchLabels": labels},
-        "template": {
-            "metadata": {"labels": labels},
-            "spec": {"containers": [{"name": "main", "image": "example"}]},
-        },
-    });
-    if kind == "StatefulSet" {
-        spec["serviceName"] = json!(name);
-    }
-    json!({"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
-}
-
-#[tokio::test]
-async fn workloads_are_restarted_once_for_each_token() -> Result<()> {
-    let mut fixture = Fixture::new("rollout").await?;
-    let kinds = ["Deployment", "StatefulSet", "DaemonSet"];
-    for kind in kinds {
-        fixture.namespace.apply(&workload(kind, "reader")).await?;
-    }
-    let targets: Vec<Value> = kinds.iter().map(|kind| json!({"kind": kind, "name": "reader"})).collect();
-    fixture.apply_credential(&json!({"rolloutRestartTargets": targets})).await?;
-    fixture.wait_ready().await?;
-    let restarted_for = async |kind: &str| {
-        let workload = fixture.namespace.get(kind, "reader").await.ok()??;
-        let annotations = &workload["spec"]["template"]["metadata"]["annotations"];
-        annotations["credentials.itwin.dev/restarted-for-token-of"].as_str().map(str::to_owned)
-    };
-    let annotation = "credentials.itwin.dev/renew=1";
-    let first = fixture.token().await?;
-    // the second of their issue is what distinguishes tokens
-    let issued = fixture.status().await?["issuedAt"].clone();
-    eventually("another second", PATIENCE, async || {
-        let now = itwin_api::time::to_rfc3339(itwin_credential_operator::clock::Clock::system().now());
-        (issued.as_str() < Some(now.as_str())).then_some(())
-    })
-    .await?;
-    fixture.namespace.kubectl(&["annotate", "itcred", NAME, annotation]).await?;
-    fixture.wait_token_other_than(&first, SOON).await?;
-    for kind in kinds {
-        eventually("a restart for the token", SOON, async || {
-            let issued = fixture.status().await.ok()?["issuedAt"].as_str()?.to_owned();
-            restarted_for(kind).await.filter(|restarted| *restarted == issued)
-        })
-        .await?;
-    }
-    eventually("the event", SOON, async || {
-        fixture.events().await.ok().filter(|events| events.iter().any(|event| event == "RolloutRestarted"))
-    })
-    .await?;
-    let generation = async |fixture: &Fixture| {
-        let deployment = fixture.namespace.get("Deployment", "reader").await?.context("no Deployment")?;
-        anyhow::Ok(deployment["metadata"]["generation"].clone())
-    };
-    let before = generation(&fixture).await?;
-    fixture.restart().await?;
-    eventually("a read of the workloads by the new process", PATIENCE, async || {
-        let metrics = fixture.operator.get("/metrics").await.ok()?;
-        let read = r#"itwin_kubernetes_requests_total{resource="daemonsets",result="success",verb="get"}"#;
-        metrics.contains(read).then_some(())
-    })
-    .await?;
-    assert_eq!(generation(&fixture).await?, before, "a new process restarts nothing");
-    Ok(())
-}
-
-#[tokio::test]
-async fn missing_workload_is_reported_and_the_token_is_valid() -> Result<()> {
-    let fixture = Fixture::new("no-workload").await?;
-    let targets = json!([{"kind": "Deployment", "name": "missing"}]);
-    fixture.apply_credential(&json!({"rolloutRestartTargets": targets})).await?;
-    fixture.wait_ready().await?;
-    let message = fixture.wait_condition("Renewed", "True", "TokenIssued", SOON).await?;
-    assert!(message.ends_with("but Deployment missing does not exist"), "{message}");
-    Ok(())
 }

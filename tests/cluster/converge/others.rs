@@ -129,8 +129,6 @@ async fn restart_row(fault: Fault, times: u32) -> Result<()> {
         let played = async {
             fixture.create_restart(cell).await?;
             let restarted = async || fixture.is_restarted(cell).await.ok().filter(|restarted| *restarted).map(drop);
-            // the Deployment is older than the token, and may not have read it
-            eventually("a restart for the first token", PATIENCE, restarted).await?;
             cell.next_second(&fixture).await?;
             let played = fixture.proxy().play(Rule::new(call, fault).of(&cell.name).times(times));
             cell.request_renewal(&fixture).await?;
@@ -153,17 +151,24 @@ impl Fixture {
     async fn create_restart(&self, cell: &Cell) -> Result<()> {
         eventually("the first token", PATIENCE, async || self.secrets().get(&cell.name).await.ok()).await?;
         let targets = json!([{"kind": "Deployment", "name": cell.name}]);
-        let patch = json!({"spec": {"rolloutRestartTargets": targets}});
+        let patch = json!({"spec": {"rolloutRestartTargets": targets, "rolloutRestartDelay": "0s"}});
         self.credentials().patch(&cell.name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
-        Ok(())
+        eventually("a record that nothing is left for the first token", PATIENCE, async || {
+            let secret = self.secrets().get(&cell.name).await.ok()?;
+            secret.metadata.annotations?.contains_key(secret_keys::RESTARTED_FOR).then_some(())
+        })
+        .await
     }
 
     async fn is_restarted(&self, cell: &Cell) -> Result<bool> {
-        let status = self.credentials().get(&cell.name).await?.status.unwrap_or_default();
+        let credential = self.credentials().get(&cell.name).await?;
+        let status = credential.status.unwrap_or_default();
+        let key = secret_keys::restarted_for(credential.metadata.uid.as_deref().unwrap_or_default());
         let deployment = self.namespace.get("deployment", &cell.name).await?.context("no Deployment")?;
         let annotations = &deployment["spec"]["template"]["metadata"]["annotations"];
-        let complaint = status.conditions.iter().any(|condition| condition.message.contains(", but "));
-        Ok(!complaint && annotations[secret_keys::RESTARTED_FOR].as_str() == status.issued_at.as_deref())
+        let complaint =
+            status.conditions.iter().any(|condition| condition.message.contains("; restarts of workloads: "));
+        Ok(!complaint && annotations[key].as_str() == status.issued_at.as_deref())
     }
 }
 

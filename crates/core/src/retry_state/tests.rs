@@ -6,9 +6,8 @@ use serde_json::json;
 use super::*;
 use crate::{
     action::Fetch,
-    observed::{
-        Authority, Client, Desired, History, ObservedState, Policy, RenewBefore, RenewalRequest, Restart, Target,
-    },
+    observed::{Authority, Client, Desired, History, ObservedState, Policy, RenewBefore, RenewalRequest, Target},
+    restart::Restart,
     retry_key::{AuthorityRevision, ClientKey},
 };
 
@@ -55,7 +54,7 @@ fn observed(renewal_request: Option<RenewalRequest>) -> ObservedState {
         retry_key: key(),
         is_admitted: false,
         unwritten: None,
-        restart: None,
+        restart: Restart::Done,
     }
 }
 
@@ -130,19 +129,6 @@ fn renewal_on_request_stays_open_until_a_token_was_written() {
     let clues = state.renewal_clues(Some("now"), None);
     assert_eq!((clues.attempted, clues.unfulfilled), (Some("now"), None));
     assert_eq!(state.failures(), 0);
-}
-
-#[test]
-fn restart_that_fails_is_tried_again_later_and_one_that_succeeds_ends_that() {
-    let mut state = new();
-    state.restart_failed("no".into(), "uid", at(0));
-    let first = state.restart().not_before.expect("a wait");
-    state.restart_failed("no".into(), "uid", first);
-    assert!(state.restart().not_before.is_some_and(|second| second - first >= first - at(0)));
-    assert_eq!(state.reported(at(0)).restart_failure.as_deref(), Some("no"));
-    state.restarted(at(0));
-    assert_eq!(state.restart(), Restart { done_for: Some(at(0)), not_before: None });
-    assert_eq!(state.reported(at(0)).restart_failure, None);
 }
 
 #[test]

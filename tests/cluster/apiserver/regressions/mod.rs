@@ -60,6 +60,6 @@ fn holding(token_metadata: TokenMetadata, policy: Policy) -> ObservedState {
         is_admitted: true,
         unwritten: None,
         retry_key: Default::default(),
-        restart: None,
+        restart: itwin_core::restart::Restart::Done,
     }
 }
