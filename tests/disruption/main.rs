@@ -12,3 +12,4 @@ mod large;
 mod many;
 mod memory;
 mod outage;
+mod restore;

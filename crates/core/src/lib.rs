@@ -24,6 +24,7 @@ pub mod renewal;
 pub mod requests;
 pub mod retry_key;
 pub mod retry_state;
+pub mod revisions;
 pub mod schedule;
 pub mod secret_state;
 pub mod status;
