@@ -40,6 +40,12 @@ impl Restores {
         }
     }
 
+    /// Whether this resourceVersion is lower than one that was observed.
+    #[must_use]
+    pub fn is_lower(&self, resource: &'static str, resource_version: &str) -> bool {
+        numeric(resource_version).is_some_and(|version| self.revisions().is_lower(resource, version))
+    }
+
     /// Records the resourceVersion of an answer that shows the latest state. Returns whether that began another
     /// incarnation.
     pub fn observe_latest(&self, resource: &'static str, resource_version: &str) -> bool {

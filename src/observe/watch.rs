@@ -57,6 +57,8 @@ enum WatchError {
     Transport,
     #[error("the answer has no resourceVersion")]
     NoVersion,
+    #[error("the list is older than what was shown before")]
+    Older,
     #[error("it ended before its timeout")]
     Early,
 }
@@ -116,6 +118,8 @@ pub struct Watch<K> {
     /// Events that were received and not returned yet.
     received: VecDeque<Event<K>>,
     retry: Duration,
+    /// The last list was older than what was shown before. An API server may do that once; twice is a restore.
+    was_older: bool,
     listed_at: Option<Instant>,
     /// When everything is listed again.
     list_at: Option<Instant>,
@@ -138,6 +142,7 @@ where
             state: State::Listing { continue_token: None },
             received: VecDeque::new(),
             retry: RETRY.0,
+            was_older: false,
             listed_at: None,
             list_at: None,
         }
@@ -188,6 +193,11 @@ where
         let version =
             list.metadata.resource_version.filter(|version| !version.is_empty()).ok_or(WatchError::NoVersion)?;
         if is_first {
+            if !self.was_older && self.restores.is_lower(self.resource, &version) {
+                self.was_older = true;
+                return Err(WatchError::Older);
+            }
+            self.was_older = false;
             self.list_at = None;
             self.observe_latest(&version);
             self.received.push_back(Event::Init);
@@ -298,8 +308,8 @@ where
     /// A short list shows whether the resourceVersion of a watch that showed nothing is one that is yet to come.
     async fn probe(&mut self) -> Result<(), WatchError> {
         let list = self.api.list(&ListParams { limit: Some(1), ..ListParams::default() }).await?;
-        if let Some(version) = list.metadata.resource_version {
-            self.restores.observe_latest(self.resource, &version);
+        if list.metadata.resource_version.is_some_and(|version| self.restores.is_lower(self.resource, &version)) {
+            self.state = State::Listing { continue_token: None };
         }
         Ok(())
     }

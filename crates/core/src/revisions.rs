@@ -40,11 +40,16 @@ impl Revisions {
         *highest = version.max(*highest);
     }
 
+    /// Whether this resourceVersion is lower than one that was observed.
+    #[must_use]
+    pub fn is_lower(&self, resource: &'static str, version: u64) -> bool {
+        self.highest.get(resource).is_some_and(|highest| version < *highest)
+    }
+
     /// The resourceVersion of an answer that shows the latest state: a list, or an object that is only read and written
     /// in one sequence of calls. Returns whether it shows that the cluster was restored.
     pub fn observe_latest(&mut self, resource: &'static str, version: u64, now: Instant) -> bool {
-        let is_lower = self.highest.get(resource).is_some_and(|highest| version < *highest);
-        let is_noticed = is_lower && self.notice(now);
+        let is_noticed = self.is_lower(resource, version) && self.notice(now);
         self.observe(resource, version);
         is_noticed
     }
