@@ -53,8 +53,9 @@ pub struct Authorities {
 }
 
 struct Entry {
-    /// UID and generation that `authority` was made from.
-    made_from: (String, i64),
+    /// UID, generation and digest of the spec that `authority` was made from. A cluster that was restored from a backup
+    /// gives out a generation a second time.
+    made_from: (String, i64, String),
     /// Which server it is: an edit of anything else forgets nothing of what is known of it.
     server: String,
     authority: Result<Arc<Authority>, Failure>,
@@ -146,7 +147,12 @@ impl Authorities {
     /// Says whether the spec was edited. `None` if the authority is gone by now.
     pub(super) fn ensure(&self, object: &ITwinAuthority) -> Option<(Result<Arc<Authority>, Failure>, bool)> {
         let name = object.name_any();
-        let made_from = (object.uid().unwrap_or_default(), object.metadata.generation.unwrap_or_default());
+        let spec = serde_json::to_string(&object.spec).unwrap_or_default();
+        let made_from = (
+            object.uid().unwrap_or_default(),
+            object.metadata.generation.unwrap_or_default(),
+            digest::sha256_hex([&*spec]),
+        );
         let mut entries = self.entries();
         if !self.announced().contains(&name) {
             return None;

@@ -7,8 +7,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{authorities::Authorities, invalid_objects::InvalidObjects, namespaces::WatchedNamespaces};
 use crate::{
-    clock::Clock, cluster::Cluster, journal::Journal, liveness::Liveness, metrics::Metrics,
-    observe::index::SecretIndex, report::publisher::Events,
+    clock::Clock,
+    cluster::Cluster,
+    journal::Journal,
+    liveness::Liveness,
+    metrics::Metrics,
+    observe::{index::SecretIndex, restores::Restores},
+    report::publisher::Events,
 };
 
 /// What every reconcile shares.
@@ -23,6 +28,8 @@ pub struct Context {
     pub authorities: Authorities,
     /// The Secrets that credentials reference.
     pub index: SecretIndex,
+    /// Restores of the cluster from a backup.
+    pub restores: Arc<Restores>,
     /// The publisher of events.
     pub events: Events,
     /// The watched namespaces.

@@ -72,8 +72,9 @@ pub struct FetchedTarget {
 /// Those of the call, a missing Secret apart.
 pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &ObjectKey) -> Result<(), CallError> {
     let api: Api<PartialSecret> = Api::namespaced(cluster.client.clone(), &key.namespace);
+    let known = index.read_begins(key);
     match cluster.call(Step::GetSecretMetadata, api.get(&key.name)).await {
-        Ok(secret) => drop(index.observe(key, SecretMetadata::new(&secret.read()))),
+        Ok(secret) => index.observe_read(key, SecretMetadata::new(&secret.read()), known),
         Err(CallError::NotFound) => drop(index.observe_absence(key, None)),
         Err(error) => return Err(error),
     }
@@ -99,6 +100,7 @@ pub async fn read_target(
     index: &SecretIndex,
     references: &References<'_>,
 ) -> Result<Option<FetchedTarget>, CallError> {
+    let known = index.read_begins(&references.target);
     let mut secret = match read_whole(cluster, Step::GetTarget, &references.target).await {
         Ok(secret) => secret,
         Err(CallError::NotFound) => {
@@ -109,7 +111,7 @@ pub async fn read_target(
     };
     let secret_metadata = SecretMetadata::new(&secret.metadata);
     let version = secret_metadata.version.clone();
-    index.observe(&references.target, secret_metadata);
+    index.observe_read(&references.target, secret_metadata, known);
     let is_ours = target::is_what_we_wrote(&secret);
     let template = references.credential.spec.secret_template.as_ref();
     let has_extra_keys = !is_ours && target::is_ours_except_for_extra_keys(&secret, template);
@@ -147,6 +149,7 @@ pub async fn read_client(
     held: Option<&FetchedTarget>,
     method: ClientAuthentication,
 ) -> Result<Option<FetchedClient>, CallError> {
+    let known = index.read_begins(&references.client);
     let secret = match read_whole(cluster, Step::GetClientSecret, &references.client).await {
         Ok(secret) => secret,
         Err(CallError::NotFound) => {
@@ -157,7 +160,7 @@ pub async fn read_client(
     };
     let secret_metadata = SecretMetadata::new(&secret.metadata);
     let version = secret_metadata.version.clone();
-    index.observe(&references.client, secret_metadata);
+    index.observe_read(&references.client, secret_metadata, known);
     let spec = &references.credential.spec;
     let material = ClientMaterial::new(secret, &spec.client_credentials_ref, references.client.to_string());
     let content = material.credentials(method, spec.grant_type);

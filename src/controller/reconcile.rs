@@ -133,6 +133,7 @@ async fn reconcile_object(
         return Ok(None);
     }
     let registry = context.namespaces.of(&references.key).map(|scope| &scope.credentials).next();
+    let incarnation = registry.map(|registry| registry.incarnation()).unwrap_or_default();
     let retry_state = registry.and_then(|registry| registry.take_retry_state(&references.key, &references.uid));
     let mut retry_state = retry_state.unwrap_or_else(|| Box::new(RetryState::recall(credential, context.clock.now())));
     let queue = &context.authorities.requests;
@@ -160,7 +161,8 @@ async fn reconcile_object(
     }
     let again = reconciler.ended(result);
     if let Some(registry) = registry {
-        registry.put_retry_state(&reconciler.references.key, &reconciler.references.uid, reconciler.retry_state);
+        let References { key, uid, .. } = &reconciler.references;
+        registry.put_retry_state(key, uid, reconciler.retry_state, incarnation);
     }
     again
 }

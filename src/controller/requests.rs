@@ -179,6 +179,12 @@ impl Requests {
         self.state().shared.remove(key)
     }
 
+    /// Forgets the tokens that were issued to equal requests and not taken yet: whether the client is still the same is
+    /// not known.
+    pub fn forget_shared(&self) {
+        self.state().shared.clear();
+    }
+
     /// Takes a credential's request out: it needs none now.
     pub fn leave(&self, key: &ObjectKey) {
         let mut state = self.state();

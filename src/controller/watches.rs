@@ -1,58 +1,28 @@
 //! The watches: credentials, authorities, and the metadata of Secrets. Each is a task of its own, so that a back-off
 //! of one never holds up another (stackabletech/trino-operator#936).
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use futures::{Stream, StreamExt, TryStreamExt};
 use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
 use itwin_core::object::ObjectKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::{Status, error_boundary::InvalidObject},
+    core::error_boundary::InvalidObject,
     runtime::{
-        WatchStreamExt,
         reflector::{ObjectRef, store::Writer},
-        utils::Backoff,
-        watcher::{self, Config, Event},
+        watcher::Event,
     },
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::{context::Context, guarded::Guarded, invalid_objects::InvalidObjects, namespaces::WatchedNamespace};
-use crate::{
-    cluster::CallError,
-    observe::{metadata::PartialSecret, target::SecretMetadata},
+use crate::observe::{
+    metadata::PartialSecret,
+    target::SecretMetadata,
+    watch::{WATCH_LIMIT, Watch, health::Health},
 };
-
-/// A watch ends and goes on anew after this, in seconds: load balancers drop silent connections without a word
-/// (Azure/kars#456), and a connection that brings nothing for longer is known to be dead.
-pub const WATCH_SECONDS: u32 = 60;
-/// A watch that was neither answered nor failed for so long has died without a word.
-pub const WATCH_LIMIT: Duration = Duration::from_secs(180);
-/// Objects of one page of a list, of which the client makes fewer where they are fat ([`crate::runtime::client`]).
-const PAGE: u32 = 100;
-/// Waits between attempts to watch: from a blink to 10 s, less than the time in which faults must be told.
-const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-
-struct Doubling(Duration);
-
-impl Iterator for Doubling {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let wait = self.0;
-        self.0 = (self.0 * 2).min(RETRY.1);
-        Some(wait)
-    }
-}
-
-impl Backoff for Doubling {
-    fn reset(&mut self) {
-        self.0 = RETRY.0;
-    }
-}
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
@@ -64,60 +34,19 @@ where
     }
 }
 
-/// The events of one watch, indefinitely; errors are logged, counted and waited out. The client records heartbeats for
-/// its requests.
-fn events<K>(api: Api<K>, what: &'static str, context: &Context) -> impl Stream<Item = Event<K>> + Send + use<K>
+/// Why a list is taken for one of a restored cluster: what the watch brought before cannot be newer otherwise.
+const OLDER_OBJECT: &str = "a list with an older object";
+
+/// The events of one watch. Each answer is a heartbeat and a sign of life, which the client records.
+fn events<K>(api: Api<K>, resource: &'static str, context: &Context) -> Watch<K>
 where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let path = api.resource_url().to_owned();
-    let (liveness, metrics) = (context.liveness.clone(), context.metrics.clone());
-    liveness.expect(&path, WATCH_LIMIT);
-    liveness.expect_watch(&path, what);
-    watcher::watcher(api, Config::default().timeout(WATCH_SECONDS).page_size(PAGE))
-        .inspect_ok(move |event| {
-            // the first event of a list comes before the API server has answered
-            if !matches!(event, Event::Init) {
-                liveness.sign_of_life(&path);
-            }
-        })
-        .inspect_err(move |error| {
-            tracing::warn!(what, "watch failed, it is made again: {}", explain(error));
-            let (verb, result) = failed(error);
-            metrics.kubernetes_request(verb, what, result);
-        })
-        .backoff(Doubling(RETRY.0))
-        .filter_map(|event| std::future::ready(event.ok()))
-}
-
-/// The error without the content of objects.
-fn explain(error: &watcher::Error) -> String {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => format!("HTTP {}: {}", status.code, status.message),
-        watcher::Error::WatchError(status) => format!("{}: {}", status.code, status.message),
-        _ => "no connection, or no readable answer".to_owned(),
-    }
-}
-
-/// Which request of a watch failed, and how, as labels of the metric.
-fn failed(error: &watcher::Error) -> (&'static str, &'static str) {
-    let label = |status: &Status| match status.code {
-        // the API server no longer has the events since the last one, and all objects are listed again
-        410 => "expired",
-        _ => CallError::from(kube::Error::Api(Box::new(status.clone()))).label(),
-    };
-    let of_call = |error: &kube::Error| match error {
-        kube::Error::Api(status) => label(status),
-        _ => CallError::Transport.label(),
-    };
-    match error {
-        watcher::Error::InitialListFailed(error) => ("list", of_call(error)),
-        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => ("watch", of_call(error)),
-        watcher::Error::WatchError(status) => ("watch", label(status)),
-        watcher::Error::NoResourceVersion => ("list", CallError::Transport.label()),
-    }
+    let path = api.resource_url();
+    context.liveness.expect(path, WATCH_LIMIT);
+    context.liveness.expect_watch(path, resource);
+    let health = Health::new(path, resource, context.liveness.clone(), context.metrics.clone());
+    Watch::new(api, resource, context.restores.clone(), health)
 }
 
 /// The event with its object, of which it held the text.
@@ -213,22 +142,32 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
         context.enqueue_credentials(context.index.register(&key, secrets.each_ref().map(String::as_str)));
         key
     };
-    let mut events = std::pin::pin!(events(api, "itwinservicecredentials", &context));
-    while let Some(event) = events.next().await {
+    let mut events = events(api, "itwinservicecredentials", &context);
+    let mut incarnation = context.restores.incarnation();
+    loop {
+        let event = events.next().await;
         let event = understood(event, &known, &context.invalid_objects, watched.namespace.as_deref());
         context.metrics.invalid_objects(context.invalid_objects.count());
         match event {
             None => {}
             Some(Event::Apply(credential)) => watched.work_queue.enqueue(keep(credential)),
-            Some(Event::InitApply(credential)) => drop(keep(credential)),
+            Some(Event::InitApply(credential)) => {
+                if watched.credentials.is_newer_than(&credential) {
+                    context.restores.notice(OLDER_OBJECT);
+                }
+                keep(credential);
+            }
             Some(Event::Delete(credential)) => {
                 let key = ObjectKey::new(credential.namespace().unwrap_or_default(), credential.name_any());
                 watched.credentials.forget(&key);
                 forget(&context, &credential);
             }
-            Some(Event::Init) => watched.credentials.listing_began(),
+            Some(Event::Init) => {
+                incarnation = context.restores.incarnation();
+                watched.credentials.listing_began();
+            }
             Some(Event::InitDone) => {
-                for gone in watched.credentials.listing_ended() {
+                for gone in watched.credentials.listing_ended(incarnation) {
                     forget(&context, &gone);
                 }
                 watched.enqueue_all();
@@ -253,8 +192,9 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
         let known = store.get(&ObjectRef::new(metadata.name.as_deref().unwrap_or_default()));
         known.map(|known| ITwinAuthority::clone(&known))
     };
-    let mut events = std::pin::pin!(events(api, "itwinauthorities", &context));
-    while let Some(event) = events.next().await {
+    let mut events = events(api, "itwinauthorities", &context);
+    loop {
+        let event = events.next().await;
         let name = object_of(&event).and_then(|object| object.meta().name.clone()).unwrap_or_default();
         let event = understood(event, &known, &context.invalid_objects, None);
         context.metrics.invalid_objects(context.invalid_objects.count());
@@ -293,16 +233,18 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
 pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sender<bool>) {
     let namespace = context.namespaces.all[watched].namespace.clone();
     let api: Api<PartialSecret> = api(&context.cluster.client, namespace.as_deref());
-    let mut events = std::pin::pin!(events(api, "secrets", &context));
-    while let Some(event) = events.next().await {
+    let mut events = events(api, "secrets", &context);
+    loop {
+        let event = events.next().await;
         let enqueued = match event {
-            Event::Apply(secret) | Event::InitApply(secret) => {
-                let key = ObjectKey::new(secret.namespace().unwrap_or_default(), secret.name_any());
-                if !context.index.is_referenced(&key) {
-                    continue;
-                }
-                context.index.observe(&key, SecretMetadata::new(&secret.read()))
-            }
+            Event::Apply(secret) => match referenced(&context, secret) {
+                Some((key, secret_metadata)) => context.index.observe(&key, secret_metadata),
+                None => continue,
+            },
+            Event::InitApply(secret) => match referenced(&context, secret) {
+                Some((key, secret_metadata)) => context.index.observe_listed(&key, secret_metadata),
+                None => continue,
+            },
             Event::Delete(secret) => {
                 let key = ObjectKey::new(secret.namespace().unwrap_or_default(), secret.name_any());
                 context.index.observe_absence(&key, secret.resource_version().as_deref())
@@ -318,6 +260,29 @@ pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sende
         };
         for credential in enqueued {
             context.namespaces.enqueue(&credential);
+        }
+    }
+}
+
+/// The metadata of a Secret that a credential references.
+fn referenced(context: &Context, secret: PartialSecret) -> Option<(ObjectKey, SecretMetadata)> {
+    let key = ObjectKey::new(secret.namespace().unwrap_or_default(), secret.name_any());
+    context.index.is_referenced(&key).then(|| (key, SecretMetadata::new(&secret.read())))
+}
+
+/// Voids what was concluded before the cluster was restored, each time that this is noticed. The watches list again by
+/// themselves, after which every credential is reconciled.
+pub async fn follow_restores(context: Arc<Context>) {
+    let mut incarnation = context.restores.subscribe();
+    loop {
+        tokio::select! {
+            biased;
+            // the sender lives as long as the context
+            _ = incarnation.changed() => {
+                context.index.forget_versions();
+                context.authorities.requests.forget_shared();
+            }
+            () = context.index.older_read() => context.restores.notice("a read of an older Secret"),
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::liveness::Liveness;
 /// The timeout for TCP and TLS: less than the deadline of a call, so that the error shows which of the two passed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection from which nothing is read for this time has failed: a watch without events ends earlier
-/// ([`crate::controller::watches::WATCH_SECONDS`]). kube has no timeout of its own.
+/// ([`crate::observe::watch::WATCH_SECONDS`]). kube has no timeout of its own.
 const READ_TIMEOUT: Duration = Duration::from_secs(75);
 /// The read buffer of a connection, in bytes. The default is six times as large, for each body that waits for a permit
 /// ([`super::bodies`]).
@@ -132,7 +132,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::watches::{WATCH_LIMIT, WATCH_SECONDS};
+    use crate::observe::watch::{WATCH_LIMIT, WATCH_SECONDS};
 
     #[tokio::test]
     async fn only_watches_and_lists_record_heartbeats_even_if_they_fail() {

@@ -33,11 +33,12 @@ use crate::{
     leadership::{
         elector::{self, Elector},
         fence::LeadershipFence,
+        lease::LeaseApi,
     },
     liveness::Liveness,
     metrics::Metrics,
     oauth::authority::Connect,
-    observe::index::SecretIndex,
+    observe::{index::SecretIndex, restores::Restores},
     report::publisher::Events,
 };
 
@@ -86,7 +87,9 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     let (authority_queue, authority_receiver) = queue();
     let queues = Queues { credentials: credential_receiver, authorities: authority_receiver };
     let invalid_objects: Arc<InvalidObjects> = Arc::default();
+    let restores = Arc::new(Restores::new(clock.clone()));
     let context = Arc::new(Context {
+        restores: restores.clone(),
         events: Events::new(cluster.clone(), identity.clone(), clock.clone()),
         metrics: metrics.clone(),
         authorities: Authorities::new(metrics.clone(), clock.clone(), connect, invalid_objects.clone()),
@@ -111,6 +114,7 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     if let Some(listener) = listener {
         parts.start("the server of probes and metrics", admin::serve(listener, probes));
     }
+    parts.start("the watch for restores of the cluster", watches::follow_restores(context.clone()));
     for watched in 0..context.namespaces.all.len() {
         parts.start("the watch of credentials", watches::credentials(context.clone(), watched));
     }
@@ -142,7 +146,8 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     let mut leader = None;
     if args.leader_election {
         let namespace = args.lease_namespace.as_deref().unwrap_or(client.default_namespace());
-        let mut elector = Elector::start(client.clone(), namespace, identity, fence, metrics.clone(), clock.clone());
+        let lease = LeaseApi::new(client.clone(), namespace, metrics.clone(), clock.clone(), restores);
+        let mut elector = Elector::start(lease, identity, fence);
         let Some(elected) = parts.alongside(elector.elected()).await? else {
             elector.step_down().await;
             return Ok(());

@@ -29,6 +29,7 @@ pub mod requests;
 pub mod restart;
 pub mod retry_key;
 pub mod retry_state;
+pub mod revisions;
 pub mod schedule;
 pub mod secret_state;
 pub mod status;
