@@ -148,7 +148,12 @@ impl ApiServer {
 
     /// Does what controllers have to do now; returns how many changes that were.
     pub fn run_controllers_once(&self) -> usize {
-        self.change(gc::collect)
+        let changes = self.with(gc::collect);
+        // to notify where nothing changed would wake those who wait for changes, which this does, for ever
+        if changes > 0 {
+            self.notify();
+        }
+        changes
     }
 
     /// Does what controllers have to do, shortly after each change, until it is dropped.
@@ -171,8 +176,12 @@ impl ApiServer {
     /// Changes the state, and notifies watches.
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = self.with(change);
-        self.changed.send_modify(|count| *count += 1);
+        self.notify();
         result
+    }
+
+    fn notify(&self) {
+        self.changed.send_modify(|count| *count += 1);
     }
 
     pub(crate) fn changes(&self) -> Receiver<u64> {
