@@ -1,7 +1,7 @@
 //! One simulated cluster: the API server, the authorization servers, the replicas, and what watches over them.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
@@ -57,7 +57,7 @@ impl Cluster {
         let clocks = Clocks::new();
         let wall = clocks.clone();
         let mut config = Config::new(seed, Arc::new(move || wall.now()));
-        config.resources = with_schemas(config.resources);
+        config.resources = RESOURCES.clone();
         let api = ApiServer::new(config);
         let servers = Servers::new(clocks.clone());
         // a mutant changes what is written before the oracle sees it
@@ -146,6 +146,9 @@ pub fn client_secret(namespace: &str, number: usize, secret: &str) -> Value {
         "stringData": {"client_id": client_id(namespace, number), "client_secret": secret},
     })
 }
+
+/// What every cluster offers.
+static RESOURCES: LazyLock<Vec<resources::Resource>> = LazyLock::new(|| with_schemas(resources::table()));
 
 /// The resources with the schemas of the real CRDs, so that defaults are set as a real API server sets them.
 fn with_schemas(table: Vec<resources::Resource>) -> Vec<resources::Resource> {

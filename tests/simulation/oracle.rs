@@ -160,7 +160,7 @@ impl Oracle {
     /// No token and no client secret is anywhere but in the data of Secrets.
     fn no_leak(&self, servers: &Servers, target: &str, object: &Value) {
         let text = if target == "secrets" { object["metadata"].to_string() } else { object.to_string() };
-        if text.contains("client-password-") || servers.any_token(|token| text.contains(token)) {
+        if text.contains("client-password-") || servers.is_token_in(&text) {
             self.violations.add(format!("a secret value was written into {target}"));
         }
     }

@@ -34,11 +34,13 @@ const ASKED_IN_QUIET: usize = 4;
 const CRASHED_WITHIN: Duration = Duration::from_secs(120);
 
 /// How a scenario ended.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct End {
     pub violations: Vec<String>,
-    /// The requests, as lines.
+    /// The requests to the API server, as lines.
     pub log: Vec<String>,
+    /// The token requests, as lines.
+    pub asked: Vec<String>,
     /// What became of each credential, without times.
     pub state: BTreeMap<String, String>,
 }
@@ -66,6 +68,7 @@ pub async fn play(seed: u64, scenario: &Scenario, mutant: Option<Mutant>) -> End
     End {
         violations: player.cluster.oracle.violations.all(),
         log: player.cluster.api.requests().iter().map(line).collect(),
+        asked: player.cluster.servers.asked().iter().map(|asked| format!("{asked:?}")).collect(),
         state: player.state(),
     }
 }
@@ -379,8 +382,8 @@ fn is_provably_owned(secret: &Value, credential: &Value) -> bool {
 }
 
 fn line(entry: &simulated_api::log::Entry) -> String {
-    let simulated_api::log::Entry { number, time, client, method, path, result } = entry;
-    format!("{number} {} {client} {method} {path} {result}", time.format("%H:%M:%S%.3f"))
+    let simulated_api::log::Entry { number, time, client, method, path, body, result } = entry;
+    format!("{number} {} {client} {method} {path} {body:016x} {result}", time.format("%H:%M:%S%.3f"))
 }
 
 fn text(value: &Value) -> &str {
