@@ -18,7 +18,7 @@ use crate::{
 const ASKED_IN_QUIET: usize = 4;
 
 /// `Ready` is False so soon after the token expired, whatever fails.
-const TOLD_EXPIRED: TimeDelta = TimeDelta::seconds(60);
+const EXPIRY_SHOWN: TimeDelta = TimeDelta::seconds(60);
 
 impl Player {
     /// The credentials of the tenants that are not hostile.
@@ -28,7 +28,7 @@ impl Player {
     }
 
     /// Time passes for `Ready`, whatever fails: not longer than the token is valid does it say so.
-    pub fn judge_expiry(&self) {
+    pub fn check_expiry(&self) {
         let Cluster { api, servers, clocks, oracle, .. } = &self.cluster;
         // a fault that is planned may come at any time
         if api.with(|state| state.plan.is_pending()) || clocks.ahead().abs() > SKEW {
@@ -41,7 +41,7 @@ impl Player {
             let (namespace, name) = (text(&credential["metadata"]["namespace"]), text(&credential["metadata"]["name"]));
             let secret = api.as_user("oracle").get("secrets", namespace, name);
             let issued = secret.and_then(|secret| servers.issued(&oracle::token_of_data(&secret)?));
-            let is_over = issued.is_some_and(|issued| issued.expires_at + TOLD_EXPIRED < clocks.now());
+            let is_over = issued.is_some_and(|issued| issued.expires_at + EXPIRY_SHOWN < clocks.now());
             if is_over && condition(credential, "Ready") == "True" {
                 oracle.violations.add(format!("{namespace}/{name} says Ready with an expired token"));
             }

@@ -51,6 +51,8 @@ pub enum Behavior {
 pub struct Issued {
     pub server: String,
     pub client: String,
+    /// The client's secret: another one is another client.
+    pub secret: String,
     pub scopes: String,
     pub expires_at: DateTime<Utc>,
     /// It is one that must never be written.
@@ -312,6 +314,7 @@ impl Connection {
         let issued = Issued {
             server: self.name.clone(),
             client: asked.client.clone(),
+            secret: secret.clone(),
             scopes: scopes.to_owned(),
             expires_at,
             is_bad,

@@ -15,13 +15,13 @@ use crate::{
 const FOLLOWED: TimeDelta = TimeDelta::seconds(30);
 /// After a fight over a Secret, or a write that was denied, the backoff is over within this.
 const BACKED_OFF: TimeDelta = TimeDelta::minutes(7);
-/// A failure is told within 10 s of the attempt, which waits up to 10 s after the attempt before it.
-const TOLD: std::time::Duration = std::time::Duration::from_secs(25);
+/// A failure is shown within 10 s of the attempt, which waits up to 10 s after the attempt before it.
+const SHOWN: std::time::Duration = std::time::Duration::from_secs(25);
 /// Token requests of one credential in the time of a fight that are due without it.
 const ASKED_ANYWAY: usize = 2;
 
 impl Player {
-    /// Looks at the credentials whose namespace nobody edited just now.
+    /// Checks the credentials whose namespace no one edited just now.
     pub fn look(&self) {
         let now = self.cluster.clocks.now();
         for credential in self.honest() {
@@ -60,7 +60,7 @@ impl Player {
     }
 
     /// Another controller keeps changing the Secret of a credential. A good token stays good, no token is requested
-    /// because of it, and it is told.
+    /// because of it, and it is shown.
     pub async fn fight(&mut self, which: Which, fight: Fight) {
         let (before, asked) = (self.good(which), self.asked_in(which.namespace));
         for _ in 0..meddler::ROUNDS {
@@ -84,11 +84,11 @@ impl Player {
             violations.add(format!("{fight:?} over the Secret of {name} made it not Ready: {status}"));
         }
         if reason(&credential, "Renewed") != "SecretConflict" {
-            violations.add(format!("{fight:?} over the Secret of {name} is not told: {status}"));
+            violations.add(format!("{fight:?} over the Secret of {name} is not shown: {status}"));
         }
     }
 
-    /// The API server denies the write of a renewal. That is told, in its words, and the token stays.
+    /// The API server denies the write of a renewal. That is shown, in its words, and the token stays.
     pub async fn deny(&mut self, which: Which, code: u16) {
         let before = self.good(which);
         let until = self.cluster.clocks.now() + TimeDelta::seconds(30);
@@ -96,17 +96,17 @@ impl Player {
         meddler::install(&self.cluster.api, &self.cluster.clocks, to, Admission::Denies(code), until);
         self.edit(which, Edit::Renew);
         self.settles(which.namespace, BACKED_OFF);
-        self.pass(TOLD).await;
+        self.pass(SHOWN).await;
         let Some(credential) = before.and_then(|_| self.reread(which)) else { return };
         let renewed = credential["status"]["conditions"].as_array().into_iter().flatten();
         let message = renewed.filter(|condition| condition["type"] == "Renewed").map(|found| text(&found["message"]));
-        let is_told = message.into_iter().any(|message| message.contains(DENIAL));
+        let is_shown = message.into_iter().any(|message| message.contains(DENIAL));
         if reason(&credential, "Renewed") != "SecretWriteFailed"
-            || !is_told
+            || !is_shown
             || condition(&credential, "Ready") != "True"
         {
             let (name, status) = (label(&credential), &credential["status"]);
-            self.cluster.oracle.violations.add(format!("{name}: a write denied with {code} is told as {status}"));
+            self.cluster.oracle.violations.add(format!("{name}: a write denied with {code} is shown as {status}"));
         }
     }
 

@@ -18,7 +18,7 @@ pub struct Clocks {
     began: Instant,
     /// By how much the wall clock of the operator is ahead, in milliseconds.
     ahead: Arc<AtomicI64>,
-    /// How long the machines slept, in milliseconds: monotonic clocks stand still meanwhile.
+    /// How long the machines slept, in milliseconds: monotonic clocks stop meanwhile.
     slept: Arc<AtomicI64>,
 }
 
@@ -35,7 +35,7 @@ impl Clocks {
         start + slept + TimeDelta::from_std(self.began.elapsed()).expect("a short scenario")
     }
 
-    /// All machines sleep for so long: the time goes on, and monotonic clocks stand still.
+    /// All machines sleep for so long: the time goes on, and monotonic clocks stop.
     pub fn sleep(&self, time: TimeDelta) {
         self.slept.fetch_add(time.num_milliseconds(), Ordering::Relaxed);
     }

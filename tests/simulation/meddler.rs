@@ -28,7 +28,7 @@ pub const DENIAL: &str = "as the scenario says";
 pub enum Fight {
     AddKey,
     RewriteLabels,
-    /// Those that describe the token; without the ones that prove its owner it would be somebody else's.
+    /// Those that describe the token; without the ones that prove its owner it would be someone else's.
     StripAnnotations,
     Delete,
 }

@@ -28,7 +28,7 @@ const SETTLE: Duration = Duration::from_secs(20 * 60);
 /// Then nothing happens for this long, in which each credential is renewed once at most.
 const QUIET: Duration = Duration::from_secs(10 * 60);
 
-/// The state is looked at this often.
+/// The state is checked this often.
 const LOOKED: Duration = Duration::from_secs(20);
 /// After something went wrong with the API server, the clocks or a replica, statuses follow within this.
 pub const RECOVERED: TimeDelta = TimeDelta::seconds(150);
@@ -92,14 +92,14 @@ pub fn name(which: Which) -> String {
 }
 
 impl Player {
-    /// Lets time pass, and looks at the cluster at each step.
+    /// Lets time pass, and checks the cluster at each step.
     pub async fn pass(&mut self, time: Duration) {
         let mut left = time;
         while !left.is_zero() {
             let step = left.min(LOOKED);
             self.cluster.pass(step).await;
             left -= step;
-            self.judge_expiry();
+            self.check_expiry();
             if self.cluster.oracle.is_calm {
                 self.look();
             }

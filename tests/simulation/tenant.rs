@@ -1,5 +1,5 @@
 //! A hostile tenant: what one may do who may write credentials and Secrets in one namespace, and nothing else (contract
-//! section 8). It acts beside the honest tenants, whose tokens must be renewed as if it were not there.
+//! section 8). It acts next to the honest tenants, whose tokens must be renewed as if it were not there.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Notice of changes. Unlike tokio's watch channel it wakes those who wait in the order in which they began to wait: the
-//! channel spreads them at random, and then nothing repeats itself.
+//! Notice of changes. Unlike tokio's watch channel it notifies those who wait in the order in which they began to wait:
+//! the channel spreads them at random, and then nothing repeats itself.
 
 use std::sync::{
     Arc,
@@ -14,13 +14,13 @@ struct Shared {
     notify: Notify,
 }
 
-/// Tells of changes. Clones tell the same listeners.
+/// Reports changes. Clones report to the same listeners.
 #[derive(Clone, Debug, Default)]
 pub struct Changes(Arc<Shared>);
 
 impl Changes {
     /// Something changed.
-    pub fn tell(&self) {
+    pub fn report(&self) {
         self.0.count.fetch_add(1, Ordering::SeqCst);
         self.0.notify.notify_waiters();
     }

@@ -147,7 +147,7 @@ impl ApiServer {
     /// Does what controllers have to do now; returns how many changes that were.
     pub fn run_controllers_once(&self) -> usize {
         let changes = self.with(gc::collect);
-        // to notify where nothing changed would wake those who wait for changes, which this does, for ever
+        // to notify where nothing changed would notify those who wait for changes, which this does, indefinitely
         if changes > 0 {
             self.notify();
         }
@@ -179,7 +179,7 @@ impl ApiServer {
     }
 
     fn notify(&self) {
-        self.changed.tell();
+        self.changed.report();
     }
 
     pub(crate) fn changes(&self) -> Listener {

@@ -1,4 +1,4 @@
-//! "Never somebody else's" (contract sections 3 and 8): whose a Secret is when the operator writes it.
+//! "Never someone else's" (contract sections 3 and 8): whose a Secret is when the operator writes it.
 
 use std::{
     collections::BTreeMap,
