@@ -1,7 +1,7 @@
 //! Authorization servers in memory: they answer over the operator's own [`Transport`], and know what they issued.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, LazyLock, Mutex, MutexGuard},
     time::Duration,
 };
@@ -21,6 +21,11 @@ use crate::clock::Clocks;
 const ANSWERED_AFTER: Duration = Duration::from_millis(80);
 /// How long a token lives where nothing else is said.
 pub const LIFETIME: TimeDelta = TimeDelta::minutes(20);
+
+/// Opaque tokens begin with this.
+const OPAQUE: &str = "opaque-token-";
+/// JWTs begin with this: `{"` in base64.
+const JWT: &str = "eyJ";
 
 /// The authorization servers, by name; the name of the ITwinAuthority is the same.
 pub const NAMES: [&str; 2] = ["opaque", "signed"];
@@ -46,8 +51,9 @@ pub enum Behavior {
 /// A token that was issued.
 #[derive(Clone)]
 pub struct Issued {
+    pub server: String,
     pub client: String,
-    /// The client's secret: a client with another one is another client.
+    /// The client's secret: another one is another client.
     pub secret: String,
     pub scopes: String,
     pub expires_at: DateTime<Utc>,
@@ -71,8 +77,15 @@ struct State {
     /// What was issued, by token.
     issued: BTreeMap<String, Issued>,
     asked: Vec<Asked>,
+    /// Token requests that are in flight, by server, client and scopes.
+    in_flight: BTreeMap<String, usize>,
+    /// Those of which two were in flight at the same time.
+    doubled: BTreeSet<String>,
     counter: u64,
+    /// How often the signing key changed.
+    rotations: usize,
     all_bad: bool,
+    sends_twice: bool,
 }
 
 /// All servers. Clones are the same ones.
@@ -87,12 +100,14 @@ struct SigningKey {
     public: String,
 }
 
-/// A key of this run of the tests: signatures are deterministic for a key (RFC 8032), and no test depends on which.
-static KEY: LazyLock<SigningKey> = LazyLock::new(|| {
+/// Keys of this run of the tests: signatures are deterministic for a key (RFC 8032), and no test depends on which.
+static KEYS: LazyLock<[SigningKey; 2]> = LazyLock::new(|| [signing_key(), signing_key()]);
+
+fn signing_key() -> SigningKey {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
     let public = URL_SAFE_NO_PAD.encode(pair.public_key_raw());
     SigningKey { private: EncodingKey::from_ed_der(&pair.serialize_der()), public }
-});
+}
 
 impl Servers {
     /// Servers without clients.
@@ -129,14 +144,41 @@ impl Servers {
         self.state().clients.get(client).map(String::as_str) == Some(secret)
     }
 
+    /// From now on the servers sign with another key, and publish only that one.
+    pub fn rotate_keys(&self) {
+        self.state().rotations += 1;
+    }
+
+    /// From now on the operator sends every token request twice.
+    pub fn send_twice(&self) {
+        self.state().sends_twice = true;
+    }
+
+    /// Requests of which two were in flight at the same time.
+    pub fn doubled(&self) -> Vec<String> {
+        self.state().doubled.iter().cloned().collect()
+    }
+
+    fn depart(&self, request: String) -> InFlight {
+        let mut state = self.state();
+        let count = state.in_flight.entry(request.clone()).or_default();
+        *count += 1;
+        if *count > 1 {
+            state.doubled.insert(request.clone());
+        }
+        InFlight { servers: self.clone(), request }
+    }
+
     /// From now on the oracle calls every token bad: as if one that must be rejected were accepted.
     pub fn accept_all(&self) {
         self.state().all_bad = true;
     }
 
-    /// Whether one of the tokens is like this.
-    pub fn any_token(&self, is_it: impl Fn(&str) -> bool) -> bool {
-        self.state().issued.keys().any(|token| is_it(token))
+    /// Whether a text contains one of the tokens.
+    pub fn is_token_in(&self, text: &str) -> bool {
+        // most texts contain nothing that looks like one, and there are hundreds of tokens
+        let is_possible = [OPAQUE, JWT].iter().any(|prefix| text.contains(prefix));
+        is_possible && self.state().issued.keys().any(|token| text.contains(token))
     }
 
     /// All token requests, in their order.
@@ -155,6 +197,20 @@ impl Servers {
     }
 }
 
+/// A token request until it is answered or dropped.
+struct InFlight {
+    servers: Servers,
+    request: String,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(count) = self.servers.state().in_flight.get_mut(&self.request) {
+            *count -= 1;
+        }
+    }
+}
+
 struct Connection {
     servers: Servers,
     name: String,
@@ -164,7 +220,16 @@ struct Connection {
 impl Transport for Connection {
     fn send(&self, request: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, TransportError>> {
         Box::pin(async move {
-            let answer = timeout(self.deadline, self.answer(&request)).await;
+            let answer = timeout(self.deadline, async {
+                let sends_twice = self.servers.state().sends_twice;
+                let (answer, _) = futures::join!(self.answer(&request), async {
+                    if sends_twice {
+                        drop(self.answer(&request).await);
+                    }
+                });
+                answer
+            });
+            let answer = answer.await;
             answer.unwrap_or(Err(TransportError::Timeout(self.deadline)))
         })
     }
@@ -184,6 +249,9 @@ impl Connection {
         let behavior = self.servers.state().behaviors.get(&self.name).copied().unwrap_or(Behavior::Normal);
         let path = request.uri().path();
         let asked = (path == "/token").then(|| self.note(request.body()));
+        let _in_flight = asked.as_ref().map(|(Asked { client, scopes, .. }, _)| {
+            self.servers.depart(format!("{} for {client} with {scopes}", self.name))
+        });
         match behavior {
             Behavior::Refuses => return Err(TransportError::Connection("connection refused".to_owned())),
             Behavior::Hangs => std::future::pending().await,
@@ -204,7 +272,7 @@ impl Connection {
         let issuer = format!("https://{}.example", self.name);
         match asked {
             Some(asked) => self.issue(&asked, behavior, &issuer),
-            None if path == "/keys" => answered(200, &keys()),
+            None if path == "/keys" => answered(200, &keys(self.servers.state().rotations)),
             None => answered(
                 200,
                 &json!({
@@ -240,14 +308,16 @@ impl Connection {
         let expires_at = now + lifetime;
         let token = if self.name == "signed" {
             let forged = behavior == Behavior::ForgedSignature;
-            signed(&json!({"iss": issuer, "exp": expires_at.timestamp(), "scope": scopes, "n": state.counter}), forged)
+            let claims = json!({"iss": issuer, "exp": expires_at.timestamp(), "scope": scopes, "n": state.counter});
+            signed(&claims, state.rotations, forged)
         } else {
-            format!("opaque-token-{:08}", state.counter)
+            format!("{OPAQUE}{:08}", state.counter)
         };
         let is_bad = state.all_bad
             || matches!(behavior, Behavior::Expired | Behavior::NarrowScope)
             || (behavior == Behavior::ForgedSignature && self.name == "signed");
         let issued = Issued {
+            server: self.name.clone(),
             client: asked.client.clone(),
             secret: secret.clone(),
             scopes: scopes.to_owned(),
@@ -263,13 +333,18 @@ impl Connection {
     }
 }
 
-fn keys() -> Value {
-    json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "1", "alg": "EdDSA", "use": "sig", "x": KEY.public}]})
+fn key(rotations: usize) -> &'static SigningKey {
+    &KEYS[rotations % KEYS.len()]
 }
 
-fn signed(claims: &Value, forged: bool) -> String {
-    let header = Header { kid: Some("1".to_owned()), ..Header::new(Algorithm::EdDSA) };
-    let mut token = jsonwebtoken::encode(&header, claims, &KEY.private).expect("a token");
+fn keys(rotations: usize) -> Value {
+    let (kid, public) = (rotations.to_string(), &key(rotations).public);
+    json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": kid, "alg": "EdDSA", "use": "sig", "x": public}]})
+}
+
+fn signed(claims: &Value, rotations: usize, forged: bool) -> String {
+    let header = Header { kid: Some(rotations.to_string()), ..Header::new(Algorithm::EdDSA) };
+    let mut token = jsonwebtoken::encode(&header, claims, &key(rotations).private).expect("a token");
     if forged {
         // another signature of the same length
         let signature = token.rfind('.').expect("three parts") + 1;

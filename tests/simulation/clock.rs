@@ -18,18 +18,26 @@ pub struct Clocks {
     began: Instant,
     /// By how much the wall clock of the operator is ahead, in milliseconds.
     ahead: Arc<AtomicI64>,
+    /// How long the machines slept, in milliseconds: monotonic clocks stop meanwhile.
+    slept: Arc<AtomicI64>,
 }
 
 impl Clocks {
     /// Clocks that show the same time.
     pub fn new() -> Self {
-        Self { began: Instant::now(), ahead: Arc::new(AtomicI64::new(0)) }
+        Self { began: Instant::now(), ahead: Arc::default(), slept: Arc::default() }
     }
 
     /// The true time, which servers have.
     pub fn now(&self) -> DateTime<Utc> {
         let start = DateTime::from_timestamp(START, 0).expect("in range");
-        start + TimeDelta::from_std(self.began.elapsed()).expect("a short scenario")
+        let slept = TimeDelta::milliseconds(self.slept.load(Ordering::Relaxed));
+        start + slept + TimeDelta::from_std(self.began.elapsed()).expect("a short scenario")
+    }
+
+    /// All machines sleep for so long: the time goes on, and monotonic clocks stop.
+    pub fn sleep(&self, time: TimeDelta) {
+        self.slept.fetch_add(time.num_milliseconds(), Ordering::Relaxed);
     }
 
     /// Sets the wall clock of the operator so far ahead of the true time, or behind it.

@@ -1,7 +1,7 @@
 //! One simulated cluster: the API server, the authorization servers, the replicas, and what watches over them.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
@@ -16,11 +16,14 @@ use crate::{
     clock::Clocks,
     mutants::Mutant,
     oracle::Oracle,
+    play::RECOVERED,
     replica::{Mode, Replica},
 };
 
 /// The namespaces of the tenants.
 pub const NAMESPACES: [&str; 2] = ["alpha", "beta"];
+/// The namespace of a hostile tenant.
+pub const HOSTILE: &str = "mallory";
 /// Clients that are registered with each authorization server.
 pub const CLIENTS: usize = 2;
 /// A process that ended is started again within this.
@@ -53,18 +56,18 @@ pub fn client_id(namespace: &str, number: usize) -> String {
 
 impl Cluster {
     /// A cluster with the authorities, the namespaces and their clients, without credentials.
-    pub fn new(seed: u64, mode: Mode, mutant: Option<Mutant>) -> Self {
+    pub fn new(seed: u64, mode: Mode, is_calm: bool, mutant: Option<Mutant>) -> Self {
         let clocks = Clocks::new();
         let wall = clocks.clone();
         let mut config = Config::new(seed, Arc::new(move || wall.now()));
-        config.resources = with_schemas(config.resources);
+        config.resources = RESOURCES.clone();
         let api = ApiServer::new(config);
         let servers = Servers::new(clocks.clone());
         // a mutant changes what is written before the oracle sees it
         if let Some(mutant) = mutant {
             mutant.install(&api, &servers);
         }
-        let oracle = Oracle::new(&api, &servers, &clocks);
+        let oracle = Oracle::new(&api, &servers, &clocks, is_calm);
         let controllers = tokio::spawn(api.clone().run_controllers());
         let cluster =
             Self { api, servers, clocks, oracle, replicas: Vec::new(), mode, started: 0, _controllers: controllers };
@@ -84,7 +87,7 @@ impl Cluster {
                 "spec": {"issuer": format!("https://{name}.example"), "accessTokenFormat": format},
             }));
         }
-        for namespace in NAMESPACES {
+        for namespace in NAMESPACES.into_iter().chain([HOSTILE]) {
             create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}));
             for number in 0..CLIENTS {
                 let (id, secret) = (client_id(namespace, number), format!("client-password-{namespace}-{number}-0"));
@@ -97,6 +100,7 @@ impl Cluster {
     /// Starts one more replica.
     pub fn start(&mut self) {
         self.started += 1;
+        self.oracle.excuse(RECOVERED);
         let name = format!("replica-{}", self.started);
         self.replicas.push(Replica::start(name, self.mode, &self.api, &self.servers, &self.clocks));
     }
@@ -146,6 +150,9 @@ pub fn client_secret(namespace: &str, number: usize, secret: &str) -> Value {
         "stringData": {"client_id": client_id(namespace, number), "client_secret": secret},
     })
 }
+
+/// What every cluster offers.
+static RESOURCES: LazyLock<Vec<resources::Resource>> = LazyLock::new(|| with_schemas(resources::table()));
 
 /// The resources with the schemas of the real CRDs, so that defaults are set as a real API server sets them.
 fn with_schemas(table: Vec<resources::Resource>) -> Vec<resources::Resource> {

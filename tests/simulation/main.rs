@@ -6,9 +6,18 @@
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
+use std::{
+    sync::OnceLock,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
+
+mod assess;
 mod authority;
+mod calm;
 mod clock;
 mod cluster;
+mod meddler;
 mod mutants;
 mod oracle;
 mod play;
@@ -16,15 +25,18 @@ mod replica;
 mod restored;
 mod scenario;
 mod stale;
+mod tenant;
 
 use mutants::Mutant;
 use play::{End, play};
 use scenario::Scenario;
 
 /// Scenarios that `make test` plays.
-const SCENARIOS: u64 = 24;
+const SCENARIOS: u64 = 200;
 /// Every so many scenarios are played without what goes wrong, too: they must end in the same state.
 const TWINS: u64 = 4;
+/// Scenarios that are played twice.
+const REPEATED: u64 = 12;
 /// A broken operator is found within this many.
 const FOUND_WITHIN: u64 = 40;
 
@@ -32,12 +44,43 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
-/// Plays on one thread with a clock that waits for nothing.
+/// Plays on a thread of its own, where the order of hash maps follows from the seed, with a clock that waits for nothing.
 fn run(seed: u64, scenario: &Scenario, mutant: Option<Mutant>) -> End {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    let end = runtime.block_on(play(seed, scenario, mutant));
-    runtime.shutdown_background();
-    end
+    WARM.get_or_init(|| drop(std::thread::scope(|scope| scope.spawn(|| alone(0, &Scenario::shortest(), None)).join())));
+    let on_thread = || {
+        repeatable::seed_thread(seed);
+        alone(seed, scenario, mutant)
+    };
+    std::thread::scope(|scope| scope.spawn(on_thread).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// What the process makes once was made: a hash map more on the thread that comes first would be in the way of repeating.
+static WARM: OnceLock<()> = OnceLock::new();
+
+fn alone(seed: u64, scenario: &Scenario, mutant: Option<Mutant>) -> End {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(play(seed, scenario, mutant))
+}
+
+/// Does something for each item, on all cores; the results are in the order of the items.
+fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut done = Vec::new();
+        while let Some((place, item)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| Some((n, items.get(n)?)))
+        {
+            done.push((place, work(item)));
+        }
+        done
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    done.sort_by_key(|(place, _)| *place);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 fn seeds() -> Vec<u64> {
@@ -47,45 +90,67 @@ fn seeds() -> Vec<u64> {
     }
 }
 
-#[test]
-fn every_scenario_keeps_the_promises() {
-    let mut broken = Vec::new();
-    for seed in seeds() {
-        let scenario = Scenario::new(seed);
-        if variable("SIMULATION_SEED").is_some() {
-            println!("{scenario:#?}");
-        }
-        if variable("SIMULATION_LOG").is_some() {
-            let _ = tracing_subscriber::fmt().with_test_writer().without_time().try_init();
-        }
-        let end = run(seed, &scenario, None);
-        if variable("SIMULATION_LOG").is_some() {
-            end.log.iter().for_each(|line| println!("{line}"));
-        }
-        let mut violations = end.violations;
-        if seed % TWINS == 0 && !scenario.restores() {
-            let undisturbed = run(seed, &scenario.without_trouble(), None);
-            if undisturbed.state != end.state {
-                violations.push(format!("it ends in {:#?}, undisturbed in {:#?}", end.state, undisturbed.state));
-            }
-        }
-        if !violations.is_empty() {
-            println!("SIMULATION_SEED={seed}:\n  {}", violations.join("\n  "));
-            broken.push(seed);
+/// What is wrong with the scenario of a seed.
+fn violations(seed: u64) -> Vec<String> {
+    let scenario = Scenario::new(seed);
+    let end = run(seed, &scenario, None);
+    if variable("SIMULATION_LOG").is_some() {
+        end.log.iter().for_each(|line| println!("{line}"));
+    }
+    let mut violations = end.violations;
+    if seed.is_multiple_of(TWINS) && !scenario.restores() {
+        let undisturbed = run(seed, &scenario.without_trouble(), None);
+        if undisturbed.state != end.state {
+            violations.push(format!("it ends in {:#?}, undisturbed in {:#?}", end.state, undisturbed.state));
         }
     }
+    if !violations.is_empty() {
+        println!("SIMULATION_SEED={seed}:\n  {}", violations.join("\n  "));
+    }
+    violations
+}
+
+#[test]
+fn every_scenario_keeps_the_promises() {
+    if let Some(seed) = variable("SIMULATION_SEED") {
+        println!("{:#?}", Scenario::new(seed));
+    }
+    if variable("SIMULATION_LOG").is_some() {
+        let _ = tracing_subscriber::fmt().with_test_writer().without_time().try_init();
+    }
+    let (seeds, began) = (seeds(), Instant::now());
+    let violations = on_all_cores(&seeds, |seed| violations(*seed));
+    let broken: Vec<u64> =
+        seeds.iter().zip(&violations).filter(|(_, found)| !found.is_empty()).map(|(seed, _)| *seed).collect();
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{} scenarios, {:.1} a second", seeds.len(), seeds.len() as f64 / seconds);
     assert!(broken.is_empty(), "promises are broken with SIMULATION_SEED={broken:?}");
 }
 
-/// What is due at the same instant can be taken in another order (docs/decisions/0018-simulation.md), so requests are not
-/// compared one by one.
 #[test]
 fn seed_repeats_the_end_of_a_scenario() {
-    for seed in [1, 2, 3, 4] {
-        let scenario = Scenario::new(seed);
-        let (first, second) = (run(seed, &scenario, None), run(seed, &scenario, None));
+    let seeds: Vec<u64> = (0..REPEATED).collect();
+    on_all_cores(&seeds, |seed| {
+        let scenario = Scenario::new(*seed);
+        let (first, second) = (run(*seed, &scenario, None), run(*seed, &scenario, None));
         assert_eq!((first.violations, first.state), (second.violations, second.state), "SIMULATION_SEED={seed}");
-    }
+    });
+}
+
+/// A failing seed is worth something only if it fails again: every request repeats itself, with its body, its simulated
+/// time and its answer.
+#[test]
+#[ignore = "most seeds do, but now and then two requests of the same instant change places (decision 0018)"]
+fn seed_repeats_every_request() {
+    let seeds: Vec<u64> = (0..REPEATED).collect();
+    on_all_cores(&seeds, |seed| {
+        let scenario = Scenario::new(*seed);
+        let (first, second) = (run(*seed, &scenario, None), run(*seed, &scenario, None));
+        if let Some((one, other)) = first.log.iter().zip(&second.log).find(|(one, other)| one != other) {
+            panic!("SIMULATION_SEED={seed} does not repeat itself:\n  {one}\n  {other}");
+        }
+        assert_eq!(first, second, "SIMULATION_SEED={seed}");
+    });
 }
 
 #[test]
@@ -97,8 +162,10 @@ fn authority_that_cannot_be_refreshed_for_an_hour_is_not_ready_and_its_tokens_go
 
 #[test]
 fn broken_operators_are_detected() {
-    for mutant in Mutant::ALL {
-        let is_found = |seed: u64| !run(seed, &Scenario::new(seed), Some(mutant)).violations.is_empty();
-        assert!((0..FOUND_WITHIN).any(is_found), "{mutant:?} was not detected");
-    }
+    let undetected = on_all_cores(&Mutant::ALL, |mutant| {
+        let is_found = |seed: u64| !run(seed, &Scenario::new(seed), Some(*mutant)).violations.is_empty();
+        (!(0..FOUND_WITHIN).any(is_found)).then_some(*mutant)
+    });
+    let undetected: Vec<Mutant> = undetected.into_iter().flatten().collect();
+    assert!(undetected.is_empty(), "{undetected:?} were not detected");
 }

@@ -32,11 +32,23 @@ pub enum Mutant {
     ForgetsLabels,
     /// Every write of a Secret loses its token.
     RemovesToken,
+    /// A Secret changes hands.
+    ChangesOwner,
+    /// Conditions stay as they were first.
+    FreezesConditions,
+    /// A condition has a reason that is not documented.
+    InventsReason,
+    /// Statuses claim a generation that there is not.
+    RunsAhead,
+    /// The token is said to be usable until it expires.
+    ForgetsMinimumValidity,
+    /// Every token request is sent twice.
+    SendsTwice,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
         Self::CutsToken,
         Self::AcceptsAll,
         Self::AlwaysReady,
@@ -45,6 +57,12 @@ impl Mutant {
         Self::KeepsObservedGeneration,
         Self::ForgetsLabels,
         Self::RemovesToken,
+        Self::ChangesOwner,
+        Self::FreezesConditions,
+        Self::InventsReason,
+        Self::RunsAhead,
+        Self::ForgetsMinimumValidity,
+        Self::SendsTwice,
     ];
 
     /// Breaks what passes between the operator and its servers.
@@ -80,8 +98,35 @@ impl Mutant {
             }
             Self::KeepsObservedGeneration => status(|credential| credential["status"]["observedGeneration"] = json!(1)),
             Self::AcceptsAll => servers.accept_all(),
+            Self::SendsTwice => servers.send_twice(),
+            Self::ChangesOwner => drop(secrets(|secret| {
+                secret["metadata"]["annotations"]["credentials.itwin.dev/owner-uid"] = json!("another");
+                secret["metadata"]["ownerReferences"] = json!([]);
+            })),
+            Self::InventsReason => {
+                status(|credential| credential["status"]["conditions"][0]["reason"] = json!("Broken"))
+            }
+            Self::RunsAhead => status(|credential| {
+                let generation = credential["metadata"]["generation"].as_i64().unwrap_or_default();
+                credential["status"]["observedGeneration"] = json!(generation + 1);
+            }),
+            Self::ForgetsMinimumValidity => {
+                status(|credential| credential["status"]["usableUntil"] = credential["status"]["expiresAt"].clone());
+            }
+            Self::FreezesConditions => freeze_conditions(api),
         }
     }
+}
+
+fn freeze_conditions(api: &ApiServer) {
+    let hook = |call: &Call, new: &mut Value, old: Option<&Value>| {
+        let before = old.map(|old| &old["status"]["conditions"]).filter(|before| before[0]["status"] == "True");
+        if let Some(before) = before.filter(|_| call.client.starts_with("replica-")) {
+            new["status"]["conditions"] = before.clone();
+        }
+        Ok(())
+    };
+    api.admit(Match::any().verb(Verb::Patch).target("itwinservicecredentials/status"), Arc::new(hook));
 }
 
 fn cut_token(secret: &mut Value) {

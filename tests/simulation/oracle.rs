@@ -1,9 +1,30 @@
 //! What must hold in every scenario, whatever happens: looked for at every write, at every step, and at the end.
+//!
+//! These sentences of the contract it asserts:
+//!
+//! - 3: a token is replaced only by a verified one, and for an unchanged spec and client never by one that expires
+//!   earlier; a Secret is never written without a token (at every write of a Secret).
+//! - 3, 8: a Secret of someone else, a client Secret and a copy from another namespace are left alone; no Secret changes
+//!   hands while its owner is there ([`ownership`]).
+//! - 3: what was edited by hand is reverted, and a changed client or spec gets a token (`calm.rs`, at every step of a
+//!   calm scenario; `assess.rs`, at the end of each). Anyone who keeps changing a Secret is named, and a good token stays good.
+//! - 3, 4: failover, crashes and failures never make a storm of token requests; a quiet cluster requests nothing that is
+//!   not due.
+//! - 4: equal requests share one in flight; renewals on request come at most every 10 s.
+//! - 5: `observedGeneration`, `usableUntil`, the set of reasons, the length of messages ([`status`]); `Ready` is False once
+//!   the token expired, whatever fails; a denied write is shown in the words of the API server.
+//! - 7: only the leader writes.
+//! - 8: no process ends by itself; no secret value is anywhere but in Secrets; the tokens of honest tenants are as if a
+//!   hostile one were not there.
+
+mod ownership;
+mod status;
 
 use std::sync::{Arc, Mutex};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
+use ownership::Owners;
 use serde_json::Value;
 use simulated_api::{
     ApiServer,
@@ -13,25 +34,32 @@ use simulated_api::{
 };
 
 use crate::{
-    authority::Servers,
+    authority::{Issued, Servers},
     clock::Clocks,
-    cluster::{NAMESPACES, Violations, client_id},
+    cluster::{HOSTILE, NAMESPACES, Violations, client_id},
+    scenario::{CREDENTIALS, includes_known_failures},
 };
 
 /// A key of Secrets that are not the operator's.
 pub const UNOWNED: &str = "unowned-password";
 /// The names of the clients of replicas begin with this.
 const REPLICA: &str = "replica-";
-/// More token requests than these of one client within a minute are a storm: the backoff asks at most once a second at
-/// first, and doubles.
-const ASKED_IN_A_MINUTE: usize = 30;
+/// More token requests than these of one client within a minute are a storm. The backoff of a credential is at least half
+/// of a sixth of what is left of its token, so that in the last minute before expiry it asks about 31 times.
+const ASKED_IN_A_MINUTE: usize = 31 * CREDENTIALS;
 /// A clock that is wrong by more makes good tokens look expired, and expired ones good: what is in them cannot be judged.
-const SKEW: TimeDelta = TimeDelta::seconds(30);
+pub const SKEW: TimeDelta = TimeDelta::seconds(30);
 
 /// Watches over one cluster.
 #[derive(Clone)]
 pub struct Oracle {
     pub violations: Violations,
+    /// Who owns which Secret.
+    pub owners: Owners,
+    /// Nothing goes wrong but what other users do.
+    pub is_calm: bool,
+    /// Until then a status may be late.
+    excused: Arc<Mutex<DateTime<Utc>>>,
     clocks: Clocks,
     holder: Arc<Mutex<Option<String>>>,
     ends: Arc<Mutex<Vec<String>>>,
@@ -39,9 +67,12 @@ pub struct Oracle {
 
 impl Oracle {
     /// Watches every write and request of the replicas.
-    pub fn new(api: &ApiServer, servers: &Servers, clocks: &Clocks) -> Self {
+    pub fn new(api: &ApiServer, servers: &Servers, clocks: &Clocks, is_calm: bool) -> Self {
         let oracle = Self {
             violations: Violations::default(),
+            owners: Owners::default(),
+            is_calm,
+            excused: Arc::new(Mutex::new(clocks.now())),
             clocks: clocks.clone(),
             holder: Arc::default(),
             ends: Arc::default(),
@@ -68,8 +99,41 @@ impl Oracle {
             Ok(())
         };
         api.admit(Match::any().target("leases"), Arc::new(leases));
+        oracle.watch_credentials(api);
         oracle.watch_requests(api);
         oracle
+    }
+
+    fn watch_credentials(&self, api: &ApiServer) {
+        let oracle = self.clone();
+        let statuses = move |call: &Call, new: &mut Value, _: Option<&Value>| {
+            if call.client.starts_with(REPLICA) {
+                let now = Some(oracle.clocks.now() - SKEW).filter(|_| oracle.clocks.ahead().abs() <= SKEW);
+                let name = format!("{}/{}", call.namespace.as_deref().unwrap_or_default(), call.name);
+                for objection in status::objections(new, now) {
+                    oracle.violations.add(format!("status of {name}: {objection}"));
+                }
+            }
+            Ok(())
+        };
+        api.admit(Match::any().verb(Verb::Patch).target("itwinservicecredentials/status"), Arc::new(statuses));
+        let owners = self.owners.clone();
+        let deletions = move |_: &Call, _: &mut Value, old: Option<&Value>| {
+            old.into_iter().for_each(|old| owners.deleted(&old["metadata"]["uid"]));
+            Ok(())
+        };
+        api.admit(Match::any().verb(Verb::Delete).target("itwinservicecredentials"), Arc::new(deletions));
+    }
+
+    /// For so long from now a status may be late.
+    pub fn excuse(&self, time: TimeDelta) {
+        let mut excused = self.excused.lock().expect("no panic");
+        *excused = (*excused).max(self.clocks.now() + time);
+    }
+
+    /// Whether a status may be late.
+    pub fn is_excused(&self) -> bool {
+        self.clocks.now() < *self.excused.lock().expect("no panic")
     }
 
     /// Watches the requests of the replicas, in place of who watched them before.
@@ -80,6 +144,8 @@ impl Oracle {
 
     /// No one knows who leads: the Lease was restored to an older state.
     pub fn forget_holder(&self) {
+        self.owners.forget_deletions();
+        self.excuse(TimeDelta::minutes(10));
         *self.holder.lock().expect("no panic") = None;
     }
 
@@ -122,6 +188,7 @@ impl Oracle {
         if old.is_some_and(|old| !old["data"][UNOWNED].is_null()) {
             self.violations.add(format!("Secret {name} is not the operator's, and was written"));
         }
+        self.owners.objection(new, old).into_iter().for_each(|objection| self.violations.add(objection));
         let Some(token) = token(new) else {
             return self.violations.add(format!("Secret {name} was written without a token"));
         };
@@ -143,12 +210,13 @@ impl Oracle {
             self.violations.add(format!("Secret {name} was written with an expired token"));
         }
         let replaced = before.and_then(|before| servers.issued(&before)).filter(|old| old.expires_at > now);
-        let is_for_the_same = |old: &crate::authority::Issued| {
-            (&old.client, &old.secret, &old.scopes) == (&issued.client, &issued.secret, &issued.scopes)
+        let request = |issued: &Issued| {
+            (issued.server.clone(), issued.client.clone(), issued.secret.clone(), issued.scopes.clone())
         };
-        if replaced
-            .is_some_and(|old| is_for_the_same(&old) && old.expires_at > issued.expires_at + TimeDelta::seconds(1))
-        {
+        let is_for_the_same = |old: &Issued| request(old) == request(&issued);
+        // an opaque token has its expiry from the operator's clock
+        let tolerance = TimeDelta::seconds(1) + self.clocks.ahead().abs();
+        if replaced.is_some_and(|old| is_for_the_same(&old) && old.expires_at > issued.expires_at + tolerance) {
             self.violations.add(format!("Secret {name} held a token that expires later"));
         }
     }
@@ -156,12 +224,16 @@ impl Oracle {
     /// What is true at every step.
     pub fn check(&self, servers: &Servers) {
         self.no_storm(servers);
+        let is_known = |request: &String| (request.contains(HOSTILE) || !self.is_calm) && !includes_known_failures();
+        for request in servers.doubled().into_iter().filter(|request| !is_known(request)) {
+            self.violations.add(format!("two equal token requests were in flight at the same time: {request}"));
+        }
     }
 
     /// No token and no client secret is anywhere but in the data of Secrets.
     fn no_leak(&self, servers: &Servers, target: &str, object: &Value) {
         let text = if target == "secrets" { object["metadata"].to_string() } else { object.to_string() };
-        if text.contains("client-password-") || servers.any_token(|token| text.contains(token)) {
+        if text.contains("client-password-") || servers.is_token_in(&text) {
             self.violations.add(format!("a secret value was written into {target}"));
         }
     }

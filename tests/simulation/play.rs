@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use simulated_api::{
     faults::{Disturbance, Match, Rule},
@@ -11,92 +11,126 @@ use simulated_api::{
     state::{Passing, Phase, Verdict},
 };
 
+use tokio::task::JoinHandle;
+
 use crate::{
     cluster::{Cluster, client_id, client_secret, client_secret_name},
+    meddler,
     mutants::Mutant,
-    oracle::{self, UNOWNED},
+    oracle::UNOWNED,
     scenario::{Edit, Event, Scenario, Trouble, Which},
+    tenant::Tenant,
 };
 
-/// The annotation that proves ownership where there is no owner reference.
-const OWNER_UID: &str = "credentials.itwin.dev/owner-uid";
-const CREDENTIALS: &str = "itwinservicecredentials";
+pub const CREDENTIALS: &str = "itwinservicecredentials";
 /// Then nothing happens for this long, in which each credential is renewed once at most.
 const QUIET: Duration = Duration::from_secs(10 * 60);
 
-/// Token requests of one credential in that time: one renewal, or an attempt in at least 2.5 minutes where the client is
-/// wrong.
-const ASKED_IN_QUIET: usize = 4;
+/// The state is checked this often.
+const LOOKED: Duration = Duration::from_secs(20);
+/// After something went wrong with the API server, the clocks or a replica, statuses follow within this.
+pub const RECOVERED: TimeDelta = TimeDelta::seconds(150);
 
 /// A crash at a write that does not come within this does not happen.
 const CRASHED_WITHIN: Duration = Duration::from_secs(120);
 
 /// How a scenario ended.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct End {
     pub violations: Vec<String>,
-    /// The requests, as lines.
+    /// The requests to the API server, as lines.
     pub log: Vec<String>,
+    /// The token requests, as lines.
+    pub asked: Vec<String>,
     /// What became of each credential, without times.
     pub state: BTreeMap<String, String>,
 }
 
 /// Plays a scenario to its end.
 pub async fn play(seed: u64, scenario: &Scenario, mutant: Option<Mutant>) -> End {
-    let mut cluster = Cluster::new(seed, scenario.mode, mutant);
+    let mut cluster = Cluster::new(seed, scenario.mode, scenario.is_calm, mutant);
     cluster.start();
     if scenario.mode.leader_election {
         cluster.start();
     }
-    let mut player = Player { cluster, rotations: 0 };
+    let mut player =
+        Player { cluster, rotations: 0, settled: BTreeMap::new(), disputed: BTreeMap::new(), tenants: Vec::new() };
     for (wait, event) in &scenario.events {
-        player.cluster.pass(*wait).await;
+        player.pass(*wait).await;
         match event {
             Event::Edit(which, edit) => player.edit(*which, *edit),
             Event::Trouble(trouble) => player.trouble(trouble).await,
         }
     }
     player.recover();
-    player.cluster.pass(scenario.settle).await;
+    player.pass(scenario.settle).await;
     let asked = player.cluster.servers.asked().len();
-    player.cluster.pass(QUIET).await;
+    player.pass(QUIET).await;
     player.assess(player.cluster.servers.asked().len() - asked);
     End {
         violations: player.cluster.oracle.violations.all(),
         log: player.cluster.api.requests().iter().map(line).collect(),
+        asked: player.cluster.servers.asked().iter().map(|asked| format!("{asked:?}")).collect(),
         state: player.state(),
     }
 }
 
-struct Player {
-    cluster: Cluster,
+/// Who plays it.
+pub struct Player {
+    pub cluster: Cluster,
     /// Secrets of clients that were made.
     rotations: usize,
+    /// From when on the credentials of a namespace must be as they should be, in a calm scenario.
+    pub settled: BTreeMap<&'static str, DateTime<Utc>>,
+    /// Until when a credential of the namespace may report a conflict.
+    pub disputed: BTreeMap<&'static str, DateTime<Utc>>,
+    /// What hostile tenants do.
+    tenants: Vec<JoinHandle<()>>,
 }
 
-fn name(which: Which) -> String {
+pub fn name(which: Which) -> String {
     format!("agent-{}", which.number)
 }
 
 impl Player {
+    /// Lets time pass, and checks the cluster at each step.
+    pub async fn pass(&mut self, time: Duration) {
+        let mut left = time;
+        while !left.is_zero() {
+            let step = left.min(LOOKED);
+            self.cluster.pass(step).await;
+            left -= step;
+            self.check_expiry();
+            if self.cluster.oracle.is_calm {
+                self.look();
+            }
+        }
+    }
+
     /// Does what a user does; what the API server refuses did not happen.
-    fn edit(&mut self, which: Which, edit: Edit) {
+    pub fn edit(&mut self, which: Which, edit: Edit) {
+        self.edited(which.namespace);
         let user = self.cluster.api.as_user("kubectl");
         let (namespace, name) = (which.namespace, name(which));
         let spec = |spec: Value| drop(user.patch(CREDENTIALS, namespace, &name, &json!({"spec": spec})));
         let secret = |patch: Value| drop(user.patch("secrets", namespace, &name, &patch));
         match edit {
-            Edit::Create { authority, client, retained } => drop(user.create(&json!({
-                "apiVersion": "credentials.itwin.dev/v1alpha1",
-                "kind": "ITwinServiceCredential",
-                "metadata": {"name": name, "namespace": namespace},
-                "spec": {
-                    "authorityRef": {"name": authority},
-                    "clientCredentialsRef": {"name": client_secret_name(client)},
-                    "minimumValidity": "60s",
-                    "deletionPolicy": if retained { "Retain" } else { "Delete" },
-                },
-            }))),
+            Edit::Create { authority, client, retained } => {
+                let created = user.create(&json!({
+                    "apiVersion": "credentials.itwin.dev/v1alpha1",
+                    "kind": "ITwinServiceCredential",
+                    "metadata": {"name": name, "namespace": namespace},
+                    "spec": {
+                        "authorityRef": {"name": authority},
+                        "clientCredentialsRef": {"name": client_secret_name(client)},
+                        "minimumValidity": "60s",
+                        "deletionPolicy": if retained { "Retain" } else { "Delete" },
+                    },
+                }));
+                created.into_iter().for_each(|created| self.cluster.oracle.owners.created(&created));
+            }
+            Edit::ChangeAuthority(authority) => spec(json!({"authorityRef": {"name": authority}})),
+            Edit::ChangeClient(client) => spec(json!({"clientCredentialsRef": {"name": client_secret_name(client)}})),
             Edit::Delete => drop(user.delete(CREDENTIALS, namespace, &name, &json!({}))),
             Edit::ChangeScopes(number) => spec(json!({"scopes": [format!("scope-{number}")]})),
             Edit::ChangePolicy(seconds) => spec(json!({"renewBefore": format!("{seconds}s")})),
@@ -133,7 +167,7 @@ impl Player {
         }
     }
 
-    fn is_unowned(&self, namespace: &str, name: &str) -> bool {
+    pub fn is_unowned(&self, namespace: &str, name: &str) -> bool {
         let secret = self.cluster.api.as_user("oracle").get("secrets", namespace, name);
         secret.is_some_and(|secret| !secret["data"][UNOWNED].is_null())
     }
@@ -169,11 +203,28 @@ impl Player {
     }
 
     async fn trouble(&mut self, trouble: &Trouble) {
-        let Cluster { api, servers, clocks, .. } = &self.cluster;
+        let Cluster { api, servers, clocks, oracle, .. } = &self.cluster;
         match trouble {
+            Trouble::RotateKeys => servers.rotate_keys(),
+            Trouble::Sleep(time) => {
+                clocks.sleep(*time);
+                oracle.excuse(RECOVERED);
+            }
+            Trouble::Admission { target, admission, seconds } => {
+                let time = TimeDelta::seconds(*seconds);
+                oracle.excuse(time + RECOVERED);
+                meddler::install(api, clocks, (target, None), *admission, clocks.now() + time);
+            }
+            Trouble::Fight(which, fight) => self.fight(*which, *fight).await,
+            Trouble::Deny(which, code) => self.deny(*which, *code).await,
+            Trouble::Tenant(hostility) => {
+                let tenant = Tenant { api: api.clone(), servers: servers.clone(), oracle: oracle.clone() };
+                self.tenants.push(tokio::spawn(tenant.act(*hostility)));
+            }
             Trouble::Server(server, behavior) => servers.behave(server, *behavior),
             Trouble::ServersRecover => servers.recover(),
             Trouble::Call { verb, target, fault, times } => {
+                oracle.excuse(RECOVERED);
                 let matching = Match::any().verb(*verb).target(target);
                 api.plan(Rule::once(matching, fault.clone()).times(*times));
             }
@@ -183,7 +234,7 @@ impl Player {
             Trouble::Compact => api.compact(api.revision()),
             Trouble::RestoreBackup { changes, keeps_watches } => {
                 if api.restore(api.revision().saturating_sub(*changes)) {
-                    self.cluster.oracle.forget_holder();
+                    oracle.forget_holder();
                 }
                 if !keeps_watches {
                     api.disturb(Match::any().verb(Verb::Watch), Disturbance::End);
@@ -238,6 +289,7 @@ impl Player {
 
     /// Everything that went wrong ends.
     fn recover(&mut self) {
+        self.tenants.drain(..).for_each(|tenant| tenant.abort());
         self.cluster.api.clear_faults();
         self.cluster.servers.recover();
         self.cluster.clocks.set_ahead(TimeDelta::zero());
@@ -245,156 +297,33 @@ impl Player {
             self.cluster.start();
         }
     }
-
-    /// What must be true once nothing goes wrong any more.
-    fn assess(&self, asked: usize) {
-        let Cluster { api, oracle, replicas, .. } = &self.cluster;
-        let reader = api.as_user("oracle");
-        let credentials = reader.list(CREDENTIALS, "");
-        for credential in &credentials {
-            let name = label(credential);
-            for problem in self.problems(credential) {
-                oracle.violations.add(format!("{name}: {problem} at the end: {}", credential["status"]));
-            }
-        }
-        if asked > ASKED_IN_QUIET * credentials.len() {
-            oracle.violations.add(format!("{asked} token requests while nothing happened"));
-        }
-        for replica in replicas {
-            if let Some(stalled) = replica.liveness.stalled() {
-                oracle.violations.add(format!("{}: {stalled}", replica.name));
-            }
-        }
-        for secret in reader.list("secrets", "") {
-            if oracle::token_of_data(&secret).is_none() {
-                continue;
-            }
-            let is_owned = credentials.iter().any(|credential| label(credential) == label(&secret));
-            let is_retained = secret["metadata"]["ownerReferences"].is_null();
-            if !is_owned && !is_retained {
-                oracle.violations.add(format!("Secret {} outlives its credential", label(&secret)));
-            }
-        }
-    }
-
-    fn problems(&self, credential: &Value) -> Vec<String> {
-        let Cluster { api, servers, clocks, .. } = &self.cluster;
-        let reader = api.as_user("oracle");
-        let (namespace, name) = (text(&credential["metadata"]["namespace"]), text(&credential["metadata"]["name"]));
-        let spec = &credential["spec"];
-        let ready = condition(credential, "Ready");
-        let secret = reader.get("secrets", namespace, name);
-        let token = secret.as_ref().and_then(oracle::token_of_data);
-        let issued = token.as_deref().and_then(|token| servers.issued(token));
-        let holds = issued.as_ref().is_some_and(|issued| issued.expires_at > clocks.now());
-        let mut problems = Vec::new();
-        if ready == "True" && !holds {
-            let expires_at = issued.as_ref().map(|issued| issued.expires_at);
-            let says = secret
-                .as_ref()
-                .map(|secret| secret["metadata"]["annotations"]["credentials.itwin.dev/expires-at"].clone());
-            problems.push(format!(
-                "Ready, and the token of {} expired at {expires_at:?} ({says:?})",
-                spec["authorityRef"]["name"]
-            ));
-        }
-        let generation = &credential["metadata"]["generation"];
-        if &credential["status"]["observedGeneration"] != generation {
-            problems.push(format!("observedGeneration is not {generation}"));
-        }
-        let is_possible = spec["suspend"] != true
-            && self.client_works(namespace, spec)
-            && secret.as_ref().is_none_or(|secret| is_provably_owned(secret, credential));
-        if !is_possible {
-            return problems;
-        }
-        if ready != "True" || condition(credential, "Renewed") == "False" {
-            problems.push("not Ready and Renewed".to_owned());
-        }
-        let client = self.client(namespace, spec);
-        let scopes: Vec<&str> = spec["scopes"].as_array().into_iter().flatten().map(text).collect();
-        if !issued.is_some_and(|issued| Some(issued.client) == client && issued.scopes == scopes.join(" ")) {
-            problems.push("the token is not for the current spec".to_owned());
-        }
-        let keys = secret.as_ref().and_then(|secret| secret["data"].as_object()).map_or(0, serde_json::Map::len);
-        if keys != 6 {
-            problems.push(format!("the Secret has {keys} keys"));
-        }
-        let managed = secret.map(|secret| secret["metadata"]["labels"]["app.kubernetes.io/managed-by"].clone());
-        if managed != Some(json!("itwin-credential-operator")) {
-            problems.push("the label of the Secret is not restored".to_owned());
-        }
-        problems
-    }
-
-    fn client(&self, namespace: &str, spec: &Value) -> Option<String> {
-        let reader = self.cluster.api.as_user("oracle");
-        let secret = reader.get("secrets", namespace, text(&spec["clientCredentialsRef"]["name"]))?;
-        let decoded = STANDARD.decode(text(&secret["data"]["client_id"])).ok()?;
-        String::from_utf8(decoded).ok()
-    }
-
-    fn client_works(&self, namespace: &str, spec: &Value) -> bool {
-        let reader = self.cluster.api.as_user("oracle");
-        let Some(secret) = reader.get("secrets", namespace, text(&spec["clientCredentialsRef"]["name"])) else {
-            return false;
-        };
-        let value = |key: &str| {
-            String::from_utf8(STANDARD.decode(text(&secret["data"][key])).unwrap_or_default()).unwrap_or_default()
-        };
-        self.cluster.servers.is_client(&value("client_id"), &value("client_secret"))
-    }
-
-    /// What became of each credential, without what depends on the time.
-    fn state(&self) -> BTreeMap<String, String> {
-        let reader = self.cluster.api.as_user("oracle");
-        let credentials = reader.list(CREDENTIALS, "");
-        let mut state = BTreeMap::new();
-        for credential in &credentials {
-            let secret = reader.get(
-                "secrets",
-                text(&credential["metadata"]["namespace"]),
-                text(&credential["metadata"]["name"]),
-            );
-            let keys: Vec<String> = secret
-                .iter()
-                .flat_map(|secret| secret["data"].as_object().into_iter().flatten())
-                .map(|(key, _)| key.clone())
-                .collect();
-            let line = format!(
-                "Ready {}, Renewed {}, keys {keys:?}",
-                condition(credential, "Ready"),
-                condition(credential, "Renewed")
-            );
-            state.insert(label(credential), line);
-        }
-        state
-    }
-}
-
-/// Whether the Secret shows by itself that this credential owns it.
-fn is_provably_owned(secret: &Value, credential: &Value) -> bool {
-    let (metadata, uid) = (&secret["metadata"], &credential["metadata"]["uid"]);
-    let mut owners = metadata["ownerReferences"].as_array().into_iter().flatten();
-    owners.any(|owner| &owner["uid"] == uid) || &metadata["annotations"][OWNER_UID] == uid
 }
 
 fn line(entry: &simulated_api::log::Entry) -> String {
-    let simulated_api::log::Entry { number, time, client, method, path, result } = entry;
-    format!("{number} {} {client} {method} {path} {result}", time.format("%H:%M:%S%.3f"))
+    let simulated_api::log::Entry { number, time, client, method, path, body, result } = entry;
+    format!("{number} {} {client} {method} {path} {body:016x} {result}", time.format("%H:%M:%S%.3f"))
 }
 
-fn text(value: &Value) -> &str {
+pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-fn label(object: &Value) -> String {
+pub fn label(object: &Value) -> String {
     format!("{}/{}", text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]))
 }
 
 /// The status of a condition of a credential.
-fn condition(credential: &Value, kind: &str) -> String {
-    let conditions = credential["status"]["conditions"].as_array().into_iter().flatten();
-    let found = conditions.into_iter().find(|condition| condition["type"] == kind);
-    found.map_or_else(|| "none".to_owned(), |condition| text(&condition["status"]).to_owned())
+pub fn condition(credential: &Value, kind: &str) -> String {
+    of_condition(credential, kind, "status")
+}
+
+/// The reason of a condition of a credential.
+pub fn reason(credential: &Value, kind: &str) -> String {
+    of_condition(credential, kind, "reason")
+}
+
+fn of_condition(credential: &Value, kind: &str, field: &str) -> String {
+    let mut conditions = credential["status"]["conditions"].as_array().into_iter().flatten();
+    let found = conditions.find(|condition| condition["type"] == kind);
+    found.map_or_else(|| "none".to_owned(), |condition| text(&condition[field]).to_owned())
 }

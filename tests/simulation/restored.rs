@@ -40,7 +40,7 @@ fn scenario(seed: u64, leader_election: bool, keeps_watches: bool) -> Scenario {
         let edit = *random.pick(&[Edit::ChangeScopes(2), Edit::ChangePolicy(600), Edit::RotateClient, Edit::Renew]);
         events.push((Duration::from_millis(100), Event::Edit(which, edit)));
     }
-    Scenario { mode, settle: WITHIN, events }
+    Scenario { mode, settle: WITHIN, is_calm: false, events }
 }
 
 fn check(leader_election: bool, keeps_watches: bool) {

@@ -60,7 +60,7 @@ impl Player {
 
 /// Plays it; what must hold is asserted.
 pub async fn play() {
-    let mut cluster = Cluster::new(1, Mode { leader_election: false, watch_secrets: true }, None);
+    let mut cluster = Cluster::new(1, Mode { leader_election: false, watch_secrets: true }, false, None);
     cluster.start();
     let credential = json!({
         "apiVersion": "credentials.itwin.dev/v1alpha1",
@@ -72,7 +72,8 @@ pub async fn play() {
             "minimumValidity": "60s",
         },
     });
-    cluster.api.as_user("kubectl").create(&credential).expect("it is valid");
+    let created = cluster.api.as_user("kubectl").create(&credential).expect("it is valid");
+    cluster.oracle.owners.created(&created);
     let mut player = Player(cluster);
     player.pass(25).await;
     assert_eq!(player.ready().0, "True");

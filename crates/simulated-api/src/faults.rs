@@ -157,6 +157,12 @@ impl Plan {
         self.disturbances.clear();
     }
 
+    /// Whether a call may still have a fault.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.rules.iter().any(|rule| rule.times > 0)
+    }
+
     /// The fault of this call, if it has one.
     pub fn take(&mut self, call: &Call) -> Option<Fault> {
         for rule in self.rules.iter_mut().filter(|rule| rule.times > 0 && rule.matching.matches(call)) {

@@ -23,11 +23,20 @@ pub fn collect(state: &mut State) -> usize {
 
 /// Makes the first change that is due, in the order of objects.
 fn step(state: &mut State) -> bool {
-    let objects: Vec<(Key, Arc<Value>)> =
-        state.store.objects().iter().map(|(key, object)| (key.clone(), object.clone())).collect();
+    let objects: Vec<(Key, Arc<Value>)> = state
+        .store
+        .objects()
+        .iter()
+        .filter(|(_, object)| may_be_due(object))
+        .map(|(key, object)| (key.clone(), object.clone()))
+        .collect();
     objects.iter().any(|(key, object)| {
         finish_namespace(state, key, object) || finish_owner(state, key, object) || leave_owners(state, key, object)
     })
+}
+
+fn may_be_due(object: &Value) -> bool {
+    object::is_terminating(object) || !object["metadata"]["ownerReferences"].is_null()
 }
 
 /// Deletes the content of a namespace that is about to end, and then the namespace.

@@ -5,6 +5,15 @@ use chrono::{DateTime, Utc};
 /// Offset and prime of FNV-1a with 64 bits, a hash that no library version changes.
 const FNV: (u64, u64) = (0xcbf2_9ce4_8422_2325, 0x0100_0000_01b3);
 
+/// A hash of some bytes.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    continued(FNV.0, bytes)
+}
+
+fn continued(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV.1))
+}
+
 /// One request and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -18,6 +27,8 @@ pub struct Entry {
     pub method: String,
     /// Path and query.
     pub path: String,
+    /// A hash of the request's body.
+    pub body: u64,
     /// HTTP status, or what became of the connection.
     pub result: String,
 }
@@ -37,11 +48,9 @@ impl Default for Log {
 
 impl Log {
     pub(crate) fn add(&mut self, entry: Entry) {
-        let Entry { number, time, client, method, path, result } = &entry;
-        let line = format!("{number} {time:?} {client} {method} {path} {result}\n");
-        for byte in line.bytes() {
-            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(FNV.1);
-        }
+        let Entry { number, time, client, method, path, body, result } = &entry;
+        let line = format!("{number} {time:?} {client} {method} {path} {body:x} {result}\n");
+        self.hash = continued(self.hash, line.as_bytes());
         self.entries.push(entry);
     }
 
@@ -51,7 +60,7 @@ impl Log {
         &self.entries
     }
 
-    /// A hash of everything in the log.
+    /// A hash of everything in the log: who asked what, with which body, when it was answered, and how.
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.hash

@@ -6,13 +6,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::watch::{Receiver, Sender},
-    time::sleep,
-};
+use tokio::time::sleep;
 
 use crate::{
     admission::Hook,
+    changes::{Changes, Listener},
     faults::{Disturbance, Match, Rule},
     gc,
     log::Entry,
@@ -60,7 +58,7 @@ impl Config {
 #[derive(Clone, Debug)]
 pub struct ApiServer {
     state: Arc<Mutex<State>>,
-    changed: Sender<u64>,
+    changed: Changes,
 }
 
 impl ApiServer {
@@ -68,7 +66,7 @@ impl ApiServer {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let state = State::new(Store::new(FIRST_REVISION, config.history), config.resources, config.seed, config.clock);
-        let server = Self { state: Arc::new(Mutex::new(state)), changed: Sender::new(0) };
+        let server = Self { state: Arc::new(Mutex::new(state)), changed: Changes::default() };
         let default = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
         // it cannot be refused: nothing else is there yet
         let _ = server.as_user("kube-apiserver").create(&default);
@@ -148,7 +146,12 @@ impl ApiServer {
 
     /// Does what controllers have to do now; returns how many changes that were.
     pub fn run_controllers_once(&self) -> usize {
-        self.change(gc::collect)
+        let changes = self.with(gc::collect);
+        // to notify where nothing changed would notify those who wait for changes, which this does, indefinitely
+        if changes > 0 {
+            self.notify();
+        }
+        changes
     }
 
     /// Does what controllers have to do, shortly after each change, until it is dropped.
@@ -157,8 +160,8 @@ impl ApiServer {
         loop {
             sleep(CONTROLLERS).await;
             changes.mark_unchanged();
-            if self.run_controllers_once() == 0 && changes.changed().await.is_err() {
-                return;
+            if self.run_controllers_once() == 0 {
+                changes.changed().await;
             }
         }
     }
@@ -171,11 +174,15 @@ impl ApiServer {
     /// Changes the state, and notifies watches.
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = self.with(change);
-        self.changed.send_modify(|count| *count += 1);
+        self.notify();
         result
     }
 
-    pub(crate) fn changes(&self) -> Receiver<u64> {
-        self.changed.subscribe()
+    fn notify(&self) {
+        self.changed.report();
+    }
+
+    pub(crate) fn changes(&self) -> Listener {
+        self.changed.listen()
     }
 }

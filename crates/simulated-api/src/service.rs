@@ -18,7 +18,7 @@ use crate::{
     body::{Body, Broken},
     faults::Fault,
     list,
-    log::Entry,
+    log::{self, Entry},
     object,
     request::{Call, Form, Verb},
     server::ApiServer,
@@ -61,7 +61,7 @@ where
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await.map_err(Into::into)?.to_bytes();
-            let request = Exchange { server: this.server, client: this.client, head };
+            let request = Exchange { server: this.server, client: this.client, head, body: log::hash(&body) };
             request.serve(body).await.map_err(BoxError::from)
         }
         .boxed()
@@ -73,6 +73,8 @@ struct Exchange {
     server: ApiServer,
     client: String,
     head: Parts,
+    /// A hash of the body.
+    body: u64,
 }
 
 /// What is to be sent.
@@ -151,7 +153,9 @@ impl Exchange {
     async fn wait_for_version(&self, call: &Call) {
         let mut changed = self.server.changes();
         let reached = async {
-            while !self.server.with(|state| list::is_reached(state, call)) && changed.changed().await.is_ok() {}
+            while !self.server.with(|state| list::is_reached(state, call)) {
+                changed.changed().await;
+            }
         };
         // the read itself reports a version that does not come
         let _ = timeout(FRESH, reached).await;
@@ -198,6 +202,7 @@ impl Exchange {
                 client: self.client.clone(),
                 method: self.head.method.to_string(),
                 path,
+                body: self.body,
                 result,
             };
             state.log.add(entry);

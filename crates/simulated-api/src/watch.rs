@@ -9,13 +9,11 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, stream};
 use serde_json::{Value, json};
-use tokio::{
-    sync::watch::Receiver,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     body::Broken,
+    changes::Listener,
     faults::Disturbance,
     list::shown,
     object,
@@ -39,7 +37,7 @@ struct Watcher {
     server: ApiServer,
     call: Call,
     selector: Selector,
-    changed: Receiver<u64>,
+    changed: Listener,
     lines: VecDeque<Result<Bytes, Broken>>,
     /// Everything up to this revision was shown or is not to be.
     cursor: u64,
@@ -150,7 +148,7 @@ impl Watcher {
             }
             tokio::select! {
                 biased;
-                changed = self.changed.changed() => self.is_over = changed.is_err(),
+                () = self.changed.changed() => {}
                 () = sleep_until(due.unwrap_or(self.end)), if due.is_some() => {}
             }
         }

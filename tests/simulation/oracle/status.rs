@@ -1,0 +1,55 @@
+//! What every status of a credential that the operator writes must fulfil by itself (contract section 5).
+
+use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::conditions::Reason;
+use serde_json::Value;
+
+/// The minimum validity of every credential of the honest tenants.
+pub const MINIMUM_VALIDITY: TimeDelta = TimeDelta::seconds(60);
+/// No message is longer: what the API server says is cut to 300 characters.
+const MESSAGE_MAX: usize = 1024;
+
+/// What is wrong with a status that is being written; `now` where the operator's clock is right.
+pub fn objections(credential: &Value, now: Option<DateTime<Utc>>) -> Vec<String> {
+    let status = &credential["status"];
+    let mut found = Vec::new();
+    if status["observedGeneration"].as_i64() > credential["metadata"]["generation"].as_i64() {
+        found.push("observedGeneration is of a spec that there is not".to_owned());
+    }
+    let expires_at = time(&status["expiresAt"]);
+    let is_ours = credential["spec"]["minimumValidity"] == "60s";
+    if let (Some(expires_at), Some(usable), true) = (expires_at, time(&status["usableUntil"]), is_ours)
+        && usable != expires_at - MINIMUM_VALIDITY
+    {
+        found.push(format!("usableUntil is {usable} with a token that expires at {expires_at}"));
+    }
+    for condition in status["conditions"].as_array().into_iter().flatten() {
+        found.extend(of_condition(condition));
+        let is_ready = condition["type"] == "Ready" && condition["status"] == "True";
+        if is_ready && now.is_some_and(|now| expires_at.is_none_or(|expires_at| expires_at <= now)) {
+            found.push(format!("Ready with a token that expires at {expires_at:?}"));
+        }
+    }
+    found
+}
+
+fn of_condition(condition: &Value) -> Option<String> {
+    let text = |field: &str| condition[field].as_str().unwrap_or_default();
+    let (kind, status, reason) = (text("type"), text("status"), text("reason"));
+    let fits = match (kind, status) {
+        ("Ready", "True") => reason == Reason::TokenValid.as_str(),
+        ("Renewed", "True") => reason == Reason::TokenIssued.as_str(),
+        ("Ready" | "Renewed", "False" | "Unknown") => {
+            let good = [Reason::TokenValid, Reason::TokenIssued].map(Reason::as_str);
+            Reason::parse(reason).is_some() && !good.contains(&reason)
+        }
+        // conditions of others stay
+        _ => true,
+    };
+    let is_long = text("message").chars().count() > MESSAGE_MAX;
+    (!fits || is_long).then(|| format!("{kind} is {status} {reason}: {}", text("message")))
+}
+
+fn time(value: &Value) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(value.as_str()?).ok().map(|time| time.to_utc())
+}
