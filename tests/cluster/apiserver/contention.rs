@@ -166,7 +166,7 @@ async fn credential_keeps_the_secret_that_it_owns_from_an_older_one_that_would_r
     fixture.namespace.kubectl(&["annotate", "itcred", "reader", "writer", "credentials.itwin.dev/renew=1"]).await?;
     let message = fixture.wait_condition_of("reader", "Renewed", "False", "ClientCredentialsInvalid", SOON).await?;
     assert!(message.contains("ITwinServiceCredential writer"), "{message}");
-    fixture.wait_condition_of("reader", "Ready", "True", "TokenValid", SOON).await?;
+    fixture.wait_condition_of("reader", "Ready", "False", "ClientCredentialsInvalid", SOON).await?;
     eventually("the renewal of the writer", SOON, async || {
         (fixture.status_of("writer").await.ok()?["lastRenewRequest"] == "1").then_some(())
     })

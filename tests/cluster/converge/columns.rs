@@ -27,6 +27,7 @@ pub enum Object {
     /// The credential, its Secret, or an event about it.
     Own,
     Client,
+    /// The authority, or an event about it.
     Authority,
     Namespace,
     /// All objects of a kind: lists and watches.
@@ -52,7 +53,7 @@ const fn column(name: &'static str, kind: &'static str, object: Object, phases: 
 }
 
 /// Calls about one credential: one operator serves all of these columns, with a credential for each.
-pub const CALLS: [Column; 10] = [
+pub const CALLS: [Column; 11] = [
     column("get-metadata", "get secrets (metadata)", Object::Own, &[Issue]),
     column("get-secret", "get secrets", Object::Own, &[ManualEdit]),
     column("get-client", "get secrets", Object::Client, &Phase::ALL),
@@ -61,6 +62,7 @@ pub const CALLS: [Column; 10] = [
     column("patch-secret", "patch secrets", Object::Own, &[Renewal, ManualEdit]),
     column("patch-status", "patch itwinservicecredentials/status", Object::Own, &Phase::ALL),
     column("authority-status", "patch itwinauthorities/status", Object::Authority, &[Issue]),
+    column("authority-event", "create events", Object::Authority, &[Issue]),
     column("create-event", "create events", Object::Own, &[Issue, ManualEdit]),
     // a repeated event is counted there
     column("patch-event", "patch events", Object::Own, &[Renewal, Deletion]),
