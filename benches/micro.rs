@@ -10,7 +10,7 @@ use itwin_api::{credential::SecretTemplate, secret_keys};
 use itwin_core::{
     decide,
     observed::{
-        Authority, Client, Desired, Form, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target,
+        Authority, Client, Desired, Drift, Form, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target,
         TokenMetadata,
     },
     template::Templates,

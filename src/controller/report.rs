@@ -136,10 +136,15 @@ impl Reconciler<'_> {
     }
 
     async fn write_status(&mut self, status: CredentialStatus) -> Result<(), CallError> {
+        // a list is replaced as a whole: those of others must be the ones that were observed
+        let guard = status.conditions.iter().any(|condition| !status::is_ours(condition)).then(|| {
+            let written = self.retry_state.written_version().map(|version| version.to_string());
+            written.or_else(|| self.references.credential.metadata.resource_version.clone())
+        });
         self.retry_state.status_write_begins();
         // null takes a field away
         let patch = json!({
-            "metadata": {"uid": self.references.uid},
+            "metadata": {"uid": self.references.uid, "resourceVersion": guard.flatten()},
             "status": {
                 "observedGeneration": status.observed_generation,
                 "conditions": status.conditions,

@@ -138,7 +138,9 @@ fn content(token: &str) -> Content {
         request: String::new(),
         client_id: String::new(),
         client_fingerprint: String::new(),
-        client_reference: String::new(),
+        client_reference: Some(String::new()),
+        authority: Some("ims".to_owned()),
+        renewed_for: None,
         client_version: "".into(),
     }
 }
