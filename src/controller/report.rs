@@ -143,8 +143,8 @@ impl Reconciler<'_> {
         });
         self.retry_state.status_write_begins();
         // null takes a field away
-        let patch = json!({
-            "metadata": {"uid": self.references.uid, "resourceVersion": guard.flatten()},
+        let mut patch = json!({
+            "metadata": {"uid": self.references.uid},
             "status": {
                 "observedGeneration": status.observed_generation,
                 "conditions": status.conditions,
@@ -161,6 +161,9 @@ impl Reconciler<'_> {
                 "lastRenewRequest": status.last_renew_request,
             },
         });
+        if let Some(version) = guard.flatten() {
+            patch["metadata"]["resourceVersion"] = json!(version);
+        }
         let api: Api<ITwinServiceCredential> =
             Api::namespaced(self.context.cluster.client.clone(), &self.references.key.namespace);
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };

@@ -16,6 +16,7 @@ mod crash;
 mod drift;
 mod failover;
 mod failures;
+mod fights;
 mod fixture;
 mod issue;
 mod ownership;
