@@ -64,7 +64,7 @@ fn up_to_date() -> ObservedState {
         is_admitted: true,
         unwritten: None,
         retry_key: Default::default(),
-        restart: None,
+        restart: itwin_core::restart::Restart::Done,
     }
 }
 

@@ -20,6 +20,9 @@ const DEADLINE: Duration = Duration::from_secs(8);
 const AS_METADATA: http::HeaderValue =
     http::HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
+/// What the API server answers where a group has no such kind of object.
+const NO_SUCH_KIND: &str = "the server could not find the requested resource";
+
 /// The Kubernetes API.
 #[derive(Clone)]
 pub struct Cluster {
@@ -55,6 +58,8 @@ pub enum Step {
     PatchAuthorityStatus,
     /// Publishes an event.
     PublishEvent,
+    /// Counts an event that equals one that was published.
+    CountEvent,
 }
 
 impl Step {
@@ -69,6 +74,7 @@ impl Step {
             Self::PatchCredentialStatus => ("patch", "itwinservicecredentials/status"),
             Self::PatchAuthorityStatus => ("patch", "itwinauthorities/status"),
             Self::PublishEvent => ("create", "events"),
+            Self::CountEvent => ("patch", "events"),
         }
     }
 
@@ -82,6 +88,7 @@ const fn workloads(kind: WorkloadKind) -> &'static str {
         WorkloadKind::Deployment => "deployments",
         WorkloadKind::StatefulSet => "statefulsets",
         WorkloadKind::DaemonSet => "daemonsets",
+        WorkloadKind::Rollout => "rollouts",
     }
 }
 
@@ -91,6 +98,9 @@ pub enum CallError {
     /// 404.
     #[error("not found")]
     NotFound,
+    /// 404: the API server serves no such kind of object.
+    #[error("the cluster serves no such kind of object")]
+    NotServed,
     /// 409: the object exists already.
     #[error("it exists already")]
     AlreadyExists,
@@ -119,9 +129,11 @@ pub enum CallError {
 }
 
 impl CallError {
-    fn label(&self) -> &'static str {
+    /// The label of the metric.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
         match self {
-            Self::NotFound => "not_found",
+            Self::NotFound | Self::NotServed => "not_found",
             Self::AlreadyExists => "already_exists",
             Self::Conflict => "conflict",
             Self::Forbidden(_) => "forbidden",
@@ -141,6 +153,7 @@ impl From<kube::Error> for CallError {
         };
         let said = Quote::new(&status.message);
         match status.code {
+            404 if !is_denied(&said) && is_not_served(&status) => Self::NotServed,
             404 if !is_denied(&said) => Self::NotFound,
             409 if !is_denied(&said) && status.reason == "AlreadyExists" => Self::AlreadyExists,
             409 if !is_denied(&said) => Self::Conflict,
@@ -149,6 +162,12 @@ impl From<kube::Error> for CallError {
             code => Self::Rejected(code, said),
         }
     }
+}
+
+/// Whether there is no such kind of object: a group that is not served is answered without a `Status`, a kind with one
+/// that names no object.
+fn is_not_served(status: &kube::core::Status) -> bool {
+    status.reason != "NotFound" || status.message == NO_SUCH_KIND
 }
 
 /// Whether an admission webhook or policy denied the request: it may do so with any status code
@@ -221,5 +240,17 @@ impl Cluster {
         let (verb, resource) = step.labels();
         self.metrics.kubernetes_request(verb, resource, result.as_ref().map_or_else(CallError::label, |_| "success"));
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_that_is_counted_again_is_a_patch() {
+        assert_eq!(Step::PublishEvent.labels(), ("create", "events"));
+        assert_eq!(Step::CountEvent.labels(), ("patch", "events"));
+        assert!(Step::CountEvent.writes());
     }
 }

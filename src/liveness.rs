@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -14,14 +14,53 @@ use tokio::time::Instant;
 
 /// The parts that must record heartbeats, by name.
 #[derive(Default)]
-pub struct Liveness(Mutex<BTreeMap<String, Part>>);
+pub struct Liveness {
+    parts: Mutex<BTreeMap<String, Part>>,
+    /// The watches, by path.
+    watches: Mutex<BTreeMap<String, Watch>>,
+}
 
 struct Part {
     limit: Duration,
     last_heartbeat: Instant,
 }
 
+struct Watch {
+    resource: &'static str,
+    /// The last sign of life, or the start.
+    last_sign: Instant,
+}
+
 impl Liveness {
+    /// From now on, `path` is watched. Unlike a heartbeat, which shows that this process works, a sign of life of a
+    /// watch is one of the API server: an event, or a list or watch that it accepted.
+    pub fn expect_watch(&self, path: &str, resource: &'static str) {
+        self.watches().insert(path.to_owned(), Watch { resource, last_sign: Instant::now() });
+    }
+
+    /// Records a sign of life of the watch of `path`, if there is one.
+    pub fn sign_of_life(&self, path: &str) {
+        if let Some(watch) = self.watches().get_mut(path) {
+            watch.last_sign = Instant::now();
+        }
+    }
+
+    /// For how long there was no sign of life of the watches, by resource: the longest time of all its watches.
+    #[must_use]
+    pub fn silence(&self) -> BTreeMap<&'static str, Duration> {
+        let now = Instant::now();
+        let mut silence = BTreeMap::new();
+        for watch in self.watches().values() {
+            let longest: &mut Duration = silence.entry(watch.resource).or_default();
+            *longest = (*longest).max(now.saturating_duration_since(watch.last_sign));
+        }
+        silence
+    }
+
+    fn watches(&self) -> MutexGuard<'_, BTreeMap<String, Watch>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// From now on, `part` must record a heartbeat at least once within `limit`.
     pub fn expect(&self, part: &str, limit: Duration) {
         self.parts(|parts| parts.insert(part.to_owned(), Part { limit, last_heartbeat: Instant::now() }));
@@ -56,7 +95,7 @@ impl Liveness {
     }
 
     fn parts<T>(&self, with: impl FnOnce(&mut BTreeMap<String, Part>) -> T) -> T {
-        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        with(&mut self.parts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -74,6 +113,23 @@ mod tests {
         assert_eq!(liveness.stalled_at(now + LIMIT / 2), None);
         let reported = liveness.stalled_at(now + LIMIT * 2).unwrap_or_default();
         assert!(reported.starts_with("the watch has had no heartbeat for 1"), "{reported}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_of_a_resource_is_that_of_its_most_silent_watch() {
+        let liveness = Liveness::default();
+        for path in ["/a/secrets", "/b/secrets"] {
+            liveness.expect_watch(path, "secrets");
+        }
+        liveness.expect_watch("/authorities", "itwinauthorities");
+        tokio::time::advance(LIMIT).await;
+        liveness.sign_of_life("/a/secrets");
+        liveness.sign_of_life("/authorities");
+        liveness.sign_of_life("/c/secrets");
+        let silence = [("itwinauthorities", Duration::ZERO), ("secrets", LIMIT)];
+        assert_eq!(liveness.silence(), BTreeMap::from(silence), "a watch that never answered counts from its start");
+        liveness.sign_of_life("/b/secrets");
+        assert_eq!(liveness.silence()["secrets"], Duration::ZERO);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use testbed::{INSTALLATION, Testbed, eventually, namespace::Namespace, project};
+use testbed::{INSTALLATION, Testbed, eventually, namespace::Namespace, objects, project};
 
 /// How long the API server may take to enforce a new policy or role.
 const SOON: Duration = Duration::from_secs(60);
@@ -208,6 +208,8 @@ async fn listed_namespaces_are_the_only_ones_with_permissions_on_secrets() -> Re
         .filter_map(|role| role["metadata"]["namespace"].as_str())
         .collect();
     assert_eq!(with_secrets, [name.as_str(), "default"]);
+    let of_events = |role: &&&Value| verbs(role, "events") == ["create", "patch"];
+    assert_eq!(roles.iter().filter(of_events).count(), 2, "the Role of `default` covers events about authorities");
 
     // and from the point of view of the API server
     let chart = chart();
@@ -224,6 +226,11 @@ async fn listed_namespaces_are_the_only_ones_with_permissions_on_secrets() -> Re
     assert!(may(&["get", &format!("namespaces/{name}"), "--namespace", name]).await);
     assert!(may(&["list", "itwinauthorities.credentials.itwin.dev"]).await);
     assert!(may(&["patch", "itwinauthorities.credentials.itwin.dev", "--subresource=status"]).await);
+    // events about authorities, which have no namespace
+    for verb in ["create", "patch"] {
+        assert!(may(&[verb, "events.events.k8s.io", "--namespace", "default"]).await);
+        assert!(!may(&[verb, "events.events.k8s.io", "--namespace", "kube-system"]).await);
+    }
     assert!(!may(&["list", "secrets", "--namespace", "default"]).await);
     assert!(!may(&["list", "secrets", "--all-namespaces"]).await);
     assert!(!may(&["delete", "secrets", "--namespace", name]).await);
@@ -251,6 +258,7 @@ async fn permissions_follow_what_is_switched_on() -> Result<()> {
         role("watchSecrets=false,leaderElection.enabled=false,rolloutRestart.enabled=true").await?;
     assert_eq!(verbs(&unwatched, "secrets"), ["get", "create", "patch"]);
     assert_eq!(verbs(&unwatched, "deployments"), ["get", "patch"]);
+    assert_eq!(verbs(&unwatched, "rollouts"), ["get", "patch"]);
     assert_eq!(leases, 0);
     let none = objects(&testbed, INSTALLATION, &["--set", "rbac.create=false"]).await?;
     assert!(of_kind(&none, "ClusterRole").is_empty() && of_kind(&none, "RoleBinding").is_empty());
@@ -429,9 +437,7 @@ async fn admission_policy_reserves_for_the_operator_what_it_decides_from() -> Re
 
     // garbage collection removes the owner reference, and deleted objects disappear
     let uid = credential_uid(&namespace).await?;
-    let owner = json!({"metadata": {"ownerReferences": [{
-        "apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential", "name": "agent", "uid": uid,
-    }]}});
+    let owner = json!({"metadata": {"ownerReferences": [objects::owner_reference("agent", uid)]}});
     namespace.kubectl(&["patch", "secret", "token", "--type=merge", "-p", &owner.to_string(), &impersonate]).await?;
     namespace.orphan("agent").await?;
     eventually("a Secret without owner", SOON, async || {

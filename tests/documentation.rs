@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use testbed::{INSTALLATION, Testbed, authority::Client, namespace::merge, operator::Operator, project, setup};
+use testbed::{INSTALLATION, Testbed, authority::Client, objects, operator::Operator, project, setup};
 use tokio::process::Command;
 
 use crate::markdown::{blocks, commands};
@@ -144,7 +144,7 @@ impl Place {
         let file = self.folder.join(format!("{namespace}.kubeconfig"));
         if !file.exists() {
             let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&self.testbed.kubeconfig)?)?;
-            merge(&mut config["contexts"][0]["context"], &json!({"namespace": namespace}));
+            objects::merge(&mut config["contexts"][0]["context"], &json!({"namespace": namespace}));
             std::fs::write(&file, config.to_string())?;
         }
         Ok(file)
@@ -156,23 +156,12 @@ impl Place {
             return Ok(());
         }
         let secret = if document.name == BROKEN { "something wrong" } else { &self.client.client_secret };
-        let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": "render-agent-client"},
-                "stringData": {"client_id": self.client.client_id, "client_secret": secret},
-            },
-            {
-                "apiVersion": "credentials.itwin.dev/v1alpha1",
-                "kind": "ITwinServiceCredential",
-                "metadata": {"name": "render-agent"},
-                "spec": {
-                    "clientCredentialsRef": {"name": "render-agent-client"},
-                    "secretName": "render-agent-token",
-                },
-            },
-        ]});
+        let spec = json!({"authorityRef": null, "secretName": "render-agent-token"});
+        let items = [
+            objects::client_secret("render-agent-client", &self.client.client_id, secret),
+            objects::credential("render-agent", "", "render-agent-client", &spec),
+        ];
+        let objects = json!({"apiVersion": "v1", "kind": "List", "items": items});
         let namespace = ["--namespace", &document.namespace];
         let apply = [&namespace[..], &["apply", "-f", "-"]].concat();
         self.testbed.kubectl_with(&apply, Some(&objects.to_string())).await?;

@@ -30,9 +30,13 @@ fn read(file: impl AsRef<Path>) -> String {
 /// The names of all series that the operator exposes once everything has happened once.
 fn exposed() -> BTreeSet<String> {
     let metrics = Arc::new(Metrics::new(true).expect("metrics"));
-    let labels = CredentialLabels { namespace: "a", name: "b", authority: "c" };
-    metrics
-        .credential(labels, CredentialGauges { expires_at: Some(1.0), renew_at: Some(1.0), ready: true, failures: 0 });
+    let labels = CredentialLabels { namespace: "a", name: "b", uid: "uid", authority: "c" };
+    metrics.expect_credential("a", "b", "uid");
+    let (expires_at, renew_at) = (Some(1.0), Some(1.0));
+    let gauges = CredentialGauges { expires_at, renew_at, ready: true, suspended: false, failures: 0 };
+    metrics.credential(labels, gauges);
+    metrics.authority("c", true, Some(1));
+    metrics.watch("secrets", 1);
     metrics.renewed_late(1.0);
     metrics.replaced_with_left(1.0);
     metrics.token_request("c", "success", Duration::from_secs(1));

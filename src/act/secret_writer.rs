@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use itwin_api::{MANAGER, credential::ITwinServiceCredential, secret_keys};
+use chrono::{DateTime, Utc};
+use itwin_api::{MANAGER, credential::ITwinServiceCredential, secret_keys, time};
 use itwin_core::desired_secret::{self, Content, Data, all_annotations, annotations, data_patch, labels, owner};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -71,6 +72,7 @@ pub async fn update(
     data: &Data,
 ) -> Result<SecretMetadata, CallError> {
     let mut patch = metadata_patch(credential, existing.secret_metadata, all_annotations(credential, content, data));
+    patch["metadata"]["annotations"][secret_keys::RESTARTED_FOR] = Value::Null;
     patch["data"] = data_patch(existing.present.into_iter().flat_map(BTreeMap::keys), data);
     apply(cluster, credential, &patch).await
 }
@@ -103,6 +105,26 @@ pub async fn rerender(
     annotations.insert(secret_keys::CONTENT.to_owned(), desired_secret::digest(data, reported));
     let mut patch = metadata_patch(credential, secret_metadata, annotations);
     patch["data"] = data_patch(held.keys(), data);
+    apply(cluster, credential, &patch).await
+}
+
+/// Records that all workloads were restarted for the token that was issued at this instant.
+///
+/// # Errors
+/// As [`update`].
+pub async fn record_restarts(
+    cluster: &Cluster,
+    credential: &ITwinServiceCredential,
+    secret_metadata: &SecretMetadata,
+    issued_at: DateTime<Utc>,
+) -> Result<SecretMetadata, CallError> {
+    let patch = json!({
+        "metadata": {
+            "uid": secret_metadata.uid(),
+            "resourceVersion": secret_metadata.resource_version(),
+            "annotations": {secret_keys::RESTARTED_FOR: time::to_rfc3339(issued_at)},
+        },
+    });
     apply(cluster, credential, &patch).await
 }
 

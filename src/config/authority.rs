@@ -13,7 +13,7 @@ use itwin_api::{
 };
 use itwin_core::failure::Failure;
 use kube::core::{Selector, SelectorExt};
-use reqwest::Certificate;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use url::Url;
 
 /// An authority's configuration.
@@ -28,7 +28,7 @@ pub struct AuthorityConfig {
     /// How clients authenticate.
     pub client_authentication: ClientAuthentication,
     /// CA certificates that replace the system's root certificates.
-    pub roots: Option<Vec<Certificate>>,
+    pub roots: Option<Vec<CertificateDer<'static>>>,
     /// Whether tokens are JWTs and must be verified.
     pub verify: bool,
     /// Accepted audiences, of which a token must have one; empty if any is accepted.
@@ -153,13 +153,14 @@ fn https_url(field: &str, text: &str) -> Result<Url, String> {
     if url.scheme() == "https" && url.has_host() && plain { Ok(url) } else { Err(format!("{field}: {advice}")) }
 }
 
-fn roots(bundle: &str) -> Result<Vec<Certificate>, String> {
+fn roots(bundle: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let compact: String = bundle.split_ascii_whitespace().collect();
     let pem = base64::engine::general_purpose::STANDARD
         .decode(compact)
         .map_err(|_| "caBundle: must be base64 of PEM certificates".to_owned())?;
-    let certificates =
-        Certificate::from_pem_bundle(&pem).map_err(|_| "caBundle: contains no valid PEM certificates".to_owned())?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| "caBundle: contains no valid PEM certificates".to_owned())?;
     if certificates.is_empty() {
         return Err("caBundle: contains no certificate; write the PEM certificate of the CA, base64 encoded".to_owned());
     }

@@ -238,7 +238,9 @@ impl Reconciler<'_> {
     /// Notes a token that was written.
     fn written(&mut self, issue_reason: IssueReason, observed: &ObservedState, content: &Content) {
         let now = self.context.clock.now();
-        if let Target::Ours(Held { token_metadata: Some(old), .. }) = &observed.target {
+        if let Target::Ours(Held { token_metadata: Some(old), .. }) = &observed.target
+            && !self.retry_state.was_suspended()
+        {
             let left = old.expires_at - now;
             self.context.metrics.replaced_with_left(left.as_seconds_f64());
             if issue_reason == IssueReason::Due {
@@ -247,6 +249,7 @@ impl Reconciler<'_> {
             }
         }
         self.retry_state.written(self.references.renew_annotation().map(String::as_str));
+        self.restarts_follow(content.issued.issued_at);
         self.fetched = FetchedSecrets::default();
         tracing::info!(
             credential = %self.references.key,

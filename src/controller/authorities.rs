@@ -1,4 +1,4 @@
-//! The authorities: each ITwinAuthority with the client that asks it, kept fresh, and its status.
+//! The authorities: each ITwinAuthority with its client, and what is known of it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,28 +8,23 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
-    MANAGER,
     authority::{AuthoritySpec, AuthorityStatus, ITwinAuthority},
-    conditions::{READY, Reason, Verdict},
+    conditions::Reason,
     credential::CredentialSpec,
     digest,
 };
-use itwin_core::{backoff, failure::Failure, messages, messages_oauth, observed, retry_key::AuthorityRevision};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{
-    Api, ResourceExt,
-    api::{Patch, PatchParams},
+use itwin_core::{
+    authority_status, backoff, events::Transition, failure::Failure, messages, observed, retry_key::AuthorityRevision,
 };
-use serde_json::json;
+use kube::ResourceExt;
 use tokio::time::Instant;
 
-use super::{RequeueAfter, namespaces::WatchedNamespaces, requests::Requests};
+use super::{invalid_objects::InvalidObjects, requests::Requests};
 use crate::{
     clock::Clock,
-    cluster::{Cluster, Step},
     config::authority::AuthorityConfig,
     metrics::Metrics,
-    oauth::authority::{Authority, Connect, Metadata},
+    oauth::authority::{Authority, Connect},
 };
 
 /// Endpoints and keys are fetched again after this: keys are rotated days ahead, and an unknown `kid` is asked for at
@@ -39,8 +34,9 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
 const RETRY_CEILING: Duration = Duration::from_secs(60);
 /// A status that was replaced by another writer is written again no sooner than this.
 const REPORT_AGAIN: Duration = Duration::from_secs(30);
-/// Wait after a status that could not be written.
-const STATUS_RETRY: Duration = Duration::from_secs(5);
+
+/// The revision of an authority that failed to decode: another one than that of an authority that does not exist.
+const NOT_DECODED: AuthorityRevision = AuthorityRevision { revision: u32::MAX, recoveries: 0 };
 
 /// The authorities, by name.
 pub struct Authorities {
@@ -52,16 +48,21 @@ pub struct Authorities {
     entries: Mutex<HashMap<String, Entry>>,
     /// Those that the watch has shown, reconciled or not.
     announced: Mutex<HashSet<String>>,
+    /// Objects that failed to decode, authorities among them.
+    invalid_objects: Arc<InvalidObjects>,
 }
 
 struct Entry {
-    /// UID and generation that `authority` was made from.
-    made_from: (String, i64),
+    /// UID, generation and digest of the spec that `authority` was made from. A cluster that was restored from a backup
+    /// gives out a generation a second time.
+    made_from: (String, i64, String),
     /// Which server it is: an edit of anything else forgets nothing of what is known of it.
     server: String,
     authority: Result<Arc<Authority>, Failure>,
-    /// Why it never answered, if it did not.
-    unanswered: Option<Failure>,
+    /// Why the last refresh failed, if it failed.
+    failure: Option<Failure>,
+    /// Why no refresh has ever succeeded, as credentials report it.
+    unanswered: Option<Reason>,
     /// It was asked, whatever came of it.
     was_asked: bool,
     failures: u32,
@@ -71,14 +72,17 @@ struct Entry {
     revision: u32,
     /// What was written into its status last, and when.
     reported: Option<(Instant, AuthorityStatus)>,
+    /// What the last event said of its condition Ready.
+    published: Option<bool>,
 }
 
 impl Authorities {
     /// None yet.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, clock: Clock, connect: Connect) -> Self {
+    pub fn new(metrics: Arc<Metrics>, clock: Clock, connect: Connect, invalid_objects: Arc<InvalidObjects>) -> Self {
         let requests = Arc::new(Requests::new(metrics.clone(), clock.clone()));
-        Self { metrics, clock, connect, requests, entries: Mutex::default(), announced: Mutex::default() }
+        let (entries, announced) = Default::default();
+        Self { metrics, clock, connect, requests, entries, announced, invalid_objects }
     }
 
     /// The authority of this name, if it can be asked.
@@ -96,8 +100,11 @@ impl Authorities {
                 // it is there, and is reconciled soon
                 return (observed::Authority::Pending, AuthorityRevision::default());
             }
-            let failure = messages::authority_not_found(name);
-            return (observed::Authority::Unavailable(failure), AuthorityRevision::default());
+            let (failure, revision) = match self.invalid_objects.error::<ITwinAuthority>(None, name) {
+                Some(error) => (messages::authority_not_decoded(name, &error), NOT_DECODED),
+                None => (messages::authority_not_found(name), AuthorityRevision::default()),
+            };
+            return (observed::Authority::Unavailable(failure), revision);
         };
         let not_ready =
             |failure: &Failure| observed::Authority::Unavailable(messages::authority_not_ready(name, failure));
@@ -107,7 +114,7 @@ impl Authorities {
                 Ok(()) => observed::Authority::Ready { issuer: authority.config.issuer.clone() },
                 Err(failure) => observed::Authority::Forbids(failure),
             },
-            Ok(_) => entry.unanswered.as_ref().map_or(observed::Authority::Pending, not_ready),
+            Ok(_) => entry.failure.as_ref().map_or(observed::Authority::Pending, not_ready),
         };
         let recoveries = self.requests.recoveries(name);
         (state, AuthorityRevision { revision: entry.revision, recoveries })
@@ -118,11 +125,13 @@ impl Authorities {
         self.announced().insert(name.to_owned());
     }
 
-    /// Forgets an authority that is gone.
+    /// Forgets an authority that is gone. A reconcile of it that is still under way changes nothing from here on.
     pub fn forget(&self, name: &str) {
+        let mut entries = self.entries();
         self.announced().remove(name);
-        self.entries().remove(name);
+        entries.remove(name);
         self.requests.forget(name);
+        self.metrics.forget_authority(name);
     }
 
     fn announced(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -135,15 +144,23 @@ impl Authorities {
 
     /// The entry for the current spec of an authority. One that still names the same server keeps what is known of it:
     /// endpoints, keys and circuit breakers. The limits of what was sent before hold in any case.
-    /// Says whether the spec was edited.
-    fn ensure(&self, object: &ITwinAuthority) -> (Result<Arc<Authority>, Failure>, bool) {
+    /// Says whether the spec was edited. `None` if the authority is gone by now.
+    pub(super) fn ensure(&self, object: &ITwinAuthority) -> Option<(Result<Arc<Authority>, Failure>, bool)> {
         let name = object.name_any();
-        let made_from = (object.uid().unwrap_or_default(), object.metadata.generation.unwrap_or_default());
+        let spec = serde_json::to_string(&object.spec).unwrap_or_default();
+        let made_from = (
+            object.uid().unwrap_or_default(),
+            object.metadata.generation.unwrap_or_default(),
+            digest::sha256_hex([&*spec]),
+        );
         let mut entries = self.entries();
+        if !self.announced().contains(&name) {
+            return None;
+        }
         if let Some(entry) = entries.get(&name)
             && entry.made_from == made_from
         {
-            return (entry.authority.clone(), false);
+            return Some((entry.authority.clone(), false));
         }
         let server = server(&object.spec);
         let before = entries.remove(&name);
@@ -167,12 +184,14 @@ impl Authorities {
             made_from: made_from.clone(),
             server,
             authority: authority.clone(),
+            failure: None,
             unanswered: None,
             was_asked: false,
             failures: 0,
             due: self.clock.monotonic(),
             revision,
             reported: None,
+            published: None,
         };
         let entry = match same {
             Some(entry) if entry.authority.is_ok() => {
@@ -181,11 +200,11 @@ impl Authorities {
             _ => fresh,
         };
         entries.insert(name, entry);
-        (authority, true)
+        Some((authority, true))
     }
 
     /// How long until endpoints and keys should be asked for; zero where that is now.
-    fn wait(&self, name: &str) -> Duration {
+    pub(super) fn wait(&self, name: &str) -> Duration {
         self.entries()
             .get(name)
             .map_or(RETRY_CEILING, |entry| entry.due.saturating_duration_since(self.clock.monotonic()))
@@ -193,7 +212,7 @@ impl Authorities {
 
     /// How long not to write this status again: somebody else, another operator perhaps, has just replaced it, and two
     /// who answer each other's writes at once would be a storm.
-    fn reported_lately(&self, name: &str, status: &AuthorityStatus) -> Option<Duration> {
+    pub(super) fn reported_lately(&self, name: &str, status: &AuthorityStatus) -> Option<Duration> {
         let entries = self.entries();
         let (at, reported) = entries.get(name)?.reported.as_ref()?;
         let same = |status: &AuthorityStatus| {
@@ -203,110 +222,64 @@ impl Authorities {
         (same(reported) == same(status)).then_some(left)
     }
 
-    fn note_reported(&self, name: &str, status: AuthorityStatus) {
+    pub(super) fn note_reported(&self, name: &str, status: AuthorityStatus) {
         if let Some(entry) = self.entries().get_mut(name) {
             entry.reported = Some((self.clock.monotonic(), status));
         }
     }
 
-    /// Why an authority never answered, if it did not.
-    fn unanswered(&self, name: &str) -> Option<Failure> {
-        self.entries().get(name).and_then(|entry| entry.unanswered.clone())
+    /// Why the last refresh failed, if it failed.
+    pub(super) fn failure(&self, name: &str) -> Option<Failure> {
+        self.entries().get(name).and_then(|entry| entry.failure.clone())
+    }
+
+    /// Sets the metrics of an authority, unless it is gone by now.
+    pub(super) fn gauge(&self, name: &str, is_ready: bool, last_refresh: Option<DateTime<Utc>>) {
+        if self.entries().contains_key(name) {
+            self.metrics.authority(name, is_ready, last_refresh.map(|at| at.timestamp()));
+        }
+    }
+
+    /// The event that a status is worth. Each is returned once, whether the status could be written or not.
+    pub(super) fn transition(&self, object: &ITwinAuthority, status: &AuthorityStatus) -> Option<Transition> {
+        let mut entries = self.entries();
+        let entry = entries.get_mut(&object.name_any())?;
+        let before = entry.published.or_else(|| object.status.as_ref().and_then(authority_status::is_ready));
+        entry.published = authority_status::is_ready(status);
+        authority_status::transition(before, status)
     }
 
     /// Notes how asking `authority` for endpoints and keys ended. Returns whether credentials must look again.
-    fn note(&self, authority: &Arc<Authority>, result: Result<(), Failure>) -> bool {
+    pub(super) fn note(&self, authority: &Arc<Authority>, result: Result<(), Failure>) -> bool {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&authority.name) else { return false };
         if !entry.authority.as_ref().is_ok_and(|current| Arc::ptr_eq(current, authority)) {
             // the spec changed meanwhile; the answer is about another one
             return false;
         }
-        let before = entry.unanswered.as_ref().map(|failure| failure.reason);
         let wait = match result {
             Ok(()) => {
-                entry.unanswered = None;
+                entry.failure = None;
                 entry.failures = 0;
                 REFRESH_INTERVAL
             }
             Err(failure) => {
                 entry.failures += 1;
                 let wait = backoff::delay(entry.failures, TimeDelta::zero(), failure.reason, None, &authority.name);
-                // what it once answered stays good while it does not answer
-                entry.unanswered = authority.metadata().is_none().then_some(failure);
+                entry.failure = Some(failure);
                 wait.to_std().unwrap_or(RETRY_CEILING).min(RETRY_CEILING)
             }
         };
         entry.due = self.clock.monotonic() + wait;
-        let news = !entry.was_asked || before != entry.unanswered.as_ref().map(|failure| failure.reason);
+        // what it once answered stays good while it does not answer
+        let failure = entry.failure.as_ref().filter(|_| authority.metadata().is_none());
+        let unanswered = failure.map(|failure| failure.reason);
+        let news = !entry.was_asked || entry.unanswered != unanswered;
+        entry.unanswered = unanswered;
         entry.was_asked = true;
         entry.revision += u32::from(news);
         news
     }
-}
-
-/// Reconciles one authority: fetches its endpoints and keys if that is due, and reports how it stands.
-pub async fn reconcile(
-    object: &ITwinAuthority,
-    authorities: &Authorities,
-    cluster: &Cluster,
-    namespaces: &WatchedNamespaces,
-) -> RequeueAfter {
-    let name = object.name_any();
-    if object.metadata.deletion_timestamp.is_some() {
-        return None;
-    }
-    let (authority, is_edited) = authorities.ensure(object);
-    if is_edited {
-        namespaces.enqueue_users_of(&name);
-    }
-    let authority = match authority {
-        Ok(authority) => authority,
-        Err(failure) => {
-            return report(object, not_ready(&failure), None, (authorities, cluster), RETRY_CEILING).await;
-        }
-    };
-    if authorities.wait(&name).is_zero() {
-        let result = authority.refresh().await;
-        let result = result.map(drop).map_err(|error| messages_oauth::authority::unavailable(&error, &name));
-        if let Err(failure) = &result {
-            let reason = failure.reason.as_str();
-            tracing::warn!(authority = name, reason, "authority could not be asked: {}", failure.message);
-        }
-        if authorities.note(&authority, result) {
-            namespaces.enqueue_users_of(&name);
-        }
-    }
-    let metadata = authority.metadata();
-    let verdict = match (&metadata, authorities.unanswered(&name)) {
-        (Some(metadata), _) => ready(metadata),
-        (None, Some(failure)) => not_ready(&failure),
-        (None, None) => return Some(STATUS_RETRY),
-    };
-    report(object, verdict, metadata.as_deref(), (authorities, cluster), authorities.wait(&name)).await
-}
-
-/// Writes the status if it is another one, and says when to look again.
-async fn report(
-    object: &ITwinAuthority,
-    verdict: Verdict,
-    metadata: Option<&Metadata>,
-    (authorities, cluster): (&Authorities, &Cluster),
-    wait: Duration,
-) -> RequeueAfter {
-    let status = status(object, verdict, metadata, authorities.clock.now());
-    if object.status.as_ref() != Some(&status) {
-        let name = object.name_any();
-        if let Some(left) = authorities.reported_lately(&name, &status) {
-            return Some(left.min(wait).max(Duration::from_millis(10)));
-        }
-        if let Err(error) = write_status(cluster, object, &status).await {
-            tracing::warn!(authority = name, %error, "status could not be written");
-            return Some(STATUS_RETRY.min(wait.max(Duration::from_millis(10))));
-        }
-        authorities.note_reported(&name, status);
-    }
-    Some(wait.max(Duration::from_millis(10)))
 }
 
 /// What says which server an authority is, and how it is trusted, as a digest.
@@ -317,61 +290,10 @@ fn server(spec: &AuthoritySpec) -> String {
     digest::sha256_hex(parts.map(String::as_str))
 }
 
-fn ready(metadata: &Metadata) -> Verdict {
-    let message = match &metadata.keys {
-        Some(keys) => format!("endpoints are known, and {} signing keys", keys.len()),
-        None => "endpoints are known; tokens are opaque and not verified".to_owned(),
-    };
-    Verdict { kind: READY, holds: true, reason: Reason::AuthorityReachable, message }
-}
-
-fn not_ready(failure: &Failure) -> Verdict {
-    Verdict { kind: READY, holds: false, reason: failure.reason, message: failure.message.clone() }
-}
-
-fn status(
-    object: &ITwinAuthority,
-    verdict: Verdict,
-    metadata: Option<&Metadata>,
-    now: DateTime<Utc>,
-) -> AuthorityStatus {
-    let no_conditions: Vec<Condition> = Vec::new();
-    let previous = object.status.as_ref().map_or(&no_conditions, |status| &status.conditions);
-    AuthorityStatus {
-        observed_generation: object.metadata.generation,
-        conditions: vec![verdict.into_condition(previous, object.metadata.generation, now)],
-        token_endpoint: metadata.map(|metadata| metadata.endpoints.token.to_string()),
-        jwks_uri: metadata.and_then(|metadata| metadata.endpoints.jwks.as_ref()).map(ToString::to_string),
-        signing_keys: metadata
-            .and_then(|metadata| metadata.keys.as_ref())
-            .and_then(|keys| i32::try_from(keys.len()).ok()),
-    }
-}
-
-async fn write_status(
-    cluster: &Cluster,
-    object: &ITwinAuthority,
-    status: &AuthorityStatus,
-) -> Result<(), crate::cluster::CallError> {
-    let patch = json!({
-        "metadata": {"uid": object.uid()},
-        "status": {
-            "observedGeneration": status.observed_generation,
-            "conditions": status.conditions,
-            "tokenEndpoint": status.token_endpoint,
-            "jwksUri": status.jwks_uri,
-            "signingKeys": status.signing_keys,
-        },
-    });
-    let api: Api<ITwinAuthority> = Api::all(cluster.client.clone());
-    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    let name = object.name_any();
-    let patch = Patch::Merge(&patch);
-    cluster.call(Step::PatchAuthorityStatus, api.patch_status(&name, &params, &patch)).await.map(drop)
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -380,6 +302,7 @@ mod tests {
             Arc::new(Metrics::new(true).expect("metrics")),
             Clock::system(),
             crate::oauth::http::Http::connect(Clock::system()),
+            Arc::default(),
         );
         let spec: CredentialSpec =
             serde_json::from_value(json!({"clientCredentialsRef": {"name": "client"}})).expect("a valid spec");
@@ -391,5 +314,29 @@ mod tests {
         assert!(matches!(state(), observed::Authority::Pending));
         authorities.forget("ims");
         assert!(matches!(state(), observed::Authority::Unavailable(_)));
+    }
+
+    #[test]
+    fn reconcile_that_ends_after_the_deletion_leaves_no_series() {
+        let metrics = Arc::new(Metrics::new(true).expect("metrics"));
+        let connect: Connect = Arc::new(|_| Err("no connection is made".to_owned()));
+        let authorities = Authorities::new(metrics.clone(), Clock::system(), connect, Arc::default());
+        let object: ITwinAuthority = serde_json::from_value(json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinAuthority",
+            "metadata": {"name": "ims", "uid": "uid", "generation": 1},
+            "spec": {"issuer": "https://ims.example.com"},
+        }))
+        .expect("a valid authority");
+        let shown = || metrics.pages().expect("text").any(|page| page.contains("\"ims\""));
+        authorities.announce("ims");
+        assert!(authorities.ensure(&object).is_some());
+        authorities.gauge("ims", true, Some(DateTime::UNIX_EPOCH));
+        assert!(shown());
+        authorities.forget("ims");
+        assert!(!shown());
+        assert!(authorities.ensure(&object).is_none());
+        authorities.gauge("ims", true, Some(DateTime::UNIX_EPOCH));
+        assert!(!shown() && authorities.entries().is_empty());
     }
 }

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use itwin_core::{
-    events::{EventReason, Transition},
-    object::ObjectKey,
-};
+use itwin_core::object::ObjectKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{authorities::Authorities, invalid_objects::InvalidObjects, namespaces::WatchedNamespaces};
 use crate::{
-    clock::Clock, cluster::Cluster, journal::Journal, liveness::Liveness, metrics::Metrics,
-    observe::index::SecretIndex, report::publisher::Events,
+    clock::Clock,
+    cluster::Cluster,
+    journal::Journal,
+    liveness::Liveness,
+    metrics::Metrics,
+    observe::{index::SecretIndex, restores::Restores},
+    report::publisher::Events,
 };
 
 /// What every reconcile shares.
@@ -26,12 +28,14 @@ pub struct Context {
     pub authorities: Authorities,
     /// The Secrets that credentials reference.
     pub index: SecretIndex,
+    /// Restores of the cluster from a backup.
+    pub restores: Arc<Restores>,
     /// The publisher of events.
     pub events: Events,
     /// The watched namespaces.
     pub namespaces: WatchedNamespaces,
     /// Objects that failed to decode.
-    pub invalid_objects: InvalidObjects,
+    pub invalid_objects: Arc<InvalidObjects>,
     /// Heartbeats, for the liveness probe.
     pub liveness: Arc<Liveness>,
     /// What is being reconciled, for the process after a crash.
@@ -53,20 +57,6 @@ impl Context {
     pub fn enqueue_credentials(&self, credentials: Vec<Arc<ObjectKey>>) {
         for credential in &credentials {
             self.namespaces.enqueue(credential);
-        }
-    }
-
-    /// Publishes one event for each invalid object that was not reported yet. Only the leader does.
-    pub async fn report_invalid_objects(&self) {
-        self.metrics.invalid_objects(self.invalid_objects.count());
-        if !self.cluster.fence.holds() {
-            return;
-        }
-        for (about, what) in self.invalid_objects.unreported() {
-            let note = format!(
-                "this object cannot be understood and is left as it was: {what}; apply it again with the CRDs of this version"
-            );
-            self.events.publish(&about, Transition::warning(EventReason::InvalidObject, note)).await;
         }
     }
 }

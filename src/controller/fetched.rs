@@ -77,8 +77,9 @@ pub struct FetchedTarget {
 /// Those of the call, a missing Secret apart.
 pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &ObjectKey) -> Result<(), CallError> {
     let api: Api<PartialSecret> = Api::namespaced(cluster.client.clone(), &key.namespace);
+    let known = index.read_begins(key);
     match cluster.call(Step::GetSecretMetadata, api.get(&key.name)).await {
-        Ok(secret) => drop(index.observe(key, SecretMetadata::new(&secret.read()))),
+        Ok(secret) => index.observe_read(key, SecretMetadata::new(&secret.read()), known),
         Err(CallError::NotFound) => drop(index.observe_absence(key, None)),
         Err(error) => return Err(error),
     }
@@ -105,6 +106,7 @@ pub async fn read_target(
     references: &References<'_>,
     last: Option<&LastHeld>,
 ) -> Result<Option<FetchedTarget>, CallError> {
+    let known = index.read_begins(&references.target);
     let mut secret = match read_whole(cluster, Step::GetTarget, &references.target).await {
         Ok(secret) => secret,
         Err(CallError::NotFound) => {
@@ -118,7 +120,7 @@ pub async fn read_target(
     let is_ours = target::is_what_we_wrote(&secret);
     let token = target::token(&secret);
     let held = target::last_held(&secret_metadata, &secret, token.as_ref()).filter(|_| is_ours);
-    index.observe(&references.target, secret_metadata);
+    index.observe_read(&references.target, secret_metadata, known);
     let template = references.credential.spec.secret_template.as_ref();
     let remembered = token.zip(last.filter(|_| !is_ours)).and_then(|(token, last)| last.content(&token));
     let is_token_intact = is_ours || remembered.is_some() || target::is_ours_except_for_extra_keys(&secret, template);
@@ -159,6 +161,7 @@ pub async fn read_client(
     held: Option<&FetchedTarget>,
     method: ClientAuthentication,
 ) -> Result<Option<FetchedClient>, CallError> {
+    let known = index.read_begins(&references.client);
     let secret = match read_whole(cluster, Step::GetClientSecret, &references.client).await {
         Ok(secret) => secret,
         Err(CallError::NotFound) => {
@@ -169,7 +172,7 @@ pub async fn read_client(
     };
     let secret_metadata = SecretMetadata::new(&secret.metadata);
     let version = secret_metadata.version.clone();
-    index.observe(&references.client, secret_metadata);
+    index.observe_read(&references.client, secret_metadata, known);
     let spec = &references.credential.spec;
     let material = ClientMaterial::new(secret, &spec.client_credentials_ref, references.client.to_string());
     let content = material.credentials(method, spec.grant_type);

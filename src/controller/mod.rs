@@ -4,6 +4,7 @@ mod action_error;
 mod admission;
 mod attempt;
 pub mod authorities;
+pub mod authority;
 pub mod context;
 pub mod fetched;
 pub mod guarded;
@@ -17,6 +18,7 @@ pub mod references;
 pub mod registry;
 mod report;
 pub mod requests;
+mod restarts;
 mod revert;
 pub mod watches;
 

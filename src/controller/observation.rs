@@ -16,6 +16,7 @@ use itwin_core::{
     ownership,
     renewal::renewal_request,
     requests::Request,
+    restart::Restart,
     retry_key::{AuthorityRevision, ClientKey, RetryKey, TargetKey},
     retry_state::RetryState,
     secret_state::{self, DataClues, MetadataClues, ReadData},
@@ -101,7 +102,8 @@ pub fn observe(
         retry_key,
         is_admitted: *is_admitted,
         unwritten: retry_state.unwritten().map(|content| Unwritten { token_metadata: content.token_metadata() }),
-        restart: (!spec.rollout_restart_targets.is_empty()).then(|| retry_state.restart()),
+        // what is left to do depends on the token that this finds
+        restart: Restart::Done,
     }
 }
 

@@ -134,6 +134,7 @@ async fn reconcile_object(
         return Ok(None);
     }
     let registry = context.namespaces.of(&references.key).map(|scope| &scope.credentials).next();
+    let incarnation = registry.map(|registry| registry.incarnation()).unwrap_or_default();
     let retry_state = registry.and_then(|registry| registry.take_retry_state(&references.key, &references.uid));
     let mut retry_state = retry_state.unwrap_or_else(|| Box::new(RetryState::recall(credential, context.clock.now())));
     let queue = &context.authorities.requests;
@@ -161,7 +162,8 @@ async fn reconcile_object(
     }
     let again = reconciler.ended(result);
     if let Some(registry) = registry {
-        registry.put_retry_state(&reconciler.references.key, &reconciler.references.uid, reconciler.retry_state);
+        let References { key, uid, .. } = &reconciler.references;
+        registry.put_retry_state(key, uid, reconciler.retry_state, incarnation);
     }
     again
 }
@@ -240,6 +242,7 @@ impl Reconciler<'_> {
             }
             Action::PatchMetadata => self.revert(observed, known).await?,
             Action::Restart { issued_at } => self.restart_workloads(issued_at).await,
+            Action::RecordRestarts { issued_at } => self.record_restarts(issued_at, known).await?,
             Action::Fail(failure) => return Err(failure.into()),
             Action::UpToDate { renew_at } => return Ok(self.up_to_date(renew_at, observed)),
             Action::BackOff { until } => return Ok(Next::Report { next_attempt: Some(until), wait: None }),
@@ -294,7 +297,8 @@ impl Reconciler<'_> {
     /// wait.
     async fn fetch_secret_metadata(&mut self) {
         let Context { cluster, index, clock, .. } = self.context;
-        for (what, key) in [(Fetch::Target, &self.references.target), (Fetch::Client, &self.references.client)] {
+        let keys = [&self.references.target, &self.references.client].map(Clone::clone);
+        for (what, key) in [Fetch::Target, Fetch::Client].into_iter().zip(&keys) {
             if self.retry_state.reads_not_before(clock.now()).of(what).is_none() {
                 index.invalidate(key);
                 let result = fetched::read_metadata(cluster, index, key).await;

@@ -63,11 +63,14 @@ pub(super) enum Attempted {
 
 impl Reconciler<'_> {
     /// The observed state.
-    pub(super) fn observe(&self) -> ObservedState {
+    pub(super) fn observe(&mut self) -> ObservedState {
         let Context { index, namespaces, authorities, .. } = self.context;
         let others = &Registered { index, namespaces };
         let caches = Caches { index, others, authorities, is_admitted: self.slot.is_some() };
-        observation::observe(&self.references, &self.retry_state, &self.fetched, &caches, self.context.clock.now())
+        let now = self.context.clock.now();
+        let mut observed = observation::observe(&self.references, &self.retry_state, &self.fetched, &caches, now);
+        observed.restart = self.observe_restarts(&observed);
+        observed
     }
 
     /// Has the Secret to write read again before the next decision.

@@ -10,7 +10,8 @@ use std::{
 
 use chrono::DateTime;
 use itwin_api::{credential::ITwinServiceCredential, time};
-use itwin_core::{contenders::Contender, object::ObjectKey, retry_state::RetryState};
+use itwin_core::{contenders::Contender, object::ObjectKey, retry_state::RetryState, revisions::Incarnation};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use lz4_flex::block;
 use tokio::sync::watch;
@@ -26,7 +27,7 @@ const FAMILIAR: &[u8] = br#"{"annotations":{"credentials.itwin.dev/renew":"},"la
 ","resourceVersion":"1","uid":"-"},{"authorityRef":{"name":"ims"},"clientCredentialsRef":{"name":"client",
 "clientIdKey":"client_id","clientSecretKey":"client_secret","privateKeyKey":"private_key","usernameKey":"username",
 "passwordKey":"password"},"grantType":"client_credentials","scopes":["itwin-platform"],"minimumValidity":"300s",
-"deletionPolicy":"Delete","suspend":false},{"observedGeneration":1,"conditions":[{"lastTransitionTime":"
+"rolloutRestartDelay":"10s","deletionPolicy":"Delete","suspend":false},{"observedGeneration":1,"conditions":[{"lastTransitionTime":"
 2026-01-01T00:00:00Z","message":"Secret holds a valid token","observedGeneration":1,"reason":"TokenValid",
 "status":"True","type":"Ready"},{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"a verified token was written into
 Secret ","observedGeneration":1,"reason":"TokenIssued","status":"True","type":"Renewed"}],"secretName":"","issuer":
@@ -37,6 +38,8 @@ Secret ","observedGeneration":1,"reason":"TokenIssued","status":"True","type":"R
 /// One credential.
 struct Kept {
     uid: Box<str>,
+    /// Its resourceVersion as a number.
+    version: u64,
     /// Unix time of its creation, which the API server counts in seconds. Here, since others ask for it that name the
     /// same Secret, and those may be many.
     created_at: Option<i64>,
@@ -54,12 +57,14 @@ struct Kept {
 /// The credentials of one scope.
 pub struct Registry {
     all: Mutex<HashMap<Arc<ObjectKey>, Kept>>,
+    /// The incarnation of the cluster that was listed last.
+    incarnation: Mutex<Incarnation>,
     is_listed: watch::Sender<bool>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { all: Mutex::default(), is_listed: watch::Sender::new(false) }
+        Self { all: Mutex::default(), incarnation: Mutex::default(), is_listed: watch::Sender::new(false) }
     }
 }
 
@@ -72,6 +77,7 @@ impl Registry {
         let (packed, authority) = (pack(&credential), intern(&credential.spec.authority_ref.name));
         let metadata = &credential.metadata;
         let is_going = metadata.deletion_timestamp.is_some();
+        let version = version(metadata);
         let created_at = metadata.creation_timestamp.as_ref().and_then(time::from_kubernetes).map(|at| at.timestamp());
         let mut all = self.all();
         let key = all.get_key_value(&key).map_or_else(|| Arc::new(key), |(key, _)| key.clone());
@@ -79,11 +85,22 @@ impl Registry {
             && *kept.uid == *uid
         {
             (kept.packed, kept.authority, kept.is_going, kept.listed) = (packed, authority, is_going, true);
+            kept.version = version;
             return (key, None);
         }
-        let new = Kept { uid: uid.into(), created_at, is_going, authority, packed, retry_state: None, listed: true };
+        let new =
+            Kept { uid: uid.into(), version, created_at, is_going, authority, packed, retry_state: None, listed: true };
         let before = all.insert(key.clone(), new);
         (key, before.and_then(|before| unpack(&before.packed)))
+    }
+
+    /// Whether a newer version of this credential is kept. A list never shows an older one than the watch before it,
+    /// unless the cluster was restored.
+    #[must_use]
+    pub fn is_newer_than(&self, credential: &ITwinServiceCredential) -> bool {
+        let key = ObjectKey::new(credential.namespace().unwrap_or_default(), credential.name_any());
+        let (uid, version) = (credential.uid().unwrap_or_default(), version(&credential.metadata));
+        self.all().get(&key).is_some_and(|kept| *kept.uid == *uid && kept.version > version)
     }
 
     /// Forgets a credential that is gone, and what was remembered of it.
@@ -143,8 +160,18 @@ impl Registry {
         self.all().get_mut(key).filter(|kept| *kept.uid == *uid)?.retry_state.take()
     }
 
-    /// Puts back what is remembered, unless the credential is gone by now.
-    pub fn put_retry_state(&self, key: &ObjectKey, uid: &str, retry_state: Box<RetryState>) {
+    /// The incarnation of the cluster that was listed last.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts back what is remembered, unless the credential is gone by now, or the cluster was restored since the state was
+    /// taken in `incarnation`.
+    pub fn put_retry_state(&self, key: &ObjectKey, uid: &str, retry_state: Box<RetryState>, incarnation: Incarnation) {
+        if self.incarnation() != incarnation {
+            return;
+        }
         if let Some(kept) = self.all().get_mut(key).filter(|kept| *kept.uid == *uid) {
             kept.retry_state = Some(retry_state);
         }
@@ -155,8 +182,14 @@ impl Registry {
         self.all().values_mut().for_each(|kept| kept.listed = false);
     }
 
-    /// A listing ended: what it did not hold is gone, and returned.
-    pub fn listing_ended(&self) -> Vec<ITwinServiceCredential> {
+    /// A listing ended: what it did not hold is gone, and returned. With the first one in another `incarnation`, all that is
+    /// remembered is forgotten: it rests on resourceVersions and generations that are given out a second time.
+    pub fn listing_ended(&self, incarnation: Incarnation) -> Vec<ITwinServiceCredential> {
+        let before =
+            std::mem::replace(&mut *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner), incarnation);
+        if before != incarnation {
+            self.all().values_mut().for_each(|kept| kept.retry_state = None);
+        }
         let gone = self.all().extract_if(|_, kept| !kept.listed).filter_map(|(_, kept)| unpack(&kept.packed)).collect();
         self.is_listed.send_replace(true);
         gone
@@ -172,6 +205,10 @@ impl Registry {
         // every change is complete before anything can panic
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn version(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 fn pack(credential: &ITwinServiceCredential) -> Box<[u8]> {
@@ -195,7 +232,10 @@ fn unpack(packed: &[u8]) -> Option<ITwinServiceCredential> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use itwin_api::secret_keys;
+    use itwin_core::revisions::Revisions;
     use serde_json::json;
 
     use super::*;
@@ -237,7 +277,8 @@ mod tests {
 
     fn keep_retry_state(registry: &Registry, key: &ObjectKey, uid: &str) {
         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
-        registry.put_retry_state(key, uid, Box::new(RetryState::recall(&credential(uid), now)));
+        let state = Box::new(RetryState::recall(&credential(uid), now));
+        registry.put_retry_state(key, uid, state, registry.incarnation());
     }
 
     #[test]
@@ -282,6 +323,44 @@ mod tests {
     }
 
     #[test]
+    fn restored_cluster_leaves_no_retry_state() {
+        let registry = Registry::default();
+        let (key, _) = registry.keep(credential("uid-1"));
+        let mut revisions = Revisions::default();
+        let mut relist = |registry: &Registry, is_restored: bool| {
+            if is_restored {
+                revisions = Revisions::default();
+                revisions.notice(Instant::now());
+            }
+            registry.listing_began();
+            registry.keep(credential("uid-1"));
+            registry.listing_ended(revisions.incarnation());
+        };
+        keep_retry_state(&registry, &key, "uid-1");
+        relist(&registry, false);
+        let taken_in = registry.incarnation();
+        let taken = registry.take_retry_state(&key, "uid-1").expect("a list alone changes nothing");
+        relist(&registry, true);
+        registry.put_retry_state(&key, "uid-1", taken, taken_in);
+        assert!(registry.take_retry_state(&key, "uid-1").is_none(), "it was taken before the restore");
+        keep_retry_state(&registry, &key, "uid-1");
+        registry.listing_ended(Incarnation::default());
+        assert!(registry.take_retry_state(&key, "uid-1").is_none(), "it was put back before the restore");
+    }
+
+    #[test]
+    fn older_version_is_recognized_by_its_number() {
+        let registry = Registry::default();
+        let mut newer = credential("uid-1");
+        newer.metadata.resource_version = Some("10".to_owned());
+        registry.keep(newer);
+        assert!(registry.is_newer_than(&credential("uid-1")), "9 and 10 are compared as numbers");
+        assert!(!registry.is_newer_than(&credential("uid-2")), "another object has another history");
+        registry.keep(credential("uid-1"));
+        assert!(!registry.is_newer_than(&credential("uid-1")));
+    }
+
+    #[test]
     fn listing_tells_what_is_gone() {
         let registry = Registry::default();
         let named = |name: &str| {
@@ -294,7 +373,8 @@ mod tests {
         registry.listing_began();
         registry.keep(named("stays"));
         registry.keep(named("new"));
-        let gone: Vec<String> = registry.listing_ended().iter().map(ResourceExt::name_any).collect();
+        let gone: Vec<String> =
+            registry.listing_ended(Incarnation::default()).iter().map(ResourceExt::name_any).collect();
         assert_eq!(gone, ["goes"]);
         let mut left: Vec<String> = registry.keys().iter().map(|key| key.name.clone()).collect();
         left.sort();

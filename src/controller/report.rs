@@ -48,6 +48,9 @@ impl Reconciler<'_> {
         wait: Option<TimeDelta>,
     ) -> Result<RequeueAfter, CallError> {
         let observed = self.observe();
+        if observed.suspend {
+            self.retry_state.suspended();
+        }
         let older_than_known = self.note_version();
         let previous = self.previous_status();
         let description = self.description();
@@ -152,6 +155,7 @@ impl Reconciler<'_> {
                 "issuer": status.issuer,
                 "clientId": status.client_id,
                 "scopes": status.scopes,
+                "scope": status.scope,
                 "issuedAt": status.issued_at,
                 "expiresAt": status.expires_at,
                 "renewAt": status.renew_at,
@@ -181,13 +185,15 @@ impl Reconciler<'_> {
     fn gauge(&self, observed: &ObservedState, status: &CredentialStatus, next_attempt: Option<DateTime<Utc>>) {
         let authority = &self.references.credential.spec.authority_ref.name;
         let ObjectKey { namespace, name } = &self.references.key;
-        let labels = CredentialLabels { namespace, name, authority };
+        let labels = CredentialLabels { namespace, name, uid: &self.references.uid, authority };
         let seconds = |at: DateTime<Utc>| at.timestamp() as f64;
         let gauges = CredentialGauges {
             expires_at: observed.held_for_spec().map(|token_metadata| seconds(token_metadata.expires_at)),
             renew_at: next_attempt.map(seconds),
             ready: status::holds(&status.conditions, READY),
-            failures: u32::try_from(status.consecutive_failures).unwrap_or_default(),
+            suspended: observed.suspend,
+            // nothing is attempted while it is suspended
+            failures: if observed.suspend { 0 } else { u32::try_from(status.consecutive_failures).unwrap_or_default() },
         };
         self.context.metrics.credential(labels, gauges);
     }

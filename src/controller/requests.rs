@@ -112,7 +112,7 @@ impl Requests {
         let mut state = self.state();
         state.queues.remove(authority);
         state.places.retain(|_, place| **place != *authority);
-        drop(state);
+        // while the lock is held: the dispatcher sets the gauges of the queues that it finds
         self.metrics.forget_queue(authority);
     }
 
@@ -177,6 +177,12 @@ impl Requests {
     #[must_use]
     pub fn take_shared(&self, key: &ObjectKey) -> Option<Box<Content>> {
         self.state().shared.remove(key)
+    }
+
+    /// Forgets the tokens that were issued to equal requests and not taken yet: whether the client is still the same is
+    /// not known.
+    pub fn forget_shared(&self) {
+        self.state().shared.clear();
     }
 
     /// Takes a credential's request out: it needs none now.

@@ -1,15 +1,11 @@
-//! What is done while the token is good: its Secret is patched, and workloads that read the token once are restarted.
+//! What is done with the Secret while the token is good: changes of others are reverted.
 
-use chrono::{DateTime, Utc};
-use itwin_api::time;
 use itwin_core::{
     backoff, desired_secret,
-    events::{EventReason, Transition},
     messages::{self, Contention},
     observed::ObservedState,
     template,
 };
-use kube::Resource;
 
 use super::{
     action_error::ActionError,
@@ -18,10 +14,7 @@ use super::{
     reconciler::{Attempted, Reconciler},
 };
 use crate::{
-    act::{
-        rollout,
-        secret_writer::{self, Existing},
-    },
+    act::secret_writer::{self, Existing},
     cluster::CallError,
     observe::index::Known,
 };
@@ -39,7 +32,7 @@ impl Reconciler<'_> {
                 let (uid, now) = (&self.references.uid, self.context.clock.now());
                 let reverts = self.retry_state.reverts_mut();
                 let wait =
-                    backoff::delay(reverts.refusals().saturating_add(1), observed.left(now), failure.reason, None, uid);
+                    backoff::delay(reverts.failures().saturating_add(1), observed.left(now), failure.reason, None, uid);
                 tracing::warn!(credential = %self.references.key, retry_in_ms = wait.num_milliseconds(), "{}", failure.message);
                 reverts.refused(failure.clone(), wait, now);
                 self.outcome = Some(Attempted::Failed(failure));
@@ -117,35 +110,5 @@ impl Reconciler<'_> {
         tracing::warn!(credential = %self.references.key, retry_in_ms = wait.num_milliseconds(), "{}", failure.message);
         self.outcome = Some(Attempted::Failed(failure.clone()));
         self.retry_state.reverts_mut().in_conflict(excess, failure, wait, now);
-    }
-
-    /// Restarts the workloads that read the token once. What fails is reported and tried again later; the token is good.
-    pub(super) async fn restart_workloads(&mut self, issued_at: DateTime<Utc>) {
-        let Context { cluster, events, .. } = self.context;
-        let credential = self.references.credential;
-        let (mut restarted, mut failed) = (Vec::new(), Vec::new());
-        for target in &credential.spec.rollout_restart_targets {
-            let name = rollout::name(target);
-            match rollout::restart(cluster, &self.references.key.namespace, target, issued_at).await {
-                Ok(true) => restarted.push(name),
-                Ok(false) => {}
-                Err(CallError::NotFound) => failed.push(format!("{name} does not exist")),
-                Err(error @ CallError::Forbidden(_)) => failed.push(format!(
-                    "{name} may not be restarted ({error}): an administrator can allow it with the chart's value rolloutRestart.enabled"
-                )),
-                Err(error) => failed.push(format!("{name} could not be restarted ({error})")),
-            }
-        }
-        if !restarted.is_empty() {
-            let note = format!("{} restarted, for the token of {}", restarted.join(", "), time::to_rfc3339(issued_at));
-            tracing::info!(credential = %self.references.key, "{note}");
-            events.publish(&credential.object_ref(&()), Transition::normal(EventReason::RolloutRestarted, note)).await;
-        }
-        if failed.is_empty() {
-            self.retry_state.restarted(issued_at);
-        } else {
-            let now = self.context.clock.now();
-            self.retry_state.restart_failed(failed.join("; "), &self.references.uid, now);
-        }
     }
 }

@@ -1,9 +1,8 @@
 //! The watches: credentials, authorities, and the metadata of Secrets. Each is a task of its own, so that a back-off
 //! of one never holds up another (stackabletech/trino-operator#936).
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use futures::{Stream, StreamExt, TryStreamExt};
 use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
 use itwin_core::object::ObjectKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,48 +10,19 @@ use kube::{
     Api, Client, Resource, ResourceExt,
     core::error_boundary::InvalidObject,
     runtime::{
-        WatchStreamExt,
         reflector::{ObjectRef, store::Writer},
-        utils::Backoff,
-        watcher::{self, Config, Event},
+        watcher::Event,
     },
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::{context::Context, guarded::Guarded, invalid_objects::InvalidObjects, namespaces::WatchedNamespace};
-use crate::{
-    liveness::Liveness,
-    observe::{metadata::PartialSecret, target::SecretMetadata},
+use crate::observe::{
+    metadata::PartialSecret,
+    target::SecretMetadata,
+    watch::{WATCH_LIMIT, Watch, health::Health},
 };
-
-/// A watch ends and goes on anew after this, in seconds: load balancers drop silent connections without a word
-/// (Azure/kars#456), and a connection that brings nothing for longer is known to be dead.
-pub const WATCH_SECONDS: u32 = 60;
-/// A watch that was neither answered nor failed for so long has died without a word.
-pub const WATCH_LIMIT: Duration = Duration::from_secs(180);
-/// Objects of one page of a list, of which the client makes fewer where they are fat ([`crate::runtime::client`]).
-const PAGE: u32 = 100;
-/// Waits between attempts to watch: from a blink to 10 s, less than the time in which faults must be told.
-const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-
-struct Doubling(Duration);
-
-impl Iterator for Doubling {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let wait = self.0;
-        self.0 = (self.0 * 2).min(RETRY.1);
-        Some(wait)
-    }
-}
-
-impl Backoff for Doubling {
-    fn reset(&mut self) {
-        self.0 = RETRY.0;
-    }
-}
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
@@ -64,27 +34,19 @@ where
     }
 }
 
-/// The events of one watch for ever; errors are logged and waited out. It counts as progress, seen by the client.
-fn events<K>(api: Api<K>, what: &'static str, liveness: &Liveness) -> impl Stream<Item = Event<K>> + Send + use<K>
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-{
-    liveness.expect(api.resource_url(), WATCH_LIMIT);
-    watcher::watcher(api, Config::default().timeout(WATCH_SECONDS).page_size(PAGE))
-        .inspect_err(move |error| tracing::warn!(what, "watch failed, it is made again: {}", explain(error)))
-        .backoff(Doubling(RETRY.0))
-        .filter_map(|event| std::future::ready(event.ok()))
-}
+/// Why a list is taken for one of a restored cluster: what the watch brought before cannot be newer otherwise.
+const OLDER_OBJECT: &str = "a list with an older object";
 
-/// The error without the content of objects.
-fn explain(error: &watcher::Error) -> String {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => format!("HTTP {}: {}", status.code, status.message),
-        watcher::Error::WatchError(status) => format!("{}: {}", status.code, status.message),
-        _ => "no connection, or no readable answer".to_owned(),
-    }
+/// The events of one watch. Each answer is a heartbeat and a sign of life, which the client records.
+fn events<K>(api: Api<K>, resource: &'static str, context: &Context) -> Watch<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let path = api.resource_url();
+    context.liveness.expect(path, WATCH_LIMIT);
+    context.liveness.expect_watch(path, resource);
+    let health = Health::new(path, resource, context.liveness.clone(), context.metrics.clone());
+    Watch::new(api, resource, context.restores.clone(), health)
 }
 
 /// The event with its object, of which it held the text.
@@ -95,6 +57,14 @@ fn opened<K: Resource + DeserializeOwned>(event: Event<Guarded<K>>) -> Event<Res
         Event::InitApply(object) => Event::InitApply(object.open()),
         Event::Init => Event::Init,
         Event::InitDone => Event::InitDone,
+    }
+}
+
+/// The object that an event is about.
+fn object_of<K>(event: &Event<K>) -> Option<&K> {
+    match event {
+        Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) => Some(object),
+        Event::Init | Event::InitDone => None,
     }
 }
 
@@ -120,7 +90,10 @@ where
             invalid_objects.add::<K>(invalid);
             None
         }
-        Event::InitApply(Ok(object)) => Some(Event::InitApply(object)),
+        Event::InitApply(Ok(object)) => {
+            invalid_objects.forget::<K>(object.meta());
+            Some(Event::InitApply(object))
+        }
         Event::InitApply(Err(invalid)) => {
             let before = before(&invalid);
             invalid_objects.add::<K>(invalid);
@@ -135,10 +108,13 @@ where
             before(&invalid).map(Event::Delete)
         }
         Event::Init => {
-            invalid_objects.forget_all::<K>(watched);
+            invalid_objects.listing_began::<K>(watched);
             Some(Event::Init)
         }
-        Event::InitDone => Some(Event::InitDone),
+        Event::InitDone => {
+            invalid_objects.listing_ended::<K>(watched);
+            Some(Event::InitDone)
+        }
     }
 }
 
@@ -154,29 +130,44 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
     };
     let keep = |credential: ITwinServiceCredential| {
         let secrets = [credential.target_name().to_owned(), credential.spec.client_credentials_ref.name.clone()];
+        let series = (credential.uid().unwrap_or_default(), credential.metadata.deletion_timestamp.is_some());
         let (key, before) = watched.credentials.keep(credential);
         if let Some(gone) = before {
             forget(&context, &gone);
         }
+        match series {
+            (uid, false) => context.metrics.expect_credential(&key.namespace, &key.name, &uid),
+            (uid, true) => context.metrics.forget_credential(&key.namespace, &key.name, &uid),
+        }
         context.enqueue_credentials(context.index.register(&key, secrets.each_ref().map(String::as_str)));
         key
     };
-    let mut events = std::pin::pin!(events(api, "itwinservicecredentials", &context.liveness));
-    while let Some(event) = events.next().await {
+    let mut events = events(api, "itwinservicecredentials", &context);
+    let mut incarnation = context.restores.incarnation();
+    loop {
+        let event = events.next().await;
         let event = understood(event, &known, &context.invalid_objects, watched.namespace.as_deref());
-        context.report_invalid_objects().await;
+        context.metrics.invalid_objects(context.invalid_objects.count());
         match event {
             None => {}
             Some(Event::Apply(credential)) => watched.work_queue.enqueue(keep(credential)),
-            Some(Event::InitApply(credential)) => drop(keep(credential)),
+            Some(Event::InitApply(credential)) => {
+                if watched.credentials.is_newer_than(&credential) {
+                    context.restores.notice(OLDER_OBJECT);
+                }
+                keep(credential);
+            }
             Some(Event::Delete(credential)) => {
                 let key = ObjectKey::new(credential.namespace().unwrap_or_default(), credential.name_any());
                 watched.credentials.forget(&key);
                 forget(&context, &credential);
             }
-            Some(Event::Init) => watched.credentials.listing_began(),
+            Some(Event::Init) => {
+                incarnation = context.restores.incarnation();
+                watched.credentials.listing_began();
+            }
             Some(Event::InitDone) => {
-                for gone in watched.credentials.listing_ended() {
+                for gone in watched.credentials.listing_ended(incarnation) {
                     forget(&context, &gone);
                 }
                 watched.enqueue_all();
@@ -190,7 +181,7 @@ fn forget(context: &Context, credential: &ITwinServiceCredential) {
     let key = ObjectKey::new(credential.namespace().unwrap_or_default(), credential.name_any());
     context.enqueue_credentials(context.index.unregister(&key));
     context.authorities.requests.forget_credential(&key);
-    context.metrics.forget_credential(&key.namespace, &key.name);
+    context.metrics.forget_credential(&key.namespace, &key.name, &credential.uid().unwrap_or_default());
 }
 
 /// Watches the authorities: keeps their store and wakes them.
@@ -201,11 +192,17 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
         let known = store.get(&ObjectRef::new(metadata.name.as_deref().unwrap_or_default()));
         known.map(|known| ITwinAuthority::clone(&known))
     };
-    let mut events = std::pin::pin!(events(api, "itwinauthorities", &context.liveness));
-    while let Some(event) = events.next().await {
+    let mut events = events(api, "itwinauthorities", &context);
+    loop {
+        let event = events.next().await;
+        let name = object_of(&event).and_then(|object| object.meta().name.clone()).unwrap_or_default();
         let event = understood(event, &known, &context.invalid_objects, None);
-        context.report_invalid_objects().await;
-        let Some(event) = event else { continue };
+        context.metrics.invalid_objects(context.invalid_objects.count());
+        let Some(event) = event else {
+            // credentials report why they cannot use it
+            context.namespaces.enqueue_users_of(&name);
+            continue;
+        };
         let before = matches!(event, Event::InitDone).then(|| store.state());
         writer.apply_watcher_event(&event);
         let forget = |authority: &ITwinAuthority| {
@@ -236,16 +233,18 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
 pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sender<bool>) {
     let namespace = context.namespaces.all[watched].namespace.clone();
     let api: Api<PartialSecret> = api(&context.cluster.client, namespace.as_deref());
-    let mut events = std::pin::pin!(events(api, "secrets", &context.liveness));
-    while let Some(event) = events.next().await {
+    let mut events = events(api, "secrets", &context);
+    loop {
+        let event = events.next().await;
         let enqueued = match event {
-            Event::Apply(secret) | Event::InitApply(secret) => {
-                let key = ObjectKey::new(secret.namespace().unwrap_or_default(), secret.name_any());
-                if !context.index.is_referenced(&key) {
-                    continue;
-                }
-                context.index.observe(&key, SecretMetadata::new(&secret.read()))
-            }
+            Event::Apply(secret) => match referenced(&context, secret) {
+                Some((key, secret_metadata)) => context.index.observe(&key, secret_metadata),
+                None => continue,
+            },
+            Event::InitApply(secret) => match referenced(&context, secret) {
+                Some((key, secret_metadata)) => context.index.observe_listed(&key, secret_metadata),
+                None => continue,
+            },
             Event::Delete(secret) => {
                 let key = ObjectKey::new(secret.namespace().unwrap_or_default(), secret.name_any());
                 context.index.observe_absence(&key, secret.resource_version().as_deref())
@@ -261,6 +260,29 @@ pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sende
         };
         for credential in enqueued {
             context.namespaces.enqueue(&credential);
+        }
+    }
+}
+
+/// The metadata of a Secret that a credential references.
+fn referenced(context: &Context, secret: PartialSecret) -> Option<(ObjectKey, SecretMetadata)> {
+    let key = ObjectKey::new(secret.namespace().unwrap_or_default(), secret.name_any());
+    context.index.is_referenced(&key).then(|| (key, SecretMetadata::new(&secret.read())))
+}
+
+/// Voids what was concluded before the cluster was restored, each time that this is noticed. The watches list again by
+/// themselves, after which every credential is reconciled.
+pub async fn follow_restores(context: Arc<Context>) {
+    let mut incarnation = context.restores.subscribe();
+    loop {
+        tokio::select! {
+            biased;
+            // the sender lives as long as the context
+            _ = incarnation.changed() => {
+                context.index.forget_versions();
+                context.authorities.requests.forget_shared();
+            }
+            () = context.index.older_read() => context.restores.notice("a read of an older Secret"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Carries out what the election decides: a task that reads and renews the Lease, and prolongs the fence.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use itwin_api::MANAGER;
 use itwin_core::election::{Action, Election, Loss, Timing, Write};
@@ -14,8 +14,6 @@ use super::{
     fence::LeadershipFence,
     lease::{DEADLINE, LeaseApi, LeaseError},
 };
-use crate::{clock::Clock, metrics::Metrics};
-
 /// A leader that was not heard of for this long is replaced. The contract gives 20 s until the next one has written, on
 /// a busy machine too.
 const LEASE: Duration = Duration::from_secs(12);
@@ -52,17 +50,9 @@ impl Drop for Elector {
 }
 
 impl Elector {
-    /// Stands for election through the Lease of the operator's name in `namespace`. `identity` is from [`identity`].
+    /// Stands for election through this Lease. `identity` is from [`identity`].
     #[must_use]
-    pub fn start(
-        client: kube::Client,
-        namespace: &str,
-        identity: String,
-        fence: LeadershipFence,
-        metrics: Arc<Metrics>,
-        clock: Clock,
-    ) -> Self {
-        let lease = LeaseApi::new(client, namespace, metrics, clock);
+    pub fn start(lease: LeaseApi, identity: String, fence: LeadershipFence) -> Self {
         Self::spawn(lease, identity, fence, |run| tokio::spawn(run.run()))
     }
 
@@ -232,11 +222,10 @@ impl Elector {
         client: kube::Client,
         identity: &str,
         fence: LeadershipFence,
-        metrics: Arc<Metrics>,
+        metrics: std::sync::Arc<crate::metrics::Metrics>,
         process: impl FnOnce(futures::future::BoxFuture<'static, Loss>) -> JoinHandle<Loss>,
     ) -> Self {
-        let lease = LeaseApi::new(client, "operator", metrics, Clock::system());
-        Self::spawn(lease, identity.to_owned(), fence, |run| process(Box::pin(run.run())))
+        Self::spawn(LeaseApi::of(client, metrics), identity.to_owned(), fence, |run| process(Box::pin(run.run())))
     }
 
     pub(super) fn has_ended(&self) -> bool {

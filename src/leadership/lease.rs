@@ -15,7 +15,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{clock::Clock, metrics::Metrics};
+use crate::{clock::Clock, metrics::Metrics, observe::restores::Restores};
 
 /// The longest time for one call about the Lease. Shorter than that of other calls: a leader must be able to try again
 /// before it has to step down.
@@ -77,18 +77,22 @@ impl From<kube::Error> for LeaseError {
 }
 
 /// The one Lease of the operator's name.
-pub(super) struct LeaseApi {
+pub struct LeaseApi {
     api: Api<DynamicObject>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    /// Reads and writes of the Lease always show the latest state, and one replica makes them one after the other.
+    restores: Arc<Restores>,
     /// The Lease as it was last read or written: what an update does not change is sent back as it was.
     last: Option<DynamicObject>,
 }
 
 impl LeaseApi {
-    pub(super) fn new(client: Client, namespace: &str, metrics: Arc<Metrics>, clock: Clock) -> Self {
+    /// The Lease of the operator's name in `namespace`.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, metrics: Arc<Metrics>, clock: Clock, restores: Arc<Restores>) -> Self {
         let api = Api::namespaced_with(client, namespace, &ApiResource::erase::<Lease>(&()));
-        Self { api, metrics, clock, last: None }
+        Self { api, metrics, clock, restores, last: None }
     }
 
     /// Reads the Lease; `None` where there is none.
@@ -130,8 +134,19 @@ impl LeaseApi {
         // the API server keeps them where an update has none
         object.metadata.managed_fields = None;
         let lease = observed(&object);
+        self.notice_restore(&object, &lease);
         self.last = Some(object);
         lease
+    }
+
+    /// A resourceVersion that went back shows a restore, and so does the same holder at an earlier time: the revisions of
+    /// a small cluster may have caught up. A clock that was set back looks the same, and costs a list.
+    fn notice_restore(&self, object: &DynamicObject, lease: &ObservedLease) {
+        self.restores.observe_latest("leases", &lease.version);
+        let last = self.last.as_ref().filter(|last| last.metadata.uid == object.metadata.uid).map(observed);
+        if last.is_some_and(|last| lease.record.precedes(&last.record)) {
+            self.restores.notice("the Lease of an earlier time");
+        }
     }
 
     /// The metadata as it was read, with uid and resourceVersion: without the uid an update would create the Lease again
@@ -144,6 +159,15 @@ impl LeaseApi {
         object.metadata.resource_version.clone_from(&write.version);
         object.data = json!({"spec": spec(&write.record, &now)});
         object
+    }
+}
+
+#[cfg(test)]
+impl LeaseApi {
+    /// The Lease of a test, with the system clocks.
+    pub(super) fn of(client: Client, metrics: Arc<Metrics>) -> Self {
+        let clock = Clock::system();
+        Self::new(client, "operator", metrics, clock.clone(), Arc::new(Restores::new(clock)))
     }
 }
 

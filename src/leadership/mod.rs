@@ -2,6 +2,6 @@
 
 pub mod elector;
 pub mod fence;
-mod lease;
+pub mod lease;
 #[cfg(test)]
 mod tests;

@@ -12,8 +12,9 @@ use self::server::{Fault, Server};
 use super::{
     elector::{self, Elector},
     fence::LeadershipFence,
+    lease::LeaseApi,
 };
-use crate::{clock::Clock, metrics::Metrics};
+use crate::metrics::Metrics;
 
 const LEASE: Duration = Duration::from_secs(12);
 /// Longer than anything here takes.
@@ -37,8 +38,8 @@ impl Replica {
     fn start_with(server: &Server, identity: &str, faults: impl Fn(&str) -> Fault + Send + Sync + 'static) -> Self {
         let (fence, metrics) = (elector::fence(), metrics());
         let client = server.client(Arc::default(), faults);
-        let elector =
-            Elector::start(client, "operator", identity.to_owned(), fence.clone(), metrics.clone(), Clock::system());
+        let lease = LeaseApi::of(client, metrics.clone());
+        let elector = Elector::start(lease, identity.to_owned(), fence.clone());
         Self { elector, fence, metrics }
     }
 

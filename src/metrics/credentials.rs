@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write,
+    hash::{DefaultHasher, Hash, Hasher},
     ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -14,9 +15,11 @@ use std::{
 /// The number of series in one page of text, with about 100 bytes each.
 const PAGE: usize = 256;
 
-/// The labels of one credential's series.
+/// The labels of one credential's series, and which credential of that name it is.
 #[derive(Clone, Copy)]
 pub struct CredentialLabels<'a> {
+    /// Its UID.
+    pub uid: &'a str,
     /// Its namespace.
     pub namespace: &'a str,
     /// Its name.
@@ -34,6 +37,8 @@ pub struct CredentialGauges {
     pub renew_at: Option<f64>,
     /// Whether it is Ready.
     pub ready: bool,
+    /// Whether it is suspended.
+    pub suspended: bool,
     /// Consecutive failed attempts.
     pub failures: u32,
 }
@@ -44,7 +49,7 @@ struct Family {
     value: fn(&CredentialGauges) -> Option<f64>,
 }
 
-const FAMILIES: [Family; 4] = [
+const FAMILIES: [Family; 5] = [
     Family {
         name: "itwin_credential_expiration_timestamp_seconds",
         help: "When the token in the Secret expires.",
@@ -62,17 +67,31 @@ const FAMILIES: [Family; 4] = [
     },
     Family {
         name: "itwin_credential_consecutive_failures",
-        help: "Failed attempts since the last token.",
+        help: "Failed attempts since the last token; 0 while the credential is suspended.",
         value: |gauges| Some(f64::from(gauges.failures)),
+    },
+    Family {
+        name: "itwin_credential_suspended",
+        help: "1 while the credential is suspended, else 0.",
+        value: |gauges| Some(f64::from(u8::from(gauges.suspended))),
     },
 ];
 
 /// Namespace and name.
 type Key = (Box<str>, Box<str>);
 
+/// The series of a credential that exists.
 struct Series {
-    authority: Box<str>,
-    gauges: CredentialGauges,
+    /// A digest of its UID, which takes less memory.
+    uid: u64,
+    /// Authority and values, once it was reconciled.
+    values: Option<(Box<str>, CredentialGauges)>,
+}
+
+fn digest(uid: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    uid.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The series of all credentials.
@@ -89,13 +108,35 @@ pub(super) struct Cursor {
 }
 
 impl CredentialSeries {
-    pub fn set(&self, labels: CredentialLabels<'_>, gauges: CredentialGauges) {
-        let key = (labels.namespace.into(), labels.name.into());
-        self.all().insert(key, Series { authority: labels.authority.into(), gauges });
+    /// A credential exists. Only then does it have series, so that a reconcile that ends after its deletion adds none.
+    pub fn expect(&self, namespace: &str, name: &str, uid: &str) {
+        let uid = digest(uid);
+        let mut all = self.all();
+        let series = all.entry((namespace.into(), name.into())).or_insert(Series { uid, values: None });
+        if series.uid != uid {
+            *series = Series { uid, values: None };
+        }
     }
 
-    pub fn forget(&self, namespace: &str, name: &str) {
-        self.all().remove(&(namespace.into(), name.into()));
+    /// Sets the values of a credential that exists.
+    pub fn set(&self, labels: CredentialLabels<'_>, gauges: CredentialGauges) {
+        let key: Key = (labels.namespace.into(), labels.name.into());
+        if let Some(series) = self.all().get_mut(&key).filter(|series| series.uid == digest(labels.uid)) {
+            let authority = match series.values.take() {
+                Some((authority, _)) if *authority == *labels.authority => authority,
+                _ => labels.authority.into(),
+            };
+            series.values = Some((authority, gauges));
+        }
+    }
+
+    /// A credential is gone, or about to be.
+    pub fn forget(&self, namespace: &str, name: &str, uid: &str) {
+        let key = (namespace.into(), name.into());
+        let mut all = self.all();
+        if all.get(&key).is_some_and(|series| series.uid == digest(uid)) {
+            all.remove(&key);
+        }
     }
 
     /// The next page of text, in the text format of Prometheus 0.0.4; `None` after the last.
@@ -106,8 +147,10 @@ impl CredentialSeries {
         let start = cursor.after.take().map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = all.range((start, Bound::Unbounded));
         for (key, series) in rest.by_ref().take(PAGE) {
-            if let Some(value) = (family.value)(&series.gauges) {
-                let (authority, (namespace, name)) = (&series.authority, key);
+            if let Some((authority, gauges)) = &series.values
+                && let Some(value) = (family.value)(gauges)
+            {
+                let (namespace, name) = key;
                 // writing to a string cannot fail, and names of objects need no escaping
                 if !std::mem::replace(&mut cursor.has_header, true) {
                     let _ = writeln!(page, "# HELP {0} {1}\n# TYPE {0} gauge", family.name, family.help);
@@ -141,8 +184,15 @@ mod tests {
             let series = CredentialSeries::default();
             for number in 0..count {
                 let name = format!("agent-{number}");
-                let labels = CredentialLabels { namespace: "team", name: &name, authority: "ims" };
-                let gauges = CredentialGauges { expires_at: Some(2.5), renew_at: None, ready: true, failures: 3 };
+                let labels = CredentialLabels { namespace: "team", name: &name, uid: "uid", authority: "ims" };
+                let gauges = CredentialGauges {
+                    expires_at: Some(2.5),
+                    renew_at: None,
+                    ready: true,
+                    suspended: false,
+                    failures: 3,
+                };
+                series.expect("team", &name, "uid");
                 series.set(labels, gauges);
             }
             let mut cursor = Cursor::default();
@@ -152,8 +202,9 @@ mod tests {
             assert_eq!(lines("itwin_credential_renewal_timestamp_seconds{"), 0, "no time is set");
             assert_eq!(lines("itwin_credential_ready{"), count);
             assert_eq!(lines("itwin_credential_consecutive_failures{"), count);
-            // the three families that have a series
-            assert_eq!(lines("# TYPE "), if count > 0 { 3 } else { 0 }, "{count} credentials");
+            assert_eq!(lines("itwin_credential_suspended{"), count);
+            // the four families that have a series
+            assert_eq!(lines("# TYPE "), if count > 0 { 4 } else { 0 }, "{count} credentials");
             if count > 0 {
                 let line = r#"itwin_credential_expiration_timestamp_seconds{authority="ims",name="agent-0",namespace="team"} 2.5"#;
                 assert_eq!(lines(line), 1);

@@ -36,6 +36,9 @@ pub struct Metrics {
     queue_seconds: HistogramVec,
     queue_length: IntGaugeVec,
     circuit_open: IntGaugeVec,
+    authority_ready: IntGaugeVec,
+    authority_refresh: IntGaugeVec,
+    watches: IntGaugeVec,
     reconciles: IntCounterVec,
     reconcile_duration: Histogram,
     kubernetes_requests: IntCounterVec,
@@ -87,11 +90,31 @@ impl Metrics {
                 &registry,
                 "itwin_token_request_queue_length",
                 "Token requests that wait in the queue of their authority.",
+                "authority",
             )?,
             circuit_open: gauge_vec(
                 &registry,
                 "itwin_authority_circuit_open",
                 "1 while the circuit breaker of an authority is open and allows half-open probes only, else 0.",
+                "authority",
+            )?,
+            authority_ready: gauge_vec(
+                &registry,
+                "itwin_authority_ready",
+                "1 while the authority is Ready, else 0.",
+                "authority",
+            )?,
+            authority_refresh: gauge_vec(
+                &registry,
+                "itwin_authority_last_refresh_timestamp_seconds",
+                "When the endpoints and signing keys of the authority were fetched last.",
+                "authority",
+            )?,
+            watches: gauge_vec(
+                &registry,
+                "itwin_watch_last_event_timestamp_seconds",
+                "When a watch of this resource last received an event, or was accepted by the API server.",
+                "resource",
             )?,
             reconciles: counter_vec(&registry, "itwin_reconciles_total", "Reconciliations by result.", &["result"])?,
             reconcile_duration: histogram(
@@ -103,7 +126,7 @@ impl Metrics {
             kubernetes_requests: counter_vec(
                 &registry,
                 "itwin_kubernetes_requests_total",
-                "Requests to the Kubernetes API, except watches.",
+                "Requests to the Kubernetes API; of lists and watches of all objects, those that failed.",
                 &["verb", "resource", "result"],
             )?,
             invalid_objects: {
@@ -147,17 +170,24 @@ impl Metrics {
         Ok(std::iter::once(first).chain(rest))
     }
 
-    /// Sets the gauges of a credential.
+    /// Sets the gauges of a credential that exists.
     pub fn credential(&self, labels: CredentialLabels<'_>, gauges: CredentialGauges) {
         if let Some(credentials) = &self.credentials {
             credentials.set(labels, gauges);
         }
     }
 
-    /// Removes the series of a deleted credential.
-    pub fn forget_credential(&self, namespace: &str, name: &str) {
+    /// A credential exists. Its series appear when its gauges are set.
+    pub fn expect_credential(&self, namespace: &str, name: &str, uid: &str) {
         if let Some(credentials) = &self.credentials {
-            credentials.forget(namespace, name);
+            credentials.expect(namespace, name, uid);
+        }
+    }
+
+    /// Removes the series of a credential that was deleted, or is about to be.
+    pub fn forget_credential(&self, namespace: &str, name: &str, uid: &str) {
+        if let Some(credentials) = &self.credentials {
+            credentials.forget(namespace, name, uid);
         }
     }
 
@@ -196,6 +226,28 @@ impl Metrics {
         let _ = self.circuit_open.remove_label_values(&[authority]);
     }
 
+    /// Sets whether an authority is Ready, and when its endpoints and keys were fetched last.
+    pub fn authority(&self, authority: &str, is_ready: bool, last_refresh: Option<i64>) {
+        self.authority_ready.with_label_values(&[authority]).set(is_ready.into());
+        match last_refresh {
+            Some(at) => self.authority_refresh.with_label_values(&[authority]).set(at),
+            // an error means that the series did not exist
+            None => drop(self.authority_refresh.remove_label_values(&[authority])),
+        }
+    }
+
+    /// Removes the series of a deleted authority.
+    pub fn forget_authority(&self, authority: &str) {
+        // an error means that the series did not exist
+        let _ = self.authority_ready.remove_label_values(&[authority]);
+        let _ = self.authority_refresh.remove_label_values(&[authority]);
+    }
+
+    /// Sets the Unix time of the last sign of life of the watches of a resource.
+    pub fn watch(&self, resource: &'static str, last_sign: i64) {
+        self.watches.with_label_values(&[resource]).set(last_sign);
+    }
+
     /// Records a reconciliation. `result` is from a fixed set.
     pub fn reconciled(&self, result: &'static str, took: Duration) {
         self.reconciles.with_label_values(&[result]).inc();
@@ -229,8 +281,8 @@ fn counter_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> 
     Ok(family)
 }
 
-fn gauge_vec(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGaugeVec> {
-    let family = IntGaugeVec::new(Opts::new(name, help), &["authority"])?;
+fn gauge_vec(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
+    let family = IntGaugeVec::new(Opts::new(name, help), &[label])?;
     registry.register(Box::new(family.clone()))?;
     Ok(family)
 }
@@ -251,9 +303,16 @@ fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> pr
 mod tests {
     use super::*;
 
-    const LABELS: CredentialLabels<'_> = CredentialLabels { namespace: "team-a", name: "agent", authority: "ims" };
+    const LABELS: CredentialLabels<'_> =
+        CredentialLabels { namespace: "team-a", name: "agent", uid: "uid", authority: "ims" };
     const GAUGES: CredentialGauges =
-        CredentialGauges { expires_at: Some(100.0), renew_at: Some(60.0), ready: true, failures: 0 };
+        CredentialGauges { expires_at: Some(100.0), renew_at: Some(60.0), ready: true, suspended: false, failures: 0 };
+
+    fn metrics(per_credential: bool) -> Metrics {
+        let metrics = Metrics::new(per_credential).expect("metrics");
+        metrics.expect_credential(LABELS.namespace, LABELS.name, LABELS.uid);
+        metrics
+    }
 
     fn text(metrics: Metrics) -> String {
         Arc::new(metrics).pages().expect("text").collect()
@@ -261,19 +320,37 @@ mod tests {
 
     #[test]
     fn credential_that_is_deleted_or_names_another_authority_leaves_no_series() {
-        let metrics = Metrics::new(true).expect("metrics");
+        let metrics = metrics(true);
         metrics.credential(LABELS, GAUGES);
         metrics.credential(CredentialLabels { authority: "other", ..LABELS }, GAUGES);
         let metrics = Arc::new(metrics);
         assert!(!metrics.pages().expect("text").any(|page| page.contains("ims")));
-        metrics.forget_credential(LABELS.namespace, LABELS.name);
+        metrics.forget_credential(LABELS.namespace, LABELS.name, LABELS.uid);
         assert!(!metrics.pages().expect("text").any(|page| page.contains("agent")));
+    }
+
+    #[test]
+    fn reconcile_that_ends_after_the_deletion_adds_no_series() {
+        let metrics = Arc::new(metrics(true));
+        let shown = || metrics.pages().expect("text").any(|page| page.contains("agent"));
+        metrics.credential(LABELS, GAUGES);
+        assert!(shown());
+        metrics.forget_credential(LABELS.namespace, LABELS.name, LABELS.uid);
+        metrics.credential(LABELS, GAUGES);
+        assert!(!shown());
+        // nor does it touch those of another one with its name
+        metrics.expect_credential(LABELS.namespace, LABELS.name, "other");
+        metrics.credential(LABELS, GAUGES);
+        assert!(!shown());
+        metrics.credential(CredentialLabels { uid: "other", ..LABELS }, GAUGES);
+        metrics.forget_credential(LABELS.namespace, LABELS.name, LABELS.uid);
+        assert!(shown());
     }
 
     #[test]
     fn series_of_credentials_can_be_disabled() {
         for (per_credential, shown) in [(true, true), (false, false)] {
-            let metrics = Metrics::new(per_credential).expect("metrics");
+            let metrics = metrics(per_credential);
             metrics.credential(LABELS, GAUGES);
             let line = r#"itwin_credential_ready{authority="ims",name="agent",namespace="team-a"} 1"#;
             assert_eq!(text(metrics).contains(line), shown);

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use itwin_core::{
     messages_oauth::{
         self, authority as messages,
@@ -55,6 +56,10 @@ pub struct Metadata {
     pub endpoints: Endpoints,
     /// Its signing keys; none where tokens are opaque.
     pub keys: Option<KeySet>,
+    /// When they were fetched.
+    pub refreshed_at: DateTime<Utc>,
+    /// The same on the monotonic clock.
+    pub refreshed: Instant,
 }
 
 impl Authority {
@@ -99,7 +104,8 @@ impl Authority {
     pub async fn refresh(&self) -> Result<Arc<Metadata>, MetadataError> {
         let (issuer, endpoints) = self.discover().await?;
         let keys = if self.config.verify { Some(self.fetch_keys(endpoints.jwks.as_ref()).await?) } else { None };
-        Ok(self.store(Metadata { issuer, endpoints, keys }))
+        let (refreshed_at, refreshed) = (self.clock.now(), self.clock.monotonic());
+        Ok(self.store(Metadata { issuer, endpoints, keys, refreshed_at, refreshed }))
     }
 
     async fn discover(&self) -> Result<(String, Endpoints), MetadataError> {

@@ -3,13 +3,23 @@
 //! No redirects (a 307 would carry the client secret elsewhere), https only, TLS 1.2 or later, no decompression, a
 //! deadline over the whole exchange, and a cap on the body. The error type distinguishes what users can act upon.
 
-use std::{error::Error as _, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use itwin_oauth::transport::{BODY_MAX, Transport, TransportError, retry_after};
-use reqwest::{Certificate, redirect};
+use itwin_oauth::{
+    tls::{TlsError, TrustedRoots},
+    token::ErrorCode,
+    transport::{BODY_MAX, Transport, TransportError, retry_after},
+};
+use reqwest::{Url, redirect};
+use rustls::pki_types::CertificateDer;
 
-use super::authority::Connect;
+use super::{
+    authority::Connect,
+    cause::{find, io_error_kind, is_closed, root_cause},
+    handshake::{HandshakeError, ObserveHandshakes, Servers},
+    tls,
+};
 use crate::clock::Clock;
 
 /// The longest time for name resolution, TCP and TLS together, where the request's deadline is longer.
@@ -17,10 +27,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections are closed after this: shorter than the usual 60 s of load balancers, so that a renewal does not
 /// meet a connection that the other side has just closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest cause of a failure that is repeated, in characters: a certificate can name thousands of hosts.
-const CAUSE_MAX: usize = 200;
 /// The body of a 5xx is read for so long: it may name an OAuth error, and what the status says is known.
 const ERROR_BODY_WITHIN: Duration = Duration::from_secs(1);
+/// How a web server answers a client that has no certificate: nginx with 400 (or 495 and 496 where an error page is
+/// configured), others with 401 or 403.
+const NO_CERTIFICATE: [u16; 5] = [400, 401, 403, 495, 496];
 /// How the operator names itself.
 const USER_AGENT: &str = concat!("itwin-credential-operator/", env!("CARGO_PKG_VERSION"));
 
@@ -29,6 +40,8 @@ pub struct Http {
     client: reqwest::Client,
     clock: Clock,
     deadline: Duration,
+    roots: TrustedRoots,
+    servers: Servers,
 }
 
 impl Http {
@@ -36,35 +49,37 @@ impl Http {
     ///
     /// # Errors
     /// Text that says what is wrong with the roots.
-    pub fn new(roots: Option<Vec<Certificate>>, deadline: Duration, clock: Clock) -> Result<Self, String> {
-        let mut builder = reqwest::Client::builder()
+    pub fn new(roots: Option<&[CertificateDer<'static>]>, deadline: Duration, clock: Clock) -> Result<Self, String> {
+        let client = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .https_only(true)
-            .tls_version_min(reqwest::tls::Version::TLS_1_2)
+            .tls_backend_preconfigured(tls::config(roots)?)
+            .connector_layer(ObserveHandshakes)
             .redirect(redirect::Policy::none())
             .http1_only()
             .connect_timeout(CONNECT_TIMEOUT.min(deadline))
             .timeout(deadline)
-            .pool_idle_timeout(IDLE_TIMEOUT);
-        if let Some(roots) = roots {
-            builder = builder.tls_certs_only(roots);
-        }
-        let client = builder.build().map_err(|error| root_cause(&error))?;
-        Ok(Self { client, deadline, clock })
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .build()
+            .map_err(|error| root_cause(&error))?;
+        let roots = if roots.is_some() { TrustedRoots::Configured } else { TrustedRoots::System };
+        Ok(Self { client, deadline, clock, roots, servers: Servers::default() })
     }
 
     /// What makes such clients from the configuration of an authority.
     #[must_use]
     pub fn connect(clock: Clock) -> Connect {
         Arc::new(move |config| {
-            let http = Self::new(config.roots.clone(), config.request_timeout, clock.clone())
+            let http = Self::new(config.roots.as_deref(), config.request_timeout, clock.clone())
                 .map_err(|error| format!("caBundle: no TLS client can be made with it ({error})"))?;
             Ok(Arc::new(http))
         })
     }
 
     async fn exchange(&self, request: reqwest::Request) -> Result<http::Response<Vec<u8>>, TransportError> {
-        let mut response = self.client.execute(request).await.map_err(|error| self.classify(&error))?;
+        let url = request.url().clone();
+        let response = self.servers.observe(&url, self.client.execute(request)).await;
+        let mut response = response.map_err(|error| self.classify(&error, &url))?;
         let status = response.status();
         let retry_after = retry_after(response.headers(), self.clock.now());
         if status.is_redirection() {
@@ -75,20 +90,23 @@ impl Http {
         }
         if status.is_server_error() {
             // the server failed, with or without a body that can be read
-            let body = tokio::time::timeout(ERROR_BODY_WITHIN, self.body(&mut response)).await;
+            let body = tokio::time::timeout(ERROR_BODY_WITHIN, self.body(&mut response, &url)).await;
             let body = body.ok().and_then(Result::ok).unwrap_or_default();
             return Err(TransportError::Server(status.as_u16(), retry_after, body));
         }
-        let body = self.body(&mut response).await?;
+        let body = self.body(&mut response, &url).await?;
+        if self.wants_a_certificate(&url, status, &body) {
+            return Err(TransportError::Tls(TlsError::ClientCertificateWanted { status: Some(status.as_u16()) }));
+        }
         let mut answer = http::Response::new(body);
         *answer.status_mut() = status;
         *answer.headers_mut() = std::mem::take(response.headers_mut());
         Ok(answer)
     }
 
-    async fn body(&self, response: &mut reqwest::Response) -> Result<Vec<u8>, TransportError> {
+    async fn body(&self, response: &mut reqwest::Response, url: &Url) -> Result<Vec<u8>, TransportError> {
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.classify(&error))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.classify(&error, url))? {
             if body.len() + chunk.len() > BODY_MAX {
                 return Err(TransportError::TooLarge);
             }
@@ -97,12 +115,17 @@ impl Http {
         Ok(body)
     }
 
-    fn classify(&self, error: &reqwest::Error) -> TransportError {
+    /// Whether a proxy before the server refused the request because it carried no client certificate.
+    fn wants_a_certificate(&self, url: &Url, status: http::StatusCode, body: &[u8]) -> bool {
+        NO_CERTIFICATE.contains(&status.as_u16()) && ErrorCode::named_in(body).is_none() && self.servers.asked(url)
+    }
+
+    fn classify(&self, error: &reqwest::Error, url: &Url) -> TransportError {
         if error.is_timeout() {
             return TransportError::Timeout(self.deadline);
         }
-        if let Some(tls) = tls_error(error) {
-            return TransportError::Tls(tls);
+        if let Some(tls) = self.tls_error(error, self.servers.asked(url)) {
+            return tls;
         }
         let text = root_cause(error);
         // a body that ends early is a broken connection; one whose framing makes no sense is not
@@ -112,6 +135,23 @@ impl Http {
             return TransportError::Malformed(text);
         }
         TransportError::Connection(text)
+    }
+
+    /// What TLS has to do with an error. `asked` is whether the server asked for a client certificate.
+    fn tls_error(&self, error: &reqwest::Error, asked: bool) -> Option<TransportError> {
+        let wanted = TransportError::Tls(TlsError::ClientCertificateWanted { status: None });
+        let in_handshake = find::<HandshakeError>(error).is_some();
+        match find::<rustls::Error>(error) {
+            // a connection to a server fails in its handshake; what fails before is TLS with a proxy
+            Some(cause) if error.is_connect() && !in_handshake => {
+                let cause = tls::cause(cause, self.roots, false);
+                Some(TransportError::Connection(format!("TLS with the proxy: {cause}")))
+            }
+            Some(cause) => Some(TransportError::Tls(tls::cause(cause, self.roots, asked))),
+            None if in_handshake => Some(if asked { wanted } else { TransportError::Tls(TlsError::Closed) }),
+            // the request was sent, and there is no answer
+            None => (asked && error.is_request() && !error.is_connect() && is_closed(error)).then_some(wanted),
+        }
     }
 }
 
@@ -124,51 +164,5 @@ impl Transport for Http {
                 .await
                 .unwrap_or(Err(TransportError::Timeout(self.deadline)))
         })
-    }
-}
-
-/// The causes of an error, outermost first. An `io::Error` leaves the error that it wraps out of `source`; here it is in.
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    std::iter::successors(error.source(), |cause| {
-        let cause: &(dyn std::error::Error + 'static) = *cause;
-        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        wrapped.map(|wrapped| wrapped as &(dyn std::error::Error + 'static)).or_else(|| cause.source())
-    })
-}
-
-/// The TLS library's own words, if a chain of errors ends there.
-fn tls_error(error: &reqwest::Error) -> Option<String> {
-    causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()).map(|error| cut(&error.to_string()))
-}
-
-/// The kind of the system's error, if there is one.
-fn io_error_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
-    causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
-}
-
-/// The innermost error: the outer ones repeat the URL and say "error sending request".
-fn root_cause(error: &reqwest::Error) -> String {
-    cut(&causes(error).last().map_or_else(|| error.to_string(), ToString::to_string))
-}
-
-/// A cause as a message may repeat it: parts of it can come from the server, such as the names in its certificate.
-fn cut(cause: &str) -> String {
-    let mut characters = cause.chars().filter(|c| !c.is_control());
-    let mut text: String = characters.by_ref().take(CAUSE_MAX).collect();
-    if characters.next().is_some() {
-        text.push('…');
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cause_is_cut_and_has_no_control_characters() {
-        assert_eq!(cut("certificate\r\nexpired\u{1b}[31m"), "certificateexpired[31m");
-        assert_eq!(cut(&"ä".repeat(CAUSE_MAX)).chars().count(), CAUSE_MAX);
-        assert_eq!(cut(&"ä".repeat(10_000)).chars().count(), CAUSE_MAX + 1);
     }
 }

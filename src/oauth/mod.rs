@@ -3,4 +3,7 @@
 //! The protocol itself is in the crate `itwin-oauth`, which sends nothing by itself.
 
 pub mod authority;
+mod cause;
+mod handshake;
 pub mod http;
+mod tls;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use itwin_core::object::ObjectKey;
+use tokio::sync::Notify;
 
 use super::target::SecretMetadata;
 
@@ -50,7 +51,12 @@ struct Inner {
 #[derive(Default)]
 pub struct SecretIndex {
     inner: Mutex<Inner>,
+    older_read: Notify,
 }
+
+/// The version of a Secret that was known when a read of it began.
+#[derive(Clone, Copy)]
+pub struct KnownAtRead(u64);
 
 impl SecretIndex {
     /// Records that `credential` writes and reads these Secrets of its namespace, in this order, and references no
@@ -126,6 +132,43 @@ impl SecretIndex {
         slot.credentials.clone()
     }
 
+    /// A read of a Secret begins.
+    #[must_use]
+    pub fn read_begins(&self, key: &ObjectKey) -> KnownAtRead {
+        KnownAtRead(self.inner().slots.get(key).map_or(0, |slot| slot.version))
+    }
+
+    /// Records a Secret that was read. The API server never answers with an older version than was known when the read
+    /// began, unless the cluster was restored.
+    pub fn observe_read(&self, key: &ObjectKey, secret_metadata: SecretMetadata, known: KnownAtRead) {
+        if numeric(secret_metadata.resource_version()).is_some_and(|version| version < known.0) {
+            if let Some(slot) = self.inner().slots.get_mut(key) {
+                slot.forget_version();
+            }
+            self.older_read.notify_one();
+        }
+        self.observe(key, secret_metadata);
+    }
+
+    /// Waits for a read that shows that the cluster was restored.
+    pub async fn older_read(&self) {
+        self.older_read.notified().await;
+    }
+
+    /// Records a Secret of a list. Where it is older than what is known, that may be a write of the operator since the list
+    /// began, or the cluster was restored: it is read before the next decision, at whatever version it has.
+    pub fn observe_listed(&self, key: &ObjectKey, secret_metadata: SecretMetadata) -> Vec<Arc<ObjectKey>> {
+        let mut inner = self.inner();
+        let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
+        if numeric(secret_metadata.resource_version()).is_some_and(|version| version < slot.version) {
+            slot.listed = true;
+            slot.forget_version();
+            return slot.credentials.clone();
+        }
+        drop(inner);
+        self.observe(key, secret_metadata)
+    }
+
     /// Records that a Secret does not exist, at this resourceVersion if it is known. Returns the same as
     /// [`Self::observe`].
     pub fn observe_absence(&self, key: &ObjectKey, resource_version: Option<&str>) -> Vec<Arc<ObjectKey>> {
@@ -160,11 +203,17 @@ impl SecretIndex {
         let mut invalidated = Vec::new();
         for (_, slot) in self.inner().slots.iter_mut().filter(|(key, _)| is_within(key, namespace)) {
             if !slot.listed && matches!(slot.known, Known::Present(_)) {
-                slot.known = Known::Unknown;
+                slot.forget_version();
                 invalidated.extend(slot.credentials.iter().cloned());
             }
         }
         invalidated
+    }
+
+    /// The cluster was restored: every Secret is read before the next decision, and has a version that cannot be compared
+    /// with the known one.
+    pub fn forget_versions(&self) {
+        self.inner().slots.values_mut().for_each(Slot::forget_version);
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -174,6 +223,11 @@ impl SecretIndex {
 }
 
 impl Slot {
+    /// Whatever is observed next is accepted.
+    fn forget_version(&mut self) {
+        (self.known, self.version) = (Known::Unknown, 0);
+    }
+
     fn writers(&self) -> &[Arc<ObjectKey>] {
         &self.credentials[..self.writers as usize]
     }
@@ -247,6 +301,7 @@ fn numeric(resource_version: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
     use super::*;
@@ -300,6 +355,47 @@ mod tests {
     }
 
     #[test]
+    fn older_secret_of_a_list_is_read_at_whatever_version_it_has() {
+        let index = index();
+        index.observe(&key("token"), secret_metadata("10"));
+        assert_eq!(index.observe_listed(&key("token"), secret_metadata("9")), [Arc::new(key("agent"))]);
+        assert!(matches!(index.get(&key("token")), Known::Unknown));
+        index.observe(&key("token"), secret_metadata("9"));
+        assert_eq!(version(&index).as_deref(), Some("9"));
+        assert!(index.observe_listed(&key("token"), secret_metadata("9")).is_empty());
+        assert_eq!(index.observe_listed(&key("token"), secret_metadata("11")), [Arc::new(key("agent"))]);
+    }
+
+    #[tokio::test]
+    async fn older_secret_that_is_read_shows_a_restore_unless_the_newer_one_came_meanwhile() {
+        let index = index();
+        index.observe(&key("token"), secret_metadata("10"));
+        let known = index.read_begins(&key("token"));
+        index.observe(&key("token"), secret_metadata("12"));
+        index.observe_read(&key("token"), secret_metadata("11"), known);
+        assert_eq!(version(&index).as_deref(), Some("12"));
+        assert!(index.older_read().now_or_never().is_none());
+        let known = index.read_begins(&key("token"));
+        index.observe_read(&key("token"), secret_metadata("9"), known);
+        assert_eq!(version(&index).as_deref(), Some("9"));
+        assert!(index.older_read().now_or_never().is_some());
+    }
+
+    #[test]
+    fn restored_cluster_leaves_nothing_known_and_older_versions_are_accepted() {
+        let index = index();
+        index.observe(&key("token"), secret_metadata("10"));
+        index.observe_absence(&key("client"), Some("12"));
+        index.forget_versions();
+        assert!(matches!(index.get(&key("token")), Known::Unknown));
+        assert!(matches!(index.get(&key("client")), Known::Unknown));
+        index.observe(&key("token"), secret_metadata("9"));
+        index.observe(&key("client"), secret_metadata("8"));
+        assert_eq!(version(&index).as_deref(), Some("9"));
+        assert!(matches!(index.get(&key("client")), Known::Present(_)));
+    }
+
+    #[test]
     fn deletion_enqueues_the_credential() {
         let index = index();
         index.observe(&key("token"), secret_metadata("10"));
@@ -317,6 +413,8 @@ mod tests {
         assert_eq!(index.listing_ended(None), [Arc::new(key("agent"))]);
         assert!(matches!(index.get(&key("token")), Known::Unknown));
         assert!(matches!(index.get(&key("client")), Known::Present(_)));
+        index.observe(&key("token"), secret_metadata("9"));
+        assert_eq!(version(&index).as_deref(), Some("9"), "the cluster may have been restored");
     }
 
     #[test]

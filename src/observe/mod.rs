@@ -5,4 +5,6 @@ pub mod index;
 pub(crate) mod intern;
 pub mod metadata;
 mod reduced;
+pub mod restores;
 pub mod target;
+pub mod watch;

@@ -12,6 +12,7 @@ use std::{
     sync::Arc,
 };
 
+use chrono::{DateTime, Utc};
 use itwin_api::{MANAGER, credential::SecretTemplate, digest, limits::ACCESS_TOKEN_MAX, secret_keys, time};
 use itwin_core::{
     desired_secret,
@@ -54,6 +55,8 @@ pub struct SecretMetadata {
     pub template: Option<Arc<str>>,
     /// Digest of the renew annotation that the token was requested for.
     pub renewed_for: Option<Arc<str>>,
+    /// When the token was issued for which all workloads were restarted.
+    pub restarted_for: Option<DateTime<Utc>>,
     /// What the token was issued for.
     pub description: Description,
     /// The number of keys of `data` that the operator wrote; `None` if another field manager wrote a key or an
@@ -105,6 +108,7 @@ impl SecretMetadata {
             token_metadata: token_metadata(metadata),
             template: annotation(secret_keys::TEMPLATE).map(intern),
             renewed_for: annotation(secret_keys::RENEWED_FOR).map(Arc::from),
+            restarted_for: annotation(secret_keys::RESTARTED_FOR).and_then(time::from_rfc3339),
             description: Description {
                 client_id: within(secret_keys::CLIENT_ID, CLIENT_ID_MAX).map(intern),
                 scopes: within(secret_keys::GRANTED, SCOPES_MAX).map(intern),

@@ -60,7 +60,11 @@ impl Events {
         }
     }
 
-    async fn try_publish(&self, about: &ObjectReference, transition: &Transition) -> Result<(), CallError> {
+    /// Publishes one event.
+    ///
+    /// # Errors
+    /// [`CallError`] if it was not published.
+    pub async fn try_publish(&self, about: &ObjectReference, transition: &Transition) -> Result<(), CallError> {
         let namespace = about.namespace.as_deref().unwrap_or("default");
         let api: Api<Event> = Api::namespaced(self.cluster.client.clone(), namespace);
         let uid = about.uid.as_deref().unwrap_or_default();
@@ -72,7 +76,7 @@ impl Events {
             let patch = Patch::Merge(json!({"series": series}));
             let params = PatchParams::default();
             let request = api.patch_metadata(&name, &params, &patch);
-            let counted = self.cluster.call(Step::PublishEvent, request).await.map(drop);
+            let counted = self.cluster.call(Step::CountEvent, request).await.map(drop);
             if counted.is_err() {
                 // it may be gone, and nothing would be published as long as equal events came
                 self.reported().forget(&key);
@@ -86,7 +90,7 @@ impl Events {
                 namespace: Some(namespace.to_owned()),
                 ..ObjectMeta::default()
             },
-            action: Some("Renew".to_owned()),
+            action: Some(transition.reason.action().to_owned()),
             event_time: Some(now),
             note: Some(transition.note.chars().take(NOTE_MAX).collect()),
             reason: Some(transition.reason.as_str().to_owned()),

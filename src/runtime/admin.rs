@@ -13,7 +13,7 @@ use axum::{
 use futures::stream;
 use tokio::{net::TcpListener, sync::watch};
 
-use crate::{liveness::Liveness, metrics::Metrics};
+use crate::{clock::Clock, liveness::Liveness, metrics::Metrics};
 
 /// What the endpoints read.
 #[derive(Clone)]
@@ -24,6 +24,8 @@ pub struct Probes {
     pub liveness: Arc<Liveness>,
     /// Whether all initial lists are complete.
     pub ready: watch::Receiver<bool>,
+    /// The clocks.
+    pub clock: Clock,
 }
 
 /// Opens the socket.
@@ -70,6 +72,11 @@ async fn readyz(State(probes): State<Probes>) -> impl IntoResponse {
 }
 
 async fn metrics(State(probes): State<Probes>) -> impl IntoResponse {
+    let now = probes.clock.now();
+    for (resource, silence) in probes.liveness.silence() {
+        // by the clock that cannot be set: a step of the other one is no silence
+        probes.metrics.watch(resource, now.timestamp().saturating_sub_unsigned(silence.as_secs()));
+    }
     match probes.metrics.pages() {
         Ok(pages) => {
             let body = Body::from_stream(stream::iter(pages.map(Ok::<_, Infallible>)));

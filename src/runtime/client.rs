@@ -23,7 +23,7 @@ use crate::liveness::Liveness;
 /// The timeout for TCP and TLS: less than the deadline of a call, so that the error shows which of the two passed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection from which nothing is read for this time has failed: a watch without events ends earlier
-/// ([`crate::controller::watches::WATCH_SECONDS`]). kube has no timeout of its own.
+/// ([`crate::observe::watch::WATCH_SECONDS`]). kube has no timeout of its own.
 const READ_TIMEOUT: Duration = Duration::from_secs(75);
 /// The read buffer of a connection, in bytes. The default is six times as large, for each body that waits for a permit
 /// ([`super::bodies`]).
@@ -88,17 +88,18 @@ fn direct(
     Ok(ClientBuilder::new(service, config.default_namespace))
 }
 
-/// Records a heartbeat for each response to a watch or list, and for each failure.
+/// Records a heartbeat for each response to a watch or list, and for each failure; and a sign of life for each that the
+/// API server accepted.
 struct Observed<S> {
     inner: S,
     liveness: Arc<Liveness>,
 }
 
-impl<S> Service<Request<Body>> for Observed<S>
+impl<S, B> Service<Request<Body>> for Observed<S>
 where
-    S: Service<Request<Body>>,
+    S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,
-    S::Response: 'static,
+    B: 'static,
     S::Error: 'static,
 {
     type Response = S::Response;
@@ -116,9 +117,12 @@ where
         let liveness = self.liveness.clone();
         self.inner
             .call(request)
-            .inspect(move |_| {
+            .inspect(move |response| {
                 if let Some(path) = path {
                     liveness.heartbeat(&path);
+                    if response.as_ref().is_ok_and(|response| response.status().is_success()) {
+                        liveness.sign_of_life(&path);
+                    }
                 }
             })
             .boxed()
@@ -128,12 +132,12 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::watches::{WATCH_LIMIT, WATCH_SECONDS};
+    use crate::observe::watch::{WATCH_LIMIT, WATCH_SECONDS};
 
     #[tokio::test]
     async fn only_watches_and_lists_record_heartbeats_even_if_they_fail() {
         let liveness = Arc::new(Liveness::default());
-        let inner = tower::service_fn(|_: Request<Body>| std::future::ready(Err::<(), _>("no connection")));
+        let inner = tower::service_fn(|_: Request<Body>| std::future::ready(Err::<Response<()>, _>("no connection")));
         let mut observed = Observed { inner, liveness: liveness.clone() };
         for (uri, is_heartbeat) in [("/a?watch=true", true), ("/a?limit=500", true), ("/a/b", false)] {
             liveness.expect("/a", Duration::ZERO);
@@ -142,6 +146,25 @@ mod tests {
             let request = Request::get(uri).body(Body::empty()).expect("a request");
             assert!(observed.call(request).await.is_err());
             assert_eq!(liveness.heartbeat_since("/a", before), is_heartbeat, "{uri}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_the_api_server_accepts_is_a_sign_of_life() {
+        for (status, is_sign) in [(200, true), (403, false), (500, false)] {
+            let liveness = Arc::new(Liveness::default());
+            liveness.expect_watch("/a", "secrets");
+            tokio::time::advance(READ_TIMEOUT).await;
+            let response = move |_: Request<Body>| {
+                let response = Response::builder().status(status).body(()).expect("a response");
+                std::future::ready(Ok::<_, BoxError>(response))
+            };
+            let mut observed = Observed { inner: tower::service_fn(response), liveness: liveness.clone() };
+            observed
+                .call(Request::get("/a?watch=true").body(Body::empty()).expect("a request"))
+                .await
+                .expect("answered");
+            assert_eq!(liveness.silence()["secrets"].is_zero(), is_sign, "{status}");
         }
     }
 

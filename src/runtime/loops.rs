@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{jumps, ready::Ready};
 use crate::{
-    controller::{RequeueAfter, authorities, context::Context, reconcile},
+    controller::{RequeueAfter, authority, context::Context, reconcile},
     liveness::Liveness,
 };
 
@@ -197,7 +197,7 @@ fn reconcile_authority(
         let _worker = worker;
         // deleted since it was enqueued
         let authority = context.namespaces.authorities.get(&ObjectRef::new(&name))?;
-        authorities::reconcile(&authority, &context.authorities, &context.cluster, &context.namespaces).await
+        authority::reconcile(&authority, &context).await
     })
 }
 

@@ -33,11 +33,12 @@ use crate::{
     leadership::{
         elector::{self, Elector},
         fence::LeadershipFence,
+        lease::LeaseApi,
     },
     liveness::Liveness,
     metrics::Metrics,
     oauth::authority::Connect,
-    observe::index::SecretIndex,
+    observe::{index::SecretIndex, restores::Restores},
     report::publisher::Events,
 };
 
@@ -85,17 +86,20 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     let (authority_store, authority_writer) = store::<ITwinAuthority>();
     let (authority_queue, authority_receiver) = queue();
     let queues = Queues { credentials: credential_receiver, authorities: authority_receiver };
+    let invalid_objects: Arc<InvalidObjects> = Arc::default();
+    let restores = Arc::new(Restores::new(clock.clone()));
     let context = Arc::new(Context {
+        restores: restores.clone(),
         events: Events::new(cluster.clone(), identity.clone(), clock.clone()),
         metrics: metrics.clone(),
-        authorities: Authorities::new(metrics.clone(), clock.clone(), connect),
+        authorities: Authorities::new(metrics.clone(), clock.clone(), connect, invalid_objects.clone()),
         index: SecretIndex::default(),
         namespaces: WatchedNamespaces {
             all,
             authorities: authority_store,
             authority_queue: WorkQueue::new(authority_queue),
         },
-        invalid_objects: InvalidObjects::default(),
+        invalid_objects,
         liveness: liveness.clone(),
         journal: Journal::open(args.state_dir.as_deref(), &metrics),
         watch_secrets: args.watch_secrets,
@@ -106,29 +110,44 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
 
     let (ready_sender, ready) = watch::channel(false);
     let mut parts = Parts { tasks: JoinSet::new(), stop: stop.clone() };
-    let probes = Probes { metrics: metrics.clone(), liveness, ready };
+    let probes = Probes { metrics: metrics.clone(), liveness, ready, clock: clock.clone() };
     if let Some(listener) = listener {
         parts.start("the server of probes and metrics", admin::serve(listener, probes));
     }
+    parts.start("the watch for restores of the cluster", watches::follow_restores(context.clone()));
     for watched in 0..context.namespaces.all.len() {
         parts.start("the watch of credentials", watches::credentials(context.clone(), watched));
     }
     parts.start("the watch of authorities", watches::authorities(context.clone(), authority_writer));
+    let reporter = context.clone();
+    parts.start("the reporter of invalid objects", async move {
+        reporter.invalid_objects.report(&reporter.events, &reporter.cluster.fence).await;
+    });
 
     // Secrets are listed only once it is known who cares for which: the others are forgotten as they come.
     if parts.alongside(context.namespaces.ready()).await?.is_none() {
         return Ok(());
     }
-    if args.watch_secrets && parts.alongside_listing_of_secrets(&context).await?.is_none() {
-        return Ok(());
+    let mut listings = if args.watch_secrets { parts.watch_secrets(&context) } else { Vec::new() };
+    let listed = tokio::time::timeout(FIRST_LISTING, all_listed(&mut listings));
+    match parts.alongside(listed).await? {
+        None => return Ok(()),
+        Some(Ok(())) => {}
+        Some(Err(_)) => tracing::warn!("the first listing of Secrets takes long; work begins without it"),
     }
-    ready_sender.send_replace(true);
-    tracing::info!(namespaces = ?args.namespaces, leader_election = args.leader_election, "listings are complete");
+    let (namespaces, leader_election) = (args.namespaces, args.leader_election);
+    parts.start("the wait for the first listings", async move {
+        all_listed(&mut listings).await;
+        ready_sender.send_replace(true);
+        tracing::info!(?namespaces, leader_election, "listings are complete");
+        std::future::pending().await
+    });
 
     let mut leader = None;
     if args.leader_election {
         let namespace = args.lease_namespace.as_deref().unwrap_or(client.default_namespace());
-        let mut elector = Elector::start(client.clone(), namespace, identity, fence, metrics.clone(), clock.clone());
+        let lease = LeaseApi::new(client.clone(), namespace, metrics.clone(), clock.clone(), restores);
+        let mut elector = Elector::start(lease, identity, fence);
         let Some(elected) = parts.alongside(elector.elected()).await? else {
             elector.step_down().await;
             return Ok(());
@@ -141,7 +160,7 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     let mut loops = loops::start(&context, queues, &stop);
     context.journal.leads(context.namespaces.all.iter().flat_map(|watched| watched.credentials.keys()));
     context.namespaces.begin();
-    context.report_invalid_objects().await;
+    context.invalid_objects.leads();
     let lost = async {
         match &mut leader {
             Some(leader) => leader.lost().await,
@@ -195,24 +214,16 @@ impl Parts {
         }
     }
 
-    /// Starts the watches of Secrets and waits for their first listings, but not for ever.
-    async fn alongside_listing_of_secrets(&mut self, context: &Arc<Context>) -> Result<Option<()>, String> {
-        let mut listings = Vec::new();
-        for watched in 0..context.namespaces.all.len() {
-            let (listed, listing) = watch::channel(false);
-            listings.push(listing);
-            self.start("the watch of Secrets", watches::secrets(context.clone(), watched, listed));
-        }
-        let all_listed = async {
-            for listing in &mut listings {
-                let _ = listing.wait_for(|listed| *listed).await;
-            }
-        };
-        let result = self.alongside(tokio::time::timeout(FIRST_LISTING, all_listed)).await?;
-        if matches!(result, Some(Err(_))) {
-            tracing::warn!("the first listing of Secrets takes long; work begins without it");
-        }
-        Ok(result.map(drop))
+    /// Starts the watches of Secrets. Each returned channel holds `true` after the first listing of one of them.
+    fn watch_secrets(&mut self, context: &Arc<Context>) -> Vec<watch::Receiver<bool>> {
+        let watches = 0..context.namespaces.all.len();
+        watches
+            .map(|watched| {
+                let (listed, listing) = watch::channel(false);
+                self.start("the watch of Secrets", watches::secrets(context.clone(), watched, listed));
+                listing
+            })
+            .collect()
     }
 
     /// A part has ended. The signal ends them too, and that may be seen before the signal is: then nothing is wrong.
@@ -227,6 +238,14 @@ impl Parts {
             }
             _ => "a part of the process ended; the process ends with it".to_owned(),
         })
+    }
+}
+
+/// Waits for the first listing of each watch.
+async fn all_listed(listings: &mut [watch::Receiver<bool>]) {
+    for listing in listings {
+        // an error says that the watch has ended, and with it the process
+        let _ = listing.wait_for(|listed| *listed).await;
     }
 }
 

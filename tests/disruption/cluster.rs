@@ -1,17 +1,12 @@
 //! A control plane for one test.
 
+use std::time::Duration;
+
 use anyhow::Result;
-use futures::{StreamExt, TryStreamExt, stream};
-use itwin_api::credential::ITwinServiceCredential;
-use kube::{Api, api::PostParams};
-use serde_json::Value;
 use testbed::{Testbed, control_plane::ControlPlane, namespace::Namespace, setup};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::fixture::Fixture;
-
-/// Calls to the API server at the same time.
-pub const AT_ONCE: usize = 32;
 
 /// Control planes that run at the same time: as many as two cores can start without slowing down.
 static PLANES: Semaphore = Semaphore::const_new(4);
@@ -34,16 +29,16 @@ impl Cluster {
     pub async fn namespace(&self, prefix: &str) -> Result<Namespace> {
         Namespace::on(self.testbed.clone(), prefix).await
     }
+
+    /// A namespace with an operator; no authority, no client Secret, no credential.
+    pub async fn fixture(&self, prefix: &str, arguments: &[&str]) -> Result<Fixture> {
+        Fixture::on(self.namespace(prefix).await?, arguments).await
+    }
 }
 
-/// Creates credentials with these names.
-pub async fn create_credentials(fixture: &Fixture, names: &[String], spec: &Value) -> Result<()> {
-    let credentials: Api<ITwinServiceCredential> =
-        Api::namespaced(fixture.namespace.client.clone(), &fixture.namespace.name);
-    let create = async |name: &String| {
-        let object = serde_json::from_value(fixture.namespace.credential(name, spec))?;
-        credentials.create(&PostParams::default(), &object).await.map(drop)?;
-        anyhow::Ok(())
-    };
-    stream::iter(names).map(create).buffer_unordered(AT_ONCE).try_collect().await
+/// Waits until the operator has reconciled as many credentials, and knows no other.
+pub async fn wait_credentials(fixture: &Fixture, count: usize, limit: Duration) -> Result<()> {
+    let what = format!("{count} credentials in the metrics");
+    let known = async || Some(fixture.operator.get("/metrics").await.ok()?.matches("itwin_credential_ready{").count());
+    fixture.eventually(&what, limit, async || known().await.filter(|known| *known == count)).await.map(drop)
 }

@@ -1,6 +1,6 @@
 //! The CRDs are missing, are deleted and created again, or hold an invalid object.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -8,7 +8,8 @@ use testbed::{eventually, namespace::Namespace, operator::Operator, project};
 
 use crate::{
     cluster::Cluster,
-    fixture::{Fixture, NAME, PATIENCE, PROGRAM},
+    fixture::{Fixture, NAME, PATIENCE},
+    world::World,
 };
 
 /// Until the objects of a restored CRD are listed again: two waits of a watch, on a busy machine.
@@ -38,8 +39,7 @@ async fn missing_crds_are_waited_for_and_may_be_deleted_and_created_again() -> R
     let cluster = Cluster::start("kinds").await?;
     let namespace = cluster.namespace("kinds").await?;
     delete_crds(&namespace).await?;
-    let operator = Operator::spawn(&namespace.testbed, Path::new(PROGRAM), &namespace.name, &[], &[])?;
-    let mut fixture = Fixture { client: namespace.new_client(), namespace, operator };
+    let mut fixture = Fixture::spawn(World::on(namespace)?, &[])?;
     eventually("three attempts to list", PATIENCE, async || {
         let log = std::fs::read_to_string(fixture.operator.process.log()).ok()?;
         (log.matches("watch failed").count() >= 3).then_some(())
@@ -67,9 +67,9 @@ async fn missing_crds_are_waited_for_and_may_be_deleted_and_created_again() -> R
     Ok(())
 }
 
-/// Removes the schema, so that anything can be stored; returns what restores it.
-async fn without_schema(namespace: &Namespace) -> Result<Value> {
-    let text = namespace.testbed.kubectl(&["get", "crd", CREDENTIALS, "-o", "json"]).await?;
+/// Removes the schema of a CRD, so that anything can be stored; returns what restores it.
+async fn without_schema(namespace: &Namespace, name: &str) -> Result<Value> {
+    let text = namespace.testbed.kubectl(&["get", "crd", name, "-o", "json"]).await?;
     let crd: Value = serde_json::from_str(&text)?;
     let patch = |schema: &Value| {
         let path = "/spec/versions/0/schema/openAPIV3Schema";
@@ -77,18 +77,18 @@ async fn without_schema(namespace: &Namespace) -> Result<Value> {
     };
     let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let loose = patch(&anything).to_string();
-    namespace.testbed.kubectl(&["patch", "crd", CREDENTIALS, "--type=json", "-p", &loose]).await?;
+    namespace.testbed.kubectl(&["patch", "crd", name, "--type=json", "-p", &loose]).await?;
     Ok(patch(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
 }
 
 #[tokio::test]
 async fn invalid_object_is_reported_and_affects_no_other() -> Result<()> {
     let cluster = Cluster::start("undecodable").await?;
-    let mut fixture = Fixture::on(cluster.namespace("undecodable").await?, &[]).await?;
+    let mut fixture = cluster.fixture("undecodable", &[]).await?;
     fixture.with_surroundings().await?;
     fixture.apply_credential(&json!({})).await?;
     fixture.wait_ready().await?;
-    let strict = without_schema(&fixture.namespace).await?;
+    let strict = without_schema(&fixture.namespace, CREDENTIALS).await?;
     let garbage = json!({"scopes": 7, "clientCredentialsRef": {"name": "agent-client"}});
     eventually("an API server that accepts garbage", PATIENCE, async || {
         let garbage = fixture.namespace.credential("garbage", &garbage);
@@ -113,11 +113,11 @@ async fn invalid_object_is_reported_and_affects_no_other() -> Result<()> {
 
     // observed by a watch, and by the first list after a start
     let first = fixture.token().await?;
-    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
+    fixture.renew_now(NAME, "1").await?;
     let second = fixture.wait_token_other_than(&first, PATIENCE).await?;
     fixture.restart().await?;
     reported(&fixture).await?;
-    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=2", "--overwrite"]).await?;
+    fixture.renew_now(NAME, "2").await?;
     fixture.wait_token_other_than(&second, PATIENCE).await?;
 
     fixture.namespace.testbed.kubectl(&["patch", "crd", CREDENTIALS, "--type=json", "-p", &strict.to_string()]).await?;
@@ -134,12 +134,12 @@ async fn invalid_object_is_reported_and_affects_no_other() -> Result<()> {
 #[tokio::test]
 async fn deleted_invalid_object_leaves_nothing_behind() -> Result<()> {
     let cluster = Cluster::start("spoilt").await?;
-    let fixture = Fixture::on(cluster.namespace("spoilt").await?, &[]).await?;
+    let fixture = cluster.fixture("spoilt", &[]).await?;
     fixture.with_surroundings().await?;
     // valid at first, and invalid later
     fixture.apply_credential(&json!({})).await?;
     fixture.wait_ready().await?;
-    without_schema(&fixture.namespace).await?;
+    without_schema(&fixture.namespace, CREDENTIALS).await?;
     let spoil = r#"{"spec":{"scopes":7}}"#;
     eventually("an API server that accepts garbage", PATIENCE, async || {
         fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", spoil]).await.ok()
@@ -153,4 +153,50 @@ async fn deleted_invalid_object_leaves_nothing_behind() -> Result<()> {
     fixture.apply_credential(&json!({})).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE).await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn credentials_of_an_invalid_authority_say_why_it_cannot_be_used() -> Result<()> {
+    let cluster = Cluster::start("undecoded").await?;
+    let fixture = Fixture::on(cluster.namespace("undecoded").await?, &[]).await?;
+    let name = &fixture.namespace.name;
+    fixture.register().await?;
+    fixture.apply_client_secret().await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_condition("Renewed", "False", "AuthorityNotFound", PATIENCE).await?;
+    without_schema(&fixture.namespace, AUTHORITIES).await?;
+    eventually("an API server that accepts garbage", PATIENCE, async || {
+        fixture.namespace.apply(&fixture.namespace.authority(&json!({"requestTimeout": [7]}))).await.ok()
+    })
+    .await?;
+    let message = fixture.wait_condition("Renewed", "False", "AuthorityNotReady", PATIENCE).await?;
+    assert!(message.contains(&format!("{name} could not be decoded (")), "{message}");
+    // in the namespace of objects that have none
+    let events = ["--namespace", "default", "get", "events.events.k8s.io", "-o", "jsonpath={.items[*].reason}"];
+    let reported = eventually("an event about it", PATIENCE, async || {
+        let reasons = fixture.namespace.testbed.kubectl(&events).await.ok()?;
+        reasons.contains("InvalidObject").then_some(reasons)
+    })
+    .await?;
+    assert_eq!(reported.matches("InvalidObject").count(), 1);
+
+    // valid with the fields that have no default any more
+    let rest =
+        json!({"requestTimeout": "10s", "maxConcurrentRequests": 8, "requestsPerMinute": 300, "clockSkew": "60s"});
+    fixture.apply_authority(&rest).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE).await?;
+    fixture.namespace.apply(&fixture.namespace.authority(&json!({"requestTimeout": [7]}))).await?;
+    eventually("the metric", PATIENCE, async || {
+        (fixture.metric("itwin_invalid_objects").await.ok()? == 1.0).then_some(())
+    })
+    .await?;
+    // the version that was understood stands
+    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
+    eventually("a second token request", PATIENCE, async || {
+        (fixture.token_requests().await.ok()?.len() == 2).then_some(())
+    })
+    .await?;
+    fixture.namespace.kubectl(&["delete", "itauth", name]).await?;
+    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=2", "--overwrite"]).await?;
+    fixture.wait_condition("Renewed", "False", "AuthorityNotFound", PATIENCE).await.map(drop)
 }

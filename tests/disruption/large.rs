@@ -3,15 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use futures::{StreamExt, TryStreamExt, stream};
-use itwin_api::{credential::ITwinServiceCredential, secret_keys};
-use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{Api, api::PostParams};
+use itwin_api::secret_keys;
 use serde_json::json;
-use testbed::eventually;
+use testbed::objects;
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, wait_credentials},
     fixture::{Fixture, PATIENCE},
 };
 
@@ -69,8 +66,7 @@ fn large_spec(client: &str, noise: &mut Noise) -> serde_json::Value {
 }
 
 async fn create_credentials(fixture: &Fixture, count: usize, renew: usize, labels: usize) -> Result<()> {
-    let api: Api<ITwinServiceCredential> = Api::namespaced(fixture.namespace.client.clone(), &fixture.namespace.name);
-    let create = async |number: usize| {
+    let credential = |number: usize| {
         let mut noise = Noise(number as u64 + 1);
         let spec = large_spec(&format!("client-{number}"), &mut noise);
         let mut object = fixture.namespace.credential(&format!("agent-{number}"), &spec);
@@ -79,24 +75,18 @@ async fn create_credentials(fixture: &Fixture, count: usize, renew: usize, label
         object["metadata"]["annotations"] = json!(annotations);
         let labels: BTreeMap<String, String> = (0..labels).map(|key| (format!("l{key}"), noise.text(60))).collect();
         object["metadata"]["labels"] = json!(labels);
-        api.create(&PostParams::default(), &serde_json::from_value(object)?).await.map(drop)?;
-        anyhow::Ok(())
+        object
     };
-    stream::iter(0..count).map(create).buffer_unordered(AT_ONCE).try_collect().await
+    fixture.namespace.create_all((0..count).map(credential), AT_ONCE).await
 }
 
 async fn create_secrets(fixture: &Fixture, names: impl Iterator<Item = String>) -> Result<()> {
-    let api: Api<Secret> = Api::namespaced(fixture.namespace.client.clone(), &fixture.namespace.name);
-    let create = async |(number, name): (usize, String)| {
-        let metadata = kube::core::ObjectMeta {
-            name: Some(name),
-            annotations: Some(annotations(number, &mut Noise(number as u64 + 1))),
-            ..Default::default()
-        };
-        api.create(&PostParams::default(), &Secret { metadata, ..Secret::default() }).await.map(drop)
-    };
-    stream::iter(names.enumerate()).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-    Ok(())
+    let secrets = names.enumerate().map(|(number, name)| {
+        let mut secret = objects::secret(&name, &json!({}));
+        secret["metadata"]["annotations"] = json!(annotations(number, &mut Noise(number as u64 + 1)));
+        secret
+    });
+    fixture.namespace.create_all(secrets, AT_ONCE).await
 }
 
 /// The peak memory of the operator, in mebibytes.
@@ -106,21 +96,12 @@ fn peak(fixture: &Fixture) -> Result<f64> {
     Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
 }
 
-async fn wait_reconciled(fixture: &Fixture, credentials: usize) -> Result<()> {
-    eventually("a reconciliation of each", PATIENCE * 4, async || {
-        let metrics = fixture.operator.get("/metrics").await.ok()?;
-        (metrics.matches("itwin_credential_ready{").count() == credentials).then_some(())
-    })
-    .await
-    .with_context(|| fixture.operator.process.log_tail())
-}
-
 /// The peaks while the objects are created and during a start with them, in mebibytes.
 async fn restart_and_measure(mut fixture: Fixture, credentials: usize, what: &str) -> Result<(f64, f64)> {
-    wait_reconciled(&fixture, credentials).await?;
+    wait_credentials(&fixture, credentials, PATIENCE * 4).await?;
     let coming = peak(&fixture)?;
     fixture.restart().await?;
-    wait_reconciled(&fixture, credentials).await?;
+    wait_credentials(&fixture, credentials, PATIENCE * 4).await?;
     let (start, after) = (peak(&fixture)?, fixture.metric("process_resident_memory_bytes").await? / f64::from(1 << 20));
     eprintln!("{what}: peak {coming:.1} MiB while they were created, {start:.1} at a start, {after:.1} after it");
     Ok((coming, start))
@@ -130,7 +111,7 @@ async fn restart_and_measure(mut fixture: Fixture, credentials: usize, what: &st
 async fn largest_credentials_and_secrets_do_not_decide_what_a_start_costs() -> Result<()> {
     const CREDENTIALS: usize = 500;
     let cluster = Cluster::start("fat").await?;
-    let fixture = Fixture::on(cluster.namespace("fat").await?, &[]).await?;
+    let fixture = cluster.fixture("fat", &[]).await?;
     // a quarter are token Secrets, a quarter are client Secrets, and no credential references the other half
     let quarter = CREDENTIALS / 4;
     let named = (0..quarter).flat_map(|number| [format!("agent-{number}"), format!("client-{number}")]);
@@ -147,7 +128,7 @@ async fn sixty_objects_of_a_megabyte_do_not_decide_what_a_start_costs() -> Resul
     /// With their text of 60 bytes, and again in `managedFields`: 600 kB.
     const LABELS: usize = 6000;
     let cluster = Cluster::start("megabytes").await?;
-    let fixture = Fixture::on(cluster.namespace("megabytes").await?, &[]).await?;
+    let fixture = cluster.fixture("megabytes", &[]).await?;
     create_credentials(&fixture, OBJECTS, ANNOTATIONS, LABELS).await?;
     let (_, start) = restart_and_measure(fixture, OBJECTS, "60 credentials of a megabyte").await?;
     assert!(start < ALLOWED, "{start} MiB");
@@ -160,23 +141,18 @@ async fn client_secrets_of_a_megabyte_are_not_read_all_at_the_same_time() -> Res
     /// The API server accepts a Secret of 1 MiB; base64 makes it a third longer.
     const DATA: usize = 1_000_000;
     let cluster = Cluster::start("clients").await?;
-    let fixture = Fixture::on(cluster.namespace("clients").await?, &["--concurrency", "64"]).await?;
+    let fixture = cluster.fixture("clients", &["--concurrency", "64"]).await?;
     fixture.with_surroundings().await?;
-    let secrets: Api<Secret> = Api::namespaced(fixture.namespace.client.clone(), &fixture.namespace.name);
-    let create = async |number: usize| {
-        let metadata = kube::core::ObjectMeta { name: Some(format!("client-{number}")), ..Default::default() };
-        let data = Some([("unrelated".to_owned(), ByteString(vec![b'x'; DATA]))].into());
-        secrets.create(&PostParams::default(), &Secret { metadata, data, ..Secret::default() }).await.map(drop)
-    };
-    stream::iter(0..CLIENTS).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-    let api: Api<ITwinServiceCredential> = Api::namespaced(fixture.namespace.client.clone(), &fixture.namespace.name);
-    let create = async |number: usize| {
-        let spec = json!({"clientCredentialsRef": {"name": format!("client-{number}")}});
-        let object = fixture.namespace.credential(&format!("agent-{number}"), &spec);
-        api.create(&PostParams::default(), &serde_json::from_value(object)?).await.map(drop)?;
-        anyhow::Ok(())
-    };
-    stream::iter(0..CLIENTS).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    let unrelated = json!({"unrelated": "x".repeat(DATA)});
+    let secrets = (0..CLIENTS).map(|number| objects::secret(&format!("client-{number}"), &unrelated));
+    fixture.namespace.create_all(secrets, AT_ONCE).await?;
+    let credentials = (0..CLIENTS).map(|number| {
+        fixture.namespace.credential(
+            &format!("agent-{number}"),
+            &json!({"clientCredentialsRef": {"name": format!("client-{number}")}}),
+        )
+    });
+    fixture.namespace.create_all(credentials, AT_ONCE).await?;
     let (coming, _) = restart_and_measure(fixture, CLIENTS, "64 client Secrets of a megabyte").await?;
     assert!(coming < ALLOWED, "{coming} MiB");
     Ok(())

@@ -3,12 +3,19 @@
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
+#[path = "../cluster/audit.rs"]
+#[allow(dead_code, reason = "the other programs use the rest")]
+mod audit;
 mod cluster;
 mod crds;
-#[path = "../apiserver/fixture.rs"]
-#[allow(dead_code, reason = "the other test binary uses the rest")]
+#[path = "../cluster/fixture.rs"]
+#[allow(dead_code, unused_imports, reason = "the other programs use the rest")]
 mod fixture;
 mod large;
 mod many;
 mod memory;
 mod outage;
+mod restore;
+#[path = "../cluster/world.rs"]
+#[allow(dead_code, reason = "the other programs use the rest")]
+mod world;

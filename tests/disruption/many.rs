@@ -2,16 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use itwin_api::authority::ITwinAuthority;
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, api::PostParams};
-use serde_json::{Value, json};
-use testbed::eventually;
+use anyhow::Result;
+use serde_json::json;
+use testbed::{eventually, objects};
 
 use crate::{
-    cluster::{Cluster, create_credentials},
-    fixture::{Fixture, SOON},
+    audit::{Call, calls_of},
+    cluster::{Cluster, wait_credentials},
+    fixture::SOON,
 };
 
 const CREDENTIALS: usize = 1000;
@@ -20,16 +18,9 @@ const FIRST: Duration = Duration::from_secs(60);
 /// Until each is reconciled after a restart; it takes a few seconds.
 const RECONCILED: Duration = Duration::from_secs(20);
 
-/// Verb and object of each call that the operators made up to now, without watches.
-fn calls(fixture: &Fixture) -> Result<Vec<String>> {
-    let log = std::fs::read_to_string(fixture.namespace.testbed.directory.join("audit.log"))?;
-    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let calls = entries.map(|entry| {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let object = &entry["objectRef"];
-        format!("{} {} {}", text(&entry["verb"]), text(&object["resource"]), text(&object["name"]))
-    });
-    Ok(calls.filter(|call| !call.starts_with("watch ")).collect())
+/// Everything that the operators called up to now.
+fn all_calls(cluster: &Cluster) -> Result<Vec<Call>> {
+    calls_of(&cluster.testbed, |_| true)
 }
 
 fn names(count: usize) -> Vec<String> {
@@ -40,25 +31,18 @@ fn names(count: usize) -> Vec<String> {
 async fn external_secrets_6053_three_thousand_objects_stop_nothing() -> Result<()> {
     const OBJECTS: usize = 3100;
     let cluster = Cluster::start("thousands").await?;
-    let mut fixture = Fixture::on(cluster.namespace("thousands").await?, &["--concurrency", "32"]).await?;
+    let mut fixture = cluster.fixture("thousands", &["--concurrency", "32"]).await?;
     fixture.with_surroundings().await?;
     // suspended, so that each costs a reconciliation and a status, but no Secret
-    create_credentials(&fixture, &names(OBJECTS), &json!({"suspend": true})).await?;
+    fixture.create_credentials(names(OBJECTS), &json!({"suspend": true})).await?;
     fixture.apply_credential(&json!({})).await?;
-    let all_reported = async |fixture: &Fixture| {
-        eventually("a reconciliation of each", FIRST, async || {
-            let metrics = fixture.operator.get("/metrics").await.ok()?;
-            (metrics.matches("itwin_credential_ready{").count() == OBJECTS + 1).then_some(())
-        })
-        .await
-    };
-    all_reported(&fixture).await?;
+    wait_credentials(&fixture, OBJECTS + 1, FIRST).await?;
     fixture.wait_ready().await?;
     fixture.restart().await?;
-    all_reported(&fixture).await?;
+    wait_credentials(&fixture, OBJECTS + 1, FIRST).await?;
     // and a change of one of them has an effect as fast as before
     let first = fixture.token().await?;
-    fixture.namespace.kubectl(&["annotate", "itcred", "agent", "credentials.itwin.dev/renew=1"]).await?;
+    fixture.renew_now("agent", "1").await?;
     fixture.wait_token_other_than(&first, SOON).await?;
     assert_eq!(fixture.token_requests().await?.len(), 2);
     Ok(())
@@ -67,37 +51,28 @@ async fn external_secrets_6053_three_thousand_objects_stop_nothing() -> Result<(
 #[tokio::test]
 async fn restart_with_a_thousand_valid_tokens_costs_three_lists() -> Result<()> {
     let cluster = Cluster::start("many").await?;
-    let mut fixture = Fixture::on(cluster.namespace("many").await?, &["--concurrency", "32"]).await?;
-    let (namespace, client) = (fixture.namespace.name.clone(), fixture.namespace.client.clone());
+    let mut fixture = cluster.fixture("many", &["--concurrency", "32"]).await?;
     let faults = fixture.namespace.testbed.faults.clone();
     faults.behave(&fixture.client.client_id, &json!({"name": "good", "lifetime": 86400})).await?;
-    let authority = fixture.namespace.authority(&json!({
-        "issuer": faults.issuer,
-        "caBundle": faults.ca_bundle(),
-        "requestsPerMinute": 60000,
-        "maxConcurrentRequests": 64,
-    }));
-    let authorities: Api<ITwinAuthority> = Api::all(client.clone());
-    authorities.create(&PostParams::default(), &serde_json::from_value(authority)?).await?;
+    let mut authority = faults.spec();
+    objects::merge(&mut authority, &json!({"requestsPerMinute": 60000, "maxConcurrentRequests": 64}));
+    fixture.apply_authority(&authority).await?;
     fixture.apply_client_secret().await?;
-    create_credentials(&fixture, &names(CREDENTIALS), &json!({"clientCredentialsRef": {"name": "agent-client"}}))
-        .await?;
-    eventually("a token for each", FIRST, async || {
-        (fixture.metric("itwin_credential_ready{").await.ok()? as usize == CREDENTIALS).then_some(())
-    })
-    .await
-    .with_context(|| fixture.operator.process.log_tail())?;
+    fixture.create_credentials(names(CREDENTIALS), &json!({"clientCredentialsRef": {"name": "agent-client"}})).await?;
+    let each =
+        async || fixture.metric("itwin_credential_ready{").await.ok().filter(|ready| *ready as usize == CREDENTIALS);
+    fixture.eventually("a token for each", FIRST, each).await?;
     // the audit log holds the last call for each, so that none counts for the next process
     eventually("an operator at rest", FIRST, async || {
-        let before = calls(&fixture).ok()?;
+        let before = all_calls(&cluster).ok()?;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        (calls(&fixture).ok()? == before).then_some(())
+        (all_calls(&cluster).ok()? == before).then_some(())
     })
     .await?;
 
     fixture.stop();
-    let (requests, called) = (faults.requests(&fixture.client.client_id).await?.len(), calls(&fixture)?.len());
-    let secrets: Api<Secret> = Api::namespaced(client, &namespace);
+    let (requests, called) = (faults.requests(&fixture.client.client_id).await?.len(), all_calls(&cluster)?.len());
+    let secrets = fixture.secrets();
     let versions = async || -> Result<Vec<_>> {
         let list = secrets.list_metadata(&Default::default()).await?;
         Ok(list.items.into_iter().map(|secret| secret.metadata.resource_version).collect())
@@ -114,7 +89,8 @@ async fn restart_with_a_thousand_valid_tokens_costs_three_lists() -> Result<()> 
     assert_eq!(fixture.metric("itwin_credential_ready{").await? as usize, CREDENTIALS);
     assert_eq!(faults.requests(&fixture.client.client_id).await?.len(), requests, "no token is requested");
     assert_eq!(versions().await?, before, "no Secret is written");
-    let mut since = calls(&fixture)?.split_off(called);
+    let since = all_calls(&cluster)?.split_off(called);
+    let mut since: Vec<String> = since.iter().map(ToString::to_string).collect();
     since.sort();
     since.dedup();
     let lists = ["list itwinauthorities ", "list itwinservicecredentials ", "list secrets "];

@@ -3,18 +3,14 @@
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
-use itwin_api::credential::ITwinServiceCredential;
-use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{
-    Api,
-    api::{DeleteParams, PostParams},
-};
+use kube::api::DeleteParams;
 use serde_json::json;
-use testbed::eventually;
+use testbed::objects;
 
 use crate::{
-    cluster::{AT_ONCE, Cluster, create_credentials},
+    cluster::{Cluster, wait_credentials},
     fixture::{Fixture, NAME, PATIENCE},
+    world::AT_ONCE,
 };
 
 /// Memory of the operator in mebibytes.
@@ -28,22 +24,15 @@ async fn cert_manager_4722_unrelated_secrets_cost_no_memory() -> Result<()> {
     /// Mebibytes; the Secrets themselves are 6, and their metadata from the API server is more.
     const ALLOWED: f64 = 4.0;
     let cluster = Cluster::start("unrelated").await?;
-    let mut fixture = Fixture::on(cluster.namespace("unrelated").await?, &[]).await?;
+    let mut fixture = cluster.fixture("unrelated", &[]).await?;
     fixture.with_surroundings().await?;
     fixture.apply_credential(&json!({})).await?;
     fixture.wait_ready().await?;
     fixture.restart().await?;
     let before = memory(&fixture).await?;
-    let secrets: Api<Secret> = Api::namespaced(fixture.namespace.client.clone(), &fixture.namespace.name);
-    let create = async |number: usize| {
-        let secret = Secret {
-            metadata: kube::core::ObjectMeta { name: Some(format!("unrelated-{number}")), ..Default::default() },
-            data: Some([("blob".to_owned(), ByteString(vec![b'x'; 2048]))].into()),
-            ..Secret::default()
-        };
-        secrets.create(&PostParams::default(), &secret).await.map(drop)
-    };
-    stream::iter(0..UNRELATED).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    let blob = json!({"blob": "x".repeat(2048)});
+    let unrelated = (0..UNRELATED).map(|number| objects::secret(&format!("unrelated-{number}"), &blob));
+    fixture.namespace.create_all(unrelated, AT_ONCE).await?;
     // events come in order: once the operator reverts this, it has observed all of them
     let first = fixture.token().await?;
     fixture.namespace.kubectl(&["delete", "secret", NAME]).await?;
@@ -62,23 +51,16 @@ async fn vault_secrets_operator_969_deleted_credentials_leave_no_memory_behind()
     /// Mebibytes.
     const ALLOWED: f64 = 4.0;
     let cluster = Cluster::start("churn").await?;
-    let fixture = Fixture::on(cluster.namespace("churn").await?, &[]).await?;
-    let api: Api<ITwinServiceCredential> = Api::namespaced(fixture.namespace.client.clone(), &fixture.namespace.name);
+    let fixture = cluster.fixture("churn", &[]).await?;
     let mut after = Vec::new();
     for round in 0..4 {
         let names: Vec<String> = (0..EACH_ROUND).map(|number| format!("round-{round}-{number}")).collect();
-        create_credentials(&fixture, &names, &json!({"suspend": true})).await?;
-        eventually("a reconciliation of each", PATIENCE, async || {
-            let metrics = fixture.operator.get("/metrics").await.ok()?;
-            (metrics.matches("itwin_credential_ready{").count() == EACH_ROUND).then_some(())
-        })
-        .await?;
+        fixture.create_credentials(names.clone(), &json!({"suspend": true})).await?;
+        wait_credentials(&fixture, EACH_ROUND, PATIENCE).await?;
+        let api = fixture.credentials();
         let delete = async |name: &String| api.delete(name, &DeleteParams::default()).await.map(drop);
         stream::iter(&names).map(delete).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        eventually("the deletion of each", PATIENCE, async || {
-            (!fixture.operator.get("/metrics").await.ok()?.contains("itwin_credential_ready{")).then_some(())
-        })
-        .await?;
+        wait_credentials(&fixture, 0, PATIENCE).await?;
         after.push(memory(&fixture).await?);
     }
     assert!(after[3] - after[0] < ALLOWED, "MiB after each round: {after:?}");

@@ -8,7 +8,7 @@ use itwin_credential_operator::clock::Clock;
 use serde_json::json;
 use testbed::eventually;
 
-use crate::{cluster::Cluster, fixture::Fixture};
+use crate::{cluster::Cluster, fixture::NAME};
 
 /// Lifetime of the tokens, in seconds: long enough for the return of a control plane before they expire.
 const LIFETIME: u32 = 40;
@@ -28,7 +28,7 @@ fn time(value: &serde_json::Value) -> Result<DateTime<Utc>> {
 /// Kills servers, waits until the renewal is due and impossible, restarts them, and checks that it happens.
 async fn renewal_during(name: &str, kill: impl Fn(&mut Cluster)) -> Result<()> {
     let mut cluster = Cluster::start(name).await?;
-    let mut fixture = Fixture::on(cluster.namespace("outage").await?, &[]).await?;
+    let mut fixture = cluster.fixture("outage", &[]).await?;
     fixture.client.lifetime = LIFETIME;
     fixture.with_surroundings().await?;
     fixture.apply_credential(&json!({"minimumValidity": "5s"})).await?;
@@ -59,8 +59,7 @@ async fn renewal_during(name: &str, kill: impl Fn(&mut Cluster)) -> Result<()> {
     assert_eq!(reported["expiresAt"], after["expires_at"].as_str(), "and the status shows it");
 
     // the watches come back as well
-    let annotate = ["annotate", "itcred", "agent", "credentials.itwin.dev/renew=1"];
-    fixture.namespace.kubectl(&annotate).await?;
+    fixture.renew_now(NAME, "1").await?;
     fixture.wait_token_other_than(&after["access_token"], WATCHES).await?;
     Ok(())
 }

@@ -238,9 +238,13 @@ fn flags_and_variables_exist() {
 /// The names of all series that the operator exposes once everything has happened once, and of their families.
 fn exposed() -> BTreeSet<String> {
     let metrics = Arc::new(Metrics::new(true).expect("metrics"));
-    let labels = CredentialLabels { namespace: "a", name: "b", authority: "c" };
-    metrics
-        .credential(labels, CredentialGauges { expires_at: Some(1.0), renew_at: Some(1.0), ready: true, failures: 0 });
+    let labels = CredentialLabels { namespace: "a", name: "b", uid: "uid", authority: "c" };
+    metrics.expect_credential("a", "b", "uid");
+    let (expires_at, renew_at) = (Some(1.0), Some(1.0));
+    let gauges = CredentialGauges { expires_at, renew_at, ready: true, suspended: false, failures: 0 };
+    metrics.credential(labels, gauges);
+    metrics.authority("c", true, Some(1));
+    metrics.watch("secrets", 1);
     metrics.token_request("c", "success", Duration::from_secs(1));
     metrics.request_waited("c", Duration::from_secs(1));
     metrics.queue("c", 1, true);

@@ -39,12 +39,16 @@ pub enum Behavior {
     ShortLived(i64),
     NarrowScope,
     ForgedSignature,
+    /// Tokens are issued, but neither metadata nor keys are served.
+    WithoutMetadata,
 }
 
 /// A token that was issued.
 #[derive(Clone)]
 pub struct Issued {
     pub client: String,
+    /// The client's secret: a client with another one is another client.
+    pub secret: String,
     pub scopes: String,
     pub expires_at: DateTime<Utc>,
     /// It is one that must never be written.
@@ -194,6 +198,9 @@ impl Connection {
             Behavior::Malformed => return answered(200, &json!(["no", "token"])),
             _ => {}
         }
+        if behavior == Behavior::WithoutMetadata && asked.is_none() {
+            return Err(TransportError::Server(503, None, Vec::new()));
+        }
         let issuer = format!("https://{}.example", self.name);
         match asked {
             Some(asked) => self.issue(&asked, behavior, &issuer),
@@ -240,7 +247,13 @@ impl Connection {
         let is_bad = state.all_bad
             || matches!(behavior, Behavior::Expired | Behavior::NarrowScope)
             || (behavior == Behavior::ForgedSignature && self.name == "signed");
-        let issued = Issued { client: asked.client.clone(), scopes: scopes.to_owned(), expires_at, is_bad };
+        let issued = Issued {
+            client: asked.client.clone(),
+            secret: secret.clone(),
+            scopes: scopes.to_owned(),
+            expires_at,
+            is_bad,
+        };
         state.issued.insert(token.clone(), issued);
         let expires_in = lifetime.num_seconds().max(0);
         answered(

@@ -13,7 +13,9 @@ mod mutants;
 mod oracle;
 mod play;
 mod replica;
+mod restored;
 mod scenario;
+mod stale;
 
 use mutants::Mutant;
 use play::{End, play};
@@ -61,7 +63,7 @@ fn every_scenario_keeps_the_promises() {
             end.log.iter().for_each(|line| println!("{line}"));
         }
         let mut violations = end.violations;
-        if seed % TWINS == 0 {
+        if seed % TWINS == 0 && !scenario.restores() {
             let undisturbed = run(seed, &scenario.without_trouble(), None);
             if undisturbed.state != end.state {
                 violations.push(format!("it ends in {:#?}, undisturbed in {:#?}", end.state, undisturbed.state));
@@ -84,6 +86,13 @@ fn seed_repeats_the_end_of_a_scenario() {
         let (first, second) = (run(seed, &scenario, None), run(seed, &scenario, None));
         assert_eq!((first.violations, first.state), (second.violations, second.state), "SIMULATION_SEED={seed}");
     }
+}
+
+#[test]
+fn authority_that_cannot_be_refreshed_for_an_hour_is_not_ready_and_its_tokens_go_on() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(stale::play());
+    runtime.shutdown_background();
 }
 
 #[test]

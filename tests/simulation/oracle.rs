@@ -143,8 +143,9 @@ impl Oracle {
             self.violations.add(format!("Secret {name} was written with an expired token"));
         }
         let replaced = before.and_then(|before| servers.issued(&before)).filter(|old| old.expires_at > now);
-        let is_for_the_same =
-            |old: &crate::authority::Issued| old.client == issued.client && old.scopes == issued.scopes;
+        let is_for_the_same = |old: &crate::authority::Issued| {
+            (&old.client, &old.secret, &old.scopes) == (&issued.client, &issued.secret, &issued.scopes)
+        };
         if replaced
             .is_some_and(|old| is_for_the_same(&old) && old.expires_at > issued.expires_at + TimeDelta::seconds(1))
         {

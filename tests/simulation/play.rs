@@ -6,7 +6,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use simulated_api::{
-    faults::{Match, Rule},
+    faults::{Disturbance, Match, Rule},
+    request::Verb,
     state::{Passing, Phase, Verdict},
 };
 
@@ -20,9 +21,6 @@ use crate::{
 /// The annotation that proves ownership where there is no owner reference.
 const OWNER_UID: &str = "credentials.itwin.dev/owner-uid";
 const CREDENTIALS: &str = "itwinservicecredentials";
-/// After everything that went wrong ended, the cluster has this long to settle: the longest backoff (5 minutes), the
-/// resync (10 minutes), and a token that a clock set back made look new.
-const SETTLE: Duration = Duration::from_secs(20 * 60);
 /// Then nothing happens for this long, in which each credential is renewed once at most.
 const QUIET: Duration = Duration::from_secs(10 * 60);
 
@@ -59,7 +57,7 @@ pub async fn play(seed: u64, scenario: &Scenario, mutant: Option<Mutant>) -> End
         }
     }
     player.recover();
-    player.cluster.pass(SETTLE).await;
+    player.cluster.pass(scenario.settle).await;
     let asked = player.cluster.servers.asked().len();
     player.cluster.pass(QUIET).await;
     player.assess(player.cluster.servers.asked().len() - asked);
@@ -183,9 +181,12 @@ impl Player {
             Trouble::ApiRecovers => api.clear_faults(),
             Trouble::SetClock(ahead) => clocks.set_ahead(*ahead),
             Trouble::Compact => api.compact(api.revision()),
-            Trouble::RestoreBackup(changes) => {
+            Trouble::RestoreBackup { changes, keeps_watches } => {
                 if api.restore(api.revision().saturating_sub(*changes)) {
                     self.cluster.oracle.forget_holder();
+                }
+                if !keeps_watches {
+                    api.disturb(Match::any().verb(Verb::Watch), Disturbance::End);
                 }
             }
             Trouble::CrashLeader => self.end_one(true).await,

@@ -17,6 +17,8 @@ use crate::{
     replica::Mode,
 };
 
+/// The longest backoff (5 minutes), the resync (10 minutes), and a token that a clock set back made look new.
+const SETTLE: Duration = Duration::from_secs(20 * 60);
 /// Credentials that a namespace may have.
 pub const CREDENTIALS: usize = 3;
 
@@ -63,7 +65,7 @@ pub enum Trouble {
     Terminate,
     StartAnother,
     SetClock(TimeDelta),
-    RestoreBackup(u64),
+    RestoreBackup { changes: u64, keeps_watches: bool },
     Compact,
 }
 
@@ -78,6 +80,8 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Scenario {
     pub mode: Mode,
+    /// After everything that went wrong ended, the cluster has this long to settle.
+    pub settle: Duration,
     /// Each event with the time that passes before it.
     pub events: Vec<(Duration, Event)>,
 }
@@ -107,7 +111,13 @@ impl Scenario {
             };
             events.push((pause(&mut random), event));
         }
-        Self { mode, events }
+        Self { mode, settle: SETTLE, events }
+    }
+
+    /// Whether it undoes what users did, so that its end is not that of its twin.
+    pub fn restores(&self) -> bool {
+        let is_restore = |event: &Event| matches!(event, Event::Trouble(Trouble::RestoreBackup { .. }));
+        self.events.iter().any(|(_, event)| is_restore(event))
     }
 
     /// The same without what goes wrong, at the same times.
@@ -121,7 +131,7 @@ impl Scenario {
                 waited = Duration::ZERO;
             }
         }
-        Self { mode: self.mode, events }
+        Self { events, ..*self }
     }
 }
 
@@ -234,7 +244,7 @@ fn disturbance(random: &mut Random) -> Disturbance {
 }
 
 /// Whether scenarios hold what the operator does not survive yet, too (`SIMULATION_ALL=1`): clocks that are wrong by hours,
-/// which opaque tokens get their expiry from, and an etcd that was restored from a backup, after which watches are silent.
+/// which opaque tokens get their expiry from.
 fn includes_known_failures() -> bool {
     std::env::var_os("SIMULATION_ALL").is_some()
 }
@@ -258,7 +268,15 @@ fn trouble(random: &mut Random, mode: Mode) -> Trouble {
             Trouble::SetClock(TimeDelta::seconds(*random.pick(&[0, 0, -20, 20, 7200, -7200])))
         }
         17 | 18 => Trouble::SetClock(TimeDelta::seconds(*random.pick(&[0, -20, 20]))),
-        _ if !includes_known_failures() || random.below(3) == 0 => Trouble::Compact,
-        _ => Trouble::RestoreBackup(1 + random.below(12) as u64),
+        _ if random.below(3) == 0 => Trouble::Compact,
+        _ => restore(random, mode),
     }
+}
+
+/// etcd is restored from a backup. Watches break where the API server is restarted with it. Where they stay open, only the
+/// Lease shows it in time, and only if the revision does not catch up at once.
+pub fn restore(random: &mut Random, mode: Mode) -> Trouble {
+    let keeps_watches = mode.leader_election && random.below(2) == 0;
+    let changes = 1 + random.below(12) as u64;
+    Trouble::RestoreBackup { changes: if keeps_watches { changes + 20 } else { changes }, keeps_watches }
 }

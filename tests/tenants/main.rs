@@ -4,7 +4,16 @@
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
+#[path = "../cluster/audit.rs"]
+#[allow(dead_code, reason = "the other programs use the rest")]
+mod audit;
+#[path = "../cluster/fixture.rs"]
+#[allow(dead_code, unused_imports, reason = "the other programs use the rest")]
 mod fixture;
 mod neighbour;
 mod noise;
+mod tenants;
 mod waiting;
+#[path = "../cluster/world.rs"]
+#[allow(dead_code, reason = "the other programs use the rest")]
+mod world;

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_credential_operator::clock::Clock;
 use serde_json::json;
-use testbed::{eventually, namespace::data};
+use testbed::namespace::data;
 
-use crate::fixture::{Fixture, client_secret, credentials};
+use crate::tenants::{Fixture, credentials};
 
 /// How long the load lasts.
 const WATCHED: Duration = Duration::from_secs(90);
@@ -23,18 +23,15 @@ const CLIENT: &str = "neighbour";
 
 /// Gives the neighbour its first token.
 pub async fn settle(fixture: &Fixture, authority: &str) -> Result<()> {
-    fixture.behave(&fixture.quiet, CLIENT, &json!({"name": "good", "lifetime": LIFETIME})).await?;
-    client_secret(&fixture.quiet, CLIENT).await?;
-    credentials(&fixture.quiet, authority, CLIENT, 1).await?;
-    eventually("the neighbour's first token", PATIENCE, async || left(fixture).await.ok().flatten())
-        .await
-        .map(drop)
-        .with_context(|| fixture.operator.process.log_tail())
+    let good = json!({"name": "good", "lifetime": LIFETIME});
+    credentials(&fixture.namespace, authority, CLIENT, &good, 1).await?;
+    let first = async || left(fixture).await.ok().flatten();
+    fixture.eventually("the neighbour's first token", PATIENCE, first).await.map(drop)
 }
 
 /// The remaining validity of the neighbour's token; `None` if there is none.
 async fn left(fixture: &Fixture) -> Result<Option<TimeDelta>> {
-    let Some(secret) = fixture.quiet.get("secret", "neighbour-0").await? else { return Ok(None) };
+    let Some(secret) = fixture.secret_of("neighbour-0").await? else { return Ok(None) };
     let expires_at = data(&secret)?.remove("expires_at").context("no expires_at")?;
     let expires_at: DateTime<Utc> = DateTime::parse_from_rfc3339(&expires_at)?.to_utc();
     Ok(Some(expires_at - Clock::system().now()))
@@ -55,7 +52,7 @@ pub async fn keeps_its_token(fixture: &Fixture) -> Result<()> {
         fixture.operator.process.log_tail()
     );
     // it was renewed, and no more often than necessary
-    let requests = fixture.requests(&fixture.quiet, CLIENT).await?;
+    let requests = fixture.faulty_requests(CLIENT).await?;
     ensure!((4..=8).contains(&requests), "{requests} requests for tokens of {LIFETIME} s in {WATCHED:?}");
     Ok(())
 }

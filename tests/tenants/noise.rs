@@ -6,8 +6,8 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::{
-    fixture::{Fixture, client_secret, credentials},
     neighbour,
+    tenants::{Fixture, credentials, requests},
 };
 
 /// Time between two changes of the annotation.
@@ -16,11 +16,9 @@ const ANNOTATED: Duration = Duration::from_millis(200);
 #[tokio::test]
 async fn renew_annotation_that_changes_in_a_loop_costs_the_neighbour_nothing() -> Result<()> {
     let fixture = Fixture::new("renew-loop").await?;
-    let authority = fixture.authority("ims", &json!({"requestsPerMinute": 60})).await?;
+    let authority = fixture.create_authority("ims", &json!({"requestsPerMinute": 60})).await?;
     neighbour::settle(&fixture, &authority).await?;
-    fixture.behave(&fixture.noisy, "loop", &json!({"name": "good", "lifetime": 3600})).await?;
-    client_secret(&fixture.noisy, "loop").await?;
-    credentials(&fixture.noisy, &authority, "loop", 1).await?;
+    credentials(&fixture.noisy, &authority, "loop", &json!({"name": "good", "lifetime": 3600}), 1).await?;
     let noise = async {
         let mut ticks = tokio::time::interval(ANNOTATED);
         for value in 0.. {
@@ -34,7 +32,7 @@ async fn renew_annotation_that_changes_in_a_loop_costs_the_neighbour_nothing() -
         kept = neighbour::keeps_its_token(&fixture) => kept?,
         () = noise => {}
     }
-    let requests = fixture.requests(&fixture.noisy, "loop").await?;
+    let requests = requests(&fixture.noisy, "loop").await?;
     assert!((5..=12).contains(&requests), "one in 10 s: {requests} in 90 s");
     Ok(())
 }
@@ -42,15 +40,13 @@ async fn renew_annotation_that_changes_in_a_loop_costs_the_neighbour_nothing() -
 #[tokio::test]
 async fn four_hundred_credentials_with_a_wrong_secret_cost_the_neighbour_nothing() -> Result<()> {
     let fixture = Fixture::new("broken").await?;
-    let authority = fixture.authority("ims", &json!({"requestsPerMinute": 60})).await?;
+    let authority = fixture.create_authority("ims", &json!({"requestsPerMinute": 60})).await?;
     neighbour::settle(&fixture, &authority).await?;
     // of one client, and of a hundred clients
     let wrong = json!({"name": "oauthError", "value": {"status": 401, "error": "invalid_client"}});
     for number in 0..101 {
         let client = format!("broken-{number}");
-        fixture.behave(&fixture.noisy, &client, &wrong).await?;
-        client_secret(&fixture.noisy, &client).await?;
-        credentials(&fixture.noisy, &authority, &client, if number == 0 { 200 } else { 2 }).await?;
+        credentials(&fixture.noisy, &authority, &client, &wrong, if number == 0 { 200 } else { 2 }).await?;
     }
     neighbour::keeps_its_token(&fixture).await
 }
@@ -58,12 +54,11 @@ async fn four_hundred_credentials_with_a_wrong_secret_cost_the_neighbour_nothing
 #[tokio::test]
 async fn client_that_gets_500_costs_the_neighbour_nothing() -> Result<()> {
     let fixture = Fixture::new("fails").await?;
-    let authority = fixture.authority("ims", &json!({"requestsPerMinute": 300})).await?;
+    let authority = fixture.create_authority("ims", &json!({"requestsPerMinute": 300})).await?;
     neighbour::settle(&fixture, &authority).await?;
     for client in ["one", "two"] {
-        fixture.behave(&fixture.noisy, client, &json!({"name": "status", "value": {"status": 500}})).await?;
-        client_secret(&fixture.noisy, client).await?;
-        credentials(&fixture.noisy, &authority, client, 40).await?;
+        let fails = json!({"name": "status", "value": {"status": 500}});
+        credentials(&fixture.noisy, &authority, client, &fails, 40).await?;
     }
     neighbour::keeps_its_token(&fixture).await?;
     let circuit = fixture.metric("itwin_authority_circuit_open{").await?;
@@ -74,33 +69,28 @@ async fn client_that_gets_500_costs_the_neighbour_nothing() -> Result<()> {
 #[tokio::test]
 async fn client_whose_requests_hang_leaves_room_for_the_neighbour() -> Result<()> {
     let fixture = Fixture::new("hangs").await?;
-    let authority = fixture.authority("ims", &json!({"requestsPerMinute": 600})).await?;
+    let authority = fixture.create_authority("ims", &json!({"requestsPerMinute": 600})).await?;
     neighbour::settle(&fixture, &authority).await?;
-    fixture.behave(&fixture.noisy, "hung", &json!({"name": "slowHeader"})).await?;
-    client_secret(&fixture.noisy, "hung").await?;
-    credentials(&fixture.noisy, &authority, "hung", 100).await?;
+    credentials(&fixture.noisy, &authority, "hung", &json!({"name": "slowHeader"}), 100).await?;
     neighbour::keeps_its_token(&fixture).await
 }
 
 #[tokio::test]
 async fn slow_authority_with_hundreds_of_due_credentials_takes_no_worker_from_a_fast_one() -> Result<()> {
     let fixture = Fixture::new("slow").await?;
-    let fast = fixture.authority("fast", &json!({})).await?;
-    let slow = fixture.authority("slow", &json!({"requestTimeout": "30s", "maxConcurrentRequests": 64})).await?;
+    let fast = fixture.create_authority("fast", &json!({})).await?;
+    let slow = fixture.create_authority("slow", &json!({"requestTimeout": "30s", "maxConcurrentRequests": 64})).await?;
     neighbour::settle(&fixture, &fast).await?;
-    fixture.behave(&fixture.noisy, "slow", &json!({"name": "slowGood", "value": 8000, "lifetime": 60})).await?;
-    client_secret(&fixture.noisy, "slow").await?;
-    credentials(&fixture.noisy, &slow, "slow", 300).await?;
+    credentials(&fixture.noisy, &slow, "slow", &json!({"name": "slowGood", "value": 8000, "lifetime": 60}), 300)
+        .await?;
     neighbour::keeps_its_token(&fixture).await
 }
 
 #[tokio::test]
 async fn thousand_credentials_that_wait_cost_the_neighbour_nothing() -> Result<()> {
     let fixture = Fixture::new("crowd").await?;
-    let authority = fixture.authority("ims", &json!({"requestsPerMinute": 60})).await?;
+    let authority = fixture.create_authority("ims", &json!({"requestsPerMinute": 60})).await?;
     neighbour::settle(&fixture, &authority).await?;
-    fixture.behave(&fixture.noisy, "crowd", &json!({"name": "good", "lifetime": 3600})).await?;
-    client_secret(&fixture.noisy, "crowd").await?;
-    credentials(&fixture.noisy, &authority, "crowd", 1000).await?;
+    credentials(&fixture.noisy, &authority, "crowd", &json!({"name": "good", "lifetime": 3600}), 1000).await?;
     neighbour::keeps_its_token(&fixture).await
 }

@@ -76,16 +76,24 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [get]
-# src/report/events.rs
-- apiGroups: [events.k8s.io]
-  resources: [events]
-  verbs: [create, patch]
+{{ include "operator.eventRules" . }}
 {{- if .Values.rolloutRestart.enabled }}
 # src/act/rollout.rs, if a credential has rolloutRestartTargets
 - apiGroups: [apps]
   resources: [deployments, statefulsets, daemonsets]
   verbs: [get, patch]
+- apiGroups: [argoproj.io]
+  resources: [rollouts]
+  verbs: [get, patch]
 {{- end }}
+{{- end -}}
+
+{{- /* Rules for events. */ -}}
+{{- define "operator.eventRules" -}}
+# src/report/publisher.rs
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
 {{- end -}}
 
 {{- /* Rules for authorities, which have no namespace. */ -}}

@@ -26,6 +26,7 @@ use super::{credential::GrantType, duration, schema};
     derive = "PartialEq",
     doc = "An OAuth 2.0 authorization server that ITwinServiceCredentials may request tokens from, and the rules for these requests. Only administrators write it.",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Issuer", type_ = "string", json_path = ".spec.issuer"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -148,7 +149,8 @@ pub struct AuthorityStatus {
     /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`: endpoints and signing keys are known.
+    /// `Ready`: endpoints and signing keys are known. `False` too if they could not be refreshed for an hour; tokens
+    /// are still requested with those that are known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -161,6 +163,10 @@ pub struct AuthorityStatus {
     /// The number of signing keys in the key set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_keys: Option<i32>,
+    /// When endpoints and signing keys were fetched last, RFC 3339. While that succeeds, this is written with other
+    /// changes, or once it is an hour old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refresh_time: Option<String>,
 }
 
 fn default_grant_types() -> Vec<GrantType> {

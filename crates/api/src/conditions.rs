@@ -119,3 +119,14 @@ impl Verdict {
         }
     }
 }
+
+/// The conditions of an object with `condition` in place of the one of its type. Conditions of other writers stay.
+#[must_use]
+pub fn with(conditions: &[Condition], condition: Condition) -> Vec<Condition> {
+    let mut all = conditions.to_vec();
+    match all.iter_mut().find(|other| other.type_ == condition.type_) {
+        Some(other) => *other = condition,
+        None => all.push(condition),
+    }
+    all
+}

@@ -31,6 +31,7 @@ pub const DEFAULT_AUTHORITY: &str = "bentley-ims";
     doc = "Requests an OAuth 2.0 access token from an ITwinAuthority (client credentials, RFC 6749 section 4.4), stores it in a Secret of this namespace, and renews it before it expires.",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Renewed", type_ = "string", json_path = r#".status.conditions[?(@.type=="Renewed")].status"#),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
     printcolumn(name = "Renews", type_ = "string", json_path = ".status.renewAt"),
     printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
@@ -40,7 +41,7 @@ pub const DEFAULT_AUTHORITY: &str = "bentley-ims";
         json_path = ".spec.authorityRef.name",
         priority = 1
     ),
-    printcolumn(name = "Scopes", type_ = "string", json_path = ".spec.scopes", priority = 1),
+    printcolumn(name = "Scopes", type_ = "string", json_path = ".status.scope", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("(has(self.spec.secretName) ? self.spec.secretName : self.metadata.name) != self.spec.clientCredentialsRef.name")
         .message("the token would be written into the client Secret itself: set spec.secretName to another name than spec.clientCredentialsRef.name"),
@@ -110,11 +111,19 @@ pub struct CredentialSpec {
     #[x_kube(validation = Rule::new("duration(self) <= duration('24h')").message("minimumValidity must be at most 24h"))]
     pub minimum_validity: Duration,
 
-    /// Workloads of this namespace to restart after each new token, for programs that read the token only once. An
-    /// administrator must allow it (chart value `rolloutRestart.enabled`).
+    /// Workloads of this namespace to restart after each new token, for programs that read the token only once. A
+    /// workload that is added later is restarted after the next new token. An administrator must allow it (chart value
+    /// `rolloutRestart.enabled`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub rollout_restart_targets: Vec<RolloutRestartTarget>,
+
+    /// How long after a new token the workloads are restarted, so that the kubelet has updated the Secret in their
+    /// volumes by then. At most 1h; with `0s` they are restarted immediately.
+    #[serde(default = "default_rollout_restart_delay", deserialize_with = "duration::deserialize")]
+    #[schemars(schema_with = "schema::duration")]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('1h')").message("rolloutRestartDelay must be at most 1h"))]
+    pub rollout_restart_delay: Duration,
 
     /// What happens to the Secret when the credential is deleted: with `Delete` it is garbage collected, with `Retain`
     /// it stays.
@@ -252,7 +261,7 @@ pub struct SecretTemplate {
 }
 
 /// A workload to restart after each new token.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutRestartTarget {
     /// Kind of the workload.
     pub kind: WorkloadKind,
@@ -268,6 +277,21 @@ pub enum WorkloadKind {
     Deployment,
     StatefulSet,
     DaemonSet,
+    /// Of Argo Rollouts (`argoproj.io/v1alpha1`).
+    Rollout,
+}
+
+impl WorkloadKind {
+    /// The kind as objects name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deployment => "Deployment",
+            Self::StatefulSet => "StatefulSet",
+            Self::DaemonSet => "DaemonSet",
+            Self::Rollout => "Rollout",
+        }
+    }
 }
 
 /// What the operator last observed and did. The operator never decides about names, keys or owners by it.
@@ -293,6 +317,9 @@ pub struct CredentialStatus {
     /// Scopes that were granted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
+    /// The same scopes as text, separated by spaces, for columns and scripts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
     /// When the request for the token was sent, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<String>,
@@ -336,6 +363,9 @@ fn default_scopes() -> Vec<String> {
 }
 fn default_minimum_validity() -> Duration {
     std::time::Duration::from_secs(5 * 60).into()
+}
+fn default_rollout_restart_delay() -> Duration {
+    std::time::Duration::from_secs(10).into()
 }
 fn default_client_id_key() -> String {
     "client_id".to_owned()

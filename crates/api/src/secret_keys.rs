@@ -38,8 +38,12 @@ pub const CLIENT_REFERENCE: &str = "credentials.itwin.dev/client-reference";
 pub const AUTHORITY: &str = "credentials.itwin.dev/authority";
 /// Digest of the templates of the rendered keys; absent if there are none.
 pub const TEMPLATE: &str = "credentials.itwin.dev/template-fingerprint";
-/// On the pod template of a restarted workload: when the token that caused the restart was issued.
-pub const RESTARTED_FOR: &str = "credentials.itwin.dev/restarted-for-token-of";
+/// When the token was issued for which every workload was restarted. On a pod template, with a suffix, see
+/// [`restarted_for`].
+pub const RESTARTED_FOR: &str = "credentials.itwin.dev/restarted-for";
+/// On the pod template of a workload that an earlier version restarted: when the token was issued, of whichever
+/// credential.
+pub const RESTARTED_FOR_ANY: &str = "credentials.itwin.dev/restarted-for-token-of";
 /// Digest of `data` and of the token metadata as written by the operator; it detects manual edits.
 pub const CONTENT: &str = "credentials.itwin.dev/content-fingerprint";
 /// The issuer of the token.
@@ -77,7 +81,7 @@ pub const RENEW: &str = "credentials.itwin.dev/renew";
 pub const RENEW_TOO_LONG: &str = "credentials.itwin.dev/renew-too-long";
 
 /// All labels and annotations above. They are read regardless of how many others a Secret has.
-pub const OUR_OWN: [&str; 19] = [
+pub const OUR_OWN: [&str; 20] = [
     MANAGED_BY,
     CREDENTIAL,
     OWNER,
@@ -89,6 +93,7 @@ pub const OUR_OWN: [&str; 19] = [
     AUTHORITY,
     TEMPLATE,
     RESTARTED_FOR,
+    RESTARTED_FOR_ANY,
     CONTENT,
     ISSUER_ANNOTATION,
     CLIENT_ID,
@@ -103,6 +108,13 @@ pub const OUR_OWN: [&str; 19] = [
 #[must_use]
 pub fn is_our_own(key: &str) -> bool {
     key == MANAGED_BY || key.starts_with("credentials.itwin.dev/")
+}
+
+/// The annotation of a pod template: when the token of the credential with this UID was issued for which the workload was
+/// restarted last. Each credential has its own, so that two of them can restart the same workload.
+#[must_use]
+pub fn restarted_for(uid: &str) -> String {
+    format!("{RESTARTED_FOR}.{:08x}", crate::digest::short([uid]))
 }
 
 /// The maximum length of a label value, in characters.
@@ -134,6 +146,14 @@ mod tests {
         named.sort_unstable();
         listed.sort_unstable();
         assert_eq!(named, listed);
+    }
+
+    #[test]
+    fn each_credential_has_an_annotation_of_its_own_on_a_workload() {
+        let (a, b) = (restarted_for("a"), restarted_for("b"));
+        assert_ne!(a, b);
+        let (_, name) = a.split_once('/').expect("a prefix");
+        assert!(name.len() == "restarted-for.".len() + 8 && is_our_own(&a), "{a}");
     }
 
     #[test]

@@ -20,6 +20,11 @@ pub enum Action {
         /// When the token was issued.
         issued_at: DateTime<Utc>,
     },
+    /// All workloads were restarted for this token: have the Secret record it.
+    RecordRestarts {
+        /// When the token was issued.
+        issued_at: DateTime<Utc>,
+    },
     /// An attempt is due and cannot be made: report it, try again later.
     Fail(Failure),
     /// An attempt is due but must wait for the end of the backoff.

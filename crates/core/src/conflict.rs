@@ -51,13 +51,13 @@ impl Reverts {
 
     /// How often the last reverts were refused.
     #[must_use]
-    pub fn refusals(&self) -> u32 {
+    pub fn failures(&self) -> u32 {
         self.refused.as_ref().map_or(0, |refused| refused.count)
     }
 
     /// The API server refused a revert: the next try waits.
     pub fn refused(&mut self, failure: Failure, wait: TimeDelta, now: DateTime<Utc>) {
-        self.refused = Some(Streak::after(self.refusals().saturating_add(1), failure, wait, now));
+        self.refused = Some(Streak::after(self.failures().saturating_add(1), failure, wait, now));
     }
 
     /// Nothing is left to be reverted.

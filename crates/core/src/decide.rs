@@ -4,6 +4,8 @@
 //! may be requested now. Nothing is read that the decision does not need, so that a restart with everything valid
 //! reads no Secret.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use itwin_api::conditions::Reason;
 
@@ -11,6 +13,7 @@ use super::{
     action::{Action, Fetch, IssueReason},
     backoff, messages,
     observed::{Authority, Client, Drift, Form, Held, Integrity, ObservedState, Target, TokenMetadata, Unwritten},
+    restart::Restart,
     schedule,
 };
 
@@ -94,8 +97,13 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
     if is_due && waits_until.is_none() {
         return request_token(observed, now, IssueReason::Due);
     }
-    if observed.restart.is_some_and(|restart| restart.is_due(token_metadata.issued_at, now)) {
-        return Action::Restart { issued_at: token_metadata.issued_at };
+    let issued_at = token_metadata.issued_at;
+    // a revert that waits, since others keep changing labels, keeps no workload from the token
+    if observed.restart == Restart::Due(Duration::ZERO) {
+        return Action::Restart { issued_at };
+    }
+    if observed.restart == Restart::Unrecorded(Duration::ZERO) {
+        return Action::RecordRestarts { issued_at };
     }
     if let Some(until) = waits_until {
         return Action::BackOff { until };

@@ -33,6 +33,10 @@ pub enum EventReason {
     RolloutRestarted,
     /// The object, or a part of it, is invalid.
     InvalidObject,
+    /// An authority became Ready.
+    AuthorityReady,
+    /// An authority is no longer Ready.
+    AuthorityNotReady,
 }
 
 impl EventReason {
@@ -47,6 +51,17 @@ impl EventReason {
             Self::Restored => "Restored",
             Self::RolloutRestarted => "RolloutRestarted",
             Self::InvalidObject => "InvalidObject",
+            Self::AuthorityReady => "AuthorityReady",
+            Self::AuthorityNotReady => "AuthorityNotReady",
+        }
+    }
+
+    /// What the operator did, as the event holds it.
+    #[must_use]
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::AuthorityReady | Self::AuthorityNotReady => "Refresh",
+            _ => "Renew",
         }
     }
 }

@@ -5,6 +5,7 @@
 //! one before it did.
 
 pub mod action;
+pub mod authority_status;
 pub mod backoff;
 pub mod client_state;
 pub mod conflict;
@@ -18,6 +19,7 @@ pub mod fingerprint;
 pub mod last_held;
 pub mod messages;
 pub mod messages_oauth;
+pub mod messages_restart;
 pub mod object;
 pub mod observed;
 pub mod ownership;
@@ -25,8 +27,10 @@ pub mod quote;
 pub mod renewal;
 pub mod request_error;
 pub mod requests;
+pub mod restart;
 pub mod retry_key;
 pub mod retry_state;
+pub mod revisions;
 pub mod schedule;
 pub mod secret_state;
 pub mod status;

@@ -151,6 +151,16 @@ pub fn authority_not_ready(authority: &str, failure: &Failure) -> Failure {
     Failure::new(Reason::AuthorityNotReady, message)
 }
 
+/// The authority exists, but this version cannot read it; `error` is the parser's.
+#[must_use]
+pub fn authority_not_decoded(authority: &str, error: &str) -> Failure {
+    let message = format!(
+        "ITwinAuthority {authority} could not be decoded ({error}): ask its administrator to apply it again with the \
+         CRDs of the operator's version"
+    );
+    Failure::new(Reason::AuthorityNotReady, message)
+}
+
 /// The note of an event about the renew annotation.
 #[must_use]
 pub fn renew_annotation_too_long() -> String {

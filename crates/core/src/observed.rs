@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::credential::CredentialSpec;
 
-use crate::{action::Fetch, failure::Failure, object::ObjectVersion, retry_key::RetryKey, schedule};
+use crate::{action::Fetch, failure::Failure, object::ObjectVersion, restart::Restart, retry_key::RetryKey, schedule};
 
 /// What is known about one credential and its surroundings.
 #[derive(Clone, Debug)]
@@ -32,8 +32,8 @@ pub struct ObservedState {
     pub is_admitted: bool,
     /// A token that was issued and is not written yet: while it fits, none needs to be requested.
     pub unwritten: Option<Unwritten>,
-    /// Workloads to restart after a token was written; `None` where the spec names none.
-    pub restart: Option<Restart>,
+    /// What is to be done about workloads that are restarted for the token.
+    pub restart: Restart,
 }
 
 /// A token that was issued and is not written yet.
@@ -41,23 +41,6 @@ pub struct ObservedState {
 pub struct Unwritten {
     /// What it was issued for.
     pub token_metadata: TokenMetadata,
-}
-
-/// Workloads that are restarted for each token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Restart {
-    /// When the token was issued for which that was done last, as far as this process knows.
-    pub done_for: Option<DateTime<Utc>>,
-    /// Not before this instant, since one failed.
-    pub not_before: Option<DateTime<Utc>>,
-}
-
-impl Restart {
-    /// Whether workloads must be restarted now for the token that was issued at this instant.
-    #[must_use]
-    pub fn is_due(&self, issued_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
-        self.done_for != Some(issued_at) && self.not_before.is_none_or(|until| until <= now)
-    }
 }
 
 /// A renewal that a user asked for.

@@ -22,6 +22,7 @@ use crate::{
     last_held::LastHeld,
     object::ObjectVersion,
     observed::{Reads, TokenMetadata},
+    restart::Restarts,
     retry_key::RetryKey,
     status,
     streak::Streak,
@@ -44,7 +45,8 @@ pub struct RetryState {
     /// Version of the client Secret that was read and found to hold what the token was requested with.
     verified_client: Option<ObjectVersion>,
     reverts: Reverts,
-    restarts: Restarts,
+    /// Restarts of workloads.
+    pub restarts: Restarts,
     status: WrittenStatus,
     /// Reads of Secrets that failed.
     reads: Reads<Streak>,
@@ -52,6 +54,8 @@ pub struct RetryState {
     last_held: Option<LastHeld>,
     /// No renewal before this instant: the last one gave no token that would be better.
     renew_not_before: Option<DateTime<Utc>>,
+    /// It was suspended since the token that is held was written or found up to date.
+    was_suspended: bool,
     /// Consecutive writes of the status that failed.
     api_failures: u32,
     /// An event said that the renew annotation is too long, which it still is.
@@ -90,21 +94,6 @@ struct Renewals {
     requested_at: Option<DateTime<Utc>>,
 }
 
-/// Restarts of workloads.
-#[derive(Default)]
-struct Restarts {
-    /// When the token was issued for which workloads were restarted last.
-    done_for: Option<DateTime<Utc>>,
-    failing: Option<FailingRestart>,
-}
-
-struct FailingRestart {
-    /// Consecutive failures.
-    count: u32,
-    not_before: DateTime<Utc>,
-    message: String,
-}
-
 /// The status that this process wrote.
 #[derive(Default)]
 struct WrittenStatus {
@@ -120,7 +109,7 @@ impl RetryState {
     pub fn recall(credential: &ITwinServiceCredential, now: DateTime<Utc>) -> Self {
         let default = CredentialStatus::default();
         let previous = credential.status.as_ref().unwrap_or(&default);
-        let status::Attempts { failures, last_failure, renew_request, .. } = status::attempts(previous);
+        let status::Attempts { failures, last_failure, renew_request, restart_failure } = status::attempts(previous);
         let uid = credential.metadata.uid.as_deref().unwrap_or_default();
         let wait = TimeDelta::milliseconds(
             (INHERITED_BACKOFF.num_milliseconds() as f64 * digest::unit_interval(["start", uid])) as i64,
@@ -144,11 +133,12 @@ impl RetryState {
             verified_target: None,
             verified_client: None,
             reverts: Reverts::default(),
-            restarts: Restarts::default(),
+            restarts: Restarts::recall(restart_failure),
             status: WrittenStatus::default(),
             reads: Reads::default(),
             last_held: last_held(credential, previous),
             renew_not_before: None,
+            was_suspended: false,
             api_failures: 0,
             is_long_renewal_reported: false,
         }

@@ -72,7 +72,7 @@ fn jitter(lifetime: TimeDelta, uid: &str) -> TimeDelta {
 #[must_use]
 pub fn next_change(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let token_metadata = observed.held_for_spec()?;
-    let restart = observed.restart.as_ref().and_then(|restart| restart.not_before);
+    let restart = observed.restart.wait().and_then(|wait| now.checked_add_signed(TimeDelta::from_std(wait).ok()?));
     // a token with exactly the minimum validity left is still good: reconcile a moment later
     let falls_below = token_metadata.expires_at - observed.desired.policy.minimum_validity + TimeDelta::milliseconds(1);
     [Some(falls_below), Some(token_metadata.expires_at), restart].into_iter().flatten().filter(|at| *at > now).min()

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
     failure::Failure,
+    messages_restart::ABOUT_RESTARTS,
     observed::{Description, ObservedState, Target, TokenMetadata},
     schedule,
 };
@@ -57,6 +58,7 @@ pub fn status(inputs: &Inputs<'_>) -> CredentialStatus {
         |verdict: Verdict| verdict.into_condition(&inputs.previous.conditions, inputs.generation, inputs.now);
     let ours = [Some(ready(inputs, held)), renewed(inputs, held)].into_iter().flatten().map(condition);
     let conditions = ours.fold(inputs.previous.conditions.clone(), with_condition);
+    let scopes = held.map(|_| inputs.description.scopes()).unwrap_or_default();
     let minimum_validity = inputs.observed.desired.policy.minimum_validity;
     CredentialStatus {
         observed_generation: inputs.generation,
@@ -64,7 +66,8 @@ pub fn status(inputs: &Inputs<'_>) -> CredentialStatus {
         secret_name: Some(inputs.secret.to_owned()),
         issuer: held.map(|token_metadata| token_metadata.issuer.to_string()),
         client_id: held.and_then(|_| inputs.description.client_id.as_deref().map(str::to_owned)),
-        scopes: held.map(|_| inputs.description.scopes()).unwrap_or_default(),
+        scope: (!scopes.is_empty()).then(|| scopes.join(" ")),
+        scopes,
         issued_at: held.map(|token_metadata| time::to_rfc3339(token_metadata.issued_at)),
         expires_at: held.map(|token_metadata| time::to_rfc3339(token_metadata.expires_at)),
         renew_at: inputs.renew_at.map(time::to_rfc3339),
@@ -175,17 +178,20 @@ pub fn is_ours(condition: &Condition) -> bool {
 
 /// `Renewed`: how the last attempt ended; `None` before the first one, and before the first one for a changed spec.
 fn renewed(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Option<Verdict> {
+    let restart_failure = inputs.attempts.restart_failure.as_deref();
+    let with_restarts = |message: String| match restart_failure {
+        None => message,
+        Some(failure) => format!("{message}{ABOUT_RESTARTS}{failure}"),
+    };
     if let Some((_, failure)) = &inputs.attempts.last_failure {
-        return Some(Verdict { kind: RENEWED, holds: false, reason: failure.reason, message: failure.message.clone() });
+        let message = with_restarts(failure.message.clone());
+        return Some(Verdict { kind: RENEWED, holds: false, reason: failure.reason, message });
     }
     held.map(|_| Verdict {
         kind: RENEWED,
         holds: true,
         reason: Reason::TokenIssued,
-        message: match &inputs.attempts.restart_failure {
-            None => format!("a verified token was written into Secret {}", inputs.secret),
-            Some(failure) => format!("a verified token was written into Secret {}, but {failure}", inputs.secret),
-        },
+        message: with_restarts(format!("a verified token was written into Secret {}", inputs.secret)),
     })
 }
 
@@ -200,7 +206,11 @@ pub fn attempts(previous: &CredentialStatus) -> Attempts {
         failures: last_failure.as_ref().map_or(0, |_| u32::try_from(previous.consecutive_failures).unwrap_or_default()),
         last_failure,
         renew_request: previous.last_renew_request.clone(),
-        restart_failure: None,
+        restart_failure: previous
+            .conditions
+            .iter()
+            .filter(|condition| condition.type_ == RENEWED)
+            .find_map(|condition| Some(condition.message.split_once(ABOUT_RESTARTS)?.1.to_owned())),
     }
 }
 
@@ -213,8 +223,9 @@ pub fn holds(conditions: &[Condition], kind: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observed::{
-        Authority, Client, Desired, Drift, Form, Held, History, Integrity, Policy, RenewBefore, Target,
+    use crate::{
+        observed::{Authority, Client, Desired, Drift, Form, Held, History, Integrity, Policy, RenewBefore},
+        restart::Restart,
     };
 
     fn at(second: i64) -> DateTime<Utc> {
@@ -257,7 +268,7 @@ mod tests {
             is_admitted: false,
             unwritten: None,
             retry_key: Default::default(),
-            restart: None,
+            restart: Restart::Done,
         }
     }
 
@@ -366,6 +377,21 @@ mod tests {
         suspended.suspend = true;
         assert_eq!(ready_at(&suspended, &Attempts::default(), 1), pair("True", "TokenValid"));
         assert_eq!(ready_at(&suspended, &Attempts::default(), 3601), pair("False", "Suspended"));
+    }
+
+    #[test]
+    fn restarts_that_failed_are_in_renewed_whatever_it_is_and_the_next_process_recalls_them() {
+        for attempts in [Attempts::default(), failed(Reason::ServerError)] {
+            let attempts = Attempts { restart_failure: Some("Deployment a does not exist".into()), ..attempts };
+            let status = reported(&observe(Some(3600)), &attempts, &CredentialStatus::default(), at(1));
+            let renewed = status.conditions.iter().find(|condition| condition.type_ == RENEWED).expect("Renewed");
+            assert!(renewed.message.ends_with("; restarts of workloads: Deployment a does not exist"), "{renewed:?}");
+            assert_eq!(super::attempts(&status).restart_failure, attempts.restart_failure);
+            assert_eq!(
+                status.last_failure.map(|failure| failure.message),
+                attempts.last_failure.map(|(_, f)| f.message)
+            );
+        }
     }
 
     #[test]

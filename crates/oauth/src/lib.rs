@@ -14,5 +14,6 @@ pub mod limits;
 mod private_key;
 mod scope;
 pub mod sensitive;
+pub mod tls;
 pub mod token;
 pub mod transport;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
 
-use crate::{limits::RETRY_AFTER_MAX, token::ErrorCode};
+use crate::{limits::RETRY_AFTER_MAX, tls::TlsError, token::ErrorCode};
 
 /// The longest body that is read, in bytes: a token response has about 2 KiB, a key set about 8 KiB.
 pub const BODY_MAX: usize = 64 * 1024;
@@ -35,7 +35,7 @@ pub enum TransportError {
     Connection(String),
     /// The certificate or the handshake.
     #[error("{0}")]
-    Tls(String),
+    Tls(TlsError),
     /// 3xx: redirects are never followed, since one could carry the client secret elsewhere.
     #[error("HTTP {0}")]
     Redirect(u16),
@@ -94,7 +94,8 @@ impl TransportError {
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Timeout(_) | Self::Connection(_) | Self::Tls(_) => true,
+            Self::Timeout(_) | Self::Connection(_) => true,
+            Self::Tls(error) => !error.is_answer(),
             Self::Server(_, _, body) => ErrorCode::named_in(body).is_none(),
             Self::Redirect(_) | Self::RateLimited(_) | Self::TooLarge | Self::Malformed(_) => false,
         }
@@ -137,7 +138,8 @@ mod tests {
         for (error, expected) in [
             (TransportError::Timeout(Duration::from_secs(1)), true),
             (TransportError::Connection("refused".to_owned()), true),
-            (TransportError::Tls("expired".to_owned()), true),
+            (TransportError::Tls(TlsError::HandshakeRefused), true),
+            (TransportError::Tls(TlsError::ClientCertificateWanted { status: Some(400) }), false),
             (TransportError::Server(500, None, Vec::new()), true),
             (TransportError::Server(500, None, named), false),
             (TransportError::RateLimited(None), false),

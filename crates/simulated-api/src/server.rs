@@ -124,7 +124,7 @@ impl ApiServer {
     }
 
     /// Restores the store as it was at a revision, as etcd from a backup: the revision goes down. Watches stay open and
-    /// silent until the revision passes what they have seen. Returns false where it was compacted away.
+    /// silent until the revision passes what they have seen; [`Disturbance::End`] ends them. Returns false where it was compacted away.
     pub fn restore(&self, revision: u64) -> bool {
         self.change(|state| state.store.restore(revision))
     }

@@ -1,9 +1,9 @@
 // A faulty authority, for faults that a real server cannot cause. A second socket, which
 // only listens on loopback, configures at run time what it does to a client's token requests.
 //
-// Arguments: one JSON object {port, controlPort, certificate, key, tls: [{port, certificate, key}], blackHolePort};
-// certificates and keys are file names.
-import { createServer as createControl } from 'node:http';
+// Arguments: one JSON object {port, controlPort, certificate, key, tls: [{port, certificate, key, tls}], blackHolePort,
+// plainHttpPort, closingPort}; certificates and keys are file names, `tls` options of tls.createServer.
+import { createServer as createHttp } from 'node:http';
 import { createServer } from 'node:https';
 import { createServer as createTcp } from 'node:net';
 import { readFileSync } from 'node:fs';
@@ -182,7 +182,7 @@ async function control(request, body) {
   return undefined;
 }
 
-createControl(async (request, response) => {
+createHttp(async (request, response) => {
   const chunks = [];
   for await (const chunk of request) chunks.push(chunk);
   const answer = await control(request, chunks.length ? JSON.parse(Buffer.concat(chunks)) : undefined);
@@ -190,11 +190,22 @@ createControl(async (request, response) => {
   response.end(JSON.stringify(answer ?? {}));
 }).listen(options.controlPort, '127.0.0.1');
 
-const listen = ({ port, certificate, key }) =>
-  createServer({ cert: readFileSync(certificate), key: readFileSync(key) }, serve)
+// as nginx does with `ssl_verify_client on`
+function withoutCertificate(request, response) {
+  response.writeHead(400, { 'content-type': 'text/html' });
+  response.end('<html><center>No required SSL certificate was sent ATTACKER</center></html>');
+}
+
+const listen = ({ port, certificate, key, tls }, handler = serve) =>
+  createServer({ cert: readFileSync(certificate), key: readFileSync(key), ...tls }, handler)
     // some clients exist for the handshakes that fail
     .on('tlsClientError', () => {})
     .listen(port, '127.0.0.1');
-for (const server of options.tls) listen(server);
+for (const server of options.tls) listen(server, server.tls.requestCert ? withoutCertificate : serve);
+createHttp(serve).listen(options.plainHttpPort, '127.0.0.1');
 createTcp(() => {}).listen(options.blackHolePort, '127.0.0.1');
+createTcp((socket) => socket.on('error', () => {}).once('data', () => socket.end())).listen(
+  options.closingPort,
+  '127.0.0.1',
+);
 listen(options).on('listening', () => console.log(`listening ${issuer}`));

@@ -26,7 +26,7 @@ use self::{
     fault::{Played, Rule},
     stream::{Injection, Streams},
 };
-use crate::Testbed;
+use crate::{Testbed, namespace::TEST_LABEL};
 
 /// A call that the proxy received.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ struct State {
 
 impl ApiProxy {
     /// Starts a proxy. `name` names its kubeconfig. Authorities are cluster-scoped: an operator behind this proxy
-    /// sees only those with the label `test: <name>`, so that operators of other tests do not write their status.
+    /// sees only those with the label [`TEST_LABEL`] `<name>`, so that operators of other tests do not write their status.
     ///
     /// # Errors
     /// Fails if the testbed's kubeconfig cannot be read, or no port is free.
@@ -84,7 +84,7 @@ impl ApiProxy {
         let state = Arc::new(State {
             server,
             upstream,
-            authorities: format!("labelSelector=test%3D{name}"),
+            authorities: format!("labelSelector={TEST_LABEL}%3D{name}"),
             rules: Mutex::default(),
             records: Mutex::default(),
             first_answers: Mutex::default(),

@@ -135,6 +135,12 @@ impl Authority {
         Ok(reqwest::Client::builder().tls_certs_only([ca]).timeout(Duration::from_secs(10)).build()?)
     }
 
+    /// The fields of an ITwinAuthority that name this server.
+    #[must_use]
+    pub fn spec(&self) -> serde_json::Value {
+        serde_json::json!({"issuer": self.issuer, "caBundle": self.ca_bundle()})
+    }
+
     /// The certificate authority, in the form of `spec.caBundle`.
     #[must_use]
     pub fn ca_bundle(&self) -> String {

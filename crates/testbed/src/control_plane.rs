@@ -1,6 +1,8 @@
 //! etcd, kube-apiserver and kube-controller-manager, with the permissions of a real cluster. They listen on loopback,
 //! unless a node's pods must reach the API server.
 
+mod backup;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -9,6 +11,7 @@ use std::{
 use anyhow::{Result, bail};
 use base64::Engine;
 
+pub use self::backup::{Backup, Restored};
 use crate::{
     eventually,
     process::{Process, bound_to_us, free_ports},
@@ -30,7 +33,7 @@ pub enum Durability {
 /// A running control plane. It stops, in the right order, when this is dropped.
 pub struct ControlPlane {
     // dropped in this order: the clients of the API server first, etcd last
-    _controller_manager: Process,
+    controller_manager: Process,
     apiserver: Process,
     etcd: Process,
     programs: Programs,
@@ -58,7 +61,7 @@ impl ControlPlane {
         write_kubeconfig(&kubeconfig, &programs.url(), &std::fs::read(&certificate)?, programs.token(ADMIN))?;
         programs.ready(&apiserver).await?;
         let controller_manager = programs.controller_manager(&kubeconfig)?;
-        Ok(Self { _controller_manager: controller_manager, apiserver, etcd, programs, kubeconfig })
+        Ok(Self { controller_manager, apiserver, etcd, programs, kubeconfig })
     }
 
     /// Writes the kubeconfig of one of the static users of the API server.
@@ -157,10 +160,14 @@ impl Programs {
         position.map_or("", |position| &self.tokens[position])
     }
 
+    fn etcd_directory(&self) -> PathBuf {
+        self.directory.join("etcd")
+    }
+
     fn etcd(&self) -> Result<Process> {
         let [client_url, peer_url] = [self.ports[0], self.ports[1]].map(|port| format!("http://127.0.0.1:{port}"));
         let mut etcd = bound_to_us(&self.paths[0]);
-        etcd.arg("--data-dir").arg(self.directory.join("etcd"));
+        etcd.arg("--data-dir").arg(self.etcd_directory());
         etcd.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
         etcd.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
         etcd.args(["--initial-cluster", &format!("default={peer_url}"), "--log-level", "warn"]);

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use base64::Engine;
 use serde_json::Value;
-use testbed::{authority::Client, eventually, namespace::data, operator::Operator, project, setup::Running};
+use testbed::{authority::Client, eventually, namespace::data, objects, operator::Operator, project, setup::Running};
 
 /// Lifetime of the demo's tokens, in seconds: long enough to read along, short enough to see a renewal.
 const LIFETIME: u32 = 45;
@@ -44,11 +44,8 @@ pub async fn demo(program: PathBuf) -> Result<ExitCode> {
     let client = Client { lifetime: LIFETIME, ..Client::new("service-demo") };
     testbed.authority.register(&client).await?;
     testbed.kubectl(&["create", "namespace", NAMESPACE]).await?;
-    let (id, secret) = (
-        format!("--from-literal=client_id={}", client.client_id),
-        format!("--from-literal=client_secret={}", client.client_secret),
-    );
-    testbed.kubectl(&["-n", NAMESPACE, "create", "secret", "generic", "render-agent-client", &id, &secret]).await?;
+    let secret = objects::client_secret("render-agent-client", &client.client_id, &client.client_secret);
+    testbed.kubectl_with(&["-n", NAMESPACE, "apply", "-f", "-"], Some(&secret.to_string())).await?;
     testbed.kubectl_with(&["-n", NAMESPACE, "apply", "-f", "-"], Some(&example("credential.yaml")?)).await?;
     // the demo's tokens are too short-lived for the default of five minutes
     let patch = r#"{"spec":{"minimumValidity":"10s"}}"#;

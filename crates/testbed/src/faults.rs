@@ -1,12 +1,14 @@
 //! The faulty authority, and its control socket for tests.
 
+mod tls;
+
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
-use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+pub use tls::TlsFaults;
 
 use crate::{
     authority::{TokenRequest, certificate, certificate_authority},
@@ -25,12 +27,8 @@ pub struct Faults {
     pub issuer: String,
     /// PEM of the certificate authority that issued its certificate.
     pub ca: String,
-    /// A port whose certificate has expired.
-    pub expired: u16,
-    /// A port whose certificate is self-signed.
-    pub self_signed: u16,
-    /// A port whose certificate is for another name.
-    pub wrong_name: u16,
+    /// Ports at which a client fails in TLS.
+    pub tls: TlsFaults,
     /// A port that accepts connections and never responds.
     pub black_hole: u16,
     control: String,
@@ -52,36 +50,19 @@ impl Faults {
     /// # Errors
     /// Fails, with its log, if it does not become ready.
     pub async fn start(tools: &Tools, directory: &Path) -> Result<(Process, Self)> {
-        let [port, control_port, expired, self_signed, wrong_name, black_hole] = free_ports()?;
+        let [port, control_port, black_hole] = free_ports()?;
         let ca = certificate_authority()?;
-        let good = certificate(&ca, &["localhost"], |_| {})?;
-        let write = |name: &str, port: u16, (certificate, key): (String, String)| -> Result<Value> {
-            let file = |end: &str| directory.join(format!("{name}.{end}"));
-            std::fs::write(file("crt"), certificate)?;
-            std::fs::write(file("key"), key)?;
-            Ok(json!({"port": port, "certificate": file("crt"), "key": file("key")}))
-        };
-        let long_ago = |params: &mut CertificateParams| {
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2020, 2, 1);
-        };
-        let mut options = write("faults", port, good)?;
+        let mut options = tls::listener(directory, "faults", port, certificate(&ca, &["localhost"], |_| {})?)?;
+        let tls = TlsFaults::prepare(&ca, directory, &mut options)?;
         options["controlPort"] = json!(control_port);
         options["blackHolePort"] = json!(black_hole);
-        options["tls"] = json!([
-            write("expired", expired, certificate(&ca, &["localhost"], long_ago)?)?,
-            write("self-signed", self_signed, by_itself()?)?,
-            write("wrong-name", wrong_name, certificate(&ca, &["elsewhere.example.com"], |_| {})?)?,
-        ]);
         let mut command = bound_to_us(Path::new("node"));
         command.arg(tools.authority.join("faults.mjs")).arg(options.to_string());
         let mut process = Process::start("faults", command, directory)?;
         let faults = Self {
             issuer: format!("https://localhost:{port}"),
             ca: ca.pem(),
-            expired,
-            self_signed,
-            wrong_name,
+            tls,
             black_hole,
             control: format!("http://127.0.0.1:{control_port}"),
         };
@@ -92,6 +73,12 @@ impl Faults {
             bail!("the faulty authority did not start; {}", process.log_tail());
         }
         Ok((process, faults))
+    }
+
+    /// The fields of an ITwinAuthority that name this server.
+    #[must_use]
+    pub fn spec(&self) -> Value {
+        json!({"issuer": self.issuer, "caBundle": self.ca_bundle()})
     }
 
     /// The certificate authority, in the form of `spec.caBundle`.
@@ -153,10 +140,4 @@ impl Faults {
     fn http(&self) -> Result<reqwest::Client> {
         Ok(reqwest::Client::builder().timeout(ANSWER).build()?)
     }
-}
-
-fn by_itself() -> Result<(String, String)> {
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(vec!["localhost".to_owned()])?.self_signed(&key)?;
-    Ok((certificate.pem(), key.serialize_pem()))
 }

@@ -13,6 +13,7 @@ pub mod faults;
 pub mod leaks;
 pub mod namespace;
 pub mod node;
+pub mod objects;
 pub mod operator;
 pub mod process;
 pub mod setup;

@@ -8,9 +8,18 @@ use std::{
 
 use anyhow::{Context, Result};
 use base64::Engine;
+use futures::{StreamExt, TryStreamExt, stream};
+use kube::{
+    Api,
+    api::PostParams,
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+};
 use serde_json::{Value, json};
 
-use crate::{Testbed, authority::Client, eventually};
+use crate::{Testbed, authority::Client, eventually, objects};
+
+/// The label of an ITwinAuthority with the namespace of its test.
+pub const TEST_LABEL: &str = "test";
 
 /// Limit for garbage collection: its controller discovers new resources every 30 s, and knows the CRDs only then.
 pub const COLLECTED: Duration = Duration::from_secs(75);
@@ -43,8 +52,11 @@ impl Namespace {
     pub async fn on(testbed: Testbed, prefix: &str) -> Result<Self> {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{prefix}-{}-{number}", std::process::id());
-        testbed.kubectl(&["create", "namespace", &name]).await?;
-        Ok(Self { client: testbed.client().await?, testbed, name })
+        let client = testbed.client().await?;
+        let object = serde_json::from_value(json!({"metadata": {"name": name}}))?;
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
+        namespaces.create(&PostParams::default(), &object).await?;
+        Ok(Self { client, testbed, name })
     }
 
     /// Runs kubectl in this namespace.
@@ -63,11 +75,24 @@ impl Namespace {
         self.testbed.kubectl_with(&["--namespace", &self.name, "apply", "-f", "-"], Some(&object.to_string())).await
     }
 
-    /// The object of this kind and name as JSON; `None` if it does not exist.
+    /// The object of this kind and name, as `kubectl get -o json` prints it; `None` if it does not exist.
     ///
     /// # Errors
-    /// Fails if the output cannot be parsed.
+    /// Fails if the API server rejects it.
     pub async fn get(&self, kind: &str, name: &str) -> Result<Option<Value>> {
+        // without a process for what tests read again and again
+        let kind = match kind {
+            "itauth" => "ITwinAuthority",
+            "itcred" => "ITwinServiceCredential",
+            "secret" => "Secret",
+            _ => return self.get_with_kubectl(kind, name).await,
+        };
+        let Some(mut object) = self.api(kind).get_opt(name).await? else { return Ok(None) };
+        object.metadata.managed_fields = None;
+        Ok(Some(serde_json::to_value(object)?))
+    }
+
+    async fn get_with_kubectl(&self, kind: &str, name: &str) -> Result<Option<Value>> {
         let text = self.kubectl(&["get", kind, name, "--ignore-not-found", "-o", "json"]).await?;
         if text.trim().is_empty() { Ok(None) } else { Ok(Some(serde_json::from_str(&text)?)) }
     }
@@ -80,14 +105,9 @@ impl Namespace {
     pub async fn orphan(&self, credential: &str) -> Result<()> {
         // Secrets reach the collector in the order in which they were written, so all before this one were processed
         let sentinel = format!("{credential}-sentinel");
-        let owner = json!({
-            "apiVersion": "credentials.itwin.dev/v1alpha1",
-            "kind": "ITwinServiceCredential",
-            "name": credential,
-            "uid": "there-is-none",
-        });
-        let metadata = json!({"name": sentinel, "ownerReferences": [owner]});
-        self.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})).await?;
+        let mut owned = objects::secret(&sentinel, &json!({}));
+        owned["metadata"]["ownerReferences"] = json!([objects::owner_reference(credential, "there-is-none")]);
+        self.apply(&owned).await?;
         eventually("garbage collection of a Secret", COLLECTED, async || {
             self.get("secret", &sentinel).await.ok()?.is_none().then_some(())
         })
@@ -95,44 +115,82 @@ impl Namespace {
         self.kubectl(&["delete", "itcred", credential, "--cascade=orphan", "--timeout=60s"]).await.map(drop)
     }
 
+    /// Creates an object in this namespace, or in the cluster if it is an ITwinAuthority.
+    ///
+    /// # Errors
+    /// Fails if the API server rejects it.
+    pub async fn create(&self, object: Value) -> Result<()> {
+        let object: DynamicObject = serde_json::from_value(object)?;
+        let kind = object.types.as_ref().map(|types| types.kind.clone()).unwrap_or_default();
+        let api = self.api(&kind);
+        api.create(&PostParams::default(), &object).await.map(drop).with_context(|| format!("creating a {kind}"))
+    }
+
+    /// Creates objects, as many as `at_once` at the same time.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn create_all(&self, objects: impl IntoIterator<Item = Value>, at_once: usize) -> Result<()> {
+        stream::iter(objects).map(|object| self.create(object)).buffer_unordered(at_once).try_collect().await
+    }
+
+    fn api(&self, kind: &str) -> Api<DynamicObject> {
+        let (group_version, is_global) = match kind {
+            "ITwinAuthority" => (objects::API_VERSION, true),
+            "ITwinServiceCredential" => (objects::API_VERSION, false),
+            _ => ("v1", false),
+        };
+        let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        if is_global {
+            Api::all_with(self.client.clone(), &resource)
+        } else {
+            Api::namespaced_with(self.client.clone(), &self.name, &resource)
+        }
+    }
+
     /// An ITwinAuthority for the authorization server of the testbed; `spec` is merged into its spec.
     #[must_use]
     pub fn authority(&self, spec: &Value) -> Value {
-        let mut full = json!({"issuer": self.testbed.authority.issuer, "caBundle": self.testbed.authority.ca_bundle()});
-        merge(&mut full, spec);
-        json!({
-            "apiVersion": "credentials.itwin.dev/v1alpha1",
-            "kind": "ITwinAuthority",
-            "metadata": {"name": self.name},
-            "spec": full,
-        })
+        self.labeled(objects::authority(&self.name, self.testbed.authority.spec(), spec))
     }
 
-    /// An ITwinServiceCredential that uses that authority and the Secret `<name>-client`.
+    /// An ITwinAuthority for the faulty server, with the name [`Self::unique`].
+    #[must_use]
+    pub fn faulty_authority(&self, name: &str, spec: &Value) -> Value {
+        self.labeled(objects::authority(&self.unique(name), self.testbed.faults.spec(), spec))
+    }
+
+    /// With the label that limits an operator behind [`crate::api_proxy::ApiProxy`] to the authorities of its test.
+    fn labeled(&self, mut authority: Value) -> Value {
+        authority["metadata"]["labels"] = json!({TEST_LABEL: self.name});
+        authority
+    }
+
+    /// An ITwinServiceCredential that uses [`Self::authority`] and the Secret `<name>-client`.
     #[must_use]
     pub fn credential(&self, name: &str, spec: &Value) -> Value {
-        let mut full = json!({
-            "authorityRef": {"name": self.name},
-            "clientCredentialsRef": {"name": format!("{name}-client")},
-        });
-        merge(&mut full, spec);
-        json!({
-            "apiVersion": "credentials.itwin.dev/v1alpha1",
-            "kind": "ITwinServiceCredential",
-            "metadata": {"name": name},
-            "spec": full,
-        })
+        objects::credential(name, &self.name, &format!("{name}-client"), spec)
     }
 
     /// The client Secret of the credential `name`.
     #[must_use]
     pub fn client_secret(&self, name: &str, client: &Client) -> Value {
-        json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": format!("{name}-client")},
-            "stringData": {"client_id": client.client_id, "client_secret": client.client_secret},
-        })
+        objects::client_secret(&format!("{name}-client"), &client.client_id, &client.client_secret)
+    }
+
+    /// The Secret `<name>-client` of a client of the faulty server, which accepts every client. The client identifier
+    /// is [`Self::unique`].
+    #[must_use]
+    pub fn faulty_client_secret(&self, name: &str) -> Value {
+        let client_id = self.unique(name);
+        objects::client_secret(&format!("{name}-client"), &client_id, &format!("client-secret-of-{client_id}"))
+    }
+
+    /// A name that only this namespace uses, for what all tests share: clients of the servers, and authorities.
+    #[must_use]
+    pub fn unique(&self, name: &str) -> String {
+        format!("{}-{name}", self.name)
     }
 
     /// A client of the testbed's authorization server for this namespace. It is not yet registered.
@@ -154,23 +212,4 @@ pub fn data(secret: &Value) -> Result<BTreeMap<String, String>> {
             Ok((key.clone(), String::from_utf8(bytes)?))
         })
         .collect()
-}
-
-/// Merges `patch` into `value` (RFC 7396).
-pub fn merge(value: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *value = patch.clone();
-        return;
-    };
-    if !value.is_object() {
-        *value = json!({});
-    }
-    let Value::Object(fields) = value else { return };
-    for (key, patched) in patch {
-        if patched.is_null() {
-            fields.remove(key);
-        } else {
-            merge(fields.entry(key).or_insert(Value::Null), patched);
-        }
-    }
 }

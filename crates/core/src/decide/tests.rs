@@ -6,7 +6,7 @@ use itwin_api::conditions::Reason;
 use super::*;
 use crate::{
     failure::Failure,
-    observed::{Desired, Drift, History, Policy, RenewBefore, RenewalRequest, Restart},
+    observed::{Desired, Drift, History, Policy, RenewBefore, RenewalRequest},
 };
 
 const ISSUER: &str = "https://ims.example.com";
@@ -62,7 +62,7 @@ fn settled() -> ObservedState {
         is_admitted: true,
         unwritten: None,
         retry_key: Default::default(),
-        restart: None,
+        restart: Restart::Done,
     }
 }
 
@@ -292,15 +292,19 @@ fn secret_that_is_tampered_with_again_and_again_is_restored_at_growing_intervals
 }
 
 #[test]
-fn workloads_are_restarted_once_for_each_token_and_later_again_where_that_failed() {
-    let with = |restart| settled().with(|observed| observed.restart = Some(restart));
-    let due = Restart::default();
+fn workloads_are_restarted_when_it_is_due_and_that_is_recorded_last() {
+    let wait = Duration::from_secs(1);
+    let with = |restart| settled().with(|observed| observed.restart = restart);
+    for restart in [Restart::Done, Restart::Due(wait), Restart::Unrecorded(wait)] {
+        assert!(matches!(decide(&with(restart), at(1)), Action::UpToDate { .. }), "{restart:?}");
+    }
+    let (due, unrecorded) = (Restart::Due(Duration::ZERO), Restart::Unrecorded(Duration::ZERO));
     assert_eq!(decide(&with(due), at(1)), Action::Restart { issued_at: at(0) });
-    let done = Restart { done_for: Some(at(0)), not_before: None };
-    assert!(matches!(decide(&with(done), at(1)), Action::UpToDate { .. }));
-    let failed = Restart { done_for: None, not_before: Some(at(60)) };
-    assert!(matches!(decide(&with(failed), at(59)), Action::UpToDate { .. }));
-    assert_eq!(decide(&with(failed), at(60)), Action::Restart { issued_at: at(0) });
+    assert_eq!(decide(&with(unrecorded), at(1)), Action::RecordRestarts { issued_at: at(0) });
+    let drifted = |restart| with(restart).holding(|held| held.drift = Drift::Metadata);
+    let fought = drifted(due).with(|observed| observed.history.revert_not_before = Some(at(60)));
+    assert_eq!(decide(&fought, at(1)), Action::Restart { issued_at: at(0) });
+    assert_eq!(decide(&drifted(unrecorded), at(1)), Action::PatchMetadata);
 }
 
 #[test]

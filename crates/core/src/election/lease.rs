@@ -29,6 +29,16 @@ impl Record {
         self.transitions.unwrap_or_default().clamp(0, MOST_TRANSITIONS)
     }
 
+    /// Whether this was written before `other`, by the same holder, as far as the clock of that holder says. Only times
+    /// of one length are compared, and as text: the operator writes them in one format.
+    #[must_use]
+    pub fn precedes(&self, other: &Self) -> bool {
+        let is_earlier = |(this, other): (&String, &String)| this.len() == other.len() && this < other;
+        !self.holder.is_empty()
+            && self.holder == other.holder
+            && self.renew_time.as_ref().zip(other.renew_time.as_ref()).is_some_and(is_earlier)
+    }
+
     pub(super) fn next_transitions(&self) -> i64 {
         self.transitions().saturating_add(1).min(MOST_TRANSITIONS)
     }
@@ -103,5 +113,26 @@ impl Write {
             transitions: lease.record.transitions(),
         };
         Self::update(Change::Release, lease, record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_holder_at_an_earlier_time_precedes() {
+        let record = |holder: &str, time: &str| Record {
+            holder: holder.to_owned(),
+            renew_time: Some(time.to_owned()),
+            ..Record::default()
+        };
+        let known = record("a", "2026-01-01T00:00:10.000000Z");
+        assert!(record("a", "2026-01-01T00:00:09.999999Z").precedes(&known));
+        assert!(!record("a", "2026-01-01T00:00:10.000000Z").precedes(&known));
+        assert!(!record("b", "2026-01-01T00:00:09.999999Z").precedes(&known));
+        assert!(!record("a", "2026-01-01T00:00:09Z").precedes(&known), "another format cannot be compared");
+        assert!(!record("", "a").precedes(&record("", "b")), "without a holder no one knows who wrote it");
+        assert!(!Record { renew_time: None, ..known.clone() }.precedes(&known));
     }
 }

@@ -2,6 +2,7 @@
 //! reason of a condition, and what happened to which object and what to do.
 
 pub mod authority;
+mod tls;
 pub mod token;
 pub mod transport;
 pub mod verdict;

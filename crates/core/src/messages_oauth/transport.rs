@@ -5,6 +5,7 @@ use std::time::Duration;
 use itwin_api::conditions::Reason;
 use itwin_oauth::transport::{BODY_MAX, TransportError};
 
+use super::tls;
 use crate::failure::Failure;
 
 /// A failed exchange. `what` names the resource, such as "token endpoint of ITwinAuthority bentley-ims".
@@ -13,7 +14,7 @@ pub fn failed(error: &TransportError, what: &str) -> Failure {
     let failure = match error {
         TransportError::Timeout(deadline) => timeout(*deadline, what),
         TransportError::Connection(cause) => connection(cause, what),
-        TransportError::Tls(cause) => tls(cause, what),
+        TransportError::Tls(error) => Failure::new(Reason::TLSFailed, tls::message(error, what)),
         TransportError::Redirect(status) => redirect(*status, what),
         TransportError::RateLimited(_) => rate_limited(what),
         TransportError::Server(status, ..) => server_error(*status, what),
@@ -36,14 +37,6 @@ fn connection(cause: &str, what: &str) -> Failure {
         "no connection to the {what} ({cause}): check name resolution, network policies and proxies; it is tried again"
     );
     Failure::new(Reason::ConnectionFailed, message)
-}
-
-fn tls(cause: &str, what: &str) -> Failure {
-    let message = format!(
-        "the {what} showed a certificate that is not trusted ({cause}): check caBundle of the ITwinAuthority and the \
-         server's certificate; it is tried again"
-    );
-    Failure::new(Reason::TLSFailed, message)
 }
 
 fn redirect(status: u16, what: &str) -> Failure {
@@ -86,6 +79,8 @@ pub(super) fn malformed(cause: &str, what: &str) -> Failure {
 mod tests {
     use chrono::TimeDelta;
 
+    use itwin_oauth::tls::TlsError;
+
     use super::*;
 
     const WHAT: &str = "token endpoint of ITwinAuthority ims";
@@ -95,7 +90,8 @@ mod tests {
         for (error, reason) in [
             (TransportError::Timeout(Duration::from_secs(10)), Reason::Timeout),
             (TransportError::Connection("refused".into()), Reason::ConnectionFailed),
-            (TransportError::Tls("expired".into()), Reason::TLSFailed),
+            (TransportError::Tls(TlsError::NotTls), Reason::TLSFailed),
+            (TransportError::Tls(TlsError::ClientCertificateWanted { status: Some(400) }), Reason::TLSFailed),
             (TransportError::Redirect(307), Reason::RedirectRefused),
             (TransportError::RateLimited(None), Reason::RateLimited),
             (TransportError::Server(500, None, Vec::new()), Reason::ServerError),

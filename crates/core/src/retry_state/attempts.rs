@@ -118,7 +118,7 @@ impl RetryState {
             failures: last.map_or(0, |(_, count, _)| count),
             last_failure: last.map(|(failed_at, _, failure)| (failed_at, failure.clone())),
             renew_request: self.renewals.attempted.clone(),
-            restart_failure: self.restarts.failing.as_ref().map(|failing| failing.message.clone()),
+            restart_failure: self.restarts.failure(),
         }
     }
 }

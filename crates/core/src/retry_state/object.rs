@@ -1,32 +1,10 @@
-//! The object itself, its workloads, and calls to the Kubernetes API.
+//! The object itself, and calls to the Kubernetes API.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use itwin_api::{conditions::Reason, credential::CredentialStatus};
 
-use super::{FailingRestart, Restarts, RetryState, WrittenStatus};
-use crate::{backoff, observed::Restart};
-
-/// Restarts of workloads.
-impl RetryState {
-    /// What was done so far.
-    #[must_use]
-    pub fn restart(&self) -> Restart {
-        let not_before = self.restarts.failing.as_ref().map(|failing| failing.not_before);
-        Restart { done_for: self.restarts.done_for, not_before }
-    }
-
-    /// Workloads were restarted for the token that was issued at this instant.
-    pub fn restarted(&mut self, issued_at: DateTime<Utc>) {
-        self.restarts = Restarts { done_for: Some(issued_at), failing: None };
-    }
-
-    /// Some could not be restarted; the next try waits. The life of no token depends on it.
-    pub fn restart_failed(&mut self, message: String, uid: &str, now: DateTime<Utc>) {
-        let count = self.restarts.failing.as_ref().map_or(0, |failing| failing.count).saturating_add(1);
-        let wait = backoff::delay(count, TimeDelta::zero(), Reason::ServerError, None, uid);
-        self.restarts.failing = Some(FailingRestart { count, not_before: now + wait, message });
-    }
-}
+use super::{RetryState, WrittenStatus};
+use crate::backoff;
 
 /// The object itself.
 impl RetryState {

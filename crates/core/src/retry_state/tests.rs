@@ -6,9 +6,8 @@ use serde_json::json;
 use super::*;
 use crate::{
     action::Fetch,
-    observed::{
-        Authority, Client, Desired, History, ObservedState, Policy, RenewBefore, RenewalRequest, Restart, Target,
-    },
+    observed::{Authority, Client, Desired, History, ObservedState, Policy, RenewBefore, RenewalRequest, Target},
+    restart::Restart,
     retry_key::{AuthorityRevision, ClientKey},
 };
 
@@ -55,7 +54,7 @@ fn observed(renewal_request: Option<RenewalRequest>) -> ObservedState {
         retry_key: key(),
         is_admitted: false,
         unwritten: None,
-        restart: None,
+        restart: Restart::Done,
     }
 }
 
@@ -133,19 +132,6 @@ fn renewal_on_request_stays_open_until_a_token_was_written() {
 }
 
 #[test]
-fn restart_that_fails_is_tried_again_later_and_one_that_succeeds_ends_that() {
-    let mut state = new();
-    state.restart_failed("no".into(), "uid", at(0));
-    let first = state.restart().not_before.expect("a wait");
-    state.restart_failed("no".into(), "uid", first);
-    assert!(state.restart().not_before.is_some_and(|second| second - first >= first - at(0)));
-    assert_eq!(state.reported(at(0)).restart_failure.as_deref(), Some("no"));
-    state.restarted(at(0));
-    assert_eq!(state.restart(), Restart { done_for: Some(at(0)), not_before: None });
-    assert_eq!(state.reported(at(0)).restart_failure, None);
-}
-
-#[test]
 fn status_counts_until_the_watch_brings_it_and_an_older_object_is_noticed() {
     let mut state = new();
     assert!(!state.observed_version(5));
@@ -202,4 +188,17 @@ fn token_of_the_status_counts_until_the_secret_is_read_and_only_for_its_spec() {
     let mut old = status;
     old["observedGeneration"] = json!(0);
     assert!(RetryState::recall(&credential(old), at(0)).last_held().is_none());
+}
+
+#[test]
+fn suspension_is_remembered_until_a_token_is_written_or_none_is_due() {
+    let ends: [fn(&mut RetryState); 2] = [|state| state.written(None), |state| state.up_to_date(None)];
+    for end in ends {
+        let mut state = new();
+        assert!(!state.was_suspended());
+        state.suspended();
+        assert!(state.was_suspended());
+        end(&mut state);
+        assert!(!state.was_suspended());
+    }
 }

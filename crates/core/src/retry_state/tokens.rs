@@ -79,13 +79,26 @@ impl RetryState {
     pub fn written(&mut self, renew_annotation: Option<&str>) {
         self.verified_client = None;
         self.renew_not_before = None;
+        self.was_suspended = false;
         self.fulfilled(renew_annotation);
         self.settled();
+    }
+
+    /// The credential is suspended.
+    pub fn suspended(&mut self) {
+        self.was_suspended = true;
+    }
+
+    /// Whether the next token is the first one after the credential was suspended: it was due while none was wanted.
+    #[must_use]
+    pub fn was_suspended(&self) -> bool {
+        self.was_suspended
     }
 
     /// The Secret holds a token that is up to date: what was kept was written after all, or another one was.
     pub fn up_to_date(&mut self, renew_annotation: Option<&str>) {
         self.unwritten = None;
+        self.was_suspended = false;
         self.fulfilled(renew_annotation);
     }
 

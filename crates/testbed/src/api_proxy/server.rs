@@ -58,6 +58,8 @@ fn half(bytes: &Bytes) -> Answer {
 pub(super) async fn serve(listener: TcpListener, state: Arc<State>) {
     while let Ok((connection, _)) = listener.accept().await {
         let state = state.clone();
+        // without it, a small answer may wait for the operator's acknowledgement of the one before
+        let _ = connection.set_nodelay(true);
         tokio::spawn(async move {
             let service = service_fn(|request| answer(request, state.clone()));
             // an operator that disconnects is not an error of the proxy

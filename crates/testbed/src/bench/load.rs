@@ -14,7 +14,7 @@ use kube::{
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use serde_json::{Value, json};
-use testbed::{Testbed, eventually};
+use testbed::{Testbed, eventually, objects};
 
 use super::{PATIENCE, token_server::TokenServer};
 
@@ -43,27 +43,16 @@ impl Load {
     pub async fn new(testbed: &Testbed, count: usize, lifetime: u32) -> Result<Self> {
         let load = Self { client: testbed.client().await?, tokens: TokenServer::start()?, count, lifetime };
         load.tokens.tokens_live(LONG);
-        let authority = json!({
-            "apiVersion": "credentials.itwin.dev/v1alpha1",
-            "kind": "ITwinAuthority",
-            "metadata": {"name": "bench"},
-            "spec": {
-                "issuer": load.tokens.issuer,
-                "caBundle": load.tokens.ca_bundle(),
-                "requestsPerMinute": 60000,
-                "maxConcurrentRequests": 64,
-            },
-        });
+        let server = json!({"issuer": load.tokens.issuer, "caBundle": load.tokens.ca_bundle()});
+        let pace = json!({"requestsPerMinute": 60000, "maxConcurrentRequests": 64});
+        let authority = objects::authority("bench", server, &pace);
         testbed.kubectl_with(&["apply", "-f", "-"], Some(&authority.to_string())).await?;
         let namespaces: Api<Namespace> = Api::all(load.client.clone());
         for number in 0..load.namespaces() {
             let name = namespace(number);
             let object = json!({"metadata": {"name": name}});
             namespaces.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
-            let secret = json!({
-                "metadata": {"name": "client"},
-                "stringData": {"client_id": CLIENT, "client_secret": CLIENT_SECRET},
-            });
+            let secret = objects::client_secret("client", CLIENT, CLIENT_SECRET);
             load.secrets(&name).create(&PostParams::default(), &serde_json::from_value(secret)?).await?;
         }
         Ok(load)
@@ -100,10 +89,11 @@ impl Load {
     /// Creates credentials that no operator reconciles.
     pub async fn create_bare(&self, names: &[String]) -> Result<()> {
         let create = async |name: &String| {
-            let object = credential(name, &json!({}));
-            self.credentials("bench-0").create(&PostParams::default(), &object).await.map(drop)
+            let object = credential(name, &json!({}))?;
+            self.credentials("bench-0").create(&PostParams::default(), &object).await.map(drop)?;
+            anyhow::Ok(())
         };
-        Ok(stream::iter(names).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?)
+        stream::iter(names).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
 
     /// Gives each of them a Secret and a status.
@@ -135,9 +125,10 @@ impl Load {
         let create = async |number: usize| {
             let name = format!("agent-{number}");
             // its own scope, so that no request is shared
-            let object = credential(&name, &json!({"scopes": [name]}));
+            let object = credential(&name, &json!({"scopes": [name]}))?;
             let namespace = namespace(number % self.namespaces());
-            self.credentials(&namespace).create(&PostParams::default(), &object).await.map(drop)
+            self.credentials(&namespace).create(&PostParams::default(), &object).await.map(drop)?;
+            anyhow::Ok(())
         };
         stream::iter(0..self.count).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         Ok(began.elapsed())
@@ -169,7 +160,7 @@ impl Load {
         let secrets = self.secrets("bench-0");
         let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(60);
         let mut events = secrets.watch_metadata(&params, "0").await?.boxed();
-        let object = credential(name, &json!({"scopes": [name]}));
+        let object = credential(name, &json!({"scopes": [name]}))?;
         let began = Instant::now();
         self.credentials("bench-0").create(&PostParams::default(), &object).await?;
         while let Some(event) = events.next().await {
@@ -200,10 +191,7 @@ impl Load {
         let mut next = tokio::time::Instant::now();
         for number in 0..self.count {
             let mut spec = spec.clone();
-            testbed::namespace::merge(
-                &mut spec,
-                &json!({"scopes": [format!("{scope}-{number}")], "minimumValidity": "1s"}),
-            );
+            objects::merge(&mut spec, &json!({"scopes": [format!("{scope}-{number}")], "minimumValidity": "1s"}));
             let (namespace, name) = (namespace(number % self.namespaces()), format!("agent-{number}"));
             let patch = Patch::Merge(json!({"spec": spec}));
             self.credentials(&namespace).patch(&name, &PatchParams::default(), &patch).await?;
@@ -263,10 +251,6 @@ fn namespace(number: usize) -> String {
     format!("bench-{number}")
 }
 
-fn credential(name: &str, spec: &Value) -> DynamicObject {
-    let mut full = json!({"authorityRef": {"name": "bench"}, "clientCredentialsRef": {"name": "client"}});
-    testbed::namespace::merge(&mut full, spec);
-    let kind = GroupVersionKind::gvk("credentials.itwin.dev", "v1alpha1", "ITwinServiceCredential");
-    let resource = ApiResource::from_gvk_with_plural(&kind, "itwinservicecredentials");
-    DynamicObject::new(name, &resource).data(json!({"spec": full}))
+fn credential(name: &str, spec: &Value) -> Result<DynamicObject> {
+    Ok(serde_json::from_value(objects::credential(name, "bench", "client", spec))?)
 }

@@ -1,0 +1,69 @@
+//! Copies of etcd's data directory, and a control plane that goes back to one of them: what an administrator does who
+//! restores a cluster from a backup.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+
+use super::ControlPlane;
+
+/// A copy of etcd's data directory.
+pub struct Backup(PathBuf);
+
+/// What is restarted with the older data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// Only etcd. Kubernetes' documentation asks for all API servers to be stopped, so this is a mistake.
+    EtcdOnly,
+    /// etcd and its clients: the API server and the controller manager.
+    All,
+}
+
+impl ControlPlane {
+    /// Copies etcd's data directory. etcd is stopped for that moment, so that the copy is what a crash would leave.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be copied.
+    pub fn back_up(&self, name: &str) -> Result<Backup> {
+        let copy = self.programs.directory.join(format!("backup-{name}"));
+        self.etcd.signal(Signal::SIGSTOP);
+        let copied = copy_directory(&self.programs.etcd_directory(), &copy);
+        self.etcd.signal(Signal::SIGCONT);
+        copied.map(|()| Backup(copy))
+    }
+
+    /// Replaces etcd's data directory by a backup, and waits until the API server is ready.
+    ///
+    /// # Errors
+    /// Fails, with the log of the API server, if it does not become ready.
+    pub async fn restore(&mut self, backup: &Backup, what: Restored) -> Result<()> {
+        if what == Restored::All {
+            self.controller_manager.kill();
+            self.apiserver.kill();
+        }
+        self.etcd.kill();
+        let directory = self.programs.etcd_directory();
+        std::fs::remove_dir_all(&directory)?;
+        copy_directory(&backup.0, &directory)?;
+        self.restart().await?;
+        if what == Restored::All {
+            self.controller_manager = self.programs.controller_manager(&self.kubeconfig)?;
+        }
+        Ok(())
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_directory(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Reconciles one authority: fetches its endpoints and keys if that is due, and reports how it stands.
+
+use std::{sync::Arc, time::Duration};
+
+use itwin_api::{
+    MANAGER,
+    authority::{AuthorityStatus, ITwinAuthority},
+};
+use itwin_core::{
+    authority_status::{self, Inputs, Known},
+    failure::Failure,
+    messages_oauth,
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::{RequeueAfter, context::Context};
+use crate::{
+    cluster::{CallError, Cluster, Step},
+    oauth::authority::{Authority, Metadata},
+};
+
+/// Wait after a status that could not be written.
+const STATUS_RETRY: Duration = Duration::from_secs(5);
+/// The longest wait for an authority whose spec is of no use; an edit enqueues it before that.
+const INVALID_RETRY: Duration = Duration::from_secs(60);
+/// No authority is reconciled again sooner than this.
+const REQUEUE_FLOOR: Duration = Duration::from_millis(10);
+
+/// Reconciles one authority.
+pub async fn reconcile(object: &ITwinAuthority, context: &Context) -> RequeueAfter {
+    let Context { authorities, namespaces, .. } = context;
+    let name = object.name_any();
+    if object.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let (authority, is_edited) = authorities.ensure(object)?;
+    if is_edited {
+        namespaces.enqueue_users_of(&name);
+    }
+    let authority = match authority {
+        Ok(authority) => authority,
+        Err(failure) => return report(object, None, Some(&failure), context, INVALID_RETRY).await,
+    };
+    if authorities.wait(&name).is_zero() {
+        refresh(&authority, context).await;
+    }
+    let metadata = authority.metadata();
+    let failure = authorities.failure(&name);
+    report(object, metadata.as_deref(), failure.as_ref(), context, authorities.wait(&name)).await
+}
+
+/// Fetches endpoints and keys, and enqueues the credentials for which the result changes something.
+async fn refresh(authority: &Arc<Authority>, context: &Context) {
+    let result = authority.refresh().await.map(drop);
+    let result = result.map_err(|error| messages_oauth::authority::unavailable(&error, &authority.name));
+    if let Err(failure) = &result {
+        let reason = failure.reason.as_str();
+        tracing::warn!(authority = authority.name, reason, "authority could not be asked: {}", failure.message);
+    }
+    if context.authorities.note(authority, result) {
+        context.namespaces.enqueue_users_of(&authority.name);
+    }
+}
+
+/// Writes the status if it changed, publishes a change of Ready, and says when to reconcile again.
+async fn report(
+    object: &ITwinAuthority,
+    metadata: Option<&Metadata>,
+    failure: Option<&Failure>,
+    context: &Context,
+    wait: Duration,
+) -> RequeueAfter {
+    let (authorities, name) = (&context.authorities, object.name_any());
+    let wait = wait.max(REQUEUE_FLOOR);
+    let known = metadata.map(|metadata| known(metadata, context));
+    let previous = object.status.clone().unwrap_or_default();
+    let now = context.clock.now();
+    let generation = object.metadata.generation;
+    let inputs = Inputs { known: known.as_ref(), failure, generation, previous: &previous, now };
+    let Some(status) = authority_status::status(&inputs) else { return Some(STATUS_RETRY) };
+    let is_ready = authority_status::is_ready(&status).unwrap_or_default();
+    authorities.gauge(&name, is_ready, authority_status::last_refresh(&inputs));
+    if let Some(transition) = authorities.transition(object, &status) {
+        context.events.publish(&object.object_ref(&()), transition).await;
+    }
+    if status == previous {
+        return Some(wait);
+    }
+    if let Some(left) = authorities.reported_lately(&name, &status) {
+        return Some(left.min(wait).max(REQUEUE_FLOOR));
+    }
+    match write_status(&context.cluster, object, &status).await {
+        Ok(()) => authorities.note_reported(&name, status),
+        Err(error) => {
+            // after a conflict the watch brings the newer object, mostly before this
+            tracing::warn!(authority = name, %error, "status could not be written");
+            return Some(STATUS_RETRY.min(wait));
+        }
+    }
+    Some(wait)
+}
+
+fn known(metadata: &Metadata, context: &Context) -> Known {
+    Known {
+        token_endpoint: metadata.endpoints.token.to_string(),
+        jwks_uri: metadata.endpoints.jwks.as_ref().map(ToString::to_string),
+        signing_keys: metadata.keys.as_ref().map(itwin_oauth::key_set::KeySet::len),
+        refreshed_at: metadata.refreshed_at,
+        age: context.clock.monotonic().saturating_duration_since(metadata.refreshed),
+    }
+}
+
+/// Writes the whole status, over the one that was read: conditions of others in it are a list, and would be lost.
+async fn write_status(cluster: &Cluster, object: &ITwinAuthority, status: &AuthorityStatus) -> Result<(), CallError> {
+    // null takes a field away
+    let patch = json!({
+        "metadata": {"uid": object.uid(), "resourceVersion": object.resource_version()},
+        "status": {
+            "observedGeneration": status.observed_generation,
+            "conditions": status.conditions,
+            "tokenEndpoint": status.token_endpoint,
+            "jwksUri": status.jwks_uri,
+            "signingKeys": status.signing_keys,
+            "lastRefreshTime": status.last_refresh_time,
+        },
+    });
+    let api: Api<ITwinAuthority> = Api::all(cluster.client.clone());
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let name = object.name_any();
+    let patch = Patch::Merge(&patch);
+    cluster.call(Step::PatchAuthorityStatus, api.patch_status(&name, &params, &patch)).await.map(drop)
+}

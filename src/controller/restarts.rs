@@ -1,0 +1,121 @@
+//! Restarts of workloads that read the token once, and the record of them in the Secret.
+
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, stream};
+use itwin_api::{credential::RolloutRestartTarget, time};
+use itwin_core::{
+    events::{EventReason, Transition},
+    messages_restart::{self, Obstacle},
+    observed::ObservedState,
+    restart::{Obstructed, Order, Restart, Wanted},
+};
+use kube::Resource;
+
+use super::{action_error::ActionError, context::Context, reconciler::Reconciler};
+use crate::{
+    act::{
+        rollout::{self, Cause},
+        secret_writer,
+    },
+    cluster::CallError,
+    observe::index::Known,
+};
+
+/// Workloads that are restarted at the same time. The schema allows 16, each takes two calls of at most 8 s: all take a
+/// minute at most, less than a reconcile may.
+const AT_ONCE: usize = 4;
+
+impl Reconciler<'_> {
+    /// What is to be done about workloads for the token that was observed.
+    pub(super) fn observe_restarts(&mut self, observed: &ObservedState) -> Restart {
+        let Some(held) = observed.held_for_spec() else { return Restart::Done };
+        let recorded_for = match self.context.index.get(&self.references.target) {
+            Known::Present(secret_metadata) => secret_metadata.restarted_for,
+            Known::Absent | Known::Unknown => None,
+        };
+        let wanted = Wanted::new(&self.references.credential.spec);
+        let now = self.context.clock.monotonic().into_std();
+        self.retry_state.restarts.observe(held.issued_at, recorded_for, &wanted, now)
+    }
+
+    /// Notes that a token was written for which workloads will be restarted.
+    pub(super) fn restarts_follow(&mut self, issued_at: DateTime<Utc>) {
+        let clock = &self.context.clock;
+        let now = (clock.monotonic().into_std(), clock.now());
+        self.retry_state.restarts.written(issued_at, &Wanted::new(&self.references.credential.spec), now);
+    }
+
+    /// Restarts the workloads that are due. What fails is reported and tried again later; the token is good.
+    pub(super) async fn restart_workloads(&mut self, issued_at: DateTime<Utc>) {
+        let Context { cluster, clock, events, .. } = self.context;
+        let restarts = &mut self.retry_state.restarts;
+        let reported = restarts.failure();
+        let cause = Cause {
+            namespace: &self.references.key.namespace,
+            uid: &self.references.uid,
+            issued_at,
+            written_at: restarts.written_at().unwrap_or(issued_at),
+            now: clock.now(),
+        };
+        let orders = restarts.orders(clock.monotonic().into_std());
+        let results = stream::iter(orders).map(async |Order { target, was_missing }| {
+            let result = rollout::restart(cluster, &target, was_missing, &cause).await;
+            (target, result)
+        });
+        // in their order, so that messages do not change
+        let results: Vec<(RolloutRestartTarget, Result<bool, CallError>)> = results.buffered(AT_ONCE).collect().await;
+        let restarted = results.iter().filter(|(_, result)| *result == Ok(true));
+        let restarted: Vec<String> = restarted.map(|(target, _)| messages_restart::name(target)).collect();
+        let results = results.into_iter().map(|(target, result)| {
+            let result = result.map(drop).map_err(|error| obstructed(&target, &error));
+            (target, result)
+        });
+        restarts.ended(results.collect(), cause.uid, clock.monotonic().into_std());
+        let failure = restarts.failure().filter(|failure| reported.as_ref() != Some(failure));
+        let about = self.references.credential.object_ref(&());
+        if !restarted.is_empty() {
+            let note = format!("{} restarted, for the token of {}", restarted.join(", "), time::to_rfc3339(issued_at));
+            tracing::info!(credential = %self.references.key, "{note}");
+            events.publish(&about, Transition::normal(EventReason::RolloutRestarted, note)).await;
+        }
+        if let Some(failure) = failure {
+            tracing::warn!(credential = %self.references.key, "workloads were not restarted: {failure}");
+            events.publish(&about, Transition::warning(EventReason::RolloutRestarted, failure)).await;
+        }
+    }
+
+    /// Has the Secret, as it is `known`, record that all workloads were restarted.
+    pub(super) async fn record_restarts(&mut self, issued_at: DateTime<Utc>, known: &Known) -> Result<(), ActionError> {
+        let Context { cluster, clock, index, .. } = self.context;
+        let Known::Present(secret_metadata) = known else { return Err(ActionError::Changed) };
+        let credential = self.references.credential;
+        match secret_writer::record_restarts(cluster, credential, secret_metadata, issued_at).await {
+            Ok(written) => {
+                self.retry_state.restarts.recorded();
+                self.retry_state.target_verified(written.version.clone());
+                index.observe(&self.references.target, written);
+                self.fetched.target = None;
+            }
+            Err(CallError::Conflict | CallError::NotFound) => return Err(ActionError::Changed),
+            Err(CallError::NotLeading) => return Err(CallError::NotLeading.into()),
+            Err(error) => {
+                let message = messages_restart::not_recorded(&self.references.target.to_string(), &error);
+                tracing::warn!(credential = %self.references.key, "{message}");
+                let now = clock.monotonic().into_std();
+                self.retry_state.restarts.record_failed(message, &self.references.uid, now);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn obstructed(target: &RolloutRestartTarget, error: &CallError) -> Obstructed {
+    let obstacle = match error {
+        CallError::NotFound => Obstacle::Missing,
+        CallError::NotServed => Obstacle::KindMissing,
+        CallError::Forbidden(why) => Obstacle::Forbidden(why),
+        error => Obstacle::Failed(error),
+    };
+    let is_missing = *error == CallError::NotFound;
+    Obstructed { message: messages_restart::not_restarted(target, obstacle), is_missing }
+}

@@ -1,0 +1,60 @@
+//! The causes of a failed exchange, out of the chain of errors that the HTTP client gives.
+
+use std::{error::Error, io};
+
+/// The longest cause of a failure that is repeated, in characters: parts of it can come from the server.
+const CAUSE_MAX: usize = 200;
+
+/// The causes of an error, outermost first. An `io::Error` leaves the error that it wraps out of `source`; here it is in.
+pub fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |cause| {
+        let cause: &(dyn Error + 'static) = *cause;
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| cause.source())
+    })
+}
+
+/// The outermost cause of this type.
+pub fn find<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// The kind of the system's error, if there is one.
+pub fn io_error_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
+    find::<io::Error>(error).map(io::Error::kind)
+}
+
+/// Whether the other side ended the connection.
+pub fn is_closed(error: &reqwest::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let incomplete = find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message);
+    let ended = |kind| matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
+    incomplete || io_error_kind(error).is_some_and(ended)
+}
+
+/// The innermost error: the outer ones repeat the URL and say "error sending request".
+pub fn root_cause(error: &reqwest::Error) -> String {
+    bounded(&causes(error).last().map_or_else(|| error.to_string(), ToString::to_string))
+}
+
+/// A cause as a message may repeat it.
+pub fn bounded(cause: &str) -> String {
+    let mut characters = cause.chars().filter(|c| !c.is_control());
+    let mut text: String = characters.by_ref().take(CAUSE_MAX).collect();
+    if characters.next().is_some() {
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cause_is_cut_and_has_no_control_characters() {
+        assert_eq!(bounded("certificate\r\nexpired\u{1b}[31m"), "certificateexpired[31m");
+        assert_eq!(bounded(&"ä".repeat(CAUSE_MAX)).chars().count(), CAUSE_MAX);
+        assert_eq!(bounded(&"ä".repeat(10_000)).chars().count(), CAUSE_MAX + 1);
+    }
+}

@@ -1,0 +1,325 @@
+//! A list that a watch keeps up to date, as `kube::runtime::watcher` does, with one difference: a watch that did not end
+//! by its own timeout is not trusted.
+//!
+//! After a cluster was restored from a backup, the API server accepts a watch from a resourceVersion that is yet to
+//! come, keeps it open, and sends neither events nor bookmarks until the new revisions have passed it. So everything is
+//! listed again once a watch has failed or ended too early, or [`Restores`] noticed a restore; and a watch without a
+//! bookmark at its end is not resumed before a short list has shown that the resourceVersion is not lower than before.
+
+pub mod health;
+
+use std::{collections::VecDeque, fmt::Debug, pin::Pin, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt};
+use itwin_api::digest;
+use itwin_core::revisions::Incarnation;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{ListParams, ObjectList, WatchEvent, WatchParams},
+    runtime::watcher::Event,
+};
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use self::health::{Health, WatchError};
+use super::restores::Restores;
+
+/// A watch ends and is resumed after this, in seconds: load balancers drop idle connections without a notice
+/// (Azure/kars#456), and a connection that shows nothing for longer is known to be dead.
+pub const WATCH_SECONDS: u32 = 60;
+/// A watch without an answer or a failure for this long has died without a notice.
+pub const WATCH_LIMIT: Duration = Duration::from_secs(180);
+/// How much later than its timeout a watch may end.
+const LATE: Duration = Duration::from_secs(5);
+/// How much earlier than its timeout a watch may end that is resumed: the timeout counts from the request.
+const EARLY: Duration = Duration::from_secs(1);
+/// The API server sends a bookmark 2 s before the timeout of a watch, unless no revision is newer than the watch.
+const LAST_BOOKMARK: Duration = Duration::from_secs(5);
+/// Objects of one page of a list; the client makes smaller pages of large objects ([`crate::runtime::client`]).
+const PAGE: u32 = 100;
+/// Waits between attempts: up to 10 s, the time in which a failure must be reported.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// A list is made again at most this often where watches keep failing.
+const LIST_INTERVAL: Duration = Duration::from_secs(30);
+/// The watches of all namespaces that ended together list again within this.
+const SPREAD: Duration = Duration::from_secs(5);
+
+/// HTTP 410: the resourceVersion is too old.
+const GONE: u16 = 410;
+
+type Events<K> = Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<K>>> + Send>>;
+
+enum State<K> {
+    /// The first page, or the one of this token, is to be requested.
+    Listing {
+        continue_token: Option<String>,
+    },
+    /// The watch from this resourceVersion is to be started.
+    Listed {
+        version: String,
+    },
+    Watching {
+        version: String,
+        events: Events<K>,
+        started: Instant,
+        shown_at: Option<Instant>,
+    },
+}
+
+/// What comes next while a watch is open.
+enum Next<K> {
+    Event(WatchEvent<K>),
+    /// It ended.
+    End(Option<WatchError>),
+    /// The cluster was restored.
+    Restored,
+    /// Everything is to be listed again.
+    List,
+}
+
+/// The events of one resource, in one namespace or all.
+pub struct Watch<K> {
+    api: Api<K>,
+    resource: &'static str,
+    restores: Arc<Restores>,
+    health: Health,
+    incarnation: watch::Receiver<Incarnation>,
+    state: State<K>,
+    /// Events that were received and not returned yet.
+    received: VecDeque<Event<K>>,
+    retry: Duration,
+    /// The last list was older than what was shown before. An API server may do that once; twice is a restore.
+    was_older: bool,
+    listed_at: Option<Instant>,
+    /// When everything is listed again.
+    list_at: Option<Instant>,
+    /// A part of [`SPREAD`].
+    spread: Duration,
+}
+
+impl<K> Watch<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    /// Nothing was listed yet. `resource` is the name of the resource.
+    pub fn new(api: Api<K>, resource: &'static str, restores: Arc<Restores>, health: Health) -> Self {
+        Self {
+            spread: SPREAD.mul_f64(digest::unit_interval(["list", api.resource_url()])),
+            incarnation: restores.subscribe(),
+            api,
+            resource,
+            restores,
+            health,
+            state: State::Listing { continue_token: None },
+            received: VecDeque::new(),
+            retry: RETRY.0,
+            was_older: false,
+            listed_at: None,
+            list_at: None,
+        }
+    }
+
+    /// The next event. Failures are logged and retried.
+    pub async fn next(&mut self) -> Event<K> {
+        loop {
+            if let Some(event) = self.received.pop_front() {
+                self.retry = RETRY.0;
+                return event;
+            }
+            if let Err(error) = self.step().await {
+                tracing::warn!(what = self.resource, "watch failed, it is made again: {error}");
+                sleep(self.retry).await;
+                self.retry = (self.retry * 2).min(RETRY.1);
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), WatchError> {
+        let is_due = self.list_at.is_some_and(|at| at <= Instant::now());
+        if is_due && !matches!(self.state, State::Listing { .. }) {
+            self.state = State::Listing { continue_token: None };
+        }
+        match &self.state {
+            State::Listing { continue_token } => {
+                let token = continue_token.clone();
+                self.list(token).await
+            }
+            State::Listed { version } => {
+                let version = version.clone();
+                self.start(version).await
+            }
+            State::Watching { .. } => self.watch().await,
+        }
+    }
+
+    /// Requests one page of the list.
+    async fn list(&mut self, continue_token: Option<String>) -> Result<(), WatchError> {
+        let is_first = continue_token.is_none();
+        // an error makes the list begin again: the token may be one that is no longer known
+        self.state = State::Listing { continue_token: None };
+        if is_first {
+            self.incarnation.mark_unchanged();
+        }
+        let params = ListParams { limit: Some(PAGE), continue_token, ..ListParams::default() };
+        let (version, list) = self.request_list(&params).await?;
+        if is_first {
+            if !self.was_older && self.restores.is_lower(self.resource, &version) {
+                self.was_older = true;
+                return Err(WatchError::Older);
+            }
+            self.was_older = false;
+            self.list_at = None;
+            self.observe_latest(&version);
+            self.received.push_back(Event::Init);
+        }
+        self.received.extend(list.items.into_iter().map(Event::InitApply));
+        self.state = match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => State::Listing { continue_token: Some(token) },
+            None => {
+                self.received.push_back(Event::InitDone);
+                self.listed_at = Some(Instant::now());
+                State::Listed { version }
+            }
+        };
+        Ok(())
+    }
+
+    /// A list, or a page of one, and its resourceVersion.
+    async fn request_list(&mut self, params: &ListParams) -> Result<(String, ObjectList<K>), WatchError> {
+        let list = self.api.list(params).await.map_err(WatchError::from).and_then(|list| {
+            let version = list.metadata.resource_version.clone().filter(|version| !version.is_empty());
+            Ok((version.ok_or(WatchError::NoVersion)?, list))
+        });
+        list.inspect_err(|error| self.health.failed("list", error))
+    }
+
+    /// A restore that this list shows is no reason to make it again.
+    fn observe_latest(&mut self, version: &str) {
+        if self.restores.observe_latest(self.resource, version) {
+            self.incarnation.mark_unchanged();
+        }
+    }
+
+    async fn start(&mut self, version: String) -> Result<(), WatchError> {
+        let params = WatchParams { timeout: Some(WATCH_SECONDS), ..WatchParams::default() };
+        let started = Instant::now();
+        match self.api.watch(&params, &version).await {
+            Ok(events) => {
+                self.state = State::Watching { version, events: Box::pin(events), started, shown_at: None };
+                Ok(())
+            }
+            Err(error) => self.failed(version, error.into()),
+        }
+    }
+
+    async fn watch(&mut self) -> Result<(), WatchError> {
+        let next = self.next_of_stream().await;
+        if matches!(&next, Next::Event(event) if !matches!(event, WatchEvent::Error(_))) {
+            self.health.sign_of_life();
+        }
+        match next {
+            Next::List => self.state = State::Listing { continue_token: None },
+            Next::Restored => self.list_within(Duration::ZERO),
+            Next::Event(WatchEvent::Bookmark(bookmark)) => self.observe(bookmark.metadata.resource_version),
+            Next::Event(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                self.observe(object.resource_version().unwrap_or_default());
+                self.received.push_back(Event::Apply(object));
+            }
+            Next::Event(WatchEvent::Deleted(object)) => {
+                self.observe(object.resource_version().unwrap_or_default());
+                self.received.push_back(Event::Delete(object));
+            }
+            Next::Event(WatchEvent::Error(status)) => return self.ended(Some(WatchError::from(&*status))).await,
+            Next::End(error) => return self.ended(error).await,
+        }
+        Ok(())
+    }
+
+    async fn next_of_stream(&mut self) -> Next<K> {
+        let State::Watching { events, .. } = &mut self.state else { return Next::List };
+        let limit = Duration::from_secs(WATCH_SECONDS.into()) + LATE;
+        let list_at = self.list_at;
+        let is_due = async {
+            match list_at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            // the sender lives as long as this
+            _ = self.incarnation.changed() => Next::Restored,
+            () = is_due => Next::List,
+            next = timeout(limit, events.next()) => match next {
+                Ok(Some(Ok(event))) => Next::Event(event),
+                Ok(Some(Err(error))) => Next::End(Some(error.into())),
+                Ok(None) => Next::End(None),
+                Err(_) => Next::End(Some(WatchError::Transport)),
+            },
+        }
+    }
+
+    /// The watch showed this resourceVersion, from which it is resumed.
+    fn observe(&mut self, shown: String) {
+        self.restores.observe(self.resource, &shown);
+        self.retry = RETRY.0;
+        if let State::Watching { version, shown_at, .. } = &mut self.state {
+            (*version, *shown_at) = (shown, Some(Instant::now()));
+        }
+    }
+
+    /// The watch ended: by its own timeout, or not.
+    async fn ended(&mut self, error: Option<WatchError>) -> Result<(), WatchError> {
+        let State::Watching { version, started, shown_at, .. } =
+            std::mem::replace(&mut self.state, State::Listing { continue_token: None })
+        else {
+            return Ok(());
+        };
+        if let Some(error) = error {
+            return self.failed(version, error);
+        }
+        if started.elapsed() + EARLY < Duration::from_secs(WATCH_SECONDS.into()) {
+            return self.failed(version, WatchError::Early);
+        }
+        if self.restores.is_behind(self.resource) {
+            return Ok(());
+        }
+        self.state = State::Listed { version };
+        if shown_at.is_some_and(|at| at.elapsed() < LAST_BOOKMARK) { Ok(()) } else { self.probe().await }
+    }
+
+    /// A short list shows whether the resourceVersion of a watch that showed nothing is one that is yet to come.
+    async fn probe(&mut self) -> Result<(), WatchError> {
+        let (version, _) = self.request_list(&ListParams { limit: Some(1), ..ListParams::default() }).await?;
+        if self.restores.is_lower(self.resource, &version) {
+            self.state = State::Listing { continue_token: None };
+        }
+        Ok(())
+    }
+
+    /// The watch from this resourceVersion failed. It is resumed, so that changes are not delayed, and everything is listed
+    /// again soon: what happened meanwhile may not be in the watch.
+    fn failed(&mut self, version: String, error: WatchError) -> Result<(), WatchError> {
+        self.health.failed("watch", &error);
+        if matches!(error, WatchError::Status { code: GONE, .. }) || version.is_empty() {
+            self.state = State::Listing { continue_token: None };
+        } else {
+            self.state = State::Listed { version };
+            let since_list = self.listed_at.map_or(LIST_INTERVAL, |at| at.elapsed());
+            self.list_within(LIST_INTERVAL.saturating_sub(since_list));
+        }
+        Err(error)
+    }
+
+    /// Everything is listed again after this wait and the spread, unless it is sooner.
+    fn list_within(&mut self, wait: Duration) {
+        let at = Instant::now() + wait.max(self.spread);
+        self.list_at = Some(self.list_at.map_or(at, |list_at| list_at.min(at)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! How a watch fares: its signs of life, and its failures.
+
+use std::sync::Arc;
+
+use kube::core::Status;
+
+use super::GONE;
+use crate::{cluster::CallError, liveness::Liveness, metrics::Metrics};
+
+/// How a list or watch failed, without the content of objects.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WatchError {
+    #[error("HTTP {code}: {message}")]
+    Status {
+        code: u16,
+        message: String,
+        /// The label of the metric.
+        label: &'static str,
+    },
+    #[error("no connection, or no readable answer")]
+    Transport,
+    #[error("the answer has no resourceVersion")]
+    NoVersion,
+    #[error("the list is older than what was shown before")]
+    Older,
+    #[error("it ended before its timeout")]
+    Early,
+}
+
+impl From<kube::Error> for WatchError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::from(&*status),
+            _ => Self::Transport,
+        }
+    }
+}
+
+impl From<&Status> for WatchError {
+    fn from(status: &Status) -> Self {
+        let label = match status.code {
+            // the API server no longer has the events since the last one, and all objects are listed again
+            GONE => "expired",
+            _ => CallError::from(kube::Error::Api(Box::new(status.clone()))).label(),
+        };
+        Self::Status { code: status.code, message: status.message.clone(), label }
+    }
+}
+
+impl WatchError {
+    /// The label of the metric; `None` where the API server answered as it may.
+    fn label(&self) -> Option<&'static str> {
+        match self {
+            Self::Status { label, .. } => Some(label),
+            Self::Transport | Self::NoVersion => Some(CallError::Transport.label()),
+            Self::Older | Self::Early => None,
+        }
+    }
+}
+
+/// What reports how one watch fares. The client records heartbeats, and signs of life for each answer.
+pub struct Health {
+    path: String,
+    resource: &'static str,
+    liveness: Arc<Liveness>,
+    metrics: Arc<Metrics>,
+}
+
+impl Health {
+    /// The watch of `path` shows this resource.
+    #[must_use]
+    pub fn new(path: &str, resource: &'static str, liveness: Arc<Liveness>, metrics: Arc<Metrics>) -> Self {
+        Self { path: path.to_owned(), resource, liveness, metrics }
+    }
+
+    /// The API server sent an event or a bookmark.
+    pub(super) fn sign_of_life(&self) {
+        self.liveness.sign_of_life(&self.path);
+    }
+
+    /// A request failed: `list` or `watch`.
+    pub(super) fn failed(&self, verb: &'static str, error: &WatchError) {
+        if let Some(label) = error.label() {
+            self.metrics.kubernetes_request(verb, self.resource, label);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Invalid client Secrets: each is reported with its key, and its fix is noticed.
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use serde_json::{Value, json};
+use testbed::objects;
+
+use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
+
+/// A client Secret with these values, as bytes.
+fn client_secret(values: &[(&str, &[u8])]) -> Value {
+    let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let data: serde_json::Map<String, Value> =
+        values.iter().map(|(key, value)| ((*key).to_owned(), json!(encode(value)))).collect();
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "agent-client"}, "data": data})
+}
+
+#[tokio::test]
+async fn invalid_client_secret_is_reported_by_its_key_and_its_fix_is_noticed() -> Result<()> {
+    let fixture = Fixture::bare("client-faults").await?;
+    fixture.apply_authority(&json!({})).await?;
+    fixture.register().await?;
+    fixture.apply_credential(&json!({})).await?;
+    let message = fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
+    assert!(message.contains("does not exist"), "{message}");
+    let (id, secret) = (fixture.client.client_id.as_bytes(), fixture.client.client_secret.as_bytes());
+    for (values, reported) in [
+        (&[("client_id", id)][..], "key client_secret of Secret"),
+        (&[("client_secret", secret)], "key client_id of Secret"),
+        (&[("client_id", id), ("client_secret", b"")], "is empty"),
+        (&[("client_id", id), ("client_secret", b"\n")], "is empty"),
+        (&[("client_id", id), ("client_secret", b"\xff\xfe\x00")], "is not UTF-8"),
+        (&[("client_id", id), ("client_secret", b"one\ntwo")], "control characters"),
+        (&[("client_id", id), ("client_secret", b" one")], "white space or a byte order mark"),
+        (&[("client_id", id), ("client_secret", b"\xef\xbb\xbfone")], "white space or a byte order mark"),
+        (&[("client_id", id), ("client_secret", &[b'x'; 4097])], "more than 4096 bytes"),
+        (&[("client_id", &[b'x'; 1025]), ("client_secret", secret)], "more than 1024 bytes"),
+        (&[("client-id", id), ("client-secret", secret)], "is missing"),
+    ] {
+        fixture.namespace.kubectl(&["delete", "secret", "agent-client", "--ignore-not-found"]).await?;
+        fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
+        fixture.namespace.apply(&client_secret(values)).await?;
+        let message = fixture.wait_condition("Renewed", "False", "ClientCredentialsInvalid", SOON).await?;
+        assert!(message.contains(reported) && message.contains("agent-client"), "{reported}: {message}");
+    }
+    assert!(fixture.token_requests().await?.is_empty(), "no token was requested");
+    let newline = |value: &[u8]| [value, b"\n"].concat();
+    let (id, secret) = (newline(id), newline(secret));
+    fixture.namespace.apply(&client_secret(&[("client_id", &id), ("client_secret", &secret)])).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 1, "one trailing newline is no part of a value");
+    Ok(())
+}
+
+/// A PEM text of nested DER sequences, as deep as the size allows.
+fn nested_key(size: usize) -> String {
+    let (mut lengths, mut length) = (Vec::new(), 0_usize);
+    while length * 4 / 3 < size {
+        let header = match length {
+            0..=0x7f => vec![0x30, length as u8],
+            0x80..=0xff => vec![0x30, 0x81, length as u8],
+            _ => vec![0x30, 0x82, (length >> 8) as u8, length as u8],
+        };
+        length += header.len();
+        lengths.push(header);
+    }
+    let der = lengths.into_iter().rev().flatten().collect::<Vec<u8>>();
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
+}
+
+#[tokio::test]
+async fn private_key_of_nested_sequences_is_refused_and_stops_nothing() -> Result<()> {
+    let fixture = Fixture::bare("nested-key").await?;
+    fixture.apply_authority(&json!({"clientAuthentication": "private_key_jwt"})).await?;
+    fixture.apply_credential(&json!({})).await?;
+    for (size, expected) in [(16_000, "is no PEM private key that can be used"), (100_000, "has more than 16384 bytes")]
+    {
+        let key = nested_key(size);
+        let values = [("client_id", &b"id"[..]), ("private_key", key.as_bytes())];
+        fixture.namespace.apply(&client_secret(&values)).await?;
+        let what = format!("a message with '{expected}'");
+        fixture
+            .eventually(&what, SOON, async || {
+                let status = fixture.status().await.ok()?;
+                let (_, reason, message) = condition(&status, "Renewed")?;
+                (reason == "ClientCredentialsInvalid" && message.contains(expected)).then_some(())
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn deleted_client_secret_leaves_the_token_until_it_must_be_renewed() -> Result<()> {
+    let fixture = Fixture::ready("client-gone").await?;
+    let token = fixture.token().await?;
+    fixture.namespace.kubectl(&["delete", "secret", "agent-client"]).await?;
+    fixture.renew_now(NAME, "1").await?;
+    fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.token().await?, token);
+    fixture.apply_client_secret().await?;
+    fixture.wait_token_other_than(&token, SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn client_secret_over_a_mebibyte_is_refused_by_the_api_server() -> Result<()> {
+    // so that the operator can never read one
+    let fixture = Fixture::bare("client-large").await?;
+    let large = client_secret(&[("client_id", b"id"), ("client_secret", &vec![b'a'; (1 << 20) + 1])]);
+    let (create, large) = (["--namespace", &fixture.namespace.name, "create", "-f", "-"], large.to_string());
+    let refused =
+        fixture.namespace.testbed.kubectl_with(&create, Some(&large)).await.err().context("it was accepted")?;
+    assert!(format!("{refused:#}").contains("Too long"), "{refused:#}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn clients_in_one_secret_get_each_a_token_of_its_own() -> Result<()> {
+    let fixture = Fixture::new("two-clients").await?;
+    let other = testbed::authority::Client::new(&format!("other-{}", fixture.namespace.name));
+    fixture.namespace.testbed.authority.register(&other).await?;
+    let mut both = objects::client_secret("both", &fixture.client.client_id, &fixture.client.client_secret);
+    objects::merge(&mut both["stringData"], &json!({"other_id": other.client_id, "other_secret": other.client_secret}));
+    fixture.namespace.apply(&both).await?;
+    // both are in the queue at the same time
+    fixture.apply_authority(&json!({"requestsPerMinute": 20})).await?;
+    let first = json!({"clientCredentialsRef": {"name": "both"}});
+    let second = json!({
+        "clientCredentialsRef": {"name": "both", "clientIdKey": "other_id", "clientSecretKey": "other_secret"},
+    });
+    for (name, spec) in [("warm", &first), ("first", &first), ("second", &second)] {
+        fixture.namespace.apply(&fixture.namespace.credential(name, spec)).await?;
+    }
+    for (name, client) in [("first", &fixture.client), ("second", &other)] {
+        fixture.wait_condition_of(name, "Ready", "True", "TokenValid", PATIENCE).await?;
+        assert_eq!(fixture.status_of(name).await?["clientId"], client.client_id.as_str(), "{name}");
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! The rows.
+
+use anyhow::Result;
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+
+use crate::faults::row::{Row, RowFixture};
+
+/// Rows that are played at the same time: what two cores and one Node process can serve.
+const AT_ONCE: usize = 6;
+
+fn behaviour(name: &str) -> Value {
+    json!({"name": name})
+}
+
+fn with(name: &str, value: Value) -> Value {
+    json!({"name": name, "value": value})
+}
+
+fn oauth_error(status: u16, error: &str) -> Value {
+    with("oauthError", json!({"status": status, "error": error}))
+}
+
+fn rate_limited(retry_after: Option<&str>) -> Value {
+    let headers = retry_after.map_or(json!({}), |value| json!({"retry-after": value}));
+    with("status", json!({"status": 429, "headers": headers}))
+}
+
+pub async fn play(prefix: &str, rows: Vec<Row>) -> Result<()> {
+    let fixture = RowFixture::new(prefix).await?;
+    let fixture = &fixture;
+    let results: Vec<_> =
+        stream::iter(&rows).map(async |row| row.play(fixture).await).buffer_unordered(AT_ONCE).collect().await;
+    let failures: Vec<String> = results.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    assert!(failures.is_empty(), "{} of {} rows:\n{}", failures.len(), rows.len(), failures.join("\n"));
+    let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
+    fixture.assert_nothing_leaked(&names).await
+}
+
+#[tokio::test]
+async fn error_responses_are_reported_by_their_cause() -> Result<()> {
+    play(
+        "errors",
+        vec![
+            Row::new("invalid-client-400", oauth_error(400, "invalid_client"), "InvalidClient"),
+            Row::new("invalid-client-401", oauth_error(401, "invalid_client"), "InvalidClient"),
+            Row::new("invalid-scope", oauth_error(400, "invalid_scope"), "InvalidScope"),
+            Row::new("unauthorized-client", oauth_error(400, "unauthorized_client"), "UnauthorizedClient"),
+            Row::new("unsupported-grant-type", oauth_error(400, "unsupported_grant_type"), "UnsupportedGrantType"),
+            Row::new("invalid-request", oauth_error(400, "invalid_request"), "RequestRejected"),
+            Row::new("unknown-error", oauth_error(400, "ATTACKER_error"), "RequestRejected"),
+            Row::new("not-found", with("status", json!({"status": 404})), "RequestRejected"),
+            Row::new(
+                "forbidden-html",
+                with("status", json!({"status": 403, "body": "<html>ATTACKER</html>"})),
+                "RequestRejected",
+            ),
+            Row::new("internal-error", with("status", json!({"status": 500})), "ServerError"),
+            Row::new("invalid-client-500", oauth_error(500, "invalid_client"), "InvalidClient"),
+            Row::new("unknown-error-500", oauth_error(500, "ATTACKER_error"), "ServerError"),
+            Row::new(
+                "error-code-401",
+                with("status", json!({"status": 401, "body": {"errorCode": "invalid_client"}})),
+                "InvalidClient",
+            ),
+            Row::new("bad-gateway", with("status", json!({"status": 502})), "ServerError"),
+            Row::new(
+                "unavailable",
+                with("status", json!({"status": 503, "headers": {"retry-after": "1"}})),
+                "ServerError",
+            ),
+            Row::new("rate-limited", rate_limited(None), "RateLimited"),
+            Row::new("rate-limited-seconds", rate_limited(Some("2")), "RateLimited"),
+            Row::new("rate-limited-date", with("rateLimitedUntil", json!(3000)), "RateLimited"),
+            Row::new("rate-limited-past-date", rate_limited(Some("Sun, 06 Nov 1994 08:49:37 GMT")), "RateLimited"),
+            Row::new("rate-limited-nonsense", rate_limited(Some("soon")), "RateLimited"),
+        ],
+    )
+    .await
+}
+
+#[tokio::test]
+async fn invalid_responses_are_rejected() -> Result<()> {
+    let malformed = |name, behaviour| Row::new(name, behaviour, "MalformedResponse");
+    play(
+        "nonsense",
+        vec![
+            malformed("endless-body", behaviour("endlessBody")),
+            malformed("gzip-bomb", behaviour("gzipBomb")),
+            malformed("truncated-json", behaviour("truncatedJson")),
+            malformed("deep-nesting", behaviour("deepNesting")),
+            malformed("duplicate-keys", behaviour("duplicateKeys")),
+            malformed("byte-order-mark", behaviour("byteOrderMark")),
+            malformed("html", behaviour("html")),
+            malformed("wrong-content-type", behaviour("wrongContentType")),
+            malformed("token-missing", with("answerWithout", json!("access_token"))),
+            malformed("token-empty", with("answer", json!({"access_token": ""}))),
+            malformed("token-not-text", with("answer", json!({"access_token": {"a": 1}}))),
+            malformed("token-injects-header", with("answer", json!({"access_token": "a\r\nX-Injected: 1"}))),
+            malformed("type-missing", with("answerWithout", json!("token_type"))),
+            malformed("expires-negative", with("answer", json!({"expires_in": -1}))),
+            malformed("expires-text", with("answer", json!({"expires_in": "soon"}))),
+            malformed("expires-beyond-64-bits", with("answer", json!({"expires_in": 1e30}))),
+            Row::new("type-not-bearer", with("answer", json!({"token_type": "DPoP"})), "TokenRejected"),
+            Row::new("expires-zero", with("answer", json!({"expires_in": 0})), "TokenRejected"),
+            Row::new("scope-narrower", with("answer", json!({"scope": "other"})), "ScopeReduced"),
+            Row::new("lifetime-shorter", with("answer", json!({"expires_in": 60})), "ShorterThanCurrent"),
+        ],
+    )
+    .await
+}
+
+#[tokio::test]
+async fn untrustworthy_tokens_are_rejected() -> Result<()> {
+    let rejected = |name, behaviour| Row::new(name, behaviour, "TokenRejected");
+    play(
+        "tokens",
+        vec![
+            rejected("no-exp", with("claimsWithout", json!("exp"))),
+            rejected("expired", behaviour("expiresInPast")),
+            rejected("of-the-future", with("claims", json!({"nbf": 4_000_000_000_u32}))),
+            rejected("wrong-issuer", with("claims", json!({"iss": "https://evil.example.com"}))),
+            rejected("wrong-audience", with("claims", json!({"aud": "https://evil.example.com"}))),
+            rejected("no-audience", with("claimsWithout", json!("aud"))),
+            rejected("bad-signature", behaviour("signedByStranger")),
+            rejected("unknown-kid", behaviour("unknownKid")),
+            rejected("algorithm-none", behaviour("algorithmNone")),
+            rejected("hmac-with-public-key", behaviour("hmacWithPublicKey")),
+            rejected("opaque", with("answer", json!({"access_token": "opaque"}))),
+            rejected("clock-ahead", with("claimsShifted", json!(600))),
+            Row::new("clock-behind", with("claimsShifted", json!(-600)), "ShorterThanCurrent"),
+        ],
+    )
+    .await
+}
+
+#[tokio::test]
+async fn unusual_but_valid_responses_are_accepted() -> Result<()> {
+    play(
+        "odd",
+        vec![
+            Row::harmless("type-lower-case", with("answer", json!({"token_type": "bearer"}))),
+            Row::harmless("expires-missing", with("answerWithout", json!("expires_in"))),
+            Row::harmless("expires-huge", with("answer", json!({"expires_in": 9_223_372_036_854_775_808_u64}))),
+            // the earlier of the two counts
+            Row::harmless("exp-contradicts", with("claims", json!({"exp": 2_000_000_000}))),
+            Row::harmless("scope-missing", with("answerWithout", json!("scope"))),
+            Row::harmless("scope-claim-as-text", with("claims", json!({"scope": "itwin-platform"}))),
+            Row::harmless("unknown-fields", with("answer", json!({"refresh_token": "x", "ext": {"a": [1]}}))),
+            Row::harmless("key-rotated", behaviour("rotatedKey")),
+            Row::harmless("connection-closed-after-answer", behaviour("closeAfterAnswer")),
+        ],
+    )
+    .await
+}
+
+#[tokio::test]
+async fn unreachable_servers_are_reported_by_their_cause() -> Result<()> {
+    let testbed = testbed::Testbed::current()?;
+    let (faults, keys) = (&testbed.faults, format!("{}/keys", testbed.faults.issuer));
+    let [closed] = testbed::process::free_ports()?;
+    let at = |port: u16| json!({"tokenEndpoint": format!("https://localhost:{port}/connect/token"), "jwksUri": keys});
+    let redirected_before = faults.counts().await?.redirected;
+    play(
+        "ways",
+        vec![
+            Row::new("slow-header", behaviour("slowHeader"), "Timeout"),
+            Row::new("slow-body", behaviour("slowBody"), "Timeout"),
+            Row::new("reset-mid-body", behaviour("resetMidBody"), "ConnectionFailed"),
+            Row::new("redirect-301", with("redirect", json!(301)), "RedirectRefused"),
+            Row::new("redirect-302", with("redirect", json!(302)), "RedirectRefused"),
+            Row::new("redirect-307", with("redirect", json!(307)), "RedirectRefused"),
+            Row::new("redirect-308", with("redirect", json!(308)), "RedirectRefused"),
+            Row::way("connection-refused", at(closed), "ConnectionFailed"),
+            Row::way("black-hole", at(faults.black_hole), "Timeout"),
+            Row::way(
+                "unknown-name",
+                json!({"tokenEndpoint": "https://no-such-host.invalid/connect/token", "jwksUri": keys}),
+                "ConnectionFailed",
+            ),
+        ],
+    )
+    .await?;
+    assert_eq!(faults.counts().await?.redirected, redirected_before, "no redirect was followed");
+    Ok(())
+}
