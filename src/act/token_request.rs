@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::{
+    last_held::Record,
     messages_oauth::token::Names,
     observed::TokenMetadata,
     request_error::RequestError,
@@ -25,6 +26,8 @@ pub struct Order<'a> {
     pub client_secret: &'a str,
     /// The token in the Secret, if it is for this very request: a new one must not expire earlier.
     pub held: Option<&'a TokenMetadata>,
+    /// What that token is recognized by, as far as it is remembered.
+    pub record: Option<&'a Record>,
 }
 
 /// Requests a token of `authority`, verifies and validates it.
@@ -44,6 +47,7 @@ pub async fn request_token(authority: &Authority, order: &Order<'_>) -> Result<I
     let expected = Expected {
         scopes: &spec.scopes,
         held: order.held,
+        record: order.record,
         skew: authority.config.clock_skew,
         now: authority.clock.now(),
     };

@@ -1,6 +1,6 @@
 //! Why an action did not do what it is for, and so what follows it.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use itwin_core::failure::Failure;
 
 use crate::cluster::CallError;
@@ -11,6 +11,11 @@ pub(super) enum ActionError {
     Changed,
     /// What the decision rested on is gone, such as the right to send, or the token that was issued.
     Outdated,
+    /// The token that was issued is the one that the Secret holds.
+    SameToken {
+        /// When it expires.
+        expires_at: DateTime<Utc>,
+    },
     /// It must wait for so long.
     NotYet(TimeDelta),
     /// It failed, and that is reported to the user.

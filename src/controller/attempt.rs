@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use chrono::TimeDelta;
 use itwin_api::time;
 use itwin_core::{
     action::IssueReason,
     desired_secret::{self, Content},
     failure::Failure,
+    fingerprint,
+    last_held::LastHeld,
     messages, messages_oauth,
     observed::{Held, ObservedState, Target},
+    request_error::RequestError,
     requests::Outcome,
     schedule,
-    validate::IssuedToken,
+    validate::{IssuedToken, ValidationError},
 };
 use itwin_oauth::token::ClientCredentials;
 use k8s_openapi::api::core::v1::Namespace;
@@ -100,22 +104,36 @@ impl Reconciler<'_> {
             namespace_labels: &namespace_labels,
             client,
             client_secret: &self.references.client.to_string(),
-            held: observed.held_of_client(),
+            held: observed.held_of_client(now),
+            record: self.retry_state.last_held().and_then(|held| held.record.as_ref()),
         };
         let issued = token_request::request_token(&authority, &order).await;
         let version = read.version.clone();
+        let mut longer_at = None;
         let result = match issued {
             Ok(issued) => {
                 let content = Box::new(self.content(issued, (client, read), observed, issuer));
                 slot.end(Outcome::Succeeded, version, Some(content.clone()));
                 Ok(content)
             }
+            Err(RequestError::Validation(ValidationError::SameToken { expires_at })) => {
+                slot.end(Outcome::Succeeded, version, None);
+                Err(ActionError::SameToken { expires_at })
+            }
             Err(error) => {
+                if let RequestError::Validation(ValidationError::ShorterThanCurrent { expires_at, current }) = &error {
+                    // by then a token that lives as long outlives the current one
+                    let until = self.context.clock.now() + (*current - *expires_at) + TimeDelta::seconds(1);
+                    longer_at = Some(until);
+                }
                 let failure = messages_oauth::request_failed(&error, &token_request::names(&authority, &order));
                 slot.end(error.outcome(&failure), version, None);
                 Err(failure.into())
             }
         };
+        if let Some(until) = longer_at {
+            self.retry_state.renewal_waits(until);
+        }
         self.worker = self.context.worker().await;
         result
     }
@@ -132,11 +150,12 @@ impl Reconciler<'_> {
             client_fingerprint: read.material.fingerprint(&issued.token),
             issued,
             issuer: issuer.to_owned(),
-            authority: self.references.credential.spec.authority_ref.name.clone(),
+            authority: Some(self.references.credential.spec.authority_ref.name.clone()),
             request: observed.desired.request.clone(),
             client_id: client.id.clone(),
             client_version: read.version.clone(),
-            client_reference: observed.desired.client_reference.clone(),
+            client_reference: Some(observed.desired.client_reference.clone()),
+            renewed_for: None,
         }
     }
 
@@ -154,9 +173,10 @@ impl Reconciler<'_> {
         issue_reason: IssueReason,
         observed: &ObservedState,
         known: &Known,
-        content: Box<Content>,
+        mut content: Box<Content>,
     ) -> Result<Written, ActionError> {
         let Context { cluster, index, .. } = self.context;
+        content.renewed_for = self.references.renew_annotation().map(|value| fingerprint::renewal(value));
         let (credential, target) = (self.references.credential, &self.references.target);
         let data = match desired_secret::data(credential, &content) {
             Ok(data) => data,
@@ -179,8 +199,12 @@ impl Reconciler<'_> {
                 let was_there = self.retry_state.verified_target().is_some();
                 let is_restored =
                     issue_reason == IssueReason::Tampered || (issue_reason == IssueReason::Missing && was_there);
-                self.retry_state.target_verified(secret_metadata.version.clone());
+                // what admission made of it is read, unless it is what was sent
+                if secret_metadata.token_metadata.as_ref() == Some(&content.token_metadata()) {
+                    self.retry_state.target_verified(secret_metadata.version.clone());
+                }
                 index.observe(target, secret_metadata);
+                self.retry_state.remember(LastHeld::written(&content));
                 self.written(issue_reason, observed, &content);
                 Ok(Written { is_restored })
             }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use itwin_api::{authority::ClientAuthentication, secret_keys};
 use itwin_core::{
-    desired_secret,
+    desired_secret::{self, Content},
     failure::Failure,
+    last_held::LastHeld,
     object::{ObjectKey, ObjectVersion},
 };
 use itwin_oauth::{sensitive::Sensitive, token::ClientCredentials};
@@ -52,8 +53,12 @@ pub struct FetchedTarget {
     pub version: ObjectVersion,
     /// Its data is what we wrote.
     pub is_ours: bool,
-    /// It is, except for keys that were added.
-    pub has_extra_keys: bool,
+    /// Its token at least is the one that we wrote, whatever else was changed.
+    pub is_token_intact: bool,
+    /// All that we are to write again for that token, where it is remembered.
+    pub remembered: Option<Box<Content>>,
+    /// What is to be remembered of it.
+    pub held: Option<LastHeld>,
     /// Its data; where it is what we wrote, with the values of the keys that every Secret has, and with no others.
     pub data: desired_secret::Data,
     /// The operator's own annotations.
@@ -99,6 +104,7 @@ pub async fn read_target(
     cluster: &Cluster,
     index: &SecretIndex,
     references: &References<'_>,
+    last: Option<&LastHeld>,
 ) -> Result<Option<FetchedTarget>, CallError> {
     let known = index.read_begins(&references.target);
     let mut secret = match read_whole(cluster, Step::GetTarget, &references.target).await {
@@ -111,10 +117,13 @@ pub async fn read_target(
     };
     let secret_metadata = SecretMetadata::new(&secret.metadata);
     let version = secret_metadata.version.clone();
-    index.observe_read(&references.target, secret_metadata, known);
     let is_ours = target::is_what_we_wrote(&secret);
+    let token = target::token(&secret);
+    let held = target::last_held(&secret_metadata, &secret, token.as_ref()).filter(|_| is_ours);
+    index.observe_read(&references.target, secret_metadata, known);
     let template = references.credential.spec.secret_template.as_ref();
-    let has_extra_keys = !is_ours && target::is_ours_except_for_extra_keys(&secret, template);
+    let remembered = token.zip(last.filter(|_| !is_ours)).and_then(|(token, last)| last.content(&token));
+    let is_token_intact = is_ours || remembered.is_some() || target::is_ours_except_for_extra_keys(&secret, template);
     let mut annotations = secret.metadata.annotations.take().unwrap_or_default();
     annotations.retain(|key, _| secret_keys::OUR_OWN.contains(&key.as_str()));
     let fingerprint = annotations.get(secret_keys::CLIENT).cloned();
@@ -122,14 +131,17 @@ pub async fn read_target(
     let text = |key: &str| data.get(key).and_then(|value| String::from_utf8(value.0.clone()).ok());
     let client_fingerprint = fingerprint.zip(text(secret_keys::ACCESS_TOKEN).map(Sensitive::new));
     // while a token is requested it is enough to know of the others that they are there
-    let is_good = is_ours || has_extra_keys;
-    for (_, value) in data.iter_mut().filter(|(key, _)| !is_good || !secret_keys::DATA_KEYS.contains(&key.as_str())) {
+    for (_, value) in
+        data.iter_mut().filter(|(key, _)| !is_token_intact || !secret_keys::DATA_KEYS.contains(&key.as_str()))
+    {
         *value = ByteString::default();
     }
     Ok(Some(FetchedTarget {
         version,
         is_ours,
-        has_extra_keys,
+        is_token_intact,
+        remembered: remembered.map(Box::new),
+        held,
         data,
         annotations,
         type_: secret.type_.unwrap_or_default(),

@@ -111,6 +111,12 @@ impl WatchedNamespaces {
         let _ = self.authorities.wait_until_ready().await;
     }
 
+    /// Has every authority and every credential reconciled.
+    pub fn enqueue_everything(&self) {
+        self.enqueue_authorities();
+        self.all.iter().for_each(WatchedNamespace::enqueue_all);
+    }
+
     /// From now on this process acts: everything is looked at, and then what is woken.
     pub fn begin(&self) {
         self.authority_queue.leading.store(true, Ordering::Release);

@@ -97,6 +97,7 @@ pub fn observe(
             requested_at: retry_state.requested_at(),
             reads: retry_state.reads_not_before(now),
             revert_not_before: retry_state.reverts().not_before(now),
+            renew_not_before: retry_state.renew_not_before(),
         },
         retry_key,
         is_admitted: *is_admitted,
@@ -155,7 +156,10 @@ fn target(
     let (ours, secret) = (contender(references.credential), &references.target.name);
     let older_reader = || contenders::older_reader(secret, &ours, &others.readers(&references.target));
     let secret_metadata = match known {
-        Known::Unknown => return Target::Unread { last: retry_state.last_held().cloned() },
+        Known::Unknown => {
+            let last = retry_state.last_held().map(|held| held.token_metadata.clone());
+            return Target::Unread { last };
+        }
         Known::Absent => {
             let failure =
                 contenders::oldest_contender(secret, &ours, &others.writers(&references.target)).or_else(older_reader);
@@ -164,14 +168,20 @@ fn target(
         Known::Present(secret_metadata) => secret_metadata,
     };
     let read = read_data(fetched, secret_metadata);
-    let has_token = secret_metadata.token_metadata.is_some();
+    // what was written proves more than annotations that someone changed
+    let remembered = retry_state.last_held().map(|held| &held.token_metadata);
+    let token_metadata = match read {
+        Some(read) if read.is_remembered => remembered,
+        _ => secret_metadata.token_metadata.as_ref(),
+    };
+    let has_token = token_metadata.is_some();
     let clues = data_clues(references.credential, retry_state, secret_metadata, has_token);
     let ObjectKey { namespace, name } = &references.key;
     let writer = ownership::Writer { namespace, name, uid: &references.uid };
     match ownership::owner(&secret_metadata.ownership, secret, &writer, &|uid| others.living(uid)) {
         ownership::Owner::Us => Target::Ours(Held {
             form: secret_state::form(read, &clues),
-            token_metadata: secret_metadata.token_metadata.clone(),
+            token_metadata: token_metadata.cloned(),
             data: secret_state::integrity(read, &clues),
             drift: secret_state::drift(&metadata_clues(references.credential, secret_metadata, read)),
         }),
@@ -202,7 +212,8 @@ fn read_data<'a>(fetched: &'a FetchedSecrets, secret_metadata: &SecretMetadata) 
     let read = fetched.target.as_ref().filter(|read| read.version == secret_metadata.version)?;
     Some(ReadData {
         is_ours: read.is_ours,
-        has_extra_keys: read.has_extra_keys,
+        is_token_intact: read.is_token_intact,
+        is_remembered: read.remembered.is_some(),
         is_immutable: read.immutable,
         type_: &read.type_,
     })
@@ -216,7 +227,7 @@ fn data_clues(
 ) -> DataClues {
     let template = credential.spec.secret_template.as_ref();
     DataClues {
-        is_verified_version: retry_state.verified_target() == Some(&secret_metadata.version),
+        is_verified_version: retry_state.verified_target().map(|version| *version == secret_metadata.version),
         sole_writer_of: secret_metadata.sole_writer_of,
         keys_written: secret_keys::DATA_KEYS.len() + template.map_or(0, |template| template.data.len()),
         may_be_immutable: secret_metadata.may_be_immutable,
@@ -238,7 +249,7 @@ fn metadata_clues(
         is_template_current: template::is_current(secret_metadata.template.as_deref(), template),
         carries_desired: secret_metadata.carries(&labels, &annotations),
         has_leftovers: !secret_metadata.leftovers(&labels, &annotations).is_empty(),
-        has_extra_keys: read.is_some_and(|read| read.has_extra_keys),
+        is_data_damaged: read.is_some_and(|read| read.is_token_intact && !read.is_ours),
     }
 }
 

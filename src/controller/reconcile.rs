@@ -4,7 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
-use itwin_api::credential::ITwinServiceCredential;
+use itwin_api::{credential::ITwinServiceCredential, time};
 use itwin_core::{
     action::{Action, Fetch, IssueReason},
     decide::decide,
@@ -13,6 +13,7 @@ use itwin_core::{
     object::ObjectKey,
     observed::ObservedState,
     retry_state::RetryState,
+    schedule,
 };
 use kube::ResourceExt;
 use tokio::sync::OwnedSemaphorePermit;
@@ -187,7 +188,11 @@ impl Reconciler<'_> {
             // taken before the state is observed: a write is guarded by what was decided on, not by a later watch event
             let known = self.context.index.get(&self.references.target);
             let observed = self.observe();
-            self.retry_state.remember_held(&observed);
+            let version = match &known {
+                Known::Present(secret_metadata) => Some(&secret_metadata.version),
+                Known::Absent | Known::Unknown => None,
+            };
+            self.retry_state.remember_observed(&observed, version);
             let action = decide(&observed, self.context.clock.now());
             match self.step(action, &observed, &known).await? {
                 Next::Decide => {}
@@ -210,6 +215,10 @@ impl Reconciler<'_> {
                 Ok(Next::Decide)
             }
             Err(ActionError::Outdated) => Ok(Next::Decide),
+            Err(ActionError::SameToken { expires_at }) => {
+                self.same_token(expires_at);
+                Ok(Next::Decide)
+            }
             Err(ActionError::NotYet(wait)) => Ok(Next::report_after(Some(wait))),
             Err(ActionError::Failed(failure)) => {
                 self.failed(observed, failure);
@@ -248,6 +257,20 @@ impl Reconciler<'_> {
             },
         }
         Ok(Next::Decide)
+    }
+
+    /// Nothing is written, and nothing restarted. A new token is requested in time: the server returns one once this one
+    /// has expired, or shortly before.
+    fn same_token(&mut self, expires_at: DateTime<Utc>) {
+        let now = self.context.clock.now();
+        tracing::info!(
+            credential = %self.references.key,
+            expires_at = %time::to_rfc3339(expires_at),
+            "the authorization server returned the token that the Secret holds"
+        );
+        self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
+        self.retry_state.settled();
+        self.retry_state.renewal_waits(now + schedule::after_same_token(expires_at - now));
     }
 
     /// Nothing is to be done before this renewal; `None` while nothing is to be renewed.

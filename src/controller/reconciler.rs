@@ -82,9 +82,13 @@ impl Reconciler<'_> {
 
     /// Reads the Secret to write, with its data.
     pub(super) async fn read_target(&mut self) -> Result<(), CallError> {
-        let read = fetched::read_target(&self.context.cluster, &self.context.index, &self.references).await?;
-        if let Some(read) = read.as_ref().filter(|read| read.is_ours) {
+        let Context { cluster, index, .. } = self.context;
+        let mut read = fetched::read_target(cluster, index, &self.references, self.retry_state.last_held()).await?;
+        if let Some(read) = read.as_mut().filter(|read| read.is_ours) {
             self.retry_state.target_verified(read.version.clone());
+            if let Some(held) = read.held.take() {
+                self.retry_state.remember(held);
+            }
         }
         self.fetched.target = read;
         Ok(())

@@ -139,9 +139,14 @@ impl Reconciler<'_> {
     }
 
     async fn write_status(&mut self, status: CredentialStatus) -> Result<(), CallError> {
+        // a list is replaced as a whole: those of others must be the ones that were observed
+        let guard = status.conditions.iter().any(|condition| !status::is_ours(condition)).then(|| {
+            let written = self.retry_state.written_version().map(|version| version.to_string());
+            written.or_else(|| self.references.credential.metadata.resource_version.clone())
+        });
         self.retry_state.status_write_begins();
         // null takes a field away
-        let patch = json!({
+        let mut patch = json!({
             "metadata": {"uid": self.references.uid},
             "status": {
                 "observedGeneration": status.observed_generation,
@@ -160,6 +165,9 @@ impl Reconciler<'_> {
                 "lastRenewRequest": status.last_renew_request,
             },
         });
+        if let Some(version) = guard.flatten() {
+            patch["metadata"]["resourceVersion"] = json!(version);
+        }
         let api: Api<ITwinServiceCredential> =
             Api::namespaced(self.context.cluster.client.clone(), &self.references.key.namespace);
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };

@@ -13,7 +13,11 @@ use super::{
     reconcile::unreadable,
     reconciler::{Attempted, Reconciler},
 };
-use crate::{act::secret_writer, cluster::CallError, observe::index::Known};
+use crate::{
+    act::secret_writer::{self, Existing},
+    cluster::CallError,
+    observe::index::Known,
+};
 
 impl Reconciler<'_> {
     /// Puts back what differs in a Secret whose token is good, without a token request. A revert that fails is reported
@@ -44,20 +48,33 @@ impl Reconciler<'_> {
         let Known::Present(secret_metadata) = known else { return Err(ActionError::Outdated) };
         let is_current =
             template::is_current(secret_metadata.template.as_deref(), credential.spec.secret_template.as_ref());
-        let has_extra_keys = self.fetched.target.as_ref().is_some_and(|read| read.has_extra_keys);
-        let patched = if is_current && !has_extra_keys {
+        let is_damaged = self.fetched.target.as_ref().is_some_and(|read| read.is_token_intact && !read.is_ours);
+        let patched = if is_current && !is_damaged {
             secret_writer::patch_metadata(cluster, credential, secret_metadata).await
         } else {
             self.read_target().await.map_err(|error| unreadable(&self.references.target, &error))?;
-            let read = self.fetched.target.take();
-            let read = read.filter(|read| read.is_ours || read.has_extra_keys);
+            let read = self.fetched.target.take().filter(|read| read.is_token_intact);
             let read = read.filter(|read| read.version == secret_metadata.version).ok_or(ActionError::Outdated)?;
-            let data = desired_secret::rerendered(credential, &read.data)?;
-            secret_writer::rerender(cluster, credential, secret_metadata, (&read.data, &data), &read.annotations).await
+            match &read.remembered {
+                Some(content) => {
+                    let (data, present) = (desired_secret::data(credential, content)?, Some(&read.data));
+                    let existing = Existing { secret_metadata, present };
+                    secret_writer::update(cluster, credential, existing, content, &data).await
+                }
+                None => {
+                    let data = desired_secret::rerendered(credential, &read.data)?;
+                    let data = (&read.data, &data);
+                    secret_writer::rerender(cluster, credential, secret_metadata, data, &read.annotations).await
+                }
+            }
         };
         match patched {
             Ok(patched) => {
-                self.retry_state.target_verified(patched.version.clone());
+                let held = self.retry_state.last_held().map(|held| &held.token_metadata);
+                // what admission made of it is read, unless it is what was sent
+                if held.is_none_or(|held| patched.token_metadata.as_ref() == Some(held)) {
+                    self.retry_state.target_verified(patched.version.clone());
+                }
                 index.observe(&self.references.target, patched);
                 self.fetched.target = None;
                 Ok(())

@@ -16,10 +16,12 @@ use chrono::{DateTime, Utc};
 use itwin_api::{MANAGER, credential::SecretTemplate, digest, limits::ACCESS_TOKEN_MAX, secret_keys, time};
 use itwin_core::{
     desired_secret,
+    last_held::{LastHeld, Record},
     object::ObjectVersion,
     observed::{Description, TokenMetadata},
     ownership::{Controller, Named, OwnershipMetadata},
 };
+use itwin_oauth::sensitive::Sensitive;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde_json::Value;
 
@@ -207,6 +209,23 @@ pub fn is_what_we_wrote(secret: &Secret) -> bool {
         return false;
     }
     annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == desired_secret::digest(data, annotations))
+}
+
+/// The token of a Secret, if it has one that is not too long.
+#[must_use]
+pub fn token(secret: &Secret) -> Option<Sensitive> {
+    let value = secret.data.as_ref()?.get(secret_keys::ACCESS_TOKEN)?;
+    let text = std::str::from_utf8(&value.0).ok().filter(|text| (1..=ACCESS_TOKEN_MAX).contains(&text.len()))?;
+    Some(Sensitive::new(text.to_owned()))
+}
+
+/// What is to be remembered of a Secret that holds what the operator wrote.
+#[must_use]
+pub fn last_held(secret_metadata: &SecretMetadata, secret: &Secret, token: Option<&Sensitive>) -> Option<LastHeld> {
+    let client_fingerprint = bounded(secret.metadata.annotations.as_ref()?, secret_keys::CLIENT, NAME_MAX)?;
+    let SecretMetadata { description, renewed_for, .. } = secret_metadata;
+    let record = Record::new(token?, description.clone(), client_fingerprint, renewed_for.clone());
+    Some(LastHeld { token_metadata: secret_metadata.token_metadata.clone()?, record: Some(record) })
 }
 
 /// A value; `None` if it has more than `most` bytes.

@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::ready::Ready;
+use super::{jumps, ready::Ready};
 use crate::{
     controller::{RequeueAfter, authority, context::Context, reconcile},
     liveness::Liveness,
@@ -72,6 +72,19 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
         let placement = |_: &String| Placement { namespace: String::new(), goes_first: false };
         run(queues.authorities, workers, stopped, heartbeat, placement, reconcile).await;
         "the reconcile loop of authorities"
+    });
+    let (all, mut stopped) = (context.clone(), stop.clone());
+    loops.spawn(async move {
+        let jumped = |jump: chrono::TimeDelta| {
+            tracing::warn!(seconds = jump.num_seconds(), "the clock was set, or the machine slept: all is reconciled");
+            all.namespaces.enqueue_everything();
+        };
+        tokio::select! {
+            biased;
+            () = jumps::watch(&all.clock, jumped) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
+        "the watch of the clock"
     });
     let (context, mut stop) = (context.clone(), stop.clone());
     loops.spawn(async move {

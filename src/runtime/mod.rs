@@ -3,6 +3,7 @@
 pub mod admin;
 mod bodies;
 pub mod client;
+mod jumps;
 pub mod loops;
 mod pages;
 pub mod process;

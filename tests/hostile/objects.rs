@@ -135,11 +135,12 @@ fn content(token: &str) -> Content {
             expires_at: now(),
         },
         issuer: "https://ims.example.com".to_owned(),
-        authority: String::new(),
         request: String::new(),
         client_id: String::new(),
         client_fingerprint: String::new(),
-        client_reference: String::new(),
+        client_reference: Some(String::new()),
+        authority: Some("ims".to_owned()),
+        renewed_for: None,
         client_version: "".into(),
     }
 }

@@ -92,7 +92,9 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
         return request_token(observed, now, IssueReason::Requested);
     }
     let renew_at = schedule::renew_at(token_metadata, &observed.desired.policy, &observed.uid);
-    if now >= renew_at {
+    let is_due = now >= renew_at || schedule::is_of_another_clock(token_metadata, now);
+    let waits_until = observed.history.renew_not_before.filter(|until| is_due && *until > now);
+    if is_due && waits_until.is_none() {
         return request_token(observed, now, IssueReason::Due);
     }
     let issued_at = token_metadata.issued_at;
@@ -102,6 +104,9 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
     }
     if observed.restart == Restart::Unrecorded(Duration::ZERO) {
         return Action::RecordRestarts { issued_at };
+    }
+    if let Some(until) = waits_until {
+        return Action::BackOff { until };
     }
     if let Some(action) = dangling_reference(observed, now) {
         return action;
@@ -206,7 +211,7 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
 /// without a read.
 fn fits(unwritten: &Unwritten, observed: &ObservedState, now: DateTime<Utc>) -> bool {
     let Unwritten { token_metadata } = unwritten;
-    observed.held_of_client().is_none_or(|held| held.expires_at <= token_metadata.expires_at)
+    observed.held_of_client(now).is_none_or(|held| held.expires_at <= token_metadata.expires_at)
         && *token_metadata.request == *observed.desired.request
         && token_metadata.authority.as_deref() == Some(&*observed.desired.authority)
         && Some(&*token_metadata.issuer) == observed.authority.issuer()

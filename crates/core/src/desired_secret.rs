@@ -29,8 +29,8 @@ pub struct Content {
     pub issued: IssuedToken,
     /// Issuer that it came from.
     pub issuer: String,
-    /// The name of the authority.
-    pub authority: String,
+    /// The name of the authority; `None` where an earlier version of the operator did not record it.
+    pub authority: Option<String>,
     /// Digest of what was requested.
     pub request: String,
     /// Client identifier.
@@ -40,7 +40,9 @@ pub struct Content {
     /// Version of the client Secret.
     pub client_version: ObjectVersion,
     /// Digest of the name of the client Secret and of the keys that were read of it.
-    pub client_reference: String,
+    pub client_reference: Option<String>,
+    /// Digest of the renew annotation that the credential had when the token was requested.
+    pub renewed_for: Option<String>,
 }
 
 impl Content {
@@ -50,8 +52,8 @@ impl Content {
         TokenMetadata {
             request: self.request.as_str().into(),
             issuer: self.issuer.as_str().into(),
-            authority: Some(self.authority.as_str().into()),
-            client_reference: Some(self.client_reference.as_str().into()),
+            authority: self.authority.as_deref().map(Into::into),
+            client_reference: self.client_reference.as_deref().map(Into::into),
             client_version: self.client_version.clone(),
             issued_at: self.issued.issued_at,
             expires_at: self.issued.expires_at,
@@ -129,8 +131,6 @@ pub fn all_annotations(
         (secret_keys::REQUEST, content.request.clone()),
         (secret_keys::CLIENT, content.client_fingerprint.clone()),
         (secret_keys::CLIENT_VERSION, content.client_version.to_string()),
-        (secret_keys::CLIENT_REFERENCE, content.client_reference.clone()),
-        (secret_keys::AUTHORITY, content.authority.clone()),
         (secret_keys::CLIENT_ID, content.client_id.clone()),
         (secret_keys::ISSUER_ANNOTATION, content.issuer.clone()),
         (secret_keys::GRANTED, content.issued.scopes.join(" ")),
@@ -138,11 +138,12 @@ pub fn all_annotations(
         (secret_keys::EXPIRES_AT_ANNOTATION, time::to_rfc3339(content.issued.expires_at)),
     ];
     annotations.extend(token_metadata.map(|(key, value)| (key.to_owned(), value)));
-    if let Some(request) =
-        credential.metadata.annotations.as_ref().and_then(|annotations| annotations.get(secret_keys::RENEW))
-    {
-        annotations.insert(secret_keys::RENEWED_FOR.to_owned(), fingerprint::renewal(request));
-    }
+    let optional = [
+        (secret_keys::CLIENT_REFERENCE, &content.client_reference),
+        (secret_keys::AUTHORITY, &content.authority),
+        (secret_keys::RENEWED_FOR, &content.renewed_for),
+    ];
+    annotations.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))));
     let sealed = digest(data, &annotations);
     annotations.insert(secret_keys::CONTENT.to_owned(), sealed);
     annotations
@@ -191,7 +192,7 @@ pub fn owner(credential: &ITwinServiceCredential) -> Option<OwnerReference> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use chrono::DateTime;
     use itwin_oauth::sensitive::Sensitive;
 
@@ -214,7 +215,8 @@ mod tests {
         serde_json::from_value(value).expect("a credential")
     }
 
-    fn content() -> Content {
+    /// A token that was just issued.
+    pub(crate) fn content() -> Content {
         let at = |second: i64| DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range");
         Content {
             issued: IssuedToken {
@@ -225,12 +227,13 @@ mod tests {
                 expires_at: at(3600),
             },
             issuer: "https://ims.example.com".to_owned(),
-            authority: "ims".to_owned(),
+            authority: Some("ims".to_owned()),
             request: "request".to_owned(),
             client_id: "id".to_owned(),
             client_fingerprint: "fingerprint".to_owned(),
             client_version: ObjectVersion::new("uid", "1"),
-            client_reference: "client/keys".to_owned(),
+            client_reference: Some("client/keys".to_owned()),
+            renewed_for: None,
         }
     }
 

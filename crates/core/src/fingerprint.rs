@@ -45,6 +45,12 @@ pub fn client<'a>(token: &Sensitive, material: impl IntoIterator<Item = &'a str>
     hex(context.sign().as_ref())
 }
 
+/// Digest of a token, kept in memory alone.
+#[must_use]
+pub fn token(token: &Sensitive) -> String {
+    sha256_hex(["token", token.expose()])
+}
+
 /// Digest of the content of a Secret, in the order of its keys. The content includes the token, so that it cannot be
 /// guessed from the digest.
 #[must_use]

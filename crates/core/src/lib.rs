@@ -16,6 +16,7 @@ pub mod election;
 pub mod events;
 pub mod failure;
 pub mod fingerprint;
+pub mod last_held;
 pub mod messages;
 pub mod messages_oauth;
 pub mod messages_restart;

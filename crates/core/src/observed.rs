@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::credential::CredentialSpec;
 
-use crate::{action::Fetch, failure::Failure, object::ObjectVersion, restart::Restart, retry_key::RetryKey};
+use crate::{action::Fetch, failure::Failure, object::ObjectVersion, restart::Restart, retry_key::RetryKey, schedule};
 
 /// What is known about one credential and its surroundings.
 #[derive(Clone, Debug)]
@@ -272,6 +272,8 @@ pub struct History {
     pub reads: Reads<DateTime<Utc>>,
     /// No revert before this instant.
     pub revert_not_before: Option<DateTime<Utc>>,
+    /// No renewal before this instant: the last one gave no token that would be better.
+    pub renew_not_before: Option<DateTime<Utc>>,
 }
 
 /// Something for each kind of read.
@@ -357,8 +359,9 @@ impl ObservedState {
     /// The token that the Secret holds for the current spec and for the client as it is: another one must not expire
     /// earlier. Where the client changed, its tokens may live for a shorter time.
     #[must_use]
-    pub fn held_of_client(&self) -> Option<&TokenMetadata> {
-        self.held_for_spec().filter(|token_metadata| match &self.client {
+    pub fn held_of_client(&self, now: DateTime<Utc>) -> Option<&TokenMetadata> {
+        let comparable = self.held_for_spec().filter(|held| !schedule::is_of_another_clock(held, now));
+        comparable.filter(|token_metadata| match &self.client {
             Client::Usable { same_as_held: Some(same), .. } => *same,
             client => client.version().is_none_or(|version| *version == token_metadata.client_version),
         })

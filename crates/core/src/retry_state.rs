@@ -19,6 +19,7 @@ use crate::{
     desired_secret::Content,
     failure::Failure,
     fingerprint,
+    last_held::LastHeld,
     object::ObjectVersion,
     observed::{Reads, TokenMetadata},
     restart::Restarts,
@@ -50,7 +51,9 @@ pub struct RetryState {
     /// Reads of Secrets that failed.
     reads: Reads<Streak>,
     /// The token that the Secret held when it was read last.
-    last_held: Option<TokenMetadata>,
+    last_held: Option<LastHeld>,
+    /// No renewal before this instant: the last one gave no token that would be better.
+    renew_not_before: Option<DateTime<Utc>>,
     /// It was suspended since the token that is held was written or found up to date.
     was_suspended: bool,
     /// Consecutive writes of the status that failed.
@@ -134,6 +137,7 @@ impl RetryState {
             status: WrittenStatus::default(),
             reads: Reads::default(),
             last_held: last_held(credential, previous),
+            renew_not_before: None,
             was_suspended: false,
             api_failures: 0,
             is_long_renewal_reported: false,
@@ -143,10 +147,10 @@ impl RetryState {
 
 /// The token that the Secret held when an earlier process wrote the status. It counts only as long as the Secret cannot
 /// be read, and nothing is decided on it.
-fn last_held(credential: &ITwinServiceCredential, status: &CredentialStatus) -> Option<TokenMetadata> {
+fn last_held(credential: &ITwinServiceCredential, status: &CredentialStatus) -> Option<LastHeld> {
     let instant = |text: &Option<String>| text.as_deref().and_then(time::from_rfc3339);
     let is_current = status.observed_generation == credential.metadata.generation;
-    Some(TokenMetadata {
+    let token_metadata = TokenMetadata {
         request: fingerprint::request(&credential.spec).into(),
         issuer: status.issuer.as_deref().filter(|_| is_current)?.into(),
         authority: None,
@@ -154,7 +158,8 @@ fn last_held(credential: &ITwinServiceCredential, status: &CredentialStatus) -> 
         client_version: "".into(),
         issued_at: instant(&status.issued_at)?,
         expires_at: instant(&status.expires_at)?,
-    })
+    };
+    Some(LastHeld { token_metadata, record: None })
 }
 
 #[cfg(test)]

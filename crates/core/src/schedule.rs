@@ -45,6 +45,23 @@ pub fn renew_at(token_metadata: &TokenMetadata, policy: &Policy, uid: &str) -> D
     desired.max(token_metadata.issued_at + FLOOR)
 }
 
+/// How far ahead of this clock the request for a token may have been sent: the clocks of two nodes differ a little.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
+
+/// Whether the token was requested while a clock was ahead of this one: no one knows when it expires, so that it is
+/// renewed now, and a new one need not outlive it.
+#[must_use]
+pub fn is_of_another_clock(token_metadata: &TokenMetadata, now: DateTime<Utc>) -> bool {
+    token_metadata.issued_at > now + CLOCK_TOLERANCE
+}
+
+/// The wait after the authorization server returned the token that the Secret holds, which is valid for `left`: an eighth
+/// of that, so that there are many tries before it expires, but at least a second.
+#[must_use]
+pub fn after_same_token(left: TimeDelta) -> TimeDelta {
+    (left / 8).max(TimeDelta::seconds(1))
+}
+
 /// A part of `lifetime / 20` that the UID determines.
 fn jitter(lifetime: TimeDelta, uid: &str) -> TimeDelta {
     let milliseconds = (lifetime / JITTER_FRACTION).num_milliseconds() as f64 * digest::unit_interval(["renew", uid]);
@@ -125,6 +142,14 @@ mod tests {
             let at = renew_at(&token_metadata(lifetime), &policy(RenewBefore::Default, 300), "uid");
             assert!(at >= token_metadata(lifetime).issued_at + FLOOR, "{lifetime} s");
         }
+    }
+
+    #[test]
+    fn token_that_was_requested_in_the_future_is_of_another_clock() {
+        assert_eq!(
+            [-61, -60, 0].map(|second| is_of_another_clock(&token_metadata(3600), at(second))),
+            [true, false, false]
+        );
     }
 
     proptest! {

@@ -12,8 +12,10 @@ pub const SECRET_TYPE: &str = "Opaque";
 pub struct ReadData<'a> {
     /// Its data is what the operator wrote.
     pub is_ours: bool,
-    /// It is, except for keys that were added.
-    pub has_extra_keys: bool,
+    /// It is, except for keys that were added, or its token at least is the one that was written or read last.
+    pub is_token_intact: bool,
+    /// It is, as far as this process remembers, and its annotations do not count.
+    pub is_remembered: bool,
     /// The field `immutable` is true.
     pub is_immutable: bool,
     /// Its type.
@@ -23,8 +25,9 @@ pub struct ReadData<'a> {
 /// What the metadata of the Secret says about its data.
 #[derive(Clone, Copy, Debug)]
 pub struct DataClues {
-    /// This version was read before, and held what the operator wrote.
-    pub is_verified_version: bool,
+    /// The version that was read or trusted last, and held what the operator wrote, is this one; `None` where there is
+    /// none yet.
+    pub is_verified_version: Option<bool>,
     /// How many keys of `data` the operator wrote, if no one else wrote any.
     pub sole_writer_of: Option<usize>,
     /// How many keys the operator writes for the current spec.
@@ -37,14 +40,17 @@ pub struct DataClues {
     pub has_token_metadata: bool,
 }
 
-/// Whether the data is what the operator wrote. Keys that were added are no damage: they cost a patch, not a token.
+/// Whether the token is the one that the operator wrote. Other damage costs a patch, not a token.
+///
+/// Who wrote the data says enough at a start. Later each change is read: anyone may write under the operator's name.
 #[must_use]
 pub fn integrity(read: Option<ReadData<'_>>, clues: &DataClues) -> Integrity {
-    match read {
-        Some(read) if read.is_ours || read.has_extra_keys => Integrity::Verified,
-        Some(_) => Integrity::Tampered,
-        None if clues.is_verified_version || clues.sole_writer_of == Some(clues.keys_written) => Integrity::Verified,
-        None => Integrity::Unverified,
+    match (read, clues.is_verified_version) {
+        (Some(read), _) if read.is_ours || read.is_token_intact => Integrity::Verified,
+        (Some(_), _) => Integrity::Tampered,
+        (None, Some(true)) => Integrity::Verified,
+        (None, None) if clues.sole_writer_of == Some(clues.keys_written) => Integrity::Verified,
+        (None, _) => Integrity::Unverified,
     }
 }
 
@@ -74,8 +80,8 @@ pub struct MetadataClues {
     pub carries_desired: bool,
     /// Labels or annotations of an earlier template are there.
     pub has_leftovers: bool,
-    /// The data has keys that were added.
-    pub has_extra_keys: bool,
+    /// The data, or what the annotations say about it, is not what the operator wrote.
+    pub is_data_damaged: bool,
 }
 
 /// What of labels, annotations, owner reference and the keys of the data is not as it should be.
@@ -83,7 +89,7 @@ pub struct MetadataClues {
 pub fn drift(clues: &MetadataClues) -> Drift {
     if clues.has_owner != clues.wants_owner {
         Drift::Ownership
-    } else if !clues.is_template_current || clues.has_extra_keys {
+    } else if !clues.is_template_current || clues.is_data_damaged {
         Drift::Data
     } else if !clues.carries_desired || clues.has_leftovers {
         Drift::Metadata
@@ -96,10 +102,15 @@ pub fn drift(clues: &MetadataClues) -> Drift {
 mod tests {
     use super::*;
 
-    const READ: ReadData<'_> =
-        ReadData { is_ours: true, has_extra_keys: false, is_immutable: false, type_: SECRET_TYPE };
+    const READ: ReadData<'_> = ReadData {
+        is_ours: true,
+        is_token_intact: true,
+        is_remembered: false,
+        is_immutable: false,
+        type_: SECRET_TYPE,
+    };
     const CLUES: DataClues = DataClues {
-        is_verified_version: false,
+        is_verified_version: None,
         sole_writer_of: Some(6),
         keys_written: 6,
         may_be_immutable: false,
@@ -114,10 +125,11 @@ mod tests {
             (None, CLUES, Integrity::Verified),
             (None, others, Integrity::Unverified),
             (None, DataClues { sole_writer_of: Some(5), ..CLUES }, Integrity::Unverified),
-            (None, DataClues { is_verified_version: true, ..others }, Integrity::Verified),
+            (None, DataClues { is_verified_version: Some(true), ..others }, Integrity::Verified),
+            (None, DataClues { is_verified_version: Some(false), ..CLUES }, Integrity::Unverified),
             (Some(READ), others, Integrity::Verified),
-            (Some(ReadData { is_ours: false, has_extra_keys: true, ..READ }), others, Integrity::Verified),
-            (Some(ReadData { is_ours: false, ..READ }), CLUES, Integrity::Tampered),
+            (Some(ReadData { is_ours: false, ..READ }), others, Integrity::Verified),
+            (Some(ReadData { is_ours: false, is_token_intact: false, ..READ }), CLUES, Integrity::Tampered),
         ];
         for (number, (read, clues, expected)) in table.into_iter().enumerate() {
             assert_eq!(integrity(read, &clues), expected, "row {number}");
@@ -148,17 +160,17 @@ mod tests {
             is_template_current: true,
             carries_desired: true,
             has_leftovers: false,
-            has_extra_keys: false,
+            is_data_damaged: false,
         };
         assert_eq!(drift(&intact), Drift::None);
         assert_eq!(drift(&MetadataClues { has_owner: false, wants_owner: false, ..intact }), Drift::None);
         for (broken, expected) in [
             (MetadataClues { has_owner: false, ..intact }, Drift::Ownership),
-            (MetadataClues { wants_owner: false, has_extra_keys: true, ..intact }, Drift::Ownership),
+            (MetadataClues { wants_owner: false, is_data_damaged: true, ..intact }, Drift::Ownership),
             (MetadataClues { is_template_current: false, ..intact }, Drift::Data),
             (MetadataClues { carries_desired: false, ..intact }, Drift::Metadata),
             (MetadataClues { has_leftovers: true, ..intact }, Drift::Metadata),
-            (MetadataClues { has_extra_keys: true, carries_desired: false, ..intact }, Drift::Data),
+            (MetadataClues { is_data_damaged: true, carries_desired: false, ..intact }, Drift::Data),
         ] {
             assert_eq!(drift(&broken), expected, "{broken:?}");
         }

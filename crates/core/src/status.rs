@@ -56,8 +56,8 @@ pub fn status(inputs: &Inputs<'_>) -> CredentialStatus {
     let held = inputs.observed.held_for_spec();
     let condition =
         |verdict: Verdict| verdict.into_condition(&inputs.previous.conditions, inputs.generation, inputs.now);
-    let renewed = renewed(inputs, held).map(condition).or_else(|| previous(inputs, RENEWED));
-    let conditions = [Some(condition(ready(inputs, held))), renewed].into_iter().flatten().collect();
+    let ours = [Some(ready(inputs, held)), renewed(inputs, held)].into_iter().flatten().map(condition);
+    let conditions = ours.fold(inputs.previous.conditions.clone(), with_condition);
     let scopes = held.map(|_| inputs.description.scopes()).unwrap_or_default();
     let minimum_validity = inputs.observed.desired.policy.minimum_validity;
     CredentialStatus {
@@ -160,9 +160,20 @@ fn waits_in_queue(authority: &str) -> String {
     )
 }
 
-/// The condition of this type that the object has: it stays, with the generation that it is about.
-fn previous(inputs: &Inputs<'_>, kind: &str) -> Option<Condition> {
-    inputs.previous.conditions.iter().find(|condition| condition.type_ == kind).cloned()
+/// The conditions with this one in the place of the one of its type. Those of other writers stay as they are, and so does
+/// one of ours that is not known again, with the generation that it is about.
+fn with_condition(mut conditions: Vec<Condition>, condition: Condition) -> Vec<Condition> {
+    match conditions.iter_mut().find(|present| present.type_ == condition.type_) {
+        Some(present) => *present = condition,
+        None => conditions.push(condition),
+    }
+    conditions
+}
+
+/// Whether a condition is the operator's.
+#[must_use]
+pub fn is_ours(condition: &Condition) -> bool {
+    [READY, RENEWED].contains(&condition.type_.as_str())
 }
 
 /// `Renewed`: how the last attempt ended; `None` before the first one, and before the first one for a changed spec.
@@ -430,5 +441,21 @@ mod tests {
         let failed = failed(Reason::SecretReadFailed);
         assert_eq!(ready_at(&unread, &failed, 1), pair("True", "TokenValid"));
         assert_eq!(ready_at(&unread, &failed, 3600), pair("False", "TokenExpired"));
+    }
+
+    #[test]
+    fn conditions_of_others_stay_where_they_are() {
+        let theirs = Condition { type_: "Audited".to_owned(), ..first_condition() };
+        let previous = CredentialStatus { conditions: vec![theirs.clone(), first_condition()], ..Default::default() };
+        let status = reported(&observe(Some(3600)), &Attempts::default(), &previous, at(1));
+        let types: Vec<&str> = status.conditions.iter().map(|condition| condition.type_.as_str()).collect();
+        assert_eq!(types, ["Audited", READY, RENEWED]);
+        assert_eq!(status.conditions[0], theirs);
+        assert!(!is_ours(&theirs) && status.conditions[1..].iter().all(is_ours));
+    }
+
+    fn first_condition() -> Condition {
+        let status = reported(&observe(None), &Attempts::default(), &CredentialStatus::default(), at(0));
+        status.conditions.into_iter().next().expect("Ready")
     }
 }

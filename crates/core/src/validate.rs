@@ -16,7 +16,7 @@ use itwin_api::{
 };
 use itwin_oauth::{jwt::VerifiedClaims, sensitive::Sensitive, token::TokenResponse};
 
-use crate::observed::TokenMetadata;
+use crate::{last_held::Record, observed::TokenMetadata};
 
 // what the schema and the Secret hold is what the protocol reads
 const _: () = assert!(
@@ -52,6 +52,8 @@ pub struct Expected<'a> {
     pub scopes: &'a [String],
     /// The token in the Secret, where it is for this very request.
     pub held: Option<&'a TokenMetadata>,
+    /// What the token in the Secret is recognized by, as far as it is remembered.
+    pub record: Option<&'a Record>,
     /// What is tolerated between the clock of the authorization server and this one, for `nbf`.
     pub skew: TimeDelta,
     /// The time now.
@@ -90,6 +92,12 @@ pub enum ValidationError {
         /// Which.
         missing: Vec<String>,
     },
+    /// It is the token that the Secret holds.
+    #[error("the same token")]
+    SameToken {
+        /// When it expires.
+        expires_at: DateTime<Utc>,
+    },
     /// The Secret holds a valid token that expires later.
     #[error("expires before the current token")]
     ShorterThanCurrent {
@@ -116,6 +124,7 @@ pub fn validate(
     let expires_at = expiry(&response, claims)?;
     check_times(expires_at, claims, expected)?;
     let scopes = granted_scopes(&response, claims, expected.scopes)?;
+    check_same(&response.access_token, expires_at, expected)?;
     check_current(expires_at, expected)?;
     Ok(IssuedToken {
         token: response.access_token,
@@ -150,6 +159,19 @@ fn check_times(
     let is_too_early = |nbf| DateTime::from_timestamp(nbf, 0).is_none_or(|nbf| nbf > now + skew);
     match claims.and_then(|claims| claims.nbf) {
         Some(nbf) if is_too_early(nbf) => Err(ValidationError::NotYetValid),
+        _ => Ok(()),
+    }
+}
+
+/// How much later the same token may be said to expire: servers count from when they answer, and round.
+const ROUNDING: TimeDelta = TimeDelta::seconds(5);
+
+/// Some servers return the token that they issued before until it expires: that is no new one.
+fn check_same(token: &Sensitive, expires_at: DateTime<Utc>, expected: Expected<'_>) -> Result<(), ValidationError> {
+    match (expected.held, expected.record) {
+        (Some(held), Some(record)) if record.is_of(token) && expires_at <= held.expires_at + ROUNDING => {
+            Err(ValidationError::SameToken { expires_at: held.expires_at })
+        }
         _ => Ok(()),
     }
 }

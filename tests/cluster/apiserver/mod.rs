@@ -12,6 +12,7 @@ mod crash;
 mod drift;
 mod failover;
 mod failures;
+mod fights;
 mod issue;
 mod ownership;
 mod permissions;

@@ -146,7 +146,7 @@ fn other_names_in_the_spec_ask_for_another_token_unless_the_old_ones_were_not_re
 
 #[test]
 fn new_token_is_compared_with_the_old_one_only_where_the_client_is_the_same() {
-    let held_of = |client| settled().with(|observed| observed.client = client).held_of_client().is_some();
+    let held_of = |client| settled().with(|observed| observed.client = client).held_of_client(at(1)).is_some();
     assert!(held_of(usable(Some(true))) && held_of(Client::Unread { version: Some("uid/1".into()) }));
     assert!(!held_of(usable(Some(false))) && !held_of(Client::Unread { version: Some("uid/2".into()) }));
 }
@@ -459,4 +459,27 @@ fn at_most_one_request_a_second_is_sent_except_on_request() {
         observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: None });
     });
     assert_eq!(decide(&asked, due), Action::RequestToken(IssueReason::Requested));
+}
+
+#[test]
+fn token_of_a_clock_that_was_ahead_is_renewed_now_and_not_compared_with() {
+    let ahead = settled().with(|observed| observed.client = usable(Some(true)));
+    assert_eq!(decide(&ahead, at(-7200)), Action::RequestToken(IssueReason::Due));
+    assert!(ahead.held_of_client(at(-7200)).is_none() && ahead.held_of_client(at(-59)).is_some());
+    assert!(matches!(decide(&ahead, at(-59)), Action::UpToDate { .. }));
+}
+
+#[test]
+fn renewal_that_gave_no_better_token_is_repeated_only_when_it_may_give_one() {
+    let later = at(3300);
+    let waiting = settled().with(|observed| {
+        observed.client = usable(Some(true));
+        observed.history.renew_not_before = Some(later);
+    });
+    assert_eq!(decide(&waiting, at(3299)), Action::BackOff { until: later });
+    assert!(matches!(decide(&waiting, at(1)), Action::UpToDate { .. }), "nothing is due");
+    assert_eq!(decide(&waiting, later), Action::RequestToken(IssueReason::Due));
+    let asked =
+        waiting.with(|observed| observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: None }));
+    assert_eq!(decide(&asked, at(1)), Action::RequestToken(IssueReason::Requested));
 }

@@ -60,6 +60,7 @@ pub fn not_valid(error: &ValidationError, authority: &str) -> Failure {
         ),
         ValidationError::ScopesTooLong => scopes_too_long(authority),
         ValidationError::ScopeReduced { missing } => scope_reduced(missing, authority),
+        ValidationError::SameToken { expires_at } => shorter(*expires_at, *expires_at, authority),
         ValidationError::ShorterThanCurrent { expires_at, current } => shorter(*expires_at, *current, authority),
     }
 }

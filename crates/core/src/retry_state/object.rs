@@ -14,6 +14,12 @@ impl RetryState {
         self.status.pending.as_ref().map(|(_, status)| &**status)
     }
 
+    /// The resourceVersion that the object had after that.
+    #[must_use]
+    pub fn written_version(&self) -> Option<u64> {
+        self.status.pending.as_ref().map(|(version, _)| *version)
+    }
+
     /// A status is about to be written: whatever becomes of it, the next reconcile compares with what the object then has.
     pub fn status_write_begins(&mut self) {
         self.status.newest = 0;

@@ -182,12 +182,12 @@ fn token_of_the_status_counts_until_the_secret_is_read_and_only_for_its_spec() {
         "expiresAt": time::to_rfc3339(at(3600)),
     });
     let mut state = RetryState::recall(&credential(status.clone()), at(0));
-    assert_eq!(state.last_held().map(|held| held.expires_at), Some(at(3600)));
-    state.remember_held(&observed(None));
+    assert_eq!(state.last_held().map(|held| held.token_metadata.expires_at), Some(at(3600)));
+    state.remember_observed(&observed(None), None);
     assert_eq!(state.last_held(), None, "there is no Secret");
     let mut old = status;
     old["observedGeneration"] = json!(0);
-    assert_eq!(RetryState::recall(&credential(old), at(0)).last_held(), None);
+    assert!(RetryState::recall(&credential(old), at(0)).last_held().is_none());
 }
 
 #[test]

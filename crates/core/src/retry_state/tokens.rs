@@ -9,8 +9,9 @@ use crate::{
     conflict::Reverts,
     desired_secret::Content,
     failure::Failure,
+    last_held::LastHeld,
     object::ObjectVersion,
-    observed::{ObservedState, Reads, Target, TokenMetadata},
+    observed::{Drift, Held, Integrity, ObservedState, Reads, Target},
     renewal::RenewalClues,
     streak::Streak,
 };
@@ -77,6 +78,7 @@ impl RetryState {
     /// A token was written, which fulfils this value of the renew annotation.
     pub fn written(&mut self, renew_annotation: Option<&str>) {
         self.verified_client = None;
+        self.renew_not_before = None;
         self.was_suspended = false;
         self.fulfilled(renew_annotation);
         self.settled();
@@ -160,16 +162,45 @@ impl RetryState {
         Reads { target: until(Fetch::Target), target_data: until(Fetch::TargetData), client: until(Fetch::Client) }
     }
 
-    /// The token that the Secret held when it was read last, as far as is known.
+    /// The token that the Secret held when it was written or read last, as far as is known.
     #[must_use]
-    pub fn last_held(&self) -> Option<&TokenMetadata> {
+    pub fn last_held(&self) -> Option<&LastHeld> {
         self.last_held.as_ref()
     }
 
-    /// Remembers the token that the Secret holds.
-    pub fn remember_held(&mut self, observed: &ObservedState) {
-        if !matches!(observed.target, Target::Unread { .. } | Target::Presumed) {
-            self.last_held = observed.held().cloned();
+    /// Remembers a token that was written, or read with all that the operator wrote.
+    pub fn remember(&mut self, held: LastHeld) {
+        self.last_held = Some(held);
+    }
+
+    /// Remembers what was observed of the Secret, at this version if it is there.
+    pub fn remember_observed(&mut self, observed: &ObservedState, version: Option<&ObjectVersion>) {
+        match &observed.target {
+            // what was remembered may prove that the token in it is good
+            Target::Unread { .. } | Target::Presumed | Target::Ours(Held { data: Integrity::Unverified, .. }) => {}
+            Target::Ours(Held { token_metadata: Some(token_metadata), data: Integrity::Verified, drift, .. }) => {
+                // damage beside the token is found by a read alone
+                if *drift != Drift::Data {
+                    self.verified_target = version.cloned();
+                }
+                if self.last_held.as_ref().is_none_or(|last| last.token_metadata != *token_metadata) {
+                    self.last_held = Some(LastHeld { token_metadata: token_metadata.clone(), record: None });
+                }
+            }
+            Target::Ours(_) => {}
+            Target::Absent | Target::NotOwned(_) | Target::Adoptable(_) => self.last_held = None,
         }
+    }
+
+    /// No renewal before this instant, since the last one gave no token that would be better; with another token in the
+    /// Secret, or on request, it is one.
+    pub fn renewal_waits(&mut self, until: DateTime<Utc>) {
+        self.renew_not_before = Some(until);
+    }
+
+    /// See [`Self::renewal_waits`].
+    #[must_use]
+    pub fn renew_not_before(&self) -> Option<DateTime<Utc>> {
+        self.renew_not_before
     }
 }

@@ -31,7 +31,7 @@ fn validated_for(
     scopes: &[String],
     held: Option<&TokenMetadata>,
 ) -> Result<IssuedToken, ValidationError> {
-    validate(response, claims.as_ref(), Expected { scopes, held, skew: SKEW, now: at(1) })
+    validate(response, claims.as_ref(), Expected { scopes, held, record: None, skew: SKEW, now: at(1) })
 }
 
 fn validated(answer: Answer) -> Result<IssuedToken, ValidationError> {
@@ -148,4 +148,22 @@ fn expiry_beyond_the_calendar_is_no_date() {
     let mut far = answer(0, None);
     claims(&mut far).exp = i64::MAX;
     assert_eq!(validated(far).err(), Some(ValidationError::ExpiryOutOfRange));
+}
+
+#[test]
+fn token_that_the_secret_holds_is_recognized_unless_it_lives_longer() {
+    let record = Record::new(&Sensitive::new("token".into()), Default::default(), "client", None);
+    let (other, held) = (Record::new(&Sensitive::new("other".into()), Default::default(), "client", None), held(3600));
+    let validated = |exp, record| {
+        let (response, claims) = answer(exp, None);
+        let scopes = ["itwin-platform".to_owned()];
+        let expected = Expected { scopes: &scopes, held: Some(&held), record, skew: SKEW, now: at(1) };
+        validate(response, claims.as_ref(), expected).map(|issued| issued.expires_at)
+    };
+    let same = Err(ValidationError::SameToken { expires_at: at(3600) });
+    assert_eq!(validated(3599, Some(&record)), same);
+    assert_eq!(validated(3605, Some(&record)), same);
+    assert_eq!(validated(3606, Some(&record)), Ok(at(3606)));
+    assert_eq!(validated(3600, Some(&other)), Ok(at(3600)));
+    assert_eq!(validated(3600, None), Ok(at(3600)));
 }

@@ -1,0 +1,113 @@
+//! What a process remembers of the token that a Secret held when it was written or read last.
+//!
+//! It proves that the token in a Secret is still that one, whatever became of the annotations and of the other keys, so
+//! that those are put back without a token request; and that a token which is issued again is the same.
+
+use std::sync::Arc;
+
+use itwin_oauth::sensitive::Sensitive;
+
+use crate::{
+    desired_secret::Content,
+    fingerprint,
+    observed::{Description, TokenMetadata},
+    validate::IssuedToken,
+};
+
+/// The token that the Secret held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastHeld {
+    /// What was recorded about it.
+    pub token_metadata: TokenMetadata,
+    /// What else is needed to write the Secret again; `None` where only the metadata of the Secret was read.
+    pub record: Option<Record>,
+}
+
+/// What else was recorded about a token, and what the token is recognized by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Digest of the token.
+    token: Arc<str>,
+    /// What it was issued for.
+    pub description: Description,
+    /// Digest of the client's credentials, keyed by the token.
+    pub client_fingerprint: Arc<str>,
+    /// Digest of the renew annotation that it was requested for.
+    pub renewed_for: Option<Arc<str>>,
+}
+
+impl Record {
+    /// What is recorded of this token.
+    #[must_use]
+    pub fn new(
+        token: &Sensitive,
+        description: Description,
+        client_fingerprint: &str,
+        renewed_for: Option<Arc<str>>,
+    ) -> Self {
+        let token = fingerprint::token(token).into();
+        Self { token, description, client_fingerprint: client_fingerprint.into(), renewed_for }
+    }
+
+    /// Whether it is about this token.
+    #[must_use]
+    pub fn is_of(&self, token: &Sensitive) -> bool {
+        *self.token == *fingerprint::token(token)
+    }
+}
+
+impl LastHeld {
+    /// What is remembered of a token that is written.
+    #[must_use]
+    pub fn written(content: &Content) -> Self {
+        let description = Description {
+            client_id: Some(content.client_id.as_str().into()),
+            scopes: Some(content.issued.scopes.join(" ").into()),
+        };
+        let renewed_for = content.renewed_for.as_deref().map(Arc::from);
+        let record = Record::new(&content.issued.token, description, &content.client_fingerprint, renewed_for);
+        Self { token_metadata: content.token_metadata(), record: Some(record) }
+    }
+
+    /// All that the Secret is to hold again for the token that it holds; `None` where that is not this one.
+    #[must_use]
+    pub fn content(&self, token: &Sensitive) -> Option<Content> {
+        let record = self.record.as_ref().filter(|record| record.is_of(token))?;
+        let TokenMetadata { request, issuer, authority, client_reference, client_version, issued_at, expires_at } =
+            &self.token_metadata;
+        Some(Content {
+            issued: IssuedToken {
+                token: token.clone(),
+                token_type: "Bearer".to_owned(),
+                scopes: record.description.scopes(),
+                issued_at: *issued_at,
+                expires_at: *expires_at,
+            },
+            issuer: issuer.to_string(),
+            authority: authority.as_deref().map(str::to_owned),
+            request: request.to_string(),
+            client_id: record.description.client_id.as_deref().unwrap_or_default().to_owned(),
+            client_fingerprint: record.client_fingerprint.to_string(),
+            client_version: client_version.clone(),
+            client_reference: client_reference.as_deref().map(str::to_owned),
+            renewed_for: record.renewed_for.as_deref().map(str::to_owned),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired_secret::tests::content;
+
+    #[test]
+    fn content_is_what_was_written_for_the_same_token_and_nothing_for_another() {
+        let content = content();
+        let held = LastHeld::written(&content);
+        let again = held.content(&content.issued.token).expect("the same token");
+        assert_eq!(LastHeld::written(&again), held);
+        assert_eq!(again.issued.scopes, content.issued.scopes);
+        assert!(held.content(&Sensitive::new("another".to_owned())).is_none());
+        assert!(LastHeld { record: None, ..held }.content(&content.issued.token).is_none());
+    }
+}

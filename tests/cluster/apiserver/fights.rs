@@ -1,0 +1,214 @@
+//! Admission policies, webhooks and other writers that fight with the operator over a Secret: a good token stays good.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use testbed::eventually;
+
+use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
+
+/// A policy of the cluster, which is deleted at the end of its test.
+struct Policy<'a> {
+    fixture: &'a Fixture,
+    kind: &'static str,
+}
+
+impl Drop for Policy<'_> {
+    fn drop(&mut self) {
+        let testbed = &self.fixture.namespace.testbed;
+        for kind in [self.kind.to_owned(), format!("{}binding", self.kind)] {
+            let mut kubectl = std::process::Command::new(&testbed.kubectl);
+            kubectl.arg("--kubeconfig").arg(&testbed.kubeconfig).args(["delete", &kind, &self.fixture.namespace.name]);
+            let _ = kubectl.output();
+        }
+    }
+}
+
+/// Applies a policy to the Secrets of the namespace, without the client Secret.
+async fn apply_policy<'a>(fixture: &'a Fixture, kind: &'static str, spec: Value) -> Result<Policy<'a>> {
+    let name = &fixture.namespace.name;
+    let mut spec = spec;
+    spec["matchConstraints"] = json!({
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},
+        "resourceRules": [
+            {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["secrets"]},
+        ],
+    });
+    spec["matchConditions"] =
+        json!([{"name": "token", "expression": format!("object.metadata.name != '{NAME}-client'")}]);
+    let object = |kind: &str, spec: Value| {
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": kind,
+            "metadata": {"name": name},
+            "spec": spec,
+        })
+    };
+    let mut binding = json!({"policyName": name});
+    if kind == "ValidatingAdmissionPolicy" {
+        binding["validationActions"] = json!(["Deny"]);
+    }
+    let policy = Policy { fixture, kind };
+    fixture.namespace.apply(&object(kind, spec)).await?;
+    fixture.namespace.apply(&object(&format!("{kind}Binding"), binding)).await?;
+    Ok(policy)
+}
+
+/// Waits until a Secret that is created is not as it was sent, or not accepted.
+async fn wait_effective(fixture: &Fixture) -> Result<()> {
+    let probe = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": "probe",
+            "labels": {"credentials.itwin.dev/credential": "probe"},
+            "annotations": {"probe": "1"},
+        },
+    });
+    let (object, namespace) = (probe.to_string(), &fixture.namespace.name);
+    let create = ["--namespace", namespace, "create", "--dry-run=server", "-o", "json", "-f", "-"];
+    eventually("the policy", PATIENCE, async || {
+        let Ok(text) = fixture.namespace.testbed.kubectl_with(&create, Some(&object)).await else { return Some(()) };
+        let secret: Value = serde_json::from_str(&text).ok()?;
+        let metadata = &secret["metadata"];
+        let is_same = metadata["labels"]["credentials.itwin.dev/credential"] == "probe"
+            && metadata["annotations"]["probe"] == "1";
+        (!is_same).then_some(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn policy_that_strips_annotations_is_reported_and_costs_no_token() -> Result<()> {
+    let fixture = Fixture::ready("stripped").await?;
+    let strip = json!({
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "mutations": [{
+            "patchType": "JSONPatch",
+            "jsonPatch": {
+                "expression": "has(object.metadata.annotations) ? \
+                               [JSONPatch{op: 'remove', path: '/metadata/annotations'}] : []",
+            },
+        }],
+    });
+    let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", strip).await?;
+    wait_effective(&fixture).await?;
+    let first = fixture.token().await?;
+    fixture.renew_now(NAME, "1").await?;
+    fixture.wait_token_other_than(&first, PATIENCE).await?;
+    let message = fixture.wait_condition("Renewed", "False", "SecretConflict", PATIENCE).await?;
+    assert!(message.contains("admission policy"), "{message}");
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    eventually("more rounds", PATIENCE, async || {
+        (fixture.status().await.ok()?["consecutiveFailures"].as_i64()? >= 3).then_some(())
+    })
+    .await
+    .with_context(|| fixture.operator.process.log_tail())?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 2, "the first, and the one that was asked for");
+    Ok(())
+}
+
+#[tokio::test]
+async fn policy_that_overrides_a_label_is_reported_and_costs_no_token() -> Result<()> {
+    let fixture = Fixture::ready("relabelled").await?;
+    let relabel = json!({
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "mutations": [{
+            "patchType": "ApplyConfiguration",
+            "applyConfiguration": {
+                "expression":
+                    "Object{metadata: Object.metadata{labels: {'credentials.itwin.dev/credential': 'theirs'}}}",
+            },
+        }],
+    });
+    let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", relabel).await?;
+    wait_effective(&fixture).await?;
+    let first = fixture.token().await?;
+    fixture.renew_now(NAME, "1").await?;
+    fixture.wait_token_other_than(&first, PATIENCE).await?;
+    let message = fixture.wait_condition("Renewed", "False", "SecretConflict", PATIENCE).await?;
+    assert!(message.contains("admission policy"), "{message}");
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn refusal_of_a_policy_is_quoted_and_the_token_is_kept() -> Result<()> {
+    let fixture = Fixture::ready("denied").await?;
+    let deny = json!({
+        "failurePolicy": "Fail",
+        "validations": [{
+            "expression": "false",
+            "messageExpression": "'labels are immutable here; token ' + string(object.data['access_token'])",
+        }],
+    });
+    let first = fixture.token().await?;
+    {
+        let _policy = apply_policy(&fixture, "ValidatingAdmissionPolicy", deny).await?;
+        wait_effective(&fixture).await?;
+        fixture.renew_now(NAME, "1").await?;
+        let message = fixture.wait_condition("Renewed", "False", "SecretWriteFailed", PATIENCE).await?;
+        assert!(message.contains("labels are immutable here") && message.contains("admission policy"), "{message}");
+        assert!(message.contains("[redacted]"), "{message}");
+        fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    }
+    fixture.wait_token_other_than(&first, PATIENCE * 2).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 2, "the token was kept");
+    Ok(())
+}
+
+#[tokio::test]
+async fn edits_under_the_name_of_the_operator_are_reverted() -> Result<()> {
+    let fixture = Fixture::ready("impostor").await?;
+    let token = fixture.token().await?;
+    let patch = async |patch: Value| {
+        let manager = "--field-manager=itwin-credential-operator";
+        let edit = ["patch", "secret", NAME, "--type=merge", manager, "-p", &patch.to_string()];
+        fixture.namespace.kubectl(&edit).await
+    };
+    let annotation = |secret: &Value| secret["metadata"]["annotations"]["credentials.itwin.dev/expires-at"].clone();
+    let before = annotation(&fixture.secret().await?.context("no Secret")?);
+
+    let later = json!({"metadata": {"annotations": {"credentials.itwin.dev/expires-at": "2099-01-01T00:00:00Z"}}});
+    patch(later).await?;
+    eventually("the annotation", SOON, async || (annotation(&fixture.secret().await.ok()??) == before).then_some(()))
+        .await
+        .with_context(|| fixture.operator.process.log_tail())?;
+    patch(json!({"stringData": {"scope": "everything"}})).await?;
+    eventually("the scope", SOON, async || (fixture.data().await.ok()?["scope"] == "itwin-platform").then_some(()))
+        .await?;
+    assert_eq!((fixture.token().await?, fixture.token_requests().await?.len()), (token, 1), "no token for that");
+    patch(json!({"stringData": {"access_token": "garbage"}})).await?;
+    fixture.wait_token_other_than("garbage", SOON).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn conditions_of_others_stay() -> Result<()> {
+    let fixture = Fixture::ready("conditions").await?;
+    let mut status = fixture.status().await?;
+    let theirs = json!({
+        "type": "Audited",
+        "status": "True",
+        "reason": "Audited",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    status["conditions"].as_array_mut().context("no conditions")?.push(theirs);
+    let patch = json!({"status": {"conditions": status["conditions"]}}).to_string();
+    let edit = ["patch", "itcred", NAME, "--subresource=status", "--type=merge", "-p", &patch];
+    fixture.namespace.kubectl(&edit).await?;
+    let first = fixture.token().await?;
+    fixture.renew_now(NAME, "1").await?;
+    fixture.wait_token_other_than(&first, PATIENCE).await?;
+    eventually("the status of the renewal", SOON, async || {
+        fixture.status().await.ok().filter(|status| status["lastRenewRequest"] == "1")
+    })
+    .await?;
+    let types = ["get", "itcred", NAME, "-o", "jsonpath={.status.conditions[*].type}"];
+    assert_eq!(fixture.namespace.kubectl(&types).await?, "Ready Renewed Audited");
+    Ok(())
+}
