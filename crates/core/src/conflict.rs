@@ -36,6 +36,9 @@ impl Reverts {
     pub fn record(&mut self, generation: i64, now: DateTime<Utc>) -> u32 {
         if self.generation != generation || !self.follows(now) {
             *self = Self { generation, ..Self::default() };
+        } else if self.conflict.is_some() && self.conflict_until(now).is_none() {
+            // it was over: it is reported again, and the backoff begins again
+            self.count = ROUNDS - 1;
         }
         self.refused = None;
         self.count = self.count.saturating_add(1);
@@ -116,7 +119,7 @@ mod tests {
         assert_eq!(reverts.conflict_until(at(72)), Some(at(3 + 10 + 60)));
         assert_eq!(reverts.failing(at(72)).map(|streak| streak.count), Some(2));
         assert_eq!((reverts.conflict_until(at(73)), reverts.failing(at(73))), (None, None));
-        assert_eq!(reverts.record(1, at(73)), 3, "it goes on");
+        assert_eq!(reverts.record(1, at(73)), 1, "it goes on, with a short wait");
         assert_eq!(reverts.record(1, at(73 + 901 + 10)), 0, "a first revert");
     }
 

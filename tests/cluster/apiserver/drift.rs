@@ -69,7 +69,7 @@ async fn edited_annotations_about_the_token_do_not_keep_it_from_being_renewed() 
     let reported = &secret["metadata"]["annotations"]["credentials.itwin.dev/expires-at"];
     assert_eq!(reported, data["expires_at"].as_str());
     fixture.reconcile().await?;
-    assert_eq!(fixture.token_requests().await?.len(), 2, "one for the edit that no process can judge");
+    assert_eq!(fixture.token_requests().await?.len(), 2, "one for the edit that no process remembers");
     Ok(())
 }
 

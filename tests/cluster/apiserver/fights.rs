@@ -136,7 +136,7 @@ async fn policy_that_overrides_a_label_is_reported_and_costs_no_token() -> Resul
 }
 
 #[tokio::test]
-async fn refusal_of_a_policy_is_quoted_and_the_token_is_kept() -> Result<()> {
+async fn denial_of_a_policy_is_quoted_and_the_token_is_kept() -> Result<()> {
     let fixture = Fixture::ready("denied").await?;
     let deny = json!({
         "failurePolicy": "Fail",
