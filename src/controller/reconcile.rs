@@ -202,7 +202,10 @@ impl Reconciler<'_> {
         }
         // the Secret is changed as fast as it is reconciled
         let observed = self.observe();
-        self.failed(&observed, messages::secret_changes_constantly(&self.references.target.to_string()));
+        let failure = messages::secret_changes_constantly(&self.references.target.to_string());
+        let wait = self.failed_after(self.retry_state.failures(), &observed, failure.clone(), false);
+        // reverts wait too, which no attempt holds up
+        self.retry_state.reverts_mut().refused(failure, wait, self.context.clock.now());
         self.report(self.retry_state.not_before(), None).await
     }
 
@@ -275,6 +278,7 @@ impl Reconciler<'_> {
 
     /// Nothing is to be done before this renewal; `None` while nothing is to be renewed.
     fn up_to_date(&mut self, renew_at: Option<DateTime<Utc>>, observed: &ObservedState) -> Next {
+        self.retry_state.all_read();
         if !observed.has_drifted() {
             self.retry_state.reverts_mut().all_reverted();
         }

@@ -48,7 +48,11 @@ pub fn client(clues: &ClientClues<'_>, not_found: impl FnOnce() -> Failure) -> C
     };
     if let Some(read) = clues.read.filter(is_current) {
         return match read.failure {
-            None => Client::Usable { version: read.version.clone(), same_as_held: read.same_as_held },
+            None => {
+                // it was relabelled, perhaps, since the token was requested with this content
+                let was_verified = (clues.verified == Some(read.version)).then_some(true);
+                Client::Usable { version: read.version.clone(), same_as_held: read.same_as_held.or(was_verified) }
+            }
             Some(failure) => Client::Unusable(failure.clone()),
         };
     }
@@ -82,6 +86,7 @@ mod tests {
         let absent = ClientClues { known: KnownVersion::Absent, ..nothing };
         let read = Some(ReadClient { version: &new, failure: None, same_as_held: Some(true) });
         let useless = Some(ReadClient { version: &new, failure: Some(&useless), same_as_held: None });
+        let uncompared = Some(ReadClient { version: &new, failure: None, same_as_held: None });
         let stale = Some(ReadClient { version: &old, failure: None, same_as_held: None });
         let unread = Client::Unread { version: Some(new.clone()) };
         let usable = Client::Usable { version: new.clone(), same_as_held: Some(true) };
@@ -89,7 +94,12 @@ mod tests {
             (nothing, Client::Unread { version: None }),
             (ClientClues { read, ..nothing }, usable.clone()),
             (present, unread.clone()),
-            (ClientClues { read, ..present }, usable),
+            (ClientClues { read, ..present }, usable.clone()),
+            (ClientClues { read: uncompared, verified: Some(&new), ..present }, usable),
+            (
+                ClientClues { read: uncompared, verified: Some(&old), ..present },
+                Client::Usable { version: new.clone(), same_as_held: None },
+            ),
             (ClientClues { read: stale, ..present }, unread.clone()),
             (
                 ClientClues { read: useless, ..present },

@@ -174,6 +174,20 @@ fn failure_that_happened_last_is_reported_whatever_failed() {
 }
 
 #[test]
+fn reads_that_failed_are_no_longer_reported_once_nothing_needs_to_be_read() {
+    let mut state = new();
+    let done: [fn(&mut RetryState); 2] = [RetryState::all_read, |state| state.written(None)];
+    for done in done {
+        let failure = Failure::new(Reason::SecretReadFailed, "because");
+        state.read(Fetch::Target, Err(failure), TimeDelta::zero(), "uid", at(0));
+        assert_eq!(state.reported(at(0)).failures, 1);
+        // such as a watch that showed what could not be read
+        done(&mut state);
+        assert_eq!(state.reported(at(0)).failures, 0);
+    }
+}
+
+#[test]
 fn token_of_the_status_counts_until_the_secret_is_read_and_only_for_its_spec() {
     let status = json!({
         "observedGeneration": 1,

@@ -79,6 +79,7 @@ impl RetryState {
     pub fn written(&mut self, renew_annotation: Option<&str>) {
         self.verified_client = None;
         self.renew_not_before = None;
+        self.all_read();
         self.was_suspended = false;
         self.fulfilled(renew_annotation);
         self.settled();
@@ -155,6 +156,11 @@ impl RetryState {
         });
     }
 
+    /// Nothing is left to be read: what could not be read was learned otherwise, such as from a watch.
+    pub fn all_read(&mut self) {
+        self.reads = Reads::default();
+    }
+
     /// No read of a kind before these instants.
     #[must_use]
     pub fn reads_not_before(&self, now: DateTime<Utc>) -> Reads<DateTime<Utc>> {
@@ -179,7 +185,7 @@ impl RetryState {
             // what was remembered may prove that the token in it is good
             Target::Unread { .. } | Target::Presumed | Target::Ours(Held { data: Integrity::Unverified, .. }) => {}
             Target::Ours(Held { token_metadata: Some(token_metadata), data: Integrity::Verified, drift, .. }) => {
-                // damage beside the token is found by a read alone
+                // damage to anything except the token is found only by a read
                 if *drift != Drift::Data {
                     self.verified_target = version.cloned();
                 }
