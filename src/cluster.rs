@@ -177,13 +177,22 @@ fn is_denied(said: &Quote) -> bool {
 }
 
 impl CallError {
-    /// The error without anything that is a part of the data that was sent.
+    /// The error without anything that is a part of the data that was sent, and, where an admission webhook or policy
+    /// speaks, which sees the whole object, without anything that may be a value.
     #[must_use]
-    pub fn without(self, data: &Data) -> Self {
+    pub fn without(self, data: Option<&Data>) -> Self {
+        let redacted = |said: Quote| {
+            let said = data.map_or_else(|| said.clone(), |data| said.without(data));
+            if said.contains("webhook") || said.contains("olicy") || is_denied(&said) {
+                said.without_values()
+            } else {
+                said
+            }
+        };
         match self {
-            Self::Forbidden(said) => Self::Forbidden(said.without(data)),
-            Self::Rejected(code, said) => Self::Rejected(code, said.without(data)),
-            Self::Unavailable(code, said) => Self::Unavailable(code, said.without(data)),
+            Self::Forbidden(said) => Self::Forbidden(redacted(said)),
+            Self::Rejected(code, said) => Self::Rejected(code, redacted(said)),
+            Self::Unavailable(code, said) => Self::Unavailable(code, redacted(said)),
             other => other,
         }
     }

@@ -29,6 +29,8 @@ pub struct Existing<'a> {
     pub secret_metadata: &'a SecretMetadata,
     /// Its data, where it was read; else only our keys are there.
     pub present: Option<&'a Data>,
+    /// Another token is written than it holds, for which no workload was restarted yet.
+    pub is_new_token: bool,
 }
 
 /// Creates the Secret.
@@ -41,7 +43,7 @@ pub async fn create(
     content: &Content,
     data: Data,
 ) -> Result<SecretMetadata, CallError> {
-    let secret = Secret {
+    let mut secret = Secret {
         metadata: ObjectMeta {
             name: Some(credential.target_name().to_owned()),
             labels: Some(labels(credential)),
@@ -56,7 +58,9 @@ pub async fn create(
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     let body = serde_json::to_vec(&secret).map_err(kube::core::request::Error::SerializeBody);
     let request = body.and_then(|body| Request::new(api(cluster, credential).resource_url()).create(&params, body));
-    let written: PartialSecret = cluster.call_for_metadata(Step::CreateSecret, request).await?;
+    let written = cluster.call_for_metadata::<PartialSecret>(Step::CreateSecret, request).await;
+    let data = secret.data.take();
+    let written = written.map_err(|error| error.without(data.as_ref()))?;
     Ok(SecretMetadata::new(&written.read()))
 }
 
@@ -72,9 +76,11 @@ pub async fn update(
     data: &Data,
 ) -> Result<SecretMetadata, CallError> {
     let mut patch = metadata_patch(credential, existing.secret_metadata, all_annotations(credential, content, data));
-    patch["metadata"]["annotations"][secret_keys::RESTARTED_FOR] = Value::Null;
+    if existing.is_new_token {
+        patch["metadata"]["annotations"][secret_keys::RESTARTED_FOR] = Value::Null;
+    }
     patch["data"] = data_patch(existing.present.into_iter().flat_map(BTreeMap::keys), data);
-    apply(cluster, credential, &patch).await
+    apply(cluster, credential, &patch, Some(data)).await
 }
 
 /// Writes the labels, annotations and owner reference that the Secret must carry, and leaves its data alone.
@@ -86,7 +92,7 @@ pub async fn patch_metadata(
     credential: &ITwinServiceCredential,
     secret_metadata: &SecretMetadata,
 ) -> Result<SecretMetadata, CallError> {
-    apply(cluster, credential, &metadata_patch(credential, secret_metadata, annotations(credential))).await
+    apply(cluster, credential, &metadata_patch(credential, secret_metadata, annotations(credential)), None).await
 }
 
 /// Writes `data` over `held`, the same token with the keys of the templates rendered again, and does what
@@ -105,7 +111,7 @@ pub async fn rerender(
     annotations.insert(secret_keys::CONTENT.to_owned(), desired_secret::digest(data, reported));
     let mut patch = metadata_patch(credential, secret_metadata, annotations);
     patch["data"] = data_patch(held.keys(), data);
-    apply(cluster, credential, &patch).await
+    apply(cluster, credential, &patch, Some(data)).await
 }
 
 /// Records that all workloads were restarted for the token that was issued at this instant.
@@ -125,19 +131,21 @@ pub async fn record_restarts(
             "annotations": {secret_keys::RESTARTED_FOR: time::to_rfc3339(issued_at)},
         },
     });
-    apply(cluster, credential, &patch).await
+    apply(cluster, credential, &patch, None).await
 }
 
+/// Applies a patch; `data` is what the Secret then holds, where it is known.
 async fn apply(
     cluster: &Cluster,
     credential: &ITwinServiceCredential,
     patch: &Value,
+    data: Option<&Data>,
 ) -> Result<SecretMetadata, CallError> {
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let api = api(cluster, credential);
     let patch = Patch::Merge(patch);
-    let written = cluster.call(Step::PatchSecret, api.patch(credential.target_name(), &params, &patch)).await?;
-    Ok(SecretMetadata::new(&written.read()))
+    let written = cluster.call(Step::PatchSecret, api.patch(credential.target_name(), &params, &patch)).await;
+    Ok(SecretMetadata::new(&written.map_err(|error| error.without(data))?.read()))
 }
 
 /// The metadata of a patch: it fails with a conflict unless the Secret is still the one, and as, that was observed.

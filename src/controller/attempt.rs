@@ -191,7 +191,14 @@ impl Reconciler<'_> {
             Known::Absent => secret_writer::create(cluster, credential, &content, data).await,
             Known::Present(secret_metadata) => {
                 let present = self.fetched.target.as_ref().map(|read| &read.data);
-                secret_writer::update(cluster, credential, Existing { secret_metadata, present }, &content, &data).await
+                secret_writer::update(
+                    cluster,
+                    credential,
+                    Existing { secret_metadata, present, is_new_token: true },
+                    &content,
+                    &data,
+                )
+                .await
             }
         };
         match written {

@@ -97,6 +97,7 @@ pub fn observe(
             requested_at: retry_state.requested_at(),
             reads: retry_state.reads_not_before(now),
             revert_not_before: retry_state.reverts().not_before(now),
+            restore_not_before: retry_state.reverts().restore_not_before(now),
             renew_not_before: retry_state.renew_not_before(),
         },
         retry_key,

@@ -184,6 +184,8 @@ impl Reconciler<'_> {
         if !self.context.watch_secrets && !waits_unread {
             self.fetch_secret_metadata().await;
         }
+        let generation = self.references.credential.metadata.generation.unwrap_or_default();
+        self.retry_state.reverts_mut().for_generation(generation);
         for _ in 0..STEPS_MAX {
             // taken before the state is observed: a write is guarded by what was decided on, not by a later watch event
             let known = self.context.index.get(&self.references.target);
@@ -245,7 +247,7 @@ impl Reconciler<'_> {
             }
             Action::PatchMetadata => self.revert(observed, known).await?,
             Action::Restart { issued_at } => self.restart_workloads(issued_at).await,
-            Action::RecordRestarts { issued_at } => self.record_restarts(issued_at, known).await?,
+            Action::RecordRestarts { issued_at } => self.record_restarts(issued_at, observed, known).await?,
             Action::Fail(failure) => return Err(failure.into()),
             Action::UpToDate { renew_at } => return Ok(self.up_to_date(renew_at, observed)),
             Action::BackOff { until } => return Ok(Next::Report { next_attempt: Some(until), wait: None }),
@@ -278,7 +280,7 @@ impl Reconciler<'_> {
 
     /// Nothing is to be done before this renewal; `None` while nothing is to be renewed.
     fn up_to_date(&mut self, renew_at: Option<DateTime<Utc>>, observed: &ObservedState) -> Next {
-        self.retry_state.all_read();
+        self.retry_state.all_read(observed);
         if !observed.has_drifted() {
             self.retry_state.reverts_mut().all_reverted();
         }

@@ -85,14 +85,21 @@ impl Reconciler<'_> {
     }
 
     /// Has the Secret, as it is `known`, record that all workloads were restarted.
-    pub(super) async fn record_restarts(&mut self, issued_at: DateTime<Utc>, known: &Known) -> Result<(), ActionError> {
+    pub(super) async fn record_restarts(
+        &mut self,
+        issued_at: DateTime<Utc>,
+        observed: &ObservedState,
+        known: &Known,
+    ) -> Result<(), ActionError> {
         let Context { cluster, clock, index, .. } = self.context;
         let Known::Present(secret_metadata) = known else { return Err(ActionError::Changed) };
         let credential = self.references.credential;
         match secret_writer::record_restarts(cluster, credential, secret_metadata, issued_at).await {
             Ok(written) => {
                 self.retry_state.restarts.recorded();
-                self.retry_state.target_verified(written.version.clone());
+                if observed.is_verified() {
+                    self.retry_state.target_verified(written.version.clone());
+                }
                 index.observe(&self.references.target, written);
                 self.fetched.target = None;
             }

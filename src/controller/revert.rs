@@ -10,6 +10,7 @@ use itwin_core::{
 use super::{
     action_error::ActionError,
     context::Context,
+    fetched::FetchedTarget,
     reconcile::unreadable,
     reconciler::{Attempted, Reconciler},
 };
@@ -23,7 +24,7 @@ impl Reconciler<'_> {
     /// Puts back what differs in a Secret whose token is good, without a token request. A revert that fails is reported
     /// and tried again later; it holds up neither a renewal nor anything else.
     pub(super) async fn revert(&mut self, observed: &ObservedState, known: &Known) -> Result<(), ActionError> {
-        match self.patch(known).await {
+        match self.patch(observed, known).await {
             Ok(()) => {
                 self.reverted(observed, known);
                 Ok(())
@@ -42,23 +43,26 @@ impl Reconciler<'_> {
         }
     }
 
-    async fn patch(&mut self, known: &Known) -> Result<(), ActionError> {
+    async fn patch(&mut self, observed: &ObservedState, known: &Known) -> Result<(), ActionError> {
         let Context { cluster, index, .. } = self.context;
         let credential = self.references.credential;
         let Known::Present(secret_metadata) = known else { return Err(ActionError::Outdated) };
         let is_current =
             template::is_current(secret_metadata.template.as_deref(), credential.spec.secret_template.as_ref());
         let is_damaged = self.fetched.target.as_ref().is_some_and(|read| read.is_token_intact && !read.is_ours);
-        let patched = if is_current && !is_damaged {
+        let writes_data = !is_current || is_damaged;
+        let patched = if !writes_data {
             secret_writer::patch_metadata(cluster, credential, secret_metadata).await
         } else {
             self.read_target().await.map_err(|error| unreadable(&self.references.target, &error))?;
-            let read = self.fetched.target.take().filter(|read| read.is_token_intact);
-            let read = read.filter(|read| read.version == secret_metadata.version).ok_or(ActionError::Outdated)?;
+            // what was tampered with, or changed meanwhile, is decided on again
+            let is_expected =
+                |read: &mut FetchedTarget| read.is_token_intact && read.version == secret_metadata.version;
+            let read = self.fetched.target.take_if(is_expected).ok_or(ActionError::Outdated)?;
             match &read.remembered {
                 Some(content) => {
                     let (data, present) = (desired_secret::data(credential, content)?, Some(&read.data));
-                    let existing = Existing { secret_metadata, present };
+                    let existing = Existing { secret_metadata, present, is_new_token: false };
                     secret_writer::update(cluster, credential, existing, content, &data).await
                 }
                 None => {
@@ -71,8 +75,10 @@ impl Reconciler<'_> {
         match patched {
             Ok(patched) => {
                 let held = self.retry_state.last_held().map(|held| &held.token_metadata);
-                // what admission made of it is read, unless it is what was sent
-                if held.is_none_or(|held| patched.token_metadata.as_ref() == Some(held)) {
+                // what admission made of it is read, unless it is what was sent; so is data that was not verified before
+                if (writes_data || observed.is_verified())
+                    && held.is_none_or(|held| patched.token_metadata.as_ref() == Some(held))
+                {
                     self.retry_state.target_verified(patched.version.clone());
                 }
                 index.observe(&self.references.target, patched);

@@ -31,10 +31,18 @@ pub struct Reverts {
 }
 
 impl Reverts {
+    /// Forgets what concerns an earlier generation of the spec: a label that was refused may be another one now.
+    pub fn for_generation(&mut self, generation: i64) {
+        if self.generation != generation {
+            *self = Self { generation, ..Self::default() };
+        }
+    }
+
     /// Records a revert. Returns how many consecutive ones there are that are a conflict, including this one; zero if
     /// there is no conflict.
     pub fn record(&mut self, generation: i64, now: DateTime<Utc>) -> u32 {
-        if self.generation != generation || !self.follows(now) {
+        self.for_generation(generation);
+        if !self.follows(now) {
             *self = Self { generation, ..Self::default() };
         } else if self.conflict.is_some() && self.conflict_until(now).is_none() {
             // it was over: it is reported again, and the backoff begins again
@@ -79,6 +87,13 @@ impl Reverts {
     #[must_use]
     pub fn not_before(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         [&self.conflict, &self.refused].into_iter().flatten().filter_map(|streak| streak.until(now)).max()
+    }
+
+    /// No Secret that others keep deleting or tampering with is restored before this instant. That a revert was refused
+    /// holds back no token.
+    #[must_use]
+    pub fn restore_not_before(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.conflict.as_ref().and_then(|conflict| conflict.until(now))
     }
 
     /// When the conflict ends if no further revert is needed; `None` if there is no conflict.
@@ -138,7 +153,10 @@ mod tests {
             reverts.refused(failure(), TimeDelta::seconds(5), at(0));
             assert_eq!(reverts.failing(at(3600)).map(|streak| streak.count), Some(count));
         }
-        assert_eq!(reverts.not_before(at(4)), Some(at(5)));
+        assert_eq!((reverts.not_before(at(4)), reverts.restore_not_before(at(4))), (Some(at(5)), None));
+        let mut changed = reverts.clone();
+        changed.for_generation(1);
+        assert_eq!((changed.not_before(at(4)), changed.failing(at(4))), (None, None), "another spec");
         reverts.all_reverted();
         assert_eq!((reverts.failing(at(1)), reverts.not_before(at(1))), (None, None));
         reverts.refused(failure(), TimeDelta::seconds(5), at(1));

@@ -88,13 +88,15 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
         ClientChange::Changed => return request_token(observed, now, IssueReason::ClientChanged),
         ClientChange::Same => {}
     }
-    if observed.renewal_request.is_some_and(|request| request.is_due(now)) {
+    let waits_until = observed.history.renew_not_before.filter(|until| *until > now);
+    // each value of the annotation is attempted once; after that it waits for a better token like any renewal
+    if observed.renewal_request.is_some_and(|request| request.is_due(now) && (request.fresh || waits_until.is_none())) {
         return request_token(observed, now, IssueReason::Requested);
     }
     let renew_at = schedule::renew_at(token_metadata, &observed.desired.policy, &observed.uid);
-    let is_due = now >= renew_at || schedule::is_of_another_clock(token_metadata, now);
-    let waits_until = observed.history.renew_not_before.filter(|until| is_due && *until > now);
-    if is_due && waits_until.is_none() {
+    let waits_until = waits_until.filter(|_| now >= renew_at);
+    let is_of_another_clock = schedule::is_of_another_clock(token_metadata, now);
+    if is_of_another_clock || (now >= renew_at && waits_until.is_none()) {
         return request_token(observed, now, IssueReason::Due);
     }
     let issued_at = token_metadata.issued_at;
@@ -163,7 +165,7 @@ fn back_off(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc
 /// A token is needed.
 fn request_token(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Action {
     let is_revert = matches!(issue_reason, IssueReason::Missing | IssueReason::Tampered);
-    if let Some(until) = observed.history.revert_not_before.filter(|_| is_revert && !observed.is_asked_for(now)) {
+    if let Some(until) = observed.history.restore_not_before.filter(|_| is_revert && !observed.is_asked_for(now)) {
         return Action::BackOff { until };
     }
     attempt(observed, now, |observed| ask(observed, now, issue_reason))

@@ -272,6 +272,8 @@ pub struct History {
     pub reads: Reads<DateTime<Utc>>,
     /// No revert before this instant.
     pub revert_not_before: Option<DateTime<Utc>>,
+    /// A Secret that others keep deleting or tampering with is not restored before this instant.
+    pub restore_not_before: Option<DateTime<Utc>>,
     /// No renewal before this instant: the last one gave no token that would be better.
     pub renew_not_before: Option<DateTime<Utc>>,
 }
@@ -363,6 +365,8 @@ impl ObservedState {
         let comparable = self.held_for_spec().filter(|held| !schedule::is_of_another_clock(held, now));
         comparable.filter(|token_metadata| match &self.client {
             Client::Usable { same_as_held: Some(same), .. } => *same,
+            // its content is the same, whatever was changed besides
+            Client::Verified { .. } => true,
             client => client.version().is_none_or(|version| *version == token_metadata.client_version),
         })
     }
@@ -371,6 +375,12 @@ impl ObservedState {
     #[must_use]
     pub fn is_asked_for(&self, now: DateTime<Utc>) -> bool {
         self.renewal_request.is_some_and(|request| request.fresh && request.is_due(now))
+    }
+
+    /// Whether the token in the Secret is known to be the one that the operator wrote.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        matches!(&self.target, Target::Ours(Held { data: Integrity::Verified, .. }))
     }
 
     /// Whether something of the Secret differs from what it should be.

@@ -16,6 +16,8 @@ const KEPT: usize = 4 << 10;
 const LONGEST_WORD: usize = 100;
 /// A shorter part of a value says nothing about it.
 const SHORTEST_PART: usize = 8;
+/// A shorter word is no token: it could be guessed (RFC 6749, section 10.10).
+const SHORTEST_VALUE: usize = 16;
 /// Values that annotations and the status show too.
 const PUBLIC: [&str; 4] = [secret_keys::TOKEN_TYPE, secret_keys::EXPIRES_AT, secret_keys::SCOPE, secret_keys::ISSUER];
 const REDACTED: &str = "[redacted]";
@@ -45,6 +47,13 @@ impl Quote {
         Self(redact(&self.0, |word| {
             word.len() >= SHORTEST_PART && secrets.iter().any(|secret| secret.contains(word) || word.contains(secret))
         }))
+    }
+
+    /// The text without words that may be values: long ones with a digit. For what an admission webhook or policy says of
+    /// an object whose values are not known here.
+    #[must_use]
+    pub fn without_values(&self) -> Self {
+        Self(redact(&self.0, |word| word.len() >= SHORTEST_VALUE && word.bytes().any(|byte| byte.is_ascii_digit())))
     }
 
     /// Whether the text contains this.
@@ -92,6 +101,12 @@ mod tests {
         assert!(!quote.contains('\u{1b}') && !quote.contains('\n'));
         assert_eq!(Quote::new(&format!("token {} refused", "x".repeat(101))).to_string(), "token [redacted] refused");
         assert!(Quote::new(&"é".repeat(KEPT)).to_string().chars().count() <= SHOWN + 1);
+    }
+
+    #[test]
+    fn words_that_may_be_values_are_not_quoted_where_the_values_are_not_known() {
+        let unknown = Quote::new("denied: 0f8fad5bd9cb469fa16570867728950e of agent-1").without_values();
+        assert_eq!(unknown.to_string(), "denied: [redacted] of agent-1");
     }
 
     #[test]

@@ -283,7 +283,7 @@ fn secret_that_is_tampered_with_again_and_again_is_restored_at_growing_intervals
         let observed = settled().with(|observed| {
             observed.target = target;
             observed.client = usable(Some(true));
-            observed.history.revert_not_before = Some(until);
+            observed.history.restore_not_before = Some(until);
         });
         assert_eq!(decide(&observed, at(1)), Action::BackOff { until });
     };
@@ -482,4 +482,9 @@ fn renewal_that_gave_no_better_token_is_repeated_only_when_it_may_give_one() {
     let asked =
         waiting.with(|observed| observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: None }));
     assert_eq!(decide(&asked, at(1)), Action::RequestToken(IssueReason::Requested));
+    let attempted = asked.with(|observed| {
+        observed.renewal_request = Some(RenewalRequest { fresh: false, not_before: None });
+    });
+    assert!(matches!(decide(&attempted, at(1)), Action::UpToDate { .. }), "one attempt only");
+    assert_eq!(decide(&attempted, at(-7200)), Action::RequestToken(IssueReason::Due), "no one knows when it expires");
 }

@@ -176,7 +176,7 @@ fn failure_that_happened_last_is_reported_whatever_failed() {
 #[test]
 fn reads_that_failed_are_no_longer_reported_once_nothing_needs_to_be_read() {
     let mut state = new();
-    let done: [fn(&mut RetryState); 2] = [RetryState::all_read, |state| state.written(None)];
+    let done: [fn(&mut RetryState); 2] = [|state| state.all_read(&observed(None)), |state| state.written(None)];
     for done in done {
         let failure = Failure::new(Reason::SecretReadFailed, "because");
         state.read(Fetch::Target, Err(failure), TimeDelta::zero(), "uid", at(0));
@@ -185,6 +185,9 @@ fn reads_that_failed_are_no_longer_reported_once_nothing_needs_to_be_read() {
         done(&mut state);
         assert_eq!(state.reported(at(0)).failures, 0);
     }
+    state.read(Fetch::Client, Err(Failure::new(Reason::SecretReadFailed, "because")), TimeDelta::zero(), "uid", at(0));
+    state.all_read(&ObservedState { client: Client::Unread { version: None }, ..observed(None) });
+    assert_eq!(state.reported(at(0)).failures, 1, "nothing showed it");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
     last_held::LastHeld,
     object::ObjectVersion,
-    observed::{Drift, Held, Integrity, ObservedState, Reads, Target},
+    observed::{Client, Drift, Held, Integrity, ObservedState, Reads, Target},
     renewal::RenewalClues,
     streak::Streak,
 };
@@ -79,7 +79,7 @@ impl RetryState {
     pub fn written(&mut self, renew_annotation: Option<&str>) {
         self.verified_client = None;
         self.renew_not_before = None;
-        self.all_read();
+        self.reads = Reads::default();
         self.was_suspended = false;
         self.fulfilled(renew_annotation);
         self.settled();
@@ -156,9 +156,11 @@ impl RetryState {
         });
     }
 
-    /// Nothing is left to be read: what could not be read was learned otherwise, such as from a watch.
-    pub fn all_read(&mut self) {
-        self.reads = Reads::default();
+    /// Nothing is left to be read: what could not be read was learned otherwise, such as from a watch. A client Secret of
+    /// which nothing is known was not.
+    pub fn all_read(&mut self, observed: &ObservedState) {
+        let is_unknown = matches!(observed.client, Client::Unread { version: None });
+        self.reads = Reads { client: self.reads.client.take().filter(|_| is_unknown), ..Reads::default() };
     }
 
     /// No read of a kind before these instants.
