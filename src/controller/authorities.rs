@@ -216,7 +216,8 @@ impl Authorities {
         let entries = self.entries();
         let (at, reported) = entries.get(name)?.reported.as_ref()?;
         let same = |status: &AuthorityStatus| {
-            status.conditions.iter().map(|c| (c.status.clone(), c.reason.clone())).collect::<Vec<_>>()
+            let conditions = status.conditions.iter().map(|c| (c.status.clone(), c.reason.clone()));
+            (status.observed_generation, conditions.collect::<Vec<_>>())
         };
         let left = REPORT_AGAIN.checked_sub(at.elapsed())?;
         (same(reported) == same(status)).then_some(left)

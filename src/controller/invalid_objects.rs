@@ -34,6 +34,8 @@ struct Invalid {
     about: ObjectReference,
     error: String,
     is_reported: bool,
+    /// How often that failed.
+    failures: u32,
     /// Seen in the listing that is under way.
     is_listed: bool,
 }
@@ -75,7 +77,7 @@ impl InvalidObjects {
             resource_version: metadata.resource_version.clone(),
             field_path: None,
         };
-        all.insert(id, Invalid { about, error, is_reported: false, is_listed: true });
+        all.insert(id, Invalid { about, error, is_reported: false, failures: 0, is_listed: true });
         drop(all);
         self.changed.notify_one();
     }
@@ -131,6 +133,7 @@ impl InvalidObjects {
                         Ok(()) => self.reported(&id, about.uid.as_deref(), &error),
                         Err(problem) => {
                             tracing::warn!(about = about.name, error = %problem, "event could not be published");
+                            self.failed(&id);
                             failed = true;
                         }
                     }
@@ -148,14 +151,25 @@ impl InvalidObjects {
 
     fn unreported(&self) -> Vec<Unreported> {
         let all = self.all();
-        let unreported = all.iter().filter(|(_, invalid)| !invalid.is_reported).take(AT_ONCE);
+        let mut unreported: Vec<_> = all.iter().filter(|(_, invalid)| !invalid.is_reported).collect();
+        // those that fail must not hold up the others
+        unreported.sort_by_key(|(_, invalid)| invalid.failures);
         unreported
+            .into_iter()
+            .take(AT_ONCE)
             .map(|(id, invalid)| Unreported {
                 id: id.clone(),
                 about: invalid.about.clone(),
                 error: invalid.error.clone(),
             })
             .collect()
+    }
+
+    /// Notes an event that could not be published.
+    fn failed(&self, id: &Id) {
+        if let Some(invalid) = self.all().get_mut(id) {
+            invalid.failures = invalid.failures.saturating_add(1);
+        }
     }
 
     /// Notes an event that was published, unless the object failed in another way meanwhile.
@@ -218,6 +232,15 @@ mod tests {
         assert_eq!(invalid_objects.unreported().len(), 1, "nothing was published yet");
         assert_eq!(report(&invalid_objects), 1);
         assert_eq!((report(&invalid_objects), invalid_objects.count()), (0, 1));
+    }
+
+    #[test]
+    fn events_that_cannot_be_published_hold_up_no_others() {
+        let invalid_objects = InvalidObjects::default();
+        (0..AT_ONCE).for_each(|number| add(&invalid_objects, "a", &format!("x{number}")));
+        add(&invalid_objects, "b", "y");
+        invalid_objects.unreported().iter().for_each(|one| invalid_objects.failed(&one.id));
+        assert!(invalid_objects.unreported().iter().any(|one| one.about.namespace.as_deref() == Some("b")));
     }
 
     #[test]

@@ -99,6 +99,7 @@ pub fn observe(
             revert_not_before: retry_state.reverts().not_before(now),
             restore_not_before: retry_state.reverts().restore_not_before(now),
             renew_not_before: retry_state.renew_not_before(),
+            is_token_unknown: retry_state.last_held().is_none_or(|held| held.record.is_none()),
         },
         retry_key,
         is_admitted: *is_admitted,

@@ -10,7 +10,7 @@ use std::{
 
 use chrono::DateTime;
 use itwin_api::{credential::ITwinServiceCredential, time};
-use itwin_core::{contenders::Contender, object::ObjectKey, retry_state::RetryState, revisions::Incarnation};
+use itwin_core::{contenders::Contender, object::ObjectKey, retry_state::RetryState, revisions::{self, Incarnation}};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use lz4_flex::block;
@@ -208,7 +208,7 @@ impl Registry {
 }
 
 fn version(metadata: &ObjectMeta) -> u64 {
-    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+    metadata.resource_version.as_deref().and_then(revisions::parse).unwrap_or_default()
 }
 
 fn pack(credential: &ITwinServiceCredential) -> Box<[u8]> {

@@ -14,7 +14,7 @@ use itwin_core::{
     messages,
     object::ObjectKey,
     observed::{Description, ObservedState},
-    schedule, status,
+    revisions, schedule, status,
 };
 use kube::{
     Api, Resource, ResourceExt,
@@ -201,7 +201,7 @@ impl Reconciler<'_> {
 
 /// The resourceVersion as a number, which it is (KEP-5504).
 fn numeric(resource_version: Option<&str>) -> u64 {
-    resource_version.and_then(|version| version.parse().ok()).unwrap_or_default()
+    resource_version.and_then(revisions::parse).unwrap_or_default()
 }
 
 /// What is read of the answer to a write.

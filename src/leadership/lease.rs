@@ -142,7 +142,8 @@ impl LeaseApi {
     /// A resourceVersion that went back shows a restore, and so does the same holder at an earlier time: the revisions of
     /// a small cluster may have caught up. A clock that was set back looks the same, and costs a list.
     fn notice_restore(&self, object: &DynamicObject, lease: &ObservedLease) {
-        self.restores.observe_latest("leases", &lease.version);
+        let known = self.restores.highest("leases");
+        self.restores.observe_latest("leases", &lease.version, known);
         let last = self.last.as_ref().filter(|last| last.metadata.uid == object.metadata.uid).map(observed);
         if last.is_some_and(|last| lease.record.precedes(&last.record)) {
             self.restores.notice("the Lease of an earlier time");

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use itwin_core::object::ObjectKey;
+use itwin_core::{object::ObjectKey, revisions};
 use tokio::sync::Notify;
 
 use super::target::SecretMetadata;
@@ -122,7 +122,7 @@ impl SecretIndex {
         let mut inner = self.inner();
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
         slot.listed = true;
-        let version = numeric(secret_metadata.resource_version());
+        let version = revisions::parse(secret_metadata.resource_version());
         let same = matches!(&slot.known, Known::Present(known) if known.version == secret_metadata.version);
         if same || version.is_some_and(|version| version < slot.version) {
             return Vec::new();
@@ -141,7 +141,7 @@ impl SecretIndex {
     /// Records a Secret that was read. The API server never answers with an older version than was known when the read
     /// began, unless the cluster was restored.
     pub fn observe_read(&self, key: &ObjectKey, secret_metadata: SecretMetadata, known: KnownAtRead) {
-        if numeric(secret_metadata.resource_version()).is_some_and(|version| version < known.0) {
+        if revisions::parse(secret_metadata.resource_version()).is_some_and(|version| version < known.0) {
             if let Some(slot) = self.inner().slots.get_mut(key) {
                 slot.forget_version();
             }
@@ -160,7 +160,7 @@ impl SecretIndex {
     pub fn observe_listed(&self, key: &ObjectKey, secret_metadata: SecretMetadata) -> Vec<Arc<ObjectKey>> {
         let mut inner = self.inner();
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
-        if numeric(secret_metadata.resource_version()).is_some_and(|version| version < slot.version) {
+        if revisions::parse(secret_metadata.resource_version()).is_some_and(|version| version < slot.version) {
             slot.listed = true;
             slot.forget_version();
             return slot.credentials.clone();
@@ -174,7 +174,7 @@ impl SecretIndex {
     pub fn observe_absence(&self, key: &ObjectKey, resource_version: Option<&str>) -> Vec<Arc<ObjectKey>> {
         let mut inner = self.inner();
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
-        let version = resource_version.and_then(numeric);
+        let version = resource_version.and_then(revisions::parse);
         if matches!(slot.known, Known::Absent) || version.is_some_and(|version| version < slot.version) {
             return Vec::new();
         }
@@ -292,11 +292,6 @@ impl Inner {
 
 fn is_within(key: &ObjectKey, namespace: Option<&str>) -> bool {
     namespace.is_none_or(|namespace| key.namespace == namespace)
-}
-
-/// A resourceVersion as a number, for comparison (KEP-5504); `None` if it is not a number.
-fn numeric(resource_version: &str) -> Option<u64> {
-    resource_version.parse().ok()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use itwin_core::revisions::{Incarnation, Revisions};
+use itwin_core::revisions::{Incarnation, Revisions, parse};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -35,23 +35,23 @@ impl Restores {
 
     /// Records the resourceVersion of an object or a bookmark of a watch.
     pub fn observe(&self, resource: &'static str, resource_version: &str) {
-        if let Some(version) = numeric(resource_version) {
+        if let Some(version) = parse(resource_version) {
             self.revisions().observe(resource, version);
         }
     }
 
-    /// Whether this resourceVersion is lower than one that was observed.
+    /// The highest resourceVersion that was observed of this resource.
     #[must_use]
-    pub fn is_lower(&self, resource: &'static str, resource_version: &str) -> bool {
-        numeric(resource_version).is_some_and(|version| self.revisions().is_lower(resource, version))
+    pub fn highest(&self, resource: &'static str) -> Option<u64> {
+        self.revisions().highest(resource)
     }
 
-    /// Records the resourceVersion of an answer that shows the latest state. Returns whether that began another
-    /// incarnation.
-    pub fn observe_latest(&self, resource: &'static str, resource_version: &str) -> bool {
-        let Some(version) = numeric(resource_version) else { return false };
+    /// Records the resourceVersion of an answer that shows the latest state; `known` is the highest one of when the request
+    /// was sent. Returns whether that began another incarnation.
+    pub fn observe_latest(&self, resource: &'static str, resource_version: &str, known: Option<u64>) -> bool {
+        let Some(version) = parse(resource_version) else { return false };
         let mut revisions = self.revisions();
-        let is_noticed = revisions.observe_latest(resource, version, self.clock.monotonic().into_std());
+        let is_noticed = revisions.observe_latest(resource, version, known, self.clock.monotonic().into_std());
         if is_noticed {
             self.publish(&revisions, resource);
         }
@@ -83,7 +83,8 @@ impl Restores {
     }
 }
 
-/// A resourceVersion as a number; `None` if it is not a number.
-fn numeric(resource_version: &str) -> Option<u64> {
-    resource_version.parse().ok()
+/// Whether this resourceVersion is lower than a known one.
+#[must_use]
+pub fn is_lower(resource_version: &str, known: Option<u64>) -> bool {
+    parse(resource_version).zip(known).is_some_and(|(version, known)| version < known)
 }

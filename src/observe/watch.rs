@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use self::health::{Health, WatchError};
-use super::restores::Restores;
+use super::restores::{Restores, is_lower};
 
 /// A watch ends and is resumed after this, in seconds: load balancers drop idle connections without a notice
 /// (Azure/kars#456), and a connection that shows nothing for longer is known to be dead.
@@ -42,8 +42,8 @@ const LAST_BOOKMARK: Duration = Duration::from_secs(5);
 const PAGE: u32 = 100;
 /// Waits between attempts: up to 10 s, the time in which a failure must be reported.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-/// A list is made again at most this often where watches keep failing.
-const LIST_INTERVAL: Duration = Duration::from_secs(30);
+/// A list is made again at most this often where watches fail, and in the end where they keep failing.
+const LIST_INTERVAL: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 /// The watches of all namespaces that ended together list again within this.
 const SPREAD: Duration = Duration::from_secs(5);
 
@@ -56,6 +56,8 @@ enum State<K> {
     /// The first page, or the one of this token, is to be requested.
     Listing {
         continue_token: Option<String>,
+        /// The watch is resumed from this resourceVersion if the list fails.
+        resume: Option<String>,
     },
     /// The watch from this resourceVersion is to be started.
     Listed {
@@ -67,6 +69,13 @@ enum State<K> {
         started: Instant,
         shown_at: Option<Instant>,
     },
+}
+
+impl<K> State<K> {
+    /// A list begins.
+    fn first_page(resume: Option<String>) -> Self {
+        Self::Listing { continue_token: None, resume }
+    }
 }
 
 /// What comes next while a watch is open.
@@ -93,9 +102,13 @@ pub struct Watch<K> {
     retry: Duration,
     /// The last list was older than what was shown before. An API server may do that once; twice is a restore.
     was_older: bool,
+    /// The cluster was restored since the last list.
+    is_restored: bool,
     listed_at: Option<Instant>,
     /// When everything is listed again.
     list_at: Option<Instant>,
+    /// A list is made again at most this often: watches that keep failing must not cost a list each.
+    list_interval: Duration,
     /// A part of [`SPREAD`].
     spread: Duration,
 }
@@ -113,10 +126,12 @@ where
             resource,
             restores,
             health,
-            state: State::Listing { continue_token: None },
+            state: State::first_page(None),
+            list_interval: LIST_INTERVAL.0,
             received: VecDeque::new(),
             retry: RETRY.0,
             was_older: false,
+            is_restored: false,
             listed_at: None,
             list_at: None,
         }
@@ -139,13 +154,13 @@ where
 
     async fn step(&mut self) -> Result<(), WatchError> {
         let is_due = self.list_at.is_some_and(|at| at <= Instant::now());
-        if is_due && !matches!(self.state, State::Listing { .. }) {
-            self.state = State::Listing { continue_token: None };
+        if is_due {
+            self.list_now();
         }
         match &self.state {
-            State::Listing { continue_token } => {
-                let token = continue_token.clone();
-                self.list(token).await
+            State::Listing { continue_token, resume } => {
+                let (token, resume) = (continue_token.clone(), resume.clone());
+                self.list(token, resume).await
             }
             State::Listed { version } => {
                 let version = version.clone();
@@ -156,28 +171,33 @@ where
     }
 
     /// Requests one page of the list.
-    async fn list(&mut self, continue_token: Option<String>) -> Result<(), WatchError> {
+    async fn list(&mut self, continue_token: Option<String>, resume: Option<String>) -> Result<(), WatchError> {
         let is_first = continue_token.is_none();
         // an error makes the list begin again: the token may be one that is no longer known
-        self.state = State::Listing { continue_token: None };
+        self.state = State::first_page(resume.clone());
         if is_first {
             self.incarnation.mark_unchanged();
         }
+        let known = self.restores.highest(self.resource);
         let params = ListParams { limit: Some(PAGE), continue_token, ..ListParams::default() };
-        let (version, list) = self.request_list(&params).await?;
+        let (version, list) = match self.request_list(&params).await {
+            Ok(page) => page,
+            Err(error) => return self.list_failed(resume, error),
+        };
         if is_first {
-            if !self.was_older && self.restores.is_lower(self.resource, &version) {
+            if !self.was_older && is_lower(&version, known) {
                 self.was_older = true;
                 return Err(WatchError::Older);
             }
             self.was_older = false;
             self.list_at = None;
-            self.observe_latest(&version);
+            self.observe_latest(&version, known);
             self.received.push_back(Event::Init);
         }
         self.received.extend(list.items.into_iter().map(Event::InitApply));
         self.state = match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => State::Listing { continue_token: Some(token) },
+            // those who receive the list wait for its end
+            Some(token) => State::Listing { continue_token: Some(token), resume: None },
             None => {
                 self.received.push_back(Event::InitDone);
                 self.listed_at = Some(Instant::now());
@@ -185,6 +205,31 @@ where
             }
         };
         Ok(())
+    }
+
+    /// A list failed: a watch that works goes on without it. Lists may fail for long where watches do not, such as for one
+    /// Secret that cannot be decrypted.
+    fn list_failed(&mut self, resume: Option<String>, error: WatchError) -> Result<(), WatchError> {
+        let Some(version) = resume else { return Err(error) };
+        tracing::warn!(what = self.resource, "list failed, the watch goes on without it: {error}");
+        self.state = State::Listed { version };
+        self.list_at = None;
+        self.list_within(self.list_interval);
+        Ok(())
+    }
+
+    /// Everything is listed now, unless that is under way.
+    fn list_now(&mut self) {
+        let state = std::mem::replace(&mut self.state, State::first_page(None));
+        self.state = match state {
+            State::Listing { .. } => state,
+            State::Listed { version } | State::Watching { version, .. } => {
+                // after a restore it may be one that is yet to come
+                let is_usable = !version.is_empty() && !self.is_restored;
+                State::first_page(Some(version).filter(|_| is_usable))
+            }
+        };
+        self.is_restored = false;
     }
 
     /// A list, or a page of one, and its resourceVersion.
@@ -197,8 +242,8 @@ where
     }
 
     /// A restore that this list shows is no reason to make it again.
-    fn observe_latest(&mut self, version: &str) {
-        if self.restores.observe_latest(self.resource, version) {
+    fn observe_latest(&mut self, version: &str, known: Option<u64>) {
+        if self.restores.observe_latest(self.resource, version, known) {
             self.incarnation.mark_unchanged();
         }
     }
@@ -221,8 +266,11 @@ where
             self.health.sign_of_life();
         }
         match next {
-            Next::List => self.state = State::Listing { continue_token: None },
-            Next::Restored => self.list_within(Duration::ZERO),
+            Next::List => self.list_now(),
+            Next::Restored => {
+                self.is_restored = true;
+                self.list_within(Duration::ZERO);
+            }
             Next::Event(WatchEvent::Bookmark(bookmark)) => self.observe(bookmark.metadata.resource_version),
             Next::Event(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
                 self.observe(object.resource_version().unwrap_or_default());
@@ -274,7 +322,7 @@ where
     /// The watch ended: by its own timeout, or not.
     async fn ended(&mut self, error: Option<WatchError>) -> Result<(), WatchError> {
         let State::Watching { version, started, shown_at, .. } =
-            std::mem::replace(&mut self.state, State::Listing { continue_token: None })
+            std::mem::replace(&mut self.state, State::first_page(None))
         else {
             return Ok(());
         };
@@ -287,15 +335,17 @@ where
         if self.restores.is_behind(self.resource) {
             return Ok(());
         }
+        self.list_interval = LIST_INTERVAL.0;
         self.state = State::Listed { version };
         if shown_at.is_some_and(|at| at.elapsed() < LAST_BOOKMARK) { Ok(()) } else { self.probe().await }
     }
 
     /// A short list shows whether the resourceVersion of a watch that showed nothing is one that is yet to come.
     async fn probe(&mut self) -> Result<(), WatchError> {
+        let known = self.restores.highest(self.resource);
         let (version, _) = self.request_list(&ListParams { limit: Some(1), ..ListParams::default() }).await?;
-        if self.restores.is_lower(self.resource, &version) {
-            self.state = State::Listing { continue_token: None };
+        if is_lower(&version, known) {
+            self.state = State::first_page(None);
         }
         Ok(())
     }
@@ -305,11 +355,14 @@ where
     fn failed(&mut self, version: String, error: WatchError) -> Result<(), WatchError> {
         self.health.failed("watch", &error);
         if matches!(error, WatchError::Status { code: GONE, .. }) || version.is_empty() {
-            self.state = State::Listing { continue_token: None };
+            self.state = State::first_page(None);
         } else {
             self.state = State::Listed { version };
-            let since_list = self.listed_at.map_or(LIST_INTERVAL, |at| at.elapsed());
-            self.list_within(LIST_INTERVAL.saturating_sub(since_list));
+            let since_list = self.listed_at.map_or(self.list_interval, |at| at.elapsed());
+            if self.list_at.is_none() {
+                self.list_within(self.list_interval.saturating_sub(since_list));
+                self.list_interval = (self.list_interval * 2).min(LIST_INTERVAL.1);
+            }
         }
         Err(error)
     }

@@ -206,6 +206,10 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
     if !matches!(observed.client, Client::Usable { .. }) {
         return fetch(observed, Fetch::Client);
     }
+    if observed.history.is_token_unknown && observed.is_held_unread(now) {
+        // else a server that returns the token which it issued before would not be noticed
+        return fetch(observed, Fetch::TargetData);
+    }
     unwritable(observed).unwrap_or_else(|| send(observed, now, issue_reason))
 }
 

@@ -276,6 +276,8 @@ pub struct History {
     pub restore_not_before: Option<DateTime<Utc>>,
     /// No renewal before this instant: the last one gave no token that would be better.
     pub renew_not_before: Option<DateTime<Utc>>,
+    /// Nothing is remembered that the token in the Secret could be recognized by, as after a start.
+    pub is_token_unknown: bool,
 }
 
 /// Something for each kind of read.
@@ -375,6 +377,13 @@ impl ObservedState {
     #[must_use]
     pub fn is_asked_for(&self, now: DateTime<Utc>) -> bool {
         self.renewal_request.is_some_and(|request| request.fresh && request.is_due(now))
+    }
+
+    /// Whether a token is held that a new one is compared with, and was not read.
+    #[must_use]
+    pub fn is_held_unread(&self, now: DateTime<Utc>) -> bool {
+        let is_unread = matches!(&self.target, Target::Ours(held) if !held.form.is_read());
+        is_unread && self.held_of_client(now).is_some()
     }
 
     /// Whether the token in the Secret is known to be the one that the operator wrote.

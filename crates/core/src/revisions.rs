@@ -12,6 +12,12 @@ use std::{
 /// A restore is noticed at most this often: each one makes every watch list again.
 const AT_MOST_EVERY: Duration = Duration::from_secs(10);
 
+/// A resourceVersion as a number, which can be compared with others of its resource (KEP-5504); `None` if it is none.
+#[must_use]
+pub fn parse(resource_version: &str) -> Option<u64> {
+    resource_version.parse().ok()
+}
+
 /// How often this process noticed that the cluster was restored. What was concluded from the resourceVersions and
 /// generations of an earlier incarnation does not hold in a later one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,16 +46,17 @@ impl Revisions {
         *highest = version.max(*highest);
     }
 
-    /// Whether this resourceVersion is lower than one that was observed.
+    /// The highest resourceVersion that was observed of this resource.
     #[must_use]
-    pub fn is_lower(&self, resource: &'static str, version: u64) -> bool {
-        self.highest.get(resource).is_some_and(|highest| version < *highest)
+    pub fn highest(&self, resource: &'static str) -> Option<u64> {
+        self.highest.get(resource).copied()
     }
 
     /// The resourceVersion of an answer that shows the latest state: a list, or an object that is only read and written
-    /// in one sequence of calls. Returns whether it shows that the cluster was restored.
-    pub fn observe_latest(&mut self, resource: &'static str, version: u64, now: Instant) -> bool {
-        let is_noticed = self.is_lower(resource, version) && self.notice(now);
+    /// in one sequence of calls. `known` is the highest one of when the request was sent: answers to requests of several
+    /// namespaces overtake each other. Returns whether it shows that the cluster was restored.
+    pub fn observe_latest(&mut self, resource: &'static str, version: u64, known: Option<u64>, now: Instant) -> bool {
+        let is_noticed = known.is_some_and(|known| version < known) && self.notice(now);
         self.observe(resource, version);
         is_noticed
     }
@@ -81,25 +88,42 @@ impl Revisions {
 mod tests {
     use super::*;
 
+    /// An answer to a request that nothing overtook.
+    fn latest(revisions: &mut Revisions, resource: &'static str, version: u64, now: Instant) -> bool {
+        let known = revisions.highest(resource);
+        revisions.observe_latest(resource, version, known, now)
+    }
+
+    #[test]
+    fn answer_that_was_overtaken_is_no_restore() {
+        let (mut revisions, now) = (Revisions::default(), Instant::now());
+        latest(&mut revisions, "secrets", 7, now);
+        let known = revisions.highest("secrets");
+        // the list of another namespace, which was requested later
+        latest(&mut revisions, "secrets", 12, now);
+        assert!(!revisions.observe_latest("secrets", 8, known, now));
+        assert!(revisions.observe_latest("secrets", 6, known, now));
+    }
+
     #[test]
     fn lower_version_of_the_latest_state_begins_another_incarnation() {
         let (mut revisions, now) = (Revisions::default(), Instant::now());
-        assert!(!revisions.observe_latest("secrets", 7, now));
+        assert!(!latest(&mut revisions, "secrets", 7, now));
         revisions.observe("secrets", 9);
-        assert!(!revisions.observe_latest("leases", 3, now), "each resource counts for itself");
-        assert!(!revisions.observe_latest("secrets", 9, now));
+        assert!(!latest(&mut revisions, "leases", 3, now), "each resource counts for itself");
+        assert!(!latest(&mut revisions, "secrets", 9, now));
         assert_eq!(revisions.incarnation(), Incarnation::default());
-        assert!(revisions.observe_latest("secrets", 8, now));
+        assert!(latest(&mut revisions, "secrets", 8, now));
         assert_ne!(revisions.incarnation(), Incarnation::default());
-        assert!(!revisions.observe_latest("leases", 1, now), "it is the same restore");
+        assert!(!latest(&mut revisions, "leases", 1, now), "it is the same restore");
     }
 
     #[test]
     fn events_that_come_late_are_no_restore() {
         let (mut revisions, now) = (Revisions::default(), Instant::now());
-        revisions.observe_latest("secrets", 7, now);
+        latest(&mut revisions, "secrets", 7, now);
         revisions.observe("secrets", 5);
-        assert!(!revisions.observe_latest("secrets", 7, now));
+        assert!(!latest(&mut revisions, "secrets", 7, now));
     }
 
     #[test]
@@ -108,16 +132,16 @@ mod tests {
         assert!(revisions.notice(now));
         revisions.observe("secrets", 9);
         let soon = now + AT_MOST_EVERY / 2;
-        assert!(!revisions.observe_latest("secrets", 3, soon));
-        assert!(revisions.observe_latest("secrets", 4, now + AT_MOST_EVERY));
+        assert!(!latest(&mut revisions, "secrets", 3, soon));
+        assert!(latest(&mut revisions, "secrets", 4, now + AT_MOST_EVERY));
     }
 
     #[test]
     fn versions_of_before_are_awaited_after_a_restore() {
         let (mut revisions, now) = (Revisions::default(), Instant::now());
-        revisions.observe_latest("secrets", 9, now);
+        latest(&mut revisions, "secrets", 9, now);
         assert!(!revisions.is_behind("secrets"));
-        revisions.observe_latest("secrets", 2, now);
+        latest(&mut revisions, "secrets", 2, now);
         assert!(revisions.is_behind("secrets") && !revisions.is_behind("leases"));
         revisions.observe("secrets", 9);
         assert!(!revisions.is_behind("secrets"));

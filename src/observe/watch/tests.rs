@@ -5,7 +5,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use simulated_api::{
     ApiServer, Config,
-    faults::{Disturbance, Match},
+    faults::{Disturbance, Fault, Match, Rule},
     request::Verb,
 };
 
@@ -80,7 +80,7 @@ async fn watch_that_ends_early_is_resumed_at_once_and_listed_again_once_in_a_whi
         assert!(matches!(event, Ok(Event::Apply(secret)) if secret.name_any() == name));
         fixture.server.disturb(Match::any().verb(Verb::Watch), Disturbance::End);
     }
-    let names = fixture.list(LIST_INTERVAL + SPREAD).await;
+    let names = fixture.list(LIST_INTERVAL.0 + SPREAD).await;
     assert_eq!(names.map(|names| names.len()), Some(3));
     assert_eq!(fixture.list(10 * ONE_CYCLE).await, None);
 }
@@ -103,4 +103,37 @@ async fn restore_that_is_noticed_elsewhere_makes_a_list() {
     fixture.restores.notice("another resource");
     assert!(fixture.list(SPREAD + Duration::from_secs(1)).await.is_some());
     assert!(fixture.list(10 * ONE_CYCLE).await.is_none(), "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn list_that_fails_ends_no_watch() {
+    let mut fixture = Fixture::listed().await;
+    assert!(timeout(Duration::from_secs(1), fixture.watch.next()).await.is_err(), "the watch is open");
+    fixture.server.disturb(Match::any().verb(Verb::Watch), Disturbance::End);
+    fixture.server.plan(Rule::always(Match::any().verb(Verb::List), Fault::Refuse));
+    for number in 0..20 {
+        let quiet = timeout(LIST_INTERVAL.0, fixture.watch.next()).await;
+        assert!(quiet.is_err(), "nothing happened");
+        let name = format!("later-{number}");
+        fixture.server.as_user("user").create(&secret(&name)).expect("created");
+        let event = timeout(Duration::from_secs(5), fixture.watch.next()).await;
+        assert!(matches!(event, Ok(Event::Apply(secret)) if secret.name_any() == name), "{name}");
+    }
+    assert!(fixture.requests("limit=") > 3, "lists were tried");
+    fixture.server.clear_faults();
+    assert_eq!(fixture.list(LIST_INTERVAL.1 + SPREAD).await.map(|names| names.len()), Some(21));
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_that_keep_ending_early_cost_ever_fewer_lists() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let mut fixture = Fixture::listed().await;
+    let began = Instant::now();
+    while began.elapsed() < HOUR {
+        // such as a proxy that cuts idle connections
+        let _ = timeout(Duration::from_secs(30), fixture.watch.next()).await;
+        fixture.server.disturb(Match::any().verb(Verb::Watch), Disturbance::End);
+    }
+    let lists = fixture.requests("limit=");
+    assert!((5..=15).contains(&lists), "{lists} lists");
 }

@@ -166,10 +166,14 @@ impl Row {
         ensure!(message.contains(self.text), "{:?} is not in: {message}", self.text);
         ensure!(message.contains(&authority) || message.contains("Secret"), "no object is named in: {message}");
 
-        eventually("three failed attempts", RECOVERED, async || {
-            fixture.status(self.name).await.ok().filter(|status| status.consecutive_failures >= 3)
-        })
-        .await?;
+        // the next attempt after a token that expires earlier comes when a new one would expire later
+        let waits = reason == "ShorterThanCurrent";
+        if !waits {
+            eventually("three failed attempts", RECOVERED, async || {
+                fixture.status(self.name).await.ok().filter(|status| status.consecutive_failures >= 3)
+            })
+            .await?;
+        }
         let after = fixture.secrets().get(self.name).await?;
         ensure!(after == before, "the Secret was touched");
         let status = fixture.status(self.name).await?;
@@ -177,7 +181,7 @@ impl Row {
         ensure!(ready.status == "True", "the token is valid, and Ready says {}", ready.reason);
         // the first token, and at most one request a second since; the last one may have come in the same second
         let requests = faults.requests(&client_id).await?.len();
-        let allowed = 2 + usize::try_from(since.elapsed().as_secs())?;
+        let allowed = if waits { 2 } else { 2 + usize::try_from(since.elapsed().as_secs())? };
         ensure!(requests <= allowed, "{requests} requests where {allowed} are allowed");
 
         faults.behave(&client_id, &json!({"name": "good"})).await?;
@@ -194,6 +198,9 @@ impl Row {
                 undo["caBundle"] = json!(faults.ca_bundle());
             }
             fixture.patch_authority(&authority, &undo).await?;
+        }
+        if waits {
+            fixture.renew_now(self.name, "2").await?;
         }
         fixture.wait(self.name, "Renewed", true, "TokenIssued", RECOVERED).await?;
         ensure!(fixture.secrets().get(self.name).await?.data != before.data, "the new token is in the Secret");

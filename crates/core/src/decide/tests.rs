@@ -470,6 +470,20 @@ fn token_of_a_clock_that_was_ahead_is_renewed_now_and_not_compared_with() {
 }
 
 #[test]
+fn token_is_read_once_before_the_first_renewal_of_a_process() {
+    let unknown = settled().with(|observed| {
+        observed.client = usable(Some(true));
+        observed.history.is_token_unknown = true;
+    });
+    assert_eq!(decide(&unknown, at(3000)), Action::Fetch(Fetch::TargetData));
+    assert!(matches!(decide(&unknown, at(1)), Action::UpToDate { .. }), "not at a start");
+    let read = unknown.clone().holding(|held| held.form = Form::Writable);
+    assert_eq!(decide(&read, at(3000)), Action::RequestToken(IssueReason::Due));
+    let other_client = unknown.with(|observed| observed.client = usable(Some(false)));
+    assert_eq!(decide(&other_client, at(3000)), Action::RequestToken(IssueReason::ClientChanged));
+}
+
+#[test]
 fn renewal_that_gave_no_better_token_is_repeated_only_when_it_may_give_one() {
     let later = at(3300);
     let waiting = settled().with(|observed| {
