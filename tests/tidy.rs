@@ -218,3 +218,53 @@ fn secrets_are_exposed_in_few_places() {
         ]
     );
 }
+
+/// The text between the first pair of quotation marks after `key`.
+fn quoted<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let (_, rest) = line.split_once(key)?;
+    rest.split('"').nth(1)
+}
+
+/// The versions of each crate, as Cargo resolved them.
+fn resolved(lock: &str) -> BTreeMap<&str, Vec<&str>> {
+    let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for package in lock.split("[[package]]").skip(1) {
+        let mut lines = package.lines();
+        let name = lines.find_map(|line| quoted(line, "name = ")).expect("a package has a name");
+        let version = lines.find_map(|line| quoted(line, "version = ")).expect("a package has a version");
+        versions.entry(name).or_default().push(version);
+    }
+    versions
+}
+
+#[test]
+fn second_version_of_a_crate_has_a_reason() {
+    let lock = std::fs::read_to_string("Cargo.lock").expect("Cargo.lock");
+    let versions = resolved(&lock);
+    let deny = std::fs::read_to_string("deny.toml").expect("deny.toml");
+    assert!(deny.contains("multiple-versions = \"deny\""), "cargo-deny accepts any number of versions");
+    let (_, skip) = deny.split_once("skip = [").expect("the exceptions");
+    let skip = skip.split_once("\n]").expect("the end of the exceptions").0;
+    let exceptions: Vec<(&str, &str)> = skip
+        .lines()
+        .filter_map(|line| {
+            assert!(quoted(line, "reason = ").is_none_or(|reason| !reason.is_empty()), "no reason: {line}");
+            quoted(line, "crate = ").and_then(|name| name.split_once('@'))
+        })
+        .collect();
+    let is_excepted = |name: &str, version: &str| {
+        exceptions.iter().any(|(known, prefix)| *known == name && version.starts_with(&format!("{prefix}.")))
+    };
+    for (name, found) in &versions {
+        let others = found.iter().filter(|version| !is_excepted(name, version)).count();
+        assert!(
+            others <= 1,
+            "{name} stands in Cargo.lock in the versions {found:?}: give deny.toml a reason, or use one"
+        );
+    }
+    for (name, prefix) in &exceptions {
+        let found = versions.get(name).map_or(&[][..], Vec::as_slice);
+        let is_needed = found.len() > 1 && found.iter().any(|version| is_excepted(name, version));
+        assert!(is_needed, "deny.toml excepts {name}@{prefix}, and Cargo.lock has {found:?}: remove it");
+    }
+}
