@@ -202,7 +202,8 @@ impl CallError {
     pub fn why(&self) -> CallFailure<'_> {
         match self {
             Self::Forbidden(said) => CallFailure::Forbidden(said),
-            Self::Rejected(_, said) | Self::Unavailable(_, said) => CallFailure::Refused(said),
+            Self::Rejected(_, said) => CallFailure::Refused(said),
+            Self::Unavailable(_, said) => CallFailure::Unavailable(said),
             _ => CallFailure::NoAnswer,
         }
     }

@@ -1,15 +1,19 @@
 //! The Secret: created by POST, updated by a patch that is guarded by UID and resourceVersion, never forced, never
 //! deleted.
 //!
-//! The patch is a JSON merge patch: labels and annotations of others stay, and so does everything that we do not
-//! name. Server-side apply without force would be refused exactly when a hand edit is to be reverted, and with force it
-//! would be guarded by nothing.
+//! The patch is a strategic merge patch: labels, annotations and owner references of others stay, and so does everything
+//! that is not named. Server-side apply without force would be refused exactly when a hand edit is to be reverted, and
+//! with force it would be guarded by nothing.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use itwin_api::{MANAGER, credential::ITwinServiceCredential, secret_keys, time};
-use itwin_core::desired_secret::{self, Content, Data, all_annotations, annotations, data_patch, labels, owner};
+use itwin_core::{
+    desired_secret::{self, Content, Data, all_annotations, annotations, data_patch, labels, owner},
+    secret_patch,
+    withheld::Withheld,
+};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
@@ -20,10 +24,14 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{CallError, Cluster, Step},
-    observe::{metadata::PartialSecret, target::SecretMetadata},
+    observe::{
+        metadata::{PartialSecret, WholeSecret},
+        target::{self, SecretMetadata},
+    },
 };
 
 /// The Secret that is to be updated.
+#[derive(Clone, Copy)]
 pub struct Existing<'a> {
     /// What is known of it.
     pub secret_metadata: &'a SecretMetadata,
@@ -31,6 +39,52 @@ pub struct Existing<'a> {
     pub present: Option<&'a Data>,
     /// Another token is written than it holds, for which no workload was restarted yet.
     pub is_new_token: bool,
+    /// What of the template is withheld. The template of the credential is without it.
+    pub withheld: Withheld,
+}
+
+impl<'a> Existing<'a> {
+    fn metadata_patch(&self, credential: &ITwinServiceCredential, annotations: BTreeMap<String, String>) -> Value {
+        let leftovers = self.secret_metadata.leftovers(&labels(credential), &annotations);
+        secret_patch::metadata(credential, &observed(self.secret_metadata), annotations, leftovers, self.withheld)
+    }
+
+    fn data_patch(&self, data: &Data) -> Value {
+        // what is withheld stays as it is, removals included
+        let present = self.present.filter(|_| !self.withheld.has_data());
+        data_patch(present.into_iter().flat_map(BTreeMap::keys), data)
+    }
+}
+
+fn observed(secret_metadata: &SecretMetadata) -> secret_patch::Existing<'_> {
+    secret_patch::Existing {
+        uid: secret_metadata.uid(),
+        resource_version: secret_metadata.resource_version(),
+        ownership: &secret_metadata.ownership,
+    }
+}
+
+/// The Secret as the API server has it after a write.
+pub struct Written {
+    /// Its metadata.
+    pub secret_metadata: SecretMetadata,
+    /// Its data is what the operator wrote. Admission may change it in the write itself, which no field manager shows.
+    pub is_what_we_wrote: bool,
+}
+
+impl Written {
+    /// What the answer to a write says; `data` is what was sent, where data was.
+    fn new(answer: WholeSecret, data: Option<&Data>) -> Self {
+        let secret = answer.read();
+        let is_as_sent = data.is_none_or(|data| {
+            let holds = |(key, value): (&String, _)| secret.data.as_ref().and_then(|data| data.get(key)) == Some(value);
+            data.iter().all(holds)
+        });
+        Self {
+            secret_metadata: SecretMetadata::new(&secret.metadata),
+            is_what_we_wrote: is_as_sent && target::is_what_we_wrote(&secret),
+        }
+    }
 }
 
 /// Creates the Secret.
@@ -41,27 +95,24 @@ pub async fn create(
     cluster: &Cluster,
     credential: &ITwinServiceCredential,
     content: &Content,
-    data: Data,
-) -> Result<SecretMetadata, CallError> {
-    let mut secret = Secret {
+    data: &Data,
+) -> Result<Written, CallError> {
+    let secret = Secret {
         metadata: ObjectMeta {
             name: Some(credential.target_name().to_owned()),
             labels: Some(labels(credential)),
-            annotations: Some(all_annotations(credential, content, &data)),
+            annotations: Some(all_annotations(credential, content, data)),
             owner_references: owner(credential).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
-        data: Some(data),
+        data: Some(data.clone()),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
     };
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     let body = serde_json::to_vec(&secret).map_err(kube::core::request::Error::SerializeBody);
     let request = body.and_then(|body| Request::new(api(cluster, credential).resource_url()).create(&params, body));
-    let written = cluster.call_for_metadata::<PartialSecret>(Step::CreateSecret, request).await;
-    let data = secret.data.take();
-    let written = written.map_err(|error| error.without(data.as_ref()))?;
-    Ok(SecretMetadata::new(&written.read()))
+    send(cluster, Step::CreateSecret, request, Some(data)).await
 }
 
 /// Writes a token into the Secret.
@@ -74,12 +125,12 @@ pub async fn update(
     existing: Existing<'_>,
     content: &Content,
     data: &Data,
-) -> Result<SecretMetadata, CallError> {
-    let mut patch = metadata_patch(credential, existing.secret_metadata, all_annotations(credential, content, data));
+) -> Result<Written, CallError> {
+    let mut patch = existing.metadata_patch(credential, all_annotations(credential, content, data));
     if existing.is_new_token {
         patch["metadata"]["annotations"][secret_keys::RESTARTED_FOR] = Value::Null;
     }
-    patch["data"] = data_patch(existing.present.into_iter().flat_map(BTreeMap::keys), data);
+    patch["data"] = existing.data_patch(data);
     apply(cluster, credential, &patch, Some(data)).await
 }
 
@@ -90,12 +141,25 @@ pub async fn update(
 pub async fn patch_metadata(
     cluster: &Cluster,
     credential: &ITwinServiceCredential,
-    secret_metadata: &SecretMetadata,
-) -> Result<SecretMetadata, CallError> {
-    apply(cluster, credential, &metadata_patch(credential, secret_metadata, annotations(credential)), None).await
+    existing: Existing<'_>,
+) -> Result<Written, CallError> {
+    apply(cluster, credential, &existing.metadata_patch(credential, annotations(credential)), None).await
 }
 
-/// Writes `data` over `held`, the same token with the keys of the templates rendered again, and does what
+/// Writes those of them that do not come from the template.
+///
+/// # Errors
+/// As [`update`].
+pub async fn patch_own_metadata(
+    cluster: &Cluster,
+    credential: &ITwinServiceCredential,
+    secret_metadata: &SecretMetadata,
+) -> Result<Written, CallError> {
+    let patch = secret_patch::own_metadata(credential, &observed(secret_metadata));
+    apply(cluster, credential, &patch, None).await
+}
+
+/// Writes `data` over what the Secret holds, the same token with the keys of the templates rendered again, and does what
 /// [`patch_metadata`] does. The annotations of the Secret say what is `reported` of the token.
 ///
 /// # Errors
@@ -103,14 +167,14 @@ pub async fn patch_metadata(
 pub async fn rerender(
     cluster: &Cluster,
     credential: &ITwinServiceCredential,
-    secret_metadata: &SecretMetadata,
-    (held, data): (&Data, &Data),
+    existing: Existing<'_>,
+    data: &Data,
     reported: &BTreeMap<String, String>,
-) -> Result<SecretMetadata, CallError> {
+) -> Result<Written, CallError> {
     let mut annotations = annotations(credential);
     annotations.insert(secret_keys::CONTENT.to_owned(), desired_secret::digest(data, reported));
-    let mut patch = metadata_patch(credential, secret_metadata, annotations);
-    patch["data"] = data_patch(held.keys(), data);
+    let mut patch = existing.metadata_patch(credential, annotations);
+    patch["data"] = existing.data_patch(data);
     apply(cluster, credential, &patch, Some(data)).await
 }
 
@@ -123,7 +187,7 @@ pub async fn record_restarts(
     credential: &ITwinServiceCredential,
     secret_metadata: &SecretMetadata,
     issued_at: DateTime<Utc>,
-) -> Result<SecretMetadata, CallError> {
+) -> Result<Written, CallError> {
     let patch = json!({
         "metadata": {
             "uid": secret_metadata.uid(),
@@ -140,45 +204,22 @@ async fn apply(
     credential: &ITwinServiceCredential,
     patch: &Value,
     data: Option<&Data>,
-) -> Result<SecretMetadata, CallError> {
+) -> Result<Written, CallError> {
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    let api = api(cluster, credential);
-    let patch = Patch::Merge(patch);
-    let written = cluster.call(Step::PatchSecret, api.patch(credential.target_name(), &params, &patch)).await;
-    Ok(SecretMetadata::new(&written.map_err(|error| error.without(data))?.read()))
+    let url = Request::new(api(cluster, credential).resource_url());
+    let request = url.patch(credential.target_name(), &params, &Patch::Strategic(patch));
+    send(cluster, Step::PatchSecret, request, data).await
 }
 
-/// The metadata of a patch: it fails with a conflict unless the Secret is still the one, and as, that was observed.
-fn metadata_patch(
-    credential: &ITwinServiceCredential,
-    secret_metadata: &SecretMetadata,
-    annotations: BTreeMap<String, String>,
-) -> Value {
-    fn patch(wished: BTreeMap<String, String>, leftovers: Vec<&str>) -> BTreeMap<String, Value> {
-        let leftovers = leftovers.into_iter().map(|key| (key.to_owned(), Value::Null));
-        leftovers.chain(wished.into_iter().map(|(key, value)| (key, json!(value)))).collect()
-    }
-    let labels = labels(credential);
-    let leftovers = secret_metadata.leftovers(&labels, &annotations);
-    let (labels, mut annotations) = (patch(labels, leftovers.labels), patch(annotations, leftovers.annotations));
-    // an offer that was taken is taken off: it must not be taken twice
-    annotations.insert(secret_keys::ADOPT.to_owned(), Value::Null);
-    annotations.entry(secret_keys::TEMPLATE.to_owned()).or_insert(Value::Null);
-    let mut patch = json!({
-        "metadata": {
-            "uid": secret_metadata.uid(),
-            "resourceVersion": secret_metadata.resource_version(),
-            "labels": labels,
-            "annotations": annotations,
-        },
-    });
-    let owner = owner(credential);
-    let wished = owner.as_ref().map(|owner| &owner.uid);
-    // a list is replaced as a whole: where the owner is right, the references of others stay
-    if wished.map(String::as_str) != secret_metadata.ownership.controller.as_ref().map(|controller| &*controller.uid) {
-        patch["metadata"]["ownerReferences"] = json!(owner.map(|owner| vec![owner]));
-    }
-    patch
+async fn send(
+    cluster: &Cluster,
+    step: Step,
+    request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    data: Option<&Data>,
+) -> Result<Written, CallError> {
+    let send = async { cluster.client.request::<WholeSecret>(request.map_err(kube::Error::BuildRequest)?).await };
+    let answer = cluster.call(step, send).await.map_err(|error| error.without(data))?;
+    Ok(Written::new(answer, data))
 }
 
 fn api(cluster: &Cluster, credential: &ITwinServiceCredential) -> Api<PartialSecret> {

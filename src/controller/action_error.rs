@@ -11,6 +11,10 @@ pub(super) enum ActionError {
     Changed,
     /// What the decision rested on is gone, such as the right to send, or the token that was issued.
     Outdated,
+    /// The credential is gone: nothing is written for it.
+    Gone,
+    /// Its spec was changed meanwhile: it is reconciled again.
+    Superseded,
     /// The token that was issued is the one that the Secret holds.
     SameToken {
         /// When it expires.

@@ -44,6 +44,8 @@ impl Reconciler<'_> {
                 self.context.authorities.requests.leave(self.key);
                 return Err(NotQueued { failure, by_others });
             }
+            let now = self.context.clock.now();
+            self.counts_at = self.retry_state.postponed(observed.left(now), &observed.uid, now);
         }
         self.waits = true;
         Ok(self.context.authorities.requests.waited(since))
@@ -60,6 +62,7 @@ impl Reconciler<'_> {
         if let Some(left) = until_report.filter(|_| observation::is_new(&self.references, &self.retry_state)) {
             return Ok(requeue(left));
         }
-        self.report(None, until_report).await
+        let until_count = self.counts_at.map(|at| at - self.context.clock.now());
+        self.report(None, [until_report, until_count].into_iter().flatten().min()).await
     }
 }

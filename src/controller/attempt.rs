@@ -6,16 +6,19 @@ use chrono::TimeDelta;
 use itwin_api::time;
 use itwin_core::{
     action::IssueReason,
+    backoff,
     desired_secret::{self, Content},
     failure::Failure,
     fingerprint,
     last_held::LastHeld,
-    messages, messages_oauth,
+    messages::{self, AfterWrite},
+    messages_oauth,
     observed::{Held, ObservedState, Target},
     request_error::RequestError,
     requests::Outcome,
-    schedule,
+    schedule, template,
     validate::{IssuedToken, ValidationError},
+    withheld::{Parts, Withheld},
 };
 use itwin_oauth::token::ClientCredentials;
 use k8s_openapi::api::core::v1::Namespace;
@@ -25,7 +28,8 @@ use super::{
     action_error::ActionError,
     context::Context,
     fetched::{FetchedClient, FetchedSecrets},
-    reconciler::{AWAIT_AUTHORITY, Reconciler},
+    reconciler::{AWAIT_AUTHORITY, Attempted, Reconciler},
+    registry::Currency,
 };
 use crate::{
     act::{
@@ -79,6 +83,15 @@ impl Reconciler<'_> {
         }
     }
 
+    /// Checks that the credential is still there and as it was: a call may have taken a minute.
+    fn check_current(&self) -> Result<(), ActionError> {
+        match self.currency() {
+            Currency::Current => Ok(()),
+            Currency::Changed => Err(ActionError::Superseded),
+            Currency::Gone => Err(ActionError::Gone),
+        }
+    }
+
     async fn ask(&mut self, observed: &ObservedState) -> Result<Box<Content>, ActionError> {
         let credential = self.references.credential;
         let name = &credential.spec.authority_ref.name;
@@ -94,6 +107,7 @@ impl Reconciler<'_> {
         // a server that takes its time takes no worker away from other authorities
         self.worker = None;
         slot.paced().await;
+        self.check_current()?;
         if !self.context.cluster.fence.holds() {
             return Err(CallError::NotLeading.into());
         }
@@ -175,10 +189,18 @@ impl Reconciler<'_> {
         known: &Known,
         mut content: Box<Content>,
     ) -> Result<Written, ActionError> {
+        if let Err(error) = self.check_current() {
+            self.retry_state.keep(content);
+            return Err(error);
+        }
         let Context { cluster, index, .. } = self.context;
         content.renewed_for = self.references.renew_annotation().map(|value| fingerprint::renewal(value));
-        let (credential, target) = (self.references.credential, &self.references.target);
-        let data = match desired_secret::data(credential, &content) {
+        let withheld = observed.history.withheld;
+        let target = &self.references.target;
+        let credential = withheld.applied(self.references.credential, |key| {
+            self.fetched.target.as_ref().is_some_and(|read| read.data.contains_key(key))
+        });
+        let data = match desired_secret::data(&credential, &content) {
             Ok(data) => data,
             Err(failure) => {
                 // the token is good, and is written once the template is
@@ -188,26 +210,20 @@ impl Reconciler<'_> {
         };
         let written = match known {
             Known::Unknown => return Err(self.keep_unwritten(content)),
-            Known::Absent => secret_writer::create(cluster, credential, &content, data).await,
+            Known::Absent => secret_writer::create(cluster, &credential, &content, &data).await,
             Known::Present(secret_metadata) => {
                 let present = self.fetched.target.as_ref().map(|read| &read.data);
-                secret_writer::update(
-                    cluster,
-                    credential,
-                    Existing { secret_metadata, present, is_new_token: true },
-                    &content,
-                    &data,
-                )
-                .await
+                let existing = Existing { secret_metadata, present, is_new_token: true, withheld };
+                secret_writer::update(cluster, &credential, existing, &content, &data).await
             }
         };
         match written {
-            Ok(secret_metadata) => {
+            Ok(secret_writer::Written { secret_metadata, is_what_we_wrote }) => {
                 let was_there = self.retry_state.verified_target().is_some();
                 let is_restored =
                     issue_reason == IssueReason::Tampered || (issue_reason == IssueReason::Missing && was_there);
                 // what admission made of it is read, unless it is what was sent
-                if secret_metadata.token_metadata.as_ref() == Some(&content.token_metadata()) {
+                if is_what_we_wrote && secret_metadata.token_metadata.as_ref() == Some(&content.token_metadata()) {
                     self.retry_state.target_verified(secret_metadata.version.clone());
                 }
                 index.observe(target, secret_metadata);
@@ -215,12 +231,18 @@ impl Reconciler<'_> {
                 self.written(issue_reason, observed, &content);
                 Ok(Written { is_restored })
             }
-            Err(error) => Err(self.not_written(error, content)),
+            Err(error) => Err(self.not_written(error, content, (observed, known))),
         }
     }
 
-    /// Keeps a token that could not be written, where a later write may succeed.
-    fn not_written(&mut self, error: CallError, content: Box<Content>) -> ActionError {
+    /// Keeps a token that could not be written, where a later write may succeed: at once where that withholds what the API
+    /// server may have refused.
+    fn not_written(
+        &mut self,
+        error: CallError,
+        content: Box<Content>,
+        (observed, known): (&ObservedState, &Known),
+    ) -> ActionError {
         let secret = self.references.target.to_string();
         match error {
             CallError::Conflict | CallError::AlreadyExists | CallError::NotFound => self.keep_unwritten(content),
@@ -232,9 +254,42 @@ impl Reconciler<'_> {
                 self.retry_state.keep(content);
                 // whether it was written before the answer was lost, and whether it is immutable, only the Secret shows
                 self.forget_target();
-                messages::secret_write_failed(&secret, &error, error.why(), true).into()
+                match observed.history.withheld.after(error.why(), self.template_parts(known)) {
+                    Some(withheld) => {
+                        let after = AfterWrite::WrittenWithout(withheld);
+                        self.withhold(messages::secret_write_failed(&secret, &error, error.why(), after), withheld);
+                        ActionError::Outdated
+                    }
+                    None => {
+                        // what is refused is not, or not only, the template
+                        self.retry_state.reverts_mut().all_reverted();
+                        messages::secret_write_failed(&secret, &error, error.why(), AfterWrite::TokenKept).into()
+                    }
+                }
             }
         }
+    }
+
+    /// What a write adds, changes or removes for the template.
+    pub(super) fn template_parts(&self, known: &Known) -> Parts {
+        let credential = self.references.credential;
+        let template = credential.spec.secret_template.as_ref();
+        let Known::Present(secret_metadata) = known else { return Parts::new(template, false, false) };
+        let (labels, annotations) = (desired_secret::labels(credential), desired_secret::annotations(credential));
+        let has_leftovers = !secret_metadata.leftovers(&labels, &annotations).is_empty();
+        Parts::new(template, has_leftovers, !template::is_current(secret_metadata.template.as_deref(), template))
+    }
+
+    /// Notes that the API server refused a write with more of the template: that part is written later.
+    pub(super) fn withhold(&mut self, failure: Failure, withheld: Withheld) {
+        let (left, now) = (self.observe().left(self.context.clock.now()), self.context.clock.now());
+        let reverts = self.retry_state.reverts_mut();
+        let failures = reverts.failures().saturating_add(1);
+        let wait = backoff::delay(failures, left, failure.reason, None, &self.references.uid);
+        tracing::warn!(credential = %self.references.key, retry_in_ms = wait.num_milliseconds(), "{}", failure.message);
+        reverts.refused(failure.clone(), wait, now);
+        reverts.withhold(withheld);
+        self.outcome = Some(Attempted::Failed(failure));
     }
 
     fn keep_unwritten(&mut self, content: Box<Content>) -> ActionError {

@@ -8,6 +8,7 @@ pub mod authority;
 pub mod context;
 pub mod fetched;
 pub mod guarded;
+mod interim;
 pub mod invalid_objects;
 pub mod namespaces;
 pub mod observation;

@@ -10,7 +10,7 @@ use itwin_core::{contenders::Contender, object::ObjectKey};
 use kube::{ResourceExt, runtime::reflector::Store};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::registry::Registry;
+use super::registry::{Currency, Registry};
 
 /// How objects of one kind are woken: put into the queue of their loop, once there is one.
 pub struct WorkQueue<T> {
@@ -69,6 +69,12 @@ impl WatchedNamespaces {
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> Option<ITwinServiceCredential> {
         self.of(key).find_map(|watched| watched.credentials.get(key))
+    }
+
+    /// Whether the credential of this name still has this UID and generation, and is not being deleted.
+    #[must_use]
+    pub fn currency(&self, key: &ObjectKey, uid: &str, generation: Option<i64>) -> Currency {
+        self.of(key).next().map_or(Currency::Gone, |watched| watched.credentials.currency(key, uid, generation))
     }
 
     /// What the credential of this name brings forward where others name the same Secret.

@@ -74,7 +74,7 @@ pub fn observe(
         known => target(references, retry_state, fetched, known, *others),
     };
     let written_by = writer_of_client(references, &known_client, *others);
-    let retry_key = retry_key(references, revision, (&known_client, written_by.as_ref()), &target);
+    let retry_key = retry_key((references, retry_state), revision, (&known_client, written_by.as_ref()), &target);
     let renewed_for = match &known_target {
         Known::Present(secret_metadata) => secret_metadata.renewed_for.as_deref(),
         Known::Absent | Known::Unknown => None,
@@ -99,6 +99,7 @@ pub fn observe(
             revert_not_before: retry_state.reverts().not_before(now),
             restore_not_before: retry_state.reverts().restore_not_before(now),
             renew_not_before: retry_state.renew_not_before(),
+            withheld: retry_state.reverts().withheld(),
             is_token_unknown: retry_state.last_held().is_none_or(|held| held.record.is_none()),
         },
         retry_key,
@@ -245,9 +246,14 @@ fn metadata_clues(
 ) -> MetadataClues {
     let (labels, annotations) = (desired_secret::labels(credential), desired_secret::annotations(credential));
     let template = credential.spec.secret_template.as_ref();
+    let wants_owner = credential.spec.deletion_policy == DeletionPolicy::Delete;
     MetadataClues {
-        has_owner: secret_metadata.ownership.controller.is_some(),
-        wants_owner: credential.spec.deletion_policy == DeletionPolicy::Delete,
+        has_owner: match wants_owner {
+            true => secret_metadata.ownership.controller.is_some(),
+            // garbage collection waits for an owner that is no controller too
+            false => secret_metadata.ownership.is_referenced_by(&credential.uid().unwrap_or_default()),
+        },
+        wants_owner,
         is_template_current: template::is_current(secret_metadata.template.as_deref(), template),
         carries_desired: secret_metadata.carries(&labels, &annotations),
         has_leftovers: !secret_metadata.leftovers(&labels, &annotations).is_empty(),
@@ -275,7 +281,7 @@ fn client(references: &References<'_>, retry_state: &RetryState, fetched: &Fetch
 }
 
 fn retry_key(
-    references: &References<'_>,
+    (references, retry_state): (&References<'_>, &RetryState),
     authority: AuthorityRevision,
     client: (&Known, Option<&Failure>),
     target: &Target,
@@ -287,7 +293,7 @@ fn retry_key(
             (_, Some(failure)) => ClientKey::NotAllowed(failure.message.clone()),
             (Known::Unknown, None) => ClientKey::Unknown,
             (Known::Absent, None) => ClientKey::Absent,
-            (Known::Present(secret_metadata), None) => ClientKey::Version(secret_metadata.version.clone()),
+            (Known::Present(secret_metadata), None) => retry_state.client_key(&secret_metadata.version),
         },
         target: match target {
             Target::Unread { .. } | Target::Presumed | Target::Absent => TargetKey::Absent,

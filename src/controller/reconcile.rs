@@ -49,6 +49,11 @@ enum Next {
         /// Another reconcile after this, whatever else is due.
         wait: Option<TimeDelta>,
     },
+    /// The reconcile ends without a report.
+    End {
+        /// When the credential is reconciled again.
+        again: RequeueAfter,
+    },
     /// The reconcile ends, and the token request waits in the queue.
     AwaitAdmission {
         /// For so long it has waited.
@@ -153,9 +158,18 @@ async fn reconcile_object(
         waits: false,
         waits_long: false,
         is_blocked: false,
+        counts_at: None,
+        interim: Arc::default(),
         worker: Some(worker),
     };
-    let result = reconciler.run().await;
+    let interim = reconciler.interim.clone();
+    let result = tokio::select! {
+        biased;
+        result = reconciler.run() => result,
+        never = interim.follow(context) => match never {},
+    };
+    let written = interim.take_written().await;
+    reconciler.note_interim(written);
     // what failed to be read may still be needed
     if !reconciler.waits && result.is_ok() {
         queue.leave(key);
@@ -195,11 +209,13 @@ impl Reconciler<'_> {
                 Known::Absent | Known::Unknown => None,
             };
             self.retry_state.remember_observed(&observed, version);
+            self.follow_time(&observed);
             let action = decide(&observed, self.context.clock.now());
             match self.step(action, &observed, &known).await? {
                 Next::Decide => {}
                 Next::Report { next_attempt, wait } => return self.report(next_attempt, wait).await,
                 Next::AwaitAdmission { waited } => return self.await_admission(waited).await,
+                Next::End { again } => return Ok(again),
             }
         }
         // the Secret is changed as fast as it is reconciled
@@ -220,6 +236,8 @@ impl Reconciler<'_> {
                 Ok(Next::Decide)
             }
             Err(ActionError::Outdated) => Ok(Next::Decide),
+            Err(ActionError::Gone) => Ok(Next::End { again: None }),
+            Err(ActionError::Superseded) => Ok(Next::End { again: requeue(TimeDelta::zero()) }),
             Err(ActionError::SameToken { expires_at }) => {
                 self.same_token(expires_at);
                 Ok(Next::Decide)
@@ -251,6 +269,10 @@ impl Reconciler<'_> {
             Action::Fail(failure) => return Err(failure.into()),
             Action::UpToDate { renew_at } => return Ok(self.up_to_date(renew_at, observed)),
             Action::BackOff { until } => return Ok(Next::Report { next_attempt: Some(until), wait: None }),
+            Action::AwaitBetterToken { until } => {
+                self.nothing_left(observed);
+                return Ok(Next::Report { next_attempt: Some(until), wait: None });
+            }
             Action::AwaitInterval { until } => return Err(ActionError::NotYet(until - now)),
             Action::AwaitAuthority => return Err(ActionError::NotYet(AWAIT_AUTHORITY)),
             Action::AwaitAdmission => match self.enqueue(observed) {
@@ -280,10 +302,7 @@ impl Reconciler<'_> {
 
     /// Nothing is to be done before this renewal; `None` while nothing is to be renewed.
     fn up_to_date(&mut self, renew_at: Option<DateTime<Utc>>, observed: &ObservedState) -> Next {
-        self.retry_state.all_read(observed);
-        if !observed.has_drifted() {
-            self.retry_state.reverts_mut().all_reverted();
-        }
+        self.nothing_left(observed);
         if renew_at.is_some() {
             self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
             self.retry_state.settled();
@@ -291,9 +310,19 @@ impl Reconciler<'_> {
         Next::Report { next_attempt: renew_at, wait: None }
     }
 
+    /// The Secret was found as it should be: what failed in reading or reverting it is over.
+    fn nothing_left(&mut self, observed: &ObservedState) {
+        self.retry_state.all_read(observed);
+        if !observed.has_drifted() {
+            self.retry_state.reverts_mut().all_reverted();
+        }
+    }
+
     /// Notes a token that was written.
     fn issued(&mut self, issue_reason: IssueReason, written: Written, observed: &ObservedState, known: &Known) {
-        self.outcome = Some(Attempted::Written(issue_reason));
+        // without a part of the template it is not what the spec asks for
+        let refusal = self.retry_state.reverts().template_refusal().cloned();
+        self.outcome = Some(refusal.map_or(Attempted::Written(issue_reason), Attempted::Failed));
         if written.is_restored {
             self.reverted(observed, known);
         }
@@ -346,6 +375,10 @@ impl Reconciler<'_> {
         let read = fetched::read_client(cluster, index, &self.references, self.fetched.target.as_ref(), method).await?;
         if let Some(read) = read.as_ref().filter(|read| read.same_as_held == Some(true)) {
             self.retry_state.client_verified(read.version.clone());
+        }
+        if let Some(read) = &read {
+            let digest = read.content.is_ok().then(|| read.material.digest(&self.references.uid));
+            self.retry_state.client_read(read.version.clone(), digest);
         }
         self.fetched.client_is_missing = read.is_none();
         self.fetched.client = read;

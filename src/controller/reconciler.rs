@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use itwin_core::{
     action::IssueReason,
     backoff,
@@ -17,9 +17,11 @@ use super::{
     RequeueAfter,
     context::Context,
     fetched::{self, FetchedSecrets},
+    interim::{Basis, Interim, Written},
     observation::{self, Caches},
     others::Registered,
     references::References,
+    registry::Currency,
     requests::Slot,
 };
 use crate::cluster::CallError;
@@ -51,6 +53,10 @@ pub(super) struct Reconciler<'a> {
     pub(super) waits_long: bool,
     /// It waits behind an open circuit, so that no one knows when it is sent.
     pub(super) is_blocked: bool,
+    /// When another attempt counts that is due and not made, since nothing is sent for now.
+    pub(super) counts_at: Option<DateTime<Utc>>,
+    /// The status while a call is in flight.
+    pub(super) interim: Arc<Interim>,
     /// The worker that does this.
     pub(super) worker: Option<OwnedSemaphorePermit>,
 }
@@ -71,6 +77,48 @@ impl Reconciler<'_> {
         let mut observed = observation::observe(&self.references, &self.retry_state, &self.fetched, &caches, now);
         observed.restart = self.observe_restarts(&observed);
         observed
+    }
+
+    /// Whether the credential is still as it was when this reconcile began, as far as the watch has brought.
+    pub(super) fn currency(&self) -> Currency {
+        let References { key, uid, credential, .. } = &self.references;
+        self.context.namespaces.currency(key, uid, credential.metadata.generation)
+    }
+
+    /// Has the status change with time while the next call is in flight.
+    pub(super) fn follow_time(&mut self, observed: &ObservedState) {
+        let written = self.interim.try_take_written();
+        self.note_interim(written);
+        let now = self.context.clock.now();
+        let basis = Interim::is_near(observed, now).then(|| self.basis(observed, now));
+        self.interim.set(basis, now);
+    }
+
+    /// Notes a status that was written while a call was in flight.
+    pub(super) fn note_interim(&mut self, written: Written) {
+        if written.is_uncertain {
+            self.retry_state.status_write_begins();
+        }
+        if let Some((version, status)) = written.last {
+            self.retry_state.status_written(version, status);
+        }
+    }
+
+    fn basis(&self, observed: &ObservedState, now: DateTime<Utc>) -> Basis {
+        let References { key, uid, credential, target, .. } = &self.references;
+        Basis {
+            key: key.clone(),
+            uid: uid.clone(),
+            generation: credential.metadata.generation,
+            resource_version: self.guard(),
+            authority: credential.spec.authority_ref.name.clone(),
+            secret: target.name.clone(),
+            observed: observed.clone(),
+            attempts: self.retry_state.reported(now),
+            description: self.description(),
+            previous: self.previous_status().into_owned(),
+            failures: self.retry_state.failures_and_postponed(),
+        }
     }
 
     /// Has the Secret to write read again before the next decision.

@@ -45,6 +45,8 @@ struct Kept {
     uid: Box<str>,
     /// Its resourceVersion as a number.
     version: u64,
+    /// Generation of its spec.
+    generation: Option<i64>,
     /// Unix time of its creation, which the API server counts in seconds. Here, since others ask for it that name the
     /// same Secret, and those may be many.
     created_at: Option<i64>,
@@ -57,6 +59,17 @@ struct Kept {
     retry_state: Option<Box<RetryState>>,
     /// Seen in the listing that is under way.
     listed: bool,
+}
+
+/// Whether a credential is still as it was when it was taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Currency {
+    /// It is.
+    Current,
+    /// Its spec was changed since.
+    Changed,
+    /// It is gone or being deleted; there may be another one of its name.
+    Gone,
 }
 
 /// The credentials of one scope.
@@ -81,7 +94,7 @@ impl Registry {
         let uid = credential.uid().unwrap_or_default();
         let (packed, authority) = (pack(&credential), intern(&credential.spec.authority_ref.name));
         let metadata = &credential.metadata;
-        let is_going = metadata.deletion_timestamp.is_some();
+        let (is_going, generation) = (metadata.deletion_timestamp.is_some(), metadata.generation);
         let version = version(metadata);
         let created_at = metadata.creation_timestamp.as_ref().and_then(time::from_kubernetes).map(|at| at.timestamp());
         let mut all = self.all();
@@ -90,11 +103,20 @@ impl Registry {
             && *kept.uid == *uid
         {
             (kept.packed, kept.authority, kept.is_going, kept.listed) = (packed, authority, is_going, true);
-            kept.version = version;
+            (kept.version, kept.generation) = (version, generation);
             return (key, None);
         }
-        let new =
-            Kept { uid: uid.into(), version, created_at, is_going, authority, packed, retry_state: None, listed: true };
+        let new = Kept {
+            uid: uid.into(),
+            version,
+            generation,
+            created_at,
+            is_going,
+            authority,
+            packed,
+            retry_state: None,
+            listed: true,
+        };
         let before = all.insert(key.clone(), new);
         (key, before.and_then(|before| unpack(&before.packed)))
     }
@@ -119,6 +141,17 @@ impl Registry {
         // read from a copy, so that nobody waits for it
         let text = self.all().get(key)?.packed.clone();
         unpack(&text)
+    }
+
+    /// Whether the credential of this name still has this UID and generation, and is not being deleted.
+    #[must_use]
+    pub fn currency(&self, key: &ObjectKey, uid: &str, generation: Option<i64>) -> Currency {
+        let all = self.all();
+        match all.get(key).filter(|kept| *kept.uid == *uid && !kept.is_going) {
+            None => Currency::Gone,
+            Some(kept) if kept.generation != generation => Currency::Changed,
+            Some(_) => Currency::Current,
+        }
     }
 
     /// What a credential brings forward where others name the same Secret; none where it is being deleted.
@@ -384,6 +417,27 @@ mod tests {
         let mut left: Vec<String> = registry.keys().iter().map(|key| key.name.clone()).collect();
         left.sort();
         assert_eq!(left, ["new", "stays"]);
+    }
+
+    #[test]
+    fn credential_that_was_changed_deleted_or_created_again_is_not_current() {
+        let registry = Registry::default();
+        let (key, _) = registry.keep(credential("uid-1"));
+        let currency = || registry.currency(&key, "uid-1", Some(2));
+        assert_eq!(currency(), Currency::Current);
+        let changed = |change: fn(&mut ITwinServiceCredential)| {
+            let mut credential = credential("uid-1");
+            change(&mut credential);
+            registry.keep(credential);
+        };
+        changed(|credential| credential.metadata.generation = Some(3));
+        assert_eq!(currency(), Currency::Changed);
+        changed(|credential| credential.metadata.deletion_timestamp = credential.metadata.creation_timestamp.clone());
+        assert_eq!(currency(), Currency::Gone);
+        registry.keep(credential("uid-2"));
+        assert_eq!(currency(), Currency::Gone, "another one of its name");
+        registry.forget(&key);
+        assert_eq!(currency(), Currency::Gone);
     }
 
     #[test]

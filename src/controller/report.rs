@@ -26,7 +26,10 @@ use serde_json::json;
 
 use super::{
     RequeueAfter,
+    context::Context,
     reconciler::{Attempted, Reconciler, requeue},
+    references::References,
+    registry::Currency,
 };
 use crate::{
     cluster::{CallError, Step},
@@ -47,6 +50,14 @@ impl Reconciler<'_> {
         next_attempt: Option<DateTime<Utc>>,
         wait: Option<TimeDelta>,
     ) -> Result<RequeueAfter, CallError> {
+        // a status that is being written is not to follow this one
+        self.interim.set(None, self.context.clock.now());
+        let written = self.interim.take_written().await;
+        self.note_interim(written);
+        // nothing is reported of what is gone: no event, and no metric that would stay
+        if self.currency() == Currency::Gone {
+            return Ok(None);
+        }
         let observed = self.observe();
         if observed.suspend {
             self.retry_state.suspended();
@@ -122,7 +133,7 @@ impl Reconciler<'_> {
     }
 
     /// The newer of the status that the watch brought and the one that we wrote.
-    fn previous_status(&self) -> Cow<'_, CredentialStatus> {
+    pub(super) fn previous_status(&self) -> Cow<'_, CredentialStatus> {
         match (self.retry_state.written_status(), &self.references.credential.status) {
             (Some(status), _) => Cow::Borrowed(status),
             (None, Some(status)) => Cow::Borrowed(status),
@@ -131,7 +142,7 @@ impl Reconciler<'_> {
     }
 
     /// What the token in the Secret was issued for, as the Secret records it: a status may have been edited.
-    fn description(&self) -> Description {
+    pub(super) fn description(&self) -> Description {
         match self.context.index.get(&self.references.target) {
             Known::Present(secret_metadata) => secret_metadata.description.clone(),
             Known::Unknown | Known::Absent => Description::default(),
@@ -139,64 +150,94 @@ impl Reconciler<'_> {
     }
 
     async fn write_status(&mut self, status: CredentialStatus) -> Result<(), CallError> {
-        // a list is replaced as a whole: those of others must be the ones that were observed
-        let guard = status.conditions.iter().any(|condition| !status::is_ours(condition)).then(|| {
-            let written = self.retry_state.written_version().map(|version| version.to_string());
-            written.or_else(|| self.references.credential.metadata.resource_version.clone())
-        });
+        let References { key, uid, .. } = &self.references;
+        let write = StatusWrite { key, uid, status: &status, resource_version: self.guard() };
         self.retry_state.status_write_begins();
-        // null takes a field away
-        let mut patch = json!({
-            "metadata": {"uid": self.references.uid},
-            "status": {
-                "observedGeneration": status.observed_generation,
-                "conditions": status.conditions,
-                "secretName": status.secret_name,
-                "issuer": status.issuer,
-                "clientId": status.client_id,
-                "scopes": status.scopes,
-                "scope": status.scope,
-                "issuedAt": status.issued_at,
-                "expiresAt": status.expires_at,
-                "renewAt": status.renew_at,
-                "usableUntil": status.usable_until,
-                "consecutiveFailures": status.consecutive_failures,
-                "lastFailure": status.last_failure,
-                "lastRenewRequest": status.last_renew_request,
-            },
-        });
-        if let Some(version) = guard.flatten() {
-            patch["metadata"]["resourceVersion"] = json!(version);
-        }
-        let api: Api<ITwinServiceCredential> =
-            Api::namespaced(self.context.cluster.client.clone(), &self.references.key.namespace);
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let patch = Patch::Merge(&patch);
-        let url = Request::new(api.resource_url());
-        let request = url.patch_subresource("status", &self.references.key.name, &params, &patch);
-        // Not even "not found" or a conflict is taken for the end of the credential: what is really gone is not looked
-        // at again, and what is not would keep an old status until its next renewal.
-        let answer: Answer = self.context.cluster.call_for_metadata(Step::PatchCredentialStatus, request).await?;
-        let version = numeric(answer.metadata.resource_version.as_deref());
+        let version = write_status(self.context, write).await?;
         self.retry_state.status_written(version, status);
         Ok(())
+    }
+
+    /// The resourceVersion that the object has as far as is known.
+    pub(super) fn guard(&self) -> Option<String> {
+        let written = self.retry_state.written_version().map(|version| version.to_string());
+        written.or_else(|| self.references.credential.metadata.resource_version.clone())
     }
 
     fn gauge(&self, observed: &ObservedState, status: &CredentialStatus, next_attempt: Option<DateTime<Utc>>) {
         let authority = &self.references.credential.spec.authority_ref.name;
         let ObjectKey { namespace, name } = &self.references.key;
         let labels = CredentialLabels { namespace, name, uid: &self.references.uid, authority };
-        let seconds = |at: DateTime<Utc>| at.timestamp() as f64;
-        let gauges = CredentialGauges {
-            expires_at: observed.held_for_spec().map(|token_metadata| seconds(token_metadata.expires_at)),
-            renew_at: next_attempt.map(seconds),
-            ready: status::holds(&status.conditions, READY),
-            suspended: observed.suspend,
-            // nothing is attempted while it is suspended
-            failures: if observed.suspend { 0 } else { u32::try_from(status.consecutive_failures).unwrap_or_default() },
-        };
-        self.context.metrics.credential(labels, gauges);
+        let failures = self.retry_state.failures_and_postponed();
+        self.context.metrics.credential(labels, gauges(observed, status, next_attempt, failures));
     }
+}
+
+/// The values of the metrics of a credential; `failures` are those of its attempts.
+pub(super) fn gauges(
+    observed: &ObservedState,
+    status: &CredentialStatus,
+    next_attempt: Option<DateTime<Utc>>,
+    failures: u32,
+) -> CredentialGauges {
+    let seconds = |at: DateTime<Utc>| at.timestamp() as f64;
+    // the status shows only some of the attempts that were not made
+    let shown = u32::try_from(status.consecutive_failures).unwrap_or_default();
+    CredentialGauges {
+        expires_at: observed.held_for_spec().map(|token_metadata| seconds(token_metadata.expires_at)),
+        renew_at: next_attempt.map(seconds),
+        ready: status::holds(&status.conditions, READY),
+        suspended: observed.suspend,
+        // nothing is attempted while it is suspended
+        failures: if observed.suspend { 0 } else { shown.max(failures) },
+    }
+}
+
+/// A status to write.
+pub(super) struct StatusWrite<'a> {
+    pub(super) key: &'a ObjectKey,
+    pub(super) uid: &'a str,
+    pub(super) status: &'a CredentialStatus,
+    /// The resourceVersion that the object has as far as is known.
+    pub(super) resource_version: Option<String>,
+}
+
+/// Writes a status. Returns the resourceVersion that the object then has.
+pub(super) async fn write_status(context: &Context, write: StatusWrite<'_>) -> Result<u64, CallError> {
+    let StatusWrite { key, uid, status, resource_version } = write;
+    // a list is replaced as a whole: those of others must be the ones that were observed
+    let guard = resource_version.filter(|_| status.conditions.iter().any(|condition| !status::is_ours(condition)));
+    // null takes a field away
+    let mut patch = json!({
+        "metadata": {"uid": uid},
+        "status": {
+            "observedGeneration": status.observed_generation,
+            "conditions": status.conditions,
+            "secretName": status.secret_name,
+            "issuer": status.issuer,
+            "clientId": status.client_id,
+            "scopes": status.scopes,
+            "scope": status.scope,
+            "issuedAt": status.issued_at,
+            "expiresAt": status.expires_at,
+            "renewAt": status.renew_at,
+            "usableUntil": status.usable_until,
+            "consecutiveFailures": status.consecutive_failures,
+            "lastFailure": status.last_failure,
+            "lastRenewRequest": status.last_renew_request,
+        },
+    });
+    if let Some(version) = guard {
+        patch["metadata"]["resourceVersion"] = json!(version);
+    }
+    let api: Api<ITwinServiceCredential> = Api::namespaced(context.cluster.client.clone(), &key.namespace);
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let patch = Patch::Merge(&patch);
+    let request = Request::new(api.resource_url()).patch_subresource("status", &key.name, &params, &patch);
+    // Not even "not found" or a conflict is taken for the end of the credential: what is really gone is not looked at
+    // again, and what is not would keep an old status until its next renewal.
+    let answer: Answer = context.cluster.call_for_metadata(Step::PatchCredentialStatus, request).await?;
+    Ok(numeric(answer.metadata.resource_version.as_deref()))
 }
 
 /// The resourceVersion as a number, which it is (KEP-5504).

@@ -15,7 +15,7 @@ use super::{action_error::ActionError, context::Context, reconciler::Reconciler}
 use crate::{
     act::{
         rollout::{self, Cause},
-        secret_writer,
+        secret_writer::{self, Written},
     },
     cluster::CallError,
     observe::index::Known,
@@ -95,12 +95,12 @@ impl Reconciler<'_> {
         let Known::Present(secret_metadata) = known else { return Err(ActionError::Changed) };
         let credential = self.references.credential;
         match secret_writer::record_restarts(cluster, credential, secret_metadata, issued_at).await {
-            Ok(written) => {
+            Ok(Written { secret_metadata, is_what_we_wrote }) => {
                 self.retry_state.restarts.recorded();
-                if observed.is_verified() {
-                    self.retry_state.target_verified(written.version.clone());
+                if is_what_we_wrote && observed.is_verified() {
+                    self.retry_state.target_verified(secret_metadata.version.clone());
                 }
-                index.observe(&self.references.target, written);
+                index.observe(&self.references.target, secret_metadata);
                 self.fetched.target = None;
             }
             Err(CallError::Conflict | CallError::NotFound) => return Err(ActionError::Changed),

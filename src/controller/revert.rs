@@ -2,9 +2,11 @@
 
 use itwin_core::{
     backoff, desired_secret,
-    messages::{self, Contention},
+    messages::{self, AfterWrite, Contention},
     observed::ObservedState,
+    rivals::{self, Difference},
     template,
+    withheld::Withheld,
 };
 
 use super::{
@@ -15,83 +17,136 @@ use super::{
     reconciler::{Attempted, Reconciler},
 };
 use crate::{
-    act::secret_writer::{self, Existing},
+    act::secret_writer::{self, Existing, Written},
     cluster::CallError,
-    observe::index::Known,
+    observe::{index::Known, target::SecretMetadata},
 };
 
 impl Reconciler<'_> {
     /// Puts back what differs in a Secret whose token is good, without a token request. A revert that fails is reported
     /// and tried again later; it holds up neither a renewal nor anything else.
     pub(super) async fn revert(&mut self, observed: &ObservedState, known: &Known) -> Result<(), ActionError> {
-        match self.patch(observed, known).await {
-            Ok(()) => {
+        let Known::Present(secret_metadata) = known else { return Err(ActionError::Outdated) };
+        let secret = self.references.target.to_string();
+        // while a template that the API server refuses waits for its next try, the rest is put back
+        if observed.history.revert_not_before.is_none() {
+            let error = match self.patch(observed, secret_metadata).await {
+                Ok(None) => {
+                    self.retry_state.reverts_mut().all_reverted();
+                    self.reverted(observed, known);
+                    return Ok(());
+                }
+                Ok(Some(error)) => error,
+                Err(ActionError::Failed(failure)) => {
+                    self.withhold(failure, observed.history.withheld);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
+            let withheld = match observed.history.withheld {
+                // which part is refused shows when a token is written
+                Withheld::Nothing => {
+                    Withheld::Nothing.after(error.why(), self.template_parts(known)).unwrap_or_default()
+                }
+                withheld => withheld,
+            };
+            let failure = messages::secret_write_failed(&secret, &error, error.why(), AfterWrite::TokenGood);
+            self.withhold(failure, withheld);
+            if withheld == Withheld::Nothing || !self.lacks_own_metadata(observed, secret_metadata) {
+                return Ok(());
+            }
+        }
+        let Context { cluster, .. } = self.context;
+        match secret_writer::patch_own_metadata(cluster, self.references.credential, secret_metadata).await {
+            Ok(written) => {
+                self.patched(observed, written, false);
                 self.reverted(observed, known);
                 Ok(())
             }
-            Err(ActionError::Failed(failure)) => {
-                let (uid, now) = (&self.references.uid, self.context.clock.now());
-                let reverts = self.retry_state.reverts_mut();
-                let wait =
-                    backoff::delay(reverts.failures().saturating_add(1), observed.left(now), failure.reason, None, uid);
-                tracing::warn!(credential = %self.references.key, retry_in_ms = wait.num_milliseconds(), "{}", failure.message);
-                reverts.refused(failure.clone(), wait, now);
-                self.outcome = Some(Attempted::Failed(failure));
+            Err(error) => {
+                let error = outdated(error)?;
+                let failure = messages::secret_write_failed(&secret, &error, error.why(), AfterWrite::TokenGood);
+                // not only the template is refused: all of it waits
+                self.withhold(failure, Withheld::Nothing);
                 Ok(())
             }
-            Err(error) => Err(error),
         }
     }
 
-    async fn patch(&mut self, observed: &ObservedState, known: &Known) -> Result<(), ActionError> {
-        let Context { cluster, index, .. } = self.context;
+    fn difference(&self, observed: &ObservedState, secret_metadata: &SecretMetadata) -> Difference {
         let credential = self.references.credential;
-        let Known::Present(secret_metadata) = known else { return Err(ActionError::Outdated) };
+        let (labels, annotations) = (desired_secret::labels(credential), desired_secret::annotations(credential));
+        Difference {
+            data: observed.has_other_data(),
+            owner_references: observed.lacks_owner(),
+            keys: secret_metadata.missing(&labels, &annotations),
+        }
+    }
+
+    fn lacks_own_metadata(&self, observed: &ObservedState, secret_metadata: &SecretMetadata) -> bool {
+        let credential = self.references.credential;
+        let (labels, annotations) =
+            (desired_secret::own_labels(credential), desired_secret::own_annotations(credential));
+        observed.lacks_owner() || !secret_metadata.carries(&labels, &annotations)
+    }
+
+    /// Writes all that differs. Returns the error of the API server, if it refused that.
+    async fn patch(
+        &mut self,
+        observed: &ObservedState,
+        secret_metadata: &SecretMetadata,
+    ) -> Result<Option<CallError>, ActionError> {
+        let Context { cluster, .. } = self.context;
+        let credential = self.references.credential;
         let is_current =
             template::is_current(secret_metadata.template.as_deref(), credential.spec.secret_template.as_ref());
         let is_damaged = self.fetched.target.as_ref().is_some_and(|read| read.is_token_intact && !read.is_ours);
         let writes_data = !is_current || is_damaged;
+        let existing = Existing { secret_metadata, present: None, is_new_token: false, withheld: Withheld::Nothing };
         let patched = if !writes_data {
-            secret_writer::patch_metadata(cluster, credential, secret_metadata).await
+            secret_writer::patch_metadata(cluster, credential, existing).await
         } else {
-            self.read_target().await.map_err(|error| unreadable(&self.references.target, &error))?;
+            if let Err(error) = self.read_target().await {
+                return Err(unreadable(&self.references.target, &error).into());
+            }
             // what was tampered with, or changed meanwhile, is decided on again
             let is_expected =
                 |read: &mut FetchedTarget| read.is_token_intact && read.version == secret_metadata.version;
             let read = self.fetched.target.take_if(is_expected).ok_or(ActionError::Outdated)?;
+            let existing = Existing { present: Some(&read.data), ..existing };
             match &read.remembered {
                 Some(content) => {
-                    let (data, present) = (desired_secret::data(credential, content)?, Some(&read.data));
-                    let existing = Existing { secret_metadata, present, is_new_token: false };
+                    let data = desired_secret::data(credential, content)?;
                     secret_writer::update(cluster, credential, existing, content, &data).await
                 }
                 None => {
                     let data = desired_secret::rerendered(credential, &read.data)?;
-                    let data = (&read.data, &data);
-                    secret_writer::rerender(cluster, credential, secret_metadata, data, &read.annotations).await
+                    secret_writer::rerender(cluster, credential, existing, &data, &read.annotations).await
                 }
             }
         };
         match patched {
-            Ok(patched) => {
-                let held = self.retry_state.last_held().map(|held| &held.token_metadata);
-                // what admission made of it is read, unless it is what was sent; so is data that was not verified before
-                if (writes_data || observed.is_verified())
-                    && held.is_none_or(|held| patched.token_metadata.as_ref() == Some(held))
-                {
-                    self.retry_state.target_verified(patched.version.clone());
-                }
-                index.observe(&self.references.target, patched);
-                self.fetched.target = None;
-                Ok(())
+            Ok(written) => {
+                self.patched(observed, written, writes_data);
+                Ok(None)
             }
-            Err(CallError::Conflict | CallError::NotFound) => Err(ActionError::Changed),
-            Err(CallError::NotLeading) => Err(CallError::NotLeading.into()),
-            Err(error) => {
-                let secret = self.references.target.to_string();
-                Err(messages::secret_write_failed(&secret, &error, error.why(), false).into())
-            }
+            Err(error) => outdated(error).map(Some),
         }
+    }
+
+    /// Notes what the Secret is after a patch.
+    fn patched(&mut self, observed: &ObservedState, written: Written, writes_data: bool) {
+        let Written { secret_metadata, is_what_we_wrote } = written;
+        let held = self.retry_state.last_held().map(|held| &held.token_metadata);
+        // what admission made of it is read, unless it is what was sent; so is data that was not verified before
+        if is_what_we_wrote
+            && (writes_data || observed.is_verified())
+            && held.is_none_or(|held| secret_metadata.token_metadata.as_ref() == Some(held))
+        {
+            self.retry_state.target_verified(secret_metadata.version.clone());
+        }
+        self.context.index.observe(&self.references.target, secret_metadata);
+        self.fetched.target = None;
     }
 
     /// Notes that a change of the Secret, as it was `known`, was reverted. Where changes go on, that is reported as a
@@ -106,7 +161,9 @@ impl Reconciler<'_> {
         // once it was reverted nothing is left of who wrote it
         let by = match known {
             Known::Present(secret_metadata) => {
-                secret_metadata.other_manager.as_deref().map_or(Contention::Hidden, Contention::Manager)
+                let difference = self.difference(observed, secret_metadata);
+                rivals::rival(&secret_metadata.field_owners, &difference)
+                    .map_or(Contention::Hidden, Contention::Manager)
             }
             Known::Absent => Contention::Deleted,
             Known::Unknown => Contention::Hidden,
@@ -116,5 +173,14 @@ impl Reconciler<'_> {
         tracing::warn!(credential = %self.references.key, retry_in_ms = wait.num_milliseconds(), "{}", failure.message);
         self.outcome = Some(Attempted::Failed(failure.clone()));
         self.retry_state.reverts_mut().in_conflict(excess, failure, wait, now);
+    }
+}
+
+/// An error that says nothing of what was written ends the step; any other is that of the API server.
+fn outdated(error: CallError) -> Result<CallError, ActionError> {
+    match error {
+        CallError::Conflict | CallError::NotFound => Err(ActionError::Changed),
+        CallError::NotLeading => Err(CallError::NotLeading.into()),
+        error => Ok(error),
     }
 }

@@ -95,6 +95,12 @@ impl ClientMaterial {
         fingerprint::client(token, values.map(|value| value.as_ref().map_or("", |value| value.expose())))
     }
 
+    /// A digest of all values that is kept in memory alone: whether they are still the same.
+    #[must_use]
+    pub fn digest(&self, uid: &str) -> String {
+        self.fingerprint(&Sensitive::new(uid.to_owned()))
+    }
+
     fn required(&self, value: &Value, key: &str) -> Result<Sensitive, Failure> {
         value.clone().map_err(|wrong| {
             Failure::new(Reason::ClientCredentialsInvalid, format!("key {key} of Secret {} {wrong}", self.secret))

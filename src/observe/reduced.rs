@@ -2,13 +2,16 @@
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-use itwin_api::secret_keys;
+use itwin_api::{GROUP, secret_keys};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta, OwnerReference};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value};
+
+/// The kind of a credential.
+const CREDENTIAL_KIND: &str = "ITwinServiceCredential";
 
 /// The number of labels, and of annotations, of a Secret that are read in addition to the operator's own.
 pub const PAIRS_MAX: usize = 512;
@@ -19,6 +22,8 @@ pub const VALUE_MAX: usize = 64 << 10;
 pub const MANAGERS_MAX: usize = 32;
 /// The number of keys of labels, of annotations and of data that are read in one entry.
 pub const FIELDS_MAX: usize = 512;
+/// The number of owner references to credentials that are read besides the controller. The operator adds none of them.
+pub const OWNERS_MAX: usize = 8;
 /// The maximum length of a name, UID, digest or kind that is read, in bytes: a kind with its group has at most 317.
 pub const NAME_MAX: usize = 512;
 
@@ -40,7 +45,7 @@ impl<'de> Deserialize<'de> for Reduced {
             #[serde(default)]
             annotations: Of<Pairs>,
             #[serde(default)]
-            owner_references: Of<Controller>,
+            owner_references: Of<Owners>,
             #[serde(default)]
             managed_fields: Of<Managers>,
         }
@@ -52,7 +57,7 @@ impl<'de> Deserialize<'de> for Reduced {
             resource_version: parts.resource_version,
             labels: Some(parts.labels.0.all),
             annotations: Some(parts.annotations.0.all),
-            owner_references: Some(parts.owner_references.0.0.into_iter().collect()),
+            owner_references: Some(parts.owner_references.0.all),
             managed_fields: Some(parts.managed_fields.0.0),
             ..ObjectMeta::default()
         }))
@@ -173,9 +178,13 @@ impl<'de> Deserialize<'de> for Cut {
     }
 }
 
-/// The owner reference with `controller: true`, of which there is at most one.
+/// The owner reference with `controller: true`, of which there is at most one, and a limited number of those to
+/// credentials.
 #[derive(Default)]
-struct Controller(Option<OwnerReference>);
+struct Owners {
+    all: Vec<OwnerReference>,
+    others: usize,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -192,17 +201,25 @@ struct Owner {
     controller: bool,
 }
 
-impl Collect for Controller {
+impl Collect for Owners {
     type Part = Owner;
 
     fn take(&mut self, _: String, owner: Owner) {
-        if owner.controller && self.0.is_none() {
-            self.0 = Some(OwnerReference {
+        let is_first = |all: &[OwnerReference]| all.iter().all(|owner| owner.controller != Some(true));
+        let is_kept = if owner.controller {
+            is_first(&self.all)
+        } else {
+            let is_of_a_credential = owner.kind.0 == CREDENTIAL_KIND && owner.api_version.0.starts_with(GROUP);
+            self.others += usize::from(is_of_a_credential);
+            is_of_a_credential && self.others <= OWNERS_MAX
+        };
+        if is_kept {
+            self.all.push(OwnerReference {
                 api_version: owner.api_version.0,
                 kind: owner.kind.0,
                 name: owner.name.0,
                 uid: owner.uid.0,
-                controller: Some(true),
+                controller: owner.controller.then_some(true),
                 block_owner_deletion: None,
             });
         }
@@ -304,15 +321,18 @@ mod tests {
             "apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential", "name": "n", "uid": "u",
             "controller": true,
         });
+        // as it is edited by hand
+        let mut same = owner.clone();
+        drop(same.as_object_mut().expect("an object").remove("controller"));
         let fields = json!({"f:data": {".": {}, "f:a": {}}, "f:metadata": {"f:labels": {"f:team": {}}}});
         let metadata = read(json!({
             "name": "a", "uid": "uid", "annotations": pairs, "labels": {"team": "a"},
-            "ownerReferences": [{"uid": "another"}, owner],
+            "ownerReferences": [{"uid": "another"}, owner, same],
             "managedFields": [{"manager": MANAGER, "operation": "Update", "fieldsV1": fields}],
         }));
         assert_eq!((metadata.name.as_deref(), metadata.uid.as_deref()), (Some("a"), Some("uid")));
         assert_eq!(metadata.annotations.as_ref(), Some(&pairs));
-        assert_eq!(metadata.owner_references.map(|owners| json!(owners)), Some(json!([owner])));
+        assert_eq!(metadata.owner_references.map(|owners| json!(owners)), Some(json!([owner, same])));
         let entry = metadata.managed_fields.expect("entries").remove(0);
         assert_eq!((entry.manager.as_deref(), entry.fields_v1.map(|fields| fields.0)), (Some(MANAGER), Some(fields)));
     }

@@ -19,10 +19,16 @@ use itwin_core::{
     last_held::{LastHeld, Record},
     object::ObjectVersion,
     observed::{Description, TokenMetadata},
-    ownership::{Controller, Named, OwnershipMetadata},
+    ownership::{Controller, Named, OUR_KIND, OwnershipMetadata},
+    rivals::FieldOwner,
+    secret_patch::Leftovers,
 };
 use itwin_oauth::sensitive::Sensitive;
-use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::Secret,
+    apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference},
+};
 use serde_json::Value;
 
 use super::{
@@ -32,6 +38,10 @@ use super::{
 
 /// The maximum length of a field manager's name in messages, in bytes; the API server has the same limit.
 const MANAGER_MAX: usize = 128;
+/// The number of other field managers that are remembered: a fight has few parties.
+const FIELD_OWNERS_MAX: usize = 4;
+/// The number of labels and annotations of each that are remembered.
+const OWNED_KEYS_MAX: usize = 64;
 /// The maximum length of an issuer, in bytes: that of an ITwinAuthority.
 const ISSUER_MAX: usize = 2048;
 /// The maximum length of a client identifier, in bytes: that of a client Secret.
@@ -62,8 +72,8 @@ pub struct SecretMetadata {
     /// The number of keys of `data` that the operator wrote; `None` if another field manager wrote a key or an
     /// annotation that describes the token.
     pub sole_writer_of: Option<usize>,
-    /// The other field manager that wrote last, if there is one.
-    pub other_manager: Option<Arc<str>>,
+    /// What the other field managers own, in the order of their writes: of a limited number of the last ones.
+    pub field_owners: Box<[FieldOwner]>,
     /// Whether a field manager set `immutable`.
     pub may_be_immutable: bool,
     /// Labels set by a template.
@@ -104,6 +114,7 @@ impl SecretMetadata {
                     name: same_as(owner.map(|(_, name)| name), name),
                 }),
                 controller,
+                references: references(metadata),
             },
             token_metadata: token_metadata(metadata),
             template: annotation(secret_keys::TEMPLATE).map(intern),
@@ -114,7 +125,7 @@ impl SecretMetadata {
                 scopes: within(secret_keys::GRANTED, SCOPES_MAX).map(intern),
             },
             sole_writer_of: sole_writer_of(metadata),
-            other_manager: other_manager(metadata),
+            field_owners: field_owners(metadata),
             may_be_immutable: may_be_immutable(metadata),
             template_labels: owned_keys(metadata, "f:labels", labels),
             template_annotations: owned_keys(metadata, "f:annotations", annotations),
@@ -139,28 +150,21 @@ impl SecretMetadata {
     /// present, since the operator would otherwise write it repeatedly.
     #[must_use]
     pub fn carries(&self, labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> bool {
-        let may_be_there = |key: &str, digest: u32| {
-            self.pairs.binary_search(&digest).is_ok() || (self.has_more_pairs && !is_ours(key))
-        };
-        labels.iter().all(|(key, value)| may_be_there(key, pair(LABEL, key, value)))
-            && annotations.iter().all(|(key, value)| may_be_there(key, pair(ANNOTATION, key, value)))
+        self.missing(labels, annotations).is_empty()
     }
-}
 
-/// Labels and annotations that were set by a template and are no longer desired.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Leftovers<'a> {
-    /// Keys of labels.
-    pub labels: Vec<&'a str>,
-    /// Keys of annotations.
-    pub annotations: Vec<&'a str>,
-}
-
-impl Leftovers<'_> {
-    /// Whether there are none.
+    /// Digests of the keys of those that the Secret does not have, or with another value.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty() && self.annotations.is_empty()
+    pub fn missing(&self, labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> Vec<u32> {
+        let missing_of = |kind: &'static str, pairs: &BTreeMap<String, String>| {
+            let is_missing = |(key, value): &(&String, &String)| {
+                self.pairs.binary_search(&pair(kind, key, value)).is_err() && (!self.has_more_pairs || is_ours(key))
+            };
+            pairs.iter().filter(is_missing).map(|(key, _)| key_digest(kind, key)).collect::<Vec<_>>()
+        };
+        let mut missing = missing_of(LABEL, labels);
+        missing.extend(missing_of(ANNOTATION, annotations));
+        missing
     }
 }
 
@@ -182,10 +186,35 @@ impl SecretMetadata {
     }
 }
 
-/// The other field manager that wrote last: the API server sorts them by the time of their writes.
-fn other_manager(metadata: &ObjectMeta) -> Option<Arc<str>> {
-    let mut managers = metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.as_deref());
-    managers.rfind(|manager| *manager != MANAGER && manager.len() <= MANAGER_MAX).map(intern)
+/// What the other field managers own: the API server sorts them by the time of their writes.
+fn field_owners(metadata: &ObjectMeta) -> Box<[FieldOwner]> {
+    let owner = |entry: &ManagedFieldsEntry| {
+        let manager = entry.manager.as_deref().filter(|manager| *manager != MANAGER && manager.len() <= MANAGER_MAX)?;
+        let fields = &entry.fields_v1.as_ref()?.0;
+        let keys_of = |kind: &'static str, part: &str| {
+            let keys = fields["f:metadata"][part].as_object().into_iter().flat_map(|keys| keys.keys());
+            keys.filter_map(|key| key.strip_prefix("f:")).map(move |key| key_digest(kind, key))
+        };
+        let mut keys: Vec<u32> = keys_of(LABEL, "f:labels").chain(keys_of(ANNOTATION, "f:annotations")).collect();
+        keys.truncate(OWNED_KEYS_MAX);
+        keys.sort_unstable();
+        Some(FieldOwner {
+            manager: intern(manager),
+            data: fields.get("f:data").is_some() || describes_token(fields),
+            owner_references: fields["f:metadata"].get("f:ownerReferences").is_some(),
+            keys: keys.into(),
+        })
+    };
+    let mut owners: Vec<FieldOwner> = metadata.managed_fields.iter().flatten().filter_map(owner).collect();
+    owners.drain(..owners.len().saturating_sub(FIELD_OWNERS_MAX));
+    owners.into()
+}
+
+/// Whether fields contain an annotation that describes the token.
+fn describes_token(fields: &Value) -> bool {
+    let annotations = &fields["f:metadata"]["f:annotations"];
+    let is_owned = |key: &&str| annotations.get(format!("f:{key}")).is_some();
+    secret_keys::TOKEN_METADATA.iter().chain([&secret_keys::CONTENT]).any(is_owned)
 }
 
 /// Whether a Secret's data is what the operator wrote for these templates, except for keys that someone else added.
@@ -240,6 +269,11 @@ fn pair(kind: &str, key: &str, value: &str) -> u32 {
     digest::short([kind, key, value])
 }
 
+/// The digest of a label or annotation without its value.
+fn key_digest(kind: &str, key: &str) -> u32 {
+    digest::short([kind, key])
+}
+
 fn is_ours(key: &str) -> bool {
     secret_keys::OUR_OWN.contains(&key)
 }
@@ -260,16 +294,22 @@ fn pairs(metadata: &ObjectMeta) -> (Box<[u32]>, bool) {
     (kept.into(), others > PAIRS_MAX)
 }
 
+/// The kind of an owner, with its group but without the version, which is not part of the identity.
+fn kind(owner: &OwnerReference) -> String {
+    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+    cut(&format!("{}/{}", cut(group), cut(&owner.kind))).to_owned()
+}
+
+/// The credentials that own the Secret without being its controller.
+fn references(metadata: &ObjectMeta) -> Box<[Arc<str>]> {
+    let others = metadata.owner_references.iter().flatten().filter(|owner| owner.controller != Some(true));
+    others.filter(|owner| kind(owner) == OUR_KIND).map(|owner| cut(&owner.uid).into()).collect()
+}
+
 fn controller(metadata: &ObjectMeta) -> Option<Controller> {
     let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
-    // without the version, which is not part of the identity
-    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
     // a string that is too long is truncated: the Secret has an owner, even though no object has such a name
-    Some(Controller {
-        kind: intern(cut(&format!("{}/{}", cut(group), cut(&owner.kind)))),
-        name: cut(&owner.name).into(),
-        uid: cut(&owner.uid).into(),
-    })
+    Some(Controller { kind: intern(&kind(owner)), name: cut(&owner.name).into(), uid: cut(&owner.uid).into() })
 }
 
 /// The maximum length of the name of a namespace (RFC 1123 label) and of an object (RFC 1123 subdomain).
@@ -307,11 +347,7 @@ fn sole_writer_of(metadata: &ObjectMeta) -> Option<usize> {
     for entry in metadata.managed_fields.iter().flatten() {
         let Some(fields) = entry.fields_v1.as_ref().map(|fields| &fields.0) else { continue };
         let is_ours = entry.manager.as_deref() == Some(MANAGER);
-        let annotations = &fields["f:metadata"]["f:annotations"];
-        let reports = |key: &&str| annotations.get(format!("f:{key}")).is_some();
-        if !is_ours
-            && (has_more(annotations) || secret_keys::TOKEN_METADATA.iter().chain([&secret_keys::CONTENT]).any(reports))
-        {
+        if !is_ours && (has_more(&fields["f:metadata"]["f:annotations"]) || describes_token(fields)) {
             return None;
         }
         let Some(data) = fields.get("f:data") else { continue };
@@ -534,14 +570,35 @@ mod tests {
     }
 
     #[test]
-    fn other_field_manager_that_wrote_last_is_reported() {
-        let secret_metadata = |managers: &[&str]| {
-            let entries: Vec<_> = managers.iter().map(|manager| serde_json::json!({"manager": manager})).collect();
-            SecretMetadata::new(&metadata(serde_json::json!({"managedFields": entries}))).other_manager
+    fn what_other_field_managers_own_is_remembered_within_limits() {
+        let entry = |manager: &str, fields: Value| serde_json::json!({"manager": manager, "fieldsV1": fields});
+        let labels = |count: usize| -> Value {
+            let keys: serde_json::Map<_, _> =
+                (0..count).map(|key| (format!("f:a{key}"), serde_json::json!({}))).collect();
+            serde_json::json!({"f:metadata": {"f:labels": keys}})
         };
-        assert_eq!(secret_metadata(&["kubectl-label", "kubectl-edit", MANAGER]).as_deref(), Some("kubectl-edit"));
-        assert_eq!(secret_metadata(&[MANAGER]), None);
-        assert_eq!(secret_metadata(&[&"x".repeat(MANAGER_MAX + 1)]), None);
+        let owners = |entries: Vec<Value>| {
+            SecretMetadata::new(&metadata(serde_json::json!({"managedFields": entries}))).field_owners
+        };
+        let expires_at = format!("f:{}", secret_keys::EXPIRES_AT_ANNOTATION);
+        let all = owners(vec![
+            entry("first", labels(1)),
+            entry("many", labels(20_000)),
+            entry("editor", serde_json::json!({"f:data": {"f:a": {}}})),
+            entry(MANAGER, serde_json::json!({"f:data": {"f:a": {}}})),
+            entry("annotator", serde_json::json!({"f:metadata": {"f:annotations": {expires_at: {}}}})),
+            entry(&"x".repeat(MANAGER_MAX + 1), labels(1)),
+            entry("owner", serde_json::json!({"f:metadata": {"f:ownerReferences": {}}})),
+        ]);
+        let names: Vec<&str> = all.iter().map(|owner| &*owner.manager).collect();
+        assert_eq!(names, ["many", "editor", "annotator", "owner"], "the last ones");
+        assert_eq!(all.iter().map(|owner| owner.data).collect::<Vec<_>>(), [false, true, true, false]);
+        assert!(all[3].owner_references && all[0].keys.len() == OWNED_KEYS_MAX);
+
+        let own = owners(vec![entry("labels", labels(1))]);
+        let desired = BTreeMap::from([("a0".to_owned(), "ours".to_owned())]);
+        let theirs = SecretMetadata::new(&metadata(serde_json::json!({"labels": {"a0": "theirs"}})));
+        assert_eq!(theirs.missing(&desired, &BTreeMap::new()), own[0].keys.to_vec());
     }
 
     #[test]

@@ -32,6 +32,11 @@ pub enum Action {
         /// When it ends.
         until: DateTime<Utc>,
     },
+    /// The token is good, and a renewal that is due or asked for must wait: the last one gave no better token.
+    AwaitBetterToken {
+        /// When it is attempted.
+        until: DateTime<Utc>,
+    },
     /// A token request is due but follows the last one too soon.
     AwaitInterval {
         /// When it may be sent.

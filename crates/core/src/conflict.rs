@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::{failure::Failure, streak::Streak};
+use crate::{failure::Failure, streak::Streak, withheld::Withheld};
 
 /// Consecutive reverts that are a conflict. A manual edit that is repeated once is not one.
 const ROUNDS: u32 = 3;
@@ -28,6 +28,8 @@ pub struct Reverts {
     conflict: Option<Streak>,
     /// The last reverts were refused.
     refused: Option<Streak>,
+    /// What of the template the API server refuses.
+    withheld: Withheld,
 }
 
 impl Reverts {
@@ -43,12 +45,12 @@ impl Reverts {
     pub fn record(&mut self, generation: i64, now: DateTime<Utc>) -> u32 {
         self.for_generation(generation);
         if !self.follows(now) {
-            *self = Self { generation, ..Self::default() };
+            let (refused, withheld) = (self.refused.take(), self.withheld);
+            *self = Self { generation, refused, withheld, ..Self::default() };
         } else if self.conflict.is_some() && self.conflict_until(now).is_none() {
             // it was over: it is reported again, and the backoff begins again
             self.count = ROUNDS - 1;
         }
-        self.refused = None;
         self.count = self.count.saturating_add(1);
         self.last = Some(now);
         (self.count + 1).saturating_sub(ROUNDS)
@@ -71,9 +73,27 @@ impl Reverts {
         self.refused = Some(Streak::after(self.failures().saturating_add(1), failure, wait, now));
     }
 
+    /// What of the template is withheld from the Secret, since the API server refuses it.
+    #[must_use]
+    pub fn withheld(&self) -> Withheld {
+        self.withheld
+    }
+
+    /// Why the API server refuses a part of the template, as long as it is withheld.
+    #[must_use]
+    pub fn template_refusal(&self) -> Option<&Failure> {
+        self.refused.as_ref().filter(|_| self.withheld != Withheld::Nothing).map(|refused| &refused.failure)
+    }
+
+    /// The API server refused a write with more of the template than this withholds.
+    pub fn withhold(&mut self, withheld: Withheld) {
+        self.withheld = withheld;
+    }
+
     /// Nothing is left to be reverted.
     pub fn all_reverted(&mut self) {
         self.refused = None;
+        self.withheld = Withheld::Nothing;
     }
 
     /// What is to be reported, if anything is.
@@ -160,8 +180,12 @@ mod tests {
         reverts.all_reverted();
         assert_eq!((reverts.failing(at(1)), reverts.not_before(at(1))), (None, None));
         reverts.refused(failure(), TimeDelta::seconds(5), at(1));
+        reverts.withhold(Withheld::Metadata);
         reverts.record(1, at(6));
-        assert_eq!(reverts.failing(at(6)), None);
+        assert_eq!(reverts.failing(at(6)).map(|streak| streak.count), Some(1), "another part was reverted");
+        assert_eq!(reverts.withheld(), Withheld::Metadata);
+        reverts.all_reverted();
+        assert_eq!((reverts.failing(at(6)), reverts.withheld()), (None, Withheld::Nothing));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::{
     observed::{Authority, Client, Drift, Form, Held, Integrity, ObservedState, Target, TokenMetadata, Unwritten},
     restart::Restart,
     schedule,
+    withheld::Withheld,
 };
 
 /// The next step for one credential.
@@ -42,7 +43,7 @@ pub fn decide(observed: &ObservedState, now: DateTime<Utc>) -> Action {
 fn suspended(observed: &ObservedState) -> Action {
     match &observed.target {
         Target::Unread { .. } | Target::Presumed => fetch(observed, Fetch::Target),
-        Target::Ours(held) if held.drift == Drift::Ownership && may_revert(observed) => Action::PatchMetadata,
+        Target::Ours(held) if held.drift == Drift::Ownership && may_patch_own(observed) => Action::PatchMetadata,
         Target::Ours(Held { data: Integrity::Unverified, .. }) => fetch(observed, Fetch::TargetData),
         _ => Action::UpToDate { renew_at: None },
     }
@@ -61,9 +62,15 @@ fn may_revert(observed: &ObservedState) -> bool {
     observed.history.revert_not_before.is_none()
 }
 
+/// Whether the operator's own metadata may be put back now: a template that the API server refuses holds up only itself.
+fn may_patch_own(observed: &ObservedState) -> bool {
+    may_revert(observed)
+        || (observed.history.withheld != Withheld::Nothing && observed.history.restore_not_before.is_none())
+}
+
 fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Action {
     // whether the Secret outlives the credential waits for nothing: the credential may be deleted at any time
-    if held.drift == Drift::Ownership && may_revert(observed) {
+    if held.drift == Drift::Ownership && may_patch_own(observed) {
         return Action::PatchMetadata;
     }
     if held.data == Integrity::Unverified {
@@ -108,13 +115,13 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
         return Action::RecordRestarts { issued_at };
     }
     if let Some(until) = waits_until {
-        return Action::BackOff { until };
+        return Action::AwaitBetterToken { until };
     }
     if let Some(action) = dangling_reference(observed, now) {
         return action;
     }
     if let Some(until) = observed.renewal_request.and_then(|request| request.not_before) {
-        return Action::BackOff { until };
+        return Action::AwaitBetterToken { until };
     }
     Action::UpToDate { renew_at: Some(renew_at) }
 }
@@ -231,8 +238,10 @@ fn unwritable(observed: &ObservedState) -> Option<Action> {
     let (Target::Ours(Held { form, .. }) | Target::Adoptable(form)) = &observed.target else { return None };
     let secret = &observed.desired.secret;
     match form {
-        Form::Presumed | Form::Writable => None,
-        Form::Unread => Some(fetch(observed, Fetch::TargetData)),
+        Form::Writable => None,
+        Form::Presumed if !observed.history.withheld.has_data() => None,
+        // of a template that the API server refuses, the keys that are there are written
+        Form::Presumed | Form::Unread => Some(fetch(observed, Fetch::TargetData)),
         Form::Immutable => Some(Action::Fail(messages::secret_immutable(secret))),
         Form::OtherType(type_) => Some(Action::Fail(messages::secret_type_mismatch(secret, type_))),
     }

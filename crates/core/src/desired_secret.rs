@@ -64,25 +64,41 @@ impl Content {
 /// Labels that the Secret must carry.
 #[must_use]
 pub fn labels(credential: &ITwinServiceCredential) -> BTreeMap<String, String> {
-    let name = credential.metadata.name.as_deref().unwrap_or_default();
     let mut labels = credential.spec.secret_template.clone().unwrap_or_default().labels;
-    labels.insert(secret_keys::MANAGED_BY.to_owned(), MANAGER.to_owned());
-    labels.insert(secret_keys::CREDENTIAL.to_owned(), secret_keys::credential_label(name));
+    labels.extend(own_labels(credential));
     labels
+}
+
+/// Those of them that every Secret has.
+#[must_use]
+pub fn own_labels(credential: &ITwinServiceCredential) -> BTreeMap<String, String> {
+    let name = credential.metadata.name.as_deref().unwrap_or_default();
+    BTreeMap::from([
+        (secret_keys::MANAGED_BY.to_owned(), MANAGER.to_owned()),
+        (secret_keys::CREDENTIAL.to_owned(), secret_keys::credential_label(name)),
+    ])
 }
 
 /// Annotations that the Secret must carry, except those about the token.
 #[must_use]
 pub fn annotations(credential: &ITwinServiceCredential) -> BTreeMap<String, String> {
     let mut annotations = credential.spec.secret_template.clone().unwrap_or_default().annotations;
-    let ObjectMeta { uid, namespace, name, .. } = &credential.metadata;
-    annotations.insert(secret_keys::OWNER_UID.to_owned(), uid.clone().unwrap_or_default());
-    let owner = format!("{}/{}", namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default());
-    annotations.insert(secret_keys::OWNER.to_owned(), owner);
+    annotations.extend(own_annotations(credential));
     if let Some(digest) = template::fingerprint(credential.spec.secret_template.as_ref()) {
         annotations.insert(secret_keys::TEMPLATE.to_owned(), digest);
     }
     annotations
+}
+
+/// Those of them that do not depend on the template.
+#[must_use]
+pub fn own_annotations(credential: &ITwinServiceCredential) -> BTreeMap<String, String> {
+    let ObjectMeta { uid, namespace, name, .. } = &credential.metadata;
+    let owner = format!("{}/{}", namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default());
+    BTreeMap::from([
+        (secret_keys::OWNER_UID.to_owned(), uid.clone().unwrap_or_default()),
+        (secret_keys::OWNER.to_owned(), owner),
+    ])
 }
 
 /// The data of a Secret.

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use itwin_api::{conditions::Reason, limits::RENEW_MAX, secret_keys};
 
-use crate::{failure::Failure, quote::Quote, requests::Blocked};
+use crate::{failure::Failure, quote::Quote, requests::Blocked, withheld::Withheld};
 
 /// The Secret to write cannot be changed.
 #[must_use]
@@ -41,7 +41,7 @@ pub enum Contention<'a> {
     Manager(&'a str),
     /// It is gone, and with it the record of who wrote it.
     Deleted,
-    /// No other field manager wrote to it.
+    /// No other field manager owns what differs.
     Hidden,
 }
 
@@ -51,7 +51,11 @@ pub fn secret_conflict(secret: &str, by: Contention<'_>) -> Failure {
     let by = match by {
         Contention::Manager(manager) => format!("by field manager {manager}"),
         Contention::Deleted => "or deleted".to_owned(),
-        Contention::Hidden => "by an admission policy, or under the operator's own field manager".to_owned(),
+        Contention::Hidden => {
+            "by an admission policy, by a writer that removes fields, or under the operator's own field \
+                               manager"
+                .to_owned()
+        }
     };
     let message = format!(
         "Secret {secret} is changed repeatedly {by}: have its data, labels and annotations left alone (its \
@@ -65,8 +69,10 @@ pub fn secret_conflict(secret: &str, by: Contention<'_>) -> Failure {
 pub enum CallFailure<'a> {
     /// 401 or 403.
     Forbidden(&'a Quote),
-    /// The API server refused the request otherwise, or could not process it.
+    /// The API server refused the request otherwise.
     Refused(&'a Quote),
+    /// The API server could not process it, or an admission webhook did not answer.
+    Unavailable(&'a Quote),
     /// No answer, or none that could be read.
     NoAnswer,
 }
@@ -76,7 +82,7 @@ pub enum CallFailure<'a> {
 pub fn secret_unreadable(secret: &str, error: &dyn Display, why: CallFailure<'_>) -> Failure {
     let advice = match why {
         CallFailure::Forbidden(_) => "allow the operator's service account to get Secrets in this namespace",
-        CallFailure::Refused(_) | CallFailure::NoAnswer => {
+        CallFailure::Refused(_) | CallFailure::Unavailable(_) | CallFailure::NoAnswer => {
             "contact the administrator of the cluster, whose API server fails to read Secrets"
         }
     };
@@ -93,23 +99,48 @@ pub fn namespace_unreadable(namespace: &str, authority: &str, error: &dyn Displa
     Failure::new(Reason::NamespaceNotAllowed, message)
 }
 
-/// The API server refused or lost a write of the Secret, with a token (`has_token`) or without.
+/// What follows a write of the Secret that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterWrite {
+    /// The token that was to be written is kept.
+    TokenKept,
+    /// The Secret holds a good token.
+    TokenGood,
+    /// The token is written without these parts of the template.
+    WrittenWithout(Withheld),
+}
+
+/// The API server refused or lost a write of the Secret.
 #[must_use]
-pub fn secret_write_failed(secret: &str, error: &dyn Display, why: CallFailure<'_>, has_token: bool) -> Failure {
+pub fn secret_write_failed(secret: &str, error: &dyn Display, why: CallFailure<'_>, after: AfterWrite) -> Failure {
     let advice = match why {
         CallFailure::Forbidden(said) if said.contains("exceeded quota") => "raise the quota of the namespace",
-        CallFailure::Forbidden(said) | CallFailure::Refused(said) if said.contains("webhook") => {
+        CallFailure::Forbidden(said) | CallFailure::Refused(said) | CallFailure::Unavailable(said)
+            if said.contains("webhook") =>
+        {
             "contact those who run that admission webhook"
         }
-        CallFailure::Forbidden(said) | CallFailure::Refused(said) if said.contains("olicy") => {
+        CallFailure::Forbidden(said) | CallFailure::Refused(said) | CallFailure::Unavailable(said)
+            if said.contains("olicy") =>
+        {
             "contact those who made that admission policy"
         }
         CallFailure::Forbidden(said) if said.contains("being terminated") => "the namespace is being deleted",
         CallFailure::Forbidden(_) => "allow the operator's service account to create and patch Secrets",
-        CallFailure::Refused(_) => "change what the API server names, or contact the administrator of the cluster",
+        CallFailure::Refused(_) | CallFailure::Unavailable(_) => {
+            "change what the API server names, or contact the administrator of the cluster"
+        }
         CallFailure::NoAnswer => "contact the administrator of the cluster, whose API server does not answer",
     };
-    let after = if has_token { "; the token is kept and written later" } else { "; the token in it is good" };
+    let after = match after {
+        AfterWrite::TokenKept => "; the token is kept and written later".to_owned(),
+        AfterWrite::TokenGood => "; the token in it is good".to_owned(),
+        AfterWrite::WrittenWithout(withheld) => format!(
+            "; the token is written without the {} of spec.secretTemplate that the Secret does not have, which are tried \
+             again",
+            withheld.name()
+        ),
+    };
     Failure::new(Reason::SecretWriteFailed, format!("Secret {secret} could not be written ({error}): {advice}{after}"))
 }
 

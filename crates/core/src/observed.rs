@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::credential::CredentialSpec;
 
-use crate::{action::Fetch, failure::Failure, object::ObjectVersion, restart::Restart, retry_key::RetryKey, schedule};
+use crate::{
+    action::Fetch, failure::Failure, object::ObjectVersion, restart::Restart, retry_key::RetryKey, schedule,
+    withheld::Withheld,
+};
 
 /// What is known about one credential and its surroundings.
 #[derive(Clone, Debug)]
@@ -276,6 +279,8 @@ pub struct History {
     pub restore_not_before: Option<DateTime<Utc>>,
     /// No renewal before this instant: the last one gave no token that would be better.
     pub renew_not_before: Option<DateTime<Utc>>,
+    /// What of the template is withheld from the Secret, since the API server refuses it.
+    pub withheld: Withheld,
     /// Nothing is remembered that the token in the Secret could be recognized by, as after a start.
     pub is_token_unknown: bool,
 }
@@ -396,6 +401,21 @@ impl ObservedState {
     #[must_use]
     pub fn has_drifted(&self) -> bool {
         matches!(&self.target, Target::Ours(held) if held.drift != Drift::None)
+    }
+
+    /// Whether its owner reference is not as it should be.
+    #[must_use]
+    pub fn lacks_owner(&self) -> bool {
+        matches!(&self.target, Target::Ours(held) if held.drift == Drift::Ownership)
+    }
+
+    /// Whether its data, or what describes the token in it, is not as it should be.
+    #[must_use]
+    pub fn has_other_data(&self) -> bool {
+        let differs = |held: &Held| {
+            held.data == Integrity::Tampered || held.drift == Drift::Data || held.token_metadata.is_none()
+        };
+        matches!(&self.target, Target::Ours(held) if differs(held))
     }
 
     /// When the token in the Secret, for whatever spec, expires or has expired; `None` where there is none.

@@ -29,6 +29,8 @@ pub struct Named {
 pub struct OwnershipMetadata {
     /// The owner reference with `controller: true`.
     pub controller: Option<Controller>,
+    /// The UIDs of further owner references to credentials. Garbage collection waits for those too.
+    pub references: Box<[Arc<str>]>,
     /// The annotation with the owner's UID.
     pub owner_uid: Option<Arc<str>>,
     /// The annotation with the owner's namespace and name; `None` if its value is invalid.
@@ -79,6 +81,14 @@ impl OwnershipMetadata {
     #[must_use]
     pub fn owner_uid(&self) -> Option<&str> {
         self.controller.as_ref().map(|controller| &controller.uid).or(self.owner_uid.as_ref()).map(|uid| &**uid)
+    }
+}
+
+impl OwnershipMetadata {
+    /// Whether any owner reference is to the credential with this UID.
+    #[must_use]
+    pub fn is_referenced_by(&self, uid: &str) -> bool {
+        self.controller.iter().map(|controller| &controller.uid).chain(&self.references).any(|owner| **owner == *uid)
     }
 }
 

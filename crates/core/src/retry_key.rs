@@ -1,5 +1,7 @@
 //! What a failed attempt depended on: as long as that is the same, the next one waits for the end of the backoff.
 
+use std::sync::Arc;
+
 use crate::object::ObjectVersion;
 
 /// How often an authority changed in a way that may make an attempt succeed.
@@ -19,8 +21,10 @@ pub enum ClientKey {
     Unknown,
     /// There is none.
     Absent,
-    /// It has this version.
+    /// It has this version, and was not read or is of no use.
     Version(ObjectVersion),
+    /// It was read and holds the client's credentials with this digest: that it is labelled is no reason for an attempt.
+    Content(Arc<str>),
     /// It must not be read, for this reason.
     NotAllowed(String),
 }

@@ -7,6 +7,8 @@ mod attempts;
 mod object;
 mod tokens;
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
     credential::{CredentialStatus, ITwinServiceCredential},
@@ -44,6 +46,8 @@ pub struct RetryState {
     verified_target: Option<ObjectVersion>,
     /// Version of the client Secret that was read and found to hold what the token was requested with.
     verified_client: Option<ObjectVersion>,
+    /// Version of the client Secret that was read last and could be used, with the digest of the client's credentials.
+    client_content: Option<(ObjectVersion, Arc<str>)>,
     reverts: Reverts,
     /// Restarts of workloads.
     pub restarts: Restarts,
@@ -80,7 +84,17 @@ enum Attempts {
         key: Option<RetryKey>,
         /// It was the failure of others, for which nothing is sent for now: no attempt of this credential failed.
         by_others: bool,
+        /// Attempts since the first of these failures that were due and not made.
+        postponed: Postponed,
     },
+}
+
+/// Attempts that were due while nothing is sent, as behind an open circuit. They prolong no backoff.
+#[derive(Clone, Copy, Debug, Default)]
+struct Postponed {
+    count: u32,
+    /// When the next one is counted.
+    until: Option<DateTime<Utc>>,
 }
 
 /// What was done for the renew annotation.
@@ -124,6 +138,7 @@ impl RetryState {
             not_before,
             key: None,
             by_others: false,
+            postponed: Postponed::default(),
         });
         Self {
             attempts,
@@ -132,6 +147,7 @@ impl RetryState {
             unwritten: None,
             verified_target: None,
             verified_client: None,
+            client_content: None,
             reverts: Reverts::default(),
             restarts: Restarts::recall(restart_failure),
             status: WrittenStatus::default(),

@@ -71,11 +71,18 @@ fn jitter(lifetime: TimeDelta, uid: &str) -> TimeDelta {
 /// The instant after which, by the clock alone, the status of the credential changes or a restart is due.
 #[must_use]
 pub fn next_change(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let token_metadata = observed.held_for_spec()?;
+    observed.held_for_spec()?;
     let restart = observed.restart.wait().and_then(|wait| now.checked_add_signed(TimeDelta::from_std(wait).ok()?));
+    [next_ready_change(observed, now), restart].into_iter().flatten().filter(|at| *at > now).min()
+}
+
+/// The instant after which `Ready` changes by the clock alone.
+#[must_use]
+pub fn next_ready_change(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let token_metadata = observed.held_for_spec()?;
     // a token with exactly the minimum validity left is still good: reconcile a moment later
     let falls_below = token_metadata.expires_at - observed.desired.policy.minimum_validity + TimeDelta::milliseconds(1);
-    [Some(falls_below), Some(token_metadata.expires_at), restart].into_iter().flatten().filter(|at| *at > now).min()
+    [falls_below, token_metadata.expires_at].into_iter().filter(|at| *at > now).min()
 }
 
 /// Whether tokens of this lifetime can never satisfy `minimumValidity`: they are renewed at half of their lifetime at

@@ -70,7 +70,7 @@ pub fn form(read: Option<ReadData<'_>>, clues: &DataClues) -> Form {
 /// What the metadata of the Secret is, next to what the spec wants.
 #[derive(Clone, Copy, Debug)]
 pub struct MetadataClues {
-    /// It has an owner reference with `controller: true`.
+    /// It has an owner reference to the credential: the one with `controller: true` where the spec wants one, else any.
     pub has_owner: bool,
     /// The spec wants one.
     pub wants_owner: bool,

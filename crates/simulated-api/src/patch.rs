@@ -1,4 +1,4 @@
-//! JSON merge patch (RFC 7386).
+//! JSON merge patch (RFC 7386), and as much of the strategic merge patch of Kubernetes as differs for metadata.
 
 use serde_json::{Map, Value};
 
@@ -19,6 +19,26 @@ pub fn merge(target: &mut Value, patch: &Value) {
             merge(fields.entry(name.clone()).or_insert(Value::Null), value);
         }
     }
+}
+
+/// Applies a strategic merge patch: like [`merge`], but owner references are merged by UID, and one with the directive
+/// `$patch: delete` is removed.
+pub fn strategic(target: &mut Value, patch: &Value) {
+    let mut patch = patch.clone();
+    let references = patch["metadata"].as_object_mut().and_then(|metadata| metadata.remove("ownerReferences"));
+    merge(target, &patch);
+    let Some(Value::Array(references)) = references else { return };
+    let mut merged = target["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
+    for reference in references {
+        let at = merged.iter().position(|present| present["uid"] == reference["uid"]);
+        match (reference["$patch"] == "delete", at) {
+            (true, Some(at)) => drop(merged.remove(at)),
+            (true, None) => {}
+            (false, Some(at)) => merge(&mut merged[at], &reference),
+            (false, None) => merged.push(reference),
+        }
+    }
+    target["metadata"]["ownerReferences"] = if merged.is_empty() { Value::Null } else { merged.into() };
 }
 
 #[cfg(test)]
@@ -42,5 +62,20 @@ mod tests {
             merge(&mut result, &patch);
             assert_eq!(result, expected, "{patch}");
         }
+    }
+
+    #[test]
+    fn owner_references_are_merged_by_uid() {
+        let owner = |uid: &str, name: &str| json!({"uid": uid, "name": name});
+        let patched = |patch: Value| {
+            let mut target = json!({"metadata": {"ownerReferences": [owner("1", "a"), owner("2", "b")]}});
+            strategic(&mut target, &json!({"metadata": {"ownerReferences": patch}}));
+            target["metadata"]["ownerReferences"].take()
+        };
+        let gone = |uid: &str| json!({"$patch": "delete", "uid": uid});
+        assert_eq!(patched(json!([owner("3", "c")])), json!([owner("1", "a"), owner("2", "b"), owner("3", "c")]));
+        assert_eq!(patched(json!([owner("2", "c")])), json!([owner("1", "a"), owner("2", "c")]));
+        assert_eq!(patched(json!([gone("1"), owner("3", "c")])), json!([owner("2", "b"), owner("3", "c")]));
+        assert_eq!(patched(json!([gone("1"), gone("2")])), Value::Null);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     delete::delete,
     managed_fields::{self, Writer},
     object::{self, meta, remove_meta, set_meta},
-    patch::merge,
+    patch::{merge, strategic},
     prepare,
     request::{Call, Verb},
     resources::{Resource, Rules},
@@ -21,6 +21,8 @@ use crate::{
 
 /// Media type of merge patches.
 const MERGE_PATCH: &str = "application/merge-patch+json";
+/// Media type of strategic merge patches.
+const STRATEGIC_MERGE_PATCH: &str = "application/strategic-merge-patch+json";
 /// Metadata that a client cannot set in a new object.
 const SYSTEM: [&str; 6] =
     ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"];
@@ -135,7 +137,9 @@ fn uid_precondition(call: &Call, wanted: &str, found: &str) -> Failure {
 
 fn patch(state: &mut State, call: &Call) -> Written {
     let media = call.content_type.split(';').next().unwrap_or_default().trim();
-    if media != MERGE_PATCH {
+    // custom resources have no strategy
+    let is_strategic = media == STRATEGIC_MERGE_PATCH && call.resource.rules != Rules::Custom;
+    if media != MERGE_PATCH && !is_strategic {
         return Err(Failure::unsupported(MERGE_PATCH));
     }
     let patch = call.json()?;
@@ -144,7 +148,11 @@ fn patch(state: &mut State, call: &Call) -> Written {
         return Err(Failure::bad_request("error decoding patch: it is no object"));
     }
     let mut object = Value::clone(&old);
-    merge(&mut object, &patch);
+    if is_strategic {
+        strategic(&mut object, &patch)
+    } else {
+        merge(&mut object, &patch)
+    }
     complete(&call.resource, &mut object).map_err(|error| {
         // the server quotes the patched object as a whole
         Failure::invalid_named("", "", &[Invalid::value("patch", object.to_string(), &error)])

@@ -44,6 +44,12 @@ async fn key_that_is_added_is_removed_by_a_patch_and_costs_no_token() -> Result<
 async fn writer_that_keeps_adding_a_key_is_named_and_a_valid_token_stays_valid() -> Result<()> {
     let fixture = Fixture::ready("fight").await?;
     let token = fixture.token().await?;
+    // one that wrote something else, and later, is not the rival
+    let bystander = async || {
+        let label = ["label", "secret", NAME, "--overwrite", "--field-manager=bystander", "theirs=1"];
+        fixture.namespace.kubectl(&label).await
+    };
+    bystander().await?;
     let patch = json!({"stringData": {"theirs": "value"}}).to_string();
     let conflict = fixture.wait_condition("Renewed", "False", "SecretConflict", PATIENCE);
     let message = keep_changing(&fixture, &patch, conflict).await?;

@@ -60,9 +60,10 @@ async fn wait_effective(fixture: &Fixture) -> Result<()> {
         "kind": "Secret",
         "metadata": {
             "name": "probe",
-            "labels": {"credentials.itwin.dev/credential": "probe"},
+            "labels": {"credentials.itwin.dev/credential": "probe", "team": "probe"},
             "annotations": {"probe": "1"},
         },
+        "data": {"header": "eA==", "scope": "eA=="},
     });
     let (object, namespace) = (probe.to_string(), &fixture.namespace.name);
     let create = ["--namespace", namespace, "create", "--dry-run=server", "-o", "json", "-f", "-"];
@@ -71,7 +72,8 @@ async fn wait_effective(fixture: &Fixture) -> Result<()> {
         let secret: Value = serde_json::from_str(&text).ok()?;
         let metadata = &secret["metadata"];
         let is_same = metadata["labels"]["credentials.itwin.dev/credential"] == "probe"
-            && metadata["annotations"]["probe"] == "1";
+            && metadata["annotations"]["probe"] == "1"
+            && secret["data"] == probe["data"];
         (!is_same).then_some(())
     })
     .await
@@ -160,6 +162,121 @@ async fn denial_of_a_policy_is_quoted_and_the_token_is_kept() -> Result<()> {
     }
     fixture.wait_token_other_than(&first, PATIENCE * 2).await?;
     assert_eq!(fixture.token_requests().await?.len(), 2, "the token was kept");
+    Ok(())
+}
+
+/// A policy that denies a Secret unless the expression holds.
+async fn deny_unless<'a>(fixture: &'a Fixture, expression: &str, message: &str) -> Result<Policy<'a>> {
+    let deny = json!({"failurePolicy": "Fail", "validations": [{"expression": expression, "message": message}]});
+    let policy = apply_policy(fixture, "ValidatingAdmissionPolicy", deny).await?;
+    wait_effective(fixture).await?;
+    Ok(policy)
+}
+
+#[tokio::test]
+async fn label_that_a_policy_denies_holds_up_neither_a_token_nor_the_deletion_policy() -> Result<()> {
+    let fixture = Fixture::ready("denied-label").await?;
+    let first = fixture.token().await?;
+    let owned = async |expected: bool| {
+        let is_owned = async || {
+            let secret = fixture.secret().await.ok()??;
+            (secret["metadata"]["ownerReferences"].is_array() == expected).then_some(())
+        };
+        fixture.eventually("the owner reference of the deletion policy", PATIENCE, is_owned).await
+    };
+    let with_label = |policy: &str| {
+        json!({
+            "clientCredentialsRef": {"name": format!("{NAME}-client")},
+            "deletionPolicy": policy,
+            "secretTemplate": {"labels": {"team": "a"}},
+        })
+    };
+    {
+        let expression = "!has(object.metadata.labels) || !('team' in object.metadata.labels)";
+        let _policy = deny_unless(&fixture, expression, "no label team here").await?;
+        fixture.apply_credential(&with_label("Retain")).await?;
+        let message = fixture.wait_condition("Renewed", "False", "SecretWriteFailed", PATIENCE).await?;
+        assert!(message.contains("no label team here"), "{message}");
+        owned(false).await?;
+        fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+        fixture.renew_now(NAME, "1").await?;
+        fixture.wait_token_other_than(&first, PATIENCE).await?;
+        fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+        fixture.wait_condition("Renewed", "False", "SecretWriteFailed", SOON).await?;
+        fixture.apply_credential(&with_label("Delete")).await?;
+        owned(true).await?;
+
+        // a Secret that does not exist yet
+        fixture.namespace.apply(&fixture.namespace.credential("second", &with_label("Delete"))).await?;
+        let message = fixture.wait_condition_of("second", "Renewed", "False", "SecretWriteFailed", PATIENCE).await?;
+        assert!(message.contains("no label team here") && message.contains("labels and annotations"), "{message}");
+        fixture.wait_condition_of("second", "Ready", "True", "TokenValid", SOON).await?;
+    }
+    for name in [NAME, "second"] {
+        fixture.wait_condition_of(name, "Renewed", "True", "TokenIssued", PATIENCE * 3).await?;
+        let secret = fixture.secret_of(name).await?.context("no Secret")?;
+        assert_eq!(secret["metadata"]["labels"]["team"], "a");
+    }
+    assert_eq!(fixture.token_requests().await?.len(), 3, "no token was lost, and none requested again");
+    Ok(())
+}
+
+#[tokio::test]
+async fn key_of_a_template_that_a_policy_denies_holds_up_neither_the_token_nor_labels() -> Result<()> {
+    let fixture = Fixture::new("denied-key").await?;
+    let template = json!({"labels": {"app": "a"}, "data": {"header": "token {{ access_token }}"}});
+    let first = {
+        let expression = "!has(object.data) || !('header' in object.data)";
+        let _policy = deny_unless(&fixture, expression, "no key header here").await?;
+        fixture.apply_credential(&json!({"secretTemplate": template})).await?;
+        let message = fixture.wait_condition("Renewed", "False", "SecretWriteFailed", PATIENCE).await?;
+        assert!(message.contains("no key header here"), "{message}");
+        fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE).await?;
+        let first = fixture.token().await?;
+        fixture.renew_now(NAME, "1").await?;
+        let second = fixture.wait_token_other_than(&first, PATIENCE).await?;
+        let secret = fixture.secret().await?.context("no Secret")?;
+        assert_eq!(secret["metadata"]["labels"]["app"], "a");
+        assert!(secret["data"].get("header").is_none());
+        second
+    };
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE * 3).await?;
+    assert_eq!(fixture.data().await?["header"], format!("token {first}"));
+    assert_eq!(fixture.token_requests().await?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn policy_that_changes_the_data_is_reported_and_costs_no_tokens() -> Result<()> {
+    let fixture = Fixture::ready("changed-data").await?;
+    let first = fixture.token().await?;
+    let change = json!({
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "mutations": [{
+            "patchType": "JSONPatch",
+            "jsonPatch": {
+                "expression": "has(object.data) && 'scope' in object.data ? \
+                               [JSONPatch{op: 'replace', path: '/data/scope', value: 'b3RoZXI='}] : []",
+            },
+        }],
+    });
+    {
+        let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", change).await?;
+        wait_effective(&fixture).await?;
+        fixture.renew_now(NAME, "1").await?;
+        fixture.wait_token_other_than(&first, PATIENCE).await?;
+        let message = fixture.wait_condition("Renewed", "False", "SecretConflict", PATIENCE).await?;
+        assert!(message.contains("admission policy"), "{message}");
+        fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+        assert_eq!(fixture.data().await?["scope"], "other");
+    }
+    fixture
+        .eventually("the scope", PATIENCE * 3, async || {
+            (fixture.data().await.ok()?["scope"] == "itwin-platform").then_some(())
+        })
+        .await?;
+    assert_eq!(fixture.token_requests().await?.len(), 2, "the first, and the one that was asked for");
     Ok(())
 }
 

@@ -11,6 +11,70 @@ use testbed::{
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
+/// The owner references of the Secret: UID, and whether it is the controller.
+async fn owners(fixture: &Fixture) -> Option<Vec<(String, bool)>> {
+    let secret = fixture.secret().await.ok()??;
+    let owners = secret["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
+    let owner = |owner: &Value| Some((owner["uid"].as_str()?.to_owned(), owner["controller"] == true));
+    owners.iter().map(owner).collect()
+}
+
+#[tokio::test]
+async fn owner_references_of_others_stay_and_a_foreign_controller_is_reported() -> Result<()> {
+    let fixture = Fixture::ready("foreign-owner").await?;
+    let (token, testbed) = (fixture.token().await?, &fixture.namespace);
+    testbed.kubectl(&["create", "configmap", "theirs"]).await?;
+    let uid = |object: Option<Value>| Some(object?["metadata"]["uid"].as_str()?.to_owned());
+    let theirs = uid(testbed.get("configmap", "theirs").await?).context("no ConfigMap")?;
+    let ours = uid(testbed.get("itcred", NAME).await?).context("no credential")?;
+    let reference = |controller: bool| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": theirs, "controller": controller});
+    let edit = async |kind: &str, references: Value| {
+        let patch = json!({"metadata": {"ownerReferences": references}}).to_string();
+        testbed.kubectl(&["patch", "secret", NAME, kind, "-p", &patch]).await
+    };
+    let expected = async |mut expected: Vec<(String, bool)>| {
+        expected.sort();
+        let what = format!("the owner references {expected:?}");
+        let found = async || {
+            let mut found = owners(&fixture).await?;
+            found.sort();
+            (found == expected).then_some(())
+        };
+        fixture.eventually(&what, PATIENCE, found).await
+    };
+    let (foreign, own) = ((theirs.clone(), false), (ours.clone(), true));
+    edit("--type=strategic", json!([reference(false)])).await?;
+    for suspend in [false, true] {
+        fixture.apply_credential(&json!({"deletionPolicy": "Retain", "suspend": suspend})).await?;
+        expected(vec![foreign.clone()]).await?;
+        fixture.apply_credential(&json!({"deletionPolicy": "Delete", "suspend": suspend})).await?;
+        expected(vec![foreign.clone(), own.clone()]).await?;
+    }
+    fixture.apply_credential(&json!({})).await?;
+    edit("--type=merge", json!([reference(false)])).await?;
+    expected(vec![foreign.clone(), own.clone()]).await?;
+
+    // with Retain, garbage collection waits for an owner that is no controller too
+    fixture.apply_credential(&json!({"deletionPolicy": "Retain"})).await?;
+    expected(vec![foreign.clone()]).await?;
+    let no_controller = json!({
+        "apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential", "name": NAME, "uid": ours,
+    });
+    edit("--type=strategic", json!([no_controller])).await?;
+    expected(vec![foreign.clone()]).await?;
+
+    fixture.apply_credential(&json!({})).await?;
+    expected(vec![foreign.clone(), own.clone()]).await?;
+    edit("--type=merge", json!([reference(true)])).await?;
+    let message = fixture.wait_condition("Renewed", "False", "SecretNotOwned", PATIENCE).await?;
+    assert!(message.contains("controlled by ConfigMap theirs"), "{message}");
+    edit("--type=merge", json!([reference(false)])).await?;
+    expected(vec![foreign, own]).await?;
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
+    assert_eq!((fixture.token().await?, fixture.token_requests().await?.len()), (token, 1));
+    Ok(())
+}
+
 #[tokio::test]
 async fn secret_is_deleted_with_its_credential() -> Result<()> {
     let fixture = Fixture::ready("delete").await?;

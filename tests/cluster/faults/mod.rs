@@ -1,6 +1,7 @@
 //! Untrustworthy servers: the part "Token endpoint" of the fault table, row by row, over real TLS. One
 //! operator serves all rows of a test; each row has its own ITwinAuthority, credential and client.
 
+mod in_flight;
 mod lifetimes;
 mod load;
 mod row;

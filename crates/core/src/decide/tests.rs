@@ -267,6 +267,29 @@ fn changed_metadata_is_patched_without_a_token_request() {
 }
 
 #[test]
+fn template_that_is_refused_holds_up_neither_the_owner_reference_nor_a_token() {
+    let refused = |withheld: Withheld| {
+        settled().holding(|held| held.drift = Drift::Ownership).with(|observed| {
+            observed.history.revert_not_before = Some(at(9));
+            observed.history.withheld = withheld;
+        })
+    };
+    assert!(matches!(decide(&refused(Withheld::Nothing), at(1)), Action::UpToDate { .. }), "all of it is refused");
+    assert_eq!(decide(&refused(Withheld::Metadata), at(1)), Action::PatchMetadata);
+    let fought = refused(Withheld::Metadata).with(|observed| observed.history.restore_not_before = Some(at(9)));
+    assert!(matches!(decide(&fought, at(1)), Action::UpToDate { .. }), "a fight waits");
+    let due = |withheld: Withheld| {
+        settled().with(|observed| {
+            observed.client = usable(Some(true));
+            observed.history.withheld = withheld;
+        })
+    };
+    assert_eq!(decide(&due(Withheld::Metadata), at(3000)), Action::RequestToken(IssueReason::Due));
+    let reads = Action::Fetch(Fetch::TargetData);
+    assert_eq!(decide(&due(Withheld::Data), at(3000)), reads, "which keys of the template it has must be known");
+}
+
+#[test]
 fn ownership_is_put_right_while_suspended_and_before_anything_is_read() {
     let drifted = settled().holding(|held| (held.drift, held.data) = (Drift::Ownership, Integrity::Unverified));
     assert_eq!(decide(&drifted, at(1)), Action::PatchMetadata);
@@ -358,7 +381,7 @@ fn renewal_that_is_asked_for_too_often_waits_and_holds_up_nothing_else() {
         observed.client = usable(Some(true));
         observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: Some(floor) });
     });
-    assert_eq!(decide(&asked, at(9)), Action::BackOff { until: floor });
+    assert_eq!(decide(&asked, at(9)), Action::AwaitBetterToken { until: floor });
     assert_eq!(decide(&asked, floor), Action::RequestToken(IssueReason::Requested));
     let later = asked.clone().with(|observed| {
         observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: Some(at(3595)) });
@@ -490,7 +513,7 @@ fn renewal_that_gave_no_better_token_is_repeated_only_when_it_may_give_one() {
         observed.client = usable(Some(true));
         observed.history.renew_not_before = Some(later);
     });
-    assert_eq!(decide(&waiting, at(3299)), Action::BackOff { until: later });
+    assert_eq!(decide(&waiting, at(3299)), Action::AwaitBetterToken { until: later });
     assert!(matches!(decide(&waiting, at(1)), Action::UpToDate { .. }), "nothing is due");
     assert_eq!(decide(&waiting, later), Action::RequestToken(IssueReason::Due));
     let asked =

@@ -2,8 +2,14 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Attempts, RetryState};
-use crate::{failure::Failure, observed::ObservedState, retry_key::RetryKey, status};
+use super::{Attempts, Postponed, RetryState};
+use crate::{backoff, failure::Failure, observed::ObservedState, retry_key::RetryKey, status};
+
+/// No backoff without `Retry-After` is longer: a later end was read from a clock that was ahead.
+const LONGEST_BACKOFF: TimeDelta = TimeDelta::minutes(5);
+
+/// So many attempts that were not made are in the status at first: after about five minutes.
+const FIRST_STEP: u32 = 8;
 
 /// An attempt that failed.
 pub struct FailedAttempt<'a> {
@@ -31,6 +37,35 @@ impl RetryState {
             Attempts::Settled => 0,
             Attempts::Failing { count, .. } => count,
         }
+    }
+
+    /// Consecutive attempts that failed, or that were due and not made.
+    #[must_use]
+    pub fn failures_and_postponed(&self) -> u32 {
+        match self.attempts {
+            Attempts::Settled => 0,
+            Attempts::Failing { count, postponed, .. } => count.saturating_add(postponed.count),
+        }
+    }
+
+    /// Notes that an attempt is due and not made, since nothing is sent for now. It counts at the end of each backoff that
+    /// would follow a failure; `left` is the remaining validity of the token. Returns when the next one counts.
+    pub fn postponed(&mut self, left: TimeDelta, uid: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let Attempts::Failing { count, failed_at, failure, not_before, postponed, .. } = &mut self.attempts else {
+            return None;
+        };
+        let until = postponed.until.or(*not_before).filter(|until| (now..=now + LONGEST_BACKOFF).contains(until));
+        if let Some(until) = until.filter(|until| *until > now) {
+            return Some(until);
+        }
+        let before = shown(*count, postponed.count);
+        postponed.count = postponed.count.saturating_add(1);
+        if shown(*count, postponed.count) != before {
+            *failed_at = now;
+        }
+        let total = count.saturating_add(postponed.count);
+        postponed.until = Some(now + backoff::delay(total, left, failure.reason, None, uid));
+        postponed.until
     }
 
     /// Why the last attempt failed, if it did.
@@ -90,6 +125,10 @@ impl RetryState {
     /// An attempt failed.
     pub fn failed(&mut self, attempt: FailedAttempt<'_>) {
         let FailedAttempt { observed, failure, failures_before, wait, by_others, renew_annotation, now } = attempt;
+        let postponed = match self.attempts {
+            Attempts::Settled => Postponed::default(),
+            Attempts::Failing { postponed, .. } => Postponed { until: None, ..postponed },
+        };
         self.attempts = Attempts::Failing {
             count: failures_before.saturating_add(1),
             failed_at: now,
@@ -97,6 +136,7 @@ impl RetryState {
             not_before: Some(now + wait),
             key: Some(observed.retry_key.clone()),
             by_others,
+            postponed,
         };
         if observed.is_asked_for(now) {
             self.renewals.unfulfilled = renew_annotation.map(str::to_owned);
@@ -109,7 +149,9 @@ impl RetryState {
     pub fn reported(&self, now: DateTime<Utc>) -> status::Attempts {
         let attempts = match &self.attempts {
             Attempts::Settled => None,
-            Attempts::Failing { count, failed_at, failure, .. } => Some((*failed_at, *count, failure)),
+            Attempts::Failing { count, failed_at, failure, postponed, .. } => {
+                Some((*failed_at, shown(*count, postponed.count), failure))
+            }
         };
         let streaks = self.reads.iter().chain(self.reverts.failing(now));
         let others = streaks.map(|streak| (streak.failed_at, streak.count, &streak.failure));
@@ -121,4 +163,11 @@ impl RetryState {
             restart_failure: self.restarts.failure(),
         }
     }
+}
+
+/// Failures as a status shows them. Of the attempts that were not made it shows the last power of two from 8 on: a short
+/// outage costs no write for them, and one of hours a few for each credential, not one in each backoff.
+fn shown(count: u32, postponed: u32) -> u32 {
+    let in_steps = postponed.checked_ilog2().map_or(0, |exponent| 1 << exponent);
+    count.saturating_add(if in_steps >= FIRST_STEP { in_steps } else { 0 })
 }

@@ -6,7 +6,10 @@ use serde_json::json;
 use super::*;
 use crate::{
     action::Fetch,
-    observed::{Authority, Client, Desired, History, ObservedState, Policy, RenewBefore, RenewalRequest, Target},
+    observed::{
+        Authority, Client, Desired, Drift, Held, History, Integrity, ObservedState, Policy, RenewBefore,
+        RenewalRequest, Target,
+    },
     restart::Restart,
     retry_key::{AuthorityRevision, ClientKey},
 };
@@ -218,4 +221,83 @@ fn suspension_is_remembered_until_a_token_is_written_or_none_is_due() {
         end(&mut state);
         assert!(!state.was_suspended());
     }
+}
+
+#[test]
+fn attempts_that_are_not_made_count_at_the_end_of_each_backoff_and_seldom_change_the_status() {
+    let mut state = new();
+    assert_eq!(state.postponed(TimeDelta::zero(), "uid", at(0)), None, "nothing failed");
+    fail(&mut state, true, None);
+    assert_eq!(state.postponed(TimeDelta::zero(), "uid", at(9)), Some(at(10)), "the backoff goes on");
+    assert_eq!(state.failures_and_postponed(), 1);
+    let (mut now, mut statuses) = (at(10), vec![state.reported(at(10))]);
+    for _ in 0..100 {
+        let next = state.postponed(TimeDelta::zero(), "uid", now).expect("it fails");
+        assert!(next > now && next <= now + TimeDelta::minutes(1), "an outage without a token");
+        now = next;
+        let status = state.reported(now);
+        let last = statuses.last().expect("the first");
+        if (status.failures, &status.last_failure) != (last.failures, &last.last_failure) {
+            statuses.push(status);
+        }
+    }
+    assert_eq!(state.failures_and_postponed(), 101);
+    let shown: Vec<u32> = statuses.iter().map(|status| status.failures).collect();
+    assert_eq!(shown, [1, 9, 17, 33, 65]);
+    assert_eq!(state.failures(), 1, "they prolong no backoff of an attempt");
+    fail(&mut state, false, None);
+    assert_eq!((state.failures(), state.failures_and_postponed()), (2, 102), "a probe that failed");
+    let far = state.postponed(TimeDelta::zero(), "uid", at(-3600)).expect("it fails");
+    assert!(far < at(-3600) + TimeDelta::minutes(2), "the clock was set back");
+    state.settled();
+    assert_eq!(state.failures_and_postponed(), 0);
+}
+
+#[test]
+fn failures_of_reads_and_reverts_end_with_what_was_observed_while_an_attempt_waits() {
+    let mut state = new();
+    let failure = || Failure::new(Reason::SecretReadFailed, "it failed");
+    state.read(Fetch::Target, Err(failure()), TimeDelta::zero(), "uid", at(0));
+    state.reverts_mut().refused(failure(), TimeDelta::seconds(5), at(0));
+    fail(&mut state, false, None);
+    let mut unread = observed(None);
+    unread.target = Target::Unread { last: None };
+    state.remember_observed(&unread, None);
+    assert!(state.reads_not_before(at(0)).target.is_some() && state.reverts().failing(at(0)).is_some());
+    let mut good = observed(None);
+    good.target = Target::Ours(Held {
+        token_metadata: None,
+        data: Integrity::Verified,
+        drift: Drift::None,
+        form: crate::observed::Form::Presumed,
+    });
+    state.remember_observed(&good, None);
+    assert!(state.reads_not_before(at(0)).target.is_none() && state.reverts().failing(at(0)).is_none());
+    assert_eq!(state.reported(at(0)).last_failure.map(|(_, failure)| failure.reason), Some(Reason::Timeout));
+}
+
+#[test]
+fn label_of_the_client_secret_ends_no_backoff_and_another_value_does() {
+    let mut state = new();
+    let key = |state: &RetryState, version: &str| RetryKey { client: state.client_key(&version.into()), ..key() };
+    state.client_read("uid/1".into(), Some("digest".to_owned()));
+    let mut failed = observed(None);
+    failed.retry_key = key(&state, "uid/1");
+    state.failed(FailedAttempt {
+        observed: &failed,
+        failure: Failure::new(Reason::InvalidClient, "wrong"),
+        failures_before: 0,
+        wait: TimeDelta::seconds(10),
+        by_others: false,
+        renew_annotation: None,
+        now: at(0),
+    });
+    assert_eq!(state.backoff_until(&key(&state, "uid/1"), at(1)), Some(at(10)));
+    assert_eq!(state.backoff_until(&key(&state, "uid/2"), at(1)), None, "it must be read");
+    state.client_read("uid/2".into(), Some("digest".to_owned()));
+    assert_eq!(state.backoff_until(&key(&state, "uid/2"), at(1)), Some(at(10)), "it was labelled");
+    state.client_read("uid/3".into(), Some("another".to_owned()));
+    assert_eq!(state.backoff_until(&key(&state, "uid/3"), at(1)), None);
+    state.client_read("uid/4".into(), None);
+    assert_eq!(state.backoff_until(&key(&state, "uid/4"), at(1)), None, "it can no longer be used");
 }

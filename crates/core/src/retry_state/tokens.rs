@@ -13,6 +13,7 @@ use crate::{
     object::ObjectVersion,
     observed::{Client, Drift, Held, Integrity, ObservedState, Reads, Target},
     renewal::RenewalClues,
+    retry_key::ClientKey,
     streak::Streak,
 };
 
@@ -135,6 +136,20 @@ impl RetryState {
         self.verified_client = Some(version);
     }
 
+    /// What an attempt depends on of the client Secret, which has this version.
+    #[must_use]
+    pub fn client_key(&self, version: &ObjectVersion) -> ClientKey {
+        match &self.client_content {
+            Some((read, digest)) if read == version => ClientKey::Content(digest.clone()),
+            _ => ClientKey::Version(version.clone()),
+        }
+    }
+
+    /// The client Secret was read at this version; `digest` is that of the client's credentials, where they can be used.
+    pub fn client_read(&mut self, version: ObjectVersion, digest: Option<String>) {
+        self.client_content = digest.map(|digest| (version, digest.into()));
+    }
+
     /// Reverts of what others changed in the Secret.
     #[must_use]
     pub fn reverts(&self) -> &Reverts {
@@ -197,6 +212,13 @@ impl RetryState {
             }
             Target::Ours(_) => {}
             Target::Absent | Target::NotOwned(_) | Target::Adoptable(_) => self.last_held = None,
+        }
+        // whatever else waits, what works again is no longer reported
+        if !matches!(observed.target, Target::Unread { .. } | Target::Presumed) {
+            self.reads.target = None;
+        }
+        if let Target::Ours(Held { data: Integrity::Verified, drift: Drift::None, .. }) = observed.target {
+            self.reverts.all_reverted();
         }
     }
 

@@ -1,0 +1,172 @@
+//! The status while a call of the credential is in flight: time passes for `Ready` whatever hangs.
+//!
+//! A reconcile reports at its end, and a token request may take a minute. So while one is under way, what it observed
+//! last is kept, and when time alone changes `Ready`, the status is written at once. The report at the end waits for
+//! that write, so that it is never overwritten by it.
+
+use std::sync::{Mutex, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::{credential::CredentialStatus, time};
+use itwin_core::{
+    object::ObjectKey,
+    observed::{Description, ObservedState},
+    schedule,
+    status::{self, Attempts},
+};
+use tokio::sync::Notify;
+
+use super::{
+    context::Context,
+    registry::Currency,
+    report::{StatusWrite, gauges, write_status},
+};
+use crate::metrics::CredentialLabels;
+
+/// A change that is later than any reconcile ends is left to the next one.
+const HORIZON: TimeDelta = TimeDelta::minutes(4);
+/// The wait after a write that failed.
+const RETRY: TimeDelta = TimeDelta::seconds(1);
+
+/// What the status is made from when time changes it.
+pub(super) struct Basis {
+    pub(super) key: ObjectKey,
+    pub(super) uid: String,
+    pub(super) generation: Option<i64>,
+    /// The resourceVersion that guards conditions of others.
+    pub(super) resource_version: Option<String>,
+    pub(super) authority: String,
+    pub(super) secret: String,
+    pub(super) observed: ObservedState,
+    pub(super) attempts: Attempts,
+    pub(super) description: Description,
+    pub(super) previous: CredentialStatus,
+    pub(super) failures: u32,
+}
+
+/// The status while a reconcile is under way.
+#[derive(Default)]
+pub(super) struct Interim {
+    /// What was observed last, when it changes the status, and how often it was set.
+    due: Mutex<(Option<(DateTime<Utc>, Basis)>, u64)>,
+    /// Locked while a status is written.
+    written: tokio::sync::Mutex<Written>,
+    changed: Notify,
+}
+
+/// What was written.
+#[derive(Default)]
+pub(super) struct Written {
+    /// A write was begun, and whether it reached the API server is not known.
+    pub(super) is_uncertain: bool,
+    /// The last status, with the resourceVersion that the object then had.
+    pub(super) last: Option<(u64, CredentialStatus)>,
+}
+
+impl Interim {
+    /// Whether time changes `Ready` soon.
+    pub(super) fn is_near(observed: &ObservedState, now: DateTime<Utc>) -> bool {
+        schedule::next_ready_change(observed, now).is_some_and(|at| at <= now + HORIZON)
+    }
+
+    /// Replaces what was observed last; nothing of it changes soon where there is no `basis`.
+    pub(super) fn set(&self, basis: Option<Basis>, now: DateTime<Utc>) {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = basis.and_then(|basis| Some((schedule::next_ready_change(&basis.observed, now)?, basis)));
+        let is_same = next.is_none() && due.0.is_none();
+        *due = (next, due.1.wrapping_add(1));
+        drop(due);
+        if !is_same {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits for a write that is under way, and says what was written since the last time.
+    pub(super) async fn take_written(&self) -> Written {
+        std::mem::take(&mut *self.written.lock().await)
+    }
+
+    /// The same unless a write is under way.
+    pub(super) fn try_take_written(&self) -> Written {
+        self.written.try_lock().map(|mut written| std::mem::take(&mut *written)).unwrap_or_default()
+    }
+
+    /// Writes the status whenever time changes `Ready`. Never ends.
+    pub(super) async fn follow(&self, context: &Context) -> std::convert::Infallible {
+        loop {
+            let at = self.due.lock().unwrap_or_else(PoisonError::into_inner).0.as_ref().map(|(at, _)| *at);
+            let wait = at.map(|at| (at - context.clock.now()).to_std().unwrap_or_default());
+            let due = async {
+                match wait {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.changed.notified() => {}
+                () = due => self.write(context).await,
+            }
+        }
+    }
+
+    async fn write(&self, context: &Context) {
+        let mut written = self.written.lock().await;
+        let now = context.clock.now();
+        let (mut basis, set) = {
+            let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+            match due.0.take_if(|(at, _)| *at <= now) {
+                Some((_, basis)) => (basis, due.1),
+                None => return,
+            }
+        };
+        if context.namespaces.currency(&basis.key, &basis.uid, basis.generation) != Currency::Current {
+            return;
+        }
+        let renew_at = basis.previous.renew_at.as_deref().and_then(time::from_rfc3339);
+        let status = status::status(&status::Inputs {
+            observed: &basis.observed,
+            attempts: &basis.attempts,
+            description: &basis.description,
+            secret: &basis.secret,
+            generation: basis.generation,
+            renew_at,
+            previous: &basis.previous,
+            waits_for: None,
+            now,
+        });
+        let labels = CredentialLabels {
+            namespace: &basis.key.namespace,
+            name: &basis.key.name,
+            uid: &basis.uid,
+            authority: &basis.authority,
+        };
+        context.metrics.credential(labels, gauges(&basis.observed, &status, renew_at, basis.failures));
+        let mut next = schedule::next_ready_change(&basis.observed, now);
+        if status != basis.previous {
+            written.is_uncertain = true;
+            let write = StatusWrite {
+                key: &basis.key,
+                uid: &basis.uid,
+                status: &status,
+                resource_version: basis.resource_version.clone(),
+            };
+            match write_status(context, write).await {
+                Ok(version) => {
+                    basis.resource_version = Some(version.to_string());
+                    basis.previous = status.clone();
+                    *written = Written { is_uncertain: false, last: Some((version, status)) };
+                }
+                Err(error) => {
+                    tracing::warn!(credential = %basis.key, %error, "a status could not be written");
+                    next = Some(now + RETRY);
+                }
+            }
+        }
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        // unless the reconcile has observed something else meanwhile
+        if due.1 == set {
+            due.0 = next.map(|at| (at, basis));
+        }
+    }
+}
