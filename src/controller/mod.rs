@@ -9,6 +9,7 @@ pub mod context;
 pub mod fetched;
 pub mod guarded;
 pub mod invalid_objects;
+pub mod namespace_labels;
 pub mod namespaces;
 pub mod observation;
 pub mod others;

@@ -184,6 +184,7 @@ impl Reconciler<'_> {
         if !self.context.watch_secrets && !waits_unread {
             self.fetch_secret_metadata().await;
         }
+        self.recheck_namespace().await;
         let generation = self.references.credential.metadata.generation.unwrap_or_default();
         self.retry_state.reverts_mut().for_generation(generation);
         for _ in 0..STEPS_MAX {
@@ -334,6 +335,9 @@ impl Reconciler<'_> {
         if let Err(failure) = &result {
             tracing::warn!(credential = %self.references.key, "{}", failure.message);
             self.outcome = Some(Attempted::Failed(failure.clone()));
+            if observed.is_asked_for(now) {
+                self.retry_state.renewal_attempted(self.references.renew_annotation().map(String::as_str));
+            }
         }
         self.retry_state.read(what, result, observed.left(now), &self.references.uid, now);
     }
@@ -347,6 +351,7 @@ impl Reconciler<'_> {
         if let Some(read) = read.as_ref().filter(|read| read.same_as_held == Some(true)) {
             self.retry_state.client_verified(read.version.clone());
         }
+        self.retry_state.client_expires(read.as_ref().and_then(|read| read.material.expires_at()));
         self.fetched.client_is_missing = read.is_none();
         self.fetched.client = read;
         Ok(())
