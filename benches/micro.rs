@@ -48,7 +48,7 @@ fn up_to_date() -> ObservedState {
             client_reference: "client/keys".into(),
             secret: "team/token".into(),
             template_failure: None,
-            policy: Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::minutes(5) },
+            policy: Policy { renew_before: RenewBefore::Default, minimum_validity: Some(TimeDelta::minutes(5)) },
         },
         suspend: false,
         renewal_request: None,

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use itwin_api::{credential::ITwinServiceCredential, limits};
+use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential, limits};
 use kube::CustomResourceExt;
 use serde_json::Value;
 
@@ -73,5 +73,40 @@ fn committed_crds_are_fresh() {
         let committed =
             std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("the file is there");
         assert!(committed == generated, "{file} is stale: run `make generate`");
+    }
+}
+
+/// All properties of a schema with their paths.
+fn properties<'a>(path: &str, schema: &'a Value, found: &mut Vec<(String, &'a Value)>) {
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        properties(&path, property, found);
+        properties(&path, &property["items"], found);
+        found.push((path, property));
+    }
+}
+
+#[test]
+fn description_of_every_field_with_a_default_names_it() {
+    for crd in [ITwinServiceCredential::crd(), ITwinAuthority::crd()] {
+        let crd = serde_json::to_value(crd).expect("JSON");
+        let mut all = Vec::new();
+        properties("", &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], &mut all);
+        let with_default: Vec<_> = all.into_iter().filter(|(_, property)| !property["default"].is_null()).collect();
+        assert!(with_default.len() >= 6, "{with_default:?}");
+        for (path, property) in with_default {
+            // kubectl explain shows descriptions and no defaults
+            let description = property["description"].as_str().unwrap_or_default();
+            assert!(description.contains("Default: "), "{path}: {description}");
+        }
+    }
+}
+
+#[test]
+fn no_message_is_a_regular_expression() {
+    for crd in [ITwinServiceCredential::crd(), ITwinAuthority::crd()] {
+        let text = serde_json::to_value(crd).expect("JSON").to_string();
+        let patterns: Vec<&str> = text.split("\"pattern\":").skip(1).collect();
+        assert!(patterns.iter().all(|pattern| pattern.starts_with("\"^[ -~]*$\"")), "{patterns:?}");
     }
 }

@@ -2,9 +2,9 @@
 //! is decoded is used without overflow.
 #![no_main]
 
-use chrono::DateTime;
+use chrono::{DateTime, TimeDelta};
 use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential, limits};
-use itwin_core::{observed::Policy, template};
+use itwin_core::{observed::Policy, schedule, template};
 use itwin_credential_operator::{config::authority::AuthorityConfig, controller::guarded::Guarded};
 use itwin_credential_operator_fuzz::{is_bounded, on_small_stack};
 use libfuzzer_sys::fuzz_target;
@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
                 let kept = credential.metadata.annotations.iter().flatten();
                 assert!(kept.into_iter().all(|(_, value)| value.chars().count() <= limits::RENEW_MAX));
                 let now = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
-                let _ = now - Policy::new(&credential.spec).minimum_validity;
+                let _ = now - schedule::minimum_validity(&Policy::new(&credential.spec), TimeDelta::hours(1));
                 if let Err(failure) = template::check(credential.spec.secret_template.as_ref()) {
                     is_bounded(&failure.message);
                 }

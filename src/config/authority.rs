@@ -7,11 +7,10 @@ use base64::Engine;
 use chrono::TimeDelta;
 use itwin_api::{
     authority::{AccessTokenFormat, AuthoritySpec, ClientAuthentication},
-    conditions::Reason,
     credential::{CredentialSpec, GrantType},
     limits::URL_MAX,
 };
-use itwin_core::failure::Failure;
+use itwin_core::{failure::Failure, messages_permission};
 use kube::core::{Selector, SelectorExt};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use url::Url;
@@ -100,15 +99,12 @@ impl AuthorityConfig {
         namespace: &str,
         labels: &BTreeMap<String, String>,
     ) -> Result<(), Failure> {
-        if self.allowed_namespaces.as_ref().is_none_or(|selector| selector.matches(labels)) {
-            return Ok(());
+        match &self.allowed_namespaces {
+            Some(selector) if !selector.matches(labels) => {
+                Err(messages_permission::namespace_not_allowed(authority, namespace, &selector.to_string()))
+            }
+            _ => Ok(()),
         }
-        Err(Failure::new(
-            Reason::NamespaceNotAllowed,
-            format!(
-                "ITwinAuthority {authority} does not allow namespace {namespace}: ask its administrator to label the namespace so that spec.allowedNamespaces selects it"
-            ),
-        ))
     }
 
     /// Checks whether the authority allows grant type and scopes of a credential, before a request is sent.
@@ -117,25 +113,16 @@ impl AuthorityConfig {
     /// [`Reason::GrantTypeNotAllowed`] or [`Reason::ScopeNotAllowed`], with the field that does not allow it.
     pub fn permits(&self, authority: &str, spec: &CredentialSpec) -> Result<(), Failure> {
         if !self.allowed_grant_types.contains(&spec.grant_type) {
-            return Err(Failure::new(
-                Reason::GrantTypeNotAllowed,
-                format!(
-                    "ITwinAuthority {authority} does not allow grantType {}: use another, or ask its administrator to add it to spec.allowedGrantTypes",
-                    spec.grant_type.as_str()
-                ),
-            ));
+            let allowed: Vec<&str> = self.allowed_grant_types.iter().map(|grant_type| grant_type.as_str()).collect();
+            let grant_type = spec.grant_type.as_str();
+            return Err(messages_permission::grant_type_not_allowed(authority, grant_type, &allowed));
         }
         if let Some(allowed) = &self.allowed_scopes {
-            let forbidden: Vec<&str> =
-                spec.scopes.iter().filter(|scope| !allowed.contains(scope)).map(String::as_str).collect();
+            let is_forbidden = |scope: &&String| !allowed.contains(scope);
+            let forbidden: Vec<&str> = spec.scopes.iter().filter(is_forbidden).map(String::as_str).collect();
             if !forbidden.is_empty() {
-                return Err(Failure::new(
-                    Reason::ScopeNotAllowed,
-                    format!(
-                        "ITwinAuthority {authority} does not allow scope {}: remove it from spec.scopes, or ask its administrator to add it to spec.allowedScopes",
-                        forbidden.join(" ")
-                    ),
-                ));
+                let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
+                return Err(messages_permission::scope_not_allowed(authority, &forbidden, &allowed));
             }
         }
         Ok(())
@@ -157,10 +144,10 @@ fn roots(bundle: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let compact: String = bundle.split_ascii_whitespace().collect();
     let pem = base64::engine::general_purpose::STANDARD
         .decode(compact)
-        .map_err(|_| "caBundle: must be base64 of PEM certificates".to_owned())?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|_| "caBundle: contains no valid PEM certificates".to_owned())?;
+        .map_err(|_| "caBundle: is not base64: write the output of 'base64 -w0' of the CA's PEM file".to_owned())?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|_| {
+        "caBundle: contains an invalid PEM certificate: write the CA's PEM file, base64 encoded".to_owned()
+    })?;
     if certificates.is_empty() {
         return Err("caBundle: contains no certificate; write the PEM certificate of the CA, base64 encoded".to_owned());
     }
@@ -169,6 +156,8 @@ fn roots(bundle: &str) -> Result<Vec<CertificateDer<'static>>, String> {
 
 #[cfg(test)]
 mod tests {
+    use itwin_api::conditions::Reason;
+
     use super::*;
 
     fn spec(value: serde_json::Value) -> AuthoritySpec {

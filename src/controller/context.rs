@@ -5,7 +5,10 @@ use std::sync::Arc;
 use itwin_core::object::ObjectKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{authorities::Authorities, invalid_objects::InvalidObjects, namespaces::WatchedNamespaces};
+use super::{
+    authorities::Authorities, invalid_objects::InvalidObjects, namespace_labels::NamespaceLabels,
+    namespaces::WatchedNamespaces,
+};
 use crate::{
     clock::Clock,
     cluster::Cluster,
@@ -34,6 +37,8 @@ pub struct Context {
     pub events: Events,
     /// The watched namespaces.
     pub namespaces: WatchedNamespaces,
+    /// Labels of namespaces that were just read.
+    pub namespace_labels: NamespaceLabels,
     /// Objects that failed to decode.
     pub invalid_objects: Arc<InvalidObjects>,
     /// Heartbeats, for the liveness probe.

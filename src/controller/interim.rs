@@ -12,7 +12,7 @@ use itwin_core::{
     object::ObjectKey,
     observed::{Description, ObservedState},
     schedule,
-    status::{self, Attempts},
+    status::{self, Attempts, ClientExpiry},
 };
 use tokio::sync::Notify;
 
@@ -42,6 +42,8 @@ pub(super) struct Basis {
     pub(super) description: Description,
     pub(super) previous: CredentialStatus,
     pub(super) failures: u32,
+    /// The client Secret, and when the client's credentials expire.
+    pub(super) client_expires: Option<(String, DateTime<Utc>)>,
 }
 
 /// The status while a reconcile is under way.
@@ -133,6 +135,7 @@ impl Interim {
             renew_at,
             previous: &basis.previous,
             waits_for: None,
+            client_expiry: basis.client_expires.as_ref().map(|(secret, at)| ClientExpiry { secret, at: *at }),
             now,
         });
         let labels = CredentialLabels {

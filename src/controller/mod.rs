@@ -10,6 +10,7 @@ pub mod fetched;
 pub mod guarded;
 mod interim;
 pub mod invalid_objects;
+pub mod namespace_labels;
 pub mod namespaces;
 pub mod observation;
 pub mod others;

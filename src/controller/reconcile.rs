@@ -198,6 +198,7 @@ impl Reconciler<'_> {
         if !self.context.watch_secrets && !waits_unread {
             self.fetch_secret_metadata().await;
         }
+        self.recheck_namespace().await;
         let generation = self.references.credential.metadata.generation.unwrap_or_default();
         self.retry_state.reverts_mut().for_generation(generation);
         for _ in 0..STEPS_MAX {
@@ -363,6 +364,9 @@ impl Reconciler<'_> {
         if let Err(failure) = &result {
             tracing::warn!(credential = %self.references.key, "{}", failure.message);
             self.outcome = Some(Attempted::Failed(failure.clone()));
+            if observed.is_asked_for(now) {
+                self.retry_state.renewal_attempted(self.references.renew_annotation().map(String::as_str));
+            }
         }
         self.retry_state.read(what, result, observed.left(now), &self.references.uid, now);
     }
@@ -380,6 +384,7 @@ impl Reconciler<'_> {
             let digest = read.content.is_ok().then(|| read.material.digest(&self.references.uid));
             self.retry_state.client_read(read.version.clone(), digest);
         }
+        self.retry_state.client_expires(read.as_ref().and_then(|read| read.material.expires_at()));
         self.fetched.client_is_missing = read.is_none();
         self.fetched.client = read;
         Ok(())

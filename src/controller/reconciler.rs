@@ -118,6 +118,7 @@ impl Reconciler<'_> {
             description: self.description(),
             previous: self.previous_status().into_owned(),
             failures: self.retry_state.failures_and_postponed(),
+            client_expires: self.retry_state.client_expires_at().map(|at| (self.references.client.to_string(), at)),
         }
     }
 

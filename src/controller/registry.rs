@@ -334,10 +334,10 @@ mod tests {
         for text in ["0s", "1ms", "1.5s", "90s", "1m30s", "5m", "1h", "1h0m0.001s", "2562047h"] {
             let mut wanted = credential("uid-1");
             let duration = serde_json::from_value(json!(text)).expect("a duration");
-            (wanted.spec.minimum_validity, wanted.spec.renew_before) = (duration, Some(duration));
+            (wanted.spec.minimum_validity, wanted.spec.renew_before) = (Some(duration), Some(duration));
             let (key, _) = registry.keep(wanted);
             let spec = registry.get(&key).expect(text).spec;
-            assert_eq!((spec.minimum_validity, spec.renew_before), (duration, Some(duration)), "{text}");
+            assert_eq!((spec.minimum_validity, spec.renew_before), (Some(duration), Some(duration)), "{text}");
         }
     }
 

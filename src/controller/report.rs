@@ -75,6 +75,9 @@ impl Reconciler<'_> {
         } else {
             next_attempt
         };
+        let client_secret = self.references.client.to_string();
+        let client_expiry =
+            self.retry_state.client_expires_at().map(|at| status::ClientExpiry { secret: &client_secret, at });
         let status = status::status(&status::Inputs {
             observed: &observed,
             attempts: &self.retry_state.reported(now),
@@ -84,6 +87,7 @@ impl Reconciler<'_> {
             renew_at: shown_attempt,
             previous: &previous,
             waits_for: self.waits_long.then_some(&*self.references.credential.spec.authority_ref.name),
+            client_expiry,
             now,
         });
         self.gauge(&observed, &status, shown_attempt);
@@ -95,6 +99,7 @@ impl Reconciler<'_> {
         let is_reported = status == *previous || (older_than_known && outcome.is_none());
         let transition =
             outcome.and_then(|outcome| events::transition(&previous, &outcome, &self.references.target.name));
+        let about_lifetime = events::about_lifetime(&previous, &status).filter(|_| !is_reported);
         drop(previous);
         let reported = if is_reported { Ok(()) } else { self.write_status(status).await };
         if let Some(transition) = transition {
@@ -102,12 +107,17 @@ impl Reconciler<'_> {
         }
         // the status is written by the next reconcile; the attempt, and so the event, is of this one
         reported?;
+        // a status that was not written is not the one before the next, which would be worth the event again
+        if let Some(transition) = about_lifetime {
+            self.context.events.publish(&self.references.credential.object_ref(&()), transition).await;
+        }
         let again = if self.context.watch_secrets { RESYNC } else { RESYNC_UNWATCHED };
         let until_attempt = next_attempt.map(|at| at - now);
         let until_change = schedule::next_change(&observed, now).map(|at| at - now);
         let reverts = self.retry_state.reverts();
         let until_revert = reverts.not_before(now).or_else(|| reverts.conflict_until(now)).map(|at| at - now);
-        let all = [Some(again), wait, until_attempt, until_change, until_revert];
+        let until_notice = client_expiry.and_then(|expiry| expiry.next_change(now)).map(|at| at - now);
+        let all = [Some(again), wait, until_attempt, until_change, until_revert, until_notice, self.until_labels()];
         Ok(requeue(all.into_iter().flatten().min().unwrap_or(again)))
     }
 
@@ -186,6 +196,7 @@ pub(super) fn gauges(
     CredentialGauges {
         expires_at: observed.held_for_spec().map(|token_metadata| seconds(token_metadata.expires_at)),
         renew_at: next_attempt.map(seconds),
+        client_expires_at: status.client_secret_expires_at.as_deref().and_then(time::from_rfc3339).map(seconds),
         ready: status::holds(&status.conditions, READY),
         suspended: observed.suspend,
         // nothing is attempted while it is suspended
@@ -225,6 +236,7 @@ pub(super) async fn write_status(context: &Context, write: StatusWrite<'_>) -> R
             "consecutiveFailures": status.consecutive_failures,
             "lastFailure": status.last_failure,
             "lastRenewRequest": status.last_renew_request,
+            "clientSecretExpiresAt": status.client_secret_expires_at,
         },
     });
     if let Some(version) = guard {

@@ -1,6 +1,6 @@
 //! The metrics of each credential, the only ones whose number grows with the cluster.
 //!
-//! They are stored as numbers and encoded page by page during a scrape. Ten thousand credentials have forty thousand
+//! They are stored as numbers and encoded page by page during a scrape. Ten thousand credentials have fifty thousand
 //! series. As metrics of the library, which stores name, help and labels for each, they took as much memory as all
 //! other data about credentials.
 
@@ -35,6 +35,8 @@ pub struct CredentialGauges {
     pub expires_at: Option<f64>,
     /// When the next attempt is due.
     pub renew_at: Option<f64>,
+    /// When the client's credentials expire, where the client Secret says so.
+    pub client_expires_at: Option<f64>,
     /// Whether it is Ready.
     pub ready: bool,
     /// Whether it is suspended.
@@ -49,7 +51,7 @@ struct Family {
     value: fn(&CredentialGauges) -> Option<f64>,
 }
 
-const FAMILIES: [Family; 5] = [
+const FAMILIES: [Family; 6] = [
     Family {
         name: "itwin_credential_expiration_timestamp_seconds",
         help: "When the token in the Secret expires.",
@@ -59,6 +61,11 @@ const FAMILIES: [Family; 5] = [
         name: "itwin_credential_renewal_timestamp_seconds",
         help: "When the next attempt to get a token is due.",
         value: |gauges| gauges.renew_at,
+    },
+    Family {
+        name: "itwin_client_secret_expiration_timestamp_seconds",
+        help: "When the client's credentials expire, where the client Secret says so.",
+        value: |gauges| gauges.client_expires_at,
     },
     Family {
         name: "itwin_credential_ready",
@@ -188,6 +195,7 @@ mod tests {
                 let gauges = CredentialGauges {
                     expires_at: Some(2.5),
                     renew_at: None,
+                    client_expires_at: Some(7.5),
                     ready: true,
                     suspended: false,
                     failures: 3,
@@ -203,8 +211,9 @@ mod tests {
             assert_eq!(lines("itwin_credential_ready{"), count);
             assert_eq!(lines("itwin_credential_consecutive_failures{"), count);
             assert_eq!(lines("itwin_credential_suspended{"), count);
-            // the four families that have a series
-            assert_eq!(lines("# TYPE "), if count > 0 { 4 } else { 0 }, "{count} credentials");
+            assert_eq!(lines("itwin_client_secret_expiration_timestamp_seconds{"), count);
+            // the five families that have a series
+            assert_eq!(lines("# TYPE "), if count > 0 { 5 } else { 0 }, "{count} credentials");
             if count > 0 {
                 let line = r#"itwin_credential_expiration_timestamp_seconds{authority="ims",name="agent-0",namespace="team"} 2.5"#;
                 assert_eq!(lines(line), 1);

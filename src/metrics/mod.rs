@@ -305,8 +305,14 @@ mod tests {
 
     const LABELS: CredentialLabels<'_> =
         CredentialLabels { namespace: "team-a", name: "agent", uid: "uid", authority: "ims" };
-    const GAUGES: CredentialGauges =
-        CredentialGauges { expires_at: Some(100.0), renew_at: Some(60.0), ready: true, suspended: false, failures: 0 };
+    const GAUGES: CredentialGauges = CredentialGauges {
+        expires_at: Some(100.0),
+        renew_at: Some(60.0),
+        client_expires_at: None,
+        ready: true,
+        suspended: false,
+        failures: 0,
+    };
 
     fn metrics(per_credential: bool) -> Metrics {
         let metrics = Metrics::new(per_credential).expect("metrics");

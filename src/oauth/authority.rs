@@ -16,9 +16,10 @@ use itwin_core::{
 use itwin_oauth::{
     assertion::{AssertionId, ID_BYTES},
     discovery::{self, DiscoveryError, Endpoint, Endpoints},
-    jwt::{VerificationError, VerifiedClaims},
+    jwt::{self, VerificationError, VerifiedClaims},
     key_set::KeySet,
     sensitive::Sensitive,
+    shown::Shown,
     token::{self, Server, TokenRequest, TokenResponse},
     transport::{self, Transport},
 };
@@ -167,11 +168,11 @@ impl Authority {
         let id = assertion_id().ok_or_else(|| RequestError::NotSent(token_messages::no_randomness(names)))?;
         let server = Server { token_endpoint: &metadata.endpoints.token, issuer: &metadata.issuer };
         let response = token::request(&*self.transport, server, request, self.clock.now(), &id).await?;
-        let claims = if self.config.verify { Some(self.verify(&response.access_token).await?) } else { None };
+        let claims = if self.config.verify { Some(self.verify(&response.access_token, request).await?) } else { None };
         Ok((response, claims))
     }
 
-    async fn verify(&self, token: &Sensitive) -> Result<VerifiedClaims, RequestError> {
+    async fn verify(&self, token: &Sensitive, request: &TokenRequest) -> Result<VerifiedClaims, RequestError> {
         let check = |metadata: Option<Arc<Metadata>>| match metadata.as_ref().and_then(|known| known.keys.as_ref()) {
             Some(keys) => keys.verify(token, &self.config.issuer, &self.config.audiences),
             None => Err(VerificationError::UnknownKey),
@@ -182,7 +183,14 @@ impl Authority {
         {
             verified = check(Some(metadata));
         }
-        Ok(verified?)
+        verified.map_err(|error| match jwt::presented(token, error) {
+            // a server may answer with what it was sent
+            Some(text) => {
+                let secrets = request.client.secrets().into_iter().chain([token]).map(Sensitive::expose);
+                RequestError::OtherClaim(error, Shown::without(&text, secrets))
+            }
+            None => error.into(),
+        })
     }
 
     /// The keys once more, since they may have been rotated; `None` if nothing is known of the authority.

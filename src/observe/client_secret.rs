@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
+use chrono::{DateTime, Utc};
 use itwin_api::{
     authority::ClientAuthentication,
     conditions::Reason,
     credential::{ClientCredentialsRef, GrantType},
     limits::{CLIENT_ID_MAX, CLIENT_SECRET_MAX, PRIVATE_KEY_MAX, USER_MAX},
+    time,
 };
 use itwin_core::{failure::Failure, fingerprint};
 use itwin_oauth::{
@@ -25,6 +27,8 @@ pub struct ClientMaterial {
     private_key: Value,
     username: Value,
     password: Value,
+    /// When the credentials expire, if the Secret says so. It is no part of them.
+    expires_at: Option<Result<DateTime<Utc>, &'static str>>,
 }
 
 /// A value, or why it is invalid.
@@ -39,6 +43,7 @@ impl ClientMaterial {
     /// One trailing newline is ignored: `kubectl create secret --from-file` of an edited file leaves one.
     #[must_use]
     pub fn new(mut secret: Secret, keys: &ClientCredentialsRef, secret_ref: String) -> Self {
+        let has_expires_at = secret.data.as_ref().is_some_and(|data| data.contains_key(&keys.expires_at_key));
         let mut take = |key: &str, longest: usize, may_have_lines: bool| {
             let bytes = secret.data.as_mut().and_then(|data| data.remove(key)).ok_or("is missing: add it")?;
             // before anything else reads the value
@@ -49,7 +54,10 @@ impl ClientMaterial {
             // from here on the value is zeroed when it is dropped
             value(&Sensitive::new(text), may_have_lines).map_err(Cow::Borrowed)
         };
+        let expires_at = take(&keys.expires_at_key, TIME_MAX, false);
         Self {
+            expires_at: has_expires_at
+                .then(|| expires_at.map_err(drop).and_then(|text| read_time(&text)).map_err(|()| NOT_A_TIME)),
             id: take(&keys.client_id_key, CLIENT_ID_MAX, false),
             client_secret: take(&keys.client_secret_key, CLIENT_SECRET_MAX, false),
             private_key: take(&keys.private_key_key, PRIVATE_KEY_MAX, true),
@@ -63,28 +71,51 @@ impl ClientMaterial {
     /// The credentials that a token request with this authentication method and grant type needs.
     ///
     /// # Errors
-    /// [`Reason::ClientCredentialsInvalid`] with the invalid key.
+    /// [`Reason::ClientCredentialsInvalid`] with all keys that are missing or invalid.
     pub fn credentials(&self, method: ClientAuthentication, grant: GrantType) -> Result<ClientCredentials, Failure> {
+        let mut wrong = Vec::new();
+        let mut required = |value: &Value, key: &str| match value {
+            Ok(value) => Some(value.clone()),
+            Err(why) => {
+                wrong.push((key.to_owned(), why.clone()));
+                None
+            }
+        };
+        let id = required(&self.id, &self.keys.client_id_key);
         let proof = match method {
             ClientAuthentication::PrivateKeyJwt => {
-                Proof::PrivateKey(self.required(&self.private_key, &self.keys.private_key_key)?)
+                required(&self.private_key, &self.keys.private_key_key).map(Proof::PrivateKey)
             }
             ClientAuthentication::ClientSecretPost => {
-                Proof::SecretInBody(self.required(&self.client_secret, &self.keys.client_secret_key)?)
+                required(&self.client_secret, &self.keys.client_secret_key).map(Proof::SecretInBody)
             }
             ClientAuthentication::ClientSecretBasic => {
-                Proof::SecretInHeader(self.required(&self.client_secret, &self.keys.client_secret_key)?)
+                required(&self.client_secret, &self.keys.client_secret_key).map(Proof::SecretInHeader)
             }
         };
         let user = match grant {
             GrantType::ClientCredentials => None,
-            GrantType::Password => Some(User {
-                name: self.required(&self.username, &self.keys.username_key)?,
-                password: self.required(&self.password, &self.keys.password_key)?,
-            }),
+            GrantType::Password => {
+                let name = required(&self.username, &self.keys.username_key);
+                let password = required(&self.password, &self.keys.password_key);
+                name.zip(password).map(|(name, password)| User { name, password })
+            }
         };
-        let id = self.required(&self.id, &self.keys.client_id_key)?.expose().to_owned();
-        Ok(ClientCredentials { id, proof, user })
+        if let Some(Err(why)) = self.expires_at {
+            wrong.push((self.keys.expires_at_key.clone(), Cow::Borrowed(why)));
+        }
+        match (id, proof) {
+            (Some(id), Some(proof)) if wrong.is_empty() => {
+                Ok(ClientCredentials { id: id.expose().to_owned(), proof, user })
+            }
+            _ => Err(self.invalid(&wrong)),
+        }
+    }
+
+    /// When the credentials expire, if the Secret says so.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<DateTime<Utc>> {
+        self.expires_at?.ok()
     }
 
     /// The digest of all values, even of those that a request does not need, keyed by the token that was issued for
@@ -101,11 +132,24 @@ impl ClientMaterial {
         self.fingerprint(&Sensitive::new(uid.to_owned()))
     }
 
-    fn required(&self, value: &Value, key: &str) -> Result<Sensitive, Failure> {
-        value.clone().map_err(|wrong| {
-            Failure::new(Reason::ClientCredentialsInvalid, format!("key {key} of Secret {} {wrong}", self.secret))
-        })
+    /// All that is wrong at once, so that one edit of the Secret fixes all of it.
+    fn invalid(&self, wrong: &[(String, Cow<'static, str>)]) -> Failure {
+        let one = |(number, (key, why)): (usize, &(String, Cow<'static, str>))| match number {
+            0 => format!("key {key} of Secret {} {why}", self.secret),
+            _ => format!("key {key} {why}"),
+        };
+        let all: Vec<String> = wrong.iter().enumerate().map(one).collect();
+        Failure::new(Reason::ClientCredentialsInvalid, all.join("; "))
     }
+}
+
+/// What is wrong with a time when the credentials expire. It says nothing about the value.
+const NOT_A_TIME: &str = "is no time in RFC 3339: write one such as 2027-01-31T00:00:00Z, or remove the key";
+/// The length of such a time, with fractions of a second and an offset.
+const TIME_MAX: usize = 64;
+
+fn read_time(text: &Sensitive) -> Result<DateTime<Utc>, ()> {
+    time::from_rfc3339(text.expose()).ok_or(())
 }
 
 fn without_newline(bytes: &[u8]) -> &[u8] {
@@ -228,6 +272,41 @@ mod tests {
         assert!(rejected(service, POST, GrantType::Password).contains("key username"));
         let pem: &[(&str, &[u8])] = &[("client_id", b"id"), ("private_key", b"-----BEGIN\nx\n-----END\n")];
         assert_eq!(rejected(pem, ClientAuthentication::PrivateKeyJwt, SERVICE), "");
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_reported_at_once() {
+        assert_eq!(
+            rejected(&[("password", b"\n"), ("expires_at", b"tomorrow")], POST, GrantType::Password),
+            "key client_id of Secret team-a/client is missing: add it; key client_secret is missing: add it; key username \
+             is missing: add it; key password is empty: write its value; key expires_at is no time in RFC 3339: write one \
+             such as 2027-01-31T00:00:00Z, or remove the key"
+        );
+    }
+
+    #[test]
+    fn time_of_expiry_is_optional_and_no_part_of_the_credentials() {
+        let with = |value: Option<&[u8]>| {
+            let mut data = vec![("client_id", &b"id"[..]), ("client_secret", b"s")];
+            data.extend(value.map(|value| ("expires_at", value)));
+            let material = material(&data);
+            let message = material.credentials(POST, SERVICE).err().map(|failure| failure.message);
+            (material.expires_at(), message, material.fingerprint(&Sensitive::new("token".to_owned())))
+        };
+        let (none, message, fingerprint) = with(None);
+        assert_eq!((none, message), (None, None));
+        for value in ["2027-01-31T00:00:00Z", "2027-01-31T01:00:00.000+01:00\n"] {
+            let (at, message, same) = with(Some(value.as_bytes()));
+            assert_eq!((at.map(|at| at.timestamp()), message), (Some(1_801_353_600), None), "{value}");
+            assert_eq!(same, fingerprint, "{value}");
+        }
+        let invalid = ["", "\n", "2027-01-31", "1801353600", "soon", "2027-13-01T00:00:00Z", "2027-01-31T00:00:00"];
+        for value in invalid.map(str::as_bytes).into_iter().chain([&b"\xff"[..], &[b'2'; 100_000]]) {
+            let (at, message, _) = with(Some(value));
+            assert_eq!(at, None);
+            let message = message.unwrap_or_default();
+            assert_eq!(message, format!("key expires_at of Secret team-a/client {NOT_A_TIME}"), "{value:?}");
+        }
     }
 
     #[test]

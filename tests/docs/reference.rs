@@ -16,8 +16,10 @@ For the reasons of the conditions, see [troubleshooting.md](troubleshooting.md).
 A *duration* is text such as `90s`, `5m` or `1h30m`. A *set* is a list without duplicates.
 ";
 
-/// The pattern of durations, which the reference shows by name.
-const DURATION: &str = "^([0-9]{1,9}(\\.[0-9]{1,9})?(ms|s|m|h)){1,4}$";
+/// What the rule of a duration has in its message; the reference shows the type by its name.
+const DURATION: &str = "must be a duration such as";
+/// The pattern of strings whose form a rule validates.
+const ASCII: &str = "^[ -~]*$";
 
 /// The whole document.
 pub fn document() -> String {
@@ -133,7 +135,7 @@ fn type_of(field: &Value) -> String {
         "object" if field["additionalProperties"].is_object() => {
             format!("map of {}: {}", limit("minProperties", "maxProperties"), type_of(&field["additionalProperties"]))
         }
-        "string" if field["pattern"] == DURATION => "duration".to_owned(),
+        "string" if is_duration(field) => "duration".to_owned(),
         "string" if field["format"] == "date-time" => "time".to_owned(),
         other => other.to_owned(),
     }];
@@ -149,10 +151,15 @@ fn type_of(field: &Value) -> String {
     if let (Some(low), Some(high)) = (number("minimum"), number("maximum")) {
         parts.push(format!("{low} to {high}"));
     }
-    if let Some(pattern) = field["pattern"].as_str().filter(|pattern| *pattern != DURATION) {
+    if let Some(pattern) = field["pattern"].as_str().filter(|pattern| *pattern != ASCII) {
         parts.push(format!("`{pattern}`"));
     }
     parts.join(", ")
+}
+
+fn is_duration(field: &Value) -> bool {
+    let mut rules = field["x-kubernetes-validations"].as_array().into_iter().flatten();
+    rules.any(|rule| rule["message"].as_str().is_some_and(|message| message.starts_with(DURATION)))
 }
 
 /// The messages of the rules, each with the field that it is about.

@@ -31,11 +31,6 @@ use super::{credential::GrantType, duration, schema};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("duration(self.requestTimeout) >= duration('1s') && duration(self.requestTimeout) <= duration('60s')")
-        .message("requestTimeout must be between 1s and 60s"),
-    validation = Rule::new("duration(self.clockSkew) <= duration('10m')").message("clockSkew must be at most 10m")
-)]
 pub struct AuthoritySpec {
     /// Issuer identifier (RFC 8414): an https URL without user information, query or fragment, such as
     /// `https://ims.bentley.com`. A trailing slash is ignored. Immutable.
@@ -63,17 +58,19 @@ pub struct AuthoritySpec {
         .message("jwksUri must be an https URL without user information or fragment"))]
     pub jwks_uri: Option<String>,
 
-    /// How clients authenticate at the token endpoint (RFC 6749 section 2.3.1).
+    /// How clients authenticate at the token endpoint (RFC 6749 section 2.3.1). Default: `client_secret_post`.
     #[serde(default)]
     pub client_authentication: ClientAuthentication,
 
     /// CA certificates in PEM, base64 encoded. They replace the system's root certificates for this authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1_048_576), regex(pattern = r"^[A-Za-z0-9+/=\s]*$"))]
+    #[schemars(length(max = 1_048_576))]
+    #[x_kube(validation = Rule::new("!self.contains('-')")
+        .message("caBundle must be base64 of a PEM file, not the PEM itself: write the output of 'base64 -w0 ca.crt'"))]
     pub ca_bundle: Option<String>,
 
     /// `jwt`: the operator checks signature, `iss`, `exp`, `nbf` and `aud` before it writes a token. `opaque`: only
-    /// `expires_in` of the response determines when the token expires.
+    /// `expires_in` of the response determines when the token expires. Default: `jwt`.
     #[serde(default)]
     pub access_token_format: AccessTokenFormat,
 
@@ -82,7 +79,7 @@ pub struct AuthoritySpec {
     #[schemars(schema_with = "schema::audiences")]
     pub audiences: Vec<String>,
 
-    /// Grant types that credentials may use.
+    /// Grant types that credentials may use. Default: `client_credentials`.
     #[serde(default = "default_grant_types")]
     #[schemars(length(min = 1, max = 2))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -97,24 +94,30 @@ pub struct AuthoritySpec {
     #[schemars(schema_with = "schema::allowed_scopes")]
     pub allowed_scopes: Option<Vec<String>>,
 
-    /// Deadline of one request, including the response body; 1s to 60s.
+    /// Deadline of one request, including the response body; 1s to 60s. Default: 10s.
     #[serde(default = "default_request_timeout", deserialize_with = "duration::deserialize")]
     #[schemars(schema_with = "schema::duration")]
+    #[x_kube(validation = schema::duration_rule(
+        "(duration(self) >= duration('1s') && duration(self) <= duration('60s'))",
+        "requestTimeout must be between 1s and 60s"
+    ))]
     pub request_timeout: Duration,
 
-    /// Token requests in flight at the same time, 1 to 256.
+    /// Token requests in flight at the same time, 1 to 256. Default: 8.
     #[serde(default = "default_max_concurrent_requests")]
     #[schemars(range(min = 1, max = 256))]
     pub max_concurrent_requests: i32,
 
-    /// Token requests per minute, 1 to 60000.
+    /// Token requests per minute, 1 to 60000. Default: 300.
     #[serde(default = "default_requests_per_minute")]
     #[schemars(range(min = 1, max = 60_000))]
     pub requests_per_minute: i32,
 
-    /// Tolerated difference between the clocks of the authority and the operator, at most 10m.
+    /// Tolerated difference between the clocks of the authority and the operator, at most 10m. Default:
+    /// 60s.
     #[serde(default = "default_clock_skew", deserialize_with = "duration::deserialize")]
     #[schemars(schema_with = "schema::duration")]
+    #[x_kube(validation = schema::duration_rule("duration(self) <= duration('10m')", "clockSkew must be at most 10m"))]
     pub clock_skew: Duration,
 }
 

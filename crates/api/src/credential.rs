@@ -44,19 +44,22 @@ pub const DEFAULT_AUTHORITY: &str = "bentley-ims";
     printcolumn(name = "Scopes", type_ = "string", json_path = ".status.scope", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("(has(self.spec.secretName) ? self.spec.secretName : self.metadata.name) != self.spec.clientCredentialsRef.name")
-        .message("the token would be written into the client Secret itself: set spec.secretName to another name than spec.clientCredentialsRef.name"),
+        .message("the token would be written into the client Secret itself: set spec.secretName to another name than spec.clientCredentialsRef.name")
+        .field_path(".spec.secretName"),
     validation = Rule::new("(has(self.spec.secretName) ? self.spec.secretName : self.metadata.name) == (has(oldSelf.spec.secretName) ? oldSelf.spec.secretName : oldSelf.metadata.name)")
         .message("spec.secretName is immutable: create another ITwinServiceCredential for another Secret, then delete this one")
+        .field_path(".spec.secretName")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!(has(self.renewBefore) && has(self.renewBeforePercentage))")
-        .message("set at most one of renewBefore and renewBeforePercentage"),
-    validation = Rule::new("!has(self.renewBefore) || duration(self.renewBefore) >= duration(self.minimumValidity)")
-        .message("renewBefore is shorter than minimumValidity, so the token would fall below it before each renewal: raise renewBefore or lower minimumValidity (default 5m)")
+        .message("set at most one of renewBefore and renewBeforePercentage")
+        .field_path(".renewBefore"),
+    validation = schema::renew_before_rule()
 )]
 pub struct CredentialSpec {
-    /// The ITwinAuthority to request the token from. It is cluster-scoped and written by administrators.
+    /// The ITwinAuthority to request the token from. It is cluster-scoped and written by administrators. Default: the one
+    /// with the name `bentley-ims`.
     #[serde(default)]
     pub authority_ref: AuthorityRef,
 
@@ -65,11 +68,12 @@ pub struct CredentialSpec {
     pub client_credentials_ref: ClientCredentialsRef,
 
     /// The OAuth 2.0 grant type. Service apps use `client_credentials` (RFC 6749 section 4.4); `password` (section 4.3)
-    /// is for legacy service users, if the authority allows it.
+    /// is for legacy service users, if the authority allows it. Default: `client_credentials`.
     #[serde(default)]
     pub grant_type: GrantType,
 
     /// Scopes to request, each a scope token of RFC 6749 section 3.3; a set of 1 to 64.
+    /// Default: `itwin-platform`.
     #[serde(default = "default_scopes")]
     #[schemars(schema_with = "schema::scopes")]
     #[x_kube(validation = Rule::new("self.map(scope, size(scope) + 1).sum() <= 8192")
@@ -96,7 +100,7 @@ pub struct CredentialSpec {
     /// the token's actual lifetime. Default: a third of the lifetime.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "duration::deserialize_optional")]
     #[schemars(schema_with = "schema::duration")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1s')").message("renewBefore must be at least 1s"))]
+    #[x_kube(validation = schema::duration_rule("duration(self) >= duration('1s')", "renewBefore must be at least 1s"))]
     pub renew_before: Option<Duration>,
 
     /// How long before its expiry a token is renewed, as a percentage of the token's actual lifetime, 1 to 50.
@@ -105,11 +109,12 @@ pub struct CredentialSpec {
     pub renew_before_percentage: Option<i32>,
 
     /// The time that a token is guaranteed to be valid for when a workload reads it from the Secret, such as the
-    /// duration of the workload's longest call. While the token is valid for less, the credential is not Ready.
-    #[serde(default = "default_minimum_validity", deserialize_with = "duration::deserialize")]
+    /// duration of the workload's longest call. While the token is valid for less, the credential is not Ready. At most
+    /// 24h. Default: 5m, or a quarter of the token's actual lifetime if that is shorter.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "duration::deserialize_optional")]
     #[schemars(schema_with = "schema::duration")]
-    #[x_kube(validation = Rule::new("duration(self) <= duration('24h')").message("minimumValidity must be at most 24h"))]
-    pub minimum_validity: Duration,
+    #[x_kube(validation = schema::duration_rule("duration(self) <= duration('24h')", "minimumValidity must be at most 24h"))]
+    pub minimum_validity: Option<Duration>,
 
     /// Workloads of this namespace to restart after each new token, for programs that read the token only once. A
     /// workload that is added later is restarted after the next new token. An administrator must allow it (chart value
@@ -119,18 +124,18 @@ pub struct CredentialSpec {
     pub rollout_restart_targets: Vec<RolloutRestartTarget>,
 
     /// How long after a new token the workloads are restarted, so that the kubelet has updated the Secret in their
-    /// volumes by then. At most 1h; with `0s` they are restarted immediately.
+    /// volumes by then. At most 1h; with `0s` they are restarted immediately. Default: 10s.
     #[serde(default = "default_rollout_restart_delay", deserialize_with = "duration::deserialize")]
     #[schemars(schema_with = "schema::duration")]
-    #[x_kube(validation = Rule::new("duration(self) <= duration('1h')").message("rolloutRestartDelay must be at most 1h"))]
+    #[x_kube(validation = schema::duration_rule("duration(self) <= duration('1h')", "rolloutRestartDelay must be at most 1h"))]
     pub rollout_restart_delay: Duration,
 
     /// What happens to the Secret when the credential is deleted: with `Delete` it is garbage collected, with `Retain`
-    /// it stays.
+    /// it stays. Default: `Delete`.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// Stops token requests. The Secret stays as it is.
+    /// Stops token requests. The Secret stays as it is. Default: false.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -146,7 +151,7 @@ impl ITwinServiceCredential {
 /// Names the ITwinAuthority to request the token from.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuthorityRef {
-    /// Name of an ITwinAuthority.
+    /// Name of an ITwinAuthority. Default: `bentley-ims`.
     #[serde(default = "default_authority")]
     #[schemars(schema_with = "schema::object_name")]
     pub name: String,
@@ -165,26 +170,31 @@ pub struct ClientCredentialsRef {
     /// Name of a Secret in this namespace. One trailing newline in a value is ignored.
     #[schemars(schema_with = "schema::object_name")]
     pub name: String,
-    /// Key of the client identifier.
+    /// Key of the client identifier. Default: `client_id`.
     #[serde(default = "default_client_id_key")]
     #[schemars(schema_with = "schema::secret_key")]
     pub client_id_key: String,
-    /// Key of the client secret.
+    /// Key of the client secret. Default: `client_secret`.
     #[serde(default = "default_client_secret_key")]
     #[schemars(schema_with = "schema::secret_key")]
     pub client_secret_key: String,
-    /// Key of the PEM private key, if the authority uses `private_key_jwt`.
+    /// Key of the PEM private key, if the authority uses `private_key_jwt`. Default: `private_key`.
     #[serde(default = "default_private_key_key")]
     #[schemars(schema_with = "schema::secret_key")]
     pub private_key_key: String,
-    /// Key of the service user's name, for grant type `password`.
+    /// Key of the service user's name, for grant type `password`. Default: `username`.
     #[serde(default = "default_username_key")]
     #[schemars(schema_with = "schema::secret_key")]
     pub username_key: String,
-    /// Key of the service user's password, for grant type `password`.
+    /// Key of the service user's password, for grant type `password`. Default: `password`.
     #[serde(default = "default_password_key")]
     #[schemars(schema_with = "schema::secret_key")]
     pub password_key: String,
+    /// Key of the time when the client's credentials expire, in RFC 3339, such as `2027-01-31T00:00:00Z`. The key is
+    /// optional: with it, a metric, an alert and the condition `Ready` warn before. Default: `expires_at`.
+    #[serde(default = "default_expires_at_key")]
+    #[schemars(schema_with = "schema::secret_key")]
+    pub expires_at_key: String,
 }
 
 /// An OAuth 2.0 grant type.
@@ -343,6 +353,10 @@ pub struct CredentialStatus {
     /// The last value of the annotation credentials.itwin.dev/renew that the operator handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_renew_request: Option<String>,
+    /// When the client's credentials expire, as the key `expires_at` of the client Secret said when it was read last, RFC
+    /// 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret_expires_at: Option<String>,
 }
 
 /// A failed attempt.
@@ -352,7 +366,7 @@ pub struct LastFailure {
     pub time: String,
     /// A reason of the condition `Renewed`.
     pub reason: String,
-    /// What happened, which object is affected, and what to do.
+    /// What happened. While it is the last attempt, the condition `Renewed` says more, and what to do.
     pub message: String,
 }
 
@@ -361,9 +375,6 @@ fn default_authority() -> String {
 }
 fn default_scopes() -> Vec<String> {
     vec!["itwin-platform".to_owned()]
-}
-fn default_minimum_validity() -> Duration {
-    std::time::Duration::from_secs(5 * 60).into()
 }
 fn default_rollout_restart_delay() -> Duration {
     std::time::Duration::from_secs(10).into()
@@ -382,4 +393,7 @@ fn default_username_key() -> String {
 }
 fn default_password_key() -> String {
     "password".to_owned()
+}
+fn default_expires_at_key() -> String {
+    "expires_at".to_owned()
 }

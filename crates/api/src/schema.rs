@@ -1,39 +1,74 @@
 //! Schema fragments of both custom resources.
 //!
-//! Strings have a pattern and a maximum length. The pattern makes the CEL rules safe to evaluate (CEL's `duration()`
-//! fails with an unhelpful message on a string that is not a duration), and the length bounds their cost.
+//! The message about a string that does not match a `pattern` is the regular expression. CEL rules validate the form of
+//! strings instead, with a message that says what to write. Of patterns only one is left, which says that a string is
+//! ASCII, and the maximum length bounds the cost of the rules.
 
+use kube::core::Rule;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::limits;
 
-/// Go duration syntax, as `kubectl` users write it: `90s`, `5m`, `1h30m`.
-pub fn duration(_: &mut SchemaGenerator) -> Schema {
+/// Printable ASCII.
+const ASCII: &str = "^[ -~]*$";
+/// Go duration syntax, for CEL, whose `duration()` fails with an unhelpful message on a string that is no duration.
+const DURATION: &str = "^([0-9]{1,9}([.][0-9]{1,9})?(ms|s|m|h)){1,4}$";
+
+/// Printable ASCII of a form that a CEL rule validates.
+fn formed(min: u32, max: usize, form: &str, message: &str) -> Schema {
     json_schema!({
         "type": "string",
-        "pattern": r"^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)){1,4}$",
-        "maxLength": limits::DURATION_MAX,
+        "minLength": min,
+        "maxLength": max,
+        "pattern": ASCII,
+        "x-kubernetes-validations": [{"rule": format!("self.matches('{form}')"), "message": message}],
     })
+}
+
+/// Go duration syntax, as `kubectl` users write it: `90s`, `5m`, `1h30m`.
+pub fn duration(_: &mut SchemaGenerator) -> Schema {
+    formed(
+        1,
+        limits::DURATION_MAX,
+        DURATION,
+        "must be a duration such as 90s, 20m or 1h30m: numbers with the units h, m, s or ms (a day is 24h)",
+    )
+}
+
+/// A rule about a field that is a duration, unless its form is wrong, which another rule is about. In `rule`, the field
+/// is `self`.
+pub fn duration_rule(rule: &str, message: &str) -> Rule {
+    Rule::new(format!("!self.matches('{DURATION}') || {rule}")).message(message)
+}
+
+/// `renewBefore` is not shorter than `minimumValidity`, where both are there and durations.
+pub fn renew_before_rule() -> Rule {
+    let is_no_duration = |field: &str| format!("!has(self.{field}) || !self.{field}.matches('{DURATION}')");
+    Rule::new(format!(
+        "{} || {} || duration(self.renewBefore) >= duration(self.minimumValidity)",
+        is_no_duration("renewBefore"),
+        is_no_duration("minimumValidity")
+    ))
+    .message(
+        "renewBefore is shorter than minimumValidity, so the token would fall below it before each renewal: raise \
+         renewBefore or lower minimumValidity",
+    )
+    .field_path(".renewBefore")
 }
 
 /// The name of a namespaced object (a DNS subdomain, RFC 1123).
 pub fn object_name(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string",
-        "minLength": 1,
-        "maxLength": 253,
-        "pattern": r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
-    })
+    formed(
+        1,
+        253,
+        "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        "must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends",
+    )
 }
 
 /// A key of a Secret's `data`.
 pub fn secret_key(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string",
-        "minLength": 1,
-        "maxLength": 253,
-        "pattern": r"^[-._a-zA-Z0-9]+$",
-    })
+    formed(1, 253, "^[-._a-zA-Z0-9]+$", "must be a key of a Secret: letters, digits, '-', '_' and '.'")
 }
 
 fn string_set(items: Schema, min: u32, max: u32) -> Schema {
@@ -47,12 +82,12 @@ fn string_set(items: Schema, min: u32, max: u32) -> Schema {
 }
 
 fn scope_token() -> Schema {
-    json_schema!({
-        "type": "string",
-        "minLength": 1,
-        "maxLength": 256,
-        "pattern": r"^[\x21\x23-\x5B\x5D-\x7E]+$",
-    })
+    formed(
+        1,
+        256,
+        r#"^[^ "\\\\]+$"#,
+        "must be one scope: no spaces, double quotes or backslashes; write several scopes as several items of the list",
+    )
 }
 
 /// Scopes to request: 1 to 64 scope tokens (RFC 6749 section 3.3).
@@ -67,16 +102,13 @@ pub fn allowed_scopes(_: &mut SchemaGenerator) -> Schema {
 
 /// Resource indicators: absolute URIs without a fragment (RFC 8707 section 2).
 pub fn resources(_: &mut SchemaGenerator) -> Schema {
-    string_set(
-        json_schema!({
-            "type": "string",
-            "minLength": 3,
-            "maxLength": limits::URL_MAX,
-            "pattern": r"^[A-Za-z][A-Za-z0-9+.-]*:[^#\s]+$",
-        }),
-        0,
-        16,
-    )
+    let resource = formed(
+        3,
+        limits::URL_MAX,
+        "^[A-Za-z][A-Za-z0-9+.-]*:[^# ]+$",
+        "must be an absolute URI without a fragment, such as https://api.example.com",
+    );
+    string_set(resource, 0, 16)
 }
 
 /// Accepted audiences (RFC 7519 section 4.1.3).

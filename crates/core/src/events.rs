@@ -1,12 +1,13 @@
 //! Events, on transitions only.
 
 use itwin_api::{
-    conditions::{RENEWED, Reason},
+    conditions::{READY, RENEWED, Reason},
     credential::CredentialStatus,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::status::holds;
-use crate::{action::IssueReason, failure::Failure};
+use crate::{action::IssueReason, failure::Failure, messages_lifetime::RENEWED_LATER};
 
 /// How an attempt ended.
 pub enum Outcome<'a> {
@@ -31,6 +32,8 @@ pub enum EventReason {
     Restored,
     /// Workloads were restarted.
     RolloutRestarted,
+    /// The issued tokens are too short for `minimumValidity`, or for `renewBefore`.
+    LifetimeTooShort,
     /// The object, or a part of it, is invalid.
     InvalidObject,
     /// An authority became Ready.
@@ -50,6 +53,7 @@ impl EventReason {
             Self::SecretNotOwned => "SecretNotOwned",
             Self::Restored => "Restored",
             Self::RolloutRestarted => "RolloutRestarted",
+            Self::LifetimeTooShort => "LifetimeTooShort",
             Self::InvalidObject => "InvalidObject",
             Self::AuthorityReady => "AuthorityReady",
             Self::AuthorityNotReady => "AuthorityNotReady",
@@ -129,6 +133,21 @@ pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &s
     }
 }
 
+/// The event that a status is worth which says of the issued tokens, unlike the one before it, that they are too short
+/// for what the spec asks for.
+#[must_use]
+pub fn about_lifetime(previous: &CredentialStatus, status: &CredentialStatus) -> Option<Transition> {
+    let is_about = |condition: &Condition| {
+        condition.reason == Reason::LifetimeTooShort.as_str() || condition.message.contains(RENEWED_LATER)
+    };
+    let ready = |status: &CredentialStatus| {
+        status.conditions.iter().find(|condition| condition.type_ == READY).filter(|ready| is_about(ready)).cloned()
+    };
+    let now = ready(status)?;
+    let was_reported = ready(previous).is_some_and(|before| before.reason == now.reason);
+    (!was_reported).then(|| Transition::warning(EventReason::LifetimeTooShort, now.message))
+}
+
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
@@ -169,6 +188,38 @@ mod tests {
         assert_eq!(reason(&issued(), &Outcome::Written(IssueReason::Tampered)), Some("Restored"));
         let failing = failed(issued(), Reason::ServerError);
         assert_eq!(reason(&failing, &Outcome::Written(IssueReason::Due)), Some("Recovered"));
+    }
+
+    #[test]
+    fn tokens_too_short_for_the_spec_are_reported_once() {
+        let status = |reason, message: &str| {
+            let ready = Verdict { kind: READY, holds: false, reason, message: message.to_owned() };
+            let conditions = vec![ready.into_condition(&[], None, DateTime::UNIX_EPOCH)];
+            CredentialStatus { conditions, ..CredentialStatus::default() }
+        };
+        let valid = status(Reason::TokenValid, "good");
+        let later = status(Reason::TokenValid, &format!("good, {RENEWED_LATER}"));
+        let too_short = status(Reason::LifetimeTooShort, "60 s");
+        for (previous, status, expected) in [
+            (&CredentialStatus::default(), &valid, None),
+            (&CredentialStatus::default(), &later, Some("LifetimeTooShort")),
+            (&valid, &later, Some("LifetimeTooShort")),
+            (&later, &later, None),
+            (&valid, &too_short, Some("LifetimeTooShort")),
+            (&later, &too_short, Some("LifetimeTooShort")),
+            (&too_short, &self::status_with_other_message(&too_short), None),
+            (&too_short, &valid, None),
+        ] {
+            let event = about_lifetime(previous, status);
+            assert!(event.iter().all(|event| event.warning));
+            assert_eq!(event.map(|event| event.reason.as_str()), expected, "{previous:?} {status:?}");
+        }
+    }
+
+    fn status_with_other_message(status: &CredentialStatus) -> CredentialStatus {
+        let mut status = status.clone();
+        status.conditions[0].message = "61 s".to_owned();
+        status
     }
 
     #[test]

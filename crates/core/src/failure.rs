@@ -22,9 +22,43 @@ impl Failure {
         Self { reason, message: message.into(), retry_after: None }
     }
 
+    /// What happened, without what to do: the message up to its first colon outside parentheses and quotation marks.
+    #[must_use]
+    pub fn summary(&self) -> &str {
+        let (mut depth, mut is_quoted) = (0_usize, false);
+        for (at, c) in self.message.char_indices() {
+            match c {
+                '(' => depth += 1,
+                ')' => depth = depth.saturating_sub(1),
+                '"' => is_quoted = !is_quoted,
+                ':' if depth == 0 && !is_quoted && self.message[at..].starts_with(": ") => return &self.message[..at],
+                _ => {}
+            }
+        }
+        &self.message
+    }
+
     /// Whether users read the same about both.
     #[must_use]
     pub fn reads_as(&self, other: &Self) -> bool {
         self.reason == other.reason && self.message == other.message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summary_is_what_happened() {
+        for (message, expected) in [
+            ("ITwinAuthority ims answered invalid_client: check a: b", "ITwinAuthority ims answered invalid_client"),
+            ("Secret a could not be written (HTTP 403: no): ask", "Secret a could not be written (HTTP 403: no)"),
+            ("it names \"a: b\": correct it", "it names \"a: b\""),
+            ("https://ims.example.com does not answer", "https://ims.example.com does not answer"),
+            ("", ""),
+        ] {
+            assert_eq!(Failure::new(Reason::ServerError, message).summary(), expected);
+        }
     }
 }

@@ -178,7 +178,14 @@ pub fn authority_not_found(authority: &str) -> Failure {
 /// The authority cannot be asked, since it failed itself.
 #[must_use]
 pub fn authority_not_ready(authority: &str, failure: &Failure) -> Failure {
-    let message = format!("ITwinAuthority {authority} is not ready: {}", failure.message);
+    let message = match failure.reason {
+        // such a message names a field only
+        Reason::ConfigurationInvalid => {
+            format!("ITwinAuthority {authority} is invalid, ask its administrator to correct it: {}", failure.message)
+        }
+        // the others name the authority
+        _ => failure.message.clone(),
+    };
     Failure::new(Reason::AuthorityNotReady, message)
 }
 
@@ -200,4 +207,21 @@ pub fn renew_annotation_too_long() -> String {
          seconds",
         secret_keys::RENEW
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authority_that_is_not_ready_is_named_once() {
+        for (reason, message) in [
+            (Reason::ConfigurationInvalid, "spec.caBundle: contains no certificate"),
+            (Reason::TLSFailed, "the server of the discovery document of ITwinAuthority ims has a certificate"),
+        ] {
+            let failure = authority_not_ready("ims", &Failure::new(reason, message));
+            assert_eq!(failure.message.matches("ITwinAuthority ims").count(), 1, "{}", failure.message);
+            assert!(failure.message.contains(message), "{}", failure.message);
+        }
+    }
 }

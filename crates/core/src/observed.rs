@@ -80,8 +80,8 @@ const LONGEST_POLICY: TimeDelta = TimeDelta::days(3650);
 pub struct Policy {
     /// Time before expiry at which a renewal is wished.
     pub renew_before: RenewBefore,
-    /// Validity that workloads count on.
-    pub minimum_validity: TimeDelta,
+    /// Validity that workloads count on, where the spec sets it; [`schedule::minimum_validity`] has the default.
+    pub minimum_validity: Option<TimeDelta>,
 }
 
 impl Policy {
@@ -97,7 +97,7 @@ impl Policy {
                 (None, Some(percentage)) => RenewBefore::Percentage(percentage),
                 (None, None) => RenewBefore::Default,
             },
-            minimum_validity: delta(spec.minimum_validity.into()),
+            minimum_validity: spec.minimum_validity.map(|duration| delta(duration.into())),
         }
     }
 }

@@ -139,9 +139,8 @@ fn not_owned(message: String) -> Failure {
 
 fn without_owner(secret: &str, ours: &Writer<'_>) -> Failure {
     not_owned(format!(
-        "Secret {secret} exists and is not owned by this credential: delete it, or let this credential adopt it with \
-         'kubectl annotate secret {secret} credentials.itwin.dev/adopt={}'",
-        ours.name
+        "Secret {secret} exists and is not owned by this credential: delete it, or {}",
+        adopt(secret, ours)
     ))
 }
 
@@ -191,7 +190,6 @@ fn of_missing_controller(secret: &str, ours: &Writer<'_>, controller: &Controlle
 }
 
 fn left_behind(secret: &str, ours: &Writer<'_>, owner: Option<&Named>) -> Failure {
-    let adopt = format!("'kubectl annotate secret {secret} credentials.itwin.dev/adopt={}'", ours.name);
     let what = match owner {
         Some(Named { namespace, name }) if **namespace != *ours.namespace => {
             format!("is a copy of the Secret of ITwinServiceCredential {namespace}/{name}")
@@ -199,7 +197,16 @@ fn left_behind(secret: &str, ours: &Writer<'_>, owner: Option<&Named>) -> Failur
         Some(owner) => format!("was left behind by ITwinServiceCredential {}", owner.name),
         None => "was left behind by a credential that it does not name".to_owned(),
     };
-    not_owned(format!("Secret {secret} {what}: delete it, or let this credential adopt it with {adopt}"))
+    not_owned(format!("Secret {secret} {what}: delete it, or {}", adopt(secret, ours)))
+}
+
+/// How a credential adopts a Secret, and what becomes of it then.
+fn adopt(secret: &str, ours: &Writer<'_>) -> String {
+    format!(
+        "let this credential adopt it with 'kubectl annotate secret {secret} credentials.itwin.dev/adopt={}': its other \
+         keys are then removed, and it is deleted with the credential unless spec.deletionPolicy is Retain",
+        ours.name
+    )
 }
 
 fn shown(name: &str) -> &str {
@@ -289,7 +296,10 @@ mod tests {
     #[test]
     fn secret_left_behind_that_names_no_owner_must_be_offered() {
         assert!(message(of(&controlled_by(OUR_KIND, "mine", "uid-0"))).contains("delete the Secret"));
-        assert!(message(of(&retained_by("uid-0"))).contains("adopt=mine"));
+        let message = message(of(&retained_by("uid-0")));
+        for text in ["adopt=mine'", "its other keys are then removed", "unless spec.deletionPolicy is Retain"] {
+            assert!(message.contains(text), "{message}");
+        }
         assert_eq!(of(&retained_by("uid-0").offered_to("mine")), Owner::Adoptable);
     }
 

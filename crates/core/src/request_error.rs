@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use itwin_oauth::{
-    discovery::DiscoveryError, jwt::VerificationError, key_set::KeySetError, token::TokenError,
+    discovery::DiscoveryError, jwt::VerificationError, key_set::KeySetError, shown::Shown, token::TokenError,
     transport::TransportError,
 };
 
@@ -23,6 +23,9 @@ pub enum RequestError {
     /// The token is not trusted.
     #[error(transparent)]
     Verification(#[from] VerificationError),
+    /// The token names another issuer or other audiences than it must.
+    #[error("{0}: it has {1}")]
+    OtherClaim(VerificationError, Shown),
     /// The token is not worth writing.
     #[error(transparent)]
     Validation(#[from] ValidationError),
@@ -58,7 +61,7 @@ impl RequestError {
         match self {
             Self::NotSent(_) => false,
             Self::Token(error) => error.was_sent(),
-            Self::Metadata(_) | Self::Verification(_) | Self::Validation(_) => true,
+            Self::Metadata(_) | Self::Verification(_) | Self::OtherClaim(..) | Self::Validation(_) => true,
         }
     }
 

@@ -62,6 +62,8 @@ pub struct RetryState {
     was_suspended: bool,
     /// Consecutive writes of the status that failed.
     api_failures: u32,
+    /// When the client's credentials expire, as the client Secret said when it was read last.
+    client_expires_at: Option<DateTime<Utc>>,
     /// An event said that the renew annotation is too long, which it still is.
     is_long_renewal_reported: bool,
 }
@@ -156,6 +158,7 @@ impl RetryState {
             renew_not_before: None,
             was_suspended: false,
             api_failures: 0,
+            client_expires_at: previous.client_secret_expires_at.as_deref().and_then(time::from_rfc3339),
             is_long_renewal_reported: false,
         }
     }

@@ -17,23 +17,76 @@ const MAX_FRACTION: i32 = 2;
 /// together.
 const JITTER_FRACTION: i32 = 20;
 
+/// `minimumValidity` where the spec does not set it, unless the fraction below of the lifetime is shorter.
+const DEFAULT_MINIMUM_VALIDITY: TimeDelta = TimeDelta::minutes(5);
+/// The default of `minimumValidity` is at most this fraction of the lifetime, 1/4: less than the default time of renewal,
+/// so that the defaults fit tokens of any lifetime.
+const DEFAULT_MINIMUM_VALIDITY_FRACTION: i32 = 4;
+/// The time that a renewal itself takes, during which `minimumValidity` must be left too: this fraction of the lifetime,
+/// 1/20, ...
+const WINDOW_FRACTION: i32 = 20;
+/// ... but no longer than this, which is enough for a request that is answered only just in time, and for its write.
+const WINDOW_MAX: TimeDelta = TimeDelta::minutes(1);
+
 /// The shortest time between a token request and the renewal: tokens with a lifetime of a second would cause a hot loop
 /// (SlinkyProject/slurm-operator#241). The times of token metadata are truncated to whole seconds, so that at least one
 /// second passes.
 const FLOOR: TimeDelta = TimeDelta::seconds(2);
 
+/// The time that a token of this lifetime is guaranteed to be valid for.
+#[must_use]
+pub fn minimum_validity(policy: &Policy, lifetime: TimeDelta) -> TimeDelta {
+    policy
+        .minimum_validity
+        .unwrap_or_else(|| DEFAULT_MINIMUM_VALIDITY.min(lifetime / DEFAULT_MINIMUM_VALIDITY_FRACTION))
+}
+
 /// How long before its expiry a token of this lifetime is renewed, without jitter.
 ///
-/// It is at least `minimumValidity`, so that the guarantee to workloads holds until the renewal, and at most half of
-/// the lifetime, regardless of the policy.
+/// It leaves `minimumValidity` during the renewal too, so that the guarantee to workloads always holds, but it is at
+/// most half of the lifetime, regardless of the policy.
 #[must_use]
 pub fn renew_before(policy: &Policy, lifetime: TimeDelta) -> TimeDelta {
-    let desired = match policy.renew_before {
+    wanted(policy, lifetime).max(needed(policy, lifetime)).min(lifetime / MAX_FRACTION)
+}
+
+/// What the spec asks for.
+fn wanted(policy: &Policy, lifetime: TimeDelta) -> TimeDelta {
+    match policy.renew_before {
         RenewBefore::Default => lifetime / DEFAULT_FRACTION,
         RenewBefore::Fixed(time) => time,
         RenewBefore::Percentage(percentage) => lifetime * percentage / 100,
-    };
-    desired.max(policy.minimum_validity).min(lifetime / MAX_FRACTION)
+    }
+}
+
+/// What `minimumValidity` needs.
+fn needed(policy: &Policy, lifetime: TimeDelta) -> TimeDelta {
+    minimum_validity(policy, lifetime) + window(lifetime)
+}
+
+fn window(lifetime: TimeDelta) -> TimeDelta {
+    (lifetime / WINDOW_FRACTION).min(WINDOW_MAX)
+}
+
+/// Why a token is renewed at another time than the spec asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adjustment {
+    /// Earlier, so that `minimumValidity` is left.
+    Earlier,
+    /// Later, at half of the lifetime.
+    Later,
+}
+
+/// Whether tokens of this lifetime are renewed at another time than the spec asks for. Its defaults ask for nothing.
+#[must_use]
+pub fn adjustment(policy: &Policy, lifetime: TimeDelta) -> Option<Adjustment> {
+    let (wanted, effective) = (wanted(policy, lifetime), renew_before(policy, lifetime));
+    match policy.renew_before {
+        RenewBefore::Default => None,
+        _ if wanted > effective => Some(Adjustment::Later),
+        _ if wanted < effective => Some(Adjustment::Earlier),
+        _ => None,
+    }
 }
 
 /// When the token is renewed. Token, policy and the credential's UID determine it, so that every replica of the
@@ -81,15 +134,22 @@ pub fn next_change(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateT
 pub fn next_ready_change(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let token_metadata = observed.held_for_spec()?;
     // a token with exactly the minimum validity left is still good: reconcile a moment later
-    let falls_below = token_metadata.expires_at - observed.desired.policy.minimum_validity + TimeDelta::milliseconds(1);
+    let minimum_validity = minimum_validity(&observed.desired.policy, token_metadata.lifetime());
+    let falls_below = token_metadata.expires_at - minimum_validity + TimeDelta::milliseconds(1);
     [falls_below, token_metadata.expires_at].into_iter().filter(|at| *at > now).min()
 }
 
-/// Whether tokens of this lifetime can never satisfy `minimumValidity`: they are renewed at half of their lifetime at
-/// the earliest.
+/// Whether tokens of this lifetime cannot satisfy `minimumValidity`: they are renewed at half of their lifetime at the
+/// earliest.
 #[must_use]
 pub fn is_too_short(policy: &Policy, lifetime: TimeDelta) -> bool {
-    policy.minimum_validity > lifetime / MAX_FRACTION
+    needed(policy, lifetime) > lifetime / MAX_FRACTION
+}
+
+/// The longest `minimumValidity` that tokens of this lifetime satisfy.
+#[must_use]
+pub fn longest_minimum_validity(lifetime: TimeDelta) -> TimeDelta {
+    lifetime / MAX_FRACTION - window(lifetime)
 }
 
 #[cfg(test)]
@@ -115,7 +175,7 @@ mod tests {
     }
 
     fn policy(renew_before: RenewBefore, minimum_validity: i64) -> Policy {
-        Policy { renew_before, minimum_validity: TimeDelta::seconds(minimum_validity) }
+        Policy { renew_before, minimum_validity: Some(TimeDelta::seconds(minimum_validity)) }
     }
 
     #[test]
@@ -132,15 +192,53 @@ mod tests {
 
     #[test]
     fn token_is_renewed_before_it_is_valid_for_less_than_the_minimum_validity() {
-        let policy = policy(RenewBefore::Default, 300);
-        assert_eq!(renew_before(&policy, TimeDelta::seconds(660)), TimeDelta::seconds(300));
+        // with a twentieth of the lifetime for the renewal itself, at most a minute
+        for (renew, lifetime, before) in [
+            (RenewBefore::Default, 720, 336),
+            (RenewBefore::Fixed(TimeDelta::seconds(300)), 720, 336),
+            (RenewBefore::Percentage(1), 3600, 360),
+            (RenewBefore::Fixed(TimeDelta::seconds(1)), 86_400, 360),
+        ] {
+            let before = TimeDelta::seconds(before);
+            assert_eq!(renew_before(&policy(renew, 300), TimeDelta::seconds(lifetime)), before, "{renew:?}");
+        }
     }
 
     #[test]
-    fn half_of_the_lifetime_below_the_minimum_validity_is_too_short() {
+    fn half_of_the_lifetime_that_leaves_no_time_for_a_renewal_is_too_short() {
         let policy = policy(RenewBefore::Default, 300);
-        assert!(is_too_short(&policy, TimeDelta::seconds(599)));
-        assert!(!is_too_short(&policy, TimeDelta::seconds(600)));
+        for (lifetime, longest, expected) in
+            [(600, 270, true), (666, 299, true), (667, 300, false), (3600, 1740, false)]
+        {
+            let lifetime = TimeDelta::seconds(lifetime);
+            assert_eq!(longest_minimum_validity(lifetime).num_seconds(), longest, "{lifetime}");
+            assert_eq!(is_too_short(&policy, lifetime), expected, "{lifetime}");
+        }
+    }
+
+    #[test]
+    fn default_minimum_validity_fits_tokens_of_any_lifetime() {
+        for (lifetime, expected) in [(3600, 300), (1200, 300), (300, 75), (60, 15)] {
+            let (lifetime, expected) = (TimeDelta::seconds(lifetime), TimeDelta::seconds(expected));
+            let policy = Policy { renew_before: RenewBefore::Default, minimum_validity: None };
+            assert_eq!(minimum_validity(&policy, lifetime), expected);
+            assert!(!is_too_short(&policy, lifetime), "{lifetime}");
+            assert_eq!(renew_before(&policy, lifetime), lifetime / 3, "{lifetime}");
+        }
+    }
+
+    #[test]
+    fn time_that_differs_from_the_wanted_one_is_an_adjustment() {
+        for (renew, expected) in [
+            (RenewBefore::Default, None),
+            (RenewBefore::Fixed(TimeDelta::seconds(1800)), None),
+            (RenewBefore::Fixed(TimeDelta::seconds(1801)), Some(Adjustment::Later)),
+            (RenewBefore::Fixed(TimeDelta::seconds(360)), None),
+            (RenewBefore::Fixed(TimeDelta::seconds(359)), Some(Adjustment::Earlier)),
+            (RenewBefore::Percentage(5), Some(Adjustment::Earlier)),
+        ] {
+            assert_eq!(adjustment(&policy(renew, 300), TimeDelta::seconds(3600)), expected, "{renew:?}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
     failure::Failure,
+    messages_lifetime as messages,
     messages_restart::ABOUT_RESTARTS,
     observed::{Description, ObservedState, Target, TokenMetadata},
     schedule,
@@ -46,8 +47,39 @@ pub struct Inputs<'a> {
     pub previous: &'a CredentialStatus,
     /// The authority in whose queue a token request has waited for long.
     pub waits_for: Option<&'a str>,
+    /// When the client's credentials expire, where the client Secret says so.
+    pub client_expiry: Option<ClientExpiry<'a>>,
     /// The time.
     pub now: DateTime<Utc>,
+}
+
+/// When the client's credentials expire.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientExpiry<'a> {
+    /// The client Secret, `namespace/name`.
+    pub secret: &'a str,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// A status reports that the client's credentials expire from this long before they do.
+const CLIENT_EXPIRY_NOTICE: TimeDelta = TimeDelta::days(14);
+
+impl ClientExpiry<'_> {
+    fn notice(&self, now: DateTime<Utc>) -> Option<String> {
+        match self.at - now {
+            left if left <= TimeDelta::zero() => Some(messages::client_expired(self.secret, self.at)),
+            left if left <= CLIENT_EXPIRY_NOTICE => Some(messages::client_expires(self.secret, self.at)),
+            _ => None,
+        }
+    }
+
+    /// The instant after which, by the clock alone, a status says something else about it.
+    #[must_use]
+    pub fn next_change(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let begins = self.at.checked_sub_signed(CLIENT_EXPIRY_NOTICE);
+        [begins, Some(self.at)].into_iter().flatten().filter(|at| *at > now).min()
+    }
 }
 
 /// The status that the object should have.
@@ -59,7 +91,10 @@ pub fn status(inputs: &Inputs<'_>) -> CredentialStatus {
     let ours = [Some(ready(inputs, held)), renewed(inputs, held)].into_iter().flatten().map(condition);
     let conditions = ours.fold(inputs.previous.conditions.clone(), with_condition);
     let scopes = held.map(|_| inputs.description.scopes()).unwrap_or_default();
-    let minimum_validity = inputs.observed.desired.policy.minimum_validity;
+    let usable_until = |token_metadata: &TokenMetadata| {
+        let policy = &inputs.observed.desired.policy;
+        token_metadata.expires_at - schedule::minimum_validity(policy, token_metadata.lifetime())
+    };
     CredentialStatus {
         observed_generation: inputs.generation,
         conditions,
@@ -71,23 +106,27 @@ pub fn status(inputs: &Inputs<'_>) -> CredentialStatus {
         issued_at: held.map(|token_metadata| time::to_rfc3339(token_metadata.issued_at)),
         expires_at: held.map(|token_metadata| time::to_rfc3339(token_metadata.expires_at)),
         renew_at: inputs.renew_at.map(time::to_rfc3339),
-        usable_until: held.map(|token_metadata| time::to_rfc3339(token_metadata.expires_at - minimum_validity)),
+        usable_until: held.map(|token_metadata| time::to_rfc3339(usable_until(token_metadata))),
         consecutive_failures: i32::try_from(inputs.attempts.failures).unwrap_or(i32::MAX),
         last_failure: inputs.attempts.last_failure.as_ref().map(|(time, failure)| LastFailure {
             time: time::to_rfc3339(*time),
             reason: failure.reason.as_str().to_owned(),
-            message: failure.message.clone(),
+            message: failure.summary().to_owned(),
         }),
         last_renew_request: inputs.attempts.renew_request.clone(),
+        client_secret_expires_at: inputs.client_expiry.map(|expiry| time::to_rfc3339(expiry.at)),
     }
 }
 
 /// `Ready`: the Secret holds a token for the current spec with at least the minimum validity left.
 fn ready(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Verdict {
-    let (reason, message) = match held {
+    let (reason, mut message) = match held {
         Some(token_metadata) => ready_with_token(inputs, token_metadata),
         None => ready_without_token(inputs),
     };
+    if let Some(notice) = inputs.client_expiry.and_then(|expiry| expiry.notice(inputs.now)) {
+        message = format!("{message}; {notice}");
+    }
     Verdict { kind: READY, holds: reason == Reason::TokenValid, reason, message }
 }
 
@@ -100,18 +139,19 @@ fn ready_without_token(inputs: &Inputs<'_>) -> (Reason, String) {
         return (Reason::Suspended, message);
     }
     match (&inputs.attempts.last_failure, inputs.waits_for) {
-        (Some((_, failure)), None) => (failure.reason, failure.message.clone()),
-        (Some((_, failure)), Some(authority)) => {
-            (failure.reason, format!("{}; {}", failure.message, waits_in_queue(authority)))
-        }
-        (None, Some(authority)) => (Reason::Pending, waits_in_queue(authority)),
         (None, None) => (Reason::Pending, "no token was requested for this spec yet".to_owned()),
+        (None, Some(authority)) => (Reason::Pending, waits_in_queue(authority)),
+        (Some((_, failure)), _) => {
+            (failure.reason, format!("Secret {secret} holds no token for this spec{}", because(inputs)))
+        }
     }
 }
 
 fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Reason, String) {
     let secret = inputs.secret;
     let policy = &inputs.observed.desired.policy;
+    let lifetime = token_metadata.lifetime();
+    let minimum_validity = schedule::minimum_validity(policy, lifetime);
     let left = token_metadata.expires_at - inputs.now;
     if left <= TimeDelta::zero() && inputs.observed.suspend {
         let message = format!(
@@ -119,37 +159,40 @@ fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Rea
         );
         return (Reason::Suspended, message);
     }
-    let because = because(inputs);
     if left <= TimeDelta::zero() {
-        let message = format!("the token in Secret {secret} has expired and could not be renewed{because}");
+        let message = format!("the token in Secret {secret} has expired and could not be renewed{}", because(inputs));
         return (Reason::TokenExpired, message);
     }
-    if left >= policy.minimum_validity {
-        let message = match inputs.observed.target {
-            Target::Unread { .. } => format!("Secret {secret} held a valid token when it was read last"),
-            _ => format!("Secret {secret} holds a valid token"),
-        };
-        return (Reason::TokenValid, message);
-    }
-    if schedule::is_too_short(policy, token_metadata.lifetime()) {
-        let message = format!(
-            "the authority issues tokens that live {} s, too short to always have minimumValidity left: lower spec.minimumValidity to {} s or less, or have longer tokens issued",
-            token_metadata.lifetime().num_seconds(),
-            (token_metadata.lifetime() / 2).num_seconds()
-        );
+    // from the moment it is issued, since each token would fall below it before its renewal
+    if schedule::is_too_short(policy, lifetime) {
+        let authority = &inputs.observed.desired.authority;
+        let longest = schedule::longest_minimum_validity(lifetime);
+        let message = messages::lifetime_too_short(authority, lifetime, minimum_validity, longest);
         return (Reason::LifetimeTooShort, message);
     }
-    let message = format!(
-        "the token in Secret {secret} is valid for less than minimumValidity and could not be renewed{because}"
-    );
-    (Reason::BelowMinimumValidity, message)
+    if left < minimum_validity {
+        let message = format!(
+            "the token in Secret {secret} is valid for less than minimumValidity ({} s) and could not be renewed{}",
+            minimum_validity.num_seconds(),
+            because(inputs)
+        );
+        return (Reason::BelowMinimumValidity, message);
+    }
+    let message = match inputs.observed.target {
+        Target::Unread { .. } => format!("Secret {secret} held a valid token when it was read last"),
+        _ => format!("Secret {secret} holds a valid token"),
+    };
+    let adjustment = schedule::adjustment(policy, lifetime)
+        .map(|adjustment| messages::adjusted(adjustment, policy, lifetime))
+        .map_or_else(String::new, |adjusted| format!("; {adjusted}"));
+    (Reason::TokenValid, format!("{message}{adjustment}"))
 }
 
-/// Why the token could not be renewed, in parentheses.
+/// Where to read why there is no better token: it is written once, in the other condition.
 fn because(inputs: &Inputs<'_>) -> String {
-    let failure = inputs.attempts.last_failure.as_ref().map(|(_, failure)| failure.message.clone());
+    let failure = inputs.attempts.last_failure.as_ref().map(|_| format!("see the message of condition {RENEWED}"));
     let causes: Vec<String> = [failure, inputs.waits_for.map(waits_in_queue)].into_iter().flatten().collect();
-    if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) }
+    if causes.is_empty() { String::new() } else { format!(": {}", causes.join("; ")) }
 }
 
 /// The same text for as long as it waits: a status changes only when something other than time does.
@@ -200,7 +243,14 @@ fn renewed(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Option<Verdict>
 pub fn attempts(previous: &CredentialStatus) -> Attempts {
     let last_failure = previous.last_failure.as_ref().and_then(|failure| {
         let time = time::from_rfc3339(&failure.time)?;
-        Some((time, Failure::new(Reason::parse(&failure.reason)?, failure.message.clone())))
+        // the condition has the whole message
+        let message = previous
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == RENEWED && condition.reason == failure.reason)
+            .and_then(|condition| condition.message.split(ABOUT_RESTARTS).next())
+            .unwrap_or(&failure.message);
+        Some((time, Failure::new(Reason::parse(&failure.reason)?, message)))
     });
     Attempts {
         failures: last_failure.as_ref().map_or(0, |_| u32::try_from(previous.consecutive_failures).unwrap_or_default()),
@@ -250,7 +300,7 @@ mod tests {
                 client_reference: "client/keys".into(),
                 secret: "team/token".into(),
                 template_failure: None,
-                policy: Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::minutes(5) },
+                policy: Policy { renew_before: RenewBefore::Default, minimum_validity: Some(TimeDelta::minutes(5)) },
             },
             suspend: false,
             renewal_request: None,
@@ -296,6 +346,7 @@ mod tests {
             renew_at: Some(at(2400)),
             previous,
             waits_for,
+            client_expiry: None,
             now,
         })
     }
@@ -318,7 +369,7 @@ mod tests {
             message
         };
         queued(ready(None, false), "Pending");
-        assert!(queued(ready(None, true), "ServerError").contains("it failed"));
+        assert!(queued(ready(None, true), "ServerError").contains("see the message of condition Renewed; "));
         queued(ready(Some(5), false), "TokenExpired");
         let (reason, message) = ready(Some(3600), false);
         assert_eq!((reason.as_str(), message.contains("queue")), ("TokenValid", false), "a good token is good");
@@ -366,9 +417,90 @@ mod tests {
     }
 
     #[test]
-    fn tokens_too_short_for_the_promise_are_reported_as_such() {
-        assert_eq!(ready_at(&observe(Some(400)), &Attempts::default(), 50), pair("True", "TokenValid"));
-        assert_eq!(ready_at(&observe(Some(400)), &Attempts::default(), 200), pair("False", "LifetimeTooShort"));
+    fn tokens_too_short_for_the_promise_are_reported_as_such_from_the_first_moment() {
+        for second in [0, 50, 200, 399] {
+            let reported = ready_at(&observe(Some(400)), &Attempts::default(), second);
+            assert_eq!(reported, pair("False", "LifetimeTooShort"), "after {second} s");
+        }
+        let message = message(&observe(Some(400)), None, 0);
+        assert!(
+            message.contains("lifetime of 400 s") && message.contains("minimumValidity to 180s or less"),
+            "{message}"
+        );
+        let mut unset = observe(Some(400));
+        unset.desired.policy.minimum_validity = None;
+        for (second, reason) in [(0, "TokenValid"), (300, "TokenValid"), (301, "BelowMinimumValidity")] {
+            assert_eq!(ready_at(&unset, &Attempts::default(), second).1, reason, "after {second} s");
+        }
+    }
+
+    fn message(observed: &ObservedState, client_expiry: Option<ClientExpiry<'_>>, second: i64) -> String {
+        let status = status(&Inputs {
+            observed,
+            attempts: &Attempts::default(),
+            description: &Description::default(),
+            secret: "token",
+            generation: Some(1),
+            renew_at: None,
+            previous: &CredentialStatus::default(),
+            waits_for: None,
+            client_expiry,
+            now: at(second),
+        });
+        status.conditions.into_iter().find(|condition| condition.type_ == READY).expect("Ready").message
+    }
+
+    #[test]
+    fn renewal_at_another_time_than_the_spec_says_is_in_ready() {
+        let with = |renew_before| {
+            let mut observed = observe(Some(3600));
+            observed.desired.policy.renew_before = renew_before;
+            message(&observed, None, 1)
+        };
+        assert_eq!(with(RenewBefore::Default), "Secret token holds a valid token");
+        let shortened = with(RenewBefore::Fixed(TimeDelta::hours(1)));
+        assert!(shortened.contains(crate::messages_lifetime::RENEWED_LATER), "{shortened}");
+        assert!(shortened.ends_with("set spec.renewBefore to 1800s or less"), "{shortened}");
+        let raised = with(RenewBefore::Percentage(1));
+        assert!(raised.ends_with("set spec.renewBeforePercentage to 10 or more"), "{raised}");
+    }
+
+    #[test]
+    fn client_secret_that_expires_is_in_ready_for_two_weeks_before_and_afterwards() {
+        let day = 24 * 3600;
+        let expiry = ClientExpiry { secret: "team/client", at: at(20 * day) };
+        let token = |second: i64| {
+            let mut observed = observe(Some(3600));
+            if let Target::Ours(Held { token_metadata: Some(token_metadata), .. }) = &mut observed.target {
+                (token_metadata.issued_at, token_metadata.expires_at) = (at(second), at(second + 3600));
+            }
+            message(&observed, Some(expiry), second)
+        };
+        assert_eq!(token(6 * day - 1), "Secret token holds a valid token");
+        assert_eq!(expiry.next_change(at(0)), Some(at(6 * day)));
+        let soon = token(6 * day);
+        assert!(soon.contains("expire at 2027-02-04T08:00:00Z") && soon.contains("Secret team/client"), "{soon}");
+        assert_eq!(token(20 * day - 1), soon, "the text does not change with time");
+        assert_eq!(expiry.next_change(at(6 * day)), Some(at(20 * day)));
+        assert!(token(20 * day).contains("expired at 2027-02-04T08:00:00Z"), "{}", token(20 * day));
+        assert_eq!(expiry.next_change(at(20 * day)), None);
+        let earliest = ClientExpiry { at: DateTime::<Utc>::MIN_UTC, ..expiry };
+        assert_eq!(earliest.next_change(at(0)), None);
+    }
+
+    #[test]
+    fn cause_of_a_failure_is_written_once() {
+        let cause = "ITwinAuthority ims answered invalid_client: check client_id";
+        let failure = Failure::new(Reason::InvalidClient, cause);
+        let failed = Attempts { last_failure: Some((at(1), failure)), failures: 1, ..Attempts::default() };
+        for (lifetime, now) in [(None, 1), (Some(3600), 3301), (Some(3600), 3600)] {
+            let status = reported(&observe(lifetime), &failed, &CredentialStatus::default(), at(now));
+            let text = serde_json::to_string(&status).expect("JSON");
+            assert_eq!(text.matches("check client_id").count(), 1, "{text}");
+            assert!(text.contains("see the message of condition Renewed"), "{text}");
+            let (_, recalled) = attempts(&status).last_failure.expect("a failure");
+            assert_eq!(recalled.message, cause, "another process knows the whole message");
+        }
     }
 
     #[test]
@@ -424,6 +556,7 @@ mod tests {
             renew_at: None,
             previous: &first,
             waits_for: None,
+            client_expiry: None,
             now: at(2),
         });
         let generation = |kind: &str| {

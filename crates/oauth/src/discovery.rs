@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use url::Url;
 
-use crate::{json, limits::URL_MAX};
+use crate::{json, limits::URL_MAX, shown::Shown};
 
 /// The endpoints of an authorization server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,15 +34,15 @@ impl Endpoint {
     }
 }
 
-/// What is wrong with a document. Nothing of its text is in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// What is wrong with a document. Of its text only the issuer is in it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DiscoveryError {
     /// Not a JSON object with an issuer, and texts as endpoints.
     #[error("no JSON object with issuer and endpoints")]
     NotADocument,
-    /// It is the document of another issuer (RFC 8414 section 3.3).
+    /// It is the document of this other issuer (RFC 8414 section 3.3).
     #[error("another issuer")]
-    OtherIssuer,
+    OtherIssuer(Shown),
     /// The expected issuer is no URL.
     #[error("the issuer is no URL")]
     IssuerNotAUrl,
@@ -89,7 +89,7 @@ pub fn endpoints(
     let document: Document = json::read(body).ok_or(DiscoveryError::NotADocument)?;
     // slashes at its end mean nothing, but it is kept and sent to the letter
     if document.issuer.len() > URL_MAX || !same_issuer(&document.issuer, issuer) {
-        return Err(DiscoveryError::OtherIssuer);
+        return Err(DiscoveryError::OtherIssuer(Shown::new(&document.issuer)));
     }
     let issuer = Url::parse(issuer).map_err(|_| DiscoveryError::IssuerNotAUrl)?;
     let token = match named_token {
@@ -150,7 +150,7 @@ mod tests {
         let read = read(
             &serde_json::json!({"issuer": "https://evil.example.com", "token_endpoint": "https://ims.example.com/t"}),
         );
-        assert_eq!(read, Err(DiscoveryError::OtherIssuer));
+        assert!(matches!(read, Err(DiscoveryError::OtherIssuer(_))), "{read:?}");
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
         assert!(read(&document(ISSUER, URL_MAX)).is_ok());
         assert_eq!(read(&document(ISSUER, URL_MAX + 1)), Err(DiscoveryError::TooLong(Endpoint::Token)));
         let slashes = format!("{ISSUER}{}", "/".repeat(URL_MAX));
-        assert_eq!(read(&document(&slashes, URL_MAX)), Err(DiscoveryError::OtherIssuer));
+        assert!(matches!(read(&document(&slashes, URL_MAX)), Err(DiscoveryError::OtherIssuer(_))));
     }
 
     #[test]

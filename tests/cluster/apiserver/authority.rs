@@ -120,9 +120,11 @@ async fn what_the_authority_does_not_allow_is_refused_before_any_request() -> Re
     fixture.apply_credential(&json!({})).await?;
     let message = fixture.wait_condition("Renewed", "False", "ScopeNotAllowed", SOON).await?;
     assert!(message.contains("itwin-platform") && message.contains("allowedScopes"), "{message}");
+    assert!(message.contains("allowed are: other"), "{message}");
 
     fixture.apply_authority(&json!({"allowedNamespaces": {"matchLabels": {"itwin": "yes"}}})).await?;
-    fixture.wait_condition("Renewed", "False", "NamespaceNotAllowed", SOON).await?;
+    let message = fixture.wait_condition("Renewed", "False", "NamespaceNotAllowed", SOON).await?;
+    assert!(message.contains("the labels itwin=yes"), "{message}");
     assert!(fixture.token_requests().await?.is_empty());
 
     fixture.namespace.testbed.kubectl(&["label", "namespace", &fixture.namespace.name, "itwin=yes"]).await?;
@@ -132,6 +134,24 @@ async fn what_the_authority_does_not_allow_is_refused_before_any_request() -> Re
         )
         .await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn label_of_the_namespace_ends_the_wait_within_seconds() -> Result<()> {
+    let fixture = Fixture::new("label").await?;
+    fixture.apply_authority(&json!({"allowedNamespaces": {"matchLabels": {"itwin": "yes"}}})).await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_condition("Renewed", "False", "NamespaceNotAllowed", PATIENCE).await?;
+    // by then it waits for at least 8 s
+    fixture
+        .eventually("a long backoff", PATIENCE * 2, async || {
+            (fixture.status().await.ok()?["consecutiveFailures"].as_i64()? >= 5).then_some(())
+        })
+        .await?;
+    fixture.namespace.testbed.kubectl(&["label", "namespace", &fixture.namespace.name, "itwin=yes"]).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 1);
     Ok(())
 }
 

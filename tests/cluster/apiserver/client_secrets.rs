@@ -35,7 +35,11 @@ async fn invalid_client_secret_is_reported_by_its_key_and_its_fix_is_noticed() -
         (&[("client_id", id), ("client_secret", b"\xef\xbb\xbfone")], "white space or a byte order mark"),
         (&[("client_id", id), ("client_secret", &[b'x'; 4097])], "more than 4096 bytes"),
         (&[("client_id", &[b'x'; 1025]), ("client_secret", secret)], "more than 1024 bytes"),
-        (&[("client-id", id), ("client-secret", secret)], "is missing"),
+        (&[("client-id", id), ("client-secret", secret)], "is missing: add it; key client_secret is missing"),
+        (
+            &[("client_id", id), ("client_secret", secret), ("expires_at", b"soon")],
+            "write one such as 2027-01-31T00:00:00Z",
+        ),
     ] {
         fixture.namespace.kubectl(&["delete", "secret", "agent-client", "--ignore-not-found"]).await?;
         fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
@@ -49,6 +53,37 @@ async fn invalid_client_secret_is_reported_by_its_key_and_its_fix_is_noticed() -
     fixture.namespace.apply(&client_secret(&[("client_id", &id), ("client_secret", &secret)])).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     assert_eq!(fixture.token_requests().await?.len(), 1, "one trailing newline is no part of a value");
+    Ok(())
+}
+
+#[tokio::test]
+async fn expiry_of_the_client_is_shown_and_changing_it_requests_no_token() -> Result<()> {
+    let fixture = Fixture::ready("client-expiry").await?;
+    let (id, secret) = (fixture.client.client_id.as_bytes(), fixture.client.client_secret.as_bytes());
+    let expires = async |at: Option<&str>| {
+        let mut values = vec![("client_id", id), ("client_secret", secret)];
+        values.extend(at.map(|at| ("expires_at", at.as_bytes())));
+        fixture.namespace.kubectl(&["delete", "secret", "agent-client", "--ignore-not-found"]).await?;
+        fixture.namespace.apply(&client_secret(&values)).await?;
+        fixture
+            .eventually("status.clientSecretExpiresAt", PATIENCE, async || {
+                let status = fixture.status().await.ok()?;
+                (status["clientSecretExpiresAt"].as_str() == at).then_some(status)
+            })
+            .await
+    };
+    const SERIES: &str = "itwin_client_secret_expiration_timestamp_seconds{";
+    let far = expires(Some("2999-01-31T00:00:00Z")).await?;
+    assert!(condition(&far, "Ready").is_some_and(|(_, _, message)| !message.contains("expire at")), "{far}");
+    assert_eq!(fixture.metric(SERIES).await?, 32_474_736_000.0);
+    let over = expires(Some("2026-01-31T00:00:00Z")).await?;
+    let (status, _, message) = condition(&over, "Ready").context("no Ready")?;
+    assert_eq!(status, "True", "the token is good");
+    assert!(message.contains("expired at 2026-01-31T00:00:00Z") && message.contains("agent-client"), "{message}");
+    let none = expires(None).await?;
+    assert!(condition(&none, "Ready").is_some_and(|(_, _, message)| !message.contains("expired at")), "{none}");
+    assert!(!fixture.operator.get("/metrics").await?.contains(SERIES));
+    assert_eq!(fixture.token_requests().await?.len(), 1);
     Ok(())
 }
 

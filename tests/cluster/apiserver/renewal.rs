@@ -1,9 +1,10 @@
 //! Renewal on request, and no renewal without a reason.
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
+use testbed::api_proxy::fault::{Fault, Rule};
 
-use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
+use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
 
 #[tokio::test]
 async fn renewal_on_request_happens_once_for_each_value() -> Result<()> {
@@ -89,13 +90,74 @@ async fn suspended_credential_keeps_its_secret_and_asks_for_nothing() -> Result<
 }
 
 #[tokio::test]
-async fn tokens_too_short_for_the_minimum_validity_are_reported() -> Result<()> {
-    let mut fixture = Fixture::new("too-short").await?;
-    fixture.client.lifetime = 60;
+async fn renewal_on_request_that_cannot_be_made_is_echoed_too() -> Result<()> {
+    let fixture = Fixture::ready("renew-unread").await?;
+    let rule = Rule::new("get secrets", Fault::Refused(500)).of(&format!("{NAME}-client")).lasting(PATIENCE * 10);
+    let rule = fixture.proxy().play(rule);
+    fixture.renew_now(NAME, "1").await?;
+    let status = fixture
+        .eventually("the value in status.lastRenewRequest", PATIENCE, async || {
+            fixture.status().await.ok().filter(|status| status["lastRenewRequest"] == "1")
+        })
+        .await?;
+    let renewed = condition(&status, "Renewed").map(|(status, reason, _)| (status, reason));
+    assert_eq!(renewed, Some(("False".to_owned(), "SecretReadFailed".to_owned())), "written at the same time");
+    fixture.proxy().stop(&rule);
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE * 2).await?;
+    fixture
+        .eventually("the token that was asked for", PATIENCE, async || {
+            (fixture.token_requests().await.ok()?.len() == 2).then_some(())
+        })
+        .await
+}
+
+/// A credential with this spec, and tokens that live for so many seconds.
+async fn with_lifetime(prefix: &str, lifetime: u32, spec: &Value) -> Result<Fixture> {
+    let mut fixture = Fixture::new(prefix).await?;
+    fixture.client.lifetime = lifetime;
     fixture.register().await?;
-    fixture.apply_credential(&json!({})).await?;
-    let message = fixture.wait_condition("Ready", "False", "LifetimeTooShort", SOON).await?;
-    assert!(message.contains("60 s") && message.contains("minimumValidity"), "{message}");
+    fixture.apply_credential(spec).await?;
+    Ok(fixture)
+}
+
+#[tokio::test]
+async fn tokens_too_short_for_the_minimum_validity_are_reported() -> Result<()> {
+    let fixture = with_lifetime("too-short", 60, &json!({"minimumValidity": "30s"})).await?;
+    let message = fixture.wait_condition("Ready", "False", "LifetimeTooShort", PATIENCE).await?;
+    assert!(message.contains("60 s") && message.contains("set spec.minimumValidity to 27s or less"), "{message}");
     assert!(fixture.secret().await?.is_some(), "the token is still written");
+    fixture.wait_condition("Renewed", "True", "TokenIssued", SOON).await?;
+    fixture
+        .eventually("the event", PATIENCE, async || {
+            fixture.events().await.ok()?.iter().any(|reason| reason == "LifetimeTooShort").then_some(())
+        })
+        .await?;
+    // what the message says is right
+    fixture.apply_credential(&json!({"minimumValidity": "26s"})).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn tokens_of_five_minutes_are_ready_with_the_defaults() -> Result<()> {
+    let fixture = with_lifetime("five-minutes", 300, &json!({})).await?;
+    fixture.wait_ready().await?;
+    let status = fixture.status().await?;
+    let time = |field: &str| chrono::DateTime::parse_from_rfc3339(status[field].as_str().unwrap_or_default());
+    let left = (time("expiresAt")? - time("usableUntil")?).num_seconds();
+    assert!((74..=75).contains(&left), "a quarter of the lifetime: {left} s");
+    assert!(time("renewAt")? < time("usableUntil")?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn renewal_that_is_brought_down_to_half_of_the_lifetime_is_reported() -> Result<()> {
+    let fixture = with_lifetime("half", 300, &json!({"renewBefore": "4m"})).await?;
+    let message = fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE).await?;
+    assert!(message.contains("set spec.renewBefore to 1") && message.contains("s or less"), "{message}");
+    fixture
+        .eventually("the event", PATIENCE, async || {
+            fixture.events().await.ok()?.iter().any(|reason| reason == "LifetimeTooShort").then_some(())
+        })
+        .await
 }

@@ -30,11 +30,7 @@ fn cases(faults: &Faults) -> Vec<Case> {
             tls.self_signed,
             "signed by no CA of spec.caBundle: put the CA that signed it into spec.caBundle",
         ),
-        (
-            "wrong-name",
-            tls.wrong_name,
-            "a certificate for elsewhere.example.com, not for localhost: set issuer, tokenEndpoint",
-        ),
+        ("wrong-name", tls.wrong_name, "a certificate for elsewhere.example.com, not for localhost: set tokenEndpoint"),
         ("ca-as-server", tls.ca_as_server, "uses a CA certificate as its own: issue it a server certificate"),
         ("old-version", tls.old_version, "refused the TLS handshake: configure it for TLS 1.2 or later"),
         ("old-cipher", tls.old_cipher, "refused the TLS handshake: configure it for TLS 1.2 or later"),
@@ -45,7 +41,7 @@ fn cases(faults: &Faults) -> Vec<Case> {
             tls.client_certificate_http,
             "wants a client certificate, which this operator does not have, and answered HTTP 400",
         ),
-        ("plain-http", tls.plain_http, "does not speak TLS: correct host and port in issuer, tokenEndpoint or jwksUri"),
+        ("plain-http", tls.plain_http, "does not speak TLS: correct host and port in tokenEndpoint or jwksUri"),
         ("closing", tls.closing, "was closed during the TLS handshake"),
     ]
 }

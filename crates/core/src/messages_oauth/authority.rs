@@ -18,7 +18,7 @@ use crate::{
 pub fn unavailable(error: &MetadataError, authority: &str) -> Failure {
     match error {
         MetadataError::Transport(document, error) => transport::failed(error, &named(*document, authority)),
-        MetadataError::Discovery(error) => invalid_document(*error, authority),
+        MetadataError::Discovery(error) => invalid_document(error, authority),
         MetadataError::KeySet(error) => invalid_keys(*error, authority),
     }
 }
@@ -39,23 +39,24 @@ pub fn not_ready(authority: &str) -> Failure {
 }
 
 /// A discovery document that is of no use.
-fn invalid_document(error: DiscoveryError, authority: &str) -> Failure {
+fn invalid_document(error: &DiscoveryError, authority: &str) -> Failure {
     let why = match error {
         DiscoveryError::NotADocument => "it is not a JSON object with issuer and endpoints".to_owned(),
-        DiscoveryError::OtherIssuer => {
-            "it names another issuer: set spec.issuer to the authority's own issuer identifier".to_owned()
-        }
+        DiscoveryError::OtherIssuer(issuer) => format!(
+            "it names the issuer {issuer} and not spec.issuer, which is immutable: create an ITwinAuthority with the \
+             issuer that it names"
+        ),
         DiscoveryError::IssuerNotAUrl => "the issuer is no URL".to_owned(),
         DiscoveryError::TooLong(endpoint) => {
-            format!("its {} has more than {URL_MAX} bytes: set {}", endpoint.field(), spec_field(endpoint))
+            format!("its {} has more than {URL_MAX} bytes: set {}", endpoint.field(), spec_field(*endpoint))
         }
         DiscoveryError::NotAUrl(endpoint) => {
-            format!("its {} is no URL: set {}", endpoint.field(), spec_field(endpoint))
+            format!("its {} is no URL: set {}", endpoint.field(), spec_field(*endpoint))
         }
         DiscoveryError::OtherOrigin(endpoint) => format!(
             "its {} is not on the issuer's origin: if that is right, set {} to it",
             endpoint.field(),
-            spec_field(endpoint)
+            spec_field(*endpoint)
         ),
         DiscoveryError::Missing(Endpoint::Token) => "it names no token_endpoint: set spec.tokenEndpoint".to_owned(),
         DiscoveryError::Missing(Endpoint::Jwks) => {
@@ -89,6 +90,8 @@ fn unusable(document: Document, authority: &str, why: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use itwin_oauth::shown::Shown;
+
     use super::*;
 
     #[test]
@@ -101,6 +104,12 @@ mod tests {
         );
         assert!(message(DiscoveryError::TooLong(Endpoint::Jwks)).ends_with("more than 2048 bytes: set spec.jwksUri"));
         assert!(message(DiscoveryError::Missing(Endpoint::Jwks)).contains("spec.accessTokenFormat"));
+        assert_eq!(
+            message(DiscoveryError::OtherIssuer(Shown::new("https://other.example.com/a"))),
+            "the discovery document of ITwinAuthority ims cannot be used: it names the issuer \
+             \"https://other.example.com/a\" and not spec.issuer, which is immutable: create an ITwinAuthority with the \
+             issuer that it names"
+        );
     }
 
     #[test]

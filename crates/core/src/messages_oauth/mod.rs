@@ -17,7 +17,8 @@ pub fn request_failed(error: &RequestError, names: &token::Names) -> Failure {
         RequestError::NotSent(failure) => failure.clone(),
         RequestError::Token(error) => token::not_issued(error, names),
         RequestError::Metadata(error) => authority::unavailable(error, authority),
-        RequestError::Verification(error) => verdict::not_trusted(*error, authority),
+        RequestError::Verification(error) => verdict::not_trusted(*error, None, authority),
+        RequestError::OtherClaim(error, presented) => verdict::not_trusted(*error, Some(presented), authority),
         RequestError::Validation(error) => verdict::not_valid(error, authority),
     }
 }

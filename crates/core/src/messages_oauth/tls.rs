@@ -4,8 +4,9 @@ use chrono::{DateTime, Utc};
 use itwin_api::time;
 use itwin_oauth::tls::{CertificateNames, TlsError, TrustedRoots};
 
-/// The fields that name a server.
-const URL_FIELDS: &str = "issuer, tokenEndpoint or jwksUri of the ITwinAuthority";
+/// The fields that name a server. The issuer names one too, but is immutable.
+const URL_FIELDS: &str =
+    "tokenEndpoint or jwksUri of the ITwinAuthority (for another issuer, create another ITwinAuthority)";
 
 /// The message. `what` names the resource, such as "token endpoint of ITwinAuthority bentley-ims".
 pub(super) fn message(error: &TlsError, what: &str) -> String {
@@ -130,7 +131,7 @@ mod tests {
             (
                 TlsError::WrongName { expected: "ims.example.com".to_owned(), presented },
                 &[
-                    "for a.example.com, b.example.com, not for ims.example.com: set issuer, tokenEndpoint or jwksUri",
+                    "for a.example.com, b.example.com, not for ims.example.com: set tokenEndpoint or jwksUri",
                     "add ims.example.com to subjectAltName",
                 ],
             ),
@@ -139,7 +140,7 @@ mod tests {
             (TlsError::NotForServers, &["serverAuth"]),
             (TlsError::UnsupportedSignature, &["SHA-256"]),
             (TlsError::HandshakeRefused, &["refused the TLS handshake: configure it for TLS 1.2 or later"]),
-            (TlsError::NameRefused, &["correct the host in issuer, tokenEndpoint or jwksUri"]),
+            (TlsError::NameRefused, &["correct the host in tokenEndpoint or jwksUri"]),
             (
                 TlsError::ClientCertificateWanted { status: None },
                 &["wants a client certificate", "refused the connection without one: have the server ask for none"],
@@ -148,7 +149,7 @@ mod tests {
                 TlsError::ClientCertificateWanted { status: Some(400) },
                 &["wants a client certificate", "answered HTTP 400 without an OAuth error"],
             ),
-            (TlsError::NotTls, &["does not speak TLS: correct host and port in issuer, tokenEndpoint or jwksUri"]),
+            (TlsError::NotTls, &["does not speak TLS: correct host and port in tokenEndpoint or jwksUri"]),
             (TlsError::Closed, &["closed during the TLS handshake: check"]),
             (TlsError::Other("unexpected message".to_owned()), &["failed (unexpected message): check"]),
         ]

@@ -4,19 +4,44 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
 use itwin_api::{conditions::Reason, limits::SCOPE_MAX, time};
-use itwin_oauth::{jwt::VerificationError, limits::ACCESS_TOKEN_MAX};
+use itwin_oauth::{
+    jwt::{RequiredClaim, VerificationError},
+    limits::ACCESS_TOKEN_MAX,
+    shown::Shown,
+};
 
-use crate::{failure::Failure, validate::ValidationError};
+use crate::{failure::Failure, messages_permission::listed, validate::ValidationError};
 
-/// A token whose signature, issuer or audience could not be verified.
+/// A token whose signature, issuer or audience could not be verified. `presented` is what it has in place of the issuer
+/// or the audience.
 #[must_use]
-pub fn not_trusted(error: VerificationError, authority: &str) -> Failure {
+pub fn not_trusted(error: VerificationError, presented: Option<&Shown>, authority: &str) -> Failure {
+    let presented = presented.map_or_else(String::new, |presented| format!(" but {presented}"));
     let message = format!(
-        "the token that ITwinAuthority {authority} issued is not to be trusted: {}; check issuer, jwksUri and \
-         audiences of the ITwinAuthority",
-        unverified(error)
+        "the token that ITwinAuthority {authority} issued is not to be trusted: {}{presented}; {}",
+        unverified(error),
+        correction(error)
     );
     Failure::new(Reason::TokenRejected, message)
+}
+
+/// What an administrator checks.
+fn correction(error: VerificationError) -> &'static str {
+    match error {
+        VerificationError::Issuer | VerificationError::MissingClaim(RequiredClaim::Issuer) => {
+            "have tokens issued with that issuer, or create an ITwinAuthority for the token's issuer"
+        }
+        VerificationError::Audience | VerificationError::MissingClaim(RequiredClaim::Audience) => {
+            "correct spec.audiences of the ITwinAuthority, or have the client registered for one of them"
+        }
+        VerificationError::UnknownKey | VerificationError::Signature | VerificationError::AlgorithmMismatch => {
+            "check spec.jwksUri of the ITwinAuthority, or contact the operators of the authorization server"
+        }
+        VerificationError::NotAJwt => {
+            "if its tokens are opaque, set spec.accessTokenFormat of the ITwinAuthority to opaque"
+        }
+        _ => "contact the operators of the authorization server",
+    }
 }
 
 fn unverified(error: VerificationError) -> Cow<'static, str> {
@@ -24,16 +49,14 @@ fn unverified(error: VerificationError) -> Cow<'static, str> {
         VerificationError::UnknownKey => "it is signed by a key that is not in the authority's key set".into(),
         VerificationError::TooLong => format!("it has more than {ACCESS_TOKEN_MAX} bytes").into(),
         VerificationError::TooDeep => "its JSON is nested too deeply".into(),
-        VerificationError::NotAJwt => {
-            "it is no JWT with a known algorithm; if its tokens are opaque, set accessTokenFormat to opaque".into()
-        }
+        VerificationError::NotAJwt => "it is no JWT with a known algorithm".into(),
         VerificationError::SymmetricAlgorithm => {
             "it is signed with an algorithm that proves nothing (none or HMAC)".into()
         }
         VerificationError::AlgorithmMismatch => "its algorithm does not fit the key".into(),
         VerificationError::Signature => "its signature does not match the authority's key".into(),
-        VerificationError::Issuer => "its iss claim is not the authority's issuer".into(),
-        VerificationError::Audience => "its aud claim holds none of the audiences of the ITwinAuthority".into(),
+        VerificationError::Issuer => "its iss claim is not spec.issuer of the ITwinAuthority".into(),
+        VerificationError::Audience => "its aud claim holds none of spec.audiences of the ITwinAuthority".into(),
         VerificationError::MissingClaim(claim) => format!("it has no usable {claim} claim").into(),
         VerificationError::ExpiryNotANumber => "its exp claim is no number".into(),
         VerificationError::Malformed => "it is no well-formed JWT".into(),
@@ -96,7 +119,7 @@ fn scopes_too_long(authority: &str) -> Failure {
 fn scope_reduced(missing: &[String], authority: &str) -> Failure {
     let message = format!(
         "ITwinAuthority {authority} left out scope {}: have it allowed for this client, or take it out of spec.scopes",
-        missing.join(" ")
+        listed(&missing.iter().map(String::as_str).collect::<Vec<_>>())
     );
     Failure::new(Reason::ScopeReduced, message)
 }
@@ -118,14 +141,25 @@ mod tests {
     #[test]
     fn token_that_is_not_trusted_is_rejected_with_advice() {
         let message = |error| {
-            let failure = not_trusted(error, "ims");
+            let failure = not_trusted(error, None, "ims");
             assert_eq!(failure.reason, Reason::TokenRejected);
             failure.message
         };
-        assert!(message(VerificationError::NotAJwt).contains("set accessTokenFormat to opaque"));
+        assert!(
+            message(VerificationError::NotAJwt).contains("set spec.accessTokenFormat of the ITwinAuthority to opaque")
+        );
         assert!(message(VerificationError::SymmetricAlgorithm).contains("HMAC"));
         assert!(message(VerificationError::UnknownKey).contains("not in the authority's key set"));
         assert!(message(VerificationError::TooLong).contains("more than 32768 bytes"));
+        let other = Shown::new("https://other.example.com");
+        let issuer = not_trusted(VerificationError::Issuer, Some(&other), "ims").message;
+        assert!(
+            issuer.contains("not spec.issuer of the ITwinAuthority but \"https://other.example.com\"; "),
+            "{issuer}"
+        );
+        assert!(!issuer.contains("set spec.issuer"), "it is immutable");
+        let audience = not_trusted(VerificationError::Audience, Some(&other), "ims").message;
+        assert!(audience.contains("none of spec.audiences of the ITwinAuthority but \"https"), "{audience}");
     }
 
     #[test]

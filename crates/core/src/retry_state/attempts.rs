@@ -122,6 +122,19 @@ impl RetryState {
         self.attempts = Attempts::Settled;
     }
 
+    /// What the last attempts failed for may be over: the next one waits no longer.
+    pub fn retry_now(&mut self) {
+        if let Attempts::Failing { not_before, .. } = &mut self.attempts {
+            *not_before = None;
+        }
+    }
+
+    /// An attempt for this value of the renew annotation ended, without a token.
+    pub fn renewal_attempted(&mut self, renew_annotation: Option<&str>) {
+        self.renewals.unfulfilled = renew_annotation.map(str::to_owned);
+        self.renewals.attempted.clone_from(&self.renewals.unfulfilled);
+    }
+
     /// An attempt failed.
     pub fn failed(&mut self, attempt: FailedAttempt<'_>) {
         let FailedAttempt { observed, failure, failures_before, wait, by_others, renew_annotation, now } = attempt;
@@ -139,8 +152,7 @@ impl RetryState {
             postponed,
         };
         if observed.is_asked_for(now) {
-            self.renewals.unfulfilled = renew_annotation.map(str::to_owned);
-            self.renewals.attempted.clone_from(&self.renewals.unfulfilled);
+            self.renewal_attempted(renew_annotation);
         }
     }
 

@@ -46,7 +46,7 @@ fn observed(renewal_request: Option<RenewalRequest>) -> ObservedState {
             client_reference: "client/keys".into(),
             secret: "team/token".into(),
             template_failure: None,
-            policy: Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::minutes(5) },
+            policy: Policy { renew_before: RenewBefore::Default, minimum_validity: Some(TimeDelta::minutes(5)) },
         },
         suspend: false,
         renewal_request,
@@ -300,4 +300,41 @@ fn label_of_the_client_secret_ends_no_backoff_and_another_value_does() {
     assert_eq!(state.backoff_until(&key(&state, "uid/3"), at(1)), None);
     state.client_read("uid/4".into(), None);
     assert_eq!(state.backoff_until(&key(&state, "uid/4"), at(1)), None, "it can no longer be used");
+}
+
+#[test]
+fn renewal_on_request_is_echoed_once_its_attempt_has_ended_with_or_without_a_token() {
+    let fresh = Some(RenewalRequest { fresh: true, not_before: None });
+    let echoed = |state: &RetryState| state.reported(at(0)).renew_request;
+    let mut state = new();
+    state.requested(true, at(0));
+    assert_eq!(echoed(&state), None, "the request is under way");
+    fail(&mut state, false, fresh);
+    assert_eq!(echoed(&state).as_deref(), Some("now"));
+    assert!(state.has_unfulfilled_renewal());
+
+    let mut state = new();
+    fail(&mut state, false, None);
+    assert_eq!(echoed(&state), None, "it was an attempt for something else");
+    state.renewal_attempted(Some("now"));
+    assert_eq!(echoed(&state).as_deref(), Some("now"), "such as a Secret that could not be read");
+    state.written(Some("later"));
+    assert_eq!(echoed(&state).as_deref(), Some("later"));
+}
+
+#[test]
+fn attempt_that_may_succeed_by_now_waits_no_longer_and_stays_a_retry() {
+    let mut state = new();
+    fail(&mut state, false, None);
+    state.retry_now();
+    assert_eq!((state.backoff_until(&key(), at(0)), state.failures()), (None, 1));
+    assert!(state.is_retrying());
+}
+
+#[test]
+fn expiry_of_the_client_survives_a_restart_through_the_status() {
+    let mut state = RetryState::recall(&credential(json!({"clientSecretExpiresAt": time::to_rfc3339(at(9))})), at(0));
+    assert_eq!(state.client_expires_at(), Some(at(9)));
+    state.client_expires(None);
+    assert_eq!(state.client_expires_at(), None);
 }

@@ -150,6 +150,17 @@ impl RetryState {
         self.client_content = digest.map(|digest| (version, digest.into()));
     }
 
+    /// When the client's credentials expire, as the client Secret said when it was read last.
+    #[must_use]
+    pub fn client_expires_at(&self) -> Option<DateTime<Utc>> {
+        self.client_expires_at
+    }
+
+    /// The client Secret was read, and says that the client's credentials expire then, or does not say when.
+    pub fn client_expires(&mut self, at: Option<DateTime<Utc>>) {
+        self.client_expires_at = at;
+    }
+
     /// Reverts of what others changed in the Secret.
     #[must_use]
     pub fn reverts(&self) -> &Reverts {

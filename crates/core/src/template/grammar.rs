@@ -113,19 +113,24 @@ fn line_of(source: &str, rest: &str) -> usize {
     1 + source.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count()
 }
 
+const UNKNOWN_NAME: &str =
+    "the name in '{{ }}' does not exist; there are access_token, token_type, expires_at, scope and issuer";
+const UNKNOWN_FILTER: &str =
+    "a filter in '{{ }}' does not exist; there are b64encode, lower, upper, trim, tojson and urlencode";
+
 fn placeholder(inside: &str) -> Result<Part<'static>, &'static str> {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '|';
     if !inside.chars().all(|c| is_plain(c) || c.is_ascii_whitespace()) {
         return Err("only a name and filters are allowed between '{{' and '}}'");
     }
     let mut words = inside.split('|').map(str::trim_ascii);
-    let name = words.next().and_then(Name::parse).ok_or("the name in '{{ }}' does not exist")?;
+    let name = words.next().and_then(Name::parse).ok_or(UNKNOWN_NAME)?;
     let mut filters = Vec::new();
     for word in words {
         if filters.len() == FILTERS_MAX {
             return Err("'{{ }}' has more than 4 filters");
         }
-        filters.push(Filter::parse(word).ok_or("a filter in '{{ }}' does not exist")?);
+        filters.push(Filter::parse(word).ok_or(UNKNOWN_FILTER)?);
     }
     Ok(Part::Placeholder { name, filters })
 }
@@ -259,6 +264,17 @@ mod tests {
 
     fn fault(source: &str) -> Fault {
         Template::parse(source).expect_err(source)
+    }
+
+    #[test]
+    fn messages_list_all_names_and_filters() {
+        let listed = |message: &'static str| -> Vec<&'static str> {
+            let (_, list) = message.split_once("there are ").expect("a list");
+            list.split([' ', ',']).filter(|word| !["", "and"].contains(word)).collect()
+        };
+        assert_eq!(listed(UNKNOWN_NAME), Name::ALL.map(Name::key));
+        let filters = listed(UNKNOWN_FILTER);
+        assert!(filters.len() == 6 && filters.iter().all(|filter| Filter::parse(filter).is_some()), "{filters:?}");
     }
 
     #[test]

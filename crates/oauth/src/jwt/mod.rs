@@ -4,6 +4,7 @@
 //! used at all: asymmetric ones only, and only those of the key, so that neither `none` nor an HMAC with the public
 //! key as its secret can pass (RFC 8725 sections 2.1 and 3.1).
 
+mod presented;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use jsonwebtoken::{Algorithm, Header, Validation, errors::ErrorKind};
 use serde::Deserialize;
 use serde_json::Number;
 
+pub use self::presented::presented;
 use crate::{
     json,
     key_set::{ALGORITHMS, KeySet},

@@ -13,6 +13,16 @@ pub struct ClientCredentials {
     pub user: Option<User>,
 }
 
+impl ClientCredentials {
+    /// All secrets that are sent, or that sign what is sent.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<&Sensitive> {
+        let (Proof::SecretInBody(proof) | Proof::SecretInHeader(proof) | Proof::PrivateKey(proof)) = &self.proof;
+        let user = self.user.iter().flat_map(|user| [&user.name, &user.password]);
+        std::iter::once(proof).chain(user).collect()
+    }
+}
+
 /// How the client authenticates.
 #[derive(Clone)]
 pub enum Proof {

@@ -18,7 +18,7 @@ fn at(second: i64) -> DateTime<Utc> {
 }
 
 fn policy(renew_before: RenewBefore) -> Policy {
-    Policy { renew_before, minimum_validity: TimeDelta::minutes(5) }
+    Policy { renew_before, minimum_validity: Some(TimeDelta::minutes(5)) }
 }
 
 /// A token that was requested at second 0 and lives for this many seconds.

@@ -18,7 +18,7 @@ use crate::{
 
 #[test]
 fn openfga_java_sdk_388_buffer_and_jitter_are_fractions_of_the_lifetime() {
-    let requested = Policy { renew_before: RenewBefore::Default, minimum_validity: TimeDelta::zero() };
+    let requested = Policy { renew_before: RenewBefore::Default, minimum_validity: Some(TimeDelta::zero()) };
     for lifetime in [12, 60, 3600, 86_400, 2_592_000] {
         for uid in ["a", "b", "c", "d"] {
             let left =

@@ -1,0 +1,64 @@
+//! Sentences about lifetimes: of tokens that are too short for what the spec promises, and of the client's credentials.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::time;
+
+use crate::{
+    observed::{Policy, RenewBefore},
+    schedule::{self, Adjustment},
+};
+
+/// What a message says of tokens that are renewed later than the spec asks for.
+pub const RENEWED_LATER: &str = "since that is more than half of its lifetime";
+
+/// Tokens cannot satisfy `minimumValidity`, of which `longest` is the longest that they satisfy.
+#[must_use]
+pub fn lifetime_too_short(authority: &str, lifetime: TimeDelta, minimum: TimeDelta, longest: TimeDelta) -> String {
+    format!(
+        "ITwinAuthority {authority} issues tokens with a lifetime of {} s, too short for minimumValidity ({} s), which \
+         must be left until the renewal, at half of the lifetime at the earliest: set spec.minimumValidity to {}s or \
+         less, or have tokens with a longer lifetime issued",
+        lifetime.num_seconds(),
+        minimum.num_seconds(),
+        longest.num_seconds().max(0)
+    )
+}
+
+/// Tokens are renewed at another time than the spec asks for.
+#[must_use]
+pub fn adjusted(adjustment: Adjustment, policy: &Policy, lifetime: TimeDelta) -> String {
+    let effective = schedule::renew_before(policy, lifetime);
+    let (field, value) = match policy.renew_before {
+        RenewBefore::Percentage(_) => {
+            // up to the next whole one
+            let percentage =
+                (effective.num_seconds() * 100 + lifetime.num_seconds() - 1) / lifetime.num_seconds().max(1);
+            ("spec.renewBeforePercentage", percentage.to_string())
+        }
+        RenewBefore::Default | RenewBefore::Fixed(_) => ("spec.renewBefore", format!("{}s", effective.num_seconds())),
+    };
+    let (why, limit) = match adjustment {
+        Adjustment::Earlier => ("so that minimumValidity is left until the renewal has ended", "more"),
+        Adjustment::Later => (RENEWED_LATER, "less"),
+    };
+    format!(
+        "it is renewed {} s before it expires and not as {field} says, {why}: set {field} to {value} or {limit}",
+        effective.num_seconds()
+    )
+}
+
+/// The client's credentials expire soon.
+#[must_use]
+pub fn client_expires(secret: &str, at: DateTime<Utc>) -> String {
+    format!("the client's credentials expire at {}: {}", time::to_rfc3339(at), replace_client(secret))
+}
+
+/// The client's credentials have expired, as the client Secret says.
+#[must_use]
+pub fn client_expired(secret: &str, at: DateTime<Utc>) -> String {
+    format!("the client's credentials expired at {}: {}", time::to_rfc3339(at), replace_client(secret))
+}
+
+fn replace_client(secret: &str) -> String {
+    format!("write new ones from the app registration, with the time when they expire, into Secret {secret}")
+}

@@ -1,0 +1,103 @@
+//! Text of an authorization server that messages repeat: an issuer or an audience, which are no secrets.
+//!
+//! A server may still answer anything, such as a client secret that it was sent. The text is therefore bounded and
+//! printable, and long words in it that may be secrets are left out.
+
+use std::fmt;
+
+/// The longest text, in characters.
+const LENGTH_MAX: usize = 200;
+/// A longer word with a digit may be a secret, unless it is a UUID.
+const WORD_MAX: usize = 23;
+/// A shorter part of a secret says nothing about it.
+const PART: usize = 8;
+/// A shorter secret occurs in many texts by chance.
+const SECRET_MIN: usize = 4;
+
+/// A text of an authorization server, fit for a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown(String);
+
+impl Shown {
+    /// Shows a text.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let mut shown = String::new();
+        let printable = |c: char| if c.is_ascii_graphic() && c != '"' || c == ' ' { c } else { '?' };
+        let bounded: String = text.chars().take(LENGTH_MAX).map(printable).collect();
+        let mut rest = bounded.as_str();
+        while !rest.is_empty() {
+            let word = rest.find(|c| !is_inside(c)).unwrap_or(rest.len());
+            let (word, after) = rest.split_at(word);
+            shown.push_str(if may_be_secret(word) { "[redacted]" } else { word });
+            let between = after.find(is_inside).unwrap_or(after.len());
+            shown.push_str(&after[..between]);
+            rest = &after[between..];
+        }
+        if text.chars().nth(LENGTH_MAX).is_some() {
+            shown.push('…');
+        }
+        Self(shown)
+    }
+
+    /// Shows a text, unless it repeats a part of one of these secrets.
+    #[must_use]
+    pub fn without<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let repeats = |secret: &str| {
+            let secret = secret.as_bytes();
+            let part = PART.min(secret.len());
+            secret.len() >= SECRET_MIN
+                && text.as_bytes().windows(part).any(|shown| secret.windows(part).any(|part| part == shown))
+        };
+        if secrets.into_iter().any(repeats) { Self("[redacted]".to_owned()) } else { Self::new(text) }
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "\"{}\"", self.0)
+    }
+}
+
+fn is_inside(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_~+=".contains(c)
+}
+
+fn may_be_secret(word: &str) -> bool {
+    word.len() > WORD_MAX && word.bytes().any(|byte| byte.is_ascii_digit()) && !is_uuid(word)
+}
+
+fn is_uuid(word: &str) -> bool {
+    word.split('-').map(str::len).eq([8, 4, 4, 4, 12])
+        && word.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_bounded_and_printable_and_holds_no_long_word_that_may_be_a_secret() {
+        let tenant = "https://login.example.com/0f8fad5b-d9cb-469f-a165-70867728950e/v2.0";
+        for (text, expected) in [
+            ("https://ims.example.com:8443/a", "\"https://ims.example.com:8443/a\""),
+            (tenant, &format!("\"{tenant}\"")),
+            ("https://a/s3cr3tS3CR3Ts3cr3tS3CR3T?b", "\"https://a/[redacted]?b\""),
+            ("a\u{1b}[31m\n\"\u{202e}", "\"a?[31m???\""),
+            ("", "\"\""),
+        ] {
+            assert_eq!(Shown::new(text).to_string(), expected);
+        }
+        assert_eq!(Shown::new(&"é".repeat(100_000)).to_string(), format!("\"{}…\"", "?".repeat(200)));
+    }
+
+    #[test]
+    fn text_that_repeats_a_secret_is_not_shown() {
+        let secrets = ["correct horse", "pin", "word"];
+        for text in ["https://a/correct horse", "rect hor", "a word"] {
+            assert_eq!(Shown::without(text, secrets).to_string(), "\"[redacted]\"", "{text}");
+        }
+        assert_eq!(Shown::without("a pin", secrets).to_string(), "\"a pin\"");
+        assert_eq!(Shown::without("correct", secrets).to_string(), "\"correct\"");
+    }
+}
