@@ -97,7 +97,7 @@ fn description_of_every_field_with_a_default_names_it() {
         for (path, property) in with_default {
             // kubectl explain shows descriptions and no defaults
             let description = property["description"].as_str().unwrap_or_default();
-            assert!(description.contains("Default: "), "{path}: {description}");
+            assert!(description.contains("Default:"), "{path}: {description}");
         }
     }
 }

@@ -23,14 +23,9 @@ async fn check(object: impl Fn(&Namespace, &Value) -> Value, table: &[(Value, Op
             (Ok(()), None) => {}
             (Err(reported), Some(expected)) => {
                 assert!(reported.contains(expected), "{spec}: expected '{expected}', reported: {reported}");
-                // neither a regular expression nor a message that names no field
-                assert!(!reported.contains("should match"), "{spec}: {reported}");
-                assert!(
-                    !reported
-                        .lines()
-                        .any(|line| line.trim_start_matches("* ").starts_with("<nil>: Invalid value: \"object")),
-                    "{reported}"
-                );
+                // neither a regular expression nor a rule without a field; one such line is of Kubernetes itself
+                let ours = reported.replace("<nil>: Invalid value: null: some validation rules were not checked", "");
+                assert!(!ours.contains("<nil>") && !ours.contains("should match"), "{spec}: {reported}");
             }
             (Ok(()), Some(expected)) => panic!("{spec} was accepted, expected '{expected}'"),
             (Err(reported), None) => panic!("{spec} was refused: {reported}"),
