@@ -6,14 +6,15 @@ use itwin_api::{
     authority::ClientAuthentication,
     conditions::Reason,
     credential::{ClientCredentialsRef, GrantType},
-    limits::{CLIENT_ID_MAX, CLIENT_SECRET_MAX, PRIVATE_KEY_MAX, USER_MAX},
+    limits::{CERTIFICATE_MAX, CLIENT_ID_MAX, CLIENT_SECRET_MAX, KEY_ID_MAX, PRIVATE_KEY_MAX, USER_MAX},
 };
 use itwin_core::{failure::Failure, fingerprint};
 use itwin_oauth::{
+    assertion::{ClientKey, Thumbprints},
     sensitive::Sensitive,
     token::{ClientCredentials, Proof, User},
 };
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 
 /// The values of a client Secret under the keys that the credential names.
 pub struct ClientMaterial {
@@ -25,6 +26,9 @@ pub struct ClientMaterial {
     private_key: Value,
     username: Value,
     password: Value,
+    /// The values that a Secret need not have.
+    key_id: Option<Value>,
+    certificate: Option<Value>,
 }
 
 /// A value, or why it is invalid.
@@ -39,8 +43,9 @@ impl ClientMaterial {
     /// One trailing newline is ignored: `kubectl create secret --from-file` of an edited file leaves one.
     #[must_use]
     pub fn new(mut secret: Secret, keys: &ClientCredentialsRef, secret_ref: String) -> Self {
-        let mut take = |key: &str, longest: usize, may_have_lines: bool| {
-            let bytes = secret.data.as_mut().and_then(|data| data.remove(key)).ok_or("is missing: add it")?;
+        let mut take_if_any = |key: &str| secret.data.as_mut().and_then(|data| data.remove(key));
+        let read = |bytes: Option<ByteString>, longest: usize, may_have_lines: bool| -> Value {
+            let bytes = bytes.ok_or("is missing: add it")?;
             // before anything else reads the value
             if without_newline(&bytes.0).len() > longest {
                 return Err(format!("has more than {longest} bytes: write the value from the app registration").into());
@@ -49,12 +54,21 @@ impl ClientMaterial {
             // from here on the value is zeroed when it is dropped
             value(&Sensitive::new(text), may_have_lines).map_err(Cow::Borrowed)
         };
+        let mut optional = |key: &str, longest: usize, may_have_lines: bool| {
+            take_if_any(key).map(|bytes| read(Some(bytes), longest, may_have_lines))
+        };
+        let key_id = optional(&keys.key_id_key, KEY_ID_MAX, false);
+        let certificate = optional(&keys.certificate_key, CERTIFICATE_MAX, true);
+        let mut take =
+            |key: &str, longest: usize, may_have_lines: bool| read(take_if_any(key), longest, may_have_lines);
         Self {
             id: take(&keys.client_id_key, CLIENT_ID_MAX, false),
             client_secret: take(&keys.client_secret_key, CLIENT_SECRET_MAX, false),
             private_key: take(&keys.private_key_key, PRIVATE_KEY_MAX, true),
             username: take(&keys.username_key, USER_MAX, false),
             password: take(&keys.password_key, USER_MAX, false),
+            key_id,
+            certificate,
             keys: keys.clone(),
             secret: secret_ref,
         }
@@ -66,9 +80,8 @@ impl ClientMaterial {
     /// [`Reason::ClientCredentialsInvalid`] with the invalid key.
     pub fn credentials(&self, method: ClientAuthentication, grant: GrantType) -> Result<ClientCredentials, Failure> {
         let proof = match method {
-            ClientAuthentication::PrivateKeyJwt => {
-                Proof::PrivateKey(self.required(&self.private_key, &self.keys.private_key_key)?)
-            }
+            ClientAuthentication::PrivateKeyJwt => Proof::PrivateKey(self.client_key()?),
+            ClientAuthentication::None => Proof::Nothing,
             ClientAuthentication::ClientSecretPost => {
                 Proof::SecretInBody(self.required(&self.client_secret, &self.keys.client_secret_key)?)
             }
@@ -87,12 +100,36 @@ impl ClientMaterial {
         Ok(ClientCredentials { id, proof, user })
     }
 
+    /// The private key, with what names it.
+    fn client_key(&self) -> Result<ClientKey, Failure> {
+        let optional = |value: &Option<Value>, key| value.as_ref().map(|value| self.required(value, key)).transpose();
+        let certificate = optional(&self.certificate, &self.keys.certificate_key)?;
+        let thumbprints = certificate.map(|pem| {
+            let invalid =
+                "is no PEM certificate: write the one that is registered for the private key, or remove the key";
+            let message = format!("key {} of Secret {} {invalid}", self.keys.certificate_key, self.secret);
+            Thumbprints::from_pem(pem.expose()).ok_or(Failure::new(Reason::ClientCredentialsInvalid, message))
+        });
+        Ok(ClientKey {
+            pem: self.required(&self.private_key, &self.keys.private_key_key)?,
+            key_id: optional(&self.key_id, &self.keys.key_id_key)?.map(|key_id| key_id.expose().to_owned()),
+            certificate: thumbprints.transpose()?,
+        })
+    }
+
     /// The digest of all values, even of those that a request does not need, keyed by the token that was issued for
     /// them.
     #[must_use]
-    pub fn fingerprint(&self, token: &Sensitive) -> String {
-        let values = [&self.id, &self.client_secret, &self.private_key, &self.username, &self.password];
-        fingerprint::client(token, values.map(|value| value.as_ref().map_or("", |value| value.expose())))
+    pub fn fingerprint<'a>(&'a self, token: &Sensitive) -> String {
+        fn text(value: &Value) -> &str {
+            value.as_ref().map_or("", |value| value.expose())
+        }
+        let values = [&self.id, &self.client_secret, &self.private_key, &self.username, &self.password].map(text);
+        // only where there are any, so that tokens of earlier versions stay those of their clients
+        let named =
+            |name: &'static str, value: &'a Option<Value>| value.iter().flat_map(move |value| [name, text(value)]);
+        let optional = named("key_id", &self.key_id).chain(named("certificate", &self.certificate));
+        fingerprint::client(token, values.into_iter().chain(optional))
     }
 
     fn required(&self, value: &Value, key: &str) -> Result<Sensitive, Failure> {
@@ -137,8 +174,6 @@ pub fn not_found(secret_ref: &str, keys: &ClientCredentialsRef) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::ByteString;
-
     use super::*;
 
     fn material(data: &[(&str, &[u8])]) -> ClientMaterial {
@@ -225,12 +260,46 @@ mod tests {
     }
 
     #[test]
+    fn key_id_and_certificate_are_read_where_there_are_any() {
+        const JWT: ClientAuthentication = ClientAuthentication::PrivateKeyJwt;
+        const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+        let key = |extra: &[(&str, &[u8])]| {
+            let data = [&[("client_id", &b"id"[..]), ("private_key", b"key")], extra].concat();
+            let client = material(&data).credentials(JWT, SERVICE).map_err(|failure| failure.message)?;
+            match client.proof {
+                Proof::PrivateKey(key) => Ok((key.key_id, key.certificate)),
+                _ => Err("another proof".to_owned()),
+            }
+        };
+        assert_eq!(key(&[]), Ok((None, None)));
+        let named = key(&[("key_id", b"first\n"), ("certificate", CERTIFICATE)]).expect("usable");
+        assert_eq!(named.0.as_deref(), Some("first"));
+        assert_eq!(named.1.map(|thumbprints| thumbprints.sha1.len()), Some(27));
+        for (name, value, reported) in [
+            ("key_id", &b" first"[..], "key key_id of Secret team-a/client begins or ends with white space"),
+            ("certificate", b"no certificate", "key certificate of Secret team-a/client is no PEM certificate"),
+        ] {
+            assert!(key(&[(name, value)]).is_err_and(|message| message.starts_with(reported)), "{name}");
+        }
+        // who signs nothing needs neither
+        let post: &[(&str, &[u8])] = &[("client_id", b"id"), ("client_secret", b"s"), ("certificate", b"x")];
+        assert_eq!(rejected(post, POST, SERVICE), "");
+    }
+
+    #[test]
+    fn public_client_needs_no_secret() {
+        let data: &[(&str, &[u8])] = &[("client_id", b"id"), ("username", b"u"), ("password", b"p")];
+        let read = material(data).credentials(ClientAuthentication::None, GrantType::Password);
+        assert!(read.is_ok_and(|client| matches!(client.proof, Proof::Nothing) && client.user.is_some()));
+    }
+
+    #[test]
     fn every_value_is_in_the_fingerprint() {
         let token = Sensitive::new("token".to_owned());
         let digest = |data: &[(&str, &[u8])]| material(data).fingerprint(&token);
         let base = digest(&[("client_id", b"id"), ("client_secret", b"s")]);
         assert_eq!(base, digest(&[("client_id", b"id"), ("client_secret", b"s"), ("unrelated", b"x")]));
-        for key in ["private_key", "username", "password"] {
+        for key in ["private_key", "username", "password", "key_id", "certificate"] {
             assert_ne!(base, digest(&[("client_id", b"id"), ("client_secret", b"s"), (key, b"x")]), "{key}");
         }
     }

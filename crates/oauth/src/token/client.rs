@@ -1,6 +1,6 @@
 //! Who requests a token, and how the client authenticates.
 
-use crate::sensitive::Sensitive;
+use crate::{assertion::ClientKey, sensitive::Sensitive};
 
 /// The client of a token request.
 #[derive(Clone)]
@@ -20,8 +20,10 @@ pub enum Proof {
     SecretInBody(Sensitive),
     /// The client secret as HTTP Basic, both halves form-encoded (RFC 6749 section 2.3.1).
     SecretInHeader(Sensitive),
-    /// A PEM private key that signs a client assertion (RFC 7523 section 2.2).
-    PrivateKey(Sensitive),
+    /// A private key that signs a client assertion (RFC 7523 section 2.2).
+    PrivateKey(ClientKey),
+    /// Nothing: the client is public (RFC 6749 section 2.1).
+    Nothing,
 }
 
 /// A service user (RFC 6749 section 4.3).
