@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# The builder makes a static binary with musl. The last stage holds that binary
+# The builder makes the binary that the tests run: static, with glibc, which resolves
+# names also where queries for AAAA fail. The last stage holds that binary
 # and the public CA certificates, and nothing else: no shell, no package, no user
 # database. `make image` builds it, for this machine's architecture or another
 # (ARCH=arm64); `make image PREBUILT=1` builds the last stage alone, from a folder
@@ -8,16 +9,18 @@
 # The architecture of both stages. Another one than the machine's is emulated.
 ARG ARCH=amd64
 
-FROM --platform=linux/${ARCH} rust:1.95-alpine AS build
-RUN apk add --no-cache build-base ca-certificates cmake perl
+FROM --platform=linux/${ARCH} rust:1.95-bookworm AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates cmake
 WORKDIR /src
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
 COPY src src
 COPY crates crates
 # An image from scratch has no loader, so that a binary that needs one is refused here.
-RUN cargo build --release --locked --package itwin-credential-operator \
+RUN target=$(uname -m)-unknown-linux-gnu \
+    && RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked \
+        --package itwin-credential-operator --target "$target" \
     && mkdir /out \
-    && cp target/release/itwin-credential-operator /etc/ssl/certs/ca-certificates.crt /out/ \
+    && cp "target/$target/release/itwin-credential-operator" /etc/ssl/certs/ca-certificates.crt /out/ \
     && ! readelf --program-headers /out/itwin-credential-operator | grep --quiet INTERP
 
 FROM scratch AS runtime

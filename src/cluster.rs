@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use itwin_api::credential::WorkloadKind;
+use itwin_api::{authority::CaBundleKind, credential::WorkloadKind};
 use itwin_core::{desired_secret::Data, messages::CallFailure, quote::Quote};
 use kube::Client;
 use serde::de::DeserializeOwned;
@@ -44,6 +44,8 @@ pub enum Step {
     GetTarget,
     /// Reads the labels of a namespace.
     GetNamespace,
+    /// Reads the CA certificates of an authority.
+    GetCaBundle(CaBundleKind),
     /// Creates the token Secret.
     CreateSecret,
     /// Patches the token Secret.
@@ -67,6 +69,8 @@ impl Step {
         match self {
             Self::GetClientSecret | Self::GetSecretMetadata | Self::GetTarget => ("get", "secrets"),
             Self::GetNamespace => ("get", "namespaces"),
+            Self::GetCaBundle(CaBundleKind::ConfigMap) => ("get", "configmaps"),
+            Self::GetCaBundle(CaBundleKind::Secret) => ("get", "secrets"),
             Self::CreateSecret => ("create", "secrets"),
             Self::PatchSecret => ("patch", "secrets"),
             Self::GetWorkload(kind) => ("get", workloads(kind)),

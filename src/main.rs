@@ -4,11 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use itwin_credential_operator::{
-    config::args::{Cli, Command},
+    config::{
+        args::{Cli, Command},
+        proxy::Proxies,
+    },
     report, runtime,
 };
 
-/// The exit code for invalid arguments.
+/// The exit code for invalid arguments and environment variables.
 const INVALID_ARGUMENTS: u8 = 2;
 
 fn main() -> ExitCode {
@@ -55,6 +58,13 @@ fn start(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Crd => itwin_api::crds().map(|yaml| print!("{yaml}")),
         Command::Run(args) => {
+            let proxies = match Proxies::from_env() {
+                Ok(proxies) => proxies,
+                Err(error) => {
+                    eprintln!("error: {error}");
+                    return ExitCode::from(INVALID_ARGUMENTS);
+                }
+            };
             disable_core_dumps();
             report::log::start(args.log_format, args.log_level);
             report::log::log_panics();
@@ -67,7 +77,7 @@ fn start(cli: Cli) -> ExitCode {
                     .build()
                     .map_err(|error| format!("failed to start the async runtime: {error}"))
                     .and_then(|runtime| {
-                        let result = runtime.block_on(runtime::process::run(args));
+                        let result = runtime.block_on(runtime::process::run(args, &proxies));
                         // does not wait for name resolution, whose threads cannot be interrupted
                         runtime.shutdown_background();
                         result

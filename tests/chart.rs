@@ -27,6 +27,7 @@ fn values() -> Result<Vec<Option<PathBuf>>> {
         files.push(Some(entry?.path()));
     }
     files.push(Some(project().join("examples/values-single-namespace.yaml")));
+    files.push(Some(project().join("examples/values-openshift.yaml")));
     Ok(files)
 }
 
@@ -105,6 +106,45 @@ async fn rendered_objects_are_accepted_by_the_api_server() -> Result<()> {
 }
 
 #[tokio::test]
+async fn ca_bundles_that_the_values_name_may_be_read_and_no_others() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let ca_roles = async |arguments: &[&str]| -> Result<Vec<Value>> {
+        let objects = objects(&testbed, "roles", arguments).await?;
+        let roles = of_kind(&objects, "Role").into_iter().cloned();
+        Ok(roles
+            .filter(|role| role["metadata"]["name"].as_str().is_some_and(|name| name.ends_with("-ca-bundles")))
+            .collect())
+    };
+    assert!(ca_roles(&[]).await?.is_empty(), "no authority refers to any");
+    let roles = ca_roles(&[&file("everything.yaml")?]).await?;
+    let [role] = &roles[..] else { bail!("one Role: {roles:?}") };
+    assert_eq!(role["metadata"]["namespace"], "roles");
+    let rule = |resource: &str, names: Value| json!({"apiGroups": [""], "resources": [resource], "resourceNames": names, "verbs": ["get"]});
+    let expected = [rule("configmaps", json!(["corporate-ca", "other-ca"])), rule("secrets", json!(["ca"]))];
+    assert_eq!(role["rules"], json!(expected));
+    Ok(())
+}
+
+#[tokio::test]
+async fn openshift_may_choose_the_user() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let values = format!("--values={}", project().join("examples/values-openshift.yaml").display());
+    let objects = objects(&testbed, "openshift", &[&values]).await?;
+    let deployment = *of_kind(&objects, "Deployment").first().context("a Deployment")?;
+    let pod = &deployment["spec"]["template"]["spec"];
+    for context in [&pod["securityContext"], &pod["containers"][0]["securityContext"]] {
+        for field in ["runAsUser", "runAsGroup", "fsGroup", "supplementalGroups"] {
+            assert!(context[field].is_null(), "{field}: {context}");
+        }
+    }
+    // what the restricted Pod Security Standard demands stays
+    assert_eq!(pod["securityContext"], json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}}));
+    assert_eq!(pod["containers"][0]["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
+    assert_eq!(pod["containers"][0]["securityContext"]["allowPrivilegeEscalation"], json!(false));
+    Ok(())
+}
+
+#[tokio::test]
 async fn unknown_and_ill_typed_values_are_refused() -> Result<()> {
     let testbed = Testbed::current()?;
     for (wrong, named) in [
@@ -115,6 +155,8 @@ async fn unknown_and_ill_typed_values_are_refused() -> Result<()> {
         ("authorities.mine.isuer=https://ims.example.com", "isuer"),
         ("authorities.mine.issuer=http://ims.example.com", "issuer"),
         ("authorities.bentley-ims.maxConcurrentRequests=0", "maxConcurrentRequests"),
+        ("authorities.bentley-ims.scopeCheck=lenient", "scopeCheck"),
+        ("authorities.bentley-ims.clientAssertion.alg=ES256", "clientAssertion"),
         ("watchNamespaces=team-a", "watchNamespaces"),
         ("watchNamespaces={Team A}", "watchNamespaces"),
         ("watchSecrets=maybe", "watchSecrets"),
@@ -164,7 +206,7 @@ async fn settings_reach_the_command_line() -> Result<()> {
         "--concurrency=3",
         "--log-level=warn",
         "--log-format=text",
-        "--metrics-address=0.0.0.0:9000",
+        "--metrics-address=[::]:9000",
         "--lease-namespace=x",
     ] {
         assert!(rendered.contains(&format!("- {argument}\n")), "{argument} is missing");

@@ -166,6 +166,19 @@ fn modules_of_the_controller_import_each_other_without_a_circle() {
 }
 
 #[test]
+fn image_holds_the_binary_that_the_tests_run() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in ["Dockerfile", "scripts/image", "Makefile"] {
+        let text = std::fs::read_to_string(root.join(file)).expect("a readable file");
+        // another C library resolves names in another way
+        for wanted in ["-C target-feature=+crt-static", "-unknown-linux-gnu"] {
+            assert!(text.contains(wanted), "{file} does not build with {wanted}");
+        }
+        assert!(!text.contains("musl") && !text.contains("alpine"), "{file}");
+    }
+}
+
+#[test]
 fn circle_of_imports_is_found() {
     let imports = |code: &[(&str, &str)]| -> BTreeMap<String, Vec<String>> {
         let modules: Vec<String> = code.iter().map(|(name, _)| (*name).to_owned()).collect();

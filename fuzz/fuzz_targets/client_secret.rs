@@ -5,13 +5,17 @@ use chrono::DateTime;
 use itwin_api::{authority::ClientAuthentication, credential::GrantType};
 use itwin_credential_operator::observe::client_secret::ClientMaterial;
 use itwin_credential_operator_fuzz::{is_bounded, on_small_stack};
-use itwin_oauth::{assertion::{self, AssertionId, ID_BYTES}, sensitive::Sensitive, token::Proof};
+use itwin_oauth::{
+    assertion::{self, Assertion, AssertionId, ClientKey, ID_BYTES, Thumbprints},
+    sensitive::Sensitive,
+    token::Proof,
+};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     on_small_stack(|| {
-        let names = ["client_secret", "private_key", "username", "password"];
+        let names = ["client_secret", "private_key", "username", "password", "key_id", "certificate"];
         let mut values: Vec<_> = names.map(|name| (name.to_owned(), ByteString(data.to_vec()))).into();
         values.push(("client_id".to_owned(), ByteString(b"id".to_vec())));
         let secret = Secret { data: Some(values.into_iter().collect()), ..Secret::default() };
@@ -21,16 +25,24 @@ fuzz_target!(|data: &[u8]| {
             match material.credentials(method, GrantType::ClientCredentials) {
                 Err(failure) => is_bounded(&failure.message),
                 Ok(client) => {
-                    if let Proof::PrivateKey(pem) = client.proof {
-                        let now = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
-                        let _ = assertion::sign(&pem, &client.id, "https://ims.example.com", now, &AssertionId::from_random([0; ID_BYTES]));
+                    if let Proof::PrivateKey(key) = client.proof {
+                        sign(&key);
                     }
                 }
             }
         }
-        // the key parser alone, too, with texts that no value of a Secret can be
-        let pem = Sensitive::new(String::from_utf8_lossy(data).into_owned());
-        let id = AssertionId::from_random([0; ID_BYTES]);
-        let _ = assertion::sign(&pem, "id", "https://ims.example.com", DateTime::UNIX_EPOCH, &id);
+        // the parsers alone, too, with texts that no value of a Secret can be
+        let text = String::from_utf8_lossy(data).into_owned();
+        let certificate = Thumbprints::from_pem(&text);
+        sign(&ClientKey { pem: Sensitive::new(text), key_id: None, certificate });
     });
 });
+
+fn sign(key: &ClientKey) {
+    let id = AssertionId::from_random([0; ID_BYTES]);
+    let audience = "https://ims.example.com";
+    let _ = assertion::sign(
+        key,
+        &Assertion { client_id: "id", audience, algorithm: None, now: DateTime::UNIX_EPOCH, id: &id },
+    );
+}

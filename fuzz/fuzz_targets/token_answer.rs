@@ -6,7 +6,7 @@ use futures::{executor::block_on, future::BoxFuture};
 use itwin_api::credential::GrantType;
 use itwin_core::messages_oauth::token::{Names, not_issued};
 use itwin_credential_operator_fuzz::on_small_stack;
-use itwin_oauth::{assertion::{AssertionId, ID_BYTES}, sensitive::Sensitive, token::{self, ClientCredentials, Proof, Server, TokenRequest}, transport::{Transport, TransportError}};
+use itwin_oauth::{assertion::{AssertionId, AssertionRules, ID_BYTES}, sensitive::Sensitive, token::{self, ClientCredentials, Proof, Server, TokenRequest}, transport::{Transport, TransportError}};
 use libfuzzer_sys::fuzz_target;
 
 /// An answer of the fuzzer's choice. The statuses that `Http` turns into errors are not among them.
@@ -39,6 +39,7 @@ fn answered(status: u8, body: &[u8]) {
         },
         scopes: vec!["itwin-platform".to_owned()],
         resources: Vec::new(),
+        audience: None,
     };
     let names = Names {
         authority: "ims".to_owned(),
@@ -47,7 +48,7 @@ fn answered(status: u8, body: &[u8]) {
         grant_type: GrantType::ClientCredentials,
     };
     let endpoint = url::Url::parse("https://ims.example.com/token").expect("a URL");
-    let server = Server { token_endpoint: &endpoint, issuer: "https://ims.example.com" };
+    let server = Server { token_endpoint: &endpoint, issuer: "https://ims.example.com", assertion: &AssertionRules::default() };
     let id = AssertionId::from_random([0; ID_BYTES]);
     match block_on(token::request(&Canned(status, body), server, &request, chrono::DateTime::UNIX_EPOCH, &id)) {
         Ok(response) => {

@@ -41,17 +41,29 @@ pub async fn request_token(authority: &Authority, order: &Order<'_>) -> Result<I
         .config
         .permits_namespace(&authority.name, namespace, order.namespace_labels)
         .map_err(RequestError::NotSent)?;
-    let request =
-        TokenRequest { client: order.client.clone(), scopes: spec.scopes.clone(), resources: spec.resources.clone() };
+    let request = TokenRequest {
+        client: order.client.clone(),
+        scopes: spec.scopes.clone(),
+        resources: spec.resources.clone(),
+        audience: spec.audience.clone(),
+    };
     let (response, claims) = authority.request_token(&request, &names(authority, order)).await?;
     let expected = Expected {
         scopes: &spec.scopes,
+        scope_check: authority.config.scope_check,
+        allowed_scopes: authority.config.allowed_scopes.as_deref(),
+        default_lifetime: authority.config.default_token_lifetime,
         held: order.held,
         record: order.record,
         skew: authority.config.clock_skew,
         now: authority.clock.now(),
     };
-    Ok(validate::validate(response, claims.as_ref(), expected)?)
+    let issued = validate::validate(response, claims.as_ref(), expected)?;
+    if !issued.unnamed_scopes.is_empty() {
+        let (authority, scopes) = (&authority.name, issued.unnamed_scopes.join(" "));
+        tracing::info!(authority, namespace, scopes, "the authority does not say that it granted these scopes");
+    }
+    Ok(issued)
 }
 
 /// The objects that messages about a token request name.

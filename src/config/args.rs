@@ -39,8 +39,8 @@ pub struct RunArgs {
     #[arg(long, env = "ITWIN_OPERATOR_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
 
-    /// Address of /metrics, /healthz and /readyz.
-    #[arg(long, env = "ITWIN_OPERATOR_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
+    /// Address of /metrics, /healthz and /readyz. The default is every address, of IPv4 and IPv6.
+    #[arg(long, env = "ITWIN_OPERATOR_METRICS_ADDRESS", default_value = "[::]:8080")]
     pub metrics_address: SocketAddr,
 
     /// Elect a leader among several replicas through a Lease. Without it, run only one replica.

@@ -6,11 +6,14 @@ use std::{collections::BTreeMap, time::Duration};
 use base64::Engine;
 use chrono::TimeDelta;
 use itwin_api::{
-    authority::{AccessTokenFormat, AuthoritySpec, ClientAuthentication},
+    authority::{
+        AccessTokenFormat, AssertionAlgorithm, AuthoritySpec, ClientAssertion, ClientAuthentication, ScopeCheck,
+    },
     credential::{CredentialSpec, GrantType},
     limits::URL_MAX,
 };
 use itwin_core::{failure::Failure, messages_permission};
+use itwin_oauth::assertion::{AssertionAudience, AssertionRules, SigningAlgorithm};
 use kube::core::{Selector, SelectorExt};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use url::Url;
@@ -20,28 +23,40 @@ use url::Url;
 pub struct AuthorityConfig {
     /// Issuer identifier without a trailing slash.
     pub issuer: String,
+    /// The same as the administrator wrote it.
+    pub written_issuer: String,
     /// Token endpoint, if the administrator configured it.
     pub token_endpoint: Option<Url>,
     /// URL of the key set, if the administrator configured it.
     pub jwks_uri: Option<Url>,
     /// How clients authenticate.
     pub client_authentication: ClientAuthentication,
+    /// What the authority demands of client assertions.
+    pub assertion: AssertionRules,
     /// CA certificates that replace the system's root certificates.
     pub roots: Option<Vec<CertificateDer<'static>>>,
     /// Whether tokens are JWTs and must be verified.
     pub verify: bool,
+    /// The lifetime of opaque tokens for which the authority states none.
+    pub default_token_lifetime: Option<TimeDelta>,
     /// Accepted audiences, of which a token must have one; empty if any is accepted.
     pub audiences: Vec<String>,
     /// Deadline of one request.
     pub request_timeout: Duration,
+    /// Deadline of a connection.
+    pub connect_timeout: Duration,
     /// Maximum number of token requests in flight.
     pub max_concurrent_requests: u16,
     /// Maximum number of token requests per minute.
     pub requests_per_minute: u32,
     /// Tolerated difference between the clocks of authority and operator.
     pub clock_skew: TimeDelta,
+    /// Whether every requested scope must be granted.
+    pub scope_check: ScopeCheck,
+    /// The scopes that may be requested and granted; `None` for any.
+    pub allowed_scopes: Option<Vec<String>>,
     allowed_grant_types: Vec<GrantType>,
-    allowed_scopes: Option<Vec<String>>,
+    allowed_audiences: Option<Vec<String>>,
     allowed_namespaces: Option<Selector>,
 }
 
@@ -57,10 +72,19 @@ impl AuthorityConfig {
             token_endpoint: spec.token_endpoint.as_deref().map(|url| https_url("tokenEndpoint", url)).transpose()?,
             jwks_uri: spec.jwks_uri.as_deref().map(|url| https_url("jwksUri", url)).transpose()?,
             client_authentication: spec.client_authentication,
-            roots: spec.ca_bundle.as_deref().map(roots).transpose()?,
+            assertion: spec.client_assertion.as_ref().map(assertion_rules).unwrap_or_default(),
+            roots: spec.ca_bundle.as_deref().map(bundle).transpose()?,
             verify: spec.access_token_format == AccessTokenFormat::Jwt,
+            default_token_lifetime: spec
+                .default_token_lifetime
+                .map(|lifetime| TimeDelta::from_std(lifetime.into()))
+                .transpose()
+                .map_err(|_| "defaultTokenLifetime: must be at most 8760h")?,
             audiences: spec.audiences.clone(),
             request_timeout: spec.request_timeout.into(),
+            connect_timeout: spec.connect_timeout.into(),
+            scope_check: spec.scope_check,
+            allowed_audiences: spec.allowed_audiences.clone(),
             max_concurrent_requests: u16::try_from(spec.max_concurrent_requests)
                 .ok()
                 .filter(|requests| *requests > 0)
@@ -78,8 +102,17 @@ impl AuthorityConfig {
                     format!("allowedNamespaces: {error}; write matchLabels or matchExpressions as for a Deployment")
                 })?),
             },
+            written_issuer: spec.issuer.clone(),
             issuer,
         })
+    }
+
+    /// The same with the CA certificates that `spec.caBundleRef` refers to.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn trusting(self, pem: &[u8]) -> Result<Self, String> {
+        Ok(Self { roots: Some(roots("caBundleRef", pem)?), ..self })
     }
 
     /// Whether the labels of a namespace determine whether its credentials may use this authority.
@@ -107,10 +140,11 @@ impl AuthorityConfig {
         }
     }
 
-    /// Checks whether the authority allows grant type and scopes of a credential, before a request is sent.
+    /// Checks whether the authority allows grant type, scopes and audiences of a credential, before a request is sent.
     ///
     /// # Errors
-    /// [`Reason::GrantTypeNotAllowed`] or [`Reason::ScopeNotAllowed`], with the field that does not allow it.
+    /// [`Reason::GrantTypeNotAllowed`], [`Reason::ScopeNotAllowed`] or [`Reason::AudienceNotAllowed`], with the field that
+    /// does not allow it.
     pub fn permits(&self, authority: &str, spec: &CredentialSpec) -> Result<(), Failure> {
         if !self.allowed_grant_types.contains(&spec.grant_type) {
             let allowed: Vec<&str> = self.allowed_grant_types.iter().map(|grant_type| grant_type.as_str()).collect();
@@ -125,8 +159,39 @@ impl AuthorityConfig {
                 return Err(messages_permission::scope_not_allowed(authority, &forbidden, &allowed));
             }
         }
-        Ok(())
+        self.permits_audience(authority, spec)
     }
+
+    /// Each audience and each resource must be one that is allowed. Some servers take several audiences in one text.
+    fn permits_audience(&self, authority: &str, spec: &CredentialSpec) -> Result<(), Failure> {
+        let Some(allowed) = &self.allowed_audiences else { return Ok(()) };
+        let is_allowed = |audience: &str| allowed.iter().any(|allowed| allowed == audience);
+        let audience =
+            spec.audience.as_deref().filter(|audience| !is_allowed(audience) && !audience.split(' ').all(is_allowed));
+        let resource = spec.resources.iter().map(String::as_str).find(|resource| !is_allowed(resource));
+        let forbidden = audience.map(|audience| ("audience", audience));
+        let Some((field, value)) = forbidden.or(resource.map(|resource| ("resources", resource))) else {
+            return Ok(());
+        };
+        let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
+        Err(messages_permission::audience_not_allowed(authority, field, value, &allowed))
+    }
+}
+
+fn assertion_rules(assertion: &ClientAssertion) -> AssertionRules {
+    let audience = match assertion.audience.as_str() {
+        "issuer" => AssertionAudience::Issuer,
+        "tokenEndpoint" => AssertionAudience::TokenEndpoint,
+        text => AssertionAudience::Text(text.to_owned()),
+    };
+    let algorithm = assertion.algorithm.map(|algorithm| match algorithm {
+        AssertionAlgorithm::RS256 => SigningAlgorithm::Rs256,
+        AssertionAlgorithm::PS256 => SigningAlgorithm::Ps256,
+        AssertionAlgorithm::ES256 => SigningAlgorithm::Es256,
+        AssertionAlgorithm::ES384 => SigningAlgorithm::Es384,
+        AssertionAlgorithm::EdDSA => SigningAlgorithm::EdDsa,
+    });
+    AssertionRules { audience, algorithm }
 }
 
 fn https_url(field: &str, text: &str) -> Result<Url, String> {
@@ -140,16 +205,21 @@ fn https_url(field: &str, text: &str) -> Result<Url, String> {
     if url.scheme() == "https" && url.has_host() && plain { Ok(url) } else { Err(format!("{field}: {advice}")) }
 }
 
-fn roots(bundle: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let compact: String = bundle.split_ascii_whitespace().collect();
+fn bundle(base64: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let compact: String = base64.split_ascii_whitespace().collect();
     let pem = base64::engine::general_purpose::STANDARD
         .decode(compact)
         .map_err(|_| "caBundle: is not base64: write the output of 'base64 -w0' of the CA's PEM file".to_owned())?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|_| {
-        "caBundle: contains an invalid PEM certificate: write the CA's PEM file, base64 encoded".to_owned()
-    })?;
+    roots("caBundle", &pem)
+}
+
+/// The certificates of a PEM text, which this field names.
+fn roots(field: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| format!("{field}: contains an invalid PEM certificate: write the CA's PEM file"))?;
     if certificates.is_empty() {
-        return Err("caBundle: contains no certificate; write the PEM certificate of the CA, base64 encoded".to_owned());
+        return Err(format!("{field}: contains no certificate; write the PEM certificate of the CA"));
     }
     Ok(certificates)
 }
@@ -185,6 +255,7 @@ mod tests {
     fn trailing_slash_of_the_issuer_is_ignored() {
         let config = AuthorityConfig::new(&spec(serde_json::json!({}))).expect("valid");
         assert_eq!(config.issuer, "https://ims.example.com");
+        assert_eq!(config.written_issuer, "https://ims.example.com/");
     }
 
     #[test]
@@ -200,6 +271,48 @@ mod tests {
     }
 
     #[test]
+    fn audience_and_resources_that_are_not_allowed_are_rejected() {
+        let rejected = |allowed: &[&str], audience: Option<&str>, resources: &[&str]| {
+            let config = AuthorityConfig::new(&spec(serde_json::json!({"allowedAudiences": allowed}))).expect("valid");
+            let mut credential = credential();
+            credential.audience = audience.map(str::to_owned);
+            credential.resources = resources.iter().map(|resource| (*resource).to_owned()).collect();
+            config.permits("ims", &credential).err().map(|failure| (failure.reason, failure.message))
+        };
+        assert_eq!(rejected(&["https://a", "https://b"], Some("https://a"), &["https://b"]), None);
+        assert_eq!(rejected(&["https://a", "https://b"], Some("https://a https://b"), &[]), None);
+        assert_eq!(rejected(&["https://a https://b"], Some("https://a https://b"), &[]), None);
+        assert_eq!(rejected(&[], None, &[]), None);
+        for (audience, resources, field) in [
+            (Some("https://c"), &[][..], "spec.audience"),
+            (Some("https://a https://c"), &[], "spec.audience"),
+            (Some("https://a "), &[], "spec.audience"),
+            (None, &["https://a", "https://c"], "spec.resources"),
+            (None, &["https://a/"], "spec.resources"),
+        ] {
+            let (reason, message) = rejected(&["https://a"], audience, resources).expect("rejected");
+            assert_eq!(reason, Reason::AudienceNotAllowed);
+            assert!(message.contains(field) && message.contains("spec.allowedAudiences"), "{message}");
+        }
+        let long = "x".repeat(2000);
+        assert!(rejected(&[], Some(&long), &[]).is_some_and(|(_, message)| message.len() < 500));
+    }
+
+    #[test]
+    fn assertion_follows_the_spec() {
+        let rules = |assertion: serde_json::Value| {
+            let spec = serde_json::json!({"clientAuthentication": "private_key_jwt", "clientAssertion": assertion});
+            AuthorityConfig::new(&self::spec(spec)).expect("valid").assertion
+        };
+        assert_eq!(rules(serde_json::json!({})), AssertionRules::default());
+        let text = rules(serde_json::json!({"audience": "https://x", "algorithm": "PS256"}));
+        assert_eq!(text.audience, AssertionAudience::Text("https://x".to_owned()));
+        assert_eq!(text.algorithm, Some(SigningAlgorithm::Ps256));
+        let endpoint = rules(serde_json::json!({"audience": "tokenEndpoint"}));
+        assert_eq!(endpoint.audience, AssertionAudience::TokenEndpoint);
+    }
+
+    #[test]
     fn namespace_is_allowed_by_its_labels() {
         let authority = serde_json::json!({"allowedNamespaces": {"matchLabels": {"itwin": "yes"}}});
         assert_eq!(failure(authority.clone(), &[("itwin", "yes")]), None);
@@ -211,6 +324,16 @@ mod tests {
         for bundle in ["!", "", "bm90IGEgY2VydGlmaWNhdGU="] {
             let error = AuthorityConfig::new(&spec(serde_json::json!({"caBundle": bundle}))).expect_err("rejected");
             assert!(error.starts_with("caBundle: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn certificates_of_a_reference_are_trusted_alone() {
+        const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+        let config = || AuthorityConfig::new(&spec(serde_json::json!({}))).expect("valid");
+        assert_eq!(config().trusting(CERTIFICATE).map(|config| config.roots.map(|roots| roots.len())), Ok(Some(1)));
+        for pem in [&b""[..], b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
+            assert!(config().trusting(pem).is_err_and(|error| error.starts_with("caBundleRef: ")));
         }
     }
 

@@ -56,6 +56,8 @@ struct Entry {
     /// UID, generation and digest of the spec that `authority` was made from. A cluster that was restored from a backup
     /// gives out a generation a second time.
     made_from: (String, i64, String),
+    /// The CA certificates that the spec refers to, as a digest.
+    bundle: Option<String>,
     /// Which server it is: an edit of anything else forgets nothing of what is known of it.
     server: String,
     authority: Result<Arc<Authority>, Failure>,
@@ -144,8 +146,15 @@ impl Authorities {
 
     /// The entry for the current spec of an authority. One that still names the same server keeps what is known of it:
     /// endpoints, keys and circuit breakers. The limits of what was sent before hold in any case.
-    /// Says whether the spec was edited. `None` if the authority is gone by now.
-    pub(super) fn ensure(&self, object: &ITwinAuthority) -> Option<(Result<Arc<Authority>, Failure>, bool)> {
+    ///
+    /// `bundle` holds the CA certificates that the spec refers to. Those of before stay where they cannot be read; where
+    /// they changed, endpoints and keys are asked for again.
+    /// Says whether the spec or the certificates were edited. `None` if the authority is gone by now.
+    pub(super) fn ensure(
+        &self,
+        object: &ITwinAuthority,
+        bundle: &Result<Option<Vec<u8>>, Failure>,
+    ) -> Option<(Result<Arc<Authority>, Failure>, bool)> {
         let name = object.name_any();
         let spec = serde_json::to_string(&object.spec).unwrap_or_default();
         let made_from = (
@@ -157,8 +166,11 @@ impl Authorities {
         if !self.announced().contains(&name) {
             return None;
         }
+        let pem = bundle.as_ref().map(Option::as_deref);
+        let digest = pem.map(|pem| pem.map(|pem| digest::sha256_hex([&*String::from_utf8_lossy(pem)])));
         if let Some(entry) = entries.get(&name)
             && entry.made_from == made_from
+            && digest.as_ref().map_or(entry.bundle.is_some(), |digest| *digest == entry.bundle)
         {
             return Some((entry.authority.clone(), false));
         }
@@ -167,13 +179,20 @@ impl Authorities {
         let revision = before.as_ref().map_or(1, |entry| entry.revision + 1);
         let same = before.filter(|entry| entry.server == server);
         let known = same.as_ref().and_then(|entry| entry.authority.as_ref().ok()?.metadata());
-        let authority = AuthorityConfig::new(&object.spec)
+        let made = AuthorityConfig::new(&object.spec)
+            .and_then(|config| match pem {
+                Ok(Some(pem)) => config.trusting(pem),
+                _ => Ok(config),
+            })
             .and_then(|config| {
                 Authority::new(name.clone(), config, self.metrics.clone(), self.clock.clone(), &self.connect)
             })
             .map(|authority| Arc::new(authority.knowing(known)))
             .map_err(|error| Failure::new(Reason::ConfigurationInvalid, format!("spec.{error}")));
-        if same.is_none() {
+        let authority = pem.map_err(Clone::clone).and(made);
+        let bundle = digest.unwrap_or_default();
+        let trusts_others = same.as_ref().is_none_or(|entry| entry.bundle != bundle);
+        if trusts_others {
             self.requests.reset_breaker(&name);
         }
         if let Ok(authority) = &authority {
@@ -182,6 +201,7 @@ impl Authorities {
         }
         let fresh = Entry {
             made_from: made_from.clone(),
+            bundle: bundle.clone(),
             server,
             authority: authority.clone(),
             failure: None,
@@ -195,7 +215,8 @@ impl Authorities {
         };
         let entry = match same {
             Some(entry) if entry.authority.is_ok() => {
-                Entry { made_from, authority: authority.clone(), revision, ..entry }
+                let due = if trusts_others { self.clock.monotonic() } else { entry.due };
+                Entry { made_from, bundle, authority: authority.clone(), revision, due, ..entry }
             }
             _ => fresh,
         };
@@ -287,7 +308,9 @@ impl Authorities {
 fn server(spec: &AuthoritySpec) -> String {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let format = format!("{:?}", spec.access_token_format);
-    let parts = [&spec.issuer, &text(&spec.token_endpoint), &text(&spec.jwks_uri), &text(&spec.ca_bundle), &format];
+    let reference = format!("{:?}", spec.ca_bundle_ref);
+    let (token_endpoint, jwks_uri) = (text(&spec.token_endpoint), text(&spec.jwks_uri));
+    let parts = [&spec.issuer, &token_endpoint, &jwks_uri, &text(&spec.ca_bundle), &reference, &format];
     digest::sha256_hex(parts.map(String::as_str))
 }
 
@@ -302,7 +325,7 @@ mod tests {
         let authorities = Authorities::new(
             Arc::new(Metrics::new(true).expect("metrics")),
             Clock::system(),
-            crate::oauth::http::Http::connect(Clock::system()),
+            crate::oauth::http::Http::connect(Clock::system(), Default::default()),
             Arc::default(),
         );
         let spec: CredentialSpec =
@@ -315,6 +338,40 @@ mod tests {
         assert!(matches!(state(), observed::Authority::Pending));
         authorities.forget("ims");
         assert!(matches!(state(), observed::Authority::Unavailable(_)));
+    }
+
+    #[test]
+    fn certificates_that_change_are_taken_over_and_those_that_cannot_be_read_stay() {
+        const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+        let metrics = Arc::new(Metrics::new(true).expect("metrics"));
+        let connect: Connect = Arc::new(|config| Err(format!("{} roots", config.roots.as_ref().map_or(0, Vec::len))));
+        let authorities = Authorities::new(metrics, Clock::system(), connect, Arc::default());
+        let object: ITwinAuthority = serde_json::from_value(json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinAuthority",
+            "metadata": {"name": "ims", "uid": "uid", "generation": 1},
+            "spec": {
+                "issuer": "https://ims.example.com",
+                "caBundleRef": {"kind": "ConfigMap", "name": "ca", "key": "ca.crt"},
+            },
+        }))
+        .expect("a valid authority");
+        authorities.announce("ims");
+        let ensured = |bundle| {
+            let (authority, is_edited) = authorities.ensure(&object, &bundle).expect("it is there");
+            (authority.err().map(|failure| failure.message).unwrap_or_default(), is_edited)
+        };
+        let failure = || Failure::new(Reason::ConfigurationInvalid, "it cannot be read");
+        let pem = |certificates| Ok(Some(CERTIFICATE.repeat(certificates).into_bytes()));
+        assert_eq!(
+            ensured(Err(failure())),
+            ("it cannot be read".to_owned(), true),
+            "nothing is sent before it is read"
+        );
+        assert_eq!(ensured(pem(1)), ("spec.1 roots".to_owned(), true));
+        assert_eq!(ensured(pem(1)), ("spec.1 roots".to_owned(), false));
+        assert_eq!(ensured(Err(failure())), ("spec.1 roots".to_owned(), false));
+        assert_eq!(ensured(pem(2)), ("spec.2 roots".to_owned(), true));
     }
 
     #[test]
@@ -331,12 +388,12 @@ mod tests {
         .expect("a valid authority");
         let shown = || metrics.pages().expect("text").any(|page| page.contains("\"ims\""));
         authorities.announce("ims");
-        assert!(authorities.ensure(&object).is_some());
+        assert!(authorities.ensure(&object, &Ok(None)).is_some());
         authorities.gauge("ims", true, Some(DateTime::UNIX_EPOCH));
         assert!(shown());
         authorities.forget("ims");
         assert!(!shown());
-        assert!(authorities.ensure(&object).is_none());
+        assert!(authorities.ensure(&object, &Ok(None)).is_none());
         authorities.gauge("ims", true, Some(DateTime::UNIX_EPOCH));
         assert!(!shown() && authorities.entries().is_empty());
     }

@@ -17,7 +17,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{RequeueAfter, context::Context};
+use super::{RequeueAfter, ca_bundle, context::Context};
 use crate::{
     cluster::{CallError, Cluster, Step},
     oauth::authority::{Authority, Metadata},
@@ -37,20 +37,33 @@ pub async fn reconcile(object: &ITwinAuthority, context: &Context) -> RequeueAft
     if object.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let (authority, is_edited) = authorities.ensure(object)?;
+    let bundle = match &object.spec.ca_bundle_ref {
+        None => Ok(None),
+        Some(reference) => ca_bundle::read(&context.cluster, &context.own_namespace, reference).await.map(Some),
+    };
+    let (authority, is_edited) = authorities.ensure(object, &bundle)?;
     if is_edited {
         namespaces.enqueue_users_of(&name);
     }
     let authority = match authority {
         Ok(authority) => authority,
-        Err(failure) => return report(object, None, Some(&failure), context, INVALID_RETRY).await,
+        Err(failure) => {
+            let wait = if bundle.is_err() { ca_bundle::INTERVAL } else { INVALID_RETRY };
+            return report(object, None, Some(&failure), context, wait).await;
+        }
     };
-    if authorities.wait(&name).is_zero() {
+    if let Err(failure) = &bundle {
+        // reported like a failed refresh: what is known, and the certificates that were read before, are good for a while
+        tracing::warn!(authority = name, "CA certificates could not be read: {}", failure.message);
+        authorities.note(&authority, Err(failure.clone()));
+    } else if authorities.wait(&name).is_zero() {
         refresh(&authority, context).await;
     }
     let metadata = authority.metadata();
     let failure = authorities.failure(&name);
-    report(object, metadata.as_deref(), failure.as_ref(), context, authorities.wait(&name)).await
+    let wait = authorities.wait(&name);
+    let wait = if object.spec.ca_bundle_ref.is_some() { wait.min(ca_bundle::INTERVAL) } else { wait };
+    report(object, metadata.as_deref(), failure.as_ref(), context, wait).await
 }
 
 /// Fetches endpoints and keys, and enqueues the credentials for which the result changes something.

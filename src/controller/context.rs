@@ -21,6 +21,8 @@ use crate::{
 
 /// What every reconcile shares.
 pub struct Context {
+    /// The namespace that the process runs in.
+    pub own_namespace: String,
     /// The clocks.
     pub clock: Clock,
     /// The Kubernetes API.

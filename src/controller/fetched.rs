@@ -87,7 +87,7 @@ pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &ObjectK
 }
 
 /// Reads a Secret with its data.
-async fn read_whole(cluster: &Cluster, step: Step, key: &ObjectKey) -> Result<Secret, CallError> {
+pub(super) async fn read_whole(cluster: &Cluster, step: Step, key: &ObjectKey) -> Result<Secret, CallError> {
     let url = Secret::url_path(&(), Some(&key.namespace));
     let read = async {
         let request = Request::new(url).get(&key.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;

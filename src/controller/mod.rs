@@ -5,6 +5,7 @@ mod admission;
 mod attempt;
 pub mod authorities;
 pub mod authority;
+mod ca_bundle;
 pub mod context;
 pub mod fetched;
 pub mod guarded;

@@ -59,6 +59,11 @@ pub fn client_reference(references: &References<'_>) -> String {
     let keys = &references.credential.spec.client_credentials_ref;
     let names = [&keys.client_id_key, &keys.client_secret_key, &keys.private_key_key, &keys.username_key];
     let names = names.into_iter().chain([&keys.password_key]).map(String::as_str);
-    // neither a name nor a key holds a slash or a comma
-    format!("{}/{}", references.client.name, names.collect::<Vec<_>>().join(","))
+    // named only where they differ from the default, so that the reference is that of earlier versions
+    let defaults = [(&keys.key_id_key, "key_id"), (&keys.certificate_key, "certificate")];
+    let renamed =
+        defaults.iter().filter(|(key, default)| key != default).map(|(key, default)| format!(",{default}={key}"));
+    // neither a name nor a key holds a slash, a comma or an equals sign
+    let names = names.collect::<Vec<_>>().join(",");
+    format!("{}/{names}{}", references.client.name, renamed.collect::<String>())
 }

@@ -28,8 +28,8 @@ use url::Url;
 
 use crate::{clock::Clock, config::authority::AuthorityConfig, metrics::Metrics};
 
-/// Keys are fetched again for an unknown `kid` at most this often: a forged token must not become a way to make the
-/// operator call the authority.
+/// Keys are fetched again for a token that no key verifies at most this often: a forged token must not become a way to
+/// make the operator call the authority.
 const KEY_REFETCH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Makes what carries requests to an authorization server. [`super::http::Http::connect`] is the one that sends them.
@@ -114,7 +114,10 @@ impl Authority {
         if let Some(token) = &config.token_endpoint
             && (config.jwks_uri.is_some() || !config.verify)
         {
-            return Ok((config.issuer.clone(), Endpoints { token: token.clone(), jwks: config.jwks_uri.clone() }));
+            return Ok((
+                config.written_issuer.clone(),
+                Endpoints { token: token.clone(), jwks: config.jwks_uri.clone() },
+            ));
         }
         let url = discovery::document_url(&config.issuer);
         let body = self.get(&url, Document::Discovery).await?;
@@ -166,7 +169,11 @@ impl Authority {
         names: &Names,
     ) -> Result<(TokenResponse, Option<VerifiedClaims>), RequestError> {
         let id = assertion_id().ok_or_else(|| RequestError::NotSent(token_messages::no_randomness(names)))?;
-        let server = Server { token_endpoint: &metadata.endpoints.token, issuer: &metadata.issuer };
+        let server = Server {
+            token_endpoint: &metadata.endpoints.token,
+            issuer: &metadata.issuer,
+            assertion: &self.config.assertion,
+        };
         let response = token::request(&*self.transport, server, request, self.clock.now(), &id).await?;
         let claims = if self.config.verify { Some(self.verify(&response.access_token, request).await?) } else { None };
         Ok((response, claims))
@@ -178,7 +185,7 @@ impl Authority {
             None => Err(VerificationError::UnknownKey),
         };
         let mut verified = check(self.metadata());
-        if verified == Err(VerificationError::UnknownKey)
+        if matches!(verified, Err(error) if may_be_rotation(error))
             && let Some(metadata) = self.refetch_keys().await?
         {
             verified = check(Some(metadata));
@@ -203,6 +210,13 @@ impl Authority {
         *last = Some(self.clock.monotonic());
         self.refresh().await.map(Some)
     }
+}
+
+/// Whether other keys may verify the token: some servers publish a new key under the identifier of the old one, or
+/// without any.
+fn may_be_rotation(error: VerificationError) -> bool {
+    use VerificationError::{AlgorithmMismatch, Signature, UnknownKey};
+    matches!(error, UnknownKey | Signature | AlgorithmMismatch)
 }
 
 /// A fresh identifier for a client assertion; `None` where the system gives no random numbers, without which there is

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use itwin_oauth::{
     tls::{TlsError, TrustedRoots},
     token::ErrorCode,
-    transport::{BODY_MAX, Transport, TransportError, retry_after},
+    transport::{Transport, TransportError, body_max, retry_after},
 };
 use reqwest::{Url, redirect};
 use rustls::pki_types::CertificateDer;
@@ -20,10 +20,8 @@ use super::{
     handshake::{HandshakeError, ObserveHandshakes, Servers},
     tls,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, config::proxy::Proxies};
 
-/// The longest time for name resolution, TCP and TLS together, where the request's deadline is longer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections are closed after this: shorter than the usual 60 s of load balancers, so that a renewal does not
 /// meet a connection that the other side has just closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,9 +37,18 @@ const USER_AGENT: &str = concat!("itwin-credential-operator/", env!("CARGO_PKG_V
 pub struct Http {
     client: reqwest::Client,
     clock: Clock,
-    deadline: Duration,
+    deadlines: Deadlines,
     roots: TrustedRoots,
     servers: Servers,
+}
+
+/// How long a server may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// For the whole request.
+    pub request: Duration,
+    /// For name resolution, proxy, TCP and TLS together.
+    pub connect: Duration,
 }
 
 impl Http {
@@ -49,35 +56,44 @@ impl Http {
     ///
     /// # Errors
     /// Text that says what is wrong with the roots.
-    pub fn new(roots: Option<&[CertificateDer<'static>]>, deadline: Duration, clock: Clock) -> Result<Self, String> {
+    pub fn new(
+        roots: Option<&[CertificateDer<'static>]>,
+        deadlines: Deadlines,
+        proxies: Proxies,
+        clock: Clock,
+    ) -> Result<Self, String> {
         let client = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .https_only(true)
             .tls_backend_preconfigured(tls::config(roots)?)
             .connector_layer(ObserveHandshakes)
             .redirect(redirect::Policy::none())
+            // in place of the library's own reading of the environment
+            .no_proxy()
+            .proxy(reqwest::Proxy::custom(move |url| proxies.for_url(url).cloned()))
             .http1_only()
-            .connect_timeout(CONNECT_TIMEOUT.min(deadline))
-            .timeout(deadline)
+            .connect_timeout(deadlines.connect)
+            .timeout(deadlines.request)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()
             .map_err(|error| root_cause(&error))?;
         let roots = if roots.is_some() { TrustedRoots::Configured } else { TrustedRoots::System };
-        Ok(Self { client, deadline, clock, roots, servers: Servers::default() })
+        Ok(Self { client, deadlines, clock, roots, servers: Servers::default() })
     }
 
     /// What makes such clients from the configuration of an authority.
     #[must_use]
-    pub fn connect(clock: Clock) -> Connect {
+    pub fn connect(clock: Clock, proxies: Proxies) -> Connect {
         Arc::new(move |config| {
-            let http = Self::new(config.roots.as_deref(), config.request_timeout, clock.clone())
+            let deadlines = Deadlines { request: config.request_timeout, connect: config.connect_timeout };
+            let http = Self::new(config.roots.as_deref(), deadlines, proxies.clone(), clock.clone())
                 .map_err(|error| format!("caBundle: no TLS client can be made with it ({error})"))?;
             Ok(Arc::new(http))
         })
     }
 
     async fn exchange(&self, request: reqwest::Request) -> Result<http::Response<Vec<u8>>, TransportError> {
-        let url = request.url().clone();
+        let (url, longest) = (request.url().clone(), body_max(request.method()));
         let response = self.servers.observe(&url, self.client.execute(request)).await;
         let mut response = response.map_err(|error| self.classify(&error, &url))?;
         let status = response.status();
@@ -90,11 +106,11 @@ impl Http {
         }
         if status.is_server_error() {
             // the server failed, with or without a body that can be read
-            let body = tokio::time::timeout(ERROR_BODY_WITHIN, self.body(&mut response, &url)).await;
+            let body = tokio::time::timeout(ERROR_BODY_WITHIN, self.body(&mut response, &url, longest)).await;
             let body = body.ok().and_then(Result::ok).unwrap_or_default();
             return Err(TransportError::Server(status.as_u16(), retry_after, body));
         }
-        let body = self.body(&mut response, &url).await?;
+        let body = self.body(&mut response, &url, longest).await?;
         if self.wants_a_certificate(&url, status, &body) {
             return Err(TransportError::Tls(TlsError::ClientCertificateWanted { status: Some(status.as_u16()) }));
         }
@@ -104,11 +120,16 @@ impl Http {
         Ok(answer)
     }
 
-    async fn body(&self, response: &mut reqwest::Response, url: &Url) -> Result<Vec<u8>, TransportError> {
+    async fn body(
+        &self,
+        response: &mut reqwest::Response,
+        url: &Url,
+        longest: usize,
+    ) -> Result<Vec<u8>, TransportError> {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.classify(&error, url))? {
-            if body.len() + chunk.len() > BODY_MAX {
-                return Err(TransportError::TooLarge);
+            if body.len() + chunk.len() > longest {
+                return Err(TransportError::TooLarge(longest));
             }
             body.extend_from_slice(&chunk);
         }
@@ -121,8 +142,11 @@ impl Http {
     }
 
     fn classify(&self, error: &reqwest::Error, url: &Url) -> TransportError {
+        if error.is_timeout() && error.is_connect() {
+            return TransportError::ConnectTimeout(self.deadlines.connect);
+        }
         if error.is_timeout() {
-            return TransportError::Timeout(self.deadline);
+            return TransportError::Timeout(self.deadlines.request);
         }
         if let Some(tls) = self.tls_error(error, self.servers.asked(url)) {
             return tls;
@@ -160,9 +184,10 @@ impl Transport for Http {
         Box::pin(async move {
             let malformed = |error: reqwest::Error| TransportError::Malformed(root_cause(&error));
             let request = reqwest::Request::try_from(request).map_err(malformed)?;
-            tokio::time::timeout(self.deadline, self.exchange(request))
+            let deadline = self.deadlines.request;
+            tokio::time::timeout(deadline, self.exchange(request))
                 .await
-                .unwrap_or(Err(TransportError::Timeout(self.deadline)))
+                .unwrap_or(Err(TransportError::Timeout(deadline)))
         })
     }
 }

@@ -7,15 +7,16 @@ use itwin_api::{
     authority::ClientAuthentication,
     conditions::Reason,
     credential::{ClientCredentialsRef, GrantType},
-    limits::{CLIENT_ID_MAX, CLIENT_SECRET_MAX, PRIVATE_KEY_MAX, USER_MAX},
+    limits::{CERTIFICATE_MAX, CLIENT_ID_MAX, CLIENT_SECRET_MAX, KEY_ID_MAX, PRIVATE_KEY_MAX, USER_MAX},
     time,
 };
 use itwin_core::{failure::Failure, fingerprint};
 use itwin_oauth::{
+    assertion::{ClientKey, Thumbprints},
     sensitive::Sensitive,
     token::{ClientCredentials, Proof, User},
 };
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 
 /// The values of a client Secret under the keys that the credential names.
 pub struct ClientMaterial {
@@ -29,6 +30,9 @@ pub struct ClientMaterial {
     password: Value,
     /// When the credentials expire, if the Secret says so. It is no part of them.
     expires_at: Option<Result<DateTime<Utc>, &'static str>>,
+    /// The values that a Secret need not have.
+    key_id: Option<Value>,
+    certificate: Option<Value>,
 }
 
 /// A value, or why it is invalid.
@@ -43,9 +47,9 @@ impl ClientMaterial {
     /// One trailing newline is ignored: `kubectl create secret --from-file` of an edited file leaves one.
     #[must_use]
     pub fn new(mut secret: Secret, keys: &ClientCredentialsRef, secret_ref: String) -> Self {
-        let has_expires_at = secret.data.as_ref().is_some_and(|data| data.contains_key(&keys.expires_at_key));
-        let mut take = |key: &str, longest: usize, may_have_lines: bool| {
-            let bytes = secret.data.as_mut().and_then(|data| data.remove(key)).ok_or("is missing: add it")?;
+        let mut take_if_any = |key: &str| secret.data.as_mut().and_then(|data| data.remove(key));
+        let read = |bytes: Option<ByteString>, longest: usize, may_have_lines: bool| -> Value {
+            let bytes = bytes.ok_or("is missing: add it")?;
             // before anything else reads the value
             if without_newline(&bytes.0).len() > longest {
                 return Err(format!("has more than {longest} bytes: write the value from the app registration").into());
@@ -54,15 +58,24 @@ impl ClientMaterial {
             // from here on the value is zeroed when it is dropped
             value(&Sensitive::new(text), may_have_lines).map_err(Cow::Borrowed)
         };
-        let expires_at = take(&keys.expires_at_key, TIME_MAX, false);
+        let mut optional = |key: &str, longest: usize, may_have_lines: bool| {
+            take_if_any(key).map(|bytes| read(Some(bytes), longest, may_have_lines))
+        };
+        let key_id = optional(&keys.key_id_key, KEY_ID_MAX, false);
+        let certificate = optional(&keys.certificate_key, CERTIFICATE_MAX, true);
+        let expires_at = optional(&keys.expires_at_key, TIME_MAX, false);
+        let mut take =
+            |key: &str, longest: usize, may_have_lines: bool| read(take_if_any(key), longest, may_have_lines);
         Self {
-            expires_at: has_expires_at
-                .then(|| expires_at.map_err(drop).and_then(|text| read_time(&text)).map_err(|()| NOT_A_TIME)),
+            expires_at: expires_at
+                .map(|text| text.map_err(drop).and_then(|text| read_time(&text)).map_err(|()| NOT_A_TIME)),
             id: take(&keys.client_id_key, CLIENT_ID_MAX, false),
             client_secret: take(&keys.client_secret_key, CLIENT_SECRET_MAX, false),
             private_key: take(&keys.private_key_key, PRIVATE_KEY_MAX, true),
             username: take(&keys.username_key, USER_MAX, false),
             password: take(&keys.password_key, USER_MAX, false),
+            key_id,
+            certificate,
             keys: keys.clone(),
             secret: secret_ref,
         }
@@ -83,9 +96,8 @@ impl ClientMaterial {
         };
         let id = required(&self.id, &self.keys.client_id_key);
         let proof = match method {
-            ClientAuthentication::PrivateKeyJwt => {
-                required(&self.private_key, &self.keys.private_key_key).map(Proof::PrivateKey)
-            }
+            ClientAuthentication::PrivateKeyJwt => self.client_key(&mut required).map(Proof::PrivateKey),
+            ClientAuthentication::None => Some(Proof::Nothing),
             ClientAuthentication::ClientSecretPost => {
                 required(&self.client_secret, &self.keys.client_secret_key).map(Proof::SecretInBody)
             }
@@ -118,12 +130,38 @@ impl ClientMaterial {
         self.expires_at?.ok()
     }
 
+    /// The private key, with what names it.
+    fn client_key(&self, required: &mut impl FnMut(&Value, &str) -> Option<Sensitive>) -> Option<ClientKey> {
+        let pem = required(&self.private_key, &self.keys.private_key_key);
+        let key_id = self.key_id.as_ref().map(|value| required(value, &self.keys.key_id_key));
+        let certificate = self.certificate.as_ref().map(|value| {
+            let pem = required(value, &self.keys.certificate_key)?;
+            let thumbprints = Thumbprints::from_pem(pem.expose());
+            if thumbprints.is_none() {
+                required(&Err(NOT_A_CERTIFICATE.into()), &self.keys.certificate_key);
+            }
+            thumbprints
+        });
+        Some(ClientKey {
+            pem: pem?,
+            key_id: key_id.map_or(Some(None), |key_id| key_id.map(|key_id| Some(key_id.expose().to_owned())))?,
+            certificate: certificate.map_or(Some(None), |thumbprints| thumbprints.map(Some))?,
+        })
+    }
+
     /// The digest of all values, even of those that a request does not need, keyed by the token that was issued for
     /// them.
     #[must_use]
-    pub fn fingerprint(&self, token: &Sensitive) -> String {
-        let values = [&self.id, &self.client_secret, &self.private_key, &self.username, &self.password];
-        fingerprint::client(token, values.map(|value| value.as_ref().map_or("", |value| value.expose())))
+    pub fn fingerprint<'a>(&'a self, token: &Sensitive) -> String {
+        fn text(value: &Value) -> &str {
+            value.as_ref().map_or("", |value| value.expose())
+        }
+        let values = [&self.id, &self.client_secret, &self.private_key, &self.username, &self.password].map(text);
+        // only where there are any, so that tokens of earlier versions stay those of their clients
+        let named =
+            |name: &'static str, value: &'a Option<Value>| value.iter().flat_map(move |value| [name, text(value)]);
+        let optional = named("key_id", &self.key_id).chain(named("certificate", &self.certificate));
+        fingerprint::client(token, values.into_iter().chain(optional))
     }
 
     /// A digest of all values that is kept in memory alone: whether they are still the same.
@@ -143,6 +181,9 @@ impl ClientMaterial {
     }
 }
 
+/// What is wrong with a certificate.
+const NOT_A_CERTIFICATE: &str =
+    "is no PEM certificate: write the one that is registered for the private key, or remove the key";
 /// What is wrong with a time when the credentials expire. It says nothing about the value.
 const NOT_A_TIME: &str = "is no time in RFC 3339: write one such as 2027-01-31T00:00:00Z, or remove the key";
 /// The length of such a time, with fractions of a second and an offset.
@@ -187,8 +228,6 @@ pub fn not_found(secret_ref: &str, keys: &ClientCredentialsRef) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::ByteString;
-
     use super::*;
 
     fn material(data: &[(&str, &[u8])]) -> ClientMaterial {
@@ -310,12 +349,46 @@ mod tests {
     }
 
     #[test]
+    fn key_id_and_certificate_are_read_where_there_are_any() {
+        const JWT: ClientAuthentication = ClientAuthentication::PrivateKeyJwt;
+        const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+        let key = |extra: &[(&str, &[u8])]| {
+            let data = [&[("client_id", &b"id"[..]), ("private_key", b"key")], extra].concat();
+            let client = material(&data).credentials(JWT, SERVICE).map_err(|failure| failure.message)?;
+            match client.proof {
+                Proof::PrivateKey(key) => Ok((key.key_id, key.certificate)),
+                _ => Err("another proof".to_owned()),
+            }
+        };
+        assert_eq!(key(&[]), Ok((None, None)));
+        let named = key(&[("key_id", b"first\n"), ("certificate", CERTIFICATE)]).expect("usable");
+        assert_eq!(named.0.as_deref(), Some("first"));
+        assert_eq!(named.1.map(|thumbprints| thumbprints.sha1.len()), Some(27));
+        for (name, value, reported) in [
+            ("key_id", &b" first"[..], "key key_id of Secret team-a/client begins or ends with white space"),
+            ("certificate", b"no certificate", "key certificate of Secret team-a/client is no PEM certificate"),
+        ] {
+            assert!(key(&[(name, value)]).is_err_and(|message| message.starts_with(reported)), "{name}");
+        }
+        // who signs nothing needs neither
+        let post: &[(&str, &[u8])] = &[("client_id", b"id"), ("client_secret", b"s"), ("certificate", b"x")];
+        assert_eq!(rejected(post, POST, SERVICE), "");
+    }
+
+    #[test]
+    fn public_client_needs_no_secret() {
+        let data: &[(&str, &[u8])] = &[("client_id", b"id"), ("username", b"u"), ("password", b"p")];
+        let read = material(data).credentials(ClientAuthentication::None, GrantType::Password);
+        assert!(read.is_ok_and(|client| matches!(client.proof, Proof::Nothing) && client.user.is_some()));
+    }
+
+    #[test]
     fn every_value_is_in_the_fingerprint() {
         let token = Sensitive::new("token".to_owned());
         let digest = |data: &[(&str, &[u8])]| material(data).fingerprint(&token);
         let base = digest(&[("client_id", b"id"), ("client_secret", b"s")]);
         assert_eq!(base, digest(&[("client_id", b"id"), ("client_secret", b"s"), ("unrelated", b"x")]));
-        for key in ["private_key", "username", "password"] {
+        for key in ["private_key", "username", "password", "key_id", "certificate"] {
             assert_ne!(base, digest(&[("client_id", b"id"), ("client_secret", b"s"), (key, b"x")]), "{key}");
         }
     }

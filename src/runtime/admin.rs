@@ -1,6 +1,11 @@
 //! The HTTP endpoints for probes and metrics. They expose no secret and change nothing.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{
+    convert::Infallible,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -28,14 +33,18 @@ pub struct Probes {
     pub clock: Clock,
 }
 
-/// Opens the socket.
+/// Opens the socket. `[::]` means every address of the machine, also of one that has no IPv6.
 ///
 /// # Errors
 /// A message that names the address.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| format!("failed to listen on --metrics-address {address}: {error}"))
+    let result = match TcpListener::bind(address).await {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await.map_err(|_| error)
+        }
+        other => other,
+    };
+    result.map_err(|error| format!("failed to listen on --metrics-address {address}: {error}"))
 }
 
 /// Serves the endpoints indefinitely.
@@ -83,5 +92,24 @@ async fn metrics(State(probes): State<Probes>) -> impl IntoResponse {
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], body).into_response()
         }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn default_address_is_reached_over_every_protocol_that_the_machine_has() {
+        let listener = bind("[::]:0".parse().expect("an address")).await.expect("a socket");
+        let port = listener.local_addr().expect("an address").port();
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok());
+        if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_ok() {
+            assert!(TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.is_ok());
+        }
+        let taken = bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await;
+        assert!(taken.is_err_and(|error| error.contains(&format!("--metrics-address [::]:{port}"))));
     }
 }

@@ -17,8 +17,8 @@ use kube::{
 };
 use tower::{BoxError, Service, ServiceBuilder, layer::layer_fn};
 
-use super::bodies::Bounded;
-use crate::liveness::Liveness;
+use super::{bodies::Bounded, kubeconfig};
+use crate::{config::proxy::Proxies, liveness::Liveness};
 
 /// The timeout for TCP and TLS: less than the deadline of a call, so that the error shows which of the two passed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,14 +29,13 @@ const READ_TIMEOUT: Duration = Duration::from_secs(75);
 /// ([`super::bodies`]).
 const READ_BUFFER: usize = 64 << 10;
 
-/// A client for the cluster that the process runs in, or that of `KUBECONFIG`. Each response to a watch or list, and
+/// A client for the cluster of `KUBECONFIG`, or that which the process runs in. Each response to a watch or list, and
 /// each failure, records a heartbeat for its path.
 ///
 /// # Errors
 /// A message that says what is missing.
-pub async fn client(liveness: Arc<Liveness>) -> Result<Client, String> {
-    let mut config =
-        Config::infer().await.map_err(|error| format!("no usable service account or kubeconfig: {error}"))?;
+pub fn client(liveness: Arc<Liveness>, proxies: &Proxies) -> Result<Client, String> {
+    let mut config = kubeconfig::infer(proxies)?;
     // the operator's backoff depends on the validity of a token; that of the client would wait up to 1000 s
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT_TIMEOUT);

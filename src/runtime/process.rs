@@ -12,21 +12,26 @@ use super::{
     run::{Surroundings, operate},
 };
 use crate::{
-    clock::Clock, config::args::RunArgs, leadership::elector, liveness::Liveness, metrics::Metrics, oauth::http::Http,
+    clock::Clock,
+    config::{args::RunArgs, proxy::Proxies},
+    leadership::elector,
+    liveness::Liveness,
+    metrics::Metrics,
+    oauth::http::Http,
 };
 
 /// Runs the operator until SIGTERM.
 ///
 /// # Errors
 /// One line that says why it could not start, or which part of it ended.
-pub async fn run(args: RunArgs) -> Result<(), String> {
+pub async fn run(args: RunArgs, proxies: &Proxies) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new(args.per_credential_metrics).map_err(|error| error.to_string())?);
     let listener = admin::bind(args.metrics_address).await?;
     let liveness = Arc::new(Liveness::default());
-    let client = client::client(liveness.clone()).await?;
+    let client = client::client(liveness.clone(), proxies)?;
     let identity = elector::identity()?;
     let clock = Clock::system();
-    let connect = Http::connect(clock.clone());
+    let connect = Http::connect(clock.clone(), proxies.clone());
     let listener = Some(listener);
     let stop = stop_signal()?;
     operate(args, Surroundings { client, liveness, clock, connect, identity, metrics, listener, stop }).await

@@ -89,7 +89,9 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     let queues = Queues { credentials: credential_receiver, authorities: authority_receiver };
     let invalid_objects: Arc<InvalidObjects> = Arc::default();
     let restores = Arc::new(Restores::new(clock.clone()));
+    let own_namespace = args.lease_namespace.as_deref().unwrap_or(client.default_namespace()).to_owned();
     let context = Arc::new(Context {
+        own_namespace: own_namespace.clone(),
         restores: restores.clone(),
         events: Events::new(cluster.clone(), identity.clone(), clock.clone()),
         metrics: metrics.clone(),
@@ -147,8 +149,7 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
 
     let mut leader = None;
     if args.leader_election {
-        let namespace = args.lease_namespace.as_deref().unwrap_or(client.default_namespace());
-        let lease = LeaseApi::new(client.clone(), namespace, metrics.clone(), clock.clone(), restores);
+        let lease = LeaseApi::new(client.clone(), &own_namespace, metrics.clone(), clock.clone(), restores);
         let mut elector = Elector::start(lease, identity, fence);
         let Some(elected) = parts.alongside(elector.elected()).await? else {
             elector.step_down().await;

@@ -28,10 +28,12 @@ use itwin_core::{
 };
 use itwin_credential_operator::observe::client_secret::ClientMaterial;
 use itwin_oauth::{
-    assertion::{self, AssertionId},
+    assertion::{self, Assertion, AssertionId, AssertionRules, ClientKey},
     discovery,
+    jwt::{self, VerificationError},
     key_set::{KeySet, KeySetError},
     sensitive::Sensitive,
+    shown::Shown,
     token::{self, ClientCredentials, Proof, Server, TokenRequest},
     transport::{self, Transport, TransportError},
 };
@@ -103,7 +105,7 @@ fn templates() {
 fn values_of_a_client_secret() {
     on_small_stack(|| {
         for text in corpus() {
-            let names = ["client_id", "client_secret", "private_key", "username", "password"];
+            let names = ["client_id", "client_secret", "private_key", "username", "password", "key_id", "certificate"];
             let data = names.map(|name| (name.to_owned(), ByteString(text.clone())));
             let secret = Secret { data: Some(data.into()), ..Secret::default() };
             let material = ClientMaterial::new(secret, &client_keys(), "team/client".to_owned());
@@ -123,7 +125,10 @@ fn private_keys() {
     on_small_stack(|| {
         for text in corpus().into_iter().chain(corpus::private_keys().into_iter().map(String::into_bytes)) {
             let pem = Sensitive::new(String::from_utf8_lossy(&text).into_owned());
-            assert!(assertion::sign(&pem, "id", ISSUER, now(), &assertion_id()).is_err(), "{}", shown(&text));
+            let id = assertion_id();
+            let content = Assertion { client_id: "id", audience: ISSUER, algorithm: None, now: now(), id: &id };
+            let key = ClientKey { pem, key_id: None, certificate: None };
+            assert!(assertion::sign(&key, &content).is_err(), "{}", shown(&text));
         }
     });
 }
@@ -148,9 +153,10 @@ fn request(status: u16, body: Vec<u8>) -> Result<token::TokenResponse, String> {
         },
         scopes: vec!["itwin-platform".to_owned()],
         resources: Vec::new(),
+        audience: None,
     };
     let endpoint = url::Url::parse(ISSUER).expect("a URL");
-    let server = Server { token_endpoint: &endpoint, issuer: ISSUER };
+    let server = Server { token_endpoint: &endpoint, issuer: ISSUER, assertion: &AssertionRules::default() };
     let response = token::request(&Canned(status, body), server, &request, now(), &assertion_id()).now_or_never();
     response.expect("nothing to wait for").map_err(|error| token_messages::not_issued(&error, &names()).message)
 }
@@ -231,8 +237,12 @@ fn header_and_claims_of_a_token() {
             let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"1"}"#);
             let whole = String::from_utf8_lossy(&text).into_owned();
             for token in [whole, format!("{part}.{part}.{part}"), format!("{header}.{part}.{part}")] {
-                let refused = KEYS.verify(&Sensitive::new(token), ISSUER, &[]).expect_err(&shown(&text));
-                is_bounded(&verdict::not_trusted(refused, "ims").message, &text);
+                let token = Sensitive::new(token);
+                let refused = KEYS.verify(&token, ISSUER, &[]).expect_err(&shown(&text));
+                for error in [refused, VerificationError::Issuer, VerificationError::Audience] {
+                    let presented = jwt::presented(&token, error).map(|text| Shown::new(&text));
+                    is_bounded(&verdict::not_trusted(error, presented.as_ref(), "ims").message, &text);
+                }
             }
         }
     });

@@ -132,6 +132,7 @@ fn content(token: &str) -> Content {
             token: Sensitive::new(token.to_owned()),
             token_type: "Bearer".to_owned(),
             scopes: Vec::new(),
+            unnamed_scopes: Vec::new(),
             issued_at: now(),
             expires_at: now(),
         },

@@ -55,6 +55,7 @@ reasons! {
     AuthorityNotReady,
     NamespaceNotAllowed,
     ScopeNotAllowed,
+    AudienceNotAllowed,
     GrantTypeNotAllowed,
     ClientCredentialsNotFound,
     ClientCredentialsInvalid,

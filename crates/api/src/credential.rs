@@ -72,8 +72,8 @@ pub struct CredentialSpec {
     #[serde(default)]
     pub grant_type: GrantType,
 
-    /// Scopes to request, each a scope token of RFC 6749 section 3.3; a set of 1 to 64.
-    /// Default: `itwin-platform`.
+    /// Scopes to request, each a scope token of RFC 6749 section 3.3; a set of up to 64. An empty list sends no `scope`,
+    /// for servers that grant what the client is registered for. Default: `itwin-platform`.
     #[serde(default = "default_scopes")]
     #[schemars(schema_with = "schema::scopes")]
     #[x_kube(validation = Rule::new("self.map(scope, size(scope) + 1).sum() <= 8192")
@@ -86,6 +86,14 @@ pub struct CredentialSpec {
     #[x_kube(validation = Rule::new("self.map(resource, bytes(resource).size()).sum() <= 8192")
         .message("resources: they have more than 8192 bytes in total; name fewer or shorter ones"))]
     pub resources: Vec<String>,
+
+    /// The `audience` parameter, by which some servers choose the API that the token is for, such as the identifier of
+    /// an API of Auth0. Several are separated by single spaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::audience")]
+    #[x_kube(validation = Rule::new("self.matches('^[!-~]+( [!-~]+)*$')")
+        .message("audience: write the identifier of the API as the authorization server has it, in ASCII and without spaces at either end, such as https://api.example.com"))]
+    pub audience: Option<String>,
 
     /// The Secret in this namespace that the operator writes the token into. Default: the credential's name. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -195,6 +203,16 @@ pub struct ClientCredentialsRef {
     #[serde(default = "default_expires_at_key")]
     #[schemars(schema_with = "schema::secret_key")]
     pub expires_at_key: String,
+    /// Key of the identifier of the private key, which assertions carry as `kid`. The Secret need not have it.
+    /// Default: `key_id`.
+    #[serde(default = "default_key_id_key")]
+    #[schemars(schema_with = "schema::secret_key")]
+    pub key_id_key: String,
+    /// Key of the PEM certificate of the private key, whose thumbprints assertions carry as `x5t` and `x5t#S256`. The
+    /// Secret need not have it. Default: `certificate`.
+    #[serde(default = "default_certificate_key")]
+    #[schemars(schema_with = "schema::secret_key")]
+    pub certificate_key: String,
 }
 
 /// An OAuth 2.0 grant type.
@@ -387,6 +405,12 @@ fn default_client_secret_key() -> String {
 }
 fn default_private_key_key() -> String {
     "private_key".to_owned()
+}
+fn default_key_id_key() -> String {
+    "key_id".to_owned()
+}
+fn default_certificate_key() -> String {
+    "certificate".to_owned()
 }
 fn default_username_key() -> String {
     "username".to_owned()

@@ -44,6 +44,10 @@ pub const CLIENT_ID_MAX: usize = 1024;
 pub const CLIENT_SECRET_MAX: usize = 4 * 1024;
 /// A private key in PEM: an RSA key of 4096 bits has 3.2 KiB, and certificates may precede it.
 pub const PRIVATE_KEY_MAX: usize = 16 * 1024;
+/// The identifier of a private key: a thumbprint has 43 characters, a UUID 36.
+pub const KEY_ID_MAX: usize = 256;
+/// A certificate in PEM, and those that follow it.
+pub const CERTIFICATE_MAX: usize = 16 * 1024;
 /// A user name or a password.
 pub const USER_MAX: usize = 1024;
 

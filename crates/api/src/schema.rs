@@ -90,9 +90,9 @@ fn scope_token() -> Schema {
     )
 }
 
-/// Scopes to request: 1 to 64 scope tokens (RFC 6749 section 3.3).
+/// Scopes to request: up to 64 scope tokens (RFC 6749 section 3.3).
 pub fn scopes(_: &mut SchemaGenerator) -> Schema {
-    string_set(scope_token(), 1, 64)
+    string_set(scope_token(), 0, 64)
 }
 
 /// Scopes that an authority allows; an empty list allows none.
@@ -114,6 +114,16 @@ pub fn resources(_: &mut SchemaGenerator) -> Schema {
 /// Accepted audiences (RFC 7519 section 4.1.3).
 pub fn audiences(_: &mut SchemaGenerator) -> Schema {
     string_set(json_schema!({"type": "string", "minLength": 1, "maxLength": 2048}), 0, 16)
+}
+
+/// The audience of a token or of an assertion. CEL rules validate its characters, because they have better messages.
+pub fn audience(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": limits::URL_MAX, "pattern": r"^[\x20-\x7E]+$"})
+}
+
+/// Audiences and resources that an authority allows; an empty list allows none.
+pub fn allowed_audiences(_: &mut SchemaGenerator) -> Schema {
+    string_set(json_schema!({"type": "string", "minLength": 1, "maxLength": limits::URL_MAX}), 0, 64)
 }
 
 /// A URL of at most 2048 characters. CEL rules validate its form, because they have better messages.

@@ -239,6 +239,7 @@ pub(crate) mod tests {
                 token: Sensitive::new("secret".to_owned()),
                 token_type: "Bearer".to_owned(),
                 scopes: vec!["a".to_owned(), "b".to_owned()],
+                unnamed_scopes: Vec::new(),
                 issued_at: at(0),
                 expires_at: at(3600),
             },

@@ -23,7 +23,9 @@ pub fn request(spec: &CredentialSpec) -> String {
         .into_iter()
         .chain(scopes.iter().map(String::as_str))
         .chain(["resources"])
-        .chain(resources.iter().map(String::as_str));
+        .chain(resources.iter().map(String::as_str))
+        // only where there is one, so that tokens of earlier versions stay those of their requests; no resource is this
+        .chain(spec.audience.iter().flat_map(|audience| ["audience", audience]));
     sha256_hex(parts)
 }
 
@@ -92,6 +94,25 @@ mod tests {
     #[test]
     fn one_joined_scope_differs_from_two_scopes() {
         assert_ne!(request(&spec(&["ab"])), request(&spec(&["a", "b"])));
+    }
+
+    #[test]
+    fn audience_changes_the_digest_and_is_no_resource() {
+        let with = |audience: Option<&str>, resources: &[&str]| {
+            let mut spec = spec(&["a"]);
+            spec.audience = audience.map(str::to_owned);
+            spec.resources = resources.iter().map(|resource| (*resource).to_owned()).collect();
+            request(&spec)
+        };
+        assert_ne!(with(None, &[]), with(Some("https://a"), &[]));
+        assert_ne!(with(Some("https://b"), &[]), with(Some("https://a"), &[]));
+        assert_ne!(with(None, &["https://a"]), with(Some("https://a"), &[]));
+    }
+
+    #[test]
+    fn digest_of_a_request_is_that_of_earlier_versions() {
+        let expected = "0a3a34267805d8b20ba7bf1efb4be308bd3a987f6a5802c8308a23992d1f36cc";
+        assert_eq!(request(&spec(&["a"])), expected);
     }
 
     #[test]

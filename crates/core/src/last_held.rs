@@ -80,6 +80,7 @@ impl LastHeld {
                 token: token.clone(),
                 token_type: "Bearer".to_owned(),
                 scopes: record.description.scopes(),
+                unnamed_scopes: Vec::new(),
                 issued_at: *issued_at,
                 expires_at: *expires_at,
             },

@@ -31,6 +31,18 @@ pub fn scope_not_allowed(authority: &str, forbidden: &[&str], allowed: &[&str]) 
     Failure::new(Reason::ScopeNotAllowed, message)
 }
 
+/// The authority does not allow this value of `field`.
+#[must_use]
+pub fn audience_not_allowed(authority: &str, field: &str, value: &str, allowed: &[&str]) -> Failure {
+    let allowed = if allowed.is_empty() { "none".to_owned() } else { listed(allowed) };
+    let message = format!(
+        "ITwinAuthority {authority} does not allow {}; allowed are: {allowed}; change spec.{field}, or ask its \
+         administrator to add it to spec.allowedAudiences",
+        cut(value)
+    );
+    Failure::new(Reason::AudienceNotAllowed, message)
+}
+
 /// The authority does not allow the namespace; `selector` is the label selector of those that it allows.
 #[must_use]
 pub fn namespace_not_allowed(authority: &str, namespace: &str, selector: &str) -> Failure {
@@ -77,6 +89,9 @@ mod tests {
         let scope = scope_not_allowed("ims", &["x"], &["a", "b"]);
         assert!(scope.message.contains("does not allow scope x; allowed are: a b; remove"), "{}", scope.message);
         assert!(scope_not_allowed("ims", &["x"], &[]).message.contains("allowed are: none"));
+        let audience = audience_not_allowed("ims", "resources", "https://x", &["https://a"]);
+        let expected = "does not allow https://x; allowed are: https://a; change spec.resources";
+        assert!(audience.message.contains(expected), "{}", audience.message);
         let grant = grant_type_not_allowed("ims", "password", &["client_credentials"]);
         assert!(grant.message.contains("grantType password, but client_credentials: set"), "{}", grant.message);
         let namespace = namespace_not_allowed("ims", "team", "itwin=yes,tier in (a,b)");

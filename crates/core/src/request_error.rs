@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn request_that_was_not_sent_says_nothing_about_the_server() {
-        for error in [RequestError::NotSent(failure()), TokenError::from(ClientKeyError).into()] {
+        for error in [RequestError::NotSent(failure()), TokenError::from(ClientKeyError { algorithm: None }).into()] {
             assert!(matches!(error.outcome(&failure()), Outcome::NotSent), "{error:?}");
         }
     }

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
+    authority::ScopeCheck,
     limits::{self, SCOPE_MAX},
     time,
 };
@@ -25,8 +26,8 @@ const _: () = assert!(
         && limits::URL_MAX == itwin_oauth::limits::URL_MAX
 );
 
-/// An `expires_in` above this is no statement about the token: 10 years, in seconds.
-const ABSURD_SECONDS: u64 = 10 * 365 * 24 * 3600;
+/// A lifetime above this is no statement about the token: 10 years, in seconds.
+const ABSURD_SECONDS: i64 = 10 * 365 * 24 * 3600;
 /// The one type of token that is written (RFC 6750).
 const BEARER: &str = "Bearer";
 
@@ -39,6 +40,8 @@ pub struct IssuedToken {
     pub token_type: String,
     /// Granted scopes.
     pub scopes: Vec<String>,
+    /// Requested scopes that neither the token nor the response names; only where that is tolerated.
+    pub unnamed_scopes: Vec<String>,
     /// When the request was sent, in whole seconds.
     pub issued_at: DateTime<Utc>,
     /// When the token expires, in whole seconds, rounded down.
@@ -48,8 +51,14 @@ pub struct IssuedToken {
 /// What a token response is validated against.
 #[derive(Clone, Copy)]
 pub struct Expected<'a> {
-    /// The requested scopes, all of which must be granted.
+    /// The requested scopes.
     pub scopes: &'a [String],
+    /// Whether all of them must be granted.
+    pub scope_check: ScopeCheck,
+    /// The scopes that a token may carry; `None` for any.
+    pub allowed_scopes: Option<&'a [String]>,
+    /// The lifetime of an opaque token whose response states none.
+    pub default_lifetime: Option<TimeDelta>,
     /// The token in the Secret, where it is for this very request.
     pub held: Option<&'a TokenMetadata>,
     /// What the token in the Secret is recognized by, as far as it is remembered.
@@ -69,6 +78,9 @@ pub enum ValidationError {
     /// `exp` is no date.
     #[error("exp is no date")]
     ExpiryOutOfRange,
+    /// `exp` is more than ten years ahead.
+    #[error("exp is more than ten years ahead")]
+    ExpiryTooFar,
     /// Neither claims nor a usable `expires_in` say when the token expires.
     #[error("unknown lifetime")]
     UnknownLifetime,
@@ -92,6 +104,9 @@ pub enum ValidationError {
         /// Which.
         missing: Vec<String>,
     },
+    /// A scope was granted that the authority does not allow.
+    #[error("a scope is not allowed")]
+    ScopeNotAllowed,
     /// It is the token that the Secret holds.
     #[error("the same token")]
     SameToken {
@@ -121,31 +136,49 @@ pub fn validate(
     if !response.token_type.eq_ignore_ascii_case(BEARER) {
         return Err(ValidationError::NotABearerToken);
     }
-    let expires_at = expiry(&response, claims)?;
+    let expires_at = expiry(&response, claims, expected)?;
     check_times(expires_at, claims, expected)?;
-    let scopes = granted_scopes(&response, claims, expected.scopes)?;
+    let GrantedScopes { scopes, unnamed_scopes } = granted_scopes(&response, claims, expected)?;
     check_same(&response.access_token, expires_at, expected)?;
     check_current(expires_at, expected)?;
     Ok(IssuedToken {
         token: response.access_token,
         token_type: BEARER.to_owned(),
         scopes,
+        unnamed_scopes,
         issued_at: time::whole_seconds(response.sent_at),
         expires_at: time::whole_seconds(expires_at),
     })
 }
 
 /// The earlier of what the token says and what the response says.
-fn expiry(response: &TokenResponse, claims: Option<&VerifiedClaims>) -> Result<DateTime<Utc>, ValidationError> {
+fn expiry(
+    response: &TokenResponse,
+    claims: Option<&VerifiedClaims>,
+    Expected { default_lifetime, now, .. }: Expected<'_>,
+) -> Result<DateTime<Utc>, ValidationError> {
     let stated = response
         .expires_in
-        .filter(|seconds| *seconds <= ABSURD_SECONDS)
         .and_then(|seconds| i64::try_from(seconds).ok())
-        .map(|seconds| response.sent_at + TimeDelta::seconds(seconds));
-    let date =
-        |claims: &VerifiedClaims| DateTime::from_timestamp(claims.exp, 0).ok_or(ValidationError::ExpiryOutOfRange);
-    let claimed = claims.map(date).transpose()?;
+        .filter(|seconds| *seconds <= ABSURD_SECONDS)
+        .map(TimeDelta::seconds);
+    let claimed = claims.map(|claims| claimed_expiry(claims, now)).transpose()?;
+    let stated = match claimed {
+        Some(_) => stated,
+        None => stated.or(default_lifetime),
+    };
+    let stated = stated.map(|lifetime| response.sent_at + lifetime);
     claimed.into_iter().chain(stated).min().ok_or(ValidationError::UnknownLifetime)
+}
+
+/// An `exp` in milliseconds is some fifty thousand years ahead: renewed by such a time, the token would be requested
+/// again at once, or never.
+fn claimed_expiry(claims: &VerifiedClaims, now: DateTime<Utc>) -> Result<DateTime<Utc>, ValidationError> {
+    let expires_at = DateTime::from_timestamp(claims.exp, 0).ok_or(ValidationError::ExpiryOutOfRange)?;
+    if expires_at - now > TimeDelta::seconds(ABSURD_SECONDS) {
+        return Err(ValidationError::ExpiryTooFar);
+    }
+    Ok(expires_at)
 }
 
 fn check_times(
@@ -186,20 +219,40 @@ fn check_current(expires_at: DateTime<Utc>, Expected { held, now, .. }: Expected
     }
 }
 
-/// The scopes of the response, else those of the claims, else those that were requested (RFC 6749 section 5.1).
+/// The scopes of a token.
+struct GrantedScopes {
+    scopes: Vec<String>,
+    unnamed_scopes: Vec<String>,
+}
+
+/// The scopes of the signed claim, else those of the response, else those that were requested (RFC 6749 section 5.1).
+/// What is granted must be allowed, and what is requested must be granted wherever scopes are named.
 fn granted_scopes(
     response: &TokenResponse,
     claims: Option<&VerifiedClaims>,
-    requested: &[String],
-) -> Result<Vec<String>, ValidationError> {
+    Expected { scopes: requested, scope_check, allowed_scopes, .. }: Expected<'_>,
+) -> Result<GrantedScopes, ValidationError> {
     let claimed = claims.and_then(|claims| claims.scope.as_deref());
-    let granted = response.scope.as_deref().or(claimed).unwrap_or(requested);
-    // with a space behind each, as they are written into the Secret
-    let size: usize = granted.iter().map(|scope| scope.len() + 1).sum();
-    if size > SCOPE_MAX {
+    let answered = response.scope.as_deref();
+    let granted = claimed.or(answered).unwrap_or(requested);
+    let named: Vec<&[String]> = claimed.into_iter().chain(answered).collect();
+    if named.iter().chain([&granted]).any(|scopes| size(scopes) > SCOPE_MAX) {
         return Err(ValidationError::ScopesTooLong);
     }
-    let have: BTreeSet<&str> = granted.iter().map(String::as_str).collect();
-    let missing: Vec<_> = requested.iter().filter(|scope| !have.contains(scope.as_str())).cloned().collect();
-    if missing.is_empty() { Ok(granted.to_vec()) } else { Err(ValidationError::ScopeReduced { missing }) }
+    let is_allowed = |scope: &String| allowed_scopes.is_none_or(|allowed| allowed.contains(scope));
+    if !named.iter().copied().flatten().all(is_allowed) {
+        return Err(ValidationError::ScopeNotAllowed);
+    }
+    let sets: Vec<BTreeSet<&str>> = named.iter().map(|scopes| scopes.iter().map(String::as_str).collect()).collect();
+    let is_missing = |scope: &&String| sets.iter().any(|set| !set.contains(scope.as_str()));
+    let missing: Vec<String> = requested.iter().filter(is_missing).cloned().collect();
+    if !missing.is_empty() && scope_check == ScopeCheck::Strict {
+        return Err(ValidationError::ScopeReduced { missing });
+    }
+    Ok(GrantedScopes { scopes: granted.to_vec(), unnamed_scopes: missing })
+}
+
+/// The size with a space behind each, as they are written into the Secret.
+fn size(scopes: &[String]) -> usize {
+    scopes.iter().map(|scope| scope.len() + 1).sum()
 }

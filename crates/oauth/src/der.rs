@@ -43,6 +43,17 @@ pub fn only(der: &[u8], tag: u8) -> Option<&[u8]> {
     reader.next(tag).filter(|_| reader.0.is_empty())
 }
 
+/// An element with this tag and content.
+#[must_use]
+pub fn encode(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len().to_be_bytes();
+    let octets = &length[length.iter().take_while(|octet| **octet == 0).count()..];
+    match (content.len(), u8::try_from(octets.len())) {
+        (0..=0x7F, _) | (_, Err(_)) => [&[tag, octets.first().copied().unwrap_or_default()][..], content].concat(),
+        (_, Ok(count)) => [&[tag, 0x80 | count][..], octets, content].concat(),
+    }
+}
+
 /// Whether these bytes are elements of definite lengths that fit into each other, no deeper than [`DEPTH_MAX`].
 #[must_use]
 pub fn is_bounded(der: &[u8]) -> bool {
@@ -128,6 +139,14 @@ mod tests {
             &[SEQUENCE, 3, INTEGER, 2, 0],
         ] {
             assert!(!is_bounded(der), "{der:?}");
+        }
+    }
+
+    #[test]
+    fn encoded_element_is_read_as_it_was() {
+        for size in [0, 1, 127, 128, 255, 256, 70_000] {
+            let content = vec![7; size];
+            assert_eq!(only(&encode(OCTET_STRING, &content), OCTET_STRING), Some(&content[..]), "{size}");
         }
     }
 

@@ -4,13 +4,18 @@ use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey,
     jwk::{Jwk, PublicKeyUse},
 };
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
 
 use crate::json;
 
-/// Keys of a set that are considered: a set with more is cut, so that a token without `kid` costs a bounded number of
-/// signature checks.
-const KEYS_MAX: usize = 32;
+/// Keys of a set that are kept: the largest document holds about 1700 small ones, and the largest sets known 100.
+const KEYS_MAX: usize = 1024;
+/// Keys that one token is checked with: one that names no key costs a bounded number of signature checks.
+const CHECKS_MAX: usize = 128;
 
 /// Signature algorithms that are accepted: asymmetric ones only (RFC 8725 sections 2.1 and 3.1).
 pub(crate) const ALGORITHMS: [Algorithm; 9] = [
@@ -41,7 +46,7 @@ pub enum KeySetError {
     /// Not a JSON object with an array `keys`.
     #[error("no JSON Web Key Set")]
     NotAKeySet,
-    /// No key of it is one that verifies signatures: RSA, EC P-256 or P-384, Ed25519.
+    /// No key of it is one that verifies signatures: RSA, EC P-256 or P-384, Ed25519. P-521 is none of them.
     #[error("no signing key of a known kind")]
     NoSigningKey,
 }
@@ -55,10 +60,10 @@ impl KeySet {
     pub fn parse(body: &[u8]) -> Result<Self, KeySetError> {
         #[derive(Deserialize)]
         struct Document {
-            keys: Vec<serde_json::Value>,
+            keys: SigningKeys,
         }
         let document: Document = json::read(body).ok_or(KeySetError::NotAKeySet)?;
-        let keys: Vec<_> = document.keys.into_iter().filter_map(signing_key).take(KEYS_MAX).collect();
+        let SigningKeys(keys) = document.keys;
         if keys.is_empty() { Err(KeySetError::NoSigningKey) } else { Ok(Self(keys)) }
     }
 
@@ -74,24 +79,52 @@ impl KeySet {
         self.0.is_empty()
     }
 
-    /// The keys that may have signed a token with this header: those of its `kid`, of its algorithm.
+    /// The keys that may have signed a token with this header: those of its `kid`, which are mostly one, then those
+    /// that have none; of its algorithm.
     pub(crate) fn candidates<'a>(
         &'a self,
         kid: Option<&'a str>,
         algorithm: Algorithm,
     ) -> impl Iterator<Item = &'a SigningKey> {
-        self.0.iter().filter(move |key| {
-            let named = match (kid, &key.kid) {
-                (Some(wanted), Some(kid)) => wanted == kid,
-                (Some(_), None) | (None, _) => true,
-            };
-            named && algorithm.family() == key.key.family() && key.algorithm.is_none_or(|own| own == algorithm)
-        })
+        let fits = move |key: &&SigningKey| {
+            algorithm.family() == key.key.family() && key.algorithm.is_none_or(|own| own == algorithm)
+        };
+        let named = self.0.iter().filter(move |key| kid.is_some() && key.kid.as_deref() == kid);
+        let others = self.0.iter().filter(move |key| kid.is_none() || key.kid.is_none());
+        named.chain(others).filter(fits).take(CHECKS_MAX)
     }
 }
 
-fn signing_key(value: serde_json::Value) -> Option<SigningKey> {
-    let jwk: Jwk = serde_json::from_value(value).ok()?;
+/// The keys of a document that verify signatures. Each is read by itself, so that a document of many small values takes
+/// no more memory than its text.
+struct SigningKeys(Vec<SigningKey>);
+
+impl<'de> Deserialize<'de> for SigningKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = SigningKeys;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an array of keys")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<SigningKeys, A::Error> {
+                let mut keys = Vec::new();
+                while keys.len() < KEYS_MAX {
+                    let Some(value) = values.next_element::<Box<RawValue>>()? else { return Ok(SigningKeys(keys)) };
+                    keys.extend(signing_key(&value));
+                }
+                while values.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(SigningKeys(keys))
+            }
+        }
+        deserializer.deserialize_seq(Keys)
+    }
+}
+
+fn signing_key(value: &RawValue) -> Option<SigningKey> {
+    let jwk: Jwk = serde_json::from_str(value.get()).ok()?;
     if matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption)) {
         return None;
     }
@@ -140,6 +173,37 @@ mod tests {
     #[test]
     fn longer_set_is_cut() {
         assert_eq!(parse(&vec![key(); KEYS_MAX + 1]), Ok(KEYS_MAX));
+    }
+
+    fn keys(kids: impl IntoIterator<Item = Option<String>>) -> KeySet {
+        let keys = kids.into_iter().map(|kid| {
+            let mut key = key();
+            key["kid"] = json!(kid);
+            key
+        });
+        KeySet::parse(json!({"keys": keys.collect::<Vec<_>>()}).to_string().as_bytes()).expect("a key set")
+    }
+
+    #[test]
+    fn key_is_found_by_its_kid_wherever_it_stands() {
+        let keys = keys((0..KEYS_MAX).map(|kid| Some(kid.to_string())));
+        for kid in [0, 40, KEYS_MAX - 1].map(|kid| kid.to_string()) {
+            let found: Vec<_> =
+                keys.candidates(Some(&kid), Algorithm::ES256).map(|candidate| candidate.kid.clone()).collect();
+            assert_eq!(found, [Some(kid)]);
+        }
+        assert_eq!(keys.candidates(Some("other"), Algorithm::ES256).count(), 0);
+        assert_eq!(keys.candidates(Some("1"), Algorithm::RS256).count(), 0);
+    }
+
+    #[test]
+    fn every_key_of_that_kid_and_those_without_one_are_tried_and_a_bounded_number_of_all() {
+        let set = keys(["a", "b", "a"].map(|kid| Some(kid.to_owned())).into_iter().chain([None]));
+        assert_eq!(set.candidates(Some("a"), Algorithm::ES256).count(), 3);
+        assert_eq!(set.candidates(None, Algorithm::ES256).count(), 4);
+        let many = keys((0..KEYS_MAX).map(|_| None));
+        assert_eq!(many.candidates(None, Algorithm::ES256).count(), CHECKS_MAX);
+        assert_eq!(many.candidates(Some("a"), Algorithm::ES256).count(), CHECKS_MAX);
     }
 
     #[test]

@@ -12,3 +12,5 @@ pub const URL_MAX: usize = 2048;
 pub const RETRY_AFTER_MAX: usize = 64;
 /// An OAuth error code in the answer of a failed server; those of RFC 6749 have 22 at most.
 pub const ERROR_CODE_MAX: usize = 64;
+/// The identifier of a client's key; a thumbprint has 43.
+pub const KEY_ID_MAX: usize = 256;

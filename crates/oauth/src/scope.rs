@@ -16,7 +16,10 @@ impl From<Scopes> for Vec<String> {
     fn from(scopes: Scopes) -> Self {
         match scopes {
             Scopes::Text(text) => text.split_ascii_whitespace().map(str::to_owned).collect(),
-            Scopes::List(list) => list,
+            // some servers write all of them as one element
+            Scopes::List(list) => {
+                list.iter().flat_map(|text| text.split_ascii_whitespace()).map(str::to_owned).collect()
+            }
         }
     }
 }
@@ -32,6 +35,7 @@ mod tests {
         assert_eq!(read(r#""a b""#), expected);
         assert_eq!(read(r#"" a  b ""#), expected);
         assert_eq!(read(r#"["a", "b"]"#), expected);
+        assert_eq!(read(r#"["a b\n"]"#), expected);
         assert_eq!(read(r#""""#), Some(Vec::new()));
         for other in ["7", "{}", "[1]", "[[]]"] {
             assert_eq!(read(other), None, "{other}");

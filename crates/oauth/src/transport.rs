@@ -9,14 +9,16 @@ use futures::future::BoxFuture;
 
 use crate::{limits::RETRY_AFTER_MAX, tls::TlsError, token::ErrorCode};
 
-/// The longest body that is read, in bytes: a token response has about 2 KiB, a key set about 8 KiB.
+/// The longest token response or error that is read, in bytes: a token response has about 2 KiB.
 pub const BODY_MAX: usize = 64 * 1024;
+/// The longest document that is read, in bytes: a key set of 100 keys has about 50 KiB, and with certificates 200 KiB.
+pub const DOCUMENT_MAX: usize = 256 * 1024;
 /// The status of a server that is down for all its clients (RFC 9110 section 15.6.4).
 pub const UNAVAILABLE: u16 = 503;
 
 /// Carries a request to an authorization server and brings the answer back, within a deadline of its own.
 pub trait Transport: Sync {
-    /// Sends one request and reads the whole answer, up to [`BODY_MAX`]. Answers of status 3xx, 429 and 5xx are errors;
+    /// Sends one request and reads the whole answer, up to [`body_max`]. Answers of status 3xx, 429 and 5xx are errors;
     /// the caller reads the others.
     ///
     /// # Errors
@@ -27,9 +29,12 @@ pub trait Transport: Sync {
 /// Why there is no answer to read. The texts are bounded by the implementation of [`Transport`].
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    /// The deadline passed.
+    /// The deadline of the whole request passed.
     #[error("no complete answer within {0:?}")]
     Timeout(Duration),
+    /// The deadline of the connection passed: name resolution, proxy, TCP and TLS.
+    #[error("no connection within {0:?}")]
+    ConnectTimeout(Duration),
     /// Name resolution, TCP, or a connection that broke.
     #[error("{0}")]
     Connection(String),
@@ -45,12 +50,18 @@ pub enum TransportError {
     /// 5xx, with the wait that the server asks for and the body, which may name an OAuth error.
     #[error("HTTP {0}")]
     Server(u16, Option<TimeDelta>, Vec<u8>),
-    /// The body is longer than [`BODY_MAX`].
-    #[error("more than {BODY_MAX} bytes")]
-    TooLarge,
+    /// The body is longer than this.
+    #[error("more than {0} bytes")]
+    TooLarge(usize),
     /// Not HTTP, or not the status that was expected.
     #[error("{0}")]
     Malformed(String),
+}
+
+/// The longest body that is read in answer to a request with this method: documents are fetched with GET.
+#[must_use]
+pub fn body_max(method: &http::Method) -> usize {
+    if method == http::Method::GET { DOCUMENT_MAX } else { BODY_MAX }
 }
 
 /// Gets a document.
@@ -94,10 +105,10 @@ impl TransportError {
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Timeout(_) | Self::Connection(_) => true,
+            Self::Timeout(_) | Self::ConnectTimeout(_) | Self::Connection(_) => true,
             Self::Tls(error) => !error.is_answer(),
             Self::Server(_, _, body) => ErrorCode::named_in(body).is_none(),
-            Self::Redirect(_) | Self::RateLimited(_) | Self::TooLarge | Self::Malformed(_) => false,
+            Self::Redirect(_) | Self::RateLimited(_) | Self::TooLarge(_) | Self::Malformed(_) => false,
         }
     }
 }
@@ -137,6 +148,7 @@ mod tests {
         let named = br#"{"error": "custom"}"#.to_vec();
         for (error, expected) in [
             (TransportError::Timeout(Duration::from_secs(1)), true),
+            (TransportError::ConnectTimeout(Duration::from_secs(1)), true),
             (TransportError::Connection("refused".to_owned()), true),
             (TransportError::Tls(TlsError::HandshakeRefused), true),
             (TransportError::Tls(TlsError::ClientCertificateWanted { status: Some(400) }), false),
@@ -144,7 +156,7 @@ mod tests {
             (TransportError::Server(500, None, named), false),
             (TransportError::RateLimited(None), false),
             (TransportError::Redirect(302), false),
-            (TransportError::TooLarge, false),
+            (TransportError::TooLarge(BODY_MAX), false),
             (TransportError::Malformed("HTTP 404".to_owned()), false),
         ] {
             assert_eq!(error.is_outage(), expected, "{error:?}");

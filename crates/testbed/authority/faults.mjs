@@ -17,9 +17,31 @@ const AUDIENCE = 'https://api.example.com';
 const { publicKey, privateKey } = await generateKeyPair('RS256', { extractable: true });
 const stranger = await generateKeyPair('RS256');
 const rotated = await generateKeyPair('RS256');
-const publish = async (key, kid) => ({ ...(await exportJWK(key)), use: 'sig', alg: 'RS256', kid });
+const publish = async (key, kid, alg = 'RS256') => ({ ...(await exportJWK(key)), use: 'sig', alg, kid });
 const keys = [await publish(publicKey, 'first')];
 const publicPem = await exportSPKI(publicKey);
+
+// A key for each algorithm, by its name.
+const ALGORITHMS = ['RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'EdDSA', 'ES512'];
+const pairs = new Map();
+for (const alg of ALGORITHMS) pairs.set(alg, await generateKeyPair(alg));
+const strangers = [];
+for (let kid = 0; kid < 99; kid += 1) {
+  strangers.push(await publish((await generateKeyPair('ES256')).publicKey, `${kid}`, 'ES256'));
+}
+// Whether the key of kid `first` was replaced by another one of the same kid.
+let isReplaced = false;
+
+// The key sets that a query chooses.
+const KEY_SETS = {
+  algorithms: async () =>
+    Promise.all([...pairs].map(async ([alg, pair]) => ({ ...(await exportJWK(pair.publicKey)), use: 'sig', alg, kid: alg }))),
+  // 100 keys and about 200 KB, as servers publish that add their certificates; the last one signs
+  many: async () => [...strangers.map((key) => ({ ...key, x5c: ['A'.repeat(2000)] })), keys[0]],
+  withoutKid: async () => [...strangers.slice(0, 40), keys[0]].map((key) => without(key, 'kid')),
+  sameKid: async () => [await publish(rotated.publicKey, 'first'), keys[0]],
+  replaced: async () => [isReplaced ? await publish(rotated.publicKey, 'first') : keys[0]],
+};
 
 const behaviours = new Map();
 const requests = [];
@@ -98,9 +120,28 @@ const BEHAVIOURS = {
   html: async (response) => json(response, 200, '<html>ATTACKER</html>', { 'content-type': 'text/html' }),
   wrongContentType: async (response, { answer }) => json(response, 200, answer, { 'content-type': 'text/plain' }),
   answer: async (response, { answer, value }) => json(response, 200, { ...answer, ...value }),
+  goodWithStatus: async (response, { answer, value }) => json(response, value, answer),
   answerWithout: async (response, { answer, value }) => json(response, 200, without(answer, value)),
   claims: async (response, { answer, claims, value }) =>
     json(response, 200, { ...answer, access_token: await jwt({ ...claims, ...value }) }),
+  claimsAlone: async (response, { claims, value }) =>
+    json(response, 200, { access_token: await jwt({ ...claims, ...value }), token_type: 'Bearer' }),
+  signedWith: async (response, { answer, claims, value }) =>
+    json(response, 200, {
+      ...answer,
+      access_token: await jwt(claims, { key: pairs.get(value).privateKey, kid: value, alg: value }),
+    }),
+  withoutKid: async (response, { answer, claims }) =>
+    json(response, 200, { ...answer, access_token: await jwt(claims, { kid: undefined }) }),
+  replacedKey: async (response, { answer, claims }) => {
+    isReplaced = true;
+    json(response, 200, { ...answer, access_token: await jwt(claims, { key: rotated.privateKey }) });
+  },
+  criticalExtension: async (response, { answer, claims }) => {
+    const header = { alg: 'RS256', kid: 'first', crit: ['urn:x'], 'urn:x': true };
+    const token = await new SignJWT(claims).setProtectedHeader(header).sign(privateKey, { crit: { 'urn:x': true } });
+    json(response, 200, { ...answer, access_token: token });
+  },
   claimsShifted: async (response, { answer, claims, value }) =>
     json(response, 200, {
       ...answer,
@@ -156,9 +197,10 @@ async function serve(request, response) {
   if (path === '/.well-known/openid-configuration') {
     json(response, 200, { issuer, token_endpoint: `${issuer}/connect/token`, jwks_uri: `${issuer}/keys` });
   } else if (path === '/keys') {
-    const asker = new URL(request.url, issuer).search;
-    keySetRequests[asker] = (keySetRequests[asker] ?? 0) + 1;
-    json(response, 200, { keys });
+    const { search, searchParams } = new URL(request.url, issuer);
+    keySetRequests[search] = (keySetRequests[search] ?? 0) + 1;
+    const chosen = KEY_SETS[searchParams.get('set')];
+    json(response, 200, { keys: chosen ? await chosen() : keys });
   } else if (path === '/connect/token') {
     await token(request, response, Buffer.concat(chunks).toString());
   } else {

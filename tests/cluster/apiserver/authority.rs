@@ -1,5 +1,7 @@
 //! What the administrator's ITwinAuthority allows, and what its status reports.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 use testbed::eventually;
@@ -8,6 +10,9 @@ use crate::{
     fixture::{Fixture, PATIENCE, SOON, condition},
     world::World,
 };
+
+/// Limit for what an operator reads every 30 s, and for a backoff.
+const FOLLOWED: Duration = Duration::from_secs(90);
 
 async fn authority_status(fixture: &Fixture) -> Option<Value> {
     fixture.namespace.get("itauth", &fixture.namespace.name).await.ok()?.map(|mut object| object["status"].take())
@@ -32,8 +37,12 @@ async fn authority_reports_its_endpoints_and_keys() -> Result<()> {
 }
 
 async fn wait_authority(fixture: &Fixture, ready: &str, reason: &str) -> Result<Value> {
+    wait_authority_within(fixture, ready, reason, PATIENCE).await
+}
+
+async fn wait_authority_within(fixture: &Fixture, ready: &str, reason: &str, limit: Duration) -> Result<Value> {
     // operators of other tests write this status too, and one on a busy machine may have timed out
-    eventually(&format!("an authority with Ready={ready} {reason}"), PATIENCE, async || {
+    eventually(&format!("an authority with Ready={ready} {reason}"), limit, async || {
         let status = authority_status(fixture).await?;
         condition(&status, "Ready").filter(|(is, because, _)| is == ready && because == reason)?;
         Some(status)
@@ -114,6 +123,47 @@ async fn authority_without_its_ca_is_not_trusted_and_nothing_is_sent() -> Result
 }
 
 #[tokio::test]
+async fn ca_certificates_of_a_config_map_and_a_secret_are_followed() -> Result<()> {
+    let world = World::new("ca-bundle").await?;
+    let namespace = world.namespace.name.clone();
+    // the operator runs in this namespace, where the chart would give it this Role
+    let fixture = Fixture::spawn(world, &["--lease-namespace", &namespace])?;
+    let kubectl = async |arguments: &[&str]| fixture.namespace.kubectl(arguments).await;
+    fixture.register().await?;
+    fixture.apply_client_secret().await?;
+    let reference =
+        |kind: &str| json!({"caBundle": null, "caBundleRef": {"kind": kind, "name": "ca", "key": "ca.crt"}});
+    fixture.apply_authority(&reference("ConfigMap")).await?;
+    fixture.apply_credential(&json!({})).await?;
+    let message = fixture.wait_condition("Renewed", "False", "AuthorityNotReady", PATIENCE).await?;
+    assert!(message.contains(&format!("the operator may not read ConfigMap {namespace}/ca")), "{message}");
+
+    kubectl(&["create", "role", "ca", "--verb=get", "--resource=configmaps", "--resource-name=ca"]).await?;
+    let account = format!("--serviceaccount={0}:{0}", testbed::INSTALLATION);
+    kubectl(&["create", "rolebinding", "ca", "--role=ca", &account]).await?;
+    let ca = &fixture.namespace.testbed.authority.ca;
+    let other = &fixture.namespace.testbed.faults.ca;
+    let config_map = |pem: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca"}, "data": {"ca.crt": pem}});
+    fixture.namespace.apply(&config_map(other)).await?;
+    wait_authority_within(&fixture, "False", "TLSFailed", FOLLOWED).await?;
+    fixture.namespace.apply(&config_map(ca)).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", FOLLOWED).await?;
+
+    // what was read before stays where the object is gone
+    kubectl(&["delete", "configmap", "ca"]).await?;
+    let first = fixture.token().await?;
+    fixture.renew_now("agent", "1").await?;
+    fixture.wait_token_other_than(&first, PATIENCE).await?;
+
+    fixture.apply_authority(&reference("Secret")).await?;
+    wait_authority_within(&fixture, "False", "ConfigurationInvalid", FOLLOWED).await?;
+    let values = json!({"ca.crt": ca});
+    fixture.namespace.apply(&testbed::objects::secret("ca", &values)).await?;
+    wait_authority_within(&fixture, "True", "AuthorityReachable", FOLLOWED).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_the_authority_does_not_allow_is_refused_before_any_request() -> Result<()> {
     let fixture = Fixture::new("allowed").await?;
     fixture.apply_authority(&json!({"allowedScopes": ["other"]})).await?;
@@ -121,6 +171,12 @@ async fn what_the_authority_does_not_allow_is_refused_before_any_request() -> Re
     let message = fixture.wait_condition("Renewed", "False", "ScopeNotAllowed", SOON).await?;
     assert!(message.contains("itwin-platform") && message.contains("allowedScopes"), "{message}");
     assert!(message.contains("allowed are: other"), "{message}");
+
+    fixture.apply_authority(&json!({"allowedAudiences": ["https://api.example.com"]})).await?;
+    fixture.apply_credential(&json!({"resources": ["https://other.example.com"]})).await?;
+    let message = fixture.wait_condition("Renewed", "False", "AudienceNotAllowed", SOON).await?;
+    assert!(message.contains("https://other.example.com") && message.contains("allowedAudiences"), "{message}");
+    fixture.apply_credential(&json!({"resources": null})).await?;
 
     fixture.apply_authority(&json!({"allowedNamespaces": {"matchLabels": {"itwin": "yes"}}})).await?;
     let message = fixture.wait_condition("Renewed", "False", "NamespaceNotAllowed", SOON).await?;
@@ -178,7 +234,7 @@ async fn proxy_of_the_environment_is_used_for_the_authority_and_no_proxy_obeyed(
     let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", proxy.local_addr()?);
     // the API server is at 127.0.0.1, the authority at localhost
-    let variables = [("HTTPS_PROXY", url.as_str()), ("NO_PROXY", "127.0.0.1")];
+    let variables = [("HTTPS_PROXY", url.as_str()), ("NO_PROXY", "*.corp.example,127.0.0.1,")];
     let _operator = world.spawn_operator_of(&namespace.name, &[], &variables)?;
     namespace.apply(&namespace.authority(&json!({}))).await?;
     let (mut connection, _) = tokio::time::timeout(PATIENCE, proxy.accept()).await??;

@@ -26,6 +26,20 @@ fn wrong_arguments_end_with_2_and_say_what_is_wrong() -> Result<()> {
 }
 
 #[test]
+fn proxy_that_cannot_be_used_ends_the_process_with_one_line() -> Result<()> {
+    let output =
+        Command::new(PROGRAM).arg("run").env("HTTPS_PROXY", "socks5://user:hunter2@127.0.0.1:1080").output()?;
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        text.starts_with("error: HTTPS_PROXY: SOCKS proxies are not supported") && text.lines().count() == 1,
+        "{text}"
+    );
+    assert!(!text.contains("hunter2"), "{text}");
+    Ok(())
+}
+
+#[test]
 fn unusable_address_ends_with_one_line() -> Result<()> {
     let output = Command::new(PROGRAM).args(["run", "--metrics-address", "192.0.2.1:1"]).output()?;
     assert_eq!(output.status.code(), Some(1));

@@ -133,6 +133,11 @@ impl Row {
         Self { text, ..self }
     }
 
+    /// The same, with these fields changed in the ITwinAuthority.
+    pub fn with_authority(self, authority: Value) -> Self {
+        Self { authority, ..self }
+    }
+
     /// Plays the row.
     pub async fn play(&self, fixture: &RowFixture) -> Result<()> {
         self.played(fixture).await.with_context(|| format!("row '{}'", self.name))

@@ -101,6 +101,9 @@ async fn invalid_responses_are_rejected() -> Result<()> {
             malformed("expires-negative", with("answer", json!({"expires_in": -1}))),
             malformed("expires-text", with("answer", json!({"expires_in": "soon"}))),
             malformed("expires-beyond-64-bits", with("answer", json!({"expires_in": 1e30}))),
+            malformed("expires-list", with("answer", json!({"expires_in": [3600]}))),
+            malformed("scope-number", with("answer", json!({"scope": 7}))),
+            malformed("no-content", with("status", json!({"status": 204, "body": ""}))),
             Row::new("type-not-bearer", with("answer", json!({"token_type": "DPoP"})), "TokenRejected"),
             Row::new("expires-zero", with("answer", json!({"expires_in": 0})), "TokenRejected"),
             Row::new("scope-narrower", with("answer", json!({"scope": "other"})), "ScopeReduced"),
@@ -127,6 +130,15 @@ async fn untrustworthy_tokens_are_rejected() -> Result<()> {
             rejected("algorithm-none", behaviour("algorithmNone")),
             rejected("hmac-with-public-key", behaviour("hmacWithPublicKey")),
             rejected("opaque", with("answer", json!({"access_token": "opaque"}))),
+            rejected("exp-in-milliseconds", with("claimsAlone", json!({"exp": 4_102_444_800_000_u64})))
+                .with_text("10 years"),
+            rejected("critical-extension", behaviour("criticalExtension")).with_text("(crit)"),
+            rejected("es512", with("signedWith", json!("ES512"))).with_authority(keys("algorithms")).with_text("ES512"),
+            rejected("scope-beyond-allowed", with("claims", json!({"scope": ["itwin-platform", "ATTACKER"]})))
+                .with_authority(json!({"allowedScopes": ["itwin-platform"]}))
+                .with_text("spec.allowedScopes"),
+            Row::new("scope-claim-narrower", with("claims", json!({"scope": ["ATTACKER"]})), "ScopeReduced")
+                .with_text("itwin-platform"),
             rejected("clock-ahead", with("claimsShifted", json!(600))),
             Row::new("clock-behind", with("claimsShifted", json!(-600)), "ShorterThanCurrent"),
         ],
@@ -149,6 +161,77 @@ async fn unusual_but_valid_responses_are_accepted() -> Result<()> {
             Row::harmless("unknown-fields", with("answer", json!({"refresh_token": "x", "ext": {"a": [1]}}))),
             Row::harmless("key-rotated", behaviour("rotatedKey")),
             Row::harmless("connection-closed-after-answer", behaviour("closeAfterAnswer")),
+            Row::harmless("created-201", with("goodWithStatus", json!(201))),
+            Row::harmless("accepted-202", with("goodWithStatus", json!(202))),
+            Row::harmless("scope-as-list", with("answer", json!({"scope": ["itwin-platform"]}))),
+            Row::harmless("expires-as-text", with("answer", json!({"expires_in": "3600"}))),
+            Row::harmless("expires-with-fraction", with("answer", json!({"expires_in": 3600.5}))),
+            Row::harmless("scope-not-named", with("answer", json!({"scope": "other"})))
+                .with_authority(json!({"scopeCheck": "Lenient"})),
+        ],
+    )
+    .await
+}
+
+#[tokio::test]
+async fn opaque_tokens_are_accepted_as_the_server_issues_them() -> Result<()> {
+    let opaque = json!({"accessTokenFormat": "opaque", "audiences": null});
+    let with_default = json!({"accessTokenFormat": "opaque", "defaultTokenLifetime": "2h"});
+    let token = json!({"access_token": "!opaque|token$with(visible)ASCII"});
+    play(
+        "opaque",
+        vec![
+            Row::harmless("visible-ascii", with("answer", token)).with_authority(opaque.clone()),
+            Row::harmless("default-lifetime", with("answerWithout", json!("expires_in"))).with_authority(with_default),
+            Row::new("no-lifetime", with("answerWithout", json!("expires_in")), "MalformedResponse")
+                .with_authority(opaque)
+                .with_text("defaultTokenLifetime"),
+        ],
+    )
+    .await
+}
+
+#[tokio::test]
+async fn every_way_to_publish_and_to_use_keys_is_understood() -> Result<()> {
+    let algorithms = ["RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
+    let signed = algorithms.map(|algorithm| {
+        Row::harmless(algorithm, with("signedWith", json!(algorithm))).with_authority(keys("algorithms"))
+    });
+    let sets = [
+        Row::harmless("last-of-100-keys", behaviour("good")).with_authority(keys("many")),
+        Row::harmless("keys-without-kid", behaviour("good")).with_authority(keys("withoutKid")),
+        Row::harmless("token-without-kid", behaviour("withoutKid")).with_authority(keys("many")),
+        Row::harmless("two-keys-of-one-kid", behaviour("good")).with_authority(keys("sameKid")),
+        Row::harmless("new-key-under-the-old-kid", behaviour("replacedKey")).with_authority(keys("replaced")),
+    ];
+    play("keys", signed.into_iter().chain(sets).collect()).await
+}
+
+/// The key set of this name, in place of the server's own.
+fn keys(set: &str) -> Value {
+    let issuer = testbed::Testbed::current().map(|testbed| testbed.faults.issuer.clone()).unwrap_or_default();
+    json!({"jwksUri": format!("{issuer}/keys?set={set}")})
+}
+
+#[tokio::test]
+async fn deadline_that_ran_out_is_named() -> Result<()> {
+    let testbed = testbed::Testbed::current()?;
+    let faults = &testbed.faults;
+    let at = |port: u16| format!("https://localhost:{port}/connect/token");
+    play(
+        "deadlines",
+        vec![
+            Row::new("of-the-request", behaviour("slowHeader"), "Timeout").with_text("within 2s (requestTimeout)"),
+            Row::way(
+                "of-the-connection",
+                json!({
+                    "tokenEndpoint": at(faults.black_hole),
+                    "jwksUri": format!("{}/keys", faults.issuer),
+                    "connectTimeout": "500ms",
+                }),
+                "Timeout",
+            )
+            .with_text("within 500ms (connectTimeout)"),
         ],
     )
     .await

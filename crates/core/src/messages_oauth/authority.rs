@@ -70,7 +70,9 @@ fn invalid_document(error: &DiscoveryError, authority: &str) -> Failure {
 fn invalid_keys(error: KeySetError, authority: &str) -> Failure {
     let why = match error {
         KeySetError::NotAKeySet => "it is no JSON Web Key Set",
-        KeySetError::NoSigningKey => "it holds no signing key of a known kind (RSA, EC P-256 or P-384, Ed25519)",
+        KeySetError::NoSigningKey => {
+            "it holds no signing key of a kind that can be used (RSA, EC P-256 or P-384, Ed25519; not P-521, so no ES512)"
+        }
     };
     unusable(Document::KeySet, authority, why)
 }

@@ -8,6 +8,7 @@ use itwin_api::{
     credential::{ClientCredentialsRef, GrantType},
 };
 use itwin_oauth::{
+    assertion::{ClientKeyError, SigningAlgorithm},
     limits::ACCESS_TOKEN_MAX,
     token::{ErrorCode, MalformedResponse, TokenError},
 };
@@ -34,7 +35,7 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
     let authority = &names.authority;
     let endpoint = format!("token endpoint of ITwinAuthority {authority}");
     match error {
-        TokenError::ClientKey(_) => invalid_key(names),
+        TokenError::ClientKey(error) => invalid_key(*error, names),
         TokenError::Transport(error) => transport::failed(error, &endpoint),
         TokenError::Malformed(MalformedResponse::TooDeep) => {
             transport::malformed("JSON that is nested too deeply", &endpoint)
@@ -53,10 +54,21 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
 }
 
 /// A private key that signs no client assertion. What is wrong with it depends on its value, and is not said.
-fn invalid_key(names: &Names) -> Failure {
+fn invalid_key(ClientKeyError { algorithm }: ClientKeyError, names: &Names) -> Failure {
+    let kind = match algorithm {
+        None => "an RSA (2048 to 4096 bits), EC P-256, EC P-384 or Ed25519 key",
+        Some(SigningAlgorithm::Rs256 | SigningAlgorithm::Ps256) => "an RSA key (2048 to 4096 bits)",
+        Some(SigningAlgorithm::Es256) => "an EC P-256 key",
+        Some(SigningAlgorithm::Es384) => "an EC P-384 key",
+        Some(SigningAlgorithm::EdDsa) => "an Ed25519 key",
+    };
+    let purpose = algorithm.map_or_else(String::new, |algorithm| {
+        let authority = &names.authority;
+        format!(" for {} (clientAssertion.algorithm of ITwinAuthority {authority})", algorithm.as_str())
+    });
     let message = format!(
-        "key {} of Secret {} is no PEM private key that can be used: write an RSA (2048 to 4096 bits), EC P-256, EC \
-         P-384 or Ed25519 key in PKCS #8, of at most 16 KiB",
+        "key {} of Secret {} is no PEM private key that can be used{purpose}: write {kind}, unencrypted, of at most 16 \
+         KiB",
         names.keys.private_key_key, names.client_secret
     );
     Failure::new(Reason::ClientCredentialsInvalid, message)
@@ -79,8 +91,8 @@ fn malformed(rule: MalformedResponse, authority: &str) -> Failure {
                 .to_owned()
         }
         MalformedResponse::TokenTooLong => format!("access_token has more than {ACCESS_TOKEN_MAX} bytes"),
-        MalformedResponse::NotABearerToken => {
-            "access_token is empty or holds characters that no HTTP header may carry (RFC 6750 section 2.1)".to_owned()
+        MalformedResponse::NotVisibleAscii => {
+            "access_token is empty or holds other characters than visible ASCII (RFC 6749 appendix A.12)".to_owned()
         }
     };
     Failure::new(
@@ -98,9 +110,11 @@ fn error_response(code: ErrorCode, names: &Names) -> Failure {
         ErrorCode::UnauthorizedClient => Reason::UnauthorizedClient,
         ErrorCode::UnsupportedGrantType => Reason::UnsupportedGrantType,
         ErrorCode::ServerError | ErrorCode::TemporarilyUnavailable => Reason::ServerError,
-        ErrorCode::InvalidGrant | ErrorCode::InvalidRequest | ErrorCode::InvalidTarget | ErrorCode::Other => {
-            Reason::RequestRejected
-        }
+        ErrorCode::AccessDenied
+        | ErrorCode::InvalidGrant
+        | ErrorCode::InvalidRequest
+        | ErrorCode::InvalidTarget
+        | ErrorCode::Other => Reason::RequestRejected,
     };
     Failure::new(reason, format!("ITwinAuthority {} {}", names.authority, answered(code, names)))
 }
@@ -129,9 +143,15 @@ fn answered(code: ErrorCode, Names { client_secret, keys, grant_type, .. }: &Nam
             keys.username_key, keys.password_key
         ),
         ErrorCode::InvalidGrant | ErrorCode::InvalidRequest => {
-            format!("rejected the request ({code}): check spec.scopes and spec.resources")
+            format!("rejected the request ({code}): check spec.scopes, spec.resources and spec.audience")
         }
-        ErrorCode::InvalidTarget => "answered invalid_target (RFC 8707): check spec.resources".to_owned(),
+        ErrorCode::AccessDenied => format!(
+            "answered access_denied: have the client of Secret {client_secret} allowed for spec.audience, \
+             spec.resources and spec.scopes"
+        ),
+        ErrorCode::InvalidTarget => {
+            "answered invalid_target (RFC 8707): check spec.resources and spec.audience".to_owned()
+        }
         ErrorCode::Other => "rejected the request with an error of its own: its logs show which".to_owned(),
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use itwin_api::conditions::Reason;
-use itwin_oauth::transport::{BODY_MAX, TransportError};
+use itwin_oauth::transport::TransportError;
 
 use super::tls;
 use crate::failure::Failure;
@@ -13,12 +13,13 @@ use crate::failure::Failure;
 pub fn failed(error: &TransportError, what: &str) -> Failure {
     let failure = match error {
         TransportError::Timeout(deadline) => timeout(*deadline, what),
+        TransportError::ConnectTimeout(deadline) => connect_timeout(*deadline, what),
         TransportError::Connection(cause) => connection(cause, what),
         TransportError::Tls(error) => Failure::new(Reason::TLSFailed, tls::message(error, what)),
         TransportError::Redirect(status) => redirect(*status, what),
         TransportError::RateLimited(_) => rate_limited(what),
         TransportError::Server(status, ..) => server_error(*status, what),
-        TransportError::TooLarge => too_large(what),
+        TransportError::TooLarge(limit) => too_large(*limit, what),
         TransportError::Malformed(cause) => malformed(cause, what),
     };
     Failure { retry_after: error.retry_after(), ..failure }
@@ -26,8 +27,16 @@ pub fn failed(error: &TransportError, what: &str) -> Failure {
 
 fn timeout(deadline: Duration, what: &str) -> Failure {
     let message = format!(
-        "the {what} gave no complete answer within {deadline:?}: check the network, or raise requestTimeout; \
-         it is tried again"
+        "the {what} gave no complete answer within {deadline:?} (requestTimeout): check the network, or raise \
+         requestTimeout; it is tried again"
+    );
+    Failure::new(Reason::Timeout, message)
+}
+
+fn connect_timeout(deadline: Duration, what: &str) -> Failure {
+    let message = format!(
+        "no connection to the {what} within {deadline:?} (connectTimeout): check network policies and proxies, or raise \
+         connectTimeout; it is tried again"
     );
     Failure::new(Reason::Timeout, message)
 }
@@ -60,9 +69,9 @@ fn server_error(status: u16, what: &str) -> Failure {
     Failure::new(Reason::ServerError, message)
 }
 
-fn too_large(what: &str) -> Failure {
+fn too_large(limit: usize, what: &str) -> Failure {
     let message = format!(
-        "the {what} answered with more than {BODY_MAX} bytes: check that the URL is the right one; it is tried again"
+        "the {what} answered with more than {limit} bytes: check that the URL is the right one; it is tried again"
     );
     Failure::new(Reason::MalformedResponse, message)
 }
@@ -89,13 +98,14 @@ mod tests {
     fn every_failure_has_its_reason_and_names_the_resource() {
         for (error, reason) in [
             (TransportError::Timeout(Duration::from_secs(10)), Reason::Timeout),
+            (TransportError::ConnectTimeout(Duration::from_secs(5)), Reason::Timeout),
             (TransportError::Connection("refused".into()), Reason::ConnectionFailed),
             (TransportError::Tls(TlsError::NotTls), Reason::TLSFailed),
             (TransportError::Tls(TlsError::ClientCertificateWanted { status: Some(400) }), Reason::TLSFailed),
             (TransportError::Redirect(307), Reason::RedirectRefused),
             (TransportError::RateLimited(None), Reason::RateLimited),
             (TransportError::Server(500, None, Vec::new()), Reason::ServerError),
-            (TransportError::TooLarge, Reason::MalformedResponse),
+            (TransportError::TooLarge(1), Reason::MalformedResponse),
             (TransportError::Malformed("HTTP 404".into()), Reason::MalformedResponse),
         ] {
             let failed = failed(&error, WHAT);
@@ -110,7 +120,7 @@ mod tests {
         for error in [TransportError::Server(500, wait, Vec::new()), TransportError::RateLimited(wait)] {
             assert_eq!(failed(&error, WHAT).retry_after, wait, "{error:?}");
         }
-        assert_eq!(failed(&TransportError::TooLarge, WHAT).retry_after, None);
+        assert_eq!(failed(&TransportError::TooLarge(1), WHAT).retry_after, None);
     }
 
     #[test]

@@ -50,6 +50,17 @@ fn unverified(error: VerificationError) -> Cow<'static, str> {
         VerificationError::TooLong => format!("it has more than {ACCESS_TOKEN_MAX} bytes").into(),
         VerificationError::TooDeep => "its JSON is nested too deeply".into(),
         VerificationError::NotAJwt => "it is no JWT with a known algorithm".into(),
+        VerificationError::UnsupportedAlgorithm(name) => format!(
+            "it is signed with {}, which cannot be checked: have the authorization server sign with RS256, PS256, \
+             ES256, ES384 or EdDSA",
+            name.unwrap_or("an algorithm that is not known")
+        )
+        .into(),
+        VerificationError::CriticalExtension => {
+            "its header names critical extensions (crit), and none is supported: have the authorization server sign \
+             without them"
+                .into()
+        }
         VerificationError::SymmetricAlgorithm => {
             "it is signed with an algorithm that proves nothing (none or HMAC)".into()
         }
@@ -74,6 +85,11 @@ pub fn not_valid(error: &ValidationError, authority: &str) -> Failure {
         ValidationError::ExpiryOutOfRange => {
             rejected(authority, "whose exp claim is no date: contact the operators of the authorization server")
         }
+        ValidationError::ExpiryTooFar => rejected(
+            authority,
+            "whose exp claim is more than 10 years ahead, as one in milliseconds is: contact the operators of the \
+             authorization server",
+        ),
         ValidationError::UnknownLifetime => unknown_lifetime(authority),
         ValidationError::Expired { expires_at, now } => expired(*expires_at, *now, authority),
         ValidationError::NotYetValid => rejected(
@@ -83,6 +99,11 @@ pub fn not_valid(error: &ValidationError, authority: &str) -> Failure {
         ),
         ValidationError::ScopesTooLong => scopes_too_long(authority),
         ValidationError::ScopeReduced { missing } => scope_reduced(missing, authority),
+        ValidationError::ScopeNotAllowed => rejected(
+            authority,
+            "with a scope that spec.allowedScopes of the ITwinAuthority does not list: take the scope from the client's \
+             registration, or add it to spec.allowedScopes",
+        ),
         ValidationError::SameToken { expires_at } => shorter(*expires_at, *expires_at, authority),
         ValidationError::ShorterThanCurrent { expires_at, current } => shorter(*expires_at, *current, authority),
     }
@@ -95,7 +116,7 @@ fn rejected(authority: &str, why: &str) -> Failure {
 fn unknown_lifetime(authority: &str) -> Failure {
     let message = format!(
         "the answer of ITwinAuthority {authority} has no usable expires_in, and its tokens are opaque, so that their \
-         lifetime is unknown: have it send expires_in, or set its accessTokenFormat to jwt"
+         lifetime is unknown: have it send expires_in, or set defaultTokenLifetime of the ITwinAuthority"
     );
     Failure::new(Reason::MalformedResponse, message)
 }
@@ -118,7 +139,8 @@ fn scopes_too_long(authority: &str) -> Failure {
 
 fn scope_reduced(missing: &[String], authority: &str) -> Failure {
     let message = format!(
-        "ITwinAuthority {authority} left out scope {}: have it allowed for this client, or take it out of spec.scopes",
+        "ITwinAuthority {authority} left out scope {}: have it allowed for this client, or take it out of spec.scopes; \
+         if the server never names what it grants, set spec.scopeCheck of the ITwinAuthority to Lenient",
         listed(&missing.iter().map(String::as_str).collect::<Vec<_>>())
     );
     Failure::new(Reason::ScopeReduced, message)
@@ -149,6 +171,9 @@ mod tests {
             message(VerificationError::NotAJwt).contains("set spec.accessTokenFormat of the ITwinAuthority to opaque")
         );
         assert!(message(VerificationError::SymmetricAlgorithm).contains("HMAC"));
+        assert!(message(VerificationError::UnsupportedAlgorithm(Some("ES512"))).contains("signed with ES512"));
+        assert!(message(VerificationError::UnsupportedAlgorithm(None)).contains("an algorithm that is not known"));
+        assert!(message(VerificationError::CriticalExtension).contains("(crit)"));
         assert!(message(VerificationError::UnknownKey).contains("not in the authority's key set"));
         assert!(message(VerificationError::TooLong).contains("more than 32768 bytes"));
         let other = Shown::new("https://other.example.com");
@@ -169,6 +194,8 @@ mod tests {
         for (error, reason, text) in [
             (ValidationError::NotABearerToken, Reason::TokenRejected, "token_type"),
             (ValidationError::ExpiryOutOfRange, Reason::TokenRejected, "exp claim is no date"),
+            (ValidationError::ExpiryTooFar, Reason::TokenRejected, "more than 10 years ahead"),
+            (ValidationError::ScopeNotAllowed, Reason::TokenRejected, "spec.allowedScopes"),
             (ValidationError::UnknownLifetime, Reason::MalformedResponse, "no usable expires_in"),
             (
                 ValidationError::Expired { expires_at: early, now: late },

@@ -31,7 +31,20 @@ fn validated_for(
     scopes: &[String],
     held: Option<&TokenMetadata>,
 ) -> Result<IssuedToken, ValidationError> {
-    validate(response, claims.as_ref(), Expected { scopes, held, record: None, skew: SKEW, now: at(1) })
+    validate(response, claims.as_ref(), Expected { held, ..expected(scopes) })
+}
+
+fn expected(scopes: &[String]) -> Expected<'_> {
+    Expected {
+        scopes,
+        scope_check: ScopeCheck::Strict,
+        allowed_scopes: None,
+        default_lifetime: None,
+        held: None,
+        record: None,
+        skew: SKEW,
+        now: at(1),
+    }
 }
 
 fn validated(answer: Answer) -> Result<IssuedToken, ValidationError> {
@@ -115,6 +128,94 @@ fn narrower_scope_is_refused_wherever_it_is_named() {
     assert_eq!(validated(by_claim).err(), missing());
 }
 
+/// A token whose signed claim and whose response name these scopes.
+fn granting(claim: Option<&[&str]>, answered: Option<&[&str]>) -> Answer {
+    let list = |scopes: &[&str]| scopes.iter().map(|scope| (*scope).to_owned()).collect::<Vec<_>>();
+    let mut granting = answer(3600, None);
+    granting.0.scope = answered.map(list);
+    claims(&mut granting).scope = claim.map(list);
+    granting
+}
+
+#[test]
+fn signed_claim_counts_before_the_response_and_both_must_name_what_was_requested() {
+    let scopes = ["a".to_owned(), "b".to_owned()];
+    let granted =
+        |claim, answered| validated_for(granting(claim, answered), &scopes, None).map(|issued| issued.scopes.join(" "));
+    let without = |missing: &[&str]| {
+        Err(ValidationError::ScopeReduced { missing: missing.iter().map(|scope| (*scope).to_owned()).collect() })
+    };
+    assert_eq!(granted(Some(&["a", "b", "c"]), Some(&["a", "b"])), Ok("a b c".to_owned()));
+    assert_eq!(granted(None, Some(&["b", "a"])), Ok("b a".to_owned()));
+    assert_eq!(granted(None, None), Ok("a b".to_owned()));
+    assert_eq!(granted(Some(&["a"]), Some(&["a", "b"])), without(&["b"]));
+    assert_eq!(granted(Some(&["a", "b"]), Some(&["a"])), without(&["b"]));
+    assert_eq!(granted(Some(&["a"]), Some(&["b"])), without(&["a", "b"]));
+    assert_eq!(granted(Some(&[]), None), without(&["a", "b"]));
+}
+
+#[test]
+fn scope_that_the_server_does_not_name_is_tolerated_where_that_is_configured() {
+    let scopes = ["a".to_owned(), "b".to_owned()];
+    let (response, claims) = granting(Some(&["a"]), Some(&["a"]));
+    let lenient = Expected { scope_check: ScopeCheck::Lenient, ..expected(&scopes) };
+    let issued = validate(response, claims.as_ref(), lenient).expect("tolerated");
+    assert_eq!((issued.scopes, issued.unnamed_scopes), (vec!["a".to_owned()], vec!["b".to_owned()]));
+}
+
+#[test]
+fn token_that_carries_more_than_is_allowed_is_rejected_wherever_it_is_named() {
+    let (scopes, allowed) = (["a".to_owned()], ["a".to_owned(), "b".to_owned()]);
+    for (claim, answered, rejected) in [
+        (Some(&["a", "b"][..]), Some(&["a"][..]), false),
+        (Some(&["a", "c"]), Some(&["a"]), true),
+        (Some(&["a"]), Some(&["a", "c"]), true),
+        (None, None, false),
+    ] {
+        for scope_check in [ScopeCheck::Strict, ScopeCheck::Lenient] {
+            let (response, claims) = granting(claim, answered);
+            let expected = Expected { scope_check, allowed_scopes: Some(&allowed), ..expected(&scopes) };
+            let error = validate(response, claims.as_ref(), expected).err();
+            assert_eq!(error, rejected.then_some(ValidationError::ScopeNotAllowed), "{claim:?} {answered:?}");
+        }
+    }
+}
+
+#[test]
+fn token_without_requested_scopes_carries_those_that_are_granted() {
+    let issued = |claim, answered| validated_for(granting(claim, answered), &[], None).map(|issued| issued.scopes);
+    assert_eq!(issued(Some(&["x"]), None), Ok(vec!["x".to_owned()]));
+    assert_eq!(issued(None, Some(&["y"])), Ok(vec!["y".to_owned()]));
+    assert_eq!(issued(None, None), Ok(Vec::new()));
+}
+
+#[test]
+fn expiry_more_than_ten_years_ahead_is_rejected() {
+    let ten_years = 1 + 10 * 365 * 24 * 3600;
+    assert!(validated(answer(ten_years, None)).is_ok());
+    assert_eq!(validated(answer(ten_years + 1, None)).err(), Some(ValidationError::ExpiryTooFar));
+    let mut milliseconds = answer(0, Some(3600));
+    claims(&mut milliseconds).exp = at(3600).timestamp_millis();
+    assert_eq!(validated(milliseconds).err(), Some(ValidationError::ExpiryTooFar));
+}
+
+#[test]
+fn opaque_token_without_a_lifetime_has_that_of_the_authority() {
+    let scopes = ["itwin-platform".to_owned()];
+    let lifetime = |expires_in| {
+        let (response, _) = answer(0, expires_in);
+        let expected = Expected { default_lifetime: Some(TimeDelta::seconds(600)), ..expected(&scopes) };
+        validate(response, None, expected).map(|issued| issued.expires_at)
+    };
+    assert_eq!(lifetime(None), Ok(at(600)));
+    assert_eq!(lifetime(Some(1 << 63)), Ok(at(600)));
+    assert_eq!(lifetime(Some(3600)), Ok(at(3600)), "the server knows better");
+    // a JWT says itself when it expires
+    let (response, claims) = answer(3600, None);
+    let expected = Expected { default_lifetime: Some(TimeDelta::seconds(600)), ..expected(&scopes) };
+    assert_eq!(validate(response, claims.as_ref(), expected).map(|issued| issued.expires_at), Ok(at(3600)));
+}
+
 #[test]
 fn granted_scopes_are_bounded_wherever_they_are_named() {
     let long = |size: usize| Some(vec!["itwin-platform".to_owned(), "x".repeat(size - "itwin-platform".len() - 2)]);
@@ -157,7 +258,7 @@ fn token_that_the_secret_holds_is_recognized_unless_it_lives_longer() {
     let validated = |exp, record| {
         let (response, claims) = answer(exp, None);
         let scopes = ["itwin-platform".to_owned()];
-        let expected = Expected { scopes: &scopes, held: Some(&held), record, skew: SKEW, now: at(1) };
+        let expected = Expected { held: Some(&held), record, ..expected(&scopes) };
         validate(response, claims.as_ref(), expected).map(|issued| issued.expires_at)
     };
     let same = Err(ValidationError::SameToken { expires_at: at(3600) });

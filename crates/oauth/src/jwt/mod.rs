@@ -11,7 +11,7 @@ mod tests;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, Header, Validation, errors::ErrorKind};
 use serde::Deserialize;
-use serde_json::Number;
+use serde_json::{Map, Number, Value};
 
 pub use self::presented::presented;
 use crate::{
@@ -29,7 +29,7 @@ pub struct VerifiedClaims {
     pub exp: i64,
     /// `nbf` (RFC 7519 section 4.1.5), in seconds of Unix time.
     pub nbf: Option<i64>,
-    /// `scope` (RFC 9068 section 2.2.3).
+    /// `scope` (RFC 9068 section 2.2.3), or `scp` where there is none.
     pub scope: Option<Vec<String>>,
 }
 
@@ -45,9 +45,16 @@ pub enum VerificationError {
     /// Header or claims are nested deeper than anything known.
     #[error("nested too deeply")]
     TooDeep,
-    /// No JWT with an algorithm that is known: an opaque token, for instance.
-    #[error("no JWT with a known algorithm")]
+    /// No JWT: an opaque token, for instance.
+    #[error("no JWT")]
     NotAJwt,
+    /// The algorithm is none that can be checked; its name, if it is one of those known to be in use.
+    #[error("an algorithm that cannot be checked")]
+    UnsupportedAlgorithm(Option<&'static str>),
+    /// The header has `crit`: the token must not be accepted without extensions that are not known (RFC 7515 section
+    /// 4.1.11).
+    #[error("critical extensions")]
+    CriticalExtension,
     /// The algorithm is an HMAC or none, by which anyone could sign.
     #[error("an algorithm that proves nothing")]
     SymmetricAlgorithm,
@@ -100,7 +107,13 @@ struct RawClaims {
     exp: Option<Number>,
     nbf: Option<Number>,
     scope: Option<Scopes>,
+    /// What some servers write in the place of `scope`.
+    scp: Option<Scopes>,
 }
+
+/// Algorithms that are in use and cannot be checked: ES512 and ES256K (RFC 7518 and RFC 8812), those of RFC 9864, and
+/// those of FIPS 204. An unknown one is not named, since the party that answers writes it.
+const UNSUPPORTED: [&str; 7] = ["ES512", "ES256K", "Ed25519", "Ed448", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87"];
 
 impl KeySet {
     /// Checks signature, issuer and, if any are wanted, audiences. Whether the token is valid at this time is for the
@@ -120,9 +133,13 @@ impl KeySet {
         for candidate in self.candidates(header.kid.as_deref(), header.alg) {
             match jsonwebtoken::decode::<RawClaims>(token.expose(), &candidate.key, &validation) {
                 Ok(data) => return claims(data.claims),
-                // a wrong signature by one of several keys says nothing of the others
-                Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => result = Err(explain(&error)),
-                Err(error) => return Err(explain(&error)),
+                // a key that does not fit, or another key's signature, says nothing of the others
+                Err(error) => match explain(&error) {
+                    error @ (VerificationError::Signature | VerificationError::AlgorithmMismatch) => {
+                        result = Err(error);
+                    }
+                    error => return Err(error),
+                },
             }
         }
         result
@@ -138,8 +155,31 @@ fn header(token: &str) -> Result<Header, VerificationError> {
     if !parts_are_shallow(token) {
         return Err(VerificationError::TooDeep);
     }
-    let header = jsonwebtoken::decode_header(token).map_err(|_| VerificationError::NotAJwt)?;
-    if ALGORITHMS.contains(&header.alg) { Ok(header) } else { Err(VerificationError::SymmetricAlgorithm) }
+    let unread = unread_header(token).ok_or(VerificationError::NotAJwt)?;
+    let algorithm = unread.get("alg").and_then(Value::as_str).ok_or(VerificationError::NotAJwt)?;
+    if is_symmetric(algorithm) {
+        return Err(VerificationError::SymmetricAlgorithm);
+    }
+    if !algorithm.parse().is_ok_and(|algorithm| ALGORITHMS.contains(&algorithm)) {
+        let known = UNSUPPORTED.into_iter().find(|known| *known == algorithm);
+        return Err(VerificationError::UnsupportedAlgorithm(known));
+    }
+    // also where it is null or empty, which no server may write
+    if unread.contains_key("crit") {
+        return Err(VerificationError::CriticalExtension);
+    }
+    jsonwebtoken::decode_header(token).map_err(|_| VerificationError::NotAJwt)
+}
+
+/// The header as the token has it, before the library reads the part that it knows. Its size and depth are bounded.
+fn unread_header(token: &str) -> Option<Map<String, Value>> {
+    let [header, _, _] = <[&str; 3]>::try_from(token.split('.').collect::<Vec<_>>()).ok()?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()
+}
+
+/// An algorithm by which anyone who knows the public key, or no key at all, could sign.
+fn is_symmetric(algorithm: &str) -> bool {
+    algorithm.eq_ignore_ascii_case("none") || algorithm.starts_with("HS")
 }
 
 /// Whether header and claims are not nested too deeply. The parser refuses parts that are not even base64.
@@ -173,7 +213,7 @@ fn claims(raw: RawClaims) -> Result<VerifiedClaims, VerificationError> {
     Ok(VerifiedClaims {
         exp: raw.exp.and_then(seconds).ok_or(VerificationError::ExpiryNotANumber)?,
         nbf: raw.nbf.and_then(seconds),
-        scope: raw.scope.map(Into::into),
+        scope: raw.scope.or(raw.scp).map(Into::into),
     })
 }
 
@@ -188,7 +228,12 @@ fn explain(error: &jsonwebtoken::errors::Error) -> VerificationError {
             "aud" => VerificationError::MissingClaim(RequiredClaim::Audience),
             _ => VerificationError::Malformed,
         },
-        ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => VerificationError::AlgorithmMismatch,
+        ErrorKind::InvalidAlgorithm
+        | ErrorKind::UnsupportedAlgorithm
+        | ErrorKind::InvalidKeyFormat
+        | ErrorKind::InvalidEcdsaKey
+        | ErrorKind::InvalidEddsaKey
+        | ErrorKind::InvalidRsaKey(_) => VerificationError::AlgorithmMismatch,
         _ => VerificationError::Malformed,
     }
 }

@@ -1,6 +1,6 @@
 //! Who requests a token, and how the client authenticates.
 
-use crate::sensitive::Sensitive;
+use crate::{assertion::ClientKey, sensitive::Sensitive};
 
 /// The client of a token request.
 #[derive(Clone)]
@@ -17,9 +17,13 @@ impl ClientCredentials {
     /// All secrets that are sent, or that sign what is sent.
     #[must_use]
     pub fn secrets(&self) -> Vec<&Sensitive> {
-        let (Proof::SecretInBody(proof) | Proof::SecretInHeader(proof) | Proof::PrivateKey(proof)) = &self.proof;
+        let proof = match &self.proof {
+            Proof::SecretInBody(secret) | Proof::SecretInHeader(secret) => Some(secret),
+            Proof::PrivateKey(key) => Some(&key.pem),
+            Proof::Nothing => None,
+        };
         let user = self.user.iter().flat_map(|user| [&user.name, &user.password]);
-        std::iter::once(proof).chain(user).collect()
+        proof.into_iter().chain(user).collect()
     }
 }
 
@@ -30,8 +34,10 @@ pub enum Proof {
     SecretInBody(Sensitive),
     /// The client secret as HTTP Basic, both halves form-encoded (RFC 6749 section 2.3.1).
     SecretInHeader(Sensitive),
-    /// A PEM private key that signs a client assertion (RFC 7523 section 2.2).
-    PrivateKey(Sensitive),
+    /// A private key that signs a client assertion (RFC 7523 section 2.2).
+    PrivateKey(ClientKey),
+    /// Nothing: the client is public (RFC 6749 section 2.1).
+    Nothing,
 }
 
 /// A service user (RFC 6749 section 4.3).

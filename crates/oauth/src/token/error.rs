@@ -47,9 +47,9 @@ pub enum MalformedResponse {
     /// `access_token` is longer than [`crate::limits::ACCESS_TOKEN_MAX`].
     #[error("access_token is too long")]
     TokenTooLong,
-    /// `access_token` is no `b64token` (RFC 6750 section 2.1): no header could carry it, or more than it.
-    #[error("access_token is no b64token")]
-    NotABearerToken,
+    /// `access_token` is empty, or not all of it is visible ASCII: no header could carry it, or more than it.
+    #[error("access_token is not visible ASCII")]
+    NotVisibleAscii,
 }
 
 impl TokenError {

@@ -12,6 +12,8 @@ use crate::{json, limits::ERROR_CODE_MAX};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
+    /// A policy of the server denies this request (RFC 6749 section 4.1.2.1; token endpoints use it too).
+    AccessDenied,
     /// Client authentication failed (RFC 6749 section 5.2).
     InvalidClient,
     /// The user name or password is wrong, among others (RFC 6749 section 5.2).
@@ -39,6 +41,7 @@ impl ErrorCode {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::AccessDenied => "access_denied",
             Self::InvalidClient => "invalid_client",
             Self::InvalidGrant => "invalid_grant",
             Self::InvalidRequest => "invalid_request",
@@ -54,6 +57,7 @@ impl ErrorCode {
 
     fn from_text(text: &str) -> Self {
         match text {
+            "access_denied" => Self::AccessDenied,
             "invalid_client" => Self::InvalidClient,
             "invalid_grant" => Self::InvalidGrant,
             "invalid_request" => Self::InvalidRequest,
@@ -134,6 +138,7 @@ mod tests {
     #[test]
     fn every_code_is_read_as_it_is_written() {
         for code in [
+            ErrorCode::AccessDenied,
             ErrorCode::InvalidClient,
             ErrorCode::InvalidGrant,
             ErrorCode::InvalidRequest,

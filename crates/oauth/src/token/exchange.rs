@@ -27,7 +27,8 @@ pub type OAuthClient = Client<
     BasicRevocationErrorResponse,
 >;
 
-/// A token response as servers write it: `oauth2`'s own reads no `scope` as an array and no `expires_in` as a text.
+/// A token response as servers write it: `oauth2`'s own reads no `scope` as an array and no `expires_in` as a text or
+/// with a fraction.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct WireResponse {
     #[serde(skip_serializing)]
@@ -69,7 +70,12 @@ pub struct WireTokenType(pub(super) String);
 
 impl oauth2::TokenType for WireTokenType {}
 
-/// A number of seconds, which some servers write as a text.
+/// The longest text that is read as a number of seconds: the largest number has 20 digits, and may have a fraction.
+const SECONDS_MAX: usize = 40;
+/// Numbers from here on are larger than any number of seconds: 2^64.
+const SECONDS_END: f64 = 18_446_744_073_709_551_616.0;
+
+/// A number of seconds without its fraction. Some servers write a fraction, and some a text.
 #[derive(Clone, Copy, Debug)]
 pub struct Seconds(u64);
 
@@ -85,16 +91,24 @@ impl<'de> Deserialize<'de> for Seconds {
         #[serde(untagged)]
         enum Written {
             Number(u64),
+            Fraction(f64),
             Text(String),
         }
-        match Written::deserialize(deserializer)? {
-            Written::Number(seconds) => Ok(Self(seconds)),
-            Written::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-                text.parse().map(Self).map_err(D::Error::custom)
-            }
-            Written::Text(_) => Err(D::Error::custom("no number of seconds")),
-        }
+        let seconds = match Written::deserialize(deserializer)? {
+            Written::Number(seconds) => Some(seconds),
+            // rounded down: the token is not used after its end
+            Written::Fraction(seconds) => (0.0..SECONDS_END).contains(&seconds).then_some(seconds as u64),
+            Written::Text(text) => seconds_in(&text),
+        };
+        seconds.map(Self).ok_or_else(|| D::Error::custom("no number of seconds"))
     }
+}
+
+/// Digits, with or without a fraction, which is not read.
+fn seconds_in(text: &str) -> Option<u64> {
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    (text.len() <= SECONDS_MAX && is_digits(whole) && is_digits(fraction)).then(|| whole.parse().ok()).flatten()
 }
 
 /// Carries a request for `oauth2`, and keeps of the answer what `oauth2` does not give out.
@@ -168,9 +182,9 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
     }
 }
 
-/// Whether a token response may have this status: RFC 6749 section 5.1 demands 200, some servers send 201.
+/// Whether a token response may have this status: RFC 6749 section 5.1 demands 200, some servers send 201 or 202.
 fn is_success(status: u16) -> bool {
-    [http::StatusCode::OK, http::StatusCode::CREATED].contains(&http::StatusCode::from_u16(status).unwrap_or_default())
+    http::StatusCode::from_u16(status).is_ok_and(|status| status.is_success())
 }
 
 /// `oauth2` reads a token in an answer of status 200, and an error in all others.

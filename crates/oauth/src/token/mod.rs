@@ -18,7 +18,7 @@ pub use response::TokenResponse;
 use url::Url;
 
 use crate::{
-    assertion::{self, AssertionId, ClientKeyError},
+    assertion::{self, Assertion, AssertionAudience, AssertionId, AssertionRules, ClientKeyError},
     sensitive::Sensitive,
     transport::Transport,
 };
@@ -32,6 +32,8 @@ pub struct TokenRequest {
     pub scopes: Vec<String>,
     /// Resource indicators (RFC 8707 section 2).
     pub resources: Vec<String>,
+    /// `audience`, a parameter of no standard, by which some servers choose the API that the token is for.
+    pub audience: Option<String>,
 }
 
 /// The authorization server of a token request.
@@ -39,8 +41,10 @@ pub struct TokenRequest {
 pub struct Server<'a> {
     /// Its token endpoint.
     pub token_endpoint: &'a Url,
-    /// Its issuer identifier, to the letter: the audience of a client assertion.
+    /// Its issuer identifier, to the letter.
     pub issuer: &'a str,
+    /// What it demands of client assertions.
+    pub assertion: &'a AssertionRules,
 }
 
 /// Requests a token. `sent_at` is the time now, from which lifetimes count; `assertion_id` is used where the client
@@ -56,7 +60,8 @@ pub async fn request<T: Transport + ?Sized>(
     assertion_id: &AssertionId,
 ) -> Result<TokenResponse, TokenError> {
     let mut parameters: Vec<_> = request.resources.iter().map(|resource| ("resource", resource.clone())).collect();
-    parameters.extend(assertion_parameters(&request.client, server.issuer, sent_at, assertion_id)?);
+    parameters.extend(request.audience.iter().map(|audience| ("audience", audience.clone())));
+    parameters.extend(assertion_parameters(&request.client, server, sent_at, assertion_id)?);
     let client = oauth_client(&request.client).set_token_uri(TokenUrl::from_url(server.token_endpoint.clone()));
     let scopes = request.scopes.iter().cloned().map(Scope::new);
     let carrier = Carrier::new(transport);
@@ -89,18 +94,24 @@ fn oauth_client(client: &ClientCredentials) -> OAuthClient {
     match &client.proof {
         Proof::SecretInBody(text) => named.set_client_secret(secret(text)),
         Proof::SecretInHeader(text) => named.set_client_secret(secret(text)).set_auth_type(AuthType::BasicAuth),
-        Proof::PrivateKey(_) => named,
+        Proof::PrivateKey(_) | Proof::Nothing => named,
     }
 }
 
 /// The parameters of a client that authenticates with an assertion (RFC 7523 section 2.2).
 fn assertion_parameters(
     client: &ClientCredentials,
-    issuer: &str,
+    server: Server<'_>,
     now: DateTime<Utc>,
     id: &AssertionId,
 ) -> Result<Vec<(&'static str, String)>, ClientKeyError> {
-    let Proof::PrivateKey(pem) = &client.proof else { return Ok(Vec::new()) };
-    let assertion = assertion::sign(pem, &client.id, issuer, now, id)?;
+    let Proof::PrivateKey(key) = &client.proof else { return Ok(Vec::new()) };
+    let audience = match &server.assertion.audience {
+        AssertionAudience::Issuer => server.issuer,
+        AssertionAudience::TokenEndpoint => server.token_endpoint.as_str(),
+        AssertionAudience::Text(text) => text,
+    };
+    let content = Assertion { client_id: &client.id, audience, algorithm: server.assertion.algorithm, now, id };
+    let assertion = assertion::sign(key, &content)?;
     Ok(vec![("client_assertion_type", assertion::TYPE.to_owned()), ("client_assertion", assertion)])
 }

@@ -6,7 +6,10 @@ use chrono::TimeDelta;
 use futures::{FutureExt, future::BoxFuture};
 
 use super::*;
-use crate::transport::{TransportError, UNAVAILABLE};
+use crate::{
+    assertion::ClientKey,
+    transport::{TransportError, UNAVAILABLE},
+};
 
 const ISSUER: &str = "https://ims.example.com";
 
@@ -34,6 +37,7 @@ fn client(proof: Proof) -> TokenRequest {
         client: ClientCredentials { id: "id".to_owned(), proof, user: None },
         scopes: vec!["a".to_owned(), "b".to_owned()],
         resources: vec!["https://api.example.com".to_owned(), "https://other.example.com".to_owned()],
+        audience: None,
     }
 }
 
@@ -48,7 +52,7 @@ fn exchange(
 ) -> (Result<TokenResponse, TokenError>, Vec<String>) {
     let transport = Canned { answer, requests: Mutex::default() };
     let token_endpoint = Url::parse(ISSUER).expect("a URL");
-    let server = Server { token_endpoint: &token_endpoint, issuer: ISSUER };
+    let server = Server { token_endpoint: &token_endpoint, issuer: ISSUER, assertion: &AssertionRules::default() };
     let sent_at = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
     let id = AssertionId::from_random([7; assertion::ID_BYTES]);
     let result = super::request(&transport, server, request, sent_at, &id).now_or_never().expect("nothing to wait for");
@@ -73,7 +77,10 @@ fn response_is_read_as_the_server_wrote_it() {
 fn lenient_servers_are_understood() {
     for answer in [
         || Ok(answer(201, r#"{"access_token":"t","token_type":"Bearer","expires_in":60,"scope":"a b"}"#)),
+        || Ok(answer(203, r#"{"access_token":"t","token_type":"Bearer","expires_in":60.9,"scope":"a b"}"#)),
+        || Ok(answer(299, r#"{"access_token":"t","token_type":"Bearer","expires_in":6e1,"scope":["a b"]}"#)),
         || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":"60","scope":"a b"}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":"60.9","scope":"a b"}"#)),
         || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":60,"scope":["a","b"]}"#)),
     ] {
         let read = answered(answer).expect("a token response");
@@ -92,7 +99,13 @@ fn lenient_servers_are_understood() {
 fn lifetime_that_is_no_number_of_seconds_is_malformed() {
     for answer in [
         || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":-1}"#)),
-        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":1.5}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":-0.5}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":1e30}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":true}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":[60]}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":"60."}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":".5"}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":"6e1"}"#)),
         || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":""}"#)),
         || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":"+60"}"#)),
         || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":"99999999999999999999"}"#)),
@@ -157,7 +170,7 @@ fn wait_is_for_all_clients_only_with_503_and_429() {
 
 #[test]
 fn debug_text_of_an_error_holds_no_token() {
-    let error = answered(|| Ok(answer(200, r#"{"access_token":"TOKEN!","token_type":"Bearer"}"#))).err();
+    let error = answered(|| Ok(answer(200, r#"{"access_token":"TOKEN ","token_type":"Bearer"}"#))).err();
     assert!(error.is_some_and(|error| !format!("{error:?} {error}").contains("TOKEN")));
     let error = answered(|| Ok(answer(200, r#"{"access_token":"TOKEN"}"#))).err();
     assert!(error.is_some_and(|error| !format!("{error:?} {error}").contains("TOKEN")));
@@ -165,7 +178,7 @@ fn debug_text_of_an_error_holds_no_token() {
 
 #[test]
 fn request_carries_scopes_and_each_resource() {
-    let (_, sent) = exchange(&with_secret(), || Err(TransportError::TooLarge));
+    let (_, sent) = exchange(&with_secret(), || Err(TransportError::TooLarge(1)));
     assert_eq!(
         sent,
         ["grant_type=client_credentials&scope=a+b&client_id=id&client_secret=secret\
@@ -178,22 +191,85 @@ fn request_of_a_service_user_carries_name_and_password() {
     let mut request = with_secret();
     request.client.user =
         Some(User { name: Sensitive::new("u".to_owned()), password: Sensitive::new("p w".to_owned()) });
-    let (_, sent) = exchange(&request, || Err(TransportError::TooLarge));
+    let (_, sent) = exchange(&request, || Err(TransportError::TooLarge(1)));
     assert!(sent[0].starts_with("grant_type=password&username=u&password=p+w&scope=a+b"), "{sent:?}");
 }
 
 #[test]
+fn request_without_scopes_sends_no_scope_and_the_audience_is_sent() {
+    let request = TokenRequest {
+        scopes: Vec::new(),
+        resources: Vec::new(),
+        audience: Some("https://api.example.com/".to_owned()),
+        ..with_secret()
+    };
+    let (_, sent) = exchange(&request, || Err(TransportError::TooLarge(1)));
+    let expected = "grant_type=client_credentials&client_id=id&client_secret=secret\
+                    &audience=https%3A%2F%2Fapi.example.com%2F";
+    assert_eq!(sent, [expected]);
+}
+
+#[test]
+fn public_client_sends_its_identifier_and_the_service_user_alone() {
+    let mut request = client(Proof::Nothing);
+    request.client.user = Some(User { name: Sensitive::new("u".to_owned()), password: Sensitive::new("p".to_owned()) });
+    let (_, sent) = exchange(&request, || Err(TransportError::TooLarge(1)));
+    assert!(sent[0].starts_with("grant_type=password&username=u&password=p&scope=a+b&client_id=id"), "{sent:?}");
+    assert!(!sent[0].contains("client_secret") && !sent[0].contains("client_assertion"), "{sent:?}");
+}
+
+fn key(pem: &str) -> ClientKey {
+    ClientKey { pem: Sensitive::new(pem.to_owned()), key_id: None, certificate: None }
+}
+
+/// The claims and the header of the assertion that was sent.
+fn assertion_in(body: &str) -> (serde_json::Value, serde_json::Value) {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let assertion = body.split('&').find_map(|parameter| parameter.strip_prefix("client_assertion="));
+    let part = |index: usize| {
+        let text = assertion.and_then(|assertion| assertion.split('.').nth(index)).expect("a part");
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).expect("base64")).expect("JSON")
+    };
+    (part(1), part(0))
+}
+
+#[test]
+fn assertion_is_for_the_audience_that_the_server_demands() {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    let key = ClientKey { key_id: Some("first".to_owned()), ..key(&pair.serialize_pem()) };
+    let request = client(Proof::PrivateKey(key));
+    // with the slash at its end that the server gave it
+    let (issuer, endpoint) = ("https://ims.example.com/", "https://ims.example.com/connect/token");
+    for (audience, expected) in [
+        (AssertionAudience::Issuer, issuer),
+        (AssertionAudience::TokenEndpoint, endpoint),
+        (AssertionAudience::Text("urn:ims".to_owned()), "urn:ims"),
+    ] {
+        let transport = Canned { answer: || Err(TransportError::TooLarge(1)), requests: Mutex::default() };
+        let token_endpoint = Url::parse(endpoint).expect("a URL");
+        let rules = AssertionRules { audience, algorithm: None };
+        let server = Server { token_endpoint: &token_endpoint, issuer, assertion: &rules };
+        let id = AssertionId::from_random([7; assertion::ID_BYTES]);
+        let result = super::request(&transport, server, &request, DateTime::UNIX_EPOCH, &id);
+        assert!(result.now_or_never().expect("nothing to wait for").is_err());
+        let sent = transport.requests.into_inner().expect("no panic");
+        let (claims, header) = assertion_in(&sent[0]);
+        assert_eq!((claims["aud"].as_str(), header["kid"].as_str()), (Some(expected), Some("first")));
+    }
+}
+
+#[test]
 fn unusable_key_sends_nothing() {
-    let request = client(Proof::PrivateKey(Sensitive::new("no key".to_owned())));
-    let (result, sent) = exchange(&request, || Err(TransportError::TooLarge));
-    assert!(matches!(result, Err(TokenError::ClientKey(ClientKeyError))) && sent.is_empty());
+    let request = client(Proof::PrivateKey(key("no key")));
+    let (result, sent) = exchange(&request, || Err(TransportError::TooLarge(1)));
+    assert!(matches!(result, Err(TokenError::ClientKey(ClientKeyError { algorithm: None }))) && sent.is_empty());
 }
 
 #[test]
 fn key_signs_an_assertion_and_is_not_sent() {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
-    let request = client(Proof::PrivateKey(Sensitive::new(pair.serialize_pem())));
-    let (_, sent) = exchange(&request, || Err(TransportError::TooLarge));
+    let request = client(Proof::PrivateKey(key(&pair.serialize_pem())));
+    let (_, sent) = exchange(&request, || Err(TransportError::TooLarge(1)));
     let kind = "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer";
     assert!(sent[0].contains(kind) && sent[0].contains("&client_assertion=ey"), "{sent:?}");
     assert!(sent[0].contains("client_id=id") && !sent[0].contains("client_secret"), "{sent:?}");

@@ -1,7 +1,10 @@
 //! The reasons and the sentences of token requests that fail.
 
 use chrono::TimeDelta;
-use itwin_oauth::{assertion::ClientKeyError, transport::TransportError};
+use itwin_oauth::{
+    assertion::{ClientKeyError, SigningAlgorithm},
+    transport::TransportError,
+};
 
 use super::*;
 
@@ -56,12 +59,15 @@ fn wrong_client_is_reported_with_secret_and_keys() {
 fn invalid_grant_of_a_service_user_names_its_keys() {
     let message = |grant_type| not_issued(&response(ErrorCode::InvalidGrant), &names(grant_type)).message;
     assert!(message(GrantType::Password).ends_with("check username and password in Secret team-a/client"));
-    assert!(message(GrantType::ClientCredentials).ends_with("check spec.scopes and spec.resources"));
+    assert!(message(GrantType::ClientCredentials).ends_with("check spec.scopes, spec.resources and spec.audience"));
 }
 
 #[test]
 fn unusable_key_is_a_fault_of_the_secret() {
-    let failed = issued(&ClientKeyError.into());
+    let failed = issued(&ClientKeyError { algorithm: Some(SigningAlgorithm::Es384) }.into());
+    assert!(failed.message.contains("for ES384 (clientAssertion.algorithm of ITwinAuthority"), "{}", failed.message);
+    assert!(failed.message.contains("write an EC P-384 key"), "{}", failed.message);
+    let failed = issued(&ClientKeyError { algorithm: None }.into());
     assert_eq!(failed.reason, Reason::ClientCredentialsInvalid);
     assert!(failed.message.starts_with("key private_key of Secret team-a/client is no PEM private key"));
 }
@@ -90,7 +96,7 @@ fn broken_rule_of_a_token_response_is_named() {
         (MalformedResponse::NotATokenResponse, "RFC 6749 section 5.1"),
         (MalformedResponse::TooDeep, "nested too deeply"),
         (MalformedResponse::TokenTooLong, "access_token has more than 32768 bytes"),
-        (MalformedResponse::NotABearerToken, "RFC 6750 section 2.1"),
+        (MalformedResponse::NotVisibleAscii, "visible ASCII"),
     ] {
         let failed = issued(&rule.into());
         assert_eq!(failed.reason, Reason::MalformedResponse);

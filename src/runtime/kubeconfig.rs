@@ -1,0 +1,155 @@
+//! The configuration of the Kubernetes client: that of `KUBECONFIG`, or that of the cluster that the process runs in.
+//!
+//! `kube` reads a kubeconfig too, but takes the proxy of the environment for the API server whatever `NO_PROXY` says of
+//! its host, and fails where `NO_PROXY` ends in a comma. So the file is turned into a configuration here.
+
+use std::net::IpAddr;
+
+use kube::{
+    Config,
+    config::{Cluster, Kubeconfig},
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use url::{Host, Url};
+
+use crate::config::proxy::Proxies;
+
+/// The configuration: a kubeconfig is tried first.
+///
+/// # Errors
+/// A message that says what is missing.
+pub fn infer(proxies: &Proxies) -> Result<Config, String> {
+    match Kubeconfig::read() {
+        Ok(kubeconfig) => from_kubeconfig(kubeconfig, proxies),
+        Err(kubeconfig) => Config::incluster()
+            .map_err(|error| format!("no usable service account or kubeconfig: {error}; {kubeconfig}")),
+    }
+    .map(|mut config| {
+        config.apply_debug_overrides();
+        config
+    })
+}
+
+fn from_kubeconfig(kubeconfig: Kubeconfig, proxies: &Proxies) -> Result<Config, String> {
+    let current = kubeconfig.current_context.ok_or("kubeconfig: set current-context")?;
+    let context = kubeconfig.contexts.into_iter().find(|context| context.name == current);
+    let context = context
+        .and_then(|context| context.context)
+        .ok_or_else(|| format!("kubeconfig: there is no context {current}, which current-context names"))?;
+    let cluster = kubeconfig.clusters.into_iter().find(|cluster| cluster.name == context.cluster);
+    let cluster = cluster
+        .and_then(|cluster| cluster.cluster)
+        .ok_or_else(|| format!("kubeconfig: there is no cluster {}, which context {current} names", context.cluster))?;
+    let users = kubeconfig.auth_infos.into_iter();
+    let user = match &context.user {
+        None => Default::default(),
+        Some(name) => users
+            .into_iter()
+            .find(|user| user.name == *name)
+            .and_then(|user| user.auth_info)
+            .ok_or_else(|| format!("kubeconfig: there is no user {name}, which context {current} names"))?,
+    };
+    let server = cluster.server.clone().ok_or("kubeconfig: set the server of the cluster")?;
+    let mut config = Config::new(server.parse().map_err(|_| "kubeconfig: the server of the cluster is no URL")?);
+    config.root_cert = roots(&cluster)?;
+    config.proxy_url = proxy(&cluster, &server, proxies)?;
+    config.accept_invalid_certs = cluster.insecure_skip_tls_verify.unwrap_or_default();
+    config.tls_server_name = cluster.tls_server_name;
+    config.default_namespace = context.namespace.unwrap_or_else(|| "default".to_owned());
+    config.auth_info = user;
+    Ok(config)
+}
+
+/// The certificates of the cluster's CA, in DER.
+fn roots(cluster: &Cluster) -> Result<Option<Vec<Vec<u8>>>, String> {
+    let pem = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
+        (Some(data), _) => {
+            use base64::Engine;
+            let decoded = base64::engine::general_purpose::STANDARD.decode(data.trim());
+            decoded.map_err(|_| "kubeconfig: certificate-authority-data is no base64")?
+        }
+        (None, Some(file)) => {
+            std::fs::read(file).map_err(|error| format!("kubeconfig: certificate-authority {file}: {error}"))?
+        }
+        (None, None) => return Ok(None),
+    };
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let certificates = certificates.map_err(|_| "kubeconfig: the certificate authority of the cluster is no PEM")?;
+    Ok(Some(certificates.into_iter().map(|certificate| certificate.to_vec()).collect()))
+}
+
+/// The proxy that the kubeconfig names, else that of the environment. A server on this machine is reached without the
+/// latter, as by kubectl.
+fn proxy(cluster: &Cluster, server: &str, proxies: &Proxies) -> Result<Option<http::Uri>, String> {
+    if let Some(named) = cluster.proxy_url.as_deref().filter(|url| !url.is_empty()) {
+        let proxy = named.parse().map_err(|_| "kubeconfig: proxy-url of the cluster is no URL")?;
+        return Ok(Some(proxy));
+    }
+    let Some(url) = Url::parse(server).ok().filter(|url| !is_loopback(url)) else { return Ok(None) };
+    let proxy = proxies.for_url(&url).map(|proxy| proxy.as_str().parse());
+    proxy.transpose().map_err(|_| "HTTPS_PROXY: not the URL of a proxy".to_owned())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+
+    fn config(server: &str, extra: &str, no_proxy: &str) -> Result<Config, String> {
+        use base64::Engine;
+        let ca = base64::engine::general_purpose::STANDARD.encode(CERTIFICATE);
+        let text = format!(
+            "{{current-context: c, contexts: [{{name: c, context: {{cluster: k, user: u, namespace: team}}}}], \
+             clusters: [{{name: k, cluster: {{server: '{server}', certificate-authority-data: {ca}{extra}}}}}], \
+             users: [{{name: u, user: {{token: t}}}}]}}"
+        );
+        let proxies = Proxies::new("HTTPS_PROXY", "http://user:p@proxy.example.com:3128", no_proxy).expect("a proxy");
+        from_kubeconfig(Kubeconfig::from_yaml(&text).expect("a kubeconfig"), &proxies)
+    }
+
+    fn proxy_of(server: &str, extra: &str, no_proxy: &str) -> Option<String> {
+        config(server, extra, no_proxy).expect("usable").proxy_url.map(|url| url.host().unwrap_or_default().to_owned())
+    }
+
+    #[test]
+    fn kubeconfig_is_read_as_it_is_written() {
+        let config = config("https://api.example.com:6443", ", tls-server-name: other", "").expect("usable");
+        assert_eq!(config.cluster_url.to_string(), "https://api.example.com:6443/");
+        assert_eq!(config.default_namespace, "team");
+        assert_eq!(config.root_cert, Some(vec![vec![0x30, 0]]));
+        assert_eq!(config.tls_server_name.as_deref(), Some("other"));
+        assert!(config.auth_info.token.is_some() && !config.accept_invalid_certs);
+    }
+
+    #[test]
+    fn proxy_is_that_of_the_environment_unless_no_proxy_or_the_file_say_otherwise() {
+        let api = "https://api.corp.example:6443";
+        assert_eq!(proxy_of(api, "", "localhost,").as_deref(), Some("proxy.example.com"));
+        assert_eq!(proxy_of(api, "", "*.corp.example,"), None);
+        assert_eq!(proxy_of(api, "", "proxy.example.com").as_deref(), Some("proxy.example.com"));
+        let named = ", proxy-url: 'http://named.example.com:3128'";
+        assert_eq!(proxy_of(api, named, "*").as_deref(), Some("named.example.com"));
+        for server in ["https://127.0.0.1:6443", "https://localhost:6443", "https://[::1]:6443"] {
+            assert_eq!(proxy_of(server, "", ""), None, "{server}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let text = "{current-context: c, contexts: [{name: c, context: {cluster: k}}], clusters: []}";
+        let error = from_kubeconfig(Kubeconfig::from_yaml(text).expect("YAML"), &Proxies::default()).err();
+        assert_eq!(error.as_deref(), Some("kubeconfig: there is no cluster k, which context c names"));
+        let error = from_kubeconfig(Kubeconfig::default(), &Proxies::default()).err();
+        assert_eq!(error.as_deref(), Some("kubeconfig: set current-context"));
+    }
+}
