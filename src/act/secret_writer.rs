@@ -2,7 +2,7 @@
 //! deleted.
 //!
 //! The patch is a strategic merge patch: labels, annotations and owner references of others stay, and so does everything
-//! that is not named. Server-side apply without force would be refused exactly when a hand edit is to be reverted, and
+//! that is not named. Server-side apply without force would be refused exactly when a manual edit is to be reverted, and
 //! with force it would be guarded by nothing.
 
 use std::collections::BTreeMap;

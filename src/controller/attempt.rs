@@ -235,7 +235,7 @@ impl Reconciler<'_> {
         }
     }
 
-    /// Keeps a token that could not be written, where a later write may succeed: at once where that withholds what the API
+    /// Keeps a token that could not be written, where a later write may succeed: immediately where that withholds what the API
     /// server may have refused.
     fn not_written(
         &mut self,

@@ -1,7 +1,7 @@
-//! The status while a call of the credential is in flight: time passes for `Ready` whatever hangs.
+//! The status while a call of the credential is in flight: time passes for `Ready` although it hangs.
 //!
 //! A reconcile reports at its end, and a token request may take a minute. So while one is under way, what it observed
-//! last is kept, and when time alone changes `Ready`, the status is written at once. The report at the end waits for
+//! last is kept, and when time alone changes `Ready`, the status is written immediately. The report at the end waits for
 //! that write, so that it is never overwritten by it.
 
 use std::sync::{Mutex, PoisonError};
@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use super::{
     context::Context,
     registry::Currency,
-    report::{StatusWrite, gauges, write_status},
+    status_writer::{StatusWrite, gauges, write_status},
 };
 use crate::metrics::CredentialLabels;
 
@@ -49,11 +49,19 @@ pub(super) struct Basis {
 /// The status while a reconcile is under way.
 #[derive(Default)]
 pub(super) struct Interim {
-    /// What was observed last, when it changes the status, and how often it was set.
-    due: Mutex<(Option<(DateTime<Utc>, Basis)>, u64)>,
+    due: Mutex<Due>,
     /// Locked while a status is written.
     written: tokio::sync::Mutex<Written>,
     changed: Notify,
+}
+
+/// What was observed last.
+#[derive(Default)]
+struct Due {
+    /// When it changes the status, if it does so soon.
+    next: Option<(DateTime<Utc>, Basis)>,
+    /// How often it was set.
+    count: u64,
 }
 
 /// What was written.
@@ -75,8 +83,8 @@ impl Interim {
     pub(super) fn set(&self, basis: Option<Basis>, now: DateTime<Utc>) {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         let next = basis.and_then(|basis| Some((schedule::next_ready_change(&basis.observed, now)?, basis)));
-        let is_same = next.is_none() && due.0.is_none();
-        *due = (next, due.1.wrapping_add(1));
+        let is_same = next.is_none() && due.next.is_none();
+        *due = Due { next, count: due.count.wrapping_add(1) };
         drop(due);
         if !is_same {
             self.changed.notify_one();
@@ -96,7 +104,7 @@ impl Interim {
     /// Writes the status whenever time changes `Ready`. Never ends.
     pub(super) async fn follow(&self, context: &Context) -> std::convert::Infallible {
         loop {
-            let at = self.due.lock().unwrap_or_else(PoisonError::into_inner).0.as_ref().map(|(at, _)| *at);
+            let at = self.due.lock().unwrap_or_else(PoisonError::into_inner).next.as_ref().map(|(at, _)| *at);
             let wait = at.map(|at| (at - context.clock.now()).to_std().unwrap_or_default());
             let due = async {
                 match wait {
@@ -115,10 +123,10 @@ impl Interim {
     async fn write(&self, context: &Context) {
         let mut written = self.written.lock().await;
         let now = context.clock.now();
-        let (mut basis, set) = {
+        let (mut basis, count) = {
             let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-            match due.0.take_if(|(at, _)| *at <= now) {
-                Some((_, basis)) => (basis, due.1),
+            match due.next.take_if(|(at, _)| *at <= now) {
+                Some((_, basis)) => (basis, due.count),
                 None => return,
             }
         };
@@ -168,8 +176,8 @@ impl Interim {
         }
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         // unless the reconcile has observed something else meanwhile
-        if due.1 == set {
-            due.0 = next.map(|at| (at, basis));
+        if due.count == count {
+            due.next = next.map(|at| (at, basis));
         }
     }
 }

@@ -23,6 +23,7 @@ mod report;
 pub mod requests;
 mod restarts;
 mod revert;
+mod status_writer;
 pub mod watches;
 
 /// When an object is reconciled again, besides when something changes: after this, or only then.

@@ -248,10 +248,11 @@ fn metadata_clues(
     let template = credential.spec.secret_template.as_ref();
     let wants_owner = credential.spec.deletion_policy == DeletionPolicy::Delete;
     MetadataClues {
-        has_owner: match wants_owner {
-            true => secret_metadata.ownership.controller.is_some(),
+        has_owner: if wants_owner {
+            secret_metadata.ownership.controller.is_some()
+        } else {
             // garbage collection waits for an owner that is no controller too
-            false => secret_metadata.ownership.is_referenced_by(&credential.uid().unwrap_or_default()),
+            secret_metadata.ownership.is_referenced_by(&credential.uid().unwrap_or_default())
         },
         wants_owner,
         is_template_current: template::is_current(secret_metadata.template.as_deref(), template),

@@ -322,8 +322,8 @@ impl Reconciler<'_> {
     /// Notes a token that was written.
     fn issued(&mut self, issue_reason: IssueReason, written: Written, observed: &ObservedState, known: &Known) {
         // without a part of the template it is not what the spec asks for
-        let refusal = self.retry_state.reverts().template_refusal().cloned();
-        self.outcome = Some(refusal.map_or(Attempted::Written(issue_reason), Attempted::Failed));
+        let refused = self.retry_state.reverts().refused_template().cloned();
+        self.outcome = Some(refused.map_or(Attempted::Written(issue_reason), Attempted::Failed));
         if written.is_restored {
             self.reverted(observed, known);
         }

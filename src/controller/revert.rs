@@ -28,7 +28,7 @@ impl Reconciler<'_> {
     pub(super) async fn revert(&mut self, observed: &ObservedState, known: &Known) -> Result<(), ActionError> {
         let Known::Present(secret_metadata) = known else { return Err(ActionError::Outdated) };
         let secret = self.references.target.to_string();
-        // while a template that the API server refuses waits for its next try, the rest is put back
+        // while a template that the API server refuses waits for its next try, the rest is reverted
         if observed.history.revert_not_before.is_none() {
             let error = match self.patch(observed, secret_metadata).await {
                 Ok(None) => {

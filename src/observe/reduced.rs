@@ -321,7 +321,7 @@ mod tests {
             "apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential", "name": "n", "uid": "u",
             "controller": true,
         });
-        // as it is edited by hand
+        // as after a manual edit
         let mut same = owner.clone();
         drop(same.as_object_mut().expect("an object").remove("controller"));
         let fields = json!({"f:data": {".": {}, "f:a": {}}, "f:metadata": {"f:labels": {"f:team": {}}}});

@@ -81,7 +81,7 @@ impl Reverts {
 
     /// Why the API server refuses a part of the template, as long as it is withheld.
     #[must_use]
-    pub fn template_refusal(&self) -> Option<&Failure> {
+    pub fn refused_template(&self) -> Option<&Failure> {
         self.refused.as_ref().filter(|_| self.withheld != Withheld::Nothing).map(|refused| &refused.failure)
     }
 
@@ -179,6 +179,7 @@ mod tests {
         assert_eq!((changed.not_before(at(4)), changed.failing(at(4))), (None, None), "another spec");
         reverts.all_reverted();
         assert_eq!((reverts.failing(at(1)), reverts.not_before(at(1))), (None, None));
+        reverts.for_generation(1);
         reverts.refused(failure(), TimeDelta::seconds(5), at(1));
         reverts.withhold(Withheld::Metadata);
         reverts.record(1, at(6));

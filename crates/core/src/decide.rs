@@ -62,7 +62,7 @@ fn may_revert(observed: &ObservedState) -> bool {
     observed.history.revert_not_before.is_none()
 }
 
-/// Whether the operator's own metadata may be put back now: a template that the API server refuses holds up only itself.
+/// Whether the operator's own metadata may be reverted now: a template that the API server refuses holds up only itself.
 fn may_patch_own(observed: &ObservedState) -> bool {
     may_revert(observed)
         || (observed.history.withheld != Withheld::Nothing && observed.history.restore_not_before.is_none())

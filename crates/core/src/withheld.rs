@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_refusal_that_may_be_about_a_part_is_tried_without_it() {
+    fn only_an_answer_that_may_be_about_a_part_is_tried_without_it() {
         fn after(why: CallFailure<'_>) -> bool {
             Withheld::Nothing.after(why, Parts { metadata: true, data: false }).is_some()
         }

@@ -20,8 +20,8 @@ async fn owners(fixture: &Fixture) -> Option<Vec<(String, bool)>> {
 }
 
 #[tokio::test]
-async fn owner_references_of_others_stay_and_a_foreign_controller_is_reported() -> Result<()> {
-    let fixture = Fixture::ready("foreign-owner").await?;
+async fn owner_references_of_others_stay_and_another_controller_is_reported() -> Result<()> {
+    let fixture = Fixture::ready("two-kinds").await?;
     let (token, testbed) = (fixture.token().await?, &fixture.namespace);
     testbed.kubectl(&["create", "configmap", "theirs"]).await?;
     let uid = |object: Option<Value>| Some(object?["metadata"]["uid"].as_str()?.to_owned());
@@ -42,34 +42,34 @@ async fn owner_references_of_others_stay_and_a_foreign_controller_is_reported() 
         };
         fixture.eventually(&what, PATIENCE, found).await
     };
-    let (foreign, own) = ((theirs.clone(), false), (ours.clone(), true));
+    let (other, own) = ((theirs.clone(), false), (ours.clone(), true));
     edit("--type=strategic", json!([reference(false)])).await?;
     for suspend in [false, true] {
         fixture.apply_credential(&json!({"deletionPolicy": "Retain", "suspend": suspend})).await?;
-        expected(vec![foreign.clone()]).await?;
+        expected(vec![other.clone()]).await?;
         fixture.apply_credential(&json!({"deletionPolicy": "Delete", "suspend": suspend})).await?;
-        expected(vec![foreign.clone(), own.clone()]).await?;
+        expected(vec![other.clone(), own.clone()]).await?;
     }
     fixture.apply_credential(&json!({})).await?;
     edit("--type=merge", json!([reference(false)])).await?;
-    expected(vec![foreign.clone(), own.clone()]).await?;
+    expected(vec![other.clone(), own.clone()]).await?;
 
     // with Retain, garbage collection waits for an owner that is no controller too
     fixture.apply_credential(&json!({"deletionPolicy": "Retain"})).await?;
-    expected(vec![foreign.clone()]).await?;
+    expected(vec![other.clone()]).await?;
     let no_controller = json!({
         "apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential", "name": NAME, "uid": ours,
     });
     edit("--type=strategic", json!([no_controller])).await?;
-    expected(vec![foreign.clone()]).await?;
+    expected(vec![other.clone()]).await?;
 
     fixture.apply_credential(&json!({})).await?;
-    expected(vec![foreign.clone(), own.clone()]).await?;
+    expected(vec![other.clone(), own.clone()]).await?;
     edit("--type=merge", json!([reference(true)])).await?;
     let message = fixture.wait_condition("Renewed", "False", "SecretNotOwned", PATIENCE).await?;
     assert!(message.contains("controlled by ConfigMap theirs"), "{message}");
     edit("--type=merge", json!([reference(false)])).await?;
-    expected(vec![foreign, own]).await?;
+    expected(vec![other, own]).await?;
     fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
     assert_eq!((fixture.token().await?, fixture.token_requests().await?.len()), (token, 1));
     Ok(())

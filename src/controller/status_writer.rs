@@ -1,0 +1,108 @@
+//! Writes a status, and the metrics of a credential that follow it.
+
+use chrono::{DateTime, Utc};
+use itwin_api::{
+    MANAGER,
+    conditions::READY,
+    credential::{CredentialStatus, ITwinServiceCredential},
+};
+use itwin_core::{object::ObjectKey, observed::ObservedState, revisions, status};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+    core::Request,
+};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::context::Context;
+use crate::{
+    cluster::{CallError, Step},
+    metrics::CredentialGauges,
+};
+
+/// The values of the metrics of a credential; `failures` are those of its attempts.
+pub(super) fn gauges(
+    observed: &ObservedState,
+    status: &CredentialStatus,
+    next_attempt: Option<DateTime<Utc>>,
+    failures: u32,
+) -> CredentialGauges {
+    let seconds = |at: DateTime<Utc>| at.timestamp() as f64;
+    // the status shows only some of the attempts that were not made
+    let shown = u32::try_from(status.consecutive_failures).unwrap_or_default();
+    CredentialGauges {
+        expires_at: observed.held_for_spec().map(|token_metadata| seconds(token_metadata.expires_at)),
+        renew_at: next_attempt.map(seconds),
+        client_expires_at: status.client_secret_expires_at.as_deref().and_then(time::from_rfc3339).map(seconds),
+        ready: status::holds(&status.conditions, READY),
+        suspended: observed.suspend,
+        // nothing is attempted while it is suspended
+        failures: if observed.suspend { 0 } else { shown.max(failures) },
+    }
+}
+
+/// A status to write.
+pub(super) struct StatusWrite<'a> {
+    pub(super) key: &'a ObjectKey,
+    pub(super) uid: &'a str,
+    pub(super) status: &'a CredentialStatus,
+    /// The resourceVersion that the object has as far as is known.
+    pub(super) resource_version: Option<String>,
+}
+
+/// Writes a status. Returns the resourceVersion that the object then has.
+pub(super) async fn write_status(context: &Context, write: StatusWrite<'_>) -> Result<u64, CallError> {
+    let StatusWrite { key, uid, status, resource_version } = write;
+    // a list is replaced as a whole: those of others must be the ones that were observed
+    let guard = resource_version.filter(|_| status.conditions.iter().any(|condition| !status::is_ours(condition)));
+    // null takes a field away
+    let mut patch = json!({
+        "metadata": {"uid": uid},
+        "status": {
+            "observedGeneration": status.observed_generation,
+            "conditions": status.conditions,
+            "secretName": status.secret_name,
+            "issuer": status.issuer,
+            "clientId": status.client_id,
+            "scopes": status.scopes,
+            "scope": status.scope,
+            "issuedAt": status.issued_at,
+            "expiresAt": status.expires_at,
+            "renewAt": status.renew_at,
+            "usableUntil": status.usable_until,
+            "consecutiveFailures": status.consecutive_failures,
+            "lastFailure": status.last_failure,
+            "lastRenewRequest": status.last_renew_request,
+            "clientSecretExpiresAt": status.client_secret_expires_at,
+        },
+    });
+    if let Some(version) = guard {
+        patch["metadata"]["resourceVersion"] = json!(version);
+    }
+    let api: Api<ITwinServiceCredential> = Api::namespaced(context.cluster.client.clone(), &key.namespace);
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let patch = Patch::Merge(&patch);
+    let request = Request::new(api.resource_url()).patch_subresource("status", &key.name, &params, &patch);
+    // Not even "not found" or a conflict is taken for the end of the credential: what is really gone is not looked at
+    // again, and what is not would keep an old status until its next renewal.
+    let answer: Answer = context.cluster.call_for_metadata(Step::PatchCredentialStatus, request).await?;
+    Ok(numeric(answer.metadata.resource_version.as_deref()))
+}
+
+/// The resourceVersion as a number, which it is (KEP-5504).
+pub(super) fn numeric(resource_version: Option<&str>) -> u64 {
+    resource_version.and_then(revisions::parse).unwrap_or_default()
+}
+
+/// What is read of the answer to a write.
+#[derive(Deserialize)]
+struct Answer {
+    metadata: Version,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    resource_version: Option<String>,
+}
