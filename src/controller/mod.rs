@@ -15,6 +15,7 @@ pub mod namespace_labels;
 pub mod namespaces;
 pub mod observation;
 pub mod others;
+mod recheck;
 pub mod reconcile;
 mod reconciler;
 pub mod references;

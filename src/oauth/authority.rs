@@ -19,7 +19,6 @@ use itwin_oauth::{
     jwt::{self, VerificationError, VerifiedClaims},
     key_set::KeySet,
     sensitive::Sensitive,
-    shown::Shown,
     token::{self, Server, TokenRequest, TokenResponse},
     transport::{self, Transport},
 };
@@ -190,12 +189,8 @@ impl Authority {
         {
             verified = check(Some(metadata));
         }
-        verified.map_err(|error| match jwt::presented(token, error) {
-            // a server may answer with what it was sent
-            Some(text) => {
-                let secrets = request.client.secrets().into_iter().chain([token]).map(Sensitive::expose);
-                RequestError::OtherClaim(error, Shown::without(&text, secrets))
-            }
+        verified.map_err(|error| match jwt::presented(token, error, &request.client) {
+            Some(presented) => RequestError::OtherClaim(error, presented),
             None => error.into(),
         })
     }

@@ -2,7 +2,8 @@
 //!
 //! `oauth2` builds and reads the token exchange, `jsonwebtoken` does the cryptography; this crate bounds what a server
 //! that cannot be trusted may do. Bytes come in; typed results and typed errors go out, none of which repeats the text
-//! of an answer, except for issuers and audiences ([`shown`]). A [`transport::Transport`] carries the requests; the time and random numbers are arguments.
+//! of an answer, except for issuers and audiences ([`shown`]). A [`transport::Transport`] carries the requests; the time
+//! and random numbers are arguments.
 
 pub mod assertion;
 mod der;

@@ -13,13 +13,14 @@ use jsonwebtoken::{Algorithm, Header, Validation, errors::ErrorKind};
 use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 
-pub use self::presented::presented;
 use crate::{
     json,
     key_set::{ALGORITHMS, KeySet},
     limits::ACCESS_TOKEN_MAX,
     scope::Scopes,
     sensitive::Sensitive,
+    shown::Shown,
+    token::ClientCredentials,
 };
 
 /// Claims of a token whose signature, issuer and audience are verified.
@@ -144,6 +145,15 @@ impl KeySet {
         }
         result
     }
+}
+
+/// What a token has in place of the issuer or the audience that it must have, for a message; `None` where `error` is about
+/// neither. A server may answer with the secrets of the client that it was sent: they are not shown.
+#[must_use]
+pub fn presented(token: &Sensitive, error: VerificationError, client: &ClientCredentials) -> Option<Shown> {
+    let claim = presented::claim(token.expose(), error)?;
+    let secrets = client.secrets().into_iter().chain([token]).map(|secret| secret.expose());
+    Some(Shown::without(&claim, secrets))
 }
 
 /// The header of a token that is small and flat, and signed with an algorithm that is accepted.
