@@ -5,6 +5,7 @@ use itwin_api::{
     MANAGER,
     conditions::READY,
     credential::{CredentialStatus, ITwinServiceCredential},
+    time,
 };
 use itwin_core::{object::ObjectKey, observed::ObservedState, revisions, status};
 use kube::{

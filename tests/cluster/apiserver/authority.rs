@@ -172,15 +172,15 @@ async fn what_the_authority_does_not_allow_is_refused_before_any_request() -> Re
     assert!(message.contains("itwin-platform") && message.contains("allowedScopes"), "{message}");
     assert!(message.contains("allowed are: other"), "{message}");
 
-    fixture.apply_authority(&json!({"allowedAudiences": ["https://api.example.com"]})).await?;
     fixture.apply_credential(&json!({"resources": ["https://other.example.com"]})).await?;
+    fixture.apply_authority(&json!({"allowedAudiences": ["https://api.example.com"]})).await?;
     let message = fixture.wait_condition("Renewed", "False", "AudienceNotAllowed", SOON).await?;
     assert!(message.contains("https://other.example.com") && message.contains("allowedAudiences"), "{message}");
-    fixture.apply_credential(&json!({"resources": null})).await?;
 
     fixture.apply_authority(&json!({"allowedNamespaces": {"matchLabels": {"itwin": "yes"}}})).await?;
     let message = fixture.wait_condition("Renewed", "False", "NamespaceNotAllowed", SOON).await?;
     assert!(message.contains("the labels itwin=yes"), "{message}");
+    fixture.apply_credential(&json!({"resources": []})).await?;
     assert!(fixture.token_requests().await?.is_empty());
 
     fixture.namespace.testbed.kubectl(&["label", "namespace", &fixture.namespace.name, "itwin=yes"]).await?;

@@ -193,9 +193,19 @@ async fn opaque_tokens_are_accepted_as_the_server_issues_them() -> Result<()> {
 
 #[tokio::test]
 async fn every_way_to_publish_and_to_use_keys_is_understood() -> Result<()> {
-    let algorithms = ["RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
-    let signed = algorithms.map(|algorithm| {
-        Row::harmless(algorithm, with("signedWith", json!(algorithm))).with_authority(keys("algorithms"))
+    // names of objects are in lower case
+    let algorithms = [
+        ("rs384", "RS384"),
+        ("rs512", "RS512"),
+        ("ps256", "PS256"),
+        ("ps384", "PS384"),
+        ("ps512", "PS512"),
+        ("es256", "ES256"),
+        ("es384", "ES384"),
+        ("eddsa", "EdDSA"),
+    ];
+    let signed = algorithms.map(|(name, algorithm)| {
+        Row::harmless(name, with("signedWith", json!(algorithm))).with_authority(keys("algorithms"))
     });
     let sets = [
         Row::harmless("last-of-100-keys", behaviour("good")).with_authority(keys("many")),
