@@ -1,6 +1,7 @@
 //! The client of the Kubernetes API.
 
 use std::{
+    error::Error as _,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -13,7 +14,8 @@ use hyper_timeout::TimeoutConnector;
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use kube::{
     Client, Config,
-    client::{Body, ClientBuilder, ConfigExt},
+    client::{AuthError, Body, ClientBuilder, ConfigExt},
+    config::{InferConfigError, KubeconfigError},
 };
 use tower::{BoxError, Service, ServiceBuilder, layer::layer_fn};
 
@@ -35,8 +37,7 @@ const READ_BUFFER: usize = 64 << 10;
 /// # Errors
 /// A message that says what is missing.
 pub async fn client(liveness: Arc<Liveness>) -> Result<Client, String> {
-    let mut config =
-        Config::infer().await.map_err(|error| format!("no usable service account or kubeconfig: {error}"))?;
+    let mut config = Config::infer().await.map_err(|error| unusable(&error))?;
     // the operator's backoff depends on the validity of a token; that of the client would wait up to 1000 s
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
@@ -46,7 +47,46 @@ pub async fn client(liveness: Arc<Liveness>) -> Result<Client, String> {
     } else {
         direct(config).map(|builder| observed(builder, liveness))
     };
-    client.map_err(|error| format!("failed to build the Kubernetes client: {error}"))
+    client.map_err(|error| unbuilt(&error))
+}
+
+/// Why there is no configuration, in one line. Nothing of a file's content is quoted: it may hold credentials.
+fn unusable(error: &InferConfigError) -> String {
+    let cause = error.source().and_then(|source| source.downcast_ref::<KubeconfigError>());
+    let kubeconfig = match cause {
+        Some(KubeconfigError::ReadConfig(error, path)) => format!("{} cannot be read: {error}", path.display()),
+        Some(KubeconfigError::Parse(_)) => "it is not valid YAML of kind Config".to_owned(),
+        Some(KubeconfigError::CurrentContextNotSet) => "it has no current-context".to_owned(),
+        Some(KubeconfigError::LoadContext(name)) => format!("it has no context {name:?}"),
+        Some(KubeconfigError::LoadClusterOfContext(name)) => format!("it has no cluster {name:?}"),
+        Some(KubeconfigError::MissingClusterUrl) => "its cluster has no server".to_owned(),
+        Some(KubeconfigError::ParseClusterUrl(_)) => "the server of its cluster is no URL".to_owned(),
+        Some(KubeconfigError::ParseProxyUrl(_)) => "the proxy-url of its cluster is no URL".to_owned(),
+        Some(KubeconfigError::LoadCertificateAuthority(_) | KubeconfigError::ParseCertificates(_)) => {
+            "the certificate authority of its cluster cannot be read".to_owned()
+        }
+        Some(KubeconfigError::LoadClientCertificate(_) | KubeconfigError::LoadClientKey(_)) => {
+            "the client certificate or key of its user cannot be read".to_owned()
+        }
+        _ => "it is not usable".to_owned(),
+    };
+    format!(
+        "no service account, because the process runs in no pod, and no usable kubeconfig (KUBECONFIG): {kubeconfig}"
+    )
+}
+
+/// Why there is no client, in one line. What an exec plugin printed is not quoted: it may be a token.
+fn unbuilt(error: &kube::Error) -> String {
+    let cause = match error {
+        kube::Error::Auth(AuthError::AuthExecStart(error)) => format!("its exec plugin cannot be started: {error}"),
+        kube::Error::Auth(AuthError::AuthExecRun { out, .. }) => format!("its exec plugin ended with {}", out.status),
+        kube::Error::Auth(AuthError::ReadTokenFile(error, path)) => {
+            format!("its token file {} cannot be read: {error}", path.display())
+        }
+        kube::Error::Auth(_) => "the credentials of its user are not usable".to_owned(),
+        _ => "its TLS settings are not usable".to_owned(),
+    };
+    format!("no client with the kubeconfig or service account: {cause}")
 }
 
 /// A client over the connections that `builder` has, with the bounds of every client of this process.
