@@ -28,11 +28,12 @@ use serde_json::Value;
 /// The longest line of prose.
 const WIDTH: usize = 120;
 /// Flags of other programs that are alone in a code span.
-const FLAGS_OF_OTHERS: [&str; 10] = [
+const FLAGS_OF_OTHERS: [&str; 11] = [
     // kubectl
     "namespace",
     "all-namespaces",
     "dry-run",
+    "from-file",
     // Helm
     "wait",
     "take-ownership",
