@@ -26,8 +26,8 @@ fn values() -> Result<Vec<Option<PathBuf>>> {
     for entry in std::fs::read_dir(project().join("tests/chart/values"))? {
         files.push(Some(entry?.path()));
     }
-    files.push(Some(project().join("examples/values-single-namespace.yaml")));
-    files.push(Some(project().join("examples/values-openshift.yaml")));
+    files.push(Some(project().join("charts/values/single-namespace.yaml")));
+    files.push(Some(project().join("charts/values/openshift.yaml")));
     Ok(files)
 }
 
@@ -128,7 +128,7 @@ async fn ca_bundles_that_the_values_name_may_be_read_and_no_others() -> Result<(
 #[tokio::test]
 async fn openshift_may_choose_the_user() -> Result<()> {
     let testbed = Testbed::current()?;
-    let values = format!("--values={}", project().join("examples/values-openshift.yaml").display());
+    let values = format!("--values={}", project().join("charts/values/openshift.yaml").display());
     let objects = objects(&testbed, "openshift", &[&values]).await?;
     let deployment = *of_kind(&objects, "Deployment").first().context("a Deployment")?;
     let pod = &deployment["spec"]["template"]["spec"];
@@ -154,6 +154,8 @@ async fn unknown_and_ill_typed_values_are_refused() -> Result<()> {
         ("image.digest=latest", "digest"),
         ("authorities.mine.isuer=https://ims.example.com", "isuer"),
         ("authorities.mine.issuer=http://ims.example.com", "issuer"),
+        ("authorities.Foo_x.issuer=https://ims.example.com", "Foo_x"),
+        ("authorities.-x.issuer=https://ims.example.com", "-x"),
         ("authorities.bentley-ims.maxConcurrentRequests=0", "maxConcurrentRequests"),
         ("authorities.bentley-ims.scopeCheck=lenient", "scopeCheck"),
         ("authorities.bentley-ims.clientAssertion.alg=ES256", "clientAssertion"),
@@ -368,18 +370,129 @@ async fn pods_meet_the_restricted_standard() -> Result<()> {
 }
 
 #[tokio::test]
-async fn authorities_of_a_first_installation_come_after_their_crd_and_are_kept_by_upgrades() -> Result<()> {
+async fn authorities_come_after_their_crd_and_helm_deletes_none() -> Result<()> {
     let testbed = Testbed::current()?;
     let kind = "--api-versions=credentials.itwin.dev/v1alpha1/ITwinAuthority";
-    let show = ["--show-only", "templates/authorities.yaml"];
-    let first = template(&testbed, "first", &show).await?;
-    assert!(
-        first.contains("helm.sh/hook: post-install"),
-        "Helm looks up every CRD before it creates an object of it: {first}"
-    );
-    assert!(first.contains("meta.helm.sh/release-name: first") && !first.contains("before-hook-creation"), "{first}");
-    let later = template(&testbed, "first", &[&show[..], &[kind]].concat()).await?;
-    assert!(!later.contains("helm.sh/hook"), "{later}");
+    let chart = chart();
+    // this build of Helm 3 does not know for which Kubernetes it is
+    let show = ["--show-only", "templates/authorities.yaml", "--kube-version=1.30.0"];
+    let render = [&["template", "first", &chart], &show[..]].concat();
+    for (program, is_4) in [(&testbed.helm, true), (&testbed.helm3, false)] {
+        let first = testbed.helm_with(program, &render).await?;
+        // Helm looks up every CRD before it creates an object of it
+        assert!(first.contains("helm.sh/hook: post-install") && !first.contains("before-hook-creation"), "{first}");
+        assert!(first.contains("meta.helm.sh/release-name: first"), "{first}");
+        let later = testbed.helm_with(program, &[&render[..], &[kind]].concat()).await?;
+        // Helm 4 waits for ordinary objects, and Helm 3 fails to create a hook again
+        assert_eq!(later.contains("helm.sh/hook: post-install,post-upgrade,post-rollback"), is_4, "{later}");
+        for rendered in [first, later] {
+            assert!(rendered.contains("helm.sh/resource-policy: keep"), "{rendered}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn names_do_not_repeat_the_beginning_of_the_release() -> Result<()> {
+    let testbed = Testbed::current()?;
+    for (release, name) in [
+        ("itwin-credential-operator", "itwin-credential-operator"),
+        ("itwin", "itwin-credential-operator"),
+        ("itwin-credential", "itwin-credential-operator"),
+        ("prod-itwin-credential-operator", "prod-itwin-credential-operator"),
+        ("prod", "prod-itwin-credential-operator"),
+        ("it", "it-itwin-credential-operator"),
+    ] {
+        let objects = objects(&testbed, release, &[]).await?;
+        assert_eq!(of_kind(&objects, "Deployment")[0]["metadata"]["name"], name, "{release}");
+    }
+    Ok(())
+}
+
+/// The ports of the egress rules of the network policy.
+async fn egress(testbed: &Testbed, set: &str) -> Result<Vec<Vec<u64>>> {
+    let objects = objects(testbed, "network", &["--set", "networkPolicy.enabled=true", "--set", set]).await?;
+    let policy = *of_kind(&objects, "NetworkPolicy").first().context("no NetworkPolicy")?;
+    let rules = policy["spec"]["egress"].as_array().context("no egress")?;
+    let ports = |rule: &Value| {
+        let ports = rule["ports"].as_array().into_iter().flatten().filter(|port| port["protocol"] == "TCP");
+        ports.filter_map(|port| port["port"].as_u64()).collect()
+    };
+    Ok(rules.iter().map(ports).collect())
+}
+
+#[tokio::test]
+async fn network_policy_allows_the_ports_of_authorities_and_proxies() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let (dns, server) = (vec![53], vec![443, 6443]);
+    for (set, expected) in [
+        ("replicaCount=2", vec![vec![443]]),
+        ("authorities.mine.issuer=https://ims.example.com:8443/realm", vec![vec![443, 8443]]),
+        (
+            "authorities.mine.issuer=https://ims.example.com:8443,authorities.mine.tokenEndpoint=https://a.example.com:9443/t,\
+             authorities.mine.jwksUri=https://[2001:db8::1]:10443/k,authorities.bentley-ims=null",
+            vec![vec![10443, 8443, 9443]],
+        ),
+        ("networkPolicy.egress.authorities.ports={8444}", vec![vec![443, 8444]]),
+        ("authorities.bentley-ims=null", vec![vec![443]]),
+        ("proxy.httpsProxy=http://proxy.example.com:3128", vec![vec![443], vec![3128]]),
+        ("proxy.httpsProxy=proxy.example.com", vec![vec![443], vec![80]]),
+        ("extraEnv[0].name=https_proxy,extraEnv[0].value=https://user@proxy.example.com", vec![vec![443], vec![443]]),
+    ] {
+        let expected = [vec![dns.clone(), server.clone()], expected].concat();
+        assert_eq!(egress(&testbed, set).await?, expected, "{set}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn containers_request_and_limit_ephemeral_storage() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let objects = objects(&testbed, "storage", &[]).await?;
+    let deployment = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+    for pod in [deployment, &of_kind(&objects, "Pod")[0]["spec"]] {
+        for part in ["requests", "limits"] {
+            assert!(pod["containers"][0]["resources"][part]["ephemeral-storage"].is_string(), "{part}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn image_that_is_not_set_is_named_where_it_fails() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let chart = chart();
+    let install = ["install", "image", &chart, "--dry-run=client"];
+    let notes = testbed.helm(&install).await?;
+    assert!(notes.contains("image.repository is not set") && notes.contains("make image"), "{notes}");
+    let set = "image.repository=registry.example.com/itwin-credential-operator";
+    let notes = testbed.helm(&[&install[..], &["--set", set]].concat()).await?;
+    assert!(!notes.contains("is not set") && notes.contains("cannot pull registry.example.com/"), "{notes}");
+    // the kubelet quotes the name of the image that it cannot pull
+    let objects = objects(&testbed, "image", &[]).await?;
+    let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+    let image = pod["containers"][0]["image"].as_str().unwrap_or_default();
+    assert!(image.starts_with("set-image-repository.invalid/"), "{image}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn authorities_are_readable_by_all_only_where_the_administrator_says_so() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let bound = async |set: &str| -> Result<Vec<Value>> {
+        let objects = objects(&testbed, "readers", &["--set", set]).await?;
+        let to_all = |object: &&&Value| object["subjects"][0]["name"] == "system:authenticated";
+        let bindings = of_kind(&objects, "ClusterRoleBinding");
+        let names = bindings.iter().filter(to_all).map(|binding| binding["roleRef"]["name"].clone());
+        let names: Vec<Value> = names.collect();
+        let roles = of_kind(&objects, "ClusterRole");
+        Ok(roles.into_iter().filter(|role| names.contains(&role["metadata"]["name"])).cloned().collect())
+    };
+    assert!(bound("replicaCount=2").await?.is_empty());
+    let roles = bound("rbac.authenticatedUsersReadAuthorities=true").await?;
+    assert_eq!(roles.len(), 1);
+    assert_eq!(verbs(&roles[0], "itwinauthorities"), ["get", "list", "watch"]);
+    assert_eq!(roles[0]["rules"].as_array().map(Vec::len), Some(1));
     Ok(())
 }
 
@@ -405,6 +518,11 @@ async fn notes_warn_of_what_is_risky() -> Result<()> {
         ("livenessProbe.enabled=false", "does not restart an operator that stalls"),
         ("terminationGracePeriodSeconds=5", "interrupted"),
         ("prometheusRule.enabled=true,perCredentialMetrics=false", "never fire"),
+        ("networkPolicy.enabled=true", "networkPolicy.egress.authorities.ports"),
+        (
+            "networkPolicy.enabled=true,extraEnv[0].name=HTTPS_PROXY,extraEnv[0].valueFrom.secretKeyRef.name=proxy",
+            "does not know the port of the proxy",
+        ),
     ] {
         let said = notes(set).await?;
         assert!(said.contains("Check these settings") && said.contains(warning), "{set}: {said}");
@@ -503,6 +621,69 @@ async fn alerts_fire_when_they_should_and_only_then() -> Result<()> {
     testbed.promtool(&["check", "rules", "--lint=all", "--lint-fatal", &alerts]).await?;
     let tests = project().join("tests/alerts/alerts.test.yaml").display().to_string();
     testbed.promtool(&["test", "rules", &tests]).await?;
+    Ok(())
+}
+
+/// The severity of each alert of the chart, by its name.
+fn severities() -> Result<Vec<(String, String)>> {
+    let text = std::fs::read_to_string(project().join("charts").join(INSTALLATION).join("files/alerts.yaml"))?;
+    let file: Value = serde_saphyr::from_str(&text)?;
+    let rules = file["groups"].as_array().into_iter().flatten().flat_map(|group| group["rules"].as_array());
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(rules.flatten().map(|rule| (text(&rule["alert"]), text(&rule["labels"]["severity"]))).collect())
+}
+
+#[tokio::test]
+async fn alertmanager_example_pages_once_for_each_cause() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let file = project().join("charts").join(INSTALLATION).join("files/alertmanager.yaml");
+    let path = file.display().to_string();
+    testbed.amtool(&["check-config", &path]).await?;
+    let severities = severities()?;
+    for (alert, severity) in &severities {
+        let receiver = if severity == "critical" { "pager" } else { "tickets" };
+        let verify = format!("--verify.receivers={receiver}");
+        let labels = [format!("alertname={alert}"), format!("severity={severity}"), "authority=ims".to_owned()];
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let test = ["config", "routes", "test", "--config.file", &path, &verify];
+        testbed.amtool(&[&test[..], &labels].concat()).await?;
+    }
+    // a credential causes at most one page; those of an authority and of the operator stand for all others
+    let critical = severities.iter().filter(|(alert, severity)| alert.contains("Credential") && severity == "critical");
+    assert_eq!(critical.count(), 1);
+
+    let config: Value = serde_saphyr::from_str(&std::fs::read_to_string(file)?)?;
+    let rules = config["inhibit_rules"].as_array().context("no inhibition")?;
+    // whether an alert is one of `first|second|Prefix.+`
+    let selects = |matchers: &Value, alert: &str| {
+        let matcher = matchers[0].as_str().unwrap_or_default();
+        let names = matcher.split('"').nth(1).unwrap_or_default();
+        names.split('|').any(|name| name.strip_suffix(".+").map_or(name == alert, |start| alert.starts_with(start)))
+    };
+    let inhibits = |source: &str, target: &str, equal: Option<&str>| {
+        rules.iter().any(|rule| {
+            let labels = rule["equal"].as_array();
+            selects(&rule["source_matchers"], source)
+                && selects(&rule["target_matchers"], target)
+                && labels.and_then(|labels| labels.first()).and_then(Value::as_str) == equal
+        })
+    };
+    for credential in severities.iter().map(|(alert, _)| alert).filter(|alert| alert.starts_with("ITwinCredential")) {
+        for authority in ["ITwinAuthorityFailing", "ITwinAuthorityNotReady", "ITwinAuthorityTokensAtRisk"] {
+            assert!(inhibits(authority, credential, Some("authority")), "{authority} {credential}");
+        }
+        assert!(inhibits("ITwinOperatorAbsent", credential, None), "{credential}");
+    }
+    // each name of the example is that of an alert
+    for rule in rules {
+        for matchers in [&rule["source_matchers"], &rule["target_matchers"]] {
+            let names = matchers[0].as_str().and_then(|matcher| matcher.split('"').nth(1)).context("no names")?;
+            for name in names.split('|') {
+                let exists = |(alert, _): &(String, String)| alert.starts_with(name.trim_end_matches(".+"));
+                assert!(severities.iter().any(exists), "there is no alert {name}");
+            }
+        }
+    }
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::Engine;
 use serde_json::{Value, json};
 use testbed::{INSTALLATION, Testbed, authority::Client, objects, operator::Operator, project, setup};
 use tokio::process::Command;
@@ -24,8 +25,11 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
 
 /// Commands that do not run, by their start, with the reason.
 const NOT_RUN: &[(&str, &str)] = &[
-    ("docker build", "the testbed has no Docker"),
-    ("make ", "it would run this test"),
+    ("docker push", "the testbed has no Docker"),
+    ("kind load", "the testbed has no kind"),
+    ("make ", "it would run this test, or build an image"),
+    ("cargo build", "it builds the operator again"),
+    ("target/release/itwin-credential-operator run", "it would not end"),
     ("helm test", "the testbed runs no pod"),
     ("kubectl exec", "the testbed runs no pod"),
     ("kubectl --namespace itwin-credential-operator logs", "the testbed runs no pod"),
@@ -38,8 +42,13 @@ const NOT_RUN: &[(&str, &str)] = &[
 const LAST: &str = "docs/installation.md";
 /// The documents that create the credential themselves.
 const FROM_NOTHING: [&str; 2] = ["README.md", "docs/configuration.md"];
-/// The document that starts with a wrong client Secret.
+/// The document that starts with a wrong client Secret, and whose commands a user with the role `edit` in the namespace
+/// runs, except those for administrators.
 const BROKEN: &str = "docs/troubleshooting.md";
+/// The words of the sentence before commands for administrators.
+const ADMINISTRATOR: &str = "s an administrator";
+/// The user of [`BROKEN`].
+const USER: &str = "someone-of-the-team";
 
 /// Commands that only read. They are repeated until they print what the document shows.
 const READING: [&str; 5] = ["kubectl get", "kubectl describe", "kubectl events", "kubectl wait", "kubectl auth"];
@@ -91,12 +100,23 @@ impl Place {
         std::os::unix::fs::symlink(&testbed.helm, folder.join("bin/helm"))?;
         std::fs::write(folder.join("client.key"), "the private key that a command of the documentation makes")?;
         let place = Self { testbed, client, folder };
-        for file in ["examples/authority.yaml", "charts/itwin-credential-operator/values.yaml"] {
+        for file in [
+            "examples/authority.yaml",
+            "examples/authority-qa.yaml",
+            "examples/single-namespace/administrator.yaml",
+            "charts/itwin-credential-operator/values.yaml",
+        ] {
             let file = place.folder.join(file);
             let text = std::fs::read_to_string(&file)?;
             // no pod would run
             let text = text.replace("replicaCount: 2", "replicaCount: 0");
             let trust = format!(", caBundle: \"{}\"}}", place.testbed.authority.ca_bundle());
+            let trusted = format!(
+                "issuer: {}\n  caBundle: {}\n",
+                place.testbed.authority.issuer,
+                place.testbed.authority.ca_bundle()
+            );
+            let text = text.replace("issuer: https://ims.example.com\n", &trusted);
             let text = text.replace(r#"issuer: "https://ims.bentley.com"}"#, &format!("issuer: \"{ISSUER}\"{trust}"));
             std::fs::write(&file, place.replaced(&text))?;
         }
@@ -109,7 +129,6 @@ impl Place {
         text.replace(ISSUER, issuer)
             .replace("https://ims.example.com", issuer)
             .replace("https://qa-ims.bentley.com", issuer)
-            .replace("REPLACE_WITH_BASE64_OF_THE_CA", &self.testbed.authority.ca_bundle())
             .replace("client_secret=...", &format!("client_secret={}", self.client.client_secret))
     }
 
@@ -121,13 +140,13 @@ impl Place {
         self.replaced(&text)
     }
 
-    /// Runs a command in a shell. Returns whether it succeeded, and its output.
-    async fn run(&self, document: &Document, text: &str) -> Result<(bool, String)> {
+    /// Runs a command in a shell, as the administrator or a user. Returns whether it succeeded, and its output.
+    async fn run_as(&self, document: &Document, text: &str, user: Option<&str>) -> Result<(bool, String)> {
         let mut command = Command::new("bash");
         command.arg("-c").arg(format!("set -euo pipefail\n{text}")).current_dir(&self.folder).kill_on_drop(true);
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.folder.join("bin").display()));
-        command.env("KUBECONFIG", self.kubeconfig(&document.namespace)?);
+        command.env("KUBECONFIG", self.kubeconfig(&document.namespace, user)?);
         // do not read or write files of the user
         command.env("HOME", &self.folder).env("KUBECACHEDIR", self.testbed.directory.join("kubectl"));
         let output = tokio::time::timeout(LIMIT, command.output()).await.context("it takes too long")??;
@@ -139,12 +158,19 @@ impl Place {
         Ok((output.status.success() || text.starts_with("kubectl auth can-i"), printed))
     }
 
-    /// A kubeconfig whose context has this namespace.
-    fn kubeconfig(&self, namespace: &str) -> Result<PathBuf> {
-        let file = self.folder.join(format!("{namespace}.kubeconfig"));
+    async fn run(&self, document: &Document, text: &str) -> Result<(bool, String)> {
+        self.run_as(document, text, None).await
+    }
+
+    /// A kubeconfig whose context has this namespace, and impersonates a user.
+    fn kubeconfig(&self, namespace: &str, user: Option<&str>) -> Result<PathBuf> {
+        let file = self.folder.join(format!("{namespace}-{}.kubeconfig", user.unwrap_or("administrator")));
         if !file.exists() {
             let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&self.testbed.kubeconfig)?)?;
             objects::merge(&mut config["contexts"][0]["context"], &json!({"namespace": namespace}));
+            if let Some(user) = user {
+                objects::merge(&mut config["users"][0]["user"], &json!({"as": user}));
+            }
             std::fs::write(&file, config.to_string())?;
         }
         Ok(file)
@@ -163,15 +189,20 @@ impl Place {
         ];
         let objects = json!({"apiVersion": "v1", "kind": "List", "items": items});
         let namespace = ["--namespace", &document.namespace];
-        let apply = [&namespace[..], &["apply", "-f", "-"]].concat();
+        let apply = [&namespace[..], &["create", "-f", "-"]].concat();
         self.testbed.kubectl_with(&apply, Some(&objects.to_string())).await?;
+        if document.name == BROKEN {
+            let user = format!("--user={USER}");
+            let bind = [&namespace[..], &["create", "rolebinding", "team", "--clusterrole=edit", &user]].concat();
+            self.testbed.kubectl(&bind).await?;
+        }
         let condition = if document.name == BROKEN { "condition=Ready=False" } else { "condition=Ready" };
         let wait = ["wait", &format!("--for={condition}"), "itcred/render-agent", "--timeout=30s"];
         self.testbed.kubectl(&[&namespace[..], &wait].concat()).await.map(drop)
     }
 
     /// Runs one command of a document and compares its output with the documented one.
-    async fn try_command(&self, document: &Document, command: &markdown::Command) -> Result<()> {
+    async fn try_command(&self, document: &Document, command: &markdown::Command, user: Option<&str>) -> Result<()> {
         let text = self.command(document, &command.text);
         let shown: Vec<String> = command
             .output
@@ -181,7 +212,7 @@ impl Place {
             .collect();
         let started = Instant::now();
         loop {
-            let (ended_well, printed) = self.run(document, &text).await?;
+            let (ended_well, printed) = self.run_as(document, &text, user).await?;
             let missing: Vec<&String> = shown.iter().filter(|line| !is_shown(line, &printed)).collect();
             if ended_well && missing.is_empty() {
                 return Ok(());
@@ -192,6 +223,25 @@ impl Place {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    /// The documented commands copy no client secret into an annotation of the Secret that holds it.
+    async fn no_client_secret_in_metadata(&self, documents: &[Document]) -> Result<()> {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(&self.client.client_secret);
+        let mut checked = 0;
+        for document in documents.iter().filter(|document| document.text.contains("kubectl create secret generic")) {
+            let get = ["--namespace", &document.namespace, "get", "secrets", "--show-managed-fields", "-o", "json"];
+            let list: Value = serde_json::from_str(&self.testbed.kubectl(&get).await?)?;
+            for secret in list["items"].as_array().into_iter().flatten() {
+                let metadata = secret["metadata"].to_string();
+                let name = &secret["metadata"]["name"];
+                ensure!(!metadata.contains(&encoded), "{}: the metadata of {name} hold a client secret", document.name);
+                ensure!(!metadata.contains(&self.client.client_secret), "{}: {name}", document.name);
+                checked += usize::from(secret["data"]["client_secret"] == encoded.as_str());
+            }
+        }
+        ensure!(checked > 2, "only {checked} client Secrets");
+        Ok(())
     }
 
     /// Checks that the API server accepts the objects, and the chart the values.
@@ -244,6 +294,15 @@ fn is_shown(line: &str, printed: &str) -> bool {
         .any(|is| is.len() == line.len() && line.iter().zip(&is).all(|(shown, is)| same(shown, is)))
 }
 
+/// Whether the sentence before a block says that it is for administrators.
+fn is_for_administrators(document: &Document, block: &markdown::Block) -> bool {
+    // the line of a block is that after its fence
+    let before: Vec<&str> = document.text.lines().take(block.line.saturating_sub(2)).collect();
+    let paragraph: Vec<&str> =
+        before.iter().rev().skip_while(|line| line.is_empty()).take_while(|line| !line.is_empty()).copied().collect();
+    paragraph.into_iter().rev().collect::<Vec<_>>().join(" ").contains(ADMINISTRATOR)
+}
+
 fn reason_not_to_run(command: &str) -> Option<&'static str> {
     NOT_RUN.iter().map(|(begins, _)| *begins).find(|begins| command.starts_with(begins))
 }
@@ -274,18 +333,20 @@ async fn documented_commands_work() -> Result<()> {
     ensure!(ended_well, "{printed}");
 
     let mut left_out = BTreeSet::new();
-    let (mut run, mut wrong) = (0, Vec::new());
+    let (mut run, mut wrong, mut as_user) = (0, Vec::new(), 0);
     for document in &documents {
         place.prepare(document).await.with_context(|| document.name.clone())?;
         place.try_yaml(document).await?;
         for block in blocks(&document.text).iter().filter(|block| block.language == "console") {
+            let user = (document.name == BROKEN && !is_for_administrators(document, block)).then_some(USER);
+            as_user += usize::from(user.is_some());
             for command in commands(block) {
                 if let Some(begins) = reason_not_to_run(&command.text) {
                     left_out.insert(begins);
                     continue;
                 }
                 run += 1;
-                if let Err(error) = place.try_command(document, &command).await {
+                if let Err(error) = place.try_command(document, &command, user).await {
                     wrong.push(format!("{}:{}: {}\n{error:#}", document.name, command.line, command.text));
                 }
             }
@@ -293,6 +354,8 @@ async fn documented_commands_work() -> Result<()> {
     }
     eprintln!("{run} commands of {} documents ran, {} of them not as documented", documents.len(), wrong.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    assert!(as_user > 10, "the user of a namespace runs {as_user} blocks");
+    place.no_client_secret_in_metadata(&documents).await?;
     let stale: Vec<&str> = NOT_RUN.iter().map(|(begins, _)| *begins).filter(|name| !left_out.contains(name)).collect();
     assert!(stale.is_empty(), "no command starts with {stale:?}");
     Ok(())

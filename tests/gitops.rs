@@ -9,7 +9,7 @@ use testbed::{Testbed, project};
 
 /// The health check for a CRD, from the ConfigMap of the example.
 fn check(kind: &str) -> Result<String> {
-    let text = std::fs::read_to_string(project().join("examples/gitops/argocd-health.yaml"))?;
+    let text = std::fs::read_to_string(project().join("docs/gitops/argocd-health.yaml"))?;
     let config: Value = serde_saphyr::from_str(&text)?;
     let key = format!("resource.customizations.health.credentials.itwin.dev_{kind}");
     Ok(config["data"][&key].as_str().context("there is no such check")?.to_owned())

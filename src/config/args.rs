@@ -47,7 +47,7 @@ pub struct RunArgs {
     #[arg(long, env = "ITWIN_OPERATOR_LEADER_ELECTION", default_value_t = true, action = ArgAction::Set)]
     pub leader_election: bool,
 
-    /// Namespace of the Lease. Default: the namespace that the process runs in.
+    /// Namespace of the Lease. Default: the namespace that the pod runs in. Required outside a pod.
     #[arg(long, env = "ITWIN_OPERATOR_LEASE_NAMESPACE", value_parser = namespace)]
     pub lease_namespace: Option<String>,
 

@@ -13,7 +13,7 @@ use hyper_timeout::TimeoutConnector;
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use kube::{
     Client, Config,
-    client::{Body, ClientBuilder, ConfigExt},
+    client::{AuthError, Body, ClientBuilder, ConfigExt},
 };
 use tower::{BoxError, Service, ServiceBuilder, layer::layer_fn};
 
@@ -45,7 +45,21 @@ pub fn client(liveness: Arc<Liveness>, proxies: &Proxies) -> Result<Client, Stri
     } else {
         direct(config).map(|builder| observed(builder, liveness))
     };
-    client.map_err(|error| format!("failed to build the Kubernetes client: {error}"))
+    client.map_err(|error| unbuilt(&error))
+}
+
+/// Why there is no client, in one line. What an exec plugin printed is not quoted: it may be a token.
+fn unbuilt(error: &kube::Error) -> String {
+    let cause = match error {
+        kube::Error::Auth(AuthError::AuthExecStart(error)) => format!("its exec plugin cannot be started: {error}"),
+        kube::Error::Auth(AuthError::AuthExecRun { out, .. }) => format!("its exec plugin ended with {}", out.status),
+        kube::Error::Auth(AuthError::ReadTokenFile(error, path)) => {
+            format!("its token file {} cannot be read: {error}", path.display())
+        }
+        kube::Error::Auth(_) => "the credentials of its user are not usable".to_owned(),
+        _ => "its TLS settings are not usable".to_owned(),
+    };
+    format!("no client with the kubeconfig or service account: {cause}")
 }
 
 /// A client over the connections that `builder` has, with the bounds of every client of this process.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use kube::{
     Config,
-    config::{Cluster, Kubeconfig},
+    config::{Cluster, Kubeconfig, KubeconfigError},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use url::{Host, Url};
@@ -21,8 +21,7 @@ use crate::config::proxy::Proxies;
 pub fn infer(proxies: &Proxies) -> Result<Config, String> {
     match Kubeconfig::read() {
         Ok(kubeconfig) => from_kubeconfig(kubeconfig, proxies),
-        Err(kubeconfig) => Config::incluster()
-            .map_err(|error| format!("no usable service account or kubeconfig: {error}; {kubeconfig}")),
+        Err(error) => Config::incluster().map_err(|_| unusable(&error)),
     }
     .map(|mut config| {
         config.apply_debug_overrides();
@@ -30,12 +29,24 @@ pub fn infer(proxies: &Proxies) -> Result<Config, String> {
     })
 }
 
+/// Why there is no configuration, in one line. Nothing of a file's content is quoted: it may hold credentials.
+fn unusable(error: &KubeconfigError) -> String {
+    let kubeconfig = match error {
+        KubeconfigError::ReadConfig(error, path) => format!("{} cannot be read: {error}", path.display()),
+        KubeconfigError::Parse(_) => "it is not valid YAML of kind Config".to_owned(),
+        _ => "it is not usable".to_owned(),
+    };
+    format!(
+        "no service account, because the process runs in no pod, and no usable kubeconfig (KUBECONFIG): {kubeconfig}"
+    )
+}
+
 fn from_kubeconfig(kubeconfig: Kubeconfig, proxies: &Proxies) -> Result<Config, String> {
     let current = kubeconfig.current_context.ok_or("kubeconfig: set current-context")?;
     let context = kubeconfig.contexts.into_iter().find(|context| context.name == current);
     let context = context
         .and_then(|context| context.context)
-        .ok_or_else(|| format!("kubeconfig: there is no context {current}, which current-context names"))?;
+        .ok_or_else(|| format!("kubeconfig: there is no context {current:?}, which current-context names"))?;
     let cluster = kubeconfig.clusters.into_iter().find(|cluster| cluster.name == context.cluster);
     let cluster = cluster
         .and_then(|cluster| cluster.cluster)
@@ -66,7 +77,7 @@ fn roots(cluster: &Cluster) -> Result<Option<Vec<Vec<u8>>>, String> {
         (Some(data), _) => {
             use base64::Engine;
             let decoded = base64::engine::general_purpose::STANDARD.decode(data.trim());
-            decoded.map_err(|_| "kubeconfig: certificate-authority-data is no base64")?
+            decoded.map_err(|_| "kubeconfig: the certificate authority of the cluster is no base64")?
         }
         (None, Some(file)) => {
             std::fs::read(file).map_err(|error| format!("kubeconfig: certificate-authority {file}: {error}"))?

@@ -3,11 +3,16 @@
 {{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{- /* The name of what the release creates. A release that is called like the application is not named twice. It
-leaves room for the longest suffix. */ -}}
+{{- /* The name of what the release creates. A release that is called like the application, or like its beginning
+(`itwin`), is not named twice. It leaves room for the longest suffix. */ -}}
 {{- define "operator.fullname" -}}
 {{- $name := include "operator.name" . -}}
-{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- $full := printf "%s-%s" .Release.Name $name -}}
+{{- if contains $name .Release.Name -}}
+{{- $full = .Release.Name -}}
+{{- else if hasPrefix (printf "%s-" .Release.Name) $name -}}
+{{- $full = $name -}}
+{{- end -}}
 {{- .Values.fullnameOverride | default $full | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
@@ -134,6 +139,45 @@ httpGet:
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{- /* The port of a URL: the one that it names, or that of its scheme. */ -}}
+{{- define "operator.port" -}}
+{{- $url := urlParse . -}}
+{{- $named := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
+{{- $named | default (ternary "80" "443" (eq $url.scheme "http")) -}}
+{{- end -}}
+
+{{- /* The URLs of proxies whose values are known, as JSON. */ -}}
+{{- define "operator.proxies" -}}
+{{- $urls := compact (list .Values.proxy.httpProxy .Values.proxy.httpsProxy) -}}
+{{- range .Values.extraEnv -}}
+{{- if and (has (lower .name) (list "http_proxy" "https_proxy" "all_proxy")) .value -}}
+{{- $urls = append $urls .value -}}
+{{- end -}}
+{{- end -}}
+{{- /* a proxy may be named without a scheme */ -}}
+{{- $complete := list -}}
+{{- range $urls -}}
+{{- $complete = append $complete (ternary . (printf "http://%s" .) (contains "://" .)) -}}
+{{- end -}}
+{{- toJson ($complete | uniq) -}}
+{{- end -}}
+
+{{- /* The ports at which the operator reaches authorities: those of `authorities` and of the value, as JSON. */ -}}
+{{- define "operator.authorityPorts" -}}
+{{- $ports := list -}}
+{{- range .Values.networkPolicy.egress.authorities.ports -}}
+{{- $ports = append $ports (int . | toString) -}}
+{{- end -}}
+{{- range .Values.authorities -}}
+{{- range list (get (. | default dict) "issuer") (get (. | default dict) "tokenEndpoint") (get (. | default dict) "jwksUri") -}}
+{{- if . -}}
+{{- $ports = append $ports (include "operator.port" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson ($ports | default (list "443") | uniq | sortAlpha) -}}
 {{- end -}}
 
 {{- define "operator.affinity" -}}

@@ -1,4 +1,4 @@
-//! `make demo`: the main task on the testbed, with the output that a user would read.
+//! `make demo`: the main task on the testbed, or on a cluster of the user's, with the output that a user would read.
 
 use std::{
     collections::BTreeMap,
@@ -7,21 +7,111 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use serde_json::Value;
-use testbed::{authority::Client, eventually, namespace::data, objects, operator::Operator, project, setup::Running};
+use testbed::{
+    INSTALLATION, Testbed, authority::Client, eventually, namespace::data, objects, operator::Operator, project, setup,
+    setup::Running,
+};
 
 /// Lifetime of the demo's tokens, in seconds: long enough to read along, short enough to see a renewal.
 const LIFETIME: u32 = 45;
 /// The time limit of a wait.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// The namespace of the examples.
-const NAMESPACE: &str = "team-a";
+/// The namespace of the demo's credential.
+const NAMESPACE: &str = "itwin-demo-team";
+/// The release of the demo, and its objects.
+const RELEASE: &str = "itwin-demo";
+/// The namespace of the release.
+const INSTALLED: &str = "itwin-demo-operator";
+/// The authority of the demo.
+const AUTHORITY: &str = "itwin-demo-ims";
 
+/// Shows everything, and removes it from a cluster of the user's, also if a step fails or a signal ends the demo.
 pub async fn demo(program: PathBuf) -> Result<ExitCode> {
-    let running = Running::start().await?;
-    let testbed = running.testbed.clone();
+    let running = crate::or_interrupted(Running::start_empty()).await?;
+    let testbed = &running.testbed;
+    if running.is_of_the_user() {
+        ensure_nothing_is_there(testbed).await?;
+        announce();
+    }
+    let shown = crate::or_interrupted(async {
+        install(testbed).await?;
+        show(testbed, &program).await
+    });
+    let shown = shown.await;
+    if running.is_of_the_user() {
+        step("Removing what the demo created");
+        remove(testbed).await.with_context(|| format!("not everything was removed; run {}", removal()))?;
+    }
+    shown?;
+    step("Done; everything is stopped, and nothing that the demo created is left");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The demo shares nothing with an installed operator, which could act on the demo's objects, or lose its CRDs.
+async fn ensure_nothing_is_there(testbed: &Testbed) -> Result<()> {
+    let crds = ["itwinauthorities.credentials.itwin.dev", "itwinservicecredentials.credentials.itwin.dev"];
+    let crds = [&["get", "crd", "--ignore-not-found", "-o", "name"], &crds[..]].concat();
+    let found = testbed.kubectl(&crds).await?;
+    ensure!(
+        found.trim().is_empty(),
+        "the cluster has the CRDs of the operator already ({}), so an operator may be installed: use another cluster, or \
+         omit CLUSTER to run the demo on a cluster of its own",
+        found.split_whitespace().collect::<Vec<_>>().join(", ")
+    );
+    let namespaces = ["get", "namespace", "--ignore-not-found", "-o", "name", NAMESPACE, INSTALLED];
+    let found = testbed.kubectl(&namespaces).await?;
+    ensure!(
+        found.trim().is_empty(),
+        "the cluster has a namespace of the demo already ({}), perhaps from a demo that was killed: run {}",
+        found.split_whitespace().collect::<Vec<_>>().join(", "),
+        removal()
+    );
+    Ok(())
+}
+
+fn announce() {
+    step("The demo creates this in your cluster, and removes it at the end");
+    println!("  the namespaces {INSTALLED} and {NAMESPACE}");
+    println!(
+        "  the Helm release {RELEASE}, with the CRDs of the operator, a service account and its roles, but no pod:"
+    );
+    println!("  the operator runs on this machine, and watches {NAMESPACE} only");
+    println!("  the ITwinAuthority {AUTHORITY}, and in {NAMESPACE} a credential and two Secrets");
+    println!("If the demo is killed, this removes everything:\n  {}", removal());
+}
+
+/// The command that removes everything.
+fn removal() -> String {
+    let context = std::env::var("CLUSTER").unwrap_or_default();
+    format!(
+        "helm uninstall {RELEASE} --ignore-not-found --namespace {INSTALLED} --kube-context {context}; \
+         kubectl delete namespace {NAMESPACE} {INSTALLED} --ignore-not-found --context {context}"
+    )
+}
+
+async fn remove(testbed: &Testbed) -> Result<()> {
+    // with the CRDs, which the release does not keep, go the authority and the credential
+    testbed.helm(&["uninstall", RELEASE, "--ignore-not-found", "--namespace", INSTALLED, "--wait"]).await?;
+    testbed.kubectl(&["delete", "namespace", NAMESPACE, INSTALLED, "--ignore-not-found"]).await.map(drop)
+}
+
+/// Installs the chart without pods, for the namespace of the demo alone.
+async fn install(testbed: &Testbed) -> Result<()> {
+    testbed.kubectl(&["create", "namespace", NAMESPACE]).await?;
+    let chart = project().join("charts").join(INSTALLATION).display().to_string();
+    let settings = format!(
+        "replicaCount=0,crds.keep=false,authorities.bentley-ims=null,fullnameOverride={RELEASE},\
+         rbac.aggregateClusterRoles=false,watchNamespaces={{{NAMESPACE}}}"
+    );
+    let install = ["install", RELEASE, &chart, "--namespace", INSTALLED, "--create-namespace", "--set", &settings];
+    testbed.helm(&install).await?;
+    setup::account_kubeconfig(testbed, INSTALLED, RELEASE, &testbed.operator_kubeconfig).await
+}
+
+async fn show(testbed: &Testbed, program: &Path) -> Result<()> {
     let show = async |arguments: &[&str]| -> Result<()> {
         println!("$ kubectl {}", arguments.join(" "));
         println!("{}", testbed.kubectl(arguments).await?.trim_end());
@@ -29,24 +119,26 @@ pub async fn demo(program: PathBuf) -> Result<ExitCode> {
     };
 
     step("The operator starts, with the permissions of its service account");
-    let operator = Operator::start(&testbed, &program, NAMESPACE, &[]).await?;
+    let operator = Operator::start(testbed, program, NAMESPACE, &[]).await?;
     println!("ready; its log is {}", operator.process.log().display());
 
     step("The administrator names the authority that may be asked, as examples/authority.yaml does");
+    let ca_bundle = format!("{}\n  caBundle: {}", testbed.authority.issuer, testbed.authority.ca_bundle());
     let authority = example("authority.yaml")?
-        .replace("https://ims.example.com", &testbed.authority.issuer)
-        .replace("REPLACE_WITH_BASE64_OF_THE_CA", &testbed.authority.ca_bundle());
+        .replace("https://ims.example.com", &ca_bundle)
+        .replace("name: example-ims", &format!("name: {}", AUTHORITY));
     testbed.kubectl_with(&["apply", "-f", "-"], Some(&authority)).await?;
-    testbed.kubectl(&["wait", "--for=condition=Ready", "itauth/example-ims", "--timeout=60s"]).await?;
+    let authority = format!("itauth/{}", AUTHORITY);
+    testbed.kubectl(&["wait", "--for=condition=Ready", &authority, "--timeout=60s"]).await?;
     show(&["get", "itauth"]).await?;
 
     step("The application team creates its client Secret and applies examples/credential.yaml");
     let client = Client { lifetime: LIFETIME, ..Client::new("service-demo") };
     testbed.authority.register(&client).await?;
-    testbed.kubectl(&["create", "namespace", NAMESPACE]).await?;
+    let credential = example("credential.yaml")?.replace("name: example-ims", &format!("name: {}", AUTHORITY));
     let secret = objects::client_secret("render-agent-client", &client.client_id, &client.client_secret);
     testbed.kubectl_with(&["-n", NAMESPACE, "apply", "-f", "-"], Some(&secret.to_string())).await?;
-    testbed.kubectl_with(&["-n", NAMESPACE, "apply", "-f", "-"], Some(&example("credential.yaml")?)).await?;
+    testbed.kubectl_with(&["-n", NAMESPACE, "apply", "-f", "-"], Some(&credential)).await?;
     // the demo's tokens are too short-lived for the default of five minutes
     let patch = r#"{"spec":{"minimumValidity":"10s"}}"#;
     testbed.kubectl(&["-n", NAMESPACE, "patch", "itcred/render-agent", "--type=merge", "-p", patch]).await?;
@@ -54,7 +146,7 @@ pub async fn demo(program: PathBuf) -> Result<ExitCode> {
     show(&["-n", NAMESPACE, "get", "itcred", "-o", "wide"]).await?;
 
     step("The Secret that pods mount");
-    let first = secret_data(&testbed).await?;
+    let first = secret_data(testbed).await?;
     for (key, value) in &first {
         let shown = if key == "access_token" || key == "authorization" {
             format!("{} characters", value.len())
@@ -70,7 +162,7 @@ pub async fn demo(program: PathBuf) -> Result<ExitCode> {
     let started = std::time::Instant::now();
     let old = value(&first, "access_token")?;
     let second = eventually("a renewed token", PATIENCE, async || {
-        let data = secret_data(&testbed).await.ok()?;
+        let data = secret_data(testbed).await.ok()?;
         (value(&data, "access_token").ok()? != old).then_some(data)
     })
     .await?;
@@ -99,13 +191,12 @@ pub async fn demo(program: PathBuf) -> Result<ExitCode> {
         .await?;
 
     if std::env::var("KEEP").is_ok_and(|keep| keep == "1") {
-        step("Left running (KEEP=1); Ctrl-C stops it");
+        step("Left running (KEEP=1); Ctrl-C stops it and removes what it created");
         println!("  export KUBECONFIG={}", testbed.kubeconfig.display());
         println!("  {} get itcred -A", testbed.kubectl.display());
         std::future::pending::<()>().await;
     }
-    step("Done; everything is stopped");
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn step(what: &str) {
@@ -117,7 +208,7 @@ fn example(name: &str) -> Result<String> {
     std::fs::read_to_string(&file).with_context(|| format!("{} is missing", file.display()))
 }
 
-async fn secret_data(testbed: &testbed::Testbed) -> Result<BTreeMap<String, String>> {
+async fn secret_data(testbed: &Testbed) -> Result<BTreeMap<String, String>> {
     let text = testbed.kubectl(&["-n", NAMESPACE, "get", "secret", "render-agent-token", "-o", "json"]).await?;
     data(&serde_json::from_str(&text)?)
 }

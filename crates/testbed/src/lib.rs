@@ -47,6 +47,10 @@ pub struct Testbed {
     pub kubectl: PathBuf,
     /// Helm.
     pub helm: PathBuf,
+    /// Helm 3, for what it does differently.
+    pub helm3: PathBuf,
+    /// amtool, which checks the configuration of an Alertmanager.
+    pub amtool: PathBuf,
     /// promtool, which checks and tests rules of Prometheus.
     pub promtool: PathBuf,
     /// The Lua interpreter that Argo CD runs health checks with.
@@ -129,10 +133,28 @@ impl Testbed {
     /// # Errors
     /// As [`Self::kubectl`].
     pub async fn helm(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = tokio::process::Command::new(&self.helm);
+        self.helm_with(&self.helm, arguments).await
+    }
+
+    /// Like [`Self::helm`], with this program: Helm 3 or Helm 4.
+    ///
+    /// # Errors
+    /// As [`Self::kubectl`].
+    pub async fn helm_with(&self, program: &Path, arguments: &[&str]) -> Result<String> {
+        let mut command = tokio::process::Command::new(program);
         let home = self.directory.join("helm");
         command.env("HELM_CACHE_HOME", &home).env("HELM_CONFIG_HOME", &home).env("HELM_DATA_HOME", &home);
         command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
+        output(command, None).await
+    }
+
+    /// Runs amtool and returns its output.
+    ///
+    /// # Errors
+    /// As [`Self::kubectl`].
+    pub async fn amtool(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = tokio::process::Command::new(&self.amtool);
+        command.args(arguments);
         output(command, None).await
     }
 

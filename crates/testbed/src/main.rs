@@ -27,7 +27,8 @@ async fn main() -> ExitCode {
             or_interrupted(run(Running::start_with_node(), &arguments[3..])).await
         }
         ["node"] => Ok(node().await),
-        ["demo", program] => or_interrupted(demo::demo(PathBuf::from(program))).await,
+        // not interrupted as a whole: it removes what it created
+        ["demo", program] => demo::demo(PathBuf::from(program)).await,
         ["bench", program, count] => {
             let count = count.parse().unwrap_or(1000);
             or_interrupted(bench::bench(PathBuf::from(program), count)).await
@@ -51,7 +52,7 @@ async fn main() -> ExitCode {
 }
 
 /// Ends `work`, and every process that it started, when this process gets a signal to stop.
-async fn or_interrupted(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+async fn or_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         result = work => result,
         () = stop_signal() => bail!("interrupted; everything is stopped"),

@@ -38,7 +38,7 @@ pub struct Running {
     _authorities: [Process; 2],
     // before the API server that it calls
     _node: Option<Node>,
-    _control_plane: Option<ControlPlane>,
+    control_plane: Option<ControlPlane>,
     // last, because it contains the logs
     directory: TempDir,
 }
@@ -49,7 +49,21 @@ impl Running {
     /// # Errors
     /// Fails, with its log, if a program does not start.
     pub async fn start() -> Result<Self> {
-        Self::start_with(Durability::Fast, false).await
+        Self::start_with(Durability::Fast, false, true).await
+    }
+
+    /// Like [`Self::start`], but installs nothing: the cluster may be that of the user.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_empty() -> Result<Self> {
+        Self::start_with(Durability::Fast, false, false).await
+    }
+
+    /// Whether the cluster is one of the user's, named by `CLUSTER`.
+    #[must_use]
+    pub fn is_of_the_user(&self) -> bool {
+        self.control_plane.is_none()
     }
 
     /// Like [`Self::start`], with an etcd that syncs its writes to the disk, for measurements.
@@ -57,7 +71,7 @@ impl Running {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_durable() -> Result<Self> {
-        Self::start_with(Durability::Durable, false).await
+        Self::start_with(Durability::Durable, false, true).await
     }
 
     /// Starts everything with a node for pods, in namespaces that [`node::machine`] has created. It does not install
@@ -66,10 +80,10 @@ impl Running {
     /// # Errors
     /// Fails, with its log, if a program does not start.
     pub async fn start_with_node() -> Result<Self> {
-        Self::start_with(Durability::Fast, true).await
+        Self::start_with(Durability::Fast, true, false).await
     }
 
-    async fn start_with(durability: Durability, with_node: bool) -> Result<Self> {
+    async fn start_with(durability: Durability, with_node: bool, with_chart: bool) -> Result<Self> {
         crate::choose_cryptography();
         let tools = Tools::ready().await?;
         let directory = tempfile::Builder::new().prefix("testbed-").tempdir()?;
@@ -98,6 +112,8 @@ impl Running {
             operator_kubeconfig: directory.path().join("operator.kubeconfig"),
             kubectl: tools.kubernetes("kubectl"),
             helm: tools.helm(),
+            helm3: tools.helm3(),
+            amtool: tools.amtool(),
             promtool: tools.promtool(),
             lua: tools.lua(),
             packages: tools.authority.clone(),
@@ -113,6 +129,7 @@ impl Running {
                 testbed.runtime = Some(runtime);
                 Some(node)
             }
+            _ if !with_chart => None,
             _ => {
                 eprintln!("testbed: installing the chart (CRDs, service account, permissions)");
                 install_chart(&testbed).await?;
@@ -128,7 +145,7 @@ impl Running {
             description,
             _authorities: [authority_process, faults_process],
             _node: running_node,
-            _control_plane: control_plane,
+            control_plane,
             directory,
         })
     }
@@ -151,6 +168,17 @@ impl Running {
 /// # Errors
 /// Fails, with its log, if a program does not start.
 pub async fn own_control_plane(testbed: &Testbed, name: &str) -> Result<(ControlPlane, Testbed)> {
+    let (control_plane, own) = empty_control_plane(testbed, name).await?;
+    install_chart(&own).await?;
+    account_kubeconfig(&own, INSTALLATION, INSTALLATION, &own.operator_kubeconfig).await?;
+    Ok((control_plane, own))
+}
+
+/// Like [`own_control_plane`], without the chart, for tests of its installation.
+///
+/// # Errors
+/// As [`own_control_plane`].
+pub async fn empty_control_plane(testbed: &Testbed, name: &str) -> Result<(ControlPlane, Testbed)> {
     let tools = Tools::ready().await?;
     let directory = testbed.directory.join(name);
     std::fs::create_dir_all(&directory)?;
@@ -161,8 +189,6 @@ pub async fn own_control_plane(testbed: &Testbed, name: &str) -> Result<(Control
         directory,
         ..testbed.clone()
     };
-    install_chart(&own).await?;
-    account_kubeconfig(&own, INSTALLATION, INSTALLATION, &own.operator_kubeconfig).await?;
     Ok((control_plane, own))
 }
 

@@ -25,10 +25,14 @@ const KUBERNETES: [(&str, &str, &str); 4] = [
 ];
 /// The same for the Go module `tools/helm`.
 const HELM: [(&str, &str, &str); 1] = [("helm.sh/helm/v4/cmd/helm", "helm", "1 minute")];
+/// The same for the Go module `tools/helm3`: users have both versions, and they differ in what they wait for.
+const HELM3: [(&str, &str, &str); 1] = [("helm.sh/helm/v3/cmd/helm", "helm", "1 minute")];
 
 /// The same for the Go module `tools/prometheus`.
 const PROMETHEUS: [(&str, &str, &str); 1] =
     [("github.com/prometheus/prometheus/cmd/promtool", "promtool", "2 minutes")];
+/// The same for the Go module `tools/alertmanager`.
+const ALERTMANAGER: [(&str, &str, &str); 1] = [("github.com/prometheus/alertmanager/cmd/amtool", "amtool", "1 minute")];
 /// Leaves out service discovery: checking rules does not need it, and it is most of the build.
 const PROMETHEUS_TAGS: &str = "remove_all_sd";
 /// The same for the Go module `tools/lua`: the interpreter that Argo CD runs health checks with.
@@ -55,7 +59,9 @@ const NPM_FILES: [&str; 4] = ["package.json", "package-lock.json", "server.mjs",
 pub struct Tools {
     kubernetes: PathBuf,
     helm: PathBuf,
+    helm3: PathBuf,
     prometheus: PathBuf,
+    alertmanager: PathBuf,
     lua: PathBuf,
     /// The authorization server with its packages.
     pub authority: PathBuf,
@@ -72,6 +78,8 @@ impl Tools {
         let tools = Self {
             kubernetes: go_programs(&here.join("tools/kubernetes"), &cache, &KUBERNETES, "").await?,
             helm: go_programs(&here.join("tools/helm"), &cache, &HELM, "").await?,
+            helm3: go_programs(&here.join("tools/helm3"), &cache, &HELM3, "").await?,
+            alertmanager: go_programs(&here.join("tools/alertmanager"), &cache, &ALERTMANAGER, "").await?,
             prometheus: go_programs(&here.join("tools/prometheus"), &cache, &PROMETHEUS, PROMETHEUS_TAGS).await?,
             lua: go_programs(&here.join("tools/lua"), &cache, &LUA, "").await?,
             authority: npm_packages(&here.join("authority"), &cache).await?,
@@ -89,6 +97,18 @@ impl Tools {
     #[must_use]
     pub fn helm(&self) -> PathBuf {
         self.helm.join("helm")
+    }
+
+    /// Helm 3.
+    #[must_use]
+    pub fn helm3(&self) -> PathBuf {
+        self.helm3.join("helm")
+    }
+
+    /// amtool, which checks the configuration of an Alertmanager.
+    #[must_use]
+    pub fn amtool(&self) -> PathBuf {
+        self.alertmanager.join("amtool")
     }
 
     /// promtool, which checks and tests rules of Prometheus.

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use itwin_core::quote::Quote;
 use kube::core::Status;
 
 use super::GONE;
 use crate::{cluster::CallError, liveness::Liveness, metrics::Metrics};
+
+/// The reason that kube gives a response without a `Status`, whose whole body it takes for the message.
+const NO_STATUS: &str = "Failed to parse error data";
 
 /// How a list or watch failed, without the content of objects.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +47,17 @@ impl From<&Status> for WatchError {
             GONE => "expired",
             _ => CallError::from(kube::Error::Api(Box::new(status.clone()))).label(),
         };
-        Self::Status { code: status.code, message: status.message.clone(), label }
+        let message = match status.code {
+            // an API server that serves no such group answers without a `Status`
+            404 if status.reason == NO_STATUS => {
+                "the cluster serves no such kind of object: install the CRDs".to_owned()
+            }
+            _ if status.reason == NO_STATUS => {
+                "the response is not one of the API server: check its address".to_owned()
+            }
+            _ => Quote::new(&status.message).to_string(),
+        };
+        Self::Status { code: status.code, message, label }
     }
 }
 
@@ -83,5 +97,22 @@ impl Health {
         if let Some(label) = error.label() {
             self.metrics.kubernetes_request(verb, self.resource, label);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn response_that_is_not_one_of_the_api_server_is_not_quoted() {
+        for (code, says) in [(404, "install the CRDs"), (500, "not one of the API server"), (403, "not one of the API")]
+        {
+            let status = Status::failure("<html>hidden</html>", NO_STATUS).with_code(code);
+            let error = WatchError::from(&status).to_string();
+            assert!(error.contains(says) && !error.contains("hidden"), "{error}");
+        }
+        let status = Status::failure("secrets is forbidden", "Forbidden").with_code(403);
+        assert_eq!(WatchError::from(&status).to_string(), "HTTP 403: secrets is forbidden");
     }
 }

@@ -25,6 +25,92 @@ fn wrong_arguments_end_with_2_and_say_what_is_wrong() -> Result<()> {
     Ok(())
 }
 
+/// Starts the program with this kubeconfig, which it cannot use; returns the line that it prints.
+fn refused(kubeconfig: &str, arguments: &[&str]) -> Result<(Option<i32>, String)> {
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), kubeconfig)?;
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", "--metrics-address", "127.0.0.1:0"]).args(arguments).env("KUBECONFIG", file.path());
+    let output = command.output()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.starts_with("error: ") && text.lines().count() == 1, "{text}");
+    for raw in ["Error", "{", "}", "Os {", "Output"] {
+        assert!(!text.contains(raw), "a raw structure: {text}");
+    }
+    Ok((output.status.code(), text))
+}
+
+#[test]
+fn outside_a_pod_a_lease_needs_a_namespace() -> Result<()> {
+    let (code, text) = refused("", &[])?;
+    assert_eq!(code, Some(2));
+    assert!(text.contains("--lease-namespace") && text.contains("--leader-election=false"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn unusable_kubeconfig_ends_with_one_line_that_quotes_nothing_of_it() -> Result<()> {
+    let config = |server: &str, user: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Config, current-context: x, contexts: [{{name: x, context: {{cluster: c, user: u}}}}], \
+             clusters: [{{name: c, cluster: {{{server}}}}}], users: [{{name: u, user: {{{user}}}}}]}}"
+        )
+    };
+    let server = "server: 'https://127.0.0.1:1'";
+    let script = "exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: sh, args: ['-c', \
+                  'echo hidden-value; exit 3']}";
+    for (kubeconfig, says) in [
+        ("token: [hidden-value".to_owned(), "not valid YAML"),
+        ("hidden-value".to_owned(), "not valid YAML"),
+        ("{apiVersion: v1, kind: Config, current-context: y}".to_owned(), "context \"y\""),
+        (config("server: 'not a url hidden-value'", ""), "no URL"),
+        (config(&format!("{server}, certificate-authority-data: hidden-value"), ""), "certificate authority"),
+        (config(server, "tokenFile: /nonexistent/token"), "/nonexistent/token"),
+        (
+            config(
+                server,
+                "exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: /no/such}",
+            ),
+            "exec plugin cannot be started",
+        ),
+        (config(server, script), "exec plugin ended with exit status: 3"),
+    ] {
+        let (code, text) = refused(&kubeconfig, &["--leader-election=false"])?;
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains(says) && !text.contains("hidden-value"), "{kubeconfig}: {text}");
+    }
+    Ok(())
+}
+
+/// The log of a program whose API server does not respond: lines of this program alone.
+#[tokio::test]
+async fn log_of_an_unreachable_api_server_has_no_line_of_a_library() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let kubeconfig = folder.path().join("kubeconfig");
+    std::fs::write(
+        &kubeconfig,
+        "{apiVersion: v1, kind: Config, current-context: x, contexts: [{name: x, context: {cluster: c, user: u}}], clusters: \
+         [{name: c, cluster: {server: 'https://127.0.0.1:1'}}], users: [{name: u, user: {token: hidden-value}}]}",
+    )?;
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", "--metrics-address", "127.0.0.1:0", "--lease-namespace", "team-a", "--log-level", "debug"]);
+    command.args(["--log-format", "json"]).env("KUBECONFIG", &kubeconfig);
+    let process = testbed::process::Process::start("unreachable", command, folder.path())?;
+    let log = testbed::eventually("several attempts", PATIENCE, async || {
+        let log = std::fs::read_to_string(process.log()).ok()?;
+        (log.lines().count() > 5).then_some(log)
+    })
+    .await?;
+    // the last line may be incomplete
+    for line in log.lines().take(5) {
+        let entry: serde_json::Value = serde_json::from_str(line)?;
+        let message = entry["message"].as_str().unwrap_or_default();
+        assert!(message.starts_with("watch failed, it is made again: ") && !message.contains('{'), "{line}");
+    }
+    assert!(!log.contains("hidden-value"));
+    Ok(())
+}
+
 #[test]
 fn proxy_that_cannot_be_used_ends_the_process_with_one_line() -> Result<()> {
     let output =
