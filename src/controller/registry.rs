@@ -10,7 +10,12 @@ use std::{
 
 use chrono::DateTime;
 use itwin_api::{credential::ITwinServiceCredential, time};
-use itwin_core::{contenders::Contender, object::ObjectKey, retry_state::RetryState, revisions::{self, Incarnation}};
+use itwin_core::{
+    contenders::Contender,
+    object::ObjectKey,
+    retry_state::RetryState,
+    revisions::{self, Incarnation},
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use lz4_flex::block;
