@@ -107,7 +107,9 @@ pub fn secret_write_failed(secret: &str, error: &dyn Display, why: CallFailure<'
         CallFailure::Forbidden(said) if said.contains("being terminated") => "the namespace is being deleted",
         CallFailure::Forbidden(_) => "allow the operator's service account to create and patch Secrets",
         CallFailure::Refused(_) => "change what the API server names, or contact the administrator of the cluster",
-        CallFailure::NoAnswer => "contact the administrator of the cluster, whose API server does not answer",
+        CallFailure::NoAnswer => {
+            "contact the administrator of the cluster, whose API server does not answer, or waits for an admission webhook"
+        }
     };
     let after = if has_token { "; the token is kept and written later" } else { "; the token in it is good" };
     Failure::new(Reason::SecretWriteFailed, format!("Secret {secret} could not be written ({error}): {advice}{after}"))
