@@ -137,16 +137,16 @@ impl Reconciler<'_> {
             Err(error) => {
                 if let RequestError::Validation(ValidationError::ShorterThanCurrent { expires_at, current }) = &error {
                     // by then a token that lives as long outlives the current one
-                    let until = self.context.clock.now() + (*current - *expires_at) + TimeDelta::seconds(1);
-                    longer_at = Some(until);
+                    let now = self.context.clock.now();
+                    longer_at = Some((now + (*current - *expires_at) + TimeDelta::seconds(1), now));
                 }
                 let failure = messages_oauth::request_failed(&error, &token_request::names(&authority, &order));
                 slot.end(error.outcome(&failure), version, None);
                 Err(failure.into())
             }
         };
-        if let Some(until) = longer_at {
-            self.retry_state.renewal_waits(until);
+        if let Some((until, now)) = longer_at {
+            self.retry_state.renewal_waits(until, now);
         }
         self.worker = self.context.worker().await;
         result

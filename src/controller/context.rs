@@ -60,6 +60,14 @@ impl Context {
         self.workers.clone().acquire_owned().await.ok()
     }
 
+    /// Voids what was concluded before the cluster was restored, once for each restore. The watches do it before they
+    /// record a list, since a list that shows the restored cluster must not be voided with what was known before it.
+    pub fn follow_restore(&self) {
+        if self.index.begin_incarnation(self.restores.incarnation()) {
+            self.authorities.requests.forget_shared();
+        }
+    }
+
     /// Enqueues these credentials: another one may no longer contend with them.
     pub fn enqueue_credentials(&self, credentials: Vec<Arc<ObjectKey>>) {
         for credential in &credentials {

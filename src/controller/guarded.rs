@@ -31,7 +31,7 @@ impl<K: Resource + DeserializeOwned> Guarded<K> {
     /// The object.
     ///
     /// # Errors
-    /// Why it cannot be understood.
+    /// Why it could not be decoded.
     #[expect(clippy::result_large_err, reason = "the error is kube's, and there is one at a time")]
     pub fn open(self) -> Result<K, InvalidObject> {
         let [spec, status] = [&self.spec, &self.status].map(|part| part.as_ref().map_or("null", |part| part.get()));
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn all_is_there_that_is_read() {
-        let credential = object(|_| {}).open().expect("it can be understood");
+        let credential = object(|_| {}).open().expect("it can be decoded");
         assert_eq!(credential.spec.client_credentials_ref.name, "client");
         assert_eq!(credential.status.as_ref().and_then(|status| status.observed_generation), Some(2));
         assert_eq!(credential.uid().as_deref(), Some("uid"));
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn what_no_one_reads_is_left_out() {
-        let credential = object(|_| {}).open().expect("it can be understood");
+        let credential = object(|_| {}).open().expect("it can be decoded");
         assert_eq!(credential.annotations().len(), 1);
         assert!(credential.labels().is_empty() && credential.managed_fields().is_empty());
     }
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn object_without_a_status_is_understood() {
         let without = object(|value| drop(value.as_object_mut().expect("an object").remove("status")));
-        assert!(without.open().expect("it can be understood").status.is_none());
+        assert!(without.open().expect("it can be decoded").status.is_none());
         let authority = json!({"metadata": {"name": "ims"}, "spec": {"issuer": "https://ims.example.com"}});
         let authority: Guarded<ITwinAuthority> = serde_json::from_value(authority).expect("guarded");
         assert_eq!(authority.meta().name.as_deref(), Some("ims"));

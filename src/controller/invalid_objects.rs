@@ -66,7 +66,7 @@ impl InvalidObjects {
             kind = %K::kind(&()),
             namespace = metadata.namespace,
             name = metadata.name,
-            "object cannot be understood: {error}"
+            "object could not be decoded: {error}"
         );
         let about = ObjectReference {
             api_version: Some(K::api_version(&()).into_owned()),
@@ -189,7 +189,7 @@ impl InvalidObjects {
 
 fn transition(error: &str) -> Transition {
     let note = format!(
-        "this object cannot be understood and is left as it was: {error}; apply it again with the CRDs of this version"
+        "this object could not be decoded and is left as it was: {error}; apply it again with the CRDs of this version"
     );
     Transition::warning(EventReason::InvalidObject, note)
 }

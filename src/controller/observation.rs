@@ -98,7 +98,7 @@ pub fn observe(
             reads: retry_state.reads_not_before(now),
             revert_not_before: retry_state.reverts().not_before(now),
             restore_not_before: retry_state.reverts().restore_not_before(now),
-            renew_not_before: retry_state.renew_not_before(),
+            renew_not_before: retry_state.renew_not_before(now),
             withheld: retry_state.reverts().withheld(),
             is_token_unknown: retry_state.last_held().is_none_or(|held| held.record.is_none()),
         },

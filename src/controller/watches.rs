@@ -68,9 +68,9 @@ fn object_of<K>(event: &Event<K>) -> Option<&K> {
     }
 }
 
-/// An event without what this version cannot understand. Such an object concerns nobody else, is told, and as long as
-/// it was understood before, that version of it stands.
-fn understood<K>(
+/// An event without an object that could not be decoded. Such an object is reported and concerns no other one, and where
+/// an earlier version of it was decoded, that version is kept.
+fn decoded<K>(
     event: Event<Guarded<K>>,
     known: &dyn Fn(&ObjectMeta) -> Option<K>,
     invalid_objects: &InvalidObjects,
@@ -146,7 +146,7 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
     let mut incarnation = context.restores.incarnation();
     loop {
         let event = events.next().await;
-        let event = understood(event, &known, &context.invalid_objects, watched.namespace.as_deref());
+        let event = decoded(event, &known, &context.invalid_objects, watched.namespace.as_deref());
         context.metrics.invalid_objects(context.invalid_objects.count());
         match event {
             None => {}
@@ -163,6 +163,7 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
                 forget(&context, &credential);
             }
             Some(Event::Init) => {
+                context.follow_restore();
                 incarnation = context.restores.incarnation();
                 watched.credentials.listing_began();
             }
@@ -196,7 +197,7 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
     loop {
         let event = events.next().await;
         let name = object_of(&event).and_then(|object| object.meta().name.clone()).unwrap_or_default();
-        let event = understood(event, &known, &context.invalid_objects, None);
+        let event = decoded(event, &known, &context.invalid_objects, None);
         context.metrics.invalid_objects(context.invalid_objects.count());
         let Some(event) = event else {
             // credentials report why they cannot use it
@@ -250,6 +251,7 @@ pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sende
                 context.index.observe_absence(&key, secret.resource_version().as_deref())
             }
             Event::Init => {
+                context.follow_restore();
                 context.index.listing_began(namespace.as_deref());
                 continue;
             }
@@ -278,10 +280,7 @@ pub async fn follow_restores(context: Arc<Context>) {
         tokio::select! {
             biased;
             // the sender lives as long as the context
-            _ = incarnation.changed() => {
-                context.index.forget_versions();
-                context.authorities.requests.forget_shared();
-            }
+            _ = incarnation.changed() => context.follow_restore(),
             () = context.index.older_read() => context.restores.notice("a read of an older Secret"),
         }
     }

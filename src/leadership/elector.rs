@@ -14,6 +14,8 @@ use super::{
     fence::LeadershipFence,
     lease::{DEADLINE, LeaseApi, LeaseError},
 };
+use crate::clock::Clock;
+
 /// A leader that was not heard of for this long is replaced. The contract gives 20 s until the next one has written, on
 /// a busy machine too.
 const LEASE: Duration = Duration::from_secs(12);
@@ -30,8 +32,8 @@ const TIMING: Timing = Timing { lease: LEASE, renew_within: RENEW_WITHIN, period
 
 /// The fence of a process that stands for election.
 #[must_use]
-pub fn fence() -> LeadershipFence {
-    LeadershipFence::elected(VALIDITY)
+pub fn fence(clock: Clock) -> LeadershipFence {
+    LeadershipFence::elected(VALIDITY, clock)
 }
 
 /// A replica that stands for election. The election ends, without releasing the Lease, when this is dropped.
@@ -172,7 +174,7 @@ impl Loop {
     }
 
     async fn write(&mut self, write: Write) {
-        let sent = Instant::now();
+        let (sent, moment) = (Instant::now(), self.fence.moment());
         let answer = self.lease.write(&write, self.deadline(sent)).await;
         let (sent_at, now) = (sent.into_std(), Instant::now().into_std());
         match answer {
@@ -180,7 +182,7 @@ impl Loop {
                 self.log_failure("written", None);
                 self.election.written(lease, sent_at, now);
                 if self.election.leads() {
-                    self.fence.renew(sent);
+                    moment.into_iter().for_each(|moment| self.fence.renew(moment));
                     self.leads.send_replace(true);
                 }
             }

@@ -2,7 +2,8 @@
 //! fresh.
 //!
 //! A process that was stopped for longer than its Lease, or cannot reach the API server, learns late that another one
-//! leads. So the right ends by the monotonic clock alone, before another process may begin.
+//! leads. So the right ends by the clock alone, before another process may begin: by the monotonic clock, and by the time
+//! since the machine started, which goes on while the machine sleeps and the monotonic clock stands still.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -11,6 +12,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::clock::Clock;
+
 /// The right to write. Clones share it.
 #[derive(Clone)]
 pub struct LeadershipFence(Option<Arc<Term>>);
@@ -18,14 +21,36 @@ pub struct LeadershipFence(Option<Arc<Term>>);
 struct Term {
     /// How long one renewal of the Lease lasts.
     validity: Duration,
+    clock: Clock,
     state: Mutex<State>,
 }
 
 #[derive(Clone, Copy)]
 enum State {
     NotElected,
-    Renewed(Instant),
+    Renewed(Moment),
     Ended,
+}
+
+/// When a renewal of the Lease was sent, on both clocks.
+#[derive(Clone, Copy)]
+pub struct Moment {
+    monotonic: Instant,
+    since_boot: Duration,
+}
+
+impl Moment {
+    /// The present one.
+    #[must_use]
+    pub fn now(clock: &Clock) -> Self {
+        Self { monotonic: clock.monotonic(), since_boot: clock.since_boot() }
+    }
+
+    /// The time since then, on the clock on which more has passed.
+    fn elapsed(self, now: Self) -> Duration {
+        let monotonic = now.monotonic.saturating_duration_since(self.monotonic);
+        monotonic.max(now.since_boot.saturating_sub(self.since_boot))
+    }
 }
 
 impl LeadershipFence {
@@ -37,12 +62,18 @@ impl LeadershipFence {
 
     /// For a process that must be elected: each renewal gives the right to write for `validity`, none at first.
     #[must_use]
-    pub fn elected(validity: Duration) -> Self {
-        Self(Some(Arc::new(Term { validity, state: Mutex::new(State::NotElected) })))
+    pub fn elected(validity: Duration, clock: Clock) -> Self {
+        Self(Some(Arc::new(Term { validity, clock, state: Mutex::new(State::NotElected) })))
+    }
+
+    /// The present moment, for a renewal that is sent now; none where there is nothing to renew.
+    #[must_use]
+    pub fn moment(&self) -> Option<Moment> {
+        self.0.as_ref().map(|term| Moment::now(&term.clock))
     }
 
     /// The Lease was renewed by a request that was sent at `sent`. Nothing renews a right that has ended.
-    pub fn renew(&self, sent: Instant) {
+    pub fn renew(&self, sent: Moment) {
         self.change(|state| match state {
             State::Ended => State::Ended,
             _ => State::Renewed(sent),
@@ -57,13 +88,13 @@ impl LeadershipFence {
     /// Whether this process may write now.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.held_at(Instant::now())
+        self.moment().is_none_or(|now| self.held_at(now))
     }
 
-    fn held_at(&self, now: Instant) -> bool {
+    fn held_at(&self, now: Moment) -> bool {
         let Some(term) = &self.0 else { return true };
         match *term.state.lock().unwrap_or_else(PoisonError::into_inner) {
-            State::Renewed(renewed) => now.saturating_duration_since(renewed) < term.validity,
+            State::Renewed(renewed) => renewed.elapsed(now) < term.validity,
             State::NotElected | State::Ended => false,
         }
     }
@@ -81,6 +112,20 @@ mod tests {
     use super::*;
 
     const VALIDITY: Duration = Duration::from_secs(12);
+    const MOMENT: Duration = Duration::from_millis(1);
+
+    fn fence() -> LeadershipFence {
+        LeadershipFence::elected(VALIDITY, Clock::system())
+    }
+
+    fn present() -> Moment {
+        Moment::now(&Clock::system())
+    }
+
+    /// So much later on the monotonic clock, and by the time since the start of the machine.
+    fn later(at: Moment, monotonic: Duration, since_boot: Duration) -> Moment {
+        Moment { monotonic: at.monotonic + monotonic, since_boot: at.since_boot + since_boot }
+    }
 
     #[test]
     fn lone_process_may_always_write() {
@@ -89,22 +134,33 @@ mod tests {
 
     #[test]
     fn right_begins_with_a_renewal_and_ends_by_the_clock() {
-        let fence = LeadershipFence::elected(VALIDITY);
-        let sent = Instant::now();
+        let (fence, sent) = (fence(), present());
         assert!(!fence.held_at(sent), "not elected yet");
         fence.renew(sent);
-        assert!(fence.held_at(sent + VALIDITY - Duration::from_millis(1)));
-        assert!(!fence.held_at(sent + VALIDITY), "by the clock alone");
+        assert!(fence.held_at(later(sent, VALIDITY - MOMENT, VALIDITY - MOMENT)));
+        assert!(!fence.held_at(later(sent, VALIDITY, VALIDITY)), "by the clock alone");
+        assert!(!fence.held_at(later(sent, VALIDITY, Duration::ZERO)), "on a system without the other clock");
+    }
+
+    #[test]
+    fn right_ends_while_the_machine_sleeps() {
+        let (fence, sent) = (fence(), present());
+        fence.renew(sent);
+        assert!(fence.held_at(later(sent, MOMENT, VALIDITY - MOMENT)), "a short sleep");
+        assert!(!fence.held_at(later(sent, MOMENT, VALIDITY)), "the monotonic clock stood still");
+        let awake = later(sent, MOMENT, VALIDITY * 2);
+        fence.renew(awake);
+        assert!(fence.held_at(later(awake, MOMENT, MOMENT)), "the Lease was renewed after it");
     }
 
     #[test]
     fn right_that_was_given_up_is_gone_for_all_and_for_good() {
-        let fence = LeadershipFence::elected(VALIDITY);
+        let fence = fence();
         let shared = fence.clone();
-        fence.renew(Instant::now());
+        fence.renew(present());
         shared.end();
         assert!(!fence.holds());
-        fence.renew(Instant::now());
+        fence.renew(present());
         assert!(!fence.holds(), "releasing the Lease is a write too, and no renewal");
     }
 }

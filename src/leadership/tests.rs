@@ -14,7 +14,7 @@ use super::{
     fence::LeadershipFence,
     lease::LeaseApi,
 };
-use crate::metrics::Metrics;
+use crate::{clock::Clock, metrics::Metrics};
 
 const LEASE: Duration = Duration::from_secs(12);
 /// Longer than anything here takes.
@@ -36,7 +36,7 @@ impl Replica {
     }
 
     fn start_with(server: &Server, identity: &str, faults: impl Fn(&str) -> Fault + Send + Sync + 'static) -> Self {
-        let (fence, metrics) = (elector::fence(), metrics());
+        let (fence, metrics) = (elector::fence(Clock::system()), metrics());
         let client = server.client(Arc::default(), faults);
         let lease = LeaseApi::of(client, metrics.clone());
         let elector = Elector::start(lease, identity.to_owned(), fence.clone());

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use itwin_oauth::{
     tls::{TlsError, TrustedRoots},
     token::ErrorCode,
-    transport::{Transport, TransportError, body_max, retry_after},
+    transport::{ClientCertificateAsked, Transport, TransportError, body_max, retry_after},
 };
 use reqwest::{Url, redirect};
 use rustls::pki_types::CertificateDer;
@@ -55,7 +55,7 @@ impl Http {
     /// A client that trusts `roots`, or the system's roots where there are none.
     ///
     /// # Errors
-    /// Text that says what is wrong with the roots.
+    /// Text that says what is wrong with the roots, and where they come from.
     pub fn new(
         roots: Option<&[CertificateDer<'static>]>,
         deadlines: Deadlines,
@@ -76,7 +76,7 @@ impl Http {
             .timeout(deadlines.request)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()
-            .map_err(|error| root_cause(&error))?;
+            .map_err(|error| format!("no TLS client can be made ({})", root_cause(&error)))?;
         let roots = if roots.is_some() { TrustedRoots::Configured } else { TrustedRoots::System };
         Ok(Self { client, deadlines, clock, roots, servers: Servers::default() })
     }
@@ -86,16 +86,17 @@ impl Http {
     pub fn connect(clock: Clock, proxies: Proxies) -> Connect {
         Arc::new(move |config| {
             let deadlines = Deadlines { request: config.request_timeout, connect: config.connect_timeout };
-            let http = Self::new(config.roots.as_deref(), deadlines, proxies.clone(), clock.clone())
-                .map_err(|error| format!("caBundle: no TLS client can be made with it ({error})"))?;
+            let http = Self::new(config.roots.as_deref(), deadlines, proxies.clone(), clock.clone())?;
             Ok(Arc::new(http))
         })
     }
 
     async fn exchange(&self, request: reqwest::Request) -> Result<http::Response<Vec<u8>>, TransportError> {
         let (url, longest) = (request.url().clone(), body_max(request.method()));
-        let response = self.servers.observe(&url, self.client.execute(request)).await;
-        let mut response = response.map_err(|error| self.classify(&error, &url))?;
+        let observed = self.servers.observe(&url, self.client.execute(request)).await;
+        // a connection that was there before has not ended for want of a certificate: it was used without one
+        let in_this_request = observed.asked_in_its_handshake;
+        let mut response = observed.output.map_err(|error| self.classify(&error, in_this_request))?;
         let status = response.status();
         let retry_after = retry_after(response.headers(), self.clock.now());
         if status.is_redirection() {
@@ -106,15 +107,16 @@ impl Http {
         }
         if status.is_server_error() {
             // the server failed, with or without a body that can be read
-            let body = tokio::time::timeout(ERROR_BODY_WITHIN, self.body(&mut response, &url, longest)).await;
+            let body =
+                tokio::time::timeout(ERROR_BODY_WITHIN, self.body(&mut response, in_this_request, longest)).await;
             let body = body.ok().and_then(Result::ok).unwrap_or_default();
             return Err(TransportError::Server(status.as_u16(), retry_after, body));
         }
-        let body = self.body(&mut response, &url, longest).await?;
-        if self.wants_a_certificate(&url, status, &body) {
-            return Err(TransportError::Tls(TlsError::ClientCertificateWanted { status: Some(status.as_u16()) }));
-        }
+        let body = self.body(&mut response, in_this_request, longest).await?;
         let mut answer = http::Response::new(body);
+        if self.may_want_a_certificate(&url, status, answer.body()) {
+            answer.extensions_mut().insert(ClientCertificateAsked);
+        }
         *answer.status_mut() = status;
         *answer.headers_mut() = std::mem::take(response.headers_mut());
         Ok(answer)
@@ -123,11 +125,11 @@ impl Http {
     async fn body(
         &self,
         response: &mut reqwest::Response,
-        url: &Url,
+        asked: bool,
         longest: usize,
     ) -> Result<Vec<u8>, TransportError> {
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.classify(&error, url))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.classify(&error, asked))? {
             if body.len() + chunk.len() > longest {
                 return Err(TransportError::TooLarge(longest));
             }
@@ -136,19 +138,21 @@ impl Http {
         Ok(body)
     }
 
-    /// Whether a proxy before the server refused the request because it carried no client certificate.
-    fn wants_a_certificate(&self, url: &Url, status: http::StatusCode, body: &[u8]) -> bool {
+    /// Whether this may be the answer of a proxy before the server to a client without a certificate. It is known by the
+    /// last handshake with the server, so that equal answers are reported alike on a new connection and on an old one.
+    fn may_want_a_certificate(&self, url: &Url, status: http::StatusCode, body: &[u8]) -> bool {
         NO_CERTIFICATE.contains(&status.as_u16()) && ErrorCode::named_in(body).is_none() && self.servers.asked(url)
     }
 
-    fn classify(&self, error: &reqwest::Error, url: &Url) -> TransportError {
+    /// `asked` is whether the server asked for a client certificate in a handshake of this request.
+    fn classify(&self, error: &reqwest::Error, asked: bool) -> TransportError {
         if error.is_timeout() && error.is_connect() {
             return TransportError::ConnectTimeout(self.deadlines.connect);
         }
         if error.is_timeout() {
             return TransportError::Timeout(self.deadlines.request);
         }
-        if let Some(tls) = self.tls_error(error, self.servers.asked(url)) {
+        if let Some(tls) = self.tls_error(error, asked) {
             return tls;
         }
         let text = root_cause(error);
@@ -161,9 +165,9 @@ impl Http {
         TransportError::Connection(text)
     }
 
-    /// What TLS has to do with an error. `asked` is whether the server asked for a client certificate.
+    /// What TLS has to do with an error.
     fn tls_error(&self, error: &reqwest::Error, asked: bool) -> Option<TransportError> {
-        let wanted = TransportError::Tls(TlsError::ClientCertificateWanted { status: None });
+        let wanted = TransportError::Tls(TlsError::ClientCertificateWanted);
         let in_handshake = find::<HandshakeError>(error).is_some();
         match find::<rustls::Error>(error) {
             // a connection to a server fails in its handshake; what fails before is TLS with a proxy

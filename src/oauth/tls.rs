@@ -17,15 +17,20 @@ use rustls::{
 
 use super::{cause::bounded, handshake::NoClientCertificate};
 
+/// There is nothing that a server's certificate could be signed by.
+const NO_SYSTEM_ROOTS: &str = "the operator has no root certificates of the system, such as those of \
+     /etc/ssl/certs/ca-certificates.crt in its image: put the CA of the server into spec.caBundle, or correct the image \
+     (SSL_CERT_FILE, SSL_CERT_DIR)";
+
 /// The configuration of a client that trusts `roots`, or the system's roots where there are none.
 ///
 /// # Errors
-/// Text that says what is wrong with the roots.
+/// Text that names where the roots come from, and says what is wrong with them.
 pub fn config(roots: Option<&[CertificateDer<'static>]>) -> Result<ClientConfig, String> {
     let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()));
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
-        .map_err(|error| bounded(&error.to_string()))?
+        .map_err(|error| format!("no TLS client can be made ({})", bounded(&error.to_string())))?
         .with_root_certificates(roots.map_or_else(system_roots, configured_roots)?)
         .with_client_cert_resolver(Arc::new(NoClientCertificate));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -36,15 +41,21 @@ pub fn config(roots: Option<&[CertificateDer<'static>]>) -> Result<ClientConfig,
 fn configured_roots(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     for certificate in certificates {
-        store.add(certificate.clone()).map_err(|error| bounded(&error.to_string()))?;
+        let invalid =
+            |error: Error| format!("caBundle: no TLS client can be made with it ({})", bounded(&error.to_string()));
+        store.add(certificate.clone()).map_err(invalid)?;
     }
     Ok(store)
 }
 
 fn system_roots() -> Result<RootCertStore, String> {
+    trusted_by_system(rustls_native_certs::load_native_certs().certs)
+}
+
+fn trusted_by_system(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if store.is_empty() { Err("the system has no root certificates".to_owned()) } else { Ok(store) }
+    store.add_parsable_certificates(certificates);
+    if store.is_empty() { Err(NO_SYSTEM_ROOTS.to_owned()) } else { Ok(store) }
 }
 
 /// Why TLS failed. `asked` is whether the server asked for a client certificate on this connection: a server refuses a
@@ -52,10 +63,8 @@ fn system_roots() -> Result<RootCertStore, String> {
 pub fn cause(error: &Error, roots: TrustedRoots, asked: bool) -> TlsError {
     match error {
         Error::InvalidCertificate(error) => certificate(error, roots),
-        Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            TlsError::ClientCertificateWanted { status: None }
-        }
-        Error::AlertReceived(_) if asked => TlsError::ClientCertificateWanted { status: None },
+        Error::AlertReceived(AlertDescription::CertificateRequired) => TlsError::ClientCertificateWanted,
+        Error::AlertReceived(_) if asked => TlsError::ClientCertificateWanted,
         Error::AlertReceived(
             AlertDescription::HandshakeFailure
             | AlertDescription::ProtocolVersion
@@ -104,7 +113,10 @@ fn instant(at: UnixTime) -> DateTime<Utc> {
 
 #[cfg(test)]
 mod tests {
-    use rustls::{OtherError, PeerIncompatible, pki_types::ServerName};
+    use rustls::{
+        ClientConnection, HandshakeKind, OtherError, PeerIncompatible, ServerConfig, ServerConnection,
+        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
+    };
 
     use super::*;
 
@@ -114,6 +126,48 @@ mod tests {
 
     fn at(seconds: u64) -> UnixTime {
         UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
+    }
+
+    /// Sends what both sides have to send, until neither has anything.
+    fn exchange(client: &mut ClientConnection, server: &mut ServerConnection) {
+        while client.wants_write() || server.wants_write() {
+            let (mut sent, mut answered) = (Vec::new(), Vec::new());
+            client.write_tls(&mut sent).expect("in memory");
+            server.read_tls(&mut &*sent).expect("in memory");
+            server.process_new_packets().expect("a client that is understood");
+            server.write_tls(&mut answered).expect("in memory");
+            client.read_tls(&mut &*answered).expect("in memory");
+            client.process_new_packets().expect("a server that is trusted");
+        }
+    }
+
+    #[test]
+    fn every_handshake_is_a_full_one() {
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let certificate = certified.cert.der().clone();
+        let client = Arc::new(config(Some(std::slice::from_ref(&certificate))).expect("roots"));
+        for version in [&TLS12, &TLS13] {
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
+            let server = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[version]);
+            let server = server.expect("a version").with_no_client_auth();
+            let server = Arc::new(server.with_single_cert(vec![certificate.clone()], key).expect("a server"));
+            for number in 0..3 {
+                let name = ServerName::try_from("localhost").expect("a name");
+                let mut client = ClientConnection::new(client.clone(), name).expect("a client");
+                let mut server = ServerConnection::new(server.clone()).expect("a server");
+                exchange(&mut client, &mut server);
+                assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full), "{version:?}, connection {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn message_about_missing_roots_names_what_is_missing() {
+        let missing = trusted_by_system(Vec::new()).expect_err("nothing is trusted");
+        assert!(missing.starts_with("the operator has no root certificates of the system"), "{missing}");
+        let invalid = config(Some(&[CertificateDer::from(vec![0])])).expect_err("no certificate");
+        assert!(invalid.starts_with("caBundle: "), "{invalid}");
     }
 
     #[test]
@@ -163,10 +217,7 @@ mod tests {
             (Error::AlertReceived(AlertDescription::ProtocolVersion), TlsError::HandshakeRefused),
             (Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13), TlsError::HandshakeRefused),
             (Error::AlertReceived(AlertDescription::UnrecognisedName), TlsError::NameRefused),
-            (
-                Error::AlertReceived(AlertDescription::CertificateRequired),
-                TlsError::ClientCertificateWanted { status: None },
-            ),
+            (Error::AlertReceived(AlertDescription::CertificateRequired), TlsError::ClientCertificateWanted),
             (Error::InvalidMessage(InvalidMessage::InvalidContentType), TlsError::NotTls),
             (Error::DecryptError, TlsError::Other("cannot decrypt peer's message".to_owned())),
         ] {
@@ -178,8 +229,7 @@ mod tests {
     fn any_alert_after_a_request_for_a_certificate_is_about_that_certificate() {
         let after_request = |error: Error| cause(&error, TrustedRoots::System, true);
         for alert in [AlertDescription::HandshakeFailure, AlertDescription::BadCertificate] {
-            let expected = TlsError::ClientCertificateWanted { status: None };
-            assert_eq!(after_request(Error::AlertReceived(alert)), expected);
+            assert_eq!(after_request(Error::AlertReceived(alert)), TlsError::ClientCertificateWanted);
         }
         // unless it is this side that refuses
         let error = Error::InvalidCertificate(CertificateError::UnknownIssuer);

@@ -10,7 +10,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use itwin_core::{object::ObjectKey, revisions};
+use itwin_core::{
+    object::ObjectKey,
+    revisions::{self, Incarnation},
+};
 use tokio::sync::Notify;
 
 use super::target::SecretMetadata;
@@ -45,6 +48,8 @@ struct Inner {
     slots: HashMap<Arc<ObjectKey>, Slot>,
     /// The Secret that each credential writes and the one that it reads.
     references: HashMap<Arc<ObjectKey>, [Arc<ObjectKey>; 2]>,
+    /// The incarnation of the cluster that the versions belong to.
+    incarnation: Incarnation,
 }
 
 /// The index of referenced Secrets.
@@ -210,10 +215,17 @@ impl SecretIndex {
         invalidated
     }
 
-    /// The cluster was restored: every Secret is read before the next decision, and has a version that cannot be compared
-    /// with the known one.
-    pub fn forget_versions(&self) {
-        self.inner().slots.values_mut().for_each(Slot::forget_version);
+    /// Where this is a later incarnation of the cluster, every Secret is read before the next decision, and has a version
+    /// that cannot be compared with the known one. What was recorded in this incarnation stays. Returns whether it is a
+    /// later one.
+    pub fn begin_incarnation(&self, incarnation: Incarnation) -> bool {
+        let mut inner = self.inner();
+        let is_later = incarnation > inner.incarnation;
+        if is_later {
+            inner.incarnation = incarnation;
+            inner.slots.values_mut().for_each(Slot::forget_version);
+        }
+        is_later
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -381,13 +393,36 @@ mod tests {
         let index = index();
         index.observe(&key("token"), secret_metadata("10"));
         index.observe_absence(&key("client"), Some("12"));
-        index.forget_versions();
+        assert!(index.begin_incarnation(later(1)));
         assert!(matches!(index.get(&key("token")), Known::Unknown));
         assert!(matches!(index.get(&key("client")), Known::Unknown));
         index.observe(&key("token"), secret_metadata("9"));
         index.observe(&key("client"), secret_metadata("8"));
         assert_eq!(version(&index).as_deref(), Some("9"));
         assert!(matches!(index.get(&key("client")), Known::Present(_)));
+    }
+
+    /// The incarnation of a cluster that was restored so often.
+    fn later(restores: u64) -> Incarnation {
+        let (mut revisions, now) = (revisions::Revisions::default(), std::time::Instant::now());
+        for number in 1..=restores {
+            assert!(revisions.notice(now + std::time::Duration::from_secs(3600) * u32::try_from(number).expect("few")));
+        }
+        revisions.incarnation()
+    }
+
+    #[test]
+    fn list_of_a_restored_cluster_is_not_voided_by_its_restore() {
+        let index = index();
+        index.observe(&key("token"), secret_metadata("10"));
+        // the watch comes first, and the task that follows restores after the list was recorded
+        assert!(index.begin_incarnation(later(1)));
+        index.observe_listed(&key("token"), secret_metadata("9"));
+        assert!(!index.begin_incarnation(later(1)));
+        assert_eq!(version(&index).as_deref(), Some("9"));
+        assert!(index.begin_incarnation(later(2)));
+        assert!(matches!(index.get(&key("token")), Known::Unknown));
+        assert!(!index.begin_incarnation(later(1)), "it comes late");
     }
 
     #[test]

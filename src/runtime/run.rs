@@ -75,7 +75,7 @@ pub struct Surroundings {
 /// One line that says why it could not start, or which part of it ended.
 pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), String> {
     let Surroundings { client, liveness, clock, connect, identity, metrics, listener, mut stop } = surroundings;
-    let fence = if args.leader_election { elector::fence() } else { LeadershipFence::unlimited() };
+    let fence = if args.leader_election { elector::fence(clock.clone()) } else { LeadershipFence::unlimited() };
     let cluster = Cluster::new(client.clone(), fence.clone(), metrics.clone());
 
     let (credential_queue, credential_receiver) = queue();

@@ -99,14 +99,14 @@ async fn invalid_object_is_reported_and_affects_no_other() -> Result<()> {
         eventually("a log line that names it", PATIENCE, async || {
             let log = std::fs::read_to_string(fixture.operator.process.log()).ok()?;
             let mut lines = log.lines();
-            lines.any(|line| line.contains("cannot be understood") && line.contains("\"garbage\"")).then_some(())
+            lines.any(|line| line.contains("could not be decoded") && line.contains("\"garbage\"")).then_some(())
         })
         .await
     };
     reported(&fixture).await?;
     eventually("an event about it", PATIENCE, async || {
         let events = ["get", "events.events.k8s.io", "-o", "jsonpath={.items[?(@.regarding.name==\"garbage\")].note}"];
-        fixture.namespace.kubectl(&events).await.ok().filter(|notes| notes.contains("cannot be understood"))
+        fixture.namespace.kubectl(&events).await.ok().filter(|notes| notes.contains("could not be decoded"))
     })
     .await?;
     assert_eq!(fixture.metric("itwin_invalid_objects").await?, 1.0);

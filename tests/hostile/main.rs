@@ -33,7 +33,6 @@ use itwin_oauth::{
     jwt::{self, VerificationError},
     key_set::{KeySet, KeySetError},
     sensitive::Sensitive,
-    shown::Shown,
     token::{self, ClientCredentials, Proof, Server, TokenRequest},
     transport::{self, Transport, TransportError},
 };
@@ -232,6 +231,8 @@ static KEYS: LazyLock<KeySet> = LazyLock::new(|| {
 fn header_and_claims_of_a_token() {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     on_small_stack(|| {
+        let proof = Proof::SecretInBody(Sensitive::new("secret".to_owned()));
+        let client = ClientCredentials { id: "agent".to_owned(), proof, user: None };
         for text in corpus() {
             let part = URL_SAFE_NO_PAD.encode(&text);
             let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"1"}"#);
@@ -240,7 +241,7 @@ fn header_and_claims_of_a_token() {
                 let token = Sensitive::new(token);
                 let refused = KEYS.verify(&token, ISSUER, &[]).expect_err(&shown(&text));
                 for error in [refused, VerificationError::Issuer, VerificationError::Audience] {
-                    let presented = jwt::presented(&token, error).map(|text| Shown::new(&text));
+                    let presented = jwt::presented(&token, error, &client);
                     is_bounded(&verdict::not_trusted(error, presented.as_ref(), "ims").message, &text);
                 }
             }

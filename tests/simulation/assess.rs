@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Cluster, NAMESPACES},
-    oracle::{self, SKEW},
+    oracle::{self, MINIMUM_VALIDITY, SKEW},
     play::{CREDENTIALS, Player, RECOVERED, condition, label, text},
 };
 
@@ -17,7 +17,7 @@ use crate::{
 /// wrong.
 const ASKED_IN_QUIET: usize = 4;
 
-/// `Ready` is False so soon after the token expired, whatever fails.
+/// `Ready` is False so soon after the token has less than the minimum validity left, whatever fails.
 const EXPIRY_SHOWN: TimeDelta = TimeDelta::seconds(60);
 
 impl Player {
@@ -41,9 +41,12 @@ impl Player {
             let (namespace, name) = (text(&credential["metadata"]["namespace"]), text(&credential["metadata"]["name"]));
             let secret = api.as_user("oracle").get("secrets", namespace, name);
             let issued = secret.and_then(|secret| servers.issued(&oracle::token_of_data(&secret)?));
-            let is_over = issued.is_some_and(|issued| issued.expires_at + EXPIRY_SHOWN < clocks.now());
+            let good_until = issued.map(|issued| issued.expires_at - MINIMUM_VALIDITY);
+            let is_over = good_until.is_some_and(|good_until| good_until + EXPIRY_SHOWN < clocks.now());
             if is_over && condition(credential, "Ready") == "True" {
-                oracle.violations.add(format!("{namespace}/{name} says Ready with an expired token"));
+                let violation =
+                    format!("{namespace}/{name} says Ready with a token that was good until {good_until:?}");
+                oracle.violations.add(violation);
             }
         }
     }
@@ -63,6 +66,9 @@ impl Player {
             oracle.violations.add(format!("{asked} token requests while nothing happened"));
         }
         for replica in replicas {
+            for series in replica.series_of_none(&credentials) {
+                oracle.violations.add(format!("{}: metrics of a credential that is gone: {series}", replica.name));
+            }
             if let Some(stalled) = replica.liveness.stalled() {
                 oracle.violations.add(format!("{}: {stalled}", replica.name));
             }
@@ -103,6 +109,12 @@ impl Player {
         let generation = &credential["metadata"]["generation"];
         if &credential["status"]["observedGeneration"] != generation {
             problems.push(format!("observedGeneration is not {generation}"));
+        }
+        problems.extend(secret.as_ref().and_then(|secret| not_as_the_deletion_policy_says(secret, credential)));
+        // a status says so before its client Secret is read: while the credential waits for its turn
+        let client = reader.get("secrets", namespace, text(&spec["clientCredentialsRef"]["name"]));
+        if client.is_none() && spec["suspend"] != true && condition(credential, "Renewed") == "True" {
+            problems.push("Renewed without a client Secret".to_owned());
         }
         if !self.is_possible(credential) {
             return problems;
@@ -188,6 +200,18 @@ fn honest(credentials: &[Value]) -> impl Iterator<Item = &Value> {
 
 fn is_honest(object: &Value) -> bool {
     NAMESPACES.contains(&text(&object["metadata"]["namespace"]))
+}
+
+/// A retained Secret has no owner that garbage collection would delete it with, also while its credential is suspended or
+/// gets no token; any other one has.
+fn not_as_the_deletion_policy_says(secret: &Value, credential: &Value) -> Option<String> {
+    let uid = &credential["metadata"]["uid"];
+    let mut owners = secret["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+    let is_deleted_with_it = owners.any(|owner| &owner["uid"] == uid);
+    let is_ours = &secret["metadata"]["annotations"][OWNER_UID] == uid;
+    let is_retained = credential["spec"]["deletionPolicy"] == "Retain";
+    (is_ours && is_deleted_with_it == is_retained)
+        .then(|| format!("deletionPolicy {} is not that of the Secret", credential["spec"]["deletionPolicy"]))
 }
 
 /// Whether the Secret shows by itself that this credential owns it.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     cluster::client_id,
     meddler::{self, Admission, DENIAL, Fight},
+    oracle::token_of_data,
     play::{CREDENTIALS, Player, condition, label, name, reason, text},
     scenario::{Edit, Which},
 };
@@ -78,6 +79,11 @@ impl Player {
             }
             self.settles(which.namespace, BACKED_OFF);
             self.pass(meddler::ROUND).await;
+            if before.is_some() && fight != Fight::Delete && !self.holds_a_token(which) {
+                let violation =
+                    format!("{fight:?} over the Secret of {}/{} cost its token", which.namespace, name(which));
+                self.cluster.oracle.violations.add(violation);
+            }
         }
         self.settles(which.namespace, BACKED_OFF);
         let Some(credential) = before.and_then(|_| self.reread(which)) else { return };
@@ -117,6 +123,13 @@ impl Player {
             let (name, status) = (label(&credential), &credential["status"]);
             self.cluster.oracle.violations.add(format!("{name}: a write denied with {code} is shown as {status}"));
         }
+    }
+
+    /// Whether the Secret of a credential holds a token that has not expired.
+    fn holds_a_token(&self, which: Which) -> bool {
+        let secret = self.cluster.api.as_user("oracle").get("secrets", which.namespace, &name(which));
+        let issued = secret.and_then(|secret| self.cluster.servers.issued(&token_of_data(&secret)?));
+        issued.is_some_and(|issued| issued.expires_at > self.cluster.clocks.now())
     }
 
     fn reread(&self, which: Which) -> Option<Value> {

@@ -1,8 +1,11 @@
 //! The clocks of a simulation: the monotonic one is tokio's, which is paused; wall clocks run with it and can be set.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -40,6 +43,10 @@ impl Clocks {
         self.slept.fetch_add(time.num_milliseconds(), Ordering::Relaxed);
     }
 
+    fn slept(&self) -> u64 {
+        self.slept.load(Ordering::Relaxed).unsigned_abs()
+    }
+
     /// Sets the wall clock of the operator so far ahead of the true time, or behind it.
     pub fn set_ahead(&self, ahead: TimeDelta) {
         self.ahead.store(ahead.num_milliseconds(), Ordering::Relaxed);
@@ -52,7 +59,8 @@ impl Clocks {
 
     /// The clocks of the operator.
     pub fn of_operator(&self) -> Clock {
-        let clocks = self.clone();
-        Clock::new(move || clocks.now() + clocks.ahead())
+        let (clocks, machine) = (self.clone(), self.clone());
+        let since_boot = move || machine.began.elapsed() + Duration::from_millis(machine.slept());
+        Clock::new(move || clocks.now() + clocks.ahead()).with_since_boot(since_boot)
     }
 }

@@ -26,6 +26,8 @@ pub const NAMESPACES: [&str; 2] = ["alpha", "beta"];
 pub const HOSTILE: &str = "mallory";
 /// Clients that are registered with each authorization server.
 pub const CLIENTS: usize = 2;
+/// A Deployment in each namespace.
+pub const WORKLOAD: &str = "workload";
 /// A process that ended is started again within this.
 const STEP: Duration = Duration::from_secs(3);
 /// The state is checked this often, and before each event.
@@ -89,6 +91,12 @@ impl Cluster {
         }
         for namespace in NAMESPACES.into_iter().chain([HOSTILE]) {
             create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}));
+            create(&json!({
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": WORKLOAD, "namespace": namespace},
+                "spec": {"template": {"metadata": {"labels": {"app": WORKLOAD}}}},
+            }));
             for number in 0..CLIENTS {
                 let (id, secret) = (client_id(namespace, number), format!("client-password-{namespace}-{number}-0"));
                 self.servers.set_client(&id, &secret);

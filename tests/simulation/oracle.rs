@@ -10,14 +10,20 @@
 //!   calm scenario; `assess.rs`, at the end of each). Anyone who keeps changing a Secret is named, and a good token stays good.
 //! - 3, 4: failover, crashes and failures never make a storm of token requests; a quiet cluster requests nothing that is
 //!   not due.
-//! - 4: equal requests share one in flight; renewals on request come at most every 10 s.
+//! - 2: a workload is restarted at most once for each token (at every write of one); a retained Secret is not deleted
+//!   with its credential, also if that is suspended.
+//! - 4: equal requests share one in flight; renewals on request come at most every 10 s; one credential asks at most once a
+//!   second.
 //! - 5: `observedGeneration`, `usableUntil`, the set of reasons, the length of messages ([`status`]); `Ready` is False once
-//!   the token expired, whatever fails; a denied write is shown in the words of the API server.
+//!   the token has less than the minimum validity left, whatever fails; `Renewed` is not True for a spec that names what is
+//!   not there; a denied write is shown in the words of the API server.
+//! - 6: no metrics of a credential that is gone.
 //! - 7: only the leader writes.
 //! - 8: no process ends by itself; no secret value is anywhere but in Secrets; the tokens of honest tenants are as if a
 //!   hostile one were not there.
 
 mod ownership;
+mod restarts;
 mod status;
 
 use std::sync::{Arc, Mutex};
@@ -25,6 +31,7 @@ use std::sync::{Arc, Mutex};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, TimeDelta, Utc};
 use ownership::Owners;
+use restarts::Restarts;
 use serde_json::Value;
 use simulated_api::{
     ApiServer,
@@ -33,8 +40,10 @@ use simulated_api::{
     state::{Passing, Phase, Verdict},
 };
 
+pub use status::MINIMUM_VALIDITY;
+
 use crate::{
-    authority::{Issued, Servers},
+    authority::{Asked, Issued, Servers},
     clock::Clocks,
     cluster::{HOSTILE, NAMESPACES, Violations, client_id},
     scenario::{CREDENTIALS, includes_known_failures},
@@ -56,6 +65,7 @@ pub struct Oracle {
     pub violations: Violations,
     /// Who owns which Secret.
     pub owners: Owners,
+    restarts: Restarts,
     /// Nothing goes wrong but what other users do.
     pub is_calm: bool,
     /// Until then a status may be late.
@@ -71,6 +81,7 @@ impl Oracle {
         let oracle = Self {
             violations: Violations::default(),
             owners: Owners::default(),
+            restarts: Restarts::default(),
             is_calm,
             excused: Arc::new(Mutex::new(clocks.now())),
             clocks: clocks.clone(),
@@ -100,6 +111,7 @@ impl Oracle {
         };
         api.admit(Match::any().target("leases"), Arc::new(leases));
         oracle.watch_credentials(api);
+        oracle.watch_workloads(api);
         oracle.watch_requests(api);
         oracle
     }
@@ -125,6 +137,17 @@ impl Oracle {
         api.admit(Match::any().verb(Verb::Delete).target("itwinservicecredentials"), Arc::new(deletions));
     }
 
+    fn watch_workloads(&self, api: &ApiServer) {
+        let oracle = self.clone();
+        let patches = move |call: &Call, new: &mut Value, old: Option<&Value>| {
+            if call.client.starts_with(REPLICA) {
+                oracle.restarts.objections(new, old).into_iter().for_each(|objection| oracle.violations.add(objection));
+            }
+            Ok(())
+        };
+        api.admit(Match::any().verb(Verb::Patch).target("deployments"), Arc::new(patches));
+    }
+
     /// For so long from now a status may be late.
     pub fn excuse(&self, time: TimeDelta) {
         let mut excused = self.excused.lock().expect("no panic");
@@ -145,6 +168,7 @@ impl Oracle {
     /// No one knows who leads: the Lease was restored to an older state.
     pub fn forget_holder(&self) {
         self.owners.forget_deletions();
+        self.restarts.forget();
         self.excuse(TimeDelta::minutes(10));
         *self.holder.lock().expect("no panic") = None;
     }
@@ -224,6 +248,7 @@ impl Oracle {
     /// What is true at every step.
     pub fn check(&self, servers: &Servers) {
         self.no_storm(servers);
+        self.no_burst(servers);
         let is_known = |request: &String| (request.contains(HOSTILE) || !self.is_calm) && !includes_known_failures();
         for request in servers.doubled().into_iter().filter(|request| !is_known(request)) {
             self.violations.add(format!("two equal token requests were in flight at the same time: {request}"));
@@ -235,6 +260,22 @@ impl Oracle {
         let text = if target == "secrets" { object["metadata"].to_string() } else { object.to_string() };
         if text.contains("client-password-") || servers.is_token_in(&text) {
             self.violations.add(format!("a secret value was written into {target}"));
+        }
+    }
+
+    /// A credential asks at most once a second, whatever others do to its Secret. A process that starts does not know when
+    /// the one before asked, and a user may ask for one more.
+    fn no_burst(&self, servers: &Servers) {
+        let asked = servers.asked();
+        let recent = asked.iter().rev().take_while(|asked| self.clocks.now() - asked.at < TimeDelta::minutes(2));
+        let recent: Vec<_> = recent.filter(|asked| !asked.client.starts_with(HOSTILE)).collect();
+        for (place, last) in recent.iter().enumerate() {
+            let is_equal = |asked: &Asked| (&asked.client, &asked.scopes) == (&last.client, &last.scopes);
+            let within = recent[place..].iter().take_while(|asked| last.at - asked.at < TimeDelta::seconds(1));
+            let count = within.filter(|asked| is_equal(asked)).count();
+            if count > CREDENTIALS + 1 {
+                self.violations.add(format!("{} asked for {count} tokens within a second at {}", last.client, last.at));
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use simulated_api::{
 use tokio::task::JoinHandle;
 
 use crate::{
-    cluster::{Cluster, client_id, client_secret, client_secret_name},
+    cluster::{Cluster, WORKLOAD, client_id, client_secret, client_secret_name},
     meddler,
     mutants::Mutant,
     oracle::UNOWNED,
@@ -88,6 +88,10 @@ pub struct Player {
     tenants: Vec<JoinHandle<()>>,
 }
 
+fn policy(retained: bool) -> &'static str {
+    if retained { "Retain" } else { "Delete" }
+}
+
 pub fn name(which: Which) -> String {
     format!("agent-{}", which.number)
 }
@@ -116,6 +120,7 @@ impl Player {
         let secret = |patch: Value| drop(user.patch("secrets", namespace, &name, &patch));
         match edit {
             Edit::Create { authority, client, retained } => {
+                let restarted = json!([{"kind": "Deployment", "name": WORKLOAD}]);
                 let created = user.create(&json!({
                     "apiVersion": "credentials.itwin.dev/v1alpha1",
                     "kind": "ITwinServiceCredential",
@@ -124,7 +129,8 @@ impl Player {
                         "authorityRef": {"name": authority},
                         "clientCredentialsRef": {"name": client_secret_name(client)},
                         "minimumValidity": "60s",
-                        "deletionPolicy": if retained { "Retain" } else { "Delete" },
+                        "deletionPolicy": policy(retained),
+                        "rolloutRestartTargets": if which.number == 0 { restarted } else { json!([]) },
                     },
                 }));
                 created.into_iter().for_each(|created| self.cluster.oracle.owners.created(&created));
@@ -135,6 +141,7 @@ impl Player {
             Edit::ChangeScopes(number) => spec(json!({"scopes": [format!("scope-{number}")]})),
             Edit::ChangePolicy(seconds) => spec(json!({"renewBefore": format!("{seconds}s")})),
             Edit::Suspend(suspend) => spec(json!({"suspend": suspend})),
+            Edit::Retain(retained) => spec(json!({"deletionPolicy": policy(retained)})),
             Edit::Renew => {
                 let value = self.cluster.clocks.now().timestamp().to_string();
                 let patch = json!({"metadata": {"annotations": {"credentials.itwin.dev/renew": value}}});

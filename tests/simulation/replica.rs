@@ -1,6 +1,6 @@
 //! Replicas of the real operator over the simulated API server and the simulated authorization servers.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use clap::Parser;
 use itwin_credential_operator::{
@@ -13,6 +13,7 @@ use itwin_credential_operator::{
     },
 };
 use kube::client::ClientBuilder;
+use serde_json::Value;
 use simulated_api::ApiServer;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -26,6 +27,7 @@ pub struct Replica {
     task: JoinHandle<Result<(), String>>,
     /// Whether its liveness probe passes.
     pub liveness: Arc<Liveness>,
+    metrics: Arc<Metrics>,
 }
 
 /// How replicas are run.
@@ -57,18 +59,41 @@ impl Replica {
     pub fn start(name: String, mode: Mode, api: &ApiServer, servers: &Servers, clocks: &Clocks) -> Self {
         let liveness = Arc::new(Liveness::default());
         let (stop, stopped) = watch::channel(false);
+        let metrics = Arc::new(Metrics::new(true).expect("metrics"));
         let surroundings = Surroundings {
             client: client::observed(ClientBuilder::new(api.client_service(&name), "default"), liveness.clone()),
             liveness: liveness.clone(),
             clock: clocks.of_operator(),
             connect: servers.connect(),
             identity: name.clone(),
-            metrics: Arc::new(Metrics::new(true).expect("metrics")),
+            metrics: metrics.clone(),
             listener: None,
             stop: stopped,
         };
         let task = tokio::spawn(operate(arguments(mode), surroundings));
-        Self { name, stop, task, liveness }
+        Self { name, stop, task, liveness, metrics }
+    }
+
+    /// The series of credentials that are not among these.
+    pub fn series_of_none(&self, credentials: &[Value]) -> Vec<String> {
+        let labels = |credential: &Value| {
+            let text = |field: &str| credential["metadata"][field].as_str().unwrap_or_default().to_owned();
+            (text("namespace"), text("name"))
+        };
+        let known: BTreeSet<(String, String)> = credentials.iter().map(labels).collect();
+        let value = |line: &str, label: &str| {
+            let (_, rest) = line.split_once(&format!("{label}=\""))?;
+            rest.split_once('"').map(|(value, _)| value.to_owned())
+        };
+        let pages: String = self.metrics.pages().expect("metrics").collect();
+        let of_credentials = pages.lines().filter(|line| line.starts_with("itwin_credential_ready{"));
+        of_credentials
+            .filter(|line| {
+                let named = value(line, "namespace").zip(value(line, "name"));
+                named.is_none_or(|named| !known.contains(&named))
+            })
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Whether the process has ended.

@@ -130,7 +130,9 @@ pub fn secret_write_failed(secret: &str, error: &dyn Display, why: CallFailure<'
         CallFailure::Refused(_) | CallFailure::Unavailable(_) => {
             "change what the API server names, or contact the administrator of the cluster"
         }
-        CallFailure::NoAnswer => "contact the administrator of the cluster, whose API server does not answer",
+        CallFailure::NoAnswer => {
+            "contact the administrator of the cluster, whose API server does not answer, or waits for an admission webhook"
+        }
     };
     let after = match after {
         AfterWrite::TokenKept => "; the token is kept and written later".to_owned(),

@@ -16,6 +16,8 @@ const KEPT: usize = 4 << 10;
 const LONGEST_WORD: usize = 100;
 /// A shorter part of a value says nothing about it.
 const SHORTEST_PART: usize = 8;
+/// A part of this length in a longer word, such as `token=...`, says something about a value.
+const ENCLOSED_PART: usize = 12;
 /// A shorter word is no token: it could be guessed (RFC 6749, section 10.10).
 const SHORTEST_VALUE: usize = 16;
 /// Values that annotations and the status show too.
@@ -45,7 +47,7 @@ impl Quote {
         }
         secrets.retain(|secret| secret.len() >= SHORTEST_PART);
         Self(redact(&self.0, |word| {
-            word.len() >= SHORTEST_PART && secrets.iter().any(|secret| secret.contains(word) || word.contains(secret))
+            word.len() >= SHORTEST_PART && secrets.iter().any(|secret| says_part_of(word, secret))
         }))
     }
 
@@ -70,6 +72,15 @@ impl fmt::Display for Quote {
             None => f.write_str(&self.0),
         }
     }
+}
+
+/// Whether a word is a part of a secret, holds it, or holds a part of it.
+fn says_part_of(word: &str, secret: &str) -> bool {
+    let holds_part = || {
+        let mut parts = word.as_bytes().windows(ENCLOSED_PART).filter_map(|part| std::str::from_utf8(part).ok());
+        parts.any(|part| secret.contains(part))
+    };
+    secret.contains(word) || word.contains(secret) || holds_part()
 }
 
 /// The text with some of its words replaced.
@@ -118,6 +129,7 @@ mod tests {
         let quoted = |text: &str| Quote::new(text).without(&data).to_string();
         assert_eq!(quoted("denied: eyJhbGciOiJ.payload-of-it.signature."), "denied: [redacted]");
         assert_eq!(quoted("denied: \"payload-of-it\" is bad"), "denied: \"[redacted]\" is bad");
+        assert_eq!(quoted("token=payload-of-it.signa, as it is"), "[redacted], as it is");
         assert_eq!(quoted("got ZXlKaGJHY2lPaUoucGF5bG9hZC1vZi1pdC5zaWduYXR1cmU="), "got [redacted]");
         assert_eq!(
             quoted("secrets \"agent\" is forbidden: exceeded quota"),

@@ -125,7 +125,7 @@ mod tests {
             (TokenError::from(TransportError::RateLimited(wait)).into(), (wait, false)),
             (MetadataError::Transport(Document::KeySet, server(503)).into(), (wait, true)),
             (response.into(), (wait, false)),
-            (TokenError::Status(404).into(), (None, false)),
+            (TokenError::Status { status: 404, is_certificate_asked: false }.into(), (None, false)),
             (VerificationError::UnknownKey.into(), (None, false)),
             (ValidationError::UnknownLifetime.into(), (None, false)),
         ] {

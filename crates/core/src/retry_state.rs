@@ -56,8 +56,8 @@ pub struct RetryState {
     reads: Reads<Streak>,
     /// The token that the Secret held when it was read last.
     last_held: Option<LastHeld>,
-    /// No renewal before this instant: the last one gave no token that would be better.
-    renew_not_before: Option<DateTime<Utc>>,
+    /// No renewal before the second instant: the last one, at the first, gave no token that would be better.
+    renew_not_before: Option<(DateTime<Utc>, DateTime<Utc>)>,
     /// It was suspended since the token that is held was written or found up to date.
     was_suspended: bool,
     /// Consecutive writes of the status that failed.

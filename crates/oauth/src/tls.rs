@@ -51,12 +51,9 @@ pub enum TlsError {
     /// The server does not serve this name.
     #[error("name not served")]
     NameRefused,
-    /// The server asked for a client certificate, and then refused to go on without one.
+    /// The server asked for a client certificate on this connection, and ended it without an answer.
     #[error("client certificate wanted")]
-    ClientCertificateWanted {
-        /// The HTTP status by which it refused; `None` where TLS or the connection ended.
-        status: Option<u16>,
-    },
+    ClientCertificateWanted,
     /// What answers does not speak TLS.
     #[error("not TLS")]
     NotTls,
@@ -75,14 +72,6 @@ pub enum TrustedRoots {
     Configured,
     /// Those of the system.
     System,
-}
-
-impl TlsError {
-    /// Whether the server answered the request over HTTP.
-    #[must_use]
-    pub fn is_answer(&self) -> bool {
-        matches!(self, Self::ClientCertificateWanted { status: Some(_) })
-    }
 }
 
 /// The names of a server's certificate as a message may show them: the server chooses them.
@@ -140,12 +129,5 @@ mod tests {
         assert_eq!(names(&["a", "b", "c", "d", "e", "f", "g"]), "a, b, c, d, e, …");
         let long = "x".repeat(100_000);
         assert!(names(&[long.as_str(); 1000]).chars().count() <= NAMES_MAX * (NAME_MAX + 3) + 1);
-    }
-
-    #[test]
-    fn only_a_refusal_over_http_is_an_answer() {
-        assert!(TlsError::ClientCertificateWanted { status: Some(400) }.is_answer());
-        assert!(!TlsError::ClientCertificateWanted { status: None }.is_answer());
-        assert!(!TlsError::HandshakeRefused.is_answer());
     }
 }

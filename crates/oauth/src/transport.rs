@@ -16,6 +16,11 @@ pub const DOCUMENT_MAX: usize = 256 * 1024;
 /// The status of a server that is down for all its clients (RFC 9110 section 15.6.4).
 pub const UNAVAILABLE: u16 = 503;
 
+/// An extension of an answer that may be a server's way to say that it wants a client certificate: the server asked for
+/// one in the handshake, and answered 400, 401 or 403, or a status of its own, without an OAuth error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientCertificateAsked;
+
 /// Carries a request to an authorization server and brings the answer back, within a deadline of its own.
 pub trait Transport: Sync {
     /// Sends one request and reads the whole answer, up to [`body_max`]. Answers of status 3xx, 429 and 5xx are errors;
@@ -77,7 +82,10 @@ pub async fn get(transport: &dyn Transport, url: &str) -> Result<Vec<u8>, Transp
     if response.status() == http::StatusCode::OK {
         Ok(response.into_body())
     } else {
-        Err(TransportError::Malformed(format!("HTTP {}", response.status().as_u16())))
+        let is_asked = response.extensions().get::<ClientCertificateAsked>().is_some();
+        let hint =
+            if is_asked { ", after it asked for a client certificate, which this operator does not have" } else { "" };
+        Err(TransportError::Malformed(format!("HTTP {}{hint}", response.status().as_u16())))
     }
 }
 
@@ -105,8 +113,7 @@ impl TransportError {
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Timeout(_) | Self::ConnectTimeout(_) | Self::Connection(_) => true,
-            Self::Tls(error) => !error.is_answer(),
+            Self::Timeout(_) | Self::ConnectTimeout(_) | Self::Connection(_) | Self::Tls(_) => true,
             Self::Server(_, _, body) => ErrorCode::named_in(body).is_none(),
             Self::Redirect(_) | Self::RateLimited(_) | Self::TooLarge(_) | Self::Malformed(_) => false,
         }
@@ -151,7 +158,7 @@ mod tests {
             (TransportError::ConnectTimeout(Duration::from_secs(1)), true),
             (TransportError::Connection("refused".to_owned()), true),
             (TransportError::Tls(TlsError::HandshakeRefused), true),
-            (TransportError::Tls(TlsError::ClientCertificateWanted { status: Some(400) }), false),
+            (TransportError::Tls(TlsError::ClientCertificateWanted), true),
             (TransportError::Server(500, None, Vec::new()), true),
             (TransportError::Server(500, None, named), false),
             (TransportError::RateLimited(None), false),

@@ -1,7 +1,7 @@
 // A faulty authority, for faults that a real server cannot cause. A second socket, which
 // only listens on loopback, configures at run time what it does to a client's token requests.
 //
-// Arguments: one JSON object {port, controlPort, certificate, key, tls: [{port, certificate, key, tls}], blackHolePort,
+// Arguments: one JSON object {port, controlPort, certificate, key, tls: [{port, certificate, key, tls, serves}], blackHolePort,
 // plainHttpPort, closingPort}; certificates and keys are file names, `tls` options of tls.createServer.
 import { createServer as createHttp } from 'node:http';
 import { createServer } from 'node:https';
@@ -243,7 +243,7 @@ const listen = ({ port, certificate, key, tls }, handler = serve) =>
     // some clients exist for the handshakes that fail
     .on('tlsClientError', () => {})
     .listen(port, '127.0.0.1');
-for (const server of options.tls) listen(server, server.tls.requestCert ? withoutCertificate : serve);
+for (const server of options.tls) listen(server, server.tls.requestCert && !server.serves ? withoutCertificate : serve);
 createHttp(serve).listen(options.plainHttpPort, '127.0.0.1');
 createTcp(() => {}).listen(options.blackHolePort, '127.0.0.1');
 createTcp((socket) => socket.on('error', () => {}).once('data', () => socket.end())).listen(

@@ -18,6 +18,7 @@ pub mod operator;
 pub mod process;
 pub mod setup;
 pub mod tools;
+pub mod webhook;
 
 use std::{
     path::{Path, PathBuf},

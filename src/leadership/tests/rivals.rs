@@ -24,7 +24,7 @@ use super::{
     Elector, LEASE, LeadershipFence, elector, metrics,
     server::{Fault, Server},
 };
-use crate::metrics::Metrics;
+use crate::{clock::Clock, metrics::Metrics};
 
 const REPLICAS: usize = 3;
 /// How often it is asked whether two fences hold.
@@ -133,7 +133,7 @@ impl Rivals {
     fn start(&mut self) -> Replica {
         self.started += 1;
         let identity = format!("replica-{}", self.started);
-        let (fence, read) = (elector::fence(), Arc::new(Mutex::new(Value::Null)));
+        let (fence, read) = (elector::fence(Clock::system()), Arc::new(Mutex::new(Value::Null)));
         let (seed, is_quiet) = (self.seed.rotate_left(7) ^ self.started, self.is_quiet.clone());
         let number = AtomicU64::new(0);
         let faults = move |_: &str| {

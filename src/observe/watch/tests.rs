@@ -1,13 +1,20 @@
 //! The watch on a simulated API server, in paused time.
 
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use chrono::{DateTime, TimeDelta, Utc};
-use kube::Client;
+use http_body_util::{BodyExt, Either, Full};
+use kube::{Client, client::Body};
 use serde_json::{Value, json};
 use simulated_api::{
     ApiServer, Config,
     faults::{Disturbance, Fault, Match, Rule},
     request::Verb,
 };
+use tower::Service;
 
 use super::*;
 use crate::{clock::Clock, metrics::Metrics, observe::metadata::PartialSecret};
@@ -15,8 +22,34 @@ use crate::{clock::Clock, metrics::Metrics, observe::metadata::PartialSecret};
 /// A watch ends within this, is found to show nothing, and everything is listed again.
 const ONE_CYCLE: Duration = Duration::from_secs(60 + 5 + 5);
 
+/// Lists that are answered with the very first one, as by an API server whose cache is behind.
+#[derive(Clone, Default)]
+struct OldLists(Arc<AtomicUsize>);
+
+impl OldLists {
+    fn client(&self, server: &ApiServer) -> Client {
+        let (old, first, server) = (self.0.clone(), Arc::new(Mutex::new(None)), server.client_service("operator"));
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let is_list = request.uri().query().is_some_and(|query| query.contains("limit=100"));
+            let (old, first, answer) = (old.clone(), first.clone(), server.clone().call(request));
+            async move {
+                let (head, body) = answer.await?.into_parts();
+                if !is_list {
+                    return Ok::<_, tower::BoxError>(http::Response::from_parts(head, Either::Right(body)));
+                }
+                let body = body.collect().await?.to_bytes();
+                let first = first.lock().expect("no panic").get_or_insert_with(|| body.clone()).clone();
+                let is_old = old.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+                Ok(http::Response::from_parts(head, Either::Left(Full::new(if is_old { first } else { body }))))
+            }
+        });
+        Client::new(service, "default")
+    }
+}
+
 struct Fixture {
     server: ApiServer,
+    old_lists: OldLists,
     restores: Arc<Restores>,
     watch: Watch<PartialSecret>,
 }
@@ -32,11 +65,12 @@ impl Fixture {
         let wall = move || DateTime::<Utc>::UNIX_EPOCH + TimeDelta::from_std(began.elapsed()).expect("in range");
         let server = ApiServer::new(Config::new(1, Arc::new(wall)));
         server.as_user("user").create(&secret("first")).expect("created");
-        let api = Api::default_namespaced(Client::new(server.client_service("operator"), "default"));
+        let old_lists = OldLists::default();
+        let api = Api::default_namespaced(old_lists.client(&server));
         let restores = Arc::new(Restores::new(Clock::new(wall)));
         let health = Health::new("/secrets", "secrets", Arc::default(), Arc::new(Metrics::new(true).expect("metrics")));
         let watch = Watch::new(api, "secrets", restores.clone(), health);
-        let mut fixture = Self { server, restores, watch };
+        let mut fixture = Self { server, old_lists, restores, watch };
         assert_eq!(fixture.list(Duration::from_secs(1)).await.as_deref(), Some(&["first".to_owned()][..]));
         fixture
     }
@@ -103,6 +137,62 @@ async fn restore_that_is_noticed_elsewhere_makes_a_list() {
     fixture.restores.notice("another resource");
     assert!(fixture.list(SPREAD + Duration::from_secs(1)).await.is_some());
     assert!(fixture.list(10 * ONE_CYCLE).await.is_none(), "once");
+}
+
+impl Fixture {
+    /// A second Secret, which the watch has shown; then the next lists are so often the one of before.
+    async fn behind(lists: usize) -> Self {
+        let mut fixture = Self::listed().await;
+        fixture.server.as_user("user").create(&secret("second")).expect("created");
+        let event = timeout(Duration::from_secs(1), fixture.watch.next()).await;
+        assert!(matches!(event, Ok(Event::Apply(secret)) if secret.name_any() == "second"));
+        fixture.old_lists.0.store(lists, Ordering::SeqCst);
+        fixture.server.disturb(Match::any().verb(Verb::Watch), Disturbance::Expire);
+        fixture
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn list_that_is_older_once_is_made_again_and_shows_nothing() {
+    let mut fixture = Fixture::behind(1).await;
+    let before = fixture.restores.incarnation();
+    let names = fixture.list(ONE_CYCLE).await.expect("a list");
+    assert_eq!(names, ["first", "second"]);
+    assert_eq!(fixture.restores.incarnation(), before);
+    assert_eq!(fixture.requests("limit=100"), 3, "the first, the older one, and the one after it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn list_that_is_older_twice_is_one_of_a_restored_cluster() {
+    let mut fixture = Fixture::behind(2).await;
+    let before = fixture.restores.incarnation();
+    assert_eq!(fixture.list(ONE_CYCLE).await.as_deref(), Some(&["first".to_owned()][..]));
+    assert_ne!(fixture.restores.incarnation(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watch_is_not_trusted_at_its_end_until_the_revisions_of_before_a_restore_have_passed() {
+    let mut fixture = Fixture::listed().await;
+    let backup = fixture.server.revision();
+    for name in ["lost", "lost-too"] {
+        fixture.server.as_user("user").create(&secret(name)).expect("created");
+        assert!(matches!(fixture.watch.next().await, Event::Apply(_)));
+    }
+    assert!(fixture.server.restore(backup));
+    fixture.restores.notice("another resource");
+    assert_eq!(fixture.list(ONE_CYCLE).await.map(|names| names.len()), Some(1));
+    assert!(fixture.restores.is_behind("secrets"));
+    for _ in 0..3 {
+        assert!(fixture.list(ONE_CYCLE).await.is_some(), "the watch may show nothing");
+    }
+    for name in ["later", "later-still", "latest"] {
+        fixture.server.as_user("user").create(&secret(name)).expect("created");
+    }
+    while fixture.list(2 * ONE_CYCLE).await.is_some() {}
+    assert!(!fixture.restores.is_behind("secrets"), "lists end only with it");
+    let lists = fixture.requests("limit=100");
+    assert_eq!(fixture.list(10 * ONE_CYCLE).await, None);
+    assert_eq!(fixture.requests("limit=100"), lists);
 }
 
 #[tokio::test(start_paused = true)]

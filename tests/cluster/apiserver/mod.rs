@@ -23,4 +23,5 @@ mod sources;
 mod surroundings;
 mod template;
 mod truth;
+mod webhooks;
 mod writes;

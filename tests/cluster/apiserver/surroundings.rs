@@ -104,6 +104,13 @@ async fn without_a_watch_of_secrets_no_permission_to_list_or_watch_them_is_neede
     let log = std::fs::read_to_string(fixture.operator.process.log())?;
     assert!(!log.contains("forbidden") && !log.contains("403"), "something was tried that is not allowed: {log}");
     assert_eq!(fixture.metric("itwin_kubernetes_requests_total{resource=\"secrets\",result=\"forbidden\"").await?, 0.0);
+    // a watch that is switched off is not a silent one, and nothing waits for its list
+    fixture.operator.get("/readyz").await?;
+    let metrics = fixture.operator.get("/metrics").await?;
+    let watched = |resource: &str| {
+        metrics.contains(&format!("itwin_watch_last_event_timestamp_seconds{{resource=\"{resource}\"}}"))
+    };
+    assert!(watched("itwinservicecredentials") && watched("itwinauthorities") && !watched("secrets"), "{metrics}");
     Ok(())
 }
 

@@ -19,6 +19,9 @@ const AT_ONCE: usize = 6;
 /// A server: its name, its port, and what the message says.
 type Case = (&'static str, u16, &'static str);
 
+/// It answers over HTTP, and may mean that it wants a client certificate.
+const OVER_HTTP: &str = "client-certificate-http";
+
 fn cases(faults: &Faults) -> Vec<Case> {
     let tls = &faults.tls;
     let wants_a_certificate = "wants a client certificate, which this operator does not have, and refused";
@@ -36,11 +39,7 @@ fn cases(faults: &Faults) -> Vec<Case> {
         ("old-cipher", tls.old_cipher, "refused the TLS handshake: configure it for TLS 1.2 or later"),
         ("client-certificate-tls12", tls.client_certificate_tls12, wants_a_certificate),
         ("client-certificate-tls13", tls.client_certificate_tls13, wants_a_certificate),
-        (
-            "client-certificate-http",
-            tls.client_certificate_http,
-            "wants a client certificate, which this operator does not have, and answered HTTP 400",
-        ),
+        (OVER_HTTP, tls.client_certificate_http, "HTTP 400, after it asked for a client certificate"),
         ("plain-http", tls.plain_http, "does not speak TLS: correct host and port in tokenEndpoint or jwksUri"),
         ("closing", tls.closing, "was closed during the TLS handshake"),
     ]
@@ -54,8 +53,7 @@ fn bundle(faults: &Faults) -> Value {
 #[tokio::test]
 async fn failed_handshake_is_reported_by_its_cause() -> Result<()> {
     let faults = &testbed::Testbed::current()?.faults;
-    let played =
-        ["expired", "self-signed", "wrong-name", "ca-as-server", "client-certificate-tls13", "client-certificate-http"];
+    let played = ["expired", "self-signed", "wrong-name", "ca-as-server", "client-certificate-tls13"];
     let row = |(name, port, text): Case| {
         let mut spec = json!({
             "tokenEndpoint": format!("https://localhost:{port}/connect/token"),
@@ -79,6 +77,40 @@ async fn authority_reports_the_cause_of_a_failed_handshake() -> Result<()> {
     stream::iter(&cases).map(report).buffer_unordered(AT_ONCE).try_collect::<()>().await
 }
 
+#[tokio::test]
+async fn http_answer_of_a_server_that_asks_for_a_client_certificate_is_what_it_is() -> Result<()> {
+    let faults = &testbed::Testbed::current()?.faults;
+    let spec = |port: u16| {
+        json!({
+            "tokenEndpoint": format!("https://localhost:{port}/connect/token"),
+            "jwksUri": format!("{}/keys", faults.issuer),
+        })
+    };
+    let tls = &faults.tls;
+    let asked = "HTTP 400 without an OAuth error: check its tokenEndpoint; it asked for a client certificate";
+    let mut harmless = Row::harmless("certificate-optional", json!({"name": "good"}));
+    harmless.authority = spec(tls.client_certificate_optional);
+    let named = |name, behaviour: Value, reason| {
+        let mut row = Row::new(name, behaviour, reason);
+        row.authority = spec(tls.client_certificate_optional);
+        row
+    };
+    play(
+        "certificate-asked",
+        vec![
+            harmless,
+            Row::way("certificate-http", spec(tls.client_certificate_http), "RequestRejected").with_text(asked),
+            named(
+                "certificate-optional-401",
+                json!({"name": "oauthError", "value": {"status": 401, "error": "invalid_client"}}),
+                "InvalidClient",
+            ),
+            named("certificate-optional-500", json!({"name": "status", "value": {"status": 500}}), "ServerError"),
+        ],
+    )
+    .await
+}
+
 /// Discovery at this port fails, and `Ready` of the ITwinAuthority says why.
 async fn reported(fixture: &RowFixture, (name, port, text): &Case) -> Result<()> {
     let spec = json!({"issuer": format!("https://localhost:{port}"), "caBundle": bundle(fixture.faults())});
@@ -91,7 +123,8 @@ async fn reported(fixture: &RowFixture, (name, port, text): &Case) -> Result<()>
         let status = fixture.authorities().get_status(&authority).await.ok()?.status?;
         let ready = status.conditions.into_iter().find(|condition| condition.type_ == "Ready")?;
         last = format!("{} {}: {}", ready.status, ready.reason, ready.message);
-        (ready.status == "False" && ready.reason == "TLSFailed").then_some(ready.message)
+        let reason = if *name == OVER_HTTP { "MalformedResponse" } else { "TLSFailed" };
+        (ready.status == "False" && ready.reason == reason).then_some(ready.message)
     })
     .await
     .with_context(|| format!("last: {last}"))?;

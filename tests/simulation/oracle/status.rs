@@ -6,6 +6,8 @@ use serde_json::Value;
 
 /// The minimum validity of every credential of the honest tenants.
 pub const MINIMUM_VALIDITY: TimeDelta = TimeDelta::seconds(60);
+/// An authority that no scenario creates.
+const MISSING_AUTHORITY: &str = "missing";
 /// No message is longer: what the API server says is cut to 300 characters.
 const MESSAGE_MAX: usize = 1024;
 
@@ -26,11 +28,23 @@ pub fn objections(credential: &Value, now: Option<DateTime<Utc>>) -> Vec<String>
     for condition in status["conditions"].as_array().into_iter().flatten() {
         found.extend(of_condition(condition));
         let is_ready = condition["type"] == "Ready" && condition["status"] == "True";
-        if is_ready && now.is_some_and(|now| expires_at.is_none_or(|expires_at| expires_at <= now)) {
-            found.push(format!("Ready with a token that expires at {expires_at:?}"));
+        let good_until = expires_at.map(|at| if is_ours { at - MINIMUM_VALIDITY } else { at });
+        if is_ready && now.is_some_and(|now| good_until.is_none_or(|good_until| good_until <= now)) {
+            found.push(format!("Ready with a token that is good until {good_until:?}"));
         }
     }
+    found.extend(unchecked(credential));
     found
+}
+
+/// `Renewed` is not True for a spec that names an authority that never was there.
+fn unchecked(credential: &Value) -> Option<String> {
+    let (spec, status) = (&credential["spec"], &credential["status"]);
+    let is_current = status["observedGeneration"] == credential["metadata"]["generation"];
+    let is_renewed = |condition: &Value| condition["type"] == "Renewed" && condition["status"] == "True";
+    let is_claimed = status["conditions"].as_array().into_iter().flatten().any(is_renewed);
+    let is_missing = spec["authorityRef"]["name"] == MISSING_AUTHORITY && spec["suspend"] != true;
+    (is_missing && is_current && is_claimed).then(|| "Renewed although there is no such authority".to_owned())
 }
 
 fn of_condition(condition: &Value) -> Option<String> {

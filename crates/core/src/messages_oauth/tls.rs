@@ -32,7 +32,7 @@ fn cause(error: &TlsError, what: &str) -> String {
         TlsError::NameRefused => {
             format!("the server of the {what} does not serve this host name: correct the host in {URL_FIELDS}")
         }
-        TlsError::ClientCertificateWanted { status } => client_certificate(*status, what),
+        TlsError::ClientCertificateWanted => client_certificate(what),
         TlsError::NotTls => format!(
             "what answers at the host and port of the {what} does not speak TLS: correct host and port in {URL_FIELDS}"
         ),
@@ -98,14 +98,10 @@ fn closed(what: &str) -> String {
     )
 }
 
-fn client_certificate(status: Option<u16>, what: &str) -> String {
-    let refused = match status {
-        None => "refused the connection without one".to_owned(),
-        Some(status) => format!("answered HTTP {status} without an OAuth error"),
-    };
+fn client_certificate(what: &str) -> String {
     format!(
-        "the server of the {what} wants a client certificate, which this operator does not have, and {refused}: have \
-         the server ask for none, or name an endpoint that asks for none in {URL_FIELDS}"
+        "the server of the {what} wants a client certificate, which this operator does not have, and refused the \
+         connection without one: have the server ask for none, or name an endpoint that asks for none in {URL_FIELDS}"
     )
 }
 
@@ -142,12 +138,8 @@ mod tests {
             (TlsError::HandshakeRefused, &["refused the TLS handshake: configure it for TLS 1.2 or later"]),
             (TlsError::NameRefused, &["correct the host in tokenEndpoint or jwksUri"]),
             (
-                TlsError::ClientCertificateWanted { status: None },
+                TlsError::ClientCertificateWanted,
                 &["wants a client certificate", "refused the connection without one: have the server ask for none"],
-            ),
-            (
-                TlsError::ClientCertificateWanted { status: Some(400) },
-                &["wants a client certificate", "answered HTTP 400 without an OAuth error"],
             ),
             (TlsError::NotTls, &["does not speak TLS: correct host and port in tokenEndpoint or jwksUri"]),
             (TlsError::Closed, &["closed during the TLS handshake: check"]),

@@ -41,16 +41,24 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
             transport::malformed("JSON that is nested too deeply", &endpoint)
         }
         TokenError::Malformed(rule) => malformed(*rule, authority),
-        TokenError::Status(status) => Failure::new(
-            Reason::RequestRejected,
-            format!(
-                "ITwinAuthority {authority} answered HTTP {status} without an OAuth error: check its tokenEndpoint"
-            ),
-        ),
+        TokenError::Status { status, is_certificate_asked } => {
+            Failure::new(Reason::RequestRejected, status_alone(*status, *is_certificate_asked, authority))
+        }
         TokenError::Response { code, .. } => {
             Failure { retry_after: error.retry_after(), ..error_response(*code, names) }
         }
     }
+}
+
+/// An answer that only its status explains. A server that asks for a client certificate may accept clients without one.
+fn status_alone(status: u16, is_certificate_asked: bool, authority: &str) -> String {
+    let hint = if is_certificate_asked {
+        "; it asked for a client certificate, which this operator does not have: if it requires one, name an endpoint \
+         that does not"
+    } else {
+        ""
+    };
+    format!("ITwinAuthority {authority} answered HTTP {status} without an OAuth error: check its tokenEndpoint{hint}")
 }
 
 /// A private key that signs no client assertion. What is wrong with it depends on its value, and is not said.

@@ -101,7 +101,7 @@ mod tests {
             (TransportError::ConnectTimeout(Duration::from_secs(5)), Reason::Timeout),
             (TransportError::Connection("refused".into()), Reason::ConnectionFailed),
             (TransportError::Tls(TlsError::NotTls), Reason::TLSFailed),
-            (TransportError::Tls(TlsError::ClientCertificateWanted { status: Some(400) }), Reason::TLSFailed),
+            (TransportError::Tls(TlsError::ClientCertificateWanted), Reason::TLSFailed),
             (TransportError::Redirect(307), Reason::RedirectRefused),
             (TransportError::RateLimited(None), Reason::RateLimited),
             (TransportError::Server(500, None, Vec::new()), Reason::ServerError),

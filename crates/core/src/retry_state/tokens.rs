@@ -235,13 +235,14 @@ impl RetryState {
 
     /// No renewal before this instant, since the last one gave no token that would be better; with another token in the
     /// Secret, or on request, it is one.
-    pub fn renewal_waits(&mut self, until: DateTime<Utc>) {
-        self.renew_not_before = Some(until);
+    pub fn renewal_waits(&mut self, until: DateTime<Utc>, now: DateTime<Utc>) {
+        self.renew_not_before = Some((now, until));
     }
 
-    /// See [`Self::renewal_waits`].
+    /// See [`Self::renewal_waits`]. A wait that was noted later than now was noted before the clock was set back: it
+    /// binds no one, else the token could expire meanwhile.
     #[must_use]
-    pub fn renew_not_before(&self) -> Option<DateTime<Utc>> {
-        self.renew_not_before
+    pub fn renew_not_before(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.renew_not_before.filter(|(noted, _)| *noted <= now).map(|(_, until)| until)
     }
 }

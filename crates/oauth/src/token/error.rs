@@ -28,8 +28,13 @@ pub enum TokenError {
         retry_after: Option<TimeDelta>,
     },
     /// Another status than that of success, without an OAuth error.
-    #[error("HTTP {0} without an OAuth error")]
-    Status(u16),
+    #[error("HTTP {status} without an OAuth error")]
+    Status {
+        /// The status.
+        status: u16,
+        /// The server had asked for a client certificate, which may be what it misses.
+        is_certificate_asked: bool,
+    },
     /// The status of success, without a usable token response.
     #[error("malformed token response: {0}")]
     Malformed(#[from] MalformedResponse),

@@ -15,7 +15,7 @@ use super::{ErrorCode, MalformedResponse, TokenError};
 use crate::{
     json,
     scope::Scopes,
-    transport::{Transport, TransportError},
+    transport::{ClientCertificateAsked, Transport, TransportError},
 };
 
 /// A client of `oauth2` with the responses of this crate.
@@ -124,6 +124,8 @@ struct CarriedAnswer {
     status: Option<u16>,
     /// The wait that a 5xx with an OAuth error asks for.
     retry_after: Option<TimeDelta>,
+    /// It may be the answer of a server that wants a client certificate.
+    is_certificate_asked: bool,
 }
 
 /// Why `oauth2` gets no answer to read.
@@ -143,14 +145,14 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
     /// The error of the exchange that this carried. `oauth2`'s own may hold the whole body of the answer, and so a
     /// token: nothing of it is read.
     pub fn error(self, error: RequestTokenError<CarrierError, ErrorCode>) -> TokenError {
-        let CarriedAnswer { status, retry_after } = self.answer.into_inner().unwrap_or_default();
+        let CarriedAnswer { status, retry_after, is_certificate_asked } = self.answer.into_inner().unwrap_or_default();
         match (error, status) {
             (RequestTokenError::Request(CarrierError::Transport(error)), _) => error.into(),
             (RequestTokenError::Request(CarrierError::TooDeep), _) => MalformedResponse::TooDeep.into(),
             (RequestTokenError::ServerResponse(code), status) => {
                 TokenError::Response { code, status: status.unwrap_or_default(), retry_after }
             }
-            (_, Some(status)) if !is_success(status) => TokenError::Status(status),
+            (_, Some(status)) if !is_success(status) => TokenError::Status { status, is_certificate_asked },
             _ => MalformedResponse::NotATokenResponse.into(),
         }
     }
@@ -170,7 +172,8 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
         };
         let status = response.status().as_u16();
         if let Ok(mut answer) = self.answer.lock() {
-            *answer = CarriedAnswer { status: Some(status), retry_after };
+            let is_certificate_asked = response.extensions().get::<ClientCertificateAsked>().is_some();
+            *answer = CarriedAnswer { status: Some(status), retry_after, is_certificate_asked };
         }
         if !json::is_shallow(response.body()) {
             return Err(CarrierError::TooDeep);

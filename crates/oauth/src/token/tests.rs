@@ -8,7 +8,7 @@ use futures::{FutureExt, future::BoxFuture};
 use super::*;
 use crate::{
     assertion::ClientKey,
-    transport::{TransportError, UNAVAILABLE},
+    transport::{ClientCertificateAsked, TransportError, UNAVAILABLE},
 };
 
 const ISSUER: &str = "https://ims.example.com";
@@ -139,7 +139,7 @@ fn status_without_a_known_error_stays_what_it_is() {
         || Ok(answer(404, "")),
         || Ok(answer(404, r#"{"error":7,"errorCode":"invalid_client"}"#)),
     ] {
-        assert!(matches!(answered(answer), Err(TokenError::Status(404))));
+        assert!(matches!(answered(answer), Err(TokenError::Status { status: 404, is_certificate_asked: false })));
     }
     let failed = answered(|| Err(TransportError::Server(502, None, br#"{"error":"custom"}"#.to_vec())));
     assert!(matches!(failed, Err(TokenError::Transport(TransportError::Server(502, ..)))));
@@ -147,6 +147,20 @@ fn status_without_a_known_error_stays_what_it_is() {
         answered(|| Ok(answer(400, r#"{"error":"custom"}"#))),
         Err(TokenError::Response { code: ErrorCode::Other, .. })
     ));
+}
+
+#[test]
+fn answer_after_a_request_for_a_client_certificate_stays_what_it_is() {
+    fn asked(status: u16, body: &str) -> Result<http::Response<Vec<u8>>, TransportError> {
+        let mut answer = answer(status, body);
+        answer.extensions_mut().insert(ClientCertificateAsked);
+        Ok(answer)
+    }
+    let status = answered(|| asked(400, "<html>"));
+    assert!(matches!(status, Err(TokenError::Status { status: 400, is_certificate_asked: true })));
+    let error = answered(|| asked(401, r#"{"error":"invalid_client"}"#));
+    assert!(matches!(error, Err(TokenError::Response { code: ErrorCode::InvalidClient, status: 401, .. })));
+    assert!(answered(|| asked(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":60}"#)).is_ok());
 }
 
 #[test]

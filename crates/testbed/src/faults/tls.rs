@@ -41,6 +41,8 @@ pub struct TlsFaults {
     pub client_certificate_tls13: u16,
     /// It asks for a client certificate and answers requests without one as nginx does, with HTTP 400.
     pub client_certificate_http: u16,
+    /// It asks for a client certificate and serves clients without one like all others.
+    pub client_certificate_optional: u16,
     /// It speaks HTTP without TLS.
     pub plain_http: u16,
     /// It closes each connection when the handshake begins.
@@ -52,11 +54,16 @@ impl TlsFaults {
     pub(super) fn prepare(ca: &Ca, directory: &Path, options: &mut Value) -> Result<Self> {
         let [expired, not_yet_valid, self_signed, wrong_name, ca_as_server, old_version, old_cipher] = free_ports()?;
         let [client_certificate_tls12, client_certificate_tls13, client_certificate_http] = free_ports()?;
-        let [plain_http, closing] = free_ports()?;
+        let [client_certificate_optional, plain_http, closing] = free_ports()?;
         let good = || certificate(ca, &["localhost"], |_| {});
         let write = |name, port, files| listener(directory, name, port, files);
         let (ca_certificate, ca_key) = self_signed_certificate(IsCa::Ca(BasicConstraints::Unconstrained))?;
         let demanding = json!({"requestCert": true, "rejectUnauthorized": true});
+        let mut optional = with(
+            write("optional", client_certificate_optional, good()?)?,
+            &json!({"requestCert": true, "rejectUnauthorized": false}),
+        );
+        optional["serves"] = json!(true);
         options["tls"] = json!([
             write("expired", expired, certificate(ca, &["localhost"], |params| valid(params, 2020))?)?,
             write("not-yet-valid", not_yet_valid, certificate(ca, &["localhost"], |params| valid(params, 2100))?)?,
@@ -84,6 +91,7 @@ impl TlsFaults {
                 write("asking", client_certificate_http, good()?)?,
                 &json!({"requestCert": true, "rejectUnauthorized": false}),
             ),
+            optional,
         ]);
         options["plainHttpPort"] = json!(plain_http);
         options["closingPort"] = json!(closing);
@@ -99,6 +107,7 @@ impl TlsFaults {
             client_certificate_tls12,
             client_certificate_tls13,
             client_certificate_http,
+            client_certificate_optional,
             plain_http,
             closing,
         })

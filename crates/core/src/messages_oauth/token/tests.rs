@@ -102,7 +102,14 @@ fn broken_rule_of_a_token_response_is_named() {
         assert_eq!(failed.reason, Reason::MalformedResponse);
         assert!(failed.message.contains(text) && failed.message.contains("ITwinAuthority ims"), "{}", failed.message);
     }
-    let failed = issued(&TokenError::Status(404));
-    assert_eq!(failed.reason, Reason::RequestRejected);
-    assert!(failed.message.contains("HTTP 404 without an OAuth error"));
+}
+
+#[test]
+fn status_without_an_oauth_error_may_be_about_a_client_certificate() {
+    for is_certificate_asked in [false, true] {
+        let failed = issued(&TokenError::Status { status: 400, is_certificate_asked });
+        assert_eq!(failed.reason, Reason::RequestRejected);
+        assert!(failed.message.contains("HTTP 400 without an OAuth error"), "{}", failed.message);
+        assert_eq!(failed.message.contains("client certificate"), is_certificate_asked, "{}", failed.message);
+    }
 }
