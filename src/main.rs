@@ -1,6 +1,6 @@
 //! Parses the arguments, installs the cryptography provider and starts the command.
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
 use itwin_credential_operator::{
@@ -54,21 +54,7 @@ fn disable_core_dumps() {
     }
 }
 
-/// In a pod, the file with its namespace, which is that of the Lease by default.
-const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
-
 fn start(cli: Cli) -> ExitCode {
-    if let Command::Run(args) = &cli.command
-        && args.leader_election
-        && args.lease_namespace.is_none()
-        && !Path::new(POD_NAMESPACE).exists()
-    {
-        eprintln!(
-            "error: outside a pod, --lease-namespace must name the namespace of the Lease; or run one replica with \
-             --leader-election=false (see --help)"
-        );
-        return ExitCode::from(INVALID_ARGUMENTS);
-    }
     let result = match cli.command {
         Command::Crd => itwin_api::crds().map(|yaml| print!("{yaml}")),
         Command::Run(args) => {

@@ -1,6 +1,6 @@
 //! One process of the operator: its client, clocks, signals and the server of its probes.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -20,6 +20,9 @@ use crate::{
     oauth::http::Http,
 };
 
+/// In a pod, the file with its namespace, which is that of the Lease by default.
+const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
 /// Runs the operator until SIGTERM.
 ///
 /// # Errors
@@ -27,6 +30,11 @@ use crate::{
 pub async fn run(args: RunArgs, proxies: &Proxies) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new(args.per_credential_metrics).map_err(|error| error.to_string())?);
     let listener = admin::bind(args.metrics_address).await?;
+    if args.leader_election && args.lease_namespace.is_none() && !Path::new(POD_NAMESPACE).exists() {
+        return Err("outside a pod, --lease-namespace must name the namespace of the Lease; or run one replica with \
+                    --leader-election=false"
+            .to_owned());
+    }
     let liveness = Arc::new(Liveness::default());
     let client = client::client(liveness.clone(), proxies)?;
     let identity = elector::identity()?;

@@ -43,7 +43,7 @@ fn refused(kubeconfig: &str, arguments: &[&str]) -> Result<(Option<i32>, String)
 #[test]
 fn outside_a_pod_a_lease_needs_a_namespace() -> Result<()> {
     let (code, text) = refused("", &[])?;
-    assert_eq!(code, Some(2));
+    assert_eq!(code, Some(1));
     assert!(text.contains("--lease-namespace") && text.contains("--leader-election=false"), "{text}");
     Ok(())
 }
