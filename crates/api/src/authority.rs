@@ -228,6 +228,7 @@ impl CaBundleKind {
 #[serde(rename_all = "camelCase")]
 pub struct ClientAssertion {
     /// The claim `aud`: `issuer`, `tokenEndpoint`, or any other text, which is sent as it is.
+    /// Default: `issuer`.
     #[serde(default = "default_assertion_audience")]
     #[schemars(schema_with = "schema::audience")]
     #[x_kube(validation = Rule::new("self.matches('^[!-~]+$')")

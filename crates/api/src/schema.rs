@@ -118,7 +118,7 @@ pub fn audiences(_: &mut SchemaGenerator) -> Schema {
 
 /// The audience of a token or of an assertion. CEL rules validate its characters, because they have better messages.
 pub fn audience(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "minLength": 1, "maxLength": limits::URL_MAX, "pattern": r"^[\x20-\x7E]+$"})
+    json_schema!({"type": "string", "minLength": 1, "maxLength": limits::URL_MAX, "pattern": ASCII})
 }
 
 /// Audiences and resources that an authority allows; an empty list allows none.
