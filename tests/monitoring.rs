@@ -33,8 +33,14 @@ fn exposed() -> BTreeSet<String> {
     let labels = CredentialLabels { namespace: "a", name: "b", uid: "uid", authority: "c" };
     metrics.expect_credential("a", "b", "uid");
     let (expires_at, renew_at) = (Some(1.0), Some(1.0));
-    let gauges =
-        CredentialGauges { expires_at, renew_at, client_expires_at: None, ready: true, suspended: false, failures: 0 };
+    let gauges = CredentialGauges {
+        expires_at,
+        renew_at,
+        client_expires_at: Some(1.0),
+        ready: true,
+        suspended: false,
+        failures: 0,
+    };
     metrics.credential(labels, gauges);
     metrics.authority("c", true, Some(1));
     metrics.watch("secrets", 1);
