@@ -203,12 +203,19 @@ pub(crate) async fn output(mut command: tokio::process::Command, input: Option<&
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let name = format!("{:?}", command.as_std());
     let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
-        stdin.write_all(input.as_bytes()).await?;
-    }
-    let output = child.wait_with_output().await?;
+    let stdin = input.zip(child.stdin.take());
+    // at the same time: a command that prints while it reads waits for its output to be read
+    let write = async {
+        if let Some((input, mut stdin)) = stdin {
+            stdin.write_all(input.as_bytes()).await?;
+        }
+        std::io::Result::Ok(())
+    };
+    let (written, output) = tokio::join!(write, child.wait_with_output());
+    let output = output?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
+        written.with_context(|| format!("{name} did not read all of its input"))?;
         Ok(text)
     } else {
         bail!("{name} ended with {}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr))

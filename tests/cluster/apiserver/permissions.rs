@@ -23,14 +23,20 @@ async fn role_holds_what_is_used_and_nothing_else() -> Result<()> {
         Ok(roles["items"].as_array().into_iter().flatten().flat_map(|role| granted(&role["rules"])).collect())
     };
     assert!(!granted().await?.is_empty());
+    let used = || -> Result<(BTreeSet<Use>, Vec<Use>)> {
+        let (mut used, refused) = used(&testbed)?;
+        // the test of CA certificates that are followed grants this itself; tests of the chart hold what its values grant
+        used.retain(|(verb, _, resource)| verb != "get" || resource != "configmaps");
+        Ok((used, refused))
+    };
     let result = eventually("the use of everything that is granted", OTHERS, async || {
         let granted = granted().await.ok()?;
-        used(&testbed).ok().filter(|(used, _)| *used == granted)
+        used().ok().filter(|(used, _)| *used == granted)
     });
     if let Err(error) = result.await {
-        anyhow::bail!("{error}; granted: {:?}, used: {:?}", granted().await?, used(&testbed)?.0);
+        anyhow::bail!("{error}; granted: {:?}, used: {:?}", granted().await?, used()?.0);
     }
-    let (_, mut refused) = used(&testbed)?;
+    let (_, mut refused) = used()?;
     // a test takes the Lease from a leader
     refused.retain(|(_, _, resource)| resource != "leases");
     assert!(refused.is_empty(), "the operator tried what is forbidden: {refused:?}");

@@ -222,9 +222,9 @@ async fn secret_that_a_webhook_does_not_let_be_created_is_created_later_with_the
         Answer::Denied(400, format!("no Secrets today, and not {token}"))
     });
     fixture.apply_credential(&json!({})).await?;
-    let message = fixture.wait_condition("Ready", "False", "SecretWriteFailed", PATIENCE).await?;
+    fixture.wait_condition("Ready", "False", "SecretWriteFailed", PATIENCE).await?;
+    let message = fixture.wait_condition("Renewed", "False", "SecretWriteFailed", SOON).await?;
     assert!(message.contains("no Secrets today, and not [redacted]"), "{message}");
-    fixture.wait_condition("Renewed", "False", "SecretWriteFailed", SOON).await?;
     registered.answers("secrets", |_| Answer::Status(500));
     let failed = async || {
         let status = fixture.status().await.ok()?;
