@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long the API server may take to become ready; about 3 s on an idle machine.
-const READY: Duration = Duration::from_secs(90);
+const READY: Duration = Duration::from_secs(240);
 
 /// Whether etcd syncs its writes to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
