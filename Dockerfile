@@ -15,6 +15,8 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
 COPY src src
 COPY crates crates
+# a target that Cargo.toml names
+COPY benches benches
 # An image from scratch has no loader, so that a binary that needs one is refused here.
 RUN target=$(uname -m)-unknown-linux-gnu \
     && RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked \

@@ -75,6 +75,16 @@ async fn argo_cd_shows_every_reason_as_what_it_is() -> Result<()> {
 }
 
 #[tokio::test]
+async fn authority_that_argo_cd_applies_as_a_hook_fails_no_sync() -> Result<()> {
+    let mut hook = object("False", Reason::ConnectionFailed);
+    hook["metadata"]["annotations"] = json!({"helm.sh/hook": "post-install,post-upgrade"});
+    assert_eq!(healths("ITwinAuthority", &[hook.clone()]).await?[0].0, "Healthy");
+    hook["metadata"]["annotations"] = json!({"other": "annotation"});
+    assert_eq!(healths("ITwinAuthority", &[hook]).await?[0].0, "Degraded");
+    Ok(())
+}
+
+#[tokio::test]
 async fn argo_cd_waits_for_a_status_of_the_current_spec() -> Result<()> {
     let mut outdated = object("True", Reason::TokenValid);
     outdated["metadata"]["generation"] = json!(3);

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use kube::{
     Config,
-    config::{Cluster, Kubeconfig, KubeconfigError},
+    config::{Cluster, ExecAuthCluster, Kubeconfig, KubeconfigError},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use url::{Host, Url};
@@ -52,7 +52,7 @@ fn from_kubeconfig(kubeconfig: Kubeconfig, proxies: &Proxies) -> Result<Config, 
         .and_then(|cluster| cluster.cluster)
         .ok_or_else(|| format!("kubeconfig: there is no cluster {}, which context {current} names", context.cluster))?;
     let users = kubeconfig.auth_infos.into_iter();
-    let user = match &context.user {
+    let mut user = match &context.user {
         None => Default::default(),
         Some(name) => users
             .into_iter()
@@ -60,6 +60,10 @@ fn from_kubeconfig(kubeconfig: Kubeconfig, proxies: &Proxies) -> Result<Config, 
             .and_then(|user| user.auth_info)
             .ok_or_else(|| format!("kubeconfig: there is no user {name}, which context {current} names"))?,
     };
+    // an exec plugin may be told which cluster its credentials are for
+    if let Some(exec) = user.exec.as_mut().filter(|exec| exec.provide_cluster_info) {
+        exec.cluster = Some(ExecAuthCluster::try_from(&cluster).map_err(|error| unusable(&error))?);
+    }
     let server = cluster.server.clone().ok_or("kubeconfig: set the server of the cluster")?;
     let mut config = Config::new(server.parse().map_err(|_| "kubeconfig: the server of the cluster is no URL")?);
     config.root_cert = roots(&cluster)?;
@@ -153,6 +157,22 @@ mod tests {
         for server in ["https://127.0.0.1:6443", "https://localhost:6443", "https://[::1]:6443"] {
             assert_eq!(proxy_of(server, "", ""), None, "{server}");
         }
+    }
+
+    #[test]
+    fn exec_plugin_that_asks_for_its_cluster_is_told() {
+        let with = |provide: bool| {
+            let text = format!(
+                "{{current-context: c, contexts: [{{name: c, context: {{cluster: k, user: u}}}}], \
+                 clusters: [{{name: k, cluster: {{server: 'https://api.example.com'}}}}], \
+                 users: [{{name: u, user: {{exec: {{command: plugin, provideClusterInfo: {provide}}}}}}}]}}"
+            );
+            let kubeconfig = Kubeconfig::from_yaml(&text).expect("a kubeconfig");
+            let config = from_kubeconfig(kubeconfig, &Proxies::default()).expect("usable");
+            config.auth_info.exec.and_then(|exec| exec.cluster).and_then(|cluster| cluster.server)
+        };
+        assert_eq!(with(true).as_deref(), Some("https://api.example.com"));
+        assert_eq!(with(false), None);
     }
 
     #[test]
