@@ -60,7 +60,7 @@ fn from_kubeconfig(kubeconfig: Kubeconfig, proxies: &Proxies) -> Result<Config, 
             .and_then(|user| user.auth_info)
             .ok_or_else(|| format!("kubeconfig: there is no user {name}, which context {current} names"))?,
     };
-    // an exec plugin may be told which cluster its credentials are for
+    // an exec plugin that asks for it receives the cluster that its credentials are for
     if let Some(exec) = user.exec.as_mut().filter(|exec| exec.provide_cluster_info) {
         exec.cluster = Some(ExecAuthCluster::try_from(&cluster).map_err(|error| unusable(&error))?);
     }
