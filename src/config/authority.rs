@@ -13,7 +13,10 @@ use itwin_api::{
     limits::URL_MAX,
 };
 use itwin_core::{failure::Failure, messages_permission};
-use itwin_oauth::assertion::{AssertionAudience, AssertionRules, SigningAlgorithm};
+use itwin_oauth::{
+    assertion::{AssertionAudience, AssertionRules, SigningAlgorithm},
+    tls::TrustedRoots,
+};
 use kube::core::{Selector, SelectorExt};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use url::Url;
@@ -35,6 +38,8 @@ pub struct AuthorityConfig {
     pub assertion: AssertionRules,
     /// CA certificates that replace the system's root certificates.
     pub roots: Option<Vec<CertificateDer<'static>>>,
+    /// Where these come from.
+    pub roots_from: TrustedRoots,
     /// Whether tokens are JWTs and must be verified.
     pub verify: bool,
     /// The lifetime of opaque tokens for which the authority states none.
@@ -74,6 +79,7 @@ impl AuthorityConfig {
             client_authentication: spec.client_authentication,
             assertion: spec.client_assertion.as_ref().map(assertion_rules).unwrap_or_default(),
             roots: spec.ca_bundle.as_deref().map(bundle).transpose()?,
+            roots_from: if spec.ca_bundle.is_some() { TrustedRoots::Configured } else { TrustedRoots::System },
             verify: spec.access_token_format == AccessTokenFormat::Jwt,
             default_token_lifetime: spec
                 .default_token_lifetime
@@ -112,7 +118,7 @@ impl AuthorityConfig {
     /// # Errors
     /// As [`Self::new`].
     pub fn trusting(self, pem: &[u8]) -> Result<Self, String> {
-        Ok(Self { roots: Some(roots("caBundleRef", pem)?), ..self })
+        Ok(Self { roots: Some(roots("caBundleRef", pem)?), roots_from: TrustedRoots::Referenced, ..self })
     }
 
     /// Whether the labels of a namespace determine whether its credentials may use this authority.

@@ -52,12 +52,12 @@ pub struct Deadlines {
 }
 
 impl Http {
-    /// A client that trusts `roots`, or the system's roots where there are none.
+    /// A client that trusts `roots`, or the system's roots where there are none; messages name where they come from.
     ///
     /// # Errors
     /// Text that says what is wrong with the roots, and where they come from.
     pub fn new(
-        roots: Option<&[CertificateDer<'static>]>,
+        (roots, roots_from): (Option<&[CertificateDer<'static>]>, TrustedRoots),
         deadlines: Deadlines,
         proxies: Proxies,
         clock: Clock,
@@ -77,8 +77,7 @@ impl Http {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()
             .map_err(|error| format!("no TLS client can be made ({})", root_cause(&error)))?;
-        let roots = if roots.is_some() { TrustedRoots::Configured } else { TrustedRoots::System };
-        Ok(Self { client, deadlines, clock, roots, servers: Servers::default() })
+        Ok(Self { client, deadlines, clock, roots: roots_from, servers: Servers::default() })
     }
 
     /// What makes such clients from the configuration of an authority.
@@ -86,7 +85,8 @@ impl Http {
     pub fn connect(clock: Clock, proxies: Proxies) -> Connect {
         Arc::new(move |config| {
             let deadlines = Deadlines { request: config.request_timeout, connect: config.connect_timeout };
-            let http = Self::new(config.roots.as_deref(), deadlines, proxies.clone(), clock.clone())?;
+            let roots = (config.roots.as_deref(), config.roots_from);
+            let http = Self::new(roots, deadlines, proxies.clone(), clock.clone())?;
             Ok(Arc::new(http))
         })
     }
