@@ -208,6 +208,7 @@ impl CallError {
             Self::Forbidden(said) => CallFailure::Forbidden(said),
             Self::Rejected(_, said) => CallFailure::Refused(said),
             Self::Unavailable(_, said) => CallFailure::Unavailable(said),
+            Self::Timeout => CallFailure::Timeout,
             _ => CallFailure::NoAnswer,
         }
     }

@@ -178,7 +178,8 @@ impl Reconciler<'_> {
         let name = &self.references.key.namespace;
         let namespace = self.context.cluster.call(Step::GetNamespace, api.get_metadata(name)).await;
         let authority = &self.references.credential.spec.authority_ref.name;
-        let namespace = namespace.map_err(|error| messages::namespace_unreadable(name, authority, &error))?;
+        let namespace =
+            namespace.map_err(|error| messages::namespace_unreadable(name, authority, &error, error.why()))?;
         Ok(namespace.metadata.labels.unwrap_or_default())
     }
 

@@ -185,6 +185,19 @@ impl Registry {
         all.iter().filter(|(_, kept)| *kept.authority == *authority).map(|(key, _)| key.clone()).collect()
     }
 
+    /// The keys of those whose authority is none of these.
+    #[must_use]
+    pub fn users_of_none_of(&self, is_known: impl Fn(&str) -> bool) -> Vec<Arc<ObjectKey>> {
+        let all = self.all();
+        all.iter().filter(|(_, kept)| !is_known(&kept.authority)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether its first listing has ended.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        *self.is_listed.borrow()
+    }
+
     /// The key as it is kept here, of which there is one for all.
     #[must_use]
     pub fn key(&self, key: &ObjectKey) -> Option<Arc<ObjectKey>> {

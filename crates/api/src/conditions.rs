@@ -53,6 +53,8 @@ reasons! {
     // configuration
     AuthorityNotFound,
     AuthorityNotReady,
+    /// It is not known whether the authority exists.
+    AuthorityReadFailed,
     NamespaceNotAllowed,
     ScopeNotAllowed,
     AudienceNotAllowed,

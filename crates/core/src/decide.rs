@@ -129,7 +129,11 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
 /// What the spec names and is not there, or is of no use, is reported before it is needed: the token is good meanwhile.
 fn dangling_reference(observed: &ObservedState, now: DateTime<Utc>) -> Option<Action> {
     let failure = match (&observed.authority, &observed.client) {
-        (Authority::Unavailable(failure), _) if failure.reason == Reason::AuthorityNotFound => failure,
+        (Authority::Unavailable(failure), _)
+            if matches!(failure.reason, Reason::AuthorityNotFound | Reason::AuthorityReadFailed) =>
+        {
+            failure
+        }
         (_, Client::Missing) => return Some(attempt(observed, now, |observed| fetch(observed, Fetch::Client))),
         (_, Client::Unusable(failure)) => failure,
         _ => return None,

@@ -118,6 +118,16 @@ impl Operator {
         Ok(())
     }
 
+    /// The status and the body of the response of its HTTP server for a path.
+    ///
+    /// # Errors
+    /// Fails if it does not respond.
+    pub async fn answer(&self, path: &str) -> Result<(u16, String)> {
+        let client = reqwest::Client::builder().timeout(ANSWER).build()?;
+        let answer = client.get(format!("http://{}{path}", self.address)).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
     /// The response of its HTTP server for a path.
     ///
     /// # Errors
