@@ -1,8 +1,9 @@
 //! The status while a call of the credential is in flight: time passes for `Ready` although it hangs.
 //!
 //! A reconcile reports at its end, and a token request may take a minute. So while one is under way, what it observed
-//! last is kept, and when time alone changes `Ready`, the status is written immediately. The report at the end waits for
-//! that write, so that it is never overwritten by it.
+//! last is kept, and when time alone changes `Ready`, the status is written immediately; so is a failure that would wait
+//! for the end of another call that hangs. The report at the end waits for that write, so that it is never overwritten by
+//! it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -25,6 +26,8 @@ use crate::metrics::CredentialLabels;
 
 /// A change that is later than any reconcile ends is left to the next one.
 const HORIZON: TimeDelta = TimeDelta::minutes(4);
+/// A failure is reported after this while the reconcile goes on: most end sooner, and report it themselves.
+const UNREPORTED: TimeDelta = TimeDelta::milliseconds(500);
 /// The wait after a write that failed.
 const RETRY: TimeDelta = TimeDelta::seconds(1);
 
@@ -79,10 +82,13 @@ impl Interim {
         schedule::next_ready_change(observed, now).is_some_and(|at| at <= now + HORIZON)
     }
 
-    /// Replaces what was observed last; nothing of it changes soon where there is no `basis`.
-    pub(super) fn set(&self, basis: Option<Basis>, now: DateTime<Utc>) {
+    /// Replaces what was observed last; nothing of it changes soon where there is no `basis`, and nothing of it is
+    /// unreported unless `has_news`.
+    pub(super) fn set(&self, basis: Option<Basis>, has_news: bool, now: DateTime<Utc>) {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = basis.and_then(|basis| Some((schedule::next_ready_change(&basis.observed, now)?, basis)));
+        let news = has_news.then_some(now + UNREPORTED);
+        let change = |basis: &Basis| schedule::next_ready_change(&basis.observed, now);
+        let next = basis.and_then(|basis| Some((change(&basis).into_iter().chain(news).min()?, basis)));
         let is_same = next.is_none() && due.next.is_none();
         *due = Due { next, count: due.count.wrapping_add(1) };
         drop(due);

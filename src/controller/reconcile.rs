@@ -3,7 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::FutureExt;
+use futures::{FutureExt, future::join_all};
 use itwin_api::{credential::ITwinServiceCredential, time};
 use itwin_core::{
     action::{Action, Fetch, IssueReason},
@@ -28,6 +28,7 @@ use super::{
     observation,
     reconciler::{AWAIT_AUTHORITY, Attempted, Reconciler, requeue},
     references::{References, requester},
+    restarts::Restarted,
 };
 use crate::{cluster::CallError, observe::index::Known};
 
@@ -159,9 +160,11 @@ async fn reconcile_object(
         waits_long: false,
         is_blocked: false,
         counts_at: None,
+        restarted: Restarted::default(),
         interim: Arc::default(),
         worker: Some(worker),
     };
+    reconciler.restarted.begin(&reconciler.retry_state.restarts);
     let interim = reconciler.interim.clone();
     let result = tokio::select! {
         biased;
@@ -170,6 +173,9 @@ async fn reconcile_object(
     };
     let written = interim.take_written().await;
     reconciler.note_interim(written);
+    // events come last: one that hangs delays no status
+    reconciler.publish_restarts().await;
+    reconciler.report_long_renewal().await;
     // what failed to be read may still be needed
     if !reconciler.waits && result.is_ok() {
         queue.leave(key);
@@ -193,7 +199,6 @@ impl Reconciler<'_> {
     }
 
     async fn run(&mut self) -> Result<RequeueAfter, CallError> {
-        self.report_long_renewal().await;
         let waits_unread = self.slot.is_none() && observation::is_new(&self.references, &self.retry_state);
         if !self.context.watch_secrets && !waits_unread {
             self.fetch_secret_metadata().await;
@@ -334,19 +339,16 @@ impl Reconciler<'_> {
     async fn fetch_secret_metadata(&mut self) {
         let Context { cluster, index, clock, .. } = self.context;
         let keys = [&self.references.target, &self.references.client].map(Clone::clone);
-        for (what, key) in [Fetch::Target, Fetch::Client].into_iter().zip(&keys) {
-            if self.retry_state.reads_not_before(clock.now()).of(what).is_none() {
-                index.invalidate(key);
-                let result = fetched::read_metadata(cluster, index, key).await;
-                let left = self.observe().left(clock.now());
-                self.retry_state.read(
-                    what,
-                    result.map_err(|error| unreadable(key, &error)),
-                    left,
-                    &self.references.uid,
-                    clock.now(),
-                );
-            }
+        let waits = self.retry_state.reads_not_before(clock.now());
+        let due = [Fetch::Target, Fetch::Client].into_iter().zip(&keys).filter(|(what, _)| waits.of(*what).is_none());
+        // at the same time: where both hang, that is known as soon as of one
+        let reads = due.map(async |(what, key)| {
+            index.invalidate(key);
+            (what, fetched::read_metadata(cluster, index, key).await.map_err(|error| unreadable(key, &error)))
+        });
+        for (what, result) in join_all(reads).await {
+            let left = self.observe().left(clock.now());
+            self.retry_state.read(what, result, left, &self.references.uid, clock.now());
         }
     }
 

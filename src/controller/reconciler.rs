@@ -23,6 +23,7 @@ use super::{
     references::References,
     registry::Currency,
     requests::Slot,
+    restarts::Restarted,
 };
 use crate::cluster::CallError;
 
@@ -55,6 +56,8 @@ pub(super) struct Reconciler<'a> {
     pub(super) is_blocked: bool,
     /// When another attempt counts that is due and not made, since nothing is sent for now.
     pub(super) counts_at: Option<DateTime<Utc>>,
+    /// What became of workloads.
+    pub(super) restarted: Restarted,
     /// The status while a call is in flight.
     pub(super) interim: Arc<Interim>,
     /// The worker that does this.
@@ -90,8 +93,14 @@ impl Reconciler<'_> {
         let written = self.interim.try_take_written();
         self.note_interim(written);
         let now = self.context.clock.now();
-        let basis = Interim::is_near(observed, now).then(|| self.basis(observed, now));
-        self.interim.set(basis, now);
+        let has_news = self.has_news();
+        let basis = (has_news || Interim::is_near(observed, now)).then(|| self.basis(observed, now));
+        self.interim.set(basis, has_news, now);
+    }
+
+    /// Whether something failed that was not reported yet.
+    fn has_news(&self) -> bool {
+        matches!(self.outcome, Some(Attempted::Failed(_))) || self.restarted.has_failed(&self.retry_state.restarts)
     }
 
     /// Notes a status that was written while a call was in flight.
