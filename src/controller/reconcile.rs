@@ -26,9 +26,8 @@ use super::{
     context::Context,
     fetched::{self, FetchedSecrets},
     observation,
-    reconciler::{AWAIT_AUTHORITY, Attempted, Reconciler, requeue},
+    reconciler::{AWAIT_AUTHORITY, Attempted, Reconciler, Restarted, requeue},
     references::{References, requester},
-    restarts::Restarted,
 };
 use crate::{cluster::CallError, observe::index::Known};
 

@@ -9,6 +9,7 @@ use itwin_core::{
     failure::Failure,
     object::ObjectKey,
     observed::ObservedState,
+    restart::Restarts,
     retry_state::{FailedAttempt, RetryState},
 };
 use tokio::sync::OwnedSemaphorePermit;
@@ -23,7 +24,6 @@ use super::{
     references::References,
     registry::Currency,
     requests::Slot,
-    restarts::Restarted,
 };
 use crate::cluster::CallError;
 
@@ -68,6 +68,28 @@ pub(super) struct Reconciler<'a> {
 pub(super) enum Attempted {
     Written(IssueReason),
     Failed(Failure),
+}
+
+/// What became of workloads in one reconcile.
+#[derive(Default)]
+pub(super) struct Restarted {
+    /// Those that were restarted, and when the token was issued.
+    pub(super) names: Vec<String>,
+    pub(super) issued_at: Option<DateTime<Utc>>,
+    /// What was reported before.
+    reported: Option<String>,
+}
+
+impl Restarted {
+    /// A reconcile begins.
+    pub(super) fn begin(&mut self, restarts: &Restarts) {
+        self.reported = restarts.failure();
+    }
+
+    /// Whether something failed that was not reported.
+    pub(super) fn has_failed(&self, restarts: &Restarts) -> bool {
+        self.issued_at.is_some() && restarts.failure().is_some_and(|failure| self.reported.as_ref() != Some(&failure))
+    }
 }
 
 impl Reconciler<'_> {

@@ -7,11 +7,15 @@ use itwin_core::{
     events::{EventReason, Transition},
     messages_restart::{self, Obstacle},
     observed::ObservedState,
-    restart::{Obstructed, Order, Recorded, Restart, Restarts, Wanted},
+    restart::{Obstructed, Order, Recorded, Restart, Wanted},
 };
 use kube::Resource;
 
-use super::{action_error::ActionError, context::Context, reconciler::Reconciler};
+use super::{
+    action_error::ActionError,
+    context::Context,
+    reconciler::{Reconciler, Restarted},
+};
 use crate::{
     act::{
         rollout::{self, Cause},
@@ -24,28 +28,6 @@ use crate::{
 /// Workloads that are restarted in one step, at the same time. The schema allows 16, each takes two calls of at most 8 s:
 /// all take a minute at most, less than a reconcile may, and what failed is reported after each step.
 const AT_ONCE: usize = 4;
-
-/// What became of workloads in one reconcile.
-#[derive(Default)]
-pub(super) struct Restarted {
-    /// Those that were restarted, and when the token was issued.
-    names: Vec<String>,
-    issued_at: Option<DateTime<Utc>>,
-    /// What was reported before.
-    reported: Option<String>,
-}
-
-impl Restarted {
-    /// A reconcile begins.
-    pub(super) fn begin(&mut self, restarts: &Restarts) {
-        self.reported = restarts.failure();
-    }
-
-    /// Whether something failed that was not reported.
-    pub(super) fn has_failed(&self, restarts: &Restarts) -> bool {
-        self.issued_at.is_some() && restarts.failure().is_some_and(|failure| self.reported.as_ref() != Some(&failure))
-    }
-}
 
 impl Reconciler<'_> {
     /// What is to be done about workloads for the token that was observed.

@@ -99,8 +99,9 @@ impl Health {
         self.liveness.sign_of_life(&self.path);
     }
 
-    /// A request failed: `list` or `watch`.
+    /// A request failed: `list` or `watch`. That is a heartbeat too, also where the client never saw an end of it.
     pub(super) fn failed(&self, verb: &'static str, error: &WatchError) {
+        self.liveness.heartbeat(&self.path);
         if let Some(label) = error.label() {
             self.metrics.kubernetes_request(verb, self.resource, label);
             let is_forbidden = matches!(error, WatchError::Status { code: 401 | 403, .. });
