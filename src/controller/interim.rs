@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{credential::CredentialStatus, time};
 use itwin_core::{
     object::ObjectKey,
-    observed::{Description, ObservedState},
+    observed::{Description, Expires, ObservedState},
     schedule,
     status::{self, Attempts, ClientExpiry},
 };
@@ -45,8 +45,10 @@ pub(super) struct Basis {
     pub(super) description: Description,
     pub(super) previous: CredentialStatus,
     pub(super) failures: u32,
-    /// The client Secret, and when the client's credentials expire.
-    pub(super) client_expires: Option<(String, DateTime<Utc>)>,
+    pub(super) client_secret: String,
+    /// The key that says when the client's credentials expire.
+    pub(super) client_expires_key: String,
+    pub(super) client_expires: Option<Expires>,
 }
 
 /// The status while a reconcile is under way.
@@ -149,7 +151,11 @@ impl Interim {
             renew_at,
             previous: &basis.previous,
             waits_for: None,
-            client_expiry: basis.client_expires.as_ref().map(|(secret, at)| ClientExpiry { secret, at: *at }),
+            client_expiry: basis.client_expires.map(|expires| ClientExpiry {
+                secret: &basis.client_secret,
+                key: &basis.client_expires_key,
+                expires,
+            }),
             now,
         });
         let labels = CredentialLabels {

@@ -28,7 +28,7 @@ use super::{
     authorities::Authorities,
     fetched::FetchedSecrets,
     others::Others,
-    references::{References, client_reference_digest, requester},
+    references::{References, requester},
 };
 use crate::observe::{
     client_secret,
@@ -74,7 +74,7 @@ pub fn observe(
         known => target(references, retry_state, fetched, known, *others),
     };
     let written_by = writer_of_client(references, &known_client, *others);
-    let retry_key = retry_key((references, retry_state), revision, (&known_client, written_by.as_ref()), &target);
+    let retry_key = retry_key(retry_state, revision, (&known_client, written_by.as_ref()), &target);
     let renewed_for = match &known_target {
         Known::Present(secret_metadata) => secret_metadata.renewed_for.as_deref(),
         Known::Absent | Known::Unknown => None,
@@ -101,6 +101,8 @@ pub fn observe(
             renew_not_before: retry_state.renew_not_before(now),
             withheld: retry_state.reverts().withheld(),
             is_token_unknown: retry_state.last_held().is_none_or(|held| held.record.is_none()),
+            is_client_expiry_unread: retry_state.is_client_expiry_unread(),
+            is_check_due: retry_state.check_at().is_some_and(|at| at <= now),
         },
         retry_key,
         is_admitted: *is_admitted,
@@ -115,7 +117,7 @@ fn desired(references: &References<'_>) -> Desired {
     Desired {
         request: fingerprint::request(spec),
         authority: spec.authority_ref.name.clone(),
-        client_reference: client_reference_digest(references),
+        client_reference: fingerprint::client_reference(&spec.client_credentials_ref),
         secret: references.target.to_string(),
         template_failure: template::check(spec.secret_template.as_ref()).err(),
         policy: Policy::new(spec),
@@ -282,13 +284,12 @@ fn client(references: &References<'_>, retry_state: &RetryState, fetched: &Fetch
 }
 
 fn retry_key(
-    (references, retry_state): (&References<'_>, &RetryState),
+    retry_state: &RetryState,
     authority: AuthorityRevision,
     client: (&Known, Option<&Failure>),
     target: &Target,
 ) -> RetryKey {
     RetryKey {
-        generation: references.credential.metadata.generation.unwrap_or_default(),
         authority,
         client: match client {
             (_, Some(failure)) => ClientKey::NotAllowed(failure.message.clone()),

@@ -198,13 +198,12 @@ impl Reconciler<'_> {
     }
 
     async fn run(&mut self) -> Result<RequeueAfter, CallError> {
+        self.retry_state.follow_spec(self.references.credential, self.context.clock.now());
         let waits_unread = self.slot.is_none() && observation::is_new(&self.references, &self.retry_state);
         if !self.context.watch_secrets && !waits_unread {
             self.fetch_secret_metadata().await;
         }
         self.recheck_namespace().await;
-        let generation = self.references.credential.metadata.generation.unwrap_or_default();
-        self.retry_state.reverts_mut().for_generation(generation);
         for _ in 0..STEPS_MAX {
             // taken before the state is observed: a write is guarded by what was decided on, not by a later watch event
             let known = self.context.index.get(&self.references.target);
@@ -385,7 +384,7 @@ impl Reconciler<'_> {
             let digest = read.content.is_ok().then(|| read.material.digest(&self.references.uid));
             self.retry_state.client_read(read.version.clone(), digest);
         }
-        self.retry_state.client_expires(read.as_ref().and_then(|read| read.material.expires_at()));
+        self.retry_state.client_expiry_read(read.as_ref().and_then(|read| read.material.expires()));
         self.fetched.client_is_missing = read.is_none();
         self.fetched.client = read;
         Ok(())

@@ -25,7 +25,7 @@ use super::{
     registry::Currency,
     requests::Slot,
 };
-use crate::cluster::CallError;
+use crate::{cluster::CallError, observe::index::Known};
 
 /// Wait for an authority that was not reconciled yet; its first answer enqueues the credential before that.
 pub(super) const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
@@ -99,6 +99,11 @@ impl Reconciler<'_> {
         let others = &Registered { index, namespaces };
         let caches = Caches { index, others, authorities, is_admitted: self.slot.is_some() };
         let now = self.context.clock.now();
+        let client = index.get(&self.references.client);
+        self.retry_state.client_known(match &client {
+            Known::Present(secret_metadata) => Some(&secret_metadata.version),
+            Known::Unknown | Known::Absent => None,
+        });
         let mut observed = observation::observe(&self.references, &self.retry_state, &self.fetched, &caches, now);
         observed.restart = self.observe_restarts(&observed);
         observed
@@ -149,7 +154,9 @@ impl Reconciler<'_> {
             description: self.description(),
             previous: self.previous_status().into_owned(),
             failures: self.retry_state.failures_and_postponed(),
-            client_expires: self.retry_state.client_expires_at().map(|at| (self.references.client.to_string(), at)),
+            client_secret: self.references.client.to_string(),
+            client_expires_key: credential.spec.client_credentials_ref.expires_at_key.clone(),
+            client_expires: self.retry_state.client_expires(),
         }
     }
 

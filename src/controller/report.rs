@@ -61,8 +61,12 @@ impl Reconciler<'_> {
             next_attempt
         };
         let client_secret = self.references.client.to_string();
-        let client_expiry =
-            self.retry_state.client_expires_at().map(|at| status::ClientExpiry { secret: &client_secret, at });
+        let key = &*self.references.credential.spec.client_credentials_ref.expires_at_key;
+        let client_expiry = self.retry_state.client_expires().map(|expires| status::ClientExpiry {
+            secret: &client_secret,
+            key,
+            expires,
+        });
         let status = status::status(&status::Inputs {
             observed: &observed,
             attempts: &self.retry_state.reported(now),
@@ -102,8 +106,10 @@ impl Reconciler<'_> {
         let reverts = self.retry_state.reverts();
         let until_revert = reverts.not_before(now).or_else(|| reverts.conflict_until(now)).map(|at| at - now);
         let until_notice = client_expiry.and_then(|expiry| expiry.next_change(now)).map(|at| at - now);
-        let all = [Some(again), wait, until_attempt, until_change, until_revert, until_notice, self.until_labels()];
-        Ok(requeue(all.into_iter().flatten().min().unwrap_or(again)))
+        // one that is due and did not happen waits for something else
+        let until_check = self.retry_state.check_at().filter(|at| *at > now).map(|at| at - now);
+        let until_report = [until_attempt, until_change, until_revert, until_notice, until_check, self.until_labels()];
+        Ok(requeue(until_report.into_iter().chain([wait]).flatten().fold(again, TimeDelta::min)))
     }
 
     /// Reports a renew annotation that is too long, once for as long as it is.

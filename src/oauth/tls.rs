@@ -145,19 +145,27 @@ mod tests {
     fn every_handshake_is_a_full_one() {
         let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let certificate = certified.cert.der().clone();
-        let client = Arc::new(config(Some(std::slice::from_ref(&certificate))).expect("roots"));
+        let full = config(Some(std::slice::from_ref(&certificate))).expect("roots");
+        // what a client without that setting does, or the test would pass with any server that resumes nothing
+        let mut resuming = full.clone();
+        resuming.resumption = Resumption::default();
+        let kinds = [(full, HandshakeKind::Full), (resuming, HandshakeKind::Resumed)];
         for version in [&TLS12, &TLS13] {
             let provider = Arc::new(aws_lc_rs::default_provider());
             let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
             let server = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[version]);
             let server = server.expect("a version").with_no_client_auth();
             let server = Arc::new(server.with_single_cert(vec![certificate.clone()], key).expect("a server"));
-            for number in 0..3 {
-                let name = ServerName::try_from("localhost").expect("a name");
-                let mut client = ClientConnection::new(client.clone(), name).expect("a client");
-                let mut server = ServerConnection::new(server.clone()).expect("a server");
-                exchange(&mut client, &mut server);
-                assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full), "{version:?}, connection {number}");
+            for (client, kind) in &kinds {
+                let client = Arc::new(client.clone());
+                for number in 0..3 {
+                    let name = ServerName::try_from("localhost").expect("a name");
+                    let mut client = ClientConnection::new(client.clone(), name).expect("a client");
+                    let mut server = ServerConnection::new(server.clone()).expect("a server");
+                    exchange(&mut client, &mut server);
+                    let expected = if number == 0 { HandshakeKind::Full } else { *kind };
+                    assert_eq!(client.handshake_kind(), Some(expected), "{version:?}, connection {number}");
+                }
             }
         }
     }

@@ -361,8 +361,8 @@ pub struct CredentialStatus {
     /// expiresAt minus minimumValidity, RFC 3339. Until then an outage of the authority does not affect workloads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usable_until: Option<String>,
-    /// Failed attempts since the last token. While the circuit of the authority is open, attempts that are due count too,
-    /// and the value then grows in steps that double.
+    /// Failed renewals since the last token. While the circuit of the authority is open, attempts that are due count too,
+    /// and the value then grows in steps that double. Changes of others to the Secret do not count.
     #[serde(default)]
     pub consecutive_failures: i32,
     /// The last failed attempt since the last token.

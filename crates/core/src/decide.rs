@@ -2,7 +2,7 @@
 //!
 //! The order matters: what must not be touched comes first, then whether a token is needed at all, then whether it
 //! may be requested now. Nothing is read that the decision does not need, so that a restart with everything valid
-//! reads no Secret.
+//! reads no Secret before its time, which each credential has at another instant.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ fn suspended(observed: &ObservedState) -> Action {
     match &observed.target {
         Target::Unread { .. } | Target::Presumed => fetch(observed, Fetch::Target),
         Target::Ours(held) if held.drift == Drift::Ownership && may_patch_own(observed) => Action::PatchMetadata,
-        Target::Ours(Held { data: Integrity::Unverified, .. }) => fetch(observed, Fetch::TargetData),
+        Target::Ours(held) if held.data.is_unread() => fetch(observed, Fetch::TargetData),
         _ => Action::UpToDate { renew_at: None },
     }
 }
@@ -73,7 +73,7 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
     if held.drift == Drift::Ownership && may_patch_own(observed) {
         return Action::PatchMetadata;
     }
-    if held.data == Integrity::Unverified {
+    if held.data.is_unread() {
         return fetch(observed, Fetch::TargetData);
     }
     let Some(token_metadata) = &held.token_metadata else {
@@ -119,6 +119,13 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
     }
     if let Some(action) = dangling_reference(observed, now) {
         return action;
+    }
+    // nothing else waits for these
+    if observed.history.is_client_expiry_unread && observed.client.version().is_some() {
+        return fetch(observed, Fetch::Client);
+    }
+    if observed.history.is_check_due && !held.form.is_read() {
+        return fetch(observed, Fetch::TargetData);
     }
     if let Some(until) = observed.renewal_request.and_then(|request| request.not_before) {
         return Action::AwaitBetterToken { until };
