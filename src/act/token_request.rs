@@ -75,5 +75,6 @@ pub fn names(authority: &Authority, order: &Order<'_>) -> Names {
         client_secret: order.client_secret.to_owned(),
         keys: spec.client_credentials_ref.clone(),
         grant_type: spec.grant_type,
+        method: authority.config.client_authentication,
     }
 }

@@ -82,7 +82,7 @@ pub fn observe(
     let annotation = references.renew_annotation().map(String::as_str);
     let client = match written_by {
         Some(failure) => Client::Unusable(failure),
-        None => client(references, retry_state, fetched, &known_client),
+        None => client(references, retry_state, (fetched, &known_client), authorities),
     };
     ObservedState {
         uid: references.uid.clone(),
@@ -264,7 +264,12 @@ fn metadata_clues(
     }
 }
 
-fn client(references: &References<'_>, retry_state: &RetryState, fetched: &FetchedSecrets, known: &Known) -> Client {
+fn client(
+    references: &References<'_>,
+    retry_state: &RetryState,
+    (fetched, known): (&FetchedSecrets, &Known),
+    authorities: &Authorities,
+) -> Client {
     let clues = ClientClues {
         known: match known {
             Known::Unknown => KnownVersion::Unknown,
@@ -279,8 +284,13 @@ fn client(references: &References<'_>, retry_state: &RetryState, fetched: &Fetch
         is_missing: fetched.client_is_missing,
         verified: retry_state.verified_client(),
     };
-    let keys = &references.credential.spec.client_credentials_ref;
-    client_state::client(&clues, || client_secret::not_found(&references.client.to_string(), keys))
+    client_state::client(&clues, || {
+        let spec = &references.credential.spec;
+        let authority = authorities.get(&spec.authority_ref.name);
+        let method = authority.map(|authority| authority.config.client_authentication).unwrap_or_default();
+        let (secret, keys) = (references.client.to_string(), &spec.client_credentials_ref);
+        client_secret::not_found(&secret, keys, method, spec.grant_type)
+    })
 }
 
 fn retry_key(

@@ -9,7 +9,7 @@ use itwin_api::{
     limits::{CERTIFICATE_MAX, CLIENT_ID_MAX, CLIENT_SECRET_MAX, KEY_ID_MAX, PRIVATE_KEY_MAX, USER_MAX},
     time,
 };
-use itwin_core::{failure::Failure, fingerprint, observed::Expires};
+use itwin_core::{client_keys, failure::Failure, fingerprint, observed::Expires};
 use itwin_oauth::{
     assertion::{ClientKey, Thumbprints},
     sensitive::Sensitive,
@@ -209,12 +209,19 @@ fn value(text: &Sensitive, may_have_lines: bool) -> Result<Sensitive, &'static s
 
 /// The failure if the client Secret does not exist.
 #[must_use]
-pub fn not_found(secret_ref: &str, keys: &ClientCredentialsRef) -> Failure {
+pub fn not_found(
+    secret_ref: &str,
+    keys: &ClientCredentialsRef,
+    method: ClientAuthentication,
+    grant: GrantType,
+) -> Failure {
+    let required = client_keys::required(keys, method, grant);
+    let noun = if required.len() == 1 { "key" } else { "keys" };
     Failure::new(
         Reason::ClientCredentialsNotFound,
         format!(
-            "Secret {secret_ref} does not exist: create it with the keys {} and {} from the app registration",
-            keys.client_id_key, keys.client_secret_key
+            "Secret {secret_ref} does not exist: create it with the {noun} {} from the app registration",
+            client_keys::enumerated(&required)
         ),
     )
 }
@@ -367,6 +374,30 @@ mod tests {
         // who signs nothing needs neither
         let post: &[(&str, &[u8])] = &[("client_id", b"id"), ("client_secret", b"s"), ("certificate", b"x")];
         assert_eq!(rejected(post, POST, SERVICE), "");
+    }
+
+    #[test]
+    fn secret_that_does_not_exist_is_to_be_created_with_the_keys_that_a_request_needs() {
+        let keys: ClientCredentialsRef = serde_json::from_value(serde_json::json!({"name": "client"})).expect("valid");
+        let message = |method, grant| not_found("team-a/client", &keys, method, grant).message;
+        assert_eq!(
+            message(POST, SERVICE),
+            "Secret team-a/client does not exist: create it with the keys client_id and client_secret from the app \
+             registration"
+        );
+        assert!(message(ClientAuthentication::PrivateKeyJwt, SERVICE).contains("keys client_id and private_key from"));
+        let public = message(ClientAuthentication::None, GrantType::Password);
+        assert!(public.contains("the keys client_id, username and password from"), "{public}");
+        // and no request misses another key
+        for method in [POST, ClientAuthentication::PrivateKeyJwt, ClientAuthentication::None] {
+            for grant in [SERVICE, GrantType::Password] {
+                let missing = rejected(&[], method, grant);
+                for key in client_keys::required(&keys, method, grant) {
+                    assert!(missing.contains(&format!("key {key} ")), "{missing}");
+                }
+                assert_eq!(missing.matches(" is missing").count(), client_keys::required(&keys, method, grant).len());
+            }
+        }
     }
 
     #[test]

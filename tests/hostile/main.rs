@@ -74,6 +74,7 @@ fn names() -> Names {
         client_secret: "team/client".to_owned(),
         keys: client_keys(),
         grant_type: GrantType::ClientCredentials,
+        method: ClientAuthentication::default(),
     }
 }
 

@@ -4,6 +4,7 @@
 mod tests;
 
 use itwin_api::{
+    authority::ClientAuthentication,
     conditions::Reason,
     credential::{ClientCredentialsRef, GrantType},
 };
@@ -14,7 +15,7 @@ use itwin_oauth::{
 };
 
 use super::transport;
-use crate::failure::Failure;
+use crate::{client_keys, failure::Failure};
 
 /// Names of objects, for messages.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub struct Names {
     pub keys: ClientCredentialsRef,
     /// The grant type of the credential.
     pub grant_type: GrantType,
+    /// How the client authenticates.
+    pub method: ClientAuthentication,
 }
 
 /// A token request without a token response.
@@ -128,20 +131,21 @@ fn error_response(code: ErrorCode, names: &Names) -> Failure {
 }
 
 /// What the server answered, and what to do about it.
-fn answered(code: ErrorCode, Names { client_secret, keys, grant_type, .. }: &Names) -> String {
+fn answered(code: ErrorCode, names: &Names) -> String {
+    let Names { client_secret, keys, grant_type, .. } = names;
     match code {
-        ErrorCode::InvalidClient => format!(
-            "answered invalid_client: check {} and {} in Secret {client_secret}; a new registration can take ten minutes",
-            keys.client_id_key, keys.client_secret_key
-        ),
+        ErrorCode::InvalidClient => invalid_client(names),
         ErrorCode::InvalidScope => format!(
             "answered invalid_scope: check spec.scopes against what the client of Secret {client_secret} is registered \
              for"
         ),
-        ErrorCode::UnauthorizedClient => format!(
-            "answered unauthorized_client: register the client of Secret {client_secret} as a service (client \
-             credentials)"
-        ),
+        ErrorCode::UnauthorizedClient => {
+            let grant = match grant_type {
+                GrantType::ClientCredentials => "as a service (client credentials)",
+                GrantType::Password => "for the grant type password (resource owner password credentials)",
+            };
+            format!("answered unauthorized_client: register the client of Secret {client_secret} {grant}")
+        }
         ErrorCode::UnsupportedGrantType => {
             "answered unsupported_grant_type: it does not offer spec.grantType, ask its administrator".to_owned()
         }
@@ -162,4 +166,20 @@ fn answered(code: ErrorCode, Names { client_secret, keys, grant_type, .. }: &Nam
         }
         ErrorCode::Other => "rejected the request with an error of its own: its logs show which".to_owned(),
     }
+}
+
+/// The server does not accept the client: advice by what it authenticates with.
+fn invalid_client(Names { authority, client_secret, keys, method, .. }: &Names) -> String {
+    let named = client_keys::enumerated(&client_keys::of_client(keys, *method));
+    let registered = match method {
+        ClientAuthentication::ClientSecretPost | ClientAuthentication::ClientSecretBasic => String::new(),
+        ClientAuthentication::PrivateKeyJwt => format!(
+            ", that the public key is registered for the client, and clientAssertion of ITwinAuthority {authority}"
+        ),
+        ClientAuthentication::None => ", and that the client is registered as a public client".to_owned(),
+    };
+    format!(
+        "answered invalid_client: check {named} in Secret {client_secret}{registered}; a new registration can take ten \
+         minutes"
+    )
 }
