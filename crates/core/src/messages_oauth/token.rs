@@ -140,7 +140,8 @@ fn answered(code: ErrorCode, Names { client_secret, keys, grant_type, .. }: &Nam
         ),
         ErrorCode::UnauthorizedClient => format!(
             "answered unauthorized_client: register the client of Secret {client_secret} as a service (client \
-             credentials)"
+             credentials), and check {} there, for which some servers answer so too",
+            keys.client_secret_key
         ),
         ErrorCode::UnsupportedGrantType => {
             "answered unsupported_grant_type: it does not offer spec.grantType, ask its administrator".to_owned()
@@ -155,7 +156,7 @@ fn answered(code: ErrorCode, Names { client_secret, keys, grant_type, .. }: &Nam
         }
         ErrorCode::AccessDenied => format!(
             "answered access_denied: have the client of Secret {client_secret} allowed for spec.audience, \
-             spec.resources and spec.scopes"
+             spec.resources and spec.scopes; a realm that is switched off answers so too"
         ),
         ErrorCode::InvalidTarget => {
             "answered invalid_target (RFC 8707): check spec.resources and spec.audience".to_owned()
