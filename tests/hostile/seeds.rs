@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, path::Path};
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
+/// One run of a target.
+type Target = fn(&[u8]);
+
 /// The targets by their names.
-const TARGETS: [(&str, fn(&[u8])); 6] = [
+const TARGETS: [(&str, Target); 6] = [
     ("client_secret", targets::client_secret::run),
     ("documents_and_claims", targets::documents_and_claims::run),
     ("objects", targets::objects::run),

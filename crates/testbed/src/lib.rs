@@ -246,7 +246,6 @@ pub fn choose_cryptography() {
 }
 
 /// An HTTP client of the testbed: all its servers are on this machine, whatever proxy the user's environment names.
-#[must_use]
 pub fn http() -> reqwest::ClientBuilder {
     reqwest::Client::builder().no_proxy()
 }
