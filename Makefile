@@ -1,10 +1,19 @@
 # Tasks for developers and new users; `make help` lists them.
 
 CARGO ?= cargo
-OPERATOR := target/debug/itwin-credential-operator
-TESTBED := target/debug/testbed
 # A static binary, as in the image.
 STATIC := $(shell uname -m)-unknown-linux-gnu
+# On Linux, what is built, tested and shown is linked as in the image, wherever glibc and its static library are at hand:
+# the C library resolves names, and one that is loaded does so in another way. Elsewhere the tests say what was skipped.
+ifneq ($(and $(findstring host: $(STATIC),$(shell rustc -vV)),$(filter /%,$(shell cc -print-file-name=libc.a))),)
+export CARGO_BUILD_TARGET := $(STATIC)
+export CARGO_TARGET_$(shell echo $(STATIC) | tr a-z- A-Z_)_RUSTFLAGS := -C target-feature=+crt-static
+BUILT := target/$(STATIC)/debug
+else
+BUILT := target/debug
+endif
+OPERATOR := $(BUILT)/itwin-credential-operator
+TESTBED := $(BUILT)/testbed
 # Tests mostly wait for servers, so run more of them than there are cores.
 TEST_THREADS ?= 16
 # The name of a test, or a part of it, to run only matching tests: make test ARGS=renewal

@@ -363,6 +363,10 @@ fn demo(cluster: &Cluster) -> Result<Command> {
     ensure!(program.exists(), "build the workspace first: {} is missing", program.display());
     let mut command = Command::new(program);
     command.args(["demo", PROGRAM]).env("CLUSTER", context).env("KUBECONFIG", &cluster.testbed.kubeconfig);
+    // everything that the demo calls is on this machine: a proxy that a user needs for other servers is not asked
+    for proxy in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy"] {
+        command.env(proxy, "http://127.0.0.1:1");
+    }
     Ok(command)
 }
 

@@ -119,7 +119,7 @@ impl Reconciler<'_> {
             client,
             client_secret: &self.references.client.to_string(),
             held: observed.held_of_client(now),
-            record: self.retry_state.last_held().and_then(|held| held.record.as_ref()),
+            last_held: self.retry_state.last_held(),
         };
         let issued = token_request::request_token(&authority, &order).await;
         let version = read.version.clone();

@@ -50,8 +50,6 @@ pub struct Authority {
 
 /// The metadata and the keys that an authority publishes.
 pub struct Metadata {
-    /// Its issuer identifier as it writes it itself, with or without a trailing slash.
-    pub issuer: String,
     /// Its endpoints.
     pub endpoints: Endpoints,
     /// Its signing keys; none where tokens are opaque.
@@ -102,21 +100,18 @@ impl Authority {
     /// # Errors
     /// [`MetadataError`].
     pub async fn refresh(&self) -> Result<Arc<Metadata>, MetadataError> {
-        let (issuer, endpoints) = self.discover().await?;
+        let endpoints = self.discover().await?;
         let keys = if self.config.verify { Some(self.fetch_keys(endpoints.jwks.as_ref()).await?) } else { None };
         let (refreshed_at, refreshed) = (self.clock.now(), self.clock.monotonic());
-        Ok(self.store(Metadata { issuer, endpoints, keys, refreshed_at, refreshed }))
+        Ok(self.store(Metadata { endpoints, keys, refreshed_at, refreshed }))
     }
 
-    async fn discover(&self) -> Result<(String, Endpoints), MetadataError> {
+    async fn discover(&self) -> Result<Endpoints, MetadataError> {
         let config = &self.config;
         if let Some(token) = &config.token_endpoint
             && (config.jwks_uri.is_some() || !config.verify)
         {
-            return Ok((
-                config.written_issuer.clone(),
-                Endpoints { token: token.clone(), jwks: config.jwks_uri.clone() },
-            ));
+            return Ok(Endpoints { token: token.clone(), jwks: config.jwks_uri.clone() });
         }
         let url = discovery::document_url(&config.issuer);
         let body = self.get(&url, Document::Discovery).await?;
@@ -170,7 +165,7 @@ impl Authority {
         let id = assertion_id().ok_or_else(|| RequestError::NotSent(token_messages::no_randomness(names)))?;
         let server = Server {
             token_endpoint: &metadata.endpoints.token,
-            issuer: &metadata.issuer,
+            issuer: &self.config.written_issuer,
             assertion: &self.config.assertion,
         };
         let response = token::request(&*self.transport, server, request, self.clock.now(), &id).await?;
@@ -210,8 +205,8 @@ impl Authority {
 /// Whether other keys may verify the token: some servers publish a new key under the identifier of the old one, or
 /// without any.
 fn may_be_rotation(error: VerificationError) -> bool {
-    use VerificationError::{AlgorithmMismatch, Signature, UnknownKey};
-    matches!(error, UnknownKey | Signature | AlgorithmMismatch)
+    use VerificationError::{AlgorithmMismatch, Signature, UnknownKey, UnusableKey};
+    matches!(error, UnknownKey | UnusableKey | Signature | AlgorithmMismatch)
 }
 
 /// A fresh identifier for a client assertion; `None` where the system gives no random numbers, without which there is

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use itwin_oauth::{
     tls::{TlsError, TrustedRoots},
     token::ErrorCode,
-    transport::{ClientCertificateAsked, Transport, TransportError, body_max, retry_after},
+    transport::{ClientCertificateAsked, TOO_MANY_REQUESTS, Transport, TransportError, body_max, retry_after},
 };
 use reqwest::{Url, redirect};
 use rustls::pki_types::CertificateDer;
@@ -25,7 +25,7 @@ use crate::{clock::Clock, config::proxy::Proxies};
 /// Idle connections are closed after this: shorter than the usual 60 s of load balancers, so that a renewal does not
 /// meet a connection that the other side has just closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The body of a 5xx is read for so long: it may name an OAuth error, and what the status says is known.
+/// The body of a 429 or 5xx is read for so long: it may name an OAuth error, and what the status says is known.
 const ERROR_BODY_WITHIN: Duration = Duration::from_secs(1);
 /// How a web server answers a client that has no certificate: nginx with 400 (or 495 and 496 where an error page is
 /// configured), others with 401 or 403.
@@ -102,15 +102,17 @@ impl Http {
         if status.is_redirection() {
             return Err(TransportError::Redirect(status.as_u16()));
         }
-        if status == http::StatusCode::TOO_MANY_REQUESTS {
-            return Err(TransportError::RateLimited(retry_after));
-        }
-        if status.is_server_error() {
-            // the server failed, with or without a body that can be read
+        let is_limited = status.as_u16() == TOO_MANY_REQUESTS;
+        if is_limited || status.is_server_error() {
+            // the status is an answer, with or without a body that can be read
             let body =
                 tokio::time::timeout(ERROR_BODY_WITHIN, self.body(&mut response, in_this_request, longest)).await;
             let body = body.ok().and_then(Result::ok).unwrap_or_default();
-            return Err(TransportError::Server(status.as_u16(), retry_after, body));
+            return Err(if is_limited {
+                TransportError::RateLimited(retry_after, body)
+            } else {
+                TransportError::Server(status.as_u16(), retry_after, body)
+            });
         }
         let body = self.body(&mut response, in_this_request, longest).await?;
         let mut answer = http::Response::new(body);

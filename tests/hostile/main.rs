@@ -6,6 +6,7 @@
 mod corpus;
 mod objects;
 mod process;
+mod seeds;
 
 use std::{collections::BTreeMap, sync::LazyLock};
 

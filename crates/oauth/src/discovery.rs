@@ -73,8 +73,7 @@ pub fn document_url(issuer: &str) -> String {
     format!("{issuer}/.well-known/openid-configuration")
 }
 
-/// Reads a document and gives its issuer to the letter, and its endpoints. It must be `issuer`'s own and name endpoints
-/// of the issuer's origin.
+/// Reads a document and gives its endpoints. It must be `issuer`'s own and name endpoints of the issuer's origin.
 ///
 /// An endpoint that the administrator named is taken as it is; the document cannot change it.
 ///
@@ -85,9 +84,9 @@ pub fn endpoints(
     issuer: &str,
     named_token: Option<&Url>,
     named_jwks: Option<&Url>,
-) -> Result<(String, Endpoints), DiscoveryError> {
+) -> Result<Endpoints, DiscoveryError> {
     let document: Document = json::read(body).ok_or(DiscoveryError::NotADocument)?;
-    // slashes at its end mean nothing, but it is kept and sent to the letter
+    // slashes at its end mean nothing
     if document.issuer.len() > URL_MAX || !same_issuer(&document.issuer, issuer) {
         return Err(DiscoveryError::OtherIssuer(Shown::new(&document.issuer)));
     }
@@ -101,7 +100,7 @@ pub fn endpoints(
         Some(url) => Some(url.clone()),
         None => discovered(document.jwks_uri.as_deref(), Endpoint::Jwks, &issuer)?,
     };
-    Ok((document.issuer, Endpoints { token, jwks }))
+    Ok(Endpoints { token, jwks })
 }
 
 /// An endpoint that the document may name: https, on the issuer's origin, without user and fragment.
@@ -131,7 +130,7 @@ mod tests {
     const ISSUER: &str = "https://ims.example.com";
 
     fn read(document: &serde_json::Value) -> Result<Endpoints, DiscoveryError> {
-        endpoints(document.to_string().as_bytes(), ISSUER, None, None).map(|(_, endpoints)| endpoints)
+        endpoints(document.to_string().as_bytes(), ISSUER, None, None)
     }
 
     #[test]
@@ -172,7 +171,7 @@ mod tests {
         let named = Url::parse("https://other.example.com/t").expect("a URL");
         let document = serde_json::json!({"issuer": ISSUER, "token_endpoint": "https://evil.example.com/t"});
         let read = endpoints(document.to_string().as_bytes(), ISSUER, Some(&named), None);
-        assert_eq!(read.map(|(_, endpoints)| endpoints.token), Ok(named));
+        assert_eq!(read.map(|endpoints| endpoints.token), Ok(named));
     }
 
     #[test]

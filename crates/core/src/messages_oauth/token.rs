@@ -132,7 +132,7 @@ fn error_response(code: ErrorCode, names: &Names) -> Failure {
 
 /// What the server answered, and what to do about it.
 fn answered(code: ErrorCode, names: &Names) -> String {
-    let Names { client_secret, keys, grant_type, .. } = names;
+    let Names { client_secret, keys, grant_type, method, .. } = names;
     match code {
         ErrorCode::InvalidClient => invalid_client(names),
         ErrorCode::InvalidScope => format!(
@@ -144,7 +144,12 @@ fn answered(code: ErrorCode, names: &Names) -> String {
                 GrantType::ClientCredentials => "as a service (client credentials)",
                 GrantType::Password => "for the grant type password (resource owner password credentials)",
             };
-            format!("answered unauthorized_client: register the client of Secret {client_secret} {grant}")
+            // Keycloak answers so where the client secret is wrong
+            let named = client_keys::enumerated(&client_keys::of_client(keys, *method));
+            format!(
+                "answered unauthorized_client: register the client of Secret {client_secret} {grant}, and check {named} \
+                 there, for which some servers answer so too"
+            )
         }
         ErrorCode::UnsupportedGrantType => {
             "answered unsupported_grant_type: it does not offer spec.grantType, ask its administrator".to_owned()
@@ -159,7 +164,7 @@ fn answered(code: ErrorCode, names: &Names) -> String {
         }
         ErrorCode::AccessDenied => format!(
             "answered access_denied: have the client of Secret {client_secret} allowed for spec.audience, \
-             spec.resources and spec.scopes"
+             spec.resources and spec.scopes; a realm that is switched off answers so too"
         ),
         ErrorCode::InvalidTarget => {
             "answered invalid_target (RFC 8707): check spec.resources and spec.audience".to_owned()

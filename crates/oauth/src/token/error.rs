@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use super::ErrorCode;
 use crate::{
     assertion::ClientKeyError,
-    transport::{TransportError, UNAVAILABLE},
+    transport::{TOO_MANY_REQUESTS, TransportError, UNAVAILABLE},
 };
 
 /// A token request without a usable token response.
@@ -24,7 +24,7 @@ pub enum TokenError {
         code: ErrorCode,
         /// The status; servers differ in which they send with which error.
         status: u16,
-        /// The wait that a 5xx asks for.
+        /// The wait that a 429 or 5xx asks for.
         retry_after: Option<TimeDelta>,
     },
     /// Another status than that of success, without an OAuth error.
@@ -86,7 +86,7 @@ impl TokenError {
     pub fn server_wait(&self) -> Option<TimeDelta> {
         match self {
             Self::Transport(error) => error.server_wait(),
-            Self::Response { retry_after, status: UNAVAILABLE, .. } => *retry_after,
+            Self::Response { retry_after, status: UNAVAILABLE | TOO_MANY_REQUESTS, .. } => *retry_after,
             _ => None,
         }
     }

@@ -9,13 +9,16 @@ use oauth2::{
     StandardRevocableToken,
     basic::{BasicRevocationErrorResponse, BasicTokenIntrospectionResponse},
 };
-use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, IgnoredAny},
+};
 
 use super::{ErrorCode, MalformedResponse, TokenError};
 use crate::{
     json,
     scope::Scopes,
-    transport::{ClientCertificateAsked, Transport, TransportError},
+    transport::{ClientCertificateAsked, TOO_MANY_REQUESTS, Transport, TransportError},
 };
 
 /// A client of `oauth2` with the responses of this crate.
@@ -122,7 +125,7 @@ pub struct Carrier<'a, T: ?Sized> {
 struct CarriedAnswer {
     /// The status; none where there is no answer.
     status: Option<u16>,
-    /// The wait that a 5xx with an OAuth error asks for.
+    /// The wait that a 429 or 5xx with an OAuth error asks for.
     retry_after: Option<TimeDelta>,
     /// It may be the answer of a server that wants a client certificate.
     is_certificate_asked: bool,
@@ -135,6 +138,8 @@ pub enum CarrierError {
     Transport(#[from] TransportError),
     #[error("JSON that is nested too deeply")]
     TooDeep,
+    #[error("not one JSON text")]
+    NotJson,
 }
 
 impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
@@ -149,6 +154,10 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
         match (error, status) {
             (RequestTokenError::Request(CarrierError::Transport(error)), _) => error.into(),
             (RequestTokenError::Request(CarrierError::TooDeep), _) => MalformedResponse::TooDeep.into(),
+            (RequestTokenError::Request(CarrierError::NotJson), Some(status)) if !is_success(status) => {
+                TokenError::Status { status, is_certificate_asked }
+            }
+            (RequestTokenError::Request(CarrierError::NotJson), _) => MalformedResponse::NotATokenResponse.into(),
             (RequestTokenError::ServerResponse(code), status) => {
                 TokenError::Response { code, status: status.unwrap_or_default(), retry_after }
             }
@@ -160,15 +169,7 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, CarrierError> {
         let (mut response, retry_after) = match self.transport.send(request).await {
             Ok(response) => (response, None),
-            // an OAuth error explains more than the status, unless it is a code of the server's own
-            Err(TransportError::Server(status, retry_after, body))
-                if ErrorCode::named_in(&body).is_some_and(|code| code != ErrorCode::Other) =>
-            {
-                let mut response = HttpResponse::new(body);
-                *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
-                (response, retry_after)
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => explained(error)?,
         };
         let status = response.status().as_u16();
         if let Ok(mut answer) = self.answer.lock() {
@@ -178,10 +179,33 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
         if !json::is_shallow(response.body()) {
             return Err(CarrierError::TooDeep);
         }
+        // `oauth2` reads the first value, whatever follows it
+        if json::read::<IgnoredAny>(response.body()).is_none() {
+            return Err(CarrierError::NotJson);
+        }
         if is_success(status) {
             *response.status_mut() = as_oauth2_expects(response.body());
         }
         Ok(response)
+    }
+}
+
+/// The answer of a 429 or 5xx, with the wait that it asks for, where its OAuth error explains more than the status: where
+/// it is no code of the server's own.
+fn explained(error: TransportError) -> Result<(HttpResponse, Option<TimeDelta>), TransportError> {
+    let (status, retry_after, body) = match error {
+        TransportError::Server(status, retry_after, body) => (status, retry_after, body),
+        TransportError::RateLimited(retry_after, body) => (TOO_MANY_REQUESTS, retry_after, body),
+        other => return Err(other),
+    };
+    if ErrorCode::named_in(&body).is_some_and(|code| code != ErrorCode::Other) {
+        let mut response = HttpResponse::new(body);
+        *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
+        Ok((response, retry_after))
+    } else if status == TOO_MANY_REQUESTS {
+        Err(TransportError::RateLimited(retry_after, body))
+    } else {
+        Err(TransportError::Server(status, retry_after, body))
     }
 }
 
