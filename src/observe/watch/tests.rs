@@ -248,6 +248,6 @@ async fn list_that_is_never_answered_is_made_again_and_is_no_stall_of_the_proces
     assert!(requests.load(Ordering::SeqCst) > 5);
     assert_eq!(liveness.stalled(), None, "a restart helps against nothing here");
     let unlisted = liveness.unlisted();
-    assert!(unlisted.iter().all(|(_, trouble)| trouble.as_ref().is_some_and(|it| it.message.contains("60 s"))));
+    assert!(unlisted.iter().all(|(_, trouble)| trouble.as_ref().is_some_and(|it| it.message.contains("30 s"))));
     assert_eq!(unlisted.len(), 1);
 }
