@@ -11,9 +11,12 @@ use serde_json::Value;
 /// Times of a status have no fractions of a second.
 const PRECISION: TimeDelta = TimeDelta::seconds(1);
 
-/// When the spec of each credential changed last, and to which generation.
+/// The newest generation of a credential, and since when there is one.
+type Change = (i64, DateTime<Utc>);
+
+/// When the spec of each credential changed last, by UID.
 #[derive(Clone, Default)]
-pub struct Generations(Arc<Mutex<BTreeMap<String, (i64, DateTime<Utc>)>>>);
+pub struct Generations(Arc<Mutex<BTreeMap<String, Change>>>);
 
 impl Generations {
     /// A credential is written.
