@@ -2,7 +2,7 @@
 //! message does not repeat the answer.
 
 use futures::{FutureExt, future::BoxFuture};
-use itwin_api::credential::GrantType;
+use itwin_api::{authority::ClientAuthentication, credential::GrantType};
 use itwin_core::messages_oauth::token::{Names, not_issued};
 use itwin_oauth::{
     assertion::{AssertionId, AssertionRules, ID_BYTES},
@@ -60,6 +60,7 @@ fn answered(status: u8, body: &[u8]) {
         client_secret: "team-a/client".to_owned(),
         keys: serde_json::from_str(r#"{"name": "client"}"#).expect("keys"),
         grant_type: GrantType::ClientCredentials,
+        method: ClientAuthentication::ClientSecretPost,
     };
     let endpoint = url::Url::parse("https://ims.example.com/token").expect("a URL");
     let server =

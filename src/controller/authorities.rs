@@ -144,7 +144,7 @@ impl Authorities {
             Listing::Pending => (observed::Authority::Pending, AuthorityRevision::default()),
             Listing::Incomplete(trouble) => {
                 let trouble = trouble.as_ref().map(|trouble| (trouble.message.as_str(), trouble.is_forbidden));
-                unavailable(messages::authorities_unlisted(name, trouble), NOT_LISTED)
+                (observed::Authority::Unlisted(messages::authorities_unlisted(name, trouble)), NOT_LISTED)
             }
         }
     }
@@ -369,7 +369,9 @@ mod tests {
             serde_json::from_value(json!({"clientCredentialsRef": {"name": "client"}})).expect("a valid spec");
         let state = || authorities.observe("ims", &spec).0;
         let failure = || match state() {
-            observed::Authority::Unavailable(failure) => Some((failure.reason, failure.message)),
+            observed::Authority::Unlisted(failure) | observed::Authority::Unavailable(failure) => {
+                Some((failure.reason, failure.message))
+            }
             _ => None,
         };
         liveness.expect_watch(&path, "itwinauthorities");
@@ -377,7 +379,7 @@ mod tests {
         liveness.watch_failed(&path, Trouble { message: "HTTP 403: no".to_owned(), is_forbidden: true });
         tokio::time::advance(LISTING).await;
         let (reason, message) = failure().expect("a failure");
-        assert_eq!(reason, Reason::AuthorityReadFailed);
+        assert_eq!(reason, Reason::AuthorityNotReady);
         assert!(message.contains("HTTP 403: no") && message.contains("to list and watch"), "{message}");
         liveness.watch_accepted(&path);
         liveness.listed(&path);

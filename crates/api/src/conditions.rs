@@ -53,8 +53,6 @@ reasons! {
     // configuration
     AuthorityNotFound,
     AuthorityNotReady,
-    /// It is not known whether the authority exists.
-    AuthorityReadFailed,
     NamespaceNotAllowed,
     ScopeNotAllowed,
     AudienceNotAllowed,

@@ -65,7 +65,6 @@ fn is_transient(reason: Reason) -> bool {
             | Reason::RedirectRefused
             | Reason::MalformedResponse
             | Reason::AuthorityNotReady
-            | Reason::AuthorityReadFailed
             | Reason::SecretConflict
             | Reason::SecretReadFailed
             | Reason::SecretWriteFailed

@@ -136,11 +136,8 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
 /// What the spec names and is not there, or is of no use, is reported before it is needed: the token is good meanwhile.
 fn dangling_reference(observed: &ObservedState, now: DateTime<Utc>) -> Option<Action> {
     let failure = match (&observed.authority, &observed.client) {
-        (Authority::Unavailable(failure), _)
-            if matches!(failure.reason, Reason::AuthorityNotFound | Reason::AuthorityReadFailed) =>
-        {
-            failure
-        }
+        (Authority::Unlisted(failure), _) => failure,
+        (Authority::Unavailable(failure), _) if failure.reason == Reason::AuthorityNotFound => failure,
         (_, Client::Missing) => return Some(attempt(observed, now, |observed| fetch(observed, Fetch::Client))),
         (_, Client::Unusable(failure)) => failure,
         _ => return None,
@@ -193,7 +190,9 @@ fn request_token(observed: &ObservedState, now: DateTime<Utc>, issue_reason: Iss
 fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Action {
     match &observed.authority {
         Authority::Pending => return Action::AwaitAuthority,
-        Authority::Unavailable(failure) | Authority::Forbids(failure) => return Action::Fail(failure.clone()),
+        Authority::Unlisted(failure) | Authority::Unavailable(failure) | Authority::Forbids(failure) => {
+            return Action::Fail(failure.clone());
+        }
         Authority::Ready { .. } => {}
     }
     match &observed.client {

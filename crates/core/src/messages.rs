@@ -217,7 +217,7 @@ pub fn authorities_unlisted(authority: &str, trouble: Option<(&str, bool)>) -> F
         "whether ITwinAuthority {authority} exists is not known, since the ITwinAuthorities could not be listed ({error}): \
          {advice}"
     );
-    Failure::new(Reason::AuthorityReadFailed, message)
+    Failure::new(Reason::AuthorityNotReady, message)
 }
 
 /// The authority cannot be asked, since it failed itself.

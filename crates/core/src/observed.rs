@@ -118,6 +118,8 @@ pub enum RenewBefore {
 pub enum Authority {
     /// Not reconciled yet, as right after a start.
     Pending,
+    /// Whether it exists is not known, for this reason.
+    Unlisted(Failure),
     /// It cannot be asked, for this reason.
     Unavailable(Failure),
     /// It must not be asked for this, though what it once issued stays good.

@@ -105,7 +105,7 @@ async fn authorities_that_cannot_be_listed(
     let rule = fixture.proxy().play(Rule::new(AUTHORITIES, fault).lasting(LONG));
     let namespaces = fixture.namespace.name.clone();
     start(&mut fixture, &namespaces, arguments)?;
-    let message = reported_in_time(&fixture, &rule, "AuthorityReadFailed").await?;
+    let message = reported_in_time(&fixture, &rule, "AuthorityNotReady").await?;
     for text in texts {
         ensure!(message.contains(text), "{text:?} is not in: {message}");
     }
@@ -115,7 +115,7 @@ async fn authorities_that_cannot_be_listed(
     ensure!(unready(&fixture.operator).await.is_some(), "it is ready without the list");
     // so does a new credential, and it does not report that the authority does not exist
     fixture.namespace.apply(&fixture.namespace.credential("another", &json!({}))).await?;
-    fixture.wait_condition_of("another", "Renewed", "False", "AuthorityReadFailed", SOON).await?;
+    fixture.wait_condition_of("another", "Renewed", "False", "AuthorityNotReady", SOON).await?;
 
     fixture.proxy().stop(&rule);
     fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
@@ -156,7 +156,7 @@ async fn authority_is_not_called_missing_while_the_watch_of_authorities_fails() 
     // until then a new watch may succeed
     eventually("a while", PATIENCE, async || (first.elapsed() > SOON).then_some(())).await?;
     fixture.apply_credential(&json!({"authorityRef": {"name": "there-is-none"}})).await?;
-    fixture.wait_condition("Renewed", "False", "AuthorityReadFailed", PATIENCE).await?;
+    fixture.wait_condition("Renewed", "False", "AuthorityNotReady", PATIENCE).await?;
     for rule in &rules {
         fixture.proxy().stop(rule);
     }
