@@ -15,7 +15,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn parsed(data: &[u8]) {
-    if let Ok(endpoints) = discovery::endpoints(data, ISSUER, None, None) {
+    if let Ok(endpoints) = discovery::endpoints(data, ISSUER, None, None, true) {
         assert_eq!(endpoints.token.origin(), url::Url::parse(ISSUER).expect("a URL").origin());
     }
     let _ = KeySet::parse(data);

@@ -200,11 +200,34 @@ pub async fn record_restarts(
     secret_metadata: &SecretMetadata,
     issued_at: DateTime<Utc>,
 ) -> Result<Written, CallError> {
+    record(cluster, credential, secret_metadata, secret_keys::RESTARTED_FOR, &time::to_rfc3339(issued_at)).await
+}
+
+/// Records which workloads are left, where the others were restarted.
+///
+/// # Errors
+/// As [`update`].
+pub async fn record_left(
+    cluster: &Cluster,
+    credential: &ITwinServiceCredential,
+    secret_metadata: &SecretMetadata,
+    left: &str,
+) -> Result<Written, CallError> {
+    record(cluster, credential, secret_metadata, secret_keys::RESTART_TARGETS, left).await
+}
+
+async fn record(
+    cluster: &Cluster,
+    credential: &ITwinServiceCredential,
+    secret_metadata: &SecretMetadata,
+    key: &str,
+    value: &str,
+) -> Result<Written, CallError> {
     let patch = json!({
         "metadata": {
             "uid": secret_metadata.uid(),
             "resourceVersion": secret_metadata.resource_version(),
-            "annotations": {secret_keys::RESTARTED_FOR: time::to_rfc3339(issued_at)},
+            "annotations": {key: value},
         },
     });
     apply(cluster, credential, &patch, None).await

@@ -220,7 +220,10 @@ fn bundle(base64: &str) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 /// The certificates of a PEM text, which this field names.
-fn roots(field: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+///
+/// # Errors
+/// Text that names the field and says what to write.
+pub fn roots(field: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|_| format!("{field}: contains an invalid PEM certificate: write the CA's PEM file"))?;

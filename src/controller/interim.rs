@@ -5,7 +5,10 @@
 //! for the end of another call that hangs. The report at the end waits for that write, so that it is never overwritten by
 //! it.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{credential::CredentialStatus, time};
@@ -24,8 +27,8 @@ use super::{
 };
 use crate::metrics::CredentialLabels;
 
-/// A change that is later than any reconcile ends is left to the next one.
-const HORIZON: TimeDelta = TimeDelta::minutes(4);
+/// The clock is read again after this, since it may have jumped.
+const RECHECK: Duration = Duration::from_secs(5);
 /// A failure is reported after this while the reconcile goes on: most end sooner, and report it themselves.
 const UNREPORTED: TimeDelta = TimeDelta::milliseconds(500);
 /// The wait after a write that failed.
@@ -79,9 +82,9 @@ pub(super) struct Written {
 }
 
 impl Interim {
-    /// Whether time changes `Ready` soon.
-    pub(super) fn is_near(observed: &ObservedState, now: DateTime<Utc>) -> bool {
-        schedule::next_ready_change(observed, now).is_some_and(|at| at <= now + HORIZON)
+    /// Whether time changes `Ready`.
+    pub(super) fn changes(observed: &ObservedState, now: DateTime<Utc>) -> bool {
+        schedule::next_ready_change(observed, now).is_some()
     }
 
     /// Replaces what was observed last; nothing of it changes soon where there is no `basis`, and nothing of it is
@@ -116,7 +119,8 @@ impl Interim {
             let wait = at.map(|at| (at - context.clock.now()).to_std().unwrap_or_default());
             let due = async {
                 match wait {
-                    Some(wait) => tokio::time::sleep(wait).await,
+                    // the machine may sleep meanwhile, or its clock be set
+                    Some(wait) => tokio::time::sleep(wait.min(RECHECK)).await,
                     None => std::future::pending().await,
                 }
             };
@@ -138,7 +142,8 @@ impl Interim {
                 None => return,
             }
         };
-        if context.namespaces.currency(&basis.key, &basis.uid, basis.generation) != Currency::Current {
+        // where the spec was changed since, the status is about the one before, and says so
+        if context.namespaces.currency(&basis.key, &basis.uid, basis.generation) == Currency::Gone {
             return;
         }
         let renew_at = basis.previous.renew_at.as_deref().and_then(time::from_rfc3339);

@@ -103,6 +103,7 @@ pub fn observe(
             is_token_unknown: retry_state.last_held().is_none_or(|held| held.record.is_none()),
             is_client_expiry_unread: retry_state.is_client_expiry_unread(),
             is_check_due: retry_state.check_at().is_some_and(|at| at <= now),
+            is_data_unreadable: retry_state.is_data_unreadable(),
         },
         retry_key,
         is_admitted: *is_admitted,
@@ -233,7 +234,8 @@ fn data_clues(
     let template = credential.spec.secret_template.as_ref();
     DataClues {
         is_verified_version: retry_state.verified_target().map(|version| *version == secret_metadata.version),
-        sole_writer_of: secret_metadata.sole_writer_of,
+        // with fewer than these keys, others took some away
+        sole_writer_of: secret_metadata.sole_writer_of.filter(|written| *written >= secret_keys::DATA_KEYS.len()),
         keys_written: secret_keys::DATA_KEYS.len() + template.map_or(0, |template| template.data.len()),
         may_be_immutable: secret_metadata.may_be_immutable,
         is_template_current: template::is_current(secret_metadata.template.as_deref(), template),

@@ -268,7 +268,10 @@ impl Reconciler<'_> {
                 self.issued(issue_reason, written, observed, known);
             }
             Action::PatchMetadata => self.revert(observed, known).await?,
-            Action::Restart { issued_at } => self.restart_workloads(issued_at).await,
+            Action::Restart { issued_at } => {
+                self.restart_workloads(issued_at).await;
+                self.record_left(observed, known).await?;
+            }
             Action::RecordRestarts { issued_at } => self.record_restarts(issued_at, observed, known).await?,
             Action::Fail(failure) => return Err(failure.into()),
             Action::UpToDate { renew_at } => return Ok(self.up_to_date(renew_at, observed)),
@@ -345,6 +348,10 @@ impl Reconciler<'_> {
             (what, fetched::read_metadata(cluster, index, key).await.map_err(|error| unreadable(key, &error)))
         });
         for (what, result) in join_all(reads).await {
+            if let Err(failure) = &result {
+                tracing::warn!(credential = %self.references.key, "{}", failure.message);
+                self.outcome = Some(Attempted::Failed(failure.clone()));
+            }
             let left = self.observe().left(clock.now());
             self.retry_state.read(what, result, left, &self.references.uid, clock.now());
         }

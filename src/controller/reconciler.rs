@@ -121,7 +121,7 @@ impl Reconciler<'_> {
         self.note_interim(written);
         let now = self.context.clock.now();
         let has_news = self.has_news();
-        let basis = (has_news || Interim::is_near(observed, now)).then(|| self.basis(observed, now));
+        let basis = (has_news || Interim::changes(observed, now)).then(|| self.basis(observed, now));
         self.interim.set(basis, has_news, now);
     }
 

@@ -41,7 +41,7 @@ impl Reconciler<'_> {
             },
             Known::Absent | Known::Unknown => Recorded::default(),
         };
-        let wanted = Wanted::new(&self.references.credential.spec);
+        let wanted = Wanted::new(&self.references.credential.spec).within(held.lifetime());
         let now = self.context.clock.monotonic().into_std();
         self.retry_state.restarts.observe(held.issued_at, recorded, &wanted, now)
     }
@@ -104,17 +104,13 @@ impl Reconciler<'_> {
         observed: &ObservedState,
         known: &Known,
     ) -> Result<(), ActionError> {
-        let Context { cluster, clock, index, .. } = self.context;
+        let Context { cluster, clock, .. } = self.context;
         let Known::Present(secret_metadata) = known else { return Err(ActionError::Changed) };
         let credential = self.references.credential;
         match secret_writer::record_restarts(cluster, credential, secret_metadata, issued_at).await {
-            Ok(Written { secret_metadata, is_what_we_wrote }) => {
+            Ok(written) => {
                 self.retry_state.restarts.recorded();
-                if is_what_we_wrote && observed.is_verified() {
-                    self.retry_state.target_verified(secret_metadata.version.clone());
-                }
-                index.observe(&self.references.target, secret_metadata);
-                self.fetched.target = None;
+                self.note_record(written, observed);
             }
             Err(CallError::Conflict | CallError::NotFound) => return Err(ActionError::Changed),
             Err(CallError::NotLeading) => return Err(CallError::NotLeading.into()),
@@ -126,6 +122,36 @@ impl Reconciler<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Has the Secret record which workloads are left once none of them can be restarted now: a later process must not
+    /// restart the others again, whose annotation others may remove.
+    pub(super) async fn record_left(&mut self, observed: &ObservedState, known: &Known) -> Result<(), ActionError> {
+        let Context { cluster, clock, .. } = self.context;
+        let Some(left) = self.retry_state.restarts.obstructed(clock.monotonic().into_std()) else { return Ok(()) };
+        let Known::Present(secret_metadata) = known else { return Err(ActionError::Changed) };
+        if secret_metadata.restart_targets.as_deref() == Some(&left) {
+            return Ok(());
+        }
+        match secret_writer::record_left(cluster, self.references.credential, secret_metadata, &left).await {
+            Ok(written) => self.note_record(written, observed),
+            // it is tried again after the next try of a workload
+            Err(CallError::Conflict | CallError::NotFound) => return Err(ActionError::Changed),
+            Err(CallError::NotLeading) => return Err(CallError::NotLeading.into()),
+            Err(error) => {
+                let message = messages_restart::not_recorded(&self.references.target.to_string(), &error);
+                tracing::warn!(credential = %self.references.key, "{message}");
+            }
+        }
+        Ok(())
+    }
+
+    fn note_record(&mut self, Written { secret_metadata, is_what_we_wrote }: Written, observed: &ObservedState) {
+        if is_what_we_wrote && observed.is_verified() {
+            self.retry_state.target_verified(secret_metadata.version.clone());
+        }
+        self.context.index.observe(&self.references.target, secret_metadata);
+        self.fetched.target = None;
     }
 }
 

@@ -115,7 +115,8 @@ impl Authority {
         }
         let url = discovery::document_url(&config.issuer);
         let body = self.get(&url, Document::Discovery).await?;
-        Ok(discovery::endpoints(&body, &config.issuer, config.token_endpoint.as_ref(), config.jwks_uri.as_ref())?)
+        let (token, jwks) = (config.token_endpoint.as_ref(), config.jwks_uri.as_ref());
+        Ok(discovery::endpoints(&body, &config.issuer, token, jwks, config.verify)?)
     }
 
     async fn fetch_keys(&self, url: Option<&Url>) -> Result<KeySet, MetadataError> {
@@ -198,7 +199,18 @@ impl Authority {
             return Ok(self.metadata());
         }
         *last = Some(self.clock.monotonic());
-        self.refresh().await.map(Some)
+        match (self.refresh().await, self.metadata()) {
+            // rotated keys are found where they were, although the discovery document is not
+            (Err(MetadataError::Transport(Document::Discovery, error)), Some(known)) => {
+                let Ok(keys) = self.fetch_keys(known.endpoints.jwks.as_ref()).await else {
+                    return Err(MetadataError::Transport(Document::Discovery, error));
+                };
+                let Metadata { refreshed_at, refreshed, .. } = *known;
+                let endpoints = known.endpoints.clone();
+                Ok(Some(self.store(Metadata { endpoints, keys: Some(keys), refreshed_at, refreshed })))
+            }
+            (refreshed, _) => refreshed.map(Some),
+        }
     }
 }
 

@@ -98,8 +98,8 @@ fn roots(cluster: &Cluster) -> Result<Option<Vec<Vec<u8>>>, String> {
 fn proxy(cluster: &Cluster, server: &str, proxies: &Proxies) -> Result<Option<http::Uri>, String> {
     if let Some(named) = cluster.proxy_url.as_deref().filter(|url| !url.is_empty()) {
         let what = "kubeconfig: proxy-url of the cluster";
-        Proxies::new(what, named, "")?;
-        return Ok(Some(named.parse().map_err(|_| format!("{what} is no URL"))?));
+        let url = Proxies::new(what, named, "")?.into_url();
+        return url.map(|url| url.as_str().parse().map_err(|_| format!("{what} is no URL"))).transpose();
     }
     let Some(url) = Url::parse(server).ok().filter(|url| !is_loopback(url)) else { return Ok(None) };
     let proxy = proxies.for_url(&url).map(|proxy| proxy.as_str().parse());

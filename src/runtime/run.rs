@@ -170,7 +170,7 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     tracing::info!("this process acts");
     let mut loops = loops::start(&context, queues, &stop);
     context.namespaces.begin_with_authorities();
-    parts.start("the start of work", begin(context.clone(), listings));
+    parts.start("the start of work", begin(context.clone(), listings, started + FIRST_LISTING_OF_SECRETS));
     parts.start("the wait for authorities", report_authorities(context.clone(), started + LISTING));
     context.invalid_objects.leads();
     let lost = async {
@@ -275,7 +275,7 @@ fn unlisted(liveness: &Liveness) -> Vec<String> {
 }
 
 /// Acts for the credentials of each watched namespace once they are listed, and its Secrets too unless that takes long.
-async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<bool>>) {
+async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<bool>>, limit: Instant) {
     let mut listings = listings.into_iter();
     let all = context.namespaces.all.iter().map(|watched| {
         let listing = listings.next();
@@ -284,7 +284,7 @@ async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<bool>>) {
             watched.credentials.ready().await;
             if let Some(mut listing) = listing {
                 let listed = listing.wait_for(|listed| *listed);
-                if tokio::time::timeout(FIRST_LISTING_OF_SECRETS, listed).await.is_err() {
+                if tokio::time::timeout_at(limit, listed).await.is_err() {
                     tracing::warn!(
                         namespace = watched.namespace,
                         "the first listing of Secrets takes long; work begins without it"

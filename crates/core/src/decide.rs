@@ -44,9 +44,16 @@ fn suspended(observed: &ObservedState) -> Action {
     match &observed.target {
         Target::Unread { .. } | Target::Presumed => fetch(observed, Fetch::Target),
         Target::Ours(held) if held.drift == Drift::Ownership && may_patch_own(observed) => Action::PatchMetadata,
-        Target::Ours(held) if held.data.is_unread() => fetch(observed, Fetch::TargetData),
+        Target::Ours(held) if held.data.is_unread() || is_check_due(observed, held) => {
+            fetch(observed, Fetch::TargetData)
+        }
         _ => Action::UpToDate { renew_at: None },
     }
+}
+
+/// Whether the data, which was trusted at the start for who wrote it, is to be read once.
+fn is_check_due(observed: &ObservedState, held: &Held) -> bool {
+    observed.history.is_check_due && !held.form.is_read()
 }
 
 /// A read is needed, unless the last ones of its kind failed and the next one waits.
@@ -117,6 +124,10 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
     if let Some(until) = waits_until {
         return Action::AwaitBetterToken { until };
     }
+    // also where nothing can be requested
+    if is_check_due(observed, held) && observed.history.reads.target_data.is_none() {
+        return fetch(observed, Fetch::TargetData);
+    }
     if let Some(action) = dangling_reference(observed, now) {
         return action;
     }
@@ -124,7 +135,7 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
     if observed.history.is_client_expiry_unread && observed.client.version().is_some() {
         return fetch(observed, Fetch::Client);
     }
-    if observed.history.is_check_due && !held.form.is_read() {
+    if is_check_due(observed, held) {
         return fetch(observed, Fetch::TargetData);
     }
     if let Some(until) = observed.renewal_request.and_then(|request| request.not_before) {

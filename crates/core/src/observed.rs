@@ -308,6 +308,8 @@ pub struct History {
     pub is_client_expiry_unread: bool,
     /// The data was trusted at the start for who wrote it, and is to be read once now.
     pub is_check_due: bool,
+    /// The last read of the data failed.
+    pub is_data_unreadable: bool,
 }
 
 /// Something for each kind of read.

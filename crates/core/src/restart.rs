@@ -64,6 +64,13 @@ impl<'a> Wanted<'a> {
         let delay = Duration::from(spec.rollout_restart_delay).min(DELAY_MAX);
         Self { targets: &targets[..targets.len().min(TARGETS_MAX)], delay }
     }
+
+    /// The same for tokens of this lifetime. A delay that lasts until the next token is written would never end: it is at
+    /// most a quarter of the lifetime, and a renewal is due after 45 % of it at the earliest.
+    #[must_use]
+    pub fn within(self, lifetime: TimeDelta) -> Self {
+        Self { delay: self.delay.min((lifetime / 4).to_std().unwrap_or_default()), ..self }
+    }
 }
 
 /// What the Secret records.
@@ -214,6 +221,15 @@ impl Restarts {
         let targets = self.left.iter().flat_map(|left| &left.targets);
         let due = targets.filter(|target| target.tries.not_before.is_none_or(|not_before| not_before <= now));
         due.map(|due| Order { target: due.target.clone(), was_missing: due.was_missing }).collect()
+    }
+
+    /// The workloads that are left, as the Secret records them, once none can be restarted now: `None` while one can.
+    #[must_use]
+    pub fn obstructed(&self, now: Instant) -> Option<String> {
+        let targets = &self.left.as_deref()?.targets;
+        let waits = |target: &Target| target.tries.not_before.is_some_and(|not_before| not_before > now);
+        (!targets.is_empty() && targets.iter().all(waits))
+            .then(|| targets.iter().map(|left| digest(&left.target)).collect::<Vec<_>>().join(","))
     }
 
     /// A restart that was made at or after this time of the wall clock was made with the token in the Secret.

@@ -183,7 +183,9 @@ fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Rea
         );
         return (Reason::BelowMinimumValidity, message);
     }
-    if matches!(inputs.observed.target, Target::Ours(Held { data: Integrity::Suspect, .. })) {
+    let is_suspect = matches!(inputs.observed.target, Target::Ours(Held { data: Integrity::Suspect, .. }));
+    // while it is being read, nothing is known to be wrong
+    if is_suspect && inputs.observed.history.is_data_unreadable {
         let message = format!(
             "the data of Secret {secret} was written by others and could not be read since, so that it is not known whether \
              it holds a valid token{}",
@@ -208,7 +210,7 @@ fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Rea
     }
     let message = match inputs.observed.target {
         Target::Unread { .. } => format!("Secret {secret} held a valid token when it was read last"),
-        Target::Ours(Held { data: Integrity::Unverified, .. }) => {
+        Target::Ours(Held { data: Integrity::Unverified | Integrity::Suspect, .. }) => {
             format!("Secret {secret} held a valid token when it was read last, and was changed since")
         }
         _ => format!("Secret {secret} holds a valid token"),
@@ -543,23 +545,29 @@ mod tests {
 
     #[test]
     fn ready_claims_nothing_of_data_that_was_not_read_since_it_was_changed() {
-        let ready = |integrity: Integrity| {
+        let ready = |integrity: Integrity, is_unreadable: bool| {
             let mut observed = observe(Some(3600));
             if let Target::Ours(held) = &mut observed.target {
                 held.data = integrity;
             }
+            observed.history.is_data_unreadable = is_unreadable;
             let previous = CredentialStatus::default();
             let status = reported(&observed, &Attempts::default(), &previous, at(1));
             let ready = status.conditions.into_iter().find(|condition| condition.type_ == READY).expect("Ready");
             (ready.status, ready.reason, ready.message)
         };
         let expected = |status: &str, reason: &str, message: &str| (status.into(), reason.into(), message.into());
-        assert_eq!(ready(Integrity::Verified), expected("True", "TokenValid", "Secret token holds a valid token"));
+        assert_eq!(
+            ready(Integrity::Verified, false),
+            expected("True", "TokenValid", "Secret token holds a valid token")
+        );
         let unverified = "Secret token held a valid token when it was read last, and was changed since";
-        assert_eq!(ready(Integrity::Unverified), expected("True", "TokenValid", unverified));
-        let (status, reason, message) = ready(Integrity::Suspect);
+        assert_eq!(ready(Integrity::Unverified, true), expected("True", "TokenValid", unverified));
+        let (status, reason, message) = ready(Integrity::Suspect, true);
         assert_eq!((&*status, &*reason), ("False", "SecretReadFailed"), "{message}");
         assert!(message.contains("was written by others"), "{message}");
+        let (status, ..) = ready(Integrity::Suspect, false);
+        assert_eq!(status, "True", "it is being read");
     }
 
     #[test]

@@ -138,6 +138,9 @@ pub fn validate(
     }
     // a server that returns one token again and again may state a lifetime from now on each time
     let learnt = expected.last_held.and_then(|last| last.expiry_of(&response.access_token));
+    // what was learnt may be over, where the token proves that it is still valid, or the lifetime is no one's but ours
+    let is_certain = claims.is_none() && response.expires_in.is_some();
+    let learnt = learnt.filter(|at| is_certain || *at > expected.now);
     let expires_at = learnt.into_iter().fold(expiry(&response, claims, expected)?, DateTime::min);
     check_times(expires_at, claims, expected)?;
     let GrantedScopes { scopes, unnamed_scopes } = granted_scopes(&response, claims, expected)?;

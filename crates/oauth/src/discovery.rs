@@ -75,7 +75,8 @@ pub fn document_url(issuer: &str) -> String {
 
 /// Reads a document and gives its endpoints. It must be `issuer`'s own and name endpoints of the issuer's origin.
 ///
-/// An endpoint that the administrator named is taken as it is; the document cannot change it.
+/// An endpoint that the administrator named is taken as it is; the document cannot change it. That of the keys may be
+/// anything unless `needs_keys`.
 ///
 /// # Errors
 /// [`DiscoveryError`].
@@ -84,6 +85,7 @@ pub fn endpoints(
     issuer: &str,
     named_token: Option<&Url>,
     named_jwks: Option<&Url>,
+    needs_keys: bool,
 ) -> Result<Endpoints, DiscoveryError> {
     let document: Document = json::read(body).ok_or(DiscoveryError::NotADocument)?;
     // slashes at its end mean nothing
@@ -98,7 +100,9 @@ pub fn endpoints(
     };
     let jwks = match named_jwks {
         Some(url) => Some(url.clone()),
-        None => discovered(document.jwks_uri.as_deref(), Endpoint::Jwks, &issuer)?,
+        None if needs_keys => discovered(document.jwks_uri.as_deref(), Endpoint::Jwks, &issuer)?,
+        // where it points to harms no one
+        None => discovered(document.jwks_uri.as_deref(), Endpoint::Jwks, &issuer).unwrap_or_default(),
     };
     Ok(Endpoints { token, jwks })
 }
@@ -130,7 +134,7 @@ mod tests {
     const ISSUER: &str = "https://ims.example.com";
 
     fn read(document: &serde_json::Value) -> Result<Endpoints, DiscoveryError> {
-        endpoints(document.to_string().as_bytes(), ISSUER, None, None)
+        endpoints(document.to_string().as_bytes(), ISSUER, None, None, true)
     }
 
     #[test]
@@ -170,7 +174,7 @@ mod tests {
     fn endpoint_that_the_administrator_named_is_taken() {
         let named = Url::parse("https://other.example.com/t").expect("a URL");
         let document = serde_json::json!({"issuer": ISSUER, "token_endpoint": "https://evil.example.com/t"});
-        let read = endpoints(document.to_string().as_bytes(), ISSUER, Some(&named), None);
+        let read = endpoints(document.to_string().as_bytes(), ISSUER, Some(&named), None, true);
         assert_eq!(read.map(|endpoints| endpoints.token), Ok(named));
     }
 
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for body in ["", "null", "[]", "<html>", "{\"issuer\": 1}", "\u{feff}{}"] {
-            let read = endpoints(body.as_bytes(), ISSUER, None, None);
+            let read = endpoints(body.as_bytes(), ISSUER, None, None, true);
             assert_eq!(read, Err(DiscoveryError::NotADocument), "{body}");
         }
     }

@@ -536,10 +536,17 @@ fn what_is_read_for_no_attempt_is_read_once_nothing_else_is_due() {
         decide(&unchecked.clone().holding(|held| held.form = Form::Writable), at(1)),
         Action::UpToDate { .. }
     ));
+    let lost = unchecked.clone().with(|observed| {
+        observed.authority = Authority::Unavailable(Failure::new(Reason::AuthorityNotFound, "because"));
+    });
+    assert_eq!(decide(&lost, at(1)), Action::Fetch(Fetch::TargetData), "although nothing can be requested");
     for observed in [unknown, unchecked] {
         let due = observed.clone().with(|observed| observed.client = usable(Some(true)));
         assert_eq!(decide(&due, at(3599)), Action::RequestToken(IssueReason::Due), "it holds up no renewal");
+        let is_check_due = observed.history.is_check_due;
         let suspended = observed.with(|observed| observed.suspend = true);
-        assert_eq!(decide(&suspended, at(1)), Action::UpToDate { renew_at: None });
+        let expected =
+            if is_check_due { Action::Fetch(Fetch::TargetData) } else { Action::UpToDate { renew_at: None } };
+        assert_eq!(decide(&suspended, at(1)), expected);
     }
 }

@@ -101,6 +101,9 @@ fn malformed(rule: MalformedResponse, authority: &str) -> Failure {
             "not the JSON of a token answer with access_token, token_type and a sane expires_in (RFC 6749 section 5.1)"
                 .to_owned()
         }
+        MalformedResponse::ContentType => {
+            "JSON, but its Content-Type is not application/json (RFC 6749 section 5.1)".to_owned()
+        }
         MalformedResponse::TokenTooLong => format!("access_token has more than {ACCESS_TOKEN_MAX} bytes"),
         MalformedResponse::NotVisibleAscii => {
             "access_token is empty or holds other characters than visible ASCII (RFC 6749 appendix A.12)".to_owned()

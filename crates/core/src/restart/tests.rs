@@ -60,6 +60,17 @@ fn new_process_restarts_what_the_secret_does_not_record_a_delay_after_it_found_i
 }
 
 #[test]
+fn delay_ends_before_the_next_token_is_written() {
+    let targets = [target("web")];
+    let within = |delay, lifetime| {
+        Wanted { targets: &targets, delay: seconds(delay) }.within(chrono::TimeDelta::seconds(lifetime)).delay
+    };
+    assert_eq!(within(10, 3600), seconds(10));
+    assert_eq!(within(3600, 3600), seconds(900));
+    assert_eq!(within(10, 0), Duration::ZERO);
+}
+
+#[test]
 fn workload_that_was_added_while_no_process_ran_waits_for_the_next_token() {
     let spec = |targets: &[&str]| -> CredentialSpec {
         let target = |name: &&str| serde_json::json!({"kind": "Deployment", "name": name});
@@ -90,7 +101,14 @@ fn workload_that_fails_is_tried_again_alone_with_a_growing_backoff() {
     let mut now = start + DELAY;
     assert_eq!(state.observe(at(0), recorded(None), &wanted(&both), now), Restart::Due(Duration::ZERO));
     assert_eq!(state.orders(now).len(), 2);
+    assert_eq!(state.obstructed(now), None, "both can be restarted");
     state.ended(vec![(target("missing"), obstructed("no")), (target("web"), Ok(()))], "uid", now);
+    let left = state.obstructed(now).expect("one is left");
+    let record = Recorded { restarted_for: None, targets: Some(&left) };
+    let mut next_process = Restarts::default();
+    assert_eq!(next_process.observe(at(0), record, &wanted(&both), now), Restart::Due(DELAY));
+    let orders = next_process.orders(now + DELAY).into_iter().map(|order| order.target);
+    assert_eq!(orders.collect::<Vec<_>>(), [target("missing")], "the other one is not restarted again");
     assert_eq!(state.failure().as_deref(), Some("no"));
     let mut waits = Vec::new();
     for _ in 0..10 {

@@ -176,6 +176,12 @@ impl RetryState {
         self.check_at
     }
 
+    /// Whether the last read of the Secret's data failed.
+    #[must_use]
+    pub fn is_data_unreadable(&self) -> bool {
+        self.reads.target_data.is_some()
+    }
+
     /// Reverts of what others changed in the Secret.
     #[must_use]
     pub fn reverts(&self) -> &Reverts {

@@ -293,3 +293,32 @@ fn token_that_expired_is_no_new_one_and_one_that_is_written_again_keeps_its_expi
     assert_eq!(validated(1, None), expired, "also where the Secret was deleted");
     assert_eq!(validated(60, None), Ok(at(60)), "a deleted Secret holds it again, for as long as before");
 }
+
+#[test]
+fn signed_token_that_is_still_valid_is_good_although_the_lifetime_that_was_stated_is_over() {
+    let scopes = ["itwin-platform".to_owned()];
+    let validated = |learnt: i64| {
+        let (response, claims) = answer(3600, Some(300));
+        let last = remembered("token", learnt);
+        let held = held(learnt);
+        let expected = Expected { held: Some(&held), last_held: Some(&last), ..expected(&scopes) };
+        validate(response, claims.as_ref(), expected).map(|issued| issued.expires_at)
+    };
+    assert_eq!(validated(1), Ok(at(300)));
+    assert_eq!(validated(200), Err(ValidationError::SameToken { expires_at: at(200) }), "it is recognized until then");
+}
+
+#[test]
+fn opaque_token_whose_lifetime_is_the_default_is_good_for_as_long_as_the_server_returns_it() {
+    let scopes = ["itwin-platform".to_owned()];
+    let validated = |learnt: i64, stated: Option<u64>| {
+        let (response, _) = answer(0, stated);
+        let (last, held) = (remembered("token", learnt), held(learnt));
+        let default_lifetime = Some(TimeDelta::seconds(600));
+        let expected = Expected { held: Some(&held), last_held: Some(&last), default_lifetime, ..expected(&scopes) };
+        validate(response, None, expected).map(|issued| issued.expires_at)
+    };
+    assert_eq!(validated(200, None), Err(ValidationError::SameToken { expires_at: at(200) }));
+    assert!(validated(1, None).is_ok());
+    assert_eq!(validated(1, Some(600)), Err(ValidationError::Expired { expires_at: at(1), now: at(1) }));
+}

@@ -46,6 +46,9 @@ pub enum MalformedResponse {
     /// Not JSON with `access_token`, `token_type`, and the others in their types (RFC 6749 section 5.1).
     #[error("no JSON of a token response")]
     NotATokenResponse,
+    /// JSON, but said to be something else (RFC 6749 section 5.1).
+    #[error("JSON of another content type")]
+    ContentType,
     /// Arrays or objects in each other, deeper than anything known.
     #[error("JSON that is nested too deeply")]
     TooDeep,

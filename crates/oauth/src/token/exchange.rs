@@ -8,6 +8,7 @@ use oauth2::{
     AccessToken, AsyncHttpClient, Client, HttpRequest, HttpResponse, RefreshToken, RequestTokenError, Scope,
     StandardRevocableToken,
     basic::{BasicRevocationErrorResponse, BasicTokenIntrospectionResponse},
+    http::{HeaderValue, header::CONTENT_TYPE},
 };
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -20,6 +21,8 @@ use crate::{
     scope::Scopes,
     transport::{ClientCertificateAsked, TOO_MANY_REQUESTS, Transport, TransportError},
 };
+
+const JSON: &str = "application/json";
 
 /// A client of `oauth2` with the responses of this crate.
 pub type OAuthClient = Client<
@@ -140,6 +143,8 @@ pub enum CarrierError {
     TooDeep,
     #[error("not one JSON text")]
     NotJson,
+    #[error("JSON of another content type")]
+    ContentType,
 }
 
 impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
@@ -157,6 +162,7 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
             (RequestTokenError::Request(CarrierError::NotJson), Some(status)) if !is_success(status) => {
                 TokenError::Status { status, is_certificate_asked }
             }
+            (RequestTokenError::Request(CarrierError::ContentType), _) => MalformedResponse::ContentType.into(),
             (RequestTokenError::Request(CarrierError::NotJson), _) => MalformedResponse::NotATokenResponse.into(),
             (RequestTokenError::ServerResponse(code), status) => {
                 TokenError::Response { code, status: status.unwrap_or_default(), retry_after }
@@ -184,10 +190,19 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
             return Err(CarrierError::NotJson);
         }
         if is_success(status) {
+            if !is_json(response.headers().get(CONTENT_TYPE)) {
+                return Err(CarrierError::ContentType);
+            }
             *response.status_mut() = as_oauth2_expects(response.body());
         }
         Ok(response)
     }
+}
+
+/// Whether this content type is that of JSON, as `oauth2` wants it; a response without one is taken for JSON.
+fn is_json(content_type: Option<&HeaderValue>) -> bool {
+    let is_json = |text: &[u8]| text.get(..JSON.len()).is_some_and(|text| text.eq_ignore_ascii_case(JSON.as_bytes()));
+    content_type.is_none_or(|value| is_json(value.as_bytes()))
 }
 
 /// The answer of a 429 or 5xx, with the wait that it asks for, where its OAuth error explains more than the status: where
