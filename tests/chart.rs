@@ -191,7 +191,7 @@ async fn invalid_values_are_refused_in_words_by_both_versions_of_helm() -> Resul
         ("authorities.bentley-ims.connectTimeout=5 s", duration),
         ("authorities.bentley-ims.requestTimeout=soon", duration),
         ("authorities.bentley-ims.defaultTokenLifetime=1d", duration),
-        ("authorities.bentley-ims.caBundle=-----BEGIN CERTIFICATE-----", "write the output of 'base64 -w0 ca.crt'"),
+        ("authorities.bentley-ims.caBundle=-----BEGIN CERTIFICATE-----", "write the output of `base64 < ca.crt"),
         (
             "authorities.ims.issuer=https://a.example.com,authorities.ims.caBundleRef.kind=Secret,\
              authorities.ims.caBundleRef.name=A_b,authorities.ims.caBundleRef.key=ca",
@@ -201,6 +201,14 @@ async fn invalid_values_are_refused_in_words_by_both_versions_of_helm() -> Resul
         ("authorities.bentley-ims.clientAssertion.algorithm=ES256", "set clientAuthentication to private_key_jwt"),
         ("authorities.bentley-ims.clientAuthentication=none", "set allowedGrantTypes to [password]"),
         ("authorities.bentley-ims.defaultTokenLifetime=1h", "set accessTokenFormat to opaque"),
+        ("authorities.bentley-ims.issuer=https://ims.example.com:https", "must have a port that is a number"),
+        ("proxy.httpsProxy=http://proxy.example.com:http", "proxy.httpsProxy must have a port that is a number"),
+        ("proxy.httpsProxy=proxy.example.com:65536", "proxy.httpsProxy must have a port that is a number"),
+        ("extraEnv[0].name=ALL_PROXY,extraEnv[0].value=http://p:x1", "ALL_PROXY in extraEnv must have a port"),
+        ("proxy.httpProxy=http://proxy.example.com:3128", "set proxy.httpsProxy"),
+        ("nameOverride=My_App", "nameOverride must be a part of a name"),
+        ("fullnameOverride=a.b", "fullnameOverride must be the name of a Service"),
+        ("serviceAccount.name=Robot", object),
         ("watchNamespaces={Team A}", "must be the name of a namespace"),
         ("image.digest=latest", "a tag such as latest belongs in image.tag"),
         ("podDisruptionBudget.minAvailable=many", "or a percentage such as 50%"),
@@ -214,6 +222,15 @@ async fn invalid_values_are_refused_in_words_by_both_versions_of_helm() -> Resul
             assert!(!said.contains("does not match pattern"), "{wrong}: {said}");
         }
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn password_of_a_proxy_is_in_no_error() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let wrong = "networkPolicy.enabled=true,proxy.httpsProxy=http://user:pa%ssword@proxy.example.com:http";
+    let said = refused(wrong, template(&testbed, "wrong", &["--set", wrong])).await?;
+    assert!(said.contains("proxy.httpsProxy must have a port") && !said.contains("ssword"), "{said}");
     Ok(())
 }
 
@@ -249,6 +266,16 @@ async fn settings_reach_the_command_line() -> Result<()> {
         "--lease-namespace=x",
     ] {
         assert!(rendered.contains(&format!("- {argument}\n")), "{argument} is missing");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn addresses_of_metrics_of_ip_version_6_need_no_brackets() -> Result<()> {
+    let testbed = Testbed::current()?;
+    for (address, argument) in [("::", "[::]:8080"), ("[::1]", "[::1]:8080"), ("0.0.0.0", "0.0.0.0:8080")] {
+        let rendered = template(&testbed, "flags", &["--set", &format!("metrics.bindAddress={address}")]).await?;
+        assert!(rendered.contains(&format!("- --metrics-address={argument}\n")), "{argument} is missing");
     }
     Ok(())
 }
@@ -474,6 +501,8 @@ async fn network_policy_allows_the_ports_of_authorities_and_proxies() -> Result<
         ("authorities.bentley-ims=null", vec![vec![443]]),
         ("proxy.httpsProxy=http://proxy.example.com:3128", vec![vec![443], vec![3128]]),
         ("proxy.httpsProxy=proxy.example.com", vec![vec![443], vec![80]]),
+        ("proxy.httpsProxy=http://user:pass%word@proxy.example.com:3128", vec![vec![443], vec![3128]]),
+        ("extraEnv[0].name=ALL_PROXY,extraEnv[0].value=http://proxy.example.com:3128", vec![vec![443], vec![3128]]),
         ("extraEnv[0].name=https_proxy,extraEnv[0].value=https://user@proxy.example.com", vec![vec![443], vec![443]]),
     ] {
         let expected = [vec![dns.clone(), server.clone()], expected].concat();

@@ -215,7 +215,7 @@ fn bundle(base64: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let compact: String = base64.split_ascii_whitespace().collect();
     let pem = base64::engine::general_purpose::STANDARD
         .decode(compact)
-        .map_err(|_| "caBundle: is not base64: write the output of 'base64 -w0' of the CA's PEM file".to_owned())?;
+        .map_err(|_| "caBundle: is not base64: write the output of `base64 < ca.crt | tr -d '\\n'`".to_owned())?;
     roots("caBundle", &pem)
 }
 

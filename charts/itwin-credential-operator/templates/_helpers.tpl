@@ -124,15 +124,11 @@ httpGet:
 {{- /* The environment: proxies, then what the user adds. */ -}}
 {{- define "operator.env" -}}
 {{- $proxy := .Values.proxy }}
-{{- with $proxy.httpProxy }}
-- name: HTTP_PROXY
-  value: {{ . | quote }}
-{{- end }}
 {{- with $proxy.httpsProxy }}
 - name: HTTPS_PROXY
   value: {{ . | quote }}
 {{- end }}
-{{- if and $proxy.noProxy (or $proxy.httpProxy $proxy.httpsProxy) }}
+{{- if and $proxy.noProxy $proxy.httpsProxy }}
 - name: NO_PROXY
   value: {{ $proxy.noProxy | quote }}
 {{- end }}
@@ -141,19 +137,28 @@ httpGet:
 {{- end }}
 {{- end -}}
 
-{{- /* The port of a URL: the one that it names, or that of its scheme. */ -}}
+{{- /* The port of a URL: the one that it names, or that of its scheme. An error of urlParse would show the password
+that the URL of a proxy may contain. */ -}}
 {{- define "operator.port" -}}
-{{- $url := urlParse . -}}
-{{- $named := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
-{{- $named | default (ternary "80" "443" (eq $url.scheme "http")) -}}
+{{- $host := regexFind "^[a-zA-Z0-9]+://[^/?#]*" . -}}
+{{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default (ternary "80" "443" (lower . | hasPrefix "http://")) -}}
+{{- end -}}
+
+{{- /* "yes" if the chart does not know the port of a proxy: the value of this variable is elsewhere. */ -}}
+{{- define "operator.proxyIsElsewhere" -}}
+{{- if has (lower .name) (list "https_proxy" "all_proxy") -}}
+{{- if or (not .value) (regexMatch "[$][(][^@]*$" (toString .value)) -}}
+yes
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* The URLs of proxies whose values are known, as JSON. */ -}}
 {{- define "operator.proxies" -}}
-{{- $urls := compact (list .Values.proxy.httpProxy .Values.proxy.httpsProxy) -}}
+{{- $urls := compact (list (trim .Values.proxy.httpsProxy)) -}}
 {{- range .Values.extraEnv -}}
-{{- if and (has (lower .name) (list "http_proxy" "https_proxy" "all_proxy")) .value -}}
-{{- $urls = append $urls .value -}}
+{{- if and (has (lower .name) (list "https_proxy" "all_proxy")) .value (not (include "operator.proxyIsElsewhere" .)) -}}
+{{- $urls = append $urls (toString .value | trim) -}}
 {{- end -}}
 {{- end -}}
 {{- /* a proxy may be named without a scheme */ -}}
