@@ -539,9 +539,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
 impl Request {
     /// Whether both request the same with the same client, as far as is known, so that one waits for the other.
     fn is_equal(&self, other: &Self) -> bool {
-        self.is_of(other.client_version.as_ref())
-            && self.requester == other.requester
-            && self.content == other.content
+        self.is_of(other.client_version.as_ref()) && self.requester == other.requester && self.content == other.content
     }
 
     /// Whether this version of the client Secret may be the one that it needs.
