@@ -60,6 +60,30 @@ async fn ready_ends_in_time_while_a_token_request_hangs() -> Result<()> {
 }
 
 #[tokio::test]
+async fn ready_ends_in_time_while_a_token_request_hangs_and_the_spec_is_edited() -> Result<()> {
+    let (fixture, authority) = patient("hangs-edited").await?;
+    behave(&fixture, &json!({"name": "good", "lifetime": 20})).await?;
+    fixture.create_credential("agent", &authority, "agent", &json!({"minimumValidity": "5s"})).await?;
+    fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE).await?;
+    behave(&fixture, &json!({"name": "slowHeader"})).await?;
+    wait_for_requests(&fixture, 2).await?;
+    let patch = json!({"spec": {"renewBefore": "8s"}});
+    fixture.credentials().patch("agent", &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    let ended = async || {
+        let status = fixture.status("agent").await.ok()?;
+        let is = |kind: &str, expected: &str| {
+            status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == expected)
+        };
+        // the request is still in flight, and the status about the spec before
+        (is("Ready", "False") && is("Renewed", "True") && status.observed_generation == Some(1)).then_some(())
+    };
+    fixture.eventually("Ready to end", PATIENCE, ended).await?;
+    behave(&fixture, &json!({"name": "good", "lifetime": 600})).await?;
+    fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE * 2).await?;
+    fixture.delete_authority(&authority).await
+}
+
+#[tokio::test]
 async fn credential_that_is_deleted_while_its_token_request_hangs_gets_no_secret() -> Result<()> {
     let (fixture, authority) = patient("deleted").await?;
     behave(&fixture, &json!({"name": "slowGood", "value": 10_000})).await?;
