@@ -114,11 +114,9 @@ impl AuthorityConfig {
     }
 
     /// The same with the CA certificates that `spec.caBundleRef` refers to.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn trusting(self, pem: &[u8]) -> Result<Self, String> {
-        Ok(Self { roots: Some(roots("caBundleRef", pem)?), roots_from: TrustedRoots::Referenced, ..self })
+    #[must_use]
+    pub fn trusting(self, roots: Vec<CertificateDer<'static>>) -> Self {
+        Self { roots: Some(roots), roots_from: TrustedRoots::Referenced, ..self }
     }
 
     /// Whether the labels of a namespace determine whether its credentials may use this authority.
@@ -339,10 +337,11 @@ mod tests {
     #[test]
     fn certificates_of_a_reference_are_trusted_alone() {
         const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
-        let config = || AuthorityConfig::new(&spec(serde_json::json!({}))).expect("valid");
-        assert_eq!(config().trusting(CERTIFICATE).map(|config| config.roots.map(|roots| roots.len())), Ok(Some(1)));
+        let config = AuthorityConfig::new(&spec(serde_json::json!({}))).expect("valid");
+        let trusted = roots("caBundleRef", CERTIFICATE).expect("a certificate");
+        assert_eq!(config.trusting(trusted).roots.map(|roots| roots.len()), Some(1));
         for pem in [&b""[..], b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
-            assert!(config().trusting(pem).is_err_and(|error| error.starts_with("caBundleRef: ")));
+            assert!(roots("caBundleRef", pem).is_err_and(|error| error.starts_with("caBundleRef: ")));
         }
     }
 

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::{invalid_objects::InvalidObjects, requests::Requests};
 use crate::{
     clock::Clock,
-    config::authority::AuthorityConfig,
+    config::authority::{AuthorityConfig, roots},
     liveness::{Listing, Liveness},
     metrics::Metrics,
     oauth::authority::{Authority, Connect},
@@ -212,9 +212,15 @@ impl Authorities {
         let revision = before.as_ref().map_or(1, |entry| entry.revision + 1);
         let same = before.filter(|entry| entry.server == server);
         let known = same.as_ref().and_then(|entry| entry.authority.as_ref().ok()?.metadata());
+        // certificates that cannot be read now are the ones that were read before, where the spec refers to the same
+        let kept = same.as_ref().filter(|entry| pem.is_err() && entry.bundle.is_some());
+        let kept_roots = kept.and_then(|entry| entry.authority.as_ref().ok()?.config.roots.clone());
+        let kept_bundle = kept.filter(|_| kept_roots.is_some()).and_then(|entry| entry.bundle.clone());
+        let unread = pem.err().filter(|_| kept_roots.is_none());
         let made = AuthorityConfig::new(&object.spec)
-            .and_then(|config| match pem {
-                Ok(Some(pem)) => config.trusting(pem),
+            .and_then(|config| match (pem, kept_roots) {
+                (Ok(Some(pem)), _) => Ok(config.trusting(roots("caBundleRef", pem)?)),
+                (_, Some(roots)) => Ok(config.trusting(roots)),
                 _ => Ok(config),
             })
             .and_then(|config| {
@@ -222,8 +228,8 @@ impl Authorities {
             })
             .map(|authority| Arc::new(authority.knowing(known)))
             .map_err(|error| Failure::new(Reason::ConfigurationInvalid, format!("spec.{error}")));
-        let authority = pem.map_err(Clone::clone).and(made);
-        let bundle = digest.unwrap_or_default();
+        let authority = unread.map_or(made, |failure| Err(failure.clone()));
+        let bundle = digest.unwrap_or(kept_bundle);
         let trusts_others = same.as_ref().is_none_or(|entry| entry.bundle != bundle);
         if trusts_others {
             self.requests.reset_breaker(&name);

@@ -10,29 +10,32 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
-use itwin_api::{credential::CredentialStatus, time};
+use chrono::{DateTime, Utc};
+use itwin_api::{
+    credential::{CredentialStatus, ITwinServiceCredential},
+    time,
+};
 use itwin_core::{
     object::ObjectKey,
     observed::{Description, Expires, ObservedState},
     schedule,
     status::{self, Attempts, ClientExpiry},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     context::Context,
     registry::Currency,
     status_writer::{StatusWrite, gauges, write_status},
 };
-use crate::metrics::CredentialLabels;
+use crate::{clock::Clock, cluster::CallError, metrics::CredentialLabels};
 
 /// The clock is read again after this, since it may have jumped.
 const RECHECK: Duration = Duration::from_secs(5);
 /// A failure is reported after this while the reconcile goes on: most end sooner, and report it themselves.
-const UNREPORTED: TimeDelta = TimeDelta::milliseconds(500);
+const UNREPORTED: Duration = Duration::from_millis(500);
 /// The wait after a write that failed.
-const RETRY: TimeDelta = TimeDelta::seconds(1);
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What the status is made from when time changes it.
 pub(super) struct Basis {
@@ -54,6 +57,18 @@ pub(super) struct Basis {
     pub(super) client_expires: Option<Expires>,
 }
 
+impl Basis {
+    /// Takes over what others wrote into the conditions, and the version that guards it.
+    fn follow(&mut self, context: &Context) {
+        let is_it = |object: &ITwinServiceCredential| object.metadata.uid.as_deref() == Some(&*self.uid);
+        let Some(object) = context.namespaces.get(&self.key).filter(is_it) else { return };
+        let others = object.status.into_iter().flat_map(|status| status.conditions);
+        self.previous.conditions.retain(status::is_ours);
+        self.previous.conditions.extend(others.filter(|condition| !status::is_ours(condition)));
+        self.resource_version = object.metadata.resource_version;
+    }
+}
+
 /// The status while a reconcile is under way.
 #[derive(Default)]
 pub(super) struct Interim {
@@ -66,10 +81,37 @@ pub(super) struct Interim {
 /// What was observed last.
 #[derive(Default)]
 struct Due {
-    /// When it changes the status, if it does so soon.
-    next: Option<(DateTime<Utc>, Basis)>,
+    /// It, if the status will be written.
+    next: Option<Next>,
     /// How often it was set.
     count: u64,
+}
+
+/// A status that will be written.
+struct Next {
+    basis: Basis,
+    /// When time changes `Ready`.
+    changes_at: Option<DateTime<Utc>>,
+    /// When it is written in any case.
+    news_at: Option<Instant>,
+}
+
+impl Next {
+    fn new(basis: Basis, news_at: Option<Instant>, now: DateTime<Utc>) -> Option<Self> {
+        let changes_at = schedule::next_ready_change(&basis.observed, now);
+        (changes_at.is_some() || news_at.is_some()).then_some(Self { basis, changes_at, news_at })
+    }
+
+    fn wait(&self, clock: &Clock) -> Duration {
+        let until_change = self.changes_at.map(|at| (at - clock.now()).to_std().unwrap_or_default());
+        let until_news = self.news_at.map(|at| at.saturating_duration_since(clock.monotonic()));
+        // the machine may sleep meanwhile, or its clock be set
+        [until_change, until_news].into_iter().flatten().fold(RECHECK, Duration::min)
+    }
+
+    fn is_due(&self, clock: &Clock) -> bool {
+        self.changes_at.is_some_and(|at| at <= clock.now()) || self.news_at.is_some_and(|at| at <= clock.monotonic())
+    }
 }
 
 /// What was written.
@@ -82,18 +124,12 @@ pub(super) struct Written {
 }
 
 impl Interim {
-    /// Whether time changes `Ready`.
-    pub(super) fn changes(observed: &ObservedState, now: DateTime<Utc>) -> bool {
-        schedule::next_ready_change(observed, now).is_some()
-    }
-
-    /// Replaces what was observed last; nothing of it changes soon where there is no `basis`, and nothing of it is
+    /// Replaces what was observed last; time changes nothing of it where there is no `basis`, and nothing of it is
     /// unreported unless `has_news`.
-    pub(super) fn set(&self, basis: Option<Basis>, has_news: bool, now: DateTime<Utc>) {
+    pub(super) fn set(&self, basis: Option<Basis>, has_news: bool, clock: &Clock) {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = has_news.then_some(now + UNREPORTED);
-        let change = |basis: &Basis| schedule::next_ready_change(&basis.observed, now);
-        let next = basis.and_then(|basis| Some((change(&basis).into_iter().chain(news).min()?, basis)));
+        let news_at = has_news.then(|| clock.monotonic() + UNREPORTED);
+        let next = basis.and_then(|basis| Next::new(basis, news_at, clock.now()));
         let is_same = next.is_none() && due.next.is_none();
         *due = Due { next, count: due.count.wrapping_add(1) };
         drop(due);
@@ -115,12 +151,10 @@ impl Interim {
     /// Writes the status whenever time changes `Ready`. Never ends.
     pub(super) async fn follow(&self, context: &Context) -> std::convert::Infallible {
         loop {
-            let at = self.due.lock().unwrap_or_else(PoisonError::into_inner).next.as_ref().map(|(at, _)| *at);
-            let wait = at.map(|at| (at - context.clock.now()).to_std().unwrap_or_default());
+            let wait = self.wait(&context.clock);
             let due = async {
                 match wait {
-                    // the machine may sleep meanwhile, or its clock be set
-                    Some(wait) => tokio::time::sleep(wait.min(RECHECK)).await,
+                    Some(wait) => tokio::time::sleep(wait).await,
                     None => std::future::pending().await,
                 }
             };
@@ -132,13 +166,18 @@ impl Interim {
         }
     }
 
+    fn wait(&self, clock: &Clock) -> Option<Duration> {
+        let due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        due.next.as_ref().map(|next| next.wait(clock))
+    }
+
     async fn write(&self, context: &Context) {
         let mut written = self.written.lock().await;
         let now = context.clock.now();
         let (mut basis, count) = {
             let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-            match due.next.take_if(|(at, _)| *at <= now) {
-                Some((_, basis)) => (basis, due.count),
+            match due.next.take_if(|next| next.is_due(&context.clock)) {
+                Some(next) => (next.basis, due.count),
                 None => return,
             }
         };
@@ -170,7 +209,7 @@ impl Interim {
             authority: &basis.authority,
         };
         context.metrics.credential(labels, gauges(&basis.observed, &status, renew_at, basis.failures));
-        let mut next = schedule::next_ready_change(&basis.observed, now);
+        let mut again_at = None;
         if status != basis.previous {
             written.is_uncertain = true;
             let write = StatusWrite {
@@ -187,14 +226,17 @@ impl Interim {
                 }
                 Err(error) => {
                     tracing::warn!(credential = %basis.key, %error, "a status could not be written");
-                    next = Some(now + RETRY);
+                    if error == CallError::Conflict {
+                        basis.follow(context);
+                    }
+                    again_at = Some(context.clock.monotonic() + RETRY);
                 }
             }
         }
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         // unless the reconcile has observed something else meanwhile
         if due.count == count {
-            due.next = next.map(|at| (at, basis));
+            due.next = Next::new(basis, again_at, now);
         }
     }
 }

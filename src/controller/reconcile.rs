@@ -8,6 +8,7 @@ use itwin_api::{credential::ITwinServiceCredential, time};
 use itwin_core::{
     action::{Action, Fetch, IssueReason},
     decide::decide,
+    desired_secret,
     failure::Failure,
     messages,
     object::ObjectKey,
@@ -143,7 +144,11 @@ async fn reconcile_object(
     let retry_state = registry.and_then(|registry| registry.take_retry_state(&references.key, &references.uid));
     let mut retry_state = retry_state.unwrap_or_else(|| Box::new(RetryState::recall(credential, context.clock.now())));
     let queue = &context.authorities.requests;
-    if let Some(shared) = queue.take_shared(key) {
+    // the token that it has is no new one, whoever got it again: how long it is valid was learnt when it was issued
+    let is_held = |shared: &desired_secret::Content| {
+        retry_state.last_held().is_some_and(|last| last.expiry_of(&shared.issued.token).is_some())
+    };
+    if let Some(shared) = queue.take_shared(key).filter(|shared| !is_held(shared)) {
         retry_state.keep(shared);
     }
     let slot = queue.take_up(&credential.spec.authority_ref.name, key, &requester(&references));
@@ -202,6 +207,7 @@ impl Reconciler<'_> {
         let waits_unread = self.slot.is_none() && observation::is_new(&self.references, &self.retry_state);
         if !self.context.watch_secrets && !waits_unread {
             self.fetch_secret_metadata().await;
+            self.follow_news();
         }
         self.recheck_namespace().await;
         for _ in 0..STEPS_MAX {
@@ -270,7 +276,11 @@ impl Reconciler<'_> {
             Action::PatchMetadata => self.revert(observed, known).await?,
             Action::Restart { issued_at } => {
                 self.restart_workloads(issued_at).await;
+                self.follow_news();
                 self.record_left(observed, known).await?;
+                if self.retry_state.restarts.failure().is_some() {
+                    return Ok(self.restarts_failed(observed));
+                }
             }
             Action::RecordRestarts { issued_at } => self.record_restarts(issued_at, observed, known).await?,
             Action::Fail(failure) => return Err(failure.into()),
@@ -315,6 +325,19 @@ impl Reconciler<'_> {
             self.retry_state.settled();
         }
         Next::Report { next_attempt: renew_at, wait: None }
+    }
+
+    /// Has what failed be reported while the next call is in flight.
+    pub(super) fn follow_news(&mut self) {
+        let observed = self.observe();
+        self.follow_time(&observed);
+    }
+
+    /// Reports that workloads were not restarted. Those that are left have another turn: each try may take long, and there
+    /// are others that wait for a worker.
+    fn restarts_failed(&mut self, observed: &ObservedState) -> Next {
+        let renew_at = |held| schedule::renew_at(held, &observed.desired.policy, &observed.uid);
+        Next::Report { next_attempt: observed.held_for_spec().map(renew_at), wait: Some(TimeDelta::zero()) }
     }
 
     /// The Secret was found as it should be: what failed in reading or reverting it is over.

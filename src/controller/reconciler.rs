@@ -11,6 +11,7 @@ use itwin_core::{
     observed::ObservedState,
     restart::Restarts,
     retry_state::{FailedAttempt, RetryState},
+    schedule, status,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -73,8 +74,9 @@ pub(super) enum Attempted {
 /// What became of workloads in one reconcile.
 #[derive(Default)]
 pub(super) struct Restarted {
-    /// Those that were restarted, and when the token was issued.
+    /// Those that were restarted.
     pub(super) names: Vec<String>,
+    /// When the token was issued for which they were.
     pub(super) issued_at: Option<DateTime<Utc>>,
     /// What was reported before.
     reported: Option<String>,
@@ -120,9 +122,12 @@ impl Reconciler<'_> {
         let written = self.interim.try_take_written();
         self.note_interim(written);
         let now = self.context.clock.now();
-        let has_news = self.has_news();
-        let basis = (has_news || Interim::changes(observed, now)).then(|| self.basis(observed, now));
-        self.interim.set(basis, has_news, now);
+        // time may have passed for `Ready` before this reconcile began
+        let is_overdue = schedule::has_fallen_below(observed, now) && status::is_ready(&self.previous_status());
+        let has_news = self.has_news() || is_overdue;
+        let changes = || schedule::next_ready_change(observed, now).is_some();
+        let basis = (has_news || changes()).then(|| self.basis(observed, now));
+        self.interim.set(basis, has_news, &self.context.clock);
     }
 
     /// Whether something failed that was not reported yet.

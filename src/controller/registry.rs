@@ -192,12 +192,6 @@ impl Registry {
         all.iter().filter(|(_, kept)| !is_known(&kept.authority)).map(|(key, _)| key.clone()).collect()
     }
 
-    /// Whether its first listing has ended.
-    #[must_use]
-    pub fn is_listed(&self) -> bool {
-        *self.is_listed.borrow()
-    }
-
     /// The key as it is kept here, of which there is one for all.
     #[must_use]
     pub fn key(&self, key: &ObjectKey) -> Option<Arc<ObjectKey>> {

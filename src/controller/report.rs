@@ -36,7 +36,7 @@ impl Reconciler<'_> {
         wait: Option<TimeDelta>,
     ) -> Result<RequeueAfter, CallError> {
         // a status that is being written is not to follow this one
-        self.interim.set(None, false, self.context.clock.now());
+        self.interim.set(None, false, &self.context.clock);
         let written = self.interim.take_written().await;
         self.note_interim(written);
         // nothing is reported of what is gone: no event, and no metric that would stay

@@ -7,7 +7,7 @@ use itwin_core::{
     events::{EventReason, Transition},
     messages_restart::{self, Obstacle},
     observed::ObservedState,
-    restart::{Obstructed, Order, Recorded, Restart, Wanted},
+    restart::{Obstructed, Order, Recorded, Restart, Restarts, Wanted},
 };
 use kube::Resource;
 
@@ -25,8 +25,8 @@ use crate::{
     observe::index::Known,
 };
 
-/// Workloads that are restarted in one step, at the same time. The schema allows 16, each takes two calls of at most 8 s:
-/// all take a minute at most, less than a reconcile may, and what failed is reported after each step.
+/// Workloads that are restarted in one step, at the same time. The schema allows 16, each takes at most 8 s. After a step
+/// in which one failed, that is reported and others have their turn.
 const AT_ONCE: usize = 4;
 
 impl Reconciler<'_> {
@@ -104,28 +104,16 @@ impl Reconciler<'_> {
         observed: &ObservedState,
         known: &Known,
     ) -> Result<(), ActionError> {
-        let Context { cluster, clock, .. } = self.context;
+        let Context { cluster, .. } = self.context;
         let Known::Present(secret_metadata) = known else { return Err(ActionError::Changed) };
         let credential = self.references.credential;
-        match secret_writer::record_restarts(cluster, credential, secret_metadata, issued_at).await {
-            Ok(written) => {
-                self.retry_state.restarts.recorded();
-                self.note_record(written, observed);
-            }
-            Err(CallError::Conflict | CallError::NotFound) => return Err(ActionError::Changed),
-            Err(CallError::NotLeading) => return Err(CallError::NotLeading.into()),
-            Err(error) => {
-                let message = messages_restart::not_recorded(&self.references.target.to_string(), &error);
-                tracing::warn!(credential = %self.references.key, "{message}");
-                let now = clock.monotonic().into_std();
-                self.retry_state.restarts.record_failed(message, &self.references.uid, now);
-            }
-        }
-        Ok(())
+        let result = secret_writer::record_restarts(cluster, credential, secret_metadata, issued_at).await;
+        self.recorded(result, observed, Restarts::recorded)
     }
 
     /// Has the Secret record which workloads are left once none of them can be restarted now: a later process must not
-    /// restart the others again, whose annotation others may remove.
+    /// restart the others again, whose annotation others may remove. One that fails is tried again after the next try of a
+    /// workload.
     pub(super) async fn record_left(&mut self, observed: &ObservedState, known: &Known) -> Result<(), ActionError> {
         let Context { cluster, clock, .. } = self.context;
         let Some(left) = self.retry_state.restarts.obstructed(clock.monotonic().into_std()) else { return Ok(()) };
@@ -133,25 +121,37 @@ impl Reconciler<'_> {
         if secret_metadata.restart_targets.as_deref() == Some(&left) {
             return Ok(());
         }
-        match secret_writer::record_left(cluster, self.references.credential, secret_metadata, &left).await {
-            Ok(written) => self.note_record(written, observed),
-            // it is tried again after the next try of a workload
+        let credential = self.references.credential;
+        let result = secret_writer::record_left(cluster, credential, secret_metadata, &left).await;
+        self.recorded(result, observed, Restarts::narrowed)
+    }
+
+    /// Notes how the write of a record ended; `note` is what follows one that succeeded.
+    fn recorded(
+        &mut self,
+        result: Result<Written, CallError>,
+        observed: &ObservedState,
+        note: impl FnOnce(&mut Restarts),
+    ) -> Result<(), ActionError> {
+        match result {
+            Ok(Written { secret_metadata, is_what_we_wrote }) => {
+                note(&mut self.retry_state.restarts);
+                if is_what_we_wrote && observed.is_verified() {
+                    self.retry_state.target_verified(secret_metadata.version.clone());
+                }
+                self.context.index.observe(&self.references.target, secret_metadata);
+                self.fetched.target = None;
+            }
             Err(CallError::Conflict | CallError::NotFound) => return Err(ActionError::Changed),
             Err(CallError::NotLeading) => return Err(CallError::NotLeading.into()),
             Err(error) => {
                 let message = messages_restart::not_recorded(&self.references.target.to_string(), &error);
                 tracing::warn!(credential = %self.references.key, "{message}");
+                let now = self.context.clock.monotonic().into_std();
+                self.retry_state.restarts.record_failed(message, &self.references.uid, now);
             }
         }
         Ok(())
-    }
-
-    fn note_record(&mut self, Written { secret_metadata, is_what_we_wrote }: Written, observed: &ObservedState) {
-        if is_what_we_wrote && observed.is_verified() {
-            self.retry_state.target_verified(secret_metadata.version.clone());
-        }
-        self.context.index.observe(&self.references.target, secret_metadata);
-        self.fetched.target = None;
     }
 }
 

@@ -20,7 +20,7 @@ use itwin_oauth::{
     key_set::KeySet,
     sensitive::Sensitive,
     token::{self, Server, TokenRequest, TokenResponse},
-    transport::{self, Transport},
+    transport::{self, Transport, TransportError},
 };
 use tokio::time::Instant;
 use url::Url;
@@ -30,6 +30,8 @@ use crate::{clock::Clock, config::authority::AuthorityConfig, metrics::Metrics};
 /// Keys are fetched again for a token that no key verifies at most this often: a forged token must not become a way to
 /// make the operator call the authority.
 const KEY_REFETCH_INTERVAL: Duration = Duration::from_secs(60);
+/// The deadline of each step of fetching keys for a token that was just issued.
+const KEY_REFETCH_LIMIT: Duration = Duration::from_secs(15);
 
 /// Makes what carries requests to an authorization server. [`super::http::Http::connect`] is the one that sends them.
 pub type Connect = Arc<dyn Fn(&AuthorityConfig) -> Result<Arc<dyn Transport + Send>, String> + Send + Sync>;
@@ -199,19 +201,38 @@ impl Authority {
             return Ok(self.metadata());
         }
         *last = Some(self.clock.monotonic());
-        match (self.refresh().await, self.metadata()) {
-            // rotated keys are found where they were, although the discovery document is not
-            (Err(MetadataError::Transport(Document::Discovery, error)), Some(known)) => {
-                let Ok(keys) = self.fetch_keys(known.endpoints.jwks.as_ref()).await else {
-                    return Err(MetadataError::Transport(Document::Discovery, error));
-                };
-                let Metadata { refreshed_at, refreshed, .. } = *known;
-                let endpoints = known.endpoints.clone();
-                Ok(Some(self.store(Metadata { endpoints, keys: Some(keys), refreshed_at, refreshed })))
+        let refreshed = match (within_limit(Document::Discovery, self.refresh()).await, self.metadata()) {
+            // rotated keys are found where they were, although the discovery document is of no use
+            (Err(MetadataError::Transport(Document::Discovery, _) | MetadataError::Discovery(_)), Some(known)) => {
+                let keys = within_limit(Document::KeySet, self.fetch_keys(known.endpoints.jwks.as_ref())).await;
+                keys.map(|keys| self.with_keys(known, keys))
             }
-            (refreshed, _) => refreshed.map(Some),
+            (refreshed, _) => refreshed,
+        };
+        // those that waited for this one need not ask once more
+        *last = Some(self.clock.monotonic());
+        refreshed.map(Some)
+    }
+
+    /// Stores other keys, unless a whole refresh has ended meanwhile.
+    fn with_keys(&self, known: Arc<Metadata>, keys: KeySet) -> Arc<Metadata> {
+        match self.metadata() {
+            Some(newer) if newer.refreshed > known.refreshed => newer,
+            _ => {
+                let Metadata { refreshed_at, refreshed, .. } = *known;
+                self.store(Metadata { endpoints: known.endpoints.clone(), keys: Some(keys), refreshed_at, refreshed })
+            }
         }
     }
+}
+
+/// The token was issued already, and a reconcile does not last for ever.
+async fn within_limit<T>(
+    document: Document,
+    fetched: impl Future<Output = Result<T, MetadataError>>,
+) -> Result<T, MetadataError> {
+    let late = |_| MetadataError::Transport(document, TransportError::Timeout(KEY_REFETCH_LIMIT));
+    tokio::time::timeout(KEY_REFETCH_LIMIT, fetched).await.map_err(late)?
 }
 
 /// Whether other keys may verify the token: some servers publish a new key under the identifier of the old one, or

@@ -27,7 +27,7 @@ pub struct ClientMaterial {
     private_key: Value,
     username: Value,
     password: Value,
-    /// When the credentials expire, if the Secret says so. It is no part of them, and needs not be readable.
+    /// When the credentials expire, if the Secret says so. It is no part of them, and need not be readable.
     expires: Option<Expires>,
     /// The values that a Secret need not have.
     key_id: Option<Value>,

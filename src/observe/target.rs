@@ -67,7 +67,7 @@ pub struct SecretMetadata {
     pub renewed_for: Option<Arc<str>>,
     /// When the token was issued for which all workloads were restarted.
     pub restarted_for: Option<DateTime<Utc>>,
-    /// The workloads that were to be restarted for the token when it was written.
+    /// The workloads that are left for the token.
     pub restart_targets: Option<Arc<str>>,
     /// What the token was issued for.
     pub description: Description,

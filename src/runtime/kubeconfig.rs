@@ -153,6 +153,8 @@ mod tests {
         assert_eq!(proxy_of(api, "", "localhost,").as_deref(), Some("proxy.example.com"));
         assert_eq!(proxy_of(api, "", "*.corp.example,"), None);
         assert_eq!(proxy_of(api, "", "proxy.example.com").as_deref(), Some("proxy.example.com"));
+        let without_scheme = ", proxy-url: 'named.example.com:3128'";
+        assert_eq!(proxy_of(api, without_scheme, "*").as_deref(), Some("named.example.com"));
         let named = ", proxy-url: 'http://named.example.com:3128'";
         assert_eq!(proxy_of(api, named, "*").as_deref(), Some("named.example.com"));
         for server in ["https://127.0.0.1:6443", "https://localhost:6443", "https://[::1]:6443"] {

@@ -282,6 +282,8 @@ async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<bool>>, limi
         let context = &context;
         async move {
             watched.credentials.ready().await;
+            // they are listed after the credentials that name them
+            let limit = limit.max(Instant::now() + LISTING);
             if let Some(mut listing) = listing {
                 let listed = listing.wait_for(|listed| *listed);
                 if tokio::time::timeout_at(limit, listed).await.is_err() {

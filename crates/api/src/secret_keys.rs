@@ -41,8 +41,9 @@ pub const TEMPLATE: &str = "credentials.itwin.dev/template-fingerprint";
 /// When the token was issued for which every workload was restarted. On a pod template, with a suffix, see
 /// [`restarted_for`].
 pub const RESTARTED_FOR: &str = "credentials.itwin.dev/restarted-for";
-/// The workloads that are to be restarted for the token, as they were when it was written: short digests, separated by
-/// commas. Those that were added to the spec since wait for the next token. Absent where there were none.
+/// The workloads that are left to be restarted for the token: first those of the spec when it was written, later those
+/// that could not be restarted. Short digests, separated by commas. Those that were added to the spec since wait for the
+/// next token. Absent where there were none.
 pub const RESTART_TARGETS: &str = "credentials.itwin.dev/restart-targets";
 /// On the pod template of a workload that an earlier version restarted: when the token was issued, of whichever
 /// credential.

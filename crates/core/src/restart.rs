@@ -4,7 +4,8 @@
 //! records that ([`itwin_api::secret_keys::RESTARTED_FOR`]), so that no later process restarts anything, even where the
 //! annotations of the workloads are removed. Which workloads are left is decided when the token is written, and recorded
 //! with it ([`itwin_api::secret_keys::RESTART_TARGETS`]): one that is added to the spec later waits for the next token,
-//! whether an operator runs then or not.
+//! whether an operator runs then or not. Once only workloads are left that cannot be restarted, the record is narrowed to
+//! them.
 //!
 //! Intervals are those of the monotonic clock: no step of the wall clock delays a restart.
 
@@ -78,13 +79,13 @@ impl<'a> Wanted<'a> {
 pub struct Recorded<'a> {
     /// Nothing is left for the token that was issued then.
     pub restarted_for: Option<DateTime<Utc>>,
-    /// The workloads that were to be restarted for the token once it was written, as [`listed`] makes it. Earlier versions
-    /// do not record it.
+    /// The workloads that are left for the token, as [`listed`] and [`Restarts::obstructed`] make it. Earlier versions do
+    /// not record it.
     pub targets: Option<&'a str>,
 }
 
 impl Recorded<'_> {
-    /// Whether this workload was to be restarted once the token was written, as far as is known.
+    /// Whether this workload is left for the token, as far as is known.
     fn holds(&self, target: &RolloutRestartTarget) -> bool {
         self.targets.is_none_or(|targets| targets.split(',').any(|listed| listed == digest(target)))
     }
@@ -219,8 +220,11 @@ impl Restarts {
     #[must_use]
     pub fn orders(&self, now: Instant) -> Vec<Order> {
         let targets = self.left.iter().flat_map(|left| &left.targets);
-        let due = targets.filter(|target| target.tries.not_before.is_none_or(|not_before| not_before <= now));
-        due.map(|due| Order { target: due.target.clone(), was_missing: due.was_missing }).collect()
+        let is_due = |target: &&Target| target.tries.not_before.is_none_or(|not_before| not_before <= now);
+        let mut due: Vec<&Target> = targets.filter(is_due).collect();
+        // one that hangs each time holds up no other
+        due.sort_by_key(|target| target.tries.failures);
+        due.into_iter().map(|due| Order { target: due.target.clone(), was_missing: due.was_missing }).collect()
     }
 
     /// The workloads that are left, as the Secret records them, once none can be restarted now: `None` while one can.
@@ -257,6 +261,13 @@ impl Restarts {
     /// The Secret records that nothing is left.
     pub fn recorded(&mut self) {
         (self.is_recorded, self.left, self.recalled) = (true, None, None);
+    }
+
+    /// The Secret records which workloads are left.
+    pub fn narrowed(&mut self) {
+        if let Some(left) = &mut self.left {
+            left.record = Tries::default();
+        }
     }
 
     /// The Secret could not be annotated.

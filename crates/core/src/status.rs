@@ -246,6 +246,12 @@ fn with_condition(mut conditions: Vec<Condition>, condition: Condition) -> Vec<C
     conditions
 }
 
+/// Whether a status says that the credential is ready.
+#[must_use]
+pub fn is_ready(status: &CredentialStatus) -> bool {
+    status.conditions.iter().any(|condition| condition.type_ == READY && condition.status == "True")
+}
+
 /// Whether a condition is the operator's.
 #[must_use]
 pub fn is_ours(condition: &Condition) -> bool {

@@ -137,7 +137,8 @@ pub fn validate(
         return Err(ValidationError::NotABearerToken);
     }
     // a server that returns one token again and again may state a lifetime from now on each time
-    let learnt = expected.last_held.and_then(|last| last.expiry_of(&response.access_token));
+    let same = expected.last_held.filter(|last| last.expiry_of(&response.access_token).is_some());
+    let learnt = same.map(|same| same.token_metadata.expires_at);
     // what was learnt may be over, where the token proves that it is still valid, or the lifetime is no one's but ours
     let is_certain = claims.is_none() && response.expires_in.is_some();
     let learnt = learnt.filter(|at| is_certain || *at > expected.now);
@@ -146,12 +147,14 @@ pub fn validate(
     let GrantedScopes { scopes, unnamed_scopes } = granted_scopes(&response, claims, expected)?;
     check_same(learnt, expected)?;
     check_current(expires_at, expected)?;
+    // it was issued once, and workloads are restarted once for it
+    let issued_at = same.map_or(response.sent_at, |same| same.token_metadata.issued_at.min(response.sent_at));
     Ok(IssuedToken {
         token: response.access_token,
         token_type: BEARER.to_owned(),
         scopes,
         unnamed_scopes,
-        issued_at: time::whole_seconds(response.sent_at),
+        issued_at: time::whole_seconds(issued_at),
         expires_at: time::whole_seconds(expires_at),
     })
 }

@@ -179,6 +179,16 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_another_origin_matter_only_where_keys_are_needed() {
+        let document = serde_json::json!({
+            "issuer": ISSUER, "token_endpoint": format!("{ISSUER}/t"), "jwks_uri": "https://keys.example.com/k",
+        });
+        let read = |needs_keys| endpoints(document.to_string().as_bytes(), ISSUER, None, None, needs_keys);
+        assert_eq!(read(true), Err(DiscoveryError::OtherOrigin(Endpoint::Jwks)));
+        assert_eq!(read(false).map(|endpoints| endpoints.jwks), Ok(None));
+    }
+
+    #[test]
     fn longer_urls_than_the_schema_takes_are_refused() {
         let endpoint = |size: usize| format!("{ISSUER}/{}", "t".repeat(size - ISSUER.len() - 1));
         let document =

@@ -159,6 +159,30 @@ async fn credentials_that_share_a_workload_restart_it_once_each_also_after_git_o
 }
 
 #[tokio::test]
+async fn workload_that_was_restarted_is_not_again_while_another_is_missing_after_git_ops_and_a_restart() -> Result<()> {
+    let mut fixture = Fixture::new("rollout-left").await?;
+    fixture.namespace.apply(&workload("Deployment", "web")).await?;
+    fixture.apply_credential(&restarting(&["web", "missing"])).await?;
+    eventually("the record of what is left", PATIENCE, async || {
+        let secret = fixture.namespace.get("secret", NAME).await.ok()??;
+        let left = secret["metadata"]["annotations"]["credentials.itwin.dev/restart-targets"].as_str()?;
+        (!left.contains(',')).then_some(())
+    })
+    .await?;
+    assert_eq!(fixture.generation("Deployment", "web").await?, 2);
+    let strip = r#"[{"op": "remove", "path": "/spec/template/metadata/annotations"}]"#;
+    fixture.namespace.kubectl(&["patch", "deployment", "web", "--type=json", "-p", strip]).await?;
+    fixture.restart().await?;
+    eventually("tries of the missing one", PATIENCE, async || {
+        let missed = r#"itwin_kubernetes_requests_total{resource="deployments",result="not_found""#;
+        (fixture.metric(missed).await.ok()? >= 2.0).then_some(())
+    })
+    .await?;
+    assert_eq!(fixture.generation("Deployment", "web").await?, 3, "only the annotation was removed");
+    Ok(())
+}
+
+#[tokio::test]
 async fn missing_workload_is_reported_and_keeps_no_other_from_its_one_restart() -> Result<()> {
     let fixture = Fixture::new("no-workload").await?;
     fixture.namespace.apply(&workload("Deployment", "web")).await?;

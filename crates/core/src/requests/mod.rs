@@ -325,7 +325,12 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         let is_shared = |waiting: &Waiting| matches!(outcome, Outcome::Succeeded) && waiting.request.is_of(version);
         let (shared, others): (Vec<_>, Vec<_>) = joined.partition(|(_, waiting)| is_shared(waiting));
         let keys = |waiting: Vec<(&K, &Waiting)>| waiting.into_iter().map(|(key, _)| key.clone()).collect::<Vec<K>>();
-        let (shared, others) = (keys(shared), keys(others));
+        let (shared, mut others) = (keys(shared), keys(others));
+        // one that another request may serve, too, goes on waiting for that
+        others.retain(|key| {
+            let is_served = |own: &Request| self.in_flight.values().any(|flight| flight.request.is_equal(own));
+            self.waiting.get(key).is_some_and(|waiting| !is_served(&waiting.request))
+        });
         others.iter().for_each(|key| self.enter_lane(key));
         shared.iter().for_each(|key| self.leave(key));
         self.forget(requester);

@@ -378,6 +378,21 @@ fn request_whose_client_secret_is_not_known_yet_waits_for_an_equal_one() {
     sharing.sort();
     assert_eq!(sharing, ["2", "3"]);
     assert_eq!(admitted(&mut scene), ["4"], "its client is another one");
+
+    // what is not known may be served by each of two
+    let mut scene = Scene::new(8, 6000);
+    for (key, version) in [("7", Some("7")), ("8", Some("8"))] {
+        let client_version = version.map(Into::into);
+        let wanted = Request { client_version, content: "same".into(), ..request("a", "client", None) };
+        scene.queue.enqueue(key.into(), wanted, now);
+    }
+    assert_eq!(admitted(&mut scene).len(), 2);
+    let unknown = Request { client_version: None, content: "same".into(), ..request("a", "client", None) };
+    scene.queue.enqueue("unknown".into(), unknown, now);
+    scene.queue.settle(&"7".to_owned(), None, &failed(Reason::InvalidClient), now);
+    assert_eq!(admitted(&mut scene), [""; 0], "the other one is still in flight");
+    let (_, sharing) = scene.queue.settle(&"8".to_owned(), None, &Outcome::Succeeded, now);
+    assert_eq!(sharing, ["unknown"]);
 }
 
 #[test]

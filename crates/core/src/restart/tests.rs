@@ -60,6 +60,22 @@ fn new_process_restarts_what_the_secret_does_not_record_a_delay_after_it_found_i
 }
 
 #[test]
+fn workload_that_failed_comes_after_those_that_were_not_tried() {
+    let (targets, start) = ([target("a"), target("b"), target("c")], Instant::now());
+    let mut state = Restarts::default();
+    state.written(at(0), &wanted(&targets), (start, at(1)));
+    state.ended(vec![(target("a"), obstructed("late")), (target("b"), obstructed("late"))], "uid", start + DELAY);
+    let later = start + DELAY + seconds(60);
+    state.ended(vec![(target("a"), obstructed("late"))], "uid", later);
+    let orders = state.orders(later + seconds(60)).into_iter().map(|order| order.target.name);
+    assert_eq!(orders.collect::<Vec<_>>(), ["c", "b", "a"]);
+    state.record_failed("denied".to_owned(), "uid", later);
+    assert!(state.failure().is_some_and(|failure| failure.contains("denied")));
+    state.narrowed();
+    assert!(state.failure().is_some_and(|failure| !failure.contains("denied")));
+}
+
+#[test]
 fn delay_ends_before_the_next_token_is_written() {
     let targets = [target("web")];
     let within = |delay, lifetime| {

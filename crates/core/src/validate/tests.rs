@@ -302,9 +302,9 @@ fn signed_token_that_is_still_valid_is_good_although_the_lifetime_that_was_state
         let last = remembered("token", learnt);
         let held = held(learnt);
         let expected = Expected { held: Some(&held), last_held: Some(&last), ..expected(&scopes) };
-        validate(response, claims.as_ref(), expected).map(|issued| issued.expires_at)
+        validate(response, claims.as_ref(), expected).map(|issued| (issued.issued_at, issued.expires_at))
     };
-    assert_eq!(validated(1), Ok(at(300)));
+    assert_eq!(validated(1), Ok((at(-100), at(300))), "it was issued when it was issued first");
     assert_eq!(validated(200), Err(ValidationError::SameToken { expires_at: at(200) }), "it is recognized until then");
 }
 

@@ -116,6 +116,21 @@ fn lifetime_that_is_no_number_of_seconds_is_malformed() {
 }
 
 #[test]
+fn json_of_another_content_type_is_named_as_such() {
+    const BODY: &str = r#"{"access_token": "a", "token_type": "Bearer", "expires_in": 3600}"#;
+    fn with(content_type: &str) -> http::Response<Vec<u8>> {
+        let mut response = answer(200, BODY);
+        response.headers_mut().insert("content-type", content_type.parse().expect("a value"));
+        response
+    }
+    let other = answered(|| Ok(with("text/plain")));
+    assert!(matches!(other, Err(TokenError::Malformed(MalformedResponse::ContentType))));
+    assert!(answered(|| Ok(with("Application/JSON; charset=utf-8"))).is_ok());
+    let text = answered(|| Ok(answer(200, "<html>")));
+    assert!(matches!(text, Err(TokenError::Malformed(MalformedResponse::NotATokenResponse))));
+}
+
+#[test]
 fn answer_is_one_json_text_in_which_no_field_is_twice() {
     for answer in [
         || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer"}garbage"#)),
