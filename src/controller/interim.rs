@@ -11,10 +11,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use itwin_api::{
-    credential::{CredentialStatus, ITwinServiceCredential},
-    time,
-};
+use itwin_api::{credential::CredentialStatus, time};
 use itwin_core::{
     object::ObjectKey,
     observed::{Description, Expires, ObservedState},
@@ -26,9 +23,9 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     context::Context,
     registry::Currency,
-    status_writer::{StatusWrite, gauges, write_status},
+    status_writer::{StatusWrite, gauges, others_since, write_status},
 };
-use crate::{clock::Clock, cluster::CallError, metrics::CredentialLabels};
+use crate::{clock::Clock, metrics::CredentialLabels};
 
 /// The clock is read again after this, since it may have jumped.
 const RECHECK: Duration = Duration::from_secs(5);
@@ -58,14 +55,12 @@ pub(super) struct Basis {
 }
 
 impl Basis {
-    /// Takes over what others wrote into the conditions, and the version that guards it.
+    /// Takes over what others wrote into the conditions since, and the version that guards it.
     fn follow(&mut self, context: &Context) {
-        let is_it = |object: &ITwinServiceCredential| object.metadata.uid.as_deref() == Some(&*self.uid);
-        let Some(object) = context.namespaces.get(&self.key).filter(is_it) else { return };
-        let others = object.status.into_iter().flat_map(|status| status.conditions);
-        self.previous.conditions.retain(status::is_ours);
-        self.previous.conditions.extend(others.filter(|condition| !status::is_ours(condition)));
-        self.resource_version = object.metadata.resource_version;
+        if let Some((others, version)) = others_since(context, &self.key, &self.uid, self.resource_version.as_deref()) {
+            status::replace_others(&mut self.previous.conditions, others);
+            self.resource_version = version;
+        }
     }
 }
 
@@ -185,6 +180,7 @@ impl Interim {
         if context.namespaces.currency(&basis.key, &basis.uid, basis.generation) == Currency::Gone {
             return;
         }
+        basis.follow(context);
         let renew_at = basis.previous.renew_at.as_deref().and_then(time::from_rfc3339);
         let status = status::status(&status::Inputs {
             observed: &basis.observed,
@@ -226,9 +222,6 @@ impl Interim {
                 }
                 Err(error) => {
                     tracing::warn!(credential = %basis.key, %error, "a status could not be written");
-                    if error == CallError::Conflict {
-                        basis.follow(context);
-                    }
                     again_at = Some(context.clock.monotonic() + RETRY);
                 }
             }

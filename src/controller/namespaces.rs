@@ -73,6 +73,12 @@ impl WatchedNamespaces {
         self.of(key).find_map(|watched| watched.credentials.get(key))
     }
 
+    /// The credential of this name and UID, if it was changed since it had this resourceVersion.
+    #[must_use]
+    pub fn changed_since(&self, key: &ObjectKey, uid: &str, version: u64) -> Option<ITwinServiceCredential> {
+        self.of(key).find_map(|watched| watched.credentials.changed_since(key, uid, version))
+    }
+
     /// Whether the credential of this name still has this UID and generation, and is not being deleted.
     #[must_use]
     pub fn currency(&self, key: &ObjectKey, uid: &str, generation: Option<i64>) -> Currency {

@@ -143,6 +143,14 @@ impl Registry {
         unpack(&text)
     }
 
+    /// The credential of this name and UID, if it was changed since it had this resourceVersion.
+    #[must_use]
+    pub fn changed_since(&self, key: &ObjectKey, uid: &str, version: u64) -> Option<ITwinServiceCredential> {
+        let is_later = |kept: &&Kept| *kept.uid == *uid && kept.version > version;
+        let text = self.all().get(key).filter(is_later)?.packed.clone();
+        unpack(&text)
+    }
+
     /// Whether the credential of this name still has this UID and generation, and is not being deleted.
     #[must_use]
     pub fn currency(&self, key: &ObjectKey, uid: &str, generation: Option<i64>) -> Currency {

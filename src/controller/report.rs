@@ -18,7 +18,7 @@ use super::{
     reconciler::{Attempted, Reconciler, requeue},
     references::References,
     registry::Currency,
-    status_writer::{StatusWrite, gauges, numeric, write_status},
+    status_writer::{StatusWrite, gauges, numeric, others_since, write_status},
 };
 use crate::{cluster::CallError, metrics::CredentialLabels, observe::index::Known};
 
@@ -48,7 +48,13 @@ impl Reconciler<'_> {
             self.retry_state.suspended();
         }
         let older_than_known = self.note_version();
-        let previous = self.previous_status();
+        let mut guard = self.guard();
+        let mut previous = self.previous_status();
+        let References { key, uid, .. } = &self.references;
+        if let Some((others, version)) = others_since(self.context, key, uid, guard.as_deref()) {
+            status::replace_others(&mut previous.to_mut().conditions, others);
+            guard = version;
+        }
         let description = self.description();
         let now = self.context.clock.now();
         // a backoff that is over says nothing of the next attempt: a requeue for it would be a hot loop
@@ -90,7 +96,7 @@ impl Reconciler<'_> {
             outcome.and_then(|outcome| events::transition(&previous, &outcome, &self.references.target.name));
         let about_lifetime = events::about_lifetime(&previous, &status).filter(|_| !is_reported);
         drop(previous);
-        let reported = if is_reported { Ok(()) } else { self.write_status(status).await };
+        let reported = if is_reported { Ok(()) } else { self.write_status(status, guard).await };
         if let Some(transition) = transition {
             self.context.events.publish(&self.references.credential.object_ref(&()), transition).await;
         }
@@ -150,9 +156,9 @@ impl Reconciler<'_> {
         }
     }
 
-    async fn write_status(&mut self, status: CredentialStatus) -> Result<(), CallError> {
+    async fn write_status(&mut self, status: CredentialStatus, guard: Option<String>) -> Result<(), CallError> {
         let References { key, uid, .. } = &self.references;
-        let write = StatusWrite { key, uid, status: &status, resource_version: self.guard() };
+        let write = StatusWrite { key, uid, status: &status, resource_version: guard };
         self.retry_state.status_write_begins();
         let version = write_status(self.context, write).await?;
         self.retry_state.status_written(version, status);

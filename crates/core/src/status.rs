@@ -252,6 +252,12 @@ pub fn is_ready(status: &CredentialStatus) -> bool {
     status.conditions.iter().any(|condition| condition.type_ == READY && condition.status == "True")
 }
 
+/// Replaces the conditions of others.
+pub fn replace_others(conditions: &mut Vec<Condition>, others: Vec<Condition>) {
+    conditions.retain(is_ours);
+    conditions.extend(others);
+}
+
 /// Whether a condition is the operator's.
 #[must_use]
 pub fn is_ours(condition: &Condition) -> bool {
