@@ -12,7 +12,10 @@ use itwin_api::conditions::Reason;
 use super::{
     action::{Action, Fetch, IssueReason},
     backoff, messages,
-    observed::{Authority, Client, Drift, Form, Held, Integrity, ObservedState, Target, TokenMetadata, Unwritten},
+    observed::{
+        Authority, Client, Drift, Form, Held, Integrity, ObservedState, RenewalRequest, Target, TokenMetadata,
+        Unwritten,
+    },
     restart::Restart,
     schedule,
     withheld::Withheld,
@@ -103,8 +106,12 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
         ClientChange::Same => {}
     }
     let waits_until = observed.history.renew_not_before.filter(|until| *until > now);
-    // each value of the annotation is attempted once; after that it waits for a better token like any renewal
-    if observed.renewal_request.is_some_and(|request| request.is_due(now) && (request.fresh || waits_until.is_none())) {
+    // each value of the annotation is attempted once; after that it waits for a better token like any renewal, and one that
+    // was issued for it waits only for a write
+    let is_issued = || observed.unwritten.as_ref().is_some_and(|unwritten| fits(unwritten, observed, now));
+    let is_asked_for =
+        |request: RenewalRequest| is_issued() || (request.is_due(now) && (request.fresh || waits_until.is_none()));
+    if observed.renewal_request.is_some_and(is_asked_for) {
         return request_token(observed, now, IssueReason::Requested);
     }
     let renew_at = schedule::renew_at(token_metadata, &observed.desired.policy, &observed.uid);

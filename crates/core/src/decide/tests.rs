@@ -396,6 +396,22 @@ fn renewal_that_is_asked_for_too_often_waits_and_holds_up_nothing_else() {
 }
 
 #[test]
+fn token_that_was_issued_on_request_is_written_at_the_next_try() {
+    let asked = |fresh| {
+        settled().with(|observed| {
+            observed.renewal_request = Some(RenewalRequest { fresh, not_before: Some(at(10)) });
+            observed.unwritten = Some(unwritten());
+        })
+    };
+    assert_eq!(decide(&asked(false), at(1)), Action::WriteIssuedToken(IssueReason::Requested));
+    assert_eq!(decide(&asked(true), at(1)), Action::WriteIssuedToken(IssueReason::Requested));
+    let failed = asked(false).with(|observed| observed.history.not_before = Some(at(3)));
+    assert_eq!(decide(&failed, at(2)), Action::BackOff { until: at(3) });
+    let misfit = asked(false).with(|observed| observed.desired.client_reference = "another/keys".into());
+    assert_ne!(decide(&misfit, at(1)), Action::WriteIssuedToken(IssueReason::Requested));
+}
+
+#[test]
 fn due_token_waits_for_an_authority_that_was_not_reconciled_yet() {
     let observed = settled().with(|observed| observed.authority = Authority::Pending);
     assert_eq!(decide(&observed, at(3599)), Action::AwaitAuthority);
