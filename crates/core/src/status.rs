@@ -66,7 +66,9 @@ pub struct ClientExpiry<'a> {
 const CLIENT_EXPIRY_NOTICE: TimeDelta = TimeDelta::days(14);
 
 impl ClientExpiry<'_> {
-    fn notice(&self, now: DateTime<Utc>) -> Option<String> {
+    /// A sentence about it, from two weeks before.
+    #[must_use]
+    pub fn notice(&self, now: DateTime<Utc>) -> Option<String> {
         match self.at - now {
             left if left <= TimeDelta::zero() => Some(messages::client_expired(self.secret, self.at)),
             left if left <= CLIENT_EXPIRY_NOTICE => Some(messages::client_expires(self.secret, self.at)),

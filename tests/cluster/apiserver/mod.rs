@@ -16,6 +16,7 @@ mod fights;
 mod issue;
 mod ownership;
 mod permissions;
+mod plugin;
 mod regressions;
 mod renewal;
 mod restarts;
