@@ -275,6 +275,30 @@ mod tests {
     }
 
     #[test]
+    fn documented_flags_exist() {
+        let mut cli = Cli::command();
+        cli.build();
+        let flags: std::collections::BTreeSet<String> = cli
+            .get_subcommands()
+            .flat_map(clap::Command::get_arguments)
+            .filter_map(clap::Arg::get_long)
+            .map(str::to_owned)
+            .collect();
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/kubectl-itcred.md");
+        let page = std::fs::read_to_string(page).expect("the page");
+        let spans = page.split('`').filter(|span| span.starts_with("--") || span.starts_with("kubectl itcred"));
+        let named: Vec<&str> = spans
+            .flat_map(str::split_whitespace)
+            .filter_map(|word| word.strip_prefix("--"))
+            .map(|flag| flag.split('=').next().unwrap_or_default())
+            .collect();
+        assert!(named.len() > 10, "{named:?}");
+        for flag in named {
+            assert!(flags.contains(flag), "there is no flag --{flag}");
+        }
+    }
+
+    #[test]
     fn deadlines_are_durations_or_seconds_and_never_none() {
         let parse = |text: &str| {
             let cli = Cli::try_parse_from(["kubectl-itcred", "status", "--request-timeout", text]);

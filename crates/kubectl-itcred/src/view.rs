@@ -6,7 +6,10 @@ use itwin_api::{
     credential::{CredentialStatus, ITwinServiceCredential},
     time,
 };
-use itwin_core::status::{ClientExpiry, holds as holds_in};
+use itwin_core::{
+    observed::Expires,
+    status::{ClientExpiry, holds as holds_in},
+};
 use serde::Serialize;
 
 use crate::{
@@ -211,10 +214,15 @@ fn state(credential: &ITwinServiceCredential, status: &CredentialStatus, now: Da
         return State::Failing;
     }
     let client_expiry = at(&status.client_secret_expires_at);
-    if client_expiry.is_some_and(|at| ClientExpiry { secret: "", at }.notice(now).is_some()) {
+    if client_expiry.is_some_and(|at| expires_soon(at, now)) {
         return State::ClientExpires;
     }
     if is_current { State::Ok } else { State::Pending }
+}
+
+/// Whether the operator says of a client secret that it expires.
+fn expires_soon(at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    ClientExpiry { secret: "", key: "", expires: Expires::At(at) }.notice(now).is_some()
 }
 
 /// Sorts views: the first to be lost first.

@@ -64,6 +64,10 @@ async fn run(fixture: &Fixture, arguments: &[&str]) -> Result<Ran> {
 async fn is_ready_with_a_leader(prefix: &str) -> Result<Fixture> {
     let namespace = testbed::namespace::Namespace::new(prefix).await?;
     let name = namespace.name.clone();
+    let lease = ["--verb=get,create,update,patch", "--resource=leases.coordination.k8s.io"];
+    namespace.kubectl(&[&["create", "role", "leader"], &lease[..]].concat()).await?;
+    let account = "--serviceaccount=itwin-credential-operator:itwin-credential-operator";
+    namespace.kubectl(&["create", "rolebinding", "leader", "--role=leader", account]).await?;
     let fixture = Fixture::on(namespace, &["--leader-election=true", "--lease-namespace", &name]).await?;
     fixture.with_surroundings().await?;
     fixture.apply_credential(&json!({})).await?;
@@ -371,5 +375,92 @@ async fn kubectl_finds_the_plugin_and_completes_names() -> Result<()> {
     assert!(commands.out.starts_with("timeline\t"), "{commands:?}");
     let wrong = kubectl(&["itcred", "unknown"]).await?;
     assert_eq!(wrong.code, 2, "{wrong:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn plugin_ends_wrong_use_and_missing_permissions_with_one_line() -> Result<()> {
+    let fixture = Fixture::ready("plugin-misuse").await?;
+    let folder = tempfile::tempdir()?;
+    let silent = folder.path().join("silent");
+    testbed::control_plane::write_kubeconfig(&silent, "https://127.0.0.1:1", b"", "token")?;
+    let silent = silent.display().to_string();
+    for (arguments, text) in [
+        (&["check", "../secrets/x"][..], "is no name of an object"),
+        (&["token", "UPPER"], "is no name of an object"),
+        (&["renew", "missing"], "there is no ITwinServiceCredential missing"),
+        (&["suspend", "-l", "team=unknown"], "no ITwinServiceCredential is chosen"),
+        (&["status", "-l", "a in b"], "ITwinServiceCredentials: "),
+        (&["status", "--context", "unknown"], "unknown"),
+        (&["status", "--kubeconfig", "/does/not/exist"], "/does/not/exist"),
+        (&["status", "--kubeconfig", &silent], "no connection"),
+        (&["lint", "-f", "/does/not/exist"], "/does/not/exist"),
+        (&["rotate", NAME, "--expires-at", "tomorrow"], "RFC 3339"),
+    ] {
+        let ran = run(&fixture, arguments).await?;
+        assert!(ran.code == 2 && ran.out.is_empty() && ran.err.contains(text), "{arguments:?}: {ran:?}");
+    }
+    let requests = fixture.token_requests().await?.len();
+    for arguments in [
+        &["status"][..],
+        &["timeline", NAME],
+        &["renew", NAME],
+        &["suspend", NAME],
+        &["resume", "--all"],
+        &["token", NAME, "--raw"],
+        &["check", NAME],
+        &["lint"],
+        &["rotate", NAME],
+    ] {
+        let ran = run(&fixture, &[arguments, &["--as", "stranger"]].concat()).await?;
+        assert!(ran.code == 2 && ran.out.is_empty() && ran.err.contains("stranger"), "{arguments:?}: {ran:?}");
+        assert_eq!(ran.err.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{ran:?}");
+    }
+    assert_eq!(fixture.token_requests().await?.len(), requests);
+    // a user who may read credentials and no Secrets
+    fixture.namespace.kubectl(&["create", "role", "viewer", "--verb=get,list", "--resource=itcred"]).await?;
+    fixture.namespace.kubectl(&["create", "rolebinding", "viewer", "--role=viewer", "--user=viewer"]).await?;
+    let refused = run(&fixture, &["token", NAME, "--raw", "--as", "viewer"]).await?;
+    assert!(refused.code == 2 && refused.out.is_empty() && refused.err.contains("secrets"), "{refused:?}");
+    let linted = run(&fixture, &["lint", "--as", "viewer", "-o", "json"]).await?;
+    let unread = linted.json()?["unread"].as_array().map_or(0, Vec::len);
+    assert!(linted.code == 0 && unread >= 6, "what was not read is named: {linted:?}");
+    let empty = run(&fixture, &["status", "-l", "team=unknown"]).await?;
+    assert!(empty.code == 0 && empty.out.is_empty() && empty.err.contains("No ITwinServiceCredentials"), "{empty:?}");
+    // a rotation without a new secret writes nothing
+    let before = fixture.namespace.get("secret", "agent-client").await?;
+    let without = run(&fixture, &["rotate", NAME]).await?;
+    assert!(without.code == 2 && without.err.contains("it is empty"), "{without:?}");
+    assert_eq!(fixture.namespace.get("secret", "agent-client").await?, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn plugin_prints_nothing_that_a_terminal_obeys() -> Result<()> {
+    let mut fixture = Fixture::ready("plugin-hostile").await?;
+    fixture.stop();
+    let hostile = "a\u{1b}[2Jb\u{202e}c\u{7}\nd";
+    let failed = json!({"type": "Renewed", "status": "False", "reason": "ServerError", "message": hostile,
+                        "lastTransitionTime": "2026-11-24T19:00:00Z"});
+    let failure = json!({"time": "2026-11-24T19:00:00Z", "reason": "ServerError", "message": hostile});
+    let patch =
+        json!({"status": {"conditions": [failed], "lastFailure": failure, "consecutiveFailures": 1}}).to_string();
+    let namespace = &fixture.namespace;
+    namespace.kubectl(&["patch", "itcred", NAME, "--subresource=status", "--type=merge", "-p", &patch]).await?;
+    for command in ["status", "timeline", "check"] {
+        for form in ["table", "wide", "json", "yaml"] {
+            // `run` looks for the escape character
+            let ran = if command == "status" {
+                run(&fixture, &[command, "-o", form]).await?
+            } else {
+                run(&fixture, &[command, NAME, "-o", form]).await?
+            };
+            for text in [&ran.out, &ran.err] {
+                assert!(!text.contains(['\u{202e}', '\u{7}', '\u{1b}']) && !text.contains("\\u001b"), "{ran:?}");
+            }
+            let is_shown = ran.out.contains("a?[2Jb?c? d");
+            assert!(is_shown || (command, form) == ("status", "table"), "{command} {form}: {ran:?}");
+        }
+    }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! The client Secret: its keys and their lengths, never a value.
 
-use itwin_core::status::ClientExpiry;
+use itwin_api::authority::ClientAuthentication;
+use itwin_core::{observed::Expires, status::ClientExpiry};
 use itwin_credential_operator::observe::client_secret::{self, ClientMaterial};
 use k8s_openapi::api::core::v1::Secret;
 
-use super::{Level, Observed, Section, Seen};
+use super::{Observed, Section, Seen};
 use crate::span::relative;
 
 /// Keys that are listed: a Secret may hold thousands.
@@ -17,7 +18,9 @@ pub(super) fn section(observed: &Observed) -> Section {
     let secret = match &observed.client {
         Seen::Known(Some(secret)) => secret,
         Seen::Known(None) => {
-            section.failure(&client_secret::not_found(&secret_ref, keys));
+            // without the authority, what most need
+            let method = observed.config().map_or(ClientAuthentication::ClientSecretPost, |c| c.client_authentication);
+            section.failure(&client_secret::not_found(&secret_ref, keys, method, observed.credential.spec.grant_type));
             return section;
         }
         Seen::Unknown(why) => {
@@ -35,11 +38,12 @@ pub(super) fn section(observed: &Observed) -> Section {
         ),
         None => section.unknown("which keys are needed is not known without the authority"),
     }
-    if let Some(at) = material.expires_at() {
-        let expiry = ClientExpiry { secret: &secret_ref, at };
-        match expiry.notice(observed.now) {
-            Some(notice) => section.push(Level::Problem, None, notice),
-            None => section.ok(format!("it expires {}", relative(at, observed.now))),
+    if let Some(expires) = material.expires() {
+        let expiry = ClientExpiry { secret: &secret_ref, key: &keys.expires_at_key, expires };
+        match (expiry.notice(observed.now), expires) {
+            (Some(notice), _) => section.problem(notice),
+            (None, Expires::At(at)) => section.ok(format!("it expires {}", relative(at, observed.now))),
+            (None, Expires::Invalid) => {}
         }
     }
     section

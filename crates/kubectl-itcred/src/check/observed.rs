@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
 use itwin_core::failure::Failure;
-use itwin_credential_operator::config::authority::AuthorityConfig;
+use itwin_credential_operator::config::authority::{AuthorityConfig, roots};
 use itwin_oauth::key_set::KeySet;
 use k8s_openapi::api::core::v1::Secret;
 
@@ -113,7 +113,7 @@ pub fn configured(
 ) -> Result<AuthorityConfig, String> {
     let config = AuthorityConfig::new(&authority.spec)?;
     match ca_bundle {
-        Some(Ok(Some(pem))) => config.trusting(pem),
+        Some(Ok(Some(pem))) => Ok(config.trusting(roots("caBundleRef", pem)?)),
         Some(Err(error)) => Err(error.clone()),
         Some(Ok(None)) | None => Ok(config),
     }

@@ -95,7 +95,8 @@ fn published(section: &mut Section, observed: &Observed, config: &AuthorityConfi
         }
     };
     if let Some(keys) = &server.keys {
-        section.ok(format!("it publishes {} signing keys", keys.len()));
+        let plural = if keys.len() == 1 { "" } else { "s" };
+        section.ok(format!("it publishes {} signing key{plural}", keys.len()));
     }
     if let Some((theirs, ours)) = server.date {
         let difference = theirs - ours;

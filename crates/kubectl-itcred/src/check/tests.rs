@@ -341,14 +341,17 @@ fn operator_that_is_not_there_does_not_lead_or_does_not_work_is_found() {
 
 #[test]
 fn expiry_of_the_client_is_found_two_weeks_before() {
-    let with = |days: i64| {
+    let says = |text: String| {
         let mut client = client();
-        let at = time::to_rfc3339(now() + TimeDelta::days(days));
-        let value = k8s_openapi::ByteString(at.into_bytes());
+        let value = k8s_openapi::ByteString(text.into_bytes());
         client.data.get_or_insert_default().insert("expires_at".to_owned(), value);
         problems(&Observed { client: Seen::Known(Some(client)), ..fine() })
     };
+    let with = |days: i64| says(time::to_rfc3339(now() + TimeDelta::days(days)));
     assert!(with(-1).len() == 1 && with(13).len() == 1 && with(15).is_empty());
+    let invalid = says("next-spring".to_owned());
+    assert!(invalid.len() == 1 && invalid[0].contains("key expires_at of Secret team-a/client"), "{invalid:?}");
+    assert!(!invalid[0].contains("next-spring"), "{invalid:?}");
 }
 
 #[test]
@@ -408,7 +411,7 @@ Operator
 Authority
   ok       ITwinAuthority bentley-ims is Ready
   ok       grant type client_credentials, scopes and audience are allowed
-  ok       it publishes 1 signing keys
+  ok       it publishes 1 signing key
   ok       its clock and that of this machine differ by 0s
 
 Client Secret

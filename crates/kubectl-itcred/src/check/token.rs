@@ -168,7 +168,7 @@ fn verified(section: &mut Section, observed: &Observed, config: &AuthorityConfig
         allowed_scopes: config.allowed_scopes.as_deref(),
         default_lifetime: config.default_token_lifetime,
         held: None,
-        record: None,
+        last_held: None,
         skew: config.clock_skew,
         now: observed.now,
     };

@@ -196,7 +196,8 @@ async fn ca_bundle(session: &Session, spec: &AuthoritySpec, namespace: &str) -> 
 /// What an authorization server publishes, as seen from this machine.
 async fn server(session: &Session, name: &str, config: &AuthorityConfig) -> Result<Published, Failure> {
     let deadlines = Deadlines { request: config.request_timeout, connect: config.connect_timeout };
-    let http = Http::new(config.roots.as_deref(), deadlines, session.proxies.clone(), session.clock.clone())
+    let roots = (config.roots.as_deref(), config.roots_from);
+    let http = Http::new(roots, deadlines, session.proxies.clone(), session.clock.clone())
         .map_err(|error| Failure::new(itwin_api::conditions::Reason::TLSFailed, error))?;
     let transport = Dated { inner: http, date: Mutex::new(None), session };
     let keys = keys(&transport, config).await.map_err(|error| unavailable(&error, name))?;
@@ -213,7 +214,7 @@ async fn keys(transport: &dyn Transport, config: &AuthorityConfig) -> Result<Opt
         None => {
             let body = get(discovery::document_url(&config.issuer), Document::Discovery).await?;
             let (token, jwks) = (config.token_endpoint.as_ref(), config.jwks_uri.as_ref());
-            discovery::endpoints(&body, &config.issuer, token, jwks)?.1.jwks
+            discovery::endpoints(&body, &config.issuer, token, jwks, config.verify)?.jwks
         }
     };
     if !config.verify {

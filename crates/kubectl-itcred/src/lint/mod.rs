@@ -66,7 +66,7 @@ pub struct Input {
     pub unread: Vec<String>,
 }
 
-/// How much a finding weighs.
+/// The importance of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Weight {
     /// It goes wrong.
@@ -78,7 +78,7 @@ pub enum Weight {
 /// What a rule found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
-    /// How much it weighs.
+    /// Its importance.
     pub weight: Weight,
     /// The rule.
     pub rule: &'static str,
