@@ -110,7 +110,7 @@ pub enum Command {
         #[command(flatten)]
         shown: Shown,
     },
-    /// Draw a token's time to scale: issued, renewal, minimum validity, expiry; and the last failures.
+    /// Draw a token's time to scale, with the last failures.
     #[command(after_help = "Example:\n  kubectl itcred timeline render-agent")]
     #[allow(missing_docs)]
     Timeline {
@@ -174,7 +174,7 @@ pub enum Command {
         #[command(flatten)]
         shown: Shown,
     },
-    /// Find workloads that read a token in a way that goes stale, and other mistakes around credentials.
+    /// Find workloads that keep an old token, and other mistakes.
     #[command(after_help = "Example:\n  kubectl itcred lint -A\n  kubectl itcred lint -f manifests/\n\n\
                       Exit code 1 if it found a warning.")]
     #[allow(missing_docs)]
@@ -182,7 +182,7 @@ pub enum Command {
         /// In all namespaces.
         #[arg(short = 'A', long)]
         all_namespaces: bool,
-        /// Files or folders with manifests, or - for standard input, in place of a cluster; may be repeated.
+        /// Manifests to read in place of a cluster: files, folders, or - for standard input.
         #[arg(short = 'f', long = "filename", value_name = "PATH", conflicts_with = "all_namespaces")]
         filenames: Vec<PathBuf>,
         #[command(flatten)]
@@ -209,8 +209,7 @@ pub enum Command {
                       \x20 kubectl itcred completion kubectl > ~/.local/bin/kubectl_complete-itcred")]
     #[allow(missing_docs)]
     Completion {
-        /// The shell; or `kubectl` for the program kubectl_complete-itcred, which serves `kubectl itcred` in each
-        /// shell.
+        /// The shell, or `kubectl` for the program kubectl_complete-itcred, which serves each shell.
         #[arg(value_enum)]
         shell: Shell,
     },
@@ -264,13 +263,17 @@ mod tests {
 
     #[test]
     fn help_of_every_command_shows_an_example_within_100_columns() {
-        let mut cli = Cli::command().term_width(100);
+        let mut cli = Cli::command();
         cli.build();
+        let fits = |help: &str| help.lines().all(|line| line.chars().count() <= crate::table::WIDTH);
+        let summary = cli.render_help().to_string();
+        assert!(fits(&summary), "{summary}");
         for command in cli.get_subcommands_mut().filter(|command| !command.is_hide_set()) {
             let name = command.get_name().to_owned();
             let help = command.render_long_help().to_string();
             assert!(help.contains(&format!("kubectl itcred {name}")), "{name}: {help}");
             assert!(help.contains("Example:"), "{name}");
+            assert!(fits(&help), "{help}");
         }
     }
 

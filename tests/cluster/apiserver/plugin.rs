@@ -281,6 +281,24 @@ async fn plugin_lint_finds_stale_readers_in_the_cluster_and_in_files() -> Result
 }
 
 #[tokio::test]
+async fn plugin_lint_reads_more_objects_than_a_page_holds() -> Result<()> {
+    const PODS: usize = 520;
+    let fixture = Fixture::ready("plugin-pages").await?;
+    let variable = json!({"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": NAME, "key": "access_token"}}});
+    let pods = (0..PODS).map(|number| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("app-{number}")},
+            "spec": {"containers": [{"name": "main", "image": "example.com/app", "env": [variable]}]},
+        })
+    });
+    fixture.namespace.create_all(pods, 16).await?;
+    let report = run(&fixture, &["lint", "-o", "json"]).await?.json()?;
+    assert_eq!(report["workloads"], PODS, "{}", report["unread"]);
+    assert_eq!(report["findings"].as_array().map(Vec::len), Some(PODS));
+    Ok(())
+}
+
+#[tokio::test]
 async fn plugin_rotates_a_client_secret_and_no_token_is_lost() -> Result<()> {
     let mut fixture = Fixture::ready("plugin-rotate").await?;
     let spec = json!({"clientCredentialsRef": {"name": "agent-client"}});

@@ -75,17 +75,17 @@ pub enum Weight {
     Note,
 }
 
-/// What a rule found.
+/// What a rule found. The order of the fields is that of findings: those of an object are together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
     /// Its importance.
     pub weight: Weight,
-    /// The rule.
-    pub rule: &'static str,
     /// The namespace of the object.
     pub namespace: String,
     /// The object, `Kind/name`.
     pub object: String,
+    /// The rule.
+    pub rule: &'static str,
     /// What is wrong, and what to do.
     pub message: String,
 }
