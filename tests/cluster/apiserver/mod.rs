@@ -26,4 +26,5 @@ mod surroundings;
 mod template;
 mod truth;
 mod webhooks;
+mod workloads;
 mod writes;
