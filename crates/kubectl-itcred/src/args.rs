@@ -13,6 +13,8 @@ use crate::output::Form;
 /// Exit code: 0 if all is well, 1 if there is something to do, 2 for wrong use and for errors.
 #[derive(Parser, Debug)]
 #[command(name = "kubectl itcred", bin_name = "kubectl itcred", version)]
+// as with kubectl, the last of a repeated flag counts
+#[command(args_override_self = true)]
 #[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
 pub struct Cli {
     #[command(flatten)]
@@ -313,6 +315,14 @@ mod tests {
         for text in ["0", "0s", "", "soon", "-1s"] {
             assert_eq!(parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn last_of_a_repeated_flag_counts_as_with_kubectl() {
+        let arguments = ["kubectl-itcred", "status", "-n", "a", "-n", "b", "--as-group", "c", "--as-group", "d"];
+        let connection = Cli::try_parse_from(arguments).expect("valid").connection;
+        assert_eq!(connection.namespace.as_deref(), Some("b"));
+        assert_eq!(connection.as_group, ["c", "d"]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use kube::{Client, client::AuthError};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{args::Connection, plain::plain, problem::Problem};
+use crate::{args::Connection, plain::plain, problem::Problem, workloads::nullable};
 
 /// The number of objects of a page: as many as kubectl asks for.
 const PAGE: usize = 500;
@@ -113,6 +113,8 @@ fn causes(error: &dyn std::error::Error) -> String {
 struct Page<T> {
     #[serde(default)]
     metadata: PageMetadata,
+    /// null if a list of metadata is empty
+    #[serde(deserialize_with = "nullable", bound(deserialize = "T: Deserialize<'de>"))]
     items: Vec<T>,
 }
 
@@ -371,5 +373,8 @@ mod tests {
         assert_eq!((page.items, page.metadata.next.as_deref()), (vec![1], Some("x")));
         let last: Page<u8> = serde_json::from_str(r#"{"items": []}"#).expect("a page");
         assert!(last.metadata.next.is_none());
+        let empty: Page<u8> = serde_json::from_str(r#"{"metadata": {}, "items": null}"#).expect("a page");
+        assert!(empty.items.is_empty());
+        assert!(serde_json::from_str::<Page<u8>>(r#"{"kind": "Status"}"#).is_err(), "no list");
     }
 }

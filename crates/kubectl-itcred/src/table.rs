@@ -67,7 +67,7 @@ impl Table {
     /// The table as text. With a width, the widest columns are cut until each line fits.
     #[must_use]
     pub fn render(&self, width: Option<usize>, is_colored: bool) -> String {
-        let heads: Vec<Cell> = self.heads.iter().map(|head| Cell::new(head)).collect();
+        let heads: Vec<Cell> = self.heads.iter().map(Cell::new).collect();
         let lines: Vec<&[Cell]> = [&heads[..]].into_iter().chain(self.rows.iter().map(|row| &row[..])).collect();
         let mut widths = vec![0; self.heads.len()];
         for line in &lines {

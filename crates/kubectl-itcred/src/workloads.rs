@@ -7,7 +7,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 
 /// A field that is absent, or null as in a manifest with an empty list.
-fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+///
+/// # Errors
+/// What the value is instead.
+pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 

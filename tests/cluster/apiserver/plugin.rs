@@ -272,6 +272,12 @@ async fn plugin_lint_finds_stale_readers_in_the_cluster_and_in_files() -> Result
     let of_files = finished(lint.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?).await?;
     assert!(of_files.code == 1 && of_files.out.contains("env: container main"), "{of_files:?}");
 
+    // no Secret of an operator at all
+    let empty = testbed::namespace::Namespace::new("plugin-empty").await?;
+    let mut lint = command(&fixture, &["lint", "-o", "json"])?;
+    let nothing = finished(lint.args(["--namespace", &empty.name]).spawn()?).await?;
+    assert_eq!(nothing.json()?["unread"], json!([]), "{nothing:?}");
+
     // a Secret whose credential is gone, and a user who may not list Secrets
     fixture.namespace.kubectl(&["delete", "deployment", "app"]).await?;
     fixture.namespace.orphan(NAME).await?;
