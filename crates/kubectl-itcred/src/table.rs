@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     fn table(cells: &[&[&str]]) -> Table {
-        let rows = cells.iter().map(|row| row.iter().map(|text| Cell::new(text)).collect()).collect();
+        let rows = cells.iter().map(|row| row.iter().map(Cell::new).collect()).collect();
         Table { heads: vec!["NAME", "STATE"], rows }
     }
 

@@ -222,7 +222,7 @@ fn hostile_names_are_harmless_and_long_lines_are_broken() {
 #[test]
 fn deep_and_expanding_documents_end_with_a_message() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let ten = |name: &str| vec![name; 10].join(",");
+    let ten = |name: &str| [name; 10].join(",");
     let mut bomb = format!("a: &a [{}]\n", ten("x"));
     for (name, of) in ["b", "c", "d", "e", "f", "g", "h"].into_iter().zip(["*a", "*b", "*c", "*d", "*e", "*f", "*g"]) {
         bomb.push_str(&format!("{name}: &{name} [{}]\n", ten(of)));
