@@ -35,6 +35,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("kubectl --namespace itwin-credential-operator logs", "the testbed runs no pod"),
     ("openssl genpkey", "tests do not need OpenSSL; the file exists"),
     ("curl ", "it calls the iTwin Platform"),
+    ("kubectl itcred rotate", "it waits for a new secret"),
     ("openssl s_client -connect ims.bentley.com", "it calls a server of Bentley"),
 ];
 
@@ -51,7 +52,15 @@ const ADMINISTRATOR: &str = "s an administrator";
 const USER: &str = "someone-of-the-team";
 
 /// Commands that only read. They are repeated until they print what the document shows.
-const READING: [&str; 5] = ["kubectl get", "kubectl describe", "kubectl events", "kubectl wait", "kubectl auth"];
+const READING: [&str; 7] = [
+    "kubectl get",
+    "kubectl describe",
+    "kubectl events",
+    "kubectl wait",
+    "kubectl auth",
+    "kubectl itcred status",
+    "kubectl itcred check",
+];
 /// The time limit for these repetitions.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// The time limit of one command.
@@ -98,6 +107,9 @@ impl Place {
         }
         std::os::unix::fs::symlink(&testbed.kubectl, folder.join("bin/kubectl"))?;
         std::os::unix::fs::symlink(&testbed.helm, folder.join("bin/helm"))?;
+        let plugin = Path::new(PROGRAM).with_file_name("kubectl-itcred");
+        ensure!(plugin.exists(), "{} does not exist: cargo build --workspace", plugin.display());
+        std::os::unix::fs::symlink(plugin, folder.join("bin/kubectl-itcred"))?;
         std::fs::write(folder.join("client.key"), "the private key that a command of the documentation makes")?;
         let place = Self { testbed, client, folder };
         for file in [

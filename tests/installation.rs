@@ -261,7 +261,9 @@ fn examples(folder: &Path, found: &mut Vec<Vec<String>>) -> Result<()> {
     let (mut has_objects, mut folders) = (false, vec![]);
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.is_dir() {
+        if path.ends_with("workloads") {
+            // programs
+        } else if path.is_dir() {
             folders.push(path);
         } else if path.file_name().is_some_and(|name| name == "Kustomization") {
             // kubectl reads only .yaml and .json files of a folder, so that this name does not stand in the way of -f

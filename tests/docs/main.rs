@@ -222,7 +222,9 @@ fn flags_and_variables_exist() {
         .map(|name| name.to_string_lossy().into_owned())
         .collect();
     let mut wrong = Vec::new();
-    for (file, text) in documents() {
+    // the page of the plugin names the plugin's flags: its own tests check them
+    let of_plugin = std::path::Path::new("docs/kubectl-itcred.md");
+    for (file, text) in documents().into_iter().filter(|(file, _)| file != of_plugin) {
         for span in markdown::code_spans(&text) {
             // a flag of the operator is alone or follows the name of the program; those of kubectl and Helm follow
             // theirs

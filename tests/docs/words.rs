@@ -101,6 +101,7 @@ const CODE: &[&str] = &[
     "tests/gitops.rs",
     "tests/hostile",
     "tests/monitoring.rs",
+    "crates/kubectl-itcred",
     "crates/simulated-api",
     "tests/simulation",
     "crates/testbed",
