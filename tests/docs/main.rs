@@ -29,19 +29,23 @@ use serde_json::Value;
 /// The longest line of prose.
 const WIDTH: usize = 120;
 /// Flags of other programs that are alone in a code span.
-const FLAGS_OF_OTHERS: [&str; 11] = [
+const FLAGS_OF_OTHERS: [&str; 14] = [
     // kubectl
     "namespace",
     "all-namespaces",
     "dry-run",
     "from-file",
+    "sort-by",
     // Helm
     "wait",
+    "skip-tests",
     "take-ownership",
     "no-hooks",
     "server-side",
     "force-conflicts",
     "rollback-on-failure",
+    // kind
+    "name",
     // kube-apiserver
     "encryption-provider-config",
 ];
