@@ -584,6 +584,24 @@ async fn network_policy_allows_the_ports_of_authorities_and_proxies() -> Result<
 }
 
 #[tokio::test]
+async fn resolver_has_the_time_limits_of_the_image_unless_the_values_set_others() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let options = async |arguments: &[&str]| -> Result<Vec<String>> {
+        let objects = objects(&testbed, "resolver", arguments).await?;
+        let env = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["env"];
+        let named = env.as_array().into_iter().flatten().filter(|variable| variable["name"] == "RES_OPTIONS");
+        Ok(named.filter_map(|variable| variable["value"].as_str().map(str::to_owned)).collect())
+    };
+    let dockerfile = std::fs::read_to_string(project().join("Dockerfile"))?;
+    let own = options(&["--set=extraEnv[0].name=OTHER,extraEnv[0].value=x"]).await?;
+    assert!(own.len() == 1 && dockerfile.contains(&format!("\nENV RES_OPTIONS=\"{}\"\n", own[0])), "{own:?}");
+    assert_eq!(options(&[]).await?, own);
+    let set = "--set=extraEnv[0].name=RES_OPTIONS,extraEnv[0].value=timeout:3";
+    assert_eq!(options(&[set]).await?, ["timeout:3"]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn containers_request_and_limit_ephemeral_storage() -> Result<()> {
     let testbed = Testbed::current()?;
     let objects = objects(&testbed, "storage", &[]).await?;

@@ -16,7 +16,7 @@ pub fn run(data: &[u8]) {
 
 fn parsed(data: &[u8]) {
     if let Ok(endpoints) = discovery::endpoints(data, ISSUER, None, None, true) {
-        assert_eq!(endpoints.token.origin(), url::Url::parse(ISSUER).expect("a URL").origin());
+        assert_eq!(endpoints.token.url.origin(), url::Url::parse(ISSUER).expect("a URL").origin());
     }
     let _ = KeySet::parse(data);
     if let Ok(token) = std::str::from_utf8(data) {

@@ -63,8 +63,12 @@ fn answered(status: u8, body: &[u8]) {
         method: ClientAuthentication::ClientSecretPost,
     };
     let endpoint = url::Url::parse("https://ims.example.com/token").expect("a URL");
-    let server =
-        Server { token_endpoint: &endpoint, issuer: "https://ims.example.com", assertion: &AssertionRules::default() };
+    let server = Server {
+        token_endpoint: &endpoint,
+        written_token_endpoint: endpoint.as_str(),
+        issuer: "https://ims.example.com",
+        assertion: &AssertionRules::default(),
+    };
     let id = AssertionId::from_random([0; ID_BYTES]);
     let canned = Canned(status, body);
     let answered = token::request(&canned, server, &request, chrono::DateTime::UNIX_EPOCH, &id).now_or_never();

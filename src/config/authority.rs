@@ -15,6 +15,7 @@ use itwin_api::{
 use itwin_core::{failure::Failure, messages_permission};
 use itwin_oauth::{
     assertion::{AssertionAudience, AssertionRules, SigningAlgorithm},
+    discovery::TokenEndpoint,
     tls::TrustedRoots,
 };
 use kube::core::{Selector, SelectorExt};
@@ -29,7 +30,7 @@ pub struct AuthorityConfig {
     /// The same as the administrator wrote it.
     pub written_issuer: String,
     /// Token endpoint, if the administrator configured it.
-    pub token_endpoint: Option<Url>,
+    pub token_endpoint: Option<TokenEndpoint>,
     /// URL of the key set, if the administrator configured it.
     pub jwks_uri: Option<Url>,
     /// How clients authenticate.
@@ -74,7 +75,7 @@ impl AuthorityConfig {
         let issuer = spec.issuer.trim_end_matches('/').to_owned();
         https_url("issuer", &issuer)?;
         Ok(Self {
-            token_endpoint: spec.token_endpoint.as_deref().map(|url| https_url("tokenEndpoint", url)).transpose()?,
+            token_endpoint: spec.token_endpoint.as_deref().map(token_endpoint).transpose()?,
             jwks_uri: spec.jwks_uri.as_deref().map(|url| https_url("jwksUri", url)).transpose()?,
             client_authentication: spec.client_authentication,
             assertion: spec.client_assertion.as_ref().map(assertion_rules).unwrap_or_default(),
@@ -196,6 +197,10 @@ fn assertion_rules(assertion: &ClientAssertion) -> AssertionRules {
         AssertionAlgorithm::EdDSA => SigningAlgorithm::EdDsa,
     });
     AssertionRules { audience, algorithm }
+}
+
+fn token_endpoint(written: &str) -> Result<TokenEndpoint, String> {
+    Ok(TokenEndpoint { url: https_url("tokenEndpoint", written)?, written: written.to_owned() })
 }
 
 fn https_url(field: &str, text: &str) -> Result<Url, String> {

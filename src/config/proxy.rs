@@ -12,12 +12,16 @@ use url::{Host, Url};
 const PROXY: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 /// The variables that name what is reached without it.
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+/// The longest part of an entry of `NO_PROXY` that is shown, in characters: no host name is longer.
+const ENTRY_MAX: usize = 253;
 
 /// The proxy for https, if there is one, and the hosts that are reached without it.
 #[derive(Clone, Default)]
 pub struct Proxies {
     proxy: Option<Url>,
     direct: Vec<Direct>,
+    /// Entries of `NO_PROXY` that name no host.
+    unusable: Vec<String>,
 }
 
 /// Hosts that are reached without the proxy, at one port or at all.
@@ -70,8 +74,21 @@ impl Proxies {
         if !["http", "https"].contains(&proxy.scheme()) {
             return Err(format!("{name}: not an HTTP proxy; {advice}"));
         }
-        let entries = no_proxy.split([',', ' ', '\t', '\n']).map(str::trim);
-        Ok(Self { proxy: Some(proxy), direct: entries.filter_map(Direct::parse).collect() })
+        let mut proxies = Self { proxy: Some(proxy), ..Self::default() };
+        // an entry is empty after a comma at the end
+        for entry in no_proxy.split([',', ' ', '\t', '\r', '\n']).filter(|entry| !entry.is_empty()) {
+            match Direct::parse(entry) {
+                Some(direct) => proxies.direct.push(direct),
+                None => proxies.unusable.push(entry.chars().take(ENTRY_MAX).collect()),
+            }
+        }
+        Ok(proxies)
+    }
+
+    /// Entries of `NO_PROXY` that name no host, so that nothing is reached without the proxy for their sake.
+    #[must_use]
+    pub fn unusable(&self) -> &[String] {
+        &self.unusable
     }
 
     /// The proxy, whatever is reached without it.
@@ -92,7 +109,7 @@ impl Proxies {
 }
 
 impl Direct {
-    /// One entry of `NO_PROXY`; `None` where it is empty, as after a comma at the end.
+    /// One entry of `NO_PROXY`; `None` where no host can be meant.
     fn parse(entry: &str) -> Option<Self> {
         if let Some(network) = network(entry) {
             return Some(Self { hosts: network, port: None });
@@ -125,14 +142,16 @@ fn network(text: &str) -> Option<Hosts> {
     Some(Hosts::Network(address, prefix))
 }
 
-/// A domain: `example.com` and `.example.com` are it and those below it, `*.example.com` only those below it.
+/// A domain: `example.com` and `.example.com` are it and those below it, `*.example.com` only those below it. It
+/// may have letters that are not ASCII, as in a URL.
 fn domain(text: &str) -> Option<Hosts> {
     let (name, itself) = match text.strip_prefix("*.") {
         Some(name) => (name, false),
         None => (text.strip_prefix('.').unwrap_or(text), true),
     };
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
-    (!name.is_empty()).then_some(Hosts::Domain { name, itself })
+    let Host::Domain(name) = Host::parse(name.trim_end_matches('.')).ok()? else { return None };
+    let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    is_name.then_some(Hosts::Domain { name, itself })
 }
 
 impl Hosts {
@@ -196,6 +215,8 @@ mod tests {
             ("fd12::1", "https://[fd12::1]:8443"),
             ("[fd12::1]:8443", "https://[fd12::1]:8443"),
             ("::/0", "https://[fd12::1]"),
+            ("bücher.example", "https://ims.bücher.example"),
+            ("a_b.example", "https://a_b.example"),
             ("*", "https://ims.example.com"),
         ] {
             assert!(!is_proxied(no_proxy, url), "{no_proxy} {url}");
@@ -222,6 +243,30 @@ mod tests {
             assert!(is_proxied(no_proxy, url), "{no_proxy} {url}");
         }
         assert!(!is_proxied("", "http://ims.corp.example"), "it is a proxy for https");
+    }
+
+    #[test]
+    fn entries_of_no_proxy_that_name_no_host_are_kept_to_be_reported() {
+        let unusable = |no_proxy: &str| {
+            let proxies = Proxies::new("HTTPS_PROXY", "http://proxy.example.com:3128", no_proxy).expect("a proxy");
+            proxies.unusable().to_vec()
+        };
+        for entry in [
+            "*corp.example",
+            "corp.*",
+            ";",
+            "a.example;b.example",
+            "https://corp.example",
+            "corp.example:port",
+            "10.0.0.0/33",
+            "10.*",
+            "corp.example/path",
+            ".",
+        ] {
+            assert_eq!(unusable(&format!("localhost,{entry},.svc,")), [entry], "{entry}");
+        }
+        assert!(unusable(" localhost, *.a.example\r\n.b.example,*,[::1]:443,fd00::/8,10.0.0.1:443,c:1,").is_empty());
+        assert_eq!(unusable(&";".repeat(10_000))[0].len(), ENTRY_MAX);
     }
 
     #[test]

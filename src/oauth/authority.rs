@@ -167,7 +167,8 @@ impl Authority {
     ) -> Result<(TokenResponse, Option<VerifiedClaims>), RequestError> {
         let id = assertion_id().ok_or_else(|| RequestError::NotSent(token_messages::no_randomness(names)))?;
         let server = Server {
-            token_endpoint: &metadata.endpoints.token,
+            token_endpoint: &metadata.endpoints.token.url,
+            written_token_endpoint: &metadata.endpoints.token.written,
             issuer: &self.config.written_issuer,
             assertion: &self.config.assertion,
         };

@@ -2,6 +2,8 @@
 
 use std::{error::Error, io};
 
+use itwin_oauth::transport::ProxyError;
+
 /// The longest cause of a failure that is repeated, in characters: parts of it can come from the server.
 const CAUSE_MAX: usize = 200;
 
@@ -22,6 +24,16 @@ pub fn find<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
 /// The kind of the system's error, if there is one.
 pub fn io_error_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
     find::<io::Error>(error).map(io::Error::kind)
+}
+
+/// What the proxy answered in place of making a connection. The error of the library has no type that could be named; a
+/// test with a real proxy knows its texts.
+pub fn proxy_error(error: &reqwest::Error) -> Option<ProxyError> {
+    causes(error).find_map(|cause| match cause.to_string().as_str() {
+        "tunnel error: proxy authorization required" => Some(ProxyError::Unauthorized),
+        "tunnel error: unsuccessful" => Some(ProxyError::Refused),
+        _ => None,
+    })
 }
 
 /// Whether the other side ended the connection.

@@ -9,14 +9,17 @@ use futures::future::BoxFuture;
 use itwin_oauth::{
     tls::{TlsError, TrustedRoots},
     token::ErrorCode,
-    transport::{ClientCertificateAsked, TOO_MANY_REQUESTS, Transport, TransportError, body_max, retry_after},
+    transport::{
+        ClientCertificateAsked, ProxyError, TOO_MANY_REQUESTS, Transport, TransportError, body_max, retry_after,
+    },
 };
 use reqwest::{Url, redirect};
 use rustls::pki_types::CertificateDer;
+use url::Host;
 
 use super::{
     authority::Connect,
-    cause::{find, io_error_kind, is_closed, root_cause},
+    cause::{find, io_error_kind, is_closed, proxy_error, root_cause},
     handshake::{HandshakeError, ObserveHandshakes, Servers},
     tls,
 };
@@ -39,6 +42,7 @@ pub struct Http {
     clock: Clock,
     deadlines: Deadlines,
     roots: TrustedRoots,
+    proxies: Proxies,
     servers: Servers,
 }
 
@@ -62,6 +66,7 @@ impl Http {
         proxies: Proxies,
         clock: Clock,
     ) -> Result<Self, String> {
+        let chosen = proxies.clone();
         let client = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .https_only(true)
@@ -70,14 +75,14 @@ impl Http {
             .redirect(redirect::Policy::none())
             // in place of the library's own reading of the environment
             .no_proxy()
-            .proxy(reqwest::Proxy::custom(move |url| proxies.for_url(url).cloned()))
+            .proxy(reqwest::Proxy::custom(move |url| chosen.for_url(url).cloned()))
             .http1_only()
             .connect_timeout(deadlines.connect)
             .timeout(deadlines.request)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()
             .map_err(|error| format!("no TLS client can be made ({})", root_cause(&error)))?;
-        Ok(Self { client, deadlines, clock, roots: roots_from, servers: Servers::default() })
+        Ok(Self { client, deadlines, clock, roots: roots_from, proxies, servers: Servers::default() })
     }
 
     /// What makes such clients from the configuration of an authority.
@@ -93,6 +98,10 @@ impl Http {
 
     async fn exchange(&self, request: reqwest::Request) -> Result<http::Response<Vec<u8>>, TransportError> {
         let (url, longest) = (request.url().clone(), body_max(request.method()));
+        // behind the tunnel, the library takes the address in brackets for a name, and refuses it
+        if matches!(url.host(), Some(Host::Ipv6(_))) && self.proxies.for_url(&url).is_some() {
+            return Err(ProxyError::Ipv6Address.into());
+        }
         let observed = self.servers.observe(&url, self.client.execute(request)).await;
         // a connection that was there before has not ended for want of a certificate: it was used without one
         let in_this_request = observed.asked_in_its_handshake;
@@ -156,6 +165,9 @@ impl Http {
         }
         if let Some(tls) = self.tls_error(error, asked) {
             return tls;
+        }
+        if let Some(proxy) = proxy_error(error) {
+            return proxy.into();
         }
         let text = root_cause(error);
         // a body that ends early is a broken connection; one whose framing makes no sense is not

@@ -108,18 +108,22 @@ fn from_kubeconfig(kubeconfig: Kubeconfig, proxies: &Proxies) -> Result<Config, 
     config.root_cert = roots(&cluster)?;
     config.proxy_url = proxy(&cluster, &server, proxies)?;
     config.accept_invalid_certs = cluster.insecure_skip_tls_verify.unwrap_or_default();
-    config.tls_server_name = cluster.tls_server_name;
-    config.default_namespace = context.namespace.unwrap_or_else(|| "default".to_owned());
+    config.tls_server_name = cluster.tls_server_name.filter(|name| !name.is_empty());
+    config.default_namespace =
+        context.namespace.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned());
     config.auth_info = user;
     Ok(config)
 }
 
-/// The certificates of the cluster's CA, in DER.
+/// The certificates of the cluster's CA, in DER. What is empty is not there, as for kubectl.
 fn roots(cluster: &Cluster) -> Result<Option<Vec<Vec<u8>>>, String> {
-    let pem = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
+    let data =
+        cluster.certificate_authority_data.as_deref().map(|data| data.split_ascii_whitespace().collect::<String>());
+    let file = cluster.certificate_authority.as_deref().filter(|file| !file.is_empty());
+    let pem = match (data.filter(|data| !data.is_empty()), file) {
         (Some(data), _) => {
             use base64::Engine;
-            let decoded = base64::engine::general_purpose::STANDARD.decode(data.trim());
+            let decoded = base64::engine::general_purpose::STANDARD.decode(data);
             decoded.map_err(|_| "kubeconfig: the certificate authority of the cluster is no base64")?
         }
         (None, Some(file)) => {
@@ -247,6 +251,29 @@ mod tests {
         assert!(choose(Some("c"), None).is_err_and(|error| error.contains("there is no context \"c\"")));
         let missing = Choice { file: Some("/does/not/exist".into()), ..Choice::default() };
         assert!(chosen(&missing, &Proxies::default()).is_err_and(|error| error.contains("/does/not/exist")));
+    }
+
+    #[test]
+    fn certificate_authority_may_be_empty_or_in_several_lines() {
+        use base64::Engine;
+        let encoded = base64::engine::general_purpose::STANDARD.encode(CERTIFICATE);
+        let (first, second) = encoded.split_at(20);
+        let certificate = vec![vec![0x30, 0]];
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), CERTIFICATE).expect("written");
+        let with = |data: &str, file: &str| {
+            let cluster = serde_json::from_value(serde_json::json!({
+                "server": "https://api.example.com",
+                "certificate-authority-data": data,
+                "certificate-authority": file,
+            }));
+            roots(&cluster.expect("a cluster"))
+        };
+        let path = file.path().to_str().expect("a path");
+        assert_eq!(with(&format!("{first}\n{second}\r\n"), ""), Ok(Some(certificate.clone())));
+        assert_eq!(with("", path), Ok(Some(certificate.clone())));
+        assert_eq!(with(" \n", path), Ok(Some(certificate)));
+        assert_eq!(with("", ""), Ok(None));
     }
 
     #[test]

@@ -35,6 +35,13 @@ pub async fn run(args: RunArgs, proxies: &Proxies) -> Result<(), String> {
                     --leader-election=false"
             .to_owned());
     }
+    if !proxies.unusable().is_empty() {
+        let entries = proxies.unusable().join(" ");
+        tracing::warn!(
+            entries,
+            "NO_PROXY has entries that name no host; write hosts, domains and networks with commas"
+        );
+    }
     let liveness = Arc::new(Liveness::default());
     let client = client::client(liveness.clone(), proxies)?;
     let identity = elector::identity()?;

@@ -157,7 +157,12 @@ fn request(status: u16, body: Vec<u8>) -> Result<token::TokenResponse, String> {
         audience: None,
     };
     let endpoint = url::Url::parse(ISSUER).expect("a URL");
-    let server = Server { token_endpoint: &endpoint, issuer: ISSUER, assertion: &AssertionRules::default() };
+    let server = Server {
+        token_endpoint: &endpoint,
+        written_token_endpoint: endpoint.as_str(),
+        issuer: ISSUER,
+        assertion: &AssertionRules::default(),
+    };
     let response = token::request(&Canned(status, body), server, &request, now(), &assertion_id()).now_or_never();
     response.expect("nothing to wait for").map_err(|error| token_messages::not_issued(&error, &names()).message)
 }

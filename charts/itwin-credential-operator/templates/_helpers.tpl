@@ -132,6 +132,15 @@ httpGet:
 - name: NO_PROXY
   value: {{ $proxy.noProxy | quote }}
 {{- end }}
+{{- $names := list }}
+{{- range .Values.extraEnv }}
+{{- $names = append $names .name }}
+{{- end }}
+{{- /* as in the Dockerfile, for images that were built in another way */}}
+{{- if not (has "RES_OPTIONS" $names) }}
+- name: RES_OPTIONS
+  value: timeout:1 attempts:3
+{{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}

@@ -9,9 +9,30 @@ use crate::{json, limits::URL_MAX, shown::Shown};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoints {
     /// Token endpoint.
-    pub token: Url,
+    pub token: TokenEndpoint,
     /// JSON Web Key Set; absent where tokens are opaque and the document names none.
     pub jwks: Option<Url>,
+}
+
+/// A token endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenEndpoint {
+    /// Where requests are sent.
+    pub url: Url,
+    /// The same as it is written: a server may compare it to the letter with the audience of an assertion.
+    pub written: String,
+}
+
+impl std::fmt::Display for TokenEndpoint {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.url.fmt(formatter)
+    }
+}
+
+impl From<Url> for TokenEndpoint {
+    fn from(url: Url) -> Self {
+        Self { written: url.to_string(), url }
+    }
 }
 
 /// An endpoint, by its field in the document (RFC 8414 section 2).
@@ -70,7 +91,9 @@ struct Document {
 /// The URL of the document for an issuer without a trailing slash.
 #[must_use]
 pub fn document_url(issuer: &str) -> String {
-    format!("{issuer}/.well-known/openid-configuration")
+    let written = format!("{issuer}/.well-known/openid-configuration");
+    // a host name may be written with letters that no request has
+    Url::parse(&written).map_or(written, Into::into)
 }
 
 /// Reads a document and gives its endpoints. It must be `issuer`'s own and name endpoints of the issuer's origin.
@@ -83,7 +106,7 @@ pub fn document_url(issuer: &str) -> String {
 pub fn endpoints(
     body: &[u8],
     issuer: &str,
-    named_token: Option<&Url>,
+    named_token: Option<&TokenEndpoint>,
     named_jwks: Option<&Url>,
     needs_keys: bool,
 ) -> Result<Endpoints, DiscoveryError> {
@@ -94,31 +117,35 @@ pub fn endpoints(
     }
     let issuer = Url::parse(issuer).map_err(|_| DiscoveryError::IssuerNotAUrl)?;
     let token = match named_token {
-        Some(url) => url.clone(),
-        None => discovered(document.token_endpoint.as_deref(), Endpoint::Token, &issuer)?
-            .ok_or(DiscoveryError::Missing(Endpoint::Token))?,
+        Some(endpoint) => endpoint.clone(),
+        None => {
+            let written = document.token_endpoint.ok_or(DiscoveryError::Missing(Endpoint::Token))?;
+            TokenEndpoint { url: allowed(&written, Endpoint::Token, &issuer)?, written }
+        }
     };
+    let jwks_of_the_document =
+        || document.jwks_uri.as_deref().map(|written| allowed(written, Endpoint::Jwks, &issuer)).transpose();
     let jwks = match named_jwks {
         Some(url) => Some(url.clone()),
-        None if needs_keys => discovered(document.jwks_uri.as_deref(), Endpoint::Jwks, &issuer)?,
+        None if needs_keys => jwks_of_the_document()?,
         // where it points to harms no one
-        None => discovered(document.jwks_uri.as_deref(), Endpoint::Jwks, &issuer).unwrap_or_default(),
+        None => jwks_of_the_document().unwrap_or_default(),
     };
     Ok(Endpoints { token, jwks })
 }
 
 /// An endpoint that the document may name: https, on the issuer's origin, without user and fragment.
-fn discovered(value: Option<&str>, endpoint: Endpoint, issuer: &Url) -> Result<Option<Url>, DiscoveryError> {
-    let Some(value) = value else { return Ok(None) };
+fn allowed(value: &str, endpoint: Endpoint, issuer: &Url) -> Result<Url, DiscoveryError> {
     if value.len() > URL_MAX {
         return Err(DiscoveryError::TooLong(endpoint));
     }
     let url = Url::parse(value).map_err(|_| DiscoveryError::NotAUrl(endpoint))?;
     let is_own = url.scheme() == "https" && url.origin() == issuer.origin();
-    if !is_own || !url.username().is_empty() || url.fragment().is_some() {
+    let has_user = !url.username().is_empty() || url.password().is_some();
+    if !is_own || has_user || url.fragment().is_some() {
         return Err(DiscoveryError::OtherOrigin(endpoint));
     }
-    Ok(Some(url))
+    Ok(url)
 }
 
 /// Whether two issuer identifiers are one: a trailing slash means nothing.
@@ -145,7 +172,23 @@ mod tests {
             "jwks_uri": "https://ims.example.com/keys",
             "unknown": {"ignored": true},
         }));
-        assert_eq!(read.map(|e| e.token.to_string()), Ok("https://ims.example.com/connect/token".to_owned()));
+        assert_eq!(read.map(|e| e.token.url.to_string()), Ok("https://ims.example.com/connect/token".to_owned()));
+    }
+
+    #[test]
+    fn token_endpoint_is_kept_as_the_document_writes_it() {
+        let written = "https://IMS.example.com:443/connect/token";
+        let token = read(&serde_json::json!({"issuer": ISSUER, "token_endpoint": written, "jwks_uri": ISSUER}));
+        let token = token.expect("a document").token;
+        assert_eq!((token.written.as_str(), token.url.as_str()), (written, "https://ims.example.com/connect/token"));
+    }
+
+    #[test]
+    fn url_of_the_document_is_one_that_a_request_can_have() {
+        assert_eq!(document_url(ISSUER), "https://ims.example.com/.well-known/openid-configuration");
+        let written = document_url("https://bücher.example/ä");
+        assert_eq!(written, "https://xn--bcher-kva.example/%C3%A4/.well-known/openid-configuration");
+        assert!(http::Request::get(written).body(()).is_ok());
     }
 
     #[test]
@@ -163,6 +206,7 @@ mod tests {
             "https://ims.example.com:8443/t",
             "http://ims.example.com/t",
             "https://user@ims.example.com/t",
+            "https://:password@ims.example.com/t",
             "https://ims.example.com/t#x",
         ] {
             let read = read(&serde_json::json!({"issuer": ISSUER, "token_endpoint": endpoint}));
@@ -172,7 +216,7 @@ mod tests {
 
     #[test]
     fn endpoint_that_the_administrator_named_is_taken() {
-        let named = Url::parse("https://other.example.com/t").expect("a URL");
+        let named = TokenEndpoint::from(Url::parse("https://other.example.com/t").expect("a URL"));
         let document = serde_json::json!({"issuer": ISSUER, "token_endpoint": "https://evil.example.com/t"});
         let read = endpoints(document.to_string().as_bytes(), ISSUER, Some(&named), None, true);
         assert_eq!(read.map(|endpoints| endpoints.token), Ok(named));

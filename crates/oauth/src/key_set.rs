@@ -1,9 +1,8 @@
 //! The signing keys of an authorization server, from its JSON Web Key Set (RFC 7517 section 5).
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{
-    Algorithm, AlgorithmFamily, DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse},
+    Algorithm, DecodingKey,
+    jwk::{Jwk, PublicKeyUse},
 };
 use serde::{
     Deserialize, Deserializer,
@@ -11,14 +10,12 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::json;
+use crate::{json, public_key};
 
 /// Keys of a set that are kept: the largest document holds about 1700 small ones, and the largest sets known 100.
 const KEYS_MAX: usize = 1024;
 /// The longest identifier of an unusable key that is kept, in bytes.
 const KID_MAX: usize = 256;
-/// Sizes of RSA keys that signatures can be verified with.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 /// Keys that one token is checked with: one that names no key costs a bounded number of signature checks.
 const CHECKS_MAX: usize = 128;
 
@@ -149,32 +146,12 @@ fn signing_key(value: &RawValue) -> Option<SigningKey> {
     if matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption)) {
         return None;
     }
-    let key = DecodingKey::from_jwk(&jwk).ok()?;
-    if key.family() == AlgorithmFamily::Hmac || !can_verify(&jwk.algorithm) {
-        return None;
-    }
+    let key = public_key::read(&jwk.algorithm)?;
     let algorithm = match jwk.common.key_algorithm {
         None => None,
         Some(named) => Some(named.to_string().parse().ok().filter(|algorithm| ALGORITHMS.contains(algorithm))?),
     };
     Some(SigningKey { kid: jwk.common.key_id, algorithm, key })
-}
-
-/// Whether signatures can be verified with such a key. The library reads more keys than it verifies with.
-fn can_verify(parameters: &AlgorithmParameters) -> bool {
-    match parameters {
-        AlgorithmParameters::RSA(rsa) => modulus_bits(&rsa.n).is_some_and(|bits| RSA_BITS.contains(&bits)),
-        AlgorithmParameters::EllipticCurve(key) => matches!(key.curve, EllipticCurve::P256 | EllipticCurve::P384),
-        AlgorithmParameters::OctetKeyPair(key) => key.curve == EllipticCurve::Ed25519,
-        _ => false,
-    }
-}
-
-/// The size of an RSA key. Some servers write a zero before the modulus, as in DER.
-fn modulus_bits(modulus: &str) -> Option<usize> {
-    let bytes = URL_SAFE_NO_PAD.decode(modulus).ok()?;
-    let first = bytes.iter().position(|byte| *byte != 0)?;
-    Some((bytes.len() - first) * 8 - bytes[first].leading_zeros() as usize)
 }
 
 /// The identifier of a key that is not used; none where the key is not for signatures.
@@ -191,6 +168,7 @@ fn kid_of(value: &RawValue) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     use serde_json::{Value, json};
 
     use super::*;

@@ -13,6 +13,7 @@ pub mod jwt;
 pub mod key_set;
 pub mod limits;
 mod private_key;
+mod public_key;
 mod scope;
 pub mod sensitive;
 pub mod shown;

@@ -13,6 +13,8 @@ const WORD_MAX: usize = 23;
 const PART: usize = 8;
 /// A shorter secret occurs in many texts by chance.
 const SECRET_MIN: usize = 4;
+/// What stands in the place of a secret.
+const REDACTED: &str = "[redacted]";
 
 /// A text of an authorization server, fit for a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +31,7 @@ impl Shown {
         while !rest.is_empty() {
             let word = rest.find(|c| !is_inside(c)).unwrap_or(rest.len());
             let (word, after) = rest.split_at(word);
-            shown.push_str(if may_be_secret(word) { "[redacted]" } else { word });
+            shown.push_str(if may_be_secret(word) { REDACTED } else { word });
             let between = after.find(is_inside).unwrap_or(after.len());
             shown.push_str(&after[..between]);
             rest = &after[between..];
@@ -49,7 +51,15 @@ impl Shown {
             secret.len() >= SECRET_MIN
                 && text.as_bytes().windows(part).any(|shown| secret.windows(part).any(|part| part == shown))
         };
-        if secrets.into_iter().any(repeats) { Self("[redacted]".to_owned()) } else { Self::new(text) }
+        if secrets.into_iter().any(repeats) { Self(REDACTED.to_owned()) } else { Self::new(text) }
+    }
+}
+
+impl Shown {
+    /// Whether it is an https URL, or may be one, since it is not shown.
+    #[must_use]
+    pub fn may_be_https(&self) -> bool {
+        self.0 == REDACTED || self.0.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://"))
     }
 }
 
@@ -89,6 +99,14 @@ mod tests {
             assert_eq!(Shown::new(text).to_string(), expected);
         }
         assert_eq!(Shown::new(&"é".repeat(100_000)).to_string(), format!("\"{}…\"", "?".repeat(200)));
+    }
+
+    #[test]
+    fn https_url_is_known_by_its_scheme() {
+        for (text, expected) in [("HTTPS://a", true), ("http://a", false), ("urn:a", false), ("", false)] {
+            assert_eq!(Shown::new(text).may_be_https(), expected, "{text}");
+        }
+        assert!(Shown::without("http://secret", ["secret"]).may_be_https(), "it is not shown");
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub enum TransportError {
     /// Name resolution, TCP, or a connection that broke.
     #[error("{0}")]
     Connection(String),
+    /// The proxy on the way makes no connection to the server.
+    #[error("{0}")]
+    Proxy(#[from] ProxyError),
     /// The certificate or the handshake.
     #[error("{0}")]
     Tls(TlsError),
@@ -63,6 +66,20 @@ pub enum TransportError {
     /// Not HTTP, or not the status that was expected.
     #[error("{0}")]
     Malformed(String),
+}
+
+/// Why a proxy makes no connection to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyError {
+    /// 407 (RFC 9110 section 15.5.8): it demands a user name and password, or others than those it got.
+    #[error("the proxy answered HTTP 407")]
+    Unauthorized,
+    /// Any other answer but 200.
+    #[error("the proxy refused to connect to the server")]
+    Refused,
+    /// The server has an IPv6 address in place of a name, for which the HTTP client makes no tunnel.
+    #[error("no tunnel to an IPv6 address")]
+    Ipv6Address,
 }
 
 /// The longest body that is read in answer to a request with this method: documents are fetched with GET.
@@ -115,8 +132,9 @@ impl TransportError {
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Timeout(_) | Self::ConnectTimeout(_) | Self::Connection(_) | Self::Tls(_) => true,
-            Self::Server(_, _, body) => ErrorCode::named_in(body).is_none(),
+            Self::Timeout(_) | Self::ConnectTimeout(_) | Self::Connection(_) | Self::Proxy(_) | Self::Tls(_) => true,
+            // a code of the server's own, such as "Internal Server Error", says no more than the status
+            Self::Server(_, _, body) => ErrorCode::named_in(body).is_none_or(|code| code == ErrorCode::Other),
             Self::Redirect(_) | Self::RateLimited(..) | Self::TooLarge(_) | Self::Malformed(_) => false,
         }
     }
@@ -127,11 +145,20 @@ impl TransportError {
 pub fn retry_after(headers: &http::HeaderMap, now: DateTime<Utc>) -> Option<TimeDelta> {
     let value = headers.get(http::header::RETRY_AFTER).filter(|value| value.len() <= RETRY_AFTER_MAX)?;
     let text = value.to_str().ok()?.trim();
-    let wait = match text.parse::<u32>() {
-        Ok(seconds) => TimeDelta::seconds(seconds.into()),
-        Err(_) => DateTime::parse_from_rfc2822(text).ok()?.to_utc() - now,
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let wait = if is_number {
+        // nobody waits for longer than that
+        TimeDelta::seconds(text.parse().unwrap_or(u32::MAX).into())
+    } else {
+        date(text)? - now
     };
     Some(wait.max(TimeDelta::zero()))
+}
+
+/// A date in one of the three forms of HTTP (RFC 9110 section 5.6.7), or in another one of mail.
+fn date(text: &str) -> Option<DateTime<Utc>> {
+    let of_http = || httpdate::parse_http_date(text).ok().map(DateTime::from);
+    DateTime::parse_from_rfc2822(text).map(|date| date.to_utc()).ok().or_else(of_http)
 }
 
 #[cfg(test)]
@@ -154,7 +181,7 @@ mod tests {
 
     #[test]
     fn outage_is_no_answer_or_a_5xx_without_an_oauth_error() {
-        let named = br#"{"error": "custom"}"#.to_vec();
+        let named = |error: &str| format!(r#"{{"error": "{error}"}}"#).into_bytes();
         for (error, expected) in [
             (TransportError::Timeout(Duration::from_secs(1)), true),
             (TransportError::ConnectTimeout(Duration::from_secs(1)), true),
@@ -162,7 +189,12 @@ mod tests {
             (TransportError::Tls(TlsError::HandshakeRefused), true),
             (TransportError::Tls(TlsError::ClientCertificateWanted), true),
             (TransportError::Server(500, None, Vec::new()), true),
-            (TransportError::Server(500, None, named), false),
+            (TransportError::Server(500, None, named("invalid_client")), false),
+            (TransportError::Server(500, None, named("server_error")), false),
+            (TransportError::Server(500, None, named("unknown_error")), true),
+            (TransportError::Server(500, None, named("Internal Server Error")), true),
+            (TransportError::Server(500, None, br#"{"errorCode": "E0000009"}"#.to_vec()), true),
+            (TransportError::Proxy(ProxyError::Refused), true),
             (TransportError::RateLimited(None, Vec::new()), false),
             (TransportError::Redirect(302), false),
             (TransportError::TooLarge(BODY_MAX), false),
@@ -177,8 +209,17 @@ mod tests {
         assert_eq!(read("120"), Some(TimeDelta::seconds(120)));
         assert_eq!(read("Sun, 06 Nov 1994 08:51:07 GMT"), Some(TimeDelta::seconds(90)));
         assert_eq!(read("Sun, 06 Nov 1994 08:49:36 GMT"), Some(TimeDelta::zero()));
+        // the obsolete forms, of which a server may still write either
+        assert_eq!(read("Sunday, 06-Nov-94 08:51:07 GMT"), Some(TimeDelta::seconds(90)));
+        assert_eq!(read("Sun Nov  6 08:51:07 1994"), Some(TimeDelta::seconds(90)));
+        let longest = Some(TimeDelta::seconds(u32::MAX.into()));
+        for seconds in ["4294967295", "4294967296", "99999999999999999999999999"] {
+            assert_eq!(read(seconds), longest, "{seconds}");
+        }
         assert_eq!(read("soon"), None);
         assert_eq!(read("-5"), None);
+        assert_eq!(read("+5"), None);
+        assert_eq!(read(""), None);
         assert_eq!(retry_after(&http::HeaderMap::new(), now()), None);
     }
 

@@ -39,10 +39,14 @@ const KEY_SETS = {
     Promise.all([...pairs].map(async ([alg, pair]) => ({ ...(await exportJWK(pair.publicKey)), use: 'sig', alg, kid: alg }))),
   // 100 keys and about 200 KB, as servers publish that add their certificates; the last one signs
   many: async () => [...strangers.map((key) => ({ ...key, x5c: ['A'.repeat(2000)] })), keys[0]],
+  // numbers as BigInteger.toByteArray writes them
+  zeros: async () => [{ ...keys[0], n: afterZero(keys[0].n), e: afterZero(keys[0].e) }],
   withoutKid: async () => [...strangers.slice(0, 40), keys[0]].map((key) => without(key, 'kid')),
   sameKid: async () => [await publish(rotated.publicKey, 'first'), keys[0]],
   replaced: async () => [isReplaced ? await publish(rotated.publicKey, 'first') : keys[0]],
 };
+
+const afterZero = (number) => Buffer.concat([Buffer.alloc(1), Buffer.from(number, 'base64url')]).toString('base64url');
 
 const behaviours = new Map();
 const requests = [];
@@ -149,6 +153,8 @@ const BEHAVIOURS = {
     }),
   withoutKid: async (response, { answer, claims }) =>
     json(response, 200, { ...answer, access_token: await jwt(claims, { kid: undefined }) }),
+  kidAsNumber: async (response, { answer, claims }) =>
+    json(response, 200, { ...answer, access_token: await jwt(claims, { kid: 1 }) }),
   replacedKey: async (response, { answer, claims }) => {
     isReplaced = true;
     json(response, 200, { ...answer, access_token: await jwt(claims, { key: rotated.privateKey }) });

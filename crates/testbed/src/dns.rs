@@ -49,7 +49,8 @@ impl Drop for Dns {
 
 impl Dns {
     /// Starts it at a loopback address of its own, at the port of name servers, for which root is needed. It answers
-    /// questions for IPv4 addresses with `v4`, those for IPv6 addresses with `v6`, whatever the name is.
+    /// questions for IPv4 addresses with `v4`, those for IPv6 addresses with `v6`, whatever the name is. Names that end
+    /// in `.invalid` do not exist.
     ///
     /// # Errors
     /// Fails if no address is free.
@@ -73,15 +74,17 @@ impl Dns {
 
     /// The content of a `resolv.conf` that names it alone.
     #[must_use]
-    pub fn resolv_conf(&self, options: &str) -> String {
-        format!("nameserver {}\noptions {options}\n", self.address)
+    pub fn resolv_conf(&self) -> String {
+        format!("nameserver {}\n", self.address)
     }
 }
 
 fn reply(socket: &UdpSocket, from: SocketAddr, question: &[u8], v4: Reply, v6: Reply) {
     let answer = question_end(question).and_then(|end| {
         let kind = u16::from_be_bytes([question[end - 4], question[end - 3]]);
+        let is_missing = question[..end - 5].ends_with(b"\x07invalid");
         let wanted = match kind {
+            _ if is_missing => Reply::NoSuchName,
             TYPE_A => v4,
             TYPE_AAAA => v6,
             _ => Reply::NoData,

@@ -20,6 +20,7 @@ pub mod operator;
 pub mod process;
 pub mod setup;
 pub mod tools;
+pub mod tunnels;
 pub mod webhook;
 
 use std::{

@@ -6,6 +6,7 @@ mod in_flight;
 mod lifetimes;
 mod load;
 mod names;
+mod proxies;
 mod row;
 mod rows;
 mod same_token;

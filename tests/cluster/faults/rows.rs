@@ -46,6 +46,10 @@ async fn error_responses_are_reported_by_their_cause() -> Result<()> {
             Row::new("invalid-client-401", oauth_error(401, "invalid_client"), "InvalidClient"),
             Row::new("invalid-scope", oauth_error(400, "invalid_scope"), "InvalidScope"),
             Row::new("unauthorized-client", oauth_error(400, "unauthorized_client"), "UnauthorizedClient"),
+            Row::new("access-denied-401", oauth_error(401, "access_denied"), "UnauthorizedClient")
+                .with_text("client_id and client_secret"),
+            Row::new("access-denied-403", oauth_error(403, "access_denied"), "RequestRejected")
+                .with_text("spec.audience"),
             Row::new("unsupported-grant-type", oauth_error(400, "unsupported_grant_type"), "UnsupportedGrantType"),
             Row::new("invalid-request", oauth_error(400, "invalid_request"), "RequestRejected"),
             Row::new("unknown-error", oauth_error(400, "ATTACKER_error"), "RequestRejected"),
@@ -58,6 +62,11 @@ async fn error_responses_are_reported_by_their_cause() -> Result<()> {
             Row::new("internal-error", with("status", json!({"status": 500})), "ServerError"),
             Row::new("invalid-client-500", oauth_error(500, "invalid_client"), "InvalidClient"),
             Row::new("unknown-error-500", oauth_error(500, "ATTACKER_error"), "ServerError"),
+            Row::new(
+                "error-code-500",
+                with("status", json!({"status": 500, "body": {"errorCode": "ATTACKER_0009"}})),
+                "ServerError",
+            ),
             Row::new(
                 "error-code-401",
                 with("status", json!({"status": 401, "body": {"errorCode": "invalid_client"}})),
@@ -124,6 +133,10 @@ async fn untrustworthy_tokens_are_rejected() -> Result<()> {
         vec![
             rejected("no-exp", with("claimsWithout", json!("exp"))),
             rejected("expired", behaviour("expiresInPast")),
+            rejected("exp-as-text", with("claims", json!({"exp": "4000000000"}))).with_text("exp claim is no number"),
+            rejected("kid-as-number", behaviour("kidAsNumber")).with_text("no well-formed JWT"),
+            rejected("http-issuer", with("claims", json!({"iss": "http://localhost/services/trust"})))
+                .with_text("accessTokenFormat of the ITwinAuthority to opaque"),
             rejected("of-the-future", with("claims", json!({"nbf": 4_000_000_000_u32}))),
             rejected("wrong-issuer", with("claims", json!({"iss": "https://evil.example.com"}))),
             rejected("wrong-audience", with("claims", json!({"aud": "https://evil.example.com"}))),
@@ -212,6 +225,7 @@ async fn every_way_to_publish_and_to_use_keys_is_understood() -> Result<()> {
     });
     let sets = [
         Row::harmless("last-of-100-keys", behaviour("good")).with_authority(keys("many")),
+        Row::harmless("numbers-after-zeros", behaviour("good")).with_authority(keys("zeros")),
         Row::harmless("keys-without-kid", behaviour("good")).with_authority(keys("withoutKid")),
         Row::harmless("token-without-kid", behaviour("withoutKid")).with_authority(keys("many")),
         Row::harmless("two-keys-of-one-kid", behaviour("good")).with_authority(keys("sameKid")),

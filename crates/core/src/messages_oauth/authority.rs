@@ -45,6 +45,10 @@ pub fn not_ready(authority: &str) -> Failure {
 fn invalid_document(error: &DiscoveryError, authority: &str) -> Failure {
     let why = match error {
         DiscoveryError::NotADocument => "it is not a JSON object with issuer and endpoints".to_owned(),
+        DiscoveryError::OtherIssuer(issuer) if !issuer.may_be_https() => format!(
+            "it names the issuer {issuer} and not spec.issuer, and no ITwinAuthority can be created for an issuer that is \
+             no https URL: have the server name spec.issuer, or set spec.tokenEndpoint and spec.jwksUri"
+        ),
         DiscoveryError::OtherIssuer(issuer) => format!(
             "it names the issuer {issuer} and not spec.issuer, which is immutable: create an ITwinAuthority with the \
              issuer that it names"
@@ -115,6 +119,8 @@ mod tests {
              \"https://other.example.com/a\" and not spec.issuer, which is immutable: create an ITwinAuthority with the \
              issuer that it names"
         );
+        let plain = message(DiscoveryError::OtherIssuer(Shown::new("http://ims.example.com")));
+        assert!(plain.contains("set spec.tokenEndpoint and spec.jwksUri"), "{plain}");
     }
 
     #[test]

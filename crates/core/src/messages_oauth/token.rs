@@ -47,8 +47,8 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
         TokenError::Status { status, is_certificate_asked } => {
             Failure::new(Reason::RequestRejected, status_alone(*status, *is_certificate_asked, authority))
         }
-        TokenError::Response { code, .. } => {
-            Failure { retry_after: error.retry_after(), ..error_response(*code, names) }
+        TokenError::Response { code, status, .. } => {
+            Failure { retry_after: error.retry_after(), ..error_response(*code, *status, names) }
         }
     }
 }
@@ -115,9 +115,16 @@ fn malformed(rule: MalformedResponse, authority: &str) -> Failure {
     )
 }
 
+/// The status of a server that does not know who asks (RFC 9110 section 15.5.2).
+const UNAUTHORIZED: u16 = 401;
+
 /// An error response. The reason follows the OAuth error, not the status: some servers answer each error with 400,
-/// others with 401.
-fn error_response(code: ErrorCode, names: &Names) -> Failure {
+/// others with 401. But `access_denied` is about the client where the status is that of authentication: Auth0 answers
+/// so to a wrong client secret.
+fn error_response(code: ErrorCode, status: u16, names: &Names) -> Failure {
+    if (code, status) == (ErrorCode::AccessDenied, UNAUTHORIZED) {
+        return Failure::new(Reason::UnauthorizedClient, denied_client(names));
+    }
     let reason = match code {
         ErrorCode::InvalidClient => Reason::InvalidClient,
         ErrorCode::InvalidScope => Reason::InvalidScope,
@@ -174,6 +181,16 @@ fn answered(code: ErrorCode, names: &Names) -> String {
         }
         ErrorCode::Other => "rejected the request with an error of its own: its logs show which".to_owned(),
     }
+}
+
+/// `access_denied` where client authentication fails.
+fn denied_client(Names { authority, client_secret, keys, method, .. }: &Names) -> String {
+    let named = client_keys::enumerated(&client_keys::of_client(keys, *method));
+    format!(
+        "ITwinAuthority {authority} answered access_denied with HTTP 401, as for a client that it does not know: check \
+         {named} in Secret {client_secret}, and that the client is allowed for spec.audience, spec.resources and \
+         spec.scopes"
+    )
 }
 
 /// The server does not accept the client: advice by what it authenticates with.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use itwin_api::conditions::Reason;
-use itwin_oauth::transport::TransportError;
+use itwin_oauth::transport::{ProxyError, TransportError};
 
 use super::tls;
 use crate::failure::Failure;
@@ -15,6 +15,7 @@ pub fn failed(error: &TransportError, what: &str) -> Failure {
         TransportError::Timeout(deadline) => timeout(*deadline, what),
         TransportError::ConnectTimeout(deadline) => connect_timeout(*deadline, what),
         TransportError::Connection(cause) => connection(cause, what),
+        TransportError::Proxy(error) => proxy(*error, what),
         TransportError::Tls(error) => Failure::new(Reason::TLSFailed, tls::message(error, what)),
         TransportError::Redirect(status) => redirect(*status, what),
         TransportError::RateLimited(..) => rate_limited(what),
@@ -45,6 +46,25 @@ fn connection(cause: &str, what: &str) -> Failure {
     let message = format!(
         "no connection to the {what} ({cause}): check name resolution, network policies and proxies; it is tried again"
     );
+    Failure::new(Reason::ConnectionFailed, message)
+}
+
+/// The proxy is that of the operator's environment.
+fn proxy(error: ProxyError, what: &str) -> Failure {
+    let message = match error {
+        ProxyError::Unauthorized => format!(
+            "the proxy on the way to the {what} answered HTTP 407: write the user name and password that it accepts into \
+             the URL in HTTPS_PROXY of the operator; it is tried again"
+        ),
+        ProxyError::Refused => format!(
+            "the proxy on the way to the {what} refused to connect to it: have the proxy allow this host and port, or \
+             name the host in NO_PROXY of the operator; it is tried again"
+        ),
+        ProxyError::Ipv6Address => format!(
+            "the {what} has an IPv6 address in its URL, to which no connection is made through a proxy: write a host \
+             name into the URL, or add the address to NO_PROXY of the operator; it is tried again"
+        ),
+    };
     Failure::new(Reason::ConnectionFailed, message)
 }
 
@@ -100,6 +120,9 @@ mod tests {
             (TransportError::Timeout(Duration::from_secs(10)), Reason::Timeout),
             (TransportError::ConnectTimeout(Duration::from_secs(5)), Reason::Timeout),
             (TransportError::Connection("refused".into()), Reason::ConnectionFailed),
+            (ProxyError::Unauthorized.into(), Reason::ConnectionFailed),
+            (ProxyError::Refused.into(), Reason::ConnectionFailed),
+            (ProxyError::Ipv6Address.into(), Reason::ConnectionFailed),
             (TransportError::Tls(TlsError::NotTls), Reason::TLSFailed),
             (TransportError::Tls(TlsError::ClientCertificateWanted), Reason::TLSFailed),
             (TransportError::Redirect(307), Reason::RedirectRefused),

@@ -16,18 +16,22 @@ use crate::{failure::Failure, messages_permission::listed, validate::ValidationE
 /// or the audience.
 #[must_use]
 pub fn not_trusted(error: VerificationError, presented: Option<&Shown>, authority: &str) -> Failure {
-    let presented = presented.map_or_else(String::new, |presented| format!(" but {presented}"));
+    let has = presented.map_or_else(String::new, |presented| format!(" but {presented}"));
     let message = format!(
-        "the token that ITwinAuthority {authority} issued is not to be trusted: {}{presented}; {}",
+        "the token that ITwinAuthority {authority} issued is not to be trusted: {}{has}; {}",
         unverified(error),
-        correction(error)
+        correction(error, presented)
     );
     Failure::new(Reason::TokenRejected, message)
 }
 
 /// What an administrator checks.
-fn correction(error: VerificationError) -> &'static str {
+fn correction(error: VerificationError, presented: Option<&Shown>) -> &'static str {
     match error {
+        VerificationError::Issuer if presented.is_some_and(|issuer| !issuer.may_be_https()) => {
+            "have tokens issued with that issuer, or set spec.accessTokenFormat of the ITwinAuthority to opaque: no \
+             ITwinAuthority can be created for an issuer that is no https URL"
+        }
         VerificationError::Issuer | VerificationError::MissingClaim(RequiredClaim::Issuer) => {
             "have tokens issued with that issuer, or create an ITwinAuthority for the token's issuer"
         }
@@ -74,7 +78,7 @@ fn unverified(error: VerificationError) -> Cow<'static, str> {
         VerificationError::Issuer => "its iss claim is not spec.issuer of the ITwinAuthority".into(),
         VerificationError::Audience => "its aud claim holds none of spec.audiences of the ITwinAuthority".into(),
         VerificationError::MissingClaim(claim) => format!("it has no usable {claim} claim").into(),
-        VerificationError::ExpiryNotANumber => "its exp claim is no number".into(),
+        VerificationError::ExpiryNotANumber => "its exp claim is no number (RFC 7519 section 4.1.4)".into(),
         VerificationError::Malformed => "it is no well-formed JWT".into(),
     }
 }
@@ -188,7 +192,12 @@ mod tests {
             issuer.contains("not spec.issuer of the ITwinAuthority but \"https://other.example.com\"; "),
             "{issuer}"
         );
+        assert!(issuer.contains("create an ITwinAuthority for the token's issuer"), "{issuer}");
         assert!(!issuer.contains("set spec.issuer"), "it is immutable");
+        let plain = Shown::new("http://adfs.example.com/adfs/services/trust");
+        let issuer = not_trusted(VerificationError::Issuer, Some(&plain), "ims").message;
+        assert!(issuer.contains("spec.accessTokenFormat of the ITwinAuthority to opaque"), "{issuer}");
+        assert!(!issuer.contains("create an ITwinAuthority for"), "its schema accepts https alone: {issuer}");
         let audience = not_trusted(VerificationError::Audience, Some(&other), "ims").message;
         assert!(audience.contains("none of spec.audiences of the ITwinAuthority but \"https"), "{audience}");
     }

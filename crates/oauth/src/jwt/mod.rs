@@ -108,7 +108,8 @@ impl std::fmt::Display for RequiredClaim {
 
 #[derive(Deserialize)]
 struct RawClaims {
-    exp: Option<Number>,
+    /// Of any type, so that one that is no number is reported as such.
+    exp: Option<Value>,
     nbf: Option<Number>,
     scope: Option<Scopes>,
     /// What some servers write in the place of `scope`.
@@ -206,7 +207,8 @@ fn header(token: &str) -> Result<Header, VerificationError> {
     if unread.contains_key("crit") {
         return Err(VerificationError::CriticalExtension);
     }
-    jsonwebtoken::decode_header(token).map_err(|_| VerificationError::NotAJwt)
+    // a JWT all the same, such as one whose `kid` is a number
+    jsonwebtoken::decode_header(token).map_err(|_| VerificationError::Malformed)
 }
 
 /// The header as the token has it, before the library reads the part that it knows. Its size and depth are bounded.
@@ -231,11 +233,8 @@ fn validation(algorithm: Algorithm, issuer: &str, audiences: &[String]) -> Valid
     // the caller compares the times, since it knows the time
     validation.validate_exp = false;
     validation.validate_nbf = false;
-    validation.set_required_spec_claims(if audiences.is_empty() {
-        &["exp", "iss"][..]
-    } else {
-        &["exp", "iss", "aud"]
-    });
+    // `exp` is read below: the library takes one that is no number for none
+    validation.set_required_spec_claims(if audiences.is_empty() { &["iss"][..] } else { &["iss", "aud"] });
     validation.set_issuer(&[issuer.to_owned(), format!("{issuer}/")]);
     if audiences.is_empty() {
         validation.validate_aud = false;
@@ -247,10 +246,12 @@ fn validation(algorithm: Algorithm, issuer: &str, audiences: &[String]) -> Valid
 
 fn claims(raw: RawClaims) -> Result<VerifiedClaims, VerificationError> {
     // NumericDate may have a fraction (RFC 7519 section 2)
-    let seconds = |number: Number| number.as_i64().or_else(|| number.as_f64().map(|seconds| seconds as i64));
+    let seconds = |number: &Number| number.as_i64().or_else(|| number.as_f64().map(|seconds| seconds as i64));
+    let exp = raw.exp.ok_or(VerificationError::MissingClaim(RequiredClaim::Expiry))?;
+    let Value::Number(exp) = exp else { return Err(VerificationError::ExpiryNotANumber) };
     Ok(VerifiedClaims {
-        exp: raw.exp.and_then(seconds).ok_or(VerificationError::ExpiryNotANumber)?,
-        nbf: raw.nbf.and_then(seconds),
+        exp: seconds(&exp).ok_or(VerificationError::ExpiryNotANumber)?,
+        nbf: raw.nbf.as_ref().and_then(seconds),
         scope: raw.scope.or(raw.scp).map(Into::into),
     })
 }
@@ -261,7 +262,6 @@ fn explain(error: &jsonwebtoken::errors::Error) -> VerificationError {
         ErrorKind::InvalidIssuer => VerificationError::Issuer,
         ErrorKind::InvalidAudience => VerificationError::Audience,
         ErrorKind::MissingRequiredClaim(claim) => match claim.as_str() {
-            "exp" => VerificationError::MissingClaim(RequiredClaim::Expiry),
             "iss" => VerificationError::MissingClaim(RequiredClaim::Issuer),
             "aud" => VerificationError::MissingClaim(RequiredClaim::Audience),
             _ => VerificationError::Malformed,

@@ -275,8 +275,24 @@ fn expiry_is_required_and_may_have_a_fraction() {
     let keys = key_set(&[&signer.jwk]);
     let with_expiry = |exp: Value| keys.verify(&token(&signer, Some("1"), &with("exp", exp)), ISSUER, &[]);
     assert_eq!(with_expiry(json!(2_000_000_000.9)).map(|claims| claims.exp), Ok(2_000_000_000));
-    for exp in [Value::Null, json!("soon"), json!({})] {
-        assert!(with_expiry(exp.clone()).is_err(), "{exp}");
+    for exp in [json!("2000000000"), json!("soon"), json!({}), json!(true)] {
+        assert_eq!(with_expiry(exp.clone()), Err(VerificationError::ExpiryNotANumber), "{exp}");
+    }
+    let mut without = claims();
+    without.as_object_mut().expect("an object").remove("exp");
+    let missing = Err(VerificationError::MissingClaim(RequiredClaim::Expiry));
+    assert_eq!(with_expiry(Value::Null), missing);
+    assert_eq!(verdict(&keys, &token(&signer, Some("1"), &without)), missing.map(drop));
+}
+
+#[test]
+fn jwt_whose_header_makes_no_sense_is_not_taken_for_an_opaque_token() {
+    let signer = signer("1");
+    for header in [json!({"alg": "ES256", "kid": 1}), json!({"alg": "ES256", "typ": ["JWT"]})] {
+        let token = forged(&header, &claims(), |message| {
+            jsonwebtoken::crypto::sign(message.as_bytes(), &signer.key, Algorithm::ES256).expect("signed")
+        });
+        assert_eq!(verdict(&key_set(&[&signer.jwk]), &token), Err(VerificationError::Malformed), "{header}");
     }
 }
 

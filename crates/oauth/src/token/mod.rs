@@ -41,6 +41,8 @@ pub struct TokenRequest {
 pub struct Server<'a> {
     /// Its token endpoint.
     pub token_endpoint: &'a Url,
+    /// The same as it is written in the ITwinAuthority or the discovery document: servers compare it to the letter.
+    pub written_token_endpoint: &'a str,
     /// Its issuer identifier, as the administrator wrote it: servers compare it to the letter.
     pub issuer: &'a str,
     /// What it demands of client assertions.
@@ -108,7 +110,7 @@ fn assertion_parameters(
     let Proof::PrivateKey(key) = &client.proof else { return Ok(Vec::new()) };
     let audience = match &server.assertion.audience {
         AssertionAudience::Issuer => server.issuer,
-        AssertionAudience::TokenEndpoint => server.token_endpoint.as_str(),
+        AssertionAudience::TokenEndpoint => server.written_token_endpoint,
         AssertionAudience::Text(text) => text,
     };
     let content = Assertion { client_id: &client.id, audience, algorithm: server.assertion.algorithm, now, id };

@@ -52,7 +52,9 @@ fn exchange(
 ) -> (Result<TokenResponse, TokenError>, Vec<String>) {
     let transport = Canned { answer, requests: Mutex::default() };
     let token_endpoint = Url::parse(ISSUER).expect("a URL");
-    let server = Server { token_endpoint: &token_endpoint, issuer: ISSUER, assertion: &AssertionRules::default() };
+    let written = token_endpoint.as_str();
+    let assertion = &AssertionRules::default();
+    let server = Server { token_endpoint: &token_endpoint, written_token_endpoint: written, issuer: ISSUER, assertion };
     let sent_at = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
     let id = AssertionId::from_random([7; assertion::ID_BYTES]);
     let result = super::request(&transport, server, request, sent_at, &id).now_or_never().expect("nothing to wait for");
@@ -195,6 +197,19 @@ fn status_without_a_known_error_stays_what_it_is() {
 }
 
 #[test]
+fn failed_server_is_an_outage_unless_it_names_an_oauth_error() {
+    for (answer, expected) in [
+        ((|| Err(TransportError::Server(500, None, br#"{"error":"unknown_error"}"#.to_vec()))) as fn() -> _, true),
+        (|| Err(TransportError::Server(502, None, br#"{"error":"Internal Server Error"}"#.to_vec())), true),
+        (|| Err(TransportError::Server(500, None, br#"{"errorCode":"E0000009"}"#.to_vec())), true),
+        (|| Err(TransportError::Server(500, None, br#"{"error":"invalid_client"}"#.to_vec())), false),
+        (|| Ok(answer(400, r#"{"error":"unknown_error"}"#)), false),
+    ] {
+        assert_eq!(answered(answer).err().map(|error| error.is_outage()), Some(expected));
+    }
+}
+
+#[test]
 fn answer_after_a_request_for_a_client_certificate_stays_what_it_is() {
     fn asked(status: u16, body: &str) -> Result<http::Response<Vec<u8>>, TransportError> {
         let mut answer = answer(status, body);
@@ -302,7 +317,9 @@ fn assertion_is_for_the_audience_that_the_server_demands() {
     let key = ClientKey { key_id: Some("first".to_owned()), ..key(&pair.serialize_pem()) };
     let request = client(Proof::PrivateKey(key));
     // with the slash at its end that it is written with
-    let (issuer, endpoint) = ("https://ims.example.com/", "https://ims.example.com/connect/token");
+    let issuer = "https://ims.example.com/";
+    // with a port that its URL does not need
+    let endpoint = "https://IMS.example.com:443/connect/token";
     for (audience, expected) in [
         (AssertionAudience::Issuer, issuer),
         (AssertionAudience::TokenEndpoint, endpoint),
@@ -311,7 +328,8 @@ fn assertion_is_for_the_audience_that_the_server_demands() {
         let transport = Canned { answer: || Err(TransportError::TooLarge(1)), requests: Mutex::default() };
         let token_endpoint = Url::parse(endpoint).expect("a URL");
         let rules = AssertionRules { audience, algorithm: None };
-        let server = Server { token_endpoint: &token_endpoint, issuer, assertion: &rules };
+        let server =
+            Server { token_endpoint: &token_endpoint, written_token_endpoint: endpoint, issuer, assertion: &rules };
         let id = AssertionId::from_random([7; assertion::ID_BYTES]);
         let result = super::request(&transport, server, &request, DateTime::UNIX_EPOCH, &id);
         assert!(result.now_or_never().expect("nothing to wait for").is_err());

@@ -57,6 +57,23 @@ fn wrong_client_is_reported_with_secret_and_keys() {
 }
 
 #[test]
+fn access_denied_is_about_the_client_where_the_status_is_that_of_authentication() {
+    let answered = |status| {
+        let error = TokenError::Response { code: ErrorCode::AccessDenied, status, retry_after: None };
+        let failed = issued(&error);
+        (failed.reason, failed.message)
+    };
+    let (reason, message) = answered(401);
+    assert_eq!(reason, Reason::UnauthorizedClient);
+    assert!(message.contains("check client_id and client_secret in Secret team-a/client"), "{message}");
+    for status in [200, 400, 403] {
+        let (reason, message) = answered(status);
+        assert_eq!(reason, Reason::RequestRejected, "{status}");
+        assert!(message.contains("spec.audience") && !message.contains("client_secret"), "{message}");
+    }
+}
+
+#[test]
 fn advice_about_a_client_names_what_it_authenticates_with() {
     let message = |method| {
         let names = Names { method, ..names(GrantType::ClientCredentials) };
