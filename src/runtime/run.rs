@@ -53,6 +53,8 @@ const LATE_LIST_CHECK: Duration = Duration::from_millis(100);
 /// What is being done when SIGTERM comes is finished within this; giving up the Lease takes at most 3 s more. The
 /// contract gives 10 s for both.
 const FINISH: Duration = Duration::from_secs(6);
+/// Events that are left then are published within this, or not at all.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
 
 /// What one replica of the operator is given: the process has the real things, a simulation its own.
 pub struct Surroundings {
@@ -197,7 +199,8 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     tracing::info!("stopping");
     let finished = async {
         while loops.join_next().await.is_some() {}
-        context.events.published().await;
+        // events that hang do not hold up who follows
+        let _ = tokio::time::timeout(LAST_EVENTS, context.events.published()).await;
     };
     if tokio::time::timeout(FINISH, finished).await.is_err() {
         tracing::warn!("some work could not be finished in time; it is decided anew at the next start");

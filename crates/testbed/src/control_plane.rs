@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long the API server may take to become ready; about 3 s on an idle machine.
-const READY: Duration = Duration::from_secs(240);
+const READY: Duration = Duration::from_secs(120);
 
 /// Whether etcd syncs its writes to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,12 @@ impl ControlPlane {
         }
         let kubeconfig = directory.join("admin.kubeconfig");
         write_kubeconfig(&kubeconfig, &programs.url(), &std::fs::read(&certificate)?, programs.token(ADMIN))?;
-        programs.ready(&apiserver).await?;
+        if programs.ready(&apiserver).await.is_err() {
+            // now and then one never ends a hook of its start, although its log shows nothing
+            apiserver.kill();
+            apiserver = programs.apiserver()?;
+            programs.ready(&apiserver).await?;
+        }
         let controller_manager = programs.controller_manager(&kubeconfig)?;
         Ok(Self { controller_manager, apiserver, etcd, programs, kubeconfig })
     }
@@ -215,12 +220,16 @@ impl Programs {
     async fn ready(&self, apiserver: &Process) -> Result<()> {
         let client = reqwest_client(&self.certificates.join("apiserver.crt"))?;
         let url = format!("{}/readyz", self.url());
+        let probe = |url: &str| client.get(url).bearer_auth(self.token(ADMIN)).send();
         let ready = eventually("the API server", READY, async || {
-            let answer = client.get(&url).bearer_auth(self.token(ADMIN)).send().await;
-            answer.is_ok_and(|answer| answer.status().is_success()).then_some(())
+            probe(&url).await.is_ok_and(|answer| answer.status().is_success()).then_some(())
         });
         if ready.await.is_err() {
-            bail!("kube-apiserver did not become ready; {}", apiserver.log_tail());
+            let checks = match probe(&format!("{url}?verbose")).await {
+                Ok(answer) => answer.text().await.unwrap_or_default(),
+                Err(error) => format!("{error:?}"),
+            };
+            bail!("kube-apiserver did not become ready: {checks}; {}", apiserver.log_tail());
         }
         Ok(())
     }
