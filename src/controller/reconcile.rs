@@ -169,6 +169,7 @@ async fn reconcile_object(
         restarted: Restarted::default(),
         interim: Arc::default(),
         before_interim: None,
+        keeps_place: false,
         due_at: None,
         worker: Some(worker),
     };
@@ -184,7 +185,7 @@ async fn reconcile_object(
     reconciler.publish_restarts();
     reconciler.report_long_renewal();
     // what failed to be read may still be needed
-    if !reconciler.waits && result.is_ok() {
+    if !reconciler.waits && !reconciler.keeps_place && result.is_ok() {
         queue.leave(key);
     }
     let again = reconciler.ended(result);
@@ -202,8 +203,8 @@ impl Reconciler<'_> {
             let wait = self.retry_state.api_failed(&self.references.uid);
             tracing::warn!(credential = %self.references.key, %error, "a call to the Kubernetes API failed");
             // what is due sooner does not wait for a status that cannot be written
-            let due = self.due_at.map(|at| at - self.context.clock.now()).filter(|due| *due > TimeDelta::zero());
-            requeue(due.map(|due| due.max(DUE_FLOOR)).into_iter().fold(wait.min(API_RETRY_CEILING), TimeDelta::min))
+            let due = self.due_at.map(|at| (at - self.context.clock.now()).max(DUE_FLOOR));
+            requeue(due.into_iter().fold(wait.min(API_RETRY_CEILING), TimeDelta::min))
         })
     }
 
@@ -341,6 +342,8 @@ impl Reconciler<'_> {
     /// Reports that workloads were not restarted. Those that are left have another turn: each try may take long, and there
     /// are others that wait for a worker.
     fn restarts_failed(&mut self, observed: &ObservedState) -> Next {
+        // a request that waits is looked at right after this
+        self.keeps_place = true;
         let renew_at = |held| schedule::renew_at(held, &observed.desired.policy, &observed.uid);
         // a better token may be waited for; the report knows a backoff
         let renew_at = observed.held_for_spec().map(renew_at).max(observed.history.renew_not_before);

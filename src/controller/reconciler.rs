@@ -65,6 +65,8 @@ pub(super) struct Reconciler<'a> {
     /// The status from before the first one that was written while a call was in flight: what an event tells is news
     /// compared with it.
     pub(super) before_interim: Option<Box<CredentialStatus>>,
+    /// Whether a token request keeps its place in the queue although this reconcile did not get to it.
+    pub(super) keeps_place: bool,
     /// When something is due, as the report found before it wrote the status.
     pub(super) due_at: Option<DateTime<Utc>>,
     /// The worker that does this.

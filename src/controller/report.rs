@@ -108,7 +108,8 @@ impl Reconciler<'_> {
         let until_check = self.retry_state.check_at().filter(|at| *at > now).map(|at| at - now);
         let until_report = [until_attempt, until_change, until_revert, until_notice, until_check, self.until_labels()];
         let again = until_report.into_iter().chain([wait]).flatten().fold(again, TimeDelta::min);
-        self.due_at = now.checked_add_signed(again);
+        // what is due already did not happen, and is tried again with the write
+        self.due_at = now.checked_add_signed(again).filter(|_| again > TimeDelta::zero());
         let reported = if is_reported { Ok(()) } else { self.write_status(status, guard).await };
         if let Some(transition) = transition {
             self.publish(transition);

@@ -5,9 +5,9 @@
 use std::collections::{HashMap, VecDeque};
 
 /// Events that wait, of all namespaces and of one. More of them are dropped, and counted.
-const WAITING: (usize, usize) = (4000, 1000);
+const WAITING: (usize, usize) = (4000, 3000);
 /// Events that are under way, of all namespaces and of one.
-const UNDER_WAY: (usize, usize) = (32, 4);
+const UNDER_WAY: (usize, usize) = (48, 16);
 
 /// What waits, in the order in which it came, and how many of each namespace are under way.
 pub struct Backlog<T> {
@@ -83,11 +83,11 @@ mod tests {
         let mut backlog = Backlog::default();
         assert!((0..100).all(|number| backlog.push("hanging", number)));
         assert!(backlog.push("other", 100));
-        let taken: Vec<(String, i32)> = std::iter::from_fn(|| backlog.take()).collect();
+        let taken: Vec<(String, usize)> = std::iter::from_fn(|| backlog.take()).collect();
         let names: Vec<&str> = taken.iter().map(|(namespace, _)| namespace.as_str()).collect();
-        assert_eq!(names, ["hanging", "hanging", "hanging", "hanging", "other"]);
+        assert_eq!(names, [&["hanging"; UNDER_WAY.1][..], &["other"]].concat());
         backlog.done("hanging");
-        assert_eq!(backlog.take(), Some(("hanging".to_owned(), 4)), "in their order");
+        assert_eq!(backlog.take(), Some(("hanging".to_owned(), UNDER_WAY.1)), "in their order");
     }
 
     #[test]

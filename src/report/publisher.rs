@@ -79,8 +79,11 @@ impl Events {
     pub fn publish(&self, about: ObjectReference, transition: Transition) {
         let namespace = namespace(&about).to_owned();
         let name = about.name.clone();
-        self.is_empty.send_replace(false);
-        if self.backlog().push(&namespace, (about, transition)) {
+        let mut backlog = self.backlog();
+        let is_kept = backlog.push(&namespace, (about, transition));
+        self.is_empty.send_replace(backlog.is_empty());
+        drop(backlog);
+        if is_kept {
             self.added.notify_one();
         } else {
             self.metrics.event_dropped();

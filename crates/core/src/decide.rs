@@ -80,11 +80,9 @@ fn may_patch_own(observed: &ObservedState) -> bool {
 
 fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Action {
     let action = token_action(observed, held, now);
-    let waits = matches!(
-        action,
-        Action::BackOff { .. } | Action::AwaitAdmission | Action::AwaitInterval { .. } | Action::AwaitAuthority
-    );
-    let is_good = !held.data.is_unread() && held.data != Integrity::Tampered && observed.held_for_spec().is_some();
+    let waits = matches!(action, Action::BackOff { .. } | Action::AwaitAdmission | Action::AwaitInterval { .. });
+    let is_valid = observed.held_for_spec().is_some_and(|token_metadata| token_metadata.expires_at > now);
+    let is_good = is_valid && !held.data.is_unread() && held.data != Integrity::Tampered;
     // what holds up a better token keeps no workload from the one that is there
     if waits && is_good { restart(observed).unwrap_or(action) } else { action }
 }

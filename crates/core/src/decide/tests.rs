@@ -353,6 +353,8 @@ fn what_holds_up_a_better_token_keeps_no_workload_from_the_one_that_is_there() {
     let unrecorded = failing.clone().with(|observed| observed.restart = Restart::Unrecorded(Duration::ZERO));
     assert_eq!(decide(&unrecorded, at(1)), Action::RecordRestarts { issued_at: at(0) });
 
+    let expired = failing.clone().with(|observed| observed.history.not_before = Some(at(3700)));
+    assert_eq!(decide(&expired, at(3600)), Action::BackOff { until: at(3700) }, "workloads wait for one that is valid");
     let tampered = failing.clone().holding(|held| held.data = Integrity::Tampered);
     assert_eq!(decide(&tampered, at(1)), Action::BackOff { until }, "it is not the token that was issued");
     let other_spec = failing.with(|observed| observed.desired.request = "other".into());
