@@ -142,7 +142,7 @@ pub async fn update(
             patch["metadata"]["annotations"][key] = json!(value);
         }
     } else if existing.secret_metadata.are_workloads_restarted() {
-        // the same token may have been issued by another clock: workloads have it all the same
+        // the time of issue of the same token may be corrected, since a clock was ahead: workloads still have the token
         patch["metadata"]["annotations"][secret_keys::RESTARTED_FOR] =
             json!(time::to_rfc3339(content.issued.issued_at));
     }

@@ -62,8 +62,8 @@ pub(super) struct Reconciler<'a> {
     pub(super) restarted: Restarted,
     /// The status while a call is in flight.
     pub(super) interim: Arc<Interim>,
-    /// The status from before the first one that was written while a call was in flight: what an event tells is news
-    /// compared with it.
+    /// The status from before the first one that was written while a call was in flight: an event is published for a
+    /// transition from it.
     pub(super) before_interim: Option<Box<CredentialStatus>>,
     /// Whether a token request keeps its place in the queue although this reconcile did not get to it.
     pub(super) keeps_place: bool,

@@ -227,7 +227,7 @@ impl Authority {
     }
 }
 
-/// The token was issued already, and a reconcile does not last for ever.
+/// The token was issued already, and a reconcile does not last indefinitely.
 async fn within_limit<T>(
     document: Document,
     fetched: impl Future<Output = Result<T, MetadataError>>,

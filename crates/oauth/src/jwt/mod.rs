@@ -207,7 +207,7 @@ fn header(token: &str) -> Result<Header, VerificationError> {
     if unread.contains_key("crit") {
         return Err(VerificationError::CriticalExtension);
     }
-    // a JWT all the same, such as one whose `kid` is a number
+    // it is still a JWT, such as one whose `kid` is a number
     jsonwebtoken::decode_header(token).map_err(|_| VerificationError::Malformed)
 }
 
