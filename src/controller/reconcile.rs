@@ -146,8 +146,8 @@ async fn reconcile_object(
     let retry_state = registry.and_then(|registry| registry.take_retry_state(&references.key, &references.uid));
     let mut retry_state = retry_state.unwrap_or_else(|| Box::new(RetryState::recall(credential, context.clock.now())));
     let queue = &context.authorities.requests;
-    // a token that the Secret holds is not new where another credential received it again: its expiry was learnt when it was
-    // issued
+    // a token that the Secret holds is not new where another credential received it again: its expiry is known since it
+    // was issued
     let is_held = |shared: &desired_secret::Content| {
         retry_state.last_held().is_some_and(|last| last.expiry_of(&shared.issued.token).is_some())
     };
