@@ -23,7 +23,7 @@ func (b bearer) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	request = request.Clone(request.Context())
 	// not to the server that a redirect leads to
-	if request.URL.Host == b.host {
+	if request.URL.Scheme == "https" && request.URL.Host == b.host {
 		request.Header.Set("Authorization", "Bearer "+string(token))
 	}
 	return http.DefaultTransport.RoundTrip(request)

@@ -1,6 +1,7 @@
 """Calls an API of the iTwin Platform again and again. It reads the token for every call, because the file changes
 before the token expires."""
 
+import http.client
 import os
 import sys
 import time
@@ -24,6 +25,6 @@ def call(url):
 while True:
     try:
         call(URL)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         print(f"The call failed: {error}", file=sys.stderr)
     time.sleep(INTERVAL_SECONDS)

@@ -79,6 +79,8 @@ impl Proxies {
         for entry in no_proxy.split([',', ' ', '\t', '\r', '\n']).filter(|entry| !entry.is_empty()) {
             match Direct::parse(entry) {
                 Some(direct) => proxies.direct.push(direct),
+                // a URL of a proxy in the wrong variable may hold a password
+                None if entry.contains('@') => proxies.unusable.push("(one with @)".to_owned()),
                 None => proxies.unusable.push(entry.chars().take(ENTRY_MAX).collect()),
             }
         }
@@ -251,6 +253,8 @@ mod tests {
             let proxies = Proxies::new("HTTPS_PROXY", "http://proxy.example.com:3128", no_proxy).expect("a proxy");
             proxies.unusable().to_vec()
         };
+        // a URL of a proxy in the wrong variable
+        assert!(!unusable("localhost,http://user:S3CR3T@proxy:3128 user:S3CR3T@host").join(" ").contains("S3CR3T"));
         for entry in [
             "*corp.example",
             "corp.*",

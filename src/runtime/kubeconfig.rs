@@ -47,7 +47,8 @@ pub struct Choice {
 /// # Errors
 /// A message that says what is missing.
 pub fn chosen(choice: &Choice, proxies: &Proxies) -> Result<Config, String> {
-    let is_explicit = choice.file.is_some() || choice.context.is_some();
+    let chosen = [&choice.context, &choice.cluster, &choice.user];
+    let is_explicit = choice.file.is_some() || chosen.iter().any(|chosen| chosen.is_some());
     let read = choice.file.as_ref().map_or_else(Kubeconfig::read, Kubeconfig::read_from);
     let mut kubeconfig = match read {
         Ok(kubeconfig) => kubeconfig,

@@ -16,6 +16,17 @@ pub fn plain(text: &str) -> String {
     shown
 }
 
+/// The message of a parser without the values that it quotes, which may be secret in any object: names of fields stay.
+#[must_use]
+pub fn without_values(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let quoted = if text.starts_with("missing field") { None } else { text.find(['"', '`']) };
+    let Some(start) = quoted else { return plain(&text) };
+    // what is expected comes last, and is the parser's own; a value may say the same before it
+    let expected = text.rfind(", expected").filter(|at| *at > start).map_or("", |at| &text[at..]);
+    plain(&format!("{}…{expected}", &text[..start]))
+}
+
 fn harmless(c: char) -> char {
     match c {
         '\n' | '\r' | '\t' => ' ',
@@ -49,6 +60,28 @@ pub fn plain_value(value: serde_json::Value) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_that_a_parser_quotes_are_left_out() {
+        use itwin_api::credential::CredentialSpec;
+        let said = |json: &str| {
+            let error =
+                serde_json::from_str::<serde_json::Value>(json).and_then(serde_json::from_value::<CredentialSpec>);
+            without_values(&error.expect_err("no spec"))
+        };
+        for json in [
+            r#"{"clientCredentialsRef": "S3CR3T"}"#,
+            r#"{"clientCredentialsRef": {"name": "a"}, "suspend": "S3\"CR, expected 3T"}"#,
+            r#"{"clientCredentialsRef": {"name": "a"}, "grantType": "S3CR3T"}"#,
+            r#"{"clientCredentialsRef": {"name": 33333}}"#,
+            r#"{"clientCredentialsRef": {"name": "a"}, "deletionPolicy": "S3`, expected 3T"}"#,
+        ] {
+            let said = said(json);
+            assert!(!["S3", "CR", "3T", "33333"].iter().any(|part| said.contains(part)), "{said}");
+            assert!(said.contains("expected"), "{said}");
+        }
+        assert_eq!(said("{}"), "missing field `clientCredentialsRef`");
+    }
 
     #[test]
     fn nothing_that_a_terminal_obeys_is_left() {

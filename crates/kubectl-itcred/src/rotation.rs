@@ -29,14 +29,14 @@ pub fn key(keys: &ClientCredentialsRef, method: ClientAuthentication) -> Option<
     }
 }
 
-/// How a client authenticates, by what its Secret holds.
+/// How a client authenticates, by what its Secret holds; `None` where that does not say.
 #[must_use]
-pub fn method_of(secret: &Secret, keys: &ClientCredentialsRef) -> ClientAuthentication {
+pub fn method_of(secret: &Secret, keys: &ClientCredentialsRef) -> Option<ClientAuthentication> {
     let has = |key: &str| secret.data.as_ref().is_some_and(|data| data.contains_key(key));
-    if has(&keys.private_key_key) && !has(&keys.client_secret_key) {
-        ClientAuthentication::PrivateKeyJwt
-    } else {
-        ClientAuthentication::ClientSecretPost
+    match (has(&keys.client_secret_key), has(&keys.private_key_key)) {
+        (true, false) => Some(ClientAuthentication::ClientSecretPost),
+        (false, true) => Some(ClientAuthentication::PrivateKeyJwt),
+        _ => None,
     }
 }
 
@@ -228,5 +228,17 @@ mod tests {
         let new = with_value(&old, "client_secret", &Sensitive::new(NEW.to_owned()));
         assert_eq!(new.data.as_ref().map(|data| data["client_secret"].0.clone()), Some(NEW.as_bytes().to_vec()));
         assert_eq!(new.data.map(|data| data.len()), Some(2));
+    }
+
+    #[test]
+    fn client_is_known_by_the_one_key_that_its_secret_has() {
+        let keys: ClientCredentialsRef = serde_json::from_value(json!({"name": "client"})).expect("valid");
+        let of = |held: &[&str]| {
+            let data = held.iter().map(|key| ((*key).to_owned(), ByteString(b"x".to_vec()))).collect();
+            method_of(&Secret { data: Some(data), ..Secret::default() }, &keys)
+        };
+        assert_eq!(of(&["client_id", "client_secret"]), Some(ClientAuthentication::ClientSecretPost));
+        assert_eq!(of(&["client_id", "private_key"]), Some(ClientAuthentication::PrivateKeyJwt));
+        assert_eq!((of(&["client_secret", "private_key"]), of(&["client_id"])), (None, None));
     }
 }

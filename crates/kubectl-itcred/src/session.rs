@@ -4,6 +4,7 @@ use std::{future::Future, time::Duration};
 
 use chrono::{DateTime, Utc};
 use http::Request;
+use itwin_core::desired_secret::Data;
 use itwin_credential_operator::{
     clock::Clock,
     cluster::CallError,
@@ -69,6 +70,27 @@ impl CallFailed {
     #[must_use]
     pub fn is_not_served(&self) -> bool {
         matches!(self, Self::Answered(CallError::NotServed))
+    }
+
+    /// Whether the user may not do this.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Answered(CallError::Forbidden(_)))
+    }
+
+    /// Whether it is not known what became of the call.
+    #[must_use]
+    pub fn is_uncertain(&self) -> bool {
+        matches!(self, Self::NoAnswer(_) | Self::Timeout(_))
+    }
+
+    /// The error without what was sent, which an admission webhook may quote.
+    #[must_use]
+    pub fn without(self, sent: Option<&Data>) -> Self {
+        match self {
+            Self::Answered(error) => Self::Answered(error.without(sent)),
+            other => other,
+        }
     }
 
     /// Whether another client changed the object.
@@ -248,9 +270,21 @@ impl Session {
     /// # Errors
     /// [`CallFailed`].
     pub async fn patch<T: DeserializeOwned>(&self, path: &str, patch: &Value) -> Result<T, CallFailed> {
-        let path = format!("{path}?fieldManager={MANAGER}");
+        self.patch_at(&format!("{path}?fieldManager={MANAGER}"), patch).await
+    }
+
+    /// Whether the same would be allowed and accepted. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`CallFailed`].
+    pub async fn try_patch(&self, path: &str, patch: &Value) -> Result<(), CallFailed> {
+        let tried = self.patch_at::<Value>(&format!("{path}?fieldManager={MANAGER}&dryRun=All"), patch).await;
+        tried.map(drop)
+    }
+
+    async fn patch_at<T: DeserializeOwned>(&self, path: &str, patch: &Value) -> Result<T, CallFailed> {
         let body = patch.to_string().into_bytes();
-        self.within(self.client.request(request("PATCH", &path, body)?)).await
+        self.within(self.client.request(request("PATCH", path, body)?)).await
     }
 }
 

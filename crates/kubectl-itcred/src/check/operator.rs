@@ -1,6 +1,6 @@
 //! Whether an operator is there and leads.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Lease, Level, Observed, Section, Seen};
 use crate::{
@@ -33,7 +33,8 @@ pub(super) fn section(observed: &Observed) -> Section {
 
 fn leads(lease: &Lease, observed: &Observed) -> bool {
     let longest = TimeDelta::seconds(lease.seconds.clamp(1, 3600) * DURATIONS);
-    lease.holder.is_some() && lease.renewed.is_some_and(|renewed| observed.now - renewed <= longest)
+    let is_recent = |renewed: DateTime<Utc>| (observed.now - renewed).abs() <= longest;
+    lease.holder.is_some() && lease.renewed.is_some_and(is_recent)
 }
 
 /// An operator with one replica may run without leader election.

@@ -5,7 +5,7 @@ use itwin_api::{
     conditions::{READY, RENEWED, Reason},
     time,
 };
-use itwin_core::template::Templates;
+use itwin_core::{status::holds, template::Templates};
 
 use super::{Level, Observed, Section, Seen};
 use crate::{
@@ -41,10 +41,18 @@ pub(super) fn section(observed: &Observed) -> Section {
         let level = if condition.status == "True" { Level::Ok } else { Level::Problem };
         section.push(level, reason, text);
     }
+    // a status that no operator writes any more says what was true once
+    if let Some(expires_at) = view.expires_at.filter(|at| *at <= observed.now && holds(&status.conditions, READY)) {
+        section
+            .problem(format!("the token expired {}, and no operator reports it", relative(expires_at, observed.now)));
+    } else if view.state == State::TooShort && holds(&status.conditions, READY) {
+        section.problem("the token is valid for less than minimumValidity, and no operator reports it");
+    }
+    let overdue = view.renew_at.filter(|at| *at + UNHANDLED < observed.now);
     if credential.spec.suspend {
         section.note("spec.suspend is true, so that no token is requested: 'kubectl itcred resume' ends that");
-    } else if view.state == State::Overdue {
-        let due = view.renew_at.map_or_else(String::new, |at| relative(at, observed.now));
+    } else if let Some(at) = overdue {
+        let due = relative(at, observed.now);
         section
             .problem(format!("a renewal was due {due} and was not attempted: no operator works, see Operator above"));
     } else if status.consecutive_failures > 0 && status.renew_at.is_none() {

@@ -330,6 +330,12 @@ fn operator_that_is_not_there_does_not_lead_or_does_not_work_is_found() {
     assert!(problems(&without(agent(&json!({"status": null}))))[0].contains("install the operator"));
     let overdue = agent(&json!({"status": {"renewAt": minutes(-5)}}));
     assert!(problems(&Observed { credential: overdue, ..fine() })[0].contains("no operator works"));
+    // no one writes the status once the operator is gone
+    let times = json!({"renewAt": minutes(-40), "usableUntil": minutes(-10), "expiresAt": minutes(-5)});
+    let expired = problems(&Observed { credential: agent(&json!({"status": times})), ..fine() });
+    assert!(expired[0].contains("the token expired") && expired[1].contains("no operator works"), "{expired:?}");
+    let ahead = vec![lease(Some("pod-1"), -6000)];
+    assert!(!problems(&Observed { leases: Seen::Known(ahead), ..fine() }).is_empty(), "it was renewed at no such time");
     let unhandled = agent(&json!({"metadata": {"generation": 2}}));
     assert_eq!(reasons(&report(&Observed { credential: unhandled, ..fine() })), ["Pending"]);
     let queued = json!({"status": {"renewAt": null}});

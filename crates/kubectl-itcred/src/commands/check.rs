@@ -28,6 +28,7 @@ use super::common;
 use crate::{
     check::{self, Lease, Observed, Published, Seen},
     output::{self, Form},
+    plain::without_values,
     problem::{Outcome, Problem},
     session::{CallFailed, Session, checked, path},
     workloads::{Metadata, PodSpec},
@@ -75,14 +76,18 @@ async fn observe(session: &Session, name: &str, operator: &str, is_offline: bool
     let authority = match authority {
         Seen::Known(Some(value)) => match serde_json::from_value::<ITwinAuthority>(value) {
             Ok(authority) => Seen::Known(Some(authority)),
-            Err(error) => Seen::Unknown(format!("it could not be decoded ({error})")),
+            Err(error) => Seen::Unknown(format!("it could not be decoded ({})", without_values(&error))),
         },
         Seen::Known(None) => Seen::Known(None),
         Seen::Unknown(why) => Seen::Unknown(why),
     };
-    let place = leases.known().and_then(|leases| leases.first()).map_or(operator, |lease| &lease.namespace).to_owned();
+    let is_there = leases.known().is_some_and(|leases| leases.iter().any(|lease| lease.namespace == operator));
     let ca_bundle = match authority.known().and_then(Option::as_ref) {
-        Some(authority) => ca_bundle(session, &authority.spec, &place).await,
+        // anyone may create a Lease: what it says where the user did not name it decides nothing about trust
+        Some(authority) if authority.spec.ca_bundle_ref.is_some() && !is_there => {
+            Seen::Unknown("the namespace of the operator is not known: name it with --operator-namespace".to_owned())
+        }
+        Some(authority) => ca_bundle(session, &authority.spec, operator).await,
         None => Seen::Known(Ok(None)),
     };
     let mut observed = Observed {
@@ -132,17 +137,20 @@ async fn object<T: DeserializeOwned>(session: &Session, path: String) -> Seen<Op
     seen(session.get_if_any(&path).await)
 }
 
-/// The Leases of operators: of all namespaces where they may be listed, otherwise of the one that the user named.
+/// The Lease of the operator in the namespace that the user named; where it has none, those of all namespaces.
 async fn leases(session: &Session, namespace: &str) -> Seen<Vec<Lease>> {
     const GROUP: &str = "apis/coordination.k8s.io/v1";
+    let named = session.get_if_any::<Value>(&path::named(GROUP, namespace, "leases", LEASE)).await;
+    if let Ok(Some(value)) = &named {
+        return Seen::Known(vec![lease(value)]);
+    }
     let selector = format!("metadata.name={LEASE}");
     let all = session.list::<Value>(&path::namespaced(GROUP, None, "leases"), &[("fieldSelector", &selector)]).await;
     if let Ok(leases) = all {
         return Seen::Known(leases.iter().map(lease).collect());
     }
-    match session.get_if_any::<Value>(&path::named(GROUP, namespace, "leases", LEASE)).await {
-        Ok(Some(value)) => Seen::Known(vec![lease(&value)]),
-        Ok(None) => Seen::Unknown(format!(
+    match named {
+        Ok(_) => Seen::Unknown(format!(
             "namespace {namespace} has no Lease {LEASE}, and those of other namespaces may not be listed: name the \
              operator's with --operator-namespace"
         )),

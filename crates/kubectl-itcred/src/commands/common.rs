@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     args::Targets,
-    plain::plain,
+    plain::without_values,
     problem::Problem,
     session::{CallFailed, Session, checked, path},
 };
@@ -61,7 +61,7 @@ pub fn decoded(value: Value) -> Result<ITwinServiceCredential, Problem> {
     serde_json::from_value(value).map_err(|error| {
         Problem::new(format!(
             "ITwinServiceCredential {name} could not be decoded ({}): apply it again with the CRDs of this version",
-            plain(&error.to_string())
+            without_values(&error)
         ))
     })
 }

@@ -44,7 +44,7 @@ pub async fn run(
         Form::Json | Form::Yaml => output::print(&output::structured(form, "LintReport", &report)?),
         Form::Table | Form::Wide => output::print(&report.render(output::is_colored())),
     }
-    Ok(Outcome::found(report.has_warnings()))
+    Ok(Outcome::found(report.has_warnings() || input.undecoded > 0))
 }
 
 /// The kinds of workloads, by group and resource.
@@ -71,6 +71,7 @@ async fn of_cluster(session: &Session, all_namespaces: bool) -> Result<Input, Pr
     let (credentials, invalid) = credentials?;
     let mut input = Input { credentials, ..Input::default() };
     input.unread.extend(invalid.iter().map(ToString::to_string));
+    input.undecoded = invalid.len();
     match secrets {
         Ok(secrets) => input.token_secrets = secrets.into_iter().map(secret_name).collect(),
         Err(error) => input.unread.push(format!("Secrets that no credential writes: {error}")),

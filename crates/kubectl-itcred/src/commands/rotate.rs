@@ -36,7 +36,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// Rotates the client secret of a credential.
 ///
 /// # Errors
-/// Why it cannot be done; nothing was written then.
+/// Why it cannot be done, and whether the new secret was written.
 pub async fn run(
     session: &Session,
     name: &str,
@@ -44,19 +44,20 @@ pub async fn run(
     timeout: Duration,
 ) -> Result<Outcome, Problem> {
     let plan = Plan::new(session, name).await?;
+    plan.may_write(session).await?;
     output::progress(&format!("Step 1 of 4: renew {}, for the longest time until the old token ends.", plan.named()));
     let renewed = renew::renew(session, &plan.keys(), timeout).await?;
     if renewed.values().any(|ended| !matches!(ended, Some(crate::renewal::Ended::Issued(_)))) {
         output::progress("Not every token is new. The tokens that are there stay, and the time below is theirs.");
+    }
+    for note in rotation::notes(&plan.secret, &plan.reference().clone(), expires_at) {
+        output::progress(&format!("Note: {note}."));
     }
     let until = plan.usable_until(session).await?;
     output::progress(&format!(
         "Step 2 of 4: regenerate the secret at the app registration now. The tokens can be used {}.",
         until.map_or_else(|| "no more".to_owned(), |until| said(until, session.now()))
     ));
-    for note in rotation::notes(&plan.secret, &plan.reference().clone(), expires_at) {
-        output::progress(&format!("Note: {note}."));
-    }
     let value = read_value(&plan.key).await?;
     output::progress(&format!("Step 3 of 4: write key {} of Secret {}.", plan.key, plan.secret_ref));
     let version = plan.write(session, &value, expires_at).await?;
@@ -100,7 +101,14 @@ impl Plan {
         let method = match session.get::<ITwinAuthority>(&path::authority(authority)).await {
             Ok(authority) => authority.spec.client_authentication,
             // users of a namespace may not read authorities: the Secret shows what its client needs
-            Err(_) => rotation::method_of(&secret, reference),
+            Err(error) if error.is_forbidden() => rotation::method_of(&secret, reference).ok_or_else(|| {
+                Problem::new(format!(
+                    "Secret {secret_ref} does not show which of the keys {} and {} its client uses, and ITwinAuthority \
+                     {authority}, which says so, may not be read: ask for the permission to get it",
+                    reference.client_secret_key, reference.private_key_key
+                ))
+            })?,
+            Err(error) => return Err(Problem::new(format!("ITwinAuthority {authority}: {error}"))),
         };
         let key = rotation::key(reference, method).map(str::to_owned).ok_or_else(|| {
             Problem::new(format!(
@@ -157,6 +165,19 @@ impl Plan {
         Ok(first)
     }
 
+    /// Fails where the Secret cannot be written: before the old secret ends.
+    async fn may_write(&self, session: &Session) -> Result<(), Problem> {
+        let (namespace, name) = self.secret_ref.split_once('/').unwrap_or_default();
+        let data = self.secret.data.as_ref();
+        let Some(held) = data.and_then(|data| data.get(&self.key)) else { return Ok(()) };
+        let Ok(held) = std::str::from_utf8(&held.0).map(|held| Sensitive::new(held.to_owned())) else { return Ok(()) };
+        let version = self.secret.metadata.resource_version.as_deref();
+        let patch = rotation::patch(self.reference(), &self.key, &held, None, version);
+        session.try_patch(&path::secret(namespace, name), &patch).await.map_err(|error| {
+            Problem::new(format!("Secret {} cannot be written: {}", self.secret_ref, error.without(data)))
+        })
+    }
+
     /// Writes the value, if the client Secret is of use with it.
     async fn write(
         &self,
@@ -167,10 +188,8 @@ impl Plan {
         let with_value = rotation::with_value(&self.secret, &self.key, value);
         let old = self.secret.data.as_ref().and_then(|data| data.get(&self.key));
         if old == with_value.data.as_ref().and_then(|data| data.get(&self.key)) {
-            return Err(Problem::new(format!(
-                "key {} of Secret {} has this value already: nothing was written",
-                self.key, self.secret_ref
-            )));
+            output::progress(&format!("Key {} has this value already: nothing is written.", self.key));
+            return Ok(version_of(&self.secret));
         }
         for credential in &self.credentials {
             let spec = &credential.spec;
@@ -186,9 +205,20 @@ impl Plan {
         let patch = rotation::patch(self.reference(), &self.key, value, expires_at, version);
         let (namespace, name) = self.secret_ref.split_once('/').unwrap_or_default();
         let written: Result<Secret, CallFailed> = session.patch(&path::secret(namespace, name), &patch).await;
-        written.map(|written| version_of(&written)).map_err(|error| {
-            let advice = if error.is_conflict() { "; run this again" } else { "" };
-            Problem::new(format!("Secret {} was not written: {error}{advice}", self.secret_ref))
+        let error = match written {
+            Ok(written) => return Ok(version_of(&written)),
+            Err(error) => error.without(with_value.data.as_ref()),
+        };
+        if !error.is_uncertain() {
+            let advice = if error.is_conflict() { "; run this again with the same value" } else { "" };
+            return Err(Problem::new(format!("Secret {} was not written: {error}{advice}", self.secret_ref)));
+        }
+        // the API server may have done it
+        self.version_now(session, value).await.ok_or_else(|| {
+            Problem::new(format!(
+                "whether Secret {} was written is not known ({error}): run this again with the same value",
+                self.secret_ref
+            ))
         })
     }
 
@@ -204,8 +234,10 @@ impl Plan {
         let deadline = session.clock.monotonic() + timeout;
         let mut open: Vec<(ObjectKey, Option<String>, String)> = Vec::new();
         for credential in &self.credentials {
-            let now = common::credential_in(session, &session.namespace, &common::key(credential).name).await?;
-            let failed = now.status.and_then(|status| status.last_failure).map(|failure| failure.time);
+            // the one that was read before is nearly as good
+            let now = common::credential_in(session, &session.namespace, &common::key(credential).name).await;
+            let status = now.map_or_else(|_| credential.status.clone(), |now| now.status);
+            let failed = status.and_then(|status| status.last_failure).map(|failure| failure.time);
             open.push((common::key(credential), failed, String::new()));
         }
         loop {
@@ -213,7 +245,18 @@ impl Plan {
             versions.dedup();
             let mut left = Vec::new();
             for (key, failed_before, said) in open {
-                let credential = common::credential_in(session, &key.namespace, &key.name).await?;
+                let credential = match common::credential_in(session, &key.namespace, &key.name).await {
+                    Ok(credential) => credential,
+                    // it may be read again before the end
+                    Err(error) => {
+                        let text = format!("{key}: {error}");
+                        if text != said {
+                            output::progress(&text);
+                        }
+                        left.push((key, failed_before, text));
+                        continue;
+                    }
+                };
                 let path = path::secret(&key.namespace, credential.target_name());
                 let token: Option<Secret> = session.get_if_any(&path).await.ok().flatten();
                 match rotation::progress(&credential, token.as_ref(), &versions, failed_before.as_deref()) {
@@ -239,11 +282,7 @@ impl Plan {
             tokio::time::sleep(INTERVAL).await;
         }
         for (key, _, said) in &open {
-            let why = if said.is_empty() {
-                "the operator has not ended the attempt yet"
-            } else {
-                "the last attempt failed, see above"
-            };
+            let why = if said.is_empty() { "the operator has not ended the attempt yet" } else { "see above" };
             output::print(&format!(
                 "{key}: no token with the new secret within {timeout:?}: {why}. The operator goes on; 'kubectl itcred \
                  check {}' says what is wrong, and 'kubectl itcred rotate {}' writes another secret\n",

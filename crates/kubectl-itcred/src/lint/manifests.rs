@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Input, Workload};
 use crate::{
-    plain::plain,
+    plain::without_values,
     workloads::{Metadata, PodSpec},
 };
 
@@ -30,8 +30,11 @@ pub fn add(input: &mut Input, name: &str, text: &str, namespace: Option<&str>) {
     let documents: Vec<Value> = match serde_saphyr::from_multiple(text) {
         Ok(documents) => documents,
         Err(error) => {
-            let error = plain(&error.to_string());
-            input.unread.push(format!("{name} is no YAML ({}); render templates first", error.trim()));
+            // not what the parser says: it quotes the file, which may hold a Secret
+            let at = |location: serde_saphyr::Location| format!(" in line {}", location.line());
+            let at = error.location().map_or_else(String::new, at);
+            input.undecoded += 1;
+            input.unread.push(format!("{name} is no valid YAML{at}: correct it, or render templates first"));
             return;
         }
     };
@@ -60,12 +63,18 @@ fn add_object(input: &mut Input, name: &str, mut object: Value, namespace: Optio
     if is_ours && kind == "ITwinServiceCredential" {
         match serde_json::from_value::<ITwinServiceCredential>(object) {
             Ok(credential) => input.credentials.push(credential),
-            Err(error) => input.unread.push(format!("a credential of {name}: {}", plain(&error.to_string()))),
+            Err(error) => {
+                input.undecoded += 1;
+                input.unread.push(format!("a credential of {name}: {}", without_values(&error)));
+            }
         }
     } else if pod_spec_of(&kind).is_some() {
         match workload(&kind, object) {
             Ok(workload) => input.workloads.push(workload),
-            Err(error) => input.unread.push(format!("{kind} of {name}: {}", plain(&error))),
+            Err(error) => {
+                input.undecoded += 1;
+                input.unread.push(format!("{kind} of {name}: {error}"));
+            }
         }
     }
 }
@@ -73,12 +82,12 @@ fn add_object(input: &mut Input, name: &str, mut object: Value, namespace: Optio
 /// A workload from its object.
 ///
 /// # Errors
-/// The parser's message.
+/// The parser's message, without values.
 pub fn workload(kind: &str, mut object: Value) -> Result<Workload, String> {
     let spec = pod_spec_of(kind).and_then(|at| object.pointer_mut(at)).map(Value::take).unwrap_or_default();
-    let spec: Option<PodSpec> = serde_json::from_value(spec).map_err(|error| error.to_string())?;
+    let spec: Option<PodSpec> = serde_json::from_value(spec).map_err(|error| without_values(&error))?;
     let metadata: Option<Metadata> =
-        serde_json::from_value(object["metadata"].take()).map_err(|error| error.to_string())?;
+        serde_json::from_value(object["metadata"].take()).map_err(|error| without_values(&error))?;
     let (metadata, spec) = (metadata.unwrap_or_default(), spec.unwrap_or_default());
     Ok(Workload { kind: kind.to_owned(), metadata, spec })
 }

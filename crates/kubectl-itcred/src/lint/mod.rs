@@ -64,6 +64,8 @@ pub struct Input {
     pub is_partial: bool,
     /// What could not be read, and so was not checked.
     pub unread: Vec<String>,
+    /// How many files and credentials could not be decoded: what they hold may be wrong.
+    pub undecoded: usize,
 }
 
 /// The importance of a finding.

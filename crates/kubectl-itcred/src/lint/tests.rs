@@ -195,7 +195,8 @@ fn lists_and_other_objects_are_read_and_templates_are_named() {
     manifests::add(&mut input, "d.yaml", "just text", None);
     let report = report(&input);
     assert_eq!(report.unread.len(), 2, "{:?}", report.unread);
-    assert!(report.unread[0].contains("chart/templates/a.yaml is no YAML"), "{:?}", report.unread);
+    assert!(report.unread[0].contains("chart/templates/a.yaml is no valid YAML"), "{:?}", report.unread);
+    assert_eq!(input.undecoded, 2);
 }
 
 #[test]
@@ -232,4 +233,26 @@ fn deep_and_expanding_documents_end_with_a_message() {
         manifests::add(&mut input, "file", text, None);
         assert!(input.workloads.is_empty());
     }
+}
+
+#[test]
+fn values_of_a_file_that_is_no_yaml_are_in_no_message() {
+    let mut input = Input { is_partial: true, ..Input::default() };
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData:\n  client_secret: S3CR3T\n";
+    manifests::add(&mut input, "twice.yaml", &format!("{secret}  client_secret: S3CR3T\n"), None);
+    manifests::add(&mut input, "quotes.yaml", &format!("{secret}  other: \"S3CR3T\"S3CR3T\"\n"), None);
+    manifests::add(&mut input, "type.yaml", "kind: Pod\nmetadata: {name: a}\nspec: S3CR3T\n", None);
+    let text = report(&input).render(false);
+    assert!(!text.contains("S3CR3T") && text.contains("quotes.yaml") && text.contains("type.yaml"), "{text}");
+    assert!(input.undecoded >= 2, "{text}");
+}
+
+#[test]
+fn secret_is_no_orphan_while_a_credential_could_not_be_decoded() {
+    let secret = SecretName { namespace: "team".to_owned(), name: "token".to_owned() };
+    let of = |undecoded| {
+        let input = Input { token_secrets: vec![secret.clone()], undecoded, ..Input::default() };
+        report(&input).findings.iter().filter(|finding| finding.rule == "noCredential").count()
+    };
+    assert_eq!((of(0), of(1)), (1, 0));
 }
