@@ -457,7 +457,9 @@ async fn cluster_roles_of_users_include_credentials_and_protect_authorities() ->
         let resource = "itwinservicecredentials.credentials.itwin.dev";
         namespace.kubectl(&["auth", "can-i", verb, resource, &user]).await.is_ok_and(|answer| answer.starts_with("yes"))
     };
-    eventually("the aggregated roles", SOON, async || may("admin", "create").await.then_some(())).await?;
+    for (role, verb) in [("view", "watch"), ("edit", "create"), ("admin", "create")] {
+        eventually("the aggregated roles", SOON, async || may(role, verb).await.then_some(())).await?;
+    }
     for (role, reads, writes) in [("view", true, false), ("edit", true, true), ("admin", true, true)] {
         for verb in ["get", "list", "watch"] {
             assert_eq!(may(role, verb).await, reads, "{role} {verb}");
