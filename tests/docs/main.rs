@@ -28,7 +28,7 @@ use serde_json::Value;
 /// The longest line of prose.
 const WIDTH: usize = 120;
 /// Flags of other programs that are alone in a code span.
-const FLAGS_OF_OTHERS: [&str; 11] = [
+const FLAGS_OF_OTHERS: [&str; 16] = [
     // kubectl
     "namespace",
     "all-namespaces",
@@ -41,6 +41,13 @@ const FLAGS_OF_OTHERS: [&str; 11] = [
     "server-side",
     "force-conflicts",
     "rollback-on-failure",
+    // cosign
+    "key",
+    "insecure-ignore-tlog",
+    "private-infrastructure",
+    // kube-state-metrics
+    "custom-resource-state-config-file",
+    "custom-resource-state-only",
     // kube-apiserver
     "encryption-provider-config",
 ];
