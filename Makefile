@@ -194,6 +194,17 @@ RELEASE_STEPS ?= build publish
 release: ## Build VERSION reproducibly, push it to RELEASE_REGISTRY, sign and verify it; DRY_RUN=1 prints the commands only.
 	@scripts/release $(if $(DRY_RUN),--dry-run) "$(VERSION)" $(RELEASE_STEPS)
 
+REGISTRY := target/tools/registry
+$(REGISTRY): tools/registry/go.mod tools/registry/go.sum
+	@echo "building the registry (about 1 minute, once)"
+	@mkdir -p $(@D)
+	cd tools/registry && CGO_ENABLED=0 GOWORK=off go build -trimpath -ldflags '-s -w' -o $(abspath $@) \
+		github.com/distribution/distribution/v3/cmd/registry
+
+.PHONY: release-test
+release-test: release-tools $(REGISTRY) ## Make a release for a registry on this machine and verify it; REBUILD=1 compiles twice.
+	RELEASE_ARCHS="$(RELEASE_ARCHS)" REBUILD=$(REBUILD) scripts/release-test
+
 .PHONY: fuzz
 FUZZ_SECONDS ?= 60
 # long enough for the longest private key

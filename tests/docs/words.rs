@@ -109,6 +109,7 @@ const CODE: &[&str] = &[
     "tests/gitops.rs",
     "tests/hostile",
     "tests/monitoring.rs",
+    "tests/packaging",
     "crates/simulated-api",
     "tests/simulation",
     "crates/testbed",

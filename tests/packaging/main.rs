@@ -1,7 +1,7 @@
 //! What surrounds the operator when it is shipped matches it: the annotations of the chart, the configuration of
 //! kube-state-metrics, workflows, Kubernetes versions, the steps of a release. No server is needed.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::panic)]
 
 mod chart;
 mod release;
