@@ -28,7 +28,7 @@ use serde_json::Value;
 /// The longest line of prose.
 const WIDTH: usize = 120;
 /// Flags of other programs that are alone in a code span.
-const FLAGS_OF_OTHERS: [&str; 16] = [
+const FLAGS_OF_OTHERS: [&str; 15] = [
     // kubectl
     "namespace",
     "all-namespaces",
@@ -47,7 +47,6 @@ const FLAGS_OF_OTHERS: [&str; 16] = [
     "private-infrastructure",
     // kube-state-metrics
     "custom-resource-state-config-file",
-    "custom-resource-state-only",
     // kube-apiserver
     "encryption-provider-config",
 ];
