@@ -1,10 +1,19 @@
 # Tasks for developers and new users; `make help` lists them.
 
 CARGO ?= cargo
-OPERATOR := target/debug/itwin-credential-operator
-TESTBED := target/debug/testbed
 # A static binary, as in the image.
 STATIC := $(shell uname -m)-unknown-linux-gnu
+# On Linux, what is built, tested and shown is linked as in the image, wherever glibc and its static library are at hand:
+# the C library resolves names, and one that is loaded does so in another way. Elsewhere the tests say what was skipped.
+ifneq ($(and $(findstring host: $(STATIC),$(shell rustc -vV)),$(filter /%,$(shell cc -print-file-name=libc.a))),)
+export CARGO_BUILD_TARGET := $(STATIC)
+export CARGO_TARGET_$(shell echo $(STATIC) | tr a-z- A-Z_)_RUSTFLAGS := -C target-feature=+crt-static
+BUILT := target/$(STATIC)/debug
+else
+BUILT := target/debug
+endif
+OPERATOR := $(BUILT)/itwin-credential-operator
+TESTBED := $(BUILT)/testbed
 # Tests mostly wait for servers, so run more of them than there are cores.
 TEST_THREADS ?= 16
 # The name of a test, or a part of it, to run only matching tests: make test ARGS=renewal
@@ -32,10 +41,17 @@ build: ## Build everything.
 demo: build ## Show the main task on a local cluster, step by step; KEEP=1 leaves the cluster running.
 	$(TESTBED) demo $(OPERATOR)
 
-.PHONY: test
-test: build ## Run all tests, with a real API server and authorization server.
-	$(CARGO) test --locked --workspace --no-run
+# With the features of the tests, which differ from those of `make build`: one build serves programs and tests.
+.PHONY: test-build
+test-build: ## Build the programs and the tests.
+	$(CARGO) build --locked --workspace --bins --tests
+
+.PHONY: tests
+tests: test-build
 	$(TESTBED) run -- $(CARGO) test --locked --workspace --no-fail-fast -- --test-threads $(TEST_THREADS) $(ARGS)
+
+.PHONY: test
+test: tests ## Run all tests, with a real API server and authorization server.
 ifeq ($(ARGS),)
 	@$(MAKE) --no-print-directory e2e
 endif
@@ -59,14 +75,13 @@ matrix: build ## Run the tests with an API server on each older Kubernetes versi
 	done; test -z "$$failed" || { echo "matrix: FAILED on$$failed"; exit 1; }
 
 .PHONY: e2e
-e2e: build ## Install the chart and the image on a real node and check that a pod can use its token (needs root and Linux).
+e2e: test-build ## Install the chart and the image on a real node and check that a pod can use its token (needs root and Linux).
 ifeq ($(E2E),off)
 	@echo "e2e: SKIPPED because of E2E=off or CLUSTER"
 else
 	@if $(TESTBED) node; then \
 		set -ex; \
 		PREBUILT=1 IMAGE=localhost/itwin-credential-operator ARCHIVE=$(E2E_IMAGE) scripts/image; \
-		$(CARGO) test --locked --test e2e --no-run; \
 		E2E_IMAGE=$(abspath $(E2E_IMAGE)) $(TESTBED) run --node -- \
 			$(CARGO) test --locked --offline --test e2e -- --ignored --nocapture; \
 	else \
@@ -74,6 +89,10 @@ else
 		test "$(E2E)" != required; \
 	fi
 endif
+
+.PHONY: e2e-binary
+e2e-binary: ## Build the binary of the image for `make e2e`, where this machine can run pods.
+	@if test "$(E2E)" != off && $(TESTBED) node 2>/dev/null; then ONLY_BINARY=1 PREBUILT=1 scripts/image; fi
 
 .PHONY: image
 image: ## Build the image; PREBUILT=1 uses no base image, ARCH=arm64 selects the architecture, TAG and IMAGE set its name.

@@ -9,12 +9,13 @@ use itwin_api::{authority::CaBundleKind, credential::WorkloadKind};
 use itwin_core::{desired_secret::Data, messages::CallFailure, quote::Quote};
 use kube::Client;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use crate::{leadership::fence::LeadershipFence, metrics::Metrics};
 
 /// Deadline of one call: less than the 10 s within which a failure must be reported, and more than the API server
 /// queues a request under load.
-const DEADLINE: Duration = Duration::from_secs(8);
+pub const DEADLINE: Duration = Duration::from_secs(8);
 
 /// Requests only the metadata of an object (Kubernetes API concepts, "Receiving resources as `PartialObjectMetadata`").
 const AS_METADATA: http::HeaderValue =
@@ -208,6 +209,7 @@ impl CallError {
             Self::Forbidden(said) => CallFailure::Forbidden(said),
             Self::Rejected(_, said) => CallFailure::Refused(said),
             Self::Unavailable(_, said) => CallFailure::Unavailable(said),
+            Self::Timeout => CallFailure::Timeout,
             _ => CallFailure::NoAnswer,
         }
     }
@@ -243,10 +245,23 @@ impl Cluster {
     /// # Errors
     /// [`CallError`], which never includes the content of an object.
     pub async fn call<T>(&self, step: Step, request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+        self.call_until(Instant::now() + DEADLINE, step, request).await
+    }
+
+    /// Makes one of several calls that have a deadline together.
+    ///
+    /// # Errors
+    /// As [`Cluster::call`].
+    pub async fn call_until<T>(
+        &self,
+        deadline: Instant,
+        step: Step,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, CallError> {
         let result = if step.writes() && !self.fence.holds() {
             Err(CallError::NotLeading)
         } else {
-            match tokio::time::timeout(DEADLINE, request).await {
+            match tokio::time::timeout_at(deadline, request).await {
                 Ok(response) => response.map_err(CallError::from),
                 Err(_) => Err(CallError::Timeout),
             }

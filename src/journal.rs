@@ -103,10 +103,11 @@ impl Journal {
         Self { state }
     }
 
-    /// Records that this process leads from now on. `credentials` are all credentials; suspects are reconciled last.
-    pub fn leads(&self, credentials: impl Iterator<Item = Arc<ObjectKey>>) {
+    /// Records that this process acts from now on in one scope, whose keys are `is_inside`. `credentials` are all of it;
+    /// suspects are reconciled last.
+    pub fn leads(&self, credentials: impl Iterator<Item = Arc<ObjectKey>>, is_inside: impl Fn(&ObjectKey) -> bool) {
         if let Some(mut state) = self.state() {
-            state.leads(credentials, Instant::now());
+            state.leads(credentials, is_inside, Instant::now());
         }
     }
 
@@ -136,16 +137,21 @@ impl Journal {
 }
 
 impl State {
-    fn leads(&mut self, credentials: impl Iterator<Item = Arc<ObjectKey>>, now: Instant) {
-        self.leading_since = Some(now);
+    fn leads(
+        &mut self,
+        credentials: impl Iterator<Item = Arc<ObjectKey>>,
+        is_inside: impl Fn(&ObjectKey) -> bool,
+        now: Instant,
+    ) {
+        self.leading_since.get_or_insert(now);
         if self.suspects.is_empty() {
             return;
         }
         let all: HashSet<Arc<ObjectKey>> = credentials.collect();
-        for (_, gone) in self.suspects.extract_if(|key, _| !all.contains(key)) {
+        for (_, gone) in self.suspects.extract_if(|key, _| is_inside(key) && !all.contains(key)) {
             self.slots.free(gone.slot);
         }
-        for (ObjectKey { namespace, name }, suspect) in &self.suspects {
+        for (ObjectKey { namespace, name }, suspect) in self.suspects.iter().filter(|(key, _)| is_inside(key)) {
             tracing::warn!(
                 namespace,
                 credential = name,
@@ -155,7 +161,7 @@ impl State {
                 suspects::longest_wait(suspect.crashes).as_secs()
             );
         }
-        self.unserved = all.into_iter().filter(|key| !self.suspects.contains_key(key)).collect();
+        self.unserved.extend(all.into_iter().filter(|key| !self.suspects.contains_key(key)));
         self.gauge();
     }
 

@@ -27,15 +27,88 @@ struct Part {
 
 struct Watch {
     resource: &'static str,
+    /// When it was started.
+    started: Instant,
     /// The last sign of life, or the start.
     last_sign: Instant,
+    /// Its first list was complete.
+    is_listed: bool,
+    /// Since when its requests fail, if the last one did, and how that one failed.
+    failing: Option<(Instant, Trouble)>,
+}
+
+/// How a request of a watch failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// For users.
+    pub message: String,
+    /// The API server does not allow it.
+    pub is_forbidden: bool,
+}
+
+/// What the objects that a watch showed are worth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// There are no others.
+    Complete,
+    /// There may be others: the watch began only just now.
+    Pending,
+    /// There may be others, and that has been so for a while; how the last request failed, if it was answered.
+    Incomplete(Option<Trouble>),
 }
 
 impl Liveness {
     /// From now on, `path` is watched. Unlike a heartbeat, which shows that this process works, a sign of life of a
     /// watch is one of the API server: an event, or a list or watch that it accepted.
     pub fn expect_watch(&self, path: &str, resource: &'static str) {
-        self.watches().insert(path.to_owned(), Watch { resource, last_sign: Instant::now() });
+        let now = Instant::now();
+        let watch = Watch { resource, started: now, last_sign: now, is_listed: false, failing: None };
+        self.watches().insert(path.to_owned(), watch);
+    }
+
+    /// A request of the watch of `path` failed.
+    pub fn watch_failed(&self, path: &str, trouble: Trouble) {
+        if let Some(watch) = self.watches().get_mut(path) {
+            let since = watch.failing.take().map_or_else(Instant::now, |(since, _)| since);
+            watch.failing = Some((since, trouble));
+        }
+    }
+
+    /// A request of the watch of `path` was accepted.
+    pub fn watch_accepted(&self, path: &str) {
+        if let Some(watch) = self.watches().get_mut(path) {
+            watch.failing = None;
+        }
+    }
+
+    /// The first list of the watch of `path` is complete.
+    pub fn listed(&self, path: &str) {
+        if let Some(watch) = self.watches().get_mut(path) {
+            watch.is_listed = true;
+        }
+    }
+
+    /// What the objects are worth that the watch of `path` showed. A start and a failure count after `grace`.
+    #[must_use]
+    pub fn listing(&self, path: &str, grace: Duration) -> Listing {
+        let watches = self.watches();
+        let Some(watch) = watches.get(path) else { return Listing::Pending };
+        let trouble = || watch.failing.as_ref().map(|(_, trouble)| trouble.clone());
+        match &watch.failing {
+            _ if !watch.is_listed && watch.started.elapsed() < grace => Listing::Pending,
+            _ if !watch.is_listed => Listing::Incomplete(trouble()),
+            Some((since, _)) if since.elapsed() >= grace => Listing::Incomplete(trouble()),
+            _ => Listing::Complete,
+        }
+    }
+
+    /// The watches whose first list is not complete, by path, with how their last request failed.
+    #[must_use]
+    pub fn unlisted(&self) -> Vec<(String, Option<Trouble>)> {
+        let watches = self.watches();
+        let unlisted = watches.iter().filter(|(_, watch)| !watch.is_listed);
+        let trouble = |watch: &Watch| watch.failing.as_ref().map(|(_, trouble)| trouble.clone());
+        unlisted.map(|(path, watch)| (path.clone(), trouble(watch))).collect()
     }
 
     /// Records a sign of life of the watch of `path`, if there is one.
@@ -130,6 +203,31 @@ mod tests {
         assert_eq!(liveness.silence(), BTreeMap::from(silence), "a watch that never answered counts from its start");
         liveness.sign_of_life("/b/secrets");
         assert_eq!(liveness.silence()["secrets"], Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_watch_has_not_listed_or_lost_is_not_complete_after_a_while() {
+        let liveness = Liveness::default();
+        let trouble = Trouble { message: "HTTP 403".to_owned(), is_forbidden: true };
+        let listing = || liveness.listing("/a", LIMIT);
+        assert_eq!(listing(), Listing::Pending, "it was not even begun");
+        liveness.expect_watch("/a", "secrets");
+        assert_eq!(listing(), Listing::Pending);
+        tokio::time::advance(LIMIT).await;
+        assert_eq!(listing(), Listing::Incomplete(None), "there was no answer");
+        liveness.watch_failed("/a", trouble.clone());
+        assert_eq!(listing(), Listing::Incomplete(Some(trouble.clone())));
+        assert_eq!(liveness.unlisted(), [("/a".to_owned(), Some(trouble.clone()))]);
+        liveness.watch_accepted("/a");
+        assert_eq!(listing(), Listing::Incomplete(None), "a page is no list");
+        liveness.listed("/a");
+        assert_eq!((listing(), liveness.unlisted()), (Listing::Complete, Vec::new()));
+        liveness.watch_failed("/a", trouble.clone());
+        tokio::time::advance(LIMIT / 2).await;
+        assert_eq!(listing(), Listing::Complete, "a watch that fails is made again");
+        liveness.watch_failed("/a", trouble.clone());
+        tokio::time::advance(LIMIT / 2).await;
+        assert_eq!(listing(), Listing::Incomplete(Some(trouble)));
     }
 
     #[test]

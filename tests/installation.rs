@@ -4,8 +4,9 @@
 #![allow(missing_docs)]
 
 use std::{
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -142,17 +143,71 @@ fn crds() -> String {
     project().join("crds/credentials.itwin.dev.yaml").display().to_string()
 }
 
+/// An object that no API server accepts, so that an upgrade fails after it was rendered.
+const INVALID: &str = r#"extraObjects=[{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"Not_A_Name"}}]"#;
+
 #[tokio::test]
 async fn change_that_helm_would_lose_fails_instead() -> Result<()> {
     let cluster = Cluster::new("helm-lost-change").await?;
     let helm = cluster.testbed.helm3.clone();
-    let three = ["--set", "authorities.ims.maxConcurrentRequests=3"];
-    cluster.helm(&helm, "install", "prod", &[]).await?;
-    let said = refused(cluster.helm(&helm, "upgrade", "prod", &three)).await?;
-    assert!(said.contains("ITwinAuthority ims") && said.contains("upgrade once"), "{said}");
-    cluster.helm(&helm, "upgrade", "prod", &[]).await?;
-    cluster.helm(&helm, "upgrade", "prod", &three).await?;
+    // the API server adds a field to a part of this spec
+    let signed = "authorities.ims.clientAuthentication=private_key_jwt,authorities.ims.clientAssertion.algorithm=ES256";
+    let limit = |number: u64| format!("{signed},authorities.ims.maxConcurrentRequests={number}");
+    let [two, three, four] = [2, 3, 4].map(limit);
+    let lost = async |what: &str, set: &str, says: &str| -> Result<()> {
+        let said = refused(cluster.helm(&helm, what, "prod", &["--set", set])).await?;
+        ensure!(said.contains("ITwinAuthority ims") && said.contains(says), "{what} with {set}: {said}");
+        Ok(())
+    };
+    let upgrade =
+        async |set: &str| cluster.helm(&helm, "upgrade", "prod", &["--set", set]).await.context(set.to_owned());
+    cluster.helm(&helm, "install", "prod", &["--set", &two]).await?;
+    lost("upgrade", &three, "upgrade once").await?;
+    // what a user added is no change of the values
+    let edit = ["patch", "itauth", "ims", "--type=merge", "-p", r#"{"spec":{"requestsPerMinute":60}}"#];
+    cluster.testbed.kubectl(&edit).await?;
+    lost("upgrade", signed, "upgrade once").await.context("a field that is removed")?;
+    let said = refused(cluster.helm(&helm, "upgrade", "prod", &["--set", &two, "--set-json", INVALID])).await?;
+    ensure!(said.contains("Not_A_Name"), "{said}");
+    lost("upgrade", &three, "upgrade once").await.context("after an upgrade that failed")?;
+    upgrade(&two).await?;
+    upgrade(&three).await?;
     assert_eq!(cluster.authority().await?.1, 3);
+
+    cluster.helm(&helm, "rollback", "prod", &["1"]).await?;
+    lost("upgrade", &four, "upgrade once").await.context("after a rollback to the first revision")?;
+    upgrade(&three).await?;
+    upgrade("authorities.ims=null").await?;
+    lost("upgrade", &four, "upgrade once").await.context("after it was left out")?;
+    upgrade(&three).await?;
+    upgrade(&four).await?;
+    assert_eq!(cluster.authority().await?.1, 4);
+
+    cluster.helm(&helm, "uninstall", "prod", &[]).await?;
+    lost("install", &three, "then upgrade").await.context("after an uninstall")?;
+    cluster.helm(&helm, "install", "prod", &["--set", &four]).await?;
+    upgrade(&three).await?;
+    assert_eq!(cluster.authority().await?.1, 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn helm_4_changes_an_authority_that_the_release_did_not_contain() -> Result<()> {
+    let cluster = Cluster::new("helm4-change").await?;
+    let helm = cluster.testbed.helm.clone();
+    let limit = |number: u64| format!("authorities.ims.maxConcurrentRequests={number}");
+    let upgrade =
+        async |set: &str| cluster.helm(&helm, "upgrade", "prod", &["--set", set]).await.context(set.to_owned());
+    cluster.helm(&helm, "install", "prod", &["--set", &limit(2)]).await?;
+    refused(cluster.helm(&helm, "upgrade", "prod", &["--set-json", INVALID])).await?;
+    upgrade(&limit(3)).await?;
+    assert_eq!(cluster.authority().await?.1, 3);
+    upgrade("authorities.ims=null").await?;
+    upgrade(&limit(4)).await?;
+    assert_eq!(cluster.authority().await?.1, 4);
+    cluster.helm(&helm, "uninstall", "prod", &[]).await?;
+    cluster.helm(&helm, "install", "prod", &["--set", &limit(5)]).await?;
+    assert_eq!(cluster.authority().await?.1, 5);
     Ok(())
 }
 
@@ -197,29 +252,33 @@ async fn helm_3_takes_over_what_remained_of_another_release() -> Result<()> {
     takes_over("3").await
 }
 
-/// The files and folders below `folder` that kubectl applies: folders with a kustomization as a whole.
-fn examples(folder: &Path, found: &mut Vec<(&'static str, String)>) -> Result<()> {
-    if folder.join("kustomization.yaml").exists() {
-        // the base is part of the overlays, which have a namespace
-        if !folder.ends_with("base") {
-            found.push(("-k", folder.display().to_string()));
-        }
-        return Ok(());
-    }
-    let mut has_objects = false;
+/// What kubectl applies of `folder`: each file, the folder, the folder as a kustomization if it is one, and everything
+/// below it.
+fn examples(folder: &Path, found: &mut Vec<Vec<String>>) -> Result<()> {
+    let apply = |flags: &[&str], path: &Path| {
+        flags.iter().map(|flag| (*flag).to_owned()).chain([path.display().to_string()]).collect::<Vec<_>>()
+    };
+    let (mut has_objects, mut folders) = (false, vec![]);
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            examples(&path, found)?;
+            folders.push(path);
+        } else if path.file_name().is_some_and(|name| name == "Kustomization") {
+            // kubectl reads only .yaml and .json files of a folder, so that this name does not stand in the way of -f
+            found.push(apply(&["-k"], folder));
         } else {
             ensure!(path.extension().is_some_and(|kind| kind == "yaml"), "{} is not an object", path.display());
-            found.push(("-f", path.display().to_string()));
+            found.push(apply(&["-f"], &path));
             has_objects = true;
         }
     }
     if has_objects {
-        found.push(("-f", folder.display().to_string()));
+        found.push(apply(&["-f"], folder));
     }
+    for folder in folders {
+        examples(&folder, found)?;
+    }
+    found.push(apply(&["-R", "-f"], folder));
     Ok(())
 }
 
@@ -230,9 +289,10 @@ async fn examples_apply_as_they_are() -> Result<()> {
     cluster.testbed.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds()]).await?;
     let mut found = Vec::new();
     examples(&project().join("examples"), &mut found)?;
-    assert!(found.iter().filter(|(flag, _)| *flag == "-k").count() >= 2, "{found:?}");
-    for (flag, path) in &found {
-        cluster.testbed.kubectl(&["apply", flag, path]).await.with_context(|| path.clone())?;
+    assert!(found.iter().filter(|flags| flags[0] == "-k").count() >= 3, "{found:?}");
+    for flags in &found {
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        cluster.testbed.kubectl(&[&["apply"], &flags[..]].concat()).await.with_context(|| flags.join(" "))?;
     }
     for namespace in ["render-qa", "render-production"] {
         cluster
@@ -295,7 +355,7 @@ async fn team_installs_an_operator_for_its_namespace_without_cluster_wide_permis
 }
 
 /// `make demo` on a cluster of the user's, by context.
-fn demo(cluster: &Cluster) -> Result<(bool, String)> {
+fn demo(cluster: &Cluster) -> Result<Command> {
     let config: Value = serde_json::from_str(&std::fs::read_to_string(&cluster.testbed.kubeconfig)?)?;
     let context = config["contexts"][0]["name"].as_str().context("no context")?;
     // built with this test, next to its folder
@@ -303,32 +363,76 @@ fn demo(cluster: &Cluster) -> Result<(bool, String)> {
     ensure!(program.exists(), "build the workspace first: {} is missing", program.display());
     let mut command = Command::new(program);
     command.args(["demo", PROGRAM]).env("CLUSTER", context).env("KUBECONFIG", &cluster.testbed.kubeconfig);
-    let output = command.output()?;
+    // everything that the demo calls is on this machine: a proxy that a user needs for other servers is not asked
+    for proxy in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy"] {
+        command.env(proxy, "http://127.0.0.1:1");
+    }
+    Ok(command)
+}
+
+fn played(mut demo: Command) -> Result<(bool, String)> {
+    let output = demo.output()?;
     let text = [output.stdout, output.stderr].concat();
     Ok((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// Every object of the cluster that a demo or an installation creates.
+async fn everything(cluster: &Cluster) -> Result<String> {
+    let kinds = "crd,namespaces,clusterroles,clusterrolebindings,secrets,roles,rolebindings,serviceaccounts,events";
+    let names = cluster.testbed.kubectl(&["get", kinds, "-A", "-o", "name"]).await?;
+    // the API server and its controllers create these at their own pace
+    let own = |name: &&str| name.contains("itwin") || name.starts_with("namespace");
+    Ok(names.lines().filter(own).collect::<Vec<_>>().join(" "))
+}
+
+#[tokio::test]
+async fn demo_that_was_killed_is_removed_by_the_commands_that_it_printed() -> Result<()> {
+    let cluster = Cluster::new("demo-killed").await?;
+    let before = everything(&cluster).await?;
+    let mut demo = demo(&cluster)?.env("KEEP", "1").stdout(Stdio::piped()).spawn()?;
+    let mut said = String::new();
+    for line in BufReader::new(demo.stdout.take().context("no output")?).lines() {
+        said.push_str(&line?);
+        said.push('\n');
+        if said.contains("Left running") {
+            break;
+        }
+    }
+    demo.kill()?;
+    demo.wait()?;
+    ensure!(said.contains("Left running"), "{said}");
+    assert_ne!(everything(&cluster).await?, before);
+    let (succeeded, complaint) = played(self::demo(&cluster)?)?;
+    let expected = "perhaps from a demo that was killed: run\n  kubectl delete";
+    ensure!(!succeeded && complaint.contains(expected), "{complaint}");
+
+    let commands: Vec<&str> = said.lines().filter(|line| line.trim_start().starts_with("kubectl delete ")).collect();
+    let folder = tempfile::tempdir()?;
+    std::os::unix::fs::symlink(&cluster.testbed.kubectl, folder.path().join("kubectl"))?;
+    let mut shell = Command::new("/bin/bash");
+    shell.args(["-euc", &commands.join("\n")]).env("KUBECONFIG", &cluster.testbed.kubeconfig);
+    // nothing else of the machine is needed, such as Helm
+    shell.env("PATH", folder.path());
+    let (succeeded, printed) = played(shell)?;
+    ensure!(succeeded && commands.len() == 2, "{commands:?}: {printed}");
+    assert_eq!(everything(&cluster).await?, before, "{said}");
+    Ok(())
 }
 
 #[tokio::test]
 async fn demo_on_a_cluster_of_the_user_leaves_nothing_and_refuses_one_with_an_operator() -> Result<()> {
     let cluster = Cluster::new("demo").await?;
-    let everything = async || -> Result<String> {
-        let kinds = "crd,namespaces,clusterroles,clusterrolebindings,secrets,roles,rolebindings,serviceaccounts";
-        let names = cluster.testbed.kubectl(&["get", kinds, "-A", "-o", "name"]).await?;
-        // the API server and its controllers create these at their own pace
-        let own = |name: &&str| name.contains("itwin") || name.starts_with("namespace");
-        Ok(names.lines().filter(own).collect::<Vec<_>>().join(" "))
-    };
-    let before = everything().await?;
-    let (succeeded, said) = demo(&cluster)?;
+    let before = everything(&cluster).await?;
+    let (succeeded, said) = played(demo(&cluster)?)?;
     assert!(succeeded, "{said}");
     let announced = said.find("The demo creates this in your cluster").context("it does not say what it creates")?;
     assert!(announced < said.find("The operator starts").context("it shows nothing")?, "{said}");
-    assert_eq!(everything().await?, before, "{said}");
+    assert_eq!(everything(&cluster).await?, before, "{said}");
 
     cluster.helm(&cluster.testbed.helm, "install", "prod", &[]).await?;
-    let installed = everything().await?;
-    let (succeeded, said) = demo(&cluster)?;
+    let installed = everything(&cluster).await?;
+    let (succeeded, said) = played(demo(&cluster)?)?;
     assert!(!succeeded && said.contains("has the CRDs of the operator already"), "{said}");
-    assert_eq!(everything().await?, installed);
+    assert_eq!(everything(&cluster).await?, installed);
     Ok(())
 }

@@ -175,6 +175,12 @@ fn values_that_are_named_are_the_only_ones() {
 }
 
 #[test]
+fn schema_of_the_values_answers_with_no_regular_expression() {
+    // templates/validation.yaml says in words what to write
+    assert!(!schema().to_string().contains("\"pattern"));
+}
+
+#[test]
 fn every_value_of_the_schema_is_described() {
     let readme = read(chart().join("README.md"));
     objects(&schema(), "", &mut |path, object| {

@@ -176,6 +176,9 @@ fn image_holds_the_binary_that_the_tests_run() {
         }
         assert!(!text.contains("musl") && !text.contains("alpine"), "{file}");
     }
+    // also for what the tests run, not only for the image and the measurements
+    let makefile = std::fs::read_to_string(root.join("Makefile")).expect("a readable file");
+    assert!(makefile.contains("\nexport CARGO_BUILD_TARGET := $(STATIC)\n"), "make builds for another target");
 }
 
 #[test]

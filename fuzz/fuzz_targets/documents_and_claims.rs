@@ -1,24 +1,7 @@
-//! Discovery documents, key sets and tokens of any bytes: nothing panics, and no unsigned token is trusted.
+//! See `src/documents_and_claims.rs`, which tests of the workspace run too.
 #![no_main]
 
-use itwin_credential_operator_fuzz::on_small_stack;
-use itwin_oauth::{discovery, key_set::KeySet, sensitive::Sensitive};
+use itwin_credential_operator_fuzz::documents_and_claims::run;
 use libfuzzer_sys::fuzz_target;
 
-const ISSUER: &str = "https://ims.example.com";
-/// A public key whose private half was never kept.
-const KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"1","use":"sig",
-    "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
-
-fuzz_target!(|data: &[u8]| on_small_stack(|| parsed(data)));
-
-fn parsed(data: &[u8]) {
-    if let Ok((_, endpoints)) = discovery::endpoints(data, ISSUER, None, None) {
-        assert_eq!(endpoints.token.origin(), url::Url::parse(ISSUER).expect("a URL").origin());
-    }
-    let _ = KeySet::parse(data);
-    if let Ok(token) = std::str::from_utf8(data) {
-        let keys = KeySet::parse(KEYS.as_bytes()).expect("a key set");
-        assert!(keys.verify(&Sensitive::new(token.to_owned()), ISSUER, &[]).is_err());
-    }
-}
+fuzz_target!(|data: &[u8]| run(data));

@@ -1,4 +1,14 @@
-//! What all targets share: a stack as small as that of any thread, so that unbounded recursion shows.
+//! The targets, and what they share: a stack as small as that of any thread, so that unbounded recursion shows.
+//!
+//! `tests/hostile` includes this file, so that the targets compile and run with their seeds in every test run; modules
+//! name each other with `super`.
+
+pub mod client_secret;
+pub mod documents_and_claims;
+pub mod objects;
+pub mod template;
+pub mod texts;
+pub mod token_answer;
 
 /// The stack of each run, in bytes; the operator's threads have 2 MiB.
 const STACK: usize = 256 * 1024;

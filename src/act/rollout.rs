@@ -21,8 +21,9 @@ use kube::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use crate::cluster::{CallError, Cluster, Step};
+use crate::cluster::{CallError, Cluster, DEADLINE, Step};
 
 /// The number of credentials whose annotations a pod template has. Further ones, the oldest, are removed: they may be of
 /// credentials that are gone.
@@ -88,7 +89,9 @@ pub async fn restart(
         let request = Request::new(url).get(&target.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
         cluster.client.request::<Workload>(request).await
     };
-    let workload = cluster.call(Step::GetWorkload(target.kind), read).await?;
+    // together, so that what failed is reported in time also where both take long
+    let deadline = Instant::now() + DEADLINE;
+    let workload = cluster.call_until(deadline, Step::GetWorkload(target.kind), read).await?;
     if is_younger(&workload, was_missing, cause) {
         return Ok(false);
     }
@@ -96,7 +99,8 @@ pub async fn restart(
     let api: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), cause.namespace, &resource);
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let patch = Patch::Merge(&patch);
-    cluster.call(Step::PatchWorkload(target.kind), api.patch_metadata(&target.name, &params, &patch)).await?;
+    let write = api.patch_metadata(&target.name, &params, &patch);
+    cluster.call_until(deadline, Step::PatchWorkload(target.kind), write).await?;
     Ok(true)
 }
 

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use itwin_api::{MANAGER, credential::ITwinServiceCredential, secret_keys, time};
 use itwin_core::{
     desired_secret::{self, Content, Data, all_annotations, annotations, data_patch, labels, owner},
-    secret_patch,
+    restart, secret_patch,
     withheld::Withheld,
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -97,11 +97,14 @@ pub async fn create(
     content: &Content,
     data: &Data,
 ) -> Result<Written, CallError> {
+    let mut annotations = all_annotations(credential, content, data);
+    let restarts = restart_record(credential, content).into_iter();
+    annotations.extend(restarts.filter_map(|(key, value)| Some((key.to_owned(), value?))));
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(credential.target_name().to_owned()),
             labels: Some(labels(credential)),
-            annotations: Some(all_annotations(credential, content, data)),
+            annotations: Some(annotations),
             owner_references: owner(credential).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
@@ -113,6 +116,13 @@ pub async fn create(
     let body = serde_json::to_vec(&secret).map_err(kube::core::request::Error::SerializeBody);
     let request = body.and_then(|body| Request::new(api(cluster, credential).resource_url()).create(&params, body));
     send(cluster, Step::CreateSecret, request, Some(data)).await
+}
+
+/// What a new token's Secret records of restarts: the workloads that are left, or that none is.
+fn restart_record(credential: &ITwinServiceCredential, content: &Content) -> [(&'static str, Option<String>); 2] {
+    let targets = restart::listed(&credential.spec);
+    let restarted_for = targets.is_none().then(|| time::to_rfc3339(content.issued.issued_at));
+    [(secret_keys::RESTARTED_FOR, restarted_for), (secret_keys::RESTART_TARGETS, targets)]
 }
 
 /// Writes a token into the Secret.
@@ -128,7 +138,9 @@ pub async fn update(
 ) -> Result<Written, CallError> {
     let mut patch = existing.metadata_patch(credential, all_annotations(credential, content, data));
     if existing.is_new_token {
-        patch["metadata"]["annotations"][secret_keys::RESTARTED_FOR] = Value::Null;
+        for (key, value) in restart_record(credential, content) {
+            patch["metadata"]["annotations"][key] = json!(value);
+        }
     }
     patch["data"] = existing.data_patch(data);
     apply(cluster, credential, &patch, Some(data)).await
@@ -188,11 +200,34 @@ pub async fn record_restarts(
     secret_metadata: &SecretMetadata,
     issued_at: DateTime<Utc>,
 ) -> Result<Written, CallError> {
+    record(cluster, credential, secret_metadata, secret_keys::RESTARTED_FOR, &time::to_rfc3339(issued_at)).await
+}
+
+/// Records which workloads are left, where the others were restarted.
+///
+/// # Errors
+/// As [`update`].
+pub async fn record_left(
+    cluster: &Cluster,
+    credential: &ITwinServiceCredential,
+    secret_metadata: &SecretMetadata,
+    left: &str,
+) -> Result<Written, CallError> {
+    record(cluster, credential, secret_metadata, secret_keys::RESTART_TARGETS, left).await
+}
+
+async fn record(
+    cluster: &Cluster,
+    credential: &ITwinServiceCredential,
+    secret_metadata: &SecretMetadata,
+    key: &str,
+    value: &str,
+) -> Result<Written, CallError> {
     let patch = json!({
         "metadata": {
             "uid": secret_metadata.uid(),
             "resourceVersion": secret_metadata.resource_version(),
-            "annotations": {secret_keys::RESTARTED_FOR: time::to_rfc3339(issued_at)},
+            "annotations": {key: value},
         },
     });
     apply(cluster, credential, &patch, None).await

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::{
-    last_held::Record,
+    last_held::LastHeld,
     messages_oauth::token::Names,
     observed::TokenMetadata,
     request_error::RequestError,
@@ -26,8 +26,8 @@ pub struct Order<'a> {
     pub client_secret: &'a str,
     /// The token in the Secret, if it is for this very request: a new one must not expire earlier.
     pub held: Option<&'a TokenMetadata>,
-    /// What that token is recognized by, as far as it is remembered.
-    pub record: Option<&'a Record>,
+    /// The token that the Secret held last, as far as it is remembered.
+    pub last_held: Option<&'a LastHeld>,
 }
 
 /// Requests a token of `authority`, verifies and validates it.
@@ -54,7 +54,7 @@ pub async fn request_token(authority: &Authority, order: &Order<'_>) -> Result<I
         allowed_scopes: authority.config.allowed_scopes.as_deref(),
         default_lifetime: authority.config.default_token_lifetime,
         held: order.held,
-        record: order.record,
+        last_held: order.last_held,
         skew: authority.config.clock_skew,
         now: authority.clock.now(),
     };
@@ -75,5 +75,6 @@ pub fn names(authority: &Authority, order: &Order<'_>) -> Names {
         client_secret: order.client_secret.to_owned(),
         keys: spec.client_credentials_ref.clone(),
         grant_type: spec.grant_type,
+        method: authority.config.client_authentication,
     }
 }

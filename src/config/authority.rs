@@ -13,7 +13,10 @@ use itwin_api::{
     limits::URL_MAX,
 };
 use itwin_core::{failure::Failure, messages_permission};
-use itwin_oauth::assertion::{AssertionAudience, AssertionRules, SigningAlgorithm};
+use itwin_oauth::{
+    assertion::{AssertionAudience, AssertionRules, SigningAlgorithm},
+    tls::TrustedRoots,
+};
 use kube::core::{Selector, SelectorExt};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use url::Url;
@@ -35,6 +38,8 @@ pub struct AuthorityConfig {
     pub assertion: AssertionRules,
     /// CA certificates that replace the system's root certificates.
     pub roots: Option<Vec<CertificateDer<'static>>>,
+    /// Where these come from.
+    pub roots_from: TrustedRoots,
     /// Whether tokens are JWTs and must be verified.
     pub verify: bool,
     /// The lifetime of opaque tokens for which the authority states none.
@@ -74,6 +79,7 @@ impl AuthorityConfig {
             client_authentication: spec.client_authentication,
             assertion: spec.client_assertion.as_ref().map(assertion_rules).unwrap_or_default(),
             roots: spec.ca_bundle.as_deref().map(bundle).transpose()?,
+            roots_from: if spec.ca_bundle.is_some() { TrustedRoots::Configured } else { TrustedRoots::System },
             verify: spec.access_token_format == AccessTokenFormat::Jwt,
             default_token_lifetime: spec
                 .default_token_lifetime
@@ -108,11 +114,9 @@ impl AuthorityConfig {
     }
 
     /// The same with the CA certificates that `spec.caBundleRef` refers to.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn trusting(self, pem: &[u8]) -> Result<Self, String> {
-        Ok(Self { roots: Some(roots("caBundleRef", pem)?), ..self })
+    #[must_use]
+    pub fn trusting(self, roots: Vec<CertificateDer<'static>>) -> Self {
+        Self { roots: Some(roots), roots_from: TrustedRoots::Referenced, ..self }
     }
 
     /// Whether the labels of a namespace determine whether its credentials may use this authority.
@@ -209,12 +213,15 @@ fn bundle(base64: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let compact: String = base64.split_ascii_whitespace().collect();
     let pem = base64::engine::general_purpose::STANDARD
         .decode(compact)
-        .map_err(|_| "caBundle: is not base64: write the output of 'base64 -w0' of the CA's PEM file".to_owned())?;
+        .map_err(|_| "caBundle: is not base64: write the output of `base64 < ca.crt | tr -d '\\n'`".to_owned())?;
     roots("caBundle", &pem)
 }
 
 /// The certificates of a PEM text, which this field names.
-fn roots(field: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+///
+/// # Errors
+/// Text that names the field and says what to write.
+pub fn roots(field: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|_| format!("{field}: contains an invalid PEM certificate: write the CA's PEM file"))?;
@@ -330,10 +337,11 @@ mod tests {
     #[test]
     fn certificates_of_a_reference_are_trusted_alone() {
         const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
-        let config = || AuthorityConfig::new(&spec(serde_json::json!({}))).expect("valid");
-        assert_eq!(config().trusting(CERTIFICATE).map(|config| config.roots.map(|roots| roots.len())), Ok(Some(1)));
+        let config = AuthorityConfig::new(&spec(serde_json::json!({}))).expect("valid");
+        let trusted = roots("caBundleRef", CERTIFICATE).expect("a certificate");
+        assert_eq!(config.trusting(trusted).roots.map(|roots| roots.len()), Some(1));
         for pem in [&b""[..], b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
-            assert!(config().trusting(pem).is_err_and(|error| error.starts_with("caBundleRef: ")));
+            assert!(roots("caBundleRef", pem).is_err_and(|error| error.starts_with("caBundleRef: ")));
         }
     }
 

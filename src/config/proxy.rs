@@ -74,6 +74,12 @@ impl Proxies {
         Ok(Self { proxy: Some(proxy), direct: entries.filter_map(Direct::parse).collect() })
     }
 
+    /// The proxy, whatever is reached without it.
+    #[must_use]
+    pub fn into_url(self) -> Option<Url> {
+        self.proxy
+    }
+
     /// The proxy for a URL of scheme https; `None` where it is reached without one.
     #[must_use]
     pub fn for_url(&self, url: &Url) -> Option<&Url> {

@@ -119,7 +119,7 @@ impl Reconciler<'_> {
             client,
             client_secret: &self.references.client.to_string(),
             held: observed.held_of_client(now),
-            record: self.retry_state.last_held().and_then(|held| held.record.as_ref()),
+            last_held: self.retry_state.last_held(),
         };
         let issued = token_request::request_token(&authority, &order).await;
         let version = read.version.clone();
@@ -178,7 +178,8 @@ impl Reconciler<'_> {
         let name = &self.references.key.namespace;
         let namespace = self.context.cluster.call(Step::GetNamespace, api.get_metadata(name)).await;
         let authority = &self.references.credential.spec.authority_ref.name;
-        let namespace = namespace.map_err(|error| messages::namespace_unreadable(name, authority, &error))?;
+        let namespace =
+            namespace.map_err(|error| messages::namespace_unreadable(name, authority, &error, error.why()))?;
         Ok(namespace.metadata.labels.unwrap_or_default())
     }
 
@@ -208,12 +209,15 @@ impl Reconciler<'_> {
                 return Err(failure.into());
             }
         };
+        // the same token with a later expiry is none that workloads have not seen
+        let is_new_token =
+            self.retry_state.last_held().is_none_or(|last| last.expiry_of(&content.issued.token).is_none());
         let written = match known {
             Known::Unknown => return Err(self.keep_unwritten(content)),
             Known::Absent => secret_writer::create(cluster, &credential, &content, &data).await,
             Known::Present(secret_metadata) => {
                 let present = self.fetched.target.as_ref().map(|read| &read.data);
-                let existing = Existing { secret_metadata, present, is_new_token: true, withheld };
+                let existing = Existing { secret_metadata, present, is_new_token, withheld };
                 secret_writer::update(cluster, &credential, existing, &content, &data).await
             }
         };
@@ -229,6 +233,9 @@ impl Reconciler<'_> {
                 index.observe(target, secret_metadata);
                 self.retry_state.remember(LastHeld::written(&content));
                 self.written(issue_reason, observed, &content);
+                if is_new_token || matches!(known, Known::Absent) {
+                    self.restarts_follow(content.issued.issued_at);
+                }
                 Ok(Written { is_restored })
             }
             Err(error) => Err(self.not_written(error, content, (observed, known))),
@@ -311,7 +318,6 @@ impl Reconciler<'_> {
             }
         }
         self.retry_state.written(self.references.renew_annotation().map(String::as_str));
-        self.restarts_follow(content.issued.issued_at);
         self.fetched = FetchedSecrets::default();
         tracing::info!(
             credential = %self.references.key,

@@ -16,13 +16,14 @@ use itwin_api::{
 use itwin_core::{
     authority_status, backoff, events::Transition, failure::Failure, messages, observed, retry_key::AuthorityRevision,
 };
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use tokio::time::Instant;
 
 use super::{invalid_objects::InvalidObjects, requests::Requests};
 use crate::{
     clock::Clock,
-    config::authority::AuthorityConfig,
+    config::authority::{AuthorityConfig, roots},
+    liveness::{Listing, Liveness},
     metrics::Metrics,
     oauth::authority::{Authority, Connect},
 };
@@ -38,6 +39,12 @@ const REPORT_AGAIN: Duration = Duration::from_secs(30);
 /// The revision of an authority that failed to decode: another one than that of an authority that does not exist.
 const NOT_DECODED: AuthorityRevision = AuthorityRevision { revision: u32::MAX, recoveries: 0 };
 
+/// The same of one that the watch has not shown, and may not have been able to.
+const NOT_LISTED: AuthorityRevision = AuthorityRevision { revision: u32::MAX - 1, recoveries: 0 };
+
+/// A list of authorities that takes longer is reported by those who name one that it has not shown.
+pub const LISTING: Duration = Duration::from_secs(5);
+
 /// The authorities, by name.
 pub struct Authorities {
     metrics: Arc<Metrics>,
@@ -50,6 +57,8 @@ pub struct Authorities {
     announced: Mutex<HashSet<String>>,
     /// Objects that failed to decode, authorities among them.
     invalid_objects: Arc<InvalidObjects>,
+    /// How the watch fares.
+    liveness: Arc<Liveness>,
 }
 
 struct Entry {
@@ -81,10 +90,16 @@ struct Entry {
 impl Authorities {
     /// None yet.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, clock: Clock, connect: Connect, invalid_objects: Arc<InvalidObjects>) -> Self {
+    pub fn new(
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        connect: Connect,
+        invalid_objects: Arc<InvalidObjects>,
+        liveness: Arc<Liveness>,
+    ) -> Self {
         let requests = Arc::new(Requests::new(metrics.clone(), clock.clone()));
         let (entries, announced) = Default::default();
-        Self { metrics, clock, connect, requests, entries, announced, invalid_objects }
+        Self { metrics, clock, connect, requests, entries, announced, invalid_objects, liveness }
     }
 
     /// The authority of this name, if it can be asked.
@@ -102,11 +117,7 @@ impl Authorities {
                 // it is there, and is reconciled soon
                 return (observed::Authority::Pending, AuthorityRevision::default());
             }
-            let (failure, revision) = match self.invalid_objects.error::<ITwinAuthority>(None, name) {
-                Some(error) => (messages::authority_not_decoded(name, &error), NOT_DECODED),
-                None => (messages::authority_not_found(name), AuthorityRevision::default()),
-            };
-            return (observed::Authority::Unavailable(failure), revision);
+            return self.unknown(name);
         };
         let not_ready =
             |failure: &Failure| observed::Authority::Unavailable(messages::authority_not_ready(name, failure));
@@ -120,6 +131,28 @@ impl Authorities {
         };
         let recoveries = self.requests.recoveries(name);
         (state, AuthorityRevision { revision: entry.revision, recoveries })
+    }
+
+    /// What is known of an authority that the watch has not shown.
+    fn unknown(&self, name: &str) -> (observed::Authority, AuthorityRevision) {
+        let unavailable = |failure, revision| (observed::Authority::Unavailable(failure), revision);
+        if let Some(error) = self.invalid_objects.error::<ITwinAuthority>(None, name) {
+            return unavailable(messages::authority_not_decoded(name, &error), NOT_DECODED);
+        }
+        match self.liveness.listing(&ITwinAuthority::url_path(&(), None), LISTING) {
+            Listing::Complete => unavailable(messages::authority_not_found(name), AuthorityRevision::default()),
+            Listing::Pending => (observed::Authority::Pending, AuthorityRevision::default()),
+            Listing::Incomplete(trouble) => {
+                let trouble = trouble.as_ref().map(|trouble| (trouble.message.as_str(), trouble.is_forbidden));
+                (observed::Authority::Unlisted(messages::authorities_unlisted(name, trouble)), NOT_LISTED)
+            }
+        }
+    }
+
+    /// Whether the watch has shown an authority of this name.
+    #[must_use]
+    pub fn is_announced(&self, name: &str) -> bool {
+        self.announced().contains(name)
     }
 
     /// There is an authority of this name: until it is reconciled, no one may say that there is none.
@@ -179,9 +212,15 @@ impl Authorities {
         let revision = before.as_ref().map_or(1, |entry| entry.revision + 1);
         let same = before.filter(|entry| entry.server == server);
         let known = same.as_ref().and_then(|entry| entry.authority.as_ref().ok()?.metadata());
+        // certificates that cannot be read now are the ones that were read before, where the spec refers to the same
+        let kept = same.as_ref().filter(|entry| pem.is_err() && entry.bundle.is_some());
+        let kept_roots = kept.and_then(|entry| entry.authority.as_ref().ok()?.config.roots.clone());
+        let kept_bundle = kept.filter(|_| kept_roots.is_some()).and_then(|entry| entry.bundle.clone());
+        let unread = pem.err().filter(|_| kept_roots.is_none());
         let made = AuthorityConfig::new(&object.spec)
-            .and_then(|config| match pem {
-                Ok(Some(pem)) => config.trusting(pem),
+            .and_then(|config| match (pem, kept_roots) {
+                (Ok(Some(pem)), _) => Ok(config.trusting(roots("caBundleRef", pem)?)),
+                (_, Some(roots)) => Ok(config.trusting(roots)),
                 _ => Ok(config),
             })
             .and_then(|config| {
@@ -189,8 +228,8 @@ impl Authorities {
             })
             .map(|authority| Arc::new(authority.knowing(known)))
             .map_err(|error| Failure::new(Reason::ConfigurationInvalid, format!("spec.{error}")));
-        let authority = pem.map_err(Clone::clone).and(made);
-        let bundle = digest.unwrap_or_default();
+        let authority = unread.map_or(made, |failure| Err(failure.clone()));
+        let bundle = digest.unwrap_or(kept_bundle);
         let trusts_others = same.as_ref().is_none_or(|entry| entry.bundle != bundle);
         if trusts_others {
             self.requests.reset_breaker(&name);
@@ -319,21 +358,38 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::liveness::Trouble;
 
-    #[test]
-    fn authority_that_was_not_reconciled_yet_is_awaited_and_one_that_is_gone_is_not() {
+    #[tokio::test(start_paused = true)]
+    async fn only_what_a_complete_list_does_not_show_is_missing() {
+        let path = ITwinAuthority::url_path(&(), None);
+        let liveness = Arc::new(Liveness::default());
         let authorities = Authorities::new(
             Arc::new(Metrics::new(true).expect("metrics")),
             Clock::system(),
             crate::oauth::http::Http::connect(Clock::system(), Default::default()),
             Arc::default(),
+            liveness.clone(),
         );
         let spec: CredentialSpec =
             serde_json::from_value(json!({"clientCredentialsRef": {"name": "client"}})).expect("a valid spec");
         let state = || authorities.observe("ims", &spec).0;
-        assert!(
-            matches!(state(), observed::Authority::Unavailable(failure) if failure.reason == Reason::AuthorityNotFound)
-        );
+        let failure = || match state() {
+            observed::Authority::Unlisted(failure) | observed::Authority::Unavailable(failure) => {
+                Some((failure.reason, failure.message))
+            }
+            _ => None,
+        };
+        liveness.expect_watch(&path, "itwinauthorities");
+        assert!(matches!(state(), observed::Authority::Pending), "the watch began only now");
+        liveness.watch_failed(&path, Trouble { message: "HTTP 403: no".to_owned(), is_forbidden: true });
+        tokio::time::advance(LISTING).await;
+        let (reason, message) = failure().expect("a failure");
+        assert_eq!(reason, Reason::AuthorityNotReady);
+        assert!(message.contains("HTTP 403: no") && message.contains("to list and watch"), "{message}");
+        liveness.watch_accepted(&path);
+        liveness.listed(&path);
+        assert_eq!(failure().map(|(reason, _)| reason), Some(Reason::AuthorityNotFound));
         authorities.announce("ims");
         assert!(matches!(state(), observed::Authority::Pending));
         authorities.forget("ims");
@@ -345,7 +401,7 @@ mod tests {
         const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
         let metrics = Arc::new(Metrics::new(true).expect("metrics"));
         let connect: Connect = Arc::new(|config| Err(format!("{} roots", config.roots.as_ref().map_or(0, Vec::len))));
-        let authorities = Authorities::new(metrics, Clock::system(), connect, Arc::default());
+        let authorities = Authorities::new(metrics, Clock::system(), connect, Arc::default(), Arc::default());
         let object: ITwinAuthority = serde_json::from_value(json!({
             "apiVersion": "credentials.itwin.dev/v1alpha1",
             "kind": "ITwinAuthority",
@@ -378,7 +434,7 @@ mod tests {
     fn reconcile_that_ends_after_the_deletion_leaves_no_series() {
         let metrics = Arc::new(Metrics::new(true).expect("metrics"));
         let connect: Connect = Arc::new(|_| Err("no connection is made".to_owned()));
-        let authorities = Authorities::new(metrics.clone(), Clock::system(), connect, Arc::default());
+        let authorities = Authorities::new(metrics.clone(), Clock::system(), connect, Arc::default(), Arc::default());
         let object: ITwinAuthority = serde_json::from_value(json!({
             "apiVersion": "credentials.itwin.dev/v1alpha1",
             "kind": "ITwinAuthority",

@@ -97,24 +97,27 @@ async fn report(
     let Some(status) = authority_status::status(&inputs) else { return Some(STATUS_RETRY) };
     let is_ready = authority_status::is_ready(&status).unwrap_or_default();
     authorities.gauge(&name, is_ready, authority_status::last_refresh(&inputs));
-    if let Some(transition) = authorities.transition(object, &status) {
+    let transition = authorities.transition(object, &status);
+    let again = match authorities.reported_lately(&name, &status) {
+        _ if status == previous => wait,
+        Some(left) => left.min(wait).max(REQUEUE_FLOOR),
+        None => match write_status(&context.cluster, object, &status).await {
+            Ok(()) => {
+                authorities.note_reported(&name, status);
+                wait
+            }
+            Err(error) => {
+                // after a conflict the watch brings the newer object, mostly before this
+                tracing::warn!(authority = name, %error, "status could not be written");
+                STATUS_RETRY.min(wait)
+            }
+        },
+    };
+    // an event that hangs delays no status
+    if let Some(transition) = transition {
         context.events.publish(&object.object_ref(&()), transition).await;
     }
-    if status == previous {
-        return Some(wait);
-    }
-    if let Some(left) = authorities.reported_lately(&name, &status) {
-        return Some(left.min(wait).max(REQUEUE_FLOOR));
-    }
-    match write_status(&context.cluster, object, &status).await {
-        Ok(()) => authorities.note_reported(&name, status),
-        Err(error) => {
-            // after a conflict the watch brings the newer object, mostly before this
-            tracing::warn!(authority = name, %error, "status could not be written");
-            return Some(STATUS_RETRY.min(wait));
-        }
-    }
-    Some(wait)
+    Some(again)
 }
 
 fn known(metadata: &Metadata, context: &Context) -> Known {

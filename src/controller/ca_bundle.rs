@@ -14,7 +14,11 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 
 use super::fetched::read_whole;
-use crate::cluster::{CallError, Cluster, Step};
+use crate::{
+    cluster::{CallError, Cluster, Step},
+    config::authority::roots,
+    oauth::tls,
+};
 
 /// How often a bundle is read: certificates are renewed days before the old ones end, and a new one should not be waited
 /// for much longer than for the volumes of a pod.
@@ -32,7 +36,12 @@ pub async fn read(cluster: &Cluster, namespace: &str, reference: &CaBundleRef) -
         CaBundleKind::Secret => secret(cluster, namespace, reference).await,
     };
     match content {
-        Ok(Some(content)) => Ok(content),
+        // what cannot be used replaces nothing that can
+        Ok(Some(content)) => {
+            let usable = roots("caBundleRef", &content).and_then(|roots| tls::config(Some(&roots)));
+            let invalid = |error| format!("spec.{error} (key {} of {object})", reference.key);
+            usable.map(|_| content).map_err(|error| Failure::new(Reason::ConfigurationInvalid, invalid(error)))
+        }
         Ok(None) => {
             Err(failed(format!("{object} has no key {}: write the PEM certificates of the CA there", reference.key)))
         }

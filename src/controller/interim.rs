@@ -1,32 +1,38 @@
 //! The status while a call of the credential is in flight: time passes for `Ready` although it hangs.
 //!
 //! A reconcile reports at its end, and a token request may take a minute. So while one is under way, what it observed
-//! last is kept, and when time alone changes `Ready`, the status is written immediately. The report at the end waits for
-//! that write, so that it is never overwritten by it.
+//! last is kept, and when time alone changes `Ready`, the status is written immediately; so is a failure that would wait
+//! for the end of another call that hangs. The report at the end waits for that write, so that it is never overwritten by
+//! it.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use itwin_api::{credential::CredentialStatus, time};
 use itwin_core::{
     object::ObjectKey,
-    observed::{Description, ObservedState},
+    observed::{Description, Expires, ObservedState},
     schedule,
     status::{self, Attempts, ClientExpiry},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     context::Context,
     registry::Currency,
-    status_writer::{StatusWrite, gauges, write_status},
+    status_writer::{StatusWrite, gauges, others_since, write_status},
 };
-use crate::metrics::CredentialLabels;
+use crate::{clock::Clock, metrics::CredentialLabels};
 
-/// A change that is later than any reconcile ends is left to the next one.
-const HORIZON: TimeDelta = TimeDelta::minutes(4);
+/// The clock is read again after this, since it may have jumped.
+const RECHECK: Duration = Duration::from_secs(5);
+/// A failure is reported after this while the reconcile goes on: most end sooner, and report it themselves.
+const UNREPORTED: Duration = Duration::from_millis(500);
 /// The wait after a write that failed.
-const RETRY: TimeDelta = TimeDelta::seconds(1);
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What the status is made from when time changes it.
 pub(super) struct Basis {
@@ -42,8 +48,20 @@ pub(super) struct Basis {
     pub(super) description: Description,
     pub(super) previous: CredentialStatus,
     pub(super) failures: u32,
-    /// The client Secret, and when the client's credentials expire.
-    pub(super) client_expires: Option<(String, DateTime<Utc>)>,
+    pub(super) client_secret: String,
+    /// The key that says when the client's credentials expire.
+    pub(super) client_expires_key: String,
+    pub(super) client_expires: Option<Expires>,
+}
+
+impl Basis {
+    /// Takes over what others wrote into the conditions since, and the version that guards it.
+    fn follow(&mut self, context: &Context) {
+        if let Some((others, version)) = others_since(context, &self.key, &self.uid, self.resource_version.as_deref()) {
+            status::replace_others(&mut self.previous.conditions, others);
+            self.resource_version = version;
+        }
+    }
 }
 
 /// The status while a reconcile is under way.
@@ -58,10 +76,37 @@ pub(super) struct Interim {
 /// What was observed last.
 #[derive(Default)]
 struct Due {
-    /// When it changes the status, if it does so soon.
-    next: Option<(DateTime<Utc>, Basis)>,
+    /// It, if the status will be written.
+    next: Option<Next>,
     /// How often it was set.
     count: u64,
+}
+
+/// A status that will be written.
+struct Next {
+    basis: Basis,
+    /// When time changes `Ready`.
+    changes_at: Option<DateTime<Utc>>,
+    /// When it is written in any case.
+    news_at: Option<Instant>,
+}
+
+impl Next {
+    fn new(basis: Basis, news_at: Option<Instant>, now: DateTime<Utc>) -> Option<Self> {
+        let changes_at = schedule::next_ready_change(&basis.observed, now);
+        (changes_at.is_some() || news_at.is_some()).then_some(Self { basis, changes_at, news_at })
+    }
+
+    fn wait(&self, clock: &Clock) -> Duration {
+        let until_change = self.changes_at.map(|at| (at - clock.now()).to_std().unwrap_or_default());
+        let until_news = self.news_at.map(|at| at.saturating_duration_since(clock.monotonic()));
+        // the machine may sleep meanwhile, or its clock be set
+        [until_change, until_news].into_iter().flatten().fold(RECHECK, Duration::min)
+    }
+
+    fn is_due(&self, clock: &Clock) -> bool {
+        self.changes_at.is_some_and(|at| at <= clock.now()) || self.news_at.is_some_and(|at| at <= clock.monotonic())
+    }
 }
 
 /// What was written.
@@ -74,15 +119,12 @@ pub(super) struct Written {
 }
 
 impl Interim {
-    /// Whether time changes `Ready` soon.
-    pub(super) fn is_near(observed: &ObservedState, now: DateTime<Utc>) -> bool {
-        schedule::next_ready_change(observed, now).is_some_and(|at| at <= now + HORIZON)
-    }
-
-    /// Replaces what was observed last; nothing of it changes soon where there is no `basis`.
-    pub(super) fn set(&self, basis: Option<Basis>, now: DateTime<Utc>) {
+    /// Replaces what was observed last; time changes nothing of it where there is no `basis`, and nothing of it is
+    /// unreported unless `has_news`.
+    pub(super) fn set(&self, basis: Option<Basis>, has_news: bool, clock: &Clock) {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = basis.and_then(|basis| Some((schedule::next_ready_change(&basis.observed, now)?, basis)));
+        let news_at = has_news.then(|| clock.monotonic() + UNREPORTED);
+        let next = basis.and_then(|basis| Next::new(basis, news_at, clock.now()));
         let is_same = next.is_none() && due.next.is_none();
         *due = Due { next, count: due.count.wrapping_add(1) };
         drop(due);
@@ -104,8 +146,7 @@ impl Interim {
     /// Writes the status whenever time changes `Ready`. Never ends.
     pub(super) async fn follow(&self, context: &Context) -> std::convert::Infallible {
         loop {
-            let at = self.due.lock().unwrap_or_else(PoisonError::into_inner).next.as_ref().map(|(at, _)| *at);
-            let wait = at.map(|at| (at - context.clock.now()).to_std().unwrap_or_default());
+            let wait = self.wait(&context.clock);
             let due = async {
                 match wait {
                     Some(wait) => tokio::time::sleep(wait).await,
@@ -120,19 +161,26 @@ impl Interim {
         }
     }
 
+    fn wait(&self, clock: &Clock) -> Option<Duration> {
+        let due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        due.next.as_ref().map(|next| next.wait(clock))
+    }
+
     async fn write(&self, context: &Context) {
         let mut written = self.written.lock().await;
         let now = context.clock.now();
         let (mut basis, count) = {
             let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-            match due.next.take_if(|(at, _)| *at <= now) {
-                Some((_, basis)) => (basis, due.count),
+            match due.next.take_if(|next| next.is_due(&context.clock)) {
+                Some(next) => (next.basis, due.count),
                 None => return,
             }
         };
-        if context.namespaces.currency(&basis.key, &basis.uid, basis.generation) != Currency::Current {
+        // where the spec was changed since, the status is about the one before, and says so
+        if context.namespaces.currency(&basis.key, &basis.uid, basis.generation) == Currency::Gone {
             return;
         }
+        basis.follow(context);
         let renew_at = basis.previous.renew_at.as_deref().and_then(time::from_rfc3339);
         let status = status::status(&status::Inputs {
             observed: &basis.observed,
@@ -143,7 +191,11 @@ impl Interim {
             renew_at,
             previous: &basis.previous,
             waits_for: None,
-            client_expiry: basis.client_expires.as_ref().map(|(secret, at)| ClientExpiry { secret, at: *at }),
+            client_expiry: basis.client_expires.map(|expires| ClientExpiry {
+                secret: &basis.client_secret,
+                key: &basis.client_expires_key,
+                expires,
+            }),
             now,
         });
         let labels = CredentialLabels {
@@ -153,7 +205,7 @@ impl Interim {
             authority: &basis.authority,
         };
         context.metrics.credential(labels, gauges(&basis.observed, &status, renew_at, basis.failures));
-        let mut next = schedule::next_ready_change(&basis.observed, now);
+        let mut again_at = None;
         if status != basis.previous {
             written.is_uncertain = true;
             let write = StatusWrite {
@@ -170,14 +222,14 @@ impl Interim {
                 }
                 Err(error) => {
                     tracing::warn!(credential = %basis.key, %error, "a status could not be written");
-                    next = Some(now + RETRY);
+                    again_at = Some(context.clock.monotonic() + RETRY);
                 }
             }
         }
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         // unless the reconcile has observed something else meanwhile
         if due.count == count {
-            due.next = next.map(|at| (at, basis));
+            due.next = Next::new(basis, again_at, now);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{
 use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
 use itwin_core::{contenders::Contender, object::ObjectKey};
 use kube::{ResourceExt, runtime::reflector::Store};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use super::registry::{Currency, Registry};
 
@@ -36,6 +36,8 @@ pub struct WatchedNamespaces {
     pub all: Vec<WatchedNamespace>,
     /// The authorities, which have no namespace.
     pub authorities: Store<ITwinAuthority>,
+    /// Their first listing has ended. What the store has for that wakes one of those who wait.
+    pub authorities_listed: watch::Sender<bool>,
     /// How they are woken, by name.
     pub authority_queue: WorkQueue<String>,
 }
@@ -71,6 +73,12 @@ impl WatchedNamespaces {
         self.of(key).find_map(|watched| watched.credentials.get(key))
     }
 
+    /// The credential of this name and UID, if it was changed since it had this resourceVersion.
+    #[must_use]
+    pub fn changed_since(&self, key: &ObjectKey, uid: &str, version: u64) -> Option<ITwinServiceCredential> {
+        self.of(key).find_map(|watched| watched.credentials.changed_since(key, uid, version))
+    }
+
     /// Whether the credential of this name still has this UID and generation, and is not being deleted.
     #[must_use]
     pub fn currency(&self, key: &ObjectKey, uid: &str, generation: Option<i64>) -> Currency {
@@ -91,13 +99,20 @@ impl WatchedNamespaces {
 
     /// The scopes that this namespace belongs to: one, as they are told apart when the process starts.
     pub fn of(&self, key: &ObjectKey) -> impl Iterator<Item = &WatchedNamespace> {
-        self.all.iter().filter(|watched| watched.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace))
+        self.all.iter().filter(|watched| watched.holds(key))
     }
 
     /// Has every credential looked at that names this authority.
     pub fn enqueue_users_of(&self, authority: &str) {
         for watched in &self.all {
             watched.enqueue(watched.credentials.users_of(authority));
+        }
+    }
+
+    /// Has every credential looked at whose authority is none of these.
+    pub fn enqueue_users_of_none_of(&self, is_known: impl Fn(&str) -> bool) {
+        for watched in &self.all {
+            watched.enqueue(watched.credentials.users_of_none_of(&is_known));
         }
     }
 
@@ -108,13 +123,18 @@ impl WatchedNamespaces {
         }
     }
 
-    /// Whether every listing is complete, so that nothing is taken for missing.
-    pub async fn ready(&self) {
+    /// Waits until every listing is complete.
+    pub async fn listed(&self) {
         for watched in &self.all {
             watched.credentials.ready().await;
         }
-        // an error says that the watch has ended, and with it the process
-        let _ = self.authorities.wait_until_ready().await;
+        self.authorities_listed().await;
+    }
+
+    /// Waits until the authorities are listed.
+    pub async fn authorities_listed(&self) {
+        // the sender lives as long as we do
+        let _ = self.authorities_listed.subscribe().wait_for(|listed| *listed).await;
     }
 
     /// Has every authority and every credential reconciled.
@@ -123,18 +143,27 @@ impl WatchedNamespaces {
         self.all.iter().for_each(WatchedNamespace::enqueue_all);
     }
 
-    /// From now on this process acts: everything is looked at, and then what is woken.
-    pub fn begin(&self) {
+    /// From now on this process acts for authorities: all are looked at, and then what is woken.
+    pub fn begin_with_authorities(&self) {
         self.authority_queue.leading.store(true, Ordering::Release);
         self.enqueue_authorities();
-        for watched in &self.all {
-            watched.work_queue.leading.store(true, Ordering::Release);
-            watched.enqueue_all();
-        }
     }
 }
 
 impl WatchedNamespace {
+    /// From now on this process acts for the credentials: all are looked at, and then what is woken. They are listed, so
+    /// that none is taken for missing.
+    pub fn begin(&self) {
+        self.work_queue.leading.store(true, Ordering::Release);
+        self.enqueue_all();
+    }
+
+    /// Whether this credential is one of them, if it exists.
+    #[must_use]
+    pub fn holds(&self, key: &ObjectKey) -> bool {
+        self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
+    }
+
     /// Has every credential looked at.
     pub fn enqueue_all(&self) {
         self.enqueue(self.credentials.keys());

@@ -28,7 +28,7 @@ use super::{
     authorities::Authorities,
     fetched::FetchedSecrets,
     others::Others,
-    references::{References, client_reference_digest, requester},
+    references::{References, requester},
 };
 use crate::observe::{
     client_secret,
@@ -74,7 +74,7 @@ pub fn observe(
         known => target(references, retry_state, fetched, known, *others),
     };
     let written_by = writer_of_client(references, &known_client, *others);
-    let retry_key = retry_key((references, retry_state), revision, (&known_client, written_by.as_ref()), &target);
+    let retry_key = retry_key(retry_state, revision, (&known_client, written_by.as_ref()), &target);
     let renewed_for = match &known_target {
         Known::Present(secret_metadata) => secret_metadata.renewed_for.as_deref(),
         Known::Absent | Known::Unknown => None,
@@ -82,7 +82,7 @@ pub fn observe(
     let annotation = references.renew_annotation().map(String::as_str);
     let client = match written_by {
         Some(failure) => Client::Unusable(failure),
-        None => client(references, retry_state, fetched, &known_client),
+        None => client(references, retry_state, (fetched, &known_client), authorities),
     };
     ObservedState {
         uid: references.uid.clone(),
@@ -101,6 +101,9 @@ pub fn observe(
             renew_not_before: retry_state.renew_not_before(now),
             withheld: retry_state.reverts().withheld(),
             is_token_unknown: retry_state.last_held().is_none_or(|held| held.record.is_none()),
+            is_client_expiry_unread: retry_state.is_client_expiry_unread(),
+            is_check_due: retry_state.check_at().is_some_and(|at| at <= now),
+            is_data_unreadable: retry_state.is_data_unreadable(),
         },
         retry_key,
         is_admitted: *is_admitted,
@@ -115,7 +118,7 @@ fn desired(references: &References<'_>) -> Desired {
     Desired {
         request: fingerprint::request(spec),
         authority: spec.authority_ref.name.clone(),
-        client_reference: client_reference_digest(references),
+        client_reference: fingerprint::client_reference(&spec.client_credentials_ref),
         secret: references.target.to_string(),
         template_failure: template::check(spec.secret_template.as_ref()).err(),
         policy: Policy::new(spec),
@@ -231,7 +234,8 @@ fn data_clues(
     let template = credential.spec.secret_template.as_ref();
     DataClues {
         is_verified_version: retry_state.verified_target().map(|version| *version == secret_metadata.version),
-        sole_writer_of: secret_metadata.sole_writer_of,
+        // with fewer than these keys, others took some away
+        sole_writer_of: secret_metadata.sole_writer_of.filter(|written| *written >= secret_keys::DATA_KEYS.len()),
         keys_written: secret_keys::DATA_KEYS.len() + template.map_or(0, |template| template.data.len()),
         may_be_immutable: secret_metadata.may_be_immutable,
         is_template_current: template::is_current(secret_metadata.template.as_deref(), template),
@@ -262,7 +266,12 @@ fn metadata_clues(
     }
 }
 
-fn client(references: &References<'_>, retry_state: &RetryState, fetched: &FetchedSecrets, known: &Known) -> Client {
+fn client(
+    references: &References<'_>,
+    retry_state: &RetryState,
+    (fetched, known): (&FetchedSecrets, &Known),
+    authorities: &Authorities,
+) -> Client {
     let clues = ClientClues {
         known: match known {
             Known::Unknown => KnownVersion::Unknown,
@@ -277,18 +286,22 @@ fn client(references: &References<'_>, retry_state: &RetryState, fetched: &Fetch
         is_missing: fetched.client_is_missing,
         verified: retry_state.verified_client(),
     };
-    let keys = &references.credential.spec.client_credentials_ref;
-    client_state::client(&clues, || client_secret::not_found(&references.client.to_string(), keys))
+    client_state::client(&clues, || {
+        let spec = &references.credential.spec;
+        let authority = authorities.get(&spec.authority_ref.name);
+        let method = authority.map(|authority| authority.config.client_authentication).unwrap_or_default();
+        let (secret, keys) = (references.client.to_string(), &spec.client_credentials_ref);
+        client_secret::not_found(&secret, keys, method, spec.grant_type)
+    })
 }
 
 fn retry_key(
-    (references, retry_state): (&References<'_>, &RetryState),
+    retry_state: &RetryState,
     authority: AuthorityRevision,
     client: (&Known, Option<&Failure>),
     target: &Target,
 ) -> RetryKey {
     RetryKey {
-        generation: references.credential.metadata.generation.unwrap_or_default(),
         authority,
         client: match client {
             (_, Some(failure)) => ClientKey::NotAllowed(failure.message.clone()),

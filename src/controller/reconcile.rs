@@ -3,11 +3,12 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::FutureExt;
+use futures::{FutureExt, future::join_all};
 use itwin_api::{credential::ITwinServiceCredential, time};
 use itwin_core::{
     action::{Action, Fetch, IssueReason},
     decide::decide,
+    desired_secret,
     failure::Failure,
     messages,
     object::ObjectKey,
@@ -26,7 +27,7 @@ use super::{
     context::Context,
     fetched::{self, FetchedSecrets},
     observation,
-    reconciler::{AWAIT_AUTHORITY, Attempted, Reconciler, requeue},
+    reconciler::{AWAIT_AUTHORITY, Attempted, Reconciler, Restarted, requeue},
     references::{References, requester},
 };
 use crate::{cluster::CallError, observe::index::Known};
@@ -143,7 +144,11 @@ async fn reconcile_object(
     let retry_state = registry.and_then(|registry| registry.take_retry_state(&references.key, &references.uid));
     let mut retry_state = retry_state.unwrap_or_else(|| Box::new(RetryState::recall(credential, context.clock.now())));
     let queue = &context.authorities.requests;
-    if let Some(shared) = queue.take_shared(key) {
+    // the token that it has is no new one, whoever got it again: how long it is valid was learnt when it was issued
+    let is_held = |shared: &desired_secret::Content| {
+        retry_state.last_held().is_some_and(|last| last.expiry_of(&shared.issued.token).is_some())
+    };
+    if let Some(shared) = queue.take_shared(key).filter(|shared| !is_held(shared)) {
         retry_state.keep(shared);
     }
     let slot = queue.take_up(&credential.spec.authority_ref.name, key, &requester(&references));
@@ -159,9 +164,11 @@ async fn reconcile_object(
         waits_long: false,
         is_blocked: false,
         counts_at: None,
+        restarted: Restarted::default(),
         interim: Arc::default(),
         worker: Some(worker),
     };
+    reconciler.restarted.begin(&reconciler.retry_state.restarts);
     let interim = reconciler.interim.clone();
     let result = tokio::select! {
         biased;
@@ -170,6 +177,9 @@ async fn reconcile_object(
     };
     let written = interim.take_written().await;
     reconciler.note_interim(written);
+    // events come last: one that hangs delays no status
+    reconciler.publish_restarts().await;
+    reconciler.report_long_renewal().await;
     // what failed to be read may still be needed
     if !reconciler.waits && result.is_ok() {
         queue.leave(key);
@@ -193,14 +203,13 @@ impl Reconciler<'_> {
     }
 
     async fn run(&mut self) -> Result<RequeueAfter, CallError> {
-        self.report_long_renewal().await;
+        self.retry_state.follow_spec(self.references.credential, self.context.clock.now());
         let waits_unread = self.slot.is_none() && observation::is_new(&self.references, &self.retry_state);
         if !self.context.watch_secrets && !waits_unread {
             self.fetch_secret_metadata().await;
+            self.follow_news();
         }
         self.recheck_namespace().await;
-        let generation = self.references.credential.metadata.generation.unwrap_or_default();
-        self.retry_state.reverts_mut().for_generation(generation);
         for _ in 0..STEPS_MAX {
             // taken before the state is observed: a write is guarded by what was decided on, not by a later watch event
             let known = self.context.index.get(&self.references.target);
@@ -265,7 +274,14 @@ impl Reconciler<'_> {
                 self.issued(issue_reason, written, observed, known);
             }
             Action::PatchMetadata => self.revert(observed, known).await?,
-            Action::Restart { issued_at } => self.restart_workloads(issued_at).await,
+            Action::Restart { issued_at } => {
+                self.restart_workloads(issued_at).await;
+                self.follow_news();
+                self.record_left(observed, known).await?;
+                if self.retry_state.restarts.failure().is_some() {
+                    return Ok(self.restarts_failed(observed));
+                }
+            }
             Action::RecordRestarts { issued_at } => self.record_restarts(issued_at, observed, known).await?,
             Action::Fail(failure) => return Err(failure.into()),
             Action::UpToDate { renew_at } => return Ok(self.up_to_date(renew_at, observed)),
@@ -311,6 +327,19 @@ impl Reconciler<'_> {
         Next::Report { next_attempt: renew_at, wait: None }
     }
 
+    /// Has what failed be reported while the next call is in flight.
+    pub(super) fn follow_news(&mut self) {
+        let observed = self.observe();
+        self.follow_time(&observed);
+    }
+
+    /// Reports that workloads were not restarted. Those that are left have another turn: each try may take long, and there
+    /// are others that wait for a worker.
+    fn restarts_failed(&mut self, observed: &ObservedState) -> Next {
+        let renew_at = |held| schedule::renew_at(held, &observed.desired.policy, &observed.uid);
+        Next::Report { next_attempt: observed.held_for_spec().map(renew_at), wait: Some(TimeDelta::zero()) }
+    }
+
     /// The Secret was found as it should be: what failed in reading or reverting it is over.
     fn nothing_left(&mut self, observed: &ObservedState) {
         self.retry_state.all_read(observed);
@@ -334,19 +363,20 @@ impl Reconciler<'_> {
     async fn fetch_secret_metadata(&mut self) {
         let Context { cluster, index, clock, .. } = self.context;
         let keys = [&self.references.target, &self.references.client].map(Clone::clone);
-        for (what, key) in [Fetch::Target, Fetch::Client].into_iter().zip(&keys) {
-            if self.retry_state.reads_not_before(clock.now()).of(what).is_none() {
-                index.invalidate(key);
-                let result = fetched::read_metadata(cluster, index, key).await;
-                let left = self.observe().left(clock.now());
-                self.retry_state.read(
-                    what,
-                    result.map_err(|error| unreadable(key, &error)),
-                    left,
-                    &self.references.uid,
-                    clock.now(),
-                );
+        let waits = self.retry_state.reads_not_before(clock.now());
+        let due = [Fetch::Target, Fetch::Client].into_iter().zip(&keys).filter(|(what, _)| waits.of(*what).is_none());
+        // at the same time: where both hang, that is known as soon as of one
+        let reads = due.map(async |(what, key)| {
+            index.invalidate(key);
+            (what, fetched::read_metadata(cluster, index, key).await.map_err(|error| unreadable(key, &error)))
+        });
+        for (what, result) in join_all(reads).await {
+            if let Err(failure) = &result {
+                tracing::warn!(credential = %self.references.key, "{}", failure.message);
+                self.outcome = Some(Attempted::Failed(failure.clone()));
             }
+            let left = self.observe().left(clock.now());
+            self.retry_state.read(what, result, left, &self.references.uid, clock.now());
         }
     }
 
@@ -384,7 +414,7 @@ impl Reconciler<'_> {
             let digest = read.content.is_ok().then(|| read.material.digest(&self.references.uid));
             self.retry_state.client_read(read.version.clone(), digest);
         }
-        self.retry_state.client_expires(read.as_ref().and_then(|read| read.material.expires_at()));
+        self.retry_state.client_expiry_read(read.as_ref().and_then(|read| read.material.expires()));
         self.fetched.client_is_missing = read.is_none();
         self.fetched.client = read;
         Ok(())

@@ -9,7 +9,9 @@ use itwin_core::{
     failure::Failure,
     object::ObjectKey,
     observed::ObservedState,
+    restart::Restarts,
     retry_state::{FailedAttempt, RetryState},
+    schedule, status,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -24,7 +26,7 @@ use super::{
     registry::Currency,
     requests::Slot,
 };
-use crate::cluster::CallError;
+use crate::{cluster::CallError, observe::index::Known};
 
 /// Wait for an authority that was not reconciled yet; its first answer enqueues the credential before that.
 pub(super) const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
@@ -55,6 +57,8 @@ pub(super) struct Reconciler<'a> {
     pub(super) is_blocked: bool,
     /// When another attempt counts that is due and not made, since nothing is sent for now.
     pub(super) counts_at: Option<DateTime<Utc>>,
+    /// What became of workloads.
+    pub(super) restarted: Restarted,
     /// The status while a call is in flight.
     pub(super) interim: Arc<Interim>,
     /// The worker that does this.
@@ -67,6 +71,29 @@ pub(super) enum Attempted {
     Failed(Failure),
 }
 
+/// What became of workloads in one reconcile.
+#[derive(Default)]
+pub(super) struct Restarted {
+    /// Those that were restarted.
+    pub(super) names: Vec<String>,
+    /// When the token was issued for which they were.
+    pub(super) issued_at: Option<DateTime<Utc>>,
+    /// What was reported before.
+    reported: Option<String>,
+}
+
+impl Restarted {
+    /// A reconcile begins.
+    pub(super) fn begin(&mut self, restarts: &Restarts) {
+        self.reported = restarts.failure();
+    }
+
+    /// Whether something failed that was not reported.
+    pub(super) fn has_failed(&self, restarts: &Restarts) -> bool {
+        self.issued_at.is_some() && restarts.failure().is_some_and(|failure| self.reported.as_ref() != Some(&failure))
+    }
+}
+
 impl Reconciler<'_> {
     /// The observed state.
     pub(super) fn observe(&mut self) -> ObservedState {
@@ -74,6 +101,11 @@ impl Reconciler<'_> {
         let others = &Registered { index, namespaces };
         let caches = Caches { index, others, authorities, is_admitted: self.slot.is_some() };
         let now = self.context.clock.now();
+        let client = index.get(&self.references.client);
+        self.retry_state.client_known(match &client {
+            Known::Present(secret_metadata) => Some(&secret_metadata.version),
+            Known::Unknown | Known::Absent => None,
+        });
         let mut observed = observation::observe(&self.references, &self.retry_state, &self.fetched, &caches, now);
         observed.restart = self.observe_restarts(&observed);
         observed
@@ -90,8 +122,17 @@ impl Reconciler<'_> {
         let written = self.interim.try_take_written();
         self.note_interim(written);
         let now = self.context.clock.now();
-        let basis = Interim::is_near(observed, now).then(|| self.basis(observed, now));
-        self.interim.set(basis, now);
+        // time may have passed for `Ready` before this reconcile began
+        let is_overdue = schedule::has_fallen_below(observed, now) && status::is_ready(&self.previous_status());
+        let has_news = self.has_news() || is_overdue;
+        let changes = || schedule::next_ready_change(observed, now).is_some();
+        let basis = (has_news || changes()).then(|| self.basis(observed, now));
+        self.interim.set(basis, has_news, &self.context.clock);
+    }
+
+    /// Whether something failed that was not reported yet.
+    fn has_news(&self) -> bool {
+        matches!(self.outcome, Some(Attempted::Failed(_))) || self.restarted.has_failed(&self.retry_state.restarts)
     }
 
     /// Notes a status that was written while a call was in flight.
@@ -118,7 +159,9 @@ impl Reconciler<'_> {
             description: self.description(),
             previous: self.previous_status().into_owned(),
             failures: self.retry_state.failures_and_postponed(),
-            client_expires: self.retry_state.client_expires_at().map(|at| (self.references.client.to_string(), at)),
+            client_secret: self.references.client.to_string(),
+            client_expires_key: credential.spec.client_credentials_ref.expires_at_key.clone(),
+            client_expires: self.retry_state.client_expires(),
         }
     }
 

@@ -143,6 +143,14 @@ impl Registry {
         unpack(&text)
     }
 
+    /// The credential of this name and UID, if it was changed since it had this resourceVersion.
+    #[must_use]
+    pub fn changed_since(&self, key: &ObjectKey, uid: &str, version: u64) -> Option<ITwinServiceCredential> {
+        let is_later = |kept: &&Kept| *kept.uid == *uid && kept.version > version;
+        let text = self.all().get(key).filter(is_later)?.packed.clone();
+        unpack(&text)
+    }
+
     /// Whether the credential of this name still has this UID and generation, and is not being deleted.
     #[must_use]
     pub fn currency(&self, key: &ObjectKey, uid: &str, generation: Option<i64>) -> Currency {
@@ -183,6 +191,13 @@ impl Registry {
     pub fn users_of(&self, authority: &str) -> Vec<Arc<ObjectKey>> {
         let all = self.all();
         all.iter().filter(|(_, kept)| *kept.authority == *authority).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The keys of those whose authority is none of these.
+    #[must_use]
+    pub fn users_of_none_of(&self, is_known: impl Fn(&str) -> bool) -> Vec<Arc<ObjectKey>> {
+        let all = self.all();
+        all.iter().filter(|(_, kept)| !is_known(&kept.authority)).map(|(key, _)| key.clone()).collect()
     }
 
     /// The key as it is kept here, of which there is one for all.

@@ -18,7 +18,7 @@ use super::{
     reconciler::{Attempted, Reconciler, requeue},
     references::References,
     registry::Currency,
-    status_writer::{StatusWrite, gauges, numeric, write_status},
+    status_writer::{StatusWrite, gauges, numeric, others_since, write_status},
 };
 use crate::{cluster::CallError, metrics::CredentialLabels, observe::index::Known};
 
@@ -36,7 +36,7 @@ impl Reconciler<'_> {
         wait: Option<TimeDelta>,
     ) -> Result<RequeueAfter, CallError> {
         // a status that is being written is not to follow this one
-        self.interim.set(None, self.context.clock.now());
+        self.interim.set(None, false, &self.context.clock);
         let written = self.interim.take_written().await;
         self.note_interim(written);
         // nothing is reported of what is gone: no event, and no metric that would stay
@@ -48,7 +48,13 @@ impl Reconciler<'_> {
             self.retry_state.suspended();
         }
         let older_than_known = self.note_version();
-        let previous = self.previous_status();
+        let mut guard = self.guard();
+        let mut previous = self.previous_status();
+        let References { key, uid, .. } = &self.references;
+        if let Some((others, version)) = others_since(self.context, key, uid, guard.as_deref()) {
+            status::replace_others(&mut previous.to_mut().conditions, others);
+            guard = version;
+        }
         let description = self.description();
         let now = self.context.clock.now();
         // a backoff that is over says nothing of the next attempt: a requeue for it would be a hot loop
@@ -61,8 +67,12 @@ impl Reconciler<'_> {
             next_attempt
         };
         let client_secret = self.references.client.to_string();
-        let client_expiry =
-            self.retry_state.client_expires_at().map(|at| status::ClientExpiry { secret: &client_secret, at });
+        let key = &*self.references.credential.spec.client_credentials_ref.expires_at_key;
+        let client_expiry = self.retry_state.client_expires().map(|expires| status::ClientExpiry {
+            secret: &client_secret,
+            key,
+            expires,
+        });
         let status = status::status(&status::Inputs {
             observed: &observed,
             attempts: &self.retry_state.reported(now),
@@ -86,7 +96,7 @@ impl Reconciler<'_> {
             outcome.and_then(|outcome| events::transition(&previous, &outcome, &self.references.target.name));
         let about_lifetime = events::about_lifetime(&previous, &status).filter(|_| !is_reported);
         drop(previous);
-        let reported = if is_reported { Ok(()) } else { self.write_status(status).await };
+        let reported = if is_reported { Ok(()) } else { self.write_status(status, guard).await };
         if let Some(transition) = transition {
             self.context.events.publish(&self.references.credential.object_ref(&()), transition).await;
         }
@@ -102,8 +112,10 @@ impl Reconciler<'_> {
         let reverts = self.retry_state.reverts();
         let until_revert = reverts.not_before(now).or_else(|| reverts.conflict_until(now)).map(|at| at - now);
         let until_notice = client_expiry.and_then(|expiry| expiry.next_change(now)).map(|at| at - now);
-        let all = [Some(again), wait, until_attempt, until_change, until_revert, until_notice, self.until_labels()];
-        Ok(requeue(all.into_iter().flatten().min().unwrap_or(again)))
+        // one that is due and did not happen waits for something else
+        let until_check = self.retry_state.check_at().filter(|at| *at > now).map(|at| at - now);
+        let until_report = [until_attempt, until_change, until_revert, until_notice, until_check, self.until_labels()];
+        Ok(requeue(until_report.into_iter().chain([wait]).flatten().fold(again, TimeDelta::min)))
     }
 
     /// Reports a renew annotation that is too long, once for as long as it is.
@@ -144,9 +156,9 @@ impl Reconciler<'_> {
         }
     }
 
-    async fn write_status(&mut self, status: CredentialStatus) -> Result<(), CallError> {
+    async fn write_status(&mut self, status: CredentialStatus, guard: Option<String>) -> Result<(), CallError> {
         let References { key, uid, .. } = &self.references;
-        let write = StatusWrite { key, uid, status: &status, resource_version: self.guard() };
+        let write = StatusWrite { key, uid, status: &status, resource_version: guard };
         self.retry_state.status_write_begins();
         let version = write_status(self.context, write).await?;
         self.retry_state.status_written(version, status);

@@ -1,17 +1,21 @@
 //! Restarts of workloads that read the token once, and the record of them in the Secret.
 
 use chrono::{DateTime, Utc};
-use futures::{StreamExt, stream};
+use futures::future::join_all;
 use itwin_api::{credential::RolloutRestartTarget, time};
 use itwin_core::{
     events::{EventReason, Transition},
     messages_restart::{self, Obstacle},
     observed::ObservedState,
-    restart::{Obstructed, Order, Restart, Wanted},
+    restart::{Obstructed, Order, Recorded, Restart, Restarts, Wanted},
 };
 use kube::Resource;
 
-use super::{action_error::ActionError, context::Context, reconciler::Reconciler};
+use super::{
+    action_error::ActionError,
+    context::Context,
+    reconciler::{Reconciler, Restarted},
+};
 use crate::{
     act::{
         rollout::{self, Cause},
@@ -21,21 +25,25 @@ use crate::{
     observe::index::Known,
 };
 
-/// Workloads that are restarted at the same time. The schema allows 16, each takes two calls of at most 8 s: all take a
-/// minute at most, less than a reconcile may.
+/// Workloads that are restarted in one step, at the same time. The schema allows 16, each takes at most 8 s. After a step
+/// in which one failed, that is reported and others have their turn.
 const AT_ONCE: usize = 4;
 
 impl Reconciler<'_> {
     /// What is to be done about workloads for the token that was observed.
     pub(super) fn observe_restarts(&mut self, observed: &ObservedState) -> Restart {
         let Some(held) = observed.held_for_spec() else { return Restart::Done };
-        let recorded_for = match self.context.index.get(&self.references.target) {
-            Known::Present(secret_metadata) => secret_metadata.restarted_for,
-            Known::Absent | Known::Unknown => None,
+        let known = self.context.index.get(&self.references.target);
+        let recorded = match &known {
+            Known::Present(secret_metadata) => Recorded {
+                restarted_for: secret_metadata.restarted_for,
+                targets: secret_metadata.restart_targets.as_deref(),
+            },
+            Known::Absent | Known::Unknown => Recorded::default(),
         };
-        let wanted = Wanted::new(&self.references.credential.spec);
+        let wanted = Wanted::new(&self.references.credential.spec).within(held.lifetime());
         let now = self.context.clock.monotonic().into_std();
-        self.retry_state.restarts.observe(held.issued_at, recorded_for, &wanted, now)
+        self.retry_state.restarts.observe(held.issued_at, recorded, &wanted, now)
     }
 
     /// Notes that a token was written for which workloads will be restarted.
@@ -47,9 +55,8 @@ impl Reconciler<'_> {
 
     /// Restarts the workloads that are due. What fails is reported and tried again later; the token is good.
     pub(super) async fn restart_workloads(&mut self, issued_at: DateTime<Utc>) {
-        let Context { cluster, clock, events, .. } = self.context;
+        let Context { cluster, clock, .. } = self.context;
         let restarts = &mut self.retry_state.restarts;
-        let reported = restarts.failure();
         let cause = Cause {
             namespace: &self.references.key.namespace,
             uid: &self.references.uid,
@@ -57,28 +64,34 @@ impl Reconciler<'_> {
             written_at: restarts.written_at().unwrap_or(issued_at),
             now: clock.now(),
         };
-        let orders = restarts.orders(clock.monotonic().into_std());
-        let results = stream::iter(orders).map(async |Order { target, was_missing }| {
+        let orders = restarts.orders(clock.monotonic().into_std()).into_iter().take(AT_ONCE);
+        let results = join_all(orders.map(async |Order { target, was_missing }| {
             let result = rollout::restart(cluster, &target, was_missing, &cause).await;
             (target, result)
-        });
-        // in their order, so that messages do not change
-        let results: Vec<(RolloutRestartTarget, Result<bool, CallError>)> = results.buffered(AT_ONCE).collect().await;
+        }));
+        let results: Vec<(RolloutRestartTarget, Result<bool, CallError>)> = results.await;
         let restarted = results.iter().filter(|(_, result)| *result == Ok(true));
-        let restarted: Vec<String> = restarted.map(|(target, _)| messages_restart::name(target)).collect();
+        self.restarted.names.extend(restarted.map(|(target, _)| messages_restart::name(target)));
+        self.restarted.issued_at = Some(issued_at);
         let results = results.into_iter().map(|(target, result)| {
             let result = result.map(drop).map_err(|error| obstructed(&target, &error));
             (target, result)
         });
         restarts.ended(results.collect(), cause.uid, clock.monotonic().into_std());
-        let failure = restarts.failure().filter(|failure| reported.as_ref() != Some(failure));
+    }
+
+    /// Publishes what became of workloads.
+    pub(super) async fn publish_restarts(&mut self) {
+        let events = &self.context.events;
+        let failed = self.restarted.has_failed(&self.retry_state.restarts);
+        let Restarted { names, issued_at: Some(issued_at), .. } = std::mem::take(&mut self.restarted) else { return };
         let about = self.references.credential.object_ref(&());
-        if !restarted.is_empty() {
-            let note = format!("{} restarted, for the token of {}", restarted.join(", "), time::to_rfc3339(issued_at));
+        if !names.is_empty() {
+            let note = format!("{} restarted, for the token of {}", names.join(", "), time::to_rfc3339(issued_at));
             tracing::info!(credential = %self.references.key, "{note}");
             events.publish(&about, Transition::normal(EventReason::RolloutRestarted, note)).await;
         }
-        if let Some(failure) = failure {
+        if let Some(failure) = self.retry_state.restarts.failure().filter(|_| failed) {
             tracing::warn!(credential = %self.references.key, "workloads were not restarted: {failure}");
             events.publish(&about, Transition::warning(EventReason::RolloutRestarted, failure)).await;
         }
@@ -91,16 +104,42 @@ impl Reconciler<'_> {
         observed: &ObservedState,
         known: &Known,
     ) -> Result<(), ActionError> {
-        let Context { cluster, clock, index, .. } = self.context;
+        let Context { cluster, .. } = self.context;
         let Known::Present(secret_metadata) = known else { return Err(ActionError::Changed) };
         let credential = self.references.credential;
-        match secret_writer::record_restarts(cluster, credential, secret_metadata, issued_at).await {
+        let result = secret_writer::record_restarts(cluster, credential, secret_metadata, issued_at).await;
+        self.recorded(result, observed, Restarts::recorded)
+    }
+
+    /// Has the Secret record which workloads are left once none of them can be restarted now: a later process must not
+    /// restart the others again, whose annotation others may remove. One that fails is tried again after the next try of a
+    /// workload.
+    pub(super) async fn record_left(&mut self, observed: &ObservedState, known: &Known) -> Result<(), ActionError> {
+        let Context { cluster, clock, .. } = self.context;
+        let Some(left) = self.retry_state.restarts.obstructed(clock.monotonic().into_std()) else { return Ok(()) };
+        let Known::Present(secret_metadata) = known else { return Err(ActionError::Changed) };
+        if secret_metadata.restart_targets.as_deref() == Some(&left) {
+            return Ok(());
+        }
+        let credential = self.references.credential;
+        let result = secret_writer::record_left(cluster, credential, secret_metadata, &left).await;
+        self.recorded(result, observed, Restarts::narrowed)
+    }
+
+    /// Notes how the write of a record ended; `note` is what follows one that succeeded.
+    fn recorded(
+        &mut self,
+        result: Result<Written, CallError>,
+        observed: &ObservedState,
+        note: impl FnOnce(&mut Restarts),
+    ) -> Result<(), ActionError> {
+        match result {
             Ok(Written { secret_metadata, is_what_we_wrote }) => {
-                self.retry_state.restarts.recorded();
+                note(&mut self.retry_state.restarts);
                 if is_what_we_wrote && observed.is_verified() {
                     self.retry_state.target_verified(secret_metadata.version.clone());
                 }
-                index.observe(&self.references.target, secret_metadata);
+                self.context.index.observe(&self.references.target, secret_metadata);
                 self.fetched.target = None;
             }
             Err(CallError::Conflict | CallError::NotFound) => return Err(ActionError::Changed),
@@ -108,7 +147,7 @@ impl Reconciler<'_> {
             Err(error) => {
                 let message = messages_restart::not_recorded(&self.references.target.to_string(), &error);
                 tracing::warn!(credential = %self.references.key, "{message}");
-                let now = clock.monotonic().into_std();
+                let now = self.context.clock.monotonic().into_std();
                 self.retry_state.restarts.record_failed(message, &self.references.uid, now);
             }
         }
@@ -120,6 +159,7 @@ fn obstructed(target: &RolloutRestartTarget, error: &CallError) -> Obstructed {
     let obstacle = match error {
         CallError::NotFound => Obstacle::Missing,
         CallError::NotServed => Obstacle::KindMissing,
+        error if let Some(advice) = error.why().admission_advice() => Obstacle::Admission(error, advice),
         CallError::Forbidden(why) => Obstacle::Forbidden(why),
         error => Obstacle::Failed(error),
     };

@@ -56,6 +56,7 @@ impl Reconciler<'_> {
                 return Ok(());
             }
         }
+        self.follow_news();
         let Context { cluster, .. } = self.context;
         match secret_writer::patch_own_metadata(cluster, self.references.credential, secret_metadata).await {
             Ok(written) => {

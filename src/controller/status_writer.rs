@@ -8,6 +8,7 @@ use itwin_api::{
     time,
 };
 use itwin_core::{object::ObjectKey, observed::ObservedState, revisions, status};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -41,6 +42,20 @@ pub(super) fn gauges(
         // nothing is attempted while it is suspended
         failures: if observed.suspend { 0 } else { shown.max(failures) },
     }
+}
+
+/// The conditions of others where the object was changed since it had this resourceVersion, with the one that guards
+/// them: a call may hang for long, and the list is written as a whole.
+pub(super) fn others_since(
+    context: &Context,
+    key: &ObjectKey,
+    uid: &str,
+    resource_version: Option<&str>,
+) -> Option<(Vec<Condition>, Option<String>)> {
+    let object = context.namespaces.changed_since(key, uid, numeric(resource_version))?;
+    let conditions = object.status.map(|status| status.conditions).unwrap_or_default();
+    let others = conditions.into_iter().filter(|condition| !status::is_ours(condition)).collect();
+    Some((others, object.metadata.resource_version))
 }
 
 /// A status to write.

@@ -171,6 +171,7 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
                 for gone in watched.credentials.listing_ended(incarnation) {
                     forget(&context, &gone);
                 }
+                events.listed();
                 watched.enqueue_all();
             }
         }
@@ -223,7 +224,11 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
                 for gone in before.into_iter().flatten().filter(|old| is_gone(old)) {
                     forget(&gone);
                 }
+                events.listed();
+                context.namespaces.authorities_listed.send_replace(true);
                 context.namespaces.enqueue_authorities();
+                // credentials that name none of them wait, or report that it is not known
+                context.namespaces.enqueue_users_of_none_of(|name| context.authorities.is_announced(name));
             }
         }
     }
@@ -256,6 +261,7 @@ pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sende
                 continue;
             }
             Event::InitDone => {
+                events.listed();
                 listed.send_replace(true);
                 context.index.listing_ended(namespace.as_deref())
             }

@@ -22,7 +22,7 @@ fn open(directory: &TempDir) -> Journal {
 /// A process that leads and has these credentials.
 fn leading(directory: &TempDir, names: &[&str]) -> Journal {
     let journal = open(directory);
-    journal.leads(names.iter().map(|name| Arc::new(key(name))));
+    journal.leads(names.iter().map(|name| Arc::new(key(name))), |_| true);
     journal
 }
 
@@ -198,7 +198,7 @@ fn held_back_credentials_are_counted_until_they_are_reconciled() {
     crash(leading(&directory, &["a", "b"]), &["a"]);
     let metrics = Arc::new(Metrics::new(false).expect("metrics"));
     let journal = Journal::open(Some(directory.path()), &metrics);
-    journal.leads(["a", "b"].iter().map(|name| Arc::new(key(name))));
+    journal.leads(["a", "b"].iter().map(|name| Arc::new(key(name))), |_| true);
     let held = || {
         let text: String = metrics.pages().expect("text").collect();
         text.lines().any(|line| line == "itwin_held_back_credentials 1")
@@ -215,7 +215,7 @@ fn without_a_directory_there_are_no_suspects() {
     let metrics = Arc::new(Metrics::new(false).expect("metrics"));
     for directory in [None, Some(Path::new("/there/is/no/such/directory"))] {
         let journal = Journal::open(directory, &metrics);
-        journal.leads(std::iter::once(Arc::new(key("a"))));
+        journal.leads(std::iter::once(Arc::new(key("a"))), |_| true);
         reconcile(&journal, "a").expect("there are no suspects");
     }
 }

@@ -74,7 +74,7 @@ const FAMILIES: [Family; 6] = [
     },
     Family {
         name: "itwin_credential_consecutive_failures",
-        help: "Failed attempts since the last token; 0 while the credential is suspended.",
+        help: "Failed renewals since the last token; 0 while the credential is suspended.",
         value: |gauges| Some(f64::from(gauges.failures)),
     },
     Family {

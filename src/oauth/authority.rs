@@ -20,7 +20,7 @@ use itwin_oauth::{
     key_set::KeySet,
     sensitive::Sensitive,
     token::{self, Server, TokenRequest, TokenResponse},
-    transport::{self, Transport},
+    transport::{self, Transport, TransportError},
 };
 use tokio::time::Instant;
 use url::Url;
@@ -30,6 +30,8 @@ use crate::{clock::Clock, config::authority::AuthorityConfig, metrics::Metrics};
 /// Keys are fetched again for a token that no key verifies at most this often: a forged token must not become a way to
 /// make the operator call the authority.
 const KEY_REFETCH_INTERVAL: Duration = Duration::from_secs(60);
+/// The deadline of each step of fetching keys for a token that was just issued.
+const KEY_REFETCH_LIMIT: Duration = Duration::from_secs(15);
 
 /// Makes what carries requests to an authorization server. [`super::http::Http::connect`] is the one that sends them.
 pub type Connect = Arc<dyn Fn(&AuthorityConfig) -> Result<Arc<dyn Transport + Send>, String> + Send + Sync>;
@@ -50,8 +52,6 @@ pub struct Authority {
 
 /// The metadata and the keys that an authority publishes.
 pub struct Metadata {
-    /// Its issuer identifier as it writes it itself, with or without a trailing slash.
-    pub issuer: String,
     /// Its endpoints.
     pub endpoints: Endpoints,
     /// Its signing keys; none where tokens are opaque.
@@ -102,25 +102,23 @@ impl Authority {
     /// # Errors
     /// [`MetadataError`].
     pub async fn refresh(&self) -> Result<Arc<Metadata>, MetadataError> {
-        let (issuer, endpoints) = self.discover().await?;
+        let endpoints = self.discover().await?;
         let keys = if self.config.verify { Some(self.fetch_keys(endpoints.jwks.as_ref()).await?) } else { None };
         let (refreshed_at, refreshed) = (self.clock.now(), self.clock.monotonic());
-        Ok(self.store(Metadata { issuer, endpoints, keys, refreshed_at, refreshed }))
+        Ok(self.store(Metadata { endpoints, keys, refreshed_at, refreshed }))
     }
 
-    async fn discover(&self) -> Result<(String, Endpoints), MetadataError> {
+    async fn discover(&self) -> Result<Endpoints, MetadataError> {
         let config = &self.config;
         if let Some(token) = &config.token_endpoint
             && (config.jwks_uri.is_some() || !config.verify)
         {
-            return Ok((
-                config.written_issuer.clone(),
-                Endpoints { token: token.clone(), jwks: config.jwks_uri.clone() },
-            ));
+            return Ok(Endpoints { token: token.clone(), jwks: config.jwks_uri.clone() });
         }
         let url = discovery::document_url(&config.issuer);
         let body = self.get(&url, Document::Discovery).await?;
-        Ok(discovery::endpoints(&body, &config.issuer, config.token_endpoint.as_ref(), config.jwks_uri.as_ref())?)
+        let (token, jwks) = (config.token_endpoint.as_ref(), config.jwks_uri.as_ref());
+        Ok(discovery::endpoints(&body, &config.issuer, token, jwks, config.verify)?)
     }
 
     async fn fetch_keys(&self, url: Option<&Url>) -> Result<KeySet, MetadataError> {
@@ -170,7 +168,7 @@ impl Authority {
         let id = assertion_id().ok_or_else(|| RequestError::NotSent(token_messages::no_randomness(names)))?;
         let server = Server {
             token_endpoint: &metadata.endpoints.token,
-            issuer: &metadata.issuer,
+            issuer: &self.config.written_issuer,
             assertion: &self.config.assertion,
         };
         let response = token::request(&*self.transport, server, request, self.clock.now(), &id).await?;
@@ -203,15 +201,45 @@ impl Authority {
             return Ok(self.metadata());
         }
         *last = Some(self.clock.monotonic());
-        self.refresh().await.map(Some)
+        let refreshed = match (within_limit(Document::Discovery, self.refresh()).await, self.metadata()) {
+            // rotated keys are found where they were, although the discovery document is of no use
+            (Err(MetadataError::Transport(Document::Discovery, _) | MetadataError::Discovery(_)), Some(known)) => {
+                let keys = within_limit(Document::KeySet, self.fetch_keys(known.endpoints.jwks.as_ref())).await;
+                keys.map(|keys| self.with_keys(known, keys))
+            }
+            (refreshed, _) => refreshed,
+        };
+        // those that waited for this one need not ask once more
+        *last = Some(self.clock.monotonic());
+        refreshed.map(Some)
     }
+
+    /// Stores other keys, unless a whole refresh has ended meanwhile.
+    fn with_keys(&self, known: Arc<Metadata>, keys: KeySet) -> Arc<Metadata> {
+        match self.metadata() {
+            Some(newer) if newer.refreshed > known.refreshed => newer,
+            _ => {
+                let Metadata { refreshed_at, refreshed, .. } = *known;
+                self.store(Metadata { endpoints: known.endpoints.clone(), keys: Some(keys), refreshed_at, refreshed })
+            }
+        }
+    }
+}
+
+/// The token was issued already, and a reconcile does not last for ever.
+async fn within_limit<T>(
+    document: Document,
+    fetched: impl Future<Output = Result<T, MetadataError>>,
+) -> Result<T, MetadataError> {
+    let late = |_| MetadataError::Transport(document, TransportError::Timeout(KEY_REFETCH_LIMIT));
+    tokio::time::timeout(KEY_REFETCH_LIMIT, fetched).await.map_err(late)?
 }
 
 /// Whether other keys may verify the token: some servers publish a new key under the identifier of the old one, or
 /// without any.
 fn may_be_rotation(error: VerificationError) -> bool {
-    use VerificationError::{AlgorithmMismatch, Signature, UnknownKey};
-    matches!(error, UnknownKey | Signature | AlgorithmMismatch)
+    use VerificationError::{AlgorithmMismatch, Signature, UnknownKey, UnusableKey};
+    matches!(error, UnknownKey | UnusableKey | Signature | AlgorithmMismatch)
 }
 
 /// A fresh identifier for a client assertion; `None` where the system gives no random numbers, without which there is

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use itwin_oauth::{
     tls::{TlsError, TrustedRoots},
     token::ErrorCode,
-    transport::{ClientCertificateAsked, Transport, TransportError, body_max, retry_after},
+    transport::{ClientCertificateAsked, TOO_MANY_REQUESTS, Transport, TransportError, body_max, retry_after},
 };
 use reqwest::{Url, redirect};
 use rustls::pki_types::CertificateDer;
@@ -25,7 +25,7 @@ use crate::{clock::Clock, config::proxy::Proxies};
 /// Idle connections are closed after this: shorter than the usual 60 s of load balancers, so that a renewal does not
 /// meet a connection that the other side has just closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The body of a 5xx is read for so long: it may name an OAuth error, and what the status says is known.
+/// The body of a 429 or 5xx is read for so long: it may name an OAuth error, and what the status says is known.
 const ERROR_BODY_WITHIN: Duration = Duration::from_secs(1);
 /// How a web server answers a client that has no certificate: nginx with 400 (or 495 and 496 where an error page is
 /// configured), others with 401 or 403.
@@ -52,12 +52,12 @@ pub struct Deadlines {
 }
 
 impl Http {
-    /// A client that trusts `roots`, or the system's roots where there are none.
+    /// A client that trusts `roots`, or the system's roots where there are none; messages name where they come from.
     ///
     /// # Errors
     /// Text that says what is wrong with the roots, and where they come from.
     pub fn new(
-        roots: Option<&[CertificateDer<'static>]>,
+        (roots, roots_from): (Option<&[CertificateDer<'static>]>, TrustedRoots),
         deadlines: Deadlines,
         proxies: Proxies,
         clock: Clock,
@@ -77,8 +77,7 @@ impl Http {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()
             .map_err(|error| format!("no TLS client can be made ({})", root_cause(&error)))?;
-        let roots = if roots.is_some() { TrustedRoots::Configured } else { TrustedRoots::System };
-        Ok(Self { client, deadlines, clock, roots, servers: Servers::default() })
+        Ok(Self { client, deadlines, clock, roots: roots_from, servers: Servers::default() })
     }
 
     /// What makes such clients from the configuration of an authority.
@@ -86,7 +85,8 @@ impl Http {
     pub fn connect(clock: Clock, proxies: Proxies) -> Connect {
         Arc::new(move |config| {
             let deadlines = Deadlines { request: config.request_timeout, connect: config.connect_timeout };
-            let http = Self::new(config.roots.as_deref(), deadlines, proxies.clone(), clock.clone())?;
+            let roots = (config.roots.as_deref(), config.roots_from);
+            let http = Self::new(roots, deadlines, proxies.clone(), clock.clone())?;
             Ok(Arc::new(http))
         })
     }
@@ -102,15 +102,17 @@ impl Http {
         if status.is_redirection() {
             return Err(TransportError::Redirect(status.as_u16()));
         }
-        if status == http::StatusCode::TOO_MANY_REQUESTS {
-            return Err(TransportError::RateLimited(retry_after));
-        }
-        if status.is_server_error() {
-            // the server failed, with or without a body that can be read
+        let is_limited = status.as_u16() == TOO_MANY_REQUESTS;
+        if is_limited || status.is_server_error() {
+            // the status is an answer, with or without a body that can be read
             let body =
                 tokio::time::timeout(ERROR_BODY_WITHIN, self.body(&mut response, in_this_request, longest)).await;
             let body = body.ok().and_then(Result::ok).unwrap_or_default();
-            return Err(TransportError::Server(status.as_u16(), retry_after, body));
+            return Err(if is_limited {
+                TransportError::RateLimited(retry_after, body)
+            } else {
+                TransportError::Server(status.as_u16(), retry_after, body)
+            });
         }
         let body = self.body(&mut response, in_this_request, longest).await?;
         let mut answer = http::Response::new(body);

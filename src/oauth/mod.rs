@@ -6,4 +6,4 @@ pub mod authority;
 mod cause;
 mod handshake;
 pub mod http;
-mod tls;
+pub(crate) mod tls;

@@ -18,6 +18,8 @@ use rustls::{
 use super::{cause::bounded, handshake::NoClientCertificate};
 
 /// There is nothing that a server's certificate could be signed by.
+const NO_CONFIGURED_ROOTS: &str =
+    "caBundle or caBundleRef: no certificate in it can be used: write the PEM certificate of the CA";
 const NO_SYSTEM_ROOTS: &str = "the operator has no root certificates of the system, such as those of \
      /etc/ssl/certs/ca-certificates.crt in its image: put the CA of the server into spec.caBundle, or correct the image \
      (SSL_CERT_FILE, SSL_CERT_DIR)";
@@ -40,12 +42,9 @@ pub fn config(roots: Option<&[CertificateDer<'static>]>) -> Result<ClientConfig,
 
 fn configured_roots(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
-    for certificate in certificates {
-        let invalid =
-            |error: Error| format!("caBundle: no TLS client can be made with it ({})", bounded(&error.to_string()));
-        store.add(certificate.clone()).map_err(invalid)?;
-    }
-    Ok(store)
+    // as for those of the system: one of many that cannot be read is no reason to trust none
+    let (usable, _) = store.add_parsable_certificates(certificates.iter().cloned());
+    if usable == 0 { Err(NO_CONFIGURED_ROOTS.to_owned()) } else { Ok(store) }
 }
 
 fn system_roots() -> Result<RootCertStore, String> {
@@ -145,19 +144,27 @@ mod tests {
     fn every_handshake_is_a_full_one() {
         let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let certificate = certified.cert.der().clone();
-        let client = Arc::new(config(Some(std::slice::from_ref(&certificate))).expect("roots"));
+        let full = config(Some(std::slice::from_ref(&certificate))).expect("roots");
+        // what a client without that setting does, or the test would pass with any server that resumes nothing
+        let mut resuming = full.clone();
+        resuming.resumption = Resumption::default();
+        let kinds = [(full, HandshakeKind::Full), (resuming, HandshakeKind::Resumed)];
         for version in [&TLS12, &TLS13] {
             let provider = Arc::new(aws_lc_rs::default_provider());
             let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
             let server = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[version]);
             let server = server.expect("a version").with_no_client_auth();
             let server = Arc::new(server.with_single_cert(vec![certificate.clone()], key).expect("a server"));
-            for number in 0..3 {
-                let name = ServerName::try_from("localhost").expect("a name");
-                let mut client = ClientConnection::new(client.clone(), name).expect("a client");
-                let mut server = ServerConnection::new(server.clone()).expect("a server");
-                exchange(&mut client, &mut server);
-                assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full), "{version:?}, connection {number}");
+            for (client, kind) in &kinds {
+                let client = Arc::new(client.clone());
+                for number in 0..3 {
+                    let name = ServerName::try_from("localhost").expect("a name");
+                    let mut client = ClientConnection::new(client.clone(), name).expect("a client");
+                    let mut server = ServerConnection::new(server.clone()).expect("a server");
+                    exchange(&mut client, &mut server);
+                    let expected = if number == 0 { HandshakeKind::Full } else { *kind };
+                    assert_eq!(client.handshake_kind(), Some(expected), "{version:?}, connection {number}");
+                }
             }
         }
     }
@@ -166,8 +173,12 @@ mod tests {
     fn message_about_missing_roots_names_what_is_missing() {
         let missing = trusted_by_system(Vec::new()).expect_err("nothing is trusted");
         assert!(missing.starts_with("the operator has no root certificates of the system"), "{missing}");
-        let invalid = config(Some(&[CertificateDer::from(vec![0])])).expect_err("no certificate");
-        assert!(invalid.starts_with("caBundle: "), "{invalid}");
+        let unusable = CertificateDer::from(vec![0]);
+        let invalid = config(Some(std::slice::from_ref(&unusable))).expect_err("no certificate");
+        assert!(invalid.starts_with("caBundle or caBundleRef: "), "{invalid}");
+        let usable =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate").cert.der().clone();
+        assert!(config(Some(&[unusable, usable])).is_ok(), "one of many that cannot be read does no harm");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, Utc};
 use itwin_api::{
     authority::ClientAuthentication,
     conditions::Reason,
@@ -10,7 +9,7 @@ use itwin_api::{
     limits::{CERTIFICATE_MAX, CLIENT_ID_MAX, CLIENT_SECRET_MAX, KEY_ID_MAX, PRIVATE_KEY_MAX, USER_MAX},
     time,
 };
-use itwin_core::{failure::Failure, fingerprint};
+use itwin_core::{client_keys, failure::Failure, fingerprint, observed::Expires};
 use itwin_oauth::{
     assertion::{ClientKey, Thumbprints},
     sensitive::Sensitive,
@@ -28,8 +27,8 @@ pub struct ClientMaterial {
     private_key: Value,
     username: Value,
     password: Value,
-    /// When the credentials expire, if the Secret says so. It is no part of them.
-    expires_at: Option<Result<DateTime<Utc>, &'static str>>,
+    /// When the credentials expire, if the Secret says so. It is no part of them, and need not be readable.
+    expires: Option<Expires>,
     /// The values that a Secret need not have.
     key_id: Option<Value>,
     certificate: Option<Value>,
@@ -63,12 +62,11 @@ impl ClientMaterial {
         };
         let key_id = optional(&keys.key_id_key, KEY_ID_MAX, false);
         let certificate = optional(&keys.certificate_key, CERTIFICATE_MAX, true);
-        let expires_at = optional(&keys.expires_at_key, TIME_MAX, false);
+        let expires = optional(&keys.expires_at_key, TIME_MAX, false).map(|text| read_time(text.ok().as_ref()));
         let mut take =
             |key: &str, longest: usize, may_have_lines: bool| read(take_if_any(key), longest, may_have_lines);
         Self {
-            expires_at: expires_at
-                .map(|text| text.map_err(drop).and_then(|text| read_time(&text)).map_err(|()| NOT_A_TIME)),
+            expires,
             id: take(&keys.client_id_key, CLIENT_ID_MAX, false),
             client_secret: take(&keys.client_secret_key, CLIENT_SECRET_MAX, false),
             private_key: take(&keys.private_key_key, PRIVATE_KEY_MAX, true),
@@ -113,9 +111,6 @@ impl ClientMaterial {
                 name.zip(password).map(|(name, password)| User { name, password })
             }
         };
-        if let Some(Err(why)) = self.expires_at {
-            wrong.push((self.keys.expires_at_key.clone(), Cow::Borrowed(why)));
-        }
         match (id, proof) {
             (Some(id), Some(proof)) if wrong.is_empty() => {
                 Ok(ClientCredentials { id: id.expose().to_owned(), proof, user })
@@ -126,8 +121,8 @@ impl ClientMaterial {
 
     /// When the credentials expire, if the Secret says so.
     #[must_use]
-    pub fn expires_at(&self) -> Option<DateTime<Utc>> {
-        self.expires_at?.ok()
+    pub fn expires(&self) -> Option<Expires> {
+        self.expires
     }
 
     /// The private key, with what names it.
@@ -184,13 +179,11 @@ impl ClientMaterial {
 /// What is wrong with a certificate.
 const NOT_A_CERTIFICATE: &str =
     "is no PEM certificate: write the one that is registered for the private key, or remove the key";
-/// What is wrong with a time when the credentials expire. It says nothing about the value.
-const NOT_A_TIME: &str = "is no time in RFC 3339: write one such as 2027-01-31T00:00:00Z, or remove the key";
 /// The length of such a time, with fractions of a second and an offset.
 const TIME_MAX: usize = 64;
 
-fn read_time(text: &Sensitive) -> Result<DateTime<Utc>, ()> {
-    time::from_rfc3339(text.expose()).ok_or(())
+fn read_time(text: Option<&Sensitive>) -> Expires {
+    text.and_then(|text| time::from_rfc3339(text.expose())).map_or(Expires::Invalid, Expires::At)
 }
 
 fn without_newline(bytes: &[u8]) -> &[u8] {
@@ -216,18 +209,27 @@ fn value(text: &Sensitive, may_have_lines: bool) -> Result<Sensitive, &'static s
 
 /// The failure if the client Secret does not exist.
 #[must_use]
-pub fn not_found(secret_ref: &str, keys: &ClientCredentialsRef) -> Failure {
+pub fn not_found(
+    secret_ref: &str,
+    keys: &ClientCredentialsRef,
+    method: ClientAuthentication,
+    grant: GrantType,
+) -> Failure {
+    let required = client_keys::required(keys, method, grant);
+    let noun = if required.len() == 1 { "key" } else { "keys" };
     Failure::new(
         Reason::ClientCredentialsNotFound,
         format!(
-            "Secret {secret_ref} does not exist: create it with the keys {} and {} from the app registration",
-            keys.client_id_key, keys.client_secret_key
+            "Secret {secret_ref} does not exist: create it with the {noun} {} from the app registration",
+            client_keys::enumerated(&required)
         ),
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
 
     fn material(data: &[(&str, &[u8])]) -> ClientMaterial {
@@ -316,35 +318,34 @@ mod tests {
     #[test]
     fn everything_that_is_wrong_is_reported_at_once() {
         assert_eq!(
-            rejected(&[("password", b"\n"), ("expires_at", b"tomorrow")], POST, GrantType::Password),
+            rejected(&[("password", b"\n")], POST, GrantType::Password),
             "key client_id of Secret team-a/client is missing: add it; key client_secret is missing: add it; key username \
-             is missing: add it; key password is empty: write its value; key expires_at is no time in RFC 3339: write one \
-             such as 2027-01-31T00:00:00Z, or remove the key"
+             is missing: add it; key password is empty: write its value"
         );
     }
 
     #[test]
-    fn time_of_expiry_is_optional_and_no_part_of_the_credentials() {
+    fn time_of_expiry_is_optional_and_no_part_of_the_credentials_even_where_it_is_none() {
         let with = |value: Option<&[u8]>| {
             let mut data = vec![("client_id", &b"id"[..]), ("client_secret", b"s")];
             data.extend(value.map(|value| ("expires_at", value)));
             let material = material(&data);
             let message = material.credentials(POST, SERVICE).err().map(|failure| failure.message);
-            (material.expires_at(), message, material.fingerprint(&Sensitive::new("token".to_owned())))
+            (material.expires(), message, material.fingerprint(&Sensitive::new("token".to_owned())))
         };
         let (none, message, fingerprint) = with(None);
         assert_eq!((none, message), (None, None));
         for value in ["2027-01-31T00:00:00Z", "2027-01-31T01:00:00.000+01:00\n"] {
-            let (at, message, same) = with(Some(value.as_bytes()));
-            assert_eq!((at.map(|at| at.timestamp()), message), (Some(1_801_353_600), None), "{value}");
+            let (expires, message, same) = with(Some(value.as_bytes()));
+            let at = DateTime::from_timestamp(1_801_353_600, 0).map(Expires::At);
+            assert_eq!((expires, message), (at, None), "{value}");
             assert_eq!(same, fingerprint, "{value}");
         }
         let invalid = ["", "\n", "2027-01-31", "1801353600", "soon", "2027-13-01T00:00:00Z", "2027-01-31T00:00:00"];
         for value in invalid.map(str::as_bytes).into_iter().chain([&b"\xff"[..], &[b'2'; 100_000]]) {
-            let (at, message, _) = with(Some(value));
-            assert_eq!(at, None);
-            let message = message.unwrap_or_default();
-            assert_eq!(message, format!("key expires_at of Secret team-a/client {NOT_A_TIME}"), "{value:?}");
+            let (expires, message, same) = with(Some(value));
+            assert_eq!((expires, message), (Some(Expires::Invalid), None), "{value:?}");
+            assert_eq!(same, fingerprint, "{value:?}");
         }
     }
 
@@ -373,6 +374,30 @@ mod tests {
         // who signs nothing needs neither
         let post: &[(&str, &[u8])] = &[("client_id", b"id"), ("client_secret", b"s"), ("certificate", b"x")];
         assert_eq!(rejected(post, POST, SERVICE), "");
+    }
+
+    #[test]
+    fn secret_that_does_not_exist_is_to_be_created_with_the_keys_that_a_request_needs() {
+        let keys: ClientCredentialsRef = serde_json::from_value(serde_json::json!({"name": "client"})).expect("valid");
+        let message = |method, grant| not_found("team-a/client", &keys, method, grant).message;
+        assert_eq!(
+            message(POST, SERVICE),
+            "Secret team-a/client does not exist: create it with the keys client_id and client_secret from the app \
+             registration"
+        );
+        assert!(message(ClientAuthentication::PrivateKeyJwt, SERVICE).contains("keys client_id and private_key from"));
+        let public = message(ClientAuthentication::None, GrantType::Password);
+        assert!(public.contains("the keys client_id, username and password from"), "{public}");
+        // and no request misses another key
+        for method in [POST, ClientAuthentication::PrivateKeyJwt, ClientAuthentication::None] {
+            for grant in [SERVICE, GrantType::Password] {
+                let missing = rejected(&[], method, grant);
+                for key in client_keys::required(&keys, method, grant) {
+                    assert!(missing.contains(&format!("key {key} ")), "{missing}");
+                }
+                assert_eq!(missing.matches(" is missing").count(), client_keys::required(&keys, method, grant).len());
+            }
+        }
     }
 
     #[test]

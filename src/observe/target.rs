@@ -67,6 +67,8 @@ pub struct SecretMetadata {
     pub renewed_for: Option<Arc<str>>,
     /// When the token was issued for which all workloads were restarted.
     pub restarted_for: Option<DateTime<Utc>>,
+    /// The workloads that are left for the token.
+    pub restart_targets: Option<Arc<str>>,
     /// What the token was issued for.
     pub description: Description,
     /// The number of keys of `data` that the operator wrote; `None` if another field manager wrote a key or an
@@ -120,6 +122,7 @@ impl SecretMetadata {
             template: annotation(secret_keys::TEMPLATE).map(intern),
             renewed_for: annotation(secret_keys::RENEWED_FOR).map(Arc::from),
             restarted_for: annotation(secret_keys::RESTARTED_FOR).and_then(time::from_rfc3339),
+            restart_targets: annotation(secret_keys::RESTART_TARGETS).map(intern),
             description: Description {
                 client_id: within(secret_keys::CLIENT_ID, CLIENT_ID_MAX).map(intern),
                 scopes: within(secret_keys::GRANTED, SCOPES_MAX).map(intern),

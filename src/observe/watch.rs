@@ -32,6 +32,9 @@ use super::restores::{Restores, is_lower};
 pub const WATCH_SECONDS: u32 = 60;
 /// A watch without an answer or a failure for this long has died without a notice.
 pub const WATCH_LIMIT: Duration = Duration::from_secs(180);
+/// A request for a page of a list, or for a watch, that is not answered for this long has failed. An API server under
+/// load answers lists late; one that lost a request is asked again by then.
+const ANSWER: Duration = Duration::from_secs(30);
 /// How much later than its timeout a watch may end.
 const LATE: Duration = Duration::from_secs(5);
 /// How much earlier than its timeout a watch may end that is resumed: the timeout counts from the request.
@@ -137,6 +140,11 @@ where
         }
     }
 
+    /// Those who receive the events have taken in the first list.
+    pub fn listed(&self) {
+        self.health.listed();
+    }
+
     /// The next event. Failures are logged and retried.
     pub async fn next(&mut self) -> Event<K> {
         loop {
@@ -234,11 +242,11 @@ where
 
     /// A list, or a page of one, and its resourceVersion.
     async fn request_list(&mut self, params: &ListParams) -> Result<(String, ObjectList<K>), WatchError> {
-        let list = self.api.list(params).await.map_err(WatchError::from).and_then(|list| {
+        let list = answered(self.api.list(params)).await.and_then(|list| {
             let version = list.metadata.resource_version.clone().filter(|version| !version.is_empty());
             Ok((version.ok_or(WatchError::NoVersion)?, list))
         });
-        list.inspect_err(|error| self.health.failed("list", error))
+        list.inspect(|_| self.health.accepted()).inspect_err(|error| self.health.failed("list", error))
     }
 
     /// A restore that this list shows is no reason to make it again.
@@ -251,12 +259,13 @@ where
     async fn start(&mut self, version: String) -> Result<(), WatchError> {
         let params = WatchParams { timeout: Some(WATCH_SECONDS), ..WatchParams::default() };
         let started = Instant::now();
-        match self.api.watch(&params, &version).await {
+        match answered(self.api.watch(&params, &version)).await {
             Ok(events) => {
+                self.health.accepted();
                 self.state = State::Watching { version, events: Box::pin(events), started, shown_at: None };
                 Ok(())
             }
-            Err(error) => self.failed(version, error.into()),
+            Err(error) => self.failed(version, error),
         }
     }
 
@@ -371,6 +380,14 @@ where
     fn list_within(&mut self, wait: Duration) {
         let at = Instant::now() + wait.max(self.spread);
         self.list_at = Some(self.list_at.map_or(at, |list_at| list_at.min(at)));
+    }
+}
+
+/// The answer to a request, if it comes in time.
+async fn answered<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, WatchError> {
+    match timeout(ANSWER, request).await {
+        Ok(answer) => answer.map_err(WatchError::from),
+        Err(_) => Err(WatchError::Silence),
     }
 }
 

@@ -74,10 +74,14 @@ async fn healthz(State(probes): State<Probes>) -> impl IntoResponse {
 /// A standby is ready too: its lists are complete, so that it can take over immediately.
 async fn readyz(State(probes): State<Probes>) -> impl IntoResponse {
     if *probes.ready.borrow() {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the initial list of credentials, authorities and Secrets is not complete\n")
+        return (StatusCode::OK, "ok\n".to_owned());
     }
+    let mut text = "the initial list of credentials, authorities and Secrets is not complete\n".to_owned();
+    for (path, trouble) in probes.liveness.unlisted() {
+        let trouble = trouble.map_or_else(|| "no response yet".to_owned(), |trouble| trouble.message);
+        text.push_str(&format!("{path}: {trouble}\n"));
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 async fn metrics(State(probes): State<Probes>) -> impl IntoResponse {

@@ -97,8 +97,9 @@ fn roots(cluster: &Cluster) -> Result<Option<Vec<Vec<u8>>>, String> {
 /// latter, as by kubectl.
 fn proxy(cluster: &Cluster, server: &str, proxies: &Proxies) -> Result<Option<http::Uri>, String> {
     if let Some(named) = cluster.proxy_url.as_deref().filter(|url| !url.is_empty()) {
-        let proxy = named.parse().map_err(|_| "kubeconfig: proxy-url of the cluster is no URL")?;
-        return Ok(Some(proxy));
+        let what = "kubeconfig: proxy-url of the cluster";
+        let url = Proxies::new(what, named, "")?.into_url();
+        return url.map(|url| url.as_str().parse().map_err(|_| format!("{what} is no URL"))).transpose();
     }
     let Some(url) = Url::parse(server).ok().filter(|url| !is_loopback(url)) else { return Ok(None) };
     let proxy = proxies.for_url(&url).map(|proxy| proxy.as_str().parse());
@@ -152,10 +153,22 @@ mod tests {
         assert_eq!(proxy_of(api, "", "localhost,").as_deref(), Some("proxy.example.com"));
         assert_eq!(proxy_of(api, "", "*.corp.example,"), None);
         assert_eq!(proxy_of(api, "", "proxy.example.com").as_deref(), Some("proxy.example.com"));
+        let without_scheme = ", proxy-url: 'named.example.com:3128'";
+        assert_eq!(proxy_of(api, without_scheme, "*").as_deref(), Some("named.example.com"));
         let named = ", proxy-url: 'http://named.example.com:3128'";
         assert_eq!(proxy_of(api, named, "*").as_deref(), Some("named.example.com"));
         for server in ["https://127.0.0.1:6443", "https://localhost:6443", "https://[::1]:6443"] {
             assert_eq!(proxy_of(server, "", ""), None, "{server}");
+        }
+    }
+
+    #[test]
+    fn proxy_of_the_file_that_cannot_be_used_is_reported_without_its_value() {
+        for scheme in ["socks5", "socks5h", "socks4"] {
+            let named = format!(", proxy-url: '{scheme}://user:hunter2@proxy.example.com:1080'");
+            let error = config("https://api.example.com", &named, "").err().unwrap_or_default();
+            let expected = "kubeconfig: proxy-url of the cluster: SOCKS proxies are not supported; write the URL of an";
+            assert!(error.starts_with(expected) && !error.contains("hunter2"), "{error}");
         }
     }
 

@@ -25,8 +25,9 @@ use crate::{
     liveness::Liveness,
 };
 
-/// The number of authorities that are reconciled at the same time.
-const AUTHORITY_CONCURRENCY: usize = 8;
+/// The number of authorities that are reconciled at the same time. One that does not answer takes a place for its
+/// requestTimeout, and each has at most a document of 256 KiB in memory.
+const AUTHORITY_CONCURRENCY: usize = 32;
 /// The interval of a loop's heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A loop without a heartbeat for this long is stalled.

@@ -11,6 +11,7 @@ use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
     task::{JoinError, JoinSet},
+    time::Instant,
 };
 
 use super::{
@@ -22,7 +23,7 @@ use crate::{
     cluster::Cluster,
     config::args::RunArgs,
     controller::{
-        authorities::Authorities,
+        authorities::{Authorities, LISTING},
         context::Context,
         invalid_objects::InvalidObjects,
         namespace_labels::NamespaceLabels,
@@ -36,15 +37,17 @@ use crate::{
         fence::LeadershipFence,
         lease::LeaseApi,
     },
-    liveness::Liveness,
+    liveness::{Liveness, Trouble},
     metrics::Metrics,
     oauth::authority::Connect,
     observe::{index::SecretIndex, restores::Restores},
     report::publisher::Events,
 };
 
+/// What is listed by now is acted upon while the rest is not: one namespace that cannot be listed stops no other one.
+const FIRST_LISTING: Duration = Duration::from_secs(3);
 /// A first listing of Secrets that takes longer than this is not waited for: work begins, with a read for each.
-const FIRST_LISTING: Duration = Duration::from_secs(30);
+const FIRST_LISTING_OF_SECRETS: Duration = Duration::from_secs(30);
 /// What is being done when SIGTERM comes is finished within this; giving up the Lease takes at most 3 s more. The
 /// contract gives 10 s for both.
 const FINISH: Duration = Duration::from_secs(6);
@@ -75,6 +78,7 @@ pub struct Surroundings {
 /// One line that says why it could not start, or which part of it ended.
 pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), String> {
     let Surroundings { client, liveness, clock, connect, identity, metrics, listener, mut stop } = surroundings;
+    let started = Instant::now();
     let fence = if args.leader_election { elector::fence(clock.clone()) } else { LeadershipFence::unlimited() };
     let cluster = Cluster::new(client.clone(), fence.clone(), metrics.clone());
 
@@ -95,11 +99,18 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
         restores: restores.clone(),
         events: Events::new(cluster.clone(), identity.clone(), clock.clone()),
         metrics: metrics.clone(),
-        authorities: Authorities::new(metrics.clone(), clock.clone(), connect, invalid_objects.clone()),
+        authorities: Authorities::new(
+            metrics.clone(),
+            clock.clone(),
+            connect,
+            invalid_objects.clone(),
+            liveness.clone(),
+        ),
         index: SecretIndex::default(),
         namespaces: WatchedNamespaces {
             all,
             authorities: authority_store,
+            authorities_listed: watch::Sender::new(false),
             authority_queue: WorkQueue::new(authority_queue),
         },
         namespace_labels: NamespaceLabels::default(),
@@ -114,7 +125,7 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
 
     let (ready_sender, ready) = watch::channel(false);
     let mut parts = Parts { tasks: JoinSet::new(), stop: stop.clone() };
-    let probes = Probes { metrics: metrics.clone(), liveness, ready, clock: clock.clone() };
+    let probes = Probes { metrics: metrics.clone(), liveness: liveness.clone(), ready, clock: clock.clone() };
     if let Some(listener) = listener {
         parts.start("the server of probes and metrics", admin::serve(listener, probes));
     }
@@ -128,20 +139,17 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
         reporter.invalid_objects.report(&reporter.events, &reporter.cluster.fence).await;
     });
 
-    // Secrets are listed only once it is known who cares for which: the others are forgotten as they come.
-    if parts.alongside(context.namespaces.ready()).await?.is_none() {
-        return Ok(());
-    }
-    let mut listings = if args.watch_secrets { parts.watch_secrets(&context) } else { Vec::new() };
-    let listed = tokio::time::timeout(FIRST_LISTING, all_listed(&mut listings));
-    match parts.alongside(listed).await? {
+    let listings = if args.watch_secrets { parts.watch_secrets(&context) } else { Vec::new() };
+    let all_listed = all_listed(context.clone(), listings.clone());
+    let first_listing = async { tokio::time::timeout(FIRST_LISTING, context.namespaces.listed()).await };
+    match parts.alongside(first_listing).await? {
         None => return Ok(()),
         Some(Ok(())) => {}
-        Some(Err(_)) => tracing::warn!("the first listing of Secrets takes long; work begins without it"),
+        Some(Err(_)) => tracing::warn!(unlisted = ?unlisted(&liveness), "work begins with what is listed"),
     }
     let (namespaces, leader_election) = (args.namespaces, args.leader_election);
     parts.start("the wait for the first listings", async move {
-        all_listed(&mut listings).await;
+        all_listed.await;
         ready_sender.send_replace(true);
         tracing::info!(?namespaces, leader_election, "listings are complete");
         std::future::pending().await
@@ -161,8 +169,9 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     metrics.leading(true);
     tracing::info!("this process acts");
     let mut loops = loops::start(&context, queues, &stop);
-    context.journal.leads(context.namespaces.all.iter().flat_map(|watched| watched.credentials.keys()));
-    context.namespaces.begin();
+    context.namespaces.begin_with_authorities();
+    parts.start("the start of work", begin(context.clone(), listings, started + FIRST_LISTING_OF_SECRETS));
+    parts.start("the wait for authorities", report_authorities(context.clone(), started + LISTING));
     context.invalid_objects.leads();
     let lost = async {
         match &mut leader {
@@ -217,13 +226,18 @@ impl Parts {
         }
     }
 
-    /// Starts the watches of Secrets. Each returned channel holds `true` after the first listing of one of them.
+    /// Starts the watches of Secrets. Each returned channel holds `true` after the first listing of one of them. Secrets are
+    /// listed only once it is known who cares for which: the others are forgotten as they come.
     fn watch_secrets(&mut self, context: &Arc<Context>) -> Vec<watch::Receiver<bool>> {
         let watches = 0..context.namespaces.all.len();
         watches
             .map(|watched| {
                 let (listed, listing) = watch::channel(false);
-                self.start("the watch of Secrets", watches::secrets(context.clone(), watched, listed));
+                let context = context.clone();
+                self.start("the watch of Secrets", async move {
+                    context.namespaces.all[watched].credentials.ready().await;
+                    watches::secrets(context, watched, listed).await;
+                });
                 listing
             })
             .collect()
@@ -245,11 +259,55 @@ impl Parts {
 }
 
 /// Waits for the first listing of each watch.
-async fn all_listed(listings: &mut [watch::Receiver<bool>]) {
-    for listing in listings {
+async fn all_listed(context: Arc<Context>, mut listings: Vec<watch::Receiver<bool>>) {
+    context.namespaces.listed().await;
+    for listing in &mut listings {
         // an error says that the watch has ended, and with it the process
         let _ = listing.wait_for(|listed| *listed).await;
     }
+}
+
+/// The watches whose first listing is not complete, with how they fail.
+fn unlisted(liveness: &Liveness) -> Vec<String> {
+    let why =
+        |trouble: Option<Trouble>| trouble.map_or_else(|| "no response yet".to_owned(), |trouble| trouble.message);
+    liveness.unlisted().into_iter().map(|(path, trouble)| format!("{path} ({})", why(trouble))).collect()
+}
+
+/// Acts for the credentials of each watched namespace once they are listed, and its Secrets too unless that takes long.
+async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<bool>>, limit: Instant) {
+    let mut listings = listings.into_iter();
+    let all = context.namespaces.all.iter().map(|watched| {
+        let listing = listings.next();
+        let context = &context;
+        async move {
+            watched.credentials.ready().await;
+            // they are listed after the credentials that name them
+            let limit = limit.max(Instant::now() + LISTING);
+            if let Some(mut listing) = listing {
+                let listed = listing.wait_for(|listed| *listed);
+                if tokio::time::timeout_at(limit, listed).await.is_err() {
+                    tracing::warn!(
+                        namespace = watched.namespace,
+                        "the first listing of Secrets takes long; work begins without it"
+                    );
+                }
+            }
+            context.journal.leads(watched.credentials.keys().into_iter(), |key| watched.holds(key));
+            watched.begin();
+        }
+    });
+    futures::future::join_all(all).await;
+    std::future::pending().await
+}
+
+/// Has every credential looked at if the authorities are not listed in time, so that each says why it waits.
+async fn report_authorities(context: Arc<Context>, limit: Instant) {
+    let listed = context.namespaces.authorities_listed();
+    if tokio::time::timeout_at(limit, listed).await.is_err() {
+        context.namespaces.enqueue_users_of_none_of(|name| context.authorities.is_announced(name));
+    }
+    std::future::pending().await
 }
 
 fn watched_namespaces(namespaces: &[String]) -> impl Iterator<Item = Option<String>> {

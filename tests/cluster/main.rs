@@ -9,4 +9,5 @@ mod audit;
 mod converge;
 mod faults;
 mod fixture;
+mod keycloak;
 mod world;

@@ -6,6 +6,7 @@
 mod corpus;
 mod objects;
 mod process;
+mod seeds;
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -74,6 +75,7 @@ fn names() -> Names {
         client_secret: "team/client".to_owned(),
         keys: client_keys(),
         grant_type: GrantType::ClientCredentials,
+        method: ClientAuthentication::default(),
     }
 }
 
@@ -195,7 +197,7 @@ fn deepest_json_fits_the_stack() {
     on_small_stack(|| {
         assert!(request(200, deepest(r#""access_token":"t","token_type":"Bearer","expires_in":60"#)).is_ok());
         let document = deepest(r#""issuer":"https://ims.example.com","token_endpoint":"https://ims.example.com/t""#);
-        assert!(discovery::endpoints(&document, ISSUER, None, None).is_ok());
+        assert!(discovery::endpoints(&document, ISSUER, None, None, true).is_ok());
         assert!(KeySet::parse(&deepest(r#""keys":[]"#)).is_err_and(|error| error == KeySetError::NoSigningKey));
     });
 }
@@ -204,7 +206,7 @@ fn deepest_json_fits_the_stack() {
 fn discovery_documents() {
     on_small_stack(|| {
         for text in corpus() {
-            let error = discovery::endpoints(&text, ISSUER, None, None).expect_err(&shown(&text));
+            let error = discovery::endpoints(&text, ISSUER, None, None, true).expect_err(&shown(&text));
             is_bounded(&authority_messages::unavailable(&error.into(), "ims").message, &text);
         }
     });

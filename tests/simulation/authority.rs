@@ -261,7 +261,7 @@ impl Connection {
         match behavior {
             Behavior::Unavailable(status) => return Err(TransportError::Server(status, None, Vec::new())),
             Behavior::TooManyRequests(seconds) => {
-                return Err(TransportError::RateLimited(Some(TimeDelta::seconds(seconds))));
+                return Err(TransportError::RateLimited(Some(TimeDelta::seconds(seconds)), Vec::new()));
             }
             Behavior::Malformed => return answered(200, &json!(["no", "token"])),
             _ => {}

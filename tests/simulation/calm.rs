@@ -19,8 +19,12 @@ const BACKED_OFF: TimeDelta = TimeDelta::minutes(7);
 /// A conflict is over within this: the last revert waits for 5 minutes, and the conflict ends a minute after the next
 /// backoff of 5. Edits of a Secret by users are a conflict too, if they follow a fight or each other.
 const AGREED: TimeDelta = TimeDelta::minutes(12);
-/// A failure is shown within 10 s of the attempt, which waits up to 10 s after the attempt before it.
-const SHOWN: std::time::Duration = std::time::Duration::from_secs(25);
+/// A failure is shown within 10 s of the attempt.
+const SHOWN: std::time::Duration = std::time::Duration::from_secs(10);
+/// Renewals on request come at most every 10 s: after this the next one waits for none before it.
+const UNLIMITED: std::time::Duration = std::time::Duration::from_secs(10);
+/// Rounds of a fight after which it is shown: the third revert is the first one that says so.
+const SHOWN_AFTER: usize = 3;
 /// Token requests of one credential in the time of a fight that are due without it.
 const ASKED_ANYWAY: usize = 2;
 
@@ -73,12 +77,15 @@ impl Player {
     /// because of it, and it is shown.
     pub async fn fight(&mut self, which: Which, fight: Fight) {
         let (before, asked) = (self.good(which), self.asked_in(which.namespace));
-        for _ in 0..meddler::ROUNDS {
+        for round in 1..=meddler::ROUNDS {
             if !self.is_unowned(which.namespace, &name(which)) {
                 fight.strike(&self.cluster.api, which.namespace, &name(which));
             }
             self.settles(which.namespace, BACKED_OFF);
             self.pass(meddler::ROUND).await;
+            if before.is_some() && fight != Fight::Delete && round == SHOWN_AFTER {
+                self.expect_conflict(which, fight);
+            }
             if before.is_some() && fight != Fight::Delete && !self.holds_a_token(which) {
                 let violation =
                     format!("{fight:?} over the Secret of {}/{} cost its token", which.namespace, name(which));
@@ -98,13 +105,21 @@ impl Player {
         if condition(&credential, "Ready") != "True" {
             violations.add(format!("{fight:?} over the Secret of {name} made it not Ready: {status}"));
         }
+        self.expect_conflict(which, fight);
+    }
+
+    fn expect_conflict(&self, which: Which, fight: Fight) {
+        let Some(credential) = self.reread(which) else { return };
         if reason(&credential, "Renewed") != "SecretConflict" {
-            violations.add(format!("{fight:?} over the Secret of {name} is not shown: {status}"));
+            let (name, status) = (label(&credential), &credential["status"]);
+            let violation = format!("{fight:?} over the Secret of {name} is not shown: {status}");
+            self.cluster.oracle.violations.add(violation);
         }
     }
 
     /// The API server denies the write of a renewal. That is shown, in its words, and the token stays.
     pub async fn deny(&mut self, which: Which, code: u16) {
+        self.pass(UNLIMITED).await;
         let before = self.good(which);
         let until = self.cluster.clocks.now() + TimeDelta::seconds(30);
         let to = ("secrets", Some(which.namespace));

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -23,12 +23,14 @@ pub struct Clocks {
     ahead: Arc<AtomicI64>,
     /// How long the machines slept, in milliseconds: monotonic clocks stop meanwhile.
     slept: Arc<AtomicI64>,
+    /// The wall clock of the operator was set.
+    was_set: Arc<AtomicBool>,
 }
 
 impl Clocks {
     /// Clocks that show the same time.
     pub fn new() -> Self {
-        Self { began: Instant::now(), ahead: Arc::default(), slept: Arc::default() }
+        Self { began: Instant::now(), ahead: Arc::default(), slept: Arc::default(), was_set: Arc::default() }
     }
 
     /// The true time, which servers have.
@@ -49,12 +51,18 @@ impl Clocks {
 
     /// Sets the wall clock of the operator so far ahead of the true time, or behind it.
     pub fn set_ahead(&self, ahead: TimeDelta) {
+        self.was_set.store(true, Ordering::Relaxed);
         self.ahead.store(ahead.num_milliseconds(), Ordering::Relaxed);
     }
 
     /// By how much it is ahead.
     pub fn ahead(&self) -> TimeDelta {
         TimeDelta::milliseconds(self.ahead.load(Ordering::Relaxed))
+    }
+
+    /// Whether the wall clock of the operator was always right, so that the times in statuses are.
+    pub fn were_right(&self) -> bool {
+        !self.was_set.load(Ordering::Relaxed)
     }
 
     /// The clocks of the operator.

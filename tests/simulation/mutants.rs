@@ -44,11 +44,17 @@ pub enum Mutant {
     ForgetsMinimumValidity,
     /// Every token request is sent twice.
     SendsTwice,
+    /// A failure stays in the status after the spec was changed.
+    KeepsFailure,
+    /// No status says that others keep changing the Secret.
+    HidesConflict,
+    /// What the API server says about a denied write is in no status.
+    HidesDenial,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::CutsToken,
         Self::AcceptsAll,
         Self::AlwaysReady,
@@ -63,6 +69,9 @@ impl Mutant {
         Self::RunsAhead,
         Self::ForgetsMinimumValidity,
         Self::SendsTwice,
+        Self::KeepsFailure,
+        Self::HidesConflict,
+        Self::HidesDenial,
     ];
 
     /// Breaks what passes between the operator and its servers.
@@ -114,8 +123,37 @@ impl Mutant {
                 status(|credential| credential["status"]["usableUntil"] = credential["status"]["expiresAt"].clone());
             }
             Self::FreezesConditions => freeze_conditions(api),
+            Self::KeepsFailure => keep_failure(api),
+            Self::HidesConflict => {
+                status(|credential| replace_failure(credential, "SecretConflict", "SecretWriteFailed"))
+            }
+            Self::HidesDenial => status(|credential| replace_message(credential, "SecretWriteFailed")),
         }
     }
+}
+
+fn keep_failure(api: &ApiServer) {
+    let hook = |call: &Call, new: &mut Value, old: Option<&Value>| {
+        let failure = old.map(|old| old["status"]["lastFailure"].clone()).filter(|failure| !failure.is_null());
+        if let Some(failure) = failure.filter(|_| call.client.starts_with("replica-")) {
+            new["status"]["lastFailure"] = failure;
+        }
+        Ok(())
+    };
+    api.admit(Match::any().verb(Verb::Patch).target("itwinservicecredentials/status"), Arc::new(hook));
+}
+
+fn conditions_with<'a>(credential: &'a mut Value, reason: &'a str) -> impl Iterator<Item = &'a mut Value> {
+    let conditions = credential["status"]["conditions"].as_array_mut().into_iter().flatten();
+    conditions.filter(move |condition| condition["reason"] == reason)
+}
+
+fn replace_failure(credential: &mut Value, reason: &str, by: &str) {
+    conditions_with(credential, reason).for_each(|condition| condition["reason"] = json!(by));
+}
+
+fn replace_message(credential: &mut Value, reason: &str) {
+    conditions_with(credential, reason).for_each(|condition| condition["message"] = json!("it failed"));
 }
 
 fn freeze_conditions(api: &ApiServer) {

@@ -299,7 +299,9 @@ impl Player {
         self.tenants.drain(..).for_each(|tenant| tenant.abort());
         self.cluster.api.clear_faults();
         self.cluster.servers.recover();
-        self.cluster.clocks.set_ahead(TimeDelta::zero());
+        if !self.cluster.clocks.ahead().is_zero() {
+            self.cluster.clocks.set_ahead(TimeDelta::zero());
+        }
         if self.cluster.replicas.is_empty() {
             self.cluster.start();
         }

@@ -121,12 +121,7 @@ impl Scenario {
         }
         for _ in 0..EVENTS {
             let event = if random.below(2) == 0 {
-                match (which(&mut random), edit(&mut random)) {
-                    (which, Edit::ChangeClient(_)) if is_calm && !includes_known_failures() => {
-                        Event::Edit(which, Edit::Renew)
-                    }
-                    (which, edit) => Event::Edit(which, edit),
-                }
+                Event::Edit(which(&mut random), edit(&mut random))
             } else if is_calm || random.below(6) == 0 {
                 Event::Trouble(meddling(&mut random))
             } else {
@@ -276,32 +271,11 @@ fn disturbance(random: &mut Random) -> Disturbance {
     ])
 }
 
-/// Whether scenarios hold what the operator does not survive yet, too (`SIMULATION_ALL=1`):
-///
-/// - clocks that are wrong by hours, which opaque tokens get their expiry from;
-/// - another controller, or admission, that strips the annotations about the token: each round costs a token request,
-///   the credential is not Ready, and a token may be replaced by one that expires earlier (seeds 17 and 74);
-/// - a write denied with 400 or 500: the condition does not quote the denial (seeds 5 and 13);
-/// - admission that adds a key to the Secret for a time: the key stays after it (seed 11);
-/// - a watch that replays older states shows a credential again that was deleted and created again: the Secret is given to
-///   the old one, and garbage collection takes it (seed 183);
-/// - clientCredentialsRef names another Secret that no credential named before: the old client's token stays (seed 129);
-/// - equal requests whose client Secret is not known yet: each is sent, instead of one for all (seeds 1 and 192).
-pub fn includes_known_failures() -> bool {
-    std::env::var_os("SIMULATION_ALL").is_some()
-}
-
-/// One of several, of which the last ones are known failures.
-fn known<T: Copy>(random: &mut Random, all: &[T], failures: usize) -> T {
-    let count = if includes_known_failures() { all.len() } else { all.len() - failures };
-    *random.pick(&all[..count])
-}
-
 /// What other users do to Secrets and to the operator.
 fn meddling(random: &mut Random) -> Trouble {
     match random.below(4) {
-        0 => Trouble::Fight(which(random), known(random, &Fight::ALL, 1)),
-        1 => Trouble::Deny(which(random), known(random, &[403, 422, 400, 500], 2)),
+        0 => Trouble::Fight(which(random), *random.pick(&Fight::ALL)),
+        1 => Trouble::Deny(which(random), *random.pick(&[403, 422, 400, 500])),
         _ => Trouble::Tenant(*random.pick(&Hostility::ALL)),
     }
 }
@@ -316,7 +290,7 @@ fn admission(random: &mut Random) -> Trouble {
         ("secrets", Admission::StripsAnnotations),
         ("secrets", Admission::AddsKey),
     ];
-    let (target, admission) = known(random, &all, 2);
+    let (target, admission) = *random.pick(&all);
     Trouble::Admission { target, admission, seconds: *random.pick(&[5, 60, 300]) }
 }
 
@@ -332,19 +306,13 @@ fn trouble(random: &mut Random, mode: Mode) -> Trouble {
             let (verb, target) = *random.pick(&CALLS);
             Trouble::Call { verb, target, fault: fault(random), times: 1 + random.below(4) }
         }
-        10 | 11 => match (watched[random.below(watched.len())], disturbance(random)) {
-            ("itwinservicecredentials", Disturbance::Replay) if !includes_known_failures() => Trouble::ApiRecovers,
-            (target, disturbance) => Trouble::Watch(target, disturbance),
-        },
+        10 | 11 => Trouble::Watch(watched[random.below(watched.len())], disturbance(random)),
         12 => Trouble::ApiRecovers,
         13 | 14 => Trouble::CrashLeader,
         15 => Trouble::CrashAtWrite(1 + random.below(8) as u64),
         16 => Trouble::Terminate,
         17 if mode.leader_election => Trouble::StartAnother,
-        17 | 18 if includes_known_failures() => {
-            Trouble::SetClock(TimeDelta::seconds(*random.pick(&[0, 0, -20, 20, 7200, -7200])))
-        }
-        17 | 18 => Trouble::SetClock(TimeDelta::seconds(*random.pick(&[0, -3, -20, 3, 20]))),
+        17 | 18 => Trouble::SetClock(TimeDelta::seconds(*random.pick(&[0, -3, -20, 20, 7200, -7200]))),
         _ if random.below(3) == 0 => Trouble::Compact,
         _ => restore(random, mode),
     }

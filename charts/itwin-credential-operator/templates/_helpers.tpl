@@ -124,15 +124,11 @@ httpGet:
 {{- /* The environment: proxies, then what the user adds. */ -}}
 {{- define "operator.env" -}}
 {{- $proxy := .Values.proxy }}
-{{- with $proxy.httpProxy }}
-- name: HTTP_PROXY
-  value: {{ . | quote }}
-{{- end }}
 {{- with $proxy.httpsProxy }}
 - name: HTTPS_PROXY
   value: {{ . | quote }}
 {{- end }}
-{{- if and $proxy.noProxy (or $proxy.httpProxy $proxy.httpsProxy) }}
+{{- if and $proxy.noProxy $proxy.httpsProxy }}
 - name: NO_PROXY
   value: {{ $proxy.noProxy | quote }}
 {{- end }}
@@ -141,19 +137,28 @@ httpGet:
 {{- end }}
 {{- end -}}
 
-{{- /* The port of a URL: the one that it names, or that of its scheme. */ -}}
+{{- /* The port of a URL: the one that it names, or that of its scheme. An error of urlParse would show the password
+that the URL of a proxy may contain. */ -}}
 {{- define "operator.port" -}}
-{{- $url := urlParse . -}}
-{{- $named := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
-{{- $named | default (ternary "80" "443" (eq $url.scheme "http")) -}}
+{{- $host := regexFind "^[a-zA-Z0-9]+://[^/?#]*" . -}}
+{{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default (ternary "80" "443" (lower . | hasPrefix "http://")) -}}
+{{- end -}}
+
+{{- /* "yes" if the chart does not know the port of a proxy: the value of this variable is elsewhere. */ -}}
+{{- define "operator.proxyIsElsewhere" -}}
+{{- if has (lower .name) (list "https_proxy" "all_proxy") -}}
+{{- if or (not .value) (regexMatch "[$][(][^@]*$" (toString .value)) -}}
+yes
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* The URLs of proxies whose values are known, as JSON. */ -}}
 {{- define "operator.proxies" -}}
-{{- $urls := compact (list .Values.proxy.httpProxy .Values.proxy.httpsProxy) -}}
+{{- $urls := compact (list (trim .Values.proxy.httpsProxy)) -}}
 {{- range .Values.extraEnv -}}
-{{- if and (has (lower .name) (list "http_proxy" "https_proxy" "all_proxy")) .value -}}
-{{- $urls = append $urls .value -}}
+{{- if and (has (lower .name) (list "https_proxy" "all_proxy")) .value (not (include "operator.proxyIsElsewhere" .)) -}}
+{{- $urls = append $urls (toString .value | trim) -}}
 {{- end -}}
 {{- end -}}
 {{- /* a proxy may be named without a scheme */ -}}
@@ -178,6 +183,76 @@ httpGet:
 {{- end -}}
 {{- end -}}
 {{- toJson ($ports | default (list "443") | uniq | sortAlpha) -}}
+{{- end -}}
+
+{{- /* The authorities that Helm 3 compares with those of the next revision, as the Deployment of a release records them.
+While their CRD is part of the same release they are hooks, which it does not compare. */ -}}
+{{- define "operator.ordinaryAuthorities" -}}
+{{- $names := list -}}
+{{- if or (not .Values.crds.enabled) (.Capabilities.APIVersions.Has "credentials.itwin.dev/v1alpha1/ITwinAuthority") -}}
+{{- range $name, $spec := .Values.authorities -}}
+{{- if $spec -}}
+{{- $names = append $names $name -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- join " " $names -}}
+{{- end -}}
+
+{{- /* "no" if the deployed revision of the release does not contain an authority that exists. Helm compares with that
+revision. The Deployment records what the last revision contained; after an upgrade that failed, that is not the deployed
+one, of which only the number is known, and the first one may have created hooks. */ -}}
+{{- define "operator.wasPartOfTheRelease" -}}
+{{- $context := .context -}}
+{{- $namespace := $context.Release.Namespace -}}
+{{- $deployment := lookup "apps/v1" "Deployment" $namespace (include "operator.fullname" $context) -}}
+{{- $recorded := dig "metadata" "annotations" dict $deployment | default dict -}}
+{{- $isRecorded := hasKey $recorded "credentials.itwin.dev/authorities" -}}
+{{- $mayBeHook := false -}}
+{{- if hasKey (.live.metadata.annotations | default dict) "helm.sh/hook" -}}
+{{- if eq (int $context.Release.Revision) 2 -}}
+{{- $mayBeHook = not $isRecorded -}}
+{{- else -}}
+{{- /* where Helm stores its releases elsewhere, there are none */ -}}
+{{- range (lookup "v1" "Secret" $namespace "").items -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- if and (eq (get $labels "owner") "helm") (eq (get $labels "name") $context.Release.Name) (eq (get $labels "status") "deployed") -}}
+{{- $mayBeHook = eq (get $labels "version") "1" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if $mayBeHook -}}
+no
+{{- else if $isRecorded -}}
+{{- ternary "" "no" (has .name (splitList " " (get $recorded "credentials.itwin.dev/authorities"))) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* "yes" if an object has what is wanted. It may have more: what the API server adds, or what a user added; with
+`whole`, only defaults of its CRD. */ -}}
+{{- define "operator.sameSpec" -}}
+{{- $live := .live -}}
+{{- $same := true -}}
+{{- $fields := dig "properties" dict .schema -}}
+{{- range $key, $value := .wanted -}}
+{{- $found := get $live $key -}}
+{{- if and (kindIs "map" $value) (kindIs "map" $found) -}}
+{{- $part := dict "wanted" $value "live" $found "schema" (get $fields $key | default dict) "whole" $.whole -}}
+{{- $same = and $same (eq (include "operator.sameSpec" $part) "yes") -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $same = and $same (hasKey $live $key) (eq (toJson $value) (toJson $found)) -}}
+{{- end -}}
+{{- end -}}
+{{- if .whole -}}
+{{- range $key, $value := $live -}}
+{{- $default := get (get $fields $key | default dict) "default" -}}
+{{- if not (or (hasKey $.wanted $key) (eq (toJson $value) (toJson $default))) -}}
+{{- $same = false -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- ternary "yes" "" $same -}}
 {{- end -}}
 
 {{- define "operator.affinity" -}}

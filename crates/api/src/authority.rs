@@ -85,7 +85,8 @@ pub struct AuthoritySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1_048_576))]
     #[x_kube(validation = Rule::new("!self.contains('-')")
-        .message("caBundle must be base64 of a PEM file, not the PEM itself: write the output of 'base64 -w0 ca.crt'"))]
+        .message("caBundle must be base64 of a PEM file, not the PEM itself: \
+                  write the output of `base64 < ca.crt | tr -d '\\n'`"))]
     pub ca_bundle: Option<String>,
 
     /// Where such CA certificates are in the operator's own namespace. They are followed when they change.

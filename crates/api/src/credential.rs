@@ -132,7 +132,8 @@ pub struct CredentialSpec {
     pub rollout_restart_targets: Vec<RolloutRestartTarget>,
 
     /// How long after a new token the workloads are restarted, so that the kubelet has updated the Secret in their
-    /// volumes by then. At most 1h; with `0s` they are restarted immediately. Default: 10s.
+    /// volumes by then. At most 1h and a quarter of the token's lifetime; with `0s` they are restarted immediately.
+    /// Default: 10s.
     #[serde(default = "default_rollout_restart_delay", deserialize_with = "duration::deserialize")]
     #[schemars(schema_with = "schema::duration")]
     #[x_kube(validation = schema::duration_rule("duration(self) <= duration('1h')", "rolloutRestartDelay must be at most 1h"))]
@@ -361,8 +362,8 @@ pub struct CredentialStatus {
     /// expiresAt minus minimumValidity, RFC 3339. Until then an outage of the authority does not affect workloads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usable_until: Option<String>,
-    /// Failed attempts since the last token. While the circuit of the authority is open, attempts that are due count too,
-    /// and the value then grows in steps that double.
+    /// Failed renewals since the last token. While the circuit of the authority is open, attempts that are due count too,
+    /// and the value then grows in steps that double. Changes of others to the Secret do not count.
     #[serde(default)]
     pub consecutive_failures: i32,
     /// The last failed attempt since the last token.

@@ -41,6 +41,10 @@ pub const TEMPLATE: &str = "credentials.itwin.dev/template-fingerprint";
 /// When the token was issued for which every workload was restarted. On a pod template, with a suffix, see
 /// [`restarted_for`].
 pub const RESTARTED_FOR: &str = "credentials.itwin.dev/restarted-for";
+/// The workloads that are left to be restarted for the token: first those of the spec when it was written, later those
+/// that could not be restarted. Short digests, separated by commas. Those that were added to the spec since wait for the
+/// next token. Absent where there were none.
+pub const RESTART_TARGETS: &str = "credentials.itwin.dev/restart-targets";
 /// On the pod template of a workload that an earlier version restarted: when the token was issued, of whichever
 /// credential.
 pub const RESTARTED_FOR_ANY: &str = "credentials.itwin.dev/restarted-for-token-of";
@@ -81,7 +85,7 @@ pub const RENEW: &str = "credentials.itwin.dev/renew";
 pub const RENEW_TOO_LONG: &str = "credentials.itwin.dev/renew-too-long";
 
 /// All labels and annotations above. They are read regardless of how many others a Secret has.
-pub const OUR_OWN: [&str; 20] = [
+pub const OUR_OWN: [&str; 21] = [
     MANAGED_BY,
     CREDENTIAL,
     OWNER,
@@ -93,6 +97,7 @@ pub const OUR_OWN: [&str; 20] = [
     AUTHORITY,
     TEMPLATE,
     RESTARTED_FOR,
+    RESTART_TARGETS,
     RESTARTED_FOR_ANY,
     CONTENT,
     ISSUER_ANNOTATION,

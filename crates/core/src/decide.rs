@@ -2,7 +2,7 @@
 //!
 //! The order matters: what must not be touched comes first, then whether a token is needed at all, then whether it
 //! may be requested now. Nothing is read that the decision does not need, so that a restart with everything valid
-//! reads no Secret.
+//! reads no Secret before its time, which each credential has at another instant.
 
 use std::time::Duration;
 
@@ -44,9 +44,16 @@ fn suspended(observed: &ObservedState) -> Action {
     match &observed.target {
         Target::Unread { .. } | Target::Presumed => fetch(observed, Fetch::Target),
         Target::Ours(held) if held.drift == Drift::Ownership && may_patch_own(observed) => Action::PatchMetadata,
-        Target::Ours(Held { data: Integrity::Unverified, .. }) => fetch(observed, Fetch::TargetData),
+        Target::Ours(held) if held.data.is_unread() || is_check_due(observed, held) => {
+            fetch(observed, Fetch::TargetData)
+        }
         _ => Action::UpToDate { renew_at: None },
     }
+}
+
+/// Whether the data, which was trusted at the start for who wrote it, is to be read once.
+fn is_check_due(observed: &ObservedState, held: &Held) -> bool {
+    observed.history.is_check_due && !held.form.is_read()
 }
 
 /// A read is needed, unless the last ones of its kind failed and the next one waits.
@@ -73,7 +80,7 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
     if held.drift == Drift::Ownership && may_patch_own(observed) {
         return Action::PatchMetadata;
     }
-    if held.data == Integrity::Unverified {
+    if held.data.is_unread() {
         return fetch(observed, Fetch::TargetData);
     }
     let Some(token_metadata) = &held.token_metadata else {
@@ -117,8 +124,19 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
     if let Some(until) = waits_until {
         return Action::AwaitBetterToken { until };
     }
+    // also where nothing can be requested
+    if is_check_due(observed, held) && observed.history.reads.target_data.is_none() {
+        return fetch(observed, Fetch::TargetData);
+    }
     if let Some(action) = dangling_reference(observed, now) {
         return action;
+    }
+    // nothing else waits for these
+    if observed.history.is_client_expiry_unread && observed.client.version().is_some() {
+        return fetch(observed, Fetch::Client);
+    }
+    if is_check_due(observed, held) {
+        return fetch(observed, Fetch::TargetData);
     }
     if let Some(until) = observed.renewal_request.and_then(|request| request.not_before) {
         return Action::AwaitBetterToken { until };
@@ -129,6 +147,7 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
 /// What the spec names and is not there, or is of no use, is reported before it is needed: the token is good meanwhile.
 fn dangling_reference(observed: &ObservedState, now: DateTime<Utc>) -> Option<Action> {
     let failure = match (&observed.authority, &observed.client) {
+        (Authority::Unlisted(failure), _) => failure,
         (Authority::Unavailable(failure), _) if failure.reason == Reason::AuthorityNotFound => failure,
         (_, Client::Missing) => return Some(attempt(observed, now, |observed| fetch(observed, Fetch::Client))),
         (_, Client::Unusable(failure)) => failure,
@@ -182,7 +201,9 @@ fn request_token(observed: &ObservedState, now: DateTime<Utc>, issue_reason: Iss
 fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Action {
     match &observed.authority {
         Authority::Pending => return Action::AwaitAuthority,
-        Authority::Unavailable(failure) | Authority::Forbids(failure) => return Action::Fail(failure.clone()),
+        Authority::Unlisted(failure) | Authority::Unavailable(failure) | Authority::Forbids(failure) => {
+            return Action::Fail(failure.clone());
+        }
         Authority::Ready { .. } => {}
     }
     match &observed.client {

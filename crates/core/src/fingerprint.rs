@@ -2,7 +2,7 @@
 
 use aws_lc_rs::{digest, hmac};
 use itwin_api::{
-    credential::CredentialSpec,
+    credential::{ClientCredentialsRef, CredentialSpec},
     digest::{framed, hex, sha256_hex},
 };
 use itwin_oauth::sensitive::Sensitive;
@@ -27,6 +27,27 @@ pub fn request(spec: &CredentialSpec) -> String {
         // only where there is one, so that tokens of earlier versions stay those of their requests; no resource is this
         .chain(spec.audience.iter().flat_map(|audience| ["audience", audience]));
     sha256_hex(parts)
+}
+
+/// Digest of the client Secret's name with the keys that are read of it, as the token Secret records it.
+#[must_use]
+pub fn client_reference(keys: &ClientCredentialsRef) -> String {
+    sha256_hex([client_reference_text(keys).as_str()])
+}
+
+/// The client Secret with the keys that are read of it: one Secret can hold several clients. When the credentials expire
+/// is no part of them.
+#[must_use]
+pub fn client_reference_text(keys: &ClientCredentialsRef) -> String {
+    let names = [&keys.client_id_key, &keys.client_secret_key, &keys.private_key_key, &keys.username_key];
+    let names = names.into_iter().chain([&keys.password_key]).map(String::as_str);
+    // named only where they differ from the default, so that the reference is that of earlier versions
+    let defaults = [(&keys.key_id_key, "key_id"), (&keys.certificate_key, "certificate")];
+    let renamed =
+        defaults.iter().filter(|(key, default)| key != default).map(|(key, default)| format!(",{default}={key}"));
+    // neither a name nor a key holds a slash, a comma or an equals sign
+    let names = names.collect::<Vec<_>>().join(",");
+    format!("{}/{names}{}", keys.name, renamed.collect::<String>())
 }
 
 /// Digest of the renew annotation, whose value users choose.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use itwin_oauth::sensitive::Sensitive;
 
 use crate::{
@@ -67,6 +68,12 @@ impl LastHeld {
         let renewed_for = content.renewed_for.as_deref().map(Arc::from);
         let record = Record::new(&content.issued.token, description, &content.client_fingerprint, renewed_for);
         Self { token_metadata: content.token_metadata(), record: Some(record) }
+    }
+
+    /// When this token expires, if it is the one; what is stated later of the same token does not count.
+    #[must_use]
+    pub fn expiry_of(&self, token: &Sensitive) -> Option<DateTime<Utc>> {
+        self.record.as_ref().filter(|record| record.is_of(token)).map(|_| self.token_metadata.expires_at)
     }
 
     /// All that the Secret is to hold again for the token that it holds; `None` where that is not this one.

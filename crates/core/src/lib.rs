@@ -7,6 +7,7 @@
 pub mod action;
 pub mod authority_status;
 pub mod backoff;
+pub mod client_keys;
 pub mod client_state;
 pub mod conflict;
 pub mod contenders;

@@ -73,8 +73,34 @@ pub enum CallFailure<'a> {
     Refused(&'a Quote),
     /// The API server could not process it, or an admission webhook did not answer.
     Unavailable(&'a Quote),
+    /// No answer in time: the API server hangs, or waits for an admission webhook.
+    Timeout,
     /// No answer, or none that could be read.
     NoAnswer,
+}
+
+impl<'a> CallFailure<'a> {
+    /// What the API server said.
+    #[must_use]
+    pub fn said(self) -> Option<&'a Quote> {
+        match self {
+            Self::Forbidden(said) | Self::Refused(said) | Self::Unavailable(said) => Some(said),
+            Self::Timeout | Self::NoAnswer => None,
+        }
+    }
+
+    /// Who can help where admission denied a write, or failed. What RBAC denies may name an object with any name.
+    #[must_use]
+    pub fn admission_advice(self) -> Option<&'static str> {
+        let said = self.said().filter(|said| !said.is_missing_permission())?;
+        if said.contains("webhook") {
+            Some("contact those who run that admission webhook")
+        } else if said.contains("olicy") {
+            Some("contact those who made that admission policy")
+        } else {
+            None
+        }
+    }
 }
 
 /// A Secret could not be read; `error` says how the call failed.
@@ -82,7 +108,7 @@ pub enum CallFailure<'a> {
 pub fn secret_unreadable(secret: &str, error: &dyn Display, why: CallFailure<'_>) -> Failure {
     let advice = match why {
         CallFailure::Forbidden(_) => "allow the operator's service account to get Secrets in this namespace",
-        CallFailure::Refused(_) | CallFailure::Unavailable(_) | CallFailure::NoAnswer => {
+        CallFailure::Refused(_) | CallFailure::Unavailable(_) | CallFailure::Timeout | CallFailure::NoAnswer => {
             "contact the administrator of the cluster, whose API server fails to read Secrets"
         }
     };
@@ -91,10 +117,16 @@ pub fn secret_unreadable(secret: &str, error: &dyn Display, why: CallFailure<'_>
 
 /// The labels of a namespace could not be read, and the authority restricts namespaces by them.
 #[must_use]
-pub fn namespace_unreadable(namespace: &str, authority: &str, error: &dyn Display) -> Failure {
+pub fn namespace_unreadable(namespace: &str, authority: &str, error: &dyn Display, why: CallFailure<'_>) -> Failure {
+    let advice = match why {
+        CallFailure::Forbidden(_) => "allow the operator's service account to get namespaces",
+        CallFailure::Refused(_) | CallFailure::Unavailable(_) | CallFailure::Timeout | CallFailure::NoAnswer => {
+            "contact the administrator of the cluster, whose API server fails to read namespaces"
+        }
+    };
     let message = format!(
         "the labels of namespace {namespace} could not be read ({error}), and ITwinAuthority {authority} allows \
-         namespaces by their labels: allow the operator's service account to get namespaces"
+         namespaces by their labels: {advice}"
     );
     Failure::new(Reason::NamespaceNotAllowed, message)
 }
@@ -115,22 +147,13 @@ pub enum AfterWrite {
 pub fn secret_write_failed(secret: &str, error: &dyn Display, why: CallFailure<'_>, after: AfterWrite) -> Failure {
     let advice = match why {
         CallFailure::Forbidden(said) if said.contains("exceeded quota") => "raise the quota of the namespace",
-        CallFailure::Forbidden(said) | CallFailure::Refused(said) | CallFailure::Unavailable(said)
-            if said.contains("webhook") =>
-        {
-            "contact those who run that admission webhook"
-        }
-        CallFailure::Forbidden(said) | CallFailure::Refused(said) | CallFailure::Unavailable(said)
-            if said.contains("olicy") =>
-        {
-            "contact those who made that admission policy"
-        }
+        why if let Some(advice) = why.admission_advice() => advice,
         CallFailure::Forbidden(said) if said.contains("being terminated") => "the namespace is being deleted",
         CallFailure::Forbidden(_) => "allow the operator's service account to create and patch Secrets",
         CallFailure::Refused(_) | CallFailure::Unavailable(_) => {
             "change what the API server names, or contact the administrator of the cluster"
         }
-        CallFailure::NoAnswer => {
+        CallFailure::Timeout | CallFailure::NoAnswer => {
             "contact the administrator of the cluster, whose API server does not answer, or waits for an admission webhook"
         }
     };
@@ -177,6 +200,26 @@ pub fn authority_not_found(authority: &str) -> Failure {
     Failure::new(Reason::AuthorityNotFound, message)
 }
 
+/// The authority that a spec names was not shown by a list that is not complete, or by a watch that fails; `trouble` says
+/// how, and whether a permission is missing.
+#[must_use]
+pub fn authorities_unlisted(authority: &str, trouble: Option<(&str, bool)>) -> Failure {
+    let (error, advice) = match trouble {
+        Some((error, true)) => {
+            (error, "allow the operator's service account to list and watch itwinauthorities in the whole cluster")
+        }
+        Some((error, false)) => {
+            (error, "contact the administrator of the cluster, whose API server fails to list them")
+        }
+        None => ("no response yet", "contact the administrator of the cluster, whose API server does not answer"),
+    };
+    let message = format!(
+        "whether ITwinAuthority {authority} exists is not known, since the ITwinAuthorities could not be listed ({error}): \
+         {advice}"
+    );
+    Failure::new(Reason::AuthorityNotReady, message)
+}
+
 /// The authority cannot be asked, since it failed itself.
 #[must_use]
 pub fn authority_not_ready(authority: &str, failure: &Failure) -> Failure {
@@ -214,6 +257,34 @@ pub fn renew_annotation_too_long() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn permission_is_advised_only_where_one_is_missing() {
+        let said = Quote::new("User \"a\" cannot patch resource \"secrets\": secrets \"policy-webhook\" is forbidden");
+        let denied = Quote::new("ValidatingAdmissionPolicy 'labels' with binding 'all' denied request: no");
+        let failed = Quote::new("failed calling webhook \"a\": connection refused");
+        for (why, advice) in [
+            (CallFailure::Forbidden(&said), "service account"),
+            (CallFailure::Forbidden(&denied), "made that admission policy"),
+            (CallFailure::Refused(&denied), "made that admission policy"),
+            (CallFailure::Unavailable(&failed), "run that admission webhook"),
+        ] {
+            let message = secret_write_failed("token", &"error", why, AfterWrite::TokenKept).message;
+            assert!(message.contains(advice), "{advice:?} is not in: {message}");
+        }
+        let namespace = |why| namespace_unreadable("team", "ims", &"error", why).message;
+        assert!(namespace(CallFailure::Forbidden(&said)).contains("service account"));
+        for why in [CallFailure::Unavailable(&failed), CallFailure::Timeout, CallFailure::NoAnswer] {
+            let message = namespace(why);
+            assert!(!message.contains("service account") && message.contains("administrator"), "{message}");
+        }
+        let forbidden = authorities_unlisted("ims", Some(("HTTP 403", true))).message;
+        assert!(forbidden.contains("service account to list and watch itwinauthorities"), "{forbidden}");
+        for trouble in [Some(("HTTP 500", false)), None] {
+            let message = authorities_unlisted("ims", trouble).message;
+            assert!(!message.contains("service account") && message.contains("administrator"), "{message}");
+        }
+    }
 
     #[test]
     fn authority_that_is_not_ready_is_named_once() {

@@ -59,6 +59,18 @@ pub fn client_expired(secret: &str, at: DateTime<Utc>) -> String {
     format!("the client's credentials expired at {}: {}", time::to_rfc3339(at), replace_client(secret))
 }
 
+/// What a message says of a time that is none.
+pub const NO_TIME: &str = "is no time in RFC 3339";
+
+/// The client Secret says when the client's credentials expire, in a way that cannot be read.
+#[must_use]
+pub fn client_expiry_invalid(secret: &str, key: &str) -> String {
+    format!(
+        "key {key} of Secret {secret} {NO_TIME}, so that nothing warns before the client's credentials expire: write \
+         one such as 2027-01-31T00:00:00Z, or remove the key"
+    )
+}
+
 fn replace_client(secret: &str) -> String {
     format!("write new ones from the app registration, with the time when they expire, into Secret {secret}")
 }

@@ -20,6 +20,8 @@ pub enum Obstacle<'a> {
     KindMissing,
     /// The API server refuses it, and says why.
     Forbidden(&'a dyn Display),
+    /// Admission denied it, or failed; with what to do.
+    Admission(&'a dyn Display, &'static str),
     /// A call failed.
     Failed(&'a dyn Display),
 }
@@ -46,6 +48,9 @@ pub fn not_restarted(target: &RolloutRestartTarget, obstacle: Obstacle<'_>) -> S
              rolloutRestart.enabled",
             quoted(why)
         ),
+        Obstacle::Admission(error, advice) => {
+            format!("{name} could not be restarted ({}): {advice}", quoted(error))
+        }
         Obstacle::Failed(error) => format!("{name} could not be restarted ({})", quoted(error)),
     }
 }

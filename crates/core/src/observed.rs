@@ -118,6 +118,8 @@ pub enum RenewBefore {
 pub enum Authority {
     /// Not reconciled yet, as right after a start.
     Pending,
+    /// Whether it exists is not known, for this reason.
+    Unlisted(Failure),
     /// It cannot be asked, for this reason.
     Unavailable(Failure),
     /// It must not be asked for this, though what it once issued stays good.
@@ -218,10 +220,20 @@ impl Form {
 pub enum Integrity {
     /// No one else wrote it.
     Verified,
-    /// Someone else may have written it: read it.
+    /// It may have been changed since it was read last: read it.
     Unverified,
+    /// Another field manager wrote some of it, or may have: read it.
+    Suspect,
     /// It differs from what we wrote.
     Tampered,
+}
+
+impl Integrity {
+    /// Whether a read must show what it is.
+    #[must_use]
+    pub fn is_unread(self) -> bool {
+        matches!(self, Self::Unverified | Self::Suspect)
+    }
 }
 
 /// What of a Secret with a good token differs from what it should be, and is put back without a token request.
@@ -264,6 +276,15 @@ impl TokenMetadata {
     }
 }
 
+/// When the client's credentials expire, as the client Secret says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expires {
+    /// Then.
+    At(DateTime<Utc>),
+    /// What it says is no time.
+    Invalid,
+}
+
 /// Earlier attempts.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -283,6 +304,12 @@ pub struct History {
     pub withheld: Withheld,
     /// Nothing is remembered that the token in the Secret could be recognized by, as after a start.
     pub is_token_unknown: bool,
+    /// The spec names another name or key since the client Secret was read, so that its expiry is not known.
+    pub is_client_expiry_unread: bool,
+    /// The data was trusted at the start for who wrote it, and is to be read once now.
+    pub is_check_due: bool,
+    /// The last read of the data failed.
+    pub is_data_unreadable: bool,
 }
 
 /// Something for each kind of read.

@@ -58,6 +58,12 @@ impl Quote {
         Self(redact(&self.0, |word| word.len() >= SHORTEST_VALUE && word.bytes().any(|byte| byte.is_ascii_digit())))
     }
 
+    /// Whether it says that RBAC denies the request.
+    #[must_use]
+    pub fn is_missing_permission(&self) -> bool {
+        self.contains(" cannot ") && self.contains(" resource ")
+    }
+
     /// Whether the text contains this.
     #[must_use]
     pub fn contains(&self, text: &str) -> bool {

@@ -122,7 +122,7 @@ mod tests {
         for (error, expected) in [
             (RequestError::from(TokenError::from(server(503))), (wait, true)),
             (TokenError::from(server(500)).into(), (None, true)),
-            (TokenError::from(TransportError::RateLimited(wait)).into(), (wait, false)),
+            (TokenError::from(TransportError::RateLimited(wait, Vec::new())).into(), (wait, false)),
             (MetadataError::Transport(Document::KeySet, server(503)).into(), (wait, true)),
             (response.into(), (wait, false)),
             (TokenError::Status { status: 404, is_certificate_asked: false }.into(), (None, false)),

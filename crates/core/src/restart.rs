@@ -2,8 +2,10 @@
 //!
 //! Each workload is restarted once for each token, a delay after the token was written. Once all are, the Secret
 //! records that ([`itwin_api::secret_keys::RESTARTED_FOR`]), so that no later process restarts anything, even where the
-//! annotations of the workloads are removed. Which workloads are left is decided when the token is written, or found by
-//! a new process: one that is added to the spec later waits for the next token.
+//! annotations of the workloads are removed. Which workloads are left is decided when the token is written, and recorded
+//! with it ([`itwin_api::secret_keys::RESTART_TARGETS`]): one that is added to the spec later waits for the next token,
+//! whether an operator runs then or not. Once only workloads are left that cannot be restarted, the record is narrowed to
+//! them.
 //!
 //! Intervals are those of the monotonic clock: no step of the wall clock delays a restart.
 
@@ -13,6 +15,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
     conditions::Reason,
     credential::{CredentialSpec, RolloutRestartTarget},
+    digest,
 };
 
 use crate::backoff;
@@ -62,6 +65,41 @@ impl<'a> Wanted<'a> {
         let delay = Duration::from(spec.rollout_restart_delay).min(DELAY_MAX);
         Self { targets: &targets[..targets.len().min(TARGETS_MAX)], delay }
     }
+
+    /// The same for tokens of this lifetime. A delay that lasts until the next token is written would never end: it is at
+    /// most a quarter of the lifetime, and a renewal is due after 45 % of it at the earliest.
+    #[must_use]
+    pub fn within(self, lifetime: TimeDelta) -> Self {
+        Self { delay: self.delay.min((lifetime / 4).to_std().unwrap_or_default()), ..self }
+    }
+}
+
+/// What the Secret records.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recorded<'a> {
+    /// Nothing is left for the token that was issued then.
+    pub restarted_for: Option<DateTime<Utc>>,
+    /// The workloads that are left for the token, as [`listed`] and [`Restarts::obstructed`] make it. Earlier versions do
+    /// not record it.
+    pub targets: Option<&'a str>,
+}
+
+impl Recorded<'_> {
+    /// Whether this workload is left for the token, as far as is known.
+    fn holds(&self, target: &RolloutRestartTarget) -> bool {
+        self.targets.is_none_or(|targets| targets.split(',').any(|listed| listed == digest(target)))
+    }
+}
+
+/// The workloads to restart, as the Secret records them; `None` if there are none.
+#[must_use]
+pub fn listed(spec: &CredentialSpec) -> Option<String> {
+    let targets = Wanted::new(spec).targets;
+    (!targets.is_empty()).then(|| targets.iter().map(digest).collect::<Vec<_>>().join(","))
+}
+
+fn digest(target: &RolloutRestartTarget) -> String {
+    format!("{:08x}", digest::short([target.kind.as_str(), &target.name]))
 }
 
 /// A workload to restart now.
@@ -143,22 +181,21 @@ impl Restarts {
 
     /// A token was written, at this time of both clocks.
     pub fn written(&mut self, issued_at: DateTime<Utc>, wanted: &Wanted<'_>, (now, wall): (Instant, DateTime<Utc>)) {
-        self.begin(issued_at, wanted, now, Some(wall));
+        self.begin(issued_at, wanted.targets.iter().collect(), now, Some(wall));
     }
 
-    /// What is to be done for the token in the Secret, which was issued at this instant. The Secret records that nothing is
-    /// left for the token that was issued `recorded_for`.
+    /// What is to be done for the token in the Secret, which was issued at this instant, and of which this is `recorded`.
     pub fn observe(
         &mut self,
         issued_at: DateTime<Utc>,
-        recorded_for: Option<DateTime<Utc>>,
+        recorded: Recorded<'_>,
         wanted: &Wanted<'_>,
         now: Instant,
     ) -> Restart {
         if self.issued_at != Some(issued_at) {
-            self.begin(issued_at, wanted, now, None);
+            self.begin(issued_at, wanted.targets.iter().filter(|target| recorded.holds(target)).collect(), now, None);
         }
-        if recorded_for == Some(issued_at) {
+        if recorded.restarted_for == Some(issued_at) {
             self.recorded();
         }
         if let Some(left) = &mut self.left {
@@ -183,8 +220,20 @@ impl Restarts {
     #[must_use]
     pub fn orders(&self, now: Instant) -> Vec<Order> {
         let targets = self.left.iter().flat_map(|left| &left.targets);
-        let due = targets.filter(|target| target.tries.not_before.is_none_or(|not_before| not_before <= now));
-        due.map(|due| Order { target: due.target.clone(), was_missing: due.was_missing }).collect()
+        let is_due = |target: &&Target| target.tries.not_before.is_none_or(|not_before| not_before <= now);
+        let mut due: Vec<&Target> = targets.filter(is_due).collect();
+        // one that hangs each time holds up no other
+        due.sort_by_key(|target| target.tries.failures);
+        due.into_iter().map(|due| Order { target: due.target.clone(), was_missing: due.was_missing }).collect()
+    }
+
+    /// The workloads that are left, as the Secret records them, once none can be restarted now: `None` while one can.
+    #[must_use]
+    pub fn obstructed(&self, now: Instant) -> Option<String> {
+        let targets = &self.left.as_deref()?.targets;
+        let waits = |target: &Target| target.tries.not_before.is_some_and(|not_before| not_before > now);
+        (!targets.is_empty() && targets.iter().all(waits))
+            .then(|| targets.iter().map(|left| digest(&left.target)).collect::<Vec<_>>().join(","))
     }
 
     /// A restart that was made at or after this time of the wall clock was made with the token in the Secret.
@@ -214,6 +263,13 @@ impl Restarts {
         (self.is_recorded, self.left, self.recalled) = (true, None, None);
     }
 
+    /// The Secret records which workloads are left.
+    pub fn narrowed(&mut self) {
+        if let Some(left) = &mut self.left {
+            left.record = Tries::default();
+        }
+    }
+
     /// The Secret could not be annotated.
     pub fn record_failed(&mut self, message: String, uid: &str, now: Instant) {
         let left = self.left.get_or_insert_with(|| Box::new(Left::new(Vec::new(), now, None)));
@@ -235,7 +291,7 @@ impl Restarts {
     fn begin(
         &mut self,
         issued_at: DateTime<Utc>,
-        wanted: &Wanted<'_>,
+        targets: Vec<&RolloutRestartTarget>,
         now: Instant,
         written_at: Option<DateTime<Utc>>,
     ) {
@@ -244,7 +300,7 @@ impl Restarts {
         let message = |target: &RolloutRestartTarget| {
             failed.iter().find(|failed| failed.target == *target).and_then(|failed| failed.tries.message.clone())
         };
-        let targets = wanted.targets.iter().map(|target| Target {
+        let targets = targets.into_iter().map(|target| Target {
             target: target.clone(),
             was_missing: false,
             tries: Tries { message: message(target), ..Tries::default() },

@@ -41,11 +41,9 @@ pub enum TargetKey {
     NotOwned(String),
 }
 
-/// What an attempt depends on.
+/// What an attempt for one spec depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RetryKey {
-    /// Generation of the credential.
-    pub generation: i64,
     /// The authority.
     pub authority: AuthorityRevision,
     /// The client Secret.

@@ -5,6 +5,7 @@
 
 mod attempts;
 mod object;
+mod spec;
 mod tokens;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use itwin_api::{
 };
 
 pub use self::attempts::FailedAttempt;
+use self::spec::{AskedWait, Edits};
 use crate::{
     conflict::Reverts,
     desired_secret::Content,
@@ -23,7 +25,7 @@ use crate::{
     fingerprint,
     last_held::LastHeld,
     object::ObjectVersion,
-    observed::{Reads, TokenMetadata},
+    observed::{Expires, Reads, TokenMetadata},
     restart::Restarts,
     retry_key::RetryKey,
     status,
@@ -34,9 +36,24 @@ use crate::{
 /// meanwhile. The UID spreads it, so that a start is no storm.
 const INHERITED_BACKOFF: TimeDelta = TimeDelta::seconds(30);
 
+/// After a start the Secrets of all credentials are read once, but not at once: the first after this, ...
+const CHECKED_FROM: TimeDelta = TimeDelta::minutes(1);
+/// ... and the last so much later. The UID decides.
+const CHECKED_WITHIN: TimeDelta = TimeDelta::minutes(14);
+
+fn check_after(uid: &str) -> TimeDelta {
+    let spread = CHECKED_WITHIN.num_milliseconds() as f64 * digest::unit_interval(["check", uid]);
+    CHECKED_FROM + TimeDelta::milliseconds(spread as i64)
+}
+
 /// What is remembered of a credential.
 pub struct RetryState {
+    /// Generation of the spec that all of this is about.
+    generation: i64,
     attempts: Attempts,
+    /// The next attempt follows a failed one for an earlier spec.
+    follows_failure: bool,
+    edits: Edits,
     renewals: Renewals,
     /// When a token was requested last.
     requested_at: Option<DateTime<Utc>>,
@@ -48,6 +65,10 @@ pub struct RetryState {
     verified_client: Option<ObjectVersion>,
     /// Version of the client Secret that was read last and could be used, with the digest of the client's credentials.
     client_content: Option<(ObjectVersion, Arc<str>)>,
+    /// Version of the client Secret that was known last.
+    client_version: Option<ObjectVersion>,
+    /// When the data of the Secret is read once: at the start it is trusted for who wrote it, as managed fields say.
+    check_at: Option<DateTime<Utc>>,
     reverts: Reverts,
     /// Restarts of workloads.
     pub restarts: Restarts,
@@ -62,8 +83,7 @@ pub struct RetryState {
     was_suspended: bool,
     /// Consecutive writes of the status that failed.
     api_failures: u32,
-    /// When the client's credentials expire, as the client Secret said when it was read last.
-    client_expires_at: Option<DateTime<Utc>>,
+    client_expiry: ClientExpiry,
     /// An event said that the renew annotation is too long, which it still is.
     is_long_renewal_reported: bool,
 }
@@ -86,6 +106,8 @@ enum Attempts {
         key: Option<RetryKey>,
         /// It was the failure of others, for which nothing is sent for now: no attempt of this credential failed.
         by_others: bool,
+        /// The wait that the authority asked for.
+        asked_wait: Option<AskedWait>,
         /// Attempts since the first of these failures that were due and not made.
         postponed: Postponed,
     },
@@ -97,6 +119,34 @@ struct Postponed {
     count: u32,
     /// When the next one is counted.
     until: Option<DateTime<Utc>>,
+}
+
+/// When the client's credentials expire, as the client Secret said when it was read last.
+#[derive(Default)]
+struct ClientExpiry {
+    /// Name and key of the client Secret.
+    key: (Box<str>, Box<str>),
+    /// What it said, if it did.
+    expires: Option<Expires>,
+    /// The spec names another name or key since it was read.
+    is_unread: bool,
+}
+
+impl ClientExpiry {
+    fn key(credential: &ITwinServiceCredential) -> (Box<str>, Box<str>) {
+        let keys = &credential.spec.client_credentials_ref;
+        (keys.name.as_str().into(), keys.expires_at_key.as_str().into())
+    }
+
+    /// What a status that an earlier process wrote says.
+    fn recall(credential: &ITwinServiceCredential, status: &CredentialStatus) -> Self {
+        let is_current = status.observed_generation == credential.metadata.generation;
+        let at = status.client_secret_expires_at.as_deref().and_then(time::from_rfc3339).map(Expires::At);
+        let expires = at.or_else(|| status::says_no_time(status).then_some(Expires::Invalid)).filter(|_| is_current);
+        // of a credential without a status nothing was issued: its client Secret is read anyway
+        let is_unread = !is_current && status.observed_generation.is_some();
+        Self { key: Self::key(credential), expires, is_unread }
+    }
 }
 
 /// What was done for the renew annotation.
@@ -131,8 +181,11 @@ impl RetryState {
             (INHERITED_BACKOFF.num_milliseconds() as f64 * digest::unit_interval(["start", uid])) as i64,
         );
         // no time is reported while the credential waits for its authority
-        let not_before = (failures > 0 && previous.observed_generation == credential.metadata.generation)
+        let not_before = (failures > 0)
             .then(|| previous.renew_at.as_deref().and_then(time::from_rfc3339).unwrap_or(now + wait).min(now + wait));
+        // a failure for an earlier spec says nothing of this one
+        let is_current = previous.observed_generation == credential.metadata.generation;
+        let last_failure = last_failure.filter(|_| is_current);
         let attempts = last_failure.map_or(Attempts::Settled, |(failed_at, failure)| Attempts::Failing {
             count: failures,
             failed_at,
@@ -140,16 +193,22 @@ impl RetryState {
             not_before,
             key: None,
             by_others: false,
+            asked_wait: None,
             postponed: Postponed::default(),
         });
         Self {
+            generation: credential.metadata.generation.unwrap_or_default(),
             attempts,
+            follows_failure: failures > 0 && !is_current,
+            edits: Edits::default(),
             renewals: Renewals { attempted: renew_request, ..Renewals::default() },
             requested_at: None,
             unwritten: None,
             verified_target: None,
             verified_client: None,
             client_content: None,
+            client_version: None,
+            check_at: Some(now + check_after(uid)),
             reverts: Reverts::default(),
             restarts: Restarts::recall(restart_failure),
             status: WrittenStatus::default(),
@@ -158,7 +217,7 @@ impl RetryState {
             renew_not_before: None,
             was_suspended: false,
             api_failures: 0,
-            client_expires_at: previous.client_secret_expires_at.as_deref().and_then(time::from_rfc3339),
+            client_expiry: ClientExpiry::recall(credential, previous),
             is_long_renewal_reported: false,
         }
     }
@@ -172,8 +231,8 @@ fn last_held(credential: &ITwinServiceCredential, status: &CredentialStatus) -> 
     let token_metadata = TokenMetadata {
         request: fingerprint::request(&credential.spec).into(),
         issuer: status.issuer.as_deref().filter(|_| is_current)?.into(),
-        authority: None,
-        client_reference: None,
+        authority: Some(credential.spec.authority_ref.name.as_str().into()),
+        client_reference: Some(fingerprint::client_reference(&credential.spec.client_credentials_ref).into()),
         client_version: "".into(),
         issued_at: instant(&status.issued_at)?,
         expires_at: instant(&status.expires_at)?,

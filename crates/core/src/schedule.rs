@@ -133,10 +133,19 @@ pub fn next_change(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateT
 #[must_use]
 pub fn next_ready_change(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let token_metadata = observed.held_for_spec()?;
-    // a token with exactly the minimum validity left is still good: reconcile a moment later
+    [falls_below(observed, token_metadata), token_metadata.expires_at].into_iter().filter(|at| *at > now).min()
+}
+
+/// Whether the token is no longer valid for as long as workloads may count on.
+#[must_use]
+pub fn has_fallen_below(observed: &ObservedState, now: DateTime<Utc>) -> bool {
+    observed.held_for_spec().is_some_and(|token_metadata| falls_below(observed, token_metadata) <= now)
+}
+
+/// A token with exactly the minimum validity left is still good: a moment later it is not.
+fn falls_below(observed: &ObservedState, token_metadata: &TokenMetadata) -> DateTime<Utc> {
     let minimum_validity = minimum_validity(&observed.desired.policy, token_metadata.lifetime());
-    let falls_below = token_metadata.expires_at - minimum_validity + TimeDelta::milliseconds(1);
-    [falls_below, token_metadata.expires_at].into_iter().filter(|at| *at > now).min()
+    token_metadata.expires_at - minimum_validity + TimeDelta::milliseconds(1)
 }
 
 /// Whether tokens of this lifetime cannot satisfy `minimumValidity`: they are renewed at half of their lifetime at the

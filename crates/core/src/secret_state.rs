@@ -50,6 +50,7 @@ pub fn integrity(read: Option<ReadData<'_>>, clues: &DataClues) -> Integrity {
         (Some(_), _) => Integrity::Tampered,
         (None, Some(true)) => Integrity::Verified,
         (None, None) if clues.sole_writer_of == Some(clues.keys_written) => Integrity::Verified,
+        (None, _) if clues.sole_writer_of.is_none() => Integrity::Suspect,
         (None, _) => Integrity::Unverified,
     }
 }
@@ -123,7 +124,8 @@ mod tests {
         let others = DataClues { sole_writer_of: None, ..CLUES };
         let table = [
             (None, CLUES, Integrity::Verified),
-            (None, others, Integrity::Unverified),
+            (None, others, Integrity::Suspect),
+            (None, DataClues { is_verified_version: Some(false), ..others }, Integrity::Suspect),
             (None, DataClues { sole_writer_of: Some(5), ..CLUES }, Integrity::Unverified),
             (None, DataClues { is_verified_version: Some(true), ..others }, Integrity::Verified),
             (None, DataClues { is_verified_version: Some(false), ..CLUES }, Integrity::Unverified),

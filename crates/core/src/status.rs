@@ -12,7 +12,7 @@ use crate::{
     failure::Failure,
     messages_lifetime as messages,
     messages_restart::ABOUT_RESTARTS,
-    observed::{Description, ObservedState, Target, TokenMetadata},
+    observed::{Description, Expires, Held, Integrity, ObservedState, Target, TokenMetadata},
     schedule,
 };
 
@@ -58,18 +58,29 @@ pub struct Inputs<'a> {
 pub struct ClientExpiry<'a> {
     /// The client Secret, `namespace/name`.
     pub secret: &'a str,
+    /// The key that says so.
+    pub key: &'a str,
     /// When.
-    pub at: DateTime<Utc>,
+    pub expires: Expires,
 }
 
 /// A status reports that the client's credentials expire from this long before they do.
 const CLIENT_EXPIRY_NOTICE: TimeDelta = TimeDelta::days(14);
 
 impl ClientExpiry<'_> {
+    fn at(&self) -> Option<DateTime<Utc>> {
+        match self.expires {
+            Expires::At(at) => Some(at),
+            Expires::Invalid => None,
+        }
+    }
+
+    /// That it cannot be read keeps no one from a token: it is only said.
     fn notice(&self, now: DateTime<Utc>) -> Option<String> {
-        match self.at - now {
-            left if left <= TimeDelta::zero() => Some(messages::client_expired(self.secret, self.at)),
-            left if left <= CLIENT_EXPIRY_NOTICE => Some(messages::client_expires(self.secret, self.at)),
+        let Some(at) = self.at() else { return Some(messages::client_expiry_invalid(self.secret, self.key)) };
+        match at - now {
+            left if left <= TimeDelta::zero() => Some(messages::client_expired(self.secret, at)),
+            left if left <= CLIENT_EXPIRY_NOTICE => Some(messages::client_expires(self.secret, at)),
             _ => None,
         }
     }
@@ -77,8 +88,9 @@ impl ClientExpiry<'_> {
     /// The instant after which, by the clock alone, a status says something else about it.
     #[must_use]
     pub fn next_change(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let begins = self.at.checked_sub_signed(CLIENT_EXPIRY_NOTICE);
-        [begins, Some(self.at)].into_iter().flatten().filter(|at| *at > now).min()
+        let at = self.at()?;
+        let begins = at.checked_sub_signed(CLIENT_EXPIRY_NOTICE);
+        [begins, Some(at)].into_iter().flatten().filter(|at| *at > now).min()
     }
 }
 
@@ -114,7 +126,7 @@ pub fn status(inputs: &Inputs<'_>) -> CredentialStatus {
             message: failure.summary().to_owned(),
         }),
         last_renew_request: inputs.attempts.renew_request.clone(),
-        client_secret_expires_at: inputs.client_expiry.map(|expiry| time::to_rfc3339(expiry.at)),
+        client_secret_expires_at: inputs.client_expiry.and_then(|expiry| expiry.at()).map(time::to_rfc3339),
     }
 }
 
@@ -163,6 +175,24 @@ fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Rea
         let message = format!("the token in Secret {secret} has expired and could not be renewed{}", because(inputs));
         return (Reason::TokenExpired, message);
     }
+    if schedule::is_of_another_clock(token_metadata, inputs.now) {
+        let message = format!(
+            "the token in Secret {secret} was requested while a clock was ahead of this one, so that its expiry is not \
+             known, and could not be renewed{}",
+            because(inputs)
+        );
+        return (Reason::BelowMinimumValidity, message);
+    }
+    let is_suspect = matches!(inputs.observed.target, Target::Ours(Held { data: Integrity::Suspect, .. }));
+    // while it is being read, nothing is known to be wrong
+    if is_suspect && inputs.observed.history.is_data_unreadable {
+        let message = format!(
+            "the data of Secret {secret} was written by others and could not be read since, so that it is not known whether \
+             it holds a valid token{}",
+            because(inputs)
+        );
+        return (Reason::SecretReadFailed, message);
+    }
     // from the moment it is issued, since each token would fall below it before its renewal
     if schedule::is_too_short(policy, lifetime) {
         let authority = &inputs.observed.desired.authority;
@@ -180,6 +210,9 @@ fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Rea
     }
     let message = match inputs.observed.target {
         Target::Unread { .. } => format!("Secret {secret} held a valid token when it was read last"),
+        Target::Ours(Held { data: Integrity::Unverified | Integrity::Suspect, .. }) => {
+            format!("Secret {secret} held a valid token when it was read last, and was changed since")
+        }
         _ => format!("Secret {secret} holds a valid token"),
     };
     let adjustment = schedule::adjustment(policy, lifetime)
@@ -211,6 +244,18 @@ fn with_condition(mut conditions: Vec<Condition>, condition: Condition) -> Vec<C
         None => conditions.push(condition),
     }
     conditions
+}
+
+/// Whether a status says that the credential is ready.
+#[must_use]
+pub fn is_ready(status: &CredentialStatus) -> bool {
+    status.conditions.iter().any(|condition| condition.type_ == READY && condition.status == "True")
+}
+
+/// Replaces the conditions of others.
+pub fn replace_others(conditions: &mut Vec<Condition>, others: Vec<Condition>) {
+    conditions.retain(is_ours);
+    conditions.extend(others);
 }
 
 /// Whether a condition is the operator's.
@@ -264,6 +309,12 @@ pub fn attempts(previous: &CredentialStatus) -> Attempts {
     }
 }
 
+/// Whether a status says that the expiry in the client Secret cannot be read.
+#[must_use]
+pub fn says_no_time(status: &CredentialStatus) -> bool {
+    status.conditions.iter().any(|condition| condition.type_ == READY && condition.message.contains(messages::NO_TIME))
+}
+
 /// Whether a condition of this type is True.
 #[must_use]
 pub fn holds(conditions: &[Condition], kind: &str) -> bool {
@@ -274,7 +325,7 @@ pub fn holds(conditions: &[Condition], kind: &str) -> bool {
 mod tests {
     use super::*;
     use crate::{
-        observed::{Authority, Client, Desired, Drift, Form, Held, History, Integrity, Policy, RenewBefore},
+        observed::{Authority, Client, Desired, Drift, Form, History, Policy, RenewBefore},
         restart::Restart,
     };
 
@@ -468,7 +519,8 @@ mod tests {
     #[test]
     fn client_secret_that_expires_is_in_ready_for_two_weeks_before_and_afterwards() {
         let day = 24 * 3600;
-        let expiry = ClientExpiry { secret: "team/client", at: at(20 * day) };
+        let expires = |expires| ClientExpiry { secret: "team/client", key: "expires_at", expires };
+        let expiry = expires(Expires::At(at(20 * day)));
         let token = |second: i64| {
             let mut observed = observe(Some(3600));
             if let Target::Ours(Held { token_metadata: Some(token_metadata), .. }) = &mut observed.target {
@@ -484,8 +536,50 @@ mod tests {
         assert_eq!(expiry.next_change(at(6 * day)), Some(at(20 * day)));
         assert!(token(20 * day).contains("expired at 2027-02-04T08:00:00Z"), "{}", token(20 * day));
         assert_eq!(expiry.next_change(at(20 * day)), None);
-        let earliest = ClientExpiry { at: DateTime::<Utc>::MIN_UTC, ..expiry };
-        assert_eq!(earliest.next_change(at(0)), None);
+        assert_eq!(expires(Expires::At(DateTime::<Utc>::MIN_UTC)).next_change(at(0)), None);
+        let invalid = expires(Expires::Invalid);
+        let said = message(&observe(Some(3600)), Some(invalid), 0);
+        assert!(said.starts_with("Secret token holds a valid token; key expires_at of Secret team/client "), "{said}");
+        assert_eq!(invalid.next_change(at(0)), None);
+    }
+
+    #[test]
+    fn ready_claims_nothing_of_a_token_that_was_requested_while_a_clock_was_ahead() {
+        let ready = |second: i64| {
+            let status = reported(&observe(Some(3600)), &Attempts::default(), &CredentialStatus::default(), at(second));
+            let ready = status.conditions.into_iter().find(|condition| condition.type_ == READY).expect("Ready");
+            (ready.status, ready.reason)
+        };
+        // the clocks of two nodes differ a little
+        assert_eq!(ready(-60), ("True".into(), "TokenValid".into()));
+        assert_eq!(ready(-61), ("False".into(), "BelowMinimumValidity".into()));
+    }
+
+    #[test]
+    fn ready_claims_nothing_of_data_that_was_not_read_since_it_was_changed() {
+        let ready = |integrity: Integrity, is_unreadable: bool| {
+            let mut observed = observe(Some(3600));
+            if let Target::Ours(held) = &mut observed.target {
+                held.data = integrity;
+            }
+            observed.history.is_data_unreadable = is_unreadable;
+            let previous = CredentialStatus::default();
+            let status = reported(&observed, &Attempts::default(), &previous, at(1));
+            let ready = status.conditions.into_iter().find(|condition| condition.type_ == READY).expect("Ready");
+            (ready.status, ready.reason, ready.message)
+        };
+        let expected = |status: &str, reason: &str, message: &str| (status.into(), reason.into(), message.into());
+        assert_eq!(
+            ready(Integrity::Verified, false),
+            expected("True", "TokenValid", "Secret token holds a valid token")
+        );
+        let unverified = "Secret token held a valid token when it was read last, and was changed since";
+        assert_eq!(ready(Integrity::Unverified, true), expected("True", "TokenValid", unverified));
+        let (status, reason, message) = ready(Integrity::Suspect, true);
+        assert_eq!((&*status, &*reason), ("False", "SecretReadFailed"), "{message}");
+        assert!(message.contains("was written by others"), "{message}");
+        let (status, ..) = ready(Integrity::Suspect, false);
+        assert_eq!(status, "True", "it is being read");
     }
 
     #[test]

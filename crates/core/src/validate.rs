@@ -17,7 +17,7 @@ use itwin_api::{
 };
 use itwin_oauth::{jwt::VerifiedClaims, sensitive::Sensitive, token::TokenResponse};
 
-use crate::{last_held::Record, observed::TokenMetadata};
+use crate::{last_held::LastHeld, observed::TokenMetadata};
 
 // what the schema and the Secret hold is what the protocol reads
 const _: () = assert!(
@@ -61,8 +61,8 @@ pub struct Expected<'a> {
     pub default_lifetime: Option<TimeDelta>,
     /// The token in the Secret, where it is for this very request.
     pub held: Option<&'a TokenMetadata>,
-    /// What the token in the Secret is recognized by, as far as it is remembered.
-    pub record: Option<&'a Record>,
+    /// The token that the Secret held last, as far as it is remembered.
+    pub last_held: Option<&'a LastHeld>,
     /// What is tolerated between the clock of the authorization server and this one, for `nbf`.
     pub skew: TimeDelta,
     /// The time now.
@@ -136,17 +136,25 @@ pub fn validate(
     if !response.token_type.eq_ignore_ascii_case(BEARER) {
         return Err(ValidationError::NotABearerToken);
     }
-    let expires_at = expiry(&response, claims, expected)?;
+    // a server that returns one token again and again may state a lifetime from now on each time
+    let same = expected.last_held.filter(|last| last.expiry_of(&response.access_token).is_some());
+    let learnt = same.map(|same| same.token_metadata.expires_at);
+    // what was learnt may be over, where the token proves that it is still valid, or the lifetime is no one's but ours
+    let is_certain = claims.is_none() && response.expires_in.is_some();
+    let learnt = learnt.filter(|at| is_certain || *at > expected.now);
+    let expires_at = learnt.into_iter().fold(expiry(&response, claims, expected)?, DateTime::min);
     check_times(expires_at, claims, expected)?;
     let GrantedScopes { scopes, unnamed_scopes } = granted_scopes(&response, claims, expected)?;
-    check_same(&response.access_token, expires_at, expected)?;
+    check_same(learnt, expected)?;
     check_current(expires_at, expected)?;
+    // it was issued once, and workloads are restarted once for it
+    let issued_at = same.map_or(response.sent_at, |same| same.token_metadata.issued_at.min(response.sent_at));
     Ok(IssuedToken {
         token: response.access_token,
         token_type: BEARER.to_owned(),
         scopes,
         unnamed_scopes,
-        issued_at: time::whole_seconds(response.sent_at),
+        issued_at: time::whole_seconds(issued_at),
         expires_at: time::whole_seconds(expires_at),
     })
 }
@@ -196,15 +204,11 @@ fn check_times(
     }
 }
 
-/// How much later the same token may be said to expire: servers count from when they answer, and round.
-const ROUNDING: TimeDelta = TimeDelta::seconds(5);
-
-/// Some servers return the token that they issued before until it expires: that is no new one.
-fn check_same(token: &Sensitive, expires_at: DateTime<Utc>, expected: Expected<'_>) -> Result<(), ValidationError> {
-    match (expected.held, expected.record) {
-        (Some(held), Some(record)) if record.is_of(token) && expires_at <= held.expires_at + ROUNDING => {
-            Err(ValidationError::SameToken { expires_at: held.expires_at })
-        }
+/// Some servers return the token that they issued before until it expires: that is no new one, whatever lifetime they
+/// state. `learnt` is when the token expires that the Secret held, where it is this one.
+fn check_same(learnt: Option<DateTime<Utc>>, expected: Expected<'_>) -> Result<(), ValidationError> {
+    match (expected.held, learnt) {
+        (Some(_), Some(expires_at)) => Err(ValidationError::SameToken { expires_at }),
         _ => Ok(()),
     }
 }

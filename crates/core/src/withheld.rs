@@ -65,7 +65,9 @@ impl Withheld {
             return None;
         }
         let later = match self {
-            Self::Nothing => &[Self::Metadata, Self::Data, Self::Both][..],
+            // each try takes as long as the webhook may: the token does not wait for the parts one by one
+            Self::Nothing if took_long(why) => &[Self::Both, Self::Metadata, Self::Data][..],
+            Self::Nothing => &[Self::Metadata, Self::Data, Self::Both],
             Self::Metadata => &[Self::Data, Self::Both],
             Self::Data => &[Self::Both],
             Self::Both => &[],
@@ -116,14 +118,26 @@ impl Withheld {
 fn may_be_about_a_part(why: CallFailure<'_>) -> bool {
     match why {
         CallFailure::Forbidden(said) => {
-            !["exceeded quota", "being terminated", "cannot create resource", "cannot patch resource"]
-                .iter()
-                .any(|general| said.contains(general))
+            !said.is_missing_permission()
+                && !["exceeded quota", "being terminated"].iter().any(|general| said.contains(general))
         }
         CallFailure::Refused(_) => true,
         // a webhook that does not answer may be called for one label only
         CallFailure::Unavailable(said) => said.contains("webhook"),
+        // so may one that answers later than a call may take
+        CallFailure::Timeout => true,
         CallFailure::NoAnswer => false,
+    }
+}
+
+/// Whether the write failed only after the time that an admission webhook has.
+fn took_long(why: CallFailure<'_>) -> bool {
+    match why {
+        CallFailure::Timeout => true,
+        CallFailure::Unavailable(said) => {
+            ["deadline exceeded", "Client.Timeout", " timeout"].iter().any(|sign| said.contains(sign))
+        }
+        CallFailure::Forbidden(_) | CallFailure::Refused(_) | CallFailure::NoAnswer => false,
     }
 }
 
@@ -146,6 +160,22 @@ mod tests {
         assert_eq!(sequence(true, false), [Withheld::Metadata]);
         assert_eq!(sequence(false, true), [Withheld::Data]);
         assert_eq!(sequence(false, false), []);
+    }
+
+    #[test]
+    fn all_parts_are_withheld_after_a_write_that_waited_for_a_webhook() {
+        let after = |why, metadata, data| Withheld::Nothing.after(why, Parts { metadata, data });
+        let hangs =
+            Quote::new("failed calling webhook \"a\": Post \"https://a/?timeout=3s\": context deadline exceeded");
+        let down = Quote::new("failed calling webhook \"a\": Post \"https://a/?timeout=3s\": connection refused");
+        for why in [CallFailure::Timeout, CallFailure::Unavailable(&hangs)] {
+            assert_eq!(after(why, true, true), Some(Withheld::Both));
+            assert_eq!(after(why, true, false), Some(Withheld::Metadata));
+            assert_eq!(after(why, false, true), Some(Withheld::Data));
+            assert_eq!(after(why, false, false), None);
+            assert_eq!(Withheld::Both.after(why, Parts { metadata: true, data: true }), None);
+        }
+        assert_eq!(after(CallFailure::Unavailable(&down), true, true), Some(Withheld::Metadata));
     }
 
     #[test]

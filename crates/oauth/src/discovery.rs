@@ -73,10 +73,10 @@ pub fn document_url(issuer: &str) -> String {
     format!("{issuer}/.well-known/openid-configuration")
 }
 
-/// Reads a document and gives its issuer to the letter, and its endpoints. It must be `issuer`'s own and name endpoints
-/// of the issuer's origin.
+/// Reads a document and gives its endpoints. It must be `issuer`'s own and name endpoints of the issuer's origin.
 ///
-/// An endpoint that the administrator named is taken as it is; the document cannot change it.
+/// An endpoint that the administrator named is taken as it is; the document cannot change it. That of the keys may be
+/// anything unless `needs_keys`.
 ///
 /// # Errors
 /// [`DiscoveryError`].
@@ -85,9 +85,10 @@ pub fn endpoints(
     issuer: &str,
     named_token: Option<&Url>,
     named_jwks: Option<&Url>,
-) -> Result<(String, Endpoints), DiscoveryError> {
+    needs_keys: bool,
+) -> Result<Endpoints, DiscoveryError> {
     let document: Document = json::read(body).ok_or(DiscoveryError::NotADocument)?;
-    // slashes at its end mean nothing, but it is kept and sent to the letter
+    // slashes at its end mean nothing
     if document.issuer.len() > URL_MAX || !same_issuer(&document.issuer, issuer) {
         return Err(DiscoveryError::OtherIssuer(Shown::new(&document.issuer)));
     }
@@ -99,9 +100,11 @@ pub fn endpoints(
     };
     let jwks = match named_jwks {
         Some(url) => Some(url.clone()),
-        None => discovered(document.jwks_uri.as_deref(), Endpoint::Jwks, &issuer)?,
+        None if needs_keys => discovered(document.jwks_uri.as_deref(), Endpoint::Jwks, &issuer)?,
+        // where it points to harms no one
+        None => discovered(document.jwks_uri.as_deref(), Endpoint::Jwks, &issuer).unwrap_or_default(),
     };
-    Ok((document.issuer, Endpoints { token, jwks }))
+    Ok(Endpoints { token, jwks })
 }
 
 /// An endpoint that the document may name: https, on the issuer's origin, without user and fragment.
@@ -131,7 +134,7 @@ mod tests {
     const ISSUER: &str = "https://ims.example.com";
 
     fn read(document: &serde_json::Value) -> Result<Endpoints, DiscoveryError> {
-        endpoints(document.to_string().as_bytes(), ISSUER, None, None).map(|(_, endpoints)| endpoints)
+        endpoints(document.to_string().as_bytes(), ISSUER, None, None, true)
     }
 
     #[test]
@@ -171,8 +174,18 @@ mod tests {
     fn endpoint_that_the_administrator_named_is_taken() {
         let named = Url::parse("https://other.example.com/t").expect("a URL");
         let document = serde_json::json!({"issuer": ISSUER, "token_endpoint": "https://evil.example.com/t"});
-        let read = endpoints(document.to_string().as_bytes(), ISSUER, Some(&named), None);
-        assert_eq!(read.map(|(_, endpoints)| endpoints.token), Ok(named));
+        let read = endpoints(document.to_string().as_bytes(), ISSUER, Some(&named), None, true);
+        assert_eq!(read.map(|endpoints| endpoints.token), Ok(named));
+    }
+
+    #[test]
+    fn keys_of_another_origin_matter_only_where_keys_are_needed() {
+        let document = serde_json::json!({
+            "issuer": ISSUER, "token_endpoint": format!("{ISSUER}/t"), "jwks_uri": "https://keys.example.com/k",
+        });
+        let read = |needs_keys| endpoints(document.to_string().as_bytes(), ISSUER, None, None, needs_keys);
+        assert_eq!(read(true), Err(DiscoveryError::OtherOrigin(Endpoint::Jwks)));
+        assert_eq!(read(false).map(|endpoints| endpoints.jwks), Ok(None));
     }
 
     #[test]
@@ -197,7 +210,7 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for body in ["", "null", "[]", "<html>", "{\"issuer\": 1}", "\u{feff}{}"] {
-            let read = endpoints(body.as_bytes(), ISSUER, None, None);
+            let read = endpoints(body.as_bytes(), ISSUER, None, None, true);
             assert_eq!(read, Err(DiscoveryError::NotADocument), "{body}");
         }
     }

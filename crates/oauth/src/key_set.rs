@@ -1,8 +1,9 @@
 //! The signing keys of an authorization server, from its JSON Web Key Set (RFC 7517 section 5).
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey,
-    jwk::{Jwk, PublicKeyUse},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse},
 };
 use serde::{
     Deserialize, Deserializer,
@@ -14,6 +15,10 @@ use crate::json;
 
 /// Keys of a set that are kept: the largest document holds about 1700 small ones, and the largest sets known 100.
 const KEYS_MAX: usize = 1024;
+/// The longest identifier of an unusable key that is kept, in bytes.
+const KID_MAX: usize = 256;
+/// Sizes of RSA keys that signatures can be verified with.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 /// Keys that one token is checked with: one that names no key costs a bounded number of signature checks.
 const CHECKS_MAX: usize = 128;
 
@@ -38,7 +43,11 @@ pub(crate) struct SigningKey {
 }
 
 /// The signing keys of an authorization server: at least one.
-pub struct KeySet(Vec<SigningKey>);
+pub struct KeySet {
+    keys: Vec<SigningKey>,
+    /// Identifiers of keys that verify no signature here, such as those of P-521.
+    unusable: Vec<String>,
+}
 
 /// What is wrong with a key set. Nothing of its text is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,20 +72,25 @@ impl KeySet {
             keys: SigningKeys,
         }
         let document: Document = json::read(body).ok_or(KeySetError::NotAKeySet)?;
-        let SigningKeys(keys) = document.keys;
-        if keys.is_empty() { Err(KeySetError::NoSigningKey) } else { Ok(Self(keys)) }
+        let SigningKeys { keys, unusable } = document.keys;
+        if keys.is_empty() { Err(KeySetError::NoSigningKey) } else { Ok(Self { keys, unusable }) }
     }
 
-    /// How many signing keys there are.
+    /// How many signing keys there are that can be used.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
     }
 
     /// Whether there is no key; never so for a parsed set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
+    }
+
+    /// Whether the set has a key of this `kid` that verifies no signature here.
+    pub(crate) fn is_unusable(&self, kid: Option<&str>) -> bool {
+        kid.is_some_and(|kid| self.unusable.iter().any(|unusable| unusable == kid))
     }
 
     /// The keys that may have signed a token with this header: those of its `kid`, which are mostly one, then those
@@ -89,15 +103,18 @@ impl KeySet {
         let fits = move |key: &&SigningKey| {
             algorithm.family() == key.key.family() && key.algorithm.is_none_or(|own| own == algorithm)
         };
-        let named = self.0.iter().filter(move |key| kid.is_some() && key.kid.as_deref() == kid);
-        let others = self.0.iter().filter(move |key| kid.is_none() || key.kid.is_none());
+        let named = self.keys.iter().filter(move |key| kid.is_some() && key.kid.as_deref() == kid);
+        let others = self.keys.iter().filter(move |key| kid.is_none() || key.kid.is_none());
         named.chain(others).filter(fits).take(CHECKS_MAX)
     }
 }
 
 /// The keys of a document that verify signatures. Each is read by itself, so that a document of many small values takes
 /// no more memory than its text.
-struct SigningKeys(Vec<SigningKey>);
+struct SigningKeys {
+    keys: Vec<SigningKey>,
+    unusable: Vec<String>,
+}
 
 impl<'de> Deserialize<'de> for SigningKeys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -110,13 +127,17 @@ impl<'de> Deserialize<'de> for SigningKeys {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<SigningKeys, A::Error> {
-                let mut keys = Vec::new();
-                while keys.len() < KEYS_MAX {
-                    let Some(value) = values.next_element::<Box<RawValue>>()? else { return Ok(SigningKeys(keys)) };
-                    keys.extend(signing_key(&value));
+                let mut read = SigningKeys { keys: Vec::new(), unusable: Vec::new() };
+                while read.keys.len() < KEYS_MAX {
+                    let Some(value) = values.next_element::<Box<RawValue>>()? else { return Ok(read) };
+                    match signing_key(&value) {
+                        Some(key) => read.keys.push(key),
+                        None if read.unusable.len() < KEYS_MAX => read.unusable.extend(kid_of(&value)),
+                        None => {}
+                    }
                 }
                 while values.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(SigningKeys(keys))
+                Ok(read)
             }
         }
         deserializer.deserialize_seq(Keys)
@@ -129,7 +150,7 @@ fn signing_key(value: &RawValue) -> Option<SigningKey> {
         return None;
     }
     let key = DecodingKey::from_jwk(&jwk).ok()?;
-    if key.family() == AlgorithmFamily::Hmac {
+    if key.family() == AlgorithmFamily::Hmac || !can_verify(&jwk.algorithm) {
         return None;
     }
     let algorithm = match jwk.common.key_algorithm {
@@ -137,6 +158,35 @@ fn signing_key(value: &RawValue) -> Option<SigningKey> {
         Some(named) => Some(named.to_string().parse().ok().filter(|algorithm| ALGORITHMS.contains(algorithm))?),
     };
     Some(SigningKey { kid: jwk.common.key_id, algorithm, key })
+}
+
+/// Whether signatures can be verified with such a key. The library reads more keys than it verifies with.
+fn can_verify(parameters: &AlgorithmParameters) -> bool {
+    match parameters {
+        AlgorithmParameters::RSA(rsa) => modulus_bits(&rsa.n).is_some_and(|bits| RSA_BITS.contains(&bits)),
+        AlgorithmParameters::EllipticCurve(key) => matches!(key.curve, EllipticCurve::P256 | EllipticCurve::P384),
+        AlgorithmParameters::OctetKeyPair(key) => key.curve == EllipticCurve::Ed25519,
+        _ => false,
+    }
+}
+
+/// The size of an RSA key. Some servers write a zero before the modulus, as in DER.
+fn modulus_bits(modulus: &str) -> Option<usize> {
+    let bytes = URL_SAFE_NO_PAD.decode(modulus).ok()?;
+    let first = bytes.iter().position(|byte| *byte != 0)?;
+    Some((bytes.len() - first) * 8 - bytes[first].leading_zeros() as usize)
+}
+
+/// The identifier of a key that is not used; none where the key is not for signatures.
+fn kid_of(value: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        kid: String,
+        #[serde(rename = "use")]
+        purpose: Option<String>,
+    }
+    let named: Named = serde_json::from_str(value.get()).ok()?;
+    (named.purpose.as_deref() != Some("enc") && named.kid.len() <= KID_MAX).then_some(named.kid)
 }
 
 #[cfg(test)]
@@ -158,6 +208,38 @@ mod tests {
     fn keys_that_verify_nothing_do_no_harm_to_the_others() {
         let unknown = json!({"kty": "PQC", "kid": "9", "x": "y"});
         assert_eq!(parse(&[unknown, json!({"kty": "RSA"}), json!(1), key()]), Ok(1));
+    }
+
+    #[test]
+    fn keys_that_cannot_verify_are_not_counted_and_are_known_by_their_kid() {
+        let p521 = json!({"kty": "EC", "crv": "P-521", "kid": "large", "use": "sig", "x": "AA", "y": "AA"});
+        let es512 = json!({"kty": "EC", "crv": "P-521", "kid": "named", "alg": "ES512", "x": "AA", "y": "AA"});
+        let rsa = |kid: &str, bytes: usize, first: u8| {
+            let modulus = [vec![first], vec![0xff; bytes - 1]].concat();
+            json!({"kty": "RSA", "kid": kid, "e": "AQAB", "n": URL_SAFE_NO_PAD.encode(modulus)})
+        };
+        let mut encryption = key();
+        (encryption["use"], encryption["kid"]) = (json!("enc"), json!("encryption"));
+        let keys = [
+            p521,
+            es512,
+            key(),
+            encryption,
+            rsa("weak", 128, 0xff),
+            rsa("almost", 256, 0x7f),
+            rsa("smallest", 256, 0x80),
+            rsa("with-zero", 257, 0),
+            rsa("largest", 1024, 0xff),
+            rsa("endless", 1025, 1),
+        ];
+        let set = KeySet::parse(json!({"keys": keys}).to_string().as_bytes()).expect("a key set");
+        let usable: Vec<_> = set.keys.iter().filter_map(|key| key.kid.as_deref()).collect();
+        assert_eq!(usable, ["1", "smallest", "with-zero", "largest"]);
+        for kid in ["large", "named", "weak", "almost", "endless"] {
+            assert!(set.is_unusable(Some(kid)), "{kid}");
+        }
+        assert!(!set.is_unusable(Some("1")) && !set.is_unusable(Some("encryption")) && !set.is_unusable(None));
+        assert_eq!(parse(&keys[..2]), Err(KeySetError::NoSigningKey));
     }
 
     #[test]

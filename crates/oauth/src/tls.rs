@@ -68,8 +68,10 @@ pub enum TlsError {
 /// The certificates that a server's must be signed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrustedRoots {
-    /// Those that the administrator configured.
+    /// Those of `spec.caBundle`.
     Configured,
+    /// Those that `spec.caBundleRef` refers to.
+    Referenced,
     /// Those of the system.
     System,
 }

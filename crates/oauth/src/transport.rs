@@ -13,6 +13,8 @@ use crate::{limits::RETRY_AFTER_MAX, tls::TlsError, token::ErrorCode};
 pub const BODY_MAX: usize = 64 * 1024;
 /// The longest document that is read, in bytes: a key set of 100 keys has about 50 KiB, and with certificates 200 KiB.
 pub const DOCUMENT_MAX: usize = 256 * 1024;
+/// The status of a server that limits its clients (RFC 6585 section 4).
+pub const TOO_MANY_REQUESTS: u16 = 429;
 /// The status of a server that is down for all its clients (RFC 9110 section 15.6.4).
 pub const UNAVAILABLE: u16 = 503;
 
@@ -49,9 +51,9 @@ pub enum TransportError {
     /// 3xx: redirects are never followed, since one could carry the client secret elsewhere.
     #[error("HTTP {0}")]
     Redirect(u16),
-    /// 429, with the wait that the server asks for.
+    /// 429, with the wait that the server asks for and the body, which may name an OAuth error.
     #[error("HTTP 429")]
-    RateLimited(Option<TimeDelta>),
+    RateLimited(Option<TimeDelta>, Vec<u8>),
     /// 5xx, with the wait that the server asks for and the body, which may name an OAuth error.
     #[error("HTTP {0}")]
     Server(u16, Option<TimeDelta>, Vec<u8>),
@@ -94,7 +96,7 @@ impl TransportError {
     #[must_use]
     pub fn retry_after(&self) -> Option<TimeDelta> {
         match self {
-            Self::RateLimited(wait) | Self::Server(_, wait, _) => *wait,
+            Self::RateLimited(wait, _) | Self::Server(_, wait, _) => *wait,
             _ => None,
         }
     }
@@ -104,7 +106,7 @@ impl TransportError {
     #[must_use]
     pub fn server_wait(&self) -> Option<TimeDelta> {
         match self {
-            Self::RateLimited(wait) | Self::Server(UNAVAILABLE, wait, _) => *wait,
+            Self::RateLimited(wait, _) | Self::Server(UNAVAILABLE, wait, _) => *wait,
             _ => None,
         }
     }
@@ -115,7 +117,7 @@ impl TransportError {
         match self {
             Self::Timeout(_) | Self::ConnectTimeout(_) | Self::Connection(_) | Self::Tls(_) => true,
             Self::Server(_, _, body) => ErrorCode::named_in(body).is_none(),
-            Self::Redirect(_) | Self::RateLimited(_) | Self::TooLarge(_) | Self::Malformed(_) => false,
+            Self::Redirect(_) | Self::RateLimited(..) | Self::TooLarge(_) | Self::Malformed(_) => false,
         }
     }
 }
@@ -161,7 +163,7 @@ mod tests {
             (TransportError::Tls(TlsError::ClientCertificateWanted), true),
             (TransportError::Server(500, None, Vec::new()), true),
             (TransportError::Server(500, None, named), false),
-            (TransportError::RateLimited(None), false),
+            (TransportError::RateLimited(None, Vec::new()), false),
             (TransportError::Redirect(302), false),
             (TransportError::TooLarge(BODY_MAX), false),
             (TransportError::Malformed("HTTP 404".to_owned()), false),

@@ -7,8 +7,9 @@ import { createServer as createHttp } from 'node:http';
 import { createServer } from 'node:https';
 import { createServer as createTcp } from 'node:net';
 import { readFileSync } from 'node:fs';
+import { X509Certificate, createHash } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
-import { SignJWT, exportJWK, exportSPKI, generateKeyPair } from 'jose';
+import { SignJWT, decodeProtectedHeader, exportJWK, exportSPKI, generateKeyPair, jwtVerify } from 'jose';
 
 const options = JSON.parse(process.argv[2]);
 const issuer = `https://localhost:${options.port}`;
@@ -46,6 +47,8 @@ const KEY_SETS = {
 const behaviours = new Map();
 const requests = [];
 const secrets = new Set();
+// The first token of each client whose server returns one again and again.
+const repeated = new Map();
 const keySetRequests = {};
 let redirected = 0;
 
@@ -58,10 +61,10 @@ async function jwt(claims, { key = privateKey, kid = 'first', alg = 'RS256' } = 
   return token;
 }
 
-function claimsFor(clientId, scope, lifetime) {
+function claimsFor(clientId, scope, lifetime, audience) {
   return {
     iss: issuer,
-    aud: AUDIENCE,
+    aud: audience,
     sub: clientId,
     client_id: clientId,
     iat: now(),
@@ -119,6 +122,19 @@ const BEHAVIOURS = {
   byteOrderMark: async (response, { answer }) => json(response, 200, `\ufeff${JSON.stringify(answer)}`),
   html: async (response) => json(response, 200, '<html>ATTACKER</html>', { 'content-type': 'text/html' }),
   wrongContentType: async (response, { answer }) => json(response, 200, answer, { 'content-type': 'text/plain' }),
+  trailingGarbage: async (response, { answer }) => json(response, 200, `${JSON.stringify(answer)}ATTACKER`),
+  // the lifetime counts from now on each time
+  sameToken: async (response, { form, answer, value }) => {
+    const clientId = form.get('client_id');
+    if (!repeated.has(clientId)) repeated.set(clientId, answer.access_token);
+    json(response, 200, { ...answer, ...value, access_token: repeated.get(clientId) });
+  },
+  assertionDemanded: async (response, { form, answer, value }) => {
+    const wrong = await wrongAssertion(form, value);
+    if (wrong === undefined) return json(response, 200, answer);
+    console.log(`${form.get('client_id')}: ${wrong}`);
+    json(response, 401, { error: 'invalid_client' });
+  },
   answer: async (response, { answer, value }) => json(response, 200, { ...answer, ...value }),
   goodWithStatus: async (response, { answer, value }) => json(response, value, answer),
   answerWithout: async (response, { answer, value }) => json(response, 200, without(answer, value)),
@@ -177,13 +193,36 @@ const BEHAVIOURS = {
   },
 };
 
+// What is wrong with the assertion of a client that has the key of this certificate, whose thumbprints its header may have to
+// name.
+async function wrongAssertion(form, { certificate, thumbprints, audience, algorithm, header }) {
+  const assertion = form.get('client_assertion');
+  if (!assertion || form.get('client_secret')) return 'no assertion, or a secret';
+  const expected = { alg: algorithm, ...header };
+  const { raw, publicKey } = new X509Certificate(certificate);
+  if (thumbprints) {
+    expected.x5t = createHash('sha1').update(raw).digest('base64url');
+    expected['x5t#S256'] = createHash('sha256').update(raw).digest('base64url');
+  }
+  const { typ, ...found } = decodeProtectedHeader(assertion);
+  const sorted = (object) => JSON.stringify(Object.entries(object).sort());
+  if (sorted(found) !== sorted(expected)) return `header ${sorted(found)} in place of ${sorted(expected)}`;
+  try {
+    const { payload } = await jwtVerify(assertion, publicKey, { algorithms: [algorithm] });
+    return payload.aud === audience ? undefined : `aud ${payload.aud} in place of ${audience}`;
+  } catch (error) {
+    return error.message;
+  }
+}
+
 async function token(request, response, body) {
   const form = new URLSearchParams(body);
   const clientId = form.get('client_id');
   const script = behaviours.get(clientId) ?? { name: 'good' };
   const scope = form.get('scope') ?? '';
   const lifetime = script.lifetime ?? 3600;
-  const claims = claimsFor(clientId, scope, lifetime);
+  // as servers do that choose the API by this parameter
+  const claims = claimsFor(clientId, scope, lifetime, form.get('audience') ?? AUDIENCE);
   const answer = { access_token: await jwt(claims), token_type: 'Bearer', expires_in: lifetime, scope };
   if (form.get('client_secret')) secrets.add(form.get('client_secret'));
   requests.push({ at: Date.now(), clientId, authentication: 'post', scope, status: 0, error: null });

@@ -71,7 +71,7 @@ impl ApiProxy {
         let server = cluster["server"].as_str().context("the kubeconfig has no server")?.to_owned();
         let ca = cluster["certificate-authority-data"].as_str().context("the kubeconfig has no certificate")?;
         let ca = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, ca)?;
-        let upstream = reqwest::Client::builder()
+        let upstream = crate::http()
             .tls_certs_only(reqwest::Certificate::from_pem_bundle(&ca)?)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

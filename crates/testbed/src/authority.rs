@@ -132,7 +132,7 @@ impl Authority {
     /// Fails if it cannot be made.
     pub fn http(&self) -> Result<reqwest::Client> {
         let ca = reqwest::Certificate::from_pem(self.ca.as_bytes())?;
-        Ok(reqwest::Client::builder().tls_certs_only([ca]).timeout(Duration::from_secs(10)).build()?)
+        Ok(crate::http().tls_certs_only([ca]).timeout(Duration::from_secs(10)).build()?)
     }
 
     /// The fields of an ITwinAuthority that name this server.
@@ -192,6 +192,21 @@ pub fn certificates(names: &[&str]) -> Result<(String, String, String)> {
     let ca = certificate_authority()?;
     let (certificate, key) = certificate(&ca, names, |_| {})?;
     Ok((ca.pem(), certificate, key))
+}
+
+/// A private key of a client for this signature algorithm (RFC 7518 section 3.1), and a certificate of it, in PEM.
+///
+/// # Errors
+/// Fails if it cannot be made.
+pub fn client_key(algorithm: &str) -> Result<(String, String)> {
+    let key = match algorithm {
+        "ES256" => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
+        "ES384" => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)?,
+        "EdDSA" => KeyPair::generate_for(&rcgen::PKCS_ED25519)?,
+        _ => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?,
+    };
+    let certificate = CertificateParams::new(["client.example.com".to_owned()])?.self_signed(&key)?;
+    Ok((key.serialize_pem(), certificate.pem()))
 }
 
 pub(crate) type Ca = CertifiedIssuer<'static, KeyPair>;

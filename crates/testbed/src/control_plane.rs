@@ -239,7 +239,7 @@ rules:
 
 fn reqwest_client(certificate: &Path) -> Result<reqwest::Client> {
     let certificate = reqwest::Certificate::from_pem(&std::fs::read(certificate)?)?;
-    Ok(reqwest::Client::builder().tls_certs_only([certificate]).timeout(Duration::from_secs(5)).build()?)
+    Ok(crate::http().tls_certs_only([certificate]).timeout(Duration::from_secs(5)).build()?)
 }
 
 /// Writes a kubeconfig for one user of the API server at this URL.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
-use serde_json::Value;
+use serde_json::{Value, json};
 use testbed::{
     INSTALLATION, Testbed, authority::Client, eventually, namespace::data, objects, operator::Operator, project, setup,
     setup::Running,
@@ -27,6 +27,12 @@ const RELEASE: &str = "itwin-demo";
 const INSTALLED: &str = "itwin-demo-operator";
 /// The authority of the demo.
 const AUTHORITY: &str = "itwin-demo-ims";
+/// The label of all objects of the release, and of the namespaces.
+const LABEL: &str = "app.kubernetes.io/instance=itwin-demo";
+/// The kinds of its objects outside of its namespaces.
+const KINDS: &str = "crd,clusterrole,clusterrolebinding,role,rolebinding,namespace";
+/// Events about the authority.
+const EVENTS: &str = "involvedObject.kind=ITwinAuthority,involvedObject.name=itwin-demo-ims";
 
 /// Shows everything, and removes it from a cluster of the user's, also if a step fails or a signal ends the demo.
 pub async fn demo(program: PathBuf) -> Result<ExitCode> {
@@ -43,7 +49,7 @@ pub async fn demo(program: PathBuf) -> Result<ExitCode> {
     let shown = shown.await;
     if running.is_of_the_user() {
         step("Removing what the demo created");
-        remove(testbed).await.with_context(|| format!("not everything was removed; run {}", removal()))?;
+        remove(testbed).await.with_context(|| format!("not everything was removed; run\n{}", removal()))?;
     }
     shown?;
     step("Done; everything is stopped, and nothing that the demo created is left");
@@ -52,6 +58,14 @@ pub async fn demo(program: PathBuf) -> Result<ExitCode> {
 
 /// The demo shares nothing with an installed operator, which could act on the demo's objects, or lose its CRDs.
 async fn ensure_nothing_is_there(testbed: &Testbed) -> Result<()> {
+    let get = ["get", KINDS, "--selector", LABEL, "--namespace", "default", "--ignore-not-found", "-o", "name"];
+    let found = testbed.kubectl(&get).await?;
+    ensure!(
+        found.trim().is_empty(),
+        "the cluster has objects of the demo already ({}), perhaps from a demo that was killed: run\n{}",
+        found.split_whitespace().collect::<Vec<_>>().join(", "),
+        removal()
+    );
     let crds = ["itwinauthorities.credentials.itwin.dev", "itwinservicecredentials.credentials.itwin.dev"];
     let crds = [&["get", "crd", "--ignore-not-found", "-o", "name"], &crds[..]].concat();
     let found = testbed.kubectl(&crds).await?;
@@ -60,14 +74,6 @@ async fn ensure_nothing_is_there(testbed: &Testbed) -> Result<()> {
         "the cluster has the CRDs of the operator already ({}), so an operator may be installed: use another cluster, or \
          omit CLUSTER to run the demo on a cluster of its own",
         found.split_whitespace().collect::<Vec<_>>().join(", ")
-    );
-    let namespaces = ["get", "namespace", "--ignore-not-found", "-o", "name", NAMESPACE, INSTALLED];
-    let found = testbed.kubectl(&namespaces).await?;
-    ensure!(
-        found.trim().is_empty(),
-        "the cluster has a namespace of the demo already ({}), perhaps from a demo that was killed: run {}",
-        found.split_whitespace().collect::<Vec<_>>().join(", "),
-        removal()
     );
     Ok(())
 }
@@ -80,33 +86,51 @@ fn announce() {
     );
     println!("  the operator runs on this machine, and watches {NAMESPACE} only");
     println!("  the ITwinAuthority {AUTHORITY}, and in {NAMESPACE} a credential and two Secrets");
-    println!("If the demo is killed, this removes everything:\n  {}", removal());
+    println!("  in the namespace default a Role, and events about the authority");
+    println!("If the demo is killed, this removes everything:\n{}", removal());
 }
 
-/// The command that removes everything.
+/// What removes everything: with the CRDs go the authority and the credential, with the namespaces all that is in them.
+/// Events about the authority are in the namespace `default` and carry no label.
+fn removals() -> [Vec<&'static str>; 2] {
+    [
+        vec!["delete", KINDS, "--selector", LABEL, "--namespace", "default"],
+        vec!["delete", "events", "--field-selector", EVENTS, "--namespace", "default"],
+    ]
+}
+
+/// The same as a user would type it.
 fn removal() -> String {
     let context = std::env::var("CLUSTER").unwrap_or_default();
-    format!(
-        "helm uninstall {RELEASE} --ignore-not-found --namespace {INSTALLED} --kube-context {context}; \
-         kubectl delete namespace {NAMESPACE} {INSTALLED} --ignore-not-found --context {context}"
-    )
+    let commands = removals().map(|arguments| format!("  kubectl {} --context {context}", arguments.join(" ")));
+    commands.join(" &&\n")
 }
 
 async fn remove(testbed: &Testbed) -> Result<()> {
-    // with the CRDs, which the release does not keep, go the authority and the credential
-    testbed.helm(&["uninstall", RELEASE, "--ignore-not-found", "--namespace", INSTALLED, "--wait"]).await?;
-    testbed.kubectl(&["delete", "namespace", NAMESPACE, INSTALLED, "--ignore-not-found"]).await.map(drop)
+    for arguments in removals() {
+        testbed.kubectl(&arguments).await?;
+    }
+    Ok(())
+}
+
+/// Creates a namespace that goes with the rest.
+async fn namespace(testbed: &Testbed, name: &str) -> Result<()> {
+    let (key, value) = LABEL.split_once('=').context("a label has a value")?;
+    let metadata = json!({"name": name, "labels": {key: value}});
+    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
+    testbed.kubectl_with(&["create", "-f", "-"], Some(&object.to_string())).await.map(drop)
 }
 
 /// Installs the chart without pods, for the namespace of the demo alone.
 async fn install(testbed: &Testbed) -> Result<()> {
-    testbed.kubectl(&["create", "namespace", NAMESPACE]).await?;
+    namespace(testbed, NAMESPACE).await?;
+    namespace(testbed, INSTALLED).await?;
     let chart = project().join("charts").join(INSTALLATION).display().to_string();
     let settings = format!(
         "replicaCount=0,crds.keep=false,authorities.bentley-ims=null,fullnameOverride={RELEASE},\
          rbac.aggregateClusterRoles=false,watchNamespaces={{{NAMESPACE}}}"
     );
-    let install = ["install", RELEASE, &chart, "--namespace", INSTALLED, "--create-namespace", "--set", &settings];
+    let install = ["install", RELEASE, &chart, "--namespace", INSTALLED, "--set", &settings];
     testbed.helm(&install).await?;
     setup::account_kubeconfig(testbed, INSTALLED, RELEASE, &testbed.operator_kubeconfig).await
 }

@@ -112,7 +112,7 @@ impl Faults {
     /// Fails if the server does not respond.
     pub async fn keys(&self) -> Result<Value> {
         let ca = reqwest::Certificate::from_pem(self.ca.as_bytes())?;
-        let client = reqwest::Client::builder().tls_certs_only([ca]).timeout(ANSWER).build()?;
+        let client = crate::http().tls_certs_only([ca]).timeout(ANSWER).build()?;
         Ok(client.get(format!("{}/keys", self.issuer)).send().await?.error_for_status()?.json().await?)
     }
 
@@ -138,6 +138,6 @@ impl Faults {
     }
 
     fn http(&self) -> Result<reqwest::Client> {
-        Ok(reqwest::Client::builder().timeout(ANSWER).build()?)
+        Ok(crate::http().timeout(ANSWER).build()?)
     }
 }

@@ -16,6 +16,7 @@ const SHORTEST: usize = 12;
 pub async fn scan(testbed: &Testbed) -> Result<Vec<String>> {
     let mut secrets = testbed.authority.secrets().await?;
     secrets.extend(testbed.faults.secrets().await?);
+    secrets.extend(testbed.kept_secrets());
     secrets.retain(|secret| secret.len() >= SHORTEST);
     let mut places = vec![
         ("events".to_owned(), testbed.kubectl(&["get", "events", "-A", "-o", "json"]).await?),

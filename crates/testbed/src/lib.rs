@@ -9,7 +9,9 @@ pub mod api_proxy;
 pub mod audit;
 pub mod authority;
 pub mod control_plane;
+pub mod dns;
 pub mod faults;
+pub mod keycloak;
 pub mod leaks;
 pub mod namespace;
 pub mod node;
@@ -21,6 +23,7 @@ pub mod tools;
 pub mod webhook;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -31,6 +34,11 @@ use serde::{Deserialize, Serialize};
 
 /// The variable that names the file with the description of the testbed.
 pub const VARIABLE: &str = "TESTBED";
+
+/// The file of what did not run, in the folder of the testbed.
+const SKIPPED: &str = "skipped";
+/// The file of secrets that tests made themselves.
+const SECRETS: &str = "kept-secrets";
 
 /// The namespace and name of the operator's installation, and so of its service account.
 pub const INSTALLATION: &str = "itwin-credential-operator";
@@ -62,6 +70,8 @@ pub struct Testbed {
     pub faults: faults::Faults,
     /// Folder with the server's packages, for scripts that use them.
     pub packages: PathBuf,
+    /// Where Keycloak is unpacked, or why it is not there.
+    pub keycloak: std::result::Result<PathBuf, String>,
     /// The container runtime of the node; none without a node.
     pub runtime: Option<node::runtime::Runtime>,
 }
@@ -78,6 +88,45 @@ impl Testbed {
         let text =
             std::fs::read_to_string(&file).with_context(|| format!("the testbed described by {file} is gone"))?;
         Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Notes that tests did not run, for the end of the run: a test that does nothing looks like one that passed.
+    ///
+    /// # Errors
+    /// Fails if it cannot be noted.
+    pub fn skip(&self, what: &str, why: &str) -> Result<()> {
+        let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
+        self.note(SKIPPED, &format!("{what}: {why}"))
+    }
+
+    /// What did not run, and why.
+    #[must_use]
+    pub fn skipped(&self) -> BTreeSet<String> {
+        self.notes(SKIPPED)
+    }
+
+    /// Has the scan at the end of the run search for a secret that no server of the testbed knows.
+    ///
+    /// # Errors
+    /// Fails if it cannot be noted.
+    pub fn keep_secret(&self, secret: &str) -> Result<()> {
+        self.note(SECRETS, secret)
+    }
+
+    pub(crate) fn kept_secrets(&self) -> BTreeSet<String> {
+        self.notes(SECRETS)
+    }
+
+    fn note(&self, file: &str, line: &str) -> Result<()> {
+        use std::io::Write;
+        let mut file = std::fs::File::options().create(true).append(true).open(self.directory.join(file))?;
+        // in one write: tests write at the same time
+        Ok(file.write_all(format!("{line}\n").as_bytes())?)
+    }
+
+    fn notes(&self, file: &str) -> BTreeSet<String> {
+        let text = std::fs::read_to_string(self.directory.join(file)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
     }
 
     /// A client with the administrator's permissions.
@@ -194,6 +243,11 @@ pub async fn node(testbed: &Testbed, script: &str, arguments: &[&str]) -> Result
 /// effect.
 pub fn choose_cryptography() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// An HTTP client of the testbed: all its servers are on this machine, whatever proxy the user's environment names.
+pub fn http() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy()
 }
 
 /// Runs a command to its end and returns its output.

@@ -99,6 +99,9 @@ async fn run(start: impl Future<Output = Result<Running>>, command: &[String]) -
         .spawn()
         .with_context(|| format!("cannot start {}", command[0]))?;
     let status = Group::new(child).wait().await?;
+    for skipped in running.testbed.skipped() {
+        eprintln!("testbed: SKIPPED: {skipped}");
+    }
     if !status.success() {
         running.keep_logs();
         eprintln!("testbed: failed; logs are kept in {}", running.testbed.directory.display());

@@ -35,6 +35,12 @@ impl Drop for Operator {
     }
 }
 
+/// What is reached without a proxy: this machine, and what the user's environment names.
+fn without_proxy() -> String {
+    let own = ["NO_PROXY", "no_proxy"].map(|name| std::env::var(name).unwrap_or_default());
+    ["localhost,127.0.0.1,::1"].into_iter().chain(own.iter().map(String::as_str)).collect::<Vec<_>>().join(",")
+}
+
 /// The metrics, without an async runtime.
 fn last_metrics(address: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
@@ -92,6 +98,8 @@ impl Operator {
             command.args(["--namespaces", namespaces]);
         }
         command.args(arguments).env("KUBECONFIG", &testbed.operator_kubeconfig);
+        // the authorization servers are on this machine, and the user's proxy is not asked for them
+        command.env("NO_PROXY", without_proxy());
         // tests run in parallel, and one Lease would let only one operator act
         command.env("ITWIN_OPERATOR_LEADER_ELECTION", "false");
         command.envs(variables.iter().copied());
@@ -105,7 +113,7 @@ impl Operator {
     /// Fails, with its log, if it does not become ready.
     pub async fn wait_ready(&mut self) -> Result<()> {
         let url = format!("http://{}/readyz", self.address);
-        let client = reqwest::Client::builder().timeout(ANSWER).build()?;
+        let client = crate::http().timeout(ANSWER).build()?;
         let ready = eventually("the operator", READY, async || {
             if !self.process.is_running() {
                 return Some(false);
@@ -118,12 +126,22 @@ impl Operator {
         Ok(())
     }
 
+    /// The status and the body of the response of its HTTP server for a path.
+    ///
+    /// # Errors
+    /// Fails if it does not respond.
+    pub async fn answer(&self, path: &str) -> Result<(u16, String)> {
+        let client = reqwest::Client::builder().timeout(ANSWER).build()?;
+        let answer = client.get(format!("http://{}{path}", self.address)).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
     /// The response of its HTTP server for a path.
     ///
     /// # Errors
     /// Fails if it does not respond.
     pub async fn get(&self, path: &str) -> Result<String> {
-        let client = reqwest::Client::builder().timeout(ANSWER).build()?;
+        let client = crate::http().timeout(ANSWER).build()?;
         Ok(client.get(format!("http://{}{path}", self.address)).send().await?.error_for_status()?.text().await?)
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     output,
     process::Process,
     project,
-    tools::Tools,
+    tools::{self, Tools},
 };
 
 /// Lifetime of the operator's token, in seconds: longer than any run of the tests.
@@ -86,6 +86,11 @@ impl Running {
     async fn start_with(durability: Durability, with_node: bool, with_chart: bool) -> Result<Self> {
         crate::choose_cryptography();
         let tools = Tools::ready().await?;
+        // only tests use it
+        let keycloak = match (durability, with_chart) {
+            (Durability::Fast, true) => tools::keycloak().await.map_err(|error| format!("{error:#}")),
+            _ => Err("it is there for `testbed run` alone".to_owned()),
+        };
         let directory = tempfile::Builder::new().prefix("testbed-").tempdir()?;
         if with_node {
             node::prepare(directory.path()).await?;
@@ -120,6 +125,7 @@ impl Running {
             kubeconfig,
             authority,
             faults,
+            keycloak,
             runtime: None,
         };
         let running_node = match &control_plane {

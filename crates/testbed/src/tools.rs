@@ -7,13 +7,13 @@ use std::{
     fs::File,
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
 
-use crate::output;
+use crate::{keycloak::java_arguments, output};
 
 /// The Go module of the newest Kubernetes version. That of an older one has its minor version as a suffix:
 /// `scripts/kubernetes-module` writes it.
@@ -62,6 +62,13 @@ const CONTAINERD_TAGS: &str = "no_btrfs,no_zfs,no_devmapper";
 /// The files of the authorization servers.
 const NPM_FILES: [&str; 4] = ["package.json", "package-lock.json", "server.mjs", "faults.mjs"];
 
+/// The version of Keycloak, and the digest of its archive (SHA-256).
+const KEYCLOAK: (&str, &str) = ("26.7.3", "27a6535553c3cdcd083872ba40629efafb3475e3b758e0c6f691395561dd0f1f");
+/// What unpacks it.
+const UNPACK: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:unpack";
+/// A network that loses packets must not hold up the tests that need none.
+const KEYCLOAK_WITHIN: Duration = Duration::from_secs(600);
+
 /// Paths of the programs.
 pub struct Tools {
     etcd: PathBuf,
@@ -84,17 +91,26 @@ impl Tools {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let kubernetes = kubernetes_module(&here.join("tools"), &version())?;
         let (cache, _lock) = locked_cache()?;
-        let tools = Self {
-            etcd: go_programs(&here.join("tools").join(NEWEST), &cache, &ETCD, "").await?,
-            kubernetes: go_programs(&kubernetes, &cache, &KUBERNETES, "").await?,
-            helm: go_programs(&here.join("tools/helm"), &cache, &HELM, "").await?,
-            helm3: go_programs(&here.join("tools/helm3"), &cache, &HELM3, "").await?,
-            alertmanager: go_programs(&here.join("tools/alertmanager"), &cache, &ALERTMANAGER, "").await?,
-            prometheus: go_programs(&here.join("tools/prometheus"), &cache, &PROMETHEUS, PROMETHEUS_TAGS).await?,
-            lua: go_programs(&here.join("tools/lua"), &cache, &LUA, "").await?,
-            authority: npm_packages(&here.join("authority"), &cache).await?,
+        // two at a time: a program is linked by one thread
+        let control_plane = async {
+            anyhow::Ok([
+                go_programs(&here.join("tools").join(NEWEST), &cache, &ETCD, "").await?,
+                go_programs(&kubernetes, &cache, &KUBERNETES, "").await?,
+            ])
         };
-        Ok(tools)
+        let others = async {
+            anyhow::Ok([
+                go_programs(&here.join("tools/helm"), &cache, &HELM, "").await?,
+                go_programs(&here.join("tools/helm3"), &cache, &HELM3, "").await?,
+                go_programs(&here.join("tools/alertmanager"), &cache, &ALERTMANAGER, "").await?,
+                go_programs(&here.join("tools/prometheus"), &cache, &PROMETHEUS, PROMETHEUS_TAGS).await?,
+                go_programs(&here.join("tools/lua"), &cache, &LUA, "").await?,
+                npm_packages(&here.join("authority"), &cache).await?,
+            ])
+        };
+        let ([etcd, kubernetes], [helm, helm3, alertmanager, prometheus, lua, authority]) =
+            tokio::try_join!(control_plane, others)?;
+        Ok(Self { etcd, kubernetes, helm, helm3, prometheus, alertmanager, lua, authority })
     }
 
     /// A program of the control plane.
@@ -159,6 +175,51 @@ impl NodeTools {
             containerd: go_programs(&here.join("tools/containerd"), &cache, &CONTAINERD, CONTAINERD_TAGS).await?,
         })
     }
+}
+
+/// The folder of Keycloak, ready to start: fetched with Maven, and prepared by its own `build`, once.
+///
+/// # Errors
+/// Says what is missing: Java, Maven, or the archive.
+pub async fn keycloak() -> Result<PathBuf> {
+    let mut java = Command::new("java");
+    java.arg("-version");
+    output(java, None).await.context("Java 17 or later is needed")?;
+    let (cache, _lock) = locked_cache()?;
+    let folder = cache.join(format!("keycloak-{}", KEYCLOAK.0));
+    let finished = folder.join("finished");
+    if !finished.exists() {
+        eprintln!("testbed: fetching and preparing Keycloak (180 MB and about 2 minutes, once)");
+        let fetched = tokio::time::timeout(KEYCLOAK_WITHIN, fetch_keycloak(&folder)).await;
+        fetched.with_context(|| format!("it could not be fetched within {KEYCLOAK_WITHIN:?}"))??;
+        File::create(finished)?;
+    }
+    Ok(folder.join(format!("keycloak-{}", KEYCLOAK.0)))
+}
+
+async fn fetch_keycloak(folder: &Path) -> Result<()> {
+    let (version, digest) = KEYCLOAK;
+    // what an interrupted attempt left
+    let _ = std::fs::remove_dir_all(folder);
+    let repository = folder.join("repository");
+    std::fs::create_dir_all(&repository)?;
+    let mut maven = Command::new("mvn");
+    // a wrong checksum ends it
+    maven.current_dir(folder).args(["--quiet", "--batch-mode", "--strict-checksums", UNPACK]);
+    maven.arg(format!("-Dmaven.repo.local={}", repository.display()));
+    maven.arg(format!("-Dartifact=org.keycloak:keycloak-quarkus-dist:{version}:zip"));
+    maven.arg(format!("-DoutputDirectory={}", folder.display()));
+    output(maven, None).await.context("Maven is needed, and a repository that it can fetch Keycloak from")?;
+    let archive = format!("org/keycloak/keycloak-quarkus-dist/{version}/keycloak-quarkus-dist-{version}.zip");
+    let archive = std::fs::read(repository.join(archive)).context("the archive of Keycloak")?;
+    let found = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &archive);
+    let found: String = found.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    ensure!(found == digest, "the archive of Keycloak {version} has the digest {found} in place of {digest}");
+    std::fs::remove_dir_all(&repository)?;
+    let home = folder.join(format!("keycloak-{version}"));
+    let mut build = Command::new("java");
+    build.current_dir(&home).args(java_arguments(&home)).args(["build", "--db=dev-mem", "--cache=local"]);
+    output(build, None).await.context("Keycloak could not be prepared: Java 17 or later is needed").map(drop)
 }
 
 /// The cache, locked while the file is open: two runs that start together must not build into one folder.
@@ -307,5 +368,15 @@ mod tests {
         let error = kubernetes_module(&tools(), "1.2").map_err(|error| error.to_string());
         let message = error.expect_err("there is no such version");
         assert!(message.contains("1.2") && message.contains("1.30"), "{message}");
+    }
+
+    #[test]
+    fn script_compiles_what_this_file_links() {
+        let script = include_str!("../../../scripts/tools");
+        let tags = script.lines().find_map(|line| line.strip_prefix("tags=")).unwrap_or_default();
+        let known: Vec<&str> = tags.split(',').collect();
+        // other tags, or another mode of the linker, would compile everything again
+        assert_eq!(known, [PROMETHEUS_TAGS, CONTAINERD_TAGS].join(",").split(',').collect::<Vec<_>>());
+        assert!(script.contains("CGO_ENABLED=0 GOWORK=off go list -export -trimpath"));
     }
 }

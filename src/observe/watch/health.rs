@@ -6,7 +6,11 @@ use itwin_core::quote::Quote;
 use kube::core::Status;
 
 use super::GONE;
-use crate::{cluster::CallError, liveness::Liveness, metrics::Metrics};
+use crate::{
+    cluster::CallError,
+    liveness::{Liveness, Trouble},
+    metrics::Metrics,
+};
 
 /// The reason that kube gives a response without a `Status`, whose whole body it takes for the message.
 const NO_STATUS: &str = "Failed to parse error data";
@@ -23,6 +27,8 @@ pub(super) enum WatchError {
     },
     #[error("no connection, or no readable answer")]
     Transport,
+    #[error("no response within {} s", super::ANSWER.as_secs())]
+    Silence,
     #[error("the answer has no resourceVersion")]
     NoVersion,
     #[error("the list is older than what was shown before")]
@@ -67,6 +73,7 @@ impl WatchError {
         match self {
             Self::Status { label, .. } => Some(label),
             Self::Transport | Self::NoVersion => Some(CallError::Transport.label()),
+            Self::Silence => Some(CallError::Timeout.label()),
             Self::Older | Self::Early => None,
         }
     }
@@ -92,11 +99,24 @@ impl Health {
         self.liveness.sign_of_life(&self.path);
     }
 
-    /// A request failed: `list` or `watch`.
+    /// A request failed: `list` or `watch`. That is a heartbeat too, also where the client never saw an end of it.
     pub(super) fn failed(&self, verb: &'static str, error: &WatchError) {
+        self.liveness.heartbeat(&self.path);
         if let Some(label) = error.label() {
             self.metrics.kubernetes_request(verb, self.resource, label);
+            let is_forbidden = matches!(error, WatchError::Status { code: 401 | 403, .. });
+            self.liveness.watch_failed(&self.path, Trouble { message: error.to_string(), is_forbidden });
         }
+    }
+
+    /// A request was accepted.
+    pub(super) fn accepted(&self) {
+        self.liveness.watch_accepted(&self.path);
+    }
+
+    /// Everything was listed, and is known to those who receive the events.
+    pub(super) fn listed(&self) {
+        self.liveness.listed(&self.path);
     }
 }
 

@@ -17,7 +17,7 @@ use simulated_api::{
 use tower::Service;
 
 use super::*;
-use crate::{clock::Clock, metrics::Metrics, observe::metadata::PartialSecret};
+use crate::{clock::Clock, liveness::Liveness, metrics::Metrics, observe::metadata::PartialSecret};
 
 /// A watch ends within this, is found to show nothing, and everything is listed again.
 const ONE_CYCLE: Duration = Duration::from_secs(60 + 5 + 5);
@@ -226,4 +226,28 @@ async fn watches_that_keep_ending_early_cost_ever_fewer_lists() {
     }
     let lists = fixture.requests("limit=");
     assert!((5..=15).contains(&lists), "{lists} lists");
+}
+
+#[tokio::test(start_paused = true)]
+async fn list_that_is_never_answered_is_made_again_and_is_no_stall_of_the_process() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = requests.clone();
+    let hangs = tower::service_fn(move |_: http::Request<Body>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<Result<http::Response<Full<hyper::body::Bytes>>, tower::BoxError>>()
+    });
+    let wall = || DateTime::<Utc>::UNIX_EPOCH;
+    let liveness: Arc<Liveness> = Arc::default();
+    liveness.expect("/secrets", WATCH_LIMIT);
+    liveness.expect_watch("/secrets", "secrets");
+    let metrics = Arc::new(Metrics::new(true).expect("metrics"));
+    let health = Health::new("/secrets", "secrets", liveness.clone(), metrics);
+    let api: Api<PartialSecret> = Api::default_namespaced(Client::new(hangs, "default"));
+    let mut watch = Watch::new(api, "secrets", Arc::new(Restores::new(Clock::new(wall))), health);
+    assert!(timeout(10 * ANSWER, watch.next()).await.is_err(), "there is nothing to show");
+    assert!(requests.load(Ordering::SeqCst) > 5);
+    assert_eq!(liveness.stalled(), None, "a restart helps against nothing here");
+    let unlisted = liveness.unlisted();
+    assert!(unlisted.iter().all(|(_, trouble)| trouble.as_ref().is_some_and(|it| it.message.contains("30 s"))));
+    assert_eq!(unlisted.len(), 1);
 }

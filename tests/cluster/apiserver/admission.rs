@@ -252,7 +252,7 @@ async fn authority_rules() -> Result<()> {
             (json!({"tokenEndpoint": "http://ims.example.com/t"}), Some("tokenEndpoint must be an https URL")),
             (json!({"tokenEndpoint": "https://a@ims.example.com/t"}), Some("tokenEndpoint must be an https URL")),
             (json!({"jwksUri": "https://ims.example.com/keys#x"}), Some("jwksUri must be an https URL")),
-            (json!({"caBundle": "-----BEGIN CERTIFICATE-----\nAAAA\n"}), Some("write the output of 'base64 -w0 ca.crt'")),
+            (json!({"caBundle": "-----BEGIN CERTIFICATE-----\nAAAA\n"}), Some("write the output of `base64 < ca.crt")),
             (json!({"requestTimeout": "1d"}), Some("must be a duration such as 90s, 20m or 1h30m")),
             (json!({"clockSkew": "1d"}), Some("must be a duration such as 90s, 20m or 1h30m")),
             (json!({"accessTokenFormat": "paseto"}), Some("spec.accessTokenFormat")),

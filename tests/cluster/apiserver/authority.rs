@@ -149,6 +149,15 @@ async fn ca_certificates_of_a_config_map_and_a_secret_are_followed() -> Result<(
     fixture.namespace.apply(&config_map(ca)).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", FOLLOWED).await?;
 
+    // what was read before stays where it cannot be used any more, whatever else is edited
+    fixture.namespace.apply(&config_map("")).await?;
+    let mut edited = reference("ConfigMap");
+    edited["requestsPerMinute"] = json!(299);
+    fixture.apply_authority(&edited).await?;
+    let first = fixture.token().await?;
+    fixture.renew_now("agent", "0").await?;
+    fixture.wait_token_other_than(&first, PATIENCE).await?;
+
     // what was read before stays where the object is gone
     kubectl(&["delete", "configmap", "ca"]).await?;
     let first = fixture.token().await?;

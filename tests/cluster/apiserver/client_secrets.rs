@@ -36,10 +36,6 @@ async fn invalid_client_secret_is_reported_by_its_key_and_its_fix_is_noticed() -
         (&[("client_id", id), ("client_secret", &[b'x'; 4097])], "more than 4096 bytes"),
         (&[("client_id", &[b'x'; 1025]), ("client_secret", secret)], "more than 1024 bytes"),
         (&[("client-id", id), ("client-secret", secret)], "is missing: add it; key client_secret is missing"),
-        (
-            &[("client_id", id), ("client_secret", secret), ("expires_at", b"soon")],
-            "write one such as 2027-01-31T00:00:00Z",
-        ),
     ] {
         fixture.namespace.kubectl(&["delete", "secret", "agent-client", "--ignore-not-found"]).await?;
         fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
@@ -83,7 +79,33 @@ async fn expiry_of_the_client_is_shown_and_changing_it_requests_no_token() -> Re
     let none = expires(None).await?;
     assert!(condition(&none, "Ready").is_some_and(|(_, _, message)| !message.contains("expired at")), "{none}");
     assert!(!fixture.operator.get("/metrics").await?.contains(SERIES));
+
+    // another key alone is read immediately, and its value is that of the Secret that has it
+    let values = [("client_id", id), ("client_secret", secret), ("until", b"2999-01-31T00:00:00Z"), ("never", b"soon")];
+    fixture.namespace.apply(&client_secret(&values)).await?;
+    let names = |key: &str| json!({"clientCredentialsRef": {"name": "agent-client", "expiresAtKey": key}});
+    fixture.apply_credential(&names("until")).await?;
+    fixture
+        .eventually("the time of the other key", SOON, async || {
+            let status = fixture.status().await.ok()?;
+            (status["clientSecretExpiresAt"] == "2999-01-31T00:00:00Z").then_some(())
+        })
+        .await?;
+    // a value that is no time keeps no one from a token
+    fixture.apply_credential(&names("never")).await?;
+    let message = fixture
+        .eventually("the message about the time", SOON, async || {
+            let ready = condition(&fixture.status().await.ok()?, "Ready");
+            ready.filter(|(_, _, message)| message.contains("is no time in RFC 3339"))
+        })
+        .await?;
+    assert_eq!((&*message.0, &*message.1), ("True", "TokenValid"));
+    assert!(message.2.contains("key never of Secret") && message.2.contains("agent-client"), "{}", message.2);
+    assert!(!fixture.operator.get("/metrics").await?.contains(SERIES));
     assert_eq!(fixture.token_requests().await?.len(), 1);
+    let first = fixture.token().await?;
+    fixture.renew_now(NAME, "1").await?;
+    fixture.wait_token_other_than(&first, PATIENCE).await?;
     Ok(())
 }
 

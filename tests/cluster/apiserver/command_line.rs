@@ -65,6 +65,10 @@ fn unusable_kubeconfig_ends_with_one_line_that_quotes_nothing_of_it() -> Result<
         ("{apiVersion: v1, kind: Config, current-context: y}".to_owned(), "context \"y\""),
         (config("server: 'not a url hidden-value'", ""), "no URL"),
         (config(&format!("{server}, certificate-authority-data: hidden-value"), ""), "certificate authority"),
+        (
+            config(&format!("{server}, proxy-url: 'socks5://user:hidden-value@127.0.0.1:1080'"), ""),
+            "kubeconfig: proxy-url of the cluster: SOCKS proxies are not supported; write the URL of an HTTP proxy",
+        ),
         (config(server, "tokenFile: /nonexistent/token"), "/nonexistent/token"),
         (
             config(

@@ -58,14 +58,21 @@ async fn writer_that_keeps_adding_a_key_is_named_and_a_valid_token_stays_valid()
 
     // the operator reverts the change ever more slowly
     let before = calls(&fixture.namespace)?.len();
-    let five_rounds = eventually("five more failures", PATIENCE, async || {
-        let failures = fixture.status().await.ok()?["consecutiveFailures"].as_i64()?;
-        (failures >= 4).then_some(())
-    });
+    // the first of these waits for at least one second, and the fifth for at least eight
+    let patches = || -> Result<usize> {
+        let calls = calls_since(&fixture.namespace, before)?;
+        Ok(calls.iter().filter(|call| call.to_string() == format!("patch secrets {NAME}")).count())
+    };
+    let began = std::time::Instant::now();
+    let five_rounds = eventually("five more reverts", PATIENCE, async || (patches().ok()? >= 5).then_some(()));
     keep_changing(&fixture, &patch, five_rounds).await?;
-    let written = calls_since(&fixture.namespace, before)?;
-    let patches = written.iter().filter(|call| call.to_string() == format!("patch secrets {NAME}")).count();
-    assert!(patches <= 6, "{patches} patches while the backoff grew");
+    assert!(began.elapsed() > SOON, "the backoff grew");
+    let status = fixture.status().await?;
+    assert_eq!(
+        (&status["consecutiveFailures"], &status["lastFailure"]["reason"]),
+        (&json!(0), &json!("SecretConflict"))
+    );
+    assert_eq!(fixture.metric("itwin_credential_consecutive_failures{").await?, 0.0, "no renewal failed");
     assert_eq!(fixture.token().await?, token);
     assert_eq!(fixture.token_requests().await?.len(), 1, "not one more token");
     Ok(())

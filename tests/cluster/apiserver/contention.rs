@@ -51,7 +51,9 @@ async fn older_of_two_contenders_gets_the_secret_and_the_younger_takes_over() ->
     fixture.namespace.kubectl(&["delete", "itcred", "z-older"]).await?;
     fixture.wait_condition_of("a-younger", "Ready", "True", "TokenValid", COLLECTED).await?;
     assert_eq!(owner_uid(&fixture, "shared").await?, uid(&fixture, "itcred", "a-younger").await?);
-    assert_eq!(fixture.token_requests().await?.len(), 2);
+    // none if it waited in the queue unread while the equal request of the older one was sent, whose token it got then
+    let requests = fixture.token_requests().await?.len();
+    assert!((1..=2).contains(&requests), "{requests}");
     Ok(())
 }
 

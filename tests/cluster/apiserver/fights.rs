@@ -4,7 +4,10 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use testbed::eventually;
 
-use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
+use crate::{
+    audit::{calls, calls_since},
+    fixture::{Fixture, NAME, PATIENCE, SOON},
+};
 
 /// A policy of the cluster, which is deleted at the end of its test.
 struct Policy<'a> {
@@ -63,7 +66,7 @@ async fn wait_effective(fixture: &Fixture) -> Result<()> {
             "labels": {"credentials.itwin.dev/credential": "probe", "team": "probe"},
             "annotations": {"probe": "1"},
         },
-        "data": {"header": "eA==", "scope": "eA=="},
+        "data": {"header": "eA==", "scope": "eA==", "access_token": "eA=="},
     });
     let (object, namespace) = (probe.to_string(), &fixture.namespace.name);
     let create = ["--namespace", namespace, "create", "--dry-run=server", "-o", "json", "-f", "-"];
@@ -101,8 +104,10 @@ async fn policy_that_strips_annotations_is_reported_and_costs_no_token() -> Resu
     let message = fixture.wait_condition("Renewed", "False", "SecretConflict", PATIENCE).await?;
     assert!(message.contains("admission policy"), "{message}");
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    let before = calls(&fixture.namespace)?.len();
     eventually("more rounds", PATIENCE, async || {
-        (fixture.status().await.ok()?["consecutiveFailures"].as_i64()? >= 3).then_some(())
+        let calls = calls_since(&fixture.namespace, before).ok()?;
+        (calls.iter().filter(|call| call.to_string() == format!("patch secrets {NAME}")).count() >= 2).then_some(())
     })
     .await
     .with_context(|| fixture.operator.process.log_tail())?;
@@ -277,6 +282,47 @@ async fn policy_that_changes_the_data_is_reported_and_costs_no_tokens() -> Resul
         })
         .await?;
     assert_eq!(fixture.token_requests().await?.len(), 2, "the first, and the one that was asked for");
+    Ok(())
+}
+
+#[tokio::test]
+async fn policy_that_rewrites_the_token_is_reported_and_costs_a_bounded_number_of_tokens() -> Result<()> {
+    let fixture = Fixture::ready("rewritten-token").await?;
+    let rewrite = json!({
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "mutations": [{
+            "patchType": "JSONPatch",
+            "jsonPatch": {
+                "expression": "has(object.data) && 'access_token' in object.data ? \
+                               [JSONPatch{op: 'replace', path: '/data/access_token', value: 'b3RoZXI='}] : []",
+            },
+        }],
+    });
+    let first = fixture.token().await?;
+    {
+        let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", rewrite).await?;
+        wait_effective(&fixture).await?;
+        fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+        assert_eq!(fixture.token().await?, first, "what is not written stays as it is");
+        fixture.renew_now(NAME, "1").await?;
+        let message = fixture.wait_condition("Renewed", "False", "SecretConflict", PATIENCE).await?;
+        assert!(message.contains("admission policy"), "{message}");
+        fixture.wait_condition("Ready", "False", "SecretConflict", SOON).await?;
+        let requests = async || Some(fixture.token_requests().await.ok()?.len());
+        let before = requests().await.context("no requests")?;
+        assert!(before <= 8, "{before} token requests before it was reported");
+        // at one request a second five took less: these wait for 1, 2, 4, 8 and 16 s, and for half of it at least
+        let began = std::time::Instant::now();
+        eventually("five more token requests", PATIENCE * 3, async || {
+            requests().await.filter(|count| *count >= before + 5)
+        })
+        .await?;
+        assert!(began.elapsed() > SOON, "five requests in {:?}", began.elapsed());
+    }
+    // it is restored after a backoff of at most a minute
+    fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE * 3).await?;
+    assert_ne!(fixture.token().await?, "other");
     Ok(())
 }
 

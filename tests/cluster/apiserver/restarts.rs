@@ -11,7 +11,7 @@ use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
 /// What the operator's second try of something takes at most: backoffs of up to 4 s, on a busy machine.
 const RETRIED: std::time::Duration = PATIENCE;
 
-fn workload(kind: &str, name: &str) -> Value {
+pub(super) fn workload(kind: &str, name: &str) -> Value {
     let labels = json!({"app": name});
     let mut spec = json!({
         "selector": {"matchLabels": labels},
@@ -64,7 +64,7 @@ impl Fixture {
     }
 
     /// Requests a token of another second: the second of their issue distinguishes tokens.
-    async fn renew(&self, credential: &str, value: &str) -> Result<()> {
+    pub(super) async fn renew(&self, credential: &str, value: &str) -> Result<()> {
         let issued = self.status_of(credential).await?["issuedAt"].clone();
         eventually("another second", PATIENCE, async || {
             let now = itwin_api::time::to_rfc3339(itwin_credential_operator::clock::Clock::system().now());
@@ -155,6 +155,30 @@ async fn credentials_that_share_a_workload_restart_it_once_each_also_after_git_o
     assert_eq!(fixture.restarted_for(NAME, "Deployment", "web").await?, Some(issued));
     assert_eq!(fixture.restarted_for("other", "Deployment", "web").await?, None);
     assert_eq!(fixture.generation("Deployment", "web").await?, 5, "for the new token only");
+    Ok(())
+}
+
+#[tokio::test]
+async fn workload_that_was_restarted_is_not_again_while_another_is_missing_after_git_ops_and_a_restart() -> Result<()> {
+    let mut fixture = Fixture::new("rollout-left").await?;
+    fixture.namespace.apply(&workload("Deployment", "web")).await?;
+    fixture.apply_credential(&restarting(&["web", "missing"])).await?;
+    eventually("the record of what is left", PATIENCE, async || {
+        let secret = fixture.namespace.get("secret", NAME).await.ok()??;
+        let left = secret["metadata"]["annotations"]["credentials.itwin.dev/restart-targets"].as_str()?;
+        (!left.contains(',')).then_some(())
+    })
+    .await?;
+    assert_eq!(fixture.generation("Deployment", "web").await?, 2);
+    let strip = r#"[{"op": "remove", "path": "/spec/template/metadata/annotations"}]"#;
+    fixture.namespace.kubectl(&["patch", "deployment", "web", "--type=json", "-p", strip]).await?;
+    fixture.restart().await?;
+    eventually("tries of the missing one", PATIENCE, async || {
+        let missed = r#"itwin_kubernetes_requests_total{resource="deployments",result="not_found""#;
+        (fixture.metric(missed).await.ok()? >= 2.0).then_some(())
+    })
+    .await?;
+    assert_eq!(fixture.generation("Deployment", "web").await?, 3, "only the annotation was removed");
     Ok(())
 }
 
@@ -295,5 +319,35 @@ async fn argo_rollout_is_restarted_once_for_each_token_and_a_missing_kind_is_rep
     let restarted = restart_at().await?;
     assert!(restarted.as_str() >= Some(issued.as_str()), "{restarted} after {issued}");
     assert_eq!(fixture.generation("rollouts.argoproj.io", "canary").await?, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn workload_that_is_added_while_no_operator_runs_waits_for_the_next_token() -> Result<()> {
+    let mut fixture = Fixture::ready("rollout-down").await?;
+    for name in ["reader", "second"] {
+        fixture.namespace.apply(&workload("Deployment", name)).await?;
+    }
+    fixture.stop();
+    fixture.apply_credential(&restarting(&["reader"])).await?;
+    fixture.restart_and_reconcile(1).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    fixture.reconcile().await?;
+    assert_eq!(fixture.generation("Deployment", "reader").await?, 1, "no token was written since");
+    fixture.renew(NAME, "1").await?;
+    fixture.wait_recorded(NAME).await?;
+    assert_eq!(fixture.generation("Deployment", "reader").await?, 2);
+
+    // the list changes while a restart is left that waits
+    let mut spec = restarting(&["reader"]);
+    spec["rolloutRestartDelay"] = json!("1h");
+    fixture.apply_credential(&spec).await?;
+    fixture.renew(NAME, "2").await?;
+    fixture.stop();
+    fixture.apply_credential(&restarting(&["reader", "second"])).await?;
+    fixture.start().await?;
+    fixture.wait_recorded(NAME).await?;
+    assert_eq!(fixture.generation("Deployment", "reader").await?, 3, "it was left");
+    assert_eq!(fixture.generation("Deployment", "second").await?, 1, "it was not in the list of this token");
     Ok(())
 }

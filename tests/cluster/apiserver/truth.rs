@@ -37,6 +37,35 @@ async fn other_client_secret_or_key_gives_another_token_and_a_missing_one_is_rep
 }
 
 #[tokio::test]
+async fn fix_of_the_spec_takes_effect_at_once_and_the_old_failure_is_not_claimed_for_it() -> Result<()> {
+    let fixture = Fixture::new("fixed-spec").await?;
+    let values = json!({"client_id": fixture.client.client_id, "client_secret": "wrong"});
+    fixture.namespace.apply(&objects::secret("wrong", &values)).await?;
+    fixture.apply_credential(&json!({"clientCredentialsRef": {"name": "wrong"}})).await?;
+    fixture
+        .eventually("a backoff of more than 5 s", PATIENCE, async || {
+            (fixture.status().await.ok()?["consecutiveFailures"].as_i64()? >= 5).then_some(())
+        })
+        .await?;
+    // no failure of the first spec is in a status of the second
+    fixture.apply_credential(&json!({"clientCredentialsRef": {"name": "missing"}})).await?;
+    let current = fixture
+        .eventually("a status of the second spec", SOON, async || {
+            fixture.status().await.ok().filter(|status| status["observedGeneration"] == 2)
+        })
+        .await?;
+    let claims =
+        |condition: &&serde_json::Value| condition["observedGeneration"] == 2 && condition["reason"] == "InvalidClient";
+    assert_eq!(current["conditions"].as_array().context("no conditions")?.iter().find(claims), None, "{current}");
+    assert!(current["consecutiveFailures"].as_i64() <= Some(1), "{current}");
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    let status = fixture.status().await?;
+    assert_eq!((&status["observedGeneration"], &status["consecutiveFailures"]), (&json!(3), &json!(0)));
+    Ok(())
+}
+
+#[tokio::test]
 async fn authority_that_does_not_exist_is_reported_at_once() -> Result<()> {
     let fixture = Fixture::ready("authority-ref").await?;
     let token = fixture.token().await?;

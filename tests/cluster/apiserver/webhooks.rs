@@ -11,10 +11,13 @@ use testbed::{
     webhook::{Answer, Webhook},
 };
 
-use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
+use super::restarts::workload;
+use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
 
 /// Within this a failure must be reported, and a busy machine takes as long again.
 const REPORTED: Duration = Duration::from_secs(20);
+/// What a busy machine takes longer.
+const MARGIN: Duration = Duration::from_secs(3);
 /// Waits of the backoff are added.
 const CONVERGED: Duration = Duration::from_secs(90);
 /// The longest quotation of what the API server says, and the sentence around it.
@@ -299,5 +302,114 @@ async fn webhook_that_rewrites_labels_and_data_is_a_conflict_and_costs_no_token(
     fixture.wait_condition("Renewed", "False", "SecretConflict", CONVERGED).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     assert_eq!(fixture.token_requests().await?.len(), 2, "the first, and the one that was asked for");
+    Ok(())
+}
+
+const DEPLOYMENTS: Resource = ("apps", "v1", "deployments");
+
+#[tokio::test]
+async fn webhook_that_denies_the_restart_of_a_workload_is_named_and_no_permission_is_advised() -> Result<()> {
+    let fixture = Fixture::new("denied-restart").await?;
+    fixture.namespace.apply(&workload("Deployment", "reader")).await?;
+    let targets = json!([{"kind": "Deployment", "name": "reader"}]);
+    fixture.apply_credential(&json!({"rolloutRestartTargets": targets, "rolloutRestartDelay": "0s"})).await?;
+    fixture.wait_ready().await?;
+    let resources = [SECRETS, DEPLOYMENTS];
+    let registered = Registered::of(&fixture, "ValidatingWebhookConfiguration", 5, &resources).await?;
+    registered.answers("deployments", |_| Answer::Denied(403, "no restarts today".to_owned()));
+    fixture.renew(NAME, "1").await?;
+    let denied = async || {
+        let (status, _, message) = condition(&fixture.status().await.ok()?, "Renewed")?;
+        (status == "True" && message.contains("no restarts today")).then_some(message)
+    };
+    let message = fixture.eventually("the denial", PATIENCE, denied).await?;
+    assert!(message.contains("contact those who run that admission webhook"), "{message}");
+    assert!(!message.contains("rolloutRestart.enabled"), "no permission is missing: {message}");
+    registered.webhook.answers(|_| Answer::Allowed);
+    let over = async || {
+        let (_, _, message) = condition(&fixture.status().await.ok()?, "Renewed")?;
+        (!message.contains("restarts of workloads")).then_some(())
+    };
+    fixture.eventually("the restart", CONVERGED, over).await
+}
+
+/// A webhook hangs for what the template adds: the token is written without it after the first try.
+async fn token_gets_through(prefix: &str, timeout: u32, arguments: &[&str]) -> Result<()> {
+    let fixture = Fixture::bare_with(prefix, arguments).await?;
+    fixture.with_surroundings().await?;
+    let registered = Registered::new(&fixture, "ValidatingWebhookConfiguration", timeout).await?;
+    registered.answers("secrets", |request| {
+        let has_part = request["object"]["metadata"]["labels"]["team"].is_string()
+            || request["object"]["metadata"]["annotations"]["team"].is_string()
+            || request["object"]["data"]["header"].is_string();
+        if has_part { Answer::Nothing } else { Answer::Allowed }
+    });
+    let template =
+        json!({"labels": {"team": "a"}, "annotations": {"team": "a"}, "data": {"header": "{{ access_token }}"}});
+    fixture.apply_credential(&json!({"secretTemplate": template})).await?;
+    let hung = fixture.eventually("the first write", PATIENCE, async || {
+        let requests = registered.webhook.requests();
+        requests.iter().any(|request| request["name"] == NAME).then(std::time::Instant::now)
+    });
+    let hung = hung.await?;
+    let message = fixture.wait_condition("Renewed", "False", "SecretWriteFailed", PATIENCE).await?;
+    ensure!(hung.elapsed() <= Duration::from_secs(10) + MARGIN, "reported after {:?}", hung.elapsed());
+    ensure!(message.contains("webhook"), "{message}");
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    ensure!(hung.elapsed() <= Duration::from_secs(10) + MARGIN, "written after {:?}", hung.elapsed());
+    let first = fixture.token().await?;
+    // nor does a renewal wait for the webhook again
+    fixture.renew_now(NAME, "1").await?;
+    fixture.wait_token_other_than(&first, Duration::from_secs(10) + MARGIN).await?;
+    ensure!(fixture.token_requests().await?.len() == 2, "each token is kept");
+    registered.webhook.answers(|_| Answer::Allowed);
+    fixture
+        .eventually("the whole template", CONVERGED, async || {
+            let secret = fixture.secret().await.ok()??;
+            let is_whole = secret["metadata"]["labels"]["team"] == "a" && secret["data"]["header"].is_string();
+            is_whole.then_some(())
+        })
+        .await?;
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
+    ensure!(fixture.token_requests().await?.len() == 2, "the template costs no token");
+    Ok(())
+}
+
+#[tokio::test]
+async fn token_is_written_without_a_template_for_which_a_webhook_hangs_longer_than_a_call_may_take() -> Result<()> {
+    token_gets_through("hung-template", 30, &[]).await
+}
+
+#[tokio::test]
+async fn token_is_written_without_a_template_for_which_a_webhook_hangs_up_to_its_timeout() -> Result<()> {
+    token_gets_through("slow-template", 5, &["--watch-secrets=false"]).await
+}
+
+#[tokio::test]
+async fn key_that_a_webhook_added_is_removed_once_the_webhook_is_gone() -> Result<()> {
+    for (prefix, arguments) in [("injected", &[][..]), ("injected-un", &["--watch-secrets=false"])] {
+        let fixture = Fixture::bare_with(prefix, arguments).await?;
+        fixture.with_surroundings().await?;
+        fixture.apply_credential(&json!({})).await?;
+        fixture.wait_ready().await?;
+        let registered = Registered::new(&fixture, "MutatingWebhookConfiguration", 5).await?;
+        registered.answers("secrets", |_| {
+            Answer::Patched(json!([{"op": "add", "path": "/data/injected", "value": "aW5qZWN0ZWQ="}]))
+        });
+        let first = fixture.token().await?;
+        fixture.renew_now(NAME, "1").await?;
+        fixture.wait_token_other_than(&first, PATIENCE).await?;
+        fixture.wait_condition("Renewed", "False", "SecretConflict", CONVERGED).await?;
+        let second = fixture.token().await?;
+        drop(registered);
+        let gone = async || fixture.data().await.ok().filter(|data| !data.contains_key("injected")).map(drop);
+        // at the end of the backoff at the latest
+        fixture.eventually("the end of the key", CONVERGED, gone).await?;
+        fixture.wait_condition("Renewed", "True", "TokenIssued", CONVERGED).await?;
+        ensure!(
+            fixture.token().await? == second && fixture.token_requests().await?.len() == 2,
+            "a token was requested"
+        );
+    }
     Ok(())
 }

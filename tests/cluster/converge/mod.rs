@@ -11,5 +11,6 @@ mod lists;
 mod matrix;
 mod no_fault;
 mod others;
+mod reported;
 mod rivals;
 mod watches;

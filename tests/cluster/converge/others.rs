@@ -100,7 +100,7 @@ async fn election_survives_every_fault_at_every_call() -> Result<()> {
     stream::iter(cells).map(play).buffer_unordered(AT_ONCE).try_collect::<()>().await
 }
 
-fn deployment(name: &str) -> Value {
+pub(super) fn deployment(name: &str) -> Value {
     let labels = json!({"app": name});
     json!({
         "apiVersion": "apps/v1",

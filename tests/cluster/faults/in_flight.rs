@@ -23,6 +23,17 @@ async fn behave(fixture: &RowFixture, behaviour: &Value) -> Result<()> {
     fixture.faults().behave(&fixture.client_id("agent"), behaviour).await
 }
 
+/// A credential whose token expires in 20 s while its renewal hangs.
+async fn hanging(prefix: &str) -> Result<(RowFixture, String)> {
+    let (fixture, authority) = patient(prefix).await?;
+    behave(&fixture, &json!({"name": "good", "lifetime": 20})).await?;
+    fixture.create_credential("agent", &authority, "agent", &json!({"minimumValidity": "5s"})).await?;
+    fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE).await?;
+    behave(&fixture, &json!({"name": "slowHeader"})).await?;
+    wait_for_requests(&fixture, 2).await?;
+    Ok((fixture, authority))
+}
+
 async fn wait_for_requests(fixture: &RowFixture, count: usize) -> Result<()> {
     let sent = async || (fixture.faulty_requests("agent").await.ok()? >= count).then_some(());
     fixture.eventually("the token request", PATIENCE, sent).await
@@ -40,12 +51,7 @@ async fn wait_for_the_end(fixture: &RowFixture, authority: &str, issued: f64) ->
 
 #[tokio::test]
 async fn ready_ends_in_time_while_a_token_request_hangs() -> Result<()> {
-    let (fixture, authority) = patient("hangs").await?;
-    behave(&fixture, &json!({"name": "good", "lifetime": 20})).await?;
-    fixture.create_credential("agent", &authority, "agent", &json!({"minimumValidity": "5s"})).await?;
-    fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE).await?;
-    behave(&fixture, &json!({"name": "slowHeader"})).await?;
-    wait_for_requests(&fixture, 2).await?;
+    let (fixture, authority) = hanging("hangs").await?;
     fixture.wait("agent", "Ready", false, "BelowMinimumValidity", PATIENCE).await?;
     fixture.wait("agent", "Ready", false, "TokenExpired", PATIENCE).await?;
     let status = fixture.status("agent").await?;
@@ -56,6 +62,35 @@ async fn ready_ends_in_time_while_a_token_request_hangs() -> Result<()> {
     fixture.wait("agent", "Renewed", false, "Timeout", PATIENCE * 2).await?;
     behave(&fixture, &json!({"name": "good", "lifetime": 600})).await?;
     fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE).await?;
+    fixture.delete_authority(&authority).await
+}
+
+#[tokio::test]
+async fn ready_ends_in_time_while_a_token_request_hangs_and_the_spec_is_edited() -> Result<()> {
+    let (fixture, authority) = hanging("hangs-edited").await?;
+    // a list of conditions is written as a whole, so that another one of them guards it
+    let mut conditions = serde_json::to_value(fixture.status("agent").await?.conditions)?;
+    let others = json!({"type": "Audited", "status": "True", "reason": "Other", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    conditions.as_array_mut().context("conditions")?.push(others);
+    let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
+    fixture.credentials().patch_status("agent", &PatchParams::default(), &patch).await?;
+    let patch = json!({"spec": {"renewBefore": "8s"}});
+    fixture.credentials().patch("agent", &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    let ended = async || {
+        let status = fixture.status("agent").await.ok()?;
+        let is = |kind: &str, expected: &str| {
+            status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == expected)
+        };
+        // the request is still in flight, and the status about the spec before
+        (is("Ready", "False")
+            && is("Renewed", "True")
+            && is("Audited", "True")
+            && status.observed_generation == Some(1))
+        .then_some(())
+    };
+    fixture.eventually("Ready to end", PATIENCE, ended).await?;
+    behave(&fixture, &json!({"name": "good", "lifetime": 600})).await?;
+    fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE * 2).await?;
     fixture.delete_authority(&authority).await
 }
 

@@ -51,6 +51,11 @@ impl RowFixture {
         Ok(Self(Fixture::on(Namespace::new(prefix).await?, &["--concurrency", "64"]).await?))
     }
 
+    /// With an operator that was started in its own way.
+    pub fn of(fixture: Fixture) -> Self {
+        Self(fixture)
+    }
+
     pub fn client_id(&self, name: &str) -> String {
         self.namespace.unique(name)
     }

@@ -73,6 +73,8 @@ async fn error_responses_are_reported_by_their_cause() -> Result<()> {
             Row::new("rate-limited-seconds", rate_limited(Some("2")), "RateLimited"),
             Row::new("rate-limited-date", with("rateLimitedUntil", json!(3000)), "RateLimited"),
             Row::new("rate-limited-past-date", rate_limited(Some("Sun, 06 Nov 1994 08:49:37 GMT")), "RateLimited"),
+            Row::new("rate-limited-invalid-client", oauth_error(429, "invalid_client"), "InvalidClient"),
+            Row::new("rate-limited-own-error", oauth_error(429, "ATTACKER_error"), "RateLimited"),
             Row::new("rate-limited-nonsense", rate_limited(Some("soon")), "RateLimited"),
         ],
     )
@@ -91,6 +93,7 @@ async fn invalid_responses_are_rejected() -> Result<()> {
             malformed("deep-nesting", behaviour("deepNesting")),
             malformed("duplicate-keys", behaviour("duplicateKeys")),
             malformed("byte-order-mark", behaviour("byteOrderMark")),
+            malformed("trailing-garbage", behaviour("trailingGarbage")),
             malformed("html", behaviour("html")),
             malformed("wrong-content-type", behaviour("wrongContentType")),
             malformed("token-missing", with("answerWithout", json!("access_token"))),

@@ -243,7 +243,7 @@ fn missing_secret_is_created_again() {
 
 #[test]
 fn unverified_data_is_read_and_tampered_data_replaced() {
-    let unverified = settled().holding(|held| held.data = Integrity::Unverified);
+    let unverified = settled().holding(|held| held.data = Integrity::Suspect);
     assert_eq!(decide(&unverified, at(1)), Action::Fetch(Fetch::TargetData));
     let tampered =
         settled().holding(|held| held.data = Integrity::Tampered).with(|observed| observed.client = usable(Some(true)));
@@ -524,4 +524,29 @@ fn renewal_that_gave_no_better_token_is_repeated_only_when_it_may_give_one() {
     });
     assert!(matches!(decide(&attempted, at(1)), Action::UpToDate { .. }), "one attempt only");
     assert_eq!(decide(&attempted, at(-7200)), Action::RequestToken(IssueReason::Due), "no one knows when it expires");
+}
+
+#[test]
+fn what_is_read_for_no_attempt_is_read_once_nothing_else_is_due() {
+    let unknown = settled().with(|observed| observed.history.is_client_expiry_unread = true);
+    assert_eq!(decide(&unknown, at(1)), Action::Fetch(Fetch::Client));
+    let unchecked = settled().with(|observed| observed.history.is_check_due = true);
+    assert_eq!(decide(&unchecked, at(1)), Action::Fetch(Fetch::TargetData));
+    assert!(matches!(
+        decide(&unchecked.clone().holding(|held| held.form = Form::Writable), at(1)),
+        Action::UpToDate { .. }
+    ));
+    let lost = unchecked.clone().with(|observed| {
+        observed.authority = Authority::Unavailable(Failure::new(Reason::AuthorityNotFound, "because"));
+    });
+    assert_eq!(decide(&lost, at(1)), Action::Fetch(Fetch::TargetData), "although nothing can be requested");
+    for observed in [unknown, unchecked] {
+        let due = observed.clone().with(|observed| observed.client = usable(Some(true)));
+        assert_eq!(decide(&due, at(3599)), Action::RequestToken(IssueReason::Due), "it holds up no renewal");
+        let is_check_due = observed.history.is_check_due;
+        let suspended = observed.with(|observed| observed.suspend = true);
+        let expected =
+            if is_check_due { Action::Fetch(Fetch::TargetData) } else { Action::UpToDate { renew_at: None } };
+        assert_eq!(decide(&suspended, at(1)), expected);
+    }
 }

@@ -34,7 +34,10 @@ fn named(document: Document, authority: &str) -> String {
 /// Nothing is known of the authorization server yet, so that no token was requested.
 #[must_use]
 pub fn not_ready(authority: &str) -> Failure {
-    let message = format!("ITwinAuthority {authority} is not ready: check its condition Ready");
+    let message = format!(
+        "the endpoints and keys of ITwinAuthority {authority}, which was created or changed just now, are not known yet: \
+         there is nothing to do, the token is requested once they are, or it is said here why they cannot be read"
+    );
     Failure::new(Reason::AuthorityNotReady, message)
 }
 

@@ -44,20 +44,22 @@ fn cause(error: &TlsError, what: &str) -> String {
 }
 
 fn untrusted(roots: TrustedRoots, what: &str) -> String {
-    let signers = match roots {
-        TrustedRoots::Configured => "spec.caBundle",
-        TrustedRoots::System => "the system's roots",
+    let (signers, place) = match roots {
+        TrustedRoots::Configured => ("spec.caBundle", "spec.caBundle"),
+        TrustedRoots::Referenced => ("spec.caBundleRef", "the object that spec.caBundleRef names"),
+        TrustedRoots::System => ("the system's roots", "spec.caBundle or spec.caBundleRef"),
     };
     format!(
-        "the server of the {what} has a certificate signed by no CA of {signers}: put the CA that signed it into \
-         spec.caBundle of the ITwinAuthority"
+        "the server of the {what} has a certificate signed by no CA of {signers}: put the CA that signed it into {place} \
+         of the ITwinAuthority"
     )
 }
 
 fn certificate_of_a_ca(what: &str) -> String {
     format!(
         "the server of the {what} uses a CA certificate as its own: issue it a server certificate (basicConstraints \
-         CA:FALSE), and put the CA that signs that one into spec.caBundle of the ITwinAuthority"
+         CA:FALSE), and put the CA that signs that one into spec.caBundle, or what spec.caBundleRef names, of the \
+         ITwinAuthority"
     )
 }
 
@@ -120,8 +122,12 @@ mod tests {
                 &["signed by no CA of spec.caBundle: put the CA that signed it into spec.caBundle"],
             ),
             (
+                TlsError::UntrustedIssuer(TrustedRoots::Referenced),
+                &["no CA of spec.caBundleRef: put the CA that signed it into the object that spec.caBundleRef names"],
+            ),
+            (
                 TlsError::UntrustedIssuer(TrustedRoots::System),
-                &["signed by no CA of the system's roots: put the CA that signed it into spec.caBundle"],
+                &["no CA of the system's roots: put the CA that signed it into spec.caBundle or spec.caBundleRef"],
             ),
             (TlsError::CaUsedAsEndEntity, &["uses a CA certificate as its own: issue it", "CA:FALSE"]),
             (

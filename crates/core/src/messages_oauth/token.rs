@@ -4,6 +4,7 @@
 mod tests;
 
 use itwin_api::{
+    authority::ClientAuthentication,
     conditions::Reason,
     credential::{ClientCredentialsRef, GrantType},
 };
@@ -14,7 +15,7 @@ use itwin_oauth::{
 };
 
 use super::transport;
-use crate::failure::Failure;
+use crate::{client_keys, failure::Failure};
 
 /// Names of objects, for messages.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub struct Names {
     pub keys: ClientCredentialsRef,
     /// The grant type of the credential.
     pub grant_type: GrantType,
+    /// How the client authenticates.
+    pub method: ClientAuthentication,
 }
 
 /// A token request without a token response.
@@ -98,6 +101,9 @@ fn malformed(rule: MalformedResponse, authority: &str) -> Failure {
             "not the JSON of a token answer with access_token, token_type and a sane expires_in (RFC 6749 section 5.1)"
                 .to_owned()
         }
+        MalformedResponse::ContentType => {
+            "JSON, but its Content-Type is not application/json (RFC 6749 section 5.1)".to_owned()
+        }
         MalformedResponse::TokenTooLong => format!("access_token has more than {ACCESS_TOKEN_MAX} bytes"),
         MalformedResponse::NotVisibleAscii => {
             "access_token is empty or holds other characters than visible ASCII (RFC 6749 appendix A.12)".to_owned()
@@ -128,20 +134,26 @@ fn error_response(code: ErrorCode, names: &Names) -> Failure {
 }
 
 /// What the server answered, and what to do about it.
-fn answered(code: ErrorCode, Names { client_secret, keys, grant_type, .. }: &Names) -> String {
+fn answered(code: ErrorCode, names: &Names) -> String {
+    let Names { client_secret, keys, grant_type, method, .. } = names;
     match code {
-        ErrorCode::InvalidClient => format!(
-            "answered invalid_client: check {} and {} in Secret {client_secret}; a new registration can take ten minutes",
-            keys.client_id_key, keys.client_secret_key
-        ),
+        ErrorCode::InvalidClient => invalid_client(names),
         ErrorCode::InvalidScope => format!(
             "answered invalid_scope: check spec.scopes against what the client of Secret {client_secret} is registered \
              for"
         ),
-        ErrorCode::UnauthorizedClient => format!(
-            "answered unauthorized_client: register the client of Secret {client_secret} as a service (client \
-             credentials)"
-        ),
+        ErrorCode::UnauthorizedClient => {
+            let grant = match grant_type {
+                GrantType::ClientCredentials => "as a service (client credentials)",
+                GrantType::Password => "for the grant type password (resource owner password credentials)",
+            };
+            // Keycloak answers so where the client secret is wrong
+            let named = client_keys::enumerated(&client_keys::of_client(keys, *method));
+            format!(
+                "answered unauthorized_client: register the client of Secret {client_secret} {grant}, and check {named} \
+                 there, for which some servers answer so too"
+            )
+        }
         ErrorCode::UnsupportedGrantType => {
             "answered unsupported_grant_type: it does not offer spec.grantType, ask its administrator".to_owned()
         }
@@ -155,11 +167,27 @@ fn answered(code: ErrorCode, Names { client_secret, keys, grant_type, .. }: &Nam
         }
         ErrorCode::AccessDenied => format!(
             "answered access_denied: have the client of Secret {client_secret} allowed for spec.audience, \
-             spec.resources and spec.scopes"
+             spec.resources and spec.scopes; a realm that is switched off answers so too"
         ),
         ErrorCode::InvalidTarget => {
             "answered invalid_target (RFC 8707): check spec.resources and spec.audience".to_owned()
         }
         ErrorCode::Other => "rejected the request with an error of its own: its logs show which".to_owned(),
     }
+}
+
+/// The server does not accept the client: advice by what it authenticates with.
+fn invalid_client(Names { authority, client_secret, keys, method, .. }: &Names) -> String {
+    let named = client_keys::enumerated(&client_keys::of_client(keys, *method));
+    let registered = match method {
+        ClientAuthentication::ClientSecretPost | ClientAuthentication::ClientSecretBasic => String::new(),
+        ClientAuthentication::PrivateKeyJwt => format!(
+            ", that the public key is registered for the client, and clientAssertion of ITwinAuthority {authority}"
+        ),
+        ClientAuthentication::None => ", and that the client is registered as a public client".to_owned(),
+    };
+    format!(
+        "answered invalid_client: check {named} in Secret {client_secret}{registered}; a new registration can take ten \
+         minutes"
+    )
 }

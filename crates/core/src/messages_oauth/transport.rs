@@ -17,7 +17,7 @@ pub fn failed(error: &TransportError, what: &str) -> Failure {
         TransportError::Connection(cause) => connection(cause, what),
         TransportError::Tls(error) => Failure::new(Reason::TLSFailed, tls::message(error, what)),
         TransportError::Redirect(status) => redirect(*status, what),
-        TransportError::RateLimited(_) => rate_limited(what),
+        TransportError::RateLimited(..) => rate_limited(what),
         TransportError::Server(status, ..) => server_error(*status, what),
         TransportError::TooLarge(limit) => too_large(*limit, what),
         TransportError::Malformed(cause) => malformed(cause, what),
@@ -103,7 +103,7 @@ mod tests {
             (TransportError::Tls(TlsError::NotTls), Reason::TLSFailed),
             (TransportError::Tls(TlsError::ClientCertificateWanted), Reason::TLSFailed),
             (TransportError::Redirect(307), Reason::RedirectRefused),
-            (TransportError::RateLimited(None), Reason::RateLimited),
+            (TransportError::RateLimited(None, Vec::new()), Reason::RateLimited),
             (TransportError::Server(500, None, Vec::new()), Reason::ServerError),
             (TransportError::TooLarge(1), Reason::MalformedResponse),
             (TransportError::Malformed("HTTP 404".into()), Reason::MalformedResponse),
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn wait_is_the_one_that_the_server_asks_for() {
         let wait = Some(TimeDelta::seconds(7));
-        for error in [TransportError::Server(500, wait, Vec::new()), TransportError::RateLimited(wait)] {
+        for error in [TransportError::Server(500, wait, Vec::new()), TransportError::RateLimited(wait, Vec::new())] {
             assert_eq!(failed(&error, WHAT).retry_after, wait, "{error:?}");
         }
         assert_eq!(failed(&TransportError::TooLarge(1), WHAT).retry_after, None);

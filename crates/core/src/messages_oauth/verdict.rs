@@ -47,6 +47,11 @@ fn correction(error: VerificationError) -> &'static str {
 fn unverified(error: VerificationError) -> Cow<'static, str> {
     match error {
         VerificationError::UnknownKey => "it is signed by a key that is not in the authority's key set".into(),
+        VerificationError::UnusableKey => {
+            "it is signed by a key of a kind that cannot be used: have the authorization \
+             server sign with a key that is RSA of 2048 to 8192 bits, EC P-256 or P-384, or Ed25519"
+                .into()
+        }
         VerificationError::TooLong => format!("it has more than {ACCESS_TOKEN_MAX} bytes").into(),
         VerificationError::TooDeep => "its JSON is nested too deeply".into(),
         VerificationError::NotAJwt => "it is no JWT with a known algorithm".into(),
@@ -123,7 +128,8 @@ fn unknown_lifetime(authority: &str) -> Failure {
 
 fn expired(expires_at: DateTime<Utc>, now: DateTime<Utc>, authority: &str) -> Failure {
     let why = format!(
-        "that has expired already (at {}, and it is {}): compare the clocks of the authority and of this cluster",
+        "that has expired already (at {}, and it is {}): compare the clocks of the authority and of this cluster, and \
+         have it issue a new token for each request",
         time::to_rfc3339(expires_at),
         time::to_rfc3339(now)
     );

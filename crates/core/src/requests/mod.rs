@@ -321,14 +321,20 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             self.unpark(|waiting| waiting.requester == *requester);
         }
         let is_joined = |waiting: &Waiting| waiting.position == Position::Joined && waiting.request.is_equal(&request);
-        let joined: Vec<K> =
-            self.waiting.iter().filter(|(_, waiting)| is_joined(waiting)).map(|(key, _)| key.clone()).collect();
-        let is_shared = matches!(outcome, Outcome::Succeeded) && version == request.client_version.as_ref();
-        for key in &joined {
-            if is_shared { self.leave(key) } else { self.enter_lane(key) }
-        }
+        let joined = self.waiting.iter().filter(|(_, waiting)| is_joined(waiting));
+        let is_shared = |waiting: &Waiting| matches!(outcome, Outcome::Succeeded) && waiting.request.is_of(version);
+        let (shared, others): (Vec<_>, Vec<_>) = joined.partition(|(_, waiting)| is_shared(waiting));
+        let keys = |waiting: Vec<(&K, &Waiting)>| waiting.into_iter().map(|(key, _)| key.clone()).collect::<Vec<K>>();
+        let (shared, mut others) = (keys(shared), keys(others));
+        // one that another request may serve, too, goes on waiting for that
+        others.retain(|key| {
+            let is_served = |own: &Request| self.in_flight.values().any(|flight| flight.request.is_equal(own));
+            self.waiting.get(key).is_some_and(|waiting| !is_served(&waiting.request))
+        });
+        others.iter().for_each(|key| self.enter_lane(key));
+        shared.iter().for_each(|key| self.leave(key));
         self.forget(requester);
-        (change, if is_shared { joined } else { Vec::new() })
+        (change, shared)
     }
 
     /// Admits the requests that may be sent now.
@@ -536,12 +542,14 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
 }
 
 impl Request {
-    /// Whether both request the same with the same client, so that they can share one response.
+    /// Whether both request the same with the same client, as far as is known, so that one waits for the other.
     fn is_equal(&self, other: &Self) -> bool {
-        self.client_version.is_some()
-            && self.client_version == other.client_version
-            && self.requester == other.requester
-            && self.content == other.content
+        self.is_of(other.client_version.as_ref()) && self.requester == other.requester && self.content == other.content
+    }
+
+    /// Whether this version of the client Secret may be the one that it needs.
+    fn is_of(&self, version: Option<&ObjectVersion>) -> bool {
+        version.is_none() || self.client_version.is_none() || self.client_version.as_ref() == version
     }
 }
 

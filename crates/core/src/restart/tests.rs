@@ -19,6 +19,10 @@ fn wanted(targets: &[RolloutRestartTarget]) -> Wanted<'_> {
     Wanted { targets, delay: DELAY }
 }
 
+fn recorded(restarted_for: Option<DateTime<Utc>>) -> Recorded<'static> {
+    Recorded { restarted_for, targets: None }
+}
+
 fn obstructed(message: &str) -> Result<(), Obstructed> {
     Err(Obstructed { message: message.to_owned(), is_missing: true })
 }
@@ -32,26 +36,77 @@ fn restart_is_due_a_delay_after_the_write_and_recorded_then() {
     let (web, start) = ([target("web")], Instant::now());
     let mut state = Restarts::default();
     state.written(at(0), &wanted(&web), (start, at(1)));
-    assert_eq!(state.observe(at(0), None, &wanted(&web), start), Restart::Due(DELAY));
-    assert_eq!(state.observe(at(0), None, &wanted(&web), start + seconds(9)), Restart::Due(seconds(1)));
-    assert_eq!(state.observe(at(0), None, &wanted(&web), start + DELAY), Restart::Due(Duration::ZERO));
+    assert_eq!(state.observe(at(0), recorded(None), &wanted(&web), start), Restart::Due(DELAY));
+    assert_eq!(state.observe(at(0), recorded(None), &wanted(&web), start + seconds(9)), Restart::Due(seconds(1)));
+    assert_eq!(state.observe(at(0), recorded(None), &wanted(&web), start + DELAY), Restart::Due(Duration::ZERO));
     assert_eq!(state.written_at(), Some(at(1)));
     state.ended(vec![(target("web"), Ok(()))], "uid", start + DELAY);
-    assert_eq!(state.observe(at(0), None, &wanted(&web), start + DELAY), Restart::Unrecorded(Duration::ZERO));
+    assert_eq!(state.observe(at(0), recorded(None), &wanted(&web), start + DELAY), Restart::Unrecorded(Duration::ZERO));
     state.recorded();
     // someone may remove the annotation
-    assert_eq!(state.observe(at(0), None, &wanted(&web), start + DELAY), Restart::Done);
+    assert_eq!(state.observe(at(0), recorded(None), &wanted(&web), start + DELAY), Restart::Done);
 }
 
 #[test]
 fn new_process_restarts_what_the_secret_does_not_record_a_delay_after_it_found_it() {
     let (web, start) = ([target("web")], Instant::now());
-    let observe = |recorded_for| Restarts::default().observe(at(60), recorded_for, &wanted(&web), start);
+    let observe = |recorded_for| Restarts::default().observe(at(60), recorded(recorded_for), &wanted(&web), start);
     assert_eq!(observe(None), Restart::Due(DELAY));
     assert_eq!(observe(Some(at(0))), Restart::Due(DELAY), "that was the token before");
     assert_eq!(observe(Some(at(60))), Restart::Done);
-    let now = Restarts::default().observe(at(60), None, &Wanted { targets: &web, delay: Duration::ZERO }, start);
+    let now =
+        Restarts::default().observe(at(60), recorded(None), &Wanted { targets: &web, delay: Duration::ZERO }, start);
     assert_eq!(now, Restart::Due(Duration::ZERO));
+}
+
+#[test]
+fn workload_that_failed_comes_after_those_that_were_not_tried() {
+    let (targets, start) = ([target("a"), target("b"), target("c")], Instant::now());
+    let mut state = Restarts::default();
+    state.written(at(0), &wanted(&targets), (start, at(1)));
+    state.ended(vec![(target("a"), obstructed("late")), (target("b"), obstructed("late"))], "uid", start + DELAY);
+    let later = start + DELAY + seconds(60);
+    state.ended(vec![(target("a"), obstructed("late"))], "uid", later);
+    let orders = state.orders(later + seconds(60)).into_iter().map(|order| order.target.name);
+    assert_eq!(orders.collect::<Vec<_>>(), ["c", "b", "a"]);
+    state.record_failed("denied".to_owned(), "uid", later);
+    assert!(state.failure().is_some_and(|failure| failure.contains("denied")));
+    state.narrowed();
+    assert!(state.failure().is_some_and(|failure| !failure.contains("denied")));
+}
+
+#[test]
+fn delay_ends_before_the_next_token_is_written() {
+    let targets = [target("web")];
+    let within = |delay, lifetime| {
+        Wanted { targets: &targets, delay: seconds(delay) }.within(chrono::TimeDelta::seconds(lifetime)).delay
+    };
+    assert_eq!(within(10, 3600), seconds(10));
+    assert_eq!(within(3600, 3600), seconds(900));
+    assert_eq!(within(10, 0), Duration::ZERO);
+}
+
+#[test]
+fn workload_that_was_added_while_no_process_ran_waits_for_the_next_token() {
+    let spec = |targets: &[&str]| -> CredentialSpec {
+        let target = |name: &&str| serde_json::json!({"kind": "Deployment", "name": name});
+        let targets: Vec<_> = targets.iter().map(target).collect();
+        let spec = serde_json::json!({"clientCredentialsRef": {"name": "client"}, "rolloutRestartTargets": targets});
+        serde_json::from_value(spec).expect("a spec")
+    };
+    assert_eq!(listed(&spec(&[])), None);
+    let list = listed(&spec(&["web", "api"])).expect("a list");
+    assert_eq!(list.len(), 17, "{list}");
+    let start = Instant::now();
+    let orders = |names: &[&str]| {
+        let targets: Vec<_> = names.iter().map(|name| target(name)).collect();
+        let mut state = Restarts::default();
+        let recorded = Recorded { restarted_for: None, targets: Some(&list) };
+        let restart = state.observe(at(0), recorded, &wanted(&targets), start);
+        (restart, state.orders(start).into_iter().map(|order| order.target.name).collect::<Vec<_>>())
+    };
+    assert_eq!(orders(&["added", "api"]), (Restart::Due(DELAY), vec!["api".to_owned()]));
+    assert_eq!(orders(&["added"]), (Restart::Unrecorded(Duration::ZERO), Vec::new()));
 }
 
 #[test]
@@ -60,14 +115,21 @@ fn workload_that_fails_is_tried_again_alone_with_a_growing_backoff() {
     let mut state = Restarts::default();
     state.written(at(0), &wanted(&both), (start, at(1)));
     let mut now = start + DELAY;
-    assert_eq!(state.observe(at(0), None, &wanted(&both), now), Restart::Due(Duration::ZERO));
+    assert_eq!(state.observe(at(0), recorded(None), &wanted(&both), now), Restart::Due(Duration::ZERO));
     assert_eq!(state.orders(now).len(), 2);
+    assert_eq!(state.obstructed(now), None, "both can be restarted");
     state.ended(vec![(target("missing"), obstructed("no")), (target("web"), Ok(()))], "uid", now);
+    let left = state.obstructed(now).expect("one is left");
+    let record = Recorded { restarted_for: None, targets: Some(&left) };
+    let mut next_process = Restarts::default();
+    assert_eq!(next_process.observe(at(0), record, &wanted(&both), now), Restart::Due(DELAY));
+    let orders = next_process.orders(now + DELAY).into_iter().map(|order| order.target);
+    assert_eq!(orders.collect::<Vec<_>>(), [target("missing")], "the other one is not restarted again");
     assert_eq!(state.failure().as_deref(), Some("no"));
     let mut waits = Vec::new();
     for _ in 0..10 {
         assert_eq!(state.orders(now), []);
-        let wait = state.observe(at(0), None, &wanted(&both), now).wait().expect("it is left");
+        let wait = state.observe(at(0), recorded(None), &wanted(&both), now).wait().expect("it is left");
         waits.push(wait);
         now += wait;
         assert_eq!(state.orders(now), [Order { target: target("missing"), was_missing: true }]);
@@ -75,7 +137,7 @@ fn workload_that_fails_is_tried_again_alone_with_a_growing_backoff() {
     }
     assert!(waits[0] >= seconds(1) && waits[9] > seconds(29) && waits[9] <= seconds(60), "{waits:?}");
     // the user removes it from the spec
-    assert_eq!(state.observe(at(0), None, &wanted(&both[..1]), now), Restart::Unrecorded(Duration::ZERO));
+    assert_eq!(state.observe(at(0), recorded(None), &wanted(&both[..1]), now), Restart::Unrecorded(Duration::ZERO));
     assert_eq!(state.failure(), None);
 }
 
@@ -83,13 +145,13 @@ fn workload_that_fails_is_tried_again_alone_with_a_growing_backoff() {
 fn workload_that_is_added_waits_for_the_next_token() {
     let (web, both, start) = ([target("web")], [target("web"), target("added")], Instant::now());
     let mut state = Restarts::default();
-    assert_eq!(state.observe(at(0), None, &wanted(&[]), start), Restart::Done);
+    assert_eq!(state.observe(at(0), recorded(None), &wanted(&[]), start), Restart::Done);
     // a process that starts later must know
-    assert_eq!(state.observe(at(0), None, &wanted(&web), start), Restart::Unrecorded(Duration::ZERO));
+    assert_eq!(state.observe(at(0), recorded(None), &wanted(&web), start), Restart::Unrecorded(Duration::ZERO));
     state.recorded();
-    assert_eq!(state.observe(at(0), Some(at(0)), &wanted(&web), start), Restart::Done);
+    assert_eq!(state.observe(at(0), recorded(Some(at(0))), &wanted(&web), start), Restart::Done);
     state.written(at(60), &wanted(&web), (start, at(60)));
-    assert_eq!(state.observe(at(60), None, &wanted(&both), start), Restart::Due(DELAY));
+    assert_eq!(state.observe(at(60), recorded(None), &wanted(&both), start), Restart::Due(DELAY));
     assert_eq!(state.orders(start), [Order { target: target("web"), was_missing: false }]);
     state.written(at(120), &wanted(&both), (start, at(120)));
     assert_eq!(state.orders(start).len(), 2);
@@ -99,7 +161,7 @@ fn workload_that_is_added_waits_for_the_next_token() {
 fn failure_is_reported_until_the_next_try_by_the_next_token_and_the_next_process() {
     let (web, start) = ([target("web")], Instant::now());
     let mut state = Restarts::recall(Some("an earlier failure".to_owned()));
-    assert_eq!(state.observe(at(0), None, &wanted(&web), start), Restart::Due(DELAY));
+    assert_eq!(state.observe(at(0), recorded(None), &wanted(&web), start), Restart::Due(DELAY));
     assert_eq!(state.failure().as_deref(), Some("an earlier failure"));
     state.ended(vec![(target("web"), obstructed("no"))], "uid", start);
     state.written(at(60), &wanted(&web), (start, at(60)));
@@ -108,7 +170,7 @@ fn failure_is_reported_until_the_next_try_by_the_next_token_and_the_next_process
     state.ended(vec![(target("web"), Ok(()))], "uid", start);
     assert_eq!(state.failure(), None);
     let mut recalled = Restarts::recall(Some("an earlier failure".to_owned()));
-    assert_eq!(recalled.observe(at(0), None, &wanted(&[]), start), Restart::Done);
+    assert_eq!(recalled.observe(at(0), recorded(None), &wanted(&[]), start), Restart::Done);
     assert_eq!(recalled.failure(), None, "no workload is named any more");
 }
 
@@ -116,13 +178,13 @@ fn failure_is_reported_until_the_next_try_by_the_next_token_and_the_next_process
 fn record_that_fails_is_written_later() {
     let (web, start) = ([target("web")], Instant::now());
     let mut state = Restarts::default();
-    assert_eq!(state.observe(at(0), None, &wanted(&[]), start), Restart::Done);
-    assert_eq!(state.observe(at(0), None, &wanted(&web), start), Restart::Unrecorded(Duration::ZERO));
+    assert_eq!(state.observe(at(0), recorded(None), &wanted(&[]), start), Restart::Done);
+    assert_eq!(state.observe(at(0), recorded(None), &wanted(&web), start), Restart::Unrecorded(Duration::ZERO));
     state.record_failed("denied".to_owned(), "uid", start);
     assert_eq!(state.failure().as_deref(), Some("denied"));
-    let wait = state.observe(at(0), None, &wanted(&web), start).wait().expect("it is unrecorded");
+    let wait = state.observe(at(0), recorded(None), &wanted(&web), start).wait().expect("it is unrecorded");
     assert!(wait >= seconds(1));
-    assert_eq!(state.observe(at(0), None, &wanted(&web), start + wait), Restart::Unrecorded(Duration::ZERO));
+    assert_eq!(state.observe(at(0), recorded(None), &wanted(&web), start + wait), Restart::Unrecorded(Duration::ZERO));
 }
 
 #[test]
@@ -184,7 +246,7 @@ proptest! {
                         done.clear();
                     }
                     has_observed = true;
-                    match state.observe(at(token), recorded, &wanted(&targets), now) {
+                    match state.observe(at(token), Recorded { restarted_for: recorded, targets: None }, &wanted(&targets), now) {
                     Restart::Due(Duration::ZERO) => {
                         let orders = state.orders(now);
                         prop_assert!(!orders.is_empty(), "a decision without effect would be a hot loop");

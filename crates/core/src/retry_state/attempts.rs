@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Attempts, Postponed, RetryState};
+use super::{
+    Attempts, Postponed, RetryState,
+    spec::{AskedWait, asked_wait},
+};
 use crate::{backoff, failure::Failure, observed::ObservedState, retry_key::RetryKey, status};
 
 /// No backoff without `Retry-After` is longer: a later end was read from a clock that was ahead.
@@ -80,7 +83,8 @@ impl RetryState {
     /// Whether attempts of the credential's own failed, and the next one follows them.
     #[must_use]
     pub fn is_retrying(&self) -> bool {
-        matches!(self.attempts, Attempts::Failing { count, by_others, .. } if count > 0 && !by_others)
+        self.follows_failure
+            || matches!(self.attempts, Attempts::Failing { count, by_others, .. } if count > 0 && !by_others)
     }
 
     /// The end of the backoff, whether or not anything relevant changed since.
@@ -96,10 +100,11 @@ impl RetryState {
     /// before the clock was set back: its backoff binds no one, else attempts would cease for as long.
     #[must_use]
     pub fn backoff_until(&self, key: &RetryKey, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        match self.attempts {
+        let after_failure = match self.attempts {
             Attempts::Failing { not_before, failed_at, .. } if self.is_unchanged(key) && failed_at <= now => not_before,
             _ => None,
-        }
+        };
+        after_failure.max(self.edits.until(now))
     }
 
     /// Whether nothing relevant changed since the last attempt that failed.
@@ -120,6 +125,7 @@ impl RetryState {
     /// The last attempt succeeded, or none is needed.
     pub fn settled(&mut self) {
         self.attempts = Attempts::Settled;
+        self.follows_failure = false;
     }
 
     /// What the last attempts failed for may be over: the next one waits no longer.
@@ -142,6 +148,8 @@ impl RetryState {
             Attempts::Settled => Postponed::default(),
             Attempts::Failing { postponed, .. } => Postponed { until: None, ..postponed },
         };
+        let asked_wait = asked_wait(failure.retry_after, wait)
+            .map(|wait| AskedWait { authority: observed.desired.authority.as_str().into(), until: now + wait });
         self.attempts = Attempts::Failing {
             count: failures_before.saturating_add(1),
             failed_at: now,
@@ -149,6 +157,7 @@ impl RetryState {
             not_before: Some(now + wait),
             key: Some(observed.retry_key.clone()),
             by_others,
+            asked_wait,
             postponed,
         };
         if observed.is_asked_for(now) {
@@ -156,7 +165,9 @@ impl RetryState {
         }
     }
 
-    /// Attempts as a status reports them. Of several kinds of work that fail, the one that failed last is reported.
+    /// Attempts as a status reports them. Of several kinds of work that fail, the one that failed last is reported. What
+    /// others do to the Secret, or to the writes of a part of its template, is reported too, and counts as no failure: it
+    /// holds up no renewal.
     #[must_use]
     pub fn reported(&self, now: DateTime<Utc>) -> status::Attempts {
         let attempts = match &self.attempts {
@@ -165,11 +176,12 @@ impl RetryState {
                 Some((*failed_at, shown(*count, postponed.count), failure))
             }
         };
-        let streaks = self.reads.iter().chain(self.reverts.failing(now));
-        let others = streaks.map(|streak| (streak.failed_at, streak.count, &streak.failure));
-        let last = attempts.into_iter().chain(others).max_by_key(|(failed_at, ..)| *failed_at);
+        let reads = self.reads.iter().map(|streak| (streak.failed_at, streak.count, &streak.failure));
+        let renewals: Vec<_> = attempts.into_iter().chain(reads).collect();
+        let reverts = self.reverts.failing(now).map(|streak| (streak.failed_at, 0, &streak.failure));
+        let last = renewals.iter().copied().chain(reverts).max_by_key(|(failed_at, ..)| *failed_at);
         status::Attempts {
-            failures: last.map_or(0, |(_, count, _)| count),
+            failures: renewals.iter().map(|(_, count, _)| *count).max().unwrap_or_default(),
             last_failure: last.map(|(failed_at, _, failure)| (failed_at, failure.clone())),
             renew_request: self.renewals.attempted.clone(),
             restart_failure: self.restarts.failure(),

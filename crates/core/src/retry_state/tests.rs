@@ -6,8 +6,9 @@ use serde_json::json;
 use super::*;
 use crate::{
     action::Fetch,
+    messages_lifetime,
     observed::{
-        Authority, Client, Desired, Drift, Held, History, Integrity, ObservedState, Policy, RenewBefore,
+        Authority, Client, Desired, Drift, Expires, Held, History, Integrity, ObservedState, Policy, RenewBefore,
         RenewalRequest, Target,
     },
     restart::Restart,
@@ -34,7 +35,7 @@ fn new() -> RetryState {
 }
 
 fn key() -> RetryKey {
-    RetryKey { generation: 1, ..RetryKey::default() }
+    RetryKey::default()
 }
 
 fn observed(renewal_request: Option<RenewalRequest>) -> ObservedState {
@@ -62,6 +63,10 @@ fn observed(renewal_request: Option<RenewalRequest>) -> ObservedState {
 }
 
 fn fail(state: &mut RetryState, by_others: bool, renewal: Option<RenewalRequest>) {
+    fail_at(state, by_others, renewal, at(0));
+}
+
+fn fail_at(state: &mut RetryState, by_others: bool, renewal: Option<RenewalRequest>, now: DateTime<Utc>) {
     let failures_before = state.failures();
     state.failed(FailedAttempt {
         observed: &observed(renewal),
@@ -70,7 +75,7 @@ fn fail(state: &mut RetryState, by_others: bool, renewal: Option<RenewalRequest>
         wait: TimeDelta::seconds(10),
         by_others,
         renew_annotation: Some("now"),
-        now: at(0),
+        now,
     });
 }
 
@@ -100,7 +105,6 @@ fn backoff_ends_with_a_success_or_with_a_change_of_what_the_attempt_depended_on(
     assert_eq!((state.failures(), state.is_retrying()), (2, true));
     assert_eq!(state.backoff_until(&key(), at(5)), Some(at(10)));
     let changed = [
-        RetryKey { generation: 2, ..key() },
         RetryKey { authority: AuthorityRevision { revision: 0, recoveries: 1 }, ..key() },
         RetryKey { client: ClientKey::Absent, ..key() },
     ];
@@ -126,7 +130,7 @@ fn failure_of_others_is_no_retry_and_a_reported_one_is_no_news() {
     fail(&mut state, true, None);
     assert!(!state.is_retrying());
     assert!(state.is_reported(&other, &key()), "nothing changed since");
-    let changed = RetryKey { generation: 2, ..key() };
+    let changed = RetryKey { client: ClientKey::Absent, ..key() };
     assert!(state.is_reported(&late, &changed) && !state.is_reported(&other, &changed));
 }
 
@@ -178,7 +182,7 @@ fn failure_that_happened_last_is_reported_whatever_failed() {
     assert_eq!(reported(&state), (2, Some(Reason::SecretReadFailed)));
     assert!(state.reads_not_before(at(2)).target.is_some_and(|until| until > at(2)));
     state.reverts_mut().refused(fails(Reason::SecretWriteFailed), TimeDelta::seconds(1), at(3));
-    assert_eq!(reported(&state), (1, Some(Reason::SecretWriteFailed)));
+    assert_eq!(reported(&state), (2, Some(Reason::SecretWriteFailed)), "it counts as no failed renewal");
     state.reverts_mut().all_reverted();
     read(&mut state, Ok(()), 4);
     assert_eq!(reported(&state), (1, Some(Reason::Timeout)));
@@ -341,8 +345,169 @@ fn attempt_that_may_succeed_by_now_waits_no_longer_and_stays_a_retry() {
 
 #[test]
 fn expiry_of_the_client_survives_a_restart_through_the_status() {
-    let mut state = RetryState::recall(&credential(json!({"clientSecretExpiresAt": time::to_rfc3339(at(9))})), at(0));
-    assert_eq!(state.client_expires_at(), Some(at(9)));
-    state.client_expires(None);
-    assert_eq!(state.client_expires_at(), None);
+    let status = json!({"observedGeneration": 1, "clientSecretExpiresAt": time::to_rfc3339(at(9))});
+    let mut state = RetryState::recall(&credential(status), at(0));
+    assert_eq!((state.client_expires(), state.is_client_expiry_unread()), (Some(Expires::At(at(9))), false));
+    state.client_expiry_read(None);
+    assert_eq!(state.client_expires(), None);
+    let condition = json!({
+        "type": "Ready", "status": "True", "reason": "TokenValid", "lastTransitionTime": time::to_rfc3339(at(0)),
+        "message": messages_lifetime::client_expiry_invalid("team/client", "expires_at"),
+    });
+    let invalid = json!({"observedGeneration": 1, "conditions": [condition]});
+    let state = RetryState::recall(&credential(invalid), at(0));
+    assert_eq!((state.client_expires(), state.is_client_expiry_unread()), (Some(Expires::Invalid), false));
+    let state = RetryState::recall(&credential(json!(null)), at(0));
+    assert_eq!(
+        (state.client_expires(), state.is_client_expiry_unread()),
+        (None, false),
+        "it is read with the first token"
+    );
+}
+
+/// The credential with another generation and spec.
+fn edited(generation: i64, spec: serde_json::Value) -> ITwinServiceCredential {
+    let mut edited = serde_json::to_value(credential(json!(null))).expect("a credential");
+    edited["metadata"]["generation"] = json!(generation);
+    for (field, value) in spec.as_object().into_iter().flatten() {
+        edited["spec"][field] = value.clone();
+    }
+    serde_json::from_value(edited).expect("a credential")
+}
+
+#[test]
+fn expiry_of_the_client_is_of_one_key_of_one_secret_and_read_again_where_the_spec_names_another() {
+    let references = [json!({"name": "client", "expiresAtKey": "until"}), json!({"name": "another"})];
+    for reference in references {
+        let mut state = new();
+        state.client_expiry_read(Some(Expires::At(at(9))));
+        state.follow_spec(&edited(2, json!({"scopes": ["other"]})), at(0));
+        assert_eq!((state.client_expires(), state.is_client_expiry_unread()), (Some(Expires::At(at(9))), false));
+        let edited = edited(3, json!({"clientCredentialsRef": reference}));
+        state.follow_spec(&edited, at(0));
+        assert_eq!((state.client_expires(), state.is_client_expiry_unread()), (None, true));
+        state.client_expiry_read(None);
+        assert!(!state.is_client_expiry_unread());
+    }
+    // it was changed while no process ran
+    let status = json!({"observedGeneration": 0, "clientSecretExpiresAt": time::to_rfc3339(at(9))});
+    let state = RetryState::recall(&credential(status), at(0));
+    assert_eq!((state.client_expires(), state.is_client_expiry_unread()), (None, true));
+}
+
+#[test]
+fn failure_for_an_earlier_spec_is_neither_reported_nor_waited_for() {
+    let mut state = new();
+    for _ in 0..9 {
+        fail(&mut state, false, None);
+    }
+    let failed = Failure::new(Reason::SecretReadFailed, "because");
+    state.read(Fetch::Client, Err(failed.clone()), TimeDelta::zero(), "uid", at(0));
+    state.reverts_mut().refused(failed, TimeDelta::seconds(5), at(0));
+    state.follow_spec(&edited(1, json!({})), at(1));
+    assert_eq!(state.reported(at(1)).failures, 9, "the same spec");
+    assert_eq!(
+        (state.backoff_until(&key(), at(1)), state.reads_not_before(at(0)).client.is_some()),
+        (Some(at(10)), true)
+    );
+    state.follow_spec(&edited(2, json!({})), at(1));
+    let reported = state.reported(at(1));
+    assert_eq!((reported.failures, reported.last_failure), (0, None));
+    assert_eq!((state.failures(), state.not_before(), state.backoff_until(&key(), at(1))), (0, None, None));
+    assert!(state.reads_not_before(at(0)).client.is_none() && state.reverts().failing(at(1)).is_none());
+    assert!(state.is_retrying(), "it takes no turn of others");
+    fail(&mut state, false, None);
+    assert_eq!(state.reported(at(1)).failures, 1, "the first backoff is the shortest");
+    state.settled();
+    assert!(!state.is_retrying());
+}
+
+#[test]
+fn failure_for_an_earlier_spec_is_not_recalled_after_a_start() {
+    let status = json!({
+        "observedGeneration": 0,
+        "consecutiveFailures": 7,
+        "lastFailure": {"time": time::to_rfc3339(at(0)), "reason": "Timeout", "message": "late"},
+    });
+    let state = RetryState::recall(&credential(status), at(0));
+    assert_eq!((state.reported(at(0)).last_failure, state.failures(), state.not_before()), (None, 0, None));
+    assert!(state.is_retrying());
+}
+
+#[test]
+fn spec_that_is_edited_in_a_loop_gets_a_request_in_ten_seconds_after_the_first_ones() {
+    let mut state = new();
+    let mut requests = Vec::new();
+    for second in 0..100 {
+        if state.backoff_until(&key(), at(second)).is_none() {
+            state.requested(false, at(second));
+            fail_at(&mut state, false, None, at(second));
+            requests.push(second);
+        }
+        state.follow_spec(&edited(second + 2, json!({})), at(second));
+    }
+    assert_eq!(requests[..4], [0, 1, 2, 3]);
+    assert!(requests[4..].windows(2).all(|pair| pair[1] - pair[0] >= 10), "{requests:?}");
+    assert!(requests.len() <= 4 + 10, "{requests:?}");
+    // the clock is set back
+    state.follow_spec(&edited(500, json!({})), at(-3600));
+    assert!(state.backoff_until(&key(), at(-3600)).is_none_or(|until| until <= at(-3590)));
+}
+
+#[test]
+fn wait_that_an_authority_asked_for_holds_for_another_spec_and_not_for_another_authority() {
+    for (authority, expected) in [("bentley-ims", Some(at(60))), ("other", None)] {
+        let mut state = new();
+        let mut observed = observed(None);
+        observed.desired.authority = "bentley-ims".to_owned();
+        state.failed(FailedAttempt {
+            observed: &observed,
+            failure: Failure {
+                retry_after: Some(TimeDelta::seconds(60)),
+                ..Failure::new(Reason::RequestRejected, "not now")
+            },
+            failures_before: 9,
+            wait: TimeDelta::seconds(250),
+            by_others: false,
+            renew_annotation: None,
+            now: at(0),
+        });
+        for generation in 2..4 {
+            state.follow_spec(&edited(generation, json!({"authorityRef": {"name": authority}})), at(generation));
+            assert_eq!(state.backoff_until(&key(), at(generation)), expected, "{authority}");
+        }
+    }
+}
+
+#[test]
+fn read_of_the_client_secret_that_failed_says_nothing_of_another_version() {
+    let mut state = new();
+    let fail = |state: &mut RetryState| {
+        let failure = Failure::new(Reason::SecretReadFailed, "because");
+        state.read(Fetch::Client, Err(failure), TimeDelta::zero(), "uid", at(0));
+    };
+    let waits = |state: &RetryState| state.reads_not_before(at(0)).client.is_some();
+    let [old, new] = ["uid/1", "uid/2"].map(ObjectVersion::from);
+    state.client_known(Some(&old));
+    fail(&mut state);
+    for (known, expected) in [(Some(&old), true), (None, true), (Some(&new), false)] {
+        state.client_known(known);
+        assert_eq!(waits(&state), expected, "{known:?}");
+    }
+}
+
+#[test]
+fn secret_that_is_trusted_at_a_start_is_read_once_at_a_time_that_the_uid_spreads() {
+    let mut times: Vec<_> = (0..100).map(|number| check_after(&format!("uid-{number}"))).collect();
+    times.sort();
+    assert!(times[0] >= CHECKED_FROM && times[99] <= CHECKED_FROM + CHECKED_WITHIN);
+    assert!(times.windows(10).all(|ten| ten[9] - ten[0] > TimeDelta::seconds(10)), "{times:?}");
+    let done: [fn(&mut RetryState); 2] =
+        [|state| state.written(None), |state| state.read(Fetch::TargetData, Ok(()), TimeDelta::zero(), "uid", at(0))];
+    for done in done {
+        let mut state = new();
+        assert_eq!(state.check_at(), Some(at(0) + check_after("uid")));
+        done(&mut state);
+        assert_eq!(state.check_at(), None);
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
     last_held::LastHeld,
     object::ObjectVersion,
-    observed::{Client, Drift, Held, Integrity, ObservedState, Reads, Target},
+    observed::{Client, Drift, Expires, Held, Integrity, ObservedState, Reads, Target},
     renewal::RenewalClues,
     retry_key::ClientKey,
     streak::Streak,
@@ -31,6 +31,7 @@ impl RetryState {
     /// A token is requested, because a user asked for it or for another reason.
     pub fn requested(&mut self, is_asked_for: bool, now: DateTime<Utc>) {
         self.requested_at = Some(now);
+        self.edits.requested(now);
         if is_asked_for {
             self.renewals.requested_at = Some(now);
         }
@@ -81,6 +82,7 @@ impl RetryState {
         self.verified_client = None;
         self.renew_not_before = None;
         self.reads = Reads::default();
+        self.check_at = None;
         self.was_suspended = false;
         self.fulfilled(renew_annotation);
         self.settled();
@@ -152,13 +154,32 @@ impl RetryState {
 
     /// When the client's credentials expire, as the client Secret said when it was read last.
     #[must_use]
-    pub fn client_expires_at(&self) -> Option<DateTime<Utc>> {
-        self.client_expires_at
+    pub fn client_expires(&self) -> Option<Expires> {
+        self.client_expiry.expires
+    }
+
+    /// Whether the spec names another name or key of the client Secret since that was read.
+    #[must_use]
+    pub fn is_client_expiry_unread(&self) -> bool {
+        self.client_expiry.is_unread
     }
 
     /// The client Secret was read, and says that the client's credentials expire then, or does not say when.
-    pub fn client_expires(&mut self, at: Option<DateTime<Utc>>) {
-        self.client_expires_at = at;
+    pub fn client_expiry_read(&mut self, expires: Option<Expires>) {
+        self.client_expiry.expires = expires;
+        self.client_expiry.is_unread = false;
+    }
+
+    /// When the data of the Secret is read once, since it was trusted at the start; `None` once it was read or written.
+    #[must_use]
+    pub fn check_at(&self) -> Option<DateTime<Utc>> {
+        self.check_at
+    }
+
+    /// Whether the last read of the Secret's data failed.
+    #[must_use]
+    pub fn is_data_unreadable(&self) -> bool {
+        self.reads.target_data.is_some()
     }
 
     /// Reverts of what others changed in the Secret.
@@ -172,8 +193,19 @@ impl RetryState {
         &mut self.reverts
     }
 
+    /// Of the client Secret this version is known, if any is: where a read of another one failed, that says nothing.
+    pub fn client_known(&mut self, version: Option<&ObjectVersion>) {
+        if version.is_some() && self.client_version.as_ref() != version {
+            self.client_version = version.cloned();
+            self.reads.client = None;
+        }
+    }
+
     /// A read ended. After one that failed the next one of its kind waits; `left` is the remaining validity of the token.
     pub fn read(&mut self, what: Fetch, result: Result<(), Failure>, left: TimeDelta, uid: &str, now: DateTime<Utc>) {
+        if what == Fetch::TargetData && result.is_ok() {
+            self.check_at = None;
+        }
         let streak = self.reads.of_mut(what);
         *streak = result.err().map(|failure| {
             let count = streak.as_ref().map_or(0, |streak| streak.count).saturating_add(1);
@@ -211,7 +243,8 @@ impl RetryState {
     pub fn remember_observed(&mut self, observed: &ObservedState, version: Option<&ObjectVersion>) {
         match &observed.target {
             // what was remembered may prove that the token in it is good
-            Target::Unread { .. } | Target::Presumed | Target::Ours(Held { data: Integrity::Unverified, .. }) => {}
+            Target::Unread { .. } | Target::Presumed => {}
+            Target::Ours(held) if held.data.is_unread() => {}
             Target::Ours(Held { token_metadata: Some(token_metadata), data: Integrity::Verified, drift, .. }) => {
                 // damage to anything except the token is found only by a read
                 if *drift != Drift::Data {

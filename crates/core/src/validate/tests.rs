@@ -1,6 +1,7 @@
 //! Which token responses give a token that is worth writing.
 
 use super::*;
+use crate::last_held::Record;
 
 const SKEW: TimeDelta = TimeDelta::seconds(60);
 
@@ -41,7 +42,7 @@ fn expected(scopes: &[String]) -> Expected<'_> {
         allowed_scopes: None,
         default_lifetime: None,
         held: None,
-        record: None,
+        last_held: None,
         skew: SKEW,
         now: at(1),
     }
@@ -251,20 +252,73 @@ fn expiry_beyond_the_calendar_is_no_date() {
     assert_eq!(validated(far).err(), Some(ValidationError::ExpiryOutOfRange));
 }
 
+/// What is remembered of a token of the Secret.
+fn remembered(token: &str, expires: i64) -> LastHeld {
+    let record = Record::new(&Sensitive::new(token.into()), Default::default(), "client", None);
+    LastHeld { token_metadata: held(expires), record: Some(record) }
+}
+
 #[test]
-fn token_that_the_secret_holds_is_recognized_unless_it_lives_longer() {
-    let record = Record::new(&Sensitive::new("token".into()), Default::default(), "client", None);
-    let (other, held) = (Record::new(&Sensitive::new("other".into()), Default::default(), "client", None), held(3600));
-    let validated = |exp, record| {
-        let (response, claims) = answer(exp, None);
-        let scopes = ["itwin-platform".to_owned()];
-        let expected = Expected { held: Some(&held), record, ..expected(&scopes) };
-        validate(response, claims.as_ref(), expected).map(|issued| issued.expires_at)
+fn token_that_the_secret_holds_is_recognized_whatever_lifetime_is_stated() {
+    let (same, other, held) = (remembered("token", 3600), remembered("other", 3600), held(3600));
+    let unread = LastHeld { record: None, ..remembered("token", 3600) };
+    let scopes = ["itwin-platform".to_owned()];
+    let validated = |exp, is_opaque: bool, last_held| {
+        let (response, claims) = answer(exp, Some(u64::try_from(exp).expect("a lifetime")));
+        let expected = Expected { held: Some(&held), last_held, ..expected(&scopes) };
+        validate(response, claims.filter(|_| !is_opaque).as_ref(), expected).map(|issued| issued.expires_at)
     };
-    let same = Err(ValidationError::SameToken { expires_at: at(3600) });
-    assert_eq!(validated(3599, Some(&record)), same);
-    assert_eq!(validated(3605, Some(&record)), same);
-    assert_eq!(validated(3606, Some(&record)), Ok(at(3606)));
-    assert_eq!(validated(3600, Some(&other)), Ok(at(3600)));
-    assert_eq!(validated(3600, None), Ok(at(3600)));
+    for is_opaque in [true, false] {
+        for exp in [100, 3599, 3600, 3605, 3606, 7200] {
+            let expected = Err(ValidationError::SameToken { expires_at: at(3600) });
+            assert_eq!(validated(exp, is_opaque, Some(&same)), expected, "{exp} {is_opaque}");
+        }
+        assert_eq!(validated(3600, is_opaque, Some(&other)), Ok(at(3600)));
+        assert_eq!(validated(3600, is_opaque, Some(&unread)), Ok(at(3600)));
+        assert_eq!(validated(3600, is_opaque, None), Ok(at(3600)));
+    }
+}
+
+#[test]
+fn token_that_expired_is_no_new_one_and_one_that_is_written_again_keeps_its_expiry() {
+    let scopes = ["itwin-platform".to_owned()];
+    let validated = |learnt: i64, held: Option<&TokenMetadata>| {
+        let (response, _) = answer(0, Some(3600));
+        let last = remembered("token", learnt);
+        let expected = Expected { held, last_held: Some(&last), ..expected(&scopes) };
+        validate(response, None, expected).map(|issued| issued.expires_at)
+    };
+    let expired = Err(ValidationError::Expired { expires_at: at(1), now: at(1) });
+    assert_eq!(validated(1, Some(&held(1))), expired);
+    assert_eq!(validated(1, None), expired, "also where the Secret was deleted");
+    assert_eq!(validated(60, None), Ok(at(60)), "a deleted Secret holds it again, for as long as before");
+}
+
+#[test]
+fn signed_token_that_is_still_valid_is_good_although_the_lifetime_that_was_stated_is_over() {
+    let scopes = ["itwin-platform".to_owned()];
+    let validated = |learnt: i64| {
+        let (response, claims) = answer(3600, Some(300));
+        let last = remembered("token", learnt);
+        let held = held(learnt);
+        let expected = Expected { held: Some(&held), last_held: Some(&last), ..expected(&scopes) };
+        validate(response, claims.as_ref(), expected).map(|issued| (issued.issued_at, issued.expires_at))
+    };
+    assert_eq!(validated(1), Ok((at(-100), at(300))), "it was issued when it was issued first");
+    assert_eq!(validated(200), Err(ValidationError::SameToken { expires_at: at(200) }), "it is recognized until then");
+}
+
+#[test]
+fn opaque_token_whose_lifetime_is_the_default_is_good_for_as_long_as_the_server_returns_it() {
+    let scopes = ["itwin-platform".to_owned()];
+    let validated = |learnt: i64, stated: Option<u64>| {
+        let (response, _) = answer(0, stated);
+        let (last, held) = (remembered("token", learnt), held(learnt));
+        let default_lifetime = Some(TimeDelta::seconds(600));
+        let expected = Expected { held: Some(&held), last_held: Some(&last), default_lifetime, ..expected(&scopes) };
+        validate(response, None, expected).map(|issued| issued.expires_at)
+    };
+    assert_eq!(validated(200, None), Err(ValidationError::SameToken { expires_at: at(200) }));
+    assert!(validated(1, None).is_ok());
+    assert_eq!(validated(1, Some(600)), Err(ValidationError::Expired { expires_at: at(1), now: at(1) }));
 }

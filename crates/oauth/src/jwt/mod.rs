@@ -40,6 +40,9 @@ pub enum VerificationError {
     /// No key of the set has its `kid` and algorithm: the keys may have been rotated.
     #[error("signed by a key that is not in the key set")]
     UnknownKey,
+    /// The key of its `kid` is in the set, and is of a kind or size that verifies nothing here.
+    #[error("signed by a key that cannot be used")]
+    UnusableKey,
     /// Longer than [`ACCESS_TOKEN_MAX`].
     #[error("too long")]
     TooLong,
@@ -130,8 +133,11 @@ impl KeySet {
     ) -> Result<VerifiedClaims, VerificationError> {
         let header = header(token.expose())?;
         let validation = validation(header.alg, issuer, audiences);
-        let mut result = Err(VerificationError::UnknownKey);
-        for candidate in self.candidates(header.kid.as_deref(), header.alg) {
+        let kid = header.kid.as_deref();
+        let missing =
+            if self.is_unusable(kid) { VerificationError::UnusableKey } else { VerificationError::UnknownKey };
+        let mut result = Err(missing);
+        for candidate in self.candidates(kid, header.alg) {
             match jsonwebtoken::decode::<RawClaims>(token.expose(), &candidate.key, &validation) {
                 Ok(data) => return claims(data.claims),
                 // a key that does not fit, or another key's signature, says nothing of the others

@@ -153,6 +153,17 @@ fn scope_is_read_under_the_name_that_the_server_gives_it() {
 }
 
 #[test]
+fn key_that_cannot_be_used_is_told_from_an_unknown_one() {
+    let signer = signer("1");
+    let unusable = json!({"kty": "EC", "crv": "P-521", "kid": "2", "x": "AA", "y": "AA"});
+    let keys = key_set(&[&signer.jwk, &unusable]);
+    let signed = |kid: &str| verdict(&keys, &token(&signer, Some(kid), &claims()));
+    assert_eq!(signed("1"), Ok(()));
+    assert_eq!(signed("2"), Err(VerificationError::UnusableKey));
+    assert_eq!(signed("3"), Err(VerificationError::UnknownKey));
+}
+
+#[test]
 fn every_accepted_algorithm_is_verified() {
     for (generator, algorithms) in [
         (&rcgen::PKCS_ECDSA_P256_SHA256, &[Algorithm::ES256][..]),

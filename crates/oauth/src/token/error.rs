@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use super::ErrorCode;
 use crate::{
     assertion::ClientKeyError,
-    transport::{TransportError, UNAVAILABLE},
+    transport::{TOO_MANY_REQUESTS, TransportError, UNAVAILABLE},
 };
 
 /// A token request without a usable token response.
@@ -24,7 +24,7 @@ pub enum TokenError {
         code: ErrorCode,
         /// The status; servers differ in which they send with which error.
         status: u16,
-        /// The wait that a 5xx asks for.
+        /// The wait that a 429 or 5xx asks for.
         retry_after: Option<TimeDelta>,
     },
     /// Another status than that of success, without an OAuth error.
@@ -46,6 +46,9 @@ pub enum MalformedResponse {
     /// Not JSON with `access_token`, `token_type`, and the others in their types (RFC 6749 section 5.1).
     #[error("no JSON of a token response")]
     NotATokenResponse,
+    /// JSON, but said to be something else (RFC 6749 section 5.1).
+    #[error("JSON of another content type")]
+    ContentType,
     /// Arrays or objects in each other, deeper than anything known.
     #[error("JSON that is nested too deeply")]
     TooDeep,
@@ -86,7 +89,7 @@ impl TokenError {
     pub fn server_wait(&self) -> Option<TimeDelta> {
         match self {
             Self::Transport(error) => error.server_wait(),
-            Self::Response { retry_after, status: UNAVAILABLE, .. } => *retry_after,
+            Self::Response { retry_after, status: UNAVAILABLE | TOO_MANY_REQUESTS, .. } => *retry_after,
             _ => None,
         }
     }

@@ -8,15 +8,21 @@ use oauth2::{
     AccessToken, AsyncHttpClient, Client, HttpRequest, HttpResponse, RefreshToken, RequestTokenError, Scope,
     StandardRevocableToken,
     basic::{BasicRevocationErrorResponse, BasicTokenIntrospectionResponse},
+    http::{HeaderValue, header::CONTENT_TYPE},
 };
-use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, IgnoredAny},
+};
 
 use super::{ErrorCode, MalformedResponse, TokenError};
 use crate::{
     json,
     scope::Scopes,
-    transport::{ClientCertificateAsked, Transport, TransportError},
+    transport::{ClientCertificateAsked, TOO_MANY_REQUESTS, Transport, TransportError},
 };
+
+const JSON: &str = "application/json";
 
 /// A client of `oauth2` with the responses of this crate.
 pub type OAuthClient = Client<
@@ -122,7 +128,7 @@ pub struct Carrier<'a, T: ?Sized> {
 struct CarriedAnswer {
     /// The status; none where there is no answer.
     status: Option<u16>,
-    /// The wait that a 5xx with an OAuth error asks for.
+    /// The wait that a 429 or 5xx with an OAuth error asks for.
     retry_after: Option<TimeDelta>,
     /// It may be the answer of a server that wants a client certificate.
     is_certificate_asked: bool,
@@ -135,6 +141,10 @@ pub enum CarrierError {
     Transport(#[from] TransportError),
     #[error("JSON that is nested too deeply")]
     TooDeep,
+    #[error("not one JSON text")]
+    NotJson,
+    #[error("JSON of another content type")]
+    ContentType,
 }
 
 impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
@@ -149,6 +159,11 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
         match (error, status) {
             (RequestTokenError::Request(CarrierError::Transport(error)), _) => error.into(),
             (RequestTokenError::Request(CarrierError::TooDeep), _) => MalformedResponse::TooDeep.into(),
+            (RequestTokenError::Request(CarrierError::NotJson), Some(status)) if !is_success(status) => {
+                TokenError::Status { status, is_certificate_asked }
+            }
+            (RequestTokenError::Request(CarrierError::ContentType), _) => MalformedResponse::ContentType.into(),
+            (RequestTokenError::Request(CarrierError::NotJson), _) => MalformedResponse::NotATokenResponse.into(),
             (RequestTokenError::ServerResponse(code), status) => {
                 TokenError::Response { code, status: status.unwrap_or_default(), retry_after }
             }
@@ -160,15 +175,7 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, CarrierError> {
         let (mut response, retry_after) = match self.transport.send(request).await {
             Ok(response) => (response, None),
-            // an OAuth error explains more than the status, unless it is a code of the server's own
-            Err(TransportError::Server(status, retry_after, body))
-                if ErrorCode::named_in(&body).is_some_and(|code| code != ErrorCode::Other) =>
-            {
-                let mut response = HttpResponse::new(body);
-                *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
-                (response, retry_after)
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => explained(error)?,
         };
         let status = response.status().as_u16();
         if let Ok(mut answer) = self.answer.lock() {
@@ -178,10 +185,42 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
         if !json::is_shallow(response.body()) {
             return Err(CarrierError::TooDeep);
         }
+        // `oauth2` reads the first value, whatever follows it
+        if json::read::<IgnoredAny>(response.body()).is_none() {
+            return Err(CarrierError::NotJson);
+        }
         if is_success(status) {
+            if !is_json(response.headers().get(CONTENT_TYPE)) {
+                return Err(CarrierError::ContentType);
+            }
             *response.status_mut() = as_oauth2_expects(response.body());
         }
         Ok(response)
+    }
+}
+
+/// Whether this content type is that of JSON, as `oauth2` wants it; a response without one is taken for JSON.
+fn is_json(content_type: Option<&HeaderValue>) -> bool {
+    let is_json = |text: &[u8]| text.get(..JSON.len()).is_some_and(|text| text.eq_ignore_ascii_case(JSON.as_bytes()));
+    content_type.is_none_or(|value| is_json(value.as_bytes()))
+}
+
+/// The answer of a 429 or 5xx, with the wait that it asks for, where its OAuth error explains more than the status: where
+/// it is no code of the server's own.
+fn explained(error: TransportError) -> Result<(HttpResponse, Option<TimeDelta>), TransportError> {
+    let (status, retry_after, body) = match error {
+        TransportError::Server(status, retry_after, body) => (status, retry_after, body),
+        TransportError::RateLimited(retry_after, body) => (TOO_MANY_REQUESTS, retry_after, body),
+        other => return Err(other),
+    };
+    if ErrorCode::named_in(&body).is_some_and(|code| code != ErrorCode::Other) {
+        let mut response = HttpResponse::new(body);
+        *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
+        Ok((response, retry_after))
+    } else if status == TOO_MANY_REQUESTS {
+        Err(TransportError::RateLimited(retry_after, body))
+    } else {
+        Err(TransportError::Server(status, retry_after, body))
     }
 }
 

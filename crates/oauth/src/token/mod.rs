@@ -41,7 +41,7 @@ pub struct TokenRequest {
 pub struct Server<'a> {
     /// Its token endpoint.
     pub token_endpoint: &'a Url,
-    /// Its issuer identifier, to the letter.
+    /// Its issuer identifier, as the administrator wrote it: servers compare it to the letter.
     pub issuer: &'a str,
     /// What it demands of client assertions.
     pub assertion: &'a AssertionRules,

@@ -116,6 +116,39 @@ fn lifetime_that_is_no_number_of_seconds_is_malformed() {
 }
 
 #[test]
+fn json_of_another_content_type_is_named_as_such() {
+    const BODY: &str = r#"{"access_token": "a", "token_type": "Bearer", "expires_in": 3600}"#;
+    fn with(content_type: &str) -> http::Response<Vec<u8>> {
+        let mut response = answer(200, BODY);
+        response.headers_mut().insert("content-type", content_type.parse().expect("a value"));
+        response
+    }
+    let other = answered(|| Ok(with("text/plain")));
+    assert!(matches!(other, Err(TokenError::Malformed(MalformedResponse::ContentType))));
+    assert!(answered(|| Ok(with("Application/JSON; charset=utf-8"))).is_ok());
+    let text = answered(|| Ok(answer(200, "<html>")));
+    assert!(matches!(text, Err(TokenError::Malformed(MalformedResponse::NotATokenResponse))));
+}
+
+#[test]
+fn answer_is_one_json_text_in_which_no_field_is_twice() {
+    for answer in [
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer"}garbage"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer"}{"access_token":"u"}"#)),
+        || Ok(answer(200, "{\"access_token\":\"t\",\"token_type\":\"Bearer\"}\0")),
+        || Ok(answer(200, "\u{feff}{\"access_token\":\"t\",\"token_type\":\"Bearer\"}")),
+        || Ok(answer(200, r#"{"access_token":"t","access_token":"u","token_type":"Bearer"}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","token_type":"Bearer"}"#)),
+        || Ok(answer(200, r#"{"access_token":"t","token_type":"Bearer","scope":"a","scope":"b"}"#)),
+        || Ok(answer(200, r#"{"error":"invalid_client"}garbage"#)),
+    ] {
+        assert!(matches!(answered(answer), Err(TokenError::Malformed(MalformedResponse::NotATokenResponse))));
+    }
+    // white space may follow (RFC 8259 section 2)
+    assert!(answered(|| Ok(answer(200, "{\"access_token\":\"t\",\"token_type\":\"Bearer\"} \r\n\t"))).is_ok());
+}
+
+#[test]
 fn error_is_classified_whatever_the_status_is() {
     for (answer, expected) in [
         ((|| Ok(answer(400, r#"{"error":"invalid_client"}"#))) as fn() -> _, 400),
@@ -123,6 +156,8 @@ fn error_is_classified_whatever_the_status_is() {
         (|| Ok(answer(200, r#"{"error":"invalid_client"}"#)), 200),
         (|| Ok(answer(401, r#"{"error":"invalid_client","error_description":7}"#)), 401),
         (|| Err(TransportError::Server(500, None, br#"{"error":"invalid_client"}"#.to_vec())), 500),
+        (|| Err(TransportError::RateLimited(None, br#"{"error":"invalid_client"}"#.to_vec())), 429),
+        (|| Err(TransportError::RateLimited(None, br#"{"errorCode":"invalid_client"}"#.to_vec())), 429),
     ] {
         let found = match answered(answer) {
             Err(TokenError::Response { code, status, .. }) => Some((code, status)),
@@ -138,11 +173,21 @@ fn status_without_a_known_error_stays_what_it_is() {
         (|| Ok(answer(404, "<html>"))) as fn() -> _,
         || Ok(answer(404, "")),
         || Ok(answer(404, r#"{"error":7,"errorCode":"invalid_client"}"#)),
+        || Ok(answer(404, r#"{"error":"invalid_client"}{}"#)),
+        || Ok(answer(404, r#"{"error":"invalid_client","error":"invalid_scope"}"#)),
     ] {
         assert!(matches!(answered(answer), Err(TokenError::Status { status: 404, is_certificate_asked: false })));
     }
     let failed = answered(|| Err(TransportError::Server(502, None, br#"{"error":"custom"}"#.to_vec())));
     assert!(matches!(failed, Err(TokenError::Transport(TransportError::Server(502, ..)))));
+    for limited in [
+        (|| Err(TransportError::RateLimited(None, br#"{"error":"slow_down"}"#.to_vec()))) as fn() -> _,
+        || Err(TransportError::RateLimited(None, br#"{"error":"invalid_client"} "garbage""#.to_vec())),
+        || Err(TransportError::RateLimited(None, b"<html>".to_vec())),
+    ] {
+        let limited = answered(limited);
+        assert!(matches!(limited, Err(TokenError::Transport(TransportError::RateLimited(..)))));
+    }
     assert!(matches!(
         answered(|| Ok(answer(400, r#"{"error":"custom"}"#))),
         Err(TokenError::Response { code: ErrorCode::Other, .. })
@@ -170,7 +215,11 @@ fn wait_is_for_all_clients_only_with_503_and_429() {
     for (answer, expected) in [
         ((|| Err(TransportError::Server(500, Some(WAIT), Vec::new()))) as fn() -> _, (Some(WAIT), None)),
         (|| Err(TransportError::Server(UNAVAILABLE, Some(WAIT), Vec::new())), (Some(WAIT), Some(WAIT))),
-        (|| Err(TransportError::RateLimited(Some(WAIT))), (Some(WAIT), Some(WAIT))),
+        (|| Err(TransportError::RateLimited(Some(WAIT), Vec::new())), (Some(WAIT), Some(WAIT))),
+        (
+            || Err(TransportError::RateLimited(Some(WAIT), br#"{"error":"invalid_client"}"#.to_vec())),
+            (Some(WAIT), Some(WAIT)),
+        ),
         (|| Err(TransportError::Server(500, Some(WAIT), br#"{"error":"server_error"}"#.to_vec())), (Some(WAIT), None)),
         (
             || Err(TransportError::Server(UNAVAILABLE, Some(WAIT), br#"{"error":"server_error"}"#.to_vec())),
@@ -252,7 +301,7 @@ fn assertion_is_for_the_audience_that_the_server_demands() {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
     let key = ClientKey { key_id: Some("first".to_owned()), ..key(&pair.serialize_pem()) };
     let request = client(Proof::PrivateKey(key));
-    // with the slash at its end that the server gave it
+    // with the slash at its end that it is written with
     let (issuer, endpoint) = ("https://ims.example.com/", "https://ims.example.com/connect/token");
     for (audience, expected) in [
         (AssertionAudience::Issuer, issuer),

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -47,23 +47,44 @@ pub(super) type Callback = Arc<dyn Fn() + Send + Sync>;
 #[derive(Clone)]
 pub struct Rule {
     kind: String,
+    namespace: Option<String>,
     object: Option<String>,
     lasting: Lasting,
     pub(super) fault: Fault,
     pub(super) before: Option<Callback>,
     pub(super) after: Option<Callback>,
-    played: Arc<AtomicU32>,
+    played: Arc<Counter>,
+}
+
+/// How often a rule was applied, and when it was for the first time.
+#[derive(Debug, Default)]
+pub(super) struct Counter {
+    times: AtomicU32,
+    first: OnceLock<Instant>,
+}
+
+impl Counter {
+    pub(super) fn count(&self) {
+        self.first.get_or_init(Instant::now);
+        self.times.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// Counts how often a rule was applied.
 #[derive(Clone, Debug)]
-pub struct Played(pub(super) Arc<AtomicU32>);
+pub struct Played(pub(super) Arc<Counter>);
 
 impl Played {
     /// How often it was applied up to now.
     #[must_use]
     pub fn times(&self) -> u32 {
-        self.0.load(Ordering::SeqCst)
+        self.0.times.load(Ordering::SeqCst)
+    }
+
+    /// When it was applied for the first time.
+    #[must_use]
+    pub fn first(&self) -> Option<Instant> {
+        self.0.first.get().copied()
     }
 }
 
@@ -73,6 +94,7 @@ impl Rule {
     pub fn new(kind: &str, fault: Fault) -> Self {
         Self {
             kind: kind.to_owned(),
+            namespace: None,
             object: None,
             lasting: Lasting::Times(1),
             fault,
@@ -86,6 +108,13 @@ impl Rule {
     #[must_use]
     pub fn of(mut self, object: &str) -> Self {
         self.object = Some(object.to_owned());
+        self
+    }
+
+    /// Limits the rule to this namespace.
+    #[must_use]
+    pub fn within(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.to_owned());
         self
     }
 
@@ -125,7 +154,9 @@ impl Rule {
 
     /// Whether the rule applies to this call; if so, the call counts.
     pub(super) fn takes(&mut self, call: &Call) -> bool {
-        if self.kind != call.kind || self.object.as_ref().is_some_and(|object| *object != call.object) {
+        let is_other = |wanted: &Option<String>, name: &String| wanted.as_ref().is_some_and(|wanted| wanted != name);
+        if self.kind != call.kind || is_other(&self.object, &call.object) || is_other(&self.namespace, &call.namespace)
+        {
             return false;
         }
         match &mut self.lasting {
@@ -134,7 +165,7 @@ impl Rule {
             Lasting::Until(end) if Instant::now() >= *end => return false,
             Lasting::Until(_) => {}
         }
-        self.played.fetch_add(1, Ordering::SeqCst);
+        self.played.count();
         true
     }
 }

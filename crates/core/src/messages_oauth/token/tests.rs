@@ -14,6 +14,7 @@ fn names(grant_type: GrantType) -> Names {
         client_secret: "team-a/client".to_owned(),
         keys: serde_json::from_value(serde_json::json!({"name": "client"})).expect("keys"),
         grant_type,
+        method: ClientAuthentication::default(),
     }
 }
 
@@ -53,6 +54,30 @@ fn wrong_client_is_reported_with_secret_and_keys() {
         "ITwinAuthority ims answered invalid_client: check client_id and client_secret in Secret team-a/client; a new \
          registration can take ten minutes"
     );
+}
+
+#[test]
+fn advice_about_a_client_names_what_it_authenticates_with() {
+    let message = |method| {
+        let names = Names { method, ..names(GrantType::ClientCredentials) };
+        not_issued(&response(ErrorCode::InvalidClient), &names).message
+    };
+    let signed = message(ClientAuthentication::PrivateKeyJwt);
+    assert!(
+        signed.contains("check client_id and private_key in Secret team-a/client, that the public key"),
+        "{signed}"
+    );
+    assert!(signed.contains("clientAssertion of ITwinAuthority ims") && !signed.contains("client_secret"), "{signed}");
+    let public = message(ClientAuthentication::None);
+    assert!(public.contains("check client_id in Secret team-a/client, and that the client is registered as a public"));
+    assert!(!public.contains("client_secret"), "{public}");
+}
+
+#[test]
+fn client_is_registered_for_the_grant_type_of_the_credential() {
+    let message = |grant_type| not_issued(&response(ErrorCode::UnauthorizedClient), &names(grant_type)).message;
+    assert!(message(GrantType::ClientCredentials).contains("as a service (client credentials)"));
+    assert!(message(GrantType::Password).contains("for the grant type password"));
 }
 
 #[test]

@@ -1,0 +1,165 @@
+//! A start while something cannot be listed: what is listed is acted upon, and the rest is reported.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use testbed::{
+    api_proxy::fault::{Fault, Played, Rule},
+    eventually,
+    namespace::Namespace,
+    objects,
+    operator::Operator,
+};
+
+use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
+
+/// Within this a failure is reported, ...
+const REPORTED: Duration = Duration::from_secs(10);
+/// ... and a busy machine takes so much longer.
+const MARGIN: Duration = Duration::from_secs(3);
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(600);
+
+const CREDENTIALS: &str = "list itwinservicecredentials";
+const AUTHORITIES: &str = "list itwinauthorities";
+
+/// Starts an operator of these namespaces that is not awaited, in place of the one before.
+fn start(fixture: &mut Fixture, namespaces: &str, arguments: &[&str]) -> Result<()> {
+    fixture.operator = fixture.world.spawn_operator_of(namespaces, arguments, &[])?;
+    Ok(())
+}
+
+/// What the readiness probe says of a replica that is not ready.
+async fn unready(operator: &Operator) -> Option<String> {
+    let (status, text) = operator.answer("/readyz").await.ok()?;
+    (status == 503).then_some(text)
+}
+
+async fn namespace_that_cannot_be_listed(prefix: &str, arguments: &[&str]) -> Result<()> {
+    let mut fixture = Fixture::ready(prefix).await?;
+    let other = Namespace::new(&format!("{prefix}-other")).await?;
+    other.apply(&fixture.namespace.client_secret(NAME, &fixture.client)).await?;
+    let credential = objects::credential(NAME, &fixture.namespace.name, "agent-client", &json!({}));
+    other.apply(&credential).await?;
+    let first = fixture.token().await?;
+    fixture.stop();
+    let rule = Rule::new(CREDENTIALS, Fault::Refused(403)).within(&other.name).lasting(LONG);
+    let rule = fixture.proxy().play(rule);
+    let namespaces = format!("{},{}", fixture.namespace.name, other.name);
+    start(&mut fixture, &namespaces, arguments)?;
+
+    fixture.renew_now(NAME, "1").await?;
+    fixture.wait_token_other_than(&first, PATIENCE).await?;
+    ensure!(rule.times() > 0, "the other namespace was listed");
+    let text = unready(&fixture.operator).await.context("it is ready without a list")?;
+    ensure!(text.contains(&other.name) && text.contains("HTTP 403"), "{text}");
+    ensure!(!text.contains(&format!("/{}/", fixture.namespace.name)), "what is listed is named: {text}");
+    let failed =
+        "itwin_kubernetes_requests_total{resource=\"itwinservicecredentials\",result=\"forbidden\",verb=\"list\"}";
+    ensure!(fixture.metric(failed).await? >= 1.0, "the metric of failed requests");
+    // the longest silence of a watch of this resource
+    let last_sign = async || fixture.metric("itwin_watch_last_event_timestamp_seconds{resource=\"itwinserv").await.ok();
+    let before = last_sign().await.context("no metric of watches")?;
+    fixture.reconcile().await?;
+    let silent = last_sign().await.context("no metric of watches")?;
+    ensure!((silent - before).abs() <= 1.0, "a watch that was never accepted has no signs of life: {before}, {silent}");
+    ensure!(other.get("secret", NAME).await?.is_none(), "it was not listed");
+
+    fixture.proxy().stop(&rule);
+    fixture
+        .eventually("a token in the other namespace", PATIENCE, async || other.get("secret", NAME).await.ok()?)
+        .await?;
+    fixture.operator.wait_ready().await?;
+    ensure!(fixture.token_requests().await?.len() == 3, "one token each, and the renewal");
+    Ok(())
+}
+
+#[tokio::test]
+async fn namespace_that_cannot_be_listed_holds_up_no_other_one() -> Result<()> {
+    namespace_that_cannot_be_listed("unlisted", &[]).await
+}
+
+#[tokio::test]
+async fn namespace_that_cannot_be_listed_holds_up_no_other_one_where_secrets_are_not_watched() -> Result<()> {
+    namespace_that_cannot_be_listed("unlisted-unwatched", &["--watch-secrets=false"]).await
+}
+
+/// Waits until `Renewed` has this reason. Fails if that comes later than 10 s after the first request with the fault.
+async fn reported_in_time(fixture: &Fixture, fault: &Played, reason: &str) -> Result<String> {
+    let message = fixture.wait_condition("Renewed", "False", reason, PATIENCE).await?;
+    let late = fault.first().context("there was no fault")?.elapsed();
+    ensure!(late <= REPORTED + MARGIN, "reported after {late:?}");
+    Ok(message)
+}
+
+async fn authorities_that_cannot_be_listed(
+    prefix: &str,
+    arguments: &[&str],
+    fault: Fault,
+    texts: &[&str],
+) -> Result<()> {
+    let mut fixture = Fixture::ready(prefix).await?;
+    let token = fixture.token().await?;
+    fixture.stop();
+    let rule = fixture.proxy().play(Rule::new(AUTHORITIES, fault).lasting(LONG));
+    let namespaces = fixture.namespace.name.clone();
+    start(&mut fixture, &namespaces, arguments)?;
+    let message = reported_in_time(&fixture, &rule, "AuthorityNotReady").await?;
+    for text in texts {
+        ensure!(message.contains(text), "{text:?} is not in: {message}");
+    }
+    let status = fixture.status().await?;
+    let ready = condition(&status, "Ready").context("no condition Ready")?;
+    ensure!(ready.0 == "True", "the token is good: {ready:?}");
+    ensure!(unready(&fixture.operator).await.is_some(), "it is ready without the list");
+    // so does a new credential, and it does not report that the authority does not exist
+    fixture.namespace.apply(&fixture.namespace.credential("another", &json!({}))).await?;
+    fixture.wait_condition_of("another", "Renewed", "False", "AuthorityNotReady", SOON).await?;
+
+    fixture.proxy().stop(&rule);
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
+    fixture.operator.wait_ready().await?;
+    ensure!(fixture.token().await? == token, "another token");
+    fixture.wait_condition_of("another", "Renewed", "False", "ClientCredentialsNotFound", PATIENCE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn authorities_that_may_not_be_listed_are_reported_with_the_permission_to_give() -> Result<()> {
+    let texts = ["HTTP 403", "allow the operator's service account to list and watch itwinauthorities"];
+    authorities_that_cannot_be_listed("auth-403", &[], Fault::Refused(403), &texts).await
+}
+
+#[tokio::test]
+async fn list_of_authorities_that_fails_is_reported() -> Result<()> {
+    let texts = ["HTTP 500", "contact the administrator"];
+    authorities_that_cannot_be_listed("auth-500", &["--watch-secrets=false"], Fault::Refused(500), &texts).await
+}
+
+#[tokio::test]
+async fn list_of_authorities_that_hangs_is_reported() -> Result<()> {
+    let texts = ["no response", "contact the administrator"];
+    authorities_that_cannot_be_listed("auth-hang", &[], Fault::BlackHole(LONG), &texts).await
+}
+
+#[tokio::test]
+async fn authority_is_not_called_missing_while_the_watch_of_authorities_fails() -> Result<()> {
+    let fixture = Fixture::ready("auth-watch").await?;
+    let rules = ["list itwinauthorities", "watch itwinauthorities"]
+        .map(|kind| fixture.proxy().play(Rule::new(kind, Fault::Refused(403)).lasting(LONG)));
+    let expired = async || (fixture.proxy().expire("watch itwinauthorities") > 0).then_some(());
+    eventually("the end of the watch", PATIENCE, expired).await?;
+    eventually("a watch that fails", PATIENCE, async || (rules[0].times() + rules[1].times() > 0).then_some(()))
+        .await?;
+    let first = Instant::now();
+    // until then a new watch may succeed
+    eventually("a while", PATIENCE, async || (first.elapsed() > SOON).then_some(())).await?;
+    fixture.apply_credential(&json!({"authorityRef": {"name": "there-is-none"}})).await?;
+    fixture.wait_condition("Renewed", "False", "AuthorityNotReady", PATIENCE).await?;
+    for rule in &rules {
+        fixture.proxy().stop(rule);
+    }
+    fixture.wait_condition("Renewed", "False", "AuthorityNotFound", PATIENCE * 2).await?;
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! What a status says is about the spec that it names (contract section 5): no failure of an attempt for an earlier one.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
+
+/// Times of a status have no fractions of a second.
+const PRECISION: TimeDelta = TimeDelta::seconds(1);
+
+/// The newest generation of a credential, and since when there is one.
+type Change = (i64, DateTime<Utc>);
+
+/// When the spec of each credential changed last, by UID.
+#[derive(Clone, Default)]
+pub struct Generations(Arc<Mutex<BTreeMap<String, Change>>>);
+
+impl Generations {
+    /// A credential is written.
+    pub fn written(&self, new: &Value, old: Option<&Value>, now: DateTime<Utc>) {
+        let Some(old) = old.filter(|old| old["spec"] != new["spec"]) else { return };
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or_default() + 1;
+        self.0.lock().expect("no panic").insert(old["metadata"]["uid"].to_string(), (generation, now));
+    }
+
+    /// Generations are as they were: the cluster was restored to an older state.
+    pub fn forget(&self) {
+        self.0.lock().expect("no panic").clear();
+    }
+
+    /// What is wrong with a status that is being written while the operator's clock is right.
+    pub fn objection(&self, credential: &Value) -> Option<String> {
+        let status = &credential["status"];
+        let (generation, changed_at) =
+            *self.0.lock().expect("no panic").get(&credential["metadata"]["uid"].to_string())?;
+        let failed_at = DateTime::parse_from_rfc3339(status["lastFailure"]["time"].as_str()?).ok()?.to_utc();
+        let is_claimed = status["observedGeneration"] == generation && failed_at + PRECISION < changed_at;
+        is_claimed.then(|| {
+            let failure = &status["lastFailure"];
+            format!("a failure of {failed_at} is claimed for generation {generation} of {changed_at}: {failure}")
+        })
+    }
+}
