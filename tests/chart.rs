@@ -197,7 +197,48 @@ async fn invalid_values_are_refused_in_words_by_both_versions_of_helm() -> Resul
              authorities.ims.caBundleRef.name=A_b,authorities.ims.caBundleRef.key=ca",
             object,
         ),
+        (
+            "authorities.ims.issuer=https://a.example.com,authorities.ims.caBundleRef.kind=Secret,\
+             authorities.ims.caBundleRef.name=ca,authorities.ims.caBundleRef.key=a/b",
+            "caBundleRef.key must be a key of a ConfigMap or Secret",
+        ),
+        ("authorities.bentley-ims.requestTimeout=5m", "requestTimeout must be between 1s and 60s"),
+        ("authorities.bentley-ims.requestTimeout=0s", "requestTimeout must be between 1s and 60s"),
+        ("authorities.bentley-ims.requestTimeout=60s1ms", "requestTimeout must be between 1s and 60s"),
+        ("authorities.bentley-ims.connectTimeout=10ms", "connectTimeout must be between 100ms and 60s"),
+        ("authorities.bentley-ims.connectTimeout=999999999h", "connectTimeout must be between 100ms and 60s"),
+        ("authorities.bentley-ims.clockSkew=11m", "clockSkew must be at most 10m"),
+        (
+            "authorities.bentley-ims.accessTokenFormat=opaque,authorities.bentley-ims.defaultTokenLifetime=1s",
+            "defaultTokenLifetime must be between 10s and 8760h",
+        ),
+        (
+            "authorities.bentley-ims.accessTokenFormat=opaque,authorities.bentley-ims.defaultTokenLifetime=8760.1h",
+            "defaultTokenLifetime must be between 10s and 8760h",
+        ),
         ("authorities.bentley-ims.allowedScopes={a b}", "no spaces, double quotes or backslashes"),
+        ("authorities.bentley-ims.allowedScopes={ü}", "allowedScopes must consist of printable ASCII characters"),
+        (
+            "authorities.bentley-ims.clientAuthentication=private_key_jwt,\
+             authorities.bentley-ims.clientAssertion.audience=",
+            "clientAssertion.audience: write issuer, tokenEndpoint, or the audience",
+        ),
+        ("authorities.bentley-ims.caBundle=", "caBundle must be base64 of a PEM file"),
+        ("authorities.bentley-ims.jwksUri=https://[::1/keys", "jwksUri must name its server"),
+        ("authorities.bentley-ims.tokenEndpoint=https://a%41.example.com", "tokenEndpoint must name its server"),
+        ("authorities.bentley-ims.tokenEndpoint=https://a.example.com/%4", "'%' only before two hexadecimal digits"),
+        ("authorities.bentley-ims.allowedNamespaces.matchLabels.a b=c", "must be the key of a label"),
+        ("authorities.bentley-ims.allowedNamespaces.matchLabels.a=b c", "matchLabels.a must be the value of a label"),
+        (
+            "authorities.bentley-ims.allowedNamespaces.matchExpressions[0].key=-a,\
+             authorities.bentley-ims.allowedNamespaces.matchExpressions[0].operator=Exists",
+            "must be the key of a label",
+        ),
+        (
+            "authorities.bentley-ims.allowedNamespaces.matchExpressions[0].key=a,\
+             authorities.bentley-ims.allowedNamespaces.matchExpressions[0].operator=In",
+            "In and NotIn need values",
+        ),
         ("authorities.bentley-ims.clientAssertion.algorithm=ES256", "set clientAuthentication to private_key_jwt"),
         ("authorities.bentley-ims.clientAuthentication=none", "set allowedGrantTypes to [password]"),
         ("authorities.bentley-ims.defaultTokenLifetime=1h", "set accessTokenFormat to opaque"),
@@ -221,6 +262,35 @@ async fn invalid_values_are_refused_in_words_by_both_versions_of_helm() -> Resul
             assert!(said.contains(says), "{wrong}: {said}");
             assert!(!said.contains("does not match pattern"), "{wrong}: {said}");
         }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn longest_and_shortest_values_of_an_authority_are_accepted_and_longer_ones_refused() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let set = async |set: &str| {
+        let set = format!("authorities.bentley-ims.{set}");
+        template(&testbed, "bounds", &["--set", &set]).await
+    };
+    for accepted in [
+        "requestTimeout=1s",
+        "requestTimeout=60s",
+        "requestTimeout=0.5m30000ms",
+        "connectTimeout=100ms",
+        "connectTimeout=0.1s",
+        "clockSkew=0s",
+        "clockSkew=9m60s",
+        "accessTokenFormat=opaque,authorities.bentley-ims.defaultTokenLifetime=8760h",
+        "allowedNamespaces.matchLabels.example\\.com/team=",
+        "issuer=https://[2001:db8::1]:8443/a%20b",
+    ] {
+        set(accepted).await.with_context(|| accepted.to_owned())?;
+    }
+    for (field, length) in [("audiences", 2048), ("allowedScopes", 256), ("allowedAudiences", 2048)] {
+        set(&format!("{field}={{{}}}", "a".repeat(length))).await.with_context(|| field.to_owned())?;
+        let said = refused(field, set(&format!("{field}={{{}}}", "a".repeat(length + 1)))).await?;
+        assert!(said.contains(field) && said.contains("maxLength"), "{field}: {said}");
     }
     Ok(())
 }
@@ -599,6 +669,29 @@ async fn notes_warn_of_what_is_risky() -> Result<()> {
 }
 
 #[tokio::test]
+async fn notes_for_a_team_do_not_send_it_to_what_only_an_administrator_may_do() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let (chart, values) = (chart(), project().join("charts/values/single-namespace.yaml").display().to_string());
+    let notes = async |values: &[&str]| -> Result<String> {
+        let install = ["install", "notes", &chart, "--dry-run=client", "--namespace", "team-a"];
+        let said = testbed.helm(&[&install[..], values].concat()).await?;
+        Ok(said.split_once("\nNOTES:").context("no notes")?.1.to_owned())
+    };
+    let team = notes(&["--values", &values]).await?;
+    for said in ["ask an\n   administrator", "(team-a)", "an administrator applies examples/single-namespace"] {
+        assert!(team.contains(said), "{said}: {team}");
+    }
+    // authorities are cluster-scoped
+    assert!(!team.contains("kubectl get itauth"), "{team}");
+    // a name that the API server refuses, so that no one takes it for a real one
+    assert!(team.contains("authorityRef:\n      name: NAME_OF_AN_AUTHORITY  # replace it"), "{team}");
+    let administrator = notes(&[]).await?;
+    assert!(administrator.contains("kubectl get itauth bentley-ims"), "{administrator}");
+    assert!(!administrator.contains("authorityRef"), "{administrator}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn admission_policy_reserves_for_the_operator_what_it_decides_from() -> Result<()> {
     let namespace = Namespace::new("chart-policy").await?;
     let (testbed, name) = (&namespace.testbed, &namespace.name);
@@ -744,6 +837,10 @@ async fn alertmanager_example_pages_once_for_each_cause() -> Result<()> {
         // another operator of the cluster may have a leader
         assert!(inhibits("ITwinOperatorWithoutLeader", credential, Some("job")), "{credential}");
         assert!(!inhibits("ITwinOperatorWithoutLeader", credential, None), "{credential}");
+    }
+    // an outage of the API server takes the Lease from the leader, and silences the watches
+    for same in ["ITwinWatchSilent", "ITwinOperatorKubernetesErrors", "ITwinOperatorRestarting"] {
+        assert!(inhibits("ITwinOperatorWithoutLeader", same, Some("job")), "{same}");
     }
     for ticket in ["ITwinAuthorityFailing", "ITwinAuthorityNotReady"] {
         assert!(inhibits("ITwinAuthorityTokensAtRisk", ticket, Some("authority")), "{ticket}");

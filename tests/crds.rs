@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, clippy::panic)]
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential, limits};
 use kube::CustomResourceExt;
@@ -99,6 +99,80 @@ fn description_of_every_field_with_a_default_names_it() {
             let description = property["description"].as_str().unwrap_or_default();
             assert!(description.contains("Default:"), "{path}: {description}");
         }
+    }
+}
+
+/// What differs between the bounds of a field in the CRD and in the schema of the chart's values.
+fn differences(path: &str, crd: &Value, chart: &Value, found: &mut Vec<String>) {
+    let names = |list: &Value| -> BTreeSet<String> {
+        // an optional field may be null in the CRD; in values, null leaves it out
+        list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let fields = |schema: &Value| -> BTreeSet<String> {
+        schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()
+    };
+    let mut differ = |what: &str, is_same: bool| {
+        if !is_same {
+            found.push(format!("{path}: {what}"));
+        }
+    };
+    for bound in ["maxLength", "maxItems", "minimum", "maximum"] {
+        let is_same = crd[bound].is_null() || crd[bound].as_f64() == chart[bound].as_f64();
+        differ(bound, is_same);
+    }
+    differ("enum", crd["enum"].is_null() || names(&crd["enum"]) == names(&chart["enum"]));
+    differ("required", crd["required"].is_null() || names(&crd["required"]) == names(&chart["required"]));
+    differ("uniqueItems", (crd["x-kubernetes-list-type"] == "set") == (chart["uniqueItems"] == true));
+    // where a rule of the CRD is about the form of a text, the chart says the same in words
+    let is_worded = !crd["x-kubernetes-validations"].is_null();
+    for bound in ["minLength", "minItems"] {
+        let least = |schema: &Value| schema[bound].as_u64().unwrap_or_default();
+        differ(bound, is_worded || least(crd) == least(chart));
+    }
+    differ("properties", fields(crd) == fields(chart));
+    for name in fields(crd) {
+        differences(&format!("{path}.{name}"), &crd["properties"][&name], &chart["properties"][&name], found);
+    }
+    if crd["items"].is_object() {
+        differences(&format!("{path}[]"), &crd["items"], &chart["items"], found);
+    }
+}
+
+/// All messages of the rules of a schema.
+fn messages(schema: &Value, found: &mut Vec<String>) {
+    let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
+    found.extend(rules.filter_map(|rule| rule["message"].as_str()).map(str::to_owned));
+    for property in schema["properties"].as_object().into_iter().flat_map(|fields| fields.values()) {
+        messages(property, found);
+    }
+    if schema["items"].is_object() {
+        messages(&schema["items"], found);
+    }
+}
+
+#[test]
+fn chart_refuses_the_authorities_that_the_crd_refuses() {
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/itwin-credential-operator");
+    let read = |file: &str| std::fs::read_to_string(chart.join(file)).expect("the file is there");
+    let values: Value = serde_json::from_str(&read("values.schema.json")).expect("JSON");
+    let crd = serde_json::to_value(ITwinAuthority::crd()).expect("JSON");
+    let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let mut found = Vec::new();
+    differences("spec", spec, &values["properties"]["authorities"]["additionalProperties"], &mut found);
+    // the CRD takes it from Kubernetes, which names the operators in the description
+    found.retain(|difference| !difference.starts_with("spec.allowedNamespaces.matchExpressions[].operator: enum"));
+    assert!(found.is_empty(), "{found:?}");
+
+    let mut all = Vec::new();
+    messages(spec, &mut all);
+    assert!(all.len() > 15, "{all:?}");
+    // a string of the template
+    let words = read("templates/validation.yaml").replace(r"\\", r"\");
+    for message in all.iter().filter(|message| !message.contains("is immutable")) {
+        // the template prints the path of the field
+        let (field, rest) = message.split_once(' ').expect("words");
+        let rest = if spec["properties"][field].is_object() || field.ends_with(':') { rest } else { message };
+        assert!(words.contains(rest), "validation.yaml does not say: {message}");
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use serde_json::{Value, json};
-use testbed::{INSTALLATION, Testbed, authority::Client, objects, operator::Operator, project, setup};
+use testbed::{INSTALLATION, Testbed, authority::Client, eventually, objects, operator::Operator, project, setup};
 use tokio::process::Command;
 
 use crate::markdown::{blocks, commands};
@@ -27,6 +27,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
 const NOT_RUN: &[(&str, &str)] = &[
     ("docker push", "the testbed has no Docker"),
     ("kind load", "the testbed has no kind"),
+    ("podman save", "the testbed has no Podman"),
     ("make ", "it would run this test, or build an image"),
     ("export RELEASE_REGISTRY", "the testbed has no registry"),
     ("cosign verify", "no release exists that could be verified"),
@@ -38,6 +39,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("kubectl --namespace itwin-credential-operator logs", "the testbed runs no pod"),
     ("openssl genpkey", "tests do not need OpenSSL; the file exists"),
     ("curl ", "it calls the iTwin Platform"),
+    ("kubectl itcred rotate", "it waits for a new secret"),
     ("openssl s_client -connect ims.bentley.com", "it calls a server of Bentley"),
 ];
 
@@ -45,16 +47,38 @@ const NOT_RUN: &[(&str, &str)] = &[
 const LAST: &str = "docs/installation.md";
 /// The documents that create the credential themselves.
 const FROM_NOTHING: [&str; 2] = ["README.md", "docs/configuration.md"];
-/// The document that starts with a wrong client Secret, and whose commands a user with the role `edit` in the namespace
-/// runs, except those for administrators.
+/// The document that starts with a wrong client Secret.
 const BROKEN: &str = "docs/troubleshooting.md";
+/// What a user with the role `edit` in the namespace runs, except what is for administrators: the sections of these
+/// documents, or all of a document.
+const OF_A_TEAM: [(&str, Option<&str>); 9] = [
+    (BROKEN, None),
+    ("README.md", Some("3. Create a credential")),
+    ("README.md", Some("Check a credential")),
+    ("docs/configuration.md", Some("The client Secret")),
+    ("docs/configuration.md", Some("Credentials")),
+    ("docs/configuration.md", Some("How workloads read the token")),
+    ("docs/operating.md", Some("Renew now")),
+    ("docs/operating.md", Some("Suspend")),
+    ("docs/operating.md", Some("Rotate a client secret")),
+];
 /// The words of the sentence before commands for administrators.
 const ADMINISTRATOR: &str = "s an administrator";
-/// The user of [`BROKEN`].
+/// The resource that this role includes once the API server has aggregated it.
+const CREDENTIALS: &str = "itwinservicecredentials.credentials.itwin.dev";
+/// The user of [`OF_A_TEAM`].
 const USER: &str = "someone-of-the-team";
 
 /// Commands that only read. They are repeated until they print what the document shows.
-const READING: [&str; 5] = ["kubectl get", "kubectl describe", "kubectl events", "kubectl wait", "kubectl auth"];
+const READING: [&str; 7] = [
+    "kubectl get",
+    "kubectl describe",
+    "kubectl events",
+    "kubectl wait",
+    "kubectl auth",
+    "kubectl itcred status",
+    "kubectl itcred check",
+];
 /// The time limit for these repetitions.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// The time limit of one command.
@@ -101,12 +125,15 @@ impl Place {
         }
         std::os::unix::fs::symlink(&testbed.kubectl, folder.join("bin/kubectl"))?;
         std::os::unix::fs::symlink(&testbed.helm, folder.join("bin/helm"))?;
+        let plugin = Path::new(PROGRAM).with_file_name("kubectl-itcred");
+        ensure!(plugin.exists(), "{} does not exist: cargo build --workspace", plugin.display());
+        std::os::unix::fs::symlink(plugin, folder.join("bin/kubectl-itcred"))?;
         std::fs::write(folder.join("client.key"), "the private key that a command of the documentation makes")?;
         let place = Self { testbed, client, folder };
         for file in [
             "examples/authority.yaml",
             "examples/authority-qa.yaml",
-            "examples/single-namespace/administrator.yaml",
+            "examples/single-namespace/authority.yaml",
             "charts/itwin-credential-operator/values.yaml",
         ] {
             let file = place.folder.join(file);
@@ -179,6 +206,16 @@ impl Place {
         Ok(file)
     }
 
+    /// Gives the user the role `edit` in the namespace of a document.
+    async fn bind(&self, document: &Document) -> Result<()> {
+        let namespace = ["--namespace", &document.namespace];
+        let user = format!("--user={USER}");
+        let bind = [&namespace[..], &["create", "rolebinding", "team", "--clusterrole=edit", &user]].concat();
+        self.testbed.kubectl(&bind).await?;
+        let may = [&namespace[..], &["auth", "can-i", "create", CREDENTIALS, "--as", USER]].concat();
+        eventually("the role of the user", PATIENCE, async || self.testbed.kubectl(&may).await.ok()).await.map(drop)
+    }
+
     /// Creates what a reader of this document has before its first command.
     async fn prepare(&self, document: &Document) -> Result<()> {
         if FROM_NOTHING.contains(&document.name.as_str()) {
@@ -194,11 +231,6 @@ impl Place {
         let namespace = ["--namespace", &document.namespace];
         let apply = [&namespace[..], &["create", "-f", "-"]].concat();
         self.testbed.kubectl_with(&apply, Some(&objects.to_string())).await?;
-        if document.name == BROKEN {
-            let user = format!("--user={USER}");
-            let bind = [&namespace[..], &["create", "rolebinding", "team", "--clusterrole=edit", &user]].concat();
-            self.testbed.kubectl(&bind).await?;
-        }
         let condition = if document.name == BROKEN { "condition=Ready=False" } else { "condition=Ready" };
         let wait = ["wait", &format!("--for={condition}"), "itcred/render-agent", "--timeout=30s"];
         self.testbed.kubectl(&[&namespace[..], &wait].concat()).await.map(drop)
@@ -286,15 +318,32 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a line is in the output. Words with a digit may differ: times, ages, numbers.
+/// Whether a line is in the output. Words with a digit may differ: times, ages, numbers. A line of nothing but numbers
+/// and durations is what the command is about, and may not.
 fn is_shown(line: &str, printed: &str) -> bool {
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let line = words(line);
-    let same = |shown: &String, is: &String| shown == is || shown.contains(|c: char| c.is_ascii_digit());
+    let is_exact = line.iter().all(|word| is_measure(word));
+    let same = |shown: &String, is: &String| shown == is || (!is_exact && shown.contains(|c: char| c.is_ascii_digit()));
     printed
         .lines()
         .map(words)
         .any(|is| is.len() == line.len() && line.iter().zip(&is).all(|(shown, is)| same(shown, is)))
+}
+
+/// Whether a word is a number or a duration.
+fn is_measure(word: &str) -> bool {
+    let unit = word.trim_start_matches(|c: char| c.is_ascii_digit());
+    unit.len() < word.len() && ["", "ms", "s", "m", "h"].contains(&unit)
+}
+
+/// Whether a user of the namespace runs the commands of a block, and the entry of [`OF_A_TEAM`] that says so.
+fn of_a_team(document: &Document, block: &markdown::Block) -> Option<(&'static str, Option<&'static str>)> {
+    // the line of a block is that after its fence
+    let before: Vec<&str> = document.text.lines().take(block.line.saturating_sub(2)).collect();
+    let (_, section) = markdown::headings(&before.join("\n")).pop()?;
+    let of_it = |(name, of): &&(&str, Option<&str>)| *name == document.name && of.is_none_or(|of| of == section);
+    OF_A_TEAM.iter().find(of_it).copied().filter(|_| !is_for_administrators(document, block))
 }
 
 /// Whether the sentence before a block says that it is for administrators.
@@ -315,6 +364,10 @@ fn output_is_compared_word_by_word_except_numbers() {
     assert!(is_shown("a  True 5s", "x\na True 17s\n"));
     assert!(!is_shown("a True 5s", "a False 5s"));
     assert!(!is_shown("a True", "a True 5s"));
+    assert!(is_shown("300 8", "300 8"));
+    for (shown, printed) in [("300 8", "300 9"), ("0", "1"), ("5s 10s", "5s 20s")] {
+        assert!(!is_shown(shown, printed), "{shown}");
+    }
 }
 
 #[tokio::test]
@@ -336,13 +389,18 @@ async fn documented_commands_work() -> Result<()> {
     ensure!(ended_well, "{printed}");
 
     let mut left_out = BTreeSet::new();
-    let (mut run, mut wrong, mut as_user) = (0, Vec::new(), 0);
+    let (mut run, mut wrong) = (0, Vec::new());
+    let mut as_user = Vec::new();
     for document in &documents {
+        if OF_A_TEAM.iter().any(|(name, _)| *name == document.name) {
+            place.bind(document).await.with_context(|| document.name.clone())?;
+        }
         place.prepare(document).await.with_context(|| document.name.clone())?;
         place.try_yaml(document).await?;
         for block in blocks(&document.text).iter().filter(|block| block.language == "console") {
-            let user = (document.name == BROKEN && !is_for_administrators(document, block)).then_some(USER);
-            as_user += usize::from(user.is_some());
+            let of_a_team = of_a_team(document, block);
+            as_user.extend(of_a_team);
+            let user = of_a_team.map(|_| USER);
             for command in commands(block) {
                 if let Some(begins) = reason_not_to_run(&command.text) {
                     left_out.insert(begins);
@@ -357,7 +415,10 @@ async fn documented_commands_work() -> Result<()> {
     }
     eprintln!("{run} commands of {} documents ran, {} of them not as documented", documents.len(), wrong.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
-    assert!(as_user > 10, "the user of a namespace runs {as_user} blocks");
+    assert!(as_user.len() > 20, "the user of a namespace runs {as_user:?}");
+    for part in &OF_A_TEAM {
+        assert!(as_user.contains(part), "the user of a namespace runs nothing of {part:?}");
+    }
     place.no_client_secret_in_metadata(&documents).await?;
     let stale: Vec<&str> = NOT_RUN.iter().map(|(begins, _)| *begins).filter(|name| !left_out.contains(name)).collect();
     assert!(stale.is_empty(), "no command starts with {stale:?}");

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testbed::{INSTALLATION, Testbed, control_plane::ControlPlane, eventually, operator::Operator, project, setup};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_itwin-credential-operator");
@@ -125,7 +125,7 @@ async fn helm_4_takes_over_a_release_of_helm_3() -> Result<()> {
     let _operator = Operator::start(&cluster.testbed, Path::new(PROGRAM), "", &[]).await?;
     cluster.helm(&three, "upgrade", "prod", &[]).await?;
     cluster.authority_is_not_ready().await?;
-    let (uid, _) = cluster.authority().await?;
+    let (uid, before) = cluster.authority().await?;
     let limit = |number: u64| format!("authorities.ims.maxConcurrentRequests={number}");
     let flags = ["--server-side=true", "--force-conflicts", "--wait=hookOnly", "--set", &limit(3)];
     cluster.helm(&four, "upgrade", "prod", &flags).await.context("the first upgrade with Helm 4")?;
@@ -135,7 +135,44 @@ async fn helm_4_takes_over_a_release_of_helm_3() -> Result<()> {
         assert_eq!(cluster.authority().await?, (uid.clone(), number));
     }
     cluster.helm(&four, "rollback", "prod", &[]).await.context("rollback")?;
-    assert_eq!(cluster.authority().await?, (uid, 4));
+    assert_eq!(cluster.authority().await?, (uid.clone(), 4));
+    // the authority of a revision that Helm 3 made is no hook
+    refused(cluster.helm(&four, "rollback", "prod", &["2", "--timeout=5s"])).await?;
+    let back = ["2", "--server-side=true", "--force-conflicts", "--wait=hookOnly"];
+    cluster.helm(&four, "rollback", "prod", &back).await.context("a revision of Helm 3")?;
+    assert_eq!(cluster.authority().await?, (uid, before));
+    Ok(())
+}
+
+#[tokio::test]
+async fn helm_4_takes_over_an_authority_that_kubectl_applied() -> Result<()> {
+    let cluster = Cluster::new("helm4-kubectl-authority").await?;
+    let helm = helm(&cluster.testbed, "4");
+    cluster.testbed.kubectl(&["apply", "--server-side", "-f", &crds()]).await?;
+    cluster.testbed.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds()]).await?;
+    let _operator = Operator::start(&cluster.testbed, Path::new(PROGRAM), "", &[]).await?;
+    let authority = json!({"apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinAuthority",
+        "metadata": {"name": "ims"}, "spec": {"issuer": DEAD}});
+    cluster.testbed.kubectl_with(&["apply", "-f", "-"], Some(&authority.to_string())).await?;
+    cluster.authority_is_not_ready().await?;
+    let (uid, before) = cluster.authority().await?;
+    // it is no hook yet
+    let take = ["--take-ownership", "--wait=hookOnly"];
+    cluster.helm(&helm, "install", "prod", &take).await.context("install")?;
+    assert_eq!(cluster.authority().await?, (uid.clone(), before));
+    cluster.helm(&helm, "upgrade", "prod", &["--set", "logLevel=debug"]).await.context("an upgrade, which waits")?;
+    // kubectl owns the field too, and Helm forces no hook
+    let limit = ["--set", "authorities.ims.maxConcurrentRequests=3"];
+    let said = refused(cluster.helm(&helm, "upgrade", "prod", &limit)).await?;
+    ensure!(said.contains("conflict with") && said.contains(".spec.maxConcurrentRequests"), "{said}");
+    let edit = ["patch", "itauth", "ims", "--type=merge", "-p", r#"{"spec":{"maxConcurrentRequests":3}}"#];
+    cluster.testbed.kubectl(&edit).await?;
+    cluster.helm(&helm, "upgrade", "prod", &limit).await.context("after the same change with kubectl")?;
+    assert_eq!(cluster.authority().await?, (uid.clone(), 3));
+    // in the first revision, it is no hook
+    refused(cluster.helm(&helm, "rollback", "prod", &["1", "--timeout=5s"])).await?;
+    cluster.helm(&helm, "rollback", "prod", &["1", "--wait=hookOnly"]).await.context("rollback")?;
+    assert_eq!(cluster.authority().await?.0, uid);
     Ok(())
 }
 
@@ -261,7 +298,9 @@ fn examples(folder: &Path, found: &mut Vec<Vec<String>>) -> Result<()> {
     let (mut has_objects, mut folders) = (false, vec![]);
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.is_dir() {
+        if path.ends_with("workloads") {
+            // programs
+        } else if path.is_dir() {
             folders.push(path);
         } else if path.file_name().is_some_and(|name| name == "Kustomization") {
             // kubectl reads only .yaml and .json files of a folder, so that this name does not stand in the way of -f
@@ -308,9 +347,19 @@ async fn team_installs_an_operator_for_its_namespace_without_cluster_wide_permis
     let cluster = Cluster::new("single-namespace").await?;
     let testbed = &cluster.testbed;
     testbed.kubectl(&["apply", "--server-side", "-f", &crds()]).await?;
-    let administrator = project().join("examples/single-namespace/administrator.yaml").display().to_string();
+    let folder = project().join("examples/single-namespace");
+    let administrator = folder.join("administrator.yaml").display().to_string();
     testbed.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds()]).await?;
-    testbed.kubectl(&["apply", "-f", &administrator]).await?;
+    // the cluster has the chart already: what it made must stay as it is
+    let authorities = ["--show-only", "templates/authorities.yaml"];
+    let of_the_chart = testbed.helm(&[&["template", INSTALLATION, &chart()], &authorities[..]].concat()).await?;
+    testbed.kubectl_with(&["apply", "-f", "-"], Some(&of_the_chart)).await?;
+    let authority = async || testbed.kubectl(&["get", "itauth", "bentley-ims", "-o", "jsonpath={.spec}"]).await;
+    let before = authority().await?;
+    testbed.kubectl(&["apply", "-f", &folder.display().to_string()]).await?;
+    assert_eq!(authority().await?, before);
+    let selects = ["get", "itauth", "team-a-ims", "-o", "jsonpath={.spec.allowedNamespaces.matchLabels}"];
+    assert_eq!(testbed.kubectl(&selects).await?, r#"{"kubernetes.io/metadata.name":"team-a"}"#);
     let binding = ["create", "rolebinding", "team", "--clusterrole=admin", "--user=someone", "--namespace", "team-a"];
     testbed.kubectl(&binding).await?;
     let values = format!("--values={}", project().join("charts/values/single-namespace.yaml").display());

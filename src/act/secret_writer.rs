@@ -141,6 +141,10 @@ pub async fn update(
         for (key, value) in restart_record(credential, content) {
             patch["metadata"]["annotations"][key] = json!(value);
         }
+    } else if existing.secret_metadata.are_workloads_restarted() {
+        // the same token may have been issued by another clock: workloads have it all the same
+        patch["metadata"]["annotations"][secret_keys::RESTARTED_FOR] =
+            json!(time::to_rfc3339(content.issued.issued_at));
     }
     patch["data"] = existing.data_patch(data);
     apply(cluster, credential, &patch, Some(data)).await

@@ -149,6 +149,12 @@ impl Authorities {
         }
     }
 
+    /// Whether the first list may still come in time: until then, no credential reports that its authority is not listed.
+    #[must_use]
+    pub fn may_be_listed_in_time(&self) -> bool {
+        self.liveness.listing(&ITwinAuthority::url_path(&(), None), LISTING) == Listing::Pending
+    }
+
     /// Whether the watch has shown an authority of this name.
     #[must_use]
     pub fn is_announced(&self, name: &str) -> bool {

@@ -113,9 +113,8 @@ async fn report(
             }
         },
     };
-    // an event that hangs delays no status
     if let Some(transition) = transition {
-        context.events.publish(&object.object_ref(&()), transition).await;
+        context.events.publish(object.object_ref(&()), transition);
     }
     Some(again)
 }

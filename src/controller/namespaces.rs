@@ -118,9 +118,10 @@ impl WatchedNamespaces {
 
     /// Has every authority looked at.
     pub fn enqueue_authorities(&self) {
-        for authority in self.authorities.state() {
-            self.authority_queue.enqueue(authority.name_any());
-        }
+        // the store has an order of its own in each process
+        let mut names: Vec<String> = self.authorities.state().iter().map(|authority| authority.name_any()).collect();
+        names.sort();
+        names.into_iter().for_each(|name| self.authority_queue.enqueue(name));
     }
 
     /// Waits until every listing is complete.

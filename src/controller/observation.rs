@@ -253,7 +253,8 @@ fn metadata_clues(
     let wants_owner = credential.spec.deletion_policy == DeletionPolicy::Delete;
     MetadataClues {
         has_owner: if wants_owner {
-            secret_metadata.ownership.controller.is_some()
+            let (name, uid) = (credential.name_any(), credential.uid().unwrap_or_default());
+            secret_metadata.ownership.controller.as_ref().is_some_and(|owner| owner.is_credential(&name, &uid))
         } else {
             // garbage collection waits for an owner that is no controller too
             secret_metadata.ownership.is_referenced_by(&credential.uid().unwrap_or_default())

@@ -36,6 +36,8 @@ use crate::{cluster::CallError, observe::index::Known};
 const STEPS_MAX: usize = 16;
 /// One reconcile ends within this, whatever hangs: all its steps with their deadlines, and a token request.
 const RECONCILE_DEADLINE: Duration = Duration::from_secs(180);
+/// The shortest wait for what is due while calls to the Kubernetes API fail.
+const DUE_FLOOR: TimeDelta = TimeDelta::seconds(1);
 /// The longest wait after calls to the Kubernetes API that failed.
 const API_RETRY_CEILING: TimeDelta = TimeDelta::seconds(30);
 
@@ -166,6 +168,8 @@ async fn reconcile_object(
         counts_at: None,
         restarted: Restarted::default(),
         interim: Arc::default(),
+        before_interim: None,
+        due_at: None,
         worker: Some(worker),
     };
     reconciler.restarted.begin(&reconciler.retry_state.restarts);
@@ -177,9 +181,8 @@ async fn reconcile_object(
     };
     let written = interim.take_written().await;
     reconciler.note_interim(written);
-    // events come last: one that hangs delays no status
-    reconciler.publish_restarts().await;
-    reconciler.report_long_renewal().await;
+    reconciler.publish_restarts();
+    reconciler.report_long_renewal();
     // what failed to be read may still be needed
     if !reconciler.waits && result.is_ok() {
         queue.leave(key);
@@ -198,7 +201,9 @@ impl Reconciler<'_> {
         result.inspect(|_| self.retry_state.api_succeeded()).map_err(|error| {
             let wait = self.retry_state.api_failed(&self.references.uid);
             tracing::warn!(credential = %self.references.key, %error, "a call to the Kubernetes API failed");
-            requeue(wait.min(API_RETRY_CEILING))
+            // what is due sooner does not wait for a status that cannot be written
+            let due = self.due_at.map(|at| at - self.context.clock.now()).filter(|due| *due > TimeDelta::zero());
+            requeue(due.map(|due| due.max(DUE_FLOOR)).into_iter().fold(wait.min(API_RETRY_CEILING), TimeDelta::min))
         })
     }
 
@@ -337,7 +342,11 @@ impl Reconciler<'_> {
     /// are others that wait for a worker.
     fn restarts_failed(&mut self, observed: &ObservedState) -> Next {
         let renew_at = |held| schedule::renew_at(held, &observed.desired.policy, &observed.uid);
-        Next::Report { next_attempt: observed.held_for_spec().map(renew_at), wait: Some(TimeDelta::zero()) }
+        // a better token may be waited for; the report knows a backoff
+        let renew_at = observed.held_for_spec().map(renew_at).max(observed.history.renew_not_before);
+        let now = self.context.clock.now();
+        let is_backing_off = self.retry_state.not_before().is_some_and(|until| until > now);
+        Next::Report { next_attempt: renew_at.filter(|_| !is_backing_off), wait: Some(TimeDelta::zero()) }
     }
 
     /// The Secret was found as it should be: what failed in reading or reverting it is over.

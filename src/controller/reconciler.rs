@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::credential::CredentialStatus;
 use itwin_core::{
     action::IssueReason,
     backoff,
@@ -61,6 +62,11 @@ pub(super) struct Reconciler<'a> {
     pub(super) restarted: Restarted,
     /// The status while a call is in flight.
     pub(super) interim: Arc<Interim>,
+    /// The status from before the first one that was written while a call was in flight: what an event tells is news
+    /// compared with it.
+    pub(super) before_interim: Option<Box<CredentialStatus>>,
+    /// When something is due, as the report found before it wrote the status.
+    pub(super) due_at: Option<DateTime<Utc>>,
     /// The worker that does this.
     pub(super) worker: Option<OwnedSemaphorePermit>,
 }
@@ -141,6 +147,9 @@ impl Reconciler<'_> {
             self.retry_state.status_write_begins();
         }
         if let Some((version, status)) = written.last {
+            if self.before_interim.is_none() {
+                self.before_interim = Some(Box::new(self.previous_status().into_owned()));
+            }
             self.retry_state.status_written(version, status);
         }
     }

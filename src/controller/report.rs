@@ -92,20 +92,12 @@ impl Reconciler<'_> {
             Some(Attempted::Failed(failure)) => Some(Outcome::Failed(failure)),
         };
         let is_reported = status == *previous || (older_than_known && outcome.is_none());
-        let transition =
-            outcome.and_then(|outcome| events::transition(&previous, &outcome, &self.references.target.name));
-        let about_lifetime = events::about_lifetime(&previous, &status).filter(|_| !is_reported);
+        let before = self.before_interim.as_deref();
+        let is_news = !is_reported || before.is_some();
+        let before = before.unwrap_or(&previous);
+        let transition = outcome.and_then(|outcome| events::transition(before, &outcome, &self.references.target.name));
+        let about_lifetime = events::about_lifetime(before, &status).filter(|_| is_news);
         drop(previous);
-        let reported = if is_reported { Ok(()) } else { self.write_status(status, guard).await };
-        if let Some(transition) = transition {
-            self.context.events.publish(&self.references.credential.object_ref(&()), transition).await;
-        }
-        // the status is written by the next reconcile; the attempt, and so the event, is of this one
-        reported?;
-        // a status that was not written is not the one before the next, which would be worth the event again
-        if let Some(transition) = about_lifetime {
-            self.context.events.publish(&self.references.credential.object_ref(&()), transition).await;
-        }
         let again = if self.context.watch_secrets { RESYNC } else { RESYNC_UNWATCHED };
         let until_attempt = next_attempt.map(|at| at - now);
         let until_change = schedule::next_change(&observed, now).map(|at| at - now);
@@ -115,20 +107,34 @@ impl Reconciler<'_> {
         // one that is due and did not happen waits for something else
         let until_check = self.retry_state.check_at().filter(|at| *at > now).map(|at| at - now);
         let until_report = [until_attempt, until_change, until_revert, until_notice, until_check, self.until_labels()];
-        Ok(requeue(until_report.into_iter().chain([wait]).flatten().fold(again, TimeDelta::min)))
+        let again = until_report.into_iter().chain([wait]).flatten().fold(again, TimeDelta::min);
+        self.due_at = now.checked_add_signed(again);
+        let reported = if is_reported { Ok(()) } else { self.write_status(status, guard).await };
+        if let Some(transition) = transition {
+            self.publish(transition);
+        }
+        // the status is written by the next reconcile; the attempt, and so the event, is of this one
+        reported?;
+        // a status that was not written is not the one before the next, which would be worth the event again
+        if let Some(transition) = about_lifetime {
+            self.publish(transition);
+        }
+        // the write took its time
+        Ok(requeue(self.due_at.map_or(again, |at| at - self.context.clock.now())))
+    }
+
+    fn publish(&self, transition: Transition) {
+        self.context.events.publish(self.references.credential.object_ref(&()), transition);
     }
 
     /// Reports a renew annotation that is too long, once for as long as it is.
-    pub(super) async fn report_long_renewal(&mut self) {
+    pub(super) fn report_long_renewal(&mut self) {
         let credential = self.references.credential;
         let is_too_long = credential.annotations().contains_key(secret_keys::RENEW_TOO_LONG);
         if self.retry_state.reports_long_renewal(is_too_long) {
             let note = messages::renew_annotation_too_long();
             tracing::warn!(credential = %self.references.key, "{note}");
-            self.context
-                .events
-                .publish(&credential.object_ref(&()), Transition::warning(EventReason::InvalidObject, note))
-                .await;
+            self.publish(Transition::warning(EventReason::InvalidObject, note));
         }
     }
 

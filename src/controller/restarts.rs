@@ -81,7 +81,7 @@ impl Reconciler<'_> {
     }
 
     /// Publishes what became of workloads.
-    pub(super) async fn publish_restarts(&mut self) {
+    pub(super) fn publish_restarts(&mut self) {
         let events = &self.context.events;
         let failed = self.restarted.has_failed(&self.retry_state.restarts);
         let Restarted { names, issued_at: Some(issued_at), .. } = std::mem::take(&mut self.restarted) else { return };
@@ -89,11 +89,11 @@ impl Reconciler<'_> {
         if !names.is_empty() {
             let note = format!("{} restarted, for the token of {}", names.join(", "), time::to_rfc3339(issued_at));
             tracing::info!(credential = %self.references.key, "{note}");
-            events.publish(&about, Transition::normal(EventReason::RolloutRestarted, note)).await;
+            events.publish(about.clone(), Transition::normal(EventReason::RolloutRestarted, note));
         }
         if let Some(failure) = self.retry_state.restarts.failure().filter(|_| failed) {
             tracing::warn!(credential = %self.references.key, "workloads were not restarted: {failure}");
-            events.publish(&about, Transition::warning(EventReason::RolloutRestarted, failure)).await;
+            events.publish(about, Transition::warning(EventReason::RolloutRestarted, failure));
         }
     }
 

@@ -221,9 +221,10 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
             Event::Init => {}
             Event::InitDone => {
                 let is_gone = |old: &ITwinAuthority| store.get(&ObjectRef::from_obj(old)).is_none();
-                for gone in before.into_iter().flatten().filter(|old| is_gone(old)) {
-                    forget(&gone);
-                }
+                let mut gone: Vec<_> = before.into_iter().flatten().filter(|old| is_gone(old)).collect();
+                // the store has an order of its own in each process
+                gone.sort_by_key(|old| old.name_any());
+                gone.iter().for_each(|old| forget(old));
                 events.listed();
                 context.namespaces.authorities_listed.send_replace(true);
                 context.namespaces.enqueue_authorities();

@@ -8,8 +8,8 @@ mod credentials;
 use std::{sync::Arc, time::Duration};
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-    process_collector::ProcessCollector,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, process_collector::ProcessCollector,
 };
 
 pub use self::credentials::{CredentialGauges, CredentialLabels};
@@ -45,6 +45,7 @@ pub struct Metrics {
     leader: IntGauge,
     invalid_objects: IntGauge,
     held_back: IntGauge,
+    events_dropped: IntCounter,
 }
 
 impl Metrics {
@@ -141,6 +142,12 @@ impl Metrics {
                 let gauge = IntGauge::new("itwin_held_back_credentials", help)?;
                 registry.register(Box::new(gauge.clone()))?;
                 gauge
+            },
+            events_dropped: {
+                let help = "Events that were not published because too many waited.";
+                let counter = IntCounter::new("itwin_events_dropped_total", help)?;
+                registry.register(Box::new(counter.clone()))?;
+                counter
             },
             leader: {
                 let gauge = IntGauge::new("itwin_leader", "1 while this process leads, 0 while it is a standby.")?;
@@ -257,6 +264,11 @@ impl Metrics {
     /// Records a completed request to the Kubernetes API. All labels are from fixed sets.
     pub fn kubernetes_request(&self, verb: &'static str, resource: &'static str, result: &'static str) {
         self.kubernetes_requests.with_label_values(&[verb, resource, result]).inc();
+    }
+
+    /// Counts an event that is not published because too many wait.
+    pub fn event_dropped(&self) {
+        self.events_dropped.inc();
     }
 
     /// Sets the number of credentials that are held back after a crash.

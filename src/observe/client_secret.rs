@@ -16,6 +16,7 @@ use itwin_oauth::{
     token::{ClientCredentials, Proof, User},
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
+use zeroize::Zeroize;
 
 /// The values of a client Secret under the keys that the credential names.
 pub struct ClientMaterial {
@@ -46,37 +47,49 @@ impl ClientMaterial {
     /// One trailing newline is ignored: `kubectl create secret --from-file` of an edited file leaves one.
     #[must_use]
     pub fn new(mut secret: Secret, keys: &ClientCredentialsRef, secret_ref: String) -> Self {
-        let mut take_if_any = |key: &str| secret.data.as_mut().and_then(|data| data.remove(key));
-        let read = |bytes: Option<ByteString>, longest: usize, may_have_lines: bool| -> Value {
-            let bytes = bytes.ok_or("is missing: add it")?;
+        let mut data = secret.data.take().unwrap_or_default();
+        let read = |bytes: &ByteString, longest: usize, may_have_lines: bool| -> Value {
             // before anything else reads the value
             if without_newline(&bytes.0).len() > longest {
                 return Err(format!("has more than {longest} bytes: write the value from the app registration").into());
             }
-            let text = String::from_utf8(bytes.0).map_err(|_| "is not UTF-8 text: write it again from a text file")?;
-            // from here on the value is zeroed when it is dropped
-            value(&Sensitive::new(text), may_have_lines).map_err(Cow::Borrowed)
+            let text = std::str::from_utf8(&bytes.0);
+            // the copy is zeroed when it is dropped
+            let text = text
+                .map(|text| Sensitive::new(text.to_owned()))
+                .map_err(|_| "is not UTF-8 text: write it again from a text file")?;
+            value(&text, may_have_lines).map_err(Cow::Borrowed)
         };
-        let mut optional = |key: &str, longest: usize, may_have_lines: bool| {
-            take_if_any(key).map(|bytes| read(Some(bytes), longest, may_have_lines))
+        // a key that another field names too is no optional value
+        let required = [
+            &keys.client_id_key,
+            &keys.client_secret_key,
+            &keys.private_key_key,
+            &keys.username_key,
+            &keys.password_key,
+        ];
+        let optional = |key: &String, longest: usize, may_have_lines: bool| {
+            let bytes = data.get(key).filter(|_| !required.contains(&key))?;
+            Some(read(bytes, longest, may_have_lines))
         };
-        let key_id = optional(&keys.key_id_key, KEY_ID_MAX, false);
-        let certificate = optional(&keys.certificate_key, CERTIFICATE_MAX, true);
-        let expires = optional(&keys.expires_at_key, TIME_MAX, false).map(|text| read_time(text.ok().as_ref()));
-        let mut take =
-            |key: &str, longest: usize, may_have_lines: bool| read(take_if_any(key), longest, may_have_lines);
-        Self {
-            expires,
+        // two fields may name the same key
+        let take = |key: &String, longest: usize, may_have_lines: bool| {
+            data.get(key).map_or(Err("is missing: add it".into()), |bytes| read(bytes, longest, may_have_lines))
+        };
+        let material = Self {
+            expires: optional(&keys.expires_at_key, TIME_MAX, false).map(|text| read_time(text.ok().as_ref())),
             id: take(&keys.client_id_key, CLIENT_ID_MAX, false),
             client_secret: take(&keys.client_secret_key, CLIENT_SECRET_MAX, false),
             private_key: take(&keys.private_key_key, PRIVATE_KEY_MAX, true),
             username: take(&keys.username_key, USER_MAX, false),
             password: take(&keys.password_key, USER_MAX, false),
-            key_id,
-            certificate,
+            key_id: optional(&keys.key_id_key, KEY_ID_MAX, false),
+            certificate: optional(&keys.certificate_key, CERTIFICATE_MAX, true),
             keys: keys.clone(),
             secret: secret_ref,
-        }
+        };
+        data.values_mut().for_each(|bytes| bytes.0.zeroize());
+        material
     }
 
     /// The credentials that a token request with this authentication method and grant type needs.
@@ -313,6 +326,42 @@ mod tests {
         assert!(rejected(service, POST, GrantType::Password).contains("key username"));
         let pem: &[(&str, &[u8])] = &[("client_id", b"id"), ("private_key", b"-----BEGIN\nx\n-----END\n")];
         assert_eq!(rejected(pem, ClientAuthentication::PrivateKeyJwt, SERVICE), "");
+    }
+
+    #[test]
+    fn key_of_any_name_may_hold_any_value() {
+        let read = |renamed: serde_json::Value, data: &[(&str, &[u8])], method, grant| {
+            let mut keys = serde_json::json!({"name": "client"});
+            let renamed = renamed.as_object().into_iter().flatten();
+            renamed.for_each(|(field, key)| keys[field] = key.clone());
+            let keys: ClientCredentialsRef = serde_json::from_value(keys).expect("valid");
+            let data = data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.to_vec()))).collect();
+            let secret = Secret { data: Some(data), ..Secret::default() };
+            let material = ClientMaterial::new(secret, &keys, "team-a/client".to_owned());
+            material.credentials(method, grant).map_err(|failure| failure.message)
+        };
+        let id = read(
+            serde_json::json!({"clientIdKey": "key_id"}),
+            &[("key_id", b"id"), ("client_secret", b"s")],
+            POST,
+            SERVICE,
+        );
+        assert_eq!(id.expect("usable").id, "id");
+        let user = read(
+            serde_json::json!({"usernameKey": "client_id"}),
+            &[("client_id", b"id"), ("client_secret", b"s"), ("password", b"p")],
+            POST,
+            GrantType::Password,
+        );
+        assert_eq!(user.expect("usable").user.map(|user| user.name.expose().to_owned()).as_deref(), Some("id"));
+        let pem: &[(&str, &[u8])] = &[("client_id", b"id"), ("certificate", b"-----BEGIN\nx\n-----END\n")];
+        let key = read(
+            serde_json::json!({"privateKeyKey": "certificate"}),
+            pem,
+            ClientAuthentication::PrivateKeyJwt,
+            SERVICE,
+        );
+        assert!(matches!(key.expect("usable").proof, Proof::PrivateKey(key) if key.certificate.is_none()));
     }
 
     #[test]

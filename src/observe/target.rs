@@ -172,6 +172,13 @@ impl SecretMetadata {
 }
 
 impl SecretMetadata {
+    /// Whether all workloads were restarted for the token.
+    #[must_use]
+    pub fn are_workloads_restarted(&self) -> bool {
+        let issued_at = self.token_metadata.as_ref().map(|token_metadata| token_metadata.issued_at);
+        issued_at.is_some() && self.restarted_for == issued_at
+    }
+
     /// Labels and annotations that the operator set and that are not among the desired ones.
     #[must_use]
     pub fn leftovers(

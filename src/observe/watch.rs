@@ -4,7 +4,8 @@
 //! After a cluster was restored from a backup, the API server accepts a watch from a resourceVersion that is yet to
 //! come, keeps it open, and sends neither events nor bookmarks until the new revisions have passed it. So everything is
 //! listed again once a watch has failed or ended too early, or [`Restores`] noticed a restore; and a watch without a
-//! bookmark at its end is not resumed before a short list has shown that the resourceVersion is not lower than before.
+//! bookmark at its end is not resumed before a short list has shown that the resourceVersion is not lower than before. What
+//! a watch shows is left out where it goes back.
 
 pub mod health;
 
@@ -12,7 +13,7 @@ use std::{collections::VecDeque, fmt::Debug, pin::Pin, sync::Arc, time::Duration
 
 use futures::{Stream, StreamExt};
 use itwin_api::digest;
-use itwin_core::revisions::Incarnation;
+use itwin_core::revisions::{Incarnation, parse};
 use kube::{
     Api, Resource, ResourceExt,
     api::{ListParams, ObjectList, WatchEvent, WatchParams},
@@ -280,14 +281,16 @@ where
                 self.is_restored = true;
                 self.list_within(Duration::ZERO);
             }
-            Next::Event(WatchEvent::Bookmark(bookmark)) => self.observe(bookmark.metadata.resource_version),
+            Next::Event(WatchEvent::Bookmark(bookmark)) => drop(self.observe(bookmark.metadata.resource_version)),
             Next::Event(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
-                self.observe(object.resource_version().unwrap_or_default());
-                self.received.push_back(Event::Apply(object));
+                if self.observe(object.resource_version().unwrap_or_default()) {
+                    self.received.push_back(Event::Apply(object));
+                }
             }
             Next::Event(WatchEvent::Deleted(object)) => {
-                self.observe(object.resource_version().unwrap_or_default());
-                self.received.push_back(Event::Delete(object));
+                if self.observe(object.resource_version().unwrap_or_default()) {
+                    self.received.push_back(Event::Delete(object));
+                }
             }
             Next::Event(WatchEvent::Error(status)) => return self.ended(Some(WatchError::from(&*status))).await,
             Next::End(error) => return self.ended(error).await,
@@ -319,13 +322,25 @@ where
         }
     }
 
-    /// The watch showed this resourceVersion, from which it is resumed.
-    fn observe(&mut self, shown: String) {
-        self.restores.observe(self.resource, &shown);
+    /// The watch showed this resourceVersion, from which it is resumed. Returns whether what has it is news: a watch never
+    /// goes back (KEP-5504), so that one which does shows an older state again. It is left out, and everything is listed
+    /// again, since what follows it may be missing too.
+    fn observe(&mut self, shown: String) -> bool {
         self.retry = RETRY.0;
-        if let State::Watching { version, shown_at, .. } = &mut self.state {
-            (*version, *shown_at) = (shown, Some(Instant::now()));
+        let State::Watching { version, shown_at, .. } = &mut self.state else { return false };
+        if is_lower(&shown, parse(version)) {
+            tracing::warn!(
+                what = self.resource,
+                shown,
+                after = version,
+                "a watch went back, everything is listed again"
+            );
+            self.list_again();
+            return false;
         }
+        self.restores.observe(self.resource, &shown);
+        (*version, *shown_at) = (shown, Some(Instant::now()));
+        true
     }
 
     /// The watch ended: by its own timeout, or not.
@@ -367,13 +382,18 @@ where
             self.state = State::first_page(None);
         } else {
             self.state = State::Listed { version };
-            let since_list = self.listed_at.map_or(self.list_interval, |at| at.elapsed());
-            if self.list_at.is_none() {
-                self.list_within(self.list_interval.saturating_sub(since_list));
-                self.list_interval = (self.list_interval * 2).min(LIST_INTERVAL.1);
-            }
+            self.list_again();
         }
         Err(error)
+    }
+
+    /// Everything is listed again soon, and later each time.
+    fn list_again(&mut self) {
+        let since_list = self.listed_at.map_or(self.list_interval, |at| at.elapsed());
+        if self.list_at.is_none() {
+            self.list_within(self.list_interval.saturating_sub(since_list));
+            self.list_interval = (self.list_interval * 2).min(LIST_INTERVAL.1);
+        }
     }
 
     /// Everything is listed again after this wait and the spread, unless it is sooner.

@@ -6,10 +6,12 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use itwin_api::{MANAGER, digest, time};
 use itwin_core::events::Transition;
 use k8s_openapi::api::{
@@ -22,11 +24,16 @@ use kube::{
     core::ObjectMeta,
 };
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
+use super::backlog::Backlog;
 use crate::{
     clock::Clock,
     cluster::{CallError, Cluster, Step},
+    metrics::Metrics,
 };
 
 /// Events that are remembered, so that an equal one is counted instead of published again.
@@ -43,21 +50,84 @@ pub struct Events {
     cluster: Cluster,
     clock: Clock,
     instance: String,
+    metrics: Arc<Metrics>,
     reported: Mutex<Reported>,
+    backlog: Mutex<Backlog<(ObjectReference, Transition)>>,
+    /// Something was added to the backlog.
+    added: Notify,
+    /// Whether nothing is left in it.
+    is_empty: watch::Sender<bool>,
 }
 
 impl Events {
     /// A publisher; one for the whole process, which `instance` names, since it joins equal events.
     #[must_use]
-    pub fn new(cluster: Cluster, instance: String, clock: Clock) -> Self {
-        Self { cluster, clock, instance, reported: Mutex::default() }
+    pub fn new(cluster: Cluster, instance: String, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        Self {
+            cluster,
+            clock,
+            instance,
+            metrics,
+            reported: Mutex::default(),
+            backlog: Mutex::default(),
+            added: Notify::new(),
+            is_empty: watch::Sender::new(true),
+        }
     }
 
-    /// Publishes one event. A failure is logged and changes nothing.
-    pub async fn publish(&self, about: &ObjectReference, transition: Transition) {
-        if let Err(error) = self.try_publish(about, &transition).await {
-            tracing::warn!(about = about.name, %error, "event could not be published");
+    /// Has one event be published by [`Self::run`]: nobody waits for it. One of too many is dropped, and counted.
+    pub fn publish(&self, about: ObjectReference, transition: Transition) {
+        let namespace = namespace(&about).to_owned();
+        let name = about.name.clone();
+        self.is_empty.send_replace(false);
+        if self.backlog().push(&namespace, (about, transition)) {
+            self.added.notify_one();
+        } else {
+            self.metrics.event_dropped();
+            tracing::warn!(namespace, about = name, "an event is dropped, since too many wait to be published");
         }
+    }
+
+    /// Publishes what [`Self::publish`] is given, indefinitely. A failure is logged and changes nothing.
+    pub async fn run(&self) -> Infallible {
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while let Some((namespace, (about, transition))) = self.take() {
+                under_way.push(async move {
+                    if let Err(error) = self.try_publish(&about, &transition).await {
+                        tracing::warn!(about = about.name, %error, "event could not be published");
+                    }
+                    namespace
+                });
+            }
+            tokio::select! {
+                biased;
+                Some(namespace) = under_way.next() => self.backlog().done(&namespace),
+                () = self.added.notified() => {}
+            }
+        }
+    }
+
+    /// Waits until all events are published, or were not taken.
+    pub async fn published(&self) {
+        // the sender lives as long as we do
+        let _ = self.is_empty.subscribe().wait_for(|is_empty| *is_empty).await;
+    }
+
+    fn take(&self) -> Option<(String, (ObjectReference, Transition))> {
+        let mut backlog = self.backlog();
+        let next = backlog.take();
+        self.is_empty.send_if_modified(|is_empty| {
+            let changed = *is_empty != backlog.is_empty();
+            *is_empty = backlog.is_empty();
+            changed
+        });
+        next
+    }
+
+    fn backlog(&self) -> MutexGuard<'_, Backlog<(ObjectReference, Transition)>> {
+        // every change is complete before anything can panic
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes one event.
@@ -65,7 +135,7 @@ impl Events {
     /// # Errors
     /// [`CallError`] if it was not published.
     pub async fn try_publish(&self, about: &ObjectReference, transition: &Transition) -> Result<(), CallError> {
-        let namespace = about.namespace.as_deref().unwrap_or("default");
+        let namespace = namespace(about);
         let api: Api<Event> = Api::namespaced(self.cluster.client.clone(), namespace);
         let uid = about.uid.as_deref().unwrap_or_default();
         let key = digest::sha256_hex([uid, transition.reason.as_str(), &transition.note]);
@@ -109,6 +179,11 @@ impl Events {
     fn reported(&self) -> MutexGuard<'_, Reported> {
         self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where an event about an object is published: about one without a namespace, in `default`.
+fn namespace(about: &ObjectReference) -> &str {
+    about.namespace.as_deref().unwrap_or("default")
 }
 
 /// A name for an event about an object: as client-go makes it, and never too long.

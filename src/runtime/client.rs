@@ -49,7 +49,8 @@ pub fn client(liveness: Arc<Liveness>, proxies: &Proxies) -> Result<Client, Stri
 }
 
 /// Why there is no client, in one line. What an exec plugin printed is not quoted: it may be a token.
-fn unbuilt(error: &kube::Error) -> String {
+#[must_use]
+pub fn unbuilt(error: &kube::Error) -> String {
     let cause = match error {
         kube::Error::Auth(AuthError::AuthExecStart(error)) => format!("its exec plugin cannot be started: {error}"),
         kube::Error::Auth(AuthError::AuthExecRun { out, .. }) => format!("its exec plugin ended with {}", out.status),

@@ -3,7 +3,7 @@
 //! `kube` reads a kubeconfig too, but takes the proxy of the environment for the API server whatever `NO_PROXY` says of
 //! its host, and fails where `NO_PROXY` ends in a comma. So the file is turned into a configuration here.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::PathBuf};
 
 use kube::{
     Config,
@@ -29,16 +29,55 @@ pub fn infer(proxies: &Proxies) -> Result<Config, String> {
     })
 }
 
+/// What a user chooses on a command line instead of what the kubeconfig says.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    /// The file; otherwise those of `KUBECONFIG`, or `~/.kube/config`.
+    pub file: Option<PathBuf>,
+    /// The context.
+    pub context: Option<String>,
+    /// The cluster of the context.
+    pub cluster: Option<String>,
+    /// The user of the context.
+    pub user: Option<String>,
+}
+
+/// The configuration that a user chose.
+///
+/// # Errors
+/// A message that says what is missing.
+pub fn chosen(choice: &Choice, proxies: &Proxies) -> Result<Config, String> {
+    let is_explicit = choice.file.is_some() || choice.context.is_some();
+    let read = choice.file.as_ref().map_or_else(Kubeconfig::read, Kubeconfig::read_from);
+    let mut kubeconfig = match read {
+        Ok(kubeconfig) => kubeconfig,
+        Err(error) if is_explicit => return Err(unusable_file(&error)),
+        Err(_) => return infer(proxies),
+    };
+    kubeconfig.current_context = choice.context.clone().or(kubeconfig.current_context);
+    let current = kubeconfig.current_context.clone();
+    let context = kubeconfig.contexts.iter_mut().find(|context| Some(&context.name) == current.as_ref());
+    if let Some(context) = context.and_then(|context| context.context.as_mut()) {
+        context.cluster = choice.cluster.clone().unwrap_or_else(|| context.cluster.clone());
+        context.user = choice.user.clone().or_else(|| context.user.clone());
+    }
+    from_kubeconfig(kubeconfig, proxies)
+}
+
 /// Why there is no configuration, in one line. Nothing of a file's content is quoted: it may hold credentials.
 fn unusable(error: &KubeconfigError) -> String {
-    let kubeconfig = match error {
+    format!(
+        "no service account, because the process runs in no pod, and no usable kubeconfig (KUBECONFIG): {}",
+        unusable_file(error)
+    )
+}
+
+fn unusable_file(error: &KubeconfigError) -> String {
+    match error {
         KubeconfigError::ReadConfig(error, path) => format!("{} cannot be read: {error}", path.display()),
         KubeconfigError::Parse(_) => "it is not valid YAML of kind Config".to_owned(),
         _ => "it is not usable".to_owned(),
-    };
-    format!(
-        "no service account, because the process runs in no pod, and no usable kubeconfig (KUBECONFIG): {kubeconfig}"
-    )
+    }
 }
 
 fn from_kubeconfig(kubeconfig: Kubeconfig, proxies: &Proxies) -> Result<Config, String> {
@@ -186,6 +225,28 @@ mod tests {
         };
         assert_eq!(with(true).as_deref(), Some("https://api.example.com"));
         assert_eq!(with(false), None);
+    }
+
+    #[test]
+    fn what_a_user_chooses_replaces_what_the_file_says() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let text = "{current-context: a, contexts: [{name: a, context: {cluster: k, user: u, namespace: first}}, \
+                    {name: b, context: {cluster: k, user: u, namespace: second}}], \
+                    clusters: [{name: k, cluster: {server: 'https://127.0.0.1'}}, \
+                    {name: l, cluster: {server: 'https://localhost'}}], users: [{name: u, user: {token: t}}]}";
+        std::fs::write(file.path(), text).expect("written");
+        let choose = |context: Option<&str>, cluster: Option<&str>| {
+            let file = Some(file.path().to_owned());
+            let choice =
+                Choice { file, context: context.map(Into::into), cluster: cluster.map(Into::into), user: None };
+            chosen(&choice, &Proxies::default())
+                .map(|config| format!("{} {}", config.default_namespace, config.cluster_url))
+        };
+        assert_eq!(choose(None, None).as_deref(), Ok("first https://127.0.0.1/"));
+        assert_eq!(choose(Some("b"), Some("l")).as_deref(), Ok("second https://localhost/"));
+        assert!(choose(Some("c"), None).is_err_and(|error| error.contains("there is no context \"c\"")));
+        let missing = Choice { file: Some("/does/not/exist".into()), ..Choice::default() };
+        assert!(chosen(&missing, &Proxies::default()).is_err_and(|error| error.contains("/does/not/exist")));
     }
 
     #[test]

@@ -4,7 +4,7 @@ pub mod admin;
 mod bodies;
 pub mod client;
 mod jumps;
-mod kubeconfig;
+pub mod kubeconfig;
 pub mod loops;
 mod pages;
 pub mod process;

@@ -48,6 +48,8 @@ use crate::{
 const FIRST_LISTING: Duration = Duration::from_secs(3);
 /// A first listing of Secrets that takes longer than this is not waited for: work begins, with a read for each.
 const FIRST_LISTING_OF_SECRETS: Duration = Duration::from_secs(30);
+/// How often the limit of the first list of authorities is looked at.
+const LATE_LIST_CHECK: Duration = Duration::from_millis(100);
 /// What is being done when SIGTERM comes is finished within this; giving up the Lease takes at most 3 s more. The
 /// contract gives 10 s for both.
 const FINISH: Duration = Duration::from_secs(6);
@@ -97,7 +99,7 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     let context = Arc::new(Context {
         own_namespace: own_namespace.clone(),
         restores: restores.clone(),
-        events: Events::new(cluster.clone(), identity.clone(), clock.clone()),
+        events: Events::new(cluster.clone(), identity.clone(), clock.clone(), metrics.clone()),
         metrics: metrics.clone(),
         authorities: Authorities::new(
             metrics.clone(),
@@ -134,6 +136,8 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
         parts.start("the watch of credentials", watches::credentials(context.clone(), watched));
     }
     parts.start("the watch of authorities", watches::authorities(context.clone(), authority_writer));
+    let publisher = context.clone();
+    parts.start("the publisher of events", async move { match publisher.events.run().await {} });
     let reporter = context.clone();
     parts.start("the reporter of invalid objects", async move {
         reporter.invalid_objects.report(&reporter.events, &reporter.cluster.fence).await;
@@ -171,7 +175,7 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     let mut loops = loops::start(&context, queues, &stop);
     context.namespaces.begin_with_authorities();
     parts.start("the start of work", begin(context.clone(), listings, started + FIRST_LISTING_OF_SECRETS));
-    parts.start("the wait for authorities", report_authorities(context.clone(), started + LISTING));
+    parts.start("the wait for authorities", report_authorities(context.clone()));
     context.invalid_objects.leads();
     let lost = async {
         match &mut leader {
@@ -191,7 +195,10 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
         }
     }
     tracing::info!("stopping");
-    let finished = async { while loops.join_next().await.is_some() {} };
+    let finished = async {
+        while loops.join_next().await.is_some() {}
+        context.events.published().await;
+    };
     if tokio::time::timeout(FINISH, finished).await.is_err() {
         tracing::warn!("some work could not be finished in time; it is decided anew at the next start");
     }
@@ -302,10 +309,16 @@ async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<bool>>, limi
 }
 
 /// Has every credential looked at if the authorities are not listed in time, so that each says why it waits.
-async fn report_authorities(context: Arc<Context>, limit: Instant) {
-    let listed = context.namespaces.authorities_listed();
-    if tokio::time::timeout_at(limit, listed).await.is_err() {
-        context.namespaces.enqueue_users_of_none_of(|name| context.authorities.is_announced(name));
+async fn report_authorities(context: Arc<Context>) {
+    let late = async {
+        // the limit counts from when the watch began
+        while context.authorities.may_be_listed_in_time() {
+            tokio::time::sleep(LATE_LIST_CHECK).await;
+        }
+    };
+    tokio::select! {
+        () = context.namespaces.authorities_listed() => {}
+        () = late => context.namespaces.enqueue_users_of_none_of(|name| context.authorities.is_announced(name)),
     }
     std::future::pending().await
 }

@@ -110,6 +110,7 @@ const CODE: &[&str] = &[
     "tests/hostile",
     "tests/monitoring.rs",
     "tests/packaging",
+    "crates/kubectl-itcred",
     "crates/simulated-api",
     "tests/simulation",
     "crates/testbed",

@@ -14,7 +14,7 @@
 //!   with its credential, also if that is suspended.
 //! - 4: equal requests share one in flight; renewals on request come at most every 10 s; one credential asks at most once a
 //!   second.
-//! - 5: `observedGeneration`, `usableUntil`, the set of reasons, the length of messages ([`status`]); no failure of an
+//! - 5: `observedGeneration`, which never goes back, `usableUntil`, the set of reasons, the length of messages ([`status`]); no failure of an
 //!   attempt for an earlier spec is claimed for this one ([`generations`]); `Ready` is False once
 //!   the token has less than the minimum validity left, whatever fails; `Renewed` is not True for a spec that names what is
 //!   not there; a denied write is shown in the words of the API server.
@@ -123,12 +123,13 @@ impl Oracle {
 
     fn watch_credentials(&self, api: &ApiServer) {
         let oracle = self.clone();
-        let statuses = move |call: &Call, new: &mut Value, _: Option<&Value>| {
+        let statuses = move |call: &Call, new: &mut Value, old: Option<&Value>| {
             if call.client.starts_with(REPLICA) {
                 let now = Some(oracle.clocks.now() - SKEW).filter(|_| oracle.clocks.ahead().abs() <= SKEW);
                 let name = format!("{}/{}", call.namespace.as_deref().unwrap_or_default(), call.name);
                 let of_generation = oracle.generations.objection(new).filter(|_| oracle.clocks.were_right());
-                for objection in status::objections(new, now).into_iter().chain(of_generation) {
+                let went_back = old.and_then(|old| generations::went_back(new, old));
+                for objection in status::objections(new, now).into_iter().chain(of_generation).chain(went_back) {
                     oracle.violations.add(format!("status of {name}: {objection}"));
                 }
             }

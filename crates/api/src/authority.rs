@@ -201,7 +201,7 @@ pub struct CaBundleRef {
     #[schemars(schema_with = "schema::object_name")]
     pub name: String,
     /// Key of the certificates, such as `ca.crt`.
-    #[schemars(schema_with = "schema::secret_key")]
+    #[schemars(schema_with = "schema::ca_bundle_key")]
     pub key: String,
 }
 

@@ -66,9 +66,18 @@ pub fn object_name(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
+fn data_key(message: &str) -> Schema {
+    formed(1, 253, "^[-._a-zA-Z0-9]+$", message)
+}
+
 /// A key of a Secret's `data`.
 pub fn secret_key(_: &mut SchemaGenerator) -> Schema {
-    formed(1, 253, "^[-._a-zA-Z0-9]+$", "must be a key of a Secret: letters, digits, '-', '_' and '.'")
+    data_key("must be a key of a Secret: letters, digits, '-', '_' and '.'")
+}
+
+/// A key of the `data` of a ConfigMap or a Secret.
+pub fn ca_bundle_key(_: &mut SchemaGenerator) -> Schema {
+    data_key("must be a key of a ConfigMap or Secret: letters, digits, '-', '_' and '.'")
 }
 
 fn string_set(items: Schema, min: u32, max: u32) -> Schema {

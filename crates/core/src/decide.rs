@@ -12,7 +12,10 @@ use itwin_api::conditions::Reason;
 use super::{
     action::{Action, Fetch, IssueReason},
     backoff, messages,
-    observed::{Authority, Client, Drift, Form, Held, Integrity, ObservedState, Target, TokenMetadata, Unwritten},
+    observed::{
+        Authority, Client, Drift, Form, Held, Integrity, ObservedState, RenewalRequest, Target, TokenMetadata,
+        Unwritten,
+    },
     restart::Restart,
     schedule,
     withheld::Withheld,
@@ -76,6 +79,28 @@ fn may_patch_own(observed: &ObservedState) -> bool {
 }
 
 fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Action {
+    let action = token_action(observed, held, now);
+    let waits = matches!(
+        action,
+        Action::BackOff { .. } | Action::AwaitAdmission | Action::AwaitInterval { .. } | Action::AwaitAuthority
+    );
+    let is_good = !held.data.is_unread() && held.data != Integrity::Tampered && observed.held_for_spec().is_some();
+    // what holds up a better token keeps no workload from the one that is there
+    if waits && is_good { restart(observed).unwrap_or(action) } else { action }
+}
+
+/// The restart of workloads, or its record, that is due for the token that is held.
+fn restart(observed: &ObservedState) -> Option<Action> {
+    let issued_at = observed.held_for_spec()?.issued_at;
+    match observed.restart {
+        Restart::Due(Duration::ZERO) => Some(Action::Restart { issued_at }),
+        Restart::Unrecorded(Duration::ZERO) => Some(Action::RecordRestarts { issued_at }),
+        _ => None,
+    }
+}
+
+/// What is next for the Secret and its token, and then for workloads.
+fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Action {
     // whether the Secret outlives the credential waits for nothing: the credential may be deleted at any time
     if held.drift == Drift::Ownership && may_patch_own(observed) {
         return Action::PatchMetadata;
@@ -103,8 +128,12 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
         ClientChange::Same => {}
     }
     let waits_until = observed.history.renew_not_before.filter(|until| *until > now);
-    // each value of the annotation is attempted once; after that it waits for a better token like any renewal
-    if observed.renewal_request.is_some_and(|request| request.is_due(now) && (request.fresh || waits_until.is_none())) {
+    // each value of the annotation is attempted once; after that it waits for a better token like any renewal, and one that
+    // was issued for it waits only for a write
+    let is_issued = || observed.unwritten.as_ref().is_some_and(|unwritten| fits(unwritten, observed, now));
+    let is_asked_for =
+        |request: RenewalRequest| is_issued() || (request.is_due(now) && (request.fresh || waits_until.is_none()));
+    if observed.renewal_request.is_some_and(is_asked_for) {
         return request_token(observed, now, IssueReason::Requested);
     }
     let renew_at = schedule::renew_at(token_metadata, &observed.desired.policy, &observed.uid);
@@ -113,13 +142,9 @@ fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Actio
     if is_of_another_clock || (now >= renew_at && waits_until.is_none()) {
         return request_token(observed, now, IssueReason::Due);
     }
-    let issued_at = token_metadata.issued_at;
     // a revert that waits, since others keep changing labels, keeps no workload from the token
-    if observed.restart == Restart::Due(Duration::ZERO) {
-        return Action::Restart { issued_at };
-    }
-    if observed.restart == Restart::Unrecorded(Duration::ZERO) {
-        return Action::RecordRestarts { issued_at };
+    if let Some(action) = restart(observed) {
+        return action;
     }
     if let Some(until) = waits_until {
         return Action::AwaitBetterToken { until };

@@ -50,6 +50,14 @@ pub struct Controller {
     pub uid: Arc<str>,
 }
 
+impl Controller {
+    /// Whether the reference is the one that a credential of this name and UID sets: garbage collection goes by all of it.
+    #[must_use]
+    pub fn is_credential(&self, name: &str, uid: &str) -> bool {
+        *self.kind == *OUR_KIND && *self.name == *name && *self.uid == *uid
+    }
+}
+
 /// The value of [`Controller::kind`] in the operator's owner references.
 pub const OUR_KIND: &str = "credentials.itwin.dev/ITwinServiceCredential";
 

@@ -107,7 +107,9 @@ fn owner_references(credential: &ITwinServiceCredential, ownership: &OwnershipMe
     let referenced = ownership.is_referenced_by(ours).then_some(ours);
     let gone = controller.into_iter().chain(referenced.filter(|uid| controller != Some(*uid))).filter(is_wrong);
     references.extend(gone.map(|uid| json!({"$patch": "delete", "uid": uid})));
-    references.extend(owner.filter(|_| controller != Some(ours)).map(|owner| json!(owner)));
+    let name = credential.metadata.name.as_deref().unwrap_or_default();
+    let is_whole = ownership.controller.as_ref().is_some_and(|controller| controller.is_credential(name, ours));
+    references.extend(owner.filter(|_| !is_whole).map(|owner| json!(owner)));
     references
 }
 
@@ -147,11 +149,18 @@ mod tests {
             "controller": true,
         });
         let gone = |uid: &str| json!({"$patch": "delete", "uid": uid});
+        let edited = |edit: fn(&mut Controller)| {
+            let mut ownership = owned_by(Some("ours"), &[]);
+            ownership.controller.iter_mut().for_each(edit);
+            ownership
+        };
         let table = [
             ("Delete", owned_by(None, &[]), vec![ours.clone()]),
             ("Delete", owned_by(None, &["ours"]), vec![ours.clone()]),
             ("Delete", owned_by(Some("ours"), &["theirs"]), vec![]),
-            ("Delete", owned_by(Some("before"), &[]), vec![gone("before"), ours]),
+            ("Delete", owned_by(Some("before"), &[]), vec![gone("before"), ours.clone()]),
+            ("Delete", edited(|controller| controller.name = "other".into()), vec![ours.clone()]),
+            ("Delete", edited(|controller| controller.kind = "apps/Deployment".into()), vec![ours]),
             ("Retain", owned_by(None, &["theirs"]), vec![]),
             ("Retain", owned_by(Some("ours"), &["theirs"]), vec![gone("ours")]),
             ("Retain", owned_by(None, &["theirs", "ours"]), vec![gone("ours")]),

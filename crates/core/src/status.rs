@@ -75,8 +75,9 @@ impl ClientExpiry<'_> {
         }
     }
 
-    /// That it cannot be read keeps no one from a token: it is only said.
-    fn notice(&self, now: DateTime<Utc>) -> Option<String> {
+    /// A sentence about it, from two weeks before. That it cannot be read keeps no one from a token: it is only said.
+    #[must_use]
+    pub fn notice(&self, now: DateTime<Utc>) -> Option<String> {
         let Some(at) = self.at() else { return Some(messages::client_expiry_invalid(self.secret, self.key)) };
         match at - now {
             left if left <= TimeDelta::zero() => Some(messages::client_expired(self.secret, at)),

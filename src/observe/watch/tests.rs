@@ -120,6 +120,19 @@ async fn watch_that_ends_early_is_resumed_at_once_and_listed_again_once_in_a_whi
 }
 
 #[tokio::test(start_paused = true)]
+async fn watch_that_goes_back_shows_nothing_and_everything_is_listed_again() {
+    let mut fixture = Fixture::listed().await;
+    fixture.server.as_user("user").create(&secret("second")).expect("created");
+    assert!(matches!(fixture.watch.next().await, Event::Apply(_)));
+    fixture.server.as_user("user").delete("secrets", "default", "second", &json!({})).expect("deleted");
+    assert!(matches!(fixture.watch.next().await, Event::Delete(_)));
+    fixture.server.disturb(Match::any().verb(Verb::Watch), Disturbance::Replay);
+    let next = timeout(LIST_INTERVAL.0 + SPREAD, fixture.watch.next()).await;
+    assert!(matches!(next, Ok(Event::Init)), "{next:?}");
+    assert_eq!(fixture.list(10 * ONE_CYCLE).await, None, "once");
+}
+
+#[tokio::test(start_paused = true)]
 async fn watch_from_a_version_that_is_yet_to_come_is_noticed_within_one_cycle() {
     let mut fixture = Fixture::listed().await;
     let backup = fixture.server.revision();

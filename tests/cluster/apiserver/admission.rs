@@ -299,6 +299,10 @@ async fn authority_rules() -> Result<()> {
                 Some("spec.caBundleRef.kind"),
             ),
             (json!({"caBundleRef": {"kind": "Secret", "name": "ca"}, "caBundle": null}), Some("spec.caBundleRef.key")),
+            (
+                json!({"caBundleRef": {"kind": "ConfigMap", "name": "ca", "key": "a/b"}, "caBundle": null}),
+                Some("must be a key of a ConfigMap or Secret"),
+            ),
             (json!({"connectTimeout": "10s", "requestTimeout": "60s"}), None),
             (json!({"connectTimeout": "61s"}), Some("connectTimeout must be between 100ms and 60s")),
             (json!({"connectTimeout": "0s"}), Some("connectTimeout must be between 100ms and 60s")),

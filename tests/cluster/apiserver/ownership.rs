@@ -156,6 +156,24 @@ async fn lost_labels_and_owner_are_restored_without_a_token_request() -> Result<
 }
 
 #[tokio::test]
+async fn owner_reference_that_was_edited_is_restored_without_a_token_request() -> Result<()> {
+    let fixture = Fixture::ready("edited-owner").await?;
+    let before = fixture.token().await?;
+    let owner = async || Some(fixture.secret().await.ok()??["metadata"]["ownerReferences"][0].clone());
+    let ours = owner().await.context("an owner")?;
+    for edit in [json!({"name": "other"}), json!({"kind": "ITwinAuthority"}), json!({"controller": false})] {
+        let mut edited = ours.clone();
+        edit.as_object().into_iter().flatten().for_each(|(field, value)| edited[field] = value.clone());
+        let patch = json!({"metadata": {"ownerReferences": [edited]}}).to_string();
+        fixture.namespace.kubectl(&["patch", "secret", NAME, "--type=merge", "-p", &patch]).await?;
+        eventually(&format!("its owner after {edit}"), SOON, async || (owner().await? == ours).then_some(())).await?;
+    }
+    assert_eq!(fixture.token().await?, before);
+    assert_eq!(fixture.token_requests().await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn deleted_secret_is_created_again() -> Result<()> {
     let fixture = Fixture::ready("restore").await?;
     fixture.namespace.kubectl(&["delete", "secret", "agent"]).await?;

@@ -3,6 +3,8 @@
 use std::{process::Command, time::Duration};
 
 use anyhow::{Result, ensure};
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 use testbed::{
     api_proxy::fault::{Fault, Rule},
     eventually,
@@ -46,6 +48,24 @@ async fn older_states_sent_again_by_a_watch_change_nothing() -> Result<()> {
     cell.go_through(&fixture, Phase::Deletion).await?;
     assert_requests(&fixture, &cell, 4).await?;
     cell.assert_never_worse(&fixture).await
+}
+
+#[tokio::test]
+async fn older_spec_sent_again_by_a_watch_is_not_acted_upon() -> Result<()> {
+    let (fixture, cell, _operator) = issued("older-spec").await?;
+    let change = json!({"spec": {"scopes": ["other"], "secretTemplate": {"annotations": {"stage": "two"}}}});
+    fixture.credentials().patch(&cell.name, &PatchParams::default(), &Patch::Merge(&change)).await?;
+    let settled = async || {
+        let status = fixture.status_of(&cell.name).await.ok()?;
+        (status["observedGeneration"] == 2 && status["scopes"] == json!(["other"])).then_some(())
+    };
+    eventually("a token for the changed spec", PATIENCE, settled).await?;
+    fixture.assert_quiet(&[&cell]).await?;
+    ensure!(fixture.proxy().send_first_event_again(CREDENTIALS, &cell.name) == 1, "the older spec is shown");
+    fixture.assert_quiet(&[&cell]).await?;
+    assert_requests(&fixture, &cell, 2).await?;
+    ensure!(settled().await.is_some(), "the status is about the older spec");
+    Ok(())
 }
 
 #[tokio::test]

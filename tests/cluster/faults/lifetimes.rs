@@ -7,8 +7,13 @@ use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use itwin_credential_operator::clock::Clock;
 use serde_json::json;
+use testbed::api_proxy::fault::{Fault, Rule};
 
 use crate::fixture::Fixture;
+
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One token, as it was in the Secret.
 struct TokenVersion {
@@ -67,5 +72,30 @@ async fn short_lived_token_is_renewed_in_time_for_three_lifetimes() -> Result<()
     // 18.5 s to 20 s from one to the next: the first, and four to six within 90 to 102 s
     assert!((5..=7).contains(&tokens.len()), "{} tokens in three lifetimes", tokens.len());
     assert_eq!(fixture.token_requests().await?.len(), tokens.len(), "one token request for each token");
+    Ok(())
+}
+
+/// A status that cannot be written is tried again at growing intervals, which become as long as the token lives.
+#[tokio::test]
+async fn status_that_cannot_be_written_delays_no_renewal() -> Result<()> {
+    let mut fixture = Fixture::new("unreported").await?;
+    fixture.client.lifetime = 30;
+    fixture.register().await?;
+    fixture.apply_credential(&json!({"minimumValidity": "5s"})).await?;
+    fixture.wait_ready().await?;
+    let refused = Rule::new("patch itwinservicecredentials/status", Fault::Refused(403)).lasting(LONG);
+    let refused = fixture.proxy().play(refused);
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(100) {
+        let secret = fixture.secret().await?.context("the Secret is gone")?;
+        let expires_at = time(&secret["metadata"]["annotations"]["credentials.itwin.dev/expires-at"])?;
+        let now = Clock::system().now();
+        assert!(expires_at > now, "the token in the Secret expired at {expires_at}, and it is {now}");
+        // each reading starts a process; this only separates them
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert!(refused.times() >= 3, "the status was refused {} times", refused.times());
+    fixture.proxy().stop(&refused);
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
     Ok(())
 }

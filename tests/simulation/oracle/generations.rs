@@ -18,6 +18,13 @@ type Change = (i64, DateTime<Utc>);
 #[derive(Clone, Default)]
 pub struct Generations(Arc<Mutex<BTreeMap<String, Change>>>);
 
+/// What is wrong with a status that is about an older spec than the one before it.
+pub fn went_back(new: &Value, old: &Value) -> Option<String> {
+    let observed = |credential: &Value| credential["status"]["observedGeneration"].as_i64();
+    let (new, old) = (observed(new)?, observed(old)?);
+    (new < old).then(|| format!("observedGeneration goes back from {old} to {new}"))
+}
+
 impl Generations {
     /// A credential is written.
     pub fn written(&self, new: &Value, old: Option<&Value>, now: DateTime<Utc>) {

@@ -331,6 +331,35 @@ fn workloads_are_restarted_when_it_is_due_and_that_is_recorded_last() {
 }
 
 #[test]
+fn what_holds_up_a_better_token_keeps_no_workload_from_the_one_that_is_there() {
+    let until = at(3590);
+    let failing = settled().with(|observed| {
+        observed.restart = Restart::Due(Duration::ZERO);
+        observed.client = usable(Some(false));
+        observed.history.not_before = Some(until);
+    });
+    let restart = Action::Restart { issued_at: at(0) };
+    assert_eq!(decide(&failing, at(1)), restart, "the client changed");
+    assert_eq!(
+        decide(&failing.clone().with(|observed| observed.client = usable(Some(true))), at(3000)),
+        restart,
+        "due"
+    );
+    let waiting = failing.clone().with(|observed| {
+        observed.history.not_before = None;
+        observed.is_admitted = false;
+    });
+    assert_eq!(decide(&waiting, at(1)), restart, "in the queue");
+    let unrecorded = failing.clone().with(|observed| observed.restart = Restart::Unrecorded(Duration::ZERO));
+    assert_eq!(decide(&unrecorded, at(1)), Action::RecordRestarts { issued_at: at(0) });
+
+    let tampered = failing.clone().holding(|held| held.data = Integrity::Tampered);
+    assert_eq!(decide(&tampered, at(1)), Action::BackOff { until }, "it is not the token that was issued");
+    let other_spec = failing.with(|observed| observed.desired.request = "other".into());
+    assert_eq!(decide(&other_spec, at(1)), Action::BackOff { until }, "workloads wait for one for this spec");
+}
+
+#[test]
 fn back_off_is_waited_for_except_on_request() {
     let until = at(3000);
     let observed = settled().with(|observed| {
@@ -393,6 +422,22 @@ fn renewal_that_is_asked_for_too_often_waits_and_holds_up_nothing_else() {
     });
     assert_eq!(decide(&failing, at(9)), Action::BackOff { until: floor });
     assert_eq!(decide(&failing, floor), Action::RequestToken(IssueReason::Missing), "it waits for no backoff then");
+}
+
+#[test]
+fn token_that_was_issued_on_request_is_written_at_the_next_try() {
+    let asked = |fresh| {
+        settled().with(|observed| {
+            observed.renewal_request = Some(RenewalRequest { fresh, not_before: Some(at(10)) });
+            observed.unwritten = Some(unwritten());
+        })
+    };
+    assert_eq!(decide(&asked(false), at(1)), Action::WriteIssuedToken(IssueReason::Requested));
+    assert_eq!(decide(&asked(true), at(1)), Action::WriteIssuedToken(IssueReason::Requested));
+    let failed = asked(false).with(|observed| observed.history.not_before = Some(at(3)));
+    assert_eq!(decide(&failed, at(2)), Action::BackOff { until: at(3) });
+    let misfit = asked(false).with(|observed| observed.desired.client_reference = "another/keys".into());
+    assert_ne!(decide(&misfit, at(1)), Action::WriteIssuedToken(IssueReason::Requested));
 }
 
 #[test]

@@ -162,6 +162,28 @@ pub fn presented(token: &Sensitive, error: VerificationError, client: &ClientCre
     Some(Shown::without(&claim, secrets))
 }
 
+/// The parts of a JWT that say something, for a user to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// The header.
+    pub header: Map<String, Value>,
+    /// The claims. Nothing of them is verified.
+    pub claims: Map<String, Value>,
+}
+
+/// Reads header and claims of a token without verifying anything; `None` where it is no JWT that is small and flat. The
+/// signature, without which no server accepts them, is not among them.
+#[must_use]
+pub fn read(token: &Sensitive) -> Option<Parts> {
+    let token = token.expose();
+    if token.len() > ACCESS_TOKEN_MAX || !parts_are_shallow(token) {
+        return None;
+    }
+    let header = unread_header(token)?;
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    Some(Parts { header, claims: serde_json::from_slice(&claims).ok()? })
+}
+
 /// The header of a token that is small and flat, and signed with an algorithm that is accepted.
 fn header(token: &str) -> Result<Header, VerificationError> {
     // header and claims are parts of it, and are read only then

@@ -66,6 +66,20 @@ fn signed_token_is_trusted_and_its_scope_read_in_both_forms() {
 }
 
 #[test]
+fn header_and_claims_are_read_without_a_key_and_the_signature_is_left_out() {
+    let token = token(&signer("1"), Some("1"), &claims());
+    let parts = read(&token).expect("a JWT");
+    assert_eq!((&parts.header["kid"], &parts.claims["iss"]), (&json!("1"), &json!(ISSUER)));
+    let signature = token.expose().rsplit('.').next().unwrap_or_default().to_owned();
+    assert!(!format!("{parts:?}").contains(&signature));
+    let deep = format!("{}0{}", "[".repeat(100), "]".repeat(100));
+    let deep = format!("{}.{}.x", URL_SAFE_NO_PAD.encode("{}"), URL_SAFE_NO_PAD.encode(deep));
+    for other in ["opaque", "a.b.c", "..", "e30.W10.x", &deep, &"a.".repeat(50_000)] {
+        assert_eq!(read(&Sensitive::new(other.to_owned())), None, "{:.20}", other);
+    }
+}
+
+#[test]
 fn algorithm_none_is_refused() {
     let signer = signer("1");
     for alg in ["none", "None", "NONE"] {

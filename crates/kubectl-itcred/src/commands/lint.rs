@@ -1,0 +1,213 @@
+//! `lint`: reads workloads and credentials, from the cluster or from files.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use itwin_api::{MANAGER, secret_keys};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::common;
+use crate::{
+    lint::{self, Input, SecretName, Workload, manifests},
+    output::{self, Form},
+    problem::{Outcome, Problem},
+    session::{CallFailed, Session, path},
+    workloads::{Metadata, PodSpec},
+};
+
+/// Folders in folders.
+const DEPTH: usize = 16;
+/// The most files that are read.
+const FILES: usize = 20_000;
+
+/// Checks the files, or the cluster where there are none.
+///
+/// # Errors
+/// Why credentials or files could not be read.
+pub async fn run(
+    session: impl Fn() -> Result<Session, Problem>,
+    all_namespaces: bool,
+    filenames: &[PathBuf],
+    namespace: Option<&str>,
+    form: Form,
+) -> Result<Outcome, Problem> {
+    let input = if filenames.is_empty() {
+        of_cluster(&session()?, all_namespaces).await?
+    } else {
+        of_files(filenames, namespace)?
+    };
+    let report = lint::report(&input);
+    match form {
+        Form::Json | Form::Yaml => output::print(&output::structured(form, "LintReport", &report)?),
+        Form::Table | Form::Wide => output::print(&report.render(output::is_colored())),
+    }
+    Ok(Outcome::found(report.has_warnings()))
+}
+
+/// The kinds of workloads, by group and resource.
+const KINDS: [(&str, &str, &str); 6] = [
+    ("Deployment", "apis/apps/v1", "deployments"),
+    ("StatefulSet", "apis/apps/v1", "statefulsets"),
+    ("DaemonSet", "apis/apps/v1", "daemonsets"),
+    ("Job", "apis/batch/v1", "jobs"),
+    ("CronJob", "apis/batch/v1", "cronjobs"),
+    ("Rollout", "apis/argoproj.io/v1alpha1", "rollouts"),
+];
+
+async fn of_cluster(session: &Session, all_namespaces: bool) -> Result<Input, Problem> {
+    let namespace = (!all_namespaces).then_some(session.namespace.as_str());
+    let label = format!("{}={MANAGER}", secret_keys::MANAGED_BY);
+    let secrets_path = path::namespaced("api/v1", namespace, "secrets");
+    let pods_path = path::namespaced("api/v1", namespace, "pods");
+    let query = [("labelSelector", label.as_str())];
+    let (credentials, secrets, pods) = tokio::join!(
+        common::credentials(session, namespace, None),
+        session.list_metadata::<Named>(&secrets_path, &query),
+        session.list::<Pod>(&pods_path, &[]),
+    );
+    let (credentials, invalid) = credentials?;
+    let mut input = Input { credentials, ..Input::default() };
+    input.unread.extend(invalid.iter().map(ToString::to_string));
+    match secrets {
+        Ok(secrets) => input.token_secrets = secrets.into_iter().map(secret_name).collect(),
+        Err(error) => input.unread.push(format!("Secrets that no credential writes: {error}")),
+    }
+    for (kind, group, resource) in KINDS {
+        let list = session.list::<Value>(&path::namespaced(group, namespace, resource), &[]).await;
+        add_workloads(&mut input, kind, list);
+    }
+    match pods {
+        Ok(pods) => input.workloads.extend(pods.into_iter().map(workload_of)),
+        Err(error) => input.unread.push(format!("pods: {error}")),
+    }
+    Ok(input)
+}
+
+fn add_workloads(input: &mut Input, kind: &str, list: Result<Vec<Value>, CallFailed>) {
+    match list {
+        Ok(objects) => {
+            for object in objects {
+                match manifests::workload(kind, object) {
+                    Ok(workload) => input.workloads.push(workload),
+                    Err(error) => input.unread.push(format!("{kind}: {error}")),
+                }
+            }
+        }
+        // Argo Rollouts need not be installed
+        Err(error) if error.is_not_served() => {}
+        Err(error) => input.unread.push(format!("{kind}s: {error}")),
+    }
+}
+
+#[derive(Deserialize)]
+struct Named {
+    metadata: Metadata,
+}
+
+fn secret_name(secret: Named) -> SecretName {
+    let text = |text: Option<String>| text.unwrap_or_default();
+    SecretName { namespace: text(secret.metadata.namespace), name: text(secret.metadata.name) }
+}
+
+#[derive(Deserialize)]
+struct Pod {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: PodSpec,
+}
+
+fn workload_of(pod: Pod) -> Workload {
+    Workload { kind: "Pod".to_owned(), metadata: pod.metadata, spec: pod.spec }
+}
+
+/// The objects of files and folders.
+///
+/// # Errors
+/// A file that was named and cannot be read.
+pub fn of_files(filenames: &[PathBuf], namespace: Option<&str>) -> Result<Input, Problem> {
+    let mut input = Input { is_partial: true, ..Input::default() };
+    for named in filenames {
+        if named.as_os_str() == "-" {
+            let text =
+                text_of(std::io::stdin().lock()).map_err(|error| Problem::new(format!("standard input: {error}")))?;
+            manifests::add(&mut input, "standard input", &text, namespace);
+            continue;
+        }
+        let mut files = Vec::new();
+        collect(named, 0, &mut files).map_err(|error| Problem::new(format!("{}: {error}", named.display())))?;
+        for file in files {
+            let name = file.display().to_string();
+            match std::fs::File::open(&file).map_err(|error| error.to_string()).and_then(text_of) {
+                Ok(text) => manifests::add(&mut input, &name, &text, namespace),
+                Err(error) if file == *named => return Err(Problem::new(format!("{name}: {error}"))),
+                Err(error) => input.unread.push(format!("{name}: {error}")),
+            }
+        }
+    }
+    Ok(input)
+}
+
+/// The manifests of a folder, in the order of their names. Links are not followed: they may lead back.
+fn collect(place: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), String> {
+    if depth == 0 && !place.is_dir() {
+        files.push(place.to_owned());
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(place).map_err(|error| error.to_string())?;
+    let mut entries: Vec<_> = entries.filter_map(Result::ok).collect();
+    entries.sort_by_key(std::fs::DirEntry::path);
+    for entry in entries {
+        let (path, kind) = (entry.path(), entry.file_type().map_err(|error| error.to_string())?);
+        if kind.is_dir() && depth < DEPTH {
+            collect(&path, depth + 1, files)?;
+        } else if kind.is_file() && is_manifest(&path) {
+            files.push(path);
+        }
+        if files.len() > FILES {
+            return Err(format!("it has more than {FILES} manifests: name a smaller folder"));
+        }
+    }
+    Ok(())
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+}
+
+fn text_of(reader: impl Read) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let limit = manifests::FILE_MAX as u64 + 1;
+    reader.take(limit).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() > manifests::FILE_MAX {
+        return Err(format!("it has more than {} bytes", manifests::FILE_MAX));
+    }
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_read_with_what_is_in_them_and_links_are_not_followed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let credential = "apiVersion: credentials.itwin.dev/v1alpha1\nkind: ITwinServiceCredential\n\
+                          metadata: {name: a}\nspec: {clientCredentialsRef: {name: c}}\n";
+        std::fs::create_dir(folder.path().join("inner")).expect("a folder");
+        for name in ["a.yaml", "inner/b.yml", "inner/c.json", "inner/ignored.txt"] {
+            std::fs::write(folder.path().join(name), credential).expect("a file");
+        }
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("inner/loop")).expect("a link");
+        std::fs::write(folder.path().join("binary.yaml"), b"\xff").expect("a file");
+        let input = of_files(&[folder.path().to_owned()], Some("team")).expect("read");
+        assert_eq!((input.credentials.len(), input.unread.len()), (3, 1), "{:?}", input.unread);
+        assert_eq!(input.credentials[0].metadata.namespace.as_deref(), Some("team"));
+        let missing = of_files(&[folder.path().join("missing.yaml")], None).expect_err("missing");
+        assert!(missing.to_string().contains("missing.yaml"));
+        let binary = of_files(&[folder.path().join("binary.yaml")], None).expect_err("named");
+        assert!(binary.to_string().contains("UTF-8"));
+    }
+}

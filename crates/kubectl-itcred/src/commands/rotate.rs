@@ -1,0 +1,367 @@
+//! `rotate`: replaces a client secret in the order in which no token is lost.
+//!
+//! A registration that can only regenerate its secret ends the old one at once. So the tokens are renewed first, which
+//! gives the most time; then the secret is regenerated, and the new one is written. Until a token was issued with it,
+//! the old token stays.
+
+use std::{
+    io::{IsTerminal, Read},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use itwin_api::{
+    authority::{ClientAuthentication, ITwinAuthority},
+    credential::ITwinServiceCredential,
+    time,
+};
+use itwin_core::object::ObjectKey;
+use itwin_credential_operator::observe::client_secret::ClientMaterial;
+use itwin_oauth::sensitive::Sensitive;
+use k8s_openapi::api::core::v1::Secret;
+use zeroize::Zeroizing;
+
+use super::{common, renew};
+use crate::{
+    output,
+    problem::{Outcome, Problem},
+    rotation::{self, Progress},
+    session::{CallFailed, Session, path},
+    span::{relative, span},
+};
+
+/// The time between two reads.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Rotates the client secret of a credential.
+///
+/// # Errors
+/// Why it cannot be done; nothing was written then.
+pub async fn run(
+    session: &Session,
+    name: &str,
+    expires_at: Option<DateTime<Utc>>,
+    timeout: Duration,
+) -> Result<Outcome, Problem> {
+    let plan = Plan::new(session, name).await?;
+    output::progress(&format!("Step 1 of 4: renew {}, for the longest time until the old token ends.", plan.named()));
+    let renewed = renew::renew(session, &plan.keys(), timeout).await?;
+    if renewed.values().any(|ended| !matches!(ended, Some(crate::renewal::Ended::Issued(_)))) {
+        output::progress("Not every token is new. The tokens that are there stay, and the time below is theirs.");
+    }
+    let until = plan.usable_until(session).await?;
+    output::progress(&format!(
+        "Step 2 of 4: regenerate the secret at the app registration now. The tokens can be used {}.",
+        until.map_or_else(|| "no more".to_owned(), |until| said(until, session.now()))
+    ));
+    for note in rotation::notes(&plan.secret, &plan.reference().clone(), expires_at) {
+        output::progress(&format!("Note: {note}."));
+    }
+    let value = read_value(&plan.key).await?;
+    output::progress(&format!("Step 3 of 4: write key {} of Secret {}.", plan.key, plan.secret_ref));
+    let version = plan.write(session, &value, expires_at).await?;
+    output::progress("Step 4 of 4: wait for a token with the new secret ...");
+    let outcome = plan.wait(session, &value, version, timeout).await?;
+    if let Some(until) = until {
+        output::print(&format!("there was time until {}\n", time::to_rfc3339(until)));
+    }
+    Ok(outcome)
+}
+
+fn said(until: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    if until > now {
+        format!("until {}, for {}", time::to_rfc3339(until), span(until - now))
+    } else {
+        format!("no more, since {}", time::to_rfc3339(until))
+    }
+}
+
+/// What is rotated.
+struct Plan {
+    credentials: Vec<ITwinServiceCredential>,
+    secret: Secret,
+    secret_ref: String,
+    /// The key that is replaced.
+    key: String,
+    method: ClientAuthentication,
+}
+
+impl Plan {
+    async fn new(session: &Session, name: &str) -> Result<Self, Problem> {
+        let credential = common::credential(session, name).await?;
+        let namespace = session.namespace.as_str();
+        let reference = &credential.spec.client_credentials_ref;
+        let secret_ref = format!("{namespace}/{}", reference.name);
+        let authority = &credential.spec.authority_ref.name;
+        let secret: Secret = session
+            .get(&path::secret(namespace, &reference.name))
+            .await
+            .map_err(|error| Problem::new(format!("Secret {secret_ref}: {error}")))?;
+        let method = match session.get::<ITwinAuthority>(&path::authority(authority)).await {
+            Ok(authority) => authority.spec.client_authentication,
+            // users of a namespace may not read authorities: the Secret shows what its client needs
+            Err(_) => rotation::method_of(&secret, reference),
+        };
+        let key = rotation::key(reference, method).map(str::to_owned).ok_or_else(|| {
+            Problem::new(format!(
+                "clients of ITwinAuthority {authority} are public: there is no client secret to rotate"
+            ))
+        })?;
+        if secret.immutable == Some(true) {
+            return Err(Problem::new(format!(
+                "Secret {secret_ref} is immutable: create another with the new secret, and name it in \
+                 spec.clientCredentialsRef"
+            )));
+        }
+        // others that read the same key lose their client too
+        let (all, _) = common::credentials(session, Some(namespace), None).await?;
+        let reads_key = |other: &ITwinServiceCredential| {
+            let read = &other.spec.client_credentials_ref;
+            read.name == reference.name && [&read.client_secret_key, &read.private_key_key].contains(&&key)
+        };
+        let others = all.into_iter().filter(|other| other.metadata.uid != credential.metadata.uid && reads_key(other));
+        let credentials: Vec<_> = [credential.clone()].into_iter().chain(others).collect();
+        if let Some(suspended) = credentials.iter().find(|credential| credential.spec.suspend) {
+            return Err(Problem::new(format!(
+                "ITwinServiceCredential {} is suspended, so that no token can be requested: 'kubectl itcred resume' \
+                 ends that",
+                common::key(suspended)
+            )));
+        }
+        Ok(Self { credentials, secret, secret_ref, key, method })
+    }
+
+    fn reference(&self) -> &itwin_api::credential::ClientCredentialsRef {
+        // the credential that was named is the first
+        &self.credentials[0].spec.client_credentials_ref
+    }
+
+    fn keys(&self) -> Vec<ObjectKey> {
+        self.credentials.iter().map(common::key).collect()
+    }
+
+    fn named(&self) -> String {
+        let names: Vec<String> = self.keys().iter().map(ToString::to_string).collect();
+        names.join(", ")
+    }
+
+    /// Until when all tokens can be used; `None` where one is not there.
+    async fn usable_until(&self, session: &Session) -> Result<Option<DateTime<Utc>>, Problem> {
+        let mut first = None;
+        for key in self.keys() {
+            let credential = common::credential_in(session, &key.namespace, &key.name).await?;
+            let until = credential.status.and_then(|status| status.usable_until);
+            let Some(until) = until.as_deref().and_then(time::from_rfc3339) else { return Ok(None) };
+            first = Some(first.map_or(until, |first: DateTime<Utc>| first.min(until)));
+        }
+        Ok(first)
+    }
+
+    /// Writes the value, if the client Secret is of use with it.
+    async fn write(
+        &self,
+        session: &Session,
+        value: &Sensitive,
+        expires_at: Option<DateTime<Utc>>,
+    ) -> Result<String, Problem> {
+        let with_value = rotation::with_value(&self.secret, &self.key, value);
+        let old = self.secret.data.as_ref().and_then(|data| data.get(&self.key));
+        if old == with_value.data.as_ref().and_then(|data| data.get(&self.key)) {
+            return Err(Problem::new(format!(
+                "key {} of Secret {} has this value already: nothing was written",
+                self.key, self.secret_ref
+            )));
+        }
+        for credential in &self.credentials {
+            let spec = &credential.spec;
+            let material =
+                ClientMaterial::new(with_value.clone(), &spec.client_credentials_ref, self.secret_ref.clone());
+            if let Err(failure) = material.credentials(self.method, spec.grant_type)
+                && failure.message.contains(&format!("key {} ", self.key))
+            {
+                return Err(Problem::new(format!("nothing was written: {}", failure.message)));
+            }
+        }
+        let version = self.secret.metadata.resource_version.as_deref();
+        let patch = rotation::patch(self.reference(), &self.key, value, expires_at, version);
+        let (namespace, name) = self.secret_ref.split_once('/').unwrap_or_default();
+        let written: Result<Secret, CallFailed> = session.patch(&path::secret(namespace, name), &patch).await;
+        written.map(|written| version_of(&written)).map_err(|error| {
+            let advice = if error.is_conflict() { "; run this again" } else { "" };
+            Problem::new(format!("Secret {} was not written: {error}{advice}", self.secret_ref))
+        })
+    }
+
+    /// Waits until each credential has a token that was requested with the new value.
+    async fn wait(
+        &self,
+        session: &Session,
+        value: &Sensitive,
+        version: String,
+        timeout: Duration,
+    ) -> Result<Outcome, Problem> {
+        let mut versions = vec![version];
+        let deadline = session.clock.monotonic() + timeout;
+        let mut open: Vec<(ObjectKey, Option<String>, String)> = Vec::new();
+        for credential in &self.credentials {
+            let now = common::credential_in(session, &session.namespace, &common::key(credential).name).await?;
+            let failed = now.status.and_then(|status| status.last_failure).map(|failure| failure.time);
+            open.push((common::key(credential), failed, String::new()));
+        }
+        loop {
+            versions.extend(self.version_now(session, value).await);
+            versions.dedup();
+            let mut left = Vec::new();
+            for (key, failed_before, said) in open {
+                let credential = common::credential_in(session, &key.namespace, &key.name).await?;
+                let path = path::secret(&key.namespace, credential.target_name());
+                let token: Option<Secret> = session.get_if_any(&path).await.ok().flatten();
+                match rotation::progress(&credential, token.as_ref(), &versions, failed_before.as_deref()) {
+                    Progress::Done(until) => {
+                        let until = until
+                            .map_or_else(String::new, |at| format!(", it expires {}", relative(at, session.now())));
+                        output::print(&format!("{key}: new token with the new secret{until}\n"));
+                    }
+                    Progress::Waiting => left.push((key, failed_before, said)),
+                    Progress::Failed { reason, message } => {
+                        let text = format!("{key}: {reason}: {message}");
+                        if text != said {
+                            output::progress(&text);
+                        }
+                        left.push((key, failed_before, text));
+                    }
+                }
+            }
+            open = left;
+            if open.is_empty() || session.clock.monotonic() >= deadline {
+                break;
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+        for (key, _, said) in &open {
+            let why = if said.is_empty() {
+                "the operator has not ended the attempt yet"
+            } else {
+                "the last attempt failed, see above"
+            };
+            output::print(&format!(
+                "{key}: no token with the new secret within {timeout:?}: {why}. The operator goes on; 'kubectl itcred \
+                 check {}' says what is wrong, and 'kubectl itcred rotate {}' writes another secret\n",
+                key.name, key.name
+            ));
+        }
+        Ok(Outcome::found(!open.is_empty()))
+    }
+
+    /// The version of the client Secret, if it still holds the value: others may have changed its labels.
+    async fn version_now(&self, session: &Session, value: &Sensitive) -> Option<String> {
+        let (namespace, name) = self.secret_ref.split_once('/')?;
+        let secret: Secret = session.get(&path::secret(namespace, name)).await.ok()?;
+        let held = secret.data.as_ref()?.get(&self.key)?;
+        (held.0 == value.expose().as_bytes()).then(|| version_of(&secret))
+    }
+}
+
+fn version_of(secret: &Secret) -> String {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{}/{}", text(&secret.metadata.uid), text(&secret.metadata.resource_version))
+}
+
+/// Reads the new value from standard input: one line from a terminal, which does not show it; everything from a pipe.
+async fn read_value(key: &str) -> Result<Sensitive, Problem> {
+    let failed_to_read =
+        |error: &dyn std::fmt::Display| Problem::new(format!("standard input: {error}; nothing was written"));
+    let is_terminal = std::io::stdin().is_terminal();
+    let hidden = if is_terminal {
+        output::progress(&format!("Paste the new {key}, which is not shown, and press Enter:"));
+        Some(terminal::Hidden::new().map_err(|error| failed_to_read(&error))?)
+    } else {
+        None
+    };
+    let read = tokio::task::spawn_blocking(move || {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(rotation::VALUE_MAX + 1));
+        let mut input = std::io::stdin().lock();
+        if is_terminal {
+            read_line(&mut input, &mut bytes)?;
+        } else {
+            input.take(rotation::VALUE_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        }
+        Ok::<_, std::io::Error>(bytes)
+    });
+    // a process that ends by the signal would leave a terminal that shows nothing
+    let bytes = tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c(), if is_terminal => return Err(failed_to_read(&"interrupted")),
+        read = read => read.map_err(|error| failed_to_read(&error))?.map_err(|error| failed_to_read(&error))?,
+    };
+    drop(hidden);
+    if bytes.len() > rotation::VALUE_MAX {
+        return Err(failed_to_read(&format!("it has more than {} bytes", rotation::VALUE_MAX)));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| failed_to_read(&"it is not UTF-8 text"))?;
+    let text = text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(text);
+    if text.is_empty() {
+        return Err(failed_to_read(&format!("it is empty: write the new {key} there")));
+    }
+    Ok(Sensitive::new(text.to_owned()))
+}
+
+/// The end of a PEM file, until which a value of several lines is read.
+const PEM_END: &[u8] = b"-----END";
+
+/// A line; of a PEM file, all lines to its end.
+fn read_line(input: &mut impl Read, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut byte = [0];
+    while bytes.len() <= rotation::VALUE_MAX && input.read(&mut byte)? == 1 {
+        bytes.push(byte[0]);
+        let is_pem = bytes.starts_with(b"-----BEGIN");
+        let has_end = bytes.windows(PEM_END.len()).any(|part| part == PEM_END);
+        if byte[0] == b'\n' && (!is_pem || has_end) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A terminal that does not show what is typed.
+mod terminal {
+    use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+
+    /// While this lives, nothing is shown.
+    pub struct Hidden(Termios);
+
+    impl Hidden {
+        pub fn new() -> std::io::Result<Self> {
+            let before = tcgetattr(std::io::stdin())?;
+            let mut hidden = before.clone();
+            hidden.local_modes.remove(LocalModes::ECHO);
+            tcsetattr(std::io::stdin(), OptionalActions::Flush, &hidden)?;
+            Ok(Self(before))
+        }
+    }
+
+    impl Drop for Hidden {
+        fn drop(&mut self) {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_or_whole_pem_is_read_and_no_more() {
+        let read = |mut text: &[u8]| {
+            let mut bytes = Vec::new();
+            read_line(&mut text, &mut bytes).expect("read");
+            String::from_utf8(bytes).expect("text")
+        };
+        assert_eq!(read(b"secret\nmore\n"), "secret\n");
+        assert_eq!(read(b"secret"), "secret");
+        let pem = "-----BEGIN KEY-----\nabc\n-----END KEY-----\n";
+        assert_eq!(read(format!("{pem}more").as_bytes()), pem);
+        assert_eq!(read(&vec![b'x'; 100_000]).len(), rotation::VALUE_MAX + 1);
+    }
+}

@@ -1,0 +1,232 @@
+//! The rotation of a client secret: what is written, and how it ended.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use chrono::{DateTime, Utc};
+use itwin_api::{
+    authority::ClientAuthentication,
+    conditions::RENEWED,
+    credential::{ClientCredentialsRef, ITwinServiceCredential},
+    secret_keys, time,
+};
+use itwin_oauth::sensitive::Sensitive;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use serde_json::{Value, json};
+
+/// The longest value that is read, in bytes: a private key.
+pub const VALUE_MAX: usize = itwin_api::limits::PRIVATE_KEY_MAX + 2;
+/// Where kubectl keeps what was applied.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// The key of the client Secret that is replaced; `None` where the client has no secret.
+#[must_use]
+pub fn key(keys: &ClientCredentialsRef, method: ClientAuthentication) -> Option<&str> {
+    match method {
+        ClientAuthentication::ClientSecretPost | ClientAuthentication::ClientSecretBasic => {
+            Some(&keys.client_secret_key)
+        }
+        ClientAuthentication::PrivateKeyJwt => Some(&keys.private_key_key),
+        ClientAuthentication::None => None,
+    }
+}
+
+/// How a client authenticates, by what its Secret holds.
+#[must_use]
+pub fn method_of(secret: &Secret, keys: &ClientCredentialsRef) -> ClientAuthentication {
+    let has = |key: &str| secret.data.as_ref().is_some_and(|data| data.contains_key(key));
+    if has(&keys.private_key_key) && !has(&keys.client_secret_key) {
+        ClientAuthentication::PrivateKeyJwt
+    } else {
+        ClientAuthentication::ClientSecretPost
+    }
+}
+
+/// The client Secret as it will be, to be checked before anything is written.
+#[must_use]
+pub fn with_value(secret: &Secret, key: &str, value: &Sensitive) -> Secret {
+    let mut secret = secret.clone();
+    let value = ByteString(value.expose().as_bytes().to_vec());
+    secret.data.get_or_insert_default().insert(key.to_owned(), value);
+    secret
+}
+
+/// The patch that writes a value: only if the Secret is still the one that was read, and nothing but this key. It is no
+/// `kubectl apply`, so that the value is in no annotation.
+#[must_use]
+pub fn patch(
+    keys: &ClientCredentialsRef,
+    key: &str,
+    value: &Sensitive,
+    expires_at: Option<DateTime<Utc>>,
+    resource_version: Option<&str>,
+) -> Value {
+    let mut patch = json!({
+        "metadata": {"resourceVersion": resource_version},
+        "data": {key: STANDARD.encode(value.expose())},
+    });
+    if let Some(at) = expires_at {
+        patch["data"][&keys.expires_at_key] = STANDARD.encode(time::to_rfc3339(at)).into();
+    }
+    patch
+}
+
+/// What to know about the client Secret before it is written.
+#[must_use]
+pub fn notes(secret: &Secret, keys: &ClientCredentialsRef, expires_at: Option<DateTime<Utc>>) -> Vec<String> {
+    let mut notes = Vec::new();
+    let has = |key: &str| secret.data.as_ref().is_some_and(|data| data.contains_key(key));
+    let annotations = secret.metadata.annotations.as_ref();
+    if annotations.is_some_and(|annotations| annotations.contains_key(LAST_APPLIED)) {
+        notes.push(format!(
+            "the Secret was written with 'kubectl apply', which keeps the old value in an annotation and writes it \
+             again when it is applied again: remove it with 'kubectl annotate secret {} {LAST_APPLIED}-'",
+            secret.metadata.name.as_deref().unwrap_or_default()
+        ));
+    }
+    if has(&keys.expires_at_key) && expires_at.is_none() {
+        notes.push(format!(
+            "key {} says when the old value expires: set it with --expires-at, or remove it",
+            keys.expires_at_key
+        ));
+    }
+    let managers = secret.metadata.managed_fields.iter().flatten().filter(|entry| {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        fields.is_some_and(|fields| fields.get("f:data").is_some())
+    });
+    for manager in managers.filter_map(|entry| entry.manager.as_deref()) {
+        if !manager.starts_with("kubectl") {
+            notes.push(format!(
+                "field manager {manager} wrote the Secret: if it writes it again, change the value at its source too"
+            ));
+        }
+    }
+    notes
+}
+
+/// How the credential is since the new value was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// No attempt has ended.
+    Waiting,
+    /// The Secret holds a token that was requested with the new value.
+    Done(Option<DateTime<Utc>>),
+    /// The last attempt failed.
+    Failed {
+        /// A reason of `Renewed`.
+        reason: String,
+        /// What happened, and what to do.
+        message: String,
+    },
+}
+
+/// What the credential and its Secret say. `versions` are the versions that the client Secret has had with the new
+/// value, and `failed_before` is the time of the last failure before it was written.
+#[must_use]
+pub fn progress(
+    credential: &ITwinServiceCredential,
+    token_secret: Option<&Secret>,
+    versions: &[String],
+    failed_before: Option<&str>,
+) -> Progress {
+    let annotations = token_secret.and_then(|secret| secret.metadata.annotations.as_ref());
+    let requested_with = annotations.and_then(|annotations| annotations.get(secret_keys::CLIENT_VERSION));
+    let Some(status) = &credential.status else { return Progress::Waiting };
+    if requested_with.is_some_and(|version| versions.contains(version)) {
+        let at = annotations.and_then(|annotations| annotations.get(secret_keys::EXPIRES_AT_ANNOTATION));
+        return Progress::Done(at.and_then(|at| time::from_rfc3339(at)));
+    }
+    let renewed = status.conditions.iter().find(|condition| condition.type_ == RENEWED);
+    match (renewed, &status.last_failure) {
+        (Some(renewed), Some(failure)) if renewed.status == "False" && Some(failure.time.as_str()) != failed_before => {
+            Progress::Failed { reason: renewed.reason.clone(), message: renewed.message.clone() }
+        }
+        _ => Progress::Waiting,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::tests::{credential, failed, minutes, now};
+
+    const NEW: &str = "a new secret";
+
+    fn keys() -> ClientCredentialsRef {
+        serde_json::from_value(json!({"name": "client"})).expect("valid")
+    }
+
+    fn secret(value: Value) -> Secret {
+        serde_json::from_value(value).expect("a Secret")
+    }
+
+    #[test]
+    fn patch_sets_the_key_and_the_expiry_alone_and_only_on_what_was_read() {
+        let value = Sensitive::new(NEW.to_owned());
+        let patch = patch(&keys(), "client_secret", &value, Some(now()), Some("7"));
+        let expected = json!({
+            "metadata": {"resourceVersion": "7"},
+            "data": {"client_secret": STANDARD.encode(NEW), "expires_at": STANDARD.encode(time::to_rfc3339(now()))},
+        });
+        assert_eq!(patch, expected);
+        let without = super::patch(&keys(), "client_secret", &value, None, None);
+        assert_eq!(without["data"].as_object().map(serde_json::Map::len), Some(1));
+    }
+
+    #[test]
+    fn key_is_that_of_the_way_in_which_the_client_authenticates() {
+        for (method, expected) in [
+            (ClientAuthentication::ClientSecretPost, Some("client_secret")),
+            (ClientAuthentication::ClientSecretBasic, Some("client_secret")),
+            (ClientAuthentication::PrivateKeyJwt, Some("private_key")),
+            (ClientAuthentication::None, None),
+        ] {
+            assert_eq!(key(&keys(), method), expected);
+        }
+    }
+
+    #[test]
+    fn what_may_undo_the_rotation_is_said_before() {
+        let applied = secret(json!({
+            "metadata": {"name": "client", "annotations": {LAST_APPLIED: "{}"}, "managedFields": [
+                {"manager": "external-secrets", "fieldsV1": {"f:data": {}}},
+                {"manager": "kubectl-client-side-apply", "fieldsV1": {"f:data": {}}},
+                {"manager": "other", "fieldsV1": {"f:metadata": {}}},
+            ]},
+            "data": {"expires_at": ""},
+        }));
+        let notes = notes(&applied, &keys(), None);
+        assert_eq!(notes.len(), 3, "{notes:?}");
+        assert!(notes[0].contains("kubectl annotate secret client") && notes[2].contains("external-secrets"));
+        assert_eq!(super::notes(&applied, &keys(), Some(now())).len(), 2);
+        assert!(super::notes(&Secret::default(), &keys(), None).is_empty());
+    }
+
+    #[test]
+    fn only_a_token_of_the_new_value_ends_the_rotation() {
+        let token = |version: &str| {
+            secret(json!({"metadata": {"annotations": {
+                secret_keys::CLIENT_VERSION: version, secret_keys::EXPIRES_AT_ANNOTATION: minutes(60),
+            }}}))
+        };
+        let versions = ["uid/8".to_owned()];
+        let fine = credential("a", &json!({}));
+        let of = |credential: &ITwinServiceCredential, version: &str, before: Option<&str>| {
+            progress(credential, Some(&token(version)), &versions, before)
+        };
+        assert_eq!(of(&fine, "uid/8", None), Progress::Done(time::from_rfc3339(&minutes(60))));
+        assert_eq!(of(&fine, "uid/7", None), Progress::Waiting);
+        assert_eq!(progress(&fine, None, &versions, None), Progress::Waiting);
+        let wrong = credential("a", &failed("InvalidClient", "why"));
+        assert!(matches!(of(&wrong, "uid/7", None), Progress::Failed { .. }));
+        // the failure is of the old value
+        assert_eq!(of(&wrong, "uid/7", Some(&minutes(-2))), Progress::Waiting);
+    }
+
+    #[test]
+    fn secret_is_checked_with_the_new_value() {
+        let old =
+            secret(json!({"data": {"client_id": STANDARD.encode("id"), "client_secret": STANDARD.encode("old")}}));
+        let new = with_value(&old, "client_secret", &Sensitive::new(NEW.to_owned()));
+        assert_eq!(new.data.as_ref().map(|data| data["client_secret"].0.clone()), Some(NEW.as_bytes().to_vec()));
+        assert_eq!(new.data.map(|data| data.len()), Some(2));
+    }
+}

@@ -1,0 +1,405 @@
+//! What a credential's status means now: the status may be old, so that times are compared with the clock.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::{
+    conditions::{READY, RENEWED, Reason},
+    credential::{CredentialStatus, ITwinServiceCredential},
+    time,
+};
+use itwin_core::{
+    observed::Expires,
+    status::{ClientExpiry, holds as holds_in},
+};
+use serde::Serialize;
+
+use crate::{
+    span::{relative, span},
+    table::{Cell, Table, Tone},
+};
+
+/// A renewal that is late by this much was not attempted: the operator attempts each within seconds.
+const OVERDUE: TimeDelta = TimeDelta::minutes(1);
+
+/// How a credential is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum State {
+    /// The Secret holds no valid token.
+    NoToken,
+    /// The token is valid for less than `minimumValidity`, or it cannot satisfy it.
+    TooShort,
+    /// The renewal is overdue: no operator attempts it.
+    Overdue,
+    /// The last attempt failed; the token is good meanwhile.
+    Failing,
+    /// The client's credentials expire within two weeks.
+    ClientExpires,
+    /// The operator has not handled the spec yet.
+    Pending,
+    /// Suspended, with a valid token.
+    Suspended,
+    /// Fine.
+    Ok,
+}
+
+impl State {
+    /// Whether the token is lost, or will be if nothing changes.
+    #[must_use]
+    pub fn is_danger(self) -> bool {
+        !matches!(self, Self::Pending | Self::Suspended | Self::Ok)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::NoToken => "NoToken",
+            Self::TooShort => "TooShort",
+            Self::Overdue => "Overdue",
+            Self::Failing => "Failing",
+            Self::ClientExpires => "ClientExpires",
+            Self::Pending => "Pending",
+            Self::Suspended => "Suspended",
+            Self::Ok => "Ok",
+        }
+    }
+
+    /// How it stands out.
+    #[must_use]
+    pub fn tone(self) -> Tone {
+        match self {
+            Self::NoToken | Self::TooShort => Tone::Bad,
+            Self::Overdue | Self::Failing | Self::ClientExpires => Tone::Warning,
+            Self::Pending | Self::Suspended => Tone::Plain,
+            Self::Ok => Tone::Good,
+        }
+    }
+}
+
+/// A credential as `status` and `timeline` show it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct View {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// How it is.
+    pub state: State,
+    /// The reason of `Renewed` where that is False, and of `Ready` otherwise.
+    pub reason: Option<String>,
+    /// The message that goes with the reason.
+    pub message: Option<String>,
+    /// When the token was issued.
+    pub issued_at: Option<DateTime<Utc>>,
+    /// The next attempt.
+    pub renew_at: Option<DateTime<Utc>>,
+    /// Until when the token is valid for at least `minimumValidity`.
+    pub usable_until: Option<DateTime<Utc>>,
+    /// When the token expires.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Failed attempts since the last token.
+    pub consecutive_failures: i32,
+    /// The last failed attempt since the last token.
+    pub last_failure: Option<Failed>,
+    /// The authority.
+    pub authority: String,
+    /// The Secret with the token.
+    pub secret_name: String,
+    /// The granted scopes.
+    pub scopes: Vec<String>,
+    /// When the client's credentials expire, as far as is known.
+    pub client_secret_expires_at: Option<DateTime<Utc>>,
+}
+
+/// A failed attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failed {
+    /// When.
+    pub time: Option<DateTime<Utc>>,
+    /// A reason of `Renewed`.
+    pub reason: String,
+    /// What happened.
+    pub message: String,
+}
+
+impl View {
+    /// The view of a credential at a time.
+    #[must_use]
+    pub fn new(credential: &ITwinServiceCredential, now: DateTime<Utc>) -> Self {
+        let status = credential.status.clone().unwrap_or_default();
+        let at = |text: &Option<String>| text.as_deref().and_then(time::from_rfc3339);
+        let (reason, message) = match at(&status.expires_at) {
+            Some(expires_at) if expires_at <= now && holds(&status, READY) => unreported_expiry(),
+            _ => reason(&status),
+        };
+        Self {
+            namespace: credential.metadata.namespace.clone().unwrap_or_default(),
+            name: credential.metadata.name.clone().unwrap_or_default(),
+            state: state(credential, &status, now),
+            reason,
+            message,
+            issued_at: at(&status.issued_at),
+            renew_at: at(&status.renew_at),
+            usable_until: at(&status.usable_until),
+            expires_at: at(&status.expires_at),
+            consecutive_failures: status.consecutive_failures,
+            last_failure: status.last_failure.as_ref().map(|failure| Failed {
+                time: time::from_rfc3339(&failure.time),
+                reason: failure.reason.clone(),
+                message: failure.message.clone(),
+            }),
+            authority: credential.spec.authority_ref.name.clone(),
+            secret_name: credential.target_name().to_owned(),
+            client_secret_expires_at: at(&status.client_secret_expires_at),
+            scopes: status.scopes,
+        }
+    }
+
+    /// What comes first: what is in danger, by the time when it is lost; then the others, by the time until which an
+    /// outage does not affect them.
+    fn order(&self) -> (bool, Option<DateTime<Utc>>, &str, &str) {
+        let until = if self.state == State::NoToken { None } else { self.usable_until.or(self.expires_at) };
+        (!self.state.is_danger(), until, &self.namespace, &self.name)
+    }
+}
+
+/// The condition of this type.
+fn condition<'a>(
+    status: &'a CredentialStatus,
+    kind: &str,
+) -> Option<&'a k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+    status.conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+fn holds(status: &CredentialStatus, kind: &str) -> bool {
+    holds_in(&status.conditions, kind)
+}
+
+/// What a status that says otherwise cannot say.
+fn unreported_expiry() -> (Option<String>, Option<String>) {
+    let message = "the token has expired, and no operator reports it";
+    (Some(Reason::TokenExpired.as_str().to_owned()), Some(message.to_owned()))
+}
+
+fn reason(status: &CredentialStatus) -> (Option<String>, Option<String>) {
+    let failed = condition(status, RENEWED).filter(|condition| condition.status == "False");
+    let shown = failed.or_else(|| condition(status, READY));
+    (shown.map(|condition| condition.reason.clone()), shown.map(|condition| condition.message.clone()))
+}
+
+fn state(credential: &ITwinServiceCredential, status: &CredentialStatus, now: DateTime<Utc>) -> State {
+    let at = |text: &Option<String>| text.as_deref().and_then(time::from_rfc3339);
+    let is_current = status.observed_generation == credential.metadata.generation;
+    let ready = condition(status, READY);
+    let is_reason = |reason: Reason| ready.is_some_and(|ready| ready.reason == reason.as_str());
+    let has_token = at(&status.expires_at).is_some_and(|expires_at| expires_at > now);
+    let is_suspended = credential.spec.suspend;
+    if ready.is_none() || (is_reason(Reason::Pending) && !has_token) || (!is_current && !has_token) {
+        // a credential that is not handled for long has no operator
+        let created = credential.metadata.creation_timestamp.as_ref().and_then(time::from_kubernetes);
+        let is_new = created.is_none_or(|created| now - created < OVERDUE);
+        return if is_new { State::Pending } else { State::NoToken };
+    }
+    if !has_token {
+        return State::NoToken;
+    }
+    if at(&status.usable_until).is_some_and(|until| until <= now) || is_reason(Reason::LifetimeTooShort) {
+        return State::TooShort;
+    }
+    if is_suspended {
+        return State::Suspended;
+    }
+    if at(&status.renew_at).is_some_and(|renew_at| renew_at + OVERDUE < now) {
+        return State::Overdue;
+    }
+    if status.consecutive_failures > 0 || condition(status, RENEWED).is_some_and(|renewed| renewed.status == "False") {
+        return State::Failing;
+    }
+    let client_expiry = at(&status.client_secret_expires_at);
+    if client_expiry.is_some_and(|at| expires_soon(at, now)) {
+        return State::ClientExpires;
+    }
+    if is_current { State::Ok } else { State::Pending }
+}
+
+/// Whether the operator says of a client secret that it expires.
+fn expires_soon(at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    ClientExpiry { secret: "", key: "", expires: Expires::At(at) }.notice(now).is_some()
+}
+
+/// Sorts views: the first to be lost first.
+pub fn sort(views: &mut [View]) {
+    views.sort_by(|one, other| one.order().cmp(&other.order()));
+}
+
+/// The table of `status`.
+#[must_use]
+pub fn table(views: &[View], now: DateTime<Utc>, has_namespaces: bool, is_wide: bool) -> Table {
+    let mut heads = vec!["NAME", "STATE", "TOKEN", "RENEWAL", "FAILURES", "REASON"];
+    if has_namespaces {
+        heads.insert(0, "NAMESPACE");
+    }
+    if is_wide {
+        heads.extend(["USABLE", "AUTHORITY", "SECRET", "SCOPES", "CLIENT-EXPIRES", "MESSAGE"]);
+    }
+    Table { heads, rows: views.iter().map(|view| row(view, now, has_namespaces, is_wide)).collect() }
+}
+
+fn row(view: &View, now: DateTime<Utc>, has_namespaces: bool, is_wide: bool) -> Vec<Cell> {
+    let token = match view.expires_at {
+        Some(expires_at) if expires_at <= now => format!("expired {}", relative(expires_at, now)),
+        Some(expires_at) => format!("{} left", span(expires_at - now)),
+        None => "none".to_owned(),
+    };
+    let when = |at: Option<DateTime<Utc>>| at.map_or_else(String::new, |at| relative(at, now));
+    let mut cells = vec![
+        Cell::new(&view.name),
+        Cell::toned(view.state.name(), view.state.tone()),
+        Cell::new(token),
+        Cell::new(when(view.renew_at)),
+        Cell::new(view.consecutive_failures.to_string()),
+        Cell::new(view.reason.as_deref().unwrap_or_default()),
+    ];
+    if has_namespaces {
+        cells.insert(0, Cell::new(&view.namespace));
+    }
+    if is_wide {
+        cells.extend([
+            Cell::new(when(view.usable_until)),
+            Cell::new(&view.authority),
+            Cell::new(&view.secret_name),
+            Cell::new(view.scopes.join(" ")),
+            Cell::new(when(view.client_secret_expires_at)),
+            Cell::new(view.message.as_deref().unwrap_or_default()),
+        ]);
+    }
+    cells
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::table::WIDTH;
+
+    pub(crate) fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000, 0).expect("in range")
+    }
+
+    pub(crate) fn minutes(minutes: i64) -> String {
+        time::to_rfc3339(now() + TimeDelta::minutes(minutes))
+    }
+
+    /// A credential that is fine: a token of an hour, issued 10 minutes ago; with these changes.
+    pub(crate) fn credential(name: &str, changes: &Value) -> ITwinServiceCredential {
+        let mut value = json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential",
+            "metadata": {"name": name, "namespace": "team-a", "generation": 1, "uid": format!("uid-{name}"),
+                         "creationTimestamp": minutes(-100)},
+            "spec": {"clientCredentialsRef": {"name": "client"}},
+            "status": {
+                "observedGeneration": 1, "secretName": name, "issuer": "https://ims.example.com",
+                "conditions": [
+                    condition("Ready", "True", "TokenValid", "fine"),
+                    condition("Renewed", "True", "TokenIssued", "fine"),
+                ],
+                "issuedAt": minutes(-10), "expiresAt": minutes(50), "renewAt": minutes(30), "usableUntil": minutes(45),
+                "consecutiveFailures": 0, "scopes": ["itwin-platform"],
+            },
+        });
+        merge(&mut value, changes);
+        serde_json::from_value(value).expect("a credential")
+    }
+
+    pub(crate) fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
+        json!({
+            "type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": minutes(-2),
+        })
+    }
+
+    pub(crate) fn merge(value: &mut Value, changes: &Value) {
+        match (value, changes) {
+            (Value::Object(fields), Value::Object(changes)) => {
+                for (key, change) in changes {
+                    merge(fields.entry(key.clone()).or_insert(Value::Null), change);
+                }
+            }
+            (value, change) => *value = change.clone(),
+        }
+    }
+
+    pub(crate) fn failed(reason: &str, message: &str) -> Value {
+        json!({"status": {"consecutiveFailures": 3, "conditions": [
+            condition("Ready", "True", "TokenValid", "fine"),
+            condition("Renewed", "False", reason, message),
+        ], "lastFailure": {"time": minutes(-2), "reason": reason, "message": "it failed"}}})
+    }
+
+    #[test]
+    fn state_is_what_the_status_means_now() {
+        let renew = |minutes_from_now| json!({"status": {"renewAt": minutes(minutes_from_now)}});
+        for (changes, expected) in [
+            (json!({}), State::Ok),
+            (json!({"status": {"expiresAt": minutes(-1)}}), State::NoToken),
+            (json!({"status": {"expiresAt": null}}), State::NoToken),
+            (json!({"status": null}), State::NoToken),
+            (json!({"status": null, "metadata": {"creationTimestamp": minutes(0)}}), State::Pending),
+            (json!({"status": {"usableUntil": minutes(-1)}}), State::TooShort),
+            (renew(-2), State::Overdue),
+            (renew(0), State::Ok),
+            (failed("InvalidClient", "wrong"), State::Failing),
+            (json!({"spec": {"suspend": true}}), State::Suspended),
+            (json!({"spec": {"suspend": true}, "status": {"expiresAt": minutes(-1)}}), State::NoToken),
+            (json!({"status": {"clientSecretExpiresAt": minutes(60)}}), State::ClientExpires),
+            (json!({"status": {"clientSecretExpiresAt": minutes(60 * 24 * 30)}}), State::Ok),
+            (json!({"metadata": {"generation": 2}}), State::Pending),
+            (json!({"status": {"expiresAt": "soon"}}), State::NoToken),
+        ] {
+            assert_eq!(View::new(&credential("a", &changes), now()).state, expected, "{changes}");
+        }
+    }
+
+    #[test]
+    fn first_to_be_lost_comes_first() {
+        let mut views: Vec<View> = [
+            ("fine", json!({})),
+            ("fine-longer", json!({"status": {"usableUntil": minutes(90)}})),
+            ("fails", failed("ServerError", "down")),
+            ("expired", json!({"status": {"expiresAt": minutes(-5)}})),
+            ("soon", json!({"status": {"usableUntil": minutes(-1), "expiresAt": minutes(4)}})),
+        ]
+        .iter()
+        .map(|(name, changes)| View::new(&credential(name, changes), now()))
+        .collect();
+        sort(&mut views);
+        let names: Vec<&str> = views.iter().map(|view| view.name.as_str()).collect();
+        assert_eq!(names, ["expired", "soon", "fails", "fine", "fine-longer"]);
+    }
+
+    #[test]
+    fn table_reads_as_documented() {
+        let mut views = [
+            View::new(&credential("render-agent", &json!({})), now()),
+            View::new(&credential("importer", &failed("InvalidClient", "wrong")), now()),
+            View::new(&credential("old", &json!({"status": {"expiresAt": minutes(-5), "renewAt": null}})), now()),
+        ];
+        sort(&mut views);
+        assert_eq!(
+            table(&views, now(), true, false).render(Some(WIDTH), false),
+            "NAMESPACE   NAME           STATE     TOKEN            RENEWAL   FAILURES   REASON\n\
+             team-a      old            NoToken   expired 5m ago   -         0          TokenExpired\n\
+             team-a      importer       Failing   50m left         in 30m    3          InvalidClient\n\
+             team-a      render-agent   Ok        50m left         in 30m    0          TokenValid\n"
+        );
+        let wide = table(&views, now(), false, true).render(None, false);
+        assert!(wide.contains("CLIENT-EXPIRES") && wide.contains("itwin-platform"), "{wide}");
+    }
+
+    #[test]
+    fn longest_names_fit_100_columns() {
+        let name = "n".repeat(253);
+        let mut credential = credential(&name, &failed(&"R".repeat(1000), "\u{1b}[2J"));
+        credential.metadata.namespace = Some("m".repeat(63));
+        let text = table(&[View::new(&credential, now())], now(), true, false).render(Some(WIDTH), false);
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+    }
+}

@@ -1,0 +1,490 @@
+//! `kubectl itcred` against a real API server and a real authorization server.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use testbed::objects;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::{Child, Command},
+};
+
+use crate::fixture::{Fixture, NAME, PATIENCE, PROGRAM};
+
+/// The limit of one command, which includes the start of a process on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.out).with_context(|| format!("{self:?}"))
+    }
+}
+
+/// The plugin, next to the operator.
+fn plugin() -> Result<PathBuf> {
+    let plugin = Path::new(PROGRAM).with_file_name("kubectl-itcred");
+    ensure!(plugin.exists(), "{} does not exist: cargo build --workspace", plugin.display());
+    Ok(plugin)
+}
+
+fn command(fixture: &Fixture, arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(plugin()?);
+    command.args(arguments).args(["--request-timeout", "60s", "--namespace", &fixture.namespace.name]);
+    command.env("KUBECONFIG", &fixture.namespace.testbed.kubeconfig);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    Ok(command)
+}
+
+async fn finished(child: Child) -> Result<Ran> {
+    let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await.context("it takes too long")??;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).context("no UTF-8");
+    let ran =
+        Ran { code: output.status.code().context("a signal")?, out: text(output.stdout)?, err: text(output.stderr)? };
+    ensure!(!ran.out.contains('\u{1b}'), "colors without a terminal: {ran:?}");
+    Ok(ran)
+}
+
+async fn run(fixture: &Fixture, arguments: &[&str]) -> Result<Ran> {
+    finished(command(fixture, arguments)?.spawn()?).await
+}
+
+async fn is_ready_with_a_leader(prefix: &str) -> Result<Fixture> {
+    let namespace = testbed::namespace::Namespace::new(prefix).await?;
+    let name = namespace.name.clone();
+    let lease = ["--verb=get,create,update,patch", "--resource=leases.coordination.k8s.io"];
+    namespace.kubectl(&[&["create", "role", "leader"], &lease[..]].concat()).await?;
+    let account = "--serviceaccount=itwin-credential-operator:itwin-credential-operator";
+    namespace.kubectl(&["create", "rolebinding", "leader", "--role=leader", account]).await?;
+    let fixture = Fixture::on(namespace, &["--leader-election=true", "--lease-namespace", &name]).await?;
+    fixture.with_surroundings().await?;
+    fixture.apply_credential(&json!({})).await?;
+    fixture.wait_ready().await?;
+    Ok(fixture)
+}
+
+#[tokio::test]
+async fn plugin_status_shows_whose_token_is_in_danger_first() -> Result<()> {
+    let fixture = Fixture::ready("plugin-status").await?;
+    let fine = run(&fixture, &["status"]).await?;
+    assert_eq!(fine.code, 0, "{fine:?}");
+    assert!(fine.out.starts_with("NAME    STATE") && fine.out.contains("agent   Ok"), "{fine:?}");
+
+    let spec = json!({"clientCredentialsRef": {"name": "missing"}});
+    fixture.namespace.apply(&fixture.namespace.credential("broken", &spec)).await?;
+    fixture.wait_condition_of("broken", "Renewed", "False", "ClientCredentialsNotFound", PATIENCE).await?;
+    let danger = run(&fixture, &["status", "-o", "json"]).await?;
+    assert_eq!(danger.code, 1, "{danger:?}");
+    let report = danger.json()?;
+    let names: Vec<_> = report["items"].as_array().context("items")?.iter().map(|item| &item["name"]).collect();
+    assert_eq!(names, ["broken", NAME]);
+    assert_eq!(report["items"][0]["state"], "NoToken");
+    assert_eq!(report["items"][0]["reason"], "ClientCredentialsNotFound");
+    let wide = run(&fixture, &["status", "broken", "-o", "wide"]).await?;
+    assert!(wide.out.contains("missing does not exist"), "{wide:?}");
+    for ran in [run(&fixture, &["status"]).await?, run(&fixture, &["status", "--all-namespaces"]).await?] {
+        assert!(ran.out.lines().all(|line| line.chars().count() <= 100), "{ran:?}");
+        assert!(ran.err.contains("in danger"), "{ran:?}");
+    }
+    let unknown = run(&fixture, &["status", "missing"]).await?;
+    assert!(unknown.code == 2 && unknown.err.contains("there is no ITwinServiceCredential missing"), "{unknown:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn plugin_timeline_draws_the_token_and_its_last_failures() -> Result<()> {
+    let mut fixture = Fixture::ready("plugin-timeline").await?;
+    let fine = run(&fixture, &["timeline", NAME]).await?;
+    assert_eq!(fine.code, 0, "{fine:?}");
+    for part in ["now", "|=", "I   issued", "R   renewal", "M   minimum validity", "E   expiry"] {
+        assert!(fine.out.contains(part), "{part}: {fine:?}");
+    }
+    fixture.client.client_secret = "wrong".to_owned();
+    fixture.apply_client_secret().await?;
+    fixture.wait_condition("Renewed", "False", "InvalidClient", PATIENCE).await?;
+    let failed = fixture
+        .eventually("the event in the timeline", PATIENCE, async || {
+            run(&fixture, &["timeline", NAME]).await.ok().filter(|ran| ran.out.contains("RenewalFailed"))
+        })
+        .await?;
+    assert_eq!(failed.code, 1, "{failed:?}");
+    assert!(failed.out.contains("Last failure") && failed.out.contains("InvalidClient"), "{failed:?}");
+    assert!(failed.out.lines().all(|line| line.chars().count() <= 100), "{failed:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn plugin_renews_waits_and_says_what_happened() -> Result<()> {
+    let mut fixture = Fixture::ready("plugin-renew").await?;
+    let before = fixture.token().await?;
+    let renewed = run(&fixture, &["renew", NAME]).await?;
+    assert_eq!(renewed.code, 0, "{renewed:?}");
+    assert!(renewed.out.contains("new token, it expires in"), "{renewed:?}");
+    assert_ne!(fixture.token().await?, before);
+
+    fixture.client.client_secret = "wrong".to_owned();
+    fixture.apply_client_secret().await?;
+    fixture.wait_condition("Renewed", "False", "InvalidClient", PATIENCE).await?;
+    let failed = run(&fixture, &["renew", "--all"]).await?;
+    assert_eq!(failed.code, 1, "{failed:?}");
+    assert!(failed.out.contains("InvalidClient") && failed.out.contains("the token that is there"), "{failed:?}");
+
+    let suspended = run(&fixture, &["suspend", NAME]).await?;
+    assert_eq!((suspended.code, suspended.out.contains("suspended")), (0, true), "{suspended:?}");
+    let requests = fixture.token_requests().await?.len();
+    let refused = run(&fixture, &["renew", NAME]).await?;
+    assert!(refused.code == 1 && refused.out.contains("kubectl itcred resume"), "{refused:?}");
+    assert_eq!(fixture.token_requests().await?.len(), requests);
+    assert_eq!(run(&fixture, &["resume", "--all"]).await?.code, 0);
+    let credential = fixture.namespace.get("itcred", NAME).await?.context("no credential")?;
+    assert_eq!(credential["spec"]["suspend"], false);
+    Ok(())
+}
+
+#[tokio::test]
+async fn plugin_shows_claims_and_prints_the_token_only_if_it_is_asked_to() -> Result<()> {
+    let fixture = Fixture::ready("plugin-token").await?;
+    let token = fixture.token().await?;
+    let signature = token.rsplit('.').next().context("a signature")?;
+    for form in ["table", "wide", "json", "yaml"] {
+        let shown = run(&fixture, &["token", NAME, "-o", form]).await?;
+        assert_eq!(shown.code, 0, "{shown:?}");
+        assert!(shown.out.contains(&fixture.client.client_id) && shown.out.contains("itwin-platform"), "{shown:?}");
+        assert!(!shown.out.contains(signature) && !shown.err.contains(signature), "{form}");
+    }
+    let raw = run(&fixture, &["token", NAME, "--raw"]).await?;
+    assert_eq!((raw.code, raw.out, raw.err), (0, format!("{token}\n"), String::new()));
+
+    // a Secret of someone else under this name is not shown
+    let other = objects::secret("other", &json!({"access_token": "of someone else"}));
+    fixture.namespace.apply(&other).await?;
+    fixture.namespace.apply(&fixture.namespace.credential("other", &json!({}))).await?;
+    let refused = run(&fixture, &["token", "other", "--raw"]).await?;
+    assert_eq!((refused.code, refused.out.as_str()), (2, ""), "{refused:?}");
+    Ok(())
+}
+
+/// The reasons of the problems that `check` found.
+async fn reasons(fixture: &Fixture) -> Result<(i32, Vec<String>, Value)> {
+    let ran = run(fixture, &["check", NAME, "-o", "json"]).await?;
+    let report = ran.json()?;
+    let sections = report["sections"].as_array().context("sections")?.iter();
+    let findings = sections.flat_map(|section| section["findings"].as_array().into_iter().flatten());
+    let problems = findings.filter(|finding| finding["level"] == "Problem");
+    let reasons = problems.filter_map(|problem| problem["reason"].as_str().map(str::to_owned)).collect();
+    Ok((ran.code, reasons, report))
+}
+
+#[tokio::test]
+async fn plugin_check_verifies_a_credential_that_works() -> Result<()> {
+    let fixture = is_ready_with_a_leader("plugin-check").await?;
+    let page = run(&fixture, &["check", NAME]).await?;
+    assert_eq!(page.code, 0, "{page:?}");
+    for part in ["leads (Lease", "is Ready", "signature, issuer and audience are right", "No problem found."] {
+        assert!(page.out.contains(part), "{part} is missing in:\n{}", page.out);
+    }
+    assert!(page.out.lines().all(|line| line.chars().count() <= 100), "{}", page.out);
+    for secret in [&fixture.client.client_secret, &fixture.token().await?] {
+        assert!(!page.out.contains(secret.as_str()) && !page.err.contains(secret.as_str()));
+    }
+    let offline = run(&fixture, &["check", NAME, "--offline"]).await?;
+    assert!(offline.code == 0 && offline.out.contains("the signature is not checked"), "{offline:?}");
+    // a user who may read nothing learns what could not be checked
+    let stranger = run(&fixture, &["check", NAME, "--as", "stranger"]).await?;
+    assert!(stranger.code == 2 && stranger.err.contains("forbidden"), "{stranger:?}");
+    fixture.namespace.kubectl(&["create", "role", "reader", "--verb=get", "--resource=itcred"]).await?;
+    fixture.namespace.kubectl(&["create", "rolebinding", "reader", "--role=reader", "--user=reader"]).await?;
+    let reader = run(&fixture, &["check", NAME, "--as", "reader"]).await?;
+    assert!(reader.out.matches("unknown ").count() >= 4 && reader.out.contains("could not be checked"), "{reader:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn plugin_check_finds_what_is_wrong() -> Result<()> {
+    let mut fixture = is_ready_with_a_leader("plugin-wrong").await?;
+    let authority = fixture.namespace.name.clone();
+    for (spec, reason) in [
+        (json!({"allowedScopes": ["other"]}), "ScopeNotAllowed"),
+        (json!({"allowedScopes": null, "allowedNamespaces": {"matchLabels": {"a": "b"}}}), "NamespaceNotAllowed"),
+        (json!({"allowedNamespaces": null, "audiences": ["https://other.example.com"]}), "TokenRejected"),
+        (json!({"audiences": []}), ""),
+    ] {
+        fixture.patch_authority(&authority, &spec).await?;
+        // an operator may report the same a moment later
+        let found = fixture
+            .eventually(reason, PATIENCE, async || {
+                let (code, reasons, report) = reasons(&fixture).await.ok()?;
+                let is_found = if reason.is_empty() { code == 0 } else { reasons.iter().any(|found| found == reason) };
+                is_found.then_some((code, report))
+            })
+            .await?;
+        assert_eq!(found.0, i32::from(!reason.is_empty()), "{found:?}");
+    }
+    fixture.client.client_secret = "wrong".to_owned();
+    fixture.apply_client_secret().await?;
+    fixture.wait_condition("Renewed", "False", "InvalidClient", PATIENCE).await?;
+    assert!(reasons(&fixture).await?.1.contains(&"InvalidClient".to_owned()));
+    fixture.namespace.kubectl(&["delete", "secret", "agent-client"]).await?;
+    assert!(reasons(&fixture).await?.1.contains(&"ClientCredentialsNotFound".to_owned()));
+    fixture.delete_authority(&authority).await?;
+    assert!(reasons(&fixture).await?.1.contains(&"AuthorityNotFound".to_owned()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn plugin_lint_finds_stale_readers_in_the_cluster_and_in_files() -> Result<()> {
+    let fixture = Fixture::ready("plugin-lint").await?;
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "app"},
+        "spec": {"selector": {"matchLabels": {"app": "app"}}, "template": {
+            "metadata": {"labels": {"app": "app"}},
+            "spec": {"containers": [{"name": "main", "image": "example.com/app", "env": [
+                {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": NAME, "key": "access_token"}}},
+            ]}]},
+        }},
+    });
+    fixture.namespace.apply(&deployment).await?;
+    let found = run(&fixture, &["lint", "-o", "json"]).await?;
+    assert_eq!(found.code, 1, "{found:?}");
+    let report = found.json()?;
+    assert_eq!(report["findings"][0]["rule"], "env", "{report}");
+    assert_eq!(report["findings"][0]["object"], "Deployment/app");
+    assert_eq!(report["unread"], json!([]), "{report}");
+
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("app.yaml"), deployment.to_string())?;
+    let credential = fixture.namespace.credential(NAME, &json!({}));
+    std::fs::write(folder.path().join("credential.json"), credential.to_string())?;
+    let mut lint = Command::new(plugin()?);
+    lint.args(["lint", "-f"]).arg(folder.path()).env("KUBECONFIG", "/does/not/exist");
+    let of_files = finished(lint.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?).await?;
+    assert!(of_files.code == 1 && of_files.out.contains("env: container main"), "{of_files:?}");
+
+    // no Secret of an operator at all
+    let empty = testbed::namespace::Namespace::new("plugin-empty").await?;
+    let mut lint = command(&fixture, &["lint", "-o", "json"])?;
+    let nothing = finished(lint.args(["--namespace", &empty.name]).spawn()?).await?;
+    assert_eq!(nothing.json()?["unread"], json!([]), "{nothing:?}");
+
+    // a Secret whose credential is gone, and a user who may not list Secrets
+    fixture.namespace.kubectl(&["delete", "deployment", "app"]).await?;
+    fixture.namespace.orphan(NAME).await?;
+    let orphaned = run(&fixture, &["lint"]).await?;
+    assert!(orphaned.code == 1 && orphaned.out.contains("noCredential"), "{orphaned:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn plugin_lint_reads_more_objects_than_a_page_holds() -> Result<()> {
+    const PODS: usize = 520;
+    let fixture = Fixture::ready("plugin-pages").await?;
+    let variable = json!({"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": NAME, "key": "access_token"}}});
+    let pods = (0..PODS).map(|number| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("app-{number}")},
+            "spec": {"containers": [{"name": "main", "image": "example.com/app", "env": [variable]}]},
+        })
+    });
+    fixture.namespace.create_all(pods, 16).await?;
+    let report = run(&fixture, &["lint", "-o", "json"]).await?.json()?;
+    assert_eq!(report["workloads"], PODS, "{}", report["unread"]);
+    assert_eq!(report["findings"].as_array().map(Vec::len), Some(PODS));
+    Ok(())
+}
+
+#[tokio::test]
+async fn plugin_rotates_a_client_secret_and_no_token_is_lost() -> Result<()> {
+    let mut fixture = Fixture::ready("plugin-rotate").await?;
+    let spec = json!({"clientCredentialsRef": {"name": "agent-client"}});
+    fixture.namespace.apply(&fixture.namespace.credential("sibling", &spec)).await?;
+    fixture.wait_condition_of("sibling", "Ready", "True", "TokenValid", PATIENCE).await?;
+    let first = fixture.token().await?;
+
+    // a secret that the authority does not accept: the token stays
+    let wrong = rotate(&mut fixture, "not the right secret", false).await?;
+    assert_eq!(wrong.code, 1, "{wrong:?}");
+    assert!(wrong.err.contains("InvalidClient") && wrong.out.contains("no token with the new secret"), "{wrong:?}");
+    assert_ne!(fixture.token().await?, first, "it was renewed before");
+    fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE).await?;
+
+    let right = rotate(&mut fixture, "the right secret", true).await?;
+    assert_eq!(right.code, 0, "{right:?}");
+    assert_eq!(right.out.matches("new token with the new secret").count(), 2, "the sibling too: {right:?}");
+    assert!(right.out.contains("there was time until"), "{right:?}");
+    let secret = fixture.namespace.get("secret", "agent-client").await?.context("no client Secret")?;
+    assert_eq!(testbed::namespace::data(&secret)?["client_secret"], "the right secret");
+    let metadata = secret["metadata"].to_string();
+    assert!(!metadata.contains("the right secret") && !metadata.contains("dGhlIHJpZ2h0"), "{metadata}");
+    for ran in [&wrong, &right] {
+        for text in [&ran.out, &ran.err] {
+            assert!(!text.contains("right secret"), "{ran:?}");
+        }
+    }
+    // what cannot be a secret is not written
+    let spaces = rotate(&mut fixture, " with spaces ", false).await?;
+    assert!(spaces.code == 2 && spaces.err.contains("nothing was written"), "{spaces:?}");
+    Ok(())
+}
+
+/// Rotates as a user does: waits for the second step, regenerates the secret at the server, and writes it.
+async fn rotate(fixture: &mut Fixture, secret: &str, is_registered: bool) -> Result<Ran> {
+    let mut command = command(fixture, &["rotate", NAME, "--timeout", "30s"])?;
+    let mut child = command.stdin(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(child.stderr.take().context("standard error")?).lines();
+    let mut said = String::new();
+    let step = tokio::time::timeout(LIMIT, async {
+        while let Some(line) = lines.next_line().await? {
+            let is_second = line.starts_with("Step 2");
+            said.push_str(&format!("{line}\n"));
+            if is_second {
+                break;
+            }
+        }
+        anyhow::Ok(())
+    });
+    step.await.context("no second step")??;
+    if is_registered {
+        fixture.client.client_secret = secret.to_owned();
+        fixture.register().await?;
+    }
+    let mut input = child.stdin.take().context("standard input")?;
+    input.write_all(format!("{secret}\n").as_bytes()).await?;
+    drop(input);
+    let rest = async {
+        let mut rest = String::new();
+        while let Some(line) = lines.next_line().await? {
+            rest.push_str(&format!("{line}\n"));
+        }
+        anyhow::Ok(rest)
+    };
+    let (ran, rest) = tokio::join!(finished(child), rest);
+    let ran = ran?;
+    Ok(Ran { err: said + &rest?, ..ran })
+}
+
+#[tokio::test]
+async fn kubectl_finds_the_plugin_and_completes_names() -> Result<()> {
+    let fixture = Fixture::ready("plugin-kubectl").await?;
+    let folder = tempfile::tempdir()?;
+    std::os::unix::fs::symlink(plugin()?, folder.path().join("kubectl-itcred"))?;
+    let script = run(&fixture, &["completion", "kubectl"]).await?;
+    let completer = folder.path().join("kubectl_complete-itcred");
+    std::fs::write(&completer, script.out)?;
+    std::fs::set_permissions(&completer, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap_or_default());
+    let kubectl = async |arguments: &[&str]| {
+        let mut kubectl = Command::new(&fixture.namespace.testbed.kubectl);
+        kubectl.args(arguments).env("PATH", &path).env("KUBECONFIG", &fixture.namespace.testbed.kubeconfig);
+        kubectl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        finished(kubectl.spawn()?).await
+    };
+    let namespace = fixture.namespace.name.as_str();
+    let status = kubectl(&["itcred", "status", "-n", namespace]).await?;
+    assert!(status.code == 0 && status.out.contains("agent   Ok"), "{status:?}");
+    let completed = kubectl(&["__complete", "itcred", "check", "-n", namespace, ""]).await?;
+    assert!(completed.out.lines().any(|line| line == NAME) && completed.out.contains(":4"), "{completed:?}");
+    let commands = kubectl(&["__complete", "itcred", "ti"]).await?;
+    assert!(commands.out.starts_with("timeline\t"), "{commands:?}");
+    let wrong = kubectl(&["itcred", "unknown"]).await?;
+    assert_eq!(wrong.code, 2, "{wrong:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn plugin_ends_wrong_use_and_missing_permissions_with_one_line() -> Result<()> {
+    let fixture = Fixture::ready("plugin-misuse").await?;
+    let folder = tempfile::tempdir()?;
+    let silent = folder.path().join("silent");
+    testbed::control_plane::write_kubeconfig(&silent, "https://127.0.0.1:1", b"", "token")?;
+    let silent = silent.display().to_string();
+    for (arguments, text) in [
+        (&["check", "../secrets/x"][..], "is no name of an object"),
+        (&["token", "UPPER"], "is no name of an object"),
+        (&["renew", "missing"], "there is no ITwinServiceCredential missing"),
+        (&["suspend", "-l", "team=unknown"], "no ITwinServiceCredential is chosen"),
+        (&["status", "-l", "a in b"], "ITwinServiceCredentials: "),
+        (&["status", "--context", "unknown"], "unknown"),
+        (&["status", "--kubeconfig", "/does/not/exist"], "/does/not/exist"),
+        (&["status", "--kubeconfig", &silent], "no connection"),
+        (&["lint", "-f", "/does/not/exist"], "/does/not/exist"),
+        (&["rotate", NAME, "--expires-at", "tomorrow"], "RFC 3339"),
+    ] {
+        let ran = run(&fixture, arguments).await?;
+        assert!(ran.code == 2 && ran.out.is_empty() && ran.err.contains(text), "{arguments:?}: {ran:?}");
+    }
+    let requests = fixture.token_requests().await?.len();
+    for arguments in [
+        &["status"][..],
+        &["timeline", NAME],
+        &["renew", NAME],
+        &["suspend", NAME],
+        &["resume", "--all"],
+        &["token", NAME, "--raw"],
+        &["check", NAME],
+        &["lint"],
+        &["rotate", NAME],
+    ] {
+        let ran = run(&fixture, &[arguments, &["--as", "stranger"]].concat()).await?;
+        assert!(ran.code == 2 && ran.out.is_empty() && ran.err.contains("stranger"), "{arguments:?}: {ran:?}");
+        assert_eq!(ran.err.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{ran:?}");
+    }
+    assert_eq!(fixture.token_requests().await?.len(), requests);
+    // a user who may read credentials and no Secrets
+    fixture.namespace.kubectl(&["create", "role", "viewer", "--verb=get,list", "--resource=itcred"]).await?;
+    fixture.namespace.kubectl(&["create", "rolebinding", "viewer", "--role=viewer", "--user=viewer"]).await?;
+    let refused = run(&fixture, &["token", NAME, "--raw", "--as", "viewer"]).await?;
+    assert!(refused.code == 2 && refused.out.is_empty() && refused.err.contains("secrets"), "{refused:?}");
+    let linted = run(&fixture, &["lint", "--as", "viewer", "-o", "json"]).await?;
+    let unread = linted.json()?["unread"].as_array().map_or(0, Vec::len);
+    assert!(linted.code == 0 && unread >= 6, "what was not read is named: {linted:?}");
+    let empty = run(&fixture, &["status", "-l", "team=unknown"]).await?;
+    assert!(empty.code == 0 && empty.out.is_empty() && empty.err.contains("No ITwinServiceCredentials"), "{empty:?}");
+    // a rotation without a new secret writes nothing
+    let before = fixture.namespace.get("secret", "agent-client").await?;
+    let without = run(&fixture, &["rotate", NAME]).await?;
+    assert!(without.code == 2 && without.err.contains("it is empty"), "{without:?}");
+    assert_eq!(fixture.namespace.get("secret", "agent-client").await?, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn plugin_prints_nothing_that_a_terminal_obeys() -> Result<()> {
+    let mut fixture = Fixture::ready("plugin-hostile").await?;
+    fixture.stop();
+    let hostile = "a\u{1b}[2Jb\u{202e}c\u{7}\nd";
+    let failed = json!({"type": "Renewed", "status": "False", "reason": "ServerError", "message": hostile,
+                        "lastTransitionTime": "2026-11-24T19:00:00Z"});
+    let failure = json!({"time": "2026-11-24T19:00:00Z", "reason": "ServerError", "message": hostile});
+    let patch =
+        json!({"status": {"conditions": [failed], "lastFailure": failure, "consecutiveFailures": 1}}).to_string();
+    let namespace = &fixture.namespace;
+    namespace.kubectl(&["patch", "itcred", NAME, "--subresource=status", "--type=merge", "-p", &patch]).await?;
+    for command in ["status", "timeline", "check"] {
+        for form in ["table", "wide", "json", "yaml"] {
+            // `run` looks for the escape character
+            let ran = if command == "status" {
+                run(&fixture, &[command, "-o", form]).await?
+            } else {
+                run(&fixture, &[command, NAME, "-o", form]).await?
+            };
+            for text in [&ran.out, &ran.err] {
+                assert!(!text.contains(['\u{202e}', '\u{7}', '\u{1b}']) && !text.contains("\\u001b"), "{ran:?}");
+            }
+            let is_shown = ran.out.contains("a?[2Jb?c? d");
+            assert!(is_shown || (command, form) == ("status", "table"), "{command} {form}: {ran:?}");
+        }
+    }
+    Ok(())
+}
