@@ -31,7 +31,7 @@ E2E_IMAGE := target/image/itwin-credential-operator.tar
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build everything.
@@ -55,6 +55,24 @@ test: tests ## Run all tests, with a real API server and authorization server.
 ifeq ($(ARGS),)
 	@$(MAKE) --no-print-directory e2e
 endif
+
+# The older Kubernetes versions: each has its pins in crates/testbed/tools/kubernetes-VERSION.
+KUBERNETES_VERSIONS ?= \
+	$(sort $(patsubst crates/testbed/tools/kubernetes-%,%,$(wildcard crates/testbed/tools/kubernetes-*)))
+MATRIX_TESTS := --test chart --test cluster --test installation --test tenants
+
+.PHONY: matrix
+matrix: build ## Run the tests with an API server on each older Kubernetes version, or on those of KUBERNETES_VERSIONS.
+	$(CARGO) test --locked $(MATRIX_TESTS) --no-run
+	@failed=; for version in $(KUBERNETES_VERSIONS); do \
+		echo "matrix: Kubernetes $$version"; \
+		if KUBERNETES_VERSION=$$version $(TESTBED) run -- $(CARGO) test --locked $(MATRIX_TESTS) --no-fail-fast -- \
+			--test-threads $(TEST_THREADS) $(ARGS); then \
+			echo "matrix: Kubernetes $$version: passed"; \
+		else \
+			echo "matrix: Kubernetes $$version: FAILED"; failed="$$failed $$version"; \
+		fi; \
+	done; test -z "$$failed" || { echo "matrix: FAILED on$$failed"; exit 1; }
 
 .PHONY: e2e
 e2e: test-build ## Install the chart and the image on a real node and check that a pod can use its token (needs root and Linux).
@@ -82,7 +100,8 @@ image: ## Build the image; PREBUILT=1 uses no base image, ARCH=arm64 selects the
 
 .PHONY: unit
 unit: ## Run the tests that need no server.
-	$(CARGO) test --locked --workspace --lib --test crds --test docs --test hostile --test monitoring --test tidy
+	$(CARGO) test --locked --workspace --lib --test crds --test docs --test hostile --test monitoring \
+		--test packaging --test tidy
 
 .PHONY: simulate
 simulate: ## Play N scenarios (default 1000) of the simulation; each failing seed is printed.
@@ -92,9 +111,9 @@ simulate: ## Play N scenarios (default 1000) of the simulation; each failing see
 check: ## Check format, lints, licenses, generated files, documentation and prose.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
-	$(CARGO) test --locked --quiet --test crds --test docs --test hostile --test monitoring --test tidy
+	$(CARGO) test --locked --quiet --test crds --test docs --test hostile --test monitoring --test packaging --test tidy
 	node charts/values-table.mjs --check
-	@$(MAKE) --no-print-directory prose
+	@$(MAKE) --no-print-directory prose workflows
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		$(CARGO) deny --offline --locked check bans licenses sources; \
 	else \
@@ -112,7 +131,29 @@ $(VALE): tools/vale/go.mod tools/vale/go.sum
 prose: $(VALE) ## Check spelling and style of the documentation.
 	@# the API reference is generated from code
 	@$(VALE) --config tools/vale/vale.ini --output line --glob '!docs/api-reference.md' \
-		README.md CONTRIBUTING.md SECURITY.md docs examples charts
+		$(filter-out CHANGELOG.md,$(wildcard *.md)) docs examples charts
+
+ACTIONLINT := target/tools/actionlint
+$(ACTIONLINT): tools/actionlint/go.mod tools/actionlint/go.sum
+	@echo "building actionlint (about 30 seconds, once)"
+	@mkdir -p $(@D)
+	cd tools/actionlint && CGO_ENABLED=0 GOWORK=off go build -trimpath -ldflags '-s -w' -o $(abspath $@) \
+		github.com/rhysd/actionlint/cmd/actionlint
+
+# Installed from one pinned package in a folder of its own.
+ZIZMOR := target/tools/zizmor/bin/zizmor
+$(ZIZMOR): tools/zizmor/requirements.txt
+	@python3 -m venv target/tools/zizmor && target/tools/zizmor/bin/pip install --quiet --require-hashes --requirement $<
+	@touch $@
+
+.PHONY: workflows
+workflows: $(ACTIONLINT) ## Check the workflows in .github: their syntax, and their security where zizmor can be installed.
+	$(ACTIONLINT)
+	@if $(MAKE) --no-print-directory $(ZIZMOR); then \
+		$(ZIZMOR) --offline --quiet --persona pedantic .github/workflows; \
+	else \
+		echo "workflows: zizmor SKIPPED: Python 3 with venv and pip is needed to install it"; \
+	fi
 
 .PHONY: bench
 N ?= 1000
@@ -127,7 +168,61 @@ plot: ## Draw docs/scale.svg from docs/measurements (needs jq and gnuplot).
 
 .PHONY: audit
 audit: ## Check dependencies against the advisory database (needs network access and cargo-deny).
-	$(CARGO) deny --locked check advisories
+	PATH="$(abspath target/tools/bin):$$PATH" $(CARGO) deny --locked check advisories
+
+.PHONY: audit-tools
+audit-tools: ## Install cargo-deny for `make audit`.
+	$(CARGO) install --locked --root target/tools cargo-deny@0.20.2
+
+COSIGN := target/tools/cosign
+$(COSIGN): tools/cosign/go.mod tools/cosign/go.sum
+	@echo "building cosign (about 5 minutes, once)"
+	@mkdir -p $(@D)
+	cd tools/cosign && CGO_ENABLED=0 GOWORK=off go build -trimpath -ldflags '-s -w' -o $(abspath $@) \
+		github.com/sigstore/cosign/v3/cmd/cosign
+
+HELM := target/tools/helm
+$(HELM): crates/testbed/tools/helm/go.mod crates/testbed/tools/helm/go.sum
+	@echo "building helm (about 2 minutes, once)"
+	@mkdir -p $(@D)
+	cd crates/testbed/tools/helm && CGO_ENABLED=0 GOWORK=off go build -trimpath -ldflags '-s -w' -o $(abspath $@) \
+		helm.sh/helm/v4/cmd/helm
+
+# Installs Debian packages that are missing, as root or with sudo.
+define packages
+	@dpkg --status $(1) >/dev/null 2>&1 || { \
+		sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
+		$$sudo apt-get update && $$sudo apt-get install --yes --no-install-recommends $(1); \
+	}
+endef
+
+.PHONY: release-tools
+release-tools: publish-tools ## Install what `make release` needs (Debian packages as root or with sudo).
+	$(CARGO) install --locked --root target/tools cargo-auditable@0.7.7 cargo-cyclonedx@0.5.9
+	rustup target add aarch64-unknown-linux-gnu
+	$(call packages,buildah ca-certificates gcc-aarch64-linux-gnu qemu-user-static)
+
+.PHONY: publish-tools
+publish-tools: $(COSIGN) $(HELM) ## Install what the steps of `make release` need that publish and verify.
+	$(call packages,jq skopeo)
+
+# What `release` does: everything, or only a part (RELEASING.md).
+RELEASE_STEPS ?= build publish
+
+.PHONY: release
+release: ## Build VERSION reproducibly, push it to RELEASE_REGISTRY, sign and verify it; DRY_RUN=1 prints the commands only.
+	@scripts/release $(if $(DRY_RUN),--dry-run) "$(VERSION)" $(RELEASE_STEPS)
+
+REGISTRY := target/tools/registry
+$(REGISTRY): tools/registry/go.mod tools/registry/go.sum
+	@echo "building the registry (about 1 minute, once)"
+	@mkdir -p $(@D)
+	cd tools/registry && CGO_ENABLED=0 GOWORK=off go build -trimpath -ldflags '-s -w' -o $(abspath $@) \
+		github.com/distribution/distribution/v3/cmd/registry
+
+.PHONY: release-test
+release-test: release-tools $(REGISTRY) ## Make a release for a registry on this machine and verify it; REBUILD=1 compiles twice.
+	RELEASE_ARCHS="$(RELEASE_ARCHS)" REBUILD=$(REBUILD) scripts/release-test
 
 .PHONY: fuzz
 FUZZ_SECONDS ?= 60

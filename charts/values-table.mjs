@@ -5,7 +5,9 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-const chart = join(dirname(fileURLToPath(import.meta.url)), "itwin-credential-operator");
+const named = process.argv.indexOf("--chart");
+const chart = named > 0 ? process.argv[named + 1]
+  : join(dirname(fileURLToPath(import.meta.url)), "itwin-credential-operator");
 const [begin, end] = ["<!-- values: begin -->", "<!-- values: end -->"];
 
 const lines = readFileSync(join(chart, "values.yaml"), "utf8").split("\n");

@@ -29,7 +29,7 @@ use serde_json::Value;
 /// The longest line of prose.
 const WIDTH: usize = 120;
 /// Flags of other programs that are alone in a code span.
-const FLAGS_OF_OTHERS: [&str; 14] = [
+const FLAGS_OF_OTHERS: [&str; 18] = [
     // kubectl
     "namespace",
     "all-namespaces",
@@ -44,6 +44,12 @@ const FLAGS_OF_OTHERS: [&str; 14] = [
     "server-side",
     "force-conflicts",
     "rollback-on-failure",
+    // cosign
+    "key",
+    "insecure-ignore-tlog",
+    "private-infrastructure",
+    // kube-state-metrics
+    "custom-resource-state-config-file",
     // kind
     "name",
     // kube-apiserver

@@ -15,10 +15,17 @@ use tokio::process::Command;
 
 use crate::{keycloak::java_arguments, output};
 
+/// The Go module of the newest Kubernetes version. That of an older one has its minor version as a suffix:
+/// `scripts/kubernetes-module` writes it.
+const NEWEST: &str = "kubernetes";
+/// Names the minor version of Kubernetes to test on, such as 1.33. None or an empty one is the newest.
+const VERSION: &str = "KUBERNETES_VERSION";
+
 /// Packages of the Go module `tools/kubernetes`, the names of their programs, and the approximate time of a first
-/// build.
-const KUBERNETES: [(&str, &str, &str); 4] = [
-    ("go.etcd.io/etcd/server/v3", "etcd", "half a minute"),
+/// build. All versions of Kubernetes share this etcd.
+const ETCD: [(&str, &str, &str); 1] = [("go.etcd.io/etcd/server/v3", "etcd", "half a minute")];
+/// The same for the Go module of each Kubernetes version.
+const KUBERNETES: [(&str, &str, &str); 3] = [
     ("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver", "3 minutes"),
     ("k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager", "1 minute"),
     ("k8s.io/kubernetes/cmd/kubectl", "kubectl", "15 seconds"),
@@ -64,6 +71,7 @@ const KEYCLOAK_WITHIN: Duration = Duration::from_secs(600);
 
 /// Paths of the programs.
 pub struct Tools {
+    etcd: PathBuf,
     kubernetes: PathBuf,
     helm: PathBuf,
     helm3: PathBuf,
@@ -81,9 +89,15 @@ impl Tools {
     /// Fails if Go, Node or npm is missing, or a build fails.
     pub async fn ready() -> Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let kubernetes = kubernetes_module(&here.join("tools"), &version())?;
         let (cache, _lock) = locked_cache()?;
         // two at a time: a program is linked by one thread
-        let kubernetes = async { go_programs(&here.join("tools/kubernetes"), &cache, &KUBERNETES, "").await };
+        let control_plane = async {
+            anyhow::Ok([
+                go_programs(&here.join("tools").join(NEWEST), &cache, &ETCD, "").await?,
+                go_programs(&kubernetes, &cache, &KUBERNETES, "").await?,
+            ])
+        };
         let others = async {
             anyhow::Ok([
                 go_programs(&here.join("tools/helm"), &cache, &HELM, "").await?,
@@ -94,15 +108,15 @@ impl Tools {
                 npm_packages(&here.join("authority"), &cache).await?,
             ])
         };
-        let (kubernetes, [helm, helm3, alertmanager, prometheus, lua, authority]) =
-            tokio::try_join!(kubernetes, others)?;
-        Ok(Self { kubernetes, helm, helm3, prometheus, alertmanager, lua, authority })
+        let ([etcd, kubernetes], [helm, helm3, alertmanager, prometheus, lua, authority]) =
+            tokio::try_join!(control_plane, others)?;
+        Ok(Self { etcd, kubernetes, helm, helm3, prometheus, alertmanager, lua, authority })
     }
 
     /// A program of the control plane.
     #[must_use]
     pub fn kubernetes(&self, name: &str) -> PathBuf {
-        self.kubernetes.join(name)
+        if name == ETCD[0].1 { self.etcd.join(name) } else { self.kubernetes.join(name) }
     }
 
     /// Helm.
@@ -148,9 +162,13 @@ impl NodeTools {
     /// Builds what is not in the cache.
     ///
     /// # Errors
-    /// Fails if Go is missing, or a build fails.
+    /// Fails if Go is missing, a build fails, or an older Kubernetes version is selected.
     pub async fn ready() -> Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let kubernetes = kubernetes_module(&here.join("tools"), &version())?;
+        if !kubernetes.ends_with(NEWEST) {
+            bail!("a node has the newest Kubernetes version only: unset {VERSION}");
+        }
         let (cache, _lock) = locked_cache()?;
         Ok(Self {
             node: go_programs(&here.join("tools/node"), &cache, &NODE, "").await?,
@@ -211,6 +229,33 @@ fn locked_cache() -> Result<(PathBuf, File)> {
     let lock = File::create(cache.join("lock"))?;
     lock.lock().context("the cache cannot be locked")?;
     Ok((cache, lock))
+}
+
+/// The selected Kubernetes version.
+fn version() -> String {
+    std::env::var(VERSION).unwrap_or_default()
+}
+
+/// The Go module that pins a minor version of Kubernetes.
+fn kubernetes_module(tools: &Path, version: &str) -> Result<PathBuf> {
+    let newest = tools.join(NEWEST);
+    let pinned = pinned_version(&newest.join("go.mod"), "k8s.io/kubernetes")?.unwrap_or_default();
+    let minor = pinned.trim_start_matches('v').rsplit_once('.').map_or("", |(minor, _)| minor);
+    if version.is_empty() || version == minor {
+        return Ok(newest);
+    }
+    let mut known = vec![minor.to_owned()];
+    for entry in std::fs::read_dir(tools)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        match name.strip_prefix(&format!("{NEWEST}-")) {
+            Some(found) if found == version => return Ok(entry.path()),
+            Some(found) => known.push(found.to_owned()),
+            None => {}
+        }
+    }
+    known.sort();
+    bail!("{VERSION} is {version:?}; the testbed has {}", known.join(", "))
 }
 
 fn cache() -> Result<PathBuf> {
@@ -290,6 +335,40 @@ async fn npm_packages(source: &Path, cache: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn tools() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tools")
+    }
+
+    #[test]
+    fn kubernetes_version_selects_its_own_pins() -> Result<()> {
+        for entry in std::fs::read_dir(tools())? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let Some(minor) = name.strip_prefix("kubernetes-") else { continue };
+            let module = kubernetes_module(&tools(), minor)?;
+            assert!(module.ends_with(&name), "{minor} is {}", module.display());
+            let pinned = pinned_version(&module.join("go.mod"), "k8s.io/kubernetes")?.unwrap_or_default();
+            assert!(pinned.starts_with(&format!("v{minor}.")), "{name} pins {pinned}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn newest_kubernetes_version_is_the_default() -> Result<()> {
+        let newest = kubernetes_module(&tools(), "")?;
+        assert!(newest.ends_with(NEWEST));
+        let pinned = pinned_version(&newest.join("go.mod"), "k8s.io/kubernetes")?.unwrap_or_default();
+        let (minor, _) = pinned.trim_start_matches('v').rsplit_once('.').context("no version is pinned")?;
+        assert_eq!(kubernetes_module(&tools(), minor)?, newest);
+        Ok(())
+    }
+
+    #[test]
+    fn kubernetes_version_that_is_not_pinned_is_refused_with_those_that_are() {
+        let error = kubernetes_module(&tools(), "1.2").map_err(|error| error.to_string());
+        let message = error.expect_err("there is no such version");
+        assert!(message.contains("1.2") && message.contains("1.30"), "{message}");
+    }
 
     #[test]
     fn script_compiles_what_this_file_links() {

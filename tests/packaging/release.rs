@@ -1,0 +1,144 @@
+//! The steps of a release, as far as they need neither a build nor a registry.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use crate::{chart, project, read, yaml};
+
+const REGISTRY: &str = "registry.example.com/team";
+
+fn version() -> String {
+    yaml(&read(chart().join("Chart.yaml")))["version"].as_str().expect("a version").to_owned()
+}
+
+/// Runs scripts/release without the settings of the caller.
+fn release(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+    let mut command = Command::new("scripts/release");
+    command.current_dir(project()).args(arguments);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RELEASE_") || name.starts_with("COSIGN_")) {
+        command.env_remove(name);
+    }
+    command.envs(settings.iter().copied()).output().expect("bash")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What a release would run.
+fn commands(steps: &[&str], settings: &[(&str, &str)]) -> Vec<String> {
+    let version = version();
+    let arguments: Vec<&str> = ["--dry-run", &version].into_iter().chain(steps.iter().copied()).collect();
+    let output = release(&arguments, settings);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout).lines().filter_map(|line| line.strip_prefix("+ ")).map(str::to_owned).collect()
+}
+
+/// Where in a list of commands one is that contains all of these words.
+fn position(commands: &[String], words: &[&str]) -> usize {
+    let found = commands.iter().position(|command| words.iter().all(|word| command.contains(word)));
+    found.unwrap_or_else(|| panic!("no command contains {words:?}:\n{}", commands.join("\n")))
+}
+
+#[test]
+fn release_builds_before_it_pushes_and_verifies_what_it_signed() {
+    let steps = ["binaries", "image", "chart", "sbom", "provenance", "checksums", "publish"];
+    let commands = commands(&steps, &[("RELEASE_REGISTRY", REGISTRY), ("COSIGN_KEY", "cosign.key")]);
+    let order = [
+        position(&commands, &["cargo auditable build", "x86_64"]),
+        position(&commands, &["cargo auditable build", "aarch64"]),
+        position(&commands, &["manifest push"]),
+        position(&commands, &["release-chart.mjs", REGISTRY, "sha256:"]),
+        position(&commands, &["helm package"]),
+        position(&commands, &["cargo cyclonedx"]),
+        position(&commands, &["SHA256SUMS"]),
+        position(&commands, &["skopeo copy", "--preserve-digests", REGISTRY]),
+        position(&commands, &["helm push", REGISTRY]),
+        position(&commands, &["cosign sign ", "cosign.key"]),
+        position(&commands, &["cosign sign-blob", "SHA256SUMS"]),
+        position(&commands, &["cosign verify-blob", "cosign.pub"]),
+        position(&commands, &["cosign verify ", "charts"]),
+        position(&commands, &["helm pull"]),
+    ];
+    assert!(order.is_sorted(), "{order:?}\n{}", commands.join("\n"));
+}
+
+#[test]
+fn image_is_signed_by_its_digest_and_never_by_a_tag() {
+    let commands = commands(&["sign"], &[("RELEASE_REGISTRY", REGISTRY), ("RELEASE_SIGNING", "keyless")]);
+    let signed = commands.iter().filter(|command| command.starts_with("cosign ") && command.contains(REGISTRY));
+    assert!(signed.clone().count() >= 4, "{}", commands.join("\n"));
+    for command in signed {
+        assert!(command.contains("@sha256:"), "{command}");
+    }
+}
+
+#[test]
+fn release_that_must_be_signed_names_what_is_missing() {
+    let version = version();
+    let missing = |settings: &[(&str, &str)]| {
+        let output = release(&["--dry-run", &version, "sign", "verify"], settings);
+        assert!(!output.status.success());
+        text(&output.stderr)
+    };
+    assert!(missing(&[]).contains("RELEASE_REGISTRY"));
+    assert!(missing(&[("RELEASE_REGISTRY", REGISTRY)]).contains("COSIGN_KEY"));
+    let keyless = [("RELEASE_REGISTRY", REGISTRY), ("RELEASE_SIGNING", "keyless")];
+    assert!(missing(&keyless).contains("RELEASE_IDENTITY"));
+}
+
+#[test]
+fn release_refuses_a_version_that_is_not_everywhere() {
+    for wrong in ["99.0.0", "1.0", "v1.0.0", ""] {
+        let output = release(&["--dry-run", wrong, "check"], &[("RELEASE_UNTAGGED", "1")]);
+        assert!(!output.status.success(), "{wrong:?} was accepted");
+        let message = text(&output.stderr);
+        assert!(message.contains(wrong) && message.starts_with("release: "), "{message}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("created");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("copied");
+        }
+    }
+}
+
+fn node(arguments: &[&str]) -> Output {
+    Command::new("node").current_dir(project()).args(arguments).output().expect("Node.js")
+}
+
+#[test]
+fn chart_of_a_release_names_its_image_by_digest() {
+    let folder: PathBuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join("release-chart");
+    let _ = std::fs::remove_dir_all(&folder);
+    copy(&chart(), &folder);
+    let (path, digest) = (folder.display().to_string(), format!("sha256:{}", "0123456789abcdef".repeat(4)));
+    let repository = format!("{REGISTRY}/itwin-credential-operator");
+    let arguments = ["charts/release-chart.mjs", &path, &repository, "9.8.7", &digest, "amd64 arm64"];
+    let output = node(&arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let output = node(&["charts/values-table.mjs", "--chart", &path]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+
+    let values = yaml(&read(folder.join("values.yaml")));
+    assert_eq!(values["image"]["repository"], repository.as_str());
+    assert_eq!(values["image"]["digest"], digest.as_str());
+    let metadata = yaml(&read(folder.join("Chart.yaml")));
+    let images = yaml(metadata["annotations"]["artifacthub.io/images"].as_str().expect("images"));
+    assert_eq!(images[0]["image"], format!("{repository}:9.8.7@{digest}").as_str());
+    assert_eq!(images[0]["platforms"], serde_json::json!(["linux/amd64", "linux/arm64"]));
+    assert!(read(folder.join("README.md")).contains(&digest), "the table of values is not that of the release");
+    assert!(!read(folder.join("values.yaml")).contains("No registry serves an image yet"));
+
+    // a second time there is nothing to replace: that is an error, not a chart with a wrong image
+    assert!(!node(&arguments).status.success());
+}
