@@ -37,8 +37,13 @@ help: ## List the targets.
 build: ## Build everything.
 	$(CARGO) build --locked --workspace
 
+.PHONY: first-build
+first-build:
+	@test -e $(OPERATOR) || echo "The first run compiles the operator into target/ (about 3 minutes on 2 cores), and then" \
+		"says what else it builds, and where it keeps it."
+
 .PHONY: demo
-demo: build ## Show the main task on a local cluster, step by step; KEEP=1 leaves the cluster running.
+demo: first-build build ## Show the main task on a local cluster, step by step; KEEP=1 leaves the cluster running.
 	$(TESTBED) demo $(OPERATOR)
 
 # With the features of the tests, which differ from those of `make build`: one build serves programs and tests.

@@ -82,7 +82,7 @@ async fn node() -> ExitCode {
 async fn run_with_node(arguments: &[String]) -> Result<ExitCode> {
     let lacks = machine::lacks().await;
     ensure!(lacks.is_empty(), "this machine cannot run a Kubernetes node: {}", lacks.join("; "));
-    tools::Tools::ready().await?;
+    tools::Tools::ready(tools::Needs::Tests).await?;
     tools::NodeTools::ready().await?;
     let inside: Vec<String> = [INSIDE.to_owned()].into_iter().chain(arguments[1..].iter().cloned()).collect();
     machine::in_namespaces(&inside).await

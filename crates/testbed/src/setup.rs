@@ -20,7 +20,7 @@ use crate::{
     output,
     process::Process,
     project,
-    tools::{self, Tools},
+    tools::{self, Needs, Tools},
 };
 
 /// Lifetime of the operator's token, in seconds: longer than any run of the tests.
@@ -85,10 +85,17 @@ impl Running {
 
     async fn start_with(durability: Durability, with_node: bool, with_chart: bool) -> Result<Self> {
         crate::choose_cryptography();
-        let tools = Tools::ready().await?;
-        // only tests use it
-        let keycloak = match (durability, with_chart) {
-            (Durability::Fast, true) => tools::keycloak().await.map_err(|error| format!("{error:#}")),
+        let existing = std::env::var("CLUSTER").ok().filter(|context| !context.is_empty());
+        // the demo and the benchmark run less than the tests do
+        let needs = match (durability, with_node || with_chart, &existing) {
+            (Durability::Fast, true, _) => Needs::Tests,
+            (_, _, Some(_)) => Needs::Clients,
+            (_, _, None) => Needs::Cluster,
+        };
+        let tools = Tools::ready(needs).await?;
+        // pods have no use for it
+        let keycloak = match (needs, with_node) {
+            (Needs::Tests, false) => tools::keycloak().await.map_err(|error| format!("{error:#}")),
             _ => Err("it is there for `testbed run` alone".to_owned()),
         };
         let directory = tempfile::Builder::new().prefix("testbed-").tempdir()?;
@@ -96,13 +103,13 @@ impl Running {
             node::prepare(directory.path()).await?;
         }
         let (address, host) = (with_node.then_some(node::ADDRESS), with_node.then_some(node::AUTHORITY));
-        let (control_plane, kubeconfig) = match std::env::var("CLUSTER") {
-            Ok(context) if !context.is_empty() => {
+        let (control_plane, kubeconfig) = match existing {
+            Some(context) => {
                 ensure!(!with_node, "pods run only on a node of the testbed: unset CLUSTER");
                 eprintln!("testbed: using the existing cluster of context {context}");
                 (None, existing_cluster(&tools, &context, directory.path()).await?)
             }
-            _ => {
+            None => {
                 eprintln!("testbed: starting etcd, kube-apiserver and kube-controller-manager");
                 let control_plane = ControlPlane::start(&tools, directory.path(), durability, address).await?;
                 let kubeconfig = control_plane.kubeconfig.clone();
@@ -185,7 +192,7 @@ pub async fn own_control_plane(testbed: &Testbed, name: &str) -> Result<(Control
 /// # Errors
 /// As [`own_control_plane`].
 pub async fn empty_control_plane(testbed: &Testbed, name: &str) -> Result<(ControlPlane, Testbed)> {
-    let tools = Tools::ready().await?;
+    let tools = Tools::ready(Needs::Tests).await?;
     let directory = testbed.directory.join(name);
     std::fs::create_dir_all(&directory)?;
     let control_plane = ControlPlane::start(&tools, &directory, Durability::Fast, None).await?;

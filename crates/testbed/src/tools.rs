@@ -25,11 +25,12 @@ const VERSION: &str = "KUBERNETES_VERSION";
 /// build. All versions of Kubernetes share this etcd.
 const ETCD: [(&str, &str, &str); 1] = [("go.etcd.io/etcd/server/v3", "etcd", "half a minute")];
 /// The same for the Go module of each Kubernetes version.
-const KUBERNETES: [(&str, &str, &str); 3] = [
+const KUBERNETES: [(&str, &str, &str); 2] = [
     ("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver", "3 minutes"),
     ("k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager", "1 minute"),
-    ("k8s.io/kubernetes/cmd/kubectl", "kubectl", "15 seconds"),
 ];
+/// The same, for what also an existing cluster needs.
+const KUBECTL: [(&str, &str, &str); 1] = [("k8s.io/kubernetes/cmd/kubectl", "kubectl", "1 minute")];
 /// The same for the Go module `tools/helm`.
 const HELM: [(&str, &str, &str); 1] = [("helm.sh/helm/v4/cmd/helm", "helm", "1 minute")];
 /// The same for the Go module `tools/helm3`: users have both versions, and they differ in what they wait for.
@@ -69,7 +70,18 @@ const UNPACK: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:unp
 /// A network that loses packets must not hold up the tests that need none.
 const KEYCLOAK_WITHIN: Duration = Duration::from_secs(600);
 
-/// Paths of the programs.
+/// What the programs are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// An authorization server and an existing cluster.
+    Clients,
+    /// Also a cluster of one's own.
+    Cluster,
+    /// Also what only tests run.
+    Tests,
+}
+
+/// Paths of the programs. They are there if they were needed.
 pub struct Tools {
     etcd: PathBuf,
     kubernetes: PathBuf,
@@ -83,34 +95,51 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Builds what is not in the cache.
+    /// Builds what is needed and not in the cache.
     ///
     /// # Errors
     /// Fails if Go, Node or npm is missing, or a build fails.
-    pub async fn ready() -> Result<Self> {
+    pub async fn ready(needs: Needs) -> Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let kubernetes = kubernetes_module(&here.join("tools"), &version())?;
         let (cache, _lock) = locked_cache()?;
+        let module =
+            |name: &'static str, programs, tags| Module { folder: here.join("tools").join(name), programs, tags };
+        let clients = [Module { folder: kubernetes.clone(), programs: &KUBECTL, tags: "" }, module("helm", &HELM, "")];
+        let control_plane = [module(NEWEST, &ETCD, ""), Module { folder: kubernetes, programs: &KUBERNETES, tags: "" }];
+        let of_tests = [
+            module("helm3", &HELM3, ""),
+            module("alertmanager", &ALERTMANAGER, ""),
+            module("prometheus", &PROMETHEUS, PROMETHEUS_TAGS),
+            module("lua", &LUA, ""),
+        ];
+        let (control_plane_built, of_tests_built) = match needs {
+            Needs::Clients => (&[][..], &[][..]),
+            Needs::Cluster => (&control_plane[..], &[][..]),
+            Needs::Tests => (&control_plane[..], &of_tests[..]),
+        };
+        announce(clients.iter().chain(control_plane_built).chain(of_tests_built), &cache)?;
+        let packages = here.join("authority");
+        let authority = async {
+            let packages = npm_packages(&packages, &cache).await?;
+            build(&clients, &cache).await?;
+            build(of_tests_built, &cache).await.map(|()| packages)
+        };
         // two at a time: a program is linked by one thread
-        let control_plane = async {
-            anyhow::Ok([
-                go_programs(&here.join("tools").join(NEWEST), &cache, &ETCD, "").await?,
-                go_programs(&kubernetes, &cache, &KUBERNETES, "").await?,
-            ])
-        };
-        let others = async {
-            anyhow::Ok([
-                go_programs(&here.join("tools/helm"), &cache, &HELM, "").await?,
-                go_programs(&here.join("tools/helm3"), &cache, &HELM3, "").await?,
-                go_programs(&here.join("tools/alertmanager"), &cache, &ALERTMANAGER, "").await?,
-                go_programs(&here.join("tools/prometheus"), &cache, &PROMETHEUS, PROMETHEUS_TAGS).await?,
-                go_programs(&here.join("tools/lua"), &cache, &LUA, "").await?,
-                npm_packages(&here.join("authority"), &cache).await?,
-            ])
-        };
-        let ([etcd, kubernetes], [helm, helm3, alertmanager, prometheus, lua, authority]) =
-            tokio::try_join!(control_plane, others)?;
-        Ok(Self { etcd, kubernetes, helm, helm3, prometheus, alertmanager, lua, authority })
+        let ((), authority) = tokio::try_join!(build(control_plane_built, &cache), authority)?;
+        let [etcd, kubernetes] = control_plane.map(|module| module.built(&cache));
+        let [_, helm] = clients.map(|module| module.built(&cache));
+        let [helm3, alertmanager, prometheus, lua] = of_tests.map(|module| module.built(&cache));
+        Ok(Self {
+            etcd: etcd?,
+            kubernetes: kubernetes?,
+            helm: helm?,
+            helm3: helm3?,
+            prometheus: prometheus?,
+            alertmanager: alertmanager?,
+            lua: lua?,
+            authority,
+        })
     }
 
     /// A program of the control plane.
@@ -170,10 +199,14 @@ impl NodeTools {
             bail!("a node has the newest Kubernetes version only: unset {VERSION}");
         }
         let (cache, _lock) = locked_cache()?;
-        Ok(Self {
-            node: go_programs(&here.join("tools/node"), &cache, &NODE, "").await?,
-            containerd: go_programs(&here.join("tools/containerd"), &cache, &CONTAINERD, CONTAINERD_TAGS).await?,
-        })
+        let modules = [
+            Module { folder: here.join("tools/node"), programs: &NODE, tags: "" },
+            Module { folder: here.join("tools/containerd"), programs: &CONTAINERD, tags: CONTAINERD_TAGS },
+        ];
+        announce(&modules, &cache)?;
+        build(&modules, &cache).await?;
+        let [node, containerd] = modules;
+        Ok(Self { node: node.built(&cache)?, containerd: containerd.built(&cache)? })
     }
 }
 
@@ -282,7 +315,48 @@ fn pinned(cache: &Path, module: &Path, files: &[&str]) -> Result<PathBuf> {
     Ok(cache.join(format!("{name}-{:016x}", hasher.finish())))
 }
 
-async fn go_programs(module: &Path, cache: &Path, programs: &[(&str, &str, &str)], tags: &str) -> Result<PathBuf> {
+/// A Go module whose pins say what to build.
+struct Module {
+    folder: PathBuf,
+    /// The package of each program, its name, and the approximate time of a first build.
+    programs: &'static [(&'static str, &'static str, &'static str)],
+    tags: &'static str,
+}
+
+impl Module {
+    /// The folder of the programs.
+    fn built(&self, cache: &Path) -> Result<PathBuf> {
+        pinned(cache, &self.folder, &["go.mod", "go.sum"])
+    }
+}
+
+/// Says before the first build how much is to come, and where it will be kept.
+fn announce<'a>(modules: impl IntoIterator<Item = &'a Module>, cache: &Path) -> Result<()> {
+    let mut missing = Vec::new();
+    for module in modules {
+        let built = module.built(cache)?;
+        let programs = module.programs.iter().filter(|(_, program, _)| !built.join(program).exists());
+        missing.extend(programs.map(|(_, program, about)| format!("{program} ({about})")));
+    }
+    if !missing.is_empty() {
+        eprintln!(
+            "testbed: this is built from source once, and kept in {}; the times are those of 2 cores: {}",
+            cache.display(),
+            missing.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// Builds the programs that are not in the cache.
+async fn build(modules: &[Module], cache: &Path) -> Result<()> {
+    for module in modules {
+        go_programs(module, cache).await?;
+    }
+    Ok(())
+}
+
+async fn go_programs(Module { folder: module, programs, tags }: &Module, cache: &Path) -> Result<()> {
     let folder = pinned(cache, module, &["go.mod", "go.sum"])?;
     std::fs::create_dir_all(&folder)?;
     let mut flags = "-s -w".to_owned();
@@ -290,12 +364,12 @@ async fn go_programs(module: &Path, cache: &Path, programs: &[(&str, &str, &str)
         // without it kubectl and Helm report a server of version 0.0.0
         flags.push_str(&format!(" -X k8s.io/component-base/version.gitVersion={version}"));
     }
-    for (package, program, about) in programs {
+    for (package, program, _) in *programs {
         let target = folder.join(program);
         if target.exists() {
             continue;
         }
-        eprintln!("testbed: building {program} (about {about}, once)");
+        eprintln!("testbed: building {program}");
         let start = Instant::now();
         // built under another name: an interrupted build leaves nothing that looks complete
         let unfinished = folder.join(format!("{program}.unfinished"));
@@ -306,7 +380,7 @@ async fn go_programs(module: &Path, cache: &Path, programs: &[(&str, &str, &str)
         std::fs::rename(&unfinished, &target)?;
         eprintln!("testbed: {program} built in {} s", start.elapsed().as_secs());
     }
-    Ok(folder)
+    Ok(())
 }
 
 fn pinned_version(go_mod: &Path, module: &str) -> Result<Option<String>> {
