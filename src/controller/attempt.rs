@@ -1,6 +1,6 @@
 //! One attempt for one credential: the token request, the write, and how it ended.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::TimeDelta;
 use itwin_api::time;
@@ -101,13 +101,24 @@ impl Reconciler<'_> {
         };
         let namespace_labels =
             if authority.config.restricts_namespaces() { self.namespace_labels().await? } else { Default::default() };
-        let slot = self.slot.take().ok_or(ActionError::Outdated)?;
+        // what may not be asked for takes no turn from those who wait
+        authority
+            .config
+            .permits_namespace(name, &self.references.key.namespace, &namespace_labels)
+            .map_err(ActionError::from)?;
+        self.check_current()?;
+        let mut slot = self.slot.take().ok_or(ActionError::Outdated)?;
         let usable = self.fetched.client.as_ref().and_then(|read| Some((read.content.as_ref().ok()?, read)));
         let (client, read) = usable.ok_or(ActionError::NotYet(AWAIT_AUTHORITY))?;
         // a server that takes its time takes no worker away from other authorities
         self.worker = None;
         slot.paced().await;
         self.check_current()?;
+        if !self.context.authorities.get(name).is_some_and(|now| Arc::ptr_eq(&now, &authority)) {
+            // it was edited while this request waited for its turn
+            self.worker = self.context.worker().await;
+            return Err(ActionError::Outdated);
+        }
         if !self.context.cluster.fence.holds() {
             return Err(CallError::NotLeading.into());
         }
@@ -160,7 +171,9 @@ impl Reconciler<'_> {
         observed: &ObservedState,
         issuer: &str,
     ) -> Content {
+        let counted = self.context.kept_tokens.count(&self.references.key.namespace, issued.token.size());
         Content {
+            counted: Some(counted),
             client_fingerprint: read.material.fingerprint(&issued.token),
             issued,
             issuer: issuer.to_owned(),
@@ -191,7 +204,7 @@ impl Reconciler<'_> {
         mut content: Box<Content>,
     ) -> Result<Written, ActionError> {
         if let Err(error) = self.check_current() {
-            self.retry_state.keep(content);
+            self.keep(content);
             return Err(error);
         }
         let Context { cluster, index, .. } = self.context;
@@ -205,7 +218,7 @@ impl Reconciler<'_> {
             Ok(data) => data,
             Err(failure) => {
                 // the token is good, and is written once the template is
-                self.retry_state.keep(content);
+                self.keep(content);
                 return Err(failure.into());
             }
         };
@@ -254,11 +267,11 @@ impl Reconciler<'_> {
         match error {
             CallError::Conflict | CallError::AlreadyExists | CallError::NotFound => self.keep_unwritten(content),
             CallError::NotLeading => {
-                self.retry_state.keep(content);
+                self.keep(content);
                 CallError::NotLeading.into()
             }
             error => {
-                self.retry_state.keep(content);
+                let after = self.keep(content);
                 // whether it was written before the answer was lost, and whether it is immutable, only the Secret shows
                 self.forget_target();
                 match observed.history.withheld.after(error.why(), self.template_parts(known)) {
@@ -270,7 +283,7 @@ impl Reconciler<'_> {
                     None => {
                         // what is refused is not, or not only, the template
                         self.retry_state.reverts_mut().all_reverted();
-                        messages::secret_write_failed(&secret, &error, error.why(), AfterWrite::TokenKept).into()
+                        messages::secret_write_failed(&secret, &error, error.why(), after).into()
                     }
                 }
             }
@@ -299,8 +312,18 @@ impl Reconciler<'_> {
         self.outcome = Some(Attempted::Failed(failure));
     }
 
+    /// Keeps a token that is not written yet, where its namespace does not keep too many.
+    fn keep(&mut self, content: Box<Content>) -> AfterWrite {
+        if self.context.kept_tokens.has_room(&self.references.key.namespace) {
+            self.retry_state.keep(content);
+            AfterWrite::TokenKept
+        } else {
+            AfterWrite::TokenDropped
+        }
+    }
+
     fn keep_unwritten(&mut self, content: Box<Content>) -> ActionError {
-        self.retry_state.keep(content);
+        self.keep(content);
         ActionError::Changed
     }
 

@@ -209,7 +209,13 @@ impl Authorities {
         let digest = pem.map(|pem| pem.map(|pem| digest::sha256_hex([&*String::from_utf8_lossy(pem)])));
         if let Some(entry) = entries.get(&name)
             && entry.made_from == made_from
-            && digest.as_ref().map_or(entry.bundle.is_some(), |digest| *digest == entry.bundle)
+            && match &digest {
+                Ok(digest) => *digest == entry.bundle,
+                // one that cannot be read as before is no edit
+                Err(failure) => {
+                    entry.bundle.is_some() || entry.authority.as_ref().is_err_and(|known| known.reads_as(failure))
+                }
+            }
         {
             return Some((entry.authority.clone(), false));
         }
@@ -430,6 +436,7 @@ mod tests {
             ("it cannot be read".to_owned(), true),
             "nothing is sent before it is read"
         );
+        assert_eq!(ensured(Err(failure())), ("it cannot be read".to_owned(), false), "the same failure is no edit");
         assert_eq!(ensured(pem(1)), ("spec.1 roots".to_owned(), true));
         assert_eq!(ensured(pem(1)), ("spec.1 roots".to_owned(), false));
         assert_eq!(ensured(Err(failure())), ("spec.1 roots".to_owned(), false));

@@ -34,9 +34,7 @@ const REQUEUE_FLOOR: Duration = Duration::from_millis(10);
 pub async fn reconcile(object: &ITwinAuthority, context: &Context) -> RequeueAfter {
     let Context { authorities, namespaces, .. } = context;
     let name = object.name_any();
-    if object.metadata.deletion_timestamp.is_some() {
-        return None;
-    }
+    // one that is being deleted serves its users until it is gone: a finalizer of others may hold it for long
     let bundle = match &object.spec.ca_bundle_ref {
         None => Ok(None),
         Some(reference) => ca_bundle::read(&context.cluster, &context.own_namespace, reference).await.map(Some),

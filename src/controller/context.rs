@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use itwin_core::object::ObjectKey;
+use itwin_core::{kept_tokens::KeptTokens, object::ObjectKey};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
@@ -37,6 +37,8 @@ pub struct Context {
     pub restores: Arc<Restores>,
     /// The publisher of events.
     pub events: Events,
+    /// The tokens that were issued and not written yet.
+    pub kept_tokens: Arc<KeptTokens>,
     /// The watched namespaces.
     pub namespaces: WatchedNamespaces,
     /// Labels of namespaces that were just read.

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use chrono::{DateTime, Utc};
 use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
 use itwin_core::{contenders::Contender, object::ObjectKey};
 use kube::{ResourceExt, runtime::reflector::Store};
@@ -83,6 +84,12 @@ impl WatchedNamespaces {
     #[must_use]
     pub fn currency(&self, key: &ObjectKey, uid: &str, generation: Option<i64>) -> Currency {
         self.of(key).next().map_or(Currency::Gone, |watched| watched.credentials.currency(key, uid, generation))
+    }
+
+    /// Whether time has changed `Ready` of this credential since its status was reported.
+    #[must_use]
+    pub fn is_overdue(&self, key: &ObjectKey, now: DateTime<Utc>) -> bool {
+        self.of(key).any(|watched| watched.credentials.is_overdue(key, now))
     }
 
     /// What the credential of this name brings forward where others name the same Secret.

@@ -29,6 +29,7 @@ use super::{
     observation,
     reconciler::{AWAIT_AUTHORITY, Attempted, Reconciler, Restarted, requeue},
     references::{References, requester},
+    report::RESYNC_UNWATCHED,
 };
 use crate::{cluster::CallError, observe::index::Known};
 
@@ -94,8 +95,9 @@ impl ReconcileResult {
     }
 }
 
-/// Reconciles one credential. A panic is caught and counted: it neither stops the others nor hides.
-pub async fn reconcile(key: &Arc<ObjectKey>, worker: OwnedSemaphorePermit, context: &Context) -> RequeueAfter {
+/// Reconciles one credential. Without a worker, it only brings the status up to date with the time. A panic is caught and
+/// counted: it neither stops the others nor hides.
+pub async fn reconcile(key: &Arc<ObjectKey>, worker: Option<OwnedSemaphorePermit>, context: &Context) -> RequeueAfter {
     // gone since it was enqueued
     let credential = context.namespaces.get(key)?;
     let _under_way = match context.journal.begin(key, credential.uid().as_deref().unwrap_or_default()) {
@@ -132,7 +134,7 @@ async fn contained(
 async fn reconcile_object(
     credential: &ITwinServiceCredential,
     key: &Arc<ObjectKey>,
-    worker: OwnedSemaphorePermit,
+    worker: Option<OwnedSemaphorePermit>,
     context: &Context,
 ) -> Result<RequeueAfter, RequeueAfter> {
     let references = References::new(credential);
@@ -151,10 +153,15 @@ async fn reconcile_object(
     let is_held = |shared: &desired_secret::Content| {
         retry_state.last_held().is_some_and(|last| last.expiry_of(&shared.issued.token).is_some())
     };
-    if let Some(shared) = queue.take_shared(key).filter(|shared| !is_held(shared)) {
+    let only_reports = worker.is_none();
+    if !only_reports && let Some(shared) = queue.take_shared(key).filter(|shared| !is_held(shared)) {
         retry_state.keep(shared);
     }
-    let slot = queue.take_up(&credential.spec.authority_ref.name, key, &requester(&references));
+    let slot = if only_reports {
+        None
+    } else {
+        queue.take_up(&credential.spec.authority_ref.name, key, &requester(&references))
+    };
     let mut reconciler = Reconciler {
         references,
         key,
@@ -163,7 +170,8 @@ async fn reconcile_object(
         fetched: FetchedSecrets::default(),
         outcome: None,
         slot,
-        waits: false,
+        // what is shown of an attempt that waits stays
+        waits: only_reports,
         waits_long: false,
         is_blocked: false,
         counts_at: None,
@@ -172,13 +180,13 @@ async fn reconcile_object(
         before_interim: None,
         keeps_place: false,
         due_at: None,
-        worker: Some(worker),
+        worker,
     };
     reconciler.restarted.begin(&reconciler.retry_state.restarts);
     let interim = reconciler.interim.clone();
     let result = tokio::select! {
         biased;
-        result = reconciler.run() => result,
+        result = reconciler.run(only_reports) => result,
         never = interim.follow(context) => match never {},
     };
     let written = interim.take_written().await;
@@ -209,14 +217,17 @@ impl Reconciler<'_> {
         })
     }
 
-    async fn run(&mut self) -> Result<RequeueAfter, CallError> {
+    async fn run(&mut self, only_reports: bool) -> Result<RequeueAfter, CallError> {
         self.retry_state.follow_spec(self.references.credential, self.context.clock.now());
+        if only_reports {
+            return self.report(None, Some(TimeDelta::zero())).await;
+        }
         let waits_unread = self.slot.is_none() && observation::is_new(&self.references, &self.retry_state);
-        if !self.context.watch_secrets && !waits_unread {
+        self.recheck_namespace().await;
+        if !self.context.watch_secrets && !waits_unread && self.is_metadata_due() {
             self.fetch_secret_metadata().await;
             self.follow_news();
         }
-        self.recheck_namespace().await;
         for _ in 0..STEPS_MAX {
             // taken before the state is observed: a write is guarded by what was decided on, not by a later watch event
             let known = self.context.index.get(&self.references.target);
@@ -371,6 +382,15 @@ impl Reconciler<'_> {
         }
     }
 
+    /// Whether the Secrets are to be read where they are not watched: for a request that was admitted, for an attempt that
+    /// is due, after an edit of the credential, and now and then. What only waits costs no call.
+    fn is_metadata_due(&self) -> bool {
+        let renew_annotation = self.references.renew_annotation().map(String::as_str);
+        let now = self.context.clock.now();
+        let waits = self.slot.is_none() && self.context.authorities.requests.waits(self.key);
+        !waits && (self.slot.is_some() || !self.retry_state.has_metadata(renew_annotation, RESYNC_UNWATCHED, now))
+    }
+
     /// Where Secrets are not watched, reads what a watch would have shown, unless the last reads failed and the next ones
     /// wait.
     async fn fetch_secret_metadata(&mut self) {
@@ -383,7 +403,11 @@ impl Reconciler<'_> {
             index.invalidate(key);
             (what, fetched::read_metadata(cluster, index, key).await.map_err(|error| unreadable(key, &error)))
         });
-        for (what, result) in join_all(reads).await {
+        let results = join_all(reads).await;
+        if results.len() == keys.len() && results.iter().all(|(_, result)| result.is_ok()) {
+            self.retry_state.metadata_read(self.references.renew_annotation().map(String::as_str), clock.now());
+        }
+        for (what, result) in results {
             if let Err(failure) = &result {
                 tracing::warn!(credential = %self.references.key, "{}", failure.message);
                 self.outcome = Some(Attempted::Failed(failure.clone()));

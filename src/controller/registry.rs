@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use itwin_api::{credential::ITwinServiceCredential, time};
 use itwin_core::{
     contenders::Contender,
@@ -149,6 +149,14 @@ impl Registry {
         let is_later = |kept: &&Kept| *kept.uid == *uid && kept.version > version;
         let text = self.all().get(key).filter(is_later)?.packed.clone();
         unpack(&text)
+    }
+
+    /// Whether time has changed `Ready` of this credential since its status was reported.
+    #[must_use]
+    pub fn is_overdue(&self, key: &ObjectKey, now: DateTime<Utc>) -> bool {
+        let all = self.all();
+        let state = all.get(key).and_then(|kept| kept.retry_state.as_ref());
+        state.and_then(|state| state.ready_changes_at()).is_some_and(|at| at <= now)
     }
 
     /// Whether the credential of this name still has this UID and generation, and is not being deleted.

@@ -25,7 +25,7 @@ use crate::{cluster::CallError, metrics::CredentialLabels, observe::index::Known
 /// A credential is reconciled at least this often, so that a clock that was set or a machine that slept is noticed.
 const RESYNC: TimeDelta = TimeDelta::minutes(10);
 /// The same where Secrets are not watched: the contract promises to notice changes within 5 minutes.
-const RESYNC_UNWATCHED: TimeDelta = TimeDelta::seconds(290);
+pub(super) const RESYNC_UNWATCHED: TimeDelta = TimeDelta::seconds(290);
 
 impl Reconciler<'_> {
     /// Reports how the credential stands, and says when to reconcile again: at the next attempt, after `wait`, or when time
@@ -116,6 +116,7 @@ impl Reconciler<'_> {
         }
         // the status is written by the next reconcile; the attempt, and so the event, is of this one
         reported?;
+        self.retry_state.set_ready_changes_at(schedule::next_ready_change(&observed, now));
         // a status that was not written is not the one before the next, which would be worth the event again
         if let Some(transition) = about_lifetime {
             self.publish(transition);

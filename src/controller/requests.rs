@@ -64,6 +64,8 @@ pub struct Slot {
     requests: Arc<Requests>,
     authority: Arc<str>,
     key: Arc<ObjectKey>,
+    /// It was counted as sent.
+    is_paced: bool,
     ended: Option<(Outcome, ObjectVersion, Option<Box<Content>>)>,
 }
 
@@ -153,7 +155,13 @@ impl Requests {
         let place = state.places.get(key)?.clone();
         let queue = &mut state.queues.get_mut(&place)?.queue;
         if *place == *authority && queue.take_up(key, requester) {
-            return Some(Slot { requests: self.clone(), authority: place, key: key.clone(), ended: None });
+            return Some(Slot {
+                requests: self.clone(),
+                authority: place,
+                key: key.clone(),
+                is_paced: false,
+                ended: None,
+            });
         }
         if queue.is_admitted(key) {
             // for another authority or client than the spec names by now
@@ -171,6 +179,12 @@ impl Requests {
         let state = self.state();
         let queue = state.places.get(key).and_then(|place| state.queues.get(place));
         queue.is_some_and(|queue| queue.queue.is_admitted(key))
+    }
+
+    /// Whether a request of this credential waits in a queue.
+    #[must_use]
+    pub fn waits(&self, key: &ObjectKey) -> bool {
+        self.state().places.contains_key(key)
     }
 
     /// The token that was issued to an equal request while this credential's waited.
@@ -247,6 +261,9 @@ impl Requests {
         };
         let mut state = self.state();
         let Some(queue) = state.queues.get_mut(&slot.authority) else { return };
+        if slot.is_paced && matches!(outcome, Outcome::NotSent) {
+            queue.sends.give_back();
+        }
         let (change, sharing) = queue.queue.settle(&slot.key, version.as_ref(), &outcome, self.now());
         let blocked = match change {
             Change::None => Vec::new(),
@@ -305,12 +322,13 @@ impl State {
 
 impl Slot {
     /// Waits until the request may really be sent: at most one interval of the pace.
-    pub async fn paced(&self) {
+    pub async fn paced(&mut self) {
         let at = {
             let mut state = self.requests.state();
             let Some(queue) = state.queues.get_mut(&self.authority) else { return };
             let at = queue.sends.ready_at(self.requests.now().monotonic);
             queue.sends.take(at);
+            self.is_paced = true;
             at
         };
         tokio::time::sleep_until(at.into()).await;
@@ -421,9 +439,27 @@ mod tests {
         let started = tokio::time::Instant::now();
         for name in ["a", "b", "c"] {
             requests.enqueue("ims", &key(name), Request { content: name.into(), ..request() });
-            let slot = Slot { requests: requests.clone(), authority: "ims".into(), key: key(name), ended: None };
+            let mut slot = slot(&requests, name);
             slot.paced().await;
+            slot.end(Outcome::Succeeded, "".into(), None);
         }
         assert_eq!(started.elapsed().as_secs(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn request_that_is_not_sent_after_all_delays_no_other() {
+        let requests = requests();
+        requests.set_limits("ims", 8, 60);
+        let started = tokio::time::Instant::now();
+        for name in ["a", "b", "c"] {
+            let mut slot = slot(&requests, name);
+            slot.paced().await;
+            drop(slot);
+        }
+        assert_eq!(started.elapsed().as_secs(), 0);
+    }
+
+    fn slot(requests: &Arc<Requests>, name: &str) -> Slot {
+        Slot { requests: requests.clone(), authority: "ims".into(), key: key(name), is_paced: false, ended: None }
     }
 }

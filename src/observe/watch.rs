@@ -46,6 +46,9 @@ const LAST_BOOKMARK: Duration = Duration::from_secs(5);
 const PAGE: u32 = 100;
 /// Waits between attempts: up to 10 s, the time in which a failure must be reported.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// The longest wait where each watch is refused with 410: what changes is only seen in lists then, and each costs all
+/// objects.
+const GONE_RETRY: Duration = Duration::from_secs(60);
 /// A list is made again at most this often where watches fail, and in the end where they keep failing.
 const LIST_INTERVAL: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 /// The watches of all namespaces that ended together list again within this.
@@ -104,6 +107,8 @@ pub struct Watch<K> {
     /// Events that were received and not returned yet.
     received: VecDeque<Event<K>>,
     retry: Duration,
+    /// The last watch was refused with 410, and none has shown anything since: its lists do not shorten the wait.
+    is_gone: bool,
     /// The last list was older than what was shown before. An API server may do that once; twice is a restore.
     was_older: bool,
     /// The cluster was restored since the last list.
@@ -134,6 +139,7 @@ where
             list_interval: LIST_INTERVAL.0,
             received: VecDeque::new(),
             retry: RETRY.0,
+            is_gone: false,
             was_older: false,
             is_restored: false,
             listed_at: None,
@@ -150,13 +156,15 @@ where
     pub async fn next(&mut self) -> Event<K> {
         loop {
             if let Some(event) = self.received.pop_front() {
-                self.retry = RETRY.0;
+                if !self.is_gone {
+                    self.retry = RETRY.0;
+                }
                 return event;
             }
             if let Err(error) = self.step().await {
                 tracing::warn!(what = self.resource, "watch failed, it is made again: {error}");
                 sleep(self.retry).await;
-                self.retry = (self.retry * 2).min(RETRY.1);
+                self.retry = (self.retry * 2).min(if self.is_gone { GONE_RETRY } else { RETRY.1 });
             }
         }
     }
@@ -326,7 +334,7 @@ where
     /// goes back (KEP-5504), so that one which does shows an older state again. It is left out, and everything is listed
     /// again, since what follows it may be missing too.
     fn observe(&mut self, shown: String) -> bool {
-        self.retry = RETRY.0;
+        (self.retry, self.is_gone) = (RETRY.0, false);
         let State::Watching { version, shown_at, .. } = &mut self.state else { return false };
         if is_lower(&shown, parse(version)) {
             tracing::warn!(
@@ -361,7 +369,12 @@ where
         }
         self.list_interval = LIST_INTERVAL.0;
         self.state = State::Listed { version };
-        if shown_at.is_some_and(|at| at.elapsed() < LAST_BOOKMARK) { Ok(()) } else { self.probe().await }
+        if shown_at.is_some_and(|at| at.elapsed() < LAST_BOOKMARK) {
+            return Ok(());
+        }
+        // it may show nothing for long because it is broken, which only a list finds out
+        self.list_within(LIST_INTERVAL.1);
+        self.probe().await
     }
 
     /// A short list shows whether the resourceVersion of a watch that showed nothing is one that is yet to come.
@@ -380,6 +393,7 @@ where
         self.health.failed("watch", &error);
         if matches!(error, WatchError::Status { code: GONE, .. }) || version.is_empty() {
             self.state = State::first_page(None);
+            self.is_gone = true;
         } else {
             self.state = State::Listed { version };
             self.list_again();

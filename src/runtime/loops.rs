@@ -16,7 +16,7 @@ use kube::runtime::{
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
-    time::Instant,
+    time::{Instant, MissedTickBehavior},
 };
 
 use super::{jumps, ready::Ready};
@@ -28,6 +28,10 @@ use crate::{
 /// The number of authorities that are reconciled at the same time. One that does not answer takes a place for its
 /// requestTimeout, and each has at most a document of 256 KiB in memory.
 const AUTHORITY_CONCURRENCY: usize = 32;
+/// The status of an object that waits for a worker is checked this often: time changes it meanwhile.
+const LATE: Duration = Duration::from_secs(1);
+/// The number of statuses that are written at the same time for objects that wait for a worker.
+const LATE_CONCURRENCY: usize = 16;
 /// The interval of a loop's heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A loop without a heartbeat for this long is stalled.
@@ -62,7 +66,8 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
             namespace: key.namespace.clone(),
             goes_first: all.authorities.requests.is_admitted(key),
         };
-        run(queues.credentials, workers, stopped, heartbeat, placement, reconcile).await;
+        let is_overdue = |key: &Arc<ObjectKey>| all.namespaces.is_overdue(key, all.clock.now());
+        run(queues.credentials, workers, stopped, heartbeat, (placement, is_overdue), reconcile).await;
         "the reconcile loop of credentials"
     });
     let heartbeat = Heartbeat::new(&context.liveness, "the reconcile loop of authorities".to_owned());
@@ -71,7 +76,8 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
         let reconcile = |name, worker| reconcile_authority(name, worker, all.clone());
         let workers = Arc::new(Semaphore::new(AUTHORITY_CONCURRENCY));
         let placement = |_: &String| Placement { namespace: String::new(), goes_first: false };
-        run(queues.authorities, workers, stopped, heartbeat, placement, reconcile).await;
+        let is_overdue = |_: &String| false;
+        run(queues.authorities, workers, stopped, heartbeat, (placement, is_overdue), reconcile).await;
         "the reconcile loop of authorities"
     });
     let (all, mut stopped) = (context.clone(), stop.clone());
@@ -123,14 +129,15 @@ struct Placement {
 /// Reconciles the objects of the queue, and requeues them as requested, until `stop` is set. Then it finishes the
 /// reconciliations in progress. Unlike `kube::runtime::applier`, it polls only the reconciliation that can make
 /// progress, and stores nothing but `T` for each object. A reconciliation gets one of the `workers` and may release it
-/// before it ends.
+/// before it ends. One that waits for a worker while its status `is_overdue` is reconciled without a worker, which only
+/// brings the status up to date.
 async fn run<T>(
     queue: Queue<T>,
     workers: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
     heartbeat: Heartbeat,
-    placement: impl Fn(&T) -> Placement,
-    reconcile: impl Fn(T, OwnedSemaphorePermit) -> BoxFuture<'static, RequeueAfter>,
+    (placement, is_overdue): (impl Fn(&T) -> Placement, impl Fn(&T) -> bool),
+    reconcile: impl Fn(T, Option<OwnedSemaphorePermit>) -> BoxFuture<'static, RequeueAfter>,
 ) where
     T: Clone + Eq + Hash,
 {
@@ -139,6 +146,8 @@ async fn run<T>(
     let mut scheduled = pin!(scheduler(stream::select(received(queue).map(now), received(due_again))));
     let (mut running, mut in_progress) = (FuturesUnordered::new(), HashSet::new());
     let mut heartbeats = tokio::time::interval(HEARTBEAT);
+    let (mut late, mut late_running) = (tokio::time::interval(LATE), 0);
+    late.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ready: Ready<T> = Ready::default();
     // at most one, so that the loop waits for one worker at a time
     let mut acquiring = FuturesUnordered::new();
@@ -155,7 +164,8 @@ async fn run<T>(
             biased;
             _ = stop.wait_for(|stopped| *stopped) => break,
             _ = heartbeats.tick() => heartbeat.liveness.heartbeat(&heartbeat.part),
-            Some((object, wait)) = running.next() => {
+            Some((object, is_late, wait)) = running.next() => {
+                late_running -= usize::from(is_late);
                 in_progress.remove(&object);
                 if let Some(wait) = wait {
                     // the receiver lives as long as this loop
@@ -165,16 +175,33 @@ async fn run<T>(
             Some(Ok(permit)) = acquiring.next() => {
                 let Some(object) = ready.pop() else { continue };
                 in_progress.insert(object.clone());
-                let reconcile = reconcile(object.clone(), permit);
-                running.push(async move { (object, reconcile.await) });
+                running.push(reconciled(object.clone(), reconcile(object, Some(permit)), false));
+            }
+            _ = late.tick(), if !ready.is_empty() => {
+                for object in ready.take(LATE_CONCURRENCY.saturating_sub(late_running), &is_overdue) {
+                    late_running += 1;
+                    in_progress.insert(object.clone());
+                    running.push(reconciled(object.clone(), reconcile(object, None), true));
+                }
             }
             Some(object) = next => {
                 let Placement { namespace, goes_first } = placement(&object);
+                if ready.is_empty() {
+                    late.reset();
+                }
                 ready.push(object, &namespace, goes_first);
             }
         }
     }
     while running.next().await.is_some() {}
+}
+
+async fn reconciled<T>(
+    object: T,
+    reconcile: BoxFuture<'static, RequeueAfter>,
+    is_late: bool,
+) -> (T, bool, RequeueAfter) {
+    (object, is_late, reconcile.await)
 }
 
 fn received<T>(queue: Queue<T>) -> impl futures::Stream<Item = T> {
@@ -183,7 +210,7 @@ fn received<T>(queue: Queue<T>) -> impl futures::Stream<Item = T> {
 
 fn reconcile_credential(
     key: Arc<ObjectKey>,
-    worker: OwnedSemaphorePermit,
+    worker: Option<OwnedSemaphorePermit>,
     context: Arc<Context>,
 ) -> BoxFuture<'static, RequeueAfter> {
     Box::pin(async move { reconcile::reconcile(&key, worker, &context).await })
@@ -191,7 +218,7 @@ fn reconcile_credential(
 
 fn reconcile_authority(
     name: String,
-    worker: OwnedSemaphorePermit,
+    worker: Option<OwnedSemaphorePermit>,
     context: Arc<Context>,
 ) -> BoxFuture<'static, RequeueAfter> {
     Box::pin(async move {
@@ -269,7 +296,8 @@ mod tests {
                 })
             };
             let placement = |name: &&str| Placement { namespace: (*name).to_owned(), goes_first: false };
-            run(receiver, workers, stopped, heartbeat, placement, reconcile).await;
+            let is_overdue = |name: &&str| name.starts_with("late");
+            run(receiver, workers, stopped, heartbeat, (placement, is_overdue), reconcile).await;
         });
         Loop { reconciles, queue: sender, stop, task }
     }
@@ -292,6 +320,19 @@ mod tests {
         let mut observed = it.reconciles.observed();
         observed.started.sort_unstable();
         assert_eq!((observed.started, observed.most_running, observed.ended), (vec!["a", "b", "c", "d"], 2, 4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn status_that_is_overdue_waits_for_no_worker() {
+        let it = begin(1, None);
+        for name in ["a", "b", "late"] {
+            it.queue.send(name).expect("it runs");
+        }
+        tokio::time::sleep(LATE * 2).await;
+        assert_eq!(it.reconciles.observed().started, ["a", "late"]);
+        it.reconciles.may_end.add_permits(3);
+        settle().await;
+        assert_eq!(it.reconciles.observed().ended, 3);
     }
 
     #[tokio::test(start_paused = true)]

@@ -62,6 +62,24 @@ impl<T: Clone + Eq + Hash> Ready<T> {
         None
     }
 
+    /// Removes the objects for which `is_wanted`, at most so many.
+    pub fn take(&mut self, most: usize, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
+        let Self { first, namespaces, rotation, queued, moved } = self;
+        let queues = rotation.iter().filter_map(|namespace| namespaces.get(namespace));
+        let mut taken = Vec::new();
+        for object in std::iter::once(&*first).chain(queues).flatten() {
+            if taken.len() == most {
+                break;
+            }
+            // its entry in a queue is stale from here on
+            if is_wanted(object) && queued.remove(object) {
+                moved.remove(object);
+                taken.push(object.clone());
+            }
+        }
+        taken
+    }
+
     /// Whether the queue is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -100,6 +118,20 @@ mod tests {
         }
         assert_eq!(order(&mut ready), ["a1", "b1", "c1", "a2", "b2", "a3"]);
         assert!(ready.is_empty() && ready.rotation.is_empty() && ready.namespaces.is_empty());
+    }
+
+    #[test]
+    fn objects_are_taken_out_of_turn() {
+        let mut ready = Ready::default();
+        for name in ["a1", "a2", "b1", "b2"] {
+            ready.push(name, &name[..1], false);
+        }
+        ready.push("b2", "b", true);
+        assert_eq!(ready.take(1, |name| name.ends_with('2')), ["b2"]);
+        assert_eq!(ready.take(9, |name| name.ends_with('2')), ["a2"]);
+        ready.push("a2", "a", false);
+        assert_eq!(order(&mut ready), ["a1", "b1", "a2"]);
+        assert!(ready.is_empty());
     }
 
     #[test]

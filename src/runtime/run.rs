@@ -117,6 +117,7 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
             authorities_listed: watch::Sender::new(false),
             authority_queue: WorkQueue::new(authority_queue),
         },
+        kept_tokens: Arc::default(),
         namespace_labels: NamespaceLabels::default(),
         invalid_objects,
         liveness: liveness.clone(),

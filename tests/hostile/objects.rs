@@ -143,6 +143,7 @@ fn content(token: &str) -> Content {
         client_reference: Some(String::new()),
         authority: Some("ims".to_owned()),
         renewed_for: None,
+        counted: None,
         client_version: "".into(),
     }
 }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     failure::Failure,
     fingerprint,
+    kept_tokens::Counted,
     object::ObjectVersion,
     observed::TokenMetadata,
     template::{self, Templates},
@@ -43,6 +44,8 @@ pub struct Content {
     pub client_reference: Option<String>,
     /// Digest of the renew annotation that the credential had when the token was requested.
     pub renewed_for: Option<String>,
+    /// What counts the memory of a token that was just issued.
+    pub counted: Option<Counted>,
 }
 
 impl Content {
@@ -251,6 +254,7 @@ pub(crate) mod tests {
             client_version: ObjectVersion::new("uid", "1"),
             client_reference: Some("client/keys".to_owned()),
             renewed_for: None,
+            counted: None,
         }
     }
 

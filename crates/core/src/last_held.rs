@@ -99,6 +99,7 @@ impl LastHeld {
             client_version: client_version.clone(),
             client_reference: client_reference.as_deref().map(str::to_owned),
             renewed_for: record.renewed_for.as_deref().map(str::to_owned),
+            counted: None,
         })
     }
 }

@@ -17,6 +17,7 @@ pub mod election;
 pub mod events;
 pub mod failure;
 pub mod fingerprint;
+pub mod kept_tokens;
 pub mod last_held;
 pub mod messages;
 pub mod messages_lifetime;

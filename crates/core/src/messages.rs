@@ -136,6 +136,8 @@ pub fn namespace_unreadable(namespace: &str, authority: &str, error: &dyn Displa
 pub enum AfterWrite {
     /// The token that was to be written is kept.
     TokenKept,
+    /// The token is dropped: the namespace has too many that could not be written.
+    TokenDropped,
     /// The Secret holds a good token.
     TokenGood,
     /// The token is written without these parts of the template.
@@ -159,6 +161,11 @@ pub fn secret_write_failed(secret: &str, error: &dyn Display, why: CallFailure<'
     };
     let after = match after {
         AfterWrite::TokenKept => "; the token is kept and written later".to_owned(),
+        AfterWrite::TokenDropped => {
+            "; the token is not kept, since the operator keeps too many tokens of this namespace \
+                                     already, and another one is requested later"
+                .to_owned()
+        }
         AfterWrite::TokenGood => "; the token in it is good".to_owned(),
         AfterWrite::WrittenWithout(withheld) => format!(
             "; the token is written without the {} of spec.secretTemplate that the Secret does not have, which are tried \

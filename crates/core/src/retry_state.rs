@@ -84,6 +84,11 @@ pub struct RetryState {
     /// Consecutive writes of the status that failed.
     api_failures: u32,
     client_expiry: ClientExpiry,
+    /// When time changes `Ready` of the status that was reported last.
+    ready_changes_at: Option<DateTime<Utc>>,
+    /// When the metadata of both Secrets was read last, and for which generation and renew annotation; only where Secrets
+    /// are not watched.
+    metadata_read: Option<(DateTime<Utc>, i64, Option<Box<str>>)>,
     /// An event said that the renew annotation is too long, which it still is.
     is_long_renewal_reported: bool,
 }
@@ -218,6 +223,8 @@ impl RetryState {
             was_suspended: false,
             api_failures: 0,
             client_expiry: ClientExpiry::recall(credential, previous),
+            ready_changes_at: None,
+            metadata_read: None,
             is_long_renewal_reported: false,
         }
     }

@@ -1,18 +1,23 @@
 //! The watch on a simulated API server, in paused time.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    convert::Infallible,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use http_body_util::{BodyExt, Either, Full};
+use http_body_util::{BodyExt, Either, Full, StreamBody};
+use hyper::body::{Bytes, Frame};
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
 use simulated_api::{
     ApiServer, Config,
     faults::{Disturbance, Fault, Match, Rule},
     request::Verb,
+    status::Failure,
 };
 use tower::Service;
 
@@ -117,6 +122,46 @@ async fn watch_that_ends_early_is_resumed_at_once_and_listed_again_once_in_a_whi
     let names = fixture.list(LIST_INTERVAL.0 + SPREAD).await;
     assert_eq!(names.map(|names| names.len()), Some(3));
     assert_eq!(fixture.list(10 * ONE_CYCLE).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_that_are_refused_with_410_after_each_list_cost_ever_fewer_lists() {
+    let mut fixture = Fixture::listed().await;
+    let gone = Fault::Answer(Box::new(Failure::expired("too old")));
+    fixture.server.plan(Rule::always(Match::any().verb(Verb::Watch), gone));
+    assert_eq!(fixture.list(600 * ONE_CYCLE).await.map(|names| names.len()), Some(1), "the first comes at once");
+    let (began, mut lists) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(600) {
+        lists += usize::from(fixture.list(2 * GONE_RETRY).await.is_some());
+    }
+    assert!((8..=24).contains(&lists), "{lists} lists in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn watch_that_shows_nothing_is_not_trusted_without_end() {
+    let fixture = Fixture::listed().await;
+    let server = fixture.server.client_service("operator");
+    let without_events = tower::service_fn(move |request: http::Request<Body>| {
+        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch="));
+        let answer = server.clone().call(request);
+        async move {
+            if !is_watch {
+                let (head, body) = answer.await?.into_parts();
+                return Ok::<_, tower::BoxError>(http::Response::from_parts(head, Either::Right(body)));
+            }
+            let end = futures::stream::once(sleep(Duration::from_secs(WATCH_SECONDS.into())));
+            let nothing = end.filter_map(async |()| None::<Result<Frame<Bytes>, Infallible>>);
+            Ok(http::Response::new(Either::Left(StreamBody::new(Box::pin(nothing)))))
+        }
+    });
+    let api = Api::default_namespaced(Client::new(without_events, "default"));
+    let health = Health::new("/secrets", "secrets", Arc::default(), Arc::new(Metrics::new(true).expect("metrics")));
+    let watch = Watch::new(api, "secrets", fixture.restores.clone(), health);
+    let mut fixture = Fixture { watch, ..fixture };
+    assert_eq!(fixture.list(Duration::from_secs(1)).await.map(|names| names.len()), Some(1));
+    fixture.server.as_user("user").create(&secret("second")).expect("created");
+    let names = fixture.list(LIST_INTERVAL.1 + 2 * ONE_CYCLE).await;
+    assert_eq!(names.map(|names| names.len()), Some(2));
 }
 
 #[tokio::test(start_paused = true)]

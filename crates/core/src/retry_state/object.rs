@@ -1,6 +1,6 @@
 //! The object itself, and calls to the Kubernetes API.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{conditions::Reason, credential::CredentialStatus};
 
 use super::{RetryState, WrittenStatus};
@@ -49,6 +49,35 @@ impl RetryState {
     /// A reconcile was reported.
     pub fn api_succeeded(&mut self) {
         self.api_failures = 0;
+    }
+
+    /// When time changes `Ready` of the status that was reported last.
+    #[must_use]
+    pub fn ready_changes_at(&self) -> Option<DateTime<Utc>> {
+        self.ready_changes_at
+    }
+
+    /// Notes when time changes `Ready` of the status that is reported.
+    pub fn set_ready_changes_at(&mut self, at: Option<DateTime<Utc>>) {
+        self.ready_changes_at = at;
+    }
+
+    /// Whether the metadata of both Secrets was read within `limit`, for this spec and this renew annotation, and no attempt
+    /// is due that may depend on what changed since.
+    #[must_use]
+    pub fn has_metadata(&self, renew_annotation: Option<&str>, limit: TimeDelta, now: DateTime<Utc>) -> bool {
+        let retries_now = self.is_retrying() && self.not_before().is_none_or(|until| until <= now);
+        !retries_now
+            && self.metadata_read.as_ref().is_some_and(|(at, generation, annotation)| {
+                *generation == self.generation
+                    && annotation.as_deref() == renew_annotation
+                    && (TimeDelta::zero()..limit).contains(&(now - *at))
+            })
+    }
+
+    /// Notes that the metadata of both Secrets was read.
+    pub fn metadata_read(&mut self, renew_annotation: Option<&str>, now: DateTime<Utc>) {
+        self.metadata_read = Some((now, self.generation, renew_annotation.map(Box::from)));
     }
 
     /// The report failed. Returns the wait before the next reconcile, not capped yet.
