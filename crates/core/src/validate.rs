@@ -237,7 +237,8 @@ fn granted_scopes(
     Expected { scopes: requested, scope_check, allowed_scopes, .. }: Expected<'_>,
 ) -> Result<GrantedScopes, ValidationError> {
     let claimed = claims.and_then(|claims| claims.scope.as_deref());
-    let answered = response.scope.as_deref();
+    // an empty list names nothing
+    let answered = response.scope.as_deref().filter(|scopes| !scopes.is_empty());
     let granted = claimed.or(answered).unwrap_or(requested);
     let named: Vec<&[String]> = claimed.into_iter().chain(answered).collect();
     if named.iter().chain([&granted]).any(|scopes| size(scopes) > SCOPE_MAX) {

@@ -149,6 +149,9 @@ fn signed_claim_counts_before_the_response_and_both_must_name_what_was_requested
     assert_eq!(granted(Some(&["a", "b", "c"]), Some(&["a", "b"])), Ok("a b c".to_owned()));
     assert_eq!(granted(None, Some(&["b", "a"])), Ok("b a".to_owned()));
     assert_eq!(granted(None, None), Ok("a b".to_owned()));
+    assert_eq!(granted(None, Some(&[])), Ok("a b".to_owned()), "an empty list names nothing");
+    assert_eq!(granted(Some(&["a", "b", "c"]), Some(&[])), Ok("a b c".to_owned()));
+    assert_eq!(granted(Some(&["a"]), Some(&[])), without(&["b"]));
     assert_eq!(granted(Some(&["a"]), Some(&["a", "b"])), without(&["b"]));
     assert_eq!(granted(Some(&["a", "b"]), Some(&["a"])), without(&["b"]));
     assert_eq!(granted(Some(&["a"]), Some(&["b"])), without(&["a", "b"]));
