@@ -245,7 +245,8 @@ fn granted_scopes(
         return Err(ValidationError::ScopesTooLong);
     }
     let is_allowed = |scope: &String| allowed_scopes.is_none_or(|allowed| allowed.contains(scope));
-    if !named.iter().copied().flatten().all(is_allowed) {
+    let other = claims.and_then(|claims| claims.other_scope.as_deref()).unwrap_or_default();
+    if !named.iter().copied().chain([other]).flatten().all(is_allowed) {
         return Err(ValidationError::ScopeNotAllowed);
     }
     let sets: Vec<BTreeSet<&str>> = named.iter().map(|scopes| scopes.iter().map(String::as_str).collect()).collect();

@@ -32,6 +32,8 @@ pub struct VerifiedClaims {
     pub nbf: Option<i64>,
     /// `scope` (RFC 9068 section 2.2.3), or `scp` where there is none.
     pub scope: Option<Vec<String>>,
+    /// `scp`, where there is `scope` too: resource servers read either.
+    pub other_scope: Option<Vec<String>>,
 }
 
 /// Why a token is not trusted. Nothing of the token is in it.
@@ -249,10 +251,12 @@ fn claims(raw: RawClaims) -> Result<VerifiedClaims, VerificationError> {
     let seconds = |number: &Number| number.as_i64().or_else(|| number.as_f64().map(|seconds| seconds as i64));
     let exp = raw.exp.ok_or(VerificationError::MissingClaim(RequiredClaim::Expiry))?;
     let Value::Number(exp) = exp else { return Err(VerificationError::ExpiryNotANumber) };
+    let (scope, other_scope) = if raw.scope.is_some() { (raw.scope, raw.scp) } else { (raw.scp, None) };
     Ok(VerifiedClaims {
         exp: seconds(&exp).ok_or(VerificationError::ExpiryNotANumber)?,
         nbf: raw.nbf.as_ref().and_then(seconds),
-        scope: raw.scope.or(raw.scp).map(Into::into),
+        scope: scope.map(Into::into),
+        other_scope: other_scope.map(Into::into),
     })
 }
 

@@ -161,9 +161,13 @@ fn scope_is_read_under_the_name_that_the_server_gives_it() {
     let object = only_scp.as_object_mut().expect("an object");
     object.remove("scope");
     object.insert("scp".to_owned(), json!(["c"]));
-    let scope = |claims: &Value| keys.verify(&token(&signer, Some("1"), claims), ISSUER, &[]).expect("trusted").scope;
-    assert_eq!(scope(&only_scp), Some(vec!["c".to_owned()]));
-    assert_eq!(scope(&with("scp", json!(["c"]))), Some(vec!["a".to_owned(), "b".to_owned()]));
+    let scopes = |claims: &Value| {
+        let read = keys.verify(&token(&signer, Some("1"), claims), ISSUER, &[]).expect("trusted");
+        [read.scope, read.other_scope].map(|scopes| scopes.map(|scopes| scopes.join(" ")))
+    };
+    assert_eq!(scopes(&only_scp), [Some("c".to_owned()), None]);
+    assert_eq!(scopes(&with("scp", json!(["c"]))), [Some("a b".to_owned()), Some("c".to_owned())]);
+    assert_eq!(scopes(&claims()), [Some("a b".to_owned()), None]);
 }
 
 #[test]
