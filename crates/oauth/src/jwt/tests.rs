@@ -290,6 +290,21 @@ fn expiry_is_required_and_may_have_a_fraction() {
 }
 
 #[test]
+fn time_before_which_a_token_is_not_valid_is_optional_and_a_number() {
+    let signer = signer("1");
+    let keys = key_set(&[&signer.jwk]);
+    let with_nbf =
+        |nbf: Value| keys.verify(&token(&signer, Some("1"), &with("nbf", nbf)), ISSUER, &[]).map(|claims| claims.nbf);
+    assert_eq!(with_nbf(json!(1_700_000_000.9)), Ok(Some(1_700_000_000)));
+    assert_eq!(with_nbf(Value::Null), Ok(None));
+    for nbf in [json!("1700000000"), json!({}), json!(true)] {
+        assert_eq!(with_nbf(nbf.clone()), Err(VerificationError::NotBeforeNotANumber), "{nbf}");
+    }
+    // it is not checked
+    assert_eq!(verdict(&keys, &token(&signer, Some("1"), &with("iat", json!("1700000000")))), Ok(()));
+}
+
+#[test]
 fn jwt_whose_header_makes_no_sense_is_not_taken_for_an_opaque_token() {
     let signer = signer("1");
     for header in [json!({"alg": "ES256", "kid": 1}), json!({"alg": "ES256", "typ": ["JWT"]})] {
