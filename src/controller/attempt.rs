@@ -252,6 +252,11 @@ impl Reconciler<'_> {
     ) -> ActionError {
         let secret = self.references.target.to_string();
         match error {
+            // a create can miss nothing but the namespace
+            CallError::NotFound if matches!(known, Known::Absent) => {
+                self.retry_state.keep(content);
+                messages::secret_without_namespace(&secret).into()
+            }
             CallError::Conflict | CallError::AlreadyExists | CallError::NotFound => self.keep_unwritten(content),
             CallError::NotLeading => {
                 self.retry_state.keep(content);
