@@ -234,7 +234,7 @@ impl Reconciler<'_> {
                 self.retry_state.remember(LastHeld::written(&content));
                 self.written(issue_reason, observed, &content);
                 if is_new_token || matches!(known, Known::Absent) {
-                    self.restarts_follow(content.issued.issued_at);
+                    self.restarts_follow(content.issued.issued_at, is_new_token);
                 }
                 Ok(Written { is_restored })
             }
