@@ -37,7 +37,7 @@ pub struct Cause<'a> {
     pub uid: &'a str,
     /// When the token was issued.
     pub issued_at: DateTime<Utc>,
-    /// When it was written, or issued if that is not known.
+    /// When it was written for the first time, or issued if that is not known.
     pub written_at: DateTime<Utc>,
     /// The time.
     pub now: DateTime<Utc>,
@@ -228,6 +228,11 @@ mod tests {
         assert_eq!(patch(json!(time::to_rfc3339(at(1))), 12), to(12), "before the write, and so with the token before");
         assert_eq!(patch(json!(time::to_rfc3339(at(2))), 12), None);
         assert_eq!(patch(json!(null), -3600), to(2), "the clock was set back");
+        // a token that is written again, whose first write is not known
+        let again = Cause { written_at: at(0), ..cause(60) };
+        let restarted = |second| workload(json!({"spec": {"restartAt": time::to_rfc3339(at(second))}}));
+        assert_eq!(super::patch(WorkloadKind::Rollout, &restarted(12), &again), None);
+        assert_eq!(super::patch(WorkloadKind::Rollout, &restarted(-1), &again), to(60));
     }
 
     #[test]

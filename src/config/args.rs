@@ -101,11 +101,14 @@ impl From<LogLevel> for tracing::Level {
 }
 
 fn namespace(text: &str) -> Result<String, String> {
-    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if !text.is_empty() && text.len() <= 63 && text.chars().all(legal) {
+    let is_alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let has_ends = text.starts_with(is_alphanumeric) && text.ends_with(is_alphanumeric);
+    if has_ends && text.len() <= 63 && text.chars().all(|c| is_alphanumeric(c) || c == '-') {
         Ok(text.to_owned())
     } else {
-        Err("not a valid name of a namespace (RFC 1123 label)".to_owned())
+        Err("must be the name of a namespace: at most 63 lower case letters, digits and '-', with a letter or digit at \
+             both ends"
+            .to_owned())
     }
 }
 
@@ -146,7 +149,12 @@ mod tests {
             run(&["--namespaces", "a,b-1"]).map(|run| run.namespaces),
             Ok(vec!["a".to_owned(), "b-1".to_owned()])
         );
-        assert!(run(&["--namespaces", "A"]).is_err_and(|error| error.contains("--namespaces")));
+        let longest = "a".repeat(63);
+        assert!(run(&["--namespaces", &longest]).is_ok() && run(&["--namespaces", "0"]).is_ok());
+        for wrong in ["A", "", "a,", "team-", "-team", "-", "a.b", "ä", &format!("{longest}a")] {
+            let flag = format!("--namespaces={wrong}");
+            assert!(run(&[&flag]).is_err_and(|error| error.contains("--namespaces")), "{wrong}");
+        }
     }
 
     #[test]

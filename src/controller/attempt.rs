@@ -247,7 +247,7 @@ impl Reconciler<'_> {
                 self.retry_state.remember(LastHeld::written(&content));
                 self.written(issue_reason, observed, &content);
                 if is_new_token || matches!(known, Known::Absent) {
-                    self.restarts_follow(content.issued.issued_at);
+                    self.restarts_follow(content.issued.issued_at, is_new_token);
                 }
                 Ok(Written { is_restored })
             }
@@ -265,6 +265,11 @@ impl Reconciler<'_> {
     ) -> ActionError {
         let secret = self.references.target.to_string();
         match error {
+            // a create can miss nothing but the namespace
+            CallError::NotFound if matches!(known, Known::Absent) => {
+                self.retry_state.keep(content);
+                messages::secret_without_namespace(&secret).into()
+            }
             CallError::Conflict | CallError::AlreadyExists | CallError::NotFound => self.keep_unwritten(content),
             CallError::NotLeading => {
                 self.keep(content);

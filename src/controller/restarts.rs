@@ -46,11 +46,16 @@ impl Reconciler<'_> {
         self.retry_state.restarts.observe(held.issued_at, recorded, &wanted, now)
     }
 
-    /// Notes that a token was written for which workloads will be restarted.
-    pub(super) fn restarts_follow(&mut self, issued_at: DateTime<Utc>) {
+    /// Notes that a token was written for which workloads will be restarted, unless they were.
+    pub(super) fn restarts_follow(&mut self, issued_at: DateTime<Utc>, is_new_token: bool) {
         let clock = &self.context.clock;
-        let now = (clock.monotonic().into_std(), clock.now());
-        self.retry_state.restarts.written(issued_at, &Wanted::new(&self.references.credential.spec), now);
+        let (now, wanted) = (clock.monotonic().into_std(), Wanted::new(&self.references.credential.spec));
+        let restarts = &mut self.retry_state.restarts;
+        if is_new_token {
+            restarts.written(issued_at, &wanted, (now, clock.now()));
+        } else {
+            restarts.rewritten(issued_at, &wanted, now);
+        }
     }
 
     /// Restarts the workloads that are due. What fails is reported and tried again later; the token is good.

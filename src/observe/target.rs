@@ -130,8 +130,13 @@ impl SecretMetadata {
             sole_writer_of: sole_writer_of(metadata),
             field_owners: field_owners(metadata),
             may_be_immutable: may_be_immutable(metadata),
-            template_labels: owned_keys(metadata, "f:labels", labels),
-            template_annotations: owned_keys(metadata, "f:annotations", annotations),
+            template_labels: owned_keys(metadata, "f:labels", labels, secret_keys::is_our_own_label),
+            template_annotations: owned_keys(
+                metadata,
+                "f:annotations",
+                annotations,
+                secret_keys::is_our_own_annotation,
+            ),
             pairs,
             has_more_pairs,
         }
@@ -387,7 +392,12 @@ fn may_be_immutable(metadata: &ObjectMeta) -> bool {
 
 /// The `present` keys of this part of the metadata that only the operator's field manager owns, except reserved ones. A
 /// key that another manager also owns is not removed; if some fields of other managers are unknown, no key is.
-fn owned_keys(metadata: &ObjectMeta, part: &str, present: Option<&BTreeMap<String, String>>) -> Box<[Box<str>]> {
+fn owned_keys(
+    metadata: &ObjectMeta,
+    part: &str,
+    present: Option<&BTreeMap<String, String>>,
+    is_our_own: fn(&str) -> bool,
+) -> Box<[Box<str>]> {
     let (mut ours, mut theirs) = (BTreeSet::new(), BTreeSet::new());
     if has_more_managers(metadata) {
         return Box::default();
@@ -402,7 +412,7 @@ fn owned_keys(metadata: &ObjectMeta, part: &str, present: Option<&BTreeMap<Strin
         let keys = keys.filter_map(|key| key.strip_prefix("f:"));
         if is_ours { ours.extend(keys) } else { theirs.extend(keys) }
     }
-    let is_left = |key: &&&str| !secret_keys::is_our_own(key) && present.is_some_and(|pairs| pairs.contains_key(**key));
+    let is_left = |key: &&&str| !is_our_own(key) && present.is_some_and(|pairs| pairs.contains_key(**key));
     let mut length = 0;
     let fits = |key: &&&str| {
         length += key.len();
@@ -554,6 +564,22 @@ mod tests {
         assert_eq!(
             secret_metadata.leftovers(&desired, &BTreeMap::new()),
             Leftovers { labels: vec!["stage"], annotations: vec![] }
+        );
+    }
+
+    #[test]
+    fn annotation_that_a_template_may_set_is_a_leftover_under_the_name_of_our_label_too() {
+        let keys = serde_json::json!({"f:app.kubernetes.io/managed-by": {}, "f:credentials.itwin.dev/owner": {}});
+        let pairs = serde_json::json!({secret_keys::MANAGED_BY: "x", secret_keys::OWNER: "team/agent"});
+        let fields = serde_json::json!({"f:metadata": {"f:labels": keys, "f:annotations": keys}});
+        let secret_metadata = SecretMetadata::new(&metadata(serde_json::json!({
+            "labels": pairs,
+            "annotations": pairs,
+            "managedFields": [{"manager": MANAGER, "operation": "Update", "fieldsV1": fields}],
+        })));
+        assert_eq!(
+            secret_metadata.leftovers(&BTreeMap::new(), &BTreeMap::new()),
+            Leftovers { labels: vec![], annotations: vec![secret_keys::MANAGED_BY] }
         );
     }
 

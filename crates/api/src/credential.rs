@@ -259,6 +259,8 @@ pub enum DeletionPolicy {
         .message("secretTemplate.data: access_token, authorization, token_type, expires_at, scope and issuer are always written, use other keys"),
     validation = Rule::new("!has(self.data) || self.data.all(k, size(k) <= 253 && k.matches('^[-._a-zA-Z0-9]+$'))")
         .message("secretTemplate.data: a key of a Secret consists of letters, digits, '-', '_' and '.', at most 253 of them"),
+    validation = Rule::new("!has(self.data) || self.data.all(k, k != '.' && !k.startsWith('..'))")
+        .message("secretTemplate.data: a key of a Secret is not '.' and does not begin with '..', begin the key with a letter, a digit or a single '.'"),
     validation = Rule::new("!has(self.data) || self.data.all(k, bytes(self.data[k]).size() <= 4096)")
         .message("secretTemplate.data: a template has more than 4096 bytes, shorten it"),
     validation = Rule::new("!has(self.data) || self.data.map(k, size(k) + bytes(self.data[k]).size()).sum() <= 16384")

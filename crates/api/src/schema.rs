@@ -61,8 +61,9 @@ pub fn object_name(_: &mut SchemaGenerator) -> Schema {
     formed(
         1,
         253,
-        "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
-        "must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends",
+        "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        "must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends and \
+         on both sides of each '.'",
     )
 }
 

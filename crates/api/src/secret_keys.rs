@@ -109,10 +109,16 @@ pub const OUR_OWN: [&str; 21] = [
     ADOPT,
 ];
 
-/// Whether a label or annotation is reserved for the operator: no template may set it.
+/// Whether a label is reserved for the operator: no template may set it.
 #[must_use]
-pub fn is_our_own(key: &str) -> bool {
-    key == MANAGED_BY || key.starts_with("credentials.itwin.dev/")
+pub fn is_our_own_label(key: &str) -> bool {
+    key == MANAGED_BY || is_our_own_annotation(key)
+}
+
+/// Whether an annotation is reserved for the operator: no template may set it.
+#[must_use]
+pub fn is_our_own_annotation(key: &str) -> bool {
+    key.starts_with("credentials.itwin.dev/")
 }
 
 /// The annotation of a pod template: when the token of the credential with this UID was issued for which the workload was
@@ -146,7 +152,7 @@ mod tests {
         let code = include_str!("secret_keys.rs").split("#[cfg(test)]").next().unwrap_or_default();
         let values = code.lines().filter_map(|line| line.strip_prefix("pub const ")?.split('"').nth(1));
         let mut named: Vec<&str> =
-            values.filter(|value| is_our_own(value) && ![RENEW, RENEW_TOO_LONG].contains(value)).collect();
+            values.filter(|value| is_our_own_label(value) && ![RENEW, RENEW_TOO_LONG].contains(value)).collect();
         let mut listed = OUR_OWN.to_vec();
         named.sort_unstable();
         listed.sort_unstable();
@@ -158,7 +164,7 @@ mod tests {
         let (a, b) = (restarted_for("a"), restarted_for("b"));
         assert_ne!(a, b);
         let (_, name) = a.split_once('/').expect("a prefix");
-        assert!(name.len() == "restarted-for.".len() + 8 && is_our_own(&a), "{a}");
+        assert!(name.len() == "restarted-for.".len() + 8 && is_our_own_annotation(&a), "{a}");
     }
 
     #[test]

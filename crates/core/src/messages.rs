@@ -176,6 +176,16 @@ pub fn secret_write_failed(secret: &str, error: &dyn Display, why: CallFailure<'
     Failure::new(Reason::SecretWriteFailed, format!("Secret {secret} could not be written ({error}): {advice}{after}"))
 }
 
+/// The Secret could not be created, since its namespace does not exist.
+#[must_use]
+pub fn secret_without_namespace(secret: &str) -> Failure {
+    let message = format!(
+        "Secret {secret} could not be created, because its namespace is gone: create the namespace again if the token is \
+         still needed; the token is kept and written later"
+    );
+    Failure::new(Reason::SecretWriteFailed, message)
+}
+
 /// Requests are not sent for now.
 #[must_use]
 pub fn blocked(authority: &str, blocked: Blocked) -> Failure {

@@ -137,7 +137,7 @@ pub struct Restarts {
 struct Left {
     /// When the token was written, or found by a new process.
     since: Instant,
-    /// The same by the wall clock, if this process wrote it.
+    /// The same by the wall clock, if this process wrote it for the first time.
     written_at: Option<DateTime<Utc>>,
     targets: Vec<Target>,
     /// The record in the Secret, which comes last.
@@ -182,6 +182,12 @@ impl Restarts {
     /// A token was written, at this time of both clocks.
     pub fn written(&mut self, issued_at: DateTime<Utc>, wanted: &Wanted<'_>, (now, wall): (Instant, DateTime<Utc>)) {
         self.begin(issued_at, wanted.targets.iter().collect(), now, Some(wall));
+    }
+
+    /// A token that the Secret held before was written again, where the Secret had been deleted: a restart since its issue
+    /// was made for it.
+    pub fn rewritten(&mut self, issued_at: DateTime<Utc>, wanted: &Wanted<'_>, now: Instant) {
+        self.begin(issued_at, wanted.targets.iter().collect(), now, None);
     }
 
     /// What is to be done for the token in the Secret, which was issued at this instant, and of which this is `recorded`.

@@ -237,14 +237,16 @@ fn granted_scopes(
     Expected { scopes: requested, scope_check, allowed_scopes, .. }: Expected<'_>,
 ) -> Result<GrantedScopes, ValidationError> {
     let claimed = claims.and_then(|claims| claims.scope.as_deref());
-    let answered = response.scope.as_deref();
+    // an empty list names nothing
+    let answered = response.scope.as_deref().filter(|scopes| !scopes.is_empty());
     let granted = claimed.or(answered).unwrap_or(requested);
     let named: Vec<&[String]> = claimed.into_iter().chain(answered).collect();
     if named.iter().chain([&granted]).any(|scopes| size(scopes) > SCOPE_MAX) {
         return Err(ValidationError::ScopesTooLong);
     }
     let is_allowed = |scope: &String| allowed_scopes.is_none_or(|allowed| allowed.contains(scope));
-    if !named.iter().copied().flatten().all(is_allowed) {
+    let other = claims.and_then(|claims| claims.other_scope.as_deref()).unwrap_or_default();
+    if !named.iter().copied().chain([other]).flatten().all(is_allowed) {
         return Err(ValidationError::ScopeNotAllowed);
     }
     let sets: Vec<BTreeSet<&str>> = named.iter().map(|scopes| scopes.iter().map(String::as_str).collect()).collect();

@@ -12,6 +12,7 @@ fn wrong_arguments_end_with_2_and_say_what_is_wrong() -> Result<()> {
     for (arguments, reported) in [
         (&["run", "--concurrency", "0"][..], "--concurrency"),
         (&["run", "--namespaces", "Not_A_Namespace"], "--namespaces"),
+        (&["run", "--namespaces", "a,team-"], "--namespaces"),
         (&["run", "--lease-namespace", "Not_A_Namespace"], "--lease-namespace"),
         (&["run", "--log-level", "loud"], "--log-level"),
         (&["walk"], "walk"),

@@ -173,6 +173,22 @@ async fn labels_that_cannot_be_reverted_are_reported_and_hold_up_no_renewal() ->
 }
 
 #[tokio::test]
+async fn secret_whose_namespace_is_gone_is_reported_and_its_token_is_kept() -> Result<()> {
+    let fixture = Fixture::new("gone").await?;
+    let rule = fixture.proxy().play(Rule::new("create secrets", Fault::Refused(404)).lasting(PATIENCE * 10));
+    fixture.apply_credential(&json!({})).await?;
+    let message = fixture.wait_condition("Renewed", "False", "SecretWriteFailed", PATIENCE).await?;
+    assert!(message.contains("its namespace is gone") && message.contains("the token is kept"), "{message}");
+    let tries = i64::from(rule.times());
+    let attempts = fixture.status().await?["consecutiveFailures"].as_i64().unwrap_or_default();
+    assert!(tries <= attempts + 1, "{tries} tries in {attempts} attempts");
+    fixture.proxy().stop(&rule);
+    fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 1, "the token was kept");
+    Ok(())
+}
+
+#[tokio::test]
 async fn namespace_that_cannot_be_read_is_reported() -> Result<()> {
     let fixture = short_lived("unread-namespace", &[]).await?;
     let rule = fixture.proxy().play(Rule::new("get namespaces (metadata)", Fault::Refused(403)).lasting(PATIENCE * 10));

@@ -305,6 +305,8 @@ async fn webhook_that_rewrites_labels_and_data_is_a_conflict_and_costs_no_token(
     Ok(())
 }
 
+/// A value of a workload that a webhook quotes.
+const QUOTED: &str = "0f8fad5bd9cb469fa16570867728950e";
 const DEPLOYMENTS: Resource = ("apps", "v1", "deployments");
 
 #[tokio::test]
@@ -316,15 +318,24 @@ async fn webhook_that_denies_the_restart_of_a_workload_is_named_and_no_permissio
     fixture.wait_ready().await?;
     let resources = [SECRETS, DEPLOYMENTS];
     let registered = Registered::of(&fixture, "ValidatingWebhookConfiguration", 5, &resources).await?;
-    registered.answers("deployments", |_| Answer::Denied(403, "no restarts today".to_owned()));
+    // as a webhook may that quotes the environment of the workload
+    let said = format!("no restarts today: API_KEY={QUOTED}");
+    registered.answers("deployments", move |_| Answer::Denied(403, said.clone()));
     fixture.renew(NAME, "1").await?;
     let denied = async || {
         let (status, _, message) = condition(&fixture.status().await.ok()?, "Renewed")?;
         (status == "True" && message.contains("no restarts today")).then_some(message)
     };
     let message = fixture.eventually("the denial", PATIENCE, denied).await?;
+    assert!(message.contains("writes.webhooks.example.com"), "{message}");
     assert!(message.contains("contact those who run that admission webhook"), "{message}");
     assert!(!message.contains("rolloutRestart.enabled"), "no permission is missing: {message}");
+    assert!(message.contains("no restarts today: [redacted]"), "{message}");
+    let log = std::fs::read_to_string(fixture.operator.process.log())?;
+    let events = fixture.namespace.kubectl(&["get", "events.events.k8s.io", "-o", "json"]).await?;
+    for text in [message, log, events] {
+        assert!(!text.contains(QUOTED), "a value of a workload is in: {text}");
+    }
     registered.webhook.answers(|_| Answer::Allowed);
     let over = async || {
         let (_, _, message) = condition(&fixture.status().await.ok()?, "Renewed")?;

@@ -79,6 +79,7 @@ fn unverified(error: VerificationError) -> Cow<'static, str> {
         VerificationError::Audience => "its aud claim holds none of spec.audiences of the ITwinAuthority".into(),
         VerificationError::MissingClaim(claim) => format!("it has no usable {claim} claim").into(),
         VerificationError::ExpiryNotANumber => "its exp claim is no number (RFC 7519 section 4.1.4)".into(),
+        VerificationError::NotBeforeNotANumber => "its nbf claim is no number (RFC 7519 section 4.1.5)".into(),
         VerificationError::Malformed => "it is no well-formed JWT".into(),
     }
 }
@@ -185,6 +186,7 @@ mod tests {
         assert!(message(VerificationError::UnsupportedAlgorithm(None)).contains("an algorithm that is not known"));
         assert!(message(VerificationError::CriticalExtension).contains("(crit)"));
         assert!(message(VerificationError::UnknownKey).contains("not in the authority's key set"));
+        assert!(message(VerificationError::NotBeforeNotANumber).contains("nbf claim is no number"));
         assert!(message(VerificationError::TooLong).contains("more than 32768 bytes"));
         let other = Shown::new("https://other.example.com");
         let issuer = not_trusted(VerificationError::Issuer, Some(&other), "ims").message;

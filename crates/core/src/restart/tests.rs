@@ -48,6 +48,19 @@ fn restart_is_due_a_delay_after_the_write_and_recorded_then() {
 }
 
 #[test]
+fn restart_since_the_issue_of_a_token_that_is_written_again_was_made_for_it() {
+    let (web, start) = ([target("web")], Instant::now());
+    let mut state = Restarts::default();
+    state.written(at(0), &wanted(&web), (start, at(1)));
+    state.ended(vec![(target("web"), Ok(()))], "uid", start + DELAY);
+    state.recorded();
+    // the Secret was deleted, and its record with it
+    state.rewritten(at(0), &wanted(&web), start + seconds(60));
+    assert_eq!(state.observe(at(0), recorded(None), &wanted(&web), start + seconds(60)), Restart::Due(DELAY));
+    assert_eq!(state.written_at(), Some(at(0)));
+}
+
+#[test]
 fn new_process_restarts_what_the_secret_does_not_record_a_delay_after_it_found_it() {
     let (web, start) = ([target("web")], Instant::now());
     let observe = |recorded_for| Restarts::default().observe(at(60), recorded(recorded_for), &wanted(&web), start);

@@ -20,7 +20,7 @@ fn answer(exp: i64, expires_in: Option<u64>) -> Answer {
         scope: Some(vec!["itwin-platform".into()]),
         sent_at: at(0),
     };
-    (response, Some(VerifiedClaims { exp: at(exp).timestamp(), nbf: None, scope: None }))
+    (response, Some(VerifiedClaims { exp: at(exp).timestamp(), nbf: None, scope: None, other_scope: None }))
 }
 
 fn claims(answer: &mut Answer) -> &mut VerifiedClaims {
@@ -149,6 +149,9 @@ fn signed_claim_counts_before_the_response_and_both_must_name_what_was_requested
     assert_eq!(granted(Some(&["a", "b", "c"]), Some(&["a", "b"])), Ok("a b c".to_owned()));
     assert_eq!(granted(None, Some(&["b", "a"])), Ok("b a".to_owned()));
     assert_eq!(granted(None, None), Ok("a b".to_owned()));
+    assert_eq!(granted(None, Some(&[])), Ok("a b".to_owned()), "an empty list names nothing");
+    assert_eq!(granted(Some(&["a", "b", "c"]), Some(&[])), Ok("a b c".to_owned()));
+    assert_eq!(granted(Some(&["a"]), Some(&[])), without(&["b"]));
     assert_eq!(granted(Some(&["a"]), Some(&["a", "b"])), without(&["b"]));
     assert_eq!(granted(Some(&["a", "b"]), Some(&["a"])), without(&["b"]));
     assert_eq!(granted(Some(&["a"]), Some(&["b"])), without(&["a", "b"]));
@@ -180,6 +183,20 @@ fn token_that_carries_more_than_is_allowed_is_rejected_wherever_it_is_named() {
             assert_eq!(error, rejected.then_some(ValidationError::ScopeNotAllowed), "{claim:?} {answered:?}");
         }
     }
+}
+
+#[test]
+fn scopes_of_both_claims_must_be_allowed_and_the_first_counts_as_granted() {
+    let scopes = ["a".to_owned()];
+    let validated = |other: &str, allowed_scopes| {
+        let (response, claims) = granting(Some(&["a"]), None);
+        let claims = claims.map(|claims| VerifiedClaims { other_scope: Some(vec![other.to_owned()]), ..claims });
+        validate(response, claims.as_ref(), Expected { allowed_scopes, ..expected(&scopes) })
+            .map(|issued| issued.scopes)
+    };
+    assert_eq!(validated("admin", Some(&scopes[..])), Err(ValidationError::ScopeNotAllowed));
+    assert_eq!(validated("a", Some(&scopes[..])), Ok(scopes.to_vec()));
+    assert_eq!(validated("admin", None), Ok(scopes.to_vec()));
 }
 
 #[test]

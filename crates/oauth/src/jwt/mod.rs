@@ -32,6 +32,8 @@ pub struct VerifiedClaims {
     pub nbf: Option<i64>,
     /// `scope` (RFC 9068 section 2.2.3), or `scp` where there is none.
     pub scope: Option<Vec<String>>,
+    /// `scp`, where there is `scope` too: resource servers read either.
+    pub other_scope: Option<Vec<String>>,
 }
 
 /// Why a token is not trusted. Nothing of the token is in it.
@@ -80,6 +82,9 @@ pub enum VerificationError {
     /// `exp` is no number.
     #[error("exp is no number")]
     ExpiryNotANumber,
+    /// `nbf` is no number.
+    #[error("nbf is no number")]
+    NotBeforeNotANumber,
     /// A JWT whose parts are not what they must be.
     #[error("not well-formed")]
     Malformed,
@@ -108,9 +113,9 @@ impl std::fmt::Display for RequiredClaim {
 
 #[derive(Deserialize)]
 struct RawClaims {
-    /// Of any type, so that one that is no number is reported as such.
+    /// Of any type, as `nbf` is, so that one that is no number is reported as such.
     exp: Option<Value>,
-    nbf: Option<Number>,
+    nbf: Option<Value>,
     scope: Option<Scopes>,
     /// What some servers write in the place of `scope`.
     scp: Option<Scopes>,
@@ -249,10 +254,17 @@ fn claims(raw: RawClaims) -> Result<VerifiedClaims, VerificationError> {
     let seconds = |number: &Number| number.as_i64().or_else(|| number.as_f64().map(|seconds| seconds as i64));
     let exp = raw.exp.ok_or(VerificationError::MissingClaim(RequiredClaim::Expiry))?;
     let Value::Number(exp) = exp else { return Err(VerificationError::ExpiryNotANumber) };
+    let nbf = match raw.nbf {
+        Some(Value::Number(nbf)) => seconds(&nbf),
+        Some(_) => return Err(VerificationError::NotBeforeNotANumber),
+        None => None,
+    };
+    let (scope, other_scope) = if raw.scope.is_some() { (raw.scope, raw.scp) } else { (raw.scp, None) };
     Ok(VerifiedClaims {
         exp: seconds(&exp).ok_or(VerificationError::ExpiryNotANumber)?,
-        nbf: raw.nbf.as_ref().and_then(seconds),
-        scope: raw.scope.or(raw.scp).map(Into::into),
+        nbf,
+        scope: scope.map(Into::into),
+        other_scope: other_scope.map(Into::into),
     })
 }
 

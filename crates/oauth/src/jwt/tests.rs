@@ -161,9 +161,13 @@ fn scope_is_read_under_the_name_that_the_server_gives_it() {
     let object = only_scp.as_object_mut().expect("an object");
     object.remove("scope");
     object.insert("scp".to_owned(), json!(["c"]));
-    let scope = |claims: &Value| keys.verify(&token(&signer, Some("1"), claims), ISSUER, &[]).expect("trusted").scope;
-    assert_eq!(scope(&only_scp), Some(vec!["c".to_owned()]));
-    assert_eq!(scope(&with("scp", json!(["c"]))), Some(vec!["a".to_owned(), "b".to_owned()]));
+    let scopes = |claims: &Value| {
+        let read = keys.verify(&token(&signer, Some("1"), claims), ISSUER, &[]).expect("trusted");
+        [read.scope, read.other_scope].map(|scopes| scopes.map(|scopes| scopes.join(" ")))
+    };
+    assert_eq!(scopes(&only_scp), [Some("c".to_owned()), None]);
+    assert_eq!(scopes(&with("scp", json!(["c"]))), [Some("a b".to_owned()), Some("c".to_owned())]);
+    assert_eq!(scopes(&claims()), [Some("a b".to_owned()), None]);
 }
 
 #[test]
@@ -283,6 +287,21 @@ fn expiry_is_required_and_may_have_a_fraction() {
     let missing = Err(VerificationError::MissingClaim(RequiredClaim::Expiry));
     assert_eq!(with_expiry(Value::Null), missing);
     assert_eq!(verdict(&keys, &token(&signer, Some("1"), &without)), missing.map(drop));
+}
+
+#[test]
+fn time_before_which_a_token_is_not_valid_is_optional_and_a_number() {
+    let signer = signer("1");
+    let keys = key_set(&[&signer.jwk]);
+    let with_nbf =
+        |nbf: Value| keys.verify(&token(&signer, Some("1"), &with("nbf", nbf)), ISSUER, &[]).map(|claims| claims.nbf);
+    assert_eq!(with_nbf(json!(1_700_000_000.9)), Ok(Some(1_700_000_000)));
+    assert_eq!(with_nbf(Value::Null), Ok(None));
+    for nbf in [json!("1700000000"), json!({}), json!(true)] {
+        assert_eq!(with_nbf(nbf.clone()), Err(VerificationError::NotBeforeNotANumber), "{nbf}");
+    }
+    // it is not checked
+    assert_eq!(verdict(&keys, &token(&signer, Some("1"), &with("iat", json!("1700000000")))), Ok(()));
 }
 
 #[test]
