@@ -267,7 +267,7 @@ impl Reconciler<'_> {
         match error {
             // a create can miss nothing but the namespace
             CallError::NotFound if matches!(known, Known::Absent) => {
-                self.retry_state.keep(content);
+                self.keep(content);
                 messages::secret_without_namespace(&secret).into()
             }
             CallError::Conflict | CallError::AlreadyExists | CallError::NotFound => self.keep_unwritten(content),

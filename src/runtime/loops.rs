@@ -327,6 +327,7 @@ mod tests {
         let it = begin(1, None);
         for name in ["a", "b", "late"] {
             it.queue.send(name).expect("it runs");
+            settle().await;
         }
         tokio::time::sleep(LATE * 2).await;
         assert_eq!(it.reconciles.observed().started, ["a", "late"]);
