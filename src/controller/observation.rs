@@ -79,6 +79,11 @@ pub fn observe(
         Known::Present(secret_metadata) => secret_metadata.renewed_for.as_deref(),
         Known::Absent | Known::Unknown => None,
     };
+    let held = match &target {
+        Target::Ours(held) => held.token_metadata.as_ref(),
+        _ => None,
+    };
+    let renew_not_before = retry_state.renew_not_before(held, now);
     let annotation = references.renew_annotation().map(String::as_str);
     let client = match written_by {
         Some(failure) => Client::Unusable(failure),
@@ -98,7 +103,7 @@ pub fn observe(
             reads: retry_state.reads_not_before(now),
             revert_not_before: retry_state.reverts().not_before(now),
             restore_not_before: retry_state.reverts().restore_not_before(now),
-            renew_not_before: retry_state.renew_not_before(now),
+            renew_not_before,
             withheld: retry_state.reverts().withheld(),
             is_token_unknown: retry_state.last_held().is_none_or(|held| held.record.is_none()),
             is_client_expiry_unread: retry_state.is_client_expiry_unread(),

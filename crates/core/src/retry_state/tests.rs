@@ -118,8 +118,8 @@ fn backoff_ends_with_a_success_or_with_a_change_of_what_the_attempt_depended_on(
 fn renewal_waits_for_a_better_token_unless_the_clock_was_set_back() {
     let mut state = new();
     state.renewal_waits(at(100), at(50));
-    assert_eq!([50, 99].map(|now| state.renew_not_before(at(now))), [Some(at(100)); 2]);
-    assert_eq!(state.renew_not_before(at(49)), None, "the clock was set back");
+    assert_eq!([50, 99].map(|now| state.renew_not_before(None, at(now))), [Some(at(100)); 2]);
+    assert_eq!(state.renew_not_before(None, at(49)), None, "the clock was set back");
 }
 
 #[test]

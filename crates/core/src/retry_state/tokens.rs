@@ -80,7 +80,7 @@ impl RetryState {
     /// A token was written, which fulfils this value of the renew annotation.
     pub fn written(&mut self, renew_annotation: Option<&str>) {
         self.verified_client = None;
-        self.renew_not_before = None;
+        self.better_token = None;
         self.reads = Reads::default();
         self.check_at = None;
         self.was_suspended = false;
@@ -264,18 +264,5 @@ impl RetryState {
         if let Target::Ours(Held { data: Integrity::Verified, drift: Drift::None, .. }) = observed.target {
             self.reverts.all_reverted();
         }
-    }
-
-    /// No renewal before this instant, since the last one gave no token that would be better; with another token in the
-    /// Secret, or on request, it is one.
-    pub fn renewal_waits(&mut self, until: DateTime<Utc>, now: DateTime<Utc>) {
-        self.renew_not_before = Some((now, until));
-    }
-
-    /// See [`Self::renewal_waits`]. A wait that was noted later than now was noted before the clock was set back: it
-    /// binds no one, else the token could expire meanwhile.
-    #[must_use]
-    pub fn renew_not_before(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.renew_not_before.filter(|(noted, _)| *noted <= now).map(|(_, until)| until)
     }
 }
