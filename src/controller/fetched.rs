@@ -71,6 +71,14 @@ pub struct FetchedTarget {
     pub client_fingerprint: Option<(String, Sensitive)>,
 }
 
+impl FetchedTarget {
+    /// Whether its token was requested with these client's credentials; `None` if it does not record with which.
+    #[must_use]
+    pub fn is_of(&self, client: &ClientMaterial) -> Option<bool> {
+        self.client_fingerprint.as_ref().map(|(fingerprint, token)| *fingerprint == client.fingerprint(token))
+    }
+}
+
 /// Reads the metadata of a Secret into the index.
 ///
 /// # Errors
@@ -176,8 +184,6 @@ pub async fn read_client(
     let spec = &references.credential.spec;
     let material = ClientMaterial::new(secret, &spec.client_credentials_ref, references.client.to_string());
     let content = material.credentials(method, spec.grant_type);
-    let same_as_held = held
-        .and_then(|held| held.client_fingerprint.as_ref())
-        .map(|(fingerprint, token)| *fingerprint == material.fingerprint(token));
+    let same_as_held = held.and_then(|held| held.is_of(&material));
     Ok(Some(FetchedClient { version, content, material, same_as_held }))
 }

@@ -12,6 +12,7 @@ use itwin_api::conditions::Reason;
 use super::{
     action::{Action, Fetch, IssueReason},
     backoff, messages,
+    object::ObjectVersion,
     observed::{
         Authority, Client, Drift, Form, Held, Integrity, ObservedState, RenewalRequest, Target, TokenMetadata,
         Unwritten,
@@ -118,7 +119,7 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
     if observed.held_for_spec().is_none() {
         return request_token(observed, now, IssueReason::SpecChanged);
     }
-    match client_change(observed, token_metadata) {
+    match client_change(observed, held, token_metadata) {
         // what the token was requested with is recorded in the data
         ClientChange::Unknown if !held.form.is_read() => return fetch(observed, Fetch::TargetData),
         ClientChange::Unknown => return fetch(observed, Fetch::Client),
@@ -188,9 +189,14 @@ enum ClientChange {
 /// Whether the client's credentials are others than those that the held token was requested with.
 ///
 /// A client Secret that is gone or of no use is no change: the token is good until it must be renewed.
-fn client_change(observed: &ObservedState, token_metadata: &TokenMetadata) -> ClientChange {
+fn client_change(observed: &ObservedState, held: &Held, token_metadata: &TokenMetadata) -> ClientChange {
+    let is_another = |version: &ObjectVersion| *version != token_metadata.client_version;
     match &observed.client {
-        Client::Unread { version: Some(version) } if *version != token_metadata.client_version => ClientChange::Unknown,
+        Client::Unread { version: Some(version) } if is_another(version) => ClientChange::Unknown,
+        // it was changed after it was observed; once the Secret was read, there is nothing more to compare with
+        Client::Usable { version, same_as_held: None } if is_another(version) && !held.form.is_read() => {
+            ClientChange::Unknown
+        }
         Client::Usable { same_as_held: Some(false), .. } => ClientChange::Changed,
         _ => ClientChange::Same,
     }

@@ -218,6 +218,23 @@ fn changed_client_secret_is_read_and_only_new_content_asks_for_a_token() {
 }
 
 #[test]
+fn client_secret_that_is_labelled_before_it_is_read_is_compared_before_a_token_is_requested() {
+    let due = at(3000);
+    let labelled = settled().with(|observed| observed.client = usable(None));
+    assert_eq!(decide(&labelled, due), Action::Fetch(Fetch::TargetData), "it records what to compare with");
+    let compared = |same| {
+        let read = settled().holding(|held| held.form = Form::Writable);
+        read.with(|observed| observed.client = usable(same))
+    };
+    let same = compared(Some(true));
+    assert_eq!(decide(&same, due), Action::RequestToken(IssueReason::Due));
+    assert!(same.held_of_client(due).is_some(), "the new token is compared with the old one");
+    assert_eq!(decide(&compared(Some(false)), due), Action::RequestToken(IssueReason::ClientChanged));
+    let unrecorded = compared(None);
+    assert_eq!(decide(&unrecorded, due), Action::RequestToken(IssueReason::Due), "nothing more can be read");
+}
+
+#[test]
 fn changed_spec_or_issuer_asks_for_another_token() {
     let read = || settled().with(|observed| observed.client = usable(Some(true)));
     let respecified = read().with(|observed| observed.desired.request = "other".into());
