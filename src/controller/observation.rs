@@ -99,6 +99,7 @@ pub fn observe(
         target,
         history: History {
             not_before: retry_state.backoff_until(&retry_key, now),
+            change_not_before: retry_state.change_not_before(&retry_key, now),
             requested_at: retry_state.requested_at(),
             reads: retry_state.reads_not_before(now),
             revert_not_before: retry_state.reverts().not_before(now),

@@ -252,6 +252,11 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
             return unwritable(observed).unwrap_or(Action::WriteIssuedToken(issue_reason));
         }
     }
+    // as with renewals on request: a spec or client Secret that is changed in a loop takes no turn of others
+    let is_change = matches!(issue_reason, IssueReason::SpecChanged | IssueReason::ClientChanged);
+    if let Some(until) = observed.history.change_not_before.filter(|_| is_change && !observed.is_asked_for(now)) {
+        return Action::BackOff { until };
+    }
     if let Some(until) = observed.history.reads.iter().max() {
         // it would be admitted for nothing
         return Action::BackOff { until: *until };

@@ -549,6 +549,38 @@ fn at_most_one_request_a_second_is_sent_except_on_request() {
 }
 
 #[test]
+fn token_for_another_spec_or_client_waits_after_many_changes_and_holds_up_nothing_else() {
+    let until = at(10);
+    let waiting = |change: fn(&mut ObservedState)| {
+        let observed = settled().with(|observed| observed.client = usable(Some(true))).with(change);
+        observed.with(|observed| {
+            observed.history.change_not_before = Some(until);
+            observed.is_admitted = false;
+        })
+    };
+    let changes: [fn(&mut ObservedState); 2] =
+        [|observed| observed.desired.request = "other".into(), |observed| observed.client = usable(Some(false))];
+    for change in changes {
+        let changed = waiting(change);
+        assert_eq!(decide(&changed, at(9)), Action::BackOff { until });
+        let asked = changed.clone().with(|observed| {
+            observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: None });
+        });
+        assert_eq!(decide(&asked, at(9)), Action::AwaitAdmission, "a user does not wait");
+        let over = changed.with(|observed| observed.history.change_not_before = None);
+        assert_eq!(decide(&over, until), Action::AwaitAdmission);
+    }
+    assert!(matches!(decide(&waiting(|_| {}), at(9)), Action::UpToDate { .. }), "nothing is due");
+    assert_eq!(decide(&waiting(|_| {}), at(3000)), Action::AwaitAdmission, "a renewal is no change");
+    let issued = waiting(|observed| {
+        observed.client = usable(Some(false));
+        let token_metadata = TokenMetadata { client_version: "uid/2".into(), ..unwritten().token_metadata };
+        observed.unwritten = Some(Unwritten { token_metadata });
+    });
+    assert_eq!(decide(&issued, at(9)), Action::WriteIssuedToken(IssueReason::ClientChanged), "nothing is requested");
+}
+
+#[test]
 fn token_of_a_clock_that_was_ahead_is_renewed_now_and_not_compared_with() {
     let ahead = settled().with(|observed| observed.client = usable(Some(true)));
     assert_eq!(decide(&ahead, at(-7200)), Action::RequestToken(IssueReason::Due));

@@ -28,11 +28,12 @@ impl RetryState {
         self.requested_at
     }
 
-    /// A token is requested, because a user asked for it or for another reason.
-    pub fn requested(&mut self, is_asked_for: bool, now: DateTime<Utc>) {
+    /// A token is requested for what was observed.
+    pub fn requested(&mut self, observed: &ObservedState, now: DateTime<Utc>) {
+        let follows_change = observed.holds_another() && !self.is_repeated(&observed.retry_key);
         self.requested_at = Some(now);
-        self.edits.requested(now);
-        if is_asked_for {
+        self.edits.requested(follows_change, now);
+        if observed.is_asked_for(now) {
             self.renewals.requested_at = Some(now);
         }
     }
