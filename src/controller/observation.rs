@@ -225,7 +225,7 @@ fn read_data<'a>(fetched: &'a FetchedSecrets, secret_metadata: &SecretMetadata) 
     Some(ReadData {
         is_ours: read.is_ours,
         is_token_intact: read.is_token_intact,
-        is_remembered: read.remembered.is_some(),
+        is_remembered: read.is_remembered,
         is_immutable: read.immutable,
         type_: &read.type_,
     })
