@@ -33,7 +33,11 @@ pub fn decide(observed: &ObservedState, now: DateTime<Utc>) -> Action {
         // Whose Secret it is counts as an attempt's failure: otherwise a token would be requested and thrown away.
         Target::NotOwned(failure) => attempt(observed, now, |_| Action::Fail(failure.clone())),
         Target::Presumed if !observed.is_admitted && observed.unwritten.is_none() => {
-            request_token(observed, now, IssueReason::Missing)
+            match request_token(observed, now, IssueReason::Missing) {
+                // a status that was removed may be that of a good token, of which no failure is claimed
+                Action::Fail(_) => fetch(observed, Fetch::Target),
+                action => action,
+            }
         }
         Target::Presumed => fetch(observed, Fetch::Target),
         Target::Absent | Target::Adoptable(_) => request_token(observed, now, IssueReason::Missing),

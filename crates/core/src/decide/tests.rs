@@ -423,6 +423,24 @@ fn secret_of_a_new_credential_is_read_once_its_request_is_admitted() {
 }
 
 #[test]
+fn secret_of_a_new_credential_is_read_before_a_failure_is_claimed_of_it() {
+    let new = settled().with(|observed| {
+        observed.target = Target::Presumed;
+        observed.is_admitted = false;
+        observed.authority = Authority::Unavailable(failure(Reason::AuthorityNotReady));
+    });
+    assert_eq!(decide(&new, at(1)), Action::Fetch(Fetch::Target));
+    let absent = new.clone().with(|observed| observed.target = Target::Absent);
+    assert_eq!(decide(&absent, at(1)), Action::Fail(failure(Reason::AuthorityNotReady)));
+    let good = new.clone().with(|observed| observed.target = Target::Ours(held()));
+    assert!(matches!(decide(&good, at(1)), Action::UpToDate { .. }));
+    let waiting = new.clone().with(|observed| observed.history.reads.target = Some(at(9)));
+    assert_eq!(decide(&waiting, at(1)), Action::BackOff { until: at(9) });
+    let failing = new.with(|observed| observed.history.not_before = Some(at(9)));
+    assert_eq!(decide(&failing, at(1)), Action::BackOff { until: at(9) }, "nothing is claimed");
+}
+
+#[test]
 fn renewal_that_is_asked_for_too_often_waits_and_holds_up_nothing_else() {
     let floor = at(10);
     let asked = settled().with(|observed| {
