@@ -89,6 +89,13 @@ pub fn observe(
         Some(failure) => Client::Unusable(failure),
         None => client(references, retry_state, (fetched, &known_client), authorities),
     };
+    // of a read of another version nothing is concluded
+    let read_client = fetched.client.as_ref().filter(|_| matches!(client, Client::Usable { .. }));
+    let unwritten = retry_state.unwritten().map(|content| Unwritten {
+        token_metadata: content.token_metadata(),
+        is_of_client: read_client
+            .map(|read| read.material.fingerprint(&content.issued.token) == content.client_fingerprint),
+    });
     ObservedState {
         uid: references.uid.clone(),
         desired: desired(references),
@@ -113,7 +120,7 @@ pub fn observe(
         },
         retry_key,
         is_admitted: *is_admitted,
-        unwritten: retry_state.unwritten().map(|content| Unwritten { token_metadata: content.token_metadata() }),
+        unwritten,
         // what is left to do depends on the token that this finds
         restart: Restart::Done,
     }

@@ -249,11 +249,13 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
         return Action::Fail(failure.clone());
     }
     if let Some(unwritten) = &observed.unwritten {
-        if observed.client.version().is_none() {
-            return fetch(observed, Fetch::Client);
-        }
-        if fits(unwritten, observed, now) {
-            return unwritable(observed).unwrap_or(Action::WriteIssuedToken(issue_reason));
+        match issued_to_client(unwritten, observed) {
+            Some(true) if fits_spec(unwritten, observed, now) => {
+                return unwritable(observed).unwrap_or(Action::WriteIssuedToken(issue_reason));
+            }
+            // labels may be all that changed
+            None if fits_spec(unwritten, observed, now) => return fetch(observed, Fetch::Client),
+            _ => {}
         }
     }
     // as with renewals on request: a spec or client Secret that is changed in a loop takes no turn of others
@@ -279,15 +281,25 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
     unwritable(observed).unwrap_or_else(|| send(observed, now, issue_reason))
 }
 
-/// Whether a token that was issued before is still the one that is wanted. The version of the client Secret can be compared
-/// without a read.
+/// Whether a token that was issued before is still the one that is wanted.
 fn fits(unwritten: &Unwritten, observed: &ObservedState, now: DateTime<Utc>) -> bool {
-    let Unwritten { token_metadata } = unwritten;
+    issued_to_client(unwritten, observed) == Some(true) && fits_spec(unwritten, observed, now)
+}
+
+/// Whether it was issued to the client as it is; `None` if a read must show that. With the same version of the client
+/// Secret none is needed.
+fn issued_to_client(unwritten: &Unwritten, observed: &ObservedState) -> Option<bool> {
+    let is_same_version = observed.client.version() == Some(&unwritten.token_metadata.client_version);
+    if is_same_version { Some(true) } else { unwritten.is_of_client }
+}
+
+/// Whether it is still the one that is wanted, if it was issued to the client as it is.
+fn fits_spec(unwritten: &Unwritten, observed: &ObservedState, now: DateTime<Utc>) -> bool {
+    let Unwritten { token_metadata, .. } = unwritten;
     observed.held_of_client(now).is_none_or(|held| held.expires_at <= token_metadata.expires_at)
         && *token_metadata.request == *observed.desired.request
         && token_metadata.authority.as_deref() == Some(&*observed.desired.authority)
         && Some(&*token_metadata.issuer) == observed.authority.issuer()
-        && Some(&token_metadata.client_version) == observed.client.version()
         && token_metadata.client_reference.as_deref() == Some(&*observed.desired.client_reference)
         && schedule::renew_at(token_metadata, &observed.desired.policy, &observed.uid) > now
 }

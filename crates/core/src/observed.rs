@@ -44,6 +44,8 @@ pub struct ObservedState {
 pub struct Unwritten {
     /// What it was issued for.
     pub token_metadata: TokenMetadata,
+    /// Whether it was issued to the client as it is; `None` unless the client Secret was read.
+    pub is_of_client: Option<bool>,
 }
 
 /// A renewal that a user asked for.

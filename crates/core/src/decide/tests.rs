@@ -34,7 +34,7 @@ fn held() -> Held {
 /// A token that was issued at second 3000 with the client that is there.
 fn unwritten() -> Unwritten {
     let token_metadata = TokenMetadata { issued_at: at(3000), expires_at: at(6600), ..token_metadata() };
-    Unwritten { token_metadata }
+    Unwritten { token_metadata, is_of_client: None }
 }
 
 fn failure(reason: Reason) -> Failure {
@@ -527,6 +527,27 @@ fn issued_token_is_written_only_while_it_is_what_is_wanted() {
 }
 
 #[test]
+fn issued_token_is_kept_while_only_labels_of_the_client_secret_change() {
+    let labelled = settled().with(|observed| {
+        observed.target = Target::Absent;
+        observed.client = Client::Unread { version: Some("uid/2".into()) };
+        observed.unwritten = Some(unwritten());
+        observed.is_admitted = false;
+    });
+    assert_eq!(decide(&labelled, at(3000)), Action::Fetch(Fetch::Client), "it waits for no turn");
+    let read = |is_of_client| {
+        labelled.clone().with(|observed| {
+            observed.client = usable(None);
+            observed.unwritten = Some(Unwritten { is_of_client, ..unwritten() });
+        })
+    };
+    assert_eq!(decide(&read(Some(true)), at(3000)), Action::WriteIssuedToken(IssueReason::Missing));
+    assert_eq!(decide(&read(Some(false)), at(3000)), Action::AwaitAdmission, "the client changed");
+    let other_spec = labelled.with(|observed| observed.desired.request = "other".into());
+    assert_eq!(decide(&other_spec, at(3000)), Action::AwaitAdmission, "nothing is read in vain");
+}
+
+#[test]
 fn what_makes_a_request_vain_is_found_out_before_it_is_sent() {
     let due = at(3000);
     let ready = || settled().with(|observed| observed.client = usable(Some(true)));
@@ -593,7 +614,7 @@ fn token_for_another_spec_or_client_waits_after_many_changes_and_holds_up_nothin
     let issued = waiting(|observed| {
         observed.client = usable(Some(false));
         let token_metadata = TokenMetadata { client_version: "uid/2".into(), ..unwritten().token_metadata };
-        observed.unwritten = Some(Unwritten { token_metadata });
+        observed.unwritten = Some(Unwritten { token_metadata, is_of_client: None });
     });
     assert_eq!(decide(&issued, at(9)), Action::WriteIssuedToken(IssueReason::ClientChanged), "nothing is requested");
 }
