@@ -123,7 +123,7 @@ impl Reconciler<'_> {
             return Err(CallError::NotLeading.into());
         }
         let now = self.context.clock.now();
-        self.retry_state.requested(observed.is_asked_for(now), now);
+        self.retry_state.requested(observed, now);
         let order = Order {
             credential,
             namespace_labels: &namespace_labels,

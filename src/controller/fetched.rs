@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use itwin_api::{authority::ClientAuthentication, secret_keys};
+use itwin_api::{authority::ClientAuthentication, credential::ITwinServiceCredential, secret_keys};
 use itwin_core::{
     desired_secret::{self, Content},
     failure::Failure,
@@ -55,8 +55,10 @@ pub struct FetchedTarget {
     pub is_ours: bool,
     /// Its token at least is the one that we wrote, whatever else was changed.
     pub is_token_intact: bool,
-    /// All that we are to write again for that token, where it is remembered.
-    pub remembered: Option<Box<Content>>,
+    /// All that we are to write again for that token, where that is known.
+    pub content: Option<Box<Content>>,
+    /// It is known from memory, and the annotations do not count.
+    pub is_remembered: bool,
     /// What is to be remembered of it.
     pub held: Option<LastHeld>,
     /// Its data; where it is what we wrote, with the values of the keys that every Secret has, and with no others.
@@ -69,6 +71,14 @@ pub struct FetchedTarget {
     pub immutable: bool,
     /// The client's fingerprint that stands in it, and the token that is its key.
     pub client_fingerprint: Option<(String, Sensitive)>,
+}
+
+impl FetchedTarget {
+    /// Whether its token was requested with these client's credentials; `None` if it does not record with which.
+    #[must_use]
+    pub fn is_of(&self, client: &ClientMaterial) -> Option<bool> {
+        self.client_fingerprint.as_ref().map(|(fingerprint, token)| *fingerprint == client.fingerprint(token))
+    }
 }
 
 /// Reads the metadata of a Secret into the index.
@@ -119,11 +129,18 @@ pub async fn read_target(
     let version = secret_metadata.version.clone();
     let is_ours = target::is_what_we_wrote(&secret);
     let token = target::token(&secret);
-    let held = target::last_held(&secret_metadata, &secret, token.as_ref()).filter(|_| is_ours);
+    let recorded = target::last_held(&secret_metadata, &secret, token.as_ref());
     index.observe_read(&references.target, secret_metadata, known);
     let template = references.credential.spec.secret_template.as_ref();
-    let remembered = token.zip(last.filter(|_| !is_ours)).and_then(|(token, last)| last.content(&token));
-    let is_token_intact = is_ours || remembered.is_some() || target::is_ours_except_for_extra_keys(&secret, template);
+    let damaged = token.filter(|_| !is_ours);
+    let remembered = damaged.as_ref().zip(last).and_then(|(token, last)| last.content(token));
+    let is_remembered = remembered.is_some();
+    let content = remembered.or_else(|| {
+        let content = recorded.as_ref()?.content(damaged.as_ref()?)?;
+        is_recorded(references.credential, &content, &secret).then_some(content)
+    });
+    let is_token_intact = is_ours || content.is_some() || target::is_ours_except_for_extra_keys(&secret, template);
+    let held = recorded.filter(|_| is_ours);
     let mut annotations = secret.metadata.annotations.take().unwrap_or_default();
     annotations.retain(|key, _| secret_keys::OUR_OWN.contains(&key.as_str()));
     let fingerprint = annotations.get(secret_keys::CLIENT).cloned();
@@ -140,7 +157,8 @@ pub async fn read_target(
         version,
         is_ours,
         is_token_intact,
-        remembered: remembered.map(Box::new),
+        content: content.map(Box::new),
+        is_remembered,
         held,
         data,
         annotations,
@@ -148,6 +166,15 @@ pub async fn read_target(
         immutable: secret.immutable == Some(true),
         client_fingerprint,
     }))
+}
+
+/// Whether the annotations of a Secret are those that were written with this content, which was read from them. Then
+/// its token is the one that was written, whatever became of its other keys.
+fn is_recorded(credential: &ITwinServiceCredential, content: &Content, secret: &Secret) -> bool {
+    let Some(annotations) = &secret.metadata.annotations else { return false };
+    let written = desired_secret::data(credential, content).ok();
+    let digest = written.map(|data| desired_secret::digest(&data, annotations));
+    digest.is_some() && digest.as_ref() == annotations.get(secret_keys::CONTENT)
 }
 
 /// Reads the client Secret for the authority's `method`, and compares it with what the held token was requested with.
@@ -176,8 +203,94 @@ pub async fn read_client(
     let spec = &references.credential.spec;
     let material = ClientMaterial::new(secret, &spec.client_credentials_ref, references.client.to_string());
     let content = material.credentials(method, spec.grant_type);
-    let same_as_held = held
-        .and_then(|held| held.client_fingerprint.as_ref())
-        .map(|(fingerprint, token)| *fingerprint == material.fingerprint(token));
+    let same_as_held = held.and_then(|held| held.is_of(&material));
     Ok(Some(FetchedClient { version, content, material, same_as_held }))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, Utc};
+    use itwin_core::validate::IssuedToken;
+    use serde_json::json;
+
+    use super::*;
+
+    fn credential(template: &str) -> ITwinServiceCredential {
+        serde_json::from_value(json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinServiceCredential",
+            "metadata": {"name": "agent", "namespace": "team", "uid": "uid"},
+            "spec": {
+                "clientCredentialsRef": {"name": "client"},
+                "secretTemplate": {"data": {"header": template}},
+            },
+        }))
+        .expect("a credential")
+    }
+
+    fn content() -> Content {
+        let at =
+            |second: i64| -> DateTime<Utc> { DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range") };
+        Content {
+            issued: IssuedToken {
+                token: Sensitive::new("secret".to_owned()),
+                token_type: "Bearer".to_owned(),
+                scopes: vec!["a".to_owned(), "b".to_owned()],
+                unnamed_scopes: Vec::new(),
+                issued_at: at(0),
+                expires_at: at(3600),
+            },
+            issuer: "https://ims.example.com".to_owned(),
+            authority: Some("ims".to_owned()),
+            request: "request".to_owned(),
+            client_id: "id".to_owned(),
+            client_fingerprint: "fingerprint".to_owned(),
+            client_version: "uid/1".into(),
+            client_reference: Some("client/keys".to_owned()),
+            renewed_for: None,
+            counted: None,
+        }
+    }
+
+    /// Whether the token counts as the one that was written, after this change of the Secret.
+    fn is_recorded_after(change: fn(&mut Secret), template: &str) -> bool {
+        let (written_for, content) = (credential("token {{ access_token }}"), content());
+        let data = desired_secret::data(&written_for, &content).expect("a valid template");
+        let annotations = desired_secret::all_annotations(&written_for, &content, &data);
+        let mut secret = Secret { data: Some(data), ..Secret::default() };
+        secret.metadata.annotations = Some(annotations);
+        change(&mut secret);
+        let token = target::token(&secret);
+        let recorded = target::last_held(&SecretMetadata::new(&secret.metadata), &secret, token.as_ref());
+        let content = recorded.zip(token).and_then(|(recorded, token)| recorded.content(&token));
+        content.is_some_and(|content| is_recorded(&credential(template), &content, &secret))
+    }
+
+    #[test]
+    fn token_is_recognized_by_intact_annotations_whatever_became_of_other_keys() {
+        let template = "token {{ access_token }}";
+        let harmless: [fn(&mut Secret); 4] = [
+            |_| {},
+            |secret| drop(secret.data.get_or_insert_default().insert("scope".into(), ByteString(b"all".to_vec()))),
+            |secret| drop(secret.data.get_or_insert_default().remove("authorization")),
+            |secret| drop(secret.data.get_or_insert_default().insert("header".into(), ByteString(b"none".to_vec()))),
+        ];
+        for (number, change) in harmless.into_iter().enumerate() {
+            assert!(is_recorded_after(change, template), "row {number}");
+        }
+        let harmful: [fn(&mut Secret); 4] = [
+            |secret| drop(secret.data.get_or_insert_default().insert("access_token".into(), ByteString(b"x".to_vec()))),
+            |secret| drop(secret.data.get_or_insert_default().remove("access_token")),
+            |secret| {
+                let annotations = secret.metadata.annotations.get_or_insert_default();
+                let later = "2099-01-01T00:00:00Z".to_owned();
+                annotations.insert(secret_keys::EXPIRES_AT_ANNOTATION.to_owned(), later);
+            },
+            |secret| drop(secret.metadata.annotations.get_or_insert_default().remove(secret_keys::ISSUED_AT)),
+        ];
+        for (number, change) in harmful.into_iter().enumerate() {
+            assert!(!is_recorded_after(change, template), "row {number}");
+        }
+        assert!(!is_recorded_after(|_| {}, "another"), "it was written for another template");
+    }
 }

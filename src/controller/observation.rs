@@ -79,11 +79,23 @@ pub fn observe(
         Known::Present(secret_metadata) => secret_metadata.renewed_for.as_deref(),
         Known::Absent | Known::Unknown => None,
     };
+    let held = match &target {
+        Target::Ours(held) => held.token_metadata.as_ref(),
+        _ => None,
+    };
+    let renew_not_before = retry_state.renew_not_before(held, now);
     let annotation = references.renew_annotation().map(String::as_str);
     let client = match written_by {
         Some(failure) => Client::Unusable(failure),
         None => client(references, retry_state, (fetched, &known_client), authorities),
     };
+    // of a read of another version nothing is concluded
+    let read_client = fetched.client.as_ref().filter(|_| matches!(client, Client::Usable { .. }));
+    let unwritten = retry_state.unwritten().map(|content| Unwritten {
+        token_metadata: content.token_metadata(),
+        is_of_client: read_client
+            .map(|read| read.material.fingerprint(&content.issued.token) == content.client_fingerprint),
+    });
     ObservedState {
         uid: references.uid.clone(),
         desired: desired(references),
@@ -94,11 +106,12 @@ pub fn observe(
         target,
         history: History {
             not_before: retry_state.backoff_until(&retry_key, now),
+            change_not_before: retry_state.change_not_before(&retry_key, now),
             requested_at: retry_state.requested_at(),
             reads: retry_state.reads_not_before(now),
             revert_not_before: retry_state.reverts().not_before(now),
             restore_not_before: retry_state.reverts().restore_not_before(now),
-            renew_not_before: retry_state.renew_not_before(now),
+            renew_not_before,
             withheld: retry_state.reverts().withheld(),
             is_token_unknown: retry_state.last_held().is_none_or(|held| held.record.is_none()),
             is_client_expiry_unread: retry_state.is_client_expiry_unread(),
@@ -107,7 +120,7 @@ pub fn observe(
         },
         retry_key,
         is_admitted: *is_admitted,
-        unwritten: retry_state.unwritten().map(|content| Unwritten { token_metadata: content.token_metadata() }),
+        unwritten,
         // what is left to do depends on the token that this finds
         restart: Restart::Done,
     }
@@ -219,7 +232,7 @@ fn read_data<'a>(fetched: &'a FetchedSecrets, secret_metadata: &SecretMetadata) 
     Some(ReadData {
         is_ours: read.is_ours,
         is_token_intact: read.is_token_intact,
-        is_remembered: read.remembered.is_some(),
+        is_remembered: read.is_remembered,
         is_immutable: read.immutable,
         type_: &read.type_,
     })

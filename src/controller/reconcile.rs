@@ -12,7 +12,7 @@ use itwin_core::{
     failure::Failure,
     messages,
     object::ObjectKey,
-    observed::ObservedState,
+    observed::{ObservedState, Target},
     retry_state::RetryState,
     schedule,
 };
@@ -312,6 +312,8 @@ impl Reconciler<'_> {
             Action::AwaitAuthority => return Err(ActionError::NotYet(AWAIT_AUTHORITY)),
             Action::AwaitAdmission => match self.enqueue(observed) {
                 Ok(waited) => return Ok(Next::AwaitAdmission { waited }),
+                // what the Secret holds is found out before a failure is claimed
+                Err(_) if matches!(observed.target, Target::Presumed) => self.fetch(Fetch::Target, observed).await,
                 Err(NotQueued { failure, by_others }) => {
                     let by_others = by_others && !self.retry_state.is_retrying();
                     self.failed_after(self.retry_state.failures(), observed, failure, by_others);

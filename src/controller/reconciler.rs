@@ -193,6 +193,13 @@ impl Reconciler<'_> {
                 self.retry_state.remember(held);
             }
         }
+        // the client Secret may have been read first
+        if let (Some(read), Some(client)) = (&read, &mut self.fetched.client) {
+            client.same_as_held = read.is_of(&client.material);
+            if client.same_as_held == Some(true) {
+                self.retry_state.client_verified(client.version.clone());
+            }
+        }
         self.fetched.target = read;
         Ok(())
     }

@@ -115,7 +115,7 @@ impl Reconciler<'_> {
                 |read: &mut FetchedTarget| read.is_token_intact && read.version == secret_metadata.version;
             let read = self.fetched.target.take_if(is_expected).ok_or(ActionError::Outdated)?;
             let existing = Existing { present: Some(&read.data), ..existing };
-            match &read.remembered {
+            match &read.content {
                 Some(content) => {
                     let data = desired_secret::data(credential, content)?;
                     secret_writer::update(cluster, credential, existing, content, &data).await

@@ -6,7 +6,10 @@
 use chrono::{DateTime, Utc};
 use itwin_api::conditions::Reason;
 
-use crate::{failure::Failure, ownership::OwnershipMetadata};
+use crate::{
+    failure::Failure,
+    ownership::{Named, OwnershipMetadata},
+};
 
 /// A credential that names a Secret. Contenders are ordered by age; UIDs order those created in the same second.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,8 +56,16 @@ pub fn older_reader(secret: &str, ours: &Contender, readers: &[Contender]) -> Op
     ))
 }
 
-/// Why `ours` must not read its client Secret: one of the `writers` of that Secret is older, or owns it according to
-/// its ownership metadata.
+/// Whether a Secret is offered to this credential, or was left behind by an earlier one with its namespace and name.
+fn is_for(ownership: &OwnershipMetadata, secret: &str, writer: &Contender) -> bool {
+    let namespace = secret.split_once('/').map_or("", |(namespace, _)| namespace);
+    let is_of = |owner: &Named| *owner.namespace == *namespace && *owner.name == *writer.name;
+    ownership.adopt.as_deref() == Some(&writer.name) || ownership.owner.as_ref().is_some_and(is_of)
+}
+
+/// Why `ours` must not read its client Secret: one of the `writers` of that Secret owns it according to its ownership
+/// metadata, or is older and would create or adopt it. `ownership` is `None` unless the Secret is known to exist: one
+/// that does, and that no writer may take, is the client Secret that `ours` names, also if a writer names it.
 #[must_use]
 pub fn writer_of_client(
     secret: &str,
@@ -62,9 +73,15 @@ pub fn writer_of_client(
     writers: &[Contender],
     ownership: Option<&OwnershipMetadata>,
 ) -> Option<Failure> {
-    let owner_uid = ownership.and_then(OwnershipMetadata::owner_uid);
-    let owns = |writer: &&Contender| writer.uid != ours.uid && owner_uid == Some(&writer.uid);
-    let writer = writers.iter().find(owns).or_else(|| oldest_before(ours, writers))?;
+    let others = || writers.iter().filter(|writer| writer.uid != ours.uid);
+    let writer = match ownership {
+        None => oldest_before(ours, writers)?,
+        Some(ownership) => {
+            let owns = |writer: &&Contender| ownership.owner_uid() == Some(&writer.uid);
+            let adopts = |writer: &&Contender| *writer < ours && is_for(ownership, secret, writer);
+            others().find(owns).or_else(|| others().find(adopts))?
+        }
+    };
     Some(Failure::new(
         Reason::ClientCredentialsInvalid,
         format!(
@@ -128,6 +145,31 @@ mod tests {
         let failure = |ownership: &OwnershipMetadata| writer_of_client("secret", &reader, &writers, Some(ownership));
         assert!(failure(&retained_by("writer")).is_some_and(|failure| failure.message.contains("name-of-writer")));
         assert_eq!(failure(&retained_by("another")), None);
+    }
+
+    #[test]
+    fn client_secret_that_exists_is_read_although_an_older_credential_names_it() {
+        let (writer, reader) = (contender(1, "writer"), contender(2, "reader"));
+        let is_refused = |ownership: &OwnershipMetadata, reader: &Contender| {
+            writer_of_client("team/secret", reader, std::slice::from_ref(&writer), Some(ownership)).is_some()
+        };
+        let of_user = OwnershipMetadata::default();
+        assert!(!is_refused(&of_user, &reader));
+        assert!(!is_refused(&retained_by("another"), &reader));
+        assert!(is_refused(&retained_by("writer"), &reader), "it is the token Secret");
+        let named = |namespace: &str, name: &str| Some(Named { namespace: namespace.into(), name: name.into() });
+        let left_behind = |namespace: &str, name: &str| OwnershipMetadata {
+            owner: named(namespace, name),
+            ..retained_by("predecessor")
+        };
+        let offered = |name: &str| OwnershipMetadata { adopt: Some(name.into()), ..OwnershipMetadata::default() };
+        assert!(is_refused(&offered("name-of-writer"), &reader) && !is_refused(&offered("another"), &reader));
+        assert!(is_refused(&left_behind("team", "name-of-writer"), &reader), "the writer is to adopt it");
+        for (namespace, name) in [("team", "another"), ("elsewhere", "name-of-writer")] {
+            assert!(!is_refused(&left_behind(namespace, name), &reader), "{namespace}/{name}");
+        }
+        let older_reader = contender(0, "reader");
+        assert!(!is_refused(&offered("name-of-writer"), &older_reader), "the writer may not adopt it");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use itwin_api::conditions::Reason;
 use super::{
     action::{Action, Fetch, IssueReason},
     backoff, messages,
+    object::ObjectVersion,
     observed::{
         Authority, Client, Drift, Form, Held, Integrity, ObservedState, RenewalRequest, Target, TokenMetadata,
         Unwritten,
@@ -32,7 +33,11 @@ pub fn decide(observed: &ObservedState, now: DateTime<Utc>) -> Action {
         // Whose Secret it is counts as an attempt's failure: otherwise a token would be requested and thrown away.
         Target::NotOwned(failure) => attempt(observed, now, |_| Action::Fail(failure.clone())),
         Target::Presumed if !observed.is_admitted && observed.unwritten.is_none() => {
-            request_token(observed, now, IssueReason::Missing)
+            match request_token(observed, now, IssueReason::Missing) {
+                // a status that was removed may be that of a good token, of which no failure is claimed
+                Action::Fail(_) => fetch(observed, Fetch::Target),
+                action => action,
+            }
         }
         Target::Presumed => fetch(observed, Fetch::Target),
         Target::Absent | Target::Adoptable(_) => request_token(observed, now, IssueReason::Missing),
@@ -118,7 +123,7 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
     if observed.held_for_spec().is_none() {
         return request_token(observed, now, IssueReason::SpecChanged);
     }
-    match client_change(observed, token_metadata) {
+    match client_change(observed, held, token_metadata) {
         // what the token was requested with is recorded in the data
         ClientChange::Unknown if !held.form.is_read() => return fetch(observed, Fetch::TargetData),
         ClientChange::Unknown => return fetch(observed, Fetch::Client),
@@ -188,9 +193,14 @@ enum ClientChange {
 /// Whether the client's credentials are others than those that the held token was requested with.
 ///
 /// A client Secret that is gone or of no use is no change: the token is good until it must be renewed.
-fn client_change(observed: &ObservedState, token_metadata: &TokenMetadata) -> ClientChange {
+fn client_change(observed: &ObservedState, held: &Held, token_metadata: &TokenMetadata) -> ClientChange {
+    let is_another = |version: &ObjectVersion| *version != token_metadata.client_version;
     match &observed.client {
-        Client::Unread { version: Some(version) } if *version != token_metadata.client_version => ClientChange::Unknown,
+        Client::Unread { version: Some(version) } if is_another(version) => ClientChange::Unknown,
+        // it was changed after it was observed; once the Secret was read, there is nothing more to compare with
+        Client::Usable { version, same_as_held: None } if is_another(version) && !held.form.is_read() => {
+            ClientChange::Unknown
+        }
         Client::Usable { same_as_held: Some(false), .. } => ClientChange::Changed,
         _ => ClientChange::Same,
     }
@@ -239,12 +249,19 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
         return Action::Fail(failure.clone());
     }
     if let Some(unwritten) = &observed.unwritten {
-        if observed.client.version().is_none() {
-            return fetch(observed, Fetch::Client);
+        match issued_to_client(unwritten, observed) {
+            Some(true) if fits_spec(unwritten, observed, now) => {
+                return unwritable(observed).unwrap_or(Action::WriteIssuedToken(issue_reason));
+            }
+            // labels may be all that changed
+            None if fits_spec(unwritten, observed, now) => return fetch(observed, Fetch::Client),
+            _ => {}
         }
-        if fits(unwritten, observed, now) {
-            return unwritable(observed).unwrap_or(Action::WriteIssuedToken(issue_reason));
-        }
+    }
+    // as with renewals on request: a spec or client Secret that is changed in a loop takes no turn of others
+    let is_change = matches!(issue_reason, IssueReason::SpecChanged | IssueReason::ClientChanged);
+    if let Some(until) = observed.history.change_not_before.filter(|_| is_change && !observed.is_asked_for(now)) {
+        return Action::BackOff { until };
     }
     if let Some(until) = observed.history.reads.iter().max() {
         // it would be admitted for nothing
@@ -264,15 +281,25 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
     unwritable(observed).unwrap_or_else(|| send(observed, now, issue_reason))
 }
 
-/// Whether a token that was issued before is still the one that is wanted. The version of the client Secret can be compared
-/// without a read.
+/// Whether a token that was issued before is still the one that is wanted.
 fn fits(unwritten: &Unwritten, observed: &ObservedState, now: DateTime<Utc>) -> bool {
-    let Unwritten { token_metadata } = unwritten;
+    issued_to_client(unwritten, observed) == Some(true) && fits_spec(unwritten, observed, now)
+}
+
+/// Whether it was issued to the client as it is; `None` if a read must show that. With the same version of the client
+/// Secret none is needed.
+fn issued_to_client(unwritten: &Unwritten, observed: &ObservedState) -> Option<bool> {
+    let is_same_version = observed.client.version() == Some(&unwritten.token_metadata.client_version);
+    if is_same_version { Some(true) } else { unwritten.is_of_client }
+}
+
+/// Whether it is still the one that is wanted, if it was issued to the client as it is.
+fn fits_spec(unwritten: &Unwritten, observed: &ObservedState, now: DateTime<Utc>) -> bool {
+    let Unwritten { token_metadata, .. } = unwritten;
     observed.held_of_client(now).is_none_or(|held| held.expires_at <= token_metadata.expires_at)
         && *token_metadata.request == *observed.desired.request
         && token_metadata.authority.as_deref() == Some(&*observed.desired.authority)
         && Some(&*token_metadata.issuer) == observed.authority.issuer()
-        && Some(&token_metadata.client_version) == observed.client.version()
         && token_metadata.client_reference.as_deref() == Some(&*observed.desired.client_reference)
         && schedule::renew_at(token_metadata, &observed.desired.policy, &observed.uid) > now
 }

@@ -44,6 +44,8 @@ pub struct ObservedState {
 pub struct Unwritten {
     /// What it was issued for.
     pub token_metadata: TokenMetadata,
+    /// Whether it was issued to the client as it is; `None` unless the client Secret was read.
+    pub is_of_client: Option<bool>,
 }
 
 /// A renewal that a user asked for.
@@ -296,6 +298,9 @@ pub struct History {
     pub reads: Reads<DateTime<Utc>>,
     /// No revert before this instant.
     pub revert_not_before: Option<DateTime<Utc>>,
+    /// No token is requested for another spec or client than that of the one that is held before this instant, since
+    /// many were.
+    pub change_not_before: Option<DateTime<Utc>>,
     /// A Secret that others keep deleting or tampering with is not restored before this instant.
     pub restore_not_before: Option<DateTime<Utc>>,
     /// No renewal before this instant: the last one gave no token that would be better.
@@ -459,6 +464,13 @@ impl ObservedState {
             Target::Unread { last } => last.as_ref(),
             _ => None,
         }
+    }
+
+    /// Whether the Secret holds a token, but one for another spec or client.
+    #[must_use]
+    pub fn holds_another(&self) -> bool {
+        let is_of_another_client = matches!(self.client, Client::Usable { same_as_held: Some(false), .. });
+        self.held().is_some() && (is_of_another_client || self.held_for_spec().is_none())
     }
 
     /// How long the token in the Secret, for whatever spec, is still valid; zero where there is none.

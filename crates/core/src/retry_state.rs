@@ -4,6 +4,7 @@
 //! Its methods are the only writers, so that what belongs together changes together.
 
 mod attempts;
+mod better_token;
 mod object;
 mod spec;
 mod tokens;
@@ -17,7 +18,10 @@ use itwin_api::{
 };
 
 pub use self::attempts::FailedAttempt;
-use self::spec::{AskedWait, Edits};
+use self::{
+    better_token::BetterTokenWait,
+    spec::{AskedWait, Edits},
+};
 use crate::{
     conflict::Reverts,
     desired_secret::Content,
@@ -77,8 +81,8 @@ pub struct RetryState {
     reads: Reads<Streak>,
     /// The token that the Secret held when it was read last.
     last_held: Option<LastHeld>,
-    /// No renewal before the second instant: the last one, at the first, gave no token that would be better.
-    renew_not_before: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// No renewal for a while: the last one gave no token that would be better.
+    better_token: Option<BetterTokenWait>,
     /// It was suspended since the token that is held was written or found up to date.
     was_suspended: bool,
     /// Consecutive writes of the status that failed.
@@ -180,8 +184,14 @@ impl RetryState {
     pub fn recall(credential: &ITwinServiceCredential, now: DateTime<Utc>) -> Self {
         let default = CredentialStatus::default();
         let previous = credential.status.as_ref().unwrap_or(&default);
-        let status::Attempts { failures, last_failure, renew_request, restart_failure } = status::attempts(previous);
+        let recalled = status::attempts(previous);
         let uid = credential.metadata.uid.as_deref().unwrap_or_default();
+        let last_held = last_held(credential, previous);
+        let better_token = last_held.as_ref().and_then(|held| {
+            let (written, of) = ((previous, &recalled), (&credential.spec, uid));
+            BetterTokenWait::recall(of, written, &held.token_metadata, now)
+        });
+        let status::Attempts { failures, last_failure, renew_request, restart_failure } = recalled;
         let wait = TimeDelta::milliseconds(
             (INHERITED_BACKOFF.num_milliseconds() as f64 * digest::unit_interval(["start", uid])) as i64,
         );
@@ -218,8 +228,8 @@ impl RetryState {
             restarts: Restarts::recall(restart_failure),
             status: WrittenStatus::default(),
             reads: Reads::default(),
-            last_held: last_held(credential, previous),
-            renew_not_before: None,
+            last_held,
+            better_token,
             was_suspended: false,
             api_failures: 0,
             client_expiry: ClientExpiry::recall(credential, previous),
@@ -231,7 +241,7 @@ impl RetryState {
 }
 
 /// The token that the Secret held when an earlier process wrote the status. It counts only as long as the Secret cannot
-/// be read, and nothing is decided on it.
+/// be read, and nothing is decided on it except for how long a better one is waited for.
 fn last_held(credential: &ITwinServiceCredential, status: &CredentialStatus) -> Option<LastHeld> {
     let instant = |text: &Option<String>| text.as_deref().and_then(time::from_rfc3339);
     let is_current = status.observed_generation == credential.metadata.generation;

@@ -133,15 +133,12 @@ async fn secret_name_that_an_older_credential_reads_as_its_client_is_refused() -
 }
 
 #[tokio::test]
-async fn client_secret_that_an_older_credential_writes_is_refused() -> Result<()> {
+async fn name_that_an_older_credential_writes_is_refused_until_a_user_has_a_client_secret_there() -> Result<()> {
     let fixture = Fixture::new("written-first").await?;
     // without a client it writes nothing yet
     apply_with(&fixture, "writer", "vault", "missing").await?;
     fixture.wait_condition_of("writer", "Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
     wait_for_a_later_second(&fixture, "writer").await?;
-    let mut client = fixture.namespace.client_secret(NAME, &fixture.client);
-    client["metadata"]["name"] = json!("vault");
-    fixture.namespace.apply(&client).await?;
     apply_with(&fixture, "reader", "token", "vault").await?;
     let message = fixture.wait_condition_of("reader", "Renewed", "False", "ClientCredentialsInvalid", SOON).await?;
     assert!(message.contains("is the token Secret of ITwinServiceCredential writer"), "{message}");
@@ -149,8 +146,11 @@ async fn client_secret_that_an_older_credential_writes_is_refused() -> Result<()
     assert!(fixture.token_requests().await?.is_empty());
 
     wait_for_a_long_backoff(&fixture, "reader").await?;
-    fixture.namespace.kubectl(&["delete", "itcred", "writer"]).await?;
+    let mut client = fixture.namespace.client_secret(NAME, &fixture.client);
+    client["metadata"]["name"] = json!("vault");
+    fixture.namespace.apply(&client).await?;
     fixture.wait_condition_of("reader", "Ready", "True", "TokenValid", SOON).await?;
+    fixture.wait_condition_of("writer", "Renewed", "False", "SecretNotOwned", SOON).await?;
     Ok(())
 }
 

@@ -34,7 +34,7 @@ fn held() -> Held {
 /// A token that was issued at second 3000 with the client that is there.
 fn unwritten() -> Unwritten {
     let token_metadata = TokenMetadata { issued_at: at(3000), expires_at: at(6600), ..token_metadata() };
-    Unwritten { token_metadata }
+    Unwritten { token_metadata, is_of_client: None }
 }
 
 fn failure(reason: Reason) -> Failure {
@@ -215,6 +215,23 @@ fn changed_client_secret_is_read_and_only_new_content_asks_for_a_token() {
     assert!(matches!(decide(&relabelled, at(1)), Action::UpToDate { .. }));
     let rotated = settled().with(|observed| observed.client = usable(Some(false)));
     assert_eq!(decide(&rotated, at(1)), Action::RequestToken(IssueReason::ClientChanged));
+}
+
+#[test]
+fn client_secret_that_is_labelled_before_it_is_read_is_compared_before_a_token_is_requested() {
+    let due = at(3000);
+    let labelled = settled().with(|observed| observed.client = usable(None));
+    assert_eq!(decide(&labelled, due), Action::Fetch(Fetch::TargetData), "it records what to compare with");
+    let compared = |same| {
+        let read = settled().holding(|held| held.form = Form::Writable);
+        read.with(|observed| observed.client = usable(same))
+    };
+    let same = compared(Some(true));
+    assert_eq!(decide(&same, due), Action::RequestToken(IssueReason::Due));
+    assert!(same.held_of_client(due).is_some(), "the new token is compared with the old one");
+    assert_eq!(decide(&compared(Some(false)), due), Action::RequestToken(IssueReason::ClientChanged));
+    let unrecorded = compared(None);
+    assert_eq!(decide(&unrecorded, due), Action::RequestToken(IssueReason::Due), "nothing more can be read");
 }
 
 #[test]
@@ -406,6 +423,24 @@ fn secret_of_a_new_credential_is_read_once_its_request_is_admitted() {
 }
 
 #[test]
+fn secret_of_a_new_credential_is_read_before_a_failure_is_claimed_of_it() {
+    let new = settled().with(|observed| {
+        observed.target = Target::Presumed;
+        observed.is_admitted = false;
+        observed.authority = Authority::Unavailable(failure(Reason::AuthorityNotReady));
+    });
+    assert_eq!(decide(&new, at(1)), Action::Fetch(Fetch::Target));
+    let absent = new.clone().with(|observed| observed.target = Target::Absent);
+    assert_eq!(decide(&absent, at(1)), Action::Fail(failure(Reason::AuthorityNotReady)));
+    let good = new.clone().with(|observed| observed.target = Target::Ours(held()));
+    assert!(matches!(decide(&good, at(1)), Action::UpToDate { .. }));
+    let waiting = new.clone().with(|observed| observed.history.reads.target = Some(at(9)));
+    assert_eq!(decide(&waiting, at(1)), Action::BackOff { until: at(9) });
+    let failing = new.with(|observed| observed.history.not_before = Some(at(9)));
+    assert_eq!(decide(&failing, at(1)), Action::BackOff { until: at(9) }, "nothing is claimed");
+}
+
+#[test]
 fn renewal_that_is_asked_for_too_often_waits_and_holds_up_nothing_else() {
     let floor = at(10);
     let asked = settled().with(|observed| {
@@ -492,6 +527,27 @@ fn issued_token_is_written_only_while_it_is_what_is_wanted() {
 }
 
 #[test]
+fn issued_token_is_kept_while_only_labels_of_the_client_secret_change() {
+    let labelled = settled().with(|observed| {
+        observed.target = Target::Absent;
+        observed.client = Client::Unread { version: Some("uid/2".into()) };
+        observed.unwritten = Some(unwritten());
+        observed.is_admitted = false;
+    });
+    assert_eq!(decide(&labelled, at(3000)), Action::Fetch(Fetch::Client), "it waits for no turn");
+    let read = |is_of_client| {
+        labelled.clone().with(|observed| {
+            observed.client = usable(None);
+            observed.unwritten = Some(Unwritten { is_of_client, ..unwritten() });
+        })
+    };
+    assert_eq!(decide(&read(Some(true)), at(3000)), Action::WriteIssuedToken(IssueReason::Missing));
+    assert_eq!(decide(&read(Some(false)), at(3000)), Action::AwaitAdmission, "the client changed");
+    let other_spec = labelled.with(|observed| observed.desired.request = "other".into());
+    assert_eq!(decide(&other_spec, at(3000)), Action::AwaitAdmission, "nothing is read in vain");
+}
+
+#[test]
 fn what_makes_a_request_vain_is_found_out_before_it_is_sent() {
     let due = at(3000);
     let ready = || settled().with(|observed| observed.client = usable(Some(true)));
@@ -529,6 +585,38 @@ fn at_most_one_request_a_second_is_sent_except_on_request() {
         observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: None });
     });
     assert_eq!(decide(&asked, due), Action::RequestToken(IssueReason::Requested));
+}
+
+#[test]
+fn token_for_another_spec_or_client_waits_after_many_changes_and_holds_up_nothing_else() {
+    let until = at(10);
+    let waiting = |change: fn(&mut ObservedState)| {
+        let observed = settled().with(|observed| observed.client = usable(Some(true))).with(change);
+        observed.with(|observed| {
+            observed.history.change_not_before = Some(until);
+            observed.is_admitted = false;
+        })
+    };
+    let changes: [fn(&mut ObservedState); 2] =
+        [|observed| observed.desired.request = "other".into(), |observed| observed.client = usable(Some(false))];
+    for change in changes {
+        let changed = waiting(change);
+        assert_eq!(decide(&changed, at(9)), Action::BackOff { until });
+        let asked = changed.clone().with(|observed| {
+            observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: None });
+        });
+        assert_eq!(decide(&asked, at(9)), Action::AwaitAdmission, "a user does not wait");
+        let over = changed.with(|observed| observed.history.change_not_before = None);
+        assert_eq!(decide(&over, until), Action::AwaitAdmission);
+    }
+    assert!(matches!(decide(&waiting(|_| {}), at(9)), Action::UpToDate { .. }), "nothing is due");
+    assert_eq!(decide(&waiting(|_| {}), at(3000)), Action::AwaitAdmission, "a renewal is no change");
+    let issued = waiting(|observed| {
+        observed.client = usable(Some(false));
+        let token_metadata = TokenMetadata { client_version: "uid/2".into(), ..unwritten().token_metadata };
+        observed.unwritten = Some(Unwritten { token_metadata, is_of_client: None });
+    });
+    assert_eq!(decide(&issued, at(9)), Action::WriteIssuedToken(IssueReason::ClientChanged), "nothing is requested");
 }
 
 #[test]

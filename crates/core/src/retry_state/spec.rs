@@ -1,20 +1,20 @@
 //! What becomes of earlier attempts when the spec changes.
 //!
 //! A failure says nothing of a spec that it was not an attempt for: it is neither reported for the new one, nor does the
-//! new one wait for its backoff. A spec that is changed in a loop is no way around the backoff either: token requests
-//! that follow a failure and a change are limited as renewals on request are, with a few at once, so that a correction
-//! of a correction waits for nothing.
+//! new one wait for its backoff. A spec or a client Secret that is changed in a loop is no way around the backoff
+//! either, nor one to a token in each second: token requests that follow a change are limited as renewals on request
+//! are, with a few at once, so that a correction of a correction waits for nothing.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::credential::ITwinServiceCredential;
 
 use super::{Attempts, ClientExpiry, RetryState};
-use crate::{backoff::ON_REQUEST_FLOOR, observed::Reads};
+use crate::{backoff::ON_REQUEST_FLOOR, observed::Reads, retry_key::RetryKey};
 
-/// So many changes of the spec after failures are followed by a token request at once.
+/// So many changes are followed by a token request at once.
 const EDITS_AT_ONCE: i32 = 3;
 
-/// Token requests that follow a failure and a change of the spec.
+/// Token requests that follow a change of the spec or of the client.
 #[derive(Debug, Default)]
 pub(super) struct Edits {
     /// The next token request is one.
@@ -36,14 +36,21 @@ impl Edits {
         self.wait = until.filter(|until| *until > now).map(|until| (now, until));
     }
 
-    /// A token is requested.
-    pub(super) fn requested(&mut self, now: DateTime<Utc>) {
-        if std::mem::take(&mut self.is_counted) {
+    /// A token is requested, for another spec or client than that of the one that is held, or for another reason.
+    pub(super) fn requested(&mut self, follows_change: bool, now: DateTime<Utc>) {
+        if std::mem::take(&mut self.is_counted) || follows_change {
             // of a clock that was set back no more is left than of one that was not
             let latest = now + ON_REQUEST_FLOOR * (EDITS_AT_ONCE - 1);
             self.forgotten_at = Some(self.forgotten_at.unwrap_or(now).clamp(now, latest) + ON_REQUEST_FLOOR);
         }
         self.wait = None;
+    }
+
+    /// No further request that follows a change before this instant.
+    fn next(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        // a later time is that of a clock that was set back
+        let forgotten_at = self.forgotten_at.filter(|at| *at <= now + ON_REQUEST_FLOOR * EDITS_AT_ONCE)?;
+        Some(forgotten_at - ON_REQUEST_FLOOR * (EDITS_AT_ONCE - 1)).filter(|until| *until > now)
     }
 
     /// No attempt before this instant. A wait that was found later than now was found before the clock was set back.
@@ -62,6 +69,18 @@ pub(super) struct AskedWait {
 }
 
 impl RetryState {
+    /// No token is requested for another spec or client before this instant, since many were. A request that is
+    /// repeated after a failure waits for its backoff only.
+    #[must_use]
+    pub fn change_not_before(&self, key: &RetryKey, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.edits.next(now).filter(|_| !self.is_repeated(key))
+    }
+
+    /// Whether the next attempt repeats one that failed and that rested on the same.
+    pub(super) fn is_repeated(&self, key: &RetryKey) -> bool {
+        matches!(self.attempts, Attempts::Failing { .. }) && self.is_unchanged(key)
+    }
+
     /// Drops what is remembered of attempts for an earlier spec than this one.
     pub fn follow_spec(&mut self, credential: &ITwinServiceCredential, now: DateTime<Utc>) {
         let generation = credential.metadata.generation.unwrap_or_default();

@@ -118,8 +118,8 @@ fn backoff_ends_with_a_success_or_with_a_change_of_what_the_attempt_depended_on(
 fn renewal_waits_for_a_better_token_unless_the_clock_was_set_back() {
     let mut state = new();
     state.renewal_waits(at(100), at(50));
-    assert_eq!([50, 99].map(|now| state.renew_not_before(at(now))), [Some(at(100)); 2]);
-    assert_eq!(state.renew_not_before(at(49)), None, "the clock was set back");
+    assert_eq!([50, 99].map(|now| state.renew_not_before(None, at(now))), [Some(at(100)); 2]);
+    assert_eq!(state.renew_not_before(None, at(49)), None, "the clock was set back");
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn renewal_on_request_is_echoed_once_its_attempt_has_ended_with_or_without_a_tok
     let fresh = Some(RenewalRequest { fresh: true, not_before: None });
     let echoed = |state: &RetryState| state.reported(at(0)).renew_request;
     let mut state = new();
-    state.requested(true, at(0));
+    state.requested(&observed(fresh), at(0));
     assert_eq!(echoed(&state), None, "the request is under way");
     fail(&mut state, false, fresh);
     assert_eq!(echoed(&state).as_deref(), Some("now"));
@@ -440,7 +440,7 @@ fn spec_that_is_edited_in_a_loop_gets_a_request_in_ten_seconds_after_the_first_o
     let mut requests = Vec::new();
     for second in 0..100 {
         if state.backoff_until(&key(), at(second)).is_none() {
-            state.requested(false, at(second));
+            state.requested(&observed(None), at(second));
             fail_at(&mut state, false, None, at(second));
             requests.push(second);
         }
@@ -452,6 +452,59 @@ fn spec_that_is_edited_in_a_loop_gets_a_request_in_ten_seconds_after_the_first_o
     // the clock is set back
     state.follow_spec(&edited(500, json!({})), at(-3600));
     assert!(state.backoff_until(&key(), at(-3600)).is_none_or(|until| until <= at(-3590)));
+}
+
+/// The Secret holds a token, which the client that there is now did not request.
+fn with_another_client() -> ObservedState {
+    let status = json!({
+        "observedGeneration": 1,
+        "issuer": "https://ims.example.com",
+        "issuedAt": time::to_rfc3339(at(0)),
+        "expiresAt": time::to_rfc3339(at(3600)),
+    });
+    let last = RetryState::recall(&credential(status), at(0)).last_held().map(|held| held.token_metadata.clone());
+    let client = Client::Usable { version: "uid/2".into(), same_as_held: Some(false) };
+    ObservedState { client, target: Target::Unread { last }, ..observed(None) }
+}
+
+#[test]
+fn client_that_is_changed_in_a_loop_gets_a_token_in_ten_seconds_after_the_first_ones() {
+    let mut state = new();
+    let changed = with_another_client();
+    let mut requests = Vec::new();
+    for second in 0..100 {
+        if state.change_not_before(&key(), at(second)).is_none() {
+            state.requested(&changed, at(second));
+            state.written(None);
+            requests.push(second);
+        }
+    }
+    assert_eq!(requests[..3], [0, 1, 2]);
+    assert!(requests[3..].windows(2).all(|pair| pair[1] - pair[0] >= 10), "{requests:?}");
+    assert!(requests.len() <= 3 + 10, "{requests:?}");
+    assert_eq!(state.change_not_before(&key(), at(-3600)), None, "the clock was set back");
+    assert!(state.change_not_before(&key(), at(99)).is_some());
+    fail_at(&mut state, false, None, at(99));
+    assert_eq!(state.change_not_before(&key(), at(99)), None, "a retry waits for its backoff only");
+    let another = RetryKey { client: ClientKey::Absent, ..key() };
+    assert!(state.change_not_before(&another, at(99)).is_some(), "it was changed again");
+}
+
+#[test]
+fn renewals_and_retries_do_not_count_as_changes() {
+    let mut state = new();
+    let changed = with_another_client();
+    for second in 0..9 {
+        state.requested(&observed(None), at(second));
+        state.written(None);
+    }
+    assert_eq!(state.change_not_before(&key(), at(9)), None);
+    for second in 9..18 {
+        state.requested(&changed, at(second));
+        fail_at(&mut state, false, None, at(second));
+    }
+    state.settled();
+    assert_eq!(state.change_not_before(&key(), at(18)), None, "one change and its retries");
 }
 
 #[test]

@@ -28,11 +28,12 @@ impl RetryState {
         self.requested_at
     }
 
-    /// A token is requested, because a user asked for it or for another reason.
-    pub fn requested(&mut self, is_asked_for: bool, now: DateTime<Utc>) {
+    /// A token is requested for what was observed.
+    pub fn requested(&mut self, observed: &ObservedState, now: DateTime<Utc>) {
+        let follows_change = observed.holds_another() && !self.is_repeated(&observed.retry_key);
         self.requested_at = Some(now);
-        self.edits.requested(now);
-        if is_asked_for {
+        self.edits.requested(follows_change, now);
+        if observed.is_asked_for(now) {
             self.renewals.requested_at = Some(now);
         }
     }
@@ -80,7 +81,7 @@ impl RetryState {
     /// A token was written, which fulfils this value of the renew annotation.
     pub fn written(&mut self, renew_annotation: Option<&str>) {
         self.verified_client = None;
-        self.renew_not_before = None;
+        self.better_token = None;
         self.reads = Reads::default();
         self.check_at = None;
         self.was_suspended = false;
@@ -264,18 +265,5 @@ impl RetryState {
         if let Target::Ours(Held { data: Integrity::Verified, drift: Drift::None, .. }) = observed.target {
             self.reverts.all_reverted();
         }
-    }
-
-    /// No renewal before this instant, since the last one gave no token that would be better; with another token in the
-    /// Secret, or on request, it is one.
-    pub fn renewal_waits(&mut self, until: DateTime<Utc>, now: DateTime<Utc>) {
-        self.renew_not_before = Some((now, until));
-    }
-
-    /// See [`Self::renewal_waits`]. A wait that was noted later than now was noted before the clock was set back: it
-    /// binds no one, else the token could expire meanwhile.
-    #[must_use]
-    pub fn renew_not_before(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.renew_not_before.filter(|(noted, _)| *noted <= now).map(|(_, until)| until)
     }
 }
