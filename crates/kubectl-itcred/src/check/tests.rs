@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{authority::ITwinAuthority, conditions::Reason, credential::ITwinServiceCredential, secret_keys, time};
-use itwin_core::{desired_secret, failure::Failure};
+use itwin_core::{desired_secret, failure::Failure, ownership::Named};
 use itwin_oauth::key_set::KeySet;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use k8s_openapi::api::core::v1::Secret;
@@ -122,7 +122,7 @@ fn fine() -> Observed {
     Observed {
         now: now(),
         credential: agent(&json!({})),
-        neighbours: Seen::Known(vec![agent(&json!({}))]),
+        other_owner: Seen::Known(None),
         leases: Seen::Known(vec![lease]),
         authority: Seen::Known(Some(authority(&json!({})))),
         ca_bundle: Seen::Known(Ok(None)),
@@ -245,6 +245,27 @@ fn secret_that_is_not_what_it_should_be_is_found() {
     assert!(problems(&empty).iter().any(|problem| problem.contains("no usable key access_token")));
     let missing = Observed { target: Seen::Known(None), ..fine() };
     assert!(problems(&missing).iter().any(|problem| problem.contains("does not exist")));
+}
+
+#[test]
+fn secret_of_another_credential_is_to_be_deleted_only_if_that_one_is_gone() {
+    let found = |other_owner: Seen<Option<Named>>| {
+        let mut observed = Observed { other_owner, ..fine() };
+        if let Seen::Known(Some(secret)) = &mut observed.target {
+            let owners = secret.metadata.owner_references.get_or_insert_default();
+            owners.iter_mut().for_each(|owner| (owner.name, owner.uid) = ("older".to_owned(), "uid-older".to_owned()));
+            let annotations = secret.metadata.annotations.get_or_insert_default();
+            annotations.insert(secret_keys::OWNER.to_owned(), "team-a/older".to_owned());
+            annotations.insert(secret_keys::OWNER_UID.to_owned(), "uid-older".to_owned());
+        }
+        problems(&observed).join(" ")
+    };
+    let exists = found(Seen::Known(Some(Named { namespace: "team-a".into(), name: "older".into() })));
+    assert!(exists.contains("SecretNotOwned") && exists.contains("older, which exists"), "{exists}");
+    let unknown = found(Seen::Unknown("forbidden".to_owned()));
+    assert!(unknown.contains("SecretNotOwned") && unknown.contains("older"), "{unknown}");
+    assert!(!unknown.contains("delete"), "{unknown}");
+    assert!(found(Seen::Known(None)).contains("delete the Secret"));
 }
 
 impl Observed {
@@ -372,7 +393,7 @@ fn what_cannot_be_read_is_unknown_and_never_fine() {
         client: Seen::Unknown(why()),
         target: Seen::Unknown(why()),
         pods: Seen::Unknown(why()),
-        neighbours: Seen::Unknown(why()),
+        other_owner: Seen::Unknown(why()),
         ..fine()
     };
     let report = report(&observed);
