@@ -34,6 +34,8 @@ pub enum Outcome {
     Fine,
     /// Something to do: exit code 1.
     Findings,
+    /// Something could not be checked or done, as the output says: exit code 2.
+    Incomplete,
 }
 
 impl Outcome {
