@@ -11,6 +11,8 @@ use crate::output::Form;
 /// Shows, explains and renews the tokens of ITwinServiceCredentials, with your own permissions.
 ///
 /// Exit code: 0 if all is well, 1 if there is something to do, 2 for wrong use and for errors.
+///
+/// Exit code 2 also means that nothing was found, but something could not be checked.
 #[derive(Parser, Debug)]
 #[command(name = "kubectl itcred", bin_name = "kubectl itcred", version)]
 // as with kubectl, the last of a repeated flag counts
@@ -124,7 +126,7 @@ pub enum Command {
     },
     /// Request new tokens now, wait, and say what happened.
     #[command(after_help = "Example:\n  kubectl itcred renew render-agent\n  kubectl itcred renew -l team=render\n\n\
-                      Exit code 1 if a credential got no new token.")]
+                      Exit code 1 if a credential got no new token, 2 if one could not be asked for.")]
     #[allow(missing_docs)]
     Renew {
         #[command(flatten)]
@@ -161,7 +163,8 @@ pub enum Command {
         shown: Shown,
     },
     /// Say why a credential does not work, in the order in which one would search.
-    #[command(after_help = "Example:\n  kubectl itcred check render-agent\n\nExit code 1 if it found a problem.")]
+    #[command(after_help = "Example:\n  kubectl itcred check render-agent\n\n\
+                      Exit code 1 if it found a problem; otherwise 2 if something could not be checked.")]
     #[allow(missing_docs)]
     Check {
         /// The credential.
@@ -178,7 +181,7 @@ pub enum Command {
     },
     /// Find workloads that keep an old token, and other mistakes.
     #[command(after_help = "Example:\n  kubectl itcred lint -A\n  kubectl itcred lint -f manifests/\n\n\
-                      Exit code 1 if it found a warning.")]
+                      Exit code 1 if it found a warning; otherwise 2 if something could not be read.")]
     #[allow(missing_docs)]
     Lint {
         /// In all namespaces.

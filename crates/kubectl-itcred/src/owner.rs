@@ -66,7 +66,8 @@ fn of_unknown(secret: &str, name: Option<&str>, why: &str) -> Failure {
         None => "another ITwinServiceCredential".to_owned(),
     };
     let message = format!(
-        "Secret {secret} belongs to {owner}, and whether that one exists is not known ({why}): ask someone who may read it"
+        "Secret {secret} belongs to {owner}, and whether that one exists is not known ({why}): ask someone who may \
+         read it"
     );
     Failure::new(Reason::SecretNotOwned, message)
 }

@@ -69,6 +69,8 @@ pub struct Observed {
     pub namespace_labels: Seen<BTreeMap<String, String>>,
     /// What the authorization server publishes.
     pub server: Seen<Result<Published, Failure>>,
+    /// Whether the user did not want the authorization server to be asked.
+    pub is_offline: bool,
     /// The client Secret.
     pub client: Seen<Option<Secret>>,
     /// The Secret with the token.

@@ -128,6 +128,7 @@ fn fine() -> Observed {
         ca_bundle: Seen::Known(Ok(None)),
         namespace_labels: Seen::Known([("team".to_owned(), "a".to_owned())].into()),
         server: Seen::Known(Ok(Published { keys: Some(signer.keys()), date: Some((now(), now())) })),
+        is_offline: false,
         client: Seen::Known(Some(client())),
         target: Seen::Known(Some(token_secret(&token, now() - TimeDelta::minutes(10), now() + TimeDelta::minutes(50)))),
         pods: Seen::Known(vec![(Metadata { name: Some("app-1".into()), ..Metadata::default() }, pod)]),
@@ -400,9 +401,26 @@ fn what_cannot_be_read_is_unknown_and_never_fine() {
     let unknown = report.sections.iter().flat_map(|s| &s.findings).filter(|f| f.level == Level::Unknown).count();
     assert_eq!(unknown, 5, "{}", report.render(false));
     assert!(report.conclusion().contains("5 could not be checked"));
+    assert!(!report.is_complete());
     let unreachable = Failure::new(Reason::ConnectionFailed, "no connection");
     let offline = super::report(&Observed { server: Seen::Known(Err(unreachable)), ..fine() }).render(false);
     assert!(offline.contains("unknown") && offline.contains("the signature is not checked"), "{offline}");
+}
+
+#[test]
+fn check_is_incomplete_unless_the_user_left_out_what_is_unknown() {
+    assert!(report(&fine()).is_complete());
+    let not_asked = |is_offline| {
+        let server = Seen::Unknown("not asked".to_owned());
+        report(&Observed { server, is_offline, ..fine() })
+    };
+    assert!(!not_asked(false).is_complete());
+    assert!(not_asked(true).is_complete(), "{}", not_asked(true).render(false));
+    assert_eq!(not_asked(true).count(Level::Unknown), 2, "it is still said");
+    let pods = Seen::Unknown("forbidden".to_owned());
+    assert!(!report(&Observed { pods, is_offline: true, ..fine() }).is_complete(), "another part");
+    let json = serde_json::to_string(&not_asked(true)).expect("JSON");
+    assert!(!json.contains("is_left_out"), "{json}");
 }
 
 #[test]

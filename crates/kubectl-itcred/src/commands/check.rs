@@ -61,7 +61,7 @@ pub async fn run(
         Form::Json | Form::Yaml => output::print(&output::structured(form, "CheckReport", &report)?),
         Form::Table | Form::Wide => output::print(&report.render(output::is_colored())),
     }
-    Ok(Outcome::found(report.problems().next().is_some()))
+    Ok(Outcome::checked(report.problems().next().is_some(), report.is_complete()))
 }
 
 async fn observe(session: &Session, name: &str, operator: &str, is_offline: bool) -> Result<Observed, Problem> {
@@ -105,6 +105,7 @@ async fn observe(session: &Session, name: &str, operator: &str, is_offline: bool
             Seen::Unknown(why) => Seen::Unknown(why),
         },
         server: Seen::Unknown("there is no usable ITwinAuthority".to_owned()),
+        is_offline,
         client,
         target,
         pods: seen(pods.map(|pods| pods.into_iter().map(|pod| (pod.metadata, pod.spec)).collect())),

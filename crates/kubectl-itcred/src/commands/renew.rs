@@ -234,8 +234,8 @@ mod tests {
         object("agent", &all)
     }
 
-    /// How a renewal of `agent` ended, if reads are answered by `read`, given the value of the request and the number of
-    /// the read, from 1.
+    /// How a renewal of `agent` ended, if reads are answered by `read`, given the value of the request and the number
+    /// of the read, from 1.
     async fn renewed(timeout: Duration, read: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Option<Ended> {
         let state = Mutex::new((String::new(), 0));
         let session = fake::session(move |asked| {
