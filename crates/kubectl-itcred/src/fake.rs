@@ -9,7 +9,7 @@ use std::{
 use itwin_credential_operator::clock::Clock;
 use serde_json::{Value, json};
 
-use crate::{args::Connection, session::Session, view::tests::now};
+use crate::{connection::Connection, session::Session, view::tests::now};
 
 /// A request.
 pub(crate) struct Asked {

@@ -9,6 +9,7 @@ pub mod check;
 pub mod claims;
 pub mod commands;
 pub mod completion;
+pub mod connection;
 #[cfg(test)]
 mod fake;
 pub mod lint;

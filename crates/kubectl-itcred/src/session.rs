@@ -5,20 +5,17 @@ use std::{future::Future, time::Duration};
 use chrono::{DateTime, Utc};
 use http::Request;
 use itwin_core::desired_secret::Data;
-use itwin_credential_operator::{
-    clock::Clock,
-    cluster::CallError,
-    config::proxy::Proxies,
-    runtime::{
-        client::unbuilt,
-        kubeconfig::{self, Choice},
-    },
-};
+use itwin_credential_operator::{clock::Clock, cluster::CallError, config::proxy::Proxies, runtime::client::unbuilt};
 use kube::{Client, client::AuthError};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{args::Connection, plain::plain, problem::Problem, workloads::nullable};
+use crate::{
+    connection::{Connection, DEADLINE},
+    plain::plain,
+    problem::Problem,
+    workloads::nullable,
+};
 
 /// The number of objects of a page: as many as kubectl asks for.
 const PAGE: usize = 500;
@@ -153,26 +150,13 @@ impl Session {
     /// What is wrong with the kubeconfig or the environment.
     pub fn new(connection: &Connection) -> Result<Self, Problem> {
         let proxies = Proxies::from_env()?;
-        let choice = Choice {
-            file: connection.kubeconfig.clone(),
-            context: connection.context.clone(),
-            cluster: connection.cluster.clone(),
-            user: connection.user.clone(),
-        };
-        let mut config = kubeconfig::chosen(&choice, &proxies)?;
+        let mut config = connection.config(&proxies)?;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.default_retry = false;
-        if let Some(user) = &connection.as_user {
-            config.auth_info.impersonate = Some(user.clone());
-            config.auth_info.impersonate_groups = None;
-        }
-        if !connection.as_group.is_empty() {
-            config.auth_info.impersonate_groups = Some(connection.as_group.clone());
-        }
         let namespace = connection.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         checked(&namespace)?;
         let client = Client::try_from(config).map_err(|error| Problem::new(unbuilt(&error)))?;
-        let deadline = connection.request_timeout.unwrap_or(Duration::from_secs(10));
+        let deadline = connection.request_timeout.unwrap_or(DEADLINE);
         Ok(Self { client, deadline, namespace, proxies, clock: Clock::system() })
     }
 
