@@ -6,11 +6,13 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use itwin_api::{duration, time};
 
-use crate::output::Form;
+use crate::{connection::Connection, output::Form};
 
 /// Shows, explains and renews the tokens of ITwinServiceCredentials, with your own permissions.
 ///
 /// Exit code: 0 if all is well, 1 if there is something to do, 2 for wrong use and for errors.
+///
+/// Exit code 2 also means that nothing was found, but something could not be checked.
 #[derive(Parser, Debug)]
 #[command(name = "kubectl itcred", bin_name = "kubectl itcred", version)]
 // as with kubectl, the last of a repeated flag counts
@@ -23,43 +25,6 @@ pub struct Cli {
     #[command(subcommand)]
     #[allow(missing_docs)]
     pub command: Command,
-}
-
-/// The flags of kubectl that say which cluster and namespace, and as whom.
-#[derive(Args, Clone, Debug, Default)]
-#[allow(missing_docs)]
-pub struct Connection {
-    /// The kubeconfig file.
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
-    pub kubeconfig: Option<PathBuf>,
-    /// The context of the kubeconfig.
-    #[arg(long, global = true, value_name = "NAME", help_heading = "Connection")]
-    pub context: Option<String>,
-    /// The cluster of the kubeconfig.
-    #[arg(long, global = true, value_name = "NAME", help_heading = "Connection")]
-    pub cluster: Option<String>,
-    /// The user of the kubeconfig.
-    #[arg(long, global = true, value_name = "NAME", help_heading = "Connection")]
-    pub user: Option<String>,
-    /// The namespace. Default: that of the context.
-    #[arg(short, long, global = true, value_name = "NAME", help_heading = "Connection")]
-    pub namespace: Option<String>,
-    /// The user to impersonate.
-    #[arg(long = "as", global = true, value_name = "USER", help_heading = "Connection")]
-    pub as_user: Option<String>,
-    /// A group to impersonate; may be repeated.
-    #[arg(long = "as-group", global = true, value_name = "GROUP", help_heading = "Connection")]
-    pub as_group: Vec<String>,
-    /// The deadline of each request to the API server.
-    #[arg(
-        long,
-        global = true,
-        value_name = "DURATION",
-        default_value = "10s",
-        value_parser = span,
-        help_heading = "Connection"
-    )]
-    pub request_timeout: Option<Duration>,
 }
 
 /// The form of the output.
@@ -124,7 +89,7 @@ pub enum Command {
     },
     /// Request new tokens now, wait, and say what happened.
     #[command(after_help = "Example:\n  kubectl itcred renew render-agent\n  kubectl itcred renew -l team=render\n\n\
-                      Exit code 1 if a credential got no new token.")]
+                      Exit code 1 if a credential got no new token, 2 if one could not be asked for.")]
     #[allow(missing_docs)]
     Renew {
         #[command(flatten)]
@@ -161,7 +126,8 @@ pub enum Command {
         shown: Shown,
     },
     /// Say why a credential does not work, in the order in which one would search.
-    #[command(after_help = "Example:\n  kubectl itcred check render-agent\n\nExit code 1 if it found a problem.")]
+    #[command(after_help = "Example:\n  kubectl itcred check render-agent\n\n\
+                      Exit code 1 if it found a problem; otherwise 2 if something could not be checked.")]
     #[allow(missing_docs)]
     Check {
         /// The credential.
@@ -178,7 +144,7 @@ pub enum Command {
     },
     /// Find workloads that keep an old token, and other mistakes.
     #[command(after_help = "Example:\n  kubectl itcred lint -A\n  kubectl itcred lint -f manifests/\n\n\
-                      Exit code 1 if it found a warning.")]
+                      Exit code 1 if it found a warning; otherwise 2 if something could not be read.")]
     #[allow(missing_docs)]
     Lint {
         /// In all namespaces.
@@ -235,18 +201,22 @@ pub enum Shell {
 }
 
 /// A duration as kubectl takes it: `90s`, `5m`, or a number of seconds.
-fn span(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let with_unit = if text.bytes().all(|byte| byte.is_ascii_digit()) { format!("{text}s") } else { text.to_owned() };
     let span: Duration = duration::parse(&with_unit)?.into();
-    // kubectl takes 0 for no deadline at all; here each call has one
-    match span {
+    Ok(span.min(LONGEST))
+}
+
+/// A time to wait.
+fn span(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
         Duration::ZERO => Err("must be more than 0".to_owned()),
-        span => Ok(span.min(LONGEST)),
+        span => Ok(span),
     }
 }
 
 /// No command waits longer than this.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 fn instant(text: &str) -> Result<DateTime<Utc>, String> {
     time::from_rfc3339(text).ok_or_else(|| "expected a time in RFC 3339 such as 2027-01-31T00:00:00Z".to_owned())
@@ -304,17 +274,13 @@ mod tests {
     }
 
     #[test]
-    fn deadlines_are_durations_or_seconds_and_never_none() {
+    fn times_to_wait_are_more_than_0() {
         let parse = |text: &str| {
-            let cli = Cli::try_parse_from(["kubectl-itcred", "status", "--request-timeout", text]);
-            cli.map(|cli| cli.connection.request_timeout).ok().flatten()
+            let cli = Cli::try_parse_from(["kubectl-itcred", "renew", "a", "--timeout", text]).ok()?;
+            if let Command::Renew { timeout, .. } = cli.command { Some(timeout) } else { None }
         };
-        assert_eq!(parse("5"), Some(Duration::from_secs(5)));
-        assert_eq!(parse("1m"), Some(Duration::from_secs(60)));
-        assert_eq!(parse("999999h"), Some(LONGEST));
-        for text in ["0", "0s", "", "soon", "-1s"] {
-            assert_eq!(parse(text), None, "{text}");
-        }
+        assert_eq!((parse("5"), parse("999999h")), (Some(Duration::from_secs(5)), Some(LONGEST)));
+        assert_eq!((parse("0"), parse("0s")), (None, None));
     }
 
     #[test]

@@ -88,7 +88,10 @@ fn flag<'a>(cli: &'a Command, command: &'a Command, word: &str) -> Option<&'a cl
         Some(long) => argument.get_long() == Some(long),
         None => argument.get_short().is_some_and(|short| name == format!("-{short}")),
     };
-    let takes_value = |argument: &&clap::Arg| matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
+    // the value of some flags follows after an equals sign alone
+    let takes_value = |argument: &&clap::Arg| {
+        matches!(argument.get_action(), ArgAction::Set | ArgAction::Append) && !argument.is_require_equals_set()
+    };
     command.get_arguments().chain(cli.get_arguments()).filter(takes_value).find(is_named)
 }
 
@@ -113,7 +116,7 @@ fn values(argument: &clap::Arg) -> Candidates {
     match argument.get_long() {
         Some("namespace" | "operator-namespace") => Candidates::Names(Wanted::Namespaces),
         Some("context") => Candidates::Names(Wanted::Contexts),
-        Some("kubeconfig" | "filename") => Candidates::Files,
+        Some("kubeconfig" | "filename" | "certificate-authority") => Candidates::Files,
         _ => Candidates::Known(Vec::new()),
     }
 }
@@ -224,6 +227,8 @@ mod tests {
         assert_eq!(complete(&["status", "-n", ""]), Candidates::Names(Wanted::Namespaces));
         assert_eq!(complete(&["--context", ""]), Candidates::Names(Wanted::Contexts));
         assert_eq!(complete(&["lint", "-f", ""]), Candidates::Files);
+        assert_eq!(complete(&["check", "--insecure-skip-tls-verify", ""]), Candidates::Names(Wanted::Credentials));
+        assert_eq!(known(&["check", "--token", ""]), Vec::<String>::new());
         assert_eq!(known(&["rotate", "a", "--expires-at", ""]), Vec::<String>::new());
         assert!(known(&[]).contains(&"status".to_owned()));
     }

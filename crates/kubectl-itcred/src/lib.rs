@@ -9,8 +9,12 @@ pub mod check;
 pub mod claims;
 pub mod commands;
 pub mod completion;
+pub mod connection;
+#[cfg(test)]
+mod fake;
 pub mod lint;
 pub mod output;
+pub mod owner;
 pub mod plain;
 pub mod problem;
 pub mod renewal;

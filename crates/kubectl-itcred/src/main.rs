@@ -7,7 +7,7 @@ use kubectl_itcred::{args::Cli, commands, problem::Outcome};
 
 /// The exit code of findings.
 const FINDINGS: u8 = 1;
-/// The exit code of wrong use and of errors.
+/// The exit code of wrong use, of errors, and where something could not be checked or done.
 const ERROR: u8 = 2;
 
 fn main() -> ExitCode {
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     match result {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Findings) => ExitCode::from(FINDINGS),
+        Ok(Outcome::Incomplete) => ExitCode::from(ERROR),
         Err(problem) => failed(&problem.to_string()),
     }
 }

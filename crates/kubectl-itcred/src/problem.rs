@@ -34,6 +34,8 @@ pub enum Outcome {
     Fine,
     /// Something to do: exit code 1.
     Findings,
+    /// Something could not be checked or done, as the output says: exit code 2.
+    Incomplete,
 }
 
 impl Outcome {
@@ -41,5 +43,26 @@ impl Outcome {
     #[must_use]
     pub const fn found(any: bool) -> Self {
         if any { Self::Findings } else { Self::Fine }
+    }
+
+    /// The same if not everything may have been checked: without findings, it is not known whether all is well.
+    #[must_use]
+    pub const fn checked(any: bool, is_complete: bool) -> Self {
+        match Self::found(any) {
+            Self::Fine if !is_complete => Self::Incomplete,
+            outcome => outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_checked_is_not_fine_and_findings_count_first() {
+        assert_eq!(Outcome::checked(false, true), Outcome::Fine);
+        assert_eq!(Outcome::checked(false, false), Outcome::Incomplete);
+        assert_eq!(Outcome::checked(true, false), Outcome::Findings);
     }
 }

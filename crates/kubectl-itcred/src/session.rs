@@ -1,6 +1,9 @@
 //! The calls to the API server, with the permissions of the user: each has a deadline, and lists are read in pages.
+//!
+//! The client bounds the body of each answer as that of the operator does: a page that is too long is requested again
+//! with fewer objects.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use http::Request;
@@ -9,20 +12,25 @@ use itwin_credential_operator::{
     clock::Clock,
     cluster::CallError,
     config::proxy::Proxies,
-    runtime::{
-        client::unbuilt,
-        kubeconfig::{self, Choice},
-    },
+    runtime::client::{observed, unbuilt},
 };
-use kube::{Client, client::AuthError};
+use kube::{
+    Client,
+    client::{AuthError, ClientBuilder},
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{args::Connection, plain::plain, problem::Problem, workloads::nullable};
+use crate::{
+    connection::{Connection, DEADLINE},
+    plain::plain,
+    problem::Problem,
+    workloads::nullable,
+};
 
 /// The number of objects of a page: as many as kubectl asks for.
 const PAGE: usize = 500;
-/// The most pages of a list: a million objects, more than a cluster holds.
+/// The most pages of a list: a million objects, more than a cluster holds; fewer if they are large.
 const PAGES: usize = 2000;
 /// The field manager of what this program writes.
 pub const MANAGER: &str = "kubectl-itcred";
@@ -109,6 +117,8 @@ impl From<kube::Error> for CallFailed {
         match error {
             kube::Error::Api(_) => Self::Answered(error.into()),
             kube::Error::Auth(_) => Self::NoAnswer(unbuilt(&error)),
+            // it says itself what is wrong with the answer: failures of a connection have a cause
+            kube::Error::Service(error) if error.source().is_none() => Self::NoAnswer(plain(&error.to_string())),
             // the text of these may repeat parts of an object
             kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
                 Self::NoAnswer("the answer of the API server could not be decoded".to_owned())
@@ -153,26 +163,14 @@ impl Session {
     /// What is wrong with the kubeconfig or the environment.
     pub fn new(connection: &Connection) -> Result<Self, Problem> {
         let proxies = Proxies::from_env()?;
-        let choice = Choice {
-            file: connection.kubeconfig.clone(),
-            context: connection.context.clone(),
-            cluster: connection.cluster.clone(),
-            user: connection.user.clone(),
-        };
-        let mut config = kubeconfig::chosen(&choice, &proxies)?;
+        let mut config = connection.config(&proxies)?;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.default_retry = false;
-        if let Some(user) = &connection.as_user {
-            config.auth_info.impersonate = Some(user.clone());
-            config.auth_info.impersonate_groups = None;
-        }
-        if !connection.as_group.is_empty() {
-            config.auth_info.impersonate_groups = Some(connection.as_group.clone());
-        }
         let namespace = connection.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         checked(&namespace)?;
-        let client = Client::try_from(config).map_err(|error| Problem::new(unbuilt(&error)))?;
-        let deadline = connection.request_timeout.unwrap_or(Duration::from_secs(10));
+        let client = ClientBuilder::try_from(config).map(|builder| observed(builder, Arc::default()));
+        let client = client.map_err(|error| Problem::new(unbuilt(&error)))?;
+        let deadline = connection.request_timeout.unwrap_or(DEADLINE);
         Ok(Self { client, deadline, namespace, proxies, clock: Clock::system() })
     }
 
@@ -381,7 +379,10 @@ pub mod path {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::fake;
 
     #[test]
     fn names_cannot_lead_to_another_path() {
@@ -394,6 +395,30 @@ mod tests {
         for name in ["", "../secrets/x", "a/b", "A", "a b", "a?b", "%2e", ".", "-a", "a\n", "é", &"a".repeat(254)] {
             assert!(checked(name).is_err(), "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn answer_that_is_too_long_is_not_read() {
+        const LONG: usize = 21 << 20;
+        let session = fake::session(|asked| {
+            let status = if asked.path.starts_with("/failing") { 500 } else { 200 };
+            (status, vec![b' '; LONG])
+        });
+        for path in ["/api/v1/namespaces/a", "/failing"] {
+            let error = session.get::<Value>(path).await.expect_err("too long").to_string();
+            assert_eq!(error, "a response of the API server has more than 20 MiB");
+        }
+        assert!(session.list::<Value>("/api/v1/pods", &[]).await.is_err(), "no page is short enough");
+    }
+
+    #[tokio::test]
+    async fn page_that_is_too_long_is_requested_again_with_fewer_objects() {
+        let session = fake::session(|asked| {
+            let limit = asked.path.rsplit("limit=").next().and_then(|limit| limit.parse().ok()).unwrap_or(1);
+            fake::object(&json!({"metadata": {}, "items": vec!["x".repeat(30_000); limit]}))
+        });
+        let items: Vec<String> = session.list("/api/v1/pods", &[]).await.expect("a list");
+        assert_eq!(items.len(), 31, "500, 125, 31");
     }
 
     #[test]

@@ -225,6 +225,7 @@ async fn plugin_check_verifies_a_credential_that_works() -> Result<()> {
     allow(&fixture, "reader", &["get"]).await?;
     let reader = check(&["--as", "reader"]).await?;
     assert!(reader.out.matches("unknown ").count() >= 4 && reader.out.contains("could not be checked"), "{reader:?}");
+    assert_eq!(reader.code, 2, "what was not checked is not fine: {reader:?}");
     Ok(())
 }
 
@@ -464,7 +465,7 @@ async fn plugin_ends_wrong_use_and_missing_permissions_with_one_line() -> Result
     assert!(refused.code == 2 && refused.out.is_empty() && refused.err.contains("secrets"), "{refused:?}");
     let linted = run(&fixture, &["lint", "--as", "viewer", "-o", "json"]).await?;
     let unread = linted.json()?["unread"].as_array().map_or(0, Vec::len);
-    assert!(linted.code == 0 && unread >= 6, "what was not read is named: {linted:?}");
+    assert!(linted.code == 2 && unread >= 6, "what was not read is named, and not fine: {linted:?}");
     let empty = run(&fixture, &["status", "-l", "team=unknown"]).await?;
     assert!(empty.code == 0 && empty.out.is_empty() && empty.err.contains("No ITwinServiceCredentials"), "{empty:?}");
     // a rotation without a new secret writes nothing

@@ -42,6 +42,9 @@ pub struct Finding {
     pub reason: Option<&'static str>,
     /// What was found and, of a problem, what to do.
     pub text: String,
+    /// Whether it is unknown because the user did not want it to be checked.
+    #[serde(skip)]
+    pub is_left_out: bool,
 }
 
 /// The findings about one part.
@@ -68,7 +71,7 @@ impl Section {
     }
 
     fn push(&mut self, level: Level, reason: Option<&'static str>, text: impl AsRef<str>) {
-        self.findings.push(Finding { level, reason, text: plain(text.as_ref()) });
+        self.findings.push(Finding { level, reason, text: plain(text.as_ref()), is_left_out: false });
     }
 
     fn ok(&mut self, text: impl AsRef<str>) {
@@ -81,6 +84,12 @@ impl Section {
 
     fn unknown(&mut self, text: impl AsRef<str>) {
         self.push(Level::Unknown, None, text);
+    }
+
+    /// Unknown, where `is_left_out` because the user did not want it to be checked.
+    fn unknown_unless(&mut self, is_left_out: bool, text: impl AsRef<str>) {
+        let text = plain(text.as_ref());
+        self.findings.push(Finding { level: Level::Unknown, reason: None, text, is_left_out });
     }
 
     fn problem(&mut self, text: impl AsRef<str>) {
@@ -117,6 +126,13 @@ impl Report {
     /// The problems, in their order.
     pub fn problems(&self) -> impl Iterator<Item = &Finding> {
         self.sections.iter().flat_map(|section| &section.findings).filter(|finding| finding.level == Level::Problem)
+    }
+
+    /// Whether everything was checked that the user wanted to be.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let mut findings = self.sections.iter().flat_map(|section| &section.findings);
+        findings.all(|finding| finding.level != Level::Unknown || finding.is_left_out)
     }
 
     fn count(&self, level: Level) -> usize {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
-use itwin_core::failure::Failure;
+use itwin_core::{failure::Failure, ownership::Named};
 use itwin_credential_operator::config::authority::{AuthorityConfig, roots};
 use itwin_oauth::key_set::KeySet;
 use k8s_openapi::api::core::v1::Secret;
@@ -57,8 +57,8 @@ pub struct Observed {
     pub now: DateTime<Utc>,
     /// The credential.
     pub credential: ITwinServiceCredential,
-    /// The credentials of its namespace.
-    pub neighbours: Seen<Vec<ITwinServiceCredential>>,
+    /// The other credential that the Secret belongs to, if it does.
+    pub other_owner: Seen<Option<Named>>,
     /// The Leases of operators.
     pub leases: Seen<Vec<Lease>>,
     /// The authority; `None` where there is none.
@@ -69,6 +69,8 @@ pub struct Observed {
     pub namespace_labels: Seen<BTreeMap<String, String>>,
     /// What the authorization server publishes.
     pub server: Seen<Result<Published, Failure>>,
+    /// Whether the user did not want the authorization server to be asked.
+    pub is_offline: bool,
     /// The client Secret.
     pub client: Seen<Option<Secret>>,
     /// The Secret with the token.

@@ -90,7 +90,8 @@ fn published(section: &mut Section, observed: &Observed, config: &AuthorityConfi
             return;
         }
         Seen::Unknown(why) => {
-            section.unknown(format!("the authorization server is not asked from this machine: {why}"));
+            let text = format!("the authorization server is not asked from this machine: {why}");
+            section.unknown_unless(observed.is_offline, text);
             return;
         }
     };

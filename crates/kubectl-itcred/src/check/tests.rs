@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{authority::ITwinAuthority, conditions::Reason, credential::ITwinServiceCredential, secret_keys, time};
-use itwin_core::{desired_secret, failure::Failure};
+use itwin_core::{desired_secret, failure::Failure, ownership::Named};
 use itwin_oauth::key_set::KeySet;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use k8s_openapi::api::core::v1::Secret;
@@ -122,12 +122,13 @@ fn fine() -> Observed {
     Observed {
         now: now(),
         credential: agent(&json!({})),
-        neighbours: Seen::Known(vec![agent(&json!({}))]),
+        other_owner: Seen::Known(None),
         leases: Seen::Known(vec![lease]),
         authority: Seen::Known(Some(authority(&json!({})))),
         ca_bundle: Seen::Known(Ok(None)),
         namespace_labels: Seen::Known([("team".to_owned(), "a".to_owned())].into()),
         server: Seen::Known(Ok(Published { keys: Some(signer.keys()), date: Some((now(), now())) })),
+        is_offline: false,
         client: Seen::Known(Some(client())),
         target: Seen::Known(Some(token_secret(&token, now() - TimeDelta::minutes(10), now() + TimeDelta::minutes(50)))),
         pods: Seen::Known(vec![(Metadata { name: Some("app-1".into()), ..Metadata::default() }, pod)]),
@@ -245,6 +246,27 @@ fn secret_that_is_not_what_it_should_be_is_found() {
     assert!(problems(&empty).iter().any(|problem| problem.contains("no usable key access_token")));
     let missing = Observed { target: Seen::Known(None), ..fine() };
     assert!(problems(&missing).iter().any(|problem| problem.contains("does not exist")));
+}
+
+#[test]
+fn secret_of_another_credential_is_to_be_deleted_only_if_that_one_is_gone() {
+    let found = |other_owner: Seen<Option<Named>>| {
+        let mut observed = Observed { other_owner, ..fine() };
+        if let Seen::Known(Some(secret)) = &mut observed.target {
+            let owners = secret.metadata.owner_references.get_or_insert_default();
+            owners.iter_mut().for_each(|owner| (owner.name, owner.uid) = ("older".to_owned(), "uid-older".to_owned()));
+            let annotations = secret.metadata.annotations.get_or_insert_default();
+            annotations.insert(secret_keys::OWNER.to_owned(), "team-a/older".to_owned());
+            annotations.insert(secret_keys::OWNER_UID.to_owned(), "uid-older".to_owned());
+        }
+        problems(&observed).join(" ")
+    };
+    let exists = found(Seen::Known(Some(Named { namespace: "team-a".into(), name: "older".into() })));
+    assert!(exists.contains("SecretNotOwned") && exists.contains("older, which exists"), "{exists}");
+    let unknown = found(Seen::Unknown("forbidden".to_owned()));
+    assert!(unknown.contains("SecretNotOwned") && unknown.contains("older"), "{unknown}");
+    assert!(!unknown.contains("delete"), "{unknown}");
+    assert!(found(Seen::Known(None)).contains("delete the Secret"));
 }
 
 impl Observed {
@@ -372,16 +394,33 @@ fn what_cannot_be_read_is_unknown_and_never_fine() {
         client: Seen::Unknown(why()),
         target: Seen::Unknown(why()),
         pods: Seen::Unknown(why()),
-        neighbours: Seen::Unknown(why()),
+        other_owner: Seen::Unknown(why()),
         ..fine()
     };
     let report = report(&observed);
     let unknown = report.sections.iter().flat_map(|s| &s.findings).filter(|f| f.level == Level::Unknown).count();
     assert_eq!(unknown, 5, "{}", report.render(false));
     assert!(report.conclusion().contains("5 could not be checked"));
+    assert!(!report.is_complete());
     let unreachable = Failure::new(Reason::ConnectionFailed, "no connection");
     let offline = super::report(&Observed { server: Seen::Known(Err(unreachable)), ..fine() }).render(false);
     assert!(offline.contains("unknown") && offline.contains("the signature is not checked"), "{offline}");
+}
+
+#[test]
+fn check_is_incomplete_unless_the_user_left_out_what_is_unknown() {
+    assert!(report(&fine()).is_complete());
+    let not_asked = |is_offline| {
+        let server = Seen::Unknown("not asked".to_owned());
+        report(&Observed { server, is_offline, ..fine() })
+    };
+    assert!(!not_asked(false).is_complete());
+    assert!(not_asked(true).is_complete(), "{}", not_asked(true).render(false));
+    assert_eq!(not_asked(true).count(Level::Unknown), 2, "it is still said");
+    let pods = Seen::Unknown("forbidden".to_owned());
+    assert!(!report(&Observed { pods, is_offline: true, ..fine() }).is_complete(), "another part");
+    let json = serde_json::to_string(&not_asked(true)).expect("JSON");
+    assert!(!json.contains("is_left_out"), "{json}");
 }
 
 #[test]

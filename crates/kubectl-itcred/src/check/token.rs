@@ -7,7 +7,7 @@ use itwin_core::{
     messages, messages_lifetime,
     messages_oauth::verdict,
     observed::Policy,
-    ownership::{Named, Owner, Writer, owner},
+    ownership::{Owner, Writer},
     schedule,
     validate::{Expected, validate},
 };
@@ -16,7 +16,10 @@ use itwin_oauth::{jwt, sensitive::Sensitive, token::TokenResponse};
 use k8s_openapi::api::core::v1::Secret;
 
 use super::{Observed, Section, Seen};
-use crate::span::{relative, span};
+use crate::{
+    owner,
+    span::{relative, span},
+};
 
 pub(super) fn section(observed: &Observed) -> Section {
     let mut section = Section::new("Secret and token");
@@ -64,13 +67,7 @@ fn is_ours(section: &mut Section, observed: &Observed, secret: &Secret, secret_r
     let metadata = target::SecretMetadata::new(&secret.metadata);
     let uid = observed.credential.metadata.uid.as_deref().unwrap_or_default();
     let writer = Writer { namespace: observed.namespace(), name: observed.name(), uid };
-    let find = |uid: &str| {
-        let neighbours = observed.neighbours.known()?;
-        let found = neighbours.iter().find(|other| other.metadata.uid.as_deref() == Some(uid))?;
-        let name = found.metadata.name.as_deref().unwrap_or_default();
-        Some(Named { namespace: observed.namespace().into(), name: name.into() })
-    };
-    match owner(&metadata.ownership, secret_ref, &writer, &find) {
+    match owner::of(&metadata.ownership, secret_ref, &writer, &observed.other_owner) {
         Owner::Us => section.ok(format!("Secret {secret_ref} belongs to this credential")),
         Owner::Adoptable => {
             section.note(format!("Secret {secret_ref} is offered to this credential, and not adopted yet"))
@@ -135,8 +132,8 @@ fn verified(section: &mut Section, observed: &Observed, config: &AuthorityConfig
         _ => None,
     };
     let Some(keys) = keys else {
-        section
-            .unknown("the signature is not checked: the keys of the authority could not be fetched from this machine");
+        let text = "the signature is not checked: the keys of the authority could not be fetched from this machine";
+        section.unknown_unless(observed.is_offline, text);
         return;
     };
     let name = observed.authority_name();

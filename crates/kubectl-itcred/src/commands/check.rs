@@ -5,15 +5,20 @@ use std::sync::{Mutex, PoisonError};
 use base64::Engine;
 use chrono::{DateTime, Utc};
 use futures::{FutureExt, future::BoxFuture};
-use itwin_api::authority::{AuthoritySpec, CaBundleKind, ITwinAuthority};
+use itwin_api::{
+    authority::{AuthoritySpec, CaBundleKind, ITwinAuthority},
+    credential::ITwinServiceCredential,
+};
 use itwin_core::{
     failure::Failure,
     messages_oauth::authority::unavailable,
+    ownership::{Named, Writer},
     request_error::{Document, MetadataError},
 };
 use itwin_credential_operator::{
     config::authority::AuthorityConfig,
     oauth::http::{Deadlines, Http},
+    observe::target::SecretMetadata,
 };
 use itwin_oauth::{
     discovery::{self, DiscoveryError, Endpoint},
@@ -56,7 +61,7 @@ pub async fn run(
         Form::Json | Form::Yaml => output::print(&output::structured(form, "CheckReport", &report)?),
         Form::Table | Form::Wide => output::print(&report.render(output::is_colored())),
     }
-    Ok(Outcome::found(report.problems().next().is_some()))
+    Ok(Outcome::checked(report.problems().next().is_some(), report.is_complete()))
 }
 
 async fn observe(session: &Session, name: &str, operator: &str, is_offline: bool) -> Result<Observed, Problem> {
@@ -64,13 +69,12 @@ async fn observe(session: &Session, name: &str, operator: &str, is_offline: bool
     let namespace = &session.namespace;
     let spec = &credential.spec;
     let pods_path = path::namespaced("api/v1", Some(namespace), "pods");
-    let (leases, authority, labels, client, target, neighbours, pods) = tokio::join!(
+    let (leases, authority, labels, client, target, pods) = tokio::join!(
         leases(session, operator),
         object::<Value>(session, path::authority(&spec.authority_ref.name)),
         object::<Labeled>(session, path::namespace(namespace)),
         object::<Secret>(session, path::secret(namespace, &spec.client_credentials_ref.name)),
         object::<Secret>(session, path::secret(namespace, credential.target_name())),
-        common::credentials(session, Some(namespace), None),
         session.list::<Pod>(&pods_path, &[]),
     );
     let authority = match authority {
@@ -92,7 +96,7 @@ async fn observe(session: &Session, name: &str, operator: &str, is_offline: bool
     };
     let mut observed = Observed {
         now: session.now(),
-        neighbours: neighbours.map_or_else(|error| Seen::Unknown(error.to_string()), |(found, _)| Seen::Known(found)),
+        other_owner: other_owner(session, &credential, &target).await,
         leases,
         authority,
         ca_bundle,
@@ -101,6 +105,7 @@ async fn observe(session: &Session, name: &str, operator: &str, is_offline: bool
             Seen::Unknown(why) => Seen::Unknown(why),
         },
         server: Seen::Unknown("there is no usable ITwinAuthority".to_owned()),
+        is_offline,
         client,
         target,
         pods: seen(pods.map(|pods| pods.into_iter().map(|pod| (pod.metadata, pod.spec)).collect())),
@@ -114,6 +119,19 @@ async fn observe(session: &Session, name: &str, operator: &str, is_offline: bool
     };
     observed.now = session.now();
     Ok(observed)
+}
+
+/// The other credential that the Secret belongs to, if it does.
+async fn other_owner(
+    session: &Session,
+    credential: &ITwinServiceCredential,
+    target: &Seen<Option<Secret>>,
+) -> Seen<Option<Named>> {
+    let Some(secret) = target.known().and_then(Option::as_ref) else { return Seen::Known(None) };
+    let key = common::key(credential);
+    let uid = credential.metadata.uid.as_deref().unwrap_or_default();
+    let ours = Writer { namespace: &key.namespace, name: &key.name, uid };
+    common::other_owner(session, &SecretMetadata::new(&secret.metadata), &ours).await
 }
 
 #[derive(Default, Deserialize)]

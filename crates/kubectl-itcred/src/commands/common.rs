@@ -3,14 +3,17 @@
 use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::{
     object::ObjectKey,
-    ownership::{Owner, Writer, owner},
+    ownership::{Named, Owner, Writer},
 };
 use itwin_credential_operator::observe::target::SecretMetadata;
 use k8s_openapi::api::core::v1::Secret;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     args::Targets,
+    check::Seen,
+    owner::{self, Wanted},
     plain::without_values,
     problem::Problem,
     session::{CallFailed, Session, checked, path},
@@ -120,6 +123,39 @@ pub async fn targets(session: &Session, targets: &Targets) -> Result<Vec<ITwinSe
     Ok(found)
 }
 
+/// The name and UID of a credential, also of one that could not be decoded.
+#[derive(Deserialize)]
+struct Identified {
+    metadata: Identity,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Identity {
+    name: String,
+    uid: String,
+}
+
+/// The other credential that a Secret belongs to, if it does.
+pub async fn other_owner(session: &Session, secret: &SecretMetadata, ours: &Writer<'_>) -> Seen<Option<Named>> {
+    let namespace = ours.namespace;
+    let (uid, read) = match owner::wanted(&secret.ownership, ours) {
+        Wanted::Nothing => return Seen::Known(None),
+        Wanted::Name(name, uid) => {
+            let read = session.get_if_any::<Identified>(&path::credential(namespace, name)).await;
+            (uid, read.map(|found| found.into_iter().collect::<Vec<_>>()))
+        }
+        Wanted::Uid(uid) => (uid, session.list_metadata(&path::credentials(Some(namespace)), &[]).await),
+    };
+    match read {
+        Ok(found) => {
+            let found = found.into_iter().map(|found| found.metadata).find(|found| found.uid == uid);
+            Seen::Known(found.map(|found| Named { namespace: namespace.into(), name: found.name.into() }))
+        }
+        Err(error) => Seen::Unknown(error.to_string()),
+    }
+}
+
 /// The Secret with the token of a credential, if it belongs to it.
 ///
 /// # Errors
@@ -139,12 +175,60 @@ pub async fn token_secret(session: &Session, credential: &ITwinServiceCredential
     let metadata = SecretMetadata::new(&secret.metadata);
     let uid = credential.metadata.uid.as_deref().unwrap_or_default();
     let writer = Writer { namespace: &key.namespace, name: &key.name, uid };
-    match owner(&metadata.ownership, &format!("{}/{name}", key.namespace), &writer, &|_| None) {
+    let other = other_owner(session, &metadata, &writer).await;
+    match owner::of(&metadata.ownership, &format!("{}/{name}", key.namespace), &writer, &other) {
         Owner::Us => Ok(secret),
         Owner::Adoptable => Err(Problem::new(format!(
             "Secret {}/{name} is not adopted by ITwinServiceCredential {} yet: no token was written",
             key.namespace, key.name
         ))),
         Owner::Other(failure) => Err(Problem::new(failure.message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use itwin_api::secret_keys;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        fake::{self, Answer},
+        view::tests::credential,
+    };
+
+    /// What is said of a Secret that `older` wrote, if the server answers this about `older`.
+    async fn said(answer: impl Fn() -> Answer + Send + Sync + 'static) -> String {
+        let secret = json!({"metadata": {
+            "name": "shared", "namespace": "team-a", "uid": "uid-secret", "resourceVersion": "1",
+            "annotations": {secret_keys::OWNER_UID: "uid-older", secret_keys::OWNER: "team-a/older"},
+            "ownerReferences": [{"apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential",
+                                 "name": "older", "uid": "uid-older", "controller": true}],
+        }});
+        let session = fake::session(move |asked| {
+            if asked.path.ends_with("/secrets/shared") {
+                fake::object(&secret)
+            } else if asked.path.ends_with("/itwinservicecredentials/older") {
+                answer()
+            } else {
+                fake::failure(500, "InternalError")
+            }
+        });
+        let younger = credential("younger", &json!({"spec": {"secretName": "shared"}}));
+        token_secret(&session, &younger).await.expect_err("it is that of another one").to_string()
+    }
+
+    #[tokio::test]
+    async fn secret_of_a_credential_that_exists_is_not_to_be_deleted() {
+        let older = |uid: &'static str| move || fake::object(&json!({"metadata": {"name": "older", "uid": uid}}));
+        let exists = said(older("uid-older")).await;
+        assert!(exists.contains("belongs to ITwinServiceCredential older, which exists"), "{exists}");
+        for code in [(403, "Forbidden"), (500, "InternalError")] {
+            let unknown = said(move || fake::failure(code.0, code.1)).await;
+            assert!(unknown.contains("ITwinServiceCredential older") && !unknown.contains("delete"), "{unknown}");
+        }
+        for gone in [said(|| fake::failure(404, "NotFound")).await, said(older("another")).await] {
+            assert!(gone.contains("does not exist in this namespace: delete the Secret"), "{gone}");
+        }
     }
 }

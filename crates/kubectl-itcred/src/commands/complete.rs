@@ -7,8 +7,9 @@ use kube::config::Kubeconfig;
 use serde_json::Value;
 
 use crate::{
-    args::{Cli, Connection},
+    args::Cli,
     completion::{self, Candidates, Wanted},
+    connection::{Connection, Token},
     output,
     session::{Session, path},
 };
@@ -62,14 +63,22 @@ fn connection(words: &[String]) -> Connection {
         }
         found.filter(|value| !value.is_empty())
     };
+    let insecure = ["--insecure-skip-tls-verify", "--insecure-skip-tls-verify=true"];
+    let is_insecure = words.iter().any(|word| insecure.contains(&word.as_str()));
     Connection {
         kubeconfig: value(&["--kubeconfig"]).map(Into::into),
         context: value(&["--context"]),
         cluster: value(&["--cluster"]),
         user: value(&["--user"]),
         namespace: value(&["-n", "--namespace"]),
+        server: value(&["-s", "--server"]),
+        certificate_authority: value(&["--certificate-authority"]).map(Into::into),
+        insecure_skip_tls_verify: is_insecure.then_some(true),
+        tls_server_name: value(&["--tls-server-name"]),
+        token: value(&["--token"]).map(|token| Token::new(&token)),
         as_user: value(&["--as"]),
         as_group: value(&["--as-group"]).into_iter().collect(),
+        as_uid: value(&["--as-uid"]),
         request_timeout: Some(DEADLINE),
     }
 }
@@ -80,9 +89,10 @@ mod tests {
 
     #[test]
     fn flags_of_an_unfinished_command_line_are_obeyed() {
-        let words = ["check", "-n", "team", "--context=dev", "--as", ""].map(str::to_owned);
+        let words = ["check", "-n", "team", "--context=dev", "-s", "https://a", "--as", ""].map(str::to_owned);
         let connection = connection(&words);
         assert_eq!(connection.namespace.as_deref(), Some("team"));
+        assert_eq!(connection.server.as_deref(), Some("https://a"));
         assert_eq!((connection.context.as_deref(), connection.as_user), (Some("dev"), None));
     }
 }

@@ -44,7 +44,11 @@ pub async fn run(
         Form::Json | Form::Yaml => output::print(&output::structured(form, "LintReport", &report)?),
         Form::Table | Form::Wide => output::print(&report.render(output::is_colored())),
     }
-    Ok(Outcome::found(report.has_warnings() || input.undecoded > 0))
+    Ok(outcome(&input, &report))
+}
+
+fn outcome(input: &Input, report: &lint::Report) -> Outcome {
+    Outcome::checked(report.has_warnings() || input.undecoded > 0, input.unread.is_empty())
 }
 
 /// The kinds of workloads, by group and resource.
@@ -190,7 +194,37 @@ fn text_of(reader: impl Read) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    };
+
+    use serde_json::json;
+
     use super::*;
+    use crate::fake;
+
+    #[tokio::test]
+    async fn kinds_that_cannot_be_read_are_not_fine_and_kinds_that_are_not_installed_are() {
+        let pods = Arc::new(AtomicU16::new(200));
+        let code = pods.clone();
+        let session = fake::session(move |asked| {
+            if asked.path.contains("/rollouts?") {
+                return (404, b"404 page not found".to_vec());
+            }
+            match code.load(Ordering::Relaxed) {
+                403 if asked.path.contains("/pods?") => fake::failure(403, "Forbidden"),
+                _ => fake::object(&json!({"metadata": {}, "items": []})),
+            }
+        });
+        for (answer, expected) in [(200, Outcome::Fine), (403, Outcome::Incomplete)] {
+            pods.store(answer, Ordering::Relaxed);
+            let input = of_cluster(&session, false).await.expect("read");
+            assert_eq!(outcome(&input, &lint::report(&input)), expected, "{:?}", input.unread);
+        }
+        let undecoded = Input { unread: vec!["a file".to_owned()], undecoded: 1, ..Input::default() };
+        assert_eq!(outcome(&undecoded, &lint::report(&undecoded)), Outcome::Findings);
+    }
 
     #[test]
     fn folders_are_read_with_what_is_in_them_and_links_are_not_followed() {

@@ -2,17 +2,20 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use chrono::{DateTime, Utc};
 use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::object::ObjectKey;
+use serde_json::Value;
 
 use super::common;
 use crate::{
     args::Targets,
     output,
+    plain::plain,
     problem::{Outcome, Problem},
-    renewal::{self, Ended},
+    renewal::{Ended, Request},
     session::{Session, path},
-    span::relative,
+    span::{relative, span},
 };
 
 /// The time between two reads of the status.
@@ -23,7 +26,7 @@ const MANY: usize = 4;
 /// Renews the credentials that were chosen.
 ///
 /// # Errors
-/// Why they could not be read or patched.
+/// Why they could not be read.
 pub async fn run(session: &Session, targets: &Targets, timeout: Duration) -> Result<Outcome, Problem> {
     let credentials = common::targets(session, targets).await?;
     let (suspended, active): (Vec<_>, Vec<_>) = credentials.into_iter().partition(|credential| credential.spec.suspend);
@@ -32,66 +35,110 @@ pub async fn run(session: &Session, targets: &Targets, timeout: Duration) -> Res
         output::print(&format!("{key}: suspended, so that no token is requested; 'kubectl itcred resume' ends that\n"));
     }
     let keys: Vec<ObjectKey> = active.iter().map(common::key).collect();
-    let ended = renew(session, &keys, timeout).await?;
-    let is_each_renewed = ended.values().all(|ended| matches!(ended, Some(Ended::Issued(_))));
+    let Requested { asked, failed } = request(session, &keys).await;
+    for problem in &failed {
+        output::progress(&format!("error: {problem}"));
+    }
+    let ended = wait(session, asked, timeout).await;
+    let is_each_known = failed.is_empty() && !ended.values().any(|ended| matches!(ended, Ended::Unread(_)));
+    if !is_each_known {
+        return Ok(Outcome::Incomplete);
+    }
+    let is_each_renewed = ended.values().all(|ended| matches!(ended, Ended::Issued(_)));
     Ok(Outcome::found(!suspended.is_empty() || !is_each_renewed))
 }
 
-/// Requests a renewal of each credential and waits until each has ended, which is printed. `None` is for those that
-/// have not within the time.
-///
-/// # Errors
-/// Why the annotation could not be set.
-pub async fn renew(
-    session: &Session,
-    keys: &[ObjectKey],
-    timeout: Duration,
-) -> Result<BTreeMap<ObjectKey, Option<Ended>>, Problem> {
-    let value = renewal::value(session.now());
+/// The renewals that were asked for, and why others could not be.
+pub struct Requested {
+    /// The requests that the API server accepted.
+    pub asked: BTreeMap<ObjectKey, Request>,
+    /// Why the annotation of others could not be set.
+    pub failed: Vec<Problem>,
+}
+
+/// Requests a renewal of each credential.
+pub async fn request(session: &Session, keys: &[ObjectKey]) -> Requested {
+    let mut requested = Requested { asked: BTreeMap::new(), failed: Vec::new() };
     for key in keys {
+        let request = Request::new(session.now());
         let path = path::credential(&key.namespace, &key.name);
-        let _: serde_json::Value = session
-            .patch(&path, &renewal::patch(&value))
-            .await
-            .map_err(|error| Problem::new(format!("ITwinServiceCredential {key}: {error}")))?;
+        match session.patch::<Value>(&path, &request.patch()).await {
+            Ok(patched) => {
+                requested.asked.insert(key.clone(), request.of(&patched));
+            }
+            Err(error) => requested.failed.push(Problem::new(format!("ITwinServiceCredential {key}: {error}"))),
+        }
     }
-    if !keys.is_empty() {
-        output::progress(&format!("renewal requested for {}; waiting for the operator ...", counted(keys.len())));
+    requested
+}
+
+/// Waits until each renewal has ended, which is printed, or the time is over.
+pub async fn wait(
+    session: &Session,
+    requests: BTreeMap<ObjectKey, Request>,
+    timeout: Duration,
+) -> BTreeMap<ObjectKey, Ended> {
+    if !requests.is_empty() {
+        output::progress(&format!("renewal requested for {}; waiting for the operator ...", counted(requests.len())));
     }
-    let mut ended: BTreeMap<ObjectKey, Option<Ended>> = keys.iter().map(|key| (key.clone(), None)).collect();
+    let print = |key: &ObjectKey, end: &Ended| {
+        output::print(&format!("{}\n", plain(&format!("{key}: {}", described(key, end, session.now(), timeout)))));
+    };
+    let open = requests.into_iter().map(|(key, request)| (key, (request, Ended::Late)));
+    let (mut open, mut ended): (BTreeMap<_, _>, BTreeMap<_, _>) = (open.collect(), BTreeMap::new());
     let deadline = session.clock.monotonic() + timeout;
     loop {
-        let open: Vec<ObjectKey> =
-            ended.iter().filter(|(_, ended)| ended.is_none()).map(|(key, _)| key.clone()).collect();
-        for credential in read(session, &open).await? {
-            let key = common::key(&credential);
-            if let (Some(end), Some(slot)) = (renewal::ended(&credential, &value), ended.get_mut(&key)) {
-                output::print(&format!("{}\n", described(session, &key, &end)));
-                *slot = Some(end);
+        let keys: Vec<ObjectKey> = open.keys().cloned().collect();
+        for (key, read) in read(session, &keys).await {
+            let Some((request, so_far)) = open.get_mut(&key) else { continue };
+            if let Some(end) = end(request, so_far, read) {
+                print(&key, &end);
+                open.remove(&key);
+                ended.insert(key, end);
             }
         }
-        let is_over = ended.values().all(Option::is_some);
-        if is_over || session.clock.monotonic() >= deadline {
+        if open.is_empty() || session.clock.monotonic() >= deadline {
             break;
         }
         tokio::time::sleep(INTERVAL).await;
     }
-    for (key, _) in ended.iter().filter(|(_, ended)| ended.is_none()) {
-        output::print(&format!(
-            "{key}: the operator has not ended the attempt within {timeout:?}: its request may wait in the queue of \
-             the authority, or no operator works; 'kubectl itcred check {} -n {}' says which\n",
-            key.name, key.namespace
-        ));
+    for (key, (_, so_far)) in open {
+        print(&key, &so_far);
+        ended.insert(key, so_far);
     }
-    Ok(ended)
+    ended
+}
+
+/// How a renewal ended, given a read; otherwise `so_far` is what to report if no other read follows.
+fn end(request: &Request, so_far: &mut Ended, read: Read) -> Option<Ended> {
+    match read {
+        Ok(Some(credential)) => {
+            let ended = request.ended(&credential);
+            *so_far = request.late(&credential);
+            ended
+        }
+        Ok(None) => Some(Ended::Gone),
+        // it may be read again before the end
+        Err(problem) => {
+            let unread = Ended::Unread(problem.to_string());
+            if *so_far != unread {
+                output::progress(&problem.to_string());
+            }
+            *so_far = unread;
+            None
+        }
+    }
 }
 
 fn counted(number: usize) -> String {
     if number == 1 { "1 credential".to_owned() } else { format!("{number} credentials") }
 }
 
-/// The credentials that still exist.
-async fn read(session: &Session, keys: &[ObjectKey]) -> Result<Vec<ITwinServiceCredential>, Problem> {
+/// A credential, `None` where it was deleted, or why it could not be read.
+type Read = Result<Option<ITwinServiceCredential>, Problem>;
+
+/// Reads the credentials, each by its name or with the others of its namespace.
+async fn read(session: &Session, keys: &[ObjectKey]) -> Vec<(ObjectKey, Read)> {
     let mut found = Vec::new();
     let mut by_namespace: BTreeMap<&str, Vec<&ObjectKey>> = BTreeMap::new();
     for key in keys {
@@ -99,34 +146,174 @@ async fn read(session: &Session, keys: &[ObjectKey]) -> Result<Vec<ITwinServiceC
     }
     for (namespace, keys) in by_namespace {
         if keys.len() >= MANY {
-            let (all, _) = common::credentials(session, Some(namespace), None).await?;
-            found.extend(all.into_iter().filter(|credential| keys.contains(&&common::key(credential))));
+            found.extend(read_all(session, namespace, &keys).await);
         } else {
             for key in keys {
-                found.push(common::credential_in(session, namespace, &key.name).await?);
+                found.push((key.clone(), read_one(session, key).await));
             }
         }
     }
-    Ok(found)
+    found
 }
 
-fn described(session: &Session, key: &ObjectKey, ended: &Ended) -> String {
-    let now = session.now();
-    crate::plain::plain(&match ended {
-        Ended::Issued(Some(until)) => format!("{key}: new token, it expires {}", relative(*until, now)),
-        Ended::Issued(None) => format!("{key}: new token"),
-        Ended::Failed { reason, message, usable_until } => {
-            let kept = match usable_until.filter(|until| *until > now) {
-                Some(until) => {
-                    format!("; the token that is there can be used for calls that begin {}", within(until, now))
-                }
-                None => String::new(),
-            };
-            format!("{key}: {reason}: {message}{kept}")
+async fn read_one(session: &Session, key: &ObjectKey) -> Read {
+    let read = session.get_if_any::<Value>(&path::credential(&key.namespace, &key.name)).await;
+    let failed = |error| common::failed_to_read(&format!("ITwinServiceCredential {key}"), &error);
+    read.map_err(failed)?.map(common::decoded).transpose()
+}
+
+async fn read_all(session: &Session, namespace: &str, keys: &[&ObjectKey]) -> Vec<(ObjectKey, Read)> {
+    let (all, invalid) = match common::credentials(session, Some(namespace), None).await {
+        Ok(read) => read,
+        Err(problem) => return keys.iter().map(|key| ((*key).clone(), Err(problem.clone()))).collect(),
+    };
+    let mut all: BTreeMap<_, _> = all.into_iter().map(|credential| (common::key(&credential), credential)).collect();
+    let mut of = |key: &ObjectKey| match (all.remove(key), invalid.first()) {
+        // it may be the one that could not be decoded
+        (None, Some(problem)) => Err(problem.clone()),
+        (found, _) => Ok(found),
+    };
+    keys.iter().map(|key| ((*key).clone(), of(key))).collect()
+}
+
+/// How a renewal ended, in words that follow the name.
+fn described(key: &ObjectKey, ended: &Ended, now: DateTime<Utc>, timeout: Duration) -> String {
+    let expires = |until: &Option<DateTime<Utc>>| {
+        until.map_or_else(String::new, |until| format!(", it expires {}", relative(until, now)))
+    };
+    let command = |command: &str| format!("'kubectl itcred {command} {} -n {}'", key.name, key.namespace);
+    match ended {
+        Ended::Issued(until) => format!("new token{}", expires(until)),
+        Ended::Same(until) => {
+            format!("the server returned the same token{}: it issues no other while that one is valid", expires(until))
         }
-    })
+        Ended::Failed { reason, message, usable_until } => {
+            let kept = usable_until.filter(|until| *until > now).map_or_else(String::new, |until| {
+                format!("; the token that is there can be used for calls that begin within {}", span(until - now))
+            });
+            format!("{reason}: {message}{kept}")
+        }
+        Ended::Replaced => format!(
+            "someone requested another renewal, or removed the annotation, before this one ended: {} says how the \
+             credential is",
+            command("status")
+        ),
+        Ended::Gone => "the credential was deleted before the renewal ended".to_owned(),
+        Ended::Late => format!(
+            "the operator has not ended the attempt within {timeout:?}: its request may wait in the queue of the \
+             authority, or no operator works; {} says which",
+            command("check")
+        ),
+        Ended::Unread(why) => {
+            format!("how the renewal ended is not known ({why}): {} says how the credential is", command("status"))
+        }
+    }
 }
 
-fn within(until: chrono::DateTime<chrono::Utc>, now: chrono::DateTime<chrono::Utc>) -> String {
-    format!("within {}", crate::span::span(until - now))
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use itwin_api::secret_keys::RENEW;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        fake::{self, Answer},
+        view::tests::{credential, merge, minutes},
+    };
+
+    fn object(name: &str, changes: &Value) -> Answer {
+        fake::object(&serde_json::to_value(credential(name, changes)).expect("JSON"))
+    }
+
+    /// The operator has handled this value.
+    fn handled(value: &str, changes: &Value) -> Answer {
+        let mut all = json!({"metadata": {"annotations": {RENEW: value}}, "status": {"lastRenewRequest": value}});
+        merge(&mut all, changes);
+        object("agent", &all)
+    }
+
+    /// How a renewal of `agent` ended, if reads are answered by `read`, given the value of the request and the number
+    /// of the read, from 1.
+    async fn renewed(timeout: Duration, read: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Option<Ended> {
+        let state = Mutex::new((String::new(), 0));
+        let session = fake::session(move |asked| {
+            let mut state = state.lock().expect("no panic");
+            if asked.method == "PATCH" {
+                state.0 = asked.body["metadata"]["annotations"][RENEW].as_str().unwrap_or_default().to_owned();
+                return object("agent", &json!({}));
+            }
+            state.1 += 1;
+            read(&state.0, state.1)
+        });
+        let key = ObjectKey::new("team-a", "agent");
+        let requested = request(&session, std::slice::from_ref(&key)).await;
+        assert!(requested.failed.is_empty(), "{:?}", requested.failed);
+        wait(&session, requested.asked, timeout).await.remove(&key)
+    }
+
+    #[tokio::test]
+    async fn reads_that_fail_do_not_end_the_wait() {
+        let patience = Duration::from_secs(30);
+        let issued = renewed(patience, |value, number| match number {
+            1 => fake::failure(503, "ServiceUnavailable"),
+            2 => fake::failure(500, "InternalError"),
+            _ => handled(value, &json!({"status": {"issuedAt": minutes(0)}})),
+        });
+        assert!(matches!(issued.await, Some(Ended::Issued(Some(_)))));
+        let unread = renewed(Duration::ZERO, |_, _| fake::failure(503, "ServiceUnavailable")).await;
+        assert!(matches!(&unread, Some(Ended::Unread(why)) if why.contains("HTTP 503")), "{unread:?}");
+    }
+
+    #[tokio::test]
+    async fn same_token_a_deleted_credential_and_another_request_are_results() {
+        let patience = Duration::from_secs(30);
+        let same = renewed(patience, |value, _| handled(value, &json!({}))).await;
+        assert!(matches!(same, Some(Ended::Same(Some(_)))), "{same:?}");
+        assert_eq!(renewed(patience, |_, _| fake::failure(404, "NotFound")).await, Some(Ended::Gone));
+        assert_eq!(renewed(patience, |_, _| handled("other", &json!({}))).await, Some(Ended::Replaced));
+        assert_eq!(renewed(Duration::ZERO, |_, _| object("agent", &json!({}))).await, Some(Ended::Replaced));
+    }
+
+    #[tokio::test]
+    async fn credential_that_may_not_be_patched_does_not_keep_others_from_being_reported() {
+        let value = Mutex::new(String::new());
+        let session = fake::session(move |asked| {
+            let mut value = value.lock().expect("no panic");
+            match (asked.method.as_str(), asked.path.contains("/forbidden")) {
+                ("PATCH", true) => fake::failure(403, "Forbidden"),
+                ("PATCH", false) => {
+                    *value = asked.body["metadata"]["annotations"][RENEW].as_str().unwrap_or_default().to_owned();
+                    object("agent", &json!({}))
+                }
+                (_, true) => object("forbidden", &json!({})),
+                (_, false) => handled(&value, &json!({"status": {"issuedAt": minutes(0)}})),
+            }
+        });
+        let keys = ["forbidden", "agent"].map(|name| ObjectKey::new("team-a", name));
+        let requested = request(&session, &keys).await;
+        assert!(requested.failed.len() == 1 && requested.failed[0].to_string().contains("team-a/forbidden: forbidden"));
+        assert_eq!(requested.asked.keys().collect::<Vec<_>>(), [&keys[1]]);
+        let run = |name: &str| Targets { names: vec![name.to_owned()], ..Targets::default() };
+        let both = Targets { names: vec!["forbidden".to_owned(), "agent".to_owned()], ..Targets::default() };
+        for (targets, expected) in
+            [(both, Outcome::Incomplete), (run("forbidden"), Outcome::Incomplete), (run("agent"), Outcome::Fine)]
+        {
+            assert_eq!(super::run(&session, &targets, Duration::from_secs(30)).await, Ok(expected), "{targets:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn credential_that_is_in_no_list_was_deleted_unless_one_could_not_be_decoded() {
+        let keys: Vec<ObjectKey> = (0..MANY).map(|number| ObjectKey::new("team-a", format!("a{number}"))).collect();
+        let listed = |items: Value| fake::session(move |_| fake::object(&json!({"metadata": {}, "items": items})));
+        let gone = read(&listed(json!([credential("a0", &json!({}))])), &keys).await;
+        let is_there: Vec<bool> = gone.iter().map(|(_, read)| matches!(read, Ok(Some(_)))).collect();
+        assert_eq!(is_there, [true, false, false, false]);
+        assert!(gone.iter().all(|(_, read)| read.is_ok()));
+        let undecoded = json!([credential("a0", &json!({})), {"metadata": {"name": "a1"}, "spec": 5}]);
+        let unread = read(&listed(undecoded), &keys).await;
+        assert_eq!(unread.iter().filter(|(_, read)| read.is_err()).count(), MANY - 1);
+    }
 }

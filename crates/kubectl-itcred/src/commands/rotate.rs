@@ -25,6 +25,7 @@ use super::{common, renew};
 use crate::{
     output,
     problem::{Outcome, Problem},
+    renewal::Ended,
     rotation::{self, Progress},
     session::{CallFailed, Session, path},
     span::{relative, span},
@@ -46,8 +47,12 @@ pub async fn run(
     let plan = Plan::new(session, name).await?;
     plan.may_write(session).await?;
     output::progress(&format!("Step 1 of 4: renew {}, for the longest time until the old token ends.", plan.named()));
-    let renewed = renew::renew(session, &plan.keys(), timeout).await?;
-    if renewed.values().any(|ended| !matches!(ended, Some(crate::renewal::Ended::Issued(_)))) {
+    let requested = renew::request(session, &plan.keys()).await;
+    if let Some(problem) = requested.failed.into_iter().next() {
+        return Err(problem);
+    }
+    let renewed = renew::wait(session, requested.asked, timeout).await;
+    if renewed.values().any(|ended| !matches!(ended, Ended::Issued(_))) {
         output::progress("Not every token is new. The tokens that are there stay, and the time below is theirs.");
     }
     for note in rotation::notes(&plan.secret, &plan.reference().clone(), expires_at) {
