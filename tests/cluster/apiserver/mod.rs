@@ -25,6 +25,7 @@ mod sources;
 mod surroundings;
 mod template;
 mod truth;
+mod waiting;
 mod webhooks;
 mod workloads;
 mod writes;
