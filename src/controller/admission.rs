@@ -9,6 +9,7 @@ use itwin_core::{failure::Failure, messages, observed::ObservedState, requests::
 use super::{
     RequeueAfter, observation,
     reconciler::{Reconciler, requeue},
+    references::requester,
     requests::Place,
 };
 use crate::cluster::CallError;
@@ -49,6 +50,14 @@ impl Reconciler<'_> {
         }
         self.waits = true;
         Ok(self.context.authorities.requests.waited(since))
+    }
+
+    /// Has the report say how a request waits that another reconcile has queued.
+    pub(super) fn follow_place(&mut self) {
+        let requests = &self.context.authorities.requests;
+        let Some(Place { since, blocked }) = requests.place(self.key, &requester(&self.references)) else { return };
+        self.is_blocked = blocked.is_some();
+        self.waits_long = !self.is_blocked && requests.waited(since) >= REPORT_AFTER + REPORT_SPREAD;
     }
 
     /// Reports how the credential stands while it waits, and says when to report again.

@@ -221,7 +221,9 @@ fn writer_of_client(references: &References<'_>, known: &Known, others: &dyn Oth
     }
     let ownership = match known {
         Known::Present(secret_metadata) => Some(&secret_metadata.ownership),
-        Known::Unknown | Known::Absent => None,
+        Known::Absent => None,
+        // it is read first
+        Known::Unknown => return None,
     };
     contenders::writer_of_client(&references.client.to_string(), &contender(references.credential), &writers, ownership)
 }

@@ -36,7 +36,7 @@ use crate::{cluster::CallError, observe::index::Known};
 /// Steps of one reconcile: four reads, a token request with its write, and twice again after conflicts.
 const STEPS_MAX: usize = 16;
 /// One reconcile ends within this, whatever hangs: all its steps with their deadlines, and a token request.
-const RECONCILE_DEADLINE: Duration = Duration::from_secs(180);
+const RECONCILE_DEADLINE: Duration = Duration::from_secs(300);
 /// The shortest wait for what is due while calls to the Kubernetes API fail.
 const DUE_FLOOR: TimeDelta = TimeDelta::seconds(1);
 /// The longest wait after calls to the Kubernetes API that failed.
@@ -197,7 +197,15 @@ async fn reconcile_object(
     if !reconciler.waits && !reconciler.keeps_place && result.is_ok() {
         queue.leave(key);
     }
-    let again = reconciler.ended(result);
+    // what is due does not wait for a status that cannot be written
+    let again = if only_reports {
+        Ok(result.unwrap_or_else(|error| {
+            tracing::warn!(credential = %key, %error, "a status could not be written");
+            requeue(TimeDelta::zero())
+        }))
+    } else {
+        reconciler.ended(result)
+    };
     if let Some(registry) = registry {
         let References { key, uid, .. } = &reconciler.references;
         registry.put_retry_state(key, uid, reconciler.retry_state, incarnation);
@@ -218,10 +226,10 @@ impl Reconciler<'_> {
     }
 
     async fn run(&mut self, only_reports: bool) -> Result<RequeueAfter, CallError> {
-        self.retry_state.follow_spec(self.references.credential, self.context.clock.now());
         if only_reports {
-            return self.report(None, Some(TimeDelta::zero())).await;
+            return self.report_time().await;
         }
+        self.retry_state.follow_spec(self.references.credential, self.context.clock.now());
         let waits_unread = self.slot.is_none() && observation::is_new(&self.references, &self.retry_state);
         self.recheck_namespace().await;
         if !self.context.watch_secrets && !waits_unread && self.is_metadata_due() {
@@ -253,6 +261,17 @@ impl Reconciler<'_> {
         // reverts wait too, which no attempt holds up
         self.retry_state.reverts_mut().refused(failure, wait, self.context.clock.now());
         self.report(self.retry_state.not_before(), None).await
+    }
+
+    /// Brings the status of a credential that waits for a worker up to date with the time, once for each change. What the
+    /// spec says that no reconcile has read yet is not claimed to be observed.
+    async fn report_time(&mut self) -> Result<RequeueAfter, CallError> {
+        self.retry_state.set_ready_changes_at(None);
+        if self.previous_status().observed_generation != self.references.credential.metadata.generation {
+            return Ok(requeue(TimeDelta::zero()));
+        }
+        self.follow_place();
+        self.report(None, Some(TimeDelta::zero())).await
     }
 
     /// Carries out one action, and says what follows it.
@@ -389,8 +408,9 @@ impl Reconciler<'_> {
     fn is_metadata_due(&self) -> bool {
         let renew_annotation = self.references.renew_annotation().map(String::as_str);
         let now = self.context.clock.now();
-        let waits = self.slot.is_none() && self.context.authorities.requests.waits(self.key);
-        !waits && (self.slot.is_some() || !self.retry_state.has_metadata(renew_annotation, RESYNC_UNWATCHED, now))
+        let retries_now = self.retry_state.retries_now(now) && !self.context.authorities.requests.waits(self.key);
+        let is_read = self.retry_state.has_metadata(renew_annotation, RESYNC_UNWATCHED, now);
+        self.slot.is_some() || retries_now || !is_read
     }
 
     /// Where Secrets are not watched, reads what a watch would have shown, unless the last reads failed and the next ones

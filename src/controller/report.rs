@@ -99,6 +99,9 @@ impl Reconciler<'_> {
         let about_lifetime = events::about_lifetime(before, &status).filter(|_| is_news);
         drop(previous);
         let again = if self.context.watch_secrets { RESYNC } else { RESYNC_UNWATCHED };
+        // a reconcile that read nothing does not put off the next read
+        let unread = self.retry_state.metadata_read_at().filter(|_| !self.context.watch_secrets);
+        let until_read = unread.map(|at| at + RESYNC_UNWATCHED - now).filter(|wait| *wait > TimeDelta::zero());
         let until_attempt = next_attempt.map(|at| at - now);
         let until_change = schedule::next_change(&observed, now).map(|at| at - now);
         let reverts = self.retry_state.reverts();
@@ -107,7 +110,7 @@ impl Reconciler<'_> {
         // one that is due and did not happen waits for something else
         let until_check = self.retry_state.check_at().filter(|at| *at > now).map(|at| at - now);
         let until_report = [until_attempt, until_change, until_revert, until_notice, until_check, self.until_labels()];
-        let again = until_report.into_iter().chain([wait]).flatten().fold(again, TimeDelta::min);
+        let again = until_report.into_iter().chain([wait, until_read]).flatten().fold(again, TimeDelta::min);
         // what is due already did not happen, and is tried again with the write
         self.due_at = now.checked_add_signed(again).filter(|_| again > TimeDelta::zero());
         let reported = if is_reported { Ok(()) } else { self.write_status(status, guard).await };

@@ -64,8 +64,8 @@ pub struct Slot {
     requests: Arc<Requests>,
     authority: Arc<str>,
     key: Arc<ObjectKey>,
-    /// It was counted as sent.
-    is_paced: bool,
+    /// It was counted as sent, and the pace stood so then.
+    paced: Option<Pacer>,
     ended: Option<(Outcome, ObjectVersion, Option<Box<Content>>)>,
 }
 
@@ -155,13 +155,7 @@ impl Requests {
         let place = state.places.get(key)?.clone();
         let queue = &mut state.queues.get_mut(&place)?.queue;
         if *place == *authority && queue.take_up(key, requester) {
-            return Some(Slot {
-                requests: self.clone(),
-                authority: place,
-                key: key.clone(),
-                is_paced: false,
-                ended: None,
-            });
+            return Some(Slot { requests: self.clone(), authority: place, key: key.clone(), paced: None, ended: None });
         }
         if queue.is_admitted(key) {
             // for another authority or client than the spec names by now
@@ -179,6 +173,15 @@ impl Requests {
         let state = self.state();
         let queue = state.places.get(key).and_then(|place| state.queues.get(place));
         queue.is_some_and(|queue| queue.queue.is_admitted(key))
+    }
+
+    /// How a request of this credential waits, if it does.
+    #[must_use]
+    pub fn place(&self, key: &ObjectKey, requester: &Requester) -> Option<Place> {
+        let (state, now) = (self.state(), self.now().monotonic);
+        let (key, place) = state.places.get_key_value(key)?;
+        let queue = &state.queues.get(place)?.queue;
+        Some(Place { since: queue.waits_since(key)?, blocked: queue.blocked(requester, now) })
     }
 
     /// Whether a request of this credential waits in a queue.
@@ -261,7 +264,8 @@ impl Requests {
         };
         let mut state = self.state();
         let Some(queue) = state.queues.get_mut(&slot.authority) else { return };
-        if slot.is_paced && matches!(outcome, Outcome::NotSent) {
+        // a turn before others that were given since is lost: two at the same time would be more than the pace allows
+        if matches!(outcome, Outcome::NotSent) && slot.paced.as_ref() == Some(&queue.sends) {
             queue.sends.give_back();
         }
         let (change, sharing) = queue.queue.settle(&slot.key, version.as_ref(), &outcome, self.now());
@@ -328,7 +332,7 @@ impl Slot {
             let Some(queue) = state.queues.get_mut(&self.authority) else { return };
             let at = queue.sends.ready_at(self.requests.now().monotonic);
             queue.sends.take(at);
-            self.is_paced = true;
+            self.paced = Some(queue.sends.clone());
             at
         };
         tokio::time::sleep_until(at.into()).await;
@@ -460,6 +464,6 @@ mod tests {
     }
 
     fn slot(requests: &Arc<Requests>, name: &str) -> Slot {
-        Slot { requests: requests.clone(), authority: "ims".into(), key: key(name), is_paced: false, ended: None }
+        Slot { requests: requests.clone(), authority: "ims".into(), key: key(name), paced: None, ended: None }
     }
 }

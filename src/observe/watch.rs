@@ -164,7 +164,7 @@ where
             if let Err(error) = self.step().await {
                 tracing::warn!(what = self.resource, "watch failed, it is made again: {error}");
                 sleep(self.retry).await;
-                self.retry = (self.retry * 2).min(if self.is_gone { GONE_RETRY } else { RETRY.1 });
+                self.retry = (self.retry * 2).min(if error.is_gone() { GONE_RETRY } else { RETRY.1 });
             }
         }
     }
@@ -391,9 +391,9 @@ where
     /// again soon: what happened meanwhile may not be in the watch.
     fn failed(&mut self, version: String, error: WatchError) -> Result<(), WatchError> {
         self.health.failed("watch", &error);
-        if matches!(error, WatchError::Status { code: GONE, .. }) || version.is_empty() {
+        if error.is_gone() || version.is_empty() {
             self.state = State::first_page(None);
-            self.is_gone = true;
+            self.is_gone = error.is_gone();
         } else {
             self.state = State::Listed { version };
             self.list_again();
@@ -404,8 +404,10 @@ where
     /// Everything is listed again soon, and later each time.
     fn list_again(&mut self) {
         let since_list = self.listed_at.map_or(self.list_interval, |at| at.elapsed());
-        if self.list_at.is_none() {
-            self.list_within(self.list_interval.saturating_sub(since_list));
+        let wait = self.list_interval.saturating_sub(since_list);
+        // one that is planned for other reasons may be later
+        if self.list_at.is_none_or(|at| at > Instant::now() + wait.max(self.spread)) {
+            self.list_within(wait);
             self.list_interval = (self.list_interval * 2).min(LIST_INTERVAL.1);
         }
     }

@@ -31,7 +31,7 @@ const AUTHORITY_CONCURRENCY: usize = 32;
 /// The status of an object that waits for a worker is checked this often: time changes it meanwhile.
 const LATE: Duration = Duration::from_secs(1);
 /// The number of statuses that are written at the same time for objects that wait for a worker.
-const LATE_CONCURRENCY: usize = 16;
+const LATE_CONCURRENCY: usize = 64;
 /// The interval of a loop's heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A loop without a heartbeat for this long is stalled.

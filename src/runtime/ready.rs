@@ -62,19 +62,22 @@ impl<T: Clone + Eq + Hash> Ready<T> {
         None
     }
 
-    /// Removes the objects for which `is_wanted`, at most so many.
+    /// Removes objects for which `is_wanted`, at most so many, and of all namespaces in turn. One that goes first stays.
     pub fn take(&mut self, most: usize, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
-        let Self { first, namespaces, rotation, queued, moved } = self;
+        let Self { namespaces, rotation, queued, moved, .. } = self;
         let queues = rotation.iter().filter_map(|namespace| namespaces.get(namespace));
+        let mut queues: Vec<_> = queues.map(|objects| objects.iter()).collect();
         let mut taken = Vec::new();
-        for object in std::iter::once(&*first).chain(queues).flatten() {
-            if taken.len() == most {
-                break;
+        while taken.len() < most {
+            let before = taken.len();
+            for objects in &mut queues {
+                // its entry in the queue is stale from here on, and keeps its place if it is queued again
+                let next =
+                    objects.find(|object| !moved.contains(*object) && is_wanted(object) && queued.remove(*object));
+                taken.extend(next.filter(|_| taken.len() < most).cloned());
             }
-            // its entry in a queue is stale from here on
-            if is_wanted(object) && queued.remove(object) {
-                moved.remove(object);
-                taken.push(object.clone());
+            if taken.len() == before {
+                break;
             }
         }
         taken
@@ -126,11 +129,11 @@ mod tests {
         for name in ["a1", "a2", "b1", "b2"] {
             ready.push(name, &name[..1], false);
         }
+        assert_eq!(ready.take(2, |_| true), ["a1", "b1"], "of all namespaces in turn");
         ready.push("b2", "b", true);
-        assert_eq!(ready.take(1, |name| name.ends_with('2')), ["b2"]);
-        assert_eq!(ready.take(9, |name| name.ends_with('2')), ["a2"]);
+        assert_eq!(ready.take(9, |name| name.ends_with('2')), ["a2"], "one that goes first stays");
         ready.push("a2", "a", false);
-        assert_eq!(order(&mut ready), ["a1", "b1", "a2"]);
+        assert_eq!(order(&mut ready), ["b2", "a2"]);
         assert!(ready.is_empty());
     }
 

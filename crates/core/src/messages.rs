@@ -181,7 +181,7 @@ pub fn secret_write_failed(secret: &str, error: &dyn Display, why: CallFailure<'
 pub fn secret_without_namespace(secret: &str) -> Failure {
     let message = format!(
         "Secret {secret} could not be created, because its namespace is gone: create the namespace again if the token is \
-         still needed; the token is kept and written later"
+         still needed"
     );
     Failure::new(Reason::SecretWriteFailed, message)
 }

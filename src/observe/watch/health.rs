@@ -37,6 +37,13 @@ pub(super) enum WatchError {
     Early,
 }
 
+impl WatchError {
+    /// The resourceVersion is too old for a watch: everything is to be listed.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Status { code: super::GONE, .. })
+    }
+}
+
 impl From<kube::Error> for WatchError {
     fn from(error: kube::Error) -> Self {
         match error {

@@ -9,7 +9,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const SECONDS_IN_A_MINUTE: u32 = 60;
 
 /// A rate limit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pacer {
     interval: Duration,
     /// How much earlier than at even intervals a request may be sent.

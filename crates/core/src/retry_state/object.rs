@@ -62,17 +62,26 @@ impl RetryState {
         self.ready_changes_at = at;
     }
 
-    /// Whether the metadata of both Secrets was read within `limit`, for this spec and this renew annotation, and no attempt
-    /// is due that may depend on what changed since.
+    /// Whether the metadata of both Secrets was read within `limit`, for this spec and this renew annotation.
     #[must_use]
     pub fn has_metadata(&self, renew_annotation: Option<&str>, limit: TimeDelta, now: DateTime<Utc>) -> bool {
-        let retries_now = self.is_retrying() && self.not_before().is_none_or(|until| until <= now);
-        !retries_now
-            && self.metadata_read.as_ref().is_some_and(|(at, generation, annotation)| {
-                *generation == self.generation
-                    && annotation.as_deref() == renew_annotation
-                    && (TimeDelta::zero()..limit).contains(&(now - *at))
-            })
+        self.metadata_read.as_ref().is_some_and(|(at, generation, annotation)| {
+            *generation == self.generation
+                && annotation.as_deref() == renew_annotation
+                && (TimeDelta::zero()..limit).contains(&(now - *at))
+        })
+    }
+
+    /// When the metadata of both Secrets was read last.
+    #[must_use]
+    pub fn metadata_read_at(&self) -> Option<DateTime<Utc>> {
+        self.metadata_read.as_ref().map(|(at, ..)| *at)
+    }
+
+    /// Whether an attempt is due after one that failed: what it failed on may have changed.
+    #[must_use]
+    pub fn retries_now(&self, now: DateTime<Utc>) -> bool {
+        self.is_retrying() && self.not_before().is_none_or(|until| until <= now)
     }
 
     /// Notes that the metadata of both Secrets was read.
