@@ -328,30 +328,6 @@ async fn authority_rules() -> Result<()> {
 }
 
 #[tokio::test]
-async fn credentials_are_selected_by_their_authority_and_secret() -> Result<()> {
-    let namespace = Namespace::new("selected").await?;
-    for (name, secret) in [("one", "first"), ("two", "second")] {
-        namespace.apply(&namespace.credential(name, &json!({"secretName": secret}))).await?;
-    }
-    let selected = async |selector: &str| {
-        namespace
-            .kubectl(&["get", "itcred", "--field-selector", selector, "-o", "jsonpath={.items[*].metadata.name}"])
-            .await
-    };
-    match selected("spec.secretName=second").await {
-        Err(error) if format!("{error:#}").contains("field label not supported") => {
-            namespace.testbed.skip("field selectors of credentials", "Kubernetes 1.30 does not have them (KEP-4358)")
-        }
-        found => {
-            assert_eq!(found?, "two");
-            assert_eq!(selected(&format!("spec.authorityRef.name={}", namespace.name)).await?, "one two");
-            assert_eq!(selected("spec.authorityRef.name=another").await?, "");
-            Ok(())
-        }
-    }
-}
-
-#[tokio::test]
 async fn immutable_fields_cannot_change() -> Result<()> {
     let namespace = Namespace::new("immutable").await?;
     namespace.apply(&namespace.credential("agent", &json!({}))).await?;

@@ -41,11 +41,8 @@ pub async fn run(session: &Session, targets: &Targets, timeout: Duration) -> Res
     }
     let ended = wait(session, asked, timeout).await;
     let is_each_known = failed.is_empty() && !ended.values().any(|ended| matches!(ended, Ended::Unread(_)));
-    if !is_each_known {
-        return Ok(Outcome::Incomplete);
-    }
-    let is_each_renewed = ended.values().all(|ended| matches!(ended, Ended::Issued(_)));
-    Ok(Outcome::found(!suspended.is_empty() || !is_each_renewed))
+    let is_failed = |ended: &Ended| !matches!(ended, Ended::Issued(_) | Ended::Unread(_));
+    Ok(Outcome::checked(!suspended.is_empty() || ended.values().any(is_failed), is_each_known))
 }
 
 /// The renewals that were asked for, and why others could not be.
