@@ -52,18 +52,22 @@ impl Reconciler<'_> {
         Ok(self.context.authorities.requests.waited(since))
     }
 
+    /// A wait that is so long is reported.
+    fn reported_after(&self) -> Duration {
+        REPORT_AFTER + REPORT_SPREAD.mul_f64(digest::unit_interval(["wait", &self.references.uid]))
+    }
+
     /// Has the report say how a request waits that another reconcile has queued.
     pub(super) fn follow_place(&mut self) {
         let requests = &self.context.authorities.requests;
         let Some(Place { since, blocked }) = requests.place(self.key, &requester(&self.references)) else { return };
         self.is_blocked = blocked.is_some();
-        self.waits_long = !self.is_blocked && requests.waited(since) >= REPORT_AFTER + REPORT_SPREAD;
+        self.waits_long = !self.is_blocked && requests.waited(since) >= self.reported_after();
     }
 
     /// Reports how the credential stands while it waits, and says when to report again.
     pub(super) async fn await_admission(&mut self, waited: Duration) -> Result<RequeueAfter, CallError> {
-        let spread = REPORT_SPREAD.mul_f64(digest::unit_interval(["wait", &self.references.uid]));
-        let until_report = (REPORT_AFTER + spread).checked_sub(waited).filter(|left| !left.is_zero());
+        let until_report = self.reported_after().checked_sub(waited).filter(|left| !left.is_zero());
         // behind an open circuit it is the failure that is reported, not the queue
         self.waits_long = until_report.is_none() && !self.is_blocked;
         let until_report = until_report.map(|left| TimeDelta::from_std(left).unwrap_or_default());

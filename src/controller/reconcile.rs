@@ -39,6 +39,8 @@ const STEPS_MAX: usize = 16;
 const RECONCILE_DEADLINE: Duration = Duration::from_secs(300);
 /// The shortest wait for what is due while calls to the Kubernetes API fail.
 const DUE_FLOOR: TimeDelta = TimeDelta::seconds(1);
+/// The wait before a status is tried again that could not be written while its credential waited for a worker.
+const LATE_RETRY: TimeDelta = TimeDelta::seconds(15);
 /// The longest wait after calls to the Kubernetes API that failed.
 const API_RETRY_CEILING: TimeDelta = TimeDelta::seconds(30);
 
@@ -201,6 +203,8 @@ async fn reconcile_object(
     let again = if only_reports {
         Ok(result.unwrap_or_else(|error| {
             tracing::warn!(credential = %key, %error, "a status could not be written");
+            let again = context.clock.now() + LATE_RETRY;
+            reconciler.retry_state.set_ready_changes_at(Some(again));
             requeue(TimeDelta::zero())
         }))
     } else {

@@ -113,6 +113,7 @@ pub struct Watch<K> {
     was_older: bool,
     /// The cluster was restored since the last list.
     is_restored: bool,
+    /// When a list ended last, or failed while a watch went on.
     listed_at: Option<Instant>,
     /// When everything is listed again.
     list_at: Option<Instant>,
@@ -163,8 +164,10 @@ where
             }
             if let Err(error) = self.step().await {
                 tracing::warn!(what = self.resource, "watch failed, it is made again: {error}");
+                let most = if error.is_gone() { GONE_RETRY } else { RETRY.1 };
+                self.retry = self.retry.min(most);
                 sleep(self.retry).await;
-                self.retry = (self.retry * 2).min(if error.is_gone() { GONE_RETRY } else { RETRY.1 });
+                self.retry = (self.retry * 2).min(most);
             }
         }
     }
@@ -230,7 +233,8 @@ where
         let Some(version) = resume else { return Err(error) };
         tracing::warn!(what = self.resource, "list failed, the watch goes on without it: {error}");
         self.state = State::Listed { version };
-        self.list_at = None;
+        // a watch that fails too does not make it sooner
+        (self.listed_at, self.list_at) = (Some(Instant::now()), None);
         self.list_within(self.list_interval);
         Ok(())
     }

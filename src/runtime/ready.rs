@@ -71,10 +71,13 @@ impl<T: Clone + Eq + Hash> Ready<T> {
         while taken.len() < most {
             let before = taken.len();
             for objects in &mut queues {
+                if taken.len() == most {
+                    return taken;
+                }
                 // its entry in the queue is stale from here on, and keeps its place if it is queued again
                 let next =
                     objects.find(|object| !moved.contains(*object) && is_wanted(object) && queued.remove(*object));
-                taken.extend(next.filter(|_| taken.len() < most).cloned());
+                taken.extend(next.cloned());
             }
             if taken.len() == before {
                 break;
@@ -130,6 +133,17 @@ mod tests {
             ready.push(name, &name[..1], false);
         }
         assert_eq!(ready.take(2, |_| true), ["a1", "b1"], "of all namespaces in turn");
+        for most in 0..4 {
+            let mut ready = Ready::default();
+            for name in ["a1", "a2", "b1", "c1"] {
+                ready.push(name, &name[..1], false);
+            }
+            let mut all = ready.take(most, |_| true);
+            assert_eq!(all.len(), most);
+            all.extend(order(&mut ready));
+            all.sort_unstable();
+            assert_eq!(all, ["a1", "a2", "b1", "c1"], "none is lost where only {most} are taken");
+        }
         ready.push("b2", "b", true);
         assert_eq!(ready.take(9, |name| name.ends_with('2')), ["a2"], "one that goes first stays");
         ready.push("a2", "a", false);
