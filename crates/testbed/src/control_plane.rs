@@ -50,21 +50,19 @@ impl ControlPlane {
         let programs = Programs::new(tools, directory, durability, address)?;
         let etcd = programs.etcd()?;
         let mut apiserver = programs.apiserver()?;
-        let certificate = programs.certificates.join("apiserver.crt");
+        let (certificate, key) =
+            (programs.certificates.join("apiserver.crt"), programs.certificates.join("apiserver.key"));
+        // the certificate, which may be empty for a moment, is written before the key
+        let is_written = || std::fs::read_to_string(&key).is_ok_and(|key| key.contains("-----END"));
         let ready = eventually("the API server's certificate", READY, async || {
-            if apiserver.is_running() { certificate.exists().then_some(Ok(())) } else { Some(Err(())) }
+            if apiserver.is_running() { is_written().then_some(Ok(())) } else { Some(Err(())) }
         });
         if !matches!(ready.await, Ok(Ok(()))) {
             bail!("kube-apiserver did not start; {}\n{}", apiserver.log_tail(), etcd.log_tail());
         }
         let kubeconfig = directory.join("admin.kubeconfig");
         write_kubeconfig(&kubeconfig, &programs.url(), &std::fs::read(&certificate)?, programs.token(ADMIN))?;
-        if programs.ready(&apiserver).await.is_err() {
-            // now and then one never ends a hook of its start, although its log shows nothing
-            apiserver.kill();
-            apiserver = programs.apiserver()?;
-            programs.ready(&apiserver).await?;
-        }
+        programs.ready(&apiserver).await?;
         let controller_manager = programs.controller_manager(&kubeconfig)?;
         Ok(Self { controller_manager, apiserver, etcd, programs, kubeconfig })
     }
