@@ -125,12 +125,17 @@ check: ## Check format, lints, licenses, generated files, documentation and pros
 		echo "cargo-deny is not installed: licenses and bans are not checked (cargo install cargo-deny --locked)"; \
 	fi
 
-# Built once from pinned modules; a changed pin builds it again.
+# Builds a program once from a pinned Go module: its folder, its package, how long that takes, and 1 if it needs C.
+define go_program
+	@echo "building $(@F) ($(3), once)"
+	@mkdir -p $(@D)
+	cd $(1) && CGO_ENABLED=$(or $(4),0) GOWORK=off go build -trimpath -ldflags '-s -w' -o $(abspath $@) $(2)
+endef
+
+# A changed pin builds it again.
 VALE := target/tools/vale
 $(VALE): tools/vale/go.mod tools/vale/go.sum
-	@echo "building vale (about 2 minutes, once)"
-	@mkdir -p $(@D)
-	cd tools/vale && CGO_ENABLED=1 GOWORK=off go build -trimpath -ldflags '-s -w' -o $(abspath $@) github.com/vale-cli/vale/v3/cmd/vale
+	$(call go_program,tools/vale,github.com/vale-cli/vale/v3/cmd/vale,about 2 minutes,1)
 
 .PHONY: prose
 prose: $(VALE) ## Check spelling and style of the documentation.
@@ -140,10 +145,7 @@ prose: $(VALE) ## Check spelling and style of the documentation.
 
 ACTIONLINT := target/tools/actionlint
 $(ACTIONLINT): tools/actionlint/go.mod tools/actionlint/go.sum
-	@echo "building actionlint (about 30 seconds, once)"
-	@mkdir -p $(@D)
-	cd tools/actionlint && CGO_ENABLED=0 GOWORK=off go build -trimpath -ldflags '-s -w' -o $(abspath $@) \
-		github.com/rhysd/actionlint/cmd/actionlint
+	$(call go_program,tools/actionlint,github.com/rhysd/actionlint/cmd/actionlint,about 30 seconds)
 
 # Installed from one pinned package in a folder of its own.
 ZIZMOR := target/tools/zizmor/bin/zizmor
@@ -181,17 +183,11 @@ audit-tools: ## Install cargo-deny for `make audit`.
 
 COSIGN := target/tools/cosign
 $(COSIGN): tools/cosign/go.mod tools/cosign/go.sum
-	@echo "building cosign (about 5 minutes, once)"
-	@mkdir -p $(@D)
-	cd tools/cosign && CGO_ENABLED=0 GOWORK=off go build -trimpath -ldflags '-s -w' -o $(abspath $@) \
-		github.com/sigstore/cosign/v3/cmd/cosign
+	$(call go_program,tools/cosign,github.com/sigstore/cosign/v3/cmd/cosign,about 5 minutes)
 
 HELM := target/tools/helm
 $(HELM): crates/testbed/tools/helm/go.mod crates/testbed/tools/helm/go.sum
-	@echo "building helm (about 2 minutes, once)"
-	@mkdir -p $(@D)
-	cd crates/testbed/tools/helm && CGO_ENABLED=0 GOWORK=off go build -trimpath -ldflags '-s -w' -o $(abspath $@) \
-		helm.sh/helm/v4/cmd/helm
+	$(call go_program,crates/testbed/tools/helm,helm.sh/helm/v4/cmd/helm,about 2 minutes)
 
 # Installs Debian packages that are missing, as root or with sudo.
 define packages
@@ -220,10 +216,7 @@ release: ## Build VERSION reproducibly, push it to RELEASE_REGISTRY, sign and ve
 
 REGISTRY := target/tools/registry
 $(REGISTRY): tools/registry/go.mod tools/registry/go.sum
-	@echo "building the registry (about 1 minute, once)"
-	@mkdir -p $(@D)
-	cd tools/registry && CGO_ENABLED=0 GOWORK=off go build -trimpath -ldflags '-s -w' -o $(abspath $@) \
-		github.com/distribution/distribution/v3/cmd/registry
+	$(call go_program,tools/registry,github.com/distribution/distribution/v3/cmd/registry,about 1 minute)
 
 .PHONY: release-test
 release-test: release-tools $(REGISTRY) ## Make a release for a registry on this machine and verify it; REBUILD=1 compiles twice.
