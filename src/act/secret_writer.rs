@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use itwin_api::{MANAGER, credential::ITwinServiceCredential, secret_keys, time};
 use itwin_core::{
-    desired_secret::{self, Content, Data, all_annotations, annotations, data_patch, labels, owner},
+    desired_secret::{self, Data, all_annotations, annotations, data_patch, labels, owner},
     restart, secret_patch,
+    token::Content,
     withheld::Withheld,
 };
 use k8s_openapi::api::core::v1::Secret;

@@ -6,8 +6,7 @@ use chrono::TimeDelta;
 use itwin_api::time;
 use itwin_core::{
     action::IssueReason,
-    backoff,
-    desired_secret::{self, Content},
+    backoff, desired_secret,
     failure::Failure,
     fingerprint,
     last_held::LastHeld,
@@ -17,7 +16,8 @@ use itwin_core::{
     request_error::RequestError,
     requests::Outcome,
     schedule, template,
-    validate::{IssuedToken, ValidationError},
+    token::{Content, IssuedToken},
+    validate::ValidationError,
     withheld::{Parts, Withheld},
 };
 use itwin_oauth::token::ClientCredentials;

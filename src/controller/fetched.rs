@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use itwin_api::{authority::ClientAuthentication, credential::ITwinServiceCredential, secret_keys};
 use itwin_core::{
-    desired_secret::{self, Content},
+    desired_secret,
     failure::Failure,
     last_held::LastHeld,
     object::{ObjectKey, ObjectVersion},
+    token::Content,
 };
 use itwin_oauth::{sensitive::Sensitive, token::ClientCredentials};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -210,7 +211,7 @@ pub async fn read_client(
 #[cfg(test)]
 mod tests {
     use chrono::{DateTime, Utc};
-    use itwin_core::validate::IssuedToken;
+    use itwin_core::token::IssuedToken;
     use serde_json::json;
 
     use super::*;

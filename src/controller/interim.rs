@@ -14,9 +14,10 @@ use chrono::{DateTime, Utc};
 use itwin_api::{credential::CredentialStatus, time};
 use itwin_core::{
     object::ObjectKey,
-    observed::{Description, Expires, ObservedState},
+    observed::{Expires, ObservedState},
     schedule,
     status::{self, Attempts, ClientExpiry},
+    token::Description,
 };
 use tokio::{sync::Notify, time::Instant};
 

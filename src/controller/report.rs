@@ -8,8 +8,9 @@ use itwin_core::{
     events::{self, EventReason, Outcome, Transition},
     messages,
     object::ObjectKey,
-    observed::{Description, ObservedState},
+    observed::ObservedState,
     schedule, status,
+    token::Description,
 };
 use kube::{Resource, ResourceExt};
 

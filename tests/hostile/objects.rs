@@ -7,10 +7,10 @@ use itwin_api::{
     secret_keys,
 };
 use itwin_core::{
-    desired_secret::{self, Content},
-    observed::Policy,
+    desired_secret,
+    policy::Policy,
     schedule,
-    validate::IssuedToken,
+    token::{Content, IssuedToken},
 };
 use itwin_credential_operator::{
     config::authority::AuthorityConfig, controller::guarded::Guarded, observe::target::SecretMetadata,

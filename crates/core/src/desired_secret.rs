@@ -16,53 +16,9 @@ use serde_json::{Value, json};
 use crate::{
     failure::Failure,
     fingerprint,
-    kept_tokens::Counted,
-    object::ObjectVersion,
-    observed::TokenMetadata,
     template::{self, Templates},
-    validate::IssuedToken,
+    token::Content,
 };
-
-/// An issued token with all that the Secret records about it.
-#[derive(Clone)]
-pub struct Content {
-    /// The token.
-    pub issued: IssuedToken,
-    /// Issuer that it came from.
-    pub issuer: String,
-    /// The name of the authority; `None` where an earlier version of the operator did not record it.
-    pub authority: Option<String>,
-    /// Digest of what was requested.
-    pub request: String,
-    /// Client identifier.
-    pub client_id: String,
-    /// Digest of the client's credentials, keyed by the token.
-    pub client_fingerprint: String,
-    /// Version of the client Secret.
-    pub client_version: ObjectVersion,
-    /// Digest of the name of the client Secret and of the keys that were read of it.
-    pub client_reference: Option<String>,
-    /// Digest of the renew annotation that the credential had when the token was requested.
-    pub renewed_for: Option<String>,
-    /// What counts the memory of a token that was just issued.
-    pub counted: Option<Counted>,
-}
-
-impl Content {
-    /// What the annotations of the Secret will say about the token.
-    #[must_use]
-    pub fn token_metadata(&self) -> TokenMetadata {
-        TokenMetadata {
-            request: self.request.as_str().into(),
-            issuer: self.issuer.as_str().into(),
-            authority: self.authority.as_deref().map(Into::into),
-            client_reference: self.client_reference.as_deref().map(Into::into),
-            client_version: self.client_version.clone(),
-            issued_at: self.issued.issued_at,
-            expires_at: self.issued.expires_at,
-        }
-    }
-}
 
 /// Labels that the Secret must carry.
 #[must_use]
@@ -216,6 +172,7 @@ pub(crate) mod tests {
     use itwin_oauth::sensitive::Sensitive;
 
     use super::*;
+    use crate::{object::ObjectVersion, token::IssuedToken};
 
     fn credential(change: fn(&mut Value)) -> ITwinServiceCredential {
         let mut value = json!({

@@ -9,10 +9,8 @@ use chrono::{DateTime, Utc};
 use itwin_oauth::sensitive::Sensitive;
 
 use crate::{
-    desired_secret::Content,
     fingerprint,
-    observed::{Description, TokenMetadata},
-    validate::IssuedToken,
+    token::{Content, Description, IssuedToken, TokenMetadata},
 };
 
 /// The token that the Secret held.

@@ -1,13 +1,12 @@
 //! Everything that a decision may depend on, as plain data.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_api::credential::CredentialSpec;
 
 use crate::{
-    action::Fetch, failure::Failure, object::ObjectVersion, restart::Restart, retry_key::RetryKey, schedule,
-    withheld::Withheld,
+    action::Fetch, failure::Failure, object::ObjectVersion, policy::Policy, restart::Restart, retry_key::RetryKey,
+    token::TokenMetadata, withheld::Withheld,
 };
 
 /// What is known about one credential and its surroundings.
@@ -72,47 +71,6 @@ pub struct Desired {
     pub template_failure: Option<Failure>,
     /// When to renew.
     pub policy: Policy,
-}
-
-/// No duration of a policy is longer: it is subtracted from the expiry of a token, and no date is before the calendar's.
-const LONGEST_POLICY: TimeDelta = TimeDelta::days(3650);
-
-/// When to renew.
-#[derive(Clone, Copy, Debug)]
-pub struct Policy {
-    /// Time before expiry at which a renewal is wished.
-    pub renew_before: RenewBefore,
-    /// Validity that workloads count on, where the spec sets it; [`schedule::minimum_validity`] has the default.
-    pub minimum_validity: Option<TimeDelta>,
-}
-
-impl Policy {
-    /// The renewal policy of a spec.
-    #[must_use]
-    pub fn new(spec: &CredentialSpec) -> Self {
-        let delta = |duration: Duration| {
-            TimeDelta::from_std(duration).map_or(LONGEST_POLICY, |duration| duration.min(LONGEST_POLICY))
-        };
-        Self {
-            renew_before: match (spec.renew_before, spec.renew_before_percentage) {
-                (Some(duration), _) => RenewBefore::Fixed(delta(duration.into())),
-                (None, Some(percentage)) => RenewBefore::Percentage(percentage),
-                (None, None) => RenewBefore::Default,
-            },
-            minimum_validity: spec.minimum_validity.map(|duration| delta(duration.into())),
-        }
-    }
-}
-
-/// Time before expiry at which a renewal is wished.
-#[derive(Clone, Copy, Debug)]
-pub enum RenewBefore {
-    /// A third of the lifetime.
-    Default,
-    /// A fixed time.
-    Fixed(TimeDelta),
-    /// A percentage of the lifetime.
-    Percentage(i32),
 }
 
 /// The authority that the spec names.
@@ -251,33 +209,6 @@ pub enum Drift {
     Data,
 }
 
-/// What the annotations of a Secret say about the token in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenMetadata {
-    /// Digest of what was requested.
-    pub request: Arc<str>,
-    /// Issuer that it came from.
-    pub issuer: Arc<str>,
-    /// The authority that was named; `None` where an earlier version of the operator did not record it.
-    pub authority: Option<Arc<str>>,
-    /// Digest of the name of the client Secret and of the keys that were read of it; `None` as above.
-    pub client_reference: Option<Arc<str>>,
-    /// Version of the client Secret that it was requested with.
-    pub client_version: ObjectVersion,
-    /// When the request was sent.
-    pub issued_at: DateTime<Utc>,
-    /// When the token expires.
-    pub expires_at: DateTime<Utc>,
-}
-
-impl TokenMetadata {
-    /// The lifetime from the start of the request, never negative.
-    #[must_use]
-    pub fn lifetime(&self) -> TimeDelta {
-        (self.expires_at - self.issued_at).max(TimeDelta::zero())
-    }
-}
-
 /// When the client's credentials expire, as the client Secret says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expires {
@@ -401,7 +332,7 @@ impl ObservedState {
     /// earlier. Where the client changed, its tokens may live for a shorter time.
     #[must_use]
     pub fn held_of_client(&self, now: DateTime<Utc>) -> Option<&TokenMetadata> {
-        let comparable = self.held_for_spec().filter(|held| !schedule::is_of_another_clock(held, now));
+        let comparable = self.held_for_spec().filter(|held| !held.is_of_another_clock(now));
         comparable.filter(|token_metadata| match &self.client {
             Client::Usable { same_as_held: Some(same), .. } => *same,
             // its content is the same, whatever was changed besides
@@ -485,22 +416,5 @@ impl RenewalRequest {
     #[must_use]
     pub fn is_due(&self, now: DateTime<Utc>) -> bool {
         self.not_before.is_none_or(|until| until <= now)
-    }
-}
-
-/// What a token was issued for, as far as no decision needs it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Description {
-    /// Client identifier.
-    pub client_id: Option<Arc<str>>,
-    /// Granted scopes, as RFC 6749, section 3.3 writes them.
-    pub scopes: Option<Arc<str>>,
-}
-
-impl Description {
-    /// The granted scopes, one by one.
-    #[must_use]
-    pub fn scopes(&self) -> Vec<String> {
-        self.scopes.iter().flat_map(|scopes| scopes.split_ascii_whitespace()).map(str::to_owned).collect()
     }
 }

@@ -24,16 +24,16 @@ use self::{
 };
 use crate::{
     conflict::Reverts,
-    desired_secret::Content,
     failure::Failure,
     fingerprint,
     last_held::LastHeld,
     object::ObjectVersion,
-    observed::{Expires, Reads, TokenMetadata},
+    observed::{Expires, Reads},
     restart::Restarts,
     retry_key::RetryKey,
     status,
     streak::Streak,
+    token::{Content, TokenMetadata},
 };
 
 /// After a start the backoff of an earlier process is obeyed for at most this long, since no one knows what was fixed

@@ -12,8 +12,9 @@ use crate::{
     failure::Failure,
     messages_lifetime as messages,
     messages_restart::ABOUT_RESTARTS,
-    observed::{Description, Expires, Held, Integrity, ObservedState, Target, TokenMetadata},
+    observed::{Expires, Held, Integrity, ObservedState, Target},
     schedule,
+    token::{Description, TokenMetadata},
 };
 
 /// How the last attempt ended, as far as this process knows.
@@ -176,7 +177,7 @@ fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Rea
         let message = format!("the token in Secret {secret} has expired and could not be renewed{}", because(inputs));
         return (Reason::TokenExpired, message);
     }
-    if schedule::is_of_another_clock(token_metadata, inputs.now) {
+    if token_metadata.is_of_another_clock(inputs.now) {
         let message = format!(
             "the token in Secret {secret} was requested while a clock was ahead of this one, so that its expiry is not \
              known, and could not be renewed{}",
@@ -326,7 +327,8 @@ pub fn holds(conditions: &[Condition], kind: &str) -> bool {
 mod tests {
     use super::*;
     use crate::{
-        observed::{Authority, Client, Desired, Drift, Form, History, Policy, RenewBefore},
+        observed::{Authority, Client, Desired, Drift, Form, History},
+        policy::{Policy, RenewBefore},
         restart::Restart,
     };
 

@@ -8,9 +8,9 @@ use crate::{
     action::Fetch,
     messages_lifetime,
     observed::{
-        Authority, Client, Desired, Drift, Expires, Held, History, Integrity, ObservedState, Policy, RenewBefore,
-        RenewalRequest, Target,
+        Authority, Client, Desired, Drift, Expires, Held, History, Integrity, ObservedState, RenewalRequest, Target,
     },
+    policy::{Policy, RenewBefore},
     restart::Restart,
     retry_key::{AuthorityRevision, ClientKey},
 };

@@ -7,7 +7,6 @@ use crate::{
     action::Fetch,
     backoff,
     conflict::Reverts,
-    desired_secret::Content,
     failure::Failure,
     last_held::LastHeld,
     object::ObjectVersion,
@@ -15,6 +14,7 @@ use crate::{
     renewal::RenewalClues,
     retry_key::ClientKey,
     streak::Streak,
+    token::Content,
 };
 
 /// The longest wait after reads that failed: once the API server answers again, what is due is soon done.

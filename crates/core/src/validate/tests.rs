@@ -1,5 +1,7 @@
 //! Which token responses give a token that is worth writing.
 
+use itwin_oauth::sensitive::Sensitive;
+
 use super::*;
 use crate::last_held::Record;
 
