@@ -153,7 +153,7 @@ async fn reconcile_object(
     // a token that the Secret holds is not new where another credential received it again: its expiry is known since it
     // was issued
     let is_held =
-        |shared: &Content| retry_state.last_held().is_some_and(|last| last.expiry_of(&shared.issued.token).is_some());
+        |shared: &Content| retry_state.last_held().is_some_and(|last| last.expiry_of(&shared.token).is_some());
     let only_reports = worker.is_none();
     if !only_reports && let Some(shared) = queue.take_shared(key).filter(|shared| !is_held(shared)) {
         retry_state.keep(shared);

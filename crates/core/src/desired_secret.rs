@@ -1,6 +1,6 @@
 //! The Secret as it should be: labels, annotations, owner reference and data, and the patch that makes it so.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use itwin_api::{
     GROUP, MANAGER,
@@ -17,7 +17,7 @@ use crate::{
     failure::Failure,
     fingerprint,
     template::{self, Templates},
-    token::Content,
+    token::{BEARER, Content, Description, TokenMetadata},
 };
 
 /// Labels that the Secret must carry.
@@ -102,23 +102,28 @@ pub fn all_annotations(
     data: &Data,
 ) -> BTreeMap<String, String> {
     let mut annotations = annotations(credential);
-    let token_metadata = [
-        (secret_keys::REQUEST, content.request.clone()),
-        (secret_keys::CLIENT, content.client_fingerprint.clone()),
-        (secret_keys::CLIENT_VERSION, content.client_version.to_string()),
-        (secret_keys::CLIENT_ID, content.client_id.clone()),
-        (secret_keys::ISSUER_ANNOTATION, content.issuer.clone()),
-        (secret_keys::GRANTED, content.issued.scopes.join(" ")),
-        (secret_keys::ISSUED_AT, time::to_rfc3339(content.issued.issued_at)),
-        (secret_keys::EXPIRES_AT_ANNOTATION, time::to_rfc3339(content.issued.expires_at)),
+    let TokenMetadata { request, issuer, authority, client_reference, client_version, issued_at, expires_at } =
+        &content.token_metadata;
+    let Description { client_id, scopes } = &content.description;
+    let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
+    let always = [
+        (secret_keys::REQUEST, request.to_string()),
+        (secret_keys::CLIENT, content.client_fingerprint.to_string()),
+        (secret_keys::CLIENT_VERSION, client_version.to_string()),
+        (secret_keys::CLIENT_ID, text(client_id)),
+        (secret_keys::ISSUER_ANNOTATION, issuer.to_string()),
+        (secret_keys::GRANTED, text(scopes)),
+        (secret_keys::ISSUED_AT, time::to_rfc3339(*issued_at)),
+        (secret_keys::EXPIRES_AT_ANNOTATION, time::to_rfc3339(*expires_at)),
     ];
-    annotations.extend(token_metadata.map(|(key, value)| (key.to_owned(), value)));
+    annotations.extend(always.map(|(key, value)| (key.to_owned(), value)));
     let optional = [
-        (secret_keys::CLIENT_REFERENCE, &content.client_reference),
-        (secret_keys::AUTHORITY, &content.authority),
+        (secret_keys::CLIENT_REFERENCE, client_reference),
+        (secret_keys::AUTHORITY, authority),
         (secret_keys::RENEWED_FOR, &content.renewed_for),
     ];
-    annotations.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))));
+    let present = optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.as_deref()?.to_owned())));
+    annotations.extend(present);
     let sealed = digest(data, &annotations);
     annotations.insert(secret_keys::CONTENT.to_owned(), sealed);
     annotations
@@ -126,15 +131,15 @@ pub fn all_annotations(
 
 /// The keys that every Secret has. No value ends in a newline: Node's header validation refuses one.
 fn token_data(content: &Content) -> Data {
-    let issued = &content.issued;
-    let token = issued.token.expose();
+    let TokenMetadata { issuer, expires_at, .. } = &content.token_metadata;
+    let token = content.token.expose();
     [
         (secret_keys::ACCESS_TOKEN, token.to_owned()),
-        (secret_keys::AUTHORIZATION, format!("{} {token}", issued.token_type)),
-        (secret_keys::TOKEN_TYPE, issued.token_type.clone()),
-        (secret_keys::EXPIRES_AT, time::to_rfc3339(issued.expires_at)),
-        (secret_keys::SCOPE, issued.scopes.join(" ")),
-        (secret_keys::ISSUER, content.issuer.clone()),
+        (secret_keys::AUTHORIZATION, format!("{BEARER} {token}")),
+        (secret_keys::TOKEN_TYPE, BEARER.to_owned()),
+        (secret_keys::EXPIRES_AT, time::to_rfc3339(*expires_at)),
+        (secret_keys::SCOPE, content.description.scopes.as_deref().unwrap_or_default().to_owned()),
+        (secret_keys::ISSUER, issuer.to_string()),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())))
@@ -167,12 +172,9 @@ pub fn owner(credential: &ITwinServiceCredential) -> Option<OwnerReference> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use chrono::DateTime;
-    use itwin_oauth::sensitive::Sensitive;
-
+mod tests {
     use super::*;
-    use crate::{object::ObjectVersion, token::IssuedToken};
+    use crate::samples::content;
 
     fn credential(change: fn(&mut Value)) -> ITwinServiceCredential {
         let mut value = json!({
@@ -189,30 +191,6 @@ pub(crate) mod tests {
         });
         change(&mut value);
         serde_json::from_value(value).expect("a credential")
-    }
-
-    /// A token that was just issued.
-    pub(crate) fn content() -> Content {
-        let at = |second: i64| DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range");
-        Content {
-            issued: IssuedToken {
-                token: Sensitive::new("secret".to_owned()),
-                token_type: "Bearer".to_owned(),
-                scopes: vec!["a".to_owned(), "b".to_owned()],
-                unnamed_scopes: Vec::new(),
-                issued_at: at(0),
-                expires_at: at(3600),
-            },
-            issuer: "https://ims.example.com".to_owned(),
-            authority: Some("ims".to_owned()),
-            request: "request".to_owned(),
-            client_id: "id".to_owned(),
-            client_fingerprint: "fingerprint".to_owned(),
-            client_version: ObjectVersion::new("uid", "1"),
-            client_reference: Some("client/keys".to_owned()),
-            renewed_for: None,
-            counted: None,
-        }
     }
 
     #[test]

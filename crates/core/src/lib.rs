@@ -38,6 +38,8 @@ pub mod retry_key;
 pub mod retry_state;
 pub mod revisions;
 pub mod rivals;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
 pub mod schedule;
 pub mod secret_patch;
 pub mod secret_state;

@@ -9,6 +9,9 @@ use itwin_oauth::sensitive::Sensitive;
 
 use crate::{kept_tokens::Counted, object::ObjectVersion};
 
+/// The one type of token that is written (RFC 6750).
+pub const BEARER: &str = "Bearer";
+
 /// How far ahead of this clock the request for a token may have been sent: the clocks of two nodes differ a little.
 const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 
@@ -17,8 +20,6 @@ const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 pub struct IssuedToken {
     /// The access token.
     pub token: Sensitive,
-    /// Its type, `Bearer`.
-    pub token_type: String,
     /// Granted scopes.
     pub scopes: Vec<String>,
     /// Requested scopes that neither the token nor the response names; only where that is tolerated.
@@ -29,45 +30,21 @@ pub struct IssuedToken {
     pub expires_at: DateTime<Utc>,
 }
 
-/// An issued token with all that the Secret records about it.
+/// An issued token with all that is written about it.
 #[derive(Clone)]
 pub struct Content {
-    /// The token.
-    pub issued: IssuedToken,
-    /// Issuer that it came from.
-    pub issuer: String,
-    /// The name of the authority; `None` where an earlier version of the operator did not record it.
-    pub authority: Option<String>,
-    /// Digest of what was requested.
-    pub request: String,
-    /// Client identifier.
-    pub client_id: String,
+    /// The access token.
+    pub token: Sensitive,
+    /// What decisions need of what the annotations say about it.
+    pub token_metadata: TokenMetadata,
+    /// What else they say about it.
+    pub description: Description,
     /// Digest of the client's credentials, keyed by the token.
-    pub client_fingerprint: String,
-    /// Version of the client Secret.
-    pub client_version: ObjectVersion,
-    /// Digest of the name of the client Secret and of the keys that were read of it.
-    pub client_reference: Option<String>,
+    pub client_fingerprint: Arc<str>,
     /// Digest of the renew annotation that the credential had when the token was requested.
-    pub renewed_for: Option<String>,
+    pub renewed_for: Option<Arc<str>>,
     /// What counts the memory of a token that was just issued.
     pub counted: Option<Counted>,
-}
-
-impl Content {
-    /// What the annotations of the Secret will say about the token.
-    #[must_use]
-    pub fn token_metadata(&self) -> TokenMetadata {
-        TokenMetadata {
-            request: self.request.as_str().into(),
-            issuer: self.issuer.as_str().into(),
-            authority: self.authority.as_deref().map(Into::into),
-            client_reference: self.client_reference.as_deref().map(Into::into),
-            client_version: self.client_version.clone(),
-            issued_at: self.issued.issued_at,
-            expires_at: self.issued.expires_at,
-        }
-    }
 }
 
 /// What the annotations of a Secret say about the token in it.

@@ -19,7 +19,7 @@ use itwin_oauth::{jwt::VerifiedClaims, token::TokenResponse};
 
 use crate::{
     last_held::LastHeld,
-    token::{IssuedToken, TokenMetadata},
+    token::{BEARER, IssuedToken, TokenMetadata},
 };
 
 // what the schema and the Secret hold is what the protocol reads
@@ -31,8 +31,6 @@ const _: () = assert!(
 
 /// A lifetime above this is no statement about the token: 10 years, in seconds.
 const ABSURD_SECONDS: i64 = 10 * 365 * 24 * 3600;
-/// The one type of token that is written (RFC 6750).
-const BEARER: &str = "Bearer";
 
 /// What a token response is validated against.
 #[derive(Clone, Copy)]
@@ -137,7 +135,6 @@ pub fn validate(
     let issued_at = same.map_or(response.sent_at, |same| same.token_metadata.issued_at.min(response.sent_at));
     Ok(IssuedToken {
         token: response.access_token,
-        token_type: BEARER.to_owned(),
         scopes,
         unnamed_scopes,
         issued_at: time::whole_seconds(issued_at),
