@@ -8,6 +8,7 @@ pub mod action;
 pub mod authority_status;
 pub mod backoff;
 pub mod call_failure;
+pub mod client_expiry;
 pub mod client_keys;
 pub mod client_state;
 pub mod conflict;

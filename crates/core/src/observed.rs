@@ -209,15 +209,6 @@ pub enum Drift {
     Data,
 }
 
-/// When the client's credentials expire, as the client Secret says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expires {
-    /// Then.
-    At(DateTime<Utc>),
-    /// What it says is no time.
-    Invalid,
-}
-
 /// Earlier attempts.
 #[derive(Clone, Debug, Default)]
 pub struct History {

@@ -23,12 +23,13 @@ use self::{
     spec::{AskedWait, Edits},
 };
 use crate::{
+    client_expiry::Expires,
     conflict::Reverts,
     failure::Failure,
     fingerprint,
     last_held::LastHeld,
     object::ObjectVersion,
-    observed::{Expires, Reads},
+    observed::Reads,
     restart::Restarts,
     retry_key::RetryKey,
     status,

@@ -6,11 +6,12 @@ use super::RetryState;
 use crate::{
     action::Fetch,
     backoff,
+    client_expiry::Expires,
     conflict::Reverts,
     failure::Failure,
     last_held::LastHeld,
     object::ObjectVersion,
-    observed::{Client, Drift, Expires, Held, Integrity, ObservedState, Reads, Target},
+    observed::{Client, Drift, Held, Integrity, ObservedState, Reads, Target},
     renewal::RenewalClues,
     retry_key::ClientKey,
     streak::Streak,
