@@ -159,7 +159,7 @@ fn from_root(path: &str, module: &str) -> Option<String> {
     (up > 0).then(|| from.join("::"))
 }
 
-/// The modules of a folder, each with those beside it that it names, in a `use` or elsewhere.
+/// The modules of a folder, each with the others of the folder that it names, in a `use` or elsewhere.
 fn neighbors(modules: &[(String, String)], folder: &str) -> BTreeMap<String, Vec<String>> {
     let prefix = if folder.is_empty() { String::new() } else { format!("{folder}::") };
     let first = |path: &str| path.split("::").next().filter(|name| !name.is_empty()).map(str::to_owned);

@@ -1,12 +1,19 @@
 //! Everything that a decision may depend on, as plain data.
 
+mod history;
+mod target;
+
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+pub use self::{
+    history::{History, Reads},
+    target::{Drift, Form, Held, Integrity, Target},
+};
 use crate::{
-    action::Fetch, failure::Failure, object::ObjectVersion, policy::Policy, restart::Restart, retry_key::RetryKey,
-    token::TokenMetadata, withheld::Withheld,
+    failure::Failure, object::ObjectVersion, policy::Policy, restart::Restart, retry_key::RetryKey,
+    token::TokenMetadata,
 };
 
 /// What is known about one credential and its surroundings.
@@ -116,170 +123,6 @@ pub enum Client {
         /// Whether the held token was asked for with the same content; `None` where no token is held.
         same_as_held: Option<bool>,
     },
-}
-
-/// The Secret to write.
-#[derive(Clone, Debug)]
-pub enum Target {
-    /// Not read yet, or not since it may have changed.
-    Unread {
-        /// The token that it held when it was read last, as far as is known.
-        last: Option<TokenMetadata>,
-    },
-    /// Not read yet, of a credential that nothing was ever reported of: most likely there is none. It is read once
-    /// a request was admitted, so that what waits costs no call.
-    Presumed,
-    /// There is none.
-    Absent,
-    /// There is one that we must not write.
-    NotOwned(Failure),
-    /// There is one that the credential may take over: it was offered, or its owner is gone. No token in it counts.
-    Adoptable(Form),
-    /// There is one that we may write.
-    Ours(Held),
-}
-
-/// A Secret that we may write.
-#[derive(Clone, Debug)]
-pub struct Held {
-    /// What its annotations say about the token in it.
-    pub token_metadata: Option<TokenMetadata>,
-    /// Whether its data is what we wrote.
-    pub data: Integrity,
-    /// What else differs from what it should be.
-    pub drift: Drift,
-    /// Whether it can take a token.
-    pub form: Form,
-}
-
-/// Whether a Secret can take a token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// It was not read, and nothing says that it cannot.
-    Presumed,
-    /// It must be read to find out.
-    Unread,
-    /// It was read and can.
-    Writable,
-    /// It was read and is immutable.
-    Immutable,
-    /// It was read and is of this type.
-    OtherType(Arc<str>),
-}
-
-impl Form {
-    /// Whether the whole Secret was read.
-    #[must_use]
-    pub fn is_read(&self) -> bool {
-        !matches!(self, Self::Presumed | Self::Unread)
-    }
-}
-
-/// Whether a Secret's data is what we wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Integrity {
-    /// No one else wrote it.
-    Verified,
-    /// It may have been changed since it was read last: read it.
-    Unverified,
-    /// Another field manager wrote some of it, or may have: read it.
-    Suspect,
-    /// It differs from what we wrote.
-    Tampered,
-}
-
-impl Integrity {
-    /// Whether a read must show what it is.
-    #[must_use]
-    pub fn is_unread(self) -> bool {
-        matches!(self, Self::Unverified | Self::Suspect)
-    }
-}
-
-/// What of a Secret with a good token differs from what it should be, and is put back without a token request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drift {
-    /// Nothing.
-    None,
-    /// The owner reference, and so whether the Secret outlives the credential; other parts may differ too.
-    Ownership,
-    /// Labels or annotations.
-    Metadata,
-    /// Keys of the data, which must be read for that.
-    Data,
-}
-
-/// Earlier attempts.
-#[derive(Clone, Debug, Default)]
-pub struct History {
-    /// No attempt before this instant, as long as nothing relevant changed.
-    pub not_before: Option<DateTime<Utc>>,
-    /// When a token was requested last.
-    pub requested_at: Option<DateTime<Utc>>,
-    /// No read of this kind before this instant, since the last ones failed.
-    pub reads: Reads<DateTime<Utc>>,
-    /// No revert before this instant.
-    pub revert_not_before: Option<DateTime<Utc>>,
-    /// No token is requested for another spec or client than that of the one that is held before this instant, since
-    /// many were.
-    pub change_not_before: Option<DateTime<Utc>>,
-    /// A Secret that others keep deleting or tampering with is not restored before this instant.
-    pub restore_not_before: Option<DateTime<Utc>>,
-    /// No renewal before this instant: the last one gave no token that would be better.
-    pub renew_not_before: Option<DateTime<Utc>>,
-    /// What of the template is withheld from the Secret, since the API server refuses it.
-    pub withheld: Withheld,
-    /// Nothing is remembered that the token in the Secret could be recognized by, as after a start.
-    pub is_token_unknown: bool,
-    /// The spec names another name or key since the client Secret was read, so that its expiry is not known.
-    pub is_client_expiry_unread: bool,
-    /// The data was trusted at the start for who wrote it, and is to be read once now.
-    pub is_check_due: bool,
-    /// The last read of the data failed.
-    pub is_data_unreadable: bool,
-}
-
-/// Something for each kind of read.
-#[derive(Clone, Debug)]
-pub struct Reads<T> {
-    /// Of the metadata of the Secret to write.
-    pub target: Option<T>,
-    /// Of its data.
-    pub target_data: Option<T>,
-    /// Of the client Secret.
-    pub client: Option<T>,
-}
-
-impl<T> Default for Reads<T> {
-    fn default() -> Self {
-        Self { target: None, target_data: None, client: None }
-    }
-}
-
-impl<T> Reads<T> {
-    /// What belongs to reads of one kind.
-    #[must_use]
-    pub fn of(&self, what: Fetch) -> &Option<T> {
-        match what {
-            Fetch::Target => &self.target,
-            Fetch::TargetData => &self.target_data,
-            Fetch::Client => &self.client,
-        }
-    }
-
-    /// The same, to be changed.
-    pub fn of_mut(&mut self, what: Fetch) -> &mut Option<T> {
-        match what {
-            Fetch::Target => &mut self.target,
-            Fetch::TargetData => &mut self.target_data,
-            Fetch::Client => &mut self.client,
-        }
-    }
-
-    /// All that there are.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        [&self.target, &self.target_data, &self.client].into_iter().flatten()
-    }
 }
 
 impl Authority {
