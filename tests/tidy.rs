@@ -219,6 +219,39 @@ fn modules_are_layers() {
     assert!(controller["reconcile"].contains(&"reconciler".to_owned()), "the imports are found: {controller:?}");
 }
 
+/// The layer of each module of the core, from the lowest, as docs/architecture.md lists them.
+fn documented_layers(text: &str) -> BTreeMap<String, usize> {
+    let section = text.split("\n## The layers of the core\n").nth(1).expect("the section");
+    let table = section.lines().skip_while(|line| !line.starts_with("| layer |")).skip(2);
+    let rows = table.take_while(|line| line.starts_with('|')).enumerate();
+    rows.flat_map(|(layer, row)| row.split('`').skip(1).step_by(2).map(move |module| (module.to_owned(), layer)))
+        .collect()
+}
+
+#[test]
+fn layers_of_the_core_are_as_documented() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(project.join("docs/architecture.md")).expect("a readable file");
+    let layers = documented_layers(&text);
+    let mut found = neighbors(&modules(&project.join("crates/core/src")), "");
+    // for tests only
+    found.remove("samples");
+    let mut wrong: Vec<String> = layers
+        .keys()
+        .filter(|module| !found.contains_key(*module))
+        .map(|module| format!("there is no {module}"))
+        .collect();
+    for (module, named) in &found {
+        let Some(own) = layers.get(module) else {
+            wrong.push(format!("{module} is in no layer"));
+            continue;
+        };
+        let above = named.iter().filter(|other| layers.get(*other).is_some_and(|layer| layer > own));
+        wrong.extend(above.map(|other| format!("{module} names {other}, which is of a higher layer")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn image_holds_the_binary_that_the_tests_run() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
