@@ -97,3 +97,19 @@ impl Description {
         self.scopes.iter().flat_map(|scopes| scopes.split_ascii_whitespace()).map(str::to_owned).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::content;
+
+    #[test]
+    fn token_that_was_requested_in_the_future_is_of_another_clock() {
+        let token_metadata = content().token_metadata;
+        let is_of_another_clock = |second| {
+            let now = token_metadata.issued_at + TimeDelta::seconds(second);
+            token_metadata.is_of_another_clock(now)
+        };
+        assert_eq!([-61, -60, 0].map(is_of_another_clock), [true, false, false]);
+    }
+}
