@@ -65,6 +65,8 @@ pub struct Testbed {
     pub promtool: PathBuf,
     /// The Lua interpreter that Argo CD runs health checks with.
     pub lua: PathBuf,
+    /// Folder with krew, which installs plugins of kubectl, and with what checks its manifests.
+    pub krew: PathBuf,
     /// The authorization server.
     pub authority: authority::Authority,
     /// The faulty authority, for faults that a real server cannot cause.

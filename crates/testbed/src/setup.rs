@@ -128,6 +128,7 @@ impl Running {
             amtool: tools.amtool(),
             promtool: tools.promtool(),
             lua: tools.lua(),
+            krew: tools.krew(),
             packages: tools.authority.clone(),
             kubeconfig,
             authority,

@@ -14,6 +14,7 @@ mod failover;
 mod failures;
 mod fights;
 mod issue;
+mod krew;
 mod listings;
 mod ownership;
 mod permissions;
