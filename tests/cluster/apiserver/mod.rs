@@ -19,6 +19,7 @@ mod listings;
 mod ownership;
 mod permissions;
 mod plugin;
+mod plugin_terminal;
 mod regressions;
 mod renewal;
 mod restarts;
