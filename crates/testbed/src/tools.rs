@@ -270,7 +270,7 @@ async fn fetch_keycloak(folder: &Path) -> Result<()> {
 }
 
 /// The cache, locked while the file is open: two runs that start together must not build into one folder.
-fn locked_cache() -> Result<(PathBuf, File)> {
+pub(crate) fn locked_cache() -> Result<(PathBuf, File)> {
     let cache = cache()?;
     std::fs::create_dir_all(&cache)?;
     let lock = File::create(cache.join("lock"))?;
@@ -318,7 +318,7 @@ fn cache() -> Result<PathBuf> {
 }
 
 /// The folder in the cache for what these files pin.
-fn pinned(cache: &Path, module: &Path, files: &[&str]) -> Result<PathBuf> {
+pub(crate) fn pinned(cache: &Path, module: &Path, files: &[&str]) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     for file in files {
         std::fs::read(module.join(file))

@@ -61,7 +61,8 @@ impl Terminal {
 
     async fn types(&mut self, text: &str) -> Result<()> {
         self.keyboard.write_all(text.as_bytes()).await?;
-        Ok(self.keyboard.flush().await?)
+        self.keyboard.flush().await?;
+        Ok(())
     }
 
     /// The exit code, and all that the screen showed.
