@@ -9,6 +9,7 @@ use testbed::{eventually, namespace::Namespace, operator::Operator, project};
 use crate::{
     cluster::Cluster,
     fixture::{Fixture, NAME, PATIENCE},
+    plugin,
     world::World,
 };
 
@@ -47,6 +48,7 @@ async fn missing_crds_are_waited_for_and_may_be_deleted_and_created_again() -> R
     .await?;
     assert_eq!(probe(&fixture.operator, "/healthz").await, "ok", "a restart would not help");
     assert_eq!(probe(&fixture.operator, "/readyz").await, "not ok", "no reconciliation is possible");
+    plugin::says_what_is_missing(&fixture.namespace).await?;
 
     apply_crds(&fixture.namespace).await?;
     fixture.operator.wait_ready().await?;

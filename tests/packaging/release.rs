@@ -44,15 +44,17 @@ fn position(commands: &[String], words: &[&str]) -> usize {
 
 #[test]
 fn release_builds_before_it_pushes_and_verifies_what_it_signed() {
-    let steps = ["binaries", "image", "chart", "sbom", "provenance", "checksums", "publish"];
+    let steps = ["binaries", "archives", "image", "chart", "sbom", "krew", "provenance", "checksums", "publish"];
     let commands = commands(&steps, &[("RELEASE_REGISTRY", REGISTRY), ("COSIGN_KEY", "cosign.key")]);
     let order = [
         position(&commands, &["cargo auditable build", "x86_64"]),
         position(&commands, &["cargo auditable build", "aarch64"]),
+        position(&commands, &["archive ", "kubectl-itcred-", "arm64.tar.gz"]),
         position(&commands, &["manifest push"]),
         position(&commands, &["release-chart.mjs", REGISTRY, "sha256:"]),
         position(&commands, &["helm package"]),
         position(&commands, &["cargo cyclonedx"]),
+        position(&commands, &["manifest ", "itcred.yaml"]),
         position(&commands, &["SHA256SUMS"]),
         position(&commands, &["skopeo copy", "--preserve-digests", REGISTRY]),
         position(&commands, &["helm push", REGISTRY]),
