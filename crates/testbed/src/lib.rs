@@ -21,6 +21,7 @@ pub mod process;
 pub mod setup;
 pub mod tools;
 pub mod tunnels;
+pub mod version;
 pub mod webhook;
 
 use std::{
