@@ -101,6 +101,19 @@ fn release_refuses_a_version_that_is_not_everywhere() {
     }
 }
 
+/// `scripts/last-release` builds it from its commit.
+#[test]
+fn upgrade_starts_from_a_release_that_is_not_newer() {
+    let text = read(project().join("tests/installation/last-release"));
+    let line = text.lines().find(|line| !line.starts_with('#')).expect("a release");
+    let (last, commit) = line.split_once(' ').expect("a version and a commit");
+    assert!(commit.len() == 40 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{commit:?} is no commit");
+    let numbers =
+        |version: &str| -> Vec<u32> { version.split('.').map(|number| number.parse().expect("a number")).collect() };
+    assert_eq!(numbers(last).len(), 3, "{last:?} is no version");
+    assert!(numbers(last) <= numbers(&version()), "{last} is newer than the source");
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("created");
     for entry in std::fs::read_dir(from).expect("a folder") {

@@ -33,6 +33,8 @@ pub const DEFAULT_AUTHORITY: &str = "bentley-ims";
     status = "CredentialStatus",
     derive = "PartialEq",
     doc = "Requests an OAuth 2.0 access token from an ITwinAuthority (client credentials, RFC 6749 section 4.4), stores it in a Secret of this namespace, and renews it before it expires.",
+    selectable = ".spec.authorityRef.name",
+    selectable = ".spec.secretName",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Renewed", type_ = "string", json_path = r#".status.conditions[?(@.type=="Renewed")].status"#),

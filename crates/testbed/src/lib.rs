@@ -22,6 +22,7 @@ pub mod process;
 pub mod setup;
 pub mod tools;
 pub mod tunnels;
+pub mod version;
 pub mod webhook;
 
 use std::{
