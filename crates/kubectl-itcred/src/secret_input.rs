@@ -8,9 +8,9 @@ use zeroize::Zeroizing;
 
 use crate::{output, problem::Problem, rotation::VALUE_MAX};
 
-/// The signals by which a user ends a command. While this lives they end nothing, so that a terminal shows again what
-/// is typed, and the last line says whether something was written.
-pub struct Interruption([Signal; 3]);
+/// The signals by which a user, or a terminal that is closed, ends a command. While this lives they end nothing, so that
+/// a terminal shows again what is typed, and the last line says whether something was written.
+pub struct Interruption([Signal; 4]);
 
 impl Interruption {
     /// Takes the signals over from the system.
@@ -19,16 +19,22 @@ impl Interruption {
     /// Why that is not possible.
     pub fn new() -> Result<Self, Problem> {
         let taken = |kind| signal(kind).map_err(|error| Problem::new(format!("signals: {error}; nothing was written")));
-        Ok(Self([taken(SignalKind::interrupt())?, taken(SignalKind::quit())?, taken(SignalKind::terminate())?]))
+        Ok(Self([
+            taken(SignalKind::interrupt())?,
+            taken(SignalKind::quit())?,
+            taken(SignalKind::terminate())?,
+            taken(SignalKind::hangup())?,
+        ]))
     }
 
     /// Waits for the first of them, also one that came before.
     pub async fn wait(&mut self) {
-        let [interrupt, quit, terminate] = &mut self.0;
+        let [interrupt, quit, terminate, hangup] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = quit.recv() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
     }
 }
@@ -138,6 +144,18 @@ mod tests {
         let pem = "-----BEGIN KEY-----\nabc\n-----END KEY-----\n";
         assert_eq!(read(format!("{pem}more").as_bytes()), pem);
         assert_eq!(read(&vec![b'x'; 100_000]).len(), VALUE_MAX + 1);
+    }
+
+    #[tokio::test]
+    async fn each_signal_by_which_a_user_or_a_terminal_ends_a_command_interrupts() {
+        for name in ["INT", "QUIT", "TERM", "HUP"] {
+            let mut interruption = Interruption::new().expect("signals");
+            // the parent of the shell is this process
+            let sent = std::process::Command::new("sh").args(["-c", &format!("kill -{name} $PPID")]).status();
+            assert!(sent.is_ok_and(|status| status.success()), "{name} is not sent");
+            let waited = tokio::time::timeout(std::time::Duration::from_secs(10), interruption.wait()).await;
+            assert!(waited.is_ok(), "{name}");
+        }
     }
 
     #[test]
