@@ -123,7 +123,8 @@ mod terminal {
 
     impl Drop for Hidden {
         fn drop(&mut self) {
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+            // without what was pasted after the value, which a shell would run
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &self.0);
         }
     }
 }
