@@ -87,6 +87,10 @@ fn value(key: &str, bytes: &[u8]) -> Result<Sensitive, Problem> {
     Ok(Sensitive::new(text.to_owned()))
 }
 
+/// What terminals send to suspend a program: Ctrl-Z, and Ctrl-Y where there is a second such character. They suspend
+/// nothing while a value is typed, and are no part of it.
+const SUSPENDS: [u8; 2] = [0x1A, 0x19];
+
 /// The end of a PEM file, until which a value of several lines is read.
 const PEM_END: &[u8] = b"-----END";
 
@@ -94,6 +98,9 @@ const PEM_END: &[u8] = b"-----END";
 fn read_line(input: &mut impl Read, bytes: &mut Vec<u8>) -> std::io::Result<()> {
     let mut byte = [0];
     while bytes.len() <= VALUE_MAX && input.read(&mut byte)? == 1 {
+        if SUSPENDS.contains(&byte[0]) {
+            continue;
+        }
         bytes.push(byte[0]);
         let is_pem = bytes.starts_with(b"-----BEGIN");
         let has_end = bytes.windows(PEM_END.len()).any(|part| part == PEM_END);
@@ -106,9 +113,13 @@ fn read_line(input: &mut impl Read, bytes: &mut Vec<u8>) -> std::io::Result<()> 
 
 /// A terminal that does not show what is typed.
 mod terminal {
-    use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+    use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
-    /// While this lives, nothing is shown. What was typed before is discarded.
+    /// `_POSIX_VDISABLE`: no character.
+    const NONE: u8 = if cfg!(target_os = "linux") { 0 } else { 0xFF };
+
+    /// While this lives, nothing is shown, and nothing that is typed suspends the program: a shell would show again what
+    /// is typed, and go on to do so when it continues the program. What was typed before is discarded.
     pub struct Hidden(Termios);
 
     impl Hidden {
@@ -116,6 +127,11 @@ mod terminal {
             let before = tcgetattr(std::io::stdin())?;
             let mut hidden = before.clone();
             hidden.local_modes.remove(LocalModes::ECHO);
+            hidden.special_codes[SpecialCodeIndex::VSUSP] = NONE;
+            #[cfg(any(target_os = "macos", target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
+            {
+                hidden.special_codes[SpecialCodeIndex::VDSUSP] = NONE;
+            }
             tcsetattr(std::io::stdin(), OptionalActions::Flush, &hidden)?;
             Ok(Self(before))
         }
@@ -142,6 +158,7 @@ mod tests {
         };
         assert_eq!(read(b"secret\nmore\n"), "secret\n");
         assert_eq!(read(b"secret"), "secret");
+        assert_eq!(read(b"\x1asec\x19ret\n"), "secret\n", "what suspends a program elsewhere");
         let pem = "-----BEGIN KEY-----\nabc\n-----END KEY-----\n";
         assert_eq!(read(format!("{pem}more").as_bytes()), pem);
         assert_eq!(read(&vec![b'x'; 100_000]).len(), VALUE_MAX + 1);

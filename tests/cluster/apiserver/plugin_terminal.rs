@@ -19,6 +19,14 @@ const SECRET: &str = "pasted-into-a-terminal";
 const CTRL_C: &str = "\u{3}";
 /// The same for Ctrl-D, the end of the input.
 const CTRL_D: &str = "\u{4}";
+/// The same for Ctrl-Z, which suspends a program.
+const CTRL_Z: &str = "\u{1a}";
+
+/// The command of a rotation.
+fn rotation(fixture: &Fixture) -> Result<String> {
+    let (program, namespace) = (plugin()?, &fixture.namespace.name);
+    Ok(format!("'{}' rotate {NAME} --request-timeout 60s -n {namespace}", program.display()))
+}
 
 /// A terminal in which a rotation runs.
 struct Terminal {
@@ -31,10 +39,18 @@ struct Terminal {
 impl Terminal {
     fn with_a_rotation(fixture: &Fixture) -> Result<Self> {
         // the terminal signals the process that it started, which is not to be a shell
-        let line =
-            format!("exec '{}' rotate {NAME} --request-timeout 60s -n {}", plugin()?.display(), fixture.namespace.name);
+        Self::start(fixture, &format!("exec {}", rotation(fixture)?))
+    }
+
+    /// A shell with job control, which goes on where the rotation ends or is suspended: it reads a line.
+    fn with_a_rotation_as_a_job(fixture: &Fixture) -> Result<Self> {
+        let job = rotation(fixture)?;
+        Self::start(fixture, &format!("set -m; {job}; code=$?; read -r line; echo \"next=$line\"; exit $code"))
+    }
+
+    fn start(fixture: &Fixture, line: &str) -> Result<Self> {
         let mut script = Command::new("script");
-        script.args(["--quiet", "--return", "--echo", "always", "--command", &line, "/dev/null"]);
+        script.args(["--quiet", "--return", "--echo", "always", "--command", line, "/dev/null"]);
         script.env("KUBECONFIG", &fixture.namespace.testbed.kubeconfig).env("SHELL", "/bin/sh");
         let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let (keyboard, screen) = (child.stdin.take().context("a keyboard")?, child.stdout.take().context("a screen")?);
@@ -104,6 +120,24 @@ async fn rotation_on_a_terminal_does_not_show_the_secret() -> Result<()> {
     assert!(shown.contains("new token with the new secret") && !shown.contains(SECRET), "{shown}");
     let secret = fixture.namespace.get("secret", "agent-client").await?.context("no client Secret")?;
     assert_eq!(testbed::namespace::data(&secret)?["client_secret"], SECRET, "what was typed before is no secret");
+    Ok(())
+}
+
+#[tokio::test]
+async fn rotation_that_waits_for_the_secret_cannot_be_suspended_and_leaves_the_shell_nothing_of_it() -> Result<()> {
+    let Some(mut fixture) = ready("terminal-job").await? else { return Ok(()) };
+    let mut terminal = Terminal::with_a_rotation_as_a_job(&fixture)?;
+    terminal.shows("press Enter").await?;
+    fixture.client.client_secret = SECRET.to_owned();
+    fixture.register().await?;
+    terminal.types(&format!("{CTRL_Z}{SECRET}\nrest-of-{SECRET}\n")).await?;
+    terminal.shows("Step 3 of 4").await?;
+    terminal.types("typed-later\n").await?;
+    let (code, shown) = terminal.ended().await?;
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("next=typed-later") && !shown.contains(SECRET), "{shown}");
+    let secret = fixture.namespace.get("secret", "agent-client").await?.context("no client Secret")?;
+    assert_eq!(testbed::namespace::data(&secret)?["client_secret"], SECRET, "what was to suspend it is no secret");
     Ok(())
 }
 
