@@ -91,21 +91,30 @@ fn value(key: &str, bytes: &[u8]) -> Result<Sensitive, Problem> {
 /// nothing while a value is typed, and are no part of it.
 const SUSPENDS: [u8; 2] = [0x1A, 0x19];
 
-/// The end of a PEM file, until which a value of several lines is read.
-const PEM_END: &[u8] = b"-----END";
+/// Begins the last line of a block of PEM.
+const PEM_END: &[u8] = b"-----END ";
+/// Ends the last line of a private key of any kind in PEM.
+const PEM_END_OF_KEY: &[u8] = b"PRIVATE KEY-----";
 
-/// A line; of a PEM file, all lines to its end.
+/// Whether a private key ends with this line. The operator takes the first one, and other blocks may come before it: the
+/// parameters of an EC key, as OpenSSL writes them, or certificates.
+fn ends_private_key(line: &[u8]) -> bool {
+    line.windows(PEM_END.len()).any(|part| part == PEM_END) && line.trim_ascii_end().ends_with(PEM_END_OF_KEY)
+}
+
+/// A line; of a PEM file, all lines to the end of its first private key.
 fn read_line(input: &mut impl Read, bytes: &mut Vec<u8>) -> std::io::Result<()> {
-    let mut byte = [0];
+    let (mut byte, mut line) = ([0], 0);
     while bytes.len() <= VALUE_MAX && input.read(&mut byte)? == 1 {
         if SUSPENDS.contains(&byte[0]) {
             continue;
         }
         bytes.push(byte[0]);
-        let is_pem = bytes.starts_with(b"-----BEGIN");
-        let has_end = bytes.windows(PEM_END.len()).any(|part| part == PEM_END);
-        if byte[0] == b'\n' && (!is_pem || has_end) {
-            break;
+        if byte[0] == b'\n' {
+            if !bytes.starts_with(b"-----BEGIN") || ends_private_key(&bytes[line..]) {
+                break;
+            }
+            line = bytes.len();
         }
     }
     Ok(())
@@ -159,8 +168,13 @@ mod tests {
         assert_eq!(read(b"secret\nmore\n"), "secret\n");
         assert_eq!(read(b"secret"), "secret");
         assert_eq!(read(b"\x1asec\x19ret\n"), "secret\n", "what suspends a program elsewhere");
-        let pem = "-----BEGIN KEY-----\nabc\n-----END KEY-----\n";
-        assert_eq!(read(format!("{pem}more").as_bytes()), pem);
+        for (before, label) in [("", "PRIVATE KEY"), ("", "RSA PRIVATE KEY"), ("EC PARAMETERS", "EC PRIVATE KEY")] {
+            let block = |label: &str| format!("-----BEGIN {label}-----\nabc\n-----END {label}-----\n");
+            let pem = if before.is_empty() { block(label) } else { block(before) + &block(label) };
+            assert_eq!(read(format!("{pem}more\n{pem}").as_bytes()), pem);
+        }
+        let line = "-----BEGIN PRIVATE KEY----- abc -----END PRIVATE KEY-----\n";
+        assert_eq!(read(format!("{line}more\n").as_bytes()), line);
         assert_eq!(read(&vec![b'x'; 100_000]).len(), VALUE_MAX + 1);
     }
 
