@@ -39,7 +39,12 @@ const client = new IModelsClient({
   // with a storage for each cloud, the client transfers files too
   cloudStorage: new StrategyClientStorage([]),
 });
-const urlParams = { iTwinId: process.env.ITWIN_ID ?? "" };
+const iTwinId = process.env.ITWIN_ID;
+if (!iTwinId) {
+  console.error("Set ITWIN_ID to the iTwin whose iModels to list.");
+  process.exit(2);
+}
+const urlParams = { iTwinId };
 
 async function list() {
   for await (const { id, displayName } of client.iModels.getMinimalList({ authorization, urlParams })) {
