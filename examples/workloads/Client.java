@@ -6,6 +6,9 @@ import java.net.http.HttpResponse.BodyHandlers;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 
 /**
  * Calls an API of the iTwin Platform again and again. It reads the token for every call, because the file changes
@@ -21,17 +24,22 @@ class Client {
         return System.getenv().getOrDefault(name, otherwise);
     }
 
-    private static String call() throws IOException, InterruptedException {
+    private static String call() throws IOException, InterruptedException, ExecutionException, TimeoutException {
         var request = HttpRequest.newBuilder(API)
-                .timeout(Duration.ofSeconds(30))
                 .header("Accept", "application/vnd.bentley.itwin-platform.v1+json")
-                .header("Authorization", "Bearer " + Files.readString(FILE))
+                .header("Authorization", "Bearer " + Files.readString(FILE).strip())
                 .build();
-        var response = HTTP.send(request, BodyHandlers.ofString());
-        if (response.statusCode() != 200) {
-            throw new IOException("status " + response.statusCode());
+        var answer = HTTP.sendAsync(request, BodyHandlers.ofString());
+        try {
+            // with the body, which the timeout of a request leaves out
+            var response = answer.get(30, TimeUnit.SECONDS);
+            if (response.statusCode() != 200) {
+                throw new IOException("status " + response.statusCode());
+            }
+            return response.body();
+        } finally {
+            answer.cancel(true);
         }
-        return response.body();
     }
 
     public static void main(String[] arguments) throws InterruptedException {
@@ -39,8 +47,11 @@ class Client {
         while (true) {
             try {
                 call();
-            } catch (IOException error) {
+            } catch (IOException | ExecutionException | TimeoutException error) {
                 System.err.println("The call failed: " + error);
+            } catch (IllegalArgumentException error) {
+                // its message may hold the token
+                System.err.println("The call failed: the file holds no token.");
             }
             Thread.sleep((long) (seconds * 1000));
         }
