@@ -19,7 +19,7 @@ export class TokenFile {
   }
 
   async getAccessToken() {
-    return `Bearer ${await readFile(this.file, "ascii")}`;
+    return `Bearer ${(await readFile(this.file, "ascii")).trim()}`;
   }
 }
 

@@ -14,7 +14,7 @@ INTERVAL_SECONDS = float(os.environ.get("INTERVAL_SECONDS", "60"))
 
 def call(url):
     with open(FILE, encoding="ascii") as file:
-        token = file.read()
+        token = file.read().strip()
     request = urllib.request.Request(url, headers={"Accept": "application/vnd.bentley.itwin-platform.v1+json"})
     # An ordinary header would follow a redirect to another server.
     request.add_unredirected_header("Authorization", f"Bearer {token}")
@@ -27,4 +27,7 @@ while True:
         call(URL)
     except (OSError, http.client.HTTPException) as error:
         print(f"The call failed: {error}", file=sys.stderr)
+    except ValueError:
+        # Its message may hold the token.
+        print("The call failed: the token or the URL is not valid.", file=sys.stderr)
     time.sleep(INTERVAL_SECONDS)

@@ -16,7 +16,8 @@ while (true)
     {
         await client.GetStringAsync(url);
     }
-    catch (Exception error) when (error is HttpRequestException or IOException or OperationCanceledException)
+    catch (Exception error) when (error is HttpRequestException or IOException or UnauthorizedAccessException
+        or OperationCanceledException)
     {
         Console.Error.WriteLine($"The call failed: {error.Message}");
     }
@@ -29,7 +30,7 @@ class TokenFile(string file) : DelegatingHandler(new SocketsHttpHandler { AllowA
     protected override async Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken end)
     {
         var token = await File.ReadAllTextAsync(file, end);
-        request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", token);
+        request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", token.Trim());
         return await base.SendAsync(request, end);
     }
 }
