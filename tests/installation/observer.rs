@@ -1,9 +1,9 @@
 //! Watches the Secrets of all credentials: once it is there, a Secret always holds a token that has not expired.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -21,6 +21,11 @@ use serde_json::Value;
 const SELECTOR: &str = "app.kubernetes.io/managed-by=itwin-credential-operator";
 /// How often the expiry of every token is compared with the clock, besides at every change.
 const EVERY: Duration = Duration::from_millis(250);
+/// The pause after an error of the watch, which recovers: it continues, or lists everything again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long the watch may take to recover, which the next renewal or a list shows. What happens meanwhile is seen only if
+/// it lasts: a Secret that is gone, or a token that has expired.
+const BROKEN: Duration = Duration::from_secs(30);
 /// Of a test that fails, this many messages are enough.
 const MOST: usize = 20;
 
@@ -37,6 +42,10 @@ struct Observed {
     tokens: BTreeMap<String, Token>,
     /// Secrets whose expired token was reported.
     expired: Vec<String>,
+    /// The Secrets of a list that has not ended.
+    listed: BTreeSet<String>,
+    /// Since when it is not known what is there, and why: an error of the watch, or a list that has not ended.
+    unknown: Option<(Instant, String)>,
     wrong: Vec<String>,
 }
 
@@ -58,11 +67,13 @@ impl Observed {
             self.note(format!("{key}: the token was replaced by one that expires earlier"));
         }
         self.tokens.insert(key, token);
-        self.check_expiry();
     }
 
-    /// Notes each token that expired, once.
+    /// Notes each token that expired, once. While it is not known what is there, a token may have been replaced.
     fn check_expiry(&mut self) {
+        if self.unknown.is_some() {
+            return;
+        }
         let now = Clock::system().now().timestamp();
         let expired = self.tokens.iter().filter(|(_, token)| token.expires_at <= now);
         let expired: Vec<String> = expired.map(|(key, _)| key.clone()).collect();
@@ -74,13 +85,56 @@ impl Observed {
         }
     }
 
-    fn take(&mut self, event: watcher::Result<Event<Secret>>) {
-        match event {
-            Ok(Event::Apply(secret) | Event::InitApply(secret)) => self.apply(&secret),
-            Ok(Event::Delete(secret)) => self.note(format!("{}: the Secret was deleted", key(&secret))),
-            Ok(Event::Init | Event::InitDone) => {}
-            Err(error) => self.note(format!("the watch failed: {error}")),
+    /// Notes each Secret that a list does not show any more.
+    fn end_list(&mut self) {
+        let listed = std::mem::take(&mut self.listed);
+        let gone: Vec<String> = self.tokens.keys().filter(|key| !listed.contains(*key)).cloned().collect();
+        for key in gone {
+            self.tokens.remove(&key);
+            self.note(format!("{key}: the Secret was deleted while it was not observed"));
         }
+    }
+
+    fn take(&mut self, event: watcher::Result<Event<Secret>>, now: Instant) {
+        let unknown = match event {
+            Ok(Event::Apply(secret)) => {
+                self.apply(&secret);
+                None
+            }
+            Ok(Event::Delete(secret)) => {
+                self.note(format!("{}: the Secret was deleted", key(&secret)));
+                None
+            }
+            Ok(Event::Init) => {
+                self.listed.clear();
+                Some("a list has not ended".to_owned())
+            }
+            Ok(Event::InitApply(secret)) => {
+                self.listed.insert(key(&secret));
+                self.apply(&secret);
+                return;
+            }
+            Ok(Event::InitDone) => {
+                self.end_list();
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        // from the first error on, with the cause of the last one
+        let since = self.unknown.take().map_or(now, |(since, _)| since);
+        self.unknown = unknown.map(|why| (since, why));
+        self.check_expiry();
+    }
+
+    /// Compares every token with the clock. False, which is noted, if the watch does not recover.
+    fn tick(&mut self, now: Instant) -> bool {
+        self.check_expiry();
+        let lost = self.unknown.as_ref().filter(|(since, _)| now.duration_since(*since) > BROKEN);
+        let Some(why) = lost.map(|(_, why)| format!("the Secrets were not observed for {BROKEN:?}: {why}")) else {
+            return true;
+        };
+        self.note(why);
+        false
     }
 }
 
@@ -141,23 +195,70 @@ fn lock(observed: &Mutex<Observed>) -> MutexGuard<'_, Observed> {
     observed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends with the first failure of the watch, which [`Observer::check`] reports.
+/// Ends where the watch does not recover, which [`Observer::check`] reports.
 async fn observe(secrets: Api<Secret>, observed: Arc<Mutex<Observed>>) {
     let mut events = std::pin::pin!(watcher::watcher(secrets, watcher::Config::default().labels(SELECTOR)));
     let mut ticks = tokio::time::interval(EVERY);
+    let mut next = tokio::time::Instant::now();
     loop {
+        let event = async {
+            tokio::time::sleep_until(next).await;
+            events.next().await
+        };
         tokio::select! {
-            event = events.next() => {
+            event = event => {
                 let Some(event) = event else { return };
-                let is_failure = event.is_err();
-                lock(&observed).take(event);
-                if is_failure {
+                if event.is_err() {
+                    next = tokio::time::Instant::now() + PAUSE;
+                }
+                lock(&observed).take(event, Instant::now());
+            }
+            _ = ticks.tick() => {
+                if !lock(&observed).tick(Instant::now()) {
                     return;
                 }
             }
-            _ = ticks.tick() => {
-                lock(&observed).check_expiry();
-            }
         }
     }
+}
+
+#[test]
+fn break_of_the_watch_is_no_failure_unless_it_lasts_or_a_secret_is_gone_or_expired_after_it() {
+    let secret = |name: &str, seconds: i64| {
+        let exp = Clock::system().now().timestamp() + seconds;
+        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{exp}}}"#));
+        let data = BTreeMap::from([(
+            "access_token".to_owned(),
+            k8s_openapi::ByteString(format!("header.{claims}.signature").into_bytes()),
+        )]);
+        let mut secret = Secret { data: Some(data), ..Secret::default() };
+        secret.metadata.name = Some(name.to_owned());
+        secret
+    };
+    let list = |observed: &mut Observed, secrets: &[(&str, i64)], at: Instant| {
+        observed.take(Ok(Event::Init), at);
+        for (name, seconds) in secrets {
+            observed.take(Ok(Event::InitApply(secret(name, *seconds))), at);
+        }
+        observed.take(Ok(Event::InitDone), at);
+    };
+    let (mut observed, start) = (Observed::default(), Instant::now());
+    list(&mut observed, &[("a", 60), ("b", 60)], start);
+    for seconds in [0, 10, 20] {
+        observed.take(Err(watcher::Error::NoResourceVersion), start + Duration::from_secs(seconds));
+        assert!(observed.tick(start + BROKEN));
+    }
+    list(&mut observed, &[("a", 61), ("b", 60)], start + BROKEN);
+    assert!(observed.tick(start + BROKEN * 3), "it recovered");
+    assert_eq!(observed.wrong, Vec::<String>::new());
+
+    list(&mut observed, &[("a", -1)], start);
+    let wrong = ["/a: the token was replaced", "/b: the Secret was deleted", "/a: the token has expired"];
+    assert!(observed.wrong.iter().zip(wrong).all(|(found, start)| found.starts_with(start)), "{:?}", observed.wrong);
+    assert_eq!(observed.wrong.len(), 3);
+
+    observed.take(Err(watcher::Error::NoResourceVersion), start);
+    observed.take(Ok(Event::Init), start + BROKEN);
+    assert!(!observed.tick(start + BROKEN + EVERY), "a list that does not end is no recovery");
+    assert!(observed.wrong.last().is_some_and(|last| last.ends_with("a list has not ended")), "{:?}", observed.wrong);
 }
