@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use tokio::process::Command;
 
 use crate::{
@@ -16,15 +16,34 @@ use crate::{
 };
 
 /// A registry that does not answer must not hold up the tests that need nothing of it.
-const WITHIN: Duration = Duration::from_secs(300);
+const WITHIN: Duration = Duration::from_secs(120);
+/// How long a failure is remembered: the next runs of the tests do not wait for it again.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 
-/// The folder of the packages of iTwin.js that an example uses, and of the compiler that checks its types.
+/// The program Envoy, and the folder of the packages of iTwin.js that an example uses, with the compiler that checks its
+/// types. Both are installed at the same time.
 ///
 /// # Errors
-/// Says what is missing.
-pub async fn itwin_js() -> Result<PathBuf> {
-    let files = ["package.json", "package-lock.json"];
-    let folder = installed("itwin-js", &files, "packages of iTwin.js (90 MB)", async |folder: &Path| {
+/// Says what is missing, for each of them.
+pub async fn envoy_and_itwin_js() -> (Result<PathBuf>, Result<PathBuf>) {
+    // one lock for both: the second one would wait for the first, and with it this thread
+    let (cache, _lock) = match locked_cache() {
+        Ok(locked) => locked,
+        Err(error) => {
+            let why = format!("{error:#}");
+            return (Err(error), Err(anyhow!(why)));
+        }
+    };
+    tokio::join!(envoy(&cache), itwin_js(&cache))
+}
+
+async fn itwin_js(cache: &Path) -> Result<PathBuf> {
+    let package = Package {
+        name: "itwin-js",
+        files: &["package.json", "package-lock.json"],
+        what: "packages of iTwin.js (90 MB)",
+    };
+    let folder = package.installed(cache, async |folder: &Path| {
         let mut npm = Command::new("npm");
         npm.current_dir(folder).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
         output(npm, None).await.map(drop).context("Node 20 or later with npm is needed")
@@ -32,12 +51,9 @@ pub async fn itwin_js() -> Result<PathBuf> {
     Ok(folder.await?.join("node_modules"))
 }
 
-/// The program Envoy.
-///
-/// # Errors
-/// Says what is missing.
-pub async fn envoy() -> Result<PathBuf> {
-    let folder = installed("envoy", &["requirements.txt"], "Envoy (110 MB)", async |folder: &Path| {
+async fn envoy(cache: &Path) -> Result<PathBuf> {
+    let package = Package { name: "envoy", files: &["requirements.txt"], what: "Envoy (110 MB)" };
+    let folder = package.installed(cache, async |folder: &Path| {
         let mut python = Command::new("python3");
         python.current_dir(folder).args(["-m", "venv", "python"]);
         output(python, None).await.context("Python 3 with venv is needed")?;
@@ -50,28 +66,79 @@ pub async fn envoy() -> Result<PathBuf> {
     Ok(folder.await?.join("packages/envoy/_bin/envoy"))
 }
 
-/// The folder in the cache in which `install` has installed what the files of a folder of this crate pin.
-async fn installed(
-    name: &str,
-    files: &[&str],
-    what: &str,
-    install: impl AsyncFnOnce(&Path) -> Result<()>,
-) -> Result<PathBuf> {
-    let (cache, _lock) = locked_cache()?;
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    let folder = pinned(&cache, &source, files)?;
-    let finished = folder.join("finished");
-    if !finished.exists() {
-        eprintln!("testbed: installing {what}, once");
+/// What the files of a folder of this crate pin.
+struct Package<'a> {
+    name: &'a str,
+    files: &'a [&'a str],
+    /// For people who wait for it.
+    what: &'a str,
+}
+
+impl Package<'_> {
+    /// The folder in the cache in which `install` has installed it.
+    async fn installed(&self, cache: &Path, install: impl AsyncFnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(self.name);
+        let folder = pinned(cache, &source, self.files)?;
+        let (finished, failed) = (folder.join("finished"), folder.with_extension("failed"));
+        if finished.exists() {
+            return Ok(folder);
+        }
+        if let Some(why) = remembered(&failed) {
+            bail!("{why} (it is tried again {REMEMBERED:?} later, or without {})", failed.display());
+        }
+        eprintln!("testbed: installing {}, once", self.what);
         // what an interrupted attempt left
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder)?;
-        for file in files {
+        for file in self.files {
             std::fs::copy(source.join(file), folder.join(file))?;
         }
         let installed = tokio::time::timeout(WITHIN, install(&folder)).await;
-        installed.with_context(|| format!("it was not installed within {WITHIN:?}"))??;
+        let installed = installed.unwrap_or_else(|_| Err(anyhow!("it was not installed within {WITHIN:?}")));
+        if let Err(error) = &installed {
+            // where that fails too, the next run tries again
+            let _ = std::fs::write(&failed, format!("{error:#}"));
+        }
+        installed?;
         File::create(finished)?;
+        Ok(folder)
     }
-    Ok(folder)
+}
+
+/// Why the last attempt failed, if that was not long ago.
+fn remembered(failed: &Path) -> Option<String> {
+    let age = failed.metadata().and_then(|metadata| metadata.modified()).ok()?.elapsed().ok()?;
+    if age >= REMEMBERED {
+        return None;
+    }
+    std::fs::read_to_string(failed).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn package_that_could_not_be_installed_is_not_tried_again_soon() -> Result<()> {
+        let cache = tempfile::tempdir()?;
+        let package = Package { name: "envoy", files: &["requirements.txt"], what: "something for a test" };
+        let mut attempts = 0;
+        let mut said = Vec::new();
+        for _ in 0..2 {
+            let attempt = package.installed(cache.path(), async |_: &Path| {
+                attempts += 1;
+                Err::<(), _>(anyhow!("no registry"))
+            });
+            said.extend(attempt.await.err().map(|error| error.to_string()));
+        }
+        assert!(attempts == 1 && said.len() == 2, "{attempts} attempts: {said:?}");
+        assert!(said[1].starts_with("no registry (it is tried again 3600s later, or without "), "{said:?}");
+
+        let failed = said[1].split("without ").nth(1).and_then(|rest| rest.strip_suffix(')')).context("no file")?;
+        let file = File::options().write(true).open(failed)?;
+        file.set_modified(file.metadata()?.modified()? - REMEMBERED)?;
+        let folder = package.installed(cache.path(), async |_: &Path| anyhow::Ok(())).await?;
+        assert!(folder.join("finished").exists());
+        Ok(())
+    }
 }

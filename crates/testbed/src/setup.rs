@@ -95,9 +95,8 @@ impl Running {
         let tools = Tools::ready(needs).await?;
         // pods have no use for them
         let is_run = needs == Needs::Tests && !with_node;
-        let keycloak = if_run(is_run, tools::keycloak()).await;
-        let envoy = if_run(is_run, packages::envoy()).await;
-        let itwin_js = if_run(is_run, packages::itwin_js()).await;
+        let keycloak = keycloak(is_run).await;
+        let (envoy, itwin_js) = packages(is_run).await;
         let directory = tempfile::Builder::new().prefix("testbed-").tempdir()?;
         if with_node {
             node::prepare(directory.path()).await?;
@@ -178,12 +177,24 @@ impl Running {
     }
 }
 
-/// What single tests need, or why it is not there.
-async fn if_run(is_run: bool, ready: impl Future<Output = Result<PathBuf>>) -> Result<PathBuf, String> {
+/// Why something is not there that single tests need.
+const NOT_RUN: &str = "it is there for `testbed run` alone";
+
+/// Keycloak, or why it is not there.
+async fn keycloak(is_run: bool) -> Result<PathBuf, String> {
     if !is_run {
-        return Err("it is there for `testbed run` alone".to_owned());
+        return Err(NOT_RUN.to_owned());
     }
-    ready.await.map_err(|error| format!("{error:#}"))
+    tools::keycloak().await.map_err(|error| format!("{error:#}"))
+}
+
+/// Envoy and the packages of iTwin.js, or why they are not there.
+async fn packages(is_run: bool) -> (Result<PathBuf, String>, Result<PathBuf, String>) {
+    if !is_run {
+        return (Err(NOT_RUN.to_owned()), Err(NOT_RUN.to_owned()));
+    }
+    let (envoy, itwin_js) = packages::envoy_and_itwin_js().await;
+    (envoy.map_err(|error| format!("{error:#}")), itwin_js.map_err(|error| format!("{error:#}")))
 }
 
 /// A control plane for one test, with the chart installed and the authorization servers of the test's testbed.
