@@ -91,13 +91,16 @@ impl Terminal {
 
 /// A credential that is Ready; `None`, which is noted, where no terminal can be made.
 async fn ready(prefix: &str) -> Result<Option<Fixture>> {
-    let version = Command::new("script").arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
-    let version = tokio::time::timeout(LIMIT, version).await.context("script takes too long")?;
+    let help = Command::new("script").arg("--help").stdin(Stdio::null()).kill_on_drop(true).output();
+    let help = tokio::time::timeout(LIMIT, help).await.context("script takes too long")?;
     let fixture = Fixture::ready(prefix).await?;
-    if version.is_ok_and(|version| String::from_utf8_lossy(&version.stdout).contains("util-linux")) {
+    if help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--echo")) {
         return Ok(Some(fixture));
     }
-    fixture.namespace.testbed.skip("kubectl itcred rotate on a terminal", "it needs script of util-linux")?;
+    fixture
+        .namespace
+        .testbed
+        .skip("kubectl itcred rotate on a terminal", "it needs script of util-linux with --echo")?;
     Ok(None)
 }
 
