@@ -27,9 +27,9 @@ const SHORT_LIVED: usize = 10;
 const LONG_LIVED: usize = 5;
 /// Lifetime of the short-lived tokens, in seconds: on a busy machine half of it is left for their renewal.
 const LIFETIME: u32 = 60;
-/// They are requested at most this long before they expire, in seconds: half of the lifetime, a twentieth for the jitter,
-/// one second, because the times of a token are whole seconds, and what a request may be late at a busy server, which
-/// makes the time to the next one shorter.
+/// They are requested at most this long before they expire, in seconds: half of the lifetime, a twentieth for the
+/// jitter, one second, because the times of a token are whole seconds, and what a request may be late at a busy server,
+/// which makes the time to the next one shorter.
 const RENEWED_BEFORE: i64 = 30 + 3 + 1 + 5;
 const LONG_LIFETIME: u32 = 3600;
 

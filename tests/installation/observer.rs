@@ -23,8 +23,8 @@ const SELECTOR: &str = "app.kubernetes.io/managed-by=itwin-credential-operator";
 const EVERY: Duration = Duration::from_millis(250);
 /// The pause after an error of the watch, which recovers: it continues, or lists everything again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long the watch may take to recover, which the next renewal or a list shows. What happens meanwhile is seen only if
-/// it lasts: a Secret that is gone, or a token that has expired.
+/// How long the watch may take to recover, which the next renewal or a list shows. What happens meanwhile is seen only
+/// if it lasts: a Secret that is gone, or a token that has expired.
 const BROKEN: Duration = Duration::from_secs(30);
 /// Of a test that fails, this many messages are enough.
 const MOST: usize = 20;

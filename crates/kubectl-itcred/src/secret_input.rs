@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 use crate::{output, problem::Problem, rotation::VALUE_MAX};
 
-/// The signals by which a user, or a terminal that is closed, ends a command. While this lives they end nothing, so that
-/// a terminal shows again what is typed, and the last line says whether something was written.
+/// The signals by which a user, or a terminal that is closed, ends a command. While this lives they end nothing, so
+/// that a terminal shows again what is typed, and the last line says whether something was written.
 pub struct Interruption([Signal; 4]);
 
 impl Interruption {
@@ -96,8 +96,8 @@ const PEM_END: &[u8] = b"-----END ";
 /// Ends the last line of a private key of any kind in PEM.
 const PEM_END_OF_KEY: &[u8] = b"PRIVATE KEY-----";
 
-/// Whether a private key ends with this line. The operator takes the first one, and other blocks may come before it: the
-/// parameters of an EC key, as OpenSSL writes them, or certificates.
+/// Whether a private key ends with this line. The operator takes the first one, and other blocks may come before it:
+/// the parameters of an EC key, as OpenSSL writes them, or certificates.
 fn ends_private_key(line: &[u8]) -> bool {
     line.windows(PEM_END.len()).any(|part| part == PEM_END) && line.trim_ascii_end().ends_with(PEM_END_OF_KEY)
 }
@@ -127,8 +127,8 @@ mod terminal {
     /// `_POSIX_VDISABLE`: no character.
     const NONE: u8 = if cfg!(target_os = "linux") { 0 } else { 0xFF };
 
-    /// While this lives, nothing is shown, and nothing that is typed suspends the program: a shell would show again what
-    /// is typed, and go on to do so when it continues the program. What was typed before is discarded.
+    /// While this lives, nothing is shown, and nothing that is typed suspends the program: a shell would show again
+    /// what is typed, and go on to do so when it continues the program. What was typed before is discarded.
     pub struct Hidden(Termios);
 
     impl Hidden {

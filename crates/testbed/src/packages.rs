@@ -20,8 +20,8 @@ const WITHIN: Duration = Duration::from_secs(120);
 /// How long a failure is remembered: the next runs of the tests do not wait for it again.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
-/// The program Envoy, and the folder of the packages of iTwin.js that an example uses, with the compiler that checks its
-/// types. Both are installed at the same time.
+/// The program Envoy, and the folder of the packages of iTwin.js that an example uses, with the compiler that checks
+/// its types. Both are installed at the same time.
 ///
 /// # Errors
 /// Says what is missing, for each of them.
