@@ -1,14 +1,15 @@
 #!/usr/bin/env node
-// Records the metrics of two replicas of the operator while an authorization server fails and comes back, for the replay
-// of the alerts and for the picture of the dashboard. `make record-outage` runs it on the testbed. Arguments: the
+// Records the metrics of two replicas of the operator while an authorization server fails and comes back, for the
+// replay of the alerts and for the picture of the dashboard. `make record-outage` runs it on the testbed. Arguments: the
 // program of the operator, and the file whose recorded series are replaced.
 //
 // The operator reaches one authority through a forwarder of this script, which first answers nothing and then refuses
 // connections. The other authority is reached directly and stays available.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, writeFileSync } from "node:fs";
+import { openSync, readFileSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
+import { join } from "node:path";
 
 const [, , program, file] = process.argv;
 const testbed = JSON.parse(readFileSync(process.env.TESTBED, "utf8"));
@@ -80,9 +81,11 @@ function forwarder(port) {
 function replica(number) {
   const port = 20000 + ((process.pid * 2 + number) % 20000);
   const options = ["--log-level", "warn", "--leader-election=true", "--lease-namespace", OPERATOR];
+  // where the testbed searches for secrets in the end
+  const log = openSync(join(testbed.directory, `operator-${number}.log`), "w");
   const child = spawn(program, ["run", "--metrics-address", `127.0.0.1:${port}`, ...options], {
     env: { ...process.env, KUBECONFIG: testbed.operator_kubeconfig, NO_PROXY: "localhost,127.0.0.1" },
-    stdio: ["ignore", "inherit", "inherit"],
+    stdio: ["ignore", log, log],
   });
   const get = (path) =>
     fetch(`http://127.0.0.1:${port}${path}`, { signal: AbortSignal.timeout(ANSWER_WITHIN * 1000) });
@@ -98,7 +101,7 @@ async function ready({ child, get }) {
   throw new Error("a replica of the operator did not become ready");
 }
 
-// One client and one credential. A third of the tokens outlive the outage, and two clients say when their secrets expire.
+// One client and one credential. A third of the tokens outlive the outage. Two client Secrets say when they expire.
 async function create(number) {
   const namespace = NAMESPACES[number % NAMESPACES.length];
   const name = `agent-${String(number).padStart(2, "0")}`;

@@ -25,10 +25,11 @@ const ROW = 38;
 const GAP = 8;
 
 const PROPERTIES = ['unit', 'min', 'max', 'decimals', 'noValue', 'displayName', 'thresholds', 'mappings', 'color'];
-const CUSTOM = ['cellOptions', 'width', 'align', 'drawStyle', 'lineInterpolation', 'lineWidth', 'fillOpacity',
+const CUSTOM = ['cellOptions', 'width', 'minWidth', 'align', 'drawStyle', 'lineInterpolation', 'lineWidth', 'fillOpacity',
   'showPoints', 'stacking', 'spanNulls', 'thresholdsStyle', 'axisSoftMax'];
 const item = (id, path, isCustom) => ({
-  id, path, isCustom, name: id, process: (value) => value, shouldApply: () => true, override: () => null, editor: () => null,
+  id, path, isCustom, name: id, process: (value) => value, shouldApply: () => true, override: () => null,
+  editor: () => null,
 });
 const registry = new FieldConfigOptionsRegistry(() => [
   ...PROPERTIES.map((name) => item(name, name, false)),
@@ -37,7 +38,8 @@ const registry = new FieldConfigOptionsRegistry(() => [
 // the transformations of the tables
 standardTransformersRegistry.setInit(() =>
   [standardTransformers.noopTransformer, standardTransformers.organizeFieldsTransformer].map((transformation) => ({
-    id: transformation.id, name: transformation.name, transformation: () => Promise.resolve(transformation), editor: () => null,
+    id: transformation.id, name: transformation.name, transformation: () => Promise.resolve(transformation),
+    editor: () => null,
   })),
 );
 
@@ -52,7 +54,8 @@ function fieldConfig(panel) {
 
 function Stat({ panel, data, width, height }) {
   const values = getFieldDisplayValues({
-    data, theme, fieldConfig: fieldConfig(panel), reduceOptions: panel.options.reduceOptions, replaceVariables: (text) => text,
+    data, theme, fieldConfig: fieldConfig(panel), reduceOptions: panel.options.reduceOptions,
+    replaceVariables: (text) => text,
   });
   return (
     <div style={{ display: 'flex', gap: 4 }}>

@@ -1,8 +1,9 @@
-// Draws a dashboard of Grafana with recorded series: a Prometheus with the series answers the queries of the panels, the
-// components of Grafana draw the panels in a page, and Chromium takes a picture of it. scripts/dashboard-screenshot calls
-// this script in the folder of its packages. Arguments: the dashboard, the file with the series, the second of the
-// recording that is "now", and the file of the picture.
-import { execFileSync, spawn } from "node:child_process";
+// Draws a dashboard of Grafana with recorded series: a Prometheus with the series answers the queries of the panels,
+// the components of Grafana draw the panels in a page, and Chromium takes a picture of it. scripts/dashboard-screenshot
+// calls this script in the folder of its packages. Arguments: the dashboard, the file with the series, the second of
+// the recording that is "now", and the file of the picture.
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -68,7 +69,8 @@ const name = (legend, labels) => legend?.replace(/\{\{\s*(\w+)\s*\}\}/g, (_, lab
 function frames(target, result) {
   if (target.format === "table") {
     const labels = [...new Set(result.flatMap(({ metric }) => Object.keys(metric)))].sort();
-    const fields = labels.map((label) => ({ name: label, type: "string", values: result.map(({ metric }) => metric[label]) }));
+    const column = (label) => result.map(({ metric }) => metric[label]);
+    const fields = labels.map((label) => ({ name: label, type: "string", values: column(label) }));
     const times = { name: "Time", type: "time", values: result.map(({ value }) => value[0] * 1000) };
     const values = { name: "Value", type: "number", values: result.map(({ value }) => Number(value[1])) };
     return [{ refId: target.refId, fields: [times, ...fields, values] }];
@@ -99,24 +101,24 @@ async function answers(address) {
 
 async function page(folder, data) {
   const entry = join(folder, "page.js");
-  await build({ entryPoints: ["page.jsx"], bundle: true, outfile: entry, jsx: "automatic", minify: true, logLevel: "error",
-    nodePaths: [join(process.cwd(), "node_modules")],
-    define: { "process.env.NODE_ENV": '"production"' }, loader: { ".svg": "dataurl", ".ttf": "dataurl" } });
+  await build({ entryPoints: ["page.jsx"], bundle: true, outfile: entry, jsx: "automatic", minify: true,
+    logLevel: "error", define: { "process.env.NODE_ENV": '"production"' }, loader: { ".svg": "dataurl", ".ttf": "dataurl" } });
   writeFileSync(join(folder, "data.js"), `window.dashboard = ${JSON.stringify(data)}`);
   const icons = `file://${join(process.cwd(), "node_modules/@grafana/ui/dist/public/")}`;
-  writeFileSync(join(folder, "index.html"), `<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="page.css">
-    <body><div id="root"></div><script>window.__grafana_public_path__ = "${icons}"</script>
+  writeFileSync(join(folder, "index.html"), `<!doctype html><meta charset="utf-8">
+    <link rel="stylesheet" href="page.css"><body><div id="root"></div><script>window.__grafana_public_path__ = "${icons}"</script>
     <script src="data.js"></script><script src="page.js"></script></body>`);
 }
 
 function chromium(folder, height) {
-  const options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--allow-file-access-from-files",
+  const options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--hide-scrollbars", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--allow-file-access-from-files",
     `--user-data-dir=${join(folder, "profile")}`, `--window-size=${WIDTH},${height}`, "--virtual-time-budget=20000",
     `--screenshot=${picture}`, "--enable-logging=stderr"];
-  const log = execFileSync(CHROMIUM, [...options, join(folder, "index.html")],
-    { timeout: PICTURE_WITHIN, stdio: ["ignore", "ignore", "pipe"], encoding: "utf8" });
-  return log;
+  const { status, stderr } = spawnSync(CHROMIUM, [...options, join(folder, "index.html")],
+    { timeout: PICTURE_WITHIN, encoding: "utf8" });
+  const errors = stderr.split("\n").filter((line) => line.includes("Uncaught"));
+  if (status !== 0 || errors.length) throw new Error(`Chromium ended with ${status}\n${errors.join("\n") || stderr}`);
 }
 
 const folder = mkdtempSync(join(tmpdir(), "dashboard-"));
@@ -138,7 +140,7 @@ try {
   mkdirSync(dirname(picture), { recursive: true });
   chromium(folder, rows * ROW + 16);
 } finally {
-  prometheus?.kill();
+  if (prometheus?.kill()) await once(prometheus, "exit");
   if (!process.env.KEEP) rmSync(folder, { recursive: true, force: true });
   else console.log(folder);
 }
