@@ -183,7 +183,7 @@ $(PROMTOOL): tools/prometheus/go.mod tools/prometheus/go.sum
 	$(call go_program,tools/prometheus,github.com/prometheus/prometheus/cmd/promtool,about 1 minute,,remove_all_sd)
 
 .PHONY: dashboard
-dashboard: $(PROMETHEUS) $(PROMTOOL) ## Draw docs/dashboard.png with the recorded outage (needs Chromium and Node.js).
+dashboard: $(PROMETHEUS) $(PROMTOOL) ## Draw docs/dashboard-*.png with the recorded outage (needs Chromium, pngquant and Node.js).
 	PROMETHEUS=$(abspath $(PROMETHEUS)) PROMTOOL=$(abspath $(PROMTOOL)) scripts/dashboard-screenshot
 
 .PHONY: record-outage
