@@ -131,11 +131,11 @@ check: ## Check format, lints, licenses, generated files, documentation and pros
 		echo "cargo-deny is not installed: licenses and bans are not checked (cargo install cargo-deny --locked)"; \
 	fi
 
-# Builds a program once from a pinned Go module: its folder, its package, how long that takes, and 1 if it needs C.
+# Builds a program once from a pinned Go module: its folder, its package, how long that takes, 1 if it needs C, and tags.
 define go_program
 	@echo "building $(@F) ($(3), once)"
 	@mkdir -p $(@D)
-	cd $(1) && CGO_ENABLED=$(or $(4),0) GOWORK=off go build -trimpath -ldflags '-s -w' -o $(abspath $@) $(2)
+	cd $(1) && CGO_ENABLED=$(or $(4),0) GOWORK=off go build -trimpath -tags '$(5)' -ldflags '-s -w' -o $(abspath $@) $(2)
 endef
 
 # A changed pin builds it again.
@@ -178,6 +178,23 @@ bench: ## Measure the operator with N credentials (default 1000); writes a table
 .PHONY: plot
 plot: ## Draw docs/scale.svg from docs/measurements (needs jq and gnuplot).
 	scripts/plot
+
+# Without service discovery, which is most of the build.
+PROMETHEUS := target/tools/prometheus
+$(PROMETHEUS): tools/prometheus/go.mod tools/prometheus/go.sum
+	$(call go_program,tools/prometheus,github.com/prometheus/prometheus/cmd/prometheus,about 3 minutes,,remove_all_sd)
+
+PROMTOOL := target/tools/promtool
+$(PROMTOOL): tools/prometheus/go.mod tools/prometheus/go.sum
+	$(call go_program,tools/prometheus,github.com/prometheus/prometheus/cmd/promtool,about 1 minute,,remove_all_sd)
+
+.PHONY: dashboard
+dashboard: $(PROMETHEUS) $(PROMTOOL) ## Draw docs/dashboard-*.png with the recorded outage (needs Chromium, pngquant and Node.js).
+	PROMETHEUS=$(abspath $(PROMETHEUS)) PROMTOOL=$(abspath $(PROMTOOL)) scripts/dashboard-screenshot
+
+.PHONY: record-outage
+record-outage: test-build ## Record the metrics of an outage for the alerts and the dashboard (takes 25 minutes).
+	$(TESTBED) run -- node scripts/record-outage.mjs $(abspath $(OPERATOR)) tests/alerts/outage.test.yaml
 
 .PHONY: audit
 audit: ## Check dependencies against the advisory database (needs network access and cargo-deny).

@@ -805,6 +805,13 @@ async fn alerts_fire_when_they_should_and_only_then() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn alerts_follow_a_recorded_outage_from_its_beginning_to_its_end() -> Result<()> {
+    let recorded = project().join("tests/alerts/outage.test.yaml").display().to_string();
+    Testbed::current()?.promtool(&["test", "rules", &recorded]).await?;
+    Ok(())
+}
+
 /// The severity of each alert of the chart, by its name.
 fn severities() -> Result<Vec<(String, String)>> {
     let text = std::fs::read_to_string(project().join("charts").join(INSTALLATION).join("files/alerts.yaml"))?;

@@ -99,6 +99,14 @@ fn every_series_of_the_operator_is_on_the_dashboard() {
 }
 
 #[test]
+fn recorded_outage_has_every_series_of_the_dashboard() {
+    let recorded = mentioned(&read(project().join("tests/alerts/outage.test.yaml")));
+    let shown = mentioned(&read(chart().join("files/dashboard.json")));
+    let missing: Vec<&String> = shown.difference(&recorded).collect();
+    assert!(missing.is_empty(), "panels have no recorded data, run `make record-outage`: {missing:?}");
+}
+
+#[test]
 fn faults_of_an_authority_are_named_as_the_operator_names_them() {
     for file in ["files/alerts.yaml", "files/dashboard.json"] {
         let text = read(chart().join(file));

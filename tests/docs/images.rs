@@ -15,7 +15,7 @@ fn files(path: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(path).expect("a readable folder") {
             files(&entry.expect("an entry").path(), found);
         }
-    } else if path.extension().is_none_or(|kind| kind != "svg") {
+    } else if path.extension().is_none_or(|kind| kind != "svg" && kind != "png") {
         found.push(path.to_path_buf());
     }
 }
