@@ -43,7 +43,9 @@ first-build:
 		"says what else it builds, and where it keeps it."
 
 .PHONY: demo
-demo: first-build build ## Show the main task on a local cluster, step by step; KEEP=1 leaves the cluster running.
+demo: first-build ## Show the main task on a local cluster, step by step; KEEP=1 leaves the cluster running.
+	@# only what the demo runs
+	$(CARGO) build --locked --package itwin-credential-operator --package testbed --bins
 	$(TESTBED) demo $(OPERATOR)
 
 # With the features of the tests, which differ from those of `make build`: one build serves programs and tests.
