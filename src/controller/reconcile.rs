@@ -469,7 +469,8 @@ impl Reconciler<'_> {
         let authority = authorities.get(&self.references.credential.spec.authority_ref.name);
         // without an authority nothing is requested, and the method means nothing
         let method = authority.map(|authority| authority.config.client_authentication).unwrap_or_default();
-        let read = fetched::read_client(cluster, index, &self.references, self.fetched.target.as_ref(), method).await?;
+        let held = (self.fetched.target.as_ref(), method);
+        let read = fetched::read_client(cluster, index, &self.references, held, self.known_of_client()).await?;
         if let Some(read) = read.as_ref().filter(|read| read.same_as_held == Some(true)) {
             self.retry_state.client_verified(read.version.clone());
         }

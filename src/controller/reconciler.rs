@@ -31,6 +31,8 @@ use crate::{cluster::CallError, observe::index::Known};
 
 /// Wait for an authority that was not reconciled yet; its first answer enqueues the credential before that.
 pub(super) const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
+/// The resource whose watch shows client Secrets.
+const SECRETS: &str = "secrets";
 /// No credential is reconciled again sooner than this: a bound on what any mistake in the schedule can cost.
 const REQUEUE_FLOOR: TimeDelta = TimeDelta::milliseconds(10);
 
@@ -181,6 +183,25 @@ impl Reconciler<'_> {
         self.context.index.invalidate(&self.references.target);
         // whether the client is the same was found out with the token that was there
         self.fetched = FetchedSecrets::default();
+    }
+
+    /// The version that the client Secret has at least, for a read of it from the watch cache of the API server; `None` where
+    /// it is to be read as it is now. A cache that is late costs an attempt at most: it shows the change later, and what
+    /// follows a failure is read anew.
+    pub(super) fn known_of_client(&self) -> Option<u64> {
+        let (index, restores, client) = (&self.context.index, &self.context.restores, &self.references.client);
+        let was_read = self.fetched.client.is_some() || self.fetched.client_is_missing;
+        // versions of before a restore may never come
+        if was_read || self.retry_state.is_retrying() || restores.is_behind(SECRETS) {
+            return None;
+        }
+        let known = index.read_begins(client).version();
+        match index.get(client) {
+            Known::Present(_) => Some(known).filter(|known| *known > 0),
+            // the watch showed it before a credential named it
+            Known::Unknown => restores.highest(SECRETS).map(|highest| highest.max(known)),
+            Known::Absent => None,
+        }
     }
 
     /// Reads the Secret to write, with its data.

@@ -63,6 +63,14 @@ pub struct SecretIndex {
 #[derive(Clone, Copy)]
 pub struct KnownAtRead(u64);
 
+impl KnownAtRead {
+    /// The version; 0 where none is known.
+    #[must_use]
+    pub fn version(self) -> u64 {
+        self.0
+    }
+}
+
 impl SecretIndex {
     /// Records that `credential` writes and reads these Secrets of its namespace, in this order, and references no
     /// others. Returns the credentials that it may have blocked before.
