@@ -130,6 +130,7 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
     };
     let keep = |credential: ITwinServiceCredential| {
         let secrets = [credential.target_name().to_owned(), credential.spec.client_credentials_ref.name.clone()];
+        let is_new = credential.status.is_none();
         let series = (credential.uid().unwrap_or_default(), credential.metadata.deletion_timestamp.is_some());
         let (key, before) = watched.credentials.keep(credential);
         if let Some(gone) = before {
@@ -140,6 +141,9 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
             (uid, true) => context.metrics.forget_credential(&key.namespace, &key.name, &uid),
         }
         context.enqueue_credentials(context.index.register(&key, secrets.each_ref().map(String::as_str)));
+        if is_new {
+            context.index.presume_absence(&ObjectKey::new(&key.namespace, &secrets[0]));
+        }
         key
     };
     let mut events = events(api, "itwinservicecredentials", &context);
@@ -276,7 +280,7 @@ pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sende
 /// The metadata of a Secret that a credential references.
 fn referenced(context: &Context, secret: PartialSecret) -> Option<(ObjectKey, SecretMetadata)> {
     let key = ObjectKey::new(secret.namespace().unwrap_or_default(), secret.name_any());
-    context.index.is_referenced(&key).then(|| (key, SecretMetadata::new(&secret.read())))
+    context.index.is_shown(&key).then(|| (key, SecretMetadata::new(&secret.read())))
 }
 
 /// Voids what was concluded before the cluster was restored, each time that this is noticed. The watches list again by

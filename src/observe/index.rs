@@ -1,9 +1,9 @@
 //! The index of the Secrets that credentials reference.
 //!
 //! The watch receives the metadata of every Secret. Metadata of a Secret that is not referenced is dropped immediately,
-//! so that memory does not grow with other Secrets (cert-manager/cert-manager#4722: 8 GB for 30,000 Secrets). The
-//! operator's own writes and reads are recorded too, so that a decision after a write never uses an older state
-//! (external-secrets/external-secrets#2184: a token was requested twice).
+//! so that memory hardly grows with other Secrets (cert-manager/cert-manager#4722: 8 GB for 30,000 Secrets): of those, only
+//! which there are is kept (`names.rs`). The operator's own writes and reads are recorded too, so that a decision after a
+//! write never uses an older state (external-secrets/external-secrets#2184: a token was requested twice).
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use itwin_core::{
 };
 use tokio::sync::Notify;
 
-use super::target::SecretMetadata;
+use super::{names::Names, target::SecretMetadata};
 
 /// The known state of a Secret.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +48,8 @@ struct Inner {
     slots: HashMap<Arc<ObjectKey>, Slot>,
     /// The Secret that each credential writes and the one that it reads.
     references: HashMap<Arc<ObjectKey>, [Arc<ObjectKey>; 2]>,
+    /// Which Secrets exist, also of those that no credential references.
+    names: Names,
     /// The incarnation of the cluster that the versions belong to.
     incarnation: Incarnation,
 }
@@ -90,6 +92,21 @@ impl SecretIndex {
         unblocked
     }
 
+    /// Nothing was ever reported of the credential that writes a Secret. Where the watch shows that there is no such Secret,
+    /// none is read before the first token is requested: its creation is refused if there is one after all.
+    pub fn presume_absence(&self, key: &ObjectKey) {
+        let mut inner = self.inner();
+        if !inner.names.is_absent(key) {
+            return;
+        }
+        if let Some(slot) = inner.slots.get_mut(key)
+            && matches!(slot.known, Known::Unknown)
+            && slot.version == 0
+        {
+            slot.known = Known::Absent;
+        }
+    }
+
     /// Records that `credential` was deleted. Returns the same as [`Self::register`].
     pub fn unregister(&self, credential: &ObjectKey) -> Vec<Arc<ObjectKey>> {
         let mut inner = self.inner();
@@ -123,16 +140,18 @@ impl SecretIndex {
         self.inner().slots.get(key).map(|slot| slot.readers().to_vec()).unwrap_or_default()
     }
 
-    /// Whether a credential references a Secret. If not, its metadata is not decoded.
-    #[must_use]
-    pub fn is_referenced(&self, key: &ObjectKey) -> bool {
-        self.inner().slots.contains_key(key)
+    /// The watch shows that a Secret exists. Returns whether a credential references it; if not, its metadata is not decoded.
+    pub fn is_shown(&self, key: &ObjectKey) -> bool {
+        let mut inner = self.inner();
+        inner.names.exists(key);
+        inner.slots.contains_key(key)
     }
 
     /// Records a Secret that the watch reported or the operator read or wrote. Returns the credentials to enqueue; none
     /// if this version or a newer one is known.
     pub fn observe(&self, key: &ObjectKey, secret_metadata: SecretMetadata) -> Vec<Arc<ObjectKey>> {
         let mut inner = self.inner();
+        inner.names.exists(key);
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
         slot.listed = true;
         let version = revisions::parse(secret_metadata.resource_version());
@@ -186,6 +205,7 @@ impl SecretIndex {
     /// [`Self::observe`].
     pub fn observe_absence(&self, key: &ObjectKey, resource_version: Option<&str>) -> Vec<Arc<ObjectKey>> {
         let mut inner = self.inner();
+        inner.names.is_gone(key);
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
         let version = resource_version.and_then(revisions::parse);
         if matches!(slot.known, Known::Absent) || version.is_some_and(|version| version < slot.version) {
@@ -205,7 +225,9 @@ impl SecretIndex {
 
     /// A list of a namespace, or of all, starts.
     pub fn listing_began(&self, namespace: Option<&str>) {
-        for (_, slot) in self.inner().slots.iter_mut().filter(|(key, _)| is_within(key, namespace)) {
+        let mut inner = self.inner();
+        inner.names.listing_began(namespace);
+        for (_, slot) in inner.slots.iter_mut().filter(|(key, _)| is_within(key, namespace)) {
             slot.listed = false;
         }
     }
@@ -214,7 +236,9 @@ impl SecretIndex {
     /// Secret that the operator created after the list started. Returns the credentials to enqueue.
     pub fn listing_ended(&self, namespace: Option<&str>) -> Vec<Arc<ObjectKey>> {
         let mut invalidated = Vec::new();
-        for (_, slot) in self.inner().slots.iter_mut().filter(|(key, _)| is_within(key, namespace)) {
+        let mut inner = self.inner();
+        inner.names.listing_ended(namespace);
+        for (_, slot) in inner.slots.iter_mut().filter(|(key, _)| is_within(key, namespace)) {
             if !slot.listed && matches!(slot.known, Known::Present(_)) {
                 slot.forget_version();
                 invalidated.extend(slot.credentials.iter().cloned());
@@ -231,6 +255,7 @@ impl SecretIndex {
         let is_later = incarnation > inner.incarnation;
         if is_later {
             inner.incarnation = incarnation;
+            inner.names.forget();
             inner.slots.values_mut().for_each(Slot::forget_version);
         }
         is_later
@@ -350,7 +375,7 @@ mod tests {
     fn secrets_that_are_not_referenced_are_not_stored() {
         let index = index();
         assert!(index.observe(&key("other"), secret_metadata("1")).is_empty());
-        assert!(!index.is_referenced(&key("other")));
+        assert!(!index.is_shown(&key("other")) && index.is_shown(&key("token")));
     }
 
     #[test]
@@ -456,6 +481,35 @@ mod tests {
     }
 
     #[test]
+    fn secret_of_a_new_credential_is_known_to_be_absent_where_the_watch_did_not_show_it() {
+        let index = SecretIndex::default();
+        index.listing_began(None);
+        assert!(!index.is_shown(&key("there")));
+        index.listing_ended(None);
+        for (credential, secret) in [("a", "there"), ("b", "token"), ("c", "late"), ("d", "token-of-d")] {
+            index.register(&Arc::new(key(credential)), [secret, "client"]);
+        }
+        index.observe(&key("late"), secret_metadata("7"));
+        for secret in ["there", "token", "late", "client-of-none"] {
+            index.presume_absence(&key(secret));
+        }
+        assert!(matches!(index.get(&key("there")), Known::Unknown), "it is read");
+        assert!(matches!(index.get(&key("token")), Known::Absent));
+        assert!(matches!(index.get(&key("late")), Known::Present(_)));
+        assert!(matches!(index.get(&key("token-of-d")), Known::Unknown), "only where nothing was reported");
+        index.invalidate(&key("token"));
+        index.observe(&key("token"), secret_metadata("9"));
+        index.invalidate(&key("token"));
+        index.observe_absence(&key("token"), Some("10"));
+        index.invalidate(&key("token"));
+        index.presume_absence(&key("token"));
+        assert!(matches!(index.get(&key("token")), Known::Unknown), "it was there before");
+        index.begin_incarnation(later(1));
+        index.presume_absence(&key("token"));
+        assert!(matches!(index.get(&key("token")), Known::Unknown), "of a restored cluster nothing is known");
+    }
+
+    #[test]
     fn list_of_another_namespace_changes_nothing() {
         let index = index();
         index.observe(&key("token"), secret_metadata("10"));
@@ -468,9 +522,9 @@ mod tests {
     fn secret_that_is_no_longer_referenced_is_forgotten() {
         let index = index();
         index.register(&Arc::new(key("agent")), ["token", "other-client"]);
-        assert!(!index.is_referenced(&key("client")) && index.is_referenced(&key("other-client")));
+        assert!(!index.is_shown(&key("client")) && index.is_shown(&key("other-client")));
         index.unregister(&key("agent"));
-        assert!(!index.is_referenced(&key("token")) && !index.is_referenced(&key("other-client")));
+        assert!(!index.is_shown(&key("token")) && !index.is_shown(&key("other-client")));
     }
 
     fn names(keys: &[Arc<ObjectKey>]) -> Vec<&str> {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use testbed::eventually;
 
 use crate::{
-    audit::{calls, calls_since},
+    audit::{calls, calls_of, calls_since},
     fixture::{Fixture, NAME, PATIENCE},
 };
 
@@ -42,8 +42,17 @@ async fn renewal_costs_two_writes_one_read_and_no_event_and_nothing_is_done_betw
     Ok(())
 }
 
+/// The reads of client Secrets from the watch cache of the API server.
+fn cached_reads(fixture: &Fixture) -> Result<Vec<String>> {
+    let of_namespace = |entry: &Value| entry["objectRef"]["namespace"] == fixture.namespace.name.as_str();
+    let is_cached = |entry: &Value| entry["requestURI"].as_str().is_some_and(|uri| uri.contains("resourceVersion="));
+    let is_get = |entry: &Value| entry["verb"] == "get";
+    let found = calls_of(&fixture.namespace.testbed, |entry| of_namespace(entry) && is_cached(entry) && is_get(entry))?;
+    Ok(found.iter().map(ToString::to_string).collect())
+}
+
 #[tokio::test]
-async fn first_token_costs_two_writes_and_an_event() -> Result<()> {
+async fn first_token_costs_two_writes_an_event_and_one_read_from_the_cache() -> Result<()> {
     let fixture = Fixture::ready("first-writes").await?;
     let writes = eventually("the event", PATIENCE, async || {
         let calls = calls(&fixture.namespace).ok()?;
@@ -58,5 +67,10 @@ async fn first_token_costs_two_writes_and_an_event() -> Result<()> {
     assert_eq!(writes[created + 1], status);
     assert!(writes[created + 2].starts_with("create events"), "{writes:?}");
     assert_eq!(writes.len(), created + 3, "{writes:?}");
+    let read = format!("get secrets {NAME}-client");
+    assert_eq!(cached_reads(&fixture)?, [read.as_str()]);
+    let calls = calls(&fixture.namespace)?;
+    let reads: Vec<String> = calls.iter().filter(|call| call.verb == "get").map(ToString::to_string).collect();
+    assert_eq!(reads, [read], "nothing else is read");
     Ok(())
 }
