@@ -187,7 +187,7 @@ impl Reconciler<'_> {
 
     /// The version that the client Secret has at least, for a read of it from the watch cache of the API server; `None` where
     /// it is to be read as it is now. A cache that is late costs an attempt at most: it shows the change later, and what
-    /// follows a failure is read anew.
+    /// follows a failure is read again.
     pub(super) fn known_of_client(&self) -> Option<u64> {
         let (index, restores, client) = (&self.context.index, &self.context.restores, &self.references.client);
         let was_read = self.fetched.client.is_some() || self.fetched.client_is_missing;

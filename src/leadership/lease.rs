@@ -1,25 +1,39 @@
-//! Reads and writes the Lease, each call with a deadline and counted.
+//! Reads, writes and watches the Lease, each call with a deadline and counted.
 //!
 //! Its spec is taken as plain JSON: one time that cannot be parsed must not prevent every failover.
 
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures::{
+    StreamExt,
+    future::ready,
+    stream::{self, BoxStream},
+};
 use itwin_api::MANAGER;
-use itwin_core::election::{Change, NewRecord, ObservedLease, Record, Write};
+use itwin_core::{
+    election::{Change, NewRecord, ObservedLease, Record, Write},
+    revisions::parse,
+};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, PostParams},
+    api::{ApiResource, DynamicObject, PostParams, WatchEvent, WatchParams},
 };
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{clock::Clock, metrics::Metrics, observe::restores::Restores};
 
 /// The longest time for one call about the Lease. Shorter than that of other calls: a leader must be able to try again
 /// before it has to step down.
-pub(super) const DEADLINE: Duration = Duration::from_secs(3);
+pub(super) const DEADLINE: Duration = Duration::from_secs(2);
+/// A watch ends after this, in seconds, as other watches do ([`crate::observe::watch`]).
+const WATCH_SECONDS: u32 = 60;
+/// How much later than its timeout a watch may end.
+const LATE: Duration = Duration::from_secs(5);
+/// The resource.
+const LEASES: &str = "leases";
 
 /// How a call about the Lease failed.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +90,9 @@ impl From<kube::Error> for LeaseError {
     }
 }
 
+/// What a watch shows: the Lease, or why it shows no more. A deletion is [`LeaseError::NotFound`].
+pub(super) type News = Result<DynamicObject, LeaseError>;
+
 /// The one Lease of the operator's name.
 pub struct LeaseApi {
     api: Api<DynamicObject>,
@@ -107,6 +124,45 @@ impl LeaseApi {
         }
     }
 
+    /// The resourceVersion of the Lease as it was last read, written or shown; `None` where there is none.
+    pub(super) fn version(&self) -> Option<String> {
+        self.last.as_ref()?.metadata.resource_version.clone()
+    }
+
+    /// What becomes of the Lease from now on; `None` where there is none.
+    pub(super) fn watch(&self) -> Option<BoxStream<'static, News>> {
+        let (version, api, metrics) = (self.version()?, self.api.clone(), self.metrics.clone());
+        let opened = async move {
+            let only = format!("metadata.name={MANAGER}");
+            let params = WatchParams::default().fields(&only).timeout(WATCH_SECONDS).disable_bookmarks();
+            let answer = match timeout(DEADLINE, api.watch(&params, &version)).await {
+                Ok(answer) => answer.map_err(LeaseError::from),
+                Err(_) => Err(LeaseError::Timeout),
+            };
+            metrics.kubernetes_request("watch", LEASES, answer.as_ref().map_or_else(LeaseError::label, |_| "success"));
+            match answer {
+                Ok(events) => events.filter_map(|event| ready(news(event))).boxed(),
+                Err(error) => stream::once(ready(Err(error))).boxed(),
+            }
+        };
+        let end = sleep(Duration::from_secs(WATCH_SECONDS.into()) + LATE);
+        Some(stream::once(opened).flatten().take_until(end).boxed())
+    }
+
+    /// The Lease as a watch shows it; `None` where that is older than what is known.
+    pub(super) fn shown(&mut self, mut object: DynamicObject) -> Option<ObservedLease> {
+        let number = |object: &DynamicObject| parse(object.metadata.resource_version.as_deref()?);
+        if self.last.as_ref().and_then(number) > number(&object) {
+            return None;
+        }
+        object.metadata.managed_fields = None;
+        let lease = observed(&object);
+        self.restores.observe(LEASES, &lease.version);
+        self.notice_earlier(&object, &lease);
+        self.last = Some(object);
+        Some(lease)
+    }
+
     /// Writes the Lease; gives what the API server made of it.
     pub(super) async fn write(&mut self, write: &Write, deadline: Instant) -> Result<ObservedLease, LeaseError> {
         let object = self.object(write);
@@ -126,7 +182,7 @@ impl LeaseApi {
     ) -> Result<T, LeaseError> {
         let answer = timeout_at(deadline, request).await;
         let result = answer.map_or(Err(LeaseError::Timeout), |answer| answer.map_err(LeaseError::from));
-        self.metrics.kubernetes_request(verb, "leases", result.as_ref().map_or_else(LeaseError::label, |_| "success"));
+        self.metrics.kubernetes_request(verb, LEASES, result.as_ref().map_or_else(LeaseError::label, |_| "success"));
         result
     }
 
@@ -142,8 +198,12 @@ impl LeaseApi {
     /// A resourceVersion that went back shows a restore, and so does the same holder at an earlier time: the revisions of
     /// a small cluster may have caught up. A clock that was set back looks the same, and costs a list.
     fn notice_restore(&self, object: &DynamicObject, lease: &ObservedLease) {
-        let known = self.restores.highest("leases");
-        self.restores.observe_latest("leases", &lease.version, known);
+        let known = self.restores.highest(LEASES);
+        self.restores.observe_latest(LEASES, &lease.version, known);
+        self.notice_earlier(object, lease);
+    }
+
+    fn notice_earlier(&self, object: &DynamicObject, lease: &ObservedLease) {
         let last = self.last.as_ref().filter(|last| last.metadata.uid == object.metadata.uid).map(observed);
         if last.is_some_and(|last| lease.record.precedes(&last.record)) {
             self.restores.notice("the Lease of an earlier time");
@@ -169,6 +229,17 @@ impl LeaseApi {
     pub(super) fn of(client: Client, metrics: Arc<Metrics>) -> Self {
         let clock = Clock::system();
         Self::new(client, "operator", metrics, clock.clone(), Arc::new(Restores::new(clock)))
+    }
+}
+
+/// What an event of a watch says; `None` for a bookmark.
+fn news(event: kube::Result<WatchEvent<DynamicObject>>) -> Option<News> {
+    match event {
+        Ok(WatchEvent::Added(lease) | WatchEvent::Modified(lease)) => Some(Ok(lease)),
+        Ok(WatchEvent::Deleted(_)) => Some(Err(LeaseError::NotFound)),
+        Ok(WatchEvent::Bookmark(_)) => None,
+        Ok(WatchEvent::Error(status)) => Some(Err(kube::Error::Api(status).into())),
+        Err(error) => Some(Err(error.into())),
     }
 }
 
@@ -207,6 +278,8 @@ fn renew_time(now: DateTime<Utc>, last: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kube::client::Body;
+
     use super::*;
 
     #[test]
@@ -222,6 +295,22 @@ mod tests {
     fn times_have_the_six_digits_that_the_api_server_wants() {
         let time = renew_time(DateTime::UNIX_EPOCH, None);
         assert_eq!(time, "1970-01-01T00:00:00.000000Z");
+    }
+
+    #[tokio::test]
+    async fn older_lease_of_a_watch_is_not_taken_for_the_latest() {
+        let unreachable = |_: http::Request<Body>| ready(Err::<http::Response<Body>, _>("no connection"));
+        let client = Client::new(tower::service_fn(unreachable), "operator");
+        let mut api = LeaseApi::of(client, Arc::new(Metrics::new(false).expect("metrics")));
+        let lease = |version: &str| -> DynamicObject {
+            let object = json!({"metadata": {"name": MANAGER, "resourceVersion": version}});
+            serde_json::from_value(object).expect("a Lease")
+        };
+        assert!(api.watch().is_none(), "there is no version to begin with");
+        for (version, is_news) in [("7", true), ("6", false), ("10", true), ("none", false)] {
+            assert_eq!(api.shown(lease(version)).is_some(), is_news, "{version}");
+        }
+        assert_eq!(api.version().as_deref(), Some("10"));
     }
 
     #[test]

@@ -93,7 +93,7 @@ mod tests {
         names.is_gone(&there);
         assert!(names.is_absent(&there) && !names.is_absent(&other));
         names.listing_began(None);
-        assert!(!names.is_absent(&there), "a list starts anew");
+        assert!(!names.is_absent(&there), "a list starts again");
         names.listing_ended(None);
         names.forget();
         assert!(!names.is_absent(&there));

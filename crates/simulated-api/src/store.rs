@@ -160,7 +160,7 @@ impl Store {
         self.history.get(later).map_or(self.revision, |change| change.revision - 1)
     }
 
-    /// When a revision was reached, as far as the history tells.
+    /// When a revision was reached, as far back as the history goes.
     #[must_use]
     pub fn reached_at(&self, revision: u64) -> Option<Instant> {
         self.since(revision.saturating_sub(1)).first().map(|change| change.at)
@@ -172,7 +172,7 @@ impl Store {
         self.outlived.as_ref().filter(|(revision, _)| *revision > self.revision)
     }
 
-    /// Caches are filled anew, as when the API server starts.
+    /// Caches begin with what is there now, as when the API server starts.
     pub fn forget_outlived(&mut self) {
         self.outlived = None;
     }

@@ -19,8 +19,11 @@ pub use self::{
     observation::LONGEST_LEASE,
 };
 
+/// A standby reads where nothing has shown it the Lease for this many periods, and a jitter: a leader that is well renews
+/// the Lease before that, and a watch shows it.
+pub const SILENCE: f64 = 1.15;
 /// The jitter of a standby's reads, as a part of the period: two standbys that start together drift apart.
-pub const JITTER: f64 = 0.2;
+pub const JITTER: f64 = 0.1;
 
 /// The intervals of an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +32,10 @@ pub struct Timing {
     pub lease: Duration,
     /// A leader that could not renew for this long steps down.
     pub renew_within: Duration,
-    /// The time between two renewals, and the shortest between two reads of a standby.
+    /// The time between two renewals, and the shortest between two reads of a standby that follows a leader.
     pub period: Duration,
+    /// The time after which a call that failed is made again, where the Lease must be known.
+    pub retry: Duration,
 }
 
 /// What a replica does next.
@@ -142,6 +147,12 @@ impl Election {
         }
     }
 
+    /// Whether this replica waits for the Lease: a watch of it saves reads.
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        matches!(self.role, Role::Standby)
+    }
+
     /// From now on the Lease is given up where this replica holds it or may hold it.
     pub fn stop(&mut self) {
         if matches!(self.role, Role::Standby | Role::Leader(_)) {
@@ -153,8 +164,23 @@ impl Election {
     /// call: a standby must not wait too short.
     pub fn read(&mut self, lease: Option<ObservedLease>, now: Instant) {
         self.is_outdated = false;
-        self.read_at = now + self.read_interval();
         self.observe(lease, now);
+        self.read_at = now + self.read_interval();
+    }
+
+    /// A watch showed the Lease, which may be late. So it is a sign of life, or a release, but says nothing of a write of
+    /// this replica.
+    pub fn shown(&mut self, lease: ObservedLease, now: Instant) {
+        if self.is_standby() && !self.is_outdated {
+            self.read(Some(lease), now);
+        }
+    }
+
+    /// A watch showed something that only a read explains, such as a deletion.
+    pub fn is_unclear(&mut self, now: Instant) {
+        if self.is_standby() {
+            self.read_at = self.read_at.min(now);
+        }
     }
 
     /// A write that was sent at `sent` succeeded; the answer came at `now`. The right to write counts from `sent`.
@@ -270,14 +296,16 @@ impl Election {
         self.observed = Some(Observation::after(self.observed.take(), lease, &self.identity, self.timing.lease, now));
     }
 
-    /// The time until the next read: the period, and for a standby a jitter that is fixed by its identity and the
-    /// number of the read.
+    /// The time until the next read, for a standby with a jitter that is fixed by its identity and the number of the
+    /// read.
     fn read_interval(&mut self) -> Duration {
-        if !matches!(self.role, Role::Standby) {
-            return self.timing.period;
+        let Timing { period, retry, .. } = self.timing;
+        if !self.is_standby() {
+            return retry;
         }
         self.reads += 1;
         let seed = digest::unit_interval(["read of the Lease", &self.identity, &self.reads.to_string()]);
-        self.timing.period.mul_f64(1.0 + JITTER * seed)
+        let follows = self.observed.is_some() && !self.is_outdated;
+        if follows { period.mul_f64(SILENCE + JITTER * seed) } else { retry.mul_f64(1.0 + JITTER * seed) }
     }
 }

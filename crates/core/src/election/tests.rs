@@ -4,12 +4,16 @@
 
 use super::*;
 
-const TIMING: Timing =
-    Timing { lease: Duration::from_secs(12), renew_within: Duration::from_secs(8), period: Duration::from_secs(1) };
+const TIMING: Timing = Timing {
+    lease: Duration::from_secs(12),
+    renew_within: Duration::from_secs(8),
+    period: Duration::from_secs(3),
+    retry: Duration::from_secs(1),
+};
 /// How long a call takes here.
 const CALL: Duration = Duration::from_millis(10);
 /// The longest time between two reads of a standby.
-const POLL: Duration = Duration::from_millis(1200);
+const POLL: Duration = Duration::from_millis(3750);
 
 /// One replica, and a Lease that it can write at once.
 struct Replica {
@@ -179,6 +183,47 @@ fn standby_reads_once_in_a_period_and_its_jitter() {
 }
 
 #[test]
+fn standby_that_is_shown_each_renewal_never_reads_and_takes_the_lease_of_a_dead_holder() {
+    let mut replica = Replica::observing(Some(held("other", "0")));
+    let mut lease = held("other", "0");
+    for number in 1..100 {
+        // each comes a little late
+        let until = replica.now + TIMING.period + Duration::from_millis(200);
+        let action = replica.next();
+        assert!(matches!(action, Action::Wait(at) if at > until), "{action:?}");
+        replica.now = until;
+        lease = held("other", &number.to_string());
+        replica.election.shown(lease.clone(), replica.now);
+    }
+    let (action, took) = replica.reading(&lease);
+    assert!(is_acquisition(&action));
+    assert_eq!(took, TIMING.lease);
+}
+
+#[test]
+fn release_that_is_shown_is_followed_at_once() {
+    let mut replica = Replica::observing(Some(held("other", "0")));
+    replica.election.shown(held("", "1"), replica.now);
+    let write = replica.next_write();
+    assert_eq!((write.change, write.version.as_deref()), (Change::Acquire, Some("version at 1")));
+    replica.conflicted();
+    replica.election.shown(held("", "2"), replica.now);
+    assert_eq!(replica.next(), Action::Read, "what is shown may be older than what a write met");
+}
+
+#[test]
+fn what_a_watch_cannot_show_is_read_at_once_and_by_no_leader() {
+    let mut replica = Replica::observing(Some(held("other", "0")));
+    assert!(matches!(replica.next(), Action::Wait(_)));
+    replica.election.is_unclear(replica.now);
+    assert_eq!(replica.next(), Action::Read);
+    let mut leader = Replica::leading();
+    leader.election.is_unclear(leader.now);
+    leader.election.shown(held("other", "1"), leader.now);
+    assert!(matches!(leader.next(), Action::Wait(_)) && leader.election.leads() && !leader.election.is_standby());
+}
+
+#[test]
 fn absurd_duration_neither_prevents_failover_nor_lets_a_lease_be_stolen() {
     let rows = [
         (None, 12),
@@ -310,7 +355,7 @@ fn write_whose_answer_was_lost_is_found_and_renewed() {
     let sent = replica.now;
     replica.now += Duration::from_secs(3);
     replica.election.write_failed(sent, replica.now);
-    assert_eq!(replica.next(), Action::Read, "a period has passed since it was sent");
+    assert_eq!(replica.next(), Action::Read, "the time of a retry has passed since it was sent");
     replica.read(Some(as_written(&write, "1")));
     let renewal = replica.next_write();
     assert_eq!((renewal.change, renewal.record.transitions), (Change::Renew, 4), "the same term");
@@ -354,7 +399,7 @@ fn leader_that_cannot_renew_tries_until_its_deadline_and_steps_down_for_good() {
             Action::StepDown(loss) => break loss,
         }
     };
-    assert_eq!((loss, tries), (Loss::RenewDeadline, 7));
+    assert_eq!((loss, tries), (Loss::RenewDeadline, 5));
     assert_eq!(replica.now, renewed + TIMING.renew_within);
 }
 
@@ -372,8 +417,8 @@ fn leader_creates_a_deleted_lease_again_with_its_term() {
     assert_eq!((write.record.acquire_time.as_deref(), write.record.transitions), (Some("now"), 4));
     // another replica was faster
     replica.conflicted();
-    assert_eq!(replica.next(), Action::Wait(replica.now - CALL + TIMING.period), "two conflicts, then a pause");
-    replica.now += TIMING.period;
+    assert_eq!(replica.next(), Action::Wait(replica.now - CALL + TIMING.retry), "two conflicts, then a pause");
+    replica.now += TIMING.retry;
     assert_eq!(replica.next(), Action::Read);
     replica.read(Some(held("other", "1")));
     assert_eq!(replica.next(), Action::StepDown(Loss::HolderChanged));
