@@ -98,10 +98,11 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     let invalid_objects: Arc<InvalidObjects> = Arc::default();
     let restores = Arc::new(Restores::new(clock.clone()));
     let own_namespace = args.lease_namespace.as_deref().unwrap_or(client.default_namespace()).to_owned();
+    let workers = Arc::new(Semaphore::new(args.concurrency.into()));
     let context = Arc::new(Context {
         own_namespace: own_namespace.clone(),
         restores: restores.clone(),
-        events: Events::new(cluster.clone(), identity.clone(), clock.clone(), metrics.clone()),
+        events: Events::new(cluster.clone(), identity.clone(), clock.clone(), metrics.clone(), workers.clone()),
         metrics: metrics.clone(),
         authorities: Authorities::new(
             metrics.clone(),
@@ -123,7 +124,7 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
         liveness: liveness.clone(),
         journal: Journal::open(args.state_dir.as_deref(), &metrics),
         watch_secrets: args.watch_secrets,
-        workers: Arc::new(Semaphore::new(args.concurrency.into())),
+        workers,
         cluster,
         clock: clock.clone(),
     });
@@ -201,7 +202,9 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     let finished = async {
         while loops.join_next().await.is_some() {}
         // events that hang do not hold up who follows
-        let _ = tokio::time::timeout(LAST_EVENTS, context.events.published()).await;
+        if tokio::time::timeout(LAST_EVENTS, context.events.published()).await.is_err() {
+            tracing::warn!(count = context.events.waiting(), "events are not published, since the process ends");
+        }
     };
     if tokio::time::timeout(FINISH, finished).await.is_err() {
         tracing::warn!("some work could not be finished in time; it is decided anew at the next start");
