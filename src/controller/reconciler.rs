@@ -189,19 +189,11 @@ impl Reconciler<'_> {
     /// it is to be read as it is now. A cache that is late costs an attempt at most: it shows the change later, and what
     /// follows a failure is read again.
     pub(super) fn known_of_client(&self) -> Option<u64> {
-        let (index, restores, client) = (&self.context.index, &self.context.restores, &self.references.client);
+        let Context { index, restores, .. } = self.context;
         let was_read = self.fetched.client.is_some() || self.fetched.client_is_missing;
         // versions of before a restore may never come
-        if was_read || self.retry_state.is_retrying() || restores.is_behind(SECRETS) {
-            return None;
-        }
-        let known = index.read_begins(client).version();
-        match index.get(client) {
-            Known::Present(_) => Some(known).filter(|known| *known > 0),
-            // the watch showed it before a credential named it
-            Known::Unknown => restores.highest(SECRETS).map(|highest| highest.max(known)),
-            Known::Absent => None,
-        }
+        let is_certain = !was_read && !self.retry_state.is_retrying() && !restores.is_behind(SECRETS);
+        index.version_at_least(&self.references.client).filter(|_| is_certain)
     }
 
     /// Reads the Secret to write, with its data.

@@ -280,7 +280,8 @@ pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sende
 /// The metadata of a Secret that a credential references.
 fn referenced(context: &Context, secret: PartialSecret) -> Option<(ObjectKey, SecretMetadata)> {
     let key = ObjectKey::new(secret.namespace().unwrap_or_default(), secret.name_any());
-    context.index.is_shown(&key).then(|| (key, SecretMetadata::new(&secret.read())))
+    let is_referenced = context.index.is_shown(&key, secret.resource_version().as_deref());
+    is_referenced.then(|| (key, SecretMetadata::new(&secret.read())))
 }
 
 /// Voids what was concluded before the cluster was restored, each time that this is noticed. The watches list again by

@@ -65,14 +65,6 @@ pub struct SecretIndex {
 #[derive(Clone, Copy)]
 pub struct KnownAtRead(u64);
 
-impl KnownAtRead {
-    /// The version; 0 where none is known.
-    #[must_use]
-    pub fn version(self) -> u64 {
-        self.0
-    }
-}
-
 impl SecretIndex {
     /// Records that `credential` writes and reads these Secrets of its namespace, in this order, and references no
     /// others. Returns the credentials that it may have blocked before.
@@ -140,11 +132,28 @@ impl SecretIndex {
         self.inner().slots.get(key).map(|slot| slot.readers().to_vec()).unwrap_or_default()
     }
 
-    /// The watch shows that a Secret exists. Returns whether a credential references it; if not, its metadata is not decoded.
-    pub fn is_shown(&self, key: &ObjectKey) -> bool {
+    /// The watch shows that a Secret exists, at this resourceVersion. Returns whether a credential references it; if not, its
+    /// metadata is not decoded.
+    pub fn is_shown(&self, key: &ObjectKey, resource_version: Option<&str>) -> bool {
         let mut inner = self.inner();
         inner.names.exists(key);
+        inner.names.is_shown(key, resource_version.and_then(revisions::parse).unwrap_or_default());
         inner.slots.contains_key(key)
+    }
+
+    /// The version that a Secret has at least, as far as a watch or a call has shown it: its own, or that of the latest Secret
+    /// that the watch of this one has shown. `None` where nothing is known, or that it does not exist.
+    #[must_use]
+    pub fn version_at_least(&self, key: &ObjectKey) -> Option<u64> {
+        let inner = self.inner();
+        let slot = inner.slots.get(key)?;
+        let version = match slot.known {
+            Known::Present(_) => Some(slot.version),
+            // the watch showed it before a credential referenced it
+            Known::Unknown => inner.names.latest(key).map(|latest| latest.max(slot.version)),
+            Known::Absent => None,
+        };
+        version.filter(|version| *version > 0)
     }
 
     /// Records a Secret that the watch reported or the operator read or wrote. Returns the credentials to enqueue; none
@@ -375,7 +384,7 @@ mod tests {
     fn secrets_that_are_not_referenced_are_not_stored() {
         let index = index();
         assert!(index.observe(&key("other"), secret_metadata("1")).is_empty());
-        assert!(!index.is_shown(&key("other")) && index.is_shown(&key("token")));
+        assert!(!index.is_shown(&key("other"), Some("3")) && index.is_shown(&key("token"), Some("3")));
     }
 
     #[test]
@@ -484,7 +493,7 @@ mod tests {
     fn secret_of_a_new_credential_is_known_to_be_absent_where_the_watch_did_not_show_it() {
         let index = SecretIndex::default();
         index.listing_began(None);
-        assert!(!index.is_shown(&key("there")));
+        assert!(!index.is_shown(&key("there"), Some("3")));
         index.listing_ended(None);
         for (credential, secret) in [("a", "there"), ("b", "token"), ("c", "late"), ("d", "token-of-d")] {
             index.register(&Arc::new(key(credential)), [secret, "client"]);
@@ -497,6 +506,9 @@ mod tests {
         assert!(matches!(index.get(&key("token")), Known::Absent));
         assert!(matches!(index.get(&key("late")), Known::Present(_)));
         assert!(matches!(index.get(&key("token-of-d")), Known::Unknown), "only where nothing was reported");
+        assert_eq!(index.version_at_least(&key("late")), Some(7), "its own");
+        assert_eq!(index.version_at_least(&key("there")), Some(3), "what the watch has shown");
+        assert_eq!(index.version_at_least(&key("token")), None, "there is none");
         index.invalidate(&key("token"));
         index.observe(&key("token"), secret_metadata("9"));
         index.invalidate(&key("token"));
@@ -522,9 +534,9 @@ mod tests {
     fn secret_that_is_no_longer_referenced_is_forgotten() {
         let index = index();
         index.register(&Arc::new(key("agent")), ["token", "other-client"]);
-        assert!(!index.is_shown(&key("client")) && index.is_shown(&key("other-client")));
+        assert!(!index.is_shown(&key("client"), Some("3")) && index.is_shown(&key("other-client"), Some("3")));
         index.unregister(&key("agent"));
-        assert!(!index.is_shown(&key("token")) && !index.is_shown(&key("other-client")));
+        assert!(!index.is_shown(&key("token"), Some("3")) && !index.is_shown(&key("other-client"), Some("3")));
     }
 
     fn names(keys: &[Arc<ObjectKey>]) -> Vec<&str> {

@@ -20,6 +20,9 @@ struct Shown {
     /// Digests of namespace and name. Of two that are equal, one is taken for the other. That costs a read, or, once the
     /// other is deleted, a token that waits for its Secret: a creation finds out.
     digests: HashSet<u32>,
+    /// The highest resourceVersion of a Secret. Unlike that of a list or bookmark, it comes to each API server with a Secret,
+    /// so that no read waits for it for long.
+    latest: u64,
 }
 
 impl Names {
@@ -43,6 +46,18 @@ impl Names {
         }
     }
 
+    /// A Secret has this resourceVersion, as a watch shows.
+    pub(super) fn is_shown(&mut self, key: &ObjectKey, version: u64) {
+        if let Some(shown) = self.of_mut(key) {
+            shown.latest = version.max(shown.latest);
+        }
+    }
+
+    /// The highest resourceVersion that the watch of this Secret has shown; `None` where it has shown no whole list.
+    pub(super) fn latest(&self, key: &ObjectKey) -> Option<u64> {
+        self.of(key).filter(|shown| shown.is_complete && shown.latest > 0).map(|shown| shown.latest)
+    }
+
     /// A Secret does not exist.
     pub(super) fn is_gone(&mut self, key: &ObjectKey) {
         if let Some(shown) = self.of_mut(key) {
@@ -52,13 +67,16 @@ impl Names {
 
     /// Whether the watch shows that there is no such Secret.
     pub(super) fn is_absent(&self, key: &ObjectKey) -> bool {
-        let shown = self.0.get(ALL).or_else(|| self.0.get(&key.namespace));
-        shown.is_some_and(|shown| shown.is_complete && !shown.digests.contains(&digest_of(key)))
+        self.of(key).is_some_and(|shown| shown.is_complete && !shown.digests.contains(&digest_of(key)))
     }
 
     /// Nothing is known any more.
     pub(super) fn forget(&mut self) {
         self.0.clear();
+    }
+
+    fn of(&self, key: &ObjectKey) -> Option<&Shown> {
+        self.0.get(ALL).or_else(|| self.0.get(&key.namespace))
     }
 
     fn of_mut(&mut self, key: &ObjectKey) -> Option<&mut Shown> {
@@ -97,6 +115,22 @@ mod tests {
         names.listing_ended(None);
         names.forget();
         assert!(!names.is_absent(&there));
+    }
+
+    #[test]
+    fn highest_version_of_a_secret_counts_once_all_are_listed() {
+        let (mut names, secret) = (Names::default(), key("team", "there"));
+        names.is_shown(&secret, 9);
+        names.listing_began(None);
+        names.is_shown(&secret, 7);
+        assert_eq!(names.latest(&secret), None, "more may come");
+        names.listing_ended(None);
+        names.is_shown(&key("other", "there"), 8);
+        names.is_shown(&secret, 6);
+        assert_eq!(names.latest(&secret), Some(8));
+        names.listing_began(None);
+        names.listing_ended(None);
+        assert_eq!(names.latest(&secret), None, "there is no Secret");
     }
 
     #[test]
