@@ -51,8 +51,13 @@ demo: first-build build ## Show the main task on a local cluster, step by step; 
 test-build: ## Build the programs and the tests.
 	$(CARGO) build --locked --workspace --bins --tests
 
+# After that build, not at the same time: both use the same folder, and crates of others are compiled once.
+.PHONY: last-release
+last-release: test-build ## Build the release that the upgrade test starts from, where git has its commit; once.
+	@CARGO="$(CARGO)" scripts/last-release
+
 .PHONY: tests
-tests: test-build
+tests: last-release
 	$(TESTBED) run -- $(CARGO) test --locked --workspace --no-fail-fast -- --test-threads $(TEST_THREADS) $(ARGS)
 
 .PHONY: test
@@ -69,6 +74,7 @@ MATRIX_TESTS := --test chart --test cluster --test installation --test tenants
 .PHONY: matrix
 matrix: build ## Run the tests with an API server on each older Kubernetes version, or on those of KUBERNETES_VERSIONS.
 	$(CARGO) test --locked $(MATRIX_TESTS) --no-run
+	@CARGO="$(CARGO)" scripts/last-release
 	@failed=; for version in $(KUBERNETES_VERSIONS); do \
 		echo "matrix: Kubernetes $$version"; \
 		if KUBERNETES_VERSION=$$version $(TESTBED) run -- $(CARGO) test --locked $(MATRIX_TESTS) --no-fail-fast -- \

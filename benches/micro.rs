@@ -9,11 +9,10 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use itwin_api::{credential::SecretTemplate, secret_keys};
 use itwin_core::{
     decide,
-    observed::{
-        Authority, Client, Desired, Drift, Form, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target,
-        TokenMetadata,
-    },
+    observed::{Authority, Client, Desired, Drift, Form, Held, History, Integrity, ObservedState, Target},
+    policy::{Policy, RenewBefore},
     template::Templates,
+    token::TokenMetadata,
 };
 use itwin_credential_operator::observe::target::SecretMetadata;
 use itwin_oauth::{key_set::KeySet, sensitive::Sensitive};

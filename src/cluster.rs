@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use itwin_api::{authority::CaBundleKind, credential::WorkloadKind};
-use itwin_core::{desired_secret::Data, messages::CallFailure, quote::Quote};
+use itwin_core::{call_failure::CallFailure, desired_secret::Data, quote::Quote};
 use kube::Client;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;

@@ -113,27 +113,67 @@ fn intervals_are_measured_on_the_clock_that_tests_can_steer() {
     }
 }
 
-/// The modules that the file of a module imports from its own folder.
-fn siblings(code: &str, modules: &[String]) -> Vec<String> {
-    let imports = code.split("use super::").skip(1).filter_map(|rest| rest.split(';').next());
-    // the first name of each path: what follows `{`, `,` or the start, outside any inner braces
-    let mut named = Vec::new();
-    for import in imports {
-        let mut depth = 0;
-        let outer = import.strip_prefix('{').map_or(0, |_| 1);
-        let mut word = String::new();
-        for c in import.chars().chain([',']) {
-            match c {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                ',' if depth <= outer => named.push(std::mem::take(&mut word)),
-                c if depth == outer && !c.is_whitespace() => word.push(c),
-                _ => {}
-            }
+/// The crates whose modules are layers: within each of their folders, no module reaches itself through what it names.
+const LAYERED: &[&str] = &["crates/api/src", "crates/core/src", "crates/oauth/src", "src"];
+
+/// Folders in which modules still name each other in a circle: `cluster`, `leadership` and `observe`.
+const CIRCULAR: &[(&str, &str)] = &[("src", "")];
+
+/// The files of a crate without their tests, each with its module: `requests::breaker` of `requests/breaker.rs`.
+fn modules(root: &Path) -> Vec<(String, String)> {
+    let module = |file: &Path| {
+        let path = file.strip_prefix(root).expect("within the crate").with_extension("");
+        let names: Vec<String> = path.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        let named = |name: &&String| !["lib", "main", "mod"].contains(&name.as_str());
+        names.iter().filter(named).cloned().collect::<Vec<String>>().join("::")
+    };
+    files(root).iter().map(|file| (module(file), shipped(file))).collect()
+}
+
+/// The paths of a `use`: `a::{b, c::d}` names `a::b` and `a::c::d`.
+fn paths(tree: &str) -> Vec<String> {
+    let Some((prefix, inner)) = tree.split_once('{') else { return vec![tree.trim().to_owned()] };
+    let inner = inner.trim_end().strip_suffix('}').unwrap_or(inner);
+    let mut depth = 0;
+    let parts = inner.split(|c: char| {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
         }
+        c == ',' && depth == 0
+    });
+    parts.flat_map(paths).map(|path| format!("{}{path}", prefix.trim())).collect()
+}
+
+/// A path of the module's own crate from the root of the crate on, without `crate` and `super`.
+fn from_root(path: &str, module: &str) -> Option<String> {
+    if let Some(path) = path.strip_prefix("crate::") {
+        return Some(path.to_owned());
     }
-    let first = |path: &String| path.split("::").next().unwrap_or_default().to_owned();
-    named.iter().map(first).filter(|name| modules.contains(name)).collect()
+    let names: Vec<&str> = path.split("::").collect();
+    let up = names.iter().take_while(|name| **name == "super").count();
+    let mut from: Vec<&str> = module.split("::").collect();
+    from.truncate(from.len().saturating_sub(up));
+    from.extend(&names[up..]);
+    (up > 0).then(|| from.join("::"))
+}
+
+/// The modules of a folder, each with the others of the folder that it names, in a `use` or elsewhere.
+fn neighbors(modules: &[(String, String)], folder: &str) -> BTreeMap<String, Vec<String>> {
+    let prefix = if folder.is_empty() { String::new() } else { format!("{folder}::") };
+    let first = |path: &str| path.split("::").next().filter(|name| !name.is_empty()).map(str::to_owned);
+    let within = |path: &str| first(path.strip_prefix(&prefix)?);
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (module, code) in modules {
+        let Some(own) = within(module) else { continue };
+        let imports = code.split("use ").skip(1).filter_map(|rest| rest.split(';').next()).flat_map(paths);
+        let elsewhere = code.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).map(str::to_owned);
+        let named = imports.chain(elsewhere).filter_map(|path| within(&from_root(&path, module)?));
+        let others: Vec<String> = named.filter(|other| *other != own).collect();
+        found.entry(own).or_default().extend(others);
+    }
+    found
 }
 
 /// A way back from `module` to itself, if there is one.
@@ -154,15 +194,62 @@ fn circle(imports: &BTreeMap<String, Vec<String>>, module: &str) -> Option<Strin
 }
 
 #[test]
-fn modules_of_the_controller_import_each_other_without_a_circle() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/controller");
-    let name = |file: &PathBuf| file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let modules: Vec<String> = files(&folder).iter().map(name).collect();
-    let imports: BTreeMap<_, _> =
-        files(&folder).iter().map(|file| (name(file), siblings(&shipped(file), &modules))).collect();
-    assert!(imports["reconcile"].contains(&"reconciler".to_owned()), "the imports are found: {imports:?}");
-    let circles: Vec<String> = modules.iter().filter_map(|module| circle(&imports, module)).collect();
+fn modules_are_layers() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut circles = Vec::new();
+    for root in LAYERED {
+        let modules = modules(&project.join(root));
+        let mut folders: Vec<&str> =
+            modules.iter().filter_map(|(module, _)| Some(module.rsplit_once("::")?.0)).collect();
+        folders.push("");
+        folders.sort_unstable();
+        folders.dedup();
+        for folder in folders {
+            let neighbors = neighbors(&modules, folder);
+            let circle = neighbors.keys().find_map(|module| circle(&neighbors, module));
+            match (circle, CIRCULAR.contains(&(*root, folder))) {
+                (Some(circle), false) => circles.push(format!("{root}/{folder}: {circle}")),
+                (None, true) => circles.push(format!("{root}/{folder} is without a circle: remove it from CIRCULAR")),
+                (Some(_), true) | (None, false) => {}
+            }
+        }
+    }
     assert!(circles.is_empty(), "{}", circles.join("\n"));
+    let controller = neighbors(&modules(&project.join("src")), "controller");
+    assert!(controller["reconcile"].contains(&"reconciler".to_owned()), "the imports are found: {controller:?}");
+}
+
+/// The layer of each module of the core, from the lowest, as docs/architecture.md lists them.
+fn documented_layers(text: &str) -> BTreeMap<String, usize> {
+    let section = text.split("\n## The layers of the core\n").nth(1).expect("the section");
+    let table = section.lines().skip_while(|line| !line.starts_with("| layer |")).skip(2);
+    let rows = table.take_while(|line| line.starts_with('|')).enumerate();
+    rows.flat_map(|(layer, row)| row.split('`').skip(1).step_by(2).map(move |module| (module.to_owned(), layer)))
+        .collect()
+}
+
+#[test]
+fn layers_of_the_core_are_as_documented() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(project.join("docs/architecture.md")).expect("a readable file");
+    let layers = documented_layers(&text);
+    let mut found = neighbors(&modules(&project.join("crates/core/src")), "");
+    // for tests only
+    found.remove("samples");
+    let mut wrong: Vec<String> = layers
+        .keys()
+        .filter(|module| !found.contains_key(*module))
+        .map(|module| format!("there is no {module}"))
+        .collect();
+    for (module, named) in &found {
+        let Some(own) = layers.get(module) else {
+            wrong.push(format!("{module} is in no layer"));
+            continue;
+        };
+        let above = named.iter().filter(|other| layers.get(*other).is_some_and(|layer| layer > own));
+        wrong.extend(above.map(|other| format!("{module} names {other}, which is of a higher layer")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -182,18 +269,24 @@ fn image_holds_the_binary_that_the_tests_run() {
 }
 
 #[test]
-fn circle_of_imports_is_found() {
-    let imports = |code: &[(&str, &str)]| -> BTreeMap<String, Vec<String>> {
-        let modules: Vec<String> = code.iter().map(|(name, _)| (*name).to_owned()).collect();
-        code.iter().map(|(name, code)| ((*name).to_owned(), siblings(code, &modules))).collect()
+fn circle_of_modules_is_found() {
+    let found = |code: &[(&str, &str)], folder: &str| {
+        let modules: Vec<(String, String)> =
+            code.iter().map(|(module, code)| ((*module).to_owned(), (*code).to_owned())).collect();
+        neighbors(&modules, folder)
     };
-    let round = imports(&[
-        ("a", "use super::{RequeueAfter, b::{self, Thing}, other};"),
-        ("b", "use super::c::{a, Thing};"),
-        ("c", "use super::{x, a};"),
-    ]);
+    let round = found(
+        &[
+            ("a", "use super::{Thing, b::{self, Other}, other};"),
+            ("b::inner", "use super::super::c::{a, Thing};"),
+            ("c", "fn thing() { crate::a::thing() }"),
+        ],
+        "",
+    );
     assert_eq!(circle(&round, "a").as_deref(), Some("a -> b -> c -> a"));
-    let line = imports(&[("a", "use super::{c::b, b};"), ("b", "use super::c;"), ("c", "use other::a;")]);
+    let line =
+        &[("f::a", "use super::{c::b, b};"), ("f::b", "use crate::f::c;"), ("f::c", "use other::a; use super::x;")];
+    let line = found(line, "f");
     assert_eq!(circle(&line, "a"), None);
     assert_eq!(line["a"], ["c", "b"]);
 }

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, TimeDelta};
 use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential, limits};
-use itwin_core::{observed::Policy, schedule, template};
+use itwin_core::{policy::Policy, schedule, template};
 use itwin_credential_operator::{config::authority::AuthorityConfig, controller::guarded::Guarded};
 
 use super::{is_bounded, on_small_stack};

@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use itwin_api::{MANAGER, credential::ITwinServiceCredential, secret_keys, time};
 use itwin_core::{
-    desired_secret::{self, Content, Data, all_annotations, annotations, data_patch, labels, owner},
+    desired_secret::{self, Data, all_annotations, annotations, data_patch, labels, owner},
     restart, secret_patch,
+    token::Content,
     withheld::Withheld,
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -121,7 +122,7 @@ pub async fn create(
 /// What a new token's Secret records of restarts: the workloads that are left, or that none is.
 fn restart_record(credential: &ITwinServiceCredential, content: &Content) -> [(&'static str, Option<String>); 2] {
     let targets = restart::listed(&credential.spec);
-    let restarted_for = targets.is_none().then(|| time::to_rfc3339(content.issued.issued_at));
+    let restarted_for = targets.is_none().then(|| time::to_rfc3339(content.token_metadata.issued_at));
     [(secret_keys::RESTARTED_FOR, restarted_for), (secret_keys::RESTART_TARGETS, targets)]
 }
 
@@ -144,7 +145,7 @@ pub async fn update(
     } else if existing.secret_metadata.are_workloads_restarted() {
         // the time of issue of the same token may be corrected, since a clock was ahead: workloads still have the token
         patch["metadata"]["annotations"][secret_keys::RESTARTED_FOR] =
-            json!(time::to_rfc3339(content.issued.issued_at));
+            json!(time::to_rfc3339(content.token_metadata.issued_at));
     }
     patch["data"] = existing.data_patch(data);
     apply(cluster, credential, &patch, Some(data)).await

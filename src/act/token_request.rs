@@ -6,9 +6,9 @@ use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::{
     last_held::LastHeld,
     messages_oauth::token::Names,
-    observed::TokenMetadata,
     request_error::RequestError,
-    validate::{self, Expected, IssuedToken},
+    token::{IssuedToken, TokenMetadata},
+    validate::{self, Expected},
 };
 use itwin_oauth::token::{ClientCredentials, TokenRequest};
 

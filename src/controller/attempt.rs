@@ -6,8 +6,7 @@ use chrono::TimeDelta;
 use itwin_api::time;
 use itwin_core::{
     action::IssueReason,
-    backoff,
-    desired_secret::{self, Content},
+    backoff, desired_secret,
     failure::Failure,
     fingerprint,
     last_held::LastHeld,
@@ -17,7 +16,8 @@ use itwin_core::{
     request_error::RequestError,
     requests::Outcome,
     schedule, template,
-    validate::{IssuedToken, ValidationError},
+    token::{Content, Description, IssuedToken, TokenMetadata},
+    validate::ValidationError,
     withheld::{Parts, Withheld},
 };
 use itwin_oauth::token::ClientCredentials;
@@ -174,14 +174,21 @@ impl Reconciler<'_> {
         let counted = self.context.kept_tokens.count(&self.references.key.namespace, issued.token.size());
         Content {
             counted: Some(counted),
-            client_fingerprint: read.material.fingerprint(&issued.token),
-            issued,
-            issuer: issuer.to_owned(),
-            authority: Some(self.references.credential.spec.authority_ref.name.clone()),
-            request: observed.desired.request.clone(),
-            client_id: client.id.clone(),
-            client_version: read.version.clone(),
-            client_reference: Some(observed.desired.client_reference.clone()),
+            client_fingerprint: read.material.fingerprint(&issued.token).into(),
+            token_metadata: TokenMetadata {
+                request: observed.desired.request.as_str().into(),
+                issuer: issuer.into(),
+                authority: Some(self.references.credential.spec.authority_ref.name.as_str().into()),
+                client_reference: Some(observed.desired.client_reference.as_str().into()),
+                client_version: read.version.clone(),
+                issued_at: issued.issued_at,
+                expires_at: issued.expires_at,
+            },
+            description: Description {
+                client_id: Some(client.id.as_str().into()),
+                scopes: Some(issued.scopes.join(" ").into()),
+            },
+            token: issued.token,
             renewed_for: None,
         }
     }
@@ -208,7 +215,7 @@ impl Reconciler<'_> {
             return Err(error);
         }
         let Context { cluster, index, .. } = self.context;
-        content.renewed_for = self.references.renew_annotation().map(|value| fingerprint::renewal(value));
+        content.renewed_for = self.references.renew_annotation().map(|value| fingerprint::renewal(value).into());
         let withheld = observed.history.withheld;
         let target = &self.references.target;
         let credential = withheld.applied(self.references.credential, |key| {
@@ -223,8 +230,7 @@ impl Reconciler<'_> {
             }
         };
         // the same token with a later expiry is none that workloads have not seen
-        let is_new_token =
-            self.retry_state.last_held().is_none_or(|last| last.expiry_of(&content.issued.token).is_none());
+        let is_new_token = self.retry_state.last_held().is_none_or(|last| last.expiry_of(&content.token).is_none());
         let written = match known {
             Known::Unknown => return Err(self.keep_unwritten(content)),
             Known::Absent => secret_writer::create(cluster, &credential, &content, &data).await,
@@ -240,14 +246,14 @@ impl Reconciler<'_> {
                 let is_restored =
                     issue_reason == IssueReason::Tampered || (issue_reason == IssueReason::Missing && was_there);
                 // what admission made of it is read, unless it is what was sent
-                if is_what_we_wrote && secret_metadata.token_metadata.as_ref() == Some(&content.token_metadata()) {
+                if is_what_we_wrote && secret_metadata.token_metadata.as_ref() == Some(&content.token_metadata) {
                     self.retry_state.target_verified(secret_metadata.version.clone());
                 }
                 index.observe(target, secret_metadata);
                 self.retry_state.remember(LastHeld::written(&content));
                 self.written(issue_reason, observed, &content);
                 if is_new_token || matches!(known, Known::Absent) {
-                    self.restarts_follow(content.issued.issued_at, is_new_token);
+                    self.restarts_follow(content.token_metadata.issued_at, is_new_token);
                 }
                 Ok(Written { is_restored })
             }
@@ -351,7 +357,7 @@ impl Reconciler<'_> {
             credential = %self.references.key,
             secret = self.references.target.name,
             issue_reason = ?issue_reason,
-            expires_at = %time::to_rfc3339(content.issued.expires_at),
+            expires_at = %time::to_rfc3339(content.token_metadata.expires_at),
             "token written"
         );
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use itwin_api::{authority::ClientAuthentication, credential::ITwinServiceCredential, secret_keys};
 use itwin_core::{
-    desired_secret::{self, Content},
+    desired_secret,
     failure::Failure,
     last_held::LastHeld,
     object::{ObjectKey, ObjectVersion},
+    token::Content,
 };
 use itwin_oauth::{sensitive::Sensitive, token::ClientCredentials};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -208,8 +209,7 @@ pub async fn read_client(
 
 #[cfg(test)]
 mod tests {
-    use chrono::{DateTime, Utc};
-    use itwin_core::validate::IssuedToken;
+    use itwin_core::samples::content;
     use serde_json::json;
 
     use super::*;
@@ -225,30 +225,6 @@ mod tests {
             },
         }))
         .expect("a credential")
-    }
-
-    fn content() -> Content {
-        let at =
-            |second: i64| -> DateTime<Utc> { DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range") };
-        Content {
-            issued: IssuedToken {
-                token: Sensitive::new("secret".to_owned()),
-                token_type: "Bearer".to_owned(),
-                scopes: vec!["a".to_owned(), "b".to_owned()],
-                unnamed_scopes: Vec::new(),
-                issued_at: at(0),
-                expires_at: at(3600),
-            },
-            issuer: "https://ims.example.com".to_owned(),
-            authority: Some("ims".to_owned()),
-            request: "request".to_owned(),
-            client_id: "id".to_owned(),
-            client_fingerprint: "fingerprint".to_owned(),
-            client_version: "uid/1".into(),
-            client_reference: Some("client/keys".to_owned()),
-            renewed_for: None,
-            counted: None,
-        }
     }
 
     /// Whether the token counts as the one that was written, after this change of the Secret.

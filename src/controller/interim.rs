@@ -13,10 +13,12 @@ use std::{
 use chrono::{DateTime, Utc};
 use itwin_api::{credential::CredentialStatus, time};
 use itwin_core::{
+    client_expiry::{ClientExpiry, Expires},
     object::ObjectKey,
-    observed::{Description, Expires, ObservedState},
+    observed::ObservedState,
     schedule,
-    status::{self, Attempts, ClientExpiry},
+    status::{self, Attempts},
+    token::Description,
 };
 use tokio::{sync::Notify, time::Instant};
 

@@ -12,8 +12,9 @@ use itwin_core::{
     failure::Failure,
     fingerprint,
     object::ObjectKey,
-    observed::{Client, Desired, Held, History, ObservedState, Policy, Target, Unwritten},
+    observed::{Client, Desired, Held, History, ObservedState, Target, Unwritten},
     ownership,
+    policy::Policy,
     renewal::renewal_request,
     requests::Request,
     restart::Restart,
@@ -92,9 +93,8 @@ pub fn observe(
     // of a read of another version nothing is concluded
     let read_client = fetched.client.as_ref().filter(|_| matches!(client, Client::Usable { .. }));
     let unwritten = retry_state.unwritten().map(|content| Unwritten {
-        token_metadata: content.token_metadata(),
-        is_of_client: read_client
-            .map(|read| read.material.fingerprint(&content.issued.token) == content.client_fingerprint),
+        token_metadata: content.token_metadata.clone(),
+        is_of_client: read_client.map(|read| read.material.fingerprint(&content.token) == *content.client_fingerprint),
     });
     ObservedState {
         uid: references.uid.clone(),

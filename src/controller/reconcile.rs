@@ -8,13 +8,13 @@ use itwin_api::{credential::ITwinServiceCredential, time};
 use itwin_core::{
     action::{Action, Fetch, IssueReason},
     decide::decide,
-    desired_secret,
     failure::Failure,
     messages,
     object::ObjectKey,
     observed::{ObservedState, Target},
     retry_state::RetryState,
     schedule,
+    token::Content,
 };
 use kube::ResourceExt;
 use tokio::sync::OwnedSemaphorePermit;
@@ -152,9 +152,8 @@ async fn reconcile_object(
     let queue = &context.authorities.requests;
     // a token that the Secret holds is not new where another credential received it again: its expiry is known since it
     // was issued
-    let is_held = |shared: &desired_secret::Content| {
-        retry_state.last_held().is_some_and(|last| last.expiry_of(&shared.issued.token).is_some())
-    };
+    let is_held =
+        |shared: &Content| retry_state.last_held().is_some_and(|last| last.expiry_of(&shared.token).is_some());
     let only_reports = worker.is_none();
     if !only_reports && let Some(shared) = queue.take_shared(key).filter(|shared| !is_held(shared)) {
         retry_state.keep(shared);

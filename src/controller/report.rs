@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{credential::CredentialStatus, secret_keys, time};
 use itwin_core::{
+    client_expiry::ClientExpiry,
     events::{self, EventReason, Outcome, Transition},
     messages,
     object::ObjectKey,
-    observed::{Description, ObservedState},
+    observed::ObservedState,
     schedule, status,
+    token::Description,
 };
 use kube::{Resource, ResourceExt};
 
@@ -68,11 +70,8 @@ impl Reconciler<'_> {
         };
         let client_secret = self.references.client.to_string();
         let key = &*self.references.credential.spec.client_credentials_ref.expires_at_key;
-        let client_expiry = self.retry_state.client_expires().map(|expires| status::ClientExpiry {
-            secret: &client_secret,
-            key,
-            expires,
-        });
+        let client_expiry =
+            self.retry_state.client_expires().map(|expires| ClientExpiry { secret: &client_secret, key, expires });
         let status = status::status(&status::Inputs {
             observed: &observed,
             attempts: &self.retry_state.reported(now),

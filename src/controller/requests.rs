@@ -10,9 +10,9 @@ use std::{
 };
 
 use itwin_core::{
-    desired_secret::Content,
     object::{ObjectKey, ObjectVersion},
     requests::{Blocked, Now, Outcome, Request, RequestQueue, Requester, breaker::Change, pacer::Pacer},
+    token::Content,
 };
 use tokio::sync::Notify;
 

@@ -9,7 +9,7 @@ use itwin_api::{
     limits::{CERTIFICATE_MAX, CLIENT_ID_MAX, CLIENT_SECRET_MAX, KEY_ID_MAX, PRIVATE_KEY_MAX, USER_MAX},
     time,
 };
-use itwin_core::{client_keys, failure::Failure, fingerprint, observed::Expires};
+use itwin_core::{client_expiry::Expires, client_keys, failure::Failure, fingerprint};
 use itwin_oauth::{
     assertion::{ClientKey, Thumbprints},
     sensitive::Sensitive,

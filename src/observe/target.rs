@@ -18,10 +18,10 @@ use itwin_core::{
     desired_secret,
     last_held::{LastHeld, Record},
     object::ObjectVersion,
-    observed::{Description, TokenMetadata},
     ownership::{Controller, Named, OUR_KIND, OwnershipMetadata},
     rivals::FieldOwner,
     secret_patch::Leftovers,
+    token::{Description, TokenMetadata},
 };
 use itwin_oauth::sensitive::Sensitive;
 use k8s_openapi::{

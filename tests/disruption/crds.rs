@@ -9,6 +9,7 @@ use testbed::{eventually, namespace::Namespace, operator::Operator, project};
 use crate::{
     cluster::Cluster,
     fixture::{Fixture, NAME, PATIENCE},
+    plugin,
     world::World,
 };
 
@@ -47,6 +48,7 @@ async fn missing_crds_are_waited_for_and_may_be_deleted_and_created_again() -> R
     .await?;
     assert_eq!(probe(&fixture.operator, "/healthz").await, "ok", "a restart would not help");
     assert_eq!(probe(&fixture.operator, "/readyz").await, "not ok", "no reconciliation is possible");
+    plugin::says_what_is_missing(&fixture.namespace).await?;
 
     apply_crds(&fixture.namespace).await?;
     fixture.operator.wait_ready().await?;
@@ -71,14 +73,19 @@ async fn missing_crds_are_waited_for_and_may_be_deleted_and_created_again() -> R
 async fn without_schema(namespace: &Namespace, name: &str) -> Result<Value> {
     let text = namespace.testbed.kubectl(&["get", "crd", name, "-o", "json"]).await?;
     let crd: Value = serde_json::from_str(&text)?;
-    let patch = |schema: &Value| {
-        let path = "/spec/versions/0/schema/openAPIV3Schema";
-        json!([{"op": "replace", "path": path, "value": schema}])
-    };
+    let version = &crd["spec"]["versions"][0];
+    let (schema, fields) = ("/spec/versions/0/schema/openAPIV3Schema", "/spec/versions/0/selectableFields");
     let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    let loose = patch(&anything).to_string();
+    let mut loose = vec![json!({"op": "replace", "path": schema, "value": anything})];
+    let mut strict = vec![json!({"op": "replace", "path": schema, "value": version["schema"]["openAPIV3Schema"]})];
+    // the API server refuses selectable fields that the schema does not name
+    if version["selectableFields"].is_array() {
+        loose.push(json!({"op": "remove", "path": fields}));
+        strict.push(json!({"op": "add", "path": fields, "value": version["selectableFields"]}));
+    }
+    let loose = Value::Array(loose).to_string();
     namespace.testbed.kubectl(&["patch", "crd", name, "--type=json", "-p", &loose]).await?;
-    Ok(patch(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
+    Ok(Value::Array(strict))
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod large;
 mod many;
 mod memory;
 mod outage;
+mod plugin;
 mod restore;
 #[path = "../cluster/world.rs"]
 #[allow(dead_code, reason = "the other programs use the rest")]

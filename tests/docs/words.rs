@@ -59,6 +59,7 @@ const CODE: &[&str] = &[
     "crates/core/src/conflict.rs",
     "crates/core/src/contenders.rs",
     "crates/core/src/fingerprint.rs",
+    "crates/core/src/ownership",
     "crates/core/src/ownership.rs",
     "crates/core/src/requests",
     "crates/core/src/schedule.rs",

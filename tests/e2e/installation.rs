@@ -18,7 +18,7 @@ use crate::PATIENCE;
 
 /// The image, under a name that no registry serves.
 const IMAGE: &str = "localhost/itwin-credential-operator";
-/// The version after this one.
+/// The version after this one, which is released: its chart names the image by its digest alone.
 const NEXT: &str = "99.0.0";
 const SELECTOR: &str = "app.kubernetes.io/name=itwin-credential-operator";
 
@@ -27,6 +27,8 @@ pub struct Installation {
     charts: PathBuf,
     current: PathBuf,
     values: PathBuf,
+    /// The values that a released chart needs, which names its image itself.
+    settings: Value,
     /// The processes that follow the pods' logs, which are scanned for secrets in the end.
     logs: BTreeMap<String, Process>,
 }
@@ -47,10 +49,12 @@ impl Installation {
             "caBundle": testbed.authority.ca_bundle(),
             "allowedNamespaces": {"matchLabels": {"itwin": "allowed"}},
         });
-        let settings = json!({"image": {"repository": IMAGE}, "authorities": {"bentley-ims": authority}});
-        std::fs::write(&values, settings.to_string())?;
+        let settings = json!({"authorities": {"bentley-ims": authority}});
+        let mut first = settings.clone();
+        first["image"] = json!({"repository": IMAGE});
+        std::fs::write(&values, first.to_string())?;
         let charts = testbed.directory.join("next");
-        Ok(Self { testbed: testbed.clone(), charts, current, values, logs: BTreeMap::new() })
+        Ok(Self { testbed: testbed.clone(), charts, current, values, settings, logs: BTreeMap::new() })
     }
 
     pub async fn install(&self) -> Result<()> {
@@ -64,10 +68,10 @@ impl Installation {
         Ok(())
     }
 
-    /// Upgrades to the next version of chart and image, with `helm upgrade`.
+    /// Upgrades to the next version of the chart, made as for a release, with `helm upgrade`.
     pub async fn upgrade(&mut self) -> Result<()> {
         let runtime = self.testbed.runtime.as_ref().context("there is no node")?;
-        tag(runtime, NEXT).await?;
+        let digest = tag_by_digest(runtime).await?;
         let next = self.charts.join(INSTALLATION);
         copy(&self.current, &next)?;
         let text = std::fs::read_to_string(next.join("Chart.yaml"))?;
@@ -76,12 +80,15 @@ impl Installation {
             _ => format!("{line}\n"),
         };
         std::fs::write(next.join("Chart.yaml"), text.lines().map(newer).collect::<String>())?;
+        release(&next, &digest).await?;
+        std::fs::write(&self.values, self.settings.to_string())?;
         self.current = next;
         self.helm("upgrade").await?;
         // only the name of the image shows the version of a pod
+        let wanted = format!("{IMAGE}@{digest}");
         eventually("pods of the new version alone", PATIENCE, async || {
             let pods = self.pods().await.ok()?;
-            let new = |pod: &Value| pod["spec"]["containers"][0]["image"].as_str().is_some_and(|i| i.ends_with(NEXT));
+            let new = |pod: &Value| pod["spec"]["containers"][0]["image"] == wanted.as_str();
             (!pods.is_empty() && pods.iter().all(new)).then_some(())
         })
         .await
@@ -223,12 +230,37 @@ pub async fn restrict(testbed: &Testbed, namespace: &str) -> Result<()> {
     testbed.kubectl(&["label", "namespace", namespace, label]).await.map(drop)
 }
 
-/// Gives the imported image one more tag.
+/// Gives the imported image the tag of this version.
 async fn tag(runtime: &Runtime, version: &str) -> Result<()> {
-    let names = runtime.ctr(&["images", "list", "--quiet"]).await?;
-    let imported = names.lines().find(|name| name.starts_with(IMAGE)).context("no image was imported")?;
+    let (imported, _) = imported(runtime).await?;
     let wanted = format!("{IMAGE}:{version}");
-    if imported == wanted { Ok(()) } else { runtime.tag(imported, &wanted).await }
+    if imported == wanted { Ok(()) } else { runtime.tag(&imported, &wanted).await }
+}
+
+/// Gives the imported image its digest as a name, as a pull by digest does, and returns the digest.
+async fn tag_by_digest(runtime: &Runtime) -> Result<String> {
+    let (imported, digest) = imported(runtime).await?;
+    runtime.tag(&imported, &format!("{IMAGE}@{digest}")).await?;
+    Ok(digest)
+}
+
+/// The name and the digest of the imported image.
+async fn imported(runtime: &Runtime) -> Result<(String, String)> {
+    let table = runtime.ctr(&["images", "list"]).await?;
+    let line = table.lines().find(|line| line.starts_with(IMAGE)).context("no image was imported")?;
+    let mut columns = line.split_whitespace();
+    let name = columns.next().context("no name")?;
+    let digest = columns.find(|column| column.starts_with("sha256:")).with_context(|| format!("no digest: {line}"))?;
+    Ok((name.to_owned(), digest.to_owned()))
+}
+
+/// Makes a copy of the chart that of a release, by the script of releases.
+async fn release(chart: &Path, digest: &str) -> Result<()> {
+    let mut command = tokio::process::Command::new("node");
+    command.arg(project().join("charts/release-chart.mjs")).arg(chart).args([IMAGE, NEXT, digest, "amd64"]);
+    let done = command.output().await?;
+    ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    Ok(())
 }
 
 fn chart_field(chart: &Path, field: &str) -> Result<String> {

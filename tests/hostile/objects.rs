@@ -6,12 +6,7 @@ use itwin_api::{
     credential::ITwinServiceCredential,
     secret_keys,
 };
-use itwin_core::{
-    desired_secret::{self, Content},
-    observed::Policy,
-    schedule,
-    validate::IssuedToken,
-};
+use itwin_core::{desired_secret, policy::Policy, samples, schedule, token::Content};
 use itwin_credential_operator::{
     config::authority::AuthorityConfig, controller::guarded::Guarded, observe::target::SecretMetadata,
 };
@@ -127,25 +122,7 @@ fn metadata_of_secrets() {
 }
 
 fn content(token: &str) -> Content {
-    Content {
-        issued: IssuedToken {
-            token: Sensitive::new(token.to_owned()),
-            token_type: "Bearer".to_owned(),
-            scopes: Vec::new(),
-            unnamed_scopes: Vec::new(),
-            issued_at: now(),
-            expires_at: now(),
-        },
-        issuer: "https://ims.example.com".to_owned(),
-        request: String::new(),
-        client_id: String::new(),
-        client_fingerprint: String::new(),
-        client_reference: Some(String::new()),
-        authority: Some("ims".to_owned()),
-        renewed_for: None,
-        counted: None,
-        client_version: "".into(),
-    }
+    Content { token: Sensitive::new(token.to_owned()), ..samples::content() }
 }
 
 #[test]

@@ -44,15 +44,17 @@ fn position(commands: &[String], words: &[&str]) -> usize {
 
 #[test]
 fn release_builds_before_it_pushes_and_verifies_what_it_signed() {
-    let steps = ["binaries", "image", "chart", "sbom", "provenance", "checksums", "publish"];
+    let steps = ["binaries", "archives", "image", "chart", "sbom", "krew", "provenance", "checksums", "publish"];
     let commands = commands(&steps, &[("RELEASE_REGISTRY", REGISTRY), ("COSIGN_KEY", "cosign.key")]);
     let order = [
         position(&commands, &["cargo auditable build", "x86_64"]),
         position(&commands, &["cargo auditable build", "aarch64"]),
+        position(&commands, &["archive ", "kubectl-itcred-", "arm64.tar.gz"]),
         position(&commands, &["manifest push"]),
         position(&commands, &["release-chart.mjs", REGISTRY, "sha256:"]),
         position(&commands, &["helm package"]),
         position(&commands, &["cargo cyclonedx"]),
+        position(&commands, &["manifest ", "itcred.yaml"]),
         position(&commands, &["SHA256SUMS"]),
         position(&commands, &["skopeo copy", "--preserve-digests", REGISTRY]),
         position(&commands, &["helm push", REGISTRY]),
@@ -97,6 +99,19 @@ fn release_refuses_a_version_that_is_not_everywhere() {
         let message = text(&output.stderr);
         assert!(message.contains(wrong) && message.starts_with("release: "), "{message}");
     }
+}
+
+/// `scripts/last-release` builds it from its commit.
+#[test]
+fn upgrade_starts_from_a_release_that_is_not_newer() {
+    let text = read(project().join("tests/installation/last-release"));
+    let line = text.lines().find(|line| !line.starts_with('#')).expect("a release");
+    let (last, commit) = line.split_once(' ').expect("a version and a commit");
+    assert!(commit.len() == 40 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{commit:?} is no commit");
+    let numbers =
+        |version: &str| -> Vec<u32> { version.split('.').map(|number| number.parse().expect("a number")).collect() };
+    assert_eq!(numbers(last).len(), 3, "{last:?} is no version");
+    assert!(numbers(last) <= numbers(&version()), "{last} is newer than the source");
 }
 
 fn copy(from: &Path, to: &Path) {

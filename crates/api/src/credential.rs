@@ -3,13 +3,17 @@
 //! It contains no URL and no namespace: a tenant names an authority that an administrator configured, and Secrets of
 //! their own namespace. The schema rejects invalid values at admission.
 
-use std::collections::BTreeMap;
+mod secret_template;
+mod status;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    secret_template::SecretTemplate,
+    status::{CredentialStatus, LastFailure},
+};
 use super::{duration, schema};
 
 /// The authority of a credential that names none.
@@ -29,6 +33,8 @@ pub const DEFAULT_AUTHORITY: &str = "bentley-ims";
     status = "CredentialStatus",
     derive = "PartialEq",
     doc = "Requests an OAuth 2.0 access token from an ITwinAuthority (client credentials, RFC 6749 section 4.4), stores it in a Secret of this namespace, and renews it before it expires.",
+    selectable = ".spec.authorityRef.name",
+    selectable = ".spec.secretName",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Renewed", type_ = "string", json_path = r#".status.conditions[?(@.type=="Renewed")].status"#),
@@ -248,49 +254,6 @@ pub enum DeletionPolicy {
     Retain,
 }
 
-/// Additions to the token Secret.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[x_kube(
-    validation = Rule::new("!has(self.labels) || self.labels.all(k, k != 'app.kubernetes.io/managed-by' && !k.startsWith('credentials.itwin.dev/'))")
-        .message("secretTemplate.labels: app.kubernetes.io/managed-by and the prefix credentials.itwin.dev/ are reserved for the operator, use other keys"),
-    validation = Rule::new("!has(self.annotations) || self.annotations.all(k, !k.startsWith('credentials.itwin.dev/'))")
-        .message("secretTemplate.annotations: the prefix credentials.itwin.dev/ is reserved for the operator, use other keys"),
-    validation = Rule::new("!has(self.data) || self.data.all(k, !(k in ['access_token', 'authorization', 'token_type', 'expires_at', 'scope', 'issuer']))")
-        .message("secretTemplate.data: access_token, authorization, token_type, expires_at, scope and issuer are always written, use other keys"),
-    validation = Rule::new("!has(self.data) || self.data.all(k, size(k) <= 253 && k.matches('^[-._a-zA-Z0-9]+$'))")
-        .message("secretTemplate.data: a key of a Secret consists of letters, digits, '-', '_' and '.', at most 253 of them"),
-    validation = Rule::new("!has(self.data) || self.data.all(k, k != '.' && !k.startsWith('..'))")
-        .message("secretTemplate.data: a key of a Secret is not '.' and does not begin with '..', begin the key with a letter, a digit or a single '.'"),
-    validation = Rule::new("!has(self.data) || self.data.all(k, bytes(self.data[k]).size() <= 4096)")
-        .message("secretTemplate.data: a template has more than 4096 bytes, shorten it"),
-    validation = Rule::new("!has(self.data) || self.data.map(k, size(k) + bytes(self.data[k]).size()).sum() <= 16384")
-        .message("secretTemplate.data: the templates and their keys have more than 16384 bytes in total, use fewer or shorter ones"),
-    validation = Rule::new("!has(self.labels) || self.labels.all(k, k.indexOf('/') <= 253 && k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$'))")
-        .message("secretTemplate.labels: a key has at most 63 letters, digits, '-', '_' and '.', begins and ends with a letter or digit, and may have a domain prefix as in example.com/team"),
-    validation = Rule::new("!has(self.labels) || self.labels.all(k, self.labels[k].matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$'))")
-        .message("secretTemplate.labels: a value has at most 63 letters, digits, '-', '_' and '.', and begins and ends with a letter or digit; use an annotation for other text"),
-    validation = Rule::new("!has(self.annotations) || self.annotations.all(k, k.indexOf('/') <= 253 && k.lowerAscii().matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?([a-z0-9][-a-z0-9_.]{0,61})?[a-z0-9]$'))")
-        .message("secretTemplate.annotations: a key has at most 63 letters, digits, '-', '_' and '.', begins and ends with a letter or digit, and may have a domain prefix as in example.com/team"),
-    validation = Rule::new("(has(self.labels) ? self.labels.map(k, size(k) + size(self.labels[k])).sum() : 0) + (has(self.annotations) ? self.annotations.map(k, size(k) + bytes(self.annotations[k]).size()).sum() : 0) <= 12288")
-        .message("secretTemplate: labels and annotations with their keys have more than 12288 bytes in total, use fewer or shorter ones")
-)]
-pub struct SecretTemplate {
-    /// Labels of the Secret, at most 32. Labels and annotations with their keys have at most 12 KiB in total.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::labels")]
-    pub labels: BTreeMap<String, String>,
-    /// Annotations of the Secret, at most 32.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::annotations")]
-    pub annotations: BTreeMap<String, String>,
-    /// Additional keys. Each value is text with placeholders `{{ name | filter }}`. Names: `access_token`,
-    /// `token_type`, `expires_at`, `scope`, `issuer`. Filters: `b64encode`, `lower`, `upper`, `trim`, `tojson`,
-    /// `urlencode`. At most 16 templates of 4 KiB each, 16 KiB in total.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::templates")]
-    pub data: BTreeMap<String, String>,
-}
-
 /// A workload to restart after each new token.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutRestartTarget {
@@ -323,72 +286,6 @@ impl WorkloadKind {
             Self::Rollout => "Rollout",
         }
     }
-}
-
-/// What the operator last observed and did. The operator never decides about names, keys or owners by it.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CredentialStatus {
-    /// The generation of the spec that this status describes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// `Ready`: the Secret holds a usable token for the current spec. `Renewed`: how the last attempt ended.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
-    pub conditions: Vec<Condition>,
-    /// The token Secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_name: Option<String>,
-    /// Issuer identifier of the authority that issued the token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub issuer: Option<String>,
-    /// Client identifier that the token was issued to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_id: Option<String>,
-    /// Scopes that were granted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub scopes: Vec<String>,
-    /// The same scopes as text, separated by spaces, for columns and scripts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scope: Option<String>,
-    /// When the request for the token was sent, RFC 3339.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub issued_at: Option<String>,
-    /// When the token expires, RFC 3339.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<String>,
-    /// The time of the next attempt to get a token, RFC 3339. Absent while the credential is suspended or waits for an
-    /// open circuit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub renew_at: Option<String>,
-    /// expiresAt minus minimumValidity, RFC 3339. Until then an outage of the authority does not affect workloads.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub usable_until: Option<String>,
-    /// Failed renewals since the last token. While the circuit of the authority is open, attempts that are due count too,
-    /// and the value then grows in steps that double. Changes of others to the Secret do not count.
-    #[serde(default)]
-    pub consecutive_failures: i32,
-    /// The last failed attempt since the last token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_failure: Option<LastFailure>,
-    /// The last value of the annotation credentials.itwin.dev/renew that the operator handled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_renew_request: Option<String>,
-    /// When the client's credentials expire, as the key `expires_at` of the client Secret said when it was read last, RFC
-    /// 3339.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_secret_expires_at: Option<String>,
-}
-
-/// A failed attempt.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LastFailure {
-    /// When it failed, RFC 3339.
-    pub time: String,
-    /// A reason of the condition `Renewed`.
-    pub reason: String,
-    /// What happened. While it is the last attempt, the condition `Renewed` says more, and what to do.
-    pub message: String,
 }
 
 fn default_authority() -> String {

@@ -9,16 +9,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use itwin_api::conditions::Reason;
 
-use super::{
+use crate::{
     action::{Action, Fetch, IssueReason},
     backoff, messages,
     object::ObjectVersion,
-    observed::{
-        Authority, Client, Drift, Form, Held, Integrity, ObservedState, RenewalRequest, Target, TokenMetadata,
-        Unwritten,
-    },
+    observed::{Authority, Client, Drift, Form, Held, Integrity, ObservedState, RenewalRequest, Target, Unwritten},
     restart::Restart,
     schedule,
+    token::TokenMetadata,
     withheld::Withheld,
 };
 
@@ -141,7 +139,7 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
     }
     let renew_at = schedule::renew_at(token_metadata, &observed.desired.policy, &observed.uid);
     let waits_until = waits_until.filter(|_| now >= renew_at);
-    let is_of_another_clock = schedule::is_of_another_clock(token_metadata, now);
+    let is_of_another_clock = token_metadata.is_of_another_clock(now);
     if is_of_another_clock || (now >= renew_at && waits_until.is_none()) {
         return request_token(observed, now, IssueReason::Due);
     }

@@ -1,6 +1,6 @@
 //! The Secret as it should be: labels, annotations, owner reference and data, and the patch that makes it so.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use itwin_api::{
     GROUP, MANAGER,
@@ -16,53 +16,9 @@ use serde_json::{Value, json};
 use crate::{
     failure::Failure,
     fingerprint,
-    kept_tokens::Counted,
-    object::ObjectVersion,
-    observed::TokenMetadata,
     template::{self, Templates},
-    validate::IssuedToken,
+    token::{BEARER, Content, Description, TokenMetadata},
 };
-
-/// An issued token with all that the Secret records about it.
-#[derive(Clone)]
-pub struct Content {
-    /// The token.
-    pub issued: IssuedToken,
-    /// Issuer that it came from.
-    pub issuer: String,
-    /// The name of the authority; `None` where an earlier version of the operator did not record it.
-    pub authority: Option<String>,
-    /// Digest of what was requested.
-    pub request: String,
-    /// Client identifier.
-    pub client_id: String,
-    /// Digest of the client's credentials, keyed by the token.
-    pub client_fingerprint: String,
-    /// Version of the client Secret.
-    pub client_version: ObjectVersion,
-    /// Digest of the name of the client Secret and of the keys that were read of it.
-    pub client_reference: Option<String>,
-    /// Digest of the renew annotation that the credential had when the token was requested.
-    pub renewed_for: Option<String>,
-    /// What counts the memory of a token that was just issued.
-    pub counted: Option<Counted>,
-}
-
-impl Content {
-    /// What the annotations of the Secret will say about the token.
-    #[must_use]
-    pub fn token_metadata(&self) -> TokenMetadata {
-        TokenMetadata {
-            request: self.request.as_str().into(),
-            issuer: self.issuer.as_str().into(),
-            authority: self.authority.as_deref().map(Into::into),
-            client_reference: self.client_reference.as_deref().map(Into::into),
-            client_version: self.client_version.clone(),
-            issued_at: self.issued.issued_at,
-            expires_at: self.issued.expires_at,
-        }
-    }
-}
 
 /// Labels that the Secret must carry.
 #[must_use]
@@ -146,23 +102,28 @@ pub fn all_annotations(
     data: &Data,
 ) -> BTreeMap<String, String> {
     let mut annotations = annotations(credential);
-    let token_metadata = [
-        (secret_keys::REQUEST, content.request.clone()),
-        (secret_keys::CLIENT, content.client_fingerprint.clone()),
-        (secret_keys::CLIENT_VERSION, content.client_version.to_string()),
-        (secret_keys::CLIENT_ID, content.client_id.clone()),
-        (secret_keys::ISSUER_ANNOTATION, content.issuer.clone()),
-        (secret_keys::GRANTED, content.issued.scopes.join(" ")),
-        (secret_keys::ISSUED_AT, time::to_rfc3339(content.issued.issued_at)),
-        (secret_keys::EXPIRES_AT_ANNOTATION, time::to_rfc3339(content.issued.expires_at)),
+    let TokenMetadata { request, issuer, authority, client_reference, client_version, issued_at, expires_at } =
+        &content.token_metadata;
+    let Description { client_id, scopes } = &content.description;
+    let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
+    let always = [
+        (secret_keys::REQUEST, request.to_string()),
+        (secret_keys::CLIENT, content.client_fingerprint.to_string()),
+        (secret_keys::CLIENT_VERSION, client_version.to_string()),
+        (secret_keys::CLIENT_ID, text(client_id)),
+        (secret_keys::ISSUER_ANNOTATION, issuer.to_string()),
+        (secret_keys::GRANTED, text(scopes)),
+        (secret_keys::ISSUED_AT, time::to_rfc3339(*issued_at)),
+        (secret_keys::EXPIRES_AT_ANNOTATION, time::to_rfc3339(*expires_at)),
     ];
-    annotations.extend(token_metadata.map(|(key, value)| (key.to_owned(), value)));
+    annotations.extend(always.map(|(key, value)| (key.to_owned(), value)));
     let optional = [
-        (secret_keys::CLIENT_REFERENCE, &content.client_reference),
-        (secret_keys::AUTHORITY, &content.authority),
+        (secret_keys::CLIENT_REFERENCE, client_reference),
+        (secret_keys::AUTHORITY, authority),
         (secret_keys::RENEWED_FOR, &content.renewed_for),
     ];
-    annotations.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))));
+    let present = optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.as_deref()?.to_owned())));
+    annotations.extend(present);
     let sealed = digest(data, &annotations);
     annotations.insert(secret_keys::CONTENT.to_owned(), sealed);
     annotations
@@ -170,15 +131,15 @@ pub fn all_annotations(
 
 /// The keys that every Secret has. No value ends in a newline: Node's header validation refuses one.
 fn token_data(content: &Content) -> Data {
-    let issued = &content.issued;
-    let token = issued.token.expose();
+    let TokenMetadata { issuer, expires_at, .. } = &content.token_metadata;
+    let token = content.token.expose();
     [
         (secret_keys::ACCESS_TOKEN, token.to_owned()),
-        (secret_keys::AUTHORIZATION, format!("{} {token}", issued.token_type)),
-        (secret_keys::TOKEN_TYPE, issued.token_type.clone()),
-        (secret_keys::EXPIRES_AT, time::to_rfc3339(issued.expires_at)),
-        (secret_keys::SCOPE, issued.scopes.join(" ")),
-        (secret_keys::ISSUER, content.issuer.clone()),
+        (secret_keys::AUTHORIZATION, format!("{BEARER} {token}")),
+        (secret_keys::TOKEN_TYPE, BEARER.to_owned()),
+        (secret_keys::EXPIRES_AT, time::to_rfc3339(*expires_at)),
+        (secret_keys::SCOPE, content.description.scopes.as_deref().unwrap_or_default().to_owned()),
+        (secret_keys::ISSUER, issuer.to_string()),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())))
@@ -211,11 +172,9 @@ pub fn owner(credential: &ITwinServiceCredential) -> Option<OwnerReference> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use chrono::DateTime;
-    use itwin_oauth::sensitive::Sensitive;
-
+mod tests {
     use super::*;
+    use crate::samples::content;
 
     fn credential(change: fn(&mut Value)) -> ITwinServiceCredential {
         let mut value = json!({
@@ -232,30 +191,6 @@ pub(crate) mod tests {
         });
         change(&mut value);
         serde_json::from_value(value).expect("a credential")
-    }
-
-    /// A token that was just issued.
-    pub(crate) fn content() -> Content {
-        let at = |second: i64| DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range");
-        Content {
-            issued: IssuedToken {
-                token: Sensitive::new("secret".to_owned()),
-                token_type: "Bearer".to_owned(),
-                scopes: vec!["a".to_owned(), "b".to_owned()],
-                unnamed_scopes: Vec::new(),
-                issued_at: at(0),
-                expires_at: at(3600),
-            },
-            issuer: "https://ims.example.com".to_owned(),
-            authority: Some("ims".to_owned()),
-            request: "request".to_owned(),
-            client_id: "id".to_owned(),
-            client_fingerprint: "fingerprint".to_owned(),
-            client_version: ObjectVersion::new("uid", "1"),
-            client_reference: Some("client/keys".to_owned()),
-            renewed_for: None,
-            counted: None,
-        }
     }
 
     #[test]

@@ -9,10 +9,8 @@ use chrono::{DateTime, Utc};
 use itwin_oauth::sensitive::Sensitive;
 
 use crate::{
-    desired_secret::Content,
     fingerprint,
-    observed::{Description, TokenMetadata},
-    validate::IssuedToken,
+    token::{Content, Description, TokenMetadata},
 };
 
 /// The token that the Secret held.
@@ -61,13 +59,9 @@ impl LastHeld {
     /// What is remembered of a token that is written.
     #[must_use]
     pub fn written(content: &Content) -> Self {
-        let description = Description {
-            client_id: Some(content.client_id.as_str().into()),
-            scopes: Some(content.issued.scopes.join(" ").into()),
-        };
-        let renewed_for = content.renewed_for.as_deref().map(Arc::from);
-        let record = Record::new(&content.issued.token, description, &content.client_fingerprint, renewed_for);
-        Self { token_metadata: content.token_metadata(), record: Some(record) }
+        let Content { token, token_metadata, description, client_fingerprint, renewed_for, .. } = content;
+        let record = Record::new(token, description.clone(), client_fingerprint, renewed_for.clone());
+        Self { token_metadata: token_metadata.clone(), record: Some(record) }
     }
 
     /// When this token expires, if it is the one; what is stated later of the same token does not count.
@@ -80,25 +74,12 @@ impl LastHeld {
     #[must_use]
     pub fn content(&self, token: &Sensitive) -> Option<Content> {
         let record = self.record.as_ref().filter(|record| record.is_of(token))?;
-        let TokenMetadata { request, issuer, authority, client_reference, client_version, issued_at, expires_at } =
-            &self.token_metadata;
         Some(Content {
-            issued: IssuedToken {
-                token: token.clone(),
-                token_type: "Bearer".to_owned(),
-                scopes: record.description.scopes(),
-                unnamed_scopes: Vec::new(),
-                issued_at: *issued_at,
-                expires_at: *expires_at,
-            },
-            issuer: issuer.to_string(),
-            authority: authority.as_deref().map(str::to_owned),
-            request: request.to_string(),
-            client_id: record.description.client_id.as_deref().unwrap_or_default().to_owned(),
-            client_fingerprint: record.client_fingerprint.to_string(),
-            client_version: client_version.clone(),
-            client_reference: client_reference.as_deref().map(str::to_owned),
-            renewed_for: record.renewed_for.as_deref().map(str::to_owned),
+            token: token.clone(),
+            token_metadata: self.token_metadata.clone(),
+            description: record.description.clone(),
+            client_fingerprint: record.client_fingerprint.clone(),
+            renewed_for: record.renewed_for.clone(),
             counted: None,
         })
     }
@@ -107,16 +88,16 @@ impl LastHeld {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired_secret::tests::content;
+    use crate::samples::content;
 
     #[test]
     fn content_is_what_was_written_for_the_same_token_and_nothing_for_another() {
         let content = content();
         let held = LastHeld::written(&content);
-        let again = held.content(&content.issued.token).expect("the same token");
+        let again = held.content(&content.token).expect("the same token");
         assert_eq!(LastHeld::written(&again), held);
-        assert_eq!(again.issued.scopes, content.issued.scopes);
+        assert_eq!(again.description, content.description);
         assert!(held.content(&Sensitive::new("another".to_owned())).is_none());
-        assert!(LastHeld { record: None, ..held }.content(&content.issued.token).is_none());
+        assert!(LastHeld { record: None, ..held }.content(&content.token).is_none());
     }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::time;
 
 use crate::{
-    observed::{Policy, RenewBefore},
+    policy::{Policy, RenewBefore},
     schedule::{self, Adjustment},
 };
 

@@ -1,13 +1,19 @@
 //! Everything that a decision may depend on, as plain data.
 
-use std::{sync::Arc, time::Duration};
+mod history;
+mod target;
+
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_api::credential::CredentialSpec;
 
+pub use self::{
+    history::{History, Reads},
+    target::{Drift, Form, Held, Integrity, Target},
+};
 use crate::{
-    action::Fetch, failure::Failure, object::ObjectVersion, restart::Restart, retry_key::RetryKey, schedule,
-    withheld::Withheld,
+    failure::Failure, object::ObjectVersion, policy::Policy, restart::Restart, retry_key::RetryKey,
+    token::TokenMetadata,
 };
 
 /// What is known about one credential and its surroundings.
@@ -74,47 +80,6 @@ pub struct Desired {
     pub policy: Policy,
 }
 
-/// No duration of a policy is longer: it is subtracted from the expiry of a token, and no date is before the calendar's.
-const LONGEST_POLICY: TimeDelta = TimeDelta::days(3650);
-
-/// When to renew.
-#[derive(Clone, Copy, Debug)]
-pub struct Policy {
-    /// Time before expiry at which a renewal is wished.
-    pub renew_before: RenewBefore,
-    /// Validity that workloads count on, where the spec sets it; [`schedule::minimum_validity`] has the default.
-    pub minimum_validity: Option<TimeDelta>,
-}
-
-impl Policy {
-    /// The renewal policy of a spec.
-    #[must_use]
-    pub fn new(spec: &CredentialSpec) -> Self {
-        let delta = |duration: Duration| {
-            TimeDelta::from_std(duration).map_or(LONGEST_POLICY, |duration| duration.min(LONGEST_POLICY))
-        };
-        Self {
-            renew_before: match (spec.renew_before, spec.renew_before_percentage) {
-                (Some(duration), _) => RenewBefore::Fixed(delta(duration.into())),
-                (None, Some(percentage)) => RenewBefore::Percentage(percentage),
-                (None, None) => RenewBefore::Default,
-            },
-            minimum_validity: spec.minimum_validity.map(|duration| delta(duration.into())),
-        }
-    }
-}
-
-/// Time before expiry at which a renewal is wished.
-#[derive(Clone, Copy, Debug)]
-pub enum RenewBefore {
-    /// A third of the lifetime.
-    Default,
-    /// A fixed time.
-    Fixed(TimeDelta),
-    /// A percentage of the lifetime.
-    Percentage(i32),
-}
-
 /// The authority that the spec names.
 #[derive(Clone, Debug)]
 pub enum Authority {
@@ -160,206 +125,6 @@ pub enum Client {
     },
 }
 
-/// The Secret to write.
-#[derive(Clone, Debug)]
-pub enum Target {
-    /// Not read yet, or not since it may have changed.
-    Unread {
-        /// The token that it held when it was read last, as far as is known.
-        last: Option<TokenMetadata>,
-    },
-    /// Not read yet, of a credential that nothing was ever reported of: most likely there is none. It is read once
-    /// a request was admitted, so that what waits costs no call.
-    Presumed,
-    /// There is none.
-    Absent,
-    /// There is one that we must not write.
-    NotOwned(Failure),
-    /// There is one that the credential may take over: it was offered, or its owner is gone. No token in it counts.
-    Adoptable(Form),
-    /// There is one that we may write.
-    Ours(Held),
-}
-
-/// A Secret that we may write.
-#[derive(Clone, Debug)]
-pub struct Held {
-    /// What its annotations say about the token in it.
-    pub token_metadata: Option<TokenMetadata>,
-    /// Whether its data is what we wrote.
-    pub data: Integrity,
-    /// What else differs from what it should be.
-    pub drift: Drift,
-    /// Whether it can take a token.
-    pub form: Form,
-}
-
-/// Whether a Secret can take a token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// It was not read, and nothing says that it cannot.
-    Presumed,
-    /// It must be read to find out.
-    Unread,
-    /// It was read and can.
-    Writable,
-    /// It was read and is immutable.
-    Immutable,
-    /// It was read and is of this type.
-    OtherType(Arc<str>),
-}
-
-impl Form {
-    /// Whether the whole Secret was read.
-    #[must_use]
-    pub fn is_read(&self) -> bool {
-        !matches!(self, Self::Presumed | Self::Unread)
-    }
-}
-
-/// Whether a Secret's data is what we wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Integrity {
-    /// No one else wrote it.
-    Verified,
-    /// It may have been changed since it was read last: read it.
-    Unverified,
-    /// Another field manager wrote some of it, or may have: read it.
-    Suspect,
-    /// It differs from what we wrote.
-    Tampered,
-}
-
-impl Integrity {
-    /// Whether a read must show what it is.
-    #[must_use]
-    pub fn is_unread(self) -> bool {
-        matches!(self, Self::Unverified | Self::Suspect)
-    }
-}
-
-/// What of a Secret with a good token differs from what it should be, and is put back without a token request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drift {
-    /// Nothing.
-    None,
-    /// The owner reference, and so whether the Secret outlives the credential; other parts may differ too.
-    Ownership,
-    /// Labels or annotations.
-    Metadata,
-    /// Keys of the data, which must be read for that.
-    Data,
-}
-
-/// What the annotations of a Secret say about the token in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenMetadata {
-    /// Digest of what was requested.
-    pub request: Arc<str>,
-    /// Issuer that it came from.
-    pub issuer: Arc<str>,
-    /// The authority that was named; `None` where an earlier version of the operator did not record it.
-    pub authority: Option<Arc<str>>,
-    /// Digest of the name of the client Secret and of the keys that were read of it; `None` as above.
-    pub client_reference: Option<Arc<str>>,
-    /// Version of the client Secret that it was requested with.
-    pub client_version: ObjectVersion,
-    /// When the request was sent.
-    pub issued_at: DateTime<Utc>,
-    /// When the token expires.
-    pub expires_at: DateTime<Utc>,
-}
-
-impl TokenMetadata {
-    /// The lifetime from the start of the request, never negative.
-    #[must_use]
-    pub fn lifetime(&self) -> TimeDelta {
-        (self.expires_at - self.issued_at).max(TimeDelta::zero())
-    }
-}
-
-/// When the client's credentials expire, as the client Secret says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expires {
-    /// Then.
-    At(DateTime<Utc>),
-    /// What it says is no time.
-    Invalid,
-}
-
-/// Earlier attempts.
-#[derive(Clone, Debug, Default)]
-pub struct History {
-    /// No attempt before this instant, as long as nothing relevant changed.
-    pub not_before: Option<DateTime<Utc>>,
-    /// When a token was requested last.
-    pub requested_at: Option<DateTime<Utc>>,
-    /// No read of this kind before this instant, since the last ones failed.
-    pub reads: Reads<DateTime<Utc>>,
-    /// No revert before this instant.
-    pub revert_not_before: Option<DateTime<Utc>>,
-    /// No token is requested for another spec or client than that of the one that is held before this instant, since
-    /// many were.
-    pub change_not_before: Option<DateTime<Utc>>,
-    /// A Secret that others keep deleting or tampering with is not restored before this instant.
-    pub restore_not_before: Option<DateTime<Utc>>,
-    /// No renewal before this instant: the last one gave no token that would be better.
-    pub renew_not_before: Option<DateTime<Utc>>,
-    /// What of the template is withheld from the Secret, since the API server refuses it.
-    pub withheld: Withheld,
-    /// Nothing is remembered that the token in the Secret could be recognized by, as after a start.
-    pub is_token_unknown: bool,
-    /// The spec names another name or key since the client Secret was read, so that its expiry is not known.
-    pub is_client_expiry_unread: bool,
-    /// The data was trusted at the start for who wrote it, and is to be read once now.
-    pub is_check_due: bool,
-    /// The last read of the data failed.
-    pub is_data_unreadable: bool,
-}
-
-/// Something for each kind of read.
-#[derive(Clone, Debug)]
-pub struct Reads<T> {
-    /// Of the metadata of the Secret to write.
-    pub target: Option<T>,
-    /// Of its data.
-    pub target_data: Option<T>,
-    /// Of the client Secret.
-    pub client: Option<T>,
-}
-
-impl<T> Default for Reads<T> {
-    fn default() -> Self {
-        Self { target: None, target_data: None, client: None }
-    }
-}
-
-impl<T> Reads<T> {
-    /// What belongs to reads of one kind.
-    #[must_use]
-    pub fn of(&self, what: Fetch) -> &Option<T> {
-        match what {
-            Fetch::Target => &self.target,
-            Fetch::TargetData => &self.target_data,
-            Fetch::Client => &self.client,
-        }
-    }
-
-    /// The same, to be changed.
-    pub fn of_mut(&mut self, what: Fetch) -> &mut Option<T> {
-        match what {
-            Fetch::Target => &mut self.target,
-            Fetch::TargetData => &mut self.target_data,
-            Fetch::Client => &mut self.client,
-        }
-    }
-
-    /// All that there are.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        [&self.target, &self.target_data, &self.client].into_iter().flatten()
-    }
-}
-
 impl Authority {
     /// The issuer, if the authority can be asked.
     #[must_use]
@@ -401,7 +166,7 @@ impl ObservedState {
     /// earlier. Where the client changed, its tokens may live for a shorter time.
     #[must_use]
     pub fn held_of_client(&self, now: DateTime<Utc>) -> Option<&TokenMetadata> {
-        let comparable = self.held_for_spec().filter(|held| !schedule::is_of_another_clock(held, now));
+        let comparable = self.held_for_spec().filter(|held| !held.is_of_another_clock(now));
         comparable.filter(|token_metadata| match &self.client {
             Client::Usable { same_as_held: Some(same), .. } => *same,
             // its content is the same, whatever was changed besides
@@ -485,22 +250,5 @@ impl RenewalRequest {
     #[must_use]
     pub fn is_due(&self, now: DateTime<Utc>) -> bool {
         self.not_before.is_none_or(|until| until <= now)
-    }
-}
-
-/// What a token was issued for, as far as no decision needs it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Description {
-    /// Client identifier.
-    pub client_id: Option<Arc<str>>,
-    /// Granted scopes, as RFC 6749, section 3.3 writes them.
-    pub scopes: Option<Arc<str>>,
-}
-
-impl Description {
-    /// The granted scopes, one by one.
-    #[must_use]
-    pub fn scopes(&self) -> Vec<String> {
-        self.scopes.iter().flat_map(|scopes| scopes.split_ascii_whitespace()).map(str::to_owned).collect()
     }
 }

@@ -5,15 +5,11 @@
 //! its UID. A Secret that a deleted credential left behind carries the namespace and name, and a UID that no credential
 //! has.
 
+mod messages;
+
 use std::sync::Arc;
 
-use itwin_api::conditions::Reason;
-
 use crate::failure::Failure;
-
-/// The longest part of a name that a message repeats: the maximum length of an object name, in characters. The API
-/// server does not limit the name in an owner reference.
-const SHOWN_MAX: usize = 253;
 
 /// Namespace and name of a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,111 +114,37 @@ pub fn owner(
     let Some(uid) = ownership.owner_uid() else {
         return match ownership.adopt.as_deref() {
             Some(adopt) if adopt == ours.name => Owner::Adoptable,
-            _ => Owner::Other(without_owner(secret, ours)),
+            _ => Owner::Other(messages::without_owner(secret, ours)),
         };
     };
     if uid == ours.uid {
         return Owner::Us;
     }
     match &ownership.controller {
-        Some(controller) if *controller.kind != *OUR_KIND => return Owner::Other(controlled(secret, controller)),
+        Some(controller) if *controller.kind != *OUR_KIND => {
+            return Owner::Other(messages::controlled(secret, controller));
+        }
         _ => {}
     }
     if let Some(existing) = find(uid) {
-        return Owner::Other(owned(secret, ours, &existing, ownership.owner.as_ref()));
+        return Owner::Other(messages::owned(secret, ours, &existing, ownership.owner.as_ref()));
     }
     let is_our_name = ours.is_named_by(ownership.owner.as_ref());
     match &ownership.controller {
         // garbage collection will delete it; a reference to another name was set by someone else
         Some(controller) if is_our_name && *controller.name == *ours.name => Owner::Adoptable,
-        Some(controller) => Owner::Other(of_missing_controller(secret, ours, controller, ownership.owner.as_ref())),
-        None if is_our_name || ownership.adopt.as_deref() == Some(ours.name) => Owner::Adoptable,
-        None => Owner::Other(left_behind(secret, ours, ownership.owner.as_ref())),
-    }
-}
-
-fn not_owned(message: String) -> Failure {
-    Failure::new(Reason::SecretNotOwned, message)
-}
-
-fn without_owner(secret: &str, ours: &Writer<'_>) -> Failure {
-    not_owned(format!(
-        "Secret {secret} exists and is not owned by this credential: delete it, or {}",
-        adopt(secret, ours)
-    ))
-}
-
-fn controlled(secret: &str, controller: &Controller) -> Failure {
-    let kind = controller.kind.rsplit('/').next().unwrap_or_default();
-    not_owned(format!(
-        "Secret {secret} is controlled by {} {}: set spec.secretName to another name in a new credential, or delete that \
-         owner",
-        shown(kind),
-        shown(&controller.name)
-    ))
-}
-
-/// The owner exists. An owner in another namespace is named only if the Secret itself names it.
-fn owned(secret: &str, ours: &Writer<'_>, existing: &Named, owner: Option<&Named>) -> Failure {
-    if *existing.namespace != *ours.namespace {
-        return copy(secret, owner.filter(|owner| *owner == existing));
-    }
-    not_owned(format!(
-        "Secret {secret} belongs to ITwinServiceCredential {}, which exists: set spec.secretName to another name in a new \
-         credential, or delete that one",
-        existing.name
-    ))
-}
-
-fn copy(secret: &str, of: Option<&Named>) -> Failure {
-    let of = match of {
-        Some(Named { namespace, name }) => format!("ITwinServiceCredential {namespace}/{name}"),
-        None => "an ITwinServiceCredential in another namespace".to_owned(),
-    };
-    not_owned(format!(
-        "Secret {secret} is a copy of the Secret of {of}: delete it, and this credential creates its own, or set \
-         spec.secretName to another name in a new credential"
-    ))
-}
-
-/// The controller is a credential that no longer exists and whose name does not match.
-fn of_missing_controller(secret: &str, ours: &Writer<'_>, controller: &Controller, owner: Option<&Named>) -> Failure {
-    if let Some(owner) = owner.filter(|owner| *owner.namespace != *ours.namespace) {
-        return copy(secret, Some(owner));
-    }
-    not_owned(format!(
-        "Secret {secret} is controlled by an ITwinServiceCredential {} that does not exist in this namespace: delete the \
-         Secret, and this credential creates its own",
-        shown(&controller.name)
-    ))
-}
-
-fn left_behind(secret: &str, ours: &Writer<'_>, owner: Option<&Named>) -> Failure {
-    let what = match owner {
-        Some(Named { namespace, name }) if **namespace != *ours.namespace => {
-            format!("is a copy of the Secret of ITwinServiceCredential {namespace}/{name}")
+        Some(controller) => {
+            Owner::Other(messages::of_missing_controller(secret, ours, controller, ownership.owner.as_ref()))
         }
-        Some(owner) => format!("was left behind by ITwinServiceCredential {}", owner.name),
-        None => "was left behind by a credential that it does not name".to_owned(),
-    };
-    not_owned(format!("Secret {secret} {what}: delete it, or {}", adopt(secret, ours)))
-}
-
-/// How a credential adopts a Secret, and what becomes of it then.
-fn adopt(secret: &str, ours: &Writer<'_>) -> String {
-    format!(
-        "let this credential adopt it with 'kubectl annotate secret {secret} credentials.itwin.dev/adopt={}': its other \
-         keys are then removed, and it is deleted with the credential unless spec.deletionPolicy is Retain",
-        ours.name
-    )
-}
-
-fn shown(name: &str) -> &str {
-    name.char_indices().nth(SHOWN_MAX).map_or(name, |(end, _)| &name[..end])
+        None if is_our_name || ownership.adopt.as_deref() == Some(ours.name) => Owner::Adoptable,
+        None => Owner::Other(messages::left_behind(secret, ours, ownership.owner.as_ref())),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use itwin_api::conditions::Reason;
+
     use super::*;
 
     const OURS: Writer<'static> = Writer { namespace: "team-a", name: "mine", uid: "uid-1" };

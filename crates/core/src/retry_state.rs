@@ -23,17 +23,18 @@ use self::{
     spec::{AskedWait, Edits},
 };
 use crate::{
+    client_expiry::Expires,
     conflict::Reverts,
-    desired_secret::Content,
     failure::Failure,
     fingerprint,
     last_held::LastHeld,
     object::ObjectVersion,
-    observed::{Expires, Reads, TokenMetadata},
+    observed::Reads,
     restart::Restarts,
     retry_key::RetryKey,
     status,
     streak::Streak,
+    token::{Content, TokenMetadata},
 };
 
 /// After a start the backoff of an earlier process is obeyed for at most this long, since no one knows what was fixed

@@ -7,7 +7,11 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::digest;
 
-use super::observed::{ObservedState, Policy, RenewBefore, TokenMetadata};
+use crate::{
+    observed::ObservedState,
+    policy::{Policy, RenewBefore},
+    token::TokenMetadata,
+};
 
 /// By default, a token is renewed when this fraction of its lifetime remains: 1/3.
 const DEFAULT_FRACTION: i32 = 3;
@@ -96,16 +100,6 @@ pub fn renew_at(token_metadata: &TokenMetadata, policy: &Policy, uid: &str) -> D
     let lifetime = token_metadata.lifetime();
     let desired = token_metadata.expires_at - renew_before(policy, lifetime) - jitter(lifetime, uid);
     desired.max(token_metadata.issued_at + FLOOR)
-}
-
-/// How far ahead of this clock the request for a token may have been sent: the clocks of two nodes differ a little.
-const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
-
-/// Whether the token was requested while a clock was ahead of this one: no one knows when it expires, so that it is
-/// renewed now, and a new one need not outlive it.
-#[must_use]
-pub fn is_of_another_clock(token_metadata: &TokenMetadata, now: DateTime<Utc>) -> bool {
-    token_metadata.issued_at > now + CLOCK_TOLERANCE
 }
 
 /// The wait after the authorization server returned the token that the Secret holds, which is valid for `left`: an eighth
@@ -256,14 +250,6 @@ mod tests {
             let at = renew_at(&token_metadata(lifetime), &policy(RenewBefore::Default, 300), "uid");
             assert!(at >= token_metadata(lifetime).issued_at + FLOOR, "{lifetime} s");
         }
-    }
-
-    #[test]
-    fn token_that_was_requested_in_the_future_is_of_another_clock() {
-        assert_eq!(
-            [-61, -60, 0].map(|second| is_of_another_clock(&token_metadata(3600), at(second))),
-            [true, false, false]
-        );
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 //! Only the source of a template determines whether it is valid, and it is validated before a token is requested. No
 //! value affects it, so that no condition depends on a token.
 
+mod filter;
 mod grammar;
 
 use std::collections::BTreeMap;

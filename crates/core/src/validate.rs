@@ -15,9 +15,12 @@ use itwin_api::{
     limits::{self, SCOPE_MAX},
     time,
 };
-use itwin_oauth::{jwt::VerifiedClaims, sensitive::Sensitive, token::TokenResponse};
+use itwin_oauth::{jwt::VerifiedClaims, token::TokenResponse};
 
-use crate::{last_held::LastHeld, observed::TokenMetadata};
+use crate::{
+    last_held::LastHeld,
+    token::{BEARER, IssuedToken, TokenMetadata},
+};
 
 // what the schema and the Secret hold is what the protocol reads
 const _: () = assert!(
@@ -28,25 +31,6 @@ const _: () = assert!(
 
 /// A lifetime above this is no statement about the token: 10 years, in seconds.
 const ABSURD_SECONDS: i64 = 10 * 365 * 24 * 3600;
-/// The one type of token that is written (RFC 6750).
-const BEARER: &str = "Bearer";
-
-/// A token worth writing.
-#[derive(Clone)]
-pub struct IssuedToken {
-    /// The access token.
-    pub token: Sensitive,
-    /// Its type, `Bearer`.
-    pub token_type: String,
-    /// Granted scopes.
-    pub scopes: Vec<String>,
-    /// Requested scopes that neither the token nor the response names; only where that is tolerated.
-    pub unnamed_scopes: Vec<String>,
-    /// When the request was sent, in whole seconds.
-    pub issued_at: DateTime<Utc>,
-    /// When the token expires, in whole seconds, rounded down.
-    pub expires_at: DateTime<Utc>,
-}
 
 /// What a token response is validated against.
 #[derive(Clone, Copy)]
@@ -151,7 +135,6 @@ pub fn validate(
     let issued_at = same.map_or(response.sent_at, |same| same.token_metadata.issued_at.min(response.sent_at));
     Ok(IssuedToken {
         token: response.access_token,
-        token_type: BEARER.to_owned(),
         scopes,
         unnamed_scopes,
         issued_at: time::whole_seconds(issued_at),

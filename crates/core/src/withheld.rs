@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use itwin_api::credential::{ITwinServiceCredential, SecretTemplate};
 
-use crate::messages::CallFailure;
+use crate::call_failure::CallFailure;
 
 /// The parts that are withheld.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -31,8 +31,13 @@ pub(crate) fn object(object: &Value) -> Answer {
 
 /// An answer with a `Status`.
 pub(crate) fn failure(code: u16, reason: &str) -> Answer {
+    status(code, reason, &format!("the server says {reason}"))
+}
+
+/// The same with this message.
+pub(crate) fn status(code: u16, reason: &str, message: &str) -> Answer {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                        "message": format!("the server says {reason}"), "reason": reason, "code": code});
+                        "message": message, "reason": reason, "code": code});
     (code, status.to_string().into_bytes())
 }
 

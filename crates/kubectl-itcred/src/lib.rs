@@ -19,6 +19,7 @@ pub mod plain;
 pub mod problem;
 pub mod renewal;
 pub mod rotation;
+pub mod secret_input;
 pub mod session;
 pub mod span;
 pub mod table;

@@ -7,8 +7,8 @@ use itwin_api::{
     time,
 };
 use itwin_core::{
-    observed::Expires,
-    status::{ClientExpiry, holds as holds_in},
+    client_expiry::{ClientExpiry, Expires},
+    status::holds as holds_in,
 };
 use serde::Serialize;
 

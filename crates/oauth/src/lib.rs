@@ -8,6 +8,7 @@
 pub mod assertion;
 mod der;
 pub mod discovery;
+mod error_code;
 mod json;
 pub mod jwt;
 pub mod key_set;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
 
-use crate::{limits::RETRY_AFTER_MAX, tls::TlsError, token::ErrorCode};
+use crate::{error_code::ErrorCode, limits::RETRY_AFTER_MAX, tls::TlsError};
 
 /// The longest token response or error that is read, in bytes: a token response has about 2 KiB.
 pub const BODY_MAX: usize = 64 * 1024;

@@ -17,10 +17,12 @@ pub mod namespace;
 pub mod node;
 pub mod objects;
 pub mod operator;
+pub mod packages;
 pub mod process;
 pub mod setup;
 pub mod tools;
 pub mod tunnels;
+pub mod version;
 pub mod webhook;
 
 use std::{
@@ -65,6 +67,8 @@ pub struct Testbed {
     pub promtool: PathBuf,
     /// The Lua interpreter that Argo CD runs health checks with.
     pub lua: PathBuf,
+    /// Folder with krew, which installs plugins of kubectl, and with what checks its manifests.
+    pub krew: PathBuf,
     /// The authorization server.
     pub authority: authority::Authority,
     /// The faulty authority, for faults that a real server cannot cause.
@@ -73,6 +77,10 @@ pub struct Testbed {
     pub packages: PathBuf,
     /// Where Keycloak is unpacked, or why it is not there.
     pub keycloak: std::result::Result<PathBuf, String>,
+    /// Where Envoy is, or why it is not there.
+    pub envoy: std::result::Result<PathBuf, String>,
+    /// The folder of the packages of iTwin.js, or why it is not there.
+    pub itwin_js: std::result::Result<PathBuf, String>,
     /// The container runtime of the node; none without a node.
     pub runtime: Option<node::runtime::Runtime>,
 }

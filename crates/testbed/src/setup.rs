@@ -17,7 +17,7 @@ use crate::{
     eventually,
     faults::Faults,
     node::{self, Node},
-    output,
+    output, packages,
     process::Process,
     project,
     tools::{self, Needs, Tools},
@@ -93,11 +93,11 @@ impl Running {
             (_, _, None) => Needs::Cluster,
         };
         let tools = Tools::ready(needs).await?;
-        // pods have no use for it
-        let keycloak = match (needs, with_node) {
-            (Needs::Tests, false) => tools::keycloak().await.map_err(|error| format!("{error:#}")),
-            _ => Err("it is there for `testbed run` alone".to_owned()),
-        };
+        // pods have no use for them
+        let is_run = needs == Needs::Tests && !with_node;
+        let keycloak = if_run(is_run, tools::keycloak()).await;
+        let envoy = if_run(is_run, packages::envoy()).await;
+        let itwin_js = if_run(is_run, packages::itwin_js()).await;
         let directory = tempfile::Builder::new().prefix("testbed-").tempdir()?;
         if with_node {
             node::prepare(directory.path()).await?;
@@ -128,11 +128,14 @@ impl Running {
             amtool: tools.amtool(),
             promtool: tools.promtool(),
             lua: tools.lua(),
+            krew: tools.krew(),
             packages: tools.authority.clone(),
             kubeconfig,
             authority,
             faults,
             keycloak,
+            envoy,
+            itwin_js,
             runtime: None,
         };
         let running_node = match &control_plane {
@@ -173,6 +176,14 @@ impl Running {
     pub fn variable(&self) -> (&'static str, &Path) {
         (VARIABLE, &self.description)
     }
+}
+
+/// What single tests need, or why it is not there.
+async fn if_run(is_run: bool, ready: impl Future<Output = Result<PathBuf>>) -> Result<PathBuf, String> {
+    if !is_run {
+        return Err("it is there for `testbed run` alone".to_owned());
+    }
+    ready.await.map_err(|error| format!("{error:#}"))
 }
 
 /// A control plane for one test, with the chart installed and the authorization servers of the test's testbed.

@@ -45,6 +45,11 @@ const ALERTMANAGER: [(&str, &str, &str); 1] = [("github.com/prometheus/alertmana
 const PROMETHEUS_TAGS: &str = "remove_all_sd";
 /// The same for the Go module `tools/lua`: the interpreter that Argo CD runs health checks with.
 const LUA: [(&str, &str, &str); 1] = [("github.com/yuin/gopher-lua/cmd/glua", "glua", "5 seconds")];
+/// The same for the Go module `tools/krew`: krew, and what checks a plugin before krew offers it.
+const KREW: [(&str, &str, &str); 2] = [
+    ("sigs.k8s.io/krew/cmd/krew", "krew", "1 minute"),
+    ("sigs.k8s.io/krew/cmd/validate-krew-manifest", "validate-krew-manifest", "5 seconds"),
+];
 /// The same for the Go module `tools/node`.
 const NODE: [(&str, &str, &str); 3] = [
     ("k8s.io/kubernetes/cmd/kubelet", "kubelet", "1 minute"),
@@ -90,6 +95,7 @@ pub struct Tools {
     prometheus: PathBuf,
     alertmanager: PathBuf,
     lua: PathBuf,
+    krew: PathBuf,
     /// The authorization server with its packages.
     pub authority: PathBuf,
 }
@@ -112,6 +118,7 @@ impl Tools {
             module("alertmanager", &ALERTMANAGER, ""),
             module("prometheus", &PROMETHEUS, PROMETHEUS_TAGS),
             module("lua", &LUA, ""),
+            module("krew", &KREW, ""),
         ];
         let (control_plane_built, of_tests_built) = match needs {
             Needs::Clients => (&[][..], &[][..]),
@@ -129,7 +136,7 @@ impl Tools {
         let ((), authority) = tokio::try_join!(build(control_plane_built, &cache), authority)?;
         let [etcd, kubernetes] = control_plane.map(|module| module.built(&cache));
         let [_, helm] = clients.map(|module| module.built(&cache));
-        let [helm3, alertmanager, prometheus, lua] = of_tests.map(|module| module.built(&cache));
+        let [helm3, alertmanager, prometheus, lua, krew] = of_tests.map(|module| module.built(&cache));
         Ok(Self {
             etcd: etcd?,
             kubernetes: kubernetes?,
@@ -138,6 +145,7 @@ impl Tools {
             prometheus: prometheus?,
             alertmanager: alertmanager?,
             lua: lua?,
+            krew: krew?,
             authority,
         })
     }
@@ -176,6 +184,12 @@ impl Tools {
     #[must_use]
     pub fn lua(&self) -> PathBuf {
         self.lua.join("glua")
+    }
+
+    /// The folder of krew, and of what checks its manifests.
+    #[must_use]
+    pub fn krew(&self) -> PathBuf {
+        self.krew.clone()
     }
 }
 
@@ -256,7 +270,7 @@ async fn fetch_keycloak(folder: &Path) -> Result<()> {
 }
 
 /// The cache, locked while the file is open: two runs that start together must not build into one folder.
-fn locked_cache() -> Result<(PathBuf, File)> {
+pub(crate) fn locked_cache() -> Result<(PathBuf, File)> {
     let cache = cache()?;
     std::fs::create_dir_all(&cache)?;
     let lock = File::create(cache.join("lock"))?;
@@ -304,7 +318,7 @@ fn cache() -> Result<PathBuf> {
 }
 
 /// The folder in the cache for what these files pin.
-fn pinned(cache: &Path, module: &Path, files: &[&str]) -> Result<PathBuf> {
+pub(crate) fn pinned(cache: &Path, module: &Path, files: &[&str]) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     for file in files {
         std::fs::read(module.join(file))

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use testbed::namespace::Namespace;
+use testbed::{namespace::Namespace, version::has_selectable_fields};
 
 /// The response of the API server to an object: `Ok` if it would accept it.
 async fn verdict(namespace: &Namespace, object: &Value) -> Result<(), String> {
@@ -325,6 +325,25 @@ async fn authority_rules() -> Result<()> {
         ],
     )
     .await
+}
+
+#[tokio::test]
+async fn credentials_are_selected_by_their_authority_and_secret() -> Result<()> {
+    let namespace = Namespace::new("selected").await?;
+    if !has_selectable_fields(&namespace.testbed).await? {
+        return namespace.testbed.skip("field selectors of credentials", "Kubernetes has them from 1.31 on");
+    }
+    for (name, secret) in [("one", "first"), ("two", "second")] {
+        namespace.apply(&namespace.credential(name, &json!({"secretName": secret}))).await?;
+    }
+    let selected = async |selector: &str| {
+        let names = ["-o", "jsonpath={.items[*].metadata.name}"];
+        namespace.kubectl(&[&["get", "itcred", "--field-selector", selector], &names[..]].concat()).await
+    };
+    assert_eq!(selected("spec.secretName=second").await?, "two");
+    assert_eq!(selected(&format!("spec.authorityRef.name={}", namespace.name)).await?, "one two");
+    assert_eq!(selected("spec.authorityRef.name=another").await?, "");
+    Ok(())
 }
 
 #[tokio::test]

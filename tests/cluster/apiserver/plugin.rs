@@ -17,7 +17,7 @@ use tokio::{
 use crate::fixture::{Fixture, NAME, PATIENCE, PROGRAM};
 
 /// The limit of one command, which includes the start of a process on a busy machine.
-const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// What a command printed, and how it ended.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Ran {
 }
 
 /// The plugin, next to the operator.
-fn plugin() -> Result<PathBuf> {
+pub fn plugin() -> Result<PathBuf> {
     let plugin = Path::new(PROGRAM).with_file_name("kubectl-itcred");
     ensure!(plugin.exists(), "{} does not exist: cargo build --workspace", plugin.display());
     Ok(plugin)

@@ -6,7 +6,8 @@ use itwin_api::conditions::Reason;
 use super::*;
 use crate::{
     failure::Failure,
-    observed::{Desired, Drift, History, Policy, RenewBefore, RenewalRequest},
+    observed::{Desired, Drift, History, RenewalRequest},
+    policy::{Policy, RenewBefore},
 };
 
 const ISSUER: &str = "https://ims.example.com";

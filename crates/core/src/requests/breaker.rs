@@ -5,24 +5,30 @@
 //! that no tenant can open it for others. Without it, ten thousand credentials would overload a server that is down,
 //! despite a backoff each (external-secrets/external-secrets#6728).
 
+mod circuit;
+mod server_wait;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use itwin_api::conditions::Reason;
 
-use super::{Now, Outcome, Requester};
+pub use self::server_wait::ServerWait;
+use self::{
+    circuit::{Circuit, OPEN},
+    server_wait::SERVER_WAIT_MAX,
+};
+use super::request::{Now, Outcome, Requester};
 use crate::{failure::Failure, object::ObjectVersion};
 
 /// Consecutive failures that open a circuit: more than an occasional failure, and few enough to relieve a server soon.
 const THRESHOLD: u32 = 5;
-/// The first and the longest open interval. The interval doubles with each failed probe.
-const OPEN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
-/// The longest wait that a server may ask all its clients for.
-const SERVER_WAIT_MAX: TimeDelta = TimeDelta::hours(1);
 /// The number of failing clients that are remembered. Beyond it, those of the namespace with most of them are
 /// forgotten.
 const FAILING_MAX: usize = 4096;
@@ -57,29 +63,6 @@ struct Failing {
 struct Outages {
     failures: u32,
     clients: HashSet<Requester>,
-}
-
-/// An open circuit.
-#[derive(Clone, Copy, Debug)]
-struct Circuit {
-    until: Instant,
-    interval: Duration,
-    reason: Reason,
-    is_probing: bool,
-    last_probe: Instant,
-}
-
-/// A wait that the server asked all its clients for (`Retry-After`, RFC 9110 section 10.2.3).
-#[derive(Clone, Copy, Debug)]
-pub struct ServerWait {
-    /// When the first of consecutive waits began.
-    first: Instant,
-    /// When the server asked for it.
-    pub since: Now,
-    /// The end of the wait.
-    pub until: Instant,
-    /// Why the server asked for it.
-    pub reason: Reason,
 }
 
 /// A completed request.
@@ -119,18 +102,6 @@ pub enum Change {
     Opened,
     /// The circuit of the server closed.
     Closed,
-}
-
-impl Circuit {
-    fn open(now: Instant, interval: Duration, reason: Reason) -> Self {
-        Self { until: now + interval, interval, reason, is_probing: false, last_probe: now }
-    }
-
-    /// The circuit after a failure with this reason; `None` if the request was not a probe but was sent before the
-    /// circuit opened.
-    fn after_failure(self, is_probe: bool, now: Instant, reason: Reason) -> Option<Self> {
-        (is_probe && self.is_probing).then(|| Self::open(now, (self.interval * 2).min(OPEN.1), reason))
-    }
 }
 
 impl Breaker {
@@ -355,16 +326,6 @@ impl Breaker {
     }
 }
 
-impl ServerWait {
-    /// When a request may be sent despite the wait: after half of the remaining validity of its token.
-    #[must_use]
-    pub fn allows(&self, deadline: DateTime<Utc>) -> Instant {
-        let left = (deadline - self.since.wall).max(TimeDelta::zero());
-        let half = (left / 2).to_std().unwrap_or_default();
-        if half.is_zero() { self.until } else { (self.since.monotonic + half).min(self.until) }
-    }
-}
-
 /// The namespace with most of these clients.
 fn most_frequent<'a>(clients: impl Iterator<Item = &'a Requester>) -> Option<Arc<str>> {
     let mut counts: HashMap<&Arc<str>, usize> = HashMap::new();
@@ -375,241 +336,4 @@ fn most_frequent<'a>(clients: impl Iterator<Item = &'a Requester>) -> Option<Arc
 /// Whether a response with this reason affects all requests of the client, regardless of what they request.
 fn affects_the_client(reason: Reason) -> bool {
     matches!(reason, Reason::InvalidClient | Reason::UnauthorizedClient | Reason::ServerError)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn client(namespace: &str, secret: &str) -> Requester {
-        Requester { namespace: namespace.into(), secret: secret.into() }
-    }
-
-    struct Scene {
-        breaker: Breaker,
-        start: Instant,
-        waiting: HashMap<Requester, usize>,
-    }
-
-    impl Scene {
-        fn with(clients: &[&Requester]) -> Self {
-            let waiting = clients.iter().map(|client| ((*client).clone(), 1)).collect();
-            Self { breaker: Breaker::default(), start: Instant::now(), waiting }
-        }
-
-        fn at(&self, millisecond: u64) -> Now {
-            let wall = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
-            let passed = Duration::from_millis(millisecond);
-            Now { wall: wall + passed, monotonic: self.start + passed }
-        }
-
-        fn record(&mut self, client: &Requester, outcome: &Outcome, millisecond: u64) -> Change {
-            let now = self.at(millisecond);
-            // a request that is sent while a circuit is open is a probe
-            let ended = Ended { requester: client, version: None, is_probe: true };
-            self.breaker.record(ended, outcome, now, &self.waiting)
-        }
-
-        fn fail(&mut self, client: &Requester, reason: Reason, times: u32) {
-            for _ in 0..times {
-                self.record(client, &failed(reason), 0);
-            }
-        }
-
-        fn is_open(&self) -> bool {
-            self.breaker.open_reason().is_some()
-        }
-    }
-
-    fn failed(reason: Reason) -> Outcome {
-        let is_outage = matches!(reason, Reason::Timeout | Reason::ConnectionFailed | Reason::ServerError);
-        Outcome::Failed { failure: Failure::new(reason, "because"), server_wait: None, is_outage }
-    }
-
-    #[test]
-    fn failures_of_one_client_open_only_its_own_circuit() {
-        let (bad, good) = (client("a", "bad"), client("b", "good"));
-        let mut scene = Scene::with(&[&bad, &good]);
-        scene.record(&good, &Outcome::Succeeded, 0);
-        scene.fail(&bad, Reason::ServerError, 100);
-        assert!(!scene.is_open());
-        assert!(scene.breaker.client_open_until(&bad, scene.at(1).monotonic).is_some());
-        assert!(scene.breaker.client_open_until(&good, scene.at(1).monotonic).is_none());
-    }
-
-    #[test]
-    fn failing_clients_of_one_namespace_do_not_open_the_circuit_for_others() {
-        let clients: Vec<_> = (0..50).map(|n| client("a", &format!("bad-{n}"))).collect();
-        let good = client("b", "good");
-        let mut all: Vec<&Requester> = clients.iter().collect();
-        all.push(&good);
-        let mut scene = Scene::with(&all);
-        clients.iter().for_each(|bad| scene.fail(bad, Reason::Timeout, 3));
-        assert!(!scene.is_open(), "the neighbor requested nothing yet");
-        scene.record(&good, &Outcome::Succeeded, 0);
-        clients.iter().for_each(|bad| scene.fail(bad, Reason::Timeout, 3));
-        assert!(!scene.is_open(), "nor after its success");
-    }
-
-    #[test]
-    fn circuit_of_the_server_opens_if_two_successful_clients_fail_or_the_only_one() {
-        let (one, other) = (client("a", "one"), client("a", "other"));
-        let mut scene = Scene::with(&[&one, &other]);
-        scene.record(&one, &Outcome::Succeeded, 0);
-        scene.record(&other, &Outcome::Succeeded, 0);
-        scene.fail(&one, Reason::ConnectionFailed, 4);
-        assert!(!scene.is_open());
-        scene.fail(&other, Reason::ConnectionFailed, 1);
-        assert!(scene.is_open());
-
-        let mut scene = Scene::with(&[&one]);
-        scene.fail(&one, Reason::ConnectionFailed, 5);
-        assert!(scene.is_open(), "the only client");
-    }
-
-    #[test]
-    fn successful_clients_of_one_tenant_that_start_to_fail_do_not_open_the_circuit_for_others() {
-        let (one, other, neighbor) = (client("a", "one"), client("a", "other"), client("b", "neighbor"));
-        let mut scene = Scene::with(&[&one, &other, &neighbor]);
-        scene.record(&one, &Outcome::Succeeded, 0);
-        scene.fail(&one, Reason::ServerError, 50);
-        assert!(!scene.is_open(), "the neighbor waits, so this client is not the only one");
-        let mut scene = Scene::with(&[&one, &other, &neighbor]);
-        for client in [&one, &other, &neighbor] {
-            scene.record(client, &Outcome::Succeeded, 0);
-        }
-        scene.fail(&one, Reason::ServerError, 50);
-        scene.fail(&other, Reason::ServerError, 50);
-        assert!(!scene.is_open(), "both belong to one tenant");
-        scene.fail(&neighbor, Reason::ServerError, 1);
-        assert!(scene.is_open());
-    }
-
-    #[test]
-    fn circuits_of_clients_that_opened_during_an_outage_close_with_the_circuit_of_the_server() {
-        let (one, other) = (client("a", "one"), client("b", "other"));
-        let mut scene = Scene::with(&[&one, &other]);
-        scene.fail(&one, Reason::Timeout, 5);
-        scene.fail(&other, Reason::Timeout, 5);
-        assert!(scene.is_open() && scene.breaker.client_open_until(&other, scene.start).is_some());
-        assert_eq!(scene.record(&one, &Outcome::Succeeded, 3000), Change::Closed);
-        let now = scene.at(3000).monotonic;
-        assert!(scene.breaker.client_open_until(&other, now).is_none());
-        scene.record(&other, &failed(Reason::Timeout), 3000);
-        assert!(scene.breaker.client_open_until(&other, now).is_some(), "one failure of its own is enough");
-    }
-
-    #[test]
-    fn consecutive_server_waits_last_at_most_an_hour_in_total() {
-        let one = client("a", "one");
-        let mut scene = Scene::with(&[&one]);
-        let asked = Outcome::Failed {
-            failure: Failure::new(Reason::RateLimited, "because"),
-            server_wait: Some(TimeDelta::hours(1)),
-            is_outage: false,
-        };
-        for minute in 0..59 {
-            scene.record(&one, &asked, minute * 60_000);
-        }
-        let wait = scene.breaker.server_wait_until(scene.at(59 * 60_000).monotonic).expect("a wait");
-        assert_eq!(wait.until, scene.at(3_600_000).monotonic);
-    }
-
-    #[test]
-    fn client_that_fails_while_others_succeed_no_longer_counts_as_successful() {
-        let (one, other, good) = (client("a", "one"), client("c", "other"), client("b", "good"));
-        let mut scene = Scene::with(&[&one, &other, &good]);
-        for client in [&one, &other, &good] {
-            scene.record(client, &Outcome::Succeeded, 0);
-        }
-        scene.fail(&one, Reason::ServerError, 4);
-        scene.fail(&other, Reason::ServerError, 1);
-        assert!(scene.is_open(), "two successful clients fail");
-        assert_eq!(scene.record(&good, &Outcome::Succeeded, 1), Change::Closed);
-        scene.fail(&one, Reason::ServerError, 50);
-        scene.fail(&other, Reason::ServerError, 50);
-        assert!(!scene.is_open(), "they have not succeeded since");
-    }
-
-    #[test]
-    fn rejections_never_open_the_circuit_of_the_server_and_that_of_a_client_only_if_they_affect_the_client() {
-        let one = client("a", "one");
-        let mut scene = Scene::with(&[&one]);
-        scene.fail(&one, Reason::InvalidScope, 50);
-        assert!(scene.breaker.client_open_until(&one, scene.start).is_none());
-        scene.fail(&one, Reason::InvalidClient, 5);
-        assert!(!scene.is_open());
-        let (_, failure) = scene.breaker.client_open_until(&one, scene.start).expect("its circuit is open");
-        assert_eq!(failure.reason, Reason::InvalidClient);
-        assert!(scene.breaker.client_changed(&one, Some(&"another version".into())));
-        assert!(scene.breaker.client_open_until(&one, scene.start).is_none(), "another client");
-    }
-
-    #[test]
-    fn server_error_with_an_oauth_error_opens_only_the_circuit_of_the_client() {
-        let one = client("a", "one");
-        let mut scene = Scene::with(&[&one]);
-        let failure = Failure::new(Reason::ServerError, "because");
-        for _ in 0..10 {
-            scene.record(&one, &Outcome::Failed { failure: failure.clone(), server_wait: None, is_outage: false }, 0);
-        }
-        assert!(!scene.is_open() && scene.breaker.client_open_until(&one, scene.start).is_some());
-    }
-
-    #[test]
-    fn probes_pass_one_at_a_time_and_open_intervals_grow_to_their_limit() {
-        let one = client("a", "one");
-        let mut scene = Scene::with(&[&one]);
-        scene.fail(&one, Reason::Timeout, 5);
-        let (mut now, mut last, mut gaps) = (0, 0, Vec::new());
-        while gaps.len() < 8 {
-            now += 1000;
-            if scene.breaker.gate(scene.at(now).monotonic) == Gate::HalfOpen {
-                scene.breaker.admitted(&one, scene.at(now).monotonic);
-                assert_eq!(
-                    scene.breaker.gate(scene.at(now).monotonic),
-                    Gate::Open { until: None, urgent_from: None },
-                    "one at a time"
-                );
-                scene.record(&one, &failed(Reason::Timeout), now);
-                gaps.push((now - last) / 1000);
-                last = now;
-            }
-        }
-        assert_eq!(gaps, [2, 4, 8, 16, 30, 30, 30, 30]);
-        assert_eq!(scene.record(&one, &Outcome::Succeeded, now), Change::Closed);
-        assert_eq!(scene.record(&one, &Outcome::Succeeded, now), Change::None, "once");
-    }
-
-    #[test]
-    fn probe_that_was_not_sent_leaves_the_circuit_half_open() {
-        let one = client("a", "one");
-        let mut scene = Scene::with(&[&one]);
-        scene.fail(&one, Reason::Timeout, 5);
-        let later = scene.at(3000).monotonic;
-        scene.breaker.admitted(&one, later);
-        scene.record(&one, &Outcome::NotSent, 3000);
-        assert_eq!(scene.breaker.gate(later), Gate::HalfOpen);
-        assert!(scene.breaker.client_open_until(&one, later).is_none());
-    }
-
-    #[test]
-    fn retry_after_applies_to_all_clients_up_to_half_of_the_remaining_validity_and_an_hour() {
-        let one = client("a", "one");
-        let mut scene = Scene::with(&[&one]);
-        let asked = |hours| Outcome::Failed {
-            failure: Failure::new(Reason::RateLimited, "because"),
-            server_wait: Some(TimeDelta::hours(hours)),
-            is_outage: false,
-        };
-        scene.record(&one, &asked(400), 0);
-        let now = scene.at(0);
-        let wait = *scene.breaker.server_wait_until(now.monotonic).expect("a wait");
-        assert_eq!(wait.until, now.monotonic + Duration::from_secs(3600));
-        assert_eq!(wait.allows(now.wall + TimeDelta::seconds(60)), now.monotonic + Duration::from_secs(30));
-        assert_eq!(wait.allows(now.wall), wait.until, "its token has expired");
-        assert_eq!(wait.allows(now.wall + TimeDelta::days(1)), wait.until);
-        assert!(scene.breaker.server_wait_until(wait.until).is_none());
-        assert!(!scene.is_open(), "a server that asks to wait is available");
-    }
 }

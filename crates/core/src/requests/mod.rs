@@ -3,110 +3,36 @@
 //! A request waits here before a worker handles it, so that a waiting credential costs neither an API call nor a
 //! worker. The queue is a state machine; its caller, `controller::requests`, passes the time in.
 
+mod admission;
 pub mod breaker;
 mod lanes;
 pub mod pacer;
+mod request;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::Hash,
-    ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
-use itwin_api::conditions::Reason;
+use chrono::{DateTime, Utc};
 
+pub use self::{
+    admission::Admissions,
+    request::{Blocked, Now, Outcome, Request, Requester},
+};
 use self::{
-    breaker::{Breaker, Change, Ended, Gate},
+    breaker::{Breaker, Change, Ended},
     lanes::Lanes,
     pacer::Pacer,
 };
-use crate::{failure::Failure, object::ObjectVersion};
+use crate::object::ObjectVersion;
 
-/// If a token expires during an open interval, or at most this long after it, an urgent probe may be sent before the
-/// interval ends.
-const URGENT_MARGIN: TimeDelta = TimeDelta::seconds(5);
-/// An admitted request that no worker takes up within this time is queued again.
-const TAKE_UP_WITHIN: Duration = Duration::from_secs(60);
 /// A server wait is reported only if it is longer than this: a short wait does not count as a failure.
 const SERVER_WAIT_REPORTED: Duration = Duration::from_secs(10);
-/// The fraction of the requests in flight that one namespace leaves to the others: 1/4. Requests of one namespace that
-/// hang must not block everyone.
-const OTHERS_SHARE: u16 = 4;
-
-/// The time on both clocks: the monotonic clock for intervals, the wall clock for comparison with tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    /// The wall clock.
-    pub wall: DateTime<Utc>,
-    /// The monotonic clock.
-    pub monotonic: Instant,
-}
-
-/// A client, identified by its client Secret, since the queue knows it before the Secret is read.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Requester {
-    /// The namespace.
-    pub namespace: Arc<str>,
-    /// The client Secret.
-    pub secret: Arc<str>,
-}
-
-/// A token request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// The client.
-    pub requester: Requester,
-    /// Version of the client Secret; `None` if Secrets are not watched.
-    pub client_version: Option<ObjectVersion>,
-    /// Digest of what is requested. Requests with the same requester, version and content are equal and share one
-    /// response (single flight).
-    pub content: Arc<str>,
-    /// When the token in the Secret expires or expired; `None` if there is no token.
-    pub expires_at: Option<DateTime<Utc>>,
-    /// Whether it follows a failed attempt.
-    pub is_retry: bool,
-}
-
-/// The outcome of an admitted request.
-#[derive(Clone, Debug)]
-pub enum Outcome {
-    /// A token was issued.
-    Succeeded,
-    /// It failed.
-    Failed {
-        /// Why.
-        failure: Failure,
-        /// How long the server asked all its clients to wait (`Retry-After` of 429 and 503).
-        server_wait: Option<TimeDelta>,
-        /// Whether the server did not respond, or responded with a 5xx without an OAuth `error`.
-        is_outage: bool,
-    },
-    /// Nothing was sent: the request was no longer necessary, or could not be built.
-    NotSent,
-}
-
-/// Why requests are blocked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Blocked {
-    /// The circuit of the client is open because of this failure.
-    Client(Failure),
-    /// The circuit of the server is open.
-    Server(Reason),
-    /// The server asked all its clients to wait.
-    ServerWait(Reason),
-}
-
-/// The requests that may be sent now, and when to call [`RequestQueue::admit`] again.
-#[derive(Debug)]
-pub struct Admissions<K> {
-    /// Admitted requests, each with the time that it waited.
-    pub admitted: Vec<(K, Duration)>,
-    /// When to call again if nothing else happens; `None` if only another event can change the result.
-    pub again: Option<Instant>,
-}
 
 /// The request queue of one authorization server.
 #[derive(Debug)]
@@ -337,150 +263,6 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         (change, shared)
     }
 
-    /// Admits the requests that may be sent now.
-    pub fn admit(&mut self, now: Now) -> Admissions<K> {
-        self.unpark_due(now.monotonic);
-        self.requeue_late(now);
-        let mut admitted = Vec::new();
-        let again = loop {
-            match self.next(now) {
-                Ok(key) => {
-                    if let Some(waited) = self.start(&key, now.monotonic) {
-                        admitted.push((key, waited));
-                    }
-                }
-                Err(again) => break again,
-            }
-        };
-        let parked = self.parked.first_key_value().map(|((until, _), _)| *until);
-        let requeued = self.in_flight.values().filter_map(|flight| flight.take_up_by).min();
-        Admissions { admitted, again: [again, parked, requeued].into_iter().flatten().min() }
-    }
-
-    /// The next request to send, or when to call again.
-    fn next(&mut self, now: Now) -> Result<K, Option<Instant>> {
-        if self.in_flight.len() >= usize::from(self.max_in_flight) || self.waiting.is_empty() {
-            return Err(None);
-        }
-        let ready_at = self.pacer.ready_at(now.monotonic);
-        if ready_at > now.monotonic {
-            return Err(Some(ready_at));
-        }
-        if let Some(wait) = self.breaker.server_wait_until(now.monotonic).copied() {
-            // the token that expires first is the first to be allowed
-            let Some((deadline, key)) = self.in_lane_after(wait.since.wall).next() else {
-                return Err(Some(wait.until));
-            };
-            let allowed = wait.allows(deadline);
-            return if allowed <= now.monotonic { Ok(key.clone()) } else { Err(Some(allowed)) };
-        }
-        match self.breaker.gate(now.monotonic) {
-            Gate::Closed => self.next_in_rotation(now.monotonic).ok_or(None),
-            Gate::HalfOpen => {
-                let may_probe = |client: &&Requester| self.breaker.is_healthy(client);
-                let healthy = self.breaker.succeeded().filter(may_probe).find_map(|client| self.waits_for(client));
-                healthy.or_else(|| self.next_in_rotation(now.monotonic)).ok_or(None)
-            }
-            Gate::Open { until, urgent_from } => {
-                let key = self.urgent(until, urgent_from, now).map_err(|at| at.or(until))?;
-                let namespace = self.waiting.get(&key).map(|waiting| waiting.request.requester.namespace.clone());
-                self.urgently_probed.extend(namespace);
-                Ok(key)
-            }
-        }
-    }
-
-    /// Requests in the lanes whose tokens expire after `time`, the earliest expiry first.
-    fn in_lane_after(&self, time: DateTime<Utc>) -> impl Iterator<Item = (DateTime<Utc>, &K)> {
-        let later = self.by_expiry.range((Bound::Excluded((time, u64::MAX)), Bound::Unbounded));
-        let in_lane = |key: &K| self.waiting.get(key).is_some_and(|waiting| waiting.position == Position::Lane);
-        later.filter(move |(_, key)| in_lane(key)).map(|((deadline, _), key)| (*deadline, key))
-    }
-
-    /// While the circuit is open: an urgent probe, which is a request of a healthy client whose token would expire
-    /// before the circuit is half-open; or when such a probe may be sent.
-    fn urgent(&self, until: Option<Instant>, from: Option<Instant>, now: Now) -> Result<K, Option<Instant>> {
-        let (Some(until), Some(from)) = (until, from) else { return Err(None) };
-        let end = now.wall + TimeDelta::from_std(until - now.monotonic).unwrap_or_default() + URGENT_MARGIN;
-        let may_probe = |request: &Request| !request.is_retry && self.breaker.is_healthy(&request.requester);
-        let candidates = || {
-            let soon = self.in_lane_after(now.wall).take_while(|(deadline, _)| *deadline <= end);
-            soon.filter_map(|(_, key)| Some((key, &self.waiting.get(key)?.request)))
-                .filter(|(_, request)| may_probe(request))
-        };
-        // namespaces that sent no urgent probe since the circuit opened come first
-        let is_new = |request: &Request| !self.urgently_probed.contains(&request.requester.namespace);
-        let urgent = candidates().find(|(_, request)| is_new(request)).or_else(|| candidates().next());
-        match urgent {
-            Some((key, _)) if from <= now.monotonic => Ok(key.clone()),
-            Some(_) => Err(Some(from)),
-            None => Err(None),
-        }
-    }
-
-    /// The next request in fair queueing order. Requests of clients whose circuit is open are parked.
-    fn next_in_rotation(&mut self, now: Instant) -> Option<K> {
-        let most = self.max_in_flight - (self.max_in_flight / OTHERS_SHARE).max(u16::from(self.max_in_flight > 1));
-        loop {
-            let namespaces = &self.namespaces;
-            let has_room = |namespace: &str| namespaces.get(namespace).is_none_or(|count| *count < most);
-            let key = self.lanes.pop(has_room)?;
-            let Some(waiting) = self.waiting.get_mut(&key) else { continue };
-            match self.breaker.client_open_until(&waiting.request.requester, now) {
-                None => return Some(key),
-                Some((until, _)) => {
-                    waiting.position = Position::Parked(until);
-                    self.parked.insert((until, waiting.number), key);
-                }
-            }
-        }
-    }
-
-    /// A request of this client that waits in a lane.
-    fn waits_for(&self, requester: &Requester) -> Option<K> {
-        self.requesters.get(requester)?;
-        let mut all = self.waiting.iter();
-        all.find(|(_, waiting)| waiting.position == Position::Lane && waiting.request.requester == *requester)
-            .map(|(key, _)| key.clone())
-    }
-
-    /// Counts a request as sent and lets equal ones share its response. Returns how long it waited.
-    fn start(&mut self, key: &K, now: Instant) -> Option<Duration> {
-        let Waiting { request, since, .. } = self.take_out(key)?;
-        let equal = |waiting: &Waiting| waiting.position == Position::Lane && waiting.request.is_equal(&request);
-        let joined: Vec<K> =
-            self.waiting.iter().filter(|(_, waiting)| equal(waiting)).map(|(key, _)| key.clone()).collect();
-        for other in joined {
-            self.leave_position(&other);
-            if let Some(waiting) = self.waiting.get_mut(&other) {
-                waiting.position = Position::Joined;
-            }
-        }
-        self.pacer.take(now);
-        let is_probe = self.breaker.admitted(&request.requester, now);
-        self.lanes.admitted(request.is_retry);
-        *self.namespaces.entry(request.requester.namespace.clone()).or_default() += 1;
-        self.in_flight.insert(key.clone(), Flight { request, since, is_probe, take_up_by: Some(now + TAKE_UP_WITHIN) });
-        Some(now.saturating_duration_since(since))
-    }
-
-    /// Queues admitted requests again that no worker took up in time.
-    fn requeue_late(&mut self, now: Now) {
-        let is_late = |flight: &Flight| flight.take_up_by.is_some_and(|by| by <= now.monotonic);
-        let late: Vec<K> =
-            self.in_flight.iter().filter(|(_, flight)| is_late(flight)).map(|(key, _)| key.clone()).collect();
-        for key in late {
-            let again = self.in_flight.get(&key).map(|flight| (flight.request.clone(), flight.since));
-            self.settle(&key, None, &Outcome::NotSent, now);
-            if let Some((request, since)) = again {
-                self.enqueue(key.clone(), request, now);
-                if let Some(waiting) = self.waiting.get_mut(&key) {
-                    waiting.since = since;
-                }
-            }
-        }
-    }
-
     fn enter_lane(&mut self, key: &K) {
         if let Some(waiting) = self.waiting.get_mut(key) {
             waiting.position = Position::Lane;
@@ -540,18 +322,3 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         back.iter().for_each(|key| self.enter_lane(key));
     }
 }
-
-impl Request {
-    /// Whether both request the same with the same client, as far as is known, so that one waits for the other.
-    fn is_equal(&self, other: &Self) -> bool {
-        self.is_of(other.client_version.as_ref()) && self.requester == other.requester && self.content == other.content
-    }
-
-    /// Whether this version of the client Secret may be the one that it needs.
-    fn is_of(&self, version: Option<&ObjectVersion>) -> bool {
-        version.is_none() || self.client_version.is_none() || self.client_version.as_ref() == version
-    }
-}
-
-#[cfg(test)]
-mod tests;

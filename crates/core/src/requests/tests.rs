@@ -1,6 +1,10 @@
 //! The request queue with a simulated clock: order, fairness, rate limit, circuit breakers and single flight.
 
-use super::*;
+use chrono::TimeDelta;
+use itwin_api::conditions::Reason;
+
+use super::{admission::TAKE_UP_WITHIN, *};
+use crate::failure::Failure;
 
 type Queue = RequestQueue<String>;
 

@@ -12,11 +12,7 @@ use itwin_api::{
 };
 
 use super::RetryState;
-use crate::{
-    observed::{Policy, TokenMetadata},
-    schedule,
-    status::Attempts,
-};
+use crate::{policy::Policy, schedule, status::Attempts, token::TokenMetadata};
 
 /// A recalled wait after a shorter token ends while this fraction of the lifetime of the one that is held is left: 1/20.
 const LEFT_FRACTION: i32 = 20;

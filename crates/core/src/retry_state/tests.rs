@@ -6,11 +6,10 @@ use serde_json::json;
 use super::*;
 use crate::{
     action::Fetch,
+    client_expiry::Expires,
     messages_lifetime,
-    observed::{
-        Authority, Client, Desired, Drift, Expires, Held, History, Integrity, ObservedState, Policy, RenewBefore,
-        RenewalRequest, Target,
-    },
+    observed::{Authority, Client, Desired, Drift, Held, History, Integrity, ObservedState, RenewalRequest, Target},
+    policy::{Policy, RenewBefore},
     restart::Restart,
     retry_key::{AuthorityRevision, ClientKey},
 };

@@ -6,15 +6,16 @@ use super::RetryState;
 use crate::{
     action::Fetch,
     backoff,
+    client_expiry::Expires,
     conflict::Reverts,
-    desired_secret::Content,
     failure::Failure,
     last_held::LastHeld,
     object::ObjectVersion,
-    observed::{Client, Drift, Expires, Held, Integrity, ObservedState, Reads, Target},
+    observed::{Client, Drift, Held, Integrity, ObservedState, Reads, Target},
     renewal::RenewalClues,
     retry_key::ClientKey,
     streak::Streak,
+    token::Content,
 };
 
 /// The longest wait after reads that failed: once the API server answers again, what is due is soon done.

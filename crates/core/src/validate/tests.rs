@@ -1,5 +1,7 @@
 //! Which token responses give a token that is worth writing.
 
+use itwin_oauth::sensitive::Sensitive;
+
 use super::*;
 use crate::last_held::Record;
 
@@ -109,10 +111,10 @@ fn token_of_the_future_is_rejected_beyond_the_skew() {
 }
 
 #[test]
-fn token_type_is_compared_without_case_and_written_as_bearer() {
+fn token_type_is_compared_without_case() {
     let mut lower = answer(3600, None);
     lower.0.token_type = "bearer".into();
-    assert_eq!(validated(lower).ok().map(|issued| issued.token_type), Some("Bearer".to_owned()));
+    assert!(validated(lower).is_ok());
     let mut other = answer(3600, None);
     other.0.token_type = "DPoP".into();
     assert_eq!(validated(other).err(), Some(ValidationError::NotABearerToken));

@@ -1,7 +1,7 @@
 //! The client Secret: its keys and their lengths, never a value.
 
 use itwin_api::authority::ClientAuthentication;
-use itwin_core::{observed::Expires, status::ClientExpiry};
+use itwin_core::client_expiry::{ClientExpiry, Expires};
 use itwin_credential_operator::observe::client_secret::{self, ClientMaterial};
 use k8s_openapi::api::core::v1::Secret;
 

@@ -6,8 +6,8 @@ use itwin_core::{
     failure::Failure,
     messages, messages_lifetime,
     messages_oauth::verdict,
-    observed::Policy,
     ownership::{Owner, Writer},
+    policy::Policy,
     schedule,
     validate::{Expected, validate},
 };

@@ -1,5 +1,6 @@
 //! What several commands read.
 
+use futures::stream::{self, Stream, StreamExt};
 use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::{
     object::ObjectKey,
@@ -18,6 +19,18 @@ use crate::{
     problem::Problem,
     session::{CallFailed, Session, checked, path},
 };
+
+/// The most calls to the API server at the same time. More would wait there, and take the share of the user's other
+/// programs.
+const AT_ONCE: usize = 8;
+
+/// Makes a call for each of several objects, some at the same time; the answers come in the order of the objects.
+pub fn each<T, F: Future>(
+    objects: impl IntoIterator<Item = T>,
+    call: impl FnMut(T) -> F,
+) -> impl Stream<Item = F::Output> {
+    stream::iter(objects).map(call).buffered(AT_ONCE)
+}
 
 /// Why credentials could not be read.
 pub fn failed_to_read(what: &str, error: &CallFailed) -> Problem {
@@ -52,6 +65,15 @@ pub async fn credential_in(session: &Session, namespace: &str, name: &str) -> Re
         failed_to_read(&format!("ITwinServiceCredential {namespace}/{name}"), &error)
     })?;
     decoded(value)
+}
+
+/// The credentials with these names.
+///
+/// # Errors
+/// As [`credential`], of the first that has one.
+pub async fn named(session: &Session, names: &[String]) -> Result<Vec<ITwinServiceCredential>, Problem> {
+    let read: Vec<_> = each(names, |name| credential(session, name)).collect().await;
+    read.into_iter().collect()
 }
 
 /// A credential that the schema of another version may have accepted.
@@ -105,10 +127,7 @@ pub fn key(credential: &ITwinServiceCredential) -> ObjectKey {
 /// # Errors
 /// Also if there is none, or one that could not be decoded.
 pub async fn targets(session: &Session, targets: &Targets) -> Result<Vec<ITwinServiceCredential>, Problem> {
-    let mut found = Vec::new();
-    for name in &targets.names {
-        found.push(credential(session, name).await?);
-    }
+    let mut found = named(session, &targets.names).await?;
     if targets.names.is_empty() {
         let namespace = (!targets.all_namespaces).then_some(session.namespace.as_str());
         let (all, invalid) = credentials(session, namespace, targets.selector.as_deref()).await?;
@@ -188,6 +207,8 @@ pub async fn token_secret(session: &Session, credential: &ITwinServiceCredential
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use itwin_api::secret_keys;
     use serde_json::json;
 
@@ -216,6 +237,25 @@ mod tests {
         });
         let younger = credential("younger", &json!({"spec": {"secretName": "shared"}}));
         token_secret(&session, &younger).await.expect_err("it is that of another one").to_string()
+    }
+
+    #[tokio::test]
+    async fn calls_are_made_together_within_a_bound_and_answered_in_order() {
+        const COUNT: usize = 3 * AT_ONCE;
+        let (open, most) = (&Cell::new(0_usize), &Cell::new(0_usize));
+        let call = |number: usize| async move {
+            open.set(open.get() + 1);
+            most.set(open.get().max(most.get()));
+            // the later ones end first
+            for _ in number..COUNT {
+                tokio::task::yield_now().await;
+            }
+            open.set(open.get() - 1);
+            number
+        };
+        let answers: Vec<usize> = each(0..COUNT, call).collect().await;
+        assert_eq!(answers, (0..COUNT).collect::<Vec<_>>());
+        assert_eq!((open.get(), most.get()), (0, AT_ONCE));
     }
 
     #[tokio::test]

@@ -52,3 +52,54 @@ pub async fn run(cli: Cli) -> Result<Outcome, Problem> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        args::Targets,
+        fake::{self, Answer},
+        output::Form,
+    };
+
+    /// What each command says to a user of a server that answers all requests like this.
+    async fn said(answer: impl Fn() -> Answer + Clone + Send + Sync + 'static) -> Vec<String> {
+        let connected = || {
+            let answer = answer.clone();
+            fake::session(move |_| answer())
+        };
+        let (session, form, within) = (connected(), Form::Table, Duration::ZERO);
+        let named = Targets { names: vec!["agent".to_owned()], ..Targets::default() };
+        let all = Targets { all: true, ..Targets::default() };
+        let ended = [
+            status::run(&session, &[], None, false, form).await,
+            status::run(&session, &named.names, None, false, form).await,
+            timeline::run(&session, "agent", form).await,
+            renew::run(&session, &named, within).await,
+            renew::run(&session, &all, within).await,
+            suspend::run(&session, &named, true).await,
+            suspend::run(&session, &all, false).await,
+            token::run(&session, "agent", true, form).await,
+            check::run(&session, "agent", "operator", true, form).await,
+            lint::run(|| Ok(connected()), false, &[], None, form).await,
+            rotate::run(&session, "agent", None, within).await,
+        ];
+        ended.into_iter().map(|ended| ended.expect_err("it can do nothing").to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn every_command_says_what_to_install_or_which_permission_is_missing() {
+        // the answers for a group and for a kind that do not exist
+        let no_group = || (404, b"404 page not found\n".to_vec());
+        let no_kind = || fake::status(404, "NotFound", "the server could not find the requested resource");
+        for text in said(no_group).await.into_iter().chain(said(no_kind).await) {
+            assert!(text.contains("no ITwinServiceCredentials: install the operator's CRDs"), "{text}");
+        }
+        let missing = "User \"a\" cannot list resource \"itwinservicecredentials\"";
+        for text in said(move || fake::status(403, "Forbidden", missing)).await {
+            assert!(text.starts_with("ITwinServiceCredential") && text.contains("cannot list resource"), "{text}");
+        }
+    }
+}

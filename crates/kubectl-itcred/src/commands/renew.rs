@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
+use futures::StreamExt;
 use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::object::ObjectKey;
 use serde_json::Value;
@@ -55,18 +56,24 @@ pub struct Requested {
 
 /// Requests a renewal of each credential.
 pub async fn request(session: &Session, keys: &[ObjectKey]) -> Requested {
+    let answers: Vec<_> = common::each(keys, |key| request_one(session, key)).collect().await;
     let mut requested = Requested { asked: BTreeMap::new(), failed: Vec::new() };
-    for key in keys {
-        let request = Request::new(session.now());
-        let path = path::credential(&key.namespace, &key.name);
-        match session.patch::<Value>(&path, &request.patch()).await {
-            Ok(patched) => {
-                requested.asked.insert(key.clone(), request.of(&patched));
+    for (key, answer) in keys.iter().zip(answers) {
+        match answer {
+            Ok(request) => {
+                requested.asked.insert(key.clone(), request);
             }
-            Err(error) => requested.failed.push(Problem::new(format!("ITwinServiceCredential {key}: {error}"))),
+            Err(problem) => requested.failed.push(problem),
         }
     }
     requested
+}
+
+async fn request_one(session: &Session, key: &ObjectKey) -> Result<Request, Problem> {
+    let request = Request::new(session.now());
+    let patched = session.patch::<Value>(&path::credential(&key.namespace, &key.name), &request.patch()).await;
+    let patched = patched.map_err(|error| Problem::new(format!("ITwinServiceCredential {key}: {error}")))?;
+    Ok(request.of(&patched))
 }
 
 /// Waits until each renewal has ended, which is printed, or the time is over.
@@ -136,19 +143,22 @@ type Read = Result<Option<ITwinServiceCredential>, Problem>;
 
 /// Reads the credentials, each by its name or with the others of its namespace.
 async fn read(session: &Session, keys: &[ObjectKey]) -> Vec<(ObjectKey, Read)> {
-    let mut found = Vec::new();
     let mut by_namespace: BTreeMap<&str, Vec<&ObjectKey>> = BTreeMap::new();
     for key in keys {
         by_namespace.entry(&key.namespace).or_default().push(key);
     }
-    for (namespace, keys) in by_namespace {
-        if keys.len() >= MANY {
-            found.extend(read_all(session, namespace, &keys).await);
-        } else {
-            for key in keys {
-                found.push((key.clone(), read_one(session, key).await));
-            }
-        }
+    let read: Vec<_> =
+        common::each(by_namespace, |(namespace, keys)| read_namespace(session, namespace, keys)).collect().await;
+    read.into_iter().flatten().collect()
+}
+
+async fn read_namespace(session: &Session, namespace: &str, keys: Vec<&ObjectKey>) -> Vec<(ObjectKey, Read)> {
+    if keys.len() >= MANY {
+        return read_all(session, namespace, &keys).await;
+    }
+    let mut found = Vec::new();
+    for key in keys {
+        found.push((key.clone(), read_one(session, key).await));
     }
     found
 }

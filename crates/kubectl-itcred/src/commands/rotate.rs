@@ -4,10 +4,7 @@
 //! gives the most time; then the secret is regenerated, and the new one is written. Until a token was issued with it,
 //! the old token stays.
 
-use std::{
-    io::{IsTerminal, Read},
-    time::Duration,
-};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use itwin_api::{
@@ -19,7 +16,6 @@ use itwin_core::object::ObjectKey;
 use itwin_credential_operator::observe::client_secret::ClientMaterial;
 use itwin_oauth::sensitive::Sensitive;
 use k8s_openapi::api::core::v1::Secret;
-use zeroize::Zeroizing;
 
 use super::{common, renew};
 use crate::{
@@ -27,6 +23,7 @@ use crate::{
     problem::{Outcome, Problem},
     renewal::Ended,
     rotation::{self, Progress},
+    secret_input::{self, Interruption},
     session::{CallFailed, Session, path},
     span::{relative, span},
 };
@@ -63,11 +60,20 @@ pub async fn run(
         "Step 2 of 4: regenerate the secret at the app registration now. The tokens can be used {}.",
         until.map_or_else(|| "no more".to_owned(), |until| said(until, session.now()))
     ));
-    let value = read_value(&plan.key).await?;
+    let mut interruption = Interruption::new()?;
+    let value = secret_input::read(&plan.key, &mut interruption).await?;
     output::progress(&format!("Step 3 of 4: write key {} of Secret {}.", plan.key, plan.secret_ref));
     let version = plan.write(session, &value, expires_at).await?;
     output::progress("Step 4 of 4: wait for a token with the new secret ...");
-    let outcome = plan.wait(session, &value, version, timeout).await?;
+    let outcome = tokio::select! {
+        biased;
+        () = interruption.wait() => return Err(Problem::new(format!(
+            "interrupted: key {} of Secret {} has the new value, and the operator goes on; 'kubectl itcred check {name}' \
+             says how the credential is",
+            plan.key, plan.secret_ref
+        ))),
+        outcome = plan.wait(session, &value, version, timeout) => outcome?,
+    };
     if let Some(until) = until {
         output::print(&format!("there was time until {}\n", time::to_rfc3339(until)));
     }
@@ -309,103 +315,4 @@ impl Plan {
 fn version_of(secret: &Secret) -> String {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     format!("{}/{}", text(&secret.metadata.uid), text(&secret.metadata.resource_version))
-}
-
-/// Reads the new value from standard input: one line from a terminal, which does not show it; everything from a pipe.
-async fn read_value(key: &str) -> Result<Sensitive, Problem> {
-    let failed_to_read =
-        |error: &dyn std::fmt::Display| Problem::new(format!("standard input: {error}; nothing was written"));
-    let is_terminal = std::io::stdin().is_terminal();
-    let hidden = if is_terminal {
-        output::progress(&format!("Paste the new {key}, which is not shown, and press Enter:"));
-        Some(terminal::Hidden::new().map_err(|error| failed_to_read(&error))?)
-    } else {
-        None
-    };
-    let read = tokio::task::spawn_blocking(move || {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(rotation::VALUE_MAX + 1));
-        let mut input = std::io::stdin().lock();
-        if is_terminal {
-            read_line(&mut input, &mut bytes)?;
-        } else {
-            input.take(rotation::VALUE_MAX as u64 + 1).read_to_end(&mut bytes)?;
-        }
-        Ok::<_, std::io::Error>(bytes)
-    });
-    // a process that ends by the signal would leave a terminal that shows nothing
-    let bytes = tokio::select! {
-        biased;
-        _ = tokio::signal::ctrl_c(), if is_terminal => return Err(failed_to_read(&"interrupted")),
-        read = read => read.map_err(|error| failed_to_read(&error))?.map_err(|error| failed_to_read(&error))?,
-    };
-    drop(hidden);
-    if bytes.len() > rotation::VALUE_MAX {
-        return Err(failed_to_read(&format!("it has more than {} bytes", rotation::VALUE_MAX)));
-    }
-    let text = std::str::from_utf8(&bytes).map_err(|_| failed_to_read(&"it is not UTF-8 text"))?;
-    let text = text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(text);
-    if text.is_empty() {
-        return Err(failed_to_read(&format!("it is empty: write the new {key} there")));
-    }
-    Ok(Sensitive::new(text.to_owned()))
-}
-
-/// The end of a PEM file, until which a value of several lines is read.
-const PEM_END: &[u8] = b"-----END";
-
-/// A line; of a PEM file, all lines to its end.
-fn read_line(input: &mut impl Read, bytes: &mut Vec<u8>) -> std::io::Result<()> {
-    let mut byte = [0];
-    while bytes.len() <= rotation::VALUE_MAX && input.read(&mut byte)? == 1 {
-        bytes.push(byte[0]);
-        let is_pem = bytes.starts_with(b"-----BEGIN");
-        let has_end = bytes.windows(PEM_END.len()).any(|part| part == PEM_END);
-        if byte[0] == b'\n' && (!is_pem || has_end) {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// A terminal that does not show what is typed.
-mod terminal {
-    use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
-
-    /// While this lives, nothing is shown.
-    pub struct Hidden(Termios);
-
-    impl Hidden {
-        pub fn new() -> std::io::Result<Self> {
-            let before = tcgetattr(std::io::stdin())?;
-            let mut hidden = before.clone();
-            hidden.local_modes.remove(LocalModes::ECHO);
-            tcsetattr(std::io::stdin(), OptionalActions::Flush, &hidden)?;
-            Ok(Self(before))
-        }
-    }
-
-    impl Drop for Hidden {
-        fn drop(&mut self) {
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn line_or_whole_pem_is_read_and_no_more() {
-        let read = |mut text: &[u8]| {
-            let mut bytes = Vec::new();
-            read_line(&mut text, &mut bytes).expect("read");
-            String::from_utf8(bytes).expect("text")
-        };
-        assert_eq!(read(b"secret\nmore\n"), "secret\n");
-        assert_eq!(read(b"secret"), "secret");
-        let pem = "-----BEGIN KEY-----\nabc\n-----END KEY-----\n";
-        assert_eq!(read(format!("{pem}more").as_bytes()), pem);
-        assert_eq!(read(&vec![b'x'; 100_000]).len(), rotation::VALUE_MAX + 1);
-    }
 }

@@ -25,11 +25,7 @@ pub async fn run(
         let namespace = (!all_namespaces).then_some(session.namespace.as_str());
         common::credentials(session, namespace, selector).await?
     } else {
-        let mut credentials = Vec::new();
-        for name in names {
-            credentials.push(common::credential(session, name).await?);
-        }
-        (credentials, Vec::new())
+        (common::named(session, names).await?, Vec::new())
     };
     let now = session.now();
     let mut views: Vec<View> = credentials.iter().map(|credential| View::new(credential, now)).collect();

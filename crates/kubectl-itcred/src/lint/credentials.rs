@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
 use itwin_api::{conditions::Reason, credential::ITwinServiceCredential};
-use itwin_core::observed::Policy;
+use itwin_core::policy::Policy;
 
 use super::{Finding, Input, Known, Weight, Workload, name_of, namespace_of};
 use crate::{span::span, workloads::Use};

@@ -2,7 +2,6 @@
 
 mod client;
 mod error;
-mod error_code;
 mod exchange;
 mod response;
 #[cfg(test)]
@@ -11,12 +10,12 @@ mod tests;
 use chrono::{DateTime, Utc};
 pub use client::{ClientCredentials, Proof, User};
 pub use error::{MalformedResponse, TokenError};
-pub use error_code::ErrorCode;
 use exchange::{Carrier, OAuthClient};
 use oauth2::{AuthType, ClientId, ClientSecret, ResourceOwnerPassword, ResourceOwnerUsername, Scope, TokenUrl};
 pub use response::TokenResponse;
 use url::Url;
 
+pub use crate::error_code::ErrorCode;
 use crate::{
     assertion::{self, Assertion, AssertionAudience, AssertionId, AssertionRules, ClientKeyError},
     sensitive::Sensitive,

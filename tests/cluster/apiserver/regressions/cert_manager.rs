@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use chrono::TimeDelta;
 use itwin_api::conditions::Reason;
-use itwin_core::{action::Action, backoff, decide::decide, observed::RenewBefore};
+use itwin_core::{action::Action, backoff, decide::decide, policy::RenewBefore};
 use serde_json::json;
 use testbed::eventually;
 

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use chrono::TimeDelta;
 use itwin_api::conditions::Reason;
-use itwin_core::{backoff, observed::RenewBefore, schedule};
+use itwin_core::{backoff, policy::RenewBefore, schedule};
 use serde_json::json;
 use testbed::{eventually, namespace::COLLECTED};
 

@@ -8,9 +8,10 @@ mod sealed_secrets;
 mod vault_secrets_operator;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_core::observed::{
-    Authority, Client, Desired, Drift, Form, Held, History, Integrity, ObservedState, Policy, RenewBefore, Target,
-    TokenMetadata,
+use itwin_core::{
+    observed::{Authority, Client, Desired, Drift, Form, Held, History, Integrity, ObservedState, Target},
+    policy::{Policy, RenewBefore},
+    token::TokenMetadata,
 };
 
 fn at(second: i64) -> DateTime<Utc> {

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use chrono::TimeDelta;
 use itwin_core::{
-    observed::{Policy, RenewBefore},
+    policy::{Policy, RenewBefore},
     schedule,
 };
 use serde_json::json;

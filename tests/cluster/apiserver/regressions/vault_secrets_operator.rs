@@ -5,7 +5,7 @@ use anyhow::Result;
 use itwin_core::{
     action::{Action, Fetch},
     decide::decide,
-    observed::RenewBefore,
+    policy::RenewBefore,
     schedule,
 };
 use serde_json::json;

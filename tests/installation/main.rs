@@ -1,7 +1,13 @@
 //! Installing, upgrading, rolling back and removing the chart as an administrator does, with Helm 3 and Helm 4, and an
-//! authorization server that does not respond. The examples and the demo. Each test has a control plane of its own.
+//! authorization server that does not respond. The upgrade from the last release. The examples and the demo. Each test
+//! has a control plane of its own.
 
 #![allow(missing_docs)]
+
+mod fleet;
+mod last_release;
+mod observer;
+mod upgrade;
 
 use std::{
     io::{BufRead, BufReader},

@@ -1,0 +1,118 @@
+//! `Ready`: whether the Secret holds a token that workloads can count on, and why not.
+
+use chrono::TimeDelta;
+use itwin_api::conditions::{READY, RENEWED, Reason, Verdict};
+
+use super::Inputs;
+use crate::{
+    messages_lifetime as messages,
+    observed::{Held, Integrity, Target},
+    schedule,
+    token::TokenMetadata,
+};
+
+/// `Ready`: the Secret holds a token for the current spec with at least the minimum validity left.
+pub(super) fn ready(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Verdict {
+    let (reason, mut message) = match held {
+        Some(token_metadata) => ready_with_token(inputs, token_metadata),
+        None => ready_without_token(inputs),
+    };
+    if let Some(notice) = inputs.client_expiry.and_then(|expiry| expiry.notice(inputs.now)) {
+        message = format!("{message}; {notice}");
+    }
+    Verdict { kind: READY, holds: reason == Reason::TokenValid, reason, message }
+}
+
+fn ready_without_token(inputs: &Inputs<'_>) -> (Reason, String) {
+    let secret = inputs.secret;
+    if inputs.observed.suspend {
+        let message = format!(
+            "spec.suspend is true and Secret {secret} holds no token for this spec: set it to false to get one"
+        );
+        return (Reason::Suspended, message);
+    }
+    match (&inputs.attempts.last_failure, inputs.waits_for) {
+        (None, None) => (Reason::Pending, "no token was requested for this spec yet".to_owned()),
+        (None, Some(authority)) => (Reason::Pending, waits_in_queue(authority)),
+        (Some((_, failure)), _) => {
+            (failure.reason, format!("Secret {secret} holds no token for this spec{}", because(inputs)))
+        }
+    }
+}
+
+fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Reason, String) {
+    let secret = inputs.secret;
+    let policy = &inputs.observed.desired.policy;
+    let lifetime = token_metadata.lifetime();
+    let minimum_validity = schedule::minimum_validity(policy, lifetime);
+    let left = token_metadata.expires_at - inputs.now;
+    if left <= TimeDelta::zero() && inputs.observed.suspend {
+        let message = format!(
+            "the token in Secret {secret} has expired and spec.suspend is true: set it to false to get another"
+        );
+        return (Reason::Suspended, message);
+    }
+    if left <= TimeDelta::zero() {
+        let message = format!("the token in Secret {secret} has expired and could not be renewed{}", because(inputs));
+        return (Reason::TokenExpired, message);
+    }
+    if token_metadata.is_of_another_clock(inputs.now) {
+        let message = format!(
+            "the token in Secret {secret} was requested while a clock was ahead of this one, so that its expiry is not \
+             known, and could not be renewed{}",
+            because(inputs)
+        );
+        return (Reason::BelowMinimumValidity, message);
+    }
+    let is_suspect = matches!(inputs.observed.target, Target::Ours(Held { data: Integrity::Suspect, .. }));
+    // while it is being read, nothing is known to be wrong
+    if is_suspect && inputs.observed.history.is_data_unreadable {
+        let message = format!(
+            "the data of Secret {secret} was written by others and could not be read since, so that it is not known whether \
+             it holds a valid token{}",
+            because(inputs)
+        );
+        return (Reason::SecretReadFailed, message);
+    }
+    // from the moment it is issued, since each token would fall below it before its renewal
+    if schedule::is_too_short(policy, lifetime) {
+        let authority = &inputs.observed.desired.authority;
+        let longest = schedule::longest_minimum_validity(lifetime);
+        let message = messages::lifetime_too_short(authority, lifetime, minimum_validity, longest);
+        return (Reason::LifetimeTooShort, message);
+    }
+    if left < minimum_validity {
+        let message = format!(
+            "the token in Secret {secret} is valid for less than minimumValidity ({} s) and could not be renewed{}",
+            minimum_validity.num_seconds(),
+            because(inputs)
+        );
+        return (Reason::BelowMinimumValidity, message);
+    }
+    let message = match inputs.observed.target {
+        Target::Unread { .. } => format!("Secret {secret} held a valid token when it was read last"),
+        Target::Ours(Held { data: Integrity::Unverified | Integrity::Suspect, .. }) => {
+            format!("Secret {secret} held a valid token when it was read last, and was changed since")
+        }
+        _ => format!("Secret {secret} holds a valid token"),
+    };
+    let adjustment = schedule::adjustment(policy, lifetime)
+        .map(|adjustment| messages::adjusted(adjustment, policy, lifetime))
+        .map_or_else(String::new, |adjusted| format!("; {adjusted}"));
+    (Reason::TokenValid, format!("{message}{adjustment}"))
+}
+
+/// Where to read why there is no better token: it is written once, in the other condition.
+fn because(inputs: &Inputs<'_>) -> String {
+    let failure = inputs.attempts.last_failure.as_ref().map(|_| format!("see the message of condition {RENEWED}"));
+    let causes: Vec<String> = [failure, inputs.waits_for.map(waits_in_queue)].into_iter().flatten().collect();
+    if causes.is_empty() { String::new() } else { format!(": {}", causes.join("; ")) }
+}
+
+/// The same text for as long as it waits: a status changes only when something other than time does.
+fn waits_in_queue(authority: &str) -> String {
+    format!(
+        "the token request has waited in the queue of ITwinAuthority {authority} for longer than 30 s: others come \
+         first, ask its administrator to raise requestsPerMinute or maxConcurrentRequests"
+    )
+}
