@@ -22,7 +22,7 @@ use crate::{
     cluster::{CallError, Cluster, Step},
     observe::{
         client_secret::ClientMaterial,
-        index::SecretIndex,
+        index::{Known, SecretIndex},
         metadata::PartialSecret,
         target::{self, SecretMetadata},
     },
@@ -37,6 +37,19 @@ pub struct FetchedSecrets {
     pub client_is_missing: bool,
     /// The Secret to write.
     pub target: Option<FetchedTarget>,
+    /// The Secret to write was not read, since the watch shows that there is none ([`SecretIndex::is_presumed_absent`]).
+    pub target_is_presumed_absent: bool,
+}
+
+impl FetchedSecrets {
+    /// What is known of the Secret to write. What is presumed counts in one reconcile, and only as long as nothing is known.
+    #[must_use]
+    pub fn known_target(&self, index: &SecretIndex, target: &ObjectKey) -> Known {
+        match index.get(target) {
+            Known::Unknown if self.target_is_presumed_absent => Known::Absent,
+            known => known,
+        }
+    }
 }
 
 /// The client Secret as it was read.

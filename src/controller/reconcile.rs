@@ -241,7 +241,7 @@ impl Reconciler<'_> {
         }
         for _ in 0..STEPS_MAX {
             // taken before the state is observed: a write is guarded by what was decided on, not by a later watch event
-            let known = self.context.index.get(&self.references.target);
+            let known = self.fetched.known_target(&self.context.index, &self.references.target);
             let observed = self.observe();
             let version = match &known {
                 Known::Present(secret_metadata) => Some(&secret_metadata.version),
@@ -446,6 +446,10 @@ impl Reconciler<'_> {
     async fn fetch(&mut self, what: Fetch, observed: &ObservedState) {
         let Context { cluster, index, clock, .. } = self.context;
         let (result, key) = match what {
+            Fetch::Target if self.is_target_presumed_absent() => {
+                self.fetched.target_is_presumed_absent = true;
+                (Ok(()), &self.references.target)
+            }
             Fetch::Target => {
                 (fetched::read_metadata(cluster, index, &self.references.target).await, &self.references.target)
             }

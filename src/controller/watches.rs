@@ -17,7 +17,10 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{context::Context, guarded::Guarded, invalid_objects::InvalidObjects, namespaces::WatchedNamespace};
+use super::{
+    context::Context, guarded::Guarded, invalid_objects::InvalidObjects, namespaces::WatchedNamespace,
+    references::References,
+};
 use crate::observe::{
     metadata::PartialSecret,
     target::SecretMetadata,
@@ -130,7 +133,6 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
     };
     let keep = |credential: ITwinServiceCredential| {
         let secrets = [credential.target_name().to_owned(), credential.spec.client_credentials_ref.name.clone()];
-        let is_new = credential.status.is_none();
         let series = (credential.uid().unwrap_or_default(), credential.metadata.deletion_timestamp.is_some());
         let (key, before) = watched.credentials.keep(credential);
         if let Some(gone) = before {
@@ -141,10 +143,11 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
             (uid, true) => context.metrics.forget_credential(&key.namespace, &key.name, &uid),
         }
         context.enqueue_credentials(context.index.register(&key, secrets.each_ref().map(String::as_str)));
-        if is_new {
-            context.index.presume_absence(&ObjectKey::new(&key.namespace, &secrets[0]));
-        }
         key
+    };
+    // a standby may have missed what the leader wrote for it, and so may a list
+    let is_created = |credential: &ITwinServiceCredential| {
+        credential.status.is_none() && context.cluster.fence.holds() && known(&credential.metadata).is_none()
     };
     let mut events = events(api, "itwinservicecredentials", &context);
     let mut incarnation = context.restores.incarnation();
@@ -154,7 +157,12 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
         context.metrics.invalid_objects(context.invalid_objects.count());
         match event {
             None => {}
-            Some(Event::Apply(credential)) => watched.work_queue.enqueue(keep(credential)),
+            Some(Event::Apply(credential)) => {
+                let created = is_created(&credential).then(|| References::new(&credential).target);
+                let key = keep(credential);
+                created.into_iter().for_each(|secret| context.index.credential_was_created(&secret));
+                watched.work_queue.enqueue(key);
+            }
             Some(Event::InitApply(credential)) => {
                 if watched.credentials.is_newer_than(&credential) {
                     context.restores.notice(OLDER_OBJECT);

@@ -41,6 +41,8 @@ struct Slot {
     version: u64,
     /// Whether it was observed since the current list started.
     listed: bool,
+    /// The credential that writes it was created while this process led, and nothing else was ever known of it.
+    is_of_new_credential: bool,
 }
 
 #[derive(Default)]
@@ -84,19 +86,19 @@ impl SecretIndex {
         unblocked
     }
 
-    /// Nothing was ever reported of the credential that writes a Secret. Where the watch shows that there is no such Secret,
-    /// none is read before the first token is requested: its creation is refused if there is one after all.
-    pub fn presume_absence(&self, key: &ObjectKey) {
-        let mut inner = self.inner();
-        if !inner.names.is_absent(key) {
-            return;
+    /// The credential that writes this Secret was created while this process leads: no other one wrote it a Secret.
+    pub fn credential_was_created(&self, key: &ObjectKey) {
+        if let Some(slot) = self.inner().slots.get_mut(key) {
+            slot.is_of_new_credential = matches!(slot.known, Known::Unknown) && slot.version == 0;
         }
-        if let Some(slot) = inner.slots.get_mut(key)
-            && matches!(slot.known, Known::Unknown)
-            && slot.version == 0
-        {
-            slot.known = Known::Absent;
-        }
+    }
+
+    /// Whether there is no such Secret, as far as the watch shows, where only a new credential references it and nothing
+    /// else was ever known of it. It is not recorded as absent, since only a read or an event proves that.
+    #[must_use]
+    pub fn is_presumed_absent(&self, key: &ObjectKey) -> bool {
+        let inner = self.inner();
+        inner.slots.get(key).is_some_and(Slot::may_be_presumed_absent) && inner.names.is_absent(key)
     }
 
     /// Records that `credential` was deleted. Returns the same as [`Self::register`].
@@ -228,7 +230,7 @@ impl SecretIndex {
     /// Invalidates the known state of a Secret, so that it is read before the next decision.
     pub fn invalidate(&self, key: &ObjectKey) {
         if let Some(slot) = self.inner().slots.get_mut(key) {
-            slot.known = Known::Unknown;
+            (slot.known, slot.is_of_new_credential) = (Known::Unknown, false);
         }
     }
 
@@ -279,7 +281,13 @@ impl SecretIndex {
 impl Slot {
     /// Whatever is observed next is accepted.
     fn forget_version(&mut self) {
-        (self.known, self.version) = (Known::Unknown, 0);
+        (self.known, self.version, self.is_of_new_credential) = (Known::Unknown, 0, false);
+    }
+
+    /// A client Secret exists as a rule, and a second writer may have written it.
+    fn may_be_presumed_absent(&self) -> bool {
+        let is_unknown = matches!(self.known, Known::Unknown) && self.version == 0;
+        self.is_of_new_credential && is_unknown && self.writers == 1 && self.readers().is_empty()
     }
 
     fn writers(&self) -> &[Arc<ObjectKey>] {
@@ -490,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_of_a_new_credential_is_known_to_be_absent_where_the_watch_did_not_show_it() {
+    fn secret_of_a_new_credential_is_presumed_to_be_absent_where_the_watch_did_not_show_it() {
         let index = SecretIndex::default();
         index.listing_began(None);
         assert!(!index.is_shown(&key("there"), Some("3")));
@@ -500,25 +508,54 @@ mod tests {
         }
         index.observe(&key("late"), secret_metadata("7"));
         for secret in ["there", "token", "late", "client-of-none"] {
-            index.presume_absence(&key(secret));
+            index.credential_was_created(&key(secret));
         }
-        assert!(matches!(index.get(&key("there")), Known::Unknown), "it is read");
-        assert!(matches!(index.get(&key("token")), Known::Absent));
-        assert!(matches!(index.get(&key("late")), Known::Present(_)));
-        assert!(matches!(index.get(&key("token-of-d")), Known::Unknown), "only where nothing was reported");
+        let is_presumed = |secret: &str| index.is_presumed_absent(&key(secret));
+        assert!(is_presumed("token"));
+        assert!(matches!(index.get(&key("token")), Known::Unknown), "nothing is recorded");
+        assert!(!is_presumed("there"), "it is read");
+        assert!(!is_presumed("late") && matches!(index.get(&key("late")), Known::Present(_)));
+        assert!(!is_presumed("token-of-d"), "only where the credential is new");
+        assert!(!is_presumed("client-of-none"), "no credential writes it");
         assert_eq!(index.version_at_least(&key("late")), Some(7), "its own");
         assert_eq!(index.version_at_least(&key("there")), Some(3), "what the watch has shown");
-        assert_eq!(index.version_at_least(&key("token")), None, "there is none");
-        index.invalidate(&key("token"));
+    }
+
+    /// An index whose one credential is new, and for whose Secret the watch has not shown any.
+    fn index_of_new() -> SecretIndex {
+        let index = index();
+        index.listing_began(None);
+        index.listing_ended(None);
+        index.credential_was_created(&key("token"));
+        assert!(index.is_presumed_absent(&key("token")));
+        index
+    }
+
+    #[test]
+    fn absence_is_presumed_only_until_something_is_known() {
+        let changes: [(&str, fn(&SecretIndex)); 6] = [
+            ("its event came", |index| assert!(index.is_shown(&key("token"), Some("3")))),
+            ("it is invalidated, after a creation that was refused", |index| index.invalidate(&key("token"))),
+            ("the cluster was restored", |index| assert!(index.begin_incarnation(later(1)))),
+            ("a list begins", |index| index.listing_began(None)),
+            ("another credential reads it", |index| {
+                index.register(&Arc::new(key("reader")), ["x", "token"]);
+            }),
+            ("another credential writes it", |index| {
+                index.register(&Arc::new(key("rival")), ["token", "client"]);
+            }),
+        ];
+        for (what, change) in changes {
+            let index = index_of_new();
+            change(&index);
+            assert!(!index.is_presumed_absent(&key("token")), "{what}");
+        }
+        let index = index_of_new();
         index.observe(&key("token"), secret_metadata("9"));
-        index.invalidate(&key("token"));
         index.observe_absence(&key("token"), Some("10"));
         index.invalidate(&key("token"));
-        index.presume_absence(&key("token"));
-        assert!(matches!(index.get(&key("token")), Known::Unknown), "it was there before");
-        index.begin_incarnation(later(1));
-        index.presume_absence(&key("token"));
-        assert!(matches!(index.get(&key("token")), Known::Unknown), "of a restored cluster nothing is known");
+        index.credential_was_created(&key("token"));
+        assert!(!index.is_presumed_absent(&key("token")), "it was there before");
     }
 
     #[test]
