@@ -169,9 +169,9 @@ impl Loop {
         }
     }
 
-    /// Has a watch show the Lease to a standby.
+    /// Has a watch show the Lease to a standby, unless it may show what was before a restore.
     fn follow(&mut self) {
-        if !self.election.is_standby() {
+        if !self.election.is_standby() || self.lease.is_behind() {
             self.watch.close();
         } else if self.watch.is_due()
             && let Some(events) = self.lease.watch()

@@ -23,7 +23,11 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::{clock::Clock, metrics::Metrics, observe::restores::Restores};
+use crate::{
+    clock::Clock,
+    metrics::Metrics,
+    observe::restores::{Restores, is_lower},
+};
 
 /// The longest time for one call about the Lease. Shorter than that of other calls: a leader must be able to try again
 /// before it has to step down.
@@ -149,16 +153,23 @@ impl LeaseApi {
         Some(stream::once(opened).flatten().take_until(end).boxed())
     }
 
-    /// The Lease as a watch shows it; `None` where that is older than what is known.
+    /// Whether the Lease has a version that was given out before, as in a cluster that was restored. The watch cache of an
+    /// API server that kept running may show what came after that version then, which is no sign of life.
+    pub(super) fn is_behind(&self) -> bool {
+        let version = self.version().unwrap_or_default();
+        self.restores.is_behind(LEASES) || is_lower(&version, self.restores.highest(LEASES))
+    }
+
+    /// The Lease as a watch shows it; `None` where that is older than what is known, or a renewal of an earlier time, which
+    /// only a read explains.
     pub(super) fn shown(&mut self, mut object: DynamicObject) -> Option<ObservedLease> {
         let number = |object: &DynamicObject| parse(object.metadata.resource_version.as_deref()?);
-        if self.last.as_ref().and_then(number) > number(&object) {
-            return None;
-        }
         object.metadata.managed_fields = None;
         let lease = observed(&object);
+        if self.last.as_ref().and_then(number) > number(&object) || self.is_earlier(&object, &lease) {
+            return None;
+        }
         self.restores.observe(LEASES, &lease.version);
-        self.notice_earlier(&object, &lease);
         self.last = Some(object);
         Some(lease)
     }
@@ -200,14 +211,15 @@ impl LeaseApi {
     fn notice_restore(&self, object: &DynamicObject, lease: &ObservedLease) {
         let known = self.restores.highest(LEASES);
         self.restores.observe_latest(LEASES, &lease.version, known);
-        self.notice_earlier(object, lease);
-    }
-
-    fn notice_earlier(&self, object: &DynamicObject, lease: &ObservedLease) {
-        let last = self.last.as_ref().filter(|last| last.metadata.uid == object.metadata.uid).map(observed);
-        if last.is_some_and(|last| lease.record.precedes(&last.record)) {
+        if self.is_earlier(object, lease) {
             self.restores.notice("the Lease of an earlier time");
         }
+    }
+
+    /// Whether this is the same Lease as the last one, with the same holder, at an earlier time.
+    fn is_earlier(&self, object: &DynamicObject, lease: &ObservedLease) -> bool {
+        let last = self.last.as_ref().filter(|last| last.metadata.uid == object.metadata.uid).map(observed);
+        last.is_some_and(|last| lease.record.precedes(&last.record))
     }
 
     /// The metadata as it was read, with uid and resourceVersion: without the uid an update would create the Lease again
@@ -311,6 +323,23 @@ mod tests {
             assert_eq!(api.shown(lease(version)).is_some(), is_news, "{version}");
         }
         assert_eq!(api.version().as_deref(), Some("10"));
+    }
+
+    #[tokio::test]
+    async fn renewal_of_an_earlier_time_that_is_shown_is_not_taken_for_the_latest() {
+        let unreachable = |_: http::Request<Body>| ready(Err::<http::Response<Body>, _>("no connection"));
+        let client = Client::new(tower::service_fn(unreachable), "operator");
+        let mut api = LeaseApi::of(client, Arc::new(Metrics::new(false).expect("metrics")));
+        let mut shown = |version: &str, second: u8| {
+            let object = json!({
+                "metadata": {"name": MANAGER, "uid": "uid", "resourceVersion": version},
+                "spec": {"holderIdentity": "a", "renewTime": format!("2026-01-01T00:00:0{second}.000000Z")},
+            });
+            api.shown(serde_json::from_value(object).expect("a Lease")).is_some()
+        };
+        assert!(shown("7", 5));
+        assert!(!shown("8", 4), "only a read explains it");
+        assert!(shown("9", 6));
     }
 
     #[test]

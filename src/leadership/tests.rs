@@ -147,6 +147,22 @@ async fn killed_leader_is_replaced_after_its_lease() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn killed_leader_is_replaced_where_a_cache_shows_what_was_before_a_restore() {
+    let server = Server::default();
+    let mut leader = Replica::start(&server, "a");
+    leader.elected().await;
+    let mut standby = Replica::start(&server, "b");
+    sleep(LONG / 2).await;
+    drop(leader);
+    server.restore(5);
+    let since = Instant::now();
+    let took = standby.elected().await;
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    let calls = server.calls_since(since);
+    assert!(!calls.contains(&"watch"), "no watch is made before the versions have passed: {calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn dead_holder_whose_clock_was_ahead_is_replaced_after_its_lease() {
     let server = Server::default();
     let spec = json!({

@@ -217,6 +217,15 @@ impl Server {
         }
     }
 
+    /// etcd is restored as it was so many changes ago. Watches that are made then show what came after that, as those of
+    /// an API server that kept running do.
+    pub fn restore(&self, changes: usize) {
+        let mut state = self.state();
+        let place = state.events.len() - 1 - changes;
+        let (_, revision, lease) = state.events[place].clone();
+        (state.revision, state.lease) = (revision, Some(lease));
+    }
+
     /// Somebody deletes the Lease.
     pub fn delete(&self) {
         let mut state = self.state();
