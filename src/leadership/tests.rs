@@ -186,8 +186,24 @@ async fn leader_without_answers_steps_down_before_its_lease_ends() {
     assert_eq!(leader.elector.lost().await, "the Lease could not be renewed in time");
     assert!(!leader.fence.holds());
     let ended = began.elapsed();
-    assert!((Duration::from_secs(34)..=Duration::from_secs(38)).contains(&ended), "{ended:?}");
+    assert!((Duration::from_secs(36)..=Duration::from_secs(40)).contains(&ended), "{ended:?}");
     assert!(leader.counted("update", "timeout"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn leader_whose_calls_are_refused_for_six_seconds_goes_on() {
+    let server = Server::default();
+    let began = Instant::now();
+    // the last renewal was sent 2 s before
+    let away = Duration::from_secs(29)..Duration::from_millis(35_500);
+    let refused = move |_: &str| match away.contains(&began.elapsed()) {
+        true => Fault { refused: Some(503), ..Fault::NONE },
+        false => Fault::NONE,
+    };
+    let mut leader = Replica::start_with(&server, "a", refused);
+    leader.elected().await;
+    sleep(LONG).await;
+    assert!(leader.fence.holds() && !leader.elector.has_ended());
 }
 
 #[tokio::test(start_paused = true)]
