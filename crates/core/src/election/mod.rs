@@ -212,9 +212,9 @@ impl Election {
         self.read_failed(sent, now);
     }
 
-    /// A read failed.
+    /// A read failed. It is made again soon: what it would have shown is not known yet.
     pub fn read_failed(&mut self, sent: Instant, now: Instant) {
-        self.read_at = now.max(sent + self.read_interval());
+        self.read_at = now.max(sent + self.retry_interval());
     }
 
     fn stand_by(&self, now: Instant) -> Action {
@@ -296,16 +296,20 @@ impl Election {
         self.observed = Some(Observation::after(self.observed.take(), lease, &self.identity, self.timing.lease, now));
     }
 
-    /// The time until the next read, for a standby with a jitter that is fixed by its identity and the number of the
-    /// read.
+    /// The time from a read to the next one.
     fn read_interval(&mut self) -> Duration {
-        let Timing { period, retry, .. } = self.timing;
-        if !self.is_standby() {
-            return retry;
-        }
+        let follows = self.is_standby() && self.observed.is_some() && !self.is_outdated;
+        if follows { self.timing.period.mul_f64(SILENCE + self.jitter()) } else { self.retry_interval() }
+    }
+
+    /// The time from a call that failed to the read that follows it.
+    fn retry_interval(&mut self) -> Duration {
+        if self.is_standby() { self.timing.retry.mul_f64(1.0 + self.jitter()) } else { self.timing.retry }
+    }
+
+    /// The jitter of a standby's next read, which is fixed by its identity and the number of the read.
+    fn jitter(&mut self) -> f64 {
         self.reads += 1;
-        let seed = digest::unit_interval(["read of the Lease", &self.identity, &self.reads.to_string()]);
-        let follows = self.observed.is_some() && !self.is_outdated;
-        if follows { period.mul_f64(SILENCE + JITTER * seed) } else { retry.mul_f64(1.0 + JITTER * seed) }
+        JITTER * digest::unit_interval(["read of the Lease", &self.identity, &self.reads.to_string()])
     }
 }

@@ -184,6 +184,29 @@ fn standby_reads_once_in_a_period_and_its_jitter() {
 }
 
 #[test]
+fn read_of_a_standby_that_failed_is_made_again_soon() {
+    const HANGS: Duration = Duration::from_secs(2);
+    let mut replica = Replica::observing(Some(held("other", "0")));
+    // the holder renews right after that, and dies
+    let renewed = replica.now;
+    for fails_after in [CALL, HANGS] {
+        let Action::Wait(until) = replica.next() else { panic!("it waits") };
+        let sent = until;
+        replica.now = until;
+        assert_eq!(replica.next(), Action::Read);
+        replica.now += fails_after;
+        replica.election.read_failed(sent, replica.now);
+    }
+    assert_eq!(replica.next(), Action::Read, "at once, where it took longer than a retry waits");
+    let (action, _) = replica.reading(&held("other", "1"));
+    assert!(is_acquisition(&action));
+    let took = replica.now - renewed;
+    let retry = TIMING.retry.mul_f64(1.0 + JITTER);
+    assert!(took <= POLL + retry + HANGS + CALL + TIMING.lease, "{took:?}");
+    assert!(took < Duration::from_secs(20), "the contract: {took:?}");
+}
+
+#[test]
 fn standby_that_is_shown_each_renewal_never_reads_and_takes_the_lease_of_a_dead_holder() {
     let mut replica = Replica::observing(Some(held("other", "0")));
     let mut lease = held("other", "0");
