@@ -22,7 +22,7 @@ use crate::{
     cluster::{CallError, Cluster, Step},
     observe::{
         client_secret::ClientMaterial,
-        index::{Known, SecretIndex},
+        index::{Known, KnownAtRead, SecretIndex},
         metadata::PartialSecret,
         target::{self, SecretMetadata},
     },
@@ -185,7 +185,7 @@ fn is_recorded(credential: &ITwinServiceCredential, content: &Content, secret: &
 }
 
 /// Reads the client Secret for the authority's `method`, and compares it with what the held token was requested with. It is
-/// read as it is now, or not older than a version that is known.
+/// read as it is now, or not older than a version that is known; `known` is what was known before that was looked up.
 ///
 /// # Errors
 /// Those of the call, a missing Secret apart.
@@ -194,9 +194,8 @@ pub async fn read_client(
     index: &SecretIndex,
     references: &References<'_>,
     (held, method): (Option<&FetchedTarget>, ClientAuthentication),
-    not_older_than: Option<u64>,
+    (known, not_older_than): (KnownAtRead, Option<u64>),
 ) -> Result<Option<FetchedClient>, CallError> {
-    let known = index.read_begins(&references.client);
     let (step, key) = (Step::GetClientSecret, &references.client);
     let read = match not_older_than {
         Some(version) => read_not_older(cluster, step, key, version).await,

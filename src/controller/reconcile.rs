@@ -473,7 +473,10 @@ impl Reconciler<'_> {
         // without an authority nothing is requested, and the method means nothing
         let method = authority.map(|authority| authority.config.client_authentication).unwrap_or_default();
         let held = (self.fetched.target.as_ref(), method);
-        let read = fetched::read_client(cluster, index, &self.references, held, self.known_of_client()).await?;
+        // in this order: an answer of the version that is asked for must not be older than what was known before
+        let known = index.read_begins(&self.references.client);
+        let known = (known, self.known_of_client());
+        let read = fetched::read_client(cluster, index, &self.references, held, known).await?;
         if let Some(read) = read.as_ref().filter(|read| read.same_as_held == Some(true)) {
             self.retry_state.client_verified(read.version.clone());
         }

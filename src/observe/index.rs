@@ -438,6 +438,18 @@ mod tests {
         assert!(index.older_read().now_or_never().is_some());
     }
 
+    #[tokio::test]
+    async fn answer_of_the_version_that_was_asked_for_shows_no_restore() {
+        let index = index();
+        index.observe(&key("client"), secret_metadata("10"));
+        let known = index.read_begins(&key("client"));
+        let asked = index.version_at_least(&key("client")).map(|version| version.to_string()).unwrap_or_default();
+        // the watch goes on before the cache answers
+        index.observe(&key("client"), secret_metadata("12"));
+        index.observe_read(&key("client"), secret_metadata(&asked), known);
+        assert!(index.older_read().now_or_never().is_none());
+    }
+
     #[test]
     fn restored_cluster_leaves_nothing_known_and_older_versions_are_accepted() {
         let index = index();
