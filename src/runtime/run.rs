@@ -187,32 +187,42 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
+    let ended = tokio::select! {
         biased;
-        _ = stop.wait_for(|stopped| *stopped) => {}
-        ended = parts.tasks.join_next() => parts.ended(ended)?,
-        ended = loops.join_next() => parts.ended(ended)?,
+        _ = stop.wait_for(|stopped| *stopped) => Ok(()),
+        ended = parts.tasks.join_next() => parts.ended(ended),
+        ended = loops.join_next() => parts.ended(ended),
         // nothing is finished: another replica may act by now
         why = lost => {
             context.journal.close();
-            return Err(format!("{why}; the process ends, so that nothing of it acts any more"));
-        }
-    }
-    tracing::info!("stopping");
-    let finished = async {
-        while loops.join_next().await.is_some() {}
-        // events that hang do not hold up who follows
-        if tokio::time::timeout(LAST_EVENTS, context.events.published()).await.is_err() {
-            tracing::warn!(count = context.events.waiting(), "events are not published, since the process ends");
+            Err(format!("{why}; the process ends, so that nothing of it acts any more"))
         }
     };
-    if tokio::time::timeout(FINISH, finished).await.is_err() {
-        tracing::warn!("some work could not be finished in time; it is decided anew at the next start");
+    if ended.is_ok() {
+        tracing::info!("stopping");
+        finish(&mut loops, &context).await;
     }
+    let unpublished = context.events.waiting();
+    if unpublished > 0 {
+        tracing::warn!(count = unpublished, "events are not published, since the process ends");
+    }
+    ended?;
     if let Some(leader) = leader {
         leader.step_down().await;
     }
     Ok(())
+}
+
+/// Finishes what is being done when the process is stopped.
+async fn finish(loops: &mut JoinSet<&'static str>, context: &Context) {
+    let finished = async {
+        while loops.join_next().await.is_some() {}
+        // events that hang do not hold up who follows
+        let _ = tokio::time::timeout(LAST_EVENTS, context.events.published()).await;
+    };
+    if tokio::time::timeout(FINISH, finished).await.is_err() {
+        tracing::warn!("some work could not be finished in time; it is decided anew at the next start");
+    }
 }
 
 /// The tasks that must not end before the process does.
