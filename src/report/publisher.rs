@@ -69,6 +69,8 @@ pub struct Events {
     backlog: Mutex<Backlog<Waiting>>,
     /// The workers of the process: while each has something to do, events of first tokens wait.
     workers: Arc<Semaphore>,
+    /// Objects wait for a worker. One that is free for an instant is taken next, and is none that is idle.
+    are_workers_awaited: AtomicBool,
     /// The process ends, and nothing waits any more.
     is_ending: AtomicBool,
     /// Something was added to the backlog.
@@ -89,6 +91,7 @@ impl Events {
     ) -> Self {
         Self {
             workers,
+            are_workers_awaited: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
             cluster,
             clock,
@@ -144,6 +147,11 @@ impl Events {
         }
     }
 
+    /// Whether objects wait for a worker from now on.
+    pub fn set_workers_awaited(&self, awaited: bool) {
+        self.are_workers_awaited.store(awaited, Ordering::Relaxed);
+    }
+
     /// The number of events that are not published yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -159,7 +167,9 @@ impl Events {
     }
 
     fn take(&self) -> Option<(String, Waiting)> {
-        let is_busy = self.workers.available_permits() == 0 && !self.is_ending.load(Ordering::Relaxed);
+        let are_awaited = self.are_workers_awaited.load(Ordering::Relaxed);
+        let has_work = are_awaited || self.workers.available_permits() == 0;
+        let is_busy = has_work && !self.is_ending.load(Ordering::Relaxed);
         let mut backlog = self.backlog();
         let next = backlog.take(is_busy, self.clock.monotonic());
         self.is_empty.send_if_modified(|is_empty| {
@@ -281,41 +291,4 @@ impl Reported {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn equal_events_are_counted_for_a_while() {
-        let (mut reported, now) = (Reported::default(), Instant::now());
-        assert_eq!(reported.again("a", now), None);
-        reported.first("a".to_owned(), "a.1".to_owned(), now);
-        assert_eq!(reported.again("b", now), None);
-        let within = now + EQUAL_WITHIN / 2;
-        assert_eq!(reported.again("a", within), Some(("a.1".to_owned(), 2)));
-        assert_eq!(reported.again("a", within + EQUAL_WITHIN / 2), Some(("a.1".to_owned(), 3)), "each one counts anew");
-        assert_eq!(reported.again("a", within + EQUAL_WITHIN * 2), None);
-
-        reported.first("c".to_owned(), "c.1".to_owned(), now);
-        reported.forget("c");
-        assert_eq!(reported.again("c", now), None);
-    }
-
-    #[test]
-    fn what_is_remembered_does_not_grow() {
-        let (mut reported, now) = (Reported::default(), Instant::now());
-        for number in 0..=REMEMBERED {
-            reported.first(number.to_string(), String::new(), now);
-        }
-        assert_eq!(reported.0.len(), REMEMBERED);
-        assert_eq!(reported.again("0", now), None);
-        assert!(reported.again("1", now).is_some());
-    }
-
-    #[test]
-    fn names_of_events_are_never_too_long_and_end_well() {
-        let longest = event_name(&"a".repeat(253), i64::MAX);
-        assert_eq!(longest.len(), 253);
-        let cut_at_a_point = event_name(&format!("{}.{}", "a".repeat(NAME_MAX - 1), "b".repeat(10)), 255);
-        assert_eq!(cut_at_a_point, format!("{}.00000000000000ff", "a".repeat(NAME_MAX - 1)));
-    }
-}
+mod tests;
