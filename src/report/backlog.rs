@@ -21,11 +21,14 @@ const LATER: usize = 1000;
 /// Nor does one that has waited for so long.
 const LATEST: Duration = Duration::from_secs(10);
 
+/// What waits, the oldest first: its namespace, and since when.
+type Queue<T> = VecDeque<(String, T, Instant)>;
+
 /// What waits, in the order in which it came, and how many of each namespace are under way.
 pub struct Backlog<T> {
-    waiting: VecDeque<(String, T)>,
-    /// What waits until there is nothing else to do, and since when.
-    later: VecDeque<(String, (T, Instant))>,
+    waiting: Queue<T>,
+    /// What waits until there is nothing else to do.
+    later: Queue<T>,
     namespaces: HashMap<String, Counts>,
     under_way: usize,
 }
@@ -43,22 +46,23 @@ impl<T> Default for Backlog<T> {
 }
 
 impl<T> Backlog<T> {
-    /// Adds what is to be published in a namespace. Returns false where it is dropped, since too many wait.
+    /// Adds what is to be published in a namespace, and waits from now on. Returns false where it is dropped, since too many
+    /// wait.
     #[must_use]
-    pub fn push(&mut self, namespace: &str, event: T) -> bool {
+    pub fn push(&mut self, namespace: &str, event: T, now: Instant) -> bool {
         let is_kept = self.reserve(namespace);
         if is_kept {
-            self.waiting.push_back((namespace.to_owned(), event));
+            self.waiting.push_back((namespace.to_owned(), event, now));
         }
         is_kept
     }
 
-    /// The same of what waits, from now on, until there is nothing else to do.
+    /// The same of what waits until there is nothing else to do.
     #[must_use]
     pub fn push_later(&mut self, namespace: &str, event: T, now: Instant) -> bool {
         let is_kept = self.reserve(namespace);
         if is_kept {
-            self.later.push_back((namespace.to_owned(), (event, now)));
+            self.later.push_back((namespace.to_owned(), event, now));
         }
         is_kept
     }
@@ -75,18 +79,24 @@ impl<T> Backlog<T> {
     }
 
     /// The next one that may be published now, with its namespace; [`Self::done`] follows. `is_busy` says that there is
-    /// something else to do.
+    /// something else to do. What waits until there is not has its turn by its age once it has waited for long.
     pub fn take(&mut self, is_busy: bool, now: Instant) -> Option<(String, T)> {
         if self.under_way >= UNDER_WAY.0 {
             return None;
         }
-        let mut next = take_first(&mut self.waiting, &self.namespaces);
-        let is_late = |(_, (_, since)): &(String, (T, Instant))| now.saturating_duration_since(*since) >= LATEST;
-        if next.is_none() && (!is_busy || self.later.len() > LATER || self.later.front().is_some_and(is_late)) {
-            let later = take_first(&mut self.later, &self.namespaces);
-            next = later.map(|(namespace, (event, _))| (namespace, event));
-        }
-        let (namespace, event) = next?;
+        let is_late = |since: Instant| now.saturating_duration_since(since) >= LATEST;
+        let is_allowed = !is_busy || self.later.len() > LATER;
+        let waiting = first(&self.waiting, &self.namespaces);
+        let later = first(&self.later, &self.namespaces).filter(|(_, since)| is_allowed || is_late(*since));
+        let (queue, place) = match (waiting, later) {
+            (waiting, Some((place, since))) if is_late(since) && waiting.is_none_or(|(_, other)| since < other) => {
+                (&mut self.later, place)
+            }
+            (Some((place, _)), _) => (&mut self.waiting, place),
+            (None, Some((place, _))) => (&mut self.later, place),
+            (None, None) => return None,
+        };
+        let (namespace, event, _) = queue.remove(place)?;
         self.under_way += 1;
         let counts = self.namespaces.entry(namespace.clone()).or_default();
         counts.waiting = counts.waiting.saturating_sub(1);
@@ -123,11 +133,11 @@ impl<T> Backlog<T> {
     }
 }
 
-/// Removes the first one of a namespace of which not too many are under way.
-fn take_first<T>(queue: &mut VecDeque<(String, T)>, namespaces: &HashMap<String, Counts>) -> Option<(String, T)> {
+/// The place of the first one of a namespace of which not too many are under way, and since when it waits.
+fn first<T>(queue: &Queue<T>, namespaces: &HashMap<String, Counts>) -> Option<(usize, Instant)> {
     let may_go = |namespace: &str| namespaces.get(namespace).is_none_or(|counts| counts.under_way < UNDER_WAY.1);
-    let place = queue.iter().position(|(namespace, _)| may_go(namespace))?;
-    queue.remove(place)
+    let place = queue.iter().position(|(namespace, _, _)| may_go(namespace))?;
+    queue.get(place).map(|(_, _, since)| (place, *since))
 }
 
 #[cfg(test)]
@@ -136,10 +146,9 @@ mod tests {
 
     #[test]
     fn events_that_hang_in_one_namespace_hold_up_no_other() {
-        let mut backlog = Backlog::default();
-        assert!((0..100).all(|number| backlog.push("hanging", number)));
-        assert!(backlog.push("other", 100));
-        let now = Instant::now();
+        let (mut backlog, now) = (Backlog::default(), Instant::now());
+        assert!((0..100).all(|number| backlog.push("hanging", number, now)));
+        assert!(backlog.push("other", 100, now));
         let taken: Vec<(String, usize)> = std::iter::from_fn(|| backlog.take(true, now)).collect();
         let names: Vec<&str> = taken.iter().map(|(namespace, _)| namespace.as_str()).collect();
         assert_eq!(names, [&["hanging"; UNDER_WAY.1][..], &["other"]].concat());
@@ -150,7 +159,7 @@ mod tests {
     #[test]
     fn events_of_first_tokens_wait_for_everything_else_but_not_without_end() {
         let (mut backlog, now) = (Backlog::default(), Instant::now());
-        assert!(backlog.push_later("team", "first", now) && backlog.push("team", "other"));
+        assert!(backlog.push_later("team", "first", now) && backlog.push("team", "other", now));
         let mut take = |is_busy: bool, after: Duration| backlog.take(is_busy, now + after).map(|(_, event)| event);
         assert_eq!(take(true, Duration::ZERO), Some("other"));
         assert_eq!(take(true, LATEST / 2), None);
@@ -165,20 +174,29 @@ mod tests {
     }
 
     #[test]
+    fn event_of_a_first_token_that_is_late_comes_before_younger_ones() {
+        let (mut backlog, now) = (Backlog::default(), Instant::now());
+        assert!(backlog.push("team", "old", now) && backlog.push_later("team", "first", now + LATEST / 2));
+        assert!((0..3).all(|_| backlog.push("team", "young", now + LATEST)));
+        let mut take = |after: Duration| backlog.take(true, now + after).map(|(_, event)| event);
+        assert_eq!([take(LATEST), take(LATEST)], [Some("old"), Some("young")]);
+        assert_eq!([LATEST * 3 / 2; 3].map(&mut take), [Some("first"), Some("young"), Some("young")]);
+    }
+
+    #[test]
     fn too_many_events_are_dropped_those_of_one_namespace_first() {
-        let mut backlog = Backlog::default();
-        let kept = (0..WAITING.0).filter(|number| backlog.push("loud", *number)).count();
+        let (mut backlog, now) = (Backlog::default(), Instant::now());
+        let kept = (0..WAITING.0).filter(|number| backlog.push("loud", *number, now)).count();
         assert_eq!(kept, WAITING.1);
-        assert!(backlog.push("other", 0));
-        let kept = (0..2 * WAITING.0).filter(|number| backlog.push(&format!("{number}"), *number)).count();
+        assert!(backlog.push("other", 0, now));
+        let kept = (0..2 * WAITING.0).filter(|number| backlog.push(&format!("{number}"), *number, now)).count();
         assert_eq!(kept, WAITING.0 - WAITING.1 - 1);
     }
 
     #[test]
     fn nothing_is_kept_of_what_is_published() {
-        let mut backlog = Backlog::default();
-        assert!((0..10).all(|number| backlog.push("team", number)));
-        let now = Instant::now();
+        let (mut backlog, now) = (Backlog::default(), Instant::now());
+        assert!((0..10).all(|number| backlog.push("team", number, now)));
         assert!((0..10).all(|number| backlog.push_later("team", number, now)));
         while let Some((namespace, _)) = backlog.take(false, now) {
             backlog.done(&namespace);

@@ -110,11 +110,12 @@ impl Events {
         let name = about.name.clone();
         let is_later = transition.reason == EventReason::Issued;
         let waiting = Waiting { about, transition, at: self.clock.now() };
+        let now = self.clock.monotonic();
         let mut backlog = self.backlog();
         let is_kept = if is_later {
-            backlog.push_later(&namespace, waiting, self.clock.monotonic())
+            backlog.push_later(&namespace, waiting, now)
         } else {
-            backlog.push(&namespace, waiting)
+            backlog.push(&namespace, waiting, now)
         };
         self.is_empty.send_replace(backlog.is_empty());
         drop(backlog);
