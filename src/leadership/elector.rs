@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use itwin_api::MANAGER;
-use itwin_core::election::{Action, Election, Loss, Timing, Write};
+use itwin_core::election::{Action, Change, Election, Loss, Timing, Write};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -27,7 +27,7 @@ const RENEW_WITHIN: Duration = Duration::from_secs(10);
 const PERIOD: Duration = Duration::from_secs(3);
 /// The time after which a call of a leader that failed is made again.
 const RETRY: Duration = Duration::from_secs(1);
-/// The longest time for giving up the Lease: a renewal that is under way, and the release.
+/// The longest time for giving up the Lease: the release, after a read where a renewal was under way.
 const STEP_DOWN: Duration = Duration::from_secs(3);
 /// How long one renewal lets the process write, counted from when it was sent: less than the Lease by what the monotonic
 /// clocks of two nodes may drift apart meanwhile.
@@ -227,8 +227,15 @@ impl Loop {
 
     async fn write(&mut self, write: Write) {
         let (sent, moment) = (Instant::now(), self.fence.moment());
-        let answer = self.lease.write(&write, self.deadline(sent)).await;
+        let (deadline, is_renewal) = (self.deadline(sent), write.change == Change::Renew);
+        let answer = tokio::select! {
+            biased;
+            // whether it was made or not, a read shows a Lease to release, whose new version guards it from what comes late
+            () = has_stopped(&mut self.stopped), if is_renewal => None,
+            answer = self.lease.write(&write, deadline) => Some(answer),
+        };
         let (sent_at, now) = (sent.into_std(), Instant::now().into_std());
+        let Some(answer) = answer else { return self.election.conflicted(sent_at, now) };
         match answer {
             Ok(lease) => {
                 self.log_failure("written", None);

@@ -278,6 +278,26 @@ async fn step_down_takes_no_longer_than_its_bound() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn step_down_does_not_wait_for_a_renewal_that_hangs() {
+    let server = Server::default();
+    let began = Instant::now();
+    // the third renewal
+    let hangs = Duration::from_millis(8_900)..Duration::from_millis(9_100);
+    let silent = move |verb: &str| match verb == "update" && hangs.contains(&began.elapsed()) {
+        true => Fault { after: None, ..Fault::NONE },
+        false => Fault::NONE,
+    };
+    let mut leader = Replica::start_with(&server, "a", silent);
+    leader.elected().await;
+    sleep(Duration::from_millis(9_200)).await;
+    let asked = Instant::now();
+    leader.elector.step_down().await;
+    assert!(asked.elapsed() < Duration::from_millis(100), "{:?}", asked.elapsed());
+    assert_eq!(server.spec()["holderIdentity"], "");
+    assert_eq!(server.calls_since(asked), ["get", "update"], "it may have been made");
+}
+
+#[tokio::test(start_paused = true)]
 async fn standby_that_is_stopped_leaves_the_lease_alone() {
     let server = Server::default();
     let mut leader = Replica::start(&server, "a");

@@ -196,8 +196,8 @@ impl Election {
         self.observe(Some(lease), now);
     }
 
-    /// The API server refused a write because the Lease had changed, was deleted or existed already: read it again at
-    /// once, but not twice without a pause.
+    /// The API server refused a write because the Lease had changed, was deleted or existed already, or its answer is not
+    /// waited for: read it again at once, but not twice without a pause.
     pub fn conflicted(&mut self, sent: Instant, now: Instant) {
         let was_retrying = self.is_retrying;
         self.write_failed(sent, now);
