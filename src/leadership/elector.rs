@@ -216,7 +216,7 @@ impl Loop {
         match answer {
             Ok(lease) => {
                 if lease.as_ref().map(|lease| &lease.version) != known.as_ref() {
-                    self.watch.missed();
+                    self.watch.missed(lease.as_ref().map(|lease| lease.version.as_str()));
                 }
                 self.election.read(lease, now);
             }
