@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::{
     clock::Clock,
     metrics::Metrics,
-    observe::restores::{Restores, is_lower},
+    restores::{Restores, is_lower},
 };
 
 /// The longest time for one call about the Lease. Shorter than that of other calls: a leader must be able to try again

@@ -6,6 +6,5 @@ pub(crate) mod intern;
 pub mod metadata;
 mod names;
 mod reduced;
-pub mod restores;
 pub mod target;
 pub mod watch;

@@ -40,8 +40,9 @@ use crate::{
     liveness::{Liveness, Trouble},
     metrics::Metrics,
     oauth::authority::Connect,
-    observe::{index::SecretIndex, restores::Restores},
+    observe::index::SecretIndex,
     report::publisher::Events,
+    restores::Restores,
 };
 
 /// What is listed by now is acted upon while the rest is not: one namespace that cannot be listed stops no other one.
