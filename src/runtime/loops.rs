@@ -133,7 +133,7 @@ struct Placement {
 /// reconciliations in progress. Unlike `kube::runtime::applier`, it polls only the reconciliation that can make
 /// progress, and stores nothing but `T` for each object. A reconciliation gets one of the `workers` and may release it
 /// before it ends. One that waits for a worker while its status `is_overdue` is reconciled without a worker, which only
-/// brings the status up to date. `awaits` is told whether one waits.
+/// brings the status up to date. `awaits` receives whether one waits.
 async fn run<T>(
     queue: Queue<T>,
     workers: Arc<Semaphore>,
