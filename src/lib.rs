@@ -15,6 +15,7 @@
 
 pub mod clock;
 pub mod liveness;
+pub mod restores;
 
 pub mod config;
 

@@ -114,8 +114,11 @@ impl Reconciler<'_> {
         self.worker = None;
         slot.paced().await;
         self.check_current()?;
-        if !self.context.authorities.get(name).is_some_and(|now| Arc::ptr_eq(&now, &authority)) {
-            // it was edited while this request waited for its turn
+        let is_edited = !self.context.authorities.get(name).is_some_and(|now| Arc::ptr_eq(&now, &authority));
+        let is_shown = self.fetched.target_is_presumed_absent && !self.is_target_presumed_absent();
+        if is_edited || is_shown {
+            // the authority was edited, or a Secret created, while this request waited for its turn
+            self.fetched.target_is_presumed_absent = false;
             self.worker = self.context.worker().await;
             return Err(ActionError::Outdated);
         }

@@ -13,7 +13,7 @@ use itwin_core::{failure::Failure, object::ObjectKey};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 
-use super::fetched::read_whole;
+use super::secret_reads::read_whole;
 use crate::{
     cluster::{CallError, Cluster, Step},
     config::authority::roots,

@@ -10,13 +10,8 @@ use super::{
     namespaces::WatchedNamespaces,
 };
 use crate::{
-    clock::Clock,
-    cluster::Cluster,
-    journal::Journal,
-    liveness::Liveness,
-    metrics::Metrics,
-    observe::{index::SecretIndex, restores::Restores},
-    report::publisher::Events,
+    clock::Clock, cluster::Cluster, journal::Journal, liveness::Liveness, metrics::Metrics,
+    observe::index::SecretIndex, report::publisher::Events, restores::Restores,
 };
 
 /// What every reconcile shares.

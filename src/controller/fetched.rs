@@ -12,15 +12,18 @@ use itwin_core::{
 };
 use itwin_oauth::{sensitive::Sensitive, token::ClientCredentials};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{Api, Resource, api::GetParams, core::Request};
+use kube::Api;
 
-use super::references::References;
+use super::{
+    references::References,
+    secret_reads::{read_not_older, read_whole},
+};
 use crate::{
     cluster::{CallError, Cluster, Step},
     observe::{
         client_secret::ClientMaterial,
-        index::SecretIndex,
-        metadata::{PartialSecret, WholeSecret},
+        index::{Known, KnownAtRead, SecretIndex},
+        metadata::PartialSecret,
         target::{self, SecretMetadata},
     },
 };
@@ -34,6 +37,19 @@ pub struct FetchedSecrets {
     pub client_is_missing: bool,
     /// The Secret to write.
     pub target: Option<FetchedTarget>,
+    /// The Secret to write was not read, since the watch shows that there is none ([`SecretIndex::is_presumed_absent`]).
+    pub target_is_presumed_absent: bool,
+}
+
+impl FetchedSecrets {
+    /// What is known of the Secret to write. What is presumed counts in one reconcile, and only as long as nothing is known.
+    #[must_use]
+    pub fn known_target(&self, index: &SecretIndex, target: &ObjectKey) -> Known {
+        match index.get(target) {
+            Known::Unknown if self.target_is_presumed_absent => Known::Absent,
+            known => known,
+        }
+    }
 }
 
 /// The client Secret as it was read.
@@ -95,16 +111,6 @@ pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &ObjectK
         Err(error) => return Err(error),
     }
     Ok(())
-}
-
-/// Reads a Secret with its data.
-pub(super) async fn read_whole(cluster: &Cluster, step: Step, key: &ObjectKey) -> Result<Secret, CallError> {
-    let url = Secret::url_path(&(), Some(&key.namespace));
-    let read = async {
-        let request = Request::new(url).get(&key.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
-        cluster.client.request::<WholeSecret>(request).await
-    };
-    cluster.call(step, read).await.map(WholeSecret::read)
 }
 
 /// Reads the Secret to write, with its data.
@@ -178,7 +184,8 @@ fn is_recorded(credential: &ITwinServiceCredential, content: &Content, secret: &
     digest.is_some() && digest.as_ref() == annotations.get(secret_keys::CONTENT)
 }
 
-/// Reads the client Secret for the authority's `method`, and compares it with what the held token was requested with.
+/// Reads the client Secret for the authority's `method`, and compares it with what the held token was requested with. It is
+/// read as it is now, or not older than a version that is known; `known` is what was known before that was looked up.
 ///
 /// # Errors
 /// Those of the call, a missing Secret apart.
@@ -186,11 +193,15 @@ pub async fn read_client(
     cluster: &Cluster,
     index: &SecretIndex,
     references: &References<'_>,
-    held: Option<&FetchedTarget>,
-    method: ClientAuthentication,
+    (held, method): (Option<&FetchedTarget>, ClientAuthentication),
+    (known, not_older_than): (KnownAtRead, Option<u64>),
 ) -> Result<Option<FetchedClient>, CallError> {
-    let known = index.read_begins(&references.client);
-    let secret = match read_whole(cluster, Step::GetClientSecret, &references.client).await {
+    let (step, key) = (Step::GetClientSecret, &references.client);
+    let read = match not_older_than {
+        Some(version) => read_not_older(cluster, step, key, version).await,
+        None => read_whole(cluster, step, key).await,
+    };
+    let secret = match read {
         Ok(secret) => secret,
         Err(CallError::NotFound) => {
             index.observe_absence(&references.client, None);

@@ -24,6 +24,7 @@ mod report;
 pub mod requests;
 mod restarts;
 mod revert;
+mod secret_reads;
 mod status_writer;
 pub mod watches;
 

@@ -69,7 +69,8 @@ pub fn observe(
     let Caches { index, others, authorities, is_admitted } = caches;
     let spec = &references.credential.spec;
     let (authority, revision) = authorities.observe(&spec.authority_ref.name, spec);
-    let (known_target, known_client) = (index.get(&references.target), index.get(&references.client));
+    let known_target = fetched.known_target(index, &references.target);
+    let known_client = index.get(&references.client);
     let target = match &known_target {
         Known::Unknown if is_new(references, retry_state) => Target::Presumed,
         known => target(references, retry_state, fetched, known, *others),

@@ -241,7 +241,7 @@ impl Reconciler<'_> {
         }
         for _ in 0..STEPS_MAX {
             // taken before the state is observed: a write is guarded by what was decided on, not by a later watch event
-            let known = self.context.index.get(&self.references.target);
+            let known = self.fetched.known_target(&self.context.index, &self.references.target);
             let observed = self.observe();
             let version = match &known {
                 Known::Present(secret_metadata) => Some(&secret_metadata.version),
@@ -446,6 +446,10 @@ impl Reconciler<'_> {
     async fn fetch(&mut self, what: Fetch, observed: &ObservedState) {
         let Context { cluster, index, clock, .. } = self.context;
         let (result, key) = match what {
+            Fetch::Target if self.is_target_presumed_absent() => {
+                self.fetched.target_is_presumed_absent = true;
+                (Ok(()), &self.references.target)
+            }
             Fetch::Target => {
                 (fetched::read_metadata(cluster, index, &self.references.target).await, &self.references.target)
             }
@@ -468,7 +472,11 @@ impl Reconciler<'_> {
         let authority = authorities.get(&self.references.credential.spec.authority_ref.name);
         // without an authority nothing is requested, and the method means nothing
         let method = authority.map(|authority| authority.config.client_authentication).unwrap_or_default();
-        let read = fetched::read_client(cluster, index, &self.references, self.fetched.target.as_ref(), method).await?;
+        let held = (self.fetched.target.as_ref(), method);
+        // in this order: an answer of the version that is asked for must not be older than what was known before
+        let known = index.read_begins(&self.references.client);
+        let known = (known, self.known_of_client());
+        let read = fetched::read_client(cluster, index, &self.references, held, known).await?;
         if let Some(read) = read.as_ref().filter(|read| read.same_as_held == Some(true)) {
             self.retry_state.client_verified(read.version.clone());
         }

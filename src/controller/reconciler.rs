@@ -1,6 +1,6 @@
 //! One reconcile of one credential: what it knows and holds, and how it notes the end of an attempt.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::credential::CredentialStatus;
@@ -27,10 +27,18 @@ use super::{
     registry::Currency,
     requests::Slot,
 };
-use crate::{cluster::CallError, observe::index::Known};
+use crate::{
+    cluster::CallError,
+    observe::{index::Known, watch::WATCH_SECONDS},
+};
 
 /// Wait for an authority that was not reconciled yet; its first answer enqueues the credential before that.
 pub(super) const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
+/// The resource whose watch shows Secrets.
+const SECRETS: &str = "secrets";
+/// The watch of Secrets is well where it showed a sign of life within this: it is made again each minute, and a watch that
+/// shows nothing for longer is given up.
+const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
 /// No credential is reconciled again sooner than this: a bound on what any mistake in the schedule can cost.
 const REQUEUE_FLOOR: TimeDelta = TimeDelta::milliseconds(10);
 
@@ -181,6 +189,29 @@ impl Reconciler<'_> {
         self.context.index.invalidate(&self.references.target);
         // whether the client is the same was found out with the token that was there
         self.fetched = FetchedSecrets::default();
+    }
+
+    /// Whether the Secret to write need not be read before the first token: nothing was ever reported of the credential, which
+    /// was created while this process leads, and the watch is well and shows that there is no such Secret. The creation
+    /// is refused if there is one after all.
+    pub(super) fn is_target_presumed_absent(&self) -> bool {
+        let Context { index, liveness, restores, .. } = self.context;
+        let is_well = || liveness.silence().get(SECRETS).is_some_and(|silence| *silence <= SILENCE);
+        observation::is_new(&self.references, &self.retry_state)
+            && index.is_presumed_absent(&self.references.target)
+            && !restores.is_behind(SECRETS)
+            && is_well()
+    }
+
+    /// The version that the client Secret has at least, for a read of it from the watch cache of the API server; `None` where
+    /// it is to be read as it is now. A cache that is late costs an attempt at most: it shows the change later, and what
+    /// follows a failure is read again.
+    pub(super) fn known_of_client(&self) -> Option<u64> {
+        let Context { index, restores, .. } = self.context;
+        let was_read = self.fetched.client.is_some() || self.fetched.client_is_missing;
+        // versions of before a restore may never come
+        let is_certain = !was_read && !self.retry_state.is_retrying() && !restores.is_behind(SECRETS);
+        index.version_at_least(&self.references.client).filter(|_| is_certain)
     }
 
     /// Reads the Secret to write, with its data.

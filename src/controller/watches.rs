@@ -17,7 +17,10 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{context::Context, guarded::Guarded, invalid_objects::InvalidObjects, namespaces::WatchedNamespace};
+use super::{
+    context::Context, guarded::Guarded, invalid_objects::InvalidObjects, namespaces::WatchedNamespace,
+    references::References,
+};
 use crate::observe::{
     metadata::PartialSecret,
     target::SecretMetadata,
@@ -142,6 +145,10 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
         context.enqueue_credentials(context.index.register(&key, secrets.each_ref().map(String::as_str)));
         key
     };
+    // a standby may have missed what the leader wrote for it, and so may a list
+    let is_created = |credential: &ITwinServiceCredential| {
+        credential.status.is_none() && context.cluster.fence.holds() && known(&credential.metadata).is_none()
+    };
     let mut events = events(api, "itwinservicecredentials", &context);
     let mut incarnation = context.restores.incarnation();
     loop {
@@ -150,7 +157,12 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
         context.metrics.invalid_objects(context.invalid_objects.count());
         match event {
             None => {}
-            Some(Event::Apply(credential)) => watched.work_queue.enqueue(keep(credential)),
+            Some(Event::Apply(credential)) => {
+                let created = is_created(&credential).then(|| References::new(&credential).target);
+                let key = keep(credential);
+                created.into_iter().for_each(|secret| context.index.credential_was_created(&secret));
+                watched.work_queue.enqueue(key);
+            }
             Some(Event::InitApply(credential)) => {
                 if watched.credentials.is_newer_than(&credential) {
                     context.restores.notice(OLDER_OBJECT);
@@ -276,7 +288,8 @@ pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sende
 /// The metadata of a Secret that a credential references.
 fn referenced(context: &Context, secret: PartialSecret) -> Option<(ObjectKey, SecretMetadata)> {
     let key = ObjectKey::new(secret.namespace().unwrap_or_default(), secret.name_any());
-    context.index.is_referenced(&key).then(|| (key, SecretMetadata::new(&secret.read())))
+    let is_referenced = context.index.is_shown(&key, secret.resource_version().as_deref());
+    is_referenced.then(|| (key, SecretMetadata::new(&secret.read())))
 }
 
 /// Voids what was concluded before the cluster was restored, each time that this is noticed. The watches list again by

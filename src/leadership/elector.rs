@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use itwin_api::MANAGER;
-use itwin_core::election::{Action, Election, Loss, Timing, Write};
+use itwin_core::election::{Action, Change, Election, Loss, Timing, Write};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -12,23 +12,28 @@ use tokio::{
 
 use super::{
     fence::LeadershipFence,
-    lease::{DEADLINE, LeaseApi, LeaseError},
+    lease::{DEADLINE, LeaseApi, LeaseError, News},
+    lease_watch::LeaseWatch,
 };
 use crate::clock::Clock;
 
 /// A leader that was not heard of for this long is replaced. The contract gives 20 s until the next one has written, on
 /// a busy machine too.
 const LEASE: Duration = Duration::from_secs(12);
-/// A leader that could not renew for this long steps down.
-const RENEW_WITHIN: Duration = Duration::from_secs(8);
-/// The time between renewals, and (with a jitter) between the reads of a standby: a leader that steps down is replaced
-/// within about this.
-const PERIOD: Duration = Duration::from_secs(1);
+/// A leader that could not renew for this long steps down: as long as its last renewal lets it write, so that an API server
+/// that is away for 7 s ends no leader, wherever between two renewals that begins.
+const RENEW_WITHIN: Duration = Duration::from_secs(10);
+/// The time between renewals. A standby watches them; it reads where it is shown none for a little longer.
+const PERIOD: Duration = Duration::from_secs(3);
+/// The time after which a call of a leader that failed is made again.
+const RETRY: Duration = Duration::from_secs(1);
+/// The longest time for giving up the Lease: the release, after a read where a renewal was under way.
+const STEP_DOWN: Duration = Duration::from_secs(3);
 /// How long one renewal lets the process write, counted from when it was sent: less than the Lease by what the monotonic
 /// clocks of two nodes may drift apart meanwhile.
 const VALIDITY: Duration = Duration::from_secs(10);
 
-const TIMING: Timing = Timing { lease: LEASE, renew_within: RENEW_WITHIN, period: PERIOD };
+const TIMING: Timing = Timing { lease: LEASE, renew_within: RENEW_WITHIN, period: PERIOD, retry: RETRY };
 
 /// The fence of a process that stands for election.
 #[must_use]
@@ -74,6 +79,7 @@ impl Elector {
             fence: fence_of_loop,
             leads: leads_sender,
             stopped,
+            watch: LeaseWatch::new(),
             holder: None,
             is_failing: false,
         };
@@ -104,7 +110,7 @@ impl Elector {
     pub async fn step_down(mut self) {
         self.fence.end();
         self.stop.send_replace(true);
-        if timeout(DEADLINE, &mut self.task).await.is_err() {
+        if timeout(STEP_DOWN, &mut self.task).await.is_err() {
             tracing::warn!("the Lease could not be released; it expires by itself");
         }
     }
@@ -127,6 +133,8 @@ struct Loop {
     fence: LeadershipFence,
     leads: watch::Sender<bool>,
     stopped: watch::Receiver<bool>,
+    /// Shows the Lease to a standby.
+    watch: LeaseWatch,
     /// The holder that was last logged.
     holder: Option<String>,
     /// The last call failed, which was logged.
@@ -153,21 +161,65 @@ impl Loop {
 
     async fn wait(&mut self, until: Instant) {
         let already = *self.stopped.borrow();
+        self.follow();
         tokio::select! {
             biased;
-            // a closed channel is that of a handle that was dropped, which aborts this
-            _ = self.stopped.wait_for(|stopped| *stopped), if !already => {}
+            () = has_stopped(&mut self.stopped), if !already => {}
+            news = self.watch.next() => self.heard(news),
             () = sleep_until(until) => {}
         }
     }
 
+    /// Has a watch show the Lease to a standby, unless it may show what was before a restore.
+    fn follow(&mut self) {
+        if !self.election.is_standby() || self.lease.is_behind() {
+            self.watch.close();
+        } else if self.watch.is_due()
+            && let Some(events) = self.lease.watch()
+        {
+            self.watch.open(events);
+        }
+    }
+
+    fn heard(&mut self, news: Option<News>) {
+        let now = Instant::now();
+        match news {
+            Some(Ok(object)) => match self.lease.shown(object) {
+                Some(lease) => {
+                    self.watch.showed();
+                    self.election.shown(lease, now.into_std());
+                    self.log_holder();
+                }
+                None => self.unclear(now),
+            },
+            Some(Err(LeaseError::NotFound)) => self.unclear(now),
+            Some(Err(error)) => {
+                if self.watch.failed() {
+                    tracing::warn!("the Lease cannot be watched and is read instead: {error}");
+                }
+            }
+            None => self.watch.close(),
+        }
+    }
+
+    /// What the watch showed is only understood with a read.
+    fn unclear(&mut self, now: Instant) {
+        self.watch.failed();
+        self.election.is_unclear(now.into_std());
+    }
+
     async fn read(&mut self) {
-        let sent = Instant::now();
+        let (sent, known) = (Instant::now(), self.lease.version());
         let answer = self.lease.read(self.deadline(sent)).await;
         let now = Instant::now().into_std();
         self.log_failure("read", answer.as_ref().err());
         match answer {
-            Ok(lease) => self.election.read(lease, now),
+            Ok(lease) => {
+                if lease.as_ref().map(|lease| &lease.version) != known.as_ref() {
+                    self.watch.missed(lease.as_ref().map(|lease| lease.version.as_str()));
+                }
+                self.election.read(lease, now);
+            }
             Err(_) => self.election.read_failed(sent.into_std(), now),
         }
         self.log_holder();
@@ -175,8 +227,15 @@ impl Loop {
 
     async fn write(&mut self, write: Write) {
         let (sent, moment) = (Instant::now(), self.fence.moment());
-        let answer = self.lease.write(&write, self.deadline(sent)).await;
+        let (deadline, is_renewal) = (self.deadline(sent), write.change == Change::Renew);
+        let answer = tokio::select! {
+            biased;
+            // whether it was made or not, a read shows a Lease to release, whose new version guards it from what comes late
+            () = has_stopped(&mut self.stopped), if is_renewal => None,
+            answer = self.lease.write(&write, deadline) => Some(answer),
+        };
         let (sent_at, now) = (sent.into_std(), Instant::now().into_std());
+        let Some(answer) = answer else { return self.election.conflicted(sent_at, now) };
         match answer {
             Ok(lease) => {
                 self.log_failure("written", None);
@@ -217,6 +276,12 @@ impl Loop {
     }
 }
 
+/// Waits until the replica is to step down.
+async fn has_stopped(stopped: &mut watch::Receiver<bool>) {
+    // a closed channel is that of a handle that was dropped, which aborts this
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
 #[cfg(test)]
 impl Elector {
     /// The same with a process around it that can be paused.
@@ -237,7 +302,7 @@ impl Elector {
 
 #[cfg(test)]
 mod tests {
-    use itwin_core::election::{JITTER, LONGEST_LEASE};
+    use itwin_core::election::{JITTER, LONGEST_LEASE, SILENCE};
 
     use super::*;
 
@@ -246,8 +311,8 @@ mod tests {
 
     #[test]
     fn leader_stops_before_another_may_start() {
-        // the last renewal may begin just within the limit, and takes its deadline
-        assert!(RENEW_WITHIN + PERIOD + DEADLINE <= LEASE);
+        // a renewal that begins just within the limit ends with it, and may be carried out a little later
+        assert!(RENEW_WITHIN + DEADLINE <= LEASE);
         assert!(VALIDITY < LEASE && RENEW_WITHIN <= VALIDITY, "what cannot renew ends by itself, what can goes on");
         assert!(LEASE <= LONGEST_LEASE, "a standby waits for the whole of our own Lease");
     }
@@ -255,13 +320,24 @@ mod tests {
     #[test]
     fn killed_leader_is_replaced_in_time_even_where_calls_take_their_whole_deadline() {
         // the leader ends just after a renewal, which the standby's next read brings; then one write takes the Lease
-        let observed = PERIOD.mul_f64(1.0 + JITTER) + DEADLINE;
+        let observed = PERIOD.mul_f64(SILENCE + JITTER) + DEADLINE;
         assert!(observed + LEASE + DEADLINE <= FAILOVER);
     }
 
     #[test]
+    fn standby_that_is_shown_each_renewal_need_not_read() {
+        assert!(PERIOD + Duration::from_millis(400) < PERIOD.mul_f64(SILENCE), "also where a call takes its time");
+        assert!(RETRY < PERIOD && DEADLINE < STEP_DOWN);
+    }
+
+    #[test]
     fn leader_can_try_again_after_a_call_that_was_not_answered() {
-        assert!(PERIOD + 2 * DEADLINE <= RENEW_WITHIN);
+        assert!(PERIOD + 3 * DEADLINE <= RENEW_WITHIN);
+    }
+
+    #[test]
+    fn leader_survives_an_outage_of_seven_seconds() {
+        assert!(PERIOD + Duration::from_secs(7) <= RENEW_WITHIN);
     }
 
     #[test]

@@ -1,25 +1,43 @@
-//! Reads and writes the Lease, each call with a deadline and counted.
+//! Reads, writes and watches the Lease, each call with a deadline and counted.
 //!
 //! Its spec is taken as plain JSON: one time that cannot be parsed must not prevent every failover.
 
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures::{
+    StreamExt,
+    future::ready,
+    stream::{self, BoxStream},
+};
 use itwin_api::MANAGER;
-use itwin_core::election::{Change, NewRecord, ObservedLease, Record, Write};
+use itwin_core::{
+    election::{Change, NewRecord, ObservedLease, Record, Write},
+    revisions::parse,
+};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, PostParams},
+    api::{ApiResource, DynamicObject, PostParams, WatchEvent, WatchParams},
 };
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::{clock::Clock, metrics::Metrics, observe::restores::Restores};
+use crate::{
+    clock::Clock,
+    metrics::Metrics,
+    restores::{Restores, is_lower},
+};
 
 /// The longest time for one call about the Lease. Shorter than that of other calls: a leader must be able to try again
 /// before it has to step down.
-pub(super) const DEADLINE: Duration = Duration::from_secs(3);
+pub(super) const DEADLINE: Duration = Duration::from_secs(2);
+/// A watch ends after this, in seconds, as other watches do ([`crate::observe::watch`]).
+const WATCH_SECONDS: u32 = 60;
+/// How much later than its timeout a watch may end.
+const LATE: Duration = Duration::from_secs(5);
+/// The resource.
+const LEASES: &str = "leases";
 
 /// How a call about the Lease failed.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +94,9 @@ impl From<kube::Error> for LeaseError {
     }
 }
 
+/// What a watch shows: the Lease, or why it shows no more. A deletion is [`LeaseError::NotFound`].
+pub(super) type News = Result<DynamicObject, LeaseError>;
+
 /// The one Lease of the operator's name.
 pub struct LeaseApi {
     api: Api<DynamicObject>,
@@ -107,6 +128,52 @@ impl LeaseApi {
         }
     }
 
+    /// The resourceVersion of the Lease as it was last read, written or shown; `None` where there is none.
+    pub(super) fn version(&self) -> Option<String> {
+        self.last.as_ref()?.metadata.resource_version.clone()
+    }
+
+    /// What becomes of the Lease from now on; `None` where there is none.
+    pub(super) fn watch(&self) -> Option<BoxStream<'static, News>> {
+        let (version, api, metrics) = (self.version()?, self.api.clone(), self.metrics.clone());
+        let opened = async move {
+            let only = format!("metadata.name={MANAGER}");
+            let params = WatchParams::default().fields(&only).timeout(WATCH_SECONDS).disable_bookmarks();
+            let answer = match timeout(DEADLINE, api.watch(&params, &version)).await {
+                Ok(answer) => answer.map_err(LeaseError::from),
+                Err(_) => Err(LeaseError::Timeout),
+            };
+            metrics.kubernetes_request("watch", LEASES, answer.as_ref().map_or_else(LeaseError::label, |_| "success"));
+            match answer {
+                Ok(events) => events.filter_map(|event| ready(news(event))).boxed(),
+                Err(error) => stream::once(ready(Err(error))).boxed(),
+            }
+        };
+        let end = sleep(Duration::from_secs(WATCH_SECONDS.into()) + LATE);
+        Some(stream::once(opened).flatten().take_until(end).boxed())
+    }
+
+    /// Whether the Lease has a version that was given out before, as in a cluster that was restored. The watch cache of an
+    /// API server that kept running may show what came after that version then, which is no sign of life.
+    pub(super) fn is_behind(&self) -> bool {
+        let version = self.version().unwrap_or_default();
+        self.restores.is_behind(LEASES) || is_lower(&version, self.restores.highest(LEASES))
+    }
+
+    /// The Lease as a watch shows it; `None` where that is older than what is known, or a renewal of an earlier time, which
+    /// only a read explains.
+    pub(super) fn shown(&mut self, mut object: DynamicObject) -> Option<ObservedLease> {
+        let number = |object: &DynamicObject| parse(object.metadata.resource_version.as_deref()?);
+        object.metadata.managed_fields = None;
+        let lease = observed(&object);
+        if self.last.as_ref().and_then(number) > number(&object) || self.is_earlier(&object, &lease) {
+            return None;
+        }
+        self.restores.observe(LEASES, &lease.version);
+        self.last = Some(object);
+        Some(lease)
+    }
+
     /// Writes the Lease; gives what the API server made of it.
     pub(super) async fn write(&mut self, write: &Write, deadline: Instant) -> Result<ObservedLease, LeaseError> {
         let object = self.object(write);
@@ -126,7 +193,7 @@ impl LeaseApi {
     ) -> Result<T, LeaseError> {
         let answer = timeout_at(deadline, request).await;
         let result = answer.map_or(Err(LeaseError::Timeout), |answer| answer.map_err(LeaseError::from));
-        self.metrics.kubernetes_request(verb, "leases", result.as_ref().map_or_else(LeaseError::label, |_| "success"));
+        self.metrics.kubernetes_request(verb, LEASES, result.as_ref().map_or_else(LeaseError::label, |_| "success"));
         result
     }
 
@@ -142,12 +209,17 @@ impl LeaseApi {
     /// A resourceVersion that went back shows a restore, and so does the same holder at an earlier time: the revisions of
     /// a small cluster may have caught up. A clock that was set back looks the same, and costs a list.
     fn notice_restore(&self, object: &DynamicObject, lease: &ObservedLease) {
-        let known = self.restores.highest("leases");
-        self.restores.observe_latest("leases", &lease.version, known);
-        let last = self.last.as_ref().filter(|last| last.metadata.uid == object.metadata.uid).map(observed);
-        if last.is_some_and(|last| lease.record.precedes(&last.record)) {
+        let known = self.restores.highest(LEASES);
+        self.restores.observe_latest(LEASES, &lease.version, known);
+        if self.is_earlier(object, lease) {
             self.restores.notice("the Lease of an earlier time");
         }
+    }
+
+    /// Whether this is the same Lease as the last one, with the same holder, at an earlier time.
+    fn is_earlier(&self, object: &DynamicObject, lease: &ObservedLease) -> bool {
+        let last = self.last.as_ref().filter(|last| last.metadata.uid == object.metadata.uid).map(observed);
+        last.is_some_and(|last| lease.record.precedes(&last.record))
     }
 
     /// The metadata as it was read, with uid and resourceVersion: without the uid an update would create the Lease again
@@ -169,6 +241,17 @@ impl LeaseApi {
     pub(super) fn of(client: Client, metrics: Arc<Metrics>) -> Self {
         let clock = Clock::system();
         Self::new(client, "operator", metrics, clock.clone(), Arc::new(Restores::new(clock)))
+    }
+}
+
+/// What an event of a watch says; `None` for a bookmark.
+fn news(event: kube::Result<WatchEvent<DynamicObject>>) -> Option<News> {
+    match event {
+        Ok(WatchEvent::Added(lease) | WatchEvent::Modified(lease)) => Some(Ok(lease)),
+        Ok(WatchEvent::Deleted(_)) => Some(Err(LeaseError::NotFound)),
+        Ok(WatchEvent::Bookmark(_)) => None,
+        Ok(WatchEvent::Error(status)) => Some(Err(kube::Error::Api(status).into())),
+        Err(error) => Some(Err(error.into())),
     }
 }
 
@@ -207,6 +290,8 @@ fn renew_time(now: DateTime<Utc>, last: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kube::client::Body;
+
     use super::*;
 
     #[test]
@@ -222,6 +307,39 @@ mod tests {
     fn times_have_the_six_digits_that_the_api_server_wants() {
         let time = renew_time(DateTime::UNIX_EPOCH, None);
         assert_eq!(time, "1970-01-01T00:00:00.000000Z");
+    }
+
+    #[tokio::test]
+    async fn older_lease_of_a_watch_is_not_taken_for_the_latest() {
+        let unreachable = |_: http::Request<Body>| ready(Err::<http::Response<Body>, _>("no connection"));
+        let client = Client::new(tower::service_fn(unreachable), "operator");
+        let mut api = LeaseApi::of(client, Arc::new(Metrics::new(false).expect("metrics")));
+        let lease = |version: &str| -> DynamicObject {
+            let object = json!({"metadata": {"name": MANAGER, "resourceVersion": version}});
+            serde_json::from_value(object).expect("a Lease")
+        };
+        assert!(api.watch().is_none(), "there is no version to begin with");
+        for (version, is_news) in [("7", true), ("6", false), ("10", true), ("none", false)] {
+            assert_eq!(api.shown(lease(version)).is_some(), is_news, "{version}");
+        }
+        assert_eq!(api.version().as_deref(), Some("10"));
+    }
+
+    #[tokio::test]
+    async fn renewal_of_an_earlier_time_that_is_shown_is_not_taken_for_the_latest() {
+        let unreachable = |_: http::Request<Body>| ready(Err::<http::Response<Body>, _>("no connection"));
+        let client = Client::new(tower::service_fn(unreachable), "operator");
+        let mut api = LeaseApi::of(client, Arc::new(Metrics::new(false).expect("metrics")));
+        let mut shown = |version: &str, second: u8| {
+            let object = json!({
+                "metadata": {"name": MANAGER, "uid": "uid", "resourceVersion": version},
+                "spec": {"holderIdentity": "a", "renewTime": format!("2026-01-01T00:00:0{second}.000000Z")},
+            });
+            api.shown(serde_json::from_value(object).expect("a Lease")).is_some()
+        };
+        assert!(shown("7", 5));
+        assert!(!shown("8", 4), "only a read explains it");
+        assert!(shown("9", 6));
     }
 
     #[test]

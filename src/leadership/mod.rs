@@ -3,5 +3,6 @@
 pub mod elector;
 pub mod fence;
 pub mod lease;
+mod lease_watch;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,9 @@
 //! The index of the Secrets that credentials reference.
 //!
 //! The watch receives the metadata of every Secret. Metadata of a Secret that is not referenced is dropped immediately,
-//! so that memory does not grow with other Secrets (cert-manager/cert-manager#4722: 8 GB for 30,000 Secrets). The
-//! operator's own writes and reads are recorded too, so that a decision after a write never uses an older state
-//! (external-secrets/external-secrets#2184: a token was requested twice).
+//! so that memory hardly grows with other Secrets (cert-manager/cert-manager#4722: 8 GB for 30,000 Secrets): of those, only
+//! which there are is kept (`names.rs`). The operator's own writes and reads are recorded too, so that a decision after a
+//! write never uses an older state (external-secrets/external-secrets#2184: a token was requested twice).
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use itwin_core::{
 };
 use tokio::sync::Notify;
 
-use super::target::SecretMetadata;
+use super::{names::Names, target::SecretMetadata};
 
 /// The known state of a Secret.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +41,8 @@ struct Slot {
     version: u64,
     /// Whether it was observed since the current list started.
     listed: bool,
+    /// The credential that writes it was created while this process led, and nothing else was ever known of it.
+    is_of_new_credential: bool,
 }
 
 #[derive(Default)]
@@ -48,6 +50,8 @@ struct Inner {
     slots: HashMap<Arc<ObjectKey>, Slot>,
     /// The Secret that each credential writes and the one that it reads.
     references: HashMap<Arc<ObjectKey>, [Arc<ObjectKey>; 2]>,
+    /// Which Secrets exist, also of those that no credential references.
+    names: Names,
     /// The incarnation of the cluster that the versions belong to.
     incarnation: Incarnation,
 }
@@ -80,6 +84,21 @@ impl SecretIndex {
         inner.slots.entry(read.clone()).or_default().add_reader(credential);
         inner.references.insert(credential.clone(), keys);
         unblocked
+    }
+
+    /// The credential that writes this Secret was created while this process leads: no other one wrote it a Secret.
+    pub fn credential_was_created(&self, key: &ObjectKey) {
+        if let Some(slot) = self.inner().slots.get_mut(key) {
+            slot.is_of_new_credential = matches!(slot.known, Known::Unknown) && slot.version == 0;
+        }
+    }
+
+    /// Whether there is no such Secret, as far as the watch shows, where only a new credential references it and nothing
+    /// else was ever known of it. It is not recorded as absent, since only a read or an event proves that.
+    #[must_use]
+    pub fn is_presumed_absent(&self, key: &ObjectKey) -> bool {
+        let inner = self.inner();
+        inner.slots.get(key).is_some_and(Slot::may_be_presumed_absent) && inner.names.is_absent(key)
     }
 
     /// Records that `credential` was deleted. Returns the same as [`Self::register`].
@@ -115,16 +134,35 @@ impl SecretIndex {
         self.inner().slots.get(key).map(|slot| slot.readers().to_vec()).unwrap_or_default()
     }
 
-    /// Whether a credential references a Secret. If not, its metadata is not decoded.
+    /// The watch shows that a Secret exists, at this resourceVersion. Returns whether a credential references it; if not, its
+    /// metadata is not decoded.
+    pub fn is_shown(&self, key: &ObjectKey, resource_version: Option<&str>) -> bool {
+        let mut inner = self.inner();
+        inner.names.exists(key);
+        inner.names.is_shown(key, resource_version.and_then(revisions::parse).unwrap_or_default());
+        inner.slots.contains_key(key)
+    }
+
+    /// The version that a Secret has at least, as far as a watch or a call has shown it: its own, or that of the latest Secret
+    /// that the watch of this one has shown. `None` where nothing is known, or that it does not exist.
     #[must_use]
-    pub fn is_referenced(&self, key: &ObjectKey) -> bool {
-        self.inner().slots.contains_key(key)
+    pub fn version_at_least(&self, key: &ObjectKey) -> Option<u64> {
+        let inner = self.inner();
+        let slot = inner.slots.get(key)?;
+        let version = match slot.known {
+            Known::Present(_) => Some(slot.version),
+            // the watch showed it before a credential referenced it
+            Known::Unknown => inner.names.latest(key).map(|latest| latest.max(slot.version)),
+            Known::Absent => None,
+        };
+        version.filter(|version| *version > 0)
     }
 
     /// Records a Secret that the watch reported or the operator read or wrote. Returns the credentials to enqueue; none
     /// if this version or a newer one is known.
     pub fn observe(&self, key: &ObjectKey, secret_metadata: SecretMetadata) -> Vec<Arc<ObjectKey>> {
         let mut inner = self.inner();
+        inner.names.exists(key);
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
         slot.listed = true;
         let version = revisions::parse(secret_metadata.resource_version());
@@ -178,6 +216,7 @@ impl SecretIndex {
     /// [`Self::observe`].
     pub fn observe_absence(&self, key: &ObjectKey, resource_version: Option<&str>) -> Vec<Arc<ObjectKey>> {
         let mut inner = self.inner();
+        inner.names.is_gone(key);
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
         let version = resource_version.and_then(revisions::parse);
         if matches!(slot.known, Known::Absent) || version.is_some_and(|version| version < slot.version) {
@@ -191,13 +230,15 @@ impl SecretIndex {
     /// Invalidates the known state of a Secret, so that it is read before the next decision.
     pub fn invalidate(&self, key: &ObjectKey) {
         if let Some(slot) = self.inner().slots.get_mut(key) {
-            slot.known = Known::Unknown;
+            (slot.known, slot.is_of_new_credential) = (Known::Unknown, false);
         }
     }
 
     /// A list of a namespace, or of all, starts.
     pub fn listing_began(&self, namespace: Option<&str>) {
-        for (_, slot) in self.inner().slots.iter_mut().filter(|(key, _)| is_within(key, namespace)) {
+        let mut inner = self.inner();
+        inner.names.listing_began(namespace);
+        for (_, slot) in inner.slots.iter_mut().filter(|(key, _)| is_within(key, namespace)) {
             slot.listed = false;
         }
     }
@@ -206,7 +247,9 @@ impl SecretIndex {
     /// Secret that the operator created after the list started. Returns the credentials to enqueue.
     pub fn listing_ended(&self, namespace: Option<&str>) -> Vec<Arc<ObjectKey>> {
         let mut invalidated = Vec::new();
-        for (_, slot) in self.inner().slots.iter_mut().filter(|(key, _)| is_within(key, namespace)) {
+        let mut inner = self.inner();
+        inner.names.listing_ended(namespace);
+        for (_, slot) in inner.slots.iter_mut().filter(|(key, _)| is_within(key, namespace)) {
             if !slot.listed && matches!(slot.known, Known::Present(_)) {
                 slot.forget_version();
                 invalidated.extend(slot.credentials.iter().cloned());
@@ -223,6 +266,7 @@ impl SecretIndex {
         let is_later = incarnation > inner.incarnation;
         if is_later {
             inner.incarnation = incarnation;
+            inner.names.forget();
             inner.slots.values_mut().for_each(Slot::forget_version);
         }
         is_later
@@ -237,7 +281,13 @@ impl SecretIndex {
 impl Slot {
     /// Whatever is observed next is accepted.
     fn forget_version(&mut self) {
-        (self.known, self.version) = (Known::Unknown, 0);
+        (self.known, self.version, self.is_of_new_credential) = (Known::Unknown, 0, false);
+    }
+
+    /// A client Secret exists as a rule, and a second writer may have written it.
+    fn may_be_presumed_absent(&self) -> bool {
+        let is_unknown = matches!(self.known, Known::Unknown) && self.version == 0;
+        self.is_of_new_credential && is_unknown && self.writers == 1 && self.readers().is_empty()
     }
 
     fn writers(&self) -> &[Arc<ObjectKey>] {
@@ -342,7 +392,7 @@ mod tests {
     fn secrets_that_are_not_referenced_are_not_stored() {
         let index = index();
         assert!(index.observe(&key("other"), secret_metadata("1")).is_empty());
-        assert!(!index.is_referenced(&key("other")));
+        assert!(!index.is_shown(&key("other"), Some("3")) && index.is_shown(&key("token"), Some("3")));
     }
 
     #[test]
@@ -386,6 +436,18 @@ mod tests {
         index.observe_read(&key("token"), secret_metadata("9"), known);
         assert_eq!(version(&index).as_deref(), Some("9"));
         assert!(index.older_read().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn answer_of_the_version_that_was_asked_for_shows_no_restore() {
+        let index = index();
+        index.observe(&key("client"), secret_metadata("10"));
+        let known = index.read_begins(&key("client"));
+        let asked = index.version_at_least(&key("client")).map(|version| version.to_string()).unwrap_or_default();
+        // the watch goes on before the cache answers
+        index.observe(&key("client"), secret_metadata("12"));
+        index.observe_read(&key("client"), secret_metadata(&asked), known);
+        assert!(index.older_read().now_or_never().is_none());
     }
 
     #[test]
@@ -448,6 +510,67 @@ mod tests {
     }
 
     #[test]
+    fn secret_of_a_new_credential_is_presumed_to_be_absent_where_the_watch_did_not_show_it() {
+        let index = SecretIndex::default();
+        index.listing_began(None);
+        assert!(!index.is_shown(&key("there"), Some("3")));
+        index.listing_ended(None);
+        for (credential, secret) in [("a", "there"), ("b", "token"), ("c", "late"), ("d", "token-of-d")] {
+            index.register(&Arc::new(key(credential)), [secret, "client"]);
+        }
+        index.observe(&key("late"), secret_metadata("7"));
+        for secret in ["there", "token", "late", "client-of-none"] {
+            index.credential_was_created(&key(secret));
+        }
+        let is_presumed = |secret: &str| index.is_presumed_absent(&key(secret));
+        assert!(is_presumed("token"));
+        assert!(matches!(index.get(&key("token")), Known::Unknown), "nothing is recorded");
+        assert!(!is_presumed("there"), "it is read");
+        assert!(!is_presumed("late") && matches!(index.get(&key("late")), Known::Present(_)));
+        assert!(!is_presumed("token-of-d"), "only where the credential is new");
+        assert!(!is_presumed("client-of-none"), "no credential writes it");
+        assert_eq!(index.version_at_least(&key("late")), Some(7), "its own");
+        assert_eq!(index.version_at_least(&key("there")), Some(3), "what the watch has shown");
+    }
+
+    /// An index whose one credential is new, and for whose Secret the watch has not shown any.
+    fn index_of_new() -> SecretIndex {
+        let index = index();
+        index.listing_began(None);
+        index.listing_ended(None);
+        index.credential_was_created(&key("token"));
+        assert!(index.is_presumed_absent(&key("token")));
+        index
+    }
+
+    #[test]
+    fn absence_is_presumed_only_until_something_is_known() {
+        let changes: [(&str, fn(&SecretIndex)); 6] = [
+            ("its event came", |index| assert!(index.is_shown(&key("token"), Some("3")))),
+            ("it is invalidated, after a creation that was refused", |index| index.invalidate(&key("token"))),
+            ("the cluster was restored", |index| assert!(index.begin_incarnation(later(1)))),
+            ("a list begins", |index| index.listing_began(None)),
+            ("another credential reads it", |index| {
+                index.register(&Arc::new(key("reader")), ["x", "token"]);
+            }),
+            ("another credential writes it", |index| {
+                index.register(&Arc::new(key("rival")), ["token", "client"]);
+            }),
+        ];
+        for (what, change) in changes {
+            let index = index_of_new();
+            change(&index);
+            assert!(!index.is_presumed_absent(&key("token")), "{what}");
+        }
+        let index = index_of_new();
+        index.observe(&key("token"), secret_metadata("9"));
+        index.observe_absence(&key("token"), Some("10"));
+        index.invalidate(&key("token"));
+        index.credential_was_created(&key("token"));
+        assert!(!index.is_presumed_absent(&key("token")), "it was there before");
+    }
+
+    #[test]
     fn list_of_another_namespace_changes_nothing() {
         let index = index();
         index.observe(&key("token"), secret_metadata("10"));
@@ -460,9 +583,9 @@ mod tests {
     fn secret_that_is_no_longer_referenced_is_forgotten() {
         let index = index();
         index.register(&Arc::new(key("agent")), ["token", "other-client"]);
-        assert!(!index.is_referenced(&key("client")) && index.is_referenced(&key("other-client")));
+        assert!(!index.is_shown(&key("client"), Some("3")) && index.is_shown(&key("other-client"), Some("3")));
         index.unregister(&key("agent"));
-        assert!(!index.is_referenced(&key("token")) && !index.is_referenced(&key("other-client")));
+        assert!(!index.is_shown(&key("token"), Some("3")) && !index.is_shown(&key("other-client"), Some("3")));
     }
 
     fn names(keys: &[Arc<ObjectKey>]) -> Vec<&str> {

@@ -4,7 +4,7 @@ pub mod client_secret;
 pub mod index;
 pub(crate) mod intern;
 pub mod metadata;
+mod names;
 mod reduced;
-pub mod restores;
 pub mod target;
 pub mod watch;

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use self::health::{Health, WatchError};
-use super::restores::{Restores, is_lower};
+use crate::restores::{Restores, is_lower};
 
 /// A watch ends and is resumed after this, in seconds: load balancers drop idle connections without a notice
 /// (Azure/kars#456), and a connection that shows nothing for longer is known to be dead.

@@ -7,13 +7,17 @@
 use std::{
     collections::VecDeque,
     convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream::FuturesUnordered};
 use itwin_api::{MANAGER, digest, time};
-use itwin_core::events::Transition;
+use itwin_core::events::{EventReason, Transition};
 use k8s_openapi::api::{
     core::v1::ObjectReference,
     events::v1::{Event, EventSeries},
@@ -25,8 +29,8 @@ use kube::{
 };
 use serde_json::json;
 use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
+    sync::{Notify, Semaphore, watch},
+    time::{Instant, sleep},
 };
 
 use super::backlog::Backlog;
@@ -44,6 +48,16 @@ const EQUAL_WITHIN: Duration = Duration::from_secs(6 * 60);
 const NOTE_MAX: usize = 1000;
 /// The longest part of an object's name in its event's: a name has at most 253 characters, a point and 16 digits follow.
 const NAME_MAX: usize = 236;
+/// How often it is asked whether there is nothing else to do, while events wait for that.
+const IDLE_CHECK: Duration = Duration::from_millis(100);
+
+/// An event that waits.
+struct Waiting {
+    about: ObjectReference,
+    transition: Transition,
+    /// When it happened.
+    at: DateTime<Utc>,
+}
 
 /// Publishes events.
 pub struct Events {
@@ -52,7 +66,13 @@ pub struct Events {
     instance: String,
     metrics: Arc<Metrics>,
     reported: Mutex<Reported>,
-    backlog: Mutex<Backlog<(ObjectReference, Transition)>>,
+    backlog: Mutex<Backlog<Waiting>>,
+    /// The workers of the process: while each has something to do, events of first tokens wait.
+    workers: Arc<Semaphore>,
+    /// Objects wait for a worker. One that is free for an instant is taken next, and is none that is idle.
+    are_workers_awaited: AtomicBool,
+    /// The process ends, and nothing waits any more.
+    is_ending: AtomicBool,
     /// Something was added to the backlog.
     added: Notify,
     /// Whether nothing is left in it.
@@ -62,8 +82,17 @@ pub struct Events {
 impl Events {
     /// A publisher; one for the whole process, which `instance` names, since it joins equal events.
     #[must_use]
-    pub fn new(cluster: Cluster, instance: String, clock: Clock, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        cluster: Cluster,
+        instance: String,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        workers: Arc<Semaphore>,
+    ) -> Self {
         Self {
+            workers,
+            are_workers_awaited: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
             cluster,
             clock,
             instance,
@@ -79,8 +108,15 @@ impl Events {
     pub fn publish(&self, about: ObjectReference, transition: Transition) {
         let namespace = namespace(&about).to_owned();
         let name = about.name.clone();
+        let is_later = transition.reason == EventReason::Issued;
+        let waiting = Waiting { about, transition, at: self.clock.now() };
+        let now = self.clock.monotonic();
         let mut backlog = self.backlog();
-        let is_kept = backlog.push(&namespace, (about, transition));
+        let is_kept = if is_later {
+            backlog.push_later(&namespace, waiting, now)
+        } else {
+            backlog.push(&namespace, waiting, now)
+        };
         self.is_empty.send_replace(backlog.is_empty());
         drop(backlog);
         if is_kept {
@@ -95,9 +131,9 @@ impl Events {
     pub async fn run(&self) -> Infallible {
         let mut under_way = FuturesUnordered::new();
         loop {
-            while let Some((namespace, (about, transition))) = self.take() {
+            while let Some((namespace, Waiting { about, transition, at })) = self.take() {
                 under_way.push(async move {
-                    if let Err(error) = self.try_publish(&about, &transition).await {
+                    if let Err(error) = self.publish_at(&about, &transition, at).await {
                         tracing::warn!(about = about.name, %error, "event could not be published");
                     }
                     namespace
@@ -107,19 +143,36 @@ impl Events {
                 biased;
                 Some(namespace) = under_way.next() => self.backlog().done(&namespace),
                 () = self.added.notified() => {}
+                () = sleep(IDLE_CHECK), if self.backlog().has_later() => {}
             }
         }
     }
 
-    /// Waits until all events are published, or were not taken.
+    /// Whether objects wait for a worker from now on.
+    pub fn set_workers_awaited(&self, awaited: bool) {
+        self.are_workers_awaited.store(awaited, Ordering::Relaxed);
+    }
+
+    /// The number of events that are not published yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.backlog().len()
+    }
+
+    /// Waits until all events are published, or were not taken. From now on none waits for something else.
     pub async fn published(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+        self.added.notify_one();
         // the sender lives as long as we do
         let _ = self.is_empty.subscribe().wait_for(|is_empty| *is_empty).await;
     }
 
-    fn take(&self) -> Option<(String, (ObjectReference, Transition))> {
+    fn take(&self) -> Option<(String, Waiting)> {
+        let are_awaited = self.are_workers_awaited.load(Ordering::Relaxed);
+        let has_work = are_awaited || self.workers.available_permits() == 0;
+        let is_busy = has_work && !self.is_ending.load(Ordering::Relaxed);
         let mut backlog = self.backlog();
-        let next = backlog.take();
+        let next = backlog.take(is_busy, self.clock.monotonic());
         self.is_empty.send_if_modified(|is_empty| {
             let changed = *is_empty != backlog.is_empty();
             *is_empty = backlog.is_empty();
@@ -128,7 +181,7 @@ impl Events {
         next
     }
 
-    fn backlog(&self) -> MutexGuard<'_, Backlog<(ObjectReference, Transition)>> {
+    fn backlog(&self) -> MutexGuard<'_, Backlog<Waiting>> {
         // every change is complete before anything can panic
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,14 +191,24 @@ impl Events {
     /// # Errors
     /// [`CallError`] if it was not published.
     pub async fn try_publish(&self, about: &ObjectReference, transition: &Transition) -> Result<(), CallError> {
+        self.publish_at(about, transition, self.clock.now()).await
+    }
+
+    /// The same of what happened at this time.
+    async fn publish_at(
+        &self,
+        about: &ObjectReference,
+        transition: &Transition,
+        at: DateTime<Utc>,
+    ) -> Result<(), CallError> {
         let namespace = namespace(about);
         let api: Api<Event> = Api::namespaced(self.cluster.client.clone(), namespace);
         let uid = about.uid.as_deref().unwrap_or_default();
         let key = digest::sha256_hex([uid, transition.reason.as_str(), &transition.note]);
-        let now = time::to_micro_time(self.clock.now());
+        let at = time::to_micro_time(at);
         let again = self.reported().again(&key, self.clock.monotonic());
         if let Some((name, count)) = again {
-            let series = EventSeries { count, last_observed_time: now };
+            let series = EventSeries { count, last_observed_time: at };
             let patch = Patch::Merge(json!({"series": series}));
             let params = PatchParams::default();
             let request = api.patch_metadata(&name, &params, &patch);
@@ -164,7 +227,7 @@ impl Events {
                 ..ObjectMeta::default()
             },
             action: Some(transition.reason.action().to_owned()),
-            event_time: Some(now),
+            event_time: Some(at),
             note: Some(transition.note.chars().take(NOTE_MAX).collect()),
             reason: Some(transition.reason.as_str().to_owned()),
             regarding: Some(about.clone()),
@@ -229,41 +292,4 @@ impl Reported {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn equal_events_are_counted_for_a_while() {
-        let (mut reported, now) = (Reported::default(), Instant::now());
-        assert_eq!(reported.again("a", now), None);
-        reported.first("a".to_owned(), "a.1".to_owned(), now);
-        assert_eq!(reported.again("b", now), None);
-        let within = now + EQUAL_WITHIN / 2;
-        assert_eq!(reported.again("a", within), Some(("a.1".to_owned(), 2)));
-        assert_eq!(reported.again("a", within + EQUAL_WITHIN / 2), Some(("a.1".to_owned(), 3)), "each one counts anew");
-        assert_eq!(reported.again("a", within + EQUAL_WITHIN * 2), None);
-
-        reported.first("c".to_owned(), "c.1".to_owned(), now);
-        reported.forget("c");
-        assert_eq!(reported.again("c", now), None);
-    }
-
-    #[test]
-    fn what_is_remembered_does_not_grow() {
-        let (mut reported, now) = (Reported::default(), Instant::now());
-        for number in 0..=REMEMBERED {
-            reported.first(number.to_string(), String::new(), now);
-        }
-        assert_eq!(reported.0.len(), REMEMBERED);
-        assert_eq!(reported.again("0", now), None);
-        assert!(reported.again("1", now).is_some());
-    }
-
-    #[test]
-    fn names_of_events_are_never_too_long_and_end_well() {
-        let longest = event_name(&"a".repeat(253), i64::MAX);
-        assert_eq!(longest.len(), 253);
-        let cut_at_a_point = event_name(&format!("{}.{}", "a".repeat(NAME_MAX - 1), "b".repeat(10)), 255);
-        assert_eq!(cut_at_a_point, format!("{}.00000000000000ff", "a".repeat(NAME_MAX - 1)));
-    }
-}
+mod tests;

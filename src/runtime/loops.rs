@@ -67,7 +67,8 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
             goes_first: all.authorities.requests.is_admitted(key),
         };
         let is_overdue = |key: &Arc<ObjectKey>| all.namespaces.is_overdue(key, all.clock.now());
-        run(queues.credentials, workers, stopped, heartbeat, (placement, is_overdue), reconcile).await;
+        let awaits = |awaits: bool| all.events.set_workers_awaited(awaits);
+        run(queues.credentials, workers, stopped, heartbeat, (placement, is_overdue, awaits), reconcile).await;
         "the reconcile loop of credentials"
     });
     let heartbeat = Heartbeat::new(&context.liveness, "the reconcile loop of authorities".to_owned());
@@ -77,7 +78,9 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
         let workers = Arc::new(Semaphore::new(AUTHORITY_CONCURRENCY));
         let placement = |_: &String| Placement { namespace: String::new(), goes_first: false };
         let is_overdue = |_: &String| false;
-        run(queues.authorities, workers, stopped, heartbeat, (placement, is_overdue), reconcile).await;
+        // events of first tokens do not wait for these
+        let awaits = |_: bool| {};
+        run(queues.authorities, workers, stopped, heartbeat, (placement, is_overdue, awaits), reconcile).await;
         "the reconcile loop of authorities"
     });
     let (all, mut stopped) = (context.clone(), stop.clone());
@@ -130,13 +133,13 @@ struct Placement {
 /// reconciliations in progress. Unlike `kube::runtime::applier`, it polls only the reconciliation that can make
 /// progress, and stores nothing but `T` for each object. A reconciliation gets one of the `workers` and may release it
 /// before it ends. One that waits for a worker while its status `is_overdue` is reconciled without a worker, which only
-/// brings the status up to date.
+/// brings the status up to date. `awaits` receives whether one waits.
 async fn run<T>(
     queue: Queue<T>,
     workers: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
     heartbeat: Heartbeat,
-    (placement, is_overdue): (impl Fn(&T) -> Placement, impl Fn(&T) -> bool),
+    (placement, is_overdue, awaits): (impl Fn(&T) -> Placement, impl Fn(&T) -> bool, impl Fn(bool)),
     reconcile: impl Fn(T, Option<OwnedSemaphorePermit>) -> BoxFuture<'static, RequeueAfter>,
 ) where
     T: Clone + Eq + Hash,
@@ -152,6 +155,7 @@ async fn run<T>(
     // at most one, so that the loop waits for one worker at a time
     let mut acquiring = FuturesUnordered::new();
     loop {
+        awaits(!ready.is_empty());
         if !ready.is_empty() && acquiring.is_empty() {
             acquiring.push(workers.clone().acquire_owned());
         }
@@ -297,7 +301,7 @@ mod tests {
             };
             let placement = |name: &&str| Placement { namespace: (*name).to_owned(), goes_first: false };
             let is_overdue = |name: &&str| name.starts_with("late");
-            run(receiver, workers, stopped, heartbeat, (placement, is_overdue), reconcile).await;
+            run(receiver, workers, stopped, heartbeat, (placement, is_overdue, |_: bool| {}), reconcile).await;
         });
         Loop { reconciles, queue: sender, stop, task }
     }

@@ -40,8 +40,9 @@ use crate::{
     liveness::{Liveness, Trouble},
     metrics::Metrics,
     oauth::authority::Connect,
-    observe::{index::SecretIndex, restores::Restores},
+    observe::index::SecretIndex,
     report::publisher::Events,
+    restores::Restores,
 };
 
 /// What is listed by now is acted upon while the rest is not: one namespace that cannot be listed stops no other one.
@@ -98,10 +99,11 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     let invalid_objects: Arc<InvalidObjects> = Arc::default();
     let restores = Arc::new(Restores::new(clock.clone()));
     let own_namespace = args.lease_namespace.as_deref().unwrap_or(client.default_namespace()).to_owned();
+    let workers = Arc::new(Semaphore::new(args.concurrency.into()));
     let context = Arc::new(Context {
         own_namespace: own_namespace.clone(),
         restores: restores.clone(),
-        events: Events::new(cluster.clone(), identity.clone(), clock.clone(), metrics.clone()),
+        events: Events::new(cluster.clone(), identity.clone(), clock.clone(), metrics.clone(), workers.clone()),
         metrics: metrics.clone(),
         authorities: Authorities::new(
             metrics.clone(),
@@ -123,7 +125,7 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
         liveness: liveness.clone(),
         journal: Journal::open(args.state_dir.as_deref(), &metrics),
         watch_secrets: args.watch_secrets,
-        workers: Arc::new(Semaphore::new(args.concurrency.into())),
+        workers,
         cluster,
         clock: clock.clone(),
     });
@@ -186,18 +188,34 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
+    let ended = tokio::select! {
         biased;
-        _ = stop.wait_for(|stopped| *stopped) => {}
-        ended = parts.tasks.join_next() => parts.ended(ended)?,
-        ended = loops.join_next() => parts.ended(ended)?,
+        _ = stop.wait_for(|stopped| *stopped) => Ok(()),
+        ended = parts.tasks.join_next() => parts.ended(ended),
+        ended = loops.join_next() => parts.ended(ended),
         // nothing is finished: another replica may act by now
         why = lost => {
             context.journal.close();
-            return Err(format!("{why}; the process ends, so that nothing of it acts any more"));
+            Err(format!("{why}; the process ends, so that nothing of it acts any more"))
         }
+    };
+    if ended.is_ok() {
+        tracing::info!("stopping");
+        finish(&mut loops, &context).await;
     }
-    tracing::info!("stopping");
+    let unpublished = context.events.waiting();
+    if unpublished > 0 {
+        tracing::warn!(count = unpublished, "events are not published, since the process ends");
+    }
+    ended?;
+    if let Some(leader) = leader {
+        leader.step_down().await;
+    }
+    Ok(())
+}
+
+/// Finishes what is being done when the process is stopped.
+async fn finish(loops: &mut JoinSet<&'static str>, context: &Context) {
     let finished = async {
         while loops.join_next().await.is_some() {}
         // events that hang do not hold up who follows
@@ -206,10 +224,6 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     if tokio::time::timeout(FINISH, finished).await.is_err() {
         tracing::warn!("some work could not be finished in time; it is decided anew at the next start");
     }
-    if let Some(leader) = leader {
-        leader.step_down().await;
-    }
-    Ok(())
 }
 
 /// The tasks that must not end before the process does.

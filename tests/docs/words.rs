@@ -80,6 +80,7 @@ const CODE: &[&str] = &[
     "src/main.rs",
     "src/metrics",
     "src/observe",
+    "src/restores.rs",
     "src/runtime/admin.rs",
     "src/runtime/bodies.rs",
     "src/runtime/client.rs",

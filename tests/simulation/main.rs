@@ -15,8 +15,10 @@ use std::{
 mod assess;
 mod authority;
 mod calm;
+mod cheap;
 mod clock;
 mod cluster;
+mod failover;
 mod meddler;
 mod mutants;
 mod oracle;
@@ -157,6 +159,20 @@ fn seed_repeats_every_request() {
 fn authority_that_cannot_be_refreshed_for_an_hour_is_not_ready_and_its_tokens_go_on() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(stale::play());
+    runtime.shutdown_background();
+}
+
+#[test]
+fn first_token_and_each_renewal_read_the_client_secret_once_from_the_cache() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(cheap::play());
+    runtime.shutdown_background();
+}
+
+#[test]
+fn failover_after_a_silent_watch_of_secrets_requests_no_token() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(failover::play());
     runtime.shutdown_background();
 }
 

@@ -15,7 +15,7 @@ use crate::{
 
 /// The contract: after a restore, tokens are renewed and changed specs are noticed within this.
 const WITHIN: Duration = Duration::from_secs(120);
-/// Scenarios of each variant. A Lease that is renewed each second takes most of the time.
+/// Scenarios of each variant. A Lease that is renewed every 3 s takes much of the time.
 const SCENARIOS: u64 = 4;
 /// Every token is renewed at least once within this.
 const RENEWED: Duration = Duration::from_secs(25 * 60);
@@ -31,8 +31,8 @@ fn scenario(seed: u64, leader_election: bool, keeps_watches: bool) -> Scenario {
         let edit = Edit::Create { authority: NAMES[random.below(NAMES.len())], client: 0, retained: false };
         events.push((Duration::from_millis(200), Event::Edit(which, edit)));
     }
-    // the Lease is renewed each second
-    let changes = if leader_election { 60 + random.below(1400) } else { 2 + random.below(20) };
+    // the Lease is renewed every 3 s
+    let changes = if leader_election { 40 + random.below(450) } else { 2 + random.below(20) };
     events.push((RENEWED, Event::Edit(all().next().unwrap(), Edit::ChangeScopes(1))));
     let restore = Trouble::RestoreBackup { changes: changes as u64, keeps_watches };
     events.push((Duration::from_secs(60 + random.below(60) as u64), Event::Trouble(restore)));

@@ -9,6 +9,7 @@
 
 pub mod admission;
 pub mod body;
+mod cache;
 mod changes;
 mod complete;
 mod delete;

@@ -2,10 +2,11 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
-    object,
-    request::{Call, Form},
+    cache, object,
+    request::{Call, Form, Verb},
     resources::Rules,
     selector::Selector,
     state::State,
@@ -22,8 +23,11 @@ const ANY_VERSION: i64 = -1;
 /// As the API server answers.
 pub fn get(state: &State, call: &Call) -> Result<Value, Failure> {
     let key = Key::new(&call.resource, call.namespace.as_deref(), &call.name);
-    let found = state.store.get(&key).ok_or_else(|| Failure::not_found(&call.resource, &call.name))?;
-    shown(&found, call.form)
+    let found = match call.parameter("resourceVersion") {
+        "" => state.store.get(&key),
+        asked => cache::get(state, call, &key, asked, Instant::now())?,
+    };
+    shown(&found.ok_or_else(|| Failure::not_found(&call.resource, &call.name))?, call.form)
 }
 
 /// An object in the form that was asked for.
@@ -41,11 +45,15 @@ pub fn shown(object: &Value, form: Form) -> Result<Value, Failure> {
     }
 }
 
-/// The version of a read that is not newer than what there is: `None` while it has not been reached.
+/// Whether the version that a read asks for has been reached.
 #[must_use]
-pub fn is_reached(state: &State, call: &Call) -> bool {
-    call.parameter("resourceVersion").parse::<u64>().is_ok_and(|asked| asked <= state.store.revision())
-        || call.parameter("resourceVersion").is_empty()
+pub fn is_reached(state: &State, call: &Call, now: Instant) -> bool {
+    let asked = call.parameter("resourceVersion");
+    let current = match call.verb {
+        Verb::Get => cache::revision(state, call, now),
+        _ => state.store.revision(),
+    };
+    asked.is_empty() || asked.parse::<u64>().is_ok_and(|asked| asked <= current)
 }
 
 /// Reads one page of a collection.

@@ -90,9 +90,14 @@ impl ApiServer {
         self.with(|state| state.plan.add(rule));
     }
 
-    /// Disturbs watches.
+    /// Disturbs watches. Where they lag, so does the cache from which a GET with a version is answered.
     pub fn disturb(&self, matching: Match, disturbance: Disturbance) {
-        self.change(|state| state.plan.disturb(matching, disturbance));
+        self.change(|state| {
+            if disturbance == Disturbance::End {
+                state.store.forget_outlived();
+            }
+            state.plan.disturb(matching, disturbance);
+        });
     }
 
     /// Ends all faults.
@@ -122,7 +127,8 @@ impl ApiServer {
     }
 
     /// Restores the store as it was at a revision, as etcd from a backup: the revision goes down. Watches stay open and
-    /// silent until the revision passes what they have seen; [`Disturbance::End`] ends them. Returns false where it was compacted away.
+    /// silent until the revision passes what they have seen, and until then a GET with a version is answered from before;
+    /// [`Disturbance::End`] ends both. Returns false where it was compacted away.
     pub fn restore(&self, revision: u64) -> bool {
         self.change(|state| state.store.restore(revision))
     }

@@ -11,11 +11,12 @@ use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use serde_json::Value;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tower::BoxError;
 
 use crate::{
     body::{Body, Broken},
+    cache,
     faults::Fault,
     list,
     log::{self, Entry},
@@ -153,8 +154,13 @@ impl Exchange {
     async fn wait_for_version(&self, call: &Call) {
         let mut changed = self.server.changes();
         let reached = async {
-            while !self.server.with(|state| list::is_reached(state, call)) {
-                changed.changed().await;
+            while !self.server.with(|state| list::is_reached(state, call, Instant::now())) {
+                let due = self.server.with(|state| cache::due(state, call));
+                tokio::select! {
+                    biased;
+                    () = changed.changed() => {}
+                    () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+                }
             }
         };
         // the read itself reports a version that does not come

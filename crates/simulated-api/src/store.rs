@@ -3,6 +3,7 @@
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{object, resources::Resource};
 
@@ -53,6 +54,8 @@ pub struct Change {
     pub old: Option<Arc<Value>>,
     /// The object after; none where it was deleted.
     pub new: Option<Arc<Value>>,
+    /// When it was made.
+    pub at: Instant,
 }
 
 impl Change {
@@ -83,13 +86,15 @@ pub struct Store {
     revision: u64,
     compacted: u64,
     kept: usize,
+    /// What was there before a restore, and the revision of then: caches that outlived it go on with that.
+    outlived: Option<(u64, Objects)>,
 }
 
 impl Store {
     /// An empty store at this revision that keeps at least the last `kept` changes.
     #[must_use]
     pub fn new(revision: u64, kept: usize) -> Self {
-        Self { objects: Objects::new(), history: Vec::new(), revision, compacted: revision, kept }
+        Self { objects: Objects::new(), history: Vec::new(), revision, compacted: revision, kept, outlived: None }
     }
 
     /// The current revision.
@@ -139,13 +144,46 @@ impl Store {
         Some(objects)
     }
 
+    /// An object as it was at a revision that was not compacted away.
+    #[must_use]
+    pub fn get_at(&self, key: &Key, revision: u64) -> Option<Arc<Value>> {
+        match self.since(revision).iter().find(|change| change.key == *key) {
+            Some(change) => change.old.clone(),
+            None => self.get(key),
+        }
+    }
+
+    /// The revision of some time ago, as far back as the history goes.
+    #[must_use]
+    pub fn revision_at(&self, time: Instant) -> u64 {
+        let later = self.history.partition_point(|change| change.at <= time);
+        self.history.get(later).map_or(self.revision, |change| change.revision - 1)
+    }
+
+    /// When a revision was reached, as far back as the history goes.
+    #[must_use]
+    pub fn reached_at(&self, revision: u64) -> Option<Instant> {
+        self.since(revision.saturating_sub(1)).first().map(|change| change.at)
+    }
+
+    /// What a cache still shows that outlived a restore: until the revision of before it has passed again.
+    #[must_use]
+    pub fn outlived(&self) -> Option<&(u64, Objects)> {
+        self.outlived.as_ref().filter(|(revision, _)| *revision > self.revision)
+    }
+
+    /// Caches begin with what is there now, as when the API server starts.
+    pub fn forget_outlived(&mut self) {
+        self.outlived = None;
+    }
+
     /// Writes an object at the next revision, which becomes its `resourceVersion`.
     pub fn put(&mut self, key: Key, mut object: Value) -> Arc<Value> {
         self.revision += 1;
         object::set_meta(&mut object, "resourceVersion", json!(self.revision.to_string()));
         let new = Arc::new(object);
         let old = self.objects.insert(key.clone(), new.clone());
-        self.record(Change { revision: self.revision, key, old, new: Some(new.clone()) });
+        self.record(Change { revision: self.revision, key, old, new: Some(new.clone()), at: Instant::now() });
         new
     }
 
@@ -153,7 +191,8 @@ impl Store {
     pub fn delete(&mut self, key: &Key) -> Option<Arc<Value>> {
         let old = self.objects.remove(key)?;
         self.revision += 1;
-        self.record(Change { revision: self.revision, key: key.clone(), old: Some(old.clone()), new: None });
+        let at = Instant::now();
+        self.record(Change { revision: self.revision, key: key.clone(), old: Some(old.clone()), new: None, at });
         Some(old)
     }
 
@@ -177,7 +216,10 @@ impl Store {
     /// compacted away.
     pub fn restore(&mut self, revision: u64) -> bool {
         let Some(objects) = self.at(revision) else { return false };
-        self.objects = objects;
+        let before = (self.revision, std::mem::replace(&mut self.objects, objects));
+        // a cache that outlived an earlier restore too still shows what was before that
+        let still_shown = self.outlived.take().filter(|(shown, _)| *shown > before.0);
+        self.outlived = Some(still_shown.unwrap_or(before));
         self.history.retain(|change| change.revision <= revision);
         self.revision = revision;
         true
@@ -231,5 +273,33 @@ mod tests {
         assert_eq!(store.put(key("b"), json!({}))["metadata"]["resourceVersion"], "3");
         assert_eq!(store.since(2).len(), 1);
         assert!(!store.restore(0));
+    }
+
+    #[test]
+    fn cache_that_outlives_a_restore_shows_what_was_before_until_the_revision_has_passed() {
+        let mut store = Store::new(1, 100);
+        store.put(key("a"), json!({"data": 1}));
+        store.put(key("a"), json!({"data": 2}));
+        assert!(store.outlived().is_none() && store.restore(2));
+        let shown = store.outlived().map(|(revision, objects)| (*revision, objects[&key("a")]["data"].clone()));
+        assert_eq!(shown, Some((3, json!(2))));
+        store.put(key("a"), json!({"data": 3}));
+        assert!(store.outlived().is_none(), "the cache has taken in what came since");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn revisions_are_found_by_their_time() {
+        let mut store = Store::new(1, 100);
+        let began = Instant::now();
+        store.put(key("a"), json!({"data": 1}));
+        tokio::time::advance(std::time::Duration::from_secs(5)).await;
+        store.put(key("a"), json!({"data": 2}));
+        store.delete(&key("a"));
+        assert_eq!([began, Instant::now()].map(|at| store.revision_at(at)), [2, 4]);
+        assert_eq!((store.reached_at(2), store.reached_at(4)), (Some(began), Some(Instant::now())));
+        assert_eq!(store.reached_at(5), None);
+        assert_eq!(store.get_at(&key("a"), 2).expect("there")["data"], 1);
+        assert_eq!(store.get_at(&key("a"), 3).expect("there")["data"], 2);
+        assert!(store.get_at(&key("a"), 4).is_none() && store.get_at(&key("a"), 1).is_none());
     }
 }

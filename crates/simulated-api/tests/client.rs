@@ -384,6 +384,50 @@ async fn read_of_a_version_that_does_not_come_fails_after_three_seconds() -> Res
 }
 
 #[tokio::test(start_paused = true)]
+async fn object_that_is_read_at_a_version_is_as_late_as_watches_and_never_older() -> Result<()> {
+    let server = server(1);
+    let user = server.as_user("kubectl");
+    let client = Client::new(server.client_service("operator"), "default");
+    let read = async |version: u64| -> Result<Value, u16> {
+        let uri = format!("/api/v1/namespaces/default/secrets/a?resourceVersion={version}");
+        let request = http::Request::get(uri).body(Vec::new()).unwrap();
+        match client.request::<Value>(request).await {
+            Ok(secret) => Ok(secret["metadata"]["labels"]["v"].clone()),
+            Err(kube::Error::Api(status)) => Err(status.code),
+            Err(_) => Err(0),
+        }
+    };
+    let touch = |value: &str| {
+        user.patch("secrets", "default", "a", &json!({"metadata": {"labels": {"v": value}}})).unwrap();
+        server.revision()
+    };
+    user.create(&secret("a", "1")).unwrap();
+    let first = touch("1");
+    assert_eq!(read(first).await, Ok(json!("1")));
+
+    sleep(LONG).await;
+    server.disturb(Match::any().target("secrets"), Disturbance::Lag(Duration::from_secs(2)));
+    let second = touch("2");
+    let before = Instant::now();
+    assert_eq!(read(first).await, Ok(json!("1")), "the cache lags");
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    assert_eq!(read(second).await, Ok(json!("2")));
+    assert_eq!(before.elapsed(), Duration::from_secs(2), "it is waited for");
+    server.clear_faults();
+    server.disturb(Match::any().target("secrets"), Disturbance::Lag(Duration::from_secs(7)));
+    let third = touch("3");
+    assert_eq!(read(third).await, Err(504), "it does not come in time");
+    server.clear_faults();
+
+    assert!(server.restore(first));
+    assert_eq!(read(second).await, Ok(json!("3")), "the cache outlives the restore");
+    server.disturb(Match::any(), Disturbance::End);
+    assert_eq!(read(second).await, Err(504));
+    assert_eq!(read(first).await, Ok(json!("1")));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
 async fn list_of_a_compacted_version_goes_on_with_the_token_of_the_failure() -> Result<()> {
     let server = server(1);
     let user = server.as_user("kubectl");

@@ -6,13 +6,17 @@ use std::{
     time::Duration,
 };
 
-use futures::FutureExt;
+use futures::{
+    FutureExt, Stream, StreamExt,
+    stream::{self, pending},
+};
 use http::{Method, Request, Response};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Bytes, Frame};
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::{
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::{Instant, sleep},
 };
 
@@ -36,6 +40,10 @@ impl Fault {
 /// A Lease, or an HTTP status with its reason.
 type Answer = Result<Value, (u16, &'static str)>;
 type Faults = dyn Fn(&str) -> Fault + Send + Sync;
+type Content = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A watch lasts for so long.
+const WATCH: Duration = Duration::from_secs(60);
 
 /// The server.
 #[derive(Clone, Default)]
@@ -47,6 +55,9 @@ struct State {
     revision: u64,
     deleted: Option<Instant>,
     calls: Vec<(&'static str, Instant)>,
+    /// What watches show: type, version and object.
+    events: Vec<(&'static str, u64, Value)>,
+    changed: watch::Sender<()>,
 }
 
 impl Server {
@@ -64,15 +75,55 @@ impl Server {
         let service = tower::service_fn(move |request: Request<Body>| {
             let (server, faults, read) = (server.clone(), faults.clone(), read.clone());
             async move {
+                let query = request.uri().query().unwrap_or_default().to_owned();
+                if query.contains("watch=true") {
+                    return Ok::<_, Infallible>(server.watch(&query, &*faults, read).await);
+                }
                 let answer = server.serve(request, &*faults).await;
                 if let Ok(lease) = &answer {
                     *read.lock().unwrap_or_else(PoisonError::into_inner) = lease["metadata"]["uid"].clone();
                 }
-                Ok::<_, Infallible>(respond(answer))
+                Ok(respond(answer))
             }
             .boxed()
         });
         kube::Client::new(service, "operator")
+    }
+
+    /// A watch that was asked for; where answers are lost it shows nothing.
+    async fn watch(&self, query: &str, faults: &Faults, read: Arc<Mutex<Value>>) -> Response<Content> {
+        let fault = faults("watch");
+        self.state().calls.push(("watch", Instant::now()));
+        sleep(fault.before).await;
+        if let Some(code) = fault.refused {
+            return respond(Err((code, "Refused")));
+        }
+        assert!(query.contains("fieldSelector=metadata.name%3Ditwin-credential-operator"), "{query}");
+        let version = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
+        let version = version.and_then(|version| version.parse().ok()).expect("a version");
+        let events = if fault.after.is_some() { self.events(version, read).boxed() } else { pending().boxed() };
+        let end = sleep(WATCH);
+        Response::new(StreamBody::new(events.take_until(Box::pin(end))).boxed_unsync())
+    }
+
+    fn events(
+        &self,
+        version: u64,
+        read: Arc<Mutex<Value>>,
+    ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + use<> {
+        let state = (self.clone(), self.state().changed.subscribe(), version, read);
+        stream::unfold(state, |(server, mut changed, shown, read)| async move {
+            loop {
+                changed.mark_unchanged();
+                let next = server.state().events.iter().find(|(_, version, _)| *version > shown).cloned();
+                if let Some((kind, version, lease)) = next {
+                    *read.lock().unwrap_or_else(PoisonError::into_inner) = lease["metadata"]["uid"].clone();
+                    let line = format!("{{\"type\":\"{kind}\",\"object\":{lease}}}\n");
+                    return Some((Ok(Frame::data(Bytes::from(line))), (server, changed, version, read)));
+                }
+                changed.changed().await.ok()?;
+            }
+        })
     }
 
     async fn serve(&self, request: Request<Body>, faults: &Faults) -> Answer {
@@ -166,10 +217,24 @@ impl Server {
         }
     }
 
+    /// etcd is restored as it was so many changes ago. Watches that are made then show what came after that, as those of
+    /// an API server that kept running do.
+    pub fn restore(&self, changes: usize) {
+        let mut state = self.state();
+        let place = state.events.len() - 1 - changes;
+        let (_, revision, lease) = state.events[place].clone();
+        (state.revision, state.lease) = (revision, Some(lease));
+    }
+
     /// Somebody deletes the Lease.
     pub fn delete(&self) {
         let mut state = self.state();
-        (state.lease, state.deleted) = (None, Some(Instant::now()));
+        state.deleted = Some(Instant::now());
+        if let Some(mut lease) = state.lease.take() {
+            state.revision += 1;
+            lease["metadata"]["resourceVersion"] = json!(state.revision.to_string());
+            state.show("DELETED", lease);
+        }
     }
 
     /// The verbs since `since`.
@@ -182,8 +247,15 @@ impl State {
     fn store(&mut self, mut lease: Value) -> Value {
         self.revision += 1;
         lease["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+        let kind = if self.lease.is_some() { "MODIFIED" } else { "ADDED" };
         self.lease = Some(lease.clone());
+        self.show(kind, lease.clone());
         lease
+    }
+
+    fn show(&mut self, kind: &'static str, lease: Value) {
+        self.events.push((kind, self.revision, lease));
+        self.changed.send_replace(());
     }
 }
 
@@ -192,10 +264,11 @@ fn is_of(lease: &Value, update: &Value) -> bool {
     ["uid", "resourceVersion"].iter().all(|name| lease["metadata"][name] == update["metadata"][name])
 }
 
-fn respond(answer: Answer) -> Response<Body> {
+fn respond(answer: Answer) -> Response<Content> {
     let (code, body) = match answer {
         Ok(lease) => (200, lease),
         Err((code, reason)) => (code, json!({"kind": "Status", "code": code, "reason": reason})),
     };
-    Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).expect("a response")
+    let content = Full::new(Bytes::from(body.to_string())).boxed_unsync();
+    Response::builder().status(code).body(content).expect("a response")
 }

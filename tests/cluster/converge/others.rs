@@ -20,7 +20,7 @@ use crate::{
     world::World,
 };
 
-/// Longer than the operator waits for a response: 8 s, and 3 s for the Lease.
+/// Longer than the operator waits for a response: 8 s, and 2 s for the Lease.
 const SILENCE: Duration = Duration::from_secs(9);
 /// Limit of a cell: a call without a response, backoffs, and a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,8 +47,8 @@ const LEASE_CALLS: [&str; 3] = ["get leases", "create leases", "update leases"];
 /// Lets the operator's account hold a Lease in this namespace.
 async fn allow_lease(namespace: &Namespace) -> Result<()> {
     let name = "lease";
-    let rules =
-        json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}]);
+    let verbs = ["get", "create", "update", "watch"];
+    let rules = json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": verbs}]);
     let role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": name}, "rules": rules,
     });

@@ -19,8 +19,11 @@ pub use self::{
     observation::LONGEST_LEASE,
 };
 
+/// A standby reads where nothing has shown it the Lease for this many periods, and a jitter: a leader that is well renews
+/// the Lease before that, and a watch shows it.
+pub const SILENCE: f64 = 1.15;
 /// The jitter of a standby's reads, as a part of the period: two standbys that start together drift apart.
-pub const JITTER: f64 = 0.2;
+pub const JITTER: f64 = 0.1;
 
 /// The intervals of an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +32,10 @@ pub struct Timing {
     pub lease: Duration,
     /// A leader that could not renew for this long steps down.
     pub renew_within: Duration,
-    /// The time between two renewals, and the shortest between two reads of a standby.
+    /// The time between two renewals, and the shortest between two reads of a standby that follows a leader.
     pub period: Duration,
+    /// The time after which a call that failed is made again, where the Lease must be known.
+    pub retry: Duration,
 }
 
 /// What a replica does next.
@@ -142,6 +147,12 @@ impl Election {
         }
     }
 
+    /// Whether this replica waits for the Lease: a watch of it saves reads.
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        matches!(self.role, Role::Standby)
+    }
+
     /// From now on the Lease is given up where this replica holds it or may hold it.
     pub fn stop(&mut self) {
         if matches!(self.role, Role::Standby | Role::Leader(_)) {
@@ -153,8 +164,23 @@ impl Election {
     /// call: a standby must not wait too short.
     pub fn read(&mut self, lease: Option<ObservedLease>, now: Instant) {
         self.is_outdated = false;
-        self.read_at = now + self.read_interval();
         self.observe(lease, now);
+        self.read_at = now + self.read_interval();
+    }
+
+    /// A watch showed the Lease, which may be late. So it is a sign of life, or a release, but says nothing of a write of
+    /// this replica.
+    pub fn shown(&mut self, lease: ObservedLease, now: Instant) {
+        if self.is_standby() && !self.is_outdated {
+            self.read(Some(lease), now);
+        }
+    }
+
+    /// A watch showed something that only a read explains, such as a deletion.
+    pub fn is_unclear(&mut self, now: Instant) {
+        if self.is_standby() {
+            self.read_at = self.read_at.min(now);
+        }
     }
 
     /// A write that was sent at `sent` succeeded; the answer came at `now`. The right to write counts from `sent`.
@@ -170,8 +196,8 @@ impl Election {
         self.observe(Some(lease), now);
     }
 
-    /// The API server refused a write because the Lease had changed, was deleted or existed already: read it again at
-    /// once, but not twice without a pause.
+    /// The API server refused a write because the Lease had changed, was deleted or existed already, or its answer is not
+    /// waited for: read it again at once, but not twice without a pause.
     pub fn conflicted(&mut self, sent: Instant, now: Instant) {
         let was_retrying = self.is_retrying;
         self.write_failed(sent, now);
@@ -186,9 +212,9 @@ impl Election {
         self.read_failed(sent, now);
     }
 
-    /// A read failed.
+    /// A read failed. It is made again soon: what it would have shown is not known yet.
     pub fn read_failed(&mut self, sent: Instant, now: Instant) {
-        self.read_at = now.max(sent + self.read_interval());
+        self.read_at = now.max(sent + self.retry_interval());
     }
 
     fn stand_by(&self, now: Instant) -> Action {
@@ -270,14 +296,20 @@ impl Election {
         self.observed = Some(Observation::after(self.observed.take(), lease, &self.identity, self.timing.lease, now));
     }
 
-    /// The time until the next read: the period, and for a standby a jitter that is fixed by its identity and the
-    /// number of the read.
+    /// The time from a read to the next one.
     fn read_interval(&mut self) -> Duration {
-        if !matches!(self.role, Role::Standby) {
-            return self.timing.period;
-        }
+        let follows = self.is_standby() && self.observed.is_some() && !self.is_outdated;
+        if follows { self.timing.period.mul_f64(SILENCE + self.jitter()) } else { self.retry_interval() }
+    }
+
+    /// The time from a call that failed to the read that follows it.
+    fn retry_interval(&mut self) -> Duration {
+        if self.is_standby() { self.timing.retry.mul_f64(1.0 + self.jitter()) } else { self.timing.retry }
+    }
+
+    /// The jitter of a standby's next read, which is fixed by its identity and the number of the read.
+    fn jitter(&mut self) -> f64 {
         self.reads += 1;
-        let seed = digest::unit_interval(["read of the Lease", &self.identity, &self.reads.to_string()]);
-        self.timing.period.mul_f64(1.0 + JITTER * seed)
+        JITTER * digest::unit_interval(["read of the Lease", &self.identity, &self.reads.to_string()])
     }
 }

@@ -4,12 +4,16 @@
 
 use super::*;
 
-const TIMING: Timing =
-    Timing { lease: Duration::from_secs(12), renew_within: Duration::from_secs(8), period: Duration::from_secs(1) };
+const TIMING: Timing = Timing {
+    lease: Duration::from_secs(12),
+    renew_within: Duration::from_secs(10),
+    period: Duration::from_secs(3),
+    retry: Duration::from_secs(1),
+};
 /// How long a call takes here.
 const CALL: Duration = Duration::from_millis(10);
 /// The longest time between two reads of a standby.
-const POLL: Duration = Duration::from_millis(1200);
+const POLL: Duration = Duration::from_millis(3750);
 
 /// One replica, and a Lease that it can write at once.
 struct Replica {
@@ -150,7 +154,8 @@ fn lease_that_is_renewed_is_never_taken() {
     for number in 0..1000 {
         // its clock runs backwards: another value, and that is all
         let lease = held("other", &(5000 - number).to_string());
-        let until = replica.now + TIMING.renew_within;
+        // one that comes later meets a standby that tries to take the Lease, and finds it changed
+        let until = replica.now + TIMING.lease - POLL - CALL * 2;
         while replica.now < until {
             match replica.next() {
                 Action::Read => replica.read(Some(lease.clone())),
@@ -176,6 +181,70 @@ fn standby_reads_once_in_a_period_and_its_jitter() {
     assert!(intervals.iter().all(|interval| (TIMING.period..POLL).contains(interval)), "{intervals:?}");
     intervals.dedup();
     assert_eq!(intervals.len(), 9, "a jitter for each");
+}
+
+#[test]
+fn read_of_a_standby_that_failed_is_made_again_soon() {
+    const HANGS: Duration = Duration::from_secs(2);
+    let mut replica = Replica::observing(Some(held("other", "0")));
+    // the holder renews right after that, and dies
+    let renewed = replica.now;
+    for fails_after in [CALL, HANGS] {
+        let Action::Wait(until) = replica.next() else { panic!("it waits") };
+        let sent = until;
+        replica.now = until;
+        assert_eq!(replica.next(), Action::Read);
+        replica.now += fails_after;
+        replica.election.read_failed(sent, replica.now);
+    }
+    assert_eq!(replica.next(), Action::Read, "at once, where it took longer than a retry waits");
+    let (action, _) = replica.reading(&held("other", "1"));
+    assert!(is_acquisition(&action));
+    let took = replica.now - renewed;
+    let retry = TIMING.retry.mul_f64(1.0 + JITTER);
+    assert!(took <= POLL + retry + HANGS + CALL + TIMING.lease, "{took:?}");
+    assert!(took < Duration::from_secs(20), "the contract: {took:?}");
+}
+
+#[test]
+fn standby_that_is_shown_each_renewal_never_reads_and_takes_the_lease_of_a_dead_holder() {
+    let mut replica = Replica::observing(Some(held("other", "0")));
+    let mut lease = held("other", "0");
+    for number in 1..100 {
+        // each comes a little late
+        let until = replica.now + TIMING.period + Duration::from_millis(200);
+        let action = replica.next();
+        assert!(matches!(action, Action::Wait(at) if at > until), "{action:?}");
+        replica.now = until;
+        lease = held("other", &number.to_string());
+        replica.election.shown(lease.clone(), replica.now);
+    }
+    let (action, took) = replica.reading(&lease);
+    assert!(is_acquisition(&action));
+    assert_eq!(took, TIMING.lease);
+}
+
+#[test]
+fn release_that_is_shown_is_followed_at_once() {
+    let mut replica = Replica::observing(Some(held("other", "0")));
+    replica.election.shown(held("", "1"), replica.now);
+    let write = replica.next_write();
+    assert_eq!((write.change, write.version.as_deref()), (Change::Acquire, Some("version at 1")));
+    replica.conflicted();
+    replica.election.shown(held("", "2"), replica.now);
+    assert_eq!(replica.next(), Action::Read, "what is shown may be older than what a write met");
+}
+
+#[test]
+fn what_a_watch_cannot_show_is_read_at_once_and_by_no_leader() {
+    let mut replica = Replica::observing(Some(held("other", "0")));
+    assert!(matches!(replica.next(), Action::Wait(_)));
+    replica.election.is_unclear(replica.now);
+    assert_eq!(replica.next(), Action::Read);
+    let mut leader = Replica::leading();
+    leader.election.is_unclear(leader.now);
+    leader.election.shown(held("other", "1"), leader.now);
+    assert!(matches!(leader.next(), Action::Wait(_)) && leader.election.leads() && !leader.election.is_standby());
 }
 
 #[test]
@@ -310,7 +379,7 @@ fn write_whose_answer_was_lost_is_found_and_renewed() {
     let sent = replica.now;
     replica.now += Duration::from_secs(3);
     replica.election.write_failed(sent, replica.now);
-    assert_eq!(replica.next(), Action::Read, "a period has passed since it was sent");
+    assert_eq!(replica.next(), Action::Read, "the time of a retry has passed since it was sent");
     replica.read(Some(as_written(&write, "1")));
     let renewal = replica.next_write();
     assert_eq!((renewal.change, renewal.record.transitions), (Change::Renew, 4), "the same term");
@@ -372,8 +441,8 @@ fn leader_creates_a_deleted_lease_again_with_its_term() {
     assert_eq!((write.record.acquire_time.as_deref(), write.record.transitions), (Some("now"), 4));
     // another replica was faster
     replica.conflicted();
-    assert_eq!(replica.next(), Action::Wait(replica.now - CALL + TIMING.period), "two conflicts, then a pause");
-    replica.now += TIMING.period;
+    assert_eq!(replica.next(), Action::Wait(replica.now - CALL + TIMING.retry), "two conflicts, then a pause");
+    replica.now += TIMING.retry;
     assert_eq!(replica.next(), Action::Read);
     replica.read(Some(held("other", "1")));
     assert_eq!(replica.next(), Action::StepDown(Loss::HolderChanged));

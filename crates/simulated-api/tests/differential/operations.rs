@@ -38,6 +38,10 @@ pub struct Operation {
 #[derive(Clone, Debug)]
 pub enum Action {
     Get,
+    /// The same from the cache: not older than a write that was just made, or a version that never comes.
+    GetNotOlder {
+        comes: bool,
+    },
     Create(Value),
     Patch {
         subresource: &'static str,
@@ -116,7 +120,11 @@ impl fmt::Display for Operation {
             Action::Patch { subresource, patch } => write!(f, "patch {subresource} {patch}"),
             Action::Put { whole, merge } => write!(f, "put, whole: {whole}, {merge}"),
             Action::Delete(options) => write!(f, "delete {options}"),
-            Action::Get | Action::Pages { .. } | Action::Watch { .. } | Action::Odd { .. } => {
+            Action::Get
+            | Action::GetNotOlder { .. }
+            | Action::Pages { .. }
+            | Action::Watch { .. }
+            | Action::Odd { .. } => {
                 write!(f, "{:?}", self.action)
             }
         }
@@ -163,6 +171,8 @@ fn action(random: &mut Random, kind: Kind, name: &str, namespace: &str) -> Actio
         (Kind::Event, 10..14) => Action::Patch { subresource: "", patch: patch(random, kind) },
         (_, 10..13) => Action::Put { whole: random.below(2) == 0, merge: patch(random, kind) },
         (_, 13) => Action::Put { whole: random.below(2) == 0, merge: patch(random, kind) },
+        // one that never comes takes its time
+        (Kind::Secret, 14) => Action::GetNotOlder { comes: random.below(8) != 0 },
         (_, 14) => Action::Get,
         // their controller changes their version
         (Kind::Deployment, _) => Action::Delete(json!({})),

@@ -58,6 +58,10 @@ impl Player {
         let accept = if *partial { PARTIAL } else { "application/json" };
         let (method, path, body, media) = match action {
             Action::Get => (Method::GET, object.clone(), None, ""),
+            Action::GetNotOlder { comes } => {
+                let version = if *comes { self.latest().await? } else { u64::from(u32::MAX).to_string() };
+                (Method::GET, format!("{object}?resourceVersion={version}"), None, "")
+            }
             Action::Create(body) => (
                 Method::POST,
                 format!("{collection}?fieldManager={manager}"),
@@ -203,6 +207,18 @@ impl Player {
             // what comes later is not in a list that has begun
             self.mark().await?;
         }
+    }
+
+    /// The version of a Secret that was just created: whatever is not older shows all that was written before.
+    async fn latest(&mut self) -> Result<String> {
+        self.markers += 1;
+        let name = format!("marker-{}", self.markers);
+        let collection = format!("/api/v1/namespaces/{}/secrets", self.namespace);
+        let object = json!({"metadata": {"name": name}});
+        let (_, created) =
+            self.send(Method::POST, &collection, Some(&object), "application/json", "application/json").await?;
+        self.send(Method::DELETE, &format!("{collection}/{name}"), None, "application/json", "").await?;
+        Ok(created["metadata"]["resourceVersion"].as_str().context("the marker was not created")?.to_owned())
     }
 
     /// Creates and deletes a Secret, a credential and a Lease of a name that nothing else has.

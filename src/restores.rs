@@ -1,4 +1,5 @@
-//! Notices that the cluster was restored from a backup, and lets every part of the process know.
+//! Notices that the cluster was restored from a backup, and lets every part of the process know: the watches, and who
+//! reads the Lease.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

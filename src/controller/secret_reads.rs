@@ -1,0 +1,104 @@
+//! Reads of whole Secrets: as they are now, or from the watch cache of the API server.
+
+use itwin_core::object::ObjectKey;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Resource, api::GetParams, core::Request};
+use tokio::time::Instant;
+
+use crate::{
+    cluster::{CallError, Cluster, DEADLINE, Step},
+    observe::metadata::WholeSecret,
+};
+
+/// HTTP 504: the cache of the API server did not reach the version in time ("Too large resource version").
+const TOO_LARGE_VERSION: u16 = 504;
+
+/// Reads a Secret with its data, as it is now.
+pub(super) async fn read_whole(cluster: &Cluster, step: Step, key: &ObjectKey) -> Result<Secret, CallError> {
+    read_as(cluster, step, key, &GetParams::default(), Instant::now() + DEADLINE).await
+}
+
+/// Reads a Secret with its data, not older than a version that is known. The API server answers that from its watch cache,
+/// without a read of etcd. What the cache does not have is read as it is now: after a restore the version may never come,
+/// and that there is no Secret is not concluded from a cache.
+pub(super) async fn read_not_older(
+    cluster: &Cluster,
+    step: Step,
+    key: &ObjectKey,
+    version: u64,
+) -> Result<Secret, CallError> {
+    let deadline = Instant::now() + DEADLINE;
+    match read_as(cluster, step, key, &GetParams::at(&version.to_string()), deadline).await {
+        Err(CallError::NotFound | CallError::Unavailable(TOO_LARGE_VERSION, _)) => {
+            read_as(cluster, step, key, &GetParams::default(), deadline).await
+        }
+        answer => answer,
+    }
+}
+
+async fn read_as(
+    cluster: &Cluster,
+    step: Step,
+    key: &ObjectKey,
+    params: &GetParams,
+    deadline: Instant,
+) -> Result<Secret, CallError> {
+    let url = Secret::url_path(&(), Some(&key.namespace));
+    let read = async {
+        let request = Request::new(url).get(&key.name, params).map_err(kube::Error::BuildRequest)?;
+        cluster.client.request::<WholeSecret>(request).await
+    };
+    cluster.call_until(deadline, step, read).await.map(WholeSecret::read)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        future::ready,
+        sync::{Arc, Mutex},
+    };
+
+    use http::Response;
+    use kube::{Client, client::Body};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{leadership::fence::LeadershipFence, metrics::Metrics};
+
+    /// Reads a Secret, not older than version 7, of a server whose cache answers with this status. Returns the version that
+    /// was read, and the queries of the requests.
+    async fn read(cached: (u16, &'static str)) -> (Result<Option<String>, CallError>, Vec<String>) {
+        let queries: Arc<Mutex<Vec<String>>> = Arc::default();
+        let received = queries.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let (code, reason) = if query.is_empty() { (200, "") } else { cached };
+            let version = if query.is_empty() { "9" } else { "7" };
+            received.lock().expect("no panic").push(query);
+            let body = match code {
+                200 => json!({"metadata": {"name": "client", "resourceVersion": version}}),
+                _ => json!({"kind": "Status", "code": code, "reason": reason}),
+            };
+            let response = Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
+            ready(Ok::<_, Infallible>(response.expect("a response")))
+        });
+        let metrics = Arc::new(Metrics::new(false).expect("metrics"));
+        let cluster = Cluster::new(Client::new(service, "team"), LeadershipFence::unlimited(), metrics);
+        let secret = read_not_older(&cluster, Step::GetClientSecret, &ObjectKey::new("team", "client"), 7).await;
+        let queries = queries.lock().expect("no panic").clone();
+        (secret.map(|secret| secret.metadata.resource_version), queries)
+    }
+
+    #[tokio::test]
+    async fn cache_answers_what_it_has_and_is_not_believed_otherwise() {
+        const CACHED: &str = "&resourceVersion=7";
+        let version = |version: &str| Ok(Some(version.to_owned()));
+        assert_eq!(read((200, "")).await, (version("7"), vec![CACHED.to_owned()]));
+        for cached in [(404, "NotFound"), (504, "Timeout")] {
+            assert_eq!(read(cached).await, (version("9"), vec![CACHED.to_owned(), String::new()]), "{cached:?}");
+        }
+        let (refused, queries) = read((500, "InternalError")).await;
+        assert!(matches!(refused, Err(CallError::Unavailable(500, _))) && queries.len() == 1, "it failed");
+    }
+}
