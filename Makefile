@@ -226,7 +226,7 @@ endef
 release-tools: publish-tools ## Install what `make release` needs (Debian packages as root or with sudo).
 	$(CARGO) install --locked --root target/tools cargo-auditable@0.7.7 cargo-cyclonedx@0.5.9
 	rustup target add aarch64-unknown-linux-gnu
-	$(call packages,buildah ca-certificates gcc-aarch64-linux-gnu qemu-user-static)
+	$(call packages,buildah ca-certificates gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static)
 
 .PHONY: publish-tools
 publish-tools: $(COSIGN) $(HELM) ## Install what the steps of `make release` need that publish and verify.

@@ -27,7 +27,8 @@ pub fn get(state: &State, call: &Call) -> Result<Value, Failure> {
         "" => state.store.get(&key),
         asked => cache::get(state, call, &key, asked, Instant::now())?,
     };
-    shown(&found.ok_or_else(|| Failure::not_found(&call.resource, &call.name))?, call.form)
+    let found = found.ok_or_else(|| Failure::not_found(&call.resource, &call.name))?;
+    shown(&found, call.form)
 }
 
 /// An object in the form that was asked for.

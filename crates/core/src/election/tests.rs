@@ -168,15 +168,14 @@ fn lease_that_is_renewed_is_never_taken() {
 
 #[test]
 fn standby_reads_once_in_a_period_and_its_jitter() {
-    let lease = held("other", "0");
-    let mut replica = Replica::observing(Some(lease.clone()));
+    let mut replica = Replica::observing(Some(held("other", "0")));
     let mut intervals = Vec::new();
-    for _ in 0..9 {
+    for renewal in 1..=9 {
         let Action::Wait(until) = replica.next() else { panic!("it waits") };
         intervals.push(until - replica.now);
         replica.now = until;
         assert_eq!(replica.next(), Action::Read);
-        replica.read(Some(lease.clone()));
+        replica.read(Some(held("other", &renewal.to_string())));
     }
     assert!(intervals.iter().all(|interval| (TIMING.period..POLL).contains(interval)), "{intervals:?}");
     intervals.dedup();
