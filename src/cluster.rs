@@ -3,7 +3,10 @@
 //! The kube client has no deadline for a call, so one lost response would block an object indefinitely. Its errors are
 //! not passed on: their messages can contain parts of a response body, and the body of a Secret is a secret.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use itwin_api::{authority::CaBundleKind, credential::WorkloadKind};
 use itwin_core::{call_failure::CallFailure, desired_secret::Data, quote::Quote};
@@ -16,6 +19,10 @@ use crate::{leadership::fence::LeadershipFence, metrics::Metrics};
 /// Deadline of one call: less than the 10 s within which a failure must be reported, and more than the API server
 /// queues a request under load.
 pub const DEADLINE: Duration = Duration::from_secs(8);
+
+/// For how long an answer shows that the API server can read and write. It is more than the time between two renewals of
+/// the Lease, and as short as that allows: what is requested meanwhile may not be written.
+const ANSWERS_FOR: Duration = Duration::from_secs(4);
 
 /// Requests only the metadata of an object (Kubernetes API concepts, "Receiving resources as `PartialObjectMetadata`").
 const AS_METADATA: http::HeaderValue =
@@ -32,6 +39,33 @@ pub struct Cluster {
     /// The leadership fence: without leadership nothing is written, and no token is requested.
     pub fence: LeadershipFence,
     metrics: Arc<Metrics>,
+    storage: Arc<Mutex<Storage>>,
+}
+
+/// What calls showed of the storage behind the API server, which may fail while its watch caches still answer.
+#[derive(Debug, Default)]
+struct Storage {
+    /// When a call that needs the storage was last answered.
+    answered: Option<Instant>,
+    /// Whether the last such call failed.
+    is_failing: bool,
+}
+
+impl Storage {
+    fn observe(&mut self, failure: Option<&CallError>, now: Instant) {
+        match failure {
+            None | Some(CallError::NotFound | CallError::AlreadyExists | CallError::Conflict) => {
+                (self.answered, self.is_failing) = (Some(now), false);
+            }
+            Some(CallError::Unavailable(..) | CallError::Timeout | CallError::Transport) => self.is_failing = true,
+            // these are said without it
+            Some(CallError::NotServed | CallError::Forbidden(_) | CallError::Rejected(..) | CallError::NotLeading) => {}
+        }
+    }
+
+    fn answers(&self, is_renewed: bool, now: Instant) -> bool {
+        !self.is_failing && (is_renewed || self.answered.is_some_and(|answered| now < answered + ANSWERS_FOR))
+    }
 }
 
 /// What a call does, and with which object.
@@ -225,7 +259,7 @@ impl Cluster {
     /// Wraps a client.
     #[must_use]
     pub fn new(client: Client, fence: LeadershipFence, metrics: Arc<Metrics>) -> Self {
-        Self { client, fence, metrics }
+        Self { client, fence, metrics, storage: Arc::default() }
     }
 
     /// Makes one call whose response contains only the metadata of the object, so that the API server does not return
@@ -259,6 +293,29 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::call`].
     pub async fn call_until<T>(
+        &self,
+        deadline: Instant,
+        step: Step,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, CallError> {
+        let result = self.call_cached_until(deadline, step, request).await;
+        let mut storage = self.storage.lock().unwrap_or_else(PoisonError::into_inner);
+        storage.observe(result.as_ref().err(), Instant::now());
+        result
+    }
+
+    /// Whether the API server lately answered what its caches cannot: so it can probably write what is requested now.
+    #[must_use]
+    pub fn storage_answers(&self) -> bool {
+        let storage = self.storage.lock().unwrap_or_else(PoisonError::into_inner);
+        storage.answers(self.fence.was_renewed_within(ANSWERS_FOR), Instant::now())
+    }
+
+    /// Makes a call that the API server may answer from a cache, so that the answer tells nothing of the storage.
+    ///
+    /// # Errors
+    /// As [`Cluster::call`].
+    pub async fn call_cached_until<T>(
         &self,
         deadline: Instant,
         step: Step,
@@ -305,6 +362,25 @@ mod tests {
             }
         }
         assert!(denied(403, Step::GetTarget).contains("API_KEY="), "no admission sees what is read");
+    }
+
+    #[test]
+    fn storage_answers_for_a_few_seconds_after_it_did_and_not_after_a_failure() {
+        let start = Instant::now();
+        let mut storage = Storage::default();
+        assert!(!storage.answers(false, start), "nothing is known");
+        assert!(storage.answers(true, start), "the Lease was renewed");
+        storage.observe(None, start);
+        assert!(storage.answers(false, start + ANSWERS_FOR / 2));
+        assert!(!storage.answers(false, start + ANSWERS_FOR));
+        for failure in [CallError::Timeout, CallError::Transport, CallError::Unavailable(500, Quote::new(""))] {
+            storage.observe(Some(&failure), start);
+            assert!(!storage.answers(true, start), "{failure}");
+            storage.observe(Some(&CallError::Forbidden(Quote::new(""))), start);
+            assert!(!storage.answers(true, start), "authorization needs no storage");
+            storage.observe(Some(&CallError::Conflict), start);
+            assert!(storage.answers(false, start));
+        }
     }
 
     #[test]

@@ -195,22 +195,25 @@ impl Reconciler<'_> {
     /// was created while this process leads, and the watch is well and shows that there is no such Secret. The creation
     /// is refused if there is one after all.
     pub(super) fn is_target_presumed_absent(&self) -> bool {
-        let Context { index, liveness, restores, .. } = self.context;
+        let Context { cluster, index, liveness, restores, .. } = self.context;
         let is_well = || liveness.silence().get(SECRETS).is_some_and(|silence| *silence <= SILENCE);
         observation::is_new(&self.references, &self.retry_state)
             && index.is_presumed_absent(&self.references.target)
             && !restores.is_behind(SECRETS)
+            && cluster.storage_answers()
             && is_well()
     }
 
     /// The version that the client Secret has at least, for a read of it from the watch cache of the API server; `None` where
     /// it is to be read as it is now. A cache that is late costs an attempt at most: it shows the change later, and what
-    /// follows a failure is read again.
+    /// follows a failure is read again. A cache answers while the storage behind it is down, so that it is asked only where
+    /// the storage lately answered: a token that cannot be written is not requested.
     pub(super) fn known_of_client(&self) -> Option<u64> {
-        let Context { index, restores, .. } = self.context;
+        let Context { cluster, index, restores, .. } = self.context;
         let was_read = self.fetched.client.is_some() || self.fetched.client_is_missing;
         // versions of before a restore may never come
-        let is_certain = !was_read && !self.retry_state.is_retrying() && !restores.is_behind(SECRETS);
+        let is_certain =
+            !was_read && !self.retry_state.is_retrying() && !restores.is_behind(SECRETS) && cluster.storage_answers();
         index.version_at_least(&self.references.client).filter(|_| is_certain)
     }
 

@@ -48,7 +48,11 @@ async fn read_as(
         let request = Request::new(url).get(&key.name, params).map_err(kube::Error::BuildRequest)?;
         cluster.client.request::<WholeSecret>(request).await
     };
-    cluster.call_until(deadline, step, read).await.map(WholeSecret::read)
+    let secret = match params.resource_version {
+        Some(_) => cluster.call_cached_until(deadline, step, read).await,
+        None => cluster.call_until(deadline, step, read).await,
+    };
+    secret.map(WholeSecret::read)
 }
 
 #[cfg(test)]

@@ -91,6 +91,14 @@ impl LeadershipFence {
         self.moment().is_none_or(|now| self.held_at(now))
     }
 
+    /// Whether the Lease was renewed by a request that was sent less than this ago; false for a process that runs alone.
+    #[must_use]
+    pub fn was_renewed_within(&self, time: Duration) -> bool {
+        let Some(term) = &self.0 else { return false };
+        let state = *term.state.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(state, State::Renewed(renewed) if renewed.elapsed(Moment::now(&term.clock)) < time)
+    }
+
     fn held_at(&self, now: Moment) -> bool {
         let Some(term) = &self.0 else { return true };
         match *term.state.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -140,6 +148,7 @@ mod tests {
         assert!(fence.held_at(later(sent, VALIDITY - MOMENT, VALIDITY - MOMENT)));
         assert!(!fence.held_at(later(sent, VALIDITY, VALIDITY)), "by the clock alone");
         assert!(!fence.held_at(later(sent, VALIDITY, Duration::ZERO)), "on a system without the other clock");
+        assert!(fence.was_renewed_within(VALIDITY) && !fence.was_renewed_within(Duration::ZERO));
     }
 
     #[test]

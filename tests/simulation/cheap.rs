@@ -20,7 +20,7 @@ fn reads(cluster: &Cluster) -> Vec<String> {
 
 /// Plays it; what must hold is asserted.
 pub async fn play() {
-    let mut cluster = Cluster::new(1, Mode { leader_election: false, watch_secrets: true }, false, None);
+    let mut cluster = Cluster::new(1, Mode { leader_election: true, watch_secrets: true }, false, None);
     cluster.start();
     // lists are complete, and authorities known
     cluster.pass(MINUTE).await;

@@ -16,7 +16,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::{Testbed, authority::Client, eventually, objects};
+use crate::{INSTALLATION, Testbed, authority::Client, eventually, objects};
 
 /// The label of an ITwinAuthority with the namespace of its test.
 pub const TEST_LABEL: &str = "test";
@@ -113,6 +113,17 @@ impl Namespace {
         })
         .await?;
         self.kubectl(&["delete", "itcred", credential, "--cascade=orphan", "--timeout=60s"]).await.map(drop)
+    }
+
+    /// Lets the account of the operators keep a Lease in this namespace.
+    ///
+    /// # Errors
+    /// Fails if the API server rejects it.
+    pub async fn allow_lease(&self) -> Result<()> {
+        let verbs = ["--verb=get,create,update,watch", "--resource=leases.coordination.k8s.io"];
+        self.kubectl(&[&["create", "role", "lease"], &verbs[..]].concat()).await?;
+        let account = format!("--serviceaccount={INSTALLATION}:{INSTALLATION}");
+        self.kubectl(&["create", "rolebinding", "lease", "--role=lease", &account]).await.map(drop)
     }
 
     /// Creates an object in this namespace, or in the cluster if it is an ITwinAuthority.

@@ -64,10 +64,7 @@ async fn run(fixture: &Fixture, arguments: &[&str]) -> Result<Ran> {
 async fn is_ready_with_a_leader(prefix: &str) -> Result<Fixture> {
     let namespace = testbed::namespace::Namespace::new(prefix).await?;
     let name = namespace.name.clone();
-    let lease = ["--verb=get,create,update,patch", "--resource=leases.coordination.k8s.io"];
-    namespace.kubectl(&[&["create", "role", "leader"], &lease[..]].concat()).await?;
-    let account = "--serviceaccount=itwin-credential-operator:itwin-credential-operator";
-    namespace.kubectl(&["create", "rolebinding", "leader", "--role=leader", account]).await?;
+    namespace.allow_lease().await?;
     let fixture = Fixture::on(namespace, &["--leader-election=true", "--lease-namespace", &name]).await?;
     fixture.with_surroundings().await?;
     fixture.apply_credential(&json!({})).await?;

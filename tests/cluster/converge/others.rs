@@ -44,25 +44,6 @@ const ROWS: [(Fault, u32); 11] = [
 
 const LEASE_CALLS: [&str; 3] = ["get leases", "create leases", "update leases"];
 
-/// Lets the operator's account hold a Lease in this namespace.
-async fn allow_lease(namespace: &Namespace) -> Result<()> {
-    let name = "lease";
-    let verbs = ["get", "create", "update", "watch"];
-    let rules = json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": verbs}]);
-    let role = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": name}, "rules": rules,
-    });
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "RoleBinding",
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-        "subjects": [{"kind": "ServiceAccount", "name": INSTALLATION, "namespace": INSTALLATION}],
-    });
-    namespace.apply(&role).await?;
-    namespace.apply(&binding).await.map(drop)
-}
-
 async fn leads(operator: &Operator) -> Option<()> {
     operator.get("/metrics").await.ok()?.contains("itwin_leader 1\n").then_some(())
 }
@@ -75,7 +56,7 @@ async fn holder(namespace: &Namespace) -> Result<String> {
 async fn lease_cell(call: &str, fault: Fault, times: u32) -> Result<()> {
     let world = World::new("lease").await?;
     let (namespace, proxy) = (&world.namespace, world.proxy());
-    allow_lease(namespace).await?;
+    namespace.allow_lease().await?;
     let played = proxy.play(Rule::new(call, fault).times(times));
     let mut operator = world.spawn_operator(&["--leader-election=true", "--lease-namespace", &namespace.name])?;
     let made = |kind: &str| proxy.records().iter().filter(|record| record.call.kind == kind).count();
