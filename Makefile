@@ -39,7 +39,7 @@ build: ## Build everything.
 
 .PHONY: first-build
 first-build:
-	@test -e $(OPERATOR) || echo "The first run compiles the operator into target/ (about 3 minutes on 2 cores), and then" \
+	@test -e $(OPERATOR) || echo "The first run compiles the operator into target/ (about 5 minutes on 2 cores), and then" \
 		"says what else it builds, and where it keeps it."
 
 .PHONY: demo
@@ -244,8 +244,8 @@ $(REGISTRY): tools/registry/go.mod tools/registry/go.sum
 	$(call go_program,tools/registry,github.com/distribution/distribution/v3/cmd/registry,about 1 minute)
 
 .PHONY: release-test
-release-test: release-tools $(REGISTRY) ## Make a release for a registry on this machine and verify it; REBUILD=1 compiles twice.
-	RELEASE_ARCHS="$(RELEASE_ARCHS)" REBUILD=$(REBUILD) scripts/release-test
+release-test: build release-tools $(REGISTRY) ## Make a release for a registry on this machine and verify it; REBUILD=1 compiles twice.
+	RELEASE_ARCHS="$(RELEASE_ARCHS)" REBUILD=$(REBUILD) TESTBED=$(abspath $(TESTBED)) scripts/release-test
 
 .PHONY: fuzz
 FUZZ_SECONDS ?= 60

@@ -47,7 +47,6 @@ const FLAGS_OF_OTHERS: [&str; 18] = [
     // cosign
     "key",
     "insecure-ignore-tlog",
-    "private-infrastructure",
     // kube-state-metrics
     "custom-resource-state-config-file",
     // kind
