@@ -545,7 +545,8 @@ mod tests {
 
     #[test]
     fn absence_is_presumed_only_until_something_is_known() {
-        let changes: [(&str, fn(&SecretIndex)); 6] = [
+        type Change = fn(&SecretIndex);
+        let changes: [(&str, Change); 6] = [
             ("its event came", |index| assert!(index.is_shown(&key("token"), Some("3")))),
             ("it is invalidated, after a creation that was refused", |index| index.invalidate(&key("token"))),
             ("the cluster was restored", |index| assert!(index.begin_incarnation(later(1)))),

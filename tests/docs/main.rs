@@ -29,7 +29,7 @@ use serde_json::Value;
 /// The longest line of prose.
 const WIDTH: usize = 120;
 /// Flags of other programs that are alone in a code span.
-const FLAGS_OF_OTHERS: [&str; 18] = [
+const FLAGS_OF_OTHERS: [&str; 17] = [
     // kubectl
     "namespace",
     "all-namespaces",
