@@ -311,7 +311,7 @@ impl Cluster {
         storage.answers(self.fence.was_renewed_within(ANSWERS_FOR), Instant::now())
     }
 
-    /// Makes a call that the API server may answer from a cache, so that the answer tells nothing of the storage.
+    /// Makes a call that the API server may answer from a cache, so that the answer shows nothing of the storage.
     ///
     /// # Errors
     /// As [`Cluster::call`].
