@@ -49,22 +49,32 @@ struct Storage {
     answered: Option<Instant>,
     /// Whether the last such call failed.
     is_failing: bool,
+    /// Whether the last call that reads or writes the data of a Secret failed: the encryption of Secrets may be down, while
+    /// everything else is well.
+    secrets_are_failing: bool,
 }
 
 impl Storage {
-    fn observe(&mut self, failure: Option<&CallError>, now: Instant) {
+    fn observe(&mut self, step: Step, failure: Option<&CallError>, now: Instant) {
+        let is_secret = step.labels().1 == "secrets";
         match failure {
             None | Some(CallError::NotFound | CallError::AlreadyExists | CallError::Conflict) => {
                 (self.answered, self.is_failing) = (Some(now), false);
+                // what is not there need not be decrypted
+                self.secrets_are_failing &= !is_secret || failure == Some(&CallError::NotFound);
             }
-            Some(CallError::Unavailable(..) | CallError::Timeout | CallError::Transport) => self.is_failing = true,
+            Some(CallError::Unavailable(..) | CallError::Timeout | CallError::Transport) => {
+                self.is_failing = true;
+                self.secrets_are_failing |= is_secret;
+            }
             // these are said without it
             Some(CallError::NotServed | CallError::Forbidden(_) | CallError::Rejected(..) | CallError::NotLeading) => {}
         }
     }
 
     fn answers(&self, is_renewed: bool, now: Instant) -> bool {
-        !self.is_failing && (is_renewed || self.answered.is_some_and(|answered| now < answered + ANSWERS_FOR))
+        let is_failing = self.is_failing || self.secrets_are_failing;
+        !is_failing && (is_renewed || self.answered.is_some_and(|answered| now < answered + ANSWERS_FOR))
     }
 }
 
@@ -300,7 +310,7 @@ impl Cluster {
     ) -> Result<T, CallError> {
         let result = self.call_cached_until(deadline, step, request).await;
         let mut storage = self.storage.lock().unwrap_or_else(PoisonError::into_inner);
-        storage.observe(result.as_ref().err(), Instant::now());
+        storage.observe(step, result.as_ref().err(), Instant::now());
         result
     }
 
@@ -370,17 +380,30 @@ mod tests {
         let mut storage = Storage::default();
         assert!(!storage.answers(false, start), "nothing is known");
         assert!(storage.answers(true, start), "the Lease was renewed");
-        storage.observe(None, start);
+        storage.observe(Step::GetNamespace, None, start);
         assert!(storage.answers(false, start + ANSWERS_FOR / 2));
         assert!(!storage.answers(false, start + ANSWERS_FOR));
         for failure in [CallError::Timeout, CallError::Transport, CallError::Unavailable(500, Quote::new(""))] {
-            storage.observe(Some(&failure), start);
+            storage.observe(Step::GetNamespace, Some(&failure), start);
             assert!(!storage.answers(true, start), "{failure}");
-            storage.observe(Some(&CallError::Forbidden(Quote::new(""))), start);
+            storage.observe(Step::GetNamespace, Some(&CallError::Forbidden(Quote::new(""))), start);
             assert!(!storage.answers(true, start), "authorization needs no storage");
-            storage.observe(Some(&CallError::Conflict), start);
+            storage.observe(Step::GetNamespace, Some(&CallError::Conflict), start);
             assert!(storage.answers(false, start));
         }
+    }
+
+    #[test]
+    fn what_works_without_secrets_does_not_show_that_secrets_can_be_written() {
+        let start = Instant::now();
+        let mut storage = Storage::default();
+        storage.observe(Step::PatchSecret, Some(&CallError::Unavailable(500, Quote::new("kms"))), start);
+        storage.observe(Step::PatchCredentialStatus, None, start);
+        assert!(!storage.answers(true, start));
+        storage.observe(Step::GetTarget, Some(&CallError::NotFound), start);
+        assert!(!storage.answers(true, start), "nothing was decrypted");
+        storage.observe(Step::GetClientSecret, None, start);
+        assert!(storage.answers(true, start));
     }
 
     #[test]

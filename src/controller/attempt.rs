@@ -115,7 +115,7 @@ impl Reconciler<'_> {
         slot.paced().await;
         self.check_current()?;
         let is_edited = !self.context.authorities.get(name).is_some_and(|now| Arc::ptr_eq(&now, &authority));
-        let is_shown = self.fetched.target_is_presumed_absent && !self.is_target_presumed_absent();
+        let is_shown = self.fetched.target_is_presumed_absent && !self.is_target_not_shown();
         if is_edited || is_shown {
             // the authority was edited, or a Secret created, while this request waited for its turn
             self.fetched.target_is_presumed_absent = false;

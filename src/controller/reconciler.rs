@@ -195,25 +195,37 @@ impl Reconciler<'_> {
     /// was created while this process leads, and the watch is well and shows that there is no such Secret. The creation
     /// is refused if there is one after all.
     pub(super) fn is_target_presumed_absent(&self) -> bool {
-        let Context { cluster, index, liveness, restores, .. } = self.context;
-        let is_well = || liveness.silence().get(SECRETS).is_some_and(|silence| *silence <= SILENCE);
         observation::is_new(&self.references, &self.retry_state)
-            && index.is_presumed_absent(&self.references.target)
-            && !restores.is_behind(SECRETS)
-            && cluster.storage_answers()
-            && is_well()
+            && self.is_target_not_shown()
+            && self.context.cluster.storage_answers()
+            && self.is_watch_well()
+    }
+
+    /// Whether the watch still shows no Secret of the name of the one to write, and nothing else was learned of it.
+    pub(super) fn is_target_not_shown(&self) -> bool {
+        let Context { index, restores, .. } = self.context;
+        index.is_presumed_absent(&self.references.target) && !restores.is_behind(SECRETS)
+    }
+
+    /// Whether each watch of Secrets had a sign of life lately; false where they are not watched.
+    fn is_watch_well(&self) -> bool {
+        self.context.liveness.silence().get(SECRETS).is_some_and(|silence| *silence <= SILENCE)
     }
 
     /// The version that the client Secret has at least, for a read of it from the watch cache of the API server; `None` where
     /// it is to be read as it is now. A cache that is late costs an attempt at most: it shows the change later, and what
     /// follows a failure is read again. A cache answers while the storage behind it is down, so that it is asked only where
-    /// the storage lately answered: a token that cannot be written is not requested.
+    /// the storage lately answered: a token that cannot be written is not requested. Without a watch, nothing would
+    /// show that the cluster was restored.
     pub(super) fn known_of_client(&self) -> Option<u64> {
         let Context { cluster, index, restores, .. } = self.context;
         let was_read = self.fetched.client.is_some() || self.fetched.client_is_missing;
         // versions of before a restore may never come
-        let is_certain =
-            !was_read && !self.retry_state.is_retrying() && !restores.is_behind(SECRETS) && cluster.storage_answers();
+        let is_certain = !was_read
+            && !self.retry_state.is_retrying()
+            && !restores.is_behind(SECRETS)
+            && cluster.storage_answers()
+            && self.is_watch_well();
         index.version_at_least(&self.references.client).filter(|_| is_certain)
     }
 

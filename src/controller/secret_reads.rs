@@ -1,5 +1,7 @@
 //! Reads of whole Secrets: as they are now, or from the watch cache of the API server.
 
+use std::time::Duration;
+
 use itwin_core::object::ObjectKey;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource, api::GetParams, core::Request};
@@ -10,8 +12,9 @@ use crate::{
     observe::metadata::WholeSecret,
 };
 
-/// HTTP 504: the cache of the API server did not reach the version in time ("Too large resource version").
-const TOO_LARGE_VERSION: u16 = 504;
+/// How long a read may take that the API server answers from its watch cache. It waits for 3 s for a version before it
+/// answers 504 ("Too large resource version").
+const CACHED_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Reads a Secret with its data, as it is now.
 pub(super) async fn read_whole(cluster: &Cluster, step: Step, key: &ObjectKey) -> Result<Secret, CallError> {
@@ -19,8 +22,9 @@ pub(super) async fn read_whole(cluster: &Cluster, step: Step, key: &ObjectKey) -
 }
 
 /// Reads a Secret with its data, not older than a version that is known. The API server answers that from its watch cache,
-/// without a read of etcd. What the cache does not have is read as it is now: after a restore the version may never come,
-/// and that there is no Secret is not concluded from a cache.
+/// without a read of etcd. What the cache does not answer is read as it is now: after a restore the version may never come,
+/// a cache may be broken or not ready, and that there is no Secret is not concluded from a cache. Only a permission that is
+/// missing would be missing again.
 pub(super) async fn read_not_older(
     cluster: &Cluster,
     step: Step,
@@ -28,10 +32,9 @@ pub(super) async fn read_not_older(
     version: u64,
 ) -> Result<Secret, CallError> {
     let deadline = Instant::now() + DEADLINE;
-    match read_as(cluster, step, key, &GetParams::at(&version.to_string()), deadline).await {
-        Err(CallError::NotFound | CallError::Unavailable(TOO_LARGE_VERSION, _)) => {
-            read_as(cluster, step, key, &GetParams::default(), deadline).await
-        }
+    match read_as(cluster, step, key, &GetParams::at(&version.to_string()), Instant::now() + CACHED_DEADLINE).await {
+        Err(CallError::Forbidden(why)) => Err(CallError::Forbidden(why)),
+        Err(_) => read_as(cluster, step, key, &GetParams::default(), deadline).await,
         answer => answer,
     }
 }
@@ -99,10 +102,10 @@ mod tests {
         const CACHED: &str = "&resourceVersion=7";
         let version = |version: &str| Ok(Some(version.to_owned()));
         assert_eq!(read((200, "")).await, (version("7"), vec![CACHED.to_owned()]));
-        for cached in [(404, "NotFound"), (504, "Timeout")] {
+        for cached in [(404, "NotFound"), (504, "Timeout"), (500, "InternalError"), (503, ""), (429, "")] {
             assert_eq!(read(cached).await, (version("9"), vec![CACHED.to_owned(), String::new()]), "{cached:?}");
         }
-        let (refused, queries) = read((500, "InternalError")).await;
-        assert!(matches!(refused, Err(CallError::Unavailable(500, _))) && queries.len() == 1, "it failed");
+        let (refused, queries) = read((403, "Forbidden")).await;
+        assert!(matches!(refused, Err(CallError::Forbidden(_))) && queries.len() == 1, "it is forbidden");
     }
 }

@@ -43,6 +43,16 @@ struct Slot {
     listed: bool,
     /// The credential that writes it was created while this process led, and nothing else was ever known of it.
     is_of_new_credential: bool,
+    /// What is known was read by one credential: the others do not know it before the watch shows it too.
+    is_from_read: bool,
+}
+
+/// What an observation of a Secret was, compared with what is known.
+#[derive(PartialEq)]
+enum Observed {
+    Older,
+    Same,
+    New,
 }
 
 #[derive(Default)]
@@ -164,15 +174,14 @@ impl SecretIndex {
         let mut inner = self.inner();
         inner.names.exists(key);
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
-        slot.listed = true;
-        let version = revisions::parse(secret_metadata.resource_version());
-        let same = matches!(&slot.known, Known::Present(known) if known.version == secret_metadata.version);
-        if same || version.is_some_and(|version| version < slot.version) {
-            return Vec::new();
+        match slot.observe(secret_metadata) {
+            Observed::Older => Vec::new(),
+            Observed::Same if !slot.is_from_read => Vec::new(),
+            Observed::Same | Observed::New => {
+                slot.is_from_read = false;
+                slot.credentials.clone()
+            }
         }
-        slot.version = version.unwrap_or_default();
-        slot.known = Known::Present(Arc::new(secret_metadata));
-        slot.credentials.clone()
     }
 
     /// A read of a Secret begins.
@@ -181,8 +190,8 @@ impl SecretIndex {
         KnownAtRead(self.inner().slots.get(key).map_or(0, |slot| slot.version))
     }
 
-    /// Records a Secret that was read. The API server never answers with an older version than was known when the read
-    /// began, unless the cluster was restored.
+    /// Records a Secret that one credential read. The API server never answers with an older version than was known when the
+    /// read began, unless the cluster was restored. The watch will show it to the others.
     pub fn observe_read(&self, key: &ObjectKey, secret_metadata: SecretMetadata, known: KnownAtRead) {
         if revisions::parse(secret_metadata.resource_version()).is_some_and(|version| version < known.0) {
             if let Some(slot) = self.inner().slots.get_mut(key) {
@@ -190,7 +199,12 @@ impl SecretIndex {
             }
             self.older_read.notify_one();
         }
-        self.observe(key, secret_metadata);
+        let mut inner = self.inner();
+        inner.names.exists(key);
+        let Some(slot) = inner.slots.get_mut(key) else { return };
+        if slot.observe(secret_metadata) == Observed::New {
+            slot.is_from_read = true;
+        }
     }
 
     /// Waits for a read that shows that the cluster was restored.
@@ -212,18 +226,22 @@ impl SecretIndex {
         self.observe(key, secret_metadata)
     }
 
-    /// Records that a Secret does not exist, at this resourceVersion if it is known. Returns the same as
-    /// [`Self::observe`].
+    /// Records that a Secret does not exist, at this resourceVersion if a watch shows it, without one if it was read.
+    /// Returns the same as [`Self::observe`].
     pub fn observe_absence(&self, key: &ObjectKey, resource_version: Option<&str>) -> Vec<Arc<ObjectKey>> {
         let mut inner = self.inner();
         inner.names.is_gone(key);
         let Some(slot) = inner.slots.get_mut(key) else { return Vec::new() };
         let version = resource_version.and_then(revisions::parse);
-        if matches!(slot.known, Known::Absent) || version.is_some_and(|version| version < slot.version) {
+        if version.is_some_and(|version| version < slot.version) {
+            return Vec::new();
+        }
+        let is_known = matches!(slot.known, Known::Absent);
+        if is_known && (version.is_none() || !slot.is_from_read) {
             return Vec::new();
         }
         slot.version = version.unwrap_or(slot.version);
-        slot.known = Known::Absent;
+        (slot.known, slot.is_from_read) = (Known::Absent, version.is_none());
         slot.credentials.clone()
     }
 
@@ -279,6 +297,21 @@ impl SecretIndex {
 }
 
 impl Slot {
+    /// Keeps what was observed, unless it is older than what is known.
+    fn observe(&mut self, secret_metadata: SecretMetadata) -> Observed {
+        self.listed = true;
+        let version = revisions::parse(secret_metadata.resource_version());
+        if version.is_some_and(|version| version < self.version) {
+            return Observed::Older;
+        }
+        if matches!(&self.known, Known::Present(known) if known.version == secret_metadata.version) {
+            return Observed::Same;
+        }
+        self.version = version.unwrap_or_default();
+        self.known = Known::Present(Arc::new(secret_metadata));
+        Observed::New
+    }
+
     /// Whatever is observed next is accepted.
     fn forget_version(&mut self) {
         (self.known, self.version, self.is_of_new_credential) = (Known::Unknown, 0, false);
@@ -541,6 +574,23 @@ mod tests {
         index.credential_was_created(&key("token"));
         assert!(index.is_presumed_absent(&key("token")));
         index
+    }
+
+    #[test]
+    fn what_one_credential_read_is_news_for_the_others_once_the_watch_shows_it() {
+        let index = index();
+        let others = |found: Vec<Arc<ObjectKey>>| found.len();
+        let client = key("client");
+        index.observe(&client, secret_metadata("4"));
+        index.observe_read(&client, secret_metadata("5"), index.read_begins(&client));
+        index.observe_read(&client, secret_metadata("5"), index.read_begins(&client));
+        assert!(others(index.observe(&client, secret_metadata("4"))) == 0, "an older event");
+        assert!(others(index.observe(&client, secret_metadata("5"))) > 0, "its event");
+        assert!(others(index.observe(&client, secret_metadata("5"))) == 0, "and no more");
+        index.observe_absence(&client, None);
+        assert!(others(index.observe_absence(&client, None)) == 0, "another read");
+        assert!(others(index.observe_absence(&client, Some("7"))) > 0, "the event of its deletion");
+        assert!(others(index.observe_absence(&client, Some("7"))) == 0, "and no more");
     }
 
     #[test]

@@ -159,10 +159,14 @@ impl Events {
         self.backlog().len()
     }
 
-    /// Waits until all events are published, or were not taken. From now on none waits for something else.
-    pub async fn published(&self) {
+    /// The process ends: from now on no event waits for something else.
+    pub fn end(&self) {
         self.is_ending.store(true, Ordering::Relaxed);
         self.added.notify_one();
+    }
+
+    /// Waits until all events are published, or were not taken.
+    pub async fn published(&self) {
         // the sender lives as long as we do
         let _ = self.is_empty.subscribe().wait_for(|is_empty| *is_empty).await;
     }

@@ -216,6 +216,7 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
 
 /// Finishes what is being done when the process is stopped.
 async fn finish(loops: &mut JoinSet<&'static str>, context: &Context) {
+    context.events.end();
     let finished = async {
         while loops.join_next().await.is_some() {}
         // events that hang do not hold up who follows

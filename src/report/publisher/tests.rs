@@ -60,6 +60,7 @@ async fn events_of_first_tokens_wait_for_an_idle_worker_and_not_for_one_that_is_
     assert_eq!(sent_after(&events, &sent, 5).await, 1);
     assert_eq!(sent_after(&events, &sent, 6).await, 2, "it has waited for 10 s");
     publish(2);
+    events.end();
     let published = async { tokio::join!(timeout(Duration::from_secs(1), events.run()), events.published()) };
     assert!(published.await.0.is_err());
     assert_eq!((events.waiting(), sent.load(Ordering::Relaxed)), (0, 3), "the process ends");
