@@ -223,7 +223,7 @@ async fn finish(loops: &mut JoinSet<&'static str>, context: &Context) {
         let _ = tokio::time::timeout(LAST_EVENTS, context.events.published()).await;
     };
     if tokio::time::timeout(FINISH, finished).await.is_err() {
-        tracing::warn!("some work could not be finished in time; it is decided anew at the next start");
+        tracing::warn!("some work could not be finished in time; it is decided again at the next start");
     }
 }
 

@@ -74,7 +74,11 @@ fn equal_events_are_counted_for_a_while() {
     assert_eq!(reported.again("b", now), None);
     let within = now + EQUAL_WITHIN / 2;
     assert_eq!(reported.again("a", within), Some(("a.1".to_owned(), 2)));
-    assert_eq!(reported.again("a", within + EQUAL_WITHIN / 2), Some(("a.1".to_owned(), 3)), "each one counts anew");
+    assert_eq!(
+        reported.again("a", within + EQUAL_WITHIN / 2),
+        Some(("a.1".to_owned(), 3)),
+        "each one starts the time again"
+    );
     assert_eq!(reported.again("a", within + EQUAL_WITHIN * 2), None);
 
     reported.first("c".to_owned(), "c.1".to_owned(), now);
