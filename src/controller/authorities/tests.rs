@@ -1,0 +1,97 @@
+//! Authorities across lists, changed certificates and deletions.
+
+use serde_json::json;
+
+use super::*;
+use crate::liveness::Trouble;
+
+#[tokio::test(start_paused = true)]
+async fn only_what_a_complete_list_does_not_show_is_missing() {
+    let path = ITwinAuthority::url_path(&(), None);
+    let liveness = Arc::new(Liveness::default());
+    let authorities = Authorities::new(
+        Arc::new(Metrics::new(true).expect("metrics")),
+        Clock::system(),
+        crate::oauth::http::Http::connect(Clock::system(), Default::default()),
+        Arc::default(),
+        liveness.clone(),
+    );
+    let spec: CredentialSpec =
+        serde_json::from_value(json!({"clientCredentialsRef": {"name": "client"}})).expect("a valid spec");
+    let state = || authorities.observe("ims", &spec).0;
+    let failure = || match state() {
+        observed::Authority::Unlisted(failure) | observed::Authority::Unavailable(failure) => {
+            Some((failure.reason, failure.message))
+        }
+        _ => None,
+    };
+    liveness.expect_watch(&path, "itwinauthorities");
+    assert!(matches!(state(), observed::Authority::Pending), "the watch began only now");
+    liveness.watch_failed(&path, Trouble { message: "HTTP 403: no".to_owned(), is_forbidden: true });
+    tokio::time::advance(LISTING).await;
+    let (reason, message) = failure().expect("a failure");
+    assert_eq!(reason, Reason::AuthorityNotReady);
+    assert!(message.contains("HTTP 403: no") && message.contains("to list and watch"), "{message}");
+    liveness.watch_accepted(&path);
+    liveness.listed(&path);
+    assert_eq!(failure().map(|(reason, _)| reason), Some(Reason::AuthorityNotFound));
+    authorities.announce("ims");
+    assert!(matches!(state(), observed::Authority::Pending));
+    authorities.forget("ims");
+    assert!(matches!(state(), observed::Authority::Unavailable(_)));
+}
+
+#[test]
+fn certificates_that_change_are_taken_over_and_those_that_cannot_be_read_stay() {
+    const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    let metrics = Arc::new(Metrics::new(true).expect("metrics"));
+    let connect: Connect = Arc::new(|config| Err(format!("{} roots", config.roots.as_ref().map_or(0, Vec::len))));
+    let authorities = Authorities::new(metrics, Clock::system(), connect, Arc::default(), Arc::default());
+    let object: ITwinAuthority = serde_json::from_value(json!({
+        "apiVersion": "credentials.itwin.dev/v1alpha1",
+        "kind": "ITwinAuthority",
+        "metadata": {"name": "ims", "uid": "uid", "generation": 1},
+        "spec": {
+            "issuer": "https://ims.example.com",
+            "caBundleRef": {"kind": "ConfigMap", "name": "ca", "key": "ca.crt"},
+        },
+    }))
+    .expect("a valid authority");
+    authorities.announce("ims");
+    let ensured = |bundle| {
+        let (authority, is_edited) = authorities.ensure(&object, &bundle).expect("it is there");
+        (authority.err().map(|failure| failure.message).unwrap_or_default(), is_edited)
+    };
+    let failure = || Failure::new(Reason::ConfigurationInvalid, "it cannot be read");
+    let pem = |certificates| Ok(Some(CERTIFICATE.repeat(certificates).into_bytes()));
+    assert_eq!(ensured(Err(failure())), ("it cannot be read".to_owned(), true), "nothing is sent before it is read");
+    assert_eq!(ensured(Err(failure())), ("it cannot be read".to_owned(), false), "the same failure is no edit");
+    assert_eq!(ensured(pem(1)), ("spec.1 roots".to_owned(), true));
+    assert_eq!(ensured(pem(1)), ("spec.1 roots".to_owned(), false));
+    assert_eq!(ensured(Err(failure())), ("spec.1 roots".to_owned(), false));
+    assert_eq!(ensured(pem(2)), ("spec.2 roots".to_owned(), true));
+}
+
+#[test]
+fn reconcile_that_ends_after_the_deletion_leaves_no_series() {
+    let metrics = Arc::new(Metrics::new(true).expect("metrics"));
+    let connect: Connect = Arc::new(|_| Err("no connection is made".to_owned()));
+    let authorities = Authorities::new(metrics.clone(), Clock::system(), connect, Arc::default(), Arc::default());
+    let object: ITwinAuthority = serde_json::from_value(json!({
+        "apiVersion": "credentials.itwin.dev/v1alpha1",
+        "kind": "ITwinAuthority",
+        "metadata": {"name": "ims", "uid": "uid", "generation": 1},
+        "spec": {"issuer": "https://ims.example.com"},
+    }))
+    .expect("a valid authority");
+    let shown = || metrics.pages().expect("text").any(|page| page.contains("\"ims\""));
+    authorities.announce("ims");
+    assert!(authorities.ensure(&object, &Ok(None)).is_some());
+    authorities.gauge("ims", true, Some(DateTime::UNIX_EPOCH));
+    assert!(shown());
+    authorities.forget("ims");
+    assert!(!shown());
+    assert!(authorities.ensure(&object, &Ok(None)).is_none());
+    authorities.gauge("ims", true, Some(DateTime::UNIX_EPOCH));
+    assert!(!shown() && authorities.entries().is_empty());
+}

@@ -1,0 +1,116 @@
+//! Request slots: they are returned however they end, and requests are sent at the pace of their authority.
+
+use chrono::TimeDelta;
+
+use super::*;
+
+fn key(name: &str) -> Arc<ObjectKey> {
+    Arc::new(ObjectKey::new("team", name))
+}
+
+fn request() -> Request {
+    Request {
+        requester: Requester { namespace: "team".into(), secret: "client".into() },
+        client_version: Some("1".into()),
+        content: "request".into(),
+        expires_at: Some(Clock::system().now() + TimeDelta::hours(1)),
+        is_retry: false,
+    }
+}
+
+fn requests() -> Arc<Requests> {
+    let requests = Arc::new(Requests::new(Arc::new(Metrics::new(true).expect("metrics")), Clock::system()));
+    requests.set_limits("ims", 8, 60);
+    requests
+}
+
+fn enqueued(requests: &Requests) -> Vec<String> {
+    requests.work().enqueued.iter().map(|key| key.name.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn slot_that_is_dropped_gives_its_right_back() {
+    let requests = requests();
+    requests.enqueue("ims", &key("a"), request());
+    assert_eq!(enqueued(&requests), ["a"]);
+    let slot = requests.take_up("ims", &key("a"), &request().requester);
+    assert!(slot.is_some());
+    assert!(requests.take_up("ims", &key("a"), &request().requester).is_none(), "one right, once");
+    drop(slot);
+    requests.enqueue("ims", &key("b"), request());
+    assert_eq!(enqueued(&requests), ["b"], "without waiting for the pace");
+}
+
+#[tokio::test(start_paused = true)]
+async fn right_for_another_authority_than_the_spec_names_by_now_is_given_back() {
+    let requests = requests();
+    requests.enqueue("ims", &key("a"), request());
+    assert_eq!(enqueued(&requests), ["a"]);
+    assert!(requests.take_up("other", &key("a"), &request().requester).is_none());
+    requests.enqueue("ims", &key("b"), request());
+    assert_eq!(enqueued(&requests), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn credential_that_is_gone_holds_nothing() {
+    let requests = requests();
+    for name in ["a", "b"] {
+        requests.enqueue("ims", &key(name), request());
+    }
+    assert_eq!(enqueued(&requests).len(), 1);
+    requests.forget_credential(&key("a"));
+    requests.forget_credential(&key("b"));
+    let state = requests.state();
+    assert!(state.places.is_empty() && state.queues["ims"].queue.is_empty());
+    drop(state);
+    requests.enqueue("ims", &key("c"), request());
+    assert_eq!(enqueued(&requests), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn credential_that_joins_the_queue_after_it_was_deleted_leaves_it_when_its_slot_comes() {
+    let requests = requests();
+    for name in ["gone", "there"] {
+        requests.enqueue("ims", &key(name), request());
+    }
+    let enqueued = Mutex::new(Vec::new());
+    let enqueue = |key: &ObjectKey| {
+        enqueued.lock().expect("not poisoned").push(key.name.clone());
+        key.name != "gone"
+    };
+    let dispatched = requests.dispatch(enqueue, |_: &str| {});
+    assert!(tokio::time::timeout(Duration::from_secs(30), dispatched).await.is_err(), "it goes on");
+    assert_eq!(*enqueued.lock().expect("not poisoned"), ["gone", "there"], "it holds up no other");
+    assert!(!requests.state().places.contains_key(&key("gone")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_really_sent_at_the_pace() {
+    let requests = requests();
+    requests.set_limits("ims", 8, 60);
+    let started = tokio::time::Instant::now();
+    for name in ["a", "b", "c"] {
+        requests.enqueue("ims", &key(name), Request { content: name.into(), ..request() });
+        let mut slot = slot(&requests, name);
+        slot.paced().await;
+        slot.end(Outcome::Succeeded, "".into(), None);
+    }
+    assert_eq!(started.elapsed().as_secs(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_that_is_not_sent_after_all_delays_no_other() {
+    let requests = requests();
+    requests.set_limits("ims", 8, 60);
+    let started = tokio::time::Instant::now();
+    for name in ["a", "b", "c"] {
+        let mut slot = slot(&requests, name);
+        slot.paced().await;
+        drop(slot);
+    }
+    assert_eq!(started.elapsed().as_secs(), 0);
+}
+
+fn slot(requests: &Arc<Requests>, name: &str) -> Slot {
+    Slot { requests: requests.clone(), authority: "ims".into(), key: key(name), paced: None, ended: None }
+}
