@@ -3,23 +3,24 @@
 //! `decide::requests` says what may be sent; this module holds one such queue for each authority, hands a [`Slot`] to
 //! the reconcile whose request was admitted, and has credentials reconciled when their turn comes.
 
+mod slot;
+mod state;
+
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use itwin_core::{
-    object::{ObjectKey, ObjectVersion},
-    requests::{Blocked, Now, Outcome, Request, RequestQueue, Requester, breaker::Change, pacer::Pacer},
+    object::ObjectKey,
+    requests::{Blocked, Now, Outcome, Request, Requester, breaker::Change},
     token::Content,
 };
 use tokio::sync::Notify;
 
+pub use self::slot::Slot;
+use self::state::{Queue, State};
 use crate::{clock::Clock, metrics::Metrics};
-
-/// Limits of an authority before its spec was read; nothing is sent then.
-const FIRST_LIMITS: (u16, u32) = (1, 60);
 
 /// The queues of all authorities.
 pub struct Requests {
@@ -29,44 +30,12 @@ pub struct Requests {
     clock: Clock,
 }
 
-#[derive(Default)]
-struct State {
-    /// By the name of the authority.
-    queues: HashMap<Arc<str>, Queue>,
-    /// In which queue each credential's request is, waiting or admitted.
-    places: HashMap<Arc<ObjectKey>, Arc<str>>,
-    /// Tokens that were issued to an equal request, until their credentials take them.
-    shared: HashMap<Arc<ObjectKey>, Box<Content>>,
-    /// Credentials to reconcile.
-    enqueued: Vec<Arc<ObjectKey>>,
-    /// Authorities that answer again.
-    recovered: Vec<Arc<str>>,
-}
-
-struct Queue {
-    queue: RequestQueue<Arc<ObjectKey>>,
-    /// The pace at which requests are really sent: what is admitted evenly may reach this point in bursts.
-    sends: Pacer,
-    /// How often the circuit closed again: moves when attempts are worth while again.
-    recoveries: u32,
-}
-
 /// How a request waits.
 pub struct Place {
     /// Since when.
     pub since: Instant,
     /// Why it is not sent at all for now.
     pub blocked: Option<Blocked>,
-}
-
-/// The right to send one request. Dropping it gives the right back, as if nothing had been sent.
-pub struct Slot {
-    requests: Arc<Requests>,
-    authority: Arc<str>,
-    key: Arc<ObjectKey>,
-    /// It was counted as sent, and the pace stood so then.
-    paced: Option<Pacer>,
-    ended: Option<(Outcome, ObjectVersion, Option<Box<Content>>)>,
 }
 
 /// What the dispatcher has to do.
@@ -297,56 +266,6 @@ impl Requests {
     fn state(&self) -> MutexGuard<'_, State> {
         // every change is complete before anything can panic
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn name(&self, authority: &str) -> Arc<str> {
-        self.queues.get_key_value(authority).map_or_else(|| Arc::from(authority), |(name, _)| name.clone())
-    }
-
-    fn queue(&mut self, authority: &str) -> &mut Queue {
-        let name = self.name(authority);
-        self.queues.entry(name).or_insert_with(|| {
-            let (max_in_flight, per_minute) = FIRST_LIMITS;
-            Queue { queue: RequestQueue::new(max_in_flight, per_minute), sends: Pacer::new(per_minute), recoveries: 0 }
-        })
-    }
-
-    /// Takes out what waits, and gives back what was admitted and no worker has taken up.
-    fn leave(&mut self, key: &ObjectKey, now: Now) {
-        let Some((key, place)) = self.places.remove_entry(key) else { return };
-        let Some(Queue { queue, .. }) = self.queues.get_mut(&place) else { return };
-        queue.leave(&key);
-        if queue.is_admitted(&key) {
-            queue.settle(&key, None, &Outcome::NotSent, now);
-        }
-    }
-}
-
-impl Slot {
-    /// Waits until the request may really be sent: at most one interval of the pace.
-    pub async fn paced(&mut self) {
-        let at = {
-            let mut state = self.requests.state();
-            let Some(queue) = state.queues.get_mut(&self.authority) else { return };
-            let at = queue.sends.ready_at(self.requests.now().monotonic);
-            queue.sends.take(at);
-            self.paced = Some(queue.sends.clone());
-            at
-        };
-        tokio::time::sleep_until(at.into()).await;
-    }
-
-    /// The request was sent and ended, with this version of the client Secret. `content` is what equal requests get.
-    pub fn end(mut self, outcome: Outcome, version: ObjectVersion, content: Option<Box<Content>>) {
-        self.ended = Some((outcome, version, content));
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.requests.clone().settle(self);
     }
 }
 

@@ -4,16 +4,20 @@
 //! number of objects. The series of a credential are removed when it is deleted.
 
 mod credentials;
+mod families;
 
 use std::{sync::Arc, time::Duration};
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, process_collector::ProcessCollector,
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    process_collector::ProcessCollector,
 };
 
 pub use self::credentials::{CredentialGauges, CredentialLabels};
-use self::credentials::{CredentialSeries, Cursor};
+use self::{
+    credentials::{CredentialSeries, Cursor},
+    families::{counter_vec, gauge_vec, histogram, histogram_vec},
+};
 
 /// Buckets for the lateness of renewals, in seconds: from a short queue to an outage.
 const LATENESS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
@@ -285,30 +289,6 @@ impl Metrics {
     pub fn leading(&self, leads: bool) {
         self.leader.set(leads.into());
     }
-}
-
-fn counter_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-    let family = IntCounterVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(family.clone()))?;
-    Ok(family)
-}
-
-fn gauge_vec(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
-    let family = IntGaugeVec::new(Opts::new(name, help), &[label])?;
-    registry.register(Box::new(family.clone()))?;
-    Ok(family)
-}
-
-fn histogram_vec(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<HistogramVec> {
-    let family = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &["authority"])?;
-    registry.register(Box::new(family.clone()))?;
-    Ok(family)
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
-    let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
-    registry.register(Box::new(histogram.clone()))?;
-    Ok(histogram)
 }
 
 #[cfg(test)]

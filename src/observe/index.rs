@@ -5,6 +5,8 @@
 //! which there are is kept (`names.rs`). The operator's own writes and reads are recorded too, so that a decision after a
 //! write never uses an older state (external-secrets/external-secrets#2184: a token was requested twice).
 
+mod slot;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,44 +18,9 @@ use itwin_core::{
 };
 use tokio::sync::Notify;
 
+pub use self::slot::Known;
+use self::slot::{Observed, Slot};
 use super::{names::Names, target::SecretMetadata};
-
-/// The known state of a Secret.
-#[derive(Clone, Debug, Default)]
-pub enum Known {
-    /// Nothing is known, so it must be read.
-    #[default]
-    Unknown,
-    /// The Secret does not exist.
-    Absent,
-    /// The Secret exists.
-    Present(Arc<SecretMetadata>),
-}
-
-#[derive(Default)]
-struct Slot {
-    /// The credentials that write it, sorted, followed by those that only read it, sorted; usually one.
-    credentials: Vec<Arc<ObjectKey>>,
-    /// The number of writers, which is separate since thousands of credentials may read one client Secret.
-    writers: u32,
-    known: Known,
-    /// The latest observed resourceVersion of the Secret or of its deletion.
-    version: u64,
-    /// Whether it was observed since the current list started.
-    listed: bool,
-    /// The credential that writes it was created while this process led, and nothing else was ever known of it.
-    is_of_new_credential: bool,
-    /// What is known was read by one credential: the others do not know it before the watch shows it too.
-    is_from_read: bool,
-}
-
-/// What an observation of a Secret was, compared with what is known.
-#[derive(PartialEq)]
-enum Observed {
-    Older,
-    Same,
-    New,
-}
 
 #[derive(Default)]
 struct Inner {
@@ -293,65 +260,6 @@ impl SecretIndex {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // every change is complete before anything can panic
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Slot {
-    /// Keeps what was observed, unless it is older than what is known.
-    fn observe(&mut self, secret_metadata: SecretMetadata) -> Observed {
-        self.listed = true;
-        let version = revisions::parse(secret_metadata.resource_version());
-        if version.is_some_and(|version| version < self.version) {
-            return Observed::Older;
-        }
-        if matches!(&self.known, Known::Present(known) if known.version == secret_metadata.version) {
-            return Observed::Same;
-        }
-        self.version = version.unwrap_or_default();
-        self.known = Known::Present(Arc::new(secret_metadata));
-        Observed::New
-    }
-
-    /// Whatever is observed next is accepted.
-    fn forget_version(&mut self) {
-        (self.known, self.version, self.is_of_new_credential) = (Known::Unknown, 0, false);
-    }
-
-    /// A client Secret exists as a rule, and a second writer may have written it.
-    fn may_be_presumed_absent(&self) -> bool {
-        let is_unknown = matches!(self.known, Known::Unknown) && self.version == 0;
-        self.is_of_new_credential && is_unknown && self.writers == 1 && self.readers().is_empty()
-    }
-
-    fn writers(&self) -> &[Arc<ObjectKey>] {
-        &self.credentials[..self.writers as usize]
-    }
-
-    fn readers(&self) -> &[Arc<ObjectKey>] {
-        &self.credentials[self.writers as usize..]
-    }
-
-    fn add_writer(&mut self, credential: &Arc<ObjectKey>) {
-        if let Err(place) = self.writers().binary_search(credential) {
-            self.insert(place, credential);
-            self.writers += 1;
-        }
-    }
-
-    fn add_reader(&mut self, credential: &Arc<ObjectKey>) {
-        if let Err(place) = self.readers().binary_search(credential) {
-            self.insert(self.writers as usize + place, credential);
-        }
-    }
-
-    fn insert(&mut self, place: usize, credential: &Arc<ObjectKey>) {
-        self.credentials.reserve_exact(usize::from(self.credentials.is_empty()));
-        self.credentials.insert(place, credential.clone());
-    }
-
-    fn remove(&mut self, credential: &ObjectKey) {
-        self.writers -= u32::from(self.writers().iter().any(|writer| **writer == *credential));
-        self.credentials.retain(|other| **other != *credential);
     }
 }
 

@@ -8,6 +8,7 @@
 //! a watch shows is left out where it goes back.
 
 pub mod health;
+mod list;
 
 use std::{collections::VecDeque, fmt::Debug, pin::Pin, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use itwin_api::digest;
 use itwin_core::revisions::{Incarnation, parse};
 use kube::{
     Api, Resource, ResourceExt,
-    api::{ListParams, ObjectList, WatchEvent, WatchParams},
+    api::{WatchEvent, WatchParams},
     runtime::watcher::Event,
 };
 use serde::de::DeserializeOwned;
@@ -190,85 +191,6 @@ where
         }
     }
 
-    /// Requests one page of the list.
-    async fn list(&mut self, continue_token: Option<String>, resume: Option<String>) -> Result<(), WatchError> {
-        let is_first = continue_token.is_none();
-        // an error makes the list begin again: the token may be one that is no longer known
-        self.state = State::first_page(resume.clone());
-        if is_first {
-            self.incarnation.mark_unchanged();
-        }
-        let known = self.restores.highest(self.resource);
-        let params = ListParams { limit: Some(PAGE), continue_token, ..ListParams::default() };
-        let (version, list) = match self.request_list(&params).await {
-            Ok(page) => page,
-            Err(error) => return self.list_failed(resume, error),
-        };
-        if is_first {
-            if !self.was_older && is_lower(&version, known) {
-                self.was_older = true;
-                return Err(WatchError::Older);
-            }
-            self.was_older = false;
-            self.list_at = None;
-            self.observe_latest(&version, known);
-            self.received.push_back(Event::Init);
-        }
-        self.received.extend(list.items.into_iter().map(Event::InitApply));
-        self.state = match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            // those who receive the list wait for its end
-            Some(token) => State::Listing { continue_token: Some(token), resume: None },
-            None => {
-                self.received.push_back(Event::InitDone);
-                self.listed_at = Some(Instant::now());
-                State::Listed { version }
-            }
-        };
-        Ok(())
-    }
-
-    /// A list failed: a watch that works goes on without it. Lists may fail for long where watches do not, such as for one
-    /// Secret that cannot be decrypted.
-    fn list_failed(&mut self, resume: Option<String>, error: WatchError) -> Result<(), WatchError> {
-        let Some(version) = resume else { return Err(error) };
-        tracing::warn!(what = self.resource, "list failed, the watch goes on without it: {error}");
-        self.state = State::Listed { version };
-        // a watch that fails too does not make it sooner
-        (self.listed_at, self.list_at) = (Some(Instant::now()), None);
-        self.list_within(self.list_interval);
-        Ok(())
-    }
-
-    /// Everything is listed now, unless that is under way.
-    fn list_now(&mut self) {
-        let state = std::mem::replace(&mut self.state, State::first_page(None));
-        self.state = match state {
-            State::Listing { .. } => state,
-            State::Listed { version } | State::Watching { version, .. } => {
-                // after a restore it may be one that is yet to come
-                let is_usable = !version.is_empty() && !self.is_restored;
-                State::first_page(Some(version).filter(|_| is_usable))
-            }
-        };
-        self.is_restored = false;
-    }
-
-    /// A list, or a page of one, and its resourceVersion.
-    async fn request_list(&mut self, params: &ListParams) -> Result<(String, ObjectList<K>), WatchError> {
-        let list = answered(self.api.list(params)).await.and_then(|list| {
-            let version = list.metadata.resource_version.clone().filter(|version| !version.is_empty());
-            Ok((version.ok_or(WatchError::NoVersion)?, list))
-        });
-        list.inspect(|_| self.health.accepted()).inspect_err(|error| self.health.failed("list", error))
-    }
-
-    /// A restore that this list shows is no reason to make it again.
-    fn observe_latest(&mut self, version: &str, known: Option<u64>) {
-        if self.restores.observe_latest(self.resource, version, known) {
-            self.incarnation.mark_unchanged();
-        }
-    }
-
     async fn start(&mut self, version: String) -> Result<(), WatchError> {
         let params = WatchParams { timeout: Some(WATCH_SECONDS), ..WatchParams::default() };
         let started = Instant::now();
@@ -381,16 +303,6 @@ where
         self.probe().await
     }
 
-    /// A short list shows whether the resourceVersion of a watch that showed nothing is one that is yet to come.
-    async fn probe(&mut self) -> Result<(), WatchError> {
-        let known = self.restores.highest(self.resource);
-        let (version, _) = self.request_list(&ListParams { limit: Some(1), ..ListParams::default() }).await?;
-        if is_lower(&version, known) {
-            self.state = State::first_page(None);
-        }
-        Ok(())
-    }
-
     /// The watch from this resourceVersion failed. It is resumed, so that changes are not delayed, and everything is listed
     /// again soon: what happened meanwhile may not be in the watch.
     fn failed(&mut self, version: String, error: WatchError) -> Result<(), WatchError> {
@@ -403,23 +315,6 @@ where
             self.list_again();
         }
         Err(error)
-    }
-
-    /// Everything is listed again soon, and later each time.
-    fn list_again(&mut self) {
-        let since_list = self.listed_at.map_or(self.list_interval, |at| at.elapsed());
-        let wait = self.list_interval.saturating_sub(since_list);
-        // one that is planned for other reasons may be later
-        if self.list_at.is_none_or(|at| at > Instant::now() + wait.max(self.spread)) {
-            self.list_within(wait);
-            self.list_interval = (self.list_interval * 2).min(LIST_INTERVAL.1);
-        }
-    }
-
-    /// Everything is listed again after this wait and the spread, unless it is sooner.
-    fn list_within(&mut self, wait: Duration) {
-        let at = Instant::now() + wait.max(self.spread);
-        self.list_at = Some(self.list_at.map_or(at, |list_at| list_at.min(at)));
     }
 }
 

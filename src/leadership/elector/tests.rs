@@ -3,6 +3,7 @@
 use itwin_core::election::{JITTER, LONGEST_LEASE, SILENCE};
 
 use super::*;
+use crate::leadership::lease::DEADLINE;
 
 /// The contract: a killed leader is replaced within this.
 const FAILOVER: Duration = Duration::from_secs(20);
