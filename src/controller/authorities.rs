@@ -1,5 +1,7 @@
 //! The authorities: each ITwinAuthority with its client, and what is known of it.
 
+mod entry;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -8,7 +10,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
-    authority::{AuthoritySpec, AuthorityStatus, ITwinAuthority},
+    authority::{AuthorityStatus, ITwinAuthority},
     conditions::Reason,
     credential::CredentialSpec,
     digest,
@@ -17,8 +19,8 @@ use itwin_core::{
     authority_status, backoff, events::Transition, failure::Failure, messages, observed, retry_key::AuthorityRevision,
 };
 use kube::{Resource, ResourceExt};
-use tokio::time::Instant;
 
+use self::entry::{Entry, server};
 use super::{invalid_objects::InvalidObjects, requests::Requests};
 use crate::{
     clock::Clock,
@@ -59,32 +61,6 @@ pub struct Authorities {
     invalid_objects: Arc<InvalidObjects>,
     /// How the watch fares.
     liveness: Arc<Liveness>,
-}
-
-struct Entry {
-    /// UID, generation and digest of the spec that `authority` was made from. A cluster that was restored from a backup
-    /// gives out a generation a second time.
-    made_from: (String, i64, String),
-    /// The CA certificates that the spec refers to, as a digest.
-    bundle: Option<String>,
-    /// Which server it is: an edit of anything else forgets nothing of what is known of it.
-    server: String,
-    authority: Result<Arc<Authority>, Failure>,
-    /// Why the last refresh failed, if it failed.
-    failure: Option<Failure>,
-    /// Why no refresh has ever succeeded, as credentials report it.
-    unanswered: Option<Reason>,
-    /// It was asked, whatever came of it.
-    was_asked: bool,
-    failures: u32,
-    /// When endpoints and keys are asked for next; a look before that, as after each status, asks nobody.
-    due: Instant,
-    /// Moves with everything that may make a new attempt worth while.
-    revision: u32,
-    /// What was written into its status last, and when.
-    reported: Option<(Instant, AuthorityStatus)>,
-    /// What the last event said of its condition Ready.
-    published: Option<bool>,
 }
 
 impl Authorities {
@@ -353,16 +329,6 @@ impl Authorities {
         entry.revision += u32::from(news);
         news
     }
-}
-
-/// What says which server an authority is, and how it is trusted, as a digest.
-fn server(spec: &AuthoritySpec) -> String {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let format = format!("{:?}", spec.access_token_format);
-    let reference = format!("{:?}", spec.ca_bundle_ref);
-    let (token_endpoint, jwks_uri) = (text(&spec.token_endpoint), text(&spec.jwks_uri));
-    let parts = [&spec.issuer, &token_endpoint, &jwks_uri, &text(&spec.ca_bundle), &reference, &format];
-    digest::sha256_hex(parts.map(String::as_str))
 }
 
 #[cfg(test)]

@@ -1,30 +1,26 @@
 //! The observed state of one credential, put together from its object, the caches, the retry state and what was fetched.
 
+mod target;
+
 use chrono::{DateTime, Utc};
-use itwin_api::{
-    credential::{DeletionPolicy, ITwinServiceCredential},
-    secret_keys, time,
-};
+use itwin_api::{credential::ITwinServiceCredential, time};
 use itwin_core::{
     client_state::{self, ClientClues, KnownVersion, ReadClient},
     contenders::{self, Contender},
-    desired_secret,
     failure::Failure,
     fingerprint,
-    object::ObjectKey,
-    observed::{Client, Desired, Held, History, ObservedState, Target, Unwritten},
-    ownership,
+    observed::{Client, Desired, History, ObservedState, Target, Unwritten},
     policy::Policy,
     renewal::renewal_request,
     requests::Request,
     restart::Restart,
     retry_key::{AuthorityRevision, ClientKey, RetryKey, TargetKey},
     retry_state::RetryState,
-    secret_state::{self, DataClues, MetadataClues, ReadData},
     template,
 };
 use kube::ResourceExt;
 
+use self::target::target;
 use super::{
     authorities::Authorities,
     fetched::FetchedSecrets,
@@ -34,7 +30,6 @@ use super::{
 use crate::observe::{
     client_secret,
     index::{Known, SecretIndex},
-    target::SecretMetadata,
 };
 
 fn contender(credential: &ITwinServiceCredential) -> Contender {
@@ -166,53 +161,6 @@ pub fn request(
     }
 }
 
-fn target(
-    references: &References<'_>,
-    retry_state: &RetryState,
-    fetched: &FetchedSecrets,
-    known: &Known,
-    others: &dyn Others,
-) -> Target {
-    let (ours, secret) = (contender(references.credential), &references.target.name);
-    let older_reader = || contenders::older_reader(secret, &ours, &others.readers(&references.target));
-    let secret_metadata = match known {
-        Known::Unknown => {
-            let last = retry_state.last_held().map(|held| held.token_metadata.clone());
-            return Target::Unread { last };
-        }
-        Known::Absent => {
-            let failure =
-                contenders::oldest_contender(secret, &ours, &others.writers(&references.target)).or_else(older_reader);
-            return failure.map_or(Target::Absent, Target::NotOwned);
-        }
-        Known::Present(secret_metadata) => secret_metadata,
-    };
-    let read = read_data(fetched, secret_metadata);
-    // what was written proves more than annotations that someone changed
-    let remembered = retry_state.last_held().map(|held| &held.token_metadata);
-    let token_metadata = match read {
-        Some(read) if read.is_remembered => remembered,
-        _ => secret_metadata.token_metadata.as_ref(),
-    };
-    let has_token = token_metadata.is_some();
-    let clues = data_clues(references.credential, retry_state, secret_metadata, has_token);
-    let ObjectKey { namespace, name } = &references.key;
-    let writer = ownership::Writer { namespace, name, uid: &references.uid };
-    match ownership::owner(&secret_metadata.ownership, secret, &writer, &|uid| others.living(uid)) {
-        ownership::Owner::Us => Target::Ours(Held {
-            form: secret_state::form(read, &clues),
-            token_metadata: token_metadata.cloned(),
-            data: secret_state::integrity(read, &clues),
-            drift: secret_state::drift(&metadata_clues(references.credential, secret_metadata, read)),
-        }),
-        ownership::Owner::Adoptable => {
-            let clues = DataClues { has_token_metadata: false, ..clues };
-            older_reader().map_or_else(|| Target::Adoptable(secret_state::form(read, &clues)), Target::NotOwned)
-        }
-        ownership::Owner::Other(failure) => Target::NotOwned(older_reader().unwrap_or(failure)),
-    }
-}
-
 /// Why the client Secret may not be read: another credential writes it.
 fn writer_of_client(references: &References<'_>, known: &Known, others: &dyn Others) -> Option<Failure> {
     let writers = others.writers(&references.client);
@@ -227,60 +175,6 @@ fn writer_of_client(references: &References<'_>, known: &Known, others: &dyn Oth
         Known::Unknown => return None,
     };
     contenders::writer_of_client(&references.client.to_string(), &contender(references.credential), &writers, ownership)
-}
-
-/// The Secret as it was read, if that was the version that is known of it.
-fn read_data<'a>(fetched: &'a FetchedSecrets, secret_metadata: &SecretMetadata) -> Option<ReadData<'a>> {
-    let read = fetched.target.as_ref().filter(|read| read.version == secret_metadata.version)?;
-    Some(ReadData {
-        is_ours: read.is_ours,
-        is_token_intact: read.is_token_intact,
-        is_remembered: read.is_remembered,
-        is_immutable: read.immutable,
-        type_: &read.type_,
-    })
-}
-
-fn data_clues(
-    credential: &ITwinServiceCredential,
-    retry_state: &RetryState,
-    secret_metadata: &SecretMetadata,
-    has_token_metadata: bool,
-) -> DataClues {
-    let template = credential.spec.secret_template.as_ref();
-    DataClues {
-        is_verified_version: retry_state.verified_target().map(|version| *version == secret_metadata.version),
-        // with fewer than these keys, others took some away
-        sole_writer_of: secret_metadata.sole_writer_of.filter(|written| *written >= secret_keys::DATA_KEYS.len()),
-        keys_written: secret_keys::DATA_KEYS.len() + template.map_or(0, |template| template.data.len()),
-        may_be_immutable: secret_metadata.may_be_immutable,
-        is_template_current: template::is_current(secret_metadata.template.as_deref(), template),
-        has_token_metadata,
-    }
-}
-
-fn metadata_clues(
-    credential: &ITwinServiceCredential,
-    secret_metadata: &SecretMetadata,
-    read: Option<ReadData<'_>>,
-) -> MetadataClues {
-    let (labels, annotations) = (desired_secret::labels(credential), desired_secret::annotations(credential));
-    let template = credential.spec.secret_template.as_ref();
-    let wants_owner = credential.spec.deletion_policy == DeletionPolicy::Delete;
-    MetadataClues {
-        has_owner: if wants_owner {
-            let (name, uid) = (credential.name_any(), credential.uid().unwrap_or_default());
-            secret_metadata.ownership.controller.as_ref().is_some_and(|owner| owner.is_credential(&name, &uid))
-        } else {
-            // garbage collection waits for an owner that is no controller too
-            secret_metadata.ownership.is_referenced_by(&credential.uid().unwrap_or_default())
-        },
-        wants_owner,
-        is_template_current: template::is_current(secret_metadata.template.as_deref(), template),
-        carries_desired: secret_metadata.carries(&labels, &annotations),
-        has_leftovers: !secret_metadata.leftovers(&labels, &annotations).is_empty(),
-        is_data_damaged: read.is_some_and(|read| read.is_token_intact && !read.is_ours),
-    }
 }
 
 fn client(

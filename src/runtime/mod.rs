@@ -1,12 +1,14 @@
 //! The process: Kubernetes client, tasks, probes and shutdown.
 
 pub mod admin;
+mod beginning;
 mod bodies;
 pub mod client;
 mod jumps;
 pub mod kubeconfig;
 pub mod loops;
 mod pages;
+mod parts;
 pub mod process;
 mod ready;
 pub mod run;

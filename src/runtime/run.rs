@@ -10,20 +10,22 @@ use kube::{Client, runtime::reflector::store};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
-    task::{JoinError, JoinSet},
+    task::JoinSet,
     time::Instant,
 };
 
 use super::{
     admin::{self, Probes},
+    beginning::{all_listed, begin, report_authorities, unlisted},
     loops::{self, Queues, queue},
+    parts::Parts,
 };
 use crate::{
     clock::Clock,
     cluster::Cluster,
     config::args::RunArgs,
     controller::{
-        authorities::{Authorities, LISTING},
+        authorities::Authorities,
         context::Context,
         invalid_objects::InvalidObjects,
         namespace_labels::NamespaceLabels,
@@ -37,7 +39,7 @@ use crate::{
         fence::LeadershipFence,
         lease::LeaseApi,
     },
-    liveness::{Liveness, Trouble},
+    liveness::Liveness,
     metrics::Metrics,
     oauth::authority::Connect,
     observe::index::SecretIndex,
@@ -49,8 +51,6 @@ use crate::{
 const FIRST_LISTING: Duration = Duration::from_secs(3);
 /// A first listing of Secrets that takes longer than this is not waited for: work begins, with a read for each.
 const FIRST_LISTING_OF_SECRETS: Duration = Duration::from_secs(30);
-/// How often the limit of the first list of authorities is looked at.
-const LATE_LIST_CHECK: Duration = Duration::from_millis(100);
 /// What is being done when SIGTERM comes is finished within this; giving up the Lease takes at most 3 s more. The
 /// contract gives 10 s for both.
 const FINISH: Duration = Duration::from_secs(6);
@@ -225,121 +225,6 @@ async fn finish(loops: &mut JoinSet<&'static str>, context: &Context) {
     if tokio::time::timeout(FINISH, finished).await.is_err() {
         tracing::warn!("some work could not be finished in time; it is decided again at the next start");
     }
-}
-
-/// The tasks that must not end before the process does.
-struct Parts {
-    tasks: JoinSet<&'static str>,
-    stop: watch::Receiver<bool>,
-}
-
-impl Parts {
-    fn start(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(async move {
-            task.await;
-            name
-        });
-    }
-
-    /// Waits for `work` while the parts run; `None` where the signal came first.
-    async fn alongside<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, String> {
-        let mut stop = self.stop.clone();
-        tokio::select! {
-            biased;
-            result = work => Ok(Some(result)),
-            _ = stop.wait_for(|stopped| *stopped) => Ok(None),
-            ended = self.tasks.join_next() => self.ended(ended).map(|()| None),
-        }
-    }
-
-    /// Starts the watches of Secrets. Each returned channel holds `true` after the first listing of one of them. Secrets are
-    /// listed only once it is known who cares for which: the others are forgotten as they come.
-    fn watch_secrets(&mut self, context: &Arc<Context>) -> Vec<watch::Receiver<bool>> {
-        let watches = 0..context.namespaces.all.len();
-        watches
-            .map(|watched| {
-                let (listed, listing) = watch::channel(false);
-                let context = context.clone();
-                self.start("the watch of Secrets", async move {
-                    context.namespaces.all[watched].credentials.ready().await;
-                    watches::secrets(context, watched, listed).await;
-                });
-                listing
-            })
-            .collect()
-    }
-
-    /// A part has ended. The signal ends them too, and that may be seen before the signal is: then nothing is wrong.
-    fn ended(&self, ended: Option<Result<&'static str, JoinError>>) -> Result<(), String> {
-        if *self.stop.borrow() {
-            return Ok(());
-        }
-        Err(match ended {
-            Some(Ok(name)) => format!("{name} ended; the process ends with it"),
-            Some(Err(error)) if error.is_panic() => {
-                "a part of the process panicked; the process ends with it".to_owned()
-            }
-            _ => "a part of the process ended; the process ends with it".to_owned(),
-        })
-    }
-}
-
-/// Waits for the first listing of each watch.
-async fn all_listed(context: Arc<Context>, mut listings: Vec<watch::Receiver<bool>>) {
-    context.namespaces.listed().await;
-    for listing in &mut listings {
-        // an error says that the watch has ended, and with it the process
-        let _ = listing.wait_for(|listed| *listed).await;
-    }
-}
-
-/// The watches whose first listing is not complete, with how they fail.
-fn unlisted(liveness: &Liveness) -> Vec<String> {
-    let why =
-        |trouble: Option<Trouble>| trouble.map_or_else(|| "no response yet".to_owned(), |trouble| trouble.message);
-    liveness.unlisted().into_iter().map(|(path, trouble)| format!("{path} ({})", why(trouble))).collect()
-}
-
-/// Acts for the credentials of each watched namespace once they are listed, and its Secrets too unless that takes long.
-async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<bool>>, limit: Instant) {
-    let mut listings = listings.into_iter();
-    let all = context.namespaces.all.iter().map(|watched| {
-        let listing = listings.next();
-        let context = &context;
-        async move {
-            watched.credentials.ready().await;
-            // they are listed after the credentials that name them
-            let limit = limit.max(Instant::now() + LISTING);
-            if let Some(mut listing) = listing {
-                let listed = listing.wait_for(|listed| *listed);
-                if tokio::time::timeout_at(limit, listed).await.is_err() {
-                    tracing::warn!(
-                        namespace = watched.namespace,
-                        "the first listing of Secrets takes long; work begins without it"
-                    );
-                }
-            }
-            context.journal.leads(watched.credentials.keys().into_iter(), |key| watched.holds(key));
-            watched.begin();
-        }
-    });
-    futures::future::join_all(all).await;
-    std::future::pending().await
-}
-
-/// Has every credential looked at if the authorities are not listed in time, so that each says why it waits.
-async fn report_authorities(context: Arc<Context>) {
-    let late = async {
-        // the limit counts from when the watch began
-        while context.authorities.may_be_listed_in_time() {
-            tokio::time::sleep(LATE_LIST_CHECK).await;
-        }
-    };
-    tokio::select! {
-        () = context.namespaces.authorities_listed() => {}
-        () = late => context.namespaces.enqueue_users_of_none_of(|name| context.authorities.is_announced(name)),
-    }
-    std::future::pending().await
 }
 
 fn watched_namespaces(namespaces: &[String]) -> impl Iterator<Item = Option<String>> {

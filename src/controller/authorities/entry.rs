@@ -1,0 +1,50 @@
+//! What is known of one authority, and what makes it another one.
+
+use std::sync::Arc;
+
+use itwin_api::{
+    authority::{AuthoritySpec, AuthorityStatus},
+    conditions::Reason,
+    digest,
+};
+use itwin_core::failure::Failure;
+use tokio::time::Instant;
+
+use crate::oauth::authority::Authority;
+
+/// One authority, and what is known of it.
+pub(super) struct Entry {
+    /// UID, generation and digest of the spec that `authority` was made from. A cluster that was restored from a backup
+    /// gives out a generation a second time.
+    pub(super) made_from: (String, i64, String),
+    /// The CA certificates that the spec refers to, as a digest.
+    pub(super) bundle: Option<String>,
+    /// Which server it is: an edit of anything else forgets nothing of what is known of it.
+    pub(super) server: String,
+    pub(super) authority: Result<Arc<Authority>, Failure>,
+    /// Why the last refresh failed, if it failed.
+    pub(super) failure: Option<Failure>,
+    /// Why no refresh has ever succeeded, as credentials report it.
+    pub(super) unanswered: Option<Reason>,
+    /// It was asked, whatever came of it.
+    pub(super) was_asked: bool,
+    pub(super) failures: u32,
+    /// When endpoints and keys are asked for next; a look before that, as after each status, asks nobody.
+    pub(super) due: Instant,
+    /// Moves with everything that may make a new attempt worth while.
+    pub(super) revision: u32,
+    /// What was written into its status last, and when.
+    pub(super) reported: Option<(Instant, AuthorityStatus)>,
+    /// What the last event said of its condition Ready.
+    pub(super) published: Option<bool>,
+}
+
+/// What says which server an authority is, and how it is trusted, as a digest.
+pub(super) fn server(spec: &AuthoritySpec) -> String {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let format = format!("{:?}", spec.access_token_format);
+    let reference = format!("{:?}", spec.ca_bundle_ref);
+    let (token_endpoint, jwks_uri) = (text(&spec.token_endpoint), text(&spec.jwks_uri));
+    let parts = [&spec.issuer, &token_endpoint, &jwks_uri, &text(&spec.ca_bundle), &reference, &format];
+    digest::sha256_hex(parts.map(String::as_str))
+}

@@ -1,0 +1,71 @@
+//! When work begins: what is listed by now is acted upon, whatever else is not.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    controller::{authorities::LISTING, context::Context},
+    liveness::{Liveness, Trouble},
+};
+
+/// How often the limit of the first list of authorities is looked at.
+const LATE_LIST_CHECK: Duration = Duration::from_millis(100);
+
+/// Waits for the first listing of each watch.
+pub(super) async fn all_listed(context: Arc<Context>, mut listings: Vec<watch::Receiver<bool>>) {
+    context.namespaces.listed().await;
+    for listing in &mut listings {
+        // an error says that the watch has ended, and with it the process
+        let _ = listing.wait_for(|listed| *listed).await;
+    }
+}
+
+/// The watches whose first listing is not complete, with how they fail.
+pub(super) fn unlisted(liveness: &Liveness) -> Vec<String> {
+    let why =
+        |trouble: Option<Trouble>| trouble.map_or_else(|| "no response yet".to_owned(), |trouble| trouble.message);
+    liveness.unlisted().into_iter().map(|(path, trouble)| format!("{path} ({})", why(trouble))).collect()
+}
+
+/// Acts for the credentials of each watched namespace once they are listed, and its Secrets too unless that takes long.
+pub(super) async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<bool>>, limit: Instant) {
+    let mut listings = listings.into_iter();
+    let all = context.namespaces.all.iter().map(|watched| {
+        let listing = listings.next();
+        let context = &context;
+        async move {
+            watched.credentials.ready().await;
+            // they are listed after the credentials that name them
+            let limit = limit.max(Instant::now() + LISTING);
+            if let Some(mut listing) = listing {
+                let listed = listing.wait_for(|listed| *listed);
+                if tokio::time::timeout_at(limit, listed).await.is_err() {
+                    tracing::warn!(
+                        namespace = watched.namespace,
+                        "the first listing of Secrets takes long; work begins without it"
+                    );
+                }
+            }
+            context.journal.leads(watched.credentials.keys().into_iter(), |key| watched.holds(key));
+            watched.begin();
+        }
+    });
+    futures::future::join_all(all).await;
+    std::future::pending().await
+}
+
+/// Has every credential looked at if the authorities are not listed in time, so that each says why it waits.
+pub(super) async fn report_authorities(context: Arc<Context>) {
+    let late = async {
+        // the limit counts from when the watch began
+        while context.authorities.may_be_listed_in_time() {
+            tokio::time::sleep(LATE_LIST_CHECK).await;
+        }
+    };
+    tokio::select! {
+        () = context.namespaces.authorities_listed() => {}
+        () = late => context.namespaces.enqueue_users_of_none_of(|name| context.authorities.is_announced(name)),
+    }
+    std::future::pending().await
+}
