@@ -75,7 +75,7 @@ fn every_installation_names_its_image() {
 
 #[test]
 fn notes_of_the_chart_lead_to_an_image() {
-    // tests/chart.rs renders them
+    // tests/chart renders them
     let notes = read(project().join("charts/itwin-credential-operator/templates/NOTES.txt"));
     assert!(notes.contains("--set image.repository=") && notes.contains("make image"));
 }

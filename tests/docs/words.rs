@@ -91,7 +91,6 @@ const CODE: &[&str] = &[
     "src/runtime/pages.rs",
     "src/runtime/ready.rs",
     "tests/chart",
-    "tests/chart.rs",
     "tests/cluster/account.rs",
     "tests/cluster/apiserver",
     "tests/cluster/audit.rs",
