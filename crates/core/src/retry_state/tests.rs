@@ -1,5 +1,8 @@
 //! How each method changes what is remembered.
 
+mod changes;
+mod failures;
+
 use itwin_api::conditions::Reason;
 use serde_json::json;
 
@@ -122,18 +125,6 @@ fn renewal_waits_for_a_better_token_unless_the_clock_was_set_back() {
 }
 
 #[test]
-fn failure_of_others_is_no_retry_and_a_reported_one_is_no_news() {
-    let mut state = new();
-    let (late, other) = (Failure::new(Reason::Timeout, "late"), Failure::new(Reason::ServerError, "down"));
-    assert!(!state.is_reported(&late, &key()));
-    fail(&mut state, true, None);
-    assert!(!state.is_retrying());
-    assert!(state.is_reported(&other, &key()), "nothing changed since");
-    let changed = RetryKey { client: ClientKey::Absent, ..key() };
-    assert!(state.is_reported(&late, &changed) && !state.is_reported(&other, &changed));
-}
-
-#[test]
 fn renewal_on_request_stays_open_until_a_token_was_written() {
     let mut state = new();
     fail(&mut state, false, Some(RenewalRequest { fresh: true, not_before: None }));
@@ -165,46 +156,6 @@ fn long_renewal_is_reported_once_for_as_long_as_it_is() {
 }
 
 #[test]
-fn failure_that_happened_last_is_reported_whatever_failed() {
-    let mut state = new();
-    let fails = |reason| Failure::new(reason, "because");
-    let read = |state: &mut RetryState, result, second| {
-        state.read(Fetch::Target, result, TimeDelta::zero(), "uid", at(second));
-    };
-    let reported = |state: &RetryState| {
-        let attempts = state.reported(at(60));
-        (attempts.failures, attempts.last_failure.map(|(_, failure)| failure.reason))
-    };
-    fail(&mut state, false, None);
-    read(&mut state, Err(fails(Reason::SecretReadFailed)), 1);
-    read(&mut state, Err(fails(Reason::SecretReadFailed)), 2);
-    assert_eq!(reported(&state), (2, Some(Reason::SecretReadFailed)));
-    assert!(state.reads_not_before(at(2)).target.is_some_and(|until| until > at(2)));
-    state.reverts_mut().refused(fails(Reason::SecretWriteFailed), TimeDelta::seconds(1), at(3));
-    assert_eq!(reported(&state), (2, Some(Reason::SecretWriteFailed)), "it counts as no failed renewal");
-    state.reverts_mut().all_reverted();
-    read(&mut state, Ok(()), 4);
-    assert_eq!(reported(&state), (1, Some(Reason::Timeout)));
-}
-
-#[test]
-fn reads_that_failed_are_no_longer_reported_once_nothing_needs_to_be_read() {
-    let mut state = new();
-    let done: [fn(&mut RetryState); 2] = [|state| state.all_read(&observed(None)), |state| state.written(None)];
-    for done in done {
-        let failure = Failure::new(Reason::SecretReadFailed, "because");
-        state.read(Fetch::Target, Err(failure), TimeDelta::zero(), "uid", at(0));
-        assert_eq!(state.reported(at(0)).failures, 1);
-        // such as a watch that showed what could not be read
-        done(&mut state);
-        assert_eq!(state.reported(at(0)).failures, 0);
-    }
-    state.read(Fetch::Client, Err(Failure::new(Reason::SecretReadFailed, "because")), TimeDelta::zero(), "uid", at(0));
-    state.all_read(&ObservedState { client: Client::Unread { version: None }, ..observed(None) });
-    assert_eq!(state.reported(at(0)).failures, 1, "nothing showed it");
-}
-
-#[test]
 fn token_of_the_status_counts_until_the_secret_is_read_and_only_for_its_spec() {
     let status = json!({
         "observedGeneration": 1,
@@ -232,85 +183,6 @@ fn suspension_is_remembered_until_a_token_is_written_or_none_is_due() {
         end(&mut state);
         assert!(!state.was_suspended());
     }
-}
-
-#[test]
-fn attempts_that_are_not_made_count_at_the_end_of_each_backoff_and_seldom_change_the_status() {
-    let mut state = new();
-    assert_eq!(state.postponed(TimeDelta::zero(), "uid", at(0)), None, "nothing failed");
-    fail(&mut state, true, None);
-    assert_eq!(state.postponed(TimeDelta::zero(), "uid", at(9)), Some(at(10)), "the backoff goes on");
-    assert_eq!(state.failures_and_postponed(), 1);
-    let (mut now, mut statuses) = (at(10), vec![state.reported(at(10))]);
-    for _ in 0..100 {
-        let next = state.postponed(TimeDelta::zero(), "uid", now).expect("it fails");
-        assert!(next > now && next <= now + TimeDelta::minutes(1), "an outage without a token");
-        now = next;
-        let status = state.reported(now);
-        let last = statuses.last().expect("the first");
-        if (status.failures, &status.last_failure) != (last.failures, &last.last_failure) {
-            statuses.push(status);
-        }
-    }
-    assert_eq!(state.failures_and_postponed(), 101);
-    let shown: Vec<u32> = statuses.iter().map(|status| status.failures).collect();
-    assert_eq!(shown, [1, 9, 17, 33, 65]);
-    assert_eq!(state.failures(), 1, "they prolong no backoff of an attempt");
-    fail(&mut state, false, None);
-    assert_eq!((state.failures(), state.failures_and_postponed()), (2, 102), "a probe that failed");
-    let far = state.postponed(TimeDelta::zero(), "uid", at(-3600)).expect("it fails");
-    assert!(far < at(-3600) + TimeDelta::minutes(2), "the clock was set back");
-    state.settled();
-    assert_eq!(state.failures_and_postponed(), 0);
-}
-
-#[test]
-fn failures_of_reads_and_reverts_end_with_what_was_observed_while_an_attempt_waits() {
-    let mut state = new();
-    let failure = || Failure::new(Reason::SecretReadFailed, "it failed");
-    state.read(Fetch::Target, Err(failure()), TimeDelta::zero(), "uid", at(0));
-    state.reverts_mut().refused(failure(), TimeDelta::seconds(5), at(0));
-    fail(&mut state, false, None);
-    let mut unread = observed(None);
-    unread.target = Target::Unread { last: None };
-    state.remember_observed(&unread, None);
-    assert!(state.reads_not_before(at(0)).target.is_some() && state.reverts().failing(at(0)).is_some());
-    let mut good = observed(None);
-    good.target = Target::Ours(Held {
-        token_metadata: None,
-        data: Integrity::Verified,
-        drift: Drift::None,
-        form: crate::observed::Form::Presumed,
-    });
-    state.remember_observed(&good, None);
-    assert!(state.reads_not_before(at(0)).target.is_none() && state.reverts().failing(at(0)).is_none());
-    assert_eq!(state.reported(at(0)).last_failure.map(|(_, failure)| failure.reason), Some(Reason::Timeout));
-}
-
-#[test]
-fn label_of_the_client_secret_ends_no_backoff_and_another_value_does() {
-    let mut state = new();
-    let key = |state: &RetryState, version: &str| RetryKey { client: state.client_key(&version.into()), ..key() };
-    state.client_read("uid/1".into(), Some("digest".to_owned()));
-    let mut failed = observed(None);
-    failed.retry_key = key(&state, "uid/1");
-    state.failed(FailedAttempt {
-        observed: &failed,
-        failure: Failure::new(Reason::InvalidClient, "wrong"),
-        failures_before: 0,
-        wait: TimeDelta::seconds(10),
-        by_others: false,
-        renew_annotation: None,
-        now: at(0),
-    });
-    assert_eq!(state.backoff_until(&key(&state, "uid/1"), at(1)), Some(at(10)));
-    assert_eq!(state.backoff_until(&key(&state, "uid/2"), at(1)), None, "it must be read");
-    state.client_read("uid/2".into(), Some("digest".to_owned()));
-    assert_eq!(state.backoff_until(&key(&state, "uid/2"), at(1)), Some(at(10)), "it was labelled");
-    state.client_read("uid/3".into(), Some("another".to_owned()));
-    assert_eq!(state.backoff_until(&key(&state, "uid/3"), at(1)), None);
-    state.client_read("uid/4".into(), None);
-    assert_eq!(state.backoff_until(&key(&state, "uid/4"), at(1)), None, "it can no longer be used");
 }
 
 #[test]
@@ -362,190 +234,6 @@ fn expiry_of_the_client_survives_a_restart_through_the_status() {
         (None, false),
         "it is read with the first token"
     );
-}
-
-/// The credential with another generation and spec.
-fn edited(generation: i64, spec: serde_json::Value) -> ITwinServiceCredential {
-    let mut edited = serde_json::to_value(credential(json!(null))).expect("a credential");
-    edited["metadata"]["generation"] = json!(generation);
-    for (field, value) in spec.as_object().into_iter().flatten() {
-        edited["spec"][field] = value.clone();
-    }
-    serde_json::from_value(edited).expect("a credential")
-}
-
-#[test]
-fn expiry_of_the_client_is_of_one_key_of_one_secret_and_read_again_where_the_spec_names_another() {
-    let references = [json!({"name": "client", "expiresAtKey": "until"}), json!({"name": "another"})];
-    for reference in references {
-        let mut state = new();
-        state.client_expiry_read(Some(Expires::At(at(9))));
-        state.follow_spec(&edited(2, json!({"scopes": ["other"]})), at(0));
-        assert_eq!((state.client_expires(), state.is_client_expiry_unread()), (Some(Expires::At(at(9))), false));
-        let edited = edited(3, json!({"clientCredentialsRef": reference}));
-        state.follow_spec(&edited, at(0));
-        assert_eq!((state.client_expires(), state.is_client_expiry_unread()), (None, true));
-        state.client_expiry_read(None);
-        assert!(!state.is_client_expiry_unread());
-    }
-    // it was changed while no process ran
-    let status = json!({"observedGeneration": 0, "clientSecretExpiresAt": time::to_rfc3339(at(9))});
-    let state = RetryState::recall(&credential(status), at(0));
-    assert_eq!((state.client_expires(), state.is_client_expiry_unread()), (None, true));
-}
-
-#[test]
-fn failure_for_an_earlier_spec_is_neither_reported_nor_waited_for() {
-    let mut state = new();
-    for _ in 0..9 {
-        fail(&mut state, false, None);
-    }
-    let failed = Failure::new(Reason::SecretReadFailed, "because");
-    state.read(Fetch::Client, Err(failed.clone()), TimeDelta::zero(), "uid", at(0));
-    state.reverts_mut().refused(failed, TimeDelta::seconds(5), at(0));
-    state.follow_spec(&edited(1, json!({})), at(1));
-    assert_eq!(state.reported(at(1)).failures, 9, "the same spec");
-    assert_eq!(
-        (state.backoff_until(&key(), at(1)), state.reads_not_before(at(0)).client.is_some()),
-        (Some(at(10)), true)
-    );
-    state.follow_spec(&edited(2, json!({})), at(1));
-    let reported = state.reported(at(1));
-    assert_eq!((reported.failures, reported.last_failure), (0, None));
-    assert_eq!((state.failures(), state.not_before(), state.backoff_until(&key(), at(1))), (0, None, None));
-    assert!(state.reads_not_before(at(0)).client.is_none() && state.reverts().failing(at(1)).is_none());
-    assert!(state.is_retrying(), "it takes no turn of others");
-    fail(&mut state, false, None);
-    assert_eq!(state.reported(at(1)).failures, 1, "the first backoff is the shortest");
-    state.settled();
-    assert!(!state.is_retrying());
-}
-
-#[test]
-fn failure_for_an_earlier_spec_is_not_recalled_after_a_start() {
-    let status = json!({
-        "observedGeneration": 0,
-        "consecutiveFailures": 7,
-        "lastFailure": {"time": time::to_rfc3339(at(0)), "reason": "Timeout", "message": "late"},
-    });
-    let state = RetryState::recall(&credential(status), at(0));
-    assert_eq!((state.reported(at(0)).last_failure, state.failures(), state.not_before()), (None, 0, None));
-    assert!(state.is_retrying());
-}
-
-#[test]
-fn spec_that_is_edited_in_a_loop_gets_a_request_in_ten_seconds_after_the_first_ones() {
-    let mut state = new();
-    let mut requests = Vec::new();
-    for second in 0..100 {
-        if state.backoff_until(&key(), at(second)).is_none() {
-            state.requested(&observed(None), at(second));
-            fail_at(&mut state, false, None, at(second));
-            requests.push(second);
-        }
-        state.follow_spec(&edited(second + 2, json!({})), at(second));
-    }
-    assert_eq!(requests[..4], [0, 1, 2, 3]);
-    assert!(requests[4..].windows(2).all(|pair| pair[1] - pair[0] >= 10), "{requests:?}");
-    assert!(requests.len() <= 4 + 10, "{requests:?}");
-    // the clock is set back
-    state.follow_spec(&edited(500, json!({})), at(-3600));
-    assert!(state.backoff_until(&key(), at(-3600)).is_none_or(|until| until <= at(-3590)));
-}
-
-/// The Secret holds a token, which the client that there is now did not request.
-fn with_another_client() -> ObservedState {
-    let status = json!({
-        "observedGeneration": 1,
-        "issuer": "https://ims.example.com",
-        "issuedAt": time::to_rfc3339(at(0)),
-        "expiresAt": time::to_rfc3339(at(3600)),
-    });
-    let last = RetryState::recall(&credential(status), at(0)).last_held().map(|held| held.token_metadata.clone());
-    let client = Client::Usable { version: "uid/2".into(), same_as_held: Some(false) };
-    ObservedState { client, target: Target::Unread { last }, ..observed(None) }
-}
-
-#[test]
-fn client_that_is_changed_in_a_loop_gets_a_token_in_ten_seconds_after_the_first_ones() {
-    let mut state = new();
-    let changed = with_another_client();
-    let mut requests = Vec::new();
-    for second in 0..100 {
-        if state.change_not_before(&key(), at(second)).is_none() {
-            state.requested(&changed, at(second));
-            state.written(None);
-            requests.push(second);
-        }
-    }
-    assert_eq!(requests[..3], [0, 1, 2]);
-    assert!(requests[3..].windows(2).all(|pair| pair[1] - pair[0] >= 10), "{requests:?}");
-    assert!(requests.len() <= 3 + 10, "{requests:?}");
-    assert_eq!(state.change_not_before(&key(), at(-3600)), None, "the clock was set back");
-    assert!(state.change_not_before(&key(), at(99)).is_some());
-    fail_at(&mut state, false, None, at(99));
-    assert_eq!(state.change_not_before(&key(), at(99)), None, "a retry waits for its backoff only");
-    let another = RetryKey { client: ClientKey::Absent, ..key() };
-    assert!(state.change_not_before(&another, at(99)).is_some(), "it was changed again");
-}
-
-#[test]
-fn renewals_and_retries_do_not_count_as_changes() {
-    let mut state = new();
-    let changed = with_another_client();
-    for second in 0..9 {
-        state.requested(&observed(None), at(second));
-        state.written(None);
-    }
-    assert_eq!(state.change_not_before(&key(), at(9)), None);
-    for second in 9..18 {
-        state.requested(&changed, at(second));
-        fail_at(&mut state, false, None, at(second));
-    }
-    state.settled();
-    assert_eq!(state.change_not_before(&key(), at(18)), None, "one change and its retries");
-}
-
-#[test]
-fn wait_that_an_authority_asked_for_holds_for_another_spec_and_not_for_another_authority() {
-    for (authority, expected) in [("bentley-ims", Some(at(60))), ("other", None)] {
-        let mut state = new();
-        let mut observed = observed(None);
-        observed.desired.authority = "bentley-ims".to_owned();
-        state.failed(FailedAttempt {
-            observed: &observed,
-            failure: Failure {
-                retry_after: Some(TimeDelta::seconds(60)),
-                ..Failure::new(Reason::RequestRejected, "not now")
-            },
-            failures_before: 9,
-            wait: TimeDelta::seconds(250),
-            by_others: false,
-            renew_annotation: None,
-            now: at(0),
-        });
-        for generation in 2..4 {
-            state.follow_spec(&edited(generation, json!({"authorityRef": {"name": authority}})), at(generation));
-            assert_eq!(state.backoff_until(&key(), at(generation)), expected, "{authority}");
-        }
-    }
-}
-
-#[test]
-fn read_of_the_client_secret_that_failed_says_nothing_of_another_version() {
-    let mut state = new();
-    let fail = |state: &mut RetryState| {
-        let failure = Failure::new(Reason::SecretReadFailed, "because");
-        state.read(Fetch::Client, Err(failure), TimeDelta::zero(), "uid", at(0));
-    };
-    let waits = |state: &RetryState| state.reads_not_before(at(0)).client.is_some();
-    let [old, new] = ["uid/1", "uid/2"].map(ObjectVersion::from);
-    state.client_known(Some(&old));
-    fail(&mut state);
-    for (known, expected) in [(Some(&old), true), (None, true), (Some(&new), false)] {
-        state.client_known(known);
-        assert_eq!(waits(&state), expected, "{known:?}");
-    }
 }
 
 #[test]

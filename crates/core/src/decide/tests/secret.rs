@@ -1,0 +1,179 @@
+//! What is done about the Secret: its data, metadata and owner, and the workloads that use it.
+
+use super::*;
+
+#[test]
+fn suspended_secret_that_somebody_may_have_edited_is_read_and_left_alone() {
+    let suspended =
+        |target| decide(&settled().with(|observed| (observed.suspend, observed.target) = (true, target)), at(1));
+    let edited = |data| Target::Ours(Held { data, ..held() });
+    assert_eq!(suspended(Target::Unread { last: None }), Action::Fetch(Fetch::Target));
+    assert_eq!(suspended(edited(Integrity::Unverified)), Action::Fetch(Fetch::TargetData));
+    assert_eq!(suspended(edited(Integrity::Tampered)), Action::UpToDate { renew_at: None });
+}
+
+#[test]
+fn foreign_secret_is_refused_before_any_token_is_asked_for() {
+    let observed = settled().with(|observed| observed.target = Target::NotOwned(failure(Reason::SecretNotOwned)));
+    assert_eq!(decide(&observed, at(1)), Action::Fail(failure(Reason::SecretNotOwned)));
+}
+
+#[test]
+fn missing_secret_is_created_again() {
+    let observed = settled().with(|observed| {
+        observed.target = Target::Absent;
+        observed.client = usable(None);
+    });
+    assert_eq!(decide(&observed, at(1)), Action::RequestToken(IssueReason::Missing));
+}
+
+#[test]
+fn unverified_data_is_read_and_tampered_data_replaced() {
+    let unverified = settled().holding(|held| held.data = Integrity::Suspect);
+    assert_eq!(decide(&unverified, at(1)), Action::Fetch(Fetch::TargetData));
+    let tampered =
+        settled().holding(|held| held.data = Integrity::Tampered).with(|observed| observed.client = usable(Some(true)));
+    assert_eq!(decide(&tampered, at(1)), Action::RequestToken(IssueReason::Tampered));
+}
+
+#[test]
+fn changed_metadata_is_patched_without_a_token_request() {
+    for drift in [Drift::Ownership, Drift::Metadata, Drift::Data] {
+        let drifted = settled().holding(|held| held.drift = drift);
+        assert_eq!(decide(&drifted, at(1)), Action::PatchMetadata);
+        let failing = drifted.with(|observed| observed.history.not_before = Some(at(3599)));
+        assert_eq!(decide(&failing, at(3500)), Action::PatchMetadata, "whatever becomes of the renewal");
+        let refused = failing.with(|observed| {
+            observed.history = History { revert_not_before: Some(at(9)), ..History::default() };
+            observed.client = usable(Some(true));
+        });
+        assert!(matches!(decide(&refused, at(1)), Action::UpToDate { .. }));
+        assert_eq!(decide(&refused, at(3000)), Action::RequestToken(IssueReason::Due), "whatever becomes of the rest");
+    }
+}
+
+#[test]
+fn template_that_is_refused_holds_up_neither_the_owner_reference_nor_a_token() {
+    let refused = |withheld: Withheld| {
+        settled().holding(|held| held.drift = Drift::Ownership).with(|observed| {
+            observed.history.revert_not_before = Some(at(9));
+            observed.history.withheld = withheld;
+        })
+    };
+    assert!(matches!(decide(&refused(Withheld::Nothing), at(1)), Action::UpToDate { .. }), "all of it is refused");
+    assert_eq!(decide(&refused(Withheld::Metadata), at(1)), Action::PatchMetadata);
+    let fought = refused(Withheld::Metadata).with(|observed| observed.history.restore_not_before = Some(at(9)));
+    assert!(matches!(decide(&fought, at(1)), Action::UpToDate { .. }), "a fight waits");
+    let due = |withheld: Withheld| {
+        settled().with(|observed| {
+            observed.client = usable(Some(true));
+            observed.history.withheld = withheld;
+        })
+    };
+    assert_eq!(decide(&due(Withheld::Metadata), at(3000)), Action::RequestToken(IssueReason::Due));
+    let reads = Action::Fetch(Fetch::TargetData);
+    assert_eq!(decide(&due(Withheld::Data), at(3000)), reads, "which keys of the template it has must be known");
+}
+
+#[test]
+fn ownership_is_put_right_while_suspended_and_before_anything_is_read() {
+    let drifted = settled().holding(|held| (held.drift, held.data) = (Drift::Ownership, Integrity::Unverified));
+    assert_eq!(decide(&drifted, at(1)), Action::PatchMetadata);
+    let suspended = drifted.with(|observed| observed.suspend = true);
+    assert_eq!(decide(&suspended, at(1)), Action::PatchMetadata);
+    let labels = suspended.holding(|held| (held.drift, held.data) = (Drift::Metadata, Integrity::Verified));
+    assert_eq!(decide(&labels, at(1)), Action::UpToDate { renew_at: None });
+}
+
+#[test]
+fn secret_that_is_tampered_with_again_and_again_is_restored_at_growing_intervals() {
+    let until = at(9);
+    let fight = |target| {
+        let observed = settled().with(|observed| {
+            observed.target = target;
+            observed.client = usable(Some(true));
+            observed.history.restore_not_before = Some(until);
+        });
+        assert_eq!(decide(&observed, at(1)), Action::BackOff { until });
+    };
+    fight(Target::Absent);
+    fight(Target::Ours(Held { data: Integrity::Tampered, ..held() }));
+}
+
+#[test]
+fn workloads_are_restarted_when_it_is_due_and_that_is_recorded_last() {
+    let wait = Duration::from_secs(1);
+    let with = |restart| settled().with(|observed| observed.restart = restart);
+    for restart in [Restart::Done, Restart::Due(wait), Restart::Unrecorded(wait)] {
+        assert!(matches!(decide(&with(restart), at(1)), Action::UpToDate { .. }), "{restart:?}");
+    }
+    let (due, unrecorded) = (Restart::Due(Duration::ZERO), Restart::Unrecorded(Duration::ZERO));
+    assert_eq!(decide(&with(due), at(1)), Action::Restart { issued_at: at(0) });
+    assert_eq!(decide(&with(unrecorded), at(1)), Action::RecordRestarts { issued_at: at(0) });
+    let drifted = |restart| with(restart).holding(|held| held.drift = Drift::Metadata);
+    let fought = drifted(due).with(|observed| observed.history.revert_not_before = Some(at(60)));
+    assert_eq!(decide(&fought, at(1)), Action::Restart { issued_at: at(0) });
+    assert_eq!(decide(&drifted(unrecorded), at(1)), Action::PatchMetadata);
+}
+
+#[test]
+fn what_holds_up_a_better_token_keeps_no_workload_from_the_one_that_is_there() {
+    let until = at(3590);
+    let failing = settled().with(|observed| {
+        observed.restart = Restart::Due(Duration::ZERO);
+        observed.client = usable(Some(false));
+        observed.history.not_before = Some(until);
+    });
+    let restart = Action::Restart { issued_at: at(0) };
+    assert_eq!(decide(&failing, at(1)), restart, "the client changed");
+    assert_eq!(
+        decide(&failing.clone().with(|observed| observed.client = usable(Some(true))), at(3000)),
+        restart,
+        "due"
+    );
+    let waiting = failing.clone().with(|observed| {
+        observed.history.not_before = None;
+        observed.is_admitted = false;
+    });
+    assert_eq!(decide(&waiting, at(1)), restart, "in the queue");
+    let unrecorded = failing.clone().with(|observed| observed.restart = Restart::Unrecorded(Duration::ZERO));
+    assert_eq!(decide(&unrecorded, at(1)), Action::RecordRestarts { issued_at: at(0) });
+
+    let expired = failing.clone().with(|observed| observed.history.not_before = Some(at(3700)));
+    assert_eq!(decide(&expired, at(3600)), Action::BackOff { until: at(3700) }, "workloads wait for one that is valid");
+    let tampered = failing.clone().holding(|held| held.data = Integrity::Tampered);
+    assert_eq!(decide(&tampered, at(1)), Action::BackOff { until }, "it is not the token that was issued");
+    let other_spec = failing.with(|observed| observed.desired.request = "other".into());
+    assert_eq!(decide(&other_spec, at(1)), Action::BackOff { until }, "workloads wait for one for this spec");
+}
+
+#[test]
+fn secret_of_a_new_credential_is_read_once_its_request_is_admitted() {
+    let new = settled().with(|observed| {
+        observed.target = Target::Presumed;
+        observed.is_admitted = false;
+    });
+    assert_eq!(decide(&new, at(1)), Action::AwaitAdmission);
+    let admitted = new.clone().with(|observed| observed.is_admitted = true);
+    assert_eq!(decide(&admitted, at(1)), Action::Fetch(Fetch::Target));
+    let suspended = new.with(|observed| observed.suspend = true);
+    assert_eq!(decide(&suspended, at(1)), Action::Fetch(Fetch::Target));
+}
+
+#[test]
+fn secret_of_a_new_credential_is_read_before_a_failure_is_claimed_of_it() {
+    let new = settled().with(|observed| {
+        observed.target = Target::Presumed;
+        observed.is_admitted = false;
+        observed.authority = Authority::Unavailable(failure(Reason::AuthorityNotReady));
+    });
+    assert_eq!(decide(&new, at(1)), Action::Fetch(Fetch::Target));
+    let absent = new.clone().with(|observed| observed.target = Target::Absent);
+    assert_eq!(decide(&absent, at(1)), Action::Fail(failure(Reason::AuthorityNotReady)));
+    let good = new.clone().with(|observed| observed.target = Target::Ours(held()));
+    assert!(matches!(decide(&good, at(1)), Action::UpToDate { .. }));
+    let waiting = new.clone().with(|observed| observed.history.reads.target = Some(at(9)));
+    assert_eq!(decide(&waiting, at(1)), Action::BackOff { until: at(9) });
+    let failing = new.with(|observed| observed.history.not_before = Some(at(9)));
+    assert_eq!(decide(&failing, at(1)), Action::BackOff { until: at(9) }, "nothing is claimed");
+}

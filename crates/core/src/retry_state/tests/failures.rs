@@ -1,0 +1,108 @@
+//! Which failures are reported, and what ends them.
+
+use super::*;
+
+#[test]
+fn failure_of_others_is_no_retry_and_a_reported_one_is_no_news() {
+    let mut state = new();
+    let (late, other) = (Failure::new(Reason::Timeout, "late"), Failure::new(Reason::ServerError, "down"));
+    assert!(!state.is_reported(&late, &key()));
+    fail(&mut state, true, None);
+    assert!(!state.is_retrying());
+    assert!(state.is_reported(&other, &key()), "nothing changed since");
+    let changed = RetryKey { client: ClientKey::Absent, ..key() };
+    assert!(state.is_reported(&late, &changed) && !state.is_reported(&other, &changed));
+}
+
+#[test]
+fn failure_that_happened_last_is_reported_whatever_failed() {
+    let mut state = new();
+    let fails = |reason| Failure::new(reason, "because");
+    let read = |state: &mut RetryState, result, second| {
+        state.read(Fetch::Target, result, TimeDelta::zero(), "uid", at(second));
+    };
+    let reported = |state: &RetryState| {
+        let attempts = state.reported(at(60));
+        (attempts.failures, attempts.last_failure.map(|(_, failure)| failure.reason))
+    };
+    fail(&mut state, false, None);
+    read(&mut state, Err(fails(Reason::SecretReadFailed)), 1);
+    read(&mut state, Err(fails(Reason::SecretReadFailed)), 2);
+    assert_eq!(reported(&state), (2, Some(Reason::SecretReadFailed)));
+    assert!(state.reads_not_before(at(2)).target.is_some_and(|until| until > at(2)));
+    state.reverts_mut().refused(fails(Reason::SecretWriteFailed), TimeDelta::seconds(1), at(3));
+    assert_eq!(reported(&state), (2, Some(Reason::SecretWriteFailed)), "it counts as no failed renewal");
+    state.reverts_mut().all_reverted();
+    read(&mut state, Ok(()), 4);
+    assert_eq!(reported(&state), (1, Some(Reason::Timeout)));
+}
+
+#[test]
+fn reads_that_failed_are_no_longer_reported_once_nothing_needs_to_be_read() {
+    let mut state = new();
+    let done: [fn(&mut RetryState); 2] = [|state| state.all_read(&observed(None)), |state| state.written(None)];
+    for done in done {
+        let failure = Failure::new(Reason::SecretReadFailed, "because");
+        state.read(Fetch::Target, Err(failure), TimeDelta::zero(), "uid", at(0));
+        assert_eq!(state.reported(at(0)).failures, 1);
+        // such as a watch that showed what could not be read
+        done(&mut state);
+        assert_eq!(state.reported(at(0)).failures, 0);
+    }
+    state.read(Fetch::Client, Err(Failure::new(Reason::SecretReadFailed, "because")), TimeDelta::zero(), "uid", at(0));
+    state.all_read(&ObservedState { client: Client::Unread { version: None }, ..observed(None) });
+    assert_eq!(state.reported(at(0)).failures, 1, "nothing showed it");
+}
+
+#[test]
+fn attempts_that_are_not_made_count_at_the_end_of_each_backoff_and_seldom_change_the_status() {
+    let mut state = new();
+    assert_eq!(state.postponed(TimeDelta::zero(), "uid", at(0)), None, "nothing failed");
+    fail(&mut state, true, None);
+    assert_eq!(state.postponed(TimeDelta::zero(), "uid", at(9)), Some(at(10)), "the backoff goes on");
+    assert_eq!(state.failures_and_postponed(), 1);
+    let (mut now, mut statuses) = (at(10), vec![state.reported(at(10))]);
+    for _ in 0..100 {
+        let next = state.postponed(TimeDelta::zero(), "uid", now).expect("it fails");
+        assert!(next > now && next <= now + TimeDelta::minutes(1), "an outage without a token");
+        now = next;
+        let status = state.reported(now);
+        let last = statuses.last().expect("the first");
+        if (status.failures, &status.last_failure) != (last.failures, &last.last_failure) {
+            statuses.push(status);
+        }
+    }
+    assert_eq!(state.failures_and_postponed(), 101);
+    let shown: Vec<u32> = statuses.iter().map(|status| status.failures).collect();
+    assert_eq!(shown, [1, 9, 17, 33, 65]);
+    assert_eq!(state.failures(), 1, "they prolong no backoff of an attempt");
+    fail(&mut state, false, None);
+    assert_eq!((state.failures(), state.failures_and_postponed()), (2, 102), "a probe that failed");
+    let far = state.postponed(TimeDelta::zero(), "uid", at(-3600)).expect("it fails");
+    assert!(far < at(-3600) + TimeDelta::minutes(2), "the clock was set back");
+    state.settled();
+    assert_eq!(state.failures_and_postponed(), 0);
+}
+
+#[test]
+fn failures_of_reads_and_reverts_end_with_what_was_observed_while_an_attempt_waits() {
+    let mut state = new();
+    let failure = || Failure::new(Reason::SecretReadFailed, "it failed");
+    state.read(Fetch::Target, Err(failure()), TimeDelta::zero(), "uid", at(0));
+    state.reverts_mut().refused(failure(), TimeDelta::seconds(5), at(0));
+    fail(&mut state, false, None);
+    let mut unread = observed(None);
+    unread.target = Target::Unread { last: None };
+    state.remember_observed(&unread, None);
+    assert!(state.reads_not_before(at(0)).target.is_some() && state.reverts().failing(at(0)).is_some());
+    let mut good = observed(None);
+    good.target = Target::Ours(Held {
+        token_metadata: None,
+        data: Integrity::Verified,
+        drift: Drift::None,
+        form: crate::observed::Form::Presumed,
+    });
+    state.remember_observed(&good, None);
+    assert!(state.reads_not_before(at(0)).target.is_none() && state.reverts().failing(at(0)).is_none());
+    assert_eq!(state.reported(at(0)).last_failure.map(|(_, failure)| failure.reason), Some(Reason::Timeout));
+}
