@@ -202,7 +202,7 @@ impl Reconciler<'_> {
         let namespace = self.context.cluster.call(Step::GetNamespace, api.get_metadata(name)).await;
         let authority = &self.references.credential.spec.authority_ref.name;
         let namespace =
-            namespace.map_err(|error| messages::namespace_unreadable(name, authority, &error, error.why()))?;
+            namespace.map_err(|error| messages::namespace_read_failed(name, authority, &error, error.why()))?;
         Ok(namespace.metadata.labels.unwrap_or_default())
     }
 

@@ -258,7 +258,7 @@ impl Authorities {
             .map_or(RETRY_CEILING, |entry| entry.due.saturating_duration_since(self.clock.monotonic()))
     }
 
-    /// How long not to write this status again: somebody else, another operator perhaps, has just replaced it, and two
+    /// How long not to write this status again: another writer, such as another operator, has just replaced it, and two
     /// who answer each other's writes at once would be a storm.
     pub(super) fn reported_lately(&self, name: &str, status: &AuthorityStatus) -> Option<Duration> {
         let entries = self.entries();
@@ -298,7 +298,7 @@ impl Authorities {
         authority_status::transition(before, status)
     }
 
-    /// Notes how asking `authority` for endpoints and keys ended. Returns whether credentials must look again.
+    /// Notes how asking `authority` for endpoints and keys ended. Returns whether its credentials must be reconciled.
     pub(super) fn note(&self, authority: &Arc<Authority>, result: Result<(), Failure>) -> bool {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&authority.name) else { return false };

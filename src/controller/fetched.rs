@@ -101,7 +101,7 @@ impl FetchedTarget {
 /// Reads the metadata of a Secret into the index.
 ///
 /// # Errors
-/// Those of the call, a missing Secret apart.
+/// Those of the call, except for a missing Secret.
 pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &ObjectKey) -> Result<(), CallError> {
     let api: Api<PartialSecret> = Api::namespaced(cluster.client.clone(), &key.namespace);
     let known = index.read_begins(key);
@@ -116,7 +116,7 @@ pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &ObjectK
 /// Reads the Secret to write, with its data.
 ///
 /// # Errors
-/// Those of the call, a missing Secret apart.
+/// Those of the call, except for a missing Secret.
 pub async fn read_target(
     cluster: &Cluster,
     index: &SecretIndex,
@@ -139,11 +139,11 @@ pub async fn read_target(
     let recorded = target::last_held(&secret_metadata, &secret, token.as_ref());
     index.observe_read(&references.target, secret_metadata, known);
     let template = references.credential.spec.secret_template.as_ref();
-    let damaged = token.filter(|_| !is_ours);
-    let remembered = damaged.as_ref().zip(last).and_then(|(token, last)| last.content(token));
+    let tampered = token.filter(|_| !is_ours);
+    let remembered = tampered.as_ref().zip(last).and_then(|(token, last)| last.content(token));
     let is_remembered = remembered.is_some();
     let content = remembered.or_else(|| {
-        let content = recorded.as_ref()?.content(damaged.as_ref()?)?;
+        let content = recorded.as_ref()?.content(tampered.as_ref()?)?;
         is_recorded(references.credential, &content, &secret).then_some(content)
     });
     let is_token_intact = is_ours || content.is_some() || target::is_ours_except_for_extra_keys(&secret, template);
@@ -188,7 +188,7 @@ fn is_recorded(credential: &ITwinServiceCredential, content: &Content, secret: &
 /// read as it is now, or not older than a version that is known; `known` is what was known before that was looked up.
 ///
 /// # Errors
-/// Those of the call, a missing Secret apart.
+/// Those of the call, except for a missing Secret.
 pub async fn read_client(
     cluster: &Cluster,
     index: &SecretIndex,

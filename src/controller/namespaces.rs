@@ -1,4 +1,4 @@
-//! The namespaces we act in, and how an object in one of them is woken.
+//! The watched namespaces, and how an object in one of them is enqueued.
 
 use std::sync::{
     Arc,
@@ -13,9 +13,9 @@ use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use super::registry::{Currency, Registry};
 
-/// How objects of one kind are woken: put into the queue of their loop, once there is one.
+/// The work queue of the objects of one kind: that of their loop, once there is one.
 pub struct WorkQueue<T> {
-    /// A replica that stands by has no loop, and nothing may pile up in its queue.
+    /// A standby has no loop, and nothing may pile up in its queue.
     leading: AtomicBool,
     /// Unbounded, but joined by the scheduler behind it: what waits there is at most one entry for each object.
     queue: UnboundedSender<T>,
@@ -27,7 +27,7 @@ pub struct WatchedNamespace {
     pub namespace: Option<String>,
     /// Its credentials.
     pub credentials: Registry,
-    /// How they are woken.
+    /// How they are enqueued.
     pub work_queue: WorkQueue<Arc<ObjectKey>>,
 }
 
@@ -37,19 +37,19 @@ pub struct WatchedNamespaces {
     pub all: Vec<WatchedNamespace>,
     /// The authorities, which have no namespace.
     pub authorities: Store<ITwinAuthority>,
-    /// Their first listing has ended. What the store has for that wakes one of those who wait.
+    /// Their first list has ended. What the store has for that resumes only one of several that wait.
     pub authorities_listed: watch::Sender<bool>,
-    /// How they are woken, by name.
+    /// How they are enqueued, by name.
     pub authority_queue: WorkQueue<String>,
 }
 
 impl<T> WorkQueue<T> {
-    /// Nobody is woken yet.
+    /// Nothing is enqueued yet.
     pub fn new(queue: UnboundedSender<T>) -> Self {
         Self { leading: AtomicBool::new(false), queue }
     }
 
-    /// Has an object looked at soon.
+    /// Has an object reconciled soon.
     pub fn enqueue(&self, object: T) {
         if self.leading.load(Ordering::Acquire) {
             // the receiver is gone only while the process ends
@@ -59,7 +59,7 @@ impl<T> WorkQueue<T> {
 }
 
 impl WatchedNamespaces {
-    /// Has a credential looked at soon. Returns whether it is there.
+    /// Has a credential reconciled soon. Returns whether it is there.
     pub fn enqueue(&self, key: &ObjectKey) -> bool {
         let found = self.of(key).find_map(|watched| Some((watched, watched.credentials.key(key)?)));
         if let Some((watched, key)) = &found {
@@ -104,26 +104,26 @@ impl WatchedNamespaces {
         self.all.iter().find_map(|watched| watched.credentials.with_uid(uid))
     }
 
-    /// The scopes that this namespace belongs to: one, as they are told apart when the process starts.
+    /// The watched namespaces that this credential belongs to: one, since each is watched once.
     pub fn of(&self, key: &ObjectKey) -> impl Iterator<Item = &WatchedNamespace> {
         self.all.iter().filter(|watched| watched.holds(key))
     }
 
-    /// Has every credential looked at that names this authority.
+    /// Has every credential reconciled that names this authority.
     pub fn enqueue_users_of(&self, authority: &str) {
         for watched in &self.all {
             watched.enqueue(watched.credentials.users_of(authority));
         }
     }
 
-    /// Has every credential looked at whose authority is none of these.
+    /// Has every credential reconciled whose authority is none of these.
     pub fn enqueue_users_of_none_of(&self, is_known: impl Fn(&str) -> bool) {
         for watched in &self.all {
             watched.enqueue(watched.credentials.users_of_none_of(&is_known));
         }
     }
 
-    /// Has every authority looked at.
+    /// Has every authority reconciled.
     pub fn enqueue_authorities(&self) {
         // the store has an order of its own in each process
         let mut names: Vec<String> = self.authorities.state().iter().map(|authority| authority.name_any()).collect();
@@ -131,7 +131,7 @@ impl WatchedNamespaces {
         names.into_iter().for_each(|name| self.authority_queue.enqueue(name));
     }
 
-    /// Waits until every listing is complete.
+    /// Waits until every first list is complete.
     pub async fn listed(&self) {
         for watched in &self.all {
             watched.credentials.ready().await;
@@ -141,7 +141,7 @@ impl WatchedNamespaces {
 
     /// Waits until the authorities are listed.
     pub async fn authorities_listed(&self) {
-        // the sender lives as long as we do
+        // the sender lives as long as this
         let _ = self.authorities_listed.subscribe().wait_for(|listed| *listed).await;
     }
 
@@ -151,7 +151,7 @@ impl WatchedNamespaces {
         self.all.iter().for_each(WatchedNamespace::enqueue_all);
     }
 
-    /// From now on this process acts for authorities: all are looked at, and then what is woken.
+    /// From now on this process acts for authorities: all are reconciled, and then those that are enqueued.
     pub fn begin_with_authorities(&self) {
         self.authority_queue.leading.store(true, Ordering::Release);
         self.enqueue_authorities();
@@ -159,8 +159,8 @@ impl WatchedNamespaces {
 }
 
 impl WatchedNamespace {
-    /// From now on this process acts for the credentials: all are looked at, and then what is woken. They are listed, so
-    /// that none is taken for missing.
+    /// From now on this process acts for the credentials: all are reconciled, and then those that are enqueued. They are
+    /// listed, so that none is taken for missing.
     pub fn begin(&self) {
         self.work_queue.leading.store(true, Ordering::Release);
         self.enqueue_all();
@@ -172,7 +172,7 @@ impl WatchedNamespace {
         self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
     }
 
-    /// Has every credential looked at.
+    /// Has every credential reconciled.
     pub fn enqueue_all(&self) {
         self.enqueue(self.credentials.keys());
     }

@@ -112,7 +112,7 @@ pub fn observe(
             is_token_unknown: retry_state.last_held().is_none_or(|held| held.record.is_none()),
             is_client_expiry_unread: retry_state.is_client_expiry_unread(),
             is_check_due: retry_state.check_at().is_some_and(|at| at <= now),
-            is_data_unreadable: retry_state.is_data_unreadable(),
+            has_data_read_failed: retry_state.has_data_read_failed(),
         },
         retry_key,
         is_admitted: *is_admitted,

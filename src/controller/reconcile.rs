@@ -145,7 +145,7 @@ async fn reconcile_object(
         context.enqueue_credentials(context.index.blocked_by(&references.key));
         return Ok(None);
     }
-    let registry = context.namespaces.of(&references.key).map(|scope| &scope.credentials).next();
+    let registry = context.namespaces.of(&references.key).map(|watched| &watched.credentials).next();
     let incarnation = registry.map(|registry| registry.incarnation()).unwrap_or_default();
     let retry_state = registry.and_then(|registry| registry.take_retry_state(&references.key, &references.uid));
     let mut retry_state = retry_state.unwrap_or_else(|| Box::new(RetryState::recall(credential, context.clock.now())));
@@ -325,7 +325,7 @@ impl Reconciler<'_> {
             Action::RecordRestarts { issued_at } => self.record_restarts(issued_at, observed, known).await?,
             Action::Fail(failure) => return Err(failure.into()),
             Action::UpToDate { renew_at } => return Ok(self.up_to_date(renew_at, observed)),
-            Action::BackOff { until } => return Ok(Next::Report { next_attempt: Some(until), wait: None }),
+            Action::AwaitBackoff { until } => return Ok(Next::Report { next_attempt: Some(until), wait: None }),
             Action::AwaitBetterToken { until } => {
                 self.nothing_left(observed);
                 return Ok(Next::Report { next_attempt: Some(until), wait: None });
@@ -378,7 +378,7 @@ impl Reconciler<'_> {
     /// Reports that workloads were not restarted. Those that are left have another turn: each try may take long, and there
     /// are others that wait for a worker.
     fn restarts_failed(&mut self, observed: &ObservedState) -> Next {
-        // a request that waits is looked at right after this
+        // a request that waits is reconciled right after this
         self.keeps_place = true;
         let renew_at = |held| schedule::renew_at(held, &observed.desired.policy, &observed.uid);
         // a better token may be waited for; the report knows a backoff
@@ -426,7 +426,7 @@ impl Reconciler<'_> {
         // at the same time: where both hang, that is known as soon as of one
         let reads = due.map(async |(what, key)| {
             index.invalidate(key);
-            (what, fetched::read_metadata(cluster, index, key).await.map_err(|error| unreadable(key, &error)))
+            (what, fetched::read_metadata(cluster, index, key).await.map_err(|error| read_failed(key, &error)))
         });
         let results = join_all(reads).await;
         if results.len() == keys.len() && results.iter().all(|(_, result)| result.is_ok()) {
@@ -456,7 +456,7 @@ impl Reconciler<'_> {
             Fetch::TargetData => (self.read_target().await, &self.references.target),
             Fetch::Client => (self.read_client().await, &self.references.client),
         };
-        let (result, now) = (result.map_err(|error| unreadable(key, &error)), clock.now());
+        let (result, now) = (result.map_err(|error| read_failed(key, &error)), clock.now());
         if let Err(failure) = &result {
             tracing::warn!(credential = %self.references.key, "{}", failure.message);
             self.outcome = Some(Attempted::Failed(failure.clone()));
@@ -492,8 +492,8 @@ impl Reconciler<'_> {
 }
 
 /// A Secret could not be read.
-pub(super) fn unreadable(secret: &ObjectKey, error: &CallError) -> Failure {
-    messages::secret_unreadable(&secret.to_string(), error, error.why())
+pub(super) fn read_failed(secret: &ObjectKey, error: &CallError) -> Failure {
+    messages::secret_read_failed(&secret.to_string(), error, error.why())
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ pub enum Currency {
     Gone,
 }
 
-/// The credentials of one scope.
+/// The credentials of one watched namespace.
 pub struct Registry {
     all: Mutex<HashMap<Arc<ObjectKey>, Kept>>,
     /// The incarnation of the cluster that was listed last.
@@ -120,7 +120,7 @@ impl Registry {
     /// The credential of this name, if it is there.
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> Option<ITwinServiceCredential> {
-        // read from a copy, so that nobody waits for it
+        // read from a copy, so that no one waits for it
         let text = self.all().get(key)?.packed.clone();
         unpack(&text)
     }
@@ -164,7 +164,7 @@ impl Registry {
         })
     }
 
-    /// The credential that has this UID now. All are gone through: it is asked only about Secrets of somebody else.
+    /// The credential that has this UID now. All are gone through: it is asked only about Secrets of other owners.
     #[must_use]
     pub fn with_uid(&self, uid: &str) -> Option<Arc<ObjectKey>> {
         self.all().iter().find(|(_, kept)| *kept.uid == *uid).map(|(key, _)| key.clone())
@@ -197,7 +197,7 @@ impl Registry {
     }
 
     /// Takes out what is remembered of a credential while it is worked on, which never happens twice at a time; a panic
-    /// loses it, and the next look starts afresh.
+    /// loses it, and the next reconciliation starts without it.
     #[must_use]
     pub fn take_retry_state(&self, key: &ObjectKey, uid: &str) -> Option<Box<RetryState>> {
         self.all().get_mut(key).filter(|kept| *kept.uid == *uid)?.retry_state.take()

@@ -60,8 +60,8 @@ impl Reconciler<'_> {
         let description = self.description();
         let now = self.context.clock.now();
         // a backoff that is over says nothing of the next attempt: a requeue for it would be a hot loop
-        let back_off = self.retry_state.not_before().filter(|at| *at > now && !observed.suspend);
-        let next_attempt = next_attempt.or(back_off);
+        let backoff = self.retry_state.not_before().filter(|at| *at > now && !observed.suspend);
+        let next_attempt = next_attempt.or(backoff);
         // what waits for its turn was due when it said so: another status would cost a write for each renewal
         let shown_attempt = if self.waits && !self.is_blocked {
             previous.renew_at.as_deref().and_then(time::from_rfc3339)

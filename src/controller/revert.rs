@@ -13,7 +13,7 @@ use super::{
     action_error::ActionError,
     context::Context,
     fetched::FetchedTarget,
-    reconcile::unreadable,
+    reconcile::read_failed,
     reconciler::{Attempted, Reconciler},
 };
 use crate::{
@@ -101,14 +101,14 @@ impl Reconciler<'_> {
         let credential = self.references.credential;
         let is_current =
             template::is_current(secret_metadata.template.as_deref(), credential.spec.secret_template.as_ref());
-        let is_damaged = self.fetched.target.as_ref().is_some_and(|read| read.is_token_intact && !read.is_ours);
-        let writes_data = !is_current || is_damaged;
+        let is_tampered = self.fetched.target.as_ref().is_some_and(|read| read.is_token_intact && !read.is_ours);
+        let writes_data = !is_current || is_tampered;
         let existing = Existing { secret_metadata, present: None, is_new_token: false, withheld: Withheld::Nothing };
         let patched = if !writes_data {
             secret_writer::patch_metadata(cluster, credential, existing).await
         } else {
             if let Err(error) = self.read_target().await {
-                return Err(unreadable(&self.references.target, &error).into());
+                return Err(read_failed(&self.references.target, &error).into());
             }
             // what was tampered with, or changed meanwhile, is decided on again
             let is_expected =

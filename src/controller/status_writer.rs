@@ -100,7 +100,7 @@ pub(super) async fn write_status(context: &Context, write: StatusWrite<'_>) -> R
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let patch = Patch::Merge(&patch);
     let request = Request::new(api.resource_url()).patch_subresource("status", &key.name, &params, &patch);
-    // Not even "not found" or a conflict is taken for the end of the credential: what is really gone is not looked at
+    // Not even "not found" or a conflict is taken for the end of the credential: what is really gone is not reconciled
     // again, and what is not would keep an old status until its next renewal.
     let answer: Answer = context.cluster.call_for_metadata(Step::PatchCredentialStatus, request).await?;
     Ok(numeric(answer.metadata.resource_version.as_deref()))

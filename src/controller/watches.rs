@@ -1,4 +1,4 @@
-//! The watches: credentials, authorities, and the metadata of Secrets. Each is a task of its own, so that a back-off
+//! The watches: credentials, authorities, and the metadata of Secrets. Each is a task of its own, so that a backoff
 //! of one never holds up another (stackabletech/trino-operator#936).
 
 use std::sync::Arc;
@@ -121,7 +121,7 @@ where
     }
 }
 
-/// Watches the credentials of one watched: keeps them, says which Secrets each cares for, and wakes it.
+/// Watches the credentials of one watched namespace: keeps them, registers which Secrets each references, and enqueues it.
 pub async fn credentials(context: Arc<Context>, watched: usize) {
     let watched: &WatchedNamespace = &context.namespaces.all[watched];
     let api: Api<Guarded<ITwinServiceCredential>> = api(&context.cluster.client, watched.namespace.as_deref());
@@ -198,7 +198,7 @@ fn forget(context: &Context, credential: &ITwinServiceCredential) {
     context.metrics.forget_credential(&key.namespace, &key.name, &credential.uid().unwrap_or_default());
 }
 
-/// Watches the authorities: keeps their store and wakes them.
+/// Watches the authorities: keeps their store and enqueues them.
 pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthority>) {
     let api: Api<Guarded<ITwinAuthority>> = Api::all(context.cluster.client.clone());
     let store = &context.namespaces.authorities;
@@ -247,8 +247,8 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
     }
 }
 
-/// Watches the metadata of the Secrets of one watched: what nobody cares for is dropped at once, what somebody cares for
-/// wakes him. `listed` becomes true with the first complete listing.
+/// Watches the metadata of the Secrets of one watched namespace: that of a Secret that no credential references is dropped
+/// immediately, and others enqueue their credentials. `listed` becomes true with the first complete list.
 pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sender<bool>) {
     let namespace = context.namespaces.all[watched].namespace.clone();
     let api: Api<PartialSecret> = api(&context.cluster.client, namespace.as_deref());

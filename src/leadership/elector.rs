@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The longest time for giving up the Lease: the release, after a read where a renewal was under way.
 const STEP_DOWN: Duration = Duration::from_secs(3);
 /// How long one renewal lets the process write, counted from when it was sent: less than the Lease by what the monotonic
-/// clocks of two nodes may drift apart meanwhile.
+/// clocks of two nodes may diverge meanwhile.
 const VALIDITY: Duration = Duration::from_secs(10);
 
 const TIMING: Timing = Timing { lease: LEASE, renew_within: RENEW_WITHIN, period: PERIOD, retry: RETRY };

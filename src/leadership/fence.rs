@@ -3,7 +3,7 @@
 //!
 //! A process that was stopped for longer than its Lease, or cannot reach the API server, learns late that another one
 //! leads. So the right ends by the clock alone, before another process may begin: by the monotonic clock, and by the time
-//! since the machine started, which goes on while the machine sleeps and the monotonic clock stands still.
+//! since the machine started, which goes on while the machine sleeps and the monotonic clock does not.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -156,7 +156,7 @@ mod tests {
         let (fence, sent) = (fence(), present());
         fence.renew(sent);
         assert!(fence.held_at(later(sent, MOMENT, VALIDITY - MOMENT)), "a short sleep");
-        assert!(!fence.held_at(later(sent, MOMENT, VALIDITY)), "the monotonic clock stood still");
+        assert!(!fence.held_at(later(sent, MOMENT, VALIDITY)), "the monotonic clock did not advance");
         let awake = later(sent, MOMENT, VALIDITY * 2);
         fence.renew(awake);
         assert!(fence.held_at(later(awake, MOMENT, MOMENT)), "the Lease was renewed after it");

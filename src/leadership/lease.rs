@@ -280,7 +280,7 @@ fn observed(object: &DynamicObject) -> ObservedLease {
     }
 }
 
-/// The `renewTime` of a write: never the one before, even where the wall clock stands still or was set back. A renewal
+/// The `renewTime` of a write: never the one before, even where the wall clock does not advance or was set back. A renewal
 /// that changes nothing would be none to those who wait.
 fn renew_time(now: DateTime<Utc>, last: Option<&str>) -> String {
     let text = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Micros, true);

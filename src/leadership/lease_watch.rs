@@ -80,7 +80,7 @@ impl LeaseWatch {
         }
     }
 
-    /// It failed. Returns whether it is the first one in a row.
+    /// It failed. Returns whether it is the first of consecutive ones.
     pub(super) fn failed(&mut self) -> bool {
         let is_first = self.wait == AGAIN.0;
         self.close();

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn refusal_is_reported_by_its_alert() {
+    fn rejection_is_reported_by_its_alert() {
         for (error, expected) in [
             (Error::AlertReceived(AlertDescription::HandshakeFailure), TlsError::HandshakeRefused),
             (Error::AlertReceived(AlertDescription::ProtocolVersion), TlsError::HandshakeRefused),

@@ -104,7 +104,7 @@ impl Events {
         }
     }
 
-    /// Has one event be published by [`Self::run`]: nobody waits for it. One of too many is dropped, and counted.
+    /// Has one event be published by [`Self::run`]: no one waits for it. One of too many is dropped, and counted.
     pub fn publish(&self, about: ObjectReference, transition: Transition) {
         let namespace = namespace(&about).to_owned();
         let name = about.name.clone();

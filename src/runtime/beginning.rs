@@ -9,7 +9,7 @@ use crate::{
     liveness::{Liveness, Trouble},
 };
 
-/// How often the limit of the first list of authorities is looked at.
+/// How often the limit of the first list of authorities is checked.
 const LATE_LIST_CHECK: Duration = Duration::from_millis(100);
 
 /// Waits for the first listing of each watch.
@@ -55,7 +55,7 @@ pub(super) async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<b
     std::future::pending().await
 }
 
-/// Has every credential looked at if the authorities are not listed in time, so that each says why it waits.
+/// Has every credential reconciled if the authorities are not listed in time, so that each says why it waits.
 pub(super) async fn report_authorities(context: Arc<Context>) {
     let late = async {
         // the limit counts from when the watch began

@@ -1,6 +1,6 @@
 //! Jumps of the wall clock: it was set, or the machine slept.
 //!
-//! Timers run on the monotonic clock, which is not set and stands still while a machine sleeps, so that what is due by
+//! Timers run on the monotonic clock, which is not set and does not advance while a machine sleeps, so that what is due by
 //! the wall clock would be noticed late.
 
 use std::time::Duration;

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn exec_plugin_that_asks_for_its_cluster_is_told() {
+    fn exec_plugin_that_asks_for_its_cluster_gets_it() {
         let with = |provide: bool| {
             let text = format!(
                 "{{current-context: c, contexts: [{{name: c, context: {{cluster: k, user: u}}}}], \

@@ -1,7 +1,7 @@
 //! Puts the parts together and runs them until SIGTERM, or until one of them ends, which ends the process: a part
 //! that is missing while the pod looks healthy is the worst of all failures.
 //!
-//! Every replica watches, so that the one that is elected can act at once; only that one looks at anything.
+//! Every replica watches, so that the one that is elected can act at once; only that one reconciles anything.
 
 use std::{sync::Arc, time::Duration};
 

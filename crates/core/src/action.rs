@@ -28,7 +28,7 @@ pub enum Action {
     /// An attempt is due and cannot be made: report it, try again later.
     Fail(Failure),
     /// An attempt is due but must wait for the end of the backoff.
-    BackOff {
+    AwaitBackoff {
         /// When it ends.
         until: DateTime<Utc>,
     },

@@ -65,7 +65,7 @@ fn is_check_due(observed: &ObservedState, held: &Held) -> bool {
 /// A read is needed, unless the last ones of its kind failed and the next one waits.
 fn fetch(observed: &ObservedState, what: Fetch) -> Action {
     match observed.history.reads.of(what) {
-        Some(until) => Action::BackOff { until: *until },
+        Some(until) => Action::AwaitBackoff { until: *until },
         None => Action::Fetch(what),
     }
 }
@@ -83,7 +83,7 @@ fn may_patch_own(observed: &ObservedState) -> bool {
 
 fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Action {
     let action = token_action(observed, held, now);
-    let waits = matches!(action, Action::BackOff { .. } | Action::AwaitAdmission | Action::AwaitInterval { .. });
+    let waits = matches!(action, Action::AwaitBackoff { .. } | Action::AwaitAdmission | Action::AwaitInterval { .. });
     let is_valid = observed.held_for_spec().is_some_and(|token_metadata| token_metadata.expires_at > now);
     let is_good = is_valid && !held.data.is_unread() && held.data != Integrity::Tampered;
     // what holds up a better token keeps no workload from the one that is there
@@ -206,14 +206,14 @@ fn client_change(observed: &ObservedState, held: &Held, token_metadata: &TokenMe
 
 /// An attempt is due: is it allowed now?
 fn attempt(observed: &ObservedState, now: DateTime<Utc>, make: impl Fn(&ObservedState) -> Action) -> Action {
-    match back_off(observed, now) {
-        Some(until) => Action::BackOff { until },
+    match pending_backoff(observed, now) {
+        Some(until) => Action::AwaitBackoff { until },
         None => make(observed),
     }
 }
 
 /// The end of the backoff, which a user who asks for a renewal does not wait for.
-fn back_off(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+fn pending_backoff(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let until = observed.history.not_before.filter(|until| *until > now && !observed.is_asked_for(now))?;
     let asked_for = observed.renewal_request.filter(|request| request.fresh).and_then(|request| request.not_before);
     Some(asked_for.map_or(until, |asked_for| asked_for.min(until)))
@@ -223,7 +223,7 @@ fn back_off(observed: &ObservedState, now: DateTime<Utc>) -> Option<DateTime<Utc
 fn request_token(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Action {
     let is_revert = matches!(issue_reason, IssueReason::Missing | IssueReason::Tampered);
     if let Some(until) = observed.history.restore_not_before.filter(|_| is_revert && !observed.is_asked_for(now)) {
-        return Action::BackOff { until };
+        return Action::AwaitBackoff { until };
     }
     attempt(observed, now, |observed| ask(observed, now, issue_reason))
 }
@@ -259,11 +259,11 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
     // as with renewals on request: a spec or client Secret that is changed in a loop takes no turn of others
     let is_change = matches!(issue_reason, IssueReason::SpecChanged | IssueReason::ClientChanged);
     if let Some(until) = observed.history.change_not_before.filter(|_| is_change && !observed.is_asked_for(now)) {
-        return Action::BackOff { until };
+        return Action::AwaitBackoff { until };
     }
     if let Some(until) = observed.history.reads.iter().max() {
         // it would be admitted for nothing
-        return Action::BackOff { until: *until };
+        return Action::AwaitBackoff { until: *until };
     }
     if !observed.is_admitted {
         // before anything is read: what waits costs no call

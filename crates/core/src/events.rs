@@ -108,7 +108,7 @@ pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &s
         }
         Outcome::Written(IssueReason::Missing | IssueReason::Tampered) if had_token => normal(
             EventReason::Restored,
-            format!("Secret {secret} had been deleted or changed by somebody else and was written again"),
+            format!("Secret {secret} had been deleted or changed by another writer and was written again"),
         ),
         Outcome::Written(IssueReason::Due) if had_token => None,
         Outcome::Written(_) => {

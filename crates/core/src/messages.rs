@@ -30,7 +30,7 @@ pub fn secret_type_mismatch(secret: &str, type_: &str) -> Failure {
 #[must_use]
 pub fn secret_changes_constantly(secret: &str) -> Failure {
     let message =
-        format!("Secret {secret} is changed again and again by somebody else: look at its metadata.managedFields");
+        format!("Secret {secret} is changed again and again by another writer: check its metadata.managedFields");
     Failure::new(Reason::SecretConflict, message)
 }
 
@@ -66,7 +66,7 @@ pub fn secret_conflict(secret: &str, by: Contention<'_>) -> Failure {
 
 /// A Secret could not be read; `error` says how the call failed.
 #[must_use]
-pub fn secret_unreadable(secret: &str, error: &dyn Display, why: CallFailure<'_>) -> Failure {
+pub fn secret_read_failed(secret: &str, error: &dyn Display, why: CallFailure<'_>) -> Failure {
     let advice = match why {
         CallFailure::Forbidden(_) => "allow the operator's service account to get Secrets in this namespace",
         CallFailure::Refused(_) | CallFailure::Unavailable(_) | CallFailure::Timeout | CallFailure::NoAnswer => {
@@ -78,7 +78,7 @@ pub fn secret_unreadable(secret: &str, error: &dyn Display, why: CallFailure<'_>
 
 /// The labels of a namespace could not be read, and the authority restricts namespaces by them.
 #[must_use]
-pub fn namespace_unreadable(namespace: &str, authority: &str, error: &dyn Display, why: CallFailure<'_>) -> Failure {
+pub fn namespace_read_failed(namespace: &str, authority: &str, error: &dyn Display, why: CallFailure<'_>) -> Failure {
     let advice = match why {
         CallFailure::Forbidden(_) => "allow the operator's service account to get namespaces",
         CallFailure::Refused(_) | CallFailure::Unavailable(_) | CallFailure::Timeout | CallFailure::NoAnswer => {
@@ -155,7 +155,7 @@ pub fn blocked(authority: &str, blocked: Blocked) -> Failure {
         Blocked::Server(reason) => Failure::new(
             reason,
             format!(
-                "ITwinAuthority {authority} fails repeatedly; it is asked by single probes until it answers: contact the \
+                "ITwinAuthority {authority} fails repeatedly; only half-open probes are sent until it answers: contact the \
                  operators of the authorization server"
             ),
         ),
@@ -251,7 +251,7 @@ mod tests {
             let message = secret_write_failed("token", &"error", why, AfterWrite::TokenKept).message;
             assert!(message.contains(advice), "{advice:?} is not in: {message}");
         }
-        let namespace = |why| namespace_unreadable("team", "ims", &"error", why).message;
+        let namespace = |why| namespace_read_failed("team", "ims", &"error", why).message;
         assert!(namespace(CallFailure::Forbidden(&said)).contains("service account"));
         for why in [CallFailure::Unavailable(&failed), CallFailure::Timeout, CallFailure::NoAnswer] {
             let message = namespace(why);

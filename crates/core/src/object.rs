@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn version_is_taken_apart_as_it_was_put_together_and_any_text_can_be_compared() {
+    fn version_is_split_as_it_was_joined_and_any_text_can_be_compared() {
         let version = ObjectVersion::new("uid", "7");
         assert_eq!((version.uid(), version.resource_version()), ("uid", "7"));
         assert_eq!(version.to_string(), "uid/7");

@@ -82,7 +82,7 @@ pub struct MetadataClues {
     /// Labels or annotations of an earlier template are there.
     pub has_leftovers: bool,
     /// The data, or what the annotations say about it, is not what the operator wrote.
-    pub is_data_damaged: bool,
+    pub is_data_tampered: bool,
 }
 
 /// What of labels, annotations, owner reference and the keys of the data is not as it should be.
@@ -90,7 +90,7 @@ pub struct MetadataClues {
 pub fn drift(clues: &MetadataClues) -> Drift {
     if clues.has_owner != clues.wants_owner {
         Drift::Ownership
-    } else if !clues.is_template_current || clues.is_data_damaged {
+    } else if !clues.is_template_current || clues.is_data_tampered {
         Drift::Data
     } else if !clues.carries_desired || clues.has_leftovers {
         Drift::Metadata
@@ -162,17 +162,17 @@ mod tests {
             is_template_current: true,
             carries_desired: true,
             has_leftovers: false,
-            is_data_damaged: false,
+            is_data_tampered: false,
         };
         assert_eq!(drift(&intact), Drift::None);
         assert_eq!(drift(&MetadataClues { has_owner: false, wants_owner: false, ..intact }), Drift::None);
         for (broken, expected) in [
             (MetadataClues { has_owner: false, ..intact }, Drift::Ownership),
-            (MetadataClues { wants_owner: false, is_data_damaged: true, ..intact }, Drift::Ownership),
+            (MetadataClues { wants_owner: false, is_data_tampered: true, ..intact }, Drift::Ownership),
             (MetadataClues { is_template_current: false, ..intact }, Drift::Data),
             (MetadataClues { carries_desired: false, ..intact }, Drift::Metadata),
             (MetadataClues { has_leftovers: true, ..intact }, Drift::Metadata),
-            (MetadataClues { is_data_damaged: true, carries_desired: false, ..intact }, Drift::Data),
+            (MetadataClues { is_data_tampered: true, carries_desired: false, ..intact }, Drift::Data),
         ] {
             assert_eq!(drift(&broken), expected, "{broken:?}");
         }

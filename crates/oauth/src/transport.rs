@@ -147,7 +147,7 @@ pub fn retry_after(headers: &http::HeaderMap, now: DateTime<Utc>) -> Option<Time
     let text = value.to_str().ok()?.trim();
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let wait = if is_number {
-        // nobody waits for longer than that
+        // no one waits for longer than that
         TimeDelta::seconds(text.parse().unwrap_or(u32::MAX).into())
     } else {
         date(text)? - now

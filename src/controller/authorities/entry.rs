@@ -29,7 +29,7 @@ pub(super) struct Entry {
     /// It was asked, whatever came of it.
     pub(super) was_asked: bool,
     pub(super) failures: u32,
-    /// When endpoints and keys are asked for next; a look before that, as after each status, asks nobody.
+    /// When endpoints and keys are requested next; a reconciliation before that, as after each status, requests nothing.
     pub(super) due: Instant,
     /// Moves with everything that may make a new attempt worth while.
     pub(super) revision: u32,

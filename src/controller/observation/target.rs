@@ -119,6 +119,6 @@ fn metadata_clues(
         is_template_current: template::is_current(secret_metadata.template.as_deref(), template),
         carries_desired: secret_metadata.carries(&labels, &annotations),
         has_leftovers: !secret_metadata.leftovers(&labels, &annotations).is_empty(),
-        is_data_damaged: read.is_some_and(|read| read.is_token_intact && !read.is_ours),
+        is_data_tampered: read.is_some_and(|read| read.is_token_intact && !read.is_ours),
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn unpack(packed: &[u8]) -> Option<ITwinServiceCredential> {
     match serde_json::from_slice(&text) {
         Ok((metadata, spec, status)) => Some(ITwinServiceCredential { metadata, spec, status }),
         Err(error) => {
-            // it was written by `pack`; silence would be a credential that nobody renews
+            // it was written by `pack`; silence would be a credential that is never renewed
             tracing::error!(%error, "a credential that was kept cannot be read, please report this as a bug");
             None
         }

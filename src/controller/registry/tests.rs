@@ -129,7 +129,7 @@ fn older_version_is_recognized_by_its_number() {
 }
 
 #[test]
-fn listing_tells_what_is_gone() {
+fn list_shows_what_is_gone() {
     let registry = Registry::default();
     let named = |name: &str| {
         let mut credential = credential(name);
@@ -181,7 +181,7 @@ fn users_of_an_authority_follow_the_spec() {
 }
 
 #[test]
-fn claim_is_made_until_the_credential_is_being_deleted() {
+fn credential_contends_until_it_is_being_deleted() {
     let registry = Registry::default();
     let (key, _) = registry.keep(credential("uid-1"));
     let created_at = Some("2026-01-01T00:00:00Z".parse().expect("a time"));

@@ -146,7 +146,7 @@ impl Loop {
         self.election.renew_deadline().map_or(deadline, |end| deadline.min(Instant::from_std(end)))
     }
 
-    /// Logs the first failure in a row: each of them is counted.
+    /// Logs the first of consecutive failures: each of them is counted.
     fn log_failure(&mut self, what: &str, error: Option<&LeaseError>) {
         if let Some(error) = error.filter(|_| !self.is_failing) {
             tracing::warn!("the Lease could not be {what}: {error}");

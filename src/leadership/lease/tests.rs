@@ -5,7 +5,7 @@ use kube::client::Body;
 use super::*;
 
 #[test]
-fn renewal_changes_the_record_where_the_wall_clock_stands_still() {
+fn renewal_changes_the_record_where_the_wall_clock_does_not_advance() {
     let now = Clock::system().now();
     let first = renew_time(now, None);
     let second = renew_time(now, Some(&first));

@@ -1,5 +1,5 @@
 //! Three replicas, one Lease, and whatever can happen to their calls and processes: never do two fences hold, and a
-//! replica that is left in peace leads within 20 s.
+//! replica that is not disturbed leads within 20 s.
 //!
 //! One thing is ruled out, since an object that is gone guards nothing (docs/decisions/0013): a Lease is deleted only when
 //! all replicas have read it, and no replica starts in the 12 s after that while it is missing.
@@ -93,7 +93,7 @@ struct Rivals {
     server: Server,
     metrics: Arc<Metrics>,
     replicas: Vec<Replica>,
-    /// Of processes that ended: what they were told last still counts.
+    /// Of processes that ended: what they observed last still counts.
     old_fences: Vec<LeadershipFence>,
     seed: u64,
     is_quiet: Arc<AtomicBool>,
@@ -214,7 +214,7 @@ impl Rivals {
             self.restart(survivor);
             tokio::time::sleep(TICK).await;
         }
-        assert!(self.replicas[survivor].fence.holds(), "nobody leads after {FAILOVER:?}: {}", self.server.spec());
+        assert!(self.replicas[survivor].fence.holds(), "no one leads after {FAILOVER:?}: {}", self.server.spec());
     }
 }
 

@@ -197,7 +197,7 @@ impl Server {
         self.state().lease.is_some()
     }
 
-    /// Somebody writes the Lease by hand.
+    /// Another writer changes the Lease.
     pub fn put(&self, spec: &Value) {
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
@@ -208,7 +208,7 @@ impl Server {
         self.state().store(lease);
     }
 
-    /// Somebody annotates the Lease.
+    /// Another writer annotates the Lease.
     pub fn annotate(&self) {
         let mut state = self.state();
         if let Some(mut lease) = state.lease.clone() {
@@ -226,7 +226,7 @@ impl Server {
         (state.revision, state.lease) = (revision, Some(lease));
     }
 
-    /// Somebody deletes the Lease.
+    /// Another writer deletes the Lease.
     pub fn delete(&self) {
         let mut state = self.state();
         state.deleted = Some(Instant::now());

@@ -10,7 +10,7 @@ const MOST_TRANSITIONS: i64 = i32::MAX as i64;
 /// The spec of a Lease. Any field may be missing or absurd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// `holderIdentity`; empty where nobody holds the Lease.
+    /// `holderIdentity`; empty where no one holds the Lease.
     pub holder: String,
     /// `leaseDurationSeconds`.
     pub duration_seconds: Option<i64>,
@@ -72,7 +72,7 @@ pub enum Change {
     Release,
 }
 
-/// A write of the Lease, which succeeds only where nobody else wrote in the meantime.
+/// A write of the Lease, which succeeds only where no one else wrote in the meantime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// What it is for.

@@ -22,7 +22,7 @@ pub use self::{
 /// A standby reads where nothing has shown it the Lease for this many periods, and a jitter: a leader that is well renews
 /// the Lease before that, and a watch shows it.
 pub const SILENCE: f64 = 1.15;
-/// The jitter of a standby's reads, as a part of the period: two standbys that start together drift apart.
+/// The jitter of a standby's reads, as a part of the period: two standbys that start together diverge.
 pub const JITTER: f64 = 0.1;
 
 /// The intervals of an election.
@@ -95,7 +95,7 @@ struct Term {
 }
 
 impl Election {
-    /// A replica that stands by. `identity` must be of this process alone: no other process, nor an earlier one, may
+    /// A standby. `identity` must be of this process alone: no other process, nor an earlier one, may
     /// have had it.
     #[must_use]
     pub fn new(identity: String, timing: Timing, now: Instant) -> Self {
@@ -114,7 +114,7 @@ impl Election {
     /// What to do now. [`Action::Wait`] always names a later time than `now`.
     pub fn next(&mut self, now: Instant) -> Action {
         let action = match self.role.clone() {
-            Role::Standby => self.stand_by(now),
+            Role::Standby => self.next_of_standby(now),
             Role::Leader(term) => self.lead(term, now),
             Role::Releasing => self.release(now),
             Role::Ended(loss) => Action::StepDown(loss),
@@ -160,7 +160,7 @@ impl Election {
         }
     }
 
-    /// The Lease was read, and the answer came at `now`. What changed is stamped with the later of the two times of a
+    /// The Lease was read, and the answer came at `now`. What changed gets the later of the two times of a
     /// call: a standby must not wait too short.
     pub fn read(&mut self, lease: Option<ObservedLease>, now: Instant) {
         self.is_outdated = false;
@@ -206,7 +206,7 @@ impl Election {
         }
     }
 
-    /// A write failed, or nobody knows whether it was made.
+    /// A write failed, or it is not known whether it was made.
     pub fn write_failed(&mut self, sent: Instant, now: Instant) {
         self.is_outdated = true;
         self.read_failed(sent, now);
@@ -217,7 +217,7 @@ impl Election {
         self.read_at = now.max(sent + self.retry_interval());
     }
 
-    fn stand_by(&self, now: Instant) -> Action {
+    fn next_of_standby(&self, now: Instant) -> Action {
         let observed = match &self.observed {
             Some(observed) if !self.is_outdated => observed,
             _ => return self.read_when_due(now),

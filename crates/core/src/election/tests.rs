@@ -140,7 +140,7 @@ fn missing_lease_is_created_at_once() {
 
 #[test]
 fn lease_of_a_dead_holder_is_taken_after_its_duration_whatever_its_clock_said() {
-    // ten minutes ahead of ours, behind ours, and no time at all: the same wait for each
+    // ten minutes ahead of ours, behind ours, and no time: the wait is equal for each
     for renew_time in ["2036-01-01T00:10:00.000000Z", "2016-01-01T00:00:00.000000Z", "", "garbage"] {
         let lease = held("other", renew_time);
         let (action, took) = Replica::observing(Some(lease.clone())).reading(&lease);

@@ -31,7 +31,7 @@ pub struct History {
     /// The data was trusted at the start for who wrote it, and is to be read once now.
     pub is_check_due: bool,
     /// The last read of the data failed.
-    pub is_data_unreadable: bool,
+    pub has_data_read_failed: bool,
 }
 
 /// Something for each kind of read.

@@ -180,7 +180,7 @@ impl RetryState {
 
     /// Whether the last read of the Secret's data failed.
     #[must_use]
-    pub fn is_data_unreadable(&self) -> bool {
+    pub fn has_data_read_failed(&self) -> bool {
         self.reads.target_data.is_some()
     }
 

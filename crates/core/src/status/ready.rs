@@ -66,7 +66,7 @@ fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Rea
     }
     let is_suspect = matches!(inputs.observed.target, Target::Ours(Held { data: Integrity::Suspect, .. }));
     // while it is being read, nothing is known to be wrong
-    if is_suspect && inputs.observed.history.is_data_unreadable {
+    if is_suspect && inputs.observed.history.has_data_read_failed {
         let message = format!(
             "the data of Secret {secret} was written by others and could not be read since, so that it is not known whether \
              it holds a valid token{}",

@@ -236,12 +236,12 @@ fn ready_claims_nothing_of_a_token_that_was_requested_while_a_clock_was_ahead() 
 
 #[test]
 fn ready_claims_nothing_of_data_that_was_not_read_since_it_was_changed() {
-    let ready = |integrity: Integrity, is_unreadable: bool| {
+    let ready = |integrity: Integrity, has_read_failed: bool| {
         let mut observed = observe(Some(3600));
         if let Target::Ours(held) = &mut observed.target {
             held.data = integrity;
         }
-        observed.history.is_data_unreadable = is_unreadable;
+        observed.history.has_data_read_failed = has_read_failed;
         let previous = CredentialStatus::default();
         let status = reported(&observed, &Attempts::default(), &previous, at(1));
         let ready = status.conditions.into_iter().find(|condition| condition.type_ == READY).expect("Ready");

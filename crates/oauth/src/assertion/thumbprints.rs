@@ -9,7 +9,7 @@ use crate::{der, limits::PRIVATE_KEY_MAX};
 /// The thumbprints of a certificate, as the headers of an assertion carry them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thumbprints {
-    /// `x5t`. SHA-1 is what the header is defined with; nothing is proven by it.
+    /// `x5t`. SHA-1 is what the header is defined with; nothing relies on it.
     pub sha1: String,
     /// `x5t#S256`.
     pub sha256: String,

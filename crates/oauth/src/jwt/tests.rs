@@ -171,7 +171,7 @@ fn scope_is_read_under_the_name_that_the_server_gives_it() {
 }
 
 #[test]
-fn key_that_cannot_be_used_is_told_from_an_unknown_one() {
+fn key_that_cannot_be_used_is_distinguished_from_an_unknown_one() {
     let signer = signer("1");
     let unusable = json!({"kty": "EC", "crv": "P-521", "kid": "2", "x": "AA", "y": "AA"});
     let keys = key_set(&[&signer.jwk, &unusable]);

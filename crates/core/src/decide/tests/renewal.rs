@@ -74,7 +74,7 @@ fn renewal_that_is_asked_for_too_often_waits_and_holds_up_nothing_else() {
         observed.target = Target::Absent;
         observed.history.not_before = Some(at(300));
     });
-    assert_eq!(decide(&failing, at(9)), Action::BackOff { until: floor });
+    assert_eq!(decide(&failing, at(9)), Action::AwaitBackoff { until: floor });
     assert_eq!(decide(&failing, floor), Action::RequestToken(IssueReason::Missing), "it waits for no backoff then");
 }
 

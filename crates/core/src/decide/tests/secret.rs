@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn suspended_secret_that_somebody_may_have_edited_is_read_and_left_alone() {
+fn suspended_secret_that_others_may_have_edited_is_read_and_left_alone() {
     let suspended =
         |target| decide(&settled().with(|observed| (observed.suspend, observed.target) = (true, target)), at(1));
     let edited = |data| Target::Ours(Held { data, ..held() });
@@ -13,7 +13,7 @@ fn suspended_secret_that_somebody_may_have_edited_is_read_and_left_alone() {
 }
 
 #[test]
-fn foreign_secret_is_refused_before_any_token_is_asked_for() {
+fn secret_that_is_not_owned_is_refused_before_any_token_is_requested() {
     let observed = settled().with(|observed| observed.target = Target::NotOwned(failure(Reason::SecretNotOwned)));
     assert_eq!(decide(&observed, at(1)), Action::Fail(failure(Reason::SecretNotOwned)));
 }
@@ -76,7 +76,7 @@ fn template_that_is_refused_holds_up_neither_the_owner_reference_nor_a_token() {
 }
 
 #[test]
-fn ownership_is_put_right_while_suspended_and_before_anything_is_read() {
+fn ownership_is_restored_while_suspended_and_before_anything_is_read() {
     let drifted = settled().holding(|held| (held.drift, held.data) = (Drift::Ownership, Integrity::Unverified));
     assert_eq!(decide(&drifted, at(1)), Action::PatchMetadata);
     let suspended = drifted.with(|observed| observed.suspend = true);
@@ -94,7 +94,7 @@ fn secret_that_is_tampered_with_again_and_again_is_restored_at_growing_intervals
             observed.client = usable(Some(true));
             observed.history.restore_not_before = Some(until);
         });
-        assert_eq!(decide(&observed, at(1)), Action::BackOff { until });
+        assert_eq!(decide(&observed, at(1)), Action::AwaitBackoff { until });
     };
     fight(Target::Absent);
     fight(Target::Ours(Held { data: Integrity::Tampered, ..held() }));
@@ -140,11 +140,15 @@ fn what_holds_up_a_better_token_keeps_no_workload_from_the_one_that_is_there() {
     assert_eq!(decide(&unrecorded, at(1)), Action::RecordRestarts { issued_at: at(0) });
 
     let expired = failing.clone().with(|observed| observed.history.not_before = Some(at(3700)));
-    assert_eq!(decide(&expired, at(3600)), Action::BackOff { until: at(3700) }, "workloads wait for one that is valid");
+    assert_eq!(
+        decide(&expired, at(3600)),
+        Action::AwaitBackoff { until: at(3700) },
+        "workloads wait for one that is valid"
+    );
     let tampered = failing.clone().holding(|held| held.data = Integrity::Tampered);
-    assert_eq!(decide(&tampered, at(1)), Action::BackOff { until }, "it is not the token that was issued");
+    assert_eq!(decide(&tampered, at(1)), Action::AwaitBackoff { until }, "it is not the token that was issued");
     let other_spec = failing.with(|observed| observed.desired.request = "other".into());
-    assert_eq!(decide(&other_spec, at(1)), Action::BackOff { until }, "workloads wait for one for this spec");
+    assert_eq!(decide(&other_spec, at(1)), Action::AwaitBackoff { until }, "workloads wait for one for this spec");
 }
 
 #[test]
@@ -173,7 +177,7 @@ fn secret_of_a_new_credential_is_read_before_a_failure_is_claimed_of_it() {
     let good = new.clone().with(|observed| observed.target = Target::Ours(held()));
     assert!(matches!(decide(&good, at(1)), Action::UpToDate { .. }));
     let waiting = new.clone().with(|observed| observed.history.reads.target = Some(at(9)));
-    assert_eq!(decide(&waiting, at(1)), Action::BackOff { until: at(9) });
+    assert_eq!(decide(&waiting, at(1)), Action::AwaitBackoff { until: at(9) });
     let failing = new.with(|observed| observed.history.not_before = Some(at(9)));
-    assert_eq!(decide(&failing, at(1)), Action::BackOff { until: at(9) }, "nothing is claimed");
+    assert_eq!(decide(&failing, at(1)), Action::AwaitBackoff { until: at(9) }, "nothing is claimed");
 }

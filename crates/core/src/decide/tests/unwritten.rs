@@ -13,7 +13,7 @@ fn token_that_was_issued_on_request_is_written_at_the_next_try() {
     assert_eq!(decide(&asked(false), at(1)), Action::WriteIssuedToken(IssueReason::Requested));
     assert_eq!(decide(&asked(true), at(1)), Action::WriteIssuedToken(IssueReason::Requested));
     let failed = asked(false).with(|observed| observed.history.not_before = Some(at(3)));
-    assert_eq!(decide(&failed, at(2)), Action::BackOff { until: at(3) });
+    assert_eq!(decide(&failed, at(2)), Action::AwaitBackoff { until: at(3) });
     let misfit = asked(false).with(|observed| observed.desired.client_reference = "another/keys".into());
     assert_ne!(decide(&misfit, at(1)), Action::WriteIssuedToken(IssueReason::Requested));
 }

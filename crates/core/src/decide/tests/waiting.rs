@@ -8,7 +8,7 @@ fn reference_to_nothing_is_reported_at_once_and_costs_no_token() {
         let observed = settled().with(|observed| change(observed, failure(reason)));
         assert_eq!(decide(&observed, at(1)), Action::Fail(failure(reason)));
         let waiting = observed.with(|observed| observed.history.not_before = Some(at(9)));
-        assert_eq!(decide(&waiting, at(1)), Action::BackOff { until: at(9) });
+        assert_eq!(decide(&waiting, at(1)), Action::AwaitBackoff { until: at(9) });
         assert_eq!(waiting.held_for_spec(), Some(&token_metadata()), "it is good");
     };
     failing(Reason::AuthorityNotFound, |observed, failure| observed.authority = Authority::Unavailable(failure));
@@ -23,7 +23,7 @@ fn reads_that_failed_are_repeated_after_their_own_backoff() {
     let failing = |what, observed: ObservedState| {
         assert_eq!(decide(&observed, at(1)), Action::Fetch(what));
         let waiting = observed.with(|observed| *observed.history.reads.of_mut(what) = Some(until));
-        assert_eq!(decide(&waiting, at(1)), Action::BackOff { until });
+        assert_eq!(decide(&waiting, at(1)), Action::AwaitBackoff { until });
         waiting
     };
     let unread = failing(
@@ -38,7 +38,7 @@ fn reads_that_failed_are_repeated_after_their_own_backoff() {
         observed.is_admitted = false;
         observed.history.reads.client = Some(at(3009));
     });
-    assert_eq!(decide(&due, at(3000)), Action::BackOff { until: at(3009) }, "it would be admitted for nothing");
+    assert_eq!(decide(&due, at(3000)), Action::AwaitBackoff { until: at(3009) }, "it would be admitted for nothing");
 }
 
 #[test]
@@ -75,20 +75,20 @@ fn client_secret_that_is_labelled_before_it_is_read_is_compared_before_a_token_i
 }
 
 #[test]
-fn back_off_is_waited_for_except_on_request() {
+fn backoff_is_waited_for_except_on_request() {
     let until = at(3000);
     let observed = settled().with(|observed| {
         observed.history.not_before = Some(until);
         observed.client = usable(Some(true));
     });
-    assert_eq!(decide(&observed, at(2999)), Action::BackOff { until });
+    assert_eq!(decide(&observed, at(2999)), Action::AwaitBackoff { until });
     assert_eq!(decide(&observed, until), Action::RequestToken(IssueReason::Due));
     let asked = |fresh| {
         let request = RenewalRequest { fresh, not_before: None };
         observed.clone().with(|observed| observed.renewal_request = Some(request))
     };
     assert_eq!(decide(&asked(true), at(2999)), Action::RequestToken(IssueReason::Requested));
-    assert_eq!(decide(&asked(false), at(2999)), Action::BackOff { until }, "one attempt only");
+    assert_eq!(decide(&asked(false), at(2999)), Action::AwaitBackoff { until }, "one attempt only");
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn token_for_another_spec_or_client_waits_after_many_changes_and_holds_up_nothin
         [|observed| observed.desired.request = "other".into(), |observed| observed.client = usable(Some(false))];
     for change in changes {
         let changed = waiting(change);
-        assert_eq!(decide(&changed, at(9)), Action::BackOff { until });
+        assert_eq!(decide(&changed, at(9)), Action::AwaitBackoff { until });
         let asked = changed.clone().with(|observed| {
             observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: None });
         });
