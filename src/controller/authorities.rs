@@ -59,7 +59,7 @@ pub struct Authorities {
     announced: Mutex<HashSet<String>>,
     /// Objects that failed to decode, authorities among them.
     invalid_objects: Arc<InvalidObjects>,
-    /// How the watch fares.
+    /// Whether the watch works.
     liveness: Arc<Liveness>,
 }
 

@@ -92,7 +92,7 @@ impl WatchedNamespaces {
         self.of(key).any(|watched| watched.credentials.is_overdue(key, now))
     }
 
-    /// What the credential of this name brings forward where others name the same Secret.
+    /// What the credential of this name contends with where others name the same Secret.
     #[must_use]
     pub fn contender(&self, key: &ObjectKey) -> Option<Contender> {
         self.of(key).find_map(|watched| watched.credentials.contender(key))

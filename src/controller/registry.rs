@@ -152,7 +152,7 @@ impl Registry {
         }
     }
 
-    /// What a credential brings forward where others name the same Secret; none where it is being deleted.
+    /// What a credential contends with where others name the same Secret; none where it is being deleted.
     #[must_use]
     pub fn contender(&self, key: &ObjectKey) -> Option<Contender> {
         let all = self.all();
@@ -209,7 +209,7 @@ impl Registry {
         *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts back what is remembered, unless the credential is gone by now, or the cluster was restored since the state was
+    /// Stores the retry state again, unless the credential is gone by now, or the cluster was restored since the state was
     /// taken in `incarnation`.
     pub fn put_retry_state(&self, key: &ObjectKey, uid: &str, retry_state: Box<RetryState>, incarnation: Incarnation) {
         if self.incarnation() != incarnation {

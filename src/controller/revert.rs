@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl Reconciler<'_> {
-    /// Puts back what differs in a Secret whose token is good, without a token request. A revert that fails is reported
+    /// Reverts what differs in a Secret whose token is good, without a token request. A revert that fails is reported
     /// and tried again later; it holds up neither a renewal nor anything else.
     pub(super) async fn revert(&mut self, observed: &ObservedState, known: &Known) -> Result<(), ActionError> {
         let Known::Present(secret_metadata) = known else { return Err(ActionError::Outdated) };

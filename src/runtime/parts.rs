@@ -35,7 +35,7 @@ impl Parts {
     }
 
     /// Starts the watches of Secrets. Each returned channel holds `true` after the first listing of one of them. Secrets are
-    /// listed only once it is known who cares for which: the others are forgotten as they come.
+    /// listed only once it is known which of them credentials reference: the others are dropped as they come.
     pub(super) fn watch_secrets(&mut self, context: &Arc<Context>) -> Vec<watch::Receiver<bool>> {
         let watches = 0..context.namespaces.all.len();
         watches

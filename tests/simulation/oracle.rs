@@ -59,7 +59,7 @@ const REPLICA: &str = "replica-";
 /// More token requests than these of one client within a minute are a storm. The backoff of a credential is at least half
 /// of a sixth of what is left of its token, so that in the last minute before expiry it asks about 31 times.
 const ASKED_IN_A_MINUTE: usize = 31 * CREDENTIALS;
-/// A clock that is wrong by more makes good tokens look expired, and expired ones good: what is in them cannot be judged.
+/// A clock that is wrong by more makes good tokens look expired, and expired ones good: what is in them cannot be checked.
 pub const SKEW: TimeDelta = TimeDelta::seconds(30);
 
 /// Watches over one cluster.

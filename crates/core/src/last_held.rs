@@ -1,7 +1,7 @@
 //! What a process remembers of the token that a Secret held when it was written or read last.
 //!
 //! It proves that the token in a Secret is still that one, whatever became of the annotations and of the other keys, so
-//! that those are put back without a token request; and that a token which is issued again is the same.
+//! that those are restored without a token request; and that a token which is issued again is the same.
 
 use std::sync::Arc;
 

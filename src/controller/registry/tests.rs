@@ -113,7 +113,7 @@ fn restored_cluster_leaves_no_retry_state() {
     assert!(registry.take_retry_state(&key, "uid-1").is_none(), "it was taken before the restore");
     keep_retry_state(&registry, &key, "uid-1");
     registry.listing_ended(Incarnation::default());
-    assert!(registry.take_retry_state(&key, "uid-1").is_none(), "it was put back before the restore");
+    assert!(registry.take_retry_state(&key, "uid-1").is_none(), "it was returned before the restore");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! How a watch fares: its signs of life, and its failures.
+//! Whether a watch works: its signs of life, and its failures.
 
 use std::sync::Arc;
 
@@ -86,7 +86,7 @@ impl WatchError {
     }
 }
 
-/// What reports how one watch fares. The client records heartbeats, and signs of life for each answer.
+/// What reports whether one watch works. The client records heartbeats, and signs of life for each answer.
 pub struct Health {
     path: String,
     resource: &'static str,

@@ -82,7 +82,7 @@ impl Integrity {
     }
 }
 
-/// What of a Secret with a good token differs from what it should be, and is put back without a token request.
+/// What of a Secret with a good token differs from what it should be, and is reverted without a token request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drift {
     /// Nothing.
