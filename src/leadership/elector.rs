@@ -20,7 +20,7 @@ use crate::clock::Clock;
 /// a busy machine too.
 const LEASE: Duration = Duration::from_secs(12);
 /// A leader that could not renew for this long steps down: as long as its last renewal lets it write, so that an API server
-/// that is away for 7 s ends no leader, wherever between two renewals that begins.
+/// that is away for 6 s ends no leader, wherever between two renewals that begins.
 const RENEW_WITHIN: Duration = Duration::from_secs(10);
 /// The time between renewals. A standby watches them; it reads where it is shown none for a little longer.
 const PERIOD: Duration = Duration::from_secs(3);
