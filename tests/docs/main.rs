@@ -1,5 +1,5 @@
-//! The documentation matches the code: reasons, links, objects, flags, metrics, values, tests, terms. No server is
-//! needed; tests/documentation.rs runs its commands.
+//! The documentation matches the code: reasons, links, objects, flags, variables, metrics, values, tests, terms. No server
+//! is needed; tests/documentation.rs runs its commands.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
@@ -7,6 +7,7 @@ mod images;
 mod markdown;
 mod promises;
 mod reference;
+mod variables;
 mod words;
 
 use std::{
