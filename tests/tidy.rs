@@ -194,6 +194,8 @@ fn circle(imports: &BTreeMap<String, Vec<String>>, module: &str) -> Option<Strin
     None
 }
 
+// A module and the modules below it are one, since a submodule is a part of its parent: `neighbors` takes the first name
+// of a path below the folder.
 #[test]
 fn modules_are_layers() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
