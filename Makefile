@@ -259,6 +259,31 @@ fuzz: ## Fuzz each parser for FUZZ_SECONDS on a stack of 256 KiB (needs a nightl
 			-max_total_time=$(FUZZ_SECONDS) -max_len=$(FUZZ_LENGTH); \
 	done
 
+# A part of the mutants, such as 0/8; without it, as many as fit into the time.
+SHARD ?=
+# The limit of all of them, and of the tests of one.
+MINUTES ?= 60
+MUTANT_SECONDS ?= 60
+MUTANTS := target/mutants/$(if $(SHARD),$(subst /,-of-,$(SHARD)),all)
+
+.PHONY: mutants
+mutants: mutants-tools ## Change the rules and the protocol in each possible way, for MINUTES, and count the changes that no test notices.
+	@mkdir -p $(MUTANTS)
+	@# a change that no test notices is a result; in random order, so that those that fit are a sample
+	@status=0; PATH="$(abspath target/tools/bin):$$PATH" timeout --signal=INT $(MINUTES)m \
+		$(CARGO) mutants --package itwin-core --package itwin-oauth --exclude '**/samples.rs' --shuffle \
+		--timeout $(MUTANT_SECONDS) --output $(MUTANTS) $(if $(SHARD),--shard $(SHARD) --sharding round-robin) || status=$$?; \
+	case $$status in 0|2|3|124) ;; *) exit $$status ;; esac
+	@cd $(MUTANTS)/mutants.out && wc -l caught.txt timeout.txt missed.txt unviable.txt | awk '{ count[$$2] = $$1 } END { \
+		killed = count["caught.txt"] + count["timeout.txt"]; all = killed + count["missed.txt"]; \
+		printf "mutants: %d of %d killed (%.1f %%), %d do not compile\n", killed, all, all ? 100 * killed / all : 0, \
+			count["unviable.txt"] }'
+	@echo "mutants: $(MUTANTS)/mutants.out/missed.txt lists those that no test noticed"
+
+.PHONY: mutants-tools
+mutants-tools: ## Install cargo-mutants for `make mutants`.
+	$(CARGO) install --locked --root target/tools cargo-mutants@27.1.0
+
 .PHONY: generate
 generate: build ## Write the generated files: the CRDs, their copy in the chart, the API reference, the table of chart values.
 	$(OPERATOR) crd > crds/credentials.itwin.dev.yaml
