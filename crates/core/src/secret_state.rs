@@ -120,7 +120,7 @@ mod tests {
     };
 
     #[test]
-    fn data_is_judged_by_what_was_read_and_else_by_who_wrote_it() {
+    fn data_is_classified_by_what_was_read_and_else_by_who_wrote_it() {
         let others = DataClues { sole_writer_of: None, ..CLUES };
         let table = [
             (None, CLUES, Integrity::Verified),
