@@ -9,11 +9,14 @@ mod pods;
 mod policy;
 mod values;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use testbed::{INSTALLATION, Testbed, namespace::Namespace, project};
+
+/// How long the API server may take to enforce a new policy or role.
+const SOON: Duration = Duration::from_secs(60);
 
 fn chart() -> String {
     project().join("charts").join(INSTALLATION).display().to_string()

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use testbed::{INSTALLATION, Testbed, eventually, namespace::Namespace};
 
-use crate::{chart, file, objects, of_kind};
+use crate::{SOON, chart, file, objects, of_kind};
 
 /// The verbs that a role allows on a resource.
 fn verbs(role: &Value, resource: &str) -> Vec<String> {

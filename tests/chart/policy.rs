@@ -1,7 +1,5 @@
 //! What the admission policy of the chart reserves for the operator.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 use kube::{
     Api,
@@ -10,10 +8,7 @@ use kube::{
 use serde_json::json;
 use testbed::{INSTALLATION, eventually, namespace::Namespace, objects};
 
-use crate::{chart, refused};
-
-/// How long the API server may take to enforce a new policy or role.
-const SOON: Duration = Duration::from_secs(60);
+use crate::{SOON, chart, refused};
 
 #[tokio::test]
 async fn admission_policy_reserves_for_the_operator_what_it_decides_from() -> Result<()> {
