@@ -240,8 +240,8 @@ release: ## Build VERSION reproducibly, push it to RELEASE_REGISTRY, sign and ve
 	@scripts/release $(if $(DRY_RUN),--dry-run) "$(VERSION)" $(RELEASE_STEPS)
 
 REGISTRY := target/tools/registry
-$(REGISTRY): tools/registry/go.mod tools/registry/go.sum
-	$(call go_program,tools/registry,github.com/distribution/distribution/v3/cmd/registry,about 1 minute)
+$(REGISTRY): crates/testbed/tools/registry/go.mod crates/testbed/tools/registry/go.sum
+	$(call go_program,crates/testbed/tools/registry,github.com/distribution/distribution/v3/cmd/registry,about 1 minute)
 
 .PHONY: release-test
 release-test: build release-tools $(REGISTRY) ## Make a release for a registry on this machine and verify it; REBUILD=1 compiles twice.

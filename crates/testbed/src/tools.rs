@@ -62,6 +62,9 @@ const CONTAINERD: [(&str, &str, &str); 3] = [
     ("github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "containerd-shim-runc-v2", "5 seconds"),
     ("github.com/containerd/containerd/v2/cmd/ctr", "ctr", "10 seconds"),
 ];
+/// The same for the Go module `tools/registry`: the registry that the node pulls from.
+const REGISTRY: [(&str, &str, &str); 1] =
+    [("github.com/distribution/distribution/v3/cmd/registry", "registry", "1 minute")];
 /// Leaves out storage that no node here has, and whose code needs C libraries.
 const CONTAINERD_TAGS: &str = "no_btrfs,no_zfs,no_devmapper";
 
@@ -199,6 +202,8 @@ pub struct NodeTools {
     pub node: PathBuf,
     /// Folder with containerd, its shim and ctr.
     pub containerd: PathBuf,
+    /// The registry.
+    pub registry: PathBuf,
 }
 
 impl NodeTools {
@@ -216,11 +221,12 @@ impl NodeTools {
         let modules = [
             Module { folder: here.join("tools/node"), programs: &NODE, tags: "" },
             Module { folder: here.join("tools/containerd"), programs: &CONTAINERD, tags: CONTAINERD_TAGS },
+            Module { folder: here.join("tools/registry"), programs: &REGISTRY, tags: "" },
         ];
         announce(&modules, &cache)?;
         build(&modules, &cache).await?;
-        let [node, containerd] = modules;
-        Ok(Self { node: node.built(&cache)?, containerd: containerd.built(&cache)? })
+        let [node, containerd, registry] = modules.map(|module| module.built(&cache));
+        Ok(Self { node: node?, containerd: containerd?, registry: registry?.join(REGISTRY[0].1) })
     }
 }
 
