@@ -39,8 +39,7 @@ build: ## Build everything.
 
 .PHONY: first-build
 first-build:
-	@test -e $(OPERATOR) || echo "The first run compiles the operator into target/ (about 5 minutes on 2 cores), and then" \
-		"says what else it builds, and where it keeps it."
+	@scripts/first-build $(BUILT)
 
 .PHONY: demo
 demo: first-build ## Show the main task on a local cluster, step by step; KEEP=1 leaves the cluster running.

@@ -465,6 +465,19 @@ mod tests {
     }
 
     #[test]
+    fn demo_names_in_its_first_lines_what_it_builds() {
+        let script = include_str!("../../../scripts/first-build");
+        let lines = script.lines().map(|line| line.trim_end_matches('\''));
+        let named: Vec<&str> = lines.filter(|line| line.starts_with(NEWEST) || line.starts_with("helm ")).collect();
+        let modules: [(&str, &[(&str, &str, &str)]); 4] =
+            [(NEWEST, &KUBECTL), ("helm", &HELM), (NEWEST, &ETCD), (NEWEST, &KUBERNETES)];
+        let programs = modules.iter().flat_map(|(module, programs)| programs.iter().map(move |one| (module, one)));
+        let built: Vec<String> =
+            programs.map(|(module, (_, program, about))| format!("{module} {program} {about}")).collect();
+        assert_eq!(named, built);
+    }
+
+    #[test]
     fn script_compiles_what_this_file_links() {
         let script = include_str!("../../../scripts/tools");
         let tags = script.lines().find_map(|line| line.strip_prefix("tags=")).unwrap_or_default();
