@@ -125,6 +125,7 @@ check: ## Check format, lints, licenses, generated files, documentation and pros
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	$(CARGO) test --locked --quiet --test crds --test docs --test hostile --test monitoring --test packaging --test tidy
 	node charts/values-table.mjs --check
+	node charts/values-schema.mjs --check
 	@$(MAKE) --no-print-directory prose workflows
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		$(CARGO) deny --offline --locked check bans licenses sources; \
@@ -259,10 +260,11 @@ fuzz: ## Fuzz each parser for FUZZ_SECONDS on a stack of 256 KiB (needs a nightl
 	done
 
 .PHONY: generate
-generate: build ## Write the generated files: the CRDs, their copy in the chart, the API reference, the table of chart values.
+generate: build ## Write what is generated: CRDs, API reference, and the table and the schema of chart values.
 	$(OPERATOR) crd > crds/credentials.itwin.dev.yaml
 	cp crds/credentials.itwin.dev.yaml charts/itwin-credential-operator/files/crds.yaml
 	node charts/values-table.mjs
+	node charts/values-schema.mjs
 	WRITE_API_REFERENCE=1 $(CARGO) test --locked --quiet --test docs api_reference
 
 .PHONY: fmt

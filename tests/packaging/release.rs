@@ -190,8 +190,12 @@ fn chart_of_a_release_names_its_image_by_digest() {
     let arguments = ["charts/release-chart.mjs", &path, &repository, "9.8.7", &digest, "amd64 arm64"];
     let output = node(&arguments);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let output = node(&["charts/values-table.mjs", "--chart", &path]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    for script in ["charts/values-table.mjs", "charts/values-schema.mjs"] {
+        let output = node(&[script, "--chart", &path, "--check"]);
+        assert!(text(&output.stderr).contains("is stale"), "{script} does not notice another default");
+        let output = node(&[script, "--chart", &path]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
 
     let values = yaml(&read(folder.join("values.yaml")));
     assert_eq!(values["image"]["repository"], repository.as_str());
@@ -201,6 +205,8 @@ fn chart_of_a_release_names_its_image_by_digest() {
     assert_eq!(images[0]["image"], format!("{repository}:9.8.7@{digest}").as_str());
     assert_eq!(images[0]["platforms"], serde_json::json!(["linux/amd64", "linux/arm64"]));
     assert!(read(folder.join("README.md")).contains(&digest), "the table of values is not that of the release");
+    let schema: serde_json::Value = serde_json::from_str(&read(folder.join("values.schema.json"))).expect("JSON");
+    assert_eq!(schema["properties"]["image"]["properties"]["digest"]["default"], digest.as_str());
     assert!(!read(folder.join("values.yaml")).contains("No registry serves an image yet"));
 
     // a second time there is nothing to replace: that is an error, not a chart with a wrong image
