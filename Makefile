@@ -39,8 +39,7 @@ build: ## Build everything.
 
 .PHONY: first-build
 first-build:
-	@test -e $(OPERATOR) || echo "The first run compiles the operator into target/ (about 5 minutes on 2 cores), and then" \
-		"says what else it builds, and where it keeps it."
+	@scripts/first-build $(BUILT)
 
 .PHONY: demo
 demo: first-build ## Show the main task on a local cluster, step by step; KEEP=1 leaves the cluster running.
@@ -126,6 +125,7 @@ check: ## Check format, lints, licenses, generated files, documentation and pros
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	$(CARGO) test --locked --quiet --test crds --test docs --test hostile --test monitoring --test packaging --test tidy
 	node charts/values-table.mjs --check
+	node charts/values-schema.mjs --check
 	@$(MAKE) --no-print-directory prose workflows
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		$(CARGO) deny --offline --locked check bans licenses sources; \
@@ -240,8 +240,8 @@ release: ## Build VERSION reproducibly, push it to RELEASE_REGISTRY, sign and ve
 	@scripts/release $(if $(DRY_RUN),--dry-run) "$(VERSION)" $(RELEASE_STEPS)
 
 REGISTRY := target/tools/registry
-$(REGISTRY): tools/registry/go.mod tools/registry/go.sum
-	$(call go_program,tools/registry,github.com/distribution/distribution/v3/cmd/registry,about 1 minute)
+$(REGISTRY): crates/testbed/tools/registry/go.mod crates/testbed/tools/registry/go.sum
+	$(call go_program,crates/testbed/tools/registry,github.com/distribution/distribution/v3/cmd/registry,about 1 minute)
 
 .PHONY: release-test
 release-test: build release-tools $(REGISTRY) ## Make a release for a registry on this machine and verify it; REBUILD=1 compiles twice.
@@ -285,10 +285,11 @@ mutants-tools: ## Install cargo-mutants for `make mutants`.
 	$(CARGO) install --locked --root target/tools cargo-mutants@27.1.0
 
 .PHONY: generate
-generate: build ## Write the generated files: the CRDs, their copy in the chart, the API reference, the table of chart values.
+generate: build ## Write what is generated: CRDs, API reference, and the table and the schema of chart values.
 	$(OPERATOR) crd > crds/credentials.itwin.dev.yaml
 	cp crds/credentials.itwin.dev.yaml charts/itwin-credential-operator/files/crds.yaml
 	node charts/values-table.mjs
+	node charts/values-schema.mjs
 	WRITE_API_REFERENCE=1 $(CARGO) test --locked --quiet --test docs api_reference
 
 .PHONY: fmt

@@ -32,6 +32,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("export RELEASE_REGISTRY", "the testbed has no registry"),
     ("cosign verify", "no release exists that could be verified"),
     ("helm pull oci:", "no release exists that could be verified"),
+    ("helm install itwin-credential-operator oci:", "no release exists that could be installed"),
     ("cargo build", "it builds the operator again"),
     ("target/release/itwin-credential-operator run", "it would not end"),
     ("helm test", "the testbed runs no pod"),

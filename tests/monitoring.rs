@@ -150,10 +150,41 @@ fn dashboard_has_one_panel_of_each_number() {
 }
 
 #[test]
-fn table_of_values_is_current() {
-    let script = project().join("charts/values-table.mjs");
-    let output = Command::new("node").arg(script).arg("--check").output().expect("Node 20 or later is needed");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+fn table_and_schema_of_values_are_current() {
+    for script in ["charts/values-table.mjs", "charts/values-schema.mjs"] {
+        let script = project().join(script);
+        let output = Command::new("node").arg(script).arg("--check").output().expect("Node 20 or later is needed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// The schema that another default would get, or how the script fails.
+fn schema_with(name: &str, change: [&str; 2]) -> Result<Value, String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("schema-{name}"));
+    std::fs::create_dir_all(&folder).expect("created");
+    let values = read(chart().join("values.yaml"));
+    assert!(values.contains(change[0]), "values.yaml has no {:?}", change[0]);
+    std::fs::write(folder.join("values.yaml"), values.replace(change[0], change[1])).expect("written");
+    let script = project().join("charts/values-schema.mjs");
+    let output = Command::new("node").arg(script).arg("--chart").arg(&folder).output().expect("Node 20 or later");
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    Ok(serde_json::from_str(&read(folder.join("values.schema.json"))).expect("JSON"))
+}
+
+#[test]
+fn schema_follows_the_values_and_their_comments() {
+    let new = "\nlogLevel: info\n\n# A new value. For example:\n#   added: 2\nadded: 1\n";
+    let schema = schema_with("added", ["\nlogLevel: info\n", new]).expect("a schema");
+    let expected = serde_json::json!({"description": "A new value.", "default": 1, "type": "integer"});
+    assert_eq!(schema["properties"]["added"], expected);
+    assert_eq!(schema["properties"]["logLevel"]["enum"].as_array().map(Vec::len), Some(4), "constraints stay");
+
+    let error = schema_with("renamed", ["\nlogLevel: info\n", "\nlevel: info\n"]).expect_err("no longer a value");
+    assert!(error.contains("logLevel is not in values.yaml"), "{error}");
+    let error = schema_with("bare", ["\nlogLevel: info\n", "\n\nbare: info\n"]).expect_err("no description");
+    assert!(error.contains("bare has no comment"), "{error}");
 }
 
 fn schema() -> Value {

@@ -26,7 +26,8 @@ fn installations(text: &str) -> Vec<(usize, String)> {
     let starts = |line: &str| {
         let installs =
             line.contains("helm install ") || (line.contains("helm upgrade ") && line.contains("--install "));
-        installs && line.contains("charts/itwin-credential-operator")
+        // the chart of a release names its image itself
+        installs && line.contains("charts/itwin-credential-operator") && !line.contains("oci://")
     };
     let begins = lines.iter().enumerate().filter(|(_, line)| starts(line));
     let whole = |number: usize| {
@@ -82,8 +83,8 @@ fn notes_of_the_chart_lead_to_an_image() {
 
 #[test]
 fn installation_is_found_in_a_comment_and_over_several_lines() {
-    let text =
-        "x\n#   helm install a charts/itwin-credential-operator \\\n#     --set b=c\nhelm install is a command\n";
+    let text = "helm install a oci://b/charts/itwin-credential-operator\n#   helm install a \
+                charts/itwin-credential-operator \\\n#     --set b=c\nhelm install is a command\n";
     let expected = "helm install a charts/itwin-credential-operator --set b=c";
     assert_eq!(installations(text), [(2, expected.to_owned())]);
 }

@@ -9,37 +9,34 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use testbed::{
     INSTALLATION, Testbed, eventually,
-    node::runtime::Runtime,
+    node::registry::Registry,
     process::{Process, bound_to_us},
-    project,
 };
 
-use crate::PATIENCE;
+use crate::{PATIENCE, release::Release};
 
-/// The image, under a name that no registry serves.
-const IMAGE: &str = "localhost/itwin-credential-operator";
-/// The version after this one, which is released: its chart names the image by its digest alone.
+/// The version of the release that follows that of the work tree.
 const NEXT: &str = "99.0.0";
 const SELECTOR: &str = "app.kubernetes.io/name=itwin-credential-operator";
 
 pub struct Installation {
     pub testbed: Testbed,
-    charts: PathBuf,
-    current: PathBuf,
+    registry: Registry,
+    archive: PathBuf,
+    /// What is installed, or about to be.
+    release: Release,
+    /// A file with the values. They name no image: the charts of releases do.
     values: PathBuf,
-    /// The values that a released chart needs, which names its image itself.
-    settings: Value,
     /// The processes that follow the pods' logs, which are scanned for secrets in the end.
     logs: BTreeMap<String, Process>,
 }
 
 impl Installation {
-    /// Prepares two versions of chart and image, and a namespace for pods without privileges on the node.
+    /// Prepares a release in a registry, and a namespace for pods without privileges on the node.
     pub async fn prepare(testbed: &Testbed, archive: &Path) -> Result<Self> {
         let runtime = testbed.runtime.as_ref().context("there is no node: run this by `make e2e`")?;
-        runtime.import(archive).await?;
-        let current = project().join("charts").join(INSTALLATION);
-        tag(runtime, &chart_field(&current, "appVersion")?).await?;
+        let registry = Registry::start(runtime).await?;
+        let release = Release::publish(testbed, &registry, archive, &Release::current()?).await?;
         testbed.kubectl(&["create", "namespace", INSTALLATION]).await?;
         restrict(testbed, INSTALLATION).await?;
         let values = testbed.directory.join("values.json");
@@ -49,16 +46,30 @@ impl Installation {
             "caBundle": testbed.authority.ca_bundle(),
             "allowedNamespaces": {"matchLabels": {"itwin": "allowed"}},
         });
-        let settings = json!({"authorities": {"bentley-ims": authority}});
-        let mut first = settings.clone();
-        first["image"] = json!({"repository": IMAGE});
-        std::fs::write(&values, first.to_string())?;
-        let charts = testbed.directory.join("next");
-        Ok(Self { testbed: testbed.clone(), charts, current, values, settings, logs: BTreeMap::new() })
+        std::fs::write(&values, json!({"authorities": {"bentley-ims": authority}}).to_string())?;
+        let (testbed, archive) = (testbed.clone(), archive.to_path_buf());
+        Ok(Self { testbed, registry, archive, release, values, logs: BTreeMap::new() })
     }
 
     pub async fn install(&self) -> Result<()> {
         self.helm("install").await
+    }
+
+    /// Checks that the node, which had no part of the image before, pulled it from the registry by its digest.
+    pub async fn image_was_pulled(&self) -> Result<()> {
+        self.pull_is_reported().await?;
+        self.release.was_sent(&self.registry).await
+    }
+
+    /// Waits until the kubelet reports that it pulled the image of this release.
+    async fn pull_is_reported(&self) -> Result<()> {
+        let events = ["get", "events", "--namespace", INSTALLATION, "--field-selector", "reason=Pulled"];
+        let events = [&events[..], &["-o", "jsonpath={.items[*].message}"][..]].concat();
+        let wanted = format!("Successfully pulled image \"{}\"", self.release.image());
+        eventually("an event about the pull of the image", PATIENCE, async || {
+            self.testbed.kubectl(&events).await.ok()?.contains(&wanted).then_some(())
+        })
+        .await
     }
 
     /// `helm test`, as an administrator runs it after an installation.
@@ -68,30 +79,18 @@ impl Installation {
         Ok(())
     }
 
-    /// Upgrades to the next version of the chart, made as for a release, with `helm upgrade`.
+    /// Publishes the next release, and upgrades to it with `helm upgrade`.
     pub async fn upgrade(&mut self) -> Result<()> {
-        let runtime = self.testbed.runtime.as_ref().context("there is no node")?;
-        let digest = tag_by_digest(runtime).await?;
-        let next = self.charts.join(INSTALLATION);
-        copy(&self.current, &next)?;
-        let text = std::fs::read_to_string(next.join("Chart.yaml"))?;
-        let newer = |line: &str| match line.split_once(':') {
-            Some((field @ ("version" | "appVersion"), _)) => format!("{field}: {NEXT}\n"),
-            _ => format!("{line}\n"),
-        };
-        std::fs::write(next.join("Chart.yaml"), text.lines().map(newer).collect::<String>())?;
-        release(&next, &digest).await?;
-        std::fs::write(&self.values, self.settings.to_string())?;
-        self.current = next;
+        self.release = Release::publish(&self.testbed, &self.registry, &self.archive, NEXT).await?;
         self.helm("upgrade").await?;
-        // only the name of the image shows the version of a pod
-        let wanted = format!("{IMAGE}@{digest}");
+        let wanted = self.release.image();
         eventually("pods of the new version alone", PATIENCE, async || {
             let pods = self.pods().await.ok()?;
             let new = |pod: &Value| pod["spec"]["containers"][0]["image"] == wanted.as_str();
             (!pods.is_empty() && pods.iter().all(new)).then_some(())
         })
-        .await
+        .await?;
+        self.pull_is_reported().await
     }
 
     pub async fn uninstall(&self) -> Result<()> {
@@ -101,9 +100,10 @@ impl Installation {
     }
 
     async fn helm(&self, what: &str) -> Result<()> {
-        let [chart, values] = [&self.current, &self.values].map(|path| path.to_str().unwrap());
-        let arguments = [what, INSTALLATION, chart, "--namespace", INSTALLATION, "--values", values];
-        self.testbed.helm(&arguments).await.map(drop)
+        let chart = self.release.chart();
+        let chart: Vec<&str> = chart.iter().map(String::as_str).collect();
+        let settings = ["--namespace", INSTALLATION, "--values", self.values.to_str().unwrap()];
+        self.testbed.helm(&[&[what, INSTALLATION][..], &chart[..], &settings[..]].concat()).await.map(drop)
     }
 
     /// How many of our CRDs the API server has.
@@ -228,61 +228,6 @@ impl Installation {
 pub async fn restrict(testbed: &Testbed, namespace: &str) -> Result<()> {
     let label = "pod-security.kubernetes.io/enforce=restricted";
     testbed.kubectl(&["label", "namespace", namespace, label]).await.map(drop)
-}
-
-/// Gives the imported image the tag of this version.
-async fn tag(runtime: &Runtime, version: &str) -> Result<()> {
-    let (imported, _) = imported(runtime).await?;
-    let wanted = format!("{IMAGE}:{version}");
-    if imported == wanted { Ok(()) } else { runtime.tag(&imported, &wanted).await }
-}
-
-/// Gives the imported image its digest as a name, as a pull by digest does, and returns the digest.
-async fn tag_by_digest(runtime: &Runtime) -> Result<String> {
-    let (imported, digest) = imported(runtime).await?;
-    runtime.tag(&imported, &format!("{IMAGE}@{digest}")).await?;
-    Ok(digest)
-}
-
-/// The name and the digest of the imported image.
-async fn imported(runtime: &Runtime) -> Result<(String, String)> {
-    let table = runtime.ctr(&["images", "list"]).await?;
-    let line = table.lines().find(|line| line.starts_with(IMAGE)).context("no image was imported")?;
-    let mut columns = line.split_whitespace();
-    let name = columns.next().context("no name")?;
-    let digest = columns.find(|column| column.starts_with("sha256:")).with_context(|| format!("no digest: {line}"))?;
-    Ok((name.to_owned(), digest.to_owned()))
-}
-
-/// Makes a copy of the chart that of a release, by the script of releases.
-async fn release(chart: &Path, digest: &str) -> Result<()> {
-    let mut command = tokio::process::Command::new("node");
-    command.arg(project().join("charts/release-chart.mjs")).arg(chart).args([IMAGE, NEXT, digest, "amd64"]);
-    let done = command.output().await?;
-    ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    Ok(())
-}
-
-fn chart_field(chart: &Path, field: &str) -> Result<String> {
-    let text = std::fs::read_to_string(chart.join("Chart.yaml"))?;
-    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    let value = value.with_context(|| format!("the chart has no {field}"))?;
-    Ok(value.trim().trim_matches('"').to_owned())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    ensure!(from != to, "a folder cannot be copied to itself");
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }
 
 fn name(pod: &Value) -> String {

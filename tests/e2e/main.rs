@@ -1,11 +1,12 @@
-//! The operator as its users have it: the image, in pods of a real node, installed by Helm, and a pod that reads the
-//! token from its mounted file each second. `make e2e` runs this test.
+//! The operator as its users have it: image and chart from a registry, in pods of a real node, installed by Helm, and a
+//! pod that reads the token from its mounted file each second. `make e2e` runs this test.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
 mod installation;
 mod permissions;
 mod reader;
+mod release;
 mod team;
 
 use std::{
@@ -40,13 +41,14 @@ async fn pod_always_reads_a_valid_token_through_upgrade_failover_and_uninstall()
     let testbed = Testbed::current()?;
     let archive = std::env::var_os("E2E_IMAGE").map(PathBuf::from).context("E2E_IMAGE names the image's archive")?;
     let mut installation = Installation::prepare(&testbed, &archive).await?;
-    step(start, "image imported");
+    step(start, "image and chart released to a registry");
 
     installation.install().await?;
     let pods = installation.pods_ready().await?;
     assert_eq!(pods.len(), 2, "two replicas by default");
     installation.only_one_leads().await?;
-    step(start, "chart installed: two pods Ready, one leads");
+    installation.image_was_pulled().await?;
+    step(start, "chart installed, image pulled by its digest: two pods Ready, one leads");
 
     let team = Team::new(&testbed).await?;
     let early = team.start_reader("early", "late").await?;
@@ -68,7 +70,7 @@ async fn pod_always_reads_a_valid_token_through_upgrade_failover_and_uninstall()
     installation.pods_ready().await?;
     installation.only_one_leads().await?;
     team.issued(&ISSUED).await?;
-    step(start, "chart and image upgraded, no token requested");
+    step(start, "upgraded to another release, no token requested");
 
     let leader = installation.only_one_leads().await?;
     let deleted = Instant::now();

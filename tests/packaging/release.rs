@@ -101,6 +101,55 @@ fn release_refuses_a_version_that_is_not_everywhere() {
     }
 }
 
+/// A release whose builds leave these digests, as `scripts/release-test` compares them: whether it goes on, and the folders
+/// with which it built.
+fn two_builds(name: &str, digests: [&str; 2], rebuild: &str) -> (bool, String) {
+    const SCRIPT: &str = r#"
+set -euo pipefail
+out=$1/out scratch=$1
+fail() { echo "$1" >&2; exit 1; }
+build() {
+  echo "$1" >> "$scratch/folders"
+  rm -rf "$out"
+  mkdir -p "$out/image"
+  local digest=$FIRST
+  [[ ! -e $scratch/built ]] || digest=$SECOND
+  touch "$scratch/built"
+  echo "${digest%/*}" > "$out/SHA256SUMS"
+  [[ -z ${digest#*/} ]] || echo "${digest#*/}" > "$out/image/index.json"
+}
+. "$PROJECT/scripts/release.d/twice"
+build_twice
+"#;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("two-builds-{name}"));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("created");
+    let mut command = Command::new("bash");
+    // what it removes is in this folder
+    command.current_dir(&folder).args(["-c", SCRIPT, "bash"]).arg(&folder);
+    command.env("FIRST", digests[0]).env("SECOND", digests[1]).env("REBUILD", rebuild).env("PROJECT", project());
+    let output = command.output().expect("bash");
+    let folders = std::fs::read_to_string(folder.join("folders")).unwrap_or_default();
+    (output.status.success(), folders.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// Of files and image, separated by a slash.
+#[test]
+fn release_test_fails_where_two_builds_of_a_commit_differ() {
+    let built = "target target".to_owned();
+    assert_eq!(two_builds("equal", ["aa/bb", "aa/bb"], ""), (true, built.clone()));
+    assert_eq!(two_builds("compiled", ["aa/bb", "aa/bb"], "1"), (true, "target target/again".to_owned()));
+    assert_eq!(two_builds("files", ["aa/bb", "cc/bb"], ""), (false, built.clone()));
+    assert_eq!(two_builds("image", ["aa/bb", "aa/cc"], ""), (false, built));
+    assert_eq!(two_builds("none", ["aa/", "aa/"], ""), (false, "target".to_owned()), "an image without a digest");
+
+    let script = read(project().join("scripts/release-test"));
+    let order = [". scripts/release.d/twice", "\nbuild_twice\n", "scripts/release \"$version\" publish"];
+    let order = order.map(|part| script.find(part).unwrap_or_else(|| panic!("scripts/release-test has no {part:?}")));
+    assert!(order.is_sorted(), "{order:?}");
+    assert!(script.contains("sbom krew provenance checksums"), "not everything is built twice");
+}
+
 /// `scripts/last-release` builds it from its commit.
 #[test]
 fn upgrade_starts_from_a_release_that_is_not_newer() {
@@ -141,8 +190,12 @@ fn chart_of_a_release_names_its_image_by_digest() {
     let arguments = ["charts/release-chart.mjs", &path, &repository, "9.8.7", &digest, "amd64 arm64"];
     let output = node(&arguments);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let output = node(&["charts/values-table.mjs", "--chart", &path]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    for script in ["charts/values-table.mjs", "charts/values-schema.mjs"] {
+        let output = node(&[script, "--chart", &path, "--check"]);
+        assert!(text(&output.stderr).contains("is stale"), "{script} does not notice another default");
+        let output = node(&[script, "--chart", &path]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
 
     let values = yaml(&read(folder.join("values.yaml")));
     assert_eq!(values["image"]["repository"], repository.as_str());
@@ -152,6 +205,8 @@ fn chart_of_a_release_names_its_image_by_digest() {
     assert_eq!(images[0]["image"], format!("{repository}:9.8.7@{digest}").as_str());
     assert_eq!(images[0]["platforms"], serde_json::json!(["linux/amd64", "linux/arm64"]));
     assert!(read(folder.join("README.md")).contains(&digest), "the table of values is not that of the release");
+    let schema: serde_json::Value = serde_json::from_str(&read(folder.join("values.schema.json"))).expect("JSON");
+    assert_eq!(schema["properties"]["image"]["properties"]["digest"]["default"], digest.as_str());
     assert!(!read(folder.join("values.yaml")).contains("No registry serves an image yet"));
 
     // a second time there is nothing to replace: that is an error, not a chart with a wrong image

@@ -62,6 +62,9 @@ const CONTAINERD: [(&str, &str, &str); 3] = [
     ("github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "containerd-shim-runc-v2", "5 seconds"),
     ("github.com/containerd/containerd/v2/cmd/ctr", "ctr", "10 seconds"),
 ];
+/// The same for the Go module `tools/registry`: the registry that the node pulls from.
+const REGISTRY: [(&str, &str, &str); 1] =
+    [("github.com/distribution/distribution/v3/cmd/registry", "registry", "1 minute")];
 /// Leaves out storage that no node here has, and whose code needs C libraries.
 const CONTAINERD_TAGS: &str = "no_btrfs,no_zfs,no_devmapper";
 
@@ -199,6 +202,8 @@ pub struct NodeTools {
     pub node: PathBuf,
     /// Folder with containerd, its shim and ctr.
     pub containerd: PathBuf,
+    /// The registry.
+    pub registry: PathBuf,
 }
 
 impl NodeTools {
@@ -216,11 +221,12 @@ impl NodeTools {
         let modules = [
             Module { folder: here.join("tools/node"), programs: &NODE, tags: "" },
             Module { folder: here.join("tools/containerd"), programs: &CONTAINERD, tags: CONTAINERD_TAGS },
+            Module { folder: here.join("tools/registry"), programs: &REGISTRY, tags: "" },
         ];
         announce(&modules, &cache)?;
         build(&modules, &cache).await?;
-        let [node, containerd] = modules;
-        Ok(Self { node: node.built(&cache)?, containerd: containerd.built(&cache)? })
+        let [node, containerd, registry] = modules.map(|module| module.built(&cache));
+        Ok(Self { node: node?, containerd: containerd?, registry: registry?.join(REGISTRY[0].1) })
     }
 }
 
@@ -456,6 +462,19 @@ mod tests {
         let error = kubernetes_module(&tools(), "1.2").map_err(|error| error.to_string());
         let message = error.expect_err("there is no such version");
         assert!(message.contains("1.2") && message.contains("1.30"), "{message}");
+    }
+
+    #[test]
+    fn demo_names_in_its_first_lines_what_it_builds() {
+        let script = include_str!("../../../scripts/first-build");
+        let lines = script.lines().map(|line| line.trim_end_matches('\''));
+        let named: Vec<&str> = lines.filter(|line| line.starts_with(NEWEST) || line.starts_with("helm ")).collect();
+        let modules: [(&str, &[(&str, &str, &str)]); 4] =
+            [(NEWEST, &KUBECTL), ("helm", &HELM), (NEWEST, &ETCD), (NEWEST, &KUBERNETES)];
+        let programs = modules.iter().flat_map(|(module, programs)| programs.iter().map(move |one| (module, one)));
+        let built: Vec<String> =
+            programs.map(|(module, (_, program, about))| format!("{module} {program} {about}")).collect();
+        assert_eq!(named, built);
     }
 
     #[test]

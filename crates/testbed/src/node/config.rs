@@ -6,6 +6,9 @@ use serde_json::json;
 
 use super::{ADDRESS, BRIDGE, PODS, machine::PLUGINS, runtime::BUSYBOX};
 
+/// The folder, in that of the node, in which containerd finds how to reach a registry.
+pub const REGISTRIES: &str = "registries";
+
 /// The configuration of containerd.
 pub fn containerd(directory: &Path, socket: &Path) -> String {
     let directory = directory.display();
@@ -26,6 +29,9 @@ path = '{directory}/opt'
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = '{BUSYBOX}'
 
+[plugins.'io.containerd.cri.v1.images'.registry]
+config_path = '{directory}/{REGISTRIES}'
+
 [plugins.'io.containerd.cri.v1.runtime']
 restrict_oom_score_adj = true
 
@@ -40,6 +46,17 @@ runtime_type = 'io.containerd.runc.v2'
 SystemdCgroup = false
 "
     )
+}
+
+/// The configuration of the registry. It logs each request, by default to the standard output.
+pub fn registry(directory: &Path, address: &str) -> String {
+    json!({
+        "version": "0.1",
+        "log": {"formatter": "text"},
+        "storage": {"filesystem": {"rootdirectory": directory}},
+        "http": {"addr": address},
+    })
+    .to_string()
 }
 
 /// The network of the pods: an existing bridge.

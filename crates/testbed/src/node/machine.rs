@@ -24,9 +24,10 @@ pub(super) const PLUGINS: &str = "/usr/lib/cni";
 pub(super) const BUSYBOX_PROGRAM: &str = "/bin/busybox";
 
 /// Programs and files that a node needs, and the Debian packages that contain them.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 10] = [
     ("runc", "runc"),
     ("buildah", "buildah"),
+    ("skopeo", "skopeo"),
     ("iptables", "iptables"),
     ("conntrack", "conntrack"),
     ("ip", "iproute2"),
@@ -39,6 +40,10 @@ const NEEDED: [(&str, &str); 9] = [
 /// The control group of the node. The variable is set only inside the namespaces of this program.
 const CGROUP: &str = "TESTBED_CGROUP";
 const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// What names a proxy. None can be reached from the namespaces, and servers there are called by an address that the
+/// environment knows no exception for.
+const PROXIES: [&str; 6] = ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "https_proxy", "http_proxy"];
 
 /// Folders that the kubelet, containerd or a network plugin uses despite their configuration.
 const OWN_FOLDERS: [&str; 5] = ["/run", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods"];
@@ -121,6 +126,9 @@ pub async fn in_namespaces(arguments: &[String]) -> Result<ExitCode> {
     command.args(["--net", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"]);
     command.arg(std::env::current_exe()?).args(arguments);
     command.env(CGROUP, &machine.cgroup).env("TMPDIR", machine.directory.path());
+    for proxy in PROXIES {
+        command.env_remove(proxy);
+    }
     let child = Command::from(command)
         .stdin(Stdio::null())
         .process_group(0)
@@ -165,7 +173,7 @@ impl Machine {
     fn keep_logs(&mut self) {
         self.directory.disable_cleanup(true);
         for testbed in std::fs::read_dir(self.directory.path()).into_iter().flatten().flatten() {
-            for large in ["etcd", "node/containerd", "node/kubelet", "node/busybox"] {
+            for large in ["etcd", "node/containerd", "node/kubelet", "node/busybox", "node/registry"] {
                 let _ = std::fs::remove_dir_all(testbed.path().join(large));
             }
         }

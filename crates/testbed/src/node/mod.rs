@@ -6,6 +6,7 @@
 mod config;
 pub mod machine;
 mod names;
+pub mod registry;
 pub mod runtime;
 
 use std::{
@@ -143,6 +144,7 @@ async fn containerd(tools: &NodeTools, directory: &Path) -> Result<(Process, Run
     let runtime = Runtime {
         socket: directory.join("containerd.sock"),
         ctr: tools.containerd.join("ctr"),
+        registry: tools.registry.clone(),
         directory: directory.to_path_buf(),
     };
     let file = directory.join("containerd.toml");

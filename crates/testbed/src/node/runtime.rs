@@ -1,4 +1,5 @@
-//! Images for the pods of the node: built locally, because no registry is used.
+//! The images on the node: that of pods with a shell is built locally and imported. Others come from a
+//! [`registry`](super::registry).
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,8 @@ pub struct Runtime {
     pub socket: PathBuf,
     /// Its command line.
     pub ctr: PathBuf,
+    /// The program of the registry that it can pull from.
+    pub registry: PathBuf,
     /// Folder with the logs and the state of the node.
     pub directory: PathBuf,
 }
@@ -38,19 +41,9 @@ impl Runtime {
     ///
     /// # Errors
     /// Fails if containerd rejects it.
-    pub async fn import(&self, archive: &Path) -> Result<()> {
+    async fn import(&self, archive: &Path) -> Result<()> {
         let archive = archive.to_str().context("the archive's path is no text")?;
         self.ctr(&["images", "import", archive]).await.map(drop)
-    }
-
-    /// Gives an image one more name.
-    ///
-    /// # Errors
-    /// Fails if there is no such image.
-    pub async fn tag(&self, image: &str, name: &str) -> Result<()> {
-        self.ctr(&["images", "tag", "--force", image, name]).await?;
-        // this label makes the kubelet ask no registry
-        self.ctr(&["images", "label", name, "io.cri-containerd.image=managed"]).await.map(drop)
     }
 
     /// Builds [`BUSYBOX`] and imports it.

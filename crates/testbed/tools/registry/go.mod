@@ -1,5 +1,4 @@
-// The registry against which a release is tested, pinned with everything it is built from.
-module registry
+module testbed/registry
 
 go 1.26.0
 
