@@ -282,6 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn flags_of_the_connection_are_documented() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/kubectl-itcred.md");
+        let page = std::fs::read_to_string(page).expect("the page");
+        let cli = Cli::command();
+        let flags: Vec<&str> = cli.get_arguments().filter_map(clap::Arg::get_long).collect();
+        assert!(flags.contains(&"as-user-extra"), "{flags:?}");
+        for flag in flags.into_iter().filter(|flag| !["help", "version"].contains(flag)) {
+            assert!(page.contains(&format!("`--{flag}`")), "the page does not name --{flag}");
+        }
+    }
+
+    #[test]
     fn times_to_wait_are_more_than_0() {
         let parse = |text: &str| {
             let cli = Cli::try_parse_from(["kubectl-itcred", "renew", "a", "--timeout", text]).ok()?;

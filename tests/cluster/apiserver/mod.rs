@@ -20,6 +20,7 @@ mod ownership;
 mod permissions;
 mod plugin;
 mod plugin_completion;
+mod plugin_flags;
 mod plugin_lint;
 mod plugin_objects;
 mod plugin_rotation;
