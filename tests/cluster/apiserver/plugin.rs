@@ -1,20 +1,16 @@
 //! `kubectl itcred` against a real API server and a real authorization server.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use testbed::objects;
 use tokio::process::{Child, Command};
 
-use crate::fixture::{Fixture, NAME, PATIENCE, PROGRAM};
-
-/// The limit of one command, which includes the start of a process on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(120);
+use crate::{
+    fixture::{Fixture, NAME, PATIENCE},
+    plugin_program::{COMMANDS, LIMIT, plugin},
+};
 
 /// What a command printed, and how it ended.
 #[derive(Debug)]
@@ -28,13 +24,6 @@ impl Ran {
     pub fn json(&self) -> Result<Value> {
         serde_json::from_str(&self.out).with_context(|| format!("{self:?}"))
     }
-}
-
-/// The plugin, next to the operator.
-pub fn plugin() -> Result<PathBuf> {
-    let plugin = Path::new(PROGRAM).with_file_name("kubectl-itcred");
-    ensure!(plugin.exists(), "{} does not exist: cargo build --workspace", plugin.display());
-    Ok(plugin)
 }
 
 pub fn command(fixture: &Fixture, arguments: &[&str]) -> Result<Command> {
@@ -278,17 +267,7 @@ async fn plugin_ends_wrong_use_and_missing_permissions_with_one_line() -> Result
         assert!(ran.code == 2 && ran.out.is_empty() && ran.err.contains(text), "{arguments:?}: {ran:?}");
     }
     let requests = fixture.token_requests().await?.len();
-    for arguments in [
-        &["status"][..],
-        &["timeline", NAME],
-        &["renew", NAME],
-        &["suspend", NAME],
-        &["resume", "--all"],
-        &["token", NAME, "--raw"],
-        &["check", NAME],
-        &["lint"],
-        &["rotate", NAME],
-    ] {
+    for arguments in COMMANDS {
         let ran = run(&fixture, &[arguments, &["--as", "stranger"]].concat()).await?;
         assert!(ran.code == 2 && ran.out.is_empty() && ran.err.contains("stranger"), "{arguments:?}: {ran:?}");
         assert_eq!(ran.err.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{ran:?}");

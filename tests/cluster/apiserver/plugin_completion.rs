@@ -5,8 +5,11 @@ use std::{path::Path, process::Stdio};
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
-use super::plugin::{LIMIT, finished, plugin, run};
-use crate::fixture::{Fixture, NAME};
+use super::plugin::{finished, run};
+use crate::{
+    fixture::{Fixture, NAME},
+    plugin_program::{LIMIT, plugin},
+};
 
 #[tokio::test]
 async fn kubectl_finds_the_plugin_and_completes_names() -> Result<()> {

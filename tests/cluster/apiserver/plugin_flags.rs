@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 use testbed::Testbed;
 use tokio::process::Command;
 
-use super::plugin::{Ran, finished, plugin};
+use super::plugin::{Ran, finished};
+use crate::plugin_program::plugin;
 
 /// Flags of kubectl that the plugin refuses, with the reason.
 const REFUSED: [(&str, &str); 9] = [

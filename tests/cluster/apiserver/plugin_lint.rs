@@ -6,8 +6,11 @@ use anyhow::Result;
 use serde_json::json;
 use tokio::process::Command;
 
-use super::plugin::{command, finished, plugin, run};
-use crate::fixture::{Fixture, NAME};
+use super::plugin::{command, finished, run};
+use crate::{
+    fixture::{Fixture, NAME},
+    plugin_program::plugin,
+};
 
 #[tokio::test]
 async fn plugin_lint_finds_stale_readers_in_the_cluster_and_in_files() -> Result<()> {

@@ -6,8 +6,11 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-use super::plugin::{LIMIT, Ran, command, finished};
-use crate::fixture::{Fixture, NAME, PATIENCE};
+use super::plugin::{Ran, command, finished};
+use crate::{
+    fixture::{Fixture, NAME, PATIENCE},
+    plugin_program::LIMIT,
+};
 
 #[tokio::test]
 async fn plugin_rotates_a_client_secret_and_no_token_is_lost() -> Result<()> {

@@ -10,8 +10,10 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
-use super::plugin::{LIMIT, plugin};
-use crate::fixture::{Fixture, NAME};
+use crate::{
+    fixture::{Fixture, NAME},
+    plugin_program::{LIMIT, plugin},
+};
 
 /// The new client secret.
 const SECRET: &str = "pasted-into-a-terminal";
