@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
+mod examples;
 mod images;
 mod markdown;
 mod promises;
