@@ -78,7 +78,8 @@ fn release_ends_if_the_plugin_has_15_megabytes() {
     for (size, is_small) in [(LIMIT - 1, true), (LIMIT, false)] {
         // without content, which takes no space
         plugin.set_len(size).expect("resized");
-        let output = release(&[&version, "sizes"], &[("RELEASE_FOLDER", &folder), ("RELEASE_ARCHS", "amd64")]);
+        let output =
+            release(&[version.as_str(), "sizes"], &[("RELEASE_FOLDER", folder.as_str()), ("RELEASE_ARCHS", "amd64")]);
         let said = text(&output.stderr);
         assert_eq!(output.status.success(), is_small, "{size}: {said}");
         assert_eq!(said.contains(&format!("{size} bytes")), !is_small, "{said}");
