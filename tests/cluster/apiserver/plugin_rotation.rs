@@ -40,6 +40,17 @@ async fn plugin_rotates_a_client_secret_and_no_token_is_lost() -> Result<()> {
             assert!(!text.contains("right secret"), "{ran:?}");
         }
     }
+    // for a program: the same secret again
+    let mut again = command(&fixture, &["rotate", NAME, "-o", "json"])?.stdin(Stdio::piped()).spawn()?;
+    let mut input = again.stdin.take().context("standard input")?;
+    input.write_all(b"the right secret").await?;
+    drop(input);
+    let again = finished(again).await?;
+    let object = again.json()?;
+    assert_eq!((again.code, &object["kind"]), (0, &json!("Rotation")), "{again:?}");
+    assert_eq!(object["items"].as_array().map(Vec::len), Some(2), "{object}");
+    assert!(object["items"][0]["expiresAt"].is_string(), "{object}");
+    assert!(!again.out.contains("right secret") && !again.err.contains("right secret"), "{again:?}");
     // what cannot be a secret is not written
     let spaces = rotate(&mut fixture, " with spaces ", false).await?;
     assert!(spaces.code == 2 && spaces.err.contains("nothing was written"), "{spaces:?}");
