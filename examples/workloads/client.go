@@ -8,33 +8,26 @@ import (
 	"io"
 	"log"
 	"net/http"
-	"net/url"
 	"os"
 	"time"
 )
 
-// bearer adds the token of a file to each request.
-type bearer struct{ file, host string }
+// without redirects, which would take the token to another server
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-func (b bearer) RoundTrip(request *http.Request) (*http.Response, error) {
-	token, err := os.ReadFile(b.file)
+var client = &http.Client{Timeout: 30 * time.Second, CheckRedirect: stay}
+
+func call(address, file string) error {
+	token, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	request = request.Clone(request.Context())
-	// not to the server that a redirect leads to
-	if request.URL.Scheme == "https" && request.URL.Host == b.host {
-		request.Header.Set("Authorization", "Bearer "+string(token))
-	}
-	return http.DefaultTransport.RoundTrip(request)
-}
-
-func call(client *http.Client, address string) error {
 	request, err := http.NewRequest(http.MethodGet, address, nil)
 	if err != nil {
 		return err
 	}
 	request.Header.Set("Accept", "application/vnd.bentley.itwin-platform.v1+json")
+	request.Header.Set("Authorization", "Bearer "+string(token))
 	response, err := client.Do(request)
 	if err != nil {
 		return err
@@ -48,20 +41,13 @@ func call(client *http.Client, address string) error {
 }
 
 func main() {
-	address, err := url.Parse(cmp.Or(os.Getenv("ITWIN_URL"), "https://api.bentley.com/itwins/"))
-	if err != nil {
-		log.Fatal(err)
-	}
-	interval, err := time.ParseDuration(cmp.Or(os.Getenv("INTERVAL_SECONDS"), "60") + "s")
-	if err != nil {
-		log.Fatal(err)
-	}
+	address := cmp.Or(os.Getenv("ITWIN_URL"), "https://api.bentley.com/itwins/")
 	file := cmp.Or(os.Getenv("ITWIN_ACCESS_TOKEN_FILE"), "/var/run/secrets/itwin/access_token")
-	client := &http.Client{Timeout: 30 * time.Second, Transport: bearer{file, address.Host}}
-	for {
-		if err := call(client, address.String()); err != nil {
-			log.Print("The call failed: ", err)
+	interval, err := time.ParseDuration(cmp.Or(os.Getenv("INTERVAL_SECONDS"), "60") + "s")
+	for ; err == nil; time.Sleep(interval) {
+		if failure := call(address, file); failure != nil {
+			log.Print("The call failed: ", failure)
 		}
-		time.Sleep(interval)
 	}
+	log.Fatal(err)
 }

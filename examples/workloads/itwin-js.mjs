@@ -25,34 +25,25 @@ export class TokenFile {
 
 const tokens = new TokenFile(process.env.ITWIN_ACCESS_TOKEN_FILE);
 
-/**
- * What the client of the iModels API calls for each request.
- * @type {AuthorizationCallback}
- */
+/** @type {AuthorizationCallback} The client of the iModels API calls it for each request. */
 const authorization = async () => {
   const [scheme, token] = (await tokens.getAccessToken()).split(" ");
   return { scheme, token };
 };
 
-const client = new IModelsClient({
-  api: { baseUrl: process.env.ITWIN_URL ?? "https://api.bentley.com/imodels" },
-  // with a storage for each cloud, the client transfers files too
-  cloudStorage: new StrategyClientStorage([]),
-});
-const iTwinId = process.env.ITWIN_ID;
-if (!iTwinId) {
-  console.error("Set ITWIN_ID to the iTwin whose iModels to list.");
-  process.exit(2);
-}
-const urlParams = { iTwinId };
-
-async function list() {
-  for await (const { id, displayName } of client.iModels.getMinimalList({ authorization, urlParams })) {
-    console.log(id, displayName);
-  }
-}
+const baseUrl = process.env.ITWIN_URL ?? "https://api.bentley.com/imodels";
+// with a storage for each cloud, the client transfers files too
+const client = new IModelsClient({ api: { baseUrl }, cloudStorage: new StrategyClientStorage([]) });
+if (!process.env.ITWIN_ID) throw new Error("Set ITWIN_ID to the iTwin whose iModels to list.");
+const urlParams = { iTwinId: process.env.ITWIN_ID };
 
 for (;;) {
-  await list().catch((error) => console.error(`The call failed: ${error.message}`));
+  try {
+    for await (const { id, displayName } of client.iModels.getMinimalList({ authorization, urlParams })) {
+      console.log(id, displayName);
+    }
+  } catch (error) {
+    console.error(`The call failed: ${error instanceof Error ? error.message : error}`);
+  }
   await sleep(Number(process.env.INTERVAL_SECONDS ?? 60) * 1000);
 }

@@ -10,4 +10,5 @@ mod converge;
 mod faults;
 mod fixture;
 mod keycloak;
+mod plugin_program;
 mod world;

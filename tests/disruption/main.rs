@@ -12,10 +12,13 @@ mod crds;
 #[allow(dead_code, unused_imports, reason = "the other programs use the rest")]
 mod fixture;
 mod large;
+mod lint;
 mod many;
 mod memory;
 mod outage;
 mod plugin;
+#[path = "../cluster/plugin_program.rs"]
+mod plugin_program;
 mod restore;
 #[path = "../cluster/world.rs"]
 #[allow(dead_code, reason = "the other programs use the rest")]

@@ -1,34 +1,16 @@
 //! `kubectl itcred` where the CRDs are not installed.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use testbed::namespace::Namespace;
 use tokio::process::Command;
 
-use crate::fixture::{NAME, PROGRAM};
-
-/// The limit of one command, which includes the start of a process on a busy machine.
-const LIMIT: Duration = Duration::from_secs(120);
-/// The commands that call the API server.
-const COMMANDS: [&[&str]; 10] = [
-    &["status"],
-    &["status", "--all-namespaces"],
-    &["timeline", NAME],
-    &["renew", NAME],
-    &["suspend", NAME],
-    &["resume", "--all"],
-    &["token", NAME, "--raw"],
-    &["check", NAME],
-    &["lint"],
-    &["rotate", NAME],
-];
+use crate::plugin_program::{COMMANDS, LIMIT, plugin};
 
 /// The last line on standard error of a command that must print nothing else and end with exit code 2.
 async fn said(namespace: &Namespace, arguments: &[&str]) -> Result<String> {
-    let plugin = Path::new(PROGRAM).with_file_name("kubectl-itcred");
-    ensure!(plugin.exists(), "{} does not exist: cargo build --workspace", plugin.display());
-    let mut command = Command::new(plugin);
+    let mut command = Command::new(plugin()?);
     command.args(arguments).args(["--request-timeout", "60s", "--namespace", &namespace.name]);
     command.env("KUBECONFIG", &namespace.testbed.kubeconfig).stdin(Stdio::null()).kill_on_drop(true);
     let ended = tokio::time::timeout(LIMIT, command.output()).await;

@@ -5,6 +5,7 @@
 
 mod chart_values;
 mod commands;
+mod examples;
 mod images;
 mod markdown;
 mod metrics;

@@ -68,6 +68,28 @@ fn release_builds_before_it_pushes_and_verifies_what_it_signed() {
 }
 
 #[test]
+fn release_ends_if_the_plugin_has_15_megabytes() {
+    const LIMIT: u64 = 15_000_000;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("release-sizes");
+    let programs = folder.join("bin/amd64");
+    std::fs::create_dir_all(&programs).expect("created");
+    let plugin = std::fs::File::create(programs.join("kubectl-itcred")).expect("created");
+    let (version, folder) = (version(), folder.display().to_string());
+    for (size, is_small) in [(LIMIT - 1, true), (LIMIT, false)] {
+        // without content, which takes no space
+        plugin.set_len(size).expect("resized");
+        let output =
+            release(&[version.as_str(), "sizes"], &[("RELEASE_FOLDER", folder.as_str()), ("RELEASE_ARCHS", "amd64")]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.success(), is_small, "{size}: {said}");
+        assert_eq!(said.contains(&format!("{size} bytes")), !is_small, "{said}");
+    }
+    // before anything is made of it, also in the test of a release
+    assert!(read(project().join("scripts/release")).contains("(check binaries sizes archives "));
+    assert!(read(project().join("scripts/release-test")).contains(" binaries sizes archives "));
+}
+
+#[test]
 fn image_is_signed_by_its_digest_and_never_by_a_tag() {
     let commands = commands(&["sign"], &[("RELEASE_REGISTRY", REGISTRY), ("RELEASE_SIGNING", "keyless")]);
     let signed = commands.iter().filter(|command| command.starts_with("cosign ") && command.contains(REGISTRY));

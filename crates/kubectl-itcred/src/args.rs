@@ -97,6 +97,8 @@ pub enum Command {
         /// How long to wait for the operator.
         #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = span)]
         timeout: Duration,
+        #[command(flatten)]
+        shown: Shown,
     },
     /// Stop the renewal of tokens; the Secrets stay as they are.
     #[command(after_help = "Example:\n  kubectl itcred suspend render-agent")]
@@ -104,6 +106,8 @@ pub enum Command {
     Suspend {
         #[command(flatten)]
         targets: Targets,
+        #[command(flatten)]
+        shown: Shown,
     },
     /// Go on with the renewal of tokens.
     #[command(after_help = "Example:\n  kubectl itcred resume --all")]
@@ -111,6 +115,8 @@ pub enum Command {
     Resume {
         #[command(flatten)]
         targets: Targets,
+        #[command(flatten)]
+        shown: Shown,
     },
     /// Show the claims of a token; with --raw, print the token alone.
     #[command(after_help = "Example:\n  kubectl itcred token render-agent\n\nExit code 1 if the token has expired.")]
@@ -171,6 +177,8 @@ pub enum Command {
         /// How long to wait for the operator after each step.
         #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = span)]
         timeout: Duration,
+        #[command(flatten)]
+        shown: Shown,
     },
     /// Print a script that completes commands, flags and names.
     #[command(after_help = "Example:\n  source <(kubectl itcred completion bash)\n\
@@ -270,6 +278,18 @@ mod tests {
         assert!(named.len() > 10, "{named:?}");
         for flag in named {
             assert!(flags.contains(flag), "there is no flag --{flag}");
+        }
+    }
+
+    #[test]
+    fn flags_of_the_connection_are_documented() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/kubectl-itcred.md");
+        let page = std::fs::read_to_string(page).expect("the page");
+        let cli = Cli::command();
+        let flags: Vec<&str> = cli.get_arguments().filter_map(clap::Arg::get_long).collect();
+        assert!(flags.contains(&"as-user-extra"), "{flags:?}");
+        for flag in flags.into_iter().filter(|flag| !["help", "version"].contains(flag)) {
+            assert!(page.contains(&format!("`--{flag}`")), "the page does not name --{flag}");
         }
     }
 

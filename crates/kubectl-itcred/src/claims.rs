@@ -3,15 +3,45 @@
 use chrono::{DateTime, Utc};
 use itwin_api::time;
 use itwin_oauth::jwt::Parts;
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::{
+    output::Structured,
     span::relative,
     table::{Cell, Table},
 };
 
 /// Claims that are times (RFC 7519 section 4.1, OpenID Connect Core section 2).
 const TIMES: [&str; 4] = ["exp", "nbf", "iat", "auth_time"];
+
+/// What `token` shows: everything but the signature.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claims<'a> {
+    /// The Secret with the token, `namespace/name`.
+    secret: &'a str,
+    expires_at: Option<DateTime<Utc>>,
+    expired: bool,
+    /// Always false: the signature is not checked here.
+    verified: bool,
+    /// `None` for a token that is no JWT, as are the claims.
+    header: Option<&'a Map<String, Value>>,
+    claims: Option<&'a Map<String, Value>>,
+}
+
+impl<'a> Claims<'a> {
+    /// The claims of a token, which are `None` where it is no JWT.
+    #[must_use]
+    pub fn new(secret: &'a str, expires_at: Option<DateTime<Utc>>, expired: bool, parts: Option<&'a Parts>) -> Self {
+        let (header, claims) = (parts.map(|parts| &parts.header), parts.map(|parts| &parts.claims));
+        Self { secret, expires_at, expired, verified: false, header, claims }
+    }
+}
+
+impl Structured for Claims<'_> {
+    const KIND: &'static str = "Token";
+}
 
 /// The claims as a table: those of the header first.
 #[must_use]

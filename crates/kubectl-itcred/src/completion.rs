@@ -116,7 +116,9 @@ fn values(argument: &clap::Arg) -> Candidates {
     match argument.get_long() {
         Some("namespace" | "operator-namespace") => Candidates::Names(Wanted::Namespaces),
         Some("context") => Candidates::Names(Wanted::Contexts),
-        Some("kubeconfig" | "filename" | "certificate-authority") => Candidates::Files,
+        Some("kubeconfig" | "filename" | "certificate-authority" | "client-certificate" | "client-key") => {
+            Candidates::Files
+        }
         _ => Candidates::Known(Vec::new()),
     }
 }

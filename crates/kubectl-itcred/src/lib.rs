@@ -15,6 +15,8 @@ mod fake;
 pub mod lint;
 pub mod output;
 pub mod owner;
+#[cfg(test)]
+mod pinned;
 pub mod plain;
 pub mod problem;
 pub mod renewal;

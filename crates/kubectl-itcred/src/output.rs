@@ -31,6 +31,12 @@ impl Form {
     pub fn width(self) -> Option<usize> {
         (self != Self::Wide).then_some(table::WIDTH)
     }
+
+    /// Whether programs read it: then an object is all that standard output holds.
+    #[must_use]
+    pub fn is_structured(self) -> bool {
+        matches!(self, Self::Json | Self::Yaml)
+    }
 }
 
 /// Whether standard output takes colors: it is a terminal, and the user did not decline them (<https://no-color.org>).
@@ -53,20 +59,52 @@ pub fn progress(text: &str) {
     let _ = writeln!(err, "{}", crate::plain::plain(text));
 }
 
-/// The text of an object as JSON or YAML: `kind`, and the fields of `content`.
-///
-/// # Errors
-/// Never for the types of this crate.
-pub fn structured(form: Form, kind: &str, content: &impl Serialize) -> Result<String, Problem> {
-    let failed = |error: &dyn std::fmt::Display| Problem::new(format!("no output can be made: {error}"));
-    let content = serde_json::to_value(content).map_err(|error| failed(&error))?;
-    let mut object = json!({"apiVersion": VERSION, "kind": kind});
-    if let (Some(object), Value::Object(fields)) = (object.as_object_mut(), plain_value(content)) {
-        object.extend(fields);
+/// Prints a line of a result as soon as it is known. Where an object follows, the line is about the progress.
+pub fn line(form: Form, text: &str) {
+    if form.is_structured() {
+        progress(text);
+    } else {
+        print(&format!("{text}\n"));
     }
+}
+
+/// What `-o json` and `-o yaml` print for a command. Its fields are those of docs/kubectl-itcred.md.
+pub trait Structured: Serialize {
+    /// Its `kind`.
+    const KIND: &'static str;
+
+    /// The object: `apiVersion`, `kind` and the fields.
+    ///
+    /// # Errors
+    /// Never for the types of this crate.
+    fn object(&self) -> Result<Value, Problem> {
+        let content = serde_json::to_value(self).map_err(|error| unmade(&error))?;
+        let mut object = json!({"apiVersion": VERSION, "kind": Self::KIND});
+        if let (Some(object), Value::Object(fields)) = (object.as_object_mut(), plain_value(content)) {
+            object.extend(fields);
+        }
+        Ok(object)
+    }
+
+    /// Prints the object.
+    ///
+    /// # Errors
+    /// As [`Self::object`].
+    fn print(&self, form: Form) -> Result<(), Problem> {
+        print(&text(form, &self.object()?)?);
+        Ok(())
+    }
+}
+
+fn unmade(error: &dyn std::fmt::Display) -> Problem {
+    Problem::new(format!("no output can be made: {error}"))
+}
+
+/// An object as JSON or YAML.
+fn text(form: Form, object: &Value) -> Result<String, Problem> {
     match form {
-        Form::Yaml => serde_saphyr::to_string(&object).map_err(|error| failed(&error)),
-        _ => serde_json::to_string_pretty(&object).map(|text| text + "\n").map_err(|error| failed(&error)),
+        Form::Yaml => serde_saphyr::to_string(object).map_err(|error| unmade(&error)),
+        _ => serde_json::to_string_pretty(object).map(|text| text + "\n").map_err(|error| unmade(&error)),
     }
 }
 
@@ -76,13 +114,17 @@ mod tests {
 
     #[test]
     fn json_and_yaml_have_a_version_and_a_kind() {
-        let content = json!({"items": [{"name": "a\u{1b}"}]});
-        let text = structured(Form::Json, "StatusList", &content).expect("JSON");
-        let read: Value = serde_json::from_str(&text).expect("JSON");
-        assert_eq!(read["apiVersion"], VERSION);
-        assert_eq!(read["items"][0]["name"], "a?");
-        let yaml: Value =
-            serde_saphyr::from_str(&structured(Form::Yaml, "StatusList", &content).expect("YAML")).expect("YAML");
-        assert_eq!(read, yaml);
+        #[derive(Serialize)]
+        struct List {
+            items: Vec<&'static str>,
+        }
+        impl Structured for List {
+            const KIND: &'static str = "List";
+        }
+        let object = List { items: vec!["a\u{1b}"] }.object().expect("an object");
+        assert_eq!(object, json!({"apiVersion": VERSION, "kind": "List", "items": ["a?"]}));
+        let read: Value = serde_json::from_str(&text(Form::Json, &object).expect("JSON")).expect("JSON");
+        let yaml: Value = serde_saphyr::from_str(&text(Form::Yaml, &object).expect("YAML")).expect("YAML");
+        assert_eq!((&read, &yaml), (&object, &object));
     }
 }

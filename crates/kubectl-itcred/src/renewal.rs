@@ -7,7 +7,98 @@ use itwin_api::{
     secret_keys::RENEW,
     time,
 };
+use itwin_core::object::ObjectKey;
+use serde::Serialize;
 use serde_json::{Value, json};
+
+use crate::output::Structured;
+
+/// What `renew` shows.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RenewalList {
+    /// The credentials that were chosen, by namespace and name.
+    pub items: Vec<Renewal>,
+}
+
+impl Structured for RenewalList {
+    const KIND: &'static str = "RenewalList";
+}
+
+/// How the renewal of a credential ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Renewal {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// How it ended, in a word.
+    pub result: RenewalResult,
+    /// The reason of `Renewed` where the attempt failed.
+    pub reason: Option<String>,
+    /// What happened, and what to do.
+    pub message: String,
+    /// When the token expires that the server returned.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Until when the token that is there can be used, where the attempt failed.
+    pub usable_until: Option<DateTime<Utc>>,
+}
+
+/// How a renewal ended, as programs read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum RenewalResult {
+    /// There is a new token.
+    Issued,
+    /// The server returned the token that was there.
+    Same,
+    /// The attempt failed.
+    Failed,
+    /// The credential is suspended, so that none was requested.
+    Suspended,
+    /// The renewal could not be requested.
+    NotRequested,
+    /// Another request replaced this one.
+    Replaced,
+    /// The credential was deleted.
+    Deleted,
+    /// The attempt has not ended within the time.
+    Late,
+    /// It is not known: the credential could not be read.
+    Unknown,
+}
+
+impl Renewal {
+    /// A renewal that was not requested, for this cause.
+    pub fn without_request(key: &ObjectKey, result: RenewalResult, message: impl Into<String>) -> Self {
+        Self {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            result,
+            reason: None,
+            message: message.into(),
+            expires_at: None,
+            usable_until: None,
+        }
+    }
+
+    /// How a renewal ended, with the message about it.
+    pub fn new(key: &ObjectKey, ended: &Ended, message: impl Into<String>) -> Self {
+        let (result, expires_at) = match ended {
+            Ended::Issued(until) => (RenewalResult::Issued, *until),
+            Ended::Same(until) => (RenewalResult::Same, *until),
+            Ended::Failed { .. } => (RenewalResult::Failed, None),
+            Ended::Replaced => (RenewalResult::Replaced, None),
+            Ended::Gone => (RenewalResult::Deleted, None),
+            Ended::Late => (RenewalResult::Late, None),
+            Ended::Unread(_) => (RenewalResult::Unknown, None),
+        };
+        let (reason, usable_until) = match ended {
+            Ended::Failed { reason, usable_until, .. } => (Some(reason.clone()), *usable_until),
+            _ => (None, None),
+        };
+        Self { reason, expires_at, usable_until, ..Self::without_request(key, result, message) }
+    }
+}
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

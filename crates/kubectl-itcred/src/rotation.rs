@@ -10,12 +10,64 @@ use itwin_api::{
 };
 use itwin_oauth::sensitive::Sensitive;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
+use serde::Serialize;
 use serde_json::{Value, json};
+
+use crate::output::Structured;
 
 /// The longest value that is read, in bytes: a private key.
 pub const VALUE_MAX: usize = itwin_api::limits::PRIVATE_KEY_MAX + 2;
 /// Where kubectl keeps what was applied.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// What `rotate` shows once the new secret is written.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rotation {
+    /// The client Secret, `namespace/name`.
+    pub secret: String,
+    /// The key that holds the new secret.
+    pub key: String,
+    /// Until when there was time.
+    pub usable_until: Option<DateTime<Utc>>,
+    /// The credentials that use the client Secret.
+    pub items: Vec<Rotated>,
+}
+
+impl Structured for Rotation {
+    const KIND: &'static str = "Rotation";
+}
+
+/// A credential, once a token was requested with the new secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rotated {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// How it ended, in a word.
+    pub result: RotationResult,
+    /// The reason of `Renewed` where the last attempt failed.
+    pub reason: Option<String>,
+    /// What the operator says about that attempt.
+    pub failure: Option<String>,
+    /// What happened, and what to do.
+    pub message: String,
+    /// When the new token expires.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// How the rotation ended for a credential, as programs read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum RotationResult {
+    /// There is a token that was requested with the new secret.
+    Issued,
+    /// The last attempt failed; the operator goes on.
+    Failed,
+    /// No attempt has ended within the time.
+    Late,
+}
 
 /// The key of the client Secret that is replaced; `None` where the client has no secret.
 #[must_use]

@@ -5,6 +5,7 @@ use itwin_api::time;
 use serde::Serialize;
 
 use crate::{
+    output::Structured,
     plain::plain,
     span::relative,
     table::{Tone, WIDTH, wrap},
@@ -42,6 +43,10 @@ pub struct Timeline {
     pub events: Vec<Event>,
     /// Why there are none to show, if they could not be read.
     pub events_unknown: Option<String>,
+}
+
+impl Structured for Timeline {
+    const KIND: &'static str = "Timeline";
 }
 
 impl Timeline {

@@ -13,6 +13,7 @@ use itwin_core::{
 use serde::Serialize;
 
 use crate::{
+    output::Structured,
     span::{relative, span},
     table::{Cell, Table, Tone},
 };
@@ -107,6 +108,17 @@ pub struct View {
     pub scopes: Vec<String>,
     /// When the client's credentials expire, as far as is known.
     pub client_secret_expires_at: Option<DateTime<Utc>>,
+}
+
+/// What `status` shows.
+#[derive(Clone, Debug, Serialize)]
+pub struct StatusList {
+    /// The credentials, the first to be lost first.
+    pub items: Vec<View>,
+}
+
+impl Structured for StatusList {
+    const KIND: &'static str = "StatusList";
 }
 
 /// A failed attempt.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use testbed::{Testbed, project};
 use tokio::process::Command;
 
-use super::plugin::{LIMIT, plugin};
+use crate::plugin_program::{LIMIT, plugin};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The architectures of a release.

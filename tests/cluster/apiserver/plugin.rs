@@ -1,46 +1,32 @@
 //! `kubectl itcred` against a real API server and a real authorization server.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use testbed::objects;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::{Child, Command},
+use tokio::process::{Child, Command};
+
+use crate::{
+    fixture::{Fixture, NAME, PATIENCE},
+    plugin_program::{COMMANDS, LIMIT, plugin},
 };
-
-use crate::fixture::{Fixture, NAME, PATIENCE, PROGRAM};
-
-/// The limit of one command, which includes the start of a process on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// What a command printed, and how it ended.
 #[derive(Debug)]
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
 }
 
 impl Ran {
-    fn json(&self) -> Result<Value> {
+    pub fn json(&self) -> Result<Value> {
         serde_json::from_str(&self.out).with_context(|| format!("{self:?}"))
     }
 }
 
-/// The plugin, next to the operator.
-pub fn plugin() -> Result<PathBuf> {
-    let plugin = Path::new(PROGRAM).with_file_name("kubectl-itcred");
-    ensure!(plugin.exists(), "{} does not exist: cargo build --workspace", plugin.display());
-    Ok(plugin)
-}
-
-fn command(fixture: &Fixture, arguments: &[&str]) -> Result<Command> {
+pub fn command(fixture: &Fixture, arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(plugin()?);
     command.args(arguments).args(["--request-timeout", "60s", "--namespace", &fixture.namespace.name]);
     command.env("KUBECONFIG", &fixture.namespace.testbed.kubeconfig);
@@ -48,7 +34,7 @@ fn command(fixture: &Fixture, arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-async fn finished(child: Child) -> Result<Ran> {
+pub async fn finished(child: Child) -> Result<Ran> {
     let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await.context("it takes too long")??;
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).context("no UTF-8");
     let ran =
@@ -57,7 +43,7 @@ async fn finished(child: Child) -> Result<Ran> {
     Ok(ran)
 }
 
-async fn run(fixture: &Fixture, arguments: &[&str]) -> Result<Ran> {
+pub async fn run(fixture: &Fixture, arguments: &[&str]) -> Result<Ran> {
     finished(command(fixture, arguments)?.spawn()?).await
 }
 
@@ -259,165 +245,6 @@ async fn plugin_check_finds_what_is_wrong() -> Result<()> {
 }
 
 #[tokio::test]
-async fn plugin_lint_finds_stale_readers_in_the_cluster_and_in_files() -> Result<()> {
-    let fixture = Fixture::ready("plugin-lint").await?;
-    let deployment = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "app"},
-        "spec": {"selector": {"matchLabels": {"app": "app"}}, "template": {
-            "metadata": {"labels": {"app": "app"}},
-            "spec": {"containers": [{"name": "main", "image": "example.com/app", "env": [
-                {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": NAME, "key": "access_token"}}},
-            ]}]},
-        }},
-    });
-    fixture.namespace.apply(&deployment).await?;
-    let found = run(&fixture, &["lint", "-o", "json"]).await?;
-    assert_eq!(found.code, 1, "{found:?}");
-    let report = found.json()?;
-    assert_eq!(report["findings"][0]["rule"], "env", "{report}");
-    assert_eq!(report["findings"][0]["object"], "Deployment/app");
-    assert_eq!(report["unread"], json!([]), "{report}");
-
-    let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join("app.yaml"), deployment.to_string())?;
-    let credential = fixture.namespace.credential(NAME, &json!({}));
-    std::fs::write(folder.path().join("credential.json"), credential.to_string())?;
-    let mut lint = Command::new(plugin()?);
-    lint.args(["lint", "-f"]).arg(folder.path()).env("KUBECONFIG", "/does/not/exist");
-    let of_files = finished(lint.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?).await?;
-    assert!(of_files.code == 1 && of_files.out.contains("env: container main"), "{of_files:?}");
-
-    // no Secret of an operator at all
-    let empty = testbed::namespace::Namespace::new("plugin-empty").await?;
-    let mut lint = command(&fixture, &["lint", "-o", "json"])?;
-    let nothing = finished(lint.args(["--namespace", &empty.name]).spawn()?).await?;
-    assert_eq!(nothing.json()?["unread"], json!([]), "{nothing:?}");
-
-    // a Secret whose credential is gone, and a user who may not list Secrets
-    fixture.namespace.kubectl(&["delete", "deployment", "app"]).await?;
-    fixture.namespace.orphan(NAME).await?;
-    let orphaned = run(&fixture, &["lint"]).await?;
-    assert!(orphaned.code == 1 && orphaned.out.contains("noCredential"), "{orphaned:?}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn plugin_lint_reads_more_objects_than_a_page_holds() -> Result<()> {
-    const PODS: usize = 520;
-    let fixture = Fixture::ready("plugin-pages").await?;
-    let variable = json!({"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": NAME, "key": "access_token"}}});
-    let pods = (0..PODS).map(|number| {
-        json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("app-{number}")},
-            "spec": {"containers": [{"name": "main", "image": "example.com/app", "env": [variable]}]},
-        })
-    });
-    fixture.namespace.create_all(pods, 16).await?;
-    let report = run(&fixture, &["lint", "-o", "json"]).await?.json()?;
-    assert_eq!(report["workloads"], PODS, "{}", report["unread"]);
-    assert_eq!(report["findings"].as_array().map(Vec::len), Some(PODS));
-    Ok(())
-}
-
-#[tokio::test]
-async fn plugin_rotates_a_client_secret_and_no_token_is_lost() -> Result<()> {
-    let mut fixture = Fixture::ready("plugin-rotate").await?;
-    let spec = json!({"clientCredentialsRef": {"name": "agent-client"}});
-    fixture.namespace.apply(&fixture.namespace.credential("sibling", &spec)).await?;
-    fixture.wait_condition_of("sibling", "Ready", "True", "TokenValid", PATIENCE).await?;
-    let first = fixture.token().await?;
-
-    // a secret that the authority does not accept: the token stays
-    let wrong = rotate(&mut fixture, "not the right secret", false).await?;
-    assert_eq!(wrong.code, 1, "{wrong:?}");
-    assert!(wrong.err.contains("InvalidClient") && wrong.out.contains("no token with the new secret"), "{wrong:?}");
-    assert_ne!(fixture.token().await?, first, "it was renewed before");
-    fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE).await?;
-
-    let right = rotate(&mut fixture, "the right secret", true).await?;
-    assert_eq!(right.code, 0, "{right:?}");
-    assert_eq!(right.out.matches("new token with the new secret").count(), 2, "the sibling too: {right:?}");
-    assert!(right.out.contains("there was time until"), "{right:?}");
-    let secret = fixture.namespace.get("secret", "agent-client").await?.context("no client Secret")?;
-    assert_eq!(testbed::namespace::data(&secret)?["client_secret"], "the right secret");
-    let metadata = secret["metadata"].to_string();
-    assert!(!metadata.contains("the right secret") && !metadata.contains("dGhlIHJpZ2h0"), "{metadata}");
-    for ran in [&wrong, &right] {
-        for text in [&ran.out, &ran.err] {
-            assert!(!text.contains("right secret"), "{ran:?}");
-        }
-    }
-    // what cannot be a secret is not written
-    let spaces = rotate(&mut fixture, " with spaces ", false).await?;
-    assert!(spaces.code == 2 && spaces.err.contains("nothing was written"), "{spaces:?}");
-    Ok(())
-}
-
-/// Rotates as a user does: waits for the second step, regenerates the secret at the server, and writes it.
-async fn rotate(fixture: &mut Fixture, secret: &str, is_registered: bool) -> Result<Ran> {
-    let mut command = command(fixture, &["rotate", NAME, "--timeout", "30s"])?;
-    let mut child = command.stdin(Stdio::piped()).spawn()?;
-    let mut lines = BufReader::new(child.stderr.take().context("standard error")?).lines();
-    let mut said = String::new();
-    let step = tokio::time::timeout(LIMIT, async {
-        while let Some(line) = lines.next_line().await? {
-            let is_second = line.starts_with("Step 2");
-            said.push_str(&format!("{line}\n"));
-            if is_second {
-                break;
-            }
-        }
-        anyhow::Ok(())
-    });
-    step.await.context("no second step")??;
-    if is_registered {
-        fixture.client.client_secret = secret.to_owned();
-        fixture.register().await?;
-    }
-    let mut input = child.stdin.take().context("standard input")?;
-    input.write_all(format!("{secret}\n").as_bytes()).await?;
-    drop(input);
-    let rest = async {
-        let mut rest = String::new();
-        while let Some(line) = lines.next_line().await? {
-            rest.push_str(&format!("{line}\n"));
-        }
-        anyhow::Ok(rest)
-    };
-    let (ran, rest) = tokio::join!(finished(child), rest);
-    let ran = ran?;
-    Ok(Ran { err: said + &rest?, ..ran })
-}
-
-#[tokio::test]
-async fn kubectl_finds_the_plugin_and_completes_names() -> Result<()> {
-    let fixture = Fixture::ready("plugin-kubectl").await?;
-    let folder = tempfile::tempdir()?;
-    std::os::unix::fs::symlink(plugin()?, folder.path().join("kubectl-itcred"))?;
-    let script = run(&fixture, &["completion", "kubectl"]).await?;
-    let completer = folder.path().join("kubectl_complete-itcred");
-    std::fs::write(&completer, script.out)?;
-    std::fs::set_permissions(&completer, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap_or_default());
-    let kubectl = async |arguments: &[&str]| {
-        let mut kubectl = Command::new(&fixture.namespace.testbed.kubectl);
-        kubectl.args(arguments).env("PATH", &path).env("KUBECONFIG", &fixture.namespace.testbed.kubeconfig);
-        kubectl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        finished(kubectl.spawn()?).await
-    };
-    let namespace = fixture.namespace.name.as_str();
-    let status = kubectl(&["itcred", "status", "-n", namespace]).await?;
-    assert!(status.code == 0 && status.out.contains("agent   Ok"), "{status:?}");
-    let completed = kubectl(&["__complete", "itcred", "check", "-n", namespace, ""]).await?;
-    assert!(completed.out.lines().any(|line| line == NAME) && completed.out.contains(":4"), "{completed:?}");
-    let commands = kubectl(&["__complete", "itcred", "ti"]).await?;
-    assert!(commands.out.starts_with("timeline\t"), "{commands:?}");
-    let wrong = kubectl(&["itcred", "unknown"]).await?;
-    assert_eq!(wrong.code, 2, "{wrong:?}");
-    Ok(())
-}
-
-#[tokio::test]
 async fn plugin_ends_wrong_use_and_missing_permissions_with_one_line() -> Result<()> {
     let fixture = Fixture::ready("plugin-misuse").await?;
     let folder = tempfile::tempdir()?;
@@ -440,17 +267,7 @@ async fn plugin_ends_wrong_use_and_missing_permissions_with_one_line() -> Result
         assert!(ran.code == 2 && ran.out.is_empty() && ran.err.contains(text), "{arguments:?}: {ran:?}");
     }
     let requests = fixture.token_requests().await?.len();
-    for arguments in [
-        &["status"][..],
-        &["timeline", NAME],
-        &["renew", NAME],
-        &["suspend", NAME],
-        &["resume", "--all"],
-        &["token", NAME, "--raw"],
-        &["check", NAME],
-        &["lint"],
-        &["rotate", NAME],
-    ] {
+    for arguments in COMMANDS {
         let ran = run(&fixture, &[arguments, &["--as", "stranger"]].concat()).await?;
         assert!(ran.code == 2 && ran.out.is_empty() && ran.err.contains("stranger"), "{arguments:?}: {ran:?}");
         assert_eq!(ran.err.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{ran:?}");

@@ -1,4 +1,4 @@
-//! `kubectl itcred rotate` on a terminal, which `script` of util-linux makes: it shows all that is typed, except while a
+//! `kubectl itcred` on a terminal, which `script` of util-linux makes: it shows all that is typed, except while a
 //! program hides it.
 
 use std::process::Stdio;
@@ -10,8 +10,10 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
-use super::plugin::{LIMIT, plugin};
-use crate::fixture::{Fixture, NAME};
+use crate::{
+    fixture::{Fixture, NAME},
+    plugin_program::{LIMIT, plugin},
+};
 
 /// The new client secret.
 const SECRET: &str = "pasted-into-a-terminal";
@@ -28,7 +30,7 @@ fn rotation(fixture: &Fixture) -> Result<String> {
     Ok(format!("'{}' rotate {NAME} --request-timeout 60s -n {namespace}", program.display()))
 }
 
-/// A terminal in which a rotation runs.
+/// A terminal in which a command runs.
 struct Terminal {
     child: Child,
     keyboard: ChildStdin,
@@ -97,11 +99,28 @@ async fn ready(prefix: &str) -> Result<Option<Fixture>> {
     if help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--echo")) {
         return Ok(Some(fixture));
     }
-    fixture
-        .namespace
-        .testbed
-        .skip("kubectl itcred rotate on a terminal", "it needs script of util-linux with --echo")?;
+    fixture.namespace.testbed.skip("kubectl itcred on a terminal", "it needs script of util-linux with --echo")?;
     Ok(None)
+}
+
+#[tokio::test]
+async fn colors_are_on_a_terminal_unless_the_user_declines_them() -> Result<()> {
+    let Some(fixture) = ready("terminal-colors").await? else { return Ok(()) };
+    let (program, namespace) = (plugin()?, &fixture.namespace.name);
+    for (variables, is_colored) in [
+        ("-u NO_COLOR TERM=xterm", true),
+        ("NO_COLOR= TERM=xterm", true),
+        ("NO_COLOR=1 TERM=xterm", false),
+        ("-u NO_COLOR TERM=dumb", false),
+    ] {
+        let line = format!("exec env {variables} '{}' status --request-timeout 60s -n {namespace}", program.display());
+        let (code, shown) = Terminal::start(&fixture, &line)?.ended().await?;
+        assert_eq!(code, Some(0), "{shown}");
+        assert!(shown.contains(NAME), "{variables}: {shown}");
+        assert_eq!(shown.contains("\u{1b}[32m"), is_colored, "{variables}: {shown:?}");
+        assert_eq!(shown.contains('\u{1b}'), is_colored, "{variables}: {shown:?}");
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ pub use observed::{Lease, Observed, Published, Seen};
 use serde::Serialize;
 
 use crate::{
+    output::Structured,
     plain::plain,
     table::{Tone, WIDTH, wrap},
 };
@@ -106,6 +107,10 @@ impl Section {
             Err(failure) => self.failure(&failure),
         }
     }
+}
+
+impl Structured for Report {
+    const KIND: &'static str = "CheckReport";
 }
 
 /// Applies the rules of the operator to what was observed.

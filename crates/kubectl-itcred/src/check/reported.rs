@@ -1,8 +1,9 @@
 //! What the operator reports about the credential, and what reads the token.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
     conditions::{READY, RENEWED, Reason},
+    credential::CredentialStatus,
     time,
 };
 use itwin_core::{status::holds, template::Templates};
@@ -56,10 +57,7 @@ pub(super) fn section(observed: &Observed) -> Section {
         section
             .problem(format!("a renewal was due {due} and was not attempted: no operator works, see Operator above"));
     } else if status.consecutive_failures > 0 && status.renew_at.is_none() {
-        section.note(
-            "the next attempt waits in the queue of the authority, or for its open circuit: it is made when the \
-             authority answers others",
-        );
+        section.note(waits(&status, observed.now));
     } else if let Some(renew_at) = view.renew_at {
         section.note(format!("the next attempt is {}", relative(renew_at, observed.now)));
     }
@@ -67,6 +65,17 @@ pub(super) fn section(observed: &Observed) -> Section {
         section.problem("there is no status: no operator has handled this credential, see Operator above");
     }
     section
+}
+
+/// What a status implies about the queue and the circuit breaker, which are in the memory of the operator.
+fn waits(status: &CredentialStatus, now: DateTime<Utc>) -> String {
+    let failed = status.last_failure.as_ref().and_then(|failure| time::from_rfc3339(&failure.time));
+    let since = failed.map_or_else(String::new, |at| format!(" since the last failure, {}", relative(at, now)));
+    format!(
+        "by its status, the next attempt waits in the queue of the authority, or for its open circuit{since}: it is made \
+         when the authority answers others. Queue and circuit themselves are not checked here: the operator's metrics \
+         itwin_token_request_queue_length and itwin_authority_circuit_open show them"
+    )
 }
 
 /// Pods that are named.

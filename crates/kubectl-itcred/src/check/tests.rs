@@ -363,8 +363,14 @@ fn operator_that_is_not_there_does_not_lead_or_does_not_work_is_found() {
     let queued = json!({"status": {"renewAt": null}});
     let mut failing = failed("ServerError", "m");
     merge(&mut failing, &queued);
-    let text = report(&Observed { credential: agent(&failing), ..fine() }).render(false);
-    assert!(text.contains("waits in the queue of the authority"), "{text}");
+    let report = report(&Observed { credential: agent(&failing), ..fine() });
+    let mut findings = report.sections.iter().flat_map(|section| &section.findings);
+    let waits = findings.find(|finding| finding.text.contains("queue of the authority")).expect("a note");
+    assert_eq!(waits.level, Level::Note);
+    // it is what the status implies, and how old that is
+    for part in ["by its status", "since the last failure, 2m ago", "not checked here"] {
+        assert!(waits.text.contains(part), "{part} is not in {}", waits.text);
+    }
 }
 
 #[test]

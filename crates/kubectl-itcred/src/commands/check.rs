@@ -32,7 +32,7 @@ use serde_json::Value;
 use super::common;
 use crate::{
     check::{self, Lease, Observed, Published, Seen},
-    output::{self, Form},
+    output::{self, Form, Structured},
     plain::without_values,
     problem::{Outcome, Problem},
     session::{CallFailed, Session, checked, path},
@@ -58,7 +58,7 @@ pub async fn run(
     let observed = observe(session, name, operator_namespace, is_offline).await?;
     let report = check::report(&observed);
     match form {
-        Form::Json | Form::Yaml => output::print(&output::structured(form, "CheckReport", &report)?),
+        Form::Json | Form::Yaml => report.print(form)?,
         Form::Table | Form::Wide => output::print(&report.render(output::is_colored())),
     }
     Ok(Outcome::checked(report.problems().next().is_some(), report.is_complete()))

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     args::Cli,
     completion::{self, Candidates, Wanted},
-    connection::{Connection, Token},
+    connection::{Connection, Password, Token, extra},
     output,
     session::{Session, path},
 };
@@ -75,10 +75,17 @@ fn connection(words: &[String]) -> Connection {
         certificate_authority: value(&["--certificate-authority"]).map(Into::into),
         insecure_skip_tls_verify: is_insecure.then_some(true),
         tls_server_name: value(&["--tls-server-name"]),
+        proxy_url: value(&["--proxy-url"]),
+        disable_compression: None,
+        client_certificate: value(&["--client-certificate"]).map(Into::into),
+        client_key: value(&["--client-key"]).map(Into::into),
+        username: value(&["--username"]),
+        password: value(&["--password"]).map(|password| Password::new(&password)),
         token: value(&["--token"]).map(|token| Token::new(&token)),
         as_user: value(&["--as"]),
         as_group: value(&["--as-group"]).into_iter().collect(),
         as_uid: value(&["--as-uid"]),
+        as_user_extra: value(&["--as-user-extra"]).and_then(|pair| extra(&pair).ok()).into_iter().collect(),
         request_timeout: Some(DEADLINE),
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::common;
 use crate::{
     lint::{self, Input, SecretName, Workload, manifests},
-    output::{self, Form},
+    output::{self, Form, Structured},
     problem::{Outcome, Problem},
     session::{CallFailed, Session, path},
     workloads::{Metadata, PodSpec},
@@ -41,7 +41,7 @@ pub async fn run(
     };
     let report = lint::report(&input);
     match form {
-        Form::Json | Form::Yaml => output::print(&output::structured(form, "LintReport", &report)?),
+        Form::Json | Form::Yaml => report.print(form)?,
         Form::Table | Form::Wide => output::print(&report.render(output::is_colored())),
     }
     Ok(outcome(&input, &report))

@@ -30,9 +30,9 @@ pub async fn run(cli: Cli) -> Result<Outcome, Problem> {
             status::run(&session()?, &names, selector.as_deref(), all_namespaces, shown.output).await
         }
         Command::Timeline { name, shown } => timeline::run(&session()?, &name, shown.output).await,
-        Command::Renew { targets, timeout } => renew::run(&session()?, &targets, timeout).await,
-        Command::Suspend { targets } => suspend::run(&session()?, &targets, true).await,
-        Command::Resume { targets } => suspend::run(&session()?, &targets, false).await,
+        Command::Renew { targets, timeout, shown } => renew::run(&session()?, &targets, timeout, shown.output).await,
+        Command::Suspend { targets, shown } => suspend::run(&session()?, &targets, true, shown.output).await,
+        Command::Resume { targets, shown } => suspend::run(&session()?, &targets, false, shown.output).await,
         Command::Token { name, raw, shown } => token::run(&session()?, &name, raw, shown.output).await,
         Command::Check { name, operator_namespace, offline, shown } => {
             check::run(&session()?, &name, &operator_namespace, offline, shown.output).await
@@ -41,7 +41,9 @@ pub async fn run(cli: Cli) -> Result<Outcome, Problem> {
             let namespace = connection.namespace.as_deref();
             lint::run(session, all_namespaces, &filenames, namespace, shown.output).await
         }
-        Command::Rotate { name, expires_at, timeout } => rotate::run(&session()?, &name, expires_at, timeout).await,
+        Command::Rotate { name, expires_at, timeout, shown } => {
+            rotate::run(&session()?, &name, expires_at, timeout, shown.output).await
+        }
         Command::Completion { shell } => {
             output::print(completion::script(shell));
             Ok(Outcome::Fine)
@@ -77,14 +79,14 @@ mod tests {
             status::run(&session, &[], None, false, form).await,
             status::run(&session, &named.names, None, false, form).await,
             timeline::run(&session, "agent", form).await,
-            renew::run(&session, &named, within).await,
-            renew::run(&session, &all, within).await,
-            suspend::run(&session, &named, true).await,
-            suspend::run(&session, &all, false).await,
+            renew::run(&session, &named, within, form).await,
+            renew::run(&session, &all, within, form).await,
+            suspend::run(&session, &named, true, form).await,
+            suspend::run(&session, &all, false, form).await,
             token::run(&session, "agent", true, form).await,
             check::run(&session, "agent", "operator", true, form).await,
             lint::run(|| Ok(connected()), false, &[], None, form).await,
-            rotate::run(&session, "agent", None, within).await,
+            rotate::run(&session, "agent", None, within, form).await,
         ];
         ended.into_iter().map(|ended| ended.expect_err("it can do nothing").to_string()).collect()
     }

@@ -11,10 +11,10 @@ use serde_json::Value;
 use super::common;
 use crate::{
     args::Targets,
-    output,
+    output::{self, Form, Structured},
     plain::plain,
     problem::{Outcome, Problem},
-    renewal::{Ended, Request},
+    renewal::{Ended, Renewal, RenewalList, RenewalResult, Request},
     session::{Session, path},
     span::{relative, span},
 };
@@ -23,24 +23,36 @@ use crate::{
 const INTERVAL: Duration = Duration::from_millis(500);
 /// From so many credentials on, they are read as a list.
 const MANY: usize = 4;
+/// What is said of a credential that is suspended.
+const SUSPENDED: &str = "suspended, so that no token is requested; 'kubectl itcred resume' ends that";
 
 /// Renews the credentials that were chosen.
 ///
 /// # Errors
 /// Why they could not be read.
-pub async fn run(session: &Session, targets: &Targets, timeout: Duration) -> Result<Outcome, Problem> {
+pub async fn run(session: &Session, targets: &Targets, timeout: Duration, form: Form) -> Result<Outcome, Problem> {
     let credentials = common::targets(session, targets).await?;
     let (suspended, active): (Vec<_>, Vec<_>) = credentials.into_iter().partition(|credential| credential.spec.suspend);
-    for credential in &suspended {
-        let key = common::key(credential);
-        output::print(&format!("{key}: suspended, so that no token is requested; 'kubectl itcred resume' ends that\n"));
+    let mut items = Vec::new();
+    for key in suspended.iter().map(common::key) {
+        output::line(form, &format!("{key}: {SUSPENDED}"));
+        items.push(Renewal::without_request(&key, RenewalResult::Suspended, SUSPENDED));
     }
     let keys: Vec<ObjectKey> = active.iter().map(common::key).collect();
     let Requested { asked, failed } = request(session, &keys).await;
-    for problem in &failed {
+    for (key, problem) in &failed {
         output::progress(&format!("error: {problem}"));
+        items.push(Renewal::without_request(key, RenewalResult::NotRequested, problem.to_string()));
     }
-    let ended = wait(session, asked, timeout).await;
+    let ended = wait(session, asked, timeout, form).await;
+    if form.is_structured() {
+        let renewal = |(key, ended): (&ObjectKey, &Ended)| {
+            Renewal::new(key, ended, described(key, ended, session.now(), timeout))
+        };
+        items.extend(ended.iter().map(renewal));
+        items.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+        RenewalList { items }.print(form)?;
+    }
     let is_each_known = failed.is_empty() && !ended.values().any(|ended| matches!(ended, Ended::Unread(_)));
     let is_failed = |ended: &Ended| !matches!(ended, Ended::Issued(_) | Ended::Unread(_));
     Ok(Outcome::checked(!suspended.is_empty() || ended.values().any(is_failed), is_each_known))
@@ -51,7 +63,7 @@ pub struct Requested {
     /// The requests that the API server accepted.
     pub asked: BTreeMap<ObjectKey, Request>,
     /// Why the annotation of others could not be set.
-    pub failed: Vec<Problem>,
+    pub failed: Vec<(ObjectKey, Problem)>,
 }
 
 /// Requests a renewal of each credential.
@@ -63,7 +75,7 @@ pub async fn request(session: &Session, keys: &[ObjectKey]) -> Requested {
             Ok(request) => {
                 requested.asked.insert(key.clone(), request);
             }
-            Err(problem) => requested.failed.push(problem),
+            Err(problem) => requested.failed.push((key.clone(), problem)),
         }
     }
     requested
@@ -81,12 +93,13 @@ pub async fn wait(
     session: &Session,
     requests: BTreeMap<ObjectKey, Request>,
     timeout: Duration,
+    form: Form,
 ) -> BTreeMap<ObjectKey, Ended> {
     if !requests.is_empty() {
         output::progress(&format!("renewal requested for {}; waiting for the operator ...", counted(requests.len())));
     }
     let print = |key: &ObjectKey, end: &Ended| {
-        output::print(&format!("{}\n", plain(&format!("{key}: {}", described(key, end, session.now(), timeout)))));
+        output::line(form, &plain(&format!("{key}: {}", described(key, end, session.now(), timeout))));
     };
     let open = requests.into_iter().map(|(key, request)| (key, (request, Ended::Late)));
     let (mut open, mut ended): (BTreeMap<_, _>, BTreeMap<_, _>) = (open.collect(), BTreeMap::new());
@@ -257,7 +270,7 @@ mod tests {
         let key = ObjectKey::new("team-a", "agent");
         let requested = request(&session, std::slice::from_ref(&key)).await;
         assert!(requested.failed.is_empty(), "{:?}", requested.failed);
-        wait(&session, requested.asked, timeout).await.remove(&key)
+        wait(&session, requested.asked, timeout, Form::Table).await.remove(&key)
     }
 
     #[tokio::test]
@@ -300,14 +313,20 @@ mod tests {
         });
         let keys = ["forbidden", "agent"].map(|name| ObjectKey::new("team-a", name));
         let requested = request(&session, &keys).await;
-        assert!(requested.failed.len() == 1 && requested.failed[0].to_string().contains("team-a/forbidden: forbidden"));
+        assert!(
+            requested.failed.len() == 1 && requested.failed[0].1.to_string().contains("team-a/forbidden: forbidden")
+        );
         assert_eq!(requested.asked.keys().collect::<Vec<_>>(), [&keys[1]]);
         let run = |name: &str| Targets { names: vec![name.to_owned()], ..Targets::default() };
         let both = Targets { names: vec!["forbidden".to_owned(), "agent".to_owned()], ..Targets::default() };
         for (targets, expected) in
             [(both, Outcome::Incomplete), (run("forbidden"), Outcome::Incomplete), (run("agent"), Outcome::Fine)]
         {
-            assert_eq!(super::run(&session, &targets, Duration::from_secs(30)).await, Ok(expected), "{targets:?}");
+            assert_eq!(
+                super::run(&session, &targets, Duration::from_secs(30), Form::Json).await,
+                Ok(expected),
+                "{targets:?}"
+            );
         }
     }
 

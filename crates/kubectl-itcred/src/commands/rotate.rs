@@ -4,6 +4,8 @@
 //! gives the most time; then the secret is regenerated, and the new one is written. Until a token was issued with it,
 //! the old token stays.
 
+mod waiting;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -19,17 +21,14 @@ use k8s_openapi::api::core::v1::Secret;
 
 use super::{common, renew};
 use crate::{
-    output,
+    output::{self, Form, Structured},
     problem::{Outcome, Problem},
     renewal::Ended,
-    rotation::{self, Progress},
+    rotation::{self, Rotation, RotationResult},
     secret_input::{self, Interruption},
     session::{CallFailed, Session, path},
-    span::{relative, span},
+    span::span,
 };
-
-/// The time between two reads.
-const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Rotates the client secret of a credential.
 ///
@@ -40,15 +39,16 @@ pub async fn run(
     name: &str,
     expires_at: Option<DateTime<Utc>>,
     timeout: Duration,
+    form: Form,
 ) -> Result<Outcome, Problem> {
     let plan = Plan::new(session, name).await?;
     plan.may_write(session).await?;
     output::progress(&format!("Step 1 of 4: renew {}, for the longest time until the old token ends.", plan.named()));
     let requested = renew::request(session, &plan.keys()).await;
-    if let Some(problem) = requested.failed.into_iter().next() {
+    if let Some((_, problem)) = requested.failed.into_iter().next() {
         return Err(problem);
     }
-    let renewed = renew::wait(session, requested.asked, timeout).await;
+    let renewed = renew::wait(session, requested.asked, timeout, form).await;
     if renewed.values().any(|ended| !matches!(ended, Ended::Issued(_))) {
         output::progress("Not every token is new. The tokens that are there stay, and the time below is theirs.");
     }
@@ -65,19 +65,24 @@ pub async fn run(
     output::progress(&format!("Step 3 of 4: write key {} of Secret {}.", plan.key, plan.secret_ref));
     let version = plan.write(session, &value, expires_at).await?;
     output::progress("Step 4 of 4: wait for a token with the new secret ...");
-    let outcome = tokio::select! {
+    let items = tokio::select! {
         biased;
         () = interruption.wait() => return Err(Problem::new(format!(
             "interrupted: key {} of Secret {} has the new value, and the operator goes on; 'kubectl itcred check {name}' \
              says how the credential is",
             plan.key, plan.secret_ref
         ))),
-        outcome = plan.wait(session, &value, version, timeout) => outcome?,
+        items = plan.wait(session, &value, version, timeout, form) => items,
     };
     if let Some(until) = until {
-        output::print(&format!("there was time until {}\n", time::to_rfc3339(until)));
+        output::line(form, &format!("there was time until {}", time::to_rfc3339(until)));
     }
-    Ok(outcome)
+    let is_open = items.iter().any(|item| item.result != RotationResult::Issued);
+    if form.is_structured() {
+        let (secret, key) = (plan.secret_ref.clone(), plan.key.clone());
+        Rotation { secret, key, usable_until: until, items }.print(form)?;
+    }
+    Ok(Outcome::found(is_open))
 }
 
 fn said(until: DateTime<Utc>, now: DateTime<Utc>) -> String {
@@ -231,76 +236,6 @@ impl Plan {
                 self.secret_ref
             ))
         })
-    }
-
-    /// Waits until each credential has a token that was requested with the new value.
-    async fn wait(
-        &self,
-        session: &Session,
-        value: &Sensitive,
-        version: String,
-        timeout: Duration,
-    ) -> Result<Outcome, Problem> {
-        let mut versions = vec![version];
-        let deadline = session.clock.monotonic() + timeout;
-        let mut open: Vec<(ObjectKey, Option<String>, String)> = Vec::new();
-        for credential in &self.credentials {
-            // the one that was read before is nearly as good
-            let now = common::credential_in(session, &session.namespace, &common::key(credential).name).await;
-            let status = now.map_or_else(|_| credential.status.clone(), |now| now.status);
-            let failed = status.and_then(|status| status.last_failure).map(|failure| failure.time);
-            open.push((common::key(credential), failed, String::new()));
-        }
-        loop {
-            versions.extend(self.version_now(session, value).await);
-            versions.dedup();
-            let mut left = Vec::new();
-            for (key, failed_before, said) in open {
-                let credential = match common::credential_in(session, &key.namespace, &key.name).await {
-                    Ok(credential) => credential,
-                    // it may be read again before the end
-                    Err(error) => {
-                        let text = format!("{key}: {error}");
-                        if text != said {
-                            output::progress(&text);
-                        }
-                        left.push((key, failed_before, text));
-                        continue;
-                    }
-                };
-                let path = path::secret(&key.namespace, credential.target_name());
-                let token: Option<Secret> = session.get_if_any(&path).await.ok().flatten();
-                match rotation::progress(&credential, token.as_ref(), &versions, failed_before.as_deref()) {
-                    Progress::Done(until) => {
-                        let until = until
-                            .map_or_else(String::new, |at| format!(", it expires {}", relative(at, session.now())));
-                        output::print(&format!("{key}: new token with the new secret{until}\n"));
-                    }
-                    Progress::Waiting => left.push((key, failed_before, said)),
-                    Progress::Failed { reason, message } => {
-                        let text = format!("{key}: {reason}: {message}");
-                        if text != said {
-                            output::progress(&text);
-                        }
-                        left.push((key, failed_before, text));
-                    }
-                }
-            }
-            open = left;
-            if open.is_empty() || session.clock.monotonic() >= deadline {
-                break;
-            }
-            tokio::time::sleep(INTERVAL).await;
-        }
-        for (key, _, said) in &open {
-            let why = if said.is_empty() { "the operator has not ended the attempt yet" } else { "see above" };
-            output::print(&format!(
-                "{key}: no token with the new secret within {timeout:?}: {why}. The operator goes on; 'kubectl itcred \
-                 check {}' says what is wrong, and 'kubectl itcred rotate {}' writes another secret\n",
-                key.name, key.name
-            ));
-        }
-        Ok(Outcome::found(!open.is_empty()))
     }
 
     /// The version of the client Secret, if it still holds the value: others may have changed its labels.

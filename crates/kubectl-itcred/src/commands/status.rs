@@ -1,13 +1,11 @@
 //! `status`: whose token is in danger, the first to be lost first.
 
-use serde_json::json;
-
 use super::common;
 use crate::{
-    output::{self, Form},
+    output::{self, Form, Structured},
     problem::{Outcome, Problem},
     session::Session,
-    view::{self, View},
+    view::{self, StatusList, View},
 };
 
 /// Shows the credentials with these names, or with these labels, or all.
@@ -30,15 +28,17 @@ pub async fn run(
     let now = session.now();
     let mut views: Vec<View> = credentials.iter().map(|credential| View::new(credential, now)).collect();
     view::sort(&mut views);
+    let list = StatusList { items: views };
+    let views = &list.items;
     match form {
-        Form::Json | Form::Yaml => output::print(&output::structured(form, "StatusList", &json!({"items": views}))?),
+        Form::Json | Form::Yaml => list.print(form)?,
         Form::Table | Form::Wide if views.is_empty() => {
             let place =
                 if all_namespaces { "the cluster".to_owned() } else { format!("namespace {}", session.namespace) };
             output::progress(&format!("No ITwinServiceCredentials found in {place}."));
         }
         Form::Table | Form::Wide => {
-            let table = view::table(&views, now, all_namespaces, form == Form::Wide);
+            let table = view::table(views, now, all_namespaces, form == Form::Wide);
             output::print(&table.render(form.width(), output::is_colored()));
         }
     }

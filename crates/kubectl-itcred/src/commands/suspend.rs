@@ -4,47 +4,86 @@ use std::pin::pin;
 
 use futures::StreamExt;
 use itwin_api::credential::ITwinServiceCredential;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::common;
 use crate::{
     args::Targets,
-    output,
+    output::{self, Form, Structured},
     problem::{Outcome, Problem},
     session::{Session, path},
 };
+
+/// What `suspend` and `resume` show.
+#[derive(Clone, Debug, Serialize)]
+pub struct SuspensionList {
+    /// The credentials that were chosen.
+    pub items: Vec<Suspension>,
+}
+
+impl Structured for SuspensionList {
+    const KIND: &'static str = "SuspensionList";
+}
+
+/// Whether a credential is suspended now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Suspension {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// `spec.suspend`; with an error, as it was before.
+    pub suspended: bool,
+    /// Whether this command changed it.
+    pub changed: bool,
+    /// Why it could not be changed.
+    pub error: Option<String>,
+}
 
 /// Sets `spec.suspend` of the credentials that were chosen. One that may not be patched does not keep the others from it.
 ///
 /// # Errors
 /// Why they could not be read.
-pub async fn run(session: &Session, targets: &Targets, suspend: bool) -> Result<Outcome, Problem> {
+pub async fn run(session: &Session, targets: &Targets, suspend: bool, form: Form) -> Result<Outcome, Problem> {
     let credentials = common::targets(session, targets).await?;
-    let mut is_complete = true;
+    let mut items = Vec::new();
     let mut done = pin!(common::each(&credentials, |credential| set(session, credential, suspend)));
-    while let Some(done) = done.next().await {
-        match done {
-            Ok(line) => output::print(&line),
-            Err(problem) => {
-                is_complete = false;
-                output::progress(&format!("error: {problem}"));
-            }
+    while let Some(item) = done.next().await {
+        match &item.error {
+            None => output::line(form, &item.line()),
+            Some(error) => output::progress(&format!("error: {error}")),
         }
+        items.push(item);
+    }
+    let is_complete = items.iter().all(|item| item.error.is_none());
+    if form.is_structured() {
+        SuspensionList { items }.print(form)?;
     }
     Ok(Outcome::checked(false, is_complete))
 }
 
-/// Sets it for one credential, and returns the line that says so.
-async fn set(session: &Session, credential: &ITwinServiceCredential, suspend: bool) -> Result<String, Problem> {
-    let key = common::key(credential);
-    let done = if suspend { "suspended" } else { "resumed" };
-    if credential.spec.suspend == suspend {
-        return Ok(format!("{key}: {done} already\n"));
+impl Suspension {
+    fn line(&self) -> String {
+        let done = if self.suspended { "suspended" } else { "resumed" };
+        let already = if self.changed { "" } else { " already" };
+        format!("{}/{}: {done}{already}", self.namespace, self.name)
+    }
+}
+
+/// Sets it for one credential.
+async fn set(session: &Session, credential: &ITwinServiceCredential, suspend: bool) -> Suspension {
+    let (key, suspended) = (common::key(credential), credential.spec.suspend);
+    let (namespace, name) = (key.namespace.clone(), key.name.clone());
+    let before = Suspension { namespace, name, suspended, changed: false, error: None };
+    if suspended == suspend {
+        return before;
     }
     let patch = json!({"spec": {"suspend": suspend}});
-    let patched = session.patch::<Value>(&path::credential(&key.namespace, &key.name), &patch).await;
-    patched.map_err(|error| Problem::new(format!("ITwinServiceCredential {key}: {error}")))?;
-    Ok(format!("{key}: {done}\n"))
+    match session.patch::<Value>(&path::credential(&key.namespace, &key.name), &patch).await {
+        Ok(_) => Suspension { suspended: suspend, changed: true, ..before },
+        Err(error) => Suspension { error: Some(format!("ITwinServiceCredential {key}: {error}")), ..before },
+    }
 }
 
 #[cfg(test)]
@@ -68,10 +107,10 @@ mod tests {
             fake::object(&serde_json::to_value(credential(name, &json!({}))).expect("JSON"))
         });
         let targets = Targets { names: vec!["forbidden".to_owned(), "agent".to_owned()], ..Targets::default() };
-        assert_eq!(run(&session, &targets, true).await, Ok(Outcome::Incomplete));
+        assert_eq!(run(&session, &targets, true, Form::Table).await, Ok(Outcome::Incomplete));
         let mut patched = patched.lock().expect("no panic").clone();
         patched.sort_by_key(|(name, _)| *name);
         assert_eq!(patched, [("agent", json!(true)), ("forbidden", json!(true))]);
-        assert_eq!(run(&session, &targets, false).await, Ok(Outcome::Fine), "they are not suspended");
+        assert_eq!(run(&session, &targets, false, Form::Json).await, Ok(Outcome::Fine), "they are not suspended");
     }
 }

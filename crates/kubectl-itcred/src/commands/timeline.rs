@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::common;
 use crate::{
-    output::{self, Form},
+    output::{self, Form, Structured},
     problem::{Outcome, Problem},
     session::{Session, path},
     timeline::{Event, Timeline},
@@ -22,7 +22,7 @@ pub async fn run(session: &Session, name: &str, form: Form) -> Result<Outcome, P
     let is_danger = view.state.is_danger();
     let timeline = Timeline::new(view, events(session, credential.metadata.uid.as_deref().unwrap_or_default()).await);
     match form {
-        Form::Json | Form::Yaml => output::print(&output::structured(form, "Timeline", &timeline)?),
+        Form::Json | Form::Yaml => timeline.print(form)?,
         Form::Table | Form::Wide => output::print(&timeline.render(session.now(), output::is_colored())),
     }
     Ok(Outcome::found(is_danger))

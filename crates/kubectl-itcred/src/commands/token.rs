@@ -4,12 +4,11 @@ use chrono::{DateTime, Utc};
 use itwin_api::{secret_keys, time};
 use itwin_credential_operator::observe::target;
 use itwin_oauth::jwt;
-use serde_json::json;
 
 use super::common;
 use crate::{
-    claims,
-    output::{self, Form},
+    claims::{self, Claims},
+    output::{self, Form, Structured},
     problem::{Outcome, Problem},
     session::Session,
     span::relative,
@@ -50,12 +49,7 @@ pub async fn run(session: &Session, name: &str, is_raw: bool, form: Form) -> Res
         Opaque { secret: secret_ref, issuer: text(secret_keys::ISSUER), scope: text(secret_keys::SCOPE), expires_at };
     match (form, &parts) {
         (Form::Json | Form::Yaml, _) => {
-            let content = json!({
-                "secret": server.secret, "expiresAt": server.expires_at, "expired": is_expired, "verified": false,
-                "header": parts.as_ref().map(|parts| &parts.header),
-                "claims": parts.as_ref().map(|parts| &parts.claims),
-            });
-            output::print(&output::structured(form, "Token", &content)?);
+            Claims::new(&server.secret, expires_at, is_expired, parts.as_ref()).print(form)?;
         }
         (_, Some(parts)) => {
             output::print(&claims::table(parts, now).render(form.width(), output::is_colored()));

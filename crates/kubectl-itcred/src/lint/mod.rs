@@ -15,6 +15,7 @@ use itwin_api::credential::ITwinServiceCredential;
 use serde::Serialize;
 
 use crate::{
+    output::Structured,
     plain::plain,
     table::{Tone, WIDTH, wrap},
     workloads::{Metadata, PodSpec},
@@ -104,6 +105,10 @@ pub struct Report {
     pub credentials: usize,
     /// How many workloads and pods.
     pub workloads: usize,
+}
+
+impl Structured for Report {
+    const KIND: &'static str = "LintReport";
 }
 
 /// The credentials of each namespace, by their Secrets.

@@ -4,6 +4,7 @@
 //! The operator runs outside the cluster with its own permissions. It shares the machine with etcd (which syncs its
 //! writes here), the API server and the token server, as in the published measurements of comparable operators.
 
+mod lint;
 mod load;
 mod measure;
 pub mod pace;
@@ -62,6 +63,7 @@ pub async fn bench(program: PathBuf, count: usize) -> Result<ExitCode> {
     bench.steady(setting(STEADY)? as u64).await?;
     bench.outage(setting(OUTAGE)? as u64).await?;
     bench.failover().await?;
+    bench.lint(setting(lint::PODS)?).await?;
     bench.print()?;
     Ok(ExitCode::SUCCESS)
 }
