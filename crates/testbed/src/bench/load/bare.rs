@@ -135,8 +135,14 @@ impl Load {
         call(&self.client, "POST", &secrets, Some(&secret_like_ours(&name, &"x".repeat(1024)))).await?;
         let credentials =
             format!("/apis/credentials.itwin.dev/v1alpha1/namespaces/{NAMESPACE}/itwinservicecredentials");
-        call(&self.client, "PATCH", &format!("{credentials}/{name}/status"), Some(&status_like_ours(&name, "x")))
-            .await?;
+        let mut status = status_like_ours(&name, "x");
+        status["apiVersion"] = json!(testbed::objects::API_VERSION);
+        status["kind"] = json!("ITwinServiceCredential");
+        status["metadata"] = json!({
+            "name": name, "namespace": NAMESPACE, "uid": credential.uid(),
+            "resourceVersion": credential.resource_version(),
+        });
+        call(&self.client, "PUT", &format!("{credentials}/{name}/status"), Some(&status)).await?;
         let events = format!("/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events");
         call(&self.client, "POST", &events, Some(&event_like_ours(credential))).await
     }
