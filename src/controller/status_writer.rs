@@ -74,8 +74,8 @@ pub(super) struct StatusWrite<'a> {
 /// Writes a status. Returns the resourceVersion that the object then has.
 ///
 /// It is replaced at the version that is known, which costs the API server less than a patch. Where that is refused, it
-/// is patched, at whatever version: the object may have changed since, the permission may be missing, or a policy may
-/// need to see the rest of the object.
+/// is patched, at whatever version: the object may have changed since, the permission may be missing, or a mutating
+/// webhook, which sees only what is sent, may need the rest of the object.
 pub(super) async fn write_status(context: &Context, write: StatusWrite<'_>) -> Result<u64, CallError> {
     let deadline = Instant::now() + DEADLINE;
     if let Some(version) = &write.resource_version {
