@@ -99,7 +99,9 @@ pub enum Step {
     GetWorkload(WorkloadKind),
     /// Restarts a workload.
     PatchWorkload(WorkloadKind),
-    /// Writes a credential's status.
+    /// Replaces a credential's status, at a known version of the object.
+    ReplaceCredentialStatus,
+    /// Patches a credential's status, at whatever version the object has.
     PatchCredentialStatus,
     /// Writes an authority's status.
     PatchAuthorityStatus,
@@ -120,6 +122,7 @@ impl Step {
             Self::PatchSecret => ("patch", "secrets"),
             Self::GetWorkload(kind) => ("get", workloads(kind)),
             Self::PatchWorkload(kind) => ("patch", workloads(kind)),
+            Self::ReplaceCredentialStatus => ("update", "itwinservicecredentials/status"),
             Self::PatchCredentialStatus => ("patch", "itwinservicecredentials/status"),
             Self::PatchAuthorityStatus => ("patch", "itwinauthorities/status"),
             Self::PublishEvent => ("create", "events"),
@@ -282,12 +285,25 @@ impl Cluster {
         step: Step,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<T, CallError> {
+        self.call_for_metadata_until(Instant::now() + DEADLINE, step, request).await
+    }
+
+    /// The same for one of several calls that have a deadline together.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn call_for_metadata_until<T: DeserializeOwned>(
+        &self,
+        deadline: Instant,
+        step: Step,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<T, CallError> {
         let send = async {
             let mut request = request.map_err(kube::Error::BuildRequest)?;
             request.headers_mut().insert(http::header::ACCEPT, AS_METADATA);
             self.client.request(request).await
         };
-        self.call(step, send).await
+        self.call_until(deadline, step, send).await
     }
 
     /// Makes one call.
@@ -361,6 +377,7 @@ mod tests {
             Step::CreateSecret,
             Step::PatchSecret,
             Step::PatchWorkload(WorkloadKind::Deployment),
+            Step::ReplaceCredentialStatus,
             Step::PatchCredentialStatus,
             Step::PatchAuthorityStatus,
             Step::PublishEvent,

@@ -10,18 +10,22 @@ use itwin_api::{
 use itwin_core::{object::ObjectKey, observed::ObservedState, revisions, status};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
-    Api,
-    api::{Patch, PatchParams},
-    core::Request,
+    Resource,
+    api::{Patch, PatchParams, PostParams},
+    core::{Request, request::Error},
 };
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::context::Context;
 use crate::{
-    cluster::{CallError, Step},
+    cluster::{CallError, DEADLINE, Step},
     metrics::CredentialGauges,
 };
+
+/// A request, or why it could not be made.
+type RequestToSend = Result<http::Request<Vec<u8>>, Error>;
 
 /// The values of the metrics of a credential; `failures` are those of its attempts.
 pub(super) fn gauges(
@@ -68,10 +72,41 @@ pub(super) struct StatusWrite<'a> {
 }
 
 /// Writes a status. Returns the resourceVersion that the object then has.
+///
+/// It is replaced at the version that is known, which costs the API server less than a patch. Where that is refused, it
+/// is patched, at whatever version: the object may have changed since, the permission may be missing, or a mutating
+/// webhook, which sees only what is sent, may need the rest of the object.
 pub(super) async fn write_status(context: &Context, write: StatusWrite<'_>) -> Result<u64, CallError> {
+    let deadline = Instant::now() + DEADLINE;
+    if let Some(version) = &write.resource_version {
+        match send(context, deadline, Step::ReplaceCredentialStatus, replacement(&write, version)).await {
+            Err(CallError::Conflict | CallError::Forbidden(_) | CallError::Rejected(..)) => {}
+            result => return result,
+        }
+    }
+    send(context, deadline, Step::PatchCredentialStatus, patch(&write)).await
+}
+
+/// Replaces the status. The API server takes everything else from the object that it has.
+fn replacement(write: &StatusWrite<'_>, version: &str) -> RequestToSend {
+    let ObjectKey { namespace, name } = write.key;
+    let object = json!({
+        "apiVersion": ITwinServiceCredential::api_version(&()),
+        "kind": ITwinServiceCredential::kind(&()),
+        "metadata": {"namespace": namespace, "name": name, "uid": write.uid, "resourceVersion": version},
+        "status": write.status,
+    });
+    let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+    let body = serde_json::to_vec(&object).map_err(Error::SerializeBody)?;
+    Request::new(url(namespace)).replace_subresource("status", name, &params, body)
+}
+
+/// Patches the status.
+fn patch(write: &StatusWrite<'_>) -> RequestToSend {
     let StatusWrite { key, uid, status, resource_version } = write;
     // a list is replaced as a whole: those of others must be the ones that were observed
-    let guard = resource_version.filter(|_| status.conditions.iter().any(|condition| !status::is_ours(condition)));
+    let guard =
+        resource_version.as_ref().filter(|_| status.conditions.iter().any(|condition| !status::is_ours(condition)));
     // null takes a field away
     let mut patch = json!({
         "metadata": {"uid": uid},
@@ -96,13 +131,18 @@ pub(super) async fn write_status(context: &Context, write: StatusWrite<'_>) -> R
     if let Some(version) = guard {
         patch["metadata"]["resourceVersion"] = json!(version);
     }
-    let api: Api<ITwinServiceCredential> = Api::namespaced(context.cluster.client.clone(), &key.namespace);
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    let patch = Patch::Merge(&patch);
-    let request = Request::new(api.resource_url()).patch_subresource("status", &key.name, &params, &patch);
-    // Not even "not found" or a conflict is taken for the end of the credential: what is really gone is not reconciled
-    // again, and what is not would keep an old status until its next renewal.
-    let answer: Answer = context.cluster.call_for_metadata(Step::PatchCredentialStatus, request).await?;
+    Request::new(url(&key.namespace)).patch_subresource("status", &key.name, &params, &Patch::Merge(&patch))
+}
+
+fn url(namespace: &str) -> String {
+    ITwinServiceCredential::url_path(&(), Some(namespace))
+}
+
+/// Not even "not found" or a conflict is taken for the end of the credential: what is really gone is not reconciled
+/// again, and what is not would keep an old status until its next renewal.
+async fn send(context: &Context, deadline: Instant, step: Step, request: RequestToSend) -> Result<u64, CallError> {
+    let answer: Answer = context.cluster.call_for_metadata_until(deadline, step, request).await?;
     Ok(numeric(answer.metadata.resource_version.as_deref()))
 }
 

@@ -31,7 +31,8 @@ pub async fn grant(namespace: &Namespace, secrets: &[&str]) -> Result<()> {
     let group = "credentials.itwin.dev";
     let mut rules = vec![
         rule(group, &["itwinservicecredentials", "itwinauthorities"], &["list", "watch"]),
-        rule(group, &["itwinservicecredentials/status", "itwinauthorities/status"], &["patch"]),
+        rule(group, &["itwinservicecredentials/status"], &["update", "patch"]),
+        rule(group, &["itwinauthorities/status"], &["patch"]),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
     ];
     if !secrets.is_empty() {

@@ -76,17 +76,19 @@ impl Mutant {
 
     /// Breaks what passes between the operator and its servers.
     pub fn install(self, api: &ApiServer, servers: &Servers) {
-        let on = |verb: Verb, target: &str, change: fn(&mut Value)| {
+        let on = |matching: Match, change: fn(&mut Value)| {
             let hook = move |call: &Call, new: &mut Value, _: Option<&Value>| {
                 if call.client.starts_with("replica-") {
                     change(new);
                 }
                 Ok(())
             };
-            api.admit(Match::any().verb(verb).target(target), Arc::new(hook));
+            api.admit(matching, Arc::new(hook));
         };
-        let secrets = |change: fn(&mut Value)| [Verb::Create, Verb::Patch].map(|verb| on(verb, "secrets", change));
-        let status = |change: fn(&mut Value)| on(Verb::Patch, "itwinservicecredentials/status", change);
+        let secrets = |change: fn(&mut Value)| {
+            [Verb::Create, Verb::Patch].map(|verb| on(Match::any().verb(verb).target("secrets"), change))
+        };
+        let status = |change: fn(&mut Value)| on(Match::any().target("itwinservicecredentials/status"), change);
         match self {
             Self::CutsToken => drop(secrets(cut_token)),
             Self::RemovesToken => drop(secrets(|secret| {
@@ -116,8 +118,8 @@ impl Mutant {
                 status(|credential| credential["status"]["conditions"][0]["reason"] = json!("Broken"))
             }
             Self::RunsAhead => status(|credential| {
-                let generation = credential["metadata"]["generation"].as_i64().unwrap_or_default();
-                credential["status"]["observedGeneration"] = json!(generation + 1);
+                let observed = credential["status"]["observedGeneration"].as_i64().unwrap_or_default();
+                credential["status"]["observedGeneration"] = json!(observed + 1);
             }),
             Self::ForgetsMinimumValidity => {
                 status(|credential| credential["status"]["usableUntil"] = credential["status"]["expiresAt"].clone());
@@ -140,7 +142,7 @@ fn keep_failure(api: &ApiServer) {
         }
         Ok(())
     };
-    api.admit(Match::any().verb(Verb::Patch).target("itwinservicecredentials/status"), Arc::new(hook));
+    api.admit(Match::any().target("itwinservicecredentials/status"), Arc::new(hook));
 }
 
 fn conditions_with<'a>(credential: &'a mut Value, reason: &'a str) -> impl Iterator<Item = &'a mut Value> {
@@ -164,7 +166,7 @@ fn freeze_conditions(api: &ApiServer) {
         }
         Ok(())
     };
-    api.admit(Match::any().verb(Verb::Patch).target("itwinservicecredentials/status"), Arc::new(hook));
+    api.admit(Match::any().target("itwinservicecredentials/status"), Arc::new(hook));
 }
 
 fn cut_token(secret: &mut Value) {

@@ -209,10 +209,11 @@ fn edit(random: &mut Random) -> Edit {
 }
 
 /// The calls of the operator that may fail.
-const CALLS: [(Verb, &str); 10] = [
+const CALLS: [(Verb, &str); 11] = [
     (Verb::Get, "secrets"),
     (Verb::Create, "secrets"),
     (Verb::Patch, "secrets"),
+    (Verb::Update, "itwinservicecredentials/status"),
     (Verb::Patch, "itwinservicecredentials/status"),
     (Verb::Patch, "itwinauthorities/status"),
     (Verb::Create, "events"),

@@ -65,10 +65,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [credentials.itwin.dev]
   resources: [itwinservicecredentials]
   verbs: [list, watch]
-# src/controller: statuses
+# src/controller/status_writer.rs
 - apiGroups: [credentials.itwin.dev]
   resources: [itwinservicecredentials/status]
-  verbs: [patch]
+  verbs: [update, patch]
 # src/observe, src/act/secret_writer.rs. Never delete: garbage collection does that.
 - apiGroups: [""]
   resources: [secrets]

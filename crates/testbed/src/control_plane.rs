@@ -21,6 +21,9 @@ use crate::{
 /// How long the API server may take to become ready; about 3 s on an idle machine.
 const READY: Duration = Duration::from_secs(120);
 
+/// The most that etcd suggests for its database, in bytes.
+const ETCD_QUOTA: &str = "8589934592";
+
 /// Whether etcd syncs its writes to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -174,9 +177,11 @@ impl Programs {
         etcd.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
         etcd.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
         etcd.args(["--initial-cluster", &format!("default={peer_url}"), "--log-level", "warn"]);
-        if self.durability == Durability::Fast {
-            etcd.arg("--unsafe-no-fsync");
-        }
+        match self.durability {
+            Durability::Fast => etcd.arg("--unsafe-no-fsync"),
+            // a hundred thousand credentials and their history take more than the default of 2 GB
+            Durability::Durable => etcd.args(["--quota-backend-bytes", ETCD_QUOTA]),
+        };
         Process::start("etcd", etcd, &self.directory)
     }
 

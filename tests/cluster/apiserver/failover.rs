@@ -104,7 +104,7 @@ async fn kaniop_standby_is_ready_and_follows_a_leader_that_stops_within_two_seco
     let mut replicas = Replicas::new("stop").await?;
     let standby = replicas.standby().await?;
     let calls = |metrics: &str| {
-        let writes = ["create", "patch"].map(|verb| format!("verb=\"{verb}\""));
+        let writes = ["create", "update", "patch"].map(|verb| format!("verb=\"{verb}\""));
         metrics.lines().filter(|line| writes.iter().any(|verb| line.contains(verb))).count()
     };
     assert_eq!(calls(&standby.get("/metrics").await?), 0, "a standby writes nothing");

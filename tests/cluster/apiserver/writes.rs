@@ -34,7 +34,7 @@ async fn renewal_costs_two_writes_one_read_and_no_event_and_nothing_is_done_betw
     assert!(reads.iter().all(|read| *read == format!("get secrets {NAME}-client")), "{reads:?}");
     assert!((RENEWALS..=RENEWALS + 1).contains(&reads.len()), "one read for each renewal: {reads:?}");
     let mut writes: Vec<String> = calls.iter().filter(|call| call.is_write()).map(ToString::to_string).collect();
-    let renewal = [format!("patch secrets {NAME}"), format!("patch itwinservicecredentials/status {NAME}")];
+    let renewal = [format!("patch secrets {NAME}"), format!("update itwinservicecredentials/status {NAME}")];
     // one that falls due during the observation is not waited for
     writes.truncate(RENEWALS * renewal.len());
     assert_eq!(writes, [&renewal[..]; RENEWALS].concat());
@@ -80,7 +80,7 @@ async fn first_token_costs_two_writes_an_event_and_one_read_from_the_cache() -> 
         writes.last().is_some_and(|write| write.contains("events")).then_some(writes)
     })
     .await?;
-    let (create, status) = (format!("create secrets {NAME}"), format!("patch itwinservicecredentials/status {NAME}"));
+    let (create, status) = (format!("create secrets {NAME}"), format!("update itwinservicecredentials/status {NAME}"));
     let created = writes.iter().position(|write| *write == create).context("no Secret was created")?;
     assert_eq!(created, 0, "{writes:?}");
     assert_eq!(writes[created + 1], status);

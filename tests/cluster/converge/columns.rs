@@ -60,7 +60,7 @@ pub const CALLS: [Column; 11] = [
     column("get-namespace", "get namespaces (metadata)", Object::Namespace, &Phase::ALL),
     column("create-secret", "create secrets", Object::Own, &[Issue, Deletion]),
     column("patch-secret", "patch secrets", Object::Own, &[Renewal, ManualEdit]),
-    column("patch-status", "patch itwinservicecredentials/status", Object::Own, &Phase::ALL),
+    column("update-status", "update itwinservicecredentials/status", Object::Own, &Phase::ALL),
     column("authority-status", "patch itwinauthorities/status", Object::Authority, &[Issue]),
     column("authority-event", "create events", Object::Authority, &[Issue]),
     column("create-event", "create events", Object::Own, &[Issue, ManualEdit]),

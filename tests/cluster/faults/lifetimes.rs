@@ -83,8 +83,10 @@ async fn status_that_cannot_be_written_delays_no_renewal() -> Result<()> {
     fixture.register().await?;
     fixture.apply_credential(&json!({"minimumValidity": "5s"})).await?;
     fixture.wait_ready().await?;
-    let refused = Rule::new("patch itwinservicecredentials/status", Fault::Refused(403)).lasting(LONG);
-    let refused = fixture.proxy().play(refused);
+    let [replaced, refused] = ["update", "patch"].map(|verb| {
+        let call = format!("{verb} itwinservicecredentials/status");
+        fixture.proxy().play(Rule::new(&call, Fault::Refused(403)).lasting(LONG))
+    });
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(100) {
         let secret = fixture.secret().await?.context("the Secret is gone")?;
@@ -95,7 +97,7 @@ async fn status_that_cannot_be_written_delays_no_renewal() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     assert!(refused.times() >= 3, "the status was refused {} times", refused.times());
-    fixture.proxy().stop(&refused);
+    [replaced, refused].iter().for_each(|rule| fixture.proxy().stop(rule));
     fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
     Ok(())
 }

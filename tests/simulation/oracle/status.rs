@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::conditions::Reason;
 use serde_json::Value;
+use simulated_api::request::{Call, Verb};
 
 /// The minimum validity of every credential of the honest tenants.
 pub const MINIMUM_VALIDITY: TimeDelta = TimeDelta::seconds(60);
@@ -10,6 +11,18 @@ pub const MINIMUM_VALIDITY: TimeDelta = TimeDelta::seconds(60);
 const MISSING_AUTHORITY: &str = "missing";
 /// No message is longer: what the API server says is cut to 300 characters.
 const MESSAGE_MAX: usize = 1024;
+
+/// The object with the status that a call writes; none where the call is refused, since the object has changed. A PUT
+/// need not contain the rest of the object, which the API server takes from what it has.
+pub fn written(call: &Call, new: &Value, old: Option<&Value>) -> Option<Value> {
+    let Some(old) = old.filter(|_| call.verb == Verb::Update) else { return Some(new.clone()) };
+    let is_current = new["metadata"]["resourceVersion"] == old["metadata"]["resourceVersion"];
+    is_current.then(|| {
+        let mut object = old.clone();
+        object["status"] = new["status"].clone();
+        object
+    })
+}
 
 /// What is wrong with a status that is being written; `now` where the operator's clock is right.
 pub fn objections(credential: &Value, now: Option<DateTime<Utc>>) -> Vec<String> {

@@ -52,6 +52,11 @@ pub enum Action {
         whole: bool,
         merge: Value,
     },
+    /// The same of the status, where nothing but the identity is without a spec.
+    PutStatus {
+        whole: bool,
+        merge: Value,
+    },
     Delete(Value),
     /// All pages, with a write between the first two.
     Pages {
@@ -119,6 +124,7 @@ impl fmt::Display for Operation {
             Action::Create(object) => write!(f, "create {object}"),
             Action::Patch { subresource, patch } => write!(f, "patch {subresource} {patch}"),
             Action::Put { whole, merge } => write!(f, "put, whole: {whole}, {merge}"),
+            Action::PutStatus { whole, merge } => write!(f, "put status, whole: {whole}, {merge}"),
             Action::Delete(options) => write!(f, "delete {options}"),
             Action::Get
             | Action::GetNotOlder { .. }
@@ -166,7 +172,14 @@ fn action(random: &mut Random, kind: Kind, name: &str, namespace: &str) -> Actio
         (Kind::Namespace, _) => Action::Patch { subresource: "", patch: metadata(random) },
         (_, 0..5) => Action::Create(object(random, kind, name, namespace)),
         (Kind::Deployment, 5..18) | (_, 5..10) => Action::Patch { subresource: "", patch: patch(random, kind) },
-        (_, 10..13) if has_status => Action::Patch { subresource: "status", patch: status(random) },
+        (_, 10..12) if has_status => Action::Patch { subresource: "status", patch: status(random) },
+        (_, 12) if has_status => {
+            let mut merge = status(random);
+            if random.below(4) != 0 {
+                merge["metadata"]["resourceVersion"] = json!("$rv");
+            }
+            Action::PutStatus { whole: random.below(4) == 0, merge }
+        }
         // no one replaces events
         (Kind::Event, 10..14) => Action::Patch { subresource: "", patch: patch(random, kind) },
         (_, 10..13) => Action::Put { whole: random.below(2) == 0, merge: patch(random, kind) },

@@ -77,6 +77,14 @@ impl Player {
                 let body = self.put(&object, name, *whole, merge);
                 (Method::PUT, format!("{object}?fieldManager={manager}"), Some(body), "application/json")
             }
+            Action::PutStatus { whole, merge } => {
+                let mut body = self.put(&object, name, *whole, merge);
+                if !whole {
+                    // as the operator writes it
+                    body.as_object_mut().unwrap().remove("spec");
+                }
+                (Method::PUT, format!("{object}/status?fieldManager={manager}"), Some(body), "application/json")
+            }
             Action::Delete(options) => {
                 (Method::DELETE, object.clone(), Some(self.resolved(&object, options)), "application/json")
             }

@@ -1,5 +1,7 @@
 //! The load: the objects that the operator reconciles.
 
+pub mod bare;
+
 use std::{
     collections::HashSet,
     time::{Duration, Instant},
@@ -16,18 +18,24 @@ use kube::{
 use serde_json::{Value, json};
 use testbed::{Testbed, eventually, objects};
 
-use super::{PATIENCE, token_server::TokenServer};
+use super::{patience, token_server::TokenServer};
 
 /// Requests of the load generator at the same time.
 const AT_ONCE: usize = 32;
-/// The same for the writes that are compared with those of the operator.
-const LIKE_THE_OPERATOR: usize = 16;
 const NAMESPACES: usize = 50;
 /// The client that requests tokens.
 pub const CLIENT: &str = "bench";
 /// Its secret, which the token server does not check.
 pub const CLIENT_SECRET: &str = "the-secret-of-the-benchmark";
 const LONG: u32 = 86_400;
+/// Of more credentials than this, only so many get short-lived tokens: all others stay valid, and to give each another
+/// token would take longer than everything else. The rate of renewals stays the same.
+const SAMPLED: usize = 10_000;
+
+/// How many of so many credentials get short-lived tokens.
+pub fn renewed(count: usize) -> usize {
+    count.min(SAMPLED)
+}
 
 /// Namespaces, an authority and credentials.
 pub struct Load {
@@ -62,6 +70,11 @@ impl Load {
         NAMESPACES.min(self.count)
     }
 
+    /// How many credentials get short-lived tokens.
+    pub fn renewed(&self) -> usize {
+        renewed(self.count)
+    }
+
     fn secrets(&self, namespace: &str) -> Api<Secret> {
         Api::namespaced(self.client.clone(), namespace)
     }
@@ -70,53 +83,6 @@ impl Load {
         let kind = GroupVersionKind::gvk("credentials.itwin.dev", "v1alpha1", "ITwinServiceCredential");
         let resource = ApiResource::from_gvk_with_plural(&kind, "itwinservicecredentials");
         Api::namespaced_with(self.client.clone(), namespace, &resource)
-    }
-
-    /// Writes Secrets and statuses like those of the operator, as many at the same time as it does. The
-    /// credentials exist before; the first duration is that of their creation.
-    pub async fn bare_writes(&self, count: usize) -> Result<(Duration, Duration)> {
-        let names: Vec<String> = (0..count).map(|number| format!("bare-{number}")).collect();
-        let began = Instant::now();
-        self.create_bare(&names).await?;
-        let created = began.elapsed();
-        let began = Instant::now();
-        self.write_bare(&names).await?;
-        let took = began.elapsed();
-        self.delete_bare(&names).await?;
-        Ok((created, took))
-    }
-
-    /// Creates credentials that no operator reconciles.
-    pub async fn create_bare(&self, names: &[String]) -> Result<()> {
-        let create = async |name: &String| {
-            let object = credential(name, &json!({}))?;
-            self.credentials("bench-0").create(&PostParams::default(), &object).await.map(drop)?;
-            anyhow::Ok(())
-        };
-        stream::iter(names).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await
-    }
-
-    /// Gives each of them a Secret and a status.
-    pub async fn write_bare(&self, names: &[String]) -> Result<()> {
-        let token = "x".repeat(1024);
-        let write = async |name: &String| -> Result<()> {
-            let secret = serde_json::from_value(secret_like_ours(name, &token))?;
-            self.secrets("bench-0").create(&PostParams::default(), &secret).await?;
-            let status = Patch::Merge(status_like_ours(name, "x"));
-            self.credentials("bench-0").patch_status(name, &PatchParams::default(), &status).await?;
-            Ok(())
-        };
-        stream::iter(names).map(write).buffer_unordered(LIKE_THE_OPERATOR).try_collect::<()>().await
-    }
-
-    /// Deletes these objects.
-    pub async fn delete_bare(&self, names: &[String]) -> Result<()> {
-        let delete = async |name: &String| -> Result<()> {
-            self.credentials("bench-0").delete(name, &Default::default()).await?;
-            self.secrets("bench-0").delete(name, &Default::default()).await?;
-            Ok(())
-        };
-        stream::iter(names).map(delete).buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
 
     /// Creates all credentials; returns how long that took.
@@ -140,7 +106,7 @@ impl Load {
         let params =
             WatchParams::default().labels("app.kubernetes.io/managed-by=itwin-credential-operator").timeout(290);
         let mut seen = HashSet::new();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience(self.count);
         while Instant::now() < deadline {
             let mut events = secrets.watch_metadata(&params, "0").await?.boxed();
             while let Some(event) = events.next().await {
@@ -186,10 +152,10 @@ impl Load {
 
     async fn change_all(&self, lifetime: u32, scope: &str, spec: &Value, span: Duration) -> Result<()> {
         self.tokens.tokens_live(lifetime);
-        let wanted = self.tokens.tokens() + self.count;
-        let pause = span.div_f64(self.count as f64);
+        let wanted = self.tokens.tokens() + self.renewed();
+        let pause = span.div_f64(self.renewed() as f64);
         let mut next = tokio::time::Instant::now();
-        for number in 0..self.count {
+        for number in 0..self.renewed() {
             let mut spec = spec.clone();
             objects::merge(&mut spec, &json!({"scopes": [format!("{scope}-{number}")], "minimumValidity": "1s"}));
             let (namespace, name) = (namespace(number % self.namespaces()), format!("agent-{number}"));
@@ -203,7 +169,7 @@ impl Load {
 
     /// Waits until this many tokens were issued.
     pub async fn tokens_reach(&self, count: usize) -> Result<()> {
-        eventually("tokens", PATIENCE, async || (self.tokens.tokens() >= count).then_some(())).await
+        eventually("tokens", patience(self.count), async || (self.tokens.tokens() >= count).then_some(())).await
     }
 
     /// Creates Secrets of 2 KB that no credential references.
@@ -221,30 +187,6 @@ impl Load {
         stream::iter(0..count).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         Ok(began.elapsed())
     }
-}
-
-/// A Secret as long as those of the operator.
-pub fn secret_like_ours(name: &str, token: &str) -> Value {
-    let annotations: serde_json::Map<String, Value> =
-        (0..9).map(|n| (format!("example.com/annotation-{n}"), json!("x".repeat(64)))).collect();
-    json!({
-        "metadata": {"name": name, "labels": {"example.com/bare": "yes"}, "annotations": annotations},
-        "stringData": {"access_token": token, "authorization": format!("Bearer {token}"), "scope": name},
-    })
-}
-
-/// A status as long as those of the operator, with one field that can differ.
-pub fn status_like_ours(name: &str, client_id: &str) -> Value {
-    let condition = |kind: &str| {
-        json!({
-            "type": kind, "status": "True", "reason": "Bare", "message": "x".repeat(80),
-            "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z",
-        })
-    };
-    json!({"status": {
-        "observedGeneration": 1, "secretName": name, "issuer": "x".repeat(64), "clientId": client_id,
-        "conditions": [condition("Ready"), condition("Renewed")],
-    }})
 }
 
 fn namespace(number: usize) -> String {

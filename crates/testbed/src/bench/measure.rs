@@ -65,6 +65,52 @@ pub fn cpu_by_program() -> Result<BTreeMap<String, f64>> {
     Ok(programs)
 }
 
+/// CPU seconds of a program between two readings of [`cpu_by_program`].
+pub fn spent(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, program: &str) -> f64 {
+    let [before, after] = [before, after].map(|programs| programs.get(program).copied().unwrap_or_default());
+    after - before
+}
+
+/// The requests of the operator, by verb and resource.
+pub struct Requests {
+    /// How many of each kind, such as `update leases`.
+    pub by_kind: BTreeMap<String, usize>,
+}
+
+impl Requests {
+    /// Counts the audit log up to now. A watch counts when it begins.
+    pub fn read(log: &Path) -> Result<Self> {
+        let mut by_kind: BTreeMap<String, usize> = BTreeMap::new();
+        for line in BufReader::new(File::open(log)?).lines() {
+            // the last line may be incomplete
+            let Ok(entry) = serde_json::from_str::<Value>(&line?) else { continue };
+            let verb = entry["verb"].as_str().unwrap_or_default();
+            let is_end_of_watch = verb == "watch" && entry["stage"] != "ResponseStarted";
+            if entry["user"]["username"] == "admin" || is_end_of_watch {
+                continue;
+            }
+            // paths such as /version name no resource
+            let resource = entry["objectRef"]["resource"].as_str().unwrap_or("path");
+            *by_kind.entry(format!("{verb} {resource}")).or_default() += 1;
+        }
+        Ok(Self { by_kind })
+    }
+
+    /// The requests after an earlier count.
+    pub fn since(mut self, before: &Self) -> Self {
+        for (kind, count) in &mut self.by_kind {
+            *count -= before.by_kind.get(kind).copied().unwrap_or_default();
+        }
+        self.by_kind.retain(|_, count| *count > 0);
+        self
+    }
+
+    /// All of them.
+    pub fn total(&self) -> usize {
+        self.by_kind.values().sum()
+    }
+}
+
 /// How often the operator made each kind of call to the API server.
 #[derive(Clone, Copy, Default)]
 pub struct Audit {

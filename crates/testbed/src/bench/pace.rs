@@ -15,7 +15,7 @@ use serde_json::Value;
 use testbed::Testbed;
 
 use super::{
-    load::{self, CLIENT, CLIENT_SECRET, Load},
+    load::{CLIENT, CLIENT_SECRET, Load, bare},
     measure::Usage,
 };
 
@@ -25,6 +25,8 @@ pub const ARGUMENT: &str = "pace";
 const OBJECTS: usize = 50;
 const NAMESPACE: &str = "bench-0";
 const AS_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1beta1";
+
+const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// Milliseconds of CPU for the calls of one renewal, measured over this many seconds.
 pub async fn cpu_of_bare_renewals(testbed: &Testbed, load: &Load, per_second: f64, seconds: u64) -> Result<f64> {
@@ -82,8 +84,8 @@ pub async fn run(per_second: &str, issuer: &str, ca_bundle: &str) -> Result<Exit
     Ok(ExitCode::FAILURE)
 }
 
-/// Reads the events of a watch and drops them.
-async fn drain_watch(client: &Client, path: &str) -> Result<()> {
+/// Reads the events of a watch and drops them. It ends only with an error.
+pub async fn drain_watch(client: &Client, path: &str) -> Result<()> {
     loop {
         let request = hyper::Request::get(format!("{path}?watch=true&timeoutSeconds=60"))
             .header(hyper::header::ACCEPT, if path.contains("secrets") { AS_METADATA } else { "application/json" });
@@ -106,21 +108,21 @@ async fn renew(client: &Client, authority: &reqwest::Client, issuer: &str, numbe
         .send()
         .await?;
     let token = answer.error_for_status()?.bytes().await?;
-    let secret = load::secret_like_ours(&name, &format!("{number:0>8}{}", "x".repeat(token.len())));
+    let secret = bare::secret_like_ours(&name, &format!("{number:0>8}{}", "x".repeat(token.len())));
     let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/{name}");
     call(client, "PATCH", &path, Some(&secret)).await?;
     let path =
         format!("/apis/credentials.itwin.dev/v1alpha1/namespaces/{NAMESPACE}/itwinservicecredentials/{name}/status");
-    call(client, "PATCH", &path, Some(&load::status_like_ours(&name, &number.to_string()))).await
+    call(client, "PATCH", &path, Some(&bare::status_like_ours(&name, &number.to_string()))).await
 }
 
 /// Makes one call and ignores the response body.
-async fn call(client: &Client, method: &str, path: &str, body: Option<&Value>) -> Result<()> {
+pub async fn call(client: &Client, method: &str, path: &str, body: Option<&Value>) -> Result<()> {
     let request = hyper::Request::builder().method(method).uri(path);
     let request = match body {
         None => request.body(Body::empty())?,
         Some(body) => request
-            .header(hyper::header::CONTENT_TYPE, "application/merge-patch+json")
+            .header(hyper::header::CONTENT_TYPE, if method == "PATCH" { MERGE_PATCH } else { "application/json" })
             .header(hyper::header::ACCEPT, AS_METADATA)
             .body(Body::from(serde_json::to_vec(body)?))?,
     };
