@@ -15,7 +15,10 @@ use itwin_api::{
     limits::{self, SCOPE_MAX},
     time,
 };
-use itwin_oauth::{jwt::VerifiedClaims, token::TokenResponse};
+use itwin_oauth::{
+    jwt::VerifiedClaims,
+    token::{self, ClientCredentials, TokenResponse},
+};
 
 use crate::{
     last_held::LastHeld,
@@ -41,6 +44,8 @@ pub struct Expected<'a> {
     pub scope_check: ScopeCheck,
     /// The scopes that a token may carry; `None` for any.
     pub allowed_scopes: Option<&'a [String]>,
+    /// The client, of whose secrets no granted scope may repeat a part; `None` where they are not at hand.
+    pub client: Option<&'a ClientCredentials>,
     /// The lifetime of an opaque token whose response states none.
     pub default_lifetime: Option<TimeDelta>,
     /// The token in the Secret, where it is for this very request.
@@ -91,6 +96,9 @@ pub enum ValidationError {
     /// A scope was granted that the authority does not allow.
     #[error("a scope is not allowed")]
     ScopeNotAllowed,
+    /// A scope was granted that may repeat a part of a secret of the client, or of the token.
+    #[error("a scope may repeat a secret")]
+    SecretInScope,
     /// It is the token that the Secret holds.
     #[error("the same token")]
     SameToken {
@@ -213,11 +221,12 @@ struct GrantedScopes {
 }
 
 /// The scopes of the signed claim, else those of the response, else those that were requested (RFC 6749 section 5.1).
-/// What is granted must be allowed, and what is requested must be granted wherever scopes are named.
+/// What is granted must be allowed and repeat no secret, since it is shown. What is requested must be granted wherever
+/// scopes are named.
 fn granted_scopes(
     response: &TokenResponse,
     claims: Option<&VerifiedClaims>,
-    Expected { scopes: requested, scope_check, allowed_scopes, .. }: Expected<'_>,
+    Expected { scopes: requested, scope_check, allowed_scopes, client, .. }: Expected<'_>,
 ) -> Result<GrantedScopes, ValidationError> {
     let claimed = claims.and_then(|claims| claims.scope.as_deref());
     // an empty list names nothing
@@ -237,6 +246,12 @@ fn granted_scopes(
     let missing: Vec<String> = requested.iter().filter(is_missing).cloned().collect();
     if !missing.is_empty() && scope_check == ScopeCheck::Strict {
         return Err(ValidationError::ScopeReduced { missing });
+    }
+    // scopes that a spec names are known to its readers, and whether they equal a secret must not show
+    let is_unexpected = |scope: &&String| allowed_scopes.is_none() && !requested.contains(scope);
+    let unexpected: Vec<&str> = granted.iter().filter(is_unexpected).map(String::as_str).collect();
+    if token::may_show_secrets(&unexpected, client, &response.access_token) {
+        return Err(ValidationError::SecretInScope);
     }
     Ok(GrantedScopes { scopes: granted.to_vec(), unnamed_scopes: missing })
 }

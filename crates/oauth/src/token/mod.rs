@@ -19,6 +19,7 @@ pub use crate::error_code::ErrorCode;
 use crate::{
     assertion::{self, Assertion, AssertionAudience, AssertionId, AssertionRules, ClientKeyError},
     sensitive::Sensitive,
+    shown::Shown,
     transport::Transport,
 };
 
@@ -86,6 +87,14 @@ pub async fn request<T: Transport + ?Sized>(
         Ok(response) => Ok(TokenResponse::read(response, sent_at)?),
         Err(error) => Err(carrier.error(error)),
     }
+}
+
+/// Whether texts of a server may repeat a part of the token that it issued, or of the secrets of the client that it was
+/// sent: then they must not be shown. Without a client they are compared with the token alone.
+#[must_use]
+pub fn may_show_secrets(texts: &[&str], client: Option<&ClientCredentials>, token: &Sensitive) -> bool {
+    let secrets = client.into_iter().flat_map(ClientCredentials::secrets).chain([token]);
+    Shown::hides(texts, secrets.map(|secret| secret.expose()))
 }
 
 /// The client with its secret where it has one.
