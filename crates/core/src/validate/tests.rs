@@ -1,6 +1,7 @@
 //! Which token responses give a token that is worth writing.
 
 use itwin_oauth::{
+    identifier::Identifier,
     sensitive::Sensitive,
     token::{Proof, User},
 };
@@ -216,7 +217,7 @@ fn token_without_requested_scopes_carries_those_that_are_granted() {
 /// A client with a client secret, and with a service user where that is given.
 fn client(user: Option<User>) -> ClientCredentials {
     let proof = Proof::SecretInBody(Sensitive::new("correct-horse-battery".to_owned()));
-    ClientCredentials { id: "agent".to_owned(), proof, user }
+    ClientCredentials { id: Identifier::Public("agent".to_owned()), proof, user }
 }
 
 #[test]

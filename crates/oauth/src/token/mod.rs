@@ -100,7 +100,7 @@ pub fn may_show_secrets(texts: &[&str], client: Option<&ClientCredentials>, toke
 /// The client with its secret where it has one.
 fn oauth_client(client: &ClientCredentials) -> OAuthClient {
     let secret = |secret: &Sensitive| ClientSecret::new(secret.expose().to_owned());
-    let named = OAuthClient::new(ClientId::new(client.id.clone())).set_auth_type(AuthType::RequestBody);
+    let named = OAuthClient::new(ClientId::new(client.id.sent().to_owned())).set_auth_type(AuthType::RequestBody);
     match &client.proof {
         Proof::SecretInBody(text) => named.set_client_secret(secret(text)),
         Proof::SecretInHeader(text) => named.set_client_secret(secret(text)).set_auth_type(AuthType::BasicAuth),
@@ -121,7 +121,7 @@ fn assertion_parameters(
         AssertionAudience::TokenEndpoint => server.written_token_endpoint,
         AssertionAudience::Text(text) => text,
     };
-    let content = Assertion { client_id: &client.id, audience, algorithm: server.assertion.algorithm, now, id };
+    let content = Assertion { client_id: client.id.sent(), audience, algorithm: server.assertion.algorithm, now, id };
     let assertion = assertion::sign(key, &content)?;
     Ok(vec![("client_assertion_type", assertion::TYPE.to_owned()), ("client_assertion", assertion)])
 }
