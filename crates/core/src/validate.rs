@@ -96,6 +96,9 @@ pub enum ValidationError {
     /// A scope was granted that the authority does not allow.
     #[error("a scope is not allowed")]
     ScopeNotAllowed,
+    /// The authority limits scopes, and nothing names those of the token.
+    #[error("unknown scopes")]
+    UnknownScopes,
     /// A scope was granted that may repeat a part of a secret of the client, or of the token.
     #[error("a scope may repeat a secret")]
     SecretInScope,
@@ -240,6 +243,10 @@ fn granted_scopes(
     let other = claims.and_then(|claims| claims.other_scope.as_deref()).unwrap_or_default();
     if !named.iter().copied().chain([other]).flatten().all(is_allowed) {
         return Err(ValidationError::ScopeNotAllowed);
+    }
+    // then a server grants what it likes
+    if allowed_scopes.is_some() && requested.is_empty() && named.is_empty() {
+        return Err(ValidationError::UnknownScopes);
     }
     let sets: Vec<BTreeSet<&str>> = named.iter().map(|scopes| scopes.iter().map(String::as_str).collect()).collect();
     let is_missing = |scope: &&String| sets.iter().any(|set| !set.contains(scope.as_str()));

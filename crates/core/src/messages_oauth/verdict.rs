@@ -114,6 +114,11 @@ pub fn not_valid(error: &ValidationError, authority: &str) -> Failure {
             "with a scope that spec.allowedScopes of the ITwinAuthority does not list: take the scope from the client's \
              registration, or add it to spec.allowedScopes",
         ),
+        ValidationError::UnknownScopes => rejected(
+            authority,
+            "whose scopes nothing names, and spec.allowedScopes of the ITwinAuthority limits them: name at least one in \
+             spec.scopes",
+        ),
         ValidationError::SecretInScope => rejected(
             authority,
             "with a scope that was not requested and may repeat a part of a secret, which the status would show: contact \
@@ -219,6 +224,7 @@ mod tests {
             (ValidationError::ExpiryOutOfRange, Reason::TokenRejected, "exp claim is no date"),
             (ValidationError::ExpiryTooFar, Reason::TokenRejected, "more than 10 years ahead"),
             (ValidationError::ScopeNotAllowed, Reason::TokenRejected, "spec.allowedScopes"),
+            (ValidationError::UnknownScopes, Reason::TokenRejected, "name at least one in spec.scopes"),
             (ValidationError::SecretInScope, Reason::TokenRejected, "may repeat a part of a secret"),
             (ValidationError::UnknownLifetime, Reason::MalformedResponse, "no usable expires_in"),
             (

@@ -207,6 +207,25 @@ fn scopes_of_both_claims_must_be_allowed_and_the_first_counts_as_granted() {
 }
 
 #[test]
+fn token_whose_scopes_nothing_names_is_rejected_where_scopes_are_limited() {
+    let allowed = ["a".to_owned()];
+    for (claim, answered, wanted) in [
+        (Some(&["a"][..]), Some(&["a"][..]), Ok(allowed.to_vec())),
+        (Some(&["a"]), None, Ok(allowed.to_vec())),
+        (None, Some(&["a"]), Ok(allowed.to_vec())),
+        (None, None, Err(ValidationError::UnknownScopes)),
+        (None, Some(&[]), Err(ValidationError::UnknownScopes)),
+        (Some(&[]), None, Ok(Vec::new())),
+        (Some(&[]), Some(&["b"]), Err(ValidationError::ScopeNotAllowed)),
+    ] {
+        let (response, claims) = granting(claim, answered);
+        let expected = Expected { allowed_scopes: Some(&allowed), ..expected(&[]) };
+        let scopes = validate(response, claims.as_ref(), expected).map(|issued| issued.scopes);
+        assert_eq!(scopes, wanted, "{claim:?} {answered:?}");
+    }
+}
+
+#[test]
 fn token_without_requested_scopes_carries_those_that_are_granted() {
     let issued = |claim, answered| validated_for(granting(claim, answered), &[], None).map(|issued| issued.scopes);
     assert_eq!(issued(Some(&["x"]), None), Ok(vec!["x".to_owned()]));
