@@ -20,6 +20,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
+use tokio::time::Instant;
 use url::Url;
 
 use super::{RequeueAfter, ca_bundle, context::Context};
@@ -63,7 +64,7 @@ pub async fn reconcile(object: &ITwinAuthority, context: &Context) -> RequeueAft
     } else if authorities.wait(&name).is_zero() {
         refresh(&authority, context).await;
     }
-    let known = authority.metadata().map(|metadata| known(&metadata, &authority.config, context));
+    let known = authority.metadata().map(|metadata| known(&metadata, &authority.config, context.clock.monotonic()));
     let failure = authorities.failure(&name);
     let wait = authorities.wait(&name);
     let wait = if object.spec.ca_bundle_ref.is_some() { wait.min(ca_bundle::INTERVAL) } else { wait };
@@ -123,7 +124,7 @@ async fn report(
 }
 
 /// Endpoints that the administrator named are shown in full. What the server names may hold a secret.
-fn known(metadata: &Metadata, config: &AuthorityConfig, context: &Context) -> Known {
+fn known(metadata: &Metadata, config: &AuthorityConfig, now: Instant) -> Known {
     let Endpoints { token, jwks } = &metadata.endpoints;
     let shown =
         |url: &Url, is_named: bool| if is_named { url.to_string() } else { discovery::shown(url, &config.issuer) };
@@ -132,7 +133,7 @@ fn known(metadata: &Metadata, config: &AuthorityConfig, context: &Context) -> Kn
         jwks_uri: jwks.as_ref().map(|url| shown(url, config.jwks_uri.is_some())),
         signing_keys: metadata.keys.as_ref().map(KeySet::len),
         refreshed_at: metadata.refreshed_at,
-        age: context.clock.monotonic().saturating_duration_since(metadata.refreshed),
+        age: now.saturating_duration_since(metadata.refreshed),
     }
 }
 
@@ -155,4 +156,34 @@ async fn write_status(cluster: &Cluster, object: &ITwinAuthority, status: &Autho
     let name = object.name_any();
     let patch = Patch::Merge(&patch);
     cluster.call(Step::PatchAuthorityStatus, api.patch_status(&name, &params, &patch)).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+
+    #[test]
+    fn endpoint_is_shown_in_full_only_where_the_administrator_named_it() {
+        let url = |path: &str| format!("https://ims.example.com/{path}");
+        let shown = |named: serde_json::Value| {
+            let mut spec = json!({"issuer": url("")});
+            spec.as_object_mut().expect("an object").extend(named.as_object().expect("an object").clone());
+            let spec = serde_json::from_value(spec).expect("a spec");
+            let config = AuthorityConfig::new(&spec).expect("a valid spec");
+            let parsed = |path: &str| Url::parse(&url(path)).expect("a URL");
+            let endpoints = Endpoints { token: parsed("hunter2/token").into(), jwks: Some(parsed("hunter2/keys")) };
+            let now = Instant::now();
+            let metadata = Metadata { endpoints, keys: None, refreshed_at: DateTime::UNIX_EPOCH, refreshed: now };
+            let known = known(&metadata, &config, now);
+            (known.token_endpoint, known.jwks_uri)
+        };
+        let discovered = (url("[redacted]/token"), Some(url("[redacted]/keys")));
+        assert_eq!(shown(json!({})), discovered);
+        let token = json!({"tokenEndpoint": url("hunter2/token")});
+        assert_eq!(shown(token), (url("hunter2/token"), discovered.1));
+        let keys = json!({"jwksUri": url("hunter2/keys")});
+        assert_eq!(shown(keys), (discovered.0, Some(url("hunter2/keys"))));
+    }
 }

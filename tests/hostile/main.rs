@@ -242,6 +242,7 @@ fn header_and_claims_of_a_token() {
     on_small_stack(|| {
         let proof = Proof::SecretInBody(Sensitive::new("secret".to_owned()));
         let client = ClientCredentials { id: Identifier::Public("agent".to_owned()), proof, user: None };
+        let request = TokenRequest { client, scopes: Vec::new(), resources: Vec::new(), audience: None };
         for text in corpus() {
             let part = URL_SAFE_NO_PAD.encode(&text);
             let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"1"}"#);
@@ -250,7 +251,7 @@ fn header_and_claims_of_a_token() {
                 let token = Sensitive::new(token);
                 let refused = KEYS.verify(&token, ISSUER, &[]).expect_err(&shown(&text));
                 for error in [refused, VerificationError::Issuer, VerificationError::Audience] {
-                    let presented = jwt::presented(&token, error, &client);
+                    let presented = jwt::presented(&token, error, &request);
                     is_bounded(&verdict::not_trusted(error, presented.as_ref(), "ims").message, &text);
                 }
             }
