@@ -316,7 +316,7 @@ fn secrets_are_exposed_in_few_places() {
         .collect();
     let mut exposing = exposing;
     exposing.sort();
-    // the Secret that is written; digests; the signature check; the key of the assertion; the request; the reader of the
+    // the Secret that is written; digests; what may be no identifier; the signature check; the key of the assertion; the request; the reader of the
     // client Secret; and of the plugin, what prints a token for who asks for it, and what writes a new client secret
     assert_eq!(
         exposing,
@@ -326,6 +326,7 @@ fn secrets_are_exposed_in_few_places() {
             "crates/kubectl-itcred/src/commands/rotate.rs",
             "crates/kubectl-itcred/src/commands/token.rs",
             "crates/kubectl-itcred/src/rotation.rs",
+            "crates/oauth/src/identifier.rs",
             "crates/oauth/src/jwt/mod.rs",
             "crates/oauth/src/private_key.rs",
             "crates/oauth/src/token/mod.rs",

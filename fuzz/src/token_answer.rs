@@ -6,6 +6,7 @@ use itwin_api::{authority::ClientAuthentication, credential::GrantType};
 use itwin_core::messages_oauth::token::{Names, not_issued};
 use itwin_oauth::{
     assertion::{AssertionId, AssertionRules, ID_BYTES},
+    identifier::Identifier,
     sensitive::Sensitive,
     token::{self, ClientCredentials, Proof, Server, TokenRequest},
     transport::{Transport, TransportError},
@@ -47,7 +48,7 @@ pub fn run(data: &[u8]) {
 fn answered(status: u8, body: &[u8]) {
     let request = TokenRequest {
         client: ClientCredentials {
-            id: "id".to_owned(),
+            id: Identifier::Public("id".to_owned()),
             proof: Proof::SecretInBody(Sensitive::new("secret".to_owned())),
             user: None,
         },

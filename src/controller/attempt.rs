@@ -188,7 +188,7 @@ impl Reconciler<'_> {
                 expires_at: issued.expires_at,
             },
             description: Description {
-                client_id: Some(client.id.as_str().into()),
+                client_id: client.id.shown().map(Arc::from),
                 scopes: Some(issued.scopes.join(" ").into()),
             },
             token: issued.token,

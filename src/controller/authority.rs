@@ -11,15 +11,22 @@ use itwin_core::{
     failure::Failure,
     messages_oauth,
 };
+use itwin_oauth::{
+    discovery::{self, Endpoints},
+    key_set::KeySet,
+};
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
+use tokio::time::Instant;
+use url::Url;
 
 use super::{RequeueAfter, ca_bundle, context::Context};
 use crate::{
     cluster::{CallError, Cluster, Step},
+    config::authority::AuthorityConfig,
     oauth::authority::{Authority, Metadata},
 };
 
@@ -57,11 +64,11 @@ pub async fn reconcile(object: &ITwinAuthority, context: &Context) -> RequeueAft
     } else if authorities.wait(&name).is_zero() {
         refresh(&authority, context).await;
     }
-    let metadata = authority.metadata();
+    let known = authority.metadata().map(|metadata| known(&metadata, &authority.config, context.clock.monotonic()));
     let failure = authorities.failure(&name);
     let wait = authorities.wait(&name);
     let wait = if object.spec.ca_bundle_ref.is_some() { wait.min(ca_bundle::INTERVAL) } else { wait };
-    report(object, metadata.as_deref(), failure.as_ref(), context, wait).await
+    report(object, known.as_ref(), failure.as_ref(), context, wait).await
 }
 
 /// Fetches endpoints and keys, and enqueues the credentials for which the result changes something.
@@ -80,18 +87,17 @@ async fn refresh(authority: &Arc<Authority>, context: &Context) {
 /// Writes the status if it changed, publishes a change of Ready, and says when to reconcile again.
 async fn report(
     object: &ITwinAuthority,
-    metadata: Option<&Metadata>,
+    known: Option<&Known>,
     failure: Option<&Failure>,
     context: &Context,
     wait: Duration,
 ) -> RequeueAfter {
     let (authorities, name) = (&context.authorities, object.name_any());
     let wait = wait.max(REQUEUE_FLOOR);
-    let known = metadata.map(|metadata| known(metadata, context));
     let previous = object.status.clone().unwrap_or_default();
     let now = context.clock.now();
     let generation = object.metadata.generation;
-    let inputs = Inputs { known: known.as_ref(), failure, generation, previous: &previous, now };
+    let inputs = Inputs { known, failure, generation, previous: &previous, now };
     let Some(status) = authority_status::status(&inputs) else { return Some(STATUS_RETRY) };
     let is_ready = authority_status::is_ready(&status).unwrap_or_default();
     authorities.gauge(&name, is_ready, authority_status::last_refresh(&inputs));
@@ -117,13 +123,17 @@ async fn report(
     Some(again)
 }
 
-fn known(metadata: &Metadata, context: &Context) -> Known {
+/// Endpoints that the administrator named are shown in full. What the server names may hold a secret.
+fn known(metadata: &Metadata, config: &AuthorityConfig, now: Instant) -> Known {
+    let Endpoints { token, jwks } = &metadata.endpoints;
+    let shown =
+        |url: &Url, is_named: bool| if is_named { url.to_string() } else { discovery::shown(url, &config.issuer) };
     Known {
-        token_endpoint: metadata.endpoints.token.to_string(),
-        jwks_uri: metadata.endpoints.jwks.as_ref().map(ToString::to_string),
-        signing_keys: metadata.keys.as_ref().map(itwin_oauth::key_set::KeySet::len),
+        token_endpoint: shown(&token.url, config.token_endpoint.is_some()),
+        jwks_uri: jwks.as_ref().map(|url| shown(url, config.jwks_uri.is_some())),
+        signing_keys: metadata.keys.as_ref().map(KeySet::len),
         refreshed_at: metadata.refreshed_at,
-        age: context.clock.monotonic().saturating_duration_since(metadata.refreshed),
+        age: now.saturating_duration_since(metadata.refreshed),
     }
 }
 
@@ -146,4 +156,34 @@ async fn write_status(cluster: &Cluster, object: &ITwinAuthority, status: &Autho
     let name = object.name_any();
     let patch = Patch::Merge(&patch);
     cluster.call(Step::PatchAuthorityStatus, api.patch_status(&name, &params, &patch)).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+
+    #[test]
+    fn endpoint_is_shown_in_full_only_where_the_administrator_named_it() {
+        let url = |path: &str| format!("https://ims.example.com/{path}");
+        let shown = |named: serde_json::Value| {
+            let mut spec = json!({"issuer": url("")});
+            spec.as_object_mut().expect("an object").extend(named.as_object().expect("an object").clone());
+            let spec = serde_json::from_value(spec).expect("a spec");
+            let config = AuthorityConfig::new(&spec).expect("a valid spec");
+            let parsed = |path: &str| Url::parse(&url(path)).expect("a URL");
+            let endpoints = Endpoints { token: parsed("hunter2/token").into(), jwks: Some(parsed("hunter2/keys")) };
+            let now = Instant::now();
+            let metadata = Metadata { endpoints, keys: None, refreshed_at: DateTime::UNIX_EPOCH, refreshed: now };
+            let known = known(&metadata, &config, now);
+            (known.token_endpoint, known.jwks_uri)
+        };
+        let discovered = (url("[redacted]/token"), Some(url("[redacted]/keys")));
+        assert_eq!(shown(json!({})), discovered);
+        let token = json!({"tokenEndpoint": url("hunter2/token")});
+        assert_eq!(shown(token), (url("hunter2/token"), discovered.1));
+        let keys = json!({"jwksUri": url("hunter2/keys")});
+        assert_eq!(shown(keys), (discovered.0, Some(url("hunter2/keys"))));
+    }
 }

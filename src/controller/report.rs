@@ -160,10 +160,13 @@ impl Reconciler<'_> {
 
     /// What the token in the Secret was issued for, as the Secret records it: a status may have been edited.
     pub(super) fn description(&self) -> Description {
-        match self.context.index.get(&self.references.target) {
+        let description = match self.context.index.get(&self.references.target) {
             Known::Present(secret_metadata) => secret_metadata.description.clone(),
             Known::Unknown | Known::Absent => Description::default(),
-        }
+        };
+        // earlier versions recorded it whatever its key was
+        let shows_client_id = self.references.credential.spec.client_credentials_ref.shows_client_id();
+        Description { client_id: description.client_id.filter(|_| shows_client_id), ..description }
     }
 
     async fn write_status(&mut self, status: CredentialStatus, guard: Option<String>) -> Result<(), CallError> {

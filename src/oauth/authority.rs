@@ -188,7 +188,7 @@ impl Authority {
         {
             verified = check(Some(metadata));
         }
-        verified.map_err(|error| match jwt::presented(token, error, &request.client) {
+        verified.map_err(|error| match jwt::presented(token, error, request) {
             Some(presented) => RequestError::OtherClaim(error, presented),
             None => error.into(),
         })

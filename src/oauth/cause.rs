@@ -44,9 +44,11 @@ pub fn is_closed(error: &reqwest::Error) -> bool {
     incomplete || io_error_kind(error).is_some_and(ended)
 }
 
-/// The innermost error: the outer ones repeat the URL and say "error sending request".
+/// The innermost error: the outer ones say "error sending request" and repeat the URL, whose path may be one that a server
+/// named after it was sent client secrets.
 pub fn root_cause(error: &reqwest::Error) -> String {
-    bounded(&causes(error).last().map_or_else(|| error.to_string(), ToString::to_string))
+    let without_url = || error.to_string().split(" for url").next().unwrap_or_default().to_owned();
+    bounded(&causes(error).last().map_or_else(without_url, ToString::to_string))
 }
 
 /// A cause as a message may repeat it.
@@ -61,7 +63,19 @@ pub fn bounded(cause: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::{ResponseBuilderExt, Url};
+
     use super::*;
+
+    #[test]
+    fn error_without_a_cause_is_shown_without_its_url() {
+        let url = Url::parse("https://ims.example.com/hunter2").expect("a URL");
+        let response = http::Response::builder().status(500).url(url).body("").expect("a response");
+        let error = reqwest::Response::from(response).error_for_status().expect_err("an error");
+        assert!(error.to_string().contains("hunter2") && error.source().is_none(), "{error}");
+        let cause = root_cause(&error);
+        assert!(cause.contains("500") && !cause.contains("hunter2"), "{cause}");
+    }
 
     #[test]
     fn cause_is_cut_and_has_no_control_characters() {

@@ -12,6 +12,7 @@ use itwin_api::{
 use itwin_core::{client_expiry::Expires, client_keys, failure::Failure, fingerprint};
 use itwin_oauth::{
     assertion::{ClientKey, Thumbprints},
+    identifier::Identifier,
     sensitive::Sensitive,
     token::{ClientCredentials, Proof, User},
 };
@@ -97,6 +98,9 @@ impl ClientMaterial {
     /// # Errors
     /// [`Reason::ClientCredentialsInvalid`] with all keys that are missing or invalid.
     pub fn credentials(&self, method: ClientAuthentication, grant: GrantType) -> Result<ClientCredentials, Failure> {
+        if let Some(field) = self.keys.secret_named_as_client_id() {
+            return Err(self.client_id_is_a_secret(field));
+        }
         let mut wrong = Vec::new();
         let mut required = |value: &Value, key: &str| match value {
             Ok(value) => Some(value.clone()),
@@ -126,7 +130,7 @@ impl ClientMaterial {
         };
         match (id, proof) {
             (Some(id), Some(proof)) if wrong.is_empty() => {
-                Ok(ClientCredentials { id: id.expose().to_owned(), proof, user })
+                Ok(ClientCredentials { id: identifier(&id, self.keys.shows_client_id()), proof, user })
             }
             _ => Err(self.invalid(&wrong)),
         }
@@ -141,7 +145,9 @@ impl ClientMaterial {
     /// The private key, with what names it.
     fn client_key(&self, required: &mut impl FnMut(&Value, &str) -> Option<Sensitive>) -> Option<ClientKey> {
         let pem = required(&self.private_key, &self.keys.private_key_key);
-        let key_id = self.key_id.as_ref().map(|value| required(value, &self.keys.key_id_key));
+        let key_id = self.key_id.as_ref().map(|value| {
+            required(value, &self.keys.key_id_key).map(|key_id| identifier(&key_id, self.keys.shows_key_id()))
+        });
         let certificate = self.certificate.as_ref().map(|value| {
             let pem = required(value, &self.keys.certificate_key)?;
             let thumbprints = Thumbprints::from_pem(pem.expose());
@@ -152,7 +158,7 @@ impl ClientMaterial {
         });
         Some(ClientKey {
             pem: pem?,
-            key_id: key_id.map_or(Some(None), |key_id| key_id.map(|key_id| Some(key_id.expose().to_owned())))?,
+            key_id: key_id.map_or(Some(None), |key_id| key_id.map(Some))?,
             certificate: certificate.map_or(Some(None), |thumbprints| thumbprints.map(Some))?,
         })
     }
@@ -178,6 +184,16 @@ impl ClientMaterial {
         self.fingerprint(&Sensitive::new(uid.to_owned()))
     }
 
+    /// The spec is wrong, and was stored before the schema refused it: no value is read as an identifier and as a secret.
+    fn client_id_is_a_secret(&self, field: &str) -> Failure {
+        let message = format!(
+            "spec.clientCredentialsRef.clientIdKey names key {} of Secret {}, as {field} does: name the key of the client \
+             identifier",
+            self.keys.client_id_key, self.secret
+        );
+        Failure::new(Reason::ClientCredentialsInvalid, message)
+    }
+
     /// All that is wrong at once, so that one edit of the Secret fixes all of it.
     fn invalid(&self, wrong: &[(String, Cow<'static, str>)]) -> Failure {
         let one = |(number, (key, why)): (usize, &(String, Cow<'static, str>))| match number {
@@ -197,6 +213,10 @@ const TIME_MAX: usize = 64;
 
 fn read_time(text: Option<&Sensitive>) -> Expires {
     text.and_then(|text| time::from_rfc3339(text.expose())).map_or(Expires::Invalid, Expires::At)
+}
+
+fn identifier(text: &Sensitive, is_shown: bool) -> Identifier {
+    if is_shown { Identifier::Public(text.expose().to_owned()) } else { Identifier::Secret(text.clone()) }
 }
 
 fn without_newline(bytes: &[u8]) -> &[u8] {

@@ -124,7 +124,8 @@ impl SecretMetadata {
             restarted_for: annotation(secret_keys::RESTARTED_FOR).and_then(time::from_rfc3339),
             restart_targets: annotation(secret_keys::RESTART_TARGETS).map(intern),
             description: Description {
-                client_id: within(secret_keys::CLIENT_ID, CLIENT_ID_MAX).map(intern),
+                // empty where it may be a secret
+                client_id: within(secret_keys::CLIENT_ID, CLIENT_ID_MAX).filter(|id| !id.is_empty()).map(intern),
                 scopes: within(secret_keys::GRANTED, SCOPES_MAX).map(intern),
             },
             sole_writer_of: sole_writer_of(metadata),

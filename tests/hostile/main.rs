@@ -31,6 +31,7 @@ use itwin_credential_operator::observe::client_secret::ClientMaterial;
 use itwin_oauth::{
     assertion::{self, Assertion, AssertionId, AssertionRules, ClientKey},
     discovery,
+    identifier::Identifier,
     jwt::{self, VerificationError},
     key_set::{KeySet, KeySetError},
     limits::RETRY_AFTER_MAX,
@@ -114,7 +115,7 @@ fn values_of_a_client_secret() {
             for method in [ClientAuthentication::ClientSecretPost, ClientAuthentication::PrivateKeyJwt] {
                 // a short text without control characters can be a value
                 match material.credentials(method, GrantType::Password) {
-                    Ok(client) => assert!(client.id.len() <= 1024),
+                    Ok(client) => assert!(client.id.sent().len() <= 1024),
                     Err(failure) => is_bounded(&failure.message, &text),
                 }
             }
@@ -149,7 +150,7 @@ impl Transport for Canned {
 fn request(status: u16, body: Vec<u8>) -> Result<token::TokenResponse, String> {
     let request = TokenRequest {
         client: ClientCredentials {
-            id: "id".to_owned(),
+            id: Identifier::Public("id".to_owned()),
             proof: Proof::SecretInBody(Sensitive::new("secret".to_owned())),
             user: None,
         },
@@ -240,7 +241,8 @@ fn header_and_claims_of_a_token() {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     on_small_stack(|| {
         let proof = Proof::SecretInBody(Sensitive::new("secret".to_owned()));
-        let client = ClientCredentials { id: "agent".to_owned(), proof, user: None };
+        let client = ClientCredentials { id: Identifier::Public("agent".to_owned()), proof, user: None };
+        let request = TokenRequest { client, scopes: Vec::new(), resources: Vec::new(), audience: None };
         for text in corpus() {
             let part = URL_SAFE_NO_PAD.encode(&text);
             let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"1"}"#);
@@ -249,7 +251,7 @@ fn header_and_claims_of_a_token() {
                 let token = Sensitive::new(token);
                 let refused = KEYS.verify(&token, ISSUER, &[]).expect_err(&shown(&text));
                 for error in [refused, VerificationError::Issuer, VerificationError::Audience] {
-                    let presented = jwt::presented(&token, error, &client);
+                    let presented = jwt::presented(&token, error, &request);
                     is_bounded(&verdict::not_trusted(error, presented.as_ref(), "ims").message, &text);
                 }
             }

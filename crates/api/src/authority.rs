@@ -284,10 +284,10 @@ pub struct AuthorityStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// The token endpoint in use.
+    /// The token endpoint in use. Unusual parts of a discovered path are not shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_endpoint: Option<String>,
-    /// The key set in use.
+    /// The key set in use. Unusual parts of a discovered path are not shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks_uri: Option<String>,
     /// The number of signing keys in the key set.

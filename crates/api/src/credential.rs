@@ -3,6 +3,7 @@
 //! It contains no URL and no namespace: a tenant names an authority that an administrator configured, and Secrets of
 //! their own namespace. The schema rejects invalid values at admission.
 
+mod identifier_key;
 mod secret_template;
 mod status;
 
@@ -10,6 +11,7 @@ use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::identifier_key::names_an_identifier;
 pub use self::{
     secret_template::SecretTemplate,
     status::{CredentialStatus, LastFailure},
@@ -181,11 +183,17 @@ impl Default for AuthorityRef {
 /// Names the Secret with the client's credentials, and its keys if they differ from the defaults.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(self.clientIdKey in [self.clientSecretKey, self.privateKeyKey, self.passwordKey])")
+        .message("clientIdKey names the key of a secret, name the key of the client identifier")
+        .field_path(".clientIdKey")
+)]
 pub struct ClientCredentialsRef {
     /// Name of a Secret in this namespace. One trailing newline in a value is ignored.
     #[schemars(schema_with = "schema::object_name")]
     pub name: String,
-    /// Key of the client identifier. Default: `client_id`.
+    /// Key of the client identifier. It is shown, in the status for instance, only if the name of the key ends in the
+    /// word `id`, such as `CLIENT_ID` or `clientId`. Default: `client_id`.
     #[serde(default = "default_client_id_key")]
     #[schemars(schema_with = "schema::secret_key")]
     pub client_id_key: String,
@@ -220,6 +228,33 @@ pub struct ClientCredentialsRef {
     #[serde(default = "default_certificate_key")]
     #[schemars(schema_with = "schema::secret_key")]
     pub certificate_key: String,
+}
+
+impl ClientCredentialsRef {
+    /// Whether the client identifier may be shown to users who may not read Secrets: whether nothing says that it is a
+    /// secret.
+    #[must_use]
+    pub fn shows_client_id(&self) -> bool {
+        names_an_identifier(&self.client_id_key) && self.secret_named_as_client_id().is_none()
+    }
+
+    /// The same of the identifier of the private key.
+    #[must_use]
+    pub fn shows_key_id(&self) -> bool {
+        names_an_identifier(&self.key_id_key)
+    }
+
+    /// The field of a secret that names the same key as `clientIdKey`, if one does. The schema refuses that; an earlier one
+    /// did not.
+    #[must_use]
+    pub fn secret_named_as_client_id(&self) -> Option<&'static str> {
+        let secrets = [
+            ("clientSecretKey", &self.client_secret_key),
+            ("privateKeyKey", &self.private_key_key),
+            ("passwordKey", &self.password_key),
+        ];
+        secrets.into_iter().find(|(_, key)| **key == self.client_id_key).map(|(field, _)| field)
+    }
 }
 
 /// An OAuth 2.0 grant type.

@@ -52,7 +52,7 @@ pub const RESTARTED_FOR_ANY: &str = "credentials.itwin.dev/restarted-for-token-o
 pub const CONTENT: &str = "credentials.itwin.dev/content-fingerprint";
 /// The issuer of the token.
 pub const ISSUER_ANNOTATION: &str = "credentials.itwin.dev/issuer";
-/// The identifier of the client that the token was issued to; not a secret.
+/// The identifier of the client that the token was issued to; empty if it may be a secret.
 pub const CLIENT_ID: &str = "credentials.itwin.dev/client-id";
 /// The scopes that the token was granted, separated by spaces.
 pub const GRANTED: &str = "credentials.itwin.dev/scope";

@@ -15,7 +15,10 @@ use itwin_api::{
     limits::{self, SCOPE_MAX},
     time,
 };
-use itwin_oauth::{jwt::VerifiedClaims, token::TokenResponse};
+use itwin_oauth::{
+    jwt::VerifiedClaims,
+    token::{self, ClientCredentials, TokenResponse},
+};
 
 use crate::{
     last_held::LastHeld,
@@ -41,6 +44,8 @@ pub struct Expected<'a> {
     pub scope_check: ScopeCheck,
     /// The scopes that a token may carry; `None` for any.
     pub allowed_scopes: Option<&'a [String]>,
+    /// The client, of whose secrets no granted scope may repeat a part; `None` where they are not at hand.
+    pub client: Option<&'a ClientCredentials>,
     /// The lifetime of an opaque token whose response states none.
     pub default_lifetime: Option<TimeDelta>,
     /// The token in the Secret, where it is for this very request.
@@ -91,6 +96,12 @@ pub enum ValidationError {
     /// A scope was granted that the authority does not allow.
     #[error("a scope is not allowed")]
     ScopeNotAllowed,
+    /// The authority limits scopes, and nothing names those of the token.
+    #[error("unknown scopes")]
+    UnknownScopes,
+    /// A scope was granted that may repeat a part of a secret of the client, or of the token.
+    #[error("a scope may repeat a secret")]
+    SecretInScope,
     /// It is the token that the Secret holds.
     #[error("the same token")]
     SameToken {
@@ -213,11 +224,12 @@ struct GrantedScopes {
 }
 
 /// The scopes of the signed claim, else those of the response, else those that were requested (RFC 6749 section 5.1).
-/// What is granted must be allowed, and what is requested must be granted wherever scopes are named.
+/// What is granted must be allowed and repeat no secret, since it is shown. What is requested must be granted wherever
+/// scopes are named.
 fn granted_scopes(
     response: &TokenResponse,
     claims: Option<&VerifiedClaims>,
-    Expected { scopes: requested, scope_check, allowed_scopes, .. }: Expected<'_>,
+    Expected { scopes: requested, scope_check, allowed_scopes, client, .. }: Expected<'_>,
 ) -> Result<GrantedScopes, ValidationError> {
     let claimed = claims.and_then(|claims| claims.scope.as_deref());
     // an empty list names nothing
@@ -232,11 +244,21 @@ fn granted_scopes(
     if !named.iter().copied().chain([other]).flatten().all(is_allowed) {
         return Err(ValidationError::ScopeNotAllowed);
     }
+    // then a server grants what it likes
+    if allowed_scopes.is_some() && requested.is_empty() && named.is_empty() {
+        return Err(ValidationError::UnknownScopes);
+    }
     let sets: Vec<BTreeSet<&str>> = named.iter().map(|scopes| scopes.iter().map(String::as_str).collect()).collect();
     let is_missing = |scope: &&String| sets.iter().any(|set| !set.contains(scope.as_str()));
     let missing: Vec<String> = requested.iter().filter(is_missing).cloned().collect();
     if !missing.is_empty() && scope_check == ScopeCheck::Strict {
         return Err(ValidationError::ScopeReduced { missing });
+    }
+    // scopes that a spec names are known to its readers, and whether they equal a secret must not show
+    let is_unexpected = |scope: &&String| allowed_scopes.is_none() && !requested.contains(scope);
+    let unexpected: Vec<&str> = granted.iter().filter(is_unexpected).map(String::as_str).collect();
+    if token::may_show_secrets(&unexpected, client, &response.access_token) {
+        return Err(ValidationError::SecretInScope);
     }
     Ok(GrantedScopes { scopes: granted.to_vec(), unnamed_scopes: missing })
 }

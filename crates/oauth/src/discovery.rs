@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use url::Url;
 
-use crate::{json, limits::URL_MAX, shown::Shown};
+use crate::{json, limits::URL_MAX, shown::REDACTED};
 
 /// The endpoints of an authorization server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,8 @@ impl Endpoint {
     }
 }
 
-/// What is wrong with a document. Of its text only the issuer is in it.
+/// What is wrong with a document. Nothing of its text is in it: a server that was sent client secrets before may have put
+/// one anywhere.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DiscoveryError {
     /// Not a JSON object with an issuer, and texts as endpoints.
@@ -63,7 +64,10 @@ pub enum DiscoveryError {
     NotADocument,
     /// It is the document of this other issuer (RFC 8414 section 3.3).
     #[error("another issuer")]
-    OtherIssuer(Shown),
+    OtherIssuer {
+        /// Whether an authority can have that one: whether it is an https URL.
+        is_https: bool,
+    },
     /// The expected issuer is no URL.
     #[error("the issuer is no URL")]
     IssuerNotAUrl,
@@ -80,6 +84,9 @@ pub enum DiscoveryError {
     #[error("no {}", .0.field())]
     Missing(Endpoint),
 }
+
+/// What an https URL begins with.
+const HTTPS: &str = "https://";
 
 #[derive(Deserialize)]
 struct Document {
@@ -113,7 +120,9 @@ pub fn endpoints(
     let document: Document = json::read(body).ok_or(DiscoveryError::NotADocument)?;
     // slashes at its end mean nothing
     if document.issuer.len() > URL_MAX || !same_issuer(&document.issuer, issuer) {
-        return Err(DiscoveryError::OtherIssuer(Shown::new(&document.issuer)));
+        let scheme = document.issuer.get(..HTTPS.len());
+        let is_https = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(HTTPS));
+        return Err(DiscoveryError::OtherIssuer { is_https });
     }
     let issuer = Url::parse(issuer).map_err(|_| DiscoveryError::IssuerNotAUrl)?;
     let token = match named_token {
@@ -146,6 +155,69 @@ fn allowed(value: &str, endpoint: Endpoint, issuer: &Url) -> Result<Url, Discove
         return Err(DiscoveryError::OtherOrigin(endpoint));
     }
     Ok(url)
+}
+
+/// The parts of the paths under which servers offer these endpoints.
+const PATH_PARTS: [&str; 37] = [
+    ".well-known",
+    "access_token",
+    "adfs",
+    "api",
+    "as",
+    "auth",
+    "certs",
+    "common",
+    "connect",
+    "default",
+    "discovery",
+    "idp",
+    "jwk",
+    "jwk_uri",
+    "jwks",
+    "jwks.json",
+    "jwks_uri",
+    "keys",
+    "oauth",
+    "oauth2",
+    "oidc",
+    "openid",
+    "openid-configuration",
+    "openid-connect",
+    "openid_connect",
+    "op",
+    "protocol",
+    "public",
+    "realms",
+    "token",
+    "token.oauth2",
+    "token_endpoint",
+    "v1",
+    "v1.0",
+    "v2",
+    "v2.0",
+    "v3",
+];
+/// A path of more parts is not shown.
+const PATH_PARTS_MAX: usize = 10;
+
+/// An endpoint that the document of `issuer` names, for a status: the origin, which is the issuer's, and of the path the
+/// parts that the issuer or the usual endpoints have.
+///
+/// A server that was sent client secrets may name another path at the next discovery, with a secret in it. All clients use
+/// the endpoint, so that there is no list of secrets to compare it with.
+#[must_use]
+pub fn shown(endpoint: &Url, issuer: &str) -> String {
+    let issuer = Url::parse(issuer).ok();
+    let own: Vec<&str> = issuer.iter().flat_map(|issuer| issuer.path().split('/')).collect();
+    let is_usual = |part: &&str| own.contains(part) || PATH_PARTS.contains(part);
+    let parts = || endpoint.path().split('/').skip(1);
+    let path: Vec<&str> = if parts().count() > PATH_PARTS_MAX {
+        vec![REDACTED]
+    } else {
+        parts().map(|part| if part.is_empty() || is_usual(&part) { part } else { REDACTED }).collect()
+    };
+    let query = endpoint.query().map(|_| format!("?{REDACTED}")).unwrap_or_default();
+    format!("{}/{}{query}", endpoint.origin().ascii_serialization(), path.join("/"))
 }
 
 /// Whether two issuer identifiers are one: a trailing slash means nothing.
@@ -196,7 +268,44 @@ mod tests {
         let read = read(
             &serde_json::json!({"issuer": "https://evil.example.com", "token_endpoint": "https://ims.example.com/t"}),
         );
-        assert!(matches!(read, Err(DiscoveryError::OtherIssuer(_))), "{read:?}");
+        assert_eq!(read, Err(DiscoveryError::OtherIssuer { is_https: true }));
+        let plain =
+            serde_json::json!({"issuer": "http://ims.example.com", "token_endpoint": "https://ims.example.com/t"});
+        let read = endpoints(plain.to_string().as_bytes(), ISSUER, None, None, true);
+        assert_eq!(read, Err(DiscoveryError::OtherIssuer { is_https: false }));
+    }
+
+    #[test]
+    fn path_of_an_endpoint_is_shown_if_it_is_a_usual_one() {
+        let shown = |issuer: &str, endpoint: &str| shown(&Url::parse(endpoint).expect("a URL"), issuer);
+        for (issuer, endpoint) in [
+            (ISSUER, "https://ims.example.com/connect/token"),
+            (ISSUER, "https://ims.example.com/.well-known/openid-configuration/jwks"),
+            (ISSUER, "https://ims.example.com/.well-known/jwks.json"),
+            (ISSUER, "https://ims.example.com/"),
+            (
+                "https://idp.example.com/realms/a-realm",
+                "https://idp.example.com/realms/a-realm/protocol/openid-connect/certs",
+            ),
+            ("https://idp.example.com/a-tenant/v2.0", "https://idp.example.com/a-tenant/oauth2/v2.0/token"),
+            ("https://idp.example.com:8443/oauth2/x", "https://idp.example.com:8443/oauth2/x/v1/keys"),
+        ] {
+            assert_eq!(shown(issuer, endpoint), endpoint);
+        }
+    }
+
+    #[test]
+    fn nothing_else_of_an_endpoint_is_shown() {
+        let shown = |path: &str| shown(&Url::parse(&format!("{ISSUER}{path}")).expect("a URL"), ISSUER);
+        for (path, expected) in [
+            ("/connect/hunter2/token", "/connect/[redacted]/token"),
+            ("/connect/token/hunter2", "/connect/token/[redacted]"),
+            ("/connect%2Fhunter2/Token", "/[redacted]/[redacted]"),
+            ("/connect/token?hunter2", "/connect/token?[redacted]"),
+            ("/token/token/token/token/token/token/token/token/token/token/token", "/[redacted]"),
+        ] {
+            assert_eq!(shown(path), format!("{ISSUER}{expected}"), "{path}");
+        }
     }
 
     #[test]
@@ -240,7 +349,7 @@ mod tests {
         assert!(read(&document(ISSUER, URL_MAX)).is_ok());
         assert_eq!(read(&document(ISSUER, URL_MAX + 1)), Err(DiscoveryError::TooLong(Endpoint::Token)));
         let slashes = format!("{ISSUER}{}", "/".repeat(URL_MAX));
-        assert!(matches!(read(&document(&slashes, URL_MAX)), Err(DiscoveryError::OtherIssuer(_))));
+        assert_eq!(read(&document(&slashes, URL_MAX)), Err(DiscoveryError::OtherIssuer { is_https: true }));
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod assertion;
 mod der;
 pub mod discovery;
 mod error_code;
+pub mod identifier;
 mod json;
 pub mod jwt;
 pub mod key_set;

@@ -3,7 +3,7 @@
 //! A server may still answer anything, such as a client secret that it was sent. The text is therefore bounded and
 //! printable, and long words in it that may be secrets are left out.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 /// The longest text, in characters.
 const LENGTH_MAX: usize = 200;
@@ -14,7 +14,7 @@ const PART: usize = 8;
 /// A shorter secret occurs in many texts by chance.
 const SECRET_MIN: usize = 4;
 /// What stands in the place of a secret.
-const REDACTED: &str = "[redacted]";
+pub(crate) const REDACTED: &str = "[redacted]";
 
 /// A text of an authorization server, fit for a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +45,17 @@ impl Shown {
     /// Shows a text, unless it repeats a part of one of these secrets.
     #[must_use]
     pub fn without<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> Self {
-        let repeats = |secret: &str| {
-            let secret = secret.as_bytes();
-            let part = PART.min(secret.len());
-            secret.len() >= SECRET_MIN
-                && text.as_bytes().windows(part).any(|shown| secret.windows(part).any(|part| part == shown))
-        };
-        if secrets.into_iter().any(repeats) { Self(REDACTED.to_owned()) } else { Self::new(text) }
+        let mut secrets = secrets.into_iter();
+        if secrets.any(|secret| repeats(text, secret)) { Self(REDACTED.to_owned()) } else { Self::new(text) }
+    }
+
+    /// Whether one of these texts would not be shown in full: it repeats a part of one of these secrets, alone or
+    /// together with the others, or has a long word that may be one.
+    #[must_use]
+    pub fn hides<'a>(texts: &[&str], secrets: impl IntoIterator<Item = &'a str>) -> bool {
+        let (listed, joined) = (texts.join(" "), texts.concat());
+        listed.split(|c: char| !is_inside(c)).any(may_be_secret)
+            || secrets.into_iter().any(|secret| repeats(&listed, secret) || repeats(&joined, secret))
     }
 }
 
@@ -67,6 +71,16 @@ impl fmt::Display for Shown {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "\"{}\"", self.0)
     }
+}
+
+/// Whether a text repeats a part of a secret. Both may have tens of kilobytes, so that each is read once.
+fn repeats(text: &str, secret: &str) -> bool {
+    let part = PART.min(secret.len());
+    if part < SECRET_MIN {
+        return false;
+    }
+    let parts: HashSet<&[u8]> = secret.as_bytes().windows(part).collect();
+    text.as_bytes().windows(part).any(|shown| parts.contains(shown))
 }
 
 fn is_inside(c: char) -> bool {
@@ -117,5 +131,29 @@ mod tests {
         }
         assert_eq!(Shown::without("a pin", secrets).to_string(), "\"a pin\"");
         assert_eq!(Shown::without("correct", secrets).to_string(), "\"correct\"");
+    }
+
+    #[test]
+    fn texts_that_repeat_a_secret_alone_or_together_are_hidden() {
+        let secrets = ["correct horse battery", "pin", "word"];
+        for texts in [
+            &["read", "horse battery"][..],
+            &["correct", "horse"],
+            &[" hor", "se bat"],
+            &["a-word"],
+            &["s3cr3tS3CR3Ts3cr3tS3CR3T"],
+        ] {
+            assert!(Shown::hides(texts, secrets), "{texts:?}");
+        }
+        for texts in [&["pin"][..], &["horse", "read"], &["itwin-platform2", "imodels:read", "0f8fad5b"], &[]] {
+            assert!(!Shown::hides(texts, secrets), "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn long_texts_are_compared_with_long_secrets_in_one_pass() {
+        let (text, secret) = ("a".repeat(64 << 10), "b".repeat(64 << 10));
+        assert!(!Shown::hides(&[&text], [secret.as_str()]));
+        assert!(Shown::hides(&[&text, "bbbbbbbb"], [secret.as_str()]));
     }
 }

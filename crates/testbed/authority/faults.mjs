@@ -164,6 +164,15 @@ const BEHAVIOURS = {
     const token = await new SignJWT(claims).setProtectedHeader(header).sign(privateKey, { crit: { 'urn:x': true } });
     json(response, 200, { ...answer, access_token: token });
   },
+  // what the operator would show holds the client's secret, or the token
+  secretInScope: async (response, { form, answer, claims }) => {
+    const scope = `${answer.scope} ${form.get('client_secret')}`;
+    json(response, 200, { ...answer, scope, access_token: await jwt({ ...claims, scope }) });
+  },
+  tokenInScope: async (response, { answer, claims }) => {
+    const token = await jwt(without(claims, 'scope'));
+    json(response, 200, { ...answer, access_token: token, scope: `${answer.scope} ${token}` });
+  },
   claimsShifted: async (response, { answer, claims, value }) =>
     json(response, 200, {
       ...answer,

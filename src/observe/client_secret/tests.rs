@@ -105,7 +105,7 @@ fn key_of_any_name_may_hold_any_value() {
         POST,
         SERVICE,
     );
-    assert_eq!(id.expect("usable").id, "id");
+    assert_eq!(id.expect("usable").id.sent(), "id");
     let user = read(
         serde_json::json!({"usernameKey": "client_id"}),
         &[("client_id", b"id"), ("client_secret", b"s"), ("password", b"p")],
@@ -161,7 +161,7 @@ fn key_id_and_certificate_are_read_where_there_are_any() {
         let data = [&[("client_id", &b"id"[..]), ("private_key", b"key")], extra].concat();
         let client = material(&data).credentials(JWT, SERVICE).map_err(|failure| failure.message)?;
         match client.proof {
-            Proof::PrivateKey(key) => Ok((key.key_id, key.certificate)),
+            Proof::PrivateKey(key) => Ok((key.key_id.map(|key_id| key_id.sent().to_owned()), key.certificate)),
             _ => Err("another proof".to_owned()),
         }
     };
@@ -178,6 +178,56 @@ fn key_id_and_certificate_are_read_where_there_are_any() {
     // who signs nothing needs neither
     let post: &[(&str, &[u8])] = &[("client_id", b"id"), ("client_secret", b"s"), ("certificate", b"x")];
     assert_eq!(rejected(post, POST, SERVICE), "");
+}
+
+#[test]
+fn identifier_is_shown_only_if_the_name_of_its_key_says_that_it_is_one() {
+    let read = |id_key: &str, key_id_key: &str| {
+        let keys = serde_json::json!({"name": "client", "clientIdKey": id_key, "keyIdKey": key_id_key});
+        let keys: ClientCredentialsRef = serde_json::from_value(keys).expect("valid");
+        let data = [(id_key, "the id"), (key_id_key, "the kid"), ("private_key", "the key")];
+        let data = data.map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())));
+        let secret = Secret { data: Some(data.into()), ..Secret::default() };
+        let material = ClientMaterial::new(secret, &keys, "team-a/client".to_owned());
+        let client =
+            material.credentials(ClientAuthentication::PrivateKeyJwt, SERVICE).map_err(|failure| failure.message);
+        let client = client.expect("usable");
+        let secrets = client.secrets().into_iter().map(|secret| secret.expose().to_owned()).collect::<Vec<_>>();
+        (client.id.sent().to_owned(), client.id.shown().map(str::to_owned), secrets)
+    };
+    let (id, public) = ("the id".to_owned(), Some("the id".to_owned()));
+    assert_eq!(read("client_id", "key_id"), (id.clone(), public.clone(), vec!["the key".to_owned()]));
+    assert_eq!(read("clientId", "db"), (id.clone(), public, vec!["the key".to_owned(), "the kid".to_owned()]));
+    let all = ["the key", "the id", "the kid"].map(str::to_owned).to_vec();
+    assert_eq!(read("username", "db"), (id, None, all));
+}
+
+#[test]
+fn client_identifier_under_the_key_of_a_secret_is_no_client() {
+    for (keys, reported) in [
+        (serde_json::json!({"clientIdKey": "db", "clientSecretKey": "db"}), Some("clientSecretKey")),
+        (serde_json::json!({"clientIdKey": "client_secret"}), Some("clientSecretKey")),
+        (serde_json::json!({"clientIdKey": "password"}), Some("passwordKey")),
+        (serde_json::json!({"clientIdKey": "id", "privateKeyKey": "id"}), Some("privateKeyKey")),
+        (serde_json::json!({"clientIdKey": "username", "clientSecretKey": "password"}), None),
+    ] {
+        let mut reference = serde_json::json!({"name": "client"});
+        keys.as_object().into_iter().flatten().for_each(|(field, key)| reference[field] = key.clone());
+        let reference: ClientCredentialsRef = serde_json::from_value(reference).expect("valid");
+        let data = ["db", "id", "username", "client_secret", "password"];
+        let data = data.map(|key| (key.to_owned(), ByteString(b"a value".to_vec())));
+        let secret = Secret { data: Some(data.into()), ..Secret::default() };
+        let material = ClientMaterial::new(secret, &reference, "team-a/client".to_owned());
+        let message = material.credentials(POST, SERVICE).err().map(|failure| failure.message);
+        let expected = reported.map(|field| {
+            let key = &reference.client_id_key;
+            format!(
+                "spec.clientCredentialsRef.clientIdKey names key {key} of Secret team-a/client, as {field} does: name the \
+                 key of the client identifier"
+            )
+        });
+        assert_eq!(message, expected, "{keys}");
+    }
 }
 
 #[test]

@@ -88,6 +88,10 @@ async fn credential_rules() -> Result<()> {
             (json!({"clientCredentialsRef": {"name": "a.-b"}}), Some("on both sides of each '.'")),
             (json!({"authorityRef": {"name": "a-.b"}}), Some("on both sides of each '.'")),
             (json!({"clientCredentialsRef": {"clientIdKey": "a/b"}}), Some("must be a key of a Secret: letters")),
+            (json!({"clientCredentialsRef": {"clientIdKey": "db", "clientSecretKey": "db"}}), Some("spec.clientCredentialsRef.clientIdKey: Invalid value")),
+            (json!({"clientCredentialsRef": {"clientIdKey": "password"}}), Some("clientIdKey names the key of a secret")),
+            (json!({"clientCredentialsRef": {"clientIdKey": "private_key"}}), Some("name the key of the client identifier")),
+            (json!({"clientCredentialsRef": {"clientIdKey": "username", "clientSecretKey": "password"}}), None),
             (json!({"secretName": "UPPER"}), Some("spec.secretName")),
             (json!({"deletionPolicy": "Orphan"}), Some("spec.deletionPolicy")),
             (json!({"grantType": "implicit"}), Some("spec.grantType")),
@@ -151,7 +155,7 @@ async fn largest_credential_is_accepted_and_one_byte_more_is_rejected() -> Resul
     let largest = json!({
         "clientCredentialsRef": {
             "name": "x".repeat(253),
-            "clientIdKey": "k".repeat(253), "clientSecretKey": "k".repeat(253), "privateKeyKey": "k".repeat(253),
+            "clientIdKey": "i".repeat(253), "clientSecretKey": "k".repeat(253), "privateKeyKey": "k".repeat(253),
             "usernameKey": "k".repeat(253), "passwordKey": "k".repeat(253), "expiresAtKey": "k".repeat(253),
         },
         "authorityRef": {"name": "a".repeat(253)},

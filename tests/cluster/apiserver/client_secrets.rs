@@ -176,6 +176,37 @@ async fn client_secret_over_a_mebibyte_is_refused_by_the_api_server() -> Result<
 }
 
 #[tokio::test]
+async fn value_of_a_key_that_names_no_identifier_is_not_shown() -> Result<()> {
+    let mut fixture = Fixture::bare("any-key").await?;
+    fixture.apply_authority(&json!({})).await?;
+    // what a tenant who may not read Secrets would like to know
+    fixture.client.client_id = format!("Pa55word-of-{}", fixture.namespace.name);
+    fixture.register().await?;
+    let (value, secret) = (fixture.client.client_id.clone(), fixture.client.client_secret.clone());
+    fixture.namespace.apply(&client_secret(&[("db", value.as_bytes()), ("other", secret.as_bytes())])).await?;
+    let keys = |id: &str| json!({"clientCredentialsRef": {"clientIdKey": id, "clientSecretKey": "other"}});
+    fixture.apply_credential(&keys("db")).await?;
+    fixture.wait_ready().await?;
+    let credential = fixture.namespace.get("itcred", NAME).await?.context("no credential")?;
+    assert!(credential["status"]["clientId"].is_null(), "{credential}");
+    assert!(!credential.to_string().contains(&value), "{credential}");
+    let metadata = fixture.secret().await?.context("no Secret")?["metadata"].to_string();
+    assert!(!metadata.contains(&value), "{metadata}");
+    assert!(!fixture.operator.get("/metrics").await?.contains(&value));
+    assert!(!std::fs::read_to_string(fixture.operator.process.log())?.contains(&value));
+
+    // the same value under a key that names an identifier
+    fixture.namespace.apply(&client_secret(&[("id", value.as_bytes()), ("other", secret.as_bytes())])).await?;
+    fixture.apply_credential(&keys("id")).await?;
+    fixture
+        .eventually("status.clientId", SOON, async || {
+            let status = fixture.status().await.ok()?;
+            (status["clientId"] == value.as_str()).then_some(())
+        })
+        .await
+}
+
+#[tokio::test]
 async fn clients_in_one_secret_get_each_a_token_of_its_own() -> Result<()> {
     let fixture = Fixture::new("two-clients").await?;
     let other = testbed::authority::Client::new(&format!("other-{}", fixture.namespace.name));

@@ -153,6 +153,8 @@ async fn untrustworthy_tokens_are_rejected() -> Result<()> {
             rejected("scope-beyond-allowed", with("claims", json!({"scope": ["itwin-platform", "ATTACKER"]})))
                 .with_authority(json!({"allowedScopes": ["itwin-platform"]}))
                 .with_text("spec.allowedScopes"),
+            rejected("secret-in-scope", behaviour("secretInScope")).with_text("may repeat a part of a secret"),
+            rejected("token-in-scope", behaviour("tokenInScope")).with_text("may repeat a part of a secret"),
             Row::new("scope-claim-narrower", with("claims", json!({"scope": ["ATTACKER"]})), "ScopeReduced")
                 .with_text("itwin-platform"),
             rejected("clock-ahead", with("claimsShifted", json!(600))),

@@ -21,7 +21,7 @@ pub struct CredentialStatus {
     /// Issuer identifier of the authority that issued the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// Client identifier that the token was issued to.
+    /// Client identifier that the token was issued to. Absent if it may be a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
     /// Scopes that were granted.

@@ -45,14 +45,16 @@ pub fn not_ready(authority: &str) -> Failure {
 fn invalid_document(error: &DiscoveryError, authority: &str) -> Failure {
     let why = match error {
         DiscoveryError::NotADocument => "it is not a JSON object with issuer and endpoints".to_owned(),
-        DiscoveryError::OtherIssuer(issuer) if !issuer.may_be_https() => format!(
-            "it names the issuer {issuer} and not spec.issuer, and no ITwinAuthority can be created for an issuer that is \
-             no https URL: have the server name spec.issuer, or set spec.tokenEndpoint and spec.jwksUri"
-        ),
-        DiscoveryError::OtherIssuer(issuer) => format!(
-            "it names the issuer {issuer} and not spec.issuer, which is immutable: create an ITwinAuthority with the \
-             issuer that it names"
-        ),
+        DiscoveryError::OtherIssuer { is_https: false } => {
+            "it names another issuer than spec.issuer, and no ITwinAuthority can be created for an issuer that is no https \
+             URL: have the server name spec.issuer, or set spec.tokenEndpoint and spec.jwksUri"
+                .to_owned()
+        }
+        DiscoveryError::OtherIssuer { is_https: true } => {
+            "it names another issuer than spec.issuer, which is immutable: read the issuer that it names at \
+             .well-known/openid-configuration below spec.issuer, and create an ITwinAuthority with that one"
+                .to_owned()
+        }
         DiscoveryError::IssuerNotAUrl => "the issuer is no URL".to_owned(),
         DiscoveryError::TooLong(endpoint) => {
             format!("its {} has more than {URL_MAX} bytes: set {}", endpoint.field(), spec_field(*endpoint))
@@ -99,8 +101,6 @@ fn unusable(document: Document, authority: &str, why: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use itwin_oauth::shown::Shown;
-
     use super::*;
 
     #[test]
@@ -114,12 +114,12 @@ mod tests {
         assert!(message(DiscoveryError::TooLong(Endpoint::Jwks)).ends_with("more than 2048 bytes: set spec.jwksUri"));
         assert!(message(DiscoveryError::Missing(Endpoint::Jwks)).contains("spec.accessTokenFormat"));
         assert_eq!(
-            message(DiscoveryError::OtherIssuer(Shown::new("https://other.example.com/a"))),
-            "the discovery document of ITwinAuthority ims cannot be used: it names the issuer \
-             \"https://other.example.com/a\" and not spec.issuer, which is immutable: create an ITwinAuthority with the \
-             issuer that it names"
+            message(DiscoveryError::OtherIssuer { is_https: true }),
+            "the discovery document of ITwinAuthority ims cannot be used: it names another issuer than spec.issuer, which \
+             is immutable: read the issuer that it names at .well-known/openid-configuration below spec.issuer, and create \
+             an ITwinAuthority with that one"
         );
-        let plain = message(DiscoveryError::OtherIssuer(Shown::new("http://ims.example.com")));
+        let plain = message(DiscoveryError::OtherIssuer { is_https: false });
         assert!(plain.contains("set spec.tokenEndpoint and spec.jwksUri"), "{plain}");
     }
 

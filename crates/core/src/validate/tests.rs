@@ -1,6 +1,10 @@
 //! Which token responses give a token that is worth writing.
 
-use itwin_oauth::sensitive::Sensitive;
+use itwin_oauth::{
+    identifier::Identifier,
+    sensitive::Sensitive,
+    token::{Proof, User},
+};
 
 use super::*;
 use crate::last_held::Record;
@@ -42,6 +46,7 @@ fn expected(scopes: &[String]) -> Expected<'_> {
         scopes,
         scope_check: ScopeCheck::Strict,
         allowed_scopes: None,
+        client: None,
         default_lifetime: None,
         held: None,
         last_held: None,
@@ -202,11 +207,79 @@ fn scopes_of_both_claims_must_be_allowed_and_the_first_counts_as_granted() {
 }
 
 #[test]
+fn token_whose_scopes_nothing_names_is_rejected_where_scopes_are_limited() {
+    let allowed = ["a".to_owned()];
+    for (claim, answered, wanted) in [
+        (Some(&["a"][..]), Some(&["a"][..]), Ok(allowed.to_vec())),
+        (Some(&["a"]), None, Ok(allowed.to_vec())),
+        (None, Some(&["a"]), Ok(allowed.to_vec())),
+        (None, None, Err(ValidationError::UnknownScopes)),
+        (None, Some(&[]), Err(ValidationError::UnknownScopes)),
+        (Some(&[]), None, Ok(Vec::new())),
+        (Some(&[]), Some(&["b"]), Err(ValidationError::ScopeNotAllowed)),
+    ] {
+        let (response, claims) = granting(claim, answered);
+        let expected = Expected { allowed_scopes: Some(&allowed), ..expected(&[]) };
+        let scopes = validate(response, claims.as_ref(), expected).map(|issued| issued.scopes);
+        assert_eq!(scopes, wanted, "{claim:?} {answered:?}");
+    }
+}
+
+#[test]
 fn token_without_requested_scopes_carries_those_that_are_granted() {
     let issued = |claim, answered| validated_for(granting(claim, answered), &[], None).map(|issued| issued.scopes);
     assert_eq!(issued(Some(&["x"]), None), Ok(vec!["x".to_owned()]));
     assert_eq!(issued(None, Some(&["y"])), Ok(vec!["y".to_owned()]));
     assert_eq!(issued(None, None), Ok(Vec::new()));
+}
+
+/// A client with a client secret, and with a service user where that is given.
+fn client(user: Option<User>) -> ClientCredentials {
+    let proof = Proof::SecretInBody(Sensitive::new("correct-horse-battery".to_owned()));
+    ClientCredentials { id: Identifier::Public("agent".to_owned()), proof, user }
+}
+
+#[test]
+fn token_with_a_secret_in_a_scope_is_rejected_wherever_the_scope_is_named() {
+    let user = |text: &str| Sensitive::new(text.to_owned());
+    let client = client(Some(User { name: user("jane.doe"), password: user("staple") }));
+    let requested = ["a".to_owned()];
+    for (scopes, rejected) in [
+        (&["a", "b"][..], false),
+        (&["a", "correct-horse-battery"], true),
+        (&["a", "xhorse-batx"], true),
+        (&["correct", "a", "-horse"], true),
+        (&["a", "jane.doe"], true),
+        (&["a", "staple"], true),
+        (&["a", "the-token"], true),
+        (&["a", "c2VjcmV0IG9mIHRoZSBjbGllbnQ1"], true),
+        (&["a", "agent"], false),
+    ] {
+        for (claim, answered) in [(Some(scopes), Some(&["a"][..])), (None, Some(scopes))] {
+            let (response, claims) = granting(claim, answered);
+            let expected = Expected { client: Some(&client), ..expected(&requested) };
+            let error = validate(response, claims.as_ref(), expected).err();
+            assert_eq!(error, rejected.then_some(ValidationError::SecretInScope), "{claim:?} {answered:?}");
+        }
+    }
+}
+
+#[test]
+fn scope_that_a_spec_names_is_compared_with_no_secret() {
+    let client = client(None);
+    let secret = ["correct-horse-battery".to_owned()];
+    let validated = |answered, requested, allowed_scopes| {
+        let (response, claims) = granting(None, answered);
+        let expected = Expected { client: Some(&client), allowed_scopes, ..expected(requested) };
+        validate(response, claims.as_ref(), expected).map(|issued| issued.scopes)
+    };
+    // else who may create credentials could try out what the secret is
+    for answered in [None, Some(&["correct-horse-battery"][..])] {
+        assert_eq!(validated(answered, &secret, None), Ok(secret.to_vec()), "{answered:?}");
+        assert_eq!(validated(answered, &secret, Some(&secret[..])), Ok(secret.to_vec()), "{answered:?}");
+    }
+    let unasked = validated(Some(&["correct-horse-battery"]), &[], None);
+    assert_eq!(unasked, Err(ValidationError::SecretInScope));
 }
 
 #[test]

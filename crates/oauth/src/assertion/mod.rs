@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, Header};
 use serde::Serialize;
 pub use thumbprints::Thumbprints;
 
-use crate::{private_key::PrivateKey, sensitive::Sensitive};
+use crate::{identifier::Identifier, private_key::PrivateKey, sensitive::Sensitive};
 
 /// The value of `client_assertion_type` (RFC 7523 section 2.2).
 pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -37,7 +37,7 @@ pub struct ClientKey {
     /// The private key, in PEM.
     pub pem: Sensitive,
     /// Header `kid`.
-    pub key_id: Option<String>,
+    pub key_id: Option<Identifier>,
     /// Headers `x5t` and `x5t#S256`.
     pub certificate: Option<Thumbprints>,
 }
@@ -163,7 +163,7 @@ pub fn sign(key: &ClientKey, assertion: &Assertion<'_>) -> Result<String, Client
 fn header(key: &ClientKey, algorithm: Algorithm) -> Header {
     let certificate = key.certificate.as_ref();
     Header {
-        kid: key.key_id.clone(),
+        kid: key.key_id.as_ref().map(|key_id| key_id.sent().to_owned()),
         x5t: certificate.map(|certificate| certificate.sha1.clone()),
         x5t_s256: certificate.map(|certificate| certificate.sha256.clone()),
         ..Header::new(algorithm)
@@ -256,7 +256,8 @@ mod tests {
         let header = read(&pair, Algorithm::ES256, &signed(&plain, None, 1).expect("signed")).header;
         assert_eq!((header.kid, header.x5t, header.x5t_s256), (None, None, None));
         let certificate = Thumbprints { sha1: "one".to_owned(), sha256: "two".to_owned() };
-        let named = ClientKey { key_id: Some("first".to_owned()), certificate: Some(certificate), ..plain };
+        let named =
+            ClientKey { key_id: Some(Identifier::Public("first".to_owned())), certificate: Some(certificate), ..plain };
         let header = read(&pair, Algorithm::ES256, &signed(&named, None, 1).expect("signed")).header;
         let expected = (Some("first".to_owned()), Some("one".to_owned()), Some("two".to_owned()));
         assert_eq!((header.kid, header.x5t, header.x5t_s256), expected);

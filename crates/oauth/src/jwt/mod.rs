@@ -20,7 +20,7 @@ use crate::{
     scope::Scopes,
     sensitive::Sensitive,
     shown::Shown,
-    token::ClientCredentials,
+    token::TokenRequest,
 };
 
 /// Claims of a token whose signature, issuer and audience are verified.
@@ -161,10 +161,18 @@ impl KeySet {
 
 /// What a token has in place of the issuer or the audience that it must have, for a message; `None` where `error` is about
 /// neither. A server may answer with the secrets of the client that it was sent: they are not shown.
+///
+/// An audience that the request named is shown and compared with no secret: else users who may choose it could try out
+/// what a secret is.
 #[must_use]
-pub fn presented(token: &Sensitive, error: VerificationError, client: &ClientCredentials) -> Option<Shown> {
+pub fn presented(token: &Sensitive, error: VerificationError, request: &TokenRequest) -> Option<Shown> {
     let claim = presented::claim(token.expose(), error)?;
-    let secrets = client.secrets().into_iter().chain([token]).map(|secret| secret.expose());
+    let audiences = request.audience.iter().flat_map(|audience| audience.split(' '));
+    let named: Vec<&str> = audiences.chain(request.resources.iter().map(String::as_str)).collect();
+    if claim.split(", ").all(|part| named.contains(&part)) {
+        return Some(Shown::new(&claim));
+    }
+    let secrets = request.client.secrets().into_iter().chain([token]).map(|secret| secret.expose());
     Some(Shown::without(&claim, secrets))
 }
 

@@ -4,6 +4,10 @@ use jsonwebtoken::{EncodingKey, Header, jwk::Jwk};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::{
+    identifier::Identifier,
+    token::{ClientCredentials, Proof},
+};
 
 const ISSUER: &str = "https://ims.example.com";
 
@@ -343,4 +347,27 @@ fn deeply_nested_header_and_claims_are_refused_and_what_servers_write_is_not() {
     assert_eq!(verdict(&keys, &token(&signer, Some("1"), &with("x", nested(40)))), Err(VerificationError::TooDeep));
     let header = forged(&json!({"alg": "ES256", "x": nested(40)}), &claims(), |_| String::new());
     assert_eq!(verdict(&keys, &header), Err(VerificationError::TooDeep));
+}
+
+#[test]
+fn audience_that_the_request_named_is_shown_and_compared_with_no_secret() {
+    let secret = "guess-me-now";
+    let presented = |audiences: &Value, named: Option<&str>| {
+        let payload = URL_SAFE_NO_PAD.encode(json!({"aud": audiences}).to_string());
+        let proof = Proof::SecretInBody(Sensitive::new(secret.to_owned()));
+        let request = TokenRequest {
+            client: ClientCredentials { id: Identifier::Public("id".to_owned()), proof, user: None },
+            scopes: Vec::new(),
+            resources: vec!["https://other".to_owned()],
+            audience: named.map(str::to_owned),
+        };
+        let token = Sensitive::new(format!("e30.{payload}.c2ln"));
+        presented(&token, VerificationError::Audience, &request).map(|shown| shown.to_string())
+    };
+    let (one, both) = (json!(secret), json!([secret, "https://other"]));
+    assert_eq!(presented(&one, Some("a guess-me-now")).as_deref(), Some("\"guess-me-now\""));
+    assert_eq!(presented(&both, Some(secret)).as_deref(), Some("\"guess-me-now, https://other\""));
+    for audiences in [&one, &both] {
+        assert_eq!(presented(audiences, None).as_deref(), Some("\"[redacted]\""));
+    }
 }

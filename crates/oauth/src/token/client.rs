@@ -1,12 +1,12 @@
 //! Who requests a token, and how the client authenticates.
 
-use crate::{assertion::ClientKey, sensitive::Sensitive};
+use crate::{assertion::ClientKey, identifier::Identifier, sensitive::Sensitive};
 
 /// The client of a token request.
 #[derive(Clone)]
 pub struct ClientCredentials {
-    /// Client identifier (RFC 6749 section 2.2); not a secret.
-    pub id: String,
+    /// Client identifier (RFC 6749 section 2.2).
+    pub id: Identifier,
     /// What authenticates the client.
     pub proof: Proof,
     /// The service user, for grant type `password`; without one the grant type is `client_credentials`.
@@ -14,16 +14,17 @@ pub struct ClientCredentials {
 }
 
 impl ClientCredentials {
-    /// All secrets that are sent, or that sign what is sent.
+    /// All secrets that are sent, or that sign what is sent, and what may be one.
     #[must_use]
     pub fn secrets(&self) -> Vec<&Sensitive> {
-        let proof = match &self.proof {
-            Proof::SecretInBody(secret) | Proof::SecretInHeader(secret) => Some(secret),
-            Proof::PrivateKey(key) => Some(&key.pem),
-            Proof::Nothing => None,
+        let (proof, key_id) = match &self.proof {
+            Proof::SecretInBody(secret) | Proof::SecretInHeader(secret) => (Some(secret), None),
+            Proof::PrivateKey(key) => (Some(&key.pem), key.key_id.as_ref()),
+            Proof::Nothing => (None, None),
         };
+        let identifiers = [Some(&self.id), key_id].into_iter().flatten().filter_map(Identifier::secret);
         let user = self.user.iter().flat_map(|user| [&user.name, &user.password]);
-        proof.into_iter().chain(user).collect()
+        proof.into_iter().chain(user).chain(identifiers).collect()
     }
 }
 

@@ -19,6 +19,7 @@ pub use crate::error_code::ErrorCode;
 use crate::{
     assertion::{self, Assertion, AssertionAudience, AssertionId, AssertionRules, ClientKeyError},
     sensitive::Sensitive,
+    shown::Shown,
     transport::Transport,
 };
 
@@ -88,10 +89,18 @@ pub async fn request<T: Transport + ?Sized>(
     }
 }
 
+/// Whether texts of a server may repeat a part of the token that it issued, or of the secrets of the client that it was
+/// sent: then they must not be shown. Without a client they are compared with the token alone.
+#[must_use]
+pub fn may_show_secrets(texts: &[&str], client: Option<&ClientCredentials>, token: &Sensitive) -> bool {
+    let secrets = client.into_iter().flat_map(ClientCredentials::secrets).chain([token]);
+    Shown::hides(texts, secrets.map(|secret| secret.expose()))
+}
+
 /// The client with its secret where it has one.
 fn oauth_client(client: &ClientCredentials) -> OAuthClient {
     let secret = |secret: &Sensitive| ClientSecret::new(secret.expose().to_owned());
-    let named = OAuthClient::new(ClientId::new(client.id.clone())).set_auth_type(AuthType::RequestBody);
+    let named = OAuthClient::new(ClientId::new(client.id.sent().to_owned())).set_auth_type(AuthType::RequestBody);
     match &client.proof {
         Proof::SecretInBody(text) => named.set_client_secret(secret(text)),
         Proof::SecretInHeader(text) => named.set_client_secret(secret(text)).set_auth_type(AuthType::BasicAuth),
@@ -112,7 +121,7 @@ fn assertion_parameters(
         AssertionAudience::TokenEndpoint => server.written_token_endpoint,
         AssertionAudience::Text(text) => text,
     };
-    let content = Assertion { client_id: &client.id, audience, algorithm: server.assertion.algorithm, now, id };
+    let content = Assertion { client_id: client.id.sent(), audience, algorithm: server.assertion.algorithm, now, id };
     let assertion = assertion::sign(key, &content)?;
     Ok(vec![("client_assertion_type", assertion::TYPE.to_owned()), ("client_assertion", assertion)])
 }

@@ -8,6 +8,7 @@ use futures::{FutureExt, future::BoxFuture};
 use super::*;
 use crate::{
     assertion::ClientKey,
+    identifier::Identifier,
     transport::{ClientCertificateAsked, TransportError, UNAVAILABLE},
 };
 
@@ -34,7 +35,7 @@ fn answer(status: u16, body: &str) -> http::Response<Vec<u8>> {
 
 fn client(proof: Proof) -> TokenRequest {
     TokenRequest {
-        client: ClientCredentials { id: "id".to_owned(), proof, user: None },
+        client: ClientCredentials { id: Identifier::Public("id".to_owned()), proof, user: None },
         scopes: vec!["a".to_owned(), "b".to_owned()],
         resources: vec!["https://api.example.com".to_owned(), "https://other.example.com".to_owned()],
         audience: None,
@@ -314,7 +315,7 @@ fn assertion_in(body: &str) -> (serde_json::Value, serde_json::Value) {
 #[test]
 fn assertion_is_for_the_audience_that_the_server_demands() {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
-    let key = ClientKey { key_id: Some("first".to_owned()), ..key(&pair.serialize_pem()) };
+    let key = ClientKey { key_id: Some(Identifier::Public("first".to_owned())), ..key(&pair.serialize_pem()) };
     let request = client(Proof::PrivateKey(key));
     // with the slash at its end that it is written with
     let issuer = "https://ims.example.com/";
