@@ -4,6 +4,7 @@ pub mod admin;
 mod beginning;
 mod bodies;
 pub mod client;
+mod connections;
 mod jumps;
 pub mod kubeconfig;
 pub mod loops;

@@ -29,7 +29,7 @@ const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/names
 /// One line that says why it could not start, or which part of it ended.
 pub async fn run(args: RunArgs, proxies: &Proxies) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new(args.per_credential_metrics).map_err(|error| error.to_string())?);
-    let listener = admin::bind(args.metrics_address).await?;
+    let listener = admin::bind(args.metrics_address)?;
     if args.leader_election && args.lease_namespace.is_none() && !Path::new(POD_NAMESPACE).exists() {
         return Err("outside a pod, --lease-namespace must name the namespace of the Lease; or run one replica with \
                     --leader-election=false"

@@ -107,6 +107,12 @@ impl Operator {
         Ok(Self { process, address })
     }
 
+    /// The address of its HTTP server.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Waits until it is ready.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ mod fights;
 mod issue;
 mod krew;
 mod listings;
+mod metrics_port;
 mod ownership;
 mod permissions;
 mod plugin;
