@@ -321,6 +321,14 @@ impl Cluster {
         storage.answers(self.fence.was_renewed_within(ANSWERS_FOR), Instant::now())
     }
 
+    /// Whether the API server lately answered a call of whatever kind that its caches cannot.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        let answered = self.storage.lock().unwrap_or_else(PoisonError::into_inner).answered;
+        let is_recent = answered.is_some_and(|answered| Instant::now() < answered + ANSWERS_FOR);
+        is_recent || self.fence.was_renewed_within(ANSWERS_FOR)
+    }
+
     /// Makes a call that the API server may answer from a cache, so that the answer shows nothing of the storage.
     ///
     /// # Errors

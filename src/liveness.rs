@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// The parts that must record heartbeats, by name.
 #[derive(Default)]
@@ -18,6 +18,8 @@ pub struct Liveness {
     parts: Mutex<BTreeMap<String, Part>>,
     /// The watches, by path.
     watches: Mutex<BTreeMap<String, Watch>>,
+    /// A watch was interrupted, or works again.
+    interrupted: Notify,
 }
 
 struct Part {
@@ -35,6 +37,8 @@ struct Watch {
     is_listed: bool,
     /// Since when its requests fail, if the last one did, and how that one failed.
     failing: Option<(Instant, Trouble)>,
+    /// How it was interrupted, if it is not watched since.
+    interruption: Option<Interruption>,
 }
 
 /// How a request of a watch failed.
@@ -44,6 +48,15 @@ pub struct Trouble {
     pub message: String,
     /// The API server does not allow it.
     pub is_forbidden: bool,
+}
+
+/// That nothing is watched: requests failed, and no watch was accepted since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interruption {
+    /// How many requests failed.
+    pub failures: u32,
+    /// How the last one failed.
+    pub trouble: Trouble,
 }
 
 /// What the objects that a watch showed are worth.
@@ -62,7 +75,8 @@ impl Liveness {
     /// watch is one of the API server: an event, or a list or watch that it accepted.
     pub fn expect_watch(&self, path: &str, resource: &'static str) {
         let now = Instant::now();
-        let watch = Watch { resource, started: now, last_sign: now, is_listed: false, failing: None };
+        let watch =
+            Watch { resource, started: now, last_sign: now, is_listed: false, failing: None, interruption: None };
         self.watches().insert(path.to_owned(), watch);
     }
 
@@ -79,6 +93,34 @@ impl Liveness {
         if let Some(watch) = self.watches().get_mut(path) {
             watch.failing = None;
         }
+    }
+
+    /// A request failed, and the watch of `path` is not open.
+    pub fn watch_interrupted(&self, path: &str, trouble: Trouble) {
+        if let Some(watch) = self.watches().get_mut(path) {
+            let failures = watch.interruption.take().map_or(0, |interruption| interruption.failures);
+            watch.interruption = Some(Interruption { failures: failures.saturating_add(1), trouble });
+            self.interrupted.notify_one();
+        }
+    }
+
+    /// The watch of `path` is open.
+    pub fn watch_resumed(&self, path: &str) {
+        let before = self.watches().get_mut(path).and_then(|watch| watch.interruption.take());
+        if before.is_some() {
+            self.interrupted.notify_one();
+        }
+    }
+
+    /// How the watch of `path` was interrupted, if it was and is not open since.
+    #[must_use]
+    pub fn interruption(&self, path: &str) -> Option<Interruption> {
+        self.watches().get(path)?.interruption.clone()
+    }
+
+    /// Waits until a watch was interrupted or works again, also where that was before. For one who waits.
+    pub async fn interruptions(&self) {
+        self.interrupted.notified().await;
     }
 
     /// The first list of the watch of `path` is complete.
@@ -228,6 +270,24 @@ mod tests {
         liveness.watch_failed("/a", trouble.clone());
         tokio::time::advance(LIMIT / 2).await;
         assert_eq!(listing(), Listing::Incomplete(Some(trouble)));
+    }
+
+    #[tokio::test]
+    async fn watch_is_interrupted_until_it_is_open_and_each_change_is_told() {
+        let liveness = Liveness::default();
+        let trouble = Trouble { message: "HTTP 403".to_owned(), is_forbidden: true };
+        liveness.watch_interrupted("/a", trouble.clone());
+        assert_eq!(liveness.interruption("/a"), None, "it is not expected");
+        liveness.expect_watch("/a", "secrets");
+        liveness.watch_interrupted("/a", trouble.clone());
+        liveness.interruptions().await;
+        liveness.watch_interrupted("/a", trouble.clone());
+        liveness.interruptions().await;
+        liveness.watch_accepted("/a");
+        assert_eq!(liveness.interruption("/a"), Some(Interruption { failures: 2, trouble }), "a list is no watch");
+        liveness.watch_resumed("/a");
+        liveness.interruptions().await;
+        assert_eq!(liveness.interruption("/a"), None);
     }
 
     #[test]

@@ -39,7 +39,15 @@ pub(super) async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<b
             // they are listed after the credentials that name them
             let limit = limit.max(Instant::now() + LISTING);
             if let Some(mut listing) = listing {
-                let listed = listing.wait_for(|listed| *listed);
+                // what cannot be listed is reported, and read meanwhile
+                let mut unwatched = watched.unwatched.subscribe();
+                let listed = async {
+                    tokio::select! {
+                        biased;
+                        _ = listing.wait_for(|listed| *listed) => {}
+                        _ = unwatched.wait_for(Option::is_some) => {}
+                    }
+                };
                 if tokio::time::timeout_at(limit, listed).await.is_err() {
                     tracing::warn!(
                         namespace = watched.namespace,

@@ -8,6 +8,7 @@ mod better_token;
 mod object;
 mod spec;
 mod tokens;
+mod unwatched;
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use itwin_api::{
     digest, time,
 };
 
-pub use self::attempts::FailedAttempt;
+pub use self::{attempts::FailedAttempt, unwatched::Unwatched};
 use self::{
     better_token::BetterTokenWait,
     spec::{AskedWait, Edits},
@@ -94,6 +95,8 @@ pub struct RetryState {
     /// When the metadata of both Secrets was read last, and for which generation and renew annotation; only where Secrets
     /// are not watched.
     metadata_read: Option<(DateTime<Utc>, i64, Option<Box<str>>)>,
+    /// How the watch of its Secrets fails, if it does; shared with the other credentials.
+    unwatched: Option<Arc<Unwatched>>,
     /// An event said that the renew annotation is too long, which it still is.
     is_long_renewal_reported: bool,
 }
@@ -192,7 +195,7 @@ impl RetryState {
             let (written, of) = ((previous, &recalled), (&credential.spec, uid));
             BetterTokenWait::recall(of, written, &held.token_metadata, now)
         });
-        let status::Attempts { failures, last_failure, renew_request, restart_failure } = recalled;
+        let status::Attempts { failures, last_failure, renew_request, restart_failure, .. } = recalled;
         let wait = TimeDelta::milliseconds(
             (INHERITED_BACKOFF.num_milliseconds() as f64 * digest::unit_interval(["start", uid])) as i64,
         );
@@ -236,6 +239,7 @@ impl RetryState {
             client_expiry: ClientExpiry::recall(credential, previous),
             ready_changes_at: None,
             metadata_read: None,
+            unwatched: None,
             is_long_renewal_reported: false,
         }
     }

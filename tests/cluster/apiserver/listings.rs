@@ -1,4 +1,4 @@
-//! A start while something cannot be listed: what is listed is acted upon, and the rest is reported.
+//! What cannot be listed or watched, at a start and later: what is listed is acted upon, and the rest is reported.
 
 use std::time::{Duration, Instant};
 
@@ -161,5 +161,37 @@ async fn authority_is_not_called_missing_while_the_watch_of_authorities_fails() 
         fixture.proxy().stop(rule);
     }
     fixture.wait_condition("Renewed", "False", "AuthorityNotFound", PATIENCE * 2).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn watch_of_secrets_that_fails_is_reported_in_time_and_nothing_is_claimed_that_was_not_read() -> Result<()> {
+    let fixture = Fixture::ready("secrets-watch").await?;
+    let first = fixture.token().await?;
+    let rules = ["list secrets", "watch secrets"]
+        .map(|kind| fixture.proxy().play(Rule::new(kind, Fault::Refused(403)).lasting(LONG)));
+    let expired = async || (fixture.proxy().expire("watch secrets") > 0).then_some(());
+    eventually("the end of the watch", PATIENCE, expired).await?;
+    // everything is listed after a watch that ended so
+    let message = reported_in_time(&fixture, &rules[0], "SecretReadFailed").await?;
+    ensure!(message.contains("cannot be watched (HTTP 403") && message.contains("list and watch Secrets"), "{message}");
+    let status = fixture.status().await?;
+    ensure!(status["consecutiveFailures"].as_i64().unwrap_or_default() == 0, "no attempt failed: {status}");
+    let (ready, _, message) = condition(&status, "Ready").context("no condition Ready")?;
+    ensure!(ready == "True" && message.contains("held a valid token when it was read last"), "{ready}: {message}");
+    // a request reads as if nothing was ever watched
+    fixture.renew_now(NAME, "1").await?;
+    let second = fixture.wait_token_other_than(&first, PATIENCE).await?;
+    fixture.wait_condition("Renewed", "False", "SecretReadFailed", SOON).await?;
+    fixture.namespace.kubectl(&["delete", "secret", NAME]).await?;
+    for rule in &rules {
+        fixture.proxy().stop(rule);
+    }
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
+    let restored = async || fixture.token().await.ok().filter(|token| *token != second);
+    fixture.eventually("what was missed is noticed", PATIENCE, restored).await?;
+    let is_current = |(_, _, message): &(String, String, String)| message.contains("holds a valid token");
+    let claimed = async || condition(&fixture.status().await.ok()?, "Ready").filter(is_current);
+    fixture.eventually("a claim about the Secret as it is", PATIENCE, claimed).await?;
     Ok(())
 }
