@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn watch_is_interrupted_until_it_is_open_and_each_change_is_told() {
+    async fn watch_is_interrupted_until_it_is_open_and_each_change_is_announced() {
         let liveness = Liveness::default();
         let trouble = Trouble { message: "HTTP 403".to_owned(), is_forbidden: true };
         liveness.watch_interrupted("/a", trouble.clone());

@@ -86,7 +86,7 @@ pub fn secrets_unwatched(error: &str, is_forbidden: bool) -> Failure {
     };
     let message = format!(
         "the Secrets of this namespace cannot be watched ({error}), so that changes of them are noticed within 5 minutes \
-         and not at once: {advice}"
+         and not immediately: {advice}"
     );
     Failure::new(Reason::SecretReadFailed, message)
 }
