@@ -11,7 +11,7 @@ use itwin_core::{
     failure::Failure,
     messages,
     object::ObjectKey,
-    observed::{ObservedState, Target},
+    observed::{Authority, ObservedState, Target},
     retry_state::RetryState,
     schedule,
     token::Content,
@@ -365,7 +365,10 @@ impl Reconciler<'_> {
         self.nothing_left(observed);
         if renew_at.is_some() {
             self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
-            self.retry_state.settled();
+            // a failure that an earlier process noted may be that of the authority, of which nothing is known yet
+            if !matches!(observed.authority, Authority::Pending) {
+                self.retry_state.settled();
+            }
         }
         Next::Report { next_attempt: renew_at, wait: None }
     }

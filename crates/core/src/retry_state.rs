@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
+    conditions::Reason,
     credential::{CredentialStatus, ITwinServiceCredential},
     digest, time,
 };
@@ -205,6 +206,9 @@ impl RetryState {
         // a failure for an earlier spec says nothing of this one
         let is_current = previous.observed_generation == credential.metadata.generation;
         let last_failure = last_failure.filter(|_| is_current);
+        // what could not be read is read before it is claimed that nothing is wrong
+        let is_unread = matches!(&last_failure, Some((_, failure)) if failure.reason == Reason::SecretReadFailed);
+        let check_at = if is_unread { now } else { now + check_after(uid) };
         let attempts = last_failure.map_or(Attempts::Settled, |(failed_at, failure)| Attempts::Failing {
             count: failures,
             failed_at,
@@ -227,7 +231,7 @@ impl RetryState {
             verified_client: None,
             client_content: None,
             client_version: None,
-            check_at: Some(now + check_after(uid)),
+            check_at: Some(check_at),
             reverts: Reverts::default(),
             restarts: Restarts::recall(restart_failure),
             status: WrittenStatus::default(),

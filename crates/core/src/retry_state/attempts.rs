@@ -1,6 +1,7 @@
 //! How attempts ended, and the backoff that follows.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::conditions::Reason;
 
 use super::{
     Attempts, Postponed, RetryState,
@@ -78,6 +79,13 @@ impl RetryState {
             Attempts::Settled => None,
             Attempts::Failing { failure, .. } => Some(failure),
         }
+    }
+
+    /// Whether the last attempt failed because the client Secret is missing or of no use.
+    #[must_use]
+    pub fn has_failed_for_client(&self) -> bool {
+        let reason = self.last_failure().map(|failure| failure.reason);
+        matches!(reason, Some(Reason::ClientCredentialsNotFound | Reason::ClientCredentialsInvalid))
     }
 
     /// Whether attempts of the credential's own failed, and the next one follows them.
