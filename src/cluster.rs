@@ -24,6 +24,9 @@ pub const DEADLINE: Duration = Duration::from_secs(8);
 /// the Lease, and as short as that allows: what is requested meanwhile may not be written.
 const ANSWERS_FOR: Duration = Duration::from_secs(4);
 
+/// A cache that failed is not asked for so long.
+const CACHE_REST: Duration = Duration::from_secs(60);
+
 /// Requests only the metadata of an object (Kubernetes API concepts, "Receiving resources as `PartialObjectMetadata`").
 const AS_METADATA: http::HeaderValue =
     http::HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
@@ -52,9 +55,29 @@ struct Storage {
     /// Whether the last call that reads or writes the data of a Secret failed: the encryption of Secrets may be down, while
     /// everything else is well.
     secrets_are_failing: bool,
+    /// The watch cache of the API server is not asked before this: it failed.
+    cache_rests_until: Option<Instant>,
 }
 
 impl Storage {
+    /// Whether the watch cache may be asked. After it failed, one call finds out whether it answers again: each that does
+    /// not costs a worker, and the request slot of an authority.
+    fn may_ask_cache(&mut self, now: Instant) -> bool {
+        match self.cache_rests_until {
+            None => true,
+            Some(until) if now < until => false,
+            Some(_) => {
+                self.cache_rests_until = Some(now + CACHE_REST);
+                true
+            }
+        }
+    }
+
+    /// The watch cache was asked, and answered or did not.
+    fn cache_answered(&mut self, answered: bool, now: Instant) {
+        self.cache_rests_until = if answered { None } else { Some(now + CACHE_REST) };
+    }
+
     fn observe(&mut self, step: Step, failure: Option<&CallError>, now: Instant) {
         let is_secret = step.labels().1 == "secrets";
         match failure {
@@ -329,6 +352,17 @@ impl Cluster {
         is_recent || self.fence.was_renewed_within(ANSWERS_FOR)
     }
 
+    /// Whether the watch cache of the API server may be asked: it did not fail lately.
+    #[must_use]
+    pub fn may_ask_cache(&self) -> bool {
+        self.storage.lock().unwrap_or_else(PoisonError::into_inner).may_ask_cache(Instant::now())
+    }
+
+    /// The watch cache of the API server was asked, and answered or failed.
+    pub fn cache_answered(&self, answered: bool) {
+        self.storage.lock().unwrap_or_else(PoisonError::into_inner).cache_answered(answered, Instant::now());
+    }
+
     /// Makes a call that the API server may answer from a cache, so that the answer shows nothing of the storage.
     ///
     /// # Errors
@@ -412,6 +446,19 @@ mod tests {
         assert!(!storage.answers(true, start), "nothing was decrypted");
         storage.observe(Step::GetClientSecret, None, start);
         assert!(storage.answers(true, start));
+    }
+
+    #[test]
+    fn cache_that_failed_is_asked_by_one_call_after_a_minute() {
+        let start = Instant::now();
+        let mut storage = Storage::default();
+        assert!(storage.may_ask_cache(start) && storage.may_ask_cache(start), "by all");
+        storage.cache_answered(false, start);
+        assert!(!storage.may_ask_cache(start) && !storage.may_ask_cache(start + CACHE_REST / 2));
+        let later = start + CACHE_REST;
+        assert!(storage.may_ask_cache(later) && !storage.may_ask_cache(later), "by one");
+        storage.cache_answered(true, later);
+        assert!(storage.may_ask_cache(later) && storage.may_ask_cache(later));
     }
 
     #[test]
