@@ -195,3 +195,55 @@ async fn watch_of_secrets_that_fails_is_reported_in_time_and_nothing_is_claimed_
     fixture.eventually("a claim about the Secret as it is", PATIENCE, claimed).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn watch_of_secrets_that_fails_in_one_namespace_is_no_matter_of_another() -> Result<()> {
+    let mut fixture = Fixture::ready("secrets-one").await?;
+    let other = Namespace::new("secrets-other").await?;
+    other.apply(&fixture.namespace.client_secret(NAME, &fixture.client)).await?;
+    let credential = objects::credential(NAME, &fixture.namespace.name, "agent-client", &json!({}));
+    other.apply(&credential).await?;
+    fixture.stop();
+    let rules = ["list secrets", "watch secrets"]
+        .map(|kind| fixture.proxy().play(Rule::new(kind, Fault::Refused(403)).within(&other.name).lasting(LONG)));
+    let namespaces = format!("{},{}", fixture.namespace.name, other.name);
+    start(&mut fixture, &namespaces, &[])?;
+    let is_reported = |object: &serde_json::Value| {
+        condition(&object["status"], "Renewed").is_some_and(|(_, reason, _)| reason == "SecretReadFailed")
+    };
+    let reported = async || other.get("itcred", NAME).await.ok()?.filter(is_reported);
+    fixture.eventually("a report in the other namespace", PATIENCE, reported).await?;
+    let late = rules[0].first().context("there was no fault")?.elapsed();
+    ensure!(late <= REPORTED + MARGIN, "a start waits for no list that is refused: {late:?}");
+    fixture.reconcile().await?;
+    let (status, reason, _) = condition(&fixture.status().await?, "Renewed").context("no condition Renewed")?;
+    ensure!((&*status, &*reason) == ("True", "TokenIssued"), "{status} {reason}");
+    Ok(())
+}
+
+/// When `Renewed` became what it is.
+async fn renewed_since(fixture: &Fixture) -> Result<String> {
+    let status = fixture.status().await?;
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    let renewed = conditions.filter(|condition| condition["type"] == "Renewed").next_back();
+    Ok(renewed.context("no condition Renewed")?["lastTransitionTime"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn authority_that_is_missing_stays_reported_while_the_list_of_authorities_is_late() -> Result<()> {
+    let mut fixture = Fixture::ready("auth-gone").await?;
+    fixture.namespace.kubectl(&["delete", "itauth", &fixture.namespace.name]).await?;
+    fixture.wait_condition("Renewed", "False", "AuthorityNotFound", SOON).await?;
+    let since = renewed_since(&fixture).await?;
+    fixture.stop();
+    // work begins before it
+    let rule = fixture.proxy().play(Rule::new(AUTHORITIES, Fault::Delay(Duration::from_secs(7))));
+    let namespaces = fixture.namespace.name.clone();
+    start(&mut fixture, &namespaces, &[])?;
+    fixture.operator.wait_ready().await?;
+    ensure!(rule.times() == 1, "the list is late");
+    fixture.reconcile().await?;
+    fixture.wait_condition("Renewed", "False", "AuthorityNotFound", PATIENCE).await?;
+    ensure!(renewed_since(&fixture).await? == since, "Renewed was True for a while");
+    Ok(())
+}
