@@ -57,6 +57,8 @@ pub struct Interruption {
     pub failures: u32,
     /// How the last one failed.
     pub trouble: Trouble,
+    /// The API server answered the last one.
+    pub is_answer: bool,
 }
 
 /// What the objects that a watch showed are worth.
@@ -95,11 +97,11 @@ impl Liveness {
         }
     }
 
-    /// A request failed, and the watch of `path` is not open.
-    pub fn watch_interrupted(&self, path: &str, trouble: Trouble) {
+    /// A request failed, and the watch of `path` is not open; `is_answer` where the API server said why.
+    pub fn watch_interrupted(&self, path: &str, trouble: Trouble, is_answer: bool) {
         if let Some(watch) = self.watches().get_mut(path) {
             let failures = watch.interruption.take().map_or(0, |interruption| interruption.failures);
-            watch.interruption = Some(Interruption { failures: failures.saturating_add(1), trouble });
+            watch.interruption = Some(Interruption { failures: failures.saturating_add(1), trouble, is_answer });
             self.interrupted.notify_one();
         }
     }
@@ -116,6 +118,14 @@ impl Liveness {
     #[must_use]
     pub fn interruption(&self, path: &str) -> Option<Interruption> {
         self.watches().get(path)?.interruption.clone()
+    }
+
+    /// Whether no watch of another resource than that of `path` is interrupted.
+    #[must_use]
+    pub fn is_alone(&self, path: &str) -> bool {
+        let watches = self.watches();
+        let resource = watches.get(path).map(|watch| watch.resource);
+        watches.values().all(|watch| Some(watch.resource) == resource || watch.interruption.is_none())
     }
 
     /// Waits until a watch was interrupted or works again, also where that was before. For one who waits.
@@ -276,15 +286,22 @@ mod tests {
     async fn watch_is_interrupted_until_it_is_open_and_each_change_is_announced() {
         let liveness = Liveness::default();
         let trouble = Trouble { message: "HTTP 403".to_owned(), is_forbidden: true };
-        liveness.watch_interrupted("/a", trouble.clone());
+        liveness.watch_interrupted("/a", trouble.clone(), true);
         assert_eq!(liveness.interruption("/a"), None, "it is not expected");
-        liveness.expect_watch("/a", "secrets");
-        liveness.watch_interrupted("/a", trouble.clone());
+        for (path, resource) in [("/a", "secrets"), ("/b", "secrets"), ("/authorities", "itwinauthorities")] {
+            liveness.expect_watch(path, resource);
+        }
+        liveness.watch_interrupted("/a", trouble.clone(), false);
         liveness.interruptions().await;
-        liveness.watch_interrupted("/a", trouble.clone());
+        liveness.watch_interrupted("/a", trouble.clone(), true);
         liveness.interruptions().await;
+        liveness.watch_interrupted("/b", trouble.clone(), true);
+        assert!(liveness.is_alone("/a"), "the other one shows the same resource");
+        liveness.watch_interrupted("/authorities", trouble.clone(), true);
+        assert!(!liveness.is_alone("/a"));
         liveness.watch_accepted("/a");
-        assert_eq!(liveness.interruption("/a"), Some(Interruption { failures: 2, trouble }), "a list is no watch");
+        let expected = Interruption { failures: 2, trouble, is_answer: true };
+        assert_eq!(liveness.interruption("/a"), Some(expected), "a list is no watch");
         liveness.watch_resumed("/a");
         liveness.interruptions().await;
         assert_eq!(liveness.interruption("/a"), None);

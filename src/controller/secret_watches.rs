@@ -3,7 +3,7 @@
 //!
 //! A watch also fails while the API server is restarted. Then everything fails, no status can be written, and thousands
 //! of them, twice, are of no use afterwards. So a failure counts that the API server answered by refusing it, and any
-//! other one only while it answers other calls.
+//! other one only while it answers other calls, or says itself why this one fails while other watches are open.
 
 use std::{sync::Arc, time::Duration};
 
@@ -82,7 +82,9 @@ fn assess(context: &Context, number: usize, suspicion: &mut Suspicion, now: Inst
     let watched = &context.namespaces.all[number];
     let path = PartialSecret::url_path(&(), watched.namespace.as_deref());
     let interruption = context.liveness.interruption(&path);
-    let fails = suspicion.observe(interruption.as_ref(), context.cluster.answers(), now);
+    let is_answer = interruption.as_ref().is_some_and(|interruption| interruption.is_answer);
+    let answers = context.cluster.answers() || (is_answer && context.liveness.is_alone(&path));
+    let fails = suspicion.observe(interruption.as_ref(), answers, now);
     let is_reported = watched.unwatched.borrow().is_some();
     match interruption {
         Some(Interruption { trouble, .. }) if fails && !is_reported => {
@@ -114,7 +116,8 @@ mod tests {
     const MOMENT: Duration = Duration::from_millis(1);
 
     fn failed(failures: u32, is_forbidden: bool) -> Interruption {
-        Interruption { failures, trouble: Trouble { message: "it failed".to_owned(), is_forbidden } }
+        let trouble = Trouble { message: "it failed".to_owned(), is_forbidden };
+        Interruption { failures, trouble, is_answer: is_forbidden }
     }
 
     #[test]

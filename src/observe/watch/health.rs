@@ -116,7 +116,8 @@ impl Health {
             self.liveness.watch_failed(&self.path, trouble.clone());
             // after one that is too old, everything is listed and watched, however long that takes
             if !error.is_gone() {
-                self.liveness.watch_interrupted(&self.path, trouble);
+                let is_answer = matches!(error, WatchError::Status { .. });
+                self.liveness.watch_interrupted(&self.path, trouble, is_answer);
             }
         }
     }

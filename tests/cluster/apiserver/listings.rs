@@ -164,17 +164,18 @@ async fn authority_is_not_called_missing_while_the_watch_of_authorities_fails() 
     Ok(())
 }
 
-#[tokio::test]
-async fn watch_of_secrets_that_fails_is_reported_in_time_and_nothing_is_claimed_that_was_not_read() -> Result<()> {
-    let fixture = Fixture::ready("secrets-watch").await?;
+async fn secrets_that_cannot_be_watched(prefix: &str, fault: Fault, texts: &[&str]) -> Result<()> {
+    let fixture = Fixture::ready(prefix).await?;
     let first = fixture.token().await?;
-    let rules = ["list secrets", "watch secrets"]
-        .map(|kind| fixture.proxy().play(Rule::new(kind, Fault::Refused(403)).lasting(LONG)));
+    let rules =
+        ["list secrets", "watch secrets"].map(|kind| fixture.proxy().play(Rule::new(kind, fault).lasting(LONG)));
     let expired = async || (fixture.proxy().expire("watch secrets") > 0).then_some(());
     eventually("the end of the watch", PATIENCE, expired).await?;
     // everything is listed after a watch that ended so
     let message = reported_in_time(&fixture, &rules[0], "SecretReadFailed").await?;
-    ensure!(message.contains("cannot be watched (HTTP 403") && message.contains("list and watch Secrets"), "{message}");
+    for text in texts {
+        ensure!(message.contains(text), "{text:?} is not in: {message}");
+    }
     let status = fixture.status().await?;
     ensure!(status["consecutiveFailures"].as_i64().unwrap_or_default() == 0, "no attempt failed: {status}");
     let (ready, _, message) = condition(&status, "Ready").context("no condition Ready")?;
@@ -194,6 +195,18 @@ async fn watch_of_secrets_that_fails_is_reported_in_time_and_nothing_is_claimed_
     let claimed = async || condition(&fixture.status().await.ok()?, "Ready").filter(is_current);
     fixture.eventually("a claim about the Secret as it is", PATIENCE, claimed).await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn watch_of_secrets_that_fails_is_reported_in_time_and_nothing_is_claimed_that_was_not_read() -> Result<()> {
+    let texts = ["cannot be watched (HTTP 403", "allow the operator's service account to list and watch Secrets"];
+    secrets_that_cannot_be_watched("secrets-403", Fault::Refused(403), &texts).await
+}
+
+#[tokio::test]
+async fn watch_of_secrets_that_the_api_server_fails_to_make_is_reported_in_time() -> Result<()> {
+    let texts = ["cannot be watched (HTTP 500", "contact the administrator of the cluster"];
+    secrets_that_cannot_be_watched("secrets-500", Fault::Refused(500), &texts).await
 }
 
 #[tokio::test]
