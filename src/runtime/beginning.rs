@@ -41,14 +41,16 @@ pub(super) async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<b
             if let Some(mut listing) = listing {
                 // what cannot be listed is reported, and read meanwhile
                 let mut unwatched = watched.unwatched.subscribe();
-                let listed = async {
+                let fails = async { drop(unwatched.wait_for(Option::is_some).await) };
+                let listed = async { drop(listing.wait_for(|listed| *listed).await) };
+                let known = async {
                     tokio::select! {
                         biased;
-                        _ = listing.wait_for(|listed| *listed) => {}
-                        _ = unwatched.wait_for(Option::is_some) => {}
+                        () = listed => {}
+                        () = fails => {}
                     }
                 };
-                if tokio::time::timeout_at(limit, listed).await.is_err() {
+                if tokio::time::timeout_at(limit, known).await.is_err() {
                     tracing::warn!(
                         namespace = watched.namespace,
                         "the first listing of Secrets takes long; work begins without it"
