@@ -3,6 +3,8 @@
 //! The kube client has no deadline for a call, so one lost response would block an object indefinitely. Its errors are
 //! not passed on: their messages can contain parts of a response body, and the body of a Secret is a secret.
 
+mod storage;
+
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -14,15 +16,12 @@ use kube::Client;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use self::storage::{ANSWERS_FOR, Storage};
 use crate::{leadership::fence::LeadershipFence, metrics::Metrics};
 
 /// Deadline of one call: less than the 10 s within which a failure must be reported, and more than the API server
 /// queues a request under load.
 pub const DEADLINE: Duration = Duration::from_secs(8);
-
-/// For how long an answer shows that the API server can read and write. It is more than the time between two renewals of
-/// the Lease, and as short as that allows: what is requested meanwhile may not be written.
-const ANSWERS_FOR: Duration = Duration::from_secs(4);
 
 /// Requests only the metadata of an object (Kubernetes API concepts, "Receiving resources as `PartialObjectMetadata`").
 const AS_METADATA: http::HeaderValue =
@@ -40,42 +39,6 @@ pub struct Cluster {
     pub fence: LeadershipFence,
     metrics: Arc<Metrics>,
     storage: Arc<Mutex<Storage>>,
-}
-
-/// What calls showed of the storage behind the API server, which may fail while its watch caches still answer.
-#[derive(Debug, Default)]
-struct Storage {
-    /// When a call that needs the storage was last answered.
-    answered: Option<Instant>,
-    /// Whether the last such call failed.
-    is_failing: bool,
-    /// Whether the last call that reads or writes the data of a Secret failed: the encryption of Secrets may be down, while
-    /// everything else is well.
-    secrets_are_failing: bool,
-}
-
-impl Storage {
-    fn observe(&mut self, step: Step, failure: Option<&CallError>, now: Instant) {
-        let is_secret = step.labels().1 == "secrets";
-        match failure {
-            None | Some(CallError::NotFound | CallError::AlreadyExists | CallError::Conflict) => {
-                (self.answered, self.is_failing) = (Some(now), false);
-                // what is not there need not be decrypted
-                self.secrets_are_failing &= !is_secret || failure == Some(&CallError::NotFound);
-            }
-            Some(CallError::Unavailable(..) | CallError::Timeout | CallError::Transport) => {
-                self.is_failing = true;
-                self.secrets_are_failing |= is_secret;
-            }
-            // these are said without it
-            Some(CallError::NotServed | CallError::Forbidden(_) | CallError::Rejected(..) | CallError::NotLeading) => {}
-        }
-    }
-
-    fn answers(&self, is_renewed: bool, now: Instant) -> bool {
-        let is_failing = self.is_failing || self.secrets_are_failing;
-        !is_failing && (is_renewed || self.answered.is_some_and(|answered| now < answered + ANSWERS_FOR))
-    }
 }
 
 /// What a call does, and with which object.
@@ -337,6 +300,24 @@ impl Cluster {
         storage.answers(self.fence.was_renewed_within(ANSWERS_FOR), Instant::now())
     }
 
+    /// Whether the API server lately answered a call of whatever kind that its caches cannot.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        let storage = self.storage.lock().unwrap_or_else(PoisonError::into_inner);
+        storage.answered_lately(self.fence.was_renewed_within(ANSWERS_FOR), Instant::now())
+    }
+
+    /// Whether the watch cache of the API server may be asked: it did not fail lately.
+    #[must_use]
+    pub fn may_ask_cache(&self) -> bool {
+        self.storage.lock().unwrap_or_else(PoisonError::into_inner).may_ask_cache(Instant::now())
+    }
+
+    /// The watch cache of the API server was asked, and answered or failed.
+    pub fn cache_answered(&self, answered: bool) {
+        self.storage.lock().unwrap_or_else(PoisonError::into_inner).cache_answered(answered, Instant::now());
+    }
+
     /// Makes a call that the API server may answer from a cache, so that the answer shows nothing of the storage.
     ///
     /// # Errors
@@ -389,38 +370,6 @@ mod tests {
             }
         }
         assert!(denied(403, Step::GetTarget).contains("API_KEY="), "no admission sees what is read");
-    }
-
-    #[test]
-    fn storage_answers_for_a_few_seconds_after_it_did_and_not_after_a_failure() {
-        let start = Instant::now();
-        let mut storage = Storage::default();
-        assert!(!storage.answers(false, start), "nothing is known");
-        assert!(storage.answers(true, start), "the Lease was renewed");
-        storage.observe(Step::GetNamespace, None, start);
-        assert!(storage.answers(false, start + ANSWERS_FOR / 2));
-        assert!(!storage.answers(false, start + ANSWERS_FOR));
-        for failure in [CallError::Timeout, CallError::Transport, CallError::Unavailable(500, Quote::new(""))] {
-            storage.observe(Step::GetNamespace, Some(&failure), start);
-            assert!(!storage.answers(true, start), "{failure}");
-            storage.observe(Step::GetNamespace, Some(&CallError::Forbidden(Quote::new(""))), start);
-            assert!(!storage.answers(true, start), "authorization needs no storage");
-            storage.observe(Step::GetNamespace, Some(&CallError::Conflict), start);
-            assert!(storage.answers(false, start));
-        }
-    }
-
-    #[test]
-    fn what_works_without_secrets_does_not_show_that_secrets_can_be_written() {
-        let start = Instant::now();
-        let mut storage = Storage::default();
-        storage.observe(Step::PatchSecret, Some(&CallError::Unavailable(500, Quote::new("kms"))), start);
-        storage.observe(Step::PatchCredentialStatus, None, start);
-        assert!(!storage.answers(true, start));
-        storage.observe(Step::GetTarget, Some(&CallError::NotFound), start);
-        assert!(!storage.answers(true, start), "nothing was decrypted");
-        storage.observe(Step::GetClientSecret, None, start);
-        assert!(storage.answers(true, start));
     }
 
     #[test]

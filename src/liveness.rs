@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// The parts that must record heartbeats, by name.
 #[derive(Default)]
@@ -18,6 +18,8 @@ pub struct Liveness {
     parts: Mutex<BTreeMap<String, Part>>,
     /// The watches, by path.
     watches: Mutex<BTreeMap<String, Watch>>,
+    /// A watch was interrupted, or works again.
+    interrupted: Notify,
 }
 
 struct Part {
@@ -35,6 +37,8 @@ struct Watch {
     is_listed: bool,
     /// Since when its requests fail, if the last one did, and how that one failed.
     failing: Option<(Instant, Trouble)>,
+    /// How it was interrupted, if it is not watched since.
+    interruption: Option<Interruption>,
 }
 
 /// How a request of a watch failed.
@@ -44,6 +48,17 @@ pub struct Trouble {
     pub message: String,
     /// The API server does not allow it.
     pub is_forbidden: bool,
+}
+
+/// That nothing is watched: requests failed, and no watch was accepted since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interruption {
+    /// How many requests failed.
+    pub failures: u32,
+    /// How the last one failed.
+    pub trouble: Trouble,
+    /// The API server answered the last one.
+    pub is_answer: bool,
 }
 
 /// What the objects that a watch showed are worth.
@@ -62,7 +77,8 @@ impl Liveness {
     /// watch is one of the API server: an event, or a list or watch that it accepted.
     pub fn expect_watch(&self, path: &str, resource: &'static str) {
         let now = Instant::now();
-        let watch = Watch { resource, started: now, last_sign: now, is_listed: false, failing: None };
+        let watch =
+            Watch { resource, started: now, last_sign: now, is_listed: false, failing: None, interruption: None };
         self.watches().insert(path.to_owned(), watch);
     }
 
@@ -79,6 +95,42 @@ impl Liveness {
         if let Some(watch) = self.watches().get_mut(path) {
             watch.failing = None;
         }
+    }
+
+    /// A request failed, and the watch of `path` is not open; `is_answer` where the API server said why.
+    pub fn watch_interrupted(&self, path: &str, trouble: Trouble, is_answer: bool) {
+        if let Some(watch) = self.watches().get_mut(path) {
+            let failures = watch.interruption.take().map_or(0, |interruption| interruption.failures);
+            watch.interruption = Some(Interruption { failures: failures.saturating_add(1), trouble, is_answer });
+            self.interrupted.notify_one();
+        }
+    }
+
+    /// The watch of `path` is open.
+    pub fn watch_resumed(&self, path: &str) {
+        let before = self.watches().get_mut(path).and_then(|watch| watch.interruption.take());
+        if before.is_some() {
+            self.interrupted.notify_one();
+        }
+    }
+
+    /// How the watch of `path` was interrupted, if it was and is not open since.
+    #[must_use]
+    pub fn interruption(&self, path: &str) -> Option<Interruption> {
+        self.watches().get(path)?.interruption.clone()
+    }
+
+    /// Whether no watch of another resource than that of `path` is interrupted.
+    #[must_use]
+    pub fn is_alone(&self, path: &str) -> bool {
+        let watches = self.watches();
+        let resource = watches.get(path).map(|watch| watch.resource);
+        watches.values().all(|watch| Some(watch.resource) == resource || watch.interruption.is_none())
+    }
+
+    /// Waits until a watch was interrupted or works again, also where that was before. For one who waits.
+    pub async fn interruptions(&self) {
+        self.interrupted.notified().await;
     }
 
     /// The first list of the watch of `path` is complete.
@@ -228,6 +280,31 @@ mod tests {
         liveness.watch_failed("/a", trouble.clone());
         tokio::time::advance(LIMIT / 2).await;
         assert_eq!(listing(), Listing::Incomplete(Some(trouble)));
+    }
+
+    #[tokio::test]
+    async fn watch_is_interrupted_until_it_is_open_and_each_change_is_announced() {
+        let liveness = Liveness::default();
+        let trouble = Trouble { message: "HTTP 403".to_owned(), is_forbidden: true };
+        liveness.watch_interrupted("/a", trouble.clone(), true);
+        assert_eq!(liveness.interruption("/a"), None, "it is not expected");
+        for (path, resource) in [("/a", "secrets"), ("/b", "secrets"), ("/authorities", "itwinauthorities")] {
+            liveness.expect_watch(path, resource);
+        }
+        liveness.watch_interrupted("/a", trouble.clone(), false);
+        liveness.interruptions().await;
+        liveness.watch_interrupted("/a", trouble.clone(), true);
+        liveness.interruptions().await;
+        liveness.watch_interrupted("/b", trouble.clone(), true);
+        assert!(liveness.is_alone("/a"), "the other one shows the same resource");
+        liveness.watch_interrupted("/authorities", trouble.clone(), true);
+        assert!(!liveness.is_alone("/a"));
+        liveness.watch_accepted("/a");
+        let expected = Interruption { failures: 2, trouble, is_answer: true };
+        assert_eq!(liveness.interruption("/a"), Some(expected), "a list is no watch");
+        liveness.watch_resumed("/a");
+        liveness.interruptions().await;
+        assert_eq!(liveness.interruption("/a"), None);
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod requests;
 mod restarts;
 mod revert;
 mod secret_reads;
+pub mod secret_watches;
 mod status_writer;
 pub mod watches;
 

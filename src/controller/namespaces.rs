@@ -7,7 +7,7 @@ use std::sync::{
 
 use chrono::{DateTime, Utc};
 use itwin_api::{authority::ITwinAuthority, credential::ITwinServiceCredential};
-use itwin_core::{contenders::Contender, object::ObjectKey};
+use itwin_core::{contenders::Contender, object::ObjectKey, retry_state::Unwatched};
 use kube::{ResourceExt, runtime::reflector::Store};
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
@@ -29,6 +29,8 @@ pub struct WatchedNamespace {
     pub credentials: Registry,
     /// How they are enqueued.
     pub work_queue: WorkQueue<Arc<ObjectKey>>,
+    /// How the watch of its Secrets fails, if it does.
+    pub unwatched: watch::Sender<Option<Arc<Unwatched>>>,
 }
 
 /// All of them, and the authorities.
@@ -90,6 +92,12 @@ impl WatchedNamespaces {
     #[must_use]
     pub fn is_overdue(&self, key: &ObjectKey, now: DateTime<Utc>) -> bool {
         self.of(key).any(|watched| watched.credentials.is_overdue(key, now))
+    }
+
+    /// How the watch of the Secrets of this credential fails, if it does.
+    #[must_use]
+    pub fn unwatched(&self, key: &ObjectKey) -> Option<Arc<Unwatched>> {
+        self.of(key).find_map(|watched| watched.unwatched.borrow().clone())
     }
 
     /// What the credential of this name contends with where others name the same Secret.

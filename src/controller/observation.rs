@@ -65,7 +65,11 @@ pub fn observe(
     let spec = &references.credential.spec;
     let (authority, revision) = authorities.observe(&spec.authority_ref.name, spec);
     let known_target = fetched.known_target(index, &references.target);
-    let known_client = index.get(&references.client);
+    let known_client = match index.get(&references.client) {
+        // each attempt reads it, so that one is found which the watch is yet to show; a new credential often comes with it
+        Known::Unknown if !is_new(references, retry_state) && index.is_not_shown(&references.client) => Known::Absent,
+        known => known,
+    };
     let target = match &known_target {
         Known::Unknown if is_new(references, retry_state) => Target::Presumed,
         known => target(references, retry_state, fetched, known, *others),
@@ -113,6 +117,7 @@ pub fn observe(
             is_client_expiry_unread: retry_state.is_client_expiry_unread(),
             is_check_due: retry_state.check_at().is_some_and(|at| at <= now),
             has_data_read_failed: retry_state.has_data_read_failed(),
+            has_failed_for_client: retry_state.has_failed_for_client(),
         },
         retry_key,
         is_admitted: *is_admitted,

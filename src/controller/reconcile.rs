@@ -11,7 +11,7 @@ use itwin_core::{
     failure::Failure,
     messages,
     object::ObjectKey,
-    observed::{ObservedState, Target},
+    observed::{Authority, ObservedState, Target},
     retry_state::RetryState,
     schedule,
     token::Content,
@@ -149,6 +149,7 @@ async fn reconcile_object(
     let incarnation = registry.map(|registry| registry.incarnation()).unwrap_or_default();
     let retry_state = registry.and_then(|registry| registry.take_retry_state(&references.key, &references.uid));
     let mut retry_state = retry_state.unwrap_or_else(|| Box::new(RetryState::recall(credential, context.clock.now())));
+    retry_state.set_unwatched(context.namespaces.unwatched(&references.key));
     let queue = &context.authorities.requests;
     // a token that the Secret holds is not new where another credential received it again: its expiry is known since it
     // was issued
@@ -235,7 +236,7 @@ impl Reconciler<'_> {
         self.retry_state.follow_spec(self.references.credential, self.context.clock.now());
         let waits_unread = self.slot.is_none() && observation::is_new(&self.references, &self.retry_state);
         self.recheck_namespace().await;
-        if !self.context.watch_secrets && !waits_unread && self.is_metadata_due() {
+        if !self.is_watched() && !waits_unread && self.is_metadata_due() {
             self.fetch_secret_metadata().await;
             self.follow_news();
         }
@@ -364,7 +365,10 @@ impl Reconciler<'_> {
         self.nothing_left(observed);
         if renew_at.is_some() {
             self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
-            self.retry_state.settled();
+            // a failure that an earlier process noted may be that of the authority, of which nothing is known yet
+            if !matches!(observed.authority, Authority::Pending) {
+                self.retry_state.settled();
+            }
         }
         Next::Report { next_attempt: renew_at, wait: None }
     }
@@ -407,13 +411,14 @@ impl Reconciler<'_> {
     }
 
     /// Whether the Secrets are to be read where they are not watched: for a request that was admitted, for an attempt that
-    /// is due, after an edit of the credential, and now and then. What only waits costs no call.
+    /// is due, after an edit of the credential, and now and then. What only waits costs no call. What a watch showed just
+    /// before it failed need not be read at once.
     fn is_metadata_due(&self) -> bool {
         let renew_annotation = self.references.renew_annotation().map(String::as_str);
         let now = self.context.clock.now();
         let retries_now = self.retry_state.retries_now(now) && !self.context.authorities.requests.waits(self.key);
         let is_read = self.retry_state.has_metadata(renew_annotation, RESYNC_UNWATCHED, now);
-        self.slot.is_some() || retries_now || !is_read
+        self.slot.is_some() || retries_now || !(is_read || self.shown_until(now).is_some())
     }
 
     /// Where Secrets are not watched, reads what a watch would have shown, unless the last reads failed and the next ones

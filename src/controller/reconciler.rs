@@ -207,8 +207,22 @@ impl Reconciler<'_> {
         index.is_presumed_absent(&self.references.target) && !restores.is_behind(SECRETS)
     }
 
-    /// Whether each watch of Secrets had a sign of life lately; false where they are not watched.
+    /// Whether a watch shows the Secrets of the credential: they are watched, and it does not fail.
+    pub(super) fn is_watched(&self) -> bool {
+        self.context.watch_secrets && self.retry_state.unwatched().is_none()
+    }
+
+    /// Until when what a watch showed before it failed is not read, if that is to come.
+    pub(super) fn shown_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.retry_state.unwatched()?.shown_until(&self.references.uid, now)
+    }
+
+    /// Whether each watch of Secrets had a sign of life lately; false where they are not watched, or the one of this
+    /// credential fails.
     fn is_watch_well(&self) -> bool {
+        if !self.is_watched() {
+            return false;
+        }
         self.context.liveness.silence().get(SECRETS).is_some_and(|silence| *silence <= SILENCE)
     }
 

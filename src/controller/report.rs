@@ -97,10 +97,11 @@ impl Reconciler<'_> {
         let transition = outcome.and_then(|outcome| events::transition(before, &outcome, &self.references.target.name));
         let about_lifetime = events::about_lifetime(before, &status).filter(|_| is_news);
         drop(previous);
-        let again = if self.context.watch_secrets { RESYNC } else { RESYNC_UNWATCHED };
+        let again = if self.is_watched() { RESYNC } else { RESYNC_UNWATCHED };
         // a reconcile that read nothing does not put off the next read
-        let unread = self.retry_state.metadata_read_at().filter(|_| !self.context.watch_secrets);
-        let until_read = unread.map(|at| at + RESYNC_UNWATCHED - now).filter(|wait| *wait > TimeDelta::zero());
+        let unread = self.retry_state.metadata_read_at().filter(|_| !self.is_watched());
+        let read_at = unread.map(|at| at + RESYNC_UNWATCHED).max(self.shown_until(now));
+        let until_read = read_at.map(|at| at - now).filter(|wait| *wait > TimeDelta::zero());
         let until_attempt = next_attempt.map(|at| at - now);
         let until_change = schedule::next_change(&observed, now).map(|at| at - now);
         let reverts = self.retry_state.reverts();

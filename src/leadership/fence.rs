@@ -6,7 +6,10 @@
 //! since the machine started, which goes on while the machine sleeps and the monotonic clock does not.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,6 +26,8 @@ struct Term {
     validity: Duration,
     clock: Clock,
     state: Mutex<State>,
+    /// The last renewal of the Lease was not answered as it may be.
+    is_failing: AtomicBool,
 }
 
 #[derive(Clone, Copy)]
@@ -63,7 +68,8 @@ impl LeadershipFence {
     /// For a process that must be elected: each renewal gives the right to write for `validity`, none at first.
     #[must_use]
     pub fn elected(validity: Duration, clock: Clock) -> Self {
-        Self(Some(Arc::new(Term { validity, clock, state: Mutex::new(State::NotElected) })))
+        let state = Mutex::new(State::NotElected);
+        Self(Some(Arc::new(Term { validity, clock, state, is_failing: AtomicBool::new(false) })))
     }
 
     /// The present moment, for a renewal that is sent now; none where there is nothing to renew.
@@ -74,10 +80,18 @@ impl LeadershipFence {
 
     /// The Lease was renewed by a request that was sent at `sent`. Nothing renews a right that has ended.
     pub fn renew(&self, sent: Moment) {
+        self.renewal_answered(true);
         self.change(|state| match state {
             State::Ended => State::Ended,
             _ => State::Renewed(sent),
         });
+    }
+
+    /// A renewal of the Lease was answered, or failed: the right goes on, but the API server may not be able to write.
+    pub fn renewal_answered(&self, answered: bool) {
+        if let Some(term) = &self.0 {
+            term.is_failing.store(!answered, Ordering::Release);
+        }
     }
 
     /// The Lease was lost or released, for good.
@@ -91,12 +105,14 @@ impl LeadershipFence {
         self.moment().is_none_or(|now| self.held_at(now))
     }
 
-    /// Whether the Lease was renewed by a request that was sent less than this ago; false for a process that runs alone.
+    /// Whether the Lease was renewed by a request that was sent less than this ago, and no later one failed; false for a
+    /// process that runs alone.
     #[must_use]
     pub fn was_renewed_within(&self, time: Duration) -> bool {
         let Some(term) = &self.0 else { return false };
         let state = *term.state.lock().unwrap_or_else(PoisonError::into_inner);
-        matches!(state, State::Renewed(renewed) if renewed.elapsed(Moment::now(&term.clock)) < time)
+        let is_failing = term.is_failing.load(Ordering::Acquire);
+        !is_failing && matches!(state, State::Renewed(renewed) if renewed.elapsed(Moment::now(&term.clock)) < time)
     }
 
     fn held_at(&self, now: Moment) -> bool {
@@ -149,6 +165,16 @@ mod tests {
         assert!(!fence.held_at(later(sent, VALIDITY, VALIDITY)), "by the clock alone");
         assert!(!fence.held_at(later(sent, VALIDITY, Duration::ZERO)), "on a system without the other clock");
         assert!(fence.was_renewed_within(VALIDITY) && !fence.was_renewed_within(Duration::ZERO));
+    }
+
+    #[test]
+    fn renewal_that_failed_ends_no_right_and_shows_that_writes_may_fail() {
+        let (fence, sent) = (fence(), present());
+        fence.renew(sent);
+        fence.renewal_answered(false);
+        assert!(fence.held_at(sent) && !fence.was_renewed_within(VALIDITY));
+        fence.renew(sent);
+        assert!(fence.was_renewed_within(VALIDITY), "the next one succeeded");
     }
 
     #[test]

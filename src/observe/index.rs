@@ -78,6 +78,14 @@ impl SecretIndex {
         inner.slots.get(key).is_some_and(Slot::may_be_presumed_absent) && inner.names.is_absent(key)
     }
 
+    /// Whether a whole list and what came after it show no such Secret, where nothing else is known of it. A read or an
+    /// event may still show one that was created just now.
+    #[must_use]
+    pub fn is_not_shown(&self, key: &ObjectKey) -> bool {
+        let inner = self.inner();
+        inner.slots.get(key).is_some_and(|slot| matches!(slot.known, Known::Unknown)) && inner.names.is_absent(key)
+    }
+
     /// Records that `credential` was deleted. Returns the same as [`Self::register`].
     pub fn unregister(&self, credential: &ObjectKey) -> Vec<Arc<ObjectKey>> {
         let mut inner = self.inner();
@@ -128,6 +136,7 @@ impl SecretIndex {
         let slot = inner.slots.get(key)?;
         let version = match slot.known {
             Known::Present(_) => Some(slot.version),
+            Known::Unknown if inner.names.is_absent(key) => None,
             // the watch showed it before a credential referenced it
             Known::Unknown => inner.names.latest(key).map(|latest| latest.max(slot.version)),
             Known::Absent => None,
@@ -229,15 +238,25 @@ impl SecretIndex {
     }
 
     /// A list ended: Secrets that it did not contain are invalidated. They may exist, since the list does not contain a
-    /// Secret that the operator created after the list started. Returns the credentials to enqueue.
+    /// Secret that the operator created after the list started. Returns the credentials to enqueue: those of such Secrets,
+    /// those of a Secret whose absence only one of them knows, and those that read one of which nothing was known.
     pub fn listing_ended(&self, namespace: Option<&str>) -> Vec<Arc<ObjectKey>> {
         let mut invalidated = Vec::new();
         let mut inner = self.inner();
         inner.names.listing_ended(namespace);
         for (_, slot) in inner.slots.iter_mut().filter(|(key, _)| is_within(key, namespace)) {
-            if !slot.listed && matches!(slot.known, Known::Present(_)) {
-                slot.forget_version();
-                invalidated.extend(slot.credentials.iter().cloned());
+            match slot.known {
+                _ if slot.listed => {}
+                Known::Present(_) => {
+                    slot.forget_version();
+                    invalidated.extend(slot.credentials.iter().cloned());
+                }
+                Known::Absent if slot.is_from_read => {
+                    slot.is_from_read = false;
+                    invalidated.extend(slot.credentials.iter().cloned());
+                }
+                Known::Absent => {}
+                Known::Unknown => invalidated.extend(slot.readers().iter().cloned()),
             }
         }
         invalidated

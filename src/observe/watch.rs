@@ -196,7 +196,7 @@ where
         let started = Instant::now();
         match answered(self.api.watch(&params, &version)).await {
             Ok(events) => {
-                self.health.accepted();
+                self.health.resumed();
                 self.state = State::Watching { version, events: Box::pin(events), started, shown_at: None };
                 Ok(())
             }

@@ -39,8 +39,18 @@ pub(super) async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<b
             // they are listed after the credentials that name them
             let limit = limit.max(Instant::now() + LISTING);
             if let Some(mut listing) = listing {
-                let listed = listing.wait_for(|listed| *listed);
-                if tokio::time::timeout_at(limit, listed).await.is_err() {
+                // what cannot be listed is reported, and read meanwhile
+                let mut unwatched = watched.unwatched.subscribe();
+                let fails = async { drop(unwatched.wait_for(Option::is_some).await) };
+                let listed = async { drop(listing.wait_for(|listed| *listed).await) };
+                let known = async {
+                    tokio::select! {
+                        biased;
+                        () = listed => {}
+                        () = fails => {}
+                    }
+                };
+                if tokio::time::timeout_at(limit, known).await.is_err() {
                     tracing::warn!(
                         namespace = watched.namespace,
                         "the first listing of Secrets takes long; work begins without it"

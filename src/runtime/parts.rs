@@ -7,7 +7,7 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 
-use crate::controller::{context::Context, watches};
+use crate::controller::{context::Context, secret_watches, watches};
 
 /// The tasks that must not end before the process does.
 pub(super) struct Parts {
@@ -35,8 +35,10 @@ impl Parts {
     }
 
     /// Starts the watches of Secrets. Each returned channel holds `true` after the first listing of one of them. Secrets are
-    /// listed only once it is known which of them credentials reference: the others are dropped as they come.
+    /// listed only once it is known which of them credentials reference: the others are dropped as they come. A task of
+    /// its own reports those that fail.
     pub(super) fn watch_secrets(&mut self, context: &Arc<Context>) -> Vec<watch::Receiver<bool>> {
+        self.start("the report of watches of Secrets", secret_watches::follow(context.clone()));
         let watches = 0..context.namespaces.all.len();
         watches
             .map(|watched| {

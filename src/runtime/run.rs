@@ -90,7 +90,8 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     let (credential_queue, credential_receiver) = queue();
     let all = watched_namespaces(&args.namespaces).map(|namespace| {
         let work_queue = WorkQueue::new(credential_queue.clone());
-        WatchedNamespace { namespace, credentials: Registry::default(), work_queue }
+        let unwatched = watch::Sender::new(None);
+        WatchedNamespace { namespace, credentials: Registry::default(), work_queue, unwatched }
     });
     let all: Vec<WatchedNamespace> = all.collect();
     let (authority_store, authority_writer) = store::<ITwinAuthority>();

@@ -177,6 +177,10 @@ fn dangling_reference(observed: &ObservedState, now: DateTime<Utc>) -> Option<Ac
         (Authority::Unavailable(failure), _) if failure.reason == Reason::AuthorityNotFound => failure,
         (_, Client::Missing) => return Some(attempt(observed, now, |observed| fetch(observed, Fetch::Client))),
         (_, Client::Unusable(failure)) => failure,
+        // what was wrong with it may not be over: an earlier process read it, and versions say nothing of its content
+        (_, Client::Unread { .. }) if observed.history.has_failed_for_client => {
+            return Some(attempt(observed, now, |observed| fetch(observed, Fetch::Client)));
+        }
         _ => return None,
     };
     Some(attempt(observed, now, |_| Action::Fail(failure.clone())))

@@ -76,6 +76,21 @@ pub fn secret_read_failed(secret: &str, error: &dyn Display, why: CallFailure<'_
     Failure::new(Reason::SecretReadFailed, format!("Secret {secret} could not be read ({error}): {advice}"))
 }
 
+/// The Secrets of the credential's namespace cannot be watched; `error` says how that failed, and whether it is forbidden.
+#[must_use]
+pub fn secrets_unwatched(error: &str, is_forbidden: bool) -> Failure {
+    let advice = if is_forbidden {
+        "allow the operator's service account to list and watch Secrets"
+    } else {
+        "contact the administrator of the cluster, whose API server fails to list or watch Secrets"
+    };
+    let message = format!(
+        "the Secrets of this namespace cannot be watched ({error}), so that changes of them are noticed within 5 minutes \
+         and not immediately: {advice}"
+    );
+    Failure::new(Reason::SecretReadFailed, message)
+}
+
 /// The labels of a namespace could not be read, and the authority restricts namespaces by them.
 #[must_use]
 pub fn namespace_read_failed(namespace: &str, authority: &str, error: &dyn Display, why: CallFailure<'_>) -> Failure {

@@ -8,16 +8,18 @@ mod better_token;
 mod object;
 mod spec;
 mod tokens;
+mod unwatched;
 
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
+    conditions::Reason,
     credential::{CredentialStatus, ITwinServiceCredential},
     digest, time,
 };
 
-pub use self::attempts::FailedAttempt;
+pub use self::{attempts::FailedAttempt, unwatched::Unwatched};
 use self::{
     better_token::BetterTokenWait,
     spec::{AskedWait, Edits},
@@ -94,6 +96,8 @@ pub struct RetryState {
     /// When the metadata of both Secrets was read last, and for which generation and renew annotation; only where Secrets
     /// are not watched.
     metadata_read: Option<(DateTime<Utc>, i64, Option<Box<str>>)>,
+    /// How the watch of its Secrets fails, if it does; shared with the other credentials.
+    unwatched: Option<Arc<Unwatched>>,
     /// An event said that the renew annotation is too long, which it still is.
     is_long_renewal_reported: bool,
 }
@@ -192,7 +196,7 @@ impl RetryState {
             let (written, of) = ((previous, &recalled), (&credential.spec, uid));
             BetterTokenWait::recall(of, written, &held.token_metadata, now)
         });
-        let status::Attempts { failures, last_failure, renew_request, restart_failure } = recalled;
+        let status::Attempts { failures, last_failure, renew_request, restart_failure, .. } = recalled;
         let wait = TimeDelta::milliseconds(
             (INHERITED_BACKOFF.num_milliseconds() as f64 * digest::unit_interval(["start", uid])) as i64,
         );
@@ -202,6 +206,9 @@ impl RetryState {
         // a failure for an earlier spec says nothing of this one
         let is_current = previous.observed_generation == credential.metadata.generation;
         let last_failure = last_failure.filter(|_| is_current);
+        // what could not be read is read before it is claimed that nothing is wrong
+        let is_unread = matches!(&last_failure, Some((_, failure)) if failure.reason == Reason::SecretReadFailed);
+        let check_at = if is_unread { now } else { now + check_after(uid) };
         let attempts = last_failure.map_or(Attempts::Settled, |(failed_at, failure)| Attempts::Failing {
             count: failures,
             failed_at,
@@ -224,7 +231,7 @@ impl RetryState {
             verified_client: None,
             client_content: None,
             client_version: None,
-            check_at: Some(now + check_after(uid)),
+            check_at: Some(check_at),
             reverts: Reverts::default(),
             restarts: Restarts::recall(restart_failure),
             status: WrittenStatus::default(),
@@ -236,6 +243,7 @@ impl RetryState {
             client_expiry: ClientExpiry::recall(credential, previous),
             ready_changes_at: None,
             metadata_read: None,
+            unwatched: None,
             is_long_renewal_reported: false,
         }
     }

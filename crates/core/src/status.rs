@@ -35,6 +35,8 @@ pub struct Attempts {
     pub renew_request: Option<String>,
     /// Why workloads could not be restarted for the token that is held, if they could not.
     pub restart_failure: Option<String>,
+    /// The watch of Secrets fails: what is known of the Secret is from an earlier time.
+    pub is_unwatched: bool,
 }
 
 /// Everything that a status is made from.

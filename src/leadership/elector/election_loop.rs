@@ -136,6 +136,7 @@ impl Loop {
             }
             Err(error) => {
                 self.log_failure("written", Some(&error));
+                self.fence.renewal_answered(false);
                 self.election.write_failed(sent_at, now);
             }
         }

@@ -151,6 +151,33 @@ fn secret_missing_from_a_relist_is_invalidated() {
     assert_eq!(version(&index).as_deref(), Some("9"), "the cluster may have been restored");
 }
 
+/// A list that contains the token Secret alone. Returns whom its end enqueues.
+fn list_of_token(index: &SecretIndex) -> Vec<Arc<ObjectKey>> {
+    index.listing_began(None);
+    assert!(index.is_shown(&key("token"), Some("3")));
+    index.observe_listed(&key("token"), secret_metadata("3"));
+    index.listing_ended(None)
+}
+
+#[test]
+fn client_secret_that_a_list_does_not_contain_is_not_shown_and_all_its_readers_are_enqueued() {
+    let (index, client) = (index(), key("client"));
+    index.register(&Arc::new(key("neighbor")), ["y", "client"]);
+    assert!(!index.is_not_shown(&client), "nothing was listed");
+    assert_eq!(names(&list_of_token(&index)), ["agent", "neighbor"]);
+    assert!(index.is_not_shown(&client) && !index.is_not_shown(&key("token")));
+    assert!(!index.is_not_shown(&key("other")), "no credential names it");
+    assert_eq!(index.version_at_least(&client), None, "no cache is asked for what is not there");
+    // one of them reads it, and the event of its deletion was lost
+    index.observe_absence(&client, None);
+    assert!(!index.is_not_shown(&client), "it is known to be absent");
+    assert_eq!(names(&list_of_token(&index)), ["agent", "neighbor"]);
+    assert!(list_of_token(&index).is_empty(), "they know it by now");
+    index.observe(&client, secret_metadata("5"));
+    assert_eq!(names(&list_of_token(&index)), ["agent", "neighbor"]);
+    assert!(index.is_not_shown(&client), "it is gone again");
+}
+
 #[test]
 fn secret_of_a_new_credential_is_presumed_to_be_absent_where_the_watch_did_not_show_it() {
     let index = SecretIndex::default();

@@ -112,13 +112,25 @@ impl Health {
         if let Some(label) = error.label() {
             self.metrics.kubernetes_request(verb, self.resource, label);
             let is_forbidden = matches!(error, WatchError::Status { code: 401 | 403, .. });
-            self.liveness.watch_failed(&self.path, Trouble { message: error.to_string(), is_forbidden });
+            let trouble = Trouble { message: error.to_string(), is_forbidden };
+            self.liveness.watch_failed(&self.path, trouble.clone());
+            // after one that is too old, everything is listed and watched, however long that takes
+            if !error.is_gone() {
+                let is_answer = matches!(error, WatchError::Status { .. });
+                self.liveness.watch_interrupted(&self.path, trouble, is_answer);
+            }
         }
     }
 
     /// A request was accepted.
     pub(super) fn accepted(&self) {
         self.liveness.watch_accepted(&self.path);
+    }
+
+    /// A watch was accepted.
+    pub(super) fn resumed(&self) {
+        self.accepted();
+        self.liveness.watch_resumed(&self.path);
     }
 
     /// Everything was listed, and is known to those who receive the events.

@@ -163,6 +163,47 @@ async fn deleted_client_secret_leaves_the_token_until_it_must_be_renewed() -> Re
     Ok(())
 }
 
+/// Deletes the client Secret, and waits until that is reported.
+async fn delete_client_secret(fixture: &Fixture) -> Result<()> {
+    fixture.namespace.kubectl(&["delete", "secret", "agent-client"]).await?;
+    fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", SOON).await.map(drop)
+}
+
+#[tokio::test]
+async fn missing_client_secret_is_reported_after_a_restart_too() -> Result<()> {
+    let mut fixture = Fixture::ready("client-gone-restart").await?;
+    delete_client_secret(&fixture).await?;
+    fixture.restart().await?;
+    fixture.reconcile().await?;
+    let (status, reason, _) = condition(&fixture.status().await?, "Renewed").context("no Renewed")?;
+    assert_eq!((&*status, &*reason), ("False", "ClientCredentialsNotFound"), "it is still missing");
+    fixture.apply_client_secret().await?;
+    fixture.wait_condition("Renewed", "True", "TokenIssued", SOON).await?;
+
+    // no process sees the deletion
+    fixture.stop();
+    fixture.namespace.kubectl(&["delete", "secret", "agent-client"]).await?;
+    fixture.start().await?;
+    fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", SOON).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn client_secret_whose_deletion_no_watch_shows_is_reported_after_the_next_list() -> Result<()> {
+    const SECRETS: &str = "watch secrets";
+    let fixture = Fixture::ready("client-unshown").await?;
+    let swallowed = fixture.proxy().swallow(SECRETS, "DELETED", "agent-client");
+    fixture.namespace.kubectl(&["delete", "secret", "agent-client"]).await?;
+    let is_swallowed = async || (swallowed.times() == 1).then_some(());
+    fixture.eventually("the deletion to be swallowed", PATIENCE, is_swallowed).await?;
+    assert_eq!(fixture.proxy().expire(SECRETS), 1, "the watch is open");
+    fixture.wait_condition("Renewed", "False", "ClientCredentialsNotFound", PATIENCE).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn client_secret_over_a_mebibyte_is_refused_by_the_api_server() -> Result<()> {
     // so that the operator can never read one

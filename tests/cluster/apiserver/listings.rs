@@ -1,4 +1,4 @@
-//! A start while something cannot be listed: what is listed is acted upon, and the rest is reported.
+//! What cannot be listed or watched, at a start and later: what is listed is acted upon, and the rest is reported.
 
 use std::time::{Duration, Instant};
 
@@ -161,5 +161,102 @@ async fn authority_is_not_called_missing_while_the_watch_of_authorities_fails() 
         fixture.proxy().stop(rule);
     }
     fixture.wait_condition("Renewed", "False", "AuthorityNotFound", PATIENCE * 2).await?;
+    Ok(())
+}
+
+async fn secrets_that_cannot_be_watched(prefix: &str, fault: Fault, texts: &[&str]) -> Result<()> {
+    let fixture = Fixture::ready(prefix).await?;
+    let first = fixture.token().await?;
+    let rules =
+        ["list secrets", "watch secrets"].map(|kind| fixture.proxy().play(Rule::new(kind, fault).lasting(LONG)));
+    let expired = async || (fixture.proxy().expire("watch secrets") > 0).then_some(());
+    eventually("the end of the watch", PATIENCE, expired).await?;
+    // everything is listed after a watch that ended so
+    let message = reported_in_time(&fixture, &rules[0], "SecretReadFailed").await?;
+    for text in texts {
+        ensure!(message.contains(text), "{text:?} is not in: {message}");
+    }
+    let status = fixture.status().await?;
+    ensure!(status["consecutiveFailures"].as_i64().unwrap_or_default() == 0, "no attempt failed: {status}");
+    let (ready, _, message) = condition(&status, "Ready").context("no condition Ready")?;
+    ensure!(ready == "True" && message.contains("held a valid token when it was read last"), "{ready}: {message}");
+    // a request reads as if nothing was ever watched
+    fixture.renew_now(NAME, "1").await?;
+    let second = fixture.wait_token_other_than(&first, PATIENCE).await?;
+    fixture.wait_condition("Renewed", "False", "SecretReadFailed", SOON).await?;
+    fixture.namespace.kubectl(&["delete", "secret", NAME]).await?;
+    for rule in &rules {
+        fixture.proxy().stop(rule);
+    }
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
+    let restored = async || fixture.token().await.ok().filter(|token| *token != second);
+    fixture.eventually("what was missed is noticed", PATIENCE, restored).await?;
+    let is_current = |(_, _, message): &(String, String, String)| message.contains("holds a valid token");
+    let claimed = async || condition(&fixture.status().await.ok()?, "Ready").filter(is_current);
+    fixture.eventually("a claim about the Secret as it is", PATIENCE, claimed).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn watch_of_secrets_that_fails_is_reported_in_time_and_nothing_is_claimed_that_was_not_read() -> Result<()> {
+    let texts = ["cannot be watched (HTTP 403", "allow the operator's service account to list and watch Secrets"];
+    secrets_that_cannot_be_watched("secrets-403", Fault::Refused(403), &texts).await
+}
+
+#[tokio::test]
+async fn watch_of_secrets_that_the_api_server_fails_to_make_is_reported_in_time() -> Result<()> {
+    let texts = ["cannot be watched (HTTP 500", "contact the administrator of the cluster"];
+    secrets_that_cannot_be_watched("secrets-500", Fault::Refused(500), &texts).await
+}
+
+#[tokio::test]
+async fn watch_of_secrets_that_fails_in_one_namespace_is_no_matter_of_another() -> Result<()> {
+    let mut fixture = Fixture::ready("secrets-one").await?;
+    let other = Namespace::new("secrets-other").await?;
+    other.apply(&fixture.namespace.client_secret(NAME, &fixture.client)).await?;
+    let credential = objects::credential(NAME, &fixture.namespace.name, "agent-client", &json!({}));
+    other.apply(&credential).await?;
+    fixture.stop();
+    let rules = ["list secrets", "watch secrets"]
+        .map(|kind| fixture.proxy().play(Rule::new(kind, Fault::Refused(403)).within(&other.name).lasting(LONG)));
+    let namespaces = format!("{},{}", fixture.namespace.name, other.name);
+    start(&mut fixture, &namespaces, &[])?;
+    let is_reported = |object: &serde_json::Value| {
+        condition(&object["status"], "Renewed").is_some_and(|(_, reason, _)| reason == "SecretReadFailed")
+    };
+    let reported = async || other.get("itcred", NAME).await.ok()?.filter(is_reported);
+    fixture.eventually("a report in the other namespace", PATIENCE, reported).await?;
+    let late = rules[0].first().context("there was no fault")?.elapsed();
+    ensure!(late <= REPORTED + MARGIN, "a start waits for no list that is refused: {late:?}");
+    fixture.reconcile().await?;
+    let (status, reason, _) = condition(&fixture.status().await?, "Renewed").context("no condition Renewed")?;
+    ensure!((&*status, &*reason) == ("True", "TokenIssued"), "{status} {reason}");
+    Ok(())
+}
+
+/// When `Renewed` became what it is.
+async fn renewed_since(fixture: &Fixture) -> Result<String> {
+    let status = fixture.status().await?;
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    let renewed = conditions.filter(|condition| condition["type"] == "Renewed").next_back();
+    Ok(renewed.context("no condition Renewed")?["lastTransitionTime"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn authority_that_is_missing_stays_reported_while_the_list_of_authorities_is_late() -> Result<()> {
+    let mut fixture = Fixture::ready("auth-gone").await?;
+    fixture.namespace.kubectl(&["delete", "itauth", &fixture.namespace.name]).await?;
+    fixture.wait_condition("Renewed", "False", "AuthorityNotFound", SOON).await?;
+    let since = renewed_since(&fixture).await?;
+    fixture.stop();
+    // work begins before it
+    let rule = fixture.proxy().play(Rule::new(AUTHORITIES, Fault::Delay(Duration::from_secs(7))));
+    let namespaces = fixture.namespace.name.clone();
+    start(&mut fixture, &namespaces, &[])?;
+    fixture.operator.wait_ready().await?;
+    ensure!(rule.times() == 1, "the list is late");
+    fixture.reconcile().await?;
+    fixture.wait_condition("Renewed", "False", "AuthorityNotFound", PATIENCE).await?;
+    ensure!(renewed_since(&fixture).await? == since, "Renewed was True for a while");
     Ok(())
 }

@@ -158,8 +158,12 @@ async fn replica_whose_watch_is_forbidden_works_without_it_and_is_not_ready() ->
     let mut fixture = Fixture::spawn(World::on(namespace)?, &[])?;
     fixture.with_surroundings().await?;
     fixture.apply_credential(&json!({})).await?;
-    // it waits for the first list of Secrets for half a minute
     fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE * 3).await?;
+    let message = fixture.wait_condition("Renewed", "False", "SecretReadFailed", SOON).await?;
+    assert!(
+        message.contains("cannot be watched") && message.contains("allow the operator's service account"),
+        "{message}"
+    );
     assert!(fixture.operator.get("/readyz").await.is_err(), "the list of Secrets is not complete");
     assert!(fixture.operator.get("/healthz").await.is_ok(), "a restart would not help");
     let metric = async |series: &str| fixture.metric(series).await;
@@ -171,6 +175,8 @@ async fn replica_whose_watch_is_forbidden_works_without_it_and_is_not_ready() ->
 
     grant(&fixture.namespace, &ALL).await?;
     fixture.operator.wait_ready().await?;
-    assert!(fixture.metric(last).await? > silent_since + 20.0);
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
+    // work begins when the failure is reported, not before
+    assert!(fixture.metric(last).await? > silent_since + 4.0);
     Ok(())
 }

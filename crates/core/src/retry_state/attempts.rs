@@ -1,6 +1,7 @@
 //! How attempts ended, and the backoff that follows.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::conditions::Reason;
 
 use super::{
     Attempts, Postponed, RetryState,
@@ -78,6 +79,13 @@ impl RetryState {
             Attempts::Settled => None,
             Attempts::Failing { failure, .. } => Some(failure),
         }
+    }
+
+    /// Whether the last attempt failed because the client Secret is missing or of no use.
+    #[must_use]
+    pub fn has_failed_for_client(&self) -> bool {
+        let reason = self.last_failure().map(|failure| failure.reason);
+        matches!(reason, Some(Reason::ClientCredentialsNotFound | Reason::ClientCredentialsInvalid))
     }
 
     /// Whether attempts of the credential's own failed, and the next one follows them.
@@ -167,7 +175,7 @@ impl RetryState {
 
     /// Attempts as a status reports them. Of several kinds of work that fail, the one that failed last is reported. What
     /// others do to the Secret, or to the writes of a part of its template, is reported too, and counts as no failure: it
-    /// holds up no renewal.
+    /// holds up no renewal. Nor does a watch of Secrets that fails, which is reported where nothing else is.
     #[must_use]
     pub fn reported(&self, now: DateTime<Utc>) -> status::Attempts {
         let attempts = match &self.attempts {
@@ -180,11 +188,13 @@ impl RetryState {
         let renewals: Vec<_> = attempts.into_iter().chain(reads).collect();
         let reverts = self.reverts.failing(now).map(|streak| (streak.failed_at, 0, &streak.failure));
         let last = renewals.iter().copied().chain(reverts).max_by_key(|(failed_at, ..)| *failed_at);
+        let unwatched = self.unwatched().map(|unwatched| (unwatched.since, 0, &unwatched.failure));
         status::Attempts {
             failures: renewals.iter().map(|(_, count, _)| *count).max().unwrap_or_default(),
-            last_failure: last.map(|(failed_at, _, failure)| (failed_at, failure.clone())),
+            last_failure: last.or(unwatched).map(|(failed_at, _, failure)| (failed_at, failure.clone())),
             renew_request: self.renewals.attempted.clone(),
             restart_failure: self.restarts.failure(),
+            is_unwatched: self.unwatched.is_some(),
         }
     }
 }

@@ -51,6 +51,7 @@ pub fn attempts(previous: &CredentialStatus) -> Attempts {
             .iter()
             .filter(|condition| condition.type_ == RENEWED)
             .find_map(|condition| Some(condition.message.split_once(ABOUT_RESTARTS)?.1.to_owned())),
+        is_unwatched: false,
     }
 }
 

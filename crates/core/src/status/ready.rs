@@ -94,6 +94,7 @@ fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Rea
         Target::Ours(Held { data: Integrity::Unverified | Integrity::Suspect, .. }) => {
             format!("Secret {secret} held a valid token when it was read last, and was changed since")
         }
+        _ if inputs.attempts.is_unwatched => format!("Secret {secret} held a valid token when it was read last"),
         _ => format!("Secret {secret} holds a valid token"),
     };
     let adjustment = schedule::adjustment(policy, lifetime)

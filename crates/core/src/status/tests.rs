@@ -120,12 +120,7 @@ fn ready_at(observed: &ObservedState, attempts: &Attempts, second: i64) -> (Stri
 }
 
 fn failed(reason: Reason) -> Attempts {
-    Attempts {
-        failures: 3,
-        last_failure: Some((at(1), Failure::new(reason, "what happened"))),
-        renew_request: None,
-        restart_failure: None,
-    }
+    Attempts { failures: 3, last_failure: Some((at(1), Failure::new(reason, "what happened"))), ..Attempts::default() }
 }
 
 fn pair(status: &str, reason: &str) -> (String, String) {
@@ -256,6 +251,19 @@ fn ready_claims_nothing_of_data_that_was_not_read_since_it_was_changed() {
     assert!(message.contains("was written by others"), "{message}");
     let (status, ..) = ready(Integrity::Suspect, false);
     assert_eq!(status, "True", "it is being read");
+}
+
+#[test]
+fn ready_says_when_the_secret_was_read_while_it_is_not_watched() {
+    let message = |is_unwatched: bool| {
+        let attempts = Attempts { is_unwatched, ..Attempts::default() };
+        let status = reported(&observe(Some(3600)), &attempts, &CredentialStatus::default(), at(1));
+        let ready = status.conditions.into_iter().find(|condition| condition.type_ == READY).expect("Ready");
+        (ready.status, ready.message)
+    };
+    let expected = |message: &str| ("True".to_owned(), message.to_owned());
+    assert_eq!(message(false), expected("Secret token holds a valid token"));
+    assert_eq!(message(true), expected("Secret token held a valid token when it was read last"));
 }
 
 #[test]

@@ -18,6 +18,19 @@ fn reference_to_nothing_is_reported_at_once_and_costs_no_token() {
 }
 
 #[test]
+fn client_secret_that_an_attempt_failed_for_is_read_before_it_is_said_to_be_good() {
+    let failed = settled().with(|observed| observed.history.has_failed_for_client = true);
+    for client in [Client::Unread { version: None }, Client::Unread { version: Some("uid/1".into()) }] {
+        let observed = failed.clone().with(|observed| observed.client = client);
+        assert_eq!(decide(&observed, at(1)), Action::Fetch(Fetch::Client));
+        let waiting = observed.with(|observed| observed.history.not_before = Some(at(9)));
+        assert_eq!(decide(&waiting, at(1)), Action::AwaitBackoff { until: at(9) });
+    }
+    let good = failed.with(|observed| observed.client = usable(Some(true)));
+    assert!(matches!(decide(&good, at(1)), Action::UpToDate { .. }), "it was read");
+}
+
+#[test]
 fn reads_that_failed_are_repeated_after_their_own_backoff() {
     let until = at(9);
     let failing = |what, observed: ObservedState| {

@@ -106,3 +106,33 @@ fn failures_of_reads_and_reverts_end_with_what_was_observed_while_an_attempt_wai
     assert!(state.reads_not_before(at(0)).target.is_none() && state.reverts().failing(at(0)).is_none());
     assert_eq!(state.reported(at(0)).last_failure.map(|(_, failure)| failure.reason), Some(Reason::Timeout));
 }
+
+#[test]
+fn watch_of_secrets_that_fails_is_reported_where_nothing_else_is_and_counts_as_no_failure() {
+    let mut state = new();
+    let failure = Failure::new(Reason::SecretReadFailed, "not watched");
+    let unwatched = Unwatched { since: at(5), failure: failure.clone() };
+    state.set_unwatched(Some(Arc::new(unwatched)));
+    let reported = state.reported(at(6));
+    assert_eq!((reported.failures, reported.last_failure), (0, Some((at(5), failure))));
+    assert!(reported.is_unwatched && !state.is_retrying(), "it holds up nothing");
+    fail(&mut state, false, None);
+    let reason = |state: &RetryState| state.reported(at(6)).last_failure.map(|(_, failure)| failure.reason);
+    assert_eq!(reason(&state), Some(Reason::Timeout), "its own failure says more");
+    state.settled();
+    assert_eq!(reason(&state), Some(Reason::SecretReadFailed));
+    state.set_unwatched(None);
+    assert!(reason(&state).is_none() && !state.reported(at(6)).is_unwatched);
+}
+
+#[test]
+fn what_a_watch_showed_before_it_failed_is_read_within_five_minutes_and_not_by_all_at_once() {
+    let unwatched = Unwatched { since: at(0), failure: Failure::new(Reason::SecretReadFailed, "not watched") };
+    let until = |uid: usize| unwatched.shown_until(&uid.to_string(), at(0)).expect("not at once");
+    let all: Vec<_> = (0..100).map(until).collect();
+    assert!(all.iter().all(|until| *until <= at(240)));
+    let early = all.iter().filter(|until| **until < at(112)).count();
+    assert!((30..70).contains(&early), "{early} of 100 in the first half");
+    assert_eq!(unwatched.shown_until("0", at(300)), None);
+    assert_eq!(unwatched.shown_until("0", at(-1)), None, "the clock was set back");
+}
