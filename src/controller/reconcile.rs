@@ -364,7 +364,7 @@ impl Reconciler<'_> {
         self.nothing_left(observed);
         if renew_at.is_some() {
             self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
-            self.retry_state.settled();
+            self.retry_state.none_due(observed, self.context.clock.now());
         }
         Next::Report { next_attempt: renew_at, wait: None }
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
     credential::{CredentialStatus, ITwinServiceCredential},
-    digest, time,
+    digest, secret_keys, time,
 };
 
 pub use self::attempts::FailedAttempt;
@@ -170,6 +170,16 @@ struct Renewals {
     requested_at: Option<DateTime<Utc>>,
 }
 
+impl Renewals {
+    /// What a status that an earlier process wrote says: after failed attempts, the value that was attempted last and that
+    /// the object still has is unfulfilled. Where a token was issued for it after all, the Secret has its digest.
+    fn recall(credential: &ITwinServiceCredential, attempted: Option<String>, failures: u32) -> Self {
+        let annotation = credential.metadata.annotations.as_ref().and_then(|all| all.get(secret_keys::RENEW));
+        let unfulfilled = annotation.filter(|value| failures > 0 && attempted.as_ref() == Some(*value)).cloned();
+        Self { attempted, unfulfilled, requested_at: None }
+    }
+}
+
 /// The status that this process wrote.
 #[derive(Default)]
 struct WrittenStatus {
@@ -217,7 +227,7 @@ impl RetryState {
             attempts,
             follows_failure: failures > 0 && !is_current,
             edits: Edits::default(),
-            renewals: Renewals { attempted: renew_request, ..Renewals::default() },
+            renewals: Renewals::recall(credential, renew_request, failures),
             requested_at: None,
             unwritten: None,
             verified_target: None,
