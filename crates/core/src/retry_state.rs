@@ -150,7 +150,7 @@ impl ClientExpiry {
 
     /// What a status that an earlier process wrote says.
     fn recall(credential: &ITwinServiceCredential, status: &CredentialStatus) -> Self {
-        let is_current = status.observed_generation == credential.metadata.generation;
+        let is_current = is_current(credential, status);
         let at = status.client_secret_expires_at.as_deref().and_then(time::from_rfc3339).map(Expires::At);
         let expires = at.or_else(|| status::says_no_time(status).then_some(Expires::Invalid)).filter(|_| is_current);
         // of a credential without a status nothing was issued: its client Secret is read anyway
@@ -210,7 +210,7 @@ impl RetryState {
         let not_before = (failures > 0)
             .then(|| previous.renew_at.as_deref().and_then(time::from_rfc3339).unwrap_or(now + wait).min(now + wait));
         // a failure for an earlier spec says nothing of this one
-        let is_current = previous.observed_generation == credential.metadata.generation;
+        let is_current = is_current(credential, previous);
         let last_failure = last_failure.filter(|_| is_current);
         let attempts = last_failure.map_or(Attempts::Settled, |(failed_at, failure)| Attempts::Failing {
             count: failures,
@@ -251,11 +251,19 @@ impl RetryState {
     }
 }
 
+/// Whether a status is about the current spec. The API server counts a deletion like a change of the spec.
+fn is_current(credential: &ITwinServiceCredential, status: &CredentialStatus) -> bool {
+    let generation = credential.metadata.generation;
+    let of_deletion = credential.metadata.deletion_timestamp.as_ref().and(generation);
+    let is_before_deletion = of_deletion.is_some_and(|deleted| status.observed_generation == Some(deleted - 1));
+    status.observed_generation == generation || is_before_deletion
+}
+
 /// The token that the Secret held when an earlier process wrote the status. It counts only as long as the Secret cannot
 /// be read, and nothing is decided on it except for how long a better one is waited for.
 fn last_held(credential: &ITwinServiceCredential, status: &CredentialStatus) -> Option<LastHeld> {
     let instant = |text: &Option<String>| text.as_deref().and_then(time::from_rfc3339);
-    let is_current = status.observed_generation == credential.metadata.generation;
+    let is_current = is_current(credential, status);
     let token_metadata = TokenMetadata {
         request: fingerprint::request(&credential.spec).into(),
         issuer: status.issuer.as_deref().filter(|_| is_current)?.into(),

@@ -57,6 +57,8 @@ pub struct Inputs<'a> {
     pub waits_for: Option<&'a str>,
     /// When the client's credentials expire, where the client Secret says so.
     pub client_expiry: Option<ClientExpiry<'a>>,
+    /// The first finalizers that hold the credential, if it is being deleted: its token is not renewed.
+    pub deletion: Option<&'a [String]>,
     /// The time.
     pub now: DateTime<Utc>,
 }

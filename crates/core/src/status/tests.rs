@@ -1,5 +1,7 @@
 //! What a status says of each state, and what the next process reads of it.
 
+mod deletion;
+
 use chrono::TimeDelta;
 use itwin_api::conditions::READY;
 
@@ -80,6 +82,7 @@ fn reported_of(
         previous,
         waits_for,
         client_expiry: None,
+        deletion: None,
         now,
     })
 }
@@ -175,6 +178,7 @@ fn message(observed: &ObservedState, client_expiry: Option<ClientExpiry<'_>>, se
         previous: &CredentialStatus::default(),
         waits_for: None,
         client_expiry,
+        deletion: None,
         now: at(second),
     });
     status.conditions.into_iter().find(|condition| condition.type_ == READY).expect("Ready").message
@@ -324,6 +328,7 @@ fn renewed_is_about_the_generation_of_its_attempt() {
         previous: &first,
         waits_for: None,
         client_expiry: None,
+        deletion: None,
         now: at(2),
     });
     let generation = |kind: &str| {

@@ -74,3 +74,24 @@ fn failure_of_a_server_is_reported_after_a_start_until_something_shows_that_it_i
     state.written(None);
     assert!(state.last_failure().is_none());
 }
+
+#[test]
+fn status_from_before_a_deletion_counts_after_a_start() {
+    let started = |deleted_at: Option<&str>| {
+        let mut object = serde_json::to_value(credential(json!({
+            "observedGeneration": 1,
+            "issuer": "https://ims.example.com",
+            "issuedAt": time::to_rfc3339(at(0)),
+            "expiresAt": time::to_rfc3339(at(3600)),
+            "consecutiveFailures": 2,
+            "lastFailure": {"time": time::to_rfc3339(at(50)), "reason": "Timeout", "message": "late"},
+        })))
+        .expect("a credential");
+        object["metadata"]["generation"] = json!(2);
+        object["metadata"]["deletionTimestamp"] = json!(deleted_at);
+        let state = RetryState::recall(&serde_json::from_value(object).expect("a credential"), at(100));
+        (state.last_held().map(|held| held.token_metadata.expires_at), state.last_failure().map(|last| last.reason))
+    };
+    assert_eq!(started(Some("2027-01-15T08:00:00Z")), (Some(at(3600)), Some(Reason::Timeout)));
+    assert_eq!(started(None), (None, None), "the spec was changed");
+}
