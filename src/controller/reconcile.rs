@@ -271,9 +271,9 @@ impl Reconciler<'_> {
         self.report(self.retry_state.not_before(), None).await
     }
 
-    /// Reports a credential that is being deleted, and that finalizers hold. No token is requested for it, and its Secret is
-    /// not written: with foreground deletion, garbage collection deletes the Secret first, and must find no other one. But
-    /// workloads may read the Secret meanwhile, so that time passes for `Ready`.
+    /// Reports a credential that is being deleted, and that finalizers hold. No token is requested for it, and its Secret
+    /// is not written: with foreground deletion, garbage collection may delete the Secret first, and must find no other
+    /// one. But workloads may read the Secret meanwhile, so that time passes for `Ready`.
     async fn report_deletion(&mut self) -> Result<RequeueAfter, CallError> {
         self.retry_state.drop_unwritten();
         self.report(None, None).await

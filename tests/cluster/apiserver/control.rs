@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use testbed::eventually;
 
-use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
+use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
 fn time(status: &Value, field: &str) -> Option<DateTime<Utc>> {
     Some(DateTime::parse_from_rfc3339(status[field].as_str()?).ok()?.to_utc())
@@ -184,40 +184,4 @@ async fn longest_name_works() -> Result<()> {
     }
     assert_ne!(labels[0], labels[1], "two truncated names stay different");
     Ok(())
-}
-
-#[tokio::test]
-async fn credential_that_a_finalizer_holds_is_not_renewed_and_reports_when_its_token_expires() -> Result<()> {
-    let mut fixture = Fixture::bare("finalizer").await?;
-    fixture.client.lifetime = 20;
-    fixture.with_surroundings().await?;
-    let mut held = fixture.namespace.credential(NAME, &json!({"minimumValidity": "2s"}));
-    held["metadata"]["finalizers"] = json!(["example.com/held"]);
-    fixture.namespace.apply(&held).await?;
-    fixture.wait_ready().await?;
-    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
-    let status = fixture
-        .eventually("a status that names the finalizer", SOON, async || {
-            let status = fixture.status().await.ok()?;
-            let (_, _, message) = condition(&status, "Ready")?;
-            message.contains("held by finalizer example.com/held").then_some(status)
-        })
-        .await?;
-    assert_eq!(status["renewAt"], Value::Null, "its token is not renewed");
-    let requests = fixture.token_requests().await?.len();
-    // nor on request
-    fixture.renew_now(NAME, "1").await?;
-    fixture.wait_condition("Ready", "False", "TokenExpired", PATIENCE).await?;
-    assert_eq!(fixture.token_requests().await?.len(), requests);
-    assert!(fixture.secret().await?.is_some(), "the Secret goes with the credential");
-    assert!(fixture.metric("itwin_credential_expiration_timestamp_seconds{").await? > 1.7e9, "alerts need the series");
-    assert_eq!(fixture.metric("itwin_credential_ready{").await?, 0.0);
-
-    let release = r#"{"metadata":{"finalizers":null}}"#;
-    fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", release]).await?;
-    fixture.namespace.kubectl(&["wait", "--for=delete", "itcred/agent", "--timeout=30s"]).await?;
-    let shown = async || fixture.operator.get("/metrics").await.map(|text| text.contains("name=\"agent\""));
-    eventually("the removal of its series", SOON, async || (!shown().await.ok()?).then_some(())).await?;
-    fixture.apply_credential(&json!({})).await?;
-    eventually("the series of the next one", PATIENCE, async || shown().await.ok()?.then_some(())).await
 }
