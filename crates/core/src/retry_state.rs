@@ -173,9 +173,9 @@ struct Renewals {
 impl Renewals {
     /// What a status that an earlier process wrote says: after failed attempts, the value that was attempted last and that
     /// the object still has is unfulfilled. Where a token was issued for it after all, the Secret has its digest.
-    fn recall(credential: &ITwinServiceCredential, attempted: Option<String>, failures: u32) -> Self {
+    fn recall(credential: &ITwinServiceCredential, attempted: Option<String>, has_failed: bool) -> Self {
         let annotation = credential.metadata.annotations.as_ref().and_then(|all| all.get(secret_keys::RENEW));
-        let unfulfilled = annotation.filter(|value| failures > 0 && attempted.as_ref() == Some(*value)).cloned();
+        let unfulfilled = annotation.filter(|value| has_failed && attempted.as_ref() == Some(*value)).cloned();
         Self { attempted, unfulfilled, requested_at: None }
     }
 }
@@ -202,7 +202,7 @@ impl RetryState {
             let (written, of) = ((previous, &recalled), (&credential.spec, uid));
             BetterTokenWait::recall(of, written, &held.token_metadata, now)
         });
-        let status::Attempts { failures, last_failure, renew_request, restart_failure } = recalled;
+        let status::Attempts { failures, last_failure, follows_failure, renew_request, restart_failure } = recalled;
         let wait = TimeDelta::milliseconds(
             (INHERITED_BACKOFF.num_milliseconds() as f64 * digest::unit_interval(["start", uid])) as i64,
         );
@@ -225,9 +225,9 @@ impl RetryState {
         Self {
             generation: credential.metadata.generation.unwrap_or_default(),
             attempts,
-            follows_failure: failures > 0 && !is_current,
+            follows_failure: follows_failure || (failures > 0 && !is_current),
             edits: Edits::default(),
-            renewals: Renewals::recall(credential, renew_request, failures),
+            renewals: Renewals::recall(credential, renew_request, follows_failure || failures > 0),
             requested_at: None,
             unwritten: None,
             verified_target: None,

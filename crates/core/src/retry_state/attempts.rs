@@ -205,6 +205,7 @@ impl RetryState {
         status::Attempts {
             failures: renewals.iter().map(|(_, count, _)| *count).max().unwrap_or_default(),
             last_failure: last.map(|(failed_at, _, failure)| (failed_at, failure.clone())),
+            follows_failure: self.follows_failure,
             renew_request: self.renewals.attempted.clone(),
             restart_failure: self.restarts.failure(),
         }

@@ -1,6 +1,7 @@
 //! What a status says of each state, and what the next process reads of it.
 
 mod deletion;
+mod renewed;
 
 use chrono::TimeDelta;
 use itwin_api::conditions::READY;
@@ -126,6 +127,7 @@ fn failed(reason: Reason) -> Attempts {
     Attempts {
         failures: 3,
         last_failure: Some((at(1), Failure::new(reason, "what happened"))),
+        follows_failure: false,
         renew_request: None,
         restart_failure: None,
     }

@@ -95,3 +95,20 @@ fn status_from_before_a_deletion_counts_after_a_start() {
     assert_eq!(started(Some("2027-01-15T08:00:00Z")), (Some(at(3600)), Some(Reason::Timeout)));
     assert_eq!(started(None), (None, None), "the spec was changed");
 }
+
+#[test]
+fn failure_for_an_earlier_spec_is_known_after_a_start_by_the_condition_that_stays() {
+    let condition = json!({
+        "type": "Renewed", "status": "False", "reason": "InvalidClient", "message": "because",
+        "lastTransitionTime": time::to_rfc3339(at(0)),
+    });
+    let mut object = serde_json::to_value(credential(
+        json!({"observedGeneration": 1, "lastRenewRequest": "now", "conditions": [condition]}),
+    ))
+    .expect("a credential");
+    object["metadata"]["annotations"] = json!({"credentials.itwin.dev/renew": "now"});
+    let state = RetryState::recall(&serde_json::from_value(object).expect("a credential"), at(100));
+    assert!(state.is_retrying() && state.reported(at(100)).follows_failure);
+    assert!(renewal_request(&state.renewal_clues(Some("now"), None), at(100)).is_some());
+    assert_eq!(state.failures(), 0, "it is not claimed for this spec");
+}
