@@ -1,6 +1,8 @@
 //! Objects as they come from a watch: without what nothing here reads, and without letting one that this version cannot
 //! understand end the watch of all others.
 
+mod finalizers;
+
 use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData};
 
 use itwin_api::{limits::RENEW_MAX, secret_keys};
@@ -11,6 +13,8 @@ use serde::{
     de::{DeserializeOwned, Error, Visitor},
 };
 use serde_json::value::RawValue;
+
+use self::finalizers::Finalizers;
 
 /// The longest part of a parser's error that is kept, in bytes.
 const ERROR_MAX: usize = 1024;
@@ -69,6 +73,7 @@ struct Metadata {
     generation: Option<i64>,
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
+    finalizers: Option<Finalizers>,
     #[serde(default)]
     annotations: Annotations,
 }
@@ -136,6 +141,7 @@ impl From<Metadata> for ObjectMeta {
             resource_version: metadata.resource_version,
             generation: metadata.generation,
             creation_timestamp: metadata.creation_timestamp,
+            finalizers: metadata.finalizers.filter(|_| metadata.deletion_timestamp.is_some()).map(|names| names.0),
             deletion_timestamp: metadata.deletion_timestamp,
             annotations: metadata.annotations.renew.kept(),
             ..Self::default()

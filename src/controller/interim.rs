@@ -198,6 +198,7 @@ impl Interim {
                 key: &basis.client_expires_key,
                 expires,
             }),
+            deletion: None,
             now,
         });
         let labels = CredentialLabels {

@@ -140,10 +140,12 @@ async fn reconcile_object(
     context: &Context,
 ) -> Result<RequeueAfter, RequeueAfter> {
     let references = References::new(credential);
-    if credential.metadata.deletion_timestamp.is_some() {
+    let is_going = references.deletion().is_some();
+    if is_going {
         context.authorities.requests.forget_credential(key);
-        context.enqueue_credentials(context.index.blocked_by(&references.key));
-        return Ok(None);
+        let contends = |other: &Arc<ObjectKey>| context.namespaces.contender(other).is_some();
+        // another one that is being deleted is blocked by nothing
+        context.enqueue_credentials(context.index.blocked_by(&references.key).into_iter().filter(contends).collect());
     }
     let registry = context.namespaces.of(&references.key).map(|watched| &watched.credentials).next();
     let incarnation = registry.map(|registry| registry.incarnation()).unwrap_or_default();
@@ -173,7 +175,7 @@ async fn reconcile_object(
         outcome: None,
         slot,
         // what is shown of an attempt that waits stays
-        waits: only_reports,
+        waits: only_reports && !is_going,
         waits_long: false,
         is_blocked: false,
         counts_at: None,
@@ -230,6 +232,9 @@ impl Reconciler<'_> {
     }
 
     async fn run(&mut self, only_reports: bool) -> Result<RequeueAfter, CallError> {
+        if self.references.deletion().is_some() {
+            return self.report_deletion().await;
+        }
         if only_reports {
             return self.report_time().await;
         }
@@ -265,6 +270,14 @@ impl Reconciler<'_> {
         // reverts wait too, which no attempt holds up
         self.retry_state.reverts_mut().refused(failure, wait, self.context.clock.now());
         self.report(self.retry_state.not_before(), None).await
+    }
+
+    /// Reports a credential that is being deleted, and that finalizers hold. No token is requested for it, and its Secret
+    /// is not written: with foreground deletion, garbage collection may delete the Secret first, and must find no other
+    /// one. But workloads may read the Secret meanwhile, so that time passes for `Ready`.
+    async fn report_deletion(&mut self) -> Result<RequeueAfter, CallError> {
+        self.retry_state.drop_unwritten();
+        self.report(None, None).await
     }
 
     /// Brings the status of a credential that waits for a worker up to date with the time, once for each change. What the
@@ -367,7 +380,7 @@ impl Reconciler<'_> {
             self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
             // a failure that an earlier process noted may be that of the authority, of which nothing is known yet
             if !matches!(observed.authority, Authority::Pending) {
-                self.retry_state.settled();
+                self.retry_state.none_due(observed, self.context.clock.now());
             }
         }
         Next::Report { next_attempt: renew_at, wait: None }

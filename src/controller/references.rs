@@ -39,6 +39,13 @@ impl<'a> References<'a> {
     pub fn renew_annotation(&self) -> Option<&String> {
         self.credential.annotations().get(secret_keys::RENEW)
     }
+
+    /// The first finalizers that hold the credential, if it is being deleted.
+    #[must_use]
+    pub fn deletion(&self) -> Option<&'a [String]> {
+        let metadata = &self.credential.metadata;
+        metadata.deletion_timestamp.as_ref().map(|_| metadata.finalizers.as_deref().unwrap_or_default())
+    }
 }
 
 /// The client of a credential, as the queue knows it.

@@ -41,8 +41,9 @@ impl Reconciler<'_> {
         self.interim.set(None, false, &self.context.clock);
         let written = self.interim.take_written().await;
         self.note_interim(written);
+        let deletion = self.references.deletion();
         // nothing is reported of what is gone: no event, and no metric that would stay
-        if self.currency() == Currency::Gone {
+        if self.currency() == Currency::Gone && deletion.is_none() {
             return Ok(None);
         }
         let observed = self.observe();
@@ -60,7 +61,8 @@ impl Reconciler<'_> {
         let description = self.description();
         let now = self.context.clock.now();
         // a backoff that is over says nothing of the next attempt: a requeue for it would be a hot loop
-        let backoff = self.retry_state.not_before().filter(|at| *at > now && !observed.suspend);
+        let is_attempted = !observed.suspend && deletion.is_none();
+        let backoff = self.retry_state.not_before().filter(|at| *at > now && is_attempted);
         let next_attempt = next_attempt.or(backoff);
         // what waits for its turn was due when it said so: another status would cost a write for each renewal
         let shown_attempt = if self.waits && !self.is_blocked {
@@ -82,6 +84,7 @@ impl Reconciler<'_> {
             previous: &previous,
             waits_for: self.waits_long.then_some(&*self.references.credential.spec.authority_ref.name),
             client_expiry,
+            deletion,
             now,
         });
         self.gauge(&observed, &status, shown_attempt);
@@ -109,11 +112,17 @@ impl Reconciler<'_> {
         let until_notice = client_expiry.and_then(|expiry| expiry.next_change(now)).map(|at| at - now);
         // one that is due and did not happen waits for something else
         let until_check = self.retry_state.check_at().filter(|at| *at > now).map(|at| at - now);
-        let until_report = [until_attempt, until_change, until_revert, until_notice, until_check, self.until_labels()];
+        let until_labels = self.until_labels().filter(|_| deletion.is_none());
+        let until_report = [until_attempt, until_change, until_revert, until_notice, until_check, until_labels];
         let again = until_report.into_iter().chain([wait, until_read]).flatten().fold(again, TimeDelta::min);
         // what is due already did not happen, and is tried again with the write
         self.due_at = now.checked_add_signed(again).filter(|_| again > TimeDelta::zero());
         let reported = if is_reported { Ok(()) } else { self.write_status(status, guard).await };
+        // the last finalizer was removed meanwhile
+        let reported = reported.or_else(|error| match error {
+            CallError::NotFound if deletion.is_some() => Ok(()),
+            error => Err(error),
+        });
         if let Some(transition) = transition {
             self.publish(transition);
         }

@@ -31,7 +31,7 @@ impl Suspicion {
     /// Takes in how the watch is interrupted, if it is, and whether the API server `answers` other calls. Returns whether
     /// the watch fails for long enough to be reported.
     fn observe(&mut self, interruption: Option<&Interruption>, answers: bool, now: Instant) -> bool {
-        let Some(Interruption { failures, trouble }) = interruption else {
+        let Some(Interruption { failures, trouble, .. }) = interruption else {
             *self = Self::default();
             return false;
         };

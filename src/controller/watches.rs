@@ -133,15 +133,13 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
     };
     let keep = |credential: ITwinServiceCredential| {
         let secrets = [credential.target_name().to_owned(), credential.spec.client_credentials_ref.name.clone()];
-        let series = (credential.uid().unwrap_or_default(), credential.metadata.deletion_timestamp.is_some());
+        let uid = credential.uid().unwrap_or_default();
         let (key, before) = watched.credentials.keep(credential);
         if let Some(gone) = before {
             forget(&context, &gone);
         }
-        match series {
-            (uid, false) => context.metrics.expect_credential(&key.namespace, &key.name, &uid),
-            (uid, true) => context.metrics.forget_credential(&key.namespace, &key.name, &uid),
-        }
+        // also while it is being deleted: a finalizer may hold it until after its token has expired
+        context.metrics.expect_credential(&key.namespace, &key.name, &uid);
         context.enqueue_credentials(context.index.register(&key, secrets.each_ref().map(String::as_str)));
         key
     };

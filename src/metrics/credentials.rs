@@ -137,7 +137,7 @@ impl CredentialSeries {
         }
     }
 
-    /// A credential is gone, or about to be.
+    /// A credential is gone.
     pub fn forget(&self, namespace: &str, name: &str, uid: &str) {
         let key = (namespace.into(), name.into());
         let mut all = self.all();

@@ -195,7 +195,7 @@ impl Metrics {
         }
     }
 
-    /// Removes the series of a credential that was deleted, or is about to be.
+    /// Removes the series of a credential that is gone.
     pub fn forget_credential(&self, namespace: &str, name: &str, uid: &str) {
         if let Some(credentials) = &self.credentials {
             credentials.forget(namespace, name, uid);

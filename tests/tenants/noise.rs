@@ -94,3 +94,13 @@ async fn thousand_credentials_that_wait_cost_the_neighbour_nothing() -> Result<(
     credentials(&fixture.noisy, &authority, "crowd", &json!({"name": "good", "lifetime": 3600}), 1000).await?;
     neighbour::keeps_its_token(&fixture).await
 }
+
+#[tokio::test]
+async fn first_tokens_of_a_namespace_cost_its_valid_token_nothing() -> Result<()> {
+    let fixture = Fixture::new("first").await?;
+    let authority = fixture.create_authority("ims", &json!({"requestsPerMinute": 60})).await?;
+    neighbour::settle(&fixture, &authority).await?;
+    // of the same namespace, so that both have its turns
+    credentials(&fixture.namespace, &authority, "crowd", &json!({"name": "good", "lifetime": 3600}), 150).await?;
+    neighbour::keeps_its_token(&fixture).await
+}

@@ -47,6 +47,20 @@ pub fn adjusted(adjustment: Adjustment, policy: &Policy, lifetime: TimeDelta) ->
     )
 }
 
+/// The credential is being deleted, and these finalizers hold it.
+#[must_use]
+pub fn being_deleted(finalizers: &[String]) -> String {
+    let held = match finalizers {
+        [] => String::new(),
+        [finalizer] => format!(" and is held by finalizer {finalizer}"),
+        several => format!(" and is held by finalizers {}", several.join(", ")),
+    };
+    format!(
+        "the credential is being deleted{held}, so that its token is not renewed: create another credential where \
+         workloads still need one"
+    )
+}
+
 /// The client's credentials expire soon.
 #[must_use]
 pub fn client_expires(secret: &str, at: DateTime<Utc>) -> String {

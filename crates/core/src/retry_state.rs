@@ -16,7 +16,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
     conditions::Reason,
     credential::{CredentialStatus, ITwinServiceCredential},
-    digest, time,
+    digest, secret_keys, time,
 };
 
 pub use self::{attempts::FailedAttempt, unwatched::Unwatched};
@@ -154,7 +154,7 @@ impl ClientExpiry {
 
     /// What a status that an earlier process wrote says.
     fn recall(credential: &ITwinServiceCredential, status: &CredentialStatus) -> Self {
-        let is_current = status.observed_generation == credential.metadata.generation;
+        let is_current = is_current(credential, status);
         let at = status.client_secret_expires_at.as_deref().and_then(time::from_rfc3339).map(Expires::At);
         let expires = at.or_else(|| status::says_no_time(status).then_some(Expires::Invalid)).filter(|_| is_current);
         // of a credential without a status nothing was issued: its client Secret is read anyway
@@ -172,6 +172,16 @@ struct Renewals {
     unfulfilled: Option<String>,
     /// When a token was requested last because a user asked for it.
     requested_at: Option<DateTime<Utc>>,
+}
+
+impl Renewals {
+    /// What a status that an earlier process wrote says: after failed attempts, the value that was attempted last and that
+    /// the object still has is unfulfilled. Where a token was issued for it after all, the Secret has its digest.
+    fn recall(credential: &ITwinServiceCredential, attempted: Option<String>, has_failed: bool) -> Self {
+        let annotation = credential.metadata.annotations.as_ref().and_then(|all| all.get(secret_keys::RENEW));
+        let unfulfilled = annotation.filter(|value| has_failed && attempted.as_ref() == Some(*value)).cloned();
+        Self { attempted, unfulfilled, requested_at: None }
+    }
 }
 
 /// The status that this process wrote.
@@ -196,7 +206,7 @@ impl RetryState {
             let (written, of) = ((previous, &recalled), (&credential.spec, uid));
             BetterTokenWait::recall(of, written, &held.token_metadata, now)
         });
-        let status::Attempts { failures, last_failure, renew_request, restart_failure, .. } = recalled;
+        let status::Attempts { failures, last_failure, follows_failure, renew_request, restart_failure, .. } = recalled;
         let wait = TimeDelta::milliseconds(
             (INHERITED_BACKOFF.num_milliseconds() as f64 * digest::unit_interval(["start", uid])) as i64,
         );
@@ -204,7 +214,7 @@ impl RetryState {
         let not_before = (failures > 0)
             .then(|| previous.renew_at.as_deref().and_then(time::from_rfc3339).unwrap_or(now + wait).min(now + wait));
         // a failure for an earlier spec says nothing of this one
-        let is_current = previous.observed_generation == credential.metadata.generation;
+        let is_current = is_current(credential, previous);
         let last_failure = last_failure.filter(|_| is_current);
         // what could not be read is read before it is claimed that nothing is wrong
         let is_unread = matches!(&last_failure, Some((_, failure)) if failure.reason == Reason::SecretReadFailed);
@@ -222,9 +232,9 @@ impl RetryState {
         Self {
             generation: credential.metadata.generation.unwrap_or_default(),
             attempts,
-            follows_failure: failures > 0 && !is_current,
+            follows_failure: follows_failure || (failures > 0 && !is_current),
             edits: Edits::default(),
-            renewals: Renewals { attempted: renew_request, ..Renewals::default() },
+            renewals: Renewals::recall(credential, renew_request, follows_failure || failures > 0),
             requested_at: None,
             unwritten: None,
             verified_target: None,
@@ -249,11 +259,19 @@ impl RetryState {
     }
 }
 
+/// Whether a status is about the current spec. The API server counts a deletion like a change of the spec.
+fn is_current(credential: &ITwinServiceCredential, status: &CredentialStatus) -> bool {
+    let generation = credential.metadata.generation;
+    let of_deletion = credential.metadata.deletion_timestamp.as_ref().and(generation);
+    let is_before_deletion = of_deletion.is_some_and(|deleted| status.observed_generation == Some(deleted - 1));
+    status.observed_generation == generation || is_before_deletion
+}
+
 /// The token that the Secret held when an earlier process wrote the status. It counts only as long as the Secret cannot
 /// be read, and nothing is decided on it except for how long a better one is waited for.
 fn last_held(credential: &ITwinServiceCredential, status: &CredentialStatus) -> Option<LastHeld> {
     let instant = |text: &Option<String>| text.as_deref().and_then(time::from_rfc3339);
-    let is_current = status.observed_generation == credential.metadata.generation;
+    let is_current = is_current(credential, status);
     let token_metadata = TokenMetadata {
         request: fingerprint::request(&credential.spec).into(),
         issuer: status.issuer.as_deref().filter(|_| is_current)?.into(),

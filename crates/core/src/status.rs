@@ -31,6 +31,8 @@ pub struct Attempts {
     pub failures: u32,
     /// The last failure, if the last attempt failed.
     pub last_failure: Option<(DateTime<Utc>, Failure)>,
+    /// The last attempt was one for an earlier spec, and failed. The failure is not reported for this spec, nor a success.
+    pub follows_failure: bool,
     /// The value of the renew annotation that was acted upon last.
     pub renew_request: Option<String>,
     /// Why workloads could not be restarted for the token that is held, if they could not.
@@ -59,6 +61,8 @@ pub struct Inputs<'a> {
     pub waits_for: Option<&'a str>,
     /// When the client's credentials expire, where the client Secret says so.
     pub client_expiry: Option<ClientExpiry<'a>>,
+    /// The first finalizers that hold the credential, if it is being deleted: its token is not renewed.
+    pub deletion: Option<&'a [String]>,
     /// The time.
     pub now: DateTime<Utc>,
 }
@@ -119,6 +123,10 @@ fn renewed(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Option<Verdict>
     if let Some((_, failure)) = &inputs.attempts.last_failure {
         let message = with_restarts(failure.message.clone());
         return Some(Verdict { kind: RENEWED, holds: false, reason: failure.reason, message });
+    }
+    // one that is False becomes True only with an attempt that succeeds, or where none is due
+    if inputs.attempts.follows_failure && reading::has_failed(inputs.previous) {
+        return None;
     }
     held.map(|_| Verdict {
         kind: RENEWED,

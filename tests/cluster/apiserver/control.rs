@@ -185,21 +185,3 @@ async fn longest_name_works() -> Result<()> {
     assert_ne!(labels[0], labels[1], "two truncated names stay different");
     Ok(())
 }
-
-#[tokio::test]
-async fn credential_that_is_being_deleted_has_no_series() -> Result<()> {
-    let fixture = Fixture::ready("finalizer").await?;
-    let shown = async || fixture.operator.get("/metrics").await.map(|text| text.contains("name=\"agent\""));
-    eventually("its series", SOON, async || shown().await.ok()?.then_some(())).await?;
-    let patch = |finalizers: Value| json!({"metadata": {"finalizers": finalizers}}).to_string();
-    let held = patch(json!(["example.com/held"]));
-    fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", &held]).await?;
-    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
-    eventually("the removal of its series", SOON, async || (!shown().await.ok()?).then_some(())).await?;
-    // nor does a later event bring them back
-    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "credentials.itwin.dev/renew=1"]).await?;
-    fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", &patch(Value::Null)]).await?;
-    fixture.namespace.kubectl(&["wait", "--for=delete", "itcred/agent", "--timeout=30s"]).await?;
-    fixture.apply_credential(&json!({})).await?;
-    eventually("the series of the next one", PATIENCE, async || shown().await.ok()?.then_some(())).await
-}

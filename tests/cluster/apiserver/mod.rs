@@ -9,6 +9,7 @@ mod conflict;
 mod contention;
 mod control;
 mod crash;
+mod deletion;
 mod drift;
 mod failover;
 mod failures;

@@ -111,6 +111,34 @@ async fn renewal_on_request_that_cannot_be_made_is_echoed_too() -> Result<()> {
         .await
 }
 
+#[tokio::test]
+async fn renewal_on_request_that_failed_is_made_after_a_restart_and_not_reported_as_made_before() -> Result<()> {
+    let mut fixture = Fixture::ready("renew-restart").await?;
+    let first = fixture.token().await?;
+    // the client Secret stays as it is: nothing but the request can show that the server knows the client again
+    let registered = std::mem::replace(&mut fixture.client.client_secret, "of-another-client".to_owned());
+    fixture.register().await?;
+    fixture.renew_now(NAME, "1").await?;
+    fixture.wait_condition("Renewed", "False", "InvalidClient", SOON).await?;
+    assert_eq!(fixture.status().await?["lastRenewRequest"], "1");
+
+    fixture.stop();
+    fixture.client.client_secret = registered;
+    fixture.register().await?;
+    fixture.start().await?;
+    // at most half a minute of the backoff is taken over
+    let token = fixture
+        .eventually("Renewed that is True again", PATIENCE * 2, async || {
+            let status = fixture.status().await.ok()?;
+            let token = fixture.token().await.ok()?;
+            condition(&status, "Renewed").filter(|(holds, ..)| holds == "True").map(|_| token)
+        })
+        .await?;
+    assert_ne!(token, first, "Renewed is True without the token that was asked for");
+    assert_eq!(fixture.status().await?["consecutiveFailures"], 0);
+    Ok(())
+}
+
 /// A credential with this spec, and tokens that live for so many seconds.
 async fn with_lifetime(prefix: &str, lifetime: u32, spec: &Value) -> Result<Fixture> {
     let mut fixture = Fixture::new(prefix).await?;

@@ -7,7 +7,7 @@ use testbed::eventually;
 
 use crate::{
     account::{ALL, grant, namespace_with_own_account},
-    fixture::{Fixture, NAME, PATIENCE, SOON},
+    fixture::{Fixture, NAME, PATIENCE, SOON, condition},
     world::World,
 };
 
@@ -129,6 +129,11 @@ async fn terminating_namespace_ends_quietly() -> Result<()> {
         let credential = fixture.namespace.get("itcred", NAME).await.ok()??;
         let gone = fixture.secret().await.ok()?.is_none();
         (gone && credential["metadata"]["deletionTimestamp"].is_string()).then_some(())
+    })
+    .await?;
+    eventually("a Ready that is False and names the finalizer", SOON, async || {
+        let (holds, _, message) = condition(&fixture.status().await.ok()?, "Ready")?;
+        (holds == "False" && message.contains("example.com/hold")).then_some(())
     })
     .await?;
     // the first one ends after whatever the operator still did about the deletions

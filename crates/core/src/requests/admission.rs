@@ -67,11 +67,11 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             return if allowed <= now.monotonic { Ok(key.clone()) } else { Err(Some(allowed)) };
         }
         match self.breaker.gate(now.monotonic) {
-            Gate::Closed => self.next_in_rotation(now.monotonic).ok_or(None),
+            Gate::Closed => self.next_in_rotation(now).ok_or(None),
             Gate::HalfOpen => {
                 let may_probe = |client: &&Requester| self.breaker.is_healthy(client);
-                let healthy = self.breaker.succeeded().filter(may_probe).find_map(|client| self.waits_for(client));
-                healthy.or_else(|| self.next_in_rotation(now.monotonic)).ok_or(None)
+                let healthy = self.breaker.succeeded().filter(may_probe).find_map(|client| self.waits_for(client, now));
+                healthy.or_else(|| self.next_in_rotation(now)).ok_or(None)
             }
             Gate::Open { until, urgent_from } => {
                 let key = self.urgent(until, urgent_from, now).map_err(|at| at.or(until))?;
@@ -111,14 +111,14 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     }
 
     /// The next request in fair queueing order. Requests of clients whose circuit is open are parked.
-    fn next_in_rotation(&mut self, now: Instant) -> Option<K> {
+    fn next_in_rotation(&mut self, now: Now) -> Option<K> {
         let most = self.max_in_flight - (self.max_in_flight / OTHERS_SHARE).max(u16::from(self.max_in_flight > 1));
         loop {
             let namespaces = &self.namespaces;
             let has_room = |namespace: &str| namespaces.get(namespace).is_none_or(|count| *count < most);
-            let key = self.lanes.pop(has_room)?;
+            let key = self.lanes.pop(now.wall, has_room)?;
             let Some(waiting) = self.waiting.get_mut(&key) else { continue };
-            match self.breaker.client_open_until(&waiting.request.requester, now) {
+            match self.breaker.client_open_until(&waiting.request.requester, now.monotonic) {
                 None => return Some(key),
                 Some((until, _)) => {
                     waiting.position = Position::Parked(until);
@@ -128,12 +128,12 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         }
     }
 
-    /// A request of this client that waits in a lane.
-    fn waits_for(&self, requester: &Requester) -> Option<K> {
+    /// The first request of this client that waits in a lane.
+    fn waits_for(&self, requester: &Requester, now: Now) -> Option<K> {
         self.requesters.get(requester)?;
-        let mut all = self.waiting.iter();
-        all.find(|(_, waiting)| waiting.position == Position::Lane && waiting.request.requester == *requester)
-            .map(|(key, _)| key.clone())
+        let is_of = |waiting: &Waiting| waiting.position == Position::Lane && waiting.request.requester == *requester;
+        let all = self.waiting.iter().filter(|(_, waiting)| is_of(waiting));
+        all.min_by_key(|(_, waiting)| waiting.place().rank(now.wall)).map(|(key, _)| key.clone())
     }
 
     /// Counts a request as sent and lets equal ones share its response. Returns how long it waited.

@@ -1,21 +1,20 @@
 //! The order in which waiting requests are sent to an authorization server: fair queueing.
 //!
 //! Namespaces are served round robin, so that the thousands of requests of one tenant do not delay another tenant.
-//! Within a namespace, the request with the earliest deadline is first. Retries get at most a quarter of the request
-//! slots while first attempts wait, since credentials that cannot succeed must not delay those that can.
+//! Within a namespace, the token that is lost first comes first (`places`). Retries get at most a quarter of the
+//! request slots while first attempts wait, since credentials that cannot succeed must not delay those that can.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
 };
 
 use chrono::{DateTime, Utc};
 
+use super::places::{Place, Places};
+
 /// One of this many request slots is for a retry while first attempts wait.
 const RETRY_SHARE: u32 = 4;
-
-/// The place of a request within its namespace: its deadline, then the order of arrival.
-pub type Place<K> = (DateTime<Utc>, u64, K);
 
 /// The requests that may be sent, in two lanes: first attempts and retries.
 #[derive(Debug)]
@@ -29,7 +28,7 @@ pub struct Lanes<K> {
 /// The requests of one lane, by namespace.
 #[derive(Debug)]
 struct Lane<K> {
-    namespaces: HashMap<Arc<str>, BTreeSet<Place<K>>>,
+    namespaces: HashMap<Arc<str>, Places<K>>,
     /// Namespaces with requests in round robin order, the next one at the front.
     rotation: VecDeque<Arc<str>>,
 }
@@ -46,26 +45,26 @@ impl<K> Default for Lanes<K> {
     }
 }
 
-impl<K: Clone + Ord> Lanes<K> {
+impl<K> Lanes<K> {
     /// Adds a request.
-    pub fn insert(&mut self, namespace: &Arc<str>, place: Place<K>, is_retry: bool) {
-        self.lane(is_retry).insert(namespace, place);
+    pub fn insert(&mut self, namespace: &Arc<str>, place: Place, key: K, is_retry: bool) {
+        self.lane(is_retry).insert(namespace, place, key);
     }
 
     /// Removes a request.
-    pub fn remove(&mut self, namespace: &str, place: &Place<K>, is_retry: bool) {
+    pub fn remove(&mut self, namespace: &str, place: Place, is_retry: bool) {
         self.lane(is_retry).remove(namespace, place);
     }
 
     /// Removes the next request whose namespace `has_room`.
-    pub fn pop(&mut self, has_room: impl Fn(&str) -> bool) -> Option<K> {
+    pub fn pop(&mut self, now: DateTime<Utc>, has_room: impl Fn(&str) -> bool) -> Option<K> {
         let retry_first = self.since_retry + 1 >= RETRY_SHARE;
         let (preferred, other) = if retry_first {
             (&mut self.retries, &mut self.first_attempts)
         } else {
             (&mut self.first_attempts, &mut self.retries)
         };
-        preferred.pop(&has_room).or_else(|| other.pop(&has_room))
+        preferred.pop(now, &has_room).or_else(|| other.pop(now, &has_room))
     }
 
     /// Records that a request was admitted, for the share of retries.
@@ -78,16 +77,16 @@ impl<K: Clone + Ord> Lanes<K> {
     }
 }
 
-impl<K: Clone + Ord> Lane<K> {
-    fn insert(&mut self, namespace: &Arc<str>, place: Place<K>) {
+impl<K> Lane<K> {
+    fn insert(&mut self, namespace: &Arc<str>, place: Place, key: K) {
         let places = self.namespaces.entry(namespace.clone()).or_default();
         if places.is_empty() {
             self.rotation.push_back(namespace.clone());
         }
-        places.insert(place);
+        places.insert(place, key);
     }
 
-    fn remove(&mut self, namespace: &str, place: &Place<K>) {
+    fn remove(&mut self, namespace: &str, place: Place) {
         let Some(places) = self.namespaces.get_mut(namespace) else { return };
         if places.remove(place) && places.is_empty() {
             self.namespaces.remove(namespace);
@@ -95,11 +94,11 @@ impl<K: Clone + Ord> Lane<K> {
         }
     }
 
-    fn pop(&mut self, has_room: &impl Fn(&str) -> bool) -> Option<K> {
+    fn pop(&mut self, now: DateTime<Utc>, has_room: &impl Fn(&str) -> bool) -> Option<K> {
         let next = self.rotation.iter().position(|namespace| has_room(namespace))?;
         let namespace = self.rotation.remove(next)?;
         let places = self.namespaces.get_mut(&namespace)?;
-        let (.., key) = places.pop_first()?;
+        let key = places.pop(now)?;
         if places.is_empty() {
             self.namespaces.remove(&namespace);
         } else {
@@ -117,15 +116,20 @@ mod tests {
         DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
     }
 
-    /// The order of requests, each given as namespace, deadline, name, and whether it is a retry.
+    /// The place of a request for a token that expires at this second.
+    fn place(second: i64, number: u64) -> Place {
+        Place { at: at(second), number, has_token: true }
+    }
+
+    /// The order of requests, each given as namespace, expiry of the token, name, and whether it is a retry.
     fn order(requests: &[(&str, i64, &'static str, bool)]) -> Vec<&'static str> {
         let mut lanes = Lanes::default();
-        for (number, (namespace, deadline, name, is_retry)) in requests.iter().enumerate() {
-            lanes.insert(&Arc::from(*namespace), (at(*deadline), number as u64, *name), *is_retry);
+        for (number, (namespace, expires_at, name, is_retry)) in requests.iter().enumerate() {
+            lanes.insert(&Arc::from(*namespace), place(*expires_at, number as u64), *name, *is_retry);
         }
         let is_retry = |name: &str| requests.iter().any(|(.., other, is_retry)| *other == name && *is_retry);
         std::iter::from_fn(|| {
-            let name = lanes.pop(|_| true)?;
+            let name = lanes.pop(at(0), |_| true)?;
             lanes.admitted(is_retry(name));
             Some(name)
         })
@@ -133,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_are_served_round_robin_and_within_one_the_earliest_deadline_is_first() {
+    fn namespaces_are_served_round_robin_and_within_one_the_token_that_is_lost_first_is_first() {
         let order = order(&[
             ("a", 30, "a-third", false),
             ("a", 10, "a-first", false),
@@ -154,19 +158,20 @@ mod tests {
     fn namespace_without_room_is_skipped_and_keeps_its_place() {
         let mut lanes = Lanes::default();
         for (namespace, name) in [("a", "a1"), ("a", "a2"), ("b", "b1")] {
-            lanes.insert(&Arc::from(namespace), (at(0), 0, name), false);
+            let number = u64::from(name == "a2");
+            lanes.insert(&Arc::from(namespace), place(0, number), name, false);
         }
-        assert_eq!(lanes.pop(|namespace| namespace != "a"), Some("b1"));
-        assert_eq!(lanes.pop(|namespace| namespace != "a"), None);
-        assert_eq!(lanes.pop(|_| true), Some("a1"));
+        assert_eq!(lanes.pop(at(0), |namespace| namespace != "a"), Some("b1"));
+        assert_eq!(lanes.pop(at(0), |namespace| namespace != "a"), None);
+        assert_eq!(lanes.pop(at(0), |_| true), Some("a1"));
     }
 
     #[test]
     fn removed_request_leaves_no_empty_place() {
         let mut lanes = Lanes::default();
-        lanes.insert(&Arc::from("a"), (at(0), 0, "a1"), false);
-        lanes.remove("a", &(at(0), 0, "a1"), false);
-        assert_eq!(lanes.pop(|_| true), None);
+        lanes.insert(&Arc::from("a"), place(0, 0), "a1", false);
+        lanes.remove("a", place(0, 0), false);
+        assert_eq!(lanes.pop(at(0), |_| true), None);
         assert!(lanes.first_attempts.rotation.is_empty() && lanes.first_attempts.namespaces.is_empty());
     }
 }

@@ -7,6 +7,7 @@ mod admission;
 pub mod breaker;
 mod lanes;
 pub mod pacer;
+mod places;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use self::{
     breaker::{Breaker, Change, Ended},
     lanes::Lanes,
     pacer::Pacer,
+    places::Place,
 };
 use crate::object::ObjectVersion;
 
@@ -60,11 +62,18 @@ pub struct RequestQueue<K> {
 #[derive(Debug)]
 struct Waiting {
     request: Request,
-    /// Its deadline (earliest deadline first): when its token expires, or since when there is no token.
+    /// When its token expires or has expired, or since when there is no token.
     deadline: DateTime<Utc>,
     number: u64,
     since: Instant,
     position: Position,
+}
+
+impl Waiting {
+    /// Its place within its namespace.
+    fn place(&self) -> Place {
+        Place { at: self.deadline, number: self.number, has_token: self.request.expires_at.is_some() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,7 +276,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         if let Some(waiting) = self.waiting.get_mut(key) {
             waiting.position = Position::Lane;
             let Request { requester, is_retry, .. } = &waiting.request;
-            self.lanes.insert(&requester.namespace, (waiting.deadline, waiting.number, key.clone()), *is_retry);
+            self.lanes.insert(&requester.namespace, waiting.place(), key.clone(), *is_retry);
         }
     }
 
@@ -276,8 +285,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         match waiting.position {
             Position::Lane => {
                 let Request { requester, is_retry, .. } = &waiting.request;
-                let place = (waiting.deadline, waiting.number, key.clone());
-                self.lanes.remove(&requester.namespace, &place, *is_retry);
+                self.lanes.remove(&requester.namespace, waiting.place(), *is_retry);
             }
             Position::Parked(until) => drop(self.parked.remove(&(until, waiting.number))),
             Position::Joined => {}

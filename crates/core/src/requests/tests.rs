@@ -1,6 +1,7 @@
 //! The request queue with a simulated clock: order, fairness, rate limit, circuit breakers and single flight.
 
 mod equal;
+mod order;
 mod probes;
 
 use chrono::TimeDelta;
@@ -120,7 +121,7 @@ impl Scene {
 }
 
 #[test]
-fn ten_thousand_requests_after_an_outage_are_served_round_robin_and_by_deadline() {
+fn ten_thousand_requests_after_an_outage_are_served_round_robin_and_valid_tokens_first() {
     const NAMESPACES: i64 = 10;
     const EACH: i64 = 1000;
     let mut scene = Scene::new(8, 300);
@@ -158,18 +159,25 @@ fn ten_thousand_requests_after_an_outage_are_served_round_robin_and_by_deadline(
     assert_eq!(scene.admitted.len(), 9_999);
     let last = scene.admitted.last().map(|(_, at)| *at - began).unwrap_or_default();
     assert!((1_995_000..2_035_000).contains(&last), "10,000 at 300 a minute take 2,000 s: {last} ms");
-    let mut last_of: HashMap<&str, i64> = HashMap::new();
     for served in scene.admitted.chunks(10).take(990) {
         let mut namespaces: Vec<&str> = served.iter().filter_map(|(name, _)| name.split('/').next()).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
         assert!(namespaces.len() >= 9, "each namespace is served in each round");
     }
-    for (name, _) in &scene.admitted {
+    let mut served: HashMap<&str, Vec<(i64, u128)>> = HashMap::new();
+    for (name, at) in &scene.admitted {
         let (namespace, number) = name.split_once("/c").expect("namespace/number");
-        let place = order(number.parse().expect("a number"));
-        let before = last_of.insert(namespace, place);
-        assert!(before.is_none_or(|before| before < place), "{name}: {place} after {before:?}");
+        let expires_in = order(number.parse().expect("a number")) - EACH / 2;
+        served.entry(namespace).or_default().push((expires_in * 1000, *at));
+    }
+    for served in served.values() {
+        for (place, (expires_at, now)) in served.iter().enumerate() {
+            // all that are valid expire within five minutes
+            let rank = |expires_at: i64| (i128::from(expires_at) <= *now as i128, expires_at);
+            let first = served[place..].iter().map(|(expires_at, _)| rank(*expires_at)).min();
+            assert_eq!(first, Some(rank(*expires_at)), "at {now} ms");
+        }
     }
 }
 

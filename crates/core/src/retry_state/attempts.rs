@@ -7,7 +7,7 @@ use super::{
     Attempts, Postponed, RetryState,
     spec::{AskedWait, asked_wait},
 };
-use crate::{backoff, failure::Failure, observed::ObservedState, retry_key::RetryKey, status};
+use crate::{backoff, failure::Failure, observed::ObservedState, retry_key::RetryKey, status, token::TokenMetadata};
 
 /// No backoff without `Retry-After` is longer: a later end was read from a clock that was ahead.
 const LONGEST_BACKOFF: TimeDelta = TimeDelta::minutes(5);
@@ -136,6 +136,27 @@ impl RetryState {
         self.follows_failure = false;
     }
 
+    /// No attempt is due. What the last ones failed for is over, unless only another request can show that.
+    pub fn none_due(&mut self, observed: &ObservedState, now: DateTime<Utc>) {
+        if !self.is_failure_open(observed, now) {
+            self.settled();
+        }
+    }
+
+    /// Whether the last attempt failed at the authorization server, and nothing shows that the next one would not: what it
+    /// depended on is unchanged, the client is the one that the held token was requested with, and that token is older.
+    /// This is so after a start, if the renewal that failed is no longer asked for.
+    fn is_failure_open(&self, observed: &ObservedState, now: DateTime<Utc>) -> bool {
+        let Attempts::Failing { failed_at, failure, .. } = &self.attempts else { return false };
+        let is_older = |held: &TokenMetadata| {
+            let is_same_client = observed.client.version().is_none_or(|version| *version == held.client_version);
+            held.issued_at < *failed_at && is_same_client
+        };
+        // a failure in the future was noted before the clock was set back
+        let is_known = *failed_at <= now && is_of_server(failure.reason);
+        is_known && self.is_unchanged(&observed.retry_key) && observed.held_for_spec().is_some_and(is_older)
+    }
+
     /// What the last attempts failed for may be over: the next one waits no longer.
     pub fn retry_now(&mut self) {
         if let Attempts::Failing { not_before, .. } = &mut self.attempts {
@@ -192,11 +213,34 @@ impl RetryState {
         status::Attempts {
             failures: renewals.iter().map(|(_, count, _)| *count).max().unwrap_or_default(),
             last_failure: last.or(unwatched).map(|(failed_at, _, failure)| (failed_at, failure.clone())),
+            follows_failure: self.follows_failure,
             renew_request: self.renewals.attempted.clone(),
             restart_failure: self.restarts.failure(),
             is_unwatched: self.unwatched.is_some(),
         }
     }
+}
+
+/// Whether only a request shows if it would fail for this reason again.
+fn is_of_server(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::InvalidClient
+            | Reason::InvalidScope
+            | Reason::UnauthorizedClient
+            | Reason::UnsupportedGrantType
+            | Reason::RequestRejected
+            | Reason::RateLimited
+            | Reason::ServerError
+            | Reason::Timeout
+            | Reason::ConnectionFailed
+            | Reason::TLSFailed
+            | Reason::RedirectRefused
+            | Reason::MalformedResponse
+            | Reason::TokenRejected
+            | Reason::ScopeReduced
+            | Reason::ShorterThanCurrent
+    )
 }
 
 /// Failures as a status shows them. Of the attempts that were not made it shows the last power of two from 8 on: a short

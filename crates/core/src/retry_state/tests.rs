@@ -2,6 +2,7 @@
 
 mod changes;
 mod failures;
+mod recalled;
 
 use itwin_api::conditions::Reason;
 use serde_json::json;

@@ -44,6 +44,7 @@ pub fn attempts(previous: &CredentialStatus) -> Attempts {
     });
     Attempts {
         failures: last_failure.as_ref().map_or(0, |_| u32::try_from(previous.consecutive_failures).unwrap_or_default()),
+        follows_failure: last_failure.is_none() && has_failed(previous),
         last_failure,
         renew_request: previous.last_renew_request.clone(),
         restart_failure: previous
@@ -53,6 +54,12 @@ pub fn attempts(previous: &CredentialStatus) -> Attempts {
             .find_map(|condition| Some(condition.message.split_once(ABOUT_RESTARTS)?.1.to_owned())),
         is_unwatched: false,
     }
+}
+
+/// Whether a status says that the last attempt failed, for whatever spec.
+#[must_use]
+pub(super) fn has_failed(status: &CredentialStatus) -> bool {
+    status.conditions.iter().any(|condition| condition.type_ == RENEWED && condition.status == "False")
 }
 
 /// Whether a status says that the expiry in the client Secret cannot be read.

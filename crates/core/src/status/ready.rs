@@ -20,6 +20,9 @@ pub(super) fn ready(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Verdic
     if let Some(notice) = inputs.client_expiry.and_then(|expiry| expiry.notice(inputs.now)) {
         message = format!("{message}; {notice}");
     }
+    if let Some(finalizers) = inputs.deletion {
+        message = format!("{message}; {}", messages::being_deleted(finalizers));
+    }
     Verdict { kind: READY, holds: reason == Reason::TokenValid, reason, message }
 }
 
@@ -32,6 +35,7 @@ fn ready_without_token(inputs: &Inputs<'_>) -> (Reason, String) {
         return (Reason::Suspended, message);
     }
     match (&inputs.attempts.last_failure, inputs.waits_for) {
+        (None, None) if inputs.deletion.is_some() => (Reason::Pending, format!("Secret {secret} holds no token")),
         (None, None) => (Reason::Pending, "no token was requested for this spec yet".to_owned()),
         (None, Some(authority)) => (Reason::Pending, waits_in_queue(authority)),
         (Some((_, failure)), _) => {

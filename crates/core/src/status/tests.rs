@@ -1,5 +1,8 @@
 //! What a status says of each state, and what the next process reads of it.
 
+mod deletion;
+mod renewed;
+
 use chrono::TimeDelta;
 use itwin_api::conditions::READY;
 
@@ -80,6 +83,7 @@ fn reported_of(
         previous,
         waits_for,
         client_expiry: None,
+        deletion: None,
         now,
     })
 }
@@ -170,6 +174,7 @@ fn message(observed: &ObservedState, client_expiry: Option<ClientExpiry<'_>>, se
         previous: &CredentialStatus::default(),
         waits_for: None,
         client_expiry,
+        deletion: None,
         now: at(second),
     });
     status.conditions.into_iter().find(|condition| condition.type_ == READY).expect("Ready").message
@@ -332,6 +337,7 @@ fn renewed_is_about_the_generation_of_its_attempt() {
         previous: &first,
         waits_for: None,
         client_expiry: None,
+        deletion: None,
         now: at(2),
     });
     let generation = |kind: &str| {

@@ -1,0 +1,92 @@
+//! Credentials and Secrets that are being deleted, and that a finalizer of another program holds.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use testbed::eventually;
+
+use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
+
+const FINALIZER: &str = "example.com/held";
+
+/// Creates a credential with the finalizer, and waits until it is Ready.
+async fn held_credential(fixture: &Fixture) -> Result<()> {
+    let mut held = fixture.namespace.credential(NAME, &json!({"minimumValidity": "2s"}));
+    held["metadata"]["finalizers"] = json!([FINALIZER]);
+    fixture.namespace.apply(&held).await?;
+    fixture.wait_ready().await
+}
+
+/// Removes the finalizers of the object of this kind.
+async fn release(fixture: &Fixture, kind: &str) -> Result<()> {
+    let release = r#"{"metadata":{"finalizers":null}}"#;
+    fixture.namespace.kubectl(&["patch", kind, NAME, "--type=merge", "-p", release]).await.map(drop)
+}
+
+/// Waits until `Ready` has this status and names the finalizer. Returns the status.
+async fn wait_reported(fixture: &Fixture, ready: &str) -> Result<Value> {
+    let reported = async || {
+        let status = fixture.status().await.ok()?;
+        let (holds, _, message) = condition(&status, "Ready")?;
+        (holds == ready && message.contains(FINALIZER)).then_some(status)
+    };
+    fixture.eventually("a status that names the finalizer", PATIENCE, reported).await
+}
+
+#[tokio::test]
+async fn credential_that_a_finalizer_holds_is_not_renewed_and_reports_when_its_token_expires() -> Result<()> {
+    let mut fixture = Fixture::bare("finalizer").await?;
+    fixture.client.lifetime = 20;
+    fixture.with_surroundings().await?;
+    held_credential(&fixture).await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+    let status = wait_reported(&fixture, "True").await?;
+    assert_eq!(status["renewAt"], Value::Null, "its token is not renewed");
+    let requests = fixture.token_requests().await?.len();
+    // nor on request
+    fixture.renew_now(NAME, "1").await?;
+    fixture.wait_condition("Ready", "False", "TokenExpired", PATIENCE).await?;
+    assert_eq!(fixture.token_requests().await?.len(), requests);
+    assert!(fixture.secret().await?.is_some(), "the Secret goes with the credential");
+    assert!(fixture.metric("itwin_credential_expiration_timestamp_seconds{").await? > 1.7e9, "alerts need the series");
+    assert_eq!(fixture.metric("itwin_credential_ready{").await?, 0.0);
+
+    release(&fixture, "itcred").await?;
+    fixture.namespace.kubectl(&["wait", "--for=delete", "itcred/agent", "--timeout=30s"]).await?;
+    let shown = async || fixture.operator.get("/metrics").await.map(|text| text.contains("name=\"agent\""));
+    eventually("the removal of its series", SOON, async || (!shown().await.ok()?).then_some(())).await?;
+    fixture.apply_credential(&json!({})).await?;
+    eventually("the series of the next one", PATIENCE, async || shown().await.ok()?.then_some(())).await
+}
+
+#[tokio::test]
+async fn foreground_deletion_of_a_held_credential_is_followed_by_no_other_secret() -> Result<()> {
+    let fixture = Fixture::new("foreground").await?;
+    held_credential(&fixture).await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--cascade=foreground", "--wait=false"]).await?;
+    let gone = async || fixture.secret().await.ok()?.is_none().then_some(());
+    fixture.eventually("garbage collection of the Secret", PATIENCE, gone).await?;
+    let status = wait_reported(&fixture, "False").await?;
+    assert_eq!(status["expiresAt"], Value::Null, "there is no token");
+    fixture.reconcile().await?;
+    assert_eq!((fixture.secret().await?, fixture.token_requests().await?.len()), (None, 1));
+    release(&fixture, "itcred").await?;
+    fixture.namespace.kubectl(&["wait", "--for=delete", "itcred/agent", "--timeout=30s"]).await.map(drop)
+}
+
+#[tokio::test]
+async fn secret_that_a_finalizer_holds_gets_tokens_and_is_restored_once_it_is_gone() -> Result<()> {
+    let fixture = Fixture::ready("held-secret").await?;
+    let first = fixture.token().await?;
+    let hold = json!({"metadata": {"finalizers": [FINALIZER]}}).to_string();
+    fixture.namespace.kubectl(&["patch", "secret", NAME, "--type=merge", "-p", &hold]).await?;
+    fixture.namespace.kubectl(&["delete", "secret", NAME, "--wait=false"]).await?;
+    fixture.renew_now(NAME, "1").await?;
+    fixture.wait_token_other_than(&first, PATIENCE).await?;
+    release(&fixture, "secret").await?;
+    let restored = async || {
+        let secret = fixture.secret().await.ok()??;
+        secret["metadata"]["deletionTimestamp"].is_null().then_some(())
+    };
+    fixture.eventually("another Secret", PATIENCE, restored).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await.map(drop)
+}
