@@ -27,6 +27,10 @@ pub const DEADLINE: Duration = Duration::from_secs(8);
 const AS_METADATA: http::HeaderValue =
     http::HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
+/// The same of each object of a list.
+const AS_METADATA_LIST: http::HeaderValue =
+    http::HeaderValue::from_static("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
+
 /// What the API server answers where a group has no such kind of object.
 const NO_SUCH_KIND: &str = "the server could not find the requested resource";
 
@@ -62,6 +66,8 @@ pub enum Step {
     GetWorkload(WorkloadKind),
     /// Restarts a workload.
     PatchWorkload(WorkloadKind),
+    /// Lists one credential, for the version that it has now.
+    FindCredential,
     /// Replaces a credential's status, at a known version of the object.
     ReplaceCredentialStatus,
     /// Patches a credential's status, at whatever version the object has.
@@ -85,6 +91,7 @@ impl Step {
             Self::PatchSecret => ("patch", "secrets"),
             Self::GetWorkload(kind) => ("get", workloads(kind)),
             Self::PatchWorkload(kind) => ("patch", workloads(kind)),
+            Self::FindCredential => ("list", "itwinservicecredentials"),
             Self::ReplaceCredentialStatus => ("update", "itwinservicecredentials/status"),
             Self::PatchCredentialStatus => ("patch", "itwinservicecredentials/status"),
             Self::PatchAuthorityStatus => ("patch", "itwinauthorities/status"),
@@ -94,7 +101,7 @@ impl Step {
     }
 
     fn writes(self) -> bool {
-        self.labels().0 != "get"
+        !matches!(self.labels().0, "get" | "list")
     }
 
     /// How the call failed. Admission sees what is written, such as the environment of a workload, and may quote it.
@@ -261,9 +268,32 @@ impl Cluster {
         step: Step,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<T, CallError> {
+        self.call_accepting(AS_METADATA, deadline, step, request).await
+    }
+
+    /// The same for the metadata of the objects of a list.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn list_metadata_until<T: DeserializeOwned>(
+        &self,
+        deadline: Instant,
+        step: Step,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<T, CallError> {
+        self.call_accepting(AS_METADATA_LIST, deadline, step, request).await
+    }
+
+    async fn call_accepting<T: DeserializeOwned>(
+        &self,
+        form: http::HeaderValue,
+        deadline: Instant,
+        step: Step,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<T, CallError> {
         let send = async {
             let mut request = request.map_err(kube::Error::BuildRequest)?;
-            request.headers_mut().insert(http::header::ACCEPT, AS_METADATA);
+            request.headers_mut().insert(http::header::ACCEPT, form);
             self.client.request(request).await
         };
         self.call_until(deadline, step, send).await

@@ -11,7 +11,7 @@ use itwin_core::{object::ObjectKey, observed::ObservedState, revisions, status};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Resource,
-    api::{Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
     core::{Request, request::Error},
 };
 use serde::Deserialize;
@@ -73,18 +73,62 @@ pub(super) struct StatusWrite<'a> {
 
 /// Writes a status. Returns the resourceVersion that the object then has.
 ///
-/// It is replaced at the version that is known, which costs the API server less than a patch. Where that is refused, it
-/// is patched, at whatever version: the object may have changed since, the permission may be missing, or a mutating
-/// webhook, which sees only what is sent, may need the rest of the object.
+/// It is replaced at the version that is known, which costs the API server less than a patch. Where the object has
+/// changed since, it is replaced at the version that the object has now, so that no watch is needed for it. Where it is
+/// refused, it is patched: the role may be that of an earlier release, or a mutating webhook, which sees only what is
+/// sent, may need the rest of the object.
+///
+/// # Errors
+/// [`CallError::Conflict`] also where the object is another one, is that of a restored cluster, has conditions of others
+/// that may have changed, or changed once more. The next reconcile then knows more.
 pub(super) async fn write_status(context: &Context, write: StatusWrite<'_>) -> Result<u64, CallError> {
     let deadline = Instant::now() + DEADLINE;
-    if let Some(version) = &write.resource_version {
-        match send(context, deadline, Step::ReplaceCredentialStatus, replacement(&write, version)).await {
-            Err(CallError::Conflict | CallError::Forbidden(_) | CallError::Rejected(..)) => {}
-            result => return result,
-        }
+    let known = match &write.resource_version {
+        Some(version) => version.clone(),
+        None => current_version(context, deadline, &write).await?,
+    };
+    let mut result = replace(context, deadline, &write, &known).await;
+    if matches!(result, Err(CallError::Conflict)) {
+        let current = current_version(context, deadline, &write).await?;
+        result = replace(context, deadline, &write, &current).await;
     }
-    send(context, deadline, Step::PatchCredentialStatus, patch(&write)).await
+    match result {
+        Err(CallError::Forbidden(_) | CallError::Rejected(..)) => {
+            send(context, deadline, Step::PatchCredentialStatus, patch(&write)).await
+        }
+        result => result,
+    }
+}
+
+async fn replace(
+    context: &Context,
+    deadline: Instant,
+    write: &StatusWrite<'_>,
+    version: &str,
+) -> Result<u64, CallError> {
+    send(context, deadline, Step::ReplaceCredentialStatus, replacement(write, version)).await
+}
+
+/// The version that the object has now, if the status may be written to it. The role has no `get` for credentials; a
+/// list by name costs the API server the same.
+async fn current_version(context: &Context, deadline: Instant, write: &StatusWrite<'_>) -> Result<String, CallError> {
+    let StatusWrite { key, uid, status, .. } = write;
+    if has_conditions_of_others(status) {
+        return Err(CallError::Conflict);
+    }
+    let params = ListParams::default().fields(&format!("metadata.name={}", key.name)).limit(1);
+    let request = Request::new(url(&key.namespace)).list(&params);
+    let found: Found = context.cluster.list_metadata_until(deadline, Step::FindCredential, request).await?;
+    let metadata =
+        found.items.into_iter().map(|item| item.metadata).find(|metadata| metadata.uid.as_deref() == Some(*uid));
+    // a generation that went back is that of a restored cluster
+    let is_written = |metadata: &Version| metadata.generation >= status.observed_generation;
+    metadata.filter(is_written).and_then(|metadata| metadata.resource_version).ok_or(CallError::Conflict)
+}
+
+/// A list is replaced as a whole: the conditions of others must be those that were observed.
+fn has_conditions_of_others(status: &CredentialStatus) -> bool {
+    status.conditions.iter().any(|condition| !status::is_ours(condition))
 }
 
 /// Replaces the status. The API server takes everything else from the object that it has.
@@ -104,9 +148,7 @@ fn replacement(write: &StatusWrite<'_>, version: &str) -> RequestToSend {
 /// Patches the status.
 fn patch(write: &StatusWrite<'_>) -> RequestToSend {
     let StatusWrite { key, uid, status, resource_version } = write;
-    // a list is replaced as a whole: those of others must be the ones that were observed
-    let guard =
-        resource_version.as_ref().filter(|_| status.conditions.iter().any(|condition| !status::is_ours(condition)));
+    let guard = resource_version.as_ref().filter(|_| has_conditions_of_others(status));
     // null takes a field away
     let mut patch = json!({
         "metadata": {"uid": uid},
@@ -151,7 +193,7 @@ pub(super) fn numeric(resource_version: Option<&str>) -> u64 {
     resource_version.and_then(revisions::parse).unwrap_or_default()
 }
 
-/// What is read of the answer to a write.
+/// What is read of the answer to a write, and of an object that was found.
 #[derive(Deserialize)]
 struct Answer {
     metadata: Version,
@@ -161,4 +203,12 @@ struct Answer {
 #[serde(rename_all = "camelCase")]
 struct Version {
     resource_version: Option<String>,
+    uid: Option<String>,
+    generation: Option<i64>,
+}
+
+/// The object of one name, if there is one.
+#[derive(Deserialize)]
+struct Found {
+    items: Vec<Answer>,
 }
