@@ -3,7 +3,7 @@
 //! A server may still answer anything, such as a client secret that it was sent. The text is therefore bounded and
 //! printable, and long words in it that may be secrets are left out.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, fmt, ops::Range};
 
 /// The longest text, in characters.
 const LENGTH_MAX: usize = 200;
@@ -13,8 +13,8 @@ const WORD_MAX: usize = 23;
 const PART: usize = 8;
 /// A shorter secret occurs in many texts by chance.
 const SECRET_MIN: usize = 4;
-/// What stands in the place of a secret.
-pub(crate) const REDACTED: &str = "[redacted]";
+/// What stands in the place of a text that may be a secret.
+pub const REDACTED: &str = "[redacted]";
 
 /// A text of an authorization server, fit for a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,17 +45,44 @@ impl Shown {
     /// Shows a text, unless it repeats a part of one of these secrets.
     #[must_use]
     pub fn without<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut secrets = secrets.into_iter();
-        if secrets.any(|secret| repeats(text, secret)) { Self(REDACTED.to_owned()) } else { Self::new(text) }
+        Self::listed(&[text], secrets)
     }
 
-    /// Whether one of these texts would not be shown in full: it repeats a part of one of these secrets, alone or
-    /// together with the others, or has a long word that may be one.
+    /// Shows several texts, separated by commas, except those that repeat a part of one of these secrets.
     #[must_use]
-    pub fn hides<'a>(texts: &[&str], secrets: impl IntoIterator<Item = &'a str>) -> bool {
-        let (listed, joined) = (texts.join(" "), texts.concat());
-        listed.split(|c: char| !is_inside(c)).any(may_be_secret)
-            || secrets.into_iter().any(|secret| repeats(&listed, secret) || repeats(&joined, secret))
+    pub fn listed<'a>(texts: &[&str], secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut shown = texts.to_vec();
+        let longest = texts.iter().map(|text| text.len()).max().unwrap_or_default();
+        for parts in secrets.into_iter().filter_map(|secret| Parts::new(secret, longest)) {
+            for text in shown.iter_mut().filter(|text| parts.found_in(text).next().is_some()) {
+                *text = REDACTED;
+            }
+        }
+        Self::new(&shown.join(", "))
+    }
+
+    /// Which of these texts may not be shown: each that repeats a part of one of these secrets or has a long word that may
+    /// be one, and all of them if several together repeat a part of a secret.
+    #[must_use]
+    pub fn hides<'a>(texts: &[&str], secrets: impl IntoIterator<Item = &'a str>) -> Vec<bool> {
+        let has_long_word = |text: &&str| text.split(|c: char| !is_inside(c)).any(may_be_secret);
+        let mut hidden: Vec<bool> = texts.iter().map(has_long_word).collect();
+        let joined = ["", " "].map(|between| (texts.join(between), ranges(texts, between)));
+        let longest = joined.iter().map(|(text, _)| text.len()).max().unwrap_or_default();
+        for parts in secrets.into_iter().filter_map(|secret| Parts::new(secret, longest)) {
+            for (text, ranges) in &joined {
+                for at in parts.found_in(text) {
+                    // what is between two texts is of neither
+                    let first = ranges.partition_point(|range| range.end <= at);
+                    let last = ranges.partition_point(|range| range.start < at + parts.length) - 1;
+                    if first != last {
+                        return vec![true; texts.len()];
+                    }
+                    hidden[first] = true;
+                }
+            }
+        }
+        hidden
     }
 }
 
@@ -73,14 +100,38 @@ impl fmt::Display for Shown {
     }
 }
 
-/// Whether a text repeats a part of a secret. Both may have tens of kilobytes, so that each is read once.
-fn repeats(text: &str, secret: &str) -> bool {
-    let part = PART.min(secret.len());
-    if part < SECRET_MIN {
-        return false;
+/// The parts of a secret. It may have tens of kilobytes, as the texts that are compared with it, so that each is read once.
+struct Parts<'a> {
+    length: usize,
+    parts: HashSet<&'a [u8]>,
+}
+
+impl<'a> Parts<'a> {
+    /// `None` where no text can repeat one, of which the longest has `longest` bytes: then nothing is read.
+    fn new(secret: &'a str, longest: usize) -> Option<Self> {
+        let length = PART.min(secret.len());
+        if length < SECRET_MIN || longest < length {
+            return None;
+        }
+        Some(Self { length, parts: secret.as_bytes().windows(length).collect() })
     }
-    let parts: HashSet<&[u8]> = secret.as_bytes().windows(part).collect();
-    text.as_bytes().windows(part).any(|shown| parts.contains(shown))
+
+    /// Where a text repeats one.
+    fn found_in(&self, text: &str) -> impl Iterator<Item = usize> {
+        let windows = text.as_bytes().windows(self.length).enumerate();
+        windows.filter(move |(_, part)| self.parts.contains(*part)).map(|(at, _)| at)
+    }
+}
+
+/// Where each of the joined texts is.
+fn ranges(texts: &[&str], between: &str) -> Vec<Range<usize>> {
+    let mut next = 0;
+    let range = |text: &&str| {
+        let range = next..next + text.len();
+        next = range.end + between.len();
+        range
+    };
+    texts.iter().map(range).collect()
 }
 
 fn is_inside(c: char) -> bool {
@@ -134,26 +185,46 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_repeat_a_secret_alone_or_together_are_hidden() {
+    fn each_text_of_a_list_is_compared_alone() {
+        let secrets = ["correct horse", "pin"];
+        let listed = |texts: &[&str]| Shown::listed(texts, secrets).to_string();
+        assert_eq!(listed(&["a", "correct horse", "pin"]), "\"a, [redacted], pin\"");
+        assert_eq!(listed(&["s3cr3tS3CR3Ts3cr3tS3CR3T", "rect hor"]), "\"[redacted], [redacted]\"");
+        assert_eq!(listed(&[]), "\"\"");
+    }
+
+    #[test]
+    fn texts_that_repeat_a_secret_are_hidden_and_all_of_them_if_they_do_so_together() {
         let secrets = ["correct horse battery", "pin", "word"];
-        for texts in [
-            &["read", "horse battery"][..],
-            &["correct", "horse"],
-            &[" hor", "se bat"],
-            &["a-word"],
-            &["s3cr3tS3CR3Ts3cr3tS3CR3T"],
+        for (texts, hidden) in [
+            (&["read", "horse battery", "write"][..], &[false, true, false][..]),
+            (&["read", "correct", "horse"], &[true, true, true]),
+            (&[" hor", "se bat", "read"], &[true, true, true]),
+            (&["a-word", "pin"], &[true, false]),
+            (&["read", "s3cr3tS3CR3Ts3cr3tS3CR3T"], &[false, true]),
+            (&["horse", "read"], &[false, false]),
+            (&["itwin-platform2", "imodels:read", "0f8fad5b"], &[false, false, false]),
+            (&["", ""], &[false, false]),
+            (&[], &[]),
         ] {
-            assert!(Shown::hides(texts, secrets), "{texts:?}");
+            assert_eq!(Shown::hides(texts, secrets), hidden, "{texts:?}");
         }
-        for texts in [&["pin"][..], &["horse", "read"], &["itwin-platform2", "imodels:read", "0f8fad5b"], &[]] {
-            assert!(!Shown::hides(texts, secrets), "{texts:?}");
-        }
+    }
+
+    #[test]
+    fn nothing_is_read_of_a_secret_that_no_text_can_repeat() {
+        assert!(Parts::new("correct horse", 7).is_none());
+        assert!(Parts::new("correct horse", 8).is_some());
+        assert!(Parts::new("word", 3).is_none());
+        assert!(Parts::new("pin", 64).is_none(), "it occurs by chance");
     }
 
     #[test]
     fn long_texts_are_compared_with_long_secrets_in_one_pass() {
         let (text, secret) = ("a".repeat(64 << 10), "b".repeat(64 << 10));
-        assert!(!Shown::hides(&[&text], [secret.as_str()]));
-        assert!(Shown::hides(&[&text, "bbbbbbbb"], [secret.as_str()]));
+        assert_eq!(Shown::hides(&[&text], [secret.as_str()]), [false]);
+        assert_eq!(Shown::hides(&[&text, "bbbbbbbb"], [secret.as_str()]), [false, true]);
+        let many = vec!["ab"; 32 << 10];
+        assert_eq!(Shown::hides(&many, [secret.as_str()]), vec![false; many.len()]);
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     limits::ACCESS_TOKEN_MAX,
     scope::Scopes,
     sensitive::Sensitive,
-    shown::Shown,
+    shown::{REDACTED, Shown},
     token::TokenRequest,
 };
 
@@ -162,18 +162,26 @@ impl KeySet {
 /// What a token has in place of the issuer or the audience that it must have, for a message; `None` where `error` is about
 /// neither. A server may answer with the secrets of the client that it was sent: they are not shown.
 ///
-/// An audience that the request named is shown and compared with no secret: else users who may choose it could try out
-/// what a secret is.
+/// If the request names audiences, one that the token holds is compared with these alone: else users who may choose them
+/// could try out what a secret is, also where the server adds an audience or writes it in another way.
 #[must_use]
 pub fn presented(token: &Sensitive, error: VerificationError, request: &TokenRequest) -> Option<Shown> {
-    let claim = presented::claim(token.expose(), error)?;
-    let audiences = request.audience.iter().flat_map(|audience| audience.split(' '));
-    let named: Vec<&str> = audiences.chain(request.resources.iter().map(String::as_str)).collect();
-    if claim.split(", ").all(|part| named.contains(&part)) {
-        return Some(Shown::new(&claim));
+    let values = presented::claim(token.expose(), error)?;
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    let named = named_audiences(request);
+    if error == VerificationError::Audience && !named.is_empty() {
+        let shown = values.into_iter().map(|value| if named.contains(&value) { value } else { REDACTED });
+        return Some(Shown::new(&shown.collect::<Vec<_>>().join(", ")));
     }
     let secrets = request.client.secrets().into_iter().chain([token]).map(|secret| secret.expose());
-    Some(Shown::without(&claim, secrets))
+    Some(Shown::listed(&values, secrets))
+}
+
+/// The audiences and resources that a request names. Some servers take several audiences in one text.
+fn named_audiences(request: &TokenRequest) -> Vec<&str> {
+    let audience = request.audience.as_deref();
+    let several = audience.into_iter().flat_map(|audience| audience.split(' '));
+    audience.into_iter().chain(several).chain(request.resources.iter().map(String::as_str)).collect()
 }
 
 /// The parts of a JWT that say something, for a user to read.

@@ -13,30 +13,30 @@ struct Claims {
     aud: Option<Value>,
 }
 
-/// What a token has in place of the claim that this error is about; `None` where it is about no such claim. The token's
-/// signature was verified before, or else there is another error.
-pub(super) fn claim(token: &str, error: VerificationError) -> Option<String> {
+/// What a token has in place of the claim that this error is about, one by one; `None` where it is about no such claim or
+/// the token has none. The token's signature was verified before, or else there is another error.
+pub(super) fn claim(token: &str, error: VerificationError) -> Option<Vec<String>> {
     if token.len() > ACCESS_TOKEN_MAX || !parts_are_shallow(token) {
         return None;
     }
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     let claims: Claims = serde_json::from_slice(&payload).ok()?;
     match error {
-        VerificationError::Issuer => text(&claims.iss?),
-        VerificationError::Audience => text(&claims.aud?),
+        VerificationError::Issuer => texts(claims.iss?),
+        VerificationError::Audience => texts(claims.aud?),
         _ => None,
     }
 }
 
-/// A text, or several texts separated by commas.
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Array(values) => {
-            Some(values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
-        }
-        _ => None,
-    }
+/// A text, or several texts.
+fn texts(value: Value) -> Option<Vec<String>> {
+    let values = match value {
+        Value::Array(values) => values,
+        value => vec![value],
+    };
+    let text = |value| if let Value::String(text) = value { Some(text) } else { None };
+    let texts: Vec<String> = values.into_iter().filter_map(text).collect();
+    if texts.is_empty() { None } else { Some(texts) }
 }
 
 #[cfg(test)]
@@ -45,7 +45,7 @@ mod tests {
 
     use super::*;
 
-    fn of(claims: &Value, error: VerificationError) -> Option<String> {
+    fn of(claims: &Value, error: VerificationError) -> Option<Vec<String>> {
         let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()));
         claim(&token, error)
     }
@@ -53,8 +53,10 @@ mod tests {
     #[test]
     fn claim_that_is_wrong_is_given() {
         let claims = json!({"iss": "https://other", "aud": ["a", 1, "b"]});
-        assert_eq!(of(&claims, VerificationError::Issuer).as_deref(), Some("https://other"));
-        assert_eq!(of(&claims, VerificationError::Audience).as_deref(), Some("a, b"));
+        let texts = |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&claims, VerificationError::Issuer), texts(&["https://other"]));
+        assert_eq!(of(&claims, VerificationError::Audience), texts(&["a", "b"]));
+        assert_eq!(of(&json!({"aud": "a, b"}), VerificationError::Audience), texts(&["a, b"]));
         assert_eq!(of(&claims, VerificationError::Signature), None);
         assert_eq!(of(&json!({"aud": []}), VerificationError::Audience), None);
         assert_eq!(of(&json!({"iss": {}}), VerificationError::Issuer), None);

@@ -352,22 +352,32 @@ fn deeply_nested_header_and_claims_are_refused_and_what_servers_write_is_not() {
 #[test]
 fn audience_that_the_request_named_is_shown_and_compared_with_no_secret() {
     let secret = "guess-me-now";
-    let presented = |audiences: &Value, named: Option<&str>| {
+    let presented = |audiences: &Value, named: Option<&str>, resources: &[&str]| {
         let payload = URL_SAFE_NO_PAD.encode(json!({"aud": audiences}).to_string());
         let proof = Proof::SecretInBody(Sensitive::new(secret.to_owned()));
         let request = TokenRequest {
             client: ClientCredentials { id: Identifier::Public("id".to_owned()), proof, user: None },
             scopes: Vec::new(),
-            resources: vec!["https://other".to_owned()],
+            resources: resources.iter().map(|resource| (*resource).to_owned()).collect(),
             audience: named.map(str::to_owned),
         };
         let token = Sensitive::new(format!("e30.{payload}.c2ln"));
         presented(&token, VerificationError::Audience, &request).map(|shown| shown.to_string())
     };
-    let (one, both) = (json!(secret), json!([secret, "https://other"]));
-    assert_eq!(presented(&one, Some("a guess-me-now")).as_deref(), Some("\"guess-me-now\""));
-    assert_eq!(presented(&both, Some(secret)).as_deref(), Some("\"guess-me-now, https://other\""));
-    for audiences in [&one, &both] {
-        assert_eq!(presented(audiences, None).as_deref(), Some("\"[redacted]\""));
+    let other = "https://other";
+    for (audiences, named, resources, shown) in [
+        (json!([secret, other]), Some(secret), &[other][..], "guess-me-now, https://other"),
+        (json!(secret), Some("a guess-me-now"), &[], "guess-me-now"),
+        (json!("a guess-me-now"), Some("a guess-me-now"), &[], "a guess-me-now"),
+        // what the server adds or writes in another way shows the same whether it is the secret or not
+        (json!([secret, other]), Some(secret), &[], "guess-me-now, [redacted]"),
+        (json!([other, secret]), None, &[other], "https://other, [redacted]"),
+        (json!("GUESS-ME-NOW"), Some(secret), &[], "[redacted]"),
+        (json!("guess-me-now, a"), Some("guess-me-now a"), &[], "[redacted]"),
+        (json!(other), Some("a"), &[], "[redacted]"),
+        (json!([secret, other]), None, &[], "[redacted], https://other"),
+    ] {
+        let expected = format!("\"{shown}\"");
+        assert_eq!(presented(&audiences, named, resources), Some(expected), "{audiences} {named:?} {resources:?}");
     }
 }

@@ -94,7 +94,7 @@ pub async fn request<T: Transport + ?Sized>(
 #[must_use]
 pub fn may_show_secrets(texts: &[&str], client: Option<&ClientCredentials>, token: &Sensitive) -> bool {
     let secrets = client.into_iter().flat_map(ClientCredentials::secrets).chain([token]);
-    Shown::hides(texts, secrets.map(|secret| secret.expose()))
+    Shown::hides(texts, secrets.map(|secret| secret.expose())).contains(&true)
 }
 
 /// The client with its secret where it has one.
