@@ -157,10 +157,6 @@ impl AuthorityConfig {
             return Err(messages_permission::grant_type_not_allowed(authority, grant_type, &allowed));
         }
         if let Some(allowed) = &self.allowed_scopes {
-            if spec.scopes.is_empty() {
-                let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
-                return Err(messages_permission::no_scope_requested(authority, &allowed));
-            }
             let is_forbidden = |scope: &&String| !allowed.contains(scope);
             let forbidden: Vec<&str> = spec.scopes.iter().filter(is_forbidden).map(String::as_str).collect();
             if !forbidden.is_empty() {

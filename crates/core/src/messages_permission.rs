@@ -31,18 +31,6 @@ pub fn scope_not_allowed(authority: &str, forbidden: &[&str], allowed: &[&str]) 
     Failure::new(Reason::ScopeNotAllowed, message)
 }
 
-/// The authority limits scopes, and the credential requests none: then servers grant all that the client is registered for.
-#[must_use]
-pub fn no_scope_requested(authority: &str, allowed: &[&str]) -> Failure {
-    let allowed = if allowed.is_empty() { "none".to_owned() } else { listed(allowed) };
-    let message = format!(
-        "spec.scopes is empty, for which a server may grant any scope of the client, and ITwinAuthority {authority} limits \
-         scopes; allowed are: {allowed}; name at least one of them in spec.scopes, or ask its administrator to change \
-         spec.allowedScopes"
-    );
-    Failure::new(Reason::ScopeNotAllowed, message)
-}
-
 /// The authority does not allow this value of `field`.
 #[must_use]
 pub fn audience_not_allowed(authority: &str, field: &str, value: &str, allowed: &[&str]) -> Failure {
@@ -101,9 +89,6 @@ mod tests {
         let scope = scope_not_allowed("ims", &["x"], &["a", "b"]);
         assert!(scope.message.contains("does not allow scope x; allowed are: a b; remove"), "{}", scope.message);
         assert!(scope_not_allowed("ims", &["x"], &[]).message.contains("allowed are: none"));
-        let none = no_scope_requested("ims", &["a", "b"]);
-        assert_eq!(none.reason, Reason::ScopeNotAllowed);
-        assert!(none.message.contains("ITwinAuthority ims limits scopes; allowed are: a b; name"), "{}", none.message);
         let audience = audience_not_allowed("ims", "resources", "https://x", &["https://a"]);
         let expected = "does not allow https://x; allowed are: https://a; change spec.resources";
         assert!(audience.message.contains(expected), "{}", audience.message);
@@ -123,7 +108,6 @@ mod tests {
             (scope_not_allowed("ims", &many, &many), " and 255 others"),
             (scope_not_allowed("ims", &["a"], &short), "ab ab and 156 others"),
             (scope_not_allowed("ims", &["a"], &[&long]), "x…; remove"),
-            (no_scope_requested("ims", &many), " and 255 others"),
             (namespace_not_allowed("ims", "team", &long), "x…"),
         ] {
             assert!(failure.message.contains(text) && failure.message.len() < 1024, "{}", failure.message);
