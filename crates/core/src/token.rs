@@ -20,7 +20,7 @@ const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 pub struct IssuedToken {
     /// The access token.
     pub token: Sensitive,
-    /// Granted scopes.
+    /// Granted scopes, without those that may repeat a secret.
     pub scopes: Vec<String>,
     /// Requested scopes that neither the token nor the response names; only where that is tolerated.
     pub unnamed_scopes: Vec<String>,
@@ -86,7 +86,7 @@ impl TokenMetadata {
 pub struct Description {
     /// Client identifier.
     pub client_id: Option<Arc<str>>,
-    /// Granted scopes, as RFC 6749, section 3.3 writes them.
+    /// Granted scopes, as RFC 6749, section 3.3 writes them, without those that may repeat a secret.
     pub scopes: Option<Arc<str>>,
 }
 

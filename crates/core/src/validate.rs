@@ -44,7 +44,7 @@ pub struct Expected<'a> {
     pub scope_check: ScopeCheck,
     /// The scopes that a token may carry; `None` for any.
     pub allowed_scopes: Option<&'a [String]>,
-    /// The client, of whose secrets no granted scope may repeat a part; `None` where they are not at hand.
+    /// The client, of whose secrets no part is shown as a granted scope; `None` where they are not at hand.
     pub client: Option<&'a ClientCredentials>,
     /// The lifetime of an opaque token whose response states none.
     pub default_lifetime: Option<TimeDelta>,
@@ -99,9 +99,6 @@ pub enum ValidationError {
     /// The authority limits scopes, and nothing names those of the token.
     #[error("unknown scopes")]
     UnknownScopes,
-    /// A scope was granted that may repeat a part of a secret of the client, or of the token.
-    #[error("a scope may repeat a secret")]
-    SecretInScope,
     /// It is the token that the Secret holds.
     #[error("the same token")]
     SameToken {
@@ -219,13 +216,14 @@ fn check_current(expires_at: DateTime<Utc>, Expected { held, now, .. }: Expected
 
 /// The scopes of a token.
 struct GrantedScopes {
+    /// As they are shown.
     scopes: Vec<String>,
     unnamed_scopes: Vec<String>,
 }
 
 /// The scopes of the signed claim, else those of the response, else those that were requested (RFC 6749 section 5.1).
-/// What is granted must be allowed and repeat no secret, since it is shown. What is requested must be granted wherever
-/// scopes are named.
+/// What is granted must be allowed. What is requested must be granted wherever scopes are named. All of this is decided
+/// by the scopes themselves, not by what is shown of them.
 fn granted_scopes(
     response: &TokenResponse,
     claims: Option<&VerifiedClaims>,
@@ -254,13 +252,9 @@ fn granted_scopes(
     if !missing.is_empty() && scope_check == ScopeCheck::Strict {
         return Err(ValidationError::ScopeReduced { missing });
     }
-    // scopes that a spec names are known to its readers, and whether they equal a secret must not show
-    let is_unexpected = |scope: &&String| allowed_scopes.is_none() && !requested.contains(scope);
-    let unexpected: Vec<&str> = granted.iter().filter(is_unexpected).map(String::as_str).collect();
-    if token::may_show_secrets(&unexpected, client, &response.access_token) {
-        return Err(ValidationError::SecretInScope);
-    }
-    Ok(GrantedScopes { scopes: granted.to_vec(), unnamed_scopes: missing })
+    let is_expected = |scope: &str| allowed_scopes.is_some() || requested.iter().any(|requested| requested == scope);
+    let scopes = token::shown_scopes(granted, is_expected, client, &response.access_token);
+    Ok(GrantedScopes { scopes, unnamed_scopes: missing })
 }
 
 /// The size with a space behind each, as they are written into the Secret.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use itwin_api::credential::CredentialStatus;
+use itwin_api::{credential::CredentialStatus, secret_keys};
 use serde_json::{Value, json};
 use testbed::{eventually, namespace::Namespace, objects};
 
@@ -31,7 +31,7 @@ pub struct Row {
     pub authority: Value,
     /// The reason of the condition; `None` if the response is acceptable.
     pub reason: Option<&'static str>,
-    /// What its message contains.
+    /// What its message contains; of an acceptable response, the scopes in the status, if anything is expected of them.
     pub text: &'static str,
 }
 
@@ -143,6 +143,19 @@ impl Row {
         Self { authority, ..self }
     }
 
+    /// Waits until the status and the annotation of the Secret show the scopes that are expected.
+    async fn shows_scopes(&self, fixture: &RowFixture) -> Result<()> {
+        eventually("the scopes in the status", REPORTED, async || {
+            let scope = fixture.status(self.name).await.ok()?.scope?;
+            (scope == self.text).then_some(())
+        })
+        .await?;
+        let annotations = fixture.secrets().get(self.name).await?.metadata.annotations.unwrap_or_default();
+        let granted = annotations.get(secret_keys::GRANTED).map(String::as_str);
+        ensure!(granted == Some(self.text), "the annotation is {granted:?}");
+        Ok(())
+    }
+
     /// Plays the row.
     pub async fn play(&self, fixture: &RowFixture) -> Result<()> {
         self.played(fixture).await.with_context(|| format!("row '{}'", self.name))
@@ -169,6 +182,9 @@ impl Row {
                 (now.data != before.data).then_some(())
             })
             .await?;
+            if !self.text.is_empty() {
+                self.shows_scopes(fixture).await?;
+            }
             return fixture.delete_authority(&authority).await;
         };
         let message = fixture.wait(self.name, "Renewed", false, reason, REPORTED).await?;

@@ -153,8 +153,6 @@ async fn untrustworthy_tokens_are_rejected() -> Result<()> {
             rejected("scope-beyond-allowed", with("claims", json!({"scope": ["itwin-platform", "ATTACKER"]})))
                 .with_authority(json!({"allowedScopes": ["itwin-platform"]}))
                 .with_text("spec.allowedScopes"),
-            rejected("secret-in-scope", behaviour("secretInScope")).with_text("may repeat a part of a secret"),
-            rejected("token-in-scope", behaviour("tokenInScope")).with_text("may repeat a part of a secret"),
             Row::new("scope-claim-narrower", with("claims", json!({"scope": ["ATTACKER"]})), "ScopeReduced")
                 .with_text("itwin-platform"),
             rejected("clock-ahead", with("claimsShifted", json!(600))),
@@ -189,6 +187,12 @@ async fn unusual_but_valid_responses_are_accepted() -> Result<()> {
         ],
     )
     .await
+}
+
+#[tokio::test]
+async fn scope_that_repeats_a_secret_is_not_shown() -> Result<()> {
+    let redacted = |name, scopes| Row::harmless(name, behaviour(scopes)).with_text("itwin-platform [redacted]");
+    play("scopes", vec![redacted("secret-in-scope", "secretInScope"), redacted("token-in-scope", "tokenInScope")]).await
 }
 
 #[tokio::test]

@@ -116,14 +116,8 @@ pub fn not_valid(error: &ValidationError, authority: &str) -> Failure {
         ),
         ValidationError::UnknownScopes => rejected(
             authority,
-            "whose scopes nothing names, and spec.allowedScopes of the ITwinAuthority limits them: name at least one in \
-             spec.scopes",
-        ),
-        ValidationError::SecretInScope => rejected(
-            authority,
-            "with a scope that was not requested and may repeat a part of a secret, which the status would show: contact \
-             the operators of the authorization server; if it is a scope, name it in spec.scopes, or in \
-             spec.allowedScopes of the ITwinAuthority",
+            "whose scopes the server did not name, and spec.allowedScopes of the ITwinAuthority limits them: name at \
+             least one scope in spec.scopes, or have spec.allowedScopes removed",
         ),
         ValidationError::SameToken { expires_at } => shorter(*expires_at, *expires_at, authority),
         ValidationError::ShorterThanCurrent { expires_at, current } => shorter(*expires_at, *current, authority),
@@ -224,8 +218,7 @@ mod tests {
             (ValidationError::ExpiryOutOfRange, Reason::TokenRejected, "exp claim is no date"),
             (ValidationError::ExpiryTooFar, Reason::TokenRejected, "more than 10 years ahead"),
             (ValidationError::ScopeNotAllowed, Reason::TokenRejected, "spec.allowedScopes"),
-            (ValidationError::UnknownScopes, Reason::TokenRejected, "name at least one in spec.scopes"),
-            (ValidationError::SecretInScope, Reason::TokenRejected, "may repeat a part of a secret"),
+            (ValidationError::UnknownScopes, Reason::TokenRejected, "name at least one scope in spec.scopes"),
             (ValidationError::UnknownLifetime, Reason::MalformedResponse, "no usable expires_in"),
             (
                 ValidationError::Expired { expires_at: early, now: late },

@@ -12,7 +12,7 @@ use itwin_core::{
     validate::{Expected, validate},
 };
 use itwin_credential_operator::{config::authority::AuthorityConfig, observe::target};
-use itwin_oauth::{jwt, sensitive::Sensitive, token::TokenResponse};
+use itwin_oauth::{jwt, sensitive::Sensitive, shown::REDACTED, token::TokenResponse};
 use k8s_openapi::api::core::v1::Secret;
 
 use super::{Observed, Section, Seen};
@@ -156,7 +156,7 @@ fn verified(section: &mut Section, observed: &Observed, config: &AuthorityConfig
         access_token: token.clone(),
         token_type: text(secret_keys::TOKEN_TYPE).unwrap_or_default(),
         expires_in: None,
-        scope: text(secret_keys::SCOPE).map(|scope| scope.split_ascii_whitespace().map(str::to_owned).collect()),
+        scope: text(secret_keys::SCOPE).map(|scope| named_scopes(&scope)),
         sent_at,
     };
     let expected = Expected {
@@ -176,6 +176,11 @@ fn verified(section: &mut Section, observed: &Observed, config: &AuthorityConfig
             .map_err(|error| verdict::not_valid(&error, name)),
     );
     clocks(section, config, issued_at_claim(token), sent_at, issued.is_some());
+}
+
+/// The scopes that the Secret names: in the place of some it does not say which were granted.
+fn named_scopes(scope: &str) -> Vec<String> {
+    scope.split_ascii_whitespace().filter(|scope| *scope != REDACTED).map(str::to_owned).collect()
 }
 
 /// The clock of the authority when it issued the token, against that of the operator when it asked.
@@ -208,4 +213,15 @@ fn issued_at_claim(token: &Sensitive) -> Option<DateTime<Utc>> {
     let claims = jwt::read(token)?.claims;
     let number = claims.get("iat")?;
     DateTime::from_timestamp(number.as_i64().or_else(|| number.as_f64().map(|number| number as i64))?, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scope_that_is_not_shown_is_not_compared() {
+        assert_eq!(named_scopes("a [redacted] b"), ["a", "b"]);
+        assert!(named_scopes("[redacted]").is_empty());
+    }
 }

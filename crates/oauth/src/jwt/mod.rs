@@ -162,8 +162,8 @@ impl KeySet {
 /// What a token has in place of the issuer or the audience that it must have, for a message; `None` where `error` is about
 /// neither. A server may answer with the secrets of the client that it was sent: they are not shown.
 ///
-/// If the request names audiences, one that the token holds is compared with these alone: else users who may choose them
-/// could try out what a secret is, also where the server adds an audience or writes it in another way.
+/// If the request names audiences, one that the token holds is compared with these alone: else users who may choose
+/// them could try out what a secret is, also where the server adds an audience or writes it in another way.
 #[must_use]
 pub fn presented(token: &Sensitive, error: VerificationError, request: &TokenRequest) -> Option<Shown> {
     let values = presented::claim(token.expose(), error)?;

@@ -13,8 +13,8 @@ struct Claims {
     aud: Option<Value>,
 }
 
-/// What a token has in place of the claim that this error is about, one by one; `None` where it is about no such claim or
-/// the token has none. The token's signature was verified before, or else there is another error.
+/// What a token has in place of the claim that this error is about, one by one; `None` where it is about no such claim
+/// or the token has none. The token's signature was verified before, or else there is another error.
 pub(super) fn claim(token: &str, error: VerificationError) -> Option<Vec<String>> {
     if token.len() > ACCESS_TOKEN_MAX || !parts_are_shallow(token) {
         return None;

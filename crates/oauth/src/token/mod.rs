@@ -19,7 +19,7 @@ pub use crate::error_code::ErrorCode;
 use crate::{
     assertion::{self, Assertion, AssertionAudience, AssertionId, AssertionRules, ClientKeyError},
     sensitive::Sensitive,
-    shown::Shown,
+    shown::{REDACTED, Shown},
     transport::Transport,
 };
 
@@ -89,12 +89,26 @@ pub async fn request<T: Transport + ?Sized>(
     }
 }
 
-/// Whether texts of a server may repeat a part of the token that it issued, or of the secrets of the client that it was
-/// sent: then they must not be shown. Without a client they are compared with the token alone.
+/// Granted scopes as they may be shown: of those that are not expected, each that may repeat a part of the token or of a
+/// secret of the client is replaced. Without a client they are compared with the token alone. An expected one is known
+/// to its readers: whether it equals a secret must not show.
 #[must_use]
-pub fn may_show_secrets(texts: &[&str], client: Option<&ClientCredentials>, token: &Sensitive) -> bool {
+pub fn shown_scopes(
+    granted: &[String],
+    is_expected: impl Fn(&str) -> bool,
+    client: Option<&ClientCredentials>,
+    token: &Sensitive,
+) -> Vec<String> {
+    let unexpected: Vec<&str> = granted.iter().map(String::as_str).filter(|scope| !is_expected(scope)).collect();
     let secrets = client.into_iter().flat_map(ClientCredentials::secrets).chain([token]);
-    Shown::hides(texts, secrets.map(|secret| secret.expose())).contains(&true)
+    let mut hidden = Shown::hides(&unexpected, secrets.map(|secret| secret.expose())).into_iter();
+    let mut shown: Vec<String> = Vec::with_capacity(granted.len());
+    for scope in granted {
+        let is_hidden = !is_expected(scope) && hidden.next().unwrap_or(true);
+        shown.push(if is_hidden { REDACTED.to_owned() } else { scope.clone() });
+    }
+    shown.dedup_by(|scope, before| scope.as_str() == REDACTED && before.as_str() == REDACTED);
+    shown
 }
 
 /// The client with its secret where it has one.
