@@ -58,6 +58,34 @@ async fn credential_that_a_finalizer_holds_is_not_renewed_and_reports_when_its_t
     eventually("the series of the next one", PATIENCE, async || shown().await.ok()?.then_some(())).await
 }
 
+/// The Secret of a held credential goes while no operator runs, so that no watch shows its deletion.
+async fn secret_goes_while_no_operator_runs(prefix: &str, arguments: &[&str]) -> Result<()> {
+    let mut fixture = Fixture::bare_with(prefix, arguments).await?;
+    fixture.with_surroundings().await?;
+    held_credential(&fixture).await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+    wait_reported(&fixture, "True").await?;
+    fixture.stop();
+    fixture.namespace.kubectl(&["delete", "secret", NAME]).await?;
+    fixture.start_with(arguments).await?;
+    let status = wait_reported(&fixture, "False").await?;
+    assert_eq!(status["expiresAt"], Value::Null, "there is no token");
+    assert_eq!(fixture.metric("itwin_credential_ready{").await?, 0.0);
+    assert_eq!((fixture.secret().await?, fixture.token_requests().await?.len()), (None, 1));
+    release(&fixture, "itcred").await?;
+    fixture.namespace.kubectl(&["wait", "--for=delete", "itcred/agent", "--timeout=30s"]).await.map(drop)
+}
+
+#[tokio::test]
+async fn secret_of_a_held_credential_that_goes_while_no_operator_runs_is_noticed() -> Result<()> {
+    secret_goes_while_no_operator_runs("held-gone", &[]).await
+}
+
+#[tokio::test]
+async fn secret_of_a_held_credential_that_goes_is_noticed_without_a_watch_of_secrets() -> Result<()> {
+    secret_goes_while_no_operator_runs("held-gone-un", &["--watch-secrets=false"]).await
+}
+
 #[tokio::test]
 async fn foreground_deletion_of_a_held_credential_is_followed_by_no_other_secret() -> Result<()> {
     let fixture = Fixture::new("foreground").await?;
