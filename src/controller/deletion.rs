@@ -7,17 +7,18 @@ use super::{RequeueAfter, reconciler::Reconciler, report::RESYNC_UNWATCHED};
 use crate::{cluster::CallError, observe::index::Known};
 
 impl Reconciler<'_> {
-    /// Reports a credential that is being deleted, and that finalizers hold. No token is requested for it, and its Secret
-    /// is not written: with foreground deletion, garbage collection may delete the Secret first, and must find no other
-    /// one. But workloads may read the Secret meanwhile, so that `Ready` follows the Secret and the time. Without a worker,
-    /// nothing is read.
+    /// Reports a credential that is being deleted, and that finalizers hold. No token is requested for it, and its
+    /// Secret is not written: with foreground deletion, garbage collection may delete the Secret first, and must find no
+    /// other one. But workloads may read the Secret meanwhile, so that `Ready` follows the Secret and the time. Without
+    /// a worker, nothing is read.
     pub(super) async fn report_deletion(&mut self, only_reports: bool) -> Result<RequeueAfter, CallError> {
         self.retry_state.drop_unwritten();
         let wait = if only_reports { None } else { self.follow_target().await };
         self.report(None, wait).await
     }
 
-    /// Finds out whether the Secret still holds the token. Returns the wait before the next read, if the last one failed.
+    /// Finds out whether the Secret still holds the token. Returns the wait before the next read, if the last one
+    /// failed.
     async fn follow_target(&mut self) -> Option<TimeDelta> {
         let now = self.context.clock.now();
         // before it is forgotten for the read
@@ -39,8 +40,8 @@ impl Reconciler<'_> {
         self.retry_state.reads_not_before(now).target.map(|until| until - now)
     }
 
-    /// Whether the Secret is to be read: nothing is known of it, as after a list that does not hold it, or no watch shows it
-    /// and the last read is too old.
+    /// Whether the Secret is to be read: nothing is known of it, as after a list that does not hold it, or no watch shows
+    /// it and the last read is too old.
     fn is_target_due(&self, now: DateTime<Utc>) -> bool {
         let renew_annotation = self.references.renew_annotation().map(String::as_str);
         let is_shown = self.is_watched()
