@@ -8,11 +8,16 @@ use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
 
 const FINALIZER: &str = "example.com/held";
 
-/// Creates a credential with the finalizer, and waits until it is Ready.
-async fn held_credential(fixture: &Fixture) -> Result<()> {
+/// Creates a credential with the finalizer.
+async fn apply_held(fixture: &Fixture) -> Result<()> {
     let mut held = fixture.namespace.credential(NAME, &json!({"minimumValidity": "2s"}));
     held["metadata"]["finalizers"] = json!([FINALIZER]);
-    fixture.namespace.apply(&held).await?;
+    fixture.namespace.apply(&held).await.map(drop)
+}
+
+/// The same, and waits until it is Ready.
+async fn held_credential(fixture: &Fixture) -> Result<()> {
+    apply_held(fixture).await?;
     fixture.wait_ready().await
 }
 
@@ -56,6 +61,24 @@ async fn credential_that_a_finalizer_holds_is_not_renewed_and_reports_when_its_t
     eventually("the removal of its series", SOON, async || (!shown().await.ok()?).then_some(())).await?;
     fixture.apply_credential(&json!({})).await?;
     eventually("the series of the next one", PATIENCE, async || shown().await.ok()?.then_some(())).await
+}
+
+#[tokio::test]
+async fn failures_of_a_held_credential_keep_no_alert_firing() -> Result<()> {
+    let fixture = Fixture::bare("held-failing").await?;
+    fixture.apply_authority(&json!({})).await?;
+    // the server does not know the client
+    fixture.apply_client_secret().await?;
+    apply_held(&fixture).await?;
+    fixture.wait_condition("Renewed", "False", "InvalidClient", PATIENCE).await?;
+    let failures = async || fixture.metric("itwin_credential_consecutive_failures{").await;
+    assert!(failures().await? > 0.0, "it is counted until then");
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+    let status = wait_reported(&fixture, "False").await?;
+    assert_eq!(failures().await?, 0.0);
+    assert!(fixture.operator.get("/metrics").await?.contains("name=\"agent\""), "the series stay until it is gone");
+    assert!(condition(&status, "Renewed").is_some(), "the status tells what failed");
+    release(&fixture, "itcred").await
 }
 
 /// The Secret of a held credential goes while no operator runs, so that no watch shows its deletion.
