@@ -77,7 +77,7 @@ async fn failures_of_a_held_credential_keep_no_alert_firing() -> Result<()> {
     let status = wait_reported(&fixture, "False").await?;
     assert_eq!(failures().await?, 0.0);
     assert!(fixture.operator.get("/metrics").await?.contains("name=\"agent\""), "the series stay until it is gone");
-    assert!(condition(&status, "Renewed").is_some(), "the status tells what failed");
+    assert!(condition(&status, "Renewed").is_some(), "the status shows what failed");
     release(&fixture, "itcred").await
 }
 
