@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use testbed::eventually;
+use testbed::{
+    api_proxy::fault::{Fault, Rule},
+    eventually,
+};
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
 
@@ -107,6 +110,25 @@ async fn secret_of_a_held_credential_that_goes_while_no_operator_runs_is_noticed
 #[tokio::test]
 async fn secret_of_a_held_credential_that_goes_is_noticed_without_a_watch_of_secrets() -> Result<()> {
     secret_goes_while_no_operator_runs("held-gone-un", &["--watch-secrets=false"]).await
+}
+
+#[tokio::test]
+async fn read_that_fails_for_a_held_credential_is_reported_and_made_again() -> Result<()> {
+    let arguments = ["--watch-secrets=false"];
+    let mut fixture = Fixture::bare_with("held-unread", &arguments).await?;
+    fixture.with_surroundings().await?;
+    held_credential(&fixture).await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+    wait_reported(&fixture, "True").await?;
+    fixture.stop();
+    let rule = fixture.proxy().play(Rule::new("get secrets", Fault::Refused(500)).lasting(PATIENCE * 10));
+    fixture.start_with(&arguments).await?;
+    fixture.wait_condition("Renewed", "False", "SecretReadFailed", PATIENCE).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    fixture.proxy().stop(&rule);
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE * 2).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 1);
+    release(&fixture, "itcred").await
 }
 
 #[tokio::test]
