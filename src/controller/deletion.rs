@@ -13,7 +13,8 @@ impl Reconciler<'_> {
     /// a worker, nothing is read.
     pub(super) async fn report_deletion(&mut self, only_reports: bool) -> Result<RequeueAfter, CallError> {
         self.retry_state.drop_unwritten();
-        let wait = if only_reports { None } else { self.follow_target().await };
+        // it still waits for a worker, which may have to read the Secret
+        let wait = if only_reports { Some(TimeDelta::zero()) } else { self.follow_target().await };
         self.report(None, wait).await
     }
 
