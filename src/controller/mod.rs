@@ -7,6 +7,7 @@ pub mod authorities;
 pub mod authority;
 mod ca_bundle;
 pub mod context;
+mod deletion;
 pub mod fetched;
 pub mod guarded;
 mod interim;

@@ -233,7 +233,7 @@ impl Reconciler<'_> {
 
     async fn run(&mut self, only_reports: bool) -> Result<RequeueAfter, CallError> {
         if self.references.deletion().is_some() {
-            return self.report_deletion().await;
+            return self.report_deletion(only_reports).await;
         }
         if only_reports {
             return self.report_time().await;
@@ -246,14 +246,7 @@ impl Reconciler<'_> {
             self.follow_news();
         }
         for _ in 0..STEPS_MAX {
-            // taken before the state is observed: a write is guarded by what was decided on, not by a later watch event
-            let known = self.fetched.known_target(&self.context.index, &self.references.target);
-            let observed = self.observe();
-            let version = match &known {
-                Known::Present(secret_metadata) => Some(&secret_metadata.version),
-                Known::Absent | Known::Unknown => None,
-            };
-            self.retry_state.remember_observed(&observed, version);
+            let (known, observed) = self.observe_and_remember();
             self.follow_time(&observed);
             let action = decide(&observed, self.context.clock.now());
             match self.step(action, &observed, &known).await? {
@@ -272,12 +265,17 @@ impl Reconciler<'_> {
         self.report(self.retry_state.not_before(), None).await
     }
 
-    /// Reports a credential that is being deleted, and that finalizers hold. No token is requested for it, and its Secret
-    /// is not written: with foreground deletion, garbage collection may delete the Secret first, and must find no other
-    /// one. But workloads may read the Secret meanwhile, so that time passes for `Ready`.
-    async fn report_deletion(&mut self) -> Result<RequeueAfter, CallError> {
-        self.retry_state.drop_unwritten();
-        self.report(None, None).await
+    /// The Secret to write as it is known, and the observed state, which is remembered.
+    pub(super) fn observe_and_remember(&mut self) -> (Known, ObservedState) {
+        // taken before the state is observed: a write is guarded by what was decided on, not by a later watch event
+        let known = self.fetched.known_target(&self.context.index, &self.references.target);
+        let observed = self.observe();
+        let version = match &known {
+            Known::Present(secret_metadata) => Some(&secret_metadata.version),
+            Known::Absent | Known::Unknown => None,
+        };
+        self.retry_state.remember_observed(&observed, version);
+        (known, observed)
     }
 
     /// Brings the status of a credential that waits for a worker up to date with the time, once for each change. What the
@@ -461,7 +459,7 @@ impl Reconciler<'_> {
     }
 
     /// Reads what is missing. Where that fails, it is reported, and the next read of its kind waits.
-    async fn fetch(&mut self, what: Fetch, observed: &ObservedState) {
+    pub(super) async fn fetch(&mut self, what: Fetch, observed: &ObservedState) {
         let Context { cluster, index, clock, .. } = self.context;
         let (result, key) = match what {
             Fetch::Target if self.is_target_presumed_absent() => {

@@ -199,6 +199,7 @@ impl Reconciler<'_> {
         let ObjectKey { namespace, name } = &self.references.key;
         let labels = CredentialLabels { namespace, name, uid: &self.references.uid, authority };
         let failures = self.retry_state.failures_and_postponed();
-        self.context.metrics.credential(labels, gauges(observed, status, next_attempt, failures));
+        let is_going = self.references.deletion().is_some();
+        self.context.metrics.credential(labels, gauges(observed, status, next_attempt, failures, is_going));
     }
 }

@@ -27,12 +27,14 @@ use crate::{
 /// A request, or why it could not be made.
 type RequestToSend = Result<http::Request<Vec<u8>>, Error>;
 
-/// The values of the metrics of a credential; `failures` are those of its attempts.
+/// The values of the metrics of a credential; `failures` are those of its attempts, of which it gets no more where it
+/// `is_going`.
 pub(super) fn gauges(
     observed: &ObservedState,
     status: &CredentialStatus,
     next_attempt: Option<DateTime<Utc>>,
     failures: u32,
+    is_going: bool,
 ) -> CredentialGauges {
     let seconds = |at: DateTime<Utc>| at.timestamp() as f64;
     // the status shows only some of the attempts that were not made
@@ -43,8 +45,8 @@ pub(super) fn gauges(
         client_expires_at: status.client_secret_expires_at.as_deref().and_then(time::from_rfc3339).map(seconds),
         ready: status::holds(&status.conditions, READY),
         suspended: observed.suspend,
-        // nothing is attempted while it is suspended
-        failures: if observed.suspend { 0 } else { shown.max(failures) },
+        // nothing is attempted while it is suspended, nor while finalizers hold it: an alert would never end
+        failures: if observed.suspend || is_going { 0 } else { shown.max(failures) },
     }
 }
 

@@ -115,6 +115,8 @@ async fn invalid_values_are_refused_in_words_by_both_versions_of_helm() -> Resul
         ("image.digest=latest", "a tag such as latest belongs in image.tag"),
         ("podDisruptionBudget.minAvailable=many", "or a percentage such as 50%"),
         ("serviceMonitor.interval=soon", "must be a duration of Prometheus such as 30s"),
+        ("serviceMonitor.scrapeTimeout=31s", "serviceMonitor.scrapeTimeout must be at most 30s"),
+        ("podMonitor.scrapeTimeout=1d", "podMonitor.scrapeTimeout must be at most 30s"),
         ("grafanaDashboard.namespace=Grafana_1", "must be the name of a namespace"),
         ("prometheusRule.runbookBaseUrl=docs", "must be an http or https URL"),
     ] {

@@ -2,17 +2,25 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use testbed::eventually;
+use testbed::{
+    api_proxy::fault::{Fault, Rule},
+    eventually,
+};
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
 
 const FINALIZER: &str = "example.com/held";
 
-/// Creates a credential with the finalizer, and waits until it is Ready.
-async fn held_credential(fixture: &Fixture) -> Result<()> {
+/// Creates a credential with the finalizer.
+async fn apply_held(fixture: &Fixture) -> Result<()> {
     let mut held = fixture.namespace.credential(NAME, &json!({"minimumValidity": "2s"}));
     held["metadata"]["finalizers"] = json!([FINALIZER]);
-    fixture.namespace.apply(&held).await?;
+    fixture.namespace.apply(&held).await.map(drop)
+}
+
+/// The same, and waits until it is Ready.
+async fn held_credential(fixture: &Fixture) -> Result<()> {
+    apply_held(fixture).await?;
     fixture.wait_ready().await
 }
 
@@ -56,6 +64,71 @@ async fn credential_that_a_finalizer_holds_is_not_renewed_and_reports_when_its_t
     eventually("the removal of its series", SOON, async || (!shown().await.ok()?).then_some(())).await?;
     fixture.apply_credential(&json!({})).await?;
     eventually("the series of the next one", PATIENCE, async || shown().await.ok()?.then_some(())).await
+}
+
+#[tokio::test]
+async fn failures_of_a_held_credential_keep_no_alert_firing() -> Result<()> {
+    let fixture = Fixture::bare("held-failing").await?;
+    fixture.apply_authority(&json!({})).await?;
+    // the server does not know the client
+    fixture.apply_client_secret().await?;
+    apply_held(&fixture).await?;
+    fixture.wait_condition("Renewed", "False", "InvalidClient", PATIENCE).await?;
+    let failures = async || fixture.metric("itwin_credential_consecutive_failures{").await;
+    assert!(failures().await? > 0.0, "it is counted until then");
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+    let status = wait_reported(&fixture, "False").await?;
+    assert_eq!(failures().await?, 0.0);
+    assert!(fixture.operator.get("/metrics").await?.contains("name=\"agent\""), "the series stay until it is gone");
+    assert!(condition(&status, "Renewed").is_some(), "the status shows what failed");
+    release(&fixture, "itcred").await
+}
+
+/// The Secret of a held credential goes while no operator runs, so that no watch shows its deletion.
+async fn secret_goes_while_no_operator_runs(prefix: &str, arguments: &[&str]) -> Result<()> {
+    let mut fixture = Fixture::bare_with(prefix, arguments).await?;
+    fixture.with_surroundings().await?;
+    held_credential(&fixture).await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+    wait_reported(&fixture, "True").await?;
+    fixture.stop();
+    fixture.namespace.kubectl(&["delete", "secret", NAME]).await?;
+    fixture.start_with(arguments).await?;
+    let status = wait_reported(&fixture, "False").await?;
+    assert_eq!(status["expiresAt"], Value::Null, "there is no token");
+    assert_eq!(fixture.metric("itwin_credential_ready{").await?, 0.0);
+    assert_eq!((fixture.secret().await?, fixture.token_requests().await?.len()), (None, 1));
+    release(&fixture, "itcred").await?;
+    fixture.namespace.kubectl(&["wait", "--for=delete", "itcred/agent", "--timeout=30s"]).await.map(drop)
+}
+
+#[tokio::test]
+async fn secret_of_a_held_credential_that_goes_while_no_operator_runs_is_noticed() -> Result<()> {
+    secret_goes_while_no_operator_runs("held-gone", &[]).await
+}
+
+#[tokio::test]
+async fn secret_of_a_held_credential_that_goes_is_noticed_without_a_watch_of_secrets() -> Result<()> {
+    secret_goes_while_no_operator_runs("held-gone-un", &["--watch-secrets=false"]).await
+}
+
+#[tokio::test]
+async fn read_that_fails_for_a_held_credential_is_reported_and_made_again() -> Result<()> {
+    let arguments = ["--watch-secrets=false"];
+    let mut fixture = Fixture::bare_with("held-unread", &arguments).await?;
+    fixture.with_surroundings().await?;
+    held_credential(&fixture).await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+    wait_reported(&fixture, "True").await?;
+    fixture.stop();
+    let rule = fixture.proxy().play(Rule::new("get secrets", Fault::Refused(500)).lasting(PATIENCE * 10));
+    fixture.start_with(&arguments).await?;
+    fixture.wait_condition("Renewed", "False", "SecretReadFailed", PATIENCE).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    fixture.proxy().stop(&rule);
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE * 2).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 1);
+    release(&fixture, "itcred").await
 }
 
 #[tokio::test]

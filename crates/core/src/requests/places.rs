@@ -7,8 +7,14 @@ use std::{collections::BTreeMap, ops::Bound};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// A token that expires within this expires soon. It is the default of `minimumValidity`, which workloads count on.
-const EXPIRES_SOON: TimeDelta = TimeDelta::minutes(5);
+/// A token that expires within this expires soon: within the default of `minimumValidity`, which workloads count on, and
+/// the time that a renewal has before that is broken. With the default alone, one that waited for many first tokens
+/// would become urgent only when it is too late.
+const EXPIRES_SOON: TimeDelta = TimeDelta::minutes(PROMISED_MINUTES + MARGIN_MINUTES);
+/// The default of `minimumValidity`.
+const PROMISED_MINUTES: i64 = 5;
+/// A namespace has its turn, and an attempt that fails another one, within this.
+const MARGIN_MINUTES: i64 = 3;
 
 /// The place of a request within its namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,8 +135,9 @@ mod tests {
     fn token_that_expires_soon_comes_before_a_missing_one_and_that_before_a_token_that_is_valid_for_long() {
         let order = order(&[
             (3600, true, "next hour"),
-            (301, true, "later"),
+            (481, true, "later"),
             (-5, false, "missing for 5 s"),
+            (480, true, "in eight minutes"),
             (300, true, "in five minutes"),
             (-60, false, "missing for a minute"),
             (-30, true, "expired half a minute ago"),
@@ -140,6 +147,7 @@ mod tests {
         let expected = [
             "in a second",
             "in five minutes",
+            "in eight minutes",
             "missing for a minute",
             "expired half a minute ago",
             "missing for 5 s",
@@ -153,13 +161,13 @@ mod tests {
     #[test]
     fn order_follows_the_time() {
         let mut places = Places::default();
-        places.insert(place((at(400), 0), true), "token");
+        places.insert(place((at(580), 0), true), "token");
         places.insert(place((at(0), 1), false), "missing");
         assert_eq!(places.first(at(99)).map(|place| place.has_token), Some(false), "it is valid for long");
         assert_eq!(places.first(at(100)).map(|place| place.has_token), Some(true));
-        assert_eq!(places.first(at(400)).map(|place| place.has_token), Some(false), "it has expired, and later");
+        assert_eq!(places.first(at(580)).map(|place| place.has_token), Some(false), "it has expired, and later");
         assert!(places.remove(place((at(0), 1), false)) && !places.remove(place((at(0), 1), false)));
-        assert_eq!((places.pop(at(400)), places.is_empty()), (Some("token"), true));
+        assert_eq!((places.pop(at(580)), places.is_empty()), (Some("token"), true));
     }
 
     proptest! {

@@ -173,7 +173,7 @@ fn ten_thousand_requests_after_an_outage_are_served_round_robin_and_valid_tokens
     }
     for served in served.values() {
         for (place, (expires_at, now)) in served.iter().enumerate() {
-            // all that are valid expire within five minutes
+            // all that are valid expire soon
             let rank = |expires_at: i64| (i128::from(expires_at) <= *now as i128, expires_at);
             let first = served[place..].iter().map(|(expires_at, _)| rank(*expires_at)).min();
             assert_eq!(first, Some(rank(*expires_at)), "at {now} ms");

@@ -28,19 +28,32 @@ pub(super) fn ready(inputs: &Inputs<'_>, held: Option<&TokenMetadata>) -> Verdic
 
 fn ready_without_token(inputs: &Inputs<'_>) -> (Reason, String) {
     let secret = inputs.secret;
-    if inputs.observed.suspend {
+    let is_going = inputs.deletion.is_some();
+    if inputs.observed.suspend && !is_going {
         let message = format!(
             "spec.suspend is true and Secret {secret} holds no token for this spec: set it to false to get one"
         );
         return (Reason::Suspended, message);
     }
     match (&inputs.attempts.last_failure, inputs.waits_for) {
-        (None, None) if inputs.deletion.is_some() => (Reason::Pending, format!("Secret {secret} holds no token")),
+        (None, _) if is_going => (Reason::Pending, without_attempt(inputs)),
         (None, None) => (Reason::Pending, "no token was requested for this spec yet".to_owned()),
         (None, Some(authority)) => (Reason::Pending, waits_in_queue(authority)),
+        (Some((_, failure)), _) if is_going => {
+            (failure.reason, format!("{}{}", without_attempt(inputs), because(inputs)))
+        }
         (Some((_, failure)), _) => {
             (failure.reason, format!("Secret {secret} holds no token for this spec{}", because(inputs)))
         }
+    }
+}
+
+/// Why a credential that is being deleted has no token: nothing is claimed of a Secret that was not read.
+fn without_attempt(inputs: &Inputs<'_>) -> String {
+    let secret = inputs.secret;
+    match &inputs.observed.target {
+        Target::Presumed | Target::Unread { last: None } => format!("Secret {secret} was not read"),
+        _ => format!("Secret {secret} holds no token for this spec"),
     }
 }
 
@@ -50,7 +63,8 @@ fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Rea
     let lifetime = token_metadata.lifetime();
     let minimum_validity = schedule::minimum_validity(policy, lifetime);
     let left = token_metadata.expires_at - inputs.now;
-    if left <= TimeDelta::zero() && inputs.observed.suspend {
+    let is_going = inputs.deletion.is_some();
+    if left <= TimeDelta::zero() && inputs.observed.suspend && !is_going {
         let message = format!(
             "the token in Secret {secret} has expired and spec.suspend is true: set it to false to get another"
         );

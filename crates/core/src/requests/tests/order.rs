@@ -42,6 +42,19 @@ fn token_that_is_valid_for_long_waits_for_first_tokens() {
 }
 
 #[test]
+fn promise_of_a_token_that_waits_for_first_tokens_is_kept() {
+    let mut scene = Scene::new(8, 60);
+    // eight minutes and a half before its expiry it comes last
+    let old = Request { content: "old".into(), ..request("a", "old", Some(scene.wall(510))) };
+    let now = scene.now();
+    scene.queue.enqueue("a/old".into(), old, now);
+    crowd(&mut scene, "a", 600, false);
+    scene.run(Duration::from_secs(60), |_, _| Outcome::Succeeded);
+    let (_, at) = scene.admitted.iter().find(|(name, _)| name == "a/old").expect("it was served");
+    assert!((30_000..60_000).contains(at), "five minutes are left at {at} ms");
+}
+
+#[test]
 fn half_open_probe_is_for_the_token_of_its_client_that_is_lost_first() {
     let mut scene = Scene::new(8, 6000);
     for name in ["one", "two", "three"] {

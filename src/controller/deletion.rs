@@ -1,0 +1,53 @@
+//! A credential that is being deleted, and that finalizers of other programs hold.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use itwin_core::action::Fetch;
+
+use super::{RequeueAfter, reconciler::Reconciler, report::RESYNC_UNWATCHED};
+use crate::{cluster::CallError, observe::index::Known};
+
+impl Reconciler<'_> {
+    /// Reports a credential that is being deleted, and that finalizers hold. No token is requested for it, and its
+    /// Secret is not written: with foreground deletion, garbage collection may delete the Secret first, and must find no
+    /// other one. But workloads may read the Secret meanwhile, so that `Ready` follows the Secret and the time. Without
+    /// a worker, nothing is read.
+    pub(super) async fn report_deletion(&mut self, only_reports: bool) -> Result<RequeueAfter, CallError> {
+        self.retry_state.drop_unwritten();
+        // it still waits for a worker, which may have to read the Secret
+        let wait = if only_reports { Some(TimeDelta::zero()) } else { self.follow_target().await };
+        self.report(None, wait).await
+    }
+
+    /// Finds out whether the Secret still holds the token. Returns the wait before the next read, if the last one
+    /// failed.
+    async fn follow_target(&mut self) -> Option<TimeDelta> {
+        let now = self.context.clock.now();
+        // before it is forgotten for the read
+        self.observe_and_remember();
+        let waits = self.retry_state.reads_not_before(now).target.is_some();
+        if !waits && self.is_target_due(now) {
+            self.context.index.invalidate(&self.references.target);
+            let observed = self.observe();
+            self.fetch(Fetch::Target, &observed).await;
+            // what failed to be read and works again is no longer reported
+            let (known, _) = self.observe_and_remember();
+            if !matches!(known, Known::Unknown) {
+                // the client Secret is of no matter any more
+                let renew_annotation = self.references.renew_annotation().map(String::as_str);
+                self.retry_state.metadata_read(renew_annotation, self.context.clock.now());
+            }
+        }
+        let now = self.context.clock.now();
+        self.retry_state.reads_not_before(now).target.map(|until| until - now)
+    }
+
+    /// Whether the Secret is to be read: nothing is known of it, as after a list that does not hold it, or no watch shows
+    /// it and the last read is too old.
+    fn is_target_due(&self, now: DateTime<Utc>) -> bool {
+        let renew_annotation = self.references.renew_annotation().map(String::as_str);
+        let is_shown = self.is_watched()
+            || self.shown_until(now).is_some()
+            || self.retry_state.has_metadata(renew_annotation, RESYNC_UNWATCHED, now);
+        !is_shown || matches!(self.context.index.get(&self.references.target), Known::Unknown)
+    }
+}
