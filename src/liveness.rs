@@ -39,6 +39,8 @@ struct Watch {
     failing: Option<(Instant, Trouble)>,
     /// How it was interrupted, if it is not watched since.
     interruption: Option<Interruption>,
+    /// How many requests were accepted.
+    accepted: u64,
 }
 
 /// How a request of a watch failed.
@@ -50,11 +52,13 @@ pub struct Trouble {
     pub is_forbidden: bool,
 }
 
-/// That nothing is watched: requests failed, and no watch was accepted since.
+/// That nothing is watched: requests failed, and no watch is known to work since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interruption {
-    /// How many requests failed.
+    /// How many requests failed since the last one that was accepted.
     pub failures: u32,
+    /// How many requests were accepted up to now: failures before and after one do not belong together.
+    pub accepted: u64,
     /// How the last one failed.
     pub trouble: Trouble,
     /// The API server answered the last one.
@@ -77,8 +81,15 @@ impl Liveness {
     /// watch is one of the API server: an event, or a list or watch that it accepted.
     pub fn expect_watch(&self, path: &str, resource: &'static str) {
         let now = Instant::now();
-        let watch =
-            Watch { resource, started: now, last_sign: now, is_listed: false, failing: None, interruption: None };
+        let watch = Watch {
+            resource,
+            started: now,
+            last_sign: now,
+            is_listed: false,
+            failing: None,
+            interruption: None,
+            accepted: 0,
+        };
         self.watches().insert(path.to_owned(), watch);
     }
 
@@ -90,10 +101,16 @@ impl Liveness {
         }
     }
 
-    /// A request of the watch of `path` was accepted.
+    /// A request of the watch of `path` was accepted: a page of a list, or a watch.
     pub fn watch_accepted(&self, path: &str) {
         if let Some(watch) = self.watches().get_mut(path) {
             watch.failing = None;
+            watch.accepted = watch.accepted.saturating_add(1);
+            let accepted = watch.accepted;
+            if let Some(interruption) = &mut watch.interruption {
+                (interruption.failures, interruption.accepted) = (0, accepted);
+                self.interrupted.notify_one();
+            }
         }
     }
 
@@ -101,7 +118,8 @@ impl Liveness {
     pub fn watch_interrupted(&self, path: &str, trouble: Trouble, is_answer: bool) {
         if let Some(watch) = self.watches().get_mut(path) {
             let failures = watch.interruption.take().map_or(0, |interruption| interruption.failures);
-            watch.interruption = Some(Interruption { failures: failures.saturating_add(1), trouble, is_answer });
+            let (failures, accepted) = (failures.saturating_add(1), watch.accepted);
+            watch.interruption = Some(Interruption { failures, accepted, trouble, is_answer });
             self.interrupted.notify_one();
         }
     }
@@ -120,12 +138,13 @@ impl Liveness {
         self.watches().get(path)?.interruption.clone()
     }
 
-    /// Whether no watch of another resource than that of `path` is interrupted.
+    /// Whether no watch of another resource than that of `path` fails.
     #[must_use]
     pub fn is_alone(&self, path: &str) -> bool {
         let watches = self.watches();
         let resource = watches.get(path).map(|watch| watch.resource);
-        watches.values().all(|watch| Some(watch.resource) == resource || watch.interruption.is_none())
+        let fails = |watch: &Watch| watch.interruption.as_ref().is_some_and(|interruption| interruption.failures > 0);
+        watches.values().all(|watch| Some(watch.resource) == resource || !fails(watch))
     }
 
     /// Waits until a watch was interrupted or works again, also where that was before. For one who waits.
@@ -299,9 +318,17 @@ mod tests {
         assert!(liveness.is_alone("/a"), "the other one shows the same resource");
         liveness.watch_interrupted("/authorities", trouble.clone(), true);
         assert!(!liveness.is_alone("/a"));
+        let interruption =
+            |failures, accepted| Some(Interruption { failures, accepted, trouble: trouble.clone(), is_answer: true });
+        assert_eq!(liveness.interruption("/a"), interruption(2, 0));
         liveness.watch_accepted("/a");
-        let expected = Interruption { failures: 2, trouble, is_answer: true };
-        assert_eq!(liveness.interruption("/a"), Some(expected), "a list is no watch");
+        liveness.interruptions().await;
+        assert_eq!(liveness.interruption("/a"), interruption(0, 1), "a list is no watch, but no failure either");
+        liveness.watch_interrupted("/a", trouble.clone(), true);
+        liveness.interruptions().await;
+        assert_eq!(liveness.interruption("/a"), interruption(1, 1), "another time begins");
+        liveness.watch_accepted("/authorities");
+        assert!(liveness.is_alone("/a"), "the other resource is answered");
         liveness.watch_resumed("/a");
         liveness.interruptions().await;
         assert_eq!(liveness.interruption("/a"), None);

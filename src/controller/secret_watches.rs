@@ -17,12 +17,18 @@ use crate::{liveness::Interruption, observe::metadata::PartialSecret};
 /// A watch that fails for so long is reported. It is made again several times by then, and the report is in the status
 /// within 10 s of the first failure.
 const GRACE: Duration = Duration::from_secs(5);
+/// One failure alone is never reported: the first attempt after an outage of the API server may still meet its end.
+const ENOUGH: u32 = 2;
 
 /// What is concluded about one watch from its failures.
 #[derive(Debug, Default)]
 struct Suspicion {
-    /// The failures that were counted.
+    /// The requests that were accepted before these failures.
+    accepted: u64,
+    /// The failures that were taken in.
     failures: u32,
+    /// How many of them, without a break, count.
+    counted: u32,
     /// Since when it fails alone.
     since: Option<Instant>,
 }
@@ -31,20 +37,29 @@ impl Suspicion {
     /// Takes in how the watch is interrupted, if it is, and whether the API server `answers` other calls. Returns whether
     /// the watch fails for long enough to be reported.
     fn observe(&mut self, interruption: Option<&Interruption>, answers: bool, now: Instant) -> bool {
-        let Some(Interruption { failures, trouble, .. }) = interruption else {
+        let Some(Interruption { failures, accepted, trouble, .. }) = interruption else {
             *self = Self::default();
             return false;
         };
+        if *accepted != self.accepted {
+            *self = Self { accepted: *accepted, ..Self::default() };
+        }
         let counts = trouble.is_forbidden || answers;
         if *failures != self.failures {
-            (self.failures, self.since) = (*failures, counts.then(|| self.since.unwrap_or(now)));
+            self.failures = *failures;
+            if counts {
+                self.since = self.since.or(Some(now));
+                self.counted = self.counted.saturating_add(1);
+            } else {
+                (self.since, self.counted) = (None, 0);
+            }
         }
         let is_over = self.due().is_some_and(|due| due <= now);
         if is_over && !counts {
             // the next failure may begin another time
-            self.since = None;
+            (self.since, self.counted) = (None, 0);
         }
-        is_over && counts
+        is_over && counts && self.counted >= ENOUGH
     }
 
     /// When it is to be reported, unless it works again.
@@ -117,7 +132,7 @@ mod tests {
 
     fn failed(failures: u32, is_forbidden: bool) -> Interruption {
         let trouble = Trouble { message: "it failed".to_owned(), is_forbidden };
-        Interruption { failures, trouble, is_answer: is_forbidden }
+        Interruption { failures, accepted: 0, trouble, is_answer: is_forbidden }
     }
 
     #[test]
@@ -146,6 +161,28 @@ mod tests {
         assert!(!suspicion.observe(Some(&failed(3, false)), true, again), "it fails while others are answered");
         assert!(!suspicion.observe(Some(&failed(3, false)), false, again + GRACE), "they are not any more");
         assert!(!suspicion.observe(Some(&failed(4, false)), true, again + GRACE));
-        assert!(suspicion.observe(Some(&failed(4, false)), true, again + GRACE * 2));
+        assert!(!suspicion.observe(Some(&failed(4, false)), true, again + GRACE * 2), "one failure alone");
+        assert!(suspicion.observe(Some(&failed(5, false)), true, again + GRACE * 2));
+    }
+
+    #[test]
+    fn one_failure_alone_is_never_reported_and_the_next_one_after_the_grace_is_at_once() {
+        let (mut suspicion, start) = (Suspicion::default(), Instant::now());
+        assert!(!suspicion.observe(Some(&failed(1, true)), true, start));
+        assert!(!suspicion.observe(Some(&failed(1, true)), true, start + GRACE * 10));
+        assert!(suspicion.observe(Some(&failed(2, true)), true, start + GRACE * 10));
+    }
+
+    #[test]
+    fn page_that_is_accepted_ends_the_failures_before_it() {
+        let (mut suspicion, start) = (Suspicion::default(), Instant::now());
+        let failed_after = |accepted, failures| Interruption { accepted, ..failed(failures, true) };
+        for page in 0..20 {
+            assert!(!suspicion.observe(Some(&failed_after(page, 1)), true, start + GRACE * 2));
+            assert!(!suspicion.observe(Some(&failed_after(page + 1, 0)), true, start + GRACE * 3));
+        }
+        assert!(!suspicion.observe(Some(&failed_after(30, 1)), true, start), "without a look at what was accepted");
+        assert!(!suspicion.observe(Some(&failed_after(31, 1)), true, start + GRACE));
+        assert!(suspicion.observe(Some(&failed_after(31, 2)), true, start + GRACE * 2));
     }
 }

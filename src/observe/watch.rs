@@ -45,8 +45,9 @@ const EARLY: Duration = Duration::from_secs(1);
 const LAST_BOOKMARK: Duration = Duration::from_secs(5);
 /// Objects of one page of a list; the client makes smaller pages of large objects ([`crate::runtime::client`]).
 const PAGE: u32 = 100;
-/// Waits between attempts: up to 10 s, the time in which a failure must be reported.
-const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// Waits between attempts: at most half of the 5 s after which a watch that fails is reported, so that it was made again
+/// by then, also where the first failure that counts comes at the end of an outage.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(2500));
 /// The longest wait where each watch is refused with 410: what changes is only seen in lists then, and each costs all
 /// objects.
 const GONE_RETRY: Duration = Duration::from_secs(60);
