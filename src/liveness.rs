@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 /// The parts that must record heartbeats, by name.
 #[derive(Default)]
@@ -41,6 +44,8 @@ struct Watch {
     interruption: Option<Interruption>,
     /// How many requests were accepted.
     accepted: u64,
+    /// A watch was accepted once.
+    opened: watch::Sender<bool>,
 }
 
 /// How a request of a watch failed.
@@ -89,6 +94,7 @@ impl Liveness {
             failing: None,
             interruption: None,
             accepted: 0,
+            opened: watch::Sender::new(false),
         };
         self.watches().insert(path.to_owned(), watch);
     }
@@ -124,7 +130,23 @@ impl Liveness {
         }
     }
 
-    /// The watch of `path` is open.
+    /// A watch of `path` was accepted.
+    pub fn watch_opened(&self, path: &str) {
+        if let Some(watch) = self.watches().get(path) {
+            watch.opened.send_replace(true);
+        }
+    }
+
+    /// Waits until a watch of `path` was accepted, also where that was before.
+    pub async fn opened(&self, path: &str) {
+        let opened = self.watches().get(path).map(|watch| watch.opened.subscribe());
+        if let Some(mut opened) = opened {
+            // the sender is never dropped
+            let _ = opened.wait_for(|opened| *opened).await;
+        }
+    }
+
+    /// The watch of `path` works: it showed anything, or was open for long.
     pub fn watch_resumed(&self, path: &str) {
         let before = self.watches().get_mut(path).and_then(|watch| watch.interruption.take());
         if before.is_some() {
@@ -132,7 +154,7 @@ impl Liveness {
         }
     }
 
-    /// How the watch of `path` was interrupted, if it was and is not open since.
+    /// How the watch of `path` was interrupted, if it was and is not known to work since.
     #[must_use]
     pub fn interruption(&self, path: &str) -> Option<Interruption> {
         self.watches().get(path)?.interruption.clone()

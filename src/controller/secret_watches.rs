@@ -110,10 +110,10 @@ fn assess(context: &Context, number: usize, suspicion: &mut Suspicion, now: Inst
             );
             let failure = messages::secrets_unwatched(&trouble.message, trouble.is_forbidden);
             let since = context.clock.now();
-            watched.unwatched.send_replace(Some(Arc::new(Unwatched { since, failure })));
+            watched.unwatched.send_replace(Some(Arc::new(Unwatched { since, read_from: since, failure })));
             watched.enqueue_all();
         }
-        // what was reported stays until a watch is open, whatever fails meanwhile
+        // what was reported stays until a watch works, whatever fails meanwhile
         None if is_reported => {
             tracing::info!(namespace = watched.namespace, "Secrets are watched again");
             watched.unwatched.send_replace(None);

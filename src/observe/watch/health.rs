@@ -127,9 +127,14 @@ impl Health {
         self.liveness.watch_accepted(&self.path);
     }
 
-    /// A watch was accepted.
-    pub(super) fn resumed(&self) {
+    /// A watch was accepted. It may still break at once.
+    pub(super) fn opened(&self) {
         self.accepted();
+        self.liveness.watch_opened(&self.path);
+    }
+
+    /// A watch works.
+    pub(super) fn resumed(&self) {
         self.liveness.watch_resumed(&self.path);
     }
 

@@ -22,7 +22,12 @@ use simulated_api::{
 use tower::Service;
 
 use super::*;
-use crate::{clock::Clock, liveness::Liveness, metrics::Metrics, observe::metadata::PartialSecret};
+use crate::{
+    clock::Clock,
+    liveness::{Liveness, Trouble},
+    metrics::Metrics,
+    observe::metadata::PartialSecret,
+};
 
 /// A watch ends within this, is found to show nothing, and everything is listed again.
 const ONE_CYCLE: Duration = Duration::from_secs(60 + 5 + 5);
@@ -56,6 +61,7 @@ struct Fixture {
     server: ApiServer,
     old_lists: OldLists,
     restores: Arc<Restores>,
+    liveness: Arc<Liveness>,
     watch: Watch<PartialSecret>,
 }
 
@@ -73,9 +79,12 @@ impl Fixture {
         let old_lists = OldLists::default();
         let api = Api::default_namespaced(old_lists.client(&server));
         let restores = Arc::new(Restores::new(Clock::new(wall)));
-        let health = Health::new("/secrets", "secrets", Arc::default(), Arc::new(Metrics::new(true).expect("metrics")));
+        let liveness: Arc<Liveness> = Arc::default();
+        liveness.expect_watch("/secrets", "secrets");
+        let metrics = Arc::new(Metrics::new(true).expect("metrics"));
+        let health = Health::new("/secrets", "secrets", liveness.clone(), metrics);
         let watch = Watch::new(api, "secrets", restores.clone(), health);
-        let mut fixture = Self { server, old_lists, restores, watch };
+        let mut fixture = Self { server, old_lists, restores, liveness, watch };
         assert_eq!(fixture.list(Duration::from_secs(1)).await.as_deref(), Some(&["first".to_owned()][..]));
         fixture
     }
@@ -108,6 +117,28 @@ async fn watch_that_ends_by_its_own_timeout_is_resumed_without_a_list() {
     assert_eq!(fixture.list(10 * ONE_CYCLE).await, None);
     assert_eq!(fixture.requests("limit="), 1);
     assert!(fixture.requests("watch=") > 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watch_that_is_accepted_works_once_it_shows_anything_or_was_open_for_a_while() {
+    let trouble = Trouble { message: "HTTP 403".to_owned(), is_forbidden: true };
+    let failures =
+        |fixture: &Fixture| fixture.liveness.interruption("/secrets").map(|interruption| interruption.failures);
+
+    let mut silent = Fixture::listed().await;
+    silent.liveness.watch_interrupted("/secrets", trouble.clone(), true);
+    assert_eq!(failures(&silent), Some(1));
+    assert_eq!(silent.list(WORKS - Duration::from_secs(1)).await, None);
+    assert_eq!(failures(&silent), Some(0), "it is open, but may break");
+    assert_eq!(silent.list(Duration::from_secs(2)).await, None);
+    assert_eq!(failures(&silent), None);
+
+    let mut showing = Fixture::listed().await;
+    showing.liveness.watch_interrupted("/secrets", trouble, true);
+    showing.server.as_user("user").create(&secret("second")).expect("created");
+    let event = timeout(Duration::from_secs(1), showing.watch.next()).await;
+    assert!(matches!(event, Ok(Event::Apply(secret)) if secret.name_any() == "second"));
+    assert_eq!(failures(&showing), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -80,7 +80,7 @@ fn suspended_credential_does_not_keep_for_ever_that_secrets_were_not_watched() {
     let reported = |state: &RetryState| state.reported(at(100)).last_failure.map(|(_, failure)| failure.reason);
     let mut state = started("SecretReadFailed", 0, None);
     let failure = Failure::new(Reason::SecretReadFailed, "not watched");
-    state.set_unwatched(Some(Arc::new(Unwatched { since: at(99), failure })));
+    state.set_unwatched(Some(Arc::new(Unwatched { since: at(99), read_from: at(99), failure })));
     state.none_attempted();
     state.set_unwatched(None);
     assert_eq!(reported(&state), Some(Reason::SecretReadFailed), "it may be so still");
