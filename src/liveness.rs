@@ -169,6 +169,17 @@ impl Liveness {
         watches.values().all(|watch| Some(watch.resource) == resource || !fails(watch))
     }
 
+    /// Whether another watch than that of `path` had a sign of life after that one had failed for `grace`. Two that end
+    /// together may be a moment apart.
+    #[must_use]
+    pub fn fails_while_others_are_answered(&self, path: &str, grace: Duration) -> bool {
+        let watches = self.watches();
+        let since = watches.get(path).and_then(|watch| watch.failing.as_ref()).map(|(since, _)| *since);
+        since.is_some_and(|since| {
+            watches.iter().any(|(other, watch)| other.as_str() != path && watch.last_sign > since + grace)
+        })
+    }
+
     /// Waits until a watch was interrupted or works again, also where that was before. For one who waits.
     pub async fn interruptions(&self) {
         self.interrupted.notified().await;
@@ -321,6 +332,30 @@ mod tests {
         liveness.watch_failed("/a", trouble.clone());
         tokio::time::advance(LIMIT / 2).await;
         assert_eq!(listing(), Listing::Incomplete(Some(trouble)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sign_of_life_of_another_watch_shows_that_the_api_server_answers_while_one_fails() {
+        let liveness = Liveness::default();
+        for path in ["/a", "/b"] {
+            liveness.expect_watch(path, "secrets");
+        }
+        let fails_alone = || liveness.fails_while_others_are_answered("/a", LIMIT);
+        tokio::time::advance(LIMIT * 2).await;
+        liveness.sign_of_life("/b");
+        assert!(!fails_alone(), "it does not fail");
+        liveness.watch_failed("/a", Trouble { message: "no connection".to_owned(), is_forbidden: false });
+        assert!(!fails_alone(), "the sign was before");
+        tokio::time::advance(LIMIT / 2).await;
+        liveness.sign_of_life("/b");
+        assert!(!fails_alone(), "the other one may fail a moment later");
+        tokio::time::advance(LIMIT).await;
+        liveness.sign_of_life("/a");
+        assert!(!fails_alone(), "it is its own");
+        liveness.sign_of_life("/b");
+        assert!(fails_alone());
+        liveness.watch_accepted("/a");
+        assert!(!fails_alone());
     }
 
     #[tokio::test]
