@@ -169,8 +169,8 @@ impl Liveness {
         watches.values().all(|watch| Some(watch.resource) == resource || !fails(watch))
     }
 
-    /// Whether another watch than that of `path` had a sign of life after that one had failed for `grace`. Two that end
-    /// together may be a moment apart.
+    /// Whether another watch than that of `path` had a sign of life after that one had failed for `grace`. Of two
+    /// that end together, one may be a moment later.
     #[must_use]
     pub fn fails_while_others_are_answered(&self, path: &str, grace: Duration) -> bool {
         let watches = self.watches();

@@ -174,7 +174,7 @@ impl WatchedNamespace {
         self.enqueue_all();
     }
 
-    /// What a watch of Secrets that fails showed is read again from now on, not all of it at once: nobody read it before.
+    /// What a watch of Secrets that fails showed is read again from now on, not all of it immediately: no one read it before.
     pub fn read_from(&self, now: DateTime<Utc>) {
         self.unwatched.send_if_modified(|unwatched| {
             let Some(unwatched) = unwatched else { return false };

@@ -3,7 +3,8 @@
 //!
 //! A watch also fails while the API server is restarted. Then everything fails, no status can be written, and thousands
 //! of them, twice, are of no use afterwards. So a failure counts that the API server answered by refusing it, and any
-//! other one only while it answers other calls, or says itself why this one fails while other watches are open.
+//! other one only while it answers other calls or watches, or says itself why this one fails while other watches are
+//! open.
 
 use std::{sync::Arc, time::Duration};
 
@@ -98,7 +99,9 @@ fn assess(context: &Context, number: usize, suspicion: &mut Suspicion, now: Inst
     let path = PartialSecret::url_path(&(), watched.namespace.as_deref());
     let interruption = context.liveness.interruption(&path);
     let is_answer = interruption.as_ref().is_some_and(|interruption| interruption.is_answer);
-    let answers = context.cluster.answers() || (is_answer && context.liveness.is_alone(&path));
+    let answers = context.cluster.answers()
+        || (is_answer && context.liveness.is_alone(&path))
+        || context.liveness.fails_while_others_are_answered(&path, GRACE);
     let fails = suspicion.observe(interruption.as_ref(), answers, now);
     let is_reported = watched.unwatched.borrow().is_some();
     match interruption {
@@ -166,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn one_failure_alone_is_never_reported_and_the_next_one_after_the_grace_is_at_once() {
+    fn one_failure_alone_is_never_reported_and_the_second_one_is() {
         let (mut suspicion, start) = (Suspicion::default(), Instant::now());
         assert!(!suspicion.observe(Some(&failed(1, true)), true, start));
         assert!(!suspicion.observe(Some(&failed(1, true)), true, start + GRACE * 10));
@@ -181,7 +184,7 @@ mod tests {
             assert!(!suspicion.observe(Some(&failed_after(page, 1)), true, start + GRACE * 2));
             assert!(!suspicion.observe(Some(&failed_after(page + 1, 0)), true, start + GRACE * 3));
         }
-        assert!(!suspicion.observe(Some(&failed_after(30, 1)), true, start), "without a look at what was accepted");
+        assert!(!suspicion.observe(Some(&failed_after(30, 1)), true, start), "one of another time");
         assert!(!suspicion.observe(Some(&failed_after(31, 1)), true, start + GRACE));
         assert!(suspicion.observe(Some(&failed_after(31, 2)), true, start + GRACE * 2));
     }

@@ -75,7 +75,7 @@ pub(super) struct StatusWrite<'a> {
 ///
 /// It is replaced at the version that is known, which costs the API server less than a patch. Where the object has
 /// changed since, it is replaced at the version that the object has now, so that no watch is needed for it. Where it
-/// changed once more, it is patched at whatever version: nobody who edits the object all the time may hold up a status.
+/// changed once more, it is patched at whatever version: no one who edits it all the time may hold up a status.
 /// Where it is refused, it is patched too: the role may be that of an earlier release, or a mutating webhook, which sees
 /// only what is sent, may need the rest of the object.
 ///

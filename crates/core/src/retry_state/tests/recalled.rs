@@ -76,7 +76,7 @@ fn failure_of_a_server_is_reported_after_a_start_until_something_shows_that_it_i
 }
 
 #[test]
-fn suspended_credential_does_not_keep_for_ever_that_secrets_were_not_watched() {
+fn suspended_credential_does_not_keep_that_secrets_were_not_watched() {
     let reported = |state: &RetryState| state.reported(at(100)).last_failure.map(|(_, failure)| failure.reason);
     let mut state = started("SecretReadFailed", 0, None);
     let failure = Failure::new(Reason::SecretReadFailed, "not watched");
