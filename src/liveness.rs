@@ -42,8 +42,8 @@ struct Watch {
     failing: Option<(Instant, Trouble)>,
     /// How it was interrupted, if it is not watched since.
     interruption: Option<Interruption>,
-    /// How many requests were accepted.
-    accepted: u64,
+    /// How often what failed was over.
+    progress: u64,
     /// A watch was accepted once.
     opened: watch::Sender<bool>,
 }
@@ -60,10 +60,10 @@ pub struct Trouble {
 /// That nothing is watched: requests failed, and no watch is known to work since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interruption {
-    /// How many requests failed since the last one that was accepted.
+    /// How many requests failed without progress in between.
     pub failures: u32,
-    /// How many requests were accepted up to now: failures before and after one do not belong together.
-    pub accepted: u64,
+    /// How often there was progress up to now: failures before and after it do not belong together.
+    pub progress: u64,
     /// How the last one failed.
     pub trouble: Trouble,
     /// The API server answered the last one.
@@ -93,7 +93,7 @@ impl Liveness {
             is_listed: false,
             failing: None,
             interruption: None,
-            accepted: 0,
+            progress: 0,
             opened: watch::Sender::new(false),
         };
         self.watches().insert(path.to_owned(), watch);
@@ -111,10 +111,16 @@ impl Liveness {
     pub fn watch_accepted(&self, path: &str) {
         if let Some(watch) = self.watches().get_mut(path) {
             watch.failing = None;
-            watch.accepted = watch.accepted.saturating_add(1);
-            let accepted = watch.accepted;
+        }
+    }
+
+    /// What the requests of the watch of `path` failed for before is over.
+    pub fn watch_progressed(&self, path: &str) {
+        if let Some(watch) = self.watches().get_mut(path) {
+            watch.progress = watch.progress.saturating_add(1);
+            let progress = watch.progress;
             if let Some(interruption) = &mut watch.interruption {
-                (interruption.failures, interruption.accepted) = (0, accepted);
+                (interruption.failures, interruption.progress) = (0, progress);
                 self.interrupted.notify_one();
             }
         }
@@ -124,8 +130,8 @@ impl Liveness {
     pub fn watch_interrupted(&self, path: &str, trouble: Trouble, is_answer: bool) {
         if let Some(watch) = self.watches().get_mut(path) {
             let failures = watch.interruption.take().map_or(0, |interruption| interruption.failures);
-            let (failures, accepted) = (failures.saturating_add(1), watch.accepted);
-            watch.interruption = Some(Interruption { failures, accepted, trouble, is_answer });
+            let (failures, progress) = (failures.saturating_add(1), watch.progress);
+            watch.interruption = Some(Interruption { failures, progress, trouble, is_answer });
             self.interrupted.notify_one();
         }
     }
@@ -376,15 +382,15 @@ mod tests {
         liveness.watch_interrupted("/authorities", trouble.clone(), true);
         assert!(!liveness.is_alone("/a"));
         let interruption =
-            |failures, accepted| Some(Interruption { failures, accepted, trouble: trouble.clone(), is_answer: true });
+            |failures, progress| Some(Interruption { failures, progress, trouble: trouble.clone(), is_answer: true });
         assert_eq!(liveness.interruption("/a"), interruption(2, 0));
-        liveness.watch_accepted("/a");
+        liveness.watch_progressed("/a");
         liveness.interruptions().await;
         assert_eq!(liveness.interruption("/a"), interruption(0, 1), "a list is no watch, but no failure either");
         liveness.watch_interrupted("/a", trouble.clone(), true);
         liveness.interruptions().await;
         assert_eq!(liveness.interruption("/a"), interruption(1, 1), "another time begins");
-        liveness.watch_accepted("/authorities");
+        liveness.watch_progressed("/authorities");
         assert!(liveness.is_alone("/a"), "the other resource is answered");
         liveness.watch_resumed("/a");
         liveness.interruptions().await;

@@ -24,8 +24,8 @@ const ENOUGH: u32 = 2;
 /// What is concluded about one watch from its failures.
 #[derive(Debug, Default)]
 struct Suspicion {
-    /// The requests that were accepted before these failures.
-    accepted: u64,
+    /// The progress before these failures.
+    progress: u64,
     /// The failures that were taken in.
     failures: u32,
     /// How many of them, without a break, count.
@@ -38,12 +38,12 @@ impl Suspicion {
     /// Takes in how the watch is interrupted, if it is, and whether the API server `answers` other calls. Returns whether
     /// the watch fails for long enough to be reported.
     fn observe(&mut self, interruption: Option<&Interruption>, answers: bool, now: Instant) -> bool {
-        let Some(Interruption { failures, accepted, trouble, .. }) = interruption else {
+        let Some(Interruption { failures, progress, trouble, .. }) = interruption else {
             *self = Self::default();
             return false;
         };
-        if *accepted != self.accepted {
-            *self = Self { accepted: *accepted, ..Self::default() };
+        if *progress != self.progress {
+            *self = Self { progress: *progress, ..Self::default() };
         }
         let counts = trouble.is_forbidden || answers;
         if *failures != self.failures {
@@ -135,7 +135,7 @@ mod tests {
 
     fn failed(failures: u32, is_forbidden: bool) -> Interruption {
         let trouble = Trouble { message: "it failed".to_owned(), is_forbidden };
-        Interruption { failures, accepted: 0, trouble, is_answer: is_forbidden }
+        Interruption { failures, progress: 0, trouble, is_answer: is_forbidden }
     }
 
     #[test]
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn page_that_is_accepted_ends_the_failures_before_it() {
         let (mut suspicion, start) = (Suspicion::default(), Instant::now());
-        let failed_after = |accepted, failures| Interruption { accepted, ..failed(failures, true) };
+        let failed_after = |progress, failures| Interruption { progress, ..failed(failures, true) };
         for page in 0..20 {
             assert!(!suspicion.observe(Some(&failed_after(page, 1)), true, start + GRACE * 2));
             assert!(!suspicion.observe(Some(&failed_after(page + 1, 0)), true, start + GRACE * 3));

@@ -122,6 +122,10 @@ pub struct Watch<K> {
     was_older: bool,
     /// The cluster was restored since the last list.
     is_restored: bool,
+    /// How many pages of the list under way were accepted.
+    pages: u32,
+    /// After how many pages the last list failed, if one did and no later page was accepted since.
+    failed_after: u32,
     /// When a list ended last, or failed while a watch went on.
     listed_at: Option<Instant>,
     /// When everything is listed again.
@@ -152,6 +156,8 @@ where
             is_gone: false,
             was_older: false,
             is_restored: false,
+            pages: 0,
+            failed_after: 0,
             listed_at: None,
             list_at: None,
         }

@@ -127,9 +127,15 @@ impl Health {
         self.liveness.watch_accepted(&self.path);
     }
 
-    /// A watch was accepted. It may still break at once.
+    /// What failed before is over: a later page than that was accepted, or another one failed.
+    pub(super) fn progressed(&self) {
+        self.liveness.watch_progressed(&self.path);
+    }
+
+    /// A watch was accepted. It may still break soon.
     pub(super) fn opened(&self) {
         self.accepted();
+        self.progressed();
         self.liveness.watch_opened(&self.path);
     }
 

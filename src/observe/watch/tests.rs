@@ -105,6 +105,11 @@ impl Fixture {
         timeout(limit, next).await.ok()
     }
 
+    /// How often the watch failed without progress, if it is not known to work since.
+    fn failures(&self) -> Option<u32> {
+        self.liveness.interruption("/secrets").map(|interruption| interruption.failures)
+    }
+
     /// The paths of the requests so far that contain this text.
     fn requests(&self, text: &str) -> usize {
         self.server.requests().iter().filter(|entry| entry.path.contains(text)).count()
@@ -122,23 +127,40 @@ async fn watch_that_ends_by_its_own_timeout_is_resumed_without_a_list() {
 #[tokio::test(start_paused = true)]
 async fn watch_that_is_accepted_works_once_it_shows_anything_or_was_open_for_a_while() {
     let trouble = Trouble { message: "HTTP 403".to_owned(), is_forbidden: true };
-    let failures =
-        |fixture: &Fixture| fixture.liveness.interruption("/secrets").map(|interruption| interruption.failures);
 
     let mut silent = Fixture::listed().await;
     silent.liveness.watch_interrupted("/secrets", trouble.clone(), true);
-    assert_eq!(failures(&silent), Some(1));
+    assert_eq!(silent.failures(), Some(1));
     assert_eq!(silent.list(WORKS - Duration::from_secs(1)).await, None);
-    assert_eq!(failures(&silent), Some(0), "it is open, but may break");
+    assert_eq!(silent.failures(), Some(0), "it is open, but may break");
     assert_eq!(silent.list(Duration::from_secs(2)).await, None);
-    assert_eq!(failures(&silent), None);
+    assert_eq!(silent.failures(), None);
 
     let mut showing = Fixture::listed().await;
     showing.liveness.watch_interrupted("/secrets", trouble, true);
     showing.server.as_user("user").create(&secret("second")).expect("created");
     let event = timeout(Duration::from_secs(1), showing.watch.next()).await;
     assert!(matches!(event, Ok(Event::Apply(secret)) if secret.name_any() == "second"));
-    assert_eq!(failures(&showing), None);
+    assert_eq!(showing.failures(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn page_that_fails_each_time_keeps_failing_though_the_pages_before_it_are_accepted() {
+    let mut fixture = Fixture::listed().await;
+    for number in 0..PAGE {
+        fixture.server.as_user("user").create(&secret(&format!("other-{number}"))).expect("created");
+    }
+    fixture.watch.state = State::first_page(None);
+    for count in 1..4 {
+        let failure = Failure::new(500, "InternalError", "it cannot be decrypted");
+        let second = Rule::once(Match::any().verb(Verb::List), Fault::Answer(Box::new(failure))).after(1);
+        fixture.server.plan(second);
+        // less than the wait between attempts
+        assert_eq!(fixture.list(RETRY.0 / 2).await, None);
+        assert_eq!(fixture.failures(), Some(count));
+    }
+    let names = fixture.list(RETRY.0 / 2).await.map(|names| names.len());
+    assert_eq!((names, fixture.failures()), (Some(PAGE as usize + 1), Some(0)));
 }
 
 #[tokio::test(start_paused = true)]
