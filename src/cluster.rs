@@ -27,10 +27,6 @@ pub const DEADLINE: Duration = Duration::from_secs(8);
 const AS_METADATA: http::HeaderValue =
     http::HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
-/// The same of each object of a list.
-const AS_METADATA_LIST: http::HeaderValue =
-    http::HeaderValue::from_static("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
-
 /// What the API server answers where a group has no such kind of object.
 const NO_SUCH_KIND: &str = "the server could not find the requested resource";
 
@@ -66,7 +62,7 @@ pub enum Step {
     GetWorkload(WorkloadKind),
     /// Restarts a workload.
     PatchWorkload(WorkloadKind),
-    /// Lists one credential, for the version that it has now.
+    /// Lists one credential, for the version and the conditions of others that it has now.
     FindCredential,
     /// Replaces a credential's status, at a known version of the object.
     ReplaceCredentialStatus,
@@ -268,32 +264,9 @@ impl Cluster {
         step: Step,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<T, CallError> {
-        self.call_accepting(AS_METADATA, deadline, step, request).await
-    }
-
-    /// The same for the metadata of the objects of a list.
-    ///
-    /// # Errors
-    /// As [`Self::call`].
-    pub async fn list_metadata_until<T: DeserializeOwned>(
-        &self,
-        deadline: Instant,
-        step: Step,
-        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
-    ) -> Result<T, CallError> {
-        self.call_accepting(AS_METADATA_LIST, deadline, step, request).await
-    }
-
-    async fn call_accepting<T: DeserializeOwned>(
-        &self,
-        form: http::HeaderValue,
-        deadline: Instant,
-        step: Step,
-        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
-    ) -> Result<T, CallError> {
         let send = async {
             let mut request = request.map_err(kube::Error::BuildRequest)?;
-            request.headers_mut().insert(http::header::ACCEPT, form);
+            request.headers_mut().insert(http::header::ACCEPT, AS_METADATA);
             self.client.request(request).await
         };
         self.call_until(deadline, step, send).await

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 /// The parts that must record heartbeats, by name.
 #[derive(Default)]
@@ -39,6 +42,10 @@ struct Watch {
     failing: Option<(Instant, Trouble)>,
     /// How it was interrupted, if it is not watched since.
     interruption: Option<Interruption>,
+    /// How often what failed was over.
+    progress: u64,
+    /// A watch was accepted once.
+    opened: watch::Sender<bool>,
 }
 
 /// How a request of a watch failed.
@@ -50,11 +57,13 @@ pub struct Trouble {
     pub is_forbidden: bool,
 }
 
-/// That nothing is watched: requests failed, and no watch was accepted since.
+/// That nothing is watched: requests failed, and no watch is known to work since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interruption {
-    /// How many requests failed.
+    /// How many requests failed without progress in between.
     pub failures: u32,
+    /// How often there was progress up to now: failures before and after it do not belong together.
+    pub progress: u64,
     /// How the last one failed.
     pub trouble: Trouble,
     /// The API server answered the last one.
@@ -77,8 +86,16 @@ impl Liveness {
     /// watch is one of the API server: an event, or a list or watch that it accepted.
     pub fn expect_watch(&self, path: &str, resource: &'static str) {
         let now = Instant::now();
-        let watch =
-            Watch { resource, started: now, last_sign: now, is_listed: false, failing: None, interruption: None };
+        let watch = Watch {
+            resource,
+            started: now,
+            last_sign: now,
+            is_listed: false,
+            failing: None,
+            interruption: None,
+            progress: 0,
+            opened: watch::Sender::new(false),
+        };
         self.watches().insert(path.to_owned(), watch);
     }
 
@@ -90,10 +107,22 @@ impl Liveness {
         }
     }
 
-    /// A request of the watch of `path` was accepted.
+    /// A request of the watch of `path` was accepted: a page of a list, or a watch.
     pub fn watch_accepted(&self, path: &str) {
         if let Some(watch) = self.watches().get_mut(path) {
             watch.failing = None;
+        }
+    }
+
+    /// What the requests of the watch of `path` failed for before is over.
+    pub fn watch_progressed(&self, path: &str) {
+        if let Some(watch) = self.watches().get_mut(path) {
+            watch.progress = watch.progress.saturating_add(1);
+            let progress = watch.progress;
+            if let Some(interruption) = &mut watch.interruption {
+                (interruption.failures, interruption.progress) = (0, progress);
+                self.interrupted.notify_one();
+            }
         }
     }
 
@@ -101,12 +130,29 @@ impl Liveness {
     pub fn watch_interrupted(&self, path: &str, trouble: Trouble, is_answer: bool) {
         if let Some(watch) = self.watches().get_mut(path) {
             let failures = watch.interruption.take().map_or(0, |interruption| interruption.failures);
-            watch.interruption = Some(Interruption { failures: failures.saturating_add(1), trouble, is_answer });
+            let (failures, progress) = (failures.saturating_add(1), watch.progress);
+            watch.interruption = Some(Interruption { failures, progress, trouble, is_answer });
             self.interrupted.notify_one();
         }
     }
 
-    /// The watch of `path` is open.
+    /// A watch of `path` was accepted.
+    pub fn watch_opened(&self, path: &str) {
+        if let Some(watch) = self.watches().get(path) {
+            watch.opened.send_replace(true);
+        }
+    }
+
+    /// Waits until a watch of `path` was accepted, also where that was before.
+    pub async fn opened(&self, path: &str) {
+        let opened = self.watches().get(path).map(|watch| watch.opened.subscribe());
+        if let Some(mut opened) = opened {
+            // the sender is never dropped
+            let _ = opened.wait_for(|opened| *opened).await;
+        }
+    }
+
+    /// The watch of `path` works: it showed anything, or was open for long.
     pub fn watch_resumed(&self, path: &str) {
         let before = self.watches().get_mut(path).and_then(|watch| watch.interruption.take());
         if before.is_some() {
@@ -114,18 +160,30 @@ impl Liveness {
         }
     }
 
-    /// How the watch of `path` was interrupted, if it was and is not open since.
+    /// How the watch of `path` was interrupted, if it was and is not known to work since.
     #[must_use]
     pub fn interruption(&self, path: &str) -> Option<Interruption> {
         self.watches().get(path)?.interruption.clone()
     }
 
-    /// Whether no watch of another resource than that of `path` is interrupted.
+    /// Whether no watch of another resource than that of `path` fails.
     #[must_use]
     pub fn is_alone(&self, path: &str) -> bool {
         let watches = self.watches();
         let resource = watches.get(path).map(|watch| watch.resource);
-        watches.values().all(|watch| Some(watch.resource) == resource || watch.interruption.is_none())
+        let fails = |watch: &Watch| watch.interruption.as_ref().is_some_and(|interruption| interruption.failures > 0);
+        watches.values().all(|watch| Some(watch.resource) == resource || !fails(watch))
+    }
+
+    /// Whether another watch than that of `path` had a sign of life after that one had failed for `grace`. Of two
+    /// that end together, one may be a moment later.
+    #[must_use]
+    pub fn fails_while_others_are_answered(&self, path: &str, grace: Duration) -> bool {
+        let watches = self.watches();
+        let since = watches.get(path).and_then(|watch| watch.failing.as_ref()).map(|(since, _)| *since);
+        since.is_some_and(|since| {
+            watches.iter().any(|(other, watch)| other.as_str() != path && watch.last_sign > since + grace)
+        })
     }
 
     /// Waits until a watch was interrupted or works again, also where that was before. For one who waits.
@@ -282,6 +340,30 @@ mod tests {
         assert_eq!(listing(), Listing::Incomplete(Some(trouble)));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn sign_of_life_of_another_watch_shows_that_the_api_server_answers_while_one_fails() {
+        let liveness = Liveness::default();
+        for path in ["/a", "/b"] {
+            liveness.expect_watch(path, "secrets");
+        }
+        let fails_alone = || liveness.fails_while_others_are_answered("/a", LIMIT);
+        tokio::time::advance(LIMIT * 2).await;
+        liveness.sign_of_life("/b");
+        assert!(!fails_alone(), "it does not fail");
+        liveness.watch_failed("/a", Trouble { message: "no connection".to_owned(), is_forbidden: false });
+        assert!(!fails_alone(), "the sign was before");
+        tokio::time::advance(LIMIT / 2).await;
+        liveness.sign_of_life("/b");
+        assert!(!fails_alone(), "the other one may fail a moment later");
+        tokio::time::advance(LIMIT).await;
+        liveness.sign_of_life("/a");
+        assert!(!fails_alone(), "it is its own");
+        liveness.sign_of_life("/b");
+        assert!(fails_alone());
+        liveness.watch_accepted("/a");
+        assert!(!fails_alone());
+    }
+
     #[tokio::test]
     async fn watch_is_interrupted_until_it_is_open_and_each_change_is_announced() {
         let liveness = Liveness::default();
@@ -299,9 +381,17 @@ mod tests {
         assert!(liveness.is_alone("/a"), "the other one shows the same resource");
         liveness.watch_interrupted("/authorities", trouble.clone(), true);
         assert!(!liveness.is_alone("/a"));
-        liveness.watch_accepted("/a");
-        let expected = Interruption { failures: 2, trouble, is_answer: true };
-        assert_eq!(liveness.interruption("/a"), Some(expected), "a list is no watch");
+        let interruption =
+            |failures, progress| Some(Interruption { failures, progress, trouble: trouble.clone(), is_answer: true });
+        assert_eq!(liveness.interruption("/a"), interruption(2, 0));
+        liveness.watch_progressed("/a");
+        liveness.interruptions().await;
+        assert_eq!(liveness.interruption("/a"), interruption(0, 1), "a list is no watch, but no failure either");
+        liveness.watch_interrupted("/a", trouble.clone(), true);
+        liveness.interruptions().await;
+        assert_eq!(liveness.interruption("/a"), interruption(1, 1), "another time begins");
+        liveness.watch_progressed("/authorities");
+        assert!(liveness.is_alone("/a"), "the other resource is answered");
         liveness.watch_resumed("/a");
         liveness.interruptions().await;
         assert_eq!(liveness.interruption("/a"), None);

@@ -174,6 +174,15 @@ impl WatchedNamespace {
         self.enqueue_all();
     }
 
+    /// What a watch of Secrets that fails showed is read again from now on, not all of it immediately: no one read it before.
+    pub fn read_from(&self, now: DateTime<Utc>) {
+        self.unwatched.send_if_modified(|unwatched| {
+            let Some(unwatched) = unwatched else { return false };
+            Arc::make_mut(unwatched).read_from = now;
+            true
+        });
+    }
+
     /// Whether this credential is one of them, if it exists.
     #[must_use]
     pub fn holds(&self, key: &ObjectKey) -> bool {

@@ -380,6 +380,8 @@ impl Reconciler<'_> {
             if !matches!(observed.authority, Authority::Pending) {
                 self.retry_state.none_due(observed, self.context.clock.now());
             }
+        } else {
+            self.retry_state.none_attempted();
         }
         Next::Report { next_attempt: renew_at, wait: None }
     }

@@ -3,7 +3,8 @@
 //!
 //! A watch also fails while the API server is restarted. Then everything fails, no status can be written, and thousands
 //! of them, twice, are of no use afterwards. So a failure counts that the API server answered by refusing it, and any
-//! other one only while it answers other calls, or says itself why this one fails while other watches are open.
+//! other one only while it answers other calls or watches, or says itself why this one fails while other watches are
+//! open.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,12 +18,18 @@ use crate::{liveness::Interruption, observe::metadata::PartialSecret};
 /// A watch that fails for so long is reported. It is made again several times by then, and the report is in the status
 /// within 10 s of the first failure.
 const GRACE: Duration = Duration::from_secs(5);
+/// One failure alone is never reported: the first attempt after an outage of the API server may still meet its end.
+const ENOUGH: u32 = 2;
 
 /// What is concluded about one watch from its failures.
 #[derive(Debug, Default)]
 struct Suspicion {
-    /// The failures that were counted.
+    /// The progress before these failures.
+    progress: u64,
+    /// The failures that were taken in.
     failures: u32,
+    /// How many of them, without a break, count.
+    counted: u32,
     /// Since when it fails alone.
     since: Option<Instant>,
 }
@@ -31,20 +38,29 @@ impl Suspicion {
     /// Takes in how the watch is interrupted, if it is, and whether the API server `answers` other calls. Returns whether
     /// the watch fails for long enough to be reported.
     fn observe(&mut self, interruption: Option<&Interruption>, answers: bool, now: Instant) -> bool {
-        let Some(Interruption { failures, trouble, .. }) = interruption else {
+        let Some(Interruption { failures, progress, trouble, .. }) = interruption else {
             *self = Self::default();
             return false;
         };
+        if *progress != self.progress {
+            *self = Self { progress: *progress, ..Self::default() };
+        }
         let counts = trouble.is_forbidden || answers;
         if *failures != self.failures {
-            (self.failures, self.since) = (*failures, counts.then(|| self.since.unwrap_or(now)));
+            self.failures = *failures;
+            if counts {
+                self.since = self.since.or(Some(now));
+                self.counted = self.counted.saturating_add(1);
+            } else {
+                (self.since, self.counted) = (None, 0);
+            }
         }
         let is_over = self.due().is_some_and(|due| due <= now);
         if is_over && !counts {
             // the next failure may begin another time
-            self.since = None;
+            (self.since, self.counted) = (None, 0);
         }
-        is_over && counts
+        is_over && counts && self.counted >= ENOUGH
     }
 
     /// When it is to be reported, unless it works again.
@@ -83,7 +99,9 @@ fn assess(context: &Context, number: usize, suspicion: &mut Suspicion, now: Inst
     let path = PartialSecret::url_path(&(), watched.namespace.as_deref());
     let interruption = context.liveness.interruption(&path);
     let is_answer = interruption.as_ref().is_some_and(|interruption| interruption.is_answer);
-    let answers = context.cluster.answers() || (is_answer && context.liveness.is_alone(&path));
+    let answers = context.cluster.answers()
+        || (is_answer && context.liveness.is_alone(&path))
+        || context.liveness.fails_while_others_are_answered(&path, GRACE);
     let fails = suspicion.observe(interruption.as_ref(), answers, now);
     let is_reported = watched.unwatched.borrow().is_some();
     match interruption {
@@ -95,10 +113,10 @@ fn assess(context: &Context, number: usize, suspicion: &mut Suspicion, now: Inst
             );
             let failure = messages::secrets_unwatched(&trouble.message, trouble.is_forbidden);
             let since = context.clock.now();
-            watched.unwatched.send_replace(Some(Arc::new(Unwatched { since, failure })));
+            watched.unwatched.send_replace(Some(Arc::new(Unwatched { since, read_from: since, failure })));
             watched.enqueue_all();
         }
-        // what was reported stays until a watch is open, whatever fails meanwhile
+        // what was reported stays until a watch works, whatever fails meanwhile
         None if is_reported => {
             tracing::info!(namespace = watched.namespace, "Secrets are watched again");
             watched.unwatched.send_replace(None);
@@ -117,7 +135,7 @@ mod tests {
 
     fn failed(failures: u32, is_forbidden: bool) -> Interruption {
         let trouble = Trouble { message: "it failed".to_owned(), is_forbidden };
-        Interruption { failures, trouble, is_answer: is_forbidden }
+        Interruption { failures, progress: 0, trouble, is_answer: is_forbidden }
     }
 
     #[test]
@@ -146,6 +164,28 @@ mod tests {
         assert!(!suspicion.observe(Some(&failed(3, false)), true, again), "it fails while others are answered");
         assert!(!suspicion.observe(Some(&failed(3, false)), false, again + GRACE), "they are not any more");
         assert!(!suspicion.observe(Some(&failed(4, false)), true, again + GRACE));
-        assert!(suspicion.observe(Some(&failed(4, false)), true, again + GRACE * 2));
+        assert!(!suspicion.observe(Some(&failed(4, false)), true, again + GRACE * 2), "one failure alone");
+        assert!(suspicion.observe(Some(&failed(5, false)), true, again + GRACE * 2));
+    }
+
+    #[test]
+    fn one_failure_alone_is_never_reported_and_the_second_one_is() {
+        let (mut suspicion, start) = (Suspicion::default(), Instant::now());
+        assert!(!suspicion.observe(Some(&failed(1, true)), true, start));
+        assert!(!suspicion.observe(Some(&failed(1, true)), true, start + GRACE * 10));
+        assert!(suspicion.observe(Some(&failed(2, true)), true, start + GRACE * 10));
+    }
+
+    #[test]
+    fn page_that_is_accepted_ends_the_failures_before_it() {
+        let (mut suspicion, start) = (Suspicion::default(), Instant::now());
+        let failed_after = |progress, failures| Interruption { progress, ..failed(failures, true) };
+        for page in 0..20 {
+            assert!(!suspicion.observe(Some(&failed_after(page, 1)), true, start + GRACE * 2));
+            assert!(!suspicion.observe(Some(&failed_after(page + 1, 0)), true, start + GRACE * 3));
+        }
+        assert!(!suspicion.observe(Some(&failed_after(30, 1)), true, start), "one of another time");
+        assert!(!suspicion.observe(Some(&failed_after(31, 1)), true, start + GRACE));
+        assert!(suspicion.observe(Some(&failed_after(31, 2)), true, start + GRACE * 2));
     }
 }

@@ -76,13 +76,14 @@ pub(super) struct StatusWrite<'a> {
 /// Writes a status. Returns the resourceVersion that the object then has.
 ///
 /// It is replaced at the version that is known, which costs the API server less than a patch. Where the object has
-/// changed since, it is replaced at the version that the object has now, so that no watch is needed for it. Where it is
-/// refused, it is patched: the role may be that of an earlier release, or a mutating webhook, which sees only what is
-/// sent, may need the rest of the object.
+/// changed since, it is replaced at the version that the object has now, so that no watch is needed for it. Where it
+/// changed once more, it is patched at whatever version: no one who edits it all the time may hold up a status.
+/// Where it is refused, it is patched too: the role may be that of an earlier release, or a mutating webhook, which sees
+/// only what is sent, may need the rest of the object.
 ///
 /// # Errors
-/// [`CallError::Conflict`] also where the object is another one, is that of a restored cluster, has conditions of others
-/// that may have changed, or changed once more. The next reconcile then knows more.
+/// [`CallError::Conflict`] also where the object is another one, is that of a restored cluster, or has conditions of
+/// others that may have changed. The next reconcile then knows more.
 pub(super) async fn write_status(context: &Context, write: StatusWrite<'_>) -> Result<u64, CallError> {
     let deadline = Instant::now() + DEADLINE;
     let known = match &write.resource_version {
@@ -93,6 +94,11 @@ pub(super) async fn write_status(context: &Context, write: StatusWrite<'_>) -> R
     if matches!(result, Err(CallError::Conflict)) {
         let current = current_version(context, deadline, &write).await?;
         result = replace(context, deadline, &write, &current).await;
+    }
+    if matches!(result, Err(CallError::Conflict)) {
+        // what changed may be a condition of others, of which the status says nothing
+        current_version(context, deadline, &write).await?;
+        return send(context, deadline, Step::PatchCredentialStatus, patch(&write)).await;
     }
     match result {
         Err(CallError::Forbidden(_) | CallError::Rejected(..)) => {
@@ -120,12 +126,12 @@ async fn current_version(context: &Context, deadline: Instant, write: &StatusWri
     }
     let params = ListParams::default().fields(&format!("metadata.name={}", key.name)).limit(1);
     let request = Request::new(url(&key.namespace)).list(&params);
-    let found: Found = context.cluster.list_metadata_until(deadline, Step::FindCredential, request).await?;
-    let metadata =
-        found.items.into_iter().map(|item| item.metadata).find(|metadata| metadata.uid.as_deref() == Some(*uid));
-    // a generation that went back is that of a restored cluster
-    let is_written = |metadata: &Version| metadata.generation >= status.observed_generation;
-    metadata.filter(is_written).and_then(|metadata| metadata.resource_version).ok_or(CallError::Conflict)
+    let list = async {
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        context.cluster.client.request(request).await
+    };
+    let found: Found = context.cluster.call_until(deadline, Step::FindCredential, list).await?;
+    found.version_for(uid, status).ok_or(CallError::Conflict)
 }
 
 /// A list is replaced as a whole: the conditions of others must be those that were observed.
@@ -195,7 +201,7 @@ pub(super) fn numeric(resource_version: Option<&str>) -> u64 {
     resource_version.and_then(revisions::parse).unwrap_or_default()
 }
 
-/// What is read of the answer to a write, and of an object that was found.
+/// What is read of the answer to a write.
 #[derive(Deserialize)]
 struct Answer {
     metadata: Version,
@@ -212,5 +218,65 @@ struct Version {
 /// The object of one name, if there is one.
 #[derive(Deserialize)]
 struct Found {
-    items: Vec<Answer>,
+    items: Vec<FoundObject>,
+}
+
+/// What is read of an object that was found.
+#[derive(Deserialize)]
+struct FoundObject {
+    metadata: Version,
+    status: Option<FoundStatus>,
+}
+
+#[derive(Deserialize)]
+struct FoundStatus {
+    conditions: Option<Vec<FoundCondition>>,
+}
+
+#[derive(Deserialize)]
+struct FoundCondition {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl Found {
+    /// The version of the object with this UID, if a status without conditions of others may be written to it.
+    fn version_for(self, uid: &str, status: &CredentialStatus) -> Option<String> {
+        let object = self.items.into_iter().find(|object| object.metadata.uid.as_deref() == Some(uid))?;
+        // a generation that went back is that of a restored cluster
+        let is_known = object.metadata.generation >= status.observed_generation;
+        let conditions = object.status.and_then(|status| status.conditions).unwrap_or_default();
+        // the list would be written without them
+        let has_none_of_others = conditions.iter().all(|condition| status::is_our_type(&condition.kind));
+        object.metadata.resource_version.filter(|_| is_known && has_none_of_others)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_is_written_to_an_object_that_changed_only_if_that_takes_nothing_away() {
+        let version = |object: serde_json::Value| {
+            let found: Found = serde_json::from_value(json!({"items": [object]})).expect("a list");
+            let status = CredentialStatus { observed_generation: Some(2), ..CredentialStatus::default() };
+            found.version_for("uid", &status)
+        };
+        let object = |uid: &str, generation: i64, status: serde_json::Value| {
+            let metadata = json!({"uid": uid, "generation": generation, "resourceVersion": "7"});
+            json!({"metadata": metadata, "status": status})
+        };
+        let conditions = |types: &[&str]| {
+            let conditions: Vec<_> = types.iter().map(|kind| json!({"type": kind, "status": "True"})).collect();
+            json!({"conditions": conditions})
+        };
+        let ours = || conditions(&["Ready", "Renewed"]);
+        assert_eq!(version(object("uid", 2, ours())).as_deref(), Some("7"));
+        assert_eq!(version(object("uid", 3, json!(null))).as_deref(), Some("7"), "it has no status yet");
+        assert_eq!(version(object("uid", 3, json!({}))).as_deref(), Some("7"));
+        assert_eq!(version(object("other", 2, ours())), None, "it is another object");
+        assert_eq!(version(object("uid", 1, ours())), None, "it is that of a restored cluster");
+        assert_eq!(version(object("uid", 2, conditions(&["Ready", "Synced"]))), None, "another controller wrote it");
+    }
 }

@@ -23,7 +23,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use self::health::{Health, WatchError};
@@ -37,6 +37,9 @@ pub const WATCH_LIMIT: Duration = Duration::from_secs(180);
 /// A request for a page of a list, or for a watch, that is not answered for this long has failed. An API server under
 /// load answers lists late; one that lost a request is asked again by then.
 const ANSWER: Duration = Duration::from_secs(30);
+/// A watch that was open for so long works, also where nothing happens that it could show. One that was merely accepted
+/// may break at once, again and again.
+const WORKS: Duration = Duration::from_secs(15);
 /// How much later than its timeout a watch may end.
 const LATE: Duration = Duration::from_secs(5);
 /// How much earlier than its timeout a watch may end that is resumed: the timeout counts from the request.
@@ -45,8 +48,9 @@ const EARLY: Duration = Duration::from_secs(1);
 const LAST_BOOKMARK: Duration = Duration::from_secs(5);
 /// Objects of one page of a list; the client makes smaller pages of large objects ([`crate::runtime::client`]).
 const PAGE: u32 = 100;
-/// Waits between attempts: up to 10 s, the time in which a failure must be reported.
-const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// Waits between attempts: at most half of the 5 s after which a watch that fails is reported, so that it was made again
+/// by then, also where the first failure that counts comes at the end of an outage.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(2500));
 /// The longest wait where each watch is refused with 410: what changes is only seen in lists then, and each costs all
 /// objects.
 const GONE_RETRY: Duration = Duration::from_secs(60);
@@ -68,14 +72,16 @@ enum State<K> {
         resume: Option<String>,
     },
     /// The watch from this resourceVersion is to be started.
-    Listed {
-        version: String,
-    },
+    Listed { version: String },
     Watching {
         version: String,
         events: Events<K>,
         started: Instant,
         shown_at: Option<Instant>,
+        /// It has shown anything, or was open for long enough.
+        works: bool,
+        /// It is dead if it has shown nothing more by then.
+        deadline: Instant,
     },
 }
 
@@ -91,6 +97,8 @@ enum Next<K> {
     Event(WatchEvent<K>),
     /// It ended.
     End(Option<WatchError>),
+    /// It was open for long enough.
+    Works,
     /// The cluster was restored.
     Restored,
     /// Everything is to be listed again.
@@ -114,6 +122,10 @@ pub struct Watch<K> {
     was_older: bool,
     /// The cluster was restored since the last list.
     is_restored: bool,
+    /// How many pages of the list under way were accepted.
+    pages: u32,
+    /// After how many pages the last list failed, if one did and no later page was accepted since.
+    failed_after: u32,
     /// When a list ended last, or failed while a watch went on.
     listed_at: Option<Instant>,
     /// When everything is listed again.
@@ -144,6 +156,8 @@ where
             is_gone: false,
             was_older: false,
             is_restored: false,
+            pages: 0,
+            failed_after: 0,
             listed_at: None,
             list_at: None,
         }
@@ -196,8 +210,15 @@ where
         let started = Instant::now();
         match answered(self.api.watch(&params, &version)).await {
             Ok(events) => {
-                self.health.resumed();
-                self.state = State::Watching { version, events: Box::pin(events), started, shown_at: None };
+                self.health.opened();
+                self.state = State::Watching {
+                    version,
+                    events: Box::pin(events),
+                    started,
+                    shown_at: None,
+                    works: false,
+                    deadline: deadline(),
+                };
                 Ok(())
             }
             Err(error) => self.failed(version, error),
@@ -208,8 +229,13 @@ where
         let next = self.next_of_stream().await;
         if matches!(&next, Next::Event(event) if !matches!(event, WatchEvent::Error(_))) {
             self.health.sign_of_life();
+            if let State::Watching { deadline, .. } = &mut self.state {
+                *deadline = self::deadline();
+            }
+            self.works();
         }
         match next {
+            Next::Works => self.works(),
             Next::List => self.list_now(),
             Next::Restored => {
                 self.is_restored = true;
@@ -232,22 +258,26 @@ where
         Ok(())
     }
 
+    /// The open watch works.
+    fn works(&mut self) {
+        if let State::Watching { works, .. } = &mut self.state
+            && !std::mem::replace(works, true)
+        {
+            self.health.resumed();
+        }
+    }
+
     async fn next_of_stream(&mut self) -> Next<K> {
-        let State::Watching { events, .. } = &mut self.state else { return Next::List };
-        let limit = Duration::from_secs(WATCH_SECONDS.into()) + LATE;
-        let list_at = self.list_at;
-        let is_due = async {
-            match list_at {
-                Some(at) => sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
+        let State::Watching { events, started, works, deadline, .. } = &mut self.state else { return Next::List };
+        let is_due = until(self.list_at);
+        let works = until((!*works).then(|| *started + WORKS));
         tokio::select! {
             biased;
             // the sender lives as long as this
             _ = self.incarnation.changed() => Next::Restored,
             () = is_due => Next::List,
-            next = timeout(limit, events.next()) => match next {
+            () = works => Next::Works,
+            next = timeout_at(*deadline, events.next()) => match next {
                 Ok(Some(Ok(event))) => Next::Event(event),
                 Ok(Some(Err(error))) => Next::End(Some(error.into())),
                 Ok(None) => Next::End(None),
@@ -315,6 +345,19 @@ where
             self.list_again();
         }
         Err(error)
+    }
+}
+
+/// When a watch is dead that shows nothing from now on.
+fn deadline() -> Instant {
+    Instant::now() + Duration::from_secs(WATCH_SECONDS.into()) + LATE
+}
+
+/// Waits for this instant, or indefinitely.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -2,15 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
+use kube::Resource;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
     controller::{authorities::LISTING, context::Context},
     liveness::{Liveness, Trouble},
+    observe::metadata::PartialSecret,
 };
 
 /// How often the limit of the first list of authorities is checked.
 const LATE_LIST_CHECK: Duration = Duration::from_millis(100);
+
+/// After the first list of Secrets, a watch of them is waited for at most this long. One that is refused is reported by
+/// then.
+const OPENED: Duration = Duration::from_secs(10);
 
 /// Waits for the first listing of each watch.
 pub(super) async fn all_listed(context: Arc<Context>, mut listings: Vec<watch::Receiver<bool>>) {
@@ -42,7 +48,12 @@ pub(super) async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<b
                 // what cannot be listed is reported, and read meanwhile
                 let mut unwatched = watched.unwatched.subscribe();
                 let fails = async { drop(unwatched.wait_for(Option::is_some).await) };
-                let listed = async { drop(listing.wait_for(|listed| *listed).await) };
+                let path = PartialSecret::url_path(&(), watched.namespace.as_deref());
+                let listed = async {
+                    drop(listing.wait_for(|listed| *listed).await);
+                    // what is listed and cannot be watched is reported before anything is said to be well
+                    let _ = tokio::time::timeout(OPENED, context.liveness.opened(&path)).await;
+                };
                 let known = async {
                     tokio::select! {
                         biased;
@@ -57,6 +68,7 @@ pub(super) async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<b
                     );
                 }
             }
+            watched.read_from(context.clock.now());
             context.journal.leads(watched.credentials.keys().into_iter(), |key| watched.holds(key));
             watched.begin();
         }

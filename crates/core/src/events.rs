@@ -102,8 +102,10 @@ pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &s
     let normal = |reason, note| Some(Transition::normal(reason, note));
     // for a moment after the Secret was deleted or changed the status may show no token
     let had_token = previous.issued_at.is_some() || holds(&previous.conditions, RENEWED);
+    // a watch that fails, and what others do to the Secret, are reported too, and fail no attempt
+    let has_failed = previous.last_failure.is_some() && previous.consecutive_failures > 0;
     match outcome {
-        Outcome::Written(_) if had_token && previous.last_failure.is_some() => {
+        Outcome::Written(_) if had_token && has_failed => {
             normal(EventReason::Recovered, format!("a token was issued again and written into Secret {secret}"))
         }
         Outcome::Written(IssueReason::Missing | IssueReason::Tampered) if had_token => normal(
@@ -115,8 +117,10 @@ pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &s
             normal(EventReason::Issued, format!("a verified token was written into Secret {secret}"))
         }
         Outcome::Failed(failure) => {
-            let reported = previous.last_failure.as_ref().is_some_and(|last| last.reason == failure.reason.as_str());
-            if reported && !holds(&previous.conditions, RENEWED) {
+            let is_same = previous.last_failure.as_ref().is_some_and(|last| last.reason == failure.reason.as_str());
+            // that Secrets are not watched has the reason of a read that fails
+            let is_reported = is_same && (has_failed || failure.reason != Reason::SecretReadFailed);
+            if is_reported && !holds(&previous.conditions, RENEWED) {
                 return None;
             }
             let reason = if failure.reason == Reason::SecretNotOwned {
@@ -162,7 +166,13 @@ mod tests {
     fn failed(mut status: CredentialStatus, reason: Reason) -> CredentialStatus {
         status.last_failure =
             Some(LastFailure { time: String::new(), reason: reason.as_str().into(), message: String::new() });
+        status.consecutive_failures = 1;
         status
+    }
+
+    /// A status that says that Secrets are not watched.
+    fn unwatched() -> CredentialStatus {
+        CredentialStatus { consecutive_failures: 0, ..failed(issued(), Reason::SecretReadFailed) }
     }
 
     fn reason(previous: &CredentialStatus, outcome: &Outcome<'_>) -> Option<&'static str> {
@@ -188,6 +198,15 @@ mod tests {
         assert_eq!(reason(&issued(), &Outcome::Written(IssueReason::Tampered)), Some("Restored"));
         let failing = failed(issued(), Reason::ServerError);
         assert_eq!(reason(&failing, &Outcome::Written(IssueReason::Due)), Some("Recovered"));
+    }
+
+    #[test]
+    fn watch_that_fails_is_no_attempt_from_which_a_renewal_recovers_and_hides_no_read_that_fails() {
+        assert_eq!(reason(&unwatched(), &Outcome::Written(IssueReason::Due)), None);
+        assert_eq!(reason(&unwatched(), &Outcome::Written(IssueReason::Missing)), Some("Restored"));
+        let unread = Failure::new(Reason::SecretReadFailed, "message");
+        assert_eq!(reason(&unwatched(), &Outcome::Failed(&unread)), Some("RenewalFailed"));
+        assert_eq!(reason(&failed(issued(), Reason::SecretReadFailed), &Outcome::Failed(&unread)), None);
     }
 
     #[test]

@@ -216,8 +216,10 @@ impl RetryState {
         // a failure for an earlier spec says nothing of this one
         let is_current = is_current(credential, previous);
         let last_failure = last_failure.filter(|_| is_current);
-        // what could not be read is read before it is claimed that nothing is wrong
-        let is_unread = matches!(&last_failure, Some((_, failure)) if failure.reason == Reason::SecretReadFailed);
+        // what could not be read is read before it is claimed that nothing is wrong; a watch that failed, which counts as no
+        // failure, is one of this process now
+        let is_unread =
+            failures > 0 && matches!(&last_failure, Some((_, failure)) if failure.reason == Reason::SecretReadFailed);
         let check_at = if is_unread { now } else { now + check_after(uid) };
         let attempts = last_failure.map_or(Attempts::Settled, |(failed_at, failure)| Attempts::Failing {
             count: failures,

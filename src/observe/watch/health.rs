@@ -127,9 +127,20 @@ impl Health {
         self.liveness.watch_accepted(&self.path);
     }
 
-    /// A watch was accepted.
-    pub(super) fn resumed(&self) {
+    /// What failed before is over: a later page than that was accepted, or another one failed.
+    pub(super) fn progressed(&self) {
+        self.liveness.watch_progressed(&self.path);
+    }
+
+    /// A watch was accepted. It may still break soon.
+    pub(super) fn opened(&self) {
         self.accepted();
+        self.progressed();
+        self.liveness.watch_opened(&self.path);
+    }
+
+    /// A watch works.
+    pub(super) fn resumed(&self) {
         self.liveness.watch_resumed(&self.path);
     }
 

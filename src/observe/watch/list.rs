@@ -27,14 +27,16 @@ where
         // an error makes the list begin again: the token may be one that is no longer known
         self.state = State::first_page(resume.clone());
         if is_first {
+            self.pages = 0;
             self.incarnation.mark_unchanged();
         }
         let known = self.restores.highest(self.resource);
         let params = ListParams { limit: Some(PAGE), continue_token, ..ListParams::default() };
-        let (version, list) = match self.request_list(&params).await {
+        let (version, list) = match self.request_list(&params, self.pages).await {
             Ok(page) => page,
             Err(error) => return self.list_failed(resume, error),
         };
+        self.pages = self.pages.saturating_add(1);
         if is_first {
             if !self.was_older && is_lower(&version, known) {
                 self.was_older = true;
@@ -84,13 +86,30 @@ where
         self.is_restored = false;
     }
 
-    /// A list, or a page of one, and its resourceVersion.
-    async fn request_list(&mut self, params: &ListParams) -> Result<(String, ObjectList<K>), WatchError> {
+    /// A list, or the page of one that follows so many, and its resourceVersion. One page may fail again and again, such as
+    /// for a Secret that cannot be decrypted: that the pages before it are accepted each time is no progress.
+    async fn request_list(&mut self, params: &ListParams, pages: u32) -> Result<(String, ObjectList<K>), WatchError> {
         let list = answered(self.api.list(params)).await.and_then(|list| {
             let version = list.metadata.resource_version.clone().filter(|version| !version.is_empty());
             Ok((version.ok_or(WatchError::NoVersion)?, list))
         });
-        list.inspect(|_| self.health.accepted()).inspect_err(|error| self.health.failed("list", error))
+        match &list {
+            Ok(_) => {
+                self.health.accepted();
+                if pages >= self.failed_after {
+                    self.failed_after = 0;
+                    self.health.progressed();
+                }
+            }
+            Err(error) => {
+                if pages != self.failed_after {
+                    self.failed_after = pages;
+                    self.health.progressed();
+                }
+                self.health.failed("list", error);
+            }
+        }
+        list
     }
 
     /// A restore that this list shows is no reason to make it again.
@@ -103,7 +122,7 @@ where
     /// A short list shows whether the resourceVersion of a watch that showed nothing is one that is yet to come.
     pub(super) async fn probe(&mut self) -> Result<(), WatchError> {
         let known = self.restores.highest(self.resource);
-        let (version, _) = self.request_list(&ListParams { limit: Some(1), ..ListParams::default() }).await?;
+        let (version, _) = self.request_list(&ListParams { limit: Some(1), ..ListParams::default() }, 0).await?;
         if is_lower(&version, known) {
             self.state = State::first_page(None);
         }

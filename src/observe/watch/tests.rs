@@ -22,7 +22,12 @@ use simulated_api::{
 use tower::Service;
 
 use super::*;
-use crate::{clock::Clock, liveness::Liveness, metrics::Metrics, observe::metadata::PartialSecret};
+use crate::{
+    clock::Clock,
+    liveness::{Liveness, Trouble},
+    metrics::Metrics,
+    observe::metadata::PartialSecret,
+};
 
 /// A watch ends within this, is found to show nothing, and everything is listed again.
 const ONE_CYCLE: Duration = Duration::from_secs(60 + 5 + 5);
@@ -56,6 +61,7 @@ struct Fixture {
     server: ApiServer,
     old_lists: OldLists,
     restores: Arc<Restores>,
+    liveness: Arc<Liveness>,
     watch: Watch<PartialSecret>,
 }
 
@@ -73,9 +79,12 @@ impl Fixture {
         let old_lists = OldLists::default();
         let api = Api::default_namespaced(old_lists.client(&server));
         let restores = Arc::new(Restores::new(Clock::new(wall)));
-        let health = Health::new("/secrets", "secrets", Arc::default(), Arc::new(Metrics::new(true).expect("metrics")));
+        let liveness: Arc<Liveness> = Arc::default();
+        liveness.expect_watch("/secrets", "secrets");
+        let metrics = Arc::new(Metrics::new(true).expect("metrics"));
+        let health = Health::new("/secrets", "secrets", liveness.clone(), metrics);
         let watch = Watch::new(api, "secrets", restores.clone(), health);
-        let mut fixture = Self { server, old_lists, restores, watch };
+        let mut fixture = Self { server, old_lists, restores, liveness, watch };
         assert_eq!(fixture.list(Duration::from_secs(1)).await.as_deref(), Some(&["first".to_owned()][..]));
         fixture
     }
@@ -96,6 +105,11 @@ impl Fixture {
         timeout(limit, next).await.ok()
     }
 
+    /// How often the watch failed without progress, if it is not known to work since.
+    fn failures(&self) -> Option<u32> {
+        self.liveness.interruption("/secrets").map(|interruption| interruption.failures)
+    }
+
     /// The paths of the requests so far that contain this text.
     fn requests(&self, text: &str) -> usize {
         self.server.requests().iter().filter(|entry| entry.path.contains(text)).count()
@@ -108,6 +122,45 @@ async fn watch_that_ends_by_its_own_timeout_is_resumed_without_a_list() {
     assert_eq!(fixture.list(10 * ONE_CYCLE).await, None);
     assert_eq!(fixture.requests("limit="), 1);
     assert!(fixture.requests("watch=") > 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watch_that_is_accepted_works_once_it_shows_anything_or_was_open_for_a_while() {
+    let trouble = Trouble { message: "HTTP 403".to_owned(), is_forbidden: true };
+
+    let mut silent = Fixture::listed().await;
+    silent.liveness.watch_interrupted("/secrets", trouble.clone(), true);
+    assert_eq!(silent.failures(), Some(1));
+    assert_eq!(silent.list(WORKS - Duration::from_secs(1)).await, None);
+    assert_eq!(silent.failures(), Some(0), "it is open, but may break");
+    assert_eq!(silent.list(Duration::from_secs(2)).await, None);
+    assert_eq!(silent.failures(), None);
+
+    let mut showing = Fixture::listed().await;
+    showing.liveness.watch_interrupted("/secrets", trouble, true);
+    showing.server.as_user("user").create(&secret("second")).expect("created");
+    let event = timeout(Duration::from_secs(1), showing.watch.next()).await;
+    assert!(matches!(event, Ok(Event::Apply(secret)) if secret.name_any() == "second"));
+    assert_eq!(showing.failures(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn page_that_fails_each_time_keeps_failing_though_the_pages_before_it_are_accepted() {
+    let mut fixture = Fixture::listed().await;
+    for number in 0..PAGE {
+        fixture.server.as_user("user").create(&secret(&format!("other-{number}"))).expect("created");
+    }
+    fixture.watch.state = State::first_page(None);
+    for count in 1..4 {
+        let failure = Failure::new(500, "InternalError", "it cannot be decrypted");
+        let second = Rule::once(Match::any().verb(Verb::List), Fault::Answer(Box::new(failure))).after(1);
+        fixture.server.plan(second);
+        // less than the wait between attempts
+        assert_eq!(fixture.list(RETRY.0 / 2).await, None);
+        assert_eq!(fixture.failures(), Some(count));
+    }
+    let names = fixture.list(RETRY.0 / 2).await.map(|names| names.len());
+    assert_eq!((names, fixture.failures()), (Some(PAGE as usize + 1), Some(0)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -143,6 +143,18 @@ impl RetryState {
         }
     }
 
+    /// Nothing is attempted, since the credential is suspended, and what is to be read was. So what an earlier process could
+    /// not read, or not watch, is over, unless Secrets are still not watched.
+    pub fn none_attempted(&mut self) {
+        let is_recalled = matches!(
+            &self.attempts,
+            Attempts::Failing { key: None, failure, .. } if failure.reason == Reason::SecretReadFailed
+        );
+        if is_recalled && self.unwatched.is_none() {
+            self.settled();
+        }
+    }
+
     /// Whether the last attempt failed at the authorization server, and nothing shows that the next one would not: what it
     /// depended on is unchanged, the client is the one that the held token was requested with, and that token is older.
     /// This is so after a start, if the renewal that failed is no longer asked for.

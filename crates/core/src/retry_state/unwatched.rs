@@ -17,6 +17,8 @@ const SHOWN_FOR: TimeDelta = TimeDelta::seconds(225);
 pub struct Unwatched {
     /// Since when.
     pub since: DateTime<Utc>,
+    /// From when on what the watch showed is read again: since then, or since this process acts, if that is later.
+    pub read_from: DateTime<Utc>,
     /// How it fails.
     pub failure: Failure,
 }
@@ -27,9 +29,9 @@ impl Unwatched {
     #[must_use]
     pub fn shown_until(&self, uid: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let spread = SHOWN_FOR.num_milliseconds() as f64 * digest::unit_interval(["unwatched", uid]);
-        let until = self.since + TimeDelta::milliseconds(spread as i64);
-        // a failure later than now was noted before the clock was set back
-        (self.since <= now && now < until).then_some(until)
+        let until = self.read_from + TimeDelta::milliseconds(spread as i64);
+        // a time later than now was noted before the clock was set back
+        (self.read_from <= now && now < until).then_some(until)
     }
 }
 

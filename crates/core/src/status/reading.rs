@@ -25,7 +25,13 @@ pub fn replace_others(conditions: &mut Vec<Condition>, others: Vec<Condition>) {
 /// Whether a condition is the operator's.
 #[must_use]
 pub fn is_ours(condition: &Condition) -> bool {
-    [READY, RENEWED].contains(&condition.type_.as_str())
+    is_our_type(&condition.type_)
+}
+
+/// Whether a condition of this type is the operator's.
+#[must_use]
+pub fn is_our_type(kind: &str) -> bool {
+    [READY, RENEWED].contains(&kind)
 }
 
 /// What a process that just started can take from the status about attempts before its time.

@@ -111,7 +111,7 @@ fn failures_of_reads_and_reverts_end_with_what_was_observed_while_an_attempt_wai
 fn watch_of_secrets_that_fails_is_reported_where_nothing_else_is_and_counts_as_no_failure() {
     let mut state = new();
     let failure = Failure::new(Reason::SecretReadFailed, "not watched");
-    let unwatched = Unwatched { since: at(5), failure: failure.clone() };
+    let unwatched = Unwatched { since: at(5), read_from: at(5), failure: failure.clone() };
     state.set_unwatched(Some(Arc::new(unwatched)));
     let reported = state.reported(at(6));
     assert_eq!((reported.failures, reported.last_failure), (0, Some((at(5), failure))));
@@ -127,7 +127,8 @@ fn watch_of_secrets_that_fails_is_reported_where_nothing_else_is_and_counts_as_n
 
 #[test]
 fn what_a_watch_showed_before_it_failed_is_read_within_five_minutes_and_not_by_all_at_once() {
-    let unwatched = Unwatched { since: at(0), failure: Failure::new(Reason::SecretReadFailed, "not watched") };
+    let failure = Failure::new(Reason::SecretReadFailed, "not watched");
+    let unwatched = Unwatched { since: at(-1000), read_from: at(0), failure };
     let until = |uid: usize| unwatched.shown_until(&uid.to_string(), at(0)).expect("not at once");
     let all: Vec<_> = (0..100).map(until).collect();
     assert!(all.iter().all(|until| *until <= at(240)));

@@ -76,6 +76,22 @@ fn failure_of_a_server_is_reported_after_a_start_until_something_shows_that_it_i
 }
 
 #[test]
+fn suspended_credential_does_not_keep_that_secrets_were_not_watched() {
+    let reported = |state: &RetryState| state.reported(at(100)).last_failure.map(|(_, failure)| failure.reason);
+    let mut state = started("SecretReadFailed", 0, None);
+    let failure = Failure::new(Reason::SecretReadFailed, "not watched");
+    state.set_unwatched(Some(Arc::new(Unwatched { since: at(99), read_from: at(99), failure })));
+    state.none_attempted();
+    state.set_unwatched(None);
+    assert_eq!(reported(&state), Some(Reason::SecretReadFailed), "it may be so still");
+    state.none_attempted();
+    assert_eq!(reported(&state), None);
+    let mut rejected = started("InvalidClient", 3, None);
+    rejected.none_attempted();
+    assert_eq!(reported(&rejected), Some(Reason::InvalidClient), "only a request shows that it is over");
+}
+
+#[test]
 fn status_from_before_a_deletion_counts_after_a_start() {
     let started = |deleted_at: Option<&str>| {
         let mut object = serde_json::to_value(credential(json!({
