@@ -121,7 +121,7 @@ async fn read_that_fails_for_a_held_credential_is_reported_and_made_again() -> R
     fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
     wait_reported(&fixture, "True").await?;
     fixture.stop();
-    let rule = fixture.proxy().play(Rule::new("get secrets", Fault::Refused(500)).lasting(PATIENCE * 10));
+    let rule = fixture.proxy().play(Rule::new("get secrets (metadata)", Fault::Refused(500)).lasting(PATIENCE * 10));
     fixture.start_with(&arguments).await?;
     fixture.wait_condition("Renewed", "False", "SecretReadFailed", PATIENCE).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;

@@ -237,8 +237,8 @@ async fn watch_of_secrets_that_fails_in_one_namespace_is_no_matter_of_another() 
 /// When `Renewed` became what it is.
 async fn renewed_since(fixture: &Fixture) -> Result<String> {
     let status = fixture.status().await?;
-    let conditions = status["conditions"].as_array().into_iter().flatten();
-    let renewed = conditions.filter(|condition| condition["type"] == "Renewed").next_back();
+    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+    let renewed = conditions.rfind(|condition| condition["type"] == "Renewed");
     Ok(renewed.context("no condition Renewed")?["lastTransitionTime"].as_str().unwrap_or_default().to_owned())
 }
 
