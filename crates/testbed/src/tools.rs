@@ -469,9 +469,9 @@ mod tests {
         let script = include_str!("../../../scripts/first-build");
         let lines = script.lines().map(|line| line.trim_end_matches('\''));
         let named: Vec<&str> = lines.filter(|line| line.starts_with(NEWEST) || line.starts_with("helm ")).collect();
-        let modules: [(&str, &[(&str, &str, &str)]); 4] =
-            [(NEWEST, &KUBECTL), ("helm", &HELM), (NEWEST, &ETCD), (NEWEST, &KUBERNETES)];
-        let programs = modules.iter().flat_map(|(module, programs)| programs.iter().map(move |one| (module, one)));
+        let of_newest = KUBECTL.iter().map(|program| (NEWEST, program));
+        let of_newest_too = ETCD.iter().chain(&KUBERNETES).map(|program| (NEWEST, program));
+        let programs = of_newest.chain(HELM.iter().map(|program| ("helm", program))).chain(of_newest_too);
         let built: Vec<String> =
             programs.map(|(module, (_, program, about))| format!("{module} {program} {about}")).collect();
         assert_eq!(named, built);
