@@ -25,8 +25,8 @@ pub fn pod_spec_of(kind: &str) -> Option<&'static str> {
     }
 }
 
-/// Adds the objects of a file; `name` is for messages.
-pub fn add(input: &mut Input, name: &str, text: &str, namespace: Option<&str>) {
+/// Adds the objects of a file, and counts all that it holds; `name` is for messages.
+pub fn add(input: &mut Input, name: &str, text: &str, namespace: Option<&str>) -> usize {
     let documents: Vec<Value> = match serde_saphyr::from_multiple(text) {
         Ok(documents) => documents,
         Err(error) => {
@@ -35,23 +35,20 @@ pub fn add(input: &mut Input, name: &str, text: &str, namespace: Option<&str>) {
             let at = error.location().map_or_else(String::new, at);
             input.undecoded += 1;
             input.unread.push(format!("{name} is no valid YAML{at}: correct it, or render templates first"));
-            return;
+            return 0;
         }
     };
-    for document in documents {
-        add_object(input, name, document, namespace);
-    }
+    documents.into_iter().map(|document| add_object(input, name, document, namespace)).sum()
 }
 
-fn add_object(input: &mut Input, name: &str, mut object: Value, namespace: Option<&str>) {
+/// Adds an object, or those of a list, and counts them. What has no kind is no object.
+fn add_object(input: &mut Input, name: &str, mut object: Value, namespace: Option<&str>) -> usize {
+    if let Value::Array(items) = object {
+        return items.into_iter().map(|item| add_object(input, name, item, namespace)).sum();
+    }
     let kind = object["kind"].as_str().unwrap_or_default().to_owned();
     if kind.ends_with("List") && object["items"].is_array() {
-        if let Some(items) = object["items"].as_array_mut() {
-            for item in std::mem::take(items) {
-                add_object(input, name, item, namespace);
-            }
-        }
-        return;
+        return add_object(input, name, object["items"].take(), namespace);
     }
     if object["metadata"].is_object()
         && object["metadata"]["namespace"].is_null()
@@ -77,6 +74,7 @@ fn add_object(input: &mut Input, name: &str, mut object: Value, namespace: Optio
             }
         }
     }
+    usize::from(!kind.is_empty())
 }
 
 /// A workload from its object.
