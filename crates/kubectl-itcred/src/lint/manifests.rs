@@ -2,6 +2,10 @@
 
 use itwin_api::credential::ITwinServiceCredential;
 use serde_json::Value;
+use serde_saphyr::{
+    Error, ExternalMessageSource, Options,
+    granit_parser::{ErrorKind, ScanError},
+};
 
 use super::{Input, Workload};
 use crate::{
@@ -27,18 +31,54 @@ pub fn pod_spec_of(kind: &str) -> Option<&'static str> {
 
 /// Adds the objects of a file, and counts all that it holds; `name` is for messages.
 pub fn add(input: &mut Input, name: &str, text: &str, namespace: Option<&str>) -> usize {
-    let documents: Vec<Value> = match serde_saphyr::from_multiple(text) {
+    let documents: Vec<Value> = match serde_saphyr::from_multiple_with_options(text, options()) {
         Ok(documents) => documents,
         Err(error) => {
             // not what the parser says: it quotes the file, which may hold a Secret
             let at = |location: serde_saphyr::Location| format!(" in line {}", location.line());
             let at = error.location().map_or_else(String::new, at);
             input.undecoded += 1;
-            input.unread.push(format!("{name} is no valid YAML{at}: correct it, or render templates first"));
+            input.unread.push(if is_limit(&error) {
+                format!("{name} has too many objects, or objects that are nested too deeply{at}: split the file")
+            } else {
+                format!("{name} is no valid YAML{at}: correct it, or render templates first")
+            });
             return 0;
         }
     };
     documents.into_iter().map(|document| add_object(input, name, document, namespace)).sum()
+}
+
+/// How a file is parsed. A file of [`FILE_MAX`] bytes may hold as many objects as fit in; the limits are far above what
+/// the smallest objects and values take. Those of depth and of expanded aliases are the parser's own.
+fn options() -> Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_documents: FILE_MAX / 32,
+            max_nodes: FILE_MAX / 4,
+            max_events: FILE_MAX,
+            // an anchor for many aliases is fine, as what they expand to has a limit
+            enforce_alias_anchor_ratio: false,
+        },
+        with_snippet: false,
+    }
+}
+
+/// Whether a limit of the parser ended it, and no mistake in the file.
+fn is_limit(error: &Error) -> bool {
+    match error.without_snippet() {
+        Error::AliasError { error, .. } => is_limit(error),
+        Error::Budget { .. }
+        | Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => true,
+        Error::ExternalMessage { source, .. } => {
+            let of_parser = |error: &ScanError| matches!(error.kind(), ErrorKind::RecursionLimitExceeded);
+            matches!(&**source, ExternalMessageSource::Parser(error) if of_parser(error))
+        }
+        _ => false,
+    }
 }
 
 /// Adds an object, or those of a list, and counts them. What has no kind is no object.

@@ -232,7 +232,28 @@ fn deep_and_expanding_documents_end_with_a_message() {
         let mut input = Input::default();
         manifests::add(&mut input, "file", text, None);
         assert!(input.workloads.is_empty());
+        assert_eq!(input.unread.len(), 1, "{:?}", input.unread);
     }
+}
+
+#[test]
+fn large_files_are_read_and_a_limit_is_no_mistake_in_the_file() {
+    let documents = format!("{CREDENTIAL}---").repeat(2_000);
+    let values = format!("kind: ConfigMap\ndata:\n{}", "- 1\n".repeat(300_000));
+    let aliases = format!("kind: ConfigMap\na: &a x\nb: [{}]\n", ["*a"; 200].join(", "));
+    let mut input = Input::default();
+    for (text, objects) in [(&documents, 2_000), (&values, 1), (&aliases, 1)] {
+        assert_eq!(manifests::add(&mut input, "file", text, None), objects, "{:?}", input.unread);
+    }
+    assert_eq!((input.credentials.len(), input.unread.len()), (2_000, 0));
+    let deep = format!("kind: ConfigMap\na:\n{}x\n", "- ".repeat(70));
+    manifests::add(&mut input, "deep", &deep, None);
+    manifests::add(&mut input, "deeper", &"[".repeat(1_000), None);
+    for (unread, name) in input.unread.iter().zip(["deep", "deeper"]) {
+        assert!(unread.starts_with(&format!("{name} has too many objects")), "{unread}");
+        assert!(unread.ends_with("split the file"), "{unread}");
+    }
+    assert_eq!(input.unread.len(), 2);
 }
 
 #[test]
