@@ -119,7 +119,7 @@ struct Pod {
 }
 
 fn workload_of(pod: Pod) -> Workload {
-    Workload { kind: "Pod".to_owned(), metadata: pod.metadata, spec: pod.spec }
+    Workload { kind: "Pod".to_owned(), metadata: pod.metadata, spec: pod.spec, template: None }
 }
 
 #[cfg(test)]

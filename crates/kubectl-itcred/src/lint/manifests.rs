@@ -7,7 +7,7 @@ use serde_saphyr::{
     granit_parser::{ErrorKind, ScanError},
 };
 
-use super::{Input, Workload};
+use super::{Input, Workload, WorkloadRef};
 use crate::{
     plain::without_values,
     workloads::{Metadata, PodSpec},
@@ -49,8 +49,8 @@ pub fn add(input: &mut Input, name: &str, text: &str, namespace: Option<&str>) -
     documents.into_iter().map(|document| add_object(input, name, document, namespace)).sum()
 }
 
-/// How a file is parsed. A file of [`FILE_MAX`] bytes may hold as many objects as fit in; the limits are far above what
-/// the smallest objects and values take. Those of depth and of expanded aliases are the parser's own.
+/// How a file is parsed. A file of [`FILE_MAX`] bytes holds fewer objects and values than this, unless they are smaller
+/// than any of a manifest. The limits of depth and of expanded aliases are the parser's own.
 fn options() -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -122,10 +122,13 @@ fn add_object(input: &mut Input, name: &str, mut object: Value, namespace: Optio
 /// # Errors
 /// The parser's message, without values.
 pub fn workload(kind: &str, mut object: Value) -> Result<Workload, String> {
+    let template = object.pointer_mut("/spec/workloadRef").map(Value::take).filter(|_| kind == "Rollout");
+    let template: Option<WorkloadRef> =
+        serde_json::from_value(template.unwrap_or_default()).map_err(|error| without_values(&error))?;
     let spec = pod_spec_of(kind).and_then(|at| object.pointer_mut(at)).map(Value::take).unwrap_or_default();
     let spec: Option<PodSpec> = serde_json::from_value(spec).map_err(|error| without_values(&error))?;
     let metadata: Option<Metadata> =
         serde_json::from_value(object["metadata"].take()).map_err(|error| without_values(&error))?;
     let (metadata, spec) = (metadata.unwrap_or_default(), spec.unwrap_or_default());
-    Ok(Workload { kind: kind.to_owned(), metadata, spec })
+    Ok(Workload { kind: kind.to_owned(), metadata, spec, template })
 }

@@ -80,6 +80,23 @@ fn workload_that_is_restarted_for_each_token_may_read_it_at_its_start() {
 }
 
 #[test]
+fn rollout_uses_and_restarts_what_the_deployment_that_it_refers_to_uses() {
+    let rollout = |of: &str| {
+        let reference = format!("workloadRef: {{apiVersion: apps/v1, kind: Deployment, name: {of}}}");
+        format!("apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {{name: app}}\nspec: {{{reference}}}\n")
+    };
+    let target = "rolloutRestartTargets: [{kind: Rollout, name: app}], secretName";
+    let restarted = CREDENTIAL.replace("secretName", target);
+    let deployment = workload("Deployment", ENV, "");
+    assert_eq!(rules(&[&restarted, &deployment, &rollout("app")]), []);
+    assert_eq!(rules(&[CREDENTIAL, &deployment, &rollout("app")]), [("env", Weight::Warning)]);
+    assert_eq!(rules(&[&restarted, &deployment, &rollout("other")]), [("env", Weight::Warning)], "not in these files");
+    let idle = workload("Deployment", "image: x", "");
+    let found = rules(&[&restarted, &idle, &rollout("app"), &workload("Pod", MOUNT, VOLUME)]);
+    assert_eq!(found, [("restartTarget", Weight::Warning)]);
+}
+
+#[test]
 fn restart_target_that_does_not_use_the_secret_or_is_not_there_is_found() {
     let restarted =
         CREDENTIAL.replace("secretName", "rolloutRestartTargets: [{kind: Deployment, name: app}], secretName");
