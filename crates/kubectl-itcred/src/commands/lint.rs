@@ -42,7 +42,7 @@ pub async fn run(
 }
 
 fn outcome(input: &Input, report: &lint::Report) -> Outcome {
-    Outcome::checked(report.has_warnings() || input.undecoded > 0, input.unread.is_empty())
+    Outcome::checked(report.has_warnings(), input.unread.is_empty())
 }
 
 /// The kinds of workloads, by group and resource.
@@ -145,7 +145,19 @@ mod tests {
             let input = of_cluster(&session, false).await.expect("read");
             assert_eq!(outcome(&input, &lint::report(&input)), expected, "{part}: {:?}", input.unread);
         }
-        let undecoded = Input { unread: vec!["a file".to_owned()], undecoded: 1, ..Input::default() };
-        assert_eq!(outcome(&undecoded, &lint::report(&undecoded)), Outcome::Findings);
+    }
+
+    #[test]
+    fn file_that_cannot_be_decoded_is_not_fine_and_no_finding() {
+        let outcome_of = |text: &str| {
+            let mut input = Input { is_partial: true, ..Input::default() };
+            manifests::add(&mut input, "standard input", text, None);
+            outcome(&input, &lint::report(&input))
+        };
+        let credential = "apiVersion: credentials.itwin.dev/v1alpha1\nkind: ITwinServiceCredential\n\
+                          metadata: {name: a}\nspec: {clientCredentialsRef: {name: c}, minimumValidity: 1m}\n";
+        assert_eq!(outcome_of("a: ["), Outcome::Incomplete);
+        assert_eq!(outcome_of(&credential.replace("{name: c}", "5")), Outcome::Incomplete);
+        assert_eq!(outcome_of(&format!("{credential}---\nkind: Pod\nspec: 5\n")), Outcome::Findings);
     }
 }
