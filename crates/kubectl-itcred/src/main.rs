@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use kubectl_itcred::{args::Cli, commands, problem::Outcome};
+use kubectl_itcred::{args::Cli, commands, output, problem::Outcome};
 
 /// The exit code of findings.
 const FINDINGS: u8 = 1;
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("failed to start the async runtime: {error}")),
     };
-    let result = runtime.block_on(commands::run(cli));
+    let result = runtime.block_on(commands::run(cli)).and_then(output::complete);
     // does not wait for name resolution or a read from the terminal, whose threads cannot be interrupted
     runtime.shutdown_background();
     match result {

@@ -1,12 +1,19 @@
 //! What a command prints, and in which form.
 
-use std::io::{IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::OnceLock,
+};
 
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{plain::plain_value, problem::Problem, table};
+use crate::{
+    plain::plain_value,
+    problem::{Outcome, Problem},
+    table,
+};
 
 /// The version of what `-o json` and `-o yaml` print. Fields may be added; a change of one is another version.
 pub const VERSION: &str = "itcred.credentials.itwin.dev/v1";
@@ -47,10 +54,34 @@ pub fn is_colored() -> bool {
     std::io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb
 }
 
-/// Prints text. A reader that went away, such as `head`, is no error.
+/// Why something could not be printed, the first time: `rotate` must go on meanwhile, and so its lines cannot fail.
+static LOST: OnceLock<String> = OnceLock::new();
+
+/// Prints text. [`complete`] says whether that worked.
 pub fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = write(&mut io::stdout().lock(), text) {
+        LOST.get_or_init(|| error.to_string());
+    }
+}
+
+/// Writes text. A reader that went away, such as `head`, is no error.
+fn write(out: &mut impl Write, text: &str) -> io::Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// The outcome of a command, if all that it printed was written.
+///
+/// # Errors
+/// Why it was not.
+pub fn complete(outcome: Outcome) -> Result<Outcome, Problem> {
+    unless_lost(outcome, LOST.get())
+}
+
+fn unless_lost(outcome: Outcome, lost: Option<&String>) -> Result<Outcome, Problem> {
+    lost.map_or(Ok(outcome), |error| Err(Problem::new(format!("the output could not be written: {error}"))))
 }
 
 /// Prints one line about the progress of a command, outside of its output.
@@ -111,6 +142,28 @@ fn text(form: Form, object: &Value) -> Result<String, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An output that fails in this way once it is flushed.
+    struct Failing(io::ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(self.0.into())
+        }
+    }
+
+    #[test]
+    fn output_that_is_lost_is_an_error_unless_its_reader_went_away() {
+        assert!(write(&mut Failing(io::ErrorKind::BrokenPipe), "text").is_ok());
+        let error = write(&mut Failing(io::ErrorKind::StorageFull), "text").expect_err("a full disk").to_string();
+        assert_eq!(unless_lost(Outcome::Findings, None), Ok(Outcome::Findings));
+        let problem = unless_lost(Outcome::Fine, Some(&error)).expect_err("lost").to_string();
+        assert!(problem.starts_with("the output could not be written: ") && problem.ends_with(&error), "{problem}");
+    }
 
     #[test]
     fn json_and_yaml_have_a_version_and_a_kind() {

@@ -282,6 +282,11 @@ async fn plugin_ends_wrong_use_and_missing_permissions_with_one_line() -> Result
     assert!(linted.code == 2 && unread >= 6, "what was not read is named, and not fine: {linted:?}");
     let empty = run(&fixture, &["status", "-l", "team=unknown"]).await?;
     assert!(empty.code == 0 && empty.out.is_empty() && empty.err.contains("No ITwinServiceCredentials"), "{empty:?}");
+    if cfg!(target_os = "linux") {
+        let full = std::fs::File::options().write(true).open("/dev/full")?;
+        let lost = finished(command(&fixture, &["token", NAME, "--raw"])?.stdout(full).spawn()?).await?;
+        assert!(lost.code == 2 && lost.err.contains("could not be written"), "{lost:?}");
+    }
     // a rotation without a new secret writes nothing
     let before = fixture.namespace.get("secret", "agent-client").await?;
     let without = run(&fixture, &["rotate", NAME]).await?;

@@ -2,8 +2,8 @@
 
 use std::process::Stdio;
 
-use anyhow::Result;
-use serde_json::json;
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::plugin::{command, finished, run};
@@ -12,24 +12,37 @@ use crate::{
     plugin_program::plugin,
 };
 
+/// A workload of this kind that reads the token as a variable.
+fn stale(group: &str, kind: &str) -> Value {
+    let variable = json!({"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": NAME, "key": "access_token"}}});
+    let pod = json!({"containers": [{"name": "main", "image": "example.com/app", "env": [variable]}]});
+    let labeled = json!({"metadata": {"labels": {"app": "app"}}, "spec": pod});
+    let mut run = labeled.clone();
+    run["spec"]["restartPolicy"] = "Never".into();
+    let spec = match kind {
+        "Job" => json!({"template": run}),
+        "CronJob" => json!({"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": run}}}),
+        _ => json!({"selector": {"matchLabels": {"app": "app"}}, "template": labeled}),
+    };
+    json!({"apiVersion": group, "kind": kind, "metadata": {"name": "app"}, "spec": spec})
+}
+
 #[tokio::test]
 async fn plugin_lint_finds_stale_readers_in_the_cluster_and_in_files() -> Result<()> {
     let fixture = Fixture::ready("plugin-lint").await?;
-    let deployment = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "app"},
-        "spec": {"selector": {"matchLabels": {"app": "app"}}, "template": {
-            "metadata": {"labels": {"app": "app"}},
-            "spec": {"containers": [{"name": "main", "image": "example.com/app", "env": [
-                {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": NAME, "key": "access_token"}}},
-            ]}]},
-        }},
-    });
-    fixture.namespace.apply(&deployment).await?;
+    let deployment = stale("apps/v1", "Deployment");
+    let kinds = ["StatefulSet", "DaemonSet"].map(|kind| stale("apps/v1", kind));
+    let runs = ["Job", "CronJob"].map(|kind| stale("batch/v1", kind));
+    for workload in kinds.iter().chain(&runs).chain([&deployment]) {
+        fixture.namespace.apply(workload).await?;
+    }
     let found = run(&fixture, &["lint", "-o", "json"]).await?;
     assert_eq!(found.code, 1, "{found:?}");
     let report = found.json()?;
-    assert_eq!(report["findings"][0]["rule"], "env", "{report}");
-    assert_eq!(report["findings"][0]["object"], "Deployment/app");
+    let findings = report["findings"].as_array().context("findings")?;
+    let objects: Vec<_> = findings.iter().map(|finding| finding["object"].as_str().unwrap_or_default()).collect();
+    assert_eq!(objects, ["DaemonSet/app", "Deployment/app", "StatefulSet/app", "CronJob/app", "Job/app"], "{report}");
+    assert!(findings.iter().all(|finding| finding["rule"] == "env"), "{report}");
     assert_eq!(report["unread"], json!([]), "{report}");
 
     let folder = tempfile::tempdir()?;
@@ -48,7 +61,7 @@ async fn plugin_lint_finds_stale_readers_in_the_cluster_and_in_files() -> Result
     assert_eq!(nothing.json()?["unread"], json!([]), "{nothing:?}");
 
     // a Secret whose credential is gone, and a user who may not list Secrets
-    fixture.namespace.kubectl(&["delete", "deployment", "app"]).await?;
+    fixture.namespace.kubectl(&["delete", "deployment,statefulset,daemonset,job,cronjob", "app"]).await?;
     fixture.namespace.orphan(NAME).await?;
     let orphaned = run(&fixture, &["lint"]).await?;
     assert!(orphaned.code == 1 && orphaned.out.contains("noCredential"), "{orphaned:?}");

@@ -1,9 +1,8 @@
 //! `lint`: reads workloads and credentials, from the cluster or from files.
 
-use std::{
-    io::Read,
-    path::{Path, PathBuf},
-};
+mod files;
+
+use std::path::PathBuf;
 
 use itwin_api::{MANAGER, secret_keys};
 use serde::Deserialize;
@@ -17,11 +16,6 @@ use crate::{
     session::{CallFailed, Session, path},
     workloads::{Metadata, PodSpec},
 };
-
-/// Folders in folders.
-const DEPTH: usize = 16;
-/// The most files that are read.
-const FILES: usize = 20_000;
 
 /// Checks the files, or the cluster where there are none.
 ///
@@ -37,7 +31,7 @@ pub async fn run(
     let input = if filenames.is_empty() {
         of_cluster(&session()?, all_namespaces).await?
     } else {
-        of_files(filenames, namespace)?
+        files::read(filenames, namespace)?
     };
     let report = lint::report(&input);
     match form {
@@ -48,7 +42,7 @@ pub async fn run(
 }
 
 fn outcome(input: &Input, report: &lint::Report) -> Outcome {
-    Outcome::checked(report.has_warnings() || input.undecoded > 0, input.unread.is_empty())
+    Outcome::checked(report.has_warnings(), input.unread.is_empty())
 }
 
 /// The kinds of workloads, by group and resource.
@@ -101,8 +95,8 @@ fn add_workloads(input: &mut Input, kind: &str, list: Result<Vec<Value>, CallFai
                 }
             }
         }
-        // Argo Rollouts need not be installed
-        Err(error) if error.is_not_served() => {}
+        // Argo Rollouts need not be installed; Kubernetes itself serves the other kinds
+        Err(error) if kind == "Rollout" && error.is_not_served() => {}
         Err(error) => input.unread.push(format!("{kind}s: {error}")),
     }
 }
@@ -125,80 +119,11 @@ struct Pod {
 }
 
 fn workload_of(pod: Pod) -> Workload {
-    Workload { kind: "Pod".to_owned(), metadata: pod.metadata, spec: pod.spec }
-}
-
-/// The objects of files and folders.
-///
-/// # Errors
-/// A file that was named and cannot be read.
-pub fn of_files(filenames: &[PathBuf], namespace: Option<&str>) -> Result<Input, Problem> {
-    let mut input = Input { is_partial: true, ..Input::default() };
-    for named in filenames {
-        if named.as_os_str() == "-" {
-            let text =
-                text_of(std::io::stdin().lock()).map_err(|error| Problem::new(format!("standard input: {error}")))?;
-            manifests::add(&mut input, "standard input", &text, namespace);
-            continue;
-        }
-        let mut files = Vec::new();
-        collect(named, 0, &mut files).map_err(|error| Problem::new(format!("{}: {error}", named.display())))?;
-        for file in files {
-            let name = file.display().to_string();
-            match std::fs::File::open(&file).map_err(|error| error.to_string()).and_then(text_of) {
-                Ok(text) => manifests::add(&mut input, &name, &text, namespace),
-                Err(error) if file == *named => return Err(Problem::new(format!("{name}: {error}"))),
-                Err(error) => input.unread.push(format!("{name}: {error}")),
-            }
-        }
-    }
-    Ok(input)
-}
-
-/// The manifests of a folder, in the order of their names. Links are not followed: they may lead back.
-fn collect(place: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), String> {
-    if depth == 0 && !place.is_dir() {
-        files.push(place.to_owned());
-        return Ok(());
-    }
-    let entries = std::fs::read_dir(place).map_err(|error| error.to_string())?;
-    let mut entries: Vec<_> = entries.filter_map(Result::ok).collect();
-    entries.sort_by_key(std::fs::DirEntry::path);
-    for entry in entries {
-        let (path, kind) = (entry.path(), entry.file_type().map_err(|error| error.to_string())?);
-        if kind.is_dir() && depth < DEPTH {
-            collect(&path, depth + 1, files)?;
-        } else if kind.is_file() && is_manifest(&path) {
-            files.push(path);
-        }
-        if files.len() > FILES {
-            return Err(format!("it has more than {FILES} manifests: name a smaller folder"));
-        }
-    }
-    Ok(())
-}
-
-fn is_manifest(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
-}
-
-fn text_of(reader: impl Read) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    let limit = manifests::FILE_MAX as u64 + 1;
-    reader.take(limit).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    if bytes.len() > manifests::FILE_MAX {
-        return Err(format!("it has more than {} bytes", manifests::FILE_MAX));
-    }
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
+    Workload { kind: "Pod".to_owned(), metadata: pod.metadata, spec: pod.spec, template: None }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
-    };
-
     use serde_json::json;
 
     use super::*;
@@ -206,43 +131,33 @@ mod tests {
 
     #[tokio::test]
     async fn kinds_that_cannot_be_read_are_not_fine_and_kinds_that_are_not_installed_are() {
-        let pods = Arc::new(AtomicU16::new(200));
-        let code = pods.clone();
-        let session = fake::session(move |asked| {
-            if asked.path.contains("/rollouts?") {
-                return (404, b"404 page not found".to_vec());
-            }
-            match code.load(Ordering::Relaxed) {
-                403 if asked.path.contains("/pods?") => fake::failure(403, "Forbidden"),
+        for (part, answer, expected) in [
+            ("/rollouts?", 404, Outcome::Fine),
+            ("/pods?", 403, Outcome::Incomplete),
+            ("/deployments?", 404, Outcome::Incomplete),
+            ("/cronjobs?", 404, Outcome::Incomplete),
+        ] {
+            let session = fake::session(move |asked| match answer {
+                404 if asked.path.contains(part) => (404, b"404 page not found".to_vec()),
+                403 if asked.path.contains(part) => fake::failure(403, "Forbidden"),
                 _ => fake::object(&json!({"metadata": {}, "items": []})),
-            }
-        });
-        for (answer, expected) in [(200, Outcome::Fine), (403, Outcome::Incomplete)] {
-            pods.store(answer, Ordering::Relaxed);
+            });
             let input = of_cluster(&session, false).await.expect("read");
-            assert_eq!(outcome(&input, &lint::report(&input)), expected, "{:?}", input.unread);
+            assert_eq!(outcome(&input, &lint::report(&input)), expected, "{part}: {:?}", input.unread);
         }
-        let undecoded = Input { unread: vec!["a file".to_owned()], undecoded: 1, ..Input::default() };
-        assert_eq!(outcome(&undecoded, &lint::report(&undecoded)), Outcome::Findings);
     }
 
     #[test]
-    fn folders_are_read_with_what_is_in_them_and_links_are_not_followed() {
-        let folder = tempfile::tempdir().expect("a folder");
+    fn file_that_cannot_be_decoded_is_not_fine_and_no_finding() {
+        let outcome_of = |text: &str| {
+            let mut input = Input { is_partial: true, ..Input::default() };
+            manifests::add(&mut input, "standard input", text, None);
+            outcome(&input, &lint::report(&input))
+        };
         let credential = "apiVersion: credentials.itwin.dev/v1alpha1\nkind: ITwinServiceCredential\n\
-                          metadata: {name: a}\nspec: {clientCredentialsRef: {name: c}}\n";
-        std::fs::create_dir(folder.path().join("inner")).expect("a folder");
-        for name in ["a.yaml", "inner/b.yml", "inner/c.json", "inner/ignored.txt"] {
-            std::fs::write(folder.path().join(name), credential).expect("a file");
-        }
-        std::os::unix::fs::symlink(folder.path(), folder.path().join("inner/loop")).expect("a link");
-        std::fs::write(folder.path().join("binary.yaml"), b"\xff").expect("a file");
-        let input = of_files(&[folder.path().to_owned()], Some("team")).expect("read");
-        assert_eq!((input.credentials.len(), input.unread.len()), (3, 1), "{:?}", input.unread);
-        assert_eq!(input.credentials[0].metadata.namespace.as_deref(), Some("team"));
-        let missing = of_files(&[folder.path().join("missing.yaml")], None).expect_err("missing");
-        assert!(missing.to_string().contains("missing.yaml"));
-        let binary = of_files(&[folder.path().join("binary.yaml")], None).expect_err("named");
-        assert!(binary.to_string().contains("UTF-8"));
+                          metadata: {name: a}\nspec: {clientCredentialsRef: {name: c}, minimumValidity: 1m}\n";
+        assert_eq!(outcome_of("a: ["), Outcome::Incomplete);
+        assert_eq!(outcome_of(&credential.replace("{name: c}", "5")), Outcome::Incomplete);
+        assert_eq!(outcome_of(&format!("{credential}---\nkind: Pod\nspec: 5\n")), Outcome::Findings);
     }
 }

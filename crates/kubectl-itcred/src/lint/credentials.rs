@@ -89,14 +89,10 @@ fn targets(credential: &ITwinServiceCredential, workloads: &[&Workload], input: 
     let mut findings = Vec::new();
     for target in &credential.spec.rollout_restart_targets {
         let kind = target.kind.as_str();
-        let found = workloads.iter().find(|workload| {
-            workload.namespace() == namespace_of(credential)
-                && workload.kind == kind
-                && workload.metadata.name.as_deref() == Some(&target.name)
-        });
+        let found = workloads.iter().find(|workload| workload.is(namespace_of(credential), kind, &target.name));
         let secret = credential.target_name();
         match found {
-            Some(workload) if workload.spec.uses().iter().any(|used| used.secret == secret) => {}
+            Some(workload) if may_use(workload, secret, workloads) => {}
             Some(_) => findings.push(finding(
                 credential,
                 Weight::Warning,
@@ -117,6 +113,13 @@ fn targets(credential: &ITwinServiceCredential, workloads: &[&Workload], input: 
         }
     }
     findings
+}
+
+/// Whether the pods of a workload use a Secret, or are those of a workload that was not read.
+fn may_use(workload: &Workload, secret: &str, workloads: &[&Workload]) -> bool {
+    let uses = |workload: &Workload| workload.spec.uses().iter().any(|used| used.secret == secret);
+    let template = workloads.iter().find(|other| workload.has_template_of(other));
+    uses(workload) || (workload.template.is_some() && template.is_none_or(|template| uses(template)))
 }
 
 /// Secrets with a token that no credential renews.

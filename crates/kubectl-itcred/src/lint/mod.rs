@@ -12,7 +12,7 @@ mod uses;
 use std::collections::{BTreeMap, BTreeSet};
 
 use itwin_api::credential::ITwinServiceCredential;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     output::Structured,
@@ -30,11 +30,33 @@ pub struct Workload {
     pub metadata: Metadata,
     /// What its pods are.
     pub spec: PodSpec,
+    /// The workload whose pods it makes, in place of pods of its own.
+    pub template: Option<WorkloadRef>,
+}
+
+/// `spec.workloadRef` of an Argo Rollout: a workload of the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct WorkloadRef {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
 }
 
 impl Workload {
     fn namespace(&self) -> &str {
         self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it is the one of this kind and name.
+    fn is(&self, namespace: &str, kind: &str, name: &str) -> bool {
+        self.namespace() == namespace && self.kind == kind && self.metadata.name.as_deref() == Some(name)
+    }
+
+    /// Whether it makes the pods of another workload.
+    fn has_template_of(&self, other: &Workload) -> bool {
+        self.template.as_ref().is_some_and(|of| other.is(self.namespace(), &of.kind, &of.name))
     }
 
     /// Whether its pods end by themselves.

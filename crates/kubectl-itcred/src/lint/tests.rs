@@ -80,6 +80,23 @@ fn workload_that_is_restarted_for_each_token_may_read_it_at_its_start() {
 }
 
 #[test]
+fn rollout_uses_and_restarts_what_the_deployment_that_it_refers_to_uses() {
+    let rollout = |of: &str| {
+        let reference = format!("workloadRef: {{apiVersion: apps/v1, kind: Deployment, name: {of}}}");
+        format!("apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {{name: app}}\nspec: {{{reference}}}\n")
+    };
+    let target = "rolloutRestartTargets: [{kind: Rollout, name: app}], secretName";
+    let restarted = CREDENTIAL.replace("secretName", target);
+    let deployment = workload("Deployment", ENV, "");
+    assert_eq!(rules(&[&restarted, &deployment, &rollout("app")]), []);
+    assert_eq!(rules(&[CREDENTIAL, &deployment, &rollout("app")]), [("env", Weight::Warning)]);
+    assert_eq!(rules(&[&restarted, &deployment, &rollout("other")]), [("env", Weight::Warning)], "not in these files");
+    let idle = workload("Deployment", "image: x", "");
+    let found = rules(&[&restarted, &idle, &rollout("app"), &workload("Pod", MOUNT, VOLUME)]);
+    assert_eq!(found, [("restartTarget", Weight::Warning)]);
+}
+
+#[test]
 fn restart_target_that_does_not_use_the_secret_or_is_not_there_is_found() {
     let restarted =
         CREDENTIAL.replace("secretName", "rolloutRestartTargets: [{kind: Deployment, name: app}], secretName");
@@ -232,7 +249,28 @@ fn deep_and_expanding_documents_end_with_a_message() {
         let mut input = Input::default();
         manifests::add(&mut input, "file", text, None);
         assert!(input.workloads.is_empty());
+        assert_eq!(input.unread.len(), 1, "{:?}", input.unread);
     }
+}
+
+#[test]
+fn large_files_are_read_and_a_limit_is_no_mistake_in_the_file() {
+    let documents = format!("{CREDENTIAL}---").repeat(2_000);
+    let values = format!("kind: ConfigMap\ndata:\n{}", "- 1\n".repeat(300_000));
+    let aliases = format!("kind: ConfigMap\na: &a x\nb: [{}]\n", ["*a"; 200].join(", "));
+    let mut input = Input::default();
+    for (text, objects) in [(&documents, 2_000), (&values, 1), (&aliases, 1)] {
+        assert_eq!(manifests::add(&mut input, "file", text, None), objects, "{:?}", input.unread);
+    }
+    assert_eq!((input.credentials.len(), input.unread.len()), (2_000, 0));
+    let deep = format!("kind: ConfigMap\na:\n{}x\n", "- ".repeat(70));
+    manifests::add(&mut input, "deep", &deep, None);
+    manifests::add(&mut input, "deeper", &"[".repeat(1_000), None);
+    for (unread, name) in input.unread.iter().zip(["deep", "deeper"]) {
+        assert!(unread.starts_with(&format!("{name} has too many objects")), "{unread}");
+        assert!(unread.ends_with("split the file"), "{unread}");
+    }
+    assert_eq!(input.unread.len(), 2);
 }
 
 #[test]

@@ -8,14 +8,16 @@ use super::{Finding, Known, Weight, Workload, name_of};
 use crate::workloads::{How, Use};
 
 pub(super) fn findings(workloads: &[&Workload], known: &Known<'_>) -> Vec<Finding> {
-    workloads.iter().flat_map(|workload| of_workload(workload, known)).collect()
+    let borrowers: Vec<&Workload> = workloads.iter().copied().filter(|workload| workload.template.is_some()).collect();
+    workloads.iter().flat_map(|workload| of_workload(workload, &borrowers, known)).collect()
 }
 
-fn of_workload(workload: &Workload, known: &Known<'_>) -> Vec<Finding> {
+/// What is wrong with a workload; `borrowers` make pods of other workloads.
+fn of_workload(workload: &Workload, borrowers: &[&Workload], known: &Known<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for used in workload.spec.uses() {
         if let Some(credential) = known.writer(workload.namespace(), &used.secret) {
-            findings.extend(stale(workload, &used, credential));
+            findings.extend(stale(workload, borrowers, &used, credential));
             findings.extend(missing_keys(workload, &used, credential));
         } else if let Some(credential) = known.reader(workload.namespace(), &used.secret) {
             findings.push(client_secret(workload, &used, credential));
@@ -34,7 +36,12 @@ fn finding(workload: &Workload, weight: Weight, rule: &'static str, message: Str
 }
 
 /// What does not see a renewed token.
-fn stale(workload: &Workload, used: &Use, credential: &ITwinServiceCredential) -> Option<Finding> {
+fn stale(
+    workload: &Workload,
+    borrowers: &[&Workload],
+    used: &Use,
+    credential: &ITwinServiceCredential,
+) -> Option<Finding> {
     let (rule, what) = match &used.how {
         How::Env(variable) => ("env", format!("container {} reads it as variable {variable}", used.container)),
         How::EnvFrom => ("envFrom", format!("container {} reads it with envFrom", used.container)),
@@ -42,7 +49,8 @@ fn stale(workload: &Workload, used: &Use, credential: &ITwinServiceCredential) -
         How::Mounted(_) | How::Unmounted => return None,
     };
     let secret = &used.secret;
-    if is_restarted(workload, credential) {
+    let mut makers = borrowers.iter().filter(|borrower| borrower.has_template_of(workload));
+    if is_restarted(workload, credential) || makers.any(|maker| is_restarted(maker, credential)) {
         return None;
     }
     if workload.is_batch() {
