@@ -29,7 +29,12 @@ async function call() {
   return response.text();
 }
 
+/** What went wrong, without the token: `fetch` names no cause if a header is not valid, and repeats its value. */
+function reason(error) {
+  return error instanceof TypeError && !error.cause ? "the token is no valid header value" : error.message;
+}
+
 for (;;) {
-  await call().catch((error) => console.error(`The call failed: ${error.message}`));
+  await call().catch((error) => console.error(`The call failed: ${reason(error)}`));
   await sleep(Number(process.env.INTERVAL_SECONDS ?? 60) * 1000);
 }

@@ -40,6 +40,8 @@ pub struct Choice {
     pub cluster: Option<String>,
     /// The user of the context.
     pub user: Option<String>,
+    /// The URL of an API server that is named besides. With it, there need be no kubeconfig.
+    pub server: Option<http::Uri>,
 }
 
 /// The configuration that a user chose.
@@ -53,7 +55,10 @@ pub fn chosen(choice: &Choice, proxies: &Proxies) -> Result<Config, String> {
     let mut kubeconfig = match read {
         Ok(kubeconfig) => kubeconfig,
         Err(error) if is_explicit => return Err(unusable_file(&error)),
-        Err(_) => return infer(proxies),
+        Err(error) => {
+            let server = choice.server.as_ref().filter(|_| is_missing(&error));
+            return infer(proxies).or_else(|why| server.map_or(Err(why), |server| alone(server, proxies)));
+        }
     };
     kubeconfig.current_context = choice.context.clone().or(kubeconfig.current_context);
     let current = kubeconfig.current_context.clone();
@@ -63,6 +68,22 @@ pub fn chosen(choice: &Choice, proxies: &Proxies) -> Result<Config, String> {
         context.user = choice.user.clone().or_else(|| context.user.clone());
     }
     from_kubeconfig(kubeconfig, proxies)
+}
+
+/// Whether there is no kubeconfig at all, in contrast to one that cannot be used.
+fn is_missing(error: &KubeconfigError) -> bool {
+    match error {
+        KubeconfigError::FindPath => true,
+        KubeconfigError::ReadConfig(error, _) => error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+/// The configuration for a server without a kubeconfig, and without credentials.
+fn alone(server: &http::Uri, proxies: &Proxies) -> Result<Config, String> {
+    let mut config = Config::new(server.clone());
+    config.proxy_url = proxy(&Cluster::default(), &server.to_string(), proxies)?;
+    Ok(config)
 }
 
 /// Why there is no configuration, in one line. Nothing of a file's content is quoted: it may hold credentials.
@@ -242,8 +263,8 @@ mod tests {
         std::fs::write(file.path(), text).expect("written");
         let choose = |context: Option<&str>, cluster: Option<&str>| {
             let file = Some(file.path().to_owned());
-            let choice =
-                Choice { file, context: context.map(Into::into), cluster: cluster.map(Into::into), user: None };
+            let (context, cluster) = (context.map(Into::into), cluster.map(Into::into));
+            let choice = Choice { file, context, cluster, ..Choice::default() };
             chosen(&choice, &Proxies::default())
                 .map(|config| format!("{} {}", config.default_namespace, config.cluster_url))
         };
@@ -252,6 +273,24 @@ mod tests {
         assert!(choose(Some("c"), None).is_err_and(|error| error.contains("there is no context \"c\"")));
         let missing = Choice { file: Some("/does/not/exist".into()), ..Choice::default() };
         assert!(chosen(&missing, &Proxies::default()).is_err_and(|error| error.contains("/does/not/exist")));
+    }
+
+    #[test]
+    fn server_that_is_named_needs_no_kubeconfig_unless_there_is_one_that_cannot_be_used() {
+        let proxies = Proxies::new("HTTPS_PROXY", "http://proxy.example.com:3128", "").expect("a proxy");
+        let config = alone(&http::Uri::from_static("https://api.example.com:6443"), &proxies).expect("usable");
+        assert_eq!(config.cluster_url.to_string(), "https://api.example.com:6443/");
+        assert_eq!(config.proxy_url.as_ref().and_then(http::Uri::host), Some("proxy.example.com"));
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("config");
+        let of_file = || Kubeconfig::read_from(&file).err().map(|error| is_missing(&error));
+        assert_eq!(of_file(), Some(true));
+        std::fs::write(&file, "users: {").expect("written");
+        assert_eq!(of_file(), Some(false));
+        // a file that the user names must be there
+        let server = Some(http::Uri::from_static("https://api.example.com"));
+        let named = Choice { file: Some("/does/not/exist".into()), server, ..Choice::default() };
+        assert!(chosen(&named, &proxies).is_err_and(|error| error.contains("/does/not/exist")));
     }
 
     #[test]

@@ -151,14 +151,32 @@ pub fn script(shell: Shell) -> &'static str {
 
 const BASH: &str = r#"# bash completion of kubectl-itcred; kubectl completes `kubectl itcred` by kubectl_complete-itcred
 _kubectl_itcred() {
-    local line
+    local line rest=$COMP_LINE words=() count=0 gap word prefix
+    # bash breaks words at = and : too, and replaces the last piece alone
+    for word in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
+        gap=${rest%%[![:space:]]*}
+        rest=${rest#"$gap"}
+        rest=${rest#"$word"}
+        if [[ -n $gap || $count -eq 0 ]]; then
+            words[count++]=$word
+        else
+            words[count-1]+=$word
+        fi
+    done
+    case $word in
+        *[!=:]*) prefix=${words[count-1]%"$word"} ;;
+        *) prefix=${words[count-1]} ;;
+    esac
     COMPREPLY=()
     while IFS= read -r line; do
         case $line in
             :*) ;;
-            *) COMPREPLY+=("${line%%$'\t'*}") ;;
+            *)
+                line=${line%%$'\t'*}
+                COMPREPLY+=("${line#"$prefix"}")
+                ;;
         esac
-    done < <(kubectl-itcred __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+    done < <(kubectl-itcred __complete -- "${words[@]:1}" 2>/dev/null)
 }
 complete -o default -F _kubectl_itcred kubectl-itcred
 "#;
@@ -185,8 +203,20 @@ compdef _kubectl_itcred kubectl-itcred
 
 const FISH: &str = r#"# fish completion of kubectl-itcred; kubectl completes `kubectl itcred` by kubectl_complete-itcred
 function __kubectl_itcred
-    set -l words (commandline -opc) (commandline -ct)
-    kubectl-itcred __complete -- $words[2..-1] 2>/dev/null | string match --invert --regex '^:'
+    set -l current (commandline -ct)
+    set -l words (commandline -opc) $current
+    for line in (kubectl-itcred __complete -- $words[2..-1] 2>/dev/null)
+        switch $line
+            case :0
+                set -l flag (string match --regex '^--[^=]*=' -- $current)
+                for file in (__fish_complete_path (string replace --regex '^--[^=]*=' '' -- $current))
+                    printf '%s\n' "$flag$file"
+                end
+            case ':*'
+            case '*'
+                printf '%s\n' $line
+        end
+    end
 end
 complete -c kubectl-itcred -f -a '(__kubectl_itcred)'
 "#;

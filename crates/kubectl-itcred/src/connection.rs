@@ -136,14 +136,16 @@ impl Connection {
     /// # Errors
     /// What is wrong with the kubeconfig or a flag.
     pub fn config(&self, proxies: &Proxies) -> Result<Config, Problem> {
+        let server = given(self.server.as_ref()).map(server_url).transpose()?;
         let choice = Choice {
             file: self.kubeconfig.clone(),
             context: self.context.clone(),
             cluster: self.cluster.clone(),
             user: self.user.clone(),
+            server: server.clone(),
         };
         let mut config = kubeconfig::chosen(&choice, proxies)?;
-        if let Some(server) = given(self.server.as_ref()) {
+        if let Some(server) = server {
             reach(&mut config, server, proxies)?;
         }
         if let Some(name) = given(self.tls_server_name.as_ref()) {
@@ -181,11 +183,14 @@ fn given(value: Option<&String>) -> Option<&str> {
     value.map(String::as_str).filter(|value| !value.is_empty())
 }
 
-/// Another server than that of the cluster. It has a name of its own, and may be reached through another proxy.
-fn reach(config: &mut Config, server: &str, proxies: &Proxies) -> Result<(), Problem> {
+fn server_url(server: &str) -> Result<Uri, Problem> {
     let is_url = server.starts_with("https://") || server.starts_with("http://");
     let url = server.parse::<Uri>().ok().filter(|url| is_url && url.host().is_some());
-    let url = url.ok_or_else(|| Problem::new("--server: write a URL such as https://api.example.com:6443"))?;
+    url.ok_or_else(|| Problem::new("--server: write a URL such as https://api.example.com:6443"))
+}
+
+/// Another server than that of the cluster. It has a name of its own, and may be reached through another proxy.
+fn reach(config: &mut Config, url: Uri, proxies: &Proxies) -> Result<(), Problem> {
     // a proxy that the kubeconfig names for the cluster stays
     if config.proxy_url == proxy(&config.cluster_url, proxies)? {
         config.proxy_url = proxy(&url, proxies)?;

@@ -121,6 +121,22 @@ pub fn patch(
     patch
 }
 
+/// The part of that patch that the Secret does not hold yet; `None` where nothing is left to write.
+#[must_use]
+pub fn unwritten(
+    secret: &Secret,
+    keys: &ClientCredentialsRef,
+    key: &str,
+    value: &Sensitive,
+    expires_at: Option<DateTime<Utc>>,
+) -> Option<Value> {
+    let mut patch = patch(keys, key, value, expires_at, secret.metadata.resource_version.as_deref());
+    let held = |key: &str| secret.data.as_ref().and_then(|data| data.get(key)).map(|held| STANDARD.encode(&held.0));
+    let data = patch["data"].as_object_mut()?;
+    data.retain(|key, new| held(key).as_deref() != new.as_str());
+    (!data.is_empty()).then_some(patch)
+}
+
 /// What to know about the client Secret before it is written.
 #[must_use]
 pub fn notes(secret: &Secret, keys: &ClientCredentialsRef, expires_at: Option<DateTime<Utc>>) -> Vec<String> {
@@ -221,6 +237,24 @@ mod tests {
         assert_eq!(patch, expected);
         let without = super::patch(&keys(), "client_secret", &value, None, None);
         assert_eq!(without["data"].as_object().map(serde_json::Map::len), Some(1));
+    }
+
+    #[test]
+    fn expiry_is_written_too_where_the_secret_has_the_value_already() {
+        let value = Sensitive::new(NEW.to_owned());
+        let expiry = STANDARD.encode(time::to_rfc3339(now()));
+        let with = |data: Value| secret(json!({"metadata": {"resourceVersion": "7"}, "data": data}));
+        let left = |data: Value, expires_at| unwritten(&with(data), &keys(), "client_secret", &value, expires_at);
+        let same = json!({"client_secret": STANDARD.encode(NEW)});
+        assert_eq!(left(same.clone(), None), None);
+        let alone = json!({"metadata": {"resourceVersion": "7"}, "data": {"expires_at": expiry}});
+        assert_eq!(left(same, Some(now())), Some(alone.clone()));
+        let of_the_old = json!({"client_secret": STANDARD.encode(NEW), "expires_at": STANDARD.encode(minutes(-2))});
+        assert_eq!(left(of_the_old, Some(now())), Some(alone));
+        let both = json!({"client_secret": STANDARD.encode(NEW), "expires_at": expiry});
+        assert_eq!(left(both, Some(now())), None);
+        let other = json!({"client_secret": STANDARD.encode("old"), "expires_at": STANDARD.encode(minutes(-2))});
+        assert_eq!(left(other, Some(now())), Some(patch(&keys(), "client_secret", &value, Some(now()), Some("7"))));
     }
 
     #[test]

@@ -16,6 +16,10 @@ while (true)
     {
         await client.GetStringAsync(url);
     }
+    catch (FormatException)
+    {
+        Console.Error.WriteLine("The call failed: the token is no valid header value.");
+    }
     catch (Exception error) when (error is HttpRequestException or IOException or UnauthorizedAccessException
         or OperationCanceledException)
     {

@@ -266,6 +266,11 @@ async fn plugin_ends_wrong_use_and_missing_permissions_with_one_line() -> Result
         let ran = run(&fixture, arguments).await?;
         assert!(ran.code == 2 && ran.out.is_empty() && ran.err.contains(text), "{arguments:?}: {ran:?}");
     }
+    // a server that is named needs no kubeconfig
+    let mut alone = command(&fixture, &["status", "--server", "https://127.0.0.1:1", "--token", "token"])?;
+    alone.env("KUBECONFIG", folder.path().join("none"));
+    let alone = finished(alone.spawn()?).await?;
+    assert!(alone.code == 2 && alone.out.is_empty() && alone.err.contains("no connection"), "{alone:?}");
     let requests = fixture.token_requests().await?.len();
     for arguments in COMMANDS {
         let ran = run(&fixture, &[arguments, &["--as", "stranger"]].concat()).await?;

@@ -45,7 +45,7 @@ const SHELLS: [(&str, &[&str], &str); 3] = [
         "bash",
         &["--norc", "-c"],
         "source \"$SCRIPT\"; complete -p kubectl-itcred; COMP_WORDS=(kubectl-itcred completion z); COMP_CWORD=2; \
-         _kubectl_itcred; printf '%s\\n' \"${COMPREPLY[@]}\"",
+         COMP_LINE='kubectl-itcred completion z'; _kubectl_itcred; printf '%s\\n' \"${COMPREPLY[@]}\"",
     ),
     // what completes in zsh needs a terminal: the functions that it calls print
     (
@@ -55,6 +55,17 @@ const SHELLS: [(&str, &[&str], &str); 3] = [
          words=(kubectl-itcred completion z); CURRENT=3; _kubectl_itcred",
     ),
     ("fish", &["--no-config", "-c"], "source $SCRIPT; complete --do-complete 'kubectl-itcred completion z'"),
+];
+
+/// What a shell prints for words that it handles in its own way: bash breaks them at `=`, fish must be asked for files.
+const OTHERS: [(&str, &str, &str); 2] = [
+    (
+        "bash",
+        "source \"$SCRIPT\"; COMP_LINE='kubectl-itcred status -l a=b --output=j'; COMP_CWORD=8; \
+         COMP_WORDS=(kubectl-itcred status -l a = b --output = j); _kubectl_itcred; printf '%s\\n' \"${COMPREPLY[@]}\"",
+        "json",
+    ),
+    ("fish", "source $SCRIPT; complete --do-complete 'kubectl-itcred lint -f Cargo.t'", "Cargo.toml"),
 ];
 
 /// What a shell prints, with the plugin in its path.
@@ -86,6 +97,10 @@ async fn scripts_complete_in_real_shells() -> Result<()> {
         let shown = printed(shell, arguments, text, folder.path()).await?;
         assert!(shown.lines().any(|line| line.split([':', '\t']).next() == Some("zsh")), "{shell}: {shown}");
         assert!(!shown.contains("fish") && !shown.contains(":4"), "{shell}: {shown}");
+        for (_, text, expected) in OTHERS.iter().filter(|(other, ..)| *other == shell) {
+            let shown = printed(shell, arguments, text, folder.path()).await?;
+            assert_eq!(shown.split(['\t', '\n']).next(), Some(*expected), "{shell}: {shown}");
+        }
     }
     Ok(())
 }

@@ -40,8 +40,9 @@ async fn plugin_rotates_a_client_secret_and_no_token_is_lost() -> Result<()> {
             assert!(!text.contains("right secret"), "{ran:?}");
         }
     }
-    // for a program: the same secret again
-    let mut again = command(&fixture, &["rotate", NAME, "-o", "json"])?.stdin(Stdio::piped()).spawn()?;
+    // for a program: the same secret again, with its expiry
+    let arguments = ["rotate", NAME, "-o", "json", "--expires-at", "2099-01-31T00:00:00Z"];
+    let mut again = command(&fixture, &arguments)?.stdin(Stdio::piped()).spawn()?;
     let mut input = again.stdin.take().context("standard input")?;
     input.write_all(b"the right secret").await?;
     drop(input);
@@ -51,6 +52,10 @@ async fn plugin_rotates_a_client_secret_and_no_token_is_lost() -> Result<()> {
     assert_eq!(object["items"].as_array().map(Vec::len), Some(2), "{object}");
     assert!(object["items"][0]["expiresAt"].is_string(), "{object}");
     assert!(!again.out.contains("right secret") && !again.err.contains("right secret"), "{again:?}");
+    let secret = fixture.namespace.get("secret", "agent-client").await?.context("no client Secret")?;
+    let data = testbed::namespace::data(&secret)?;
+    let held = (data["client_secret"].as_str(), data["expires_at"].as_str());
+    assert_eq!(held, ("the right secret", "2099-01-31T00:00:00Z"));
     // what cannot be a secret is not written
     let spaces = rotate(&mut fixture, " with spaces ", false).await?;
     assert!(spaces.code == 2 && spaces.err.contains("nothing was written"), "{spaces:?}");

@@ -4,7 +4,7 @@ mod api;
 mod gateway;
 mod programs;
 
-use std::{path::Path, process::Stdio};
+use std::{fs::File, path::Path, process::Stdio};
 
 use anyhow::{Result, ensure};
 use tokio::process::Child;
@@ -28,6 +28,14 @@ fn publish(volume: &Path, version: u32, key: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
+/// What stands in the file in place of a token.
+const WRONG: &str = "s3cr3t-of-the-file";
+
+/// The file with what a program says.
+fn said(folder: &Path, path: &str) -> Result<File> {
+    Ok(File::options().create(true).append(true).open(folder.join(format!("{path}.txt")))?)
+}
+
 #[tokio::test]
 async fn workloads_of_the_examples_use_a_renewed_token_without_a_rejected_call() -> Result<()> {
     let fixture = Fixture::ready("workloads").await?;
@@ -47,6 +55,7 @@ async fn workloads_of_the_examples_use_a_renewed_token_without_a_rejected_call()
         for trust in ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"] {
             command.env(trust, &api.ca);
         }
+        command.stdout(said(folder.path(), path)?).stderr(said(folder.path(), path)?);
         running.push((path, command.stdin(Stdio::null()).kill_on_drop(true).spawn()?));
     }
     ensure!(!running.is_empty(), "this machine has none of the toolchains");
@@ -71,12 +80,23 @@ async fn workloads_of_the_examples_use_a_renewed_token_without_a_rejected_call()
         publish(&volume, version, "access_token", &next)?;
         token = next;
     }
+    {
+        let state = api.state();
+        assert_eq!(state.rejected, Vec::<String>::new());
+        assert!(state.calls.values().all(|calls| calls.len() == 3), "two renewals: {:?}", state.calls.keys());
+    }
+    // what is no token fails each call, and is not printed
+    publish(&volume, 3, "access_token", &format!("{WRONG}\nin two lines"))?;
     for (path, program) in &mut running {
-        ensure!(program.try_wait()?.is_none(), "{path} ended");
+        let file = folder.path().join(format!("{path}.txt"));
+        let text = fixture
+            .eventually("a failed call of each program", PATIENCE, async || {
+                std::fs::read_to_string(&file).ok().filter(|text| text.contains("The call failed"))
+            })
+            .await?;
+        ensure!(!text.contains(WRONG), "{path} printed it: {text}");
+        ensure!(program.try_wait()?.is_none(), "{path} ended: {text}");
         program.kill().await?;
     }
-    let state = api.state();
-    assert_eq!(state.rejected, Vec::<String>::new());
-    assert!(state.calls.values().all(|calls| calls.len() == 3), "two renewals: {:?}", state.calls.keys());
     Ok(())
 }

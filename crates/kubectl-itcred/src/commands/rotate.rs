@@ -194,7 +194,7 @@ impl Plan {
         })
     }
 
-    /// Writes the value, if the client Secret is of use with it.
+    /// Writes the value and its expiry, if the client Secret is of use with them.
     async fn write(
         &self,
         session: &Session,
@@ -202,10 +202,13 @@ impl Plan {
         expires_at: Option<DateTime<Utc>>,
     ) -> Result<String, Problem> {
         let with_value = rotation::with_value(&self.secret, &self.key, value);
-        let old = self.secret.data.as_ref().and_then(|data| data.get(&self.key));
-        if old == with_value.data.as_ref().and_then(|data| data.get(&self.key)) {
+        let Some(patch) = rotation::unwritten(&self.secret, self.reference(), &self.key, value, expires_at) else {
             output::progress(&format!("Key {} has this value already: nothing is written.", self.key));
             return Ok(version_of(&self.secret));
+        };
+        let has_value = patch["data"].get(&self.key).is_none();
+        if has_value {
+            output::progress(&format!("Key {} has this value already: its expiry alone is written.", self.key));
         }
         for credential in &self.credentials {
             let spec = &credential.spec;
@@ -217,11 +220,11 @@ impl Plan {
                 return Err(Problem::new(format!("nothing was written: {}", failure.message)));
             }
         }
-        let version = self.secret.metadata.resource_version.as_deref();
-        let patch = rotation::patch(self.reference(), &self.key, value, expires_at, version);
         let (namespace, name) = self.secret_ref.split_once('/').unwrap_or_default();
         let written: Result<Secret, CallFailed> = session.patch(&path::secret(namespace, name), &patch).await;
         let error = match written {
+            // a token that was requested before has this value too
+            Ok(_) if has_value => return Ok(version_of(&self.secret)),
             Ok(written) => return Ok(version_of(&written)),
             Err(error) => error.without(with_value.data.as_ref()),
         };
@@ -229,8 +232,8 @@ impl Plan {
             let advice = if error.is_conflict() { "; run this again with the same value" } else { "" };
             return Err(Problem::new(format!("Secret {} was not written: {error}{advice}", self.secret_ref)));
         }
-        // the API server may have done it
-        self.version_now(session, value).await.ok_or_else(|| {
+        // the API server may have done it; the value does not show whether it wrote the expiry
+        self.version_now(session, value).await.filter(|_| !has_value).ok_or_else(|| {
             Problem::new(format!(
                 "whether Secret {} was written is not known ({error}): run this again with the same value",
                 self.secret_ref
