@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::panic)]
 
 mod chart;
+mod dependencies;
 mod pins;
 mod release;
 mod state_metrics;
