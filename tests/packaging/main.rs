@@ -5,6 +5,7 @@
 
 mod chart;
 mod dependencies;
+mod first_build;
 mod pins;
 mod release;
 mod state_metrics;
