@@ -7,6 +7,7 @@
 mod fleet;
 mod last_release;
 mod observer;
+mod uninstall;
 mod upgrade;
 
 use std::{
