@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::project;
+use crate::{project, versions};
 
 /// What Cargo builds.
 const RUST: [&str; 2] = ["itwin-credential-operator", "testbed"];
@@ -121,7 +121,7 @@ fn demo_says_only_what_the_selected_cluster_needs() {
     assert_eq!(clients.says(&[("CLUSTER", "kind-dev")]), [""; 0]);
 
     // an older version of Kubernetes has programs of its own, but for etcd
-    let (older, _) = crate::kubernetes_versions();
+    let (older, _) = versions::kubernetes();
     let newest = Machine::new("older", &RUST, &GO);
     let of_older: Vec<(&str, &str)> =
         GO.into_iter().filter(|(module, program)| *module == "kubernetes" && *program != "etcd").collect();
