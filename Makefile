@@ -73,7 +73,7 @@ KUBERNETES_VERSIONS ?= \
 MATRIX_TESTS := --test chart --test cluster --test installation --test tenants
 
 .PHONY: matrix
-matrix: build ## Run the tests with an API server on each older Kubernetes version, or on those of KUBERNETES_VERSIONS.
+matrix: build ## Run the tests of operator and chart on each older Kubernetes version, or on those of KUBERNETES_VERSIONS.
 	$(CARGO) test --locked $(MATRIX_TESTS) --no-run
 	@CARGO="$(CARGO)" scripts/last-release
 	@failed=; for version in $(KUBERNETES_VERSIONS); do \

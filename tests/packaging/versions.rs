@@ -63,6 +63,20 @@ fn what_is_claimed_about_kubernetes_is_what_the_tests_can_run_on() {
     assert_eq!(of_ci, older, "the versions in .github/workflows/ci.yml");
 }
 
+#[test]
+fn tests_of_the_matrix_are_as_documented() {
+    let makefile = read(project().join("Makefile"));
+    let list = makefile.lines().find_map(|line| line.strip_prefix("MATRIX_TESTS := ")).expect("the list");
+    let run: Vec<String> =
+        list.split_whitespace().filter(|word| *word != "--test").map(|name| format!("tests/{name}")).collect();
+    assert!(run.iter().any(|name| name == "tests/cluster"), "{run:?}");
+    let releasing = read(project().join("RELEASING.md"));
+    let section = releasing.split("\n## Kubernetes versions\n").nth(1).expect("the section");
+    let introduction = section.split("<!-- versions: begin -->").next().expect("its beginning");
+    let words = introduction.split('`').filter(|span| span.starts_with("tests/"));
+    assert_eq!(words.collect::<Vec<_>>(), run, "RELEASING.md says what `make matrix` runs");
+}
+
 /// Only a version with a run is claimed.
 #[test]
 fn each_version_says_when_its_tests_ran_and_the_oldest_one_has_a_run() {
