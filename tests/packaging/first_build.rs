@@ -1,5 +1,5 @@
-//! `make demo` says in its first lines what it is about to build, how long that takes and where it is kept, also where a
-//! part of it is built already.
+//! `make demo` says in its first lines what it is about to build, how long that takes and where it is kept, also where
+//! a part of it is built already.
 
 use std::{
     path::{Path, PathBuf},
