@@ -4,6 +4,7 @@
 
 #![allow(missing_docs)]
 
+mod demo_programs;
 mod fleet;
 mod last_release;
 mod observer;
