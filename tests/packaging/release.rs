@@ -49,6 +49,7 @@ fn release_builds_before_it_pushes_and_verifies_what_it_signed() {
     let order = [
         position(&commands, &["cargo auditable build", "x86_64"]),
         position(&commands, &["cargo auditable build", "aarch64"]),
+        position(&commands, &["audited ", "arm64/kubectl-itcred"]),
         position(&commands, &["archive ", "kubectl-itcred-", "arm64.tar.gz"]),
         position(&commands, &["manifest push"]),
         position(&commands, &["release-chart.mjs", REGISTRY, "sha256:"]),
@@ -175,6 +176,20 @@ fn release_test_fails_where_two_builds_of_a_commit_differ() {
     let order = order.map(|part| script.find(part).unwrap_or_else(|| panic!("scripts/release-test has no {part:?}")));
     assert!(order.is_sorted(), "{order:?}");
     assert!(script.contains("sbom krew provenance checksums"), "not everything is built twice");
+}
+
+#[test]
+fn binary_without_the_list_of_its_crates_is_no_release() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("audited");
+    let check = |content: &str| {
+        std::fs::write(&file, content).expect("written");
+        let script = r#"fail() { exit 1; }; . scripts/release.d/build; audited "$1""#;
+        let mut command = Command::new("bash");
+        command.current_dir(project()).args(["-euc", script, "bash"]).arg(&file);
+        command.status().expect("bash").success()
+    };
+    assert!(check("\0.text\0.dep-v0\0.data\0"));
+    assert!(!check("\0.text\0.data\0"));
 }
 
 /// Otherwise a second build with `REBUILD=1` could differ from the first one in nothing but the name of its folder.
