@@ -4,9 +4,11 @@
 
 #![allow(missing_docs)]
 
+mod demo_programs;
 mod fleet;
 mod last_release;
 mod observer;
+mod uninstall;
 mod upgrade;
 
 use std::{
