@@ -1,7 +1,10 @@
 //! A credential that is being deleted, and that finalizers of other programs hold.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_core::action::Fetch;
+use itwin_core::{
+    action::Fetch,
+    observed::{Held, Integrity, Target},
+};
 
 use super::{RequeueAfter, reconciler::Reconciler, report::RESYNC_UNWATCHED};
 use crate::{cluster::CallError, observe::index::Known};
@@ -36,6 +39,14 @@ impl Reconciler<'_> {
                 let renew_annotation = self.references.renew_annotation().map(String::as_str);
                 self.retry_state.metadata_read(renew_annotation, self.context.clock.now());
             }
+        }
+        // no attempt will end what an earlier process could not read, or not watch; data that others wrote is not read
+        let is_unread = matches!(
+            self.observe().target,
+            Target::Presumed | Target::Unread { .. } | Target::Ours(Held { data: Integrity::Suspect, .. })
+        );
+        if !is_unread {
+            self.retry_state.none_attempted();
         }
         let now = self.context.clock.now();
         self.retry_state.reads_not_before(now).target.map(|until| until - now)

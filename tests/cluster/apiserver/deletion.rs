@@ -131,6 +131,40 @@ async fn read_that_fails_for_a_held_credential_is_reported_and_made_again() -> R
     release(&fixture, "itcred").await
 }
 
+/// Calls that failed for a held credential, and were reported, succeed again after a restart.
+async fn failure_ends_while_no_operator_runs(prefix: &str, arguments: &[&str], kinds: &[&str]) -> Result<()> {
+    let mut fixture = Fixture::bare_with(prefix, arguments).await?;
+    fixture.with_surroundings().await?;
+    held_credential(&fixture).await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+    wait_reported(&fixture, "True").await?;
+    fixture.stop();
+    let refused = |kind: &&str| Rule::new(kind, Fault::Refused(403)).lasting(PATIENCE * 10);
+    let rules: Vec<_> = kinds.iter().map(|kind| fixture.proxy().play(refused(kind))).collect();
+    // it may never be ready
+    fixture.operator = fixture.world.spawn_operator(arguments)?;
+    fixture.wait_condition("Renewed", "False", "SecretReadFailed", PATIENCE).await?;
+    fixture.stop();
+    for rule in &rules {
+        fixture.proxy().stop(rule);
+    }
+    fixture.start_with(arguments).await?;
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 1);
+    release(&fixture, "itcred").await
+}
+
+#[tokio::test]
+async fn read_that_failed_for_a_held_credential_before_a_restart_is_not_reported_after_it() -> Result<()> {
+    failure_ends_while_no_operator_runs("held-read", &["--watch-secrets=false"], &["get secrets (metadata)"]).await
+}
+
+#[tokio::test]
+async fn watch_that_failed_for_a_held_credential_before_a_restart_is_not_reported_after_it() -> Result<()> {
+    failure_ends_while_no_operator_runs("held-watch", &[], &["list secrets", "watch secrets"]).await
+}
+
 #[tokio::test]
 async fn foreground_deletion_of_a_held_credential_is_followed_by_no_other_secret() -> Result<()> {
     let fixture = Fixture::new("foreground").await?;
