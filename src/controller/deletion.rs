@@ -12,9 +12,10 @@ use crate::{cluster::CallError, observe::index::Known};
 impl Reconciler<'_> {
     /// Reports a credential that is being deleted, and that finalizers hold. No token is requested for it, and its
     /// Secret is not written: with foreground deletion, garbage collection may delete the Secret first, and must find no
-    /// other one. But workloads may read the Secret meanwhile, so that `Ready` follows the Secret and the time. Without
-    /// a worker, nothing is read.
+    /// other one. But workloads may read the Secret meanwhile, so that `Ready` follows the Secret, the spec and the time.
+    /// Without a worker, nothing is read.
     pub(super) async fn report_deletion(&mut self, only_reports: bool) -> Result<RequeueAfter, CallError> {
+        self.retry_state.follow_deleted(self.references.credential, self.context.clock.now());
         self.retry_state.drop_unwritten();
         // it still waits for a worker, which may have to read the Secret
         let wait = if only_reports { Some(TimeDelta::zero()) } else { self.follow_target().await };

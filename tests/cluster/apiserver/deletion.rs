@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use testbed::{
     api_proxy::fault::{Fault, Rule},
-    eventually,
+    eventually, objects,
 };
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
@@ -163,6 +163,30 @@ async fn read_that_failed_for_a_held_credential_before_a_restart_is_not_reported
 #[tokio::test]
 async fn watch_that_failed_for_a_held_credential_before_a_restart_is_not_reported_after_it() -> Result<()> {
     failure_ends_while_no_operator_runs("held-watch", &[], &["list secrets", "watch secrets"]).await
+}
+
+#[tokio::test]
+async fn spec_of_a_held_credential_that_is_edited_is_reported_without_what_was_known_of_the_one_before() -> Result<()> {
+    const SERIES: &str = "itwin_client_secret_expiration_timestamp_seconds{";
+    let fixture = Fixture::bare("held-edited").await?;
+    fixture.with_surroundings().await?;
+    let (id, secret) = (&fixture.client.client_id, &fixture.client.client_secret);
+    let values = json!({"client_id": id, "client_secret": secret, "expires_at": "2999-01-31T00:00:00Z"});
+    fixture.namespace.apply(&objects::secret("agent-client", &values)).await?;
+    held_credential(&fixture).await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+    let status = wait_reported(&fixture, "True").await?;
+    assert_eq!(status["clientSecretExpiresAt"], "2999-01-31T00:00:00Z", "the deletion alone is no other spec");
+    assert!(fixture.metric(SERIES).await? > 0.0);
+
+    let edit = json!({"spec": {"clientCredentialsRef": {"name": "never-read"}}}).to_string();
+    fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", &edit]).await?;
+    let edited = async || fixture.current_status_of(NAME).await.ok()?;
+    let status = fixture.eventually("a status of the edited spec", PATIENCE, edited).await?;
+    assert_eq!(status["clientSecretExpiresAt"], Value::Null, "{status}");
+    assert!(!status.to_string().contains("never-read"), "nothing is claimed of it: {status}");
+    assert!(!fixture.operator.get("/metrics").await?.contains(SERIES));
+    release(&fixture, "itcred").await
 }
 
 #[tokio::test]
