@@ -183,7 +183,7 @@ impl Reconciler<'_> {
         let References { key, uid, .. } = &self.references;
         let write = StatusWrite { key, uid, status: &status, resource_version: guard };
         self.retry_state.status_write_begins();
-        let version = write_status(self.context, write).await?;
+        let version = write_status(&self.context.cluster, write).await?;
         self.retry_state.status_written(version, status);
         Ok(())
     }

@@ -57,6 +57,8 @@ fn check_after(uid: &str) -> TimeDelta {
 pub struct RetryState {
     /// Generation of the spec that all of this is about.
     generation: i64,
+    /// That generation includes the deletion of the credential.
+    is_deleted: bool,
     attempts: Attempts,
     /// The next attempt follows a failed one for an earlier spec.
     follows_failure: bool,
@@ -233,6 +235,7 @@ impl RetryState {
         });
         Self {
             generation: credential.metadata.generation.unwrap_or_default(),
+            is_deleted: credential.metadata.deletion_timestamp.is_some(),
             attempts,
             follows_failure: follows_failure || (failures > 0 && !is_current),
             edits: Edits::default(),
@@ -261,12 +264,13 @@ impl RetryState {
     }
 }
 
-/// Whether a status is about the current spec. The API server counts a deletion like a change of the spec.
+/// Whether a status is about the current spec. The API server counts a deletion like a change of the spec; what came after
+/// a status that says so is one.
 fn is_current(credential: &ITwinServiceCredential, status: &CredentialStatus) -> bool {
     let generation = credential.metadata.generation;
     let of_deletion = credential.metadata.deletion_timestamp.as_ref().and(generation);
-    let is_before_deletion = of_deletion.is_some_and(|deleted| status.observed_generation == Some(deleted - 1));
-    status.observed_generation == generation || is_before_deletion
+    let is_before = of_deletion.is_some_and(|deleted| status.observed_generation == Some(deleted - 1));
+    status.observed_generation == generation || (is_before && !status::says_being_deleted(status))
 }
 
 /// The token that the Secret held when an earlier process wrote the status. It counts only as long as the Secret cannot
