@@ -11,7 +11,7 @@ use std::{
 };
 
 use itwin_api::{authority::CaBundleKind, credential::WorkloadKind};
-use itwin_core::{call_failure::CallFailure, desired_secret::Data, quote::Quote};
+use itwin_core::{call_failure::CallFailure, quote::Quote};
 use kube::Client;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -98,12 +98,6 @@ impl Step {
 
     fn writes(self) -> bool {
         !matches!(self.labels().0, "get" | "list")
-    }
-
-    /// How the call failed. Admission sees what is written, such as the environment of a workload, and may quote it.
-    fn failed(self, error: kube::Error) -> CallError {
-        let error = CallError::from(error);
-        if self.writes() { error.without(None) } else { error }
     }
 }
 
@@ -201,26 +195,6 @@ fn is_denied(said: &Quote) -> bool {
 }
 
 impl CallError {
-    /// The error without anything that is a part of the data that was sent, and, where an admission webhook or policy
-    /// speaks, which sees the whole object, without anything that may be a value.
-    #[must_use]
-    pub fn without(self, data: Option<&Data>) -> Self {
-        let redacted = |said: Quote| {
-            let said = data.map_or_else(|| said.clone(), |data| said.without(data));
-            if said.contains("webhook") || said.contains("olicy") || is_denied(&said) {
-                said.without_values()
-            } else {
-                said
-            }
-        };
-        match self {
-            Self::Forbidden(said) => Self::Forbidden(redacted(said)),
-            Self::Rejected(code, said) => Self::Rejected(code, redacted(said)),
-            Self::Unavailable(code, said) => Self::Unavailable(code, redacted(said)),
-            other => other,
-        }
-    }
-
     /// Why the call failed, as messages distinguish it.
     #[must_use]
     pub fn why(&self) -> CallFailure<'_> {
@@ -335,7 +309,7 @@ impl Cluster {
             Err(CallError::NotLeading)
         } else {
             match tokio::time::timeout_at(deadline, request).await {
-                Ok(response) => response.map_err(|error| step.failed(error)),
+                Ok(response) => response.map_err(CallError::from),
                 Err(_) => Err(CallError::Timeout),
             }
         };
@@ -350,29 +324,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_admission_says_of_any_write_is_quoted_without_what_may_be_a_value() {
-        let denied = |code: u16, step: Step| {
+    fn what_admission_says_is_quoted_without_what_may_be_a_value_whatever_its_status_is() {
+        for code in [400, 403, 404, 409, 422, 503] {
             let said =
                 "admission webhook \"restarts.example.com\" denied the request: API_KEY=0f8fad5bd9cb469f of web-1";
             let status = kube::core::Status { code, message: said.to_owned(), ..kube::core::Status::default() };
-            step.failed(kube::Error::Api(Box::new(status))).to_string()
-        };
-        for step in [
-            Step::CreateSecret,
-            Step::PatchSecret,
-            Step::PatchWorkload(WorkloadKind::Deployment),
-            Step::ReplaceCredentialStatus,
-            Step::PatchCredentialStatus,
-            Step::PatchAuthorityStatus,
-            Step::PublishEvent,
-            Step::CountEvent,
-        ] {
-            for code in [400, 403, 404, 409, 422, 503] {
-                let text = denied(code, step);
-                assert!(text.contains("\"restarts.example.com\" denied the request: [redacted] of web-1"), "{text}");
-            }
+            let text = CallError::from(kube::Error::Api(Box::new(status))).to_string();
+            assert!(text.contains("\"restarts.example.com\" denied the request: [redacted] of web-1"), "{text}");
         }
-        assert!(denied(403, Step::GetTarget).contains("API_KEY="), "no admission sees what is read");
     }
 
     #[test]

@@ -189,9 +189,10 @@ impl Plan {
         let Ok(held) = std::str::from_utf8(&held.0).map(|held| Sensitive::new(held.to_owned())) else { return Ok(()) };
         let version = self.secret.metadata.resource_version.as_deref();
         let patch = rotation::patch(self.reference(), &self.key, &held, None, version);
-        session.try_patch(&path::secret(namespace, name), &patch).await.map_err(|error| {
-            Problem::new(format!("Secret {} cannot be written: {}", self.secret_ref, error.without(data)))
-        })
+        session
+            .try_patch(&path::secret(namespace, name), &patch)
+            .await
+            .map_err(|error| Problem::new(format!("Secret {} cannot be written: {error}", self.secret_ref)))
     }
 
     /// Writes the value and its expiry, if the client Secret is of use with them.
@@ -226,7 +227,7 @@ impl Plan {
             // a token that was requested before has this value too
             Ok(_) if has_value => return Ok(version_of(&self.secret)),
             Ok(written) => return Ok(version_of(&written)),
-            Err(error) => error.without(with_value.data.as_ref()),
+            Err(error) => error,
         };
         if !error.is_uncertain() {
             let advice = if error.is_conflict() { "; run this again with the same value" } else { "" };
