@@ -122,7 +122,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
                 None => return Some(key),
                 Some((until, _)) => {
                     waiting.position = Position::Parked(until);
-                    self.parked.insert((until, waiting.number), key);
+                    self.parked.insert((until, waiting.place.number), key);
                 }
             }
         }
@@ -133,7 +133,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         self.requesters.get(requester)?;
         let is_of = |waiting: &Waiting| waiting.position == Position::Lane && waiting.request.requester == *requester;
         let all = self.waiting.iter().filter(|(_, waiting)| is_of(waiting));
-        all.min_by_key(|(_, waiting)| waiting.place().rank(now.wall)).map(|(key, _)| key.clone())
+        all.min_by_key(|(_, waiting)| waiting.place.rank(now.wall)).map(|(key, _)| key.clone())
     }
 
     /// Counts a request as sent and lets equal ones share its response. Returns how long it waited.

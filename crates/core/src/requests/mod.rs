@@ -47,7 +47,7 @@ pub struct RequestQueue<K> {
     lanes: Lanes<K>,
     /// Requests of clients whose circuit is open, by the end of the open interval.
     parked: BTreeMap<(Instant, u64), K>,
-    /// Requests of credentials that have a token, by its expiry, which may have passed.
+    /// Requests of credentials that had a valid token when they arrived, by its expiry, which may have passed.
     by_expiry: BTreeMap<(DateTime<Utc>, u64), K>,
     /// Namespaces that sent an urgent probe since the circuit opened.
     urgently_probed: HashSet<Arc<str>>,
@@ -62,18 +62,10 @@ pub struct RequestQueue<K> {
 #[derive(Debug)]
 struct Waiting {
     request: Request,
-    /// When its token expires or has expired, or since when there is no token.
-    deadline: DateTime<Utc>,
-    number: u64,
+    /// Its place within its namespace.
+    place: Place,
     since: Instant,
     position: Position,
-}
-
-impl Waiting {
-    /// Its place within its namespace.
-    fn place(&self) -> Place {
-        Place { at: self.deadline, number: self.number, has_token: self.request.expires_at.is_some() }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,21 +171,24 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             let requester = request.requester.clone();
             self.unpark(|waiting| waiting.requester == requester);
         }
-        let (since, missing_since) = match self.waiting.get(&key) {
+        let (since, lacking_since) = match self.waiting.get(&key) {
             Some(waiting) if waiting.request == request => return,
-            Some(waiting) => (waiting.since, waiting.request.expires_at.is_none().then_some(waiting.deadline)),
+            Some(waiting) => (waiting.since, (!waiting.place.is_valid(now.wall)).then_some(waiting.place.at)),
             None => (now.monotonic, None),
         };
-        let deadline = request.expires_at.or(missing_since).unwrap_or(now.wall);
         self.leave(&key);
         self.arrivals += 1;
         *self.requesters.entry(request.requester.clone()).or_default() += 1;
-        let number = self.arrivals;
-        if let Some(expires_at) = request.expires_at {
-            self.by_expiry.insert((expires_at, number), key.clone());
+        // a token that has expired is as good as none: by its expiry, one that cannot be renewed would come back in front
+        // of all others after each attempt
+        let valid_until = request.expires_at.filter(|at| *at > now.wall);
+        let at = valid_until.or(lacking_since).unwrap_or(now.wall);
+        let place = Place { at, number: self.arrivals, has_token: valid_until.is_some() };
+        if place.has_token {
+            self.by_expiry.insert((place.at, place.number), key.clone());
         }
         let is_joined = self.in_flight.values().any(|flight| flight.request.is_equal(&request));
-        self.waiting.insert(key.clone(), Waiting { request, deadline, number, since, position: Position::Joined });
+        self.waiting.insert(key.clone(), Waiting { request, place, since, position: Position::Joined });
         if !is_joined {
             self.enter_lane(&key);
         }
@@ -276,7 +271,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         if let Some(waiting) = self.waiting.get_mut(key) {
             waiting.position = Position::Lane;
             let Request { requester, is_retry, .. } = &waiting.request;
-            self.lanes.insert(&requester.namespace, waiting.place(), key.clone(), *is_retry);
+            self.lanes.insert(&requester.namespace, waiting.place, key.clone(), *is_retry);
         }
     }
 
@@ -285,9 +280,9 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         match waiting.position {
             Position::Lane => {
                 let Request { requester, is_retry, .. } = &waiting.request;
-                self.lanes.remove(&requester.namespace, waiting.place(), *is_retry);
+                self.lanes.remove(&requester.namespace, waiting.place, *is_retry);
             }
-            Position::Parked(until) => drop(self.parked.remove(&(until, waiting.number))),
+            Position::Parked(until) => drop(self.parked.remove(&(until, waiting.place.number))),
             Position::Joined => {}
         }
     }
@@ -295,7 +290,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     fn take_out(&mut self, key: &K) -> Option<Waiting> {
         self.leave_position(key);
         let waiting = self.waiting.remove(key)?;
-        self.by_expiry.remove(&(waiting.deadline, waiting.number));
+        self.by_expiry.remove(&(waiting.place.at, waiting.place.number));
         Some(waiting)
     }
 

@@ -2,6 +2,8 @@
 //!
 //! The token that is lost first comes first. A first token cannot be lost, nor can one that has expired, and where both
 //! wait for longer than they must, no workload loses what it has. A token that is valid for long can wait for them.
+//! Requests without a valid token are served in the order in which they joined or lost it, so that those that fail and
+//! return are in front of no other.
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -19,11 +21,11 @@ const MARGIN_MINUTES: i64 = 3;
 /// The place of a request within its namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// When the token expires or has expired, or since when none was there to be requested.
+    /// When the token expires or expired in the queue; without one, since when a request waits for it.
     pub at: DateTime<Utc>,
     /// The order of arrival.
     pub number: u64,
-    /// Whether there is a token, which may have expired.
+    /// Whether there was a valid token when the request arrived.
     pub has_token: bool,
 }
 
@@ -39,10 +41,16 @@ pub enum Urgency {
 }
 
 impl Place {
+    /// Whether there is a valid token.
+    #[must_use]
+    pub fn is_valid(self, now: DateTime<Utc>) -> bool {
+        self.has_token && self.at > now
+    }
+
     /// What orders requests at this time, the first one first: how urgent each is, then its time, then its arrival.
     #[must_use]
     pub fn rank(self, now: DateTime<Utc>) -> (Urgency, DateTime<Utc>, u64) {
-        let urgency = if !self.has_token || self.at <= now {
+        let urgency = if !self.is_valid(now) {
             Urgency::NoValidToken
         } else if self.at <= now + EXPIRES_SOON {
             Urgency::ExpiresSoon
@@ -59,9 +67,9 @@ type Position = (DateTime<Utc>, u64);
 /// The waiting requests of one namespace. Two ordered sets, so that the first one is found without reading all of them.
 #[derive(Debug)]
 pub struct Places<K> {
-    /// Requests of credentials with a token, by its expiry.
+    /// Requests of credentials that had a valid token when they arrived, by its expiry.
     with_token: BTreeMap<Position, K>,
-    /// Requests of credentials without one, by since when it is missing.
+    /// Requests of the other credentials, by their arrival.
     without_token: BTreeMap<Position, K>,
 }
 
