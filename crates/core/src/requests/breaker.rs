@@ -315,11 +315,12 @@ impl Breaker {
     fn record_server_wait(&mut self, reason: Reason, wait: Option<TimeDelta>, now: Now) -> bool {
         let Some(wait) = wait.filter(|wait| *wait > TimeDelta::zero()) else { return false };
         // consecutive waits together are at most as long as the longest single wait
-        let first = self.server_wait_until(now.monotonic).map_or(now.monotonic, |wait| wait.first);
+        let first = self.server_wait_until(now.monotonic).map_or(now, |wait| wait.first);
         let longest = SERVER_WAIT_MAX.to_std().unwrap_or_default();
-        let until = (now.monotonic + wait.min(SERVER_WAIT_MAX).to_std().unwrap_or_default()).min(first + longest);
+        let until = now.monotonic + wait.min(SERVER_WAIT_MAX).to_std().unwrap_or_default();
+        let until = until.min(first.monotonic + longest);
         if self.server_wait_until(now.monotonic).is_none_or(|wait| wait.until < until) {
-            self.server_wait_until = Some(ServerWait { first, since: now, until, reason });
+            self.server_wait_until = Some(ServerWait { first, until, reason });
             return true;
         }
         false

@@ -47,7 +47,7 @@ pub struct RequestQueue<K> {
     lanes: Lanes<K>,
     /// Requests of clients whose circuit is open, by the end of the open interval.
     parked: BTreeMap<(Instant, u64), K>,
-    /// Requests of credentials that had a valid token when they arrived, by its expiry, which may have passed.
+    /// Requests in the lanes of credentials that had a valid token when they joined, by its expiry, which may have passed.
     by_expiry: BTreeMap<(DateTime<Utc>, u64), K>,
     /// Namespaces that sent an urgent probe since the circuit opened.
     urgently_probed: HashSet<Arc<str>>,
@@ -184,9 +184,6 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         let valid_until = request.expires_at.filter(|at| *at > now.wall);
         let at = valid_until.or(lacking_since).unwrap_or(now.wall);
         let place = Place { at, number: self.arrivals, has_token: valid_until.is_some() };
-        if place.has_token {
-            self.by_expiry.insert((place.at, place.number), key.clone());
-        }
         let is_joined = self.in_flight.values().any(|flight| flight.request.is_equal(&request));
         self.waiting.insert(key.clone(), Waiting { request, place, since, position: Position::Joined });
         if !is_joined {
@@ -272,6 +269,9 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             waiting.position = Position::Lane;
             let Request { requester, is_retry, .. } = &waiting.request;
             self.lanes.insert(&requester.namespace, waiting.place, key.clone(), *is_retry);
+            if waiting.place.has_token {
+                self.by_expiry.insert((waiting.place.at, waiting.place.number), key.clone());
+            }
         }
     }
 
@@ -281,6 +281,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             Position::Lane => {
                 let Request { requester, is_retry, .. } = &waiting.request;
                 self.lanes.remove(&requester.namespace, waiting.place, *is_retry);
+                self.by_expiry.remove(&(waiting.place.at, waiting.place.number));
             }
             Position::Parked(until) => drop(self.parked.remove(&(until, waiting.place.number))),
             Position::Joined => {}
@@ -289,9 +290,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
 
     fn take_out(&mut self, key: &K) -> Option<Waiting> {
         self.leave_position(key);
-        let waiting = self.waiting.remove(key)?;
-        self.by_expiry.remove(&(waiting.place.at, waiting.place.number));
-        Some(waiting)
+        self.waiting.remove(key)
     }
 
     /// Decrements the number of requests of a client, and removes a client that has none.

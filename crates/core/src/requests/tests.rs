@@ -3,6 +3,7 @@
 mod equal;
 mod order;
 mod probes;
+mod waits;
 
 use chrono::TimeDelta;
 use itwin_api::conditions::Reason;
