@@ -174,7 +174,8 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         let is_probe = self.breaker.admitted(&request.requester, now);
         self.lanes.admitted(request.is_retry);
         *self.namespaces.entry(request.requester.namespace.clone()).or_default() += 1;
-        self.in_flight.insert(key.clone(), Flight { request, since, is_probe, take_up_by: Some(now + TAKE_UP_WITHIN) });
+        let take_up_by = Some(now + TAKE_UP_WITHIN);
+        self.in_flight.insert(key.clone(), Flight { request, since, admitted_at: now, is_probe, take_up_by });
         Some(now.saturating_duration_since(since))
     }
 

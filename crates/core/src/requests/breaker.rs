@@ -74,6 +74,8 @@ pub struct Ended<'a> {
     pub version: Option<&'a ObjectVersion>,
     /// Whether it was a probe of an open circuit.
     pub is_probe: bool,
+    /// When it was admitted.
+    pub admitted_at: Instant,
 }
 
 /// The state of the server's circuit.
@@ -175,7 +177,7 @@ impl Breaker {
     /// Records the outcome of a request. `waiting` are the clients that have requests in the queue.
     pub fn record(
         &mut self,
-        Ended { requester, version, is_probe }: Ended<'_>,
+        Ended { requester, version, is_probe, admitted_at }: Ended<'_>,
         outcome: &Outcome,
         now: Now,
         waiting: &HashMap<Requester, usize>,
@@ -206,7 +208,7 @@ impl Breaker {
                 self.answered(requester)
             }
             Outcome::Failed { failure, server_wait, is_outage } => {
-                let is_longer_wait = self.record_server_wait(failure.reason, *server_wait, now);
+                let is_longer_wait = self.record_server_wait((failure.reason, *server_wait), admitted_at, now);
                 if *is_outage {
                     let client = self.client_failed((requester, version), (failure, true), is_probe, now.monotonic);
                     let server = self.outage((requester, failure.reason), is_probe, now.monotonic, waiting);
@@ -311,15 +313,23 @@ impl Breaker {
         namespaces.len() >= 2 || (one_tenant() && failing.iter().filter(succeeded).count() >= 2)
     }
 
-    /// Records a wait that the server asks for. Returns whether it ends later than the current one.
-    fn record_server_wait(&mut self, reason: Reason, wait: Option<TimeDelta>, now: Now) -> bool {
+    /// Records a wait that the server asks for, in response to a request that was admitted at `admitted_at`. Returns
+    /// whether it ends later than the current one.
+    fn record_server_wait(
+        &mut self,
+        (reason, wait): (Reason, Option<TimeDelta>),
+        admitted_at: Instant,
+        now: Now,
+    ) -> bool {
         let Some(wait) = wait.filter(|wait| *wait > TimeDelta::zero()) else { return false };
-        // consecutive waits together are at most as long as the longest single wait
-        let first = self.server_wait_until(now.monotonic).map_or(now, |wait| wait.first);
+        // consecutive waits together are at most as long as the longest single wait; a response to a request that was
+        // sent despite a wait may arrive after its end, and must not begin another one before the next request is sent
+        let before = self.server_wait_until.filter(|wait| admitted_at < wait.until);
+        let first = before.map_or(now, |wait| wait.first);
         let longest = SERVER_WAIT_MAX.to_std().unwrap_or_default();
         let until = now.monotonic + wait.min(SERVER_WAIT_MAX).to_std().unwrap_or_default();
         let until = until.min(first.monotonic + longest);
-        if self.server_wait_until(now.monotonic).is_none_or(|wait| wait.until < until) {
+        if until > now.monotonic && before.is_none_or(|wait| wait.until < until) {
             self.server_wait_until = Some(ServerWait { first, until, reason });
             return true;
         }

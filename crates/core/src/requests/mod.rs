@@ -80,6 +80,7 @@ enum Position {
 struct Flight {
     request: Request,
     since: Instant,
+    admitted_at: Instant,
     /// Whether it is a probe of an open circuit.
     is_probe: bool,
     /// Until when a worker must take it up; `None` once one did.
@@ -226,7 +227,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         now: Now,
     ) -> (Change, Vec<K>) {
         let Some(flight) = self.in_flight.remove(key) else { return (Change::None, Vec::new()) };
-        let request = flight.request;
+        let Flight { request, is_probe, admitted_at, .. } = flight;
         if let Some(count) = self.namespaces.get_mut(&request.requester.namespace) {
             *count -= 1;
             if *count == 0 {
@@ -237,7 +238,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             self.pacer.give_back();
         }
         let version = version.or(request.client_version.as_ref());
-        let ended = Ended { requester: &request.requester, version, is_probe: flight.is_probe };
+        let ended = Ended { requester: &request.requester, version, is_probe, admitted_at };
         let change = self.breaker.record(ended, outcome, now, &self.requesters);
         if change == Change::Closed {
             self.urgently_probed.clear();

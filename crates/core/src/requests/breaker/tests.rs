@@ -31,7 +31,14 @@ impl Scene {
     fn record(&mut self, client: &Requester, outcome: &Outcome, millisecond: u64) -> Change {
         let now = self.at(millisecond);
         // a request that is sent while a circuit is open is a probe
-        let ended = Ended { requester: client, version: None, is_probe: true };
+        let ended = Ended { requester: client, version: None, is_probe: true, admitted_at: now.monotonic };
+        self.breaker.record(ended, outcome, now, &self.waiting)
+    }
+
+    /// The response to a request that was admitted earlier.
+    fn record_late(&mut self, client: &Requester, outcome: &Outcome, admitted: u64, millisecond: u64) -> Change {
+        let (admitted_at, now) = (self.at(admitted).monotonic, self.at(millisecond));
+        let ended = Ended { requester: client, version: None, is_probe: false, admitted_at };
         self.breaker.record(ended, outcome, now, &self.waiting)
     }
 
@@ -138,6 +145,28 @@ fn consecutive_server_waits_last_at_most_an_hour_in_total() {
     }
     let wait = scene.breaker.server_wait_until(scene.at(59 * 60_000).monotonic).expect("a wait");
     assert_eq!(wait.until, scene.at(3_600_000).monotonic);
+}
+
+#[test]
+fn response_to_a_request_of_a_wait_begins_no_other_wait_after_an_hour() {
+    const HOUR: u64 = 3_600_000;
+    let one = client("a", "one");
+    let mut scene = Scene::with(&[&one]);
+    let asked = Outcome::Failed {
+        failure: Failure::new(Reason::RateLimited, "because"),
+        server_wait: Some(TimeDelta::minutes(59)),
+        is_outage: false,
+    };
+    scene.record(&one, &asked, 0);
+    // in flight when the first wait ends, and within the hour
+    assert_eq!(scene.record_late(&one, &asked, HOUR - 61_000, HOUR - 59_000), Change::Opened);
+    let until = |scene: &Scene, at: u64| scene.breaker.server_wait_until(scene.at(at).monotonic).map(|wait| wait.until);
+    assert_eq!(until(&scene, HOUR - 59_000), Some(scene.at(HOUR).monotonic));
+    // in flight at the end of the hour
+    assert_eq!(scene.record_late(&one, &asked, HOUR - 1, HOUR + 100), Change::None);
+    assert_eq!(until(&scene, HOUR + 100), None, "others have their turn");
+    assert_eq!(scene.record_late(&one, &asked, HOUR, HOUR + 200), Change::Opened);
+    assert!(until(&scene, HOUR + 200).is_some());
 }
 
 #[test]
