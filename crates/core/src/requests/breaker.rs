@@ -19,11 +19,8 @@ use std::{
 use chrono::TimeDelta;
 use itwin_api::conditions::Reason;
 
+use self::circuit::{Circuit, OPEN};
 pub use self::server_wait::ServerWait;
-use self::{
-    circuit::{Circuit, OPEN},
-    server_wait::SERVER_WAIT_MAX,
-};
 use super::request::{Now, Outcome, Requester};
 use crate::{failure::Failure, object::ObjectVersion};
 
@@ -99,9 +96,10 @@ pub enum Gate {
 pub enum Change {
     /// No circuit changed.
     None,
-    /// The circuit of the server or of this client opened, or the server asked for a wait: the waiting requests must be
-    /// reported.
+    /// The circuit of the server opened, or the server asked for a long wait: all waiting requests must be reported.
     Opened,
+    /// The circuit of this client opened: its waiting requests must be reported.
+    ClientOpened,
     /// The circuit of the server closed.
     Closed,
 }
@@ -208,11 +206,16 @@ impl Breaker {
                 self.answered(requester)
             }
             Outcome::Failed { failure, server_wait, is_outage } => {
-                let is_longer_wait = self.record_server_wait((failure.reason, *server_wait), admitted_at, now);
+                let waits = self.record_server_wait((failure.reason, *server_wait), admitted_at, now);
+                let change = |server: bool, client: bool| match (server || waits, client) {
+                    (true, _) => Change::Opened,
+                    (false, true) => Change::ClientOpened,
+                    (false, false) => Change::None,
+                };
                 if *is_outage {
                     let client = self.client_failed((requester, version), (failure, true), is_probe, now.monotonic);
                     let server = self.outage((requester, failure.reason), is_probe, now.monotonic, waiting);
-                    return if client || server || is_longer_wait { Change::Opened } else { Change::None };
+                    return change(server, client);
                 }
                 let opened = if affects_the_client(failure.reason) {
                     self.client_failed((requester, version), (failure, false), is_probe, now.monotonic)
@@ -221,8 +224,8 @@ impl Breaker {
                     false
                 };
                 match self.answered(requester) {
-                    Change::None if opened || is_longer_wait => Change::Opened,
-                    change => change,
+                    Change::None => change(false, opened),
+                    closed => closed,
                 }
             }
         }
@@ -314,7 +317,7 @@ impl Breaker {
     }
 
     /// Records a wait that the server asks for, in response to a request that was admitted at `admitted_at`. Returns
-    /// whether it ends later than the current one.
+    /// whether the requests that wait are to be reported.
     fn record_server_wait(
         &mut self,
         (reason, wait): (Reason, Option<TimeDelta>),
@@ -322,18 +325,12 @@ impl Breaker {
         now: Now,
     ) -> bool {
         let Some(wait) = wait.filter(|wait| *wait > TimeDelta::zero()) else { return false };
-        // consecutive waits together are at most as long as the longest single wait; a response to a request that was
-        // sent despite a wait may arrive after its end, and must not begin another one before the next request is sent
-        let before = self.server_wait_until.filter(|wait| admitted_at < wait.until);
-        let first = before.map_or(now, |wait| wait.first);
-        let longest = SERVER_WAIT_MAX.to_std().unwrap_or_default();
-        let until = now.monotonic + wait.min(SERVER_WAIT_MAX).to_std().unwrap_or_default();
-        let until = until.min(first.monotonic + longest);
-        if until > now.monotonic && before.is_none_or(|wait| wait.until < until) {
-            self.server_wait_until = Some(ServerWait { first, until, reason });
-            return true;
-        }
-        false
+        // a response to a request that was sent despite a wait may arrive after its end, and must not begin another one
+        // before the next request is sent
+        let before = self.server_wait_until.filter(|before| admitted_at < before.until);
+        let Some(wait) = ServerWait::asked(before, reason, wait, now) else { return false };
+        self.server_wait_until = Some(wait);
+        wait.is_reported(now.monotonic)
     }
 }
 

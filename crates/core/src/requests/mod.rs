@@ -16,7 +16,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::Hash,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use chrono::{DateTime, Utc};
@@ -32,9 +32,6 @@ use self::{
     places::Place,
 };
 use crate::object::ObjectVersion;
-
-/// A server wait is reported only if it is longer than this: a short wait does not count as a failure.
-const SERVER_WAIT_REPORTED: Duration = Duration::from_secs(10);
 
 /// The request queue of one authorization server.
 #[derive(Debug)]
@@ -151,15 +148,18 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         let server = || self.breaker.open_reason().map(Blocked::Server);
         let wait = || {
             let wait = self.breaker.server_wait_until(now)?;
-            (wait.until - now > SERVER_WAIT_REPORTED).then_some(Blocked::ServerWait(wait.reason))
+            wait.is_long(now).then_some(Blocked::ServerWait(wait.reason))
         };
         client.or_else(server).or_else(wait)
     }
 
-    /// The waiting requests that are blocked.
+    /// The waiting requests that are blocked: all, or those of one client.
     #[must_use]
-    pub fn blocked_keys(&self, now: Instant) -> Vec<K> {
-        let is_blocked = |waiting: &Waiting| self.blocked(&waiting.request.requester, now).is_some();
+    pub fn blocked_keys(&self, client: Option<&Requester>, now: Instant) -> Vec<K> {
+        let is_blocked = |waiting: &Waiting| {
+            let requester = &waiting.request.requester;
+            client.is_none_or(|client| client == requester) && self.blocked(requester, now).is_some()
+        };
         self.waiting.iter().filter(|(_, waiting)| is_blocked(waiting)).map(|(key, _)| key.clone()).collect()
     }
 

@@ -5,6 +5,8 @@ mod order;
 mod probes;
 mod waits;
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use itwin_api::conditions::Reason;
 

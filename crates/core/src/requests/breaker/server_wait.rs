@@ -1,6 +1,6 @@
 //! The wait that an authorization server asks all its clients for, and which requests are sent despite it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::conditions::Reason;
@@ -8,7 +8,10 @@ use itwin_api::conditions::Reason;
 use crate::requests::request::Now;
 
 /// The longest wait that a server may ask all its clients for.
-pub(super) const SERVER_WAIT_MAX: TimeDelta = TimeDelta::hours(1);
+const SERVER_WAIT_MAX: TimeDelta = TimeDelta::hours(1);
+/// A wait is reported only if it is longer than this: a short wait does not count as a failure. Nor is a longer one
+/// reported again within this time.
+const REPORTED: Duration = Duration::from_secs(10);
 
 /// A wait that the server asked all its clients for (`Retry-After`, RFC 9110 section 10.2.3).
 #[derive(Clone, Copy, Debug)]
@@ -19,9 +22,43 @@ pub struct ServerWait {
     pub until: Instant,
     /// Why the server asked for it.
     pub reason: Reason,
+    /// When the requests that wait were reported last because of it.
+    reported_at: Option<Instant>,
 }
 
 impl ServerWait {
+    /// The wait that a server asks for, after this one before it, which may have ended; `None` if it ends no later. Waits
+    /// that follow each other are together at most as long as the longest single wait.
+    pub(super) fn asked(before: Option<Self>, reason: Reason, wait: TimeDelta, now: Now) -> Option<Self> {
+        let first = before.map_or(now, |before| before.first);
+        let longest = SERVER_WAIT_MAX.to_std().unwrap_or_default();
+        let until = now.monotonic + wait.min(SERVER_WAIT_MAX).to_std().unwrap_or_default();
+        let until = until.min(first.monotonic + longest);
+        if until <= now.monotonic || before.is_some_and(|before| before.until >= until) {
+            return None;
+        }
+        let reported_at = before.and_then(|before| before.reported_at);
+        let mut wait = Self { first, until, reason, reported_at };
+        // all have reported a long one, except for those that joined when it had nearly ended
+        let is_known = before.is_some_and(|before| before.is_long(now.monotonic));
+        let is_recent = reported_at.is_some_and(|at| now.monotonic < at + REPORTED);
+        if wait.is_long(now.monotonic) && !is_known && !is_recent {
+            wait.reported_at = Some(now.monotonic);
+        }
+        Some(wait)
+    }
+
+    /// Whether the requests that wait are to be reported now.
+    pub(super) fn is_reported(&self, now: Instant) -> bool {
+        self.reported_at == Some(now)
+    }
+
+    /// Whether it is long enough to be reported.
+    #[must_use]
+    pub fn is_long(&self, now: Instant) -> bool {
+        self.until.saturating_duration_since(now) > REPORTED
+    }
+
     /// When a request may be sent despite the wait: after half of the validity that its token had left when the first of
     /// consecutive waits began. Counted from the last of them, each response to one client would delay the tokens of all
     /// others once more, until they expire.

@@ -148,6 +148,32 @@ fn consecutive_server_waits_last_at_most_an_hour_in_total() {
 }
 
 #[test]
+fn wait_that_is_asked_for_again_and_again_is_seldom_reported() {
+    let one = client("a", "one");
+    let reported = |seconds| {
+        let mut scene = Scene::with(&[&one]);
+        let asked = Outcome::Failed {
+            failure: Failure::new(Reason::RateLimited, "because"),
+            server_wait: Some(TimeDelta::seconds(seconds)),
+            is_outage: false,
+        };
+        (0..60_u64).filter(|second| scene.record(&one, &asked, second * 1000) == Change::Opened).count()
+    };
+    assert_eq!(reported(60), 1, "all that wait know of it");
+    assert_eq!(reported(11), 6, "those that joined when it had nearly ended report it after 10 s");
+    assert_eq!(reported(5), 0, "it is short");
+}
+
+#[test]
+fn circuit_of_a_client_that_opens_is_reported_by_its_own_requests_alone() {
+    let (bad, good) = (client("a", "bad"), client("b", "good"));
+    let mut scene = Scene::with(&[&bad, &good]);
+    let changes: Vec<Change> = (0..6).map(|_| scene.record(&bad, &failed(Reason::InvalidClient), 0)).collect();
+    let (none, opened) = (Change::None, Change::ClientOpened);
+    assert_eq!(changes, [none, none, none, none, opened, none]);
+}
+
+#[test]
 fn response_to_a_request_of_a_wait_begins_no_other_wait_after_an_hour() {
     const HOUR: u64 = 3_600_000;
     let one = client("a", "one");

@@ -93,6 +93,18 @@ fn client_with_an_open_circuit_sends_probes_only_during_a_wait() {
 }
 
 #[test]
+fn client_whose_circuit_opens_during_a_wait_has_no_other_request_reported() {
+    let mut scene = Scene::new(8, 6000);
+    begin_wait(&mut scene, 3600);
+    (0..100).for_each(|number| scene.enqueue("b", &format!("c{number}"), 3600));
+    let all = scene.queue.blocked_keys(None, scene.now().monotonic);
+    assert_eq!(all.len(), 100, "the wait is reported by all");
+    scene.enqueue("a", "broken", 60);
+    let bad = request("a", "broken", None).requester;
+    assert_eq!(scene.queue.blocked_keys(Some(&bad), scene.now().monotonic), ["a/broken"]);
+}
+
+#[test]
 fn one_namespace_leaves_room_in_flight_and_slots_to_others_during_a_wait() {
     let mut scene = Scene::new(8, 60_000);
     begin_wait(&mut scene, 3600);
