@@ -152,9 +152,9 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
 
     /// The first request of this client that may be sent.
     fn waits_for(&self, requester: &Requester, sendable: &Sendable) -> Option<K> {
-        self.requesters.get(requester)?;
-        let is_of = |waiting: &Waiting| waiting.position == Position::Lane && waiting.request.requester == *requester;
-        let all = self.waiting.iter().filter(|(_, waiting)| is_of(waiting) && sendable.contains(waiting.place));
+        let all = self.alike.of_client(requester).filter_map(|key| Some((key, self.waiting.get(key)?)));
+        let may_be_sent = |waiting: &Waiting| waiting.position == Position::Lane && sendable.contains(waiting.place);
+        let all = all.filter(|(_, waiting)| may_be_sent(waiting));
         all.min_by_key(|(_, waiting)| waiting.place.rank(sendable.now)).map(|(key, _)| key.clone())
     }
 
@@ -162,8 +162,8 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     fn start(&mut self, key: &K, now: Instant) -> Option<Duration> {
         let Waiting { request, since, .. } = self.take_out(key)?;
         let equal = |waiting: &Waiting| waiting.position == Position::Lane && waiting.request.is_equal(&request);
-        let joined: Vec<K> =
-            self.waiting.iter().filter(|(_, waiting)| equal(waiting)).map(|(key, _)| key.clone()).collect();
+        let is_equal = |key: &&K| self.waiting.get(*key).is_some_and(equal);
+        let joined: Vec<K> = self.alike.of(&request).filter(is_equal).cloned().collect();
         for other in joined {
             self.leave_position(&other);
             if let Some(waiting) = self.waiting.get_mut(&other) {

@@ -4,6 +4,7 @@
 //! worker. The queue is a state machine; its caller, `controller::requests`, passes the time in.
 
 mod admission;
+mod alike;
 pub mod breaker;
 mod lanes;
 pub mod pacer;
@@ -26,6 +27,7 @@ pub use self::{
     request::{Blocked, Now, Outcome, Request, Requester},
 };
 use self::{
+    alike::Alike,
     breaker::{Breaker, Change, Ended},
     lanes::Lanes,
     pacer::Pacer,
@@ -41,6 +43,7 @@ pub struct RequestQueue<K> {
     breaker: Breaker,
     /// Waiting requests, one for each credential.
     waiting: HashMap<K, Waiting>,
+    alike: Alike<K>,
     lanes: Lanes<K>,
     /// Requests of clients whose circuit is open, by the end of the open interval.
     parked: BTreeMap<(Instant, u64), K>,
@@ -93,6 +96,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             pacer: Pacer::new(per_minute),
             breaker: Breaker::default(),
             waiting: HashMap::new(),
+            alike: Alike::default(),
             lanes: Lanes::default(),
             parked: BTreeMap::new(),
             by_expiry: BTreeMap::new(),
@@ -113,7 +117,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     /// Resets the circuit breakers, since the queue is now for another server.
     pub fn reset_breaker(&mut self) {
         self.breaker = Breaker::default();
-        self.unpark(|_| true);
+        self.unpark_all();
     }
 
     /// The number of waiting requests.
@@ -156,11 +160,14 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     /// The waiting requests that are blocked: all, or those of one client.
     #[must_use]
     pub fn blocked_keys(&self, client: Option<&Requester>, now: Instant) -> Vec<K> {
-        let is_blocked = |waiting: &Waiting| {
-            let requester = &waiting.request.requester;
-            client.is_none_or(|client| client == requester) && self.blocked(requester, now).is_some()
+        let is_blocked = |key: &&K| {
+            let waiting = self.waiting.get(*key);
+            waiting.is_some_and(|waiting| self.blocked(&waiting.request.requester, now).is_some())
         };
-        self.waiting.iter().filter(|(_, waiting)| is_blocked(waiting)).map(|(key, _)| key.clone()).collect()
+        match client {
+            Some(client) => self.alike.of_client(client).filter(is_blocked).cloned().collect(),
+            None => self.waiting.keys().filter(is_blocked).cloned().collect(),
+        }
     }
 
     /// Enqueues a request. A request that is already waiting keeps its place unless it changed.
@@ -169,8 +176,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             return;
         }
         if self.breaker.client_changed(&request.requester, request.client_version.as_ref()) {
-            let requester = request.requester.clone();
-            self.unpark(|waiting| waiting.requester == requester);
+            self.unpark_client(&request.requester);
         }
         let (since, lacking_since) = match self.waiting.get(&key) {
             Some(waiting) if waiting.request == request => return,
@@ -186,6 +192,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         let at = valid_until.or(lacking_since).unwrap_or(now.wall);
         let place = Place { at, number: self.arrivals, has_token: valid_until.is_some() };
         let is_joined = self.in_flight.values().any(|flight| flight.request.is_equal(&request));
+        self.alike.insert(&request, key.clone());
         self.waiting.insert(key.clone(), Waiting { request, place, since, position: Position::Joined });
         if !is_joined {
             self.enter_lane(&key);
@@ -242,14 +249,15 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         let change = self.breaker.record(ended, outcome, now, &self.requesters);
         if change == Change::Closed {
             self.urgently_probed.clear();
-            self.unpark(|_| true);
+            self.unpark_all();
         }
         let requester = &request.requester;
         if matches!(outcome, Outcome::Succeeded) {
-            self.unpark(|waiting| waiting.requester == *requester);
+            self.unpark_client(requester);
         }
         let is_joined = |waiting: &Waiting| waiting.position == Position::Joined && waiting.request.is_equal(&request);
-        let joined = self.waiting.iter().filter(|(_, waiting)| is_joined(waiting));
+        let waiting = self.alike.of(&request).filter_map(|key| Some((key, self.waiting.get(key)?)));
+        let joined = waiting.filter(|(_, waiting)| is_joined(waiting));
         let is_shared = |waiting: &Waiting| matches!(outcome, Outcome::Succeeded) && waiting.request.is_of(version);
         let (shared, others): (Vec<_>, Vec<_>) = joined.partition(|(_, waiting)| is_shared(waiting));
         let keys = |waiting: Vec<(&K, &Waiting)>| waiting.into_iter().map(|(key, _)| key.clone()).collect::<Vec<K>>();
@@ -291,7 +299,9 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
 
     fn take_out(&mut self, key: &K) -> Option<Waiting> {
         self.leave_position(key);
-        self.waiting.remove(key)
+        let waiting = self.waiting.remove(key)?;
+        self.alike.remove(&waiting.request, key);
+        Some(waiting)
     }
 
     /// Decrements the number of requests of a client, and removes a client that has none.
@@ -312,16 +322,23 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         }
     }
 
-    /// Moves parked requests that match back into their lanes.
-    fn unpark(&mut self, which: impl Fn(&Request) -> bool) {
-        let mut back = Vec::new();
-        self.parked.retain(|_, key| {
-            let goes = self.waiting.get(key).is_none_or(|waiting| which(&waiting.request));
-            if goes {
-                back.push(key.clone());
-            }
-            !goes
-        });
-        back.iter().for_each(|key| self.enter_lane(key));
+    /// Moves the parked requests of a client back into their lanes.
+    fn unpark_client(&mut self, requester: &Requester) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let is_parked =
+            |key: &&K| matches!(self.waiting.get(*key), Some(Waiting { position: Position::Parked(_), .. }));
+        let back: Vec<K> = self.alike.of_client(requester).filter(is_parked).cloned().collect();
+        for key in &back {
+            self.leave_position(key);
+            self.enter_lane(key);
+        }
+    }
+
+    /// Moves all parked requests back into their lanes.
+    fn unpark_all(&mut self) {
+        let parked = std::mem::take(&mut self.parked);
+        parked.values().for_each(|key| self.enter_lane(key));
     }
 }
