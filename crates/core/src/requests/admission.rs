@@ -83,18 +83,37 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         match self.breaker.gate(now.monotonic) {
             Gate::Closed => self.next_in_rotation(sendable, now).ok_or(None),
             Gate::HalfOpen => {
-                let may_probe = |client: &&Requester| self.breaker.is_healthy(client);
-                let probe =
-                    self.breaker.succeeded().filter(may_probe).find_map(|client| self.waits_for(client, sendable));
-                probe.or_else(|| self.next_in_rotation(sendable, now)).ok_or(None)
+                let probe = self.half_open(sendable);
+                let key = probe.or_else(|| self.next_in_rotation(sendable, now)).ok_or(None)?;
+                self.note_probe(&key);
+                Ok(key)
             }
             Gate::Open { until, urgent_from } => {
                 let key = self.urgent(until, urgent_from, sendable, now).map_err(|at| at.or(until))?;
-                let namespace = self.waiting.get(&key).map(|waiting| waiting.request.requester.namespace.clone());
-                self.urgently_probed.extend(namespace);
+                self.note_probe(&key);
                 Ok(key)
             }
         }
+    }
+
+    /// Notes that a namespace sends a probe. If it had its turn, no other had a request to send, and a new round begins.
+    fn note_probe(&mut self, key: &K) {
+        let Some(waiting) = self.waiting.get(key) else { return };
+        let namespace = waiting.request.requester.namespace.clone();
+        if self.probed.contains(&namespace) {
+            self.probed.clear();
+        }
+        self.probed.insert(namespace);
+    }
+
+    /// A half-open probe: a request of the client that succeeded last and has not failed since, of a namespace that has
+    /// not had its turn. With a probe of each such client in turn, one namespace with many of them could delay for long
+    /// that a server is noticed to be back.
+    fn half_open(&self, sendable: &Sendable) -> Option<K> {
+        let healthy = self.breaker.succeeded().filter(|client| self.breaker.is_healthy(client));
+        let (probed, others): (Vec<&Requester>, Vec<&Requester>) =
+            healthy.partition(|client| self.probed.contains(&client.namespace));
+        others.into_iter().chain(probed).find_map(|client| self.waits_for(client, sendable))
     }
 
     /// Requests in the lanes whose tokens expire after `time`, the earliest expiry first.
@@ -121,8 +140,8 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             soon.filter_map(|(_, key)| Some((key, &self.waiting.get(key)?.request)))
                 .filter(|(_, request)| may_probe(request))
         };
-        // namespaces that sent no urgent probe since the circuit opened come first
-        let is_new = |request: &Request| !self.urgently_probed.contains(&request.requester.namespace);
+        // namespaces that had no turn come first
+        let is_new = |request: &Request| !self.probed.contains(&request.requester.namespace);
         let urgent = candidates().find(|(_, request)| is_new(request)).or_else(|| candidates().next());
         match urgent {
             Some((key, _)) if from <= now.monotonic => Ok(key.clone()),

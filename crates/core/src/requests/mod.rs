@@ -49,8 +49,8 @@ pub struct RequestQueue<K> {
     parked: BTreeMap<(Instant, u64), K>,
     /// Requests in the lanes of credentials that had a valid token when they joined, by its expiry, which may have passed.
     by_expiry: BTreeMap<(DateTime<Utc>, u64), K>,
-    /// Namespaces that sent an urgent probe since the circuit opened.
-    urgently_probed: HashSet<Arc<str>>,
+    /// Namespaces that sent a probe of the server's open circuit, since it opened or since all of them had a turn.
+    probed: HashSet<Arc<str>>,
     in_flight: HashMap<K, Flight>,
     /// How many requests of each client wait or are in flight.
     requesters: HashMap<Requester, usize>,
@@ -100,7 +100,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             lanes: Lanes::default(),
             parked: BTreeMap::new(),
             by_expiry: BTreeMap::new(),
-            urgently_probed: HashSet::new(),
+            probed: HashSet::new(),
             in_flight: HashMap::new(),
             requesters: HashMap::new(),
             namespaces: HashMap::new(),
@@ -117,6 +117,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     /// Resets the circuit breakers, since the queue is now for another server.
     pub fn reset_breaker(&mut self) {
         self.breaker = Breaker::default();
+        self.probed.clear();
         self.unpark_all();
     }
 
@@ -248,7 +249,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         let ended = Ended { requester: &request.requester, version, is_probe, admitted_at };
         let change = self.breaker.record(ended, outcome, now, &self.requesters);
         if change == Change::Closed {
-            self.urgently_probed.clear();
+            self.probed.clear();
             self.unpark_all();
         }
         let requester = &request.requester;
