@@ -145,7 +145,7 @@ impl Reconciler<'_> {
     pub(super) fn report_long_renewal(&mut self) {
         let credential = self.references.credential;
         let is_too_long = credential.annotations().contains_key(secret_keys::RENEW_TOO_LONG);
-        if self.retry_state.reports_long_renewal(is_too_long) {
+        if self.retry_state.reports_long_renewal(is_too_long, self.context.clock.now()) {
             let note = messages::renew_annotation_too_long();
             tracing::warn!(credential = %self.references.key, "{note}");
             self.publish(Transition::warning(EventReason::InvalidObject, note));

@@ -100,8 +100,7 @@ pub struct RetryState {
     metadata_read: Option<(DateTime<Utc>, i64, Option<Box<str>>)>,
     /// How the watch of its Secrets fails, if it does; shared with the other credentials.
     unwatched: Option<Arc<Unwatched>>,
-    /// An event said that the renew annotation is too long, which it still is.
-    is_long_renewal_reported: bool,
+    long_renewal: LongRenewal,
 }
 
 /// How the last attempts ended.
@@ -186,6 +185,25 @@ impl Renewals {
     }
 }
 
+/// What was reported of a renew annotation that is too long.
+#[derive(Default)]
+struct LongRenewal {
+    /// An event said that it is too long, which it still is.
+    is_reported: bool,
+    /// When an event of this process said so last.
+    reported_at: Option<DateTime<Utc>>,
+}
+
+impl LongRenewal {
+    /// An annotation that is too long at the start was reported by the process that wrote the status: many of them would
+    /// cost an event each at every start. One that was written while no process ran is reported when it is changed.
+    fn recall(credential: &ITwinServiceCredential, status: &CredentialStatus) -> Self {
+        let annotations = credential.metadata.annotations.as_ref();
+        let is_too_long = annotations.is_some_and(|all| all.contains_key(secret_keys::RENEW_TOO_LONG));
+        Self { is_reported: is_too_long && status.observed_generation.is_some(), reported_at: None }
+    }
+}
+
 /// The status that this process wrote.
 #[derive(Default)]
 struct WrittenStatus {
@@ -259,7 +277,7 @@ impl RetryState {
             ready_changes_at: None,
             metadata_read: None,
             unwatched: None,
-            is_long_renewal_reported: false,
+            long_renewal: LongRenewal::recall(credential, previous),
         }
     }
 }

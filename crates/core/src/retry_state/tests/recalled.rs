@@ -153,3 +153,17 @@ fn failure_for_an_earlier_spec_is_known_after_a_start_by_the_condition_that_stay
     assert!(renewal_request(&state.renewal_clues(Some("now"), None), at(100)).is_some());
     assert_eq!(state.failures(), 0, "it is not claimed for this spec");
 }
+
+#[test]
+fn renew_annotation_that_is_too_long_at_a_start_was_reported_before() {
+    let started = |status: serde_json::Value| {
+        let mut object = serde_json::to_value(credential(status)).expect("a credential");
+        object["metadata"]["annotations"] = json!({secret_keys::RENEW_TOO_LONG: ""});
+        RetryState::recall(&serde_json::from_value(object).expect("a credential"), at(100))
+    };
+    let mut known = started(json!({"observedGeneration": 1}));
+    assert!(!known.reports_long_renewal(true, at(100)), "by the process that wrote the status");
+    assert!(!known.reports_long_renewal(false, at(101)));
+    assert!(known.reports_long_renewal(true, at(102)), "it is another one");
+    assert!(started(json!(null)).reports_long_renewal(true, at(100)), "the credential is new");
+}
