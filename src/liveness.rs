@@ -4,6 +4,8 @@
 //! worst failure of an operator. So each part records heartbeats, and if a part is stalled, the kubelet restarts the
 //! container.
 
+mod watched;
+
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -15,12 +17,15 @@ use tokio::{
     time::Instant,
 };
 
+use self::watched::Watched;
+pub use self::watched::{Interruption, Listing, Trouble};
+
 /// The parts that must record heartbeats, by name.
 #[derive(Default)]
 pub struct Liveness {
     parts: Mutex<BTreeMap<String, Part>>,
     /// The watches, by path.
-    watches: Mutex<BTreeMap<String, Watch>>,
+    watches: Mutex<BTreeMap<String, Watched>>,
     /// A watch was interrupted, or works again.
     interrupted: Notify,
 }
@@ -30,140 +35,71 @@ struct Part {
     last_heartbeat: Instant,
 }
 
-struct Watch {
-    resource: &'static str,
-    /// When it was started.
-    started: Instant,
-    /// The last sign of life, or the start.
-    last_sign: Instant,
-    /// Its first list was complete.
-    is_listed: bool,
-    /// Since when its requests fail, if the last one did, and how that one failed.
-    failing: Option<(Instant, Trouble)>,
-    /// How it was interrupted, if it is not watched since.
-    interruption: Option<Interruption>,
-    /// How often what failed was over.
-    progress: u64,
-    /// A watch was accepted once.
-    opened: watch::Sender<bool>,
-}
-
-/// How a request of a watch failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// For users.
-    pub message: String,
-    /// The API server does not allow it.
-    pub is_forbidden: bool,
-}
-
-/// That nothing is watched: requests failed, and no watch is known to work since.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interruption {
-    /// How many requests failed without progress in between.
-    pub failures: u32,
-    /// How often there was progress up to now: failures before and after it do not belong together.
-    pub progress: u64,
-    /// How the last one failed.
-    pub trouble: Trouble,
-    /// The API server answered the last one.
-    pub is_answer: bool,
-}
-
-/// What the objects that a watch showed are worth.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listing {
-    /// There are no others.
-    Complete,
-    /// There may be others: the watch began only just now.
-    Pending,
-    /// There may be others, and that has been so for a while; how the last request failed, if it was answered.
-    Incomplete(Option<Trouble>),
-}
-
 impl Liveness {
     /// From now on, `path` is watched. Unlike a heartbeat, which shows that this process works, a sign of life of a
-    /// watch is one of the API server: an event, or a list or watch that it accepted.
+    /// watch is one of the API server: that the watch works.
     pub fn expect_watch(&self, path: &str, resource: &'static str) {
-        let now = Instant::now();
-        let watch = Watch {
-            resource,
-            started: now,
-            last_sign: now,
-            is_listed: false,
-            failing: None,
-            interruption: None,
-            progress: 0,
-            opened: watch::Sender::new(false),
-        };
-        self.watches().insert(path.to_owned(), watch);
+        self.watches().insert(path.to_owned(), Watched::new(resource));
     }
 
-    /// A request of the watch of `path` failed.
-    pub fn watch_failed(&self, path: &str, trouble: Trouble) {
-        if let Some(watch) = self.watches().get_mut(path) {
-            let since = watch.failing.take().map_or_else(Instant::now, |(since, _)| since);
-            watch.failing = Some((since, trouble));
-        }
-    }
-
-    /// A request of the watch of `path` was accepted: a page of a list, or a watch.
-    pub fn watch_accepted(&self, path: &str) {
-        if let Some(watch) = self.watches().get_mut(path) {
-            watch.failing = None;
-        }
-    }
-
-    /// What the requests of the watch of `path` failed for before is over.
-    pub fn watch_progressed(&self, path: &str) {
-        if let Some(watch) = self.watches().get_mut(path) {
-            watch.progress = watch.progress.saturating_add(1);
-            let progress = watch.progress;
-            if let Some(interruption) = &mut watch.interruption {
-                (interruption.failures, interruption.progress) = (0, progress);
-                self.interrupted.notify_one();
-            }
-        }
-    }
-
-    /// A request failed, and the watch of `path` is not open; `is_answer` where the API server said why.
-    pub fn watch_interrupted(&self, path: &str, trouble: Trouble, is_answer: bool) {
-        if let Some(watch) = self.watches().get_mut(path) {
-            let failures = watch.interruption.take().map_or(0, |interruption| interruption.failures);
-            let (failures, progress) = (failures.saturating_add(1), watch.progress);
-            watch.interruption = Some(Interruption { failures, progress, trouble, is_answer });
+    /// The watch of `path` works: it showed an event or a bookmark, or was open for a while.
+    pub fn watch_works(&self, path: &str) {
+        if self.watch(path, Watched::works) == Some(true) {
             self.interrupted.notify_one();
         }
     }
 
-    /// A watch of `path` was accepted.
-    pub fn watch_opened(&self, path: &str) {
-        if let Some(watch) = self.watches().get(path) {
-            watch.opened.send_replace(true);
+    /// A list of `path` failed; `is_answer` where the API server said why.
+    pub fn list_failed(&self, path: &str, trouble: Trouble, is_answer: bool) {
+        if self.watch(path, |watch| watch.list_failed(trouble, is_answer)).is_some() {
+            self.interrupted.notify_one();
         }
+    }
+
+    /// A watch of `path` was refused, or failed; `is_answer` where the API server said why, or broke it immediately.
+    pub fn watch_failed(&self, path: &str, trouble: Trouble, is_answer: bool) {
+        if self.watch(path, |watch| watch.watch_failed(trouble, is_answer)).is_some() {
+            self.interrupted.notify_one();
+        }
+    }
+
+    /// A page of a list of `path` was accepted.
+    pub fn list_accepted(&self, path: &str) {
+        self.watch(path, Watched::list_accepted);
+    }
+
+    /// What the lists of `path` failed for before is over.
+    pub fn list_progressed(&self, path: &str) {
+        if self.watch(path, Watched::list_progressed) == Some(true) {
+            self.interrupted.notify_one();
+        }
+    }
+
+    /// A watch of `path` was accepted. It may still break.
+    pub fn watch_opened(&self, path: &str) {
+        self.watch(path, Watched::opened);
     }
 
     /// Waits until a watch of `path` was accepted, also where that was before.
     pub async fn opened(&self, path: &str) {
-        let opened = self.watches().get(path).map(|watch| watch.opened.subscribe());
+        let opened = self.watch(path, |watch| watch.is_opened());
         if let Some(mut opened) = opened {
             // the sender is never dropped
             let _ = opened.wait_for(|opened| *opened).await;
         }
     }
 
-    /// The watch of `path` works: it showed anything, or was open for long.
-    pub fn watch_resumed(&self, path: &str) {
-        let before = self.watches().get_mut(path).and_then(|watch| watch.interruption.take());
-        if before.is_some() {
-            self.interrupted.notify_one();
-        }
+    /// Changes each time that the watch of `path` is made again, or works, so that [`Listing::Incomplete`] ends without
+    /// another list.
+    #[must_use]
+    pub fn recoveries(&self, path: &str) -> Option<watch::Receiver<u64>> {
+        self.watch(path, |watch| watch.recoveries())
     }
 
-    /// How the watch of `path` was interrupted, if it was and is not known to work since.
+    /// How the watch of `path` was interrupted, if it was and does not work since.
     #[must_use]
     pub fn interruption(&self, path: &str) -> Option<Interruption> {
-        self.watches().get(path)?.interruption.clone()
+        self.watch(path, |watch| watch.interruption.clone()).flatten()
     }
 
     /// Whether no watch of another resource than that of `path` fails.
@@ -171,8 +107,7 @@ impl Liveness {
     pub fn is_alone(&self, path: &str) -> bool {
         let watches = self.watches();
         let resource = watches.get(path).map(|watch| watch.resource);
-        let fails = |watch: &Watch| watch.interruption.as_ref().is_some_and(|interruption| interruption.failures > 0);
-        watches.values().all(|watch| Some(watch.resource) == resource || !fails(watch))
+        watches.values().all(|watch| Some(watch.resource) == resource || watch.failing.is_none())
     }
 
     /// Whether another watch than that of `path` had a sign of life after that one had failed for `grace`. Of two
@@ -193,23 +128,13 @@ impl Liveness {
 
     /// The first list of the watch of `path` is complete.
     pub fn listed(&self, path: &str) {
-        if let Some(watch) = self.watches().get_mut(path) {
-            watch.is_listed = true;
-        }
+        self.watch(path, |watch| watch.is_listed = true);
     }
 
     /// What the objects are worth that the watch of `path` showed. A start and a failure count after `grace`.
     #[must_use]
     pub fn listing(&self, path: &str, grace: Duration) -> Listing {
-        let watches = self.watches();
-        let Some(watch) = watches.get(path) else { return Listing::Pending };
-        let trouble = || watch.failing.as_ref().map(|(_, trouble)| trouble.clone());
-        match &watch.failing {
-            _ if !watch.is_listed && watch.started.elapsed() < grace => Listing::Pending,
-            _ if !watch.is_listed => Listing::Incomplete(trouble()),
-            Some((since, _)) if since.elapsed() >= grace => Listing::Incomplete(trouble()),
-            _ => Listing::Complete,
-        }
+        self.watch(path, |watch| watch.listing(grace)).unwrap_or(Listing::Pending)
     }
 
     /// The watches whose first list is not complete, by path, with how their last request failed.
@@ -217,18 +142,18 @@ impl Liveness {
     pub fn unlisted(&self) -> Vec<(String, Option<Trouble>)> {
         let watches = self.watches();
         let unlisted = watches.iter().filter(|(_, watch)| !watch.is_listed);
-        let trouble = |watch: &Watch| watch.failing.as_ref().map(|(_, trouble)| trouble.clone());
-        unlisted.map(|(path, watch)| (path.clone(), trouble(watch))).collect()
+        unlisted.map(|(path, watch)| (path.clone(), watch.trouble())).collect()
     }
 
-    /// Records a sign of life of the watch of `path`, if there is one.
-    pub fn sign_of_life(&self, path: &str) {
-        if let Some(watch) = self.watches().get_mut(path) {
-            watch.last_sign = Instant::now();
-        }
+    /// Whether each watch of this resource worked within `limit` and none failed since; false where it is not watched.
+    #[must_use]
+    pub fn all_worked_within(&self, resource: &str, limit: Duration) -> bool {
+        let watches = self.watches();
+        let mut of_resource = watches.values().filter(|watch| watch.resource == resource).peekable();
+        of_resource.peek().is_some() && of_resource.all(|watch| watch.worked_within(limit))
     }
 
-    /// For how long there was no sign of life of the watches, by resource: the longest time of all its watches.
+    /// For how long the watches did not work, by resource: the longest time of all its watches.
     #[must_use]
     pub fn silence(&self) -> BTreeMap<&'static str, Duration> {
         let now = Instant::now();
@@ -240,7 +165,11 @@ impl Liveness {
         silence
     }
 
-    fn watches(&self) -> MutexGuard<'_, BTreeMap<String, Watch>> {
+    fn watch<T>(&self, path: &str, with: impl FnOnce(&mut Watched) -> T) -> Option<T> {
+        self.watches().get_mut(path).map(with)
+    }
+
+    fn watches(&self) -> MutexGuard<'_, BTreeMap<String, Watched>> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -283,129 +212,4 @@ impl Liveness {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMIT: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn stalled_part_is_named() {
-        let liveness = Liveness::default();
-        liveness.expect("the watch", LIMIT);
-        let now = Instant::now();
-        assert_eq!(liveness.stalled_at(now + LIMIT / 2), None);
-        let reported = liveness.stalled_at(now + LIMIT * 2).unwrap_or_default();
-        assert!(reported.starts_with("the watch has had no heartbeat for 1"), "{reported}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn silence_of_a_resource_is_that_of_its_most_silent_watch() {
-        let liveness = Liveness::default();
-        for path in ["/a/secrets", "/b/secrets"] {
-            liveness.expect_watch(path, "secrets");
-        }
-        liveness.expect_watch("/authorities", "itwinauthorities");
-        tokio::time::advance(LIMIT).await;
-        liveness.sign_of_life("/a/secrets");
-        liveness.sign_of_life("/authorities");
-        liveness.sign_of_life("/c/secrets");
-        let silence = [("itwinauthorities", Duration::ZERO), ("secrets", LIMIT)];
-        assert_eq!(liveness.silence(), BTreeMap::from(silence), "a watch that never answered counts from its start");
-        liveness.sign_of_life("/b/secrets");
-        assert_eq!(liveness.silence()["secrets"], Duration::ZERO);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_a_watch_has_not_listed_or_lost_is_not_complete_after_a_while() {
-        let liveness = Liveness::default();
-        let trouble = Trouble { message: "HTTP 403".to_owned(), is_forbidden: true };
-        let listing = || liveness.listing("/a", LIMIT);
-        assert_eq!(listing(), Listing::Pending, "it was not even begun");
-        liveness.expect_watch("/a", "secrets");
-        assert_eq!(listing(), Listing::Pending);
-        tokio::time::advance(LIMIT).await;
-        assert_eq!(listing(), Listing::Incomplete(None), "there was no answer");
-        liveness.watch_failed("/a", trouble.clone());
-        assert_eq!(listing(), Listing::Incomplete(Some(trouble.clone())));
-        assert_eq!(liveness.unlisted(), [("/a".to_owned(), Some(trouble.clone()))]);
-        liveness.watch_accepted("/a");
-        assert_eq!(listing(), Listing::Incomplete(None), "a page is no list");
-        liveness.listed("/a");
-        assert_eq!((listing(), liveness.unlisted()), (Listing::Complete, Vec::new()));
-        liveness.watch_failed("/a", trouble.clone());
-        tokio::time::advance(LIMIT / 2).await;
-        assert_eq!(listing(), Listing::Complete, "a watch that fails is made again");
-        liveness.watch_failed("/a", trouble.clone());
-        tokio::time::advance(LIMIT / 2).await;
-        assert_eq!(listing(), Listing::Incomplete(Some(trouble)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn sign_of_life_of_another_watch_shows_that_the_api_server_answers_while_one_fails() {
-        let liveness = Liveness::default();
-        for path in ["/a", "/b"] {
-            liveness.expect_watch(path, "secrets");
-        }
-        let fails_alone = || liveness.fails_while_others_are_answered("/a", LIMIT);
-        tokio::time::advance(LIMIT * 2).await;
-        liveness.sign_of_life("/b");
-        assert!(!fails_alone(), "it does not fail");
-        liveness.watch_failed("/a", Trouble { message: "no connection".to_owned(), is_forbidden: false });
-        assert!(!fails_alone(), "the sign was before");
-        tokio::time::advance(LIMIT / 2).await;
-        liveness.sign_of_life("/b");
-        assert!(!fails_alone(), "the other one may fail a moment later");
-        tokio::time::advance(LIMIT).await;
-        liveness.sign_of_life("/a");
-        assert!(!fails_alone(), "it is its own");
-        liveness.sign_of_life("/b");
-        assert!(fails_alone());
-        liveness.watch_accepted("/a");
-        assert!(!fails_alone());
-    }
-
-    #[tokio::test]
-    async fn watch_is_interrupted_until_it_is_open_and_each_change_is_announced() {
-        let liveness = Liveness::default();
-        let trouble = Trouble { message: "HTTP 403".to_owned(), is_forbidden: true };
-        liveness.watch_interrupted("/a", trouble.clone(), true);
-        assert_eq!(liveness.interruption("/a"), None, "it is not expected");
-        for (path, resource) in [("/a", "secrets"), ("/b", "secrets"), ("/authorities", "itwinauthorities")] {
-            liveness.expect_watch(path, resource);
-        }
-        liveness.watch_interrupted("/a", trouble.clone(), false);
-        liveness.interruptions().await;
-        liveness.watch_interrupted("/a", trouble.clone(), true);
-        liveness.interruptions().await;
-        liveness.watch_interrupted("/b", trouble.clone(), true);
-        assert!(liveness.is_alone("/a"), "the other one shows the same resource");
-        liveness.watch_interrupted("/authorities", trouble.clone(), true);
-        assert!(!liveness.is_alone("/a"));
-        let interruption =
-            |failures, progress| Some(Interruption { failures, progress, trouble: trouble.clone(), is_answer: true });
-        assert_eq!(liveness.interruption("/a"), interruption(2, 0));
-        liveness.watch_progressed("/a");
-        liveness.interruptions().await;
-        assert_eq!(liveness.interruption("/a"), interruption(0, 1), "a list is no watch, but no failure either");
-        liveness.watch_interrupted("/a", trouble.clone(), true);
-        liveness.interruptions().await;
-        assert_eq!(liveness.interruption("/a"), interruption(1, 1), "another time begins");
-        liveness.watch_progressed("/authorities");
-        assert!(liveness.is_alone("/a"), "the other resource is answered");
-        liveness.watch_resumed("/a");
-        liveness.interruptions().await;
-        assert_eq!(liveness.interruption("/a"), None);
-    }
-
-    #[test]
-    fn part_with_heartbeats_is_never_stalled() {
-        let liveness = Liveness::default();
-        liveness.expect("the watch", Duration::ZERO);
-        std::thread::sleep(Duration::from_millis(2));
-        assert!(liveness.stalled().is_some());
-        liveness.expect("the watch", LIMIT);
-        liveness.heartbeat("the watch");
-        liveness.heartbeat("an unexpected part");
-        assert_eq!(liveness.stalled(), None);
-    }
-}
+mod tests;

@@ -131,6 +131,12 @@ impl Authorities {
         self.liveness.listing(&ITwinAuthority::url_path(&(), None), LISTING) == Listing::Pending
     }
 
+    /// Whether there are no others than those that the watch has shown.
+    #[must_use]
+    pub fn are_complete(&self) -> bool {
+        self.liveness.listing(&ITwinAuthority::url_path(&(), None), LISTING) == Listing::Complete
+    }
+
     /// Whether the watch has shown an authority of this name.
     #[must_use]
     pub fn is_announced(&self, name: &str) -> bool {

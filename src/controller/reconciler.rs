@@ -36,8 +36,8 @@ use crate::{
 pub(super) const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
 /// The resource whose watch shows Secrets.
 const SECRETS: &str = "secrets";
-/// The watch of Secrets is well where it showed a sign of life within this: it is made again each minute, and a watch that
-/// shows nothing for longer is given up.
+/// The watch of Secrets is well where it worked within this: it is made again each minute, and a watch that shows nothing for
+/// longer is given up.
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
 /// No credential is reconciled again sooner than this: a bound on what any mistake in the schedule can cost.
 const REQUEUE_FLOOR: TimeDelta = TimeDelta::milliseconds(10);
@@ -217,13 +217,10 @@ impl Reconciler<'_> {
         self.retry_state.unwatched()?.shown_until(&self.references.uid, now)
     }
 
-    /// Whether each watch of Secrets had a sign of life lately; false where they are not watched, or the one of this
-    /// credential fails.
+    /// Whether each watch of Secrets worked lately and none failed since; false where they are not watched, or the one of
+    /// this credential was reported to fail.
     fn is_watch_well(&self) -> bool {
-        if !self.is_watched() {
-            return false;
-        }
-        self.context.liveness.silence().get(SECRETS).is_some_and(|silence| *silence <= SILENCE)
+        self.is_watched() && self.context.liveness.all_worked_within(SECRETS, SILENCE)
     }
 
     /// The version that the client Secret has at least, for a read of it from the watch cache of the API server; `None` where

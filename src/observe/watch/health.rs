@@ -37,12 +37,19 @@ pub(super) enum WatchError {
     Older,
     #[error("it ended before its timeout")]
     Early,
+    #[error("it was accepted and ended before it showed anything")]
+    Cut,
 }
 
 impl WatchError {
     /// The resourceVersion is too old for a watch: everything is to be listed.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Status { code: super::GONE, .. })
+    }
+
+    /// The API server said what is wrong.
+    fn is_answer(&self) -> bool {
+        matches!(self, Self::Status { .. })
     }
 }
 
@@ -78,7 +85,7 @@ impl WatchError {
     fn label(&self) -> Option<&'static str> {
         match self {
             Self::Status { label, .. } => Some(label),
-            Self::Transport | Self::NoVersion => Some(CallError::Transport.label()),
+            Self::Transport | Self::NoVersion | Self::Cut => Some(CallError::Transport.label()),
             Self::Silence => Some(CallError::Timeout.label()),
             Self::Older | Self::Early => None,
         }
@@ -95,7 +102,7 @@ impl WatchError {
     }
 }
 
-/// What reports whether one watch works. The client records heartbeats, and signs of life for each answer.
+/// What reports whether one watch works. The client records heartbeats.
 pub struct Health {
     path: String,
     resource: &'static str,
@@ -110,47 +117,54 @@ impl Health {
         Self { path: path.to_owned(), resource, liveness, metrics }
     }
 
-    /// The API server sent an event or a bookmark.
-    pub(super) fn sign_of_life(&self) {
-        self.liveness.sign_of_life(&self.path);
+    /// A watch works: it showed an event or a bookmark, or was open for a while.
+    pub(super) fn works(&self) {
+        self.liveness.watch_works(&self.path);
     }
 
-    /// A request failed: `list` or `watch`. That is a heartbeat too, also where the client never saw an end of it.
-    pub(super) fn failed(&self, verb: &'static str, error: &WatchError) {
-        self.liveness.heartbeat(&self.path);
-        if let Some(label) = error.label() {
-            self.metrics.kubernetes_request(verb, self.resource, label);
-            let is_forbidden = matches!(error, WatchError::Status { code: 401 | 403, .. });
-            let trouble = Trouble { message: error.for_users(), is_forbidden };
-            self.liveness.watch_failed(&self.path, trouble.clone());
-            // after one that is too old, everything is listed and watched, however long that takes
-            if !error.is_gone() {
-                let is_answer = matches!(error, WatchError::Status { .. });
-                self.liveness.watch_interrupted(&self.path, trouble, is_answer);
-            }
+    /// A request for a page of a list failed.
+    pub(super) fn list_failed(&self, error: &WatchError) {
+        if let Some(trouble) = self.failed("list", error) {
+            self.liveness.list_failed(&self.path, trouble, error.is_answer());
         }
     }
 
-    /// A request was accepted.
-    pub(super) fn accepted(&self) {
-        self.liveness.watch_accepted(&self.path);
+    /// A watch was refused, or failed; `is_answer` where it was accepted just before.
+    pub(super) fn watch_failed(&self, error: &WatchError, is_answer: bool) {
+        if let Some(trouble) = self.failed("watch", error) {
+            self.liveness.watch_failed(&self.path, trouble, is_answer || error.is_answer());
+        }
     }
 
-    /// What failed before is over: a later page than that was accepted, or another one failed.
-    pub(super) fn progressed(&self) {
-        self.liveness.watch_progressed(&self.path);
+    /// A watch is too old, and the one before it was not: everything is listed and watched again, however long that
+    /// takes. That happens to watches that work.
+    pub(super) fn watch_expired(&self, error: &WatchError) {
+        self.failed("watch", error);
+    }
+
+    /// A request failed: `list` or `watch`. That is a heartbeat too, also where the client never saw an end of it. Returns
+    /// what is to be reported, if the API server did not answer as it may.
+    fn failed(&self, verb: &'static str, error: &WatchError) -> Option<Trouble> {
+        self.liveness.heartbeat(&self.path);
+        self.metrics.kubernetes_request(verb, self.resource, error.label()?);
+        let is_forbidden = matches!(error, WatchError::Status { code: 401 | 403, .. });
+        Some(Trouble { message: error.for_users(), is_forbidden })
+    }
+
+    /// A page of a list was accepted.
+    pub(super) fn list_accepted(&self) {
+        self.liveness.list_accepted(&self.path);
+    }
+
+    /// What lists failed for before is over: a later page than that was accepted, or another one failed.
+    pub(super) fn list_progressed(&self) {
+        self.liveness.list_progressed(&self.path);
     }
 
     /// A watch was accepted. It may still break soon.
     pub(super) fn opened(&self) {
-        self.accepted();
-        self.progressed();
+        self.list_progressed();
         self.liveness.watch_opened(&self.path);
-    }
-
-    /// A watch works.
-    pub(super) fn resumed(&self) {
-        self.liveness.watch_resumed(&self.path);
     }
 
     /// Everything was listed, and is known to those who receive the events.
