@@ -23,7 +23,7 @@ use itwin_core::{
     secret_patch::Leftovers,
     token::{Description, TokenMetadata},
 };
-use itwin_oauth::sensitive::Sensitive;
+use itwin_oauth::{sensitive::Sensitive, token::fits_a_header};
 use k8s_openapi::{
     ByteString,
     api::core::v1::Secret,
@@ -237,6 +237,9 @@ fn describes_token(fields: &Value) -> bool {
 #[must_use]
 pub fn is_ours_except_for_extra_keys(secret: &Secret, template: Option<&SecretTemplate>) -> bool {
     let (Some(data), Some(annotations)) = (&secret.data, &secret.metadata.annotations) else { return false };
+    if holds_no_token_of_ours(data) {
+        return false;
+    }
     let is_ours = |key: &str| {
         secret_keys::DATA_KEYS.contains(&key) || template.is_some_and(|template| template.data.contains_key(key))
     };
@@ -245,23 +248,33 @@ pub fn is_ours_except_for_extra_keys(secret: &Secret, template: Option<&SecretTe
     annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == desired_secret::digest(&ours, annotations))
 }
 
-/// Whether a Secret's data and token metadata are what the operator wrote. A token that is longer than the operator
-/// accepts is not, even if the digest matches: anyone who may read and write the Secret can calculate the digest.
+/// Whether a Secret's data and token metadata are what the operator wrote. A token that the operator would not write is
+/// not, even if the digest matches: anyone who may read and write the Secret can calculate the digest.
 #[must_use]
 pub fn is_what_we_wrote(secret: &Secret) -> bool {
     let (Some(data), Some(annotations)) = (&secret.data, &secret.metadata.annotations) else { return false };
-    if data.get(secret_keys::ACCESS_TOKEN).is_some_and(|token| token.0.len() > ACCESS_TOKEN_MAX) {
+    if holds_no_token_of_ours(data) {
         return false;
     }
     annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == desired_secret::digest(data, annotations))
 }
 
-/// The token of a Secret, if it has one that is not too long.
+/// The token of a Secret, if it has one that the operator would write. Others could end the header that they are put
+/// into, or be obeyed by the terminal that they are printed to.
 #[must_use]
 pub fn token(secret: &Secret) -> Option<Sensitive> {
-    let value = secret.data.as_ref()?.get(secret_keys::ACCESS_TOKEN)?;
-    let text = std::str::from_utf8(&value.0).ok().filter(|text| (1..=ACCESS_TOKEN_MAX).contains(&text.len()))?;
-    Some(Sensitive::new(text.to_owned()))
+    let value = secret.data.as_ref()?.get(secret_keys::ACCESS_TOKEN).filter(|value| may_be_ours(value))?;
+    std::str::from_utf8(&value.0).ok().map(|text| Sensitive::new(text.to_owned()))
+}
+
+/// Whether the operator would write this token: it accepts no other from a server.
+fn may_be_ours(token: &ByteString) -> bool {
+    token.0.len() <= ACCESS_TOKEN_MAX && fits_a_header(&token.0)
+}
+
+/// Whether the data has a token that the operator would not write.
+fn holds_no_token_of_ours(data: &BTreeMap<String, ByteString>) -> bool {
+    data.get(secret_keys::ACCESS_TOKEN).is_some_and(|token| !may_be_ours(token))
 }
 
 /// What is to be remembered of a Secret that holds what the operator wrote.
@@ -488,6 +501,28 @@ mod tests {
             let annotations = secret.metadata.annotations.get_or_insert_default();
             annotations.insert(secret_keys::EXPIRES_AT_ANNOTATION.to_owned(), "later".to_owned());
         }));
+    }
+
+    #[test]
+    fn token_that_could_end_a_header_is_no_token_even_if_the_digest_matches() {
+        let usable = |token: &str, extra: bool| {
+            let mut data = BTreeMap::from([("access_token".to_owned(), ByteString(token.as_bytes().to_vec()))]);
+            let digest = desired_secret::digest(&data, &BTreeMap::new());
+            if extra {
+                data.insert("extra".to_owned(), ByteString(vec![1]));
+            }
+            let mut secret = Secret { data: Some(data), ..Secret::default() };
+            secret.metadata.annotations = Some([(secret_keys::CONTENT.to_owned(), digest)].into());
+            let is_ours = if extra { is_ours_except_for_extra_keys(&secret, None) } else { is_what_we_wrote(&secret) };
+            (super::token(&secret).is_some(), is_ours)
+        };
+        for extra in [false, true] {
+            assert_eq!(usable("eyJ.a-b_c|~+/==", extra), (true, true));
+            for wrong in ["a\u{1b}]52;c;aGk=\u{7}", "a\r\nX: y", "a\n", "a b", "a\u{202e}", "ä", ""] {
+                assert_eq!(usable(wrong, extra), (false, false), "{wrong:?}");
+            }
+            assert_eq!(usable(&"t".repeat(ACCESS_TOKEN_MAX + 1), extra), (false, false));
+        }
     }
 
     #[test]

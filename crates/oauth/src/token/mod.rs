@@ -12,7 +12,7 @@ pub use client::{ClientCredentials, Proof, User};
 pub use error::{MalformedResponse, TokenError};
 use exchange::{Carrier, OAuthClient};
 use oauth2::{AuthType, ClientId, ClientSecret, ResourceOwnerPassword, ResourceOwnerUsername, Scope, TokenUrl};
-pub use response::TokenResponse;
+pub use response::{TokenResponse, fits_a_header};
 use url::Url;
 
 pub use crate::error_code::ErrorCode;
