@@ -41,11 +41,6 @@ fn main() -> ExitCode {
 /// dumps are piped to a program (`fs/coredump.c`). The memory of this process contains secrets.
 const CORE_DUMP: u64 = 1;
 
-/// Worker threads of the runtime, regardless of the number of processors: the operator uses less than a tenth of one,
-/// each thread takes memory, and waking a thread costs more than most tasks. No task computes for long: the longest
-/// computation is a signature with an RSA key, whose size is bounded.
-const WORKERS: usize = 1;
-
 fn disable_core_dumps() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let limit = Rlimit { current: Some(CORE_DUMP), maximum: Some(CORE_DUMP) };
@@ -71,8 +66,10 @@ fn start(cli: Cli) -> ExitCode {
             if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
                 Err("another cryptography provider is installed already".to_owned())
             } else {
-                tokio::runtime::Builder::new_multi_thread()
-                    .worker_threads(WORKERS)
+                // All tasks run on this thread, regardless of the number of processors: the operator uses less than a
+                // tenth of one, each thread takes memory, and waking a thread costs more than most tasks. No task
+                // computes for long: the longest computation is a signature with an RSA key, whose size is bounded.
+                tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()
                     .map_err(|error| format!("failed to start the async runtime: {error}"))
