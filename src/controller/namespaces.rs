@@ -17,7 +17,7 @@ use super::registry::{Currency, Registry};
 pub struct WorkQueue<T> {
     /// A standby has no loop, and nothing may pile up in its queue.
     leading: AtomicBool,
-    /// Unbounded, but joined by the scheduler behind it: what waits there is at most one entry for each object.
+    /// Unbounded, but joined by the loop behind it: what waits there is at most one entry for each object.
     queue: UnboundedSender<T>,
 }
 

@@ -1,25 +1,18 @@
 //! The reconcile loops of credentials and authorities: they reconcile a limited number of objects at the same time,
 //! each object only once at a time, and requeue it as its reconciliation requests.
 
-use std::{collections::HashSet, future::poll_fn, hash::Hash, pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, hash::Hash, sync::Arc, time::Duration};
 
-use futures::{
-    StreamExt,
-    future::BoxFuture,
-    stream::{self, FuturesUnordered},
-};
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use itwin_core::object::ObjectKey;
-use kube::runtime::{
-    reflector::ObjectRef,
-    scheduler::{ScheduleRequest, scheduler},
-};
+use kube::runtime::reflector::ObjectRef;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, Interval, MissedTickBehavior, sleep_until},
 };
 
-use super::{jumps, ready::Ready};
+use super::{jumps, later::Later, ready::Ready};
 use crate::{
     controller::{RequeueAfter, authority, context::Context, reconcile},
     liveness::Liveness,
@@ -32,6 +25,9 @@ const AUTHORITY_CONCURRENCY: usize = 32;
 const LATE: Duration = Duration::from_secs(1);
 /// The number of statuses that are written at the same time for objects that wait for a worker.
 const LATE_CONCURRENCY: usize = 64;
+/// The shortest wait of an object that asks to be reconciled again: one that always asks for none would let nothing else
+/// run, and stop the clock of a simulation.
+const SOONEST: Duration = Duration::from_millis(1);
 /// The interval of a loop's heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A loop without a heartbeat for this long is stalled.
@@ -41,8 +37,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub type Queue<T> = mpsc::UnboundedReceiver<T>;
 
 /// Creates a work queue. It is unbounded, since a watch must never wait for reconciliations. It holds one small
-/// reference for each event, and the scheduler that reads it deduplicates those of one object.
-#[expect(clippy::disallowed_methods, reason = "the scheduler drains it immediately")]
+/// reference for each event, and the loop that reads it deduplicates those of one object.
+#[expect(clippy::disallowed_methods, reason = "the loop drains it immediately")]
 pub fn queue<T>() -> (mpsc::UnboundedSender<T>, Queue<T>) {
     mpsc::unbounded_channel()
 }
@@ -135,7 +131,7 @@ struct Placement {
 /// before it ends. One that waits for a worker while its status `is_overdue` is reconciled without a worker, which only
 /// brings the status up to date. `awaits` receives whether one waits.
 async fn run<T>(
-    queue: Queue<T>,
+    mut queue: Queue<T>,
     workers: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
     heartbeat: Heartbeat,
@@ -144,10 +140,10 @@ async fn run<T>(
 ) where
     T: Clone + Eq + Hash,
 {
-    let (again, due_again) = self::queue();
-    let now = |message| ScheduleRequest { message, run_at: Instant::now() };
-    let mut scheduled = pin!(scheduler(stream::select(received(queue).map(now), received(due_again))));
     let (mut running, mut in_progress) = (FuturesUnordered::new(), HashSet::new());
+    // those that were enqueued while they were being reconciled
+    let mut repeated = HashSet::new();
+    let mut later: Later<T> = Later::default();
     let mut heartbeats = tokio::time::interval(HEARTBEAT);
     let (mut late, mut late_running) = (tokio::time::interval(LATE), 0);
     late.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -155,14 +151,14 @@ async fn run<T>(
     // at most one, so that the loop waits for one worker at a time
     let mut acquiring = FuturesUnordered::new();
     loop {
+        while let Some(object) = later.pop_due(Instant::now()) {
+            await_worker(object, &placement, &mut ready, &mut late);
+        }
         awaits(!ready.is_empty());
         if !ready.is_empty() && acquiring.is_empty() {
             acquiring.push(workers.clone().acquire_owned());
         }
-        // an object is not due while it is being reconciled
-        let next = poll_fn(|context| {
-            scheduled.as_mut().hold_unless(|object| !in_progress.contains(object)).poll_next_unpin(context)
-        });
+        let next_at = later.next_at();
         // in this order, not by chance: a simulation repeats itself, and no branch is ready without end
         tokio::select! {
             biased;
@@ -171,9 +167,10 @@ async fn run<T>(
             Some((object, is_late, wait)) = running.next() => {
                 late_running -= usize::from(is_late);
                 in_progress.remove(&object);
-                if let Some(wait) = wait {
-                    // the receiver lives as long as this loop
-                    let _ = again.send(ScheduleRequest { message: object, run_at: Instant::now() + wait });
+                if repeated.remove(&object) {
+                    await_worker(object, &placement, &mut ready, &mut late);
+                } else if let Some(wait) = wait {
+                    later.set(object, Instant::now() + wait.max(SOONEST));
                 }
             }
             Some(Ok(permit)) = acquiring.next() => {
@@ -188,16 +185,38 @@ async fn run<T>(
                     running.push(reconciled(object.clone(), reconcile(object, None), true));
                 }
             }
-            Some(object) = next => {
-                let Placement { namespace, goes_first } = placement(&object);
-                if ready.is_empty() {
-                    late.reset();
+            Some(object) = queue.recv() => {
+                if in_progress.contains(&object) {
+                    repeated.insert(object);
+                } else {
+                    later.remove(&object);
+                    await_worker(object, &placement, &mut ready, &mut late);
                 }
-                ready.push(object, &namespace, goes_first);
             }
+            () = until(next_at) => {}
         }
     }
     while running.next().await.is_some() {}
+}
+
+/// Has an object wait for a worker.
+fn await_worker<T>(object: T, placement: &impl Fn(&T) -> Placement, ready: &mut Ready<T>, late: &mut Interval)
+where
+    T: Clone + Eq + Hash,
+{
+    let Placement { namespace, goes_first } = placement(&object);
+    if ready.is_empty() {
+        late.reset();
+    }
+    ready.push(object, &namespace, goes_first);
+}
+
+/// Waits until this instant, or indefinitely.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn reconciled<T>(
@@ -206,10 +225,6 @@ async fn reconciled<T>(
     is_late: bool,
 ) -> (T, bool, RequeueAfter) {
     (object, is_late, reconcile.await)
-}
-
-fn received<T>(queue: Queue<T>) -> impl futures::Stream<Item = T> {
-    stream::unfold(queue, async |mut queue| queue.recv().await.map(|object| (object, queue)))
 }
 
 fn reconcile_credential(

@@ -7,6 +7,7 @@ pub mod client;
 mod connections;
 mod jumps;
 pub mod kubeconfig;
+mod later;
 pub mod loops;
 mod pages;
 mod parts;
