@@ -28,6 +28,9 @@ use crate::{clock::Clock, config::proxy::Proxies};
 /// Idle connections are closed after this: shorter than the usual 60 s of load balancers, so that a renewal does not
 /// meet a connection that the other side has just closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Idle connections that are kept: with more, the memory of a burst would stay in use. Up to maxConcurrentRequests are open
+/// while requests are in flight.
+const IDLE_CONNECTIONS: usize = 16;
 /// The body of a 429 or 5xx is read for so long: it may name an OAuth error, and what the status says is known.
 const ERROR_BODY_WITHIN: Duration = Duration::from_secs(1);
 /// How a web server answers a client that has no certificate: nginx with 400 (or 495 and 496 where an error page is
@@ -80,6 +83,7 @@ impl Http {
             .connect_timeout(deadlines.connect)
             .timeout(deadlines.request)
             .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .build()
             .map_err(|error| format!("no TLS client can be made ({})", root_cause(&error)))?;
         Ok(Self { client, deadlines, clock, roots: roots_from, proxies, servers: Servers::default() })
