@@ -14,8 +14,9 @@ use tokio::time::Instant;
 
 /// Events that wait, of all namespaces and of one. More of them are dropped, and counted.
 const WAITING: (usize, usize) = (4000, 3000);
-/// Events that are under way, of all namespaces and of one.
-const UNDER_WAY: (usize, usize) = (48, 16);
+/// Events that are under way, of all namespaces and of one. After a burst of first tokens, each needs a connection of its
+/// own, at the moment at which the operator has most in memory.
+const UNDER_WAY: (usize, usize) = (24, 8);
 /// With more events of first tokens than this, they do not wait for anything else.
 const LATER: usize = 1000;
 /// Nor does one that has waited for so long.
