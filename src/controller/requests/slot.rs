@@ -25,15 +25,19 @@ pub struct Slot {
 impl Slot {
     /// Waits until the request may really be sent: at most one interval of the pace.
     pub async fn paced(&mut self) {
-        let at = {
+        let (now, at) = {
             let mut state = self.requests.state();
             let Some(queue) = state.queues.get_mut(&self.authority) else { return };
-            let at = queue.sends.ready_at(self.requests.now().monotonic);
+            let now = self.requests.now().monotonic;
+            let at = queue.sends.ready_at(now);
             queue.sends.take(at);
             self.paced = Some(queue.sends.clone());
-            at
+            (now, at)
         };
-        tokio::time::sleep_until(at.into()).await;
+        // a timer takes until its next tick also where there is nothing to wait for
+        if at > now {
+            tokio::time::sleep_until(at.into()).await;
+        }
     }
 
     /// The request was sent and ended, with this version of the client Secret. `content` is what equal requests get.
