@@ -2,9 +2,18 @@
 
 use aws_lc_rs::digest;
 
+/// The digits of hexadecimal numbers.
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// Bytes as a hexadecimal string.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 0xf] {
+            text.push(char::from(DIGITS[usize::from(digit)]));
+        }
+    }
+    text
 }
 
 /// Passes length-prefixed parts to `sink`, so that no two different lists result in the same bytes.
@@ -43,6 +52,15 @@ pub fn unit_interval<'a>(parts: impl IntoIterator<Item = &'a str>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_byte_has_two_digits() {
+        assert_eq!(hex(&[0, 0x0f, 0xa0, 0x5b, 0xff]), "000fa05bff");
+        assert_eq!(hex(&[]), "");
+        let every: Vec<u8> = (0..=u8::MAX).collect();
+        let expected: Vec<String> = every.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex(&every), expected.concat());
+    }
 
     #[test]
     fn seeds_stay_in_the_unit_interval_and_differ() {
