@@ -1,6 +1,6 @@
 //! Writes a status, and the metrics of a credential that follow it.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use chrono::{DateTime, Utc};
 use itwin_api::{
@@ -16,7 +16,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams, PostParams},
     core::{Request, request::Error},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -169,12 +169,12 @@ fn has_conditions_of_others(status: &CredentialStatus) -> bool {
 /// Replaces the status. The API server takes everything else from the object that it has.
 fn replacement(write: &StatusWrite<'_>, version: &str) -> RequestToSend {
     let ObjectKey { namespace, name } = write.key;
-    let object = json!({
-        "apiVersion": ITwinServiceCredential::api_version(&()),
-        "kind": ITwinServiceCredential::kind(&()),
-        "metadata": {"namespace": namespace, "name": name, "uid": write.uid, "resourceVersion": version},
-        "status": write.status,
-    });
+    let object = Replacement {
+        api_version: ITwinServiceCredential::api_version(&()),
+        kind: ITwinServiceCredential::kind(&()),
+        metadata: Identity { namespace, name, uid: write.uid, resource_version: version },
+        status: write.status,
+    };
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     let body = serde_json::to_vec(&object).map_err(Error::SerializeBody)?;
     Request::new(url(namespace)).replace_subresource("status", name, &params, body)
@@ -226,6 +226,26 @@ async fn send(cluster: &Cluster, deadline: Instant, step: Step, request: Request
 /// The resourceVersion as a number, which it is (KEP-5504).
 pub(super) fn numeric(resource_version: Option<&str>) -> u64 {
     resource_version.and_then(revisions::parse).unwrap_or_default()
+}
+
+/// A credential with its new status.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Replacement<'a> {
+    api_version: Cow<'a, str>,
+    kind: Cow<'a, str>,
+    metadata: Identity<'a>,
+    status: &'a CredentialStatus,
+}
+
+/// Which credential it is, at which version.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    uid: &'a str,
+    resource_version: &'a str,
 }
 
 /// What is read of the answer to a write.
