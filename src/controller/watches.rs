@@ -22,6 +22,7 @@ use super::{
     references::References,
 };
 use crate::observe::{
+    index::SecretIndex,
     metadata::PartialSecret,
     target::SecretMetadata,
     watch::{WATCH_LIMIT, Watch, health::Health},
@@ -257,14 +258,8 @@ pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sende
     loop {
         let event = events.next().await;
         let enqueued = match event {
-            Event::Apply(secret) => match referenced(&context, secret) {
-                Some((key, secret_metadata)) => context.index.observe(&key, secret_metadata),
-                None => continue,
-            },
-            Event::InitApply(secret) => match referenced(&context, secret) {
-                Some((key, secret_metadata)) => context.index.observe_listed(&key, secret_metadata),
-                None => continue,
-            },
+            Event::Apply(secret) => shown(&context.index, &secret, SecretIndex::observe),
+            Event::InitApply(secret) => shown(&context.index, &secret, SecretIndex::observe_listed),
             Event::Delete(secret) => {
                 let key = ObjectKey::new(secret.namespace().unwrap_or_default(), secret.name_any());
                 context.index.observe_absence(&key, secret.resource_version().as_deref())
@@ -286,11 +281,20 @@ pub async fn secrets(context: Arc<Context>, watched: usize, listed: watch::Sende
     }
 }
 
-/// The metadata of a Secret that a credential references.
-fn referenced(context: &Context, secret: PartialSecret) -> Option<(ObjectKey, SecretMetadata)> {
+/// Has the index `observe` a Secret, whose metadata is decoded only where a credential references it and this version of
+/// it is not known. Returns the credentials to enqueue.
+fn shown(
+    index: &SecretIndex,
+    secret: &PartialSecret,
+    observe: impl FnOnce(&SecretIndex, &ObjectKey, SecretMetadata) -> Vec<Arc<ObjectKey>>,
+) -> Vec<Arc<ObjectKey>> {
     let key = ObjectKey::new(secret.namespace().unwrap_or_default(), secret.name_any());
-    let is_referenced = context.index.is_shown(&key, secret.resource_version().as_deref());
-    is_referenced.then(|| (key, SecretMetadata::new(&secret.read())))
+    let (uid, version) = (secret.uid(), secret.resource_version());
+    if !index.is_shown(&key, version.as_deref()) {
+        return Vec::new();
+    }
+    let known = index.observe_known(&key, uid.as_deref(), version.as_deref());
+    known.unwrap_or_else(|| observe(index, &key, SecretMetadata::new(&secret.read())))
 }
 
 /// Voids what was concluded before the cluster was restored, each time that this is noticed. The watches list again by

@@ -160,6 +160,25 @@ impl SecretIndex {
         }
     }
 
+    /// Records that the watch shows a Secret at a version that is known, as it does after a write of the operator: then its
+    /// metadata need not be decoded. Returns the same as [`Self::observe`]; `None` where this version is not known.
+    pub fn observe_known(
+        &self,
+        key: &ObjectKey,
+        uid: Option<&str>,
+        resource_version: Option<&str>,
+    ) -> Option<Vec<Arc<ObjectKey>>> {
+        let mut inner = self.inner();
+        let slot = inner.slots.get_mut(key)?;
+        let Known::Present(known) = &slot.known else { return None };
+        if known.uid() != uid? || known.resource_version() != resource_version? {
+            return None;
+        }
+        slot.listed = true;
+        let is_from_read = std::mem::take(&mut slot.is_from_read);
+        Some(if is_from_read { slot.credentials.clone() } else { Vec::new() })
+    }
+
     /// A read of a Secret begins.
     #[must_use]
     pub fn read_begins(&self, key: &ObjectKey) -> KnownAtRead {

@@ -45,6 +45,24 @@ fn secret_that_is_referenced_enqueues_its_credential_once() {
 }
 
 #[test]
+fn version_that_is_known_enqueues_only_those_that_do_not_know_it() {
+    let index = index();
+    let shown = |version| index.observe_known(&key("token"), Some("uid"), Some(version));
+    assert_eq!(shown("5"), None, "nothing is known");
+    index.observe(&key("token"), secret_metadata("5"));
+    assert_eq!((shown("4"), shown("5"), shown("6")), (None, Some(Vec::new()), None));
+    assert_eq!(index.observe_known(&key("token"), Some("another"), Some("5")), None);
+    let known = index.read_begins(&key("token"));
+    index.observe_read(&key("token"), secret_metadata("7"), known);
+    assert_eq!(shown("7"), Some(vec![Arc::new(key("agent"))]), "one credential read it");
+    assert_eq!(shown("7"), Some(Vec::new()));
+    index.listing_began(None);
+    assert_eq!(shown("7"), Some(Vec::new()));
+    index.listing_ended(None);
+    assert_eq!(version(&index).as_deref(), Some("7"), "it was listed");
+}
+
+#[test]
 fn older_events_after_an_own_write_are_ignored() {
     let index = index();
     index.observe(&key("token"), secret_metadata("10"));
