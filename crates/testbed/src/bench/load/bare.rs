@@ -135,16 +135,11 @@ impl Load {
         call(&self.client, "POST", &secrets, Some(&secret_like_ours(&name, &"x".repeat(1024)))).await?;
         let credentials =
             format!("/apis/credentials.itwin.dev/v1alpha1/namespaces/{NAMESPACE}/itwinservicecredentials");
-        let mut status = status_like_ours(&name, "x");
-        status["apiVersion"] = json!(testbed::objects::API_VERSION);
-        status["kind"] = json!("ITwinServiceCredential");
-        status["metadata"] = json!({
-            "name": name, "namespace": NAMESPACE, "uid": credential.uid(),
-            "resourceVersion": credential.resource_version(),
-        });
+        let (uid, version) = (credential.uid().unwrap_or_default(), credential.resource_version().unwrap_or_default());
+        let status = replacement_like_ours(&name, &uid, &version, "x");
         call(&self.client, "PUT", &format!("{credentials}/{name}/status"), Some(&status)).await?;
         let events = format!("/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events");
-        call(&self.client, "POST", &events, Some(&event_like_ours(credential))).await
+        call(&self.client, "POST", &events, Some(&event_like_ours(credential))).await.map(drop)
     }
 }
 
@@ -170,6 +165,15 @@ pub fn status_like_ours(name: &str, client_id: &str) -> Value {
         "observedGeneration": 1, "secretName": name, "issuer": "x".repeat(64), "clientId": client_id,
         "conditions": [condition("Ready"), condition("Renewed")],
     }})
+}
+
+/// The same in the object whose status it replaces at this version.
+pub fn replacement_like_ours(name: &str, uid: &str, version: &str, client_id: &str) -> Value {
+    let mut object = status_like_ours(name, client_id);
+    object["apiVersion"] = json!(testbed::objects::API_VERSION);
+    object["kind"] = json!("ITwinServiceCredential");
+    object["metadata"] = json!({"name": name, "namespace": NAMESPACE, "uid": uid, "resourceVersion": version});
+    object
 }
 
 /// An event as long as those of the operator.
