@@ -57,6 +57,8 @@ pub struct Issued {
     pub secret: String,
     pub scopes: String,
     pub expires_at: DateTime<Utc>,
+    /// When it counts as expired: its lifetime runs from the start of the request (contract section 4).
+    pub counts_until: DateTime<Utc>,
     /// It is one that must never be written.
     pub is_bad: bool,
 }
@@ -322,6 +324,7 @@ impl Connection {
             secret: secret.clone(),
             scopes: scopes.to_owned(),
             expires_at,
+            counts_until: asked.at + lifetime,
             is_bad,
         };
         state.issued.insert(token.clone(), issued);
