@@ -188,6 +188,14 @@ impl Servers {
         self.state().asked.clone()
     }
 
+    /// The token requests of this time up to now, in their order.
+    pub fn asked_within(&self, time: TimeDelta) -> Vec<Asked> {
+        let since = self.clocks.now() - time;
+        let state = self.state();
+        let recent = state.asked.iter().rev().take_while(|asked| asked.at > since).count();
+        state.asked[state.asked.len() - recent..].to_vec()
+    }
+
     /// What connects the operator to these servers.
     pub fn connect(&self) -> Connect {
         let servers = self.clone();
