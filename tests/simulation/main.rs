@@ -35,9 +35,9 @@ use play::{End, play};
 use scenario::Scenario;
 
 /// Scenarios that `make test` plays.
-const SCENARIOS: u64 = 200;
+const SCENARIOS: u64 = 500;
 /// Every so many scenarios are played without what goes wrong, too: they must end in the same state.
-const TWINS: u64 = 4;
+const TWINS: u64 = 8;
 /// Scenarios that are played twice.
 const REPEATED: u64 = 12;
 /// A broken operator is found within this many.
