@@ -95,7 +95,9 @@ impl Oracle {
         };
         let (of_secrets, issuers) = (oracle.clone(), servers.clone());
         let secrets = move |call: &Call, new: &mut Value, old: Option<&Value>| {
-            if call.client.starts_with(REPLICA) {
+            // a guarded write of a Secret that has changed is refused after this
+            let is_refused = old.is_some_and(|old| is_stale(new, old));
+            if call.client.starts_with(REPLICA) && !is_refused {
                 of_secrets.secret_written(&issuers, new, old);
             }
             Ok(())
@@ -310,6 +312,12 @@ impl Oracle {
             }
         }
     }
+}
+
+/// Whether a write names another version of the object than the one that is stored.
+fn is_stale(new: &Value, old: &Value) -> bool {
+    let [named, stored] = [new, old].map(|object| &object["metadata"]["resourceVersion"]);
+    !named.is_null() && named != stored
 }
 
 /// Whether a value contains such a text, as a name or as a value.
