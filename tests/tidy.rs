@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -194,8 +194,8 @@ fn circle(imports: &BTreeMap<String, Vec<String>>, module: &str) -> Option<Strin
     None
 }
 
-// A module and the modules below it are one, since a submodule is a part of its parent: `neighbors` takes the first name
-// of a path below the folder.
+// A module and the modules below it are one here, since a submodule is a part of its parent: `neighbors` takes the first
+// name of a path below the folder. `files_are_layers` separates them.
 #[test]
 fn modules_are_layers() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -220,6 +220,77 @@ fn modules_are_layers() {
     assert!(circles.is_empty(), "{}", circles.join("\n"));
     let controller = neighbors(&modules(&project.join("src")), "controller");
     assert!(controller["reconcile"].contains(&"reconciler".to_owned()), "the imports are found: {controller:?}");
+}
+
+/// Modules that the files below them name back: those hold methods of its type.
+const NAMED_BACK: &[(&str, &str)] = &[("crates/core/src", "retry_state")];
+
+/// The paths that a module imports, and its code without them. What it only passes on to others is in neither.
+fn split_imports(code: &str) -> (Vec<String>, String) {
+    let (mut imports, mut rest) = (Vec::new(), String::new());
+    let mut lines = code.lines();
+    while let Some(line) = lines.next() {
+        let start = line.trim_start();
+        let is_export = start.starts_with("pub") && start.contains(" use ");
+        if !is_export && !start.starts_with("use ") {
+            rest.push_str(line);
+            rest.push('\n');
+            continue;
+        }
+        let mut statement = start.to_owned();
+        while !statement.contains(';')
+            && let Some(line) = lines.next()
+        {
+            statement.push_str(line);
+        }
+        if !is_export {
+            let tree = statement.strip_prefix("use ").and_then(|tree| tree.split(';').next());
+            imports.extend(tree.into_iter().flat_map(paths));
+        }
+    }
+    (imports, rest)
+}
+
+/// The module of a path that another one names: the longest beginning of it that is one.
+fn module_of(path: &str, module: &str, known: &BTreeSet<&str>) -> Option<String> {
+    let below = |path: &str| if module.is_empty() { path.to_owned() } else { format!("{module}::{path}") };
+    let from_here = path.strip_prefix("self::").map(below);
+    let full = from_here.or_else(|| from_root(path, module)).unwrap_or_else(|| below(path));
+    let names: Vec<&str> = full.split("::").collect();
+    (1..=names.len()).rev().map(|count| names[..count].join("::")).find(|name| known.contains(name.as_str()))
+}
+
+/// The files of a crate as modules, each with the other ones that it names; a parent and those below it are separate.
+fn named_files(modules: &[(String, String)]) -> BTreeMap<String, Vec<String>> {
+    // without the root of a crate, which lists its modules: what names it looks like what names no module
+    let known: BTreeSet<&str> =
+        modules.iter().map(|(module, _)| module.as_str()).filter(|module| !module.is_empty()).collect();
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (module, code) in modules {
+        let (imports, rest) = split_imports(code);
+        let elsewhere = rest.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
+        let elsewhere = elsewhere.filter(|path| path.contains("::")).map(str::to_owned);
+        let named = imports.into_iter().chain(elsewhere).filter_map(|path| module_of(&path, module, &known));
+        let others: Vec<String> = named.filter(|other| other != module).collect();
+        found.entry(module.clone()).or_default().extend(others);
+    }
+    found
+}
+
+#[test]
+fn files_are_layers() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut circles = Vec::new();
+    for root in LAYERED {
+        let mut named = named_files(&modules(&project.join(root)));
+        for (_, parent) in NAMED_BACK.iter().filter(|(of, _)| of == root) {
+            assert!(circle(&named, parent).is_some(), "{root}: {parent} is not named back: remove it from NAMED_BACK");
+            let children = named.iter_mut().filter(|(module, _)| module.starts_with(&format!("{parent}::")));
+            children.for_each(|(_, others)| others.retain(|other| other != parent));
+        }
+        circles.extend(named.keys().find_map(|module| circle(&named, module)).map(|found| format!("{root}: {found}")));
+    }
+    assert!(circles.is_empty(), "{}", circles.join("\n"));
 }
 
 /// The layer of each module of the core, from the lowest, as docs/architecture.md lists them.
@@ -292,6 +363,22 @@ fn circle_of_modules_is_found() {
     let line = found(line, "f");
     assert_eq!(circle(&line, "a"), None);
     assert_eq!(line["a"], ["c", "b"]);
+}
+
+#[test]
+fn child_that_names_its_parent_back_is_found() {
+    let circle_of = |parent: &str, child: &str| {
+        let modules = [("a", parent), ("a::b", child), ("a::c", "use std::fmt;"), ("", "pub mod a;")];
+        let named = named_files(&modules.map(|(module, code)| (module.to_owned(), code.to_owned())));
+        circle(&named, "a")
+    };
+    let uses = "mod b;\nuse self::b::Thing;";
+    assert_eq!(circle_of(uses, "use super::Parent;").as_deref(), Some("a -> a::b -> a"));
+    assert_eq!(circle_of("fn f() { b::thing() }", "fn g() { crate::a::f() }").as_deref(), Some("a -> a::b -> a"));
+    assert_eq!(circle_of(uses, "use super::c::Sibling;\nuse std::fmt;"), None);
+    // what is passed on is not used, and what is not named back is below
+    assert_eq!(circle_of("pub use self::{b::Thing, c::Other};", "use super::Parent;"), None);
+    assert_eq!(circle_of("use std::b::Thing;", "use super::Parent;"), None);
 }
 
 #[test]

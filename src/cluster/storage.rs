@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{CallError, Step};
+use super::{error::CallError, step::Step};
 
 /// For how long an answer shows that the API server can read and write. It is more than the time between two renewals of
 /// the Lease, and as short as that allows: what is requested meanwhile may not be written.

@@ -3,10 +3,9 @@
 mod target;
 
 use chrono::{DateTime, Utc};
-use itwin_api::{credential::ITwinServiceCredential, time};
 use itwin_core::{
     client_state::{self, ClientClues, KnownVersion, ReadClient},
-    contenders::{self, Contender},
+    contenders,
     failure::Failure,
     fingerprint,
     observed::{Client, Desired, History, ObservedState, Target, Unwritten},
@@ -18,9 +17,8 @@ use itwin_core::{
     retry_state::RetryState,
     template,
 };
-use kube::ResourceExt;
 
-use self::target::target;
+use self::target::{contender, target};
 use super::{
     authorities::Authorities,
     fetched::FetchedSecrets,
@@ -31,14 +29,6 @@ use crate::observe::{
     client_secret,
     index::{Known, SecretIndex},
 };
-
-fn contender(credential: &ITwinServiceCredential) -> Contender {
-    Contender {
-        created_at: credential.metadata.creation_timestamp.as_ref().and_then(time::from_kubernetes),
-        uid: credential.uid().unwrap_or_default(),
-        name: credential.name_any(),
-    }
-}
 
 /// What is known without a call.
 pub struct Caches<'a> {

@@ -26,7 +26,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
-use self::health::{Health, WatchError};
+use self::health::{ANSWER, Health, WatchError};
 use crate::restores::{Restores, is_lower};
 
 /// A watch ends and is resumed after this, in seconds: load balancers drop idle connections without a notice
@@ -34,9 +34,6 @@ use crate::restores::{Restores, is_lower};
 pub const WATCH_SECONDS: u32 = 60;
 /// A watch without an answer or a failure for this long has died without a notice.
 pub const WATCH_LIMIT: Duration = Duration::from_secs(180);
-/// A request for a page of a list, or for a watch, that is not answered for this long has failed. An API server under
-/// load answers lists late; one that lost a request is asked again by then.
-const ANSWER: Duration = Duration::from_secs(30);
 /// A watch that was open for so long works, as does one that showed an event or a bookmark: often nothing happens that it
 /// could show. One that was merely accepted may break at once, again and again.
 const WORKS: Duration = Duration::from_secs(15);
@@ -58,9 +55,6 @@ const GONE_RETRY: Duration = Duration::from_secs(60);
 const LIST_INTERVAL: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 /// The watches of all namespaces that ended together list again within this.
 const SPREAD: Duration = Duration::from_secs(5);
-
-/// HTTP 410: the resourceVersion is too old.
-const GONE: u16 = 410;
 
 type Events<K> = Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<K>>> + Send>>;
 

@@ -1,5 +1,5 @@
-//! The fixture of most tests: a world with an authority, a client and an operator, and short names for what tests read
-//! of the credential `agent`.
+//! The fixture of most tests: an environment with an authority, a client and an operator, and short names for what
+//! tests read of the credential `agent`.
 
 use std::{collections::BTreeMap, ops::Deref, time::Duration};
 
@@ -13,25 +13,25 @@ use testbed::{
     operator::Operator,
 };
 
-use crate::world::World;
-pub use crate::world::{PATIENCE, PROGRAM, SOON, condition};
+use crate::environment::TestEnvironment;
+pub use crate::environment::{PATIENCE, PROGRAM, SOON, condition};
 
 /// The credential of most tests.
 pub const NAME: &str = "agent";
 
-/// A world with a client of the authorization server and an operator.
+/// An environment with a client of the authorization server and an operator.
 pub struct Fixture {
     // stopped before what it uses
     pub operator: Operator,
     pub client: Client,
-    pub world: World,
+    pub environment: TestEnvironment,
 }
 
 impl Deref for Fixture {
-    type Target = World;
+    type Target = TestEnvironment;
 
-    fn deref(&self) -> &World {
-        &self.world
+    fn deref(&self) -> &TestEnvironment {
+        &self.environment
     }
 }
 
@@ -47,15 +47,15 @@ impl Fixture {
 
     /// Starts an operator for an existing namespace.
     pub async fn on(namespace: Namespace, arguments: &[&str]) -> Result<Self> {
-        let mut fixture = Self::spawn(World::on(namespace)?, arguments)?;
+        let mut fixture = Self::spawn(TestEnvironment::on(namespace)?, arguments)?;
         fixture.operator.wait_ready().await?;
         Ok(fixture)
     }
 
     /// The same without waiting for its readiness.
-    pub fn spawn(world: World, arguments: &[&str]) -> Result<Self> {
-        let operator = world.spawn_operator(arguments)?;
-        Ok(Self { client: world.namespace.new_client(), world, operator })
+    pub fn spawn(environment: TestEnvironment, arguments: &[&str]) -> Result<Self> {
+        let operator = environment.spawn_operator(arguments)?;
+        Ok(Self { client: environment.namespace.new_client(), environment, operator })
     }
 
     /// Like [`Self::bare`], with authority, registered client and client Secret; no credential.
@@ -113,7 +113,7 @@ impl Fixture {
     }
 
     pub async fn start_with(&mut self, arguments: &[&str]) -> Result<()> {
-        self.operator = self.world.start_operator(arguments).await?;
+        self.operator = self.environment.start_operator(arguments).await?;
         Ok(())
     }
 

@@ -47,12 +47,12 @@ fn client(client_id: &str, secret: &str, fields: &Value) -> Value {
 }
 
 /// A namespace with an operator, and a realm with these clients.
-struct World<'a> {
+struct RealmFixture<'a> {
     fixture: Fixture,
     realm: Realm<'a>,
 }
 
-impl<'a> World<'a> {
+impl<'a> RealmFixture<'a> {
     async fn new(keycloak: &'a Keycloak, prefix: &str, mut realm: Value) -> Result<Self> {
         let fixture = Fixture::bare(prefix).await?;
         realm["clientScopes"] = json!([scope("itwin-platform", true), scope("silent", false)]);
@@ -124,19 +124,19 @@ async fn keycloak_issues_tokens_to_every_kind_of_client_with_all_defaults() -> R
         client("basic", &secret, &json!({})),
         client("jwt", &secret, &signed),
     ]);
-    let world = World::new(keycloak, "kc-clients", json!({"clients": clients})).await?;
+    let test = RealmFixture::new(keycloak, "kc-clients", json!({"clients": clients})).await?;
     for (name, values) in [
         ("post", with_secret("post", &secret)),
         ("basic", with_secret("basic", &secret)),
         ("jwt", json!({"client_id": "jwt", "private_key": pem, "key_id": "client"})),
     ] {
         let authentication = if name == "jwt" { "private_key_jwt" } else { &format!("client_secret_{name}") };
-        let authority = world.authority(name, &json!({"clientAuthentication": authentication})).await?;
-        world.credential(name, &authority, &values, &json!({})).await?;
+        let authority = test.authority(name, &json!({"clientAuthentication": authentication})).await?;
+        test.credential(name, &authority, &values, &json!({})).await?;
     }
     for name in ["post", "basic", "jwt"] {
-        world.ready(name).await?;
-        let (_, claims) = world.verified(name).await?;
+        test.ready(name).await?;
+        let (_, claims) = test.verified(name).await?;
         assert_eq!(
             (claims["azp"].as_str(), claims["scope"].as_str()),
             (Some(name), Some("itwin-platform")),
@@ -144,39 +144,40 @@ async fn keycloak_issues_tokens_to_every_kind_of_client_with_all_defaults() -> R
         );
         let seconds = |claim: &str| claims[claim].as_i64().unwrap_or_default();
         assert_eq!(seconds("exp") - seconds("iat"), LIFETIME, "{claims}");
-        let status = world.fixture.status_of(name).await?;
+        let status = test.fixture.status_of(name).await?;
         let (_, _, message) = condition(&status, "Ready").context("Ready")?;
         assert!(status["usableUntil"].is_string() && !message.contains("minimumValidity"), "{status}");
     }
     // the second assertion is a new one, since Keycloak accepts each only once
-    let (_, first) = world.verified("jwt").await?;
-    world.fixture.renew_now("jwt", "1").await?;
-    world.renewed("jwt", &first).await.map(drop)
+    let (_, first) = test.verified("jwt").await?;
+    test.fixture.renew_now("jwt", "1").await?;
+    test.renewed("jwt", &first).await.map(drop)
 }
 
 #[tokio::test]
 async fn keycloak_grants_names_and_refuses_scopes_as_the_documentation_says() -> Result<()> {
     let Some(keycloak) = keycloak().await? else { return Ok(()) };
     let secret = keycloak.secret()?;
-    let world = World::new(keycloak, "kc-scopes", json!({"clients": [client("agent", &secret, &json!({}))]})).await?;
-    let strict = world.authority("strict", &json!({})).await?;
-    let lenient = world.authority("lenient", &json!({"scopeCheck": "Lenient"})).await?;
+    let test =
+        RealmFixture::new(keycloak, "kc-scopes", json!({"clients": [client("agent", &secret, &json!({}))]})).await?;
+    let strict = test.authority("strict", &json!({})).await?;
+    let lenient = test.authority("lenient", &json!({"scopeCheck": "Lenient"})).await?;
     let values = with_secret("agent", &secret);
     let wanted = |scopes: &[&str]| json!({"scopes": scopes});
-    world.credential("known", &strict, &values, &wanted(&["itwin-platform"])).await?;
-    world.credential("none", &strict, &values, &wanted(&[])).await?;
-    world.credential("unknown", &strict, &values, &wanted(&["itwin-platform", "unheard-of"])).await?;
-    world.credential("silent", &strict, &values, &wanted(&["itwin-platform", "silent"])).await?;
-    world.credential("tolerated", &lenient, &values, &wanted(&["itwin-platform", "silent"])).await?;
+    test.credential("known", &strict, &values, &wanted(&["itwin-platform"])).await?;
+    test.credential("none", &strict, &values, &wanted(&[])).await?;
+    test.credential("unknown", &strict, &values, &wanted(&["itwin-platform", "unheard-of"])).await?;
+    test.credential("silent", &strict, &values, &wanted(&["itwin-platform", "silent"])).await?;
+    test.credential("tolerated", &lenient, &values, &wanted(&["itwin-platform", "silent"])).await?;
     for name in ["known", "none", "tolerated"] {
-        world.ready(name).await?;
-        world.verified(name).await?;
+        test.ready(name).await?;
+        test.verified(name).await?;
     }
-    world.wait("unknown", "Renewed", "False", "InvalidScope").await?;
-    let message = world.wait("silent", "Renewed", "False", "ScopeReduced").await?;
+    test.wait("unknown", "Renewed", "False", "InvalidScope").await?;
+    let message = test.wait("silent", "Renewed", "False", "ScopeReduced").await?;
     assert!(message.contains("silent") && !message.contains("itwin-platform"), "only what is missing: {message}");
     for name in ["unknown", "silent"] {
-        assert!(world.fixture.secret_of(name).await?.is_none(), "{name} has a token");
+        assert!(test.fixture.secret_of(name).await?.is_none(), "{name} has a token");
     }
     Ok(())
 }
@@ -185,16 +186,17 @@ async fn keycloak_grants_names_and_refuses_scopes_as_the_documentation_says() ->
 async fn keycloak_rotates_its_key_and_the_next_token_verifies() -> Result<()> {
     let Some(keycloak) = keycloak().await? else { return Ok(()) };
     let secret = keycloak.secret()?;
-    let world = World::new(keycloak, "kc-rotation", json!({"clients": [client("agent", &secret, &json!({}))]})).await?;
-    let authority = world.authority("ims", &json!({})).await?;
-    world.credential(NAME, &authority, &with_secret("agent", &secret), &json!({})).await?;
-    world.ready(NAME).await?;
-    let (old_key, old) = world.verified(NAME).await?;
-    world.realm.rotate_key().await?;
-    world.fixture.renew_now(NAME, "1").await?;
-    let (new_key, _) = world.renewed(NAME, &old).await?;
+    let test =
+        RealmFixture::new(keycloak, "kc-rotation", json!({"clients": [client("agent", &secret, &json!({}))]})).await?;
+    let authority = test.authority("ims", &json!({})).await?;
+    test.credential(NAME, &authority, &with_secret("agent", &secret), &json!({})).await?;
+    test.ready(NAME).await?;
+    let (old_key, old) = test.verified(NAME).await?;
+    test.realm.rotate_key().await?;
+    test.fixture.renew_now(NAME, "1").await?;
+    let (new_key, _) = test.renewed(NAME, &old).await?;
     assert_ne!(new_key, old_key);
-    let status = world.fixture.status_of(NAME).await?;
+    let status = test.fixture.status_of(NAME).await?;
     assert!(status["lastFailure"].is_null(), "the keys were fetched again before the token was refused: {status}");
     Ok(())
 }
@@ -204,33 +206,33 @@ async fn keycloak_refuses_disabled_clients_and_realms_and_takes_them_back() -> R
     let Some(keycloak) = keycloak().await? else { return Ok(()) };
     let (secret, wrong) = (keycloak.secret()?, keycloak.secret()?);
     let clients = json!([client("agent", &secret, &json!({})), client("bystander", &secret, &json!({}))]);
-    let world = World::new(keycloak, "kc-disabled", json!({"clients": clients})).await?;
-    let authority = world.authority("ims", &json!({})).await?;
-    world.credential(NAME, &authority, &with_secret("agent", &secret), &json!({})).await?;
-    world.credential("wrong", &authority, &with_secret("bystander", &wrong), &json!({})).await?;
-    world.ready(NAME).await?;
+    let test = RealmFixture::new(keycloak, "kc-disabled", json!({"clients": clients})).await?;
+    let authority = test.authority("ims", &json!({})).await?;
+    test.credential(NAME, &authority, &with_secret("agent", &secret), &json!({})).await?;
+    test.credential("wrong", &authority, &with_secret("bystander", &wrong), &json!({})).await?;
+    test.ready(NAME).await?;
     // Keycloak answers 401 unauthorized_client to a wrong secret
-    let message = world.wait("wrong", "Renewed", "False", "UnauthorizedClient").await?;
+    let message = test.wait("wrong", "Renewed", "False", "UnauthorizedClient").await?;
     assert!(message.contains("client_secret"), "{message}");
 
-    let (_, first) = world.verified(NAME).await?;
-    world.realm.set_client_enabled("agent", false).await?;
-    world.fixture.renew_now(NAME, "1").await?;
-    world.wait(NAME, "Renewed", "False", "InvalidClient").await?;
-    world.ready(NAME).await?;
-    world.realm.set_client_enabled("agent", true).await?;
-    let (_, second) = world.renewed(NAME, &first).await?;
+    let (_, first) = test.verified(NAME).await?;
+    test.realm.set_client_enabled("agent", false).await?;
+    test.fixture.renew_now(NAME, "1").await?;
+    test.wait(NAME, "Renewed", "False", "InvalidClient").await?;
+    test.ready(NAME).await?;
+    test.realm.set_client_enabled("agent", true).await?;
+    let (_, second) = test.renewed(NAME, &first).await?;
 
-    world.wait(NAME, "Renewed", "True", "TokenIssued").await?;
-    world.realm.set_enabled(false).await?;
-    world.fixture.renew_now(NAME, "2").await?;
-    let message = world.wait(NAME, "Renewed", "False", "RequestRejected").await?;
+    test.wait(NAME, "Renewed", "True", "TokenIssued").await?;
+    test.realm.set_enabled(false).await?;
+    test.fixture.renew_now(NAME, "2").await?;
+    let message = test.wait(NAME, "Renewed", "False", "RequestRejected").await?;
     assert!(message.contains("realm"), "{message}");
-    world.ready(NAME).await?;
-    let unchanged = world.fixture.secret_of(NAME).await?.context("the Secret is gone")?;
+    test.ready(NAME).await?;
+    let unchanged = test.fixture.secret_of(NAME).await?.context("the Secret is gone")?;
     assert!(testbed::namespace::data(&unchanged)?.contains_key("access_token"));
-    world.realm.set_enabled(true).await?;
-    world.renewed(NAME, &second).await.map(drop)
+    test.realm.set_enabled(true).await?;
+    test.renewed(NAME, &second).await.map(drop)
 }
 
 #[tokio::test]
@@ -265,31 +267,30 @@ async fn keycloak_locks_a_service_user_out_and_lets_it_in_again() -> Result<()> 
         "clients": clients,
         "users": [user("service-user")],
     });
-    let world = World::new(keycloak, "kc-lockout", realm).await?;
+    let test = RealmFixture::new(keycloak, "kc-lockout", realm).await?;
     let public = json!({"clientAuthentication": "none", "allowedGrantTypes": ["password"]});
-    let (users, services) = (world.authority("users", &public).await?, world.authority("services", &json!({})).await?);
+    let (users, services) = (test.authority("users", &public).await?, test.authority("services", &json!({})).await?);
     let values = |password: &str| json!({"client_id": "legacy", "username": "service-user", "password": password});
-    world.credential(NAME, &users, &values("not-the-password"), &json!({"grantType": "password"})).await?;
+    test.credential(NAME, &users, &values("not-the-password"), &json!({"grantType": "password"})).await?;
     // a burst of requests of clients, of which none counts as a failed login
     for id in &burst {
-        world.credential(id, &services, &with_secret(id, &secret), &json!({})).await?;
+        test.credential(id, &services, &with_secret(id, &secret), &json!({})).await?;
     }
-    let message = world.wait(NAME, "Renewed", "False", "RequestRejected").await?;
+    let message = test.wait(NAME, "Renewed", "False", "RequestRejected").await?;
     assert!(message.contains("invalid_grant") && message.contains("password"), "{message}");
-    world
-        .fixture
+    test.fixture
         .eventually("the lockout", ANSWERED, async || {
-            let failures = world.fixture.status_of(NAME).await.ok()?["consecutiveFailures"].as_i64()?;
+            let failures = test.fixture.status_of(NAME).await.ok()?["consecutiveFailures"].as_i64()?;
             (failures >= 4).then_some(())
         })
         .await?;
     for id in &burst {
-        world.ready(id).await?;
+        test.ready(id).await?;
     }
     // the right password is refused too until the lockout is over, and then accepted
-    world.fixture.namespace.apply(&objects::secret(&format!("{NAME}-client"), &values(&password))).await?;
-    world.ready(NAME).await?;
-    let (_, claims) = world.verified(NAME).await?;
+    test.fixture.namespace.apply(&objects::secret(&format!("{NAME}-client"), &values(&password))).await?;
+    test.ready(NAME).await?;
+    let (_, claims) = test.verified(NAME).await?;
     assert_eq!(claims["azp"], "legacy", "{claims}");
     Ok(())
 }
@@ -306,22 +307,21 @@ async fn keycloak_names_an_audience_where_a_mapper_says_so() -> Result<()> {
         "config": {"included.custom.audience": API, "access.token.claim": "true"},
     }]});
     let clients = json!([client("mapped", &secret, &mapper), client("plain", &secret, &json!({}))]);
-    let world = World::new(keycloak, "kc-audience", json!({"clients": clients})).await?;
-    let authority = world.authority("ims", &json!({"audiences": [API]})).await?;
+    let test = RealmFixture::new(keycloak, "kc-audience", json!({"clients": clients})).await?;
+    let authority = test.authority("ims", &json!({"audiences": [API]})).await?;
     for name in ["mapped", "plain"] {
-        world.credential(name, &authority, &with_secret(name, &secret), &json!({})).await?;
+        test.credential(name, &authority, &with_secret(name, &secret), &json!({})).await?;
     }
-    world.ready("mapped").await?;
-    let (_, claims) = world.verified("mapped").await?;
+    test.ready("mapped").await?;
+    let (_, claims) = test.verified("mapped").await?;
     assert!(claims["aud"] == API || claims["aud"].as_array().is_some_and(|all| all.contains(&json!(API))), "{claims}");
-    let message = world.wait("plain", "Renewed", "False", "TokenRejected").await?;
+    let message = test.wait("plain", "Renewed", "False", "TokenRejected").await?;
     assert!(message.contains("aud claim"), "{message}");
     // what the administrator corrects is noticed without a change of the credential
-    let found = world.realm.call(Method::GET, "/clients?clientId=plain", None).await?;
+    let found = test.realm.call(Method::GET, "/clients?clientId=plain", None).await?;
     let path = format!("/clients/{}/protocol-mappers/models", found[0]["id"].as_str().context("no client")?);
-    world.realm.call(Method::POST, &path, Some(&mapper["protocolMappers"][0])).await?;
-    world
-        .fixture
-        .eventually("the token with its audience", PATIENCE * 2, async || world.verified("plain").await.ok().map(drop))
+    test.realm.call(Method::POST, &path, Some(&mapper["protocolMappers"][0])).await?;
+    test.fixture
+        .eventually("the token with its audience", PATIENCE * 2, async || test.verified("plain").await.ok().map(drop))
         .await
 }

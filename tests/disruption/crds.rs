@@ -8,9 +8,9 @@ use testbed::{eventually, namespace::Namespace, operator::Operator, project};
 
 use crate::{
     cluster::Cluster,
+    environment::TestEnvironment,
     fixture::{Fixture, NAME, PATIENCE},
     plugin,
-    world::World,
 };
 
 /// Until the objects of a restored CRD are listed again: two waits of a watch, on a busy machine.
@@ -40,7 +40,7 @@ async fn missing_crds_are_waited_for_and_may_be_deleted_and_created_again() -> R
     let cluster = Cluster::start("kinds").await?;
     let namespace = cluster.namespace("kinds").await?;
     delete_crds(&namespace).await?;
-    let mut fixture = Fixture::spawn(World::on(namespace)?, &[])?;
+    let mut fixture = Fixture::spawn(TestEnvironment::on(namespace)?, &[])?;
     eventually("three attempts to list", PATIENCE, async || {
         let log = std::fs::read_to_string(fixture.operator.process.log()).ok()?;
         (log.matches("watch failed").count() >= 3).then_some(())

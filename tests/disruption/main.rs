@@ -8,6 +8,9 @@
 mod audit;
 mod cluster;
 mod crds;
+#[path = "../cluster/environment.rs"]
+#[allow(dead_code, reason = "the other programs use the rest")]
+mod environment;
 #[path = "../cluster/fixture.rs"]
 #[allow(dead_code, unused_imports, reason = "the other programs use the rest")]
 mod fixture;
@@ -20,6 +23,3 @@ mod plugin;
 #[path = "../cluster/plugin_program.rs"]
 mod plugin_program;
 mod restore;
-#[path = "../cluster/world.rs"]
-#[allow(dead_code, reason = "the other programs use the rest")]
-mod world;

@@ -9,8 +9,8 @@ use testbed::objects;
 
 use crate::{
     cluster::{Cluster, wait_credentials},
+    environment::AT_ONCE,
     fixture::{Fixture, NAME, PATIENCE},
-    world::AT_ONCE,
 };
 
 /// Memory of the operator in mebibytes.

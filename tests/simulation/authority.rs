@@ -57,6 +57,8 @@ pub struct Issued {
     pub secret: String,
     pub scopes: String,
     pub expires_at: DateTime<Utc>,
+    /// When it counts as expired: its lifetime runs from the start of the request (contract section 4).
+    pub counts_until: DateTime<Utc>,
     /// It is one that must never be written.
     pub is_bad: bool,
 }
@@ -184,6 +186,14 @@ impl Servers {
     /// All token requests, in their order.
     pub fn asked(&self) -> Vec<Asked> {
         self.state().asked.clone()
+    }
+
+    /// The token requests of this time up to now, in their order.
+    pub fn asked_within(&self, time: TimeDelta) -> Vec<Asked> {
+        let since = self.clocks.now() - time;
+        let state = self.state();
+        let recent = state.asked.iter().rev().take_while(|asked| asked.at > since).count();
+        state.asked[state.asked.len() - recent..].to_vec()
     }
 
     /// What connects the operator to these servers.
@@ -322,6 +332,7 @@ impl Connection {
             secret: secret.clone(),
             scopes: scopes.to_owned(),
             expires_at,
+            counts_until: asked.at + lifetime,
             is_bad,
         };
         state.issued.insert(token.clone(), issued);

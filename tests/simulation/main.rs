@@ -2,7 +2,7 @@
 //! are set and restored backups, each fixed by its seed. What must hold always is asserted at every step.
 //!
 //! `SIMULATION_SEED=7` plays one scenario and prints it, with `SIMULATION_LOG=1` the requests too;
-//! `SIMULATION_SCENARIOS=100000` plays more of them.
+//! `SIMULATION_SCENARIOS=100000` plays more of them. The seeds in `regressions.rs` are always played.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
@@ -23,6 +23,7 @@ mod meddler;
 mod mutants;
 mod oracle;
 mod play;
+mod regressions;
 mod replica;
 mod restored;
 mod scenario;
@@ -34,9 +35,9 @@ use play::{End, play};
 use scenario::Scenario;
 
 /// Scenarios that `make test` plays.
-const SCENARIOS: u64 = 200;
+const SCENARIOS: u64 = 500;
 /// Every so many scenarios are played without what goes wrong, too: they must end in the same state.
-const TWINS: u64 = 4;
+const TWINS: u64 = 8;
 /// Scenarios that are played twice.
 const REPEATED: u64 = 12;
 /// A broken operator is found within this many.
@@ -85,13 +86,6 @@ fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) ->
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-fn seeds() -> Vec<u64> {
-    match variable("SIMULATION_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..variable("SIMULATION_SCENARIOS").unwrap_or(SCENARIOS)).collect(),
-    }
-}
-
 /// What is wrong with the scenario of a seed.
 fn violations(seed: u64) -> Vec<String> {
     let scenario = Scenario::new(seed);
@@ -120,13 +114,14 @@ fn every_scenario_keeps_the_promises() {
     if variable("SIMULATION_LOG").is_some() {
         let _ = tracing_subscriber::fmt().with_test_writer().without_time().try_init();
     }
-    let (seeds, began) = (seeds(), Instant::now());
+    let seeds = regressions::played(variable("SIMULATION_SEED"), variable("SIMULATION_SCENARIOS").unwrap_or(SCENARIOS));
+    let began = Instant::now();
     let violations = on_all_cores(&seeds, |seed| violations(*seed));
     let broken: Vec<u64> =
         seeds.iter().zip(&violations).filter(|(_, found)| !found.is_empty()).map(|(seed, _)| *seed).collect();
     let seconds = began.elapsed().as_secs_f64();
     println!("{} scenarios, {:.1} a second", seeds.len(), seeds.len() as f64 / seconds);
-    assert!(broken.is_empty(), "promises are broken with SIMULATION_SEED={broken:?}");
+    assert!(broken.is_empty(), "{}", regressions::advice(&broken));
 }
 
 #[test]

@@ -95,7 +95,9 @@ impl Oracle {
         };
         let (of_secrets, issuers) = (oracle.clone(), servers.clone());
         let secrets = move |call: &Call, new: &mut Value, old: Option<&Value>| {
-            if call.client.starts_with(REPLICA) {
+            // a guarded write of a Secret that has changed is refused after this
+            let is_refused = old.is_some_and(|old| is_stale(new, old));
+            if call.client.starts_with(REPLICA) && !is_refused {
                 of_secrets.secret_written(&issuers, new, old);
             }
             Ok(())
@@ -230,10 +232,15 @@ impl Oracle {
             self.violations.add(format!("Secret {name} is not the operator's, and was written"));
         }
         self.owners.objection(new, old).into_iter().for_each(|objection| self.violations.add(objection));
-        let Some(token) = token(new) else {
-            return self.violations.add(format!("Secret {name} was written without a token"));
-        };
         let before = old.and_then(token_of_data);
+        let Some(token) = token(new) else {
+            // a change of metadata alone, as by deletionPolicy, loses nothing where others have removed the token
+            let is_kept = before.is_none() && old.is_some_and(|old| old["data"] == new["data"]);
+            if !is_kept {
+                self.violations.add(format!("Secret {name} was written without a token"));
+            }
+            return;
+        };
         if before.as_deref() == Some(&*token) {
             return;
         }
@@ -257,7 +264,8 @@ impl Oracle {
         let is_for_the_same = |old: &Issued| request(old) == request(&issued);
         // an opaque token has its expiry from the operator's clock
         let tolerance = TimeDelta::seconds(1) + self.clocks.ahead().abs();
-        if replaced.is_some_and(|old| is_for_the_same(&old) && old.expires_at > issued.expires_at + tolerance) {
+        let is_later = |old: &Issued| old.counts_until > issued.counts_until + tolerance;
+        if replaced.is_some_and(|old| is_for_the_same(&old) && is_later(&old)) {
             self.violations.add(format!("Secret {name} held a token that expires later"));
         }
     }
@@ -273,8 +281,8 @@ impl Oracle {
 
     /// No token and no client secret is anywhere but in the data of Secrets.
     fn no_leak(&self, servers: &Servers, target: &str, object: &Value) {
-        let text = if target == "secrets" { object["metadata"].to_string() } else { object.to_string() };
-        if text.contains("client-password-") || servers.is_token_in(&text) {
+        let shown = if target == "secrets" { &object["metadata"] } else { object };
+        if is_in(shown, &|text| text.contains("client-password-") || servers.is_token_in(text)) {
             self.violations.add(format!("a secret value was written into {target}"));
         }
     }
@@ -282,9 +290,8 @@ impl Oracle {
     /// A credential asks at most once a second, whatever others do to its Secret. A process that starts does not know when
     /// the one before asked, and a user may ask for one more.
     fn no_burst(&self, servers: &Servers) {
-        let asked = servers.asked();
-        let recent = asked.iter().rev().take_while(|asked| self.clocks.now() - asked.at < TimeDelta::minutes(2));
-        let recent: Vec<_> = recent.filter(|asked| !asked.client.starts_with(HOSTILE)).collect();
+        let asked = servers.asked_within(TimeDelta::minutes(2));
+        let recent: Vec<_> = asked.iter().rev().filter(|asked| !asked.client.starts_with(HOSTILE)).collect();
         for (place, last) in recent.iter().enumerate() {
             let is_equal = |asked: &Asked| (&asked.client, &asked.scopes) == (&last.client, &last.scopes);
             let within = recent[place..].iter().take_while(|asked| last.at - asked.at < TimeDelta::seconds(1));
@@ -296,18 +303,32 @@ impl Oracle {
     }
 
     fn no_storm(&self, servers: &Servers) {
-        let asked = servers.asked();
-        let now = self.clocks.now();
+        let asked = servers.asked_within(TimeDelta::minutes(1));
         for namespace in NAMESPACES {
             for number in 0..crate::cluster::CLIENTS {
                 let client = client_id(namespace, number);
-                let recent = asked.iter().rev().take_while(|asked| now - asked.at < TimeDelta::minutes(1));
-                let count = recent.filter(|asked| asked.client == client).count();
+                let count = asked.iter().filter(|asked| asked.client == client).count();
                 if count > ASKED_IN_A_MINUTE {
                     self.violations.add(format!("{client} asked for {count} tokens within a minute"));
                 }
             }
         }
+    }
+}
+
+/// Whether a write names another version of the object than the one that is stored.
+fn is_stale(new: &Value, old: &Value) -> bool {
+    let [named, stored] = [new, old].map(|object| &object["metadata"]["resourceVersion"]);
+    !named.is_null() && named != stored
+}
+
+/// Whether a value contains such a text, as a name or as a value.
+fn is_in(value: &Value, is_wanted: &dyn Fn(&str) -> bool) -> bool {
+    match value {
+        Value::String(text) => is_wanted(text),
+        Value::Array(items) => items.iter().any(|item| is_in(item, is_wanted)),
+        Value::Object(fields) => fields.iter().any(|(name, field)| is_wanted(name) || is_in(field, is_wanted)),
+        _ => false,
     }
 }
 

@@ -7,6 +7,9 @@
 #[path = "../cluster/audit.rs"]
 #[allow(dead_code, reason = "the other programs use the rest")]
 mod audit;
+#[path = "../cluster/environment.rs"]
+#[allow(dead_code, reason = "the other programs use the rest")]
+mod environment;
 #[path = "../cluster/fixture.rs"]
 #[allow(dead_code, unused_imports, reason = "the other programs use the rest")]
 mod fixture;
@@ -14,6 +17,3 @@ mod neighbour;
 mod noise;
 mod tenants;
 mod waiting;
-#[path = "../cluster/world.rs"]
-#[allow(dead_code, reason = "the other programs use the rest")]
-mod world;

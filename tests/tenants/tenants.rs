@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 use testbed::{namespace::Namespace, objects};
 
-use crate::{fixture, world::World};
+use crate::{environment::TestEnvironment, fixture};
 
 /// Objects that are created at the same time.
 const AT_ONCE: usize = 16;
@@ -29,11 +29,14 @@ impl Fixture {
     /// Creates two namespaces whose names begin with `prefix`, and an operator that watches both.
     pub async fn new(prefix: &str) -> Result<Self> {
         let noisy = Namespace::new(&format!("{prefix}-noisy")).await?;
-        let world = World::without_proxy(Namespace::new(&format!("{prefix}-quiet")).await?)?;
-        let namespaces = format!("{},{}", noisy.name, world.namespace.name);
-        let mut operator = world.spawn_operator_of(&namespaces, &[], &[])?;
+        let environment = TestEnvironment::without_proxy(Namespace::new(&format!("{prefix}-quiet")).await?)?;
+        let namespaces = format!("{},{}", noisy.name, environment.namespace.name);
+        let mut operator = environment.spawn_operator_of(&namespaces, &[], &[])?;
         operator.wait_ready().await?;
-        Ok(Self { quiet: fixture::Fixture { operator, client: world.namespace.new_client(), world }, noisy })
+        Ok(Self {
+            quiet: fixture::Fixture { operator, client: environment.namespace.new_client(), environment },
+            noisy,
+        })
     }
 }
 

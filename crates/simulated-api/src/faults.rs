@@ -64,7 +64,7 @@ impl Match {
     pub fn matches(&self, call: &Call) -> bool {
         let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
         self.verb.is_none_or(|verb| verb == call.verb)
-            && is(&self.target, &call.target())
+            && self.target.as_deref().is_none_or(|target| call.is_to(target))
             && is(&self.client, &call.client)
             && is(&self.namespace, call.namespace.as_deref().unwrap_or_default())
             && is(&self.name, &call.name)

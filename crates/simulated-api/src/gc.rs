@@ -14,10 +14,15 @@ use crate::{
 
 /// Makes every change that is due; returns how many. What one change makes due is made too.
 pub fn collect(state: &mut State) -> usize {
+    if !state.store.take_garbage() {
+        return 0;
+    }
     let mut changes = 0;
     while step(state) {
         changes += 1;
     }
+    // after the last step nothing is due, whatever the others changed
+    state.store.take_garbage();
     changes
 }
 
@@ -27,16 +32,12 @@ fn step(state: &mut State) -> bool {
         .store
         .objects()
         .iter()
-        .filter(|(_, object)| may_be_due(object))
+        .filter(|(_, object)| object::may_be_collected(object))
         .map(|(key, object)| (key.clone(), object.clone()))
         .collect();
     objects.iter().any(|(key, object)| {
         finish_namespace(state, key, object) || finish_owner(state, key, object) || leave_owners(state, key, object)
     })
-}
-
-fn may_be_due(object: &Value) -> bool {
-    object::is_terminating(object) || !object["metadata"]["ownerReferences"].is_null()
 }
 
 /// Deletes the content of a namespace that is about to end, and then the namespace.

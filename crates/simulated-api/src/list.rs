@@ -1,5 +1,7 @@
 //! GET of one object and LIST, page by page.
 
+use std::{borrow::Cow, sync::Arc};
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -68,13 +70,9 @@ pub fn list(state: &State, call: &Call) -> Result<Value, Failure> {
     }
     let selector = Selector::new(call)?;
     let page = Page::new(state, call)?;
-    let is_in = |key: &Key| {
-        let is_in = call.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace);
-        key.resource == call.resource.qualified() && is_in
-    };
-    let mut rest = page
-        .objects
-        .iter()
+    let resource = call.resource.qualified();
+    let is_in = |key: &Key| call.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace);
+    let mut rest = of_resource(&page.objects, &resource)
         .filter(|(key, _)| is_in(key) && page.start.as_ref().is_none_or(|start| position(call, key) > *start));
     let mut items = Vec::new();
     let mut last = None;
@@ -105,8 +103,17 @@ pub fn list(state: &State, call: &Call) -> Result<Value, Failure> {
         _ => (format!("{}List", call.resource.kind), call.resource.api_version()),
     };
     // an empty list of metadata is null, as the server makes it
-    let items = if items.is_empty() && call.form == Form::PartialList { Value::Null } else { json!(items) };
-    Ok(json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items}))
+    let is_null = items.is_empty() && call.form == Form::PartialList;
+    let mut list = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+    // moved, since the macro would serialize them
+    list["items"] = if is_null { Value::Null } else { Value::Array(items) };
+    Ok(list)
+}
+
+/// The objects of one resource (plural and group), in their order.
+fn of_resource<'a>(objects: &'a Objects, resource: &'a str) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
+    let before_all = Key { resource: resource.to_owned(), namespace: String::new(), name: String::new() };
+    objects.range(before_all..).take_while(move |(key, _)| key.resource == resource)
 }
 
 fn item(call: &Call, object: &Value) -> Value {
@@ -132,19 +139,19 @@ fn position(call: &Call, key: &Key) -> String {
     }
 }
 
-struct Page {
-    objects: Objects,
+struct Page<'a> {
+    objects: Cow<'a, Objects>,
     revision: u64,
     start: Option<String>,
     limit: usize,
 }
 
-impl Page {
-    fn new(state: &State, call: &Call) -> Result<Self, Failure> {
+impl<'a> Page<'a> {
+    fn new(state: &'a State, call: &Call) -> Result<Self, Failure> {
         let limit = call.parameter("limit").parse().ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
         let current = state.store.revision();
-        let at = |revision: u64| state.store.at(revision).map(|objects| (objects, revision));
-        let now = || (state.store.objects().clone(), current);
+        let at = |revision: u64| state.store.at(revision).map(|objects| (Cow::<Objects>::Owned(objects), revision));
+        let now = || (Cow::Borrowed(state.store.objects()), current);
         let continues = call.parameter("continue");
         if !continues.is_empty() {
             let (version, start) = parsed(continues)?;

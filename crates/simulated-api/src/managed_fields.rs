@@ -30,7 +30,7 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// `managedFields` after `old` was replaced by `new`, both without theirs; null where nothing is owned. `managed`
+    /// `managedFields` after `old` was replaced by `new`, which is without them; null where nothing is owned. `managed`
     /// is the list before.
     pub fn update(&self, old: &Value, new: &Value, managed: &Value) -> Value {
         let mut entries = decode(managed);
@@ -120,6 +120,9 @@ fn join_oldest(entries: &mut Vec<Entry>) {
 
 /// Whether two lists differ in more than times.
 pub fn differ(a: &Value, b: &Value) -> bool {
+    if a == b {
+        return false;
+    }
     let untimed = |list: &Value| {
         let mut entries = decode(list);
         entries.iter_mut().for_each(|entry| entry.time.clear());
@@ -163,6 +166,10 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn walk(&mut self, old: Option<&Value>, new: Option<&Value>, into: &mut Comparison) {
+        // then no part differs
+        if old == new {
+            return;
+        }
         let is_leaf = self.descend(old, new, into);
         if self.path.is_empty() {
             return;

@@ -52,6 +52,11 @@ pub fn is_terminating(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
 }
 
+/// Whether garbage collection may have to do with it: its deletion has begun, or it has an owner.
+pub fn may_be_collected(object: &Value) -> bool {
+    is_terminating(object) || !object["metadata"]["ownerReferences"].is_null()
+}
+
 /// Removes what the server does not write: null fields and empty lists and maps of the metadata.
 pub fn drop_empty(object: &mut Value) {
     let metadata = metadata_mut(object);
@@ -71,5 +76,19 @@ pub fn is_empty(value: &Value) -> bool {
 
 /// The object without everything but its metadata (`PartialObjectMetadata`).
 pub fn partial(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+    let mut partial = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"});
+    // cloned, since the macro would serialize it
+    partial["metadata"] = object["metadata"].clone();
+    partial
+}
+
+/// The fields of an object or of its metadata, without one.
+pub fn fields_but<'a>(object: &'a Value, name: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    object.as_object().into_iter().flatten().filter(move |(field, _)| *field != name)
+}
+
+/// The JSON of a value.
+pub fn bytes(value: &Value) -> Vec<u8> {
+    // it has no maps whose keys are no texts, so this cannot fail
+    serde_json::to_vec(value).unwrap_or_default()
 }

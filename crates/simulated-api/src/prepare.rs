@@ -29,7 +29,8 @@ pub fn updated_object(call: &Call, old: &Value, new: &mut Value) {
     let is_status = call.subresource == "status";
     match call.resource.rules {
         Rules::Custom if is_status => {
-            let (status, managed) = (new.get("status").cloned(), new["metadata"]["managedFields"].clone());
+            let status = new.as_object_mut().and_then(|fields| fields.remove("status"));
+            let managed = object::remove_meta(new, "managedFields").unwrap_or_default();
             *new = old.clone();
             set_meta(new, "managedFields", managed);
             set_part(new, "status", status);
@@ -41,7 +42,7 @@ pub fn updated_object(call: &Call, old: &Value, new: &mut Value) {
         Rules::Namespace if is_status => new["spec"] = old["spec"].clone(),
         Rules::Custom | Rules::Workload => {
             set_part(new, "status", old.get("status").cloned());
-            if content(&call.resource, new) != content(&call.resource, old) {
+            if is_new_generation(&call.resource, new, old) {
                 set_meta(new, "generation", json!(object::generation(old) + 1));
             }
         }
@@ -61,16 +62,12 @@ fn set_part(object: &mut Value, name: &str, part: Option<Value>) {
     }
 }
 
-/// What makes a new generation when it changes.
-fn content(resource: &Resource, object: &Value) -> Value {
+/// Whether something changes that makes a new generation.
+fn is_new_generation(resource: &Resource, new: &Value, old: &Value) -> bool {
     if resource.rules == Rules::Workload {
         // a Deployment's annotations are copied to its ReplicaSets
-        let annotations = if resource.kind == "Deployment" { &object["metadata"]["annotations"] } else { &Value::Null };
-        return json!([object["spec"], annotations]);
+        let is_annotated = new["metadata"]["annotations"] != old["metadata"]["annotations"];
+        return new["spec"] != old["spec"] || resource.kind == "Deployment" && is_annotated;
     }
-    let mut content = object.clone();
-    if let Some(fields) = content.as_object_mut() {
-        fields.remove("metadata");
-    }
-    content
+    !object::fields_but(new, "metadata").eq(object::fields_but(old, "metadata"))
 }

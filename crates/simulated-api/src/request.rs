@@ -147,6 +147,13 @@ impl Call {
         if self.subresource.is_empty() { plural.clone() } else { format!("{plural}/{}", self.subresource) }
     }
 
+    /// Whether this is its target.
+    #[must_use]
+    pub fn is_to(&self, target: &str) -> bool {
+        let (plural, subresource) = target.split_once('/').unwrap_or((target, ""));
+        self.resource.plural == plural && self.subresource == subresource
+    }
+
     /// The body as JSON.
     ///
     /// # Errors

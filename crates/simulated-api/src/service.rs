@@ -141,12 +141,12 @@ impl Exchange {
                     Err(failure) => failed(&failure),
                 };
             }
-            Verb::Get => self.server.with(|state| list::get(state, call)).map(|object| (200, object)),
-            Verb::List => self.server.with(|state| list::list(state, call)).map(|object| (200, object)),
+            Verb::Get => self.server.with(|state| list::get(state, call)).map(|object| (200, object::bytes(&object))),
+            Verb::List => self.server.with(|state| list::list(state, call)).map(|list| (200, object::bytes(&list))),
             _ => self.server.change(|state| write(state, call)).map(|(code, object)| (code, written(call, &object))),
         };
         match result {
-            Ok((code, value)) => Answer::Whole(code, Bytes::from(value.to_string()), None),
+            Ok((code, body)) => Answer::Whole(code, Bytes::from(body), None),
             Err(failure) => failed(&failure),
         }
     }
@@ -221,6 +221,7 @@ fn failed(failure: &Failure) -> Answer {
 }
 
 /// What is answered to a write.
-fn written(call: &Call, object: &Value) -> Value {
-    if call.form == Form::Partial && object["kind"] != "Status" { object::partial(object) } else { object.clone() }
+fn written(call: &Call, object: &Value) -> Vec<u8> {
+    let is_partial = call.form == Form::Partial && object["kind"] != "Status";
+    if is_partial { object::bytes(&object::partial(object)) } else { object::bytes(object) }
 }

@@ -33,7 +33,11 @@ impl Ord for Key {
         fn path(key: &Key) -> impl Iterator<Item = u8> + use<'_> {
             key.namespace.bytes().chain([b'/']).chain(key.name.bytes())
         }
-        self.resource.cmp(&other.resource).then_with(|| path(self).cmp(path(other)))
+        self.resource.cmp(&other.resource).then_with(|| {
+            // most keys that are compared are of one namespace
+            let is_near = self.namespace == other.namespace;
+            if is_near { self.name.cmp(&other.name) } else { path(self).cmp(path(other)) }
+        })
     }
 }
 
@@ -88,13 +92,23 @@ pub struct Store {
     kept: usize,
     /// What was there before a restore, and the revision of then: caches that outlived it go on with that.
     outlived: Option<(u64, Objects)>,
+    /// Something changed that garbage collection has not seen: an object with an owner, one that ends, or one that is gone.
+    may_leave_garbage: bool,
 }
 
 impl Store {
     /// An empty store at this revision that keeps at least the last `kept` changes.
     #[must_use]
     pub fn new(revision: u64, kept: usize) -> Self {
-        Self { objects: Objects::new(), history: Vec::new(), revision, compacted: revision, kept, outlived: None }
+        Self {
+            objects: Objects::new(),
+            history: Vec::new(),
+            revision,
+            compacted: revision,
+            kept,
+            outlived: None,
+            may_leave_garbage: false,
+        }
     }
 
     /// The current revision.
@@ -181,6 +195,7 @@ impl Store {
     pub fn put(&mut self, key: Key, mut object: Value) -> Arc<Value> {
         self.revision += 1;
         object::set_meta(&mut object, "resourceVersion", json!(self.revision.to_string()));
+        self.may_leave_garbage |= object::may_be_collected(&object);
         let new = Arc::new(object);
         let old = self.objects.insert(key.clone(), new.clone());
         self.record(Change { revision: self.revision, key, old, new: Some(new.clone()), at: Instant::now() });
@@ -190,6 +205,7 @@ impl Store {
     /// Deletes an object.
     pub fn delete(&mut self, key: &Key) -> Option<Arc<Value>> {
         let old = self.objects.remove(key)?;
+        self.may_leave_garbage = true;
         self.revision += 1;
         let at = Instant::now();
         self.record(Change { revision: self.revision, key: key.clone(), old: Some(old.clone()), new: None, at });
@@ -222,7 +238,13 @@ impl Store {
         self.outlived = Some(still_shown.unwrap_or(before));
         self.history.retain(|change| change.revision <= revision);
         self.revision = revision;
+        self.may_leave_garbage = true;
         true
+    }
+
+    /// Whether garbage collection may have something to do since this was asked last.
+    pub fn take_garbage(&mut self) -> bool {
+        std::mem::take(&mut self.may_leave_garbage)
     }
 }
 

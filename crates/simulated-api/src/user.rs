@@ -87,7 +87,10 @@ impl User {
     pub fn list(&self, resource: &str, namespace: &str) -> Vec<Value> {
         let call = self.call(Verb::List, (resource, namespace, "", ""), &Value::Null);
         let list = call.and_then(|call| self.server.with(|state| list::list(state, &call)));
-        list.ok().and_then(|list| list["items"].as_array().cloned()).unwrap_or_default()
+        match list.map(|mut list| list["items"].take()) {
+            Ok(Value::Array(items)) => items,
+            _ => Vec::new(),
+        }
     }
 
     fn write(&self, verb: Verb, place: (&str, &str, &str, &str), body: &Value) -> Result<Arc<Value>, Failure> {

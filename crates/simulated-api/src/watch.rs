@@ -17,7 +17,7 @@ use crate::{
     faults::Disturbance,
     list::shown,
     object,
-    request::Call,
+    request::{Call, Form},
     selector::Selector,
     server::ApiServer,
     state::State,
@@ -36,6 +36,8 @@ const BEFORE_END: Duration = Duration::from_secs(2);
 struct Watcher {
     server: ApiServer,
     call: Call,
+    /// Plural and group of what is watched.
+    resource: String,
     selector: Selector,
     changed: Listener,
     lines: VecDeque<Result<Bytes, Broken>>,
@@ -73,6 +75,7 @@ pub fn open(
         let mut watcher = Watcher {
             server: server.clone(),
             call: call.clone(),
+            resource: call.resource.qualified(),
             selector,
             changed,
             lines: VecDeque::new(),
@@ -128,7 +131,7 @@ impl Watcher {
     }
 
     fn is_in(&self, key: &Key) -> bool {
-        key.resource == self.call.resource.qualified()
+        key.resource == self.resource
             && self.call.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
     }
 
@@ -272,7 +275,10 @@ impl Watcher {
     }
 
     fn push(&mut self, kind: &str, object: &Value) {
-        let line = event(kind, &shown_or_null(&self.call, object));
+        let line = match self.call.form {
+            Form::Whole => event(kind, object),
+            _ => event(kind, &shown_or_null(&self.call, object)),
+        };
         self.lines.push_back(line);
     }
 
@@ -298,5 +304,8 @@ fn shown_or_null(call: &Call, object: &Value) -> Value {
 
 fn event(kind: &str, object: &Value) -> Result<Bytes, Broken> {
     // the type comes first, as kube-apiserver writes it: a client that decodes in one pass relies on it
-    Ok(Bytes::from(format!("{{\"type\":{},\"object\":{object}}}\n", json!(kind))))
+    let mut line = format!("{{\"type\":\"{kind}\",\"object\":").into_bytes();
+    line.extend(object::bytes(object));
+    line.extend(b"}\n");
+    Ok(Bytes::from(line))
 }

@@ -1,6 +1,6 @@
 //! POST, PUT, PATCH and DELETE: what the API server makes of an object before it stores it.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -169,8 +169,8 @@ fn patch(state: &mut State, call: &Call) -> Written {
 /// Stores `new`, which is complete, in place of `old`.
 fn replace(state: &mut State, call: &Call, old: &Arc<Value>, mut new: Value) -> Written {
     let resource = &*call.resource;
-    let managed = owned(call, old, &mut new);
-    set_meta(&mut new, "managedFields", managed(&now(state)));
+    let managed = owned(call, old, &mut new, &now(state));
+    set_meta(&mut new, "managedFields", managed);
     state.admit(call, &mut new, Some(old))?;
     check_version(resource, &call.name, old, &mut new)?;
     set_meta(&mut new, "generation", old["metadata"]["generation"].clone());
@@ -196,36 +196,40 @@ fn replace(state: &mut State, call: &Call, old: &Arc<Value>, mut new: Value) -> 
     Ok((200, state.store.put(key(call), new)))
 }
 
-/// `managedFields` of the update as a function of the time; takes them out of `new`.
-fn owned<'a>(call: &'a Call, old: &'a Value, new: &mut Value) -> impl FnOnce(&str) -> Value + use<'a> {
+/// `managedFields` after the update; takes them out of `new`.
+fn owned(call: &Call, old: &Value, new: &mut Value, now: &str) -> Value {
     let given = remove_meta(new, "managedFields").unwrap_or_default();
     let before = &old["metadata"]["managedFields"];
     let managed = if !call.subresource.is_empty() {
-        before.clone()
+        before
     } else if managed_fields::is_reset(&call.resource, &given) {
-        Value::Null
+        &Value::Null
     } else if object::is_empty(&given) {
-        before.clone()
+        before
     } else {
-        given
+        &given
     };
-    let mut new = new.clone();
-    drop_empty(&call.resource, &mut new);
-    move |now| {
-        let (resource, subresource) = (&*call.resource, call.subresource.as_str());
-        let mut old = old.clone();
-        remove_meta(&mut old, "managedFields");
-        Writer { resource, subresource, manager: &call.manager, now }.update(&old, &new, &managed)
-    }
+    let (resource, subresource) = (&*call.resource, call.subresource.as_str());
+    let encoded = match resource.rules {
+        Rules::Secret | Rules::ConfigMap => {
+            let mut encoded = new.clone();
+            drop_empty(resource, &mut encoded);
+            Cow::Owned(encoded)
+        }
+        // nothing is left to drop in an object that is complete
+        _ => Cow::Borrowed(&*new),
+    };
+    Writer { resource, subresource, manager: &call.manager, now }.update(old, &encoded, managed)
 }
 
 /// A write that changes nothing but times of field managers changes nothing.
 fn keep_times(old: &Value, new: &mut Value) {
-    let mut same = new.clone();
-    set_meta(&mut same, "managedFields", old["metadata"]["managedFields"].clone());
-    let fields = |object: &Value| object["metadata"]["managedFields"].clone();
-    if same == *old && !managed_fields::differ(&fields(old), &fields(new)) {
-        *new = same;
+    let before = &old["metadata"]["managedFields"];
+    let is_same = object::fields_but(old, "metadata").eq(object::fields_but(new, "metadata"))
+        && object::fields_but(&old["metadata"], "managedFields")
+            .eq(object::fields_but(&new["metadata"], "managedFields"));
+    if is_same && !before.is_null() && !managed_fields::differ(before, &new["metadata"]["managedFields"]) {
+        set_meta(new, "managedFields", before.clone());
     }
 }
 

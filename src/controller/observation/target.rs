@@ -2,10 +2,11 @@
 
 use itwin_api::{
     credential::{DeletionPolicy, ITwinServiceCredential},
-    secret_keys,
+    secret_keys, time,
 };
 use itwin_core::{
-    contenders, desired_secret,
+    contenders::{self, Contender},
+    desired_secret,
     object::ObjectKey,
     observed::{Held, Target},
     ownership,
@@ -15,11 +16,19 @@ use itwin_core::{
 };
 use kube::ResourceExt;
 
-use super::contender;
 use crate::{
     controller::{fetched::FetchedSecrets, others::Others, references::References},
     observe::{index::Known, target::SecretMetadata},
 };
+
+/// The credential as one of those that name the same Secret.
+pub(super) fn contender(credential: &ITwinServiceCredential) -> Contender {
+    Contender {
+        created_at: credential.metadata.creation_timestamp.as_ref().and_then(time::from_kubernetes),
+        uid: credential.uid().unwrap_or_default(),
+        name: credential.name_any(),
+    }
+}
 
 /// What is known of the Secret that a credential writes.
 pub(super) fn target(

@@ -1,17 +1,21 @@
 //! Whether a watch works: its signs of life, and its failures.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use itwin_core::quote::Quote;
 use kube::core::Status;
 
-use super::GONE;
 use crate::{
     cluster::CallError,
     liveness::{Liveness, Trouble},
     metrics::Metrics,
 };
 
+/// A request for a page of a list, or for a watch, that is not answered for this long has failed. An API server under
+/// load answers lists late; one that lost a request is asked again by then.
+pub(super) const ANSWER: Duration = Duration::from_secs(30);
+/// HTTP 410: the resourceVersion is too old.
+const GONE: u16 = 410;
 /// The reason that kube gives a response without a `Status`, whose whole body it takes for the message.
 const NO_STATUS: &str = "Failed to parse error data";
 
@@ -29,7 +33,7 @@ pub(super) enum WatchError {
     },
     #[error("no connection, or no readable answer")]
     Transport,
-    #[error("no response within {} s", super::ANSWER.as_secs())]
+    #[error("no response within {} s", ANSWER.as_secs())]
     Silence,
     #[error("the answer has no resourceVersion")]
     NoVersion,
@@ -44,7 +48,7 @@ pub(super) enum WatchError {
 impl WatchError {
     /// The resourceVersion is too old for a watch: everything is to be listed.
     pub(super) fn is_gone(&self) -> bool {
-        matches!(self, Self::Status { code: super::GONE, .. })
+        matches!(self, Self::Status { code: GONE, .. })
     }
 
     /// The API server said what is wrong.

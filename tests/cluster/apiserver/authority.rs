@@ -10,8 +10,8 @@ use testbed::{
 };
 
 use crate::{
+    environment::TestEnvironment,
     fixture::{Fixture, PATIENCE, SOON, condition},
-    world::World,
 };
 
 /// Limit for what an operator reads every 30 s, and for a backoff.
@@ -127,10 +127,10 @@ async fn authority_without_its_ca_is_not_trusted_and_nothing_is_sent() -> Result
 
 #[tokio::test]
 async fn ca_certificates_of_a_config_map_and_a_secret_are_followed() -> Result<()> {
-    let world = World::new("ca-bundle").await?;
-    let namespace = world.namespace.name.clone();
+    let environment = TestEnvironment::new("ca-bundle").await?;
+    let namespace = environment.namespace.name.clone();
     // the operator runs in this namespace, where the chart would give it this Role
-    let fixture = Fixture::spawn(world, &["--lease-namespace", &namespace])?;
+    let fixture = Fixture::spawn(environment, &["--lease-namespace", &namespace])?;
     let kubectl = async |arguments: &[&str]| fixture.namespace.kubectl(arguments).await;
     fixture.register().await?;
     fixture.apply_client_secret().await?;
@@ -177,9 +177,9 @@ async fn ca_certificates_of_a_config_map_and_a_secret_are_followed() -> Result<(
 
 #[tokio::test]
 async fn status_of_an_authority_is_written_while_it_can_be_neither_watched_nor_listed() -> Result<()> {
-    let world = World::new("auth-unwatched").await?;
-    let namespace = world.namespace.name.clone();
-    let fixture = Fixture::spawn(world, &["--lease-namespace", &namespace])?;
+    let environment = TestEnvironment::new("auth-unwatched").await?;
+    let namespace = environment.namespace.name.clone();
+    let fixture = Fixture::spawn(environment, &["--lease-namespace", &namespace])?;
     let kubectl = async |arguments: &[&str]| fixture.namespace.kubectl(arguments).await;
     kubectl(&["create", "role", "ca", "--verb=get", "--resource=configmaps", "--resource-name=ca"]).await?;
     let account = format!("--serviceaccount={0}:{0}", testbed::INSTALLATION);
@@ -273,13 +273,13 @@ async fn deleted_authority_costs_no_valid_token() -> Result<()> {
 
 #[tokio::test]
 async fn proxy_of_the_environment_is_used_for_the_authority_and_no_proxy_obeyed() -> Result<()> {
-    let world = World::new("proxy").await?;
-    let namespace = &world.namespace;
+    let environment = TestEnvironment::new("proxy").await?;
+    let namespace = &environment.namespace;
     let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", proxy.local_addr()?);
     // the API server is at 127.0.0.1, the authority at localhost
     let variables = [("HTTPS_PROXY", url.as_str()), ("NO_PROXY", "*.corp.example,127.0.0.1,")];
-    let _operator = world.spawn_operator_of(&namespace.name, &[], &variables)?;
+    let _operator = environment.spawn_operator_of(&namespace.name, &[], &variables)?;
     namespace.apply(&namespace.authority(&json!({}))).await?;
     let (mut connection, _) = tokio::time::timeout(PATIENCE, proxy.accept()).await??;
     let mut line = vec![0; 64];

@@ -11,8 +11,8 @@ use testbed::{INSTALLATION, Testbed, eventually, operator::Operator};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
+    environment::TestEnvironment,
     fixture::{Fixture, NAME, PATIENCE, SOON},
-    world::World,
 };
 
 static LEASE: Mutex<()> = Mutex::const_new(());
@@ -82,10 +82,10 @@ async fn hold(testbed: &Testbed, holder: &str, minutes: i64) -> Result<()> {
 }
 
 /// The Lease exists. It is a replica that creates it: a test of permissions waits for the use of each of them.
-async fn existing_lease(world: &World) -> Result<MutexGuard<'static, ()>> {
+async fn existing_lease(environment: &TestEnvironment) -> Result<MutexGuard<'static, ()>> {
     let turn = LEASE.lock().await;
-    if world.namespace.testbed.kubectl(&["get", "lease", INSTALLATION, "-n", INSTALLATION]).await.is_err() {
-        let first = world.start_operator(&ARGUMENTS).await?;
+    if environment.namespace.testbed.kubectl(&["get", "lease", INSTALLATION, "-n", INSTALLATION]).await.is_err() {
+        let first = environment.start_operator(&ARGUMENTS).await?;
         leads(&first, true, PATIENCE).await?;
     }
     Ok(turn)
@@ -192,11 +192,11 @@ async fn kaniop_lease_is_its_holders_and_is_cleared_at_the_end() -> Result<()> {
 
 #[tokio::test]
 async fn dead_holder_whose_clock_was_ten_minutes_ahead_is_followed_within_twenty_seconds() -> Result<()> {
-    let world = World::new("ahead").await?;
-    let testbed = &world.namespace.testbed;
-    let _turn = existing_lease(&world).await?;
+    let environment = TestEnvironment::new("ahead").await?;
+    let testbed = &environment.namespace.testbed;
+    let _turn = existing_lease(&environment).await?;
     hold(testbed, "dead", 10).await?;
-    let standby = world.start_operator(&ARGUMENTS).await?;
+    let standby = environment.start_operator(&ARGUMENTS).await?;
     leads(&standby, true, AFTER_KILL).await?;
     assert_ne!(holder(testbed).await?, "dead");
     Ok(())
@@ -204,11 +204,11 @@ async fn dead_holder_whose_clock_was_ten_minutes_ahead_is_followed_within_twenty
 
 #[tokio::test]
 async fn healthy_leader_whose_clock_is_ten_minutes_behind_keeps_its_lease() -> Result<()> {
-    let world = World::new("behind").await?;
-    let testbed = &world.namespace.testbed;
-    let _turn = existing_lease(&world).await?;
+    let environment = TestEnvironment::new("behind").await?;
+    let testbed = &environment.namespace.testbed;
+    let _turn = existing_lease(&environment).await?;
     hold(testbed, "healthy", -10).await?;
-    let standby = world.start_operator(&ARGUMENTS).await?;
+    let standby = environment.start_operator(&ARGUMENTS).await?;
     let until = Instant::now() + AFTER_KILL;
     while Instant::now() < until {
         hold(testbed, "healthy", -10).await?;

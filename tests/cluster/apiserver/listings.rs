@@ -29,7 +29,7 @@ const WATCHED_SECRETS: &str = "watch secrets";
 
 /// Starts an operator of these namespaces that is not awaited, in place of the one before.
 fn start(fixture: &mut Fixture, namespaces: &str, arguments: &[&str]) -> Result<()> {
-    fixture.operator = fixture.world.spawn_operator_of(namespaces, arguments, &[])?;
+    fixture.operator = fixture.environment.spawn_operator_of(namespaces, arguments, &[])?;
     Ok(())
 }
 

@@ -7,8 +7,8 @@ use testbed::eventually;
 
 use crate::{
     account::{ALL, grant, namespace_with_own_account},
+    environment::TestEnvironment,
     fixture::{Fixture, NAME, PATIENCE, SOON, condition},
-    world::World,
 };
 
 async fn wait_failures(fixture: &Fixture, failures: i64) -> Result<Value> {
@@ -160,7 +160,7 @@ async fn terminating_namespace_ends_quietly() -> Result<()> {
 #[tokio::test]
 async fn replica_whose_watch_is_forbidden_works_without_it_and_is_not_ready() -> Result<()> {
     let namespace = namespace_with_own_account("unlisted", &["get", "create", "patch"]).await?;
-    let mut fixture = Fixture::spawn(World::on(namespace)?, &[])?;
+    let mut fixture = Fixture::spawn(TestEnvironment::on(namespace)?, &[])?;
     fixture.with_surroundings().await?;
     fixture.apply_credential(&json!({})).await?;
     fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE * 3).await?;

@@ -1,4 +1,4 @@
-//! The fixture: a world, and a follower of its Secrets. The tests start the operators.
+//! The fixture: an environment, and a follower of its Secrets. The tests start the operators.
 
 use std::{collections::BTreeSet, ops::Deref, time::Duration};
 
@@ -10,30 +10,30 @@ use testbed::{api_proxy::ApiProxy, objects, operator::Operator};
 
 use crate::{
     converge::{cell::Cell, follower::Follower},
-    world::World,
+    environment::TestEnvironment,
 };
 
 /// How long the operator must be idle once it is done.
 const QUIET: Duration = Duration::from_secs(2);
 
 pub struct Fixture {
-    world: World,
+    environment: TestEnvironment,
     pub follower: Follower,
 }
 
 impl Deref for Fixture {
-    type Target = World;
+    type Target = TestEnvironment;
 
-    fn deref(&self) -> &World {
-        &self.world
+    fn deref(&self) -> &TestEnvironment {
+        &self.environment
     }
 }
 
 impl Fixture {
     pub async fn new(prefix: &str) -> Result<Self> {
-        let world = World::new(prefix).await?;
-        let follower = Follower::start(world.secrets(), &world.faults().keys().await?)?;
-        Ok(Self { world, follower })
+        let environment = TestEnvironment::new(prefix).await?;
+        let follower = Follower::start(environment.secrets(), &environment.faults().keys().await?)?;
+        Ok(Self { environment, follower })
     }
 
     /// Starts an operator without waiting for its readiness.

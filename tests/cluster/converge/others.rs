@@ -17,7 +17,7 @@ use testbed::{
 
 use crate::{
     converge::{cell::Cell, fixture::Fixture},
-    world::World,
+    environment::TestEnvironment,
 };
 
 /// Longer than the operator waits for a response: 8 s, and 2 s for the Lease.
@@ -54,11 +54,11 @@ async fn holder(namespace: &Namespace) -> Result<String> {
 
 /// A replica becomes the leader, and stays it, whatever happens to this call.
 async fn lease_cell(call: &str, fault: Fault, times: u32) -> Result<()> {
-    let world = World::new("lease").await?;
-    let (namespace, proxy) = (&world.namespace, world.proxy());
+    let environment = TestEnvironment::new("lease").await?;
+    let (namespace, proxy) = (&environment.namespace, environment.proxy());
     namespace.allow_lease().await?;
     let played = proxy.play(Rule::new(call, fault).times(times));
-    let mut operator = world.spawn_operator(&["--leader-election=true", "--lease-namespace", &namespace.name])?;
+    let mut operator = environment.spawn_operator(&["--leader-election=true", "--lease-namespace", &namespace.name])?;
     let made = |kind: &str| proxy.records().iter().filter(|record| record.call.kind == kind).count();
     let cell = async {
         operator.wait_ready().await?;

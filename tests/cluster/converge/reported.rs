@@ -19,7 +19,7 @@ use crate::{
         fixture::Fixture,
         others::deployment,
     },
-    world::condition,
+    environment::condition,
 };
 
 /// Within this a failure is reported, ...

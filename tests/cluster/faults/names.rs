@@ -20,9 +20,9 @@ use testbed::{
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
+    environment::TestEnvironment,
     faults::row::RowFixture,
     fixture::{Fixture, PROGRAM},
-    world::World,
 };
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -81,15 +81,15 @@ fn of_the_image() -> Result<String> {
 }
 
 async fn play((name, v4, v6): &Network) -> Result<()> {
-    let world = World::new(&format!("names-{name}")).await?;
+    let environment = TestEnvironment::new(&format!("names-{name}")).await?;
     let (dns, folder) = (Dns::start(*v4, *v6)?, tempfile::tempdir()?);
     let program = program(folder.path(), &format!("{}{OF_A_POD}", dns.resolv_conf()))?;
-    let (namespace, options) = (&world.namespace, of_the_image()?);
-    let [kubeconfig] = world.proxy().variables();
+    let (namespace, options) = (&environment.namespace, of_the_image()?);
+    let [kubeconfig] = environment.proxy().variables();
     let variables = [kubeconfig, ("RES_OPTIONS", options.as_str())];
     let mut operator = Operator::spawn(&namespace.testbed, &program, &namespace.name, &[], &variables)?;
     operator.wait_ready().await?;
-    let fixture = RowFixture::of(Fixture { client: namespace.new_client(), operator, world });
+    let fixture = RowFixture::of(Fixture { client: namespace.new_client(), operator, environment });
     let at = |path: &str| format!("https://{HOST}:{}{path}", fixture.faults().tls.wrong_name);
     let spec = json!({"tokenEndpoint": at("/connect/token"), "jwksUri": at("/keys"), "requestTimeout": "20s"});
     let authority = fixture.create_authority(name, &spec).await?;

@@ -15,9 +15,9 @@ use testbed::{
 };
 
 use crate::{
+    environment::{TestEnvironment, condition},
     faults::row::RowFixture,
     fixture::Fixture,
-    world::{World, condition},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,11 +29,11 @@ const SLOW: Duration = Duration::from_secs(7);
 
 /// A fixture whose operator has this proxy, and reaches these hosts without it.
 async fn behind(prefix: &str, proxy: &str, no_proxy: &str) -> Result<RowFixture> {
-    let world = World::new(prefix).await?;
+    let environment = TestEnvironment::new(prefix).await?;
     let variables = [("HTTPS_PROXY", proxy), ("NO_PROXY", no_proxy)];
-    let mut operator = world.spawn_operator_of(&world.namespace.name, &[], &variables)?;
+    let mut operator = environment.spawn_operator_of(&environment.namespace.name, &[], &variables)?;
     operator.wait_ready().await?;
-    Ok(RowFixture::of(Fixture { client: world.namespace.new_client(), operator, world }))
+    Ok(RowFixture::of(Fixture { client: environment.namespace.new_client(), operator, environment }))
 }
 
 /// Creates a credential, with an authority and a client of its own.

@@ -2,7 +2,7 @@
 
 use itwin_api::conditions::Reason;
 
-use super::{Controller, Named, Writer};
+use super::metadata::{Controller, Named, Writer};
 use crate::failure::Failure;
 
 /// The longest part of a name that a message repeats: the maximum length of an object name, in characters. The API

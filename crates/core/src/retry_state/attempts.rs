@@ -62,6 +62,10 @@ impl RetryState {
         if let Some(until) = until.filter(|until| *until > now) {
             return Some(until);
         }
+        if *failed_at > now {
+            // it was noted before the clock was set back: its backoff binds no one, also once the failure has another time
+            *not_before = None;
+        }
         let before = shown(*count, postponed.count);
         postponed.count = postponed.count.saturating_add(1);
         if shown(*count, postponed.count) != before {

@@ -7,7 +7,7 @@ use itwin_api::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::Attempts;
+use super::inputs::Attempts;
 use crate::{
     failure::Failure,
     messages_lifetime::{BEING_DELETED, NO_TIME},

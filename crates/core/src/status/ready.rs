@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use itwin_api::conditions::{READY, RENEWED, Reason, Verdict};
 
-use super::Inputs;
+use super::inputs::Inputs;
 use crate::{
     messages_lifetime as messages,
     observed::{Held, Integrity, Target},

@@ -3,15 +3,17 @@
 mod deletion;
 mod renewed;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::conditions::READY;
 
 use super::*;
 use crate::{
-    client_expiry::Expires,
-    observed::{Authority, Client, Desired, Drift, Form, Held, History, Integrity, Target},
+    client_expiry::{ClientExpiry, Expires},
+    failure::Failure,
+    observed::{Authority, Client, Desired, Drift, Form, Held, History, Integrity, ObservedState, Target},
     policy::{Policy, RenewBefore},
     restart::Restart,
+    token::Description,
 };
 
 fn at(second: i64) -> DateTime<Utc> {

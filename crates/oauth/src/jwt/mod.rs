@@ -4,6 +4,7 @@
 //! used at all: asymmetric ones only, and only those of the key, so that neither `none` nor an HMAC with the public
 //! key as its secret can pass (RFC 8725 sections 2.1 and 3.1).
 
+mod error;
 mod presented;
 #[cfg(test)]
 mod tests;
@@ -13,8 +14,9 @@ use jsonwebtoken::{Algorithm, Header, Validation, errors::ErrorKind};
 use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 
+pub use self::error::{RequiredClaim, VerificationError};
+use self::presented::parts_are_shallow;
 use crate::{
-    json,
     key_set::{ALGORITHMS, KeySet},
     limits::ACCESS_TOKEN_MAX,
     scope::Scopes,
@@ -34,81 +36,6 @@ pub struct VerifiedClaims {
     pub scope: Option<Vec<String>>,
     /// `scp`, where there is `scope` too: resource servers read either.
     pub other_scope: Option<Vec<String>>,
-}
-
-/// Why a token is not trusted. Nothing of the token is in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum VerificationError {
-    /// No key of the set has its `kid` and algorithm: the keys may have been rotated.
-    #[error("signed by a key that is not in the key set")]
-    UnknownKey,
-    /// The key of its `kid` is in the set, and is of a kind or size that verifies nothing here.
-    #[error("signed by a key that cannot be used")]
-    UnusableKey,
-    /// Longer than [`ACCESS_TOKEN_MAX`].
-    #[error("too long")]
-    TooLong,
-    /// Header or claims are nested deeper than anything known.
-    #[error("nested too deeply")]
-    TooDeep,
-    /// No JWT: an opaque token, for instance.
-    #[error("no JWT")]
-    NotAJwt,
-    /// The algorithm is none that can be checked; its name, if it is one of those known to be in use.
-    #[error("an algorithm that cannot be checked")]
-    UnsupportedAlgorithm(Option<&'static str>),
-    /// The header has `crit`: the token must not be accepted without extensions that are not known (RFC 7515 section
-    /// 4.1.11).
-    #[error("critical extensions")]
-    CriticalExtension,
-    /// The algorithm is an HMAC or none, by which anyone could sign.
-    #[error("an algorithm that proves nothing")]
-    SymmetricAlgorithm,
-    /// The algorithm does not fit the key.
-    #[error("an algorithm that does not fit the key")]
-    AlgorithmMismatch,
-    /// The signature does not match the key.
-    #[error("wrong signature")]
-    Signature,
-    /// `iss` is another issuer.
-    #[error("wrong iss")]
-    Issuer,
-    /// `aud` holds none of the wanted audiences.
-    #[error("wrong aud")]
-    Audience,
-    /// A claim that is required is missing, or of a wrong type.
-    #[error("no {0}")]
-    MissingClaim(RequiredClaim),
-    /// `exp` is no number.
-    #[error("exp is no number")]
-    ExpiryNotANumber,
-    /// `nbf` is no number.
-    #[error("nbf is no number")]
-    NotBeforeNotANumber,
-    /// A JWT whose parts are not what they must be.
-    #[error("not well-formed")]
-    Malformed,
-}
-
-/// A claim that is required of every token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequiredClaim {
-    /// `exp`.
-    Expiry,
-    /// `iss`.
-    Issuer,
-    /// `aud`, where audiences are wanted.
-    Audience,
-}
-
-impl std::fmt::Display for RequiredClaim {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::Expiry => "exp",
-            Self::Issuer => "iss",
-            Self::Audience => "aud",
-        })
-    }
 }
 
 #[derive(Deserialize)]
@@ -241,12 +168,6 @@ fn unread_header(token: &str) -> Option<Map<String, Value>> {
 /// An algorithm by which anyone who knows the public key, or no key at all, could sign.
 fn is_symmetric(algorithm: &str) -> bool {
     algorithm.eq_ignore_ascii_case("none") || algorithm.starts_with("HS")
-}
-
-/// Whether header and claims are not nested too deeply. The parser refuses parts that are not even base64.
-fn parts_are_shallow(token: &str) -> bool {
-    let mut parts = token.split('.').take(2).filter_map(|part| URL_SAFE_NO_PAD.decode(part).ok());
-    parts.all(|text| json::is_shallow(&text))
 }
 
 fn validation(algorithm: Algorithm, issuer: &str, audiences: &[String]) -> Validation {

@@ -2,9 +2,9 @@
 
 use chrono::TimeDelta;
 
-use super::ErrorCode;
 use crate::{
     assertion::ClientKeyError,
+    error_code::ErrorCode,
     transport::{TOO_MANY_REQUESTS, TransportError, UNAVAILABLE},
 };
 

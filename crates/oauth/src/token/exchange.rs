@@ -15,8 +15,9 @@ use serde::{
     de::{Error, IgnoredAny},
 };
 
-use super::{ErrorCode, MalformedResponse, TokenError};
+use super::error::{MalformedResponse, TokenError};
 use crate::{
+    error_code::ErrorCode,
     json,
     scope::Scopes,
     transport::{ClientCertificateAsked, TOO_MANY_REQUESTS, Transport, TransportError},

@@ -85,6 +85,22 @@ fn attempts_that_are_not_made_count_at_the_end_of_each_backoff_and_seldom_change
 }
 
 #[test]
+fn backoff_of_a_clock_that_was_set_back_binds_no_one_where_attempts_are_not_made() {
+    let mut state = new();
+    fail(&mut state, false, None);
+    let mut now = at(10);
+    for _ in 0..7 {
+        now = state.postponed(TimeDelta::zero(), "uid", now).expect("it fails");
+    }
+    let set_back = at(-7200);
+    assert!(state.postponed(TimeDelta::zero(), "uid", set_back).is_some());
+    let failed_at = state.reported(set_back).last_failure.map(|(failed_at, _)| failed_at);
+    assert_eq!(failed_at, Some(set_back), "the eighth is shown");
+    assert_eq!(state.backoff_until(&key(), set_back), None);
+    assert_eq!(state.backoff_until(&key(), set_back + TimeDelta::minutes(10)), None);
+}
+
+#[test]
 fn failures_of_reads_and_reverts_end_with_what_was_observed_while_an_attempt_waits() {
     let mut state = new();
     let failure = || Failure::new(Reason::SecretReadFailed, "it failed");

@@ -1,4 +1,4 @@
-//! The world of a test: a namespace, the way of its operators to the API server, and what tests read there.
+//! The environment of a test: a namespace, the way of its operators to the API server, and what tests read there.
 
 use std::{path::Path, time::Duration};
 
@@ -27,14 +27,14 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A namespace whose operators see only the authorities of this test. Those are cluster-scoped: without this, every
 /// operator would send requests to the authorities of all other tests, and write their statuses.
-pub struct World {
+pub struct TestEnvironment {
     pub namespace: Namespace,
     /// Whether other tests use the control plane too.
     is_shared: bool,
     proxy: Option<ApiProxy>,
 }
 
-impl Drop for World {
+impl Drop for TestEnvironment {
     fn drop(&mut self) {
         // a control plane of the test's own stops
         if !self.is_shared {
@@ -50,22 +50,22 @@ impl Drop for World {
     }
 }
 
-impl World {
+impl TestEnvironment {
     /// Creates a namespace whose name begins with `prefix`.
     pub async fn new(prefix: &str) -> Result<Self> {
         Self::on(Namespace::new(prefix).await?)
     }
 
-    /// The world of an existing namespace.
+    /// The environment of an existing namespace.
     pub fn on(namespace: Namespace) -> Result<Self> {
-        let mut world = Self::without_proxy(namespace)?;
-        if world.is_shared {
-            world.proxy = Some(ApiProxy::start(&world.namespace.testbed, &world.namespace.name)?);
+        let mut environment = Self::without_proxy(namespace)?;
+        if environment.is_shared {
+            environment.proxy = Some(ApiProxy::start(&environment.namespace.testbed, &environment.namespace.name)?);
         }
-        Ok(world)
+        Ok(environment)
     }
 
-    /// A world for measurements: its operators call the API server themselves, and see the authorities of all tests.
+    /// An environment for measurements: its operators call the API server themselves, and see the authorities of all tests.
     pub fn without_proxy(namespace: Namespace) -> Result<Self> {
         let is_shared = namespace.testbed.directory == Testbed::current()?.directory;
         Ok(Self { namespace, is_shared, proxy: None })
@@ -73,7 +73,7 @@ impl World {
 
     /// What the operators call instead of the API server of all tests.
     pub fn proxy(&self) -> &ApiProxy {
-        self.proxy.as_ref().expect("a world with a proxy")
+        self.proxy.as_ref().expect("an environment with a proxy")
     }
 
     /// Starts an operator of this namespace and waits until it is ready.
