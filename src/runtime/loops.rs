@@ -170,7 +170,7 @@ async fn run<T>(
                 if repeated.remove(&object) {
                     await_worker(object, &placement, &mut ready, &mut late);
                 } else if let Some(wait) = wait {
-                    later.set(object, Instant::now() + wait.max(SOONEST));
+                    later.set(object, Instant::now() + SOONEST.max(wait));
                 }
             }
             Some(Ok(permit)) = acquiring.next() => {

@@ -142,7 +142,7 @@ async fn failure_ends_while_no_operator_runs(prefix: &str, arguments: &[&str], k
     let refused = |kind: &&str| Rule::new(kind, Fault::Refused(403)).lasting(PATIENCE * 10);
     let rules: Vec<_> = kinds.iter().map(|kind| fixture.proxy().play(refused(kind))).collect();
     // it may never be ready
-    fixture.operator = fixture.world.spawn_operator(arguments)?;
+    fixture.operator = fixture.environment.spawn_operator(arguments)?;
     fixture.wait_condition("Renewed", "False", "SecretReadFailed", PATIENCE).await?;
     fixture.stop();
     for rule in &rules {
