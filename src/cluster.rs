@@ -3,6 +3,8 @@
 //! The kube client has no deadline for a call, so one lost response would block an object indefinitely. Its errors are
 //! not passed on: their messages can contain parts of a response body, and the body of a Secret is a secret.
 
+mod call_error;
+mod step;
 mod storage;
 
 use std::{
@@ -10,13 +12,12 @@ use std::{
     time::Duration,
 };
 
-use itwin_api::{authority::CaBundleKind, credential::WorkloadKind};
-use itwin_core::{call_failure::CallFailure, desired_secret::Data, quote::Quote};
 use kube::Client;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use self::storage::{ANSWERS_FOR, Storage};
+pub use self::{call_error::CallError, step::Step};
 use crate::{leadership::fence::LeadershipFence, metrics::Metrics};
 
 /// Deadline of one call: less than the 10 s within which a failure must be reported, and more than the API server
@@ -27,9 +28,6 @@ pub const DEADLINE: Duration = Duration::from_secs(8);
 const AS_METADATA: http::HeaderValue =
     http::HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
-/// What the API server answers where a group has no such kind of object.
-const NO_SUCH_KIND: &str = "the server could not find the requested resource";
-
 /// The Kubernetes API.
 #[derive(Clone)]
 pub struct Cluster {
@@ -39,199 +37,6 @@ pub struct Cluster {
     pub fence: LeadershipFence,
     metrics: Arc<Metrics>,
     storage: Arc<Mutex<Storage>>,
-}
-
-/// What a call does, and with which object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Reads the client Secret.
-    GetClientSecret,
-    /// Reads the metadata of a Secret.
-    GetSecretMetadata,
-    /// Reads the token Secret with its data.
-    GetTarget,
-    /// Reads the labels of a namespace.
-    GetNamespace,
-    /// Reads the CA certificates of an authority.
-    GetCaBundle(CaBundleKind),
-    /// Creates the token Secret.
-    CreateSecret,
-    /// Patches the token Secret.
-    PatchSecret,
-    /// Reads a workload to decide whether to restart it.
-    GetWorkload(WorkloadKind),
-    /// Restarts a workload.
-    PatchWorkload(WorkloadKind),
-    /// Lists one credential, for the version and the conditions of others that it has now.
-    FindCredential,
-    /// Replaces a credential's status, at a known version of the object.
-    ReplaceCredentialStatus,
-    /// Patches a credential's status, at whatever version the object has.
-    PatchCredentialStatus,
-    /// Writes an authority's status.
-    PatchAuthorityStatus,
-    /// Publishes an event.
-    PublishEvent,
-    /// Counts an event that equals one that was published.
-    CountEvent,
-}
-
-impl Step {
-    const fn labels(self) -> (&'static str, &'static str) {
-        match self {
-            Self::GetClientSecret | Self::GetSecretMetadata | Self::GetTarget => ("get", "secrets"),
-            Self::GetNamespace => ("get", "namespaces"),
-            Self::GetCaBundle(CaBundleKind::ConfigMap) => ("get", "configmaps"),
-            Self::GetCaBundle(CaBundleKind::Secret) => ("get", "secrets"),
-            Self::CreateSecret => ("create", "secrets"),
-            Self::PatchSecret => ("patch", "secrets"),
-            Self::GetWorkload(kind) => ("get", workloads(kind)),
-            Self::PatchWorkload(kind) => ("patch", workloads(kind)),
-            Self::FindCredential => ("list", "itwinservicecredentials"),
-            Self::ReplaceCredentialStatus => ("update", "itwinservicecredentials/status"),
-            Self::PatchCredentialStatus => ("patch", "itwinservicecredentials/status"),
-            Self::PatchAuthorityStatus => ("patch", "itwinauthorities/status"),
-            Self::PublishEvent => ("create", "events"),
-            Self::CountEvent => ("patch", "events"),
-        }
-    }
-
-    fn writes(self) -> bool {
-        !matches!(self.labels().0, "get" | "list")
-    }
-
-    /// How the call failed. Admission sees what is written, such as the environment of a workload, and may quote it.
-    fn failed(self, error: kube::Error) -> CallError {
-        let error = CallError::from(error);
-        if self.writes() { error.without(None) } else { error }
-    }
-}
-
-const fn workloads(kind: WorkloadKind) -> &'static str {
-    match kind {
-        WorkloadKind::Deployment => "deployments",
-        WorkloadKind::StatefulSet => "statefulsets",
-        WorkloadKind::DaemonSet => "daemonsets",
-        WorkloadKind::Rollout => "rollouts",
-    }
-}
-
-/// How a call failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// 404.
-    #[error("not found")]
-    NotFound,
-    /// 404: the API server serves no such kind of object.
-    #[error("the cluster serves no such kind of object")]
-    NotServed,
-    /// 409: the object exists already.
-    #[error("it exists already")]
-    AlreadyExists,
-    /// 409: another client changed the object.
-    #[error("another client changed it at the same time")]
-    Conflict,
-    /// 401 or 403, with the message of the API server: RBAC, a quota, a policy, a namespace that is being deleted.
-    #[error("forbidden: {0}")]
-    Forbidden(Quote),
-    /// Any other 4xx, with the message of the API server: 422 for a field that is not valid, and what an admission
-    /// webhook chooses.
-    #[error("rejected with HTTP {0}: {1}")]
-    Rejected(u16, Quote),
-    /// 429 and 5xx, with the message of the API server: an admission webhook that does not answer is among them.
-    #[error("the API server responded with HTTP {0}: {1}")]
-    Unavailable(u16, Quote),
-    /// The deadline passed.
-    #[error("no response from the API server within {} s", DEADLINE.as_secs())]
-    Timeout,
-    /// This process does not lead, so nothing was sent.
-    #[error("this replica does not hold the Lease")]
-    NotLeading,
-    /// The connection failed, or the response could not be decoded.
-    #[error("no valid response from the API server")]
-    Transport,
-}
-
-impl CallError {
-    /// The label of the metric.
-    #[must_use]
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::NotFound | Self::NotServed => "not_found",
-            Self::AlreadyExists => "already_exists",
-            Self::Conflict => "conflict",
-            Self::Forbidden(_) => "forbidden",
-            Self::Rejected(..) => "invalid",
-            Self::Unavailable(..) => "unavailable",
-            Self::Timeout => "timeout",
-            Self::NotLeading => "not_leading",
-            Self::Transport => "transport",
-        }
-    }
-}
-
-impl From<kube::Error> for CallError {
-    fn from(error: kube::Error) -> Self {
-        let kube::Error::Api(status) = error else {
-            return Self::Transport;
-        };
-        let said = Quote::new(&status.message);
-        match status.code {
-            404 if !is_denied(&said) && is_not_served(&status) => Self::NotServed,
-            404 if !is_denied(&said) => Self::NotFound,
-            409 if !is_denied(&said) && status.reason == "AlreadyExists" => Self::AlreadyExists,
-            409 if !is_denied(&said) => Self::Conflict,
-            401 | 403 => Self::Forbidden(said),
-            429 | 500.. => Self::Unavailable(status.code, said),
-            code => Self::Rejected(code, said),
-        }
-    }
-}
-
-/// Whether there is no such kind of object: a group that is not served is answered without a `Status`, a kind with one
-/// that names no object.
-fn is_not_served(status: &kube::core::Status) -> bool {
-    status.reason != "NotFound" || status.message == NO_SUCH_KIND
-}
-
-/// Whether an admission webhook or policy denied the request: it may do so with any status code
-/// (`AdmissionReview.response.status`), so that a 404 or 409 of it is no news of the object.
-fn is_denied(said: &Quote) -> bool {
-    said.contains("denied the request") || said.contains("denied request")
-}
-
-impl CallError {
-    /// The error without anything that is a part of the data that was sent, and, where an admission webhook or policy
-    /// speaks, which sees the whole object, without anything that may be a value.
-    #[must_use]
-    pub fn without(self, data: Option<&Data>) -> Self {
-        let redacted = |said: Quote| {
-            let said = data.map_or_else(|| said.clone(), |data| said.without(data));
-            if said.contains("webhook") || said.contains("olicy") || is_denied(&said) {
-                said.without_values()
-            } else {
-                said
-            }
-        };
-        match self {
-            Self::Forbidden(said) => Self::Forbidden(redacted(said)),
-            Self::Rejected(code, said) => Self::Rejected(code, redacted(said)),
-            Self::Unavailable(code, said) => Self::Unavailable(code, redacted(said)),
-            other => other,
-        }
-    }
-
-    /// Why the call failed, as messages distinguish it.
-    #[must_use]
-    pub fn why(&self) -> CallFailure<'_> {
-        match self {
-            Self::Forbidden(said) => CallFailure::Forbidden(said),
-            Self::Rejected(_, said) => CallFailure::Refused(said),
-            Self::Unavailable(_, said) => CallFailure::Unavailable(said),
-            Self::Timeout => CallFailure::Timeout,
-            _ => CallFailure::NoAnswer,
-        }
-    }
 }
 
 impl Cluster {
@@ -342,43 +147,5 @@ impl Cluster {
         let (verb, resource) = step.labels();
         self.metrics.kubernetes_request(verb, resource, result.as_ref().map_or_else(CallError::label, |_| "success"));
         result
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_admission_says_of_any_write_is_quoted_without_what_may_be_a_value() {
-        let denied = |code: u16, step: Step| {
-            let said =
-                "admission webhook \"restarts.example.com\" denied the request: API_KEY=0f8fad5bd9cb469f of web-1";
-            let status = kube::core::Status { code, message: said.to_owned(), ..kube::core::Status::default() };
-            step.failed(kube::Error::Api(Box::new(status))).to_string()
-        };
-        for step in [
-            Step::CreateSecret,
-            Step::PatchSecret,
-            Step::PatchWorkload(WorkloadKind::Deployment),
-            Step::ReplaceCredentialStatus,
-            Step::PatchCredentialStatus,
-            Step::PatchAuthorityStatus,
-            Step::PublishEvent,
-            Step::CountEvent,
-        ] {
-            for code in [400, 403, 404, 409, 422, 503] {
-                let text = denied(code, step);
-                assert!(text.contains("\"restarts.example.com\" denied the request: [redacted] of web-1"), "{text}");
-            }
-        }
-        assert!(denied(403, Step::GetTarget).contains("API_KEY="), "no admission sees what is read");
-    }
-
-    #[test]
-    fn event_that_is_counted_again_is_a_patch() {
-        assert_eq!(Step::PublishEvent.labels(), ("create", "events"));
-        assert_eq!(Step::CountEvent.labels(), ("patch", "events"));
-        assert!(Step::CountEvent.writes());
     }
 }

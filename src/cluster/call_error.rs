@@ -1,0 +1,126 @@
+//! How a call failed. The errors of the client are not passed on, since they may quote the body of a Secret.
+
+use itwin_core::{call_failure::CallFailure, desired_secret::Data, quote::Quote};
+
+use super::DEADLINE;
+
+/// What the API server answers where a group has no such kind of object.
+const NO_SUCH_KIND: &str = "the server could not find the requested resource";
+
+/// How a call failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// 404.
+    #[error("not found")]
+    NotFound,
+    /// 404: the API server serves no such kind of object.
+    #[error("the cluster serves no such kind of object")]
+    NotServed,
+    /// 409: the object exists already.
+    #[error("it exists already")]
+    AlreadyExists,
+    /// 409: another client changed the object.
+    #[error("another client changed it at the same time")]
+    Conflict,
+    /// 401 or 403, with the message of the API server: RBAC, a quota, a policy, a namespace that is being deleted.
+    #[error("forbidden: {0}")]
+    Forbidden(Quote),
+    /// Any other 4xx, with the message of the API server: 422 for a field that is not valid, and what an admission
+    /// webhook chooses.
+    #[error("rejected with HTTP {0}: {1}")]
+    Rejected(u16, Quote),
+    /// 429 and 5xx, with the message of the API server: an admission webhook that does not answer is among them.
+    #[error("the API server responded with HTTP {0}: {1}")]
+    Unavailable(u16, Quote),
+    /// The deadline passed.
+    #[error("no response from the API server within {} s", DEADLINE.as_secs())]
+    Timeout,
+    /// This process does not lead, so nothing was sent.
+    #[error("this replica does not hold the Lease")]
+    NotLeading,
+    /// The connection failed, or the response could not be decoded.
+    #[error("no valid response from the API server")]
+    Transport,
+}
+
+impl CallError {
+    /// The label of the metric.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NotFound | Self::NotServed => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::Conflict => "conflict",
+            Self::Forbidden(_) => "forbidden",
+            Self::Rejected(..) => "invalid",
+            Self::Unavailable(..) => "unavailable",
+            Self::Timeout => "timeout",
+            Self::NotLeading => "not_leading",
+            Self::Transport => "transport",
+        }
+    }
+}
+
+impl From<kube::Error> for CallError {
+    fn from(error: kube::Error) -> Self {
+        let kube::Error::Api(status) = error else {
+            return Self::Transport;
+        };
+        let said = Quote::new(&status.message);
+        match status.code {
+            404 if !is_denied(&said) && is_not_served(&status) => Self::NotServed,
+            404 if !is_denied(&said) => Self::NotFound,
+            409 if !is_denied(&said) && status.reason == "AlreadyExists" => Self::AlreadyExists,
+            409 if !is_denied(&said) => Self::Conflict,
+            401 | 403 => Self::Forbidden(said),
+            429 | 500.. => Self::Unavailable(status.code, said),
+            code => Self::Rejected(code, said),
+        }
+    }
+}
+
+/// Whether there is no such kind of object: a group that is not served is answered without a `Status`, a kind with one
+/// that names no object.
+fn is_not_served(status: &kube::core::Status) -> bool {
+    status.reason != "NotFound" || status.message == NO_SUCH_KIND
+}
+
+/// Whether an admission webhook or policy denied the request: it may do so with any status code
+/// (`AdmissionReview.response.status`), so that a 404 or 409 of it is no news of the object.
+fn is_denied(said: &Quote) -> bool {
+    said.contains("denied the request") || said.contains("denied request")
+}
+
+impl CallError {
+    /// The error without anything that is a part of the data that was sent, and, where an admission webhook or policy
+    /// speaks, which sees the whole object, without anything that may be a value.
+    #[must_use]
+    pub fn without(self, data: Option<&Data>) -> Self {
+        let redacted = |said: Quote| {
+            let said = data.map_or_else(|| said.clone(), |data| said.without(data));
+            if said.contains("webhook") || said.contains("olicy") || is_denied(&said) {
+                said.without_values()
+            } else {
+                said
+            }
+        };
+        match self {
+            Self::Forbidden(said) => Self::Forbidden(redacted(said)),
+            Self::Rejected(code, said) => Self::Rejected(code, redacted(said)),
+            Self::Unavailable(code, said) => Self::Unavailable(code, redacted(said)),
+            other => other,
+        }
+    }
+
+    /// Why the call failed, as messages distinguish it.
+    #[must_use]
+    pub fn why(&self) -> CallFailure<'_> {
+        match self {
+            Self::Forbidden(said) => CallFailure::Forbidden(said),
+            Self::Rejected(_, said) => CallFailure::Refused(said),
+            Self::Unavailable(_, said) => CallFailure::Unavailable(said),
+            Self::Timeout => CallFailure::Timeout,
+            _ => CallFailure::NoAnswer,
+        }
+    }
+}
