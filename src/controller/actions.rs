@@ -14,8 +14,8 @@ use super::{
     RequeueAfter,
     action_error::ActionError,
     admission::NotQueued,
-    attempt::Written,
     reconciler::{AWAIT_AUTHORITY, Attempted, Reconciler, requeue},
+    token_write::Written,
 };
 use crate::{cluster::CallError, observe::index::Known};
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use itwin_core::{action::Fetch, failure::Failure, messages, object::ObjectKey, observed::ObservedState};
 

@@ -30,6 +30,7 @@ mod revert;
 mod secret_reads;
 pub mod secret_watches;
 mod status_writer;
+mod token_write;
 pub mod watches;
 
 /// When an object is reconciled again, besides when something changes: after this, or only then.
