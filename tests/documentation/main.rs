@@ -3,7 +3,7 @@
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
-#[path = "docs/markdown.rs"]
+#[path = "../docs/markdown.rs"]
 #[allow(dead_code, reason = "the other test binary uses the rest")]
 mod markdown;
 
