@@ -96,31 +96,38 @@ async fn wait_effective(fixture: &Fixture) -> Result<()> {
     .await
 }
 
-#[tokio::test]
-async fn policy_that_strips_annotations_is_reported_and_costs_no_token() -> Result<()> {
-    if !serves_mutating_policies()? {
-        return Ok(());
-    }
-    let fixture = Fixture::ready("stripped").await?;
-    let strip = json!({
-        "failurePolicy": "Fail",
-        "reinvocationPolicy": "Never",
-        "mutations": [{
-            "patchType": "JSONPatch",
-            "jsonPatch": {
-                "expression": "has(object.metadata.annotations) ? \
-                               [JSONPatch{op: 'remove', path: '/metadata/annotations'}] : []",
-            },
-        }],
-    });
-    let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", strip).await?;
-    wait_effective(&fixture).await?;
+/// The spec of a policy that changes each Secret.
+fn mutating(mutation: Value) -> Value {
+    json!({"failurePolicy": "Fail", "reinvocationPolicy": "Never", "mutations": [mutation]})
+}
+
+/// Has the token renewed while a policy changes what is written: that is reported, and the token is good.
+async fn renew_under_a_policy(fixture: &Fixture) -> Result<()> {
     let first = fixture.token().await?;
     fixture.renew_now(NAME, "1").await?;
     fixture.wait_token_other_than(&first, PATIENCE).await?;
     let message = fixture.wait_condition("Renewed", "False", "SecretConflict", PATIENCE).await?;
     assert!(message.contains("admission policy"), "{message}");
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn policy_that_strips_annotations_is_reported_and_costs_no_token() -> Result<()> {
+    if !serves_mutating_policies()? {
+        return Ok(());
+    }
+    let fixture = Fixture::ready("stripped").await?;
+    let strip = mutating(json!({
+        "patchType": "JSONPatch",
+        "jsonPatch": {
+            "expression": "has(object.metadata.annotations) ? \
+                           [JSONPatch{op: 'remove', path: '/metadata/annotations'}] : []",
+        },
+    }));
+    let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", strip).await?;
+    wait_effective(&fixture).await?;
+    renew_under_a_policy(&fixture).await?;
     let before = calls(&fixture.namespace)?.len();
     eventually("more rounds", PATIENCE, async || {
         let calls = calls_since(&fixture.namespace, before).ok()?;
@@ -139,25 +146,16 @@ async fn policy_that_overrides_a_label_is_reported_and_costs_no_token() -> Resul
         return Ok(());
     }
     let fixture = Fixture::ready("relabelled").await?;
-    let relabel = json!({
-        "failurePolicy": "Fail",
-        "reinvocationPolicy": "Never",
-        "mutations": [{
-            "patchType": "ApplyConfiguration",
-            "applyConfiguration": {
-                "expression":
-                    "Object{metadata: Object.metadata{labels: {'credentials.itwin.dev/credential': 'theirs'}}}",
-            },
-        }],
-    });
+    let relabel = mutating(json!({
+        "patchType": "ApplyConfiguration",
+        "applyConfiguration": {
+            "expression":
+                "Object{metadata: Object.metadata{labels: {'credentials.itwin.dev/credential': 'theirs'}}}",
+        },
+    }));
     let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", relabel).await?;
     wait_effective(&fixture).await?;
-    let first = fixture.token().await?;
-    fixture.renew_now(NAME, "1").await?;
-    fixture.wait_token_other_than(&first, PATIENCE).await?;
-    let message = fixture.wait_condition("Renewed", "False", "SecretConflict", PATIENCE).await?;
-    assert!(message.contains("admission policy"), "{message}");
-    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    renew_under_a_policy(&fixture).await?;
     assert_eq!(fixture.token_requests().await?.len(), 2);
     Ok(())
 }
@@ -277,26 +275,17 @@ async fn policy_that_changes_the_data_is_reported_and_costs_no_tokens() -> Resul
         return Ok(());
     }
     let fixture = Fixture::ready("changed-data").await?;
-    let first = fixture.token().await?;
-    let change = json!({
-        "failurePolicy": "Fail",
-        "reinvocationPolicy": "Never",
-        "mutations": [{
-            "patchType": "JSONPatch",
-            "jsonPatch": {
-                "expression": "has(object.data) && 'scope' in object.data ? \
-                               [JSONPatch{op: 'replace', path: '/data/scope', value: 'b3RoZXI='}] : []",
-            },
-        }],
-    });
+    let change = mutating(json!({
+        "patchType": "JSONPatch",
+        "jsonPatch": {
+            "expression": "has(object.data) && 'scope' in object.data ? \
+                           [JSONPatch{op: 'replace', path: '/data/scope', value: 'b3RoZXI='}] : []",
+        },
+    }));
     {
         let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", change).await?;
         wait_effective(&fixture).await?;
-        fixture.renew_now(NAME, "1").await?;
-        fixture.wait_token_other_than(&first, PATIENCE).await?;
-        let message = fixture.wait_condition("Renewed", "False", "SecretConflict", PATIENCE).await?;
-        assert!(message.contains("admission policy"), "{message}");
-        fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+        renew_under_a_policy(&fixture).await?;
         assert_eq!(fixture.data().await?["scope"], "other");
     }
     fixture
@@ -314,17 +303,13 @@ async fn policy_that_rewrites_the_token_is_reported_and_costs_a_bounded_number_o
         return Ok(());
     }
     let fixture = Fixture::ready("rewritten-token").await?;
-    let rewrite = json!({
-        "failurePolicy": "Fail",
-        "reinvocationPolicy": "Never",
-        "mutations": [{
-            "patchType": "JSONPatch",
-            "jsonPatch": {
-                "expression": "has(object.data) && 'access_token' in object.data ? \
-                               [JSONPatch{op: 'replace', path: '/data/access_token', value: 'b3RoZXI='}] : []",
-            },
-        }],
-    });
+    let rewrite = mutating(json!({
+        "patchType": "JSONPatch",
+        "jsonPatch": {
+            "expression": "has(object.data) && 'access_token' in object.data ? \
+                           [JSONPatch{op: 'replace', path: '/data/access_token', value: 'b3RoZXI='}] : []",
+        },
+    }));
     let first = fixture.token().await?;
     {
         let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", rewrite).await?;
