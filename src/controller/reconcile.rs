@@ -99,8 +99,7 @@ async fn reconcile_object(
     context: &Context,
 ) -> Result<RequeueAfter, RequeueAfter> {
     let references = References::new(credential);
-    let is_going = references.deletion().is_some();
-    if is_going {
+    if references.deletion().is_some() {
         context.authorities.requests.forget_credential(key);
         let contends = |other: &Arc<ObjectKey>| context.namespaces.contender(other).is_some();
         // another one that is being deleted is blocked by nothing
@@ -111,41 +110,8 @@ async fn reconcile_object(
     let retry_state = registry.and_then(|registry| registry.take_retry_state(&references.key, &references.uid));
     let mut retry_state = retry_state.unwrap_or_else(|| Box::new(RetryState::recall(credential, context.clock.now())));
     retry_state.set_unwatched(context.namespaces.unwatched(&references.key));
-    let queue = &context.authorities.requests;
-    // a token that the Secret holds is not new where another credential received it again: its expiry is known since it
-    // was issued
-    let is_held =
-        |shared: &Content| retry_state.last_held().is_some_and(|last| last.expiry_of(&shared.token).is_some());
     let only_reports = worker.is_none();
-    if !only_reports && let Some(shared) = queue.take_shared(key).filter(|shared| !is_held(shared)) {
-        retry_state.keep(shared);
-    }
-    let slot = if only_reports {
-        None
-    } else {
-        queue.take_up(&credential.spec.authority_ref.name, key, &requester(&references))
-    };
-    let mut reconciler = Reconciler {
-        references,
-        key,
-        context,
-        retry_state,
-        fetched: FetchedSecrets::default(),
-        outcome: None,
-        slot,
-        // what is shown of an attempt that waits stays
-        waits: only_reports && !is_going,
-        waits_long: false,
-        is_blocked: false,
-        counts_at: None,
-        restarted: Restarted::default(),
-        interim: Arc::default(),
-        before_interim: None,
-        keeps_place: false,
-        due_at: None,
-        worker,
-    };
-    reconciler.restarted.begin(&reconciler.retry_state.restarts);
+    let mut reconciler = begin(references, key, context, retry_state, worker);
     let interim = reconciler.interim.clone();
     let result = tokio::select! {
         biased;
@@ -158,24 +124,62 @@ async fn reconcile_object(
     reconciler.report_long_renewal();
     // what failed to be read may still be needed
     if !reconciler.waits && !reconciler.keeps_place && result.is_ok() {
-        queue.leave(key);
+        context.authorities.requests.leave(key);
     }
-    // what is due does not wait for a status that cannot be written
-    let again = if only_reports {
-        Ok(result.unwrap_or_else(|error| {
-            tracing::warn!(credential = %key, %error, "a status could not be written");
-            let again = context.clock.now() + LATE_RETRY;
-            reconciler.retry_state.set_ready_changes_at(Some(again));
-            requeue(TimeDelta::zero())
-        }))
-    } else {
-        reconciler.ended(result)
-    };
+    let again = if only_reports { Ok(reconciler.reported(result)) } else { reconciler.ended(result) };
     if let Some(registry) = registry {
         let References { key, uid, .. } = &reconciler.references;
         registry.put_retry_state(key, uid, reconciler.retry_state, incarnation);
     }
     again
+}
+
+/// Begins a reconcile with what the queue has for the credential: a token that another one received, and a request slot.
+/// One without a worker only reports, and takes neither.
+fn begin<'a>(
+    references: References<'a>,
+    key: &'a Arc<ObjectKey>,
+    context: &'a Context,
+    mut retry_state: Box<RetryState>,
+    worker: Option<OwnedSemaphorePermit>,
+) -> Reconciler<'a> {
+    let queue = &context.authorities.requests;
+    // a token that the Secret holds is not new where another credential received it again: its expiry is known since it
+    // was issued
+    let is_held =
+        |shared: &Content| retry_state.last_held().is_some_and(|last| last.expiry_of(&shared.token).is_some());
+    let only_reports = worker.is_none();
+    if !only_reports && let Some(shared) = queue.take_shared(key).filter(|shared| !is_held(shared)) {
+        retry_state.keep(shared);
+    }
+    let slot = if only_reports {
+        None
+    } else {
+        queue.take_up(&references.credential.spec.authority_ref.name, key, &requester(&references))
+    };
+    // what is shown of an attempt that waits stays
+    let waits = only_reports && references.deletion().is_none();
+    let mut reconciler = Reconciler {
+        references,
+        key,
+        context,
+        retry_state,
+        fetched: FetchedSecrets::default(),
+        outcome: None,
+        slot,
+        waits,
+        waits_long: false,
+        is_blocked: false,
+        counts_at: None,
+        restarted: Restarted::default(),
+        interim: Arc::default(),
+        before_interim: None,
+        keeps_place: false,
+        due_at: None,
+        worker,
+    };
+    reconciler.restarted.begin(&reconciler.retry_state.restarts);
+    reconciler
 }
 
 impl Reconciler<'_> {
@@ -187,6 +191,16 @@ impl Reconciler<'_> {
             // what is due sooner does not wait for a status that cannot be written
             let due = self.due_at.map(|at| (at - self.context.clock.now()).max(DUE_FLOOR));
             requeue(due.into_iter().fold(wait.min(API_RETRY_CEILING), TimeDelta::min))
+        })
+    }
+
+    /// The same where it only reported: what is due does not wait for a status that cannot be written.
+    fn reported(&mut self, result: Result<RequeueAfter, CallError>) -> RequeueAfter {
+        result.unwrap_or_else(|error| {
+            tracing::warn!(credential = %self.key, %error, "a status could not be written");
+            let again = self.context.clock.now() + LATE_RETRY;
+            self.retry_state.set_ready_changes_at(Some(again));
+            requeue(TimeDelta::zero())
         })
     }
 
