@@ -1,4 +1,4 @@
-//! What statuses mean, and the credentials that tests of the other modules look at.
+//! What statuses mean, and the credentials that tests of the other modules use.
 
 use serde_json::{Value, json};
 
