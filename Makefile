@@ -73,7 +73,7 @@ KUBERNETES_VERSIONS ?= \
 MATRIX_TESTS := --test chart --test cluster --test installation --test tenants
 
 .PHONY: matrix
-matrix: build ## Run the tests with an API server on each older Kubernetes version, or on those of KUBERNETES_VERSIONS.
+matrix: build ## Run the tests of operator and chart on each older Kubernetes version, or on those of KUBERNETES_VERSIONS.
 	$(CARGO) test --locked $(MATRIX_TESTS) --no-run
 	@CARGO="$(CARGO)" scripts/last-release
 	@failed=; for version in $(KUBERNETES_VERSIONS); do \
@@ -119,6 +119,9 @@ unit: ## Run the tests that need no server.
 simulate: ## Play N scenarios (default 1000) of the simulation; each failing seed is printed.
 	SIMULATION_SCENARIOS=$(N) $(CARGO) test --locked --test simulation every_scenario -- --nocapture
 
+# Here, or where the user has it.
+DENY := PATH="$(abspath target/tools/bin):$$PATH" $(CARGO) deny
+
 .PHONY: check
 check: ## Check format, lints, licenses, generated files, documentation and prose.
 	$(CARGO) fmt --all --check
@@ -127,10 +130,10 @@ check: ## Check format, lints, licenses, generated files, documentation and pros
 	node charts/values-table.mjs --check
 	node charts/values-schema.mjs --check
 	@$(MAKE) --no-print-directory prose workflows
-	@if $(CARGO) deny --version >/dev/null 2>&1; then \
-		$(CARGO) deny --offline --locked check bans licenses sources; \
+	@if $(DENY) --version >/dev/null 2>&1; then \
+		$(DENY) --locked check bans licenses sources; \
 	else \
-		echo "cargo-deny is not installed: licenses and bans are not checked (cargo install cargo-deny --locked)"; \
+		echo "check: licenses and bans SKIPPED: cargo-deny is not installed; run \`make audit-tools\`"; \
 	fi
 
 # Builds a program once from a pinned Go module: its folder, its package, how long that takes, 1 if it needs C, and tags.
@@ -200,10 +203,10 @@ record-outage: test-build ## Record the metrics of an outage for the alerts and 
 
 .PHONY: audit
 audit: ## Check dependencies against the advisory database (needs network access and cargo-deny).
-	PATH="$(abspath target/tools/bin):$$PATH" $(CARGO) deny --locked check advisories
+	$(DENY) --locked check advisories
 
 .PHONY: audit-tools
-audit-tools: ## Install cargo-deny for `make audit`.
+audit-tools: ## Install cargo-deny for `make check` and `make audit`.
 	$(CARGO) install --locked --root target/tools cargo-deny@0.20.2
 
 COSIGN := target/tools/cosign

@@ -140,7 +140,7 @@ impl Cluster {
             Err(CallError::NotLeading)
         } else {
             match tokio::time::timeout_at(deadline, request).await {
-                Ok(response) => response.map_err(|error| step.failed(error)),
+                Ok(response) => response.map_err(CallError::from),
                 Err(_) => Err(CallError::Timeout),
             }
         };

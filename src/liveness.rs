@@ -4,25 +4,28 @@
 //! worst failure of an operator. So each part records heartbeats, and if a part is stalled, the kubelet restarts the
 //! container.
 
-mod watches;
+mod watched;
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
-use self::watches::Watch;
-pub use self::watches::{Interruption, Listing, Trouble};
+use self::watched::Watched;
+pub use self::watched::{Interruption, Listing, Trouble};
 
 /// The parts that must record heartbeats, by name.
 #[derive(Default)]
 pub struct Liveness {
     parts: Mutex<BTreeMap<String, Part>>,
     /// The watches, by path.
-    watches: Mutex<BTreeMap<String, Watch>>,
+    watches: Mutex<BTreeMap<String, Watched>>,
     /// A watch was interrupted, or works again.
     interrupted: Notify,
 }
@@ -33,6 +36,143 @@ struct Part {
 }
 
 impl Liveness {
+    /// From now on, `path` is watched. Unlike a heartbeat, which shows that this process works, a sign of life of a
+    /// watch is one of the API server: that the watch works.
+    pub fn expect_watch(&self, path: &str, resource: &'static str) {
+        self.watches().insert(path.to_owned(), Watched::new(resource));
+    }
+
+    /// The watch of `path` works: it showed an event or a bookmark, or was open for a while.
+    pub fn watch_works(&self, path: &str) {
+        if self.watch(path, Watched::works) == Some(true) {
+            self.interrupted.notify_one();
+        }
+    }
+
+    /// A list of `path` failed; `is_answer` where the API server said why.
+    pub fn list_failed(&self, path: &str, trouble: Trouble, is_answer: bool) {
+        if self.watch(path, |watch| watch.list_failed(trouble, is_answer)).is_some() {
+            self.interrupted.notify_one();
+        }
+    }
+
+    /// A watch of `path` was refused, or failed; `is_answer` where the API server said why, or broke it immediately.
+    pub fn watch_failed(&self, path: &str, trouble: Trouble, is_answer: bool) {
+        if self.watch(path, |watch| watch.watch_failed(trouble, is_answer)).is_some() {
+            self.interrupted.notify_one();
+        }
+    }
+
+    /// A page of a list of `path` was accepted.
+    pub fn list_accepted(&self, path: &str) {
+        self.watch(path, Watched::list_accepted);
+    }
+
+    /// What the lists of `path` failed for before is over.
+    pub fn list_progressed(&self, path: &str) {
+        if self.watch(path, Watched::list_progressed) == Some(true) {
+            self.interrupted.notify_one();
+        }
+    }
+
+    /// A watch of `path` was accepted. It may still break.
+    pub fn watch_opened(&self, path: &str) {
+        self.watch(path, Watched::opened);
+    }
+
+    /// Waits until a watch of `path` was accepted, also where that was before.
+    pub async fn opened(&self, path: &str) {
+        let opened = self.watch(path, |watch| watch.is_opened());
+        if let Some(mut opened) = opened {
+            // the sender is never dropped
+            let _ = opened.wait_for(|opened| *opened).await;
+        }
+    }
+
+    /// Changes each time that the watch of `path` is made again, or works, so that [`Listing::Incomplete`] ends without
+    /// another list.
+    #[must_use]
+    pub fn recoveries(&self, path: &str) -> Option<watch::Receiver<u64>> {
+        self.watch(path, |watch| watch.recoveries())
+    }
+
+    /// How the watch of `path` was interrupted, if it was and does not work since.
+    #[must_use]
+    pub fn interruption(&self, path: &str) -> Option<Interruption> {
+        self.watch(path, |watch| watch.interruption.clone()).flatten()
+    }
+
+    /// Whether no watch of another resource than that of `path` fails.
+    #[must_use]
+    pub fn is_alone(&self, path: &str) -> bool {
+        let watches = self.watches();
+        let resource = watches.get(path).map(|watch| watch.resource);
+        watches.values().all(|watch| Some(watch.resource) == resource || watch.failing.is_none())
+    }
+
+    /// Whether another watch than that of `path` had a sign of life after that one had failed for `grace`. Of two
+    /// that end together, one may be a moment later.
+    #[must_use]
+    pub fn fails_while_others_are_answered(&self, path: &str, grace: Duration) -> bool {
+        let watches = self.watches();
+        let since = watches.get(path).and_then(|watch| watch.failing.as_ref()).map(|(since, _)| *since);
+        since.is_some_and(|since| {
+            watches.iter().any(|(other, watch)| other.as_str() != path && watch.last_sign > since + grace)
+        })
+    }
+
+    /// Waits until a watch was interrupted or works again, also where that was before. For one who waits.
+    pub async fn interruptions(&self) {
+        self.interrupted.notified().await;
+    }
+
+    /// The first list of the watch of `path` is complete.
+    pub fn listed(&self, path: &str) {
+        self.watch(path, |watch| watch.is_listed = true);
+    }
+
+    /// What the objects are worth that the watch of `path` showed. A start and a failure count after `grace`.
+    #[must_use]
+    pub fn listing(&self, path: &str, grace: Duration) -> Listing {
+        self.watch(path, |watch| watch.listing(grace)).unwrap_or(Listing::Pending)
+    }
+
+    /// The watches whose first list is not complete, by path, with how their last request failed.
+    #[must_use]
+    pub fn unlisted(&self) -> Vec<(String, Option<Trouble>)> {
+        let watches = self.watches();
+        let unlisted = watches.iter().filter(|(_, watch)| !watch.is_listed);
+        unlisted.map(|(path, watch)| (path.clone(), watch.trouble())).collect()
+    }
+
+    /// Whether each watch of this resource worked within `limit` and none failed since; false where it is not watched.
+    #[must_use]
+    pub fn all_worked_within(&self, resource: &str, limit: Duration) -> bool {
+        let watches = self.watches();
+        let mut of_resource = watches.values().filter(|watch| watch.resource == resource).peekable();
+        of_resource.peek().is_some() && of_resource.all(|watch| watch.worked_within(limit))
+    }
+
+    /// For how long the watches did not work, by resource: the longest time of all its watches.
+    #[must_use]
+    pub fn silence(&self) -> BTreeMap<&'static str, Duration> {
+        let now = Instant::now();
+        let mut silence = BTreeMap::new();
+        for watch in self.watches().values() {
+            let longest: &mut Duration = silence.entry(watch.resource).or_default();
+            *longest = (*longest).max(now.saturating_duration_since(watch.last_sign));
+        }
+        silence
+    }
+
+    fn watch<T>(&self, path: &str, with: impl FnOnce(&mut Watched) -> T) -> Option<T> {
+        self.watches().get_mut(path).map(with)
+    }
+
+    fn watches(&self) -> MutexGuard<'_, BTreeMap<String, Watched>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// From now on, `part` must record a heartbeat at least once within `limit`.
     pub fn expect(&self, part: &str, limit: Duration) {
         self.parts(|parts| parts.insert(part.to_owned(), Part { limit, last_heartbeat: Instant::now() }));
@@ -72,30 +212,4 @@ impl Liveness {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMIT: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn stalled_part_is_named() {
-        let liveness = Liveness::default();
-        liveness.expect("the watch", LIMIT);
-        let now = Instant::now();
-        assert_eq!(liveness.stalled_at(now + LIMIT / 2), None);
-        let reported = liveness.stalled_at(now + LIMIT * 2).unwrap_or_default();
-        assert!(reported.starts_with("the watch has had no heartbeat for 1"), "{reported}");
-    }
-
-    #[test]
-    fn part_with_heartbeats_is_never_stalled() {
-        let liveness = Liveness::default();
-        liveness.expect("the watch", Duration::ZERO);
-        std::thread::sleep(Duration::from_millis(2));
-        assert!(liveness.stalled().is_some());
-        liveness.expect("the watch", LIMIT);
-        liveness.heartbeat("the watch");
-        liveness.heartbeat("an unexpected part");
-        assert_eq!(liveness.stalled(), None);
-    }
-}
+mod tests;

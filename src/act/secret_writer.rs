@@ -258,8 +258,7 @@ async fn send(
     data: Option<&Data>,
 ) -> Result<Written, CallError> {
     let send = async { cluster.client.request::<WholeSecret>(request.map_err(kube::Error::BuildRequest)?).await };
-    let answer = cluster.call(step, send).await.map_err(|error| error.without(data))?;
-    Ok(Written::new(answer, data))
+    Ok(Written::new(cluster.call(step, send).await?, data))
 }
 
 fn api(cluster: &Cluster, credential: &ITwinServiceCredential) -> Api<PartialSecret> {

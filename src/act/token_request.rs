@@ -52,7 +52,6 @@ pub async fn request_token(authority: &Authority, order: &Order<'_>) -> Result<I
         scopes: &spec.scopes,
         scope_check: authority.config.scope_check,
         allowed_scopes: authority.config.allowed_scopes.as_deref(),
-        client: Some(order.client),
         default_lifetime: authority.config.default_token_lifetime,
         held: order.held,
         last_held: order.last_held,

@@ -2,8 +2,6 @@
 
 use itwin_api::{authority::CaBundleKind, credential::WorkloadKind};
 
-use super::call_error::CallError;
-
 /// What a call does, and with which object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -62,12 +60,6 @@ impl Step {
     pub(super) fn writes(self) -> bool {
         !matches!(self.labels().0, "get" | "list")
     }
-
-    /// How the call failed. Admission sees what is written, such as the environment of a workload, and may quote it.
-    pub(super) fn failed(self, error: kube::Error) -> CallError {
-        let error = CallError::from(error);
-        if self.writes() { error.without(None) } else { error }
-    }
 }
 
 const fn workloads(kind: WorkloadKind) -> &'static str {
@@ -82,32 +74,6 @@ const fn workloads(kind: WorkloadKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_admission_says_of_any_write_is_quoted_without_what_may_be_a_value() {
-        let denied = |code: u16, step: Step| {
-            let said =
-                "admission webhook \"restarts.example.com\" denied the request: API_KEY=0f8fad5bd9cb469f of web-1";
-            let status = kube::core::Status { code, message: said.to_owned(), ..kube::core::Status::default() };
-            step.failed(kube::Error::Api(Box::new(status))).to_string()
-        };
-        for step in [
-            Step::CreateSecret,
-            Step::PatchSecret,
-            Step::PatchWorkload(WorkloadKind::Deployment),
-            Step::ReplaceCredentialStatus,
-            Step::PatchCredentialStatus,
-            Step::PatchAuthorityStatus,
-            Step::PublishEvent,
-            Step::CountEvent,
-        ] {
-            for code in [400, 403, 404, 409, 422, 503] {
-                let text = denied(code, step);
-                assert!(text.contains("\"restarts.example.com\" denied the request: [redacted] of web-1"), "{text}");
-            }
-        }
-        assert!(denied(403, Step::GetTarget).contains("API_KEY="), "no admission sees what is read");
-    }
 
     #[test]
     fn event_that_is_counted_again_is_a_patch() {

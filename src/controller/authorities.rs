@@ -1,6 +1,7 @@
 //! The authorities: each ITwinAuthority with its client, and what is known of it.
 
 mod entry;
+mod reports;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,6 +22,7 @@ use itwin_core::{
 use kube::{Resource, ResourceExt};
 
 use self::entry::{Entry, server};
+pub(super) use self::reports::KnownStatus;
 use super::{invalid_objects::InvalidObjects, requests::Requests};
 use crate::{
     clock::Clock,
@@ -35,8 +37,6 @@ use crate::{
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// The longest wait before an authority that never answered is asked again.
 const RETRY_CEILING: Duration = Duration::from_secs(60);
-/// A status that was replaced by another writer is written again no sooner than this.
-const REPORT_AGAIN: Duration = Duration::from_secs(30);
 
 /// The revision of an authority that failed to decode: another one than that of an authority that does not exist.
 const NOT_DECODED: AuthorityRevision = AuthorityRevision { revision: u32::MAX, recoveries: 0 };
@@ -129,6 +129,12 @@ impl Authorities {
     #[must_use]
     pub fn may_be_listed_in_time(&self) -> bool {
         self.liveness.listing(&ITwinAuthority::url_path(&(), None), LISTING) == Listing::Pending
+    }
+
+    /// Whether there are no others than those that the watch has shown.
+    #[must_use]
+    pub fn are_complete(&self) -> bool {
+        self.liveness.listing(&ITwinAuthority::url_path(&(), None), LISTING) == Listing::Complete
     }
 
     /// Whether the watch has shown an authority of this name.
@@ -236,25 +242,6 @@ impl Authorities {
         self.entries()
             .get(name)
             .map_or(RETRY_CEILING, |entry| entry.due.saturating_duration_since(self.clock.monotonic()))
-    }
-
-    /// How long not to write this status again: another writer, such as another operator, has just replaced it, and two
-    /// who answer each other's writes at once would be a storm.
-    pub(super) fn reported_lately(&self, name: &str, status: &AuthorityStatus) -> Option<Duration> {
-        let entries = self.entries();
-        let (at, reported) = entries.get(name)?.reported.as_ref()?;
-        let same = |status: &AuthorityStatus| {
-            let conditions = status.conditions.iter().map(|c| (c.status.clone(), c.reason.clone()));
-            (status.observed_generation, conditions.collect::<Vec<_>>())
-        };
-        let left = REPORT_AGAIN.checked_sub(at.elapsed())?;
-        (same(reported) == same(status)).then_some(left)
-    }
-
-    pub(super) fn note_reported(&self, name: &str, status: AuthorityStatus) {
-        if let Some(entry) = self.entries().get_mut(name) {
-            entry.reported = Some((self.clock.monotonic(), status));
-        }
     }
 
     /// Why the last refresh failed, if it failed.

@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use url::Url;
 
-use super::{RequeueAfter, ca_bundle, context::Context};
+use super::{RequeueAfter, authorities::KnownStatus, ca_bundle, context::Context};
 use crate::{
     cluster::{CallError, Cluster, Step},
     config::authority::AuthorityConfig,
@@ -94,7 +94,7 @@ async fn report(
 ) -> RequeueAfter {
     let (authorities, name) = (&context.authorities, object.name_any());
     let wait = wait.max(REQUEUE_FLOOR);
-    let previous = object.status.clone().unwrap_or_default();
+    let KnownStatus { status: previous, guard } = authorities.known_status(object);
     let now = context.clock.now();
     let generation = object.metadata.generation;
     let inputs = Inputs { known, failure, generation, previous: &previous, now };
@@ -105,13 +105,16 @@ async fn report(
     let again = match authorities.reported_lately(&name, &status) {
         _ if status == previous => wait,
         Some(left) => left.min(wait).max(REQUEUE_FLOOR),
-        None => match write_status(&context.cluster, object, &status).await {
-            Ok(()) => {
-                authorities.note_reported(&name, status);
+        None => match write_status(&context.cluster, object, &status, guard).await {
+            Ok(written) => {
+                authorities.note_reported(object, status, written);
                 wait
             }
             Err(error) => {
                 // after a conflict the watch brings the newer object, mostly before this
+                if matches!(error, CallError::Conflict) {
+                    authorities.note_conflict(object);
+                }
                 tracing::warn!(authority = name, %error, "status could not be written");
                 STATUS_RETRY.min(wait)
             }
@@ -137,11 +140,17 @@ fn known(metadata: &Metadata, config: &AuthorityConfig, now: Instant) -> Known {
     }
 }
 
-/// Writes the whole status, over the one that was read: conditions of others in it are a list, and would be lost.
-async fn write_status(cluster: &Cluster, object: &ITwinAuthority, status: &AuthorityStatus) -> Result<(), CallError> {
+/// Writes the whole status, over the one that the object has at the version that guards it: conditions of others in it
+/// are a list, and would be lost. Returns the resourceVersion that the object then has.
+async fn write_status(
+    cluster: &Cluster,
+    object: &ITwinAuthority,
+    status: &AuthorityStatus,
+    guard: Option<String>,
+) -> Result<Option<String>, CallError> {
     // null takes a field away
-    let patch = json!({
-        "metadata": {"uid": object.uid(), "resourceVersion": object.resource_version()},
+    let mut patch = json!({
+        "metadata": {"uid": object.uid()},
         "status": {
             "observedGeneration": status.observed_generation,
             "conditions": status.conditions,
@@ -151,11 +160,15 @@ async fn write_status(cluster: &Cluster, object: &ITwinAuthority, status: &Autho
             "lastRefreshTime": status.last_refresh_time,
         },
     });
+    if let Some(version) = guard {
+        patch["metadata"]["resourceVersion"] = json!(version);
+    }
     let api: Api<ITwinAuthority> = Api::all(cluster.client.clone());
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let name = object.name_any();
     let patch = Patch::Merge(&patch);
-    cluster.call(Step::PatchAuthorityStatus, api.patch_status(&name, &params, &patch)).await.map(drop)
+    let written = cluster.call(Step::PatchAuthorityStatus, api.patch_status(&name, &params, &patch)).await?;
+    Ok(written.resource_version())
 }
 
 #[cfg(test)]

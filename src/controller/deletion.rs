@@ -1,7 +1,10 @@
 //! A credential that is being deleted, and that finalizers of other programs hold.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_core::action::Fetch;
+use itwin_core::{
+    action::Fetch,
+    observed::{Held, Integrity, Target},
+};
 
 use super::{RequeueAfter, reconciler::Reconciler, report::RESYNC_UNWATCHED};
 use crate::{cluster::CallError, observe::index::Known};
@@ -9,9 +12,10 @@ use crate::{cluster::CallError, observe::index::Known};
 impl Reconciler<'_> {
     /// Reports a credential that is being deleted, and that finalizers hold. No token is requested for it, and its
     /// Secret is not written: with foreground deletion, garbage collection may delete the Secret first, and must find no
-    /// other one. But workloads may read the Secret meanwhile, so that `Ready` follows the Secret and the time. Without
-    /// a worker, nothing is read.
+    /// other one. But workloads may read the Secret meanwhile, so that `Ready` follows the Secret, the spec and the time.
+    /// Without a worker, nothing is read.
     pub(super) async fn report_deletion(&mut self, only_reports: bool) -> Result<RequeueAfter, CallError> {
+        self.retry_state.follow_deleted(self.references.credential, self.context.clock.now());
         self.retry_state.drop_unwritten();
         // it still waits for a worker, which may have to read the Secret
         let wait = if only_reports { Some(TimeDelta::zero()) } else { self.follow_target().await };
@@ -36,6 +40,14 @@ impl Reconciler<'_> {
                 let renew_annotation = self.references.renew_annotation().map(String::as_str);
                 self.retry_state.metadata_read(renew_annotation, self.context.clock.now());
             }
+        }
+        // no attempt will end what an earlier process could not read, or not watch; data that others wrote is not read
+        let is_unread = matches!(
+            self.observe().target,
+            Target::Presumed | Target::Unread { .. } | Target::Ours(Held { data: Integrity::Suspect, .. })
+        );
+        if !is_unread {
+            self.retry_state.none_attempted();
         }
         let now = self.context.clock.now();
         self.retry_state.reads_not_before(now).target.map(|until| until - now)

@@ -15,8 +15,8 @@ use crate::{cluster::CallError, observe::watch::WATCH_SECONDS};
 
 /// The resource whose watch shows Secrets.
 const SECRETS: &str = "secrets";
-/// The watch of Secrets is well where it showed a sign of life within this: it is made again each minute, and a watch that
-/// shows nothing for longer is given up.
+/// The watch of Secrets is well where it worked within this: it is made again each minute, and a watch that shows nothing for
+/// longer is given up.
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
 
 impl Reconciler<'_> {
@@ -142,13 +142,10 @@ impl Reconciler<'_> {
         index.is_presumed_absent(&self.references.target) && !restores.is_behind(SECRETS)
     }
 
-    /// Whether each watch of Secrets had a sign of life lately; false where they are not watched, or the one of this
-    /// credential fails.
+    /// Whether each watch of Secrets worked lately and none failed since; false where they are not watched, or the one of
+    /// this credential was reported to fail.
     fn is_watch_well(&self) -> bool {
-        if !self.is_watched() {
-            return false;
-        }
-        self.context.liveness.silence().get(SECRETS).is_some_and(|silence| *silence <= SILENCE)
+        self.is_watched() && self.context.liveness.all_worked_within(SECRETS, SILENCE)
     }
 
     /// The version that the client Secret has at least, for a read of it from the watch cache of the API server; `None` where

@@ -217,7 +217,7 @@ impl Interim {
                 status: &status,
                 resource_version: basis.resource_version.clone(),
             };
-            match write_status(context, write).await {
+            match write_status(&context.cluster, write).await {
                 Ok(version) => {
                     basis.resource_version = Some(version.to_string());
                     basis.previous = status.clone();

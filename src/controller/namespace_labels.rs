@@ -4,7 +4,7 @@
 //! for that, few namespaces are read at a time, and each of them once.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -27,6 +27,27 @@ pub struct NamespaceLabels(Mutex<Recent>);
 struct Recent {
     labels: HashMap<String, (Instant, Labels)>,
     last_read: Option<Instant>,
+    /// The namespaces that are being read.
+    under_way: HashSet<String>,
+}
+
+/// A read of the labels of a namespace, until it is dropped.
+pub(super) struct LabelsRead<'a> {
+    known: &'a NamespaceLabels,
+    namespace: &'a str,
+}
+
+impl LabelsRead<'_> {
+    /// Keeps the labels for a moment.
+    pub(super) fn keep(self, labels: Labels, now: Instant) {
+        self.known.recent().labels.insert(self.namespace.to_owned(), (now, labels));
+    }
+}
+
+impl Drop for LabelsRead<'_> {
+    fn drop(&mut self) {
+        self.known.recent().under_way.remove(self.namespace);
+    }
 }
 
 impl NamespaceLabels {
@@ -37,19 +58,17 @@ impl NamespaceLabels {
         recent.labels.get(namespace).map(|(_, labels)| labels.clone())
     }
 
-    /// Whether a namespace may be read now; it counts as read then.
-    pub(super) fn may_read(&self, now: Instant) -> bool {
+    /// Begins to read a namespace; `None` where it is being read, or others were read just now. A read that hangs takes one
+    /// worker, not that of every credential that waits for it.
+    pub(super) fn begin<'a>(&'a self, namespace: &'a str, now: Instant) -> Option<LabelsRead<'a>> {
         let mut recent = self.recent();
-        let may = recent.last_read.is_none_or(|last| now.saturating_duration_since(last) >= INTERVAL);
-        if may {
-            recent.last_read = Some(now);
+        let is_soon = recent.last_read.is_some_and(|last| now.saturating_duration_since(last) < INTERVAL);
+        if is_soon || recent.under_way.contains(namespace) {
+            return None;
         }
-        may
-    }
-
-    /// Keeps the labels of a namespace for a moment.
-    pub(super) fn keep(&self, namespace: &str, labels: Labels, now: Instant) {
-        self.recent().labels.insert(namespace.to_owned(), (now, labels));
+        recent.last_read = Some(now);
+        recent.under_way.insert(namespace.to_owned());
+        Some(LabelsRead { known: self, namespace })
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
@@ -62,13 +81,17 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn namespace_is_read_again_after_a_while_and_few_are_read_at_a_time() {
+    async fn namespace_is_read_once_at_a_time_and_again_after_a_while_and_few_are_read_at_a_time() {
         let known = NamespaceLabels::default();
         let start = Instant::now();
-        assert!(known.may_read(start));
-        assert!(!known.may_read(start + INTERVAL / 2), "another one is too much");
-        assert!(known.may_read(start + INTERVAL));
-        known.keep("team", Labels::default(), start);
+        let read = known.begin("team", start).expect("nothing was read");
+        assert!(known.begin("other", start + INTERVAL / 2).is_none(), "another one is too much");
+        assert!(known.begin("other", start + INTERVAL).is_some());
+        assert!(known.begin("team", start + INTERVAL * 2).is_none(), "it is being read");
+        drop(read);
+        let read = known.begin("team", start + INTERVAL * 2).expect("that one failed");
+        read.keep(Labels::default(), start);
+        assert!(known.recent().under_way.is_empty(), "a read that has ended holds up no other");
         assert!(known.fresh("team", start + FRESH / 2).is_some());
         assert!(known.fresh("other", start).is_none());
         assert!(known.fresh("team", start + FRESH).is_none());

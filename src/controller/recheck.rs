@@ -42,19 +42,17 @@ impl Reconciler<'_> {
         }
     }
 
-    /// The labels, unless too many were read just now or the read fails: then another reconcile reads them.
+    /// The labels, unless they are being read, others were read just now or the read fails: another reconcile has them then.
     async fn labels_of(&self, namespace: &str) -> Option<Labels> {
         let (known, clock) = (&self.context.namespace_labels, &self.context.clock);
         if let Some(labels) = known.fresh(namespace, clock.monotonic()) {
             return Some(labels);
         }
-        if !known.may_read(clock.monotonic()) {
-            return None;
-        }
+        let begun = known.begin(namespace, clock.monotonic())?;
         let api: Api<Namespace> = Api::all(self.context.cluster.client.clone());
         let read = self.context.cluster.call(Step::GetNamespace, api.get_metadata(namespace)).await.ok()?;
         let labels = Arc::new(read.metadata.labels.unwrap_or_default());
-        known.keep(namespace, labels.clone(), clock.monotonic());
+        begun.keep(labels.clone(), clock.monotonic());
         Some(labels)
     }
 }

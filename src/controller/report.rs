@@ -155,7 +155,7 @@ impl Reconciler<'_> {
     pub(super) fn report_long_renewal(&mut self) {
         let credential = self.references.credential;
         let is_too_long = credential.annotations().contains_key(secret_keys::RENEW_TOO_LONG);
-        if self.retry_state.reports_long_renewal(is_too_long) {
+        if self.retry_state.reports_long_renewal(is_too_long, self.context.clock.now()) {
             let note = messages::renew_annotation_too_long();
             tracing::warn!(credential = %self.references.key, "{note}");
             self.publish(Transition::warning(EventReason::InvalidObject, note));
@@ -206,7 +206,7 @@ impl Reconciler<'_> {
         let References { key, uid, .. } = &self.references;
         let write = StatusWrite { key, uid, status: &status, resource_version: guard };
         self.retry_state.status_write_begins();
-        let version = write_status(self.context, write).await?;
+        let version = write_status(&self.context.cluster, write).await?;
         self.retry_state.status_written(version, status);
         Ok(())
     }

@@ -124,7 +124,8 @@ impl Requests {
         let place = state.places.get(key)?.clone();
         let queue = &mut state.queues.get_mut(&place)?.queue;
         if *place == *authority && queue.take_up(key, requester) {
-            return Some(Slot { requests: self.clone(), authority: place, key: key.clone(), paced: None, ended: None });
+            let (requests, key, requester) = (self.clone(), key.clone(), requester.clone());
+            return Some(Slot { requests, authority: place, key, requester, paced: None, ended: None });
         }
         if queue.is_admitted(key) {
             // for another authority or client than the spec names by now
@@ -245,7 +246,8 @@ impl Requests {
                 Vec::new()
             }
             // what does not go on for now is reported once
-            Change::Opened => queue.queue.blocked_keys(self.now().monotonic),
+            Change::Opened => queue.queue.blocked_keys(None, self.now().monotonic),
+            Change::ClientOpened => queue.queue.blocked_keys(Some(&slot.requester), self.now().monotonic),
         };
         if change == Change::Closed {
             state.recovered.push(slot.authority.clone());

@@ -1,5 +1,7 @@
 //! Writes a status, and the metrics of a credential that follow it.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use itwin_api::{
     MANAGER,
@@ -20,9 +22,12 @@ use tokio::time::Instant;
 
 use super::context::Context;
 use crate::{
-    cluster::{CallError, DEADLINE, Step},
+    cluster::{CallError, Cluster, DEADLINE, Step},
     metrics::CredentialGauges,
 };
+
+/// Deadline of a call that finds out a version: the status itself is still to be written within that of all calls.
+const FIND_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A request, or why it could not be made.
 type RequestToSend = Result<http::Request<Vec<u8>>, Error>;
@@ -77,49 +82,65 @@ pub(super) struct StatusWrite<'a> {
 ///
 /// It is replaced at the version that is known, which costs the API server less than a patch. Where the object has
 /// changed since, it is replaced at the version that the object has now, so that no watch is needed for it. Where it
-/// changed once more, it is patched at whatever version: no one who edits it all the time may hold up a status.
-/// Where it is refused, it is patched too: the role may be that of an earlier release, or a mutating webhook, which sees
-/// only what is sent, may need the rest of the object.
+/// changed once more, it is patched at whatever version: no one who edits it all the time may hold up a status. Nor may
+/// a list that fails: where the version cannot be found out, the status is patched too.
+/// Where it is refused, it is patched as well: the role may be that of an earlier release, or a mutating webhook, which
+/// sees only what is sent, may need the rest of the object.
 ///
 /// # Errors
 /// [`CallError::Conflict`] also where the object is another one, is that of a restored cluster, or has conditions of
 /// others that may have changed. The next reconcile then knows more.
-pub(super) async fn write_status(context: &Context, write: StatusWrite<'_>) -> Result<u64, CallError> {
+pub(super) async fn write_status(cluster: &Cluster, write: StatusWrite<'_>) -> Result<u64, CallError> {
     let deadline = Instant::now() + DEADLINE;
-    let known = match &write.resource_version {
-        Some(version) => version.clone(),
-        None => current_version(context, deadline, &write).await?,
-    };
-    let mut result = replace(context, deadline, &write, &known).await;
-    if matches!(result, Err(CallError::Conflict)) {
-        let current = current_version(context, deadline, &write).await?;
-        result = replace(context, deadline, &write, &current).await;
+    match replace_status(cluster, deadline, &write).await? {
+        Some(version) => Ok(version),
+        None => send(cluster, deadline, Step::PatchCredentialStatus, patch(&write)).await,
     }
+}
+
+/// Replaces the status. Returns the resourceVersion that the object then has; `None` where the status is to be patched.
+async fn replace_status(
+    cluster: &Cluster,
+    deadline: Instant,
+    write: &StatusWrite<'_>,
+) -> Result<Option<u64>, CallError> {
+    let known = match &write.resource_version {
+        Some(version) => Some(version.clone()),
+        None => current_version(cluster, deadline, write).await?,
+    };
+    let Some(known) = known else { return Ok(None) };
+    let mut result = replace(cluster, deadline, write, &known).await;
     if matches!(result, Err(CallError::Conflict)) {
-        // what changed may be a condition of others, of which the status says nothing
-        current_version(context, deadline, &write).await?;
-        return send(context, deadline, Step::PatchCredentialStatus, patch(&write)).await;
+        let Some(current) = current_version(cluster, deadline, write).await? else { return Ok(None) };
+        result = replace(cluster, deadline, write, &current).await;
+        if matches!(result, Err(CallError::Conflict)) {
+            // what changed may be a condition of others, of which the status says nothing
+            current_version(cluster, deadline, write).await?;
+            return Ok(None);
+        }
     }
     match result {
-        Err(CallError::Forbidden(_) | CallError::Rejected(..)) => {
-            send(context, deadline, Step::PatchCredentialStatus, patch(&write)).await
-        }
-        result => result,
+        Err(CallError::Forbidden(_) | CallError::Rejected(..)) => Ok(None),
+        result => result.map(Some),
     }
 }
 
 async fn replace(
-    context: &Context,
+    cluster: &Cluster,
     deadline: Instant,
     write: &StatusWrite<'_>,
     version: &str,
 ) -> Result<u64, CallError> {
-    send(context, deadline, Step::ReplaceCredentialStatus, replacement(write, version)).await
+    send(cluster, deadline, Step::ReplaceCredentialStatus, replacement(write, version)).await
 }
 
-/// The version that the object has now, if the status may be written to it. The role has no `get` for credentials; a
-/// list by name costs the API server the same.
-async fn current_version(context: &Context, deadline: Instant, write: &StatusWrite<'_>) -> Result<String, CallError> {
+/// The version that the object has now, if the status may be written to it; `None` where that cannot be found out, and
+/// the UID alone guards the status. The role has no `get` for credentials; a list by name costs the API server the same.
+async fn current_version(
+    cluster: &Cluster,
+    deadline: Instant,
+    write: &StatusWrite<'_>,
+) -> Result<Option<String>, CallError> {
     let StatusWrite { key, uid, status, .. } = write;
     if has_conditions_of_others(status) {
         return Err(CallError::Conflict);
@@ -128,10 +149,16 @@ async fn current_version(context: &Context, deadline: Instant, write: &StatusWri
     let request = Request::new(url(&key.namespace)).list(&params);
     let list = async {
         let request = request.map_err(kube::Error::BuildRequest)?;
-        context.cluster.client.request(request).await
+        cluster.client.request::<Found>(request).await
     };
-    let found: Found = context.cluster.call_until(deadline, Step::FindCredential, list).await?;
-    found.version_for(uid, status).ok_or(CallError::Conflict)
+    match cluster.call_until(deadline.min(Instant::now() + FIND_DEADLINE), Step::FindCredential, list).await {
+        Ok(found) => found.version_for(uid, status).map(Some).ok_or(CallError::Conflict),
+        Err(error) => {
+            let result = error.label();
+            tracing::warn!(credential = %key, result, "its version could not be found out, and its status is patched");
+            Ok(None)
+        }
+    }
 }
 
 /// A list is replaced as a whole: the conditions of others must be those that were observed.
@@ -191,8 +218,8 @@ fn url(namespace: &str) -> String {
 
 /// Not even "not found" or a conflict is taken for the end of the credential: what is really gone is not reconciled
 /// again, and what is not would keep an old status until its next renewal.
-async fn send(context: &Context, deadline: Instant, step: Step, request: RequestToSend) -> Result<u64, CallError> {
-    let answer: Answer = context.cluster.call_for_metadata_until(deadline, step, request).await?;
+async fn send(cluster: &Cluster, deadline: Instant, step: Step, request: RequestToSend) -> Result<u64, CallError> {
+    let answer: Answer = cluster.call_for_metadata_until(deadline, step, request).await?;
     Ok(numeric(answer.metadata.resource_version.as_deref()))
 }
 
@@ -253,30 +280,4 @@ impl Found {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn status_is_written_to_an_object_that_changed_only_if_that_takes_nothing_away() {
-        let version = |object: serde_json::Value| {
-            let found: Found = serde_json::from_value(json!({"items": [object]})).expect("a list");
-            let status = CredentialStatus { observed_generation: Some(2), ..CredentialStatus::default() };
-            found.version_for("uid", &status)
-        };
-        let object = |uid: &str, generation: i64, status: serde_json::Value| {
-            let metadata = json!({"uid": uid, "generation": generation, "resourceVersion": "7"});
-            json!({"metadata": metadata, "status": status})
-        };
-        let conditions = |types: &[&str]| {
-            let conditions: Vec<_> = types.iter().map(|kind| json!({"type": kind, "status": "True"})).collect();
-            json!({"conditions": conditions})
-        };
-        let ours = || conditions(&["Ready", "Renewed"]);
-        assert_eq!(version(object("uid", 2, ours())).as_deref(), Some("7"));
-        assert_eq!(version(object("uid", 3, json!(null))).as_deref(), Some("7"), "it has no status yet");
-        assert_eq!(version(object("uid", 3, json!({}))).as_deref(), Some("7"));
-        assert_eq!(version(object("other", 2, ours())), None, "it is another object");
-        assert_eq!(version(object("uid", 1, ours())), None, "it is that of a restored cluster");
-        assert_eq!(version(object("uid", 2, conditions(&["Ready", "Synced"]))), None, "another controller wrote it");
-    }
-}
+mod tests;

@@ -40,7 +40,7 @@ where
 /// Why a list is taken for one of a restored cluster: what the watch brought before cannot be newer otherwise.
 const OLDER_OBJECT: &str = "a list with an older object";
 
-/// The events of one watch. Each answer is a heartbeat and a sign of life, which the client records.
+/// The events of one watch. Each answer is a heartbeat, which the client records.
 fn events<K>(api: Api<K>, resource: &'static str, context: &Context) -> Watch<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
@@ -238,8 +238,11 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
                 events.listed();
                 context.namespaces.authorities_listed.send_replace(true);
                 context.namespaces.enqueue_authorities();
-                // credentials that name none of them wait, or report that it is not known
-                context.namespaces.enqueue_users_of_none_of(|name| context.authorities.is_announced(name));
+                // credentials that name none of them wait, or report that it is not known; while watches fail, they go on
+                // to report that
+                if context.authorities.are_complete() {
+                    context.namespaces.enqueue_users_of_none_of(|name| context.authorities.is_announced(name));
+                }
             }
         }
     }

@@ -71,7 +71,7 @@ impl Metrics {
             watches: gauge_vec(
                 &registry,
                 "itwin_watch_last_event_timestamp_seconds",
-                "When a watch of this resource last received an event, or was accepted by the API server.",
+                "When a watch of this resource last worked: it received an event or a bookmark, or was open for 15 s.",
                 "resource",
             )?,
             reconciles: counter_vec(&registry, "itwin_reconciles_total", "Reconciliations by result.", &["result"])?,

@@ -188,7 +188,8 @@ impl Authority {
         {
             verified = check(Some(metadata));
         }
-        verified.map_err(|error| match jwt::presented(token, error, request) {
+        let AuthorityConfig { issuer, audiences, .. } = &self.config;
+        verified.map_err(|error| match jwt::presented(token, error, request, issuer, audiences) {
             Some(presented) => RequestError::OtherClaim(error, presented),
             None => error.into(),
         })

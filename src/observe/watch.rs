@@ -37,8 +37,8 @@ pub const WATCH_LIMIT: Duration = Duration::from_secs(180);
 /// A request for a page of a list, or for a watch, that is not answered for this long has failed. An API server under
 /// load answers lists late; one that lost a request is asked again by then.
 const ANSWER: Duration = Duration::from_secs(30);
-/// A watch that was open for so long works, also where nothing happens that it could show. One that was merely accepted
-/// may break at once, again and again.
+/// A watch that was open for so long works, as does one that showed an event or a bookmark: often nothing happens that it
+/// could show. One that was merely accepted may break at once, again and again.
 const WORKS: Duration = Duration::from_secs(15);
 /// How much later than its timeout a watch may end.
 const LATE: Duration = Duration::from_secs(5);
@@ -116,7 +116,7 @@ pub struct Watch<K> {
     /// Events that were received and not returned yet.
     received: VecDeque<Event<K>>,
     retry: Duration,
-    /// The last watch was refused with 410, and none has shown anything since: its lists do not shorten the wait.
+    /// A watch was too old (410), and none worked since: lists do not shorten the wait, and the next 410 is a failure.
     is_gone: bool,
     /// The last list was older than what was shown before. An API server may do that once; twice is a restore.
     was_older: bool,
@@ -221,14 +221,13 @@ where
                 };
                 Ok(())
             }
-            Err(error) => self.failed(version, error),
+            Err(error) => self.failed(version, error, false),
         }
     }
 
     async fn watch(&mut self) -> Result<(), WatchError> {
         let next = self.next_of_stream().await;
         if matches!(&next, Next::Event(event) if !matches!(event, WatchEvent::Error(_))) {
-            self.health.sign_of_life();
             if let State::Watching { deadline, .. } = &mut self.state {
                 *deadline = self::deadline();
             }
@@ -260,10 +259,10 @@ where
 
     /// The open watch works.
     fn works(&mut self) {
-        if let State::Watching { works, .. } = &mut self.state
-            && !std::mem::replace(works, true)
-        {
-            self.health.resumed();
+        if let State::Watching { works, .. } = &mut self.state {
+            *works = true;
+            (self.retry, self.is_gone) = (RETRY.0, false);
+            self.health.works();
         }
     }
 
@@ -290,8 +289,11 @@ where
     /// goes back (KEP-5504), so that one which does shows an older state again. It is left out, and everything is listed
     /// again, since what follows it may be missing too.
     fn observe(&mut self, shown: String) -> bool {
-        (self.retry, self.is_gone) = (RETRY.0, false);
         let State::Watching { version, shown_at, .. } = &mut self.state else { return false };
+        // a watch that begins without a version shows no deletion of before
+        if shown.is_empty() {
+            return true;
+        }
         if is_lower(&shown, parse(version)) {
             tracing::warn!(
                 what = self.resource,
@@ -309,16 +311,17 @@ where
 
     /// The watch ended: by its own timeout, or not.
     async fn ended(&mut self, error: Option<WatchError>) -> Result<(), WatchError> {
-        let State::Watching { version, started, shown_at, .. } =
+        let State::Watching { version, started, shown_at, works, .. } =
             std::mem::replace(&mut self.state, State::first_page(None))
         else {
             return Ok(());
         };
         if let Some(error) = error {
-            return self.failed(version, error);
+            return self.failed(version, error, !works);
         }
         if started.elapsed() + EARLY < Duration::from_secs(WATCH_SECONDS.into()) {
-            return self.failed(version, WatchError::Early);
+            let error = if works { WatchError::Early } else { WatchError::Cut };
+            return self.failed(version, error, !works);
         }
         if self.restores.is_behind(self.resource) {
             return Ok(());
@@ -334,9 +337,13 @@ where
     }
 
     /// The watch from this resourceVersion failed. It is resumed, so that changes are not delayed, and everything is listed
-    /// again soon: what happened meanwhile may not be in the watch.
-    fn failed(&mut self, version: String, error: WatchError) -> Result<(), WatchError> {
-        self.health.failed("watch", &error);
+    /// again soon: what happened meanwhile may not be in the watch. `was_accepted` just before.
+    fn failed(&mut self, version: String, error: WatchError, was_accepted: bool) -> Result<(), WatchError> {
+        if error.is_gone() && !self.is_gone {
+            self.health.watch_expired(&error);
+        } else {
+            self.health.watch_failed(&error, was_accepted);
+        }
         if error.is_gone() || version.is_empty() {
             self.state = State::first_page(None);
             self.is_gone = error.is_gone();

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use itwin_api::authority::ITwinAuthority;
 use kube::Resource;
 use tokio::{sync::watch, time::Instant};
 
@@ -51,7 +52,8 @@ pub(super) async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<b
                 let path = PartialSecret::url_path(&(), watched.namespace.as_deref());
                 let listed = async {
                     drop(listing.wait_for(|listed| *listed).await);
-                    // what is listed and cannot be watched is reported before anything is said to be well
+                    // what is listed and cannot be watched is reported before anything is said to be well, except for
+                    // watches that are accepted and break
                     let _ = tokio::time::timeout(OPENED, context.liveness.opened(&path)).await;
                 };
                 let known = async {
@@ -77,7 +79,9 @@ pub(super) async fn begin(context: Arc<Context>, listings: Vec<watch::Receiver<b
     std::future::pending().await
 }
 
-/// Has every credential reconciled if the authorities are not listed in time, so that each says why it waits.
+/// Has every credential reconciled if the authorities are not listed in time, so that each says why it waits; and each time
+/// that they are watched again after lists alone were not trusted, so that those that wait for one that does not exist say
+/// that.
 pub(super) async fn report_authorities(context: Arc<Context>) {
     let late = async {
         // the limit counts from when the watch began
@@ -85,9 +89,16 @@ pub(super) async fn report_authorities(context: Arc<Context>) {
             tokio::time::sleep(LATE_LIST_CHECK).await;
         }
     };
+    let enqueue = || context.namespaces.enqueue_users_of_none_of(|name| context.authorities.is_announced(name));
     tokio::select! {
         () = context.namespaces.authorities_listed() => {}
-        () = late => context.namespaces.enqueue_users_of_none_of(|name| context.authorities.is_announced(name)),
+        () = late => enqueue(),
+    }
+    if let Some(mut recoveries) = context.liveness.recoveries(&ITwinAuthority::url_path(&(), None)) {
+        // the sender lives as long as the context
+        while recoveries.changed().await.is_ok() {
+            enqueue();
+        }
     }
     std::future::pending().await
 }

@@ -53,9 +53,14 @@ impl Pages {
     }
 }
 
-/// The `limit` of a list; `None` for other requests.
+/// The `limit` of a list of all objects; `None` for other requests. A list of one object by its name has the path of a list
+/// of all, and its length says nothing of theirs.
 pub fn limit(uri: &Uri) -> Option<u32> {
-    uri.query()?.split('&').find_map(|part| part.strip_prefix("limit="))?.parse().ok()
+    let parts = || uri.query().into_iter().flat_map(|query| query.split('&'));
+    if parts().any(|part| part.starts_with("fieldSelector=")) {
+        return None;
+    }
+    parts().find_map(|part| part.strip_prefix("limit="))?.parse().ok()
 }
 
 /// The same list with another `limit`.
@@ -78,7 +83,9 @@ mod tests {
         assert_eq!(limit(&uri), Some(100));
         let other = with_limit(&uri, 6).expect("a URI");
         assert_eq!(other, "/api/v1/secrets?&limit=6&continue=a%3D%3D&labelSelector=limit%3D");
-        assert_eq!(limit(&"/api/v1/secrets?watch=true".parse().expect("a URI")), None);
+        for other in ["watch=true", "fieldSelector=metadata.name%3Dx&limit=1"] {
+            assert_eq!(limit(&format!("/api/v1/secrets?{other}").parse().expect("a URI")), None, "{other}");
+        }
     }
 
     #[test]

@@ -251,7 +251,7 @@ fn header_and_claims_of_a_token() {
                 let token = Sensitive::new(token);
                 let refused = KEYS.verify(&token, ISSUER, &[]).expect_err(&shown(&text));
                 for error in [refused, VerificationError::Issuer, VerificationError::Audience] {
-                    let presented = jwt::presented(&token, error, &request);
+                    let presented = jwt::presented(&token, error, &request, ISSUER, &[]);
                     is_bounded(&verdict::not_trusted(error, presented.as_ref(), "ims").message, &text);
                 }
             }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{Cluster, PROGRAM};
 
 /// `make demo` on a cluster of the user's, by context.
-fn demo(cluster: &Cluster) -> Result<Command> {
+pub fn demo(cluster: &Cluster) -> Result<Command> {
     let config: Value = serde_json::from_str(&std::fs::read_to_string(&cluster.testbed.kubeconfig)?)?;
     let context = config["contexts"][0]["name"].as_str().context("no context")?;
     // built with this test, next to its folder
@@ -27,7 +27,7 @@ fn demo(cluster: &Cluster) -> Result<Command> {
     Ok(command)
 }
 
-fn played(mut demo: Command) -> Result<(bool, String)> {
+pub fn played(mut demo: Command) -> Result<(bool, String)> {
     let output = demo.output()?;
     let text = [output.stdout, output.stderr].concat();
     Ok((output.status.success(), String::from_utf8_lossy(&text).into_owned()))

@@ -5,11 +5,13 @@
 #![allow(missing_docs)]
 
 mod demo;
+mod demo_programs;
 mod examples;
 mod fleet;
 mod last_release;
 mod observer;
 mod releases;
+mod uninstall;
 mod upgrade;
 
 use std::{

@@ -49,6 +49,7 @@ fn release_builds_before_it_pushes_and_verifies_what_it_signed() {
     let order = [
         position(&commands, &["cargo auditable build", "x86_64"]),
         position(&commands, &["cargo auditable build", "aarch64"]),
+        position(&commands, &["audited ", "arm64/kubectl-itcred"]),
         position(&commands, &["archive ", "kubectl-itcred-", "arm64.tar.gz"]),
         position(&commands, &["manifest push"]),
         position(&commands, &["release-chart.mjs", REGISTRY, "sha256:"]),
@@ -163,6 +164,11 @@ fn release_test_fails_where_two_builds_of_a_commit_differ() {
     assert_eq!(two_builds("compiled", ["aa/bb", "aa/bb"], "1"), (true, "target target/again".to_owned()));
     assert_eq!(two_builds("files", ["aa/bb", "cc/bb"], ""), (false, built.clone()));
     assert_eq!(two_builds("image", ["aa/bb", "aa/cc"], ""), (false, built));
+    let kept = |name: &str| {
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("two-builds-{name}/out.first/SHA256SUMS")).exists()
+    };
+    assert!(kept("files") && kept("image"), "what the second build differs from is lost");
+    assert!(!kept("equal") && !kept("compiled"), "the first build is left");
     assert_eq!(two_builds("none", ["aa/", "aa/"], ""), (false, "target".to_owned()), "an image without a digest");
 
     let script = read(project().join("scripts/release-test"));
@@ -170,6 +176,40 @@ fn release_test_fails_where_two_builds_of_a_commit_differ() {
     let order = order.map(|part| script.find(part).unwrap_or_else(|| panic!("scripts/release-test has no {part:?}")));
     assert!(order.is_sorted(), "{order:?}");
     assert!(script.contains("sbom krew provenance checksums"), "not everything is built twice");
+}
+
+#[test]
+fn binary_without_the_list_of_its_crates_is_no_release() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("audited");
+    let check = |content: &str| {
+        std::fs::write(&file, content).expect("written");
+        let script = r#"fail() { exit 1; }; . scripts/release.d/build; audited "$1""#;
+        let mut command = Command::new("bash");
+        command.current_dir(project()).args(["-euc", script, "bash"]).arg(&file);
+        command.status().expect("bash").success()
+    };
+    assert!(check("\0.text\0.dep-v0\0.data\0"));
+    assert!(!check("\0.text\0.data\0"));
+}
+
+/// Otherwise a second build with `REBUILD=1` could differ from the first one in nothing but the name of its folder.
+#[test]
+fn binary_does_not_name_the_folder_in_which_it_was_compiled() {
+    let elsewhere = PathBuf::from("/elsewhere");
+    for (folder, path) in [("target/again", project().join("target/again")), ("/elsewhere", elsewhere)] {
+        let commands = commands(&["binaries"], &[("CARGO_TARGET_DIR", folder)]);
+        let compiled: Vec<&String> = commands.iter().filter(|line| line.contains("cargo auditable build")).collect();
+        assert_eq!(compiled.len(), 4, "two programs for two architectures: {commands:?}");
+        let project = format!("--remap-path-prefix={}=/src", project().display());
+        let results = format!("--remap-path-prefix={}=/src/target", path.display());
+        for command in compiled {
+            // where both match, the compiler takes the last one
+            let order = command.find(&project).zip(command.find(&results));
+            assert!(order.is_some_and(|(project, results)| project < results), "{command}");
+        }
+        let copied = commands.iter().filter(|line| line.starts_with(&format!("cp {folder}/"))).count();
+        assert_eq!(copied, 4, "{commands:?}");
+    }
 }
 
 /// `scripts/last-release` builds it from its commit.

@@ -130,7 +130,9 @@ impl Oracle {
                 let name = format!("{}/{}", call.namespace.as_deref().unwrap_or_default(), call.name);
                 let of_generation = oracle.generations.objection(new).filter(|_| oracle.clocks.were_right());
                 let went_back = old.and_then(|old| generations::went_back(new, old));
-                for objection in status::objections(new, now).into_iter().chain(of_generation).chain(went_back) {
+                let ahead = oracle.generations.ahead(new, call.verb);
+                let of_generation = of_generation.into_iter().chain(went_back).chain(ahead);
+                for objection in status::objections(new, now).into_iter().chain(of_generation) {
                     oracle.violations.add(format!("status of {name}: {objection}"));
                 }
             }

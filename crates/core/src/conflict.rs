@@ -40,6 +40,11 @@ impl Reverts {
         }
     }
 
+    /// Keeps what concerns the generation before this one, which has the same spec.
+    pub fn keep_for_generation(&mut self, generation: i64) {
+        self.generation = generation;
+    }
+
     /// Records a revert. Returns how many consecutive ones there are that are a conflict, including this one; zero if
     /// there is no conflict.
     pub fn record(&mut self, generation: i64, now: DateTime<Utc>) -> u32 {

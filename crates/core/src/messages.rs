@@ -202,13 +202,13 @@ pub fn authorities_unlisted(authority: &str, trouble: Option<(&str, bool)>) -> F
             (error, "allow the operator's service account to list and watch itwinauthorities in the whole cluster")
         }
         Some((error, false)) => {
-            (error, "contact the administrator of the cluster, whose API server fails to list them")
+            (error, "contact the administrator of the cluster, whose API server fails to list or watch them")
         }
         None => ("no response yet", "contact the administrator of the cluster, whose API server does not answer"),
     };
     let message = format!(
-        "whether ITwinAuthority {authority} exists is not known, since the ITwinAuthorities could not be listed ({error}): \
-         {advice}"
+        "whether ITwinAuthority {authority} exists is not known, since the ITwinAuthorities could not be listed \
+         or watched ({error}): {advice}"
     );
     Failure::new(Reason::AuthorityNotReady, message)
 }

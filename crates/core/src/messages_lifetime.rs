@@ -47,6 +47,9 @@ pub fn adjusted(adjustment: Adjustment, policy: &Policy, lifetime: TimeDelta) ->
     )
 }
 
+/// What a status says once it is about a credential that is being deleted.
+pub const BEING_DELETED: &str = "the credential is being deleted";
+
 /// The credential is being deleted, and these finalizers hold it.
 #[must_use]
 pub fn being_deleted(finalizers: &[String]) -> String {
@@ -56,8 +59,8 @@ pub fn being_deleted(finalizers: &[String]) -> String {
         several => format!(" and is held by finalizers {}", several.join(", ")),
     };
     format!(
-        "the credential is being deleted{held}, so that its token is not renewed: create another credential where \
-         workloads still need one"
+        "{BEING_DELETED}{held}, so that its token is not renewed: create another credential where workloads still need \
+         one"
     )
 }
 

@@ -1,30 +1,48 @@
 //! What the API server says about a request that it refused, fit for conditions, events and logs.
 //!
-//! Such a text can come from an admission webhook or a policy, which see the whole object and may repeat a part of it.
+//! Such a text can come from an admission webhook or a policy, which see the whole object and may repeat a part of it:
+//! its data, and labels that a user chooses. It is compared with no secret: if a word were left out because it is a
+//! part of one, users could try out what the secret is. The text alone decides which of its words are shown.
 
-use std::fmt;
+#[cfg(test)]
+mod tests;
+mod words;
 
-use itwin_api::secret_keys;
-
-use crate::desired_secret::Data;
+use std::{collections::HashSet, fmt, ops::Range, sync::LazyLock};
 
 /// The longest quotation, in characters.
 const SHOWN: usize = 300;
 /// No more of a text is kept, in bytes: its beginning says what is wrong.
 const KEPT: usize = 4 << 10;
-/// A longer word is no name: that of an object has at most 253 characters, and nearly always far fewer.
-const LONGEST_WORD: usize = 100;
-/// A shorter part of a value says nothing about it.
-const SHORTEST_PART: usize = 8;
-/// A part of this length in a longer word, such as `token=...`, says something about a value.
-const ENCLOSED_PART: usize = 12;
-/// A shorter word is no token: it could be guessed (RFC 6749, section 10.10).
-const SHORTEST_VALUE: usize = 16;
-/// Values that annotations and the status show too.
-const PUBLIC: [&str; 4] = [secret_keys::TOKEN_TYPE, secret_keys::EXPIRES_AT, secret_keys::SCOPE, secret_keys::ISSUER];
+/// A shorter part of a secret says nothing about it.
+const PART: usize = 8;
+/// A known word of this length ends a series of unknown ones: shorter ones occur by chance in a token that is cut into
+/// pieces.
+const SEPARATOR: usize = 4;
+/// The longest number at the end of a known word, such as `secrets=12`.
+const DIGITS: usize = 4;
+/// The longest name of an object.
+const NAME: usize = 253;
 const REDACTED: &str = "[redacted]";
+/// How the API server begins what it says, with `{}` for the names of objects, kinds and users: it writes these itself,
+/// before the words of a webhook or policy.
+const BEGINNINGS: [&str; 9] = [
+    "admission webhook \"{}\"",
+    "Internal error occurred: failed calling webhook \"{}\"",
+    "{} \"{}\" is forbidden: ValidatingAdmissionPolicy '{}' with binding '{}'",
+    "{} \"{}\" is forbidden: exceeded quota: {}",
+    "{} \"{}\" is forbidden: User \"{}\" cannot {} resource \"{}\" in API group \"{}\" in the namespace \"{}\"",
+    "{} is forbidden: User \"{}\" cannot {} resource \"{}\" in API group \"{}\"",
+    "{} \"{}\" is forbidden",
+    "{} \"{}\" is invalid",
+    "{} \"{}\" not found",
+];
 
-/// A text of the API server. It is shown without control characters, without long words, and cut to 300 characters.
+static WORDS: LazyLock<HashSet<&str>> = LazyLock::new(|| words::WORDS.split_ascii_whitespace().collect());
+
+/// A text of the API server. It is shown without control characters and cut to 300 characters. What may be a part of a
+/// secret is left out: all but known words, the names that the API server writes before the words of others, and
+/// unknown words that have less than 8 bytes together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quote(String);
 
@@ -34,28 +52,9 @@ impl Quote {
     pub fn new(text: &str) -> Self {
         let text = &text[..text.floor_char_boundary(KEPT)];
         let cleaned: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        Self(redact(&cleaned, |word| word.len() > LONGEST_WORD))
-    }
-
-    /// The text without anything that is a part of these values, or of their base64.
-    #[must_use]
-    pub fn without(&self, data: &Data) -> Self {
-        let mut secrets: Vec<String> = Vec::new();
-        for (_, value) in data.iter().filter(|(key, _)| !PUBLIC.contains(&key.as_str())) {
-            secrets.extend(String::from_utf8(value.0.clone()));
-            secrets.extend(serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)));
-        }
-        secrets.retain(|secret| secret.len() >= SHORTEST_PART);
-        Self(redact(&self.0, |word| {
-            word.len() >= SHORTEST_PART && secrets.iter().any(|secret| says_part_of(word, secret))
-        }))
-    }
-
-    /// The text without words that may be values: long ones with a digit. For what an admission webhook or policy says of
-    /// an object whose values are not known here.
-    #[must_use]
-    pub fn without_values(&self) -> Self {
-        Self(redact(&self.0, |word| word.len() >= SHORTEST_VALUE && word.bytes().any(|byte| byte.is_ascii_digit())))
+        let beginning = BEGINNINGS.iter().filter_map(|form| length(&cleaned, form)).max().unwrap_or_default();
+        let (beginning, rest) = cleaned.split_at(beginning);
+        Self(format!("{beginning}{}", redact(rest)))
     }
 
     /// Whether it says that RBAC denies the request.
@@ -64,7 +63,7 @@ impl Quote {
         self.contains(" cannot ") && self.contains(" resource ")
     }
 
-    /// Whether the text contains this.
+    /// Whether the text contains this, which must be made of known words.
     #[must_use]
     pub fn contains(&self, text: &str) -> bool {
         self.0.contains(text)
@@ -80,66 +79,67 @@ impl fmt::Display for Quote {
     }
 }
 
-/// Whether a word is a part of a secret, holds it, or holds a part of it.
-fn says_part_of(word: &str, secret: &str) -> bool {
-    let holds_part = || {
-        let mut parts = word.as_bytes().windows(ENCLOSED_PART).filter_map(|part| std::str::from_utf8(part).ok());
-        parts.any(|part| secret.contains(part))
-    };
-    secret.contains(word) || word.contains(secret) || holds_part()
+/// How much of a text has this form, in bytes; `None` where it begins otherwise.
+fn length(text: &str, form: &str) -> Option<usize> {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-._:/@".contains(c);
+    let mut parts = form.split("{}");
+    let mut rest = text.strip_prefix(parts.next()?)?;
+    for part in parts {
+        let end = rest.find(|c| !is_of_name(c)).unwrap_or(rest.len());
+        rest = rest[end..].strip_prefix(part).filter(|_| end <= NAME)?;
+    }
+    Some(text.len() - rest.len())
 }
 
-/// The text with some of its words replaced.
-fn redact(text: &str, is_secret: impl Fn(&str) -> bool) -> String {
-    let is_inside = |c: char| c.is_ascii_alphanumeric() || "-_.~+/=".contains(c);
+/// The text with each series of unknown words replaced, unless it is short.
+fn redact(text: &str) -> String {
     let mut redacted = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find(is_inside) {
-        let length = rest[start..].find(|c| !is_inside(c)).unwrap_or(rest.len() - start);
-        let word = &rest[start..start + length];
-        redacted.push_str(&rest[..start]);
-        redacted.push_str(if is_secret(word.trim_matches(['.', '-'])) { REDACTED } else { word });
-        rest = &rest[start + length..];
+    let mut done = 0;
+    for series in unknown(text).into_iter().filter(|series| series.len() >= PART) {
+        redacted.push_str(&text[done..series.start]);
+        redacted.push_str(REDACTED);
+        done = series.end;
     }
-    redacted.push_str(rest);
+    redacted.push_str(&text[done..]);
     redacted
 }
 
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::ByteString;
-
-    use super::*;
-
-    #[test]
-    fn text_is_cut_and_holds_no_control_characters_and_no_long_words() {
-        let quote = Quote::new(&"a\u{1b}[31m\n".repeat(1000)).to_string();
-        assert_eq!(quote.chars().count(), SHOWN + 1);
-        assert!(!quote.contains('\u{1b}') && !quote.contains('\n'));
-        assert_eq!(Quote::new(&format!("token {} refused", "x".repeat(101))).to_string(), "token [redacted] refused");
-        assert!(Quote::new(&"é".repeat(KEPT)).to_string().chars().count() <= SHOWN + 1);
+/// Where unknown words follow each other.
+fn unknown(text: &str) -> Vec<Range<usize>> {
+    let mut found: Vec<Range<usize>> = Vec::new();
+    let mut goes_on = false;
+    for word in words(text) {
+        if is_known(&text[word.clone()]) {
+            goes_on &= word.len() < SEPARATOR;
+            continue;
+        }
+        match found.last_mut() {
+            Some(last) if goes_on => last.end = word.end,
+            _ => found.push(word),
+        }
+        goes_on = true;
     }
+    found
+}
 
-    #[test]
-    fn words_that_may_be_values_are_not_quoted_where_the_values_are_not_known() {
-        let unknown = Quote::new("denied: 0f8fad5bd9cb469fa16570867728950e of agent-1").without_values();
-        assert_eq!(unknown.to_string(), "denied: [redacted] of agent-1");
+/// The words of a text: all that a token or its base64 usually consists of is inside one (RFC 6750, section 2.1).
+fn words(text: &str) -> Vec<Range<usize>> {
+    let is_inside = |c: char| c.is_ascii_alphanumeric() || "-_.~+/=".contains(c);
+    let mut found = Vec::new();
+    let mut next = 0;
+    while let Some(start) = text[next..].find(is_inside).map(|start| next + start) {
+        next = text[start..].find(|c| !is_inside(c)).map_or(text.len(), |length| start + length);
+        if text[start..next].contains(|c: char| c.is_ascii_alphanumeric()) {
+            found.push(start..next);
+        }
     }
+    found
+}
 
-    #[test]
-    fn values_and_parts_of_them_are_not_quoted_plain_or_in_base64() {
-        let data = Data::from([
-            ("access_token".to_owned(), ByteString(b"eyJhbGciOiJ.payload-of-it.signature".to_vec())),
-            ("authorization".to_owned(), ByteString(b"Bearer eyJhbGciOiJ.payload-of-it.signature".to_vec())),
-        ]);
-        let quoted = |text: &str| Quote::new(text).without(&data).to_string();
-        assert_eq!(quoted("denied: eyJhbGciOiJ.payload-of-it.signature."), "denied: [redacted]");
-        assert_eq!(quoted("denied: \"payload-of-it\" is bad"), "denied: \"[redacted]\" is bad");
-        assert_eq!(quoted("token=payload-of-it.signa, as it is"), "[redacted], as it is");
-        assert_eq!(quoted("got ZXlKaGJHY2lPaUoucGF5bG9hZC1vZi1pdC5zaWduYXR1cmU="), "got [redacted]");
-        assert_eq!(
-            quoted("secrets \"agent\" is forbidden: exceeded quota"),
-            "secrets \"agent\" is forbidden: exceeded quota"
-        );
-    }
+/// Whether a word consists of known ones, with numbers behind the first.
+fn is_known(word: &str) -> bool {
+    let is_listed = |part: &str| WORDS.contains(part.to_ascii_lowercase().as_str());
+    let is_number = |part: &str| part.len() <= DIGITS && part.bytes().all(|byte| byte.is_ascii_digit());
+    let mut parts = word.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
+    parts.next().is_some_and(is_listed) && parts.all(|part| is_listed(part) || is_number(part))
 }

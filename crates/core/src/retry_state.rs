@@ -57,6 +57,8 @@ fn check_after(uid: &str) -> TimeDelta {
 pub struct RetryState {
     /// Generation of the spec that all of this is about.
     generation: i64,
+    /// That generation includes the deletion of the credential.
+    is_deleted: bool,
     attempts: Attempts,
     /// The next attempt follows a failed one for an earlier spec.
     follows_failure: bool,
@@ -98,8 +100,7 @@ pub struct RetryState {
     metadata_read: Option<(DateTime<Utc>, i64, Option<Box<str>>)>,
     /// How the watch of its Secrets fails, if it does; shared with the other credentials.
     unwatched: Option<Arc<Unwatched>>,
-    /// An event said that the renew annotation is too long, which it still is.
-    is_long_renewal_reported: bool,
+    long_renewal: LongRenewal,
 }
 
 /// How the last attempts ended.
@@ -184,6 +185,25 @@ impl Renewals {
     }
 }
 
+/// What was reported of a renew annotation that is too long.
+#[derive(Default)]
+struct LongRenewal {
+    /// An event said that it is too long, which it still is.
+    is_reported: bool,
+    /// When an event of this process said so last.
+    reported_at: Option<DateTime<Utc>>,
+}
+
+impl LongRenewal {
+    /// An annotation that is too long at the start was reported by the process that wrote the status: many of them would
+    /// cost an event each at every start. One that was written while no process ran is reported when it is changed.
+    fn recall(credential: &ITwinServiceCredential, status: &CredentialStatus) -> Self {
+        let annotations = credential.metadata.annotations.as_ref();
+        let is_too_long = annotations.is_some_and(|all| all.contains_key(secret_keys::RENEW_TOO_LONG));
+        Self { is_reported: is_too_long && status.observed_generation.is_some(), reported_at: None }
+    }
+}
+
 /// The status that this process wrote.
 #[derive(Default)]
 struct WrittenStatus {
@@ -233,6 +253,7 @@ impl RetryState {
         });
         Self {
             generation: credential.metadata.generation.unwrap_or_default(),
+            is_deleted: credential.metadata.deletion_timestamp.is_some(),
             attempts,
             follows_failure: follows_failure || (failures > 0 && !is_current),
             edits: Edits::default(),
@@ -256,17 +277,18 @@ impl RetryState {
             ready_changes_at: None,
             metadata_read: None,
             unwatched: None,
-            is_long_renewal_reported: false,
+            long_renewal: LongRenewal::recall(credential, previous),
         }
     }
 }
 
-/// Whether a status is about the current spec. The API server counts a deletion like a change of the spec.
+/// Whether a status is about the current spec. The API server counts a deletion like a change of the spec; what came after
+/// a status that says so is one.
 fn is_current(credential: &ITwinServiceCredential, status: &CredentialStatus) -> bool {
     let generation = credential.metadata.generation;
     let of_deletion = credential.metadata.deletion_timestamp.as_ref().and(generation);
-    let is_before_deletion = of_deletion.is_some_and(|deleted| status.observed_generation == Some(deleted - 1));
-    status.observed_generation == generation || is_before_deletion
+    let is_before = of_deletion.is_some_and(|deleted| status.observed_generation == Some(deleted - 1));
+    status.observed_generation == generation || (is_before && !status::says_being_deleted(status))
 }
 
 /// The token that the Secret held when an earlier process wrote the status. It counts only as long as the Secret cannot

@@ -13,7 +13,9 @@ use itwin_api::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-pub use self::reading::{attempts, holds, is_our_type, is_ours, is_ready, replace_others, says_no_time};
+pub use self::reading::{
+    attempts, holds, is_our_type, is_ours, is_ready, replace_others, says_being_deleted, says_no_time,
+};
 use self::ready::ready;
 use crate::{
     client_expiry::ClientExpiry,

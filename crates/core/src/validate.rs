@@ -17,7 +17,7 @@ use itwin_api::{
 };
 use itwin_oauth::{
     jwt::VerifiedClaims,
-    token::{self, ClientCredentials, TokenResponse},
+    token::{self, TokenResponse},
 };
 
 use crate::{
@@ -44,8 +44,6 @@ pub struct Expected<'a> {
     pub scope_check: ScopeCheck,
     /// The scopes that a token may carry; `None` for any.
     pub allowed_scopes: Option<&'a [String]>,
-    /// The client, of whose secrets no part is shown as a granted scope; `None` where they are not at hand.
-    pub client: Option<&'a ClientCredentials>,
     /// The lifetime of an opaque token whose response states none.
     pub default_lifetime: Option<TimeDelta>,
     /// The token in the Secret, where it is for this very request.
@@ -227,7 +225,7 @@ struct GrantedScopes {
 fn granted_scopes(
     response: &TokenResponse,
     claims: Option<&VerifiedClaims>,
-    Expected { scopes: requested, scope_check, allowed_scopes, client, .. }: Expected<'_>,
+    Expected { scopes: requested, scope_check, allowed_scopes, .. }: Expected<'_>,
 ) -> Result<GrantedScopes, ValidationError> {
     let claimed = claims.and_then(|claims| claims.scope.as_deref());
     // an empty list names nothing
@@ -253,7 +251,7 @@ fn granted_scopes(
         return Err(ValidationError::ScopeReduced { missing });
     }
     let is_expected = |scope: &str| allowed_scopes.is_some() || requested.iter().any(|requested| requested == scope);
-    let scopes = token::shown_scopes(granted, is_expected, client, &response.access_token);
+    let scopes = token::shown_scopes(granted, is_expected);
     Ok(GrantedScopes { scopes, unnamed_scopes: missing })
 }
 

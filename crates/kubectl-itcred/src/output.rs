@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    plain::plain_value,
+    plain::{plain, plain_value},
     problem::{Outcome, Problem},
     table,
 };
@@ -87,7 +87,7 @@ fn unless_lost(outcome: Outcome, lost: Option<&String>) -> Result<Outcome, Probl
 /// Prints one line about the progress of a command, outside of its output.
 pub fn progress(text: &str) {
     let mut err = std::io::stderr().lock();
-    let _ = writeln!(err, "{}", crate::plain::plain(text));
+    let _ = err.write_all(as_line(text).as_bytes());
 }
 
 /// Prints a line of a result as soon as it is known. Where an object follows, the line is about the progress.
@@ -95,8 +95,13 @@ pub fn line(form: Form, text: &str) {
     if form.is_structured() {
         progress(text);
     } else {
-        print(&format!("{text}\n"));
+        print(&as_line(text));
     }
+}
+
+/// One line; the text may hold what others wrote.
+fn as_line(text: &str) -> String {
+    plain(text) + "\n"
 }
 
 /// What `-o json` and `-o yaml` print for a command. Its fields are those of docs/kubectl-itcred.md.
@@ -163,6 +168,11 @@ mod tests {
         assert_eq!(unless_lost(Outcome::Findings, None), Ok(Outcome::Findings));
         let problem = unless_lost(Outcome::Fine, Some(&error)).expect_err("lost").to_string();
         assert!(problem.starts_with("the output could not be written: ") && problem.ends_with(&error), "{problem}");
+    }
+
+    #[test]
+    fn line_is_one_line_that_no_terminal_obeys() {
+        assert_eq!(as_line("a\u{1b}[2J\nb"), "a?[2J b\n");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The rotation of a client secret: what is written, and how it ended.
 
+pub mod overlap;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use itwin_api::{
@@ -101,8 +103,9 @@ pub fn with_value(secret: &Secret, key: &str, value: &Sensitive) -> Secret {
     secret
 }
 
-/// The patch that writes a value: only if the Secret is still the one that was read, and nothing but this key. It is no
-/// `kubectl apply`, so that the value is in no annotation.
+/// The patch that writes a value: only if the Secret is still the one that was read, and nothing but this key and that
+/// of the expiry, which never takes the place of the value. It is no `kubectl apply`, so that the value is in no
+/// annotation.
 #[must_use]
 pub fn patch(
     keys: &ClientCredentialsRef,
@@ -115,7 +118,7 @@ pub fn patch(
         "metadata": {"resourceVersion": resource_version},
         "data": {key: STANDARD.encode(value.expose())},
     });
-    if let Some(at) = expires_at {
+    if let Some(at) = expires_at.filter(|_| keys.expires_at_key != key) {
         patch["data"][&keys.expires_at_key] = STANDARD.encode(time::to_rfc3339(at)).into();
     }
     patch
@@ -150,7 +153,7 @@ pub fn notes(secret: &Secret, keys: &ClientCredentialsRef, expires_at: Option<Da
             secret.metadata.name.as_deref().unwrap_or_default()
         ));
     }
-    if has(&keys.expires_at_key) && expires_at.is_none() {
+    if has(&keys.expires_at_key) && overlap::has_expiry(keys) && expires_at.is_none() {
         notes.push(format!(
             "key {} says when the old value expires: set it with --expires-at, or remove it",
             keys.expires_at_key
@@ -237,6 +240,9 @@ mod tests {
         assert_eq!(patch, expected);
         let without = super::patch(&keys(), "client_secret", &value, None, None);
         assert_eq!(without["data"].as_object().map(serde_json::Map::len), Some(1));
+        let same = ClientCredentialsRef { expires_at_key: "client_secret".to_owned(), ..keys() };
+        let of_same = super::patch(&same, "client_secret", &value, Some(now()), None);
+        assert_eq!(of_same["data"], json!({"client_secret": STANDARD.encode(NEW)}));
     }
 
     #[test]
@@ -284,6 +290,9 @@ mod tests {
         assert!(notes[0].contains("kubectl annotate secret client") && notes[2].contains("external-secrets"));
         assert_eq!(super::notes(&applied, &keys(), Some(now())).len(), 2);
         assert!(super::notes(&Secret::default(), &keys(), None).is_empty());
+        // the operator reads no expiry from a key that another field names
+        let same = ClientCredentialsRef { username_key: "expires_at".to_owned(), ..keys() };
+        assert_eq!(super::notes(&applied, &same, None).len(), 2);
     }
 
     #[test]

@@ -32,13 +32,4 @@ impl Identifier {
             Self::Secret(_) => None,
         }
     }
-
-    /// The text, if it must not be shown.
-    #[must_use]
-    pub fn secret(&self) -> Option<&Sensitive> {
-        match self {
-            Self::Public(_) => None,
-            Self::Secret(text) => Some(text),
-        }
-    }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use base64::Engine;
+use tempfile::TempDir;
 
 pub use self::backup::{Backup, Restored};
 use crate::{
@@ -33,12 +34,14 @@ pub enum Durability {
     Durable,
 }
 
-/// A running control plane. It stops, in the right order, when this is dropped.
+/// A running control plane. It stops, in the right order, when this is dropped. Its data are removed, its logs stay.
 pub struct ControlPlane {
-    // dropped in this order: the clients of the API server first, etcd last
+    // dropped in this order: the clients of the API server first, then etcd, and its data last
     controller_manager: Process,
     apiserver: Process,
     etcd: Process,
+    // a folder of logs that is kept has no use for data, and dozens of control planes would fill the disk
+    etcd_data: TempDir,
     programs: Programs,
     /// The administrator's kubeconfig.
     pub kubeconfig: PathBuf,
@@ -51,7 +54,8 @@ impl ControlPlane {
     /// Fails, with its log, if a program does not become ready.
     pub async fn start(tools: &Tools, directory: &Path, durability: Durability, address: Option<&str>) -> Result<Self> {
         let programs = Programs::new(tools, directory, durability, address)?;
-        let etcd = programs.etcd()?;
+        let etcd_data = tempfile::Builder::new().prefix("etcd-").tempdir_in(directory)?;
+        let etcd = programs.etcd(etcd_data.path())?;
         let mut apiserver = programs.apiserver()?;
         let (certificate, key) =
             (programs.certificates.join("apiserver.crt"), programs.certificates.join("apiserver.key"));
@@ -65,9 +69,9 @@ impl ControlPlane {
         }
         let kubeconfig = directory.join("admin.kubeconfig");
         write_kubeconfig(&kubeconfig, &programs.url(), &std::fs::read(&certificate)?, programs.token(ADMIN))?;
-        programs.ready(&apiserver).await?;
+        programs.ready(&apiserver, &etcd).await?;
         let controller_manager = programs.controller_manager(&kubeconfig)?;
-        Ok(Self { controller_manager, apiserver, etcd, programs, kubeconfig })
+        Ok(Self { controller_manager, apiserver, etcd, etcd_data, programs, kubeconfig })
     }
 
     /// Writes the kubeconfig of one of the static users of the API server.
@@ -95,12 +99,12 @@ impl ControlPlane {
     /// With the log of the API server where it does not become ready.
     pub async fn restart(&mut self) -> Result<()> {
         if !self.etcd.is_running() {
-            self.etcd = self.programs.etcd()?;
+            self.etcd = self.programs.etcd(self.etcd_data.path())?;
         }
         if !self.apiserver.is_running() {
             self.apiserver = self.programs.apiserver()?;
         }
-        self.programs.ready(&self.apiserver).await
+        self.programs.ready(&self.apiserver, &self.etcd).await
     }
 }
 
@@ -166,14 +170,10 @@ impl Programs {
         position.map_or("", |position| &self.tokens[position])
     }
 
-    fn etcd_directory(&self) -> PathBuf {
-        self.directory.join("etcd")
-    }
-
-    fn etcd(&self) -> Result<Process> {
+    fn etcd(&self, data: &Path) -> Result<Process> {
         let [client_url, peer_url] = [self.ports[0], self.ports[1]].map(|port| format!("http://127.0.0.1:{port}"));
         let mut etcd = bound_to_us(&self.paths[0]);
-        etcd.arg("--data-dir").arg(self.etcd_directory());
+        etcd.arg("--data-dir").arg(data);
         etcd.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
         etcd.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
         etcd.args(["--initial-cluster", &format!("default={peer_url}"), "--log-level", "warn"]);
@@ -220,7 +220,7 @@ impl Programs {
     }
 
     /// Waits until the API server is ready.
-    async fn ready(&self, apiserver: &Process) -> Result<()> {
+    async fn ready(&self, apiserver: &Process, etcd: &Process) -> Result<()> {
         let client = reqwest_client(&self.certificates.join("apiserver.crt"))?;
         let url = format!("{}/readyz", self.url());
         let probe = |url: &str| client.get(url).bearer_auth(self.token(ADMIN)).send();
@@ -232,7 +232,7 @@ impl Programs {
                 Ok(answer) => answer.text().await.unwrap_or_default(),
                 Err(error) => format!("{error:?}"),
             };
-            bail!("kube-apiserver did not become ready: {checks}; {}", apiserver.log_tail());
+            bail!("kube-apiserver did not become ready: {checks}; {}\n{}", apiserver.log_tail(), etcd.log_tail());
         }
         Ok(())
     }

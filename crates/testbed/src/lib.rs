@@ -20,6 +20,7 @@ pub mod operator;
 pub mod packages;
 pub mod process;
 pub mod setup;
+pub mod space;
 pub mod tools;
 pub mod tunnels;
 pub mod version;

@@ -19,7 +19,7 @@ use crate::{
     node::{self, Node},
     output, packages,
     process::Process,
-    project,
+    project, space,
     tools::{self, Needs, Tools},
 };
 
@@ -92,12 +92,14 @@ impl Running {
             (_, _, Some(_)) => Needs::Clients,
             (_, _, None) => Needs::Cluster,
         };
+        let folder = std::env::temp_dir();
+        space::check(&folder, if needs == Needs::Tests { space::TESTS } else { space::CLUSTER })?;
         let tools = Tools::ready(needs).await?;
         // pods have no use for them
         let is_run = needs == Needs::Tests && !with_node;
         let keycloak = keycloak(is_run).await;
         let (envoy, itwin_js) = packages(is_run).await;
-        let directory = tempfile::Builder::new().prefix("testbed-").tempdir()?;
+        let directory = tempfile::Builder::new().prefix("testbed-").tempdir_in(folder)?;
         if with_node {
             node::prepare(directory.path()).await?;
         }

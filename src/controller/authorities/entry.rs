@@ -35,8 +35,10 @@ pub(super) struct Entry {
     pub(super) due: Instant,
     /// Moves with everything that may make a new attempt worth while.
     pub(super) revision: u32,
-    /// What was written into its status last, and when.
-    pub(super) reported: Option<(Instant, AuthorityStatus)>,
+    /// What was written into its status last.
+    pub(super) reported: Option<Reported>,
+    /// Since when its status is refused because the object has changed, and the resourceVersion that the watch had shown.
+    pub(super) conflict: Option<(Instant, Option<String>)>,
     /// What the last event said of its condition Ready.
     pub(super) published: Option<bool>,
 }
@@ -63,6 +65,7 @@ impl Entry {
             due: now,
             revision,
             reported: None,
+            conflict: None,
             published: None,
         }
     }
@@ -78,6 +81,18 @@ impl Entry {
         };
         self.made_from == *made_from && is_same_bundle()
     }
+}
+
+/// A status that was written.
+pub(super) struct Reported {
+    /// When.
+    pub(super) at: Instant,
+    /// The resourceVersion that the watch had shown by then.
+    pub(super) shown: Option<String>,
+    /// The resourceVersion that the object had after that.
+    pub(super) written: Option<String>,
+    /// The status.
+    pub(super) status: AuthorityStatus,
 }
 
 /// What says which server an authority is, and how it is trusted, as a digest.

@@ -27,13 +27,22 @@ async fn only_what_a_complete_list_does_not_show_is_missing() {
     };
     liveness.expect_watch(&path, "itwinauthorities");
     assert!(matches!(state(), observed::Authority::Pending), "the watch began only now");
-    liveness.watch_failed(&path, Trouble { message: "HTTP 403: no".to_owned(), is_forbidden: true });
+    let trouble = Trouble { message: "HTTP 403: no".to_owned(), is_forbidden: true };
+    liveness.list_failed(&path, trouble.clone(), true);
     tokio::time::advance(LISTING).await;
     let (reason, message) = failure().expect("a failure");
     assert_eq!(reason, Reason::AuthorityNotReady);
     assert!(message.contains("HTTP 403: no") && message.contains("to list and watch"), "{message}");
-    liveness.watch_accepted(&path);
+    liveness.list_accepted(&path);
     liveness.listed(&path);
+    assert_eq!(failure().map(|(reason, _)| reason), Some(Reason::AuthorityNotFound));
+    liveness.watch_failed(&path, trouble, true);
+    assert!(authorities.are_complete(), "it is made again");
+    tokio::time::advance(LISTING).await;
+    liveness.list_accepted(&path);
+    assert!(!authorities.are_complete());
+    assert_eq!(failure().map(|(reason, _)| reason), Some(Reason::AuthorityNotReady), "lists alone are late");
+    liveness.watch_works(&path);
     assert_eq!(failure().map(|(reason, _)| reason), Some(Reason::AuthorityNotFound));
     authorities.announce("ims");
     assert!(matches!(state(), observed::Authority::Pending));
@@ -94,4 +103,51 @@ fn reconcile_that_ends_after_the_deletion_leaves_no_series() {
     assert!(authorities.ensure(&object, &Ok(None)).is_none());
     authorities.gauge("ims", true, Some(DateTime::UNIX_EPOCH));
     assert!(!shown() && authorities.entries().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_that_was_written_counts_until_the_watch_shows_the_object_and_then_only_others_guard_it() {
+    let metrics = Arc::new(Metrics::new(true).expect("metrics"));
+    let connect: Connect = Arc::new(|_| Err("no connection is made".to_owned()));
+    let authorities = Authorities::new(metrics, Clock::system(), connect, Arc::default(), Arc::default());
+    let condition = |kind: &str| {
+        json!({
+            "type": kind, "status": "True", "reason": "Reason", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    };
+    let shown = |version: &str, kinds: &[&str]| -> ITwinAuthority {
+        let conditions: Vec<_> = kinds.iter().copied().map(condition).collect();
+        serde_json::from_value(json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinAuthority",
+            "metadata": {"name": "ims", "uid": "uid", "generation": 1, "resourceVersion": version},
+            "spec": {"issuer": "https://ims.example.com"},
+            "status": {"conditions": conditions},
+        }))
+        .expect("a valid authority")
+    };
+    let known = |object: &ITwinAuthority| {
+        let KnownStatus { status, guard } = authorities.known_status(object);
+        (status.signing_keys, guard)
+    };
+    let at = |version: &str| Some(version.to_owned());
+    let first = shown("5", &["Ready"]);
+    authorities.announce("ims");
+    assert!(authorities.ensure(&first, &Ok(None)).is_some());
+    assert_eq!(known(&first), (None, at("5")));
+    let status = AuthorityStatus { signing_keys: Some(2), ..AuthorityStatus::default() };
+    authorities.note_reported(&first, status, at("7"));
+    assert_eq!(known(&first), (Some(2), at("7")), "the watch has shown nothing since");
+    authorities.note_conflict(&first);
+    assert_eq!(known(&first).1, at("7"), "the watch may show what changed");
+    tokio::time::advance(Duration::from_secs(5)).await;
+    authorities.note_conflict(&first);
+    assert_eq!(known(&first), (Some(2), None), "it did not");
+    // it did at last, also where that is a version of before a restore
+    let second = shown("3", &["Ready", "Audited"]);
+    assert_eq!(known(&second), (None, at("3")));
+    authorities.note_conflict(&second);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(known(&second).1, at("3"), "a condition of others would be lost");
 }

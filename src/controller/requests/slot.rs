@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use itwin_core::{
     object::{ObjectKey, ObjectVersion},
-    requests::{Outcome, pacer::Pacer},
+    requests::{Outcome, Requester, pacer::Pacer},
     token::Content,
 };
 
@@ -15,6 +15,8 @@ pub struct Slot {
     pub(super) requests: Arc<Requests>,
     pub(super) authority: Arc<str>,
     pub(super) key: Arc<ObjectKey>,
+    /// The client.
+    pub(super) requester: Requester,
     /// It was counted as sent, and the pace stood so then.
     pub(super) paced: Option<Pacer>,
     pub(super) ended: Option<(Outcome, ObjectVersion, Option<Box<Content>>)>,

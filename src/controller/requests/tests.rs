@@ -112,5 +112,6 @@ async fn request_that_is_not_sent_after_all_delays_no_other() {
 }
 
 fn slot(requests: &Arc<Requests>, name: &str) -> Slot {
-    Slot { requests: requests.clone(), authority: "ims".into(), key: key(name), paced: None, ended: None }
+    let (requests, requester) = (requests.clone(), request().requester);
+    Slot { requests, authority: "ims".into(), key: key(name), requester, paced: None, ended: None }
 }

@@ -192,14 +192,15 @@ fn identifier_is_shown_only_if_the_name_of_its_key_says_that_it_is_one() {
         let client =
             material.credentials(ClientAuthentication::PrivateKeyJwt, SERVICE).map_err(|failure| failure.message);
         let client = client.expect("usable");
-        let secrets = client.secrets().into_iter().map(|secret| secret.expose().to_owned()).collect::<Vec<_>>();
-        (client.id.sent().to_owned(), client.id.shown().map(str::to_owned), secrets)
+        let Proof::PrivateKey(key) = &client.proof else { unreachable!("the method of the client is private_key_jwt") };
+        let key_id = key.key_id.as_ref().expect("a key ID");
+        assert_eq!((client.id.sent(), key_id.sent()), ("the id", "the kid"), "they are sent in any case");
+        (client.id.shown().map(str::to_owned), key_id.shown().map(str::to_owned))
     };
-    let (id, public) = ("the id".to_owned(), Some("the id".to_owned()));
-    assert_eq!(read("client_id", "key_id"), (id.clone(), public.clone(), vec!["the key".to_owned()]));
-    assert_eq!(read("clientId", "db"), (id.clone(), public, vec!["the key".to_owned(), "the kid".to_owned()]));
-    let all = ["the key", "the id", "the kid"].map(str::to_owned).to_vec();
-    assert_eq!(read("username", "db"), (id, None, all));
+    let (id, key_id) = (Some("the id".to_owned()), Some("the kid".to_owned()));
+    assert_eq!(read("client_id", "key_id"), (id.clone(), key_id));
+    assert_eq!(read("clientId", "db"), (id, None));
+    assert_eq!(read("username", "db"), (None, None));
 }
 
 #[test]

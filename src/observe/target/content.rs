@@ -7,18 +7,18 @@ use itwin_core::{
     desired_secret,
     last_held::{LastHeld, Record},
 };
-use itwin_oauth::sensitive::Sensitive;
+use itwin_oauth::{sensitive::Sensitive, token::fits_a_header};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 
 use super::{SecretMetadata, bounded};
 use crate::observe::reduced::NAME_MAX;
 
-/// Whether a Secret's data and token metadata are what the operator wrote. A token that is longer than the operator
-/// accepts is not, even if the digest matches: anyone who may read and write the Secret can calculate the digest.
+/// Whether a Secret's data and token metadata are what the operator wrote. A token that the operator would not write is
+/// not, even if the digest matches: anyone who may read and write the Secret can calculate the digest.
 #[must_use]
 pub fn is_what_we_wrote(secret: &Secret) -> bool {
     let (Some(data), Some(annotations)) = (&secret.data, &secret.metadata.annotations) else { return false };
-    if data.get(secret_keys::ACCESS_TOKEN).is_some_and(|token| token.0.len() > ACCESS_TOKEN_MAX) {
+    if holds_no_token_of_ours(data) {
         return false;
     }
     annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == desired_secret::digest(data, annotations))
@@ -28,6 +28,9 @@ pub fn is_what_we_wrote(secret: &Secret) -> bool {
 #[must_use]
 pub fn is_ours_except_for_extra_keys(secret: &Secret, template: Option<&SecretTemplate>) -> bool {
     let (Some(data), Some(annotations)) = (&secret.data, &secret.metadata.annotations) else { return false };
+    if holds_no_token_of_ours(data) {
+        return false;
+    }
     let is_ours = |key: &str| {
         secret_keys::DATA_KEYS.contains(&key) || template.is_some_and(|template| template.data.contains_key(key))
     };
@@ -36,12 +39,22 @@ pub fn is_ours_except_for_extra_keys(secret: &Secret, template: Option<&SecretTe
     annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == desired_secret::digest(&ours, annotations))
 }
 
-/// The token of a Secret, if it has one that is not too long.
+/// The token of a Secret, if it has one that the operator would write. Others could end the header that they are put
+/// into, or be obeyed by the terminal that they are printed to.
 #[must_use]
 pub fn token(secret: &Secret) -> Option<Sensitive> {
-    let value = secret.data.as_ref()?.get(secret_keys::ACCESS_TOKEN)?;
-    let text = std::str::from_utf8(&value.0).ok().filter(|text| (1..=ACCESS_TOKEN_MAX).contains(&text.len()))?;
-    Some(Sensitive::new(text.to_owned()))
+    let value = secret.data.as_ref()?.get(secret_keys::ACCESS_TOKEN).filter(|value| may_be_ours(value))?;
+    std::str::from_utf8(&value.0).ok().map(|text| Sensitive::new(text.to_owned()))
+}
+
+/// Whether the operator would write this token: it accepts no other from a server.
+fn may_be_ours(token: &ByteString) -> bool {
+    token.0.len() <= ACCESS_TOKEN_MAX && fits_a_header(&token.0)
+}
+
+/// Whether the data has a token that the operator would not write.
+fn holds_no_token_of_ours(data: &BTreeMap<String, ByteString>) -> bool {
+    data.get(secret_keys::ACCESS_TOKEN).is_some_and(|token| !may_be_ours(token))
 }
 
 /// What is to be remembered of a Secret that holds what the operator wrote.

@@ -76,6 +76,28 @@ fn digest_covers_data_and_token_metadata() {
 }
 
 #[test]
+fn token_that_could_end_a_header_is_no_token_even_if_the_digest_matches() {
+    let usable = |token: &str, extra: bool| {
+        let mut data = BTreeMap::from([("access_token".to_owned(), ByteString(token.as_bytes().to_vec()))]);
+        let digest = desired_secret::digest(&data, &BTreeMap::new());
+        if extra {
+            data.insert("extra".to_owned(), ByteString(vec![1]));
+        }
+        let mut secret = Secret { data: Some(data), ..Secret::default() };
+        secret.metadata.annotations = Some([(secret_keys::CONTENT.to_owned(), digest)].into());
+        let is_ours = if extra { is_ours_except_for_extra_keys(&secret, None) } else { is_what_we_wrote(&secret) };
+        (super::token(&secret).is_some(), is_ours)
+    };
+    for extra in [false, true] {
+        assert_eq!(usable("eyJ.a-b_c|~+/==", extra), (true, true));
+        for wrong in ["a\u{1b}]52;c;aGk=\u{7}", "a\r\nX: y", "a\n", "a b", "a\u{202e}", "ä", ""] {
+            assert_eq!(usable(wrong, extra), (false, false), "{wrong:?}");
+        }
+        assert_eq!(usable(&"t".repeat(ACCESS_TOKEN_MAX + 1), extra), (false, false));
+    }
+}
+
+#[test]
 fn field_immutable_is_observed_from_any_manager() {
     let fields = |fields: serde_json::Value| {
         let entry = serde_json::json!({"manager": "kubectl", "operation": "Update", "fieldsV1": fields});

@@ -22,6 +22,8 @@ pub(super) enum WatchError {
     Status {
         code: u16,
         message: String,
+        /// The message is the API server's.
+        is_quoted: bool,
         /// The label of the metric.
         label: &'static str,
     },
@@ -35,12 +37,19 @@ pub(super) enum WatchError {
     Older,
     #[error("it ended before its timeout")]
     Early,
+    #[error("it was accepted and ended before it showed anything")]
+    Cut,
 }
 
 impl WatchError {
     /// The resourceVersion is too old for a watch: everything is to be listed.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Status { code: super::GONE, .. })
+    }
+
+    /// The API server said what is wrong.
+    fn is_answer(&self) -> bool {
+        matches!(self, Self::Status { .. })
     }
 }
 
@@ -60,17 +69,14 @@ impl From<&Status> for WatchError {
             GONE => "expired",
             _ => CallError::from(kube::Error::Api(Box::new(status.clone()))).label(),
         };
-        let message = match status.code {
+        let explained = match status.code {
             // an API server that serves no such group answers without a `Status`
-            404 if status.reason == NO_STATUS => {
-                "the cluster serves no such kind of object: install the CRDs".to_owned()
-            }
-            _ if status.reason == NO_STATUS => {
-                "the response is not one of the API server: check its address".to_owned()
-            }
-            _ => Quote::new(&status.message).to_string(),
+            404 if status.reason == NO_STATUS => Some("the cluster serves no such kind of object: install the CRDs"),
+            _ if status.reason == NO_STATUS => Some("the response is not one of the API server: check its address"),
+            _ => None,
         };
-        Self::Status { code: status.code, message, label }
+        let message = explained.map_or_else(|| Quote::new(&status.message).to_string(), str::to_owned);
+        Self::Status { code: status.code, message, is_quoted: explained.is_none(), label }
     }
 }
 
@@ -79,14 +85,24 @@ impl WatchError {
     fn label(&self) -> Option<&'static str> {
         match self {
             Self::Status { label, .. } => Some(label),
-            Self::Transport | Self::NoVersion => Some(CallError::Transport.label()),
+            Self::Transport | Self::NoVersion | Self::Cut => Some(CallError::Transport.label()),
             Self::Silence => Some(CallError::Timeout.label()),
             Self::Older | Self::Early => None,
         }
     }
+
+    /// For users of one namespace, and for anyone who may call the port of probes. A list is of all objects, and what the
+    /// API server says of it may name one of them, such as a Secret of another namespace that cannot be decrypted. Only
+    /// the log quotes that. Where it forbids the list, it names the operator's service account and the resource.
+    fn for_users(&self) -> String {
+        match self {
+            Self::Status { code, is_quoted: true, .. } if !matches!(*code, 401 | 403) => format!("HTTP {code}"),
+            _ => self.to_string(),
+        }
+    }
 }
 
-/// What reports whether one watch works. The client records heartbeats, and signs of life for each answer.
+/// What reports whether one watch works. The client records heartbeats.
 pub struct Health {
     path: String,
     resource: &'static str,
@@ -101,47 +117,54 @@ impl Health {
         Self { path: path.to_owned(), resource, liveness, metrics }
     }
 
-    /// The API server sent an event or a bookmark.
-    pub(super) fn sign_of_life(&self) {
-        self.liveness.sign_of_life(&self.path);
+    /// A watch works: it showed an event or a bookmark, or was open for a while.
+    pub(super) fn works(&self) {
+        self.liveness.watch_works(&self.path);
     }
 
-    /// A request failed: `list` or `watch`. That is a heartbeat too, also where the client never saw an end of it.
-    pub(super) fn failed(&self, verb: &'static str, error: &WatchError) {
-        self.liveness.heartbeat(&self.path);
-        if let Some(label) = error.label() {
-            self.metrics.kubernetes_request(verb, self.resource, label);
-            let is_forbidden = matches!(error, WatchError::Status { code: 401 | 403, .. });
-            let trouble = Trouble { message: error.to_string(), is_forbidden };
-            self.liveness.watch_failed(&self.path, trouble.clone());
-            // after one that is too old, everything is listed and watched, however long that takes
-            if !error.is_gone() {
-                let is_answer = matches!(error, WatchError::Status { .. });
-                self.liveness.watch_interrupted(&self.path, trouble, is_answer);
-            }
+    /// A request for a page of a list failed.
+    pub(super) fn list_failed(&self, error: &WatchError) {
+        if let Some(trouble) = self.failed("list", error) {
+            self.liveness.list_failed(&self.path, trouble, error.is_answer());
         }
     }
 
-    /// A request was accepted.
-    pub(super) fn accepted(&self) {
-        self.liveness.watch_accepted(&self.path);
+    /// A watch was refused, or failed; `is_answer` where it was accepted just before.
+    pub(super) fn watch_failed(&self, error: &WatchError, is_answer: bool) {
+        if let Some(trouble) = self.failed("watch", error) {
+            self.liveness.watch_failed(&self.path, trouble, is_answer || error.is_answer());
+        }
     }
 
-    /// What failed before is over: a later page than that was accepted, or another one failed.
-    pub(super) fn progressed(&self) {
-        self.liveness.watch_progressed(&self.path);
+    /// A watch is too old, and the one before it was not: everything is listed and watched again, however long that
+    /// takes. That happens to watches that work.
+    pub(super) fn watch_expired(&self, error: &WatchError) {
+        self.failed("watch", error);
+    }
+
+    /// A request failed: `list` or `watch`. That is a heartbeat too, also where the client never saw an end of it. Returns
+    /// what is to be reported, if the API server did not answer as it may.
+    fn failed(&self, verb: &'static str, error: &WatchError) -> Option<Trouble> {
+        self.liveness.heartbeat(&self.path);
+        self.metrics.kubernetes_request(verb, self.resource, error.label()?);
+        let is_forbidden = matches!(error, WatchError::Status { code: 401 | 403, .. });
+        Some(Trouble { message: error.for_users(), is_forbidden })
+    }
+
+    /// A page of a list was accepted.
+    pub(super) fn list_accepted(&self) {
+        self.liveness.list_accepted(&self.path);
+    }
+
+    /// What lists failed for before is over: a later page than that was accepted, or another one failed.
+    pub(super) fn list_progressed(&self) {
+        self.liveness.list_progressed(&self.path);
     }
 
     /// A watch was accepted. It may still break soon.
     pub(super) fn opened(&self) {
-        self.accepted();
-        self.progressed();
+        self.list_progressed();
         self.liveness.watch_opened(&self.path);
-    }
-
-    /// A watch works.
-    pub(super) fn resumed(&self) {
-        self.liveness.watch_resumed(&self.path);
     }
 
     /// Everything was listed, and is known to those who receive the events.
@@ -152,7 +175,38 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use itwin_core::messages;
+
     use super::*;
+
+    #[test]
+    fn objects_that_the_api_server_names_are_in_the_log_and_not_in_statuses() {
+        const KEY: &str = "/registry/secrets/team-b/payments-db";
+        let liveness = Arc::new(Liveness::default());
+        liveness.expect_watch("/secrets", "secrets");
+        let metrics = Arc::new(Metrics::new(false).expect("metrics"));
+        let health = Health::new("/secrets", "secrets", liveness.clone(), metrics);
+        let reported = |code: u16, said: &str| {
+            let error = WatchError::from(&Status::failure(said, "InternalError").with_code(code));
+            assert!(error.to_string().contains(said), "the log has it: {error}");
+            health.failed("list", &error);
+            let trouble = liveness.interruption("/secrets").expect("it is interrupted").trouble;
+            let of_secrets = messages::secrets_unwatched(&trouble.message, trouble.is_forbidden).message;
+            let of_authorities =
+                messages::authorities_unlisted("ims", Some((trouble.message.as_str(), trouble.is_forbidden)));
+            (of_secrets, of_authorities.message)
+        };
+        for code in [422, 429, 500, 503] {
+            let (of_secrets, of_authorities) = reported(code, &format!("unable to transform key \"{KEY}\": no key"));
+            for message in [of_secrets, of_authorities] {
+                let is_named = message.contains("team-b") || message.contains("payments-db");
+                assert!(!is_named && message.contains(&format!("(HTTP {code})")), "{message}");
+            }
+        }
+        let said = "secrets is forbidden: User \"operator\" cannot list resource \"secrets\"";
+        let (of_secrets, _) = reported(403, said);
+        assert!(of_secrets.contains(said), "it says which permission is missing: {of_secrets}");
+    }
 
     #[test]
     fn response_that_is_not_one_of_the_api_server_is_not_quoted() {

@@ -95,18 +95,18 @@ where
         });
         match &list {
             Ok(_) => {
-                self.health.accepted();
+                self.health.list_accepted();
                 if pages >= self.failed_after {
                     self.failed_after = 0;
-                    self.health.progressed();
+                    self.health.list_progressed();
                 }
             }
             Err(error) => {
                 if pages != self.failed_after {
                     self.failed_after = pages;
-                    self.health.progressed();
+                    self.health.list_progressed();
                 }
-                self.health.failed("list", error);
+                self.health.list_failed(error);
             }
         }
         list

@@ -1,5 +1,7 @@
 //! The watch on a simulated API server, in paused time.
 
+mod failing;
+
 use std::{
     convert::Infallible,
     sync::{
@@ -29,6 +31,7 @@ use crate::{
     observe::metadata::PartialSecret,
 };
 
+const HOUR: Duration = Duration::from_secs(3600);
 /// A watch ends within this, is found to show nothing, and everything is listed again.
 const ONE_CYCLE: Duration = Duration::from_secs(60 + 5 + 5);
 
@@ -105,9 +108,15 @@ impl Fixture {
         timeout(limit, next).await.ok()
     }
 
-    /// How often the watch failed without progress, if it is not known to work since.
-    fn failures(&self) -> Option<u32> {
-        self.liveness.interruption("/secrets").map(|interruption| interruption.failures)
+    /// How many lists failed without progress, and how many watches, if none works since.
+    fn failures(&self) -> Option<(u32, u32)> {
+        self.liveness.interruption("/secrets").map(|interruption| (interruption.lists, interruption.watches))
+    }
+
+    /// Lets so much time pass, and drops the events.
+    async fn pass(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while timeout_at(end, self.watch.next()).await.is_ok() {}
     }
 
     /// The paths of the requests so far that contain this text.
@@ -129,15 +138,16 @@ async fn watch_that_is_accepted_works_once_it_shows_anything_or_was_open_for_a_w
     let trouble = Trouble { message: "HTTP 403".to_owned(), is_forbidden: true };
 
     let mut silent = Fixture::listed().await;
-    silent.liveness.watch_interrupted("/secrets", trouble.clone(), true);
-    assert_eq!(silent.failures(), Some(1));
+    silent.liveness.list_failed("/secrets", trouble.clone(), true);
+    silent.liveness.watch_failed("/secrets", trouble.clone(), true);
+    assert_eq!(silent.failures(), Some((1, 1)));
     assert_eq!(silent.list(WORKS - Duration::from_secs(1)).await, None);
-    assert_eq!(silent.failures(), Some(0), "it is open, but may break");
+    assert_eq!(silent.failures(), Some((0, 1)), "it is open, but may break");
     assert_eq!(silent.list(Duration::from_secs(2)).await, None);
     assert_eq!(silent.failures(), None);
 
     let mut showing = Fixture::listed().await;
-    showing.liveness.watch_interrupted("/secrets", trouble, true);
+    showing.liveness.watch_failed("/secrets", trouble, true);
     showing.server.as_user("user").create(&secret("second")).expect("created");
     let event = timeout(Duration::from_secs(1), showing.watch.next()).await;
     assert!(matches!(event, Ok(Event::Apply(secret)) if secret.name_any() == "second"));
@@ -157,10 +167,10 @@ async fn page_that_fails_each_time_keeps_failing_though_the_pages_before_it_are_
         fixture.server.plan(second);
         // less than the wait between attempts
         assert_eq!(fixture.list(RETRY.0 / 2).await, None);
-        assert_eq!(fixture.failures(), Some(count));
+        assert_eq!(fixture.failures(), Some((count, 0)));
     }
     let names = fixture.list(RETRY.0 / 2).await.map(|names| names.len());
-    assert_eq!((names, fixture.failures()), (Some(PAGE as usize + 1), Some(0)));
+    assert_eq!((names, fixture.failures()), (Some(PAGE as usize + 1), Some((0, 0))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -327,7 +337,6 @@ async fn list_that_fails_ends_no_watch() {
 
 #[tokio::test(start_paused = true)]
 async fn watches_that_keep_ending_early_cost_ever_fewer_lists() {
-    const HOUR: Duration = Duration::from_secs(3600);
     let mut fixture = Fixture::listed().await;
     let began = Instant::now();
     while began.elapsed() < HOUR {

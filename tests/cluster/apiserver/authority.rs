@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use testbed::eventually;
+use testbed::{
+    api_proxy::fault::{Fault, Rule},
+    eventually,
+};
 
 use crate::{
     fixture::{Fixture, PATIENCE, SOON, condition},
@@ -168,6 +171,39 @@ async fn ca_certificates_of_a_config_map_and_a_secret_are_followed() -> Result<(
     wait_authority_within(&fixture, "False", "ConfigurationInvalid", FOLLOWED).await?;
     let values = json!({"ca.crt": ca});
     fixture.namespace.apply(&testbed::objects::secret("ca", &values)).await?;
+    wait_authority_within(&fixture, "True", "AuthorityReachable", FOLLOWED).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn status_of_an_authority_is_written_while_it_can_be_neither_watched_nor_listed() -> Result<()> {
+    let world = World::new("auth-unwatched").await?;
+    let namespace = world.namespace.name.clone();
+    let fixture = Fixture::spawn(world, &["--lease-namespace", &namespace])?;
+    let kubectl = async |arguments: &[&str]| fixture.namespace.kubectl(arguments).await;
+    kubectl(&["create", "role", "ca", "--verb=get", "--resource=configmaps", "--resource-name=ca"]).await?;
+    let account = format!("--serviceaccount={0}:{0}", testbed::INSTALLATION);
+    kubectl(&["create", "rolebinding", "ca", "--role=ca", &account]).await?;
+    let reference = json!({"caBundle": null, "caBundleRef": {"kind": "ConfigMap", "name": "ca", "key": "ca.crt"}});
+    fixture.apply_authority(&reference).await?;
+    wait_authority(&fixture, "False", "ConfigurationInvalid").await?;
+    let rules = ["list itwinauthorities", "watch itwinauthorities"]
+        .map(|kind| fixture.proxy().play(Rule::new(kind, Fault::Refused(403)).lasting(FOLLOWED * 10)));
+    let expired = async || (fixture.proxy().expire("watch itwinauthorities") > 0).then_some(());
+    eventually("the end of the watch", PATIENCE, expired).await?;
+    eventually("a list that fails", PATIENCE, async || (rules[0].times() > 0).then_some(())).await?;
+
+    // what it trusts is read without a watch
+    let bundle = async |pem: &str| {
+        let config_map =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca"}, "data": {"ca.crt": pem}});
+        fixture.namespace.apply(&config_map).await
+    };
+    bundle(&fixture.namespace.testbed.faults.ca).await?;
+    wait_authority_within(&fixture, "False", "TLSFailed", FOLLOWED).await?;
+    // nothing shows that it has another version
+    fixture.namespace.kubectl(&["annotate", "itauth", &namespace, "example.com/note=unseen"]).await?;
+    bundle(&fixture.namespace.testbed.authority.ca).await?;
     wait_authority_within(&fixture, "True", "AuthorityReachable", FOLLOWED).await?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use testbed::{
     api_proxy::fault::{Fault, Rule},
-    eventually,
+    eventually, objects,
 };
 
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
@@ -128,6 +128,64 @@ async fn read_that_fails_for_a_held_credential_is_reported_and_made_again() -> R
     fixture.proxy().stop(&rule);
     fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE * 2).await?;
     assert_eq!(fixture.token_requests().await?.len(), 1);
+    release(&fixture, "itcred").await
+}
+
+/// Calls that failed for a held credential, and were reported, succeed again after a restart.
+async fn failure_ends_while_no_operator_runs(prefix: &str, arguments: &[&str], kinds: &[&str]) -> Result<()> {
+    let mut fixture = Fixture::bare_with(prefix, arguments).await?;
+    fixture.with_surroundings().await?;
+    held_credential(&fixture).await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+    wait_reported(&fixture, "True").await?;
+    fixture.stop();
+    let refused = |kind: &&str| Rule::new(kind, Fault::Refused(403)).lasting(PATIENCE * 10);
+    let rules: Vec<_> = kinds.iter().map(|kind| fixture.proxy().play(refused(kind))).collect();
+    // it may never be ready
+    fixture.operator = fixture.world.spawn_operator(arguments)?;
+    fixture.wait_condition("Renewed", "False", "SecretReadFailed", PATIENCE).await?;
+    fixture.stop();
+    for rule in &rules {
+        fixture.proxy().stop(rule);
+    }
+    fixture.start_with(arguments).await?;
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 1);
+    release(&fixture, "itcred").await
+}
+
+#[tokio::test]
+async fn read_that_failed_for_a_held_credential_before_a_restart_is_not_reported_after_it() -> Result<()> {
+    failure_ends_while_no_operator_runs("held-read", &["--watch-secrets=false"], &["get secrets (metadata)"]).await
+}
+
+#[tokio::test]
+async fn watch_that_failed_for_a_held_credential_before_a_restart_is_not_reported_after_it() -> Result<()> {
+    failure_ends_while_no_operator_runs("held-watch", &[], &["list secrets", "watch secrets"]).await
+}
+
+#[tokio::test]
+async fn spec_of_a_held_credential_that_is_edited_is_reported_without_what_was_known_of_the_one_before() -> Result<()> {
+    const SERIES: &str = "itwin_client_secret_expiration_timestamp_seconds{";
+    let fixture = Fixture::bare("held-edited").await?;
+    fixture.with_surroundings().await?;
+    let (id, secret) = (&fixture.client.client_id, &fixture.client.client_secret);
+    let values = json!({"client_id": id, "client_secret": secret, "expires_at": "2999-01-31T00:00:00Z"});
+    fixture.namespace.apply(&objects::secret("agent-client", &values)).await?;
+    held_credential(&fixture).await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+    let status = wait_reported(&fixture, "True").await?;
+    assert_eq!(status["clientSecretExpiresAt"], "2999-01-31T00:00:00Z", "the deletion alone is no other spec");
+    assert!(fixture.metric(SERIES).await? > 0.0);
+
+    let edit = json!({"spec": {"clientCredentialsRef": {"name": "never-read"}}}).to_string();
+    fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", &edit]).await?;
+    let edited = async || fixture.current_status_of(NAME).await.ok()?;
+    let status = fixture.eventually("a status of the edited spec", PATIENCE, edited).await?;
+    assert_eq!(status["clientSecretExpiresAt"], Value::Null, "{status}");
+    assert!(!status.to_string().contains("never-read"), "nothing is claimed of it: {status}");
+    assert!(!fixture.operator.get("/metrics").await?.contains(SERIES));
     release(&fixture, "itcred").await
 }
 

@@ -23,6 +23,9 @@ const LONG: Duration = Duration::from_secs(600);
 
 const CREDENTIALS: &str = "list itwinservicecredentials";
 const AUTHORITIES: &str = "list itwinauthorities";
+const WATCHED_AUTHORITIES: &str = "watch itwinauthorities";
+const SECRETS: &str = "list secrets";
+const WATCHED_SECRETS: &str = "watch secrets";
 
 /// Starts an operator of these namespaces that is not awaited, in place of the one before.
 fn start(fixture: &mut Fixture, namespaces: &str, arguments: &[&str]) -> Result<()> {
@@ -143,20 +146,27 @@ async fn list_of_authorities_that_hangs_is_reported() -> Result<()> {
     authorities_that_cannot_be_listed("auth-hang", &[], Fault::BlackHole(LONG), &texts).await
 }
 
-#[tokio::test]
-async fn authority_is_not_called_missing_while_the_watch_of_authorities_fails() -> Result<()> {
-    let fixture = Fixture::ready("auth-watch").await?;
-    let rules = ["list itwinauthorities", "watch itwinauthorities"]
-        .map(|kind| fixture.proxy().play(Rule::new(kind, Fault::Refused(403)).lasting(LONG)));
+/// The watch of authorities fails, and so do lists where that is among the `kinds`.
+async fn watch_of_authorities_that_fails(prefix: &str, kinds: &[&str], fault: Fault) -> Result<()> {
+    let fixture = Fixture::ready(prefix).await?;
+    let play = |kind: &&str| fixture.proxy().play(Rule::new(kind, fault).lasting(LONG));
+    let rules: Vec<Played> = kinds.iter().map(play).collect();
     let expired = async || (fixture.proxy().expire("watch itwinauthorities") > 0).then_some(());
     eventually("the end of the watch", PATIENCE, expired).await?;
-    eventually("a watch that fails", PATIENCE, async || (rules[0].times() + rules[1].times() > 0).then_some(()))
-        .await?;
+    // the first one may be too old, and lists are made again after it
+    let fails = async || (rules.iter().map(Played::times).sum::<u32>() > 3).then_some(());
+    eventually("a watch that fails", PATIENCE, fails).await?;
     let first = Instant::now();
     // until then a new watch may succeed
     eventually("a while", PATIENCE, async || (first.elapsed() > SOON).then_some(())).await?;
     fixture.apply_credential(&json!({"authorityRef": {"name": "there-is-none"}})).await?;
     fixture.wait_condition("Renewed", "False", "AuthorityNotReady", PATIENCE).await?;
+    let lists = || fixture.proxy().records().iter().filter(|record| record.call.kind == AUTHORITIES).count();
+    let before = lists();
+    eventually("another list", PATIENCE * 4, async || (lists() > before).then_some(())).await?;
+    fixture.reconcile().await?;
+    let (_, reason, _) = condition(&fixture.status().await?, "Renewed").context("no condition Renewed")?;
+    ensure!(reason == "AuthorityNotReady", "a list alone changes nothing: {reason}");
     for rule in &rules {
         fixture.proxy().stop(rule);
     }
@@ -164,11 +174,26 @@ async fn authority_is_not_called_missing_while_the_watch_of_authorities_fails() 
     Ok(())
 }
 
-async fn secrets_that_cannot_be_watched(prefix: &str, fault: Fault, texts: &[&str]) -> Result<()> {
+#[tokio::test]
+async fn authority_is_not_called_missing_while_the_watch_of_authorities_fails() -> Result<()> {
+    watch_of_authorities_that_fails("auth-watch", &[AUTHORITIES, WATCHED_AUTHORITIES], Fault::Refused(403)).await
+}
+
+#[tokio::test]
+async fn authority_is_not_called_missing_while_only_watches_of_authorities_fail() -> Result<()> {
+    watch_of_authorities_that_fails("auth-watch-500", &[WATCHED_AUTHORITIES], Fault::Refused(500)).await
+}
+
+#[tokio::test]
+async fn authority_is_not_called_missing_while_watches_of_authorities_are_accepted_and_end() -> Result<()> {
+    watch_of_authorities_that_fails("auth-watch-cut", &[WATCHED_AUTHORITIES], Fault::Answered("")).await
+}
+
+async fn secrets_that_cannot_be_watched(prefix: &str, kinds: &[&str], fault: Fault, texts: &[&str]) -> Result<()> {
     let fixture = Fixture::ready(prefix).await?;
     let first = fixture.token().await?;
-    let rules =
-        ["list secrets", "watch secrets"].map(|kind| fixture.proxy().play(Rule::new(kind, fault).lasting(LONG)));
+    let play = |kind: &&str| fixture.proxy().play(Rule::new(kind, fault).lasting(LONG));
+    let rules: Vec<Played> = kinds.iter().map(play).collect();
     let expired = async || (fixture.proxy().expire("watch secrets") > 0).then_some(());
     eventually("the end of the watch", PATIENCE, expired).await?;
     // everything is listed after a watch that ended so
@@ -200,13 +225,38 @@ async fn secrets_that_cannot_be_watched(prefix: &str, fault: Fault, texts: &[&st
 #[tokio::test]
 async fn watch_of_secrets_that_fails_is_reported_in_time_and_nothing_is_claimed_that_was_not_read() -> Result<()> {
     let texts = ["cannot be watched (HTTP 403", "allow the operator's service account to list and watch Secrets"];
-    secrets_that_cannot_be_watched("secrets-403", Fault::Refused(403), &texts).await
+    secrets_that_cannot_be_watched("secrets-403", &[SECRETS, WATCHED_SECRETS], Fault::Refused(403), &texts).await
 }
 
 #[tokio::test]
 async fn watch_of_secrets_that_the_api_server_fails_to_make_is_reported_in_time() -> Result<()> {
     let texts = ["cannot be watched (HTTP 500", "contact the administrator of the cluster"];
-    secrets_that_cannot_be_watched("secrets-500", Fault::Refused(500), &texts).await
+    secrets_that_cannot_be_watched("secrets-500", &[SECRETS, WATCHED_SECRETS], Fault::Refused(500), &texts).await
+}
+
+#[tokio::test]
+async fn watch_of_secrets_that_is_refused_while_lists_are_answered_is_reported_in_time() -> Result<()> {
+    let texts = ["cannot be watched (HTTP 500", "contact the administrator of the cluster"];
+    secrets_that_cannot_be_watched("secrets-watch-500", &[WATCHED_SECRETS], Fault::Refused(500), &texts).await
+}
+
+#[tokio::test]
+async fn watch_of_secrets_that_is_too_old_each_time_is_reported_in_time() -> Result<()> {
+    let texts = ["cannot be watched (HTTP 410"];
+    secrets_that_cannot_be_watched("secrets-watch-410", &[WATCHED_SECRETS], Fault::Refused(410), &texts).await
+}
+
+#[tokio::test]
+async fn watch_of_secrets_that_is_accepted_and_ends_each_time_is_reported_in_time() -> Result<()> {
+    let texts = ["cannot be watched (it was accepted and ended before it showed anything)"];
+    secrets_that_cannot_be_watched("secrets-watch-cut", &[WATCHED_SECRETS], Fault::Answered(""), &texts).await
+}
+
+#[tokio::test]
+async fn watch_of_secrets_that_shows_no_events_but_a_page_of_a_proxy_is_reported_in_time() -> Result<()> {
+    let texts = ["cannot be watched (no connection, or no readable answer)"];
+    let fault = Fault::Answered("<html><body>sign in</body></html>\n");
+    secrets_that_cannot_be_watched("secrets-watch-html", &[WATCHED_SECRETS], fault, &texts).await
 }
 
 #[tokio::test]

@@ -48,6 +48,10 @@ async fn longer_renew_annotation_is_reported_once_and_renews_nothing() -> Result
 #[tokio::test]
 async fn restart_asks_for_nothing_and_writes_nothing() -> Result<()> {
     let mut fixture = Fixture::ready("restart").await?;
+    // reported once, and not again by the next process
+    fixture.renew_now(NAME, &"x".repeat(65)).await?;
+    let reported = async || fixture.events().await.ok()?.iter().any(|reason| reason == "InvalidObject").then_some(());
+    testbed::eventually("the event", SOON, reported).await?;
     let before = (fixture.secret().await?, fixture.namespace.get("itcred", "agent").await?);
     fixture.restart().await?;
     // the new process acts upon a change, so it has reconciled everything

@@ -151,6 +151,34 @@ async fn reads_that_fail_where_secrets_are_not_watched_are_reported() -> Result<
     no_secret_can_be_read("unread-unwatched", &["--watch-secrets=false"]).await
 }
 
+/// A credential is changed while neither a watch nor a list shows it, and no renewal succeeds.
+async fn credential_that_cannot_be_found(prefix: &str, fault: Fault) -> Result<()> {
+    let fixture = short_lived(prefix, &[]).await?;
+    let rules = ["list itwinservicecredentials", "watch itwinservicecredentials"]
+        .map(|kind| fixture.proxy().play(Rule::new(kind, fault).lasting(PATIENCE * 10)));
+    let expired = async || (fixture.proxy().expire("watch itwinservicecredentials") > 0).then_some(());
+    eventually("the end of the watch", PATIENCE, expired).await?;
+    eventually("a list that fails", PATIENCE, async || (rules[0].times() > 0).then_some(())).await?;
+    fixture.namespace.kubectl(&["annotate", "itcred", NAME, "example.com/note=unseen"]).await?;
+    for kind in ["get secrets", "patch secrets", "create secrets"] {
+        fixture.proxy().play(Rule::new(kind, Fault::Refused(500)).lasting(PATIENCE * 10));
+    }
+    fixture.wait_condition("Ready", "False", "TokenExpired", PATIENCE).await?;
+    let conflicts = fixture.proxy().records().into_iter().filter(|record| record.status == Some(409)).count();
+    assert!(conflicts > 0, "the version of the object was known");
+    Ok(())
+}
+
+#[tokio::test]
+async fn ready_ends_with_the_token_of_a_credential_that_changed_and_cannot_be_listed() -> Result<()> {
+    credential_that_cannot_be_found("unfound-403", Fault::Refused(403)).await
+}
+
+#[tokio::test]
+async fn ready_ends_with_the_token_of_a_credential_that_changed_and_whose_list_hangs() -> Result<()> {
+    credential_that_cannot_be_found("unfound-hang", Fault::BlackHole(PATIENCE * 10)).await
+}
+
 #[tokio::test]
 async fn labels_that_cannot_be_reverted_are_reported_and_hold_up_no_renewal() -> Result<()> {
     let fixture = short_lived("unpatched", &[]).await?;

@@ -189,6 +189,43 @@ async fn denial_of_a_webhook_is_quoted_without_values_and_the_issued_token_is_ke
     Ok(())
 }
 
+/// What a condition quotes of a webhook that denies a renewal and repeats the label `owner`, which the spec names.
+async fn quoted_denial(registered: &Registered<'_>, owner: &str, renewal: &str) -> Result<String> {
+    let Registered { fixture, webhook, .. } = registered;
+    webhook.answers(|_| Answer::Allowed);
+    fixture.apply_credential(&json!({"secretTemplate": {"labels": {"owner": owner}}})).await?;
+    let labelled = async || {
+        let secret = fixture.secret().await.ok()??;
+        (secret["metadata"]["labels"]["owner"] == owner).then_some(())
+    };
+    fixture.eventually("the label", CONVERGED, labelled).await?;
+    fixture.wait_condition("Renewed", "True", "TokenIssued", CONVERGED).await?;
+    registered.answers("secrets", |request| {
+        let owner = request["object"]["metadata"]["labels"]["owner"].as_str().unwrap_or_default();
+        Answer::Denied(403, format!("Label <owner: {owner}> does not satisfy allowed regex"))
+    });
+    fixture.renew_now(NAME, renewal).await?;
+    let message = fixture.wait_condition("Renewed", "False", "SecretWriteFailed", REPORTED).await?;
+    let (_, quoted) = message.split_once("denied the request: ").context("no denial")?;
+    Ok(quoted.split_once(')').context("no end of the quotation")?.0.to_owned())
+}
+
+#[tokio::test]
+async fn guess_of_a_part_of_the_token_in_a_label_is_answered_neither_way() -> Result<()> {
+    let fixture = Fixture::ready("guessing").await?;
+    let registered = Registered::of(&fixture, "ValidatingWebhookConfiguration", 5, &[SECRETS]).await?;
+    // the header of the next tokens is that of the first
+    let right = fixture.token().await?[..12].to_owned();
+    let wrong = format!("{}{}", &right[..11], if right.ends_with('X') { 'Y' } else { 'X' });
+    for (renewal, guess) in [("1", &right), ("2", &wrong)] {
+        let quoted = quoted_denial(&registered, guess, renewal).await?;
+        assert_eq!(quoted, "Label <owner: [redacted]> does not satisfy allowed regex", "{guess}");
+    }
+    let tokens = registered.tokens();
+    assert!(tokens.iter().all(|token| token.starts_with(&right)), "the first guess is right");
+    check_no_secret_anywhere(&fixture, &tokens).await
+}
+
 #[tokio::test]
 async fn webhook_that_fails_is_down_or_hangs_is_named_and_the_issued_token_is_kept() -> Result<()> {
     let fixture = Fixture::ready("failing").await?;

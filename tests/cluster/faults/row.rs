@@ -118,6 +118,16 @@ impl RowFixture {
     }
 }
 
+/// Waits until the operator uses this spec of an authority: it sees a change of a credential through another watch, and
+/// may see it earlier.
+async fn observed(fixture: &RowFixture, authority: &str) -> Result<()> {
+    eventually("the spec of the authority in use", REPORTED, async || {
+        let now = fixture.authorities().get(authority).await.ok()?;
+        (now.status?.observed_generation == now.metadata.generation).then_some(())
+    })
+    .await
+}
+
 impl Row {
     pub fn new(name: &'static str, behaviour: Value, reason: &'static str) -> Self {
         Self { name, behaviour, authority: json!({}), reason: Some(reason), text: "" }
@@ -173,6 +183,7 @@ impl Row {
         faults.behave(&client_id, &self.behaviour).await?;
         if self.authority != json!({}) {
             fixture.patch_authority(&authority, &self.authority).await?;
+            observed(fixture, &authority).await?;
         }
         let since = Instant::now();
         fixture.renew_now(self.name, "1").await?;

@@ -2,11 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
+use simulated_api::request::Verb;
 
 /// Times of a status have no fractions of a second.
 const PRECISION: TimeDelta = TimeDelta::seconds(1);
@@ -16,7 +20,11 @@ type Change = (i64, DateTime<Utc>);
 
 /// When the spec of each credential changed last, by UID.
 #[derive(Clone, Default)]
-pub struct Generations(Arc<Mutex<BTreeMap<String, Change>>>);
+pub struct Generations {
+    changes: Arc<Mutex<BTreeMap<String, Change>>>,
+    /// The cluster was restored once.
+    is_restored: Arc<AtomicBool>,
+}
 
 /// What is wrong with a status that is about an older spec than the one before it.
 pub fn went_back(new: &Value, old: &Value) -> Option<String> {
@@ -30,19 +38,29 @@ impl Generations {
     pub fn written(&self, new: &Value, old: Option<&Value>, now: DateTime<Utc>) {
         let Some(old) = old.filter(|old| old["spec"] != new["spec"]) else { return };
         let generation = old["metadata"]["generation"].as_i64().unwrap_or_default() + 1;
-        self.0.lock().expect("no panic").insert(old["metadata"]["uid"].to_string(), (generation, now));
+        self.changes.lock().expect("no panic").insert(old["metadata"]["uid"].to_string(), (generation, now));
     }
 
     /// Generations are as they were: the cluster was restored to an older state.
     pub fn forget(&self) {
-        self.0.lock().expect("no panic").clear();
+        self.changes.lock().expect("no panic").clear();
+        self.is_restored.store(true, Ordering::SeqCst);
+    }
+
+    /// What is wrong with a status that is about a spec that there is not. After a restore, one that is patched may be:
+    /// no list shows the object then, and the status is not withheld.
+    pub fn ahead(&self, credential: &Value, verb: Verb) -> Option<String> {
+        let observed = credential["status"]["observedGeneration"].as_i64();
+        let is_ahead = observed > credential["metadata"]["generation"].as_i64();
+        let is_unseen = verb == Verb::Patch && self.is_restored.load(Ordering::SeqCst);
+        (is_ahead && !is_unseen).then(|| "observedGeneration is of a spec that there is not".to_owned())
     }
 
     /// What is wrong with a status that is being written while the operator's clock is right.
     pub fn objection(&self, credential: &Value) -> Option<String> {
         let status = &credential["status"];
         let (generation, changed_at) =
-            *self.0.lock().expect("no panic").get(&credential["metadata"]["uid"].to_string())?;
+            *self.changes.lock().expect("no panic").get(&credential["metadata"]["uid"].to_string())?;
         let failed_at = DateTime::parse_from_rfc3339(status["lastFailure"]["time"].as_str()?).ok()?.to_utc();
         let is_claimed = status["observedGeneration"] == generation && failed_at + PRECISION < changed_at;
         is_claimed.then(|| {

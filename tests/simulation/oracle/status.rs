@@ -28,9 +28,6 @@ pub fn written(call: &Call, new: &Value, old: Option<&Value>) -> Option<Value> {
 pub fn objections(credential: &Value, now: Option<DateTime<Utc>>) -> Vec<String> {
     let status = &credential["status"];
     let mut found = Vec::new();
-    if status["observedGeneration"].as_i64() > credential["metadata"]["generation"].as_i64() {
-        found.push("observedGeneration is of a spec that there is not".to_owned());
-    }
     let expires_at = time(&status["expiresAt"]);
     let is_ours = credential["spec"]["minimumValidity"] == "60s";
     if let (Some(expires_at), Some(usable), true) = (expires_at, time(&status["usableUntil"]), is_ours)

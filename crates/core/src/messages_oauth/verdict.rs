@@ -193,7 +193,7 @@ mod tests {
         assert!(message(VerificationError::UnknownKey).contains("not in the authority's key set"));
         assert!(message(VerificationError::NotBeforeNotANumber).contains("nbf claim is no number"));
         assert!(message(VerificationError::TooLong).contains("more than 32768 bytes"));
-        let other = Shown::new("https://other.example.com");
+        let other = Shown::listed(&["https://other.example.com"], |_| true);
         let issuer = not_trusted(VerificationError::Issuer, Some(&other), "ims").message;
         assert!(
             issuer.contains("not spec.issuer of the ITwinAuthority but \"https://other.example.com\"; "),
@@ -201,7 +201,7 @@ mod tests {
         );
         assert!(issuer.contains("create an ITwinAuthority for the token's issuer"), "{issuer}");
         assert!(!issuer.contains("set spec.issuer"), "it is immutable");
-        let plain = Shown::new("http://adfs.example.com/adfs/services/trust");
+        let plain = Shown::listed(&["http://adfs.example.com/adfs/services/trust"], |_| true);
         let issuer = not_trusted(VerificationError::Issuer, Some(&plain), "ims").message;
         assert!(issuer.contains("spec.accessTokenFormat of the ITwinAuthority to opaque"), "{issuer}");
         assert!(!issuer.contains("create an ITwinAuthority for"), "its schema accepts https alone: {issuer}");

@@ -8,7 +8,9 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Flight, Now, Outcome, Position, Request, RequestQueue, Requester, Waiting, breaker::Gate};
+use super::{
+    Flight, Now, Outcome, Position, Request, RequestQueue, Requester, Waiting, breaker::Gate, places::Sendable,
+};
 
 /// If a token expires during an open interval, or at most this long after it, an urgent probe may be sent before the
 /// interval ends.
@@ -58,50 +60,88 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         if ready_at > now.monotonic {
             return Err(Some(ready_at));
         }
-        if let Some(wait) = self.breaker.server_wait_until(now.monotonic).copied() {
-            // the token that expires first is the first to be allowed
-            let Some((deadline, key)) = self.in_lane_after(wait.since.wall).next() else {
-                return Err(Some(wait.until));
-            };
-            let allowed = wait.allows(deadline);
-            return if allowed <= now.monotonic { Ok(key.clone()) } else { Err(Some(allowed)) };
-        }
+        let Some(wait) = self.breaker.server_wait_until(now.monotonic).copied() else {
+            return self.next_sendable(&Sendable { now: now.wall, up_to: None }, now);
+        };
+        // turns, shares and circuits are as ever: only fewer requests may be sent
+        let up_to = wait.allows_up_to(now.monotonic);
+        let is_any_allowed = self.in_lane_after(now.wall).next().is_some_and(|(deadline, _)| deadline <= up_to);
+        let next = if is_any_allowed {
+            self.next_sendable(&Sendable { now: now.wall, up_to: Some(up_to) }, now)
+        } else {
+            Err(None)
+        };
+        next.map_err(|again| {
+            let later = self.in_lane_after(up_to.max(now.wall)).next();
+            let allowed = later.map_or(wait.until, |(deadline, _)| wait.allows(deadline));
+            Some(again.map_or(allowed, |again| again.min(allowed)))
+        })
+    }
+
+    /// The next of the requests that may be sent despite a wait, or when to call again if that changes.
+    fn next_sendable(&mut self, sendable: &Sendable, now: Now) -> Result<K, Option<Instant>> {
         match self.breaker.gate(now.monotonic) {
-            Gate::Closed => self.next_in_rotation(now).ok_or(None),
+            Gate::Closed => self.next_in_rotation(sendable, now).ok_or(None),
             Gate::HalfOpen => {
-                let may_probe = |client: &&Requester| self.breaker.is_healthy(client);
-                let healthy = self.breaker.succeeded().filter(may_probe).find_map(|client| self.waits_for(client, now));
-                healthy.or_else(|| self.next_in_rotation(now)).ok_or(None)
+                let probe = self.half_open(sendable);
+                let key = probe.or_else(|| self.next_in_rotation(sendable, now)).ok_or(None)?;
+                self.note_probe(&key);
+                Ok(key)
             }
             Gate::Open { until, urgent_from } => {
-                let key = self.urgent(until, urgent_from, now).map_err(|at| at.or(until))?;
-                let namespace = self.waiting.get(&key).map(|waiting| waiting.request.requester.namespace.clone());
-                self.urgently_probed.extend(namespace);
+                let key = self.urgent(until, urgent_from, sendable, now).map_err(|at| at.or(until))?;
+                self.note_probe(&key);
                 Ok(key)
             }
         }
     }
 
+    /// Notes that a namespace sends a probe. If it had its turn, no other had a request to send, and a new round begins.
+    fn note_probe(&mut self, key: &K) {
+        let Some(waiting) = self.waiting.get(key) else { return };
+        let namespace = waiting.request.requester.namespace.clone();
+        if self.probed.contains(&namespace) {
+            self.probed.clear();
+        }
+        self.probed.insert(namespace);
+    }
+
+    /// A half-open probe: a request of the client that succeeded last and has not failed since, of a namespace that has
+    /// not had its turn. With a probe of each such client in turn, one namespace with many of them could delay for long
+    /// that a server is noticed to be back.
+    fn half_open(&self, sendable: &Sendable) -> Option<K> {
+        let healthy = self.breaker.succeeded().filter(|client| self.breaker.is_healthy(client));
+        let (probed, others): (Vec<&Requester>, Vec<&Requester>) =
+            healthy.partition(|client| self.probed.contains(&client.namespace));
+        others.into_iter().chain(probed).find_map(|client| self.waits_for(client, sendable))
+    }
+
     /// Requests in the lanes whose tokens expire after `time`, the earliest expiry first.
     fn in_lane_after(&self, time: DateTime<Utc>) -> impl Iterator<Item = (DateTime<Utc>, &K)> {
         let later = self.by_expiry.range((Bound::Excluded((time, u64::MAX)), Bound::Unbounded));
-        let in_lane = |key: &K| self.waiting.get(key).is_some_and(|waiting| waiting.position == Position::Lane);
-        later.filter(move |(_, key)| in_lane(key)).map(|((deadline, _), key)| (*deadline, key))
+        later.map(|((deadline, _), key)| (*deadline, key))
     }
 
     /// While the circuit is open: an urgent probe, which is a request of a healthy client whose token would expire
     /// before the circuit is half-open; or when such a probe may be sent.
-    fn urgent(&self, until: Option<Instant>, from: Option<Instant>, now: Now) -> Result<K, Option<Instant>> {
+    fn urgent(
+        &self,
+        until: Option<Instant>,
+        from: Option<Instant>,
+        sendable: &Sendable,
+        now: Now,
+    ) -> Result<K, Option<Instant>> {
         let (Some(until), Some(from)) = (until, from) else { return Err(None) };
         let end = now.wall + TimeDelta::from_std(until - now.monotonic).unwrap_or_default() + URGENT_MARGIN;
+        let end = sendable.up_to.map_or(end, |up_to| up_to.min(end));
         let may_probe = |request: &Request| !request.is_retry && self.breaker.is_healthy(&request.requester);
         let candidates = || {
             let soon = self.in_lane_after(now.wall).take_while(|(deadline, _)| *deadline <= end);
             soon.filter_map(|(_, key)| Some((key, &self.waiting.get(key)?.request)))
                 .filter(|(_, request)| may_probe(request))
         };
-        // namespaces that sent no urgent probe since the circuit opened come first
-        let is_new = |request: &Request| !self.urgently_probed.contains(&request.requester.namespace);
+        // namespaces that had no turn come first
+        let is_new = |request: &Request| !self.probed.contains(&request.requester.namespace);
         let urgent = candidates().find(|(_, request)| is_new(request)).or_else(|| candidates().next());
         match urgent {
             Some((key, _)) if from <= now.monotonic => Ok(key.clone()),
@@ -111,37 +151,38 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     }
 
     /// The next request in fair queueing order. Requests of clients whose circuit is open are parked.
-    fn next_in_rotation(&mut self, now: Now) -> Option<K> {
+    fn next_in_rotation(&mut self, sendable: &Sendable, now: Now) -> Option<K> {
         let most = self.max_in_flight - (self.max_in_flight / OTHERS_SHARE).max(u16::from(self.max_in_flight > 1));
         loop {
             let namespaces = &self.namespaces;
             let has_room = |namespace: &str| namespaces.get(namespace).is_none_or(|count| *count < most);
-            let key = self.lanes.pop(now.wall, has_room)?;
+            let key = self.lanes.pop(sendable, has_room)?;
             let Some(waiting) = self.waiting.get_mut(&key) else { continue };
             match self.breaker.client_open_until(&waiting.request.requester, now.monotonic) {
                 None => return Some(key),
                 Some((until, _)) => {
                     waiting.position = Position::Parked(until);
-                    self.parked.insert((until, waiting.number), key);
+                    self.by_expiry.remove(&(waiting.place.at, waiting.place.number));
+                    self.parked.insert((until, waiting.place.number), key);
                 }
             }
         }
     }
 
-    /// The first request of this client that waits in a lane.
-    fn waits_for(&self, requester: &Requester, now: Now) -> Option<K> {
-        self.requesters.get(requester)?;
-        let is_of = |waiting: &Waiting| waiting.position == Position::Lane && waiting.request.requester == *requester;
-        let all = self.waiting.iter().filter(|(_, waiting)| is_of(waiting));
-        all.min_by_key(|(_, waiting)| waiting.place().rank(now.wall)).map(|(key, _)| key.clone())
+    /// The first request of this client that may be sent.
+    fn waits_for(&self, requester: &Requester, sendable: &Sendable) -> Option<K> {
+        let all = self.alike.of_client(requester).filter_map(|key| Some((key, self.waiting.get(key)?)));
+        let may_be_sent = |waiting: &Waiting| waiting.position == Position::Lane && sendable.contains(waiting.place);
+        let all = all.filter(|(_, waiting)| may_be_sent(waiting));
+        all.min_by_key(|(_, waiting)| waiting.place.rank(sendable.now)).map(|(key, _)| key.clone())
     }
 
     /// Counts a request as sent and lets equal ones share its response. Returns how long it waited.
     fn start(&mut self, key: &K, now: Instant) -> Option<Duration> {
         let Waiting { request, since, .. } = self.take_out(key)?;
         let equal = |waiting: &Waiting| waiting.position == Position::Lane && waiting.request.is_equal(&request);
-        let joined: Vec<K> =
-            self.waiting.iter().filter(|(_, waiting)| equal(waiting)).map(|(key, _)| key.clone()).collect();
+        let is_equal = |key: &&K| self.waiting.get(*key).is_some_and(equal);
+        let joined: Vec<K> = self.alike.of(&request).filter(is_equal).cloned().collect();
         for other in joined {
             self.leave_position(&other);
             if let Some(waiting) = self.waiting.get_mut(&other) {
@@ -152,7 +193,8 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         let is_probe = self.breaker.admitted(&request.requester, now);
         self.lanes.admitted(request.is_retry);
         *self.namespaces.entry(request.requester.namespace.clone()).or_default() += 1;
-        self.in_flight.insert(key.clone(), Flight { request, since, is_probe, take_up_by: Some(now + TAKE_UP_WITHIN) });
+        let take_up_by = Some(now + TAKE_UP_WITHIN);
+        self.in_flight.insert(key.clone(), Flight { request, since, admitted_at: now, is_probe, take_up_by });
         Some(now.saturating_duration_since(since))
     }
 

@@ -19,11 +19,8 @@ use std::{
 use chrono::TimeDelta;
 use itwin_api::conditions::Reason;
 
+use self::circuit::{Circuit, OPEN};
 pub use self::server_wait::ServerWait;
-use self::{
-    circuit::{Circuit, OPEN},
-    server_wait::SERVER_WAIT_MAX,
-};
 use super::request::{Now, Outcome, Requester};
 use crate::{failure::Failure, object::ObjectVersion};
 
@@ -74,6 +71,8 @@ pub struct Ended<'a> {
     pub version: Option<&'a ObjectVersion>,
     /// Whether it was a probe of an open circuit.
     pub is_probe: bool,
+    /// When it was admitted.
+    pub admitted_at: Instant,
 }
 
 /// The state of the server's circuit.
@@ -97,9 +96,10 @@ pub enum Gate {
 pub enum Change {
     /// No circuit changed.
     None,
-    /// The circuit of the server or of this client opened, or the server asked for a wait: the waiting requests must be
-    /// reported.
+    /// The circuit of the server opened, or the server asked for a long wait: all waiting requests must be reported.
     Opened,
+    /// The circuit of this client opened: its waiting requests must be reported.
+    ClientOpened,
     /// The circuit of the server closed.
     Closed,
 }
@@ -175,7 +175,7 @@ impl Breaker {
     /// Records the outcome of a request. `waiting` are the clients that have requests in the queue.
     pub fn record(
         &mut self,
-        Ended { requester, version, is_probe }: Ended<'_>,
+        Ended { requester, version, is_probe, admitted_at }: Ended<'_>,
         outcome: &Outcome,
         now: Now,
         waiting: &HashMap<Requester, usize>,
@@ -206,11 +206,16 @@ impl Breaker {
                 self.answered(requester)
             }
             Outcome::Failed { failure, server_wait, is_outage } => {
-                let is_longer_wait = self.record_server_wait(failure.reason, *server_wait, now);
+                let waits = self.record_server_wait((failure.reason, *server_wait), admitted_at, now);
+                let change = |server: bool, client: bool| match (server || waits, client) {
+                    (true, _) => Change::Opened,
+                    (false, true) => Change::ClientOpened,
+                    (false, false) => Change::None,
+                };
                 if *is_outage {
                     let client = self.client_failed((requester, version), (failure, true), is_probe, now.monotonic);
                     let server = self.outage((requester, failure.reason), is_probe, now.monotonic, waiting);
-                    return if client || server || is_longer_wait { Change::Opened } else { Change::None };
+                    return change(server, client);
                 }
                 let opened = if affects_the_client(failure.reason) {
                     self.client_failed((requester, version), (failure, false), is_probe, now.monotonic)
@@ -219,8 +224,8 @@ impl Breaker {
                     false
                 };
                 match self.answered(requester) {
-                    Change::None if opened || is_longer_wait => Change::Opened,
-                    change => change,
+                    Change::None => change(false, opened),
+                    closed => closed,
                 }
             }
         }
@@ -311,18 +316,21 @@ impl Breaker {
         namespaces.len() >= 2 || (one_tenant() && failing.iter().filter(succeeded).count() >= 2)
     }
 
-    /// Records a wait that the server asks for. Returns whether it ends later than the current one.
-    fn record_server_wait(&mut self, reason: Reason, wait: Option<TimeDelta>, now: Now) -> bool {
+    /// Records a wait that the server asks for, in response to a request that was admitted at `admitted_at`. Returns
+    /// whether the requests that wait are to be reported.
+    fn record_server_wait(
+        &mut self,
+        (reason, wait): (Reason, Option<TimeDelta>),
+        admitted_at: Instant,
+        now: Now,
+    ) -> bool {
         let Some(wait) = wait.filter(|wait| *wait > TimeDelta::zero()) else { return false };
-        // consecutive waits together are at most as long as the longest single wait
-        let first = self.server_wait_until(now.monotonic).map_or(now.monotonic, |wait| wait.first);
-        let longest = SERVER_WAIT_MAX.to_std().unwrap_or_default();
-        let until = (now.monotonic + wait.min(SERVER_WAIT_MAX).to_std().unwrap_or_default()).min(first + longest);
-        if self.server_wait_until(now.monotonic).is_none_or(|wait| wait.until < until) {
-            self.server_wait_until = Some(ServerWait { first, since: now, until, reason });
-            return true;
-        }
-        false
+        // a response to a request that was sent despite a wait may arrive after its end, and must not begin another one
+        // before the next request is sent
+        let before = self.server_wait_until.filter(|before| admitted_at < before.until);
+        let Some(wait) = ServerWait::asked(before, reason, wait, now) else { return false };
+        self.server_wait_until = Some(wait);
+        wait.is_reported(now.monotonic)
     }
 }
 

@@ -9,9 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use chrono::{DateTime, Utc};
-
-use super::places::{Place, Places};
+use super::places::{Place, Places, Sendable};
 
 /// One of this many request slots is for a retry while first attempts wait.
 const RETRY_SHARE: u32 = 4;
@@ -56,15 +54,15 @@ impl<K> Lanes<K> {
         self.lane(is_retry).remove(namespace, place);
     }
 
-    /// Removes the next request whose namespace `has_room`.
-    pub fn pop(&mut self, now: DateTime<Utc>, has_room: impl Fn(&str) -> bool) -> Option<K> {
+    /// Removes the next request that may be sent and whose namespace `has_room`.
+    pub fn pop(&mut self, sendable: &Sendable, has_room: impl Fn(&str) -> bool) -> Option<K> {
         let retry_first = self.since_retry + 1 >= RETRY_SHARE;
         let (preferred, other) = if retry_first {
             (&mut self.retries, &mut self.first_attempts)
         } else {
             (&mut self.first_attempts, &mut self.retries)
         };
-        preferred.pop(now, &has_room).or_else(|| other.pop(now, &has_room))
+        preferred.pop(sendable, &has_room).or_else(|| other.pop(sendable, &has_room))
     }
 
     /// Records that a request was admitted, for the share of retries.
@@ -94,11 +92,13 @@ impl<K> Lane<K> {
         }
     }
 
-    fn pop(&mut self, now: DateTime<Utc>, has_room: &impl Fn(&str) -> bool) -> Option<K> {
-        let next = self.rotation.iter().position(|namespace| has_room(namespace))?;
+    fn pop(&mut self, sendable: &Sendable, has_room: &impl Fn(&str) -> bool) -> Option<K> {
+        let has_one = |places: &Places<K>| places.first(sendable).is_some();
+        let is_next = |namespace: &Arc<str>| has_room(namespace) && self.namespaces.get(namespace).is_some_and(has_one);
+        let next = self.rotation.iter().position(is_next)?;
         let namespace = self.rotation.remove(next)?;
         let places = self.namespaces.get_mut(&namespace)?;
-        let key = places.pop(now)?;
+        let key = places.pop(sendable)?;
         if places.is_empty() {
             self.namespaces.remove(&namespace);
         } else {
@@ -110,10 +110,17 @@ impl<K> Lane<K> {
 
 #[cfg(test)]
 mod tests {
+    use chrono::{DateTime, Utc};
+
     use super::*;
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
+    }
+
+    /// All requests may be sent at second 0.
+    fn all() -> Sendable {
+        Sendable { now: at(0), up_to: None }
     }
 
     /// The place of a request for a token that expires at this second.
@@ -129,7 +136,7 @@ mod tests {
         }
         let is_retry = |name: &str| requests.iter().any(|(.., other, is_retry)| *other == name && *is_retry);
         std::iter::from_fn(|| {
-            let name = lanes.pop(at(0), |_| true)?;
+            let name = lanes.pop(&all(), |_| true)?;
             lanes.admitted(is_retry(name));
             Some(name)
         })
@@ -161,9 +168,9 @@ mod tests {
             let number = u64::from(name == "a2");
             lanes.insert(&Arc::from(namespace), place(0, number), name, false);
         }
-        assert_eq!(lanes.pop(at(0), |namespace| namespace != "a"), Some("b1"));
-        assert_eq!(lanes.pop(at(0), |namespace| namespace != "a"), None);
-        assert_eq!(lanes.pop(at(0), |_| true), Some("a1"));
+        assert_eq!(lanes.pop(&all(), |namespace| namespace != "a"), Some("b1"));
+        assert_eq!(lanes.pop(&all(), |namespace| namespace != "a"), None);
+        assert_eq!(lanes.pop(&all(), |_| true), Some("a1"));
     }
 
     #[test]
@@ -171,7 +178,7 @@ mod tests {
         let mut lanes = Lanes::default();
         lanes.insert(&Arc::from("a"), place(0, 0), "a1", false);
         lanes.remove("a", place(0, 0), false);
-        assert_eq!(lanes.pop(at(0), |_| true), None);
+        assert_eq!(lanes.pop(&all(), |_| true), None);
         assert!(lanes.first_attempts.rotation.is_empty() && lanes.first_attempts.namespaces.is_empty());
     }
 }

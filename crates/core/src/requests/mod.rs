@@ -4,6 +4,7 @@
 //! worker. The queue is a state machine; its caller, `controller::requests`, passes the time in.
 
 mod admission;
+mod alike;
 pub mod breaker;
 mod lanes;
 pub mod pacer;
@@ -16,7 +17,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::Hash,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use chrono::{DateTime, Utc};
@@ -26,15 +27,13 @@ pub use self::{
     request::{Blocked, Now, Outcome, Request, Requester},
 };
 use self::{
+    alike::Alike,
     breaker::{Breaker, Change, Ended},
     lanes::Lanes,
     pacer::Pacer,
     places::Place,
 };
 use crate::object::ObjectVersion;
-
-/// A server wait is reported only if it is longer than this: a short wait does not count as a failure.
-const SERVER_WAIT_REPORTED: Duration = Duration::from_secs(10);
 
 /// The request queue of one authorization server.
 #[derive(Debug)]
@@ -44,13 +43,14 @@ pub struct RequestQueue<K> {
     breaker: Breaker,
     /// Waiting requests, one for each credential.
     waiting: HashMap<K, Waiting>,
+    alike: Alike<K>,
     lanes: Lanes<K>,
     /// Requests of clients whose circuit is open, by the end of the open interval.
     parked: BTreeMap<(Instant, u64), K>,
-    /// Requests of credentials that have a token, by its expiry, which may have passed.
+    /// Requests in the lanes of credentials that had a valid token when they joined, by its expiry, which may have passed.
     by_expiry: BTreeMap<(DateTime<Utc>, u64), K>,
-    /// Namespaces that sent an urgent probe since the circuit opened.
-    urgently_probed: HashSet<Arc<str>>,
+    /// Namespaces that sent a probe of the server's open circuit, since it opened or since all of them had a turn.
+    probed: HashSet<Arc<str>>,
     in_flight: HashMap<K, Flight>,
     /// How many requests of each client wait or are in flight.
     requesters: HashMap<Requester, usize>,
@@ -62,18 +62,10 @@ pub struct RequestQueue<K> {
 #[derive(Debug)]
 struct Waiting {
     request: Request,
-    /// When its token expires or has expired, or since when there is no token.
-    deadline: DateTime<Utc>,
-    number: u64,
+    /// Its place within its namespace.
+    place: Place,
     since: Instant,
     position: Position,
-}
-
-impl Waiting {
-    /// Its place within its namespace.
-    fn place(&self) -> Place {
-        Place { at: self.deadline, number: self.number, has_token: self.request.expires_at.is_some() }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +80,7 @@ enum Position {
 struct Flight {
     request: Request,
     since: Instant,
+    admitted_at: Instant,
     /// Whether it is a probe of an open circuit.
     is_probe: bool,
     /// Until when a worker must take it up; `None` once one did.
@@ -103,10 +96,11 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             pacer: Pacer::new(per_minute),
             breaker: Breaker::default(),
             waiting: HashMap::new(),
+            alike: Alike::default(),
             lanes: Lanes::default(),
             parked: BTreeMap::new(),
             by_expiry: BTreeMap::new(),
-            urgently_probed: HashSet::new(),
+            probed: HashSet::new(),
             in_flight: HashMap::new(),
             requesters: HashMap::new(),
             namespaces: HashMap::new(),
@@ -123,7 +117,8 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     /// Resets the circuit breakers, since the queue is now for another server.
     pub fn reset_breaker(&mut self) {
         self.breaker = Breaker::default();
-        self.unpark(|_| true);
+        self.probed.clear();
+        self.unpark_all();
     }
 
     /// The number of waiting requests.
@@ -158,16 +153,22 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         let server = || self.breaker.open_reason().map(Blocked::Server);
         let wait = || {
             let wait = self.breaker.server_wait_until(now)?;
-            (wait.until - now > SERVER_WAIT_REPORTED).then_some(Blocked::ServerWait(wait.reason))
+            wait.is_long(now).then_some(Blocked::ServerWait(wait.reason))
         };
         client.or_else(server).or_else(wait)
     }
 
-    /// The waiting requests that are blocked.
+    /// The waiting requests that are blocked: all, or those of one client.
     #[must_use]
-    pub fn blocked_keys(&self, now: Instant) -> Vec<K> {
-        let is_blocked = |waiting: &Waiting| self.blocked(&waiting.request.requester, now).is_some();
-        self.waiting.iter().filter(|(_, waiting)| is_blocked(waiting)).map(|(key, _)| key.clone()).collect()
+    pub fn blocked_keys(&self, client: Option<&Requester>, now: Instant) -> Vec<K> {
+        let is_blocked = |key: &&K| {
+            let waiting = self.waiting.get(*key);
+            waiting.is_some_and(|waiting| self.blocked(&waiting.request.requester, now).is_some())
+        };
+        match client {
+            Some(client) => self.alike.of_client(client).filter(is_blocked).cloned().collect(),
+            None => self.waiting.keys().filter(is_blocked).cloned().collect(),
+        }
     }
 
     /// Enqueues a request. A request that is already waiting keeps its place unless it changed.
@@ -176,24 +177,24 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             return;
         }
         if self.breaker.client_changed(&request.requester, request.client_version.as_ref()) {
-            let requester = request.requester.clone();
-            self.unpark(|waiting| waiting.requester == requester);
+            self.unpark_client(&request.requester);
         }
-        let (since, missing_since) = match self.waiting.get(&key) {
+        let (since, lacking_since) = match self.waiting.get(&key) {
             Some(waiting) if waiting.request == request => return,
-            Some(waiting) => (waiting.since, waiting.request.expires_at.is_none().then_some(waiting.deadline)),
+            Some(waiting) => (waiting.since, (!waiting.place.is_valid(now.wall)).then_some(waiting.place.at)),
             None => (now.monotonic, None),
         };
-        let deadline = request.expires_at.or(missing_since).unwrap_or(now.wall);
         self.leave(&key);
         self.arrivals += 1;
         *self.requesters.entry(request.requester.clone()).or_default() += 1;
-        let number = self.arrivals;
-        if let Some(expires_at) = request.expires_at {
-            self.by_expiry.insert((expires_at, number), key.clone());
-        }
+        // a token that has expired is as good as none: by its expiry, one that cannot be renewed would come back in front
+        // of all others after each attempt
+        let valid_until = request.expires_at.filter(|at| *at > now.wall);
+        let at = valid_until.or(lacking_since).unwrap_or(now.wall);
+        let place = Place { at, number: self.arrivals, has_token: valid_until.is_some() };
         let is_joined = self.in_flight.values().any(|flight| flight.request.is_equal(&request));
-        self.waiting.insert(key.clone(), Waiting { request, deadline, number, since, position: Position::Joined });
+        self.alike.insert(&request, key.clone());
+        self.waiting.insert(key.clone(), Waiting { request, place, since, position: Position::Joined });
         if !is_joined {
             self.enter_lane(&key);
         }
@@ -234,7 +235,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         now: Now,
     ) -> (Change, Vec<K>) {
         let Some(flight) = self.in_flight.remove(key) else { return (Change::None, Vec::new()) };
-        let request = flight.request;
+        let Flight { request, is_probe, admitted_at, .. } = flight;
         if let Some(count) = self.namespaces.get_mut(&request.requester.namespace) {
             *count -= 1;
             if *count == 0 {
@@ -245,18 +246,19 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             self.pacer.give_back();
         }
         let version = version.or(request.client_version.as_ref());
-        let ended = Ended { requester: &request.requester, version, is_probe: flight.is_probe };
+        let ended = Ended { requester: &request.requester, version, is_probe, admitted_at };
         let change = self.breaker.record(ended, outcome, now, &self.requesters);
         if change == Change::Closed {
-            self.urgently_probed.clear();
-            self.unpark(|_| true);
+            self.probed.clear();
+            self.unpark_all();
         }
         let requester = &request.requester;
         if matches!(outcome, Outcome::Succeeded) {
-            self.unpark(|waiting| waiting.requester == *requester);
+            self.unpark_client(requester);
         }
         let is_joined = |waiting: &Waiting| waiting.position == Position::Joined && waiting.request.is_equal(&request);
-        let joined = self.waiting.iter().filter(|(_, waiting)| is_joined(waiting));
+        let waiting = self.alike.of(&request).filter_map(|key| Some((key, self.waiting.get(key)?)));
+        let joined = waiting.filter(|(_, waiting)| is_joined(waiting));
         let is_shared = |waiting: &Waiting| matches!(outcome, Outcome::Succeeded) && waiting.request.is_of(version);
         let (shared, others): (Vec<_>, Vec<_>) = joined.partition(|(_, waiting)| is_shared(waiting));
         let keys = |waiting: Vec<(&K, &Waiting)>| waiting.into_iter().map(|(key, _)| key.clone()).collect::<Vec<K>>();
@@ -276,7 +278,10 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         if let Some(waiting) = self.waiting.get_mut(key) {
             waiting.position = Position::Lane;
             let Request { requester, is_retry, .. } = &waiting.request;
-            self.lanes.insert(&requester.namespace, waiting.place(), key.clone(), *is_retry);
+            self.lanes.insert(&requester.namespace, waiting.place, key.clone(), *is_retry);
+            if waiting.place.has_token {
+                self.by_expiry.insert((waiting.place.at, waiting.place.number), key.clone());
+            }
         }
     }
 
@@ -285,9 +290,10 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         match waiting.position {
             Position::Lane => {
                 let Request { requester, is_retry, .. } = &waiting.request;
-                self.lanes.remove(&requester.namespace, waiting.place(), *is_retry);
+                self.lanes.remove(&requester.namespace, waiting.place, *is_retry);
+                self.by_expiry.remove(&(waiting.place.at, waiting.place.number));
             }
-            Position::Parked(until) => drop(self.parked.remove(&(until, waiting.number))),
+            Position::Parked(until) => drop(self.parked.remove(&(until, waiting.place.number))),
             Position::Joined => {}
         }
     }
@@ -295,7 +301,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     fn take_out(&mut self, key: &K) -> Option<Waiting> {
         self.leave_position(key);
         let waiting = self.waiting.remove(key)?;
-        self.by_expiry.remove(&(waiting.deadline, waiting.number));
+        self.alike.remove(&waiting.request, key);
         Some(waiting)
     }
 
@@ -317,16 +323,23 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         }
     }
 
-    /// Moves parked requests that match back into their lanes.
-    fn unpark(&mut self, which: impl Fn(&Request) -> bool) {
-        let mut back = Vec::new();
-        self.parked.retain(|_, key| {
-            let goes = self.waiting.get(key).is_none_or(|waiting| which(&waiting.request));
-            if goes {
-                back.push(key.clone());
-            }
-            !goes
-        });
-        back.iter().for_each(|key| self.enter_lane(key));
+    /// Moves the parked requests of a client back into their lanes.
+    fn unpark_client(&mut self, requester: &Requester) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let is_parked =
+            |key: &&K| matches!(self.waiting.get(*key), Some(Waiting { position: Position::Parked(_), .. }));
+        let back: Vec<K> = self.alike.of_client(requester).filter(is_parked).cloned().collect();
+        for key in &back {
+            self.leave_position(key);
+            self.enter_lane(key);
+        }
+    }
+
+    /// Moves all parked requests back into their lanes.
+    fn unpark_all(&mut self) {
+        let parked = std::mem::take(&mut self.parked);
+        parked.values().for_each(|key| self.enter_lane(key));
     }
 }

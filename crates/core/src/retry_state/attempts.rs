@@ -143,8 +143,8 @@ impl RetryState {
         }
     }
 
-    /// Nothing is attempted, since the credential is suspended, and what is to be read was. So what an earlier process could
-    /// not read, or not watch, is over, unless Secrets are still not watched.
+    /// Nothing is attempted, since the credential is suspended or is being deleted, and what is to be read was. So what an
+    /// earlier process could not read, or not watch, is over, unless Secrets are still not watched.
     pub fn none_attempted(&mut self) {
         let is_recalled = matches!(
             &self.attempts,

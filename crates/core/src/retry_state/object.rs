@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{conditions::Reason, credential::CredentialStatus};
 
-use super::{RetryState, WrittenStatus};
+use super::{LongRenewal, RetryState, WrittenStatus};
 use crate::backoff;
 
 /// The object itself.
@@ -39,10 +39,18 @@ impl RetryState {
         newest < self.status.newest
     }
 
-    /// Whether to report that the renew annotation is too long: once for as long as it is.
-    pub fn reports_long_renewal(&mut self, is_too_long: bool) -> bool {
-        let is_news = is_too_long && !self.is_long_renewal_reported;
-        self.is_long_renewal_reported = is_too_long;
+    /// Whether to report that the renew annotation is too long: once for as long as it is, and no more often than a renewal
+    /// on request is made, however often it changes.
+    pub fn reports_long_renewal(&mut self, is_too_long: bool, now: DateTime<Utc>) -> bool {
+        let LongRenewal { is_reported, reported_at } = &mut self.long_renewal;
+        // a time to come was read from a clock that was ahead
+        let recent = TimeDelta::zero()..backoff::ON_REQUEST_FLOOR;
+        let is_recent = reported_at.is_some_and(|at| recent.contains(&(now - at)));
+        let is_news = is_too_long && !*is_reported && !is_recent;
+        if is_news {
+            *reported_at = Some(now);
+        }
+        *is_reported = is_too_long && (*is_reported || is_news);
         is_news
     }
 

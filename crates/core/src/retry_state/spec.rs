@@ -99,6 +99,18 @@ impl RetryState {
             self.follows_failure = is_retrying;
         }
     }
+
+    /// The same for a credential that is being deleted. The API server counts the deletion like a change of the spec, once:
+    /// what failed before it is still about this spec.
+    pub fn follow_deleted(&mut self, credential: &ITwinServiceCredential, now: DateTime<Utc>) {
+        let generation = credential.metadata.generation.unwrap_or_default();
+        let is_first = !std::mem::replace(&mut self.is_deleted, true);
+        if is_first && self.generation.checked_add(1) == Some(generation) {
+            self.generation = generation;
+            self.reverts.keep_for_generation(generation);
+        }
+        self.follow_spec(credential, now);
+    }
 }
 
 impl ClientExpiry {

@@ -130,9 +130,25 @@ fn status_counts_until_the_watch_brings_it_and_an_older_object_is_noticed() {
 }
 
 #[test]
-fn long_renewal_is_reported_once_for_as_long_as_it_is() {
+fn long_renewal_is_reported_once_for_as_long_as_it_is_and_not_at_each_change() {
     let mut state = new();
-    assert_eq!([true, true, false, true].map(|long| state.reports_long_renewal(long)), [true, false, false, true]);
+    let table = [
+        (0, true, true),
+        (1, true, false),
+        (2, false, false),
+        // it was reported just now, and stays unreported until later
+        (3, true, false),
+        (10, true, true),
+        (3600, true, false),
+        (3601, false, false),
+        (3602, true, true),
+        (3603, false, false),
+        // the clock was set back
+        (60, true, true),
+    ];
+    for (second, is_too_long, expected) in table {
+        assert_eq!(state.reports_long_renewal(is_too_long, at(second)), expected, "at second {second}");
+    }
 }
 
 #[test]

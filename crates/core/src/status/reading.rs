@@ -8,7 +8,11 @@ use itwin_api::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::Attempts;
-use crate::{failure::Failure, messages_lifetime::NO_TIME, messages_restart::ABOUT_RESTARTS};
+use crate::{
+    failure::Failure,
+    messages_lifetime::{BEING_DELETED, NO_TIME},
+    messages_restart::ABOUT_RESTARTS,
+};
 
 /// Whether a status says that the credential is ready.
 #[must_use]
@@ -72,6 +76,12 @@ pub(super) fn has_failed(status: &CredentialStatus) -> bool {
 #[must_use]
 pub fn says_no_time(status: &CredentialStatus) -> bool {
     status.conditions.iter().any(|condition| condition.type_ == READY && condition.message.contains(NO_TIME))
+}
+
+/// Whether a status was written after the deletion of its credential, which a finalizer holds.
+#[must_use]
+pub fn says_being_deleted(status: &CredentialStatus) -> bool {
+    status.conditions.iter().any(|condition| condition.type_ == READY && condition.message.contains(BEING_DELETED))
 }
 
 /// Whether a condition of this type is True.

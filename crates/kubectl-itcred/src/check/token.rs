@@ -163,7 +163,6 @@ fn verified(section: &mut Section, observed: &Observed, config: &AuthorityConfig
         scopes: &observed.credential.spec.scopes,
         scope_check: config.scope_check,
         allowed_scopes: config.allowed_scopes.as_deref(),
-        client: None,
         default_lifetime: config.default_token_lifetime,
         held: None,
         last_held: None,

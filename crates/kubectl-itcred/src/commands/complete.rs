@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::CommandFactory;
-use kube::config::Kubeconfig;
+use itwin_credential_operator::runtime::kubeconfig;
 use serde_json::Value;
 
 use crate::{
@@ -34,7 +34,7 @@ pub async fn run(words: &[String]) {
 async fn names(words: &[String], wanted: Wanted) -> Vec<String> {
     let connection = connection(words);
     if wanted == Wanted::Contexts {
-        let read = connection.kubeconfig.as_ref().map_or_else(Kubeconfig::read, Kubeconfig::read_from);
+        let read = kubeconfig::read(connection.kubeconfig.as_deref());
         return read
             .map(|config| config.contexts.into_iter().map(|context| context.name).collect())
             .unwrap_or_default();

@@ -12,7 +12,6 @@ use super::common;
 use crate::{
     args::Targets,
     output::{self, Form, Structured},
-    plain::plain,
     problem::{Outcome, Problem},
     renewal::{Ended, Renewal, RenewalList, RenewalResult, Request},
     session::{Session, path},
@@ -99,7 +98,7 @@ pub async fn wait(
         output::progress(&format!("renewal requested for {}; waiting for the operator ...", counted(requests.len())));
     }
     let print = |key: &ObjectKey, end: &Ended| {
-        output::line(form, &plain(&format!("{key}: {}", described(key, end, session.now(), timeout))));
+        output::line(form, &format!("{key}: {}", described(key, end, session.now(), timeout)));
     };
     let open = requests.into_iter().map(|(key, request)| (key, (request, Ended::Late)));
     let (mut open, mut ended): (BTreeMap<_, _>, BTreeMap<_, _>) = (open.collect(), BTreeMap::new());

@@ -24,7 +24,7 @@ use crate::{
     output::{self, Form, Structured},
     problem::{Outcome, Problem},
     renewal::Ended,
-    rotation::{self, Rotation, RotationResult},
+    rotation::{self, Rotation, RotationResult, overlap},
     secret_input::{self, Interruption},
     session::{CallFailed, Session, path},
     span::span,
@@ -41,7 +41,7 @@ pub async fn run(
     timeout: Duration,
     form: Form,
 ) -> Result<Outcome, Problem> {
-    let plan = Plan::new(session, name).await?;
+    let plan = Plan::new(session, name, expires_at).await?;
     plan.may_write(session).await?;
     output::progress(&format!("Step 1 of 4: renew {}, for the longest time until the old token ends.", plan.named()));
     let requested = renew::request(session, &plan.keys()).await;
@@ -104,7 +104,7 @@ struct Plan {
 }
 
 impl Plan {
-    async fn new(session: &Session, name: &str) -> Result<Self, Problem> {
+    async fn new(session: &Session, name: &str, expires_at: Option<DateTime<Utc>>) -> Result<Self, Problem> {
         let credential = common::credential(session, name).await?;
         let namespace = session.namespace.as_str();
         let reference = &credential.spec.client_credentials_ref;
@@ -137,14 +137,18 @@ impl Plan {
                  spec.clientCredentialsRef"
             )));
         }
+        let users = users(session, &credential).await?;
+        let expiry_of = expires_at.map(|_| reference);
+        let conflict = overlap::of_secret(&users, &key);
+        if let Some(why) = conflict.or_else(|| overlap::of_expiry(&users, expiry_of?)) {
+            return Err(Problem::new(format!("Secret {secret_ref}: {why}")));
+        }
         // others that read the same key lose their client too
-        let (all, _) = common::credentials(session, Some(namespace), None).await?;
-        let reads_key = |other: &ITwinServiceCredential| {
-            let read = &other.spec.client_credentials_ref;
-            read.name == reference.name && [&read.client_secret_key, &read.private_key_key].contains(&&key)
+        let reads_key = |user: &ITwinServiceCredential| {
+            let read = &user.spec.client_credentials_ref;
+            [&read.client_secret_key, &read.private_key_key].contains(&&key)
         };
-        let others = all.into_iter().filter(|other| other.metadata.uid != credential.metadata.uid && reads_key(other));
-        let credentials: Vec<_> = [credential.clone()].into_iter().chain(others).collect();
+        let credentials: Vec<_> = users.into_iter().filter(reads_key).collect();
         if let Some(suspended) = credentials.iter().find(|credential| credential.spec.suspend) {
             return Err(Problem::new(format!(
                 "ITwinServiceCredential {} is suspended, so that no token can be requested: 'kubectl itcred resume' \
@@ -189,9 +193,10 @@ impl Plan {
         let Ok(held) = std::str::from_utf8(&held.0).map(|held| Sensitive::new(held.to_owned())) else { return Ok(()) };
         let version = self.secret.metadata.resource_version.as_deref();
         let patch = rotation::patch(self.reference(), &self.key, &held, None, version);
-        session.try_patch(&path::secret(namespace, name), &patch).await.map_err(|error| {
-            Problem::new(format!("Secret {} cannot be written: {}", self.secret_ref, error.without(data)))
-        })
+        session
+            .try_patch(&path::secret(namespace, name), &patch)
+            .await
+            .map_err(|error| Problem::new(format!("Secret {} cannot be written: {error}", self.secret_ref)))
     }
 
     /// Writes the value and its expiry, if the client Secret is of use with them.
@@ -226,7 +231,7 @@ impl Plan {
             // a token that was requested before has this value too
             Ok(_) if has_value => return Ok(version_of(&self.secret)),
             Ok(written) => return Ok(version_of(&written)),
-            Err(error) => error.without(with_value.data.as_ref()),
+            Err(error) => error,
         };
         if !error.is_uncertain() {
             let advice = if error.is_conflict() { "; run this again with the same value" } else { "" };
@@ -250,7 +255,20 @@ impl Plan {
     }
 }
 
+/// The credentials of the namespace that use the same client Secret, this one first.
+async fn users(session: &Session, credential: &ITwinServiceCredential) -> Result<Vec<ITwinServiceCredential>, Problem> {
+    let (all, _) = common::credentials(session, Some(&session.namespace), None).await?;
+    let secret = &credential.spec.client_credentials_ref.name;
+    let others = all.into_iter().filter(|other| {
+        other.metadata.uid != credential.metadata.uid && other.spec.client_credentials_ref.name == *secret
+    });
+    Ok([credential.clone()].into_iter().chain(others).collect())
+}
+
 fn version_of(secret: &Secret) -> String {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     format!("{}/{}", text(&secret.metadata.uid), text(&secret.metadata.resource_version))
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,3 +83,38 @@ impl Opaque {
         Table { heads: vec!["TOKEN", "VALUE"], rows }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{fake, view::tests::credential};
+
+    /// What `token --raw` ends with if the Secret of the credential holds this.
+    async fn raw(token: &str) -> Result<Outcome, Problem> {
+        let secret = json!({
+            "metadata": {
+                "name": "agent", "namespace": "team-a", "uid": "uid-secret", "resourceVersion": "1",
+                "annotations": {secret_keys::OWNER_UID: "uid-agent", secret_keys::OWNER: "team-a/agent"},
+                "ownerReferences": [{"apiVersion": "credentials.itwin.dev/v1alpha1", "kind": "ITwinServiceCredential",
+                                     "name": "agent", "uid": "uid-agent", "controller": true}],
+            },
+            "data": {secret_keys::ACCESS_TOKEN: STANDARD.encode(token)},
+        });
+        let agent = serde_json::to_value(credential("agent", &json!({}))).expect("JSON");
+        let session =
+            fake::session(move |asked| fake::object(if asked.path.contains("/secrets/") { &secret } else { &agent }));
+        run(&session, "agent", true, Form::Table).await
+    }
+
+    #[tokio::test]
+    async fn token_that_a_terminal_or_a_header_obeys_is_not_printed() {
+        assert_eq!(raw("eyJ.a-b_c").await, Ok(Outcome::Fine));
+        for hostile in ["a\u{1b}]52;c;aGk=\u{7}", "a\r\nX-Admin: yes", "a\n", "a b", "a\u{202e}b"] {
+            let problem = raw(hostile).await.expect_err("no token").to_string();
+            assert!(problem.starts_with("Secret team-a/agent has no usable key access_token"), "{problem}");
+        }
+    }
+}

@@ -153,6 +153,23 @@ async fn user_to_impersonate_has_extra_fields_and_a_password_is_sent_and_not_sho
 }
 
 #[test]
+fn empty_user_to_impersonate_leaves_the_one_of_the_kubeconfig() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let kubeconfig = "{current-context: c, contexts: [{name: c, context: {cluster: k, user: u}}], \
+                      clusters: [{name: k, cluster: {server: 'https://api.example.com'}}], \
+                      users: [{name: u, user: {token: t, as: limited, as-groups: [few]}}]}";
+    std::fs::write(file.path(), kubeconfig).expect("written");
+    let impersonated = |arguments: &[&str]| {
+        let connection = Connection { kubeconfig: Some(file.path().to_owned()), ..flags(arguments) };
+        let user = connection.config(&Proxies::default()).expect("usable").auth_info;
+        (user.impersonate.unwrap_or_default(), user.impersonate_groups.unwrap_or_default())
+    };
+    let limited = ("limited".to_owned(), vec!["few".to_owned()]);
+    assert_eq!((impersonated(&[]), impersonated(&["--as", ""])), (limited.clone(), limited));
+    assert_eq!(impersonated(&["--as", "other"]), ("other".to_owned(), vec![]));
+}
+
+#[test]
 fn proxy_of_the_flag_is_used_for_every_server() {
     let proxies = Proxies::new("HTTPS_PROXY", "http://proxy.example.com:3128", "").expect("a proxy");
     for server in ["https://api.example.com", "https://localhost:6443"] {

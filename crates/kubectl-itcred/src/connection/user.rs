@@ -106,9 +106,9 @@ impl Connection {
     }
 
     fn impersonate(&self, user: &mut AuthInfo) -> Result<(), Problem> {
-        if let Some(name) = &self.as_user {
+        if let Some(name) = given(self.as_user.as_ref()) {
             // the rest is of the user whom the kubeconfig impersonates
-            user.impersonate = Some(name.clone());
+            user.impersonate = Some(name.to_owned());
             user.impersonate_uid = None;
             user.impersonate_groups = None;
             user.impersonate_user_extra = None;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use itwin_core::desired_secret::Data;
 use itwin_credential_operator::{cluster::CallError, runtime::client::unbuilt};
 use kube::client::AuthError;
 
@@ -45,15 +44,6 @@ impl CallFailed {
     #[must_use]
     pub fn is_uncertain(&self) -> bool {
         matches!(self, Self::NoAnswer(_) | Self::Timeout(_))
-    }
-
-    /// The error without what was sent, which an admission webhook may quote.
-    #[must_use]
-    pub fn without(self, sent: Option<&Data>) -> Self {
-        match self {
-            Self::Answered(error) => Self::Answered(error.without(sent)),
-            other => other,
-        }
     }
 
     /// Whether another client changed the object.

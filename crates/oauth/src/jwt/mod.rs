@@ -19,7 +19,7 @@ use crate::{
     limits::ACCESS_TOKEN_MAX,
     scope::Scopes,
     sensitive::Sensitive,
-    shown::{REDACTED, Shown},
+    shown::{Shown, UsualWords},
     token::TokenRequest,
 };
 
@@ -159,22 +159,22 @@ impl KeySet {
     }
 }
 
-/// What a token has in place of the issuer or the audience that it must have, for a message; `None` where `error` is about
-/// neither. A server may answer with the secrets of the client that it was sent: they are not shown.
-///
-/// If the request names audiences, one that the token holds is compared with these alone: else users who may choose
-/// them could try out what a secret is, also where the server adds an audience or writes it in another way.
+/// What a token has in place of the issuer or the audience that it must have, for a message; `None` where `error` is
+/// about neither. Shown are audiences that the request names, and what consists of usual words and of those of `issuer`
+/// and `audiences`, which are an administrator's: a server may answer with the secrets that it was sent.
 #[must_use]
-pub fn presented(token: &Sensitive, error: VerificationError, request: &TokenRequest) -> Option<Shown> {
+pub fn presented(
+    token: &Sensitive,
+    error: VerificationError,
+    request: &TokenRequest,
+    issuer: &str,
+    audiences: &[String],
+) -> Option<Shown> {
     let values = presented::claim(token.expose(), error)?;
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     let named = named_audiences(request);
-    if error == VerificationError::Audience && !named.is_empty() {
-        let shown = values.into_iter().map(|value| if named.contains(&value) { value } else { REDACTED });
-        return Some(Shown::new(&shown.collect::<Vec<_>>().join(", ")));
-    }
-    let secrets = request.client.secrets().into_iter().chain([token]).map(|secret| secret.expose());
-    Some(Shown::listed(&values, secrets))
+    let usual = UsualWords::with(audiences.iter().map(String::as_str).chain([issuer]));
+    Some(Shown::listed(&values, |value| named.contains(&value) || usual.make_up(value)))
 }
 
 /// The audiences and resources that a request names. Some servers take several audiences in one text.

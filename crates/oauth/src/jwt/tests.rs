@@ -349,22 +349,31 @@ fn deeply_nested_header_and_claims_are_refused_and_what_servers_write_is_not() {
     assert_eq!(verdict(&keys, &header), Err(VerificationError::TooDeep));
 }
 
+/// What a message shows of these audiences of a token, for a request with this secret, audience, resources and scopes.
+fn presented_audiences(
+    audiences: &Value,
+    secret: &str,
+    named: Option<&str>,
+    resources: &[&str],
+    scopes: &[&str],
+) -> Option<String> {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let payload = URL_SAFE_NO_PAD.encode(json!({"aud": audiences}).to_string());
+    let proof = Proof::SecretInBody(Sensitive::new(secret.to_owned()));
+    let request = TokenRequest {
+        client: ClientCredentials { id: Identifier::Public("id".to_owned()), proof, user: None },
+        scopes: owned(scopes),
+        resources: owned(resources),
+        audience: named.map(str::to_owned),
+    };
+    let token = Sensitive::new(format!("e30.{payload}.c2ln"));
+    let wanted = ["urn:wanted".to_owned()];
+    presented(&token, VerificationError::Audience, &request, ISSUER, &wanted).map(|shown| shown.to_string())
+}
+
 #[test]
 fn audience_that_the_request_named_is_shown_and_compared_with_no_secret() {
-    let secret = "guess-me-now";
-    let presented = |audiences: &Value, named: Option<&str>, resources: &[&str]| {
-        let payload = URL_SAFE_NO_PAD.encode(json!({"aud": audiences}).to_string());
-        let proof = Proof::SecretInBody(Sensitive::new(secret.to_owned()));
-        let request = TokenRequest {
-            client: ClientCredentials { id: Identifier::Public("id".to_owned()), proof, user: None },
-            scopes: Vec::new(),
-            resources: resources.iter().map(|resource| (*resource).to_owned()).collect(),
-            audience: named.map(str::to_owned),
-        };
-        let token = Sensitive::new(format!("e30.{payload}.c2ln"));
-        presented(&token, VerificationError::Audience, &request).map(|shown| shown.to_string())
-    };
-    let other = "https://other";
+    let (secret, other) = ("guess-me-now", "https://other");
     for (audiences, named, resources, shown) in [
         (json!([secret, other]), Some(secret), &[other][..], "guess-me-now, https://other"),
         (json!(secret), Some("a guess-me-now"), &[], "guess-me-now"),
@@ -375,9 +384,23 @@ fn audience_that_the_request_named_is_shown_and_compared_with_no_secret() {
         (json!("GUESS-ME-NOW"), Some(secret), &[], "[redacted]"),
         (json!("guess-me-now, a"), Some("guess-me-now a"), &[], "[redacted]"),
         (json!(other), Some("a"), &[], "[redacted]"),
-        (json!([secret, other]), None, &[], "[redacted], https://other"),
+        (json!([secret, other]), None, &[], "[redacted], [redacted]"),
+        // words of the administrator, and those that are in use
+        (json!(["urn:wanted:api", "account"]), None, &[], "urn:wanted:api, account"),
     ] {
-        let expected = format!("\"{shown}\"");
-        assert_eq!(presented(&audiences, named, resources), Some(expected), "{audiences} {named:?} {resources:?}");
+        let expected = Some(format!("\"{shown}\""));
+        let presented = presented_audiences(&audiences, secret, named, resources, &[]);
+        assert_eq!(presented, expected, "{audiences} {named:?} {resources:?}");
+    }
+}
+
+#[test]
+fn audience_that_a_server_derives_from_a_scope_is_shown_the_same_whatever_the_secret_is() {
+    let scopes = ["api://guess-me-now/.default", "api://guess-me-now/read"];
+    for audience in ["api://guess-me-now", "guess-me-now", "GUESS-ME-NOW"] {
+        for secret in ["guess-me-now", "xguess-me-nowx", "another-secret"] {
+            let presented = presented_audiences(&json!(audience), secret, None, &[], &scopes);
+            assert_eq!(presented.as_deref(), Some("\"[redacted]\""), "{audience} {secret}");
+        }
     }
 }

@@ -13,21 +13,6 @@ pub struct ClientCredentials {
     pub user: Option<User>,
 }
 
-impl ClientCredentials {
-    /// All secrets that are sent, or that sign what is sent, and what may be one.
-    #[must_use]
-    pub fn secrets(&self) -> Vec<&Sensitive> {
-        let (proof, key_id) = match &self.proof {
-            Proof::SecretInBody(secret) | Proof::SecretInHeader(secret) => (Some(secret), None),
-            Proof::PrivateKey(key) => (Some(&key.pem), key.key_id.as_ref()),
-            Proof::Nothing => (None, None),
-        };
-        let identifiers = [Some(&self.id), key_id].into_iter().flatten().filter_map(Identifier::secret);
-        let user = self.user.iter().flat_map(|user| [&user.name, &user.password]);
-        proof.into_iter().chain(user).chain(identifiers).collect()
-    }
-}
-
 /// How the client authenticates.
 #[derive(Clone)]
 pub enum Proof {

@@ -12,14 +12,14 @@ pub use client::{ClientCredentials, Proof, User};
 pub use error::{MalformedResponse, TokenError};
 use exchange::{Carrier, OAuthClient};
 use oauth2::{AuthType, ClientId, ClientSecret, ResourceOwnerPassword, ResourceOwnerUsername, Scope, TokenUrl};
-pub use response::TokenResponse;
+pub use response::{TokenResponse, fits_a_header};
 use url::Url;
 
 pub use crate::error_code::ErrorCode;
 use crate::{
     assertion::{self, Assertion, AssertionAudience, AssertionId, AssertionRules, ClientKeyError},
     sensitive::Sensitive,
-    shown::{REDACTED, Shown},
+    shown::{REDACTED, UsualWords},
     transport::Transport,
 };
 
@@ -89,24 +89,16 @@ pub async fn request<T: Transport + ?Sized>(
     }
 }
 
-/// Granted scopes as they may be shown: of those that are not expected, each that may repeat a part of the token or of a
-/// secret of the client is replaced. Without a client they are compared with the token alone. An expected one is known
-/// to its readers: whether it equals a secret must not show.
+/// Granted scopes as they may be shown: each that is not expected and does not consist of usual words is replaced, since
+/// a server may name the secrets that it was sent.
 #[must_use]
-pub fn shown_scopes(
-    granted: &[String],
-    is_expected: impl Fn(&str) -> bool,
-    client: Option<&ClientCredentials>,
-    token: &Sensitive,
-) -> Vec<String> {
-    let unexpected: Vec<&str> = granted.iter().map(String::as_str).filter(|scope| !is_expected(scope)).collect();
-    let secrets = client.into_iter().flat_map(ClientCredentials::secrets).chain([token]);
-    let mut hidden = Shown::hides(&unexpected, secrets.map(|secret| secret.expose())).into_iter();
-    let mut shown: Vec<String> = Vec::with_capacity(granted.len());
-    for scope in granted {
-        let is_hidden = !is_expected(scope) && hidden.next().unwrap_or(true);
-        shown.push(if is_hidden { REDACTED.to_owned() } else { scope.clone() });
-    }
+pub fn shown_scopes(granted: &[String], is_expected: impl Fn(&str) -> bool) -> Vec<String> {
+    let usual = UsualWords::with([]);
+    let shown = |scope: &String| {
+        let is_known = is_expected(scope) || usual.make_up(scope);
+        if is_known { scope.clone() } else { REDACTED.to_owned() }
+    };
+    let mut shown: Vec<String> = granted.iter().map(shown).collect();
     shown.dedup_by(|scope, before| scope.as_str() == REDACTED && before.as_str() == REDACTED);
     shown
 }

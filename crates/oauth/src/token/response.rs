@@ -26,7 +26,7 @@ impl TokenResponse {
         if token.len() > ACCESS_TOKEN_MAX {
             return Err(MalformedResponse::TokenTooLong);
         }
-        if !fits_a_header(token) {
+        if !fits_a_header(token.as_bytes()) {
             return Err(MalformedResponse::NotVisibleAscii);
         }
         Ok(Self {
@@ -41,8 +41,9 @@ impl TokenResponse {
 
 /// Whether it is `1*VSCHAR` without spaces (RFC 6749 appendix A.12). Some opaque tokens are no `b64token` (RFC 6750
 /// section 2.1); anything but visible ASCII could end the header it is put into and begin another.
-fn fits_a_header(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+#[must_use]
+pub fn fits_a_header(token: &[u8]) -> bool {
+    !token.is_empty() && token.iter().all(u8::is_ascii_graphic)
 }
 
 #[cfg(test)]
@@ -52,10 +53,10 @@ mod tests {
     #[test]
     fn tokens_are_distinguished_from_header_injections() {
         for good in ["a", "eyJ.a-b_c.~+/==", "0", "!opaque|token\"", "a=b", "="] {
-            assert!(fits_a_header(good), "{good}");
+            assert!(fits_a_header(good.as_bytes()), "{good}");
         }
         for bad in ["", "a b", "a\r\nX: y", "a\n", "ä", "a\t", "a\u{7f}", "a\0"] {
-            assert!(!fits_a_header(bad), "{bad:?}");
+            assert!(!fits_a_header(bad.as_bytes()), "{bad:?}");
         }
     }
 }

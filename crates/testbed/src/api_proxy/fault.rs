@@ -21,6 +21,8 @@ pub enum Fault {
     AnswerLost,
     /// The response has this HTTP status, in the form of the API server; the call is not forwarded.
     Refused(u16),
+    /// The response has status 200 and this body, whatever was requested; the call is not forwarded.
+    Answered(&'static str),
     /// The call is not forwarded; after this long without a response, the connection is closed.
     BlackHole(Duration),
     /// The call is forwarded, and the connection is closed after half of the response's bytes.

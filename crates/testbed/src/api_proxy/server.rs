@@ -99,6 +99,10 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
             }
             return answer.body(whole(status_body(code, &call).to_string().into())).map_err(|_| Broken);
         }
+        Fault::Answered(text) => {
+            state.answered(record, 200);
+            return Ok(Response::new(whole(Bytes::from_static(text.as_bytes()))));
+        }
         Fault::Delay(duration) => sleep(duration).await,
         Fault::AnswerLost | Fault::ResetMidBody | Fault::FirstAnswerAgain | Fault::Nothing => {}
     }

@@ -1,15 +1,16 @@
 //! Copies of etcd's data directory, and a control plane that goes back to one of them: what an administrator does who
 //! restores a cluster from a backup.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
+use tempfile::TempDir;
 
 use super::ControlPlane;
 
-/// A copy of etcd's data directory.
-pub struct Backup(PathBuf);
+/// A copy of etcd's data directory. It is removed when this is dropped.
+pub struct Backup(TempDir);
 
 /// What is restarted with the older data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +27,9 @@ impl ControlPlane {
     /// # Errors
     /// Fails if a file cannot be copied.
     pub fn back_up(&self, name: &str) -> Result<Backup> {
-        let copy = self.programs.directory.join(format!("backup-{name}"));
+        let copy = tempfile::Builder::new().prefix(&format!("backup-{name}-")).tempdir_in(&self.programs.directory)?;
         self.etcd.signal(Signal::SIGSTOP);
-        let copied = copy_directory(&self.programs.etcd_directory(), &copy);
+        let copied = copy_directory(self.etcd_data.path(), copy.path());
         self.etcd.signal(Signal::SIGCONT);
         copied.map(|()| Backup(copy))
     }
@@ -43,9 +44,9 @@ impl ControlPlane {
             self.apiserver.kill();
         }
         self.etcd.kill();
-        let directory = self.programs.etcd_directory();
-        std::fs::remove_dir_all(&directory)?;
-        copy_directory(&backup.0, &directory)?;
+        let directory = self.etcd_data.path();
+        std::fs::remove_dir_all(directory)?;
+        copy_directory(backup.0.path(), directory)?;
         self.restart().await?;
         if what == Restored::All {
             self.controller_manager = self.programs.controller_manager(&self.kubeconfig)?;

@@ -1,6 +1,6 @@
 //! The wait that an authorization server asks all its clients for, and which requests are sent despite it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::conditions::Reason;
@@ -8,27 +8,72 @@ use itwin_api::conditions::Reason;
 use crate::requests::request::Now;
 
 /// The longest wait that a server may ask all its clients for.
-pub(super) const SERVER_WAIT_MAX: TimeDelta = TimeDelta::hours(1);
+const SERVER_WAIT_MAX: TimeDelta = TimeDelta::hours(1);
+/// A wait is reported only if it is longer than this: a short wait does not count as a failure. Nor is a longer one
+/// reported again within this time.
+const REPORTED: Duration = Duration::from_secs(10);
 
 /// A wait that the server asked all its clients for (`Retry-After`, RFC 9110 section 10.2.3).
 #[derive(Clone, Copy, Debug)]
 pub struct ServerWait {
     /// When the first of consecutive waits began.
-    pub(super) first: Instant,
-    /// When the server asked for it.
-    pub since: Now,
+    pub(super) first: Now,
     /// The end of the wait.
     pub until: Instant,
     /// Why the server asked for it.
     pub reason: Reason,
+    /// When the requests that wait were reported last because of it.
+    reported_at: Option<Instant>,
 }
 
 impl ServerWait {
-    /// When a request may be sent despite the wait: after half of the remaining validity of its token.
+    /// The wait that a server asks for, after this one before it, which may have ended; `None` if it ends no later. Waits
+    /// that follow each other are together at most as long as the longest single wait.
+    pub(super) fn asked(before: Option<Self>, reason: Reason, wait: TimeDelta, now: Now) -> Option<Self> {
+        let first = before.map_or(now, |before| before.first);
+        let longest = SERVER_WAIT_MAX.to_std().unwrap_or_default();
+        let until = now.monotonic + wait.min(SERVER_WAIT_MAX).to_std().unwrap_or_default();
+        let until = until.min(first.monotonic + longest);
+        if until <= now.monotonic || before.is_some_and(|before| before.until >= until) {
+            return None;
+        }
+        let reported_at = before.and_then(|before| before.reported_at);
+        let mut wait = Self { first, until, reason, reported_at };
+        // all have reported a long one, except for those that joined when it had nearly ended
+        let is_known = before.is_some_and(|before| before.is_long(now.monotonic));
+        let is_recent = reported_at.is_some_and(|at| now.monotonic < at + REPORTED);
+        if wait.is_long(now.monotonic) && !is_known && !is_recent {
+            wait.reported_at = Some(now.monotonic);
+        }
+        Some(wait)
+    }
+
+    /// Whether the requests that wait are to be reported now.
+    pub(super) fn is_reported(&self, now: Instant) -> bool {
+        self.reported_at == Some(now)
+    }
+
+    /// Whether it is long enough to be reported.
+    #[must_use]
+    pub fn is_long(&self, now: Instant) -> bool {
+        self.until.saturating_duration_since(now) > REPORTED
+    }
+
+    /// When a request may be sent despite the wait: after half of the validity that its token had left when the first of
+    /// consecutive waits began. Counted from the last of them, each response to one client would delay the tokens of all
+    /// others once more, until they expire.
     #[must_use]
     pub fn allows(&self, deadline: DateTime<Utc>) -> Instant {
-        let left = (deadline - self.since.wall).max(TimeDelta::zero());
-        let half = (left / 2).to_std().unwrap_or_default();
-        if half.is_zero() { self.until } else { (self.since.monotonic + half).min(self.until) }
+        let left = (deadline - self.first.wall).max(TimeDelta::zero());
+        // rounded up: at this instant `allows_up_to` has reached the deadline
+        let half = ((left + TimeDelta::nanoseconds(1)) / 2).to_std().unwrap_or_default();
+        if half.is_zero() { self.until } else { (self.first.monotonic + half).min(self.until) }
+    }
+
+    /// The latest expiry of a token that may be requested despite the wait: the inverse of [`Self::allows`].
+    #[must_use]
+    pub fn allows_up_to(&self, now: Instant) -> DateTime<Utc> {
+        let passed = now.saturating_duration_since(self.first.monotonic);
+        self.first.wall + TimeDelta::from_std(passed).unwrap_or_default() * 2
     }
 }

@@ -31,7 +31,14 @@ impl Scene {
     fn record(&mut self, client: &Requester, outcome: &Outcome, millisecond: u64) -> Change {
         let now = self.at(millisecond);
         // a request that is sent while a circuit is open is a probe
-        let ended = Ended { requester: client, version: None, is_probe: true };
+        let ended = Ended { requester: client, version: None, is_probe: true, admitted_at: now.monotonic };
+        self.breaker.record(ended, outcome, now, &self.waiting)
+    }
+
+    /// The response to a request that was admitted earlier.
+    fn record_late(&mut self, client: &Requester, outcome: &Outcome, admitted: u64, millisecond: u64) -> Change {
+        let (admitted_at, now) = (self.at(admitted).monotonic, self.at(millisecond));
+        let ended = Ended { requester: client, version: None, is_probe: false, admitted_at };
         self.breaker.record(ended, outcome, now, &self.waiting)
     }
 
@@ -138,6 +145,54 @@ fn consecutive_server_waits_last_at_most_an_hour_in_total() {
     }
     let wait = scene.breaker.server_wait_until(scene.at(59 * 60_000).monotonic).expect("a wait");
     assert_eq!(wait.until, scene.at(3_600_000).monotonic);
+}
+
+#[test]
+fn wait_that_is_asked_for_again_and_again_is_seldom_reported() {
+    let one = client("a", "one");
+    let reported = |seconds| {
+        let mut scene = Scene::with(&[&one]);
+        let asked = Outcome::Failed {
+            failure: Failure::new(Reason::RateLimited, "because"),
+            server_wait: Some(TimeDelta::seconds(seconds)),
+            is_outage: false,
+        };
+        (0..60_u64).filter(|second| scene.record(&one, &asked, second * 1000) == Change::Opened).count()
+    };
+    assert_eq!(reported(60), 1, "all that wait know of it");
+    assert_eq!(reported(11), 6, "those that joined when it had nearly ended report it after 10 s");
+    assert_eq!(reported(5), 0, "it is short");
+}
+
+#[test]
+fn circuit_of_a_client_that_opens_is_reported_by_its_own_requests_alone() {
+    let (bad, good) = (client("a", "bad"), client("b", "good"));
+    let mut scene = Scene::with(&[&bad, &good]);
+    let changes: Vec<Change> = (0..6).map(|_| scene.record(&bad, &failed(Reason::InvalidClient), 0)).collect();
+    let (none, opened) = (Change::None, Change::ClientOpened);
+    assert_eq!(changes, [none, none, none, none, opened, none]);
+}
+
+#[test]
+fn response_to_a_request_of_a_wait_begins_no_other_wait_after_an_hour() {
+    const HOUR: u64 = 3_600_000;
+    let one = client("a", "one");
+    let mut scene = Scene::with(&[&one]);
+    let asked = Outcome::Failed {
+        failure: Failure::new(Reason::RateLimited, "because"),
+        server_wait: Some(TimeDelta::minutes(59)),
+        is_outage: false,
+    };
+    scene.record(&one, &asked, 0);
+    // in flight when the first wait ends, and within the hour
+    assert_eq!(scene.record_late(&one, &asked, HOUR - 61_000, HOUR - 59_000), Change::Opened);
+    let until = |scene: &Scene, at: u64| scene.breaker.server_wait_until(scene.at(at).monotonic).map(|wait| wait.until);
+    assert_eq!(until(&scene, HOUR - 59_000), Some(scene.at(HOUR).monotonic));
+    // in flight at the end of the hour
+    assert_eq!(scene.record_late(&one, &asked, HOUR - 1, HOUR + 100), Change::None);
+    assert_eq!(until(&scene, HOUR + 100), None, "others have their turn");
+    assert_eq!(scene.record_late(&one, &asked, HOUR, HOUR + 200), Change::Opened);
+    assert!(until(&scene, HOUR + 200).is_some());
 }
 
 #[test]

@@ -1,4 +1,6 @@
-//! A valid token is not lost to first tokens of its namespace.
+//! A valid token is not lost to first tokens of its namespace, and no request waits indefinitely for others of it.
+
+use std::collections::VecDeque;
 
 use super::*;
 
@@ -76,4 +78,67 @@ fn half_open_probe_is_for_the_token_of_its_client_that_is_lost_first() {
     let now = scene.now();
     let admitted: Vec<String> = scene.queue.admit(now).admitted.into_iter().map(|(key, _)| key).collect();
     assert_eq!(admitted, ["z/soon"]);
+}
+
+#[test]
+fn expired_tokens_that_cannot_be_renewed_hold_up_no_first_token() {
+    const FAILING: usize = 400;
+    const BACKOFF: Duration = Duration::from_secs(225);
+    const JOINS_AT: u64 = 300;
+    let mut scene = Scene::new(8, 60);
+    let expired = scene.wall(-86_400);
+    let mut due: VecDeque<(Duration, String)> =
+        (0..FAILING).map(|number| (Duration::ZERO, format!("old-{number}"))).collect();
+    let mut served_at = None;
+    for second in 0..2000 {
+        scene.passed = Duration::from_secs(second);
+        while due.front().is_some_and(|(at, _)| *at <= scene.passed) {
+            let Some((_, name)) = due.pop_front() else { break };
+            let (again, now) = (Request { is_retry: true, ..request("a", &name, Some(expired)) }, scene.now());
+            scene.queue.enqueue(format!("a/{name}"), again, now);
+        }
+        if second == JOINS_AT {
+            scene.retry("a", "new");
+        }
+        for name in scene.admit() {
+            if name == "a/new" {
+                served_at.get_or_insert(second);
+                continue;
+            }
+            scene.settle(&name, &failed(Reason::InvalidScope));
+            due.push_back((scene.passed + BACKOFF, name.trim_start_matches("a/").to_owned()));
+        }
+    }
+    // one round of all
+    let latest = JOINS_AT + FAILING as u64;
+    assert!(served_at.is_some_and(|second| second <= latest), "served at second {served_at:?}, not before {latest}");
+}
+
+#[test]
+fn token_that_expires_in_the_queue_keeps_its_time_among_requests_without_a_token() {
+    let mut scene = Scene::new(1, 6000);
+    scene.enqueue("a", "in-flight", 600);
+    assert_eq!(scene.admit(), ["a/in-flight"]);
+    let add = |scene: &mut Scene, second: u64, name: &str, expires_at: Option<DateTime<Utc>>| {
+        scene.passed = Duration::from_secs(second);
+        let now = scene.now();
+        scene.queue.enqueue(format!("a/{name}"), request("a", name, expires_at), now);
+    };
+    let expires_at = [Some(scene.wall(5)), Some(scene.wall(-60))];
+    add(&mut scene, 1, "expires-at-5", expires_at[0]);
+    add(&mut scene, 3, "new-at-3", None);
+    add(&mut scene, 7, "expired-before", expires_at[1]);
+    add(&mut scene, 9, "new-at-9", None);
+    // changed, which costs neither its place
+    let mut again = |name: &str, expires_at| {
+        let changed = Request { is_retry: false, content: "changed".into(), ..request("a", name, expires_at) };
+        let now = scene.now();
+        scene.queue.enqueue(format!("a/{name}"), changed, now);
+    };
+    again("expires-at-5", expires_at[0]);
+    again("expired-before", expires_at[1]);
+    scene.settle("a/in-flight", &Outcome::Succeeded);
+    scene.run(Duration::from_secs(1), |_, _| Outcome::Succeeded);
+    let names: Vec<&str> = scene.admitted.iter().skip(1).map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["a/new-at-3", "a/expires-at-5", "a/expired-before", "a/new-at-9"]);
 }

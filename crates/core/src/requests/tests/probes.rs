@@ -129,3 +129,66 @@ fn urgent_probes_are_round_robin_by_namespace() {
     // a regular probe of the crowd, an urgent one, and then one of the other namespace
     assert!(probes.iter().take(3).any(|name| name == "quiet/only"), "{probes:?}");
 }
+
+#[test]
+fn urgent_probes_are_round_robin_in_each_round() {
+    let mut scene = Scene::new(8, 6000);
+    for _ in 0..8 {
+        ["a", "b"].iter().for_each(|namespace| scene.retry(namespace, "down"));
+        scene.run(Duration::from_secs(5), |_, _| failed(Reason::Timeout));
+    }
+    // until the open interval is the longest and has just begun
+    for number in 0..6 {
+        scene.retry("a", &format!("another-{number}"));
+        let mut probes = scene.admit();
+        while probes.is_empty() {
+            scene.passed += Duration::from_millis(100);
+            probes = scene.admit();
+        }
+        probes.iter().for_each(|name| drop(scene.settle(name, &failed(Reason::Timeout))));
+    }
+    assert!(scene.queue.is_open());
+    (0..40).for_each(|number| scene.enqueue("crowd", &format!("c{number}"), 34));
+    ["one", "two"].iter().for_each(|name| scene.enqueue("quiet", name, 34));
+    let mut probes = Vec::new();
+    for _ in 0..20 {
+        for name in scene.admit() {
+            probes.push(name.clone());
+            scene.settle(&name, &failed(Reason::Timeout));
+        }
+        scene.passed += Duration::from_millis(500);
+    }
+    assert_eq!(probes[..4], ["crowd/c0", "quiet/one", "crowd/c1", "quiet/two"]);
+}
+
+#[test]
+fn half_open_probes_are_round_robin_by_namespace() {
+    let mut scene = Scene::new(8, 6000);
+    scene.enqueue("good", "one", 60);
+    scene.run(Duration::from_millis(10), |_, _| Outcome::Succeeded);
+    ["good", "bad"].iter().for_each(|namespace| scene.enqueue(namespace, "down", 60));
+    scene.run(Duration::from_millis(10), |_, _| Outcome::Succeeded);
+    for number in 0..10 {
+        scene.enqueue("bad", &format!("c{number}"), 60);
+        scene.run(Duration::from_millis(10), |_, _| Outcome::Succeeded);
+    }
+    for _ in 0..6 {
+        ["good", "bad"].iter().for_each(|namespace| scene.retry(namespace, "down"));
+        scene.run(Duration::from_millis(10), |_, _| failed(Reason::Timeout));
+    }
+    assert!(scene.queue.is_open());
+    (0..10).for_each(|number| scene.enqueue("bad", &format!("c{number}"), 3600));
+    scene.enqueue("good", "one", 3600);
+    // ten clients of one namespace succeeded last, and the server serves only the other namespace again
+    let mut closed = None;
+    for second in 0..60 {
+        for name in scene.admit() {
+            let outcome = if name == "good/one" { Outcome::Succeeded } else { failed(Reason::Timeout) };
+            if scene.settle(&name, &outcome).0 == Change::Closed {
+                closed.get_or_insert(second);
+            }
+        }
+        scene.passed += Duration::from_secs(1);
+    }
+    assert!(closed.is_some_and(|second| second < 15), "{closed:?}");
+}

@@ -85,6 +85,37 @@ fn failure_for_an_earlier_spec_is_neither_reported_nor_waited_for() {
     assert!(!state.is_retrying());
 }
 
+/// The same of a credential that is being deleted.
+fn deleted(generation: i64, spec: serde_json::Value) -> ITwinServiceCredential {
+    let mut deleted = serde_json::to_value(edited(generation, spec)).expect("a credential");
+    deleted["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z");
+    serde_json::from_value(deleted).expect("a credential")
+}
+
+#[test]
+fn deletion_changes_nothing_of_what_is_known_of_the_spec_and_an_edit_before_or_after_it_does() {
+    let failing = || {
+        let mut state = new();
+        state.client_expiry_read(Some(Expires::At(at(9))));
+        fail(&mut state, false, None);
+        state.reverts_mut().refused(Failure::new(Reason::SecretWriteFailed, "because"), TimeDelta::seconds(5), at(0));
+        state
+    };
+    let known =
+        |state: &RetryState| (state.failures(), state.reverts().failing(at(1)).is_some(), state.client_expires());
+    let another = || json!({"clientCredentialsRef": {"name": "another"}});
+    let mut state = failing();
+    for _ in 0..2 {
+        state.follow_deleted(&deleted(2, json!({})), at(1));
+        assert_eq!(known(&state), (1, true, Some(Expires::At(at(9)))), "only the deletion was counted");
+    }
+    state.follow_deleted(&deleted(3, another()), at(1));
+    assert_eq!(known(&state), (0, false, None), "it was edited after that");
+    let mut state = failing();
+    state.follow_deleted(&deleted(3, another()), at(1));
+    assert_eq!(known(&state), (0, false, None), "it was edited before that");
+}
+
 #[test]
 fn failure_for_an_earlier_spec_is_not_recalled_after_a_start() {
     let status = json!({

@@ -113,6 +113,31 @@ fn status_from_before_a_deletion_counts_after_a_start() {
 }
 
 #[test]
+fn status_from_after_a_deletion_does_not_count_for_a_spec_that_was_edited_since() {
+    let message = format!("Secret token holds a valid token; {}", messages_lifetime::being_deleted(&[]));
+    let condition = json!({
+        "type": "Ready", "status": "True", "reason": "TokenValid", "message": message,
+        "lastTransitionTime": time::to_rfc3339(at(0)),
+    });
+    let mut object = serde_json::to_value(credential(json!({
+        "observedGeneration": 2,
+        "conditions": [condition],
+        "clientSecretExpiresAt": time::to_rfc3339(at(9)),
+        "consecutiveFailures": 2,
+        "lastFailure": {"time": time::to_rfc3339(at(50)), "reason": "Timeout", "message": "late"},
+    })))
+    .expect("a credential");
+    object["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z");
+    let mut started = |generation: i64| {
+        object["metadata"]["generation"] = json!(generation);
+        let state = RetryState::recall(&serde_json::from_value(object.clone()).expect("a credential"), at(100));
+        (state.client_expires(), state.last_failure().map(|last| last.reason))
+    };
+    assert_eq!(started(2), (Some(Expires::At(at(9))), Some(Reason::Timeout)));
+    assert_eq!(started(3), (None, None));
+}
+
+#[test]
 fn failure_for_an_earlier_spec_is_known_after_a_start_by_the_condition_that_stays() {
     let condition = json!({
         "type": "Renewed", "status": "False", "reason": "InvalidClient", "message": "because",
@@ -127,4 +152,18 @@ fn failure_for_an_earlier_spec_is_known_after_a_start_by_the_condition_that_stay
     assert!(state.is_retrying() && state.reported(at(100)).follows_failure);
     assert!(renewal_request(&state.renewal_clues(Some("now"), None), at(100)).is_some());
     assert_eq!(state.failures(), 0, "it is not claimed for this spec");
+}
+
+#[test]
+fn renew_annotation_that_is_too_long_at_a_start_was_reported_before() {
+    let started = |status: serde_json::Value| {
+        let mut object = serde_json::to_value(credential(status)).expect("a credential");
+        object["metadata"]["annotations"] = json!({secret_keys::RENEW_TOO_LONG: ""});
+        RetryState::recall(&serde_json::from_value(object).expect("a credential"), at(100))
+    };
+    let mut known = started(json!({"observedGeneration": 1}));
+    assert!(!known.reports_long_renewal(true, at(100)), "by the process that wrote the status");
+    assert!(!known.reports_long_renewal(false, at(101)));
+    assert!(known.reports_long_renewal(true, at(102)), "it is another one");
+    assert!(started(json!(null)).reports_long_renewal(true, at(100)), "the credential is new");
 }

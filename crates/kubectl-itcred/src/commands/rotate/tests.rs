@@ -1,0 +1,66 @@
+//! What ends a rotation before anything is written or requested.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{fake, view::tests::credential};
+
+/// Why the client secret of `agent` is not rotated, with these keys of `agent` and of another credential; and the
+/// requests that were no reads.
+async fn refused(keys: Value, others: Value, expires_at: Option<DateTime<Utc>>) -> (String, Vec<String>) {
+    let with = |name: &str, keys: &Value| {
+        let spec = json!({"spec": {"clientCredentialsRef": keys}});
+        serde_json::to_value(credential(name, &spec)).expect("JSON")
+    };
+    let (agent, other) = (with("agent", &keys), with("other", &others));
+    let secret = json!({"metadata": {"name": "client", "namespace": "team-a", "resourceVersion": "1"},
+                        "data": {"client_id": "YQ==", "client_secret": "YQ=="}});
+    let writes = Arc::new(Mutex::new(Vec::new()));
+    let seen = writes.clone();
+    let session = fake::session(move |asked| {
+        if asked.method != "GET" {
+            seen.lock().expect("no panic").push(format!("{} {}", asked.method, asked.path));
+            return fake::failure(500, "InternalError");
+        }
+        if asked.path.contains("/itwinauthorities/") {
+            fake::failure(403, "Forbidden")
+        } else if asked.path.contains("/secrets/") {
+            fake::object(&secret)
+        } else if asked.path.contains("/agent") {
+            fake::object(&agent)
+        } else {
+            fake::object(&json!({"metadata": {}, "items": [agent, other]}))
+        }
+    });
+    let ended = run(&session, "agent", expires_at, Duration::ZERO, Form::Table).await;
+    let writes = writes.lock().expect("no panic").clone();
+    (ended.expect_err("it cannot be done").to_string(), writes)
+}
+
+#[tokio::test]
+async fn rotation_that_would_overwrite_another_value_ends_before_its_first_step() {
+    let expires_at = Some(crate::view::tests::now());
+    for (keys, others, expires_at, text) in [
+        (json!({"expiresAtKey": "client_secret"}), json!({}), expires_at, "--expires-at would overwrite"),
+        (json!({"expiresAtKey": "client_id"}), json!({}), expires_at, "clientIdKey of"),
+        (json!({}), json!({"privateKeyKey": "expires_at"}), expires_at, "team-a/other names key expires_at"),
+        (
+            json!({}),
+            json!({"clientIdKey": "client_secret"}),
+            None,
+            "clientIdKey of ITwinServiceCredential team-a/other",
+        ),
+    ] {
+        let (why, writes) = refused(keys, others, expires_at).await;
+        assert!(why.starts_with("Secret team-a/client: ") && why.contains(text), "{why}");
+        assert!(writes.is_empty(), "{writes:?}");
+    }
+    // of another client Secret, or without an expiry, it overwrites nothing: the first write is tried
+    let elsewhere = json!({"name": "another", "clientIdKey": "client_secret"});
+    for (keys, others) in [(json!({}), elsewhere), (json!({"expiresAtKey": "client_secret"}), json!({}))] {
+        let (why, writes) = refused(keys, others, None).await;
+        assert!(why.contains("cannot be written") && !writes.is_empty(), "{why}");
+    }
+}
