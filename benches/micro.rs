@@ -4,13 +4,13 @@
 
 use std::{collections::BTreeMap, hint::black_box};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use criterion::{Criterion, criterion_group, criterion_main};
 use itwin_api::{credential::SecretTemplate, secret_keys};
 use itwin_core::{
     decide,
-    observed::{Authority, Client, Desired, Drift, Form, Held, History, Integrity, ObservedState, Target},
-    policy::{Policy, RenewBefore},
+    observed::{Authority, Client, Drift, Form, Held, Integrity, ObservedState, Target},
+    samples,
     template::Templates,
     token::TokenMetadata,
 };
@@ -41,16 +41,6 @@ fn up_to_date() -> ObservedState {
     };
     ObservedState {
         uid: UID.to_owned(),
-        desired: Desired {
-            request: "request".into(),
-            authority: "ims".into(),
-            client_reference: "client/keys".into(),
-            secret: "team/token".into(),
-            template_failure: None,
-            policy: Policy { renew_before: RenewBefore::Default, minimum_validity: Some(TimeDelta::minutes(5)) },
-        },
-        suspend: false,
-        renewal_request: None,
         authority: Authority::Ready { issuer: ISSUER.into() },
         client: Client::Usable { version: "client/1".into(), same_as_held: Some(true) },
         target: Target::Ours(Held {
@@ -59,11 +49,8 @@ fn up_to_date() -> ObservedState {
             drift: Drift::None,
             form: Form::Presumed,
         }),
-        history: History::default(),
         is_admitted: true,
-        unwritten: None,
-        retry_key: Default::default(),
-        restart: itwin_core::restart::Restart::Done,
+        ..samples::observed_state()
     }
 }
 

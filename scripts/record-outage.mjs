@@ -30,7 +30,7 @@ const NAMESPACES = ["team-a", "team-b", "team-c"];
 const FAILING = "example-ims";
 const OTHER = "example-partner";
 const OPERATOR = "itwin-credential-operator";
-// What alerts and dashboard use; tests/monitoring.rs compares them with what the operator exposes.
+// What alerts and dashboard use; tests/docs/metrics.rs compares them with what the operator exposes.
 const RECORDED = /^(itwin_|process_(cpu_seconds_total|resident_memory_bytes|start_time_seconds))/;
 // Times are recorded as seconds since the start.
 const TIMES = /_timestamp_seconds$|^process_start_time_seconds$/;

@@ -1,4 +1,5 @@
 //! Alerts, dashboard, runbooks and the description of the chart's values describe what exists. No server is needed.
+//! `tests/docs/metrics.rs` compares the metrics that they name with those of the operator.
 
 #![allow(missing_docs)]
 
@@ -6,12 +7,9 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
-    time::Duration,
 };
 
 use itwin_api::{authority::ITwinAuthority, conditions::Reason};
-use itwin_credential_operator::metrics::{CredentialGauges, CredentialLabels, Metrics};
 use kube::CustomResourceExt;
 use serde_json::Value;
 
@@ -27,41 +25,6 @@ fn read(file: impl AsRef<Path>) -> String {
     std::fs::read_to_string(file.as_ref()).expect("the file is there")
 }
 
-/// The names of all series that the operator exposes once everything has happened once.
-fn exposed() -> BTreeSet<String> {
-    let metrics = Arc::new(Metrics::new(true).expect("metrics"));
-    let labels = CredentialLabels { namespace: "a", name: "b", uid: "uid", authority: "c" };
-    metrics.expect_credential("a", "b", "uid");
-    let (expires_at, renew_at) = (Some(1.0), Some(1.0));
-    let gauges = CredentialGauges {
-        expires_at,
-        renew_at,
-        client_expires_at: Some(1.0),
-        ready: true,
-        suspended: false,
-        failures: 0,
-    };
-    metrics.credential(labels, gauges);
-    metrics.authority("c", true, Some(1));
-    metrics.watch("secrets", 1);
-    metrics.renewed_late(1.0);
-    metrics.replaced_with_left(1.0);
-    metrics.token_request("c", "success", Duration::from_secs(1));
-    metrics.request_waited("c", Duration::from_secs(1));
-    metrics.queue("c", 1, true);
-    metrics.reconciled("success", Duration::from_secs(1));
-    metrics.kubernetes_request("get", "secrets", "success");
-    let text: String = metrics.pages().expect("text").collect();
-    let samples = text.lines().filter(|line| !line.starts_with('#'));
-    samples.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
-}
-
-/// The names of all series that a text mentions.
-fn mentioned(text: &str) -> BTreeSet<String> {
-    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    words.filter(|word| word.starts_with("itwin_") || word.starts_with("process_")).map(str::to_owned).collect()
-}
-
 /// The alerts and their runbooks, by the lines of the file.
 fn alerts() -> Vec<(String, String)> {
     let text = read(chart().join("files/alerts.yaml"));
@@ -75,35 +38,6 @@ fn alerts() -> Vec<(String, String)> {
         assert_eq!(names.len(), values(key).len(), "an alert has no {key}");
     }
     names.into_iter().zip(runbooks).collect()
-}
-
-#[test]
-fn alerts_and_dashboard_use_only_series_that_exist() {
-    let exposed = exposed();
-    assert!(exposed.contains("itwin_credential_renewal_lateness_seconds_bucket"));
-    for file in ["files/alerts.yaml", "files/dashboard.json"] {
-        let mentioned = mentioned(&read(chart().join(file)));
-        assert!(!mentioned.is_empty());
-        let missing: Vec<&String> = mentioned.difference(&exposed).collect();
-        assert!(missing.is_empty(), "{file} uses series that do not exist: {missing:?}");
-    }
-}
-
-#[test]
-fn every_series_of_the_operator_is_on_the_dashboard() {
-    let shown = mentioned(&read(chart().join("files/dashboard.json")));
-    for name in exposed().iter().filter(|name| name.starts_with("itwin_")) {
-        let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
-        assert!(shown.iter().any(|shown| shown.starts_with(family)), "the dashboard does not show {family}");
-    }
-}
-
-#[test]
-fn recorded_outage_has_every_series_of_the_dashboard() {
-    let recorded = mentioned(&read(project().join("tests/alerts/outage.test.yaml")));
-    let shown = mentioned(&read(chart().join("files/dashboard.json")));
-    let missing: Vec<&String> = shown.difference(&recorded).collect();
-    assert!(missing.is_empty(), "panels have no recorded data, run `make record-outage`: {missing:?}");
 }
 
 #[test]

@@ -108,3 +108,19 @@ impl CallError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_admission_says_is_quoted_without_what_may_be_a_value_whatever_its_status_is() {
+        for code in [400, 403, 404, 409, 422, 503] {
+            let said =
+                "admission webhook \"restarts.example.com\" denied the request: API_KEY=0f8fad5bd9cb469f of web-1";
+            let status = kube::core::Status { code, message: said.to_owned(), ..kube::core::Status::default() };
+            let text = CallError::from(kube::Error::Api(Box::new(status))).to_string();
+            assert!(text.contains("\"restarts.example.com\" denied the request: [redacted] of web-1"), "{text}");
+        }
+    }
+}

@@ -70,3 +70,15 @@ const fn workloads(kind: WorkloadKind) -> &'static str {
         WorkloadKind::Rollout => "rollouts",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_that_is_counted_again_is_a_patch() {
+        assert_eq!(Step::PublishEvent.labels(), ("create", "events"));
+        assert_eq!(Step::CountEvent.labels(), ("patch", "events"));
+        assert!(Step::CountEvent.writes());
+    }
+}

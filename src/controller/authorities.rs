@@ -190,14 +190,7 @@ impl Authorities {
         let pem = bundle.as_ref().map(Option::as_deref);
         let digest = pem.map(|pem| pem.map(|pem| digest::sha256_hex([&*String::from_utf8_lossy(pem)])));
         if let Some(entry) = entries.get(&name)
-            && entry.made_from == made_from
-            && match &digest {
-                Ok(digest) => *digest == entry.bundle,
-                // one that cannot be read as before is no edit
-                Err(failure) => {
-                    entry.bundle.is_some() || entry.authority.as_ref().is_err_and(|known| known.reads_as(failure))
-                }
-            }
+            && entry.is_made_from(&made_from, &digest)
         {
             return Some((entry.authority.clone(), false));
         }
@@ -232,27 +225,13 @@ impl Authorities {
             let config = &authority.config;
             self.requests.set_limits(&name, config.max_concurrent_requests, config.requests_per_minute);
         }
-        let fresh = Entry {
-            made_from: made_from.clone(),
-            bundle: bundle.clone(),
-            server,
-            authority: authority.clone(),
-            failure: None,
-            unanswered: None,
-            was_asked: false,
-            failures: 0,
-            due: self.clock.monotonic(),
-            revision,
-            reported: None,
-            conflict: None,
-            published: None,
-        };
+        let now = self.clock.monotonic();
         let entry = match same {
             Some(entry) if entry.authority.is_ok() => {
-                let due = if trusts_others { self.clock.monotonic() } else { entry.due };
+                let due = if trusts_others { now } else { entry.due };
                 Entry { made_from, bundle, authority: authority.clone(), revision, due, ..entry }
             }
-            _ => fresh,
+            _ => Entry::fresh(made_from, bundle, server, authority.clone(), revision, now),
         };
         entries.insert(name, entry);
         Some((authority, true))

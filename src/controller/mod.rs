@@ -1,6 +1,7 @@
 //! The reconcile loop: what enqueues a credential; observe, decide, act and report for it.
 
 mod action_error;
+mod actions;
 mod admission;
 mod attempt;
 pub mod authorities;
@@ -8,6 +9,7 @@ pub mod authority;
 mod ca_bundle;
 pub mod context;
 mod deletion;
+mod fetch;
 pub mod fetched;
 pub mod guarded;
 mod interim;
@@ -28,6 +30,7 @@ mod revert;
 mod secret_reads;
 pub mod secret_watches;
 mod status_writer;
+mod token_write;
 pub mod watches;
 
 /// When an object is reconciled again, besides when something changes: after this, or only then.

@@ -1,6 +1,6 @@
 //! One reconcile of one credential: what it knows and holds, and how it notes the end of an attempt.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::credential::CredentialStatus;
@@ -19,7 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     RequeueAfter,
     context::Context,
-    fetched::{self, FetchedSecrets},
+    fetched::FetchedSecrets,
     interim::{Basis, Interim, Written},
     observation::{self, Caches},
     others::Registered,
@@ -27,18 +27,10 @@ use super::{
     registry::Currency,
     requests::Slot,
 };
-use crate::{
-    cluster::CallError,
-    observe::{index::Known, watch::WATCH_SECONDS},
-};
+use crate::observe::index::Known;
 
 /// Wait for an authority that was not reconciled yet; its first answer enqueues the credential before that.
 pub(super) const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
-/// The resource whose watch shows Secrets.
-const SECRETS: &str = "secrets";
-/// The watch of Secrets is well where it worked within this: it is made again each minute, and a watch that shows nothing for
-/// longer is given up.
-const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
 /// No credential is reconciled again sooner than this: a bound on what any mistake in the schedule can cost.
 const REQUEUE_FLOOR: TimeDelta = TimeDelta::milliseconds(10);
 
@@ -191,22 +183,6 @@ impl Reconciler<'_> {
         self.fetched = FetchedSecrets::default();
     }
 
-    /// Whether the Secret to write need not be read before the first token: nothing was ever reported of the credential, which
-    /// was created while this process leads, and the watch is well and shows that there is no such Secret. The creation
-    /// is refused if there is one after all.
-    pub(super) fn is_target_presumed_absent(&self) -> bool {
-        observation::is_new(&self.references, &self.retry_state)
-            && self.is_target_not_shown()
-            && self.context.cluster.storage_answers()
-            && self.is_watch_well()
-    }
-
-    /// Whether the watch still shows no Secret of the name of the one to write, and nothing else was learned of it.
-    pub(super) fn is_target_not_shown(&self) -> bool {
-        let Context { index, restores, .. } = self.context;
-        index.is_presumed_absent(&self.references.target) && !restores.is_behind(SECRETS)
-    }
-
     /// Whether a watch shows the Secrets of the credential: they are watched, and it does not fail.
     pub(super) fn is_watched(&self) -> bool {
         self.context.watch_secrets && self.retry_state.unwatched().is_none()
@@ -215,50 +191,6 @@ impl Reconciler<'_> {
     /// Until when what a watch showed before it failed is not read, if that is to come.
     pub(super) fn shown_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.retry_state.unwatched()?.shown_until(&self.references.uid, now)
-    }
-
-    /// Whether each watch of Secrets worked lately and none failed since; false where they are not watched, or the one of
-    /// this credential was reported to fail.
-    fn is_watch_well(&self) -> bool {
-        self.is_watched() && self.context.liveness.all_worked_within(SECRETS, SILENCE)
-    }
-
-    /// The version that the client Secret has at least, for a read of it from the watch cache of the API server; `None` where
-    /// it is to be read as it is now. A cache that is late costs an attempt at most: it shows the change later, and what
-    /// follows a failure is read again. A cache answers while the storage behind it is down, so that it is asked only where
-    /// the storage lately answered: a token that cannot be written is not requested. Without a watch, nothing would
-    /// show that the cluster was restored.
-    pub(super) fn known_of_client(&self) -> Option<u64> {
-        let Context { cluster, index, restores, .. } = self.context;
-        let was_read = self.fetched.client.is_some() || self.fetched.client_is_missing;
-        // versions of before a restore may never come
-        let is_certain = !was_read
-            && !self.retry_state.is_retrying()
-            && !restores.is_behind(SECRETS)
-            && cluster.storage_answers()
-            && self.is_watch_well();
-        index.version_at_least(&self.references.client).filter(|_| is_certain)
-    }
-
-    /// Reads the Secret to write, with its data.
-    pub(super) async fn read_target(&mut self) -> Result<(), CallError> {
-        let Context { cluster, index, .. } = self.context;
-        let mut read = fetched::read_target(cluster, index, &self.references, self.retry_state.last_held()).await?;
-        if let Some(read) = read.as_mut().filter(|read| read.is_ours) {
-            self.retry_state.target_verified(read.version.clone());
-            if let Some(held) = read.held.take() {
-                self.retry_state.remember(held);
-            }
-        }
-        // the client Secret may have been read first
-        if let (Some(read), Some(client)) = (&read, &mut self.fetched.client) {
-            client.same_as_held = read.is_of(&client.material);
-            if client.same_as_held == Some(true) {
-                self.retry_state.client_verified(client.version.clone());
-            }
-        }
-        self.fetched.target = read;
-        Ok(())
     }
 
     /// Notes an attempt that failed.

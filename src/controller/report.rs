@@ -51,13 +51,7 @@ impl Reconciler<'_> {
             self.retry_state.suspended();
         }
         let older_than_known = self.note_version();
-        let mut guard = self.guard();
-        let mut previous = self.previous_status();
-        let References { key, uid, .. } = &self.references;
-        if let Some((others, version)) = others_since(self.context, key, uid, guard.as_deref()) {
-            status::replace_others(&mut previous.to_mut().conditions, others);
-            guard = version;
-        }
+        let (previous, guard) = self.previous_with_others();
         let description = self.description();
         let now = self.context.clock.now();
         // a backoff that is over says nothing of the next attempt: a requeue for it would be a hot loop
@@ -88,11 +82,7 @@ impl Reconciler<'_> {
             now,
         });
         self.gauge(&observed, &status, shown_attempt);
-        let outcome = match &self.outcome {
-            None => None,
-            Some(Attempted::Written(issue_reason)) => Some(Outcome::Written(*issue_reason)),
-            Some(Attempted::Failed(failure)) => Some(Outcome::Failed(failure)),
-        };
+        let outcome = self.outcome_of_attempt();
         let is_reported = status == *previous || (older_than_known && outcome.is_none());
         let before = self.before_interim.as_deref();
         let is_news = !is_reported || before.is_some();
@@ -100,21 +90,7 @@ impl Reconciler<'_> {
         let transition = outcome.and_then(|outcome| events::transition(before, &outcome, &self.references.target.name));
         let about_lifetime = events::about_lifetime(before, &status).filter(|_| is_news);
         drop(previous);
-        let again = if self.is_watched() { RESYNC } else { RESYNC_UNWATCHED };
-        // a reconcile that read nothing does not put off the next read
-        let unread = self.retry_state.metadata_read_at().filter(|_| !self.is_watched());
-        let read_at = unread.map(|at| at + RESYNC_UNWATCHED).max(self.shown_until(now));
-        let until_read = read_at.map(|at| at - now).filter(|wait| *wait > TimeDelta::zero());
-        let until_attempt = next_attempt.map(|at| at - now);
-        let until_change = schedule::next_change(&observed, now).map(|at| at - now);
-        let reverts = self.retry_state.reverts();
-        let until_revert = reverts.not_before(now).or_else(|| reverts.conflict_until(now)).map(|at| at - now);
-        let until_notice = client_expiry.and_then(|expiry| expiry.next_change(now)).map(|at| at - now);
-        // one that is due and did not happen waits for something else
-        let until_check = self.retry_state.check_at().filter(|at| *at > now).map(|at| at - now);
-        let until_labels = self.until_labels().filter(|_| deletion.is_none());
-        let until_report = [until_attempt, until_change, until_revert, until_notice, until_check, until_labels];
-        let again = until_report.into_iter().chain([wait, until_read]).flatten().fold(again, TimeDelta::min);
+        let again = self.until_next_reconcile(&observed, (next_attempt, wait), client_expiry, now);
         // what is due already did not happen, and is tried again with the write
         self.due_at = now.checked_add_signed(again).filter(|_| again > TimeDelta::zero());
         let reported = if is_reported { Ok(()) } else { self.write_status(status, guard).await };
@@ -135,6 +111,40 @@ impl Reconciler<'_> {
         }
         // the write took its time
         Ok(requeue(self.due_at.map_or(again, |at| at - self.context.clock.now())))
+    }
+
+    /// How long to wait for the next reconcile: until the next attempt, for `wait`, until time alone changes something, or
+    /// until something is to be read or checked again, whatever comes first.
+    fn until_next_reconcile(
+        &self,
+        observed: &ObservedState,
+        (next_attempt, wait): (Option<DateTime<Utc>>, Option<TimeDelta>),
+        client_expiry: Option<ClientExpiry<'_>>,
+        now: DateTime<Utc>,
+    ) -> TimeDelta {
+        let again = if self.is_watched() { RESYNC } else { RESYNC_UNWATCHED };
+        // a reconcile that read nothing does not put off the next read
+        let unread = self.retry_state.metadata_read_at().filter(|_| !self.is_watched());
+        let read_at = unread.map(|at| at + RESYNC_UNWATCHED).max(self.shown_until(now));
+        let until_read = read_at.map(|at| at - now).filter(|wait| *wait > TimeDelta::zero());
+        let until_attempt = next_attempt.map(|at| at - now);
+        let until_change = schedule::next_change(observed, now).map(|at| at - now);
+        let reverts = self.retry_state.reverts();
+        let until_revert = reverts.not_before(now).or_else(|| reverts.conflict_until(now)).map(|at| at - now);
+        let until_notice = client_expiry.and_then(|expiry| expiry.next_change(now)).map(|at| at - now);
+        // one that is due and did not happen waits for something else
+        let until_check = self.retry_state.check_at().filter(|at| *at > now).map(|at| at - now);
+        let until_labels = self.until_labels().filter(|_| self.references.deletion().is_none());
+        let until_report = [until_attempt, until_change, until_revert, until_notice, until_check, until_labels];
+        until_report.into_iter().chain([wait, until_read]).flatten().fold(again, TimeDelta::min)
+    }
+
+    /// How the attempt ended, if one was made.
+    fn outcome_of_attempt(&self) -> Option<Outcome<'_>> {
+        self.outcome.as_ref().map(|attempted| match attempted {
+            Attempted::Written(issue_reason) => Outcome::Written(*issue_reason),
+            Attempted::Failed(failure) => Outcome::Failed(failure),
+        })
     }
 
     fn publish(&self, transition: Transition) {
@@ -165,6 +175,19 @@ impl Reconciler<'_> {
             (Some(status), _) => Cow::Borrowed(status),
             (None, Some(status)) => Cow::Borrowed(status),
             (None, None) => Cow::Owned(CredentialStatus::default()),
+        }
+    }
+
+    /// The same with the conditions of others that the object has now, and the resourceVersion that belongs to them.
+    fn previous_with_others(&self) -> (Cow<'_, CredentialStatus>, Option<String>) {
+        let (mut previous, guard) = (self.previous_status(), self.guard());
+        let References { key, uid, .. } = &self.references;
+        match others_since(self.context, key, uid, guard.as_deref()) {
+            Some((others, version)) => {
+                status::replace_others(&mut previous.to_mut().conditions, others);
+                (previous, version)
+            }
+            None => (previous, guard),
         }
     }
 

@@ -12,8 +12,8 @@ use itwin_core::{
 use super::{
     action_error::ActionError,
     context::Context,
+    fetch::read_failed,
     fetched::FetchedTarget,
-    reconcile::read_failed,
     reconciler::{Attempted, Reconciler},
 };
 use crate::{

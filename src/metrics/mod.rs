@@ -3,20 +3,22 @@
 //! Every label value is from a fixed set or the name of an object, so that the number of series is bounded by the
 //! number of objects. The series of a credential are removed when it is deleted.
 
+mod authorities;
 mod credentials;
 mod families;
 
 use std::{sync::Arc, time::Duration};
 
 use prometheus::{
-    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     process_collector::ProcessCollector,
 };
 
 pub use self::credentials::{CredentialGauges, CredentialLabels};
 use self::{
+    authorities::AuthoritySeries,
     credentials::{CredentialSeries, Cursor},
-    families::{counter_vec, gauge_vec, histogram, histogram_vec},
+    families::{counter, counter_vec, gauge, gauge_vec, histogram},
 };
 
 /// Buckets for the lateness of renewals, in seconds: from a short queue to an outage.
@@ -25,8 +27,6 @@ const LATENESS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 30
 const VALIDITY: [f64; 10] = [0.0, 15.0, 60.0, 180.0, 300.0, 600.0, 900.0, 1200.0, 1800.0, 3600.0];
 /// Buckets for the duration of token requests and reconciliations, in seconds.
 const DURATIONS: [f64; 11] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
-/// Buckets for the time that token requests waited in the queue, in seconds: up to more than the lifetime of a token.
-const WAITS: [f64; 11] = [0.01, 0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0];
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -35,13 +35,7 @@ pub struct Metrics {
     credentials: Option<CredentialSeries>,
     lateness: Histogram,
     validity: Histogram,
-    token_requests: IntCounterVec,
-    token_request_duration: HistogramVec,
-    queue_seconds: HistogramVec,
-    queue_length: IntGaugeVec,
-    circuit_open: IntGaugeVec,
-    authority_ready: IntGaugeVec,
-    authority_refresh: IntGaugeVec,
+    authorities: AuthoritySeries,
     watches: IntGaugeVec,
     reconciles: IntCounterVec,
     reconcile_duration: Histogram,
@@ -73,48 +67,7 @@ impl Metrics {
                 "Remaining validity of a token when it was replaced.",
                 &VALIDITY,
             )?,
-            token_requests: counter_vec(
-                &registry,
-                "itwin_token_requests_total",
-                "Token requests by result.",
-                &["authority", "result"],
-            )?,
-            token_request_duration: histogram_vec(
-                &registry,
-                "itwin_token_request_duration_seconds",
-                "Duration of token requests.",
-                &DURATIONS,
-            )?,
-            queue_seconds: histogram_vec(
-                &registry,
-                "itwin_token_request_queue_seconds",
-                "Time that token requests waited in the queue of their authority.",
-                &WAITS,
-            )?,
-            queue_length: gauge_vec(
-                &registry,
-                "itwin_token_request_queue_length",
-                "Token requests that wait in the queue of their authority.",
-                "authority",
-            )?,
-            circuit_open: gauge_vec(
-                &registry,
-                "itwin_authority_circuit_open",
-                "1 while the circuit breaker of an authority is open and allows half-open probes only, else 0.",
-                "authority",
-            )?,
-            authority_ready: gauge_vec(
-                &registry,
-                "itwin_authority_ready",
-                "1 while the authority is Ready, else 0.",
-                "authority",
-            )?,
-            authority_refresh: gauge_vec(
-                &registry,
-                "itwin_authority_last_refresh_timestamp_seconds",
-                "When the endpoints and signing keys of the authority were fetched last.",
-                "authority",
-            )?,
+            authorities: AuthoritySeries::new(&registry)?,
             watches: gauge_vec(
                 &registry,
                 "itwin_watch_last_event_timestamp_seconds",
@@ -134,30 +87,22 @@ impl Metrics {
                 "Requests to the Kubernetes API; of lists and watches of all objects, those that failed.",
                 &["verb", "resource", "result"],
             )?,
-            invalid_objects: {
-                let help = "Objects that this version cannot decode and ignores.";
-                let gauge = IntGauge::new("itwin_invalid_objects", help)?;
-                registry.register(Box::new(gauge.clone()))?;
-                gauge
-            },
-            held_back: {
-                let help =
-                    "Credentials that are held back because the previous process ended while it was reconciling them.";
-                let gauge = IntGauge::new("itwin_held_back_credentials", help)?;
-                registry.register(Box::new(gauge.clone()))?;
-                gauge
-            },
-            events_dropped: {
-                let help = "Events that were not published because too many waited.";
-                let counter = IntCounter::new("itwin_events_dropped_total", help)?;
-                registry.register(Box::new(counter.clone()))?;
-                counter
-            },
-            leader: {
-                let gauge = IntGauge::new("itwin_leader", "1 while this process leads, 0 while it is a standby.")?;
-                registry.register(Box::new(gauge.clone()))?;
-                gauge
-            },
+            invalid_objects: gauge(
+                &registry,
+                "itwin_invalid_objects",
+                "Objects that this version cannot decode and ignores.",
+            )?,
+            held_back: gauge(
+                &registry,
+                "itwin_held_back_credentials",
+                "Credentials that are held back because the previous process ended while it was reconciling them.",
+            )?,
+            events_dropped: counter(
+                &registry,
+                "itwin_events_dropped_total",
+                "Events that were not published because too many waited.",
+            )?,
+            leader: gauge(&registry, "itwin_leader", "1 while this process leads, 0 while it is a standby.")?,
             registry: registry.clone(),
         };
         let build = Gauge::with_opts(
@@ -210,48 +155,6 @@ impl Metrics {
     /// Records that a token was replaced that was still valid for this many seconds.
     pub fn replaced_with_left(&self, seconds: f64) {
         self.validity.observe(seconds.max(0.0));
-    }
-
-    /// Records a completed token request. `result` is `success` or the reason of the failure.
-    pub fn token_request(&self, authority: &str, result: &str, took: Duration) {
-        self.token_requests.with_label_values(&[authority, result]).inc();
-        self.token_request_duration.with_label_values(&[authority]).observe(took.as_secs_f64());
-    }
-
-    /// Records how long an admitted token request waited in the queue.
-    pub fn request_waited(&self, authority: &str, waited: Duration) {
-        self.queue_seconds.with_label_values(&[authority]).observe(waited.as_secs_f64());
-    }
-
-    /// Sets the number of token requests in the queue of an authority, and whether its circuit is open.
-    pub fn queue(&self, authority: &str, length: usize, is_open: bool) {
-        self.queue_length.with_label_values(&[authority]).set(i64::try_from(length).unwrap_or(i64::MAX));
-        self.circuit_open.with_label_values(&[authority]).set(is_open.into());
-    }
-
-    /// Removes the series of the queue of a deleted authority.
-    pub fn forget_queue(&self, authority: &str) {
-        // an error means that the series did not exist
-        let _ = self.queue_seconds.remove_label_values(&[authority]);
-        let _ = self.queue_length.remove_label_values(&[authority]);
-        let _ = self.circuit_open.remove_label_values(&[authority]);
-    }
-
-    /// Sets whether an authority is Ready, and when its endpoints and keys were fetched last.
-    pub fn authority(&self, authority: &str, is_ready: bool, last_refresh: Option<i64>) {
-        self.authority_ready.with_label_values(&[authority]).set(is_ready.into());
-        match last_refresh {
-            Some(at) => self.authority_refresh.with_label_values(&[authority]).set(at),
-            // an error means that the series did not exist
-            None => drop(self.authority_refresh.remove_label_values(&[authority])),
-        }
-    }
-
-    /// Removes the series of a deleted authority.
-    pub fn forget_authority(&self, authority: &str) {
-        // an error means that the series did not exist
-        let _ = self.authority_ready.remove_label_values(&[authority]);
-        let _ = self.authority_refresh.remove_label_values(&[authority]);
     }
 
     /// Sets the Unix time of the last sign of life of the watches of a resource.

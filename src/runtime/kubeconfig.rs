@@ -184,14 +184,21 @@ fn roots(cluster: &Cluster) -> Result<Option<Vec<Vec<u8>>>, String> {
     Ok(Some(certificates.into_iter().map(|certificate| certificate.to_vec()).collect()))
 }
 
-/// The proxy that the kubeconfig names, else that of the environment. A server on this machine is reached without the
-/// latter, as by kubectl.
+/// The proxy that the kubeconfig names, else that of the environment.
 fn proxy(cluster: &Cluster, server: &str, proxies: &Proxies) -> Result<Option<http::Uri>, String> {
     if let Some(named) = cluster.proxy_url.as_deref().filter(|url| !url.is_empty()) {
         let what = "kubeconfig: proxy-url of the cluster";
         let url = Proxies::new(what, named, "")?.into_url();
         return url.map(|url| url.as_str().parse().map_err(|_| format!("{what} is no URL"))).transpose();
     }
+    proxy_of_environment(server, proxies)
+}
+
+/// The proxy of the environment for a server. One on this machine is reached without it, as by kubectl.
+///
+/// # Errors
+/// A message that names the variable.
+pub fn proxy_of_environment(server: &str, proxies: &Proxies) -> Result<Option<http::Uri>, String> {
     let Some(url) = Url::parse(server).ok().filter(|url| !is_loopback(url)) else { return Ok(None) };
     let proxy = proxies.for_url(&url).map(|proxy| proxy.as_str().parse());
     proxy.transpose().map_err(|_| "HTTPS_PROXY: not the URL of a proxy".to_owned())

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use itwin_api::authority::ITwinAuthority;
+use kube::runtime::reflector::store::Writer;
 use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},
@@ -32,6 +34,21 @@ impl Parts {
             _ = stop.wait_for(|stopped| *stopped) => Ok(None),
             ended = self.tasks.join_next() => self.ended(ended).map(|()| None),
         }
+    }
+
+    /// Starts the watches of credentials and authorities, and what reports what they bring.
+    pub(super) fn watch(&mut self, context: &Arc<Context>, authority_writer: Writer<ITwinAuthority>) {
+        self.start("the watch for restores of the cluster", watches::follow_restores(context.clone()));
+        for watched in 0..context.namespaces.all.len() {
+            self.start("the watch of credentials", watches::credentials(context.clone(), watched));
+        }
+        self.start("the watch of authorities", watches::authorities(context.clone(), authority_writer));
+        let publisher = context.clone();
+        self.start("the publisher of events", async move { match publisher.events.run().await {} });
+        let reporter = context.clone();
+        self.start("the reporter of invalid objects", async move {
+            reporter.invalid_objects.report(&reporter.events, &reporter.cluster.fence).await;
+        });
     }
 
     /// Starts the watches of Secrets. Each returned channel holds `true` after the first listing of one of them. Secrets are

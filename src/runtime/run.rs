@@ -6,7 +6,10 @@
 use std::{sync::Arc, time::Duration};
 
 use itwin_api::authority::ITwinAuthority;
-use kube::{Client, runtime::reflector::store};
+use kube::{
+    Client,
+    runtime::reflector::{store, store::Writer},
+};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -31,7 +34,6 @@ use crate::{
         namespace_labels::NamespaceLabels,
         namespaces::{WatchedNamespace, WatchedNamespaces, WorkQueue},
         registry::Registry,
-        watches,
     },
     journal::Journal,
     leadership::{
@@ -82,11 +84,74 @@ pub struct Surroundings {
 /// # Errors
 /// One line that says why it could not start, or which part of it ended.
 pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), String> {
-    let Surroundings { client, liveness, clock, connect, identity, metrics, listener, mut stop } = surroundings;
     let started = Instant::now();
-    let fence = if args.leader_election { elector::fence(clock.clone()) } else { LeadershipFence::unlimited() };
-    let cluster = Cluster::new(client.clone(), fence.clone(), metrics.clone());
+    let clock = surroundings.clock.clone();
+    let fence = if args.leader_election { elector::fence(clock) } else { LeadershipFence::unlimited() };
+    let Assembled { context, queues, authority_writer } = assemble(&args, &surroundings, fence.clone());
+    let Surroundings { client, identity, listener, stop, .. } = surroundings;
 
+    let (ready_sender, ready) = watch::channel(false);
+    let mut parts = Parts { tasks: JoinSet::new(), stop };
+    if let Some(listener) = listener {
+        parts.start("the server of probes and metrics", admin::serve(listener, probes(&context, ready)));
+    }
+    parts.watch(&context, authority_writer);
+    let listings = if args.watch_secrets { parts.watch_secrets(&context) } else { Vec::new() };
+    let all_listed = all_listed(context.clone(), listings.clone());
+    if first_listing(&mut parts, &context).await?.is_none() {
+        return Ok(());
+    }
+    let (namespaces, leader_election) = (args.namespaces, args.leader_election);
+    parts.start("the wait for the first listings", async move {
+        all_listed.await;
+        ready_sender.send_replace(true);
+        tracing::info!(?namespaces, leader_election, "listings are complete");
+        std::future::pending().await
+    });
+
+    let mut leader = None;
+    if leader_election {
+        let Context { own_namespace, metrics, clock, restores, .. } = &*context;
+        let lease = LeaseApi::new(client, own_namespace, metrics.clone(), clock.clone(), restores.clone());
+        let Some(elector) = elected(&mut parts, Elector::start(lease, identity, fence)).await? else {
+            return Ok(());
+        };
+        leader = Some(elector);
+    }
+    context.metrics.leading(true);
+    tracing::info!("this process acts");
+    let mut loops = loops::start(&context, queues, &parts.stop);
+    context.namespaces.begin_with_authorities();
+    parts.start("the start of work", begin(context.clone(), listings, started + FIRST_LISTING_OF_SECRETS));
+    parts.start("the wait for authorities", report_authorities(context.clone()));
+    context.invalid_objects.leads();
+    let ended = work(&mut parts, &mut loops, leader.as_mut(), &context).await;
+    if ended.is_ok() {
+        tracing::info!("stopping");
+        finish(&mut loops, &context).await;
+    }
+    let unpublished = context.events.waiting();
+    if unpublished > 0 {
+        tracing::warn!(count = unpublished, "events are not published, since the process ends");
+    }
+    ended?;
+    if let Some(leader) = leader {
+        leader.step_down().await;
+    }
+    Ok(())
+}
+
+/// What the parts of a replica share, and what one of them takes.
+struct Assembled {
+    context: Arc<Context>,
+    queues: Queues,
+    authority_writer: Writer<ITwinAuthority>,
+}
+
+/// Puts together what the parts of a replica share. Nothing is called yet.
+fn assemble(args: &RunArgs, surroundings: &Surroundings, fence: LeadershipFence) -> Assembled {
+    let Surroundings { client, liveness, clock, connect, identity, metrics, .. } = surroundings;
+    let cluster = Cluster::new(client.clone(), fence, metrics.clone());
     let (credential_queue, credential_receiver) = queue();
     let all = watched_namespaces(&args.namespaces).map(|namespace| {
         let work_queue = WorkQueue::new(credential_queue.clone());
@@ -96,20 +161,17 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
     let all: Vec<WatchedNamespace> = all.collect();
     let (authority_store, authority_writer) = store::<ITwinAuthority>();
     let (authority_queue, authority_receiver) = queue();
-    let queues = Queues { credentials: credential_receiver, authorities: authority_receiver };
     let invalid_objects: Arc<InvalidObjects> = Arc::default();
-    let restores = Arc::new(Restores::new(clock.clone()));
-    let own_namespace = args.lease_namespace.as_deref().unwrap_or(client.default_namespace()).to_owned();
     let workers = Arc::new(Semaphore::new(args.concurrency.into()));
     let context = Arc::new(Context {
-        own_namespace: own_namespace.clone(),
-        restores: restores.clone(),
+        own_namespace: args.lease_namespace.as_deref().unwrap_or(client.default_namespace()).to_owned(),
+        restores: Arc::new(Restores::new(clock.clone())),
         events: Events::new(cluster.clone(), identity.clone(), clock.clone(), metrics.clone(), workers.clone()),
         metrics: metrics.clone(),
         authorities: Authorities::new(
             metrics.clone(),
             clock.clone(),
-            connect,
+            connect.clone(),
             invalid_objects.clone(),
             liveness.clone(),
         ),
@@ -124,72 +186,56 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
         namespace_labels: NamespaceLabels::default(),
         invalid_objects,
         liveness: liveness.clone(),
-        journal: Journal::open(args.state_dir.as_deref(), &metrics),
+        journal: Journal::open(args.state_dir.as_deref(), metrics),
         watch_secrets: args.watch_secrets,
         workers,
         cluster,
         clock: clock.clone(),
     });
+    let queues = Queues { credentials: credential_receiver, authorities: authority_receiver };
+    Assembled { context, queues, authority_writer }
+}
 
-    let (ready_sender, ready) = watch::channel(false);
-    let mut parts = Parts { tasks: JoinSet::new(), stop: stop.clone() };
-    let probes = Probes { metrics: metrics.clone(), liveness: liveness.clone(), ready, clock: clock.clone() };
-    if let Some(listener) = listener {
-        parts.start("the server of probes and metrics", admin::serve(listener, probes));
-    }
-    parts.start("the watch for restores of the cluster", watches::follow_restores(context.clone()));
-    for watched in 0..context.namespaces.all.len() {
-        parts.start("the watch of credentials", watches::credentials(context.clone(), watched));
-    }
-    parts.start("the watch of authorities", watches::authorities(context.clone(), authority_writer));
-    let publisher = context.clone();
-    parts.start("the publisher of events", async move { match publisher.events.run().await {} });
-    let reporter = context.clone();
-    parts.start("the reporter of invalid objects", async move {
-        reporter.invalid_objects.report(&reporter.events, &reporter.cluster.fence).await;
-    });
+/// What the probes report from.
+fn probes(context: &Context, ready: watch::Receiver<bool>) -> Probes {
+    let Context { metrics, liveness, clock, .. } = context;
+    Probes { metrics: metrics.clone(), liveness: liveness.clone(), ready, clock: clock.clone() }
+}
 
-    let listings = if args.watch_secrets { parts.watch_secrets(&context) } else { Vec::new() };
-    let all_listed = all_listed(context.clone(), listings.clone());
-    let first_listing = async { tokio::time::timeout(FIRST_LISTING, context.namespaces.listed()).await };
-    match parts.alongside(first_listing).await? {
-        None => return Ok(()),
-        Some(Ok(())) => {}
-        Some(Err(_)) => tracing::warn!(unlisted = ?unlisted(&liveness), "work begins with what is listed"),
+/// Waits for the first listings, which are not waited for long; `None` where the process is stopped before that.
+async fn first_listing(parts: &mut Parts, context: &Context) -> Result<Option<()>, String> {
+    let listing = async { tokio::time::timeout(FIRST_LISTING, context.namespaces.listed()).await };
+    let listed = parts.alongside(listing).await?;
+    if let Some(Err(_)) = listed {
+        tracing::warn!(unlisted = ?unlisted(&context.liveness), "work begins with what is listed");
     }
-    let (namespaces, leader_election) = (args.namespaces, args.leader_election);
-    parts.start("the wait for the first listings", async move {
-        all_listed.await;
-        ready_sender.send_replace(true);
-        tracing::info!(?namespaces, leader_election, "listings are complete");
-        std::future::pending().await
-    });
+    Ok(listed.map(drop))
+}
 
-    let mut leader = None;
-    if args.leader_election {
-        let lease = LeaseApi::new(client.clone(), &own_namespace, metrics.clone(), clock.clone(), restores);
-        let mut elector = Elector::start(lease, identity, fence);
-        let Some(elected) = parts.alongside(elector.elected()).await? else {
-            elector.step_down().await;
-            return Ok(());
-        };
-        elected?;
-        leader = Some(elector);
-    }
-    metrics.leading(true);
-    tracing::info!("this process acts");
-    let mut loops = loops::start(&context, queues, &stop);
-    context.namespaces.begin_with_authorities();
-    parts.start("the start of work", begin(context.clone(), listings, started + FIRST_LISTING_OF_SECRETS));
-    parts.start("the wait for authorities", report_authorities(context.clone()));
-    context.invalid_objects.leads();
+/// Waits until this replica leads; `None` where the process is stopped before that.
+async fn elected(parts: &mut Parts, mut elector: Elector) -> Result<Option<Elector>, String> {
+    let Some(elected) = parts.alongside(elector.elected()).await? else {
+        elector.step_down().await;
+        return Ok(None);
+    };
+    elected.map(|()| Some(elector))
+}
+
+/// Waits until the process is stopped. A part that ends, and leadership that is lost, are errors.
+async fn work(
+    parts: &mut Parts,
+    loops: &mut JoinSet<&'static str>,
+    leader: Option<&mut Elector>,
+    context: &Context,
+) -> Result<(), String> {
+    let mut stop = parts.stop.clone();
     let lost = async {
-        match &mut leader {
+        match leader {
             Some(leader) => leader.lost().await,
             None => std::future::pending().await,
         }
     };
-    let ended = tokio::select! {
+    tokio::select! {
         biased;
         _ = stop.wait_for(|stopped| *stopped) => Ok(()),
         ended = parts.tasks.join_next() => parts.ended(ended),
@@ -199,20 +245,7 @@ pub async fn operate(args: RunArgs, surroundings: Surroundings) -> Result<(), St
             context.journal.close();
             Err(format!("{why}; the process ends, so that nothing of it acts any more"))
         }
-    };
-    if ended.is_ok() {
-        tracing::info!("stopping");
-        finish(&mut loops, &context).await;
     }
-    let unpublished = context.events.waiting();
-    if unpublished > 0 {
-        tracing::warn!(count = unpublished, "events are not published, since the process ends");
-    }
-    ended?;
-    if let Some(leader) = leader {
-        leader.step_down().await;
-    }
-    Ok(())
 }
 
 /// Finishes what is being done when the process is stopped.

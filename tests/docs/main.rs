@@ -1,5 +1,5 @@
 //! The documentation matches the code: reasons, links, objects, flags, variables, metrics, values, tests, terms. No server
-//! is needed; tests/documentation.rs runs its commands.
+//! is needed; tests/documentation runs its commands.
 
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 

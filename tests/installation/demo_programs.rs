@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use testbed::Testbed;
 
-use crate::{Cluster, PROGRAM, crds, demo, played};
+use crate::{
+    Cluster, PROGRAM, crds,
+    demo::{demo, played},
+};
 
 /// The beginning of the name of the folder with the authorization server, which is not built.
 const SERVER: &str = "authority-";

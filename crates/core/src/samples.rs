@@ -1,10 +1,15 @@
-//! What tests of this crate and of others start from, in one place: a token that was just issued.
+//! What tests of this crate and of others start from, in one place: a token that was just issued, and a credential that
+//! has none yet.
 
-use chrono::DateTime;
+use chrono::{DateTime, TimeDelta};
 use itwin_oauth::sensitive::Sensitive;
 
 use crate::{
     object::ObjectVersion,
+    observed::{Authority, Client, Desired, History, ObservedState, Target},
+    policy::{Policy, RenewBefore},
+    restart::Restart,
+    retry_key::RetryKey,
     token::{Content, Description, TokenMetadata},
 };
 
@@ -30,5 +35,31 @@ pub fn content() -> Content {
         client_fingerprint: "fingerprint".into(),
         renewed_for: None,
         counted: None,
+    }
+}
+
+/// A credential that was just created: it has no Secret, and its authority is not reconciled yet.
+#[must_use]
+pub fn observed_state() -> ObservedState {
+    ObservedState {
+        uid: "uid".to_owned(),
+        desired: Desired {
+            request: "request".to_owned(),
+            authority: "ims".to_owned(),
+            client_reference: "client/keys".to_owned(),
+            secret: "team/token".to_owned(),
+            template_failure: None,
+            policy: Policy { renew_before: RenewBefore::Default, minimum_validity: Some(TimeDelta::minutes(5)) },
+        },
+        suspend: false,
+        renewal_request: None,
+        authority: Authority::Pending,
+        client: Client::Unread { version: None },
+        target: Target::Absent,
+        history: History::default(),
+        retry_key: RetryKey::default(),
+        is_admitted: false,
+        unwritten: None,
+        restart: Restart::Done,
     }
 }

@@ -3,7 +3,6 @@
 mod user;
 
 use std::{
-    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,7 +11,7 @@ use clap::Args;
 use http::Uri;
 use itwin_credential_operator::{
     config::proxy::Proxies,
-    runtime::kubeconfig::{self, Choice},
+    runtime::kubeconfig::{self, Choice, proxy_of_environment},
 };
 use kube::Config;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -191,9 +190,10 @@ fn server_url(server: &str) -> Result<Uri, Problem> {
 
 /// Another server than that of the cluster. It has a name of its own, and may be reached through another proxy.
 fn reach(config: &mut Config, url: Uri, proxies: &Proxies) -> Result<(), Problem> {
+    let proxy_of = |server: &Uri| proxy_of_environment(&server.to_string(), proxies);
     // a proxy that the kubeconfig names for the cluster stays
-    if config.proxy_url == proxy(&config.cluster_url, proxies)? {
-        config.proxy_url = proxy(&url, proxies)?;
+    if config.proxy_url == proxy_of(&config.cluster_url)? {
+        config.proxy_url = proxy_of(&url)?;
     }
     config.tls_server_name = None;
     config.cluster_url = url;
@@ -205,19 +205,6 @@ fn named_proxy(url: &str) -> Result<Option<Uri>, Problem> {
     let proxy = Proxies::new("--proxy-url", url, "")?.into_url();
     let proxy = proxy.map(|proxy| proxy.as_str().parse::<Uri>()).transpose();
     proxy.map_err(|_| Problem::new("--proxy-url: not the URL of a proxy"))
-}
-
-/// The proxy of the environment for a server. One on this machine is reached without it, as by kubectl.
-fn proxy(server: &Uri, proxies: &Proxies) -> Result<Option<Uri>, Problem> {
-    let Ok(url) = server.to_string().parse() else { return Ok(None) };
-    let is_local = server.host().is_some_and(is_loopback);
-    let proxy = proxies.for_url(&url).filter(|_| !is_local).map(|proxy| proxy.as_str().parse::<Uri>());
-    proxy.transpose().map_err(|_| Problem::new("HTTPS_PROXY: not the URL of a proxy"))
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The content of the file that a flag names.

@@ -3,26 +3,26 @@
 //! The client bounds the body of each answer as that of the operator does: a page that is too long is requested again
 //! with fewer objects.
 
+mod call_failed;
+pub mod path;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use http::Request;
 use itwin_credential_operator::{
     clock::Clock,
-    cluster::CallError,
     config::proxy::Proxies,
     runtime::client::{observed, unbuilt},
 };
-use kube::{
-    Client,
-    client::{AuthError, ClientBuilder},
-};
+use kube::{Client, client::ClientBuilder};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use self::path::encoded;
+pub use self::{call_failed::CallFailed, path::checked};
 use crate::{
     connection::{Connection, DEADLINE},
-    plain::plain,
     problem::Problem,
     workloads::nullable,
 };
@@ -50,84 +50,6 @@ pub struct Session {
     pub proxies: Proxies,
     /// The clock of this machine.
     pub clock: Clock,
-}
-
-/// Why a call gave nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallFailed {
-    /// The API server answered with an error.
-    #[error("{0}")]
-    Answered(CallError),
-    /// No connection, or no answer that could be read.
-    #[error("{0}")]
-    NoAnswer(String),
-    /// The deadline passed.
-    #[error("no answer within {0:?}; --request-timeout sets this deadline")]
-    Timeout(Duration),
-}
-
-impl CallFailed {
-    /// Whether the object does not exist.
-    #[must_use]
-    pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Answered(CallError::NotFound))
-    }
-
-    /// Whether the cluster has no such kind of object.
-    #[must_use]
-    pub fn is_not_served(&self) -> bool {
-        matches!(self, Self::Answered(CallError::NotServed))
-    }
-
-    /// Whether the user may not do this.
-    #[must_use]
-    pub fn is_forbidden(&self) -> bool {
-        matches!(self, Self::Answered(CallError::Forbidden(_)))
-    }
-
-    /// Whether it is not known what became of the call.
-    #[must_use]
-    pub fn is_uncertain(&self) -> bool {
-        matches!(self, Self::NoAnswer(_) | Self::Timeout(_))
-    }
-
-    /// Whether another client changed the object.
-    #[must_use]
-    pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Answered(CallError::Conflict))
-    }
-
-    fn is_expired(&self) -> bool {
-        matches!(self, Self::Answered(CallError::Rejected(410, _)))
-    }
-}
-
-impl From<kube::Error> for CallFailed {
-    fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(_) => Self::Answered(error.into()),
-            kube::Error::Auth(_) => Self::NoAnswer(unbuilt(&error)),
-            // it says itself what is wrong with the answer: failures of a connection have a cause
-            kube::Error::Service(error) if error.source().is_none() => Self::NoAnswer(plain(&error.to_string())),
-            // the text of these may repeat parts of an object
-            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
-                Self::NoAnswer("the answer of the API server could not be decoded".to_owned())
-            }
-            error => Self::NoAnswer(format!("no connection to the API server ({})", causes(&error))),
-        }
-    }
-}
-
-/// The last cause of an error, which says most. What an exec plugin printed is not quoted: it may be a token.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut last = error;
-    while let Some(cause) = last.source() {
-        if cause.is::<AuthError>() {
-            return "the credentials of the user of the kubeconfig are not usable".to_owned();
-        }
-        last = cause;
-    }
-    plain(&last.to_string())
 }
 
 /// A page of a list.
@@ -284,108 +206,12 @@ fn request(method: &str, path: &str, body: Vec<u8>) -> Result<Request<Vec<u8>>, 
     request.body(body).map_err(|error| CallFailed::NoAnswer(format!("no request can be made: {error}")))
 }
 
-/// A value of a query, percent-encoded (RFC 3986 section 2.1).
-fn encoded(value: &str) -> String {
-    let one = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        byte => format!("%{byte:02X}"),
-    };
-    value.bytes().map(one).collect()
-}
-
-/// The longest name of an object (RFC 1123 subdomain).
-const NAME_MAX: usize = 253;
-
-/// A name of an object or a namespace that may be a part of a path.
-///
-/// # Errors
-/// What a name consists of.
-pub fn checked(name: &str) -> Result<&str, Problem> {
-    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-    let is_bounded = (1..=NAME_MAX).contains(&name.len());
-    if is_bounded && name.chars().all(legal) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-        return Ok(name);
-    }
-    let shown: String = name.chars().take(NAME_MAX).collect();
-    Err(Problem::new(format!(
-        "\"{shown}\" is no name of an object: one consists of lowercase letters, digits, '-' and '.'"
-    )))
-}
-
-/// The paths of objects. Names come from objects too, in which an older schema may have accepted anything.
-pub mod path {
-    use super::encoded;
-
-    /// A name as one segment of a path, which leads nowhere else.
-    fn segment(name: &str) -> String {
-        if name.bytes().all(|byte| byte == b'.') { name.replace('.', "%2E") } else { encoded(name) }
-    }
-
-    /// The credentials of a namespace, or of all.
-    #[must_use]
-    pub fn credentials(namespace: Option<&str>) -> String {
-        namespaced("apis/credentials.itwin.dev/v1alpha1", namespace, "itwinservicecredentials")
-    }
-
-    /// A credential.
-    #[must_use]
-    pub fn credential(namespace: &str, name: &str) -> String {
-        format!("{}/{}", credentials(Some(namespace)), segment(name))
-    }
-
-    /// An authority.
-    #[must_use]
-    pub fn authority(name: &str) -> String {
-        format!("/apis/credentials.itwin.dev/v1alpha1/itwinauthorities/{}", segment(name))
-    }
-
-    /// A Namespace.
-    #[must_use]
-    pub fn namespace(name: &str) -> String {
-        format!("/api/v1/namespaces/{}", segment(name))
-    }
-
-    /// A Secret.
-    #[must_use]
-    pub fn secret(namespace: &str, name: &str) -> String {
-        named("api/v1", namespace, "secrets", name)
-    }
-
-    /// An object of a kind in a namespace.
-    #[must_use]
-    pub fn named(group: &str, namespace: &str, kind: &str, name: &str) -> String {
-        format!("{}/{}", namespaced(group, Some(namespace), kind), segment(name))
-    }
-
-    /// Objects of a kind in a namespace, or in all.
-    #[must_use]
-    pub fn namespaced(group: &str, namespace: Option<&str>, kind: &str) -> String {
-        match namespace {
-            Some(namespace) => format!("/{group}/namespaces/{}/{kind}", segment(namespace)),
-            None => format!("/{group}/{kind}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
     use crate::fake;
-
-    #[test]
-    fn names_cannot_lead_to_another_path() {
-        assert_eq!(path::secret("a", "b.c"), "/api/v1/namespaces/a/secrets/b.c");
-        assert_eq!(path::secret("a", "../x?y"), "/api/v1/namespaces/a/secrets/..%2Fx%3Fy");
-        assert_eq!(path::authority(".."), "/apis/credentials.itwin.dev/v1alpha1/itwinauthorities/%2E%2E");
-        for name in ["a", "render-agent", "a.b", "0", &"a".repeat(253)] {
-            assert!(checked(name).is_ok(), "{name}");
-        }
-        for name in ["", "../secrets/x", "a/b", "A", "a b", "a?b", "%2e", ".", "-a", "a\n", "é", &"a".repeat(254)] {
-            assert!(checked(name).is_err(), "{name}");
-        }
-    }
 
     #[tokio::test]
     async fn answer_that_is_too_long_is_not_read() {
@@ -409,11 +235,6 @@ mod tests {
         });
         let items: Vec<String> = session.list("/api/v1/pods", &[]).await.expect("a list");
         assert_eq!(items.len(), 31, "500, 125, 31");
-    }
-
-    #[test]
-    fn values_of_a_query_are_encoded() {
-        assert_eq!(encoded("a=b,c in (d)&é"), "a%3Db%2Cc%20in%20%28d%29%26%C3%A9");
     }
 
     #[test]

@@ -12,11 +12,13 @@ use tokio::time::Instant;
 
 use crate::oauth::authority::Authority;
 
+/// UID, generation and digest of a spec. A cluster that was restored from a backup gives out a generation a second time.
+pub(super) type MadeFrom = (String, i64, String);
+
 /// One authority, and what is known of it.
 pub(super) struct Entry {
-    /// UID, generation and digest of the spec that `authority` was made from. A cluster that was restored from a backup
-    /// gives out a generation a second time.
-    pub(super) made_from: (String, i64, String),
+    /// The spec that `authority` was made from.
+    pub(super) made_from: MadeFrom,
     /// The CA certificates that the spec refers to, as a digest.
     pub(super) bundle: Option<String>,
     /// Which server it is: an edit of anything else forgets nothing of what is known of it.
@@ -39,6 +41,46 @@ pub(super) struct Entry {
     pub(super) conflict: Option<(Instant, Option<String>)>,
     /// What the last event said of its condition Ready.
     pub(super) published: Option<bool>,
+}
+
+impl Entry {
+    /// An authority that was not asked yet, and is to be asked now.
+    pub(super) fn fresh(
+        made_from: MadeFrom,
+        bundle: Option<String>,
+        server: String,
+        authority: Result<Arc<Authority>, Failure>,
+        revision: u32,
+        now: Instant,
+    ) -> Self {
+        Self {
+            made_from,
+            bundle,
+            server,
+            authority,
+            failure: None,
+            unanswered: None,
+            was_asked: false,
+            failures: 0,
+            due: now,
+            revision,
+            reported: None,
+            conflict: None,
+            published: None,
+        }
+    }
+
+    /// Whether it was made from this spec and the CA certificates of this digest.
+    pub(super) fn is_made_from(&self, made_from: &MadeFrom, bundle: &Result<Option<String>, &Failure>) -> bool {
+        let is_same_bundle = || match bundle {
+            Ok(digest) => *digest == self.bundle,
+            // one that cannot be read as before is no edit
+            Err(failure) => {
+                self.bundle.is_some() || self.authority.as_ref().is_err_and(|known| known.reads_as(failure))
+            }
+        };
+        self.made_from == *made_from && is_same_bundle()
+    }
 }
 
 /// A status that was written.

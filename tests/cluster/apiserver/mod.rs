@@ -27,6 +27,7 @@ mod plugin_lint;
 mod plugin_objects;
 mod plugin_rotation;
 mod plugin_terminal;
+mod policies;
 mod regressions;
 mod renewal;
 mod restarts;

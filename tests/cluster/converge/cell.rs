@@ -15,7 +15,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
-use testbed::eventually;
+use testbed::{eventually, operator::Operator};
 
 use crate::converge::{columns::Phase, fixture::Fixture, follower::text};
 
@@ -34,6 +34,20 @@ pub struct Cell {
 
 /// The Secret before a phase.
 pub struct Before(Option<Secret>);
+
+/// Fails with the failures of all cells, unless each came to its end.
+pub fn assert_all_ended_well(results: Vec<Result<()>>, operator: &Operator) -> Result<()> {
+    let cells = results.len();
+    let failures: Vec<String> = results.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    ensure!(
+        failures.is_empty(),
+        "{} of {cells} cells; log {}:\n{}",
+        failures.len(),
+        operator.process.log().display(),
+        failures.join("\n")
+    );
+    Ok(())
+}
 
 impl Cell {
     pub fn new(name: &str, restricts_namespaces: bool) -> Self {

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use testbed::api_proxy::fault::{Fault, Played, Rule};
 
 use crate::converge::{
-    cell::Cell,
+    cell::{Cell, assert_all_ended_well},
     columns::{CALLS, Column, Object, Phase},
     fixture::Fixture,
 };
@@ -42,16 +42,7 @@ async fn play(prefix: &str, row: Row) -> Result<()> {
             result.with_context(|| format!("{:?} at {}", row.fault, column.name))
         }
     });
-    let failures: Vec<String> =
-        join_all(played).await.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
-    ensure!(
-        failures.is_empty(),
-        "{} of {} cells; log {}:\n{}",
-        failures.len(),
-        cells.len(),
-        operator.process.log().display(),
-        failures.join("\n")
-    );
+    assert_all_ended_well(join_all(played).await, &operator)?;
     let cells: Vec<&Cell> = cells.iter().map(|(_, cell)| cell).collect();
     fixture.assert_quiet(&cells).await
 }

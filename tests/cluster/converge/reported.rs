@@ -14,7 +14,7 @@ use testbed::{
 
 use crate::{
     converge::{
-        cell::Cell,
+        cell::{Cell, assert_all_ended_well},
         columns::{Column, Object, Phase},
         fixture::Fixture,
         others::deployment,
@@ -115,17 +115,7 @@ async fn play(prefix: &str, fault: Fault, arguments: &[&str], columns: &[Column]
             result.with_context(|| format!("{fault:?} at {}", column.name))
         }
     });
-    let results = join_all(played).await.into_iter();
-    let failures: Vec<String> = results.filter_map(Result::err).map(|error| format!("{error:#}")).collect();
-    ensure!(
-        failures.is_empty(),
-        "{} of {} cells; log {}:\n{}",
-        failures.len(),
-        cells.len(),
-        operator.process.log().display(),
-        failures.join("\n")
-    );
-    Ok(())
+    assert_all_ended_well(join_all(played).await, &operator)
 }
 
 macro_rules! rows {

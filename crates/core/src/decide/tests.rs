@@ -11,8 +11,8 @@ use itwin_api::conditions::Reason;
 use super::*;
 use crate::{
     failure::Failure,
-    observed::{Desired, Drift, History, RenewalRequest},
-    policy::{Policy, RenewBefore},
+    observed::{Drift, History, RenewalRequest},
+    samples,
 };
 
 const ISSUER: &str = "https://ims.example.com";
@@ -50,25 +50,11 @@ fn failure(reason: Reason) -> Failure {
 /// A credential whose Secret holds a token issued at second 0 that expires at second 3600.
 fn settled() -> ObservedState {
     ObservedState {
-        uid: "uid".into(),
-        desired: Desired {
-            request: "request".into(),
-            authority: "ims".into(),
-            client_reference: "client/keys".into(),
-            secret: "team/token".into(),
-            template_failure: None,
-            policy: Policy { renew_before: RenewBefore::Default, minimum_validity: Some(TimeDelta::minutes(5)) },
-        },
-        suspend: false,
-        renewal_request: None,
         authority: Authority::Ready { issuer: ISSUER.into() },
         client: Client::Unread { version: Some("uid/1".into()) },
         target: Target::Ours(held()),
-        history: History::default(),
         is_admitted: true,
-        unwritten: None,
-        retry_key: Default::default(),
-        restart: Restart::Done,
+        ..samples::observed_state()
     }
 }
 

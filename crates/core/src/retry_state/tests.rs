@@ -12,10 +12,9 @@ use crate::{
     action::Fetch,
     client_expiry::Expires,
     messages_lifetime,
-    observed::{Authority, Client, Desired, Drift, Held, History, Integrity, ObservedState, RenewalRequest, Target},
-    policy::{Policy, RenewBefore},
-    restart::Restart,
+    observed::{Client, Drift, Held, Integrity, ObservedState, RenewalRequest, Target},
     retry_key::{AuthorityRevision, ClientKey},
+    samples,
 };
 
 fn at(second: i64) -> DateTime<Utc> {
@@ -42,27 +41,7 @@ fn key() -> RetryKey {
 }
 
 fn observed(renewal_request: Option<RenewalRequest>) -> ObservedState {
-    ObservedState {
-        uid: "uid".into(),
-        desired: Desired {
-            request: "request".into(),
-            authority: "ims".into(),
-            client_reference: "client/keys".into(),
-            secret: "team/token".into(),
-            template_failure: None,
-            policy: Policy { renew_before: RenewBefore::Default, minimum_validity: Some(TimeDelta::minutes(5)) },
-        },
-        suspend: false,
-        renewal_request,
-        authority: Authority::Pending,
-        client: Client::Missing,
-        target: Target::Absent,
-        history: History::default(),
-        retry_key: key(),
-        is_admitted: false,
-        unwritten: None,
-        restart: Restart::Done,
-    }
+    ObservedState { renewal_request, client: Client::Missing, ..samples::observed_state() }
 }
 
 fn fail(state: &mut RetryState, by_others: bool, renewal: Option<RenewalRequest>) {

@@ -10,9 +10,9 @@ use super::*;
 use crate::{
     client_expiry::{ClientExpiry, Expires},
     failure::Failure,
-    observed::{Authority, Client, Desired, Drift, Form, Held, History, Integrity, ObservedState, Target},
-    policy::{Policy, RenewBefore},
-    restart::Restart,
+    observed::{Drift, Form, Held, Integrity, ObservedState, Target},
+    policy::RenewBefore,
+    samples,
     token::Description,
 };
 
@@ -31,19 +31,6 @@ fn observe(lifetime: Option<i64>) -> ObservedState {
         expires_at: at(lifetime),
     });
     ObservedState {
-        uid: "uid".into(),
-        desired: Desired {
-            request: "request".into(),
-            authority: "ims".into(),
-            client_reference: "client/keys".into(),
-            secret: "team/token".into(),
-            template_failure: None,
-            policy: Policy { renew_before: RenewBefore::Default, minimum_validity: Some(TimeDelta::minutes(5)) },
-        },
-        suspend: false,
-        renewal_request: None,
-        authority: Authority::Pending,
-        client: Client::Unread { version: None },
         target: token_metadata.map_or(Target::Absent, |token_metadata| {
             Target::Ours(Held {
                 token_metadata: Some(token_metadata),
@@ -52,11 +39,7 @@ fn observe(lifetime: Option<i64>) -> ObservedState {
                 form: Form::Presumed,
             })
         }),
-        history: History::default(),
-        is_admitted: false,
-        unwritten: None,
-        retry_key: Default::default(),
-        restart: Restart::Done,
+        ..samples::observed_state()
     }
 }
 

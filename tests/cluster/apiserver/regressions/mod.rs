@@ -9,8 +9,9 @@ mod vault_secrets_operator;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_core::{
-    observed::{Authority, Client, Desired, Drift, Form, Held, History, Integrity, ObservedState, Target},
+    observed::{Authority, Client, Desired, Drift, Form, Held, Integrity, ObservedState, Target},
     policy::{Policy, RenewBefore},
+    samples,
     token::TokenMetadata,
 };
 
@@ -37,18 +38,10 @@ fn token_metadata(lifetime: i64) -> TokenMetadata {
 
 /// A credential that holds this token and lacks nothing.
 fn holding(token_metadata: TokenMetadata, policy: Policy) -> ObservedState {
+    let observed = samples::observed_state();
     ObservedState {
         uid: "2a9f4d3e".to_owned(),
-        desired: Desired {
-            request: token_metadata.request.to_string(),
-            authority: "ims".to_owned(),
-            client_reference: "client/keys".to_owned(),
-            secret: "team/token".to_owned(),
-            template_failure: None,
-            policy,
-        },
-        suspend: false,
-        renewal_request: None,
+        desired: Desired { request: token_metadata.request.to_string(), policy, ..observed.desired },
         authority: Authority::Ready { issuer: token_metadata.issuer.to_string() },
         client: Client::Unread { version: Some(token_metadata.client_version.clone()) },
         target: Target::Ours(Held {
@@ -57,10 +50,7 @@ fn holding(token_metadata: TokenMetadata, policy: Policy) -> ObservedState {
             drift: Drift::None,
             form: Form::Presumed,
         }),
-        history: History::default(),
         is_admitted: true,
-        unwritten: None,
-        retry_key: Default::default(),
-        restart: itwin_core::restart::Restart::Done,
+        ..observed
     }
 }
