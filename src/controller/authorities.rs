@@ -154,7 +154,7 @@ impl Authorities {
         self.announced().remove(name);
         entries.remove(name);
         self.requests.forget(name);
-        self.metrics.forget_authority(name);
+        self.metrics.authorities.forget_authority(name);
     }
 
     fn announced(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -252,7 +252,7 @@ impl Authorities {
     /// Sets the metrics of an authority, unless it is gone by now.
     pub(super) fn gauge(&self, name: &str, is_ready: bool, last_refresh: Option<DateTime<Utc>>) {
         if self.entries().contains_key(name) {
-            self.metrics.authority(name, is_ready, last_refresh.map(|at| at.timestamp()));
+            self.metrics.authorities.authority(name, is_ready, last_refresh.map(|at| at.timestamp()));
         }
     }
 

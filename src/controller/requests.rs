@@ -84,7 +84,7 @@ impl Requests {
         state.queues.remove(authority);
         state.places.retain(|_, place| **place != *authority);
         // while the lock is held: the dispatcher sets the gauges of the queues that it finds
-        self.metrics.forget_queue(authority);
+        self.metrics.authorities.forget_queue(authority);
     }
 
     /// How often an authority came back after an outage.
@@ -218,10 +218,10 @@ impl Requests {
         for (authority, Queue { queue, .. }) in queues {
             let admissions = queue.admit(now);
             for (key, waited) in admissions.admitted {
-                self.metrics.request_waited(authority, waited);
+                self.metrics.authorities.request_waited(authority, waited);
                 enqueued.push(key);
             }
-            self.metrics.queue(authority, queue.len(), queue.is_open());
+            self.metrics.authorities.queue(authority, queue.len(), queue.is_open());
             again = [again, admissions.again].into_iter().flatten().min();
         }
         Work { enqueued: std::mem::take(&mut state.enqueued), recovered: std::mem::take(&mut state.recovered), again }

@@ -4,16 +4,13 @@ use std::time::Duration;
 
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 
-use super::{
-    DURATIONS, Metrics,
-    families::{counter_vec, gauge_vec, histogram_vec},
-};
+use super::families::{DURATIONS, counter_vec, gauge_vec, histogram_vec};
 
 /// Buckets for the time that token requests waited in the queue, in seconds: up to more than the lifetime of a token.
 const WAITS: [f64; 11] = [0.01, 0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0];
 
 /// The series of all authorities.
-pub(super) struct AuthoritySeries {
+pub struct AuthoritySeries {
     requests: IntCounterVec,
     request_duration: HistogramVec,
     queue_seconds: HistogramVec,
@@ -70,48 +67,46 @@ impl AuthoritySeries {
             )?,
         })
     }
-}
 
-impl Metrics {
     /// Records a completed token request. `result` is `success` or the reason of the failure.
     pub fn token_request(&self, authority: &str, result: &str, took: Duration) {
-        self.authorities.requests.with_label_values(&[authority, result]).inc();
-        self.authorities.request_duration.with_label_values(&[authority]).observe(took.as_secs_f64());
+        self.requests.with_label_values(&[authority, result]).inc();
+        self.request_duration.with_label_values(&[authority]).observe(took.as_secs_f64());
     }
 
     /// Records how long an admitted token request waited in the queue.
     pub fn request_waited(&self, authority: &str, waited: Duration) {
-        self.authorities.queue_seconds.with_label_values(&[authority]).observe(waited.as_secs_f64());
+        self.queue_seconds.with_label_values(&[authority]).observe(waited.as_secs_f64());
     }
 
     /// Sets the number of token requests in the queue of an authority, and whether its circuit is open.
     pub fn queue(&self, authority: &str, length: usize, is_open: bool) {
-        self.authorities.queue_length.with_label_values(&[authority]).set(i64::try_from(length).unwrap_or(i64::MAX));
-        self.authorities.circuit_open.with_label_values(&[authority]).set(is_open.into());
+        self.queue_length.with_label_values(&[authority]).set(i64::try_from(length).unwrap_or(i64::MAX));
+        self.circuit_open.with_label_values(&[authority]).set(is_open.into());
     }
 
     /// Removes the series of the queue of a deleted authority.
     pub fn forget_queue(&self, authority: &str) {
         // an error means that the series did not exist
-        let _ = self.authorities.queue_seconds.remove_label_values(&[authority]);
-        let _ = self.authorities.queue_length.remove_label_values(&[authority]);
-        let _ = self.authorities.circuit_open.remove_label_values(&[authority]);
+        let _ = self.queue_seconds.remove_label_values(&[authority]);
+        let _ = self.queue_length.remove_label_values(&[authority]);
+        let _ = self.circuit_open.remove_label_values(&[authority]);
     }
 
     /// Sets whether an authority is Ready, and when its endpoints and keys were fetched last.
     pub fn authority(&self, authority: &str, is_ready: bool, last_refresh: Option<i64>) {
-        self.authorities.ready.with_label_values(&[authority]).set(is_ready.into());
+        self.ready.with_label_values(&[authority]).set(is_ready.into());
         match last_refresh {
-            Some(at) => self.authorities.refresh.with_label_values(&[authority]).set(at),
+            Some(at) => self.refresh.with_label_values(&[authority]).set(at),
             // an error means that the series did not exist
-            None => drop(self.authorities.refresh.remove_label_values(&[authority])),
+            None => drop(self.refresh.remove_label_values(&[authority])),
         }
     }
 
     /// Removes the series of a deleted authority.
     pub fn forget_authority(&self, authority: &str) {
         // an error means that the series did not exist
-        let _ = self.authorities.ready.remove_label_values(&[authority]);
-        let _ = self.authorities.refresh.remove_label_values(&[authority]);
+        let _ = self.ready.remove_label_values(&[authority]);
+        let _ = self.refresh.remove_label_values(&[authority]);
     }
 }

@@ -18,15 +18,13 @@ pub use self::credentials::{CredentialGauges, CredentialLabels};
 use self::{
     authorities::AuthoritySeries,
     credentials::{CredentialSeries, Cursor},
-    families::{counter, counter_vec, gauge, gauge_vec, histogram},
+    families::{DURATIONS, counter, counter_vec, gauge, gauge_vec, histogram},
 };
 
 /// Buckets for the lateness of renewals, in seconds: from a short queue to an outage.
 const LATENESS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
 /// Buckets for the remaining validity of replaced tokens, in seconds; 0 means that workloads had an expired token.
 const VALIDITY: [f64; 10] = [0.0, 15.0, 60.0, 180.0, 300.0, 600.0, 900.0, 1200.0, 1800.0, 3600.0];
-/// Buckets for the duration of token requests and reconciliations, in seconds.
-const DURATIONS: [f64; 11] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -35,7 +33,8 @@ pub struct Metrics {
     credentials: Option<CredentialSeries>,
     lateness: Histogram,
     validity: Histogram,
-    authorities: AuthoritySeries,
+    /// Those of each authority.
+    pub authorities: AuthoritySeries,
     watches: IntGaugeVec,
     reconciles: IntCounterVec,
     reconcile_duration: Histogram,

@@ -154,7 +154,7 @@ impl Authority {
         let error = result.as_ref().err();
         if error.is_none_or(RequestError::was_sent) {
             let reason = error.map_or("success", |error| messages_oauth::request_failed(error, names).reason.as_str());
-            self.metrics.token_request(&self.name, reason, started.elapsed());
+            self.metrics.authorities.token_request(&self.name, reason, started.elapsed());
         }
         result
     }

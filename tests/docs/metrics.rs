@@ -21,13 +21,13 @@ fn exposed() -> String {
         failures: 0,
     };
     metrics.credential(labels, gauges);
-    metrics.authority("c", true, Some(1));
+    metrics.authorities.authority("c", true, Some(1));
     metrics.watch("secrets", 1);
     metrics.renewed_late(1.0);
     metrics.replaced_with_left(1.0);
-    metrics.token_request("c", "success", Duration::from_secs(1));
-    metrics.request_waited("c", Duration::from_secs(1));
-    metrics.queue("c", 1, true);
+    metrics.authorities.token_request("c", "success", Duration::from_secs(1));
+    metrics.authorities.request_waited("c", Duration::from_secs(1));
+    metrics.authorities.queue("c", 1, true);
     metrics.reconciled("success", Duration::from_secs(1));
     metrics.kubernetes_request("get", "secrets", "success");
     metrics.pages().expect("text").collect()

@@ -191,7 +191,7 @@ mod tests {
         let health = Health::new("/secrets", "secrets", liveness.clone(), metrics);
         let reported = |code: u16, said: &str| {
             let error = WatchError::from(&Status::failure(said, "InternalError").with_code(code));
-            health.failed("list", &error);
+            health.list_failed(&error);
             let trouble = liveness.interruption("/secrets").expect("it is interrupted").trouble;
             let of_secrets = messages::secrets_unwatched(&trouble.message, trouble.is_forbidden).message;
             let of_authorities =
