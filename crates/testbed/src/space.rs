@@ -44,7 +44,7 @@ mod tests {
     fn full_disk_is_reported_before_a_server_meets_it() {
         let folder = Path::new("/somewhere");
         assert!(is_enough(folder, TESTS, TESTS).is_ok());
-        let error = is_enough(folder, TESTS, TESTS - 1).unwrap_err().to_string();
+        let error = is_enough(folder, TESTS, TESTS - 1).expect_err("it is refused").to_string();
         assert!(error.starts_with("3.0 GiB must be free in /somewhere, and 2.9 GiB are: "), "{error}");
     }
 
@@ -52,7 +52,7 @@ mod tests {
     fn free_space_of_a_real_folder_is_read() {
         assert!(check(&std::env::temp_dir(), 1).is_ok());
         assert!(check(&std::env::temp_dir(), u64::MAX).is_err());
-        let error = check(Path::new("/does/not/exist"), 1).unwrap_err().to_string();
+        let error = check(Path::new("/does/not/exist"), 1).expect_err("it is refused").to_string();
         assert_eq!(error, "the free space of /does/not/exist is unknown");
     }
 }
