@@ -8,12 +8,13 @@
 //! writes. A longer value counts as absent.
 
 mod content;
+mod digests;
 mod managed_fields;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use itwin_api::{digest, secret_keys, time};
+use itwin_api::{secret_keys, time};
 use itwin_core::{
     object::ObjectVersion,
     ownership::{Controller, Named, OUR_KIND, OwnershipMetadata},
@@ -24,7 +25,10 @@ use itwin_core::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 pub use self::content::{is_ours_except_for_extra_keys, is_what_we_wrote, last_held, token};
-use self::managed_fields::{field_owners, may_be_immutable, owned_keys, sole_writer_of};
+use self::{
+    digests::{ANNOTATION, LABEL, key_digest, pair},
+    managed_fields::{field_owners, may_be_immutable, owned_keys, sole_writer_of},
+};
 use super::{
     intern::intern,
     reduced::{NAME_MAX, PAIRS_MAX, cut},
@@ -190,18 +194,6 @@ impl SecretMetadata {
 /// A value; `None` if it has more than `most` bytes.
 fn bounded<'a>(pairs: &'a BTreeMap<String, String>, key: &str, most: usize) -> Option<&'a str> {
     pairs.get(key).map(String::as_str).filter(|value| value.len() <= most)
-}
-
-const LABEL: &str = "label";
-const ANNOTATION: &str = "annotation";
-
-fn pair(kind: &str, key: &str, value: &str) -> u32 {
-    digest::short([kind, key, value])
-}
-
-/// The digest of a label or annotation without its value.
-fn key_digest(kind: &str, key: &str) -> u32 {
-    digest::short([kind, key])
 }
 
 fn is_ours(key: &str) -> bool {

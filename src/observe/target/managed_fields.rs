@@ -7,7 +7,7 @@ use itwin_core::rivals::FieldOwner;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use serde_json::Value;
 
-use super::{ANNOTATION, LABEL, key_digest};
+use super::digests::{ANNOTATION, LABEL, key_digest};
 use crate::observe::{
     intern::intern,
     reduced::{FIELDS_MAX, MANAGERS_MAX},
