@@ -64,7 +64,7 @@ async fn writer_that_keeps_adding_a_key_is_named_and_a_valid_token_stays_valid()
         Ok(calls.iter().filter(|call| call.to_string() == format!("patch secrets {NAME}")).count())
     };
     let began = std::time::Instant::now();
-    let five_rounds = eventually("five more reverts", PATIENCE, async || (patches().ok()? >= 5).then_some(()));
+    let five_rounds = eventually("five more reverts", PATIENCE * 2, async || (patches().ok()? >= 5).then_some(()));
     keep_changing(&fixture, &patch, five_rounds).await?;
     assert!(began.elapsed() > SOON, "the backoff grew");
     let status = fixture.status().await?;

@@ -17,7 +17,7 @@ use crate::fixture::{Fixture, NAME, PATIENCE, SOON, condition};
 /// Within this a failure must be reported, and a busy machine takes as long again.
 const REPORTED: Duration = Duration::from_secs(20);
 /// What a busy machine takes longer.
-const MARGIN: Duration = Duration::from_secs(3);
+const MARGIN: Duration = Duration::from_secs(6);
 /// Waits of the backoff are added.
 const CONVERGED: Duration = Duration::from_secs(90);
 /// The longest quotation of what the API server says, and the sentence around it.
