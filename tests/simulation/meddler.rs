@@ -21,7 +21,7 @@ pub const ROUND: Duration = Duration::from_secs(2);
 /// And how many times.
 pub const ROUNDS: usize = 30;
 /// What a denial says.
-pub const DENIAL: &str = "as the scenario says";
+pub const DENIAL: &str = "a label is required by the policy";
 
 /// What another controller does to a Secret, again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
