@@ -64,7 +64,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             return self.next_sendable(&Sendable { now: now.wall, up_to: None }, now);
         };
         // turns, shares and circuits are as ever: only fewer requests may be sent
-        let up_to = wait.allows_up_to(now.monotonic);
+        let up_to = wait.allows_up_to(now);
         let is_any_allowed = self.in_lane_after(now.wall).next().is_some_and(|(deadline, _)| deadline <= up_to);
         let next = if is_any_allowed {
             self.next_sendable(&Sendable { now: now.wall, up_to: Some(up_to) }, now)
@@ -73,7 +73,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         };
         next.map_err(|again| {
             let later = self.in_lane_after(up_to.max(now.wall)).next();
-            let allowed = later.map_or(wait.until, |(deadline, _)| wait.allows(deadline));
+            let allowed = later.map_or(wait.until, |(deadline, _)| wait.allows(deadline, now));
             Some(again.map_or(allowed, |again| again.min(allowed)))
         })
     }

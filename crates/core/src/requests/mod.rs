@@ -247,7 +247,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         }
         let version = version.or(request.client_version.as_ref());
         let ended = Ended { requester: &request.requester, version, is_probe, admitted_at };
-        let change = self.breaker.record(ended, outcome, now, &self.requesters);
+        let change = self.breaker.record(ended, outcome, now.monotonic, &self.requesters);
         if change == Change::Closed {
             self.probed.clear();
             self.unpark_all();

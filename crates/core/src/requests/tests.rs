@@ -21,6 +21,8 @@ struct Scene {
     queue: Queue,
     start: Instant,
     passed: Duration,
+    /// How far the wall clock was set.
+    set: TimeDelta,
     /// Admitted requests, each with its time in milliseconds.
     admitted: Vec<(String, u128)>,
     /// Requests to enqueue again after a failure.
@@ -45,12 +47,13 @@ fn failed(reason: Reason) -> Outcome {
 impl Scene {
     fn new(max_in_flight: u16, per_minute: u32) -> Self {
         let queue = Queue::new(max_in_flight, per_minute);
-        Self { queue, start: Instant::now(), passed: Duration::ZERO, admitted: Vec::new(), again: Vec::new() }
+        let (start, passed, set) = (Instant::now(), Duration::ZERO, TimeDelta::zero());
+        Self { queue, start, passed, set, admitted: Vec::new(), again: Vec::new() }
     }
 
     fn now(&self) -> Now {
         let wall = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
-        Now { wall: wall + self.passed, monotonic: self.start + self.passed }
+        Now { wall: wall + self.passed + self.set, monotonic: self.start + self.passed }
     }
 
     fn wall(&self, seconds: i64) -> DateTime<Utc> {

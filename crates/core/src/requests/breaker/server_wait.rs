@@ -17,7 +17,7 @@ const REPORTED: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 pub struct ServerWait {
     /// When the first of consecutive waits began.
-    pub(super) first: Now,
+    first: Instant,
     /// The end of the wait.
     pub until: Instant,
     /// Why the server asked for it.
@@ -29,21 +29,21 @@ pub struct ServerWait {
 impl ServerWait {
     /// The wait that a server asks for, after this one before it, which may have ended; `None` if it ends no later. Waits
     /// that follow each other are together at most as long as the longest single wait.
-    pub(super) fn asked(before: Option<Self>, reason: Reason, wait: TimeDelta, now: Now) -> Option<Self> {
+    pub(super) fn asked(before: Option<Self>, reason: Reason, wait: TimeDelta, now: Instant) -> Option<Self> {
         let first = before.map_or(now, |before| before.first);
         let longest = SERVER_WAIT_MAX.to_std().unwrap_or_default();
-        let until = now.monotonic + wait.min(SERVER_WAIT_MAX).to_std().unwrap_or_default();
-        let until = until.min(first.monotonic + longest);
-        if until <= now.monotonic || before.is_some_and(|before| before.until >= until) {
+        let until = now + wait.min(SERVER_WAIT_MAX).to_std().unwrap_or_default();
+        let until = until.min(first + longest);
+        if until <= now || before.is_some_and(|before| before.until >= until) {
             return None;
         }
         let reported_at = before.and_then(|before| before.reported_at);
         let mut wait = Self { first, until, reason, reported_at };
         // all have reported a long one, except for those that joined when it had nearly ended
-        let is_known = before.is_some_and(|before| before.is_long(now.monotonic));
-        let is_recent = reported_at.is_some_and(|at| now.monotonic < at + REPORTED);
-        if wait.is_long(now.monotonic) && !is_known && !is_recent {
-            wait.reported_at = Some(now.monotonic);
+        let is_known = before.is_some_and(|before| before.is_long(now));
+        let is_recent = reported_at.is_some_and(|at| now < at + REPORTED);
+        if wait.is_long(now) && !is_known && !is_recent {
+            wait.reported_at = Some(now);
         }
         Some(wait)
     }
@@ -63,17 +63,22 @@ impl ServerWait {
     /// consecutive waits began. Counted from the last of them, each response to one client would delay the tokens of all
     /// others once more, until they expire.
     #[must_use]
-    pub fn allows(&self, deadline: DateTime<Utc>) -> Instant {
-        let left = (deadline - self.first.wall).max(TimeDelta::zero());
+    pub fn allows(&self, deadline: DateTime<Utc>, now: Now) -> Instant {
+        if deadline <= now.wall {
+            return self.until;
+        }
+        let left = (deadline - self.allows_up_to(now)).max(TimeDelta::zero());
         // rounded up: at this instant `allows_up_to` has reached the deadline
         let half = ((left + TimeDelta::nanoseconds(1)) / 2).to_std().unwrap_or_default();
-        if half.is_zero() { self.until } else { (self.first.monotonic + half).min(self.until) }
+        (now.monotonic + half).min(self.until)
     }
 
-    /// The latest expiry of a token that may be requested despite the wait: the inverse of [`Self::allows`].
+    /// The latest expiry of a token that may be requested despite the wait: the inverse of [`Self::allows`]. A token that
+    /// has as much left as has passed since the first wait began has lost half. That is measured by what the wall clock
+    /// shows now, not by what it showed then: it may have been set since, or the machine may have slept.
     #[must_use]
-    pub fn allows_up_to(&self, now: Instant) -> DateTime<Utc> {
-        let passed = now.saturating_duration_since(self.first.monotonic);
-        self.first.wall + TimeDelta::from_std(passed).unwrap_or_default() * 2
+    pub fn allows_up_to(&self, now: Now) -> DateTime<Utc> {
+        let passed = now.monotonic.saturating_duration_since(self.first);
+        now.wall + TimeDelta::from_std(passed).unwrap_or_default()
     }
 }

@@ -166,3 +166,25 @@ fn instant_at_which_a_token_is_allowed_is_never_too_early() {
     scene.passed = again.saturating_duration_since(scene.start);
     assert_eq!(scene.admit(), ["a/odd"], "not an instant later: the caller would ask again without end");
 }
+
+#[test]
+fn clock_that_is_set_during_a_wait_costs_no_token_and_does_not_end_the_wait() {
+    let run = |scene: &mut Scene, seconds| scene.run(Duration::from_secs(seconds), |_, _| Outcome::Succeeded);
+    let mut scene = Scene::new(8, 60);
+    begin_wait(&mut scene, 3600);
+    scene.enqueue("a", "only", 4200);
+    run(&mut scene, 60);
+    scene.set = TimeDelta::hours(1);
+    run(&mut scene, 540);
+    let a = seconds(&scene, "a");
+    assert!(a.len() == 1 && (300..=302).contains(&a[0]), "half of the ten minutes that it had: {a:?}");
+
+    let mut scene = Scene::new(8, 60);
+    begin_wait(&mut scene, 3600);
+    run(&mut scene, 60);
+    scene.set = TimeDelta::hours(-1);
+    scene.enqueue("b", "only", 1800);
+    run(&mut scene, 1000);
+    let b = seconds(&scene, "b");
+    assert!(b.len() == 1 && (930..=932).contains(&b[0]), "half of the 31 minutes that it had: {b:?}");
+}
