@@ -9,7 +9,9 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    Flight, Now, Outcome, Position, Request, RequestQueue, Requester, Waiting, breaker::Gate, places::Sendable,
+    Flight, Now, Outcome, Position, Request, RequestQueue, Requester, Waiting,
+    breaker::Gate,
+    places::{Held, Place, Sendable},
 };
 
 /// If a token expires during an open interval, or at most this long after it, an urgent probe may be sent before the
@@ -61,16 +63,13 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             return Err(Some(ready_at));
         }
         let Some(wait) = self.breaker.server_wait_until(now.monotonic).copied() else {
-            return self.next_sendable(&Sendable { now: now.wall, up_to: None }, now);
+            return self.next_sendable(&Sendable { now, up_to: None }, now);
         };
         // turns, shares and circuits are as ever: only fewer requests may be sent
         let up_to = wait.allows_up_to(now);
         let is_any_allowed = self.in_lane_after(now.wall).next().is_some_and(|(deadline, _)| deadline <= up_to);
-        let next = if is_any_allowed {
-            self.next_sendable(&Sendable { now: now.wall, up_to: Some(up_to) }, now)
-        } else {
-            Err(None)
-        };
+        let next =
+            if is_any_allowed { self.next_sendable(&Sendable { now, up_to: Some(up_to) }, now) } else { Err(None) };
         next.map_err(|again| {
             let later = self.in_lane_after(up_to.max(now.wall)).next();
             let allowed = later.map_or(wait.until, |(deadline, _)| wait.allows(deadline, now));
@@ -162,7 +161,9 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
                 None => return Some(key),
                 Some((until, _)) => {
                     waiting.position = Position::Parked(until);
-                    self.by_expiry.remove(&(waiting.place.at, waiting.place.number));
+                    if let Place { token: Held::Until(expires_at), number } = waiting.place {
+                        self.by_expiry.remove(&(expires_at, number));
+                    }
                     self.parked.insert((until, waiting.place.number), key);
                 }
             }

@@ -110,9 +110,12 @@ impl<K> Lane<K> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use chrono::{DateTime, Utc};
 
     use super::*;
+    use crate::requests::{places::Held, request::Now};
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
@@ -120,12 +123,12 @@ mod tests {
 
     /// All requests may be sent at second 0.
     fn all() -> Sendable {
-        Sendable { now: at(0), up_to: None }
+        Sendable { now: Now { wall: at(0), monotonic: Instant::now() }, up_to: None }
     }
 
     /// The place of a request for a token that expires at this second.
     fn place(second: i64, number: u64) -> Place {
-        Place { at: at(second), number, has_token: true }
+        Place { token: Held::Until(at(second)), number }
     }
 
     /// The order of requests, each given as namespace, expiry of the token, name, and whether it is a retry.
