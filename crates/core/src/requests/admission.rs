@@ -149,7 +149,8 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         }
     }
 
-    /// The next request in fair queueing order. Requests of clients whose circuit is open are parked.
+    /// The next request in fair queueing order. Requests of clients whose circuit is open are parked, which costs their
+    /// namespaces no turn.
     fn next_in_rotation(&mut self, sendable: &Sendable, now: Now) -> Option<K> {
         let most = self.max_in_flight - (self.max_in_flight / OTHERS_SHARE).max(u16::from(self.max_in_flight > 1));
         loop {
@@ -161,6 +162,8 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
                 None => return Some(key),
                 Some((until, _)) => {
                     waiting.position = Position::Parked(until);
+                    let Request { requester, is_retry, .. } = &waiting.request;
+                    self.lanes.give_turn_back(&requester.namespace, *is_retry);
                     if let Place { token: Held::Until(expires_at), number } = waiting.place {
                         self.by_expiry.remove(&(expires_at, number));
                     }

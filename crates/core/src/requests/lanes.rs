@@ -65,6 +65,15 @@ impl<K> Lanes<K> {
         preferred.pop(sendable, &has_room).or_else(|| other.pop(sendable, &has_room))
     }
 
+    /// Gives the namespace of the request that was just removed its turn back, since that is not sent.
+    pub fn give_turn_back(&mut self, namespace: &str, is_retry: bool) {
+        let rotation = &mut self.lane(is_retry).rotation;
+        // it is at the end, unless no other of its requests waits
+        if rotation.back().is_some_and(|last| **last == *namespace) {
+            rotation.rotate_right(1);
+        }
+    }
+
     /// Records that a request was admitted, for the share of retries.
     pub fn admitted(&mut self, is_retry: bool) {
         self.since_retry = if is_retry { 0 } else { (self.since_retry + 1).min(RETRY_SHARE) };
