@@ -30,6 +30,8 @@ pub struct Admissions<K> {
     pub admitted: Vec<(K, Duration)>,
     /// When to call again if nothing else happens; `None` if only another event can change the result.
     pub again: Option<Instant>,
+    /// Whether all requests that are blocked are to be reported now.
+    pub reports: bool,
 }
 
 impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
@@ -37,6 +39,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     pub fn admit(&mut self, now: Now) -> Admissions<K> {
         self.unpark_due(now.monotonic);
         self.requeue_late(now);
+        let reports = self.breaker.give_report(now.monotonic);
         let mut admitted = Vec::new();
         let again = loop {
             match self.next(now) {
@@ -50,7 +53,8 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         };
         let parked = self.parked.first_key_value().map(|((until, _), _)| *until);
         let requeued = self.in_flight.values().filter_map(|flight| flight.take_up_by).min();
-        Admissions { admitted, again: [again, parked, requeued].into_iter().flatten().min() }
+        let report = self.breaker.report_due();
+        Admissions { admitted, again: [again, parked, requeued, report].into_iter().flatten().min(), reports }
     }
 
     /// The next request to send, or when to call again.

@@ -162,6 +162,17 @@ impl Breaker {
         self.server_wait_until.as_ref().filter(|wait| now < wait.until)
     }
 
+    /// Whether the requests that wait are to be reported now, since some joined before the wait was prolonged.
+    pub fn give_report(&mut self, now: Instant) -> bool {
+        self.server_wait_until.as_mut().is_some_and(|wait| wait.give_report(now))
+    }
+
+    /// When [`Self::give_report`] is to be called.
+    #[must_use]
+    pub fn report_due(&self) -> Option<Instant> {
+        self.server_wait_until.as_ref().and_then(ServerWait::report_due)
+    }
+
     /// Records that a request of this client is sent. Returns whether it is a probe of an open circuit.
     pub fn admitted(&mut self, requester: &Requester, now: Instant) -> bool {
         let client = self.failing.get_mut(requester).and_then(|failing| failing.circuit.as_mut());

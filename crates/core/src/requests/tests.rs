@@ -86,7 +86,7 @@ impl Scene {
     /// The same, with the time until something else may be sent.
     fn admit_until(&mut self) -> (Vec<String>, Option<Duration>) {
         let now = self.now();
-        let Admissions { admitted, again } = self.queue.admit(now);
+        let Admissions { admitted, again, .. } = self.queue.admit(now);
         let names: Vec<String> = admitted.into_iter().map(|(name, _)| name).collect();
         for name in &names {
             let (namespace, secret) = name.split_once('/').expect("namespace/name");

@@ -24,6 +24,9 @@ pub struct ServerWait {
     pub reason: Reason,
     /// When the requests that wait were reported last because of it.
     reported_at: Option<Instant>,
+    /// Whether they are to be reported once more, as soon as that is not too soon after the last time: some joined when
+    /// the wait had nearly ended, before it was prolonged.
+    owes_report: bool,
 }
 
 impl ServerWait {
@@ -38,14 +41,30 @@ impl ServerWait {
             return None;
         }
         let reported_at = before.and_then(|before| before.reported_at);
-        let mut wait = Self { first, until, reason, reported_at };
         // all have reported a long one, except for those that joined when it had nearly ended
-        let is_known = before.is_some_and(|before| before.is_long(now));
-        let is_recent = reported_at.is_some_and(|at| now < at + REPORTED);
-        if wait.is_long(now) && !is_known && !is_recent {
-            wait.reported_at = Some(now);
-        }
+        let is_known = before.is_some_and(|before| before.is_long(now) && !before.owes_report);
+        let mut wait = Self { first, until, reason, reported_at, owes_report: !is_known };
+        wait.give_report(now);
         Some(wait)
+    }
+
+    /// Reports the requests that wait, if that is owed and not too soon. Returns whether it does.
+    pub(super) fn give_report(&mut self, now: Instant) -> bool {
+        if !self.owes_report || self.report_due().is_some_and(|due| now < due) {
+            return false;
+        }
+        // those that join a long wait know of it
+        self.owes_report = false;
+        let is_given = self.is_long(now);
+        if is_given {
+            self.reported_at = Some(now);
+        }
+        is_given
+    }
+
+    /// When a report that is owed is due; `None` if none is owed, or immediately.
+    pub(super) fn report_due(&self) -> Option<Instant> {
+        self.reported_at.filter(|_| self.owes_report).map(|at| at + REPORTED)
     }
 
     /// Whether the requests that wait are to be reported now.
