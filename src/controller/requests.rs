@@ -221,6 +221,9 @@ impl Requests {
                 self.metrics.authorities.request_waited(authority, waited);
                 enqueued.push(key);
             }
+            if admissions.reports {
+                enqueued.extend(queue.blocked_keys(None, now.monotonic));
+            }
             self.metrics.authorities.queue(authority, queue.len(), queue.is_open());
             again = [again, admissions.again].into_iter().flatten().min();
         }

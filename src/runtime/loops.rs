@@ -196,6 +196,8 @@ async fn run<T>(
             () = until(next_at) => {}
         }
     }
+    // a worker that is handed to no one is missing to the reconciliations that gave theirs back and go on with one
+    drop(acquiring);
     while running.next().await.is_some() {}
 }
 

@@ -26,12 +26,14 @@ const NAME: usize = 253;
 const REDACTED: &str = "[redacted]";
 /// How the API server begins what it says, with `{}` for the names of objects, kinds and users: it writes these itself,
 /// before the words of a webhook or policy.
-const BEGINNINGS: [&str; 9] = [
+const BEGINNINGS: [&str; 11] = [
     "admission webhook \"{}\"",
     "Internal error occurred: failed calling webhook \"{}\"",
     "{} \"{}\" is forbidden: ValidatingAdmissionPolicy '{}' with binding '{}'",
     "{} \"{}\" is forbidden: exceeded quota: {}",
     "{} \"{}\" is forbidden: User \"{}\" cannot {} resource \"{}\" in API group \"{}\" in the namespace \"{}\"",
+    "{} \"{}\" is forbidden: User \"{}\" cannot {} resource \"{}\" in API group \"{}\"",
+    "{} is forbidden: User \"{}\" cannot {} resource \"{}\" in API group \"{}\" in the namespace \"{}\"",
     "{} is forbidden: User \"{}\" cannot {} resource \"{}\" in API group \"{}\"",
     "{} \"{}\" is forbidden",
     "{} \"{}\" is invalid",
@@ -136,8 +138,12 @@ fn words(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Whether a word consists of known ones, with numbers behind the first.
+/// Whether a word consists of known ones, with numbers behind the first that have fewer digits together than a part of a
+/// secret.
 fn is_known(word: &str) -> bool {
+    if word.bytes().filter(u8::is_ascii_digit).count() >= PART {
+        return false;
+    }
     let is_listed = |part: &str| WORDS.contains(part.to_ascii_lowercase().as_str());
     let is_number = |part: &str| part.len() <= DIGITS && part.bytes().all(|byte| byte.is_ascii_digit());
     let mut parts = word.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());

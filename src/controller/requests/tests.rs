@@ -1,6 +1,8 @@
 //! Request slots: they are returned however they end, and requests are sent at the pace of their authority.
 
 use chrono::TimeDelta;
+use itwin_api::conditions::Reason;
+use itwin_core::failure::Failure;
 
 use super::*;
 
@@ -109,6 +111,31 @@ async fn request_that_is_not_sent_after_all_delays_no_other() {
         drop(slot);
     }
     assert_eq!(started.elapsed().as_secs(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wait_that_is_prolonged_is_reported_later_by_those_that_joined_when_it_had_nearly_ended() {
+    let requests = requests();
+    requests.set_limits("ims", 8, 6000);
+    let waits = |seconds| {
+        let failure = Failure::new(Reason::RateLimited, "because");
+        Outcome::Failed { failure, server_wait: Some(TimeDelta::seconds(seconds)), is_outage: false }
+    };
+    for name in ["one", "other"] {
+        requests.enqueue("ims", &key(name), Request { content: name.into(), ..request() });
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(enqueued(&requests), [name]);
+    }
+    slot(&requests, "one").end(waits(12), "".into(), None);
+    tokio::time::advance(Duration::from_secs(3)).await;
+    let joins = Request { content: "joins".into(), expires_at: None, ..request() };
+    assert!(requests.enqueue("ims", &key("joins"), joins).blocked.is_none());
+    tokio::time::advance(Duration::from_secs(2)).await;
+    slot(&requests, "other").end(waits(3600), "".into(), None);
+    assert_eq!(enqueued(&requests), [""; 0], "5 s after the last report");
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(enqueued(&requests), ["joins"]);
+    assert_eq!(enqueued(&requests), [""; 0], "once");
 }
 
 fn slot(requests: &Arc<Requests>, name: &str) -> Slot {

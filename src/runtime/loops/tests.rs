@@ -57,11 +57,16 @@ fn begin(concurrency: usize, again: RequeueAfter) -> Loop {
     let (all, stopped) = (reconciles.clone(), stop.subscribe());
     let task = tokio::spawn(async move {
         let workers = Arc::new(Semaphore::new(concurrency));
-        let reconcile = |name, worker| -> BoxFuture<'static, RequeueAfter> {
-            let reconcile = all.clone().reconcile(name);
+        let shared = workers.clone();
+        let reconcile = |name, worker: Option<OwnedSemaphorePermit>| -> BoxFuture<'static, RequeueAfter> {
+            let (reconcile, workers) = (all.clone().reconcile(name), shared.clone());
             Box::pin(async move {
-                let _worker = worker;
-                reconcile.await
+                // as for the time of a token request
+                let gives_back = name == "gives back";
+                let worker = worker.filter(|_| !gives_back);
+                let again = reconcile.await;
+                let _worker = if gives_back { workers.acquire_owned().await.ok() } else { worker };
+                again
             })
         };
         let placement = |name: &&str| Placement { namespace: (*name).to_owned(), goes_first: false };
@@ -147,4 +152,20 @@ async fn reconciliations_in_progress_end_after_the_signal_and_no_others_start() 
     it.reconciles.may_end.add_permits(8);
     tokio::time::timeout(Duration::from_secs(1), it.task).await.expect("it ends").expect("no panic");
     assert_eq!(it.reconciles.observed().started.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reconciliation_that_gave_its_worker_back_gets_one_after_the_signal() {
+    let it = begin(1, None);
+    for name in ["gives back", "b", "c"] {
+        it.queue.send(name).expect("it runs");
+        settle().await;
+    }
+    // the loop waits for a worker for the third
+    assert_eq!(it.reconciles.observed().running, ["gives back", "b"]);
+    it.stop.send_replace(true);
+    it.reconciles.may_end.add_permits(2);
+    tokio::time::timeout(Duration::from_secs(1), it.task).await.expect("it ends").expect("no panic");
+    let observed = it.reconciles.observed();
+    assert_eq!((observed.started.len(), observed.ended), (2, 2));
 }

@@ -78,6 +78,10 @@ fn reason_of_a_denial_is_quoted_with_the_name_of_the_webhook_or_policy() {
          count/secrets=12, limited: count/secrets=12",
         "secrets \"render-agent-7\" is forbidden: User \"system:serviceaccount:itwin:itwin-credential-operator\" cannot \
          patch resource \"secrets\" in API group \"\" in the namespace \"rendering\"",
+        "secrets is forbidden: User \"system:serviceaccount:itwin:itwin-credential-operator\" cannot list resource \
+         \"secrets\" in API group \"\" in the namespace \"rendering\"",
+        "itwinauthorities.credentials.itwin.dev \"bentley-ims\" is forbidden: User \"jane@example.com\" cannot patch resource \
+         \"itwinauthorities/status\" in API group \"credentials.itwin.dev\" at the cluster scope",
         "itwinauthorities.credentials.itwin.dev is forbidden: User \"jane@example.com\" cannot list resource \
          \"itwinauthorities\" in API group \"credentials.itwin.dev\" at the cluster scope",
         "Secret \"render-agent-7\" is invalid: metadata.labels: Invalid value",
@@ -98,6 +102,14 @@ fn unknown_words_are_replaced_together() {
     assert_eq!(quoted(label), "denied: Label <owner: [redacted]> does not satisfy allowed regex");
     assert_eq!(quoted("no Secrets, not abcdefgh, nor xyz, today"), "no Secrets, not [redacted], today");
     assert_eq!(quoted("no Secrets of agent-1 abc"), "no Secrets of agent-1 abc");
+}
+
+#[test]
+fn numbers_behind_a_known_word_are_shown_unless_they_are_long_together() {
+    assert_eq!(quoted("denied: code=123-4567, limit=2000"), "denied: code=123-4567, limit=2000");
+    for value in ["code=1234-5678-9012-3456", "token-4711-0815-4242", "code=1234-5678"] {
+        assert_eq!(quoted(&format!("denied: {value}")), "denied: [redacted]");
+    }
 }
 
 #[test]

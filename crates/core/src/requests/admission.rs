@@ -9,7 +9,9 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    Flight, Now, Outcome, Position, Request, RequestQueue, Requester, Waiting, breaker::Gate, places::Sendable,
+    Flight, Now, Outcome, Position, Request, RequestQueue, Requester, Waiting,
+    breaker::Gate,
+    places::{Held, Place, Sendable},
 };
 
 /// If a token expires during an open interval, or at most this long after it, an urgent probe may be sent before the
@@ -28,6 +30,8 @@ pub struct Admissions<K> {
     pub admitted: Vec<(K, Duration)>,
     /// When to call again if nothing else happens; `None` if only another event can change the result.
     pub again: Option<Instant>,
+    /// Whether all requests that are blocked are to be reported now.
+    pub reports: bool,
 }
 
 impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
@@ -35,6 +39,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     pub fn admit(&mut self, now: Now) -> Admissions<K> {
         self.unpark_due(now.monotonic);
         self.requeue_late(now);
+        let reports = self.breaker.give_report(now.monotonic);
         let mut admitted = Vec::new();
         let again = loop {
             match self.next(now) {
@@ -48,7 +53,8 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         };
         let parked = self.parked.first_key_value().map(|((until, _), _)| *until);
         let requeued = self.in_flight.values().filter_map(|flight| flight.take_up_by).min();
-        Admissions { admitted, again: [again, parked, requeued].into_iter().flatten().min() }
+        let report = self.breaker.report_due();
+        Admissions { admitted, again: [again, parked, requeued, report].into_iter().flatten().min(), reports }
     }
 
     /// The next request to send, or when to call again.
@@ -61,19 +67,16 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             return Err(Some(ready_at));
         }
         let Some(wait) = self.breaker.server_wait_until(now.monotonic).copied() else {
-            return self.next_sendable(&Sendable { now: now.wall, up_to: None }, now);
+            return self.next_sendable(&Sendable { now, up_to: None }, now);
         };
         // turns, shares and circuits are as ever: only fewer requests may be sent
-        let up_to = wait.allows_up_to(now.monotonic);
+        let up_to = wait.allows_up_to(now);
         let is_any_allowed = self.in_lane_after(now.wall).next().is_some_and(|(deadline, _)| deadline <= up_to);
-        let next = if is_any_allowed {
-            self.next_sendable(&Sendable { now: now.wall, up_to: Some(up_to) }, now)
-        } else {
-            Err(None)
-        };
+        let next =
+            if is_any_allowed { self.next_sendable(&Sendable { now, up_to: Some(up_to) }, now) } else { Err(None) };
         next.map_err(|again| {
             let later = self.in_lane_after(up_to.max(now.wall)).next();
-            let allowed = later.map_or(wait.until, |(deadline, _)| wait.allows(deadline));
+            let allowed = later.map_or(wait.until, |(deadline, _)| wait.allows(deadline, now));
             Some(again.map_or(allowed, |again| again.min(allowed)))
         })
     }
@@ -150,7 +153,8 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         }
     }
 
-    /// The next request in fair queueing order. Requests of clients whose circuit is open are parked.
+    /// The next request in fair queueing order. Requests of clients whose circuit is open are parked, which costs their
+    /// namespaces no turn.
     fn next_in_rotation(&mut self, sendable: &Sendable, now: Now) -> Option<K> {
         let most = self.max_in_flight - (self.max_in_flight / OTHERS_SHARE).max(u16::from(self.max_in_flight > 1));
         loop {
@@ -162,7 +166,11 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
                 None => return Some(key),
                 Some((until, _)) => {
                     waiting.position = Position::Parked(until);
-                    self.by_expiry.remove(&(waiting.place.at, waiting.place.number));
+                    let Request { requester, is_retry, .. } = &waiting.request;
+                    self.lanes.give_turn_back(&requester.namespace, *is_retry);
+                    if let Place { token: Held::Until(expires_at), number } = waiting.place {
+                        self.by_expiry.remove(&(expires_at, number));
+                    }
                     self.parked.insert((until, waiting.place.number), key);
                 }
             }

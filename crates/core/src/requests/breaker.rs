@@ -21,7 +21,7 @@ use itwin_api::conditions::Reason;
 
 use self::circuit::{Circuit, OPEN};
 pub use self::server_wait::ServerWait;
-use super::request::{Now, Outcome, Requester};
+use super::request::{Outcome, Requester};
 use crate::{failure::Failure, object::ObjectVersion};
 
 /// Consecutive failures that open a circuit: more than an occasional failure, and few enough to relieve a server soon.
@@ -162,6 +162,17 @@ impl Breaker {
         self.server_wait_until.as_ref().filter(|wait| now < wait.until)
     }
 
+    /// Whether the requests that wait are to be reported now, since some joined before the wait was prolonged.
+    pub fn give_report(&mut self, now: Instant) -> bool {
+        self.server_wait_until.as_mut().is_some_and(|wait| wait.give_report(now))
+    }
+
+    /// When [`Self::give_report`] is to be called.
+    #[must_use]
+    pub fn report_due(&self) -> Option<Instant> {
+        self.server_wait_until.as_ref().and_then(ServerWait::report_due)
+    }
+
     /// Records that a request of this client is sent. Returns whether it is a probe of an open circuit.
     pub fn admitted(&mut self, requester: &Requester, now: Instant) -> bool {
         let client = self.failing.get_mut(requester).and_then(|failing| failing.circuit.as_mut());
@@ -177,7 +188,7 @@ impl Breaker {
         &mut self,
         Ended { requester, version, is_probe, admitted_at }: Ended<'_>,
         outcome: &Outcome,
-        now: Now,
+        now: Instant,
         waiting: &HashMap<Requester, usize>,
     ) -> Change {
         match outcome {
@@ -213,12 +224,12 @@ impl Breaker {
                     (false, false) => Change::None,
                 };
                 if *is_outage {
-                    let client = self.client_failed((requester, version), (failure, true), is_probe, now.monotonic);
-                    let server = self.outage((requester, failure.reason), is_probe, now.monotonic, waiting);
+                    let client = self.client_failed((requester, version), (failure, true), is_probe, now);
+                    let server = self.outage((requester, failure.reason), is_probe, now, waiting);
                     return change(server, client);
                 }
                 let opened = if affects_the_client(failure.reason) {
-                    self.client_failed((requester, version), (failure, false), is_probe, now.monotonic)
+                    self.client_failed((requester, version), (failure, false), is_probe, now)
                 } else {
                     self.failing.remove(requester);
                     false
@@ -322,7 +333,7 @@ impl Breaker {
         &mut self,
         (reason, wait): (Reason, Option<TimeDelta>),
         admitted_at: Instant,
-        now: Now,
+        now: Instant,
     ) -> bool {
         let Some(wait) = wait.filter(|wait| *wait > TimeDelta::zero()) else { return false };
         // a response to a request that was sent despite a wait may arrive after its end, and must not begin another one
@@ -330,7 +341,7 @@ impl Breaker {
         let before = self.server_wait_until.filter(|before| admitted_at < before.until);
         let Some(wait) = ServerWait::asked(before, reason, wait, now) else { return false };
         self.server_wait_until = Some(wait);
-        wait.is_reported(now.monotonic)
+        wait.is_reported(now)
     }
 }
 

@@ -65,6 +65,15 @@ impl<K> Lanes<K> {
         preferred.pop(sendable, &has_room).or_else(|| other.pop(sendable, &has_room))
     }
 
+    /// Gives the namespace of the request that was just removed its turn back, since that is not sent.
+    pub fn give_turn_back(&mut self, namespace: &str, is_retry: bool) {
+        let rotation = &mut self.lane(is_retry).rotation;
+        // it is at the end, unless no other of its requests waits
+        if rotation.back().is_some_and(|last| **last == *namespace) {
+            rotation.rotate_right(1);
+        }
+    }
+
     /// Records that a request was admitted, for the share of retries.
     pub fn admitted(&mut self, is_retry: bool) {
         self.since_retry = if is_retry { 0 } else { (self.since_retry + 1).min(RETRY_SHARE) };
@@ -110,9 +119,12 @@ impl<K> Lane<K> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use chrono::{DateTime, Utc};
 
     use super::*;
+    use crate::requests::{places::Held, request::Now};
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).expect("in range")
@@ -120,12 +132,12 @@ mod tests {
 
     /// All requests may be sent at second 0.
     fn all() -> Sendable {
-        Sendable { now: at(0), up_to: None }
+        Sendable { now: Now { wall: at(0), monotonic: Instant::now() }, up_to: None }
     }
 
     /// The place of a request for a token that expires at this second.
     fn place(second: i64, number: u64) -> Place {
-        Place { at: at(second), number, has_token: true }
+        Place { token: Held::Until(at(second)), number }
     }
 
     /// The order of requests, each given as namespace, expiry of the token, name, and whether it is a retry.

@@ -31,7 +31,7 @@ use self::{
     breaker::{Breaker, Change, Ended},
     lanes::Lanes,
     pacer::Pacer,
-    places::Place,
+    places::{Held, Place},
 };
 use crate::object::ObjectVersion;
 
@@ -181,7 +181,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         }
         let (since, lacking_since) = match self.waiting.get(&key) {
             Some(waiting) if waiting.request == request => return,
-            Some(waiting) => (waiting.since, (!waiting.place.is_valid(now.wall)).then_some(waiting.place.at)),
+            Some(waiting) => (waiting.since, waiting.place.lacking_since(now)),
             None => (now.monotonic, None),
         };
         self.leave(&key);
@@ -190,8 +190,8 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         // a token that has expired is as good as none: by its expiry, one that cannot be renewed would come back in front
         // of all others after each attempt
         let valid_until = request.expires_at.filter(|at| *at > now.wall);
-        let at = valid_until.or(lacking_since).unwrap_or(now.wall);
-        let place = Place { at, number: self.arrivals, has_token: valid_until.is_some() };
+        let token = valid_until.map_or_else(|| Held::NoneSince(lacking_since.unwrap_or(now.monotonic)), Held::Until);
+        let place = Place { token, number: self.arrivals };
         let is_joined = self.in_flight.values().any(|flight| flight.request.is_equal(&request));
         self.alike.insert(&request, key.clone());
         self.waiting.insert(key.clone(), Waiting { request, place, since, position: Position::Joined });
@@ -247,7 +247,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         }
         let version = version.or(request.client_version.as_ref());
         let ended = Ended { requester: &request.requester, version, is_probe, admitted_at };
-        let change = self.breaker.record(ended, outcome, now, &self.requesters);
+        let change = self.breaker.record(ended, outcome, now.monotonic, &self.requesters);
         if change == Change::Closed {
             self.probed.clear();
             self.unpark_all();
@@ -279,8 +279,8 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             waiting.position = Position::Lane;
             let Request { requester, is_retry, .. } = &waiting.request;
             self.lanes.insert(&requester.namespace, waiting.place, key.clone(), *is_retry);
-            if waiting.place.has_token {
-                self.by_expiry.insert((waiting.place.at, waiting.place.number), key.clone());
+            if let Place { token: Held::Until(expires_at), number } = waiting.place {
+                self.by_expiry.insert((expires_at, number), key.clone());
             }
         }
     }
@@ -291,7 +291,9 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             Position::Lane => {
                 let Request { requester, is_retry, .. } = &waiting.request;
                 self.lanes.remove(&requester.namespace, waiting.place, *is_retry);
-                self.by_expiry.remove(&(waiting.place.at, waiting.place.number));
+                if let Place { token: Held::Until(expires_at), number } = waiting.place {
+                    self.by_expiry.remove(&(expires_at, number));
+                }
             }
             Position::Parked(until) => drop(self.parked.remove(&(until, waiting.place.number))),
             Position::Joined => {}

@@ -21,6 +21,8 @@ struct Scene {
     queue: Queue,
     start: Instant,
     passed: Duration,
+    /// How far the wall clock was set.
+    set: TimeDelta,
     /// Admitted requests, each with its time in milliseconds.
     admitted: Vec<(String, u128)>,
     /// Requests to enqueue again after a failure.
@@ -45,12 +47,13 @@ fn failed(reason: Reason) -> Outcome {
 impl Scene {
     fn new(max_in_flight: u16, per_minute: u32) -> Self {
         let queue = Queue::new(max_in_flight, per_minute);
-        Self { queue, start: Instant::now(), passed: Duration::ZERO, admitted: Vec::new(), again: Vec::new() }
+        let (start, passed, set) = (Instant::now(), Duration::ZERO, TimeDelta::zero());
+        Self { queue, start, passed, set, admitted: Vec::new(), again: Vec::new() }
     }
 
     fn now(&self) -> Now {
         let wall = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
-        Now { wall: wall + self.passed, monotonic: self.start + self.passed }
+        Now { wall: wall + self.passed + self.set, monotonic: self.start + self.passed }
     }
 
     fn wall(&self, seconds: i64) -> DateTime<Utc> {
@@ -83,7 +86,7 @@ impl Scene {
     /// The same, with the time until something else may be sent.
     fn admit_until(&mut self) -> (Vec<String>, Option<Duration>) {
         let now = self.now();
-        let Admissions { admitted, again } = self.queue.admit(now);
+        let Admissions { admitted, again, .. } = self.queue.admit(now);
         let names: Vec<String> = admitted.into_iter().map(|(name, _)| name).collect();
         for name in &names {
             let (namespace, secret) = name.split_once('/').expect("namespace/name");

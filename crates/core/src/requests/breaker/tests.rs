@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::DateTime;
 
 use super::*;
+use crate::requests::request::Now;
 
 fn client(namespace: &str, secret: &str) -> Requester {
     Requester { namespace: namespace.into(), secret: secret.into() }
@@ -32,12 +33,12 @@ impl Scene {
         let now = self.at(millisecond);
         // a request that is sent while a circuit is open is a probe
         let ended = Ended { requester: client, version: None, is_probe: true, admitted_at: now.monotonic };
-        self.breaker.record(ended, outcome, now, &self.waiting)
+        self.breaker.record(ended, outcome, now.monotonic, &self.waiting)
     }
 
     /// The response to a request that was admitted earlier.
     fn record_late(&mut self, client: &Requester, outcome: &Outcome, admitted: u64, millisecond: u64) -> Change {
-        let (admitted_at, now) = (self.at(admitted).monotonic, self.at(millisecond));
+        let (admitted_at, now) = (self.at(admitted).monotonic, self.at(millisecond).monotonic);
         let ended = Ended { requester: client, version: None, is_probe: false, admitted_at };
         self.breaker.record(ended, outcome, now, &self.waiting)
     }
@@ -286,9 +287,9 @@ fn retry_after_applies_to_all_clients_up_to_half_of_the_remaining_validity_and_a
     let now = scene.at(0);
     let wait = *scene.breaker.server_wait_until(now.monotonic).expect("a wait");
     assert_eq!(wait.until, now.monotonic + Duration::from_secs(3600));
-    assert_eq!(wait.allows(now.wall + TimeDelta::seconds(60)), now.monotonic + Duration::from_secs(30));
-    assert_eq!(wait.allows(now.wall), wait.until, "its token has expired");
-    assert_eq!(wait.allows(now.wall + TimeDelta::days(1)), wait.until);
+    assert_eq!(wait.allows(now.wall + TimeDelta::seconds(60), now), now.monotonic + Duration::from_secs(30));
+    assert_eq!(wait.allows(now.wall, now), wait.until, "its token has expired");
+    assert_eq!(wait.allows(now.wall + TimeDelta::days(1), now), wait.until);
     assert!(scene.breaker.server_wait_until(wait.until).is_none());
     assert!(!scene.is_open(), "a server that asks to wait is available");
 }

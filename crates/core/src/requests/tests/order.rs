@@ -142,3 +142,23 @@ fn token_that_expires_in_the_queue_keeps_its_time_among_requests_without_a_token
     let names: Vec<&str> = scene.admitted.iter().skip(1).map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["a/new-at-3", "a/expires-at-5", "a/expired-before", "a/new-at-9"]);
 }
+
+#[test]
+fn request_without_a_token_keeps_its_place_when_the_clock_is_set_back() {
+    let mut scene = Scene::new(8, 60);
+    crowd(&mut scene, "a", 20, true);
+    scene.retry("a", "last");
+    for second in 0..60 {
+        scene.passed = Duration::from_secs(second);
+        if second == 5 {
+            scene.set = TimeDelta::hours(-1);
+        }
+        // as many join as are served
+        scene.retry("a", &format!("other-{second}"));
+        for name in scene.admit() {
+            scene.settle(&name, &failed(Reason::InvalidScope));
+        }
+    }
+    let at = scene.admitted.iter().find(|(name, _)| name == "a/last").map(|(_, at)| *at);
+    assert_eq!(at, Some(20_000), "after the twenty that joined before it");
+}

@@ -192,3 +192,29 @@ fn half_open_probes_are_round_robin_by_namespace() {
     }
     assert!(closed.is_some_and(|second| second < 15), "{closed:?}");
 }
+
+#[test]
+fn requests_that_are_parked_cost_their_namespace_no_turn() {
+    let mut scene = Scene::new(8, 6000);
+    for _ in 0..5 {
+        scene.retry("a", "broken");
+        scene.run(Duration::from_millis(20), |_, _| failed(Reason::InvalidClient));
+    }
+    let now = scene.now();
+    for number in 0..300 {
+        let content = number.to_string().into();
+        let broken = Request { content, is_retry: true, ..request("a", "broken", None) };
+        scene.queue.enqueue(format!("a/{number}"), broken, now);
+        scene.retry("b", &format!("c{number}"));
+    }
+    scene.retry("a", "good");
+    let mut turns = Vec::new();
+    while turns.len() < 4 {
+        for name in scene.admit() {
+            scene.settle(&name, &Outcome::Succeeded);
+            turns.push(name);
+        }
+        scene.passed += Duration::from_millis(10);
+    }
+    assert!(turns.iter().any(|name| name == "a/good"), "within two rounds: {turns:?}");
+}

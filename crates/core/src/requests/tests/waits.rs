@@ -166,3 +166,54 @@ fn instant_at_which_a_token_is_allowed_is_never_too_early() {
     scene.passed = again.saturating_duration_since(scene.start);
     assert_eq!(scene.admit(), ["a/odd"], "not an instant later: the caller would ask again without end");
 }
+
+#[test]
+fn clock_that_is_set_during_a_wait_costs_no_token_and_does_not_end_the_wait() {
+    let run = |scene: &mut Scene, seconds| scene.run(Duration::from_secs(seconds), |_, _| Outcome::Succeeded);
+    let mut scene = Scene::new(8, 60);
+    begin_wait(&mut scene, 3600);
+    scene.enqueue("a", "only", 4200);
+    run(&mut scene, 60);
+    scene.set = TimeDelta::hours(1);
+    run(&mut scene, 540);
+    let a = seconds(&scene, "a");
+    assert!(a.len() == 1 && (300..=302).contains(&a[0]), "half of the ten minutes that it had: {a:?}");
+
+    let mut scene = Scene::new(8, 60);
+    begin_wait(&mut scene, 3600);
+    run(&mut scene, 60);
+    scene.set = TimeDelta::hours(-1);
+    scene.enqueue("b", "only", 1800);
+    run(&mut scene, 1000);
+    let b = seconds(&scene, "b");
+    assert!(b.len() == 1 && (930..=932).contains(&b[0]), "half of the 31 minutes that it had: {b:?}");
+}
+
+#[test]
+fn credential_that_joins_when_a_wait_has_nearly_ended_reports_that_it_was_prolonged() {
+    let mut scene = Scene::new(8, 6000);
+    scene.enqueue("limited", "one", 7200);
+    scene.enqueue("limited", "other", 7200);
+    while scene.admitted.len() < 2 {
+        scene.admit();
+        scene.passed += Duration::from_millis(10);
+    }
+    scene.passed = Duration::from_secs(1);
+    assert_eq!(scene.settle("limited/one", &asked_to_wait(12)).0, Change::Opened);
+    scene.passed = Duration::from_secs(4);
+    scene.retry("a", "joins");
+    assert!(scene.queue.blocked_keys(None, scene.now().monotonic).is_empty(), "9 s are short");
+    scene.passed = Duration::from_secs(6);
+    assert_eq!(scene.settle("limited/other", &asked_to_wait(3600)).0, Change::None, "5 s after the last report");
+    let mut reports = Vec::new();
+    while scene.passed < Duration::from_secs(60) {
+        let now = scene.now();
+        let Admissions { again, reports: is_reported, .. } = scene.queue.admit(now);
+        if is_reported {
+            reports.push(scene.passed.as_secs());
+            assert_eq!(scene.queue.blocked_keys(None, now.monotonic), ["a/joins"]);
+        }
+        scene.passed = again.expect("the end of the wait").saturating_duration_since(scene.start);
+    }
+    assert_eq!(reports, [11], "10 s after the last report, once");
+}
