@@ -62,6 +62,8 @@ pub(super) struct Watched {
     pub(super) is_listed: bool,
     /// Since when it fails, if it does, and how the last request failed.
     pub(super) failing: Option<(Instant, Trouble)>,
+    /// What it showed was called incomplete, which is not over.
+    is_called_incomplete: bool,
     /// How often watches began to fail since one worked.
     broken: u32,
     /// How it was interrupted, if it does not work since.
@@ -86,6 +88,7 @@ impl Watched {
             last_sign: now,
             is_listed: false,
             failing: None,
+            is_called_incomplete: false,
             broken: 0,
             interruption: None,
             interruptions: 0,
@@ -99,7 +102,7 @@ impl Watched {
     pub(super) fn works(&mut self) -> bool {
         self.last_sign = Instant::now();
         self.failing = None;
-        if std::mem::take(&mut self.broken) >= ENOUGH {
+        if std::mem::take(&mut self.broken) >= ENOUGH || self.is_called_incomplete {
             self.recovers();
         }
         let ends = self.interruption.take().is_some();
@@ -136,7 +139,9 @@ impl Watched {
         if let Some(interruption) = &mut self.interruption {
             interruption.is_open = true;
         }
-        if self.broken < ENOUGH && self.failing.take().is_some() && self.is_unwatched() {
+        let recovers = self.broken < ENOUGH && self.failing.take().is_some();
+        // a list that failed may have been all, and the watch late
+        if recovers && (self.is_unwatched() || self.is_called_incomplete) {
             self.recovers();
         }
     }
@@ -167,14 +172,17 @@ impl Watched {
     }
 
     /// What the objects are worth that it showed. A start and a failure count after `grace`.
-    pub(super) fn listing(&self, grace: Duration) -> Listing {
+    pub(super) fn listing(&mut self, grace: Duration) -> Listing {
         let incomplete = || Listing::Incomplete(self.trouble());
-        match &self.failing {
+        let listing = match &self.failing {
             _ if !self.is_listed && self.started.elapsed() < grace => Listing::Pending,
             _ if !self.is_listed => incomplete(),
             Some((since, _)) if since.elapsed() >= grace => incomplete(),
             _ => Listing::Complete,
-        }
+        };
+        // while the first list is awaited, its end shows what there is
+        self.is_called_incomplete |= self.is_listed && listing != Listing::Complete;
+        listing
     }
 
     /// How the last request failed, if it did.
@@ -187,7 +195,8 @@ impl Watched {
         self.interruption.as_ref().is_some_and(|interruption| interruption.watches > 0)
     }
 
-    fn recovers(&self) {
+    fn recovers(&mut self) {
+        self.is_called_incomplete = false;
         self.recoveries.send_modify(|count| *count = count.saturating_add(1));
     }
 
