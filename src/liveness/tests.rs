@@ -192,6 +192,35 @@ async fn sign_of_life_of_another_watch_shows_that_the_api_server_answers_while_o
     assert!(!fails_alone());
 }
 
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_accepted_show_that_the_api_server_answers_though_every_watch_fails() {
+    const LATELY: Duration = Duration::from_secs(4);
+    let liveness = Liveness::default();
+    for (path, resource) in [("/a", "secrets"), ("/b", "itwinauthorities")] {
+        liveness.expect_watch(path, resource);
+    }
+    let answers = |path| liveness.fails_while_requests_are_accepted(path, LATELY, LIMIT);
+    for path in ["/a", "/b"] {
+        liveness.watch_failed(path, trouble("no connection", false), false);
+        assert!(!answers(path), "nothing is accepted");
+    }
+    liveness.watch_opened("/a");
+    liveness.watch_failed("/a", trouble("it ended", false), true);
+    assert!(answers("/a") && !answers("/b"), "another one may be served by a cache");
+    tokio::time::advance(LATELY).await;
+    assert!(!answers("/a"), "an outage may have begun");
+    liveness.list_accepted("/b");
+    assert!(answers("/a") && answers("/b"));
+    tokio::time::advance(LATELY).await;
+    assert!(!answers("/a"), "and when that was accepted, the watch had just failed");
+    tokio::time::advance(LIMIT).await;
+    liveness.list_accepted("/b");
+    tokio::time::advance(LATELY).await;
+    assert!(answers("/a"), "it had failed for long");
+    liveness.watch_works("/a");
+    assert!(!answers("/a"));
+}
+
 #[tokio::test]
 async fn watch_is_interrupted_until_it_works_and_each_change_is_announced() {
     let liveness = Liveness::default();

@@ -72,6 +72,10 @@ pub(super) struct Watched {
     interruptions: u64,
     /// How often lists made progress.
     progress: u64,
+    /// When a page of a list was accepted last, if one was.
+    list_accepted_at: Option<Instant>,
+    /// When a watch was accepted last, if one was.
+    opened_at: Option<Instant>,
     /// A watch was accepted once.
     opened: watch::Sender<bool>,
     /// How often a failure of watches was over.
@@ -93,6 +97,8 @@ impl Watched {
             interruption: None,
             interruptions: 0,
             progress: 0,
+            list_accepted_at: None,
+            opened_at: None,
             opened: watch::Sender::new(false),
             recoveries: watch::Sender::new(0),
         }
@@ -128,6 +134,7 @@ impl Watched {
 
     /// A page of a list was accepted, which says nothing of watches.
     pub(super) fn list_accepted(&mut self) {
+        self.list_accepted_at = Some(Instant::now());
         if !self.is_unwatched() {
             self.failing = None;
         }
@@ -136,6 +143,7 @@ impl Watched {
     /// A watch was accepted. It counts for one that works until it breaks, unless others did so before it.
     pub(super) fn opened(&mut self) {
         self.opened.send_replace(true);
+        self.opened_at = Some(Instant::now());
         if let Some(interruption) = &mut self.interruption {
             interruption.is_open = true;
         }
@@ -183,6 +191,21 @@ impl Watched {
         // while the first list is awaited, its end shows what there is
         self.is_called_incomplete |= self.is_listed && listing != Listing::Complete;
         listing
+    }
+
+    /// Whether a watch was accepted within this.
+    pub(super) fn was_opened_within(&self, limit: Duration) -> bool {
+        self.opened_at.is_some_and(|at| at.elapsed() < limit)
+    }
+
+    /// Whether a page of a list was accepted within this.
+    pub(super) fn list_was_accepted_within(&self, limit: Duration) -> bool {
+        self.list_accepted_at.is_some_and(|at| at.elapsed() < limit)
+    }
+
+    /// Whether a page of a list was accepted after this instant.
+    pub(super) fn list_was_accepted_after(&self, instant: Instant) -> bool {
+        self.list_accepted_at.is_some_and(|at| at > instant)
     }
 
     /// How the last request failed, if it did.
