@@ -62,6 +62,7 @@ impl Context {
     pub fn follow_restore(&self) {
         if self.index.begin_incarnation(self.restores.incarnation()) {
             self.authorities.requests.forget_shared();
+            self.authorities.forget_reported();
         }
     }
 

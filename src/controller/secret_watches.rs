@@ -4,11 +4,12 @@
 //! A watch also fails while the API server is restarted. Then everything fails, no status can be written, and thousands
 //! of them, twice, are of no use afterwards. So a failure counts that the API server answered by refusing it, and any
 //! other one only while it answers other calls or watches, or says itself why this one fails while other watches are
-//! open.
+//! open. A process that runs alone renews no Lease and may make no call for long. Where all of its watches fail, only
+//! lists, and watches that are accepted before they break, show that the API server answers.
 
 mod suspicion;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use itwin_core::{failure::Failure, messages, retry_state::Unwatched};
 use kube::Resource;
@@ -17,6 +18,13 @@ use tokio::time::{Instant, sleep_until};
 use self::suspicion::{GRACE, Suspicion, Verdict};
 use super::{context::Context, namespaces::WatchedNamespace};
 use crate::{liveness::Trouble, observe::metadata::PartialSecret};
+
+/// What was accepted within this shows that the API server answers. Shorter than the time after which failures are
+/// reported, so that nothing from before an outage counts then.
+const ACCEPTED: Duration = Duration::from_secs(4);
+/// A list that is accepted so long after a watch began to fail shows that this is no outage. One that was sent before
+/// an outage may be answered a moment after it began.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Follows the watches of Secrets of all watched namespaces.
 pub async fn follow(context: Arc<Context>) {
@@ -51,7 +59,8 @@ fn assess(context: &Context, watched: &WatchedNamespace, suspicion: &mut Suspici
     let is_answer = interruption.as_ref().is_some_and(|interruption| interruption.is_answer);
     let answers = context.cluster.answers()
         || (is_answer && context.liveness.is_alone(&path))
-        || context.liveness.fails_while_others_are_answered(&path, GRACE);
+        || context.liveness.fails_while_others_are_answered(&path, GRACE)
+        || context.liveness.fails_while_requests_are_accepted(&path, ACCEPTED, MOMENT);
     match suspicion.observe(interruption.as_ref(), answers, now) {
         None => return,
         Some(Verdict::Fails(trouble)) => {

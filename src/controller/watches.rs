@@ -229,7 +229,7 @@ pub async fn authorities(context: Arc<Context>, mut writer: Writer<ITwinAuthorit
             }
             Event::InitApply(authority) => context.authorities.announce(&authority.name_any()),
             Event::Delete(authority) => forget(authority),
-            Event::Init => {}
+            Event::Init => context.follow_restore(),
             Event::InitDone => {
                 let is_gone = |old: &ITwinAuthority| store.get(&ObjectRef::from_obj(old)).is_none();
                 let mut gone: Vec<_> = before.into_iter().flatten().filter(|old| is_gone(old)).collect();

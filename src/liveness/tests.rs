@@ -113,6 +113,35 @@ async fn lists_are_not_complete_for_long_while_each_watch_is_refused_and_are_onc
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_called_a_list_incomplete_before_a_late_watch_was_accepted_finds_that_out() {
+    let liveness = Liveness::default();
+    let listing = || liveness.listing("/a", LIMIT);
+    liveness.expect_watch("/a", "itwinauthorities");
+    liveness.listed("/a");
+    liveness.watch_works("/a");
+    let mut recoveries = liveness.recoveries("/a").expect("it is watched");
+    let mut has_changed = || {
+        let has_changed = recoveries.has_changed().expect("it is watched");
+        recoveries.mark_unchanged();
+        has_changed
+    };
+    for is_asked in [true, false] {
+        // the watch goes on without the list, but is accepted late
+        liveness.list_failed("/a", trouble("HTTP 500", false), true);
+        tokio::time::advance(LIMIT).await;
+        if is_asked {
+            assert_eq!(listing(), Listing::Incomplete(Some(trouble("HTTP 500", false))));
+        }
+        assert!(!has_changed());
+        liveness.watch_opened("/a");
+        assert_eq!(listing(), Listing::Complete);
+        assert_eq!(has_changed(), is_asked, "no one else needs to know");
+        liveness.watch_works("/a");
+        assert!(!has_changed(), "once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn lists_are_not_complete_for_long_while_each_watch_is_accepted_and_breaks() {
     let liveness = Liveness::default();
     let listing = || liveness.listing("/a", LIMIT);
@@ -161,6 +190,35 @@ async fn sign_of_life_of_another_watch_shows_that_the_api_server_answers_while_o
     assert!(fails_alone());
     liveness.watch_opened("/a");
     assert!(!fails_alone());
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_accepted_show_that_the_api_server_answers_though_every_watch_fails() {
+    const LATELY: Duration = Duration::from_secs(4);
+    let liveness = Liveness::default();
+    for (path, resource) in [("/a", "secrets"), ("/b", "itwinauthorities")] {
+        liveness.expect_watch(path, resource);
+    }
+    let answers = |path| liveness.fails_while_requests_are_accepted(path, LATELY, LIMIT);
+    for path in ["/a", "/b"] {
+        liveness.watch_failed(path, trouble("no connection", false), false);
+        assert!(!answers(path), "nothing is accepted");
+    }
+    liveness.watch_opened("/a");
+    liveness.watch_failed("/a", trouble("it ended", false), true);
+    assert!(answers("/a") && !answers("/b"), "another one may be served by a cache");
+    tokio::time::advance(LATELY).await;
+    assert!(!answers("/a"), "an outage may have begun");
+    liveness.list_accepted("/b");
+    assert!(answers("/a") && answers("/b"));
+    tokio::time::advance(LATELY).await;
+    assert!(!answers("/a"), "and when that was accepted, the watch had just failed");
+    tokio::time::advance(LIMIT).await;
+    liveness.list_accepted("/b");
+    tokio::time::advance(LATELY).await;
+    assert!(answers("/a"), "it had failed for long");
+    liveness.watch_works("/a");
+    assert!(!answers("/a"));
 }
 
 #[tokio::test]

@@ -62,6 +62,8 @@ pub(super) struct Watched {
     pub(super) is_listed: bool,
     /// Since when it fails, if it does, and how the last request failed.
     pub(super) failing: Option<(Instant, Trouble)>,
+    /// What it showed was called incomplete, which is not over.
+    is_called_incomplete: bool,
     /// How often watches began to fail since one worked.
     broken: u32,
     /// How it was interrupted, if it does not work since.
@@ -70,6 +72,10 @@ pub(super) struct Watched {
     interruptions: u64,
     /// How often lists made progress.
     progress: u64,
+    /// When a page of a list was accepted last, if one was.
+    list_accepted_at: Option<Instant>,
+    /// When a watch was accepted last, if one was.
+    opened_at: Option<Instant>,
     /// A watch was accepted once.
     opened: watch::Sender<bool>,
     /// How often a failure of watches was over.
@@ -86,10 +92,13 @@ impl Watched {
             last_sign: now,
             is_listed: false,
             failing: None,
+            is_called_incomplete: false,
             broken: 0,
             interruption: None,
             interruptions: 0,
             progress: 0,
+            list_accepted_at: None,
+            opened_at: None,
             opened: watch::Sender::new(false),
             recoveries: watch::Sender::new(0),
         }
@@ -99,7 +108,7 @@ impl Watched {
     pub(super) fn works(&mut self) -> bool {
         self.last_sign = Instant::now();
         self.failing = None;
-        if std::mem::take(&mut self.broken) >= ENOUGH {
+        if std::mem::take(&mut self.broken) >= ENOUGH || self.is_called_incomplete {
             self.recovers();
         }
         let ends = self.interruption.take().is_some();
@@ -125,6 +134,7 @@ impl Watched {
 
     /// A page of a list was accepted, which says nothing of watches.
     pub(super) fn list_accepted(&mut self) {
+        self.list_accepted_at = Some(Instant::now());
         if !self.is_unwatched() {
             self.failing = None;
         }
@@ -133,10 +143,13 @@ impl Watched {
     /// A watch was accepted. It counts for one that works until it breaks, unless others did so before it.
     pub(super) fn opened(&mut self) {
         self.opened.send_replace(true);
+        self.opened_at = Some(Instant::now());
         if let Some(interruption) = &mut self.interruption {
             interruption.is_open = true;
         }
-        if self.broken < ENOUGH && self.failing.take().is_some() && self.is_unwatched() {
+        let recovers = self.broken < ENOUGH && self.failing.take().is_some();
+        // a list that failed may have been all, and the watch late
+        if recovers && (self.is_unwatched() || self.is_called_incomplete) {
             self.recovers();
         }
     }
@@ -167,14 +180,32 @@ impl Watched {
     }
 
     /// What the objects are worth that it showed. A start and a failure count after `grace`.
-    pub(super) fn listing(&self, grace: Duration) -> Listing {
+    pub(super) fn listing(&mut self, grace: Duration) -> Listing {
         let incomplete = || Listing::Incomplete(self.trouble());
-        match &self.failing {
+        let listing = match &self.failing {
             _ if !self.is_listed && self.started.elapsed() < grace => Listing::Pending,
             _ if !self.is_listed => incomplete(),
             Some((since, _)) if since.elapsed() >= grace => incomplete(),
             _ => Listing::Complete,
-        }
+        };
+        // while the first list is awaited, its end shows what there is
+        self.is_called_incomplete |= self.is_listed && listing != Listing::Complete;
+        listing
+    }
+
+    /// Whether a watch was accepted within this.
+    pub(super) fn was_opened_within(&self, limit: Duration) -> bool {
+        self.opened_at.is_some_and(|at| at.elapsed() < limit)
+    }
+
+    /// Whether a page of a list was accepted within this.
+    pub(super) fn list_was_accepted_within(&self, limit: Duration) -> bool {
+        self.list_accepted_at.is_some_and(|at| at.elapsed() < limit)
+    }
+
+    /// Whether a page of a list was accepted after this instant.
+    pub(super) fn list_was_accepted_after(&self, instant: Instant) -> bool {
+        self.list_accepted_at.is_some_and(|at| at > instant)
     }
 
     /// How the last request failed, if it did.
@@ -187,7 +218,8 @@ impl Watched {
         self.interruption.as_ref().is_some_and(|interruption| interruption.watches > 0)
     }
 
-    fn recovers(&self) {
+    fn recovers(&mut self) {
+        self.is_called_incomplete = false;
         self.recoveries.send_modify(|count| *count = count.saturating_add(1));
     }
 

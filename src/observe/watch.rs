@@ -86,6 +86,17 @@ impl<K> State<K> {
     }
 }
 
+/// How far a watch got that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reached {
+    /// It was not accepted.
+    Nothing,
+    /// It was accepted and did not work yet.
+    Accepted,
+    /// It worked.
+    Works,
+}
+
 /// What comes next while a watch is open.
 enum Next<K> {
     Event(WatchEvent<K>),
@@ -215,7 +226,7 @@ where
                 };
                 Ok(())
             }
-            Err(error) => self.failed(version, error, false),
+            Err(error) => self.failed(version, error, Reached::Nothing),
         }
     }
 
@@ -310,12 +321,13 @@ where
         else {
             return Ok(());
         };
+        let reached = if works { Reached::Works } else { Reached::Accepted };
         if let Some(error) = error {
-            return self.failed(version, error, !works);
+            return self.failed(version, error, reached);
         }
         if started.elapsed() + EARLY < Duration::from_secs(WATCH_SECONDS.into()) {
             let error = if works { WatchError::Early } else { WatchError::Cut };
-            return self.failed(version, error, !works);
+            return self.failed(version, error, reached);
         }
         if self.restores.is_behind(self.resource) {
             return Ok(());
@@ -331,12 +343,12 @@ where
     }
 
     /// The watch from this resourceVersion failed. It is resumed, so that changes are not delayed, and everything is listed
-    /// again soon: what happened meanwhile may not be in the watch. `was_accepted` just before.
-    fn failed(&mut self, version: String, error: WatchError, was_accepted: bool) -> Result<(), WatchError> {
-        if error.is_gone() && !self.is_gone {
-            self.health.watch_expired(&error);
+    /// again soon: what happened meanwhile may not be in the watch.
+    fn failed(&mut self, version: String, error: WatchError, reached: Reached) -> Result<(), WatchError> {
+        if reached == Reached::Works || (error.is_gone() && !self.is_gone) {
+            self.health.watch_ended(&error);
         } else {
-            self.health.watch_failed(&error, was_accepted);
+            self.health.watch_failed(&error, reached == Reached::Accepted);
         }
         if error.is_gone() || version.is_empty() {
             self.state = State::first_page(None);

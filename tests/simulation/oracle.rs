@@ -14,10 +14,11 @@
 //!   with its credential, also if that is suspended.
 //! - 4: equal requests share one in flight; renewals on request come at most every 10 s; one credential asks at most once a
 //!   second.
-//! - 5: `observedGeneration`, which never goes back, `usableUntil`, the set of reasons, the length of messages ([`status`]); no failure of an
-//!   attempt for an earlier spec is claimed for this one ([`generations`]); `Ready` is False once
-//!   the token has less than the minimum validity left, whatever fails; `Renewed` is not True for a spec that names what is
-//!   not there; a denied write is shown in the words of the API server.
+//! - 5: `observedGeneration`, which never goes back except from a spec that there is not, `usableUntil`, the set of
+//!   reasons, the length of messages ([`status`]); no failure of an attempt for an earlier spec is claimed for this one
+//!   ([`generations`]); `Ready` is False once the token has less than the minimum validity left, whatever fails;
+//!   `Renewed` is not True for a spec that names what is not there; a denied write is shown in the words of the API
+//!   server.
 //! - 6: no metrics of a credential that is gone.
 //! - 7: only the leader writes.
 //! - 8: no process ends by itself; no secret value is anywhere but in Secrets; the tokens of honest tenants are as if a

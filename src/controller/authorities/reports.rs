@@ -70,6 +70,14 @@ impl Authorities {
         }
     }
 
+    /// Forgets which statuses were written: in a cluster that was restored from a backup they may be gone, although
+    /// the object has the resourceVersion that the watch had shown before them.
+    pub(in crate::controller) fn forget_reported(&self) {
+        for entry in self.entries().values_mut() {
+            (entry.reported, entry.conflict) = (None, None);
+        }
+    }
+
     /// Notes that a status was refused, since the object has changed.
     pub(in crate::controller) fn note_conflict(&self, object: &ITwinAuthority) {
         let (now, shown) = (self.clock.monotonic(), object.resource_version());

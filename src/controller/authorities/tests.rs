@@ -105,28 +105,51 @@ fn reconcile_that_ends_after_the_deletion_leaves_no_series() {
     assert!(!shown() && authorities.entries().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn status_that_was_written_counts_until_the_watch_shows_the_object_and_then_only_others_guard_it() {
-    let metrics = Arc::new(Metrics::new(true).expect("metrics"));
-    let connect: Connect = Arc::new(|_| Err("no connection is made".to_owned()));
-    let authorities = Authorities::new(metrics, Clock::system(), connect, Arc::default(), Arc::default());
+/// An authority as a watch shows it, with these conditions.
+fn shown(version: &str, kinds: &[&str]) -> ITwinAuthority {
     let condition = |kind: &str| {
         json!({
             "type": kind, "status": "True", "reason": "Reason", "message": "",
             "lastTransitionTime": "2026-01-01T00:00:00Z",
         })
     };
-    let shown = |version: &str, kinds: &[&str]| -> ITwinAuthority {
-        let conditions: Vec<_> = kinds.iter().copied().map(condition).collect();
-        serde_json::from_value(json!({
-            "apiVersion": "credentials.itwin.dev/v1alpha1",
-            "kind": "ITwinAuthority",
-            "metadata": {"name": "ims", "uid": "uid", "generation": 1, "resourceVersion": version},
-            "spec": {"issuer": "https://ims.example.com"},
-            "status": {"conditions": conditions},
-        }))
-        .expect("a valid authority")
+    let conditions: Vec<_> = kinds.iter().copied().map(condition).collect();
+    serde_json::from_value(json!({
+        "apiVersion": "credentials.itwin.dev/v1alpha1",
+        "kind": "ITwinAuthority",
+        "metadata": {"name": "ims", "uid": "uid", "generation": 1, "resourceVersion": version},
+        "spec": {"issuer": "https://ims.example.com"},
+        "status": {"conditions": conditions},
+    }))
+    .expect("a valid authority")
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_that_was_written_before_a_restore_is_not_that_of_an_object_with_the_same_version() {
+    let metrics = Arc::new(Metrics::new(true).expect("metrics"));
+    let connect: Connect = Arc::new(|_| Err("no connection is made".to_owned()));
+    let authorities = Authorities::new(metrics, Clock::system(), connect, Arc::default(), Arc::default());
+    let object = shown("5", &["Ready"]);
+    authorities.announce("ims");
+    assert!(authorities.ensure(&object, &Ok(None)).is_some());
+    let status = AuthorityStatus { signing_keys: Some(2), ..AuthorityStatus::default() };
+    authorities.note_reported(&object, status, Some("7".to_owned()));
+    authorities.note_conflict(&object);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    let known = || {
+        let KnownStatus { status, guard } = authorities.known_status(&object);
+        (status.signing_keys, guard, authorities.reported_lately("ims", &status).is_some())
     };
+    assert_eq!(known(), (Some(2), None, true));
+    authorities.forget_reported();
+    assert_eq!(known(), (None, Some("5".to_owned()), false), "the restored object has its own status");
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_that_was_written_counts_until_the_watch_shows_the_object_and_then_only_others_guard_it() {
+    let metrics = Arc::new(Metrics::new(true).expect("metrics"));
+    let connect: Connect = Arc::new(|_| Err("no connection is made".to_owned()));
+    let authorities = Authorities::new(metrics, Clock::system(), connect, Arc::default(), Arc::default());
     let known = |object: &ITwinAuthority| {
         let KnownStatus { status, guard } = authorities.known_status(object);
         (status.signing_keys, guard)

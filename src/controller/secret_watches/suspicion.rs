@@ -75,6 +75,8 @@ impl Streak {
 struct Report {
     trouble: Trouble,
     at: Instant,
+    /// It was for watches that failed, and not for lists alone.
+    is_of_watches: bool,
 }
 
 /// What is concluded about one watch from its failures.
@@ -107,7 +109,11 @@ impl Suspicion {
         now: Instant,
     ) -> Option<Verdict> {
         let Some(interruption) = interruption else { return self.works(now) };
-        self.works_since = None;
+        // a watch that works goes on without a list that fails
+        let goes_on = interruption.watches == 0 && self.report.as_ref().is_some_and(|report| report.is_of_watches);
+        if !goes_on {
+            self.works_since = None;
+        }
         if interruption.number != self.number {
             (self.lists, self.watches) = Default::default();
         }
@@ -124,7 +130,7 @@ impl Suspicion {
         if self.report.is_some() {
             return self.fails_on(trouble, is_another && counts, now);
         }
-        (lists || watches).then(|| self.fails(trouble, now))
+        (lists || watches).then(|| self.fails(trouble, watches, now))
     }
 
     /// The watch works, or was not made yet.
@@ -139,10 +145,10 @@ impl Suspicion {
         Some(Verdict::Works)
     }
 
-    fn fails(&mut self, trouble: &Trouble, now: Instant) -> Verdict {
+    fn fails(&mut self, trouble: &Trouble, is_of_watches: bool, now: Instant) -> Verdict {
         let is_again = self.ended.is_some_and(|ended| now < ended + AGAIN);
         self.rest = if is_again { (self.rest * 2).clamp(REST.0, REST.1) } else { Duration::ZERO };
-        self.report = Some(Report { trouble: trouble.clone(), at: now });
+        self.report = Some(Report { trouble: trouble.clone(), at: now, is_of_watches });
         Verdict::Fails(trouble.clone())
     }
 
@@ -159,7 +165,7 @@ impl Suspicion {
             self.other = Some((trouble.clone(), failures));
             return None;
         }
-        *report = Report { trouble: trouble.clone(), at: now };
+        (report.trouble, report.at) = (trouble.clone(), now);
         Some(Verdict::FailsOtherwise(trouble.clone()))
     }
 

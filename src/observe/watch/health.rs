@@ -139,9 +139,10 @@ impl Health {
         }
     }
 
-    /// A watch is too old, and the one before it was not: everything is listed and watched again, however long that
-    /// takes. That happens to watches that work.
-    pub(super) fn watch_expired(&self, error: &WatchError) {
+    /// A watch that worked ended, in any way: it is resumed, and only if that fails nothing is watched. Or a watch is
+    /// too old, and the one before it was not: everything is listed and watched again, however long that takes. Both
+    /// happen to watches that work.
+    pub(super) fn watch_ended(&self, error: &WatchError) {
         self.failed("watch", error);
     }
 

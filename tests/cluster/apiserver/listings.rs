@@ -22,6 +22,7 @@ const MARGIN: Duration = Duration::from_secs(3);
 const LONG: Duration = Duration::from_secs(600);
 
 const CREDENTIALS: &str = "list itwinservicecredentials";
+const WATCHED_CREDENTIALS: &str = "watch itwinservicecredentials";
 const AUTHORITIES: &str = "list itwinauthorities";
 const WATCHED_AUTHORITIES: &str = "watch itwinauthorities";
 const SECRETS: &str = "list secrets";
@@ -257,6 +258,28 @@ async fn watch_of_secrets_that_shows_no_events_but_a_page_of_a_proxy_is_reported
     let texts = ["cannot be watched (no connection, or no readable answer)"];
     let fault = Fault::Answered("<html><body>sign in</body></html>\n");
     secrets_that_cannot_be_watched("secrets-watch-html", &[WATCHED_SECRETS], fault, &texts).await
+}
+
+/// No Lease shows that the API server answers: operators of tests run alone.
+#[tokio::test]
+async fn watches_that_are_all_accepted_and_end_each_time_are_reported_in_time_without_leader_election() -> Result<()> {
+    let fixture = Fixture::ready("watches-cut").await?;
+    let kinds = [WATCHED_AUTHORITIES, WATCHED_CREDENTIALS, WATCHED_SECRETS];
+    let rules = kinds.map(|kind| fixture.proxy().play(Rule::new(kind, Fault::Answered("")).lasting(LONG)));
+    for (kind, rule) in kinds.iter().zip(&rules) {
+        let expired = async || (fixture.proxy().expire(kind) > 0).then_some(());
+        eventually("the end of the watch", PATIENCE, expired).await?;
+        // so that none of the others works when that of Secrets, the last one, fails
+        let fails = async || (rule.times() > 1).then_some(());
+        eventually("a watch that fails", PATIENCE, fails).await?;
+    }
+    let message = reported_in_time(&fixture, &rules[2], "SecretReadFailed").await?;
+    ensure!(message.contains("it was accepted and ended before it showed anything"), "{message}");
+    for rule in &rules {
+        fixture.proxy().stop(rule);
+    }
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
+    Ok(())
 }
 
 #[tokio::test]

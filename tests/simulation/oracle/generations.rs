@@ -9,7 +9,7 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 use simulated_api::request::Verb;
 
 /// Times of a status have no fractions of a second.
@@ -26,11 +26,14 @@ pub struct Generations {
     is_restored: Arc<AtomicBool>,
 }
 
-/// What is wrong with a status that is about an older spec than the one before it.
+/// What is wrong with a status that is about an older spec than the one before it. One that was about a spec that there
+/// is not, as after a restore ([`Generations::ahead`]), is corrected so.
 pub fn went_back(new: &Value, old: &Value) -> Option<String> {
     let observed = |credential: &Value| credential["status"]["observedGeneration"].as_i64();
+    let generation = new["metadata"]["generation"].as_i64();
     let (new, old) = (observed(new)?, observed(old)?);
-    (new < old).then(|| format!("observedGeneration goes back from {old} to {new}"))
+    let is_correction = Some(old) > generation;
+    (new < old && !is_correction).then(|| format!("observedGeneration goes back from {old} to {new}"))
 }
 
 impl Generations {
@@ -68,4 +71,18 @@ impl Generations {
             format!("a failure of {failed_at} is claimed for generation {generation} of {changed_at}: {failure}")
         })
     }
+}
+
+#[test]
+fn status_goes_back_only_from_a_spec_that_there_is_not() {
+    let goes_back = |generation: i64, from: i64, to: i64| {
+        let credential = |observed: i64| {
+            let metadata = json!({"generation": generation});
+            json!({"metadata": metadata, "status": {"observedGeneration": observed}})
+        };
+        went_back(&credential(to), &credential(from)).is_some()
+    };
+    assert!(!goes_back(2, 1, 2) && !goes_back(2, 2, 2));
+    assert!(goes_back(2, 2, 1), "there is such a spec");
+    assert!(!goes_back(1, 2, 1), "the cluster was restored");
 }

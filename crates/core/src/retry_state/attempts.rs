@@ -193,8 +193,12 @@ impl RetryState {
             Attempts::Settled => Postponed::default(),
             Attempts::Failing { postponed, .. } => Postponed { until: None, ..postponed },
         };
-        let asked_wait = asked_wait(failure.retry_after, wait)
-            .map(|wait| AskedWait { authority: observed.desired.authority.as_str().into(), until: now + wait });
+        let authority = observed.desired.authority.as_str();
+        let asked_wait = asked_wait(failure.retry_after, wait).map(|wait| AskedWait {
+            authority: authority.into(),
+            noted: now,
+            until: now + wait,
+        });
         self.attempts = Attempts::Failing {
             count: failures_before.saturating_add(1),
             failed_at: now,

@@ -64,8 +64,18 @@ impl Edits {
 pub(super) struct AskedWait {
     /// The authority.
     pub(super) authority: Box<str>,
+    /// When it was noted.
+    pub(super) noted: DateTime<Utc>,
     /// Until when.
     pub(super) until: DateTime<Utc>,
+}
+
+impl AskedWait {
+    /// No request to this authority before this instant. A wait that was noted later than now was noted before the
+    /// clock was set back: it binds no one.
+    fn until(&self, authority: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        (*self.authority == *authority && self.noted <= now).then_some(self.until)
+    }
 }
 
 impl RetryState {
@@ -92,8 +102,7 @@ impl RetryState {
         self.client_expiry.follow(credential);
         let is_retrying = self.is_retrying();
         if let Attempts::Failing { asked_wait, .. } = std::mem::replace(&mut self.attempts, Attempts::Settled) {
-            let authority = &*credential.spec.authority_ref.name;
-            let until = asked_wait.filter(|wait| *wait.authority == *authority).map(|wait| wait.until);
+            let until = asked_wait.and_then(|wait| wait.until(&credential.spec.authority_ref.name, now));
             self.edits.edited(until, now);
             // the next one still follows a failed one: a spec that is edited takes no turn of others
             self.follows_failure = is_retrying;

@@ -144,6 +144,33 @@ fn watch_that_fails_and_works_in_turn_is_reported_ever_more_seldom() {
 }
 
 #[test]
+fn list_that_keeps_failing_while_a_watch_works_prolongs_no_report_of_watches() {
+    for (lists, watches) in [(0, 2), (2, 0)] {
+        let (mut suspicion, mut now) = (Suspicion::default(), Instant::now());
+        for number in 0..2 {
+            let fails =
+                |count: u32| Interruption { number, lists: count.min(lists), ..failed(count.min(watches), true) };
+            suspicion.observe(Some(&fails(1)), true, now);
+            now += GRACE;
+            assert!(is_reported(&mut suspicion, &fails(2), true, now), "{lists} lists, {watches} watches");
+            if number == 0 {
+                assert_eq!(suspicion.observe(None, true, now), Some(Verdict::Works));
+            }
+        }
+        // the rest is as long as the time between two lists
+        let list = |number| Interruption { number, lists: 1, ..failed(0, true) };
+        let mut ends = 0;
+        for number in 2..22 {
+            assert!(!is_reported(&mut suspicion, &list(number), true, now), "one failure alone");
+            now += REST.0 / 2;
+            ends += u32::from(suspicion.observe(None, true, now) == Some(Verdict::Works));
+            now += REST.0 / 2;
+        }
+        assert_eq!(ends, u32::from(watches > 0), "{lists} lists, {watches} watches");
+    }
+}
+
+#[test]
 fn report_follows_a_cause_that_lasts_and_not_each_of_several() {
     let (mut suspicion, start) = (Suspicion::default(), Instant::now());
     let by = |watches, message: &str| Interruption { trouble: trouble(message, true), ..failed(watches, true) };

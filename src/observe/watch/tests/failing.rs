@@ -66,7 +66,7 @@ async fn watches_that_are_accepted_and_break_each_time_are_failures_and_cost_eve
 async fn one_watch_that_is_too_old_or_ends_after_it_worked_is_no_failure() {
     let mut fixture = Fixture::listed().await;
     fixture.pass(2 * WORKS).await;
-    for disturbance in [Disturbance::Expire, Disturbance::End] {
+    for disturbance in [Disturbance::Expire, Disturbance::End, Disturbance::Reset] {
         fixture.server.disturb(Match::any().verb(Verb::Watch), disturbance);
         fixture.pass(Duration::from_secs(1)).await;
         assert_eq!(fixture.failures(), None);

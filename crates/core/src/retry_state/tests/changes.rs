@@ -216,24 +216,46 @@ fn renewals_and_retries_do_not_count_as_changes() {
     assert_eq!(state.change_not_before(&key(), at(18)), None, "one change and its retries");
 }
 
+/// One whose authority asked for a wait of a minute.
+fn asked_to_wait(now: DateTime<Utc>) -> RetryState {
+    let mut state = new();
+    let mut observed = observed(None);
+    observed.desired.authority = "bentley-ims".to_owned();
+    state.failed(FailedAttempt {
+        observed: &observed,
+        failure: Failure {
+            retry_after: Some(TimeDelta::seconds(60)),
+            ..Failure::new(Reason::RequestRejected, "not now")
+        },
+        failures_before: 9,
+        wait: TimeDelta::seconds(250),
+        by_others: false,
+        renew_annotation: None,
+        now,
+    });
+    state
+}
+
+#[test]
+fn wait_that_an_authority_asked_for_holds_for_no_other_spec_once_the_clock_was_set_back() {
+    for is_postponed in [false, true] {
+        let mut state = asked_to_wait(at(7200));
+        if is_postponed {
+            // so many that the failure has another time, which is before the edit
+            let mut now = at(0);
+            for _ in 0..8 {
+                now = state.postponed(TimeDelta::zero(), "uid", now).expect("it fails");
+            }
+        }
+        state.follow_spec(&edited(2, json!({"authorityRef": {"name": "bentley-ims"}})), at(3600));
+        assert_eq!(state.backoff_until(&key(), at(3601)), None, "postponed: {is_postponed}");
+    }
+}
+
 #[test]
 fn wait_that_an_authority_asked_for_holds_for_another_spec_and_not_for_another_authority() {
     for (authority, expected) in [("bentley-ims", Some(at(60))), ("other", None)] {
-        let mut state = new();
-        let mut observed = observed(None);
-        observed.desired.authority = "bentley-ims".to_owned();
-        state.failed(FailedAttempt {
-            observed: &observed,
-            failure: Failure {
-                retry_after: Some(TimeDelta::seconds(60)),
-                ..Failure::new(Reason::RequestRejected, "not now")
-            },
-            failures_before: 9,
-            wait: TimeDelta::seconds(250),
-            by_others: false,
-            renew_annotation: None,
-            now: at(0),
-        });
+        let mut state = asked_to_wait(at(0));
         for generation in 2..4 {
             state.follow_spec(&edited(generation, json!({"authorityRef": {"name": authority}})), at(generation));
             assert_eq!(state.backoff_until(&key(), at(generation)), expected, "{authority}");
