@@ -122,13 +122,22 @@ impl Liveness {
     }
 
     /// Whether the API server answers requests of watches while that of `path` fails: it accepted this one, or a list
-    /// of any, within `lately`, or a list after this one had failed for `grace`. No watch needs to work for that.
+    /// of any, within `lately`, or a list within `listed` after this one had failed for `grace`. No watch needs to work for
+    /// that.
     #[must_use]
-    pub fn fails_while_requests_are_accepted(&self, path: &str, lately: Duration, grace: Duration) -> bool {
+    pub fn fails_while_requests_are_accepted(
+        &self,
+        path: &str,
+        lately: Duration,
+        grace: Duration,
+        listed: Duration,
+    ) -> bool {
         let watches = self.watches();
         let Some(watch) = watches.get(path) else { return false };
         let failed = watch.failing.as_ref().map(|(since, _)| *since + grace);
-        let is_after = |other: &Watched| failed.is_some_and(|failed| other.list_was_accepted_after(failed));
+        let is_after = |other: &Watched| {
+            other.list_was_accepted_within(listed) && failed.is_some_and(|failed| other.list_was_accepted_after(failed))
+        };
         watch.was_opened_within(lately)
             || watches.values().any(|other| other.list_was_accepted_within(lately) || is_after(other))
     }

@@ -25,6 +25,9 @@ const ACCEPTED: Duration = Duration::from_secs(4);
 /// A list that is accepted so long after a watch began to fail shows that this is no outage. One that was sent before
 /// an outage may be answered a moment after it began.
 const MOMENT: Duration = Duration::from_secs(1);
+/// And it shows that for so long: until the watch fails the next time, and that is reported. Later an outage may have
+/// begun.
+const LISTED: Duration = Duration::from_secs(10);
 
 /// Follows the watches of Secrets of all watched namespaces.
 pub async fn follow(context: Arc<Context>) {
@@ -60,7 +63,7 @@ fn assess(context: &Context, watched: &WatchedNamespace, suspicion: &mut Suspici
     let answers = context.cluster.answers()
         || (is_answer && context.liveness.is_alone(&path))
         || context.liveness.fails_while_others_are_answered(&path, GRACE)
-        || context.liveness.fails_while_requests_are_accepted(&path, ACCEPTED, MOMENT);
+        || context.liveness.fails_while_requests_are_accepted(&path, ACCEPTED, MOMENT, LISTED);
     match suspicion.observe(interruption.as_ref(), answers, now) {
         None => return,
         Some(Verdict::Fails(trouble)) => {

@@ -199,7 +199,7 @@ async fn requests_that_are_accepted_show_that_the_api_server_answers_though_ever
     for (path, resource) in [("/a", "secrets"), ("/b", "itwinauthorities")] {
         liveness.expect_watch(path, resource);
     }
-    let answers = |path| liveness.fails_while_requests_are_accepted(path, LATELY, LIMIT);
+    let answers = |path| liveness.fails_while_requests_are_accepted(path, LATELY, LIMIT, LATELY + LIMIT);
     for path in ["/a", "/b"] {
         liveness.watch_failed(path, trouble("no connection", false), false);
         assert!(!answers(path), "nothing is accepted");
@@ -217,6 +217,9 @@ async fn requests_that_are_accepted_show_that_the_api_server_answers_though_ever
     liveness.list_accepted("/b");
     tokio::time::advance(LATELY).await;
     assert!(answers("/a"), "it had failed for long");
+    tokio::time::advance(LIMIT).await;
+    assert!(!answers("/a"), "an outage may have begun since");
+    liveness.list_accepted("/b");
     liveness.watch_works("/a");
     assert!(!answers("/a"));
 }

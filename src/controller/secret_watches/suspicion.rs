@@ -109,8 +109,10 @@ impl Suspicion {
         now: Instant,
     ) -> Option<Verdict> {
         let Some(interruption) = interruption else { return self.works(now) };
-        // a watch that works goes on without a list that fails
-        let goes_on = interruption.watches == 0 && self.report.as_ref().is_some_and(|report| report.is_of_watches);
+        // a watch that works goes on without a list that fails; where lists fail again and again, there may be none
+        let goes_on = interruption.watches == 0
+            && interruption.lists < ENOUGH
+            && self.report.as_ref().is_some_and(|report| report.is_of_watches);
         if !goes_on {
             self.works_since = None;
         }

@@ -27,13 +27,15 @@ pub struct Generations {
 }
 
 /// What is wrong with a status that is about an older spec than the one before it. One that was about a spec that there
-/// is not, as after a restore ([`Generations::ahead`]), is corrected so.
-pub fn went_back(new: &Value, old: &Value) -> Option<String> {
+/// is not, as after a restore ([`Generations::ahead`]), is corrected so. And one that is patched may be about an older spec
+/// (decision 0029): the watch did not show the newer one.
+pub fn went_back(new: &Value, old: &Value, verb: Verb) -> Option<String> {
     let observed = |credential: &Value| credential["status"]["observedGeneration"].as_i64();
-    let generation = new["metadata"]["generation"].as_i64();
+    let generation = new["metadata"]["generation"].as_i64()?;
     let (new, old) = (observed(new)?, observed(old)?);
-    let is_correction = Some(old) > generation;
-    (new < old && !is_correction).then(|| format!("observedGeneration goes back from {old} to {new}"))
+    let is_correction = old > generation && new == generation;
+    (new < old && !is_correction && verb != Verb::Patch)
+        .then(|| format!("observedGeneration goes back from {old} to {new}"))
 }
 
 impl Generations {
@@ -75,14 +77,17 @@ impl Generations {
 
 #[test]
 fn status_goes_back_only_from_a_spec_that_there_is_not() {
-    let goes_back = |generation: i64, from: i64, to: i64| {
+    let goes_back_by = |verb: Verb, generation: i64, from: i64, to: i64| {
         let credential = |observed: i64| {
             let metadata = json!({"generation": generation});
             json!({"metadata": metadata, "status": {"observedGeneration": observed}})
         };
-        went_back(&credential(to), &credential(from)).is_some()
+        went_back(&credential(to), &credential(from), verb).is_some()
     };
+    let goes_back = |generation, from, to| goes_back_by(Verb::Update, generation, from, to);
     assert!(!goes_back(2, 1, 2) && !goes_back(2, 2, 2));
     assert!(goes_back(2, 2, 1), "there is such a spec");
     assert!(!goes_back(1, 2, 1), "the cluster was restored");
+    assert!(goes_back(3, 5, 1), "nor is that spec the one that there is");
+    assert!(!goes_back_by(Verb::Patch, 2, 2, 1), "nothing showed it the newer one");
 }

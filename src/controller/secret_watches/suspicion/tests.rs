@@ -171,6 +171,24 @@ fn list_that_keeps_failing_while_a_watch_works_prolongs_no_report_of_watches() {
 }
 
 #[test]
+fn lists_that_fail_again_and_again_prolong_a_report_of_watches() {
+    let (mut suspicion, mut now) = (Suspicion::default(), Instant::now());
+    for number in 0..2 {
+        let fails = |watches| Interruption { number, ..failed(watches, true) };
+        suspicion.observe(Some(&fails(1)), true, now);
+        now += GRACE;
+        assert!(is_reported(&mut suspicion, &fails(2), true, now));
+        suspicion.observe(None, true, now);
+    }
+    for lists in 1..=2 {
+        now += REST.0 / 2;
+        suspicion.observe(Some(&Interruption { number: 2, lists, ..failed(0, true) }), true, now);
+    }
+    assert_eq!(suspicion.observe(None, true, now), None, "no watch was open in between");
+    assert_eq!(suspicion.observe(None, true, now + REST.0), Some(Verdict::Works));
+}
+
+#[test]
 fn report_follows_a_cause_that_lasts_and_not_each_of_several() {
     let (mut suspicion, start) = (Suspicion::default(), Instant::now());
     let by = |watches, message: &str| Interruption { trouble: trouble(message, true), ..failed(watches, true) };
