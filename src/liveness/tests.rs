@@ -220,6 +220,8 @@ async fn requests_that_are_accepted_show_that_the_api_server_answers_though_ever
     tokio::time::advance(LIMIT).await;
     assert!(!answers("/a"), "an outage may have begun since");
     liveness.list_accepted("/b");
+    tokio::time::advance(LATELY).await;
+    assert!(answers("/a"));
     liveness.watch_works("/a");
     assert!(!answers("/a"));
 }
