@@ -56,6 +56,11 @@ impl Liveness {
         }
     }
 
+    /// A watch of `path` is requested.
+    pub fn watch_requested(&self, path: &str) {
+        self.watch(path, Watched::requested);
+    }
+
     /// A watch of `path` was refused, or failed; `is_answer` where the API server said why, or broke it immediately.
     pub fn watch_failed(&self, path: &str, trouble: Trouble, is_answer: bool) {
         if self.watch(path, |watch| watch.watch_failed(trouble, is_answer)).is_some() {
@@ -123,7 +128,7 @@ impl Liveness {
 
     /// Whether the API server answers requests of watches while that of `path` fails: it accepted this one, or a list
     /// of any, within `lately`, or a list within `listed` after this one had failed for `grace`. No watch needs to work for
-    /// that.
+    /// that. Where watches are refused late, or not answered, two of them may fail after that list.
     #[must_use]
     pub fn fails_while_requests_are_accepted(
         &self,
@@ -135,6 +140,7 @@ impl Liveness {
         let watches = self.watches();
         let Some(watch) = watches.get(path) else { return false };
         let failed = watch.failing.as_ref().map(|(since, _)| *since + grace);
+        let listed = listed + watch.unanswered_for() * 2;
         let is_after = |other: &Watched| {
             other.list_was_accepted_within(listed) && failed.is_some_and(|failed| other.list_was_accepted_after(failed))
         };

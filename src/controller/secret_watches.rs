@@ -25,8 +25,8 @@ const ACCEPTED: Duration = Duration::from_secs(4);
 /// A list that is accepted so long after a watch began to fail shows that this is no outage. One that was sent before
 /// an outage may be answered a moment after it began.
 const MOMENT: Duration = Duration::from_secs(1);
-/// And it shows that for so long: until the watch fails the next time, and that is reported. Later an outage may have
-/// begun.
+/// And it shows that for so long, and for the time in which two watches are not answered: until the watch fails twice
+/// more, and that is reported. Later an outage may have begun.
 const LISTED: Duration = Duration::from_secs(10);
 
 /// Follows the watches of Secrets of all watched namespaces.

@@ -226,6 +226,29 @@ async fn requests_that_are_accepted_show_that_the_api_server_answers_though_ever
     assert!(!answers("/a"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn list_shows_that_the_api_server_answers_until_a_watch_that_is_not_answered_failed_twice_after_it() {
+    const SLOW: Duration = Duration::from_secs(30);
+    const SHORT: Duration = Duration::from_secs(10);
+    let liveness = Liveness::default();
+    liveness.expect_watch("/a", "secrets");
+    let answers = || liveness.fails_while_requests_are_accepted("/a", Duration::ZERO, SHORT, SHORT);
+    let fails = async || {
+        liveness.watch_requested("/a");
+        tokio::time::advance(SLOW).await;
+        liveness.watch_failed("/a", trouble("no response within 30 s", false), false);
+    };
+    fails().await;
+    fails().await;
+    liveness.list_accepted("/a");
+    fails().await;
+    assert!(answers());
+    fails().await;
+    assert!(answers(), "the second one is reported");
+    fails().await;
+    assert!(!answers(), "an outage may have begun since");
+}
+
 #[tokio::test]
 async fn watch_is_interrupted_until_it_works_and_each_change_is_announced() {
     let liveness = Liveness::default();

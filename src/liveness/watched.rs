@@ -76,6 +76,10 @@ pub(super) struct Watched {
     list_accepted_at: Option<Instant>,
     /// When a watch was accepted last, if one was.
     opened_at: Option<Instant>,
+    /// When the watch was requested that is not answered yet.
+    requested_at: Option<Instant>,
+    /// How long the last watch that failed was not answered; zero if it was accepted.
+    unanswered_for: Duration,
     /// A watch was accepted once.
     opened: watch::Sender<bool>,
     /// How often a failure of watches was over.
@@ -99,6 +103,8 @@ impl Watched {
             progress: 0,
             list_accepted_at: None,
             opened_at: None,
+            requested_at: None,
+            unanswered_for: Duration::ZERO,
             opened: watch::Sender::new(false),
             recoveries: watch::Sender::new(0),
         }
@@ -123,8 +129,14 @@ impl Watched {
         interruption.lists = interruption.lists.saturating_add(1);
     }
 
+    /// A watch is requested.
+    pub(super) fn requested(&mut self) {
+        self.requested_at = Some(Instant::now());
+    }
+
     /// A watch was refused, or failed.
     pub(super) fn watch_failed(&mut self, trouble: Trouble, is_answer: bool) {
+        self.unanswered_for = self.requested_at.take().map_or(Duration::ZERO, |at| at.elapsed());
         if self.fails(trouble.clone()) {
             self.broken = self.broken.saturating_add(1);
         }
@@ -143,7 +155,7 @@ impl Watched {
     /// A watch was accepted. It counts for one that works until it breaks, unless others did so before it.
     pub(super) fn opened(&mut self) {
         self.opened.send_replace(true);
-        self.opened_at = Some(Instant::now());
+        (self.requested_at, self.opened_at) = (None, Some(Instant::now()));
         if let Some(interruption) = &mut self.interruption {
             interruption.is_open = true;
         }
@@ -196,6 +208,11 @@ impl Watched {
     /// Whether a watch was accepted within this.
     pub(super) fn was_opened_within(&self, limit: Duration) -> bool {
         self.opened_at.is_some_and(|at| at.elapsed() < limit)
+    }
+
+    /// How long the last watch that failed was not answered.
+    pub(super) fn unanswered_for(&self) -> Duration {
+        self.unanswered_for
     }
 
     /// Whether a page of a list was accepted within this.

@@ -213,6 +213,7 @@ where
     async fn start(&mut self, version: String) -> Result<(), WatchError> {
         let params = WatchParams { timeout: Some(WATCH_SECONDS), ..WatchParams::default() };
         let started = Instant::now();
+        self.health.requested();
         match answered(self.api.watch(&params, &version)).await {
             Ok(events) => {
                 self.health.opened();

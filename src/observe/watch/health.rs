@@ -132,6 +132,11 @@ impl Health {
         }
     }
 
+    /// A watch is requested.
+    pub(super) fn requested(&self) {
+        self.liveness.watch_requested(&self.path);
+    }
+
     /// A watch was refused, or failed; `is_answer` where it was accepted just before.
     pub(super) fn watch_failed(&self, error: &WatchError, is_answer: bool) {
         if let Some(trouble) = self.failed("watch", error) {

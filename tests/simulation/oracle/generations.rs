@@ -28,7 +28,8 @@ pub struct Generations {
 
 /// What is wrong with a status that is about an older spec than the one before it. One that was about a spec that there
 /// is not, as after a restore ([`Generations::ahead`]), is corrected so. And one that is patched may be about an older spec
-/// (decision 0029): the watch did not show the newer one.
+/// (decision 0029): the watch did not show the newer one. A false alarm is possible where a spec is edited between a
+/// restore and that correction.
 pub fn went_back(new: &Value, old: &Value, verb: Verb) -> Option<String> {
     let observed = |credential: &Value| credential["status"]["observedGeneration"].as_i64();
     let generation = new["metadata"]["generation"].as_i64()?;
