@@ -6,6 +6,14 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+/// Waits until this instant of the monotonic clock, or indefinitely.
+pub async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The wall clock, the monotonic clock, and the clock since the start of the machine.
 ///
 /// The monotonic clock is that of the runtime, so that tests that pause or advance the runtime control it. The sources

@@ -42,20 +42,8 @@ impl Cluster {
         Self { client, fence, metrics, storage: Arc::default() }
     }
 
-    /// Makes one call whose response contains only the metadata of the object, so that the API server does not return
-    /// what was sent, such as a token.
-    ///
-    /// # Errors
-    /// As [`Self::call`].
-    pub async fn call_for_metadata<T: DeserializeOwned>(
-        &self,
-        step: Step,
-        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
-    ) -> Result<T, CallError> {
-        self.call_for_metadata_until(Instant::now() + DEADLINE, step, request).await
-    }
-
-    /// The same for one of several calls that have a deadline together.
+    /// Makes one of several calls that have a deadline together. Its response contains only the metadata of the object, so
+    /// that the API server does not return what was sent, such as a token.
     ///
     /// # Errors
     /// As [`Self::call`].

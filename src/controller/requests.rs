@@ -20,7 +20,10 @@ use tokio::sync::Notify;
 
 pub use self::slot::Slot;
 use self::state::{Queue, State};
-use crate::{clock::Clock, metrics::Metrics};
+use crate::{
+    clock::{Clock, until},
+    metrics::Metrics,
+};
 
 /// The queues of all authorities.
 pub struct Requests {
@@ -196,16 +199,10 @@ impl Requests {
             // one that was deleted while its reconcile was under way may have joined the queue after it was forgotten
             enqueued.iter().filter(|key| !enqueue(key)).for_each(|key| self.forget_credential(key));
             recovered.iter().for_each(|authority| enqueue_users_of(authority));
-            let due = async {
-                match again {
-                    Some(again) => tokio::time::sleep_until(again.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 () = self.changed.notified() => {}
-                () = due => {}
+                () = until(again.map(Into::into)) => {}
             }
         }
     }

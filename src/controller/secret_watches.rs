@@ -13,11 +13,11 @@ use std::{sync::Arc, time::Duration};
 
 use itwin_core::{failure::Failure, messages, retry_state::Unwatched};
 use kube::Resource;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use self::suspicion::{GRACE, Suspicion, Verdict};
 use super::{context::Context, namespaces::WatchedNamespace};
-use crate::{liveness::Trouble, observe::metadata::PartialSecret};
+use crate::{clock::until, liveness::Trouble, observe::metadata::PartialSecret};
 
 /// What was accepted within this shows that the API server answers. Shorter than the time after which failures are
 /// reported, so that nothing from before an outage counts then.
@@ -39,16 +39,10 @@ pub async fn follow(context: Arc<Context>) {
             assess(&context, watched, suspicion, now);
         }
         let due = suspicions.iter().filter_map(|suspicion| suspicion.due(now)).min();
-        let is_due = async {
-            match due {
-                Some(due) => sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             () = context.liveness.interruptions() => {}
-            () = is_due => {}
+            () = until(due) => {}
         }
     }
 }

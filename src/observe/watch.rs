@@ -23,11 +23,14 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use self::health::{ANSWER, Health, WatchError};
-use crate::restores::{Restores, is_lower};
+use crate::{
+    clock::until,
+    restores::{Restores, is_lower},
+};
 
 /// A watch ends and is resumed after this, in seconds: load balancers drop idle connections without a notice
 /// (Azure/kars#456), and a connection that shows nothing for longer is known to be dead.
@@ -365,14 +368,6 @@ where
 /// When a watch is dead that shows nothing from now on.
 fn deadline() -> Instant {
     Instant::now() + Duration::from_secs(WATCH_SECONDS.into()) + LATE
-}
-
-/// Waits for this instant, or indefinitely.
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// The answer to a request, if it comes in time.

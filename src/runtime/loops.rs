@@ -9,11 +9,12 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
-    time::{Instant, Interval, MissedTickBehavior, sleep_until},
+    time::{Instant, Interval, MissedTickBehavior},
 };
 
 use super::{jumps, later::Later, ready::Ready};
 use crate::{
+    clock::until,
     controller::{RequeueAfter, authority, context::Context, reconcile},
     liveness::Liveness,
 };
@@ -211,14 +212,6 @@ where
         late.reset();
     }
     ready.push(object, &namespace, goes_first);
-}
-
-/// Waits until this instant, or indefinitely.
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn reconciled<T>(

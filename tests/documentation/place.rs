@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use serde_json::{Value, json};
-use testbed::{Testbed, authority::Client, eventually, objects, project};
+use testbed::{Testbed, authority::Client, copy_directory, eventually, objects, project};
 use tokio::process::Command;
 
 use crate::{
@@ -52,7 +52,7 @@ impl Place {
         let folder = testbed.directory.join("documentation");
         std::fs::create_dir_all(folder.join("bin"))?;
         for part in ["charts", "crds", "examples"] {
-            copy(&project().join(part), &folder.join(part))?;
+            copy_directory(&project().join(part), &folder.join(part))?;
         }
         std::os::unix::fs::symlink(&testbed.kubectl, folder.join("bin/kubectl"))?;
         std::os::unix::fs::symlink(&testbed.helm, folder.join("bin/helm"))?;
@@ -237,18 +237,4 @@ impl Place {
         }
         Ok(())
     }
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to)?;
-        } else {
-            std::fs::copy(entry.path(), to)?;
-        }
-    }
-    Ok(())
 }

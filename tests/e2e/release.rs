@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use testbed::{
-    INSTALLATION, Testbed,
+    INSTALLATION, Testbed, copy_directory,
     node::registry::{self, Registry},
     project,
 };
@@ -29,7 +29,7 @@ impl Release {
         let release = Self { version: version.to_owned(), repository, digest };
         let folder = testbed.directory.join("releases").join(version);
         let chart = folder.join(INSTALLATION);
-        copy(&source(), &chart)?;
+        copy_directory(&source(), &chart)?;
         release.prepare(&chart).await?;
         let package = folder.join(format!("{INSTALLATION}-{version}.tgz"));
         let [chart, folder, package] = [&chart, &folder, &package].map(|path| path.to_str().unwrap());
@@ -83,19 +83,4 @@ impl Release {
 /// The chart of the work tree.
 fn source() -> PathBuf {
     project().join("charts").join(INSTALLATION)
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    ensure!(from != to, "a folder cannot be copied to itself");
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }

@@ -96,7 +96,8 @@ impl WatchError {
     }
 
     /// For users of one namespace, and for anyone who may call the port of probes. A list is of all objects, and what the
-    /// API server says of it may name one of them, such as a Secret of another namespace that cannot be decrypted. Where it forbids the list, it names the operator's service account and the resource.
+    /// API server says of it may name one of them, such as a Secret of another namespace that cannot be decrypted. Where
+    /// it forbids the list, it names the operator's service account and the resource.
     fn for_users(&self) -> String {
         match self {
             Self::Status { code, is_quoted: true, .. } if !matches!(*code, 401 | 403) => format!("HTTP {code}"),

@@ -84,14 +84,20 @@ async fn failures_of_a_held_credential_keep_no_alert_firing() -> Result<()> {
     release(&fixture, "itcred").await
 }
 
-/// The Secret of a held credential goes while no operator runs, so that no watch shows its deletion.
-async fn secret_goes_while_no_operator_runs(prefix: &str, arguments: &[&str]) -> Result<()> {
+/// A credential that is Ready, is being deleted and is held, and whose operator has stopped.
+async fn held_and_stopped(prefix: &str, arguments: &[&str]) -> Result<Fixture> {
     let mut fixture = Fixture::bare_with(prefix, arguments).await?;
     fixture.with_surroundings().await?;
     held_credential(&fixture).await?;
     fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
     wait_reported(&fixture, "True").await?;
     fixture.stop();
+    Ok(fixture)
+}
+
+/// The Secret of a held credential goes while no operator runs, so that no watch shows its deletion.
+async fn secret_goes_while_no_operator_runs(prefix: &str, arguments: &[&str]) -> Result<()> {
+    let mut fixture = held_and_stopped(prefix, arguments).await?;
     fixture.namespace.kubectl(&["delete", "secret", NAME]).await?;
     fixture.start_with(arguments).await?;
     let status = wait_reported(&fixture, "False").await?;
@@ -115,12 +121,7 @@ async fn secret_of_a_held_credential_that_goes_is_noticed_without_a_watch_of_sec
 #[tokio::test]
 async fn read_that_fails_for_a_held_credential_is_reported_and_made_again() -> Result<()> {
     let arguments = ["--watch-secrets=false"];
-    let mut fixture = Fixture::bare_with("held-unread", &arguments).await?;
-    fixture.with_surroundings().await?;
-    held_credential(&fixture).await?;
-    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
-    wait_reported(&fixture, "True").await?;
-    fixture.stop();
+    let mut fixture = held_and_stopped("held-unread", &arguments).await?;
     let rule = fixture.proxy().play(Rule::new("get secrets (metadata)", Fault::Refused(500)).lasting(PATIENCE * 10));
     fixture.start_with(&arguments).await?;
     fixture.wait_condition("Renewed", "False", "SecretReadFailed", PATIENCE).await?;
@@ -133,12 +134,7 @@ async fn read_that_fails_for_a_held_credential_is_reported_and_made_again() -> R
 
 /// Calls that failed for a held credential, and were reported, succeed again after a restart.
 async fn failure_ends_while_no_operator_runs(prefix: &str, arguments: &[&str], kinds: &[&str]) -> Result<()> {
-    let mut fixture = Fixture::bare_with(prefix, arguments).await?;
-    fixture.with_surroundings().await?;
-    held_credential(&fixture).await?;
-    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
-    wait_reported(&fixture, "True").await?;
-    fixture.stop();
+    let mut fixture = held_and_stopped(prefix, arguments).await?;
     let refused = |kind: &&str| Rule::new(kind, Fault::Refused(403)).lasting(PATIENCE * 10);
     let rules: Vec<_> = kinds.iter().map(|kind| fixture.proxy().play(refused(kind))).collect();
     // it may never be ready

@@ -65,9 +65,7 @@ impl OwnershipMetadata {
     pub fn owner_uid(&self) -> Option<&str> {
         self.controller.as_ref().map(|controller| &controller.uid).or(self.owner_uid.as_ref()).map(|uid| &**uid)
     }
-}
 
-impl OwnershipMetadata {
     /// Whether any owner reference is to the credential with this UID.
     #[must_use]
     pub fn is_referenced_by(&self, uid: &str) -> bool {

@@ -67,13 +67,12 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
             return Err(Some(ready_at));
         }
         let Some(wait) = self.breaker.server_wait_until(now.monotonic).copied() else {
-            return self.next_sendable(&Sendable { now, up_to: None }, now);
+            return self.next_sendable(&Sendable { now, up_to: None });
         };
         // turns, shares and circuits are as ever: only fewer requests may be sent
         let up_to = wait.allows_up_to(now);
         let is_any_allowed = self.in_lane_after(now.wall).next().is_some_and(|(deadline, _)| deadline <= up_to);
-        let next =
-            if is_any_allowed { self.next_sendable(&Sendable { now, up_to: Some(up_to) }, now) } else { Err(None) };
+        let next = if is_any_allowed { self.next_sendable(&Sendable { now, up_to: Some(up_to) }) } else { Err(None) };
         next.map_err(|again| {
             let later = self.in_lane_after(up_to.max(now.wall)).next();
             let allowed = later.map_or(wait.until, |(deadline, _)| wait.allows(deadline, now));
@@ -82,17 +81,17 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
     }
 
     /// The next of the requests that may be sent despite a wait, or when to call again if that changes.
-    fn next_sendable(&mut self, sendable: &Sendable, now: Now) -> Result<K, Option<Instant>> {
-        match self.breaker.gate(now.monotonic) {
-            Gate::Closed => self.next_in_rotation(sendable, now).ok_or(None),
+    fn next_sendable(&mut self, sendable: &Sendable) -> Result<K, Option<Instant>> {
+        match self.breaker.gate(sendable.now.monotonic) {
+            Gate::Closed => self.next_in_rotation(sendable).ok_or(None),
             Gate::HalfOpen => {
                 let probe = self.half_open(sendable);
-                let key = probe.or_else(|| self.next_in_rotation(sendable, now)).ok_or(None)?;
+                let key = probe.or_else(|| self.next_in_rotation(sendable)).ok_or(None)?;
                 self.note_probe(&key);
                 Ok(key)
             }
             Gate::Open { until, urgent_from } => {
-                let key = self.urgent(until, urgent_from, sendable, now).map_err(|at| at.or(until))?;
+                let key = self.urgent(until, urgent_from, sendable).map_err(|at| at.or(until))?;
                 self.note_probe(&key);
                 Ok(key)
             }
@@ -127,13 +126,8 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
 
     /// While the circuit is open: an urgent probe, which is a request of a healthy client whose token would expire
     /// before the circuit is half-open; or when such a probe may be sent.
-    fn urgent(
-        &self,
-        until: Option<Instant>,
-        from: Option<Instant>,
-        sendable: &Sendable,
-        now: Now,
-    ) -> Result<K, Option<Instant>> {
+    fn urgent(&self, until: Option<Instant>, from: Option<Instant>, sendable: &Sendable) -> Result<K, Option<Instant>> {
+        let now = sendable.now;
         let (Some(until), Some(from)) = (until, from) else { return Err(None) };
         let end = now.wall + TimeDelta::from_std(until - now.monotonic).unwrap_or_default() + URGENT_MARGIN;
         let end = sendable.up_to.map_or(end, |up_to| up_to.min(end));
@@ -155,14 +149,14 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
 
     /// The next request in fair queueing order. Requests of clients whose circuit is open are parked, which costs their
     /// namespaces no turn.
-    fn next_in_rotation(&mut self, sendable: &Sendable, now: Now) -> Option<K> {
+    fn next_in_rotation(&mut self, sendable: &Sendable) -> Option<K> {
         let most = self.max_in_flight - (self.max_in_flight / OTHERS_SHARE).max(u16::from(self.max_in_flight > 1));
         loop {
             let namespaces = &self.namespaces;
             let has_room = |namespace: &str| namespaces.get(namespace).is_none_or(|count| *count < most);
             let key = self.lanes.pop(sendable, has_room)?;
             let Some(waiting) = self.waiting.get_mut(&key) else { continue };
-            match self.breaker.client_open_until(&waiting.request.requester, now.monotonic) {
+            match self.breaker.client_open_until(&waiting.request.requester, sendable.now.monotonic) {
                 None => return Some(key),
                 Some((until, _)) => {
                     waiting.position = Position::Parked(until);

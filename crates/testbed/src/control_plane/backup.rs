@@ -1,13 +1,12 @@
 //! Copies of etcd's data directory, and a control plane that goes back to one of them: what an administrator does who
 //! restores a cluster from a backup.
 
-use std::path::Path;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::ControlPlane;
+use crate::copy_directory;
 
 /// A copy of etcd's data directory. It is removed when this is dropped.
 pub struct Backup(TempDir);
@@ -53,18 +52,4 @@ impl ControlPlane {
         }
         Ok(())
     }
-}
-
-fn copy_directory(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_directory(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }
