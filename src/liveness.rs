@@ -20,6 +20,16 @@ use tokio::{
 use self::watched::Watched;
 pub use self::watched::{Interruption, Listing, Trouble};
 
+/// What was accepted within this shows that the API server answers. Shorter than the time after which failures of a
+/// watch are reported, so that nothing from before an outage counts then.
+const ACCEPTED: Duration = Duration::from_secs(4);
+/// A list that is accepted so long after a watch began to fail shows that this is no outage. One that was sent before
+/// an outage may be answered a moment after it began.
+const MOMENT: Duration = Duration::from_secs(1);
+/// And it shows that for so long, and for the time that two watches take to fail: one that fails twice more is
+/// reported. Later an outage may have begun.
+const LISTED: Duration = Duration::from_secs(10);
+
 /// The parts that must record heartbeats, by name.
 #[derive(Default)]
 pub struct Liveness {
@@ -127,25 +137,19 @@ impl Liveness {
     }
 
     /// Whether the API server answers requests of watches while that of `path` fails: it accepted this one, or a list
-    /// of any, within `lately`, or a list within `listed` after this one had failed for `grace`. No watch needs to work for
-    /// that. Where watches are refused late, or not answered, two of them may fail after that list.
+    /// of any, just before, or a list after this one began to fail, and two watches may not have failed since. No watch
+    /// needs to work for that.
     #[must_use]
-    pub fn fails_while_requests_are_accepted(
-        &self,
-        path: &str,
-        lately: Duration,
-        grace: Duration,
-        listed: Duration,
-    ) -> bool {
+    pub fn fails_while_requests_are_accepted(&self, path: &str) -> bool {
         let watches = self.watches();
         let Some(watch) = watches.get(path) else { return false };
-        let failed = watch.failing.as_ref().map(|(since, _)| *since + grace);
-        let listed = listed + watch.unanswered_for() * 2;
+        let failed = watch.failing.as_ref().map(|(since, _)| *since + MOMENT);
+        let listed = LISTED + watch.lasted() * 2;
         let is_after = |other: &Watched| {
             other.list_was_accepted_within(listed) && failed.is_some_and(|failed| other.list_was_accepted_after(failed))
         };
-        watch.was_opened_within(lately)
-            || watches.values().any(|other| other.list_was_accepted_within(lately) || is_after(other))
+        watch.was_opened_within(ACCEPTED)
+            || watches.values().any(|other| other.list_was_accepted_within(ACCEPTED) || is_after(other))
     }
 
     /// Waits until a watch was interrupted or works again, also where that was before. For one who waits.

@@ -9,7 +9,7 @@
 
 mod suspicion;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use itwin_core::{failure::Failure, messages, retry_state::Unwatched};
 use kube::Resource;
@@ -18,16 +18,6 @@ use tokio::time::Instant;
 use self::suspicion::{GRACE, Suspicion, Verdict};
 use super::{context::Context, namespaces::WatchedNamespace};
 use crate::{clock::until, liveness::Trouble, observe::metadata::PartialSecret};
-
-/// What was accepted within this shows that the API server answers. Shorter than the time after which failures are
-/// reported, so that nothing from before an outage counts then.
-const ACCEPTED: Duration = Duration::from_secs(4);
-/// A list that is accepted so long after a watch began to fail shows that this is no outage. One that was sent before
-/// an outage may be answered a moment after it began.
-const MOMENT: Duration = Duration::from_secs(1);
-/// And it shows that for so long, and for the time in which two watches are not answered: until the watch fails twice
-/// more, and that is reported. Later an outage may have begun.
-const LISTED: Duration = Duration::from_secs(10);
 
 /// Follows the watches of Secrets of all watched namespaces.
 pub async fn follow(context: Arc<Context>) {
@@ -57,7 +47,7 @@ fn assess(context: &Context, watched: &WatchedNamespace, suspicion: &mut Suspici
     let answers = context.cluster.answers()
         || (is_answer && context.liveness.is_alone(&path))
         || context.liveness.fails_while_others_are_answered(&path, GRACE)
-        || context.liveness.fails_while_requests_are_accepted(&path, ACCEPTED, MOMENT, LISTED);
+        || context.liveness.fails_while_requests_are_accepted(&path);
     match suspicion.observe(interruption.as_ref(), answers, now) {
         None => return,
         Some(Verdict::Fails(trouble)) => {

@@ -194,12 +194,11 @@ async fn sign_of_life_of_another_watch_shows_that_the_api_server_answers_while_o
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_are_accepted_show_that_the_api_server_answers_though_every_watch_fails() {
-    const LATELY: Duration = Duration::from_secs(4);
     let liveness = Liveness::default();
     for (path, resource) in [("/a", "secrets"), ("/b", "itwinauthorities")] {
         liveness.expect_watch(path, resource);
     }
-    let answers = |path| liveness.fails_while_requests_are_accepted(path, LATELY, LIMIT, LATELY + LIMIT);
+    let answers = |path| liveness.fails_while_requests_are_accepted(path);
     for path in ["/a", "/b"] {
         liveness.watch_failed(path, trouble("no connection", false), false);
         assert!(!answers(path), "nothing is accepted");
@@ -207,46 +206,51 @@ async fn requests_that_are_accepted_show_that_the_api_server_answers_though_ever
     liveness.watch_opened("/a");
     liveness.watch_failed("/a", trouble("it ended", false), true);
     assert!(answers("/a") && !answers("/b"), "another one may be served by a cache");
-    tokio::time::advance(LATELY).await;
+    tokio::time::advance(ACCEPTED).await;
     assert!(!answers("/a"), "an outage may have begun");
+    liveness.watch_works("/a");
+    liveness.watch_failed("/a", trouble("no connection", false), false);
     liveness.list_accepted("/b");
     assert!(answers("/a") && answers("/b"));
-    tokio::time::advance(LATELY).await;
+    tokio::time::advance(ACCEPTED).await;
     assert!(!answers("/a"), "and when that was accepted, the watch had just failed");
-    tokio::time::advance(LIMIT).await;
     liveness.list_accepted("/b");
-    tokio::time::advance(LATELY).await;
-    assert!(answers("/a"), "it had failed for long");
-    tokio::time::advance(LIMIT).await;
+    tokio::time::advance(ACCEPTED).await;
+    assert!(answers("/a"), "it had failed for a while");
+    tokio::time::advance(LISTED - ACCEPTED).await;
     assert!(!answers("/a"), "an outage may have begun since");
     liveness.list_accepted("/b");
-    tokio::time::advance(LATELY).await;
+    tokio::time::advance(ACCEPTED).await;
     assert!(answers("/a"));
     liveness.watch_works("/a");
     assert!(!answers("/a"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn list_shows_that_the_api_server_answers_until_a_watch_that_is_not_answered_failed_twice_after_it() {
+async fn list_shows_that_the_api_server_answers_until_a_watch_that_takes_long_to_fail_failed_twice_after_it() {
     const SLOW: Duration = Duration::from_secs(30);
-    const SHORT: Duration = Duration::from_secs(10);
-    let liveness = Liveness::default();
-    liveness.expect_watch("/a", "secrets");
-    let answers = || liveness.fails_while_requests_are_accepted("/a", Duration::ZERO, SHORT, SHORT);
-    let fails = async || {
-        liveness.watch_requested("/a");
-        tokio::time::advance(SLOW).await;
-        liveness.watch_failed("/a", trouble("no response within 30 s", false), false);
-    };
-    fails().await;
-    fails().await;
-    liveness.list_accepted("/a");
-    fails().await;
-    assert!(answers());
-    fails().await;
-    assert!(answers(), "the second one is reported");
-    fails().await;
-    assert!(!answers(), "an outage may have begun since");
+    for is_accepted in [false, true] {
+        let liveness = Liveness::default();
+        liveness.expect_watch("/a", "secrets");
+        let answers = || liveness.fails_while_requests_are_accepted("/a");
+        let fails = async || {
+            liveness.watch_requested("/a");
+            if is_accepted {
+                liveness.watch_opened("/a");
+            }
+            tokio::time::advance(SLOW).await;
+            liveness.watch_failed("/a", trouble("no response within 30 s", false), false);
+        };
+        fails().await;
+        fails().await;
+        liveness.list_accepted("/a");
+        fails().await;
+        assert!(answers());
+        fails().await;
+        assert!(answers(), "the second one is reported");
+        fails().await;
+        assert!(!answers(), "an outage may have begun since");
+    }
 }
 
 #[tokio::test]

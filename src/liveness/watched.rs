@@ -76,10 +76,10 @@ pub(super) struct Watched {
     list_accepted_at: Option<Instant>,
     /// When a watch was accepted last, if one was.
     opened_at: Option<Instant>,
-    /// When the watch was requested that is not answered yet.
+    /// When the watch was requested that did not fail yet, and is not known to work.
     requested_at: Option<Instant>,
-    /// How long the last watch that failed was not answered; zero if it was accepted.
-    unanswered_for: Duration,
+    /// Of the watches that failed since one worked: how long after its request the latest one did.
+    lasted: Duration,
     /// A watch was accepted once.
     opened: watch::Sender<bool>,
     /// How often a failure of watches was over.
@@ -104,7 +104,7 @@ impl Watched {
             list_accepted_at: None,
             opened_at: None,
             requested_at: None,
-            unanswered_for: Duration::ZERO,
+            lasted: Duration::ZERO,
             opened: watch::Sender::new(false),
             recoveries: watch::Sender::new(0),
         }
@@ -113,6 +113,7 @@ impl Watched {
     /// It works. Returns whether that ends an interruption.
     pub(super) fn works(&mut self) -> bool {
         self.last_sign = Instant::now();
+        (self.requested_at, self.lasted) = (None, Duration::ZERO);
         self.failing = None;
         if std::mem::take(&mut self.broken) >= ENOUGH || self.is_called_incomplete {
             self.recovers();
@@ -136,7 +137,7 @@ impl Watched {
 
     /// A watch was refused, or failed.
     pub(super) fn watch_failed(&mut self, trouble: Trouble, is_answer: bool) {
-        self.unanswered_for = self.requested_at.take().map_or(Duration::ZERO, |at| at.elapsed());
+        self.lasted = self.requested_at.take().map_or(self.lasted, |at| self.lasted.max(at.elapsed()));
         if self.fails(trouble.clone()) {
             self.broken = self.broken.saturating_add(1);
         }
@@ -155,7 +156,7 @@ impl Watched {
     /// A watch was accepted. It counts for one that works until it breaks, unless others did so before it.
     pub(super) fn opened(&mut self) {
         self.opened.send_replace(true);
-        (self.requested_at, self.opened_at) = (None, Some(Instant::now()));
+        self.opened_at = Some(Instant::now());
         if let Some(interruption) = &mut self.interruption {
             interruption.is_open = true;
         }
@@ -210,9 +211,9 @@ impl Watched {
         self.opened_at.is_some_and(|at| at.elapsed() < limit)
     }
 
-    /// How long the last watch that failed was not answered.
-    pub(super) fn unanswered_for(&self) -> Duration {
-        self.unanswered_for
+    /// Of the watches that failed since one worked: how long after its request the latest one did.
+    pub(super) fn lasted(&self) -> Duration {
+        self.lasted
     }
 
     /// Whether a page of a list was accepted within this.

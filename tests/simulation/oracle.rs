@@ -132,7 +132,7 @@ impl Oracle {
                 let now = Some(oracle.clocks.now() - SKEW).filter(|_| oracle.clocks.ahead().abs() <= SKEW);
                 let name = format!("{}/{}", call.namespace.as_deref().unwrap_or_default(), call.name);
                 let of_generation = oracle.generations.objection(new).filter(|_| oracle.clocks.were_right());
-                let went_back = old.and_then(|old| generations::went_back(new, old, call.verb));
+                let went_back = old.and_then(|old| oracle.generations.went_back(new, old, call.verb, &call.client));
                 let ahead = oracle.generations.ahead(new, call.verb);
                 let of_generation = of_generation.into_iter().chain(went_back).chain(ahead);
                 for objection in status::objections(new, now).into_iter().chain(of_generation) {

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::liveness::{Interruption, Trouble};
 
-/// A watch that fails for so long is reported. It is made again several times by then, and the report is in the status
-/// within 10 s of the first failure.
+/// A watch that fails for so long is reported. Where it fails immediately, it is made again several times by then, and the
+/// report is in the status within 10 s of the first failure.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// One failure alone is never reported: the first attempt after an outage of the API server may still meet its end.
 const ENOUGH: u32 = 2;

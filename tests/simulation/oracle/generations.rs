@@ -22,21 +22,10 @@ type Change = (i64, DateTime<Utc>);
 #[derive(Clone, Default)]
 pub struct Generations {
     changes: Arc<Mutex<BTreeMap<String, Change>>>,
+    /// Which process wrote the newest generation that a status was about, by UID.
+    writers: Arc<Mutex<BTreeMap<String, String>>>,
     /// The cluster was restored once.
     is_restored: Arc<AtomicBool>,
-}
-
-/// What is wrong with a status that is about an older spec than the one before it. One that was about a spec that there
-/// is not, as after a restore ([`Generations::ahead`]), is corrected so. And one that is patched may be about an older spec
-/// (decision 0029): the watch did not show the newer one. A false alarm is possible where a spec is edited between a
-/// restore and that correction.
-pub fn went_back(new: &Value, old: &Value, verb: Verb) -> Option<String> {
-    let observed = |credential: &Value| credential["status"]["observedGeneration"].as_i64();
-    let generation = new["metadata"]["generation"].as_i64()?;
-    let (new, old) = (observed(new)?, observed(old)?);
-    let is_correction = old > generation && new == generation;
-    (new < old && !is_correction && verb != Verb::Patch)
-        .then(|| format!("observedGeneration goes back from {old} to {new}"))
 }
 
 impl Generations {
@@ -51,6 +40,26 @@ impl Generations {
     pub fn forget(&self) {
         self.changes.lock().expect("no panic").clear();
         self.is_restored.store(true, Ordering::SeqCst);
+    }
+
+    /// What is wrong with a status that is about an older spec than the one before it. One that was about a spec that
+    /// there is not, as after a restore ([`Generations::ahead`]), is corrected so. And a process that cannot list the
+    /// object patches the status, which may be about an older spec than the process before it knew (decision 0029). A
+    /// false alarm is possible where a spec is edited between a restore and that correction.
+    pub fn went_back(&self, new: &Value, old: &Value, verb: Verb, client: &str) -> Option<String> {
+        let observed = |credential: &Value| credential["status"]["observedGeneration"].as_i64();
+        let generation = new["metadata"]["generation"].as_i64()?;
+        let uid = new["metadata"]["uid"].to_string();
+        let (new, old) = (observed(new)?, observed(old).unwrap_or_default());
+        let mut writers = self.writers.lock().expect("no panic");
+        let is_its_own = writers.get(&uid).is_some_and(|writer| writer == client);
+        if new >= old {
+            writers.insert(uid, client.to_owned());
+            return None;
+        }
+        let is_correction = old > generation && new == generation;
+        let is_unseen = verb == Verb::Patch && (!is_its_own || self.is_restored.load(Ordering::SeqCst));
+        (!is_correction && !is_unseen).then(|| format!("observedGeneration goes back from {old} to {new}"))
     }
 
     /// What is wrong with a status that is about a spec that there is not. After a restore, one that is patched may be:
@@ -77,18 +86,21 @@ impl Generations {
 }
 
 #[test]
-fn status_goes_back_only_from_a_spec_that_there_is_not() {
-    let goes_back_by = |verb: Verb, generation: i64, from: i64, to: i64| {
+fn status_goes_back_only_from_a_spec_that_there_is_not_or_as_an_earlier_process_knew_it() {
+    let goes_back_by = |verb: Verb, client: &str, generation: i64, from: i64, to: i64| {
         let credential = |observed: i64| {
             let metadata = json!({"generation": generation});
             json!({"metadata": metadata, "status": {"observedGeneration": observed}})
         };
-        went_back(&credential(to), &credential(from), verb).is_some()
+        let generations = Generations::default();
+        assert_eq!(generations.went_back(&credential(from), &credential(1), Verb::Update, "replica-1"), None);
+        generations.went_back(&credential(to), &credential(from), verb, client).is_some()
     };
-    let goes_back = |generation, from, to| goes_back_by(Verb::Update, generation, from, to);
+    let goes_back = |generation, from, to| goes_back_by(Verb::Update, "replica-1", generation, from, to);
     assert!(!goes_back(2, 1, 2) && !goes_back(2, 2, 2));
     assert!(goes_back(2, 2, 1), "there is such a spec");
     assert!(!goes_back(1, 2, 1), "the cluster was restored");
     assert!(goes_back(3, 5, 1), "nor is that spec the one that there is");
-    assert!(!goes_back_by(Verb::Patch, 2, 2, 1), "nothing showed it the newer one");
+    assert!(!goes_back_by(Verb::Patch, "replica-2", 2, 2, 1), "nothing showed it the newer one");
+    assert!(goes_back_by(Verb::Patch, "replica-1", 2, 2, 1), "it wrote that itself");
 }

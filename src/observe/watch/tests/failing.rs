@@ -5,19 +5,47 @@ use super::*;
 impl Fixture {
     /// A client whose watches are all accepted and get this text, after which they end.
     fn with_watches_of(&self, text: &'static str) -> Client {
+        self.with_watches_that_last(Duration::ZERO, text)
+    }
+
+    /// A client whose watches are all accepted, get this text after a while, and end.
+    fn with_watches_that_last(&self, time: Duration, text: &'static str) -> Client {
         let server = self.server.client_service("operator");
         let service = tower::service_fn(move |request: http::Request<Body>| {
             let is_watch = request.uri().query().is_some_and(|query| query.contains("watch="));
             let answer = server.clone().call(request);
             async move {
-                if is_watch {
-                    return Ok::<_, tower::BoxError>(http::Response::new(Either::Left(Full::new(Bytes::from(text)))));
-                }
                 let (head, body) = answer.await?.into_parts();
+                if is_watch && head.status.is_success() {
+                    let frame = async move {
+                        sleep(time).await;
+                        Ok::<_, Infallible>(Frame::data(Bytes::from(text)))
+                    };
+                    let body = StreamBody::new(Box::pin(futures::stream::once(frame)));
+                    return Ok::<_, tower::BoxError>(http::Response::new(Either::Left(body)));
+                }
                 Ok(http::Response::from_parts(head, Either::Right(body)))
             }
         });
         Client::new(service, "default")
+    }
+
+    /// For each watch that fails within this time, whether the API server is known to answer then.
+    async fn answered_at_failures(&mut self, time: Duration) -> Vec<bool> {
+        let liveness = self.liveness.clone();
+        let failures = || liveness.interruption("/secrets").map(|interruption| interruption.watches);
+        let observe = async {
+            let (end, mut before, mut answered) = (Instant::now() + time, failures(), Vec::new());
+            while Instant::now() < end {
+                sleep(Duration::from_millis(100)).await;
+                if failures() != before {
+                    before = failures();
+                    answered.push(liveness.fails_while_requests_are_accepted("/secrets"));
+                }
+            }
+            answered
+        };
+        tokio::join!(observe, self.pass(time)).0
     }
 
     /// Another watch, of this client.
@@ -59,6 +87,29 @@ async fn watches_that_are_accepted_and_break_each_time_are_failures_and_cost_eve
         assert!(answered, "another resource may be well: {text:?}");
         let lists = fixture.requests("limit=");
         assert!((5..=20).contains(&lists), "{lists} lists");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_show_that_the_api_server_answers_at_two_failures_of_any_watch_and_not_for_long_in_an_outage() {
+    let watches =
+        |lasting: u64| move |fixture: &Fixture| fixture.with_watches_that_last(Duration::from_secs(lasting), "");
+    let hanging = |fixture: &Fixture| {
+        fixture.server.plan(Rule::always(Match::any().verb(Verb::Watch), Fault::Hang));
+        Client::new(fixture.server.client_service("operator"), "default")
+    };
+    let each: [&dyn Fn(&Fixture) -> Client; 6] =
+        [&watches(0), &watches(3), &watches(5), &watches(10), &watches(14), &hanging];
+    for (number, client) in each.into_iter().enumerate() {
+        let mut fixture = Fixture::listed().await;
+        fixture.watch = fixture.watch_of(client(&fixture));
+        let answered = fixture.answered_at_failures(HOUR / 6).await;
+        assert!(answered.windows(2).any(|two| two == [true, true]), "watch {number}: {answered:?}");
+        // an outage
+        fixture.server.plan(Rule::always(Match::any(), Fault::Hang));
+        fixture.pass(5 * ANSWER).await;
+        let answered = fixture.answered_at_failures(HOUR).await;
+        assert!(!answered.is_empty() && !answered.contains(&true), "watch {number}: {answered:?}");
     }
 }
 
