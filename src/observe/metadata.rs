@@ -14,7 +14,7 @@ use kube::{Resource, core::NamespaceResourceScope};
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::value::RawValue;
 
-use super::reduced::{Collect, Of, Reduced};
+use super::reduced::{Collect, Cut, Of, Reduced};
 
 /// Keys of data that are read in addition to the operator's own. In a client Secret with more keys, the alphabetically
 /// last ones count as missing.
@@ -72,8 +72,9 @@ pub struct WholeSecret {
     metadata: Metadata,
     #[serde(default)]
     data: Of<Data>,
+    /// The API server does not bound its length.
     #[serde(rename = "type")]
-    type_: Option<String>,
+    type_: Option<Cut>,
     immutable: Option<bool>,
 }
 
@@ -84,7 +85,7 @@ impl WholeSecret {
         Secret {
             metadata: self.metadata.read(),
             data: Some(self.data.0.0),
-            type_: self.type_,
+            type_: self.type_.map(|type_| type_.0),
             immutable: self.immutable,
             ..Secret::default()
         }
@@ -150,6 +151,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::observe::reduced::NAME_MAX;
 
     #[test]
     fn secrets_are_decoded_from_a_list_and_from_a_watch() {
@@ -182,5 +184,12 @@ mod tests {
         assert_eq!(data.get(secret_keys::ACCESS_TOKEN).map(|value| value.0.as_slice()), Some(&b"x"[..]));
         assert_eq!(data.len(), DATA_MAX + 1 + secret_keys::DATA_KEYS.len());
         assert_eq!((secret.type_.as_deref(), secret.immutable), (Some("Opaque"), Some(true)));
+    }
+
+    #[test]
+    fn type_is_bounded() {
+        let secret = json!({"metadata": {"name": "a"}, "type": "x".repeat(1 << 20)});
+        let secret: WholeSecret = serde_json::from_str(&secret.to_string()).expect("a Secret");
+        assert_eq!(secret.read().type_.map(|type_| type_.len()), Some(NAME_MAX));
     }
 }

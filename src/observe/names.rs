@@ -1,9 +1,11 @@
 //! Which Secrets exist, as far as the watch has shown: a few bytes for each. The watch drops what no credential names, so
 //! that a credential which is created later would have to read whether there is a Secret of its name.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::BuildHasher,
+};
 
-use itwin_api::digest;
 use itwin_core::object::ObjectKey;
 
 /// The place of a watch of all namespaces.
@@ -17,8 +19,9 @@ pub(super) struct Names(HashMap<String, Shown>);
 struct Shown {
     /// A whole list was taken in: what is not here does not exist.
     is_complete: bool,
-    /// Digests of namespace and name. Of two that are equal, one is taken for the other. That costs a read, or, once the
-    /// other is deleted, a token that waits for its Secret: a creation finds out.
+    /// Digests of namespace and name, with a key of this process, so that nobody can choose names whose digests are equal.
+    /// Of two that are equal, one is taken for the other. That costs a read, or, once the other is deleted, a token that
+    /// waits for its Secret: a creation finds out.
     digests: HashSet<u32>,
     /// The highest resourceVersion of a Secret. Unlike that of a list or bookmark, it comes to each API server with a Secret,
     /// so that no read waits for it for long.
@@ -41,8 +44,9 @@ impl Names {
 
     /// A Secret exists.
     pub(super) fn exists(&mut self, key: &ObjectKey) {
+        let digest = self.digest_of(key);
         if let Some(shown) = self.of_mut(key) {
-            shown.digests.insert(digest_of(key));
+            shown.digests.insert(digest);
         }
     }
 
@@ -60,14 +64,15 @@ impl Names {
 
     /// A Secret does not exist.
     pub(super) fn is_gone(&mut self, key: &ObjectKey) {
+        let digest = self.digest_of(key);
         if let Some(shown) = self.of_mut(key) {
-            shown.digests.remove(&digest_of(key));
+            shown.digests.remove(&digest);
         }
     }
 
     /// Whether the watch shows that there is no such Secret.
     pub(super) fn is_absent(&self, key: &ObjectKey) -> bool {
-        self.of(key).is_some_and(|shown| shown.is_complete && !shown.digests.contains(&digest_of(key)))
+        self.of(key).is_some_and(|shown| shown.is_complete && !shown.digests.contains(&self.digest_of(key)))
     }
 
     /// Nothing is known any more.
@@ -83,10 +88,11 @@ impl Names {
         let watched = if self.0.contains_key(ALL) { ALL } else { key.namespace.as_str() };
         self.0.get_mut(watched)
     }
-}
 
-fn digest_of(key: &ObjectKey) -> u32 {
-    digest::short([key.namespace.as_str(), key.name.as_str()])
+    fn digest_of(&self, key: &ObjectKey) -> u32 {
+        let digest = self.0.hasher().hash_one((key.namespace.as_str(), key.name.as_str()));
+        u32::try_from(digest >> u32::BITS).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -115,6 +121,13 @@ mod tests {
         names.listing_ended(None);
         names.forget();
         assert!(!names.is_absent(&there));
+    }
+
+    #[test]
+    fn nobody_knows_which_names_have_one_digest() {
+        let secret = key("team", "there");
+        let digests: HashSet<_> = (0..8).map(|_| Names::default().digest_of(&secret)).collect();
+        assert!(digests.len() > 1, "it depends on a key of the process");
     }
 
     #[test]

@@ -144,7 +144,7 @@ struct Text<const MOST: usize>(Option<String>);
 
 /// A string, truncated to [`NAME_MAX`] bytes: no name that the operator knows is that long.
 #[derive(Default)]
-struct Cut(String);
+pub(super) struct Cut(pub(super) String);
 
 /// The longest prefix that has at most [`NAME_MAX`] bytes.
 #[must_use]

@@ -135,6 +135,35 @@ async fn sixty_objects_of_a_megabyte_do_not_decide_what_a_start_costs() -> Resul
     Ok(())
 }
 
+/// The API server accepts any text as the type of a Secret.
+#[tokio::test]
+async fn types_of_secrets_are_not_kept_whatever_their_length() -> Result<()> {
+    const OBJECTS: usize = 60;
+    const LENGTH: usize = 700_000;
+    let cluster = Cluster::start("types").await?;
+    let fixture = cluster.fixture("types", &[]).await?;
+    fixture.with_surroundings().await?;
+    let name = |number: usize| format!("agent-{number}");
+    let secrets = (0..OBJECTS).map(|number| {
+        let mut secret = objects::secret(&name(number), &json!({}));
+        secret["metadata"]["annotations"] = json!({secret_keys::ADOPT: name(number)});
+        secret["type"] = json!(Noise(number as u64 + 1).text(LENGTH));
+        secret
+    });
+    fixture.namespace.create_all(secrets, AT_ONCE).await?;
+    let spec = json!({"clientCredentialsRef": {"name": "agent-client"}});
+    let credentials = (0..OBJECTS).map(|number| fixture.namespace.credential(&name(number), &spec));
+    fixture.namespace.create_all(credentials, AT_ONCE).await?;
+    for number in 0..OBJECTS {
+        let reason = "SecretTypeMismatch";
+        let message = fixture.wait_condition_of(&name(number), "Renewed", "False", reason, PATIENCE).await?;
+        assert!(message.len() < 1000, "{} bytes", message.len());
+    }
+    let (coming, start) = restart_and_measure(fixture, OBJECTS, "60 Secrets with a long type").await?;
+    assert!(coming < ALLOWED && start < ALLOWED, "{coming} and {start} MiB");
+    Ok(())
+}
+
 #[tokio::test]
 async fn client_secrets_of_a_megabyte_are_not_read_all_at_the_same_time() -> Result<()> {
     const CLIENTS: usize = 64;

@@ -5,6 +5,9 @@
 use chrono::TimeDelta;
 use itwin_api::conditions::Reason;
 
+/// The length of a message, in bytes. The longest one names 64 scopes of 128 bytes.
+const MESSAGE_MAX: usize = 16 << 10;
+
 /// Why the operator cannot proceed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -17,9 +20,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with this reason and message. No server asked for a wait.
+    /// A failure with this reason and message. No server asked for a wait. The message is kept for each credential, and is
+    /// in its status twice: what is longer than any message should be is cut.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry_after: None }
+        let mut message = message.into();
+        message.truncate(message.floor_char_boundary(MESSAGE_MAX));
+        Self { reason, message, retry_after: None }
     }
 
     /// What happened, without what to do: the message up to its first colon outside parentheses and quotation marks.
@@ -48,6 +54,12 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn message_is_bounded() {
+        let message = Failure::new(Reason::ServerError, "ü".repeat(MESSAGE_MAX)).message;
+        assert!(message.len() <= MESSAGE_MAX && message.ends_with('ü'), "{} bytes", message.len());
+    }
 
     #[test]
     fn summary_is_what_happened() {

@@ -6,6 +6,9 @@ use itwin_api::{conditions::Reason, limits::RENEW_MAX, secret_keys};
 
 use crate::{call_failure::CallFailure, failure::Failure, requests::Blocked, withheld::Withheld};
 
+/// The length of a Secret's type that is shown, in characters: that of a name with a domain in front of it.
+const TYPE_SHOWN: usize = 253;
+
 /// The Secret to write cannot be changed.
 #[must_use]
 pub fn secret_immutable(secret: &str) -> Failure {
@@ -17,11 +20,15 @@ pub fn secret_immutable(secret: &str) -> Failure {
     )
 }
 
-/// The Secret to write is of another type than the operator writes.
+/// The Secret to write is of another type than the operator writes. The API server accepts any text as a type, of any
+/// length: only what looks like one is shown.
 #[must_use]
 pub fn secret_type_mismatch(secret: &str, type_: &str) -> Failure {
+    let is_usual = |c: char| c.is_ascii_alphanumeric() || "./_-".contains(c);
+    let is_shown = (1..=TYPE_SHOWN).contains(&type_.len()) && type_.chars().all(is_usual);
+    let of_type = if is_shown { format!("of type {type_}") } else { "of another type".to_owned() };
     let message = format!(
-        "Secret {secret} is of type {type_}, and only Opaque Secrets are written: delete it, or name another in a new credential"
+        "Secret {secret} is {of_type}, and only Opaque Secrets are written: delete it, or name another in a new credential"
     );
     Failure::new(Reason::SecretTypeMismatch, message)
 }
@@ -251,6 +258,16 @@ pub fn renew_annotation_too_long() -> String {
 mod tests {
     use super::*;
     use crate::quote::Quote;
+
+    #[test]
+    fn type_of_a_secret_is_shown_where_it_looks_like_one() {
+        let message = |type_: &str| secret_type_mismatch("a", type_).message;
+        assert!(message("kubernetes.io/tls").contains("Secret a is of type kubernetes.io/tls, and"));
+        assert!(message(&"x".repeat(TYPE_SHOWN)).contains("of type xxx"));
+        for type_ in ["", &"x".repeat(TYPE_SHOWN + 1), "two words", "line\nbreak", "esc\u{1b}[0m"] {
+            assert!(message(type_).contains("Secret a is of another type, and"), "{type_:?}");
+        }
+    }
 
     #[test]
     fn permission_is_advised_only_where_one_is_missing() {
