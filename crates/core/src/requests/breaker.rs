@@ -339,9 +339,9 @@ impl Breaker {
         // a response to a request that was sent despite a wait may arrive after its end, and must not begin another one
         // before the next request is sent
         let before = self.server_wait_until.filter(|before| admitted_at < before.until);
-        let Some(wait) = ServerWait::asked(before, reason, wait, now) else { return false };
+        let Some((wait, is_reported)) = ServerWait::asked(before, reason, wait, now) else { return false };
         self.server_wait_until = Some(wait);
-        wait.is_reported(now)
+        is_reported
     }
 }
 

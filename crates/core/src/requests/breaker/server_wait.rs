@@ -30,9 +30,10 @@ pub struct ServerWait {
 }
 
 impl ServerWait {
-    /// The wait that a server asks for, after this one before it, which may have ended; `None` if it ends no later. Waits
-    /// that follow each other are together at most as long as the longest single wait.
-    pub(super) fn asked(before: Option<Self>, reason: Reason, wait: TimeDelta, now: Instant) -> Option<Self> {
+    /// The wait that a server asks for, after this one before it, which may have ended, and whether the requests that
+    /// wait are to be reported now; `None` if it ends no later. Waits that follow each other are together at most as long
+    /// as the longest single wait.
+    pub(super) fn asked(before: Option<Self>, reason: Reason, wait: TimeDelta, now: Instant) -> Option<(Self, bool)> {
         let first = before.map_or(now, |before| before.first);
         let longest = SERVER_WAIT_MAX.to_std().unwrap_or_default();
         let until = now + wait.min(SERVER_WAIT_MAX).to_std().unwrap_or_default();
@@ -44,8 +45,8 @@ impl ServerWait {
         // all have reported a long one, except for those that joined when it had nearly ended
         let is_known = before.is_some_and(|before| before.is_long(now) && !before.owes_report);
         let mut wait = Self { first, until, reason, reported_at, owes_report: !is_known };
-        wait.give_report(now);
-        Some(wait)
+        let is_reported = wait.give_report(now);
+        Some((wait, is_reported))
     }
 
     /// Reports the requests that wait, if that is owed and not too soon. Returns whether it does.
@@ -65,11 +66,6 @@ impl ServerWait {
     /// When a report that is owed is due; `None` if none is owed, or immediately.
     pub(super) fn report_due(&self) -> Option<Instant> {
         self.reported_at.filter(|_| self.owes_report).map(|at| at + REPORTED)
-    }
-
-    /// Whether the requests that wait are to be reported now.
-    pub(super) fn is_reported(&self, now: Instant) -> bool {
-        self.reported_at == Some(now)
     }
 
     /// Whether it is long enough to be reported.

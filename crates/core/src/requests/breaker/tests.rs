@@ -151,18 +151,21 @@ fn consecutive_server_waits_last_at_most_an_hour_in_total() {
 #[test]
 fn wait_that_is_asked_for_again_and_again_is_seldom_reported() {
     let one = client("a", "one");
+    let asked = |seconds| Outcome::Failed {
+        failure: Failure::new(Reason::RateLimited, "because"),
+        server_wait: Some(TimeDelta::seconds(seconds)),
+        is_outage: false,
+    };
     let reported = |seconds| {
         let mut scene = Scene::with(&[&one]);
-        let asked = Outcome::Failed {
-            failure: Failure::new(Reason::RateLimited, "because"),
-            server_wait: Some(TimeDelta::seconds(seconds)),
-            is_outage: false,
-        };
-        (0..60_u64).filter(|second| scene.record(&one, &asked, second * 1000) == Change::Opened).count()
+        (0..60_u64).filter(|second| scene.record(&one, &asked(seconds), second * 1000) == Change::Opened).count()
     };
     assert_eq!(reported(60), 1, "all that wait know of it");
     assert_eq!(reported(11), 6, "those that joined when it had nearly ended report it after 10 s");
     assert_eq!(reported(5), 0, "it is short");
+    let mut scene = Scene::with(&[&one]);
+    let changes = [20, 60].map(|seconds| scene.record(&one, &asked(seconds), 0));
+    assert_eq!(changes, [Change::Opened, Change::None], "a longer one at the same instant is known too");
 }
 
 #[test]
