@@ -90,10 +90,9 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (inner, limits) = (self.inner.clone(), self.limits.clone());
-        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
         async move {
             match pages::limit(request.uri()) {
-                _ if is_watch => Ok(send(&inner, request).await?.map(Either::Right)),
+                _ if pages::is_watch(request.uri()) => Ok(send(&inner, request).await?.map(Either::Right)),
                 Some(limit) => limits.list(&inner, request, limit).await,
                 None => match limits.read(send(&inner, request).await?, LONGEST).await? {
                     Some(response) => Ok(response),

@@ -17,7 +17,7 @@ use kube::{
 };
 use tower::{BoxError, Service, ServiceBuilder, layer::layer_fn};
 
-use super::{bodies::Bounded, kubeconfig};
+use super::{bodies::Bounded, kubeconfig, pages};
 use crate::{config::proxy::Proxies, liveness::Liveness};
 
 /// The timeout for TCP and TLS: less than the deadline of a call, so that the error shows which of the two passed.
@@ -130,11 +130,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let query = request.uri().query().unwrap_or_default();
-        // a list of one object by its name is no part of a watch
-        let is_of_all = !query.contains("fieldSelector=");
-        let is_watch = is_of_all && (query.contains("watch=true") || query.contains("limit="));
-        let path = is_watch.then(|| request.uri().path().to_owned());
+        let path = pages::is_of_all(request.uri()).then(|| request.uri().path().to_owned());
         let liveness = self.liveness.clone();
         self.inner
             .call(request)
@@ -161,6 +157,7 @@ mod tests {
             ("/a?watch=true", true),
             ("/a?limit=500", true),
             ("/a?&fieldSelector=metadata.name%3Dx&limit=1", false),
+            ("/a?&fieldSelector=metadata.name%3Dx&watch=true", false),
             ("/a/b", false),
         ] {
             liveness.expect("/a", Duration::ZERO);

@@ -1,5 +1,5 @@
-//! How many objects to request in a page of a list, so that the page is not too long: Kubernetes limits pages only by
-//! the number of objects.
+//! Which requests are lists and watches, and how many objects to request in a page of a list, so that the page is not
+//! too long: Kubernetes limits pages only by the number of objects.
 
 use std::{
     collections::HashMap,
@@ -53,14 +53,31 @@ impl Pages {
     }
 }
 
-/// The `limit` of a list of all objects; `None` for other requests. A list of one object by its name has the path of a list
-/// of all, and its length says nothing of theirs.
+/// Whether a request is a watch.
+pub fn is_watch(uri: &Uri) -> bool {
+    parameters(uri).any(|parameter| parameter == "watch=true")
+}
+
+/// The `limit` of a list of all objects; `None` for other requests.
 pub fn limit(uri: &Uri) -> Option<u32> {
-    let parts = || uri.query().into_iter().flat_map(|query| query.split('&'));
-    if parts().any(|part| part.starts_with("fieldSelector=")) {
+    if is_of_one(uri) {
         return None;
     }
-    parts().find_map(|part| part.strip_prefix("limit="))?.parse().ok()
+    parameters(uri).find_map(|parameter| parameter.strip_prefix("limit="))?.parse().ok()
+}
+
+/// Whether a request is for all objects of its path: a watch, or a page of a list.
+pub fn is_of_all(uri: &Uri) -> bool {
+    limit(uri).is_some() || (is_watch(uri) && !is_of_one(uri))
+}
+
+/// A list or watch of one object by its name has the path of that of all objects, and says nothing of them.
+fn is_of_one(uri: &Uri) -> bool {
+    parameters(uri).any(|parameter| parameter.starts_with("fieldSelector="))
+}
+
+fn parameters(uri: &Uri) -> impl Iterator<Item = &str> {
+    uri.query().into_iter().flat_map(|query| query.split('&'))
 }
 
 /// The same list with another `limit`.
@@ -86,6 +103,21 @@ mod tests {
         for other in ["watch=true", "fieldSelector=metadata.name%3Dx&limit=1"] {
             assert_eq!(limit(&format!("/api/v1/secrets?{other}").parse().expect("a URI")), None, "{other}");
         }
+    }
+
+    #[test]
+    fn watch_or_list_of_one_object_is_not_of_all() {
+        for (query, expected) in [
+            ("&watch=true&timeoutSeconds=60", (true, true)),
+            ("&fieldSelector=metadata.name%3Dx&watch=true", (true, false)),
+            ("&limit=100", (false, true)),
+            ("&fieldSelector=metadata.name%3Dx&limit=1", (false, false)),
+            ("labelSelector=watch%3Dtrue", (false, false)),
+        ] {
+            let uri: Uri = format!("/api/v1/secrets?{query}").parse().expect("a URI");
+            assert_eq!((is_watch(&uri), is_of_all(&uri)), expected, "{query}");
+        }
+        assert!(!is_of_all(&"/api/v1/secrets".parse().expect("a URI")), "no query");
     }
 
     #[test]
