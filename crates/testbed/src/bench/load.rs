@@ -18,7 +18,7 @@ use kube::{
 use serde_json::{Value, json};
 use testbed::{Testbed, eventually, objects};
 
-use super::{patience, token_server::TokenServer};
+use super::{paths::NAMESPACE, patience, token_server::TokenServer};
 
 /// Requests of the load generator at the same time.
 const AT_ONCE: usize = 32;
@@ -123,12 +123,12 @@ impl Load {
 
     /// Creates one credential while nothing else happens.
     pub async fn create_alone(&self, name: &str) -> Result<Duration> {
-        let secrets = self.secrets("bench-0");
+        let secrets = self.secrets(NAMESPACE);
         let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(60);
         let mut events = secrets.watch_metadata(&params, "0").await?.boxed();
         let object = credential(name, &json!({"scopes": [name]}))?;
         let began = Instant::now();
-        self.credentials("bench-0").create(&PostParams::default(), &object).await?;
+        self.credentials(NAMESPACE).create(&PostParams::default(), &object).await?;
         while let Some(event) = events.next().await {
             if matches!(event?, WatchEvent::Added(_)) {
                 return Ok(began.elapsed());

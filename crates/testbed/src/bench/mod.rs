@@ -11,6 +11,7 @@ mod load;
 mod measure;
 mod outage;
 pub mod pace;
+mod paths;
 mod restart;
 mod steady;
 mod token_server;

@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 use super::{
     load::{CLIENT, CLIENT_SECRET, Load, bare},
     measure::Usage,
+    paths::{ALL_CREDENTIALS, ALL_SECRETS, CREDENTIALS, SECRETS},
 };
 
 /// The argument that makes the program this process.
@@ -28,10 +29,6 @@ const OBJECTS: usize = 50;
 const AS_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1beta1";
 
 const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
-/// Where the credentials are.
-const CREDENTIALS: &str = "/apis/credentials.itwin.dev/v1alpha1/namespaces/bench-0/itwinservicecredentials";
-/// Where the Secrets are.
-const SECRETS: &str = "/api/v1/namespaces/bench-0/secrets";
 
 /// Milliseconds of CPU for the calls of one renewal, measured over this many seconds.
 pub async fn cpu_of_bare_renewals(testbed: &Testbed, load: &Load, per_second: f64, seconds: u64) -> Result<f64> {
@@ -66,7 +63,7 @@ pub async fn run(per_second: &str, issuer: &str, ca_bundle: &str) -> Result<Exit
     let pause = Duration::from_secs(1).div_f64(per_second.parse()?);
     let (objects, client_version) = (objects(&client).await?, version_of_client(&client).await?);
     let calls = Calls { client: &client, authority: &authority, issuer, client_version: &client_version };
-    let watches = ["/api/v1/secrets", "/apis/credentials.itwin.dev/v1alpha1/itwinservicecredentials"];
+    let watches = [ALL_SECRETS, ALL_CREDENTIALS];
     let watches = futures::future::try_join_all(watches.map(|path| drain_watch(&client, path)));
     let renewals = async {
         let (mut next, mut under_way) = (tokio::time::Instant::now(), FuturesUnordered::new());

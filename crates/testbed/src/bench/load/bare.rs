@@ -20,15 +20,13 @@ use super::{AT_ONCE, Load, credential};
 use crate::bench::{
     measure,
     pace::{call, drain_watch},
+    paths::{ALL_CREDENTIALS, ALL_SECRETS, CREDENTIALS, EVENTS, NAMESPACE, SECRETS},
 };
 
 /// Writes at the same time, as the operator makes them.
 const LIKE_THE_OPERATOR: usize = 16;
-/// The namespace of all these objects.
-const NAMESPACE: &str = "bench-0";
 /// What the operator watches, and the load generator once more.
-const WATCHED: [&str; 3] =
-    ["/api/v1/secrets", "/api/v1/secrets", "/apis/credentials.itwin.dev/v1alpha1/itwinservicecredentials"];
+const WATCHED: [&str; 3] = [ALL_SECRETS, ALL_SECRETS, ALL_CREDENTIALS];
 
 /// The requests of so many first tokens.
 pub struct Bare {
@@ -130,16 +128,12 @@ impl Load {
     /// The requests that follow the creation of a credential.
     async fn first_token(&self, credential: &DynamicObject, client_version: &str) -> Result<()> {
         let name = credential.name_any();
-        let secrets = format!("/api/v1/namespaces/{NAMESPACE}/secrets");
-        call(&self.client, "GET", &format!("{secrets}/client?resourceVersion={client_version}"), None).await?;
-        call(&self.client, "POST", &secrets, Some(&secret_like_ours(&name, &"x".repeat(1024)))).await?;
-        let credentials =
-            format!("/apis/credentials.itwin.dev/v1alpha1/namespaces/{NAMESPACE}/itwinservicecredentials");
+        call(&self.client, "GET", &format!("{SECRETS}/client?resourceVersion={client_version}"), None).await?;
+        call(&self.client, "POST", SECRETS, Some(&secret_like_ours(&name, &"x".repeat(1024)))).await?;
         let (uid, version) = (credential.uid().unwrap_or_default(), credential.resource_version().unwrap_or_default());
         let status = replacement_like_ours(&name, &uid, &version, "x");
-        call(&self.client, "PUT", &format!("{credentials}/{name}/status"), Some(&status)).await?;
-        let events = format!("/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events");
-        call(&self.client, "POST", &events, Some(&event_like_ours(credential))).await.map(drop)
+        call(&self.client, "PUT", &format!("{CREDENTIALS}/{name}/status"), Some(&status)).await?;
+        call(&self.client, "POST", EVENTS, Some(&event_like_ours(credential))).await.map(drop)
     }
 }
 
