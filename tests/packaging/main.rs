@@ -6,6 +6,7 @@
 mod chart;
 mod dependencies;
 mod first_build;
+mod linkage;
 mod pins;
 mod release;
 mod state_metrics;

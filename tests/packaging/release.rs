@@ -50,6 +50,7 @@ fn release_builds_before_it_pushes_and_verifies_what_it_signed() {
         position(&commands, &["cargo auditable build", "x86_64"]),
         position(&commands, &["cargo auditable build", "aarch64"]),
         position(&commands, &["audited ", "arm64/kubectl-itcred"]),
+        position(&commands, &["linked-statically ", "arm64/kubectl-itcred"]),
         position(&commands, &["archive ", "kubectl-itcred-", "arm64.tar.gz"]),
         position(&commands, &["manifest push"]),
         position(&commands, &["release-chart.mjs", REGISTRY, "sha256:"]),
