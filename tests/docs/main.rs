@@ -12,6 +12,7 @@ mod metrics;
 mod promises;
 mod reference;
 mod resources;
+mod rotation;
 mod variables;
 mod words;
 

@@ -10,7 +10,7 @@ use super::{Finding, Input, Known, Weight, Workload, name_of, namespace_of};
 use crate::{span::span, workloads::Use};
 
 /// How long a kubelet takes to update a volume: its sync period of a minute, and as long for its cache.
-const KUBELET_DELAY: TimeDelta = TimeDelta::minutes(2);
+pub(super) const KUBELET_DELAY: TimeDelta = TimeDelta::minutes(2);
 
 pub(super) fn findings(input: &Input, workloads: &[&Workload], known: &Known<'_>) -> Vec<Finding> {
     let used: BTreeSet<(String, String)> = workloads

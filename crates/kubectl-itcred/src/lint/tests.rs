@@ -1,5 +1,7 @@
 //! Each rule, with what it finds and what it leaves alone.
 
+mod documented;
+
 use serde_json::json;
 
 use super::{Input, Report, SecretName, Weight, manifests, report};
@@ -26,6 +28,8 @@ fn workload(kind: &str, container: &str, volumes: &str) -> String {
 const VOLUME: &str = "{name: token, secret: {secretName: agent-token}}";
 const MOUNT: &str = "volumeMounts: [{name: token, mountPath: /token}]";
 const ENV: &str = "env: [{name: TOKEN, valueFrom: {secretKeyRef: {name: agent-token, key: access_token}}}]";
+const ENV_FROM: &str = "envFrom: [{secretRef: {name: agent-token}}]";
+const SUB_PATH: &str = "volumeMounts: [{name: token, mountPath: /token, subPath: access_token}]";
 
 fn linted(documents: &[&str]) -> Report {
     let mut input = Input { is_partial: true, ..Input::default() };
@@ -50,15 +54,13 @@ fn volume_that_is_read_for_each_call_is_fine() {
 
 #[test]
 fn ways_that_go_stale_are_warnings() {
-    let env_from = "envFrom: [{secretRef: {name: agent-token}}]";
-    let sub_path = "volumeMounts: [{name: token, mountPath: /token, subPath: access_token}]";
     let projected = "{name: token, projected: {sources: [{secret: {name: agent-token}}]}}";
     for kind in ["Deployment", "StatefulSet", "DaemonSet", "Pod", "Rollout"] {
         for (container, volume, rule) in [
             (ENV, "", "env"),
-            (env_from, "", "envFrom"),
-            (sub_path, VOLUME, "subPath"),
-            (sub_path, projected, "subPath"),
+            (ENV_FROM, "", "envFrom"),
+            (SUB_PATH, VOLUME, "subPath"),
+            (SUB_PATH, projected, "subPath"),
         ] {
             assert_eq!(rules(&[CREDENTIAL, &workload(kind, container, volume)]), [(rule, Weight::Warning)], "{kind}");
         }
