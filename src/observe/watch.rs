@@ -9,43 +9,28 @@
 
 pub mod health;
 mod list;
+mod open;
 
 use std::{collections::VecDeque, fmt::Debug, pin::Pin, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt};
+use futures::Stream;
 use itwin_api::digest;
-use itwin_core::revisions::{Incarnation, parse};
-use kube::{
-    Api, Resource, ResourceExt,
-    api::{WatchEvent, WatchParams},
-    runtime::watcher::Event,
-};
+use itwin_core::revisions::Incarnation;
+use kube::{Api, Resource, api::WatchEvent, runtime::watcher::Event};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout},
 };
 
 use self::health::{ANSWER, Health, WatchError};
-use crate::{
-    clock::until,
-    restores::{Restores, is_lower},
-};
+use crate::restores::Restores;
 
 /// A watch ends and is resumed after this, in seconds: load balancers drop idle connections without a notice
 /// (Azure/kars#456), and a connection that shows nothing for longer is known to be dead.
 pub const WATCH_SECONDS: u32 = 60;
 /// A watch without an answer or a failure for this long has died without a notice.
 pub const WATCH_LIMIT: Duration = Duration::from_secs(180);
-/// A watch that was open for so long works, as does one that showed an event or a bookmark: often nothing happens that it
-/// could show. One that was merely accepted may break at once, again and again.
-const WORKS: Duration = Duration::from_secs(15);
-/// How much later than its timeout a watch may end.
-const LATE: Duration = Duration::from_secs(5);
-/// How much earlier than its timeout a watch may end that is resumed: the timeout counts from the request.
-const EARLY: Duration = Duration::from_secs(1);
-/// The API server sends a bookmark 2 s before the timeout of a watch, unless no revision is newer than the watch.
-const LAST_BOOKMARK: Duration = Duration::from_secs(5);
 /// Objects of one page of a list; the client makes smaller pages of large objects ([`crate::runtime::client`]).
 const PAGE: u32 = 100;
 /// Waits between attempts: at most half of the 5 s after which a watch that fails is reported, so that it was made again
@@ -87,30 +72,6 @@ impl<K> State<K> {
     fn first_page(resume: Option<String>) -> Self {
         Self::Listing { continue_token: None, resume }
     }
-}
-
-/// How far a watch got that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reached {
-    /// It was not accepted.
-    Nothing,
-    /// It was accepted and did not work yet.
-    Accepted,
-    /// It worked.
-    Works,
-}
-
-/// What comes next while a watch is open.
-enum Next<K> {
-    Event(WatchEvent<K>),
-    /// It ended.
-    End(Option<WatchError>),
-    /// It was open for long enough.
-    Works,
-    /// The cluster was restored.
-    Restored,
-    /// Everything is to be listed again.
-    List,
 }
 
 /// The events of one resource, in one namespace or all.
@@ -212,162 +173,6 @@ where
             State::Watching { .. } => self.watch().await,
         }
     }
-
-    async fn start(&mut self, version: String) -> Result<(), WatchError> {
-        let params = WatchParams { timeout: Some(WATCH_SECONDS), ..WatchParams::default() };
-        let started = Instant::now();
-        self.health.requested();
-        match answered(self.api.watch(&params, &version)).await {
-            Ok(events) => {
-                self.health.opened();
-                self.state = State::Watching {
-                    version,
-                    events: Box::pin(events),
-                    started,
-                    shown_at: None,
-                    works: false,
-                    deadline: deadline(),
-                };
-                Ok(())
-            }
-            Err(error) => self.failed(version, error, Reached::Nothing),
-        }
-    }
-
-    async fn watch(&mut self) -> Result<(), WatchError> {
-        let next = self.next_of_stream().await;
-        if matches!(&next, Next::Event(event) if !matches!(event, WatchEvent::Error(_))) {
-            if let State::Watching { deadline, .. } = &mut self.state {
-                *deadline = self::deadline();
-            }
-            self.works();
-        }
-        match next {
-            Next::Works => self.works(),
-            Next::List => self.list_now(),
-            Next::Restored => {
-                self.is_restored = true;
-                self.list_within(Duration::ZERO);
-            }
-            Next::Event(WatchEvent::Bookmark(bookmark)) => drop(self.observe(bookmark.metadata.resource_version)),
-            Next::Event(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
-                if self.observe(object.resource_version().unwrap_or_default()) {
-                    self.received.push_back(Event::Apply(object));
-                }
-            }
-            Next::Event(WatchEvent::Deleted(object)) => {
-                if self.observe(object.resource_version().unwrap_or_default()) {
-                    self.received.push_back(Event::Delete(object));
-                }
-            }
-            Next::Event(WatchEvent::Error(status)) => return self.ended(Some(WatchError::from(&*status))).await,
-            Next::End(error) => return self.ended(error).await,
-        }
-        Ok(())
-    }
-
-    /// The open watch works.
-    fn works(&mut self) {
-        if let State::Watching { works, .. } = &mut self.state {
-            *works = true;
-            (self.retry, self.is_gone) = (RETRY.0, false);
-            self.health.works();
-        }
-    }
-
-    async fn next_of_stream(&mut self) -> Next<K> {
-        let State::Watching { events, started, works, deadline, .. } = &mut self.state else { return Next::List };
-        let is_due = until(self.list_at);
-        let works = until((!*works).then(|| *started + WORKS));
-        tokio::select! {
-            biased;
-            // the sender lives as long as this
-            _ = self.incarnation.changed() => Next::Restored,
-            () = is_due => Next::List,
-            () = works => Next::Works,
-            next = timeout_at(*deadline, events.next()) => match next {
-                Ok(Some(Ok(event))) => Next::Event(event),
-                Ok(Some(Err(error))) => Next::End(Some(error.into())),
-                Ok(None) => Next::End(None),
-                Err(_) => Next::End(Some(WatchError::Transport)),
-            },
-        }
-    }
-
-    /// The watch showed this resourceVersion, from which it is resumed. Returns whether what has it is news: a watch never
-    /// goes back (KEP-5504), so that one which does shows an older state again. It is left out, and everything is listed
-    /// again, since what follows it may be missing too.
-    fn observe(&mut self, shown: String) -> bool {
-        let State::Watching { version, shown_at, .. } = &mut self.state else { return false };
-        // a watch that begins without a version shows no deletion of before
-        if shown.is_empty() {
-            return true;
-        }
-        if is_lower(&shown, parse(version)) {
-            tracing::warn!(
-                what = self.resource,
-                shown,
-                after = version,
-                "a watch went back, everything is listed again"
-            );
-            self.list_again();
-            return false;
-        }
-        self.restores.observe(self.resource, &shown);
-        (*version, *shown_at) = (shown, Some(Instant::now()));
-        true
-    }
-
-    /// The watch ended: by its own timeout, or not.
-    async fn ended(&mut self, error: Option<WatchError>) -> Result<(), WatchError> {
-        let State::Watching { version, started, shown_at, works, .. } =
-            std::mem::replace(&mut self.state, State::first_page(None))
-        else {
-            return Ok(());
-        };
-        let reached = if works { Reached::Works } else { Reached::Accepted };
-        if let Some(error) = error {
-            return self.failed(version, error, reached);
-        }
-        if started.elapsed() + EARLY < Duration::from_secs(WATCH_SECONDS.into()) {
-            let error = if works { WatchError::Early } else { WatchError::Cut };
-            return self.failed(version, error, reached);
-        }
-        if self.restores.is_behind(self.resource) {
-            return Ok(());
-        }
-        self.list_interval = LIST_INTERVAL.0;
-        self.state = State::Listed { version };
-        if shown_at.is_some_and(|at| at.elapsed() < LAST_BOOKMARK) {
-            return Ok(());
-        }
-        // it may show nothing for long because it is broken, which only a list finds out
-        self.list_within(LIST_INTERVAL.1);
-        self.probe().await
-    }
-
-    /// The watch from this resourceVersion failed. It is resumed, so that changes are not delayed, and everything is listed
-    /// again soon: what happened meanwhile may not be in the watch.
-    fn failed(&mut self, version: String, error: WatchError, reached: Reached) -> Result<(), WatchError> {
-        if reached == Reached::Works || (error.is_gone() && !self.is_gone) {
-            self.health.watch_ended(&error);
-        } else {
-            self.health.watch_failed(&error, reached == Reached::Accepted);
-        }
-        if error.is_gone() || version.is_empty() {
-            self.state = State::first_page(None);
-            self.is_gone = error.is_gone();
-        } else {
-            self.state = State::Listed { version };
-            self.list_again();
-        }
-        Err(error)
-    }
-}
-
-/// When a watch is dead that shows nothing from now on.
-fn deadline() -> Instant {
-    Instant::now() + Duration::from_secs(WATCH_SECONDS.into()) + LATE
 }
 
 /// The answer to a request, if it comes in time.

@@ -11,9 +11,10 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::StreamExt;
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::body::{Bytes, Frame};
-use kube::{Client, client::Body};
+use kube::{Client, ResourceExt, client::Body};
 use serde_json::{Value, json};
 use simulated_api::{
     ApiServer, Config,
@@ -21,9 +22,10 @@ use simulated_api::{
     request::Verb,
     status::Failure,
 };
+use tokio::time::timeout_at;
 use tower::Service;
 
-use super::*;
+use super::{open::WORKS, *};
 use crate::{
     clock::Clock,
     liveness::{Liveness, Trouble},
