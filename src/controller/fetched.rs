@@ -140,7 +140,10 @@ pub async fn read_target(
     index.observe_read(&references.target, secret_metadata, known);
     let template = references.credential.spec.secret_template.as_ref();
     let tampered = token.filter(|_| !is_ours);
-    let remembered = tampered.as_ref().zip(last).and_then(|(token, last)| last.content(token));
+    let remembered = tampered
+        .as_ref()
+        .zip(last)
+        .and_then(|(token, last)| last.content(token).or_else(|| last.sealed_content(token, references.credential)));
     let is_remembered = remembered.is_some();
     let content = remembered.or_else(|| {
         let content = recorded.as_ref()?.content(tampered.as_ref()?)?;

@@ -305,7 +305,7 @@ fn last_held(credential: &ITwinServiceCredential, status: &CredentialStatus) -> 
         issued_at: instant(&status.issued_at)?,
         expires_at: instant(&status.expires_at)?,
     };
-    Some(LastHeld { token_metadata, record: None })
+    Some(LastHeld { token_metadata, record: None, sealed: None })
 }
 
 #[cfg(test)]

@@ -63,5 +63,6 @@ pub fn last_held(secret_metadata: &SecretMetadata, secret: &Secret, token: Optio
     let client_fingerprint = bounded(secret.metadata.annotations.as_ref()?, secret_keys::CLIENT, NAME_MAX)?;
     let SecretMetadata { description, renewed_for, .. } = secret_metadata;
     let record = Record::new(token?, description.clone(), client_fingerprint, renewed_for.clone());
-    Some(LastHeld { token_metadata: secret_metadata.token_metadata.clone()?, record: Some(record) })
+    let token_metadata = secret_metadata.token_metadata.clone()?;
+    Some(LastHeld { token_metadata, record: Some(record), sealed: None })
 }
