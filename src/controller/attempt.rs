@@ -116,7 +116,7 @@ impl Reconciler<'_> {
             namespace_labels: &namespace_labels,
             client,
             client_secret: &self.references.client.to_string(),
-            held: observed.held_of_client(now),
+            held: observed.comparable(now),
             last_held: self.retry_state.last_held(),
         };
         let issued = token_request::request_token(&authority, &order).await;
@@ -145,6 +145,7 @@ impl Reconciler<'_> {
         };
         if let Some((until, now)) = longer_at {
             self.retry_state.renewal_waits(until, now);
+            self.retry_state.assume_client(&read.version);
         }
         self.worker = self.context.worker().await;
         result

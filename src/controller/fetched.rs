@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use itwin_api::{authority::ClientAuthentication, credential::ITwinServiceCredential, secret_keys};
 use itwin_core::{
     desired_secret,
@@ -76,6 +77,8 @@ pub struct FetchedTarget {
     pub content: Option<Box<Content>>,
     /// It is known from memory, and the annotations do not count.
     pub is_remembered: bool,
+    /// When its token expires, as its own keys say.
+    pub stated_expiry: Option<DateTime<Utc>>,
     /// What is to be remembered of it.
     pub held: Option<LastHeld>,
     /// Its data; where it is what we wrote, with the values of the keys that every Secret has, and with no others.
@@ -135,12 +138,15 @@ pub async fn read_target(
     let secret_metadata = SecretMetadata::new(&secret.metadata);
     let version = secret_metadata.version.clone();
     let is_ours = target::is_what_we_wrote(&secret);
-    let token = target::token(&secret);
+    let (token, stated_expiry) = (target::token(&secret), target::stated_expiry(&secret));
     let recorded = target::last_held(&secret_metadata, &secret, token.as_ref());
     index.observe_read(&references.target, secret_metadata, known);
     let template = references.credential.spec.secret_template.as_ref();
     let tampered = token.filter(|_| !is_ours);
-    let remembered = tampered.as_ref().zip(last).and_then(|(token, last)| last.content(token));
+    let remembered = tampered
+        .as_ref()
+        .zip(last)
+        .and_then(|(token, last)| last.content(token).or_else(|| last.sealed_content(token, references.credential)));
     let is_remembered = remembered.is_some();
     let content = remembered.or_else(|| {
         let content = recorded.as_ref()?.content(tampered.as_ref()?)?;
@@ -166,6 +172,7 @@ pub async fn read_target(
         is_token_intact,
         content: content.map(Box::new),
         is_remembered,
+        stated_expiry,
         held,
         data,
         annotations,

@@ -18,7 +18,7 @@ use itwin_core::{
     template,
 };
 
-use self::target::{contender, target};
+use self::target::{contender, target, undescribed};
 use super::{
     authorities::Authorities,
     fetched::FetchedSecrets,
@@ -74,6 +74,7 @@ pub fn observe(
         Target::Ours(held) => held.token_metadata.as_ref(),
         _ => None,
     };
+    let undescribed = undescribed(retry_state, fetched, &known_target, &target);
     let renew_not_before = retry_state.renew_not_before(held, now);
     let annotation = references.renew_annotation().map(String::as_str);
     let client = match written_by {
@@ -102,6 +103,7 @@ pub fn observe(
             revert_not_before: retry_state.reverts().not_before(now),
             restore_not_before: retry_state.reverts().restore_not_before(now),
             renew_not_before,
+            undescribed,
             withheld: retry_state.reverts().withheld(),
             is_token_unknown: retry_state.last_held().is_none_or(|held| held.record.is_none()),
             is_client_expiry_unread: retry_state.is_client_expiry_unread(),

@@ -248,6 +248,11 @@ impl Reconciler<'_> {
             Known::Absent | Known::Unknown => None,
         };
         self.retry_state.remember_observed(&observed, version);
+        if let Known::Present(secret_metadata) = &known
+            && observed.is_verified()
+        {
+            self.retry_state.remember_sealed(secret_metadata.token_metadata.as_ref(), || secret_metadata.sealed());
+        }
         (known, observed)
     }
 

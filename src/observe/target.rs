@@ -10,6 +10,7 @@
 mod content;
 mod digests;
 mod managed_fields;
+mod seal;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,10 +25,11 @@ use itwin_core::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-pub use self::content::{is_ours_except_for_extra_keys, is_what_we_wrote, last_held, token};
+pub use self::content::{is_ours_except_for_extra_keys, is_what_we_wrote, last_held, stated_expiry, token};
 use self::{
     digests::{ANNOTATION, LABEL, key_digest, pair},
     managed_fields::{field_owners, may_be_immutable, owned_keys, sole_writer_of},
+    seal::Seal,
 };
 use super::{
     intern::intern,
@@ -67,6 +69,8 @@ pub struct SecretMetadata {
     pub field_owners: Box<[FieldOwner]>,
     /// Whether a field manager set `immutable`.
     pub may_be_immutable: bool,
+    /// What proves the token once others have removed the annotations.
+    seal: Option<Seal>,
     /// Labels set by a template.
     template_labels: Box<[Box<str>]>,
     /// Annotations set by a template.
@@ -120,6 +124,9 @@ impl SecretMetadata {
             sole_writer_of: sole_writer_of(metadata),
             field_owners: field_owners(metadata),
             may_be_immutable: may_be_immutable(metadata),
+            seal: annotation(secret_keys::CLIENT)
+                .zip(annotation(secret_keys::CONTENT))
+                .and_then(|(client, content)| Seal::new(client, content)),
             template_labels: owned_keys(metadata, "f:labels", labels, secret_keys::is_our_own_label),
             template_annotations: owned_keys(
                 metadata,

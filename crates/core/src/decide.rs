@@ -110,7 +110,7 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
         return fetch(observed, Fetch::TargetData);
     }
     let Some(token_metadata) = &held.token_metadata else {
-        return request_token(observed, now, IssueReason::Missing);
+        return undescribed(observed, held, now);
     };
     if held.data == Integrity::Tampered {
         return request_token(observed, now, IssueReason::Tampered);
@@ -168,6 +168,17 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
         return Action::AwaitBetterToken { until };
     }
     Action::UpToDate { renew_at: Some(renew_at) }
+}
+
+/// Nothing in the Secret describes its token, so that another one is needed: as soon as one would outlive it, if the last
+/// one did not.
+fn undescribed(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Action {
+    match observed.history.renew_not_before.filter(|until| *until > now && !observed.is_asked_for(now)) {
+        // whether it is that token, only a read shows
+        Some(_) if !held.form.is_read() => fetch(observed, Fetch::TargetData),
+        Some(until) if observed.undescribed(now).is_some() => Action::AwaitBetterToken { until },
+        _ => request_token(observed, now, IssueReason::Missing),
+    }
 }
 
 /// What the spec names and is not there, or is of no use, is reported before it is needed: the token is good meanwhile.
@@ -298,7 +309,7 @@ fn issued_to_client(unwritten: &Unwritten, observed: &ObservedState) -> Option<b
 /// Whether it is still the one that is wanted, if it was issued to the client as it is.
 fn fits_spec(unwritten: &Unwritten, observed: &ObservedState, now: DateTime<Utc>) -> bool {
     let Unwritten { token_metadata, .. } = unwritten;
-    observed.held_of_client(now).is_none_or(|held| held.expires_at <= token_metadata.expires_at)
+    observed.comparable(now).is_none_or(|held| held.expires_at <= token_metadata.expires_at)
         && *token_metadata.request == *observed.desired.request
         && token_metadata.authority.as_deref() == Some(&*observed.desired.authority)
         && Some(&*token_metadata.issuer) == observed.authority.issuer()

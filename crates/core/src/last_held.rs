@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use itwin_api::{credential::ITwinServiceCredential, secret_keys};
 use itwin_oauth::sensitive::Sensitive;
 
 use crate::{
-    fingerprint,
+    desired_secret, fingerprint,
     token::{Content, Description, TokenMetadata},
 };
 
@@ -20,6 +21,22 @@ pub struct LastHeld {
     pub token_metadata: TokenMetadata,
     /// What else is needed to write the Secret again; `None` where only the metadata of the Secret was read.
     pub record: Option<Record>,
+    /// What takes the place of the record there.
+    pub sealed: Option<Box<Sealed>>,
+}
+
+/// What the annotations said of a token that was not read. Their digest covers the token too: it proves later that the
+/// Secret still holds it, also once others have removed the annotations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// What the token was issued for.
+    pub description: Description,
+    /// Digest of the client's credentials, keyed by the token.
+    pub client_fingerprint: Arc<str>,
+    /// Digest of the renew annotation that it was requested for.
+    pub renewed_for: Option<Arc<str>>,
+    /// Digest of the data and of the annotations that describe it.
+    pub digest: Arc<str>,
 }
 
 /// What else was recorded about a token, and what the token is recognized by.
@@ -61,7 +78,7 @@ impl LastHeld {
     pub fn written(content: &Content) -> Self {
         let Content { token, token_metadata, description, client_fingerprint, renewed_for, .. } = content;
         let record = Record::new(token, description.clone(), client_fingerprint, renewed_for.clone());
-        Self { token_metadata: token_metadata.clone(), record: Some(record) }
+        Self { token_metadata: token_metadata.clone(), record: Some(record), sealed: None }
     }
 
     /// When this token expires, if it is the one; what is stated later of the same token does not count.
@@ -83,12 +100,72 @@ impl LastHeld {
             counted: None,
         })
     }
+
+    /// The same where the token was not read before: the digest of what was sealed proves that it is this one. `None` also
+    /// where templates have changed since, which the digest covers.
+    #[must_use]
+    pub fn sealed_content(&self, token: &Sensitive, credential: &ITwinServiceCredential) -> Option<Content> {
+        let sealed = self.sealed.as_ref()?;
+        let content = Content {
+            token: token.clone(),
+            token_metadata: self.token_metadata.clone(),
+            description: sealed.description.clone(),
+            client_fingerprint: sealed.client_fingerprint.clone(),
+            renewed_for: sealed.renewed_for.clone(),
+            counted: None,
+        };
+        let data = desired_secret::data(credential, &content).ok()?;
+        let annotations = desired_secret::all_annotations(credential, &content, &data);
+        let is_proven = annotations.get(secret_keys::CONTENT).is_some_and(|digest| **digest == *sealed.digest);
+        is_proven.then_some(content)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::samples::content;
+
+    fn credential(template: &str) -> ITwinServiceCredential {
+        serde_json::from_value(json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinServiceCredential",
+            "metadata": {"name": "agent", "namespace": "team", "uid": "uid"},
+            "spec": {
+                "clientCredentialsRef": {"name": "client"},
+                "secretTemplate": {"data": {"header": template}},
+            },
+        }))
+        .expect("a credential")
+    }
+
+    #[test]
+    fn token_that_was_not_read_is_proven_by_the_digest_that_its_annotations_had() {
+        let (template, content) = ("token {{ access_token }}", content());
+        let written_for = credential(template);
+        let data = desired_secret::data(&written_for, &content).expect("a valid template");
+        let annotations = desired_secret::all_annotations(&written_for, &content, &data);
+        let sealed = Sealed {
+            description: content.description.clone(),
+            client_fingerprint: content.client_fingerprint.clone(),
+            renewed_for: content.renewed_for.clone(),
+            digest: annotations[secret_keys::CONTENT].as_str().into(),
+        };
+        let token_metadata = content.token_metadata.clone();
+        let held = LastHeld { token_metadata, record: None, sealed: Some(Box::new(sealed)) };
+        let again = held.sealed_content(&content.token, &written_for).expect("the same token");
+        assert_eq!(LastHeld::written(&again), LastHeld::written(&content));
+        let another = Sensitive::new("another".to_owned());
+        assert!(held.sealed_content(&another, &written_for).is_none());
+        assert!(held.sealed_content(&content.token, &credential("another")).is_none(), "it was for another template");
+        let mut longer = held.clone();
+        longer.token_metadata.expires_at += chrono::TimeDelta::hours(1);
+        assert!(longer.sealed_content(&content.token, &written_for).is_none());
+        let unsealed = LastHeld { sealed: None, ..held };
+        assert!(unsealed.sealed_content(&content.token, &written_for).is_none());
+    }
 
     #[test]
     fn content_is_what_was_written_for_the_same_token_and_nothing_for_another() {

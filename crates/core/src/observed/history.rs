@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{action::Fetch, withheld::Withheld};
+use crate::{action::Fetch, token::TokenMetadata, withheld::Withheld};
 
 /// Earlier attempts.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ pub struct History {
     pub restore_not_before: Option<DateTime<Utc>>,
     /// No renewal before this instant: the last one gave no token that would be better.
     pub renew_not_before: Option<DateTime<Utc>>,
+    /// The token that the Secret holds as far as is remembered, where nothing in the Secret describes it any more.
+    pub undescribed: Option<TokenMetadata>,
     /// What of the template is withheld from the Secret, since the API server refuses it.
     pub withheld: Withheld,
     /// Nothing is remembered that the token in the Secret could be recognized by, as after a start.

@@ -12,7 +12,7 @@ use itwin_api::{
 };
 
 use super::RetryState;
-use crate::{policy::Policy, schedule, status::Attempts, token::TokenMetadata};
+use crate::{object::ObjectVersion, policy::Policy, schedule, status::Attempts, token::TokenMetadata};
 
 /// A recalled wait after a shorter token ends while this fraction of the lifetime of the one that is held is left: 1/20.
 const LEFT_FRACTION: i32 = 20;
@@ -58,6 +58,16 @@ impl RetryState {
     /// Secret, or on request, it is one.
     pub fn renewal_waits(&mut self, until: DateTime<Utc>, now: DateTime<Utc>) {
         self.better_token = Some(BetterTokenWait { noted: now, until, token: None });
+    }
+
+    /// A token that only the status describes names no version of the client Secret: from now on it is one of this version,
+    /// so that a client which changes later gets its token at once.
+    pub fn assume_client(&mut self, version: &ObjectVersion) {
+        if let Some(last) = &mut self.last_held
+            && last.token_metadata.client_version.uid().is_empty()
+        {
+            last.token_metadata.client_version = version.clone();
+        }
     }
 
     /// See [`Self::renewal_waits`]; `held` is the token in the Secret, and a recalled wait counts only for the one that
@@ -139,6 +149,16 @@ mod tests {
         let shorter = started(&failing("ShorterThanCurrent", forged), now);
         assert_eq!(waits(&shorter, now), Some(at(3420)), "a twentieth of the lifetime is left");
         assert_eq!(waits(&started(&failing("ShorterThanCurrent", forged), at(3420)), at(3420)), None);
+    }
+
+    #[test]
+    fn token_of_the_status_is_one_of_the_client_that_got_no_better_one() {
+        let mut state = started(&json!({}), at(3000));
+        for version in ["uid/1", "uid/2"] {
+            state.assume_client(&version.into());
+            let held = state.last_held().map(|held| held.token_metadata.client_version.to_string());
+            assert_eq!(held.as_deref(), Some("uid/1"));
+        }
     }
 
     #[test]

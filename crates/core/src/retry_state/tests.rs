@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     action::Fetch,
     client_expiry::Expires,
+    last_held::Sealed,
     messages_lifetime,
     observed::{Client, Drift, Held, Integrity, ObservedState, RenewalRequest, Target},
     retry_key::{AuthorityRevision, ClientKey},
@@ -166,6 +167,35 @@ fn token_of_the_status_counts_until_the_secret_is_read_and_only_for_its_spec() {
     let mut old = status;
     old["observedGeneration"] = json!(0);
     assert!(RetryState::recall(&credential(old), at(0)).last_held().is_none());
+}
+
+#[test]
+fn what_annotations_say_of_a_token_is_sealed_once_and_only_where_it_was_not_read() {
+    let content = samples::content();
+    let sealed = |digest: &str| Sealed {
+        description: content.description.clone(),
+        client_fingerprint: content.client_fingerprint.clone(),
+        renewed_for: None,
+        digest: digest.into(),
+    };
+    let digest = |state: &RetryState| state.last_held()?.sealed.as_ref().map(|sealed| sealed.digest.to_string());
+    let mut state = new();
+    state.remember_sealed(Some(&content.token_metadata), || Some(sealed("first")));
+    assert_eq!(digest(&state), None, "no token is known");
+    let token_metadata = content.token_metadata.clone();
+    state.remember(LastHeld { token_metadata, record: None, sealed: None });
+    let of_another = TokenMetadata { request: "another".into(), ..content.token_metadata.clone() };
+    for of in [None, Some(&of_another)] {
+        state.remember_sealed(of, || Some(sealed("another")));
+        assert_eq!(digest(&state), None);
+    }
+    for later in ["first", "second"] {
+        state.remember_sealed(Some(&content.token_metadata), || Some(sealed(later)));
+        assert_eq!(digest(&state).as_deref(), Some("first"));
+    }
+    state.remember(LastHeld::written(&content));
+    state.remember_sealed(Some(&content.token_metadata), || Some(sealed("third")));
+    assert_eq!(digest(&state), None, "what was written or read needs no seal");
 }
 
 #[test]

@@ -9,13 +9,13 @@ use crate::{
     client_expiry::Expires,
     conflict::Reverts,
     failure::Failure,
-    last_held::LastHeld,
+    last_held::{LastHeld, Sealed},
     object::ObjectVersion,
     observed::{Client, Drift, Held, Integrity, ObservedState, Reads, Target},
     renewal::RenewalClues,
     retry_key::ClientKey,
     streak::Streak,
-    token::Content,
+    token::{Content, TokenMetadata},
 };
 
 /// The longest wait after reads that failed: once the API server answers again, what is due is soon done.
@@ -253,7 +253,8 @@ impl RetryState {
                     self.verified_target = version.cloned();
                 }
                 if self.last_held.as_ref().is_none_or(|last| last.token_metadata != *token_metadata) {
-                    self.last_held = Some(LastHeld { token_metadata: token_metadata.clone(), record: None });
+                    let token_metadata = token_metadata.clone();
+                    self.last_held = Some(LastHeld { token_metadata, record: None, sealed: None });
                 }
             }
             Target::Ours(_) => {}
@@ -265,6 +266,15 @@ impl RetryState {
         }
         if let Target::Ours(Held { data: Integrity::Verified, drift: Drift::None, .. }) = observed.target {
             self.reverts.all_reverted();
+        }
+    }
+
+    /// Remembers what the annotations of a Secret say besides this token metadata, where its token was trusted and not read:
+    /// once others have removed them, nothing else would prove that the token is good.
+    pub fn remember_sealed(&mut self, of: Option<&TokenMetadata>, sealed: impl FnOnce() -> Option<Sealed>) {
+        let Some(last) = &mut self.last_held else { return };
+        if last.record.is_none() && last.sealed.is_none() && of == Some(&last.token_metadata) {
+            last.sealed = sealed().map(Box::new);
         }
     }
 }

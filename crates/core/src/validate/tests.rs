@@ -362,7 +362,7 @@ fn expiry_beyond_the_calendar_is_no_date() {
 /// What is remembered of a token of the Secret.
 fn remembered(token: &str, expires: i64) -> LastHeld {
     let record = Record::new(&Sensitive::new(token.into()), Default::default(), "client", None);
-    LastHeld { token_metadata: held(expires), record: Some(record) }
+    LastHeld { token_metadata: held(expires), record: Some(record), sealed: None }
 }
 
 #[test]
