@@ -6,6 +6,7 @@
 mod chart;
 mod dependencies;
 mod first_build;
+mod lanes;
 mod pins;
 mod release;
 mod state_metrics;
