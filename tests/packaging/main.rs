@@ -10,6 +10,7 @@ mod lanes;
 mod pins;
 mod release;
 mod state_metrics;
+mod updates;
 mod versions;
 mod workflows;
 
