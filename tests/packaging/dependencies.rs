@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use serde_json::Value;
-
-use crate::{project, read, yaml};
+use crate::{
+    project, read,
+    workflows::{commands, workflow},
+};
 
 /// The rule about wildcards allows crates of this project to name each other by their path only if none is published.
 #[test]
@@ -33,16 +34,12 @@ fn licenses_and_bans_are_checked_where_a_change_is_merged() {
         "what audit-tools installs is not used"
     );
 
-    let ci = yaml(&read(project().join(".github/workflows/ci.yml")));
+    let ci = workflow("ci.yml");
     let jobs = ci["jobs"].as_object().expect("jobs");
-    let runs = |job: &Value| -> Vec<String> {
-        let steps = job["steps"].as_array().into_iter().flatten();
-        steps.filter_map(|step| step["run"].as_str()).map(str::to_owned).collect()
-    };
-    let runs: Vec<Vec<String>> = jobs.values().map(runs).collect();
+    let runs: Vec<Vec<&str>> = jobs.values().map(commands).collect();
     // without cargo-deny, `make check` says that it skips this, and succeeds
-    let checks_all = |steps: &Vec<String>| {
-        let at = |command: &str| steps.iter().position(|step| step == command);
+    let checks_all = |steps: &Vec<&str>| {
+        let at = |command: &str| steps.iter().position(|step| *step == command);
         at("make audit-tools").zip(at("make check")).is_some_and(|(installed, checked)| installed < checked)
     };
     assert!(runs.iter().any(checks_all), "no job installs cargo-deny before `make check`: {runs:?}");

@@ -6,10 +6,12 @@
 mod chart;
 mod dependencies;
 mod first_build;
+mod lanes;
 mod linkage;
 mod pins;
 mod release;
 mod state_metrics;
+mod updates;
 mod versions;
 mod workflows;
 

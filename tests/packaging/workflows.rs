@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Command};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{none, project, read, yaml};
 
@@ -11,6 +11,16 @@ fn workflows() -> Vec<(PathBuf, Value)> {
     let folder = project().join(".github/workflows");
     let entries = std::fs::read_dir(folder).expect("the folder is there");
     entries.map(|entry| entry.expect("an entry").path()).map(|path| (path.clone(), yaml(&read(&path)))).collect()
+}
+
+/// The workflow with this name.
+pub fn workflow(name: &str) -> Value {
+    yaml(&read(project().join(".github/workflows").join(name)))
+}
+
+/// The commands of a job, in their order.
+pub fn commands(job: &Value) -> Vec<&str> {
+    job["steps"].as_array().into_iter().flatten().filter_map(|step| step["run"].as_str()).collect()
 }
 
 /// Each step with its place.
@@ -66,17 +76,41 @@ fn actions_are_pinned_to_a_commit_and_name_its_version() {
 
 #[test]
 fn only_the_job_that_publishes_may_write() {
+    let reads = json!({"contents": "read"});
+    let publishes = json!({"contents": "write", "packages": "write", "id-token": "write"});
     for (path, workflow) in workflows() {
         let permissions = workflow["permissions"].as_object();
         assert!(permissions.is_some_and(serde_json::Map::is_empty), "{}: permissions are not empty", path.display());
         for (name, job) in workflow["jobs"].as_object().expect("jobs") {
-            let permissions = job["permissions"].as_object().expect("permissions");
-            let may_write = permissions.values().any(|permission| permission != "read");
-            let publishes = path.ends_with("release.yml") && name == "publish";
-            assert_eq!(may_write, publishes, "{}: {name} has {permissions:?}", path.display());
+            let wanted = if path.ends_with("release.yml") && name == "publish" { &publishes } else { &reads };
+            assert_eq!(&job["permissions"], wanted, "{}: {name}", path.display());
             assert!(job["timeout-minutes"].is_u64(), "{}: {name} has no deadline", path.display());
         }
     }
+}
+
+#[test]
+fn no_job_keeps_credentials_or_runs_on_what_can_change() {
+    let mut wrong = Vec::new();
+    for (place, step) in steps() {
+        let is_checkout = step["uses"].as_str().is_some_and(|action| action.starts_with("actions/checkout@"));
+        if is_checkout && step["with"]["persist-credentials"] != false {
+            wrong.push(format!("{place}: the checkout keeps credentials"));
+        }
+    }
+    for (path, workflow) in workflows() {
+        for (name, job) in workflow["jobs"].as_object().expect("jobs") {
+            let runner = job["runs-on"].as_str().unwrap_or_default();
+            if runner.is_empty() || runner.ends_with("-latest") {
+                wrong.push(format!("{}: {name} runs on {runner:?}", path.display()));
+            }
+            // a tag of an image can be moved
+            if !job["container"].is_null() || !job["services"].is_null() {
+                wrong.push(format!("{}: {name} runs an image", path.display()));
+            }
+        }
+    }
+    none(&wrong);
 }
 
 /// Renovate reads them with regular expressions of JavaScript, so Node does here too.

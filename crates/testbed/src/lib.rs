@@ -70,6 +70,8 @@ pub struct Testbed {
     pub lua: PathBuf,
     /// Folder with krew, which installs plugins of kubectl, and with what checks its manifests.
     pub krew: PathBuf,
+    /// kube-state-metrics, which makes metrics of objects.
+    pub state_metrics: PathBuf,
     /// The authorization server.
     pub authority: authority::Authority,
     /// The faulty authority, for faults that a real server cannot cause.

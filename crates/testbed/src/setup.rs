@@ -130,6 +130,7 @@ impl Running {
             promtool: tools.promtool(),
             lua: tools.lua(),
             krew: tools.krew(),
+            state_metrics: tools.state_metrics(),
             packages: tools.authority.clone(),
             kubeconfig,
             authority,

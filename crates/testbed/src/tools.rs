@@ -50,6 +50,8 @@ const KREW: [(&str, &str, &str); 2] = [
     ("sigs.k8s.io/krew/cmd/krew", "krew", "1 minute"),
     ("sigs.k8s.io/krew/cmd/validate-krew-manifest", "validate-krew-manifest", "5 seconds"),
 ];
+/// The same for the Go module `tools/kube-state-metrics`.
+const STATE_METRICS: [(&str, &str, &str); 1] = [("k8s.io/kube-state-metrics/v2", "kube-state-metrics", "2 minutes")];
 /// The same for the Go module `tools/node`.
 const NODE: [(&str, &str, &str); 3] = [
     ("k8s.io/kubernetes/cmd/kubelet", "kubelet", "1 minute"),
@@ -99,6 +101,7 @@ pub struct Tools {
     alertmanager: PathBuf,
     lua: PathBuf,
     krew: PathBuf,
+    state_metrics: PathBuf,
     /// The authorization server with its packages.
     pub authority: PathBuf,
 }
@@ -122,6 +125,7 @@ impl Tools {
             module("prometheus", &PROMETHEUS, PROMETHEUS_TAGS),
             module("lua", &LUA, ""),
             module("krew", &KREW, ""),
+            module("kube-state-metrics", &STATE_METRICS, ""),
         ];
         let (control_plane_built, of_tests_built) = match needs {
             Needs::Clients => (&[][..], &[][..]),
@@ -139,7 +143,7 @@ impl Tools {
         let ((), authority) = tokio::try_join!(build(control_plane_built, &cache), authority)?;
         let [etcd, kubernetes] = control_plane.map(|module| module.built(&cache));
         let [_, helm] = clients.map(|module| module.built(&cache));
-        let [helm3, alertmanager, prometheus, lua, krew] = of_tests.map(|module| module.built(&cache));
+        let [helm3, alertmanager, prometheus, lua, krew, state_metrics] = of_tests.map(|module| module.built(&cache));
         Ok(Self {
             etcd: etcd?,
             kubernetes: kubernetes?,
@@ -149,6 +153,7 @@ impl Tools {
             alertmanager: alertmanager?,
             lua: lua?,
             krew: krew?,
+            state_metrics: state_metrics?,
             authority,
         })
     }
@@ -193,6 +198,12 @@ impl Tools {
     #[must_use]
     pub fn krew(&self) -> PathBuf {
         self.krew.clone()
+    }
+
+    /// kube-state-metrics, which makes metrics of objects.
+    #[must_use]
+    pub fn state_metrics(&self) -> PathBuf {
+        self.state_metrics.join(STATE_METRICS[0].1)
     }
 }
 

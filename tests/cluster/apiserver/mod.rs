@@ -32,6 +32,7 @@ mod regressions;
 mod renewal;
 mod restarts;
 mod sources;
+mod state_metrics;
 mod surroundings;
 mod template;
 mod truth;
