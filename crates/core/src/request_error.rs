@@ -1,5 +1,7 @@
 //! Why a token request gave no token that may be written, and what that says about the authorization server.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use itwin_oauth::{
     discovery::DiscoveryError, jwt::VerificationError, key_set::KeySetError, shown::Shown, token::TokenError,
@@ -31,12 +33,15 @@ pub enum RequestError {
     Validation(#[from] ValidationError),
 }
 
-/// Why the metadata or the keys of an authorization server are not known.
-#[derive(Debug, thiserror::Error)]
+/// Why the metadata or the keys of an authorization server are not known. One fetch may be for several requests.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum MetadataError {
     /// A document could not be fetched.
     #[error("{0:?}: {1}")]
     Transport(Document, TransportError),
+    /// A token that was issued already does not wait for a document for longer than this.
+    #[error("{0:?}: not within {1:?}")]
+    Late(Document, Duration),
     /// The discovery document is of no use.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
@@ -91,6 +96,7 @@ impl RequestError {
         match self {
             Self::Token(error) => error.is_outage(),
             Self::Metadata(MetadataError::Transport(_, error)) => error.is_outage(),
+            Self::Metadata(MetadataError::Late(..)) => true,
             _ => false,
         }
     }
@@ -124,6 +130,7 @@ mod tests {
             (TokenError::from(server(500)).into(), (None, true)),
             (TokenError::from(TransportError::RateLimited(wait, Vec::new())).into(), (wait, false)),
             (MetadataError::Transport(Document::KeySet, server(503)).into(), (wait, true)),
+            (MetadataError::Late(Document::KeySet, Duration::from_secs(15)).into(), (None, true)),
             (response.into(), (wait, false)),
             (TokenError::Status { status: 404, is_certificate_asked: false }.into(), (None, false)),
             (VerificationError::UnknownKey.into(), (None, false)),

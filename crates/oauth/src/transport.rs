@@ -34,7 +34,7 @@ pub trait Transport: Sync {
 }
 
 /// Why there is no answer to read. The texts are bounded by the implementation of [`Transport`].
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum TransportError {
     /// The deadline of the whole request passed.
     #[error("no complete answer within {0:?}")]

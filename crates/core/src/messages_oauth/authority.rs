@@ -1,5 +1,7 @@
 //! What users read when the metadata or the keys of an authorization server are of no use.
 
+use std::time::Duration;
+
 use itwin_api::conditions::Reason;
 use itwin_oauth::{
     discovery::{DiscoveryError, Endpoint},
@@ -18,6 +20,7 @@ use crate::{
 pub fn unavailable(error: &MetadataError, authority: &str) -> Failure {
     match error {
         MetadataError::Transport(document, error) => transport::failed(error, &named(*document, authority)),
+        MetadataError::Late(document, limit) => late(*document, *limit, authority),
         MetadataError::Discovery(error) => invalid_document(error, authority),
         MetadataError::KeySet(error) => invalid_keys(*error, authority),
     }
@@ -29,6 +32,16 @@ fn named(document: Document, authority: &str) -> String {
         Document::KeySet => "key set",
     };
     format!("{document} of ITwinAuthority {authority}")
+}
+
+/// A document that a token waits for. The wait has a limit of its own, whatever requestTimeout is.
+fn late(document: Document, limit: Duration, authority: &str) -> Failure {
+    let message = format!(
+        "the {} gave no complete answer within {limit:?}, and an issued token waits for it no longer: check the network; it \
+         is tried again",
+        named(document, authority)
+    );
+    Failure::new(Reason::Timeout, message)
 }
 
 /// Nothing is known of the authorization server yet, so that no token was requested.
@@ -130,5 +143,13 @@ mod tests {
             assert!(failed.message.starts_with("the key set of ITwinAuthority ims cannot be used: it "));
             assert_eq!(failed.reason, Reason::MalformedResponse);
         }
+    }
+
+    #[test]
+    fn limit_of_the_wait_of_a_token_is_not_called_request_timeout() {
+        let failed = unavailable(&MetadataError::Late(Document::KeySet, Duration::from_secs(15)), "ims");
+        assert_eq!(failed.reason, Reason::Timeout);
+        assert!(failed.message.starts_with("the key set of ITwinAuthority ims gave no complete answer within 15s,"));
+        assert!(!failed.message.contains("requestTimeout"), "{}", failed.message);
     }
 }
