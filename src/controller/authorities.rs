@@ -35,7 +35,7 @@ use crate::{
 /// Endpoints and keys are fetched again after this: keys are rotated days ahead, and an unknown `kid` is asked for at
 /// once anyway.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
-/// The longest wait before an authority that never answered is asked again.
+/// The longest wait before an authority that failed is asked again, unless it asks for a longer one.
 const RETRY_CEILING: Duration = Duration::from_secs(60);
 
 /// The revision of an authority that failed to decode: another one than that of an authority that does not exist.
@@ -281,9 +281,9 @@ impl Authorities {
             }
             Err(failure) => {
                 entry.failures += 1;
-                let wait = backoff::delay(entry.failures, TimeDelta::zero(), failure.reason, None, &authority.name);
+                let wait = retry_wait(entry.failures, &failure, &authority.name);
                 entry.failure = Some(failure);
-                wait.to_std().unwrap_or(RETRY_CEILING).min(RETRY_CEILING)
+                wait
             }
         };
         entry.due = self.clock.monotonic() + wait;
@@ -296,6 +296,13 @@ impl Authorities {
         entry.revision += u32::from(news);
         news
     }
+}
+
+/// The wait before an authority is asked again. One that it asked for is obeyed as for token requests.
+fn retry_wait(failures: u32, failure: &Failure, name: &str) -> Duration {
+    let wait = backoff::delay(failures, TimeDelta::zero(), failure.reason, failure.retry_after, name);
+    let wait = wait.to_std().unwrap_or(RETRY_CEILING);
+    if failure.retry_after.is_some() { wait } else { wait.min(RETRY_CEILING) }
 }
 
 #[cfg(test)]

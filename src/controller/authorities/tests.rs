@@ -174,3 +174,16 @@ async fn status_that_was_written_counts_until_the_watch_shows_the_object_and_the
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(known(&second).1, at("3"), "a condition of others would be lost");
 }
+
+#[test]
+fn wait_that_an_authority_asks_for_is_obeyed_for_at_most_an_hour() {
+    let wait = |retry_after| {
+        let failure = Failure { retry_after, ..Failure::new(Reason::RateLimited, "wait") };
+        retry_wait(20, &failure, "ims")
+    };
+    assert_eq!(wait(Some(TimeDelta::minutes(10))), Duration::from_secs(600));
+    assert_eq!(wait(Some(TimeDelta::days(400))), Duration::from_secs(3600));
+    assert!(wait(None) <= RETRY_CEILING);
+    let rejected = Failure::new(Reason::ConfigurationInvalid, "it cannot be read");
+    assert!(retry_wait(20, &rejected, "ims") <= RETRY_CEILING, "others do not ask for a wait");
+}
