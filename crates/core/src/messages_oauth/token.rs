@@ -199,7 +199,8 @@ fn invalid_client(Names { authority, client_secret, keys, method, .. }: &Names) 
     let registered = match method {
         ClientAuthentication::ClientSecretPost | ClientAuthentication::ClientSecretBasic => String::new(),
         ClientAuthentication::PrivateKeyJwt => format!(
-            ", that the public key is registered for the client, and clientAssertion of ITwinAuthority {authority}"
+            ", that the public key is registered for the client, clientAssertion of ITwinAuthority {authority}, and that \
+             the clocks of this cluster and of the authority agree"
         ),
         ClientAuthentication::None => ", and that the client is registered as a public client".to_owned(),
     };

@@ -85,9 +85,10 @@ fn advice_about_a_client_names_what_it_authenticates_with() {
         "{signed}"
     );
     assert!(signed.contains("clientAssertion of ITwinAuthority ims") && !signed.contains("client_secret"), "{signed}");
+    assert!(signed.contains("that the clocks of this cluster and of the authority agree"), "{signed}");
     let public = message(ClientAuthentication::None);
     assert!(public.contains("check client_id in Secret team-a/client, and that the client is registered as a public"));
-    assert!(!public.contains("client_secret"), "{public}");
+    assert!(!public.contains("client_secret") && !public.contains("clocks"), "{public}");
 }
 
 #[test]
