@@ -19,10 +19,24 @@ use crate::{
 #[must_use]
 pub fn unavailable(error: &MetadataError, authority: &str) -> Failure {
     match error {
-        MetadataError::Transport(document, error) => transport::failed(error, &named(*document, authority)),
+        MetadataError::Transport(document, error) => {
+            transport::failed(error, &named(*document, authority), moved(*document))
+        }
         MetadataError::Late(document, limit) => late(*document, *limit, authority),
         MetadataError::Discovery(error) => invalid_document(error, authority),
         MetadataError::KeySet(error) => invalid_keys(*error, authority),
+    }
+}
+
+/// What an administrator does where a document has another URL. That of the discovery document follows from the issuer.
+fn moved(document: Document) -> &'static str {
+    match document {
+        Document::Discovery => {
+            "have the administrator set spec.tokenEndpoint and spec.jwksUri of the ITwinAuthority, so that none is read, or, \
+             if the authorization server has another issuer now, create an ITwinAuthority with that one: spec.issuer is \
+             immutable"
+        }
+        Document::KeySet => "have the administrator set spec.jwksUri of the ITwinAuthority to the final URL",
     }
 }
 
@@ -114,6 +128,8 @@ fn unusable(document: Document, authority: &str, why: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use itwin_oauth::transport::TransportError;
+
     use super::*;
 
     #[test]
@@ -134,6 +150,17 @@ mod tests {
         );
         let plain = message(DiscoveryError::OtherIssuer { is_https: false });
         assert!(plain.contains("set spec.tokenEndpoint and spec.jwksUri"), "{plain}");
+    }
+
+    #[test]
+    fn document_that_moved_is_corrected_in_a_field_that_there_is() {
+        let message =
+            |document| unavailable(&MetadataError::Transport(document, TransportError::Redirect(301)), "ims").message;
+        let discovery = message(Document::Discovery);
+        assert!(discovery.starts_with("the discovery document of ITwinAuthority ims answered HTTP 301"), "{discovery}");
+        assert!(discovery.contains("set spec.tokenEndpoint and spec.jwksUri"), "{discovery}");
+        assert!(discovery.contains("create an ITwinAuthority with that one"), "the issuer is immutable: {discovery}");
+        assert!(message(Document::KeySet).ends_with("set spec.jwksUri of the ITwinAuthority to the final URL"));
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub struct Names {
     pub method: ClientAuthentication,
 }
 
+/// What an administrator does where the token endpoint has another URL.
+const MOVED: &str = "have the administrator set tokenEndpoint of the ITwinAuthority to the final URL";
+
 /// A token request without a token response.
 #[must_use]
 pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
@@ -39,7 +42,7 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
     let endpoint = format!("token endpoint of ITwinAuthority {authority}");
     match error {
         TokenError::ClientKey(error) => invalid_key(*error, names),
-        TokenError::Transport(error) => transport::failed(error, &endpoint),
+        TokenError::Transport(error) => transport::failed(error, &endpoint, MOVED),
         TokenError::Malformed(MalformedResponse::TooDeep) => {
             transport::malformed("JSON that is nested too deeply", &endpoint)
         }
