@@ -78,6 +78,7 @@ fn names() -> Names {
         keys: client_keys(),
         grant_type: GrantType::ClientCredentials,
         method: ClientAuthentication::default(),
+        is_endpoint_discovered: false,
     }
 }
 

@@ -59,7 +59,23 @@ pub enum Document {
     KeySet,
 }
 
+/// Whether this status says that there is no token endpoint at its URL (RFC 9110 sections 15.5.5, 15.5.6 and 15.5.11).
+#[must_use]
+pub fn means_moved(status: u16) -> bool {
+    matches!(status, 404 | 405 | 410)
+}
+
 impl RequestError {
+    /// Whether the token endpoint may have another URL now.
+    #[must_use]
+    pub fn may_have_moved(&self) -> bool {
+        match self {
+            Self::Token(TokenError::Status { status, .. }) => means_moved(*status),
+            Self::Token(TokenError::Transport(TransportError::Redirect(_))) => true,
+            _ => false,
+        }
+    }
+
     /// Whether a request was sent.
     #[must_use]
     pub fn was_sent(&self) -> bool {
@@ -142,5 +158,24 @@ mod tests {
             assert_eq!((server_wait, is_outage), expected, "{error:?}");
             assert_eq!(failure.retry_after, None, "it is of the request that was sent");
         }
+    }
+
+    #[test]
+    fn endpoint_may_have_moved_where_there_is_none_or_a_redirect() {
+        let status = |status| TokenError::Status { status, is_certificate_asked: false };
+        for (error, expected) in [
+            (status(404), true),
+            (status(405), true),
+            (status(410), true),
+            (status(400), false),
+            (status(401), false),
+            (TransportError::Redirect(308).into(), true),
+            (TransportError::Server(503, None, Vec::new()).into(), false),
+            // the endpoint answered
+            (TokenError::Response { code: ErrorCode::InvalidClient, status: 404, retry_after: None }, false),
+        ] {
+            assert_eq!(RequestError::from(error).may_have_moved(), expected);
+        }
+        assert!(!RequestError::from(VerificationError::UnknownKey).may_have_moved());
     }
 }

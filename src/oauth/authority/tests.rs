@@ -123,6 +123,7 @@ async fn requested(authority: &Authority, client: &str) -> Result<(), Failure> {
         keys: serde_json::from_value(json!({"name": "client"})).expect("keys"),
         grant_type: GrantType::ClientCredentials,
         method: ClientAuthentication::None,
+        is_endpoint_discovered: false,
     };
     let request = TokenRequest {
         client: ClientCredentials { id: Identifier::Public("id".to_owned()), proof: Proof::Nothing, user: None },

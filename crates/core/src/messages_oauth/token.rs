@@ -15,7 +15,7 @@ use itwin_oauth::{
 };
 
 use super::transport;
-use crate::{client_keys, failure::Failure};
+use crate::{client_keys, failure::Failure, request_error};
 
 /// Names of objects, for messages.
 #[derive(Clone)]
@@ -30,10 +30,9 @@ pub struct Names {
     pub grant_type: GrantType,
     /// How the client authenticates.
     pub method: ClientAuthentication,
+    /// Whether the token endpoint comes from the discovery document, not from the ITwinAuthority.
+    pub is_endpoint_discovered: bool,
 }
-
-/// What an administrator does where the token endpoint has another URL.
-const MOVED: &str = "have the administrator set tokenEndpoint of the ITwinAuthority to the final URL";
 
 /// A token request without a token response.
 #[must_use]
@@ -42,13 +41,13 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
     let endpoint = format!("token endpoint of ITwinAuthority {authority}");
     match error {
         TokenError::ClientKey(error) => invalid_key(*error, names),
-        TokenError::Transport(error) => transport::failed(error, &endpoint, MOVED),
+        TokenError::Transport(error) => transport::failed(error, &endpoint, moved(names)),
         TokenError::Malformed(MalformedResponse::TooDeep) => {
             transport::malformed("JSON that is nested too deeply", &endpoint)
         }
-        TokenError::Malformed(rule) => malformed(*rule, authority),
+        TokenError::Malformed(rule) => malformed(*rule, names),
         TokenError::Status { status, is_certificate_asked } => {
-            Failure::new(Reason::RequestRejected, status_alone(*status, *is_certificate_asked, authority))
+            Failure::new(Reason::RequestRejected, status_alone(*status, *is_certificate_asked, names))
         }
         TokenError::Response { code, status, .. } => {
             Failure { retry_after: error.retry_after(), ..error_response(*code, *status, names) }
@@ -56,15 +55,36 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
     }
 }
 
+/// What to do where the token endpoint has another URL.
+fn moved(names: &Names) -> &'static str {
+    if names.is_endpoint_discovered {
+        "its discovery document, which names this URL, is read again within a minute; if that does not help, contact the \
+         operators of the authorization server, or have the administrator set tokenEndpoint to the final URL"
+    } else {
+        "have the administrator set tokenEndpoint of the ITwinAuthority to the final URL"
+    }
+}
+
+/// Where the URL of the token endpoint is corrected.
+fn endpoint(names: &Names) -> &'static str {
+    if names.is_endpoint_discovered { "token_endpoint in its discovery document" } else { "its tokenEndpoint" }
+}
+
 /// An answer that only its status explains. A server that asks for a client certificate may accept clients without one.
-fn status_alone(status: u16, is_certificate_asked: bool, authority: &str) -> String {
+fn status_alone(status: u16, is_certificate_asked: bool, names: &Names) -> String {
     let hint = if is_certificate_asked {
         "; it asked for a client certificate, which this operator does not have: if it requires one, name an endpoint \
          that does not"
     } else {
         ""
     };
-    format!("ITwinAuthority {authority} answered HTTP {status} without an OAuth error: check its tokenEndpoint{hint}")
+    let again = if names.is_endpoint_discovered && request_error::means_moved(status) {
+        ", which is read again within a minute"
+    } else {
+        ""
+    };
+    let (authority, endpoint) = (&names.authority, endpoint(names));
+    format!("ITwinAuthority {authority} answered HTTP {status} without an OAuth error: check {endpoint}{again}{hint}")
 }
 
 /// A private key that signs no client assertion. What is wrong with it depends on its value, and is not said.
@@ -98,7 +118,7 @@ pub fn no_randomness(names: &Names) -> Failure {
     Failure::new(Reason::ClientCredentialsInvalid, message)
 }
 
-fn malformed(rule: MalformedResponse, authority: &str) -> Failure {
+fn malformed(rule: MalformedResponse, names: &Names) -> Failure {
     let what = match rule {
         MalformedResponse::NotATokenResponse | MalformedResponse::TooDeep => {
             "not the JSON of a token answer with access_token, token_type and a sane expires_in (RFC 6749 section 5.1)"
@@ -112,10 +132,9 @@ fn malformed(rule: MalformedResponse, authority: &str) -> Failure {
             "access_token is empty or holds other characters than visible ASCII (RFC 6749 appendix A.12)".to_owned()
         }
     };
-    Failure::new(
-        Reason::MalformedResponse,
-        format!("ITwinAuthority {authority} gave an answer that cannot be used ({what}): check its tokenEndpoint"),
-    )
+    let (authority, endpoint) = (&names.authority, endpoint(names));
+    let message = format!("ITwinAuthority {authority} gave an answer that cannot be used ({what}): check {endpoint}");
+    Failure::new(Reason::MalformedResponse, message)
 }
 
 /// The status of a server that does not know who asks (RFC 9110 section 15.5.2).

@@ -15,6 +15,7 @@ fn names(grant_type: GrantType) -> Names {
         keys: serde_json::from_value(serde_json::json!({"name": "client"})).expect("keys"),
         grant_type,
         method: ClientAuthentication::default(),
+        is_endpoint_discovered: false,
     }
 }
 
@@ -155,4 +156,24 @@ fn status_without_an_oauth_error_may_be_about_a_client_certificate() {
         assert!(failed.message.contains("HTTP 400 without an OAuth error"), "{}", failed.message);
         assert_eq!(failed.message.contains("client certificate"), is_certificate_asked, "{}", failed.message);
     }
+}
+
+#[test]
+fn endpoint_that_moved_is_corrected_where_it_comes_from() {
+    let message = |error: &TokenError, is_endpoint_discovered| {
+        let names = Names { is_endpoint_discovered, ..names(GrantType::ClientCredentials) };
+        not_issued(error, &names).message
+    };
+    let gone = TokenError::Status { status: 404, is_certificate_asked: false };
+    assert!(message(&gone, false).ends_with("check its tokenEndpoint"));
+    let discovered = message(&gone, true);
+    assert!(
+        discovered.ends_with("check token_endpoint in its discovery document, which is read again within a minute"),
+        "{discovered}"
+    );
+    let rejected = TokenError::Status { status: 400, is_certificate_asked: false };
+    assert!(message(&rejected, true).ends_with("check token_endpoint in its discovery document"));
+    let redirect = TransportError::Redirect(308).into();
+    assert!(message(&redirect, false).ends_with("set tokenEndpoint of the ITwinAuthority to the final URL"));
+    assert!(message(&redirect, true).contains("which names this URL, is read again within a minute"));
 }
