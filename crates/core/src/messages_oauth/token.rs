@@ -83,8 +83,17 @@ fn status_alone(status: u16, is_certificate_asked: bool, names: &Names) -> Strin
     } else {
         ""
     };
+    // some servers, and gateways before them, say no more than this to a client that they do not know
+    let client = if status == UNAUTHORIZED {
+        let named = client_keys::enumerated(&client_keys::of_client(&names.keys, names.method));
+        format!("check {named} in Secret {}; if the client is right, ", names.client_secret)
+    } else {
+        String::new()
+    };
     let (authority, endpoint) = (&names.authority, endpoint(names));
-    format!("ITwinAuthority {authority} answered HTTP {status} without an OAuth error: check {endpoint}{again}{hint}")
+    format!(
+        "ITwinAuthority {authority} answered HTTP {status} without an OAuth error: {client}check {endpoint}{again}{hint}"
+    )
 }
 
 /// A private key that signs no client assertion. What is wrong with it depends on its value, and is not said.

@@ -177,3 +177,22 @@ fn endpoint_that_moved_is_corrected_where_it_comes_from() {
     assert!(message(&redirect, false).ends_with("set tokenEndpoint of the ITwinAuthority to the final URL"));
     assert!(message(&redirect, true).contains("which names this URL, is read again within a minute"));
 }
+
+#[test]
+fn status_of_failed_authentication_without_an_oauth_error_names_the_client_first() {
+    let message = |status, method| {
+        let names = Names { method, ..names(GrantType::ClientCredentials) };
+        let failed = not_issued(&TokenError::Status { status, is_certificate_asked: false }, &names);
+        assert_eq!(failed.reason, Reason::RequestRejected);
+        failed.message
+    };
+    assert_eq!(
+        message(401, ClientAuthentication::ClientSecretBasic),
+        "ITwinAuthority ims answered HTTP 401 without an OAuth error: check client_id and client_secret in Secret \
+         team-a/client; if the client is right, check its tokenEndpoint"
+    );
+    let signed = message(401, ClientAuthentication::PrivateKeyJwt);
+    assert!(signed.contains("check client_id and private_key in Secret team-a/client"), "{signed}");
+    let forbidden = message(403, ClientAuthentication::ClientSecretBasic);
+    assert!(!forbidden.contains("client_secret"), "{forbidden}");
+}
