@@ -31,7 +31,7 @@ pub fn io_error_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
 pub fn proxy_error(error: &reqwest::Error) -> Option<ProxyError> {
     causes(error).find_map(|cause| match cause.to_string().as_str() {
         "tunnel error: proxy authorization required" => Some(ProxyError::Unauthorized),
-        "tunnel error: unsuccessful" => Some(ProxyError::Refused),
+        "tunnel error: unsuccessful" => Some(ProxyError::NotConnected),
         _ => None,
     })
 }

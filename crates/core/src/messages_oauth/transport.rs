@@ -57,9 +57,10 @@ fn proxy(error: ProxyError, what: &str) -> Failure {
             "the proxy on the way to the {what} answered HTTP 407: write the user name and password that it accepts into \
              the URL in HTTPS_PROXY of the operator; it is tried again"
         ),
-        ProxyError::Refused => format!(
-            "the proxy on the way to the {what} refused to connect to it: have the proxy allow this host and port, or \
-             name the host in NO_PROXY of the operator; it is tried again"
+        ProxyError::NotConnected => format!(
+            "the proxy on the way to the {what} refused to connect to it, or could not reach it: have the proxy allow \
+             this host and port, check that it reaches them, or name the host in NO_PROXY of the operator; it is tried \
+             again"
         ),
         ProxyError::Ipv6Address => format!(
             "the {what} has an IPv6 address in its URL, to which no connection is made through a proxy: write a host \
@@ -120,7 +121,7 @@ mod tests {
             (TransportError::ConnectTimeout(Duration::from_secs(5)), Reason::Timeout),
             (TransportError::Connection("refused".into()), Reason::ConnectionFailed),
             (ProxyError::Unauthorized.into(), Reason::ConnectionFailed),
-            (ProxyError::Refused.into(), Reason::ConnectionFailed),
+            (ProxyError::NotConnected.into(), Reason::ConnectionFailed),
             (ProxyError::Ipv6Address.into(), Reason::ConnectionFailed),
             (TransportError::Tls(TlsError::NotTls), Reason::TLSFailed),
             (TransportError::Tls(TlsError::ClientCertificateWanted), Reason::TLSFailed),
@@ -150,5 +151,12 @@ mod tests {
     fn body_of_a_failed_server_is_not_repeated() {
         let error = TransportError::Server(500, None, b"ATTACKER".to_vec());
         assert!(!failed(&error, WHAT, MOVED).message.contains("ATTACKER"));
+    }
+
+    #[test]
+    fn proxy_without_a_connection_may_refuse_or_be_unable_to_reach_the_server() {
+        let message = failed(&ProxyError::NotConnected.into(), WHAT, MOVED).message;
+        assert!(message.contains("refused to connect to it, or could not reach it"), "{message}");
+        assert!(message.contains("NO_PROXY"), "{message}");
     }
 }
