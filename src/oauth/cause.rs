@@ -36,6 +36,11 @@ pub fn proxy_error(error: &reqwest::Error) -> Option<ProxyError> {
     })
 }
 
+/// Whether the other side answered something that is not HTTP, or a message head that breaks its rules.
+pub fn is_not_http(error: &reqwest::Error) -> bool {
+    find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse)
+}
+
 /// Whether the other side ended the connection.
 pub fn is_closed(error: &reqwest::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};

@@ -201,6 +201,8 @@ const BEHAVIOURS = {
     response.writeHead(value, { location: `${issuer}/elsewhere` });
     response.end();
   },
+  // an answer as it is written, such as one that is not HTTP
+  raw: async (response, { value }) => response.socket.end(value),
   closeAfterAnswer: async (response, { answer }) => {
     json(response, 200, answer);
     // the header promised to keep the connection, as a server that restarts does

@@ -6,6 +6,7 @@ mod in_flight;
 mod lifetimes;
 mod load;
 mod names;
+mod not_http;
 mod proxies;
 mod row;
 mod rows;
