@@ -5,6 +5,7 @@ mod assertions;
 mod in_flight;
 mod lifetimes;
 mod load;
+mod moved;
 mod names;
 mod not_http;
 mod proxies;
