@@ -1,6 +1,6 @@
 //! Values of a client Secret of any bytes, private keys among them: each is usable, or rejected with a bounded message.
 
-use chrono::DateTime;
+use chrono::{DateTime, TimeDelta};
 use itwin_api::{authority::ClientAuthentication, credential::GrantType};
 use itwin_credential_operator::observe::client_secret::ClientMaterial;
 use itwin_oauth::{
@@ -40,9 +40,9 @@ pub fn run(data: &[u8]) {
 
 fn sign(key: &ClientKey) {
     let id = AssertionId::from_random([0; ID_BYTES]);
-    let audience = "https://ims.example.com";
+    let (audience, clock_skew) = ("https://ims.example.com", TimeDelta::zero());
     let _ = assertion::sign(
         key,
-        &Assertion { client_id: "id", audience, algorithm: None, now: DateTime::UNIX_EPOCH, id: &id },
+        &Assertion { client_id: "id", audience, algorithm: None, now: DateTime::UNIX_EPOCH, clock_skew, id: &id },
     );
 }

@@ -62,6 +62,7 @@ fn answered(status: u8, body: &[u8]) {
         keys: serde_json::from_str(r#"{"name": "client"}"#).expect("keys"),
         grant_type: GrantType::ClientCredentials,
         method: ClientAuthentication::ClientSecretPost,
+        is_endpoint_discovered: false,
     };
     let endpoint = url::Url::parse("https://ims.example.com/token").expect("a URL");
     let server = Server {

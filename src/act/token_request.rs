@@ -76,5 +76,6 @@ pub fn names(authority: &Authority, order: &Order<'_>) -> Names {
         keys: spec.client_credentials_ref.clone(),
         grant_type: spec.grant_type,
         method: authority.config.client_authentication,
+        is_endpoint_discovered: authority.config.token_endpoint.is_none(),
     }
 }

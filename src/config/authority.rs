@@ -74,11 +74,15 @@ impl AuthorityConfig {
     pub fn new(spec: &AuthoritySpec) -> Result<Self, String> {
         let issuer = spec.issuer.trim_end_matches('/').to_owned();
         https_url("issuer", &issuer)?;
+        let clock_skew = TimeDelta::from_std(spec.clock_skew.into()).map_err(|_| "clockSkew: must be at most 10m")?;
         Ok(Self {
             token_endpoint: spec.token_endpoint.as_deref().map(token_endpoint).transpose()?,
             jwks_uri: spec.jwks_uri.as_deref().map(|url| https_url("jwksUri", url)).transpose()?,
             client_authentication: spec.client_authentication,
-            assertion: spec.client_assertion.as_ref().map(assertion_rules).unwrap_or_default(),
+            assertion: AssertionRules {
+                clock_skew,
+                ..spec.client_assertion.as_ref().map(assertion_rules).unwrap_or_default()
+            },
             roots: spec.ca_bundle.as_deref().map(bundle).transpose()?,
             roots_from: if spec.ca_bundle.is_some() { TrustedRoots::Configured } else { TrustedRoots::System },
             verify: spec.access_token_format == AccessTokenFormat::Jwt,
@@ -100,7 +104,7 @@ impl AuthorityConfig {
                 .ok()
                 .filter(|requests| *requests > 0)
                 .ok_or("requestsPerMinute: must be between 1 and 60000")?,
-            clock_skew: TimeDelta::from_std(spec.clock_skew.into()).map_err(|_| "clockSkew: must be at most 10m")?,
+            clock_skew,
             allowed_grant_types: spec.allowed_grant_types.clone(),
             allowed_scopes: spec.allowed_scopes.clone(),
             allowed_namespaces: match &spec.allowed_namespaces {
@@ -196,7 +200,7 @@ fn assertion_rules(assertion: &ClientAssertion) -> AssertionRules {
         AssertionAlgorithm::ES384 => SigningAlgorithm::Es384,
         AssertionAlgorithm::EdDSA => SigningAlgorithm::EdDsa,
     });
-    AssertionRules { audience, algorithm }
+    AssertionRules { audience, algorithm, ..AssertionRules::default() }
 }
 
 fn token_endpoint(written: &str) -> Result<TokenEndpoint, String> {

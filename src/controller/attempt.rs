@@ -138,6 +138,9 @@ impl Reconciler<'_> {
                     let now = self.context.clock.now();
                     longer_at = Some((now + (*current - *expires_at) + TimeDelta::seconds(1), now));
                 }
+                if error.may_have_moved() && self.context.authorities.ask_early(&authority) {
+                    self.context.namespaces.enqueue_authority(name);
+                }
                 let failure = messages_oauth::request_failed(&error, &token_request::names(&authority, &order));
                 slot.end(error.outcome(&failure), version, None);
                 Err(failure.into())

@@ -1,6 +1,7 @@
 //! The authorities: each ITwinAuthority with its client, and what is known of it.
 
 mod entry;
+mod refresh;
 mod reports;
 
 use std::{
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use itwin_api::{
     authority::{AuthorityStatus, ITwinAuthority},
     conditions::Reason,
@@ -17,7 +18,7 @@ use itwin_api::{
     digest,
 };
 use itwin_core::{
-    authority_status, backoff, events::Transition, failure::Failure, messages, observed, retry_key::AuthorityRevision,
+    authority_status, events::Transition, failure::Failure, messages, observed, retry_key::AuthorityRevision,
 };
 use kube::{Resource, ResourceExt};
 
@@ -31,12 +32,6 @@ use crate::{
     metrics::Metrics,
     oauth::authority::{Authority, Connect},
 };
-
-/// Endpoints and keys are fetched again after this: keys are rotated days ahead, and an unknown `kid` is asked for at
-/// once anyway.
-const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
-/// The longest wait before an authority that never answered is asked again.
-const RETRY_CEILING: Duration = Duration::from_secs(60);
 
 /// The revision of an authority that failed to decode: another one than that of an authority that does not exist.
 const NOT_DECODED: AuthorityRevision = AuthorityRevision { revision: u32::MAX, recoveries: 0 };
@@ -237,18 +232,6 @@ impl Authorities {
         Some((authority, true))
     }
 
-    /// How long until endpoints and keys should be asked for; zero where that is now.
-    pub(super) fn wait(&self, name: &str) -> Duration {
-        self.entries()
-            .get(name)
-            .map_or(RETRY_CEILING, |entry| entry.due.saturating_duration_since(self.clock.monotonic()))
-    }
-
-    /// Why the last refresh failed, if it failed.
-    pub(super) fn failure(&self, name: &str) -> Option<Failure> {
-        self.entries().get(name).and_then(|entry| entry.failure.clone())
-    }
-
     /// Sets the metrics of an authority, unless it is gone by now.
     pub(super) fn gauge(&self, name: &str, is_ready: bool, last_refresh: Option<DateTime<Utc>>) {
         if self.entries().contains_key(name) {
@@ -263,38 +246,6 @@ impl Authorities {
         let before = entry.published.or_else(|| object.status.as_ref().and_then(authority_status::is_ready));
         entry.published = authority_status::is_ready(status);
         authority_status::transition(before, status)
-    }
-
-    /// Notes how asking `authority` for endpoints and keys ended. Returns whether its credentials must be reconciled.
-    pub(super) fn note(&self, authority: &Arc<Authority>, result: Result<(), Failure>) -> bool {
-        let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(&authority.name) else { return false };
-        if !entry.authority.as_ref().is_ok_and(|current| Arc::ptr_eq(current, authority)) {
-            // the spec changed meanwhile; the answer is about another one
-            return false;
-        }
-        let wait = match result {
-            Ok(()) => {
-                entry.failure = None;
-                entry.failures = 0;
-                REFRESH_INTERVAL
-            }
-            Err(failure) => {
-                entry.failures += 1;
-                let wait = backoff::delay(entry.failures, TimeDelta::zero(), failure.reason, None, &authority.name);
-                entry.failure = Some(failure);
-                wait.to_std().unwrap_or(RETRY_CEILING).min(RETRY_CEILING)
-            }
-        };
-        entry.due = self.clock.monotonic() + wait;
-        // what it once answered stays good while it does not answer
-        let failure = entry.failure.as_ref().filter(|_| authority.metadata().is_none());
-        let unanswered = failure.map(|failure| failure.reason);
-        let news = !entry.was_asked || entry.unanswered != unanswered;
-        entry.unanswered = unanswered;
-        entry.was_asked = true;
-        entry.revision += u32::from(news);
-        news
     }
 }
 

@@ -131,6 +131,11 @@ impl WatchedNamespaces {
         }
     }
 
+    /// Has an authority reconciled.
+    pub fn enqueue_authority(&self, name: &str) {
+        self.authority_queue.enqueue(name.to_owned());
+    }
+
     /// Has every authority reconciled.
     pub fn enqueue_authorities(&self) {
         // the store has an order of its own in each process

@@ -20,16 +20,14 @@ use itwin_oauth::{
     key_set::KeySet,
     sensitive::Sensitive,
     token::{self, Server, TokenRequest, TokenResponse},
-    transport::{self, Transport, TransportError},
+    transport::{self, Transport},
 };
 use tokio::time::Instant;
 use url::Url;
 
+use super::key_refetch::{Decision, KeyRefetch};
 use crate::{clock::Clock, config::authority::AuthorityConfig, metrics::Metrics};
 
-/// Keys are fetched again for a token that no key verifies at most this often: a forged token must not become a way to
-/// make the operator call the authority.
-const KEY_REFETCH_INTERVAL: Duration = Duration::from_secs(60);
 /// The deadline of each step of fetching keys for a token that was just issued.
 const KEY_REFETCH_LIMIT: Duration = Duration::from_secs(15);
 
@@ -47,7 +45,7 @@ pub struct Authority {
     pub clock: Clock,
     metrics: Arc<Metrics>,
     metadata: RwLock<Option<Arc<Metadata>>>,
-    key_refetch: tokio::sync::Mutex<Option<Instant>>,
+    key_refetch: tokio::sync::Mutex<KeyRefetch>,
 }
 
 /// The metadata and the keys that an authority publishes.
@@ -78,7 +76,7 @@ impl Authority {
             transport: connect(&config)?,
             clock,
             metadata: RwLock::new(None),
-            key_refetch: tokio::sync::Mutex::new(None),
+            key_refetch: tokio::sync::Mutex::default(),
             metrics,
             name,
             config,
@@ -173,20 +171,26 @@ impl Authority {
             assertion: &self.config.assertion,
         };
         let response = token::request(&*self.transport, server, request, self.clock.now(), &id).await?;
-        let claims = if self.config.verify { Some(self.verify(&response.access_token, request).await?) } else { None };
-        Ok((response, claims))
+        if !self.config.verify {
+            return Ok((response, None));
+        }
+        let claims = self.verify(&response.access_token, request, &names.client_secret).await?;
+        Ok((response, Some(claims)))
     }
 
-    async fn verify(&self, token: &Sensitive, request: &TokenRequest) -> Result<VerifiedClaims, RequestError> {
+    async fn verify(
+        &self,
+        token: &Sensitive,
+        request: &TokenRequest,
+        client: &str,
+    ) -> Result<VerifiedClaims, RequestError> {
         let check = |metadata: Option<Arc<Metadata>>| match metadata.as_ref().and_then(|known| known.keys.as_ref()) {
             Some(keys) => keys.verify(token, &self.config.issuer, &self.config.audiences),
             None => Err(VerificationError::UnknownKey),
         };
         let mut verified = check(self.metadata());
-        if matches!(verified, Err(error) if may_be_rotation(error))
-            && let Some(metadata) = self.refetch_keys().await?
-        {
-            verified = check(Some(metadata));
+        if matches!(verified, Err(error) if may_be_rotation(error)) {
+            verified = check(self.refetch_keys(client).await?);
         }
         let AuthorityConfig { issuer, audiences, .. } = &self.config;
         verified.map_err(|error| match jwt::presented(token, error, request, issuer, audiences) {
@@ -195,25 +199,32 @@ impl Authority {
         })
     }
 
-    /// The keys once more, since they may have been rotated; `None` if nothing is known of the authority.
-    async fn refetch_keys(&self) -> Result<Option<Arc<Metadata>>, MetadataError> {
-        let mut last = self.key_refetch.lock().await;
-        if last.is_some_and(|last| last.elapsed() < KEY_REFETCH_INTERVAL) {
-            // another request may just have fetched them
-            return Ok(self.metadata());
+    /// The keys once more for a token of this client, since they may have been rotated; `None` if nothing is known of the
+    /// authority.
+    async fn refetch_keys(&self, client: &str) -> Result<Option<Arc<Metadata>>, MetadataError> {
+        let received = self.clock.monotonic();
+        // those that wait here share what is fetched
+        let mut refetch = self.key_refetch.lock().await;
+        match refetch.decide(client, received, self.clock.monotonic()) {
+            Decision::UseKnown => return Ok(self.metadata()),
+            Decision::Failed(error) => return Err(error),
+            Decision::Fetch => {}
         }
-        *last = Some(self.clock.monotonic());
-        let refreshed = match (within_limit(Document::Discovery, self.refresh()).await, self.metadata()) {
+        let fetched = self.fetch_rotated().await;
+        refetch.note(client, fetched.as_ref().err().cloned(), self.clock.monotonic());
+        fetched.map(Some)
+    }
+
+    async fn fetch_rotated(&self) -> Result<Arc<Metadata>, MetadataError> {
+        use MetadataError::{Discovery, Late, Transport};
+        match (within_limit(Document::Discovery, self.refresh()).await, self.metadata()) {
             // rotated keys are found where they were, although the discovery document is of no use
-            (Err(MetadataError::Transport(Document::Discovery, _) | MetadataError::Discovery(_)), Some(known)) => {
+            (Err(Transport(Document::Discovery, _) | Late(Document::Discovery, _) | Discovery(_)), Some(known)) => {
                 let keys = within_limit(Document::KeySet, self.fetch_keys(known.endpoints.jwks.as_ref())).await;
                 keys.map(|keys| self.with_keys(known, keys))
             }
             (refreshed, _) => refreshed,
-        };
-        // those that waited for this one need not ask once more
-        *last = Some(self.clock.monotonic());
-        refreshed.map(Some)
+        }
     }
 
     /// Stores other keys, unless a whole refresh has ended meanwhile.
@@ -233,7 +244,7 @@ async fn within_limit<T>(
     document: Document,
     fetched: impl Future<Output = Result<T, MetadataError>>,
 ) -> Result<T, MetadataError> {
-    let late = |_| MetadataError::Transport(document, TransportError::Timeout(KEY_REFETCH_LIMIT));
+    let late = |_| MetadataError::Late(document, KEY_REFETCH_LIMIT);
     tokio::time::timeout(KEY_REFETCH_LIMIT, fetched).await.map_err(late)?
 }
 
@@ -250,3 +261,6 @@ fn assertion_id() -> Option<AssertionId> {
     let mut bytes = [0; ID_BYTES];
     aws_lc_rs::rand::fill(&mut bytes).ok().map(|()| AssertionId::from_random(bytes))
 }
+
+#[cfg(test)]
+mod tests;

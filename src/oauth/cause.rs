@@ -31,9 +31,14 @@ pub fn io_error_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
 pub fn proxy_error(error: &reqwest::Error) -> Option<ProxyError> {
     causes(error).find_map(|cause| match cause.to_string().as_str() {
         "tunnel error: proxy authorization required" => Some(ProxyError::Unauthorized),
-        "tunnel error: unsuccessful" => Some(ProxyError::Refused),
+        "tunnel error: unsuccessful" => Some(ProxyError::NotConnected),
         _ => None,
     })
+}
+
+/// Whether the other side answered something that is not HTTP, or a message head that breaks its rules.
+pub fn is_not_http(error: &reqwest::Error) -> bool {
+    find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse)
 }
 
 /// Whether the other side ended the connection.

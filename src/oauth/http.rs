@@ -19,7 +19,7 @@ use url::Host;
 
 use super::{
     authority::Connect,
-    cause::{find, io_error_kind, is_closed, proxy_error, root_cause},
+    cause::{find, io_error_kind, is_closed, is_not_http, proxy_error, root_cause},
     handshake::{HandshakeError, ObserveHandshakes, Servers},
     tls,
 };
@@ -177,7 +177,7 @@ impl Http {
         // a body that ends early is a broken connection; one whose framing makes no sense is not
         let nonsense = io_error_kind(error)
             .is_some_and(|kind| matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput));
-        if nonsense || error.is_decode() && io_error_kind(error).is_none() {
+        if nonsense || is_not_http(error) || error.is_decode() && io_error_kind(error).is_none() {
             return TransportError::Malformed(text);
         }
         TransportError::Connection(text)

@@ -6,4 +6,5 @@ pub mod authority;
 mod cause;
 mod handshake;
 pub mod http;
+mod key_refetch;
 pub(crate) mod tls;

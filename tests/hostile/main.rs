@@ -78,6 +78,7 @@ fn names() -> Names {
         keys: client_keys(),
         grant_type: GrantType::ClientCredentials,
         method: ClientAuthentication::default(),
+        is_endpoint_discovered: false,
     }
 }
 
@@ -129,7 +130,9 @@ fn private_keys() {
         for text in corpus().into_iter().chain(corpus::private_keys().into_iter().map(String::into_bytes)) {
             let pem = Sensitive::new(String::from_utf8_lossy(&text).into_owned());
             let id = assertion_id();
-            let content = Assertion { client_id: "id", audience: ISSUER, algorithm: None, now: now(), id: &id };
+            let clock_skew = TimeDelta::zero();
+            let content =
+                Assertion { client_id: "id", audience: ISSUER, algorithm: None, now: now(), clock_skew, id: &id };
             let key = ClientKey { pem, key_id: None, certificate: None };
             assert!(assertion::sign(&key, &content).is_err(), "{}", shown(&text));
         }

@@ -1,5 +1,7 @@
 //! Why a token request gave no token that may be written, and what that says about the authorization server.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use itwin_oauth::{
     discovery::DiscoveryError, jwt::VerificationError, key_set::KeySetError, shown::Shown, token::TokenError,
@@ -31,12 +33,15 @@ pub enum RequestError {
     Validation(#[from] ValidationError),
 }
 
-/// Why the metadata or the keys of an authorization server are not known.
-#[derive(Debug, thiserror::Error)]
+/// Why the metadata or the keys of an authorization server are not known. One fetch may be for several requests.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum MetadataError {
     /// A document could not be fetched.
     #[error("{0:?}: {1}")]
     Transport(Document, TransportError),
+    /// A token that was issued already does not wait for a document for longer than this.
+    #[error("{0:?}: not within {1:?}")]
+    Late(Document, Duration),
     /// The discovery document is of no use.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
@@ -54,7 +59,23 @@ pub enum Document {
     KeySet,
 }
 
+/// Whether this status says that there is no token endpoint at its URL (RFC 9110 sections 15.5.5, 15.5.6 and 15.5.11).
+#[must_use]
+pub fn means_moved(status: u16) -> bool {
+    matches!(status, 404 | 405 | 410)
+}
+
 impl RequestError {
+    /// Whether the token endpoint may have another URL now.
+    #[must_use]
+    pub fn may_have_moved(&self) -> bool {
+        match self {
+            Self::Token(TokenError::Status { status, .. }) => means_moved(*status),
+            Self::Token(TokenError::Transport(TransportError::Redirect(_))) => true,
+            _ => false,
+        }
+    }
+
     /// Whether a request was sent.
     #[must_use]
     pub fn was_sent(&self) -> bool {
@@ -91,6 +112,7 @@ impl RequestError {
         match self {
             Self::Token(error) => error.is_outage(),
             Self::Metadata(MetadataError::Transport(_, error)) => error.is_outage(),
+            Self::Metadata(MetadataError::Late(..)) => true,
             _ => false,
         }
     }
@@ -124,6 +146,7 @@ mod tests {
             (TokenError::from(server(500)).into(), (None, true)),
             (TokenError::from(TransportError::RateLimited(wait, Vec::new())).into(), (wait, false)),
             (MetadataError::Transport(Document::KeySet, server(503)).into(), (wait, true)),
+            (MetadataError::Late(Document::KeySet, Duration::from_secs(15)).into(), (None, true)),
             (response.into(), (wait, false)),
             (TokenError::Status { status: 404, is_certificate_asked: false }.into(), (None, false)),
             (VerificationError::UnknownKey.into(), (None, false)),
@@ -135,5 +158,24 @@ mod tests {
             assert_eq!((server_wait, is_outage), expected, "{error:?}");
             assert_eq!(failure.retry_after, None, "it is of the request that was sent");
         }
+    }
+
+    #[test]
+    fn endpoint_may_have_moved_where_there_is_none_or_a_redirect() {
+        let status = |status| TokenError::Status { status, is_certificate_asked: false };
+        for (error, expected) in [
+            (status(404), true),
+            (status(405), true),
+            (status(410), true),
+            (status(400), false),
+            (status(401), false),
+            (TransportError::Redirect(308).into(), true),
+            (TransportError::Server(503, None, Vec::new()).into(), false),
+            // the endpoint answered
+            (TokenError::Response { code: ErrorCode::InvalidClient, status: 404, retry_after: None }, false),
+        ] {
+            assert_eq!(RequestError::from(error).may_have_moved(), expected);
+        }
+        assert!(!RequestError::from(VerificationError::UnknownKey).may_have_moved());
     }
 }

@@ -103,18 +103,21 @@ impl<'de> Deserialize<'de> for ErrorCode {
 
 impl oauth2::ErrorResponse for ErrorCode {}
 
-/// What is read of an error response: `error` (RFC 6749 section 5.2), or `errorCode` as some servers write.
+/// What is read of an error response: `error` (RFC 6749 section 5.2), or `errorCode` or `ErrorCode` as some servers
+/// write, such as Apigee.
 #[derive(Deserialize)]
 struct ErrorAnswer {
     error: Option<Value>,
     #[serde(rename = "errorCode")]
     error_code: Option<Value>,
+    #[serde(rename = "ErrorCode")]
+    capitalized: Option<Value>,
     access_token: Option<IgnoredAny>,
 }
 
 impl ErrorAnswer {
     fn text(&self) -> Option<&str> {
-        self.error.as_ref().or(self.error_code.as_ref()).and_then(Value::as_str)
+        [&self.error, &self.error_code, &self.capitalized].into_iter().flatten().next().and_then(Value::as_str)
     }
 }
 
@@ -123,14 +126,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn error_is_read_under_both_names_and_bounded() {
+    fn error_is_read_under_each_of_its_names_and_bounded() {
         let code = |body: &str| ErrorCode::named_in(body.as_bytes());
         let both = r#"{"error": "invalid_client", "errorCode": "invalid_scope"}"#;
         assert_eq!(code(both), Some(ErrorCode::InvalidClient));
         assert_eq!(code(r#"{"errorCode": "invalid_client"}"#), Some(ErrorCode::InvalidClient));
+        let capitalized = r#"{"ErrorCode": "invalid_client", "Error": "ClientId is Invalid"}"#;
+        assert_eq!(code(capitalized), Some(ErrorCode::InvalidClient));
+        let all = r#"{"ErrorCode": "invalid_client", "errorCode": "invalid_scope"}"#;
+        assert_eq!(code(all), Some(ErrorCode::InvalidScope));
         assert_eq!(code(r#"{"error": "quota"}"#), Some(ErrorCode::Other));
-        let long = format!(r#"{{"error": "{}"}}"#, "x".repeat(ERROR_CODE_MAX + 1));
-        for other in ["", "<html>", "[]", r#"{"error": 7}"#, r#"{"error": ""}"#, r#"{"error": null}"#, &long] {
+        let long = |name: &str| format!(r#"{{"{name}": "{}"}}"#, "x".repeat(ERROR_CODE_MAX + 1));
+        let (long, capitalized) = (long("error"), long("ErrorCode"));
+        let others = ["", "<html>", "[]", r#"{"error": 7}"#, r#"{"error": ""}"#, r#"{"error": null}"#];
+        for other in others.into_iter().chain([&*long, &*capitalized]) {
             assert_eq!(code(other), None, "{other}");
         }
     }

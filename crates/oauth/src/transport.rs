@@ -34,7 +34,7 @@ pub trait Transport: Sync {
 }
 
 /// Why there is no answer to read. The texts are bounded by the implementation of [`Transport`].
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum TransportError {
     /// The deadline of the whole request passed.
     #[error("no complete answer within {0:?}")]
@@ -74,9 +74,9 @@ pub enum ProxyError {
     /// 407 (RFC 9110 section 15.5.8): it demands a user name and password, or others than those it got.
     #[error("the proxy answered HTTP 407")]
     Unauthorized,
-    /// Any other answer but 200.
-    #[error("the proxy refused to connect to the server")]
-    Refused,
+    /// Any other answer but 200: it refuses, or could not reach the server. The HTTP client does not give out the status.
+    #[error("the proxy made no connection to the server")]
+    NotConnected,
     /// The server has an IPv6 address in place of a name, for which the HTTP client makes no tunnel.
     #[error("no tunnel to an IPv6 address")]
     Ipv6Address,
@@ -194,7 +194,7 @@ mod tests {
             (TransportError::Server(500, None, named("unknown_error")), true),
             (TransportError::Server(500, None, named("Internal Server Error")), true),
             (TransportError::Server(500, None, br#"{"errorCode": "E0000009"}"#.to_vec()), true),
-            (TransportError::Proxy(ProxyError::Refused), true),
+            (TransportError::Proxy(ProxyError::NotConnected), true),
             (TransportError::RateLimited(None, Vec::new()), false),
             (TransportError::Redirect(302), false),
             (TransportError::TooLarge(BODY_MAX), false),

@@ -201,6 +201,8 @@ const BEHAVIOURS = {
     response.writeHead(value, { location: `${issuer}/elsewhere` });
     response.end();
   },
+  // an answer as it is written, such as one that is not HTTP
+  raw: async (response, { value }) => response.socket.end(value),
   closeAfterAnswer: async (response, { answer }) => {
     json(response, 200, answer);
     // the header promised to keep the connection, as a server that restarts does
@@ -230,7 +232,7 @@ async function wrongAssertion(form, { certificate, thumbprints, audience, algori
   }
 }
 
-async function token(request, response, body) {
+async function token(response, body) {
   const form = new URLSearchParams(body);
   const clientId = form.get('client_id');
   const script = behaviours.get(clientId) ?? { name: 'good' };
@@ -242,6 +244,20 @@ async function token(request, response, body) {
   if (form.get('client_secret')) secrets.add(form.get('client_secret'));
   requests.push({ at: Date.now(), clientId, authentication: 'post', scope, status: 0, error: null });
   await BEHAVIOURS[script.name](response, { form, answer, claims, value: script.value });
+}
+
+// An issuer for each client, whose token endpoint moves with `moves` of the client's behaviour. The former ones are gone.
+const MOVING = /^\/moving\/([^/]+)\/(.+)$/;
+async function serveMoving(response, body, [, clientId, resource]) {
+  const moved = `${issuer}/moving/${clientId}`;
+  const endpoint = `token-${behaviours.get(clientId)?.moves ?? 0}`;
+  if (resource === '.well-known/openid-configuration') {
+    json(response, 200, { issuer: moved, token_endpoint: `${moved}/${endpoint}`, jwks_uri: `${issuer}/keys` });
+  } else if (resource === endpoint) {
+    await token(response, body);
+  } else {
+    json(response, 404, {});
+  }
 }
 
 async function serve(request, response) {
@@ -256,7 +272,9 @@ async function serve(request, response) {
     const chosen = KEY_SETS[searchParams.get('set')];
     json(response, 200, { keys: chosen ? await chosen() : keys });
   } else if (path === '/connect/token') {
-    await token(request, response, Buffer.concat(chunks).toString());
+    await token(response, Buffer.concat(chunks).toString());
+  } else if (MOVING.test(path)) {
+    await serveMoving(response, Buffer.concat(chunks).toString(), MOVING.exec(path));
   } else {
     if (path === '/elsewhere') redirected += 1;
     json(response, 404, {});

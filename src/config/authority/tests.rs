@@ -83,10 +83,13 @@ fn audience_and_resources_that_are_not_allowed_are_rejected() {
 #[test]
 fn assertion_follows_the_spec() {
     let rules = |assertion: serde_json::Value| {
-        let spec = serde_json::json!({"clientAuthentication": "private_key_jwt", "clientAssertion": assertion});
+        let spec = serde_json::json!({
+            "clientAuthentication": "private_key_jwt", "clientAssertion": assertion, "clockSkew": "30s",
+        });
         AuthorityConfig::new(&self::spec(spec)).expect("valid").assertion
     };
-    assert_eq!(rules(serde_json::json!({})), AssertionRules::default());
+    let clock_skew = TimeDelta::seconds(30);
+    assert_eq!(rules(serde_json::json!({})), AssertionRules { clock_skew, ..AssertionRules::default() });
     let text = rules(serde_json::json!({"audience": "https://x", "algorithm": "PS256"}));
     assert_eq!(text.audience, AssertionAudience::Text("https://x".to_owned()));
     assert_eq!(text.algorithm, Some(SigningAlgorithm::Ps256));

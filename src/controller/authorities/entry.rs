@@ -8,6 +8,7 @@ use itwin_api::{
     digest,
 };
 use itwin_core::failure::Failure;
+use itwin_oauth::discovery::TokenEndpoint;
 use tokio::time::Instant;
 
 use crate::oauth::authority::Authority;
@@ -33,6 +34,10 @@ pub(super) struct Entry {
     pub(super) failures: u32,
     /// When endpoints and keys are requested next; a reconciliation before that, as after each status, requests nothing.
     pub(super) due: Instant,
+    /// The token endpoint when it was last asked for successfully.
+    pub(super) token_endpoint: Option<TokenEndpoint>,
+    /// When endpoints were last asked for early, because a token request showed that the token endpoint may have moved.
+    pub(super) asked_early: Option<Instant>,
     /// Moves with everything that may make a new attempt worth while.
     pub(super) revision: u32,
     /// What was written into its status last.
@@ -63,6 +68,8 @@ impl Entry {
             was_asked: false,
             failures: 0,
             due: now,
+            token_endpoint: None,
+            asked_early: None,
             revision,
             reported: None,
             conflict: None,

@@ -127,7 +127,7 @@ async fn equal_requests_of_a_namespace_share_one() -> Result<()> {
 }
 
 #[tokio::test]
-async fn unknown_keys_make_the_operator_fetch_the_key_set_at_most_once_a_minute() -> Result<()> {
+async fn unknown_keys_make_the_operator_fetch_the_key_set_at_most_twice_in_a_minute() -> Result<()> {
     let fixture = RowFixture::new("kid").await?;
     let faults = fixture.namespace.testbed.faults.clone();
     let client_id = fixture.client_id("agent");
@@ -156,6 +156,8 @@ async fn unknown_keys_make_the_operator_fetch_the_key_set_at_most_once_a_minute(
         fixture.status("agent").await.ok().filter(|status| status.consecutive_failures >= 4)
     })
     .await?;
-    assert_eq!(fetches().await? - before, 1);
+    // once, and once more after 5 s for a key set that is served from a cache
+    let fetched = fetches().await? - before;
+    assert!((1..=2).contains(&fetched), "{fetched}");
     fixture.delete_authority(&authority).await
 }

@@ -86,9 +86,13 @@ async fn proxy_that_makes_no_tunnel_is_reported_by_its_cause() -> Result<()> {
     let user = Some(("user".to_owned(), random_token()));
     let demanding = Tunnels::start(V4, Behavior { user, ..Behavior::default() }).await?;
     let refusing = Tunnels::start(V4, Behavior { refuses: Some(403), ..Behavior::default() }).await?;
+    let failing = Tunnels::start(V4, Behavior { refuses: Some(502), ..Behavior::default() }).await?;
+    let not_connected = "refused to connect to it, or could not reach it: have the proxy allow this host and port";
     for (prefix, proxy, expected) in [
         ("proxy-407", &demanding, "answered HTTP 407: write the user name and password"),
-        ("proxy-403", &refusing, "refused to connect to it: have the proxy allow this host and port"),
+        ("proxy-403", &refusing, not_connected),
+        // the HTTP client does not give out which of the two it is
+        ("proxy-502", &failing, not_connected),
     ] {
         let fixture = behind(prefix, &format!("http://user:hunter2wrong@{}", proxy.address), NO_HOST).await?;
         create(&fixture, "agent", &opaque(&endpoint()?)).await?;

@@ -72,6 +72,13 @@ async fn error_responses_are_reported_by_their_cause() -> Result<()> {
                 with("status", json!({"status": 401, "body": {"errorCode": "invalid_client"}})),
                 "InvalidClient",
             ),
+            Row::new(
+                "error-code-capitalized",
+                with("status", json!({"status": 401, "body": {"ErrorCode": "invalid_client", "Error": "ATTACKER"}})),
+                "InvalidClient",
+            ),
+            Row::new("status-401", with("status", json!({"status": 401})), "RequestRejected")
+                .with_text("check client_id and client_secret in Secret"),
             Row::new("bad-gateway", with("status", json!({"status": 502})), "ServerError"),
             Row::new(
                 "unavailable",

@@ -1,5 +1,7 @@
 //! What users read when the metadata or the keys of an authorization server are of no use.
 
+use std::time::Duration;
+
 use itwin_api::conditions::Reason;
 use itwin_oauth::{
     discovery::{DiscoveryError, Endpoint},
@@ -17,9 +19,24 @@ use crate::{
 #[must_use]
 pub fn unavailable(error: &MetadataError, authority: &str) -> Failure {
     match error {
-        MetadataError::Transport(document, error) => transport::failed(error, &named(*document, authority)),
+        MetadataError::Transport(document, error) => {
+            transport::failed(error, &named(*document, authority), moved(*document))
+        }
+        MetadataError::Late(document, limit) => late(*document, *limit, authority),
         MetadataError::Discovery(error) => invalid_document(error, authority),
         MetadataError::KeySet(error) => invalid_keys(*error, authority),
+    }
+}
+
+/// What an administrator does where a document has another URL. That of the discovery document follows from the issuer.
+fn moved(document: Document) -> &'static str {
+    match document {
+        Document::Discovery => {
+            "have the administrator set spec.tokenEndpoint and spec.jwksUri of the ITwinAuthority, so that none is read, or, \
+             if the authorization server has another issuer now, create an ITwinAuthority with that one: spec.issuer is \
+             immutable"
+        }
+        Document::KeySet => "have the administrator set spec.jwksUri of the ITwinAuthority to the final URL",
     }
 }
 
@@ -29,6 +46,16 @@ fn named(document: Document, authority: &str) -> String {
         Document::KeySet => "key set",
     };
     format!("{document} of ITwinAuthority {authority}")
+}
+
+/// A document that a token waits for. The wait has a limit of its own, whatever requestTimeout is.
+fn late(document: Document, limit: Duration, authority: &str) -> Failure {
+    let message = format!(
+        "the {} gave no complete answer within {limit:?}, and an issued token waits for it no longer: check the network; it \
+         is tried again",
+        named(document, authority)
+    );
+    Failure::new(Reason::Timeout, message)
 }
 
 /// Nothing is known of the authorization server yet, so that no token was requested.
@@ -101,6 +128,8 @@ fn unusable(document: Document, authority: &str, why: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use itwin_oauth::transport::TransportError;
+
     use super::*;
 
     #[test]
@@ -124,11 +153,30 @@ mod tests {
     }
 
     #[test]
+    fn document_that_moved_is_corrected_in_a_field_that_there_is() {
+        let message =
+            |document| unavailable(&MetadataError::Transport(document, TransportError::Redirect(301)), "ims").message;
+        let discovery = message(Document::Discovery);
+        assert!(discovery.starts_with("the discovery document of ITwinAuthority ims answered HTTP 301"), "{discovery}");
+        assert!(discovery.contains("set spec.tokenEndpoint and spec.jwksUri"), "{discovery}");
+        assert!(discovery.contains("create an ITwinAuthority with that one"), "the issuer is immutable: {discovery}");
+        assert!(message(Document::KeySet).ends_with("set spec.jwksUri of the ITwinAuthority to the final URL"));
+    }
+
+    #[test]
     fn invalid_keys_name_the_authority() {
         for error in [KeySetError::NotAKeySet, KeySetError::NoSigningKey] {
             let failed = unavailable(&error.into(), "ims");
             assert!(failed.message.starts_with("the key set of ITwinAuthority ims cannot be used: it "));
             assert_eq!(failed.reason, Reason::MalformedResponse);
         }
+    }
+
+    #[test]
+    fn limit_of_the_wait_of_a_token_is_not_called_request_timeout() {
+        let failed = unavailable(&MetadataError::Late(Document::KeySet, Duration::from_secs(15)), "ims");
+        assert_eq!(failed.reason, Reason::Timeout);
+        assert!(failed.message.starts_with("the key set of ITwinAuthority ims gave no complete answer within 15s,"));
+        assert!(!failed.message.contains("requestTimeout"), "{}", failed.message);
     }
 }

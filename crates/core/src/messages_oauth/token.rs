@@ -15,7 +15,7 @@ use itwin_oauth::{
 };
 
 use super::transport;
-use crate::{client_keys, failure::Failure};
+use crate::{client_keys, failure::Failure, request_error};
 
 /// Names of objects, for messages.
 #[derive(Clone)]
@@ -30,6 +30,8 @@ pub struct Names {
     pub grant_type: GrantType,
     /// How the client authenticates.
     pub method: ClientAuthentication,
+    /// Whether the token endpoint comes from the discovery document, not from the ITwinAuthority.
+    pub is_endpoint_discovered: bool,
 }
 
 /// A token request without a token response.
@@ -39,13 +41,13 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
     let endpoint = format!("token endpoint of ITwinAuthority {authority}");
     match error {
         TokenError::ClientKey(error) => invalid_key(*error, names),
-        TokenError::Transport(error) => transport::failed(error, &endpoint),
+        TokenError::Transport(error) => transport::failed(error, &endpoint, moved(names)),
         TokenError::Malformed(MalformedResponse::TooDeep) => {
             transport::malformed("JSON that is nested too deeply", &endpoint)
         }
-        TokenError::Malformed(rule) => malformed(*rule, authority),
+        TokenError::Malformed(rule) => malformed(*rule, names),
         TokenError::Status { status, is_certificate_asked } => {
-            Failure::new(Reason::RequestRejected, status_alone(*status, *is_certificate_asked, authority))
+            Failure::new(Reason::RequestRejected, status_alone(*status, *is_certificate_asked, names))
         }
         TokenError::Response { code, status, .. } => {
             Failure { retry_after: error.retry_after(), ..error_response(*code, *status, names) }
@@ -53,15 +55,45 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
     }
 }
 
+/// What to do where the token endpoint has another URL.
+fn moved(names: &Names) -> &'static str {
+    if names.is_endpoint_discovered {
+        "its discovery document, which names this URL, is read again within a minute; if that does not help, contact the \
+         operators of the authorization server, or have the administrator set tokenEndpoint to the final URL"
+    } else {
+        "have the administrator set tokenEndpoint of the ITwinAuthority to the final URL"
+    }
+}
+
+/// Where the URL of the token endpoint is corrected.
+fn endpoint(names: &Names) -> &'static str {
+    if names.is_endpoint_discovered { "token_endpoint in its discovery document" } else { "its tokenEndpoint" }
+}
+
 /// An answer that only its status explains. A server that asks for a client certificate may accept clients without one.
-fn status_alone(status: u16, is_certificate_asked: bool, authority: &str) -> String {
+fn status_alone(status: u16, is_certificate_asked: bool, names: &Names) -> String {
     let hint = if is_certificate_asked {
         "; it asked for a client certificate, which this operator does not have: if it requires one, name an endpoint \
          that does not"
     } else {
         ""
     };
-    format!("ITwinAuthority {authority} answered HTTP {status} without an OAuth error: check its tokenEndpoint{hint}")
+    let again = if names.is_endpoint_discovered && request_error::means_moved(status) {
+        ", which is read again within a minute"
+    } else {
+        ""
+    };
+    // some servers, and gateways before them, say no more than this to a client that they do not know
+    let client = if status == UNAUTHORIZED {
+        let named = client_keys::enumerated(&client_keys::of_client(&names.keys, names.method));
+        format!("check {named} in Secret {}; if the client is right, ", names.client_secret)
+    } else {
+        String::new()
+    };
+    let (authority, endpoint) = (&names.authority, endpoint(names));
+    format!(
+        "ITwinAuthority {authority} answered HTTP {status} without an OAuth error: {client}check {endpoint}{again}{hint}"
+    )
 }
 
 /// A private key that signs no client assertion. What is wrong with it depends on its value, and is not said.
@@ -95,7 +127,7 @@ pub fn no_randomness(names: &Names) -> Failure {
     Failure::new(Reason::ClientCredentialsInvalid, message)
 }
 
-fn malformed(rule: MalformedResponse, authority: &str) -> Failure {
+fn malformed(rule: MalformedResponse, names: &Names) -> Failure {
     let what = match rule {
         MalformedResponse::NotATokenResponse | MalformedResponse::TooDeep => {
             "not the JSON of a token answer with access_token, token_type and a sane expires_in (RFC 6749 section 5.1)"
@@ -109,10 +141,9 @@ fn malformed(rule: MalformedResponse, authority: &str) -> Failure {
             "access_token is empty or holds other characters than visible ASCII (RFC 6749 appendix A.12)".to_owned()
         }
     };
-    Failure::new(
-        Reason::MalformedResponse,
-        format!("ITwinAuthority {authority} gave an answer that cannot be used ({what}): check its tokenEndpoint"),
-    )
+    let (authority, endpoint) = (&names.authority, endpoint(names));
+    let message = format!("ITwinAuthority {authority} gave an answer that cannot be used ({what}): check {endpoint}");
+    Failure::new(Reason::MalformedResponse, message)
 }
 
 /// The status of a server that does not know who asks (RFC 9110 section 15.5.2).
@@ -199,7 +230,8 @@ fn invalid_client(Names { authority, client_secret, keys, method, .. }: &Names) 
     let registered = match method {
         ClientAuthentication::ClientSecretPost | ClientAuthentication::ClientSecretBasic => String::new(),
         ClientAuthentication::PrivateKeyJwt => format!(
-            ", that the public key is registered for the client, and clientAssertion of ITwinAuthority {authority}"
+            ", that the public key is registered for the client, clientAssertion of ITwinAuthority {authority}, and that \
+             the clocks of this cluster and of the authority agree"
         ),
         ClientAuthentication::None => ", and that the client is registered as a public client".to_owned(),
     };

@@ -8,16 +8,17 @@ use itwin_oauth::transport::{ProxyError, TransportError};
 use super::tls;
 use crate::failure::Failure;
 
-/// A failed exchange. `what` names the resource, such as "token endpoint of ITwinAuthority bentley-ims".
+/// A failed exchange. `what` names the resource, such as "token endpoint of ITwinAuthority bentley-ims"; `moved` says what
+/// to do where it has another URL.
 #[must_use]
-pub fn failed(error: &TransportError, what: &str) -> Failure {
+pub fn failed(error: &TransportError, what: &str, moved: &str) -> Failure {
     let failure = match error {
         TransportError::Timeout(deadline) => timeout(*deadline, what),
         TransportError::ConnectTimeout(deadline) => connect_timeout(*deadline, what),
         TransportError::Connection(cause) => connection(cause, what),
         TransportError::Proxy(error) => proxy(*error, what),
         TransportError::Tls(error) => Failure::new(Reason::TLSFailed, tls::message(error, what)),
-        TransportError::Redirect(status) => redirect(*status, what),
+        TransportError::Redirect(status) => redirect(*status, what, moved),
         TransportError::RateLimited(..) => rate_limited(what),
         TransportError::Server(status, ..) => server_error(*status, what),
         TransportError::TooLarge(limit) => too_large(*limit, what),
@@ -56,9 +57,10 @@ fn proxy(error: ProxyError, what: &str) -> Failure {
             "the proxy on the way to the {what} answered HTTP 407: write the user name and password that it accepts into \
              the URL in HTTPS_PROXY of the operator; it is tried again"
         ),
-        ProxyError::Refused => format!(
-            "the proxy on the way to the {what} refused to connect to it: have the proxy allow this host and port, or \
-             name the host in NO_PROXY of the operator; it is tried again"
+        ProxyError::NotConnected => format!(
+            "the proxy on the way to the {what} refused to connect to it, or could not reach it: have the proxy allow \
+             this host and port, check that it reaches them, or name the host in NO_PROXY of the operator; it is tried \
+             again"
         ),
         ProxyError::Ipv6Address => format!(
             "the {what} has an IPv6 address in its URL, to which no connection is made through a proxy: write a host \
@@ -68,11 +70,8 @@ fn proxy(error: ProxyError, what: &str) -> Failure {
     Failure::new(Reason::ConnectionFailed, message)
 }
 
-fn redirect(status: u16, what: &str) -> Failure {
-    let message = format!(
-        "the {what} answered HTTP {status}, and redirects are never followed: have the administrator name the final \
-         URL in the ITwinAuthority"
-    );
+fn redirect(status: u16, what: &str, moved: &str) -> Failure {
+    let message = format!("the {what} answered HTTP {status}, and redirects are never followed: {moved}");
     Failure::new(Reason::RedirectRefused, message)
 }
 
@@ -113,6 +112,7 @@ mod tests {
     use super::*;
 
     const WHAT: &str = "token endpoint of ITwinAuthority ims";
+    const MOVED: &str = "set tokenEndpoint to the final URL";
 
     #[test]
     fn every_failure_has_its_reason_and_names_the_resource() {
@@ -121,7 +121,7 @@ mod tests {
             (TransportError::ConnectTimeout(Duration::from_secs(5)), Reason::Timeout),
             (TransportError::Connection("refused".into()), Reason::ConnectionFailed),
             (ProxyError::Unauthorized.into(), Reason::ConnectionFailed),
-            (ProxyError::Refused.into(), Reason::ConnectionFailed),
+            (ProxyError::NotConnected.into(), Reason::ConnectionFailed),
             (ProxyError::Ipv6Address.into(), Reason::ConnectionFailed),
             (TransportError::Tls(TlsError::NotTls), Reason::TLSFailed),
             (TransportError::Tls(TlsError::ClientCertificateWanted), Reason::TLSFailed),
@@ -131,9 +131,10 @@ mod tests {
             (TransportError::TooLarge(1), Reason::MalformedResponse),
             (TransportError::Malformed("HTTP 404".into()), Reason::MalformedResponse),
         ] {
-            let failed = failed(&error, WHAT);
+            let failed = failed(&error, WHAT, MOVED);
             assert_eq!(failed.reason, reason, "{error:?}");
             assert!(failed.message.contains(WHAT), "{}", failed.message);
+            assert_eq!(failed.message.contains(MOVED), reason == Reason::RedirectRefused, "{}", failed.message);
         }
     }
 
@@ -141,14 +142,21 @@ mod tests {
     fn wait_is_the_one_that_the_server_asks_for() {
         let wait = Some(TimeDelta::seconds(7));
         for error in [TransportError::Server(500, wait, Vec::new()), TransportError::RateLimited(wait, Vec::new())] {
-            assert_eq!(failed(&error, WHAT).retry_after, wait, "{error:?}");
+            assert_eq!(failed(&error, WHAT, MOVED).retry_after, wait, "{error:?}");
         }
-        assert_eq!(failed(&TransportError::TooLarge(1), WHAT).retry_after, None);
+        assert_eq!(failed(&TransportError::TooLarge(1), WHAT, MOVED).retry_after, None);
     }
 
     #[test]
     fn body_of_a_failed_server_is_not_repeated() {
         let error = TransportError::Server(500, None, b"ATTACKER".to_vec());
-        assert!(!failed(&error, WHAT).message.contains("ATTACKER"));
+        assert!(!failed(&error, WHAT, MOVED).message.contains("ATTACKER"));
+    }
+
+    #[test]
+    fn proxy_without_a_connection_may_refuse_or_be_unable_to_reach_the_server() {
+        let message = failed(&ProxyError::NotConnected.into(), WHAT, MOVED).message;
+        assert!(message.contains("refused to connect to it, or could not reach it"), "{message}");
+        assert!(message.contains("NO_PROXY"), "{message}");
     }
 }

@@ -15,8 +15,11 @@ use crate::{identifier::Identifier, private_key::PrivateKey, sensitive::Sensitiv
 
 /// The value of `client_assertion_type` (RFC 7523 section 2.2).
 pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// How long an assertion is good for: one request and the difference between two clocks.
+/// How long an assertion is good for where both clocks agree: one request.
 const LIFETIME: TimeDelta = TimeDelta::minutes(2);
+/// How long an assertion is good for at most, however far the clocks may differ: Auth0 accepts 5 minutes from `iat`, and
+/// none of the servers that are documented accepts less.
+const LIFETIME_MAX: TimeDelta = TimeDelta::minutes(5);
 /// Random bytes of an [`AssertionId`]: too many for two of them to be equal.
 pub const ID_BYTES: usize = 16;
 
@@ -49,6 +52,8 @@ pub struct AssertionRules {
     pub audience: AssertionAudience,
     /// The algorithm; none chooses the one that is usual for the kind of key.
     pub algorithm: Option<SigningAlgorithm>,
+    /// How far its clock may be ahead.
+    pub clock_skew: TimeDelta,
 }
 
 /// The audience of an assertion: RFC 7523 section 3 names two, and some servers want a text of their own.
@@ -120,6 +125,8 @@ pub struct Assertion<'a> {
     pub algorithm: Option<SigningAlgorithm>,
     /// The time now.
     pub now: DateTime<Utc>,
+    /// How far the clock of the server may be ahead.
+    pub clock_skew: TimeDelta,
     /// Its identifier.
     pub id: &'a AssertionId,
 }
@@ -142,14 +149,15 @@ struct Claims<'a> {
 /// [`ClientKeyError`]: the key is none of these, or longer than [`crate::limits::PRIVATE_KEY_MAX`], or not for the
 /// algorithm.
 pub fn sign(key: &ClientKey, assertion: &Assertion<'_>) -> Result<String, ClientKeyError> {
-    let Assertion { client_id, audience, algorithm, now, id } = *assertion;
+    let Assertion { client_id, audience, algorithm, now, clock_skew, id } = *assertion;
+    let lifetime = (LIFETIME + clock_skew).min(LIFETIME_MAX);
     let claims = Claims {
         iss: client_id,
         sub: client_id,
         aud: audience,
         jti: &id.0,
         iat: now.timestamp(),
-        exp: (now + LIFETIME).timestamp(),
+        exp: (now + lifetime).timestamp(),
     };
     let unusable = ClientKeyError { algorithm };
     let private_key = PrivateKey::from_pem(&key.pem).ok_or(unusable)?;
@@ -187,7 +195,8 @@ mod tests {
 
     fn signed(key: &ClientKey, algorithm: Option<SigningAlgorithm>, byte: u8) -> Result<String, ClientKeyError> {
         let id = AssertionId::from_random([byte; ID_BYTES]);
-        sign(key, &Assertion { client_id: "id", audience: "https://ims", algorithm, now: now(), id: &id })
+        let clock_skew = TimeDelta::zero();
+        sign(key, &Assertion { client_id: "id", audience: "https://ims", algorithm, now: now(), clock_skew, id: &id })
     }
 
     fn read(pair: &KeyPair, algorithm: Algorithm, assertion: &str) -> TokenData<serde_json::Value> {
@@ -224,6 +233,27 @@ mod tests {
             assert_eq!(first["exp"], now().timestamp() + 120);
             assert_eq!(first["jti"], "AQEBAQEBAQEBAQEBAQEBAQ");
             assert_ne!(first["jti"], second["jti"]);
+        }
+    }
+
+    #[test]
+    fn assertion_lasts_longer_where_the_clock_of_the_server_may_be_ahead_but_never_more_than_five_minutes() {
+        let pair = pair(&rcgen::PKCS_ED25519);
+        let key = key(&pair.serialize_pem());
+        let id = AssertionId::from_random([1; ID_BYTES]);
+        for (minutes, expected) in [(0, 120), (1, 180), (3, 300), (10, 300)] {
+            let clock_skew = TimeDelta::minutes(minutes);
+            let content = Assertion {
+                client_id: "id",
+                audience: "https://ims",
+                algorithm: None,
+                now: now(),
+                clock_skew,
+                id: &id,
+            };
+            let claims = read(&pair, Algorithm::EdDSA, &sign(&key, &content).expect("signed")).claims;
+            assert_eq!(claims["exp"], now().timestamp() + expected, "{minutes} minutes");
+            assert_eq!(claims["iat"], now().timestamp(), "servers refuse what is too old");
         }
     }
 

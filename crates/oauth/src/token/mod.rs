@@ -127,7 +127,8 @@ fn assertion_parameters(
         AssertionAudience::TokenEndpoint => server.written_token_endpoint,
         AssertionAudience::Text(text) => text,
     };
-    let content = Assertion { client_id: client.id.sent(), audience, algorithm: server.assertion.algorithm, now, id };
+    let AssertionRules { algorithm, clock_skew, .. } = *server.assertion;
+    let content = Assertion { client_id: client.id.sent(), audience, algorithm, now, clock_skew, id };
     let assertion = assertion::sign(key, &content)?;
     Ok(vec![("client_assertion_type", assertion::TYPE.to_owned()), ("client_assertion", assertion)])
 }

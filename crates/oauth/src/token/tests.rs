@@ -328,7 +328,7 @@ fn assertion_is_for_the_audience_that_the_server_demands() {
     ] {
         let transport = Canned { answer: || Err(TransportError::TooLarge(1)), requests: Mutex::default() };
         let token_endpoint = Url::parse(endpoint).expect("a URL");
-        let rules = AssertionRules { audience, algorithm: None };
+        let rules = AssertionRules { audience, clock_skew: TimeDelta::minutes(1), ..AssertionRules::default() };
         let server =
             Server { token_endpoint: &token_endpoint, written_token_endpoint: endpoint, issuer, assertion: &rules };
         let id = AssertionId::from_random([7; assertion::ID_BYTES]);
@@ -337,6 +337,7 @@ fn assertion_is_for_the_audience_that_the_server_demands() {
         let sent = transport.requests.into_inner().expect("no panic");
         let (claims, header) = assertion_in(&sent[0]);
         assert_eq!((claims["aud"].as_str(), header["kid"].as_str()), (Some(expected), Some("first")));
+        assert_eq!(claims["exp"], 180, "two minutes and the difference of the clocks");
     }
 }
 

@@ -15,6 +15,7 @@ fn names(grant_type: GrantType) -> Names {
         keys: serde_json::from_value(serde_json::json!({"name": "client"})).expect("keys"),
         grant_type,
         method: ClientAuthentication::default(),
+        is_endpoint_discovered: false,
     }
 }
 
@@ -85,9 +86,10 @@ fn advice_about_a_client_names_what_it_authenticates_with() {
         "{signed}"
     );
     assert!(signed.contains("clientAssertion of ITwinAuthority ims") && !signed.contains("client_secret"), "{signed}");
+    assert!(signed.contains("that the clocks of this cluster and of the authority agree"), "{signed}");
     let public = message(ClientAuthentication::None);
     assert!(public.contains("check client_id in Secret team-a/client, and that the client is registered as a public"));
-    assert!(!public.contains("client_secret"), "{public}");
+    assert!(!public.contains("client_secret") && !public.contains("clocks"), "{public}");
 }
 
 #[test]
@@ -154,4 +156,43 @@ fn status_without_an_oauth_error_may_be_about_a_client_certificate() {
         assert!(failed.message.contains("HTTP 400 without an OAuth error"), "{}", failed.message);
         assert_eq!(failed.message.contains("client certificate"), is_certificate_asked, "{}", failed.message);
     }
+}
+
+#[test]
+fn endpoint_that_moved_is_corrected_where_it_comes_from() {
+    let message = |error: &TokenError, is_endpoint_discovered| {
+        let names = Names { is_endpoint_discovered, ..names(GrantType::ClientCredentials) };
+        not_issued(error, &names).message
+    };
+    let gone = TokenError::Status { status: 404, is_certificate_asked: false };
+    assert!(message(&gone, false).ends_with("check its tokenEndpoint"));
+    let discovered = message(&gone, true);
+    assert!(
+        discovered.ends_with("check token_endpoint in its discovery document, which is read again within a minute"),
+        "{discovered}"
+    );
+    let rejected = TokenError::Status { status: 400, is_certificate_asked: false };
+    assert!(message(&rejected, true).ends_with("check token_endpoint in its discovery document"));
+    let redirect = TransportError::Redirect(308).into();
+    assert!(message(&redirect, false).ends_with("set tokenEndpoint of the ITwinAuthority to the final URL"));
+    assert!(message(&redirect, true).contains("which names this URL, is read again within a minute"));
+}
+
+#[test]
+fn status_of_failed_authentication_without_an_oauth_error_names_the_client_first() {
+    let message = |status, method| {
+        let names = Names { method, ..names(GrantType::ClientCredentials) };
+        let failed = not_issued(&TokenError::Status { status, is_certificate_asked: false }, &names);
+        assert_eq!(failed.reason, Reason::RequestRejected);
+        failed.message
+    };
+    assert_eq!(
+        message(401, ClientAuthentication::ClientSecretBasic),
+        "ITwinAuthority ims answered HTTP 401 without an OAuth error: check client_id and client_secret in Secret \
+         team-a/client; if the client is right, check its tokenEndpoint"
+    );
+    let signed = message(401, ClientAuthentication::PrivateKeyJwt);
+    assert!(signed.contains("check client_id and private_key in Secret team-a/client"), "{signed}");
+    let forbidden = message(403, ClientAuthentication::ClientSecretBasic);
+    assert!(!forbidden.contains("client_secret"), "{forbidden}");
 }

@@ -1,0 +1,99 @@
+//! When an authority is asked for endpoints and keys, and what follows from how that ended.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use itwin_core::{backoff, failure::Failure};
+use tokio::time::Instant;
+
+use super::Authorities;
+use crate::oauth::authority::Authority;
+
+/// Endpoints and keys are fetched again after this: keys are rotated days ahead, and an unknown `kid` is asked for at
+/// once anyway.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// The longest wait before an authority that failed is asked again, unless it asks for a longer one.
+pub(super) const RETRY_CEILING: Duration = Duration::from_secs(60);
+
+/// A token endpoint that may have moved has the discovery document read early at most this often: tenants can cause such
+/// answers.
+pub(super) const EARLY_INTERVAL: Duration = Duration::from_secs(60);
+
+impl Authorities {
+    /// How long until endpoints and keys should be asked for; zero where that is now.
+    pub(in crate::controller) fn wait(&self, name: &str) -> Duration {
+        self.entries()
+            .get(name)
+            .map_or(RETRY_CEILING, |entry| entry.due.saturating_duration_since(self.clock.monotonic()))
+    }
+
+    /// Notes that a token request showed that the token endpoint may have moved: if it comes from the discovery document,
+    /// that is due now. Returns whether the authority must be reconciled for it. One that failed is asked again soon
+    /// anyway, or asked for a wait.
+    pub(in crate::controller) fn ask_early(&self, authority: &Authority) -> bool {
+        let now = self.clock.monotonic();
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(&authority.name) else { return false };
+        let is_early = |at: Instant| now.saturating_duration_since(at) < EARLY_INTERVAL;
+        if authority.config.token_endpoint.is_some()
+            || entry.failure.is_some()
+            || entry.asked_early.is_some_and(is_early)
+        {
+            return false;
+        }
+        entry.asked_early = Some(now);
+        entry.due = now;
+        true
+    }
+
+    /// Why the last refresh failed, if it failed.
+    pub(in crate::controller) fn failure(&self, name: &str) -> Option<Failure> {
+        self.entries().get(name).and_then(|entry| entry.failure.clone())
+    }
+
+    /// Notes how asking `authority` for endpoints and keys ended. Returns whether its credentials must be reconciled.
+    pub(in crate::controller) fn note(&self, authority: &Arc<Authority>, result: Result<(), Failure>) -> bool {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(&authority.name) else { return false };
+        if !entry.authority.as_ref().is_ok_and(|current| Arc::ptr_eq(current, authority)) {
+            // the spec changed meanwhile; the answer is about another one
+            return false;
+        }
+        let wait = match result {
+            Ok(()) => {
+                entry.failure = None;
+                entry.failures = 0;
+                REFRESH_INTERVAL
+            }
+            Err(failure) => {
+                entry.failures += 1;
+                let wait = retry_wait(entry.failures, &failure, &authority.name);
+                entry.failure = Some(failure);
+                wait
+            }
+        };
+        entry.due = self.clock.monotonic() + wait;
+        // what it once answered stays good while it does not answer
+        let failure = entry.failure.as_ref().filter(|_| authority.metadata().is_none());
+        let unanswered = failure.map(|failure| failure.reason);
+        let endpoint = authority.metadata().map(|metadata| metadata.endpoints.token.clone());
+        let has_moved = entry.token_endpoint.is_some() && entry.token_endpoint != endpoint;
+        if has_moved {
+            // what failed there says nothing about the other one
+            self.requests.reset_breaker(&authority.name);
+        }
+        entry.token_endpoint = endpoint;
+        let news = !entry.was_asked || entry.unanswered != unanswered || has_moved;
+        entry.unanswered = unanswered;
+        entry.was_asked = true;
+        entry.revision += u32::from(news);
+        news
+    }
+}
+
+/// The wait before an authority is asked again. One that it asked for is obeyed as for token requests.
+pub(super) fn retry_wait(failures: u32, failure: &Failure, name: &str) -> Duration {
+    let wait = backoff::delay(failures, TimeDelta::zero(), failure.reason, failure.retry_after, name);
+    let wait = wait.to_std().unwrap_or(RETRY_CEILING);
+    if failure.retry_after.is_some() { wait } else { wait.min(RETRY_CEILING) }
+}

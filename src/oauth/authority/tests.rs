@@ -1,0 +1,211 @@
+//! Tokens whose keys have to be fetched again, from a server in memory and with a paused clock.
+
+use std::sync::Mutex;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures::future::BoxFuture;
+use itwin_api::{authority::ClientAuthentication, conditions::Reason, credential::GrantType};
+use itwin_core::failure::Failure;
+use itwin_oauth::{
+    identifier::Identifier,
+    token::{ClientCredentials, Proof},
+    transport::TransportError,
+};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use super::*;
+
+const ISSUER: &str = "https://ims.example.com";
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A server with two keys.
+struct FakeServer {
+    keys: [(EncodingKey, String); 2],
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Which key signs.
+    signs: usize,
+    /// Which key is published.
+    published: usize,
+    /// The key set is answered with this status.
+    failing: Option<u16>,
+    /// The key set takes so long.
+    delay: Duration,
+    /// How often the key set was requested.
+    fetches: usize,
+}
+
+impl FakeServer {
+    fn new() -> Arc<Self> {
+        let key = |_| {
+            let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+            (EncodingKey::from_ed_der(&pair.serialize_der()), URL_SAFE_NO_PAD.encode(pair.public_key_raw()))
+        };
+        Arc::new(Self { keys: [0, 1].map(key), state: Mutex::default() })
+    }
+
+    /// Signs with the second key from now on, and publishes it.
+    fn rotate(&self) {
+        self.change(|state| (state.signs, state.published) = (1, 1));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().expect("no panic"));
+    }
+
+    fn fetches(&self) -> usize {
+        self.state.lock().expect("no panic").fetches
+    }
+
+    fn token(&self) -> Value {
+        let signs = self.state.lock().expect("no panic").signs;
+        let header = Header { kid: Some(signs.to_string()), ..Header::new(Algorithm::EdDSA) };
+        let claims = json!({"iss": ISSUER, "exp": 4_000_000_000_u64});
+        let token = jsonwebtoken::encode(&header, &claims, &self.keys[signs].0).expect("a token");
+        json!({"access_token": token, "token_type": "Bearer", "expires_in": 3600})
+    }
+
+    async fn key_set(&self) -> Result<Value, TransportError> {
+        let (published, failing, delay) = {
+            let mut state = self.state.lock().expect("no panic");
+            state.fetches += 1;
+            (state.published, state.failing, state.delay)
+        };
+        tokio::time::sleep(delay).await;
+        if let Some(status) = failing {
+            return Err(TransportError::Server(status, None, Vec::new()));
+        }
+        let (kid, x) = (published.to_string(), &self.keys[published].1);
+        Ok(json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": kid, "alg": "EdDSA", "use": "sig", "x": x}]}))
+    }
+}
+
+/// A connection to the server.
+struct Connection(Arc<FakeServer>);
+
+impl Transport for Connection {
+    fn send(&self, request: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, TransportError>> {
+        Box::pin(async move {
+            let body = match request.uri().path() {
+                "/token" => self.0.token(),
+                _ => self.0.key_set().await?,
+            };
+            Ok(http::Response::new(body.to_string().into_bytes()))
+        })
+    }
+}
+
+/// An authority whose keys are known.
+async fn authority(server: &Arc<FakeServer>) -> Authority {
+    let spec = json!({
+        "issuer": ISSUER,
+        "tokenEndpoint": format!("{ISSUER}/token"),
+        "jwksUri": format!("{ISSUER}/keys"),
+    });
+    let config = AuthorityConfig::new(&serde_json::from_value(spec).expect("a spec")).expect("a valid spec");
+    let metrics = Arc::new(Metrics::new(true).expect("metrics"));
+    let server = server.clone();
+    let connect: Connect = Arc::new(move |_| Ok(Arc::new(Connection(server.clone()))));
+    let authority = Authority::new("ims".to_owned(), config, metrics, Clock::system(), &connect).expect("an authority");
+    authority.refresh().await.expect("endpoints and keys");
+    authority
+}
+
+/// A token for this client, or what users read.
+async fn requested(authority: &Authority, client: &str) -> Result<(), Failure> {
+    let names = Names {
+        authority: "ims".to_owned(),
+        client_secret: client.to_owned(),
+        keys: serde_json::from_value(json!({"name": "client"})).expect("keys"),
+        grant_type: GrantType::ClientCredentials,
+        method: ClientAuthentication::None,
+        is_endpoint_discovered: false,
+    };
+    let request = TokenRequest {
+        client: ClientCredentials { id: Identifier::Public("id".to_owned()), proof: Proof::Nothing, user: None },
+        scopes: Vec::new(),
+        resources: Vec::new(),
+        audience: None,
+    };
+    let requested = authority.request_token(&request, &names).await;
+    requested.map(drop).map_err(|error| messages_oauth::request_failed(&error, &names))
+}
+
+async fn reason(authority: &Authority, client: &str) -> Option<Reason> {
+    requested(authority, client).await.err().map(|failure| failure.reason)
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_could_not_be_fetched_are_fetched_by_the_next_attempt() {
+    let server = FakeServer::new();
+    let authority = authority(&server).await;
+    server.rotate();
+    server.change(|state| state.failing = Some(500));
+    let before = server.fetches();
+    let failure = requested(&authority, "team-a/client").await.expect_err("the key set fails");
+    assert_eq!(failure.reason, Reason::ServerError, "{}", failure.message);
+    // what was not checked is not claimed
+    let failure = requested(&authority, "team-b/client").await.expect_err("it failed just now");
+    assert!(failure.message.contains("key set of ITwinAuthority ims answered HTTP 500"), "{}", failure.message);
+    assert_eq!(server.fetches() - before, 1);
+    server.change(|state| state.failing = None);
+    tokio::time::advance(SECOND).await;
+    assert_eq!(requested(&authority, "team-a/client").await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_of_one_client_use_up_no_fetch_of_another() {
+    let server = FakeServer::new();
+    let authority = authority(&server).await;
+    server.change(|state| state.signs = 1);
+    let before = server.fetches();
+    for _ in 0..20 {
+        assert_eq!(reason(&authority, "noisy/client").await, Some(Reason::TokenRejected));
+        tokio::time::advance(SECOND).await;
+    }
+    assert_eq!(server.fetches() - before, 2, "once, and once more for a key set that is late");
+    server.rotate();
+    assert_eq!(reason(&authority, "neighbor/client").await, None);
+    assert_eq!(server.fetches() - before, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn key_set_that_shows_a_key_seconds_late_is_fetched_a_second_time() {
+    let server = FakeServer::new();
+    let authority = authority(&server).await;
+    server.change(|state| state.signs = 1);
+    assert_eq!(reason(&authority, "team/client").await, Some(Reason::TokenRejected));
+    server.rotate();
+    tokio::time::advance(SECOND * 4).await;
+    assert_eq!(reason(&authority, "team/client").await, Some(Reason::TokenRejected));
+    tokio::time::advance(SECOND * 2).await;
+    assert_eq!(reason(&authority, "team/client").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_for_the_keys_share_one_fetch_and_its_failure() {
+    let server = FakeServer::new();
+    let authority = authority(&server).await;
+    server.rotate();
+    server.change(|state| (state.failing, state.delay) = (Some(503), SECOND * 3));
+    let before = server.fetches();
+    let clients = ["a/client", "b/client", "c/client"];
+    let reasons = futures::future::join_all(clients.map(|client| reason(&authority, client))).await;
+    assert_eq!(reasons, [Some(Reason::ServerError); 3]);
+    assert_eq!(server.fetches() - before, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_that_was_issued_waits_for_the_keys_for_a_limited_time() {
+    let server = FakeServer::new();
+    let authority = authority(&server).await;
+    server.rotate();
+    server.change(|state| state.delay = KEY_REFETCH_LIMIT * 10);
+    let failure = requested(&authority, "team/client").await.expect_err("the key set is late");
+    assert_eq!(failure.reason, Reason::Timeout);
+    assert!(failure.message.contains("within 15s, and an issued token"), "{}", failure.message);
+}

@@ -1,0 +1,171 @@
+//! When the keys of an authority are fetched again for a token that no known key verifies.
+//!
+//! A forged token must not become a way to make the operator call the authority, and the tokens of one client must not
+//! use up what another client needs after a rotation. So each client has a limit of its own, and the authority has a
+//! floor, which all clients share as they share what is fetched. A fetch that failed shows nothing about a token: it is
+//! tried again soon, and until then it is the answer.
+
+use std::{collections::HashMap, time::Duration};
+
+use itwin_core::request_error::MetadataError;
+use tokio::time::Instant;
+
+/// Keys are fetched for the authority at most this often, for whichever client.
+pub const AUTHORITY_FLOOR: Duration = Duration::from_secs(5);
+/// Keys that could not be fetched are fetched again after this, as a token request is repeated after a failure.
+pub const RETRY: Duration = Duration::from_secs(1);
+/// Keys are fetched a second time for a client after this: a key set that is served from a cache may show a key seconds
+/// after the server signs with it.
+pub const LAG: Duration = Duration::from_secs(5);
+/// After the second fetch, keys are fetched for the same client after this.
+pub const CLIENT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What to do for a token that no known key verifies.
+#[derive(Debug)]
+pub enum Decision {
+    /// Fetch the keys.
+    Fetch,
+    /// Verify the token with the keys that are known: they were fetched since, or lately enough.
+    UseKnown,
+    /// The keys could not be fetched: whether the token is signed by one of them is not known.
+    Failed(MetadataError),
+}
+
+/// The last fetch, and what was fetched for each client.
+#[derive(Default)]
+pub struct KeyRefetch {
+    last: Option<Ended>,
+    /// Fetches that succeeded. The floor of the authority bounds how many there are within an interval, and older ones
+    /// are forgotten.
+    clients: HashMap<String, Fetched>,
+}
+
+/// How the last fetch ended.
+struct Ended {
+    at: Instant,
+    failure: Option<MetadataError>,
+}
+
+/// What was fetched for one client.
+struct Fetched {
+    at: Instant,
+    /// Whether it was the second time.
+    is_again: bool,
+}
+
+impl Fetched {
+    fn wait(&self) -> Duration {
+        if self.is_again { CLIENT_INTERVAL } else { LAG }
+    }
+}
+
+impl KeyRefetch {
+    /// What to do now for a token of this client, which was `received` before it waited for the end of other fetches.
+    #[must_use]
+    pub fn decide(&self, client: &str, received: Instant, now: Instant) -> Decision {
+        if let Some(Ended { at, failure }) = &self.last {
+            let is_shared = *at >= received;
+            let passed = now.saturating_duration_since(*at);
+            match failure {
+                Some(failure) if is_shared || passed < RETRY => return Decision::Failed(failure.clone()),
+                None if is_shared || passed < AUTHORITY_FLOOR => return Decision::UseKnown,
+                _ => {}
+            }
+        }
+        let is_limited = |fetched: &Fetched| now.saturating_duration_since(fetched.at) < fetched.wait();
+        if self.clients.get(client).is_some_and(is_limited) { Decision::UseKnown } else { Decision::Fetch }
+    }
+
+    /// Notes how a fetch for this client ended. One that failed counts for no client.
+    pub fn note(&mut self, client: &str, failure: Option<MetadataError>, now: Instant) {
+        if failure.is_none() {
+            self.clients.retain(|_, fetched| now.saturating_duration_since(fetched.at) < CLIENT_INTERVAL);
+            let is_again = self.clients.contains_key(client);
+            self.clients.insert(client.to_owned(), Fetched { at: now, is_again });
+        }
+        self.last = Some(Ended { at: now, failure });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use itwin_core::request_error::Document;
+    use itwin_oauth::transport::TransportError;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn failure() -> Option<MetadataError> {
+        Some(MetadataError::Transport(Document::KeySet, TransportError::Server(500, None, Vec::new())))
+    }
+
+    /// The decision for a token that was received just now.
+    fn decided(refetch: &KeyRefetch, client: &str, now: Instant) -> Decision {
+        // what ended in the same instant ended before it was received
+        refetch.decide(client, now + Duration::from_nanos(1), now + Duration::from_nanos(1))
+    }
+
+    #[test]
+    fn fetch_that_failed_is_the_answer_until_it_is_tried_again_a_second_later() {
+        let mut refetch = KeyRefetch::default();
+        let start = Instant::now();
+        assert!(matches!(decided(&refetch, "a", start), Decision::Fetch));
+        refetch.note("a", failure(), start);
+        for client in ["a", "b"] {
+            assert!(matches!(decided(&refetch, client, start), Decision::Failed(_)), "{client}");
+            assert!(matches!(decided(&refetch, client, start + RETRY), Decision::Fetch), "{client}");
+        }
+        // those that waited for it, however long
+        assert!(matches!(refetch.decide("b", start, start + CLIENT_INTERVAL), Decision::Failed(_)));
+    }
+
+    #[test]
+    fn keys_are_fetched_a_second_time_soon_and_then_once_a_minute_for_a_client() {
+        let mut refetch = KeyRefetch::default();
+        let start = Instant::now();
+        refetch.note("a", None, start);
+        let before = LAG - SECOND;
+        assert!(matches!(decided(&refetch, "a", start + before), Decision::UseKnown));
+        let second = start + LAG;
+        assert!(matches!(decided(&refetch, "a", second), Decision::Fetch));
+        refetch.note("a", None, second);
+        let before = CLIENT_INTERVAL - SECOND;
+        assert!(matches!(decided(&refetch, "a", second + before), Decision::UseKnown));
+        assert!(matches!(decided(&refetch, "a", second + CLIENT_INTERVAL), Decision::Fetch));
+    }
+
+    #[test]
+    fn client_that_uses_up_its_fetches_leaves_those_of_another() {
+        let mut refetch = KeyRefetch::default();
+        let start = Instant::now();
+        refetch.note("a", None, start);
+        refetch.note("a", None, start + LAG);
+        let last = start + LAG;
+        assert!(matches!(decided(&refetch, "b", last), Decision::UseKnown), "they were fetched just now");
+        assert!(matches!(decided(&refetch, "a", last + AUTHORITY_FLOOR), Decision::UseKnown));
+        assert!(matches!(decided(&refetch, "b", last + AUTHORITY_FLOOR), Decision::Fetch));
+    }
+
+    #[test]
+    fn those_who_waited_for_a_fetch_share_it() {
+        let mut refetch = KeyRefetch::default();
+        let start = Instant::now();
+        refetch.note("a", None, start + SECOND);
+        assert!(matches!(refetch.decide("b", start, start + CLIENT_INTERVAL), Decision::UseKnown));
+        assert!(matches!(decided(&refetch, "b", start + CLIENT_INTERVAL), Decision::Fetch));
+    }
+
+    #[test]
+    fn as_many_clients_are_remembered_as_the_floor_lets_through_in_an_interval() {
+        let mut refetch = KeyRefetch::default();
+        let mut now = Instant::now();
+        for client in 0..1000 {
+            let name = client.to_string();
+            assert!(matches!(decided(&refetch, &name, now), Decision::Fetch), "{client}");
+            refetch.note(&name, None, now);
+            now += AUTHORITY_FLOOR;
+        }
+        assert!(refetch.clients.len() <= 12, "{}", refetch.clients.len());
+    }
+}
