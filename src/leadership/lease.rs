@@ -32,6 +32,10 @@ use crate::{
 /// The longest time for one call about the Lease. Shorter than that of other calls: a leader must be able to try again
 /// before it has to step down.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
+/// The same for a call that follows one that took so long: an API server that answers each call late, but does, must not
+/// leave all replicas without the Lease. Two calls of this length are as long as a leader may go without a renewal, so it
+/// goes on where each of its renewals is answered within this.
+pub(super) const SLOW_DEADLINE: Duration = Duration::from_secs(5);
 /// A watch ends after this, in seconds, as other watches do ([`crate::observe::watch`]).
 const WATCH_SECONDS: u32 = 60;
 /// How much later than its timeout a watch may end.

@@ -2,6 +2,7 @@
 
 mod rivals;
 mod server;
+mod slow;
 
 use std::{sync::Arc, time::Duration};
 
