@@ -1,5 +1,6 @@
 //! The elector over a Lease in memory, in paused time: each wait ends at once, in its order.
 
+mod answers;
 mod rivals;
 mod server;
 mod slow;
