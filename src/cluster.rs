@@ -3,6 +3,7 @@
 //! The kube client has no deadline for a call, so one lost response would block an object indefinitely. Its errors are
 //! not passed on: their messages can contain parts of a response body, and the body of a Secret is a secret.
 
+mod answer;
 mod error;
 mod step;
 mod storage;
@@ -13,10 +14,14 @@ use kube::Client;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use self::storage::{ANSWERS_FOR, Storage};
 pub use self::{
+    answer::identified,
     error::{CallError, DEADLINE},
     step::Step,
+};
+use self::{
+    answer::unidentified,
+    storage::{ANSWERS_FOR, Storage},
 };
 use crate::{leadership::fence::LeadershipFence, metrics::Metrics};
 
@@ -43,7 +48,7 @@ impl Cluster {
     }
 
     /// Makes one of several calls that have a deadline together. Its response contains only the metadata of the object, so
-    /// that the API server does not return what was sent, such as a token.
+    /// that the API server does not return what was sent, such as a token. One that is not `expected` is no response.
     ///
     /// # Errors
     /// As [`Self::call`].
@@ -52,11 +57,13 @@ impl Cluster {
         deadline: Instant,
         step: Step,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+        expected: impl FnOnce(&T) -> bool,
     ) -> Result<T, CallError> {
         let send = async {
             let mut request = request.map_err(kube::Error::BuildRequest)?;
             request.headers_mut().insert(http::header::ACCEPT, AS_METADATA);
-            self.client.request(request).await
+            let answer = self.client.request(request).await?;
+            if expected(&answer) { Ok(answer) } else { Err(unidentified()) }
         };
         self.call_until(deadline, step, send).await
     }

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::cluster::{CallError, Cluster, DEADLINE, Step};
+use crate::cluster::{CallError, Cluster, DEADLINE, Step, identified};
 
 /// The number of credentials whose annotations a pod template has. Further ones, the oldest, are removed: they may be of
 /// credentials that are gone.
@@ -87,7 +87,8 @@ pub async fn restart(
     let url = DynamicObject::url_path(&resource, Some(cause.namespace));
     let read = async {
         let request = Request::new(url).get(&target.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
-        cluster.client.request::<Workload>(request).await
+        let answer = cluster.client.request::<Workload>(request).await?;
+        identified(answer, |workload| &workload.metadata, Some(cause.namespace), &target.name)
     };
     // together, so that what failed is reported in time also where both take long
     let deadline = Instant::now() + DEADLINE;
@@ -99,7 +100,10 @@ pub async fn restart(
     let api: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), cause.namespace, &resource);
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let patch = Patch::Merge(&patch);
-    let write = api.patch_metadata(&target.name, &params, &patch);
+    let write = async {
+        let answer = api.patch_metadata(&target.name, &params, &patch).await?;
+        identified(answer, |workload| &workload.metadata, Some(cause.namespace), &target.name)
+    };
     cluster.call_until(deadline, Step::PatchWorkload(target.kind), write).await?;
     Ok(true)
 }

@@ -24,7 +24,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{CallError, Cluster, Step},
+    cluster::{CallError, Cluster, Step, identified},
     observe::{
         metadata::{PartialSecret, WholeSecret},
         target::{self, SecretMetadata},
@@ -116,7 +116,7 @@ pub async fn create(
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     let body = serde_json::to_vec(&secret).map_err(kube::core::request::Error::SerializeBody);
     let request = body.and_then(|body| Request::new(api(cluster, credential).resource_url()).create(&params, body));
-    send(cluster, Step::CreateSecret, request, Some(data)).await
+    send(cluster, credential, Step::CreateSecret, request, Some(data)).await
 }
 
 /// What a new token's Secret records of restarts: the workloads that are left, or that none is.
@@ -248,16 +248,21 @@ async fn apply(
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let url = Request::new(api(cluster, credential).resource_url());
     let request = url.patch(credential.target_name(), &params, &Patch::Strategic(patch));
-    send(cluster, Step::PatchSecret, request, data).await
+    send(cluster, credential, Step::PatchSecret, request, data).await
 }
 
 async fn send(
     cluster: &Cluster,
+    credential: &ITwinServiceCredential,
     step: Step,
     request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     data: Option<&Data>,
 ) -> Result<Written, CallError> {
-    let send = async { cluster.client.request::<WholeSecret>(request.map_err(kube::Error::BuildRequest)?).await };
+    let (namespace, name) = (credential.metadata.namespace.as_deref(), credential.target_name());
+    let send = async {
+        let answer = cluster.client.request::<WholeSecret>(request.map_err(kube::Error::BuildRequest)?).await?;
+        identified(answer, WholeSecret::identity, namespace, name)
+    };
     Ok(Written::new(cluster.call(step, send).await?, data))
 }
 

@@ -42,7 +42,7 @@ pub enum CallError {
     /// This process does not lead, so nothing was sent.
     #[error("this replica does not hold the Lease")]
     NotLeading,
-    /// The connection failed, or the response could not be decoded.
+    /// The connection failed, or the response could not be decoded or is not about the object.
     #[error("no valid response from the API server")]
     Transport,
 }

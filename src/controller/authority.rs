@@ -25,7 +25,7 @@ use url::Url;
 
 use super::{RequeueAfter, authorities::KnownStatus, ca_bundle, context::Context};
 use crate::{
-    cluster::{CallError, Cluster, Step},
+    cluster::{CallError, Cluster, Step, identified},
     config::authority::AuthorityConfig,
     oauth::authority::{Authority, Metadata},
 };
@@ -167,7 +167,9 @@ async fn write_status(
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let name = object.name_any();
     let patch = Patch::Merge(&patch);
-    let written = cluster.call(Step::PatchAuthorityStatus, api.patch_status(&name, &params, &patch)).await?;
+    let write =
+        async { identified(api.patch_status(&name, &params, &patch).await?, ITwinAuthority::meta, None, &name) };
+    let written = cluster.call(Step::PatchAuthorityStatus, write).await?;
     Ok(written.resource_version())
 }
 

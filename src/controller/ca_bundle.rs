@@ -11,11 +11,11 @@ use itwin_api::{
 };
 use itwin_core::{failure::Failure, object::ObjectKey};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::Api;
+use kube::{Api, Resource};
 
 use super::secret_reads::read_whole;
 use crate::{
-    cluster::{CallError, Cluster, Step},
+    cluster::{CallError, Cluster, Step, identified},
     config::authority::roots,
     oauth::tls,
 };
@@ -57,7 +57,8 @@ pub async fn read(cluster: &Cluster, namespace: &str, reference: &CaBundleRef) -
 
 async fn config_map(cluster: &Cluster, namespace: &str, reference: &CaBundleRef) -> Result<Option<Vec<u8>>, CallError> {
     let api: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), namespace);
-    let mut found = cluster.call(Step::GetCaBundle(reference.kind), api.get(&reference.name)).await?;
+    let read = async { identified(api.get(&reference.name).await?, ConfigMap::meta, Some(namespace), &reference.name) };
+    let mut found = cluster.call(Step::GetCaBundle(reference.kind), read).await?;
     let binary = found.binary_data.as_mut().and_then(|data| data.remove(&reference.key)).map(|value| value.0);
     let text = found.data.and_then(|mut data| data.remove(&reference.key)).map(String::into_bytes);
     Ok(text.or(binary))

@@ -13,14 +13,14 @@ use itwin_core::{
 };
 use itwin_oauth::{sensitive::Sensitive, token::ClientCredentials};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::Api;
+use kube::{Api, Resource};
 
 use super::{
     references::References,
     secret_reads::{read_not_older, read_whole},
 };
 use crate::{
-    cluster::{CallError, Cluster, Step},
+    cluster::{CallError, Cluster, Step, identified},
     observe::{
         client_secret::ClientMaterial,
         index::{Known, KnownAtRead, SecretIndex},
@@ -108,7 +108,8 @@ impl FetchedTarget {
 pub async fn read_metadata(cluster: &Cluster, index: &SecretIndex, key: &ObjectKey) -> Result<(), CallError> {
     let api: Api<PartialSecret> = Api::namespaced(cluster.client.clone(), &key.namespace);
     let known = index.read_begins(key);
-    match cluster.call(Step::GetSecretMetadata, api.get(&key.name)).await {
+    let read = async { identified(api.get(&key.name).await?, PartialSecret::meta, Some(&key.namespace), &key.name) };
+    match cluster.call(Step::GetSecretMetadata, read).await {
         Ok(secret) => index.observe_read(key, SecretMetadata::new(&secret.read()), known),
         Err(CallError::NotFound) => drop(index.observe_absence(key, None)),
         Err(error) => return Err(error),

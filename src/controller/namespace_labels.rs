@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
 use tokio::time::Instant;
+
+use crate::cluster::{CallError, Cluster, Step, identified};
 
 /// Labels that were read this recently are not read again: a namespace can have thousands of credentials.
 const FRESH: Duration = Duration::from_secs(2);
@@ -35,6 +39,16 @@ struct Recent {
 pub(super) struct LabelsRead<'a> {
     known: &'a NamespaceLabels,
     namespace: &'a str,
+}
+
+/// Reads the labels of a namespace.
+///
+/// # Errors
+/// Those of the call.
+pub(super) async fn read(cluster: &Cluster, namespace: &str) -> Result<BTreeMap<String, String>, CallError> {
+    let api: Api<Namespace> = Api::all(cluster.client.clone());
+    let read = async { identified(api.get_metadata(namespace).await?, |found| &found.metadata, None, namespace) };
+    Ok(cluster.call(Step::GetNamespace, read).await?.metadata.labels.unwrap_or_default())
 }
 
 impl LabelsRead<'_> {

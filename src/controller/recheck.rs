@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use itwin_api::{conditions::Reason, digest};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
 
-use super::{namespace_labels::Labels, reconciler::Reconciler};
-use crate::cluster::Step;
+use super::{
+    namespace_labels::{self, Labels},
+    reconciler::Reconciler,
+};
 
 /// A credential whose namespace is not allowed is reconciled again after this, ...
 const RECHECK: TimeDelta = TimeDelta::milliseconds(2500);
@@ -49,9 +49,7 @@ impl Reconciler<'_> {
             return Some(labels);
         }
         let begun = known.begin(namespace, clock.monotonic())?;
-        let api: Api<Namespace> = Api::all(self.context.cluster.client.clone());
-        let read = self.context.cluster.call(Step::GetNamespace, api.get_metadata(namespace)).await.ok()?;
-        let labels = Arc::new(read.metadata.labels.unwrap_or_default());
+        let labels = Arc::new(namespace_labels::read(&self.context.cluster, namespace).await.ok()?);
         begun.keep(labels.clone(), clock.monotonic());
         Some(labels)
     }

@@ -152,7 +152,7 @@ impl Reconciler<'_> {
             if self.before_interim.is_none() {
                 self.before_interim = Some(Box::new(self.previous_status().into_owned()));
             }
-            self.retry_state.status_written(version, status);
+            self.retry_state.status_written(version, status, self.context.clock.now());
         }
     }
 

@@ -83,13 +83,17 @@ impl Reconciler<'_> {
         });
         self.gauge(&observed, &status, shown_attempt);
         let outcome = self.outcome_of_attempt();
-        let is_reported = status == *previous || (older_than_known && outcome.is_none());
+        let is_same = status == *previous || (older_than_known && outcome.is_none());
+        // another writer answers each status that is written
+        let put_off = if is_same { None } else { self.retry_state.rewrite_waits(&status, now) };
+        let is_reported = is_same || put_off.is_some();
         let before = self.before_interim.as_deref();
         let is_news = !is_reported || before.is_some();
         let before = before.unwrap_or(&previous);
         let transition = outcome.and_then(|outcome| events::transition(before, &outcome, &self.references.target.name));
         let about_lifetime = events::about_lifetime(before, &status).filter(|_| is_news);
         drop(previous);
+        let wait = wait.into_iter().chain(put_off).min();
         let again = self.until_next_reconcile(&observed, (next_attempt, wait), client_expiry, now);
         // what is due already did not happen, and is tried again with the write
         self.due_at = now.checked_add_signed(again).filter(|_| again > TimeDelta::zero());
@@ -207,7 +211,7 @@ impl Reconciler<'_> {
         let write = StatusWrite { key, uid, status: &status, resource_version: guard };
         self.retry_state.status_write_begins();
         let version = write_status(&self.context.cluster, write).await?;
-        self.retry_state.status_written(version, status);
+        self.retry_state.status_written(version, status, self.context.clock.now());
         Ok(())
     }
 

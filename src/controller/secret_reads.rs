@@ -8,7 +8,7 @@ use kube::{Resource, api::GetParams, core::Request};
 use tokio::time::Instant;
 
 use crate::{
-    cluster::{CallError, Cluster, DEADLINE, Step},
+    cluster::{CallError, Cluster, DEADLINE, Step, identified},
     observe::metadata::WholeSecret,
 };
 
@@ -57,7 +57,8 @@ async fn read_as(
     let url = Secret::url_path(&(), Some(&key.namespace));
     let read = async {
         let request = Request::new(url).get(&key.name, params).map_err(kube::Error::BuildRequest)?;
-        cluster.client.request::<WholeSecret>(request).await
+        let answer = cluster.client.request::<WholeSecret>(request).await?;
+        identified(answer, WholeSecret::identity, Some(&key.namespace), &key.name)
     };
     let secret = match params.resource_version {
         Some(_) => cluster.call_cached_until(deadline, step, read).await,
@@ -96,7 +97,9 @@ mod tests {
             let version = if query.is_empty() { "9" } else { "7" };
             received.lock().expect("no panic").push(query);
             let body = match code {
-                200 => json!({"metadata": {"name": "client", "resourceVersion": version}}),
+                200 => {
+                    json!({"metadata": {"name": "client", "namespace": "team", "uid": "uid", "resourceVersion": version}})
+                }
                 _ => json!({"kind": "Status", "code": code, "reason": reason}),
             };
             let response = Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
@@ -129,6 +132,24 @@ mod tests {
         }
         let (refused, queries) = read((403, "Forbidden")).await;
         assert!(matches!(refused, Err(CallError::Forbidden(_))) && queries.len() == 1, "it is forbidden");
+    }
+
+    #[tokio::test]
+    async fn answer_that_is_not_the_secret_is_a_call_that_failed() {
+        let metadata = |name: &str, namespace: &str| json!({"name": name, "namespace": namespace, "uid": "uid"});
+        let mut other = metadata("other", "team");
+        other["resourceVersion"] = json!("7");
+        for metadata in [json!({}), metadata("client", "team"), other] {
+            let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Success"});
+            let text = body.to_string().into_bytes();
+            let service = tower::service_fn(move |_: http::Request<Body>| {
+                ready(Ok::<_, Infallible>(Response::new(Body::from(text.clone()))))
+            });
+            let metrics = Arc::new(Metrics::new(false).expect("metrics"));
+            let cluster = Cluster::new(Client::new(service, "team"), LeadershipFence::unlimited(), metrics);
+            assert_eq!(read_of(&cluster).await, Err(CallError::Transport), "{body}");
+            assert!(!cluster.storage_answers(), "it shows nothing of the storage");
+        }
     }
 
     #[tokio::test(start_paused = true)]

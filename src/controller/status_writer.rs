@@ -94,7 +94,7 @@ pub(super) async fn write_status(cluster: &Cluster, write: StatusWrite<'_>) -> R
     let deadline = Instant::now() + DEADLINE;
     match replace_status(cluster, deadline, &write).await? {
         Some(version) => Ok(version),
-        None => send(cluster, deadline, Step::PatchCredentialStatus, patch(&write)).await,
+        None => send(cluster, deadline, Step::PatchCredentialStatus, patch(&write), write.uid).await,
     }
 }
 
@@ -131,7 +131,7 @@ async fn replace(
     write: &StatusWrite<'_>,
     version: &str,
 ) -> Result<u64, CallError> {
-    send(cluster, deadline, Step::ReplaceCredentialStatus, replacement(write, version)).await
+    send(cluster, deadline, Step::ReplaceCredentialStatus, replacement(write, version), write.uid).await
 }
 
 /// The version that the object has now, if the status may be written to it; `None` where that cannot be found out, and
@@ -218,8 +218,16 @@ fn url(namespace: &str) -> String {
 
 /// Not even "not found" or a conflict is taken for the end of the credential: what is really gone is not reconciled
 /// again, and what is not would keep an old status until its next renewal.
-async fn send(cluster: &Cluster, deadline: Instant, step: Step, request: RequestToSend) -> Result<u64, CallError> {
-    let answer: Answer = cluster.call_for_metadata_until(deadline, step, request).await?;
+async fn send(
+    cluster: &Cluster,
+    deadline: Instant,
+    step: Step,
+    request: RequestToSend,
+    uid: &str,
+) -> Result<u64, CallError> {
+    let is_written =
+        |Answer { metadata }: &Answer| metadata.uid.as_deref() == Some(uid) && metadata.resource_version.is_some();
+    let answer = cluster.call_for_metadata_until(deadline, step, request, is_written).await?;
     Ok(numeric(answer.metadata.resource_version.as_deref()))
 }
 

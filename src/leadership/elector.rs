@@ -81,6 +81,7 @@ impl Elector {
             watch: LeaseWatch::new(),
             holder: None,
             is_failing: false,
+            is_slow: false,
         };
         Self { task: spawn(run), leads, stop, fence }
     }

@@ -18,7 +18,7 @@ use itwin_core::{
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, PostParams, WatchEvent, WatchParams},
+    api::{ApiResource, DynamicObject, ObjectMeta, PostParams, WatchEvent, WatchParams},
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -32,6 +32,10 @@ use crate::{
 /// The longest time for one call about the Lease. Shorter than that of other calls: a leader must be able to try again
 /// before it has to step down.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
+/// The same for a call that follows one that took so long: an API server that answers each call late, but does, must not
+/// leave all replicas without the Lease. Two calls of this length are as long as a leader may go without a renewal, so it
+/// goes on where each of its renewals is answered within this.
+pub(super) const SLOW_DEADLINE: Duration = Duration::from_secs(5);
 /// A watch ends after this, in seconds, as other watches do ([`crate::observe::watch`]).
 const WATCH_SECONDS: u32 = 60;
 /// How much later than its timeout a watch may end.
@@ -185,14 +189,14 @@ impl LeaseApi {
         written.map(|object| self.keep(object))
     }
 
-    async fn call<T>(
+    async fn call(
         &self,
         verb: &'static str,
         deadline: Instant,
-        request: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, LeaseError> {
+        request: impl Future<Output = kube::Result<DynamicObject>>,
+    ) -> Result<DynamicObject, LeaseError> {
         let answer = timeout_at(deadline, request).await;
-        let result = answer.map_or(Err(LeaseError::Timeout), |answer| answer.map_err(LeaseError::from));
+        let result = answer.map_or(Err(LeaseError::Timeout), |answer| identified(answer?));
         self.metrics.kubernetes_request(verb, LEASES, result.as_ref().map_or_else(LeaseError::label, |_| "success"));
         result
     }
@@ -242,6 +246,14 @@ impl LeaseApi {
         let clock = Clock::system();
         Self::new(client, "operator", metrics, clock.clone(), Arc::new(Restores::new(clock)))
     }
+}
+
+/// The answer to a call, where it is the Lease. A `Status` decodes as an object without metadata, which would be a Lease
+/// without a holder after a read, and a renewal that was carried out after a write.
+fn identified(answer: DynamicObject) -> Result<DynamicObject, LeaseError> {
+    let ObjectMeta { name, uid, resource_version, .. } = &answer.metadata;
+    let has_identity = [uid, resource_version].iter().all(|part| part.as_deref().is_some_and(|part| !part.is_empty()));
+    if has_identity && name.as_deref() == Some(MANAGER) { Ok(answer) } else { Err(LeaseError::Transport) }
 }
 
 /// What an event of a watch says; `None` for a bookmark.

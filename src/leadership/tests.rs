@@ -1,7 +1,9 @@
 //! The elector over a Lease in memory, in paused time: each wait ends at once, in its order.
 
+mod answers;
 mod rivals;
 mod server;
+mod slow;
 
 use std::{sync::Arc, time::Duration};
 

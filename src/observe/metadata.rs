@@ -79,6 +79,12 @@ pub struct WholeSecret {
 }
 
 impl WholeSecret {
+    /// Its name, namespace, UID and resourceVersion.
+    #[must_use]
+    pub fn identity(&self) -> &ObjectMeta {
+        &self.metadata.identity
+    }
+
     /// The Secret with its decoded metadata and a limited number of keys of data ([`DATA_MAX`]).
     #[must_use]
     pub fn read(self) -> Secret {

@@ -16,13 +16,13 @@ use crate::{
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The name of the replica that holds the Lease.
-fn holder(cluster: &Cluster) -> String {
+pub fn holder(cluster: &Cluster) -> String {
     let lease = cluster.api.as_user("test").get("leases", "default", "itwin-credential-operator").expect("it is there");
     lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Creates a credential of this client.
-fn create(cluster: &Cluster, namespace: &str, number: usize) {
+pub fn create(cluster: &Cluster, namespace: &str, number: usize) {
     let credential = json!({
         "apiVersion": "credentials.itwin.dev/v1alpha1",
         "kind": "ITwinServiceCredential",

@@ -27,6 +27,7 @@ mod regressions;
 mod replica;
 mod restored;
 mod scenario;
+mod slow;
 mod stale;
 mod tenant;
 
@@ -168,6 +169,13 @@ fn first_token_and_each_renewal_read_the_client_secret_once_from_the_cache() {
 fn failover_after_a_silent_watch_of_secrets_requests_no_token() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(failover::play());
+    runtime.shutdown_background();
+}
+
+#[test]
+fn replicas_elect_a_leader_that_works_while_every_call_about_the_lease_takes_three_seconds() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(slow::play());
     runtime.shutdown_background();
 }
 

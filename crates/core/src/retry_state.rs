@@ -211,6 +211,10 @@ struct WrittenStatus {
     pending: Option<(u64, Box<CredentialStatus>)>,
     /// The newest resourceVersion of the object that was observed or written: a watch may show an older one again.
     newest: u64,
+    /// Digest of the operator's own part of the status that was written last.
+    own: Option<u32>,
+    /// When that was written again last, since another writer had replaced it.
+    rewritten_at: Option<DateTime<Utc>>,
 }
 
 impl RetryState {

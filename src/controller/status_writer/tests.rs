@@ -26,13 +26,24 @@ async fn written(
     status: &CredentialStatus,
     resource_version: Option<&str>,
 ) -> (Result<u64, CallError>, Vec<String>) {
+    let patched = json!({"metadata": {"uid": "uid", "resourceVersion": "9"}});
+    answered(list, patched, status, resource_version).await
+}
+
+/// The same where a patch is answered with 200 and this.
+async fn answered(
+    list: Reply,
+    patched: Value,
+    status: &CredentialStatus,
+    resource_version: Option<&str>,
+) -> (Result<u64, CallError>, Vec<String>) {
     let calls: Arc<Mutex<Vec<String>>> = Arc::default();
     let received = calls.clone();
     let service = tower::service_fn(move |request: http::Request<Body>| {
         received.lock().expect("no panic").push(request.method().to_string());
         let reply = match *request.method() {
             Method::PUT => refused(409, "Conflict"),
-            Method::PATCH => Some((200, json!({"metadata": {"resourceVersion": "9"}}))),
+            Method::PATCH => Some((200, patched.clone())),
             _ => list.clone(),
         };
         async move {
@@ -58,6 +69,16 @@ async fn status_of_an_object_that_changed_and_cannot_be_found_is_patched_in_time
         assert_eq!((result, calls.join(" ").as_str()), (Ok(9), "PUT GET PATCH"), "{list:?}");
         let (result, calls) = written(list.clone(), &status, None).await;
         assert_eq!((result, calls.join(" ").as_str()), (Ok(9), "GET PATCH"), "{list:?}");
+    }
+}
+
+#[tokio::test]
+async fn answer_that_is_not_the_object_does_not_count_as_a_status_that_was_written() {
+    let status = CredentialStatus::default();
+    for metadata in [json!({}), json!({"uid": "uid"}), json!({"uid": "other", "resourceVersion": "9"})] {
+        let patched = json!({"kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Success"});
+        let (result, _) = answered(refused(403, "Forbidden"), patched, &status, None).await;
+        assert_eq!(result, Err(CallError::Transport), "{metadata}");
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::{
 
 use crate::leadership::{
     fence::LeadershipFence,
-    lease::{DEADLINE, LeaseApi, LeaseError, News},
+    lease::{DEADLINE, LeaseApi, LeaseError, News, SLOW_DEADLINE},
     lease_watch::LeaseWatch,
 };
 
@@ -25,6 +25,8 @@ pub(super) struct Loop {
     pub(super) holder: Option<String>,
     /// The last call failed, which was logged.
     pub(super) is_failing: bool,
+    /// The last call that was waited for took as long as one may, or longer.
+    pub(super) is_slow: bool,
 }
 
 impl Loop {
@@ -97,7 +99,7 @@ impl Loop {
     async fn read(&mut self) {
         let (sent, known) = (Instant::now(), self.lease.version());
         let answer = self.lease.read(self.deadline(sent)).await;
-        let now = Instant::now().into_std();
+        let now = self.ended(sent).into_std();
         self.log_failure("read", answer.as_ref().err());
         match answer {
             Ok(lease) => {
@@ -120,8 +122,9 @@ impl Loop {
             () = has_stopped(&mut self.stopped), if is_renewal => None,
             answer = self.lease.write(&write, deadline) => Some(answer),
         };
-        let (sent_at, now) = (sent.into_std(), Instant::now().into_std());
-        let Some(answer) = answer else { return self.election.conflicted(sent_at, now) };
+        let sent_at = sent.into_std();
+        let Some(answer) = answer else { return self.election.conflicted(sent_at, Instant::now().into_std()) };
+        let now = self.ended(sent).into_std();
         match answer {
             Ok(lease) => {
                 self.log_failure("written", None);
@@ -142,8 +145,15 @@ impl Loop {
         }
     }
 
+    /// Notes how long a call took that was sent at `sent` and has just ended. Returns the time.
+    fn ended(&mut self, sent: Instant) -> Instant {
+        let now = Instant::now();
+        self.is_slow = now.saturating_duration_since(sent) >= DEADLINE;
+        now
+    }
+
     fn deadline(&self, sent: Instant) -> Instant {
-        let deadline = sent + DEADLINE;
+        let deadline = sent + if self.is_slow { SLOW_DEADLINE } else { DEADLINE };
         self.election.renew_deadline().map_or(deadline, |end| deadline.min(Instant::from_std(end)))
     }
 

@@ -3,7 +3,7 @@
 use itwin_core::election::{JITTER, LONGEST_LEASE, SILENCE};
 
 use super::*;
-use crate::leadership::lease::DEADLINE;
+use crate::leadership::lease::{DEADLINE, SLOW_DEADLINE};
 
 /// The contract: a killed leader is replaced within this.
 const FAILOVER: Duration = Duration::from_secs(20);
@@ -32,6 +32,13 @@ fn standby_that_is_shown_each_renewal_need_not_read() {
 #[test]
 fn leader_can_try_again_after_a_call_that_was_not_answered() {
     assert!(PERIOD + 3 * DEADLINE <= RENEW_WITHIN);
+}
+
+#[test]
+fn leader_goes_on_where_each_renewal_takes_the_longer_deadline() {
+    // the next renewal is sent with the answer to the last one, since it is due by then
+    assert!(DEADLINE < SLOW_DEADLINE && PERIOD <= SLOW_DEADLINE);
+    assert!(2 * SLOW_DEADLINE <= RENEW_WITHIN, "it is answered before the leader gives up");
 }
 
 #[test]

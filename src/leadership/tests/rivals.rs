@@ -32,7 +32,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// The contract: someone leads after this.
 const FAILOVER: Duration = Duration::from_secs(20);
 /// The longest time that a call takes to be carried out: longer than its deadline.
-const LATEST: Duration = Duration::from_secs(5);
+const LATEST: Duration = Duration::from_secs(7);
 
 #[derive(Clone, Debug)]
 enum Event {

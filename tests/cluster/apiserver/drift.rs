@@ -1,5 +1,7 @@
 //! Drift: manual changes of the Secret, the client and the status, also while no operator runs.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use testbed::eventually;
@@ -192,5 +194,22 @@ async fn edited_status_is_reverted_and_never_trusted() -> Result<()> {
         assert_eq!(after[field], before[field], "{field}");
     }
     assert_eq!(fixture.token_requests().await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn status_that_is_edited_again_is_reverted_again_but_later() -> Result<()> {
+    let fixture = Fixture::ready("status-again").await?;
+    let before = fixture.status().await?;
+    let reverted = async |within: Duration| {
+        let status = async || fixture.status().await.ok().filter(|status| *status == before);
+        eventually("the true status", within, status).await
+    };
+    edit_status(&fixture, &lies()).await?;
+    reverted(SOON).await?;
+    let since = Instant::now();
+    edit_status(&fixture, &lies()).await?;
+    reverted(PATIENCE * 2).await?;
+    assert!(since.elapsed() > SOON * 2, "two writers who answer each other would be a storm");
     Ok(())
 }

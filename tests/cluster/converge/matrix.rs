@@ -101,4 +101,5 @@ rows! {
     calls_answered_invalid_converge, "r422", 2, Fault::Refused(422);
     calls_answered_too_many_requests_converge, "r429", 2, Fault::Refused(429);
     calls_answered_internal_error_converge, "r500", 2, Fault::Refused(500);
+    calls_answered_with_what_is_no_object_converge, "r200", 2, Fault::NO_OBJECT;
 }

@@ -137,4 +137,5 @@ rows! {
     calls_that_fail_are_reported_in_time, "rep-500", Fault::Refused(500);
     calls_that_hang_are_reported_in_time, "rep-hang", Fault::BlackHole(LONG);
     calls_that_are_reset_are_reported_in_time, "rep-reset", Fault::KilledBefore;
+    calls_answered_with_what_is_no_object_are_reported_in_time, "rep-200", Fault::NO_OBJECT;
 }

@@ -1,10 +1,14 @@
 //! The object itself, and calls to the Kubernetes API.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use itwin_api::{conditions::Reason, credential::CredentialStatus};
+use itwin_api::{conditions::Reason, credential::CredentialStatus, digest, time};
 
 use super::{LongRenewal, RetryState, WrittenStatus};
-use crate::backoff;
+use crate::{backoff, status};
+
+/// A status that another writer replaced is written again immediately, but no sooner than this after the last time: two
+/// operators, each of which remembers failures of its own, would answer each other's statuses as fast as watches show them.
+const REWRITE_AGAIN: TimeDelta = TimeDelta::seconds(30);
 
 /// The object itself.
 impl RetryState {
@@ -26,8 +30,21 @@ impl RetryState {
     }
 
     /// A status was written, and the object then had this resourceVersion.
-    pub fn status_written(&mut self, version: u64, status: CredentialStatus) {
-        self.status = WrittenStatus { pending: Some((version, Box::new(status))), newest: version };
+    pub fn status_written(&mut self, version: u64, status: CredentialStatus, now: DateTime<Utc>) {
+        let own = Some(own_part(&status));
+        let rewritten_at = if self.status.own == own { Some(now) } else { self.status.rewritten_at };
+        self.status = WrittenStatus { pending: Some((version, Box::new(status))), newest: version, own, rewritten_at };
+    }
+
+    /// How long not to write this status, which the object does not have: it is the one that was written last, another
+    /// writer has replaced it, and so had one shortly before. What is news, such as the next failure or the end of a token,
+    /// is written immediately.
+    #[must_use]
+    pub fn rewrite_waits(&self, status: &CredentialStatus, now: DateTime<Utc>) -> Option<TimeDelta> {
+        let left = self.status.rewritten_at? + REWRITE_AGAIN - now;
+        // a time to come was read from a clock that was ahead
+        let is_recent = left > TimeDelta::zero() && left <= REWRITE_AGAIN;
+        (is_recent && self.status.own == Some(own_part(status))).then_some(left)
     }
 
     /// Forgets the status that was written once the watch has brought it. Returns whether the object, at this
@@ -102,4 +119,16 @@ impl RetryState {
         self.api_failures = self.api_failures.saturating_add(1);
         backoff::delay(self.api_failures, TimeDelta::zero(), Reason::ServerError, None, uid)
     }
+}
+
+/// A digest of what the operator says in a status: without the conditions of others, and without the times of transitions,
+/// which are taken over from the status before.
+fn own_part(status: &CredentialStatus) -> u32 {
+    let mut own = status.clone();
+    own.conditions.retain(status::is_ours);
+    own.conditions.sort_by(|one, other| one.type_.cmp(&other.type_));
+    for condition in &mut own.conditions {
+        condition.last_transition_time = time::to_kubernetes(DateTime::UNIX_EPOCH);
+    }
+    digest::short([serde_json::to_string(&own).unwrap_or_default().as_str()])
 }

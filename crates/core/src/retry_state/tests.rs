@@ -5,6 +5,7 @@ mod failures;
 mod recalled;
 
 use itwin_api::conditions::Reason;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 
 use super::*;
@@ -122,12 +123,49 @@ fn status_counts_until_the_watch_brings_it_and_an_older_object_is_noticed() {
     let mut state = new();
     assert!(!state.observed_version(5));
     state.status_write_begins();
-    state.status_written(7, CredentialStatus::default());
+    state.status_written(7, CredentialStatus::default(), at(0));
     assert!(!state.observed_version(6), "the written status counts");
     assert!(state.written_status().is_some());
     assert!(!state.observed_version(7));
     assert!(state.written_status().is_none());
     assert!(state.observed_version(6), "a watch shows an older one again");
+}
+
+#[test]
+fn status_that_others_replace_is_written_again_immediately_once_and_then_after_a_while() {
+    let condition = |kind: &str, second| Condition {
+        type_: kind.to_owned(),
+        status: "False".to_owned(),
+        reason: "InvalidClient".to_owned(),
+        message: String::new(),
+        observed_generation: Some(1),
+        last_transition_time: time::to_kubernetes(at(second)),
+    };
+    let status = |failures, conditions: &[Condition]| CredentialStatus {
+        consecutive_failures: failures,
+        conditions: conditions.to_vec(),
+        ..CredentialStatus::default()
+    };
+    let first = status(1, &[condition("Ready", 0), condition("Renewed", 0)]);
+    let mut state = new();
+    assert_eq!(state.rewrite_waits(&first, at(0)), None, "an earlier process wrote the one before");
+    state.status_written(7, first.clone(), at(0));
+    assert_eq!(state.rewrite_waits(&first, at(1)), None, "it is replaced for the first time");
+    state.status_written(9, first.clone(), at(1));
+    assert_eq!(state.rewrite_waits(&first, at(1)), Some(TimeDelta::seconds(30)));
+    assert_eq!(state.rewrite_waits(&first, at(30)), Some(TimeDelta::seconds(1)));
+    assert_eq!(state.rewrite_waits(&first, at(31)), None);
+    assert_eq!(state.rewrite_waits(&first, at(0)), None, "the clock was set back");
+    let others = status(1, &[condition("Renewed", 5), condition("Audited", 5), condition("Ready", 5)]);
+    assert!(state.rewrite_waits(&others, at(2)).is_some(), "the times and the conditions of others are not its own");
+    let second = status(2, &first.conditions);
+    assert_eq!(state.rewrite_waits(&second, at(2)), None, "it is news");
+    state.status_written(11, second.clone(), at(2));
+    assert_eq!(
+        state.rewrite_waits(&second, at(3)),
+        Some(TimeDelta::seconds(28)),
+        "the one before it was replaced, too"
+    );
 }
 
 #[test]

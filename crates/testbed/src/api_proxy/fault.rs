@@ -35,6 +35,12 @@ pub enum Fault {
     Nothing,
 }
 
+impl Fault {
+    /// The response has status 200 and is a `Status`, which decodes as an object without metadata.
+    pub const NO_OBJECT: Self =
+        Self::Answered(r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","code":200}"#);
+}
+
 /// How long a rule applies.
 #[derive(Clone, Copy, Debug)]
 enum Lasting {
