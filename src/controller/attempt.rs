@@ -14,19 +14,18 @@ use itwin_core::{
     validate::ValidationError,
 };
 use itwin_oauth::token::ClientCredentials;
-use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
 
 use super::{
     action_error::ActionError,
     fetched::FetchedClient,
+    namespace_labels,
     reconciler::{AWAIT_AUTHORITY, Reconciler},
     registry::Currency,
     token_write::Written,
 };
 use crate::{
     act::token_request::{self, Order},
-    cluster::{CallError, Step},
+    cluster::CallError,
     observe::index::Known,
 };
 
@@ -185,12 +184,9 @@ impl Reconciler<'_> {
     }
 
     async fn namespace_labels(&self) -> Result<BTreeMap<String, String>, Failure> {
-        let api: Api<Namespace> = Api::all(self.context.cluster.client.clone());
         let name = &self.references.key.namespace;
-        let namespace = self.context.cluster.call(Step::GetNamespace, api.get_metadata(name)).await;
         let authority = &self.references.credential.spec.authority_ref.name;
-        let namespace =
-            namespace.map_err(|error| messages::namespace_read_failed(name, authority, &error, error.why()))?;
-        Ok(namespace.metadata.labels.unwrap_or_default())
+        let labels = namespace_labels::read(&self.context.cluster, name).await;
+        labels.map_err(|error| messages::namespace_read_failed(name, authority, &error, error.why()))
     }
 }
