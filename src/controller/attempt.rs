@@ -144,7 +144,7 @@ impl Reconciler<'_> {
             }
         };
         if let Some((until, now)) = longer_at {
-            self.retry_state.renewal_waits(until, now);
+            self.retry_state.renewal_waits(until, observed.held(), now);
         }
         self.worker = self.context.worker().await;
         result

@@ -98,10 +98,10 @@ fn backoff_ends_with_a_success_or_with_a_change_of_what_the_attempt_depended_on(
 
 #[test]
 fn renewal_waits_for_a_better_token_unless_the_clock_was_set_back() {
-    let mut state = new();
-    state.renewal_waits(at(100), at(50));
-    assert_eq!([50, 99].map(|now| state.renew_not_before(None, at(now))), [Some(at(100)); 2]);
-    assert_eq!(state.renew_not_before(None, at(49)), None, "the clock was set back");
+    let (mut state, held) = (new(), samples::content().token_metadata);
+    state.renewal_waits(at(100), Some(&held), at(50));
+    assert_eq!([50, 99].map(|now| state.renew_not_before(Some(&held), at(now))), [Some(at(100)); 2]);
+    assert_eq!(state.renew_not_before(Some(&held), at(49)), None, "the clock was set back");
 }
 
 #[test]
