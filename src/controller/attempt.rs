@@ -38,10 +38,11 @@ impl Reconciler<'_> {
         observed: &ObservedState,
         known: &Known,
     ) -> Result<Written, ActionError> {
-        // one that is at hand is not what is wanted
-        self.retry_state.drop_unwritten();
         self.check_read(known)?;
+        self.retry_state.drop_expired(self.context.clock.now());
         let content = self.ask(observed).await?;
+        // one that was at hand is not what is wanted now, but may be again as long as there is no other one
+        self.retry_state.drop_unwritten();
         self.write(issue_reason, observed, known, content).await
     }
 

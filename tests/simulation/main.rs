@@ -19,6 +19,7 @@ mod cheap;
 mod clock;
 mod cluster;
 mod failover;
+mod kept;
 mod meddler;
 mod mutants;
 mod oracle;
@@ -168,6 +169,13 @@ fn first_token_and_each_renewal_read_the_client_secret_once_from_the_cache() {
 fn failover_after_a_silent_watch_of_secrets_requests_no_token() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(failover::play());
+    runtime.shutdown_background();
+}
+
+#[test]
+fn token_that_could_not_be_written_is_written_until_it_expires_although_no_other_one_can_be_requested() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(kept::play());
     runtime.shutdown_background();
 }
 

@@ -4,6 +4,8 @@
 //! may be requested now. Nothing is read that the decision does not need, so that a restart with everything valid
 //! reads no Secret before its time, which each credential has at another instant.
 
+mod kept;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -13,7 +15,7 @@ use crate::{
     action::{Action, Fetch, IssueReason},
     backoff, messages,
     object::ObjectVersion,
-    observed::{Authority, Client, Drift, Form, Held, Integrity, ObservedState, RenewalRequest, Target, Unwritten},
+    observed::{Authority, Client, Drift, Form, Held, Integrity, ObservedState, RenewalRequest, Target},
     restart::Restart,
     schedule,
     token::TokenMetadata,
@@ -131,7 +133,7 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
     let waits_until = observed.history.renew_not_before.filter(|until| *until > now);
     // each value of the annotation is attempted once; after that it waits for a better token like any renewal, and one that
     // was issued for it waits only for a write
-    let is_issued = || observed.unwritten.as_ref().is_some_and(|unwritten| fits(unwritten, observed, now));
+    let is_issued = || observed.unwritten.as_ref().is_some_and(|kept| kept::fits(kept, observed, now) == Some(true));
     let is_asked_for =
         |request: RenewalRequest| is_issued() || (request.is_due(now) && (request.fresh || waits_until.is_none()));
     if observed.renewal_request.is_some_and(is_asked_for) {
@@ -232,8 +234,23 @@ fn request_token(observed: &ObservedState, now: DateTime<Utc>, issue_reason: Iss
     attempt(observed, now, |observed| ask(observed, now, issue_reason))
 }
 
+/// The write of a token that was issued before, if it is still what is wanted: whatever keeps another one from being
+/// requested.
+fn write_kept(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Option<Action> {
+    let unwritten = observed.unwritten.as_ref().filter(|_| observed.desired.template_failure.is_none())?;
+    match kept::fits(unwritten, observed, now) {
+        Some(true) => Some(unwritable(observed).unwrap_or(Action::WriteIssuedToken(issue_reason))),
+        Some(false) => None,
+        // labels may be all that changed
+        None => Some(fetch(observed, Fetch::Client)),
+    }
+}
+
 /// What can be found out before the request is sent, from what costs nothing to what needs a read.
 fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Action {
+    if let Some(action) = write_kept(observed, now, issue_reason) {
+        return action;
+    }
     match &observed.authority {
         Authority::Pending => return Action::AwaitAuthority,
         Authority::Unlisted(failure) | Authority::Unavailable(failure) | Authority::Forbids(failure) => {
@@ -249,16 +266,6 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
     }
     if let Some(failure) = &observed.desired.template_failure {
         return Action::Fail(failure.clone());
-    }
-    if let Some(unwritten) = &observed.unwritten {
-        match issued_to_client(unwritten, observed) {
-            Some(true) if fits_spec(unwritten, observed, now) => {
-                return unwritable(observed).unwrap_or(Action::WriteIssuedToken(issue_reason));
-            }
-            // labels may be all that changed
-            None if fits_spec(unwritten, observed, now) => return fetch(observed, Fetch::Client),
-            _ => {}
-        }
     }
     // as with renewals on request: a spec or client Secret that is changed in a loop takes no turn of others
     let is_change = matches!(issue_reason, IssueReason::SpecChanged | IssueReason::ClientChanged);
@@ -281,29 +288,6 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
         return fetch(observed, Fetch::TargetData);
     }
     unwritable(observed).unwrap_or_else(|| send(observed, now, issue_reason))
-}
-
-/// Whether a token that was issued before is still the one that is wanted.
-fn fits(unwritten: &Unwritten, observed: &ObservedState, now: DateTime<Utc>) -> bool {
-    issued_to_client(unwritten, observed) == Some(true) && fits_spec(unwritten, observed, now)
-}
-
-/// Whether it was issued to the client as it is; `None` if a read must show that. With the same version of the client
-/// Secret none is needed.
-fn issued_to_client(unwritten: &Unwritten, observed: &ObservedState) -> Option<bool> {
-    let is_same_version = observed.client.version() == Some(&unwritten.token_metadata.client_version);
-    if is_same_version { Some(true) } else { unwritten.is_of_client }
-}
-
-/// Whether it is still the one that is wanted, if it was issued to the client as it is.
-fn fits_spec(unwritten: &Unwritten, observed: &ObservedState, now: DateTime<Utc>) -> bool {
-    let Unwritten { token_metadata, .. } = unwritten;
-    observed.held_of_client(now).is_none_or(|held| held.expires_at <= token_metadata.expires_at)
-        && *token_metadata.request == *observed.desired.request
-        && token_metadata.authority.as_deref() == Some(&*observed.desired.authority)
-        && Some(&*token_metadata.issuer) == observed.authority.issuer()
-        && token_metadata.client_reference.as_deref() == Some(&*observed.desired.client_reference)
-        && schedule::renew_at(token_metadata, &observed.desired.policy, &observed.uid) > now
 }
 
 /// What keeps the Secret from taking a token, if anything does.

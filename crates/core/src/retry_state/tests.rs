@@ -105,6 +105,16 @@ fn renewal_waits_for_a_better_token_unless_the_clock_was_set_back() {
 }
 
 #[test]
+fn token_that_could_not_be_written_is_kept_until_it_expires() {
+    let mut state = new();
+    state.keep(Box::new(samples::content()));
+    state.drop_expired(at(3599));
+    assert!(state.unwritten().is_some());
+    state.drop_expired(at(3600));
+    assert!(state.unwritten().is_none());
+}
+
+#[test]
 fn renewal_on_request_stays_open_until_a_token_was_written() {
     let mut state = new();
     fail(&mut state, false, Some(RenewalRequest { fresh: true, not_before: None }));

@@ -74,6 +74,11 @@ impl RetryState {
         self.unwritten.take()
     }
 
+    /// Drops the token that was kept, if it has expired.
+    pub fn drop_expired(&mut self, now: DateTime<Utc>) {
+        self.unwritten.take_if(|kept| kept.token_metadata.expires_at <= now);
+    }
+
     /// Drops the token that was kept: it is not what is wanted.
     pub fn drop_unwritten(&mut self) {
         self.unwritten = None;
