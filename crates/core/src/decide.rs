@@ -13,7 +13,9 @@ use itwin_api::conditions::Reason;
 
 use crate::{
     action::{Action, Fetch, IssueReason},
-    backoff, messages,
+    backoff,
+    failure::Failure,
+    messages,
     object::ObjectVersion,
     observed::{Authority, Client, Drift, Form, Held, Integrity, ObservedState, RenewalRequest, Target},
     restart::Restart,
@@ -51,7 +53,7 @@ pub fn decide(observed: &ObservedState, now: DateTime<Utc>) -> Action {
 fn suspended(observed: &ObservedState) -> Action {
     match &observed.target {
         Target::Unread { .. } | Target::Presumed => fetch(observed, Fetch::Target),
-        Target::Ours(held) if held.drift == Drift::Ownership && may_patch_own(observed) => Action::PatchMetadata,
+        Target::Ours(held) if is_owner_due(observed, held) => patch_metadata(observed, held),
         Target::Ours(held) if held.data.is_unread() || is_check_due(observed, held) => {
             fetch(observed, Fetch::TargetData)
         }
@@ -83,33 +85,52 @@ fn may_patch_own(observed: &ObservedState) -> bool {
         || (observed.history.withheld != Withheld::Nothing && observed.history.restore_not_before.is_none())
 }
 
+/// Whether the owner reference is to be written, which waits for nothing: the credential may be deleted at any time.
+fn is_owner_due(observed: &ObservedState, held: &Held) -> bool {
+    held.drift == Drift::Ownership && may_patch_own(observed) && !matches!(held.form, Form::OtherType(_))
+}
+
+/// Labels, annotations and owner reference are written, once it is known that the Secret is one to be written.
+fn patch_metadata(observed: &ObservedState, held: &Held) -> Action {
+    if held.form == Form::TypeUnknown { fetch(observed, Fetch::TargetData) } else { Action::PatchMetadata }
+}
+
 fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Action {
     let action = token_action(observed, held, now);
     let waits = matches!(action, Action::AwaitBackoff { .. } | Action::AwaitAdmission | Action::AwaitInterval { .. });
     let is_valid = observed.held_for_spec().is_some_and(|token_metadata| token_metadata.expires_at > now);
     let is_good = is_valid && !held.data.is_unread() && held.data != Integrity::Tampered;
     // what holds up a better token keeps no workload from the one that is there
-    if waits && is_good { restart(observed).unwrap_or(action) } else { action }
+    if waits && is_good { restart(observed, held).unwrap_or(action) } else { action }
 }
 
-/// The restart of workloads, or its record, that is due for the token that is held.
-fn restart(observed: &ObservedState) -> Option<Action> {
+/// The restart of workloads, or its record, that is due for the token that is held. Both are recorded in the Secret, so
+/// that it must be one to be written.
+fn restart(observed: &ObservedState, held: &Held) -> Option<Action> {
     let issued_at = observed.held_for_spec()?.issued_at;
-    match observed.restart {
-        Restart::Due(Duration::ZERO) => Some(Action::Restart { issued_at }),
-        Restart::Unrecorded(Duration::ZERO) => Some(Action::RecordRestarts { issued_at }),
-        _ => None,
+    let action = match observed.restart {
+        Restart::Due(Duration::ZERO) => Action::Restart { issued_at },
+        Restart::Unrecorded(Duration::ZERO) => Action::RecordRestarts { issued_at },
+        _ => return None,
+    };
+    match held.form {
+        Form::OtherType(_) => None,
+        Form::TypeUnknown => Some(fetch(observed, Fetch::TargetData)),
+        _ => Some(action),
     }
 }
 
 /// What is next for the Secret and its token, and then for workloads.
 fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Action {
-    // whether the Secret outlives the credential waits for nothing: the credential may be deleted at any time
-    if held.drift == Drift::Ownership && may_patch_own(observed) {
-        return Action::PatchMetadata;
+    if is_owner_due(observed, held) {
+        return patch_metadata(observed, held);
     }
     if held.data.is_unread() {
         return fetch(observed, Fetch::TargetData);
+    }
+    if let Form::OtherType(type_) = &held.form {
+        // nothing can be written, so that nothing is requested either; the token that it may have stays as it is
+        return attempt(observed, now, |_| Action::Fail(other_type(observed, type_)));
     }
     let Some(token_metadata) = &held.token_metadata else {
         return request_token(observed, now, IssueReason::Missing);
@@ -118,7 +139,7 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
         return request_token(observed, now, IssueReason::Tampered);
     }
     if held.drift != Drift::None && may_revert(observed) {
-        return Action::PatchMetadata;
+        return patch_metadata(observed, held);
     }
     if observed.held_for_spec().is_none() {
         return request_token(observed, now, IssueReason::SpecChanged);
@@ -146,7 +167,7 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
         return request_token(observed, now, IssueReason::Due);
     }
     // a revert that waits, since others keep changing labels, keeps no workload from the token
-    if let Some(action) = restart(observed) {
+    if let Some(action) = restart(observed, held) {
         return action;
     }
     if let Some(until) = waits_until {
@@ -293,15 +314,18 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
 /// What keeps the Secret from taking a token, if anything does.
 fn unwritable(observed: &ObservedState) -> Option<Action> {
     let (Target::Ours(Held { form, .. }) | Target::Adoptable(form)) = &observed.target else { return None };
-    let secret = &observed.desired.secret;
     match form {
         Form::Writable => None,
         Form::Presumed if !observed.history.withheld.has_data() => None,
         // of a template that the API server refuses, the keys that are there are written
-        Form::Presumed | Form::Unread => Some(fetch(observed, Fetch::TargetData)),
-        Form::Immutable => Some(Action::Fail(messages::secret_immutable(secret))),
-        Form::OtherType(type_) => Some(Action::Fail(messages::secret_type_mismatch(secret, type_))),
+        Form::Presumed | Form::Unread | Form::TypeUnknown => Some(fetch(observed, Fetch::TargetData)),
+        Form::Immutable => Some(Action::Fail(messages::secret_immutable(&observed.desired.secret))),
+        Form::OtherType(type_) => Some(Action::Fail(other_type(observed, type_))),
     }
+}
+
+fn other_type(observed: &ObservedState, type_: &str) -> Failure {
+    messages::secret_type_mismatch(&observed.desired.secret, type_)
 }
 
 /// At most one request a second, whatever changes how often: the Secret may be edited as fast as it is restored. A renewal

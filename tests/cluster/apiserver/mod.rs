@@ -35,6 +35,7 @@ mod sources;
 mod surroundings;
 mod template;
 mod truth;
+mod types;
 mod waiting;
 mod webhooks;
 mod workloads;

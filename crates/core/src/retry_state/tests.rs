@@ -115,6 +115,23 @@ fn token_that_could_not_be_written_is_kept_until_it_expires() {
 }
 
 #[test]
+fn type_of_a_secret_is_known_for_as_long_as_it_is_the_same_secret() {
+    let mut state = new();
+    let (before, after, another) = ("uid/1".into(), "uid/2".into(), "other/3".into());
+    assert_eq!(state.target_type(&before), None);
+    state.target_type_observed(&before, Some("Opaque"));
+    state.target_type_observed(&another, None);
+    assert_eq!(
+        [&before, &after, &another].map(|version| state.target_type(version)),
+        [Some("Opaque"), Some("Opaque"), None]
+    );
+    state.target_type_observed(&another, Some("helm.sh/release.v1"));
+    assert_eq!([&after, &another].map(|version| state.target_type(version)), [None, Some("helm.sh/release.v1")]);
+    state.target_type_observed(&another, Some(&"x".repeat(100_000)));
+    assert!(state.target_type(&another).is_some_and(|type_| type_.len() < 1000));
+}
+
+#[test]
 fn renewal_on_request_stays_open_until_a_token_was_written() {
     let mut state = new();
     fail(&mut state, false, Some(RenewalRequest { fresh: true, not_before: None }));
