@@ -12,6 +12,7 @@ use itwin_api::{MANAGER, credential::ITwinServiceCredential, secret_keys, time};
 use itwin_core::{
     desired_secret::{self, Data, all_annotations, annotations, data_patch, labels, owner},
     restart, secret_patch,
+    secret_state::SECRET_TYPE,
     token::Content,
     withheld::Withheld,
 };
@@ -69,6 +70,8 @@ fn observed(secret_metadata: &SecretMetadata) -> secret_patch::Existing<'_> {
 pub struct Written {
     /// Its metadata.
     pub secret_metadata: SecretMetadata,
+    /// Its type, which admission may have changed in the write that created it.
+    pub type_: Option<String>,
     /// Its data is what the operator wrote. Admission may change it in the write itself, which no field manager shows.
     pub is_what_we_wrote: bool,
 }
@@ -84,6 +87,7 @@ impl Written {
         Self {
             secret_metadata: SecretMetadata::new(&secret.metadata),
             is_what_we_wrote: is_as_sent && target::is_what_we_wrote(&secret),
+            type_: secret.type_,
         }
     }
 }
@@ -110,7 +114,7 @@ pub async fn create(
             ..ObjectMeta::default()
         },
         data: Some(data.clone()),
-        type_: Some("Opaque".to_owned()),
+        type_: Some(SECRET_TYPE.to_owned()),
         ..Secret::default()
     };
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };

@@ -67,7 +67,7 @@ impl Reconciler<'_> {
             Err(ActionError::Gone) => Ok(Next::End { again: None }),
             Err(ActionError::Superseded) => Ok(Next::End { again: requeue(TimeDelta::zero()) }),
             Err(ActionError::SameToken { expires_at }) => {
-                self.same_token(expires_at);
+                self.same_token(expires_at, observed);
                 Ok(Next::Decide)
             }
             Err(ActionError::NotYet(wait)) => Ok(Next::report_after(Some(wait))),
@@ -125,7 +125,7 @@ impl Reconciler<'_> {
 
     /// Nothing is written, and nothing restarted. A new token is requested in time: the server returns one once this one
     /// has expired, or shortly before.
-    fn same_token(&mut self, expires_at: DateTime<Utc>) {
+    fn same_token(&mut self, expires_at: DateTime<Utc>, observed: &ObservedState) {
         let now = self.context.clock.now();
         tracing::info!(
             credential = %self.references.key,
@@ -134,7 +134,8 @@ impl Reconciler<'_> {
         );
         self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
         self.retry_state.settled();
-        self.retry_state.renewal_waits(now + schedule::after_same_token(expires_at - now), now);
+        let until = now + schedule::after_same_token(expires_at - now);
+        self.retry_state.renewal_waits(until, observed.held().or(observed.undescribed(now)), now);
     }
 
     /// Nothing is to be done before this renewal; `None` while nothing is to be renewed.

@@ -37,10 +37,11 @@ impl Reconciler<'_> {
         observed: &ObservedState,
         known: &Known,
     ) -> Result<Written, ActionError> {
-        // one that is at hand is not what is wanted
-        self.retry_state.drop_unwritten();
         self.check_read(known)?;
+        self.retry_state.drop_expired(self.context.clock.now());
         let content = self.ask(observed).await?;
+        // one that was at hand is not what is wanted now, but may be again as long as there is no other one
+        self.retry_state.drop_unwritten();
         self.write(issue_reason, observed, known, content).await
     }
 
@@ -146,7 +147,7 @@ impl Reconciler<'_> {
             }
         };
         if let Some((until, now)) = longer_at {
-            self.retry_state.renewal_waits(until, now);
+            self.retry_state.renewal_waits(until, observed.held().or(observed.undescribed(now)), now);
             self.retry_state.assume_client(&read.version);
         }
         self.worker = self.context.worker().await;

@@ -86,6 +86,9 @@ impl Reconciler<'_> {
     pub(super) async fn read_target(&mut self) -> Result<(), CallError> {
         let Context { cluster, index, .. } = self.context;
         let mut read = fetched::read_target(cluster, index, &self.references, self.retry_state.last_held()).await?;
+        if let Some(read) = &read {
+            self.retry_state.target_type_observed(&read.version, Some(&read.type_));
+        }
         if let Some(read) = read.as_mut().filter(|read| read.is_ours) {
             self.retry_state.target_verified(read.version.clone());
             if let Some(held) = read.held.take() {

@@ -75,7 +75,7 @@ pub fn observe(
         _ => None,
     };
     let undescribed = undescribed(retry_state, fetched, &known_target, &target);
-    let renew_not_before = retry_state.renew_not_before(held, now);
+    let renew_not_before = retry_state.renew_not_before(held.or(undescribed.as_ref()), now);
     let annotation = references.renew_annotation().map(String::as_str);
     let client = match written_by {
         Some(failure) => Client::Unusable(failure),

@@ -139,8 +139,9 @@ impl Reconciler<'_> {
         note: impl FnOnce(&mut Restarts),
     ) -> Result<(), ActionError> {
         match result {
-            Ok(Written { secret_metadata, is_what_we_wrote }) => {
+            Ok(Written { secret_metadata, type_, is_what_we_wrote }) => {
                 note(&mut self.retry_state.restarts);
+                self.retry_state.target_type_observed(&secret_metadata.version, type_.as_deref());
                 if is_what_we_wrote && observed.is_verified() {
                     self.retry_state.target_verified(secret_metadata.version.clone());
                 }

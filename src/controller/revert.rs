@@ -137,7 +137,8 @@ impl Reconciler<'_> {
 
     /// Notes what the Secret is after a patch.
     fn patched(&mut self, observed: &ObservedState, written: Written, writes_data: bool) {
-        let Written { secret_metadata, is_what_we_wrote } = written;
+        let Written { secret_metadata, type_, is_what_we_wrote } = written;
+        self.retry_state.target_type_observed(&secret_metadata.version, type_.as_deref());
         let held = self.retry_state.last_held().map(|held| &held.token_metadata);
         // what admission made of it is read, unless it is what was sent; so is data that was not verified before
         if is_what_we_wrote

@@ -72,10 +72,11 @@ impl Reconciler<'_> {
             }
         };
         match written {
-            Ok(secret_writer::Written { secret_metadata, is_what_we_wrote }) => {
+            Ok(secret_writer::Written { secret_metadata, type_, is_what_we_wrote }) => {
                 let was_there = self.retry_state.verified_target().is_some();
                 let is_restored =
                     issue_reason == IssueReason::Tampered || (issue_reason == IssueReason::Missing && was_there);
+                self.retry_state.target_type_observed(&secret_metadata.version, type_.as_deref());
                 // what admission made of it is read, unless it is what was sent
                 if is_what_we_wrote && secret_metadata.token_metadata.as_ref() == Some(&content.token_metadata) {
                     self.retry_state.target_verified(secret_metadata.version.clone());

@@ -19,6 +19,7 @@ mod cheap;
 mod clock;
 mod cluster;
 mod failover;
+mod kept;
 mod meddler;
 mod mutants;
 mod oracle;
@@ -30,6 +31,7 @@ mod scenario;
 mod slow;
 mod stale;
 mod tenant;
+mod typed;
 
 use mutants::Mutant;
 use play::{End, play};
@@ -176,6 +178,20 @@ fn failover_after_a_silent_watch_of_secrets_requests_no_token() {
 fn replicas_elect_a_leader_that_works_while_every_call_about_the_lease_takes_three_seconds() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(slow::play());
+    runtime.shutdown_background();
+}
+
+#[test]
+fn token_that_could_not_be_written_is_written_until_it_expires_although_no_other_one_can_be_requested() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(kept::play());
+    runtime.shutdown_background();
+}
+
+#[test]
+fn secret_that_a_policy_creates_with_another_type_is_reported_and_not_written_again() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(typed::play());
     runtime.shutdown_background();
 }
 

@@ -56,11 +56,16 @@ pub fn older_reader(secret: &str, ours: &Contender, readers: &[Contender]) -> Op
     ))
 }
 
-/// Whether a Secret is offered to this credential, or was left behind by an earlier one with its namespace and name.
-fn is_for(ownership: &OwnershipMetadata, secret: &str, writer: &Contender) -> bool {
+/// Whether a Secret names this credential as its owner.
+fn is_named(ownership: &OwnershipMetadata, secret: &str, writer: &Contender) -> bool {
     let namespace = secret.split_once('/').map_or("", |(namespace, _)| namespace);
     let is_of = |owner: &Named| *owner.namespace == *namespace && *owner.name == *writer.name;
-    ownership.adopt.as_deref() == Some(&writer.name) || ownership.owner.as_ref().is_some_and(is_of)
+    ownership.owner.as_ref().is_some_and(is_of)
+}
+
+/// Whether a Secret is offered to this credential, or was left behind by an earlier one with its namespace and name.
+fn is_for(ownership: &OwnershipMetadata, secret: &str, writer: &Contender) -> bool {
+    ownership.adopt.as_deref() == Some(&writer.name) || is_named(ownership, secret, writer)
 }
 
 /// Why `ours` must not read its client Secret: one of the `writers` of that Secret owns it according to its ownership
@@ -77,7 +82,10 @@ pub fn writer_of_client(
     let writer = match ownership {
         None => oldest_before(ours, writers)?,
         Some(ownership) => {
-            let owns = |writer: &&Contender| ownership.owner_uid() == Some(&writer.uid);
+            // as `super::ownership::owner` decides
+            let owns = |writer: &&Contender| {
+                ownership.owner_uid().map_or_else(|| is_named(ownership, secret, writer), |uid| uid == writer.uid)
+            };
             let adopts = |writer: &&Contender| *writer < ours && is_for(ownership, secret, writer);
             others().find(owns).or_else(|| others().find(adopts))?
         }
@@ -170,6 +178,9 @@ mod tests {
         }
         let older_reader = contender(0, "reader");
         assert!(!is_refused(&offered("name-of-writer"), &older_reader), "the writer may not adopt it");
+        assert!(!is_refused(&left_behind("team", "name-of-writer"), &older_reader), "the same");
+        let without_uid = OwnershipMetadata { owner: named("team", "name-of-writer"), ..OwnershipMetadata::default() };
+        assert!(is_refused(&without_uid, &older_reader), "it is the token Secret, which lost its UID");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! may be requested now. Nothing is read that the decision does not need, so that a restart with everything valid
 //! reads no Secret before its time, which each credential has at another instant.
 
+mod kept;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -11,9 +13,11 @@ use itwin_api::conditions::Reason;
 
 use crate::{
     action::{Action, Fetch, IssueReason},
-    backoff, messages,
+    backoff,
+    failure::Failure,
+    messages,
     object::ObjectVersion,
-    observed::{Authority, Client, Drift, Form, Held, Integrity, ObservedState, RenewalRequest, Target, Unwritten},
+    observed::{Authority, Client, Drift, Form, Held, Integrity, ObservedState, RenewalRequest, Target},
     restart::Restart,
     schedule,
     token::TokenMetadata,
@@ -49,7 +53,7 @@ pub fn decide(observed: &ObservedState, now: DateTime<Utc>) -> Action {
 fn suspended(observed: &ObservedState) -> Action {
     match &observed.target {
         Target::Unread { .. } | Target::Presumed => fetch(observed, Fetch::Target),
-        Target::Ours(held) if held.drift == Drift::Ownership && may_patch_own(observed) => Action::PatchMetadata,
+        Target::Ours(held) if is_owner_due(observed, held) => patch_metadata(observed, held),
         Target::Ours(held) if held.data.is_unread() || is_check_due(observed, held) => {
             fetch(observed, Fetch::TargetData)
         }
@@ -81,33 +85,52 @@ fn may_patch_own(observed: &ObservedState) -> bool {
         || (observed.history.withheld != Withheld::Nothing && observed.history.restore_not_before.is_none())
 }
 
+/// Whether the owner reference is to be written, which waits for nothing: the credential may be deleted at any time.
+fn is_owner_due(observed: &ObservedState, held: &Held) -> bool {
+    held.drift == Drift::Ownership && may_patch_own(observed) && !matches!(held.form, Form::OtherType(_))
+}
+
+/// Labels, annotations and owner reference are written, once it is known that the Secret is one to be written.
+fn patch_metadata(observed: &ObservedState, held: &Held) -> Action {
+    if held.form == Form::TypeUnknown { fetch(observed, Fetch::TargetData) } else { Action::PatchMetadata }
+}
+
 fn with_held(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Action {
     let action = token_action(observed, held, now);
     let waits = matches!(action, Action::AwaitBackoff { .. } | Action::AwaitAdmission | Action::AwaitInterval { .. });
     let is_valid = observed.held_for_spec().is_some_and(|token_metadata| token_metadata.expires_at > now);
     let is_good = is_valid && !held.data.is_unread() && held.data != Integrity::Tampered;
     // what holds up a better token keeps no workload from the one that is there
-    if waits && is_good { restart(observed).unwrap_or(action) } else { action }
+    if waits && is_good { restart(observed, held).unwrap_or(action) } else { action }
 }
 
-/// The restart of workloads, or its record, that is due for the token that is held.
-fn restart(observed: &ObservedState) -> Option<Action> {
+/// The restart of workloads, or its record, that is due for the token that is held. Both are recorded in the Secret, so
+/// that it must be one to be written.
+fn restart(observed: &ObservedState, held: &Held) -> Option<Action> {
     let issued_at = observed.held_for_spec()?.issued_at;
-    match observed.restart {
-        Restart::Due(Duration::ZERO) => Some(Action::Restart { issued_at }),
-        Restart::Unrecorded(Duration::ZERO) => Some(Action::RecordRestarts { issued_at }),
-        _ => None,
+    let action = match observed.restart {
+        Restart::Due(Duration::ZERO) => Action::Restart { issued_at },
+        Restart::Unrecorded(Duration::ZERO) => Action::RecordRestarts { issued_at },
+        _ => return None,
+    };
+    match held.form {
+        Form::OtherType(_) => None,
+        Form::TypeUnknown => Some(fetch(observed, Fetch::TargetData)),
+        _ => Some(action),
     }
 }
 
 /// What is next for the Secret and its token, and then for workloads.
 fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Action {
-    // whether the Secret outlives the credential waits for nothing: the credential may be deleted at any time
-    if held.drift == Drift::Ownership && may_patch_own(observed) {
-        return Action::PatchMetadata;
+    if is_owner_due(observed, held) {
+        return patch_metadata(observed, held);
     }
     if held.data.is_unread() {
         return fetch(observed, Fetch::TargetData);
+    }
+    if let Form::OtherType(type_) = &held.form {
+        // nothing can be written, so that nothing is requested either; the token that it may have stays as it is
+        return attempt(observed, now, |_| Action::Fail(other_type(observed, type_)));
     }
     let Some(token_metadata) = &held.token_metadata else {
         return undescribed(observed, held, now);
@@ -116,7 +139,7 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
         return request_token(observed, now, IssueReason::Tampered);
     }
     if held.drift != Drift::None && may_revert(observed) {
-        return Action::PatchMetadata;
+        return patch_metadata(observed, held);
     }
     if observed.held_for_spec().is_none() {
         return request_token(observed, now, IssueReason::SpecChanged);
@@ -131,7 +154,7 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
     let waits_until = observed.history.renew_not_before.filter(|until| *until > now);
     // each value of the annotation is attempted once; after that it waits for a better token like any renewal, and one that
     // was issued for it waits only for a write
-    let is_issued = || observed.unwritten.as_ref().is_some_and(|unwritten| fits(unwritten, observed, now));
+    let is_issued = || observed.unwritten.as_ref().is_some_and(|kept| kept::fits(kept, observed, now) == Some(true));
     let is_asked_for =
         |request: RenewalRequest| is_issued() || (request.is_due(now) && (request.fresh || waits_until.is_none()));
     if observed.renewal_request.is_some_and(is_asked_for) {
@@ -144,7 +167,7 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
         return request_token(observed, now, IssueReason::Due);
     }
     // a revert that waits, since others keep changing labels, keeps no workload from the token
-    if let Some(action) = restart(observed) {
+    if let Some(action) = restart(observed, held) {
         return action;
     }
     if let Some(until) = waits_until {
@@ -243,8 +266,23 @@ fn request_token(observed: &ObservedState, now: DateTime<Utc>, issue_reason: Iss
     attempt(observed, now, |observed| ask(observed, now, issue_reason))
 }
 
+/// The write of a token that was issued before, if it is still what is wanted: whatever keeps another one from being
+/// requested.
+fn write_kept(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Option<Action> {
+    let unwritten = observed.unwritten.as_ref().filter(|_| observed.desired.template_failure.is_none())?;
+    match kept::fits(unwritten, observed, now) {
+        Some(true) => Some(unwritable(observed).unwrap_or(Action::WriteIssuedToken(issue_reason))),
+        Some(false) => None,
+        // labels may be all that changed
+        None => Some(fetch(observed, Fetch::Client)),
+    }
+}
+
 /// What can be found out before the request is sent, from what costs nothing to what needs a read.
 fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) -> Action {
+    if let Some(action) = write_kept(observed, now, issue_reason) {
+        return action;
+    }
     match &observed.authority {
         Authority::Pending => return Action::AwaitAuthority,
         Authority::Unlisted(failure) | Authority::Unavailable(failure) | Authority::Forbids(failure) => {
@@ -260,16 +298,6 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
     }
     if let Some(failure) = &observed.desired.template_failure {
         return Action::Fail(failure.clone());
-    }
-    if let Some(unwritten) = &observed.unwritten {
-        match issued_to_client(unwritten, observed) {
-            Some(true) if fits_spec(unwritten, observed, now) => {
-                return unwritable(observed).unwrap_or(Action::WriteIssuedToken(issue_reason));
-            }
-            // labels may be all that changed
-            None if fits_spec(unwritten, observed, now) => return fetch(observed, Fetch::Client),
-            _ => {}
-        }
     }
     // as with renewals on request: a spec or client Secret that is changed in a loop takes no turn of others
     let is_change = matches!(issue_reason, IssueReason::SpecChanged | IssueReason::ClientChanged);
@@ -294,41 +322,21 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
     unwritable(observed).unwrap_or_else(|| send(observed, now, issue_reason))
 }
 
-/// Whether a token that was issued before is still the one that is wanted.
-fn fits(unwritten: &Unwritten, observed: &ObservedState, now: DateTime<Utc>) -> bool {
-    issued_to_client(unwritten, observed) == Some(true) && fits_spec(unwritten, observed, now)
-}
-
-/// Whether it was issued to the client as it is; `None` if a read must show that. With the same version of the client
-/// Secret none is needed.
-fn issued_to_client(unwritten: &Unwritten, observed: &ObservedState) -> Option<bool> {
-    let is_same_version = observed.client.version() == Some(&unwritten.token_metadata.client_version);
-    if is_same_version { Some(true) } else { unwritten.is_of_client }
-}
-
-/// Whether it is still the one that is wanted, if it was issued to the client as it is.
-fn fits_spec(unwritten: &Unwritten, observed: &ObservedState, now: DateTime<Utc>) -> bool {
-    let Unwritten { token_metadata, .. } = unwritten;
-    observed.comparable(now).is_none_or(|held| held.expires_at <= token_metadata.expires_at)
-        && *token_metadata.request == *observed.desired.request
-        && token_metadata.authority.as_deref() == Some(&*observed.desired.authority)
-        && Some(&*token_metadata.issuer) == observed.authority.issuer()
-        && token_metadata.client_reference.as_deref() == Some(&*observed.desired.client_reference)
-        && schedule::renew_at(token_metadata, &observed.desired.policy, &observed.uid) > now
-}
-
 /// What keeps the Secret from taking a token, if anything does.
 fn unwritable(observed: &ObservedState) -> Option<Action> {
     let (Target::Ours(Held { form, .. }) | Target::Adoptable(form)) = &observed.target else { return None };
-    let secret = &observed.desired.secret;
     match form {
         Form::Writable => None,
         Form::Presumed if !observed.history.withheld.has_data() => None,
         // of a template that the API server refuses, the keys that are there are written
-        Form::Presumed | Form::Unread => Some(fetch(observed, Fetch::TargetData)),
-        Form::Immutable => Some(Action::Fail(messages::secret_immutable(secret))),
-        Form::OtherType(type_) => Some(Action::Fail(messages::secret_type_mismatch(secret, type_))),
+        Form::Presumed | Form::Unread | Form::TypeUnknown => Some(fetch(observed, Fetch::TargetData)),
+        Form::Immutable => Some(Action::Fail(messages::secret_immutable(&observed.desired.secret))),
+        Form::OtherType(type_) => Some(Action::Fail(other_type(observed, type_))),
     }
+}
+
+fn other_type(observed: &ObservedState, type_: &str) -> Failure {
+    messages::secret_type_mismatch(&observed.desired.secret, type_)
 }
 
 /// At most one request a second, whatever changes how often: the Secret may be edited as fast as it is restored. A renewal

@@ -1,9 +1,10 @@
 //! Who owns an existing Secret, decided by UIDs and by the namespace and name in its ownership metadata.
 //!
 //! A tenant who may create credentials but not read Secrets must not take over another user's Secret by naming it
-//! (stackabletech/secret-operator#707). So neither a label nor a name alone decides. A Secret of a credential carries
-//! its UID. A Secret that a deleted credential left behind carries the namespace and name, and a UID that no credential
-//! has.
+//! (stackabletech/secret-operator#707). So neither a label nor a name in a spec alone decides. A Secret of a credential
+//! carries its UID. A Secret that a deleted credential left behind carries the namespace and name, and a UID that no
+//! credential has. Where the UID was removed, the namespace and name on the Secret decide: anyone who may write that
+//! annotation may write the one with the UID too.
 
 mod messages;
 mod metadata;
@@ -33,9 +34,13 @@ pub fn owner(
     find: &dyn Fn(&str) -> Option<Named>,
 ) -> Owner {
     let Some(uid) = ownership.owner_uid() else {
-        return match ownership.adopt.as_deref() {
-            Some(adopt) if adopt == ours.name => Owner::Adoptable,
-            _ => Owner::Other(messages::without_owner(secret, ours)),
+        return if ours.is_named_by(ownership.owner.as_ref()) {
+            // only the annotation with the UID was removed, which is reverted like any other edit
+            Owner::Us
+        } else if ownership.adopt.as_deref() == Some(ours.name) {
+            Owner::Adoptable
+        } else {
+            Owner::Other(messages::without_owner(secret, ours))
         };
     };
     if uid == ours.uid {
@@ -162,8 +167,15 @@ mod tests {
     }
 
     #[test]
-    fn owner_annotation_without_a_uid_is_ignored() {
-        assert!(message(of(&empty().named("team-a", "mine"))).contains("is not owned"));
+    fn secret_that_names_us_and_lost_its_uid_is_ours_and_that_of_another_name_or_namespace_is_not() {
+        assert_eq!(of(&empty().named("team-a", "mine")), Owner::Us);
+        assert_eq!(of(&empty().named("team-a", "mine").offered_to("theirs")), Owner::Us);
+        for (namespace, name) in [("team-a", "theirs"), ("team-b", "mine"), ("", ""), ("team-a", "")] {
+            assert!(message(of(&empty().named(namespace, name))).contains("is not owned"), "{namespace}/{name}");
+        }
+        let mut controlled = controlled_by("apps/Deployment", "mine", "uid-0").named("team-a", "mine");
+        controlled.owner_uid = None;
+        assert!(message(of(&controlled)).contains("controlled by Deployment mine"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod spec;
 mod tokens;
 mod unwatched;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::{
@@ -70,6 +70,8 @@ pub struct RetryState {
     unwritten: Option<Box<Content>>,
     /// Version of the Secret whose data was read and found to be what the operator wrote.
     verified_target: Option<ObjectVersion>,
+    /// The type of the Secret to write, with a version of the Secret that was read or written: it never changes.
+    target_type: Option<(ObjectVersion, Cow<'static, str>)>,
     /// Version of the client Secret that was read and found to hold what the token was requested with.
     verified_client: Option<ObjectVersion>,
     /// Version of the client Secret that was read last and could be used, with the digest of the client's credentials.
@@ -240,10 +242,10 @@ impl RetryState {
         // a failure for an earlier spec says nothing of this one
         let is_current = is_current(credential, previous);
         let last_failure = last_failure.filter(|_| is_current);
-        // what could not be read is read before it is claimed that nothing is wrong; a watch that failed, which counts as no
-        // failure, is one of this process now
-        let is_unread =
-            failures > 0 && matches!(&last_failure, Some((_, failure)) if failure.reason == Reason::SecretReadFailed);
+        // what could not be read, or written, is read before it is claimed that nothing is wrong; a watch that failed, which
+        // counts as no failure, is one of this process now
+        let is_of_read = |reason: Reason| matches!(reason, Reason::SecretReadFailed | Reason::SecretTypeMismatch);
+        let is_unread = failures > 0 && last_failure.as_ref().is_some_and(|(_, failure)| is_of_read(failure.reason));
         let check_at = if is_unread { now } else { now + check_after(uid) };
         let attempts = last_failure.map_or(Attempts::Settled, |(failed_at, failure)| Attempts::Failing {
             count: failures,
@@ -265,6 +267,7 @@ impl RetryState {
             requested_at: None,
             unwritten: None,
             verified_target: None,
+            target_type: None,
             verified_client: None,
             client_content: None,
             client_version: None,

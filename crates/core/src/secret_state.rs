@@ -7,6 +7,15 @@ use crate::observed::{Drift, Form, Integrity};
 /// The kind of Secret that the operator writes.
 pub const SECRET_TYPE: &str = "Opaque";
 
+/// The longest part of a type that is kept and shown, in bytes: the API server does not limit it.
+const TYPE_MAX: usize = 253;
+
+/// The part of a type that is kept and shown.
+#[must_use]
+pub fn shown_type(type_: &str) -> &str {
+    &type_[..type_.floor_char_boundary(TYPE_MAX)]
+}
+
 /// What a read of the whole Secret found, at the version that is known of it.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadData<'a> {
@@ -24,7 +33,7 @@ pub struct ReadData<'a> {
 
 /// What the metadata of the Secret says about its data.
 #[derive(Clone, Copy, Debug)]
-pub struct DataClues {
+pub struct DataClues<'a> {
     /// The version that was read or trusted last, and held what the operator wrote, is this one; `None` where there is
     /// none yet.
     pub is_verified_version: Option<bool>,
@@ -38,13 +47,15 @@ pub struct DataClues {
     pub is_template_current: bool,
     /// Annotations describe a token.
     pub has_token_metadata: bool,
+    /// The type of the Secret, if this process read or wrote it: the metadata does not show it, and it never changes.
+    pub type_: Option<&'a str>,
 }
 
 /// Whether the token is the one that the operator wrote. Other damage costs a patch, not a token.
 ///
 /// Who wrote the data says enough at a start. Later each change is read: anyone may write under the operator's name.
 #[must_use]
-pub fn integrity(read: Option<ReadData<'_>>, clues: &DataClues) -> Integrity {
+pub fn integrity(read: Option<ReadData<'_>>, clues: &DataClues<'_>) -> Integrity {
     match (read, clues.is_verified_version) {
         (Some(read), _) if read.is_ours || read.is_token_intact => Integrity::Verified,
         (Some(_), _) => Integrity::Tampered,
@@ -56,15 +67,18 @@ pub fn integrity(read: Option<ReadData<'_>>, clues: &DataClues) -> Integrity {
 }
 
 /// Whether the Secret can take a token. One that the operator wrote last needs no read for that, unless it may have been
-/// made immutable, or has keys of other templates, which must be known to be removed.
+/// made immutable, or has keys of other templates, which must be known to be removed. Its type must have been observed:
+/// anyone who may write Secrets can give one of another type all that the operator writes into metadata.
 #[must_use]
-pub fn form(read: Option<ReadData<'_>>, clues: &DataClues) -> Form {
-    match read {
-        Some(read) if read.is_immutable => Form::Immutable,
-        Some(read) if read.type_ != SECRET_TYPE => Form::OtherType(Arc::from(read.type_)),
-        Some(_) => Form::Writable,
-        None if clues.has_token_metadata && !clues.may_be_immutable && clues.is_template_current => Form::Presumed,
-        None => Form::Unread,
+pub fn form(read: Option<ReadData<'_>>, clues: &DataClues<'_>) -> Form {
+    let is_presumed = clues.has_token_metadata && !clues.may_be_immutable && clues.is_template_current;
+    match (read, read.map(|read| read.type_).or(clues.type_)) {
+        (_, Some(type_)) if type_ != SECRET_TYPE => Form::OtherType(Arc::from(shown_type(type_))),
+        (Some(read), _) if read.is_immutable => Form::Immutable,
+        (Some(_), _) => Form::Writable,
+        (None, None) => Form::TypeUnknown,
+        (None, Some(_)) if is_presumed => Form::Presumed,
+        (None, Some(_)) => Form::Unread,
     }
 }
 
@@ -110,13 +124,14 @@ mod tests {
         is_immutable: false,
         type_: SECRET_TYPE,
     };
-    const CLUES: DataClues = DataClues {
+    const CLUES: DataClues<'_> = DataClues {
         is_verified_version: None,
         sole_writer_of: Some(6),
         keys_written: 6,
         may_be_immutable: false,
         is_template_current: true,
         has_token_metadata: true,
+        type_: Some(SECRET_TYPE),
     };
 
     #[test]
@@ -145,13 +160,36 @@ mod tests {
             (None, DataClues { has_token_metadata: false, ..CLUES }, Form::Unread),
             (None, DataClues { may_be_immutable: true, ..CLUES }, Form::Unread),
             (None, DataClues { is_template_current: false, ..CLUES }, Form::Unread),
-            (Some(READ), CLUES, Form::Writable),
+            (Some(READ), DataClues { type_: None, ..CLUES }, Form::Writable),
             (Some(ReadData { is_immutable: true, ..READ }), CLUES, Form::Immutable),
             (Some(ReadData { type_: "kubernetes.io/tls", ..READ }), CLUES, Form::OtherType("kubernetes.io/tls".into())),
         ];
         for (number, (read, clues, expected)) in table.into_iter().enumerate() {
             assert_eq!(form(read, &clues), expected, "row {number}");
         }
+    }
+
+    #[test]
+    fn secret_is_read_before_the_first_write_of_a_process_and_never_written_if_it_is_of_another_type() {
+        let other = || Form::OtherType("kubernetes.io/tls".into());
+        let table = [
+            (DataClues { type_: None, ..CLUES }, Form::TypeUnknown),
+            (DataClues { type_: None, is_verified_version: Some(true), ..CLUES }, Form::TypeUnknown),
+            (DataClues { type_: None, has_token_metadata: false, ..CLUES }, Form::TypeUnknown),
+            (DataClues { type_: Some("kubernetes.io/tls"), ..CLUES }, other()),
+            (DataClues { type_: Some("kubernetes.io/tls"), may_be_immutable: true, ..CLUES }, other()),
+        ];
+        for (number, (clues, expected)) in table.into_iter().enumerate() {
+            assert_eq!(form(None, &clues), expected, "row {number}");
+        }
+        assert_eq!(
+            form(Some(ReadData { type_: "", ..READ }), &CLUES),
+            Form::OtherType("".into()),
+            "what is read counts"
+        );
+        let long = "é".repeat(10_000);
+        let cut = form(Some(ReadData { type_: &long, ..READ }), &CLUES);
+        assert!(matches!(&cut, Form::OtherType(shown) if shown.len() <= TYPE_MAX), "{cut:?}");
     }
 
     #[test]

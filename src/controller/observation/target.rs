@@ -106,12 +106,12 @@ fn read_data<'a>(fetched: &'a FetchedSecrets, secret_metadata: &SecretMetadata) 
     })
 }
 
-fn data_clues(
+fn data_clues<'a>(
     credential: &ITwinServiceCredential,
-    retry_state: &RetryState,
+    retry_state: &'a RetryState,
     secret_metadata: &SecretMetadata,
     has_token_metadata: bool,
-) -> DataClues {
+) -> DataClues<'a> {
     let template = credential.spec.secret_template.as_ref();
     DataClues {
         is_verified_version: retry_state.verified_target().map(|version| *version == secret_metadata.version),
@@ -121,6 +121,7 @@ fn data_clues(
         may_be_immutable: secret_metadata.may_be_immutable,
         is_template_current: template::is_current(secret_metadata.template.as_deref(), template),
         has_token_metadata,
+        type_: retry_state.target_type(&secret_metadata.version),
     }
 }
 

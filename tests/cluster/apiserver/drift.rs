@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use itwin_api::secret_keys;
 use serde_json::{Value, json};
 use testbed::eventually;
 
@@ -46,6 +47,33 @@ async fn manual_edit_while_the_operator_is_down_is_found_without_reading_the_oth
     names.dedup();
     assert_eq!(names, [NAME, "agent-client"], "the edited one, and the client Secret for the request");
     assert_eq!(fixture.token_requests().await?.len(), requests + 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn retained_secret_whose_owner_uid_is_removed_gets_it_again_without_a_token_request() -> Result<()> {
+    let mut fixture = Fixture::new("edit-uid").await?;
+    fixture.apply_credential(&json!({"deletionPolicy": "Retain"})).await?;
+    fixture.wait_ready().await?;
+    let (token, ours) =
+        (fixture.token().await?, fixture.namespace.get("itcred", NAME).await?.context("no credential")?);
+    for is_down in [false, true] {
+        if is_down {
+            fixture.stop();
+        }
+        fixture.namespace.kubectl(&["annotate", "secret", NAME, "credentials.itwin.dev/owner-uid-"]).await?;
+        if is_down {
+            fixture.start().await?;
+        }
+        eventually("the UID on the Secret", SOON, async || {
+            let secret = fixture.secret().await.ok()??;
+            (secret["metadata"]["annotations"][secret_keys::OWNER_UID] == ours["metadata"]["uid"]).then_some(())
+        })
+        .await?;
+    }
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.token().await?, token);
+    assert_eq!(fixture.token_requests().await?.len(), 1);
     Ok(())
 }
 

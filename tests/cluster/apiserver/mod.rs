@@ -36,6 +36,7 @@ mod state_metrics;
 mod surroundings;
 mod template;
 mod truth;
+mod types;
 mod waiting;
 mod webhooks;
 mod workloads;

@@ -11,7 +11,7 @@ use itwin_api::conditions::Reason;
 use super::*;
 use crate::{
     failure::Failure,
-    observed::{Drift, History, RenewalRequest},
+    observed::{Drift, History, RenewalRequest, Unwritten},
     samples,
 };
 

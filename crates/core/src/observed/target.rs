@@ -45,19 +45,21 @@ pub enum Form {
     Presumed,
     /// It must be read to find out.
     Unread,
+    /// This process never observed of which type it is: it must be read before anything of it is written.
+    TypeUnknown,
     /// It was read and can.
     Writable,
     /// It was read and is immutable.
     Immutable,
-    /// It was read and is of this type.
+    /// It is of this type, as a read or the answer to a write showed. Nothing of it is written.
     OtherType(Arc<str>),
 }
 
 impl Form {
-    /// Whether the whole Secret was read.
+    /// Whether the whole Secret was read, or need not be.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        !matches!(self, Self::Presumed | Self::Unread)
+        !matches!(self, Self::Presumed | Self::Unread | Self::TypeUnknown)
     }
 }
 

@@ -24,9 +24,9 @@ pub(super) struct BetterTokenWait {
     noted: DateTime<Utc>,
     /// The instant.
     until: DateTime<Utc>,
-    /// When the token that it is about was issued and expires; `None` if this process noted it, which drops it with the
-    /// next token.
-    token: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// When the token that it is about was issued and expires: another one may be in the Secret by now, such as one that a
+    /// backup had.
+    token: (DateTime<Utc>, DateTime<Utc>),
 }
 
 impl BetterTokenWait {
@@ -49,15 +49,17 @@ impl BetterTokenWait {
             return None;
         };
         let until = shown.min(latest);
-        (until > now).then_some(Self { noted: now, until, token: Some((held.issued_at, held.expires_at)) })
+        (until > now).then_some(Self { noted: now, until, token: (held.issued_at, held.expires_at) })
     }
 }
 
 impl RetryState {
-    /// No renewal before this instant, since the last one gave no token that would be better; with another token in the
-    /// Secret, or on request, it is one.
-    pub fn renewal_waits(&mut self, until: DateTime<Utc>, now: DateTime<Utc>) {
-        self.better_token = Some(BetterTokenWait { noted: now, until, token: None });
+    /// No renewal before this instant, since the last one gave no token that would be better than the one that is `held`;
+    /// with another token in the Secret, or on request, it is one. Where none is held, nothing waits.
+    pub fn renewal_waits(&mut self, until: DateTime<Utc>, held: Option<&TokenMetadata>, now: DateTime<Utc>) {
+        let wait =
+            |held: &TokenMetadata| BetterTokenWait { noted: now, until, token: (held.issued_at, held.expires_at) };
+        self.better_token = held.map(wait);
     }
 
     /// A token that only the status describes names no version of the client Secret: from now on it is one of this version,
@@ -70,13 +72,13 @@ impl RetryState {
         }
     }
 
-    /// See [`Self::renewal_waits`]; `held` is the token in the Secret, and a recalled wait counts only for the one that
-    /// it is about. A wait that was noted later than now was noted before the clock was set back: it binds no one, else
-    /// the token could expire meanwhile.
+    /// See [`Self::renewal_waits`]; `held` is the token in the Secret, and a wait counts only for the one that it is about,
+    /// and until that expires. A wait that was noted later than now was noted before the clock was set back: it binds no
+    /// one, else the token could expire meanwhile.
     #[must_use]
     pub fn renew_not_before(&self, held: Option<&TokenMetadata>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let held = held.map(|held| (held.issued_at, held.expires_at));
-        let is_of_held = |wait: &BetterTokenWait| wait.token.is_none() || wait.token == held;
+        let held = held.filter(|held| held.expires_at > now)?;
+        let is_of_held = |wait: &BetterTokenWait| wait.token == (held.issued_at, held.expires_at);
         self.better_token.filter(|wait| wait.noted <= now && is_of_held(wait)).map(|wait| wait.until)
     }
 }
@@ -138,6 +140,23 @@ mod tests {
         let mut written = shorter;
         written.written(None);
         assert_eq!(waits(&written, now), None, "there is another token");
+    }
+
+    #[test]
+    fn wait_for_a_better_token_is_about_one_token_and_ends_with_it() {
+        let mut state = started(&json!({}), at(1));
+        let held = state.last_held().map(|held| held.token_metadata.clone()).expect("a token");
+        let (now, until) = (at(2500), at(9000));
+        state.renewal_waits(until, Some(&held), now);
+        assert_eq!(state.renew_not_before(Some(&held), now), Some(until));
+        let restored = TokenMetadata { issued_at: at(-600), expires_at: at(3000), ..held.clone() };
+        assert_eq!(state.renew_not_before(Some(&restored), now), None, "an older token is there again");
+        let ends_earlier = TokenMetadata { expires_at: at(3599), ..held.clone() };
+        assert_eq!(state.renew_not_before(Some(&ends_earlier), now), None);
+        assert_eq!(state.renew_not_before(None, now), None, "there is none");
+        assert_eq!(state.renew_not_before(Some(&held), at(3600)), None, "it has expired");
+        state.renewal_waits(until, None, now);
+        assert_eq!(state.renew_not_before(Some(&held), now), None, "it was about none");
     }
 
     #[test]

@@ -100,10 +100,37 @@ fn backoff_ends_with_a_success_or_with_a_change_of_what_the_attempt_depended_on(
 
 #[test]
 fn renewal_waits_for_a_better_token_unless_the_clock_was_set_back() {
+    let (mut state, held) = (new(), samples::content().token_metadata);
+    state.renewal_waits(at(100), Some(&held), at(50));
+    assert_eq!([50, 99].map(|now| state.renew_not_before(Some(&held), at(now))), [Some(at(100)); 2]);
+    assert_eq!(state.renew_not_before(Some(&held), at(49)), None, "the clock was set back");
+}
+
+#[test]
+fn token_that_could_not_be_written_is_kept_until_it_expires() {
     let mut state = new();
-    state.renewal_waits(at(100), at(50));
-    assert_eq!([50, 99].map(|now| state.renew_not_before(None, at(now))), [Some(at(100)); 2]);
-    assert_eq!(state.renew_not_before(None, at(49)), None, "the clock was set back");
+    state.keep(Box::new(samples::content()));
+    state.drop_expired(at(3599));
+    assert!(state.unwritten().is_some());
+    state.drop_expired(at(3600));
+    assert!(state.unwritten().is_none());
+}
+
+#[test]
+fn type_of_a_secret_is_known_for_as_long_as_it_is_the_same_secret() {
+    let mut state = new();
+    let (before, after, another) = ("uid/1".into(), "uid/2".into(), "other/3".into());
+    assert_eq!(state.target_type(&before), None);
+    state.target_type_observed(&before, Some("Opaque"));
+    state.target_type_observed(&another, None);
+    assert_eq!(
+        [&before, &after, &another].map(|version| state.target_type(version)),
+        [Some("Opaque"), Some("Opaque"), None]
+    );
+    state.target_type_observed(&another, Some("helm.sh/release.v1"));
+    assert_eq!([&after, &another].map(|version| state.target_type(version)), [None, Some("helm.sh/release.v1")]);
+    state.target_type_observed(&another, Some(&"x".repeat(100_000)));
+    assert!(state.target_type(&another).is_some_and(|type_| type_.len() < 1000));
 }
 
 #[test]

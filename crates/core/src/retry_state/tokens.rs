@@ -1,5 +1,7 @@
 //! Token requests, the tokens that they gave, and the Secrets that hold them.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::RetryState;
@@ -14,6 +16,7 @@ use crate::{
     observed::{Client, Drift, Held, Integrity, ObservedState, Reads, Target},
     renewal::RenewalClues,
     retry_key::ClientKey,
+    secret_state::{SECRET_TYPE, shown_type},
     streak::Streak,
     token::{Content, TokenMetadata},
 };
@@ -74,6 +77,11 @@ impl RetryState {
         self.unwritten.take()
     }
 
+    /// Drops the token that was kept, if it has expired.
+    pub fn drop_expired(&mut self, now: DateTime<Utc>) {
+        self.unwritten.take_if(|kept| kept.token_metadata.expires_at <= now);
+    }
+
     /// Drops the token that was kept: it is not what is wanted.
     pub fn drop_unwritten(&mut self) {
         self.unwritten = None;
@@ -127,6 +135,20 @@ impl RetryState {
     /// This version of the Secret to write holds what the operator wrote.
     pub fn target_verified(&mut self, version: ObjectVersion) {
         self.verified_target = Some(version);
+    }
+
+    /// The type of the Secret to write that has this version, if this process observed it.
+    #[must_use]
+    pub fn target_type(&self, version: &ObjectVersion) -> Option<&str> {
+        let (observed, type_) = self.target_type.as_ref()?;
+        (observed.uid() == version.uid()).then_some(&**type_)
+    }
+
+    /// A read of the Secret to write, or the answer to a write, shows that it has this type.
+    pub fn target_type_observed(&mut self, version: &ObjectVersion, type_: Option<&str>) {
+        let Some(type_) = type_.map(shown_type) else { return };
+        let kept = if type_ == SECRET_TYPE { Cow::Borrowed(SECRET_TYPE) } else { Cow::Owned(type_.to_owned()) };
+        self.target_type = Some((version.clone(), kept));
     }
 
     /// The version of the client Secret that was read and holds what the token was requested with.

@@ -58,6 +58,60 @@ fn token_that_nothing_describes_is_kept_until_another_one_outlives_it() {
 }
 
 #[test]
+fn secret_of_an_unknown_type_is_read_before_anything_of_it_is_written_and_not_at_a_start() {
+    let unknown = settled().holding(|held| held.form = Form::TypeUnknown);
+    assert!(matches!(decide(&unknown, at(1)), Action::UpToDate { .. }));
+    let reads = Action::Fetch(Fetch::TargetData);
+    for drift in [Drift::Ownership, Drift::Metadata, Drift::Data] {
+        let drifted = settled().holding(|held| (held.form, held.drift) = (Form::TypeUnknown, drift));
+        assert_eq!(decide(&drifted, at(1)), reads, "{drift:?}");
+        let is_owner = drift == Drift::Ownership;
+        let expected = if is_owner { reads.clone() } else { Action::UpToDate { renew_at: None } };
+        assert_eq!(decide(&drifted.with(|observed| observed.suspend = true), at(1)), expected, "{drift:?}, suspended");
+    }
+    for restart in [Restart::Due(Duration::ZERO), Restart::Unrecorded(Duration::ZERO)] {
+        assert_eq!(decide(&unknown.clone().with(|observed| observed.restart = restart), at(1)), reads, "{restart:?}");
+    }
+    let due = unknown.with(|observed| observed.client = usable(Some(true)));
+    assert_eq!(decide(&due, at(3000)), reads);
+    let kept =
+        due.clone().with(|observed| observed.unwritten = Some(Unwritten { is_of_client: Some(true), ..unwritten() }));
+    assert_eq!(decide(&kept, at(3000)), reads);
+    let adoptable = due.with(|observed| observed.target = Target::Adoptable(Form::TypeUnknown));
+    assert_eq!(decide(&adoptable, at(1)), reads);
+}
+
+#[test]
+fn secret_of_another_type_is_reported_and_neither_written_nor_is_a_token_requested_for_it() {
+    let other = |drift| {
+        settled().holding(|held| (held.form, held.drift) = (Form::OtherType("helm.sh/release.v1".into()), drift))
+    };
+    let is_mismatch = |observed: &ObservedState, second| {
+        let action = decide(observed, at(second));
+        matches!(action, Action::Fail(failure) if failure.reason == Reason::SecretTypeMismatch)
+    };
+    for drift in [Drift::None, Drift::Ownership, Drift::Metadata, Drift::Data] {
+        let observed = other(drift);
+        assert!(is_mismatch(&observed, 1) && is_mismatch(&observed, 3599), "{drift:?}");
+        let respecified = observed.clone().with(|observed| observed.desired.request = "other".into());
+        assert!(is_mismatch(&respecified, 1), "{drift:?}");
+        let waiting = observed.clone().with(|observed| {
+            observed.history.not_before = Some(at(9));
+            observed.restart = Restart::Unrecorded(Duration::ZERO);
+        });
+        assert_eq!(decide(&waiting, at(1)), Action::AwaitBackoff { until: at(9) }, "{drift:?}");
+        let suspended = observed.with(|observed| observed.suspend = true);
+        assert_eq!(decide(&suspended, at(1)), Action::UpToDate { renew_at: None }, "{drift:?}");
+    }
+    let good = other(Drift::None);
+    assert_eq!(good.held_for_spec(), Some(&token_metadata()), "the token in it stays good");
+    let edited = settled().holding(|held| {
+        (held.form, held.data) = (Form::OtherType("helm.sh/release.v1".into()), Integrity::Unverified);
+    });
+    assert_eq!(decide(&edited, at(1)), Action::Fetch(Fetch::TargetData), "whether it is good must be known");
+}
+
+#[test]
 fn missing_secret_is_created_again() {
     let observed = settled().with(|observed| {
         observed.target = Target::Absent;

@@ -42,13 +42,53 @@ fn issued_token_is_written_only_while_it_is_what_is_wanted() {
     for (number, misfit) in misfits.into_iter().enumerate() {
         assert_eq!(after(misfit), Action::Fetch(Fetch::Client), "{number}: as if there were none");
     }
-    let old: fn(&mut ObservedState, &mut Unwritten) = |_, unwritten| unwritten.token_metadata.issued_at = at(-9000);
-    assert_eq!(after(old), Action::Fetch(Fetch::Client), "it would have to be renewed at once");
     let unknown: fn(&mut ObservedState, &mut Unwritten) = |observed, _| {
         observed.client = Client::Unread { version: None };
         observed.is_admitted = false;
     };
     assert_eq!(after(unknown), Action::Fetch(Fetch::Client), "no one knows whether the client changed");
+}
+
+#[test]
+fn issued_token_that_is_to_be_renewed_itself_is_written_until_it_expires_where_it_outlives_the_one_that_is_held() {
+    let kept = |expires_at| {
+        let old = TokenMetadata { issued_at: at(-9000), expires_at, ..token_metadata() };
+        settled().with(|observed| observed.unwritten = Some(Unwritten { token_metadata: old, is_of_client: None }))
+    };
+    let written = Action::WriteIssuedToken(IssueReason::Due);
+    assert_eq!(decide(&kept(at(3601)), at(3300)), written, "both are to be renewed");
+    assert_eq!(decide(&kept(at(3900)), at(3899)), written, "the one that is held has expired");
+    assert_eq!(decide(&kept(at(3900)), at(3900)), Action::Fetch(Fetch::Client), "so has the one at hand");
+    assert_eq!(decide(&kept(at(3600)), at(3300)), Action::Fetch(Fetch::Client), "it is no better");
+    let missing = kept(at(3900)).with(|observed| observed.target = Target::Absent);
+    assert_eq!(decide(&missing, at(3300)), Action::WriteIssuedToken(IssueReason::Missing));
+}
+
+#[test]
+fn issued_token_is_written_although_no_other_one_could_be_requested() {
+    let after = |change: &dyn Fn(&mut ObservedState)| {
+        let observed = settled().with(|observed| observed.unwritten = Some(unwritten()));
+        decide(&observed.with(change), at(3000))
+    };
+    let written = Action::WriteIssuedToken(IssueReason::Due);
+    let unusable = || Client::Unusable(failure(Reason::ClientCredentialsInvalid));
+    for client in [Client::Missing, unusable()] {
+        assert_eq!(after(&|observed| observed.client = client.clone()), written, "{client:?}");
+    }
+    let unavailable = |reason| Authority::Unavailable(failure(reason));
+    let not_ready = unavailable(Reason::AuthorityNotReady);
+    for authority in [Authority::Pending, Authority::Unlisted(failure(Reason::AuthorityNotFound)), not_ready] {
+        assert_eq!(after(&|observed| observed.authority = authority.clone()), written, "{authority:?}");
+    }
+    for (reason, authority) in [
+        (Reason::AuthorityNotFound, unavailable(Reason::AuthorityNotFound)),
+        (Reason::ScopeNotAllowed, Authority::Forbids(failure(Reason::ScopeNotAllowed))),
+    ] {
+        let failed = Action::Fail(failure(reason));
+        assert_eq!(after(&|observed| observed.authority = authority.clone()), failed, "an administrator withdrew it");
+    }
+    let invalid = after(&|observed| observed.desired.template_failure = Some(failure(Reason::TemplateInvalid)));
+    assert_eq!(invalid, Action::Fail(failure(Reason::TemplateInvalid)), "it could not be written");
 }
 
 #[test]

@@ -32,6 +32,14 @@ fn holding(issued_at: i64) -> ObservedState {
 }
 
 #[test]
+fn secret_that_could_not_be_read_or_is_of_another_type_is_read_at_a_start() {
+    for reason in ["SecretReadFailed", "SecretTypeMismatch"] {
+        assert_eq!(started(reason, 1, None).check_at(), Some(at(100)), "{reason}");
+    }
+    assert!(started("Timeout", 1, None).check_at().is_some_and(|check_at| check_at > at(100)));
+}
+
+#[test]
 fn renewal_on_request_that_failed_before_a_start_is_open_until_the_secret_records_it() {
     let open = |state: &RetryState, annotation, renewed_for| {
         renewal_request(&state.renewal_clues(annotation, renewed_for), at(100)).map(|request| request.fresh)
