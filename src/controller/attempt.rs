@@ -103,7 +103,7 @@ impl Reconciler<'_> {
         if is_edited || is_shown {
             // the authority was edited, or a Secret created, while this request waited for its turn
             self.fetched.target_is_presumed_absent = false;
-            self.worker = self.context.worker().await;
+            self.worker = Some(self.context.workers.take(&self.references.key.namespace).await);
             return Err(ActionError::Outdated);
         }
         if !self.context.cluster.fence.holds() {
@@ -146,7 +146,7 @@ impl Reconciler<'_> {
         if let Some((until, now)) = longer_at {
             self.retry_state.renewal_waits(until, now);
         }
-        self.worker = self.context.worker().await;
+        self.worker = Some(self.context.workers.take(&self.references.key.namespace).await);
         result
     }
 

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::json;
 
 use crate::{
     neighbour,
     tenants::{Fixture, credentials, requests},
+    webhook::HangingWebhook,
 };
 
 /// Time between two changes of the annotation.
 const ANNOTATED: Duration = Duration::from_millis(200);
+/// Writes that hang in 90 s, at the least: each takes 8 s, and most of 16 workers do nothing else.
+const HUNG: usize = 60;
 
 #[tokio::test]
 async fn renew_annotation_that_changes_in_a_loop_costs_the_neighbour_nothing() -> Result<()> {
@@ -73,6 +76,18 @@ async fn client_whose_requests_hang_leaves_room_for_the_neighbour() -> Result<()
     neighbour::settle(&fixture, &authority).await?;
     credentials(&fixture.noisy, &authority, "hung", &json!({"name": "slowHeader"}), 100).await?;
     neighbour::keeps_its_token(&fixture).await
+}
+
+#[tokio::test]
+async fn webhook_that_hangs_for_one_namespace_costs_the_neighbour_nothing() -> Result<()> {
+    let fixture = Fixture::new("webhook").await?;
+    let authority = fixture.create_authority("ims", &json!({"requestsPerMinute": 600})).await?;
+    neighbour::settle(&fixture, &authority).await?;
+    let webhook = HangingWebhook::register(&fixture.noisy).await?;
+    credentials(&fixture.noisy, &authority, "hung", &json!({"name": "good", "lifetime": 3600}), 300).await?;
+    neighbour::keeps_its_token(&fixture).await?;
+    ensure!(webhook.calls() >= HUNG, "{} writes hung: the workers were not busy", webhook.calls());
+    Ok(())
 }
 
 #[tokio::test]
