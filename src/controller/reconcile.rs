@@ -212,7 +212,7 @@ impl Reconciler<'_> {
         }
         self.retry_state.follow_spec(self.references.credential, self.context.clock.now());
         let waits_unread = self.slot.is_none() && observation::is_new(&self.references, &self.retry_state);
-        self.recheck_namespace().await;
+        self.recheck_namespace();
         if !self.is_watched() && !waits_unread && self.is_metadata_due() {
             self.fetch_secret_metadata().await;
             self.follow_news();

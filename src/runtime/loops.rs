@@ -95,6 +95,15 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
         }
         "the watch of the clock"
     });
+    let (all, mut stopped) = (context.clone(), stop.clone());
+    loops.spawn(async move {
+        tokio::select! {
+            biased;
+            never = all.follow_labels() => match never {},
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
+        "the labels of namespaces"
+    });
     let (context, mut stop) = (context.clone(), stop.clone());
     loops.spawn(async move {
         let (enqueue, enqueue_users_of) =
