@@ -16,6 +16,7 @@
 pub mod clock;
 pub mod liveness;
 pub mod restores;
+pub mod workers;
 
 pub mod config;
 

@@ -103,7 +103,7 @@ impl Reconciler<'_> {
         if is_edited || is_shown {
             // the authority was edited, or a Secret created, while this request waited for its turn
             self.fetched.target_is_presumed_absent = false;
-            self.worker = self.context.worker().await;
+            self.worker = Some(self.context.workers.take(&self.references.key.namespace).await);
             return Err(ActionError::Outdated);
         }
         if !self.context.cluster.fence.holds() {
@@ -150,7 +150,7 @@ impl Reconciler<'_> {
             self.retry_state.renewal_waits(until, observed.held().or(observed.undescribed(now)), now);
             self.retry_state.assume_client(&read.version);
         }
-        self.worker = self.context.worker().await;
+        self.worker = Some(self.context.workers.take(&self.references.key.namespace).await);
         result
     }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use itwin_core::{kept_tokens::KeptTokens, object::ObjectKey};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     authorities::Authorities, invalid_objects::InvalidObjects, namespace_labels::NamespaceLabels,
@@ -11,7 +10,7 @@ use super::{
 };
 use crate::{
     clock::Clock, cluster::Cluster, journal::Journal, liveness::Liveness, metrics::Metrics,
-    observe::index::SecretIndex, report::publisher::Events, restores::Restores,
+    observe::index::SecretIndex, report::publisher::Events, restores::Restores, workers::Workers,
 };
 
 /// What every reconcile shares.
@@ -47,16 +46,10 @@ pub struct Context {
     /// A watch keeps the index up to date.
     pub watch_secrets: bool,
     /// The workers of the process. A reconcile holds one, except while a token request is under way.
-    pub workers: Arc<Semaphore>,
+    pub workers: Arc<Workers>,
 }
 
 impl Context {
-    /// A worker, once one is free.
-    pub(super) async fn worker(&self) -> Option<OwnedSemaphorePermit> {
-        // it is never closed
-        self.workers.clone().acquire_owned().await.ok()
-    }
-
     /// Voids what was concluded before the cluster was restored, once for each restore. The watches do it before they
     /// record a list, since a list that shows the restored cluster must not be voided with what was known before it.
     pub fn follow_restore(&self) {

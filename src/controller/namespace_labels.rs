@@ -1,44 +1,60 @@
-//! The labels of namespaces that were just read.
-//!
-//! Those of a namespace that an authority does not allow are read again every few seconds. However many credentials wait
-//! for that, few namespaces are read at a time, and each of them once.
+//! The labels of the namespaces that an authority does not allow, which are read again every few seconds until they
+//! change: one read for a namespace, however many of its credentials wait for that, and few at a time.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
-use crate::cluster::{CallError, Cluster, Step, identified};
+use crate::{
+    clock::{Clock, until},
+    cluster::{CallError, Cluster, Step, identified},
+};
 
-/// Labels that were read this recently are not read again: a namespace can have thousands of credentials.
-const FRESH: Duration = Duration::from_secs(2);
+/// The labels of a namespace are read again after this.
+const AGAIN: Duration = Duration::from_millis(2500);
 /// At most 20 namespaces a second are read, however many are not allowed.
 const INTERVAL: Duration = Duration::from_millis(50);
+/// Reads at the same time: one that hangs does not hold up the others.
+const AT_ONCE: usize = 8;
+/// A namespace is read for this long after a credential was found to wait for it. Each that waits is reconciled within
+/// ten minutes.
+const AWAITED: Duration = Duration::from_secs(15 * 60);
+/// The same after the labels changed: each that goes on waiting was reconciled by then.
+const AWAITED_AFTER_CHANGE: Duration = Duration::from_secs(60);
+/// Labels that were read longer ago than this are not used: the reads fail.
+const USED: Duration = Duration::from_secs(15);
 
 /// Labels of a namespace.
 pub(super) type Labels = Arc<BTreeMap<String, String>>;
 
-/// Labels of namespaces that were just read.
+/// The namespaces whose labels are read.
 #[derive(Default)]
-pub struct NamespaceLabels(Mutex<Recent>);
-
-#[derive(Default)]
-struct Recent {
-    labels: HashMap<String, (Instant, Labels)>,
-    last_read: Option<Instant>,
-    /// The namespaces that are being read.
-    under_way: HashSet<String>,
+pub struct NamespaceLabels {
+    state: Mutex<State>,
+    added: Notify,
 }
 
-/// A read of the labels of a namespace, until it is dropped.
-pub(super) struct LabelsRead<'a> {
-    known: &'a NamespaceLabels,
-    namespace: &'a str,
+#[derive(Default)]
+struct State {
+    /// One for each namespace with a credential that is not allowed.
+    awaited: HashMap<Arc<str>, Awaited>,
+    last_read: Option<Instant>,
+}
+
+struct Awaited {
+    /// What was read last, and when.
+    labels: Option<(Instant, Labels)>,
+    /// When it is read next; `None` while it is.
+    due: Option<Instant>,
+    until: Instant,
 }
 
 /// Reads the labels of a namespace.
@@ -51,64 +67,170 @@ pub(super) async fn read(cluster: &Cluster, namespace: &str) -> Result<BTreeMap<
     Ok(cluster.call(Step::GetNamespace, read).await?.metadata.labels.unwrap_or_default())
 }
 
-impl LabelsRead<'_> {
-    /// Keeps the labels for a moment.
-    pub(super) fn keep(self, labels: Labels, now: Instant) {
-        self.known.recent().labels.insert(self.namespace.to_owned(), (now, labels));
-    }
-}
-
-impl Drop for LabelsRead<'_> {
-    fn drop(&mut self) {
-        self.known.recent().under_way.remove(self.namespace);
-    }
-}
-
 impl NamespaceLabels {
-    /// The labels of a namespace, if they were just read.
-    pub(super) fn fresh(&self, namespace: &str, now: Instant) -> Option<Labels> {
-        let mut recent = self.recent();
-        recent.labels.retain(|_, (at, _)| now.saturating_duration_since(*at) < FRESH);
-        recent.labels.get(namespace).map(|(_, labels)| labels.clone())
-    }
-
-    /// Begins to read a namespace; `None` where it is being read, or others were read just now. A read that hangs takes one
-    /// worker, not that of every credential that waits for it.
-    pub(super) fn begin<'a>(&'a self, namespace: &'a str, now: Instant) -> Option<LabelsRead<'a>> {
-        let mut recent = self.recent();
-        let is_soon = recent.last_read.is_some_and(|last| now.saturating_duration_since(last) < INTERVAL);
-        if is_soon || recent.under_way.contains(namespace) {
-            return None;
+    /// A credential of this namespace waits for other labels of it.
+    pub(super) fn expect(&self, namespace: &str, now: Instant) {
+        let until = now + AWAITED;
+        let mut state = self.state();
+        if let Some(awaited) = state.awaited.get_mut(namespace) {
+            awaited.until = until;
+            return;
         }
-        recent.last_read = Some(now);
-        recent.under_way.insert(namespace.to_owned());
-        Some(LabelsRead { known: self, namespace })
+        state.awaited.insert(namespace.into(), Awaited { labels: None, due: Some(now + AGAIN), until });
+        drop(state);
+        self.added.notify_one();
     }
 
-    fn recent(&self) -> MutexGuard<'_, Recent> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The labels of a namespace, if they were just read.
+    pub(super) fn known(&self, namespace: &str, now: Instant) -> Option<Labels> {
+        let state = self.state();
+        let (read_at, labels) = state.awaited.get(namespace)?.labels.as_ref()?;
+        (now.saturating_duration_since(*read_at) < USED).then(|| labels.clone())
+    }
+
+    /// Reads labels with `read` for as long as the process leads. `changed` receives each namespace whose labels are other
+    /// ones than before, or are known for the first time.
+    pub(super) async fn follow<R: Future<Output = Option<Labels>>>(
+        &self,
+        clock: &Clock,
+        read: impl Fn(Arc<str>) -> R,
+        changed: impl Fn(&str),
+    ) -> Infallible {
+        let mut reads = FuturesUnordered::new();
+        loop {
+            let next = if reads.len() < AT_ONCE { self.next(clock.monotonic()) } else { Err(None) };
+            let again = match next {
+                Ok(namespace) => {
+                    let labels = read(namespace.clone());
+                    reads.push(async move { (labels.await, namespace) });
+                    continue;
+                }
+                Err(again) => again,
+            };
+            tokio::select! {
+                biased;
+                Some((labels, namespace)) = reads.next() => {
+                    if self.ended(&namespace, labels, clock.monotonic()) {
+                        changed(&namespace);
+                    }
+                }
+                () = self.added.notified() => {}
+                () = until(again) => {}
+            }
+        }
+    }
+
+    /// Begins the next read, or says when one is to begin if none is added.
+    fn next(&self, now: Instant) -> Result<Arc<str>, Option<Instant>> {
+        let mut state = self.state();
+        state.awaited.retain(|_, awaited| awaited.until > now || awaited.due.is_none());
+        let waiting = state.awaited.iter().filter_map(|(namespace, awaited)| Some((awaited.due?, namespace)));
+        let first = waiting.min().map(|(due, namespace)| (due, namespace.clone()));
+        let Some((due, namespace)) = first else { return Err(None) };
+        let at = state.last_read.map_or(due, |last| due.max(last + INTERVAL));
+        if at > now {
+            return Err(Some(at));
+        }
+        state.last_read = Some(now);
+        if let Some(awaited) = state.awaited.get_mut(&namespace) {
+            awaited.due = None;
+        }
+        Ok(namespace)
+    }
+
+    /// A read ended, without labels if it failed. Returns whether they are other ones than before.
+    fn ended(&self, namespace: &str, labels: Option<Labels>, now: Instant) -> bool {
+        let mut state = self.state();
+        let Some(awaited) = state.awaited.get_mut(namespace) else { return false };
+        awaited.due = Some(now + AGAIN);
+        let Some(labels) = labels else { return false };
+        let before = awaited.labels.replace((now, labels.clone()));
+        let is_other = before.as_ref().is_some_and(|(_, before)| *before != labels);
+        if is_other {
+            awaited.until = awaited.until.min(now + AWAITED_AFTER_CHANGE);
+        }
+        is_other || before.is_none()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // every change is complete before anything can panic
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use tokio::time::timeout;
+
     use super::*;
 
+    /// What was read and found to have changed, while reads return these labels.
+    #[derive(Default)]
+    struct Played {
+        labels: Cell<&'static str>,
+        fails: Cell<bool>,
+        reads: RefCell<Vec<String>>,
+        changed: RefCell<Vec<String>>,
+    }
+
+    impl Played {
+        async fn run(&self, known: &NamespaceLabels, seconds: u64) {
+            let read = |namespace: Arc<str>| async move {
+                self.reads.borrow_mut().push(namespace.to_string());
+                if *namespace == *"hangs" {
+                    std::future::pending::<()>().await;
+                }
+                let labels = BTreeMap::from([("allowed".to_owned(), self.labels.get().to_owned())]);
+                (!self.fails.get()).then(|| Arc::new(labels))
+            };
+            let changed = |namespace: &str| self.changed.borrow_mut().push(namespace.to_owned());
+            let clock = Clock::system();
+            assert!(
+                timeout(Duration::from_secs(seconds), known.follow(&clock, read, changed)).await.is_err(),
+                "it goes on"
+            );
+        }
+
+        /// How many reads there were, and the namespaces that changed, since the last call.
+        fn take(&self) -> (usize, Vec<String>) {
+            (self.reads.take().len(), self.changed.take())
+        }
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn namespace_is_read_once_at_a_time_and_again_after_a_while_and_few_are_read_at_a_time() {
-        let known = NamespaceLabels::default();
-        let start = Instant::now();
-        let read = known.begin("team", start).expect("nothing was read");
-        assert!(known.begin("other", start + INTERVAL / 2).is_none(), "another one is too much");
-        assert!(known.begin("other", start + INTERVAL).is_some());
-        assert!(known.begin("team", start + INTERVAL * 2).is_none(), "it is being read");
-        drop(read);
-        let read = known.begin("team", start + INTERVAL * 2).expect("that one failed");
-        read.keep(Labels::default(), start);
-        assert!(known.recent().under_way.is_empty(), "a read that has ended holds up no other");
-        assert!(known.fresh("team", start + FRESH / 2).is_some());
-        assert!(known.fresh("other", start).is_none());
-        assert!(known.fresh("team", start + FRESH).is_none());
-        assert!(known.recent().labels.is_empty(), "nothing is kept for longer");
+    async fn credentials_are_reconciled_when_labels_change_and_not_each_time_that_they_are_read() {
+        let (known, played) = (NamespaceLabels::default(), Played::default());
+        // thousands of credentials wait
+        (0..20_000).for_each(|_| known.expect("team", Instant::now()));
+        played.run(&known, 60).await;
+        let (reads, changed) = played.take();
+        assert!((22..=24).contains(&reads), "{reads} in a minute");
+        assert_eq!(changed, ["team"], "once, since the labels may have changed after the last attempt");
+        played.fails.set(true);
+        played.run(&known, 10).await;
+        assert_eq!(played.take().1, [""; 0], "a read that fails changes nothing");
+        played.fails.set(false);
+        played.labels.set("yes");
+        played.run(&known, 3).await;
+        assert_eq!(played.take().1, ["team"], "within seconds");
+        assert!(known.known("team", Instant::now()).is_some_and(|labels| labels["allowed"] == "yes"));
+        played.run(&known, 120).await;
+        let (reads, changed) = played.take();
+        assert!(changed.is_empty() && reads < 30, "none waits for the namespace any more: {reads}");
+        assert!(known.known("team", Instant::now()).is_none());
+        assert!(known.state().awaited.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_namespaces_are_read_at_a_time_and_one_that_hangs_holds_up_no_other() {
+        let (known, played) = (NamespaceLabels::default(), Played::default());
+        known.expect("hangs", Instant::now());
+        (0..100).for_each(|number| known.expect(&format!("team-{number}"), Instant::now()));
+        played.run(&known, 10).await;
+        let (reads, changed) = played.take();
+        assert!((140..=151).contains(&reads), "20 a second: {reads}");
+        assert_eq!(changed.len(), 100, "each once");
     }
 }

@@ -124,6 +124,13 @@ impl WatchedNamespaces {
         }
     }
 
+    /// Has every credential of this namespace reconciled whose last attempt failed since an authority does not allow it.
+    pub fn enqueue_not_allowed(&self, namespace: &str) {
+        for watched in self.all.iter().filter(|watched| watched.watches(namespace)) {
+            watched.enqueue(watched.credentials.not_allowed(namespace));
+        }
+    }
+
     /// Has every credential reconciled whose authority is none of these.
     pub fn enqueue_users_of_none_of(&self, is_known: impl Fn(&str) -> bool) {
         for watched in &self.all {
@@ -191,7 +198,11 @@ impl WatchedNamespace {
     /// Whether this credential is one of them, if it exists.
     #[must_use]
     pub fn holds(&self, key: &ObjectKey) -> bool {
-        self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
+        self.watches(&key.namespace)
+    }
+
+    fn watches(&self, namespace: &str) -> bool {
+        self.namespace.as_ref().is_none_or(|own| *own == *namespace)
     }
 
     /// Has every credential reconciled.

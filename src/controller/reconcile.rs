@@ -9,7 +9,6 @@ use itwin_core::{
     decide::decide, messages, object::ObjectKey, observed::ObservedState, retry_state::RetryState, token::Content,
 };
 use kube::ResourceExt;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     RequeueAfter,
@@ -20,7 +19,7 @@ use super::{
     reconciler::{Reconciler, Restarted, requeue},
     references::{References, requester},
 };
-use crate::{cluster::CallError, observe::index::Known};
+use crate::{cluster::CallError, observe::index::Known, workers::Worker};
 
 /// Steps of one reconcile: four reads, a token request with its write, and twice again after conflicts.
 const STEPS_MAX: usize = 16;
@@ -58,7 +57,7 @@ impl ReconcileResult {
 
 /// Reconciles one credential. Without a worker, it only brings the status up to date with the time. A panic is caught and
 /// counted: it neither stops the others nor hides.
-pub async fn reconcile(key: &Arc<ObjectKey>, worker: Option<OwnedSemaphorePermit>, context: &Context) -> RequeueAfter {
+pub async fn reconcile(key: &Arc<ObjectKey>, worker: Option<Worker>, context: &Context) -> RequeueAfter {
     // gone since it was enqueued
     let credential = context.namespaces.get(key)?;
     let _under_way = match context.journal.begin(key, credential.uid().as_deref().unwrap_or_default()) {
@@ -95,7 +94,7 @@ async fn contained(
 async fn reconcile_object(
     credential: &ITwinServiceCredential,
     key: &Arc<ObjectKey>,
-    worker: Option<OwnedSemaphorePermit>,
+    worker: Option<Worker>,
     context: &Context,
 ) -> Result<RequeueAfter, RequeueAfter> {
     let references = References::new(credential);
@@ -141,7 +140,7 @@ fn begin<'a>(
     key: &'a Arc<ObjectKey>,
     context: &'a Context,
     mut retry_state: Box<RetryState>,
-    worker: Option<OwnedSemaphorePermit>,
+    worker: Option<Worker>,
 ) -> Reconciler<'a> {
     let queue = &context.authorities.requests;
     // a token that the Secret holds is not new where another credential received it again: its expiry is known since it
@@ -213,7 +212,7 @@ impl Reconciler<'_> {
         }
         self.retry_state.follow_spec(self.references.credential, self.context.clock.now());
         let waits_unread = self.slot.is_none() && observation::is_new(&self.references, &self.retry_state);
-        self.recheck_namespace().await;
+        self.recheck_namespace();
         if !self.is_watched() && !waits_unread && self.is_metadata_due() {
             self.fetch_secret_metadata().await;
             self.follow_news();

@@ -14,7 +14,6 @@ use itwin_core::{
     retry_state::{FailedAttempt, RetryState},
     schedule, status,
 };
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     RequeueAfter,
@@ -27,7 +26,7 @@ use super::{
     registry::Currency,
     requests::Slot,
 };
-use crate::observe::index::Known;
+use crate::{observe::index::Known, workers::Worker};
 
 /// Wait for an authority that was not reconciled yet; its first answer enqueues the credential before that.
 pub(super) const AWAIT_AUTHORITY: TimeDelta = TimeDelta::seconds(5);
@@ -70,7 +69,7 @@ pub(super) struct Reconciler<'a> {
     /// When something is due, as the report found before it wrote the status.
     pub(super) due_at: Option<DateTime<Utc>>,
     /// The worker that does this.
-    pub(super) worker: Option<OwnedSemaphorePermit>,
+    pub(super) worker: Option<Worker>,
 }
 
 /// How an attempt ended.

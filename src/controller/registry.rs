@@ -8,7 +8,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use itwin_api::{credential::ITwinServiceCredential, time};
+use itwin_api::{conditions::Reason, credential::ITwinServiceCredential, time};
 use itwin_core::{
     contenders::Contender,
     object::ObjectKey,
@@ -188,6 +188,19 @@ impl Registry {
     pub fn users_of_none_of(&self, is_known: impl Fn(&str) -> bool) -> Vec<Arc<ObjectKey>> {
         let all = self.all();
         all.iter().filter(|(_, kept)| !is_known(&kept.authority)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The keys of those in this namespace whose last attempt failed since an authority does not allow the namespace, and
+    /// of those that are being reconciled: that attempt may fail for the same reason.
+    #[must_use]
+    pub fn not_allowed(&self, namespace: &str) -> Vec<Arc<ObjectKey>> {
+        let is_not_allowed = |state: &RetryState| {
+            state.last_failure().is_some_and(|failure| failure.reason == Reason::NamespaceNotAllowed)
+        };
+        let is_wanted = |kept: &Kept| kept.retry_state.as_ref().is_none_or(|state| is_not_allowed(state));
+        let all = self.all();
+        let of_namespace = all.iter().filter(|(key, _)| key.namespace == namespace);
+        of_namespace.filter(|(_, kept)| is_wanted(kept)).map(|(key, _)| key.clone()).collect()
     }
 
     /// The key as it is kept here, of which there is one for all.

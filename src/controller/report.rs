@@ -94,6 +94,7 @@ impl Reconciler<'_> {
         let about_lifetime = events::about_lifetime(before, &status).filter(|_| is_news);
         drop(previous);
         let wait = wait.into_iter().chain(put_off).min();
+        self.await_labels();
         let again = self.until_next_reconcile(&observed, (next_attempt, wait), client_expiry, now);
         // what is due already did not happen, and is tried again with the write
         self.due_at = now.checked_add_signed(again).filter(|_| again > TimeDelta::zero());
@@ -138,8 +139,7 @@ impl Reconciler<'_> {
         let until_notice = client_expiry.and_then(|expiry| expiry.next_change(now)).map(|at| at - now);
         // one that is due and did not happen waits for something else
         let until_check = self.retry_state.check_at().filter(|at| *at > now).map(|at| at - now);
-        let until_labels = self.until_labels().filter(|_| self.references.deletion().is_none());
-        let until_report = [until_attempt, until_change, until_revert, until_notice, until_check, until_labels];
+        let until_report = [until_attempt, until_change, until_revert, until_notice, until_check];
         until_report.into_iter().chain([wait, until_read]).flatten().fold(again, TimeDelta::min)
     }
 

@@ -29,7 +29,7 @@ use kube::{
 };
 use serde_json::json;
 use tokio::{
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, watch},
     time::{Instant, sleep},
 };
 
@@ -38,6 +38,7 @@ use crate::{
     clock::Clock,
     cluster::{CallError, Cluster, Step},
     metrics::Metrics,
+    workers::Workers,
 };
 
 /// Events that are remembered, so that an equal one is counted instead of published again.
@@ -68,7 +69,7 @@ pub struct Events {
     reported: Mutex<Reported>,
     backlog: Mutex<Backlog<Waiting>>,
     /// The workers of the process: while each has something to do, events of first tokens wait.
-    workers: Arc<Semaphore>,
+    workers: Arc<Workers>,
     /// Objects wait for a worker. One that is free for an instant is taken next, and is none that is idle.
     are_workers_awaited: AtomicBool,
     /// The process ends, and nothing waits any more.
@@ -82,13 +83,7 @@ pub struct Events {
 impl Events {
     /// A publisher; one for the whole process, which `instance` names, since it joins equal events.
     #[must_use]
-    pub fn new(
-        cluster: Cluster,
-        instance: String,
-        clock: Clock,
-        metrics: Arc<Metrics>,
-        workers: Arc<Semaphore>,
-    ) -> Self {
+    pub fn new(cluster: Cluster, instance: String, clock: Clock, metrics: Arc<Metrics>, workers: Arc<Workers>) -> Self {
         Self {
             workers,
             are_workers_awaited: AtomicBool::new(false),
@@ -173,7 +168,7 @@ impl Events {
 
     fn take(&self) -> Option<(String, Waiting)> {
         let are_awaited = self.are_workers_awaited.load(Ordering::Relaxed);
-        let has_work = are_awaited || self.workers.available_permits() == 0;
+        let has_work = are_awaited || self.workers.free() == 0;
         let is_busy = has_work && !self.is_ending.load(Ordering::Relaxed);
         let mut backlog = self.backlog();
         let next = backlog.take(is_busy, self.clock.monotonic());

@@ -7,7 +7,7 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use itwin_core::object::ObjectKey;
 use kube::runtime::reflector::ObjectRef;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, Interval, MissedTickBehavior},
 };
@@ -17,6 +17,7 @@ use crate::{
     clock::until,
     controller::{RequeueAfter, authority, context::Context, reconcile},
     liveness::Liveness,
+    workers::{Worker, Workers},
 };
 
 /// The number of authorities that are reconciled at the same time. One that does not answer takes a place for its
@@ -72,8 +73,9 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
     let (all, stopped) = (context.clone(), stop.clone());
     loops.spawn(async move {
         let reconcile = |name, worker| reconcile_authority(name, worker, all.clone());
-        let workers = Arc::new(Semaphore::new(AUTHORITY_CONCURRENCY));
-        let placement = |_: &String| Placement { namespace: String::new(), goes_first: false };
+        let workers = Arc::new(Workers::new(AUTHORITY_CONCURRENCY));
+        // they belong to no tenant, so each of them has a place of its own
+        let placement = |name: &String| Placement { namespace: name.clone(), goes_first: false };
         let is_overdue = |_: &String| false;
         // events of first tokens do not wait for these
         let awaits = |_: bool| {};
@@ -92,6 +94,15 @@ pub fn start(context: &Arc<Context>, queues: Queues, stop: &watch::Receiver<bool
             _ = stopped.wait_for(|stopped| *stopped) => {}
         }
         "the watch of the clock"
+    });
+    let (all, mut stopped) = (context.clone(), stop.clone());
+    loops.spawn(async move {
+        tokio::select! {
+            biased;
+            never = all.follow_labels() => match never {},
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
+        "the labels of namespaces"
     });
     let (context, mut stop) = (context.clone(), stop.clone());
     loops.spawn(async move {
@@ -133,11 +144,11 @@ struct Placement {
 /// brings the status up to date. `awaits` receives whether one waits.
 async fn run<T>(
     mut queue: Queue<T>,
-    workers: Arc<Semaphore>,
+    workers: Arc<Workers>,
     mut stop: watch::Receiver<bool>,
     heartbeat: Heartbeat,
     (placement, is_overdue, awaits): (impl Fn(&T) -> Placement, impl Fn(&T) -> bool, impl Fn(bool)),
-    reconcile: impl Fn(T, Option<OwnedSemaphorePermit>) -> BoxFuture<'static, RequeueAfter>,
+    reconcile: impl Fn(T, Option<Worker>) -> BoxFuture<'static, RequeueAfter>,
 ) where
     T: Clone + Eq + Hash,
 {
@@ -149,16 +160,11 @@ async fn run<T>(
     let (mut late, mut late_running) = (tokio::time::interval(LATE), 0);
     late.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ready: Ready<T> = Ready::default();
-    // at most one, so that the loop waits for one worker at a time
-    let mut acquiring = FuturesUnordered::new();
     loop {
         while let Some(object) = later.pop_due(Instant::now()) {
             await_worker(object, &placement, &mut ready, &mut late);
         }
         awaits(!ready.is_empty());
-        if !ready.is_empty() && acquiring.is_empty() {
-            acquiring.push(workers.clone().acquire_owned());
-        }
         let next_at = later.next_at();
         // in this order, not by chance: a simulation repeats itself, and no branch is ready without end
         tokio::select! {
@@ -174,10 +180,10 @@ async fn run<T>(
                     later.set(object, Instant::now() + SOONEST.max(wait));
                 }
             }
-            Some(Ok(permit)) = acquiring.next() => {
-                let Some(object) = ready.pop() else { continue };
+            // after those that run: one that gave its worker back holds what it requested, and goes on first
+            (object, worker) = next(&mut ready, &workers), if !ready.is_empty() => {
                 in_progress.insert(object.clone());
-                running.push(reconciled(object.clone(), reconcile(object, Some(permit)), false));
+                running.push(reconciled(object.clone(), reconcile(object, Some(worker)), false));
             }
             _ = late.tick(), if !ready.is_empty() => {
                 for object in ready.take(LATE_CONCURRENCY.saturating_sub(late_running), &is_overdue) {
@@ -197,9 +203,14 @@ async fn run<T>(
             () = until(next_at) => {}
         }
     }
-    // a worker that is handed to no one is missing to the reconciliations that gave theirs back and go on with one
-    drop(acquiring);
     while running.next().await.is_some() {}
+}
+
+/// The next object with its worker, once one is free that its namespace may take.
+async fn next<T: Clone + Eq + Hash>(ready: &mut Ready<T>, workers: &Arc<Workers>) -> (T, Worker) {
+    // where none is free, no namespace is asked
+    let take = || if workers.free() == 0 { None } else { ready.pop(|namespace| workers.try_take(namespace)) };
+    workers.until(take).await
 }
 
 /// Has an object wait for a worker.
@@ -224,7 +235,7 @@ async fn reconciled<T>(
 
 fn reconcile_credential(
     key: Arc<ObjectKey>,
-    worker: Option<OwnedSemaphorePermit>,
+    worker: Option<Worker>,
     context: Arc<Context>,
 ) -> BoxFuture<'static, RequeueAfter> {
     Box::pin(async move { reconcile::reconcile(&key, worker, &context).await })
@@ -232,7 +243,7 @@ fn reconcile_credential(
 
 fn reconcile_authority(
     name: String,
-    worker: Option<OwnedSemaphorePermit>,
+    worker: Option<Worker>,
     context: Arc<Context>,
 ) -> BoxFuture<'static, RequeueAfter> {
     Box::pin(async move {

@@ -1,6 +1,6 @@
 //! The work queue of objects that are due and wait for a worker. Namespaces are served round robin, so that thousands
 //! of objects of one tenant do not delay those of another. An object with a request slot is first, since others wait
-//! for the slot.
+//! for the slot. A namespace that may take no worker now is skipped, and keeps its place.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -10,25 +10,30 @@ use std::{
 
 /// The objects that are due, each once.
 pub struct Ready<T> {
-    first: VecDeque<T>,
-    namespaces: HashMap<Arc<str>, VecDeque<T>>,
-    /// Namespaces with objects in round robin order, the next one at the front.
-    rotation: VecDeque<Arc<str>>,
+    first: Lane<T>,
+    others: Lane<T>,
     /// All queued objects. One that is moved to the front leaves a stale entry in its namespace.
     queued: HashSet<T>,
     /// The objects in `first`.
     moved: HashSet<T>,
 }
 
+/// Objects by namespace.
+struct Lane<T> {
+    namespaces: HashMap<Arc<str>, VecDeque<T>>,
+    /// Namespaces with objects in round robin order, the next one at the front.
+    rotation: VecDeque<Arc<str>>,
+}
+
+impl<T> Default for Lane<T> {
+    fn default() -> Self {
+        Self { namespaces: HashMap::new(), rotation: VecDeque::new() }
+    }
+}
+
 impl<T> Default for Ready<T> {
     fn default() -> Self {
-        Self {
-            first: VecDeque::new(),
-            namespaces: HashMap::new(),
-            rotation: VecDeque::new(),
-            queued: HashSet::new(),
-            moved: HashSet::new(),
-        }
+        Self { first: Lane::default(), others: Lane::default(), queued: HashSet::new(), moved: HashSet::new() }
     }
 }
 
@@ -38,33 +43,27 @@ impl<T: Clone + Eq + Hash> Ready<T> {
         let is_new = self.queued.insert(object.clone());
         if goes_first {
             if self.moved.insert(object.clone()) {
-                self.first.push_back(object);
+                self.first.push(object, namespace);
             }
         } else if is_new {
-            let place = self.namespaces.get_key_value(namespace).map(|(namespace, _)| namespace.clone());
-            let namespace = place.unwrap_or_else(|| {
-                let namespace: Arc<str> = namespace.into();
-                self.rotation.push_back(namespace.clone());
-                namespace
-            });
-            self.namespaces.entry(namespace).or_default().push_back(object);
+            self.others.push(object, namespace);
         }
     }
 
-    /// Removes the next object.
-    pub fn pop(&mut self) -> Option<T> {
-        while let Some(object) = self.next() {
-            self.moved.remove(&object);
-            if self.queued.remove(&object) {
-                return Some(object);
-            }
-        }
-        None
+    /// Removes the next object for whose namespace `take` returns something, and returns both.
+    pub fn pop<W>(&mut self, take: impl Fn(&str) -> Option<W>) -> Option<(T, W)> {
+        let Self { first, others, queued, moved } = self;
+        let next = first.pop(&take, |object| moved.contains(object));
+        let next = next.or_else(|| others.pop(&take, |object| queued.contains(object) && !moved.contains(object)));
+        let (object, taken) = next?;
+        moved.remove(&object);
+        queued.remove(&object);
+        Some((object, taken))
     }
 
     /// Removes objects for which `is_wanted`, at most so many, and of all namespaces in turn. One that goes first stays.
     pub fn take(&mut self, most: usize, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
-        let Self { namespaces, rotation, queued, moved, .. } = self;
+        let Self { others: Lane { namespaces, rotation }, queued, moved, .. } = self;
         let queues = rotation.iter().filter_map(|namespace| namespaces.get(namespace));
         let mut queues: Vec<_> = queues.map(|objects| objects.iter()).collect();
         let mut taken = Vec::new();
@@ -91,20 +90,44 @@ impl<T: Clone + Eq + Hash> Ready<T> {
     pub fn is_empty(&self) -> bool {
         self.queued.is_empty()
     }
+}
 
-    fn next(&mut self) -> Option<T> {
-        if let Some(object) = self.first.pop_front() {
-            return Some(object);
+impl<T> Lane<T> {
+    fn push(&mut self, object: T, namespace: &str) {
+        let place = self.namespaces.get_key_value(namespace).map(|(namespace, _)| namespace.clone());
+        let namespace = place.unwrap_or_else(|| {
+            let namespace: Arc<str> = namespace.into();
+            self.rotation.push_back(namespace.clone());
+            namespace
+        });
+        self.namespaces.entry(namespace).or_default().push_back(object);
+    }
+
+    /// The next object that `is_queued` and for whose namespace `take` returns something. Entries that are stale cost
+    /// their namespace no turn.
+    fn pop<W>(&mut self, take: impl Fn(&str) -> Option<W>, is_queued: impl Fn(&T) -> bool) -> Option<(T, W)> {
+        let mut place = 0;
+        loop {
+            let namespace = self.rotation.get(place)?.clone();
+            let objects = self.namespaces.get_mut(&namespace)?;
+            while objects.front().is_some_and(|object| !is_queued(object)) {
+                objects.pop_front();
+            }
+            let taken = if objects.is_empty() { None } else { take(&namespace) };
+            let next = taken.and_then(|taken| Some((objects.pop_front()?, taken)));
+            if objects.is_empty() {
+                self.rotation.remove(place);
+                self.namespaces.remove(&namespace);
+            } else if next.is_some() {
+                self.rotation.remove(place);
+                self.rotation.push_back(namespace);
+            } else {
+                place += 1;
+            }
+            if next.is_some() {
+                return next;
+            }
         }
-        let namespace = self.rotation.pop_front()?;
-        let objects = self.namespaces.get_mut(&namespace)?;
-        let object = objects.pop_front();
-        if objects.is_empty() {
-            self.namespaces.remove(&namespace);
-        } else {
-            self.rotation.push_back(namespace);
-        }
-        object
     }
 }
 
@@ -113,7 +136,7 @@ mod tests {
     use super::*;
 
     fn order(ready: &mut Ready<&'static str>) -> Vec<&'static str> {
-        std::iter::from_fn(|| ready.pop()).collect()
+        std::iter::from_fn(|| ready.pop(|_| Some(()))).map(|(name, ())| name).collect()
     }
 
     #[test]
@@ -123,7 +146,23 @@ mod tests {
             ready.push(name, &name[..1], false);
         }
         assert_eq!(order(&mut ready), ["a1", "b1", "c1", "a2", "b2", "a3"]);
-        assert!(ready.is_empty() && ready.rotation.is_empty() && ready.namespaces.is_empty());
+        assert!(ready.is_empty() && ready.others.rotation.is_empty() && ready.others.namespaces.is_empty());
+    }
+
+    #[test]
+    fn namespace_that_may_take_no_worker_is_skipped_and_keeps_its_place() {
+        let mut ready = Ready::default();
+        for (name, goes_first) in [("a1", false), ("a2", true), ("b1", false), ("b2", false), ("c1", true)] {
+            ready.push(name, &name[..1], goes_first);
+        }
+        let mut next = |refused: &str| {
+            let take = |namespace: &str| (namespace != refused).then_some(());
+            ready.pop(take).map(|(name, ())| name)
+        };
+        assert_eq!([next("a"), next("a")], [Some("c1"), Some("b1")], "also where its object goes first");
+        assert_eq!([next("b"), next("b"), next("b")], [Some("a2"), Some("a1"), None]);
+        assert_eq!([next(""), next("")], [Some("b2"), None]);
+        assert!(ready.is_empty() && ready.others.rotation.is_empty() && ready.first.namespaces.is_empty());
     }
 
     #[test]

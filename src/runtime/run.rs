@@ -10,12 +10,7 @@ use kube::{
     Client,
     runtime::reflector::{store, store::Writer},
 };
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::Instant};
 
 use super::{
     admin::{self, Probes},
@@ -47,6 +42,7 @@ use crate::{
     observe::index::SecretIndex,
     report::publisher::Events,
     restores::Restores,
+    workers::Workers,
 };
 
 /// What is listed by now is acted upon while the rest is not: one namespace that cannot be listed stops no other one.
@@ -162,7 +158,7 @@ fn assemble(args: &RunArgs, surroundings: &Surroundings, fence: LeadershipFence)
     let (authority_store, authority_writer) = store::<ITwinAuthority>();
     let (authority_queue, authority_receiver) = queue();
     let invalid_objects: Arc<InvalidObjects> = Arc::default();
-    let workers = Arc::new(Semaphore::new(args.concurrency.into()));
+    let workers = Arc::new(Workers::new(args.concurrency.into()));
     let context = Arc::new(Context {
         own_namespace: args.lease_namespace.as_deref().unwrap_or(client.default_namespace()).to_owned(),
         restores: Arc::new(Restores::new(clock.clone())),

@@ -17,3 +17,4 @@ mod neighbour;
 mod noise;
 mod tenants;
 mod waiting;
+mod webhook;

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use anyhow::Result;
 use serde_json::json;
-use testbed::{namespace::Namespace, objects};
+use testbed::{namespace::Namespace, objects, operator::Operator};
 
 use crate::{environment::TestEnvironment, fixture};
 
@@ -30,14 +30,27 @@ impl Fixture {
     pub async fn new(prefix: &str) -> Result<Self> {
         let noisy = Namespace::new(&format!("{prefix}-noisy")).await?;
         let environment = TestEnvironment::without_proxy(Namespace::new(&format!("{prefix}-quiet")).await?)?;
-        let namespaces = format!("{},{}", noisy.name, environment.namespace.name);
-        let mut operator = environment.spawn_operator_of(&namespaces, &[], &[])?;
-        operator.wait_ready().await?;
+        let operator = start(&environment, &noisy).await?;
         Ok(Self {
             quiet: fixture::Fixture { operator, client: environment.namespace.new_client(), environment },
             noisy,
         })
     }
+
+    /// Replaces the operator by another one.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.quiet.stop();
+        self.quiet.operator = start(&self.quiet.environment, &self.noisy).await?;
+        Ok(())
+    }
+}
+
+/// Starts an operator that watches both namespaces.
+async fn start(environment: &TestEnvironment, noisy: &Namespace) -> Result<Operator> {
+    let namespaces = format!("{},{}", noisy.name, environment.namespace.name);
+    let mut operator = environment.spawn_operator_of(&namespaces, &[], &[])?;
+    operator.wait_ready().await?;
+    Ok(operator)
 }
 
 /// Creates the client Secret of a client that behaves like this, and credentials `<client>-0` to `<client>-<count>`.

@@ -20,6 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// optimised.
 const PROCESSOR: f64 = if cfg!(debug_assertions) { 0.4 } else { 0.2 };
 
+/// Credentials whose namespace is not allowed.
+const NOT_ALLOWED: usize = 100;
+/// Until their attempts come seldom.
+const SELDOM: Duration = Duration::from_secs(240);
+/// The time over which reconciles are counted.
+const COUNTED: Duration = Duration::from_secs(10);
+
 /// How many calls of the operator read an object of the noisy namespace.
 fn reads(fixture: &Fixture) -> Result<usize> {
     Ok(calls(&fixture.noisy)?.iter().filter(|call| call.verb == "get").count())
@@ -70,4 +77,33 @@ async fn three_hundred_that_wait_cost_about_one_read_a_token_and_hardly_any_proc
     .with_context(|| fixture.operator.process.log_tail())?;
     assert!(message.contains(&authority) && message.contains("requestsPerMinute"), "{message}");
     Ok(())
+}
+
+#[tokio::test]
+async fn credentials_of_a_namespace_that_is_not_allowed_are_hardly_ever_reconciled() -> Result<()> {
+    let fixture = Fixture::new("barred").await?;
+    let spec = json!({"requestsPerMinute": 600, "allowedNamespaces": {"matchLabels": {"itwin": "yes"}}});
+    let authority = fixture.create_authority("ims", &spec).await?;
+    let good = json!({"name": "good", "lifetime": 3600});
+    credentials(&fixture.noisy, &authority, "barred", &good, NOT_ALLOWED).await?;
+    eventually("failed attempts", PATIENCE, async || {
+        let credential = fixture.noisy.get("itcred", "barred-0").await.ok()??;
+        (credential["status"]["consecutiveFailures"].as_i64()? >= 5).then_some(())
+    })
+    .await?;
+    // each was reconciled three times in this time, to find out whether the labels have changed
+    let seldom = async || {
+        let before = fixture.metric("itwin_reconciles_total").await.ok()?;
+        tokio::time::sleep(COUNTED).await;
+        let reconciles = fixture.metric("itwin_reconciles_total").await.ok()? - before;
+        (reconciles < NOT_ALLOWED as f64).then_some(reconciles)
+    };
+    let reconciles = eventually("hardly any reconciles", SELDOM, seldom).await?;
+    eprintln!("{reconciles} reconciles of {NOT_ALLOWED} credentials in {COUNTED:?}");
+    // at 10 requests a second, before most attempts are due
+    fixture.noisy.testbed.kubectl(&["label", "namespace", &fixture.noisy.name, "itwin=yes"]).await?;
+    eventually("a token for each", PATIENCE / 3, async || {
+        (requests(&fixture.noisy, "barred").await.ok()? >= NOT_ALLOWED).then_some(())
+    })
+    .await
 }

@@ -50,6 +50,16 @@ fn keep_retry_state(registry: &Registry, key: &ObjectKey, uid: &str) {
 }
 
 #[test]
+fn credentials_that_may_wait_for_labels_are_found_by_their_namespace() {
+    let registry = Registry::default();
+    let (key, _) = registry.keep(credential("uid-1"));
+    assert_eq!(registry.not_allowed("team"), std::slice::from_ref(&key), "an attempt may be under way");
+    assert!(registry.not_allowed("other").is_empty());
+    keep_retry_state(&registry, &key, "uid-1");
+    assert!(registry.not_allowed("team").is_empty(), "the last attempt did not fail for that reason");
+}
+
+#[test]
 fn credential_is_given_back_as_it_came() {
     let registry = Registry::default();
     let (key, before) = registry.keep(credential("uid-1"));

@@ -10,7 +10,7 @@ use super::*;
 use crate::leadership::fence::LeadershipFence;
 
 /// A publisher of a process with one worker, and the number of events that the API server was sent.
-fn publisher(workers: &Arc<Semaphore>) -> (Events, Arc<AtomicUsize>) {
+fn publisher(workers: &Arc<Workers>) -> (Events, Arc<AtomicUsize>) {
     let sent: Arc<AtomicUsize> = Arc::default();
     let received = sent.clone();
     let service = tower::service_fn(move |_: Request<Body>| {
@@ -33,7 +33,7 @@ async fn sent_after(events: &Events, sent: &AtomicUsize, seconds: u64) -> usize 
 
 #[tokio::test(start_paused = true)]
 async fn events_of_first_tokens_wait_for_an_idle_worker_and_not_for_one_that_is_free_for_an_instant() {
-    let workers = Arc::new(Semaphore::new(1));
+    let workers = Arc::new(Workers::new(1));
     let (events, sent) = publisher(&workers);
     let publish = |number: usize| {
         let about = ObjectReference {
@@ -44,13 +44,13 @@ async fn events_of_first_tokens_wait_for_an_idle_worker_and_not_for_one_that_is_
         };
         events.publish(about, Transition { warning: false, reason: EventReason::Issued, note: "a token".to_owned() });
     };
-    let worker = workers.clone().acquire_owned().await.expect("a worker");
+    let worker = workers.take("team").await;
     events.set_workers_awaited(true);
     publish(0);
     assert_eq!(sent_after(&events, &sent, 1).await, 0, "the worker has something to do");
     drop(worker);
     assert_eq!(sent_after(&events, &sent, 1).await, 0, "another object waits for it");
-    let worker = workers.clone().acquire_owned().await.expect("a worker");
+    let worker = workers.take("team").await;
     events.set_workers_awaited(false);
     assert_eq!(sent_after(&events, &sent, 1).await, 0, "it has the last one");
     drop(worker);

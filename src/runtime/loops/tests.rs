@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::*;
 
@@ -49,6 +49,11 @@ struct Loop {
     task: JoinHandle<()>,
 }
 
+/// Of the object `noisy/1`: `noisy`.
+fn namespace(name: &str) -> &str {
+    name.split('/').next().unwrap_or_default()
+}
+
 fn begin(concurrency: usize, again: RequeueAfter) -> Loop {
     let reconciles = Arc::new(Reconciles { observed: Mutex::default(), may_end: Semaphore::new(0), again });
     let (sender, receiver) = queue();
@@ -56,20 +61,23 @@ fn begin(concurrency: usize, again: RequeueAfter) -> Loop {
     let heartbeat = Heartbeat::new(&Arc::default(), "a loop".to_owned());
     let (all, stopped) = (reconciles.clone(), stop.subscribe());
     let task = tokio::spawn(async move {
-        let workers = Arc::new(Semaphore::new(concurrency));
+        let workers = Arc::new(Workers::new(concurrency));
         let shared = workers.clone();
-        let reconcile = |name, worker: Option<OwnedSemaphorePermit>| -> BoxFuture<'static, RequeueAfter> {
-            let (reconcile, workers) = (all.clone().reconcile(name), shared.clone());
+        let reconcile = |name: &'static str, worker: Option<Worker>| -> BoxFuture<'static, RequeueAfter> {
+            let (all, workers) = (all.clone(), shared.clone());
             Box::pin(async move {
-                // as for the time of a token request
-                let gives_back = name == "gives back";
-                let worker = worker.filter(|_| !gives_back);
-                let again = reconcile.await;
-                let _worker = if gives_back { workers.acquire_owned().await.ok() } else { worker };
-                again
+                if name.ends_with("requests") {
+                    // it gives its worker back for the time of a token request, and writes the token
+                    drop(worker);
+                    all.clone().reconcile(name).await;
+                    let _worker = workers.take(namespace(name)).await;
+                    return all.reconcile("writes").await;
+                }
+                let _worker = worker;
+                all.reconcile(name).await
             })
         };
-        let placement = |name: &&str| Placement { namespace: (*name).to_owned(), goes_first: false };
+        let placement = |name: &&str| Placement { namespace: namespace(name).to_owned(), goes_first: false };
         let is_overdue = |name: &&str| name.starts_with("late");
         run(receiver, workers, stopped, heartbeat, (placement, is_overdue, |_: bool| {}), reconcile).await;
     });
@@ -157,15 +165,39 @@ async fn reconciliations_in_progress_end_after_the_signal_and_no_others_start() 
 #[tokio::test(start_paused = true)]
 async fn reconciliation_that_gave_its_worker_back_gets_one_after_the_signal() {
     let it = begin(1, None);
-    for name in ["gives back", "b", "c"] {
+    for name in ["requests", "b", "c"] {
         it.queue.send(name).expect("it runs");
         settle().await;
     }
     // the loop waits for a worker for the third
-    assert_eq!(it.reconciles.observed().running, ["gives back", "b"]);
+    assert_eq!(it.reconciles.observed().running, ["requests", "b"]);
     it.stop.send_replace(true);
-    it.reconciles.may_end.add_permits(2);
+    it.reconciles.may_end.add_permits(3);
     tokio::time::timeout(Duration::from_secs(1), it.task).await.expect("it ends").expect("no panic");
     let observed = it.reconciles.observed();
-    assert_eq!((observed.started.len(), observed.ended), (2, 2));
+    assert_eq!((observed.started, observed.ended), (vec!["requests", "b", "writes"], 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn namespace_whose_writes_hang_leaves_a_worker_to_others_and_goes_on_when_one_of_its_own_is_returned() {
+    let it = begin(4, None);
+    for name in ["noisy/requests", "noisy/1", "noisy/2", "noisy/3", "noisy/4"] {
+        it.queue.send(name).expect("it runs");
+        settle().await;
+    }
+    assert_eq!(it.reconciles.observed().running, ["noisy/requests", "noisy/1", "noisy/2", "noisy/3"]);
+    // the response arrives, and its write has no worker
+    it.reconciles.may_end.add_permits(1);
+    settle().await;
+    it.queue.send("quiet").expect("it runs");
+    settle().await;
+    assert_eq!(it.reconciles.observed().running, ["noisy/1", "noisy/2", "noisy/3", "quiet"]);
+    // while another namespace holds one, it leaves one more
+    it.reconciles.may_end.add_permits(2);
+    settle().await;
+    assert_eq!(it.reconciles.observed().running, ["noisy/3", "quiet", "writes"], "first what was requested");
+    it.reconciles.may_end.add_permits(4);
+    settle().await;
+    let observed = it.reconciles.observed();
+    assert_eq!((observed.started.len(), observed.ended), (7, 7), "{observed:?}");
 }

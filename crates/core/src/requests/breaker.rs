@@ -2,16 +2,18 @@
 //!
 //! If a client is misconfigured, or the server fails for this client, only the circuit of the client opens, and other
 //! clients are not affected. The circuit of the server opens only if several clients fail that succeeded before, so
-//! that no tenant can open it for others. Without it, ten thousand credentials would overload a server that is down,
-//! despite a backoff each (external-secrets/external-secrets#6728).
+//! that no tenant can open it for others. Where no other tenant asks, as after a start, the failures of one are enough,
+//! until another one asks. Without it, ten thousand credentials would overload a server that is down, despite a backoff
+//! each (external-secrets/external-secrets#6728).
 
 mod circuit;
+mod outages;
 mod server_wait;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -19,8 +21,11 @@ use std::{
 use chrono::TimeDelta;
 use itwin_api::conditions::Reason;
 
-use self::circuit::{Circuit, OPEN};
 pub use self::server_wait::ServerWait;
+use self::{
+    circuit::{Circuit, OPEN},
+    outages::Outages,
+};
 use super::request::{Outcome, Requester};
 use crate::{failure::Failure, object::ObjectVersion};
 
@@ -54,12 +59,6 @@ struct Failing {
     /// Version of the client Secret that was used. With another version, the client starts without failures.
     version: Option<ObjectVersion>,
     circuit: Option<Circuit>,
-}
-
-#[derive(Debug, Default)]
-struct Outages {
-    failures: u32,
-    clients: HashSet<Requester>,
 }
 
 /// A completed request.
@@ -148,7 +147,7 @@ impl Breaker {
     /// Whether no request of this client failed since the last response of the server.
     #[must_use]
     pub fn is_healthy(&self, requester: &Requester) -> bool {
-        !self.outages.clients.contains(requester) && !self.failing.contains_key(requester)
+        !self.outages.clients().contains(requester) && !self.failing.contains_key(requester)
     }
 
     /// Clients that succeeded, the most recent first. Probes are chosen from them.
@@ -171,6 +170,18 @@ impl Breaker {
     #[must_use]
     pub fn report_due(&self) -> Option<Instant> {
         self.server_wait_until.as_ref().and_then(ServerWait::report_due)
+    }
+
+    /// A client asks for a request; `waiting` are the clients that have requests in the queue, with this one. Failures of
+    /// one tenant alone may no longer show that the server is down, since this client may succeed. Then the circuit of the
+    /// server closes, and those of the failing clients stay open. Returns whether it closed.
+    pub fn joined(&mut self, requester: &Requester, waiting: &HashMap<Requester, usize>) -> bool {
+        let is_news = || !self.outages.clients().contains(requester) && self.outages.are_of_one_tenant();
+        let closes = self.circuit.is_some() && is_news() && !self.outages.affect_the_server(waiting, &self.succeeded);
+        if closes {
+            self.circuit = None;
+        }
+        closes
     }
 
     /// Records that a request of this client is sent. Returns whether it is a probe of an open circuit.
@@ -245,7 +256,7 @@ impl Breaker {
     /// The server responded to a client, so it is available. Clients whose requests failed meanwhile no longer count as
     /// successful.
     fn answered(&mut self, requester: &Requester) -> Change {
-        let failed = std::mem::take(&mut self.outages).clients;
+        let failed = self.outages.end();
         self.succeeded.retain(|client| client == requester || !failed.contains(client));
         if self.circuit.take().is_none() {
             return Change::None;
@@ -301,30 +312,14 @@ impl Breaker {
         now: Instant,
         waiting: &HashMap<Requester, usize>,
     ) -> bool {
-        self.outages.failures = self.outages.failures.saturating_add(1);
-        self.outages.clients.insert(requester.clone());
+        let failures = self.outages.record(requester);
         if let Some(circuit) = self.circuit {
             self.circuit = circuit.after_failure(is_probe, now, reason).or(Some(circuit));
             return false;
         }
-        let is_open = self.outages.failures >= THRESHOLD && self.affects_the_server(waiting);
+        let is_open = failures >= THRESHOLD && self.outages.affect_the_server(waiting, &self.succeeded);
         self.circuit = is_open.then(|| Circuit::open(now, OPEN.0, reason));
         is_open
-    }
-
-    /// Whether the failures show that the server is down, and not only some clients: all known clients fail, or two
-    /// clients that succeeded before (any two, if none ever did). The two must be of different tenants, unless all
-    /// known clients are of one tenant.
-    fn affects_the_server(&self, waiting: &HashMap<Requester, usize>) -> bool {
-        let failing = &self.outages.clients;
-        let known = || waiting.keys().chain(&self.succeeded);
-        if known().all(|client| failing.contains(client)) {
-            return true;
-        }
-        let succeeded = |client: &&Requester| self.succeeded.is_empty() || self.succeeded.contains(client);
-        let namespaces: HashSet<&str> = failing.iter().filter(succeeded).map(|client| &*client.namespace).collect();
-        let one_tenant = || known().all(|client| namespaces.contains(&*client.namespace));
-        namespaces.len() >= 2 || (one_tenant() && failing.iter().filter(succeeded).count() >= 2)
     }
 
     /// Records a wait that the server asks for, in response to a request that was admitted at `admitted_at`. Returns

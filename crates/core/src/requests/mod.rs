@@ -187,6 +187,9 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         self.leave(&key);
         self.arrivals += 1;
         *self.requesters.entry(request.requester.clone()).or_default() += 1;
+        if self.breaker.joined(&request.requester, &self.requesters) {
+            self.probed.clear();
+        }
         // a token that has expired is as good as none: by its expiry, one that cannot be renewed would come back in front
         // of all others after each attempt
         let valid_until = request.expires_at.filter(|at| *at > now.wall);

@@ -71,10 +71,31 @@ fn probe_is_of_the_client_that_succeeded_last() {
         scene.run(Duration::from_millis(10), |_, _| failed(Reason::Timeout));
     }
     assert!(scene.queue.is_open());
-    scene.retry("a", "never-succeeded");
+    scene.retry("z", "never-succeeded");
     scene.enqueue("z", "three", 3600);
     scene.passed += Duration::from_secs(3);
     assert_eq!(scene.admit(), ["z/three"], "one probe, of a successful client");
+}
+
+#[test]
+fn circuit_that_one_tenant_opened_holds_up_no_other_one() {
+    let mut scene = Scene::new(8, 6000);
+    // as after a start: no other client is known
+    for _ in 0..8 {
+        scene.retry("noisy", "down");
+        scene.run(Duration::from_secs(5), |_, _| failed(Reason::ServerError));
+    }
+    assert!(scene.queue.is_open());
+    scene.retry("noisy", "down");
+    scene.enqueue("quiet", "only", 3600);
+    assert_eq!(scene.queue.blocked(&request("quiet", "only", None).requester, scene.now().monotonic), None);
+    assert_eq!(scene.admit(), ["quiet/only"], "immediately, and the client that fails waits for its own circuit");
+    assert_eq!(scene.settle("quiet/only", &Outcome::Succeeded).0, Change::None, "it was not open any more");
+    scene.run(Duration::from_secs(60), |scene, name| {
+        scene.again.push((name.to_owned(), Request { is_retry: true, ..request("noisy", "down", None) }));
+        failed(Reason::ServerError)
+    });
+    assert!(!scene.queue.is_open(), "a client that succeeded is known");
 }
 
 #[test]
