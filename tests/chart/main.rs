@@ -3,6 +3,7 @@
 
 #![allow(missing_docs)]
 
+mod changes;
 mod monitoring;
 mod permissions;
 mod pods;
