@@ -1,6 +1,6 @@
 {{- /* The name of the application: the value of app.kubernetes.io/name. */ -}}
 {{- define "operator.name" -}}
-{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- regexReplaceAll "-+$" (.Values.nameOverride | default .Chart.Name | trunc 63) "" -}}
 {{- end -}}
 
 {{- /* The name of what the release creates. A release that is called like the application, or like its beginning
@@ -13,7 +13,7 @@
 {{- else if hasPrefix (printf "%s-" .Release.Name) $name -}}
 {{- $full = $name -}}
 {{- end -}}
-{{- .Values.fullnameOverride | default $full | trunc 50 | trimSuffix "-" -}}
+{{- regexReplaceAll "-+$" (.Values.fullnameOverride | default $full | trunc 50) "" -}}
 {{- end -}}
 
 {{- define "operator.serviceAccountName" -}}
@@ -29,9 +29,10 @@
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "operator.serviceAccountName" . }}
 {{- end -}}
 
+{{- /* Names are quoted here and in all templates: `2024`, `no` and `1e5` are names, and YAML reads something else. */ -}}
 {{- define "operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- /* One map, so that a label that the user sets too appears once. */ -}}
@@ -55,8 +56,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "operator.subject" -}}
 - kind: ServiceAccount
-  name: {{ include "operator.serviceAccountName" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "operator.serviceAccountName" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
 
 {{- /* Rules for namespaced resources, and which code needs them. */ -}}
