@@ -114,6 +114,51 @@ async fn rendered_objects_are_accepted_by_the_api_server() -> Result<()> {
     Ok(())
 }
 
+/// The YAML of a strict program, such as the one that Flux runs after Helm; and an apply on the server, which refuses two
+/// variables of one name.
+#[tokio::test]
+async fn nothing_is_rendered_twice() -> Result<()> {
+    assert!(serde_saphyr::from_str::<Value>("{key: 1, key: 2}").is_err(), "this parser is strict");
+    let testbed = Testbed::current()?;
+    for values in values()? {
+        let values = values.map(|file| format!("--values={}", file.display()));
+        let arguments: Vec<&str> = values.as_deref().into_iter().collect();
+        let rendered = template(&testbed, "twice", &arguments).await?;
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&rendered).with_context(|| format!("{values:?}"))?;
+        let containers = documents.iter().map(|document| &document["spec"]["template"]["spec"]["containers"][0]);
+        for variables in containers.filter_map(|container| container["env"].as_array()) {
+            let mut names: Vec<&str> = variables.iter().filter_map(|variable| variable["name"].as_str()).collect();
+            names.sort_unstable();
+            assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{values:?}: {names:?}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_set_for_one_object_replaces_what_is_set_for_all() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let objects = objects(&testbed, "twice", &[&file("twice.yaml")?]).await?;
+    let label = |kind: &str, label: &str| of_kind(&objects, kind)[0]["metadata"]["labels"][label].clone();
+    assert_eq!(label("Deployment", "team"), "platform");
+    assert_eq!(label("Service", "team"), "metrics");
+    assert_eq!(label("Service", "app.kubernetes.io/instance"), "twice", "a ServiceMonitor selects it");
+    assert_eq!(label("ConfigMap", "team"), "", "an empty value is a value");
+    let template = &of_kind(&objects, "Deployment")[0]["spec"]["template"];
+    assert_eq!(template["metadata"]["labels"]["team"], "pods");
+    let variable = |name: &str, value: &str| json!({"name": name, "value": value});
+    let expected = [
+        variable("HTTPS_PROXY", "http://other.example.com:3129"),
+        variable("NO_PROXY", ".svc"),
+        variable("RES_OPTIONS", "timeout:3"),
+    ];
+    assert_eq!(template["spec"]["containers"][0]["env"], json!(expected));
+    // the port of the proxy that is used
+    let egress = of_kind(&objects, "NetworkPolicy")[0]["spec"]["egress"].as_array().context("no egress")?;
+    assert_eq!(egress.last().context("no rule")?["ports"][0]["port"], 3129, "{egress:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn authorities_come_after_their_crd_and_helm_deletes_none() -> Result<()> {
     let testbed = Testbed::current()?;

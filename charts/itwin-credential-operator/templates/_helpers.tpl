@@ -35,13 +35,33 @@ app.kubernetes.io/name: {{ include "operator.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
+{{- /* One map of several: the first that has a key decides. `merge` would replace an empty value, such as that of a
+label. */ -}}
+{{- define "operator.merged" -}}
+{{- $merged := dict -}}
+{{- range . -}}
+{{- range $key, $value := . -}}
+{{- if not (hasKey $merged $key) -}}
+{{- $_ := set $merged $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $merged -}}
+{{- end -}}
+
 {{- /* One map, so that a label that the user sets too appears once. */ -}}
 {{- define "operator.labels" -}}
 {{- $labels := include "operator.selectorLabels" . | fromYaml -}}
 {{- $_ := set $labels "app.kubernetes.io/version" (.Chart.AppVersion | toString) -}}
 {{- $_ := set $labels "app.kubernetes.io/managed-by" .Release.Service -}}
 {{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
-{{- toYaml (merge $labels .Values.commonLabels) -}}
+{{- include "operator.merged" (list $labels .Values.commonLabels) -}}
+{{- end -}}
+
+{{- /* The same with those of one object. They replace others, except what selects pods and the Service. */ -}}
+{{- define "operator.labelsWith" -}}
+{{- $context := index . 0 -}}
+{{- include "operator.merged" (list (include "operator.selectorLabels" $context | fromYaml) (index . 1) (include "operator.labels" $context | fromYaml)) -}}
 {{- end -}}
 
 {{- define "operator.image" -}}
@@ -122,29 +142,35 @@ httpGet:
 {{ toYaml (omit .probe "enabled") }}
 {{- end -}}
 
-{{- /* The environment: proxies, then what the user adds. */ -}}
+{{- /* The names of the variables that the user sets, as JSON. */ -}}
+{{- define "operator.extraNames" -}}
+{{- $names := list -}}
+{{- range .Values.extraEnv -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end -}}
+
+{{- /* The environment: proxies, then what the user adds, which replaces variables of the chart. A name that is there twice
+is refused by an apply on the server. */ -}}
 {{- define "operator.env" -}}
-{{- $proxy := .Values.proxy }}
-{{- with $proxy.httpsProxy }}
-- name: HTTPS_PROXY
-  value: {{ . | quote }}
-{{- end }}
-{{- if and $proxy.noProxy $proxy.httpsProxy }}
-- name: NO_PROXY
-  value: {{ $proxy.noProxy | quote }}
-{{- end }}
-{{- $names := list }}
-{{- range .Values.extraEnv }}
-{{- $names = append $names .name }}
-{{- end }}
-{{- /* as in the Dockerfile, for images that were built in another way */}}
-{{- if not (has "RES_OPTIONS" $names) }}
-- name: RES_OPTIONS
-  value: timeout:1 attempts:3
-{{- end }}
-{{- with .Values.extraEnv }}
-{{ toYaml . }}
-{{- end }}
+{{- $env := list -}}
+{{- with .Values.proxy.httpsProxy -}}
+{{- $env = append $env (dict "name" "HTTPS_PROXY" "value" .) -}}
+{{- end -}}
+{{- if and .Values.proxy.noProxy .Values.proxy.httpsProxy -}}
+{{- $env = append $env (dict "name" "NO_PROXY" "value" .Values.proxy.noProxy) -}}
+{{- end -}}
+{{- /* as in the Dockerfile, for images that were built in another way */ -}}
+{{- $env = append $env (dict "name" "RES_OPTIONS" "value" "timeout:1 attempts:3") -}}
+{{- $names := include "operator.extraNames" . | fromJsonArray -}}
+{{- $all := list -}}
+{{- range $env -}}
+{{- if not (has .name $names) -}}
+{{- $all = append $all . -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (concat $all (.Values.extraEnv | default list)) -}}
 {{- end -}}
 
 {{- /* The port of a URL: the one that it names, or that of its scheme. An error of urlParse would show the password
@@ -165,7 +191,10 @@ yes
 
 {{- /* The URLs of proxies whose values are known, as JSON. */ -}}
 {{- define "operator.proxies" -}}
-{{- $urls := compact (list (trim .Values.proxy.httpsProxy)) -}}
+{{- $urls := list -}}
+{{- if not (has "HTTPS_PROXY" (include "operator.extraNames" . | fromJsonArray)) -}}
+{{- $urls = compact (list (trim .Values.proxy.httpsProxy)) -}}
+{{- end -}}
 {{- range .Values.extraEnv -}}
 {{- if and (has (lower .name) (list "https_proxy" "all_proxy")) .value (not (include "operator.proxyIsElsewhere" .)) -}}
 {{- $urls = append $urls (toString .value | trim) -}}
