@@ -183,7 +183,7 @@ that the URL of a proxy may contain. */ -}}
 {{- /* "yes" if the chart does not know the port of a proxy: the value of this variable is elsewhere. */ -}}
 {{- define "operator.proxyIsElsewhere" -}}
 {{- if has (lower .name) (list "https_proxy" "all_proxy") -}}
-{{- if or (not .value) (regexMatch "[$][(][^@]*$" (toString .value)) -}}
+{{- if or .valueFrom (regexMatch "[$][(][^@]*$" (toString .value)) -}}
 yes
 {{- end -}}
 {{- end -}}
