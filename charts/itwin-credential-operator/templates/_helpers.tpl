@@ -134,6 +134,13 @@ label. */ -}}
   verbs: [patch]
 {{- end -}}
 
+{{- /* "yes" if this text or list names another namespace for the Lease than that of the pod. */ -}}
+{{- define "operator.leaseIsElsewhere" -}}
+{{- if regexMatch "--lease-namespace|ITWIN_OPERATOR_LEASE_NAMESPACE" (toJson .) -}}
+yes
+{{- end -}}
+{{- end -}}
+
 {{- /* One probe: the settings without `enabled`, and where it asks. */ -}}
 {{- define "operator.probe" -}}
 httpGet:
