@@ -1,4 +1,4 @@
-//! What a change of the values does to an installed release, and a second release beside it, with Helm 3 and Helm 4.
+//! What a change of the values does to an installed release, and a second release next to it, with Helm 3 and Helm 4.
 
 use anyhow::{Context, Result};
 use testbed::namespace::Namespace;
@@ -60,7 +60,7 @@ async fn second_release_in_a_namespace_is_refused_unless_it_elects_no_leader() -
         // its Lease is elsewhere, or it has none
         upgrade("second", alone).await.context("without a Lease")?;
         upgrade("second", "extraArgs={--lease-namespace=default}").await.context("a Lease elsewhere")?;
-        upgrade("first", elects).await.context("beside a release that does not share the Lease")?;
+        upgrade("first", elects).await.context("next to a release that does not share the Lease")?;
         refused("a second release that elects", upgrade("second", elects)).await?;
         uninstall("first").await?;
         upgrade("second", elects).await.context("after the first one is gone")?;
