@@ -1,6 +1,9 @@
 //! Parses the arguments, installs the cryptography provider and starts the command.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use itwin_credential_operator::{
@@ -18,10 +21,7 @@ fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => start(cli),
         // --help and --version print to standard output and succeed
-        Err(error) if error.exit_code() == 0 => {
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
+        Err(error) if error.exit_code() == 0 => ended(written(error.print())),
         Err(error) => {
             // one line: what is wrong and what is possible, without the usage and hints
             let text = error.to_string();
@@ -49,9 +49,29 @@ fn disable_core_dumps() {
     }
 }
 
+/// Why a command did not print all of its output. A reader that went away, such as `head`, is no error.
+fn written(printed: io::Result<()>) -> Result<(), String> {
+    match printed.and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(format!("the output could not be written: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn ended(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn start(cli: Cli) -> ExitCode {
     let result = match cli.command {
-        Command::Crd => itwin_api::crds().map(|yaml| print!("{yaml}")),
+        Command::Crd => itwin_api::crds().and_then(|yaml| written(io::stdout().write_all(yaml.as_bytes()))),
         Command::Run(args) => {
             let proxies = match Proxies::from_env() {
                 Ok(proxies) => proxies,
@@ -82,11 +102,5 @@ fn start(cli: Cli) -> ExitCode {
             }
         }
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(result)
 }

@@ -76,6 +76,9 @@ async fn alertmanager_example_pages_once_for_each_cause() -> Result<()> {
         assert!(inhibits("ITwinOperatorWithoutLeader", credential, Some("job")), "{credential}");
         assert!(!inhibits("ITwinOperatorWithoutLeader", credential, None), "{credential}");
     }
+    // one of several operators that is absent hides nothing of the others
+    let absent = rules.iter().find(|rule| selects(&rule["source_matchers"], "ITwinOperatorAbsent"));
+    assert_eq!(absent.context("no rule")?["source_matchers"][1], "job=\"\"");
     // an outage of the API server takes the Lease from the leader, and silences the watches
     for same in ["ITwinWatchSilent", "ITwinOperatorKubernetesErrors", "ITwinOperatorRestarting"] {
         assert!(inhibits("ITwinOperatorWithoutLeader", same, Some("job")), "{same}");

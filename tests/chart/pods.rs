@@ -132,6 +132,21 @@ async fn resolver_has_the_time_limits_of_the_image_unless_the_values_set_others(
 }
 
 #[tokio::test]
+async fn long_names_give_the_pod_of_helm_test_a_label_of_its_own() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let label = "app.kubernetes.io/name";
+    for length in [57, 58, 59, 62, 63, 64] {
+        let set = format!("nameOverride={}", "a".repeat(length));
+        let objects = objects(&testbed, "long", &["--set", &set]).await?;
+        let of_test = of_kind(&objects, "Pod")[0]["metadata"]["labels"][label].as_str().context("no label")?;
+        assert!(of_test.len() <= 63 && of_test.ends_with("a-test"), "{length}: {of_test}");
+        let selected = &of_kind(&objects, "Deployment")[0]["spec"]["selector"]["matchLabels"][label];
+        assert_ne!(selected, of_test, "{length}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn containers_request_and_limit_ephemeral_storage() -> Result<()> {
     let testbed = Testbed::current()?;
     let objects = objects(&testbed, "storage", &[]).await?;

@@ -1,9 +1,10 @@
 //! What Helm refuses, in which words, and which values reach the operator.
 
 use anyhow::{Context, Result};
+use serde_json::json;
 use testbed::Testbed;
 
-use crate::{chart, refused, template};
+use crate::{chart, objects, of_kind, refused, template};
 
 #[tokio::test]
 async fn unknown_and_ill_typed_values_are_refused() -> Result<()> {
@@ -202,6 +203,29 @@ async fn settings_reach_the_command_line() -> Result<()> {
     ] {
         assert!(rendered.contains(&format!("- {argument}\n")), "{argument} is missing");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn values_that_are_zero_or_empty_are_values() -> Result<()> {
+    let testbed = Testbed::current()?;
+    let constraint = json!({
+        "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {},
+    });
+    let everywhere = format!("topologySpreadConstraints=[{constraint}]");
+    let set = "revisionHistoryLimit=0,terminationGracePeriodSeconds=0,podDisruptionBudget.maxUnavailable=0";
+    let objects = objects(&testbed, "zero", &["--set", set, "--set-json", &everywhere]).await?;
+    let spec = &of_kind(&objects, "Deployment")[0]["spec"];
+    let pod = &spec["template"]["spec"];
+    assert_eq!(spec["revisionHistoryLimit"], 0);
+    assert_eq!(pod["terminationGracePeriodSeconds"], 0);
+    assert_eq!(pod["containers"][0]["livenessProbe"]["initialDelaySeconds"], 0);
+    assert_eq!(pod["topologySpreadConstraints"][0]["labelSelector"], json!({}), "it counts all pods");
+    assert_eq!(of_kind(&objects, "PodDisruptionBudget")[0]["spec"]["maxUnavailable"], 0);
+    // an empty variable is no proxy, and its port is not elsewhere
+    let (chart, policy) = (chart(), "networkPolicy.enabled=true,extraEnv[0].name=HTTPS_PROXY,extraEnv[0].value=");
+    let notes = testbed.helm(&["install", "zero", &chart, "--dry-run=client", "--set", policy]).await?;
+    assert!(!notes.contains("does not know the port of the proxy"), "{notes}");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 {{- /* The name of the application: the value of app.kubernetes.io/name. */ -}}
 {{- define "operator.name" -}}
-{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- regexReplaceAll "-+$" (.Values.nameOverride | default .Chart.Name | trunc 63) "" -}}
 {{- end -}}
 
 {{- /* The name of what the release creates. A release that is called like the application, or like its beginning
@@ -13,7 +13,7 @@
 {{- else if hasPrefix (printf "%s-" .Release.Name) $name -}}
 {{- $full = $name -}}
 {{- end -}}
-{{- .Values.fullnameOverride | default $full | trunc 50 | trimSuffix "-" -}}
+{{- regexReplaceAll "-+$" (.Values.fullnameOverride | default $full | trunc 50) "" -}}
 {{- end -}}
 
 {{- define "operator.serviceAccountName" -}}
@@ -29,9 +29,24 @@
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "operator.serviceAccountName" . }}
 {{- end -}}
 
+{{- /* Names are quoted here and in all templates: `2024`, `no` and `1e5` are names, and YAML reads something else. */ -}}
 {{- define "operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end -}}
+
+{{- /* One map of several: the first that has a key decides. `merge` would replace an empty value, such as that of a
+label. */ -}}
+{{- define "operator.merged" -}}
+{{- $merged := dict -}}
+{{- range . -}}
+{{- range $key, $value := . -}}
+{{- if not (hasKey $merged $key) -}}
+{{- $_ := set $merged $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $merged -}}
 {{- end -}}
 
 {{- /* One map, so that a label that the user sets too appears once. */ -}}
@@ -40,7 +55,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $_ := set $labels "app.kubernetes.io/version" (.Chart.AppVersion | toString) -}}
 {{- $_ := set $labels "app.kubernetes.io/managed-by" .Release.Service -}}
 {{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
-{{- toYaml (merge $labels .Values.commonLabels) -}}
+{{- include "operator.merged" (list $labels .Values.commonLabels) -}}
+{{- end -}}
+
+{{- /* The same with those of one object. They replace others, except what selects pods and the Service. */ -}}
+{{- define "operator.labelsWith" -}}
+{{- $context := index . 0 -}}
+{{- include "operator.merged" (list (include "operator.selectorLabels" $context | fromYaml) (index . 1) (include "operator.labels" $context | fromYaml)) -}}
 {{- end -}}
 
 {{- define "operator.image" -}}
@@ -55,8 +76,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "operator.subject" -}}
 - kind: ServiceAccount
-  name: {{ include "operator.serviceAccountName" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "operator.serviceAccountName" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
 
 {{- /* Rules for namespaced resources, and which code needs them. */ -}}
@@ -113,6 +134,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   verbs: [patch]
 {{- end -}}
 
+{{- /* "yes" if this text or list names another namespace for the Lease than that of the pod. */ -}}
+{{- define "operator.leaseIsElsewhere" -}}
+{{- if regexMatch "--lease-namespace|ITWIN_OPERATOR_LEASE_NAMESPACE" (toJson .) -}}
+yes
+{{- end -}}
+{{- end -}}
+
 {{- /* One probe: the settings without `enabled`, and where it asks. */ -}}
 {{- define "operator.probe" -}}
 httpGet:
@@ -121,29 +149,35 @@ httpGet:
 {{ toYaml (omit .probe "enabled") }}
 {{- end -}}
 
-{{- /* The environment: proxies, then what the user adds. */ -}}
+{{- /* The names of the variables that the user sets, as JSON. */ -}}
+{{- define "operator.extraNames" -}}
+{{- $names := list -}}
+{{- range .Values.extraEnv -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end -}}
+
+{{- /* The environment: proxies, then what the user adds, which replaces variables of the chart. A name that is there twice
+is refused by an apply on the server. */ -}}
 {{- define "operator.env" -}}
-{{- $proxy := .Values.proxy }}
-{{- with $proxy.httpsProxy }}
-- name: HTTPS_PROXY
-  value: {{ . | quote }}
-{{- end }}
-{{- if and $proxy.noProxy $proxy.httpsProxy }}
-- name: NO_PROXY
-  value: {{ $proxy.noProxy | quote }}
-{{- end }}
-{{- $names := list }}
-{{- range .Values.extraEnv }}
-{{- $names = append $names .name }}
-{{- end }}
-{{- /* as in the Dockerfile, for images that were built in another way */}}
-{{- if not (has "RES_OPTIONS" $names) }}
-- name: RES_OPTIONS
-  value: timeout:1 attempts:3
-{{- end }}
-{{- with .Values.extraEnv }}
-{{ toYaml . }}
-{{- end }}
+{{- $env := list -}}
+{{- with .Values.proxy.httpsProxy -}}
+{{- $env = append $env (dict "name" "HTTPS_PROXY" "value" .) -}}
+{{- end -}}
+{{- if and .Values.proxy.noProxy .Values.proxy.httpsProxy -}}
+{{- $env = append $env (dict "name" "NO_PROXY" "value" .Values.proxy.noProxy) -}}
+{{- end -}}
+{{- /* as in the Dockerfile, for images that were built in another way */ -}}
+{{- $env = append $env (dict "name" "RES_OPTIONS" "value" "timeout:1 attempts:3") -}}
+{{- $names := include "operator.extraNames" . | fromJsonArray -}}
+{{- $all := list -}}
+{{- range $env -}}
+{{- if not (has .name $names) -}}
+{{- $all = append $all . -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (concat $all (.Values.extraEnv | default list)) -}}
 {{- end -}}
 
 {{- /* The port of a URL: the one that it names, or that of its scheme. An error of urlParse would show the password
@@ -156,7 +190,7 @@ that the URL of a proxy may contain. */ -}}
 {{- /* "yes" if the chart does not know the port of a proxy: the value of this variable is elsewhere. */ -}}
 {{- define "operator.proxyIsElsewhere" -}}
 {{- if has (lower .name) (list "https_proxy" "all_proxy") -}}
-{{- if or (not .value) (regexMatch "[$][(][^@]*$" (toString .value)) -}}
+{{- if or .valueFrom (regexMatch "[$][(][^@]*$" (toString .value)) -}}
 yes
 {{- end -}}
 {{- end -}}
@@ -164,7 +198,10 @@ yes
 
 {{- /* The URLs of proxies whose values are known, as JSON. */ -}}
 {{- define "operator.proxies" -}}
-{{- $urls := compact (list (trim .Values.proxy.httpsProxy)) -}}
+{{- $urls := list -}}
+{{- if not (has "HTTPS_PROXY" (include "operator.extraNames" . | fromJsonArray)) -}}
+{{- $urls = compact (list (trim .Values.proxy.httpsProxy)) -}}
+{{- end -}}
 {{- range .Values.extraEnv -}}
 {{- if and (has (lower .name) (list "https_proxy" "all_proxy")) .value (not (include "operator.proxyIsElsewhere" .)) -}}
 {{- $urls = append $urls (toString .value | trim) -}}

@@ -13,9 +13,14 @@ const ERROR: u8 = 2;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(error) if error.use_stderr() => {
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(ERROR) } else { ExitCode::SUCCESS };
+            return ExitCode::from(ERROR);
+        }
+        // --help and --version
+        Err(error) => {
+            return output::written(error.print())
+                .map_or_else(|problem| failed(&problem.to_string()), |()| ExitCode::SUCCESS);
         }
     };
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {

@@ -72,6 +72,21 @@ fn write(out: &mut impl Write, text: &str) -> io::Result<()> {
     }
 }
 
+/// Whether help was printed as a whole. A reader that went away, such as `head`, is no error.
+///
+/// # Errors
+/// Why it was not.
+pub fn written(printed: io::Result<()>) -> Result<(), Problem> {
+    match printed.and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(unwritten(&error.to_string())),
+        _ => Ok(()),
+    }
+}
+
+fn unwritten(error: &str) -> Problem {
+    Problem::new(format!("the output could not be written: {error}"))
+}
+
 /// The outcome of a command, if all that it printed was written.
 ///
 /// # Errors
@@ -81,7 +96,7 @@ pub fn complete(outcome: Outcome) -> Result<Outcome, Problem> {
 }
 
 fn unless_lost(outcome: Outcome, lost: Option<&String>) -> Result<Outcome, Problem> {
-    lost.map_or(Ok(outcome), |error| Err(Problem::new(format!("the output could not be written: {error}"))))
+    lost.map_or(Ok(outcome), |error| Err(unwritten(error)))
 }
 
 /// Prints one line about the progress of a command, outside of its output.

@@ -1,11 +1,18 @@
 //! The program as a process: arguments, probes, metrics, signals.
 
-use std::process::Command;
+use std::{
+    fs::File,
+    io::pipe,
+    process::{Command, Output, Stdio},
+};
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Fixture, PATIENCE, PROGRAM};
+use crate::{
+    fixture::{Fixture, PATIENCE, PROGRAM},
+    plugin_program::plugin,
+};
 
 #[test]
 fn wrong_arguments_end_with_2_and_say_what_is_wrong() -> Result<()> {
@@ -22,6 +29,50 @@ fn wrong_arguments_end_with_2_and_say_what_is_wrong() -> Result<()> {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(text.starts_with("error: ") && text.contains(reported) && text.lines().count() == 1, "{text}");
+    }
+    Ok(())
+}
+
+/// What each command of operator and plugin that needs no cluster does, if its output goes there.
+fn printed_to(out: impl Fn() -> Result<Stdio>) -> Result<Vec<(Output, i32)>> {
+    let (operator, plugin) = (std::path::PathBuf::from(PROGRAM), plugin()?);
+    let commands: [(_, &[&str], i32); 6] = [
+        (&operator, &["crd"], 1),
+        (&operator, &["--help"], 1),
+        (&operator, &["run", "--help"], 1),
+        (&operator, &["--version"], 1),
+        (&plugin, &["--help"], 2),
+        (&plugin, &["completion", "bash"], 2),
+    ];
+    let mut ended = Vec::new();
+    for (program, arguments, failure) in commands {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(out()?).stderr(Stdio::piped());
+        ended.push((command.output()?, failure));
+    }
+    Ok(ended)
+}
+
+#[test]
+fn output_that_cannot_be_written_ends_with_one_line() -> Result<()> {
+    // each write to it fails
+    for (output, failure) in printed_to(|| Ok(File::options().write(true).open("/dev/full")?.into()))? {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.starts_with("error: the output could not be written: "), "{text}");
+        assert!(text.lines().count() == 1 && output.status.code() == Some(failure), "{output:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn reader_that_went_away_is_no_error() -> Result<()> {
+    let closed = || -> Result<Stdio> {
+        let (reader, writer) = pipe()?;
+        drop(reader);
+        Ok(writer.into())
+    };
+    for (output, _) in printed_to(closed)? {
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What several commands read.
 
+use std::collections::BTreeSet;
+
 use futures::stream::{self, Stream, StreamExt};
 use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::{
@@ -67,12 +69,14 @@ pub async fn credential_in(session: &Session, namespace: &str, name: &str) -> Re
     decoded(value)
 }
 
-/// The credentials with these names.
+/// The credentials with these names, each once: of two requests for a renewal, the later one replaces the first.
 ///
 /// # Errors
 /// As [`credential`], of the first that has one.
 pub async fn named(session: &Session, names: &[String]) -> Result<Vec<ITwinServiceCredential>, Problem> {
-    let read: Vec<_> = each(names, |name| credential(session, name)).collect().await;
+    let mut known = BTreeSet::new();
+    let once: Vec<&String> = names.iter().filter(|name| known.insert(*name)).collect();
+    let read: Vec<_> = each(once, |name| credential(session, name)).collect().await;
     read.into_iter().collect()
 }
 
@@ -256,6 +260,18 @@ mod tests {
         let answers: Vec<usize> = each(0..COUNT, call).collect().await;
         assert_eq!(answers, (0..COUNT).collect::<Vec<_>>());
         assert_eq!((open.get(), most.get()), (0, AT_ONCE));
+    }
+
+    #[tokio::test]
+    async fn credentials_that_are_named_twice_are_read_once_in_the_order_of_their_names() {
+        let session = fake::session(|asked| {
+            let name = asked.path.rsplit('/').next().unwrap_or_default();
+            fake::object(&serde_json::to_value(credential(name, &json!({}))).expect("JSON"))
+        });
+        let names = ["b", "a", "b", "c", "a"].map(str::to_owned);
+        let found = named(&session, &names).await.expect("credentials");
+        let found: Vec<String> = found.iter().map(|credential| key(credential).name).collect();
+        assert_eq!(found, ["b", "a", "c"]);
     }
 
     #[tokio::test]
