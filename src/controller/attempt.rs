@@ -86,10 +86,9 @@ impl Reconciler<'_> {
         let namespace_labels =
             if authority.config.restricts_namespaces() { self.namespace_labels().await? } else { Default::default() };
         // what may not be asked for takes no turn from those who wait
-        authority
-            .config
-            .permits_namespace(name, &self.references.key.namespace, &namespace_labels)
-            .map_err(ActionError::from)?;
+        let permits = authority.config.permits_namespace(name, &self.references.key.namespace, &namespace_labels);
+        // nor is one written that is at hand
+        permits.inspect_err(|_| self.retry_state.drop_unwritten()).map_err(ActionError::from)?;
         self.check_current()?;
         let mut slot = self.slot.take().ok_or(ActionError::Outdated)?;
         let usable = self.fetched.client.as_ref().and_then(|read| Some((read.content.as_ref().ok()?, read)));
@@ -116,7 +115,7 @@ impl Reconciler<'_> {
             namespace_labels: &namespace_labels,
             client,
             client_secret: &self.references.client.to_string(),
-            held: observed.comparable(now),
+            held: observed.held_of_client(now),
             last_held: self.retry_state.last_held(),
         };
         let issued = token_request::request_token(&authority, &order).await;
@@ -147,8 +146,7 @@ impl Reconciler<'_> {
             }
         };
         if let Some((until, now)) = longer_at {
-            self.retry_state.renewal_waits(until, observed.held().or(observed.undescribed(now)), now);
-            self.retry_state.assume_client(&read.version);
+            self.retry_state.renewal_waits(until, observed.held(), now);
         }
         self.worker = Some(self.context.workers.take(&self.references.key.namespace).await);
         result
