@@ -6,9 +6,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::deadlines::Deadlines;
 use crate::leadership::{
     fence::LeadershipFence,
-    lease::{DEADLINE, LeaseApi, LeaseError, News, SLOW_DEADLINE},
+    lease::{LeaseApi, LeaseError, News},
     lease_watch::LeaseWatch,
 };
 
@@ -25,8 +26,8 @@ pub(super) struct Loop {
     pub(super) holder: Option<String>,
     /// The last call failed, which was logged.
     pub(super) is_failing: bool,
-    /// The last call that was waited for took as long as one may, or longer.
-    pub(super) is_slow: bool,
+    /// How long calls may take.
+    pub(super) deadlines: Deadlines,
 }
 
 impl Loop {
@@ -98,9 +99,12 @@ impl Loop {
 
     async fn read(&mut self) {
         let (sent, known) = (Instant::now(), self.lease.version());
-        let answer = self.lease.read(self.deadline(sent)).await;
-        let now = self.ended(sent).into_std();
-        self.log_failure("read", answer.as_ref().err());
+        let deadline = self.within(sent + self.deadlines.of_read(self.election.leads()));
+        let answer = self.lease.read(deadline).await;
+        let (now, error) = (Instant::now(), answer.as_ref().err());
+        self.deadlines.read_ended(now.saturating_duration_since(sent), error);
+        self.log_failure("read", error);
+        let now = now.into_std();
         match answer {
             Ok(lease) => {
                 if lease.as_ref().map(|lease| &lease.version) != known.as_ref() {
@@ -115,16 +119,18 @@ impl Loop {
 
     async fn write(&mut self, write: Write) {
         let (sent, moment) = (Instant::now(), self.fence.moment());
-        let (deadline, is_renewal) = (self.deadline(sent), write.change == Change::Renew);
+        let deadline = self.within(sent + self.deadlines.of_write(self.election.leads()));
+        let is_renewal = write.change == Change::Renew;
         let answer = tokio::select! {
             biased;
             // whether it was made or not, a read shows a Lease to release, whose new version guards it from what comes late
             () = has_stopped(&mut self.stopped), if is_renewal => None,
             answer = self.lease.write(&write, deadline) => Some(answer),
         };
-        let sent_at = sent.into_std();
-        let Some(answer) = answer else { return self.election.conflicted(sent_at, Instant::now().into_std()) };
-        let now = self.ended(sent).into_std();
+        let (ended, sent_at) = (Instant::now(), sent.into_std());
+        let now = ended.into_std();
+        let Some(answer) = answer else { return self.election.conflicted(sent_at, now) };
+        self.deadlines.write_ended(ended.saturating_duration_since(sent), answer.as_ref().err());
         match answer {
             Ok(lease) => {
                 self.log_failure("written", None);
@@ -145,15 +151,8 @@ impl Loop {
         }
     }
 
-    /// Notes how long a call took that was sent at `sent` and has just ended. Returns the time.
-    fn ended(&mut self, sent: Instant) -> Instant {
-        let now = Instant::now();
-        self.is_slow = now.saturating_duration_since(sent) >= DEADLINE;
-        now
-    }
-
-    fn deadline(&self, sent: Instant) -> Instant {
-        let deadline = sent + if self.is_slow { SLOW_DEADLINE } else { DEADLINE };
+    /// This deadline, or the time at which a leader gives up.
+    fn within(&self, deadline: Instant) -> Instant {
         self.election.renew_deadline().map_or(deadline, |end| deadline.min(Instant::from_std(end)))
     }
 

@@ -35,6 +35,20 @@ async fn replica_is_elected_and_goes_on_to_lead_where_every_call_takes_seconds()
 }
 
 #[tokio::test(start_paused = true)]
+async fn replica_is_elected_and_goes_on_to_lead_where_only_writes_take_seconds() {
+    for latency in [2_100, 3_000, 4_500].map(Duration::from_millis) {
+        let server = Server::default();
+        let writes = move |verb: &str| if matches!(verb, "create" | "update") { slow(latency) } else { Fault::NONE };
+        let mut leader = Replica::start_with(&server, "a", writes);
+        let took = leader.elected().await;
+        assert!(took <= election(latency), "{took:?} with {latency:?}");
+        let standby = Replica::start_with(&server, "b", writes);
+        leads_for_a_minute(&leader.fence, &standby.fence).await;
+        assert!(!leader.elector.has_ended() && leader.counted("create", "timeout"), "with {latency:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn killed_leader_is_replaced_where_every_call_takes_seconds() {
     let latency = Duration::from_secs(3);
     let server = Server::default();
