@@ -99,7 +99,8 @@ impl Loop {
 
     async fn read(&mut self) {
         let (sent, known) = (Instant::now(), self.lease.version());
-        let deadline = self.within(sent + self.deadlines.of_read(self.election.leads()));
+        let end = self.election.read_deadline().map(Instant::from_std);
+        let deadline = earlier(sent + self.deadlines.of_read(self.election.leads()), end);
         let answer = self.lease.read(deadline).await;
         let (now, error) = (Instant::now(), answer.as_ref().err());
         self.deadlines.read_ended(now.saturating_duration_since(sent), error);
@@ -119,7 +120,8 @@ impl Loop {
 
     async fn write(&mut self, write: Write) {
         let (sent, moment) = (Instant::now(), self.fence.moment());
-        let deadline = self.within(sent + self.deadlines.of_write(self.election.leads()));
+        let end = self.election.renew_deadline().map(Instant::from_std);
+        let deadline = earlier(sent + self.deadlines.of_write(self.election.leads()), end);
         let is_renewal = write.change == Change::Renew;
         let answer = tokio::select! {
             biased;
@@ -151,11 +153,6 @@ impl Loop {
         }
     }
 
-    /// This deadline, or the time at which a leader gives up.
-    fn within(&self, deadline: Instant) -> Instant {
-        self.election.renew_deadline().map_or(deadline, |end| deadline.min(Instant::from_std(end)))
-    }
-
     /// Logs the first of consecutive failures: each of them is counted.
     fn log_failure(&mut self, what: &str, error: Option<&LeaseError>) {
         if let Some(error) = error.filter(|_| !self.is_failing) {
@@ -170,6 +167,11 @@ impl Loop {
             tracing::info!(holder = ?self.holder, "the holder of the Lease changed");
         }
     }
+}
+
+/// The deadline of a call, or the time after which its answer is of no use.
+fn earlier(deadline: Instant, end: Option<Instant>) -> Instant {
+    end.map_or(deadline, |end| deadline.min(end))
 }
 
 /// Waits until the replica is to step down.

@@ -64,6 +64,42 @@ async fn killed_leader_is_replaced_where_every_call_takes_seconds() {
     leads_for_a_minute(&standby.fence, &fence).await;
 }
 
+/// The same without watches.
+fn slow_without_watches(latency: Duration) -> impl Fn(&str) -> Fault + Send + Sync + 'static {
+    move |verb: &str| match verb {
+        "watch" => Fault { refused: Some(403), ..Fault::NONE },
+        _ => slow(latency),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_leader_is_replaced_where_every_call_takes_seconds_and_watches_are_refused() {
+    let latency = Duration::from_millis(4_500);
+    // a standby reads again and again, and the leader ends at different times between two reads
+    for kill_after in (0..10_000).step_by(700).map(Duration::from_millis) {
+        let server = Server::default();
+        let mut leader = Replica::start_with(&server, "a", slow_without_watches(latency));
+        leader.elected().await;
+        let mut standby = Replica::start_with(&server, "b", slow_without_watches(latency));
+        sleep(LONG + kill_after).await;
+        drop(leader);
+        let took = standby.elected().await;
+        assert!(took <= Duration::from_millis(3_850) + LEASE + latency * 3, "{took:?} after {kill_after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_is_taken_once_it_is_free_although_a_read_is_under_way() {
+    for latency in [3_000, 4_000, 4_500].map(Duration::from_millis) {
+        let server = Server::default();
+        server.put(&json!({"holderIdentity": "dead", "leaseDurationSeconds": 12}));
+        let took = Replica::start_with(&server, "b", slow_without_watches(latency)).elected().await;
+        // the first read is cut, and the second one shows the Lease
+        let (observed, slack) = (Duration::from_secs(2) + latency, Duration::from_millis(100));
+        assert!(took <= observed + LEASE + latency + slack, "{took:?} with {latency:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn someone_leads_again_after_calls_have_become_slow() {
     let server = Server::default();

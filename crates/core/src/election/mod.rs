@@ -147,6 +147,16 @@ impl Election {
         }
     }
 
+    /// When no read is waited for any longer: also where a standby takes the Lease. That is safe without the answer, since
+    /// the write is guarded by the version that was observed.
+    #[must_use]
+    pub fn read_deadline(&self) -> Option<Instant> {
+        match (&self.role, &self.observed) {
+            (Role::Standby, Some(observed)) if !self.is_outdated => Some(observed.free_at()),
+            _ => self.renew_deadline(),
+        }
+    }
+
     /// Whether this replica waits for the Lease: a watch of it saves reads.
     #[must_use]
     pub fn is_standby(&self) -> bool {

@@ -3,6 +3,7 @@
 #![expect(clippy::panic, reason = "a test that meets another action than it expects fails")]
 
 mod leader;
+mod slow;
 
 use super::*;
 
