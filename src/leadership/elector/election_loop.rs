@@ -111,7 +111,7 @@ impl Loop {
                 if lease.as_ref().map(|lease| &lease.version) != known.as_ref() {
                     self.watch.missed(lease.as_ref().map(|lease| lease.version.as_str()));
                 }
-                self.election.read(lease, now);
+                self.election.read(lease, sent.into_std(), now);
             }
             Err(_) => self.election.read_failed(sent.into_std(), now),
         }

@@ -26,3 +26,22 @@ fn leader_reads_only_until_it_steps_down() {
     assert!(replica.election.read_deadline().is_some());
     assert_eq!(replica.election.read_deadline(), replica.election.renew_deadline());
 }
+
+#[test]
+fn read_that_takes_long_does_not_put_off_the_next_one_except_for_a_pause() {
+    for took in [2, 5].map(Duration::from_secs) {
+        let mut replica = Replica::observing(Some(held("other", "0")));
+        let Action::Wait(sent) = replica.next() else { panic!("it waits") };
+        replica.now = sent + took;
+        replica.election.read(Some(held("other", "1")), sent, replica.now);
+        let Action::Wait(until) = replica.next() else { panic!("it waits") };
+        let next = until - sent;
+        assert!(next < POLL || next == took + TIMING.retry, "{next:?} after one that took {took:?}");
+        assert!(next >= TIMING.period && until - replica.now >= TIMING.retry, "{next:?} after one that took {took:?}");
+        assert_eq!(
+            replica.election.read_deadline(),
+            Some(replica.now + TIMING.lease),
+            "what it shows is as new as it may be"
+        );
+    }
+}
