@@ -144,14 +144,15 @@ impl Reconciler<'_> {
 
     /// Notes a status that was written while a call was in flight.
     pub(super) fn note_interim(&mut self, written: Written) {
-        if written.is_uncertain {
-            self.retry_state.status_write_begins();
-        }
         if let Some((version, status)) = written.last {
             if self.before_interim.is_none() {
                 self.before_interim = Some(Box::new(self.previous_status().into_owned()));
             }
             self.retry_state.status_written(version, status, self.context.clock.now());
+        }
+        // the uncertain one is later than the last one that is known to be written
+        if written.is_uncertain {
+            self.retry_state.status_write_begins();
         }
     }
 

@@ -225,8 +225,9 @@ async fn send(
     request: RequestToSend,
     uid: &str,
 ) -> Result<u64, CallError> {
-    let is_written =
-        |Answer { metadata }: &Answer| metadata.uid.as_deref() == Some(uid) && metadata.resource_version.is_some();
+    let is_written = |Answer { metadata: Version { uid: written, resource_version, .. } }: &Answer| {
+        written.as_deref() == Some(uid) && resource_version.as_deref().is_some_and(|version| !version.is_empty())
+    };
     let answer = cluster.call_for_metadata_until(deadline, step, request, is_written).await?;
     Ok(numeric(answer.metadata.resource_version.as_deref()))
 }

@@ -1,5 +1,6 @@
 //! A replica that stands for election: the durations of the election, and the task that carries out what it decides.
 
+mod deadlines;
 mod election_loop;
 
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use self::election_loop::Loop;
+use self::{deadlines::Deadlines, election_loop::Loop};
 use super::{fence::LeadershipFence, lease::LeaseApi, lease_watch::LeaseWatch};
 use crate::clock::Clock;
 
@@ -81,7 +82,7 @@ impl Elector {
             watch: LeaseWatch::new(),
             holder: None,
             is_failing: false,
-            is_slow: false,
+            deadlines: Deadlines::default(),
         };
         Self { task: spawn(run), leads, stop, fence }
     }

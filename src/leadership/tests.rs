@@ -1,6 +1,7 @@
 //! The elector over a Lease in memory, in paused time: each wait ends at once, in its order.
 
 mod answers;
+mod outage;
 mod rivals;
 mod server;
 mod slow;
@@ -173,39 +174,6 @@ async fn dead_holder_whose_clock_was_ahead_is_replaced_after_its_lease() {
     server.put(&spec);
     let took = Replica::start(&server, "b").elected().await;
     assert!((LEASE..Duration::from_secs(16)).contains(&took), "{took:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn leader_without_answers_steps_down_before_its_lease_ends() {
-    let server = Server::default();
-    let began = Instant::now();
-    let silent = move |_: &str| match began.elapsed() < Duration::from_secs(30) {
-        true => Fault::NONE,
-        false => Fault { after: None, ..Fault::NONE },
-    };
-    let mut leader = Replica::start_with(&server, "a", silent);
-    leader.elected().await;
-    assert_eq!(leader.elector.lost().await, "the Lease could not be renewed in time");
-    assert!(!leader.fence.holds());
-    let ended = began.elapsed();
-    assert!((Duration::from_secs(36)..=Duration::from_secs(40)).contains(&ended), "{ended:?}");
-    assert!(leader.counted("update", "timeout"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn leader_whose_calls_are_refused_for_six_seconds_goes_on() {
-    let server = Server::default();
-    let began = Instant::now();
-    // the last renewal was sent 2 s before
-    let away = Duration::from_secs(29)..Duration::from_millis(35_500);
-    let refused = move |_: &str| match away.contains(&began.elapsed()) {
-        true => Fault { refused: Some(503), ..Fault::NONE },
-        false => Fault::NONE,
-    };
-    let mut leader = Replica::start_with(&server, "a", refused);
-    leader.elected().await;
-    sleep(LONG).await;
-    assert!(leader.fence.holds() && !leader.elector.has_ended());
 }
 
 #[tokio::test(start_paused = true)]

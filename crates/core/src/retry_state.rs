@@ -217,6 +217,8 @@ struct WrittenStatus {
     own: Option<u32>,
     /// When that was written again last, since another writer had replaced it.
     rewritten_at: Option<DateTime<Utc>>,
+    /// A write began after that, and it is not known whether it was made.
+    is_uncertain: bool,
 }
 
 impl RetryState {

@@ -75,7 +75,8 @@ async fn status_of_an_object_that_changed_and_cannot_be_found_is_patched_in_time
 #[tokio::test]
 async fn answer_that_is_not_the_object_does_not_count_as_a_status_that_was_written() {
     let status = CredentialStatus::default();
-    for metadata in [json!({}), json!({"uid": "uid"}), json!({"uid": "other", "resourceVersion": "9"})] {
+    let without_version = [json!({"uid": "uid"}), json!({"uid": "uid", "resourceVersion": ""})];
+    for metadata in [json!({}), json!({"uid": "other", "resourceVersion": "9"})].into_iter().chain(without_version) {
         let patched = json!({"kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Success"});
         let (result, _) = answered(refused(403, "Forbidden"), patched, &status, None).await;
         assert_eq!(result, Err(CallError::Transport), "{metadata}");

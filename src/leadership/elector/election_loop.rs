@@ -6,9 +6,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::deadlines::Deadlines;
 use crate::leadership::{
     fence::LeadershipFence,
-    lease::{DEADLINE, LeaseApi, LeaseError, News, SLOW_DEADLINE},
+    lease::{LeaseApi, LeaseError, News},
     lease_watch::LeaseWatch,
 };
 
@@ -25,8 +26,8 @@ pub(super) struct Loop {
     pub(super) holder: Option<String>,
     /// The last call failed, which was logged.
     pub(super) is_failing: bool,
-    /// The last call that was waited for took as long as one may, or longer.
-    pub(super) is_slow: bool,
+    /// How long calls may take.
+    pub(super) deadlines: Deadlines,
 }
 
 impl Loop {
@@ -98,15 +99,19 @@ impl Loop {
 
     async fn read(&mut self) {
         let (sent, known) = (Instant::now(), self.lease.version());
-        let answer = self.lease.read(self.deadline(sent)).await;
-        let now = self.ended(sent).into_std();
-        self.log_failure("read", answer.as_ref().err());
+        let end = self.election.read_deadline().map(Instant::from_std);
+        let deadline = earlier(sent + self.deadlines.of_read(self.election.leads()), end);
+        let answer = self.lease.read(deadline).await;
+        let (now, error) = (Instant::now(), answer.as_ref().err());
+        self.deadlines.read_ended(now.saturating_duration_since(sent), error);
+        self.log_failure("read", error);
+        let now = now.into_std();
         match answer {
             Ok(lease) => {
                 if lease.as_ref().map(|lease| &lease.version) != known.as_ref() {
                     self.watch.missed(lease.as_ref().map(|lease| lease.version.as_str()));
                 }
-                self.election.read(lease, now);
+                self.election.read(lease, sent.into_std(), now);
             }
             Err(_) => self.election.read_failed(sent.into_std(), now),
         }
@@ -115,16 +120,19 @@ impl Loop {
 
     async fn write(&mut self, write: Write) {
         let (sent, moment) = (Instant::now(), self.fence.moment());
-        let (deadline, is_renewal) = (self.deadline(sent), write.change == Change::Renew);
+        let end = self.election.renew_deadline().map(Instant::from_std);
+        let deadline = earlier(sent + self.deadlines.of_write(self.election.leads()), end);
+        let is_renewal = write.change == Change::Renew;
         let answer = tokio::select! {
             biased;
             // whether it was made or not, a read shows a Lease to release, whose new version guards it from what comes late
             () = has_stopped(&mut self.stopped), if is_renewal => None,
             answer = self.lease.write(&write, deadline) => Some(answer),
         };
-        let sent_at = sent.into_std();
-        let Some(answer) = answer else { return self.election.conflicted(sent_at, Instant::now().into_std()) };
-        let now = self.ended(sent).into_std();
+        let (ended, sent_at) = (Instant::now(), sent.into_std());
+        let now = ended.into_std();
+        let Some(answer) = answer else { return self.election.conflicted(sent_at, now) };
+        self.deadlines.write_ended(ended.saturating_duration_since(sent), answer.as_ref().err());
         match answer {
             Ok(lease) => {
                 self.log_failure("written", None);
@@ -145,18 +153,6 @@ impl Loop {
         }
     }
 
-    /// Notes how long a call took that was sent at `sent` and has just ended. Returns the time.
-    fn ended(&mut self, sent: Instant) -> Instant {
-        let now = Instant::now();
-        self.is_slow = now.saturating_duration_since(sent) >= DEADLINE;
-        now
-    }
-
-    fn deadline(&self, sent: Instant) -> Instant {
-        let deadline = sent + if self.is_slow { SLOW_DEADLINE } else { DEADLINE };
-        self.election.renew_deadline().map_or(deadline, |end| deadline.min(Instant::from_std(end)))
-    }
-
     /// Logs the first of consecutive failures: each of them is counted.
     fn log_failure(&mut self, what: &str, error: Option<&LeaseError>) {
         if let Some(error) = error.filter(|_| !self.is_failing) {
@@ -171,6 +167,11 @@ impl Loop {
             tracing::info!(holder = ?self.holder, "the holder of the Lease changed");
         }
     }
+}
+
+/// The deadline of a call, or the time after which its answer is of no use.
+fn earlier(deadline: Instant, end: Option<Instant>) -> Instant {
+    end.map_or(deadline, |end| deadline.min(end))
 }
 
 /// Waits until the replica is to step down.

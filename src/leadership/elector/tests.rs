@@ -18,7 +18,8 @@ fn leader_stops_before_another_may_start() {
 
 #[test]
 fn killed_leader_is_replaced_in_time_even_where_calls_take_their_whole_deadline() {
-    // the leader ends just after a renewal, which the standby's next read brings; then one write takes the Lease
+    // the leader ends just after a renewal, which a read just misses and the next one brings; then one write takes the Lease
+    assert!(DEADLINE + RETRY <= PERIOD.mul_f64(SILENCE), "the one does not put off the other");
     let observed = PERIOD.mul_f64(SILENCE + JITTER) + DEADLINE;
     assert!(observed + LEASE + DEADLINE <= FAILOVER);
 }

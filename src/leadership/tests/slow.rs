@@ -35,6 +35,20 @@ async fn replica_is_elected_and_goes_on_to_lead_where_every_call_takes_seconds()
 }
 
 #[tokio::test(start_paused = true)]
+async fn replica_is_elected_and_goes_on_to_lead_where_only_writes_take_seconds() {
+    for latency in [2_100, 3_000, 4_500].map(Duration::from_millis) {
+        let server = Server::default();
+        let writes = move |verb: &str| if matches!(verb, "create" | "update") { slow(latency) } else { Fault::NONE };
+        let mut leader = Replica::start_with(&server, "a", writes);
+        let took = leader.elected().await;
+        assert!(took <= election(latency), "{took:?} with {latency:?}");
+        let standby = Replica::start_with(&server, "b", writes);
+        leads_for_a_minute(&leader.fence, &standby.fence).await;
+        assert!(!leader.elector.has_ended() && leader.counted("create", "timeout"), "with {latency:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn killed_leader_is_replaced_where_every_call_takes_seconds() {
     let latency = Duration::from_secs(3);
     let server = Server::default();
@@ -48,6 +62,56 @@ async fn killed_leader_is_replaced_where_every_call_takes_seconds() {
     // the last renewal is still carried out; a read that shows it, after one that just missed it; the Lease; and a write
     assert!(took <= Duration::from_millis(3_850) + LEASE + latency * 3, "{took:?}");
     leads_for_a_minute(&standby.fence, &fence).await;
+}
+
+/// The same without watches.
+fn slow_without_watches(latency: Duration) -> impl Fn(&str) -> Fault + Send + Sync + 'static {
+    move |verb: &str| match verb {
+        "watch" => Fault { refused: Some(403), ..Fault::NONE },
+        _ => slow(latency),
+    }
+}
+
+/// The longest time from the end of a leader to the next one, without watches. A standby reads again and again, and the
+/// leader ends at different times between two reads.
+async fn longest_failover(latency: Duration) -> Duration {
+    let mut longest = Duration::ZERO;
+    for kill_after in (0..30_000).step_by(300).map(Duration::from_millis) {
+        let server = Server::default();
+        let mut leader = Replica::start_with(&server, "a", slow_without_watches(latency));
+        leader.elected().await;
+        let mut standby = Replica::start_with(&server, "b", slow_without_watches(latency));
+        sleep(LONG + kill_after).await;
+        drop(leader);
+        longest = longest.max(standby.elected().await);
+    }
+    longest
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_leader_is_replaced_within_twenty_seconds_where_every_call_takes_almost_two() {
+    let took = longest_failover(Duration::from_millis(1_900)).await;
+    assert!(took <= Duration::from_secs(20), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_leader_is_replaced_where_every_call_takes_seconds_and_watches_are_refused() {
+    let latency = Duration::from_millis(4_500);
+    let took = longest_failover(latency).await;
+    // one read just misses the last renewal, and after a second another one shows it; the Lease; and a write
+    assert!(took <= latency + Duration::from_millis(1_100) + latency + LEASE + latency, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_is_taken_once_it_is_free_although_a_read_is_under_way() {
+    for latency in [3_000, 4_000, 4_500].map(Duration::from_millis) {
+        let server = Server::default();
+        server.put(&json!({"holderIdentity": "dead", "leaseDurationSeconds": 12}));
+        let took = Replica::start_with(&server, "b", slow_without_watches(latency)).elected().await;
+        // the first read is cut, and the second one shows the Lease
+        let (observed, slack) = (Duration::from_secs(2) + latency, Duration::from_millis(100));
+        assert!(took <= observed + LEASE + latency + slack, "{took:?} with {latency:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

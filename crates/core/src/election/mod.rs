@@ -147,6 +147,16 @@ impl Election {
         }
     }
 
+    /// When no read is waited for any longer: also where a standby takes the Lease. That is safe without the answer, since
+    /// the write is guarded by the version that was observed.
+    #[must_use]
+    pub fn read_deadline(&self) -> Option<Instant> {
+        match (&self.role, &self.observed) {
+            (Role::Standby, Some(observed)) if !self.is_outdated => Some(observed.free_at()),
+            _ => self.renew_deadline(),
+        }
+    }
+
     /// Whether this replica waits for the Lease: a watch of it saves reads.
     #[must_use]
     pub fn is_standby(&self) -> bool {
@@ -160,19 +170,20 @@ impl Election {
         }
     }
 
-    /// The Lease was read, and the answer came at `now`. What changed gets the later of the two times of a
-    /// call: a standby must not wait too short.
-    pub fn read(&mut self, lease: Option<ObservedLease>, now: Instant) {
+    /// The Lease was read by a call that was sent at `sent`, and the answer came at `now`. What changed gets the later of
+    /// the two times: a standby must not wait too short. The next read counts from the earlier one, after which the answer
+    /// may show nothing. A call that took long is still followed by a pause, in which a watch may show the Lease.
+    pub fn read(&mut self, lease: Option<ObservedLease>, sent: Instant, now: Instant) {
         self.is_outdated = false;
         self.observe(lease, now);
-        self.read_at = now + self.read_interval();
+        self.read_at = (sent + self.read_interval()).max(now + self.timing.retry);
     }
 
     /// A watch showed the Lease, which may be late. So it is a sign of life, or a release, but says nothing of a write of
     /// this replica.
     pub fn shown(&mut self, lease: ObservedLease, now: Instant) {
         if self.is_standby() && !self.is_outdated {
-            self.read(Some(lease), now);
+            self.read(Some(lease), now, now);
         }
     }
 
@@ -296,7 +307,7 @@ impl Election {
         self.observed = Some(Observation::after(self.observed.take(), lease, &self.identity, self.timing.lease, now));
     }
 
-    /// The time from a read to the next one.
+    /// The time from when a read is sent to the next one.
     fn read_interval(&mut self) -> Duration {
         let follows = self.is_standby() && self.observed.is_some() && !self.is_outdated;
         if follows { self.timing.period.mul_f64(SILENCE + self.jitter()) } else { self.retry_interval() }

@@ -3,6 +3,7 @@
 #![expect(clippy::panic, reason = "a test that meets another action than it expects fails")]
 
 mod leader;
+mod slow;
 
 use super::*;
 
@@ -51,8 +52,9 @@ impl Replica {
     }
 
     fn read(&mut self, lease: Option<ObservedLease>) {
+        let sent = self.now;
         self.now += CALL;
-        self.election.read(lease, self.now);
+        self.election.read(lease, sent, self.now);
     }
 
     /// What it writes now; nothing else may come first.

@@ -25,23 +25,26 @@ impl RetryState {
     }
 
     /// A status is about to be written: whatever becomes of it, the next reconcile compares with what the object then has.
+    /// Until one is known to be written, none counts as the last one: the object may have this one or the one before.
     pub fn status_write_begins(&mut self) {
-        self.status.newest = 0;
+        (self.status.newest, self.status.is_uncertain) = (0, true);
     }
 
     /// A status was written, and the object then had this resourceVersion.
     pub fn status_written(&mut self, version: u64, status: CredentialStatus, now: DateTime<Utc>) {
         let own = Some(own_part(&status));
         let rewritten_at = if self.status.own == own { Some(now) } else { self.status.rewritten_at };
-        self.status = WrittenStatus { pending: Some((version, Box::new(status))), newest: version, own, rewritten_at };
+        let pending = Some((version, Box::new(status)));
+        self.status = WrittenStatus { pending, newest: version, own, rewritten_at, is_uncertain: false };
     }
 
     /// How long not to write this status, which the object does not have: it is the one that was written last, another
     /// writer has replaced it, and so had one shortly before. What is news, such as the next failure or the end of a token,
-    /// is written immediately.
+    /// is written immediately, and so is any status after a write that was not answered: what differs from it may be news.
     #[must_use]
     pub fn rewrite_waits(&self, status: &CredentialStatus, now: DateTime<Utc>) -> Option<TimeDelta> {
-        let left = self.status.rewritten_at? + REWRITE_AGAIN - now;
+        let rewritten_at = self.status.rewritten_at.filter(|_| !self.status.is_uncertain)?;
+        let left = rewritten_at + REWRITE_AGAIN - now;
         // a time to come was read from a clock that was ahead
         let is_recent = left > TimeDelta::zero() && left <= REWRITE_AGAIN;
         (is_recent && self.status.own == Some(own_part(status))).then_some(left)

@@ -193,6 +193,10 @@ fn status_that_others_replace_is_written_again_immediately_once_and_then_after_a
         Some(TimeDelta::seconds(28)),
         "the one before it was replaced, too"
     );
+    state.status_write_begins();
+    assert_eq!(state.rewrite_waits(&second, at(3)), None, "the object may have another status, which was not answered");
+    state.status_written(13, second.clone(), at(4));
+    assert_eq!(state.rewrite_waits(&second, at(5)), Some(TimeDelta::seconds(29)), "it is known again");
 }
 
 #[test]
