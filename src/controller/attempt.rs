@@ -99,6 +99,8 @@ impl Reconciler<'_> {
         if is_edited || is_shown {
             // the authority was edited, or a Secret created, while this request waited for its turn
             self.fetched.target_is_presumed_absent = false;
+            // others take their turn while this one waits for a worker: it may be the only probe of an open circuit
+            drop(slot);
             self.worker = Some(self.context.workers.take(&self.references.key.namespace).await);
             return Err(ActionError::Outdated);
         }
