@@ -24,7 +24,7 @@ pub struct Order<'a> {
     pub client: &'a ClientCredentials,
     /// The client Secret, `namespace/name`.
     pub client_secret: &'a str,
-    /// The token in the Secret, if it is for this very request as far as is known: a new one must not expire earlier.
+    /// The token in the Secret, if it is for this very request: a new one must not expire earlier.
     pub held: Option<&'a TokenMetadata>,
     /// The token that the Secret held last, as far as it is remembered.
     pub last_held: Option<&'a LastHeld>,

@@ -135,7 +135,7 @@ impl Reconciler<'_> {
         self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
         self.retry_state.settled();
         let until = now + schedule::after_same_token(expires_at - now);
-        self.retry_state.renewal_waits(until, observed.held().or(observed.undescribed(now)), now);
+        self.retry_state.renewal_waits(until, observed.held(), now);
     }
 
     /// Nothing is to be done before this renewal; `None` while nothing is to be renewed.

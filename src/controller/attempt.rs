@@ -114,7 +114,7 @@ impl Reconciler<'_> {
             namespace_labels: &namespace_labels,
             client,
             client_secret: &self.references.client.to_string(),
-            held: observed.comparable(now),
+            held: observed.held_of_client(now),
             last_held: self.retry_state.last_held(),
         };
         let issued = token_request::request_token(&authority, &order).await;
@@ -145,8 +145,7 @@ impl Reconciler<'_> {
             }
         };
         if let Some((until, now)) = longer_at {
-            self.retry_state.renewal_waits(until, observed.held().or(observed.undescribed(now)), now);
-            self.retry_state.assume_client(&read.version);
+            self.retry_state.renewal_waits(until, observed.held(), now);
         }
         self.worker = Some(self.context.workers.take(&self.references.key.namespace).await);
         result
@@ -183,16 +182,19 @@ impl Reconciler<'_> {
     }
 
     /// The labels of the namespace, if the authority allows it; none where it allows all.
-    async fn permitted_labels(&self, authority: &Authority) -> Result<BTreeMap<String, String>, Failure> {
+    async fn permitted_labels(&mut self, authority: &Authority) -> Result<BTreeMap<String, String>, Failure> {
         if !authority.config.restricts_namespaces() {
             return Ok(BTreeMap::new());
         }
         let (name, namespace) = (&self.references.credential.spec.authority_ref.name, &self.references.key.namespace);
         let began = self.context.clock.monotonic();
         let read = namespace_labels::read(&self.context.cluster, namespace).await;
-        let permitted = read
-            .map_err(|error| messages::namespace_read_failed(namespace, name, &error, error.why()))
-            .and_then(|labels| authority.config.permits_namespace(name, namespace, &labels).map(|()| labels));
+        let read = read.map_err(|error| messages::namespace_read_failed(namespace, name, &error, error.why()));
+        let permitted = read.and_then(|labels| {
+            let permits = authority.config.permits_namespace(name, namespace, &labels);
+            // nor is a token written that is at hand
+            permits.inspect_err(|_| self.retry_state.drop_unwritten()).map(|()| labels)
+        });
         if permitted.is_err() {
             self.failed_for_labels(authority, began);
         }

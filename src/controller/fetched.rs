@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
 use itwin_api::{authority::ClientAuthentication, credential::ITwinServiceCredential, secret_keys};
 use itwin_core::{
     desired_secret,
@@ -77,8 +76,6 @@ pub struct FetchedTarget {
     pub content: Option<Box<Content>>,
     /// It is known from memory, and the annotations do not count.
     pub is_remembered: bool,
-    /// When its token expires, as its own keys say.
-    pub stated_expiry: Option<DateTime<Utc>>,
     /// What is to be remembered of it.
     pub held: Option<LastHeld>,
     /// Its data; where it is what we wrote, with the values of the keys that every Secret has, and with no others.
@@ -139,7 +136,7 @@ pub async fn read_target(
     let secret_metadata = SecretMetadata::new(&secret.metadata);
     let version = secret_metadata.version.clone();
     let is_ours = target::is_what_we_wrote(&secret);
-    let (token, stated_expiry) = (target::token(&secret), target::stated_expiry(&secret));
+    let token = target::token(&secret);
     let recorded = target::last_held(&secret_metadata, &secret, token.as_ref());
     index.observe_read(&references.target, secret_metadata, known);
     let template = references.credential.spec.secret_template.as_ref();
@@ -173,7 +170,6 @@ pub async fn read_target(
         is_token_intact,
         content: content.map(Box::new),
         is_remembered,
-        stated_expiry,
         held,
         data,
         annotations,

@@ -8,6 +8,7 @@ use itwin_core::{
     contenders,
     failure::Failure,
     fingerprint,
+    last_held::LastHeld,
     observed::{Client, Desired, History, ObservedState, Target, Unwritten},
     policy::Policy,
     renewal::renewal_request,
@@ -18,7 +19,7 @@ use itwin_core::{
     template,
 };
 
-use self::target::{contender, target, undescribed};
+use self::target::{contender, target};
 use super::{
     authorities::Authorities,
     fetched::FetchedSecrets,
@@ -74,8 +75,7 @@ pub fn observe(
         Target::Ours(held) => held.token_metadata.as_ref(),
         _ => None,
     };
-    let undescribed = undescribed(retry_state, fetched, &known_target, &target);
-    let renew_not_before = retry_state.renew_not_before(held.or(undescribed.as_ref()), now);
+    let renew_not_before = retry_state.renew_not_before(held, now);
     let annotation = references.renew_annotation().map(String::as_str);
     let client = match written_by {
         Some(failure) => Client::Unusable(failure),
@@ -103,9 +103,9 @@ pub fn observe(
             revert_not_before: retry_state.reverts().not_before(now),
             restore_not_before: retry_state.reverts().restore_not_before(now),
             renew_not_before,
-            undescribed,
             withheld: retry_state.reverts().withheld(),
             is_token_unknown: retry_state.last_held().is_none_or(|held| held.record.is_none()),
+            is_token_provable: retry_state.last_held().is_some_and(LastHeld::is_proof),
             is_client_expiry_unread: retry_state.is_client_expiry_unread(),
             is_check_due: retry_state.check_at().is_some_and(|at| at <= now),
             has_data_read_failed: retry_state.has_data_read_failed(),

@@ -25,7 +25,7 @@ use itwin_core::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-pub use self::content::{is_ours_except_for_extra_keys, is_what_we_wrote, last_held, stated_expiry, token};
+pub use self::content::{is_ours_except_for_extra_keys, is_what_we_wrote, last_held, token};
 use self::{
     digests::{ANNOTATION, LABEL, key_digest, pair},
     managed_fields::{field_owners, may_be_immutable, owned_keys, sole_writer_of},

@@ -133,7 +133,11 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
         return attempt(observed, now, |_| Action::Fail(other_type(observed, type_)));
     }
     let Some(token_metadata) = &held.token_metadata else {
-        return undescribed(observed, held, now);
+        if observed.history.is_token_provable && !held.form.is_read() {
+            // others removed what describes it, again and again perhaps: it is good, and due at its time
+            return fetch(observed, Fetch::TargetData);
+        }
+        return request_token(observed, now, IssueReason::Missing);
     };
     if held.data == Integrity::Tampered {
         return request_token(observed, now, IssueReason::Tampered);
@@ -191,17 +195,6 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
         return Action::AwaitBetterToken { until };
     }
     Action::UpToDate { renew_at: Some(renew_at) }
-}
-
-/// Nothing in the Secret describes its token, so that another one is needed: as soon as one would outlive it, if the last
-/// one did not.
-fn undescribed(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Action {
-    match observed.history.renew_not_before.filter(|until| *until > now && !observed.is_asked_for(now)) {
-        // whether it is that token, only a read shows
-        Some(_) if !held.form.is_read() => fetch(observed, Fetch::TargetData),
-        Some(until) if observed.undescribed(now).is_some() => Action::AwaitBetterToken { until },
-        _ => request_token(observed, now, IssueReason::Missing),
-    }
 }
 
 /// What the spec names and is not there, or is of no use, is reported before it is needed: the token is good meanwhile.

@@ -81,6 +81,12 @@ impl LastHeld {
         Self { token_metadata: token_metadata.clone(), record: Some(record), sealed: None }
     }
 
+    /// Whether it may prove that a Secret holds this token.
+    #[must_use]
+    pub fn is_proof(&self) -> bool {
+        self.record.is_some() || self.sealed.is_some()
+    }
+
     /// When this token expires, if it is the one; what is stated later of the same token does not count.
     #[must_use]
     pub fn expiry_of(&self, token: &Sensitive) -> Option<DateTime<Utc>> {

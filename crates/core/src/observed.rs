@@ -152,16 +152,14 @@ impl ObservedState {
     /// The token that the Secret holds for the current spec, expired or not.
     #[must_use]
     pub fn held_for_spec(&self) -> Option<&TokenMetadata> {
-        self.held().filter(|token_metadata| self.is_for_spec(token_metadata))
-    }
-
-    fn is_for_spec(&self, token_metadata: &TokenMetadata) -> bool {
+        let token_metadata = self.held()?;
         let other_issuer = matches!(&self.authority, Authority::Ready { issuer } if **issuer != *token_metadata.issuer);
         let is_same = |recorded: &Option<Arc<str>>, desired: &str| recorded.as_deref().is_none_or(|is| is == desired);
-        *token_metadata.request == *self.desired.request
+        (*token_metadata.request == *self.desired.request
             && !other_issuer
             && is_same(&token_metadata.authority, &self.desired.authority)
-            && is_same(&token_metadata.client_reference, &self.desired.client_reference)
+            && is_same(&token_metadata.client_reference, &self.desired.client_reference))
+        .then_some(token_metadata)
     }
 
     /// The token that the Secret holds for the current spec and for the client as it is: another one must not expire
@@ -175,26 +173,6 @@ impl ObservedState {
             Client::Verified { .. } => true,
             client => client.version().is_none_or(|version| *version == token_metadata.client_version),
         })
-    }
-
-    /// The token that nothing in the Secret describes any more, if it is for the current spec as far as is remembered. What
-    /// an earlier process put into the status names no version of the client Secret: then the token counts as one of the
-    /// client as it is, since a valid token is worth more than the news that its client changed meanwhile.
-    #[must_use]
-    pub fn undescribed(&self, now: DateTime<Utc>) -> Option<&TokenMetadata> {
-        let is_of_client = |remembered: &TokenMetadata| {
-            let requested_with = &remembered.client_version;
-            let is_unknown = requested_with.uid().is_empty();
-            is_unknown || self.client.version().is_none_or(|version| version == requested_with)
-        };
-        let remembered = self.history.undescribed.as_ref().filter(|remembered| self.is_for_spec(remembered))?;
-        Some(remembered).filter(|remembered| is_of_client(remembered) && !remembered.is_of_another_clock(now))
-    }
-
-    /// The token that a new one must not expire before.
-    #[must_use]
-    pub fn comparable(&self, now: DateTime<Utc>) -> Option<&TokenMetadata> {
-        self.held_of_client(now).or_else(|| self.undescribed(now))
     }
 
     /// Whether a user asked for a renewal for which no attempt was made yet: it waits for no backoff.

@@ -299,8 +299,7 @@ fn is_current(credential: &ITwinServiceCredential, status: &CredentialStatus) ->
 }
 
 /// The token that the Secret held when an earlier process wrote the status. It counts only as long as the Secret cannot
-/// be read, and nothing is decided on it except for how long a better one is waited for. If the Secret says nothing of its
-/// token but when it expires, and that is the same time, a token that expires earlier does not replace it.
+/// be read, and nothing is decided on it except for how long a better one is waited for.
 fn last_held(credential: &ITwinServiceCredential, status: &CredentialStatus) -> Option<LastHeld> {
     let instant = |text: &Option<String>| text.as_deref().and_then(time::from_rfc3339);
     let is_current = is_current(credential, status);

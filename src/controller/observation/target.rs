@@ -13,7 +13,6 @@ use itwin_core::{
     retry_state::RetryState,
     secret_state::{self, DataClues, MetadataClues, ReadData},
     template,
-    token::TokenMetadata,
 };
 use kube::ResourceExt;
 
@@ -77,21 +76,6 @@ pub(super) fn target(
         }
         ownership::Owner::Other(failure) => Target::NotOwned(older_reader().unwrap_or(failure)),
     }
-}
-
-/// The token of a Secret in which nothing describes it any more: the one that is remembered, if the Secret's own keys say
-/// that it expires at the same time.
-pub(super) fn undescribed(
-    retry_state: &RetryState,
-    fetched: &FetchedSecrets,
-    known: &Known,
-    target: &Target,
-) -> Option<TokenMetadata> {
-    let Known::Present(secret_metadata) = known else { return None };
-    let Target::Ours(Held { token_metadata: None, .. }) = target else { return None };
-    let read = fetched.target.as_ref().filter(|read| read.version == secret_metadata.version)?;
-    let last = &retry_state.last_held()?.token_metadata;
-    (read.stated_expiry == Some(last.expires_at)).then(|| last.clone())
 }
 
 /// The Secret as it was read, if that was the version that is known of it.

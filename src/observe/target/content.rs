@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
-use itwin_api::{credential::SecretTemplate, limits::ACCESS_TOKEN_MAX, secret_keys, time};
+use itwin_api::{credential::SecretTemplate, limits::ACCESS_TOKEN_MAX, secret_keys};
 use itwin_core::{
     desired_secret,
     last_held::{LastHeld, Record},
-    token::BEARER,
 };
 use itwin_oauth::{sensitive::Sensitive, token::fits_a_header};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -49,16 +47,6 @@ pub fn token(secret: &Secret) -> Option<Sensitive> {
     std::str::from_utf8(&value.0).ok().map(|text| Sensitive::new(text.to_owned()))
 }
 
-/// When the token of a Secret expires, as the keys next to it say. They say so also where others have removed the
-/// annotations; of a token that was put in the place of another one they say nothing.
-#[must_use]
-pub fn stated_expiry(secret: &Secret) -> Option<DateTime<Utc>> {
-    let text = |key: &str| std::str::from_utf8(&secret.data.as_ref()?.get(key)?.0).ok();
-    let authorized = text(secret_keys::AUTHORIZATION)?.strip_prefix(BEARER)?.strip_prefix(' ')?;
-    let is_of_token = token(secret)?.expose() == authorized;
-    time::from_rfc3339(text(secret_keys::EXPIRES_AT)?).filter(|_| is_of_token)
-}
-
 /// Whether the operator would write this token: it accepts no other from a server.
 fn may_be_ours(token: &ByteString) -> bool {
     token.0.len() <= ACCESS_TOKEN_MAX && fits_a_header(&token.0)
@@ -77,30 +65,4 @@ pub fn last_held(secret_metadata: &SecretMetadata, secret: &Secret, token: Optio
     let record = Record::new(token?, description.clone(), client_fingerprint, renewed_for.clone());
     let token_metadata = secret_metadata.token_metadata.clone()?;
     Some(LastHeld { token_metadata, record: Some(record), sealed: None })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn expiry_is_stated_by_the_keys_next_to_the_token_if_they_are_about_it() {
-        let at = "2027-01-15T08:20:00Z";
-        let stated = |token: &str, authorization: &str, expires_at: &str| {
-            let data = [
-                (secret_keys::ACCESS_TOKEN, token),
-                (secret_keys::AUTHORIZATION, authorization),
-                (secret_keys::EXPIRES_AT, expires_at),
-            ];
-            let data = data.map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())));
-            stated_expiry(&Secret { data: Some(data.into()), ..Secret::default() })
-        };
-        assert_eq!(stated("a", "Bearer a", at), time::from_rfc3339(at));
-        for (token, authorization, expires_at) in
-            [("b", "Bearer a", at), ("a", "a", at), ("a", "Bearer a", "soon"), ("", "Bearer ", at)]
-        {
-            assert_eq!(stated(token, authorization, expires_at), None, "{token} {authorization} {expires_at}");
-        }
-        assert_eq!(stated_expiry(&Secret::default()), None);
-    }
 }

@@ -1,5 +1,7 @@
 //! Admission policies that change or deny what the operator writes: a good token stays good.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use testbed::{Testbed, eventually};
@@ -112,20 +114,24 @@ async fn renew_under_a_policy(fixture: &Fixture) -> Result<()> {
     Ok(())
 }
 
+/// The spec of a policy that removes all annotations.
+fn stripping() -> Value {
+    mutating(json!({
+        "patchType": "JSONPatch",
+        "jsonPatch": {
+            "expression": "has(object.metadata.annotations) ? \
+                           [JSONPatch{op: 'remove', path: '/metadata/annotations'}] : []",
+        },
+    }))
+}
+
 #[tokio::test]
 async fn policy_that_strips_annotations_is_reported_and_costs_no_token() -> Result<()> {
     if !serves_mutating_policies()? {
         return Ok(());
     }
     let fixture = Fixture::ready("stripped").await?;
-    let strip = mutating(json!({
-        "patchType": "JSONPatch",
-        "jsonPatch": {
-            "expression": "has(object.metadata.annotations) ? \
-                           [JSONPatch{op: 'remove', path: '/metadata/annotations'}] : []",
-        },
-    }));
-    let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", strip).await?;
+    let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", stripping()).await?;
     wait_effective(&fixture).await?;
     renew_under_a_policy(&fixture).await?;
     let before = calls(&fixture.namespace)?.len();
@@ -137,6 +143,29 @@ async fn policy_that_strips_annotations_is_reported_and_costs_no_token() -> Resu
     .with_context(|| fixture.operator.process.log_tail())?;
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
     assert_eq!(fixture.token_requests().await?.len(), 2, "the first, and the one that was asked for");
+    Ok(())
+}
+
+/// From its first write on, nothing in the Secret describes a token.
+#[tokio::test]
+async fn tokens_are_renewed_in_time_under_a_policy_that_has_always_stripped_annotations() -> Result<()> {
+    if !serves_mutating_policies()? {
+        return Ok(());
+    }
+    let mut fixture = Fixture::bare("never-described").await?;
+    fixture.client.lifetime = 30;
+    fixture.with_surroundings().await?;
+    let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", stripping()).await?;
+    wait_effective(&fixture).await?;
+    fixture.apply_credential(&json!({"minimumValidity": "2s"})).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE).await?;
+    for _ in 0..2 {
+        let token = fixture.token().await?;
+        fixture.wait_token_other_than(&token, Duration::from_secs(30)).await?;
+        fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    }
+    let requests = fixture.token_requests().await?.len();
+    assert!((3..=5).contains(&requests), "{requests} token requests");
     Ok(())
 }
 

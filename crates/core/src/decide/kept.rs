@@ -1,11 +1,10 @@
 //! Whether a token that was issued before, and is not written yet, is still the one that is wanted.
 //!
-//! It is as good as one that is held: it stays good while the authority or the client Secret is not there, until it
-//! expires. No other one is requested as long as it is better than what the Secret holds, also if it is soon to be
-//! renewed itself: a request may fail, and then the one at hand is what keeps workloads going.
+//! It is as good as one that is held: it stays good while authorities cannot be listed, or the client Secret is not
+//! there, until it expires. No other one is requested as long as it is better than what the Secret holds, also if it is
+//! soon to be renewed itself: a request may fail, and then the one at hand is what keeps workloads going.
 
 use chrono::{DateTime, Utc};
-use itwin_api::conditions::Reason;
 
 use crate::{
     observed::{Authority, Client, ObservedState, Unwritten},
@@ -23,14 +22,14 @@ pub(super) fn fits(unwritten: &Unwritten, observed: &ObservedState, now: DateTim
     if is_wanted { is_of_client(unwritten, observed) } else { Some(false) }
 }
 
-/// Whether the authority is the one that issued it. That one which is there cannot be asked for now is no change.
+/// Whether the authority is the one that issued it. One that was known is ready while it does not answer: if it is not,
+/// it is another one, or was edited, and whether it is the same issuer is known once it answers.
 fn is_of_authority(token_metadata: &TokenMetadata, observed: &ObservedState) -> bool {
     let is_same = match &observed.authority {
         Authority::Ready { issuer } => **issuer == *token_metadata.issuer,
-        Authority::Pending | Authority::Unlisted(_) => true,
-        Authority::Unavailable(failure) => failure.reason != Reason::AuthorityNotFound,
+        Authority::Unlisted(_) => true,
         // nothing new is written for what an administrator forbids
-        Authority::Forbids(_) => false,
+        Authority::Pending | Authority::Unavailable(_) | Authority::Forbids(_) => false,
     };
     is_same && token_metadata.authority.as_deref() == Some(&*observed.desired.authority)
 }
@@ -41,7 +40,7 @@ fn is_better(token_metadata: &TokenMetadata, observed: &ObservedState, now: Date
     let is_due = schedule::renew_at(token_metadata, &observed.desired.policy, &observed.uid) <= now;
     let expires_at = token_metadata.expires_at;
     let outlives = |until: DateTime<Utc>| until < expires_at || (until == expires_at && !is_due);
-    expires_at > now && observed.comparable(now).is_none_or(|held| outlives(held.expires_at))
+    expires_at > now && observed.held_of_client(now).is_none_or(|held| outlives(held.expires_at))
 }
 
 /// Whether it was issued to the client as it is. With the same version of the client Secret no read is needed. One that is

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{action::Fetch, token::TokenMetadata, withheld::Withheld};
+use crate::{action::Fetch, withheld::Withheld};
 
 /// Earlier attempts.
 #[derive(Clone, Debug, Default)]
@@ -22,12 +22,12 @@ pub struct History {
     pub restore_not_before: Option<DateTime<Utc>>,
     /// No renewal before this instant: the last one gave no token that would be better.
     pub renew_not_before: Option<DateTime<Utc>>,
-    /// The token that the Secret holds as far as is remembered, where nothing in the Secret describes it any more.
-    pub undescribed: Option<TokenMetadata>,
     /// What of the template is withheld from the Secret, since the API server refuses it.
     pub withheld: Withheld,
     /// Nothing is remembered that the token in the Secret could be recognized by, as after a start.
     pub is_token_unknown: bool,
+    /// What is remembered may prove the token, also where nothing in the Secret describes it any more.
+    pub is_token_provable: bool,
     /// The spec names another name or key since the client Secret was read, so that its expiry is not known.
     pub is_client_expiry_unread: bool,
     /// The data was trusted at the start for who wrote it, and is to be read once now.

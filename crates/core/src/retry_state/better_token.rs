@@ -12,7 +12,7 @@ use itwin_api::{
 };
 
 use super::RetryState;
-use crate::{object::ObjectVersion, policy::Policy, schedule, status::Attempts, token::TokenMetadata};
+use crate::{policy::Policy, schedule, status::Attempts, token::TokenMetadata};
 
 /// A recalled wait after a shorter token ends while this fraction of the lifetime of the one that is held is left: 1/20.
 const LEFT_FRACTION: i32 = 20;
@@ -60,16 +60,6 @@ impl RetryState {
         let wait =
             |held: &TokenMetadata| BetterTokenWait { noted: now, until, token: (held.issued_at, held.expires_at) };
         self.better_token = held.map(wait);
-    }
-
-    /// A token that only the status describes names no version of the client Secret: from now on it is one of this version,
-    /// so that a client which changes later gets its token at once.
-    pub fn assume_client(&mut self, version: &ObjectVersion) {
-        if let Some(last) = &mut self.last_held
-            && last.token_metadata.client_version.uid().is_empty()
-        {
-            last.token_metadata.client_version = version.clone();
-        }
     }
 
     /// See [`Self::renewal_waits`]; `held` is the token in the Secret, and a wait counts only for the one that it is about,
@@ -168,16 +158,6 @@ mod tests {
         let shorter = started(&failing("ShorterThanCurrent", forged), now);
         assert_eq!(waits(&shorter, now), Some(at(3420)), "a twentieth of the lifetime is left");
         assert_eq!(waits(&started(&failing("ShorterThanCurrent", forged), at(3420)), at(3420)), None);
-    }
-
-    #[test]
-    fn token_of_the_status_is_one_of_the_client_that_got_no_better_one() {
-        let mut state = started(&json!({}), at(3000));
-        for version in ["uid/1", "uid/2"] {
-            state.assume_client(&version.into());
-            let held = state.last_held().map(|held| held.token_metadata.client_version.to_string());
-            assert_eq!(held.as_deref(), Some("uid/1"));
-        }
     }
 
     #[test]

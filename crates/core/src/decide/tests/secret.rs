@@ -18,45 +18,6 @@ fn secret_that_is_not_owned_is_refused_before_any_token_is_requested() {
     assert_eq!(decide(&observed, at(1)), Action::Fail(failure(Reason::SecretNotOwned)));
 }
 
-/// A Secret whose token nothing describes, and what is remembered of that token.
-fn undescribed(remembered: TokenMetadata) -> ObservedState {
-    let stripped = settled().holding(|held| (held.token_metadata, held.form) = (None, Form::Writable));
-    stripped.with(|observed| {
-        observed.client = usable(None);
-        observed.history.undescribed = Some(remembered);
-        observed.history.renew_not_before = Some(at(9));
-    })
-}
-
-#[test]
-fn token_that_nothing_describes_is_kept_until_another_one_outlives_it() {
-    let of_status = TokenMetadata { client_version: "".into(), ..token_metadata() };
-    let of_client = TokenMetadata { client_version: "uid/2".into(), ..token_metadata() };
-    for remembered in [&of_status, &of_client] {
-        let observed = undescribed(remembered.clone());
-        assert_eq!(observed.comparable(at(1)), Some(remembered));
-        assert_eq!(decide(&observed, at(1)), Action::AwaitBetterToken { until: at(9) });
-        assert_eq!(decide(&observed, at(9)), Action::RequestToken(IssueReason::Missing));
-        let unread = observed.with(|observed| {
-            observed.history.undescribed = None;
-            let Target::Ours(held) = &mut observed.target else { return };
-            held.form = Form::Unread;
-        });
-        assert_eq!(decide(&unread, at(1)), Action::Fetch(Fetch::TargetData));
-    }
-    let others = [
-        token_metadata(),
-        TokenMetadata { request: "another".into(), ..of_client.clone() },
-        TokenMetadata { issuer: "https://another.example.com".into(), ..of_client.clone() },
-        TokenMetadata { issued_at: at(3000), ..of_client },
-    ];
-    for (number, remembered) in others.into_iter().enumerate() {
-        let observed = undescribed(remembered);
-        assert_eq!(observed.comparable(at(1)), None, "row {number}");
-        assert_eq!(decide(&observed, at(1)), Action::RequestToken(IssueReason::Missing), "row {number}");
-    }
-}
-
 #[test]
 fn secret_of_an_unknown_type_is_read_before_anything_of_it_is_written_and_not_at_a_start() {
     let unknown = settled().holding(|held| held.form = Form::TypeUnknown);
@@ -109,6 +70,20 @@ fn secret_of_another_type_is_reported_and_neither_written_nor_is_a_token_request
         (held.form, held.data) = (Form::OtherType("helm.sh/release.v1".into()), Integrity::Unverified);
     });
     assert_eq!(decide(&edited, at(1)), Action::Fetch(Fetch::TargetData), "whether it is good must be known");
+}
+
+#[test]
+fn token_that_nothing_describes_is_read_where_what_is_remembered_may_prove_it() {
+    let stripped = settled().holding(|held| held.token_metadata = None);
+    let provable = stripped.with(|observed| {
+        observed.client = usable(None);
+        observed.history.is_token_provable = true;
+    });
+    assert_eq!(decide(&provable, at(1)), Action::Fetch(Fetch::TargetData));
+    let waits = provable.clone().with(|observed| observed.history.restore_not_before = Some(at(9)));
+    assert_eq!(decide(&waits, at(1)), Action::Fetch(Fetch::TargetData), "it may be due, and good");
+    let unproven = provable.holding(|held| held.form = Form::Writable);
+    assert_eq!(decide(&unproven, at(1)), Action::RequestToken(IssueReason::Missing));
 }
 
 #[test]

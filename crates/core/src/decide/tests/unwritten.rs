@@ -75,12 +75,13 @@ fn issued_token_is_written_although_no_other_one_could_be_requested() {
     for client in [Client::Missing, unusable()] {
         assert_eq!(after(&|observed| observed.client = client.clone()), written, "{client:?}");
     }
+    let unlisted = Authority::Unlisted(failure(Reason::AuthorityNotReady));
+    assert_eq!(after(&|observed| observed.authority = unlisted.clone()), written);
+    let pending = after(&|observed| observed.authority = Authority::Pending);
+    assert_eq!(pending, Action::AwaitAuthority, "it may be another issuer by now");
     let unavailable = |reason| Authority::Unavailable(failure(reason));
-    let not_ready = unavailable(Reason::AuthorityNotReady);
-    for authority in [Authority::Pending, Authority::Unlisted(failure(Reason::AuthorityNotFound)), not_ready] {
-        assert_eq!(after(&|observed| observed.authority = authority.clone()), written, "{authority:?}");
-    }
     for (reason, authority) in [
+        (Reason::AuthorityNotReady, unavailable(Reason::AuthorityNotReady)),
         (Reason::AuthorityNotFound, unavailable(Reason::AuthorityNotFound)),
         (Reason::ScopeNotAllowed, Authority::Forbids(failure(Reason::ScopeNotAllowed))),
     ] {
