@@ -26,6 +26,7 @@ use super::{
 use crate::{
     act::token_request::{self, Order},
     cluster::CallError,
+    oauth::authority::Authority,
     observe::index::Known,
 };
 
@@ -83,12 +84,8 @@ impl Reconciler<'_> {
             // it went away since the decision
             return Err(ActionError::NotYet(AWAIT_AUTHORITY));
         };
-        let namespace_labels =
-            if authority.config.restricts_namespaces() { self.namespace_labels().await? } else { Default::default() };
         // what may not be asked for takes no turn from those who wait
-        let permits = authority.config.permits_namespace(name, &self.references.key.namespace, &namespace_labels);
-        // nor is one written that is at hand
-        permits.inspect_err(|_| self.retry_state.drop_unwritten()).map_err(ActionError::from)?;
+        let namespace_labels = self.permitted_labels(&authority).await?;
         self.check_current()?;
         let mut slot = self.slot.take().ok_or(ActionError::Outdated)?;
         let usable = self.fetched.client.as_ref().and_then(|read| Some((read.content.as_ref().ok()?, read)));
@@ -102,6 +99,8 @@ impl Reconciler<'_> {
         if is_edited || is_shown {
             // the authority was edited, or a Secret created, while this request waited for its turn
             self.fetched.target_is_presumed_absent = false;
+            // others take their turn while this one waits for a worker: it may be the only probe of an open circuit
+            drop(slot);
             self.worker = Some(self.context.workers.take(&self.references.key.namespace).await);
             return Err(ActionError::Outdated);
         }
@@ -182,10 +181,23 @@ impl Reconciler<'_> {
         }
     }
 
-    async fn namespace_labels(&self) -> Result<BTreeMap<String, String>, Failure> {
-        let name = &self.references.key.namespace;
-        let authority = &self.references.credential.spec.authority_ref.name;
-        let labels = namespace_labels::read(&self.context.cluster, name).await;
-        labels.map_err(|error| messages::namespace_read_failed(name, authority, &error, error.why()))
+    /// The labels of the namespace, if the authority allows it; none where it allows all.
+    async fn permitted_labels(&mut self, authority: &Authority) -> Result<BTreeMap<String, String>, Failure> {
+        if !authority.config.restricts_namespaces() {
+            return Ok(BTreeMap::new());
+        }
+        let (name, namespace) = (&self.references.credential.spec.authority_ref.name, &self.references.key.namespace);
+        let began = self.context.clock.monotonic();
+        let read = namespace_labels::read(&self.context.cluster, namespace).await;
+        let read = read.map_err(|error| messages::namespace_read_failed(namespace, name, &error, error.why()));
+        let permitted = read.and_then(|labels| {
+            let permits = authority.config.permits_namespace(name, namespace, &labels);
+            // nor is a token written that is at hand
+            permits.inspect_err(|_| self.retry_state.drop_unwritten()).map(|()| labels)
+        });
+        if permitted.is_err() {
+            self.failed_for_labels(authority, began);
+        }
+        permitted
     }
 }

@@ -50,8 +50,12 @@ struct State {
 }
 
 struct Awaited {
-    /// What was read last, and when.
-    labels: Option<(Instant, Labels)>,
+    /// What was read last.
+    labels: Option<Labels>,
+    /// When that was; `None` if a read failed since, or an attempt that they allow.
+    read_at: Option<Instant>,
+    /// Whether the next labels are news also if they are the same, since something failed because they were not read.
+    is_awaited_again: bool,
     /// When it is read next; `None` while it is.
     due: Option<Instant>,
     until: Instant,
@@ -76,20 +80,34 @@ impl NamespaceLabels {
             awaited.until = until;
             return;
         }
-        state.awaited.insert(namespace.into(), Awaited { labels: None, due: Some(now + AGAIN), until });
+        let (labels, read_at, due) = (None, None, Some(now + AGAIN));
+        state.awaited.insert(namespace.into(), Awaited { labels, read_at, is_awaited_again: false, due, until });
         drop(state);
         self.added.notify_one();
     }
 
-    /// The labels of a namespace, if they were just read.
+    /// The labels of a namespace, if they were just read, and neither a read nor an attempt failed since.
     pub(super) fn known(&self, namespace: &str, now: Instant) -> Option<Labels> {
         let state = self.state();
-        let (read_at, labels) = state.awaited.get(namespace)?.labels.as_ref()?;
-        (now.saturating_duration_since(*read_at) < USED).then(|| labels.clone())
+        let awaited = state.awaited.get(namespace)?;
+        let read_at = awaited.read_at?;
+        let is_used = now.saturating_duration_since(read_at) < USED;
+        awaited.labels.as_ref().filter(|_| is_used).cloned()
+    }
+
+    /// An attempt that read the labels itself, from `began`, failed for them, although those that are known allow it. If
+    /// those were read before, they would have it made again without its backoff, and are not used any more. The next
+    /// ones are news.
+    pub(super) fn attempt_failed(&self, namespace: &str, began: Instant) {
+        let mut state = self.state();
+        let Some(awaited) = state.awaited.get_mut(namespace) else { return };
+        if awaited.read_at.is_some_and(|read_at| read_at <= began) {
+            (awaited.read_at, awaited.is_awaited_again) = (None, true);
+        }
     }
 
     /// Reads labels with `read` for as long as the process leads. `changed` receives each namespace whose labels are other
-    /// ones than before, or are known for the first time.
+    /// ones than before, or are known for the first time, or again after a failure.
     pub(super) async fn follow<R: Future<Output = Option<Labels>>>(
         &self,
         clock: &Clock,
@@ -138,18 +156,21 @@ impl NamespaceLabels {
         Ok(namespace)
     }
 
-    /// A read ended, without labels if it failed. Returns whether they are other ones than before.
+    /// A read ended, without labels if it failed. Returns whether attempts may fail for them no longer: they are other
+    /// ones than before, or could not be read before.
     fn ended(&self, namespace: &str, labels: Option<Labels>, now: Instant) -> bool {
         let mut state = self.state();
         let Some(awaited) = state.awaited.get_mut(namespace) else { return false };
         awaited.due = Some(now + AGAIN);
+        awaited.read_at = labels.is_some().then_some(now);
+        let is_again = std::mem::replace(&mut awaited.is_awaited_again, labels.is_none());
         let Some(labels) = labels else { return false };
-        let before = awaited.labels.replace((now, labels.clone()));
-        let is_other = before.as_ref().is_some_and(|(_, before)| *before != labels);
+        let before = awaited.labels.replace(labels.clone());
+        let is_other = before.as_ref().is_some_and(|before| *before != labels);
         if is_other {
             awaited.until = awaited.until.min(now + AWAITED_AFTER_CHANGE);
         }
-        is_other || before.is_none()
+        is_other || is_again || before.is_none()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -211,7 +232,23 @@ mod tests {
         played.fails.set(true);
         played.run(&known, 10).await;
         assert_eq!(played.take().1, [""; 0], "a read that fails changes nothing");
+        assert!(
+            known.known("team", Instant::now()).is_none(),
+            "attempts fail too, so that none is to be made for these"
+        );
         played.fails.set(false);
+        played.run(&known, 10).await;
+        assert_eq!(played.take().1, ["team"], "once: attempts failed since the labels could not be read");
+        assert!(known.known("team", Instant::now()).is_some());
+        let began = Instant::now();
+        known.attempt_failed("team", began);
+        assert!(known.known("team", Instant::now()).is_none(), "they would have it made again immediately");
+        played.run(&known, 10).await;
+        assert_eq!(played.take().1, ["team"], "once");
+        known.attempt_failed("team", began);
+        assert!(known.known("team", Instant::now()).is_some(), "they were read after those of the attempt");
+        played.run(&known, 10).await;
+        assert_eq!(played.take().1, [""; 0], "so they are no news");
         played.labels.set("yes");
         played.run(&known, 3).await;
         assert_eq!(played.take().1, ["team"], "within seconds");

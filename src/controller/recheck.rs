@@ -6,12 +6,14 @@
 use std::{convert::Infallible, sync::Arc};
 
 use itwin_api::conditions::Reason;
+use tokio::time::Instant;
 
 use super::{
     context::Context,
     namespace_labels::{self, Labels},
     reconciler::Reconciler,
 };
+use crate::oauth::authority::Authority;
 
 impl Context {
     /// Reads the labels of namespaces that are not allowed, and has their credentials reconciled when those change.
@@ -46,11 +48,24 @@ impl Reconciler<'_> {
     pub(super) fn recheck_namespace(&mut self) {
         let authority = self.context.authorities.get(&self.references.credential.spec.authority_ref.name);
         let Some(authority) = authority.filter(|_| self.is_not_allowed()) else { return };
+        if self.is_allowed_by_known_labels(&authority) {
+            self.retry_state.retry_now();
+        }
+    }
+
+    /// An attempt that read the labels from `began` failed for them. If those that are known allow it, they must not end
+    /// its backoff: it would be made again and again until they are read.
+    pub(super) fn failed_for_labels(&self, authority: &Authority, began: Instant) {
+        if self.is_allowed_by_known_labels(authority) {
+            self.context.namespace_labels.attempt_failed(&self.references.key.namespace, began);
+        }
+    }
+
+    /// Whether the authority allows the namespace with the labels that were just read.
+    fn is_allowed_by_known_labels(&self, authority: &Authority) -> bool {
         let namespace = &self.references.key.namespace;
         let labels = self.context.namespace_labels.known(namespace, self.context.clock.monotonic());
         let allows = |labels: Labels| authority.config.permits_namespace(&authority.name, namespace, &labels).is_ok();
-        if labels.is_some_and(allows) {
-            self.retry_state.retry_now();
-        }
+        labels.is_some_and(allows)
     }
 }

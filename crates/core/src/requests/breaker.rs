@@ -172,12 +172,11 @@ impl Breaker {
         self.server_wait_until.as_ref().and_then(ServerWait::report_due)
     }
 
-    /// A client asks for a request; `waiting` are the clients that have requests in the queue, with this one. Failures of
-    /// one tenant alone may no longer show that the server is down, since this client may succeed. Then the circuit of the
-    /// server closes, and those of the failing clients stay open. Returns whether it closed.
-    pub fn joined(&mut self, requester: &Requester, waiting: &HashMap<Requester, usize>) -> bool {
-        let is_news = || !self.outages.clients().contains(requester) && self.outages.are_of_one_tenant();
-        let closes = self.circuit.is_some() && is_news() && !self.outages.affect_the_server(waiting, &self.succeeded);
+    /// A client asks for a request. Failures of one tenant alone may no longer show that the server is down, since this
+    /// client may succeed. Then the circuit of the server closes, and those of the failing clients stay open. Returns
+    /// whether it closed.
+    pub fn joined(&mut self, requester: &Requester) -> bool {
+        let closes = self.circuit.is_some_and(|circuit| self.outages.closes(requester, circuit.interval));
         if closes {
             self.circuit = None;
         }
@@ -318,7 +317,7 @@ impl Breaker {
             return false;
         }
         let is_open = failures >= THRESHOLD && self.outages.affect_the_server(waiting, &self.succeeded);
-        self.circuit = is_open.then(|| Circuit::open(now, OPEN.0, reason));
+        self.circuit = is_open.then(|| Circuit::open(now, self.outages.interval(), reason));
         is_open
     }
 

@@ -187,7 +187,7 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         self.leave(&key);
         self.arrivals += 1;
         *self.requesters.entry(request.requester.clone()).or_default() += 1;
-        if self.breaker.joined(&request.requester, &self.requesters) {
+        if self.breaker.joined(&request.requester) {
             self.probed.clear();
         }
         // a token that has expired is as good as none: by its expiry, one that cannot be renewed would come back in front

@@ -1,7 +1,12 @@
 //! Requests that failed since the last response of the server, and whether they show that the server is down.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
+use super::circuit::OPEN;
 use crate::requests::request::Requester;
 
 /// The outages since the last response of the server.
@@ -9,6 +14,10 @@ use crate::requests::request::Requester;
 pub(super) struct Outages {
     failures: u32,
     clients: HashSet<Requester>,
+    /// Namespaces whose clients closed the circuit of the server when they joined: as many as there are namespaces.
+    closed_by: HashSet<Arc<str>>,
+    /// The open interval of the circuit when it was closed so.
+    interval: Option<Duration>,
 }
 
 impl Outages {
@@ -29,16 +38,37 @@ impl Outages {
         std::mem::take(self).clients
     }
 
+    /// A client asks for a request while the circuit of the server is open for `interval`. Returns whether the circuit
+    /// closes: only one tenant failed, and this client is of another one, or the second one of this tenant. Each
+    /// namespace closes it once, since a request that joins need not be sent: one that returns again and again, such as
+    /// that of a namespace that the authority does not allow, would close it each time.
+    pub(super) fn closes(&mut self, requester: &Requester, interval: Duration) -> bool {
+        let namespace = &requester.namespace;
+        let is_of_failing = self.clients.iter().any(|client| client.namespace == *namespace);
+        let is_news = !self.clients.contains(requester) && (!is_of_failing || self.clients.len() == 1);
+        let closes = is_news && self.are_of_one_tenant() && self.closed_by.insert(namespace.clone());
+        if closes {
+            self.interval = Some(interval);
+        }
+        closes
+    }
+
+    /// The interval of a circuit that opens: that of the one that was closed before without a response of the server.
+    pub(super) fn interval(&self) -> Duration {
+        self.interval.unwrap_or(OPEN.0)
+    }
+
     /// Whether the clients are all of one tenant.
-    pub(super) fn are_of_one_tenant(&self) -> bool {
+    fn are_of_one_tenant(&self) -> bool {
         let mut namespaces = self.clients.iter().map(|client| &client.namespace);
         let first = namespaces.next();
         namespaces.all(|namespace| Some(namespace) == first)
     }
 
     /// Whether the failures show that the server is down, and not only some clients: all known clients fail, or two
-    /// clients that succeeded before (any two, if none ever did). The two must be of different tenants, unless all
-    /// known clients are of one tenant. Known are those that wait, and those that succeeded.
+    /// clients that succeeded before (any two, if none ever did). The two must be of different tenants, unless no other
+    /// tenant is known, or only such whose requests failed and that never succeeded. Known are clients that wait, and
+    /// those that succeeded.
     pub(super) fn affect_the_server(
         &self,
         waiting: &HashMap<Requester, usize>,
@@ -50,8 +80,13 @@ impl Outages {
             return true;
         }
         let has_succeeded = |client: &&Requester| succeeded.is_empty() || succeeded.contains(client);
-        let namespaces: HashSet<&str> = failing.iter().filter(has_succeeded).map(|client| &*client.namespace).collect();
-        let one_tenant = || known().all(|client| namespaces.contains(&*client.namespace));
-        namespaces.len() >= 2 || (one_tenant() && failing.iter().filter(has_succeeded).count() >= 2)
+        let working: Vec<&Requester> = failing.iter().filter(has_succeeded).collect();
+        let tenants: HashSet<&str> = working.iter().map(|client| &*client.namespace).collect();
+        let failed: HashSet<&str> = failing.iter().map(|client| &*client.namespace).collect();
+        let is_affected = |client: &Requester| {
+            let namespace = &*client.namespace;
+            tenants.contains(namespace) || (failed.contains(namespace) && !succeeded.contains(client))
+        };
+        tenants.len() >= 2 || (working.len() >= 2 && known().all(is_affected))
     }
 }

@@ -1,5 +1,7 @@
 //! When circuits open and close, and what a server may ask of all its clients.
 
+mod joins;
+
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -52,7 +54,16 @@ impl Scene {
     /// Another client asks for a request. Returns whether that closes the circuit of the server.
     fn joins(&mut self, client: &Requester) -> bool {
         *self.waiting.entry(client.clone()).or_default() += 1;
-        self.breaker.joined(client, &self.waiting)
+        self.breaker.joined(client)
+    }
+
+    /// A client asks for a request that is not sent in the end, and leaves. Returns whether that closed the circuit of
+    /// the server.
+    fn joins_and_leaves(&mut self, client: &Requester) -> bool {
+        let closes = self.joins(client);
+        self.record(client, &Outcome::NotSent, 0);
+        self.waiting.remove(client);
+        closes
     }
 
     fn is_open(&self) -> bool {
@@ -122,29 +133,6 @@ fn successful_clients_of_one_tenant_that_start_to_fail_do_not_open_the_circuit_f
     assert!(!scene.is_open(), "both belong to one tenant");
     scene.fail(&neighbor, Reason::ServerError, 1);
     assert!(scene.is_open());
-}
-
-#[test]
-fn circuit_that_one_tenant_opened_closes_when_another_one_asks() {
-    let (one, other, neighbor) = (client("a", "one"), client("a", "other"), client("b", "neighbor"));
-    let mut scene = Scene::with(&[&one]);
-    scene.fail(&one, Reason::ServerError, 5);
-    assert!(scene.is_open() && !scene.joins(&one), "it is the client that fails");
-    assert!(scene.joins(&neighbor) && !scene.is_open());
-    assert!(scene.breaker.client_open_until(&one, scene.at(1).monotonic).is_some(), "its own circuit stays open");
-    scene.fail(&one, Reason::ServerError, 50);
-    assert!(!scene.is_open(), "the neighbor waits");
-    scene.fail(&neighbor, Reason::ServerError, 1);
-    assert!(scene.is_open(), "the server is down");
-    assert!(!scene.joins(&client("c", "third")) && scene.is_open(), "two tenants failed");
-
-    let mut scene = Scene::with(&[&one, &other]);
-    scene.record(&one, &Outcome::Succeeded, 0);
-    scene.record(&other, &Outcome::Succeeded, 0);
-    scene.fail(&one, Reason::ServerError, 4);
-    scene.fail(&other, Reason::ServerError, 1);
-    assert!(scene.is_open() && !scene.joins(&client("a", "third")), "two of the only tenant failed");
-    assert!(scene.joins(&neighbor), "it is the only one no longer");
 }
 
 #[test]

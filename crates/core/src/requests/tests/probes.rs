@@ -99,6 +99,36 @@ fn circuit_that_one_tenant_opened_holds_up_no_other_one() {
 }
 
 #[test]
+fn requests_that_are_never_sent_close_the_circuit_once() {
+    let mut scene = Scene::new(8, 6000);
+    for _ in 0..8 {
+        scene.retry("noisy", "down");
+        scene.run(Duration::from_secs(5), |_, _| failed(Reason::ServerError));
+    }
+    assert!(scene.queue.is_open());
+    // its authority does not allow this namespace, which shows only when its turn has come
+    let (mut closed, mut failures) = (0, 0);
+    for _ in 0..180 {
+        scene.retry("noisy", "down");
+        let was_open = scene.queue.is_open();
+        scene.enqueue("barred", "only", 3600);
+        closed += u32::from(was_open && !scene.queue.is_open());
+        let mut names = scene.admit();
+        // it has left when the failure of the other one arrives
+        names.sort_unstable();
+        for name in names {
+            let is_barred = name == "barred/only";
+            failures += u32::from(!is_barred);
+            let outcome = if is_barred { Outcome::NotSent } else { failed(Reason::ServerError) };
+            scene.settle(&name, &outcome);
+        }
+        scene.passed += Duration::from_secs(1);
+    }
+    assert!(failures >= 3 && scene.queue.is_open(), "{failures} failures");
+    assert_eq!(closed, 1);
+}
+
+#[test]
 fn probe_that_fails_is_followed_by_one_of_another_client() {
     let mut scene = Scene::new(8, 6000);
     for (namespace, name) in [("good", "one"), ("bad", "two")] {
