@@ -19,7 +19,7 @@ pub(super) struct Names(HashMap<String, Shown>);
 struct Shown {
     /// A whole list was taken in: what is not here does not exist.
     is_complete: bool,
-    /// Digests of namespace and name, with a key of this process, so that nobody can choose names whose digests are equal.
+    /// Digests of namespace and name, with a key of this process, so that no one can choose names whose digests are equal.
     /// Of two that are equal, one is taken for the other. That costs a read, or, once the other is deleted, a token that
     /// waits for its Secret: a creation finds out.
     digests: HashSet<u32>,
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_knows_which_names_have_one_digest() {
+    fn no_one_knows_which_names_have_one_digest() {
         let secret = key("team", "there");
         let digests: HashSet<_> = (0..8).map(|_| Names::default().digest_of(&secret)).collect();
         assert!(digests.len() > 1, "it depends on a key of the process");

@@ -17,6 +17,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use chrono::{DateTime, Utc};
 use itwin_api::{secret_keys, time};
 use itwin_core::{
+    last_held::Sealed,
     object::ObjectVersion,
     ownership::{Controller, Named, OUR_KIND, OwnershipMetadata},
     rivals::FieldOwner,
@@ -170,6 +171,12 @@ impl SecretMetadata {
         let mut missing = missing_of(LABEL, labels);
         missing.extend(missing_of(ANNOTATION, annotations));
         missing
+    }
+
+    /// What its annotations say besides the token metadata, and what proves the token without them.
+    #[must_use]
+    pub fn sealed(&self) -> Option<Sealed> {
+        Some(self.seal.as_ref()?.with(self.description.clone(), self.renewed_for.clone()))
     }
 }
 

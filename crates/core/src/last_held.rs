@@ -122,8 +122,8 @@ impl LastHeld {
         };
         let data = desired_secret::data(credential, &content).ok()?;
         let annotations = desired_secret::all_annotations(credential, &content, &data);
-        let is_proven = annotations.get(secret_keys::CONTENT).is_some_and(|digest| **digest == *sealed.digest);
-        is_proven.then_some(content)
+        let is_verified = annotations.get(secret_keys::CONTENT).is_some_and(|digest| **digest == *sealed.digest);
+        is_verified.then_some(content)
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn token_that_was_not_read_is_proven_by_the_digest_that_its_annotations_had() {
+    fn token_that_was_not_read_is_verified_by_the_digest_that_its_annotations_had() {
         let (template, content) = ("token {{ access_token }}", content());
         let written_for = credential(template);
         let data = desired_secret::data(&written_for, &content).expect("a valid template");

@@ -1,7 +1,11 @@
 //! What is read of a Secret, also of one that users filled.
 
-use itwin_api::{MANAGER, credential::SecretTemplate, limits::ACCESS_TOKEN_MAX};
-use itwin_core::desired_secret;
+use itwin_api::{
+    MANAGER,
+    credential::{ITwinServiceCredential, SecretTemplate},
+    limits::ACCESS_TOKEN_MAX,
+};
+use itwin_core::{desired_secret, last_held::LastHeld, samples, token::Content};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use serde_json::Value;
 
@@ -367,4 +371,31 @@ fn owned_keys_are_stored_if_they_exist_and_up_to_the_limit() {
     assert!((TEMPLATE_KEYS_MAX - 100..=TEMPLATE_KEYS_MAX).contains(&kept), "{kept}");
     let none = BTreeMap::new();
     assert!(secret_metadata(&none).leftovers(&none, &none).is_empty(), "a missing key cannot be removed");
+}
+
+#[test]
+fn annotations_that_were_read_prove_the_token_without_them() {
+    let credential: ITwinServiceCredential = serde_json::from_value(serde_json::json!({
+        "apiVersion": "credentials.itwin.dev/v1alpha1",
+        "kind": "ITwinServiceCredential",
+        "metadata": {"name": "agent", "namespace": "team", "uid": "uid"},
+        "spec": {"clientCredentialsRef": {"name": "client"}},
+    }))
+    .expect("a credential");
+    let content = Content { client_fingerprint: "0f".repeat(32).into(), ..samples::content() };
+    let data = desired_secret::data(&credential, &content).expect("no template");
+    let annotations = desired_secret::all_annotations(&credential, &content, &data);
+    let secret_metadata = SecretMetadata::new(&ObjectMeta { annotations: Some(annotations), ..ObjectMeta::default() });
+    let token_metadata = secret_metadata.token_metadata.clone().expect("token metadata");
+    let sealed = secret_metadata.sealed().map(Box::new);
+    let held = LastHeld { token_metadata, record: None, sealed };
+    let again = held.sealed_content(&content.token, &credential).expect("the same token");
+    assert_eq!(LastHeld::written(&again), LastHeld::written(&content));
+}
+
+#[test]
+fn one_digest_of_two_seals_nothing() {
+    let annotations = [(secret_keys::CLIENT.to_owned(), "0f".repeat(32))].into();
+    let metadata = ObjectMeta { annotations: Some(annotations), ..ObjectMeta::default() };
+    assert!(SecretMetadata::new(&metadata).sealed().is_none());
 }

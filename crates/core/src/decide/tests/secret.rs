@@ -82,8 +82,8 @@ fn token_that_nothing_describes_is_read_where_what_is_remembered_may_prove_it() 
     assert_eq!(decide(&provable, at(1)), Action::Fetch(Fetch::TargetData));
     let waits = provable.clone().with(|observed| observed.history.restore_not_before = Some(at(9)));
     assert_eq!(decide(&waits, at(1)), Action::Fetch(Fetch::TargetData), "it may be due, and good");
-    let unproven = provable.holding(|held| held.form = Form::Writable);
-    assert_eq!(decide(&unproven, at(1)), Action::RequestToken(IssueReason::Missing));
+    let unverified = provable.holding(|held| held.form = Form::Writable);
+    assert_eq!(decide(&unverified, at(1)), Action::RequestToken(IssueReason::Missing));
 }
 
 #[test]
