@@ -147,6 +147,7 @@ mod tests {
             (TokenError::from(TransportError::RateLimited(wait, Vec::new())).into(), (wait, false)),
             (MetadataError::Transport(Document::KeySet, server(503)).into(), (wait, true)),
             (MetadataError::Late(Document::KeySet, Duration::from_secs(15)).into(), (None, true)),
+            (TokenError::from(TransportError::NotHttp("invalid HTTP version parsed".to_owned())).into(), (None, true)),
             (response.into(), (wait, false)),
             (TokenError::Status { status: 404, is_certificate_asked: false }.into(), (None, false)),
             (VerificationError::UnknownKey.into(), (None, false)),

@@ -63,7 +63,10 @@ pub enum TransportError {
     /// The body is longer than this.
     #[error("more than {0} bytes")]
     TooLarge(usize),
-    /// Not HTTP, or not the status that was expected.
+    /// The other side answered something that is not HTTP, or a message head that breaks its rules.
+    #[error("{0}")]
+    NotHttp(String),
+    /// HTTP, but not the status that was expected, or a body whose framing makes no sense.
     #[error("{0}")]
     Malformed(String),
 }
@@ -128,11 +131,16 @@ impl TransportError {
         }
     }
 
-    /// Whether the server failed, not one request: it gave no answer, or a 5xx that carries no OAuth error.
+    /// Whether the server failed, not one request: it gave no answer, none in HTTP, or a 5xx that carries no OAuth error.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Timeout(_) | Self::ConnectTimeout(_) | Self::Connection(_) | Self::Proxy(_) | Self::Tls(_) => true,
+            Self::Timeout(_)
+            | Self::ConnectTimeout(_)
+            | Self::Connection(_)
+            | Self::Proxy(_)
+            | Self::Tls(_)
+            | Self::NotHttp(_) => true,
             // a code of the server's own, such as "Internal Server Error", says no more than the status
             Self::Server(_, _, body) => ErrorCode::named_in(body).is_none_or(|code| code == ErrorCode::Other),
             Self::Redirect(_) | Self::RateLimited(..) | Self::TooLarge(_) | Self::Malformed(_) => false,
@@ -195,6 +203,7 @@ mod tests {
             (TransportError::Server(500, None, named("Internal Server Error")), true),
             (TransportError::Server(500, None, br#"{"errorCode": "E0000009"}"#.to_vec()), true),
             (TransportError::Proxy(ProxyError::NotConnected), true),
+            (TransportError::NotHttp("invalid HTTP version parsed".to_owned()), true),
             (TransportError::RateLimited(None, Vec::new()), false),
             (TransportError::Redirect(302), false),
             (TransportError::TooLarge(BODY_MAX), false),
