@@ -50,6 +50,17 @@ pub enum MetadataError {
     KeySet(#[from] KeySetError),
 }
 
+impl MetadataError {
+    /// How long the authority asks all its clients to wait: `Retry-After` of 429 and 503.
+    #[must_use]
+    pub fn server_wait(&self) -> Option<TimeDelta> {
+        match self {
+            Self::Transport(_, error) => error.server_wait(),
+            _ => None,
+        }
+    }
+}
+
 /// A document that an authorization server publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Document {
@@ -103,7 +114,7 @@ impl RequestError {
     fn server_wait(&self) -> Option<TimeDelta> {
         match self {
             Self::Token(error) => error.server_wait(),
-            Self::Metadata(MetadataError::Transport(_, error)) => error.server_wait(),
+            Self::Metadata(error) => error.server_wait(),
             _ => None,
         }
     }
@@ -146,6 +157,7 @@ mod tests {
             (TokenError::from(server(500)).into(), (None, true)),
             (TokenError::from(TransportError::RateLimited(wait, Vec::new())).into(), (wait, false)),
             (MetadataError::Transport(Document::KeySet, server(503)).into(), (wait, true)),
+            (MetadataError::Transport(Document::KeySet, server(500)).into(), (None, true)),
             (MetadataError::Late(Document::KeySet, Duration::from_secs(15)).into(), (None, true)),
             (TokenError::from(TransportError::NotHttp("invalid HTTP version parsed".to_owned())).into(), (None, true)),
             (response.into(), (wait, false)),
