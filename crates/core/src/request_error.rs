@@ -59,6 +59,16 @@ impl MetadataError {
             _ => None,
         }
     }
+
+    /// The same error for a request that meets it `passed` later, as long as it is not tried again.
+    #[must_use]
+    pub fn after(self, passed: Duration) -> Self {
+        let passed = TimeDelta::from_std(passed).unwrap_or(TimeDelta::MAX);
+        match self {
+            Self::Transport(document, error) => Self::Transport(document, error.after(passed)),
+            error => error,
+        }
+    }
 }
 
 /// A document that an authorization server publishes.

@@ -131,6 +131,17 @@ impl TransportError {
         }
     }
 
+    /// The same error after `passed`, when that much less is left of the wait that the server asked for.
+    #[must_use]
+    pub fn after(self, passed: TimeDelta) -> Self {
+        let left = |wait: Option<TimeDelta>| wait.map(|wait| (wait - passed).max(TimeDelta::zero()));
+        match self {
+            Self::RateLimited(wait, body) => Self::RateLimited(left(wait), body),
+            Self::Server(status, wait, body) => Self::Server(status, left(wait), body),
+            error => error,
+        }
+    }
+
     /// Whether the server failed, not one request: it gave no answer, none in HTTP, or a 5xx that carries no OAuth error.
     #[must_use]
     pub fn is_outage(&self) -> bool {
@@ -211,6 +222,17 @@ mod tests {
         ] {
             assert_eq!(error.is_outage(), expected, "{error:?}");
         }
+    }
+
+    #[test]
+    fn wait_that_is_over_is_not_asked_for_again() {
+        let wait = Some(TimeDelta::seconds(60));
+        for error in [TransportError::RateLimited(wait, Vec::new()), TransportError::Server(503, wait, Vec::new())] {
+            let left = |passed| error.clone().after(TimeDelta::seconds(passed)).server_wait();
+            assert_eq!(left(45), Some(TimeDelta::seconds(15)), "{error:?}");
+            assert_eq!(left(61), Some(TimeDelta::zero()), "{error:?}");
+        }
+        assert_eq!(TransportError::RateLimited(None, Vec::new()).after(TimeDelta::zero()).server_wait(), None);
     }
 
     #[test]
