@@ -69,6 +69,8 @@ pub async fn reconcile(object: &ITwinAuthority, context: &Context) -> RequeueAft
     let failure = authorities.failure(&name);
     let wait = authorities.wait(&name);
     let wait = if object.spec.ca_bundle_ref.is_some() { wait.min(ca_bundle::INTERVAL) } else { wait };
+    // Ready changes with time alone then
+    let wait = authority_status::stale_in(known.as_ref(), failure.as_ref()).map_or(wait, |stale| wait.min(stale));
     report(object, known.as_ref(), failure.as_ref(), context, wait).await
 }
 
