@@ -118,6 +118,9 @@ impl Reconciler<'_> {
             last_held: self.retry_state.last_held(),
         };
         let issued = token_request::request_token(&authority, &order).await;
+        if self.context.authorities.note_fetched(&authority) {
+            self.context.namespaces.enqueue_users_of(name);
+        }
         let version = read.version.clone();
         let mut longer_at = None;
         let result = match issued {

@@ -223,7 +223,8 @@ impl Authorities {
         let now = self.clock.monotonic();
         let entry = match same {
             Some(entry) if entry.authority.is_ok() => {
-                let due = if trusts_others { now } else { entry.due };
+                // an edit may correct what failed, and ends a wait
+                let due = if trusts_others || entry.failure.is_some() { now } else { entry.due };
                 Entry { made_from, bundle, authority: authority.clone(), revision, due, ..entry }
             }
             _ => Entry::fresh(made_from, bundle, server, authority.clone(), revision, now),

@@ -10,6 +10,7 @@ use itwin_core::{
     authority_status::{self, Inputs, Known},
     failure::Failure,
     messages_oauth,
+    request_error::MetadataError,
 };
 use itwin_oauth::{
     discovery::{self, Endpoints},
@@ -68,13 +69,15 @@ pub async fn reconcile(object: &ITwinAuthority, context: &Context) -> RequeueAft
     let failure = authorities.failure(&name);
     let wait = authorities.wait(&name);
     let wait = if object.spec.ca_bundle_ref.is_some() { wait.min(ca_bundle::INTERVAL) } else { wait };
+    // Ready changes with time alone then
+    let wait = authority_status::stale_in(known.as_ref(), failure.as_ref()).map_or(wait, |stale| wait.min(stale));
     report(object, known.as_ref(), failure.as_ref(), context, wait).await
 }
 
 /// Fetches endpoints and keys, and enqueues the credentials for which the result changes something.
 async fn refresh(authority: &Arc<Authority>, context: &Context) {
     let result = authority.refresh().await.map(drop);
-    let result = result.map_err(|error| messages_oauth::authority::unavailable(&error, &authority.name));
+    let result = result.map_err(|error| failed(&error, &authority.name));
     if let Err(failure) = &result {
         let reason = failure.reason.as_str();
         tracing::warn!(authority = authority.name, reason, "authority could not be asked: {}", failure.message);
@@ -82,6 +85,11 @@ async fn refresh(authority: &Arc<Authority>, context: &Context) {
     if context.authorities.note(authority, result) {
         context.namespaces.enqueue_users_of(&authority.name);
     }
+}
+
+/// Why an authority could not be asked. Its documents serve all clients: only a wait that concerns all delays them.
+fn failed(error: &MetadataError, name: &str) -> Failure {
+    Failure { retry_after: error.server_wait(), ..messages_oauth::authority::unavailable(error, name) }
 }
 
 /// Writes the status if it changed, publishes a change of Ready, and says when to reconcile again.
@@ -175,9 +183,25 @@ async fn write_status(
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
+    use chrono::{DateTime, TimeDelta};
+    use itwin_core::request_error::Document;
+    use itwin_oauth::transport::TransportError;
 
     use super::*;
+
+    #[test]
+    fn documents_are_delayed_only_by_a_wait_that_concerns_all_clients() {
+        let asked = Some(TimeDelta::minutes(10));
+        for (error, wait) in [
+            (TransportError::RateLimited(asked, Vec::new()), asked),
+            (TransportError::Server(503, asked, Vec::new()), asked),
+            (TransportError::Server(500, asked, Vec::new()), None),
+            (TransportError::Server(502, asked, Vec::new()), None),
+        ] {
+            let failure = failed(&MetadataError::Transport(Document::Discovery, error), "ims");
+            assert_eq!(failure.retry_after, wait, "{}", failure.message);
+        }
+    }
 
     #[test]
     fn endpoint_is_shown_in_full_only_where_the_administrator_named_it() {

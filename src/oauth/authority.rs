@@ -1,7 +1,7 @@
 //! One authorization server as the operator uses it: its HTTP client, endpoints and keys.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -31,6 +31,9 @@ use crate::{clock::Clock, config::authority::AuthorityConfig, metrics::Metrics};
 /// The deadline of each step of fetching keys for a token that was just issued.
 const KEY_REFETCH_LIMIT: Duration = Duration::from_secs(15);
 
+/// A longer wait that the authority asks for before its discovery document is requested again is not obeyed.
+const DISCOVERY_WAIT_CEILING: Duration = Duration::from_secs(60 * 60);
+
 /// Makes what carries requests to an authorization server. [`super::http::Http::connect`] is the one that sends them.
 pub type Connect = Arc<dyn Fn(&AuthorityConfig) -> Result<Arc<dyn Transport + Send>, String> + Send + Sync>;
 
@@ -46,6 +49,8 @@ pub struct Authority {
     metrics: Arc<Metrics>,
     metadata: RwLock<Option<Arc<Metadata>>>,
     key_refetch: tokio::sync::Mutex<KeyRefetch>,
+    /// Until when the authority asked not to be asked for its discovery document.
+    discovery_waits_until: Mutex<Option<Instant>>,
 }
 
 /// The metadata and the keys that an authority publishes.
@@ -77,6 +82,7 @@ impl Authority {
             clock,
             metadata: RwLock::new(None),
             key_refetch: tokio::sync::Mutex::default(),
+            discovery_waits_until: Mutex::new(None),
             metrics,
             name,
             config,
@@ -114,9 +120,23 @@ impl Authority {
             return Ok(Endpoints { token: token.clone(), jwks: config.jwks_uri.clone() });
         }
         let url = discovery::document_url(&config.issuer);
-        let body = self.get(&url, Document::Discovery).await?;
+        let body = self.get(&url, Document::Discovery).await;
+        self.note_discovery(body.as_ref().err());
+        let body = body?;
         let (token, jwks) = (config.token_endpoint.as_ref(), config.jwks_uri.as_ref());
         Ok(discovery::endpoints(&body, &config.issuer, token, jwks, config.verify)?)
+    }
+
+    /// Notes a wait that the authority asked for when it was asked for its discovery document, if it did.
+    fn note_discovery(&self, error: Option<&MetadataError>) {
+        let wait = error.and_then(MetadataError::server_wait).and_then(|wait| wait.to_std().ok());
+        let until = wait.map(|wait| self.clock.monotonic() + wait.min(DISCOVERY_WAIT_CEILING));
+        *self.discovery_waits_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    fn discovery_waits(&self) -> bool {
+        let until = *self.discovery_waits_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| self.clock.monotonic() < until)
     }
 
     async fn fetch_keys(&self, url: Option<&Url>) -> Result<KeySet, MetadataError> {
@@ -217,14 +237,22 @@ impl Authority {
 
     async fn fetch_rotated(&self) -> Result<Arc<Metadata>, MetadataError> {
         use MetadataError::{Discovery, Late, Transport};
+        if let Some(known) = self.metadata().filter(|_| self.discovery_waits()) {
+            return self.fetch_known_keys(known).await;
+        }
         match (within_limit(Document::Discovery, self.refresh()).await, self.metadata()) {
             // rotated keys are found where they were, although the discovery document is of no use
             (Err(Transport(Document::Discovery, _) | Late(Document::Discovery, _) | Discovery(_)), Some(known)) => {
-                let keys = within_limit(Document::KeySet, self.fetch_keys(known.endpoints.jwks.as_ref())).await;
-                keys.map(|keys| self.with_keys(known, keys))
+                self.fetch_known_keys(known).await
             }
             (refreshed, _) => refreshed,
         }
+    }
+
+    /// Fetches the keys from where they were.
+    async fn fetch_known_keys(&self, known: Arc<Metadata>) -> Result<Arc<Metadata>, MetadataError> {
+        let keys = within_limit(Document::KeySet, self.fetch_keys(known.endpoints.jwks.as_ref())).await?;
+        Ok(self.with_keys(known, keys))
     }
 
     /// Stores other keys, unless a whole refresh has ended meanwhile.

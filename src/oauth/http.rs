@@ -177,7 +177,10 @@ impl Http {
         // a body that ends early is a broken connection; one whose framing makes no sense is not
         let nonsense = io_error_kind(error)
             .is_some_and(|kind| matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput));
-        if nonsense || is_not_http(error) || error.is_decode() && io_error_kind(error).is_none() {
+        if is_not_http(error) {
+            return TransportError::NotHttp(text);
+        }
+        if nonsense || error.is_decode() && io_error_kind(error).is_none() {
             return TransportError::Malformed(text);
         }
         TransportError::Connection(text)

@@ -3,7 +3,10 @@
 //! A forged token must not become a way to make the operator call the authority, and the tokens of one client must not
 //! use up what another client needs after a rotation. So each client has a limit of its own, and the authority has a
 //! floor, which all clients share as they share what is fetched. A fetch that failed shows nothing about a token: it is
-//! tried again soon, and until then it is the answer.
+//! tried again soon, and less often while it goes on failing, and until then it is the answer.
+//!
+//! A server that asks for a wait gets no token request during it (`itwin_core::requests`), except for tokens that would
+//! expire. Their keys are fetched in spite of it, so a longer wait than the ceiling is not obeyed here a second time.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,8 +15,11 @@ use tokio::time::Instant;
 
 /// Keys are fetched for the authority at most this often, for whichever client.
 pub const AUTHORITY_FLOOR: Duration = Duration::from_secs(5);
-/// Keys that could not be fetched are fetched again after this, as a token request is repeated after a failure.
+/// Keys that could not be fetched are fetched again after this, as a token request is repeated after a failure, and after
+/// twice as long each time that they still cannot.
 pub const RETRY: Duration = Duration::from_secs(1);
+/// The longest wait before they are.
+pub const RETRY_CEILING: Duration = Duration::from_secs(60);
 /// Keys are fetched a second time for a client after this: a key set that is served from a cache may show a key seconds
 /// after the server signs with it.
 pub const LAG: Duration = Duration::from_secs(5);
@@ -35,6 +41,8 @@ pub enum Decision {
 #[derive(Default)]
 pub struct KeyRefetch {
     last: Option<Ended>,
+    /// Consecutive fetches that failed.
+    failures: u32,
     /// Fetches that succeeded. The floor of the authority bounds how many there are within an interval, and older ones
     /// are forgotten.
     clients: HashMap<String, Fetched>,
@@ -67,7 +75,9 @@ impl KeyRefetch {
             let is_shared = *at >= received;
             let passed = now.saturating_duration_since(*at);
             match failure {
-                Some(failure) if is_shared || passed < RETRY => return Decision::Failed(failure.clone()),
+                Some(failure) if is_shared || passed < self.retry(failure) => {
+                    return Decision::Failed(failure.clone().after(passed));
+                }
                 None if is_shared || passed < AUTHORITY_FLOOR => return Decision::UseKnown,
                 _ => {}
             }
@@ -76,8 +86,17 @@ impl KeyRefetch {
         if self.clients.get(client).is_some_and(is_limited) { Decision::UseKnown } else { Decision::Fetch }
     }
 
+    /// How long after this failure, which was the last one, keys are fetched again.
+    fn retry(&self, failure: &MetadataError) -> Duration {
+        // more than the ceiling after a few
+        let doubled = RETRY * 2_u32.pow(self.failures.saturating_sub(1).min(10));
+        let asked = failure.server_wait().and_then(|wait| wait.to_std().ok()).unwrap_or_default();
+        doubled.max(asked).min(RETRY_CEILING)
+    }
+
     /// Notes how a fetch for this client ended. One that failed counts for no client.
     pub fn note(&mut self, client: &str, failure: Option<MetadataError>, now: Instant) {
+        self.failures = if failure.is_some() { self.failures.saturating_add(1) } else { 0 };
         if failure.is_none() {
             self.clients.retain(|_, fetched| now.saturating_duration_since(fetched.at) < CLIENT_INTERVAL);
             let is_again = self.clients.contains_key(client);
@@ -89,6 +108,7 @@ impl KeyRefetch {
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
     use itwin_core::request_error::Document;
     use itwin_oauth::transport::TransportError;
 
@@ -118,6 +138,42 @@ mod tests {
         }
         // those that waited for it, however long
         assert!(matches!(refetch.decide("b", start, start + CLIENT_INTERVAL), Decision::Failed(_)));
+    }
+
+    #[test]
+    fn fetches_that_go_on_failing_are_tried_again_less_and_less_often() {
+        let mut refetch = KeyRefetch::default();
+        let mut now = Instant::now();
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+            refetch.note("a", failure(), now);
+            now += Duration::from_secs(seconds) - Duration::from_millis(1);
+            assert!(matches!(decided(&refetch, "b", now), Decision::Failed(_)), "before {seconds} s");
+            now += Duration::from_millis(1);
+            assert!(matches!(decided(&refetch, "b", now), Decision::Fetch), "after {seconds} s");
+        }
+        refetch.note("a", None, now);
+        now += CLIENT_INTERVAL;
+        refetch.note("a", failure(), now);
+        assert!(matches!(decided(&refetch, "b", now + RETRY), Decision::Fetch), "one succeeded");
+    }
+
+    #[test]
+    fn wait_that_the_server_asks_for_delays_the_next_fetch_up_to_the_ceiling() {
+        let limited = |seconds| {
+            let wait = Some(TimeDelta::seconds(seconds));
+            Some(MetadataError::Transport(Document::KeySet, TransportError::RateLimited(wait, Vec::new())))
+        };
+        for (asked, expected) in [(30, Duration::from_secs(30)), (3600, RETRY_CEILING)] {
+            let mut refetch = KeyRefetch::default();
+            let start = Instant::now();
+            refetch.note("a", limited(asked), start);
+            let Decision::Failed(failure) = decided(&refetch, "b", start + expected - SECOND) else {
+                unreachable!("it asked for {asked} s")
+            };
+            let left = failure.server_wait().expect("a wait").num_seconds();
+            assert!(left <= asked - 29, "the wait does not begin again: {left} s");
+            assert!(matches!(decided(&refetch, "b", start + expected), Decision::Fetch), "{asked} s");
+        }
     }
 
     #[test]

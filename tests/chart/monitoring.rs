@@ -99,6 +99,18 @@ async fn alertmanager_example_pages_once_for_each_cause() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn alert_about_the_last_operator_lacks_the_label_whose_absence_inhibits_the_others() -> Result<()> {
+    let tests = std::fs::read_to_string(project().join("tests/alerts/alerts.test.yaml"))?;
+    for (name, has_job) in [("one operator of two that ends", true), ("the last operator that ends", false)] {
+        let test = tests.split("\n  - name: ").find(|test| test.starts_with(name)).context(name)?;
+        let labels: Vec<&str> = test.lines().filter(|line| line.contains("exp_labels:")).collect();
+        assert!(!labels.is_empty(), "{name}");
+        assert!(labels.iter().all(|line| line.contains("job:") == has_job), "{name}: {labels:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn monitoring_objects_hold_what_the_files_hold() -> Result<()> {
     let namespace = Namespace::new("chart-monitoring").await?;

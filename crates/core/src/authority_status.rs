@@ -116,6 +116,14 @@ fn ready(inputs: &Inputs<'_>, refreshed_at: Option<DateTime<Utc>>) -> Option<Ver
     }
 }
 
+/// How long until endpoints and keys that could not be refreshed are too old, so that the authority is not Ready then;
+/// `None` where nothing failed, or they are by now.
+#[must_use]
+pub fn stale_in(known: Option<&Known>, failure: Option<&Failure>) -> Option<Duration> {
+    failure?;
+    STALE_AFTER.checked_sub(known?.age).filter(|left| !left.is_zero())
+}
+
 /// Whether the authority is Ready; `None` if its status does not say so.
 #[must_use]
 pub fn is_ready(status: &AuthorityStatus) -> Option<bool> {
@@ -192,6 +200,17 @@ mod tests {
         assert_eq!(reported_at(61, &status), status);
         assert_eq!(reported_at(600, &status), status);
         assert_eq!(is_ready(&reported(Some(&known(601, 601)), false, &status, 601)), Some(true));
+    }
+
+    #[test]
+    fn status_is_due_when_what_could_not_be_refreshed_is_too_old() {
+        let failure = failure();
+        let due = |refreshed, now| stale_in(Some(&known(refreshed, now)), Some(&failure));
+        assert_eq!(due(0, 55), Some(Duration::from_secs(5 * MINUTE)));
+        assert_eq!(due(0, 60), None, "it says so by now");
+        assert_eq!(due(0, 61), None);
+        assert_eq!(stale_in(Some(&known(0, 55)), None), None);
+        assert_eq!(stale_in(None, Some(&failure)), None);
     }
 
     #[test]

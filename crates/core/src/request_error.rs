@@ -50,6 +50,27 @@ pub enum MetadataError {
     KeySet(#[from] KeySetError),
 }
 
+impl MetadataError {
+    /// How long the authority asks all its clients to wait: `Retry-After` of 429 and 503.
+    #[must_use]
+    pub fn server_wait(&self) -> Option<TimeDelta> {
+        match self {
+            Self::Transport(_, error) => error.server_wait(),
+            _ => None,
+        }
+    }
+
+    /// The same error for a request that meets it `passed` later, as long as it is not tried again.
+    #[must_use]
+    pub fn after(self, passed: Duration) -> Self {
+        let passed = TimeDelta::from_std(passed).unwrap_or(TimeDelta::MAX);
+        match self {
+            Self::Transport(document, error) => Self::Transport(document, error.after(passed)),
+            error => error,
+        }
+    }
+}
+
 /// A document that an authorization server publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Document {
@@ -103,7 +124,7 @@ impl RequestError {
     fn server_wait(&self) -> Option<TimeDelta> {
         match self {
             Self::Token(error) => error.server_wait(),
-            Self::Metadata(MetadataError::Transport(_, error)) => error.server_wait(),
+            Self::Metadata(error) => error.server_wait(),
             _ => None,
         }
     }
@@ -146,7 +167,9 @@ mod tests {
             (TokenError::from(server(500)).into(), (None, true)),
             (TokenError::from(TransportError::RateLimited(wait, Vec::new())).into(), (wait, false)),
             (MetadataError::Transport(Document::KeySet, server(503)).into(), (wait, true)),
+            (MetadataError::Transport(Document::KeySet, server(500)).into(), (None, true)),
             (MetadataError::Late(Document::KeySet, Duration::from_secs(15)).into(), (None, true)),
+            (TokenError::from(TransportError::NotHttp("invalid HTTP version parsed".to_owned())).into(), (None, true)),
             (response.into(), (wait, false)),
             (TokenError::Status { status: 404, is_certificate_asked: false }.into(), (None, false)),
             (VerificationError::UnknownKey.into(), (None, false)),

@@ -63,7 +63,10 @@ pub enum TransportError {
     /// The body is longer than this.
     #[error("more than {0} bytes")]
     TooLarge(usize),
-    /// Not HTTP, or not the status that was expected.
+    /// The other side answered something that is not HTTP, or a message head that breaks its rules.
+    #[error("{0}")]
+    NotHttp(String),
+    /// HTTP, but not the status that was expected, or a body whose framing makes no sense.
     #[error("{0}")]
     Malformed(String),
 }
@@ -128,11 +131,27 @@ impl TransportError {
         }
     }
 
-    /// Whether the server failed, not one request: it gave no answer, or a 5xx that carries no OAuth error.
+    /// The same error after `passed`, when that much less is left of the wait that the server asked for.
+    #[must_use]
+    pub fn after(self, passed: TimeDelta) -> Self {
+        let left = |wait: Option<TimeDelta>| wait.map(|wait| (wait - passed).max(TimeDelta::zero()));
+        match self {
+            Self::RateLimited(wait, body) => Self::RateLimited(left(wait), body),
+            Self::Server(status, wait, body) => Self::Server(status, left(wait), body),
+            error => error,
+        }
+    }
+
+    /// Whether the server failed, not one request: it gave no answer, none in HTTP, or a 5xx that carries no OAuth error.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Timeout(_) | Self::ConnectTimeout(_) | Self::Connection(_) | Self::Proxy(_) | Self::Tls(_) => true,
+            Self::Timeout(_)
+            | Self::ConnectTimeout(_)
+            | Self::Connection(_)
+            | Self::Proxy(_)
+            | Self::Tls(_)
+            | Self::NotHttp(_) => true,
             // a code of the server's own, such as "Internal Server Error", says no more than the status
             Self::Server(_, _, body) => ErrorCode::named_in(body).is_none_or(|code| code == ErrorCode::Other),
             Self::Redirect(_) | Self::RateLimited(..) | Self::TooLarge(_) | Self::Malformed(_) => false,
@@ -195,6 +214,7 @@ mod tests {
             (TransportError::Server(500, None, named("Internal Server Error")), true),
             (TransportError::Server(500, None, br#"{"errorCode": "E0000009"}"#.to_vec()), true),
             (TransportError::Proxy(ProxyError::NotConnected), true),
+            (TransportError::NotHttp("invalid HTTP version parsed".to_owned()), true),
             (TransportError::RateLimited(None, Vec::new()), false),
             (TransportError::Redirect(302), false),
             (TransportError::TooLarge(BODY_MAX), false),
@@ -202,6 +222,17 @@ mod tests {
         ] {
             assert_eq!(error.is_outage(), expected, "{error:?}");
         }
+    }
+
+    #[test]
+    fn wait_that_is_over_is_not_asked_for_again() {
+        let wait = Some(TimeDelta::seconds(60));
+        for error in [TransportError::RateLimited(wait, Vec::new()), TransportError::Server(503, wait, Vec::new())] {
+            let left = |passed| error.clone().after(TimeDelta::seconds(passed)).server_wait();
+            assert_eq!(left(45), Some(TimeDelta::seconds(15)), "{error:?}");
+            assert_eq!(left(61), Some(TimeDelta::zero()), "{error:?}");
+        }
+        assert_eq!(TransportError::RateLimited(None, Vec::new()).after(TimeDelta::zero()).server_wait(), None);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) struct Entry {
     pub(super) failures: u32,
     /// When endpoints and keys are requested next; a reconciliation before that, as after each status, requests nothing.
     pub(super) due: Instant,
+    /// When it was last noted how asking for them ended.
+    pub(super) noted: Option<Instant>,
     /// The token endpoint when it was last asked for successfully.
     pub(super) token_endpoint: Option<TokenEndpoint>,
     /// When endpoints were last asked for early, because a token request showed that the token endpoint may have moved.
@@ -68,6 +70,7 @@ impl Entry {
             was_asked: false,
             failures: 0,
             due: now,
+            noted: None,
             token_endpoint: None,
             asked_early: None,
             revision,

@@ -12,12 +12,13 @@ use crate::oauth::authority::Authority;
 /// Endpoints and keys are fetched again after this: keys are rotated days ahead, and an unknown `kid` is asked for at
 /// once anyway.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
-/// The longest wait before an authority that failed is asked again, unless it asks for a longer one.
-pub(super) const RETRY_CEILING: Duration = Duration::from_secs(60);
+/// The longest wait before an authority that failed is asked again, unless it asks for a longer one and its endpoints and
+/// keys are known.
+const RETRY_CEILING: Duration = Duration::from_secs(60);
 
 /// A token endpoint that may have moved has the discovery document read early at most this often: tenants can cause such
 /// answers.
-pub(super) const EARLY_INTERVAL: Duration = Duration::from_secs(60);
+const EARLY_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Authorities {
     /// How long until endpoints and keys should be asked for; zero where that is now.
@@ -28,17 +29,14 @@ impl Authorities {
     }
 
     /// Notes that a token request showed that the token endpoint may have moved: if it comes from the discovery document,
-    /// that is due now. Returns whether the authority must be reconciled for it. One that failed is asked again soon
-    /// anyway, or asked for a wait.
+    /// that is due now, unless the authority asked for a wait. Returns whether it must be reconciled for it.
     pub(in crate::controller) fn ask_early(&self, authority: &Authority) -> bool {
         let now = self.clock.monotonic();
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&authority.name) else { return false };
         let is_early = |at: Instant| now.saturating_duration_since(at) < EARLY_INTERVAL;
-        if authority.config.token_endpoint.is_some()
-            || entry.failure.is_some()
-            || entry.asked_early.is_some_and(is_early)
-        {
+        let asked_for_a_wait = entry.failure.as_ref().is_some_and(|failure| failure.retry_after.is_some());
+        if authority.config.token_endpoint.is_some() || asked_for_a_wait || entry.asked_early.is_some_and(is_early) {
             return false;
         }
         entry.asked_early = Some(now);
@@ -49,6 +47,15 @@ impl Authorities {
     /// Why the last refresh failed, if it failed.
     pub(in crate::controller) fn failure(&self, name: &str) -> Option<Failure> {
         self.entries().get(name).and_then(|entry| entry.failure.clone())
+    }
+
+    /// Notes endpoints and keys that were fetched for a token that no known key verified, if any were: a failure of before
+    /// is over. Returns whether the credentials of `authority` must be reconciled.
+    pub(in crate::controller) fn note_fetched(&self, authority: &Arc<Authority>) -> bool {
+        let refreshed = authority.metadata().map(|metadata| metadata.refreshed);
+        let noted = self.entries().get(&authority.name).and_then(|entry| entry.noted);
+        // `None` is less than any instant
+        noted.is_some() && refreshed > noted && self.note(authority, Ok(()))
     }
 
     /// Notes how asking `authority` for endpoints and keys ended. Returns whether its credentials must be reconciled.
@@ -67,12 +74,13 @@ impl Authorities {
             }
             Err(failure) => {
                 entry.failures += 1;
-                let wait = retry_wait(entry.failures, &failure, &authority.name);
+                let wait = retry_wait(entry.failures, &failure, &authority.name, authority.metadata().is_some());
                 entry.failure = Some(failure);
                 wait
             }
         };
-        entry.due = self.clock.monotonic() + wait;
+        let now = self.clock.monotonic();
+        (entry.noted, entry.due) = (Some(now), now + wait);
         // what it once answered stays good while it does not answer
         let failure = entry.failure.as_ref().filter(|_| authority.metadata().is_none());
         let unanswered = failure.map(|failure| failure.reason);
@@ -91,9 +99,13 @@ impl Authorities {
     }
 }
 
-/// The wait before an authority is asked again. One that it asked for is obeyed as for token requests.
-pub(super) fn retry_wait(failures: u32, failure: &Failure, name: &str) -> Duration {
+/// The wait before an authority is asked again. One that it asked for is obeyed as for token requests, where tokens can be
+/// requested with the endpoints and keys that are known: while nothing is, all tokens would expire.
+fn retry_wait(failures: u32, failure: &Failure, name: &str, is_known: bool) -> Duration {
     let wait = backoff::delay(failures, TimeDelta::zero(), failure.reason, failure.retry_after, name);
     let wait = wait.to_std().unwrap_or(RETRY_CEILING);
-    if failure.retry_after.is_some() { wait } else { wait.min(RETRY_CEILING) }
+    if is_known && failure.retry_after.is_some() { wait } else { wait.min(RETRY_CEILING) }
 }
+
+#[cfg(test)]
+mod tests;

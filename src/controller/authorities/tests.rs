@@ -1,14 +1,8 @@
 //! Authorities across lists, changed certificates and deletions.
 
-use chrono::TimeDelta;
-use futures::future::BoxFuture;
-use itwin_oauth::transport::{Transport, TransportError};
 use serde_json::json;
 
-use super::{
-    refresh::{EARLY_INTERVAL, RETRY_CEILING, retry_wait},
-    *,
-};
+use super::*;
 use crate::liveness::Trouble;
 
 #[tokio::test(start_paused = true)]
@@ -179,84 +173,4 @@ async fn status_that_was_written_counts_until_the_watch_shows_the_object_and_the
     authorities.note_conflict(&second);
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(known(&second).1, at("3"), "a condition of others would be lost");
-}
-
-#[test]
-fn wait_that_an_authority_asks_for_is_obeyed_for_at_most_an_hour() {
-    let wait = |retry_after| {
-        let failure = Failure { retry_after, ..Failure::new(Reason::RateLimited, "wait") };
-        retry_wait(20, &failure, "ims")
-    };
-    assert_eq!(wait(Some(TimeDelta::minutes(10))), Duration::from_secs(600));
-    assert_eq!(wait(Some(TimeDelta::days(400))), Duration::from_secs(3600));
-    assert!(wait(None) <= RETRY_CEILING);
-    let rejected = Failure::new(Reason::ConfigurationInvalid, "it cannot be read");
-    assert!(retry_wait(20, &rejected, "ims") <= RETRY_CEILING, "others do not ask for a wait");
-}
-
-const ISSUER: &str = "https://ims.example.com";
-
-/// A discovery document that names this path of the token endpoint.
-struct Discovery(Mutex<&'static str>);
-
-impl Transport for Discovery {
-    fn send(&self, _: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, TransportError>> {
-        let path = *self.0.lock().expect("no panic");
-        let document = json!({"issuer": ISSUER, "token_endpoint": format!("{ISSUER}/{path}")});
-        Box::pin(async move { Ok(http::Response::new(document.to_string().into_bytes())) })
-    }
-}
-
-/// The authorities with one of this spec, whose endpoints were asked for.
-async fn asked(document: &Arc<Discovery>, spec: serde_json::Value) -> (Authorities, Arc<Authority>) {
-    let metrics = Arc::new(Metrics::new(true).expect("metrics"));
-    let document = document.clone();
-    let connect: Connect = Arc::new(move |_| Ok(document.clone()));
-    let authorities = Authorities::new(metrics, Clock::system(), connect, Arc::default(), Arc::default());
-    let object: ITwinAuthority = serde_json::from_value(json!({
-        "apiVersion": "credentials.itwin.dev/v1alpha1",
-        "kind": "ITwinAuthority",
-        "metadata": {"name": "ims", "uid": "uid", "generation": 1},
-        "spec": spec,
-    }))
-    .expect("a valid authority");
-    authorities.announce("ims");
-    let (authority, _) = authorities.ensure(&object, &Ok(None)).expect("it is there");
-    let authority = authority.expect("a valid spec");
-    authority.refresh().await.expect("endpoints");
-    assert!(authorities.note(&authority, Ok(())), "it is the first answer");
-    (authorities, authority)
-}
-
-#[tokio::test(start_paused = true)]
-async fn discovered_endpoint_that_may_have_moved_is_asked_for_early_once_a_minute() {
-    let document = Arc::new(Discovery(Mutex::new("old")));
-    let (authorities, authority) = asked(&document, json!({"issuer": ISSUER, "accessTokenFormat": "opaque"})).await;
-    assert!(!authorities.wait("ims").is_zero());
-    assert!(authorities.ask_early(&authority));
-    assert!(authorities.wait("ims").is_zero());
-    assert!(!authorities.ask_early(&authority), "every request to it fails");
-    authority.refresh().await.expect("endpoints");
-    assert!(!authorities.note(&authority, Ok(())), "it has not moved");
-    assert!(!authorities.ask_early(&authority) && !authorities.wait("ims").is_zero(), "it was asked just now");
-
-    *document.0.lock().expect("no panic") = "new";
-    tokio::time::advance(EARLY_INTERVAL).await;
-    assert!(authorities.ask_early(&authority));
-    authority.refresh().await.expect("endpoints");
-    assert!(authorities.note(&authority, Ok(())), "its credentials have a reason to try again");
-
-    // one that fails is asked again when its wait ends
-    let failure = Failure { retry_after: Some(TimeDelta::minutes(10)), ..Failure::new(Reason::RateLimited, "wait") };
-    authorities.note(&authority, Err(failure));
-    tokio::time::advance(EARLY_INTERVAL).await;
-    assert!(!authorities.ask_early(&authority) && !authorities.wait("ims").is_zero());
-}
-
-#[tokio::test(start_paused = true)]
-async fn endpoint_that_the_administrator_named_is_not_asked_for() {
-    let document = Arc::new(Discovery(Mutex::new("discovered")));
-    let spec = json!({"issuer": ISSUER, "accessTokenFormat": "opaque", "tokenEndpoint": format!("{ISSUER}/named")});
-    let (authorities, authority) = asked(&document, spec).await;
-    assert!(!authorities.ask_early(&authority) && !authorities.wait("ims").is_zero());
 }

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::TimeDelta;
 use futures::future::BoxFuture;
 use itwin_api::{authority::ClientAuthentication, conditions::Reason, credential::GrantType};
 use itwin_core::failure::Failure;
@@ -15,6 +16,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::oauth::key_refetch::{AUTHORITY_FLOOR, RETRY_CEILING};
 
 const ISSUER: &str = "https://ims.example.com";
 const SECOND: Duration = Duration::from_secs(1);
@@ -37,6 +39,10 @@ struct State {
     delay: Duration,
     /// How often the key set was requested.
     fetches: usize,
+    /// The discovery document is answered with 429 and this wait.
+    limited: Option<TimeDelta>,
+    /// How often the discovery document was requested.
+    discoveries: usize,
 }
 
 impl FakeServer {
@@ -59,6 +65,17 @@ impl FakeServer {
 
     fn fetches(&self) -> usize {
         self.state.lock().expect("no panic").fetches
+    }
+
+    fn discovery(&self) -> Result<Value, TransportError> {
+        let mut state = self.state.lock().expect("no panic");
+        state.discoveries += 1;
+        match state.limited {
+            Some(wait) => Err(TransportError::RateLimited(Some(wait), Vec::new())),
+            None => Ok(json!({
+                "issuer": ISSUER, "token_endpoint": format!("{ISSUER}/token"), "jwks_uri": format!("{ISSUER}/keys"),
+            })),
+        }
     }
 
     fn token(&self) -> Value {
@@ -92,6 +109,7 @@ impl Transport for Connection {
         Box::pin(async move {
             let body = match request.uri().path() {
                 "/token" => self.0.token(),
+                "/.well-known/openid-configuration" => self.0.discovery()?,
                 _ => self.0.key_set().await?,
             };
             Ok(http::Response::new(body.to_string().into_bytes()))
@@ -99,13 +117,14 @@ impl Transport for Connection {
     }
 }
 
-/// An authority whose keys are known.
+/// An authority whose endpoints the administrator named, and whose keys are known.
 async fn authority(server: &Arc<FakeServer>) -> Authority {
-    let spec = json!({
-        "issuer": ISSUER,
-        "tokenEndpoint": format!("{ISSUER}/token"),
-        "jwksUri": format!("{ISSUER}/keys"),
-    });
+    let endpoints = (format!("{ISSUER}/token"), format!("{ISSUER}/keys"));
+    known(server, json!({"issuer": ISSUER, "tokenEndpoint": endpoints.0, "jwksUri": endpoints.1})).await
+}
+
+/// An authority of this spec whose endpoints and keys are known.
+async fn known(server: &Arc<FakeServer>, spec: Value) -> Authority {
     let config = AuthorityConfig::new(&serde_json::from_value(spec).expect("a spec")).expect("a valid spec");
     let metrics = Arc::new(Metrics::new(true).expect("metrics"));
     let server = server.clone();
@@ -155,6 +174,50 @@ async fn keys_that_could_not_be_fetched_are_fetched_by_the_next_attempt() {
     server.change(|state| state.failing = None);
     tokio::time::advance(SECOND).await;
     assert_eq!(requested(&authority, "team-a/client").await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn key_set_that_goes_on_failing_is_fetched_a_few_times_for_any_number_of_clients() {
+    let server = FakeServer::new();
+    let authority = authority(&server).await;
+    server.rotate();
+    server.change(|state| state.failing = Some(500));
+    let before = server.fetches();
+    for second in 0..60 {
+        for client in 0..5 {
+            let client = format!("team-{client}/client-{second}");
+            assert_eq!(reason(&authority, &client).await, Some(Reason::ServerError));
+        }
+        tokio::time::advance(SECOND).await;
+    }
+    let fetches = server.fetches() - before;
+    assert_eq!(fetches, 6, "after 0, 1, 3, 7, 15 and 31 s");
+    server.change(|state| state.failing = None);
+    tokio::time::advance(RETRY_CEILING).await;
+    assert_eq!(requested(&authority, "team/client").await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn discovery_document_that_asks_for_a_wait_is_not_requested_for_tokens_meanwhile() {
+    let server = FakeServer::new();
+    let authority = known(&server, json!({"issuer": ISSUER})).await;
+    server.change(|state| {
+        (state.signs, state.limited, state.discoveries) = (1, Some(TimeDelta::minutes(10)), 0);
+    });
+    for client in 0..20 {
+        let client = format!("team-{client}/client");
+        assert_eq!(reason(&authority, &client).await, Some(Reason::TokenRejected));
+        tokio::time::advance(AUTHORITY_FLOOR).await;
+    }
+    let discoveries = || server.state.lock().expect("no panic").discoveries;
+    assert_eq!(discoveries(), 1);
+    // the keys are where they were
+    server.rotate();
+    assert_eq!(reason(&authority, "team/client").await, None);
+    server.change(|state| state.signs = 0);
+    tokio::time::advance(SECOND * 600).await;
+    assert_eq!(reason(&authority, "team/client").await, Some(Reason::TokenRejected));
+    assert_eq!(discoveries(), 2, "the wait is over");
 }
 
 #[tokio::test(start_paused = true)]

@@ -58,8 +58,9 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
 /// What to do where the token endpoint has another URL.
 fn moved(names: &Names) -> &'static str {
     if names.is_endpoint_discovered {
-        "its discovery document, which names this URL, is read again within a minute; if that does not help, contact the \
-         operators of the authorization server, or have the administrator set tokenEndpoint to the final URL"
+        "its discovery document, which names this URL, is read again within a minute, unless the authority asked for a \
+         longer wait; if that does not help, contact the operators of the authorization server, or have the administrator \
+         set tokenEndpoint to the final URL"
     } else {
         "have the administrator set tokenEndpoint of the ITwinAuthority to the final URL"
     }
@@ -79,7 +80,7 @@ fn status_alone(status: u16, is_certificate_asked: bool, names: &Names) -> Strin
         ""
     };
     let again = if names.is_endpoint_discovered && request_error::means_moved(status) {
-        ", which is read again within a minute"
+        ", which is read again within a minute, unless the authority asked for a longer wait"
     } else {
         ""
     };

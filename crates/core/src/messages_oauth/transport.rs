@@ -22,7 +22,7 @@ pub fn failed(error: &TransportError, what: &str, moved: &str) -> Failure {
         TransportError::RateLimited(..) => rate_limited(what),
         TransportError::Server(status, ..) => server_error(*status, what),
         TransportError::TooLarge(limit) => too_large(*limit, what),
-        TransportError::Malformed(cause) => malformed(cause, what),
+        TransportError::NotHttp(cause) | TransportError::Malformed(cause) => malformed(cause, what),
     };
     Failure { retry_after: error.retry_after(), ..failure }
 }
@@ -129,6 +129,7 @@ mod tests {
             (TransportError::RateLimited(None, Vec::new()), Reason::RateLimited),
             (TransportError::Server(500, None, Vec::new()), Reason::ServerError),
             (TransportError::TooLarge(1), Reason::MalformedResponse),
+            (TransportError::NotHttp("invalid HTTP version parsed".into()), Reason::MalformedResponse),
             (TransportError::Malformed("HTTP 404".into()), Reason::MalformedResponse),
         ] {
             let failed = failed(&error, WHAT, MOVED);

@@ -168,14 +168,22 @@ fn endpoint_that_moved_is_corrected_where_it_comes_from() {
     assert!(message(&gone, false).ends_with("check its tokenEndpoint"));
     let discovered = message(&gone, true);
     assert!(
-        discovered.ends_with("check token_endpoint in its discovery document, which is read again within a minute"),
+        discovered.ends_with(
+            "check token_endpoint in its discovery document, which is read again within a minute, unless the authority \
+             asked for a longer wait"
+        ),
         "{discovered}"
     );
     let rejected = TokenError::Status { status: 400, is_certificate_asked: false };
     assert!(message(&rejected, true).ends_with("check token_endpoint in its discovery document"));
     let redirect = TransportError::Redirect(308).into();
     assert!(message(&redirect, false).ends_with("set tokenEndpoint of the ITwinAuthority to the final URL"));
-    assert!(message(&redirect, true).contains("which names this URL, is read again within a minute"));
+    let discovered = message(&redirect, true);
+    assert!(
+        discovered
+            .contains("which names this URL, is read again within a minute, unless the authority asked for a longer"),
+        "{discovered}"
+    );
 }
 
 #[test]
