@@ -243,6 +243,7 @@ async fn list_shows_that_the_api_server_answers_until_a_watch_that_takes_long_to
         };
         fails().await;
         fails().await;
+        tokio::time::advance(MOMENT * 2).await;
         liveness.list_accepted("/a");
         fails().await;
         assert!(answers());
