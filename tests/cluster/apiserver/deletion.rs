@@ -191,7 +191,7 @@ async fn foreground_deletion_of_a_held_credential_is_followed_by_no_other_secret
     held_credential(&fixture).await?;
     fixture.namespace.kubectl(&["delete", "itcred", NAME, "--cascade=foreground", "--wait=false"]).await?;
     let gone = async || fixture.secret().await.ok()?.is_none().then_some(());
-    fixture.eventually("garbage collection of the Secret", PATIENCE, gone).await?;
+    fixture.eventually("garbage collection of the Secret", PATIENCE * 2, gone).await?;
     let status = wait_reported(&fixture, "False").await?;
     assert_eq!(status["expiresAt"], Value::Null, "there is no token");
     fixture.reconcile().await?;
