@@ -54,6 +54,10 @@ impl Reconciler<'_> {
         known: &Known,
     ) -> Result<Written, ActionError> {
         self.check_read(known)?;
+        if let Some(authority) = self.context.authorities.get(&self.references.credential.spec.authority_ref.name) {
+            // an administrator may have withdrawn it since
+            self.permitted_labels(&authority).await?;
+        }
         let content = self.retry_state.take_unwritten().ok_or(ActionError::Outdated)?;
         self.write(issue_reason, observed, known, content).await
     }
@@ -85,7 +89,12 @@ impl Reconciler<'_> {
             return Err(ActionError::NotYet(AWAIT_AUTHORITY));
         };
         // what may not be asked for takes no turn from those who wait
-        let namespace_labels = self.permitted_labels(&authority).await?;
+        let permitted = self.permitted_labels(&authority).await;
+        if permitted.is_err() {
+            // nor does it keep its own until its status is written
+            self.slot = None;
+        }
+        let namespace_labels = permitted?;
         self.check_current()?;
         let mut slot = self.slot.take().ok_or(ActionError::Outdated)?;
         let usable = self.fetched.client.as_ref().and_then(|read| Some((read.content.as_ref().ok()?, read)));
@@ -118,8 +127,11 @@ impl Reconciler<'_> {
             last_held: self.retry_state.last_held(),
         };
         let issued = token_request::request_token(&authority, &order).await;
-        if self.context.authorities.note_fetched(&authority) {
-            self.context.namespaces.enqueue_users_of(name);
+        if let Some(is_news) = self.context.authorities.note_fetched(&authority) {
+            self.context.namespaces.enqueue_authority(name);
+            if is_news {
+                self.context.namespaces.enqueue_users_of(name);
+            }
         }
         let version = read.version.clone();
         let mut longer_at = None;

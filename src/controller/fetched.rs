@@ -154,7 +154,9 @@ pub async fn read_target(
     let held = recorded.filter(|_| is_ours);
     let mut annotations = secret.metadata.annotations.take().unwrap_or_default();
     annotations.retain(|key, _| secret_keys::OUR_OWN.contains(&key.as_str()));
-    let fingerprint = annotations.get(secret_keys::CLIENT).cloned();
+    // what is remembered counts where others removed the annotations
+    let of_content = content.as_ref().filter(|_| is_remembered).map(|content| content.client_fingerprint.to_string());
+    let fingerprint = of_content.or_else(|| annotations.get(secret_keys::CLIENT).cloned());
     let mut data = secret.data.take().unwrap_or_default();
     let text = |key: &str| data.get(key).and_then(|value| String::from_utf8(value.0.clone()).ok());
     let client_fingerprint = fingerprint.zip(text(secret_keys::ACCESS_TOKEN).map(Sensitive::new));

@@ -18,8 +18,9 @@ pub const AUTHORITY_FLOOR: Duration = Duration::from_secs(5);
 /// Keys that could not be fetched are fetched again after this, as a token request is repeated after a failure, and after
 /// twice as long each time that they still cannot.
 pub const RETRY: Duration = Duration::from_secs(1);
-/// The longest wait before they are.
-pub const RETRY_CEILING: Duration = Duration::from_secs(60);
+/// The longest wait before they are: a token that is issued meanwhile is thrown away, and the one before it may be about
+/// to expire.
+pub const RETRY_CEILING: Duration = Duration::from_secs(10);
 /// Keys are fetched a second time for a client after this: a key set that is served from a cache may show a key seconds
 /// after the server signs with it.
 pub const LAG: Duration = Duration::from_secs(5);
@@ -68,6 +69,13 @@ impl Fetched {
 }
 
 impl KeyRefetch {
+    /// Notes when everything about the authority was fetched last, whatever for: failures of before are over.
+    pub fn refreshed(&mut self, at: Option<Instant>) {
+        let Some(at) = at.filter(|at| self.last.as_ref().is_some_and(|last| last.at < *at)) else { return };
+        self.failures = 0;
+        self.last = Some(Ended { at, failure: None });
+    }
+
     /// What to do now for a token of this client, which was `received` before it waited for the end of other fetches.
     #[must_use]
     pub fn decide(&self, client: &str, received: Instant, now: Instant) -> Decision {
@@ -144,7 +152,7 @@ mod tests {
     fn fetches_that_go_on_failing_are_tried_again_less_and_less_often() {
         let mut refetch = KeyRefetch::default();
         let mut now = Instant::now();
-        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+        for seconds in [1, 2, 4, 8, 10, 10] {
             refetch.note("a", failure(), now);
             now += Duration::from_secs(seconds) - Duration::from_millis(1);
             assert!(matches!(decided(&refetch, "b", now), Decision::Failed(_)), "before {seconds} s");
@@ -163,7 +171,7 @@ mod tests {
             let wait = Some(TimeDelta::seconds(seconds));
             Some(MetadataError::Transport(Document::KeySet, TransportError::RateLimited(wait, Vec::new())))
         };
-        for (asked, expected) in [(30, Duration::from_secs(30)), (3600, RETRY_CEILING)] {
+        for (asked, expected) in [(5, Duration::from_secs(5)), (3600, RETRY_CEILING)] {
             let mut refetch = KeyRefetch::default();
             let start = Instant::now();
             refetch.note("a", limited(asked), start);
@@ -171,9 +179,27 @@ mod tests {
                 unreachable!("it asked for {asked} s")
             };
             let left = failure.server_wait().expect("a wait").num_seconds();
-            assert!(left <= asked - 29, "the wait does not begin again: {left} s");
+            assert!(left <= asked - 4, "the wait does not begin again: {left} s");
             assert!(matches!(decided(&refetch, "b", start + expected), Decision::Fetch), "{asked} s");
         }
+    }
+
+    #[test]
+    fn refresh_for_another_reason_ends_failures_and_is_what_is_known() {
+        let mut refetch = KeyRefetch::default();
+        let start = Instant::now();
+        for second in 0..4 {
+            refetch.note("a", failure(), start + SECOND * second);
+        }
+        let refreshed = start + SECOND * 4;
+        refetch.refreshed(Some(refreshed - SECOND * 2));
+        assert!(matches!(decided(&refetch, "a", refreshed), Decision::Failed(_)), "that was before");
+        refetch.refreshed(Some(refreshed));
+        assert!(matches!(decided(&refetch, "a", refreshed), Decision::UseKnown));
+        let later = refreshed + AUTHORITY_FLOOR;
+        assert!(matches!(decided(&refetch, "a", later), Decision::Fetch));
+        refetch.note("a", failure(), later);
+        assert!(matches!(decided(&refetch, "a", later + RETRY), Decision::Fetch), "it is the first one");
     }
 
     #[test]

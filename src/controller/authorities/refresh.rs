@@ -50,12 +50,13 @@ impl Authorities {
     }
 
     /// Notes endpoints and keys that were fetched for a token that no known key verified, if any were: a failure of before
-    /// is over. Returns whether the credentials of `authority` must be reconciled.
-    pub(in crate::controller) fn note_fetched(&self, authority: &Arc<Authority>) -> bool {
+    /// is over. Returns whether the credentials of `authority` must be reconciled, and `None` if nothing was fetched: else
+    /// it must be reconciled itself.
+    pub(in crate::controller) fn note_fetched(&self, authority: &Arc<Authority>) -> Option<bool> {
         let refreshed = authority.metadata().map(|metadata| metadata.refreshed);
         let noted = self.entries().get(&authority.name).and_then(|entry| entry.noted);
         // `None` is less than any instant
-        noted.is_some() && refreshed > noted && self.note(authority, Ok(()))
+        (noted.is_some() && refreshed > noted).then(|| self.note(authority, Ok(())))
     }
 
     /// Notes how asking `authority` for endpoints and keys ended. Returns whether its credentials must be reconciled.

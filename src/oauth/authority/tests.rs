@@ -191,7 +191,7 @@ async fn key_set_that_goes_on_failing_is_fetched_a_few_times_for_any_number_of_c
         tokio::time::advance(SECOND).await;
     }
     let fetches = server.fetches() - before;
-    assert_eq!(fetches, 6, "after 0, 1, 3, 7, 15 and 31 s");
+    assert_eq!(fetches, 9, "after 0, 1, 3, 7 and 15 s, and then every 10 s");
     server.change(|state| state.failing = None);
     tokio::time::advance(RETRY_CEILING).await;
     assert_eq!(requested(&authority, "team/client").await, Ok(()));

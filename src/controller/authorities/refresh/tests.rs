@@ -118,15 +118,15 @@ async fn endpoints_that_were_fetched_for_a_token_end_a_failure() {
     let (authorities, authority) = asked(&document, &opaque()).await;
     tokio::time::advance(RETRY_CEILING).await;
     authorities.note(&authority, Err(limited(TimeDelta::hours(1))));
-    assert!(!authorities.note_fetched(&authority));
+    assert_eq!(authorities.note_fetched(&authority), None);
     assert!(authorities.failure("ims").is_some(), "nothing was fetched since");
     *document.0.lock().expect("no panic") = "new";
     tokio::time::advance(RETRY_CEILING).await;
     authority.refresh().await.expect("endpoints");
-    assert!(authorities.note_fetched(&authority), "the token endpoint has moved");
+    assert_eq!(authorities.note_fetched(&authority), Some(true), "the token endpoint has moved");
     assert!(authorities.failure("ims").is_none());
     assert_eq!(authorities.wait("ims"), REFRESH_INTERVAL);
-    assert!(!authorities.note_fetched(&authority), "it is noted");
+    assert_eq!(authorities.note_fetched(&authority), None, "it is noted");
 }
 
 #[tokio::test(start_paused = true)]
