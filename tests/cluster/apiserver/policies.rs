@@ -168,9 +168,9 @@ async fn tokens_are_renewed_in_time_under_a_policy_that_has_always_stripped_anno
     assert!((3..=5).contains(&requests), "{requests} token requests");
     // the Secret is read before anything is said of its token
     fixture.apply_credential(&json!({"minimumValidity": "2s", "suspend": true})).await?;
-    fixture.reconcile().await?;
-    let status = fixture.status().await?;
-    ensure!(status["observedGeneration"] == 2 && !status["expiresAt"].is_null(), "{status}");
+    let observed = async || fixture.status().await.ok().filter(|status| status["observedGeneration"] == 2);
+    let status = fixture.eventually("a status of the suspended spec", SOON, observed).await?;
+    ensure!(!status["expiresAt"].is_null(), "{status}");
     fixture.wait_condition("Ready", "True", "TokenValid", SOON).await.map(drop)
 }
 
