@@ -225,7 +225,7 @@ impl Authority {
         let received = self.clock.monotonic();
         // those that wait here share what is fetched
         let mut refetch = self.key_refetch.lock().await;
-        refetch.refreshed(self.metadata().map(|metadata| metadata.refreshed.into()));
+        refetch.refreshed(self.metadata().map(|metadata| metadata.refreshed));
         match refetch.decide(client, received, self.clock.monotonic()) {
             Decision::UseKnown => return Ok(self.metadata()),
             Decision::Failed(error) => return Err(error),
