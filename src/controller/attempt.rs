@@ -55,8 +55,11 @@ impl Reconciler<'_> {
     ) -> Result<Written, ActionError> {
         self.check_read(known)?;
         if let Some(authority) = self.context.authorities.get(&self.references.credential.spec.authority_ref.name) {
-            // an administrator may have withdrawn it since
-            self.permitted_labels(&authority).await?;
+            // an administrator may have withdrawn it since; labels that cannot be read keep no token from the Secret
+            let permitted = self.permitted_labels(&authority).await;
+            if let Some(failure) = permitted.err().filter(|_| self.retry_state.unwritten().is_none()) {
+                return Err(failure.into());
+            }
         }
         let content = self.retry_state.take_unwritten().ok_or(ActionError::Outdated)?;
         self.write(issue_reason, observed, known, content).await

@@ -133,6 +133,10 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
         return attempt(observed, now, |_| Action::Fail(other_type(observed, type_)));
     }
     let Some(token_metadata) = &held.token_metadata else {
+        if observed.history.is_token_provable && !held.form.is_read() {
+            // others removed what describes it, again and again perhaps: it is good, and due at its time
+            return fetch(observed, Fetch::TargetData);
+        }
         return request_token(observed, now, IssueReason::Missing);
     };
     if held.data == Integrity::Tampered {

@@ -7,9 +7,8 @@ use itwin_api::{
 use itwin_core::{
     contenders::{self, Contender},
     desired_secret,
-    last_held::LastHeld,
     object::ObjectKey,
-    observed::{Held, Integrity, Target},
+    observed::{Held, Target},
     ownership,
     retry_state::RetryState,
     secret_state::{self, DataClues, MetadataClues, ReadData},
@@ -56,13 +55,8 @@ pub(super) fn target(
     let read = read_data(fetched, secret_metadata);
     // what was written proves more than annotations that someone changed
     let remembered = retry_state.last_held().map(|held| &held.token_metadata);
-    // others removed what describes it, as far as is known: a read shows whether it is there
-    let is_provable =
-        || secret_metadata.token_metadata.is_none() && retry_state.last_held().is_some_and(LastHeld::is_proof);
-    let is_undescribed = read.is_none() && is_provable();
     let token_metadata = match read {
         Some(read) if read.is_remembered => remembered,
-        None if is_undescribed => remembered,
         _ => secret_metadata.token_metadata.as_ref(),
     };
     let has_token = token_metadata.is_some();
@@ -73,7 +67,7 @@ pub(super) fn target(
         ownership::Owner::Us => Target::Ours(Held {
             form: secret_state::form(read, &clues),
             token_metadata: token_metadata.cloned(),
-            data: if is_undescribed { Integrity::Unverified } else { secret_state::integrity(read, &clues) },
+            data: secret_state::integrity(read, &clues),
             drift: secret_state::drift(&metadata_clues(references.credential, secret_metadata, read)),
         }),
         ownership::Owner::Adoptable => {

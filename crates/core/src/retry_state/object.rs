@@ -33,9 +33,7 @@ impl RetryState {
     /// A status was written, and the object then had this resourceVersion.
     pub fn status_written(&mut self, version: u64, status: CredentialStatus, now: DateTime<Utc>) {
         let own = Some(own_part(&status));
-        // one that follows a write which was not answered may replace that one
-        let is_rewrite = self.status.own == own && !self.status.is_uncertain;
-        let rewritten_at = if is_rewrite { Some(now) } else { self.status.rewritten_at };
+        let rewritten_at = if self.status.own == own { Some(now) } else { self.status.rewritten_at };
         let pending = Some((version, Box::new(status)));
         self.status = WrittenStatus { pending, newest: version, own, rewritten_at, is_uncertain: false };
     }
