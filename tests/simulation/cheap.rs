@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use crate::{
     cluster::{Cluster, client_secret_name},
     replica::Mode,
@@ -25,18 +23,7 @@ pub async fn play() {
     // lists are complete, and authorities known
     cluster.pass(MINUTE).await;
     assert_eq!(reads(&cluster), Vec::<String>::new());
-    let credential = json!({
-        "apiVersion": "credentials.itwin.dev/v1alpha1",
-        "kind": "ITwinServiceCredential",
-        "metadata": {"name": "agent-0", "namespace": "alpha"},
-        "spec": {
-            "authorityRef": {"name": "signed"},
-            "clientCredentialsRef": {"name": client_secret_name(0)},
-            "minimumValidity": "60s",
-        },
-    });
-    let created = cluster.api.as_user("kubectl").create(&credential).expect("it is valid");
-    cluster.oracle.owners.created(&created);
+    cluster.create_credential("signed");
     cluster.pass(MINUTE).await;
     let of_client = format!("/secrets/{}?&resourceVersion=", client_secret_name(0));
     let first = reads(&cluster);

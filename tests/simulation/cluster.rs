@@ -105,6 +105,22 @@ impl Cluster {
         }
     }
 
+    /// Creates the credential `alpha/agent-0` of this authority.
+    pub fn create_credential(&self, authority: &str) {
+        let credential = json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinServiceCredential",
+            "metadata": {"name": "agent-0", "namespace": "alpha"},
+            "spec": {
+                "authorityRef": {"name": authority},
+                "clientCredentialsRef": {"name": client_secret_name(0)},
+                "minimumValidity": "60s",
+            },
+        });
+        let created = self.api.as_user("kubectl").create(&credential).expect("it is valid");
+        self.oracle.owners.created(&created);
+    }
+
     /// Starts one more replica.
     pub fn start(&mut self) {
         self.started += 1;

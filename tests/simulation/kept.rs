@@ -26,22 +26,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What is written once it is allowed is there within this.
 const SOON: Duration = Duration::from_secs(30);
 
-/// Creates the credential.
-fn create(cluster: &Cluster) {
-    let credential = json!({
-        "apiVersion": "credentials.itwin.dev/v1alpha1",
-        "kind": "ITwinServiceCredential",
-        "metadata": {"name": "agent-0", "namespace": "alpha"},
-        "spec": {
-            "authorityRef": {"name": AUTHORITY},
-            "clientCredentialsRef": {"name": client_secret_name(0)},
-            "minimumValidity": "60s",
-        },
-    });
-    let created = cluster.api.as_user("kubectl").create(&credential).expect("it is valid");
-    cluster.oracle.owners.created(&created);
-}
-
 /// When the token in the Secret expires.
 fn expires_at(cluster: &Cluster) -> String {
     let secret = cluster.api.as_user("test").get("secrets", "alpha", "agent-0").expect("it is there");
@@ -72,7 +56,7 @@ pub async fn play() {
     let mut cluster = Cluster::new(1, Mode { leader_election: false, watch_secrets: true }, false, None);
     cluster.start();
     cluster.pass(MINUTE).await;
-    create(&cluster);
+    cluster.create_credential(AUTHORITY);
     cluster.pass(MINUTE).await;
     // tokens of 20 minutes, of which a third is left at a renewal, and up to a minute more
     let first = expires_at(&cluster);

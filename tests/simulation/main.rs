@@ -153,46 +153,41 @@ fn seed_repeats_every_request() {
     });
 }
 
+/// Plays what has no seed.
+fn in_paused_time(play: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(play);
+    runtime.shutdown_background();
+}
+
 #[test]
 fn authority_that_cannot_be_refreshed_for_an_hour_is_not_ready_and_its_tokens_go_on() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(stale::play());
-    runtime.shutdown_background();
+    in_paused_time(stale::play());
 }
 
 #[test]
 fn first_token_and_each_renewal_read_the_client_secret_once_from_the_cache() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(cheap::play());
-    runtime.shutdown_background();
+    in_paused_time(cheap::play());
 }
 
 #[test]
 fn failover_after_a_silent_watch_of_secrets_requests_no_token() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(failover::play());
-    runtime.shutdown_background();
+    in_paused_time(failover::play());
 }
 
 #[test]
 fn replicas_elect_a_leader_that_works_while_every_call_about_the_lease_takes_three_seconds() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(slow::play());
-    runtime.shutdown_background();
+    in_paused_time(slow::play());
 }
 
 #[test]
 fn token_that_could_not_be_written_is_written_until_it_expires_although_no_other_one_can_be_requested() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(kept::play());
-    runtime.shutdown_background();
+    in_paused_time(kept::play());
 }
 
 #[test]
 fn secret_that_a_policy_creates_with_another_type_is_reported_and_not_written_again() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(typed::play());
-    runtime.shutdown_background();
+    in_paused_time(typed::play());
 }
 
 #[test]

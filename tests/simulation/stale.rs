@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::{
-    authority::Behavior,
-    cluster::{Cluster, client_secret_name},
-    replica::Mode,
-};
+use crate::{authority::Behavior, cluster::Cluster, replica::Mode};
 
 const AUTHORITY: &str = "signed";
 const MINUTE: Duration = Duration::from_secs(60);
@@ -62,18 +58,7 @@ impl Player {
 pub async fn play() {
     let mut cluster = Cluster::new(1, Mode { leader_election: false, watch_secrets: true }, false, None);
     cluster.start();
-    let credential = json!({
-        "apiVersion": "credentials.itwin.dev/v1alpha1",
-        "kind": "ITwinServiceCredential",
-        "metadata": {"name": "agent-0", "namespace": "alpha"},
-        "spec": {
-            "authorityRef": {"name": AUTHORITY},
-            "clientCredentialsRef": {"name": client_secret_name(0)},
-            "minimumValidity": "60s",
-        },
-    });
-    let created = cluster.api.as_user("kubectl").create(&credential).expect("it is valid");
-    cluster.oracle.owners.created(&created);
+    cluster.create_credential(AUTHORITY);
     let mut player = Player(cluster);
     player.pass(25).await;
     assert_eq!(player.ready().0, "True");

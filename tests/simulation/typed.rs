@@ -8,10 +8,7 @@ use simulated_api::{
     request::{Call, Verb},
 };
 
-use crate::{
-    cluster::{Cluster, client_secret_name},
-    replica::Mode,
-};
+use crate::{cluster::Cluster, replica::Mode};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -31,18 +28,7 @@ pub async fn play() {
         Ok(())
     };
     cluster.api.admit(Match::any().verb(Verb::Create).target("secrets"), Arc::new(hook));
-    let credential = json!({
-        "apiVersion": "credentials.itwin.dev/v1alpha1",
-        "kind": "ITwinServiceCredential",
-        "metadata": {"name": "agent-0", "namespace": "alpha"},
-        "spec": {
-            "authorityRef": {"name": "signed"},
-            "clientCredentialsRef": {"name": client_secret_name(0)},
-            "minimumValidity": "60s",
-        },
-    });
-    let created = cluster.api.as_user("kubectl").create(&credential).expect("it is valid");
-    cluster.oracle.owners.created(&created);
+    cluster.create_credential("signed");
     // the second time after the token has expired
     for _ in 0..2 {
         cluster.pass(MINUTE * 25).await;
