@@ -262,20 +262,27 @@ fuzz: ## Fuzz each parser for FUZZ_SECONDS on a stack of 256 KiB (needs a nightl
 			-max_total_time=$(FUZZ_SECONDS) -max_len=$(FUZZ_LENGTH); \
 	done
 
+# What to change: `rules`, which unit tests must notice, or `operator`, the code that observes, acts and reports, which the
+# simulation must notice too.
+MUTATE ?= rules
 # A part of the mutants, such as 0/8; without it, as many as fit into the time.
 SHARD ?=
 # The limit of all of them, and of the tests of one.
 MINUTES ?= 60
-MUTANT_SECONDS ?= 60
-MUTANTS := target/mutants/$(if $(SHARD),$(subst /,-of-,$(SHARD)),all)
+MUTANT_SECONDS ?= $(if $(filter operator,$(MUTATE)),300,60)
+MUTANTS := target/mutants/$(MUTATE)-$(if $(SHARD),$(subst /,-of-,$(SHARD)),all)
+mutate_rules := --package itwin-core --package itwin-oauth
+mutate_operator := --package itwin-credential-operator $(foreach part,act controller observe report,--file 'src/$(part)/**')
+mutate_operator_tests := -- --lib --test simulation
 
 .PHONY: mutants
-mutants: mutants-tools ## Change the rules and the protocol in each possible way, for MINUTES, and count the changes that no test notices.
+mutants: mutants-tools ## Change the code in each possible way, for MINUTES, and count the changes that no test notices.
 	@mkdir -p $(MUTANTS)
 	@# a change that no test notices is a result; in random order, so that those that fit are a sample
-	@status=0; PATH="$(abspath target/tools/bin):$$PATH" timeout --signal=INT $(MINUTES)m \
-		$(CARGO) mutants --package itwin-core --package itwin-oauth --exclude '**/samples.rs' --shuffle \
-		--timeout $(MUTANT_SECONDS) --output $(MUTANTS) $(if $(SHARD),--shard $(SHARD) --sharding round-robin) || status=$$?; \
+	@status=0; PATH="$(abspath target/tools/bin):$$PATH" SIMULATION_SCENARIOS=60 timeout --signal=INT $(MINUTES)m \
+		$(CARGO) mutants $(mutate_$(MUTATE)) --exclude '**/samples.rs' --exclude '**/tests.rs' --shuffle \
+		--timeout $(MUTANT_SECONDS) --output $(MUTANTS) $(if $(SHARD),--shard $(SHARD) --sharding round-robin) \
+		$(mutate_$(MUTATE)_tests) || status=$$?; \
 	case $$status in 0|2|3|124) ;; *) exit $$status ;; esac
 	@cd $(MUTANTS)/mutants.out && wc -l caught.txt timeout.txt missed.txt unviable.txt | awk '{ count[$$2] = $$1 } END { \
 		killed = count["caught.txt"] + count["timeout.txt"]; all = killed + count["missed.txt"]; \
