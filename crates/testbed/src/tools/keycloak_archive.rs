@@ -19,11 +19,40 @@ const UNPACK: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:unp
 /// A network that loses packets must not hold up the tests that need none.
 const KEYCLOAK_WITHIN: Duration = Duration::from_secs(600);
 
-/// The folder of Keycloak, ready to start: fetched with Maven, and prepared by its own `build`, once.
+/// The archive is another one than the pin says. Unlike what a machine lacks, this must not skip a test: a version that
+/// was updated without its digest would never be tested.
+#[derive(Debug)]
+struct WrongArchive {
+    found: String,
+}
+
+impl std::fmt::Display for WrongArchive {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ((version, digest), found) = (KEYCLOAK, &self.found);
+        write!(formatter, "the archive of Keycloak {version} has the digest {found} in place of {digest}")
+    }
+}
+
+impl std::error::Error for WrongArchive {}
+
+/// The folder of Keycloak, ready to start, or why this machine cannot have it: Java, Maven or the archive is missing.
 ///
 /// # Errors
-/// Says what is missing: Java, Maven, or the archive.
-pub async fn keycloak() -> Result<PathBuf> {
+/// Fails if the archive is another one than the pin says.
+pub async fn keycloak() -> Result<Result<PathBuf, String>> {
+    or_why(prepared().await)
+}
+
+/// Separates a wrong pin from what a machine lacks.
+fn or_why(prepared: Result<PathBuf>) -> Result<Result<PathBuf, String>> {
+    match prepared {
+        Err(error) if error.is::<WrongArchive>() => Err(error),
+        prepared => Ok(prepared.map_err(|error| format!("{error:#}"))),
+    }
+}
+
+/// Keycloak, fetched with Maven, and prepared by its own `build`, once.
+async fn prepared() -> Result<PathBuf> {
     let mut java = Command::new("java");
     java.arg("-version");
     output(java, None).await.context("Java 17 or later is needed")?;
@@ -54,12 +83,38 @@ async fn fetch_keycloak(folder: &Path) -> Result<()> {
     output(maven, None).await.context("Maven is needed, and a repository that it can fetch Keycloak from")?;
     let archive = format!("org/keycloak/keycloak-quarkus-dist/{version}/keycloak-quarkus-dist-{version}.zip");
     let archive = std::fs::read(repository.join(archive)).context("the archive of Keycloak")?;
-    let found = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &archive);
-    let found: String = found.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    ensure!(found == digest, "the archive of Keycloak {version} has the digest {found} in place of {digest}");
+    is_pinned(&archive, digest)?;
     std::fs::remove_dir_all(&repository)?;
     let home = folder.join(format!("keycloak-{version}"));
     let mut build = Command::new("java");
     build.current_dir(&home).args(java_arguments(&home)).args(["build", "--db=dev-mem", "--cache=local"]);
     output(build, None).await.context("Keycloak could not be prepared: Java 17 or later is needed").map(drop)
+}
+
+/// Whether an archive has this digest.
+fn is_pinned(archive: &[u8], digest: &str) -> Result<()> {
+    let found = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, archive);
+    let found: String = found.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    ensure!(found == digest, WrongArchive { found });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archive_of_another_digest_skips_no_test() {
+        let wrong = is_pinned(b"another", KEYCLOAK.1).expect_err("the pin is wrong");
+        let found = wrong.downcast_ref::<WrongArchive>().map(|wrong| wrong.found.clone());
+        assert!(is_pinned(b"another", &found.expect("the digest is named")).is_ok());
+        let error = or_why(Err(wrong.context("while it is fetched"))).expect_err("it is no reason to skip a test");
+        assert!(format!("{error:#}").contains(KEYCLOAK.1), "{error:#}");
+    }
+
+    #[test]
+    fn what_a_machine_lacks_is_the_reason_to_skip_a_test() {
+        let lacking = or_why(Err(anyhow::anyhow!("no such file").context("Maven is needed")));
+        assert_eq!(lacking.ok(), Some(Err("Maven is needed: no such file".to_owned())));
+    }
 }
