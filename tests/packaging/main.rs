@@ -10,6 +10,7 @@ mod lanes;
 mod linkage;
 mod pins;
 mod release;
+mod release_begin;
 mod state_metrics;
 mod updates;
 mod versions;

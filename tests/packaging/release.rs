@@ -7,14 +7,16 @@ use std::{
 
 use crate::{chart, project, read, yaml};
 
-const REGISTRY: &str = "registry.example.com/team";
+/// The registry of a release that is only printed.
+pub const REGISTRY: &str = "registry.example.com/team";
 
-fn version() -> String {
+/// The version of the chart.
+pub fn version() -> String {
     yaml(&read(chart().join("Chart.yaml")))["version"].as_str().expect("a version").to_owned()
 }
 
 /// Runs scripts/release without the settings of the caller.
-fn release(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+pub fn release(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     let mut command = Command::new("scripts/release");
     command.current_dir(project()).args(arguments);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RELEASE_") || name.starts_with("COSIGN_")) {
@@ -23,7 +25,8 @@ fn release(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     command.envs(settings.iter().copied()).output().expect("bash")
 }
 
-fn text(bytes: &[u8]) -> String {
+/// What a command printed.
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

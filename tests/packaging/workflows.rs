@@ -1,13 +1,13 @@
-//! The workflows run nothing that is not pinned, and nothing that a developer cannot run. Renovate updates the pins.
+//! The workflows run nothing that is not pinned, and nothing that a developer cannot run.
 
-use std::{path::PathBuf, process::Command};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use crate::{none, project, read, yaml};
 
 /// Each workflow by its path.
-fn workflows() -> Vec<(PathBuf, Value)> {
+pub fn workflows() -> Vec<(PathBuf, Value)> {
     let folder = project().join(".github/workflows");
     let entries = std::fs::read_dir(folder).expect("the folder is there");
     entries.map(|entry| entry.expect("an entry").path()).map(|path| (path.clone(), yaml(&read(&path)))).collect()
@@ -111,33 +111,4 @@ fn no_job_keeps_credentials_or_runs_on_what_can_change() {
         }
     }
     none(&wrong);
-}
-
-/// Renovate reads them with regular expressions of JavaScript, so Node does here too.
-#[test]
-fn renovate_finds_the_pins_of_its_own_managers() {
-    const FIND: &str = "
-const { readFileSync } = require('node:fs');
-const { customManagers } = JSON.parse(readFileSync('.github/renovate.json'));
-for (const { description, managerFilePatterns, matchStrings } of customManagers) {
-  const reads = (file) => managerFilePatterns.some((pattern) => new RegExp(pattern.slice(1, -1)).test(file));
-  const text = process.argv.slice(1).filter(reads).map((file) => readFileSync(file, 'utf8')).join('');
-  const found = matchStrings.flatMap((match) => [...text.matchAll(new RegExp(match, 'g'))]);
-  console.log(description, found.map((match) => match.groups.currentValue).join(' '));
-}";
-    let mut files = vec!["Makefile".to_owned()];
-    for (path, _) in workflows() {
-        files.push(path.strip_prefix(project()).expect("within").display().to_string());
-    }
-    let output = Command::new("node").current_dir(project()).args(["-e", FIND, "--"]).args(&files).output();
-    let output = output.expect("Node.js");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let managers: Vec<&str> = printed.lines().collect();
-    assert_eq!(managers.len(), 2, "{printed}");
-    for manager in managers {
-        let (description, pins) = manager.split_once(". ").unwrap_or((manager, ""));
-        let is_version = |pin: &str| pin.starts_with(|c: char| c.is_ascii_digit()) && pin.split('.').count() == 3;
-        assert!(!pins.is_empty() && pins.split(' ').all(is_version), "{description}: {pins:?}");
-    }
 }

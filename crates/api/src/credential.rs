@@ -3,7 +3,9 @@
 //! It contains no URL and no namespace: a tenant names an authority that an administrator configured, and Secrets of
 //! their own namespace. The schema rejects invalid values at admission.
 
+mod client_credentials_ref;
 mod identifier_key;
+mod rollout_restart;
 mod secret_template;
 mod status;
 
@@ -11,8 +13,9 @@ use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::identifier_key::names_an_identifier;
 pub use self::{
+    client_credentials_ref::ClientCredentialsRef,
+    rollout_restart::{RolloutRestartTarget, WorkloadKind},
     secret_template::SecretTemplate,
     status::{CredentialStatus, LastFailure},
 };
@@ -180,83 +183,6 @@ impl Default for AuthorityRef {
     }
 }
 
-/// Names the Secret with the client's credentials, and its keys if they differ from the defaults.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("!(self.clientIdKey in [self.clientSecretKey, self.privateKeyKey, self.passwordKey])")
-        .message("clientIdKey names the key of a secret, name the key of the client identifier")
-        .field_path(".clientIdKey")
-)]
-pub struct ClientCredentialsRef {
-    /// Name of a Secret in this namespace. One trailing newline in a value is ignored.
-    #[schemars(schema_with = "schema::object_name")]
-    pub name: String,
-    /// Key of the client identifier. It is shown, in the status for instance, only if the name of the key ends in the
-    /// word `id`, such as `CLIENT_ID` or `clientId`. Default: `client_id`.
-    #[serde(default = "default_client_id_key")]
-    #[schemars(schema_with = "schema::secret_key")]
-    pub client_id_key: String,
-    /// Key of the client secret. Default: `client_secret`.
-    #[serde(default = "default_client_secret_key")]
-    #[schemars(schema_with = "schema::secret_key")]
-    pub client_secret_key: String,
-    /// Key of the PEM private key, if the authority uses `private_key_jwt`. Default: `private_key`.
-    #[serde(default = "default_private_key_key")]
-    #[schemars(schema_with = "schema::secret_key")]
-    pub private_key_key: String,
-    /// Key of the service user's name, for grant type `password`. Default: `username`.
-    #[serde(default = "default_username_key")]
-    #[schemars(schema_with = "schema::secret_key")]
-    pub username_key: String,
-    /// Key of the service user's password, for grant type `password`. Default: `password`.
-    #[serde(default = "default_password_key")]
-    #[schemars(schema_with = "schema::secret_key")]
-    pub password_key: String,
-    /// Key of the time when the client's credentials expire, in RFC 3339, such as `2027-01-31T00:00:00Z`. The key is
-    /// optional: with it, a metric, an alert and the condition `Ready` warn before. Default: `expires_at`.
-    #[serde(default = "default_expires_at_key")]
-    #[schemars(schema_with = "schema::secret_key")]
-    pub expires_at_key: String,
-    /// Key of the identifier of the private key, which assertions carry as `kid`. The Secret need not have it.
-    /// Default: `key_id`.
-    #[serde(default = "default_key_id_key")]
-    #[schemars(schema_with = "schema::secret_key")]
-    pub key_id_key: String,
-    /// Key of the PEM certificate of the private key, whose thumbprints assertions carry as `x5t` and `x5t#S256`. The
-    /// Secret need not have it. Default: `certificate`.
-    #[serde(default = "default_certificate_key")]
-    #[schemars(schema_with = "schema::secret_key")]
-    pub certificate_key: String,
-}
-
-impl ClientCredentialsRef {
-    /// Whether the client identifier may be shown to users who may not read Secrets: whether nothing says that it is a
-    /// secret.
-    #[must_use]
-    pub fn shows_client_id(&self) -> bool {
-        names_an_identifier(&self.client_id_key) && self.secret_named_as_client_id().is_none()
-    }
-
-    /// The same of the identifier of the private key.
-    #[must_use]
-    pub fn shows_key_id(&self) -> bool {
-        names_an_identifier(&self.key_id_key)
-    }
-
-    /// The field of a secret that names the same key as `clientIdKey`, if one does. The schema refuses that; an earlier one
-    /// did not.
-    #[must_use]
-    pub fn secret_named_as_client_id(&self) -> Option<&'static str> {
-        let secrets = [
-            ("clientSecretKey", &self.client_secret_key),
-            ("privateKeyKey", &self.private_key_key),
-            ("passwordKey", &self.password_key),
-        ];
-        secrets.into_iter().find(|(_, key)| **key == self.client_id_key).map(|(field, _)| field)
-    }
-}
-
 /// An OAuth 2.0 grant type.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -289,40 +215,6 @@ pub enum DeletionPolicy {
     Retain,
 }
 
-/// A workload to restart after each new token.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RolloutRestartTarget {
-    /// Kind of the workload.
-    pub kind: WorkloadKind,
-    /// Name of the workload.
-    #[schemars(schema_with = "schema::object_name")]
-    pub name: String,
-}
-
-/// Kinds of workloads that can be restarted.
-#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub enum WorkloadKind {
-    Deployment,
-    StatefulSet,
-    DaemonSet,
-    /// Of Argo Rollouts (`argoproj.io/v1alpha1`).
-    Rollout,
-}
-
-impl WorkloadKind {
-    /// The kind as objects name it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Deployment => "Deployment",
-            Self::StatefulSet => "StatefulSet",
-            Self::DaemonSet => "DaemonSet",
-            Self::Rollout => "Rollout",
-        }
-    }
-}
-
 fn default_authority() -> String {
     DEFAULT_AUTHORITY.to_owned()
 }
@@ -331,28 +223,4 @@ fn default_scopes() -> Vec<String> {
 }
 fn default_rollout_restart_delay() -> Duration {
     std::time::Duration::from_secs(10).into()
-}
-fn default_client_id_key() -> String {
-    "client_id".to_owned()
-}
-fn default_client_secret_key() -> String {
-    "client_secret".to_owned()
-}
-fn default_private_key_key() -> String {
-    "private_key".to_owned()
-}
-fn default_key_id_key() -> String {
-    "key_id".to_owned()
-}
-fn default_certificate_key() -> String {
-    "certificate".to_owned()
-}
-fn default_username_key() -> String {
-    "username".to_owned()
-}
-fn default_password_key() -> String {
-    "password".to_owned()
-}
-fn default_expires_at_key() -> String {
-    "expires_at".to_owned()
 }

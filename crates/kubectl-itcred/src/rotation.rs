@@ -1,75 +1,25 @@
-//! The rotation of a client secret: what is written, and how it ended.
+//! The rotation of a client secret: which key is replaced, what is written, and what to know before.
 
 pub mod overlap;
+mod progress;
+mod result;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
-use itwin_api::{
-    authority::ClientAuthentication,
-    conditions::RENEWED,
-    credential::{ClientCredentialsRef, ITwinServiceCredential},
-    secret_keys, time,
-};
+use itwin_api::{authority::ClientAuthentication, credential::ClientCredentialsRef, time};
 use itwin_oauth::sensitive::Sensitive;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::output::Structured;
+pub use self::{
+    progress::{Progress, progress},
+    result::{Rotated, Rotation, RotationResult},
+};
 
 /// The longest value that is read, in bytes: a private key.
 pub const VALUE_MAX: usize = itwin_api::limits::PRIVATE_KEY_MAX + 2;
 /// Where kubectl keeps what was applied.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
-/// What `rotate` shows once the new secret is written.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rotation {
-    /// The client Secret, `namespace/name`.
-    pub secret: String,
-    /// The key that holds the new secret.
-    pub key: String,
-    /// Until when there was time.
-    pub usable_until: Option<DateTime<Utc>>,
-    /// The credentials that use the client Secret.
-    pub items: Vec<Rotated>,
-}
-
-impl Structured for Rotation {
-    const KIND: &'static str = "Rotation";
-}
-
-/// A credential, once a token was requested with the new secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rotated {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// How it ended, in a word.
-    pub result: RotationResult,
-    /// The reason of `Renewed` where the last attempt failed.
-    pub reason: Option<String>,
-    /// What the operator says about that attempt.
-    pub failure: Option<String>,
-    /// What happened, and what to do.
-    pub message: String,
-    /// When the new token expires.
-    pub expires_at: Option<DateTime<Utc>>,
-}
-
-/// How the rotation ended for a credential, as programs read it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum RotationResult {
-    /// There is a token that was requested with the new secret.
-    Issued,
-    /// The last attempt failed; the operator goes on.
-    Failed,
-    /// No attempt has ended within the time.
-    Late,
-}
 
 /// The key of the client Secret that is replaced; `None` where the client has no secret.
 #[must_use]
@@ -173,51 +123,10 @@ pub fn notes(secret: &Secret, keys: &ClientCredentialsRef, expires_at: Option<Da
     notes
 }
 
-/// How the credential is since the new value was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// No attempt has ended.
-    Waiting,
-    /// The Secret holds a token that was requested with the new value.
-    Done(Option<DateTime<Utc>>),
-    /// The last attempt failed.
-    Failed {
-        /// A reason of `Renewed`.
-        reason: String,
-        /// What happened, and what to do.
-        message: String,
-    },
-}
-
-/// What the credential and its Secret say. `versions` are the versions that the client Secret has had with the new
-/// value, and `failed_before` is the time of the last failure before it was written.
-#[must_use]
-pub fn progress(
-    credential: &ITwinServiceCredential,
-    token_secret: Option<&Secret>,
-    versions: &[String],
-    failed_before: Option<&str>,
-) -> Progress {
-    let annotations = token_secret.and_then(|secret| secret.metadata.annotations.as_ref());
-    let requested_with = annotations.and_then(|annotations| annotations.get(secret_keys::CLIENT_VERSION));
-    let Some(status) = &credential.status else { return Progress::Waiting };
-    if requested_with.is_some_and(|version| versions.contains(version)) {
-        let at = annotations.and_then(|annotations| annotations.get(secret_keys::EXPIRES_AT_ANNOTATION));
-        return Progress::Done(at.and_then(|at| time::from_rfc3339(at)));
-    }
-    let renewed = status.conditions.iter().find(|condition| condition.type_ == RENEWED);
-    match (renewed, &status.last_failure) {
-        (Some(renewed), Some(failure)) if renewed.status == "False" && Some(failure.time.as_str()) != failed_before => {
-            Progress::Failed { reason: renewed.reason.clone(), message: renewed.message.clone() }
-        }
-        _ => Progress::Waiting,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::tests::{credential, failed, minutes, now};
+    use crate::view::tests::{minutes, now};
 
     const NEW: &str = "a new secret";
 
@@ -293,27 +202,6 @@ mod tests {
         // the operator reads no expiry from a key that another field names
         let same = ClientCredentialsRef { username_key: "expires_at".to_owned(), ..keys() };
         assert_eq!(super::notes(&applied, &same, None).len(), 2);
-    }
-
-    #[test]
-    fn only_a_token_of_the_new_value_ends_the_rotation() {
-        let token = |version: &str| {
-            secret(json!({"metadata": {"annotations": {
-                secret_keys::CLIENT_VERSION: version, secret_keys::EXPIRES_AT_ANNOTATION: minutes(60),
-            }}}))
-        };
-        let versions = ["uid/8".to_owned()];
-        let fine = credential("a", &json!({}));
-        let of = |credential: &ITwinServiceCredential, version: &str, before: Option<&str>| {
-            progress(credential, Some(&token(version)), &versions, before)
-        };
-        assert_eq!(of(&fine, "uid/8", None), Progress::Done(time::from_rfc3339(&minutes(60))));
-        assert_eq!(of(&fine, "uid/7", None), Progress::Waiting);
-        assert_eq!(progress(&fine, None, &versions, None), Progress::Waiting);
-        let wrong = credential("a", &failed("InvalidClient", "why"));
-        assert!(matches!(of(&wrong, "uid/7", None), Progress::Failed { .. }));
-        // the failure is of the old value
-        assert_eq!(of(&wrong, "uid/7", Some(&minutes(-2))), Progress::Waiting);
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Running {
         let tools = Tools::ready(needs).await?;
         // pods have no use for them
         let is_run = needs == Needs::Tests && !with_node;
-        let keycloak = keycloak(is_run).await;
+        let keycloak = keycloak(is_run).await?;
         let (envoy, itwin_js) = packages(is_run).await;
         let directory = tempfile::Builder::new().prefix("testbed-").tempdir_in(folder)?;
         if with_node {
@@ -184,11 +184,11 @@ impl Running {
 const NOT_RUN: &str = "it is there for `testbed run` alone";
 
 /// Keycloak, or why it is not there.
-async fn keycloak(is_run: bool) -> Result<PathBuf, String> {
+async fn keycloak(is_run: bool) -> Result<Result<PathBuf, String>> {
     if !is_run {
-        return Err(NOT_RUN.to_owned());
+        return Ok(Err(NOT_RUN.to_owned()));
     }
-    tools::keycloak().await.map_err(|error| format!("{error:#}"))
+    tools::keycloak().await
 }
 
 /// Envoy and the packages of iTwin.js, or why they are not there.

@@ -3,23 +3,22 @@
 //! It downloads only modules, with the ordinary clients of Go and npm. The pins are the key of the cache: a changed
 //! pin causes a new build, an unchanged one costs nothing. The programs of a node are built only for a node.
 
+mod cache;
+mod keycloak_archive;
+mod modules;
+
 use std::{
     fs::File,
-    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
-use crate::{keycloak::java_arguments, output};
-
-/// The Go module of the newest Kubernetes version. That of an older one has its minor version as a suffix:
-/// `scripts/kubernetes-module` writes it.
-const NEWEST: &str = "kubernetes";
-/// Names the minor version of Kubernetes to test on, such as 1.33. None or an empty one is the newest.
-const VERSION: &str = "KUBERNETES_VERSION";
+pub(crate) use self::cache::{locked_cache, pinned};
+pub use self::keycloak_archive::keycloak;
+use self::modules::{Module, NEWEST, VERSION, announce, build, kubernetes_module, version};
+use crate::output;
 
 /// Packages of the Go module `tools/kubernetes`, the names of their programs, and the approximate time of a first
 /// build. All versions of Kubernetes share this etcd.
@@ -72,13 +71,6 @@ const CONTAINERD_TAGS: &str = "no_btrfs,no_zfs,no_devmapper";
 
 /// The files of the authorization servers.
 const NPM_FILES: [&str; 4] = ["package.json", "package-lock.json", "server.mjs", "faults.mjs"];
-
-/// The version of Keycloak, and the digest of its archive (SHA-256).
-const KEYCLOAK: (&str, &str) = ("26.7.3", "27a6535553c3cdcd083872ba40629efafb3475e3b758e0c6f691395561dd0f1f");
-/// What unpacks it.
-const UNPACK: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:unpack";
-/// A network that loses packets must not hold up the tests that need none.
-const KEYCLOAK_WITHIN: Duration = Duration::from_secs(600);
 
 /// What the programs are for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -241,185 +233,6 @@ impl NodeTools {
     }
 }
 
-/// The folder of Keycloak, ready to start: fetched with Maven, and prepared by its own `build`, once.
-///
-/// # Errors
-/// Says what is missing: Java, Maven, or the archive.
-pub async fn keycloak() -> Result<PathBuf> {
-    let mut java = Command::new("java");
-    java.arg("-version");
-    output(java, None).await.context("Java 17 or later is needed")?;
-    let (cache, _lock) = locked_cache()?;
-    let folder = cache.join(format!("keycloak-{}", KEYCLOAK.0));
-    let finished = folder.join("finished");
-    if !finished.exists() {
-        eprintln!("testbed: fetching and preparing Keycloak (180 MB and about 2 minutes, once)");
-        let fetched = tokio::time::timeout(KEYCLOAK_WITHIN, fetch_keycloak(&folder)).await;
-        fetched.with_context(|| format!("it could not be fetched within {KEYCLOAK_WITHIN:?}"))??;
-        File::create(finished)?;
-    }
-    Ok(folder.join(format!("keycloak-{}", KEYCLOAK.0)))
-}
-
-async fn fetch_keycloak(folder: &Path) -> Result<()> {
-    let (version, digest) = KEYCLOAK;
-    // what an interrupted attempt left
-    let _ = std::fs::remove_dir_all(folder);
-    let repository = folder.join("repository");
-    std::fs::create_dir_all(&repository)?;
-    let mut maven = Command::new("mvn");
-    // a wrong checksum ends it
-    maven.current_dir(folder).args(["--quiet", "--batch-mode", "--strict-checksums", UNPACK]);
-    maven.arg(format!("-Dmaven.repo.local={}", repository.display()));
-    maven.arg(format!("-Dartifact=org.keycloak:keycloak-quarkus-dist:{version}:zip"));
-    maven.arg(format!("-DoutputDirectory={}", folder.display()));
-    output(maven, None).await.context("Maven is needed, and a repository that it can fetch Keycloak from")?;
-    let archive = format!("org/keycloak/keycloak-quarkus-dist/{version}/keycloak-quarkus-dist-{version}.zip");
-    let archive = std::fs::read(repository.join(archive)).context("the archive of Keycloak")?;
-    let found = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &archive);
-    let found: String = found.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    ensure!(found == digest, "the archive of Keycloak {version} has the digest {found} in place of {digest}");
-    std::fs::remove_dir_all(&repository)?;
-    let home = folder.join(format!("keycloak-{version}"));
-    let mut build = Command::new("java");
-    build.current_dir(&home).args(java_arguments(&home)).args(["build", "--db=dev-mem", "--cache=local"]);
-    output(build, None).await.context("Keycloak could not be prepared: Java 17 or later is needed").map(drop)
-}
-
-/// The cache, locked while the file is open: two runs that start together must not build into one folder.
-pub(crate) fn locked_cache() -> Result<(PathBuf, File)> {
-    let cache = cache()?;
-    std::fs::create_dir_all(&cache)?;
-    let lock = File::create(cache.join("lock"))?;
-    lock.lock().context("the cache cannot be locked")?;
-    Ok((cache, lock))
-}
-
-/// The selected Kubernetes version.
-fn version() -> String {
-    std::env::var(VERSION).unwrap_or_default()
-}
-
-/// The Go module that pins a minor version of Kubernetes.
-fn kubernetes_module(tools: &Path, version: &str) -> Result<PathBuf> {
-    let newest = tools.join(NEWEST);
-    let pinned = pinned_version(&newest.join("go.mod"), "k8s.io/kubernetes")?.unwrap_or_default();
-    let minor = pinned.trim_start_matches('v').rsplit_once('.').map_or("", |(minor, _)| minor);
-    if version.is_empty() || version == minor {
-        return Ok(newest);
-    }
-    let mut known = vec![minor.to_owned()];
-    for entry in std::fs::read_dir(tools)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        match name.strip_prefix(&format!("{NEWEST}-")) {
-            Some(found) if found == version => return Ok(entry.path()),
-            Some(found) => known.push(found.to_owned()),
-            None => {}
-        }
-    }
-    known.sort();
-    bail!("{VERSION} is {version:?}; the testbed has {}", known.join(", "))
-}
-
-fn cache() -> Result<PathBuf> {
-    if let Some(named) = std::env::var_os("TESTBED_CACHE") {
-        return Ok(named.into());
-    }
-    let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
-        (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
-        (_, Some(home)) => Path::new(&home).join(".cache"),
-        _ => bail!("neither TESTBED_CACHE nor HOME is set: name a folder for built tools in TESTBED_CACHE"),
-    };
-    Ok(base.join("itwin-credential-operator-testbed"))
-}
-
-/// The folder in the cache for what these files pin.
-pub(crate) fn pinned(cache: &Path, module: &Path, files: &[&str]) -> Result<PathBuf> {
-    let mut hasher = DefaultHasher::new();
-    for file in files {
-        std::fs::read(module.join(file))
-            .with_context(|| format!("{} is missing", module.join(file).display()))?
-            .hash(&mut hasher);
-    }
-    let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(cache.join(format!("{name}-{:016x}", hasher.finish())))
-}
-
-/// A Go module whose pins say what to build.
-struct Module {
-    folder: PathBuf,
-    /// The package of each program, its name, and the approximate time of a first build.
-    programs: &'static [(&'static str, &'static str, &'static str)],
-    tags: &'static str,
-}
-
-impl Module {
-    /// The folder of the programs.
-    fn built(&self, cache: &Path) -> Result<PathBuf> {
-        pinned(cache, &self.folder, &["go.mod", "go.sum"])
-    }
-}
-
-/// Says before the first build how much is to come, and where it will be kept.
-fn announce<'a>(modules: impl IntoIterator<Item = &'a Module>, cache: &Path) -> Result<()> {
-    let mut missing = Vec::new();
-    for module in modules {
-        let built = module.built(cache)?;
-        let programs = module.programs.iter().filter(|(_, program, _)| !built.join(program).exists());
-        missing.extend(programs.map(|(_, program, about)| format!("{program} ({about})")));
-    }
-    if !missing.is_empty() {
-        eprintln!(
-            "testbed: this is built from source once, and kept in {}; the times are those of 2 cores: {}",
-            cache.display(),
-            missing.join(", ")
-        );
-    }
-    Ok(())
-}
-
-/// Builds the programs that are not in the cache.
-async fn build(modules: &[Module], cache: &Path) -> Result<()> {
-    for module in modules {
-        go_programs(module, cache).await?;
-    }
-    Ok(())
-}
-
-async fn go_programs(Module { folder: module, programs, tags }: &Module, cache: &Path) -> Result<()> {
-    let folder = pinned(cache, module, &["go.mod", "go.sum"])?;
-    std::fs::create_dir_all(&folder)?;
-    let mut flags = "-s -w".to_owned();
-    if let Some(version) = pinned_version(&module.join("go.mod"), "k8s.io/kubernetes")? {
-        // without it kubectl and Helm report a server of version 0.0.0
-        flags.push_str(&format!(" -X k8s.io/component-base/version.gitVersion={version}"));
-    }
-    for (package, program, _) in *programs {
-        let target = folder.join(program);
-        if target.exists() {
-            continue;
-        }
-        eprintln!("testbed: building {program}");
-        let start = Instant::now();
-        // built under another name: an interrupted build leaves nothing that looks complete
-        let unfinished = folder.join(format!("{program}.unfinished"));
-        let mut command = Command::new("go");
-        command.current_dir(module).env("CGO_ENABLED", "0").env("GOWORK", "off");
-        command.args(["build", "-trimpath", "-tags", tags, "-ldflags", &flags, "-o"]).arg(&unfinished).arg(package);
-        output(command, None).await.context("Go 1.26 or later is needed")?;
-        std::fs::rename(&unfinished, &target)?;
-        eprintln!("testbed: {program} built in {} s", start.elapsed().as_secs());
-    }
-    Ok(())
-}
-
-fn pinned_version(go_mod: &Path, module: &str) -> Result<Option<String>> {
-    let text = std::fs::read_to_string(go_mod)?;
-    let line = text.lines().map(str::trim).find(|line| line.starts_with(&format!("{module} v")));
-    Ok(line.and_then(|line| line.split_whitespace().nth(1)).map(str::to_owned))
-}
-
 async fn npm_packages(source: &Path, cache: &Path) -> Result<PathBuf> {
     let folder = pinned(cache, source, &NPM_FILES)?;
     let finished = folder.join("finished");
@@ -440,40 +253,6 @@ async fn npm_packages(source: &Path, cache: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn tools() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tools")
-    }
-
-    #[test]
-    fn kubernetes_version_selects_its_own_pins() -> Result<()> {
-        for entry in std::fs::read_dir(tools())? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            let Some(minor) = name.strip_prefix("kubernetes-") else { continue };
-            let module = kubernetes_module(&tools(), minor)?;
-            assert!(module.ends_with(&name), "{minor} is {}", module.display());
-            let pinned = pinned_version(&module.join("go.mod"), "k8s.io/kubernetes")?.unwrap_or_default();
-            assert!(pinned.starts_with(&format!("v{minor}.")), "{name} pins {pinned}");
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn newest_kubernetes_version_is_the_default() -> Result<()> {
-        let newest = kubernetes_module(&tools(), "")?;
-        assert!(newest.ends_with(NEWEST));
-        let pinned = pinned_version(&newest.join("go.mod"), "k8s.io/kubernetes")?.unwrap_or_default();
-        let (minor, _) = pinned.trim_start_matches('v').rsplit_once('.').context("no version is pinned")?;
-        assert_eq!(kubernetes_module(&tools(), minor)?, newest);
-        Ok(())
-    }
-
-    #[test]
-    fn kubernetes_version_that_is_not_pinned_is_refused_with_those_that_are() {
-        let error = kubernetes_module(&tools(), "1.2").map_err(|error| error.to_string());
-        let message = error.expect_err("there is no such version");
-        assert!(message.contains("1.2") && message.contains("1.30"), "{message}");
-    }
 
     #[test]
     fn demo_names_in_its_first_lines_what_it_builds() {
