@@ -277,10 +277,11 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
         return action;
     }
     match &observed.authority {
-        Authority::Pending => return Action::AwaitAuthority,
-        Authority::Unlisted(failure) | Authority::Unavailable(failure) | Authority::Forbids(failure) => {
-            return Action::Fail(failure.clone());
-        }
+        Authority::Pending | Authority::Unanswered { failure: None, .. } => return Action::AwaitAuthority,
+        Authority::Unlisted(failure)
+        | Authority::Unavailable(failure)
+        | Authority::Unanswered { failure: Some(failure), .. }
+        | Authority::Forbids(failure) => return Action::Fail(failure.clone()),
         Authority::Ready { .. } => {}
     }
     match &observed.client {
