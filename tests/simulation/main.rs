@@ -32,6 +32,7 @@ mod slow;
 mod stale;
 mod tenant;
 mod typed;
+mod undescribed;
 
 use mutants::Mutant;
 use play::{End, play};
@@ -183,6 +184,11 @@ fn replicas_elect_a_leader_that_works_while_every_call_about_the_lease_takes_thr
 #[test]
 fn token_that_could_not_be_written_is_written_until_it_expires_although_no_other_one_can_be_requested() {
     in_paused_time(kept::play());
+}
+
+#[test]
+fn status_says_what_a_token_was_issued_for_while_its_annotations_cannot_be_restored() {
+    in_paused_time(undescribed::play_known());
 }
 
 #[test]

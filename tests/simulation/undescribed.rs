@@ -1,0 +1,64 @@
+//! Tokens whose annotations others removed.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use itwin_api::secret_keys::EXPIRES_AT_ANNOTATION;
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{Cluster, client_id},
+    meddler::{Admission, Fight, install},
+    replica::Mode,
+};
+
+const AUTHORITY: &str = "opaque";
+const MINUTE: Duration = Duration::from_secs(60);
+/// What is reverted is reverted within this.
+const SOON: Duration = Duration::from_secs(15);
+
+/// A cluster with one credential that has a token.
+async fn with_token() -> Cluster {
+    let mut cluster = Cluster::new(1, Mode { leader_election: false, watch_secrets: true }, false, None);
+    cluster.start();
+    cluster.pass(MINUTE).await;
+    cluster.create_credential(AUTHORITY);
+    cluster.pass(MINUTE).await;
+    assert_eq!(cluster.servers.asked().len(), 1);
+    cluster
+}
+
+/// The value of an annotation of the Secret; null where it has none.
+fn annotation(cluster: &Cluster, name: &str) -> Value {
+    let secret = cluster.api.as_user("test").get("secrets", "alpha", "agent-0").expect("it is there");
+    secret["metadata"]["annotations"][name].clone()
+}
+
+fn status(cluster: &Cluster) -> Value {
+    let credential = cluster.api.as_user("test").get("itwinservicecredentials", "alpha", "agent-0");
+    credential.expect("it is there")["status"].clone()
+}
+
+/// Whether a condition of this type has this status.
+fn is(status: &Value, kind: &str, holds: &str) -> bool {
+    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.any(|condition| condition["type"] == kind && condition["status"] == holds)
+}
+
+/// While annotations that were removed cannot be restored, the status says what the token was issued for.
+pub async fn play_known() {
+    let mut cluster = with_token().await;
+    let before = status(&cluster);
+    let until = cluster.clocks.now() + TimeDelta::minutes(5);
+    install(&cluster.api, &cluster.clocks, ("secrets", None), Admission::Denies(403), until);
+    Fight::StripAnnotations.strike(&cluster.api, "alpha", "agent-0");
+    cluster.pass(SOON).await;
+    assert_eq!(annotation(&cluster, EXPIRES_AT_ANNOTATION), Value::Null, "they are not restored");
+    let after = status(&cluster);
+    assert!(is(&after, "Ready", "True") && is(&after, "Renewed", "False"), "{after}");
+    assert_eq!(after["clientId"], json!(client_id("alpha", 0)), "{after}");
+    for field in ["clientId", "scopes", "issuer", "issuedAt", "expiresAt"] {
+        assert_eq!(after[field], before[field], "{field} of {after}");
+    }
+    assert_eq!(cluster.servers.asked().len(), 1);
+}
