@@ -192,6 +192,16 @@ fn status_says_what_a_token_was_issued_for_while_its_annotations_cannot_be_resto
 }
 
 #[test]
+fn token_whose_annotations_were_removed_before_a_start_is_not_replaced_by_one_that_expires_earlier() {
+    in_paused_time(undescribed::play_stripped());
+}
+
+#[test]
+fn token_whose_digest_was_removed_before_a_start_is_not_replaced_by_one_that_expires_earlier() {
+    in_paused_time(undescribed::play_without_digest());
+}
+
+#[test]
 fn secret_that_a_policy_creates_with_another_type_is_reported_and_not_written_again() {
     in_paused_time(typed::play());
 }

@@ -1,12 +1,13 @@
-//! Tokens whose annotations others removed.
+//! Tokens whose annotations others removed: while a process that knows them runs, and before one starts.
 
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use itwin_api::secret_keys::EXPIRES_AT_ANNOTATION;
+use itwin_api::secret_keys::{CONTENT, EXPIRES_AT_ANNOTATION};
 use serde_json::{Value, json};
 
 use crate::{
+    authority::Behavior,
     cluster::{Cluster, client_id},
     meddler::{Admission, Fight, install},
     replica::Mode,
@@ -16,6 +17,8 @@ const AUTHORITY: &str = "opaque";
 const MINUTE: Duration = Duration::from_secs(60);
 /// What is reverted is reverted within this.
 const SOON: Duration = Duration::from_secs(15);
+/// A token of this many seconds expires before the ones of 20 minutes that there are.
+const SHORT: i64 = 90;
 
 /// A cluster with one credential that has a token.
 async fn with_token() -> Cluster {
@@ -61,4 +64,36 @@ pub async fn play_known() {
         assert_eq!(after[field], before[field], "{field} of {after}");
     }
     assert_eq!(cluster.servers.asked().len(), 1);
+}
+
+/// Annotations are removed before a process starts, while the server issues tokens that expire earlier: they are restored,
+/// and the token stays.
+async fn play_before_a_start(remove: impl Fn(&Cluster)) {
+    let mut cluster = with_token().await;
+    let expires_at = annotation(&cluster, EXPIRES_AT_ANNOTATION);
+    cluster.replicas.remove(0).crash().await;
+    remove(&cluster);
+    cluster.servers.behave(AUTHORITY, Behavior::ShortLived(SHORT));
+    cluster.start();
+    cluster.pass(MINUTE).await;
+    assert_eq!(cluster.servers.asked().len(), 1, "the token is good");
+    assert_eq!(annotation(&cluster, EXPIRES_AT_ANNOTATION), expires_at);
+    assert!(annotation(&cluster, CONTENT).is_string());
+    let status = status(&cluster);
+    assert!(is(&status, "Ready", "True") && status["clientId"] == json!(client_id("alpha", 0)), "{status}");
+}
+
+/// The annotations that describe the token are removed.
+pub async fn play_stripped() {
+    play_before_a_start(|cluster| Fight::StripAnnotations.strike(&cluster.api, "alpha", "agent-0")).await;
+}
+
+/// The digest alone is removed. A key that was added has the Secret read immediately.
+pub async fn play_without_digest() {
+    let remove = |cluster: &Cluster| {
+        Fight::AddKey.strike(&cluster.api, "alpha", "agent-0");
+        let patch = json!({"metadata": {"annotations": {CONTENT: null}}});
+        cluster.api.as_user("meddler").patch("secrets", "alpha", "agent-0", &patch).expect("it is valid");
+    };
+    play_before_a_start(remove).await;
 }

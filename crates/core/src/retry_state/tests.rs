@@ -274,6 +274,18 @@ fn what_annotations_say_of_a_token_is_sealed_once_and_only_where_it_was_not_read
 }
 
 #[test]
+fn token_that_a_status_describes_is_forgotten_once_a_read_shows_another_one() {
+    let held = LastHeld::written(&samples::content());
+    let mut state = new();
+    state.remember(LastHeld { record: None, ..held.clone() });
+    state.disproved();
+    assert_eq!(state.last_held(), None);
+    state.remember(held.clone());
+    state.disproved();
+    assert_eq!(state.last_held(), Some(&held), "others may write it again");
+}
+
+#[test]
 fn suspension_is_remembered_until_a_token_is_written_or_none_is_due() {
     let ends: [fn(&mut RetryState); 2] = [|state| state.written(None), |state| state.up_to_date(None)];
     for end in ends {

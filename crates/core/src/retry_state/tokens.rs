@@ -263,6 +263,11 @@ impl RetryState {
         self.last_held = Some(held);
     }
 
+    /// A read shows that the Secret does not hold the token of which nothing is remembered but its times.
+    pub fn disproved(&mut self) {
+        self.last_held.take_if(|last| !last.is_proof());
+    }
+
     /// Remembers what was observed of the Secret, at this version if it is there.
     pub fn remember_observed(&mut self, observed: &ObservedState, version: Option<&ObjectVersion>) {
         match &observed.target {

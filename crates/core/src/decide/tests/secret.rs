@@ -82,6 +82,9 @@ fn token_that_nothing_describes_is_read_where_what_is_remembered_may_prove_it() 
     };
     let unread = stripped(Form::Presumed);
     assert_eq!(decide(&unread, at(1)), Action::Fetch(Fetch::TargetData));
+    let suspended = |form| decide(&stripped(form).with(|observed| observed.suspend = true), at(1));
+    assert_eq!(suspended(Form::Presumed), Action::Fetch(Fetch::TargetData), "the status says whether it is good");
+    assert_eq!(suspended(Form::Writable), Action::UpToDate { renew_at: None });
     let waits = unread.with(|observed| observed.history.restore_not_before = Some(at(9)));
     assert_eq!(decide(&waits, at(1)), Action::Fetch(Fetch::TargetData), "it may be good, and due");
     assert_eq!(decide(&stripped(Form::Writable), at(1)), Action::RequestToken(IssueReason::Missing));
