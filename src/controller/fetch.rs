@@ -10,6 +10,7 @@ use itwin_core::{
     messages,
     object::ObjectKey,
     observed::{Client, ObservedState},
+    token::Content,
 };
 
 use super::{
@@ -161,6 +162,8 @@ impl Reconciler<'_> {
         if let Some(read) = &read {
             let digest = read.content.is_ok().then(|| read.material.digest(&self.references.uid));
             self.retry_state.client_read(read.version.clone(), digest);
+            let is_same = |kept: &Content| read.material.fingerprint(&kept.token) == *kept.client_fingerprint;
+            self.retry_state.unwritten_compared(&read.version, is_same);
         }
         self.retry_state.client_expiry_read(read.as_ref().and_then(|read| read.material.expires()));
         self.fetched.client_is_missing = read.is_none();

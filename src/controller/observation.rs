@@ -84,7 +84,10 @@ pub fn observe(
     let read_client = fetched.client.as_ref().filter(|_| matches!(client, Client::Usable { .. }));
     let unwritten = retry_state.unwritten().map(|content| Unwritten {
         token_metadata: content.token_metadata.clone(),
-        is_of_client: read_client.map(|read| read.material.fingerprint(&content.token) == *content.client_fingerprint),
+        is_of_client: match read_client {
+            Some(read) => Some(read.material.fingerprint(&content.token) == *content.client_fingerprint),
+            None => client.version().and_then(|version| retry_state.is_unwritten_of(version)),
+        },
     });
     ObservedState {
         uid: references.uid.clone(),

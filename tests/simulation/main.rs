@@ -187,6 +187,11 @@ fn token_that_could_not_be_written_is_written_until_it_expires_although_no_other
 }
 
 #[test]
+fn client_secret_is_read_once_for_each_request_although_a_token_of_an_earlier_client_is_at_hand() {
+    in_paused_time(kept::play_rotated());
+}
+
+#[test]
 fn status_says_what_a_token_was_issued_for_while_its_annotations_cannot_be_restored() {
     in_paused_time(undescribed::play_known());
 }

@@ -50,7 +50,7 @@ pub struct ObservedState {
 pub struct Unwritten {
     /// What it was issued for.
     pub token_metadata: TokenMetadata,
-    /// Whether it was issued to the client as it is; `None` unless the client Secret was read.
+    /// Whether it was issued to the client as it is; `None` unless this version of the client Secret was read.
     pub is_of_client: Option<bool>,
 }
 
