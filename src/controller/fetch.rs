@@ -121,11 +121,9 @@ impl Reconciler<'_> {
     /// Finds out whether a token that seems to be tampered with was written by the operator, and only described by annotations
     /// that are gone: nothing else is remembered of it after a start.
     async fn describe(&mut self, read: &mut FetchedTarget) {
-        if self.retry_state.last_held().is_some_and(LastHeld::is_proof) {
-            return;
-        }
-        let Some(undescribed) = read.undescribed.take() else {
-            self.retry_state.disproved();
+        let is_known = self.retry_state.last_held().is_some_and(LastHeld::is_proof);
+        let Some(undescribed) = read.undescribed.take().filter(|_| !is_known) else {
+            self.retry_state.disprove(read.version.clone());
             return;
         };
         let is_unread = matches!(self.observe().client, Client::Unread { .. } | Client::Verified { .. });
@@ -142,7 +140,7 @@ impl Reconciler<'_> {
                 self.retry_state.remember(LastHeld::written(&content));
                 read.describe(content);
             }
-            None => self.retry_state.disproved(),
+            None => self.retry_state.disprove(read.version.clone()),
         }
     }
 

@@ -107,8 +107,6 @@ pub fn observe(
             renew_not_before,
             withheld: retry_state.reverts().withheld(),
             is_token_unknown: retry_state.last_held().is_none_or(|held| held.record.is_none()),
-            // also by a status of before, which says when it was issued
-            is_token_provable: retry_state.last_held().is_some(),
             is_client_expiry_unread: retry_state.is_client_expiry_unread(),
             is_check_due: retry_state.check_at().is_some_and(|at| at <= now),
             has_data_read_failed: retry_state.has_data_read_failed(),

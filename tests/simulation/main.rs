@@ -192,6 +192,11 @@ fn client_secret_is_read_once_for_each_request_although_a_token_of_an_earlier_cl
 }
 
 #[test]
+fn status_says_what_a_secret_held_while_it_cannot_be_read_and_its_annotations_are_gone() {
+    in_paused_time(undescribed::play_unread());
+}
+
+#[test]
 fn status_says_what_a_token_was_issued_for_while_its_annotations_cannot_be_restored() {
     in_paused_time(undescribed::play_known());
 }

@@ -5,6 +5,10 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use itwin_api::secret_keys::{CONTENT, EXPIRES_AT_ANNOTATION};
 use serde_json::{Value, json};
+use simulated_api::{
+    faults::{Fault, Match, Rule},
+    request::Verb,
+};
 
 use crate::{
     authority::Behavior,
@@ -63,6 +67,25 @@ pub async fn play_known() {
     for field in ["clientId", "scopes", "issuer", "issuedAt", "expiresAt"] {
         assert_eq!(after[field], before[field], "{field} of {after}");
     }
+    assert_eq!(cluster.servers.asked().len(), 1);
+}
+
+/// While a Secret whose annotations were removed cannot be read, the status says what it held when it was read last.
+pub async fn play_unread() {
+    let mut cluster = with_token().await;
+    let before = status(&cluster);
+    let reads = Match::any().client("replica-1").verb(Verb::Get).target("secrets").name("agent-0");
+    cluster.api.plan(Rule::always(reads, Fault::Refuse));
+    Fight::StripAnnotations.strike(&cluster.api, "alpha", "agent-0");
+    cluster.pass(SOON).await;
+    let after = status(&cluster);
+    assert!(is(&after, "Ready", "True") && is(&after, "Renewed", "False"), "{after}");
+    for field in ["clientId", "scopes", "issuer", "issuedAt", "expiresAt"] {
+        assert_eq!(after[field], before[field], "{field} of {after}");
+    }
+    cluster.api.clear_faults();
+    cluster.pass(MINUTE).await;
+    assert!(annotation(&cluster, EXPIRES_AT_ANNOTATION).is_string(), "they are restored");
     assert_eq!(cluster.servers.asked().len(), 1);
 }
 

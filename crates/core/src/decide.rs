@@ -54,9 +54,7 @@ fn suspended(observed: &ObservedState) -> Action {
     match &observed.target {
         Target::Unread { .. } | Target::Presumed => fetch(observed, Fetch::Target),
         Target::Ours(held) if is_owner_due(observed, held) => patch_metadata(observed, held),
-        Target::Ours(held)
-            if held.data.is_unread() || is_check_due(observed, held) || may_be_verified(observed, held) =>
-        {
+        Target::Ours(held) if held.data.is_unread() || is_check_due(observed, held) => {
             fetch(observed, Fetch::TargetData)
         }
         _ => Action::UpToDate { renew_at: None },
@@ -66,11 +64,6 @@ fn suspended(observed: &ObservedState) -> Action {
 /// Whether the data, which was trusted at the start for who wrote it, is to be read once.
 fn is_check_due(observed: &ObservedState, held: &Held) -> bool {
     observed.history.is_check_due && !held.form.is_read()
-}
-
-/// Whether a read may show that there is a good token, although others removed what describes it.
-fn may_be_verified(observed: &ObservedState, held: &Held) -> bool {
-    held.token_metadata.is_none() && observed.history.is_token_provable && !held.form.is_read()
 }
 
 /// A read is needed, unless the last ones of its kind failed and the next one waits.
@@ -138,10 +131,6 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
     if let Form::OtherType(type_) = &held.form {
         // nothing can be written, so that nothing is requested either; the token that it may have stays as it is
         return attempt(observed, now, |_| Action::Fail(other_type(observed, type_)));
-    }
-    if may_be_verified(observed, held) {
-        // again and again perhaps: it is good, and due at its time
-        return fetch(observed, Fetch::TargetData);
     }
     let Some(token_metadata) = &held.token_metadata else {
         return request_token(observed, now, IssueReason::Missing);

@@ -92,6 +92,8 @@ pub struct RetryState {
     reads: Reads<Streak>,
     /// The token that the Secret held when it was read last.
     last_held: Option<LastHeld>,
+    /// Version of the Secret of which a read showed that it does not hold that token.
+    disproved: Option<ObjectVersion>,
     /// No renewal for a while: the last one gave no token that would be better.
     better_token: Option<BetterTokenWait>,
     /// It was suspended since the token that is held was written or found up to date.
@@ -284,6 +286,7 @@ impl RetryState {
             status: WrittenStatus::default(),
             reads: Reads::default(),
             last_held,
+            disproved: None,
             better_token,
             was_suspended: false,
             api_failures: 0,

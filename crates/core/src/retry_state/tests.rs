@@ -295,13 +295,16 @@ fn what_annotations_say_of_a_token_is_sealed_once_and_only_where_it_was_not_read
 #[test]
 fn token_that_a_status_describes_is_forgotten_once_a_read_shows_another_one() {
     let held = LastHeld::written(&samples::content());
+    let [version, later] = ["uid/2", "uid/3"].map(ObjectVersion::from);
     let mut state = new();
     state.remember(LastHeld { record: None, ..held.clone() });
-    state.disproved();
+    state.disprove(version.clone());
     assert_eq!(state.last_held(), None);
     state.remember(held.clone());
-    state.disproved();
+    assert!(!state.is_disproved(&version), "it was read again, or written");
+    state.disprove(version.clone());
     assert_eq!(state.last_held(), Some(&held), "others may write it again");
+    assert!(state.is_disproved(&version) && !state.is_disproved(&later));
 }
 
 #[test]
