@@ -118,8 +118,8 @@ impl Reconciler<'_> {
         Ok(())
     }
 
-    /// Finds out whether a token that seems to be tampered with was written by the operator, and only described by annotations
-    /// that are gone: nothing else is remembered of it after a start.
+    /// Finds out whether a token that seems to be tampered with is the one that was written, of which others removed
+    /// annotations: after a start, nothing else is remembered of it.
     async fn describe(&mut self, read: &mut FetchedTarget) {
         let is_known = self.retry_state.last_held().is_some_and(LastHeld::is_proof);
         let Some(undescribed) = read.undescribed.take().filter(|_| !is_known) else {

@@ -1,8 +1,9 @@
 //! Whether a token that was issued before, and is not written yet, is still the one that is wanted.
 //!
-//! It is as good as one that is held: it stays good while authorities cannot be listed, or its own does not answer, or the
-//! client Secret is not there, until it expires. No other one is requested as long as it is better than what the Secret holds, also if it is
-//! soon to be renewed itself: a request may fail, and then the one at hand is what keeps workloads going.
+//! It is as good as one that is held: it stays good while authorities cannot be listed, or its own does not answer, or
+//! the client Secret is not there, until it expires. No other one is requested as long as it is better than what the
+//! Secret holds, also if it is soon to be renewed itself: a request may fail, and then the one at hand is what keeps
+//! workloads going.
 
 use chrono::{DateTime, Utc};
 
