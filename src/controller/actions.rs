@@ -144,7 +144,7 @@ impl Reconciler<'_> {
         if renew_at.is_some() {
             self.retry_state.up_to_date(self.references.renew_annotation().map(String::as_str));
             // a failure that an earlier process noted may be that of the authority, of which nothing is known yet
-            if !matches!(observed.authority, Authority::Pending) {
+            if !matches!(observed.authority, Authority::Pending | Authority::Unanswered { failure: None, .. }) {
                 self.retry_state.none_due(observed, self.context.clock.now());
             }
         } else {

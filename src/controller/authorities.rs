@@ -90,15 +90,19 @@ impl Authorities {
             }
             return self.unknown(name);
         };
-        let not_ready =
-            |failure: &Failure| observed::Authority::Unavailable(messages::authority_not_ready(name, failure));
+        let not_ready = |failure: &Failure| messages::authority_not_ready(name, failure);
         let state = match &entry.authority {
-            Err(failure) => not_ready(failure),
-            Ok(authority) if authority.metadata().is_some() => match authority.config.permits(name, spec) {
-                Ok(()) => observed::Authority::Ready { issuer: authority.config.issuer.clone() },
+            Err(failure) => observed::Authority::Unavailable(not_ready(failure)),
+            Ok(authority) => match authority.config.permits(name, spec) {
+                Ok(()) if authority.metadata().is_some() => {
+                    observed::Authority::Ready { issuer: authority.config.issuer.clone() }
+                }
+                Ok(()) => observed::Authority::Unanswered {
+                    issuer: authority.config.issuer.clone(),
+                    failure: entry.failure.as_ref().map(not_ready),
+                },
                 Err(failure) => observed::Authority::Forbids(failure),
             },
-            Ok(_) => entry.failure.as_ref().map_or(observed::Authority::Pending, not_ready),
         };
         let recoveries = self.requests.recoveries(name);
         (state, AuthorityRevision { revision: entry.revision, recoveries })

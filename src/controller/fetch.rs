@@ -3,11 +3,20 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use itwin_core::{action::Fetch, failure::Failure, messages, object::ObjectKey, observed::ObservedState};
+use itwin_core::{
+    action::Fetch,
+    failure::Failure,
+    last_held::LastHeld,
+    messages,
+    object::ObjectKey,
+    observed::{Client, ObservedState},
+    token::Content,
+};
 
 use super::{
     context::Context,
-    fetched, observation,
+    fetched::{self, FetchedTarget},
+    observation,
     reconciler::{Attempted, Reconciler},
     report::RESYNC_UNWATCHED,
 };
@@ -86,8 +95,11 @@ impl Reconciler<'_> {
     pub(super) async fn read_target(&mut self) -> Result<(), CallError> {
         let Context { cluster, index, .. } = self.context;
         let mut read = fetched::read_target(cluster, index, &self.references, self.retry_state.last_held()).await?;
-        if let Some(read) = &read {
+        if let Some(read) = &mut read {
             self.retry_state.target_type_observed(&read.version, Some(&read.type_));
+            if !read.is_token_intact {
+                self.describe(read).await;
+            }
         }
         if let Some(read) = read.as_mut().filter(|read| read.is_ours) {
             self.retry_state.target_verified(read.version.clone());
@@ -106,6 +118,32 @@ impl Reconciler<'_> {
         Ok(())
     }
 
+    /// Finds out whether a token that seems to be tampered with is the one that was written, of which others removed
+    /// annotations: after a start, nothing else is remembered of it.
+    async fn describe(&mut self, read: &mut FetchedTarget) {
+        let is_known = self.retry_state.last_held().is_some_and(LastHeld::is_proof);
+        let Some(undescribed) = read.undescribed.take().filter(|_| !is_known) else {
+            self.retry_state.disprove(read.version.clone());
+            return;
+        };
+        let is_unread = matches!(self.observe().client, Client::Unread { .. } | Client::Verified { .. });
+        // a read that fails shows nothing; it is made again before anything is requested, and reported then
+        if is_unread && self.read_client().await.is_err() {
+            return;
+        }
+        let Some(client) = &self.fetched.client else { return };
+        let issued_at = self.retry_state.last_held().map(|last| last.token_metadata.issued_at);
+        let client = (&client.material, &client.version);
+        let content = undescribed.content(self.references.credential, client, issued_at);
+        match content {
+            Some(content) => {
+                self.retry_state.remember(LastHeld::written(&content));
+                read.describe(content);
+            }
+            None => self.retry_state.disprove(read.version.clone()),
+        }
+    }
+
     async fn read_client(&mut self) -> Result<(), CallError> {
         let Context { cluster, index, authorities, .. } = self.context;
         let authority = authorities.get(&self.references.credential.spec.authority_ref.name);
@@ -122,6 +160,8 @@ impl Reconciler<'_> {
         if let Some(read) = &read {
             let digest = read.content.is_ok().then(|| read.material.digest(&self.references.uid));
             self.retry_state.client_read(read.version.clone(), digest);
+            let is_same = |kept: &Content| read.material.fingerprint(&kept.token) == *kept.client_fingerprint;
+            self.retry_state.unwritten_compared(&read.version, is_same);
         }
         self.retry_state.client_expiry_read(read.as_ref().and_then(|read| read.material.expires()));
         self.fetched.client_is_missing = read.is_none();

@@ -17,6 +17,7 @@ use kube::{Api, Resource};
 use super::{
     references::References,
     secret_reads::{read_not_older, read_whole},
+    undescribed::Undescribed,
 };
 use crate::{
     cluster::{CallError, Cluster, Step, identified},
@@ -88,6 +89,8 @@ pub struct FetchedTarget {
     pub immutable: bool,
     /// The client's fingerprint that stands in it, and the token that is its key.
     pub client_fingerprint: Option<(String, Sensitive)>,
+    /// What may verify its token together with the client Secret, where annotations were removed.
+    pub undescribed: Option<Box<Undescribed>>,
 }
 
 impl FetchedTarget {
@@ -95,6 +98,13 @@ impl FetchedTarget {
     #[must_use]
     pub fn is_of(&self, client: &ClientMaterial) -> Option<bool> {
         self.client_fingerprint.as_ref().map(|(fingerprint, token)| *fingerprint == client.fingerprint(token))
+    }
+
+    /// Its token was written with this content, whatever its annotations say.
+    pub fn describe(&mut self, content: Content) {
+        self.client_fingerprint = Some((content.client_fingerprint.to_string(), content.token.clone()));
+        (self.is_token_intact, self.is_remembered) = (true, true);
+        self.content = Some(Box::new(content));
     }
 }
 
@@ -152,6 +162,8 @@ pub async fn read_target(
     });
     let is_token_intact = is_ours || content.is_some() || target::is_ours_except_for_extra_keys(&secret, template);
     let held = recorded.filter(|_| is_ours);
+    let undescribed = tampered.as_ref().filter(|_| !is_token_intact);
+    let undescribed = undescribed.and_then(|token| Undescribed::new(&secret, token)).map(Box::new);
     let mut annotations = secret.metadata.annotations.take().unwrap_or_default();
     annotations.retain(|key, _| secret_keys::OUR_OWN.contains(&key.as_str()));
     // what is remembered counts where others removed the annotations
@@ -178,6 +190,7 @@ pub async fn read_target(
         type_: secret.type_.unwrap_or_default(),
         immutable: secret.immutable == Some(true),
         client_fingerprint,
+        undescribed,
     }))
 }
 

@@ -31,6 +31,7 @@ mod secret_reads;
 pub mod secret_watches;
 mod status_writer;
 mod token_write;
+pub mod undescribed;
 pub mod watches;
 
 /// When an object is reconciled again, besides when something changes: after this, or only then.

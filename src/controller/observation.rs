@@ -8,7 +8,6 @@ use itwin_core::{
     contenders,
     failure::Failure,
     fingerprint,
-    last_held::LastHeld,
     observed::{Client, Desired, History, ObservedState, Target, Unwritten},
     policy::Policy,
     renewal::renewal_request,
@@ -85,7 +84,10 @@ pub fn observe(
     let read_client = fetched.client.as_ref().filter(|_| matches!(client, Client::Usable { .. }));
     let unwritten = retry_state.unwritten().map(|content| Unwritten {
         token_metadata: content.token_metadata.clone(),
-        is_of_client: read_client.map(|read| read.material.fingerprint(&content.token) == *content.client_fingerprint),
+        is_of_client: match read_client {
+            Some(read) => Some(read.material.fingerprint(&content.token) == *content.client_fingerprint),
+            None => client.version().and_then(|version| retry_state.is_unwritten_of(version)),
+        },
     });
     ObservedState {
         uid: references.uid.clone(),
@@ -105,7 +107,6 @@ pub fn observe(
             renew_not_before,
             withheld: retry_state.reverts().withheld(),
             is_token_unknown: retry_state.last_held().is_none_or(|held| held.record.is_none()),
-            is_token_provable: retry_state.last_held().is_some_and(LastHeld::is_proof),
             is_client_expiry_unread: retry_state.is_client_expiry_unread(),
             is_check_due: retry_state.check_at().is_some_and(|at| at <= now),
             has_data_read_failed: retry_state.has_data_read_failed(),

@@ -167,7 +167,7 @@ impl Reconciler<'_> {
             secret: target.name.clone(),
             observed: observed.clone(),
             attempts: self.retry_state.reported(now),
-            description: self.description(),
+            description: self.description(observed),
             previous: self.previous_status().into_owned(),
             failures: self.retry_state.failures_and_postponed(),
             client_secret: self.references.client.to_string(),

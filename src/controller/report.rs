@@ -7,6 +7,7 @@ use itwin_api::{credential::CredentialStatus, secret_keys, time};
 use itwin_core::{
     client_expiry::ClientExpiry,
     events::{self, EventReason, Outcome, Transition},
+    last_held::LastHeld,
     messages,
     object::ObjectKey,
     observed::ObservedState,
@@ -52,7 +53,7 @@ impl Reconciler<'_> {
         }
         let older_than_known = self.note_version();
         let (previous, guard) = self.previous_with_others();
-        let description = self.description();
+        let description = self.description(&observed);
         let now = self.context.clock.now();
         // a backoff that is over says nothing of the next attempt: a requeue for it would be a hot loop
         let is_attempted = !observed.suspend && deletion.is_none();
@@ -195,11 +196,15 @@ impl Reconciler<'_> {
         }
     }
 
-    /// What the token in the Secret was issued for, as the Secret records it: a status may have been edited.
-    pub(super) fn description(&self) -> Description {
-        let description = match self.context.index.get(&self.references.target) {
-            Known::Present(secret_metadata) => secret_metadata.description.clone(),
-            Known::Unknown | Known::Absent => Description::default(),
+    /// What the token in the Secret was issued for, as is remembered of that token, or as the Secret records it: others may
+    /// have removed it there, and a status may have been edited.
+    pub(super) fn description(&self, observed: &ObservedState) -> Description {
+        let last = self.retry_state.last_held().filter(|last| observed.held() == Some(&last.token_metadata));
+        let remembered = last.and_then(LastHeld::description);
+        let description = match (remembered, self.context.index.get(&self.references.target)) {
+            (Some(remembered), _) => remembered.clone(),
+            (None, Known::Present(secret_metadata)) => secret_metadata.description.clone(),
+            (None, Known::Unknown | Known::Absent) => Description::default(),
         };
         // earlier versions recorded it whatever its key was
         let shows_client_id = self.references.credential.spec.client_credentials_ref.shows_client_id();

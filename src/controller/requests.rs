@@ -96,6 +96,13 @@ impl Requests {
         self.state().queues.get(authority).map_or(0, |queue| queue.recoveries)
     }
 
+    /// Until when an authority asked all clients to wait, in response to a token request; at most an hour.
+    #[must_use]
+    pub fn server_waits_until(&self, authority: &str) -> Option<Instant> {
+        let (state, now) = (self.state(), self.now().monotonic);
+        state.queues.get(authority)?.queue.server_waits_until(now)
+    }
+
     /// Has a request wait, if it does not yet.
     pub fn enqueue(&self, authority: &str, key: &Arc<ObjectKey>, request: Request) -> Place {
         let now = self.now();

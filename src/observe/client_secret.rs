@@ -136,6 +136,12 @@ impl ClientMaterial {
         }
     }
 
+    /// The client identifier, if it may be shown.
+    #[must_use]
+    pub fn shown_id(&self) -> Option<&str> {
+        self.id.as_ref().ok().filter(|_| self.keys.shows_client_id()).map(Sensitive::expose)
+    }
+
     /// When the credentials expire, if the Secret says so.
     #[must_use]
     pub fn expires(&self) -> Option<Expires> {

@@ -1,4 +1,5 @@
-//! A token that cannot be written for so long that it is to be renewed itself, while no other one is to be had.
+//! A token that cannot be written for so long that it is to be renewed itself, while no other one is to be had; and one
+//! whose client is another one by now.
 
 use std::{
     sync::{
@@ -8,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use simulated_api::{
     admission::denied,
@@ -17,7 +20,8 @@ use simulated_api::{
 
 use crate::{
     authority::Behavior,
-    cluster::{Cluster, client_secret_name},
+    cluster::{Cluster, client_id, client_secret_name},
+    meddler::{Admission, install},
     replica::Mode,
 };
 
@@ -86,4 +90,37 @@ pub async fn play() {
     let conditions = credential.expect("it is there")["status"]["conditions"].clone();
     let is_ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
     assert!(conditions.as_array().is_some_and(|all| all.iter().any(is_ready)), "{conditions}");
+}
+
+/// How often the client Secret was read.
+fn reads_of_client(cluster: &Cluster) -> usize {
+    let path = format!("/secrets/{}", client_secret_name(0));
+    let requests = cluster.api.requests();
+    requests.iter().filter(|entry| entry.method == "GET" && entry.path.contains(&path)).count()
+}
+
+/// A token that cannot be written is of a client secret that was changed since: the client Secret is read once to find that
+/// out, and else once for each token request.
+pub async fn play_rotated() {
+    let mut cluster = Cluster::new(1, Mode { leader_election: false, watch_secrets: true }, false, None);
+    cluster.start();
+    cluster.pass(MINUTE).await;
+    let until = cluster.clocks.now() + TimeDelta::hours(1);
+    install(&cluster.api, &cluster.clocks, ("secrets", None), Admission::Denies(403), until);
+    cluster.create_credential(AUTHORITY);
+    cluster.pass(MINUTE).await;
+    assert_eq!(cluster.servers.asked().len(), 1, "the token is at hand");
+
+    cluster.servers.behave(AUTHORITY, Behavior::Unavailable(503));
+    let before = (reads_of_client(&cluster), cluster.servers.asked().len());
+    cluster.servers.set_client(&client_id("alpha", 0), "another");
+    let patch = json!({"data": {"client_secret": STANDARD.encode("another")}});
+    let user = cluster.api.as_user("kubectl");
+    user.patch("secrets", "alpha", &client_secret_name(0), &patch).expect("it is there");
+    cluster.pass(MINUTE * 10).await;
+    let reads = reads_of_client(&cluster) - before.0;
+    let requests = cluster.servers.asked().len() - before.1;
+    assert!(requests >= 5, "{requests} token requests");
+    // one compares the clients; the others may be for requests that were not sent, or not answered by a cache
+    assert!(reads <= requests + 3, "{reads} reads for {requests} token requests");
 }

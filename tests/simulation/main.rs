@@ -32,6 +32,7 @@ mod slow;
 mod stale;
 mod tenant;
 mod typed;
+mod undescribed;
 
 use mutants::Mutant;
 use play::{End, play};
@@ -183,6 +184,31 @@ fn replicas_elect_a_leader_that_works_while_every_call_about_the_lease_takes_thr
 #[test]
 fn token_that_could_not_be_written_is_written_until_it_expires_although_no_other_one_can_be_requested() {
     in_paused_time(kept::play());
+}
+
+#[test]
+fn client_secret_is_read_once_for_each_request_although_a_token_of_an_earlier_client_is_at_hand() {
+    in_paused_time(kept::play_rotated());
+}
+
+#[test]
+fn status_says_what_a_secret_held_while_it_cannot_be_read_and_its_annotations_are_gone() {
+    in_paused_time(undescribed::play_unread());
+}
+
+#[test]
+fn status_says_what_a_token_was_issued_for_while_its_annotations_cannot_be_restored() {
+    in_paused_time(undescribed::play_known());
+}
+
+#[test]
+fn token_whose_annotations_were_removed_before_a_start_is_not_replaced_by_one_that_expires_earlier() {
+    in_paused_time(undescribed::play_stripped());
+}
+
+#[test]
+fn token_whose_digest_was_removed_before_a_start_is_not_replaced_by_one_that_expires_earlier() {
+    in_paused_time(undescribed::play_without_digest());
 }
 
 #[test]

@@ -133,10 +133,6 @@ fn token_action(observed: &ObservedState, held: &Held, now: DateTime<Utc>) -> Ac
         return attempt(observed, now, |_| Action::Fail(other_type(observed, type_)));
     }
     let Some(token_metadata) = &held.token_metadata else {
-        if observed.history.is_token_provable && !held.form.is_read() {
-            // others removed what describes it, again and again perhaps: it is good, and due at its time
-            return fetch(observed, Fetch::TargetData);
-        }
         return request_token(observed, now, IssueReason::Missing);
     };
     if held.data == Integrity::Tampered {
@@ -277,10 +273,11 @@ fn ask(observed: &ObservedState, now: DateTime<Utc>, issue_reason: IssueReason) 
         return action;
     }
     match &observed.authority {
-        Authority::Pending => return Action::AwaitAuthority,
-        Authority::Unlisted(failure) | Authority::Unavailable(failure) | Authority::Forbids(failure) => {
-            return Action::Fail(failure.clone());
-        }
+        Authority::Pending | Authority::Unanswered { failure: None, .. } => return Action::AwaitAuthority,
+        Authority::Unlisted(failure)
+        | Authority::Unavailable(failure)
+        | Authority::Unanswered { failure: Some(failure), .. }
+        | Authority::Forbids(failure) => return Action::Fail(failure.clone()),
         Authority::Ready { .. } => {}
     }
     match &observed.client {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use itwin_api::{
     GROUP, MANAGER,
-    credential::{DeletionPolicy, ITwinServiceCredential},
+    credential::{DeletionPolicy, ITwinServiceCredential, SecretTemplate},
     secret_keys, time,
 };
 use k8s_openapi::{
@@ -83,6 +83,15 @@ fn with_templates(credential: &ITwinServiceCredential, mut data: Data) -> Result
 pub fn rerendered(credential: &ITwinServiceCredential, held: &Data) -> Result<Data, Failure> {
     let token = secret_keys::DATA_KEYS.iter().filter_map(|key| held.get_key_value(*key));
     with_templates(credential, token.map(|(key, value)| (key.clone(), value.clone())).collect())
+}
+
+/// The data without keys that neither the operator nor these templates write.
+#[must_use]
+pub fn without_extra_keys(data: &Data, template: Option<&SecretTemplate>) -> Data {
+    let is_ours = |key: &str| {
+        secret_keys::DATA_KEYS.contains(&key) || template.is_some_and(|template| template.data.contains_key(key))
+    };
+    data.iter().filter(|(key, _)| is_ours(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// A merge patch of the data: it sets what is wanted and removes other keys that are `present`.

@@ -87,6 +87,13 @@ impl LastHeld {
         self.record.is_some() || self.sealed.is_some()
     }
 
+    /// What the token was issued for; `None` where nothing but its times is remembered.
+    #[must_use]
+    pub fn description(&self) -> Option<&Description> {
+        let recorded = self.record.as_ref().map(|record| &record.description);
+        recorded.or_else(|| self.sealed.as_ref().map(|sealed| &sealed.description))
+    }
+
     /// When this token expires, if it is the one; what is stated later of the same token does not count.
     #[must_use]
     pub fn expiry_of(&self, token: &Sensitive) -> Option<DateTime<Utc>> {
@@ -171,6 +178,23 @@ mod tests {
         assert!(longer.sealed_content(&content.token, &written_for).is_none());
         let unsealed = LastHeld { sealed: None, ..held };
         assert!(unsealed.sealed_content(&content.token, &written_for).is_none());
+    }
+
+    #[test]
+    fn what_a_token_was_issued_for_is_remembered_whether_it_was_read_or_sealed() {
+        let content = content();
+        let held = LastHeld::written(&content);
+        assert_eq!(held.description(), Some(&content.description));
+        let sealed = Sealed {
+            description: content.description.clone(),
+            client_fingerprint: content.client_fingerprint.clone(),
+            renewed_for: None,
+            digest: "digest".into(),
+        };
+        let of_status = LastHeld { record: None, ..held };
+        assert_eq!(of_status.description(), None, "a status may have been edited");
+        let sealed = LastHeld { sealed: Some(Box::new(sealed)), ..of_status };
+        assert_eq!(sealed.description(), Some(&content.description));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod failure;
 pub mod fingerprint;
 pub mod kept_tokens;
 pub mod last_held;
+pub mod lost_annotations;
 pub mod messages;
 pub mod messages_lifetime;
 pub mod messages_oauth;

@@ -50,7 +50,7 @@ pub struct ObservedState {
 pub struct Unwritten {
     /// What it was issued for.
     pub token_metadata: TokenMetadata,
-    /// Whether it was issued to the client as it is; `None` unless the client Secret was read.
+    /// Whether it was issued to the client as it is; `None` unless this version of the client Secret was read.
     pub is_of_client: Option<bool>,
 }
 
@@ -89,6 +89,13 @@ pub enum Authority {
     Unlisted(Failure),
     /// It cannot be asked, for this reason.
     Unavailable(Failure),
+    /// It allows this, and cannot be asked: its endpoints and keys are not known yet.
+    Unanswered {
+        /// Its issuer identifier, as it is configured.
+        issuer: String,
+        /// Why the last try to fetch them failed; `None` as long as none was made.
+        failure: Option<Failure>,
+    },
     /// It must not be asked for this, though what it once issued stays good.
     Forbids(Failure),
     /// It can be asked.

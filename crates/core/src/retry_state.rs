@@ -5,6 +5,7 @@
 
 mod attempts;
 mod better_token;
+mod compared;
 mod object;
 mod spec;
 mod tokens;
@@ -22,6 +23,7 @@ use itwin_api::{
 pub use self::{attempts::FailedAttempt, unwatched::Unwatched};
 use self::{
     better_token::BetterTokenWait,
+    compared::Compared,
     spec::{AskedWait, Edits},
 };
 use crate::{
@@ -68,6 +70,8 @@ pub struct RetryState {
     requested_at: Option<DateTime<Utc>>,
     /// A token that was issued but could not be written yet: it is not requested again.
     unwritten: Option<Box<Content>>,
+    /// Whether it is of the client as it is, if the client Secret was read since.
+    compared: Option<Box<Compared>>,
     /// Version of the Secret whose data was read and found to be what the operator wrote.
     verified_target: Option<ObjectVersion>,
     /// The type of the Secret to write, with a version of the Secret that was read or written: it never changes.
@@ -88,6 +92,8 @@ pub struct RetryState {
     reads: Reads<Streak>,
     /// The token that the Secret held when it was read last.
     last_held: Option<LastHeld>,
+    /// Version of the Secret of which a read showed that it does not hold that token.
+    disproved: Option<ObjectVersion>,
     /// No renewal for a while: the last one gave no token that would be better.
     better_token: Option<BetterTokenWait>,
     /// It was suspended since the token that is held was written or found up to date.
@@ -268,6 +274,7 @@ impl RetryState {
             renewals: Renewals::recall(credential, renew_request, follows_failure || failures > 0),
             requested_at: None,
             unwritten: None,
+            compared: None,
             verified_target: None,
             target_type: None,
             verified_client: None,
@@ -279,6 +286,7 @@ impl RetryState {
             status: WrittenStatus::default(),
             reads: Reads::default(),
             last_held,
+            disproved: None,
             better_token,
             was_suspended: false,
             api_failures: 0,

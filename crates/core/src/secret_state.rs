@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::observed::{Drift, Form, Integrity};
+use crate::{
+    observed::{Drift, Form, Integrity},
+    token::TokenMetadata,
+};
 
 /// The kind of Secret that the operator writes.
 pub const SECRET_TYPE: &str = "Opaque";
@@ -31,6 +34,29 @@ pub struct ReadData<'a> {
     pub type_: &'a str,
 }
 
+/// What says which token the Secret holds.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenClues<'a> {
+    /// What its annotations say.
+    pub recorded: Option<&'a TokenMetadata>,
+    /// What is remembered of a write, a read, or a status of before.
+    pub remembered: Option<&'a TokenMetadata>,
+    /// A read of this version showed that it is not the one that is remembered.
+    pub is_disproved: bool,
+}
+
+/// The token that the Secret holds. Where others removed what describes it, that is the one that is remembered until a
+/// read shows what it is, which the second part of the result says.
+#[must_use]
+pub fn token<'a>(read: Option<ReadData<'_>>, clues: &TokenClues<'a>) -> (Option<&'a TokenMetadata>, bool) {
+    match read {
+        // what was written proves more than annotations that someone changed
+        Some(read) if read.is_remembered => (clues.remembered, false),
+        None if clues.recorded.is_none() && !clues.is_disproved => (clues.remembered, clues.remembered.is_some()),
+        _ => (clues.recorded, false),
+    }
+}
+
 /// What the metadata of the Secret says about its data.
 #[derive(Clone, Copy, Debug)]
 pub struct DataClues<'a> {
@@ -47,6 +73,8 @@ pub struct DataClues<'a> {
     pub is_template_current: bool,
     /// Annotations describe a token.
     pub has_token_metadata: bool,
+    /// They do not, and a read must show whether the Secret holds the token that is remembered.
+    pub is_undescribed: bool,
     /// The type of the Secret, if this process read or wrote it: the metadata does not show it, and it never changes.
     pub type_: Option<&'a str>,
 }
@@ -59,8 +87,10 @@ pub fn integrity(read: Option<ReadData<'_>>, clues: &DataClues<'_>) -> Integrity
     match (read, clues.is_verified_version) {
         (Some(read), _) if read.is_ours || read.is_token_intact => Integrity::Verified,
         (Some(_), _) => Integrity::Tampered,
-        (None, Some(true)) => Integrity::Verified,
-        (None, None) if clues.sole_writer_of == Some(clues.keys_written) => Integrity::Verified,
+        (None, Some(true)) if !clues.is_undescribed => Integrity::Verified,
+        (None, None) if !clues.is_undescribed && clues.sole_writer_of == Some(clues.keys_written) => {
+            Integrity::Verified
+        }
         (None, _) if clues.sole_writer_of.is_none() => Integrity::Suspect,
         (None, _) => Integrity::Unverified,
     }
@@ -131,6 +161,7 @@ mod tests {
         may_be_immutable: false,
         is_template_current: true,
         has_token_metadata: true,
+        is_undescribed: false,
         type_: Some(SECRET_TYPE),
     };
 
@@ -143,6 +174,9 @@ mod tests {
             (None, DataClues { is_verified_version: Some(false), ..others }, Integrity::Suspect),
             (None, DataClues { sole_writer_of: Some(5), ..CLUES }, Integrity::Unverified),
             (None, DataClues { is_verified_version: Some(true), ..others }, Integrity::Verified),
+            (None, DataClues { is_undescribed: true, ..CLUES }, Integrity::Unverified),
+            (None, DataClues { is_undescribed: true, is_verified_version: Some(true), ..CLUES }, Integrity::Unverified),
+            (None, DataClues { is_undescribed: true, ..others }, Integrity::Suspect),
             (None, DataClues { is_verified_version: Some(false), ..CLUES }, Integrity::Unverified),
             (Some(READ), others, Integrity::Verified),
             (Some(ReadData { is_ours: false, ..READ }), others, Integrity::Verified),
@@ -150,6 +184,31 @@ mod tests {
         ];
         for (number, (read, clues, expected)) in table.into_iter().enumerate() {
             assert_eq!(integrity(read, &clues), expected, "row {number}");
+        }
+    }
+
+    #[test]
+    fn token_that_nothing_describes_is_the_one_that_is_remembered_until_a_read_shows_what_it_is() {
+        let before = crate::samples::content().token_metadata;
+        let after = TokenMetadata { request: "another".into(), ..before.clone() };
+        let stripped = TokenClues { recorded: None, remembered: Some(&before), is_disproved: false };
+        let described = TokenClues { recorded: Some(&after), ..stripped };
+        let other = ReadData { is_ours: false, is_token_intact: false, ..READ };
+        let remembered = ReadData { is_ours: false, is_remembered: true, ..READ };
+        for (number, (read, clues, expected)) in [
+            (None, stripped, (Some(&before), true)),
+            (None, TokenClues { is_disproved: true, ..stripped }, (None, false)),
+            (None, TokenClues { remembered: None, ..stripped }, (None, false)),
+            (None, described, (Some(&after), false)),
+            (Some(remembered), stripped, (Some(&before), false)),
+            (Some(remembered), described, (Some(&before), false)),
+            (Some(other), stripped, (None, false)),
+            (Some(READ), described, (Some(&after), false)),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert_eq!(token(read, &clues), expected, "row {number}");
         }
     }
 

@@ -21,15 +21,20 @@ const RETRY_CEILING: Duration = Duration::from_secs(60);
 const EARLY_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Authorities {
-    /// How long until endpoints and keys should be asked for; zero where that is now.
+    /// How long until endpoints and keys should be asked for; zero where that is now. A wait that the authority asked for
+    /// in response to a token request holds for them too, as long as tokens can be requested with those that are known.
     pub(in crate::controller) fn wait(&self, name: &str) -> Duration {
-        self.entries()
-            .get(name)
-            .map_or(RETRY_CEILING, |entry| entry.due.saturating_duration_since(self.clock.monotonic()))
+        let asked = self.requests.server_waits_until(name).map(Instant::from_std);
+        let entries = self.entries();
+        let Some(entry) = entries.get(name) else { return RETRY_CEILING };
+        let is_known = entry.authority.as_ref().is_ok_and(|authority| authority.metadata().is_some());
+        let asked = asked.filter(|_| is_known);
+        asked.map_or(entry.due, |until| until.max(entry.due)).saturating_duration_since(self.clock.monotonic())
     }
 
     /// Notes that a token request showed that the token endpoint may have moved: if it comes from the discovery document,
-    /// that is due now, unless the authority asked for a wait. Returns whether it must be reconciled for it.
+    /// that is due now, unless the authority asked for a wait when it was requested; one that it asked for in response to
+    /// a token request ends first. Returns whether it must be reconciled for it.
     pub(in crate::controller) fn ask_early(&self, authority: &Authority) -> bool {
         let now = self.clock.monotonic();
         let mut entries = self.entries();

@@ -50,6 +50,37 @@ async fn only_what_a_complete_list_does_not_show_is_missing() {
     assert!(matches!(state(), observed::Authority::Unavailable(_)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn issuer_of_an_authority_that_has_not_answered_is_known_and_so_is_what_it_forbids() {
+    let metrics = Arc::new(Metrics::new(true).expect("metrics"));
+    let connect = crate::oauth::http::Http::connect(Clock::system(), Default::default());
+    let authorities = Authorities::new(metrics, Clock::system(), connect, Arc::default(), Arc::default());
+    let object: ITwinAuthority = serde_json::from_value(json!({
+        "apiVersion": "credentials.itwin.dev/v1alpha1",
+        "kind": "ITwinAuthority",
+        "metadata": {"name": "ims", "uid": "uid", "generation": 1},
+        "spec": {"issuer": "https://ims.example.com", "allowedScopes": ["itwin-platform"]},
+    }))
+    .expect("a valid authority");
+    authorities.announce("ims");
+    let (authority, _) = authorities.ensure(&object, &Ok(None)).expect("it is there");
+    let authority = authority.expect("a valid spec");
+    let observe = |scope: &str| {
+        let spec = json!({"clientCredentialsRef": {"name": "client"}, "scopes": [scope]});
+        let spec: CredentialSpec = serde_json::from_value(spec).expect("a valid spec");
+        authorities.observe("ims", &spec).0
+    };
+    let unanswered = || match observe("itwin-platform") {
+        observed::Authority::Unanswered { issuer, failure } => Some((issuer, failure.map(|failure| failure.reason))),
+        _ => None,
+    };
+    let issuer = || "https://ims.example.com".to_owned();
+    assert_eq!(unanswered(), Some((issuer(), None)));
+    authorities.note(&authority, Err(Failure::new(Reason::ConnectionFailed, "no connection")));
+    assert_eq!(unanswered(), Some((issuer(), Some(Reason::AuthorityNotReady))));
+    assert!(matches!(observe("other"), observed::Authority::Forbids(_)), "whether it answers or not");
+}
+
 #[test]
 fn certificates_that_change_are_taken_over_and_those_that_cannot_be_read_stay() {
     const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";

@@ -11,8 +11,9 @@ use itwin_core::{
     observed::{Held, Target},
     ownership,
     retry_state::RetryState,
-    secret_state::{self, DataClues, MetadataClues, ReadData},
+    secret_state::{self, DataClues, MetadataClues, ReadData, TokenClues},
     template,
+    token::TokenMetadata,
 };
 use kube::ResourceExt;
 
@@ -53,14 +54,14 @@ pub(super) fn target(
         Known::Present(secret_metadata) => secret_metadata,
     };
     let read = read_data(fetched, secret_metadata);
-    // what was written proves more than annotations that someone changed
-    let remembered = retry_state.last_held().map(|held| &held.token_metadata);
-    let token_metadata = match read {
-        Some(read) if read.is_remembered => remembered,
-        _ => secret_metadata.token_metadata.as_ref(),
+    let token_clues = TokenClues {
+        recorded: secret_metadata.token_metadata.as_ref(),
+        remembered: retry_state.last_held().map(|held| &held.token_metadata),
+        is_disproved: retry_state.is_disproved(&secret_metadata.version),
     };
-    let has_token = token_metadata.is_some();
-    let clues = data_clues(references.credential, retry_state, secret_metadata, has_token);
+    let token = secret_state::token(read, &token_clues);
+    let (token_metadata, _) = token;
+    let clues = data_clues(references.credential, retry_state, secret_metadata, token);
     let ObjectKey { namespace, name } = &references.key;
     let writer = ownership::Writer { namespace, name, uid: &references.uid };
     match ownership::owner(&secret_metadata.ownership, secret, &writer, &|uid| others.living(uid)) {
@@ -94,7 +95,7 @@ fn data_clues<'a>(
     credential: &ITwinServiceCredential,
     retry_state: &'a RetryState,
     secret_metadata: &SecretMetadata,
-    has_token_metadata: bool,
+    (token_metadata, is_undescribed): (Option<&TokenMetadata>, bool),
 ) -> DataClues<'a> {
     let template = credential.spec.secret_template.as_ref();
     DataClues {
@@ -104,7 +105,8 @@ fn data_clues<'a>(
         keys_written: secret_keys::DATA_KEYS.len() + template.map_or(0, |template| template.data.len()),
         may_be_immutable: secret_metadata.may_be_immutable,
         is_template_current: template::is_current(secret_metadata.template.as_deref(), template),
-        has_token_metadata,
+        has_token_metadata: token_metadata.is_some() && !is_undescribed,
+        is_undescribed,
         type_: retry_state.target_type(&secret_metadata.version),
     }
 }

@@ -31,11 +31,7 @@ pub fn is_ours_except_for_extra_keys(secret: &Secret, template: Option<&SecretTe
     if holds_no_token_of_ours(data) {
         return false;
     }
-    let is_ours = |key: &str| {
-        secret_keys::DATA_KEYS.contains(&key) || template.is_some_and(|template| template.data.contains_key(key))
-    };
-    let ours: BTreeMap<String, ByteString> =
-        data.iter().filter(|(key, _)| is_ours(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
+    let ours = desired_secret::without_extra_keys(data, template);
     annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == desired_secret::digest(&ours, annotations))
 }
 

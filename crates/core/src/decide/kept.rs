@@ -1,8 +1,9 @@
 //! Whether a token that was issued before, and is not written yet, is still the one that is wanted.
 //!
-//! It is as good as one that is held: it stays good while authorities cannot be listed, or the client Secret is not
-//! there, until it expires. No other one is requested as long as it is better than what the Secret holds, also if it is
-//! soon to be renewed itself: a request may fail, and then the one at hand is what keeps workloads going.
+//! It is as good as one that is held: it stays good while authorities cannot be listed, or its own does not answer, or
+//! the client Secret is not there, until it expires. No other one is requested as long as it is better than what the
+//! Secret holds, also if it is soon to be renewed itself: a request may fail, and then the one at hand is what keeps
+//! workloads going.
 
 use chrono::{DateTime, Utc};
 
@@ -22,13 +23,13 @@ pub(super) fn fits(unwritten: &Unwritten, observed: &ObservedState, now: DateTim
     if is_wanted { is_of_client(unwritten, observed) } else { Some(false) }
 }
 
-/// Whether the authority is the one that issued it. One that was known is ready while it does not answer: if it is not,
-/// it is another one, or was edited, and whether it is the same issuer is known once it answers.
+/// Whether the authority is the one that issued it: the token was verified then, so that an issuer which is configured to
+/// be the same need not answer once more, as after an edit of its certificates.
 fn is_of_authority(token_metadata: &TokenMetadata, observed: &ObservedState) -> bool {
     let is_same = match &observed.authority {
-        Authority::Ready { issuer } => **issuer == *token_metadata.issuer,
+        Authority::Ready { issuer } | Authority::Unanswered { issuer, .. } => **issuer == *token_metadata.issuer,
         Authority::Unlisted(_) => true,
-        // nothing new is written for what an administrator forbids
+        // its issuer is not known, or nothing new is written for what an administrator forbids
         Authority::Pending | Authority::Unavailable(_) | Authority::Forbids(_) => false,
     };
     is_same && token_metadata.authority.as_deref() == Some(&*observed.desired.authority)

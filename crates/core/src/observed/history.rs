@@ -26,8 +26,6 @@ pub struct History {
     pub withheld: Withheld,
     /// Nothing is remembered that the token in the Secret could be recognized by, as after a start.
     pub is_token_unknown: bool,
-    /// What is remembered may prove the token, also where nothing in the Secret describes it any more.
-    pub is_token_provable: bool,
     /// The spec names another name or key since the client Secret was read, so that its expiry is not known.
     pub is_client_expiry_unread: bool,
     /// The data was trusted at the start for who wrote it, and is to be read once now.

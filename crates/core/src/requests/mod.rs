@@ -145,6 +145,12 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         self.waiting.get(key).map(|waiting| waiting.since)
     }
 
+    /// Until when the server asked all clients to wait, if it did.
+    #[must_use]
+    pub fn server_waits_until(&self, now: Instant) -> Option<Instant> {
+        self.breaker.server_wait_until(now).map(|wait| wait.until)
+    }
+
     /// Why the requests of a client are blocked, except for the limits.
     #[must_use]
     pub fn blocked(&self, requester: &Requester, now: Instant) -> Option<Blocked> {

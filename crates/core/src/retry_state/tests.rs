@@ -107,6 +107,25 @@ fn renewal_waits_for_a_better_token_unless_the_clock_was_set_back() {
 }
 
 #[test]
+fn client_of_a_kept_token_is_compared_once_for_each_version_and_token() {
+    let [version, other] = ["uid/2", "uid/3"].map(ObjectVersion::from);
+    let mut state = new();
+    state.unwritten_compared(&version, |_| true);
+    state.keep(Box::new(samples::content()));
+    assert_eq!(state.is_unwritten_of(&version), None, "there was no token to compare with");
+    for is_same in [true, false] {
+        state.unwritten_compared(&version, |_| is_same);
+        assert_eq!((state.is_unwritten_of(&version), state.is_unwritten_of(&other)), (Some(is_same), None));
+    }
+    let kept = state.take_unwritten().expect("it was kept");
+    assert_eq!(state.is_unwritten_of(&version), None);
+    state.keep(kept);
+    assert_eq!(state.is_unwritten_of(&version), Some(false), "a write of it failed");
+    state.keep(Box::new(Content { client_fingerprint: "another".into(), ..samples::content() }));
+    assert_eq!(state.is_unwritten_of(&version), None, "it is another token");
+}
+
+#[test]
 fn token_that_could_not_be_written_is_kept_until_it_expires() {
     let mut state = new();
     state.keep(Box::new(samples::content()));
@@ -271,6 +290,21 @@ fn what_annotations_say_of_a_token_is_sealed_once_and_only_where_it_was_not_read
     state.remember(LastHeld::written(&content));
     state.remember_sealed(Some(&content.token_metadata), || Some(sealed("third")));
     assert_eq!(digest(&state), None, "what was written or read needs no seal");
+}
+
+#[test]
+fn token_that_a_status_describes_is_forgotten_once_a_read_shows_another_one() {
+    let held = LastHeld::written(&samples::content());
+    let [version, later] = ["uid/2", "uid/3"].map(ObjectVersion::from);
+    let mut state = new();
+    state.remember(LastHeld { record: None, ..held.clone() });
+    state.disprove(version.clone());
+    assert_eq!(state.last_held(), None);
+    state.remember(held.clone());
+    assert!(!state.is_disproved(&version), "it was read again, or written");
+    state.disprove(version.clone());
+    assert_eq!(state.last_held(), Some(&held), "others may write it again");
+    assert!(state.is_disproved(&version) && !state.is_disproved(&later));
 }
 
 #[test]

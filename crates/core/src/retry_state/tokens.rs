@@ -261,6 +261,20 @@ impl RetryState {
     /// Remembers a token that was written, or read with all that the operator wrote.
     pub fn remember(&mut self, held: LastHeld) {
         self.last_held = Some(held);
+        self.disproved = None;
+    }
+
+    /// A read shows that this version of the Secret does not hold the token that is remembered. Others may write that one
+    /// again, and it is recognized then, unless nothing is remembered of it but its times.
+    pub fn disprove(&mut self, version: ObjectVersion) {
+        self.last_held.take_if(|last| !last.is_proof());
+        self.disproved = Some(version);
+    }
+
+    /// Whether a read showed that this version of the Secret does not hold the token that is remembered.
+    #[must_use]
+    pub fn is_disproved(&self, version: &ObjectVersion) -> bool {
+        self.disproved.as_ref() == Some(version)
     }
 
     /// Remembers what was observed of the Secret, at this version if it is there.

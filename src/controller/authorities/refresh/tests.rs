@@ -4,6 +4,10 @@ use std::sync::Mutex;
 
 use futures::future::BoxFuture;
 use itwin_api::{authority::ITwinAuthority, conditions::Reason};
+use itwin_core::{
+    object::ObjectKey,
+    requests::{Outcome, Request, Requester},
+};
 use itwin_oauth::transport::{Transport, TransportError};
 use serde_json::{Value, json};
 
@@ -158,6 +162,47 @@ async fn discovered_endpoint_that_may_have_moved_is_asked_for_early_once_a_minut
     authorities.note(&authority, Err(limited(TimeDelta::minutes(10))));
     tokio::time::advance(EARLY_INTERVAL).await;
     assert!(!authorities.ask_early(&authority) && !authorities.wait("ims").is_zero());
+}
+
+/// A token request of the authority ends with 429 and this wait.
+async fn token_request_is_limited(authorities: &Authorities, wait: TimeDelta) {
+    let key = Arc::new(ObjectKey::new("team", "agent"));
+    let request = Request {
+        requester: Requester { namespace: "team".into(), secret: "client".into() },
+        client_version: Some("1".into()),
+        content: "request".into(),
+        expires_at: None,
+        is_retry: false,
+    };
+    let requester = request.requester.clone();
+    authorities.requests.enqueue("ims", &key, request);
+    let dispatched = authorities.requests.dispatch(|_| true, |_| {});
+    assert!(tokio::time::timeout(Duration::from_secs(1), dispatched).await.is_err(), "it goes on");
+    let slot = authorities.requests.take_up("ims", &key, &requester).expect("it was admitted");
+    let failure = Failure::new(Reason::RateLimited, "wait");
+    slot.end(Outcome::Failed { failure, server_wait: Some(wait), is_outage: false }, "1".into(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wait_that_a_token_request_is_answered_with_holds_for_the_endpoints_and_keys_that_are_known() {
+    let document = Arc::new(Discovery(Mutex::new("token")));
+    let (authorities, authority) = not_asked(&document, &opaque());
+    token_request_is_limited(&authorities, TimeDelta::minutes(30)).await;
+    assert!(authorities.wait("ims").is_zero(), "without endpoints no token can be requested");
+    authority.refresh().await.expect("endpoints");
+    authorities.note(&authority, Ok(()));
+    let minute = Duration::from_secs(60);
+    let left = authorities.wait("ims");
+    assert!(left > minute * 29 && left <= minute * 30, "later than every 10 minutes: {left:?}");
+    tokio::time::advance(minute * 15).await;
+    assert!(authorities.ask_early(&authority), "it may have moved");
+    let left = authorities.wait("ims");
+    assert!(left > minute * 14 && left <= minute * 15, "not before the wait ends: {left:?}");
+    tokio::time::advance(minute * 15).await;
+    assert!(authorities.wait("ims").is_zero());
+
+    token_request_is_limited(&authorities, TimeDelta::days(400)).await;
+    assert_eq!(authorities.wait("ims"), HOUR);
 }
 
 #[tokio::test(start_paused = true)]

@@ -73,21 +73,6 @@ fn secret_of_another_type_is_reported_and_neither_written_nor_is_a_token_request
 }
 
 #[test]
-fn token_that_nothing_describes_is_read_where_what_is_remembered_may_prove_it() {
-    let stripped = |form: Form| {
-        settled().holding(|held| (held.token_metadata, held.form) = (None, form)).with(|observed| {
-            observed.client = usable(None);
-            observed.history.is_token_provable = true;
-        })
-    };
-    let unread = stripped(Form::Presumed);
-    assert_eq!(decide(&unread, at(1)), Action::Fetch(Fetch::TargetData));
-    let waits = unread.with(|observed| observed.history.restore_not_before = Some(at(9)));
-    assert_eq!(decide(&waits, at(1)), Action::Fetch(Fetch::TargetData), "it may be good, and due");
-    assert_eq!(decide(&stripped(Form::Writable), at(1)), Action::RequestToken(IssueReason::Missing));
-}
-
-#[test]
 fn missing_secret_is_created_again() {
     let observed = settled().with(|observed| {
         observed.target = Target::Absent;

@@ -77,6 +77,12 @@ fn issued_token_is_written_although_no_other_one_could_be_requested() {
     }
     let unlisted = Authority::Unlisted(failure(Reason::AuthorityNotReady));
     assert_eq!(after(&|observed| observed.authority = unlisted.clone()), written);
+    let unanswered = |issuer: &str, failure| Authority::Unanswered { issuer: issuer.to_owned(), failure };
+    for why in [None, Some(failure(Reason::AuthorityNotReady))] {
+        assert_eq!(after(&|observed| observed.authority = unanswered(ISSUER, why.clone())), written, "{why:?}");
+    }
+    let another = after(&|observed| observed.authority = unanswered("https://other", None));
+    assert_eq!(another, Action::AwaitAuthority, "it was replaced");
     let pending = after(&|observed| observed.authority = Authority::Pending);
     assert_eq!(pending, Action::AwaitAuthority, "it may be another issuer by now");
     let unavailable = |reason| Authority::Unavailable(failure(reason));

@@ -120,8 +120,12 @@ fn due_token_waits_for_admission_before_anything_is_read() {
 
 #[test]
 fn due_token_waits_for_an_authority_that_was_not_reconciled_yet() {
-    let observed = settled().with(|observed| observed.authority = Authority::Pending);
-    assert_eq!(decide(&observed, at(3599)), Action::AwaitAuthority);
+    let unanswered = |failure| Authority::Unanswered { issuer: ISSUER.to_owned(), failure };
+    let after = |authority| decide(&settled().with(|observed| observed.authority = authority), at(3599));
+    assert_eq!(after(Authority::Pending), Action::AwaitAuthority);
+    assert_eq!(after(unanswered(None)), Action::AwaitAuthority);
+    let not_ready = failure(Reason::AuthorityNotReady);
+    assert_eq!(after(unanswered(Some(not_ready.clone()))), Action::Fail(not_ready));
 }
 
 #[test]
