@@ -28,6 +28,7 @@ mod regressions;
 mod replica;
 mod restored;
 mod scenario;
+mod slots;
 mod slow;
 mod stale;
 mod tenant;
@@ -183,6 +184,26 @@ fn replicas_elect_a_leader_that_works_while_every_call_about_the_lease_takes_thr
 #[test]
 fn token_that_could_not_be_written_is_written_until_it_expires_although_no_other_one_can_be_requested() {
     in_paused_time(kept::play());
+}
+
+#[test]
+fn attempt_that_is_not_allowed_holds_up_no_other_one_while_it_is_reported() {
+    in_paused_time(slots::play_not_allowed());
+}
+
+#[test]
+fn attempt_without_a_usable_client_secret_holds_up_no_other_one_while_it_is_reported() {
+    in_paused_time(slots::play_of_no_use());
+}
+
+#[test]
+fn token_at_hand_that_is_written_instead_of_a_request_holds_up_no_other_one() {
+    in_paused_time(slots::play_write());
+}
+
+#[test]
+fn token_at_hand_is_not_written_for_a_namespace_that_is_not_allowed_any_more() {
+    in_paused_time(slots::play_withdrawal());
 }
 
 #[test]
