@@ -6,6 +6,7 @@
 //! failures of one are enough, until another one asks. Without it, ten thousand credentials would overload a server that
 //! is down, despite a backoff each (external-secrets/external-secrets#6728).
 
+mod bounds;
 mod broken;
 mod circuit;
 mod outages;
@@ -15,7 +16,6 @@ mod tests;
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
     time::Instant,
 };
 
@@ -24,6 +24,7 @@ use itwin_api::conditions::Reason;
 
 pub use self::server_wait::ServerWait;
 use self::{
+    bounds::{FAILING_MAX, most_frequent},
     broken::Broken,
     circuit::{Circuit, OPEN},
     outages::{Known, Outages},
@@ -33,9 +34,6 @@ use crate::{failure::Failure, object::ObjectVersion};
 
 /// Consecutive failures that open a circuit: more than an occasional failure, and few enough to relieve a server soon.
 const THRESHOLD: u32 = 5;
-/// The number of failing clients that are remembered, and of those that fail by themselves. Beyond it, those of the
-/// namespace with most of them are forgotten.
-const FAILING_MAX: usize = 4096;
 /// The number of clients that are remembered as successful: enough to choose probes from.
 const SUCCEEDED_MAX: usize = 256;
 
@@ -349,13 +347,6 @@ impl Breaker {
         self.server_wait_until = Some(wait);
         is_reported
     }
-}
-
-/// The namespace with most of these clients.
-fn most_frequent<'a>(clients: impl Iterator<Item = &'a Requester>) -> Option<Arc<str>> {
-    let mut counts: HashMap<&Arc<str>, usize> = HashMap::new();
-    clients.for_each(|client| *counts.entry(&client.namespace).or_default() += 1);
-    counts.into_iter().max_by_key(|(_, count)| *count).map(|(namespace, _)| namespace.clone())
 }
 
 /// Whether a response with this reason affects all requests of the client, regardless of what they request.

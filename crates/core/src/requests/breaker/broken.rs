@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{FAILING_MAX, most_frequent};
+use super::bounds::{FAILING_MAX, most_frequent};
 use crate::requests::request::Requester;
 
 /// The clients that failed while the server responded to others, each until its next success.

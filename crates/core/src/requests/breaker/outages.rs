@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use super::{FAILING_MAX, broken::Broken, circuit::OPEN};
+use super::{bounds::FAILING_MAX, broken::Broken, circuit::OPEN};
 use crate::requests::request::Requester;
 
 /// The outages since the last response of the server.
 #[derive(Debug, Default)]
 pub(super) struct Outages {
     failures: u32,
-    /// Bounded by [`FAILING_MAX`]: the first ones show enough.
+    /// At most [`FAILING_MAX`], and one of each namespace: they show enough.
     clients: HashSet<Requester>,
     /// Namespaces whose clients closed the circuit of the server when they joined: as many as there are namespaces.
     closed_by: HashSet<Arc<str>>,
@@ -47,7 +47,8 @@ impl Outages {
     /// Records an outage. Returns how many there were.
     pub(super) fn record(&mut self, requester: &Requester) -> u32 {
         self.failures = self.failures.saturating_add(1);
-        if self.clients.len() < FAILING_MAX {
+        let is_of = |client: &Requester| client.namespace == requester.namespace;
+        if self.clients.len() < FAILING_MAX || !self.clients.iter().any(is_of) {
             self.clients.insert(requester.clone());
         }
         self.failures
