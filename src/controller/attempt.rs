@@ -92,12 +92,7 @@ impl Reconciler<'_> {
             return Err(ActionError::NotYet(AWAIT_AUTHORITY));
         };
         // what may not be asked for takes no turn from those who wait
-        let permitted = self.permitted_labels(&authority).await;
-        if permitted.is_err() {
-            // nor does it keep its own until its status is written
-            self.slot = None;
-        }
-        let namespace_labels = permitted?;
+        let namespace_labels = self.permitted_labels(&authority).await?;
         self.check_current()?;
         let mut slot = self.slot.take().ok_or(ActionError::Outdated)?;
         let usable = self.fetched.client.as_ref().and_then(|read| Some((read.content.as_ref().ok()?, read)));

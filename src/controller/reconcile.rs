@@ -6,7 +6,8 @@ use chrono::TimeDelta;
 use futures::FutureExt;
 use itwin_api::credential::ITwinServiceCredential;
 use itwin_core::{
-    decide::decide, messages, object::ObjectKey, observed::ObservedState, retry_state::RetryState, token::Content,
+    action::Action, decide::decide, messages, object::ObjectKey, observed::ObservedState, retry_state::RetryState,
+    token::Content,
 };
 use kube::ResourceExt;
 
@@ -221,7 +222,16 @@ impl Reconciler<'_> {
             let (known, observed) = self.observe_and_remember();
             self.follow_time(&observed);
             let action = decide(&observed, self.context.clock.now());
-            match self.step(action, &observed, &known).await? {
+            if !matches!(action, Action::Fetch(_) | Action::PatchMetadata | Action::RequestToken(_)) {
+                // no request follows: others take their turn while a token at hand is written
+                self.slot = None;
+            }
+            let next = self.step(action, &observed, &known).await;
+            if !matches!(next, Ok(Next::Decide)) {
+                // nor here, while this is reported: it may be the only probe of an open circuit
+                self.slot = None;
+            }
+            match next? {
                 Next::Decide => {}
                 Next::Report { next_attempt, wait } => return self.report(next_attempt, wait).await,
                 Next::AwaitAdmission { waited } => return self.await_admission(waited).await,
@@ -229,6 +239,7 @@ impl Reconciler<'_> {
             }
         }
         // the Secret is changed as fast as it is reconciled
+        self.slot = None;
         let observed = self.observe();
         let failure = messages::secret_changes_constantly(&self.references.target.to_string());
         let wait = self.failed_after(self.retry_state.failures(), &observed, failure.clone(), false);

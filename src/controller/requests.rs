@@ -228,7 +228,7 @@ impl Requests {
             if admissions.reports {
                 enqueued.extend(queue.blocked_keys(None, now.monotonic));
             }
-            self.metrics.authorities.queue(authority, queue.len(), queue.is_open());
+            self.metrics.authorities.queue(authority, queue.backlog(), queue.is_open());
             again = [again, admissions.again].into_iter().flatten().min();
         }
         Work { enqueued: std::mem::take(&mut state.enqueued), recovered: std::mem::take(&mut state.recovered), again }

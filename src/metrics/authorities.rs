@@ -44,7 +44,7 @@ impl AuthoritySeries {
             queue_length: gauge_vec(
                 registry,
                 "itwin_token_request_queue_length",
-                "Token requests that wait in the queue of their authority.",
+                "Token requests that wait in the queue of their authority, except for those whose own client fails.",
                 "authority",
             )?,
             circuit_open: gauge_vec(
@@ -79,7 +79,7 @@ impl AuthoritySeries {
         self.queue_seconds.with_label_values(&[authority]).observe(waited.as_secs_f64());
     }
 
-    /// Sets the number of token requests in the queue of an authority, and whether its circuit is open.
+    /// Sets the number of token requests that wait for an authority, and whether its circuit is open.
     pub fn queue(&self, authority: &str, length: usize, is_open: bool) {
         self.queue_length.with_label_values(&[authority]).set(i64::try_from(length).unwrap_or(i64::MAX));
         self.circuit_open.with_label_values(&[authority]).set(is_open.into());

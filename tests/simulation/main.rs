@@ -28,6 +28,7 @@ mod regressions;
 mod replica;
 mod restored;
 mod scenario;
+mod slots;
 mod slow;
 mod stale;
 mod tenant;
@@ -209,6 +210,26 @@ fn token_whose_annotations_were_removed_before_a_start_is_not_replaced_by_one_th
 #[test]
 fn token_whose_digest_was_removed_before_a_start_is_not_replaced_by_one_that_expires_earlier() {
     in_paused_time(undescribed::play_without_digest());
+}
+
+#[test]
+fn attempt_that_is_not_allowed_holds_up_no_other_one_while_it_is_reported() {
+    in_paused_time(slots::play_not_allowed());
+}
+
+#[test]
+fn attempt_without_a_usable_client_secret_holds_up_no_other_one_while_it_is_reported() {
+    in_paused_time(slots::play_of_no_use());
+}
+
+#[test]
+fn token_at_hand_that_is_written_instead_of_a_request_holds_up_no_other_one() {
+    in_paused_time(slots::play_write());
+}
+
+#[test]
+fn token_at_hand_is_not_written_for_a_namespace_that_is_not_allowed_any_more() {
+    in_paused_time(slots::play_withdrawal());
 }
 
 #[test]

@@ -138,6 +138,32 @@ async fn wait_that_is_prolonged_is_reported_later_by_those_that_joined_when_it_h
     assert_eq!(enqueued(&requests), [""; 0], "once");
 }
 
+#[tokio::test(start_paused = true)]
+async fn requests_whose_own_client_fails_do_not_count_as_the_queue_of_the_authority() {
+    let requests = requests();
+    requests.set_limits("ims", 1, 60_000);
+    for name in ["1", "2", "3", "4", "5"] {
+        requests.enqueue("ims", &key(name), Request { content: name.into(), ..request() });
+        assert_eq!(enqueued(&requests), [name]);
+        let failure = Failure::new(Reason::InvalidClient, "because");
+        slot(&requests, name).end(Outcome::Failed { failure, server_wait: None, is_outage: false }, "1".into(), None);
+    }
+    let of_other = |name: &str| Request {
+        requester: Requester { namespace: "team".into(), secret: "other".into() },
+        content: name.into(),
+        ..request()
+    };
+    requests.enqueue("ims", &key("in flight"), of_other("in flight"));
+    assert_eq!(enqueued(&requests), ["in flight"]);
+    requests.enqueue("ims", &key("waits"), of_other("waits"));
+    for name in ["6", "7", "8"] {
+        requests.enqueue("ims", &key(name), Request { content: name.into(), ..request() });
+    }
+    assert_eq!(enqueued(&requests), [""; 0], "one request in flight at most");
+    let metrics: String = requests.metrics.pages().expect("metrics").collect();
+    assert!(metrics.contains("itwin_token_request_queue_length{authority=\"ims\"} 1\n"), "{metrics}");
+}
+
 fn slot(requests: &Arc<Requests>, name: &str) -> Slot {
     let (requests, requester) = (requests.clone(), request().requester);
     Slot { requests, authority: "ims".into(), key: key(name), requester, paced: None, ended: None }

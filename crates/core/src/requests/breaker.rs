@@ -1,11 +1,13 @@
 //! Circuit breakers: one for each failing client, and one for the authorization server.
 //!
 //! If a client is misconfigured, or the server fails for this client, only the circuit of the client opens, and other
-//! clients are not affected. The circuit of the server opens only if several clients fail that succeeded before, so
-//! that no tenant can open it for others. Where no other tenant asks, as after a start, the failures of one are enough,
-//! until another one asks. Without it, ten thousand credentials would overload a server that is down, despite a backoff
-//! each (external-secrets/external-secrets#6728).
+//! clients are not affected. The circuit of the server opens only if clients of several tenants fail that are not known
+//! to fail by themselves, so that no tenant can open it for others. Where no other tenant asks, as after a start, the
+//! failures of one are enough, until another one asks. Without it, ten thousand credentials would overload a server that
+//! is down, despite a backoff each (external-secrets/external-secrets#6728).
 
+mod bounds;
+mod broken;
 mod circuit;
 mod outages;
 mod server_wait;
@@ -14,7 +16,6 @@ mod tests;
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
     time::Instant,
 };
 
@@ -23,17 +24,16 @@ use itwin_api::conditions::Reason;
 
 pub use self::server_wait::ServerWait;
 use self::{
+    bounds::{FAILING_MAX, most_frequent},
+    broken::Broken,
     circuit::{Circuit, OPEN},
-    outages::Outages,
+    outages::{Known, Outages},
 };
 use super::request::{Outcome, Requester};
 use crate::{failure::Failure, object::ObjectVersion};
 
 /// Consecutive failures that open a circuit: more than an occasional failure, and few enough to relieve a server soon.
 const THRESHOLD: u32 = 5;
-/// The number of failing clients that are remembered. Beyond it, those of the namespace with most of them are
-/// forgotten.
-const FAILING_MAX: usize = 4096;
 /// The number of clients that are remembered as successful: enough to choose probes from.
 const SUCCEEDED_MAX: usize = 256;
 
@@ -44,6 +44,8 @@ pub struct Breaker {
     failing: HashMap<Requester, Failing>,
     /// Clients that succeeded, the most recent at the end.
     succeeded: VecDeque<Requester>,
+    /// Clients whose failures say nothing about the server.
+    broken: Broken,
     /// Outages since the last response of the server.
     outages: Outages,
     circuit: Option<Circuit>,
@@ -155,6 +157,11 @@ impl Breaker {
         self.succeeded.iter().rev()
     }
 
+    /// Clients that get probes only, since their own requests fail.
+    pub fn held_up(&self) -> impl Iterator<Item = &Requester> {
+        self.failing.iter().filter(|(_, failing)| failing.circuit.is_some()).map(|(client, _)| client)
+    }
+
     /// The wait that the server asked for; `None` once it has passed.
     #[must_use]
     pub fn server_wait_until(&self, now: Instant) -> Option<&ServerWait> {
@@ -216,6 +223,7 @@ impl Breaker {
             }
             Outcome::Succeeded => {
                 self.failing.remove(requester);
+                self.broken.remove(requester);
                 self.succeeded.retain(|other| other != requester);
                 self.succeeded.push_back(requester.clone());
                 if self.succeeded.len() > SUCCEEDED_MAX {
@@ -252,11 +260,12 @@ impl Breaker {
         }
     }
 
-    /// The server responded to a client, so it is available. Clients whose requests failed meanwhile no longer count as
-    /// successful.
+    /// The server responded to a client, so it is available. Clients whose requests failed meanwhile fail by themselves,
+    /// until their next success.
     fn answered(&mut self, requester: &Requester) -> Change {
         let failed = self.outages.end();
         self.succeeded.retain(|client| client == requester || !failed.contains(client));
+        failed.into_iter().filter(|client| client != requester).for_each(|client| self.broken.insert(client));
         if self.circuit.take().is_none() {
             return Change::None;
         }
@@ -316,7 +325,8 @@ impl Breaker {
             self.circuit = circuit.after_failure(is_probe, now, reason).or(Some(circuit));
             return false;
         }
-        let is_open = failures >= THRESHOLD && self.outages.affect_the_server(waiting, &self.succeeded);
+        let known = Known { waiting, succeeded: &self.succeeded, broken: &self.broken };
+        let is_open = failures >= THRESHOLD && self.outages.affect_the_server(&known);
         self.circuit = is_open.then(|| Circuit::open(now, self.outages.interval(), reason));
         is_open
     }
@@ -337,13 +347,6 @@ impl Breaker {
         self.server_wait_until = Some(wait);
         is_reported
     }
-}
-
-/// The namespace with most of these clients.
-fn most_frequent<'a>(clients: impl Iterator<Item = &'a Requester>) -> Option<Arc<str>> {
-    let mut counts: HashMap<&Arc<str>, usize> = HashMap::new();
-    clients.for_each(|client| *counts.entry(&client.namespace).or_default() += 1);
-    counts.into_iter().max_by_key(|(_, count)| *count).map(|(namespace, _)| namespace.clone())
 }
 
 /// Whether a response with this reason affects all requests of the client, regardless of what they request.

@@ -127,6 +127,23 @@ impl<K: Clone + Eq + Hash + Ord> RequestQueue<K> {
         self.waiting.len()
     }
 
+    /// The number of requests that wait for the server or its limits, and not for an end of the failures of their own
+    /// client. While the circuit of the server is open, these are failures of the server.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        if self.is_open() {
+            return self.len();
+        }
+        let in_flight = |client: &Requester| {
+            let flights = self.in_flight.values();
+            flights.filter(|flight| flight.request.requester == *client).count()
+        };
+        let requests = |client: &Requester| self.requesters.get(client).copied().unwrap_or_default();
+        let held_up: usize =
+            self.breaker.held_up().map(|client| requests(client).saturating_sub(in_flight(client))).sum();
+        self.len().saturating_sub(held_up)
+    }
+
     /// Whether no request waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,5 +1,6 @@
 //! The request queue with a simulated clock: order, fairness, rate limit, circuit breakers and single flight.
 
+mod backlog;
 mod cost;
 mod equal;
 mod order;

@@ -6,13 +6,14 @@ use std::{
     time::Duration,
 };
 
-use super::circuit::OPEN;
+use super::{bounds::FAILING_MAX, broken::Broken, circuit::OPEN};
 use crate::requests::request::Requester;
 
 /// The outages since the last response of the server.
 #[derive(Debug, Default)]
 pub(super) struct Outages {
     failures: u32,
+    /// At most [`FAILING_MAX`], and one of each namespace: they show enough.
     clients: HashSet<Requester>,
     /// Namespaces whose clients closed the circuit of the server when they joined: as many as there are namespaces.
     closed_by: HashSet<Arc<str>>,
@@ -20,11 +21,36 @@ pub(super) struct Outages {
     interval: Option<Duration>,
 }
 
+/// What is known of clients, which decides what their failures show.
+pub(super) struct Known<'a> {
+    /// Those that have requests in the queue or in flight.
+    pub(super) waiting: &'a HashMap<Requester, usize>,
+    /// Those that succeeded last.
+    pub(super) succeeded: &'a VecDeque<Requester>,
+    /// Those that fail by themselves.
+    pub(super) broken: &'a Broken,
+}
+
+impl Known<'_> {
+    fn clients(&self) -> impl Iterator<Item = &Requester> {
+        self.waiting.keys().chain(self.succeeded)
+    }
+
+    /// Whether a failure of this client may be one of the server. A client of which nothing is known counts: of thousands,
+    /// those whose tokens are due next did not succeed lately. If no client succeeded, there are none to compare with.
+    fn may_show_an_outage(&self, client: &Requester) -> bool {
+        self.succeeded.is_empty() || !self.broken.contains(client)
+    }
+}
+
 impl Outages {
     /// Records an outage. Returns how many there were.
     pub(super) fn record(&mut self, requester: &Requester) -> u32 {
         self.failures = self.failures.saturating_add(1);
-        self.clients.insert(requester.clone());
+        let is_of = |client: &Requester| client.namespace == requester.namespace;
+        if self.clients.len() < FAILING_MAX || !self.clients.iter().any(is_of) {
+            self.clients.insert(requester.clone());
+        }
         self.failures
     }
 
@@ -65,28 +91,24 @@ impl Outages {
         namespaces.all(|namespace| Some(namespace) == first)
     }
 
-    /// Whether the failures show that the server is down, and not only some clients: all known clients fail, or two
-    /// clients that succeeded before (any two, if none ever did). The two must be of different tenants, unless no other
-    /// tenant is known, or only such whose requests failed and that never succeeded. Known are clients that wait, and
-    /// those that succeeded.
-    pub(super) fn affect_the_server(
-        &self,
-        waiting: &HashMap<Requester, usize>,
-        succeeded: &VecDeque<Requester>,
-    ) -> bool {
+    /// Whether the failures show that the server is down, and not only some clients: all known clients fail, or two that
+    /// are not known to fail by themselves. The two must be of different tenants, unless no other tenant is known, or only
+    /// such whose requests failed and that never succeeded. Known are clients that wait, and those that succeeded.
+    pub(super) fn affect_the_server(&self, known: &Known<'_>) -> bool {
         let failing = &self.clients;
-        let known = || waiting.keys().chain(succeeded);
-        if known().all(|client| failing.contains(client)) {
+        if known.clients().all(|client| failing.contains(client)) {
             return true;
         }
-        let has_succeeded = |client: &&Requester| succeeded.is_empty() || succeeded.contains(client);
-        let working: Vec<&Requester> = failing.iter().filter(has_succeeded).collect();
-        let tenants: HashSet<&str> = working.iter().map(|client| &*client.namespace).collect();
+        let counting: Vec<&Requester> = failing.iter().filter(|client| known.may_show_an_outage(client)).collect();
+        let tenants: HashSet<&str> = counting.iter().map(|client| &*client.namespace).collect();
+        if tenants.len() >= 2 {
+            return true;
+        }
         let failed: HashSet<&str> = failing.iter().map(|client| &*client.namespace).collect();
         let is_affected = |client: &Requester| {
             let namespace = &*client.namespace;
-            tenants.contains(namespace) || (failed.contains(namespace) && !succeeded.contains(client))
+            tenants.contains(namespace) || (failed.contains(namespace) && !known.succeeded.contains(client))
         };
-        tenants.len() >= 2 || (working.len() >= 2 && known().all(is_affected))
+        counting.len() >= 2 && known.clients().all(is_affected)
     }
 }

@@ -1,6 +1,7 @@
 //! When circuits open and close, and what a server may ask of all its clients.
 
 mod joins;
+mod many;
 
 use std::time::Duration;
 

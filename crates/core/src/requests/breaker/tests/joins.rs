@@ -43,7 +43,7 @@ fn circuit_that_a_newcomer_closed_opens_when_that_one_fails_whatever_other_clien
     scene.fail(&neighbor, Reason::ServerError, 1);
     assert!(scene.is_open(), "the server is down");
 
-    // one that succeeded and does not fail speaks for the server, unless it is of a tenant whose working clients fail
+    // whether that is one client of another tenant is known once the server responds to anyone
     let good = client("b", "good");
     let mut scene = Scene::with(&[&one, &other]);
     for client in [&one, &other, &good] {
@@ -51,8 +51,12 @@ fn circuit_that_a_newcomer_closed_opens_when_that_one_fails_whatever_other_clien
     }
     scene.fail(&one, Reason::ServerError, 50);
     scene.fail(&other, Reason::ServerError, 50);
-    scene.fail(&neighbor, Reason::ServerError, 50);
-    assert!(!scene.is_open(), "another client of the neighbor succeeded");
+    assert!(!scene.is_open(), "another tenant has a client that succeeded");
+    scene.fail(&neighbor, Reason::ServerError, 1);
+    assert!(scene.is_open(), "clients of two tenants fail, and no one gets a response");
+    assert_eq!(scene.record(&good, &Outcome::Succeeded, 0), Change::Closed);
+    [&one, &other, &neighbor].iter().for_each(|client| scene.fail(client, Reason::ServerError, 50));
+    assert!(!scene.is_open(), "these clients fail, and not the server");
 }
 
 #[test]
