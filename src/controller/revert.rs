@@ -131,7 +131,12 @@ impl Reconciler<'_> {
                 self.patched(observed, written, writes_data);
                 Ok(None)
             }
-            Err(error) => outdated(error).map(Some),
+            Err(error) => {
+                if error.may_have_written() {
+                    self.retry_state.target_doubted();
+                }
+                outdated(error).map(Some)
+            }
         }
     }
 
@@ -140,11 +145,11 @@ impl Reconciler<'_> {
         let Written { secret_metadata, type_, is_what_we_wrote } = written;
         self.retry_state.target_type_observed(&secret_metadata.version, type_.as_deref());
         let held = self.retry_state.last_held().map(|held| &held.token_metadata);
+        let is_as_held = held.is_none_or(|held| secret_metadata.token_metadata.as_ref() == Some(held));
         // what admission made of it is read, unless it is what was sent; so is data that was not verified before
-        if is_what_we_wrote
-            && (writes_data || observed.is_verified())
-            && held.is_none_or(|held| secret_metadata.token_metadata.as_ref() == Some(held))
-        {
+        if !(is_what_we_wrote && is_as_held) {
+            self.retry_state.target_doubted();
+        } else if writes_data || observed.is_verified() {
             self.retry_state.target_verified(secret_metadata.version.clone());
         }
         self.context.index.observe(&self.references.target, secret_metadata);
