@@ -57,19 +57,31 @@ impl Reconciler<'_> {
             }
         }
         self.follow_news();
+        self.revert_own_metadata(observed, known).await.map(drop)
+    }
+
+    /// Reverts what differs of the metadata that does not come from the template. Returns whether the API server accepted
+    /// that.
+    pub(super) async fn revert_own_metadata(
+        &mut self,
+        observed: &ObservedState,
+        known: &Known,
+    ) -> Result<bool, ActionError> {
+        let Known::Present(secret_metadata) = known else { return Err(ActionError::Outdated) };
         let Context { cluster, .. } = self.context;
         match secret_writer::patch_own_metadata(cluster, self.references.credential, secret_metadata).await {
             Ok(written) => {
                 self.patched(observed, written, false);
                 self.reverted(observed, known);
-                Ok(())
+                Ok(true)
             }
             Err(error) => {
                 let error = outdated(error)?;
+                let secret = self.references.target.to_string();
                 let failure = messages::secret_write_failed(&secret, &error, error.why(), AfterWrite::TokenGood);
                 // not only the template is refused: all of it waits
                 self.withhold(failure, Withheld::Nothing);
-                Ok(())
+                Ok(false)
             }
         }
     }
