@@ -1,5 +1,6 @@
 //! What is done with the Secret while the token is good: changes of others are reverted.
 
+use itwin_api::secret_keys;
 use itwin_core::{
     backoff, desired_secret,
     messages::{self, AfterWrite, Contention},
@@ -126,6 +127,9 @@ impl Reconciler<'_> {
             let is_expected =
                 |read: &mut FetchedTarget| read.is_token_intact && read.version == secret_metadata.version;
             let read = self.fetched.target.take_if(is_expected).ok_or(ActionError::Outdated)?;
+            if read.immutable {
+                return self.patch_immutable(observed, existing).await;
+            }
             let existing = Existing { present: Some(&read.data), ..existing };
             match &read.content {
                 Some(content) => {
@@ -150,6 +154,28 @@ impl Reconciler<'_> {
                 outdated(error).map(Some)
             }
         }
+    }
+
+    /// Writes what may change of an immutable Secret. That its data may not is a failure.
+    async fn patch_immutable(
+        &mut self,
+        observed: &ObservedState,
+        existing: Existing<'_>,
+    ) -> Result<Option<CallError>, ActionError> {
+        let credential = self.references.credential;
+        let (labels, mut annotations) = (desired_secret::labels(credential), desired_secret::annotations(credential));
+        annotations.remove(secret_keys::TEMPLATE);
+        let Existing { secret_metadata, .. } = existing;
+        let is_current = !observed.lacks_owner()
+            && secret_metadata.carries(&labels, &annotations)
+            && secret_metadata.leftovers(&labels, &annotations).is_empty();
+        if !is_current {
+            match secret_writer::patch_metadata_only(&self.context.cluster, credential, existing).await {
+                Ok(written) => self.patched(observed, written, false),
+                Err(error) => return outdated(error).map(Some),
+            }
+        }
+        Err(messages::secret_immutable(&self.references.target.to_string()).into())
     }
 
     /// Notes what the Secret is after a patch.
