@@ -96,7 +96,7 @@ fn is_denied(said: &Quote) -> bool {
 }
 
 impl CallError {
-    /// Whether a write may have been carried out all the same: its answer was lost, or is that of a proxy.
+    /// Whether a write may have been carried out although it failed: its answer was lost, or is that of a proxy.
     #[must_use]
     pub fn may_have_written(&self) -> bool {
         matches!(self, Self::Unavailable(..) | Self::Timeout | Self::Transport)

@@ -143,7 +143,7 @@ impl Reconciler<'_> {
                 note(&mut self.retry_state.restarts);
                 self.retry_state.target_type_observed(&secret_metadata.version, type_.as_deref());
                 if !is_what_we_wrote {
-                    self.retry_state.target_doubted();
+                    self.retry_state.target_uncertain();
                 } else if observed.is_verified() {
                     self.retry_state.target_verified(secret_metadata.version.clone());
                 }

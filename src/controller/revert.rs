@@ -149,7 +149,7 @@ impl Reconciler<'_> {
             }
             Err(error) => {
                 if error.may_have_written() {
-                    self.retry_state.target_doubted();
+                    self.retry_state.target_uncertain();
                 }
                 outdated(error).map(Some)
             }
@@ -186,7 +186,7 @@ impl Reconciler<'_> {
         let is_as_held = held.is_none_or(|held| secret_metadata.token_metadata.as_ref() == Some(held));
         // what admission made of it is read, unless it is what was sent; so is data that was not verified before
         if !(is_what_we_wrote && is_as_held) {
-            self.retry_state.target_doubted();
+            self.retry_state.target_uncertain();
         } else if writes_data || observed.is_verified() {
             self.retry_state.target_verified(secret_metadata.version.clone());
         }

@@ -81,7 +81,7 @@ impl Reconciler<'_> {
                 if is_what_we_wrote && secret_metadata.token_metadata.as_ref() == Some(&content.token_metadata) {
                     self.retry_state.target_verified(secret_metadata.version.clone());
                 } else {
-                    self.retry_state.target_doubted();
+                    self.retry_state.target_uncertain();
                 }
                 index.observe(target, secret_metadata);
                 self.retry_state.remember(LastHeld::written(&content));
@@ -118,7 +118,7 @@ impl Reconciler<'_> {
             error => {
                 let after = self.keep(content);
                 if error.may_have_written() {
-                    self.retry_state.target_doubted();
+                    self.retry_state.target_uncertain();
                 }
                 // whether it was written before the answer was lost, and whether it is immutable, only the Secret shows
                 self.forget_target();

@@ -71,7 +71,7 @@ pub struct RetryState {
     /// Version of the Secret whose data was read and found to be what the operator wrote.
     verified_target: Option<ObjectVersion>,
     /// A write may have made something else of it: who wrote the data, as managed fields say, proves nothing.
-    is_target_doubted: bool,
+    is_target_uncertain: bool,
     /// The type of the Secret to write, with a version of the Secret that was read or written: it never changes.
     target_type: Option<(ObjectVersion, Cow<'static, str>)>,
     /// Version of the client Secret that was read and found to hold what the token was requested with.
@@ -276,7 +276,7 @@ impl RetryState {
             requested_at: None,
             unwritten: None,
             verified_target: None,
-            is_target_doubted: false,
+            is_target_uncertain: false,
             target_type: None,
             verified_client: None,
             client_content: None,

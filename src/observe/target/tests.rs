@@ -287,7 +287,7 @@ fn added_keys_are_distinguished_from_those_of_an_earlier_template_by_their_field
     assert!(is_ours_with(&["theirs"], None));
     assert!(!is_ours_with(&[], None), "no one else is shown as its writer");
     assert!(!is_ours_with(&["theirs", "earlier"], None), "they may have written another value");
-    assert!(!is_ours_with(&["theirs", "access_token"], Some("access_token")), "whoever owns it, it counts");
+    assert!(!is_ours_with(&["theirs", "access_token"], Some("access_token")), "it counts although others own it");
 }
 
 #[test]

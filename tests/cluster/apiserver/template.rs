@@ -45,7 +45,7 @@ async fn templates_become_keys_and_change_without_a_token_request() -> Result<()
 }
 
 #[tokio::test]
-async fn template_and_foreign_keys_that_change_while_no_operator_runs_cost_no_token_request() -> Result<()> {
+async fn template_and_keys_of_others_that_change_while_no_operator_runs_cost_no_token_request() -> Result<()> {
     let mut fixture = Fixture::new("template-down").await?;
     fixture.apply_credential(&with_data(&json!({"header": "X-Auth: {{ access_token }}", "kept": "a"}))).await?;
     fixture.wait_ready().await?;

@@ -152,7 +152,7 @@ fn secret_that_a_write_made_something_else_of_is_read_although_the_operator_is_i
     let mut state = new();
     assert_eq!(of_sole_writer(&state, &written), Integrity::Verified, "as at a start");
     assert!(!state.was_target_there());
-    state.target_doubted();
+    state.target_uncertain();
     state.written(None);
     assert_eq!(of_sole_writer(&state, &written), Integrity::Unverified);
     assert!(state.was_target_there());

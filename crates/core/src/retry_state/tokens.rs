@@ -131,13 +131,13 @@ impl RetryState {
     #[must_use]
     pub fn is_target_verified(&self, version: &ObjectVersion) -> Option<bool> {
         let is_verified = self.verified_target.as_ref().map(|verified| verified == version);
-        is_verified.or_else(|| self.is_target_doubted.then_some(false))
+        is_verified.or_else(|| self.is_target_uncertain.then_some(false))
     }
 
     /// Whether this process found the Secret to write there, or wrote it.
     #[must_use]
     pub fn was_target_there(&self) -> bool {
-        self.verified_target.is_some() || self.is_target_doubted
+        self.verified_target.is_some() || self.is_target_uncertain
     }
 
     /// This version of the Secret to write holds what the operator wrote.
@@ -146,9 +146,9 @@ impl RetryState {
     }
 
     /// A write made something else of the Secret to write than what was sent, as admission may, or what it made of it is not
-    /// known, since its answer was lost. The operator is shown as the writer all the same: the data is read.
-    pub fn target_doubted(&mut self) {
-        self.is_target_doubted = true;
+    /// known, since its answer was lost. Managed fields still show the operator as the writer, so that the data is read.
+    pub fn target_uncertain(&mut self) {
+        self.is_target_uncertain = true;
     }
 
     /// The type of the Secret to write that has this version, if this process observed it.

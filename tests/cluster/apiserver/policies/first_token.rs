@@ -12,7 +12,7 @@ use super::{
 };
 use crate::fixture::{Fixture, NAME, PATIENCE, SOON};
 
-/// A conflict is reported within this, although the token requests that come before it are a second apart.
+/// A conflict is reported within this, although there is a second between the token requests that come before it.
 const REPORTED: Duration = SOON.saturating_mul(2);
 
 #[tokio::test]
