@@ -167,6 +167,22 @@ pub async fn patch_metadata(
     apply(cluster, credential, &existing.metadata_patch(credential, annotations(credential)), None).await
 }
 
+/// The same for a Secret whose data cannot be changed: the digest of the templates stays that of the keys which are there.
+///
+/// # Errors
+/// As [`update`].
+pub async fn patch_metadata_only(
+    cluster: &Cluster,
+    credential: &ITwinServiceCredential,
+    existing: Existing<'_>,
+) -> Result<Written, CallError> {
+    let mut patch = existing.metadata_patch(credential, annotations(credential));
+    if let Some(annotations) = patch["metadata"]["annotations"].as_object_mut() {
+        annotations.remove(secret_keys::TEMPLATE);
+    }
+    apply(cluster, credential, &patch, None).await
+}
+
 /// Writes those of them that do not come from the template.
 ///
 /// # Errors

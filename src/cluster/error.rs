@@ -96,6 +96,12 @@ fn is_denied(said: &Quote) -> bool {
 }
 
 impl CallError {
+    /// Whether a write may have been carried out although it failed: its answer was lost, or is that of a proxy.
+    #[must_use]
+    pub fn may_have_written(&self) -> bool {
+        matches!(self, Self::Unavailable(..) | Self::Timeout | Self::Transport)
+    }
+
     /// Why the call failed, as messages distinguish it.
     #[must_use]
     pub fn why(&self) -> CallFailure<'_> {

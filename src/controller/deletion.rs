@@ -1,25 +1,59 @@
 //! A credential that is being deleted, and that finalizers of other programs hold.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::credential::DeletionPolicy;
 use itwin_core::{
-    action::Fetch,
+    action::{Action, Fetch},
+    decide,
     observed::{Held, Integrity, Target},
 };
 
-use super::{RequeueAfter, reconciler::Reconciler, report::RESYNC_UNWATCHED};
+use super::{RequeueAfter, action_error::ActionError, reconciler::Reconciler, report::RESYNC_UNWATCHED};
 use crate::{cluster::CallError, observe::index::Known};
 
+/// Steps of one reconcile to have the Secret outlive its credential: two reads and a patch, and the same after a conflict.
+const RELEASE_STEPS: usize = 6;
+
 impl Reconciler<'_> {
-    /// Reports a credential that is being deleted, and that finalizers hold. No token is requested for it, and its
-    /// Secret is not written: with foreground deletion, garbage collection may delete the Secret first, and must find no
-    /// other one. But workloads may read the Secret meanwhile, so that `Ready` follows the Secret, the spec and the time.
-    /// Without a worker, nothing is read.
+    /// Reports a credential that is being deleted, and that finalizers hold. No token is requested for it, and no Secret
+    /// is created: with foreground deletion, garbage collection may delete the Secret first, and must find no other one.
+    /// But workloads may read the Secret meanwhile, so that `Ready` follows the Secret, the spec and the time, and whether
+    /// the Secret outlives the credential is still the user's choice. Without a worker, nothing is read or written.
     pub(super) async fn report_deletion(&mut self, only_reports: bool) -> Result<RequeueAfter, CallError> {
         self.retry_state.follow_deleted(self.references.credential, self.context.clock.now());
         self.retry_state.drop_unwritten();
         // it still waits for a worker, which may have to read the Secret
-        let wait = if only_reports { Some(TimeDelta::zero()) } else { self.follow_target().await };
+        let wait = if only_reports {
+            Some(TimeDelta::zero())
+        } else {
+            let until_read = self.follow_target().await;
+            until_read.into_iter().chain(self.release_target().await?).min()
+        };
         self.report(None, wait).await
+    }
+
+    /// Takes the owner reference off the Secret, where it is to outlive the credential: the policy may say so only now. With
+    /// foreground deletion the Secret may be gone by then, and stays gone. Returns the wait before the next read, if the
+    /// last one failed.
+    async fn release_target(&mut self) -> Result<Option<TimeDelta>, CallError> {
+        if self.references.credential.spec.deletion_policy != DeletionPolicy::Retain {
+            return Ok(None);
+        }
+        for _ in 0..RELEASE_STEPS {
+            let (known, observed) = self.observe_and_remember();
+            match decide::release(&observed) {
+                Some(Action::Fetch(what)) => self.fetch(what, &observed).await,
+                Some(Action::AwaitBackoff { until }) => return Ok(Some(until - self.context.clock.now())),
+                Some(_) => match self.revert_own_metadata(&observed, &known).await {
+                    Ok(true) => self.retry_state.reverts_mut().all_reverted(),
+                    Ok(false) => {}
+                    Err(ActionError::Call(error)) => return Err(error),
+                    Err(_) => self.forget_target(),
+                },
+                None => break,
+            }
+        }
+        Ok(None)
     }
 
     /// Finds out whether the Secret still holds the token. Returns the wait before the next read, if the last one

@@ -142,7 +142,9 @@ impl Reconciler<'_> {
             Ok(Written { secret_metadata, type_, is_what_we_wrote }) => {
                 note(&mut self.retry_state.restarts);
                 self.retry_state.target_type_observed(&secret_metadata.version, type_.as_deref());
-                if is_what_we_wrote && observed.is_verified() {
+                if !is_what_we_wrote {
+                    self.retry_state.target_uncertain();
+                } else if observed.is_verified() {
                     self.retry_state.target_verified(secret_metadata.version.clone());
                 }
                 self.context.index.observe(&self.references.target, secret_metadata);

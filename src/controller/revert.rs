@@ -1,5 +1,6 @@
 //! What is done with the Secret while the token is good: changes of others are reverted.
 
+use itwin_api::secret_keys;
 use itwin_core::{
     backoff, desired_secret,
     messages::{self, AfterWrite, Contention},
@@ -57,19 +58,31 @@ impl Reconciler<'_> {
             }
         }
         self.follow_news();
+        self.revert_own_metadata(observed, known).await.map(drop)
+    }
+
+    /// Reverts what differs of the metadata that does not come from the template. Returns whether the API server accepted
+    /// that.
+    pub(super) async fn revert_own_metadata(
+        &mut self,
+        observed: &ObservedState,
+        known: &Known,
+    ) -> Result<bool, ActionError> {
+        let Known::Present(secret_metadata) = known else { return Err(ActionError::Outdated) };
         let Context { cluster, .. } = self.context;
         match secret_writer::patch_own_metadata(cluster, self.references.credential, secret_metadata).await {
             Ok(written) => {
                 self.patched(observed, written, false);
                 self.reverted(observed, known);
-                Ok(())
+                Ok(true)
             }
             Err(error) => {
                 let error = outdated(error)?;
+                let secret = self.references.target.to_string();
                 let failure = messages::secret_write_failed(&secret, &error, error.why(), AfterWrite::TokenGood);
                 // not only the template is refused: all of it waits
                 self.withhold(failure, Withheld::Nothing);
-                Ok(())
+                Ok(false)
             }
         }
     }
@@ -114,6 +127,9 @@ impl Reconciler<'_> {
             let is_expected =
                 |read: &mut FetchedTarget| read.is_token_intact && read.version == secret_metadata.version;
             let read = self.fetched.target.take_if(is_expected).ok_or(ActionError::Outdated)?;
+            if read.immutable {
+                return self.patch_immutable(observed, existing).await;
+            }
             let existing = Existing { present: Some(&read.data), ..existing };
             match &read.content {
                 Some(content) => {
@@ -131,8 +147,35 @@ impl Reconciler<'_> {
                 self.patched(observed, written, writes_data);
                 Ok(None)
             }
-            Err(error) => outdated(error).map(Some),
+            Err(error) => {
+                if error.may_have_written() {
+                    self.retry_state.target_uncertain();
+                }
+                outdated(error).map(Some)
+            }
         }
+    }
+
+    /// Writes what may change of an immutable Secret. That its data may not is a failure.
+    async fn patch_immutable(
+        &mut self,
+        observed: &ObservedState,
+        existing: Existing<'_>,
+    ) -> Result<Option<CallError>, ActionError> {
+        let credential = self.references.credential;
+        let (labels, mut annotations) = (desired_secret::labels(credential), desired_secret::annotations(credential));
+        annotations.remove(secret_keys::TEMPLATE);
+        let Existing { secret_metadata, .. } = existing;
+        let is_current = !observed.lacks_owner()
+            && secret_metadata.carries(&labels, &annotations)
+            && secret_metadata.leftovers(&labels, &annotations).is_empty();
+        if !is_current {
+            match secret_writer::patch_metadata_only(&self.context.cluster, credential, existing).await {
+                Ok(written) => self.patched(observed, written, false),
+                Err(error) => return outdated(error).map(Some),
+            }
+        }
+        Err(messages::secret_immutable(&self.references.target.to_string()).into())
     }
 
     /// Notes what the Secret is after a patch.
@@ -140,11 +183,11 @@ impl Reconciler<'_> {
         let Written { secret_metadata, type_, is_what_we_wrote } = written;
         self.retry_state.target_type_observed(&secret_metadata.version, type_.as_deref());
         let held = self.retry_state.last_held().map(|held| &held.token_metadata);
+        let is_as_held = held.is_none_or(|held| secret_metadata.token_metadata.as_ref() == Some(held));
         // what admission made of it is read, unless it is what was sent; so is data that was not verified before
-        if is_what_we_wrote
-            && (writes_data || observed.is_verified())
-            && held.is_none_or(|held| secret_metadata.token_metadata.as_ref() == Some(held))
-        {
+        if !(is_what_we_wrote && is_as_held) {
+            self.retry_state.target_uncertain();
+        } else if writes_data || observed.is_verified() {
             self.retry_state.target_verified(secret_metadata.version.clone());
         }
         self.context.index.observe(&self.references.target, secret_metadata);

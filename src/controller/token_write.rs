@@ -73,13 +73,15 @@ impl Reconciler<'_> {
         };
         match written {
             Ok(secret_writer::Written { secret_metadata, type_, is_what_we_wrote }) => {
-                let was_there = self.retry_state.verified_target().is_some();
+                let was_there = self.retry_state.was_target_there();
                 let is_restored =
                     issue_reason == IssueReason::Tampered || (issue_reason == IssueReason::Missing && was_there);
                 self.retry_state.target_type_observed(&secret_metadata.version, type_.as_deref());
                 // what admission made of it is read, unless it is what was sent
                 if is_what_we_wrote && secret_metadata.token_metadata.as_ref() == Some(&content.token_metadata) {
                     self.retry_state.target_verified(secret_metadata.version.clone());
+                } else {
+                    self.retry_state.target_uncertain();
                 }
                 index.observe(target, secret_metadata);
                 self.retry_state.remember(LastHeld::written(&content));
@@ -115,6 +117,9 @@ impl Reconciler<'_> {
             }
             error => {
                 let after = self.keep(content);
+                if error.may_have_written() {
+                    self.retry_state.target_uncertain();
+                }
                 // whether it was written before the answer was lost, and whether it is immutable, only the Secret shows
                 self.forget_target();
                 match observed.history.withheld.after(error.why(), self.template_parts(known)) {

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::time;
+use crate::{line::line, time};
 
 /// The condition that `kubectl wait`, Flux and Argo CD evaluate.
 pub const READY: &str = "Ready";
@@ -113,7 +113,7 @@ impl Verdict {
             type_: self.kind.to_owned(),
             status: status.to_owned(),
             reason: self.reason.as_str().to_owned(),
-            message: self.message,
+            message: line(self.message),
             observed_generation: generation,
             last_transition_time: unchanged
                 .map_or_else(|| time::to_kubernetes(now), |condition| condition.last_transition_time.clone()),
@@ -130,4 +130,17 @@ pub fn with(conditions: &[Condition], condition: Condition) -> Vec<Condition> {
         None => all.push(condition),
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_of_a_condition_is_one_line() {
+        let message = "Deployment web may not be restarted (a\nb \u{1b}[2J\u{202e})".to_owned();
+        let verdict = Verdict { kind: READY, holds: true, reason: Reason::TokenValid, message };
+        let condition = verdict.into_condition(&[], None, DateTime::UNIX_EPOCH);
+        assert_eq!(condition.message, "Deployment web may not be restarted (a b ?[2J?)");
+    }
 }

@@ -8,6 +8,7 @@ pub mod credential;
 pub mod digest;
 pub mod duration;
 pub mod limits;
+pub mod line;
 pub mod schema;
 pub mod secret_keys;
 pub mod time;

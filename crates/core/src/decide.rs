@@ -61,6 +61,17 @@ fn suspended(observed: &ObservedState) -> Action {
     }
 }
 
+/// The next step for a credential that is being deleted, that finalizers hold, and whose Secret is to outlive it. Nothing is
+/// created or requested for it. But while the Secret has its owner reference, garbage collection takes it with the credential.
+#[must_use]
+pub fn release(observed: &ObservedState) -> Option<Action> {
+    match &observed.target {
+        Target::Unread { .. } => Some(fetch(observed, Fetch::Target)),
+        Target::Ours(held) if is_owner_due(observed, held) => Some(patch_metadata(observed, held)),
+        _ => None,
+    }
+}
+
 /// Whether the data, which was trusted at the start for who wrote it, is to be read once.
 fn is_check_due(observed: &ObservedState, held: &Held) -> bool {
     observed.history.is_check_due && !held.form.is_read()

@@ -3,6 +3,7 @@
 use itwin_api::{
     conditions::{READY, RENEWED, Reason},
     credential::CredentialStatus,
+    line::line,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -85,13 +86,13 @@ impl Transition {
     /// Something that a person must fix.
     #[must_use]
     pub fn warning(reason: EventReason, note: String) -> Self {
-        Self { warning: true, reason, note }
+        Self { warning: true, reason, note: line(note) }
     }
 
     /// Something worth knowing.
     #[must_use]
     pub fn normal(reason: EventReason, note: String) -> Self {
-        Self { warning: false, reason, note }
+        Self { warning: false, reason, note: line(note) }
     }
 }
 
@@ -128,11 +129,7 @@ pub fn transition(previous: &CredentialStatus, outcome: &Outcome<'_>, secret: &s
             } else {
                 EventReason::RenewalFailed
             };
-            Some(Transition {
-                warning: true,
-                reason,
-                note: format!("{}: {}", failure.reason.as_str(), failure.message),
-            })
+            Some(Transition::warning(reason, format!("{}: {}", failure.reason.as_str(), failure.message)))
         }
     }
 }
@@ -177,6 +174,13 @@ mod tests {
 
     fn reason(previous: &CredentialStatus, outcome: &Outcome<'_>) -> Option<&'static str> {
         transition(previous, outcome, "token").map(|transition| transition.reason.as_str())
+    }
+
+    #[test]
+    fn note_is_one_line_whatever_it_quotes() {
+        for transition in [Transition::warning, Transition::normal] {
+            assert_eq!(transition(EventReason::RolloutRestarted, "a\nb\u{1b}".to_owned()).note, "a b?");
+        }
     }
 
     #[test]

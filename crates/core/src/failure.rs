@@ -3,7 +3,7 @@
 //! Errors are typed where they happen. They become a failure where a user must read about them.
 
 use chrono::TimeDelta;
-use itwin_api::conditions::Reason;
+use itwin_api::{conditions::Reason, line::line};
 
 /// The length of a message, in bytes. The longest one names 64 scopes of 128 bytes.
 const MESSAGE_MAX: usize = 16 << 10;
@@ -20,10 +20,11 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with this reason and message. No server asked for a wait. The message is kept for each credential, and is
-    /// in its status twice: what is longer than any message should be is cut.
+    /// A failure with this reason and message. No server asked for a wait. The message may quote what others wrote, and is
+    /// one line. It is kept for each credential, and is in its status twice: what is longer than any message should be is
+    /// cut.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        let mut message = message.into();
+        let mut message = line(message.into());
         message.truncate(message.floor_char_boundary(MESSAGE_MAX));
         Self { reason, message, retry_after: None }
     }
@@ -59,6 +60,13 @@ mod tests {
     fn message_is_bounded() {
         let message = Failure::new(Reason::ServerError, "ü".repeat(MESSAGE_MAX)).message;
         assert!(message.len() <= MESSAGE_MAX && message.ends_with('ü'), "{} bytes", message.len());
+    }
+
+    #[test]
+    fn message_is_one_line_whatever_it_quotes() {
+        let message =
+            Failure::new(Reason::ServerError, "it says: a\n2026-01-01 ERROR forged \u{1b}[2J\u{202e}").message;
+        assert_eq!(message, "it says: a 2026-01-01 ERROR forged ?[2J?");
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub fn secret_immutable(secret: &str) -> Failure {
     Failure::new(
         Reason::SecretImmutable,
         format!(
-            "Secret {secret} is immutable, so that no token can be written into it: delete it, it is made again at once"
+            "Secret {secret} is immutable, so that its data cannot be written: delete it, it is made again at once"
         ),
     )
 }

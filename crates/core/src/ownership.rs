@@ -225,6 +225,16 @@ mod tests {
     }
 
     #[test]
+    fn name_of_an_owner_begins_no_line_of_a_log() {
+        for kind in ["apps/Deployment\u{1b}[2J", OUR_KIND] {
+            let ownership = controlled_by(kind, "a\n2026-01-01T00:00:00Z ERROR forged", "uid-0");
+            let message = message(of(&ownership));
+            assert!(message.contains(" a?2026-01-01T00:00:00Z?ERROR?forged"), "{message}");
+            assert!(!message.contains(char::is_control), "{message:?}");
+        }
+    }
+
+    #[test]
     fn long_name_of_an_owner_is_truncated() {
         let ownership = controlled_by("apps/Deployment", &"é".repeat(10_000), "uid-0");
         assert!(message(of(&ownership)).len() < 1000);

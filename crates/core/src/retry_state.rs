@@ -74,6 +74,8 @@ pub struct RetryState {
     compared: Option<Box<Compared>>,
     /// Version of the Secret whose data was read and found to be what the operator wrote.
     verified_target: Option<ObjectVersion>,
+    /// A write may have made something else of it: who wrote the data, as managed fields say, proves nothing.
+    is_target_uncertain: bool,
     /// The type of the Secret to write, with a version of the Secret that was read or written: it never changes.
     target_type: Option<(ObjectVersion, Cow<'static, str>)>,
     /// Version of the client Secret that was read and found to hold what the token was requested with.
@@ -252,8 +254,13 @@ impl RetryState {
         let last_failure = last_failure.filter(|_| is_current);
         // what could not be read, or written, is read before it is claimed that nothing is wrong; a watch that failed, which
         // counts as no failure, is one of this process now
-        let is_of_read = |reason: Reason| matches!(reason, Reason::SecretReadFailed | Reason::SecretTypeMismatch);
-        let is_unread = failures > 0 && last_failure.as_ref().is_some_and(|(_, failure)| is_of_read(failure.reason));
+        let is_of_read = |reason: Reason| match reason {
+            Reason::SecretReadFailed | Reason::SecretTypeMismatch => failures > 0,
+            // admission may have changed what was written, under the name of the operator
+            Reason::SecretConflict => true,
+            _ => false,
+        };
+        let is_unread = last_failure.as_ref().is_some_and(|(_, failure)| is_of_read(failure.reason));
         let check_at = if is_unread { now } else { now + check_after(uid) };
         let attempts = last_failure.map_or(Attempts::Settled, |(failed_at, failure)| Attempts::Failing {
             count: failures,
@@ -276,6 +283,7 @@ impl RetryState {
             unwritten: None,
             compared: None,
             verified_target: None,
+            is_target_uncertain: false,
             target_type: None,
             verified_client: None,
             client_content: None,

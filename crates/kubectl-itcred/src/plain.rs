@@ -3,6 +3,8 @@
 //! Names, messages and claims are written by tenants and servers. Printed as they are, they could clear the screen, set
 //! colors, or show text in another order than it has.
 
+use itwin_api::line::harmless;
+
 /// The longest text that is printed, in characters.
 const LONGEST: usize = 2000;
 
@@ -25,21 +27,6 @@ pub fn without_values(error: &serde_json::Error) -> String {
     // what is expected comes last, and is the parser's own; a value may say the same before it
     let expected = text.rfind(", expected").filter(|at| *at > start).map_or("", |at| &text[at..]);
     plain(&format!("{}…{expected}", &text[..start]))
-}
-
-fn harmless(c: char) -> char {
-    match c {
-        '\n' | '\r' | '\t' => ' ',
-        c if c.is_control() || is_invisible(c) => '?',
-        c => c,
-    }
-}
-
-/// Marks and overrides of direction, separators of lines and paragraphs, zero-width characters, and tags.
-fn is_invisible(c: char) -> bool {
-    matches!(c,
-        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// All strings of a value without such characters, for output that other programs read. Control characters are escaped

@@ -99,7 +99,7 @@ fn data_clues<'a>(
 ) -> DataClues<'a> {
     let template = credential.spec.secret_template.as_ref();
     DataClues {
-        is_verified_version: retry_state.verified_target().map(|version| *version == secret_metadata.version),
+        is_verified_version: retry_state.is_target_verified(&secret_metadata.version),
         // with fewer than these keys, others took some away
         sole_writer_of: secret_metadata.sole_writer_of.filter(|written| *written >= secret_keys::DATA_KEYS.len()),
         keys_written: secret_keys::DATA_KEYS.len() + template.map_or(0, |template| template.data.len()),

@@ -10,7 +10,7 @@ use itwin_core::{
 use itwin_oauth::{sensitive::Sensitive, token::fits_a_header};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 
-use super::{SecretMetadata, bounded};
+use super::{SecretMetadata, bounded, managed_fields::data_keys_of_others};
 use crate::observe::reduced::NAME_MAX;
 
 /// Whether a Secret's data and token metadata are what the operator wrote. A token that the operator would not write is
@@ -24,15 +24,23 @@ pub fn is_what_we_wrote(secret: &Secret) -> bool {
     annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == desired_secret::digest(data, annotations))
 }
 
-/// Whether a Secret's data is what the operator wrote for these templates, except for keys that someone else added.
+/// Whether a Secret's data is what the operator wrote, except for keys that someone else added: those that these templates
+/// do not have or, where the operator wrote for earlier ones, those that other field managers own.
 #[must_use]
 pub fn is_ours_except_for_extra_keys(secret: &Secret, template: Option<&SecretTemplate>) -> bool {
     let (Some(data), Some(annotations)) = (&secret.data, &secret.metadata.annotations) else { return false };
     if holds_no_token_of_ours(data) {
         return false;
     }
-    let ours = desired_secret::without_extra_keys(data, template);
-    annotations.get(secret_keys::CONTENT).is_some_and(|digest| *digest == desired_secret::digest(&ours, annotations))
+    let Some(written) = annotations.get(secret_keys::CONTENT) else { return false };
+    let is_written = |ours: &BTreeMap<String, ByteString>| *written == desired_secret::digest(ours, annotations);
+    if is_written(&desired_secret::without_extra_keys(data, template)) {
+        return true;
+    }
+    let of_others = data_keys_of_others(&secret.metadata);
+    let is_ours = |key: &str| secret_keys::DATA_KEYS.contains(&key) || !of_others.contains(key);
+    let entries = data.iter().filter(|(key, _)| is_ours(key));
+    is_written(&entries.map(|(key, value)| (key.clone(), value.clone())).collect())
 }
 
 /// The token of a Secret, if it has one that the operator would write. Others could end the header that they are put

@@ -77,6 +77,13 @@ pub(super) fn sole_writer_of(metadata: &ObjectMeta) -> Option<usize> {
     Some(ours)
 }
 
+/// The keys of `data` that other field managers own.
+pub(super) fn data_keys_of_others(metadata: &ObjectMeta) -> BTreeSet<&str> {
+    let others = metadata.managed_fields.iter().flatten().filter(|entry| entry.manager.as_deref() != Some(MANAGER));
+    let data = others.filter_map(|entry| entry.fields_v1.as_ref()?.0.get("f:data")?.as_object());
+    data.flat_map(|keys| keys.keys()).filter_map(|key| key.strip_prefix("f:")).collect()
+}
+
 /// Whether there are more entries of `managedFields` than are read.
 fn has_more_managers(metadata: &ObjectMeta) -> bool {
     metadata.managed_fields.as_ref().is_some_and(|entries| entries.len() > MANAGERS_MAX)

@@ -266,6 +266,31 @@ fn added_keys_are_distinguished_from_a_tampered_token() {
 }
 
 #[test]
+fn added_keys_are_distinguished_from_those_of_an_earlier_template_by_their_field_managers() {
+    let fields = |manager: &str, keys: &[&str]| {
+        let keys: serde_json::Map<_, _> = keys.iter().map(|key| (format!("f:{key}"), serde_json::json!({}))).collect();
+        serde_json::json!({"manager": manager, "fieldsV1": {"f:data": keys}})
+    };
+    let is_ours_with = |theirs: &[&str], changed: Option<&str>| {
+        let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+        let data = [("access_token", "token"), ("earlier", "text")];
+        let mut data: BTreeMap<_, _> = data.map(|(key, value)| (key.to_owned(), bytes(value))).into();
+        let digest = desired_secret::digest(&data, &BTreeMap::new());
+        data.insert("theirs".to_owned(), bytes("1"));
+        data.extend(changed.map(|key| (key.to_owned(), bytes("2"))));
+        let metadata = metadata(serde_json::json!({
+            "annotations": {secret_keys::CONTENT: digest},
+            "managedFields": [fields(MANAGER, &["access_token", "earlier"]), fields("kubectl-patch", theirs)],
+        }));
+        is_ours_except_for_extra_keys(&Secret { data: Some(data), metadata, ..Secret::default() }, None)
+    };
+    assert!(is_ours_with(&["theirs"], None));
+    assert!(!is_ours_with(&[], None), "no one else is shown as its writer");
+    assert!(!is_ours_with(&["theirs", "earlier"], None), "they may have written another value");
+    assert!(!is_ours_with(&["theirs", "access_token"], Some("access_token")), "it counts although others own it");
+}
+
+#[test]
 fn token_metadata_with_a_part_that_is_too_long_is_absent() {
     let token_metadata = |key: &str, length: usize| {
         let mut annotations = serde_json::json!({

@@ -1,6 +1,6 @@
 //! Credentials and Secrets that are being deleted, and that a finalizer of another program holds.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use testbed::{
     api_proxy::fault::{Fault, Rule},
@@ -198,6 +198,58 @@ async fn foreground_deletion_of_a_held_credential_is_followed_by_no_other_secret
     assert_eq!((fixture.secret().await?, fixture.token_requests().await?.len()), (None, 1));
     release(&fixture, "itcred").await?;
     fixture.namespace.kubectl(&["wait", "--for=delete", "itcred/agent", "--timeout=30s"]).await.map(drop)
+}
+
+/// Has the Secret outlive its credential, which is being deleted.
+async fn retain(fixture: &Fixture) -> Result<()> {
+    let retain = r#"{"spec":{"deletionPolicy":"Retain"}}"#;
+    fixture.namespace.kubectl(&["patch", "itcred", NAME, "--type=merge", "-p", retain]).await.map(drop)
+}
+
+/// Waits until the Secret has no owner, has the credential deleted, and asserts that garbage collection leaves the Secret
+/// alone, with this token.
+async fn assert_outlives(fixture: &Fixture, token: &str) -> Result<()> {
+    let credential = fixture.namespace.get("itcred", NAME).await?.context("no credential")?;
+    let collected = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": "collected",
+            "ownerReferences": [objects::owner_reference(NAME, credential["metadata"]["uid"].clone())],
+        },
+    });
+    fixture.namespace.apply(&collected).await?;
+    let released = async || {
+        let secret = fixture.secret().await.ok()??;
+        secret["metadata"]["ownerReferences"].is_null().then_some(())
+    };
+    fixture.eventually("a Secret without an owner", PATIENCE, released).await?;
+    release(fixture, "itcred").await?;
+    fixture.namespace.kubectl(&["wait", "--for=delete", "itcred/agent", "--timeout=30s"]).await?;
+    let gone = async || fixture.namespace.get("configmap", "collected").await.ok()?.is_none().then_some(());
+    fixture.eventually("garbage collection of what the credential owned", PATIENCE * 2, gone).await?;
+    assert_eq!((fixture.token().await?.as_str(), fixture.token_requests().await?.len()), (token, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn secret_of_a_held_credential_outlives_it_once_the_policy_says_so() -> Result<()> {
+    let fixture = Fixture::new("held-retain").await?;
+    held_credential(&fixture).await?;
+    let token = fixture.token().await?;
+    fixture.namespace.kubectl(&["delete", "itcred", NAME, "--wait=false"]).await?;
+    wait_reported(&fixture, "True").await?;
+    retain(&fixture).await?;
+    assert_outlives(&fixture, &token).await
+}
+
+#[tokio::test]
+async fn secret_outlives_a_held_credential_whose_policy_was_edited_while_no_operator_ran() -> Result<()> {
+    let mut fixture = held_and_stopped("held-retain-down", &[]).await?;
+    let token = fixture.token().await?;
+    retain(&fixture).await?;
+    fixture.start().await?;
+    assert_outlives(&fixture, &token).await
 }
 
 #[tokio::test]

@@ -89,6 +89,31 @@ async fn secret_that_becomes_immutable_is_noticed_before_a_token_is_requested() 
     Ok(())
 }
 
+#[tokio::test]
+async fn secret_that_becomes_immutable_is_reported_when_a_template_is_edited_and_takes_its_labels() -> Result<()> {
+    let mut fixture = Fixture::ready("immutable-data").await?;
+    let before = fixture.token().await?;
+    fixture.namespace.kubectl(&["patch", "secret", NAME, "-p", r#"{"immutable":true}"#]).await?;
+    let template = json!({"labels": {"team": "a"}, "data": {"header": "token {{ access_token }}"}});
+    fixture.apply_credential(&json!({"secretTemplate": template})).await?;
+    fixture.wait_condition("Renewed", "False", "SecretImmutable", SOON).await?;
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    let secret = fixture.secret().await?.context("no Secret")?;
+    assert_eq!(secret["metadata"]["labels"]["team"], "a");
+    assert!(secret["data"].get("header").is_none(), "it cannot be written");
+    assert_eq!((fixture.token().await?, fixture.token_requests().await?.len()), (before, 1));
+    // a process that starts then finds out the same
+    fixture.restart().await?;
+    fixture.reconcile().await?;
+    fixture.wait_condition("Renewed", "False", "SecretImmutable", SOON).await?;
+    fixture.namespace.kubectl(&["delete", "secret", NAME]).await?;
+    fixture.wait_condition("Renewed", "True", "TokenIssued", PATIENCE).await?;
+    let token = fixture.token().await?;
+    assert_eq!(fixture.data().await?["header"], format!("token {token}"));
+    assert_eq!(fixture.token_requests().await?.len(), 2);
+    Ok(())
+}
+
 fn not_owned(metadata: &Value) -> Value {
     let mut secret = objects::secret(NAME, &json!({"theirs": "precious"}));
     objects::merge(&mut secret["metadata"], metadata);

@@ -1,5 +1,7 @@
 //! Admission policies that change or deny what the operator writes: a good token stays good.
 
+mod first_token;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,24 +14,24 @@ use crate::{
 };
 
 /// A policy of the cluster, which is deleted at the end of its test.
-struct Policy<'a> {
-    fixture: &'a Fixture,
+struct Policy {
+    name: String,
     kind: &'static str,
 }
 
-impl Drop for Policy<'_> {
+impl Drop for Policy {
     fn drop(&mut self) {
-        let testbed = &self.fixture.namespace.testbed;
+        let Ok(testbed) = Testbed::current() else { return };
         for kind in [self.kind.to_owned(), format!("{}binding", self.kind)] {
             let mut kubectl = std::process::Command::new(&testbed.kubectl);
-            kubectl.arg("--kubeconfig").arg(&testbed.kubeconfig).args(["delete", &kind, &self.fixture.namespace.name]);
+            kubectl.arg("--kubeconfig").arg(&testbed.kubeconfig).args(["delete", &kind, &self.name]);
             let _ = kubectl.output();
         }
     }
 }
 
 /// Applies a policy to the Secrets of the namespace, without the client Secret.
-async fn apply_policy<'a>(fixture: &'a Fixture, kind: &'static str, spec: Value) -> Result<Policy<'a>> {
+async fn apply_policy(fixture: &Fixture, kind: &'static str, spec: Value) -> Result<Policy> {
     let name = &fixture.namespace.name;
     let mut spec = spec;
     spec["matchConstraints"] = json!({
@@ -52,7 +54,7 @@ async fn apply_policy<'a>(fixture: &'a Fixture, kind: &'static str, spec: Value)
     if kind == "ValidatingAdmissionPolicy" {
         binding["validationActions"] = json!(["Deny"]);
     }
-    let policy = Policy { fixture, kind };
+    let policy = Policy { name: name.clone(), kind };
     fixture.namespace.apply(&object(kind, spec)).await?;
     fixture.namespace.apply(&object(&format!("{kind}Binding"), binding)).await?;
     Ok(policy)
@@ -218,7 +220,7 @@ async fn denial_of_a_policy_is_quoted_and_the_token_is_kept() -> Result<()> {
 }
 
 /// A policy that denies a Secret unless the expression holds.
-async fn deny_unless<'a>(fixture: &'a Fixture, expression: &str, message: &str) -> Result<Policy<'a>> {
+async fn deny_unless(fixture: &Fixture, expression: &str, message: &str) -> Result<Policy> {
     let deny = json!({"failurePolicy": "Fail", "validations": [{"expression": expression, "message": message}]});
     let policy = apply_policy(fixture, "ValidatingAdmissionPolicy", deny).await?;
     wait_effective(fixture).await?;
@@ -298,21 +300,23 @@ async fn key_of_a_template_that_a_policy_denies_holds_up_neither_the_token_nor_l
     Ok(())
 }
 
+/// The spec of a policy that replaces this key of the data, wherever there is one.
+fn replacing(key: &str) -> Value {
+    let expression = format!(
+        "has(object.data) && '{key}' in object.data ? \
+         [JSONPatch{{op: 'replace', path: '/data/{key}', value: 'b3RoZXI='}}] : []"
+    );
+    mutating(json!({"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}))
+}
+
 #[tokio::test]
 async fn policy_that_changes_the_data_is_reported_and_costs_no_tokens() -> Result<()> {
     if !serves_mutating_policies()? {
         return Ok(());
     }
     let fixture = Fixture::ready("changed-data").await?;
-    let change = mutating(json!({
-        "patchType": "JSONPatch",
-        "jsonPatch": {
-            "expression": "has(object.data) && 'scope' in object.data ? \
-                           [JSONPatch{op: 'replace', path: '/data/scope', value: 'b3RoZXI='}] : []",
-        },
-    }));
     {
-        let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", change).await?;
+        let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", replacing("scope")).await?;
         wait_effective(&fixture).await?;
         renew_under_a_policy(&fixture).await?;
         assert_eq!(fixture.data().await?["scope"], "other");
@@ -326,22 +330,38 @@ async fn policy_that_changes_the_data_is_reported_and_costs_no_tokens() -> Resul
     Ok(())
 }
 
+/// Asserts that a conflict over the token was reported before it cost many tokens, and that the next ones are requested
+/// at growing intervals.
+async fn assert_requests_slow_down(fixture: &Fixture) -> Result<()> {
+    let requests = async || Some(fixture.token_requests().await.ok()?.len());
+    let before = requests().await.context("no requests")?;
+    assert!(before <= 8, "{before} token requests before it was reported");
+    // at one request a second five took less: these wait for 1, 2, 4, 8 and 16 s, and for half of it at least
+    let began = std::time::Instant::now();
+    eventually("five more token requests", PATIENCE * 3, async || {
+        requests().await.filter(|count| *count >= before + 5)
+    })
+    .await?;
+    assert!(began.elapsed() > SOON, "five requests in {:?}", began.elapsed());
+    Ok(())
+}
+
+/// Waits until the token is good after a policy was deleted: it is restored after a backoff of at most a minute.
+async fn wait_restored(fixture: &Fixture) -> Result<()> {
+    fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE * 3).await?;
+    assert_ne!(fixture.token().await?, "other");
+    Ok(())
+}
+
 #[tokio::test]
 async fn policy_that_rewrites_the_token_is_reported_and_costs_a_bounded_number_of_tokens() -> Result<()> {
     if !serves_mutating_policies()? {
         return Ok(());
     }
     let fixture = Fixture::ready("rewritten-token").await?;
-    let rewrite = mutating(json!({
-        "patchType": "JSONPatch",
-        "jsonPatch": {
-            "expression": "has(object.data) && 'access_token' in object.data ? \
-                           [JSONPatch{op: 'replace', path: '/data/access_token', value: 'b3RoZXI='}] : []",
-        },
-    }));
     let first = fixture.token().await?;
     {
-        let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", rewrite).await?;
+        let _policy = apply_policy(&fixture, "MutatingAdmissionPolicy", replacing("access_token")).await?;
         wait_effective(&fixture).await?;
         fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
         assert_eq!(fixture.token().await?, first, "what is not written stays as it is");
@@ -349,19 +369,7 @@ async fn policy_that_rewrites_the_token_is_reported_and_costs_a_bounded_number_o
         let message = fixture.wait_condition("Renewed", "False", "SecretConflict", PATIENCE).await?;
         assert!(message.contains("admission policy"), "{message}");
         fixture.wait_condition("Ready", "False", "SecretConflict", SOON).await?;
-        let requests = async || Some(fixture.token_requests().await.ok()?.len());
-        let before = requests().await.context("no requests")?;
-        assert!(before <= 8, "{before} token requests before it was reported");
-        // at one request a second five took less: these wait for 1, 2, 4, 8 and 16 s, and for half of it at least
-        let began = std::time::Instant::now();
-        eventually("five more token requests", PATIENCE * 3, async || {
-            requests().await.filter(|count| *count >= before + 5)
-        })
-        .await?;
-        assert!(began.elapsed() > SOON, "five requests in {:?}", began.elapsed());
+        assert_requests_slow_down(&fixture).await?;
     }
-    // it is restored after a backoff of at most a minute
-    fixture.wait_condition("Ready", "True", "TokenValid", PATIENCE * 3).await?;
-    assert_ne!(fixture.token().await?, "other");
-    Ok(())
+    wait_restored(&fixture).await
 }

@@ -45,6 +45,28 @@ async fn templates_become_keys_and_change_without_a_token_request() -> Result<()
 }
 
 #[tokio::test]
+async fn template_and_keys_of_others_that_change_while_no_operator_runs_cost_no_token_request() -> Result<()> {
+    let mut fixture = Fixture::new("template-down").await?;
+    fixture.apply_credential(&with_data(&json!({"header": "X-Auth: {{ access_token }}", "kept": "a"}))).await?;
+    fixture.wait_ready().await?;
+    let token = fixture.token().await?;
+    fixture.stop();
+    fixture.apply_credential(&with_data(&json!({"kept": "a", "added": "b"}))).await?;
+    let add = json!({"stringData": {"theirs": "1"}}).to_string();
+    fixture.namespace.kubectl(&["patch", "secret", NAME, "--type=merge", "-p", &add]).await?;
+    fixture.start().await?;
+    let data = fixture.eventually("the keys of the new template", PATIENCE, async || {
+        fixture.data().await.ok().filter(|data| data.contains_key("added"))
+    });
+    let data = data.await?;
+    assert!(!data.contains_key("header") && !data.contains_key("theirs"), "{:?}", data.keys());
+    assert_eq!((&data["access_token"], &*data["kept"]), (&token, "a"));
+    fixture.wait_condition("Ready", "True", "TokenValid", SOON).await?;
+    assert_eq!(fixture.token_requests().await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn invalid_template_is_reported_and_blanks_nothing() -> Result<()> {
     let fixture = Fixture::new("broken").await?;
     fixture.apply_credential(&with_data(&json!({"good": "{{ access_token }}"}))).await?;

@@ -6,7 +6,7 @@ use super::metadata::{Controller, Named, Writer};
 use crate::failure::Failure;
 
 /// The longest part of a name that a message repeats: the maximum length of an object name, in characters. The API
-/// server does not limit the name in an owner reference.
+/// server limits neither the length nor the characters of a name in an owner reference.
 const SHOWN_MAX: usize = 253;
 
 fn not_owned(message: String) -> Failure {
@@ -90,6 +90,7 @@ fn adopt(secret: &str, ours: &Writer<'_>) -> String {
     )
 }
 
-fn shown(name: &str) -> &str {
-    name.char_indices().nth(SHOWN_MAX).map_or(name, |(end, _)| &name[..end])
+/// The name of a kind or object has only ASCII characters: others, such as line breaks, are not repeated.
+fn shown(name: &str) -> String {
+    name.chars().take(SHOWN_MAX).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
 }

@@ -17,6 +17,7 @@ use crate::{
     observed::{Client, Drift, Held, Integrity, ObservedState, RenewalRequest, Target},
     retry_key::{AuthorityRevision, ClientKey},
     samples,
+    secret_state::{DataClues, SECRET_TYPE, integrity},
 };
 
 fn at(second: i64) -> DateTime<Utc> {
@@ -150,6 +151,36 @@ fn type_of_a_secret_is_known_for_as_long_as_it_is_the_same_secret() {
     assert_eq!([&after, &another].map(|version| state.target_type(version)), [None, Some("helm.sh/release.v1")]);
     state.target_type_observed(&another, Some(&"x".repeat(100_000)));
     assert!(state.target_type(&another).is_some_and(|type_| type_.len() < 1000));
+}
+
+#[test]
+fn secret_that_a_write_made_something_else_of_is_read_although_the_operator_is_its_only_writer() {
+    let (written, later) = (ObjectVersion::new("uid", "1"), ObjectVersion::new("uid", "2"));
+    let of_sole_writer = |state: &RetryState, version: &ObjectVersion| {
+        let clues = DataClues {
+            is_verified_version: state.is_target_verified(version),
+            sole_writer_of: Some(6),
+            keys_written: 6,
+            may_be_immutable: false,
+            is_template_current: true,
+            has_token_metadata: true,
+            is_undescribed: false,
+            type_: Some(SECRET_TYPE),
+        };
+        integrity(None, &clues)
+    };
+    let mut state = new();
+    assert_eq!(of_sole_writer(&state, &written), Integrity::Verified, "as at a start");
+    assert!(!state.was_target_there());
+    state.target_uncertain();
+    state.written(None);
+    assert_eq!(of_sole_writer(&state, &written), Integrity::Unverified);
+    assert!(state.was_target_there());
+    state.target_verified(later.clone());
+    assert_eq!(
+        [&written, &later].map(|version| of_sole_writer(&state, version)),
+        [Integrity::Unverified, Integrity::Verified]
+    );
 }
 
 #[test]

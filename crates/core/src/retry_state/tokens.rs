@@ -126,15 +126,29 @@ impl RetryState {
 
 /// The Secrets.
 impl RetryState {
-    /// The version of the Secret to write that was read, or written, and holds what the operator wrote.
+    /// Whether this version of the Secret to write was found to hold what the operator wrote. `None` where no version was
+    /// read or written: then who wrote the data says enough.
     #[must_use]
-    pub fn verified_target(&self) -> Option<&ObjectVersion> {
-        self.verified_target.as_ref()
+    pub fn is_target_verified(&self, version: &ObjectVersion) -> Option<bool> {
+        let is_verified = self.verified_target.as_ref().map(|verified| verified == version);
+        is_verified.or_else(|| self.is_target_uncertain.then_some(false))
+    }
+
+    /// Whether this process found the Secret to write there, or wrote it.
+    #[must_use]
+    pub fn was_target_there(&self) -> bool {
+        self.verified_target.is_some() || self.is_target_uncertain
     }
 
     /// This version of the Secret to write holds what the operator wrote.
     pub fn target_verified(&mut self, version: ObjectVersion) {
         self.verified_target = Some(version);
+    }
+
+    /// A write made something else of the Secret to write than what was sent, as admission may, or what it made of it is not
+    /// known, since its answer was lost. Managed fields still show the operator as the writer, so that the data is read.
+    pub fn target_uncertain(&mut self) {
+        self.is_target_uncertain = true;
     }
 
     /// The type of the Secret to write that has this version, if this process observed it.

@@ -13,6 +13,28 @@ fn suspended_secret_that_others_may_have_edited_is_read_and_left_alone() {
 }
 
 #[test]
+fn secret_that_is_to_outlive_a_held_credential_loses_its_owner_and_nothing_else_is_done() {
+    let owned = |form: Form| settled().holding(|held| (held.form, held.drift) = (form, Drift::Ownership));
+    assert_eq!(release(&owned(Form::Presumed)), Some(Action::PatchMetadata));
+    assert_eq!(release(&owned(Form::Immutable)), Some(Action::PatchMetadata));
+    assert_eq!(release(&owned(Form::TypeUnknown)), Some(Action::Fetch(Fetch::TargetData)));
+    assert_eq!(release(&owned(Form::OtherType("helm.sh/release.v1".into()))), None);
+    let refused = owned(Form::Presumed).with(|observed| observed.history.revert_not_before = Some(at(9)));
+    assert_eq!(release(&refused), None);
+    for drift in [Drift::None, Drift::Metadata, Drift::Data] {
+        let tampered = |held: &mut Held| (held.drift, held.data) = (drift, Integrity::Tampered);
+        assert_eq!(release(&settled().holding(tampered)), None, "{drift:?}");
+    }
+    let with = |target| settled().with(|observed| observed.target = target);
+    assert_eq!(release(&with(Target::Absent)), None, "no other Secret is created");
+    assert_eq!(release(&with(Target::NotOwned(failure(Reason::SecretNotOwned)))), None);
+    let unread = with(Target::Unread { last: None });
+    assert_eq!(release(&unread), Some(Action::Fetch(Fetch::Target)));
+    let waits = unread.with(|observed| observed.history.reads.target = Some(at(9)));
+    assert_eq!(release(&waits), Some(Action::AwaitBackoff { until: at(9) }));
+}
+
+#[test]
 fn secret_that_is_not_owned_is_refused_before_any_token_is_requested() {
     let observed = settled().with(|observed| observed.target = Target::NotOwned(failure(Reason::SecretNotOwned)));
     assert_eq!(decide(&observed, at(1)), Action::Fail(failure(Reason::SecretNotOwned)));

@@ -32,9 +32,9 @@ fn holding(issued_at: i64) -> ObservedState {
 }
 
 #[test]
-fn secret_that_could_not_be_read_or_is_of_another_type_is_read_at_a_start() {
-    for reason in ["SecretReadFailed", "SecretTypeMismatch"] {
-        assert_eq!(started(reason, 1, None).check_at(), Some(at(100)), "{reason}");
+fn secret_that_could_not_be_read_is_of_another_type_or_was_changed_repeatedly_is_read_at_a_start() {
+    for (reason, failures) in [("SecretReadFailed", 1), ("SecretTypeMismatch", 1), ("SecretConflict", 0)] {
+        assert_eq!(started(reason, failures, None).check_at(), Some(at(100)), "{reason}");
     }
     assert!(started("Timeout", 1, None).check_at().is_some_and(|check_at| check_at > at(100)));
 }
