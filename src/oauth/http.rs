@@ -156,7 +156,8 @@ impl Http {
     /// Whether this may be the answer of a proxy before the server to a client without a certificate. It is known by the
     /// last handshake with the server, so that equal answers are reported alike on a new connection and on an old one.
     fn may_want_a_certificate(&self, url: &Url, status: http::StatusCode, body: &[u8]) -> bool {
-        NO_CERTIFICATE.contains(&status.as_u16()) && ErrorCode::named_in(body).is_none() && self.servers.asked(url)
+        let status = status.as_u16();
+        NO_CERTIFICATE.contains(&status) && ErrorCode::beside_status(status, body).is_none() && self.servers.asked(url)
     }
 
     /// `asked` is whether the server asked for a client certificate in a handshake of this request.

@@ -152,8 +152,7 @@ impl TransportError {
             | Self::Proxy(_)
             | Self::Tls(_)
             | Self::NotHttp(_) => true,
-            // a code of the server's own, such as "Internal Server Error", says no more than the status
-            Self::Server(_, _, body) => ErrorCode::named_in(body).is_none_or(|code| code == ErrorCode::Other),
+            Self::Server(status, _, body) => ErrorCode::beside_status(*status, body).is_none(),
             Self::Redirect(_) | Self::RateLimited(..) | Self::TooLarge(_) | Self::Malformed(_) => false,
         }
     }

@@ -256,7 +256,8 @@ async function serveMoving(response, body, [, clientId, resource]) {
   } else if (resource === endpoint) {
     await token(response, body);
   } else {
-    json(response, 404, {});
+    // as frameworks answer where there is nothing
+    json(response, 404, { status: 404, error: 'Not Found' });
   }
 }
 

@@ -79,6 +79,18 @@ async fn error_responses_are_reported_by_their_cause() -> Result<()> {
             ),
             Row::new("status-401", with("status", json!({"status": 401})), "RequestRejected")
                 .with_text("check client_id and client_secret in Secret"),
+            Row::new(
+                "name-of-status-401",
+                with("status", json!({"status": 401, "body": {"status": 401, "error": "Unauthorized"}})),
+                "RequestRejected",
+            )
+            .with_text("HTTP 401 without a known OAuth error: check client_id and client_secret in Secret"),
+            Row::new(
+                "name-of-status-404",
+                with("status", json!({"status": 404, "body": {"error": "Could not find resource ATTACKER"}})),
+                "RequestRejected",
+            )
+            .with_text("HTTP 404 without a known OAuth error: check token_endpoint in its discovery document"),
             Row::new("bad-gateway", with("status", json!({"status": 502})), "ServerError"),
             Row::new(
                 "unavailable",

@@ -27,8 +27,8 @@ pub enum TokenError {
         /// The wait that a 429 or 5xx asks for.
         retry_after: Option<TimeDelta>,
     },
-    /// Another status than that of success, without an OAuth error.
-    #[error("HTTP {status} without an OAuth error")]
+    /// Another status than that of success, without an OAuth error that says more.
+    #[error("HTTP {status} without a known OAuth error")]
     Status {
         /// The status.
         status: u16,

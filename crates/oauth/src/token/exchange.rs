@@ -146,6 +146,8 @@ pub enum CarrierError {
     NotJson,
     #[error("JSON of another content type")]
     ContentType,
+    #[error("no error that says more than the status")]
+    StatusAlone,
 }
 
 impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
@@ -160,9 +162,6 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
         match (error, status) {
             (RequestTokenError::Request(CarrierError::Transport(error)), _) => error.into(),
             (RequestTokenError::Request(CarrierError::TooDeep), _) => MalformedResponse::TooDeep.into(),
-            (RequestTokenError::Request(CarrierError::NotJson), Some(status)) if !is_success(status) => {
-                TokenError::Status { status, is_certificate_asked }
-            }
             (RequestTokenError::Request(CarrierError::ContentType), _) => MalformedResponse::ContentType.into(),
             (RequestTokenError::Request(CarrierError::NotJson), _) => MalformedResponse::NotATokenResponse.into(),
             (RequestTokenError::ServerResponse(code), status) => {
@@ -186,6 +185,9 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
         if !json::is_shallow(response.body()) {
             return Err(CarrierError::TooDeep);
         }
+        if !is_success(status) && ErrorCode::beside_status(status, response.body()).is_none() {
+            return Err(CarrierError::StatusAlone);
+        }
         // `oauth2` reads the first value, whatever follows it
         if json::read::<IgnoredAny>(response.body()).is_none() {
             return Err(CarrierError::NotJson);
@@ -206,15 +208,14 @@ fn is_json(content_type: Option<&HeaderValue>) -> bool {
     content_type.is_none_or(|value| is_json(value.as_bytes()))
 }
 
-/// The answer of a 429 or 5xx, with the wait that it asks for, where its OAuth error explains more than the status: where
-/// it is no code of the server's own.
+/// The answer of a 429 or 5xx, with the wait that it asks for, where its OAuth error says more than the status.
 fn explained(error: TransportError) -> Result<(HttpResponse, Option<TimeDelta>), TransportError> {
     let (status, retry_after, body) = match error {
         TransportError::Server(status, retry_after, body) => (status, retry_after, body),
         TransportError::RateLimited(retry_after, body) => (TOO_MANY_REQUESTS, retry_after, body),
         other => return Err(other),
     };
-    if ErrorCode::named_in(&body).is_some_and(|code| code != ErrorCode::Other) {
+    if ErrorCode::beside_status(status, &body).is_some() {
         let mut response = HttpResponse::new(body);
         *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
         Ok((response, retry_after))

@@ -178,6 +178,9 @@ fn status_without_a_known_error_stays_what_it_is() {
         || Ok(answer(404, r#"{"error":7,"errorCode":"invalid_client"}"#)),
         || Ok(answer(404, r#"{"error":"invalid_client"}{}"#)),
         || Ok(answer(404, r#"{"error":"invalid_client","error":"invalid_scope"}"#)),
+        || Ok(answer(404, r#"{"status":404,"error":"Not Found"}"#)),
+        || Ok(answer(404, r#"{"error":"RESTEASY003210: Could not find resource for full path"}"#)),
+        || Ok(answer(404, r#"{"errorCode":"E0000007"}"#)),
     ] {
         assert!(matches!(answered(answer), Err(TokenError::Status { status: 404, is_certificate_asked: false })));
     }
@@ -191,6 +194,8 @@ fn status_without_a_known_error_stays_what_it_is() {
         let limited = answered(limited);
         assert!(matches!(limited, Err(TokenError::Transport(TransportError::RateLimited(..)))));
     }
+    let unauthorized = answered(|| Ok(answer(401, r#"{"status":401,"error":"Unauthorized"}"#)));
+    assert!(matches!(unauthorized, Err(TokenError::Status { status: 401, .. })));
     assert!(matches!(
         answered(|| Ok(answer(400, r#"{"error":"custom"}"#))),
         Err(TokenError::Response { code: ErrorCode::Other, .. })

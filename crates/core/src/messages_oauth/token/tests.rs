@@ -45,6 +45,8 @@ fn reason_follows_the_oauth_error() {
         assert_eq!(failed.reason, reason, "{code}");
         assert!(failed.message.starts_with("ITwinAuthority ims "), "{}", failed.message);
         assert_eq!(failed.message.contains(code.as_str()), code != ErrorCode::Other);
+        let names_status = failed.message.contains("HTTP 400");
+        assert_eq!(names_status, code == ErrorCode::Other, "{}", failed.message);
     }
 }
 
@@ -153,7 +155,7 @@ fn status_without_an_oauth_error_may_be_about_a_client_certificate() {
     for is_certificate_asked in [false, true] {
         let failed = issued(&TokenError::Status { status: 400, is_certificate_asked });
         assert_eq!(failed.reason, Reason::RequestRejected);
-        assert!(failed.message.contains("HTTP 400 without an OAuth error"), "{}", failed.message);
+        assert!(failed.message.contains("HTTP 400 without a known OAuth error"), "{}", failed.message);
         assert_eq!(failed.message.contains("client certificate"), is_certificate_asked, "{}", failed.message);
     }
 }
@@ -196,8 +198,8 @@ fn status_of_failed_authentication_without_an_oauth_error_names_the_client_first
     };
     assert_eq!(
         message(401, ClientAuthentication::ClientSecretBasic),
-        "ITwinAuthority ims answered HTTP 401 without an OAuth error: check client_id and client_secret in Secret \
-         team-a/client; if the client is right, check its tokenEndpoint"
+        "ITwinAuthority ims answered HTTP 401 without a known OAuth error: check client_id and client_secret in \
+         Secret team-a/client; if the client is right, check its tokenEndpoint"
     );
     let signed = message(401, ClientAuthentication::PrivateKeyJwt);
     assert!(signed.contains("check client_id and private_key in Secret team-a/client"), "{signed}");
