@@ -3,6 +3,7 @@
 mod entry;
 mod refresh;
 mod reports;
+mod rules;
 
 use std::{
     collections::{HashMap, HashSet},

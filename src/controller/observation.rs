@@ -86,6 +86,7 @@ pub fn observe(
     let unwritten = retry_state.unwritten().map(|content| Unwritten {
         token_metadata: content.token_metadata.clone(),
         is_of_client: read_client.map(|read| read.material.fingerprint(&content.token) == *content.client_fingerprint),
+        is_checked: authorities.is_checked(&spec.authority_ref.name, content) != Some(false),
     });
     ObservedState {
         uid: references.uid.clone(),
