@@ -31,7 +31,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Idle connections that are kept: with more, the memory of a burst would stay in use. Up to maxConcurrentRequests are open
 /// while requests are in flight.
 const IDLE_CONNECTIONS: usize = 16;
-/// The body of a 429 or 5xx is read for so long: it may name an OAuth error, and what the status says is known.
+/// The body of a 4xx or 5xx is read for so long: it may name an OAuth error, and what the status says is known.
 const ERROR_BODY_WITHIN: Duration = Duration::from_secs(1);
 /// How a web server answers a client that has no certificate: nginx with 400 (or 495 and 496 where an error page is
 /// configured), others with 401 or 403.
@@ -115,19 +115,19 @@ impl Http {
         if status.is_redirection() {
             return Err(TransportError::Redirect(status.as_u16()));
         }
-        let is_limited = status.as_u16() == TOO_MANY_REQUESTS;
-        if is_limited || status.is_server_error() {
+        let read = self.body(&mut response, in_this_request, longest);
+        let body = if status.is_success() {
+            read.await?
+        } else {
             // the status is an answer, with or without a body that can be read
-            let body =
-                tokio::time::timeout(ERROR_BODY_WITHIN, self.body(&mut response, in_this_request, longest)).await;
-            let body = body.ok().and_then(Result::ok).unwrap_or_default();
-            return Err(if is_limited {
-                TransportError::RateLimited(retry_after, body)
-            } else {
-                TransportError::Server(status.as_u16(), retry_after, body)
-            });
+            tokio::time::timeout(ERROR_BODY_WITHIN, read).await.ok().and_then(Result::ok).unwrap_or_default()
+        };
+        if status.as_u16() == TOO_MANY_REQUESTS {
+            return Err(TransportError::RateLimited(retry_after, body));
         }
-        let body = self.body(&mut response, in_this_request, longest).await?;
+        if status.is_server_error() {
+            return Err(TransportError::Server(status.as_u16(), retry_after, body));
+        }
         let mut answer = http::Response::new(body);
         if self.may_want_a_certificate(&url, status, answer.body()) {
             answer.extensions_mut().insert(ClientCertificateAsked);

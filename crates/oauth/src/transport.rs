@@ -26,7 +26,8 @@ pub struct ClientCertificateAsked;
 /// Carries a request to an authorization server and brings the answer back, within a deadline of its own.
 pub trait Transport: Sync {
     /// Sends one request and reads the whole answer, up to [`body_max`]. Answers of status 3xx, 429 and 5xx are errors;
-    /// the caller reads the others.
+    /// the caller reads the others. One of another status than that of success counts without a body where that cannot be
+    /// read.
     ///
     /// # Errors
     /// [`TransportError`].

@@ -96,8 +96,8 @@ const BEHAVIOURS = {
   rateLimitedUntil: async (response, { value }) =>
     json(response, 429, {}, { 'retry-after': new Date(Date.now() + value).toUTCString() }),
   slowHeader: async () => {},
-  slowBody: async (response) => {
-    response.writeHead(200, { 'content-type': 'application/json' });
+  slowBody: async (response, { value }) => {
+    response.writeHead(value ?? 200, { 'content-type': 'application/json' });
     response.write('{"access_token":"');
     const timer = setInterval(() => response.write('a'), 500);
     response.on('close', () => clearInterval(timer));
@@ -115,8 +115,8 @@ const BEHAVIOURS = {
     response.end(gzipSync(Buffer.alloc(10_000_000)));
   },
   truncatedJson: async (response, { answer }) => json(response, 200, JSON.stringify(answer).slice(0, -20)),
-  resetMidBody: async (response) => {
-    response.writeHead(200, { 'content-type': 'application/json', 'content-length': '1000' });
+  resetMidBody: async (response, { value }) => {
+    response.writeHead(value ?? 200, { 'content-type': 'application/json', 'content-length': '1000' });
     response.write('{"access_token":"');
     setTimeout(() => response.destroy(), 50);
   },

@@ -91,6 +91,16 @@ async fn error_responses_are_reported_by_their_cause() -> Result<()> {
                 "RequestRejected",
             )
             .with_text("HTTP 404 without a known OAuth error: check token_endpoint in its discovery document"),
+            Row::new(
+                "forbidden-large",
+                with("status", json!({"status": 403, "body": "x".repeat(100_000)})),
+                "RequestRejected",
+            )
+            .with_text("HTTP 403"),
+            Row::new("unauthorized-slow-body", with("slowBody", json!(401)), "RequestRejected")
+                .with_text("HTTP 401 without a known OAuth error: check client_id and client_secret in Secret"),
+            Row::new("forbidden-reset-mid-body", with("resetMidBody", json!(403)), "RequestRejected")
+                .with_text("HTTP 403"),
             Row::new("bad-gateway", with("status", json!({"status": 502})), "ServerError"),
             Row::new(
                 "unavailable",

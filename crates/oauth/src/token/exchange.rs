@@ -182,11 +182,11 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
             let is_certificate_asked = response.extensions().get::<ClientCertificateAsked>().is_some();
             *answer = CarriedAnswer { status: Some(status), retry_after, is_certificate_asked };
         }
-        if !json::is_shallow(response.body()) {
-            return Err(CarrierError::TooDeep);
-        }
         if !is_success(status) && ErrorCode::beside_status(status, response.body()).is_none() {
             return Err(CarrierError::StatusAlone);
+        }
+        if !json::is_shallow(response.body()) {
+            return Err(CarrierError::TooDeep);
         }
         // `oauth2` reads the first value, whatever follows it
         if json::read::<IgnoredAny>(response.body()).is_none() {

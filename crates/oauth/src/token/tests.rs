@@ -203,6 +203,17 @@ fn status_without_a_known_error_stays_what_it_is() {
 }
 
 #[test]
+fn body_that_is_nested_too_deeply_hides_no_status() {
+    fn nested(status: u16) -> http::Response<Vec<u8>> {
+        answer(status, &format!(r#"{{"error":{}{}}}"#, "[".repeat(100), "]".repeat(100)))
+    }
+    let refused = answered(|| Ok(nested(403)));
+    assert!(matches!(refused, Err(TokenError::Status { status: 403, .. })));
+    let issued = answered(|| Ok(nested(200)));
+    assert!(matches!(issued, Err(TokenError::Malformed(MalformedResponse::TooDeep))));
+}
+
+#[test]
 fn failed_server_is_an_outage_unless_it_names_an_oauth_error() {
     for (answer, expected) in [
         ((|| Err(TransportError::Server(500, None, br#"{"error":"unknown_error"}"#.to_vec()))) as fn() -> _, true),
