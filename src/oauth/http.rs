@@ -10,7 +10,8 @@ use itwin_oauth::{
     tls::{TlsError, TrustedRoots},
     token::ErrorCode,
     transport::{
-        ClientCertificateAsked, ProxyError, TOO_MANY_REQUESTS, Transport, TransportError, body_max, retry_after,
+        ClientCertificateAsked, ProxyError, RetryAfter, TOO_MANY_REQUESTS, Transport, TransportError, body_max,
+        retry_after,
     },
 };
 use reqwest::{Url, redirect};
@@ -129,6 +130,9 @@ impl Http {
             return Err(TransportError::Server(status.as_u16(), retry_after, body));
         }
         let mut answer = http::Response::new(body);
+        if let Some(wait) = retry_after {
+            answer.extensions_mut().insert(RetryAfter(wait));
+        }
         if self.may_want_a_certificate(&url, status, answer.body()) {
             answer.extensions_mut().insert(ClientCertificateAsked);
         }

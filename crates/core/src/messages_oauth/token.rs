@@ -46,8 +46,9 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
             transport::malformed("JSON that is nested too deeply", &endpoint)
         }
         TokenError::Malformed(rule) => malformed(*rule, names),
-        TokenError::Status { status, is_certificate_asked } => {
-            Failure::new(Reason::RequestRejected, status_alone(*status, *is_certificate_asked, names))
+        TokenError::Status { status, is_certificate_asked, .. } => {
+            let message = status_alone(*status, *is_certificate_asked, names);
+            Failure { retry_after: error.retry_after(), ..Failure::new(Reason::RequestRejected, message) }
         }
         TokenError::Response { code, status, .. } => {
             Failure { retry_after: error.retry_after(), ..error_response(*code, *status, names) }

@@ -20,7 +20,7 @@ use crate::{
     error_code::ErrorCode,
     json,
     scope::Scopes,
-    transport::{ClientCertificateAsked, TOO_MANY_REQUESTS, Transport, TransportError},
+    transport::{ClientCertificateAsked, RetryAfter, TOO_MANY_REQUESTS, Transport, TransportError},
 };
 
 const JSON: &str = "application/json";
@@ -129,7 +129,7 @@ pub struct Carrier<'a, T: ?Sized> {
 struct CarriedAnswer {
     /// The status; none where there is no answer.
     status: Option<u16>,
-    /// The wait that a 429 or 5xx with an OAuth error asks for.
+    /// The wait that it asks for.
     retry_after: Option<TimeDelta>,
     /// It may be the answer of a server that wants a client certificate.
     is_certificate_asked: bool,
@@ -167,7 +167,9 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
             (RequestTokenError::ServerResponse(code), status) => {
                 TokenError::Response { code, status: status.unwrap_or_default(), retry_after }
             }
-            (_, Some(status)) if !is_success(status) => TokenError::Status { status, is_certificate_asked },
+            (_, Some(status)) if !is_success(status) => {
+                TokenError::Status { status, is_certificate_asked, retry_after }
+            }
             _ => MalformedResponse::NotATokenResponse.into(),
         }
     }
@@ -179,6 +181,7 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
         };
         let status = response.status().as_u16();
         if let Ok(mut answer) = self.answer.lock() {
+            let retry_after = retry_after.or(response.extensions().get::<RetryAfter>().map(|RetryAfter(wait)| *wait));
             let is_certificate_asked = response.extensions().get::<ClientCertificateAsked>().is_some();
             *answer = CarriedAnswer { status: Some(status), retry_after, is_certificate_asked };
         }

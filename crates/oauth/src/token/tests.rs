@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     assertion::ClientKey,
     identifier::Identifier,
-    transport::{ClientCertificateAsked, TransportError, UNAVAILABLE},
+    transport::{ClientCertificateAsked, RetryAfter, TransportError, UNAVAILABLE},
 };
 
 const ISSUER: &str = "https://ims.example.com";
@@ -182,7 +182,7 @@ fn status_without_a_known_error_stays_what_it_is() {
         || Ok(answer(404, r#"{"error":"RESTEASY003210: Could not find resource for full path"}"#)),
         || Ok(answer(404, r#"{"errorCode":"E0000007"}"#)),
     ] {
-        assert!(matches!(answered(answer), Err(TokenError::Status { status: 404, is_certificate_asked: false })));
+        assert!(matches!(answered(answer), Err(TokenError::Status { status: 404, is_certificate_asked: false, .. })));
     }
     let failed = answered(|| Err(TransportError::Server(502, None, br#"{"error":"custom"}"#.to_vec())));
     assert!(matches!(failed, Err(TokenError::Transport(TransportError::Server(502, ..)))));
@@ -234,7 +234,7 @@ fn answer_after_a_request_for_a_client_certificate_stays_what_it_is() {
         Ok(answer)
     }
     let status = answered(|| asked(400, "<html>"));
-    assert!(matches!(status, Err(TokenError::Status { status: 400, is_certificate_asked: true })));
+    assert!(matches!(status, Err(TokenError::Status { status: 400, is_certificate_asked: true, .. })));
     let error = answered(|| asked(401, r#"{"error":"invalid_client"}"#));
     assert!(matches!(error, Err(TokenError::Response { code: ErrorCode::InvalidClient, status: 401, .. })));
     assert!(answered(|| asked(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":60}"#)).is_ok());
@@ -243,6 +243,11 @@ fn answer_after_a_request_for_a_client_certificate_stays_what_it_is() {
 #[test]
 fn wait_is_for_all_clients_only_with_503_and_429() {
     const WAIT: TimeDelta = TimeDelta::seconds(7);
+    fn asks_for_a_wait(status: u16, body: &str) -> Result<http::Response<Vec<u8>>, TransportError> {
+        let mut answer = answer(status, body);
+        answer.extensions_mut().insert(RetryAfter(WAIT));
+        Ok(answer)
+    }
     let waits = |answer| answered(answer).err().map(|error| (error.retry_after(), error.server_wait()));
     for (answer, expected) in [
         ((|| Err(TransportError::Server(500, Some(WAIT), Vec::new()))) as fn() -> _, (Some(WAIT), None)),
@@ -258,6 +263,10 @@ fn wait_is_for_all_clients_only_with_503_and_429() {
             (Some(WAIT), Some(WAIT)),
         ),
         (|| Err(TransportError::Redirect(302)), (None, None)),
+        (|| asks_for_a_wait(400, r#"{"error":"invalid_client"}"#), (Some(WAIT), None)),
+        (|| asks_for_a_wait(200, r#"{"error":"invalid_client"}"#), (Some(WAIT), None)),
+        (|| asks_for_a_wait(403, "<html>"), (Some(WAIT), None)),
+        (|| Ok(answer(403, "<html>")), (None, None)),
     ] {
         assert_eq!(waits(answer), Some(expected));
     }

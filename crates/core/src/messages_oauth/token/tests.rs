@@ -123,6 +123,8 @@ fn wait_that_an_error_response_asks_for_is_kept() {
     let wait = Some(TimeDelta::seconds(7));
     let error = TokenError::Response { code: ErrorCode::ServerError, status: 500, retry_after: wait };
     assert_eq!(issued(&error).retry_after, wait);
+    let error = TokenError::Status { status: 403, is_certificate_asked: false, retry_after: wait };
+    assert_eq!(issued(&error).retry_after, wait);
 }
 
 #[test]
@@ -153,7 +155,7 @@ fn broken_rule_of_a_token_response_is_named() {
 #[test]
 fn status_without_an_oauth_error_may_be_about_a_client_certificate() {
     for is_certificate_asked in [false, true] {
-        let failed = issued(&TokenError::Status { status: 400, is_certificate_asked });
+        let failed = issued(&TokenError::Status { status: 400, is_certificate_asked, retry_after: None });
         assert_eq!(failed.reason, Reason::RequestRejected);
         assert!(failed.message.contains("HTTP 400 without a known OAuth error"), "{}", failed.message);
         assert_eq!(failed.message.contains("client certificate"), is_certificate_asked, "{}", failed.message);
@@ -166,7 +168,7 @@ fn endpoint_that_moved_is_corrected_where_it_comes_from() {
         let names = Names { is_endpoint_discovered, ..names(GrantType::ClientCredentials) };
         not_issued(error, &names).message
     };
-    let gone = TokenError::Status { status: 404, is_certificate_asked: false };
+    let gone = TokenError::Status { status: 404, is_certificate_asked: false, retry_after: None };
     assert!(message(&gone, false).ends_with("check its tokenEndpoint"));
     let discovered = message(&gone, true);
     assert!(
@@ -176,7 +178,7 @@ fn endpoint_that_moved_is_corrected_where_it_comes_from() {
         ),
         "{discovered}"
     );
-    let rejected = TokenError::Status { status: 400, is_certificate_asked: false };
+    let rejected = TokenError::Status { status: 400, is_certificate_asked: false, retry_after: None };
     assert!(message(&rejected, true).ends_with("check token_endpoint in its discovery document"));
     let redirect = TransportError::Redirect(308).into();
     assert!(message(&redirect, false).ends_with("set tokenEndpoint of the ITwinAuthority to the final URL"));
@@ -192,7 +194,7 @@ fn endpoint_that_moved_is_corrected_where_it_comes_from() {
 fn status_of_failed_authentication_without_an_oauth_error_names_the_client_first() {
     let message = |status, method| {
         let names = Names { method, ..names(GrantType::ClientCredentials) };
-        let failed = not_issued(&TokenError::Status { status, is_certificate_asked: false }, &names);
+        let failed = not_issued(&TokenError::Status { status, is_certificate_asked: false, retry_after: None }, &names);
         assert_eq!(failed.reason, Reason::RequestRejected);
         failed.message
     };
