@@ -1,5 +1,6 @@
 //! The authorities: each ITwinAuthority with its client, and what is known of it.
 
+mod bundle;
 mod entry;
 mod refresh;
 mod reports;
