@@ -41,12 +41,16 @@ const KEY_SETS = {
   many: async () => [...strangers.map((key) => ({ ...key, x5c: ['A'.repeat(2000)] })), keys[0]],
   // numbers as BigInteger.toByteArray writes them
   zeros: async () => [{ ...keys[0], n: afterZero(keys[0].n), e: afterZero(keys[0].e) }],
+  // with padding, and the characters + and /
+  padded: async () => [{ ...keys[0], n: padded(keys[0].n), e: padded(keys[0].e) }],
   withoutKid: async () => [...strangers.slice(0, 40), keys[0]].map((key) => without(key, 'kid')),
   sameKid: async () => [await publish(rotated.publicKey, 'first'), keys[0]],
   replaced: async () => [isReplaced ? await publish(rotated.publicKey, 'first') : keys[0]],
 };
 
 const afterZero = (number) => Buffer.concat([Buffer.alloc(1), Buffer.from(number, 'base64url')]).toString('base64url');
+
+const padded = (number) => Buffer.from(number, 'base64url').toString('base64');
 
 const behaviours = new Map();
 const requests = [];

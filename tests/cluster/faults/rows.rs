@@ -261,6 +261,7 @@ async fn every_way_to_publish_and_to_use_keys_is_understood() -> Result<()> {
     let sets = [
         Row::harmless("last-of-100-keys", behaviour("good")).with_authority(keys("many")),
         Row::harmless("numbers-after-zeros", behaviour("good")).with_authority(keys("zeros")),
+        Row::harmless("padded-numbers", behaviour("good")).with_authority(keys("padded")),
         Row::harmless("keys-without-kid", behaviour("good")).with_authority(keys("withoutKid")),
         Row::harmless("token-without-kid", behaviour("withoutKid")).with_authority(keys("many")),
         Row::harmless("two-keys-of-one-kid", behaviour("good")).with_authority(keys("sameKid")),
