@@ -197,10 +197,10 @@ impl Http {
         let in_handshake = find::<HandshakeError>(error).is_some();
         match find::<rustls::Error>(error) {
             // a connection to a server fails in its handshake; what fails before is TLS with a proxy
-            Some(cause) if error.is_connect() && !in_handshake => {
-                let cause = tls::cause(cause, self.roots, false);
-                Some(TransportError::Connection(format!("TLS with the proxy: {cause}")))
-            }
+            Some(cause) if error.is_connect() && !in_handshake => Some(match tls::cause(cause, self.roots, false) {
+                TlsError::UntrustedIssuer(roots) => ProxyError::UntrustedIssuer(roots).into(),
+                cause => TransportError::Connection(format!("TLS with the proxy: {cause}")),
+            }),
             Some(cause) => Some(TransportError::Tls(tls::cause(cause, self.roots, asked))),
             None if in_handshake => Some(if asked { wanted } else { TransportError::Tls(TlsError::Closed) }),
             // the request was sent, and there is no answer

@@ -7,7 +7,11 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
 
-use crate::{error_code::ErrorCode, limits::RETRY_AFTER_MAX, tls::TlsError};
+use crate::{
+    error_code::ErrorCode,
+    limits::RETRY_AFTER_MAX,
+    tls::{TlsError, TrustedRoots},
+};
 
 /// The longest token response or error that is read, in bytes: a token response has about 2 KiB.
 pub const BODY_MAX: usize = 64 * 1024;
@@ -88,6 +92,10 @@ pub enum ProxyError {
     /// The server has an IPv6 address in place of a name, for which the HTTP client makes no tunnel.
     #[error("no tunnel to an IPv6 address")]
     Ipv6Address,
+    /// The URL of the proxy is an https one, and its certificate is signed by none of the CAs that the server's is checked
+    /// with.
+    #[error("TLS with the proxy: unknown issuer")]
+    UntrustedIssuer(TrustedRoots),
 }
 
 /// The longest body that is read in answer to a request with this method: documents are fetched with GET.
