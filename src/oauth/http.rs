@@ -161,7 +161,7 @@ impl Http {
     /// last handshake with the server, so that equal answers are reported alike on a new connection and on an old one.
     fn may_want_a_certificate(&self, url: &Url, status: http::StatusCode, body: &[u8]) -> bool {
         let status = status.as_u16();
-        NO_CERTIFICATE.contains(&status) && ErrorCode::beside_status(status, body).is_none() && self.servers.asked(url)
+        NO_CERTIFICATE.contains(&status) && ErrorCode::with_status(status, body).is_none() && self.servers.asked(url)
     }
 
     /// `asked` is whether the server asked for a client certificate in a handshake of this request.

@@ -214,7 +214,10 @@ mod tests {
         refetch.note("a", None, now);
         now += FORGOTTEN_AFTER;
         refetch.note("a", None, now);
-        assert!(matches!(decided(&refetch, "a", now + LAG), Decision::Fetch), "the next rotation begins anew");
+        assert!(
+            matches!(decided(&refetch, "a", now + LAG), Decision::Fetch),
+            "the next rotation is the first one again"
+        );
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl ErrorCode {
     /// The same, for an answer with this status, where it says more than the status. Frameworks and gateways write the
     /// name of the status, a sentence or a code of their own as `error`, above all where there is no token endpoint.
     #[must_use]
-    pub fn beside_status(status: u16, body: &[u8]) -> Option<Self> {
+    pub fn with_status(status: u16, body: &[u8]) -> Option<Self> {
         let answer: ErrorAnswer = json::read(body)?;
         let text = answer.text().filter(|code| !code.is_empty() && code.len() <= ERROR_CODE_MAX)?;
         let code = Self::from_text(text);
@@ -172,8 +172,7 @@ mod tests {
 
     #[test]
     fn unknown_error_says_more_than_the_status_only_where_it_is_like_a_code_and_the_status_is_general() {
-        let code =
-            |status, error: &str| ErrorCode::beside_status(status, json!({"error": error}).to_string().as_bytes());
+        let code = |status, error: &str| ErrorCode::with_status(status, json!({"error": error}).to_string().as_bytes());
         for status in [400, 401, 403, 404, 405, 410, 429, 500, 503] {
             assert_eq!(code(status, "invalid_client"), Some(ErrorCode::InvalidClient), "{status}");
             for error in ["Not Found", "Unauthorized", "RESTEASY003210: Could not find resource", "", "Internal-Error!"]

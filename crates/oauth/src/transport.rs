@@ -165,7 +165,7 @@ impl TransportError {
             | Self::Proxy(_)
             | Self::Tls(_)
             | Self::NotHttp(_) => true,
-            Self::Server(status, _, body) => ErrorCode::beside_status(*status, body).is_none(),
+            Self::Server(status, _, body) => ErrorCode::with_status(*status, body).is_none(),
             Self::Redirect(_) | Self::RateLimited(..) | Self::TooLarge(_) | Self::Malformed(_) => false,
         }
     }

@@ -26,8 +26,8 @@ async fn client_that_is_refused_waits_as_long_as_it_is_asked_to_and_others_do_no
         ("2", 403, json!("forbidden"), "RequestRejected"),
     ] {
         let headers = json!({"retry-after": WAIT.num_seconds().to_string()});
-        let refusal = json!({"name": "status", "value": {"status": status, "body": body, "headers": headers}});
-        fixture.faults().behave(&fixture.client_id("refused"), &refusal).await?;
+        let rejection = json!({"name": "status", "value": {"status": status, "body": body, "headers": headers}});
+        fixture.faults().behave(&fixture.client_id("refused"), &rejection).await?;
         fixture.renew_now("refused", value).await?;
         fixture.wait("refused", "Renewed", false, reason, PATIENCE).await?;
         fixture

@@ -94,7 +94,8 @@ fn status_alone(status: u16, is_certificate_asked: bool, names: &Names) -> Strin
     };
     let (authority, endpoint) = (&names.authority, endpoint(names));
     format!(
-        "ITwinAuthority {authority} answered HTTP {status} without a known OAuth error: {client}check {endpoint}{again}{hint}"
+        "ITwinAuthority {authority} answered HTTP {status} without a known OAuth error: {client}check \
+         {endpoint}{again}{hint}"
     )
 }
 

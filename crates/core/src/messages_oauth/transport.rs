@@ -83,8 +83,8 @@ fn untrusted_proxy(roots: TrustedRoots, what: &str) -> String {
     };
     format!(
         "the proxy on the way to the {what} has a certificate signed by no CA of {checked_with}, which the proxy's \
-         certificate is checked with too: add its CA there, or write an http:// URL of the proxy into HTTPS_PROXY of the \
-         operator; it is tried again"
+         certificate is checked with too: add its CA there, or write an http:// URL of the proxy into HTTPS_PROXY of \
+         the operator; it is tried again"
     )
 }
 

@@ -185,7 +185,7 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
             let is_certificate_asked = response.extensions().get::<ClientCertificateAsked>().is_some();
             *answer = CarriedAnswer { status: Some(status), retry_after, is_certificate_asked };
         }
-        if !is_success(status) && ErrorCode::beside_status(status, response.body()).is_none() {
+        if !is_success(status) && ErrorCode::with_status(status, response.body()).is_none() {
             return Err(CarrierError::StatusAlone);
         }
         if !json::is_shallow(response.body()) {
@@ -218,7 +218,7 @@ fn explained(error: TransportError) -> Result<(HttpResponse, Option<TimeDelta>),
         TransportError::RateLimited(retry_after, body) => (TOO_MANY_REQUESTS, retry_after, body),
         other => return Err(other),
     };
-    if ErrorCode::beside_status(status, &body).is_some() {
+    if ErrorCode::with_status(status, &body).is_some() {
         let mut response = HttpResponse::new(body);
         *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
         Ok((response, retry_after))
