@@ -87,7 +87,7 @@ impl Reconciler<'_> {
     async fn ask(&mut self, observed: &ObservedState) -> Result<Box<Content>, ActionError> {
         let credential = self.references.credential;
         let name = &credential.spec.authority_ref.name;
-        let (Some(authority), Some(issuer)) = (self.context.authorities.get(name), observed.authority.issuer()) else {
+        let (Some(authority), Some(_)) = (self.context.authorities.get(name), observed.authority.issuer()) else {
             // it went away since the decision
             return Err(ActionError::NotYet(AWAIT_AUTHORITY));
         };
@@ -135,7 +135,7 @@ impl Reconciler<'_> {
         let mut longer_at = None;
         let result = match issued {
             Ok(issued) => {
-                let content = Box::new(self.content(issued, (client, read), observed, issuer));
+                let content = Box::new(self.content(issued, (client, read), observed, &authority));
                 slot.end(Outcome::Succeeded, version, Some(content.clone()));
                 Ok(content)
             }
@@ -170,7 +170,7 @@ impl Reconciler<'_> {
         issued: IssuedToken,
         (client, read): (&ClientCredentials, &FetchedClient),
         observed: &ObservedState,
-        issuer: &str,
+        authority: &Authority,
     ) -> Content {
         let counted = self.context.kept_tokens.count(&self.references.key.namespace, issued.token.size());
         Content {
@@ -178,7 +178,7 @@ impl Reconciler<'_> {
             client_fingerprint: read.material.fingerprint(&issued.token).into(),
             token_metadata: TokenMetadata {
                 request: observed.desired.request.as_str().into(),
-                issuer: issuer.into(),
+                issuer: authority.config.issuer.as_str().into(),
                 authority: Some(self.references.credential.spec.authority_ref.name.as_str().into()),
                 client_reference: Some(observed.desired.client_reference.as_str().into()),
                 client_version: read.version.clone(),
@@ -191,6 +191,7 @@ impl Reconciler<'_> {
             },
             token: issued.token,
             renewed_for: None,
+            checked_with: Some(authority.config.token_rules.clone()),
         }
     }
 

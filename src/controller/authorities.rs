@@ -1,8 +1,10 @@
 //! The authorities: each ITwinAuthority with its client, and what is known of it.
 
+mod bundle;
 mod entry;
 mod refresh;
 mod reports;
+mod rules;
 
 use std::{
     collections::{HashMap, HashSet},

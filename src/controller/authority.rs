@@ -7,7 +7,7 @@ use itwin_api::{
     authority::{AuthorityStatus, ITwinAuthority},
 };
 use itwin_core::{
-    authority_status::{self, Inputs, Known},
+    authority_status::{self, Inputs, Known, UnreadBundle},
     failure::Failure,
     messages_oauth,
     request_error::MetadataError,
@@ -55,14 +55,15 @@ pub async fn reconcile(object: &ITwinAuthority, context: &Context) -> RequeueAft
         Ok(authority) => authority,
         Err(failure) => {
             let wait = if bundle.is_err() { ca_bundle::INTERVAL } else { INVALID_RETRY };
-            return report(object, None, Some(&failure), context, wait).await;
+            return report(object, (None, Some(&failure), None), context, wait).await;
         }
     };
     if let Err(failure) = &bundle {
-        // reported like a failed refresh: what is known, and the certificates that were read before, are good for a while
+        // those that were read before are good for a while, so that all goes on with them
         tracing::warn!(authority = name, "CA certificates could not be read: {}", failure.message);
-        authorities.note(&authority, Err(failure.clone()));
-    } else if authorities.wait(&name).is_zero() {
+    }
+    let unread = authorities.note_bundle(&name, bundle.err());
+    if authorities.wait(&name).is_zero() {
         refresh(&authority, context).await;
     }
     let known = authority.metadata().map(|metadata| known(&metadata, &authority.config, context.clock.monotonic()));
@@ -71,7 +72,7 @@ pub async fn reconcile(object: &ITwinAuthority, context: &Context) -> RequeueAft
     let wait = if object.spec.ca_bundle_ref.is_some() { wait.min(ca_bundle::INTERVAL) } else { wait };
     // Ready changes with time alone then
     let wait = authority_status::stale_in(known.as_ref(), failure.as_ref()).map_or(wait, |stale| wait.min(stale));
-    report(object, known.as_ref(), failure.as_ref(), context, wait).await
+    report(object, (known.as_ref(), failure.as_ref(), unread.as_ref()), context, wait).await
 }
 
 /// Fetches endpoints and keys, and enqueues the credentials for which the result changes something.
@@ -95,8 +96,7 @@ fn failed(error: &MetadataError, name: &str) -> Failure {
 /// Writes the status if it changed, publishes a change of Ready, and says when to reconcile again.
 async fn report(
     object: &ITwinAuthority,
-    known: Option<&Known>,
-    failure: Option<&Failure>,
+    (known, failure, unread_bundle): (Option<&Known>, Option<&Failure>, Option<&UnreadBundle>),
     context: &Context,
     wait: Duration,
 ) -> RequeueAfter {
@@ -105,7 +105,7 @@ async fn report(
     let KnownStatus { status: previous, guard } = authorities.known_status(object);
     let now = context.clock.now();
     let generation = object.metadata.generation;
-    let inputs = Inputs { known, failure, generation, previous: &previous, now };
+    let inputs = Inputs { known, failure, unread_bundle, generation, previous: &previous, now };
     let Some(status) = authority_status::status(&inputs) else { return Some(STATUS_RETRY) };
     let is_ready = authority_status::is_ready(&status).unwrap_or_default();
     authorities.gauge(&name, is_ready, authority_status::last_refresh(&inputs));

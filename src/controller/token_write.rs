@@ -45,6 +45,19 @@ impl Reconciler<'_> {
             self.keep(content);
             return Err(error);
         }
+        let authority = &self.references.credential.spec.authority_ref.name;
+        match self.context.authorities.is_checked(authority, &content) {
+            Some(true) => {}
+            Some(false) => {
+                // an administrator edited the authority meanwhile: the next one is checked with what it demands now
+                tracing::info!(credential = %self.references.key, authority, "token dropped: the rules have changed");
+                return Err(ActionError::Outdated);
+            }
+            None => {
+                self.keep(content);
+                return Err(ActionError::Outdated);
+            }
+        }
         let Context { cluster, index, .. } = self.context;
         content.renewed_for = self.references.renew_annotation().map(|value| fingerprint::renewal(value).into());
         let withheld = observed.history.withheld;

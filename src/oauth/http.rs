@@ -10,7 +10,8 @@ use itwin_oauth::{
     tls::{TlsError, TrustedRoots},
     token::ErrorCode,
     transport::{
-        ClientCertificateAsked, ProxyError, TOO_MANY_REQUESTS, Transport, TransportError, body_max, retry_after,
+        ClientCertificateAsked, ProxyError, RetryAfter, TOO_MANY_REQUESTS, Transport, TransportError, body_max,
+        retry_after,
     },
 };
 use reqwest::{Url, redirect};
@@ -31,7 +32,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Idle connections that are kept: with more, the memory of a burst would stay in use. Up to maxConcurrentRequests are open
 /// while requests are in flight.
 const IDLE_CONNECTIONS: usize = 16;
-/// The body of a 429 or 5xx is read for so long: it may name an OAuth error, and what the status says is known.
+/// The body of a 4xx or 5xx is read for so long: it may name an OAuth error, and what the status says is known.
 const ERROR_BODY_WITHIN: Duration = Duration::from_secs(1);
 /// How a web server answers a client that has no certificate: nginx with 400 (or 495 and 496 where an error page is
 /// configured), others with 401 or 403.
@@ -115,20 +116,23 @@ impl Http {
         if status.is_redirection() {
             return Err(TransportError::Redirect(status.as_u16()));
         }
-        let is_limited = status.as_u16() == TOO_MANY_REQUESTS;
-        if is_limited || status.is_server_error() {
+        let read = self.body(&mut response, in_this_request, longest);
+        let body = if status.is_success() {
+            read.await?
+        } else {
             // the status is an answer, with or without a body that can be read
-            let body =
-                tokio::time::timeout(ERROR_BODY_WITHIN, self.body(&mut response, in_this_request, longest)).await;
-            let body = body.ok().and_then(Result::ok).unwrap_or_default();
-            return Err(if is_limited {
-                TransportError::RateLimited(retry_after, body)
-            } else {
-                TransportError::Server(status.as_u16(), retry_after, body)
-            });
+            tokio::time::timeout(ERROR_BODY_WITHIN, read).await.ok().and_then(Result::ok).unwrap_or_default()
+        };
+        if status.as_u16() == TOO_MANY_REQUESTS {
+            return Err(TransportError::RateLimited(retry_after, body));
         }
-        let body = self.body(&mut response, in_this_request, longest).await?;
+        if status.is_server_error() {
+            return Err(TransportError::Server(status.as_u16(), retry_after, body));
+        }
         let mut answer = http::Response::new(body);
+        if let Some(wait) = retry_after {
+            answer.extensions_mut().insert(RetryAfter(wait));
+        }
         if self.may_want_a_certificate(&url, status, answer.body()) {
             answer.extensions_mut().insert(ClientCertificateAsked);
         }
@@ -156,7 +160,8 @@ impl Http {
     /// Whether this may be the answer of a proxy before the server to a client without a certificate. It is known by the
     /// last handshake with the server, so that equal answers are reported alike on a new connection and on an old one.
     fn may_want_a_certificate(&self, url: &Url, status: http::StatusCode, body: &[u8]) -> bool {
-        NO_CERTIFICATE.contains(&status.as_u16()) && ErrorCode::named_in(body).is_none() && self.servers.asked(url)
+        let status = status.as_u16();
+        NO_CERTIFICATE.contains(&status) && ErrorCode::with_status(status, body).is_none() && self.servers.asked(url)
     }
 
     /// `asked` is whether the server asked for a client certificate in a handshake of this request.
@@ -192,10 +197,10 @@ impl Http {
         let in_handshake = find::<HandshakeError>(error).is_some();
         match find::<rustls::Error>(error) {
             // a connection to a server fails in its handshake; what fails before is TLS with a proxy
-            Some(cause) if error.is_connect() && !in_handshake => {
-                let cause = tls::cause(cause, self.roots, false);
-                Some(TransportError::Connection(format!("TLS with the proxy: {cause}")))
-            }
+            Some(cause) if error.is_connect() && !in_handshake => Some(match tls::cause(cause, self.roots, false) {
+                TlsError::UntrustedIssuer(roots) => ProxyError::UntrustedIssuer(roots).into(),
+                cause => TransportError::Connection(format!("TLS with the proxy: {cause}")),
+            }),
             Some(cause) => Some(TransportError::Tls(tls::cause(cause, self.roots, asked))),
             None if in_handshake => Some(if asked { wanted } else { TransportError::Tls(TlsError::Closed) }),
             // the request was sent, and there is no answer

@@ -21,11 +21,14 @@ pub const RETRY: Duration = Duration::from_secs(1);
 /// The longest wait before they are: a token that is issued meanwhile is thrown away, and the one before it may be about
 /// to expire.
 pub const RETRY_CEILING: Duration = Duration::from_secs(10);
-/// Keys are fetched a second time for a client after this: a key set that is served from a cache may show a key seconds
-/// after the server signs with it.
+/// Keys are fetched a second time for a client after this, and then after twice as long each time: a key set that is
+/// served from a cache may show a key seconds after the server signs with it, or a minute after that.
 pub const LAG: Duration = Duration::from_secs(5);
-/// After the second fetch, keys are fetched for the same client after this.
+/// The longest wait before keys are fetched for the same client again.
 pub const CLIENT_INTERVAL: Duration = Duration::from_secs(60);
+/// How often keys were fetched for a client is forgotten after this: it is longer than any wait, so that tokens that no key
+/// will ever verify cost one fetch in [`CLIENT_INTERVAL`].
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
 
 /// What to do for a token that no known key verifies.
 #[derive(Debug)]
@@ -44,8 +47,8 @@ pub struct KeyRefetch {
     last: Option<Ended>,
     /// Consecutive fetches that failed.
     failures: u32,
-    /// Fetches that succeeded. The floor of the authority bounds how many there are within an interval, and older ones
-    /// are forgotten.
+    /// Fetches that succeeded. The floor of the authority bounds how many there are within [`FORGOTTEN_AFTER`], and older
+    /// ones are forgotten.
     clients: HashMap<String, Fetched>,
 }
 
@@ -57,15 +60,10 @@ struct Ended {
 
 /// What was fetched for one client.
 struct Fetched {
+    /// When it was last.
     at: Instant,
-    /// Whether it was the second time.
-    is_again: bool,
-}
-
-impl Fetched {
-    fn wait(&self) -> Duration {
-        if self.is_again { CLIENT_INTERVAL } else { LAG }
-    }
+    /// How long after that it is again.
+    wait: Duration,
 }
 
 impl KeyRefetch {
@@ -90,7 +88,7 @@ impl KeyRefetch {
                 _ => {}
             }
         }
-        let is_limited = |fetched: &Fetched| now.saturating_duration_since(fetched.at) < fetched.wait();
+        let is_limited = |fetched: &Fetched| now.saturating_duration_since(fetched.at) < fetched.wait;
         if self.clients.get(client).is_some_and(is_limited) { Decision::UseKnown } else { Decision::Fetch }
     }
 
@@ -106,9 +104,9 @@ impl KeyRefetch {
     pub fn note(&mut self, client: &str, failure: Option<MetadataError>, now: Instant) {
         self.failures = if failure.is_some() { self.failures.saturating_add(1) } else { 0 };
         if failure.is_none() {
-            self.clients.retain(|_, fetched| now.saturating_duration_since(fetched.at) < CLIENT_INTERVAL);
-            let is_again = self.clients.contains_key(client);
-            self.clients.insert(client.to_owned(), Fetched { at: now, is_again });
+            self.clients.retain(|_, fetched| now.saturating_duration_since(fetched.at) < FORGOTTEN_AFTER);
+            let wait = self.clients.get(client).map_or(LAG, |before| (before.wait * 2).min(CLIENT_INTERVAL));
+            self.clients.insert(client.to_owned(), Fetched { at: now, wait });
         }
         self.last = Some(Ended { at: now, failure });
     }
@@ -203,18 +201,41 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_fetched_a_second_time_soon_and_then_once_a_minute_for_a_client() {
+    fn keys_are_fetched_again_soon_and_then_less_often_down_to_once_a_minute_for_a_client() {
+        let mut refetch = KeyRefetch::default();
+        let mut now = Instant::now();
+        for seconds in [5, 10, 20, 40, 60, 60, 60] {
+            refetch.note("a", None, now);
+            now += Duration::from_secs(seconds) - SECOND;
+            assert!(matches!(decided(&refetch, "a", now), Decision::UseKnown), "before {seconds} s");
+            now += SECOND;
+            assert!(matches!(decided(&refetch, "a", now), Decision::Fetch), "after {seconds} s");
+        }
+        refetch.note("a", None, now);
+        now += FORGOTTEN_AFTER;
+        refetch.note("a", None, now);
+        assert!(
+            matches!(decided(&refetch, "a", now + LAG), Decision::Fetch),
+            "the next rotation is the first one again"
+        );
+    }
+
+    #[test]
+    fn two_clients_without_end_leave_a_third_one_keys_that_are_seconds_old_or_its_own_fetch() {
         let mut refetch = KeyRefetch::default();
         let start = Instant::now();
-        refetch.note("a", None, start);
-        let before = LAG - SECOND;
-        assert!(matches!(decided(&refetch, "a", start + before), Decision::UseKnown));
-        let second = start + LAG;
-        assert!(matches!(decided(&refetch, "a", second), Decision::Fetch));
-        refetch.note("a", None, second);
-        let before = CLIENT_INTERVAL - SECOND;
-        assert!(matches!(decided(&refetch, "a", second + before), Decision::UseKnown));
-        assert!(matches!(decided(&refetch, "a", second + CLIENT_INTERVAL), Decision::Fetch));
+        let mut fetched = start;
+        for second in 0..600 {
+            let now = start + SECOND * second;
+            for client in ["a", "b"] {
+                if matches!(decided(&refetch, client, now), Decision::Fetch) {
+                    refetch.note(client, None, now);
+                    fetched = now;
+                }
+            }
+            let is_fresh = now.saturating_duration_since(fetched) < AUTHORITY_FLOOR;
+            assert_eq!(matches!(decided(&refetch, "c", now), Decision::UseKnown), is_fresh, "at {second} s");
+        }
     }
 
     #[test]
@@ -248,6 +269,6 @@ mod tests {
             refetch.note(&name, None, now);
             now += AUTHORITY_FLOOR;
         }
-        assert!(refetch.clients.len() <= 12, "{}", refetch.clients.len());
+        assert!(refetch.clients.len() <= 24, "{}", refetch.clients.len());
     }
 }

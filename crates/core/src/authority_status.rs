@@ -3,6 +3,8 @@
 //! Tokens are requested with what is known, however old it is. An administrator must still learn that it grows old,
 //! because keys that were rotated meanwhile make every new token unverifiable.
 
+mod unread_bundle;
+
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,6 +14,7 @@ use itwin_api::{
     time,
 };
 
+pub use self::unread_bundle::UnreadBundle;
 use crate::{
     events::{EventReason, Transition},
     failure::Failure,
@@ -44,6 +47,8 @@ pub struct Inputs<'a> {
     pub known: Option<&'a Known>,
     /// Why the last refresh failed, if it failed.
     pub failure: Option<&'a Failure>,
+    /// The CA certificates that could not be read, if they could not.
+    pub unread_bundle: Option<&'a UnreadBundle>,
     /// Generation of the spec.
     pub generation: Option<i64>,
     /// The status that the object has.
@@ -57,7 +62,12 @@ pub struct Inputs<'a> {
 pub fn status(inputs: &Inputs<'_>) -> Option<AuthorityStatus> {
     let Inputs { known, previous, generation, now, .. } = *inputs;
     let refreshed_at = last_refresh(inputs);
-    let condition = ready(inputs, refreshed_at)?.into_condition(&previous.conditions, generation, now);
+    let verdict = ready(inputs, refreshed_at)?;
+    let verdict = match inputs.unread_bundle {
+        Some(unread) => unread.added_to(verdict),
+        None => verdict,
+    };
+    let condition = verdict.into_condition(&previous.conditions, generation, now);
     let mut status = AuthorityStatus {
         observed_generation: generation,
         conditions: conditions::with(&previous.conditions, condition),
@@ -174,7 +184,14 @@ mod tests {
 
     fn reported(known: Option<&Known>, failed: bool, previous: &AuthorityStatus, now: u64) -> AuthorityStatus {
         let failure = failed.then(failure);
-        let inputs = Inputs { known, failure: failure.as_ref(), generation: Some(1), previous, now: at(now) };
+        let inputs = Inputs {
+            known,
+            failure: failure.as_ref(),
+            unread_bundle: None,
+            generation: Some(1),
+            previous,
+            now: at(now),
+        };
         status(&inputs).expect("a refresh has ended")
     }
 
@@ -229,7 +246,8 @@ mod tests {
         assert_eq!(reported(None, true, &after, 90), after, "time alone changes nothing");
         let never = reported(None, true, &AuthorityStatus::default(), 0);
         assert_eq!(ready_condition(&never), ("ConnectionFailed", "no connection"));
-        let nothing = Inputs { known: None, failure: None, generation: None, previous: &before, now: at(0) };
+        let nothing =
+            Inputs { known: None, failure: None, unread_bundle: None, generation: None, previous: &before, now: at(0) };
         assert_eq!(status(&nothing), None);
     }
 

@@ -110,6 +110,7 @@ impl LastHeld {
             description: record.description.clone(),
             client_fingerprint: record.client_fingerprint.clone(),
             renewed_for: record.renewed_for.clone(),
+            checked_with: None,
             counted: None,
         })
     }
@@ -125,6 +126,7 @@ impl LastHeld {
             description: sealed.description.clone(),
             client_fingerprint: sealed.client_fingerprint.clone(),
             renewed_for: sealed.renewed_for.clone(),
+            checked_with: None,
             counted: None,
         };
         let data = desired_secret::data(credential, &content).ok()?;

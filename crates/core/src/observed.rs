@@ -52,6 +52,8 @@ pub struct Unwritten {
     pub token_metadata: TokenMetadata,
     /// Whether it was issued to the client as it is; `None` unless this version of the client Secret was read.
     pub is_of_client: Option<bool>,
+    /// Whether it was checked with the rules that the authority has now.
+    pub is_checked: bool,
 }
 
 /// A renewal that a user asked for.

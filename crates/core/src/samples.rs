@@ -34,6 +34,7 @@ pub fn content() -> Content {
         description: Description { client_id: Some("id".into()), scopes: Some("a b".into()) },
         client_fingerprint: "fingerprint".into(),
         renewed_for: None,
+        checked_with: None,
         counted: None,
     }
 }

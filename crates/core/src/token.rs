@@ -43,6 +43,8 @@ pub struct Content {
     pub client_fingerprint: Arc<str>,
     /// Digest of the renew annotation that the credential had when the token was requested.
     pub renewed_for: Option<Arc<str>>,
+    /// Digest of the rules of the authority that it was checked with; `None` where it was read from a Secret.
+    pub checked_with: Option<Arc<str>>,
     /// What counts the memory of a token that was just issued.
     pub counted: Option<Counted>,
 }

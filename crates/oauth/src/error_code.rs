@@ -79,12 +79,36 @@ impl ErrorCode {
         answer.text().filter(|code| !code.is_empty() && code.len() <= ERROR_CODE_MAX).map(Self::from_text)
     }
 
+    /// The same, for an answer with this status, where it says more than the status. Frameworks and gateways write the
+    /// name of the status, a sentence or a code of their own as `error`, above all where there is no token endpoint.
+    #[must_use]
+    pub fn with_status(status: u16, body: &[u8]) -> Option<Self> {
+        let answer: ErrorAnswer = json::read(body)?;
+        let text = answer.text().filter(|code| !code.is_empty() && code.len() <= ERROR_CODE_MAX)?;
+        let code = Self::from_text(text);
+        (code != Self::Other || (!explains_itself(status) && is_like_a_code(text))).then_some(code)
+    }
+
     /// The same, for an answer with a status of success: only where it holds no token.
     #[must_use]
     pub fn instead_of_a_token(body: &[u8]) -> Option<Self> {
         let answer: ErrorAnswer = json::read(body)?;
         if answer.access_token.is_some() { None } else { Self::named_in(body) }
     }
+}
+
+/// Whether this status says what to check, so that an unknown error adds nothing: no token endpoint (404, 405, 410), no
+/// known client (401), a limit (429), and a server that failed.
+fn explains_itself(status: u16) -> bool {
+    matches!(status, 401 | 404 | 405 | 410 | 429 | 500..)
+}
+
+/// Whether this is written as codes are, `consent_required` or `E0000009`, not as a sentence or the name of a status,
+/// such as `Not Found` or `Forbidden`.
+fn is_like_a_code(text: &str) -> bool {
+    let is_joined = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'.');
+    let is_of_code = text.bytes().all(|byte| byte.is_ascii_alphabetic() || is_joined(byte));
+    is_of_code && (text.bytes().any(is_joined) || text.bytes().all(|byte| byte.is_ascii_lowercase()))
 }
 
 impl fmt::Display for ErrorCode {
@@ -123,6 +147,8 @@ impl ErrorAnswer {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -145,6 +171,25 @@ mod tests {
     }
 
     #[test]
+    fn unknown_error_says_more_than_the_status_only_where_it_is_like_a_code_and_the_status_is_general() {
+        let code = |status, error: &str| ErrorCode::with_status(status, json!({"error": error}).to_string().as_bytes());
+        for status in [400, 401, 403, 404, 405, 410, 429, 500, 503] {
+            assert_eq!(code(status, "invalid_client"), Some(ErrorCode::InvalidClient), "{status}");
+            for error in ["Not Found", "Unauthorized", "RESTEASY003210: Could not find resource", "", "Internal-Error!"]
+            {
+                assert_eq!(code(status, error), None, "{status} {error}");
+            }
+        }
+        for error in ["consent_required", "quota", "E0000009", "AADSTS7000215", "oauth.v2.InvalidClient"] {
+            assert_eq!(code(400, error), Some(ErrorCode::Other), "{error}");
+            assert_eq!(code(403, error), Some(ErrorCode::Other), "{error}");
+            for status in [401, 404, 405, 410, 429, 500, 503] {
+                assert_eq!(code(status, error), None, "{status} {error}");
+            }
+        }
+    }
+
+    #[test]
     fn every_code_is_read_as_it_is_written() {
         for code in [
             ErrorCode::AccessDenied,
@@ -158,7 +203,7 @@ mod tests {
             ErrorCode::UnauthorizedClient,
             ErrorCode::UnsupportedGrantType,
         ] {
-            let body = serde_json::json!({"error": code, "error_description": 7}).to_string();
+            let body = json!({"error": code, "error_description": 7}).to_string();
             assert_eq!(serde_json::from_str(&body).ok(), Some(code));
             assert!(body.contains(code.as_str()), "{body}");
         }

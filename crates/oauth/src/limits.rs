@@ -8,7 +8,7 @@ pub const ACCESS_TOKEN_MAX: usize = 32 * 1024;
 pub const PRIVATE_KEY_MAX: usize = 16 * 1024;
 /// A URL: what browsers and proxies take.
 pub const URL_MAX: usize = 2048;
-/// A `Retry-After` header: the longest date of HTTP has 33 (RFC 9110 section 5.6.7).
+/// A `Retry-After` or `Date` header: the longest date of HTTP has 33 (RFC 9110 section 5.6.7).
 pub const RETRY_AFTER_MAX: usize = 64;
 /// An OAuth error code in the answer of a failed server; those of RFC 6749 have 22 at most.
 pub const ERROR_CODE_MAX: usize = 64;

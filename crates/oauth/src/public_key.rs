@@ -46,14 +46,19 @@ fn elliptic(key: &EllipticCurveKeyParameters) -> Option<DecodingKey> {
 }
 
 fn edwards(key: &OctetKeyPairParameters) -> Option<DecodingKey> {
-    let bytes = (key.curve == EllipticCurve::Ed25519).then(|| URL_SAFE_NO_PAD.decode(&key.x).ok())??;
-    ParsedPublicKey::new(&ED25519, bytes).ok()?;
-    DecodingKey::from_ed_components(&key.x).ok()
+    let bytes = (key.curve == EllipticCurve::Ed25519).then(|| decoded(&key.x))??;
+    ParsedPublicKey::new(&ED25519, &bytes).ok()?;
+    DecodingKey::from_ed_components(&URL_SAFE_NO_PAD.encode(bytes)).ok()
+}
+
+/// The bytes of a parameter in base64url (RFC 7515 section 2). Some servers write padding or the other alphabet of base64.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text.trim_end_matches('=').replace('+', "-").replace('/', "_")).ok()
 }
 
 /// The bytes of a number without the zeros before it, which some servers write as in DER, and the library refuses.
 fn number(base64: &str) -> Option<Vec<u8>> {
-    let bytes = URL_SAFE_NO_PAD.decode(base64).ok()?;
+    let bytes = decoded(base64)?;
     let first = bytes.iter().position(|byte| *byte != 0)?;
     Some(bytes[first..].to_vec())
 }
@@ -73,6 +78,7 @@ fn coordinate(base64: &str, size: usize) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
     use jsonwebtoken::{Algorithm, EncodingKey, Header};
     use serde_json::{Value, json};
 
@@ -84,12 +90,38 @@ mod tests {
         let der = pair.serialized_der();
         let private = match algorithm {
             Algorithm::RS256 => EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).expect("a key"),
+            Algorithm::EdDSA => EncodingKey::from_ed_der(der),
             _ => EncodingKey::from_ec_der(der),
         };
         let claims = json!({"iss": "https://ims", "exp": 4_000_000_000_u32});
         let token = jsonwebtoken::encode(&Header::new(algorithm), &claims, &private).expect("signed");
         let set = KeySet::parse(json!({"keys": [key]}).to_string().as_bytes()).ok()?;
         Some(set.verify(&Sensitive::new(token), "https://ims", &[]).is_ok())
+    }
+
+    #[test]
+    fn parameters_are_read_with_padding_and_in_both_alphabets() {
+        let rsa = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).expect("a key");
+        let public = rsa.public_key_raw();
+        let modulus = &public[public.len() - 5 - 256..public.len() - 5];
+        let ec = rcgen::KeyPair::generate().expect("a key");
+        let (x, y) = ec.public_key_raw()[1..].split_at(32);
+        let ed = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+        let encodings: [fn(&[u8]) -> String; 3] =
+            [|bytes| URL_SAFE_NO_PAD.encode(bytes), |bytes| URL_SAFE.encode(bytes), |bytes| STANDARD.encode(bytes)];
+        for (number, encoded) in encodings.into_iter().enumerate() {
+            let key = json!({"kty": "RSA", "n": encoded(modulus), "e": "AQAB"});
+            assert_eq!(verifies(&key, Algorithm::RS256, &rsa), Some(true), "{number}");
+            let key = json!({"kty": "EC", "crv": "P-256", "x": encoded(x), "y": encoded(y)});
+            assert_eq!(verifies(&key, Algorithm::ES256, &ec), Some(true), "{number}");
+            let key = json!({"kty": "OKP", "crv": "Ed25519", "x": encoded(ed.public_key_raw())});
+            assert_eq!(verifies(&key, Algorithm::EdDSA, &ed), Some(true), "{number}");
+        }
+        // both of its characters that differ, which a key need not have
+        assert_eq!(decoded("+/+/"), URL_SAFE_NO_PAD.decode("-_-_").ok());
+        for text in ["A=BC", "AB CD", "?"] {
+            assert_eq!(decoded(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -7,7 +7,11 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
 
-use crate::{error_code::ErrorCode, limits::RETRY_AFTER_MAX, tls::TlsError};
+use crate::{
+    error_code::ErrorCode,
+    limits::RETRY_AFTER_MAX,
+    tls::{TlsError, TrustedRoots},
+};
 
 /// The longest token response or error that is read, in bytes: a token response has about 2 KiB.
 pub const BODY_MAX: usize = 64 * 1024;
@@ -23,10 +27,15 @@ pub const UNAVAILABLE: u16 = 503;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientCertificateAsked;
 
+/// An extension of an answer that asks this client to wait for so long (`Retry-After`), whatever its status is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryAfter(pub TimeDelta);
+
 /// Carries a request to an authorization server and brings the answer back, within a deadline of its own.
 pub trait Transport: Sync {
     /// Sends one request and reads the whole answer, up to [`body_max`]. Answers of status 3xx, 429 and 5xx are errors;
-    /// the caller reads the others.
+    /// the caller reads the others. One of another status than that of success counts without a body where that cannot be
+    /// read.
     ///
     /// # Errors
     /// [`TransportError`].
@@ -83,6 +92,10 @@ pub enum ProxyError {
     /// The server has an IPv6 address in place of a name, for which the HTTP client makes no tunnel.
     #[error("no tunnel to an IPv6 address")]
     Ipv6Address,
+    /// The URL of the proxy is an https one, and its certificate is signed by none of the CAs that the server's is checked
+    /// with.
+    #[error("TLS with the proxy: unknown issuer")]
+    UntrustedIssuer(TrustedRoots),
 }
 
 /// The longest body that is read in answer to a request with this method: documents are fetched with GET.
@@ -152,26 +165,31 @@ impl TransportError {
             | Self::Proxy(_)
             | Self::Tls(_)
             | Self::NotHttp(_) => true,
-            // a code of the server's own, such as "Internal Server Error", says no more than the status
-            Self::Server(_, _, body) => ErrorCode::named_in(body).is_none_or(|code| code == ErrorCode::Other),
+            Self::Server(status, _, body) => ErrorCode::with_status(*status, body).is_none(),
             Self::Redirect(_) | Self::RateLimited(..) | Self::TooLarge(_) | Self::Malformed(_) => false,
         }
     }
 }
 
-/// `Retry-After` (RFC 9110 section 10.2.3): seconds or a date, as the time from `now`.
+/// `Retry-After` (RFC 9110 section 10.2.3): seconds, or a date. The date is one of the server's clock, so that it counts
+/// from what the server calls now (`Date`), or from `now` where it does not say that.
 #[must_use]
 pub fn retry_after(headers: &http::HeaderMap, now: DateTime<Utc>) -> Option<TimeDelta> {
-    let value = headers.get(http::header::RETRY_AFTER).filter(|value| value.len() <= RETRY_AFTER_MAX)?;
-    let text = value.to_str().ok()?.trim();
+    let text = short(headers, http::header::RETRY_AFTER)?;
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let wait = if is_number {
         // no one waits for longer than that
         TimeDelta::seconds(text.parse().unwrap_or(u32::MAX).into())
     } else {
-        date(text)? - now
+        date(text)? - short(headers, http::header::DATE).and_then(date).unwrap_or(now)
     };
-    Some(wait.max(TimeDelta::zero()))
+    Some(wait.clamp(TimeDelta::zero(), TimeDelta::seconds(u32::MAX.into())))
+}
+
+/// The text of a header that is not too long.
+fn short(headers: &http::HeaderMap, name: http::HeaderName) -> Option<&str> {
+    let value = headers.get(name).filter(|value| value.len() <= RETRY_AFTER_MAX)?;
+    Some(value.to_str().ok()?.trim())
 }
 
 /// A date in one of the three forms of HTTP (RFC 9110 section 5.6.7), or in another one of mail.
@@ -252,6 +270,22 @@ mod tests {
         assert_eq!(read("+5"), None);
         assert_eq!(read(""), None);
         assert_eq!(retry_after(&http::HeaderMap::new(), now()), None);
+    }
+
+    #[test]
+    fn date_of_retry_after_counts_from_the_date_of_the_server() {
+        let with_date = |value: &str, date: &str| {
+            let mut headers = headers(value);
+            headers.insert(http::header::DATE, date.parse().expect("a header value"));
+            retry_after(&headers, now())
+        };
+        let (date, in_a_minute) = ("Sun, 06 Nov 1994 07:00:00 GMT", "Sun, 06 Nov 1994 07:01:00 GMT");
+        assert_eq!(with_date(in_a_minute, date), Some(TimeDelta::minutes(1)), "its clock is behind");
+        assert_eq!(with_date(date, in_a_minute), Some(TimeDelta::zero()));
+        assert_eq!(with_date("Sun, 06 Nov 1994 08:51:07 GMT", "today"), Some(TimeDelta::seconds(90)));
+        assert_eq!(with_date("120", date), Some(TimeDelta::seconds(120)));
+        let (first, last) = ("Thu, 01 Jan 1970 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(with_date(last, first), Some(TimeDelta::seconds(u32::MAX.into())));
     }
 
     #[test]

@@ -41,12 +41,16 @@ const KEY_SETS = {
   many: async () => [...strangers.map((key) => ({ ...key, x5c: ['A'.repeat(2000)] })), keys[0]],
   // numbers as BigInteger.toByteArray writes them
   zeros: async () => [{ ...keys[0], n: afterZero(keys[0].n), e: afterZero(keys[0].e) }],
+  // with padding, and the characters + and /
+  padded: async () => [{ ...keys[0], n: padded(keys[0].n), e: padded(keys[0].e) }],
   withoutKid: async () => [...strangers.slice(0, 40), keys[0]].map((key) => without(key, 'kid')),
   sameKid: async () => [await publish(rotated.publicKey, 'first'), keys[0]],
   replaced: async () => [isReplaced ? await publish(rotated.publicKey, 'first') : keys[0]],
 };
 
 const afterZero = (number) => Buffer.concat([Buffer.alloc(1), Buffer.from(number, 'base64url')]).toString('base64url');
+
+const padded = (number) => Buffer.from(number, 'base64url').toString('base64');
 
 const behaviours = new Map();
 const requests = [];
@@ -96,8 +100,8 @@ const BEHAVIOURS = {
   rateLimitedUntil: async (response, { value }) =>
     json(response, 429, {}, { 'retry-after': new Date(Date.now() + value).toUTCString() }),
   slowHeader: async () => {},
-  slowBody: async (response) => {
-    response.writeHead(200, { 'content-type': 'application/json' });
+  slowBody: async (response, { value }) => {
+    response.writeHead(value ?? 200, { 'content-type': 'application/json' });
     response.write('{"access_token":"');
     const timer = setInterval(() => response.write('a'), 500);
     response.on('close', () => clearInterval(timer));
@@ -115,8 +119,8 @@ const BEHAVIOURS = {
     response.end(gzipSync(Buffer.alloc(10_000_000)));
   },
   truncatedJson: async (response, { answer }) => json(response, 200, JSON.stringify(answer).slice(0, -20)),
-  resetMidBody: async (response) => {
-    response.writeHead(200, { 'content-type': 'application/json', 'content-length': '1000' });
+  resetMidBody: async (response, { value }) => {
+    response.writeHead(value ?? 200, { 'content-type': 'application/json', 'content-length': '1000' });
     response.write('{"access_token":"');
     setTimeout(() => response.destroy(), 50);
   },
@@ -256,7 +260,8 @@ async function serveMoving(response, body, [, clientId, resource]) {
   } else if (resource === endpoint) {
     await token(response, body);
   } else {
-    json(response, 404, {});
+    // as frameworks answer where there is nothing
+    json(response, 404, { status: 404, error: 'Not Found' });
   }
 }
 

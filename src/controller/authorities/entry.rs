@@ -22,6 +22,8 @@ pub(super) struct Entry {
     pub(super) made_from: MadeFrom,
     /// The CA certificates that the spec refers to, as a digest.
     pub(super) bundle: Option<String>,
+    /// Since when they cannot be read, while those that were read before are in use.
+    pub(super) bundle_unread_since: Option<Instant>,
     /// Which server it is: an edit of anything else forgets nothing of what is known of it.
     pub(super) server: String,
     pub(super) authority: Result<Arc<Authority>, Failure>,
@@ -63,6 +65,7 @@ impl Entry {
         Self {
             made_from,
             bundle,
+            bundle_unread_since: None,
             server,
             authority,
             failure: None,

@@ -230,23 +230,30 @@ async fn tokens_of_one_client_use_up_no_fetch_of_another() {
         assert_eq!(reason(&authority, "noisy/client").await, Some(Reason::TokenRejected));
         tokio::time::advance(SECOND).await;
     }
-    assert_eq!(server.fetches() - before, 2, "once, and once more for a key set that is late");
+    assert_eq!(server.fetches() - before, 3, "once, and after 5 and 15 s for a key set that is late");
     server.rotate();
     assert_eq!(reason(&authority, "neighbor/client").await, None);
-    assert_eq!(server.fetches() - before, 3);
+    assert_eq!(server.fetches() - before, 4);
 }
 
 #[tokio::test(start_paused = true)]
 async fn key_set_that_shows_a_key_seconds_late_is_fetched_a_second_time() {
-    let server = FakeServer::new();
-    let authority = authority(&server).await;
-    server.change(|state| state.signs = 1);
-    assert_eq!(reason(&authority, "team/client").await, Some(Reason::TokenRejected));
-    server.rotate();
-    tokio::time::advance(SECOND * 4).await;
-    assert_eq!(reason(&authority, "team/client").await, Some(Reason::TokenRejected));
-    tokio::time::advance(SECOND * 2).await;
-    assert_eq!(reason(&authority, "team/client").await, None);
+    for (late, expected) in [(1, 5), (5, 5), (12, 15), (30, 35), (60, 75)] {
+        let server = FakeServer::new();
+        let authority = authority(&server).await;
+        server.change(|state| state.signs = 1);
+        let mut accepted = None;
+        for second in 0..90 {
+            if second == late {
+                server.rotate();
+            }
+            let refused = reason(&authority, "team/client").await;
+            assert!(matches!(refused, None | Some(Reason::TokenRejected)), "{refused:?}");
+            accepted = accepted.or(refused.is_none().then_some(second));
+            tokio::time::advance(SECOND).await;
+        }
+        assert_eq!(accepted, Some(expected), "{late} s late");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::faults::row::RowFixture;
+use crate::faults::row::{RowFixture, observed};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -144,6 +144,35 @@ async fn credential_that_is_suspended_while_its_token_request_hangs_gets_no_secr
     suspend(false).await?;
     fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE).await?;
     assert_eq!(fixture.faulty_requests("agent").await?, 2, "that of the other one, and the token that was kept");
+    fixture.delete_authority(&authority).await
+}
+
+#[tokio::test]
+async fn token_that_was_requested_before_its_authority_was_tightened_is_not_written() -> Result<()> {
+    let (fixture, authority) = patient("tightened").await?;
+    behave(&fixture, &json!({"name": "slowGood", "value": 10_000})).await?;
+    fixture.create_credential("agent", &authority, "agent", &json!({})).await?;
+    wait_for_requests(&fixture, 1).await?;
+    behave(&fixture, &json!({"name": "good"})).await?;
+    fixture.patch_authority(&authority, &json!({"audiences": ["https://other.example.com"]})).await?;
+    observed(&fixture, &authority).await?;
+    fixture.wait("agent", "Renewed", false, "TokenRejected", PATIENCE).await?;
+    assert!(fixture.secrets().get_opt("agent").await?.is_none(), "no token has the audience");
+    fixture.patch_authority(&authority, &json!({"audiences": null})).await?;
+    fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE).await?;
+    fixture.delete_authority(&authority).await
+}
+
+#[tokio::test]
+async fn token_that_was_requested_before_limits_of_its_authority_were_edited_is_written() -> Result<()> {
+    let (fixture, authority) = patient("limits").await?;
+    behave(&fixture, &json!({"name": "slowGood", "value": 10_000})).await?;
+    fixture.create_credential("agent", &authority, "agent", &json!({})).await?;
+    wait_for_requests(&fixture, 1).await?;
+    fixture.patch_authority(&authority, &json!({"requestsPerMinute": 500, "connectTimeout": "7s"})).await?;
+    observed(&fixture, &authority).await?;
+    fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE).await?;
+    assert_eq!(fixture.faulty_requests("agent").await?, 1);
     fixture.delete_authority(&authority).await
 }
 

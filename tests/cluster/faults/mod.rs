@@ -13,3 +13,4 @@ mod row;
 mod rows;
 mod same_token;
 mod tls;
+mod waits;

@@ -115,6 +115,21 @@ async fn proxy_that_makes_no_tunnel_is_reported_by_its_cause() -> Result<()> {
 }
 
 #[tokio::test]
+async fn proxy_with_a_certificate_of_another_ca_than_that_of_the_authority_is_reported_as_such() -> Result<()> {
+    let testbed = Testbed::current()?;
+    // a server over TLS, which a client that does not trust it sends nothing
+    let fixture = behind("proxy-tls", &testbed.faults.issuer, NO_HOST).await?;
+    let mut spec = opaque(&endpoint()?);
+    spec["caBundle"] = json!(testbed.authority.ca_bundle());
+    create(&fixture, "agent", &spec).await?;
+    let message = fixture.wait("agent", "Renewed", false, "ConnectionFailed", PATIENCE).await?;
+    for expected in ["the proxy on the way", "signed by no CA of spec.caBundle", "http:// URL"] {
+        assert!(message.contains(expected), "{message}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn slow_proxy_counts_for_connect_timeout_and_an_ipv6_address_needs_no_proxy() -> Result<()> {
     let proxy = Tunnels::start(V4, Behavior { delay: SLOW, ..Behavior::default() }).await?;
     let fixture = behind("proxy-slow", &format!("http://{}", proxy.address), NO_HOST).await?;

@@ -120,7 +120,7 @@ impl RowFixture {
 
 /// Waits until the operator uses this spec of an authority: it sees a change of a credential through another watch, and
 /// may see it earlier.
-async fn observed(fixture: &RowFixture, authority: &str) -> Result<()> {
+pub async fn observed(fixture: &RowFixture, authority: &str) -> Result<()> {
     eventually("the spec of the authority in use", REPORTED, async || {
         let now = fixture.authorities().get(authority).await.ok()?;
         (now.status?.observed_generation == now.metadata.generation).then_some(())

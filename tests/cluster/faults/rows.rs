@@ -79,6 +79,28 @@ async fn error_responses_are_reported_by_their_cause() -> Result<()> {
             ),
             Row::new("status-401", with("status", json!({"status": 401})), "RequestRejected")
                 .with_text("check client_id and client_secret in Secret"),
+            Row::new(
+                "name-of-status-401",
+                with("status", json!({"status": 401, "body": {"status": 401, "error": "Unauthorized"}})),
+                "RequestRejected",
+            )
+            .with_text("HTTP 401 without a known OAuth error: check client_id and client_secret in Secret"),
+            Row::new(
+                "name-of-status-404",
+                with("status", json!({"status": 404, "body": {"error": "Could not find resource ATTACKER"}})),
+                "RequestRejected",
+            )
+            .with_text("HTTP 404 without a known OAuth error: check token_endpoint in its discovery document"),
+            Row::new(
+                "forbidden-large",
+                with("status", json!({"status": 403, "body": "x".repeat(100_000)})),
+                "RequestRejected",
+            )
+            .with_text("HTTP 403"),
+            Row::new("unauthorized-slow-body", with("slowBody", json!(401)), "RequestRejected")
+                .with_text("HTTP 401 without a known OAuth error: check client_id and client_secret in Secret"),
+            Row::new("forbidden-reset-mid-body", with("resetMidBody", json!(403)), "RequestRejected")
+                .with_text("HTTP 403"),
             Row::new("bad-gateway", with("status", json!({"status": 502})), "ServerError"),
             Row::new(
                 "unavailable",
@@ -239,6 +261,7 @@ async fn every_way_to_publish_and_to_use_keys_is_understood() -> Result<()> {
     let sets = [
         Row::harmless("last-of-100-keys", behaviour("good")).with_authority(keys("many")),
         Row::harmless("numbers-after-zeros", behaviour("good")).with_authority(keys("zeros")),
+        Row::harmless("padded-numbers", behaviour("good")).with_authority(keys("padded")),
         Row::harmless("keys-without-kid", behaviour("good")).with_authority(keys("withoutKid")),
         Row::harmless("token-without-kid", behaviour("withoutKid")).with_authority(keys("many")),
         Row::harmless("two-keys-of-one-kid", behaviour("good")).with_authority(keys("sameKid")),

@@ -87,7 +87,7 @@ async fn http_answer_of_a_server_that_asks_for_a_client_certificate_is_what_it_i
         })
     };
     let tls = &faults.tls;
-    let asked = "HTTP 400 without an OAuth error: check its tokenEndpoint; it asked for a client certificate";
+    let asked = "HTTP 400 without a known OAuth error: check its tokenEndpoint; it asked for a client certificate";
     let mut harmless = Row::harmless("certificate-optional", json!({"name": "good"}));
     harmless.authority = spec(tls.client_certificate_optional);
     let named = |name, behaviour: Value, reason| {

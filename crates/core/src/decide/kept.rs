@@ -19,6 +19,8 @@ pub(super) fn fits(unwritten: &Unwritten, observed: &ObservedState, now: DateTim
     let is_wanted = *token_metadata.request == *observed.desired.request
         && token_metadata.client_reference.as_deref() == Some(&*observed.desired.client_reference)
         && is_of_authority(token_metadata, observed)
+        // an administrator may have tightened what it is checked with
+        && unwritten.is_checked
         && is_better(token_metadata, observed, now);
     if is_wanted { is_of_client(unwritten, observed) } else { Some(false) }
 }

@@ -40,7 +40,7 @@ fn held() -> Held {
 /// A token that was issued at second 3000 with the client that is there.
 fn unwritten() -> Unwritten {
     let token_metadata = TokenMetadata { issued_at: at(3000), expires_at: at(6600), ..token_metadata() };
-    Unwritten { token_metadata, is_of_client: None }
+    Unwritten { token_metadata, is_of_client: None, is_checked: true }
 }
 
 fn failure(reason: Reason) -> Failure {

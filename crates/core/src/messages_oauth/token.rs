@@ -46,8 +46,9 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
             transport::malformed("JSON that is nested too deeply", &endpoint)
         }
         TokenError::Malformed(rule) => malformed(*rule, names),
-        TokenError::Status { status, is_certificate_asked } => {
-            Failure::new(Reason::RequestRejected, status_alone(*status, *is_certificate_asked, names))
+        TokenError::Status { status, is_certificate_asked, .. } => {
+            let message = status_alone(*status, *is_certificate_asked, names);
+            Failure { retry_after: error.retry_after(), ..Failure::new(Reason::RequestRejected, message) }
         }
         TokenError::Response { code, status, .. } => {
             Failure { retry_after: error.retry_after(), ..error_response(*code, *status, names) }
@@ -93,7 +94,8 @@ fn status_alone(status: u16, is_certificate_asked: bool, names: &Names) -> Strin
     };
     let (authority, endpoint) = (&names.authority, endpoint(names));
     format!(
-        "ITwinAuthority {authority} answered HTTP {status} without an OAuth error: {client}check {endpoint}{again}{hint}"
+        "ITwinAuthority {authority} answered HTTP {status} without a known OAuth error: {client}check \
+         {endpoint}{again}{hint}"
     )
 }
 
@@ -169,11 +171,11 @@ fn error_response(code: ErrorCode, status: u16, names: &Names) -> Failure {
         | ErrorCode::InvalidTarget
         | ErrorCode::Other => Reason::RequestRejected,
     };
-    Failure::new(reason, format!("ITwinAuthority {} {}", names.authority, answered(code, names)))
+    Failure::new(reason, format!("ITwinAuthority {} {}", names.authority, answered(code, status, names)))
 }
 
 /// What the server answered, and what to do about it.
-fn answered(code: ErrorCode, names: &Names) -> String {
+fn answered(code: ErrorCode, status: u16, names: &Names) -> String {
     let Names { client_secret, keys, grant_type, method, .. } = names;
     match code {
         ErrorCode::InvalidClient => invalid_client(names),
@@ -211,7 +213,9 @@ fn answered(code: ErrorCode, names: &Names) -> String {
         ErrorCode::InvalidTarget => {
             "answered invalid_target (RFC 8707): check spec.resources and spec.audience".to_owned()
         }
-        ErrorCode::Other => "rejected the request with an error of its own: its logs show which".to_owned(),
+        ErrorCode::Other => {
+            format!("rejected the request (HTTP {status}) with an error of its own: its logs show which")
+        }
     }
 }
 

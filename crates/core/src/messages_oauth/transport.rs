@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use itwin_api::conditions::Reason;
-use itwin_oauth::transport::{ProxyError, TransportError};
+use itwin_oauth::{
+    tls::TrustedRoots,
+    transport::{ProxyError, TransportError},
+};
 
 use super::tls;
 use crate::failure::Failure;
@@ -66,8 +69,23 @@ fn proxy(error: ProxyError, what: &str) -> Failure {
             "the {what} has an IPv6 address in its URL, to which no connection is made through a proxy: write a host \
              name into the URL, or add the address to NO_PROXY of the operator; it is tried again"
         ),
+        ProxyError::UntrustedIssuer(roots) => untrusted_proxy(roots, what),
     };
     Failure::new(Reason::ConnectionFailed, message)
+}
+
+/// The HTTP client trusts the same CAs for the proxy and for the server.
+fn untrusted_proxy(roots: TrustedRoots, what: &str) -> String {
+    let checked_with = match roots {
+        TrustedRoots::Configured => "spec.caBundle of the ITwinAuthority",
+        TrustedRoots::Referenced => "what spec.caBundleRef of the ITwinAuthority names",
+        TrustedRoots::System => "the system's roots",
+    };
+    format!(
+        "the proxy on the way to the {what} has a certificate signed by no CA of {checked_with}, which the proxy's \
+         certificate is checked with too: add its CA there, or write an http:// URL of the proxy into HTTPS_PROXY of \
+         the operator; it is tried again"
+    )
 }
 
 fn redirect(status: u16, what: &str, moved: &str) -> Failure {
@@ -123,6 +141,7 @@ mod tests {
             (ProxyError::Unauthorized.into(), Reason::ConnectionFailed),
             (ProxyError::NotConnected.into(), Reason::ConnectionFailed),
             (ProxyError::Ipv6Address.into(), Reason::ConnectionFailed),
+            (ProxyError::UntrustedIssuer(TrustedRoots::Referenced).into(), Reason::ConnectionFailed),
             (TransportError::Tls(TlsError::NotTls), Reason::TLSFailed),
             (TransportError::Tls(TlsError::ClientCertificateWanted), Reason::TLSFailed),
             (TransportError::Redirect(307), Reason::RedirectRefused),

@@ -24,16 +24,18 @@ pub enum TokenError {
         code: ErrorCode,
         /// The status; servers differ in which they send with which error.
         status: u16,
-        /// The wait that a 429 or 5xx asks for.
+        /// The wait that the server asks for.
         retry_after: Option<TimeDelta>,
     },
-    /// Another status than that of success, without an OAuth error.
-    #[error("HTTP {status} without an OAuth error")]
+    /// Another status than that of success, without an OAuth error that says more.
+    #[error("HTTP {status} without a known OAuth error")]
     Status {
         /// The status.
         status: u16,
         /// The server had asked for a client certificate, which may be what it misses.
         is_certificate_asked: bool,
+        /// The wait that the server asks for.
+        retry_after: Option<TimeDelta>,
     },
     /// The status of success, without a usable token response.
     #[error("malformed token response: {0}")]
@@ -78,7 +80,7 @@ impl TokenError {
     pub fn retry_after(&self) -> Option<TimeDelta> {
         match self {
             Self::Transport(error) => error.retry_after(),
-            Self::Response { retry_after, .. } => *retry_after,
+            Self::Response { retry_after, .. } | Self::Status { retry_after, .. } => *retry_after,
             _ => None,
         }
     }

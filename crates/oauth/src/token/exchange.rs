@@ -20,7 +20,7 @@ use crate::{
     error_code::ErrorCode,
     json,
     scope::Scopes,
-    transport::{ClientCertificateAsked, TOO_MANY_REQUESTS, Transport, TransportError},
+    transport::{ClientCertificateAsked, RetryAfter, TOO_MANY_REQUESTS, Transport, TransportError},
 };
 
 const JSON: &str = "application/json";
@@ -129,7 +129,7 @@ pub struct Carrier<'a, T: ?Sized> {
 struct CarriedAnswer {
     /// The status; none where there is no answer.
     status: Option<u16>,
-    /// The wait that a 429 or 5xx with an OAuth error asks for.
+    /// The wait that it asks for.
     retry_after: Option<TimeDelta>,
     /// It may be the answer of a server that wants a client certificate.
     is_certificate_asked: bool,
@@ -146,6 +146,8 @@ pub enum CarrierError {
     NotJson,
     #[error("JSON of another content type")]
     ContentType,
+    #[error("no error that says more than the status")]
+    StatusAlone,
 }
 
 impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
@@ -160,15 +162,14 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
         match (error, status) {
             (RequestTokenError::Request(CarrierError::Transport(error)), _) => error.into(),
             (RequestTokenError::Request(CarrierError::TooDeep), _) => MalformedResponse::TooDeep.into(),
-            (RequestTokenError::Request(CarrierError::NotJson), Some(status)) if !is_success(status) => {
-                TokenError::Status { status, is_certificate_asked }
-            }
             (RequestTokenError::Request(CarrierError::ContentType), _) => MalformedResponse::ContentType.into(),
             (RequestTokenError::Request(CarrierError::NotJson), _) => MalformedResponse::NotATokenResponse.into(),
             (RequestTokenError::ServerResponse(code), status) => {
                 TokenError::Response { code, status: status.unwrap_or_default(), retry_after }
             }
-            (_, Some(status)) if !is_success(status) => TokenError::Status { status, is_certificate_asked },
+            (_, Some(status)) if !is_success(status) => {
+                TokenError::Status { status, is_certificate_asked, retry_after }
+            }
             _ => MalformedResponse::NotATokenResponse.into(),
         }
     }
@@ -180,8 +181,12 @@ impl<'a, T: Transport + ?Sized> Carrier<'a, T> {
         };
         let status = response.status().as_u16();
         if let Ok(mut answer) = self.answer.lock() {
+            let retry_after = retry_after.or(response.extensions().get::<RetryAfter>().map(|RetryAfter(wait)| *wait));
             let is_certificate_asked = response.extensions().get::<ClientCertificateAsked>().is_some();
             *answer = CarriedAnswer { status: Some(status), retry_after, is_certificate_asked };
+        }
+        if !is_success(status) && ErrorCode::with_status(status, response.body()).is_none() {
+            return Err(CarrierError::StatusAlone);
         }
         if !json::is_shallow(response.body()) {
             return Err(CarrierError::TooDeep);
@@ -206,15 +211,14 @@ fn is_json(content_type: Option<&HeaderValue>) -> bool {
     content_type.is_none_or(|value| is_json(value.as_bytes()))
 }
 
-/// The answer of a 429 or 5xx, with the wait that it asks for, where its OAuth error explains more than the status: where
-/// it is no code of the server's own.
+/// The answer of a 429 or 5xx, with the wait that it asks for, where its OAuth error says more than the status.
 fn explained(error: TransportError) -> Result<(HttpResponse, Option<TimeDelta>), TransportError> {
     let (status, retry_after, body) = match error {
         TransportError::Server(status, retry_after, body) => (status, retry_after, body),
         TransportError::RateLimited(retry_after, body) => (TOO_MANY_REQUESTS, retry_after, body),
         other => return Err(other),
     };
-    if ErrorCode::named_in(&body).is_some_and(|code| code != ErrorCode::Other) {
+    if ErrorCode::with_status(status, &body).is_some() {
         let mut response = HttpResponse::new(body);
         *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
         Ok((response, retry_after))

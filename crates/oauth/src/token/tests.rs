@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     assertion::ClientKey,
     identifier::Identifier,
-    transport::{ClientCertificateAsked, TransportError, UNAVAILABLE},
+    transport::{ClientCertificateAsked, RetryAfter, TransportError, UNAVAILABLE},
 };
 
 const ISSUER: &str = "https://ims.example.com";
@@ -178,8 +178,11 @@ fn status_without_a_known_error_stays_what_it_is() {
         || Ok(answer(404, r#"{"error":7,"errorCode":"invalid_client"}"#)),
         || Ok(answer(404, r#"{"error":"invalid_client"}{}"#)),
         || Ok(answer(404, r#"{"error":"invalid_client","error":"invalid_scope"}"#)),
+        || Ok(answer(404, r#"{"status":404,"error":"Not Found"}"#)),
+        || Ok(answer(404, r#"{"error":"RESTEASY003210: Could not find resource for full path"}"#)),
+        || Ok(answer(404, r#"{"errorCode":"E0000007"}"#)),
     ] {
-        assert!(matches!(answered(answer), Err(TokenError::Status { status: 404, is_certificate_asked: false })));
+        assert!(matches!(answered(answer), Err(TokenError::Status { status: 404, is_certificate_asked: false, .. })));
     }
     let failed = answered(|| Err(TransportError::Server(502, None, br#"{"error":"custom"}"#.to_vec())));
     assert!(matches!(failed, Err(TokenError::Transport(TransportError::Server(502, ..)))));
@@ -191,10 +194,23 @@ fn status_without_a_known_error_stays_what_it_is() {
         let limited = answered(limited);
         assert!(matches!(limited, Err(TokenError::Transport(TransportError::RateLimited(..)))));
     }
+    let unauthorized = answered(|| Ok(answer(401, r#"{"status":401,"error":"Unauthorized"}"#)));
+    assert!(matches!(unauthorized, Err(TokenError::Status { status: 401, .. })));
     assert!(matches!(
         answered(|| Ok(answer(400, r#"{"error":"custom"}"#))),
         Err(TokenError::Response { code: ErrorCode::Other, .. })
     ));
+}
+
+#[test]
+fn body_that_is_nested_too_deeply_hides_no_status() {
+    fn nested(status: u16) -> http::Response<Vec<u8>> {
+        answer(status, &format!(r#"{{"error":{}{}}}"#, "[".repeat(100), "]".repeat(100)))
+    }
+    let refused = answered(|| Ok(nested(403)));
+    assert!(matches!(refused, Err(TokenError::Status { status: 403, .. })));
+    let issued = answered(|| Ok(nested(200)));
+    assert!(matches!(issued, Err(TokenError::Malformed(MalformedResponse::TooDeep))));
 }
 
 #[test]
@@ -218,7 +234,7 @@ fn answer_after_a_request_for_a_client_certificate_stays_what_it_is() {
         Ok(answer)
     }
     let status = answered(|| asked(400, "<html>"));
-    assert!(matches!(status, Err(TokenError::Status { status: 400, is_certificate_asked: true })));
+    assert!(matches!(status, Err(TokenError::Status { status: 400, is_certificate_asked: true, .. })));
     let error = answered(|| asked(401, r#"{"error":"invalid_client"}"#));
     assert!(matches!(error, Err(TokenError::Response { code: ErrorCode::InvalidClient, status: 401, .. })));
     assert!(answered(|| asked(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":60}"#)).is_ok());
@@ -227,6 +243,11 @@ fn answer_after_a_request_for_a_client_certificate_stays_what_it_is() {
 #[test]
 fn wait_is_for_all_clients_only_with_503_and_429() {
     const WAIT: TimeDelta = TimeDelta::seconds(7);
+    fn asks_for_a_wait(status: u16, body: &str) -> Result<http::Response<Vec<u8>>, TransportError> {
+        let mut answer = answer(status, body);
+        answer.extensions_mut().insert(RetryAfter(WAIT));
+        Ok(answer)
+    }
     let waits = |answer| answered(answer).err().map(|error| (error.retry_after(), error.server_wait()));
     for (answer, expected) in [
         ((|| Err(TransportError::Server(500, Some(WAIT), Vec::new()))) as fn() -> _, (Some(WAIT), None)),
@@ -242,6 +263,10 @@ fn wait_is_for_all_clients_only_with_503_and_429() {
             (Some(WAIT), Some(WAIT)),
         ),
         (|| Err(TransportError::Redirect(302)), (None, None)),
+        (|| asks_for_a_wait(400, r#"{"error":"invalid_client"}"#), (Some(WAIT), None)),
+        (|| asks_for_a_wait(200, r#"{"error":"invalid_client"}"#), (Some(WAIT), None)),
+        (|| asks_for_a_wait(403, "<html>"), (Some(WAIT), None)),
+        (|| Ok(answer(403, "<html>")), (None, None)),
     ] {
         assert_eq!(waits(answer), Some(expected));
     }

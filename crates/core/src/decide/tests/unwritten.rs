@@ -31,13 +31,14 @@ fn issued_token_is_written_only_while_it_is_what_is_wanted() {
     let fits = Action::WriteIssuedToken(IssueReason::Due);
     assert_eq!(after(|_, _| {}), fits);
     assert_eq!(after(|observed, _| observed.is_admitted = false), fits);
-    let misfits: [fn(&mut ObservedState, &mut Unwritten); 6] = [
+    let misfits: [fn(&mut ObservedState, &mut Unwritten); 7] = [
         |_, unwritten| unwritten.token_metadata.expires_at = at(3599),
         |_, unwritten| unwritten.token_metadata.request = "other".into(),
         |_, unwritten| unwritten.token_metadata.issuer = "https://other".into(),
         |_, unwritten| unwritten.token_metadata.client_version = "uid/0".into(),
         |_, unwritten| unwritten.token_metadata.client_reference = Some("another/keys".into()),
         |_, unwritten| unwritten.token_metadata.authority = Some("another".into()),
+        |_, unwritten| unwritten.is_checked = false,
     ];
     for (number, misfit) in misfits.into_iter().enumerate() {
         assert_eq!(after(misfit), Action::Fetch(Fetch::Client), "{number}: as if there were none");
@@ -53,7 +54,7 @@ fn issued_token_is_written_only_while_it_is_what_is_wanted() {
 fn issued_token_that_is_to_be_renewed_itself_is_written_until_it_expires_where_it_outlives_the_one_that_is_held() {
     let kept = |expires_at| {
         let old = TokenMetadata { issued_at: at(-9000), expires_at, ..token_metadata() };
-        settled().with(|observed| observed.unwritten = Some(Unwritten { token_metadata: old, is_of_client: None }))
+        settled().with(|observed| observed.unwritten = Some(Unwritten { token_metadata: old, ..unwritten() }))
     };
     let written = Action::WriteIssuedToken(IssueReason::Due);
     assert_eq!(decide(&kept(at(3601)), at(3300)), written, "both are to be renewed");

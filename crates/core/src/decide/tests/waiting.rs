@@ -205,7 +205,7 @@ fn token_for_another_spec_or_client_waits_after_many_changes_and_holds_up_nothin
     let issued = waiting(|observed| {
         observed.client = usable(Some(false));
         let token_metadata = TokenMetadata { client_version: "uid/2".into(), ..unwritten().token_metadata };
-        observed.unwritten = Some(Unwritten { token_metadata, is_of_client: None });
+        observed.unwritten = Some(Unwritten { token_metadata, ..unwritten() });
     });
     assert_eq!(decide(&issued, at(9)), Action::WriteIssuedToken(IssueReason::ClientChanged), "nothing is requested");
 }

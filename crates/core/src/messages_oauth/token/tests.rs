@@ -45,6 +45,8 @@ fn reason_follows_the_oauth_error() {
         assert_eq!(failed.reason, reason, "{code}");
         assert!(failed.message.starts_with("ITwinAuthority ims "), "{}", failed.message);
         assert_eq!(failed.message.contains(code.as_str()), code != ErrorCode::Other);
+        let names_status = failed.message.contains("HTTP 400");
+        assert_eq!(names_status, code == ErrorCode::Other, "{}", failed.message);
     }
 }
 
@@ -121,6 +123,8 @@ fn wait_that_an_error_response_asks_for_is_kept() {
     let wait = Some(TimeDelta::seconds(7));
     let error = TokenError::Response { code: ErrorCode::ServerError, status: 500, retry_after: wait };
     assert_eq!(issued(&error).retry_after, wait);
+    let error = TokenError::Status { status: 403, is_certificate_asked: false, retry_after: wait };
+    assert_eq!(issued(&error).retry_after, wait);
 }
 
 #[test]
@@ -151,9 +155,9 @@ fn broken_rule_of_a_token_response_is_named() {
 #[test]
 fn status_without_an_oauth_error_may_be_about_a_client_certificate() {
     for is_certificate_asked in [false, true] {
-        let failed = issued(&TokenError::Status { status: 400, is_certificate_asked });
+        let failed = issued(&TokenError::Status { status: 400, is_certificate_asked, retry_after: None });
         assert_eq!(failed.reason, Reason::RequestRejected);
-        assert!(failed.message.contains("HTTP 400 without an OAuth error"), "{}", failed.message);
+        assert!(failed.message.contains("HTTP 400 without a known OAuth error"), "{}", failed.message);
         assert_eq!(failed.message.contains("client certificate"), is_certificate_asked, "{}", failed.message);
     }
 }
@@ -164,7 +168,7 @@ fn endpoint_that_moved_is_corrected_where_it_comes_from() {
         let names = Names { is_endpoint_discovered, ..names(GrantType::ClientCredentials) };
         not_issued(error, &names).message
     };
-    let gone = TokenError::Status { status: 404, is_certificate_asked: false };
+    let gone = TokenError::Status { status: 404, is_certificate_asked: false, retry_after: None };
     assert!(message(&gone, false).ends_with("check its tokenEndpoint"));
     let discovered = message(&gone, true);
     assert!(
@@ -174,7 +178,7 @@ fn endpoint_that_moved_is_corrected_where_it_comes_from() {
         ),
         "{discovered}"
     );
-    let rejected = TokenError::Status { status: 400, is_certificate_asked: false };
+    let rejected = TokenError::Status { status: 400, is_certificate_asked: false, retry_after: None };
     assert!(message(&rejected, true).ends_with("check token_endpoint in its discovery document"));
     let redirect = TransportError::Redirect(308).into();
     assert!(message(&redirect, false).ends_with("set tokenEndpoint of the ITwinAuthority to the final URL"));
@@ -190,14 +194,14 @@ fn endpoint_that_moved_is_corrected_where_it_comes_from() {
 fn status_of_failed_authentication_without_an_oauth_error_names_the_client_first() {
     let message = |status, method| {
         let names = Names { method, ..names(GrantType::ClientCredentials) };
-        let failed = not_issued(&TokenError::Status { status, is_certificate_asked: false }, &names);
+        let failed = not_issued(&TokenError::Status { status, is_certificate_asked: false, retry_after: None }, &names);
         assert_eq!(failed.reason, Reason::RequestRejected);
         failed.message
     };
     assert_eq!(
         message(401, ClientAuthentication::ClientSecretBasic),
-        "ITwinAuthority ims answered HTTP 401 without an OAuth error: check client_id and client_secret in Secret \
-         team-a/client; if the client is right, check its tokenEndpoint"
+        "ITwinAuthority ims answered HTTP 401 without a known OAuth error: check client_id and client_secret in \
+         Secret team-a/client; if the client is right, check its tokenEndpoint"
     );
     let signed = message(401, ClientAuthentication::PrivateKeyJwt);
     assert!(signed.contains("check client_id and private_key in Secret team-a/client"), "{signed}");

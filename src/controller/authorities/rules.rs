@@ -1,0 +1,84 @@
+//! Whether a token was checked with the rules that its authority has now.
+
+use itwin_core::token::Content;
+
+use super::Authorities;
+
+impl Authorities {
+    /// Whether a token of the authority of this name was checked with the rules of now. `None` where no one knows them: its
+    /// spec is of no use, or it is gone. One that cannot be listed is taken to be as it was.
+    pub(in crate::controller) fn is_checked(&self, name: &str, content: &Content) -> Option<bool> {
+        let Some(rules) = &content.checked_with else { return Some(true) };
+        match self.entries().get(name) {
+            Some(entry) => entry.authority.as_ref().ok().map(|authority| authority.config.token_rules == *rules),
+            None => (!self.are_complete()).then_some(true),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::future::BoxFuture;
+    use itwin_api::{authority::ITwinAuthority, conditions::Reason};
+    use itwin_core::{failure::Failure, samples};
+    use itwin_oauth::transport::{Transport, TransportError};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        metrics::Metrics,
+        oauth::authority::{Authority, Connect},
+    };
+
+    /// A connection over which nothing is sent.
+    struct Unused;
+
+    impl Transport for Unused {
+        fn send(&self, _: http::Request<Vec<u8>>) -> BoxFuture<'_, Result<http::Response<Vec<u8>>, TransportError>> {
+            Box::pin(async { Err(TransportError::Connection("there is no server".to_owned())) })
+        }
+    }
+
+    fn object(generation: i64, change: &Value) -> ITwinAuthority {
+        let mut object = json!({
+            "apiVersion": "credentials.itwin.dev/v1alpha1",
+            "kind": "ITwinAuthority",
+            "metadata": {"name": "ims", "uid": "uid", "generation": generation},
+            "spec": {"issuer": "https://ims.example.com"},
+        });
+        object["spec"].as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
+        serde_json::from_value(object).expect("a valid authority")
+    }
+
+    #[test]
+    fn token_is_checked_until_the_authority_has_other_rules_for_tokens() {
+        let metrics = Arc::new(Metrics::new(true).expect("metrics"));
+        let connect: Connect = Arc::new(|_| Ok(Arc::new(Unused)));
+        let authorities = Authorities::new(metrics, Clock::system(), connect, Arc::default(), Arc::default());
+        authorities.announce("ims");
+        let ensured = |generation, change: Value| -> Arc<Authority> {
+            authorities.ensure(&object(generation, &change), &Ok(None)).expect("it is there").0.expect("a valid spec")
+        };
+        let checked_with = Some(ensured(1, json!({})).config.token_rules.clone());
+        let content = Content { checked_with, ..samples::content() };
+        let is_checked = || authorities.is_checked("ims", &content);
+        assert_eq!(is_checked(), Some(true));
+        ensured(
+            2,
+            json!({"requestsPerMinute": 7, "requestTimeout": "7s", "tokenEndpoint": "https://ims.example.com/t"}),
+        );
+        assert_eq!(is_checked(), Some(true), "that concerns no token");
+        ensured(3, json!({"audiences": ["https://api.example.com"]}));
+        assert_eq!(is_checked(), Some(false));
+        ensured(4, json!({}));
+        assert_eq!(is_checked(), Some(true), "the rules are those of before");
+        let unread = Err(Failure::new(Reason::ConfigurationInvalid, "it cannot be read"));
+        let bundle = json!({"caBundleRef": {"kind": "ConfigMap", "name": "ca", "key": "ca.crt"}});
+        assert!(authorities.ensure(&object(5, &bundle), &unread).expect("it is there").0.is_err());
+        assert_eq!(is_checked(), None, "whether it demands something else is not known");
+        assert_eq!(authorities.is_checked("ims", &samples::content()), Some(true), "it is in the Secret");
+    }
+}
