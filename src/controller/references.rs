@@ -4,6 +4,7 @@ use itwin_api::{credential::ITwinServiceCredential, secret_keys};
 use itwin_core::{fingerprint, object::ObjectKey, requests::Requester};
 use kube::ResourceExt;
 
+use super::status_writer::numeric;
 use crate::observe::intern::intern;
 
 /// One credential with the names of what it references.
@@ -38,6 +39,12 @@ impl<'a> References<'a> {
     #[must_use]
     pub fn renew_annotation(&self) -> Option<&String> {
         self.credential.annotations().get(secret_keys::RENEW)
+    }
+
+    /// The resourceVersion at which watches show it, as a number.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        numeric(self.credential.metadata.resource_version.as_deref())
     }
 
     /// The first finalizers that hold the credential, if it is being deleted.

@@ -20,7 +20,7 @@ use super::{
     reconciler::{Attempted, Reconciler, requeue},
     references::References,
     registry::Currency,
-    status_writer::{StatusWrite, gauges, numeric, others_since, write_status},
+    status_writer::{StatusWrite, gauges, others_since, write_status},
 };
 use crate::{cluster::CallError, metrics::CredentialLabels, observe::index::Known};
 
@@ -83,9 +83,11 @@ impl Reconciler<'_> {
         });
         self.gauge(&observed, &status, shown_attempt);
         let outcome = self.outcome_of_attempt();
-        let is_same = status == *previous || (older_than_known && outcome.is_none());
+        // whether it is still gone is found out by a write of the status, which is the only call that shows it
+        let is_gone = self.is_gone() && deletion.is_none();
+        let is_same = !is_gone && (status == *previous || (older_than_known && outcome.is_none()));
         // another writer answers each status that is written
-        let put_off = if is_same { None } else { self.retry_state.rewrite_waits(&status, now) };
+        let put_off = if is_same || is_gone { None } else { self.retry_state.rewrite_waits(&status, now) };
         let is_reported = is_same || put_off.is_some();
         let before = self.before_interim.as_deref();
         let is_news = !is_reported || before.is_some();
@@ -113,6 +115,10 @@ impl Reconciler<'_> {
         // a status that was not written is not the one before the next, which would be worth the event again
         if let Some(transition) = about_lifetime {
             self.publish(transition);
+        }
+        // it is there, and what is due waited for this
+        if is_gone && !self.is_gone() {
+            return Ok(requeue(TimeDelta::zero()));
         }
         // the write took its time
         Ok(requeue(self.due_at.map_or(again, |at| at - self.context.clock.now())))
@@ -169,8 +175,7 @@ impl Reconciler<'_> {
     /// Forgets the status that we wrote once the watch has brought it. Returns whether the object is older than one that
     /// was known before: then no one knows what its status is, and it is written only with an attempt.
     fn note_version(&mut self) -> bool {
-        let version = numeric(self.references.credential.metadata.resource_version.as_deref());
-        self.retry_state.observed_version(version)
+        self.retry_state.observed_version(self.references.version())
     }
 
     /// The newer of the status that the watch brought and the one that we wrote.
@@ -210,9 +215,24 @@ impl Reconciler<'_> {
         let References { key, uid, .. } = &self.references;
         let write = StatusWrite { key, uid, status: &status, resource_version: guard };
         self.retry_state.status_write_begins();
-        let version = write_status(&self.context.cluster, write).await?;
-        self.retry_state.status_written(version, status, self.context.clock.now());
+        let written = write_status(&self.context.cluster, write).await;
+        self.note_existence(written.as_ref().err());
+        self.retry_state.status_written(written?, status, self.context.clock.now());
         Ok(())
+    }
+
+    /// Notes what the end of a write of the status shows: whether the object is there.
+    fn note_existence(&mut self, error: Option<&CallError>) {
+        match error {
+            Some(CallError::NotFound | CallError::NotServed) => self.retry_state.not_found(self.references.version()),
+            Some(CallError::Unavailable(..) | CallError::Timeout | CallError::Transport | CallError::NotLeading) => {}
+            _ => self.retry_state.found(),
+        }
+    }
+
+    /// Whether the API server says that there is no such credential, and no watch has shown it since.
+    pub(super) fn is_gone(&self) -> bool {
+        self.retry_state.is_gone(self.references.version())
     }
 
     /// The resourceVersion that the object has as far as is known.

@@ -19,6 +19,7 @@ mod cheap;
 mod clock;
 mod cluster;
 mod failover;
+mod gone;
 mod kept;
 mod meddler;
 mod mutants;
@@ -163,6 +164,11 @@ fn in_paused_time(play: impl Future<Output = ()>) {
 #[test]
 fn authority_that_cannot_be_refreshed_for_an_hour_is_not_ready_and_its_tokens_go_on() {
     in_paused_time(stale::play());
+}
+
+#[test]
+fn credential_that_is_deleted_while_it_cannot_be_watched_costs_no_tokens() {
+    in_paused_time(gone::play());
 }
 
 #[test]

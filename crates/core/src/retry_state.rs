@@ -219,6 +219,8 @@ struct WrittenStatus {
     rewritten_at: Option<DateTime<Utc>>,
     /// A write began after that, and it is not known whether it was made.
     is_uncertain: bool,
+    /// The API server had no such object when the last one was to be written, of which watches showed this resourceVersion.
+    gone_at: Option<u64>,
 }
 
 impl RetryState {

@@ -35,7 +35,24 @@ impl RetryState {
         let own = Some(own_part(&status));
         let rewritten_at = if self.status.own == own { Some(now) } else { self.status.rewritten_at };
         let pending = Some((version, Box::new(status)));
-        self.status = WrittenStatus { pending, newest: version, own, rewritten_at, is_uncertain: false };
+        self.status = WrittenStatus { pending, newest: version, own, rewritten_at, ..WrittenStatus::default() };
+    }
+
+    /// No status could be written, since the API server has no such object; watches show it at this resourceVersion. It may
+    /// be gone without that watches can show it, and an API server may say so for a moment of what is there.
+    pub fn not_found(&mut self, version: u64) {
+        self.status.gone_at = Some(version);
+    }
+
+    /// The API server has the object.
+    pub fn found(&mut self) {
+        self.status.gone_at = None;
+    }
+
+    /// Whether the API server has no such object, and watches show no other version of it than this.
+    #[must_use]
+    pub fn is_gone(&self, version: u64) -> bool {
+        self.status.gone_at == Some(version)
     }
 
     /// How long not to write this status, which the object does not have: it is the one that was written last, another
