@@ -20,7 +20,7 @@ use super::{
     reconciler::{Attempted, Reconciler, requeue},
     references::References,
     registry::Currency,
-    status_writer::{StatusWrite, gauges, others_since, write_status},
+    status_writer::{StatusWrite, gauges, numeric, others_since, write_status},
 };
 use crate::{cluster::CallError, metrics::CredentialLabels, observe::index::Known};
 
@@ -85,11 +85,13 @@ impl Reconciler<'_> {
         let outcome = self.outcome_of_attempt();
         // whether it is still gone is found out by a write of the status, which is the only call that shows it
         let is_gone = self.is_gone() && deletion.is_none();
-        let is_same = !is_gone && (status == *previous || (older_than_known && outcome.is_none()));
+        let is_shown = status == *previous || self.retry_state.is_stored_otherwise(&status, self.references.version());
+        let is_same = !is_gone && (is_shown || (older_than_known && outcome.is_none()));
         // another writer answers each status that is written
         let put_off = if is_same || is_gone { None } else { self.retry_state.rewrite_waits(&status, now) };
         let is_reported = is_same || put_off.is_some();
-        let before = self.before_interim.as_deref();
+        // the object may not have what events said already
+        let before = self.retry_state.told_status().or(self.before_interim.as_deref());
         let is_news = !is_reported || before.is_some();
         let before = before.unwrap_or(&previous);
         let transition = outcome.and_then(|outcome| events::transition(before, &outcome, &self.references.target.name));
@@ -106,16 +108,13 @@ impl Reconciler<'_> {
             CallError::NotFound if deletion.is_some() => Ok(()),
             error => Err(error),
         });
-        if let Some(transition) = transition {
-            self.publish(transition);
-        }
-        // the status is written by the next reconcile; the attempt, and so the event, is of this one
+        // the status may be written by a later reconcile, or was written although no answer came; the events are of this one
+        transition.into_iter().chain(about_lifetime).for_each(|transition| self.publish(transition));
         reported?;
-        self.retry_state.set_ready_changes_at(schedule::next_ready_change(&observed, now));
-        // a status that was not written is not the one before the next, which would be worth the event again
-        if let Some(transition) = about_lifetime {
-            self.publish(transition);
+        if is_shown || !is_reported {
+            self.retry_state.status_shown();
         }
+        self.retry_state.set_ready_changes_at(schedule::next_ready_change(&observed, now));
         // it is there, and what is due waited for this
         if is_gone && !self.is_gone() {
             return Ok(requeue(TimeDelta::zero()));
@@ -214,10 +213,21 @@ impl Reconciler<'_> {
     async fn write_status(&mut self, status: CredentialStatus, guard: Option<String>) -> Result<(), CallError> {
         let References { key, uid, .. } = &self.references;
         let write = StatusWrite { key, uid, status: &status, resource_version: guard };
+        let version = numeric(write.resource_version.as_deref());
         self.retry_state.status_write_begins();
         let written = write_status(&self.context.cluster, write).await;
         self.note_existence(written.as_ref().err());
-        self.retry_state.status_written(written?, status, self.context.clock.now());
+        match written {
+            Ok(written) if written == version => {
+                self.retry_state.status_written(written, status.clone(), self.context.clock.now());
+                self.retry_state.status_changed_nothing(written, &status);
+            }
+            Ok(written) => self.retry_state.status_written(written, status, self.context.clock.now()),
+            Err(error) => {
+                self.retry_state.status_told(status);
+                return Err(error);
+            }
+        }
         Ok(())
     }
 

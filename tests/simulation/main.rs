@@ -33,6 +33,7 @@ mod slow;
 mod stale;
 mod tenant;
 mod typed;
+mod unwritten;
 
 use mutants::Mutant;
 use play::{End, play};
@@ -164,6 +165,21 @@ fn in_paused_time(play: impl Future<Output = ()>) {
 #[test]
 fn authority_that_cannot_be_refreshed_for_an_hour_is_not_ready_and_its_tokens_go_on() {
     in_paused_time(stale::play());
+}
+
+#[test]
+fn failures_and_their_end_are_one_event_each_while_statuses_are_refused() {
+    in_paused_time(unwritten::play_refused());
+}
+
+#[test]
+fn tokens_that_are_too_short_are_an_event_also_where_the_write_of_the_status_is_not_answered() {
+    in_paused_time(unwritten::play_unanswered());
+}
+
+#[test]
+fn field_of_the_status_that_the_crd_does_not_know_costs_no_write_at_each_reconcile() {
+    in_paused_time(unwritten::play_pruned());
 }
 
 #[test]

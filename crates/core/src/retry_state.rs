@@ -94,6 +94,8 @@ pub struct RetryState {
     was_suspended: bool,
     /// Consecutive writes of the status that failed.
     api_failures: u32,
+    /// The last status, if its write failed: events were published up to it, whatever the object has.
+    told: Option<Box<CredentialStatus>>,
     client_expiry: ClientExpiry,
     /// When time changes `Ready` of the status that was reported last.
     ready_changes_at: Option<DateTime<Utc>>,
@@ -221,6 +223,8 @@ struct WrittenStatus {
     is_uncertain: bool,
     /// The API server had no such object when the last one was to be written, of which watches showed this resourceVersion.
     gone_at: Option<u64>,
+    /// A write that changed nothing: the resourceVersion of the object, and the digest of the operator's own part.
+    without_effect: Option<(u64, u32)>,
 }
 
 impl RetryState {
@@ -284,6 +288,7 @@ impl RetryState {
             better_token,
             was_suspended: false,
             api_failures: 0,
+            told: None,
             client_expiry: ClientExpiry::recall(credential, previous),
             ready_changes_at: None,
             metadata_read: None,
