@@ -1,10 +1,9 @@
 //! One credential with the names of what it references.
 
 use itwin_api::{credential::ITwinServiceCredential, secret_keys};
-use itwin_core::{fingerprint, object::ObjectKey, requests::Requester};
+use itwin_core::{fingerprint, object::ObjectKey, requests::Requester, revisions};
 use kube::ResourceExt;
 
-use super::status_writer::numeric;
 use crate::observe::intern::intern;
 
 /// One credential with the names of what it references.
@@ -44,7 +43,7 @@ impl<'a> References<'a> {
     /// The resourceVersion at which watches show it, as a number.
     #[must_use]
     pub fn version(&self) -> u64 {
-        numeric(self.credential.metadata.resource_version.as_deref())
+        self.credential.metadata.resource_version.as_deref().and_then(revisions::parse).unwrap_or_default()
     }
 
     /// The first finalizers that hold the credential, if it is being deleted.

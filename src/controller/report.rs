@@ -91,7 +91,7 @@ impl Reconciler<'_> {
         let put_off = if is_same || is_gone { None } else { self.retry_state.rewrite_waits(&status, now) };
         let is_reported = is_same || put_off.is_some();
         // the object may not have what events said already
-        let before = self.retry_state.told_status().or(self.before_interim.as_deref());
+        let before = self.retry_state.unwritten_status().or(self.before_interim.as_deref());
         let is_news = !is_reported || before.is_some();
         let before = before.unwrap_or(&previous);
         let transition = outcome.and_then(|outcome| events::transition(before, &outcome, &self.references.target.name));
@@ -224,7 +224,7 @@ impl Reconciler<'_> {
             }
             Ok(written) => self.retry_state.status_written(written, status, self.context.clock.now()),
             Err(error) => {
-                self.retry_state.status_told(status);
+                self.retry_state.status_unwritten(status);
                 return Err(error);
             }
         }

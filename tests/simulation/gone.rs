@@ -30,8 +30,8 @@ fn find(cluster: &Cluster, resource: &str) -> Option<Value> {
 /// Refuses lists and watches of credentials, also those that are open.
 fn refuse_watches(cluster: &Cluster) {
     for verb in [Verb::List, Verb::Watch] {
-        let refusal = Failure::new(403, "Forbidden", "credentials cannot be listed");
-        cluster.api.plan(Rule::always(Match::any().verb(verb).target(CREDENTIALS), Fault::Answer(Box::new(refusal))));
+        let failure = Failure::new(403, "Forbidden", "credentials cannot be listed");
+        cluster.api.plan(Rule::always(Match::any().verb(verb).target(CREDENTIALS), Fault::Answer(Box::new(failure))));
     }
     cluster.api.disturb(Match::any().target(CREDENTIALS), Disturbance::End);
 }

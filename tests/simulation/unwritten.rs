@@ -45,8 +45,8 @@ fn events(cluster: &Cluster) -> Vec<String> {
 /// Plays a client that is refused and accepted again while statuses are refused; what must hold is asserted.
 pub async fn play_refused() {
     let mut cluster = settled().await;
-    let refusal = denied(403, "policy.example.com", "no statuses");
-    cluster.api.plan(Rule::always(statuses(), Fault::Answer(Box::new(refusal))));
+    let failure = denied(403, "policy.example.com", "no statuses");
+    cluster.api.plan(Rule::always(statuses(), Fault::Answer(Box::new(failure))));
     // tokens of 20 minutes, which are renewed from the 13th on
     let client = client_id("alpha", 0);
     cluster.servers.set_client(&client, "another one");

@@ -95,7 +95,7 @@ pub struct RetryState {
     /// Consecutive writes of the status that failed.
     api_failures: u32,
     /// The last status, if its write failed: events were published up to it, whatever the object has.
-    told: Option<Box<CredentialStatus>>,
+    unwritten_status: Option<Box<CredentialStatus>>,
     client_expiry: ClientExpiry,
     /// When time changes `Ready` of the status that was reported last.
     ready_changes_at: Option<DateTime<Utc>>,
@@ -288,7 +288,7 @@ impl RetryState {
             better_token,
             was_suspended: false,
             api_failures: 0,
-            told: None,
+            unwritten_status: None,
             client_expiry: ClientExpiry::recall(credential, previous),
             ready_changes_at: None,
             metadata_read: None,

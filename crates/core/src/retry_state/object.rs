@@ -51,19 +51,19 @@ impl RetryState {
     }
 
     /// This status could not be written, or may not have been. Events say what is new in it already.
-    pub fn status_told(&mut self, status: CredentialStatus) {
-        self.told = Some(Box::new(status));
+    pub fn status_unwritten(&mut self, status: CredentialStatus) {
+        self.unwritten_status = Some(Box::new(status));
     }
 
     /// The object has the last status.
     pub fn status_shown(&mut self) {
-        self.told = None;
+        self.unwritten_status = None;
     }
 
     /// The last status, if its write failed: what it says is no news, also where the object does not have it.
     #[must_use]
-    pub fn told_status(&self) -> Option<&CredentialStatus> {
-        self.told.as_deref()
+    pub fn unwritten_status(&self) -> Option<&CredentialStatus> {
+        self.unwritten_status.as_deref()
     }
 
     /// No status could be written, since the API server has no such object; watches show it at this resourceVersion. It may

@@ -159,15 +159,15 @@ fn status_counts_until_the_watch_brings_it_and_an_older_object_is_noticed() {
 }
 
 #[test]
-fn status_whose_write_failed_is_told_until_the_object_has_the_last_one() {
+fn status_whose_write_failed_is_remembered_until_the_object_has_the_last_one() {
     let mut state = new();
-    assert!(state.told_status().is_none());
+    assert!(state.unwritten_status().is_none());
     let status = CredentialStatus { consecutive_failures: 3, ..CredentialStatus::default() };
-    state.status_told(status.clone());
+    state.status_unwritten(status.clone());
     state.status_written(7, CredentialStatus::default(), at(0));
-    assert_eq!(state.told_status(), Some(&status), "one that is written in between may say less");
+    assert_eq!(state.unwritten_status(), Some(&status), "one that is written in between may say less");
     state.status_shown();
-    assert!(state.told_status().is_none());
+    assert!(state.unwritten_status().is_none());
 }
 
 #[test]

@@ -115,7 +115,7 @@ async fn pages_that_fail_in_turn_so_that_no_list_ends_are_failures_that_follow_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn list_does_not_go_on_for_ever_with_a_token_that_is_never_accepted() {
+async fn list_does_not_go_on_without_end_with_a_token_that_is_never_accepted() {
     let mut fixture = Fixture::of_pages(2).await;
     let failure = Fault::Answer(Box::new(Failure::new(500, "InternalError", "no such token")));
     fixture.server.plan(Rule::always(lists(), failure).after(1));
