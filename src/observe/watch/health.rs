@@ -75,6 +75,11 @@ impl WatchError {
         }
     }
 
+    /// The API server said what is wrong, and asks for no longer wait than this: the same request may succeed then.
+    pub(super) fn may_end_within(&self, wait: Duration) -> bool {
+        self.is_answer() && self.asked_wait() <= wait
+    }
+
     /// The API server said what is wrong.
     fn is_answer(&self) -> bool {
         matches!(self, Self::Status { .. })

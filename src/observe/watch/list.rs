@@ -11,7 +11,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::{CONTINUES, Continue, LIST_INTERVAL, PAGE_LIMIT, Page, State, Watch, answered, health::WatchError};
+use super::{CONTINUES, Continue, LIST_INTERVAL, PAGE_LIMIT, Page, RETRY, State, Watch, answered, health::WatchError};
 use crate::restores::is_lower;
 
 impl<K> Watch<K>
@@ -63,12 +63,12 @@ where
     }
 
     /// A page failed. It alone is requested again, as long as the list can go on: one that begins again costs all pages before
-    /// it too. A watch that could go on waits for that only once.
+    /// it too. A watch that could go on waits for that only once, and not for long.
     fn page_failed(&mut self, page: Page, error: WatchError) -> Result<(), WatchError> {
         let Page { next, resume } = page;
         let next = next.filter(|next| next.began.elapsed() < CONTINUES && !error.ends_list());
         self.state = match (next, resume) {
-            (Some(next), resume) if next.failures == 0 || resume.is_none() => {
+            (Some(next), resume) if resume.is_none() || (next.failures == 0 && error.may_end_within(RETRY.1)) => {
                 let failures = next.failures.saturating_add(1);
                 State::Listing(Page { next: Some(Continue { failures, ..next }), resume })
             }
