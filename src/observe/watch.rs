@@ -76,7 +76,7 @@ impl<K> State<K> {
 /// A page of a list.
 #[derive(Clone)]
 struct Page {
-    /// The pages before it; none where it is the first one.
+    /// How the list goes on to it; none where it is the first one.
     next: Option<Continue>,
     /// The watch is resumed from this resourceVersion if the list fails.
     resume: Option<String>,
