@@ -14,7 +14,7 @@ use itwin_credential_operator::{
     report, runtime,
 };
 
-/// The exit code for invalid arguments and environment variables.
+/// The exit code for arguments and environment variables that are invalid or missing.
 const INVALID_ARGUMENTS: u8 = 2;
 
 fn main() -> ExitCode {
@@ -73,7 +73,8 @@ fn start(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Crd => itwin_api::crds().and_then(|yaml| written(io::stdout().write_all(yaml.as_bytes()))),
         Command::Run(args) => {
-            let proxies = match Proxies::from_env() {
+            let checked = |proxies| runtime::process::check(&args).map(|()| proxies);
+            let proxies = match Proxies::from_env().and_then(checked) {
                 Ok(proxies) => proxies,
                 Err(error) => {
                     eprintln!("error: {error}");

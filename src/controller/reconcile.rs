@@ -123,7 +123,7 @@ async fn reconcile_object(
     reconciler.publish_restarts();
     reconciler.report_long_renewal();
     // what failed to be read may still be needed
-    if !reconciler.waits && !reconciler.keeps_place && result.is_ok() {
+    if !reconciler.waits && !reconciler.keeps_place && (result.is_ok() || reconciler.is_gone()) {
         context.authorities.requests.leave(key);
     }
     let again = if only_reports { Ok(reconciler.reported(result)) } else { reconciler.ended(result) };

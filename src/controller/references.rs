@@ -1,7 +1,7 @@
 //! One credential with the names of what it references.
 
 use itwin_api::{credential::ITwinServiceCredential, secret_keys};
-use itwin_core::{fingerprint, object::ObjectKey, requests::Requester};
+use itwin_core::{fingerprint, object::ObjectKey, requests::Requester, revisions};
 use kube::ResourceExt;
 
 use crate::observe::intern::intern;
@@ -38,6 +38,12 @@ impl<'a> References<'a> {
     #[must_use]
     pub fn renew_annotation(&self) -> Option<&String> {
         self.credential.annotations().get(secret_keys::RENEW)
+    }
+
+    /// The resourceVersion at which watches show it, as a number.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.credential.metadata.resource_version.as_deref().and_then(revisions::parse).unwrap_or_default()
     }
 
     /// The first finalizers that hold the credential, if it is being deleted.

@@ -84,11 +84,15 @@ impl Reconciler<'_> {
         });
         self.gauge(&observed, &status, shown_attempt);
         let outcome = self.outcome_of_attempt();
-        let is_same = status == *previous || (older_than_known && outcome.is_none());
+        // whether it is still gone is found out by a write of the status, which is the only call that shows it
+        let is_gone = self.is_gone() && deletion.is_none();
+        let is_shown = status == *previous || self.retry_state.is_stored_otherwise(&status, self.references.version());
+        let is_same = !is_gone && (is_shown || (older_than_known && outcome.is_none()));
         // another writer answers each status that is written
-        let put_off = if is_same { None } else { self.retry_state.rewrite_waits(&status, now) };
+        let put_off = if is_same || is_gone { None } else { self.retry_state.rewrite_waits(&status, now) };
         let is_reported = is_same || put_off.is_some();
-        let before = self.before_interim.as_deref();
+        // the object may not have what events said already
+        let before = self.retry_state.unwritten_status().or(self.before_interim.as_deref());
         let is_news = !is_reported || before.is_some();
         let before = before.unwrap_or(&previous);
         let transition = outcome.and_then(|outcome| events::transition(before, &outcome, &self.references.target.name));
@@ -105,15 +109,16 @@ impl Reconciler<'_> {
             CallError::NotFound if deletion.is_some() => Ok(()),
             error => Err(error),
         });
-        if let Some(transition) = transition {
-            self.publish(transition);
-        }
-        // the status is written by the next reconcile; the attempt, and so the event, is of this one
+        // the status may be written by a later reconcile, or was written although no answer came; the events are of this one
+        transition.into_iter().chain(about_lifetime).for_each(|transition| self.publish(transition));
         reported?;
+        if is_shown || !is_reported {
+            self.retry_state.status_shown();
+        }
         self.retry_state.set_ready_changes_at(schedule::next_ready_change(&observed, now));
-        // a status that was not written is not the one before the next, which would be worth the event again
-        if let Some(transition) = about_lifetime {
-            self.publish(transition);
+        // it is there, and what is due waited for this
+        if is_gone && !self.is_gone() {
+            return Ok(requeue(TimeDelta::zero()));
         }
         // the write took its time
         Ok(requeue(self.due_at.map_or(again, |at| at - self.context.clock.now())))
@@ -170,8 +175,7 @@ impl Reconciler<'_> {
     /// Forgets the status that we wrote once the watch has brought it. Returns whether the object is older than one that
     /// was known before: then no one knows what its status is, and it is written only with an attempt.
     fn note_version(&mut self) -> bool {
-        let version = numeric(self.references.credential.metadata.resource_version.as_deref());
-        self.retry_state.observed_version(version)
+        self.retry_state.observed_version(self.references.version())
     }
 
     /// The newer of the status that the watch brought and the one that we wrote.
@@ -214,10 +218,36 @@ impl Reconciler<'_> {
     async fn write_status(&mut self, status: CredentialStatus, guard: Option<String>) -> Result<(), CallError> {
         let References { key, uid, .. } = &self.references;
         let write = StatusWrite { key, uid, status: &status, resource_version: guard };
+        let version = numeric(write.resource_version.as_deref());
         self.retry_state.status_write_begins();
-        let version = write_status(&self.context.cluster, write).await?;
-        self.retry_state.status_written(version, status, self.context.clock.now());
+        let written = write_status(&self.context.cluster, write).await;
+        self.note_existence(written.as_ref().err());
+        match written {
+            Ok(written) if written == version => {
+                self.retry_state.status_written(written, status.clone(), self.context.clock.now());
+                self.retry_state.status_changed_nothing(written, &status);
+            }
+            Ok(written) => self.retry_state.status_written(written, status, self.context.clock.now()),
+            Err(error) => {
+                self.retry_state.status_unwritten(status);
+                return Err(error);
+            }
+        }
         Ok(())
+    }
+
+    /// Notes what the end of a write of the status shows: whether the object is there.
+    fn note_existence(&mut self, error: Option<&CallError>) {
+        match error {
+            Some(CallError::NotFound | CallError::NotServed) => self.retry_state.not_found(self.references.version()),
+            Some(CallError::Unavailable(..) | CallError::Timeout | CallError::Transport | CallError::NotLeading) => {}
+            _ => self.retry_state.found(),
+        }
+    }
+
+    /// Whether the API server says that there is no such credential, and no watch has shown it since.
+    pub(super) fn is_gone(&self) -> bool {
+        self.retry_state.is_gone(self.references.version())
     }
 
     /// The resourceVersion that the object has as far as is known.

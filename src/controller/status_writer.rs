@@ -216,8 +216,8 @@ fn url(namespace: &str) -> String {
     ITwinServiceCredential::url_path(&(), Some(namespace))
 }
 
-/// Not even "not found" or a conflict is taken for the end of the credential: what is really gone is not reconciled
-/// again, and what is not would keep an old status until its next renewal.
+/// Not even "not found" or a conflict is taken for the end of the credential: the status is written again later, which finds
+/// out whether it is gone.
 async fn send(
     cluster: &Cluster,
     deadline: Instant,

@@ -156,6 +156,8 @@ pub async fn credentials(context: Arc<Context>, watched: usize) {
         context.metrics.invalid_objects(context.invalid_objects.count());
         match event {
             None => {}
+            // a list that failed after this page showed what the watch shows only now
+            Some(Event::Apply(credential)) if watched.credentials.is_newer_than(&credential) => {}
             Some(Event::Apply(credential)) => {
                 let created = is_created(&credential).then(|| References::new(&credential).target);
                 let key = keep(credential);

@@ -32,7 +32,7 @@ pub const WATCH_SECONDS: u32 = 60;
 /// A watch without an answer or a failure for this long has died without a notice.
 pub const WATCH_LIMIT: Duration = Duration::from_secs(180);
 /// Objects of one page of a list; the client makes smaller pages of large objects ([`crate::runtime::client`]).
-const PAGE: u32 = 100;
+const PAGE_LIMIT: u32 = 100;
 /// Waits between attempts: at most half of the 5 s after which a watch that fails is reported, so that it was made again
 /// by then, also where the first failure that counts comes at the end of an outage.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(2500));
@@ -43,16 +43,15 @@ const GONE_RETRY: Duration = Duration::from_secs(60);
 const LIST_INTERVAL: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 /// The watches of all namespaces that ended together list again within this.
 const SPREAD: Duration = Duration::from_secs(5);
+/// A list goes on after a page that failed, unless it began longer ago: the API server forgets it after 5 to 10 minutes, and
+/// may not say so.
+const CONTINUES: Duration = Duration::from_secs(240);
 
 type Events<K> = Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<K>>> + Send>>;
 
 enum State<K> {
-    /// The first page, or the one of this token, is to be requested.
-    Listing {
-        continue_token: Option<String>,
-        /// The watch is resumed from this resourceVersion if the list fails.
-        resume: Option<String>,
-    },
+    /// This page is to be requested.
+    Listing(Page),
     /// The watch from this resourceVersion is to be started.
     Listed { version: String },
     Watching {
@@ -70,8 +69,27 @@ enum State<K> {
 impl<K> State<K> {
     /// A list begins.
     fn first_page(resume: Option<String>) -> Self {
-        Self::Listing { continue_token: None, resume }
+        Self::Listing(Page { next: None, resume })
     }
+}
+
+/// A page of a list.
+#[derive(Clone)]
+struct Page {
+    /// How the list goes on to it; none where it is the first one.
+    next: Option<Continue>,
+    /// The watch is resumed from this resourceVersion if the list fails.
+    resume: Option<String>,
+}
+
+/// How a list goes on after a page of it.
+#[derive(Clone)]
+struct Continue {
+    token: String,
+    /// When its first page was accepted.
+    began: Instant,
+    /// How often the page of this token failed.
+    failures: u32,
 }
 
 /// The events of one resource, in one namespace or all.
@@ -93,8 +111,8 @@ pub struct Watch<K> {
     is_restored: bool,
     /// How many pages of the list under way were accepted.
     pages: u32,
-    /// After how many pages the last list failed, if one did and no later page was accepted since.
-    failed_after: u32,
+    /// How many pages of one list were accepted at most since a list ended.
+    reached: u32,
     /// When a list ended last, or failed while a watch went on.
     listed_at: Option<Instant>,
     /// When everything is listed again.
@@ -126,7 +144,7 @@ where
             was_older: false,
             is_restored: false,
             pages: 0,
-            failed_after: 0,
+            reached: 0,
             listed_at: None,
             list_at: None,
         }
@@ -141,7 +159,8 @@ where
     pub async fn next(&mut self) -> Event<K> {
         loop {
             if let Some(event) = self.received.pop_front() {
-                if !self.is_gone {
+                // a page is no list: others of it may fail, in each list
+                if !self.is_gone && !matches!(event, Event::Init | Event::InitApply(_)) {
                     self.retry = RETRY.0;
                 }
                 return event;
@@ -150,7 +169,7 @@ where
                 tracing::warn!(what = self.resource, "watch failed, it is made again: {error}");
                 let most = if error.is_gone() { GONE_RETRY } else { RETRY.1 };
                 self.retry = self.retry.min(most);
-                sleep(self.retry).await;
+                sleep(self.retry.max(error.asked_wait())).await;
                 self.retry = (self.retry * 2).min(most);
             }
         }
@@ -162,9 +181,9 @@ where
             self.list_now();
         }
         match &self.state {
-            State::Listing { continue_token, resume } => {
-                let (token, resume) = (continue_token.clone(), resume.clone());
-                self.list(token, resume).await
+            State::Listing(page) => {
+                let page = page.clone();
+                self.list(page).await
             }
             State::Listed { version } => {
                 let version = version.clone();

@@ -207,7 +207,7 @@ impl Events {
         let at = time::to_micro_time(at);
         let again = self.reported().again(&key, self.clock.monotonic());
         if let Some((name, count)) = again {
-            let series = EventSeries { count, last_observed_time: at };
+            let series = EventSeries { count, last_observed_time: at.clone() };
             let patch = Patch::Merge(json!({"series": series}));
             let params = PatchParams::default();
             let request = api.patch_metadata(&name, &params, &patch);
@@ -216,7 +216,10 @@ impl Events {
                 // it may be gone, and nothing would be published as long as equal events came
                 self.reported().forget(&key);
             }
-            return counted;
+            // it was deleted, or its time to live is over: this is the first one again
+            if counted != Err(CallError::NotFound) {
+                return counted;
+            }
         }
         let name = event_name(about.name.as_deref().unwrap_or_default(), self.clock.now().timestamp_micros());
         let event = Event {

@@ -23,18 +23,26 @@ use crate::{
 /// In a pod, the file with its namespace, which is that of the Lease by default.
 const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// Runs the operator until SIGTERM.
+/// Whether the operator can run with these arguments where it is.
+///
+/// # Errors
+/// One line that says which argument is missing.
+pub fn check(args: &RunArgs) -> Result<(), String> {
+    if args.leader_election && args.lease_namespace.is_none() && !Path::new(POD_NAMESPACE).exists() {
+        return Err("outside a pod, --lease-namespace must name the namespace of the Lease; or run one replica with \
+                    --leader-election=false"
+            .to_owned());
+    }
+    Ok(())
+}
+
+/// Runs the operator, whose arguments were checked, until SIGTERM.
 ///
 /// # Errors
 /// One line that says why it could not start, or which part of it ended.
 pub async fn run(args: RunArgs, proxies: &Proxies) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new(args.per_credential_metrics).map_err(|error| error.to_string())?);
     let listener = admin::bind(args.metrics_address)?;
-    if args.leader_election && args.lease_namespace.is_none() && !Path::new(POD_NAMESPACE).exists() {
-        return Err("outside a pod, --lease-namespace must name the namespace of the Lease; or run one replica with \
-                    --leader-election=false"
-            .to_owned());
-    }
     if !proxies.unusable().is_empty() {
         let entries = proxies.unusable().join(" ");
         tracing::warn!(

@@ -19,6 +19,7 @@ mod cheap;
 mod clock;
 mod cluster;
 mod failover;
+mod gone;
 mod kept;
 mod meddler;
 mod mutants;
@@ -34,6 +35,7 @@ mod stale;
 mod tenant;
 mod typed;
 mod undescribed;
+mod unwritten;
 
 use mutants::Mutant;
 use play::{End, play};
@@ -165,6 +167,26 @@ fn in_paused_time(play: impl Future<Output = ()>) {
 #[test]
 fn authority_that_cannot_be_refreshed_for_an_hour_is_not_ready_and_its_tokens_go_on() {
     in_paused_time(stale::play());
+}
+
+#[test]
+fn failures_and_their_end_are_one_event_each_while_statuses_are_refused() {
+    in_paused_time(unwritten::play_refused());
+}
+
+#[test]
+fn tokens_that_are_too_short_are_an_event_also_where_the_write_of_the_status_is_not_answered() {
+    in_paused_time(unwritten::play_unanswered());
+}
+
+#[test]
+fn field_of_the_status_that_the_crd_does_not_know_costs_no_write_at_each_reconcile() {
+    in_paused_time(unwritten::play_pruned());
+}
+
+#[test]
+fn credential_that_is_deleted_while_it_cannot_be_watched_costs_no_tokens() {
+    in_paused_time(gone::play());
 }
 
 #[test]

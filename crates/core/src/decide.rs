@@ -8,7 +8,7 @@ mod kept;
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use itwin_api::conditions::Reason;
 
 use crate::{
@@ -24,11 +24,18 @@ use crate::{
     withheld::Withheld,
 };
 
+/// What is gone is not looked for sooner than this, by a write of its status: garbage collection deletes each Secret that is
+/// written for it, and the next one would cost a token each time.
+const LOOKS_AGAIN: TimeDelta = TimeDelta::minutes(1);
+
 /// The next step for one credential.
 #[must_use]
 pub fn decide(observed: &ObservedState, now: DateTime<Utc>) -> Action {
     if observed.suspend {
         return suspended(observed);
+    }
+    if observed.history.is_gone {
+        return Action::AwaitBackoff { until: now + LOOKS_AGAIN };
     }
     match &observed.target {
         Target::Unread { .. } => fetch(observed, Fetch::Target),

@@ -102,6 +102,8 @@ pub struct RetryState {
     was_suspended: bool,
     /// Consecutive writes of the status that failed.
     api_failures: u32,
+    /// The last status, if its write failed: events were published up to it, whatever the object has.
+    unwritten_status: Option<Box<CredentialStatus>>,
     client_expiry: ClientExpiry,
     /// When time changes `Ready` of the status that was reported last.
     ready_changes_at: Option<DateTime<Utc>>,
@@ -227,6 +229,10 @@ struct WrittenStatus {
     rewritten_at: Option<DateTime<Utc>>,
     /// A write began after that, and it is not known whether it was made.
     is_uncertain: bool,
+    /// The API server had no such object when the last one was to be written, of which watches showed this resourceVersion.
+    gone_at: Option<u64>,
+    /// A write that changed nothing: the resourceVersion of the object, and the digest of the operator's own part.
+    without_effect: Option<(u64, u32)>,
 }
 
 impl RetryState {
@@ -298,6 +304,7 @@ impl RetryState {
             better_token,
             was_suspended: false,
             api_failures: 0,
+            unwritten_status: None,
             client_expiry: ClientExpiry::recall(credential, previous),
             ready_changes_at: None,
             metadata_read: None,

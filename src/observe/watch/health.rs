@@ -16,6 +16,15 @@ use crate::{
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
 /// HTTP 410: the resourceVersion is too old.
 const GONE: u16 = 410;
+/// HTTP 400: a continue token is not one of this API server.
+const BAD_REQUEST: u16 = 400;
+/// HTTP 429.
+const TOO_MANY_REQUESTS: u16 = 429;
+/// What an API server that is overloaded asks for at least, in seconds: the client does not show the header of a response
+/// without a `Status` (kubernetes/kubernetes `staging/src/k8s.io/apiserver/pkg/server/filters`).
+const LEAST_WAIT: u32 = 1;
+/// It is not obeyed for longer, in seconds: nothing is watched meanwhile.
+const MOST_WAIT: u32 = 30;
 /// The reason that kube gives a response without a `Status`, whose whole body it takes for the message.
 const NO_STATUS: &str = "Failed to parse error data";
 
@@ -30,6 +39,8 @@ pub(super) enum WatchError {
         is_quoted: bool,
         /// The label of the metric.
         label: &'static str,
+        /// How long to wait at least before the next request, in seconds.
+        wait: u32,
     },
     #[error("no connection, or no readable answer")]
     Transport,
@@ -49,6 +60,24 @@ impl WatchError {
     /// The resourceVersion is too old for a watch: everything is to be listed.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Status { code: GONE, .. })
+    }
+
+    /// A list does not go on after it, and begins again.
+    pub(super) fn ends_list(&self) -> bool {
+        matches!(self, Self::Status { code: GONE | BAD_REQUEST, .. })
+    }
+
+    /// How long the API server asks to wait.
+    pub(super) fn asked_wait(&self) -> Duration {
+        match self {
+            Self::Status { wait, .. } => Duration::from_secs((*wait).into()),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// The API server said what is wrong, and asks for no longer wait than this: the same request may succeed then.
+    pub(super) fn may_end_within(&self, wait: Duration) -> bool {
+        self.is_answer() && self.asked_wait() <= wait
     }
 
     /// The API server said what is wrong.
@@ -73,15 +102,28 @@ impl From<&Status> for WatchError {
             GONE => "expired",
             _ => CallError::from(kube::Error::Api(Box::new(status.clone()))).label(),
         };
-        let explained = match status.code {
-            // an API server that serves no such group answers without a `Status`
-            404 if status.reason == NO_STATUS => Some("the cluster serves no such kind of object: install the CRDs"),
-            _ if status.reason == NO_STATUS => Some("the response is not one of the API server: check its address"),
-            _ => None,
-        };
+        let explained = explained(status);
         let message = explained.map_or_else(|| Quote::new(&status.message).to_string(), str::to_owned);
-        Self::Status { code: status.code, message, is_quoted: explained.is_none(), label }
+        let asked = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+        let wait = if status.code == TOO_MANY_REQUESTS { asked.clamp(LEAST_WAIT, MOST_WAIT) } else { 0 };
+        Self::Status { code: status.code, message, is_quoted: explained.is_none(), label, wait }
     }
+}
+
+/// What is said of a response without a `Status`, whose text may be anything.
+fn explained(status: &Status) -> Option<&'static str> {
+    if status.reason != NO_STATUS {
+        return None;
+    }
+    Some(match status.code {
+        // a page for browsers, such as of a proxy
+        _ if status.message.starts_with('<') => "the response is not one of the API server: check its address",
+        // an API server that serves no such group answers in plain text
+        404 => "the cluster serves no such kind of object: install the CRDs",
+        // so does one that has more requests than it allows at a time
+        TOO_MANY_REQUESTS => "the API server has too many requests",
+        _ => "the response has no explanation",
+    })
 }
 
 impl WatchError {
@@ -219,11 +261,19 @@ mod tests {
 
     #[test]
     fn response_that_is_not_one_of_the_api_server_is_not_quoted() {
-        for (code, says) in [(404, "install the CRDs"), (500, "not one of the API server"), (403, "not one of the API")]
-        {
-            let status = Status::failure("<html>hidden</html>", NO_STATUS).with_code(code);
-            let error = WatchError::from(&status).to_string();
-            assert!(error.contains(says) && !error.contains("hidden"), "{error}");
+        const PAGE: &str = "<html>hidden</html>";
+        let rows = [
+            (404, "404 page not found", "HTTP 404: the cluster serves no such kind of object: install the CRDs"),
+            (429, "Too many requests, please try again later.", "HTTP 429: the API server has too many requests"),
+            (500, "hidden", "HTTP 500: the response has no explanation"),
+            (403, "hidden", "HTTP 403: the response has no explanation"),
+            (404, PAGE, "HTTP 404: the response is not one of the API server: check its address"),
+            (429, PAGE, "HTTP 429: the response is not one of the API server: check its address"),
+            (500, PAGE, "HTTP 500: the response is not one of the API server: check its address"),
+        ];
+        for (code, body, says) in rows {
+            let error = WatchError::from(&Status::failure(body, NO_STATUS).with_code(code));
+            assert_eq!((error.to_string(), error.for_users()), (says.to_owned(), says.to_owned()));
         }
         let status = Status::failure("secrets is forbidden", "Forbidden").with_code(403);
         assert_eq!(WatchError::from(&status).to_string(), "HTTP 403: secrets is forbidden");

@@ -2,6 +2,7 @@
 
 use std::{fmt::Debug, time::Duration};
 
+use itwin_core::revisions::parse;
 use kube::{
     Resource,
     api::{ListParams, ObjectList},
@@ -10,7 +11,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::{LIST_INTERVAL, PAGE, State, Watch, answered, health::WatchError};
+use super::{CONTINUES, Continue, LIST_INTERVAL, PAGE_LIMIT, Page, RETRY, State, Watch, answered, health::WatchError};
 use crate::restores::is_lower;
 
 impl<K> Watch<K>
@@ -18,25 +19,21 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     /// Requests one page of the list.
-    pub(super) async fn list(
-        &mut self,
-        continue_token: Option<String>,
-        resume: Option<String>,
-    ) -> Result<(), WatchError> {
-        let is_first = continue_token.is_none();
-        // an error makes the list begin again: the token may be one that is no longer known
-        self.state = State::first_page(resume.clone());
+    pub(super) async fn list(&mut self, page: Page) -> Result<(), WatchError> {
+        let is_first = page.next.is_none();
         if is_first {
             self.pages = 0;
             self.incarnation.mark_unchanged();
         }
         let known = self.restores.highest(self.resource);
-        let params = ListParams { limit: Some(PAGE), continue_token, ..ListParams::default() };
-        let (version, list) = match self.request_list(&params, self.pages).await {
-            Ok(page) => page,
-            Err(error) => return self.list_failed(resume, error),
+        let continue_token = page.next.as_ref().map(|next| next.token.clone());
+        let params = ListParams { limit: Some(PAGE_LIMIT), continue_token, ..ListParams::default() };
+        let (version, list) = match self.request_list(&params, self.pages.saturating_add(1)).await {
+            Ok(answer) => answer,
+            Err(error) => return self.page_failed(page, error),
         };
         self.pages = self.pages.saturating_add(1);
+        let mut resume = page.resume;
         if is_first {
             if !self.was_older && is_lower(&version, known) {
                 self.was_older = true;
@@ -46,37 +43,60 @@ where
             self.list_at = None;
             self.observe_latest(&version, known);
             self.received.push_back(Event::Init);
+            // a watch from a version that is yet to come shows nothing
+            resume = resume.filter(|resume| !is_lower(&version, parse(resume)));
         }
         self.received.extend(list.items.into_iter().map(Event::InitApply));
         self.state = match list.metadata.continue_.filter(|token| !token.is_empty()) {
             // those who receive the list wait for its end
-            Some(token) => State::Listing { continue_token: Some(token), resume: None },
+            Some(token) => {
+                let began = page.next.map_or_else(Instant::now, |next| next.began);
+                State::Listing(Page { next: Some(Continue { token, began, failures: 0 }), resume })
+            }
             None => {
                 self.received.push_back(Event::InitDone);
-                self.listed_at = Some(Instant::now());
+                (self.listed_at, self.reached) = (Some(Instant::now()), 0);
                 State::Listed { version }
             }
         };
         Ok(())
     }
 
+    /// A page failed. It alone is requested again, as long as the list can go on: one that begins again costs all pages before
+    /// it too. A watch that could go on waits for that only once, and not for long.
+    fn page_failed(&mut self, page: Page, error: WatchError) -> Result<(), WatchError> {
+        let Page { next, resume } = page;
+        let next = next.filter(|next| next.began.elapsed() < CONTINUES && !error.ends_list());
+        self.state = match (next, resume) {
+            (Some(next), resume) if resume.is_none() || (next.failures == 0 && error.may_end_within(RETRY.1)) => {
+                let failures = next.failures.saturating_add(1);
+                State::Listing(Page { next: Some(Continue { failures, ..next }), resume })
+            }
+            (_, Some(version)) => {
+                self.list_failed(version, &error);
+                return Ok(());
+            }
+            (_, None) => State::first_page(None),
+        };
+        Err(error)
+    }
+
     /// A list failed: a watch that works goes on without it. Lists may fail for long where watches do not, such as for one
-    /// Secret that cannot be decrypted.
-    fn list_failed(&mut self, resume: Option<String>, error: WatchError) -> Result<(), WatchError> {
-        let Some(version) = resume else { return Err(error) };
+    /// Secret that cannot be decrypted. What the list showed up to then is no longer news once the watch shows what happened
+    /// before it; those who receive both keep what is newer, and drop nothing before the end of a whole list.
+    fn list_failed(&mut self, version: String, error: &WatchError) {
         tracing::warn!(what = self.resource, "list failed, the watch goes on without it: {error}");
         self.state = State::Listed { version };
         // a watch that fails too does not make it sooner
         (self.listed_at, self.list_at) = (Some(Instant::now()), None);
         self.list_within(self.list_interval);
-        Ok(())
     }
 
     /// Everything is listed now, unless that is under way.
     pub(super) fn list_now(&mut self) {
         let state = std::mem::replace(&mut self.state, State::first_page(None));
         self.state = match state {
-            State::Listing { .. } => state,
+            State::Listing(_) => state,
             State::Listed { version } | State::Watching { version, .. } => {
                 // after a restore it may be one that is yet to come
                 let is_usable = !version.is_empty() && !self.is_restored;
@@ -86,8 +106,8 @@ where
         self.is_restored = false;
     }
 
-    /// A list, or the page of one that follows so many, and its resourceVersion. One page may fail again and again, such as
-    /// for a Secret that cannot be decrypted: that the pages before it are accepted each time is no progress.
+    /// A list, or the page of one that has so many up to it, and its resourceVersion. Pages may fail again and again, such as
+    /// for a Secret that cannot be decrypted: that pages are accepted each time which were accepted before is no progress.
     async fn request_list(&mut self, params: &ListParams, pages: u32) -> Result<(String, ObjectList<K>), WatchError> {
         let list = answered(self.api.list(params)).await.and_then(|list| {
             let version = list.metadata.resource_version.clone().filter(|version| !version.is_empty());
@@ -96,18 +116,12 @@ where
         match &list {
             Ok(_) => {
                 self.health.list_accepted();
-                if pages >= self.failed_after {
-                    self.failed_after = 0;
+                if pages > self.reached {
+                    self.reached = pages;
                     self.health.list_progressed();
                 }
             }
-            Err(error) => {
-                if pages != self.failed_after {
-                    self.failed_after = pages;
-                    self.health.list_progressed();
-                }
-                self.health.list_failed(error);
-            }
+            Err(error) => self.health.list_failed(error),
         }
         list
     }

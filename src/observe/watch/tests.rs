@@ -1,6 +1,7 @@
 //! The watch on a simulated API server, in paused time.
 
 mod failing;
+mod pages;
 
 use std::{
     convert::Infallible,
@@ -96,18 +97,19 @@ impl Fixture {
 
     /// The objects of the next list, if it comes within this time.
     async fn list(&mut self, limit: Duration) -> Option<Vec<String>> {
-        let next = async {
-            let mut names = None;
-            loop {
-                match (self.watch.next().await, &mut names) {
-                    (Event::Init, names) => *names = Some(Vec::new()),
-                    (Event::InitApply(secret), Some(names)) => names.push(secret.name_any()),
-                    (Event::InitDone, Some(names)) => return std::mem::take(names),
-                    _ => {}
-                }
+        timeout(limit, self.rest_of_list(&mut None)).await.ok()
+    }
+
+    /// The objects of the list of which these `names` were shown, or of the next one.
+    async fn rest_of_list(&mut self, names: &mut Option<Vec<String>>) -> Vec<String> {
+        loop {
+            match (self.watch.next().await, &mut *names) {
+                (Event::Init, names) => *names = Some(Vec::new()),
+                (Event::InitApply(secret), Some(names)) => names.push(secret.name_any()),
+                (Event::InitDone, Some(names)) => return std::mem::take(names),
+                _ => {}
             }
-        };
-        timeout(limit, next).await.ok()
+        }
     }
 
     /// How many lists failed without progress, and how many watches, if none works since.
@@ -154,25 +156,6 @@ async fn watch_that_is_accepted_works_once_it_shows_anything_or_was_open_for_a_w
     let event = timeout(Duration::from_secs(1), showing.watch.next()).await;
     assert!(matches!(event, Ok(Event::Apply(secret)) if secret.name_any() == "second"));
     assert_eq!(showing.failures(), None);
-}
-
-#[tokio::test(start_paused = true)]
-async fn page_that_fails_each_time_keeps_failing_though_the_pages_before_it_are_accepted() {
-    let mut fixture = Fixture::listed().await;
-    for number in 0..PAGE {
-        fixture.server.as_user("user").create(&secret(&format!("other-{number}"))).expect("created");
-    }
-    fixture.watch.state = State::first_page(None);
-    for count in 1..4 {
-        let failure = Failure::new(500, "InternalError", "it cannot be decrypted");
-        let second = Rule::once(Match::any().verb(Verb::List), Fault::Answer(Box::new(failure))).after(1);
-        fixture.server.plan(second);
-        // less than the wait between attempts
-        assert_eq!(fixture.list(RETRY.0 / 2).await, None);
-        assert_eq!(fixture.failures(), Some((count, 0)));
-    }
-    let names = fixture.list(RETRY.0 / 2).await.map(|names| names.len());
-    assert_eq!((names, fixture.failures()), (Some(PAGE as usize + 1), Some((0, 0))));
 }
 
 #[tokio::test(start_paused = true)]

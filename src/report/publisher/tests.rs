@@ -66,6 +66,31 @@ async fn events_of_first_tokens_wait_for_an_idle_worker_and_not_for_one_that_is_
     assert_eq!((events.waiting(), sent.load(Ordering::Relaxed)), (0, 3), "the process ends");
 }
 
+#[tokio::test]
+async fn event_that_equals_one_that_is_gone_is_published() {
+    let methods: Arc<Mutex<Vec<String>>> = Arc::default();
+    let received = methods.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        received.lock().expect("no panic").push(request.method().to_string());
+        let absent = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404,
+            "message": "events.events.k8s.io \"agent.1\" not found"});
+        let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {}});
+        let (code, body) = if request.method() == "PATCH" { (404, absent) } else { (201, event) };
+        let response = Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
+        ready(Ok::<_, Infallible>(response.expect("a response")))
+    });
+    let metrics = Arc::new(Metrics::new(false).expect("metrics"));
+    let cluster = Cluster::new(Client::new(service, "team"), LeadershipFence::unlimited(), metrics.clone());
+    let workers = Arc::new(Workers::new(1));
+    let events = Events::new(cluster, "replica".to_owned(), Clock::system(), metrics, workers);
+    let about = ObjectReference { name: Some("agent".to_owned()), ..ObjectReference::default() };
+    let transition = Transition::warning(EventReason::RenewalFailed, "the same".to_owned());
+    for _ in 0..2 {
+        assert_eq!(events.try_publish(&about, &transition).await, Ok(()));
+    }
+    assert_eq!(*methods.lock().expect("no panic"), ["POST", "PATCH", "POST"]);
+}
+
 #[test]
 fn equal_events_are_counted_for_a_while() {
     let (mut reported, now) = (Reported::default(), Instant::now());

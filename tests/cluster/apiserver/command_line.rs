@@ -82,7 +82,8 @@ fn refused(kubeconfig: &str, arguments: &[&str]) -> Result<(Option<i32>, String)
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), kubeconfig)?;
     let mut command = Command::new(PROGRAM);
-    command.args(["run", "--metrics-address", "127.0.0.1:0"]).args(arguments).env("KUBECONFIG", file.path());
+    command.arg("run").args(arguments).env("KUBECONFIG", file.path());
+    command.env("ITWIN_OPERATOR_METRICS_ADDRESS", "127.0.0.1:0");
     let output = command.output()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.starts_with("error: ") && text.lines().count() == 1, "{text}");
@@ -94,8 +95,11 @@ fn refused(kubeconfig: &str, arguments: &[&str]) -> Result<(Option<i32>, String)
 
 #[test]
 fn outside_a_pod_a_lease_needs_a_namespace() -> Result<()> {
-    let (code, text) = refused("", &[])?;
-    assert_eq!(code, Some(1));
+    // taken, which is not found out first
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = taken.local_addr()?.to_string();
+    let (code, text) = refused("", &["--metrics-address", &address])?;
+    assert_eq!(code, Some(2));
     assert!(text.contains("--lease-namespace") && text.contains("--leader-election=false"), "{text}");
     Ok(())
 }

@@ -92,5 +92,6 @@ rows! {
     lists_answered_gone_converge, "list-410", 2, Fault::Refused(410);
     lists_answered_invalid_converge, "list-422", 2, Fault::Refused(422);
     lists_answered_too_many_requests_converge, "list-429", 2, Fault::Refused(429);
+    lists_refused_by_an_overloaded_api_server_converge, "list-overload", 2, Fault::Overloaded;
     lists_answered_internal_error_converge, "list-500", 2, Fault::Refused(500);
 }

@@ -134,6 +134,7 @@ rows! {
     calls_that_conflict_are_reported_in_time, "rep-409", Fault::Refused(409);
     calls_that_are_invalid_are_reported_in_time, "rep-422", Fault::Refused(422);
     calls_that_are_too_many_are_reported_in_time, "rep-429", Fault::Refused(429);
+    calls_refused_by_an_overloaded_api_server_are_reported_in_time, "rep-overload", Fault::Overloaded;
     calls_that_fail_are_reported_in_time, "rep-500", Fault::Refused(500);
     calls_that_hang_are_reported_in_time, "rep-hang", Fault::BlackHole(LONG);
     calls_that_are_reset_are_reported_in_time, "rep-reset", Fault::KilledBefore;

@@ -5,7 +5,6 @@ mod secret;
 mod unwritten;
 mod waiting;
 
-use chrono::TimeDelta;
 use itwin_api::conditions::Reason;
 
 use super::*;
@@ -84,6 +83,17 @@ fn valid_token_is_kept_without_reading_anything() {
     let observed = settled();
     let renew_at = Some(renewal_of(&observed));
     assert_eq!(decide(&observed, at(1)), Action::UpToDate { renew_at });
+}
+
+#[test]
+fn nothing_is_requested_nor_written_for_a_credential_that_is_gone() {
+    for target in [Target::Absent, Target::Presumed, Target::Unread { last: None }, Target::Ours(held())] {
+        let observed = settled().with(|observed| observed.target = target).with(|observed| {
+            observed.history.is_gone = true;
+            observed.renewal_request = Some(RenewalRequest { fresh: true, not_before: None });
+        });
+        assert_eq!(decide(&observed, at(1)), Action::AwaitBackoff { until: at(61) });
+    }
 }
 
 #[test]

@@ -35,7 +35,52 @@ impl RetryState {
         let own = Some(own_part(&status));
         let rewritten_at = if self.status.own == own { Some(now) } else { self.status.rewritten_at };
         let pending = Some((version, Box::new(status)));
-        self.status = WrittenStatus { pending, newest: version, own, rewritten_at, is_uncertain: false };
+        self.status = WrittenStatus { pending, newest: version, own, rewritten_at, ..WrittenStatus::default() };
+    }
+
+    /// The write of this status, which the object did not have as far as was known, left the object at this resourceVersion:
+    /// the API server stores it in another way, such as without a field that the CRD does not know.
+    pub fn status_changed_nothing(&mut self, version: u64, status: &CredentialStatus) {
+        self.status.without_effect = Some((version, own_part(status)));
+    }
+
+    /// Whether a write of this status to the object at this resourceVersion changed nothing.
+    #[must_use]
+    pub fn is_stored_otherwise(&self, status: &CredentialStatus, version: u64) -> bool {
+        self.status.without_effect.is_some_and(|(at, own)| at == version && own == own_part(status))
+    }
+
+    /// This status could not be written, or may not have been. Events say what is new in it already.
+    pub fn status_unwritten(&mut self, status: CredentialStatus) {
+        self.unwritten_status = Some(Box::new(status));
+    }
+
+    /// The object has the last status.
+    pub fn status_shown(&mut self) {
+        self.unwritten_status = None;
+    }
+
+    /// The last status, if its write failed: what it says is no news, also where the object does not have it.
+    #[must_use]
+    pub fn unwritten_status(&self) -> Option<&CredentialStatus> {
+        self.unwritten_status.as_deref()
+    }
+
+    /// No status could be written, since the API server has no such object; watches show it at this resourceVersion. It may
+    /// be gone without that watches can show it, and an API server may say so for a moment of what is there.
+    pub fn not_found(&mut self, version: u64) {
+        self.status.gone_at = Some(version);
+    }
+
+    /// The API server has the object.
+    pub fn found(&mut self) {
+        self.status.gone_at = None;
+    }
+
+    /// Whether the API server has no such object, and watches show no other version of it than this.
+    #[must_use]
+    pub fn is_gone(&self, version: u64) -> bool {
+        self.status.gone_at == Some(version)
     }
 
     /// How long not to write this status, which the object does not have: it is the one that was written last, another

@@ -209,6 +209,44 @@ fn status_counts_until_the_watch_brings_it_and_an_older_object_is_noticed() {
 }
 
 #[test]
+fn status_whose_write_failed_is_remembered_until_the_object_has_the_last_one() {
+    let mut state = new();
+    assert!(state.unwritten_status().is_none());
+    let status = CredentialStatus { consecutive_failures: 3, ..CredentialStatus::default() };
+    state.status_unwritten(status.clone());
+    state.status_written(7, CredentialStatus::default(), at(0));
+    assert_eq!(state.unwritten_status(), Some(&status), "one that is written in between may say less");
+    state.status_shown();
+    assert!(state.unwritten_status().is_none());
+}
+
+#[test]
+fn object_is_gone_until_a_status_is_written_or_a_watch_shows_another_version() {
+    let mut state = new();
+    assert!(!state.is_gone(7));
+    state.not_found(7);
+    assert!(state.is_gone(7) && !state.is_gone(8));
+    state.status_written(9, CredentialStatus::default(), at(0));
+    assert!(!state.is_gone(7));
+    state.not_found(9);
+    state.found();
+    assert!(!state.is_gone(9));
+}
+
+#[test]
+fn status_that_the_object_cannot_hold_is_not_written_again_to_the_same_version() {
+    let status = |failures| CredentialStatus { consecutive_failures: failures, ..CredentialStatus::default() };
+    let mut state = new();
+    state.status_written(7, status(1), at(0));
+    assert!(!state.is_stored_otherwise(&status(1), 7), "it was stored");
+    state.status_changed_nothing(7, &status(1));
+    assert!(state.is_stored_otherwise(&status(1), 7));
+    assert!(!state.is_stored_otherwise(&status(1), 8) && !state.is_stored_otherwise(&status(2), 7));
+    state.status_written(8, status(2), at(0));
+    assert!(!state.is_stored_otherwise(&status(1), 7), "the object has another one by now");
+}
+
+#[test]
 fn status_that_others_replace_is_written_again_immediately_once_and_then_after_a_while() {
     let condition = |kind: &str, second| Condition {
         type_: kind.to_owned(),

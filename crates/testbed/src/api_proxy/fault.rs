@@ -21,6 +21,9 @@ pub enum Fault {
     AnswerLost,
     /// The response has this HTTP status, in the form of the API server; the call is not forwarded.
     Refused(u16),
+    /// The response is the 429 of an API server that has more requests than it allows at a time: in plain text, and with
+    /// `Retry-After`; the call is not forwarded.
+    Overloaded,
     /// The response has status 200 and this body, whatever was requested; the call is not forwarded.
     Answered(&'static str),
     /// The call is not forwarded; after this long without a response, the connection is closed.
@@ -177,6 +180,9 @@ impl Rule {
         true
     }
 }
+
+/// What an API server that has too many requests answers (`tooManyRequests` of kube-apiserver).
+pub(super) const OVERLOADED: &str = "Too many requests, please try again later.\n";
 
 /// The body of an error response, as the API server writes it.
 pub(super) fn status_body(code: u16, call: &Call) -> Value {

@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, sync::mpsc, time::sleep};
 use super::{
     State,
     call::Call,
-    fault::{Callback, Fault, status_body},
+    fault::{Callback, Fault, OVERLOADED, status_body},
     stream::{self as watch_stream},
 };
 
@@ -98,6 +98,13 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
                 answer = answer.header(header::RETRY_AFTER, "1");
             }
             return answer.body(whole(status_body(code, &call).to_string().into())).map_err(|_| Broken);
+        }
+        Fault::Overloaded => {
+            state.answered(record, StatusCode::TOO_MANY_REQUESTS.as_u16());
+            let answer = Response::builder().status(StatusCode::TOO_MANY_REQUESTS);
+            let answer =
+                answer.header(header::CONTENT_TYPE, "text/plain; charset=utf-8").header(header::RETRY_AFTER, "1");
+            return answer.body(whole(Bytes::from_static(OVERLOADED.as_bytes()))).map_err(|_| Broken);
         }
         Fault::Answered(text) => {
             state.answered(record, 200);

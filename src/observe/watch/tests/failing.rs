@@ -49,7 +49,7 @@ impl Fixture {
     }
 
     /// Another watch, of this client.
-    fn watch_of(&self, client: Client) -> Watch<PartialSecret> {
+    pub(super) fn watch_of(&self, client: Client) -> Watch<PartialSecret> {
         let metrics = Arc::new(Metrics::new(true).expect("metrics"));
         let health = Health::new("/secrets", "secrets", self.liveness.clone(), metrics);
         Watch::new(Api::default_namespaced(client), "secrets", self.restores.clone(), health)
@@ -144,7 +144,7 @@ async fn bookmark_without_a_version_does_not_change_where_the_watch_is_resumed()
     assert_eq!(fixture.failures(), None, "it showed something");
     let version = match &fixture.watch.state {
         State::Listed { version } | State::Watching { version, .. } => Some(version.clone()),
-        State::Listing { .. } => None,
+        State::Listing(_) => None,
     };
     assert_eq!(version, Some(fixture.server.revision().to_string()));
 }
