@@ -274,9 +274,9 @@ fn retry_after() {
             assert_eq!(transport::retry_after(&headers, now()), expected, "{}", shown(&text));
         }
         // it is read, and no instant is out of range
-        for (text, seconds) in [("4294967295", 4_294_967_295), ("Fri, 31 Dec 9999 23:59:59 GMT", 251_602_300_799)] {
+        for text in ["4294967295", "Fri, 31 Dec 9999 23:59:59 GMT"] {
             let headers = ::http::HeaderMap::from_iter([(::http::header::RETRY_AFTER, text.parse().expect("a value"))]);
-            assert_eq!(transport::retry_after(&headers, now()), Some(TimeDelta::seconds(seconds)));
+            assert_eq!(transport::retry_after(&headers, now()), Some(TimeDelta::seconds(u32::MAX.into())));
         }
     });
 }
