@@ -22,6 +22,7 @@ mod failover;
 mod gone;
 mod kept;
 mod meddler;
+mod moved;
 mod mutants;
 mod oracle;
 mod play;
@@ -167,6 +168,11 @@ fn in_paused_time(play: impl Future<Output = ()>) {
 #[test]
 fn authority_that_cannot_be_refreshed_for_an_hour_is_not_ready_and_its_tokens_go_on() {
     in_paused_time(stale::play());
+}
+
+#[test]
+fn token_endpoint_that_moves_during_a_wait_is_found_before_a_token_expires() {
+    in_paused_time(moved::play());
 }
 
 #[test]
