@@ -241,6 +241,26 @@ fn token_whose_digest_was_removed_before_a_start_is_not_replaced_by_one_that_exp
 }
 
 #[test]
+fn token_whose_annotations_were_removed_is_not_replaced_while_reads_of_the_client_secret_fail() {
+    in_paused_time(undescribed::play_client_unread());
+}
+
+#[test]
+fn status_of_a_suspended_credential_keeps_its_token_while_a_read_of_the_client_secret_fails() {
+    in_paused_time(undescribed::play_suspended());
+}
+
+#[test]
+fn token_whose_client_secret_could_not_be_read_until_a_crash_is_restored_after_it() {
+    in_paused_time(undescribed::play_client_unread_until_a_crash());
+}
+
+#[test]
+fn token_that_only_a_missing_client_secret_can_verify_is_kept_until_it_is_there() {
+    in_paused_time(undescribed::play_without_client());
+}
+
+#[test]
 fn attempt_that_is_not_allowed_holds_up_no_other_one_while_it_is_reported() {
     in_paused_time(slots::play_not_allowed());
 }

@@ -377,6 +377,25 @@ fn token_that_a_status_describes_is_forgotten_once_a_read_shows_another_one() {
 }
 
 #[test]
+fn secret_that_a_client_of_no_use_left_unread_is_read_again_once_that_client_is_changed() {
+    let [before, after] = ["uid/2", "uid/3"].map(ObjectVersion::from);
+    for (reason, is_read_again) in
+        [(Reason::ClientCredentialsNotFound, true), (Reason::ClientCredentialsInvalid, true), (Reason::Timeout, false)]
+    {
+        let mut state = new();
+        state.client_known(Some(&before));
+        let failed = Err(Failure::new(reason, "because"));
+        state.read(Fetch::TargetData, failed, TimeDelta::hours(1), "uid", at(0));
+        for (client, is_read_again) in [(None, false), (Some(&before), false), (Some(&after), is_read_again)] {
+            state.client_known(client);
+            let waits = state.read_that_waits(Fetch::TargetData, at(0)).map(|failure| failure.reason);
+            assert_eq!(waits, (!is_read_again).then_some(reason), "{client:?}");
+        }
+        assert_eq!(state.read_that_waits(Fetch::TargetData, at(60)), None, "it waits no longer");
+    }
+}
+
+#[test]
 fn suspension_is_remembered_until_a_token_is_written_or_none_is_due() {
     let ends: [fn(&mut RetryState); 2] = [|state| state.written(None), |state| state.up_to_date(None)];
     for end in ends {
