@@ -124,6 +124,14 @@ fn client_of_a_kept_token_is_compared_once_for_each_version_and_token() {
     assert_eq!(state.is_unwritten_of(&version), Some(false), "a write of it failed");
     state.keep(Box::new(Content { client_fingerprint: "another".into(), ..samples::content() }));
     assert_eq!(state.is_unwritten_of(&version), None, "it is another token");
+    state.unwritten_compared(&version, |_| true);
+    let mut other_keys = credential(json!(null));
+    state.follow_spec(&other_keys, at(0));
+    assert_eq!(state.is_unwritten_of(&version), Some(true), "it is the same spec");
+    other_keys.metadata.generation = Some(2);
+    other_keys.spec.client_credentials_ref.client_secret_key = "another".to_owned();
+    state.follow_spec(&other_keys, at(0));
+    assert_eq!(state.is_unwritten_of(&version), None, "other keys of it are read");
 }
 
 #[test]
