@@ -261,6 +261,11 @@ fn token_that_only_a_missing_client_secret_can_verify_is_kept_until_it_is_there(
 }
 
 #[test]
+fn secret_of_a_held_credential_whose_annotations_were_removed_is_read_once_and_its_status_is_true() {
+    in_paused_time(undescribed::play_held());
+}
+
+#[test]
 fn attempt_that_is_not_allowed_holds_up_no_other_one_while_it_is_reported() {
     in_paused_time(slots::play_not_allowed());
 }

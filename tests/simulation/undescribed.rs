@@ -211,3 +211,37 @@ pub async fn play_without_client() {
     assert!(annotation(&cluster, CONTENT).is_string(), "it is restored");
     assert!(is(&status(&cluster), "Ready", "True"), "{}", status(&cluster));
 }
+
+/// How often the Secret was read.
+fn reads_of_target(cluster: &Cluster) -> usize {
+    let requests = cluster.api.requests();
+    requests.iter().filter(|entry| entry.method == "GET" && entry.path.contains("/secrets/agent-0")).count()
+}
+
+/// The credential is being deleted, and a finalizer holds it: `Ready` says whether the Secret still holds the token, for
+/// which it is read once.
+pub async fn play_held() {
+    let mut cluster = with_token().await;
+    let user = cluster.api.as_user("kubectl");
+    let patch = json!({"metadata": {"finalizers": ["example.com/hold"]}});
+    user.patch("itwinservicecredentials", "alpha", "agent-0", &patch).expect("it is valid");
+    user.delete("itwinservicecredentials", "alpha", "agent-0", &json!({})).expect("it is there");
+    cluster.pass(SOON).await;
+    let before = (status(&cluster), reads_of_target(&cluster));
+    assert!(is(&before.0, "Ready", "True"), "{}", before.0);
+    Fight::StripAnnotations.strike(&cluster.api, "alpha", "agent-0");
+    // a credential is reconciled every 10 minutes
+    for time in [SOON, MINUTE * 11] {
+        cluster.pass(time).await;
+        let stripped = status(&cluster);
+        assert_is_described(&stripped, &before.0);
+        let holds = stripped.to_string().contains("holds a valid token");
+        assert!(is(&stripped, "Ready", "True") && holds, "{stripped}");
+        assert_eq!(reads_of_target(&cluster), before.1 + 1, "it is read once");
+    }
+    let patch = json!({"data": null});
+    cluster.api.as_user("meddler").patch("secrets", "alpha", "agent-0", &patch).expect("it is valid");
+    cluster.pass(SOON).await;
+    assert!(is(&status(&cluster), "Ready", "False"), "{}", status(&cluster));
+    assert_eq!(reads_of_target(&cluster), before.1 + 2, "it is read once more");
+}

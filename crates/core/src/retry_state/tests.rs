@@ -378,10 +378,13 @@ fn token_that_a_status_describes_is_forgotten_once_a_read_shows_another_one() {
     state.disprove(version.clone());
     assert_eq!(state.last_held(), None);
     state.remember(held.clone());
-    assert!(!state.is_disproved(&version), "it was read again, or written");
+    assert_eq!(state.holds_remembered(&version), None, "it was read again, or written");
     state.disprove(version.clone());
     assert_eq!(state.last_held(), Some(&held), "others may write it again");
-    assert!(state.is_disproved(&version) && !state.is_disproved(&later));
+    assert_eq!([&version, &later].map(|version| state.holds_remembered(version)), [Some(false), None]);
+    state.prove(later.clone());
+    assert_eq!([&version, &later].map(|version| state.holds_remembered(version)), [None, Some(true)]);
+    assert_eq!(state.is_target_verified(&later), Some(true));
 }
 
 #[test]

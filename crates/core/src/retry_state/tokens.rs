@@ -289,20 +289,27 @@ impl RetryState {
     /// Remembers a token that was written, or read with all that the operator wrote.
     pub fn remember(&mut self, held: LastHeld) {
         self.last_held = Some(held);
-        self.disproved = None;
+        self.undescribed = None;
     }
 
     /// A read shows that this version of the Secret does not hold the token that is remembered. Others may write that one
     /// again, and it is recognized then, unless nothing is remembered of it but its times.
     pub fn disprove(&mut self, version: ObjectVersion) {
         self.last_held.take_if(|last| !last.is_proof());
-        self.disproved = Some(version);
+        self.undescribed = Some((version, false));
     }
 
-    /// Whether a read showed that this version of the Secret does not hold the token that is remembered.
+    /// A read shows that this version of the Secret holds the token that is remembered, which nothing in it describes and
+    /// nothing is to describe again.
+    pub fn prove(&mut self, version: ObjectVersion) {
+        self.verified_target = Some(version.clone());
+        self.undescribed = Some((version, true));
+    }
+
+    /// Whether this version of the Secret holds the token that is remembered; `None` if no read showed that.
     #[must_use]
-    pub fn is_disproved(&self, version: &ObjectVersion) -> bool {
-        self.disproved.as_ref() == Some(version)
+    pub fn holds_remembered(&self, version: &ObjectVersion) -> Option<bool> {
+        self.undescribed.as_ref().filter(|(read, _)| read == version).map(|(_, holds)| *holds)
     }
 
     /// Remembers what was observed of the Secret, at this version if it is there.
