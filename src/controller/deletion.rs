@@ -5,7 +5,7 @@ use itwin_api::credential::DeletionPolicy;
 use itwin_core::{
     action::{Action, Fetch},
     decide,
-    observed::{Held, Integrity, Target},
+    observed::{Held, Integrity, ObservedState, Target},
 };
 
 use super::{RequeueAfter, action_error::ActionError, reconciler::Reconciler, report::RESYNC_UNWATCHED};
@@ -75,7 +75,9 @@ impl Reconciler<'_> {
                 self.retry_state.metadata_read(renew_annotation, self.context.clock.now());
             }
         }
-        // no attempt will end what an earlier process could not read, or not watch; data that others wrote is not read
+        self.read_undescribed().await;
+        // no attempt will end what an earlier process could not read, or not watch; data that others wrote is not read as
+        // long as the Secret describes its token
         let is_unread = matches!(
             self.observe().target,
             Target::Presumed | Target::Unread { .. } | Target::Ours(Held { data: Integrity::Suspect, .. })
@@ -83,8 +85,34 @@ impl Reconciler<'_> {
         if !is_unread {
             self.retry_state.none_attempted();
         }
-        let now = self.context.clock.now();
-        self.retry_state.reads_not_before(now).target.map(|until| until - now)
+        let (now, observed) = (self.context.clock.now(), self.observe());
+        let waits = &observed.history.reads;
+        let until_data = waits.target_data.filter(|_| self.is_undescribed(&observed));
+        waits.target.into_iter().chain(until_data).min().map(|until| until - now)
+    }
+
+    /// Reads a Secret in which nothing describes the token any more, once, unless the last read failed and the next one
+    /// waits: nothing else shows whether it still holds the token, and nothing will restore what describes it.
+    async fn read_undescribed(&mut self) {
+        let observed = self.observe();
+        if observed.history.reads.target_data.is_some() || !self.is_undescribed(&observed) {
+            return;
+        }
+        self.fetch(Fetch::TargetData, &observed).await;
+        if let Some(read) = self.fetched.target.as_ref().filter(|read| read.is_token_intact) {
+            self.retry_state.prove(read.version.clone());
+        }
+    }
+
+    /// Whether nothing in the Secret describes the token that is remembered, and no read of this version has shown whether
+    /// it holds that one.
+    fn is_undescribed(&self, observed: &ObservedState) -> bool {
+        let is_unread = |held: &Held| held.token_metadata.is_some() && held.data.is_unread();
+        let is_described = match self.context.index.get(&self.references.target) {
+            Known::Present(secret_metadata) => secret_metadata.token_metadata.is_some(),
+            Known::Unknown | Known::Absent => true,
+        };
+        !is_described && matches!(&observed.target, Target::Ours(held) if is_unread(held))
     }
 
     /// Whether the Secret is to be read: nothing is known of it, as after a list that does not hold it, or no watch shows

@@ -69,18 +69,19 @@ impl Reconciler<'_> {
     /// Reads what is missing. Where that fails, it is reported, and the next read of its kind waits.
     pub(super) async fn fetch(&mut self, what: Fetch, observed: &ObservedState) {
         let Context { cluster, index, clock, .. } = self.context;
-        let (result, key) = match what {
+        let result = match what {
             Fetch::Target if self.is_target_presumed_absent() => {
                 self.fetched.target_is_presumed_absent = true;
-                (Ok(()), &self.references.target)
+                Ok(())
             }
             Fetch::Target => {
-                (fetched::read_metadata(cluster, index, &self.references.target).await, &self.references.target)
+                let key = &self.references.target;
+                fetched::read_metadata(cluster, index, key).await.map_err(|error| read_failed(key, &error))
             }
-            Fetch::TargetData => (self.read_target().await, &self.references.target),
-            Fetch::Client => (self.read_client().await, &self.references.client),
+            Fetch::TargetData => self.read_target().await,
+            Fetch::Client => self.read_client().await.map_err(|error| read_failed(&self.references.client, &error)),
         };
-        let (result, now) = (result.map_err(|error| read_failed(key, &error)), clock.now());
+        let now = clock.now();
         if let Err(failure) = &result {
             tracing::warn!(credential = %self.references.key, "{}", failure.message);
             self.outcome = Some(Attempted::Failed(failure.clone()));
@@ -91,14 +92,16 @@ impl Reconciler<'_> {
         self.retry_state.read(what, result, observed.left(now), &self.references.uid, now);
     }
 
-    /// Reads the Secret to write, with its data.
-    pub(super) async fn read_target(&mut self) -> Result<(), CallError> {
+    /// Reads the Secret to write, with its data. Where only the client Secret can show what it holds, and is not to be had,
+    /// it stays unread.
+    pub(super) async fn read_target(&mut self) -> Result<(), Failure> {
         let Context { cluster, index, .. } = self.context;
-        let mut read = fetched::read_target(cluster, index, &self.references, self.retry_state.last_held()).await?;
+        let read = fetched::read_target(cluster, index, &self.references, self.retry_state.last_held()).await;
+        let mut read = read.map_err(|error| read_failed(&self.references.target, &error))?;
         if let Some(read) = &mut read {
             self.retry_state.target_type_observed(&read.version, Some(&read.type_));
             if !read.is_token_intact {
-                self.describe(read).await;
+                self.describe(read).await?;
             }
         }
         if let Some(read) = read.as_mut().filter(|read| read.is_ours) {
@@ -119,28 +122,49 @@ impl Reconciler<'_> {
     }
 
     /// Finds out whether a token that seems to be tampered with is the one that was written, of which others removed
-    /// annotations: after a start, nothing else is remembered of it.
-    async fn describe(&mut self, read: &mut FetchedTarget) {
+    /// annotations: after a start, nothing else is remembered of it. Without the client Secret, nothing is concluded.
+    async fn describe(&mut self, read: &mut FetchedTarget) -> Result<(), Failure> {
         let is_known = self.retry_state.last_held().is_some_and(LastHeld::is_proof);
         let Some(undescribed) = read.undescribed.take().filter(|_| !is_known) else {
             self.retry_state.disprove(read.version.clone());
-            return;
+            return Ok(());
         };
-        let is_unread = matches!(self.observe().client, Client::Unread { .. } | Client::Verified { .. });
-        // a read that fails shows nothing; it is made again before anything is requested, and reported then
-        if is_unread && self.read_client().await.is_err() {
-            return;
-        }
-        let Some(client) = &self.fetched.client else { return };
+        self.read_client_to_compare().await?;
+        let changed = || read_failed(&self.references.client, &CallError::Conflict);
+        let client = self.fetched.client.as_ref().ok_or_else(changed)?;
         let issued_at = self.retry_state.last_held().map(|last| last.token_metadata.issued_at);
         let client = (&client.material, &client.version);
-        let content = undescribed.content(self.references.credential, client, issued_at);
-        match content {
+        match undescribed.content(self.references.credential, client, issued_at) {
             Some(content) => {
                 self.retry_state.remember(LastHeld::written(&content));
                 read.describe(content);
             }
             None => self.retry_state.disprove(read.version.clone()),
+        }
+        Ok(())
+    }
+
+    /// Reads the client Secret, unless it was read or its last read failed and the next one waits. The failure says why it
+    /// is not to be had.
+    async fn read_client_to_compare(&mut self) -> Result<(), Failure> {
+        match self.observe().client {
+            Client::Usable { .. } => return Ok(()),
+            Client::Unusable(failure) => return Err(failure),
+            // an absence may be over
+            Client::Missing | Client::Unread { .. } | Client::Verified { .. } => {}
+        }
+        if let Some(failure) = self.retry_state.read_that_waits(Fetch::Client, self.context.clock.now()) {
+            return Err(failure.clone());
+        }
+        let read = self.read_client().await;
+        read.map_err(|error| read_failed(&self.references.client, &error))?;
+        match self.observe().client {
+            Client::Usable { .. } => Ok(()),
+            Client::Unusable(failure) => Err(failure),
+            // it was changed since
+            Client::Missing | Client::Unread { .. } | Client::Verified { .. } => {
+                Err(read_failed(&self.references.client, &CallError::Conflict))
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use itwin_core::{
     contenders,
     failure::Failure,
     fingerprint,
-    observed::{Client, Desired, History, ObservedState, Target, Unwritten},
+    observed::{Client, Desired, History, ObservedState, Reads, Target, Unwritten},
     policy::Policy,
     renewal::renewal_request,
     requests::Request,
@@ -102,7 +102,7 @@ pub fn observe(
             not_before: retry_state.backoff_until(&retry_key, now),
             change_not_before: retry_state.change_not_before(&retry_key, now),
             requested_at: retry_state.requested_at(),
-            reads: retry_state.reads_not_before(now),
+            reads: reads_not_before(retry_state, &known_target, now),
             revert_not_before: retry_state.reverts().not_before(now),
             restore_not_before: retry_state.reverts().restore_not_before(now),
             renew_not_before,
@@ -120,6 +120,20 @@ pub fn observe(
         // what is left to do depends on the token that this finds
         restart: Restart::Done,
     }
+}
+
+/// When Secrets may be read again after reads that failed. Where only the client Secret can show what the Secret to write
+/// holds, its data waits for that one.
+fn reads_not_before(retry_state: &RetryState, known_target: &Known, now: DateTime<Utc>) -> Reads<DateTime<Utc>> {
+    let mut waits = retry_state.reads_not_before(now);
+    let is_undescribed = match known_target {
+        Known::Present(secret_metadata) => secret_metadata.token_metadata.is_none(),
+        Known::Unknown | Known::Absent => false,
+    };
+    if is_undescribed && retry_state.last_held().is_some_and(|last| !last.is_proof()) {
+        waits.target_data = waits.target_data.max(waits.client);
+    }
+    waits
 }
 
 fn desired(references: &References<'_>) -> Desired {

@@ -13,7 +13,6 @@ use itwin_core::{
 use super::{
     action_error::ActionError,
     context::Context,
-    fetch::read_failed,
     fetched::FetchedTarget,
     reconciler::{Attempted, Reconciler},
 };
@@ -120,9 +119,7 @@ impl Reconciler<'_> {
         let patched = if !writes_data {
             secret_writer::patch_metadata(cluster, credential, existing).await
         } else {
-            if let Err(error) = self.read_target().await {
-                return Err(read_failed(&self.references.target, &error).into());
-            }
+            self.read_target().await?;
             // what was tampered with, or changed meanwhile, is decided on again
             let is_expected =
                 |read: &mut FetchedTarget| read.is_token_intact && read.version == secret_metadata.version;

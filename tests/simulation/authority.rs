@@ -22,6 +22,11 @@ const ANSWERED_AFTER: Duration = Duration::from_millis(80);
 /// How long a token lives where nothing else is said.
 pub const LIFETIME: TimeDelta = TimeDelta::minutes(20);
 
+/// The path of the token endpoint.
+const TOKEN: &str = "/token";
+/// Its path after it has moved.
+const MOVED: &str = "/moved";
+
 /// Opaque tokens begin with this.
 const OPAQUE: &str = "opaque-token-";
 /// JWTs begin with this: `{"` in base64.
@@ -46,6 +51,10 @@ pub enum Behavior {
     ForgedSignature,
     /// Tokens are issued, but neither metadata nor keys are served.
     WithoutMetadata,
+    /// Token requests are answered with 503 and a wait of so many seconds. Metadata and keys are served.
+    Busy(i64),
+    /// The token endpoint has another URL, which the metadata names.
+    Moved,
 }
 
 /// A token that was issued.
@@ -258,7 +267,7 @@ impl Connection {
     async fn answer(&self, request: &http::Request<Vec<u8>>) -> Answer {
         let behavior = self.servers.state().behaviors.get(&self.name).copied().unwrap_or(Behavior::Normal);
         let path = request.uri().path();
-        let asked = (path == "/token").then(|| self.note(request.body()));
+        let asked = [TOKEN, MOVED].contains(&path).then(|| self.note(request.body()));
         let _in_flight = asked.as_ref().map(|(Asked { client, scopes, .. }, _)| {
             self.servers.depart(format!("{} for {client} with {scopes}", self.name))
         });
@@ -273,6 +282,10 @@ impl Connection {
             Behavior::TooManyRequests(seconds) => {
                 return Err(TransportError::RateLimited(Some(TimeDelta::seconds(seconds)), Vec::new()));
             }
+            Behavior::Busy(seconds) if asked.is_some() => {
+                return Err(TransportError::Server(503, Some(TimeDelta::seconds(seconds)), Vec::new()));
+            }
+            Behavior::Moved if path == TOKEN => return answered(404, &json!({})),
             Behavior::Malformed => return answered(200, &json!(["no", "token"])),
             _ => {}
         }
@@ -287,7 +300,7 @@ impl Connection {
                 200,
                 &json!({
                     "issuer": issuer,
-                    "token_endpoint": format!("{issuer}/token"),
+                    "token_endpoint": format!("{issuer}{}", if behavior == Behavior::Moved { MOVED } else { TOKEN }),
                     "jwks_uri": format!("{issuer}/keys"),
                 }),
             ),

@@ -22,6 +22,7 @@ mod failover;
 mod gone;
 mod kept;
 mod meddler;
+mod moved;
 mod mutants;
 mod oracle;
 mod play;
@@ -170,6 +171,11 @@ fn authority_that_cannot_be_refreshed_for_an_hour_is_not_ready_and_its_tokens_go
 }
 
 #[test]
+fn token_endpoint_that_moves_during_a_wait_is_found_before_a_token_expires() {
+    in_paused_time(moved::play());
+}
+
+#[test]
 fn failures_and_their_end_are_one_event_each_while_statuses_are_refused() {
     in_paused_time(unwritten::play_refused());
 }
@@ -232,6 +238,31 @@ fn token_whose_annotations_were_removed_before_a_start_is_not_replaced_by_one_th
 #[test]
 fn token_whose_digest_was_removed_before_a_start_is_not_replaced_by_one_that_expires_earlier() {
     in_paused_time(undescribed::play_without_digest());
+}
+
+#[test]
+fn token_whose_annotations_were_removed_is_not_replaced_while_reads_of_the_client_secret_fail() {
+    in_paused_time(undescribed::play_client_unread());
+}
+
+#[test]
+fn status_of_a_suspended_credential_keeps_its_token_while_a_read_of_the_client_secret_fails() {
+    in_paused_time(undescribed::play_suspended());
+}
+
+#[test]
+fn token_whose_client_secret_could_not_be_read_until_a_crash_is_restored_after_it() {
+    in_paused_time(undescribed::play_client_unread_until_a_crash());
+}
+
+#[test]
+fn token_that_only_a_missing_client_secret_can_verify_is_kept_until_it_is_there() {
+    in_paused_time(undescribed::play_without_client());
+}
+
+#[test]
+fn secret_of_a_held_credential_whose_annotations_were_removed_is_read_once_and_its_status_is_true() {
+    in_paused_time(undescribed::play_held());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use simulated_api::{
 
 use crate::{
     authority::Behavior,
-    cluster::{Cluster, client_id},
+    cluster::{Cluster, client_id, client_secret, client_secret_name},
     meddler::{Admission, Fight, install},
     replica::Mode,
 };
@@ -119,4 +119,129 @@ pub async fn play_without_digest() {
         cluster.api.as_user("meddler").patch("secrets", "alpha", "agent-0", &patch).expect("it is valid");
     };
     play_before_a_start(remove).await;
+}
+
+/// So many reads of the client Secret fail that the process of this name makes.
+fn fail_reads_of_client(cluster: &Cluster, replica: &str, times: usize) {
+    let reads = Match::any().client(replica).verb(Verb::Get).target("secrets").name(&client_secret_name(0));
+    cluster.api.plan(Rule::always(reads, Fault::Refuse).times(times));
+}
+
+/// What one read of a Secret may send: it asks a cache first.
+const READ: usize = 2;
+
+fn assert_is_described(status: &Value, before: &Value) {
+    for field in ["issuer", "issuedAt", "expiresAt"] {
+        assert_eq!(status[field], before[field], "{field} of {status}");
+    }
+}
+
+/// The annotations are removed before a start, and the first reads of the client Secret fail.
+pub async fn play_client_unread() {
+    let remove = |cluster: &Cluster| {
+        Fight::StripAnnotations.strike(&cluster.api, "alpha", "agent-0");
+        fail_reads_of_client(cluster, "replica-2", READ * 2);
+    };
+    play_before_a_start(remove).await;
+}
+
+/// The same while the credential is suspended: its status goes on to say what the token is.
+pub async fn play_suspended() {
+    let mut cluster = with_token().await;
+    let patch = json!({"spec": {"suspend": true}});
+    let user = cluster.api.as_user("kubectl");
+    user.patch("itwinservicecredentials", "alpha", "agent-0", &patch).expect("it is valid");
+    cluster.pass(SOON).await;
+    let before = status(&cluster);
+    assert!(before["issuedAt"].is_string(), "{before}");
+    cluster.replicas.remove(0).crash().await;
+    Fight::StripAnnotations.strike(&cluster.api, "alpha", "agent-0");
+    fail_reads_of_client(&cluster, "replica-2", READ);
+    cluster.start();
+    for _ in 0..4 {
+        cluster.pass(SOON).await;
+        assert_is_described(&status(&cluster), &before);
+    }
+    assert_eq!(cluster.servers.asked().len(), 1);
+}
+
+/// The client Secret cannot be read until the process ends: the next one still knows when the token was issued.
+pub async fn play_client_unread_until_a_crash() {
+    let mut cluster = with_token().await;
+    let before = status(&cluster);
+    cluster.replicas.remove(0).crash().await;
+    Fight::StripAnnotations.strike(&cluster.api, "alpha", "agent-0");
+    cluster.servers.behave(AUTHORITY, Behavior::ShortLived(SHORT));
+    fail_reads_of_client(&cluster, "replica-2", usize::MAX);
+    cluster.start();
+    cluster.pass(MINUTE).await;
+    let unread = status(&cluster);
+    assert_is_described(&unread, &before);
+    let secret = format!("Secret alpha/{} could not be read", client_secret_name(0));
+    assert!(is(&unread, "Renewed", "False") && unread.to_string().contains(&secret), "{unread}");
+    cluster.replicas.remove(0).crash().await;
+    cluster.api.clear_faults();
+    cluster.start();
+    cluster.pass(MINUTE).await;
+    assert_eq!(cluster.servers.asked().len(), 1, "the token is good");
+    assert!(annotation(&cluster, EXPIRES_AT_ANNOTATION).is_string(), "they are restored");
+    let restored = status(&cluster);
+    assert_is_described(&restored, &before);
+    assert!(is(&restored, "Ready", "True"), "{restored}");
+}
+
+/// There is no client Secret when the process starts, and only it can show that the token is good.
+pub async fn play_without_client() {
+    let mut cluster = with_token().await;
+    let before = status(&cluster);
+    cluster.replicas.remove(0).crash().await;
+    Fight::AddKey.strike(&cluster.api, "alpha", "agent-0");
+    let patch = json!({"metadata": {"annotations": {CONTENT: null}}});
+    let user = cluster.api.as_user("kubectl");
+    user.patch("secrets", "alpha", "agent-0", &patch).expect("it is valid");
+    user.delete("secrets", "alpha", &client_secret_name(0), &json!({})).expect("it is there");
+    cluster.start();
+    cluster.pass(MINUTE).await;
+    let unknown = status(&cluster);
+    assert_is_described(&unknown, &before);
+    assert!(is(&unknown, "Ready", "False") && is(&unknown, "Renewed", "False"), "{unknown}");
+    cluster.api.as_user("kubectl").create(&client_secret("alpha", 0, "client-password-alpha-0-0")).expect("it is new");
+    cluster.pass(SOON).await;
+    assert_eq!(cluster.servers.asked().len(), 1, "the token is good");
+    assert!(annotation(&cluster, CONTENT).is_string(), "it is restored");
+    assert!(is(&status(&cluster), "Ready", "True"), "{}", status(&cluster));
+}
+
+/// How often the Secret was read.
+fn reads_of_target(cluster: &Cluster) -> usize {
+    let requests = cluster.api.requests();
+    requests.iter().filter(|entry| entry.method == "GET" && entry.path.contains("/secrets/agent-0")).count()
+}
+
+/// The credential is being deleted, and a finalizer holds it: `Ready` says whether the Secret still holds the token, for
+/// which it is read once.
+pub async fn play_held() {
+    let mut cluster = with_token().await;
+    let user = cluster.api.as_user("kubectl");
+    let patch = json!({"metadata": {"finalizers": ["example.com/hold"]}});
+    user.patch("itwinservicecredentials", "alpha", "agent-0", &patch).expect("it is valid");
+    user.delete("itwinservicecredentials", "alpha", "agent-0", &json!({})).expect("it is there");
+    cluster.pass(SOON).await;
+    let before = (status(&cluster), reads_of_target(&cluster));
+    assert!(is(&before.0, "Ready", "True"), "{}", before.0);
+    Fight::StripAnnotations.strike(&cluster.api, "alpha", "agent-0");
+    // a credential is reconciled every 10 minutes
+    for time in [SOON, MINUTE * 11] {
+        cluster.pass(time).await;
+        let stripped = status(&cluster);
+        assert_is_described(&stripped, &before.0);
+        let holds = stripped.to_string().contains("holds a valid token");
+        assert!(is(&stripped, "Ready", "True") && holds, "{stripped}");
+        assert_eq!(reads_of_target(&cluster), before.1 + 1, "it is read once");
+    }
+    let patch = json!({"data": null});
+    cluster.api.as_user("meddler").patch("secrets", "alpha", "agent-0", &patch).expect("it is valid");
+    cluster.pass(SOON).await;
+    assert!(is(&status(&cluster), "Ready", "False"), "{}", status(&cluster));
+    assert_eq!(reads_of_target(&cluster), before.1 + 2, "it is read once more");
 }

@@ -94,8 +94,8 @@ pub struct RetryState {
     reads: Reads<Streak>,
     /// The token that the Secret held when it was read last.
     last_held: Option<LastHeld>,
-    /// Version of the Secret of which a read showed that it does not hold that token.
-    disproved: Option<ObjectVersion>,
+    /// Version of the Secret in which nothing describes a token, and whether it holds that one, as a read showed.
+    undescribed: Option<(ObjectVersion, bool)>,
     /// No renewal for a while: the last one gave no token that would be better.
     better_token: Option<BetterTokenWait>,
     /// It was suspended since the token that is held was written or found up to date.
@@ -300,7 +300,7 @@ impl RetryState {
             status: WrittenStatus::default(),
             reads: Reads::default(),
             last_held,
-            disproved: None,
+            undescribed: None,
             better_token,
             was_suspended: false,
             api_failures: 0,

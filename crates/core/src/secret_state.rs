@@ -41,8 +41,8 @@ pub struct TokenClues<'a> {
     pub recorded: Option<&'a TokenMetadata>,
     /// What is remembered of a write, a read, or a status of before.
     pub remembered: Option<&'a TokenMetadata>,
-    /// A read of this version showed that it is not the one that is remembered.
-    pub is_disproved: bool,
+    /// Whether it is the one that is remembered, as a read of this version showed; `None` where none did.
+    pub is_remembered: Option<bool>,
 }
 
 /// The token that the Secret holds. Where others removed what describes it, that is the one that is remembered until a
@@ -52,7 +52,9 @@ pub fn token<'a>(read: Option<ReadData<'_>>, clues: &TokenClues<'a>) -> (Option<
     match read {
         // what was written proves more than annotations that someone changed
         Some(read) if read.is_remembered => (clues.remembered, false),
-        None if clues.recorded.is_none() && !clues.is_disproved => (clues.remembered, clues.remembered.is_some()),
+        None if clues.recorded.is_none() && clues.is_remembered != Some(false) => {
+            (clues.remembered, clues.remembered.is_some() && clues.is_remembered.is_none())
+        }
         _ => (clues.recorded, false),
     }
 }
@@ -191,13 +193,14 @@ mod tests {
     fn token_that_nothing_describes_is_the_one_that_is_remembered_until_a_read_shows_what_it_is() {
         let before = crate::samples::content().token_metadata;
         let after = TokenMetadata { request: "another".into(), ..before.clone() };
-        let stripped = TokenClues { recorded: None, remembered: Some(&before), is_disproved: false };
+        let stripped = TokenClues { recorded: None, remembered: Some(&before), is_remembered: None };
         let described = TokenClues { recorded: Some(&after), ..stripped };
         let other = ReadData { is_ours: false, is_token_intact: false, ..READ };
         let remembered = ReadData { is_ours: false, is_remembered: true, ..READ };
         for (number, (read, clues, expected)) in [
             (None, stripped, (Some(&before), true)),
-            (None, TokenClues { is_disproved: true, ..stripped }, (None, false)),
+            (None, TokenClues { is_remembered: Some(false), ..stripped }, (None, false)),
+            (None, TokenClues { is_remembered: Some(true), ..stripped }, (Some(&before), false)),
             (None, TokenClues { remembered: None, ..stripped }, (None, false)),
             (None, described, (Some(&after), false)),
             (Some(remembered), stripped, (Some(&before), false)),

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use itwin_core::{backoff, failure::Failure};
 use tokio::time::Instant;
 
-use super::Authorities;
+use super::{Authorities, entry::Entry};
 use crate::oauth::authority::Authority;
 
 /// Endpoints and keys are fetched again after this: keys are rotated days ahead, and an unknown `kid` is asked for at
@@ -22,19 +22,22 @@ const EARLY_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Authorities {
     /// How long until endpoints and keys should be asked for; zero where that is now. A wait that the authority asked for
-    /// in response to a token request holds for them too, as long as tokens can be requested with those that are known.
+    /// in response to a token request delays them too, by one interval at most: keys may be rotated meanwhile. It delays
+    /// nothing as long as tokens cannot be requested with those that are known, be it that the token endpoint may have
+    /// moved since: they would expire.
     pub(in crate::controller) fn wait(&self, name: &str) -> Duration {
         let asked = self.requests.server_waits_until(name).map(Instant::from_std);
         let entries = self.entries();
         let Some(entry) = entries.get(name) else { return RETRY_CEILING };
-        let is_known = entry.authority.as_ref().is_ok_and(|authority| authority.metadata().is_some());
-        let asked = asked.filter(|_| is_known);
-        asked.map_or(entry.due, |until| until.max(entry.due)).saturating_duration_since(self.clock.monotonic())
+        let due = entry.due;
+        let asked = asked.filter(|_| are_of_use(entry));
+        let until = asked.map_or(due, |until| until.clamp(due, due + REFRESH_INTERVAL));
+        until.saturating_duration_since(self.clock.monotonic())
     }
 
     /// Notes that a token request showed that the token endpoint may have moved: if it comes from the discovery document,
-    /// that is due now, unless the authority asked for a wait when it was requested; one that it asked for in response to
-    /// a token request ends first. Returns whether it must be reconciled for it.
+    /// that is due now, unless the authority asked for a wait when it was requested. Returns whether it must be reconciled
+    /// for it.
     pub(in crate::controller) fn ask_early(&self, authority: &Authority) -> bool {
         let now = self.clock.monotonic();
         let mut entries = self.entries();
@@ -103,6 +106,14 @@ impl Authorities {
         entry.revision += u32::from(news);
         news
     }
+}
+
+/// Whether tokens can be requested with the endpoints and keys that are known: those were fetched, and no token request
+/// has shown since that the token endpoint may have moved.
+fn are_of_use(entry: &Entry) -> bool {
+    let metadata = entry.authority.as_ref().ok().and_then(|authority| authority.metadata());
+    // `None` is less than any instant
+    metadata.is_some_and(|metadata| entry.asked_early <= Some(metadata.refreshed))
 }
 
 /// The wait before an authority is asked again. One that it asked for is obeyed as for token requests, where tokens can be

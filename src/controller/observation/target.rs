@@ -57,7 +57,7 @@ pub(super) fn target(
     let token_clues = TokenClues {
         recorded: secret_metadata.token_metadata.as_ref(),
         remembered: retry_state.last_held().map(|held| &held.token_metadata),
-        is_disproved: retry_state.is_disproved(&secret_metadata.version),
+        is_remembered: retry_state.holds_remembered(&secret_metadata.version),
     };
     let token = secret_state::token(read, &token_clues);
     let (token_metadata, _) = token;

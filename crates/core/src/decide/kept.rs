@@ -25,8 +25,9 @@ pub(super) fn fits(unwritten: &Unwritten, observed: &ObservedState, now: DateTim
     if is_wanted { is_of_client(unwritten, observed) } else { Some(false) }
 }
 
-/// Whether the authority is the one that issued it: the token was verified then, so that an issuer which is configured to
-/// be the same need not answer once more, as after an edit of its certificates.
+/// Whether the authority is the one that issued it. An issuer which is configured to be the same need not answer once more,
+/// as after an edit of its certificates: the token was verified then, and `is_checked` says that it would have to pass no
+/// other checks now.
 fn is_of_authority(token_metadata: &TokenMetadata, observed: &ObservedState) -> bool {
     let is_same = match &observed.authority {
         Authority::Ready { issuer } | Authority::Unanswered { issuer, .. } => **issuer == *token_metadata.issuer,

@@ -6,6 +6,7 @@ use itwin_api::conditions::Reason;
 use super::{
     Attempts, Postponed, RetryState,
     spec::{AskedWait, asked_wait},
+    tokens::is_of_client,
 };
 use crate::{backoff, failure::Failure, observed::ObservedState, retry_key::RetryKey, status, token::TokenMetadata};
 
@@ -88,8 +89,7 @@ impl RetryState {
     /// Whether the last attempt failed because the client Secret is missing or of no use.
     #[must_use]
     pub fn has_failed_for_client(&self) -> bool {
-        let reason = self.last_failure().map(|failure| failure.reason);
-        matches!(reason, Some(Reason::ClientCredentialsNotFound | Reason::ClientCredentialsInvalid))
+        self.last_failure().is_some_and(|failure| is_of_client(failure.reason))
     }
 
     /// Whether attempts of the credential's own failed, and the next one follows them.

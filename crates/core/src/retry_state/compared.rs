@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::RetryState;
 use crate::{object::ObjectVersion, token::Content};
 
-/// What a read of the client Secret showed of a token that was kept.
+/// What a read of the client Secret showed of a token that was kept. It is forgotten once the spec changes, which says
+/// what keys are read.
 pub(super) struct Compared {
     /// The version of the client Secret.
     version: ObjectVersion,

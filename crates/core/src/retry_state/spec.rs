@@ -99,6 +99,8 @@ impl RetryState {
             return;
         }
         self.reads = Reads::default();
+        // other keys of the same version of the client Secret may hold another client
+        self.compared = None;
         self.client_expiry.follow(credential);
         let is_retrying = self.is_retrying();
         if let Attempts::Failing { asked_wait, .. } = std::mem::replace(&mut self.attempts, Attempts::Settled) {

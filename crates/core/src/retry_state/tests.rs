@@ -124,6 +124,14 @@ fn client_of_a_kept_token_is_compared_once_for_each_version_and_token() {
     assert_eq!(state.is_unwritten_of(&version), Some(false), "a write of it failed");
     state.keep(Box::new(Content { client_fingerprint: "another".into(), ..samples::content() }));
     assert_eq!(state.is_unwritten_of(&version), None, "it is another token");
+    state.unwritten_compared(&version, |_| true);
+    let mut other_keys = credential(json!(null));
+    state.follow_spec(&other_keys, at(0));
+    assert_eq!(state.is_unwritten_of(&version), Some(true), "it is the same spec");
+    other_keys.metadata.generation = Some(2);
+    other_keys.spec.client_credentials_ref.client_secret_key = "another".to_owned();
+    state.follow_spec(&other_keys, at(0));
+    assert_eq!(state.is_unwritten_of(&version), None, "other keys of it are read");
 }
 
 #[test]
@@ -370,10 +378,32 @@ fn token_that_a_status_describes_is_forgotten_once_a_read_shows_another_one() {
     state.disprove(version.clone());
     assert_eq!(state.last_held(), None);
     state.remember(held.clone());
-    assert!(!state.is_disproved(&version), "it was read again, or written");
+    assert_eq!(state.holds_remembered(&version), None, "it was read again, or written");
     state.disprove(version.clone());
     assert_eq!(state.last_held(), Some(&held), "others may write it again");
-    assert!(state.is_disproved(&version) && !state.is_disproved(&later));
+    assert_eq!([&version, &later].map(|version| state.holds_remembered(version)), [Some(false), None]);
+    state.prove(later.clone());
+    assert_eq!([&version, &later].map(|version| state.holds_remembered(version)), [None, Some(true)]);
+    assert_eq!(state.is_target_verified(&later), Some(true));
+}
+
+#[test]
+fn secret_that_a_client_of_no_use_left_unread_is_read_again_once_that_client_is_changed() {
+    let [before, after] = ["uid/2", "uid/3"].map(ObjectVersion::from);
+    for (reason, is_read_again) in
+        [(Reason::ClientCredentialsNotFound, true), (Reason::ClientCredentialsInvalid, true), (Reason::Timeout, false)]
+    {
+        let mut state = new();
+        state.client_known(Some(&before));
+        let failed = Err(Failure::new(reason, "because"));
+        state.read(Fetch::TargetData, failed, TimeDelta::hours(1), "uid", at(0));
+        for (client, is_read_again) in [(None, false), (Some(&before), false), (Some(&after), is_read_again)] {
+            state.client_known(client);
+            let waits = state.read_that_waits(Fetch::TargetData, at(0)).map(|failure| failure.reason);
+            assert_eq!(waits, (!is_read_again).then_some(reason), "{client:?}");
+        }
+        assert_eq!(state.read_that_waits(Fetch::TargetData, at(60)), None, "it waits no longer");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use itwin_api::conditions::Reason;
 
 use super::RetryState;
 use crate::{
@@ -23,6 +24,11 @@ use crate::{
 
 /// The longest wait after reads that failed: once the API server answers again, what is due is soon done.
 const READ_CEILING: TimeDelta = TimeDelta::seconds(30);
+
+/// Whether a client Secret that is missing or of no use is the reason.
+pub(super) fn is_of_client(reason: Reason) -> bool {
+    matches!(reason, Reason::ClientCredentialsNotFound | Reason::ClientCredentialsInvalid)
+}
 
 /// Token requests, and the tokens that they gave.
 impl RetryState {
@@ -231,11 +237,13 @@ impl RetryState {
         &mut self.reverts
     }
 
-    /// Of the client Secret this version is known, if any is: where a read of another one failed, that says nothing.
+    /// Of the client Secret this version is known, if any is: where a read of another one failed, that says nothing. Nor
+    /// does it where the Secret to write could not be compared with another one.
     pub fn client_known(&mut self, version: Option<&ObjectVersion>) {
         if version.is_some() && self.client_version.as_ref() != version {
             self.client_version = version.cloned();
             self.reads.client = None;
+            self.reads.target_data.take_if(|streak| is_of_client(streak.failure.reason));
         }
     }
 
@@ -266,6 +274,12 @@ impl RetryState {
         Reads { target: until(Fetch::Target), target_data: until(Fetch::TargetData), client: until(Fetch::Client) }
     }
 
+    /// Why the last read of a kind failed, if the next one waits.
+    #[must_use]
+    pub fn read_that_waits(&self, what: Fetch, now: DateTime<Utc>) -> Option<&Failure> {
+        self.reads.of(what).as_ref().filter(|streak| streak.until(now).is_some()).map(|streak| &streak.failure)
+    }
+
     /// The token that the Secret held when it was written or read last, as far as is known.
     #[must_use]
     pub fn last_held(&self) -> Option<&LastHeld> {
@@ -275,20 +289,27 @@ impl RetryState {
     /// Remembers a token that was written, or read with all that the operator wrote.
     pub fn remember(&mut self, held: LastHeld) {
         self.last_held = Some(held);
-        self.disproved = None;
+        self.undescribed = None;
     }
 
     /// A read shows that this version of the Secret does not hold the token that is remembered. Others may write that one
     /// again, and it is recognized then, unless nothing is remembered of it but its times.
     pub fn disprove(&mut self, version: ObjectVersion) {
         self.last_held.take_if(|last| !last.is_proof());
-        self.disproved = Some(version);
+        self.undescribed = Some((version, false));
     }
 
-    /// Whether a read showed that this version of the Secret does not hold the token that is remembered.
+    /// A read shows that this version of the Secret holds the token that is remembered, which nothing in it describes and
+    /// nothing is to describe again.
+    pub fn prove(&mut self, version: ObjectVersion) {
+        self.verified_target = Some(version.clone());
+        self.undescribed = Some((version, true));
+    }
+
+    /// Whether this version of the Secret holds the token that is remembered; `None` if no read showed that.
     #[must_use]
-    pub fn is_disproved(&self, version: &ObjectVersion) -> bool {
-        self.disproved.as_ref() == Some(version)
+    pub fn holds_remembered(&self, version: &ObjectVersion) -> Option<bool> {
+        self.undescribed.as_ref().filter(|(read, _)| read == version).map(|(_, holds)| *holds)
     }
 
     /// Remembers what was observed of the Secret, at this version if it is there.

@@ -86,8 +86,8 @@ fn ready_with_token(inputs: &Inputs<'_>, token_metadata: &TokenMetadata) -> (Rea
     // while it is being read, nothing is known to be wrong
     if is_suspect && inputs.observed.history.has_data_read_failed {
         let message = format!(
-            "the data of Secret {secret} was written by others and could not be read since, so that it is not known whether \
-             it holds a valid token{}",
+            "the data of Secret {secret} was written by others and could not be checked since, so that it is not known \
+             whether it holds a valid token{}",
             because(inputs)
         );
         return (Reason::SecretReadFailed, message);

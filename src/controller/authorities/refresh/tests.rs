@@ -184,25 +184,36 @@ async fn token_request_is_limited(authorities: &Authorities, wait: TimeDelta) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wait_that_a_token_request_is_answered_with_holds_for_the_endpoints_and_keys_that_are_known() {
+async fn wait_that_a_token_request_is_answered_with_delays_what_is_known_once_and_no_search_for_a_moved_endpoint() {
     let document = Arc::new(Discovery(Mutex::new("token")));
     let (authorities, authority) = not_asked(&document, &opaque());
     token_request_is_limited(&authorities, TimeDelta::minutes(30)).await;
     assert!(authorities.wait("ims").is_zero(), "without endpoints no token can be requested");
     authority.refresh().await.expect("endpoints");
     authorities.note(&authority, Ok(()));
+    assert_eq!(authorities.wait("ims"), REFRESH_INTERVAL * 2, "keys may be rotated meanwhile");
     let minute = Duration::from_secs(60);
-    let left = authorities.wait("ims");
-    assert!(left > minute * 29 && left <= minute * 30, "later than every 10 minutes: {left:?}");
-    tokio::time::advance(minute * 15).await;
+    tokio::time::advance(minute * 5).await;
+    assert_eq!(authorities.wait("ims"), REFRESH_INTERVAL * 2 - minute * 5);
+
     assert!(authorities.ask_early(&authority), "it may have moved");
+    assert!(authorities.wait("ims").is_zero(), "tokens would expire before the wait ends");
+    authorities.note(&authority, Err(Failure::new(Reason::ConnectionFailed, "no connection")));
     let left = authorities.wait("ims");
-    assert!(left > minute * 14 && left <= minute * 15, "not before the wait ends: {left:?}");
+    assert!(!left.is_zero() && left <= RETRY_CEILING, "where it is now is still not known: {left:?}");
+    authority.refresh().await.expect("endpoints");
+    authorities.note(&authority, Ok(()));
+    assert_eq!(authorities.wait("ims"), REFRESH_INTERVAL * 2, "it has not moved");
     tokio::time::advance(minute * 15).await;
-    assert!(authorities.wait("ims").is_zero());
+    assert_eq!(authorities.wait("ims"), minute * 5, "one interval after it was due, and before the wait ends");
+    tokio::time::advance(minute * 10).await;
+    authority.refresh().await.expect("endpoints");
+    authorities.note(&authority, Ok(()));
+    assert_eq!(authorities.wait("ims"), REFRESH_INTERVAL, "the wait is over");
 
     token_request_is_limited(&authorities, TimeDelta::days(400)).await;
-    assert_eq!(authorities.wait("ims"), HOUR);
+    assert!(authorities.wait("ims") > REFRESH_INTERVAL);
+    assert!(authorities.wait("ims") <= REFRESH_INTERVAL * 2, "a longer one delays it no further");
 }
 
 #[tokio::test(start_paused = true)]
