@@ -115,7 +115,7 @@ impl RequestError {
         }
         Outcome::Failed {
             // the wait concerns the request that was sent, not those that the open circuit holds back
-            failure: Failure { retry_after: None, ..failure.clone() },
+            failure: Failure { retry_after: None, server_wait: None, ..failure.clone() },
             server_wait: self.server_wait(),
             is_outage: self.is_outage(),
         }
@@ -147,7 +147,8 @@ mod tests {
     use super::*;
 
     fn failure() -> Failure {
-        Failure { retry_after: Some(TimeDelta::seconds(7)), ..Failure::new(Reason::ServerError, "because") }
+        let wait = Some(TimeDelta::seconds(7));
+        Failure { retry_after: wait, server_wait: wait, ..Failure::new(Reason::ServerError, "because") }
     }
 
     #[test]
@@ -179,7 +180,8 @@ mod tests {
                 unreachable!("{error:?} was sent")
             };
             assert_eq!((server_wait, is_outage), expected, "{error:?}");
-            assert_eq!(failure.retry_after, None, "it is of the request that was sent");
+            let waits = (failure.retry_after, failure.server_wait);
+            assert_eq!(waits, (None, None), "they are of the request that was sent");
         }
     }
 

@@ -48,12 +48,15 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
         TokenError::Malformed(rule) => malformed(*rule, names),
         TokenError::Status { status, is_certificate_asked, .. } => {
             let message = status_alone(*status, *is_certificate_asked, names);
-            Failure { retry_after: error.retry_after(), ..Failure::new(Reason::RequestRejected, message) }
+            asking_to_wait(error, Failure::new(Reason::RequestRejected, message))
         }
-        TokenError::Response { code, status, .. } => {
-            Failure { retry_after: error.retry_after(), ..error_response(*code, *status, names) }
-        }
+        TokenError::Response { code, status, .. } => asking_to_wait(error, error_response(*code, *status, names)),
     }
+}
+
+/// The failure with the waits that the answer asks for.
+fn asking_to_wait(error: &TokenError, failure: Failure) -> Failure {
+    Failure { retry_after: error.retry_after(), server_wait: error.server_wait(), ..failure }
 }
 
 /// What to do where the token endpoint has another URL.

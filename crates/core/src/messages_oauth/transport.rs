@@ -27,7 +27,7 @@ pub fn failed(error: &TransportError, what: &str, moved: &str) -> Failure {
         TransportError::TooLarge(limit) => too_large(*limit, what),
         TransportError::NotHttp(cause) | TransportError::Malformed(cause) => malformed(cause, what),
     };
-    Failure { retry_after: error.retry_after(), ..failure }
+    Failure { retry_after: error.retry_after(), server_wait: error.server_wait(), ..failure }
 }
 
 fn timeout(deadline: Duration, what: &str) -> Failure {

@@ -122,9 +122,11 @@ fn unusable_key_is_a_fault_of_the_secret() {
 fn wait_that_an_error_response_asks_for_is_kept() {
     let wait = Some(TimeDelta::seconds(7));
     let error = TokenError::Response { code: ErrorCode::ServerError, status: 500, retry_after: wait };
-    assert_eq!(issued(&error).retry_after, wait);
+    assert_eq!((issued(&error).retry_after, issued(&error).server_wait), (wait, None));
+    let error = TokenError::Response { code: ErrorCode::ServerError, status: 503, retry_after: wait };
+    assert_eq!(issued(&error).server_wait, wait, "it is for all clients");
     let error = TokenError::Status { status: 403, is_certificate_asked: false, retry_after: wait };
-    assert_eq!(issued(&error).retry_after, wait);
+    assert_eq!((issued(&error).retry_after, issued(&error).server_wait), (wait, None));
 }
 
 #[test]
