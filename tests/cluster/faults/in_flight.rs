@@ -158,6 +158,8 @@ async fn token_that_was_requested_before_its_authority_was_tightened_is_not_writ
     observed(&fixture, &authority).await?;
     fixture.wait("agent", "Renewed", false, "TokenRejected", PATIENCE).await?;
     assert!(fixture.secrets().get_opt("agent").await?.is_none(), "no token has the audience");
+    // the first one was kept
+    behave(&fixture, &json!({"name": "status", "value": {"status": 400}})).await?;
     fixture.patch_authority(&authority, &json!({"audiences": null})).await?;
     fixture.wait("agent", "Ready", true, "TokenValid", PATIENCE).await?;
     fixture.delete_authority(&authority).await
