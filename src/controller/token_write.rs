@@ -48,9 +48,10 @@ impl Reconciler<'_> {
         let authority = &self.references.credential.spec.authority_ref.name;
         let is_checked = self.context.authorities.is_checked(&self.references.credential.spec, &content);
         if is_checked != Some(true) {
-            // an administrator edited the authority meanwhile: another one is requested, unless the edit is reverted before
+            // an administrator edited the authority meanwhile: another one is requested, unless the edit is reverted
             if is_checked == Some(false) {
-                tracing::info!(credential = %self.references.key, authority, "token not written: the rules have changed");
+                let credential = &self.references.key;
+                tracing::info!(%credential, authority, "token not written: the rules have changed");
             }
             self.keep(content);
             return Err(ActionError::Outdated);

@@ -6,8 +6,8 @@ use itwin_core::token::Content;
 use super::Authorities;
 
 impl Authorities {
-    /// Whether the authority that a spec names still allows a token that was issued for it. `None` where no one knows: the
-    /// authority's spec is of no use, or it is gone. One that cannot be listed is taken to be as it was.
+    /// Whether the authority that a spec names still allows a token that was issued for it. `None` where no one knows:
+    /// the authority's spec is of no use, or it is gone. One that cannot be listed is taken to be as it was.
     pub(in crate::controller) fn is_checked(&self, spec: &CredentialSpec, content: &Content) -> Option<bool> {
         let Some(rules) = &content.checked_with else { return Some(true) };
         let name = &spec.authority_ref.name;
