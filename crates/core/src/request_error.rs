@@ -172,7 +172,16 @@ mod tests {
             (MetadataError::Late(Document::KeySet, Duration::from_secs(15)).into(), (None, true)),
             (TokenError::from(TransportError::NotHttp("invalid HTTP version parsed".to_owned())).into(), (None, true)),
             (response.into(), (wait, false)),
-            (TokenError::Status { status: 404, is_certificate_asked: false, retry_after: None }.into(), (None, false)),
+            (
+                TokenError::Status {
+                    status: 404,
+                    is_certificate_asked: false,
+                    is_body_unread: false,
+                    retry_after: None,
+                }
+                .into(),
+                (None, false),
+            ),
             (VerificationError::UnknownKey.into(), (None, false)),
             (ValidationError::UnknownLifetime.into(), (None, false)),
         ] {
@@ -187,7 +196,12 @@ mod tests {
 
     #[test]
     fn endpoint_may_have_moved_where_there_is_none_or_a_redirect() {
-        let status = |status| TokenError::Status { status, is_certificate_asked: false, retry_after: None };
+        let status = |status| TokenError::Status {
+            status,
+            is_certificate_asked: false,
+            is_body_unread: false,
+            retry_after: None,
+        };
         for (error, expected) in [
             (status(404), true),
             (status(405), true),

@@ -46,8 +46,8 @@ pub fn not_issued(error: &TokenError, names: &Names) -> Failure {
             transport::malformed("JSON that is nested too deeply", &endpoint)
         }
         TokenError::Malformed(rule) => malformed(*rule, names),
-        TokenError::Status { status, is_certificate_asked, .. } => {
-            let message = status_alone(*status, *is_certificate_asked, names);
+        TokenError::Status { status, is_certificate_asked, is_body_unread, .. } => {
+            let message = status_alone(*status, *is_certificate_asked, *is_body_unread, names);
             asking_to_wait(error, Failure::new(Reason::RequestRejected, message))
         }
         TokenError::Response { code, status, .. } => asking_to_wait(error, error_response(*code, *status, names)),
@@ -76,7 +76,8 @@ fn endpoint(names: &Names) -> &'static str {
 }
 
 /// An answer that only its status explains. A server that asks for a client certificate may accept clients without one.
-fn status_alone(status: u16, is_certificate_asked: bool, names: &Names) -> String {
+fn status_alone(status: u16, is_certificate_asked: bool, is_body_unread: bool, names: &Names) -> String {
+    let body = if is_body_unread { ", and its body could not be read" } else { " without a known OAuth error" };
     let hint = if is_certificate_asked {
         "; it asked for a client certificate, which this operator does not have: if it requires one, name an endpoint \
          that does not"
@@ -96,10 +97,7 @@ fn status_alone(status: u16, is_certificate_asked: bool, names: &Names) -> Strin
         String::new()
     };
     let (authority, endpoint) = (&names.authority, endpoint(names));
-    format!(
-        "ITwinAuthority {authority} answered HTTP {status} without a known OAuth error: {client}check \
-         {endpoint}{again}{hint}"
-    )
+    format!("ITwinAuthority {authority} answered HTTP {status}{body}: {client}check {endpoint}{again}{hint}")
 }
 
 /// A private key that signs no client assertion. What is wrong with it depends on its value, and is not said.
