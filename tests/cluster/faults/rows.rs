@@ -91,6 +91,8 @@ async fn error_responses_are_reported_by_their_cause() -> Result<()> {
                 "RequestRejected",
             )
             .with_text("HTTP 404 without a known OAuth error: check token_endpoint in its discovery document"),
+            Row::new("name-of-status-403", oauth_error(403, "forbidden"), "RequestRejected")
+                .with_text("HTTP 403 without a known OAuth error"),
             Row::new(
                 "forbidden-large",
                 with("status", json!({"status": 403, "body": "x".repeat(100_000)})),
